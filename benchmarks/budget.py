@@ -1,4 +1,4 @@
-"""Condition budgets on MAGIC: asked for, kept, and what they cost, at several depths."""
+"""Condition budgets on MAGIC: whether flows keep them, and their cost, at several depths."""
 
 import os
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ def budget(
     out: Path = Path("runs/budget"),
     file: JsonFile = KEPT / "budget.json",
 ) -> None:
-    """Train `kappaflow tradeoff magic` at each depth, and print what was kept.
+    """Train `kappaflow tradeoff magic` at each depth, and print the results.
 
-    An interrupted run is resumed, and a finished one is not trained again. The file of results is
-    written again after each depth.
+    An interrupted run resumes, and a finished one is not trained again. The file of results is
+    written after each depth.
 
     Parameters
     ----------
@@ -36,13 +36,13 @@ def budget(
     budgets
         Condition budgets (100, 1000, 10000); one flow is trained without a budget.
     epochs
-        Of each training.
+        Number of epochs of each training.
     out
-        The folder of the run folders.
+        Folder of the run folders.
     file
-        The file of results.
+        File of results.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # must be set before torch is imported
     from benchmarks.machine import machine
 
     lines: list[Line] = []

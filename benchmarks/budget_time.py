@@ -1,4 +1,4 @@
-"""What a condition budget adds to the time of a training."""
+"""The time that a condition budget adds to a training."""
 
 from statistics import median
 from typing import Annotated
@@ -10,23 +10,23 @@ from benchmarks.turns import in_turn, timed
 
 Many = Parameter(consume_multiple=True)
 DEPTHS = (8, 32, 128)
-BATCH, STEPS, HELD_OUT = 512, 30, 1890  # of an epoch of MAGIC, 10 columns
+BATCH, STEPS, HELD_OUT = 512, 30, 1890  # an epoch of MAGIC, 10 columns
 HEAD = ("depth", "penalty / step, budget at work", "not at work", "epoch, at work", "not at work")
 
 
 def budget_time(
     *, depths: Annotated[list[int] | None, Many] = None, repetitions: int = 11
 ) -> None:
-    """Time steps, penalties and measurements in turn, and print what they add to an epoch.
+    """Time steps, penalties and measurements in turn, and print the time they add to an epoch.
 
-    One thread; medians of the ratios of the same repetition.
+    It runs on one thread. Ratios are medians of the ratios within one repetition.
 
     Parameters
     ----------
     depths
         Numbers of couplings (8, 32, 128).
     repetitions
-        Of each time.
+        Number of repetitions of each time.
     """
     print(markdown(HEAD, [_row(depth, repetitions) for depth in depths or DEPTHS]))
 
@@ -77,7 +77,7 @@ def _row(depth: int, repetitions: int) -> list[str]:
         "measured": measured,
     }
     takes = {name: lambda call=call: timed(call) for name, call in calls.items()}
-    in_turn(takes, 2)  # what happens in first calls only
+    in_turn(takes, 2)  # warm-up
     times = in_turn(takes, repetitions)
     rounds = [dict(zip(times, row, strict=True)) for row in zip(*times.values(), strict=True)]
 

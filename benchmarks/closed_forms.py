@@ -1,4 +1,4 @@
-"""How well conditioned the closed forms are: of rotations, and of any map in eleven and more."""
+"""Condition numbers of factors in closed form: for rotations, and for any map."""
 
 import numpy as np
 
@@ -13,17 +13,17 @@ MAPS = ("Gaussian", "geometric 1e2", "geometric 1e4", "geometric 1e6")
 
 
 def closed_forms(*, draws: int = 20, features: int = 64) -> None:
-    """Print the largest condition number of a factor, median and worst over the draws.
+    """Print the largest condition number of a factor: the median and the worst over random maps.
 
-    Rotations with unit diagonals, and with the scales that make the worst factor best; other maps
-    in more and more couplings.
+    Rotations have unit diagonals, or the scales with the best worst factor. Other maps have
+    eleven factors and more.
 
     Parameters
     ----------
     draws
-        Of each ensemble.
+        Number of maps of each ensemble.
     features
-        Of the maps that are no rotations.
+        Number of features of the maps that are not rotations.
     """
     print("rotations     unit diagonals       free scales")
     for n in SIZES:

@@ -1,4 +1,4 @@
-"""What `torch.compile` does to a training step of our flows, and of one of zuko."""
+"""The effect of `torch.compile` on a training step of our flows, and of a flow of zuko."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,30 +27,30 @@ HEAD = (
 def compiling(
     *, rows: int = 512, features: int = 10, depth: int = 8, width: int = 64, repetitions: int = 40
 ) -> None:
-    """Print what compiling costs at the first step, and what it changes in later ones.
+    """Print the cost of compilation in the first step, and its effect on later steps.
 
-    One thread. A step is log_prob and gradients, as `fit` takes it. The first one is short where
-    torch has compiled the same before: TORCHINDUCTOR_CACHE_DIR may name an empty folder.
+    It runs on one thread. A step is log_prob and gradients, as in `fit`. The first step is short
+    if torch has compiled the same code before: set TORCHINDUCTOR_CACHE_DIR to an empty folder.
 
     Parameters
     ----------
     rows
-        Of a batch.
+        Number of rows of a batch.
     features
-        Its columns.
+        Number of columns.
     depth
-        Couplings of a flow; zuko's have a quarter, of all features each.
+        Number of couplings of a flow; the flow of zuko has a quarter, each of all features.
     width
-        Units of each of the two layers of its conditioners.
+        Number of units of each of the two hidden layers.
     repetitions
-        Of each step, in turn; medians are compared.
+        Number of repetitions of each step, in turn; medians are compared.
     """
     torch.set_num_threads(1)
     x, table = torch.randn(rows, features), []
     for name, (memory, make) in _flows(features, depth, width):
         torch.manual_seed(0)
         steps = Likelihood(make(), compiled=True)
-        steps(x, None, False)  # data-dependent starts
+        steps(x, None, False)  # initializes layers that start from data
         first_s = timed(partial(_step, steps, x, is_whole=True))
         takes = {
             key: partial(timed, partial(_step, steps, x, is_whole=key == "compiled"))
@@ -88,7 +88,7 @@ def _step(steps: Likelihood, x: Tensor, *, is_whole: bool) -> None:
 
 
 def _gradient(steps: Likelihood, x: Tensor, *, is_whole: bool) -> Tensor:
-    """Returns the gradients of all parameters, one after the other; each call draws the same."""
+    """Returns the gradients of all parameters as one vector; the random numbers never change."""
     torch.manual_seed(0)
     _step(steps, x, is_whole=is_whole)
     return torch.cat([p.grad.flatten() for p in steps.parameters() if p.grad is not None])

@@ -1,4 +1,4 @@
-"""The command that compares flows of other libraries with what they are converted into."""
+"""The command that compares flows of other libraries with their conversions."""
 
 import json
 from dataclasses import asdict
@@ -30,27 +30,27 @@ def converting(
     repetitions: int | None = None,
     file: JsonFile = KEPT / "converting.json",
 ) -> None:
-    """Time and weigh training steps of flows of other libraries, and of what they become.
+    """Measure time and memory of training steps of other libraries' flows, and of conversions.
 
-    The original and the converted flow take turns in one process, on one thread of torch; the
-    memory of each is measured in a process of its own. Errors of log_prob are those of float32.
+    The original and the converted flow take turns in one process, on one thread of torch. The
+    memory of each is measured in a separate process. Errors of log_prob are errors of float32.
 
     Parameters
     ----------
     preset
         "minutes" (15 repetitions of each time) or "full" (101).
     features
-        Instead of 16 and 64.
+        Numbers of features instead of 16 and 64.
     depths
-        Instead of 8 and 32 couplings.
+        Numbers of couplings instead of 8 and 32.
     rows
-        Measure these alone; lines of others stay in the file as they are.
+        Measure only these rows; the other lines of the file stay unchanged.
     parts
-        Likewise: "times", "memory" or "errors" (of log_prob in float32).
+        Measure only these parts: "times", "memory" or "errors" (of log_prob in float32).
     repetitions
-        Of each time, instead of the preset's.
+        Number of repetitions of each time, instead of the preset's.
     file
-        The file of results.
+        File of results.
     """
     shapes = [Shape(d, BATCH, n) for n in features or FEATURES for d in depths or DEPTHS]
     chosen = [row for row in present() if not rows or row in rows]

@@ -1,4 +1,4 @@
-"""How far float32 takes log_prob of a flow, original and converted, from its value in float64."""
+"""The error of float32 in log_prob of a flow, original and converted, against float64."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from benchmarks.row import Shape
 
 
 def errors_of(name: str, shape: Shape) -> dict[str, Any]:
-    """Returns differences of log_prob, the largest ones at the data, in nats.
+    """Returns the largest differences of log_prob at the data, in nats.
 
     Args:
-        name: Of the row.
-        shape: Of the flow.
+        name: Name of the row.
+        shape: Shape of the flow.
 
     Returns:
-        "original" and "converted" (each in float32 from the original in float64), "float64" (the
-        converted flow from the original, both in float64) and "least", the least log_prob.
+        "original" and "converted" (each in float32, against the original in float64), "float64"
+        (the converted flow against the original, both in float64) and "least", the least log_prob.
     """
     import kappaflow as kf
 

@@ -1,4 +1,4 @@
-"""The page on converted flows: ratios of time and memory."""
+"""The page on converted flows, with ratios of time and memory."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ MEGABYTE = 1e6
 
 
 def converting_values(results: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the template of the page is filled with.
+    """Returns the values for the template of the page.
 
     Args:
-        results: Those of the file of results.
+        results: The content of the file of results.
 
     Returns:
-        "table", "rows" (what was built), "repetitions", "batch" and "errors" of log_prob.
+        "table", "rows" (the descriptions), "repetitions", "batch" and "errors" of log_prob.
     """
     order = list(results["rows"])
     times = [line for line in results["lines"] if line["part"] == "times"]
@@ -37,7 +37,7 @@ def converting_values(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _errors(lines: list[Line]) -> dict[str, str]:
-    """Returns the largest errors of log_prob, and where they are largest."""
+    """Returns the largest errors of log_prob, and the flow with the largest."""
     most = {
         name: f"{max(line[name] for line in lines):.1g}"
         for name in (ORIGINAL, CONVERTED, "float64")

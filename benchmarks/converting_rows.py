@@ -1,4 +1,4 @@
-"""Flows of other libraries that are converted, as their documentation makes them."""
+"""Flows of other libraries that are converted, built as in their documentation."""
 
 import importlib.util
 import math
@@ -14,11 +14,11 @@ from benchmarks import peers
 from benchmarks.row import Model, Row, Shape, conditioner
 
 ORIGINAL, CONVERTED = "original", "converted"
-MOVED = 0.01  # deviation by which weights are moved, so that no coupling is the identity
+MOVED = 0.01  # standard deviation of the noise on the weights, so that no coupling is the identity
 
 
 def present() -> dict[str, str]:
-    """Returns the rows whose library is here, each with what exactly is built."""
+    """Returns the rows of installed libraries, each with a description of the flow."""
     return {
         name: text
         for name, (package, text, _) in _ROWS.items()
@@ -34,9 +34,9 @@ def row_of(name: str, kind: str) -> Row:
 
 
 def original(build: Callable[[Shape], Model], shape: Shape) -> Model:
-    """Returns the flow of the other library, its weights moved."""
+    """Returns the flow of the other library, with noise on its weights."""
     torch.manual_seed(0)
-    np.random.seed(0)  # FrEIA's permutations
+    np.random.seed(0)  # for FrEIA's permutations
     model = build(shape)
     with torch.no_grad():
         for parameter in (p for p in model.module.parameters() if p.requires_grad):
@@ -45,7 +45,7 @@ def original(build: Callable[[Shape], Model], shape: Shape) -> Model:
 
 
 def converted(build: Callable[[Shape], Model], shape: Shape) -> Model:
-    """Returns what it is converted into."""
+    """Returns the converted flow."""
     import kappaflow as kf
 
     flow = kf.convert(original(build, shape).module)
@@ -60,7 +60,7 @@ def _zuko(shape: Shape) -> Model:
 
 
 def _nflows(shape: Shape) -> Model:
-    """Returns residual networks, norms in evaluation mode, and reversals."""
+    """Returns a flow with residual networks, norms in evaluation mode, and reversals."""
     from nflows.distributions.normal import StandardNormal  # pyright: ignore[reportMissingImports]
     from nflows.flows.base import Flow  # pyright: ignore[reportMissingImports]
     from nflows.nn.nets import ResidualNet  # pyright: ignore[reportMissingImports]
@@ -87,7 +87,7 @@ def _nflows(shape: Shape) -> Model:
 
 
 def _normflows(shape: Shape) -> Model:
-    """Returns masked flows, with two networks in each."""
+    """Returns a flow of masked couplings, with two networks in each."""
     import normflows  # pyright: ignore[reportMissingImports]
 
     mask = torch.ones(shape.features)
@@ -102,7 +102,7 @@ def _normflows(shape: Shape) -> Model:
     base = normflows.distributions.DiagGaussian(shape.features, trainable=False)
     flow = normflows.NormalizingFlow(base, flows)
     for parameter in flow.parameters():
-        parameter.data.mul_(0.3)  # its log-scales have no bound
+        parameter.data.mul_(0.3)  # its log-scales are not bounded
     return _model(flow, flow.log_prob, flow.inverse)
 
 
@@ -117,7 +117,7 @@ def _freia(shape: Shape) -> Model:
             subnet_constructor=lambda a, b: conditioner((a, *shape.hidden, b), nn.ReLU),
         )
 
-    def log_prob(x: Tensor) -> Tensor:  # the library leaves the base to its user
+    def log_prob(x: Tensor) -> Tensor:  # the library has no base distribution
         z, log_det = inn(x)
         return log_det - 0.5 * z.square().sum(1) - 0.5 * shape.features * math.log(2 * math.pi)
 
@@ -127,7 +127,7 @@ def _freia(shape: Shape) -> Model:
 def _model(
     module: nn.Module, log_prob: Callable[[Tensor], Tensor], encode: Callable[[Tensor], Tensor]
 ) -> Model:
-    """Returns a model of which training steps alone are measured."""
+    """Returns a model for which only training steps are measured."""
 
     def nothing(_: object) -> Tensor:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Times of training steps of a flow of another library and of what it is converted into."""
+"""Times of training steps of a flow of another library and of its conversion."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,17 +13,16 @@ from benchmarks.turns import in_turn, timed
 
 
 def times_of(name: str, shape: Shape, repetitions: int) -> dict[str, Any]:
-    """Returns the ratio of times, the original taking turns with the converted flow.
+    """Returns the ratio of times of the original and the converted flow, which take turns.
 
     Args:
-        name: Of the row.
-        shape: Of the flow.
-        repetitions: How often each takes its turn.
+        name: Name of the row.
+        shape: Shape of the flow.
+        repetitions: Number of repetitions for each flow.
 
     Returns:
         "original_ms" and "converted_ms" (medians of forward and backward), "ratio" (the median of
-        the ratios of the same round, the original's in the denominator) and its quartiles "low"
-        and "high".
+        converted time over original time in the same round) and its quartiles "low" and "high".
     """
     x = shape.data()
     models = {kind: row_of(name, kind).build(shape) for kind in (ORIGINAL, CONVERTED)}

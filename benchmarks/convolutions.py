@@ -1,4 +1,4 @@
-"""What layout, products and ReLU in place are worth in the convolutional networks of images."""
+"""The effect of memory layout, products and in-place ReLU on convolutional networks."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -25,22 +25,22 @@ def convolutions(
 ) -> None:
     """Print the time of convolutional networks in several forms, interleaved, on one thread.
 
-    The reference is the network as its formula says, with images channel by channel in memory
-    (NCHW). Of the others the median ratio to it in the same round is printed, and how far their
-    answers are from it. Answers have twice as many channels as images.
+    The reference is the unmodified network, on images in channels-first layout (NCHW). For each
+    other form, the command prints the median ratio of times in the same round and the largest
+    difference from the reference. Outputs have twice as many channels as images.
 
     Parameters
     ----------
     channels
-        Of the images.
+        Numbers of channels of the images.
     sides
         Height and width of the images, one for each of `channels`.
     batch
-        How many images.
+        Number of images.
     hidden
-        Channels of the hidden layers; half as many in residual networks.
+        Channels of the hidden layers; residual networks have half of them.
     repetitions
-        Of each.
+        Number of repetitions.
     """
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -50,14 +50,14 @@ def convolutions(
         residual = kf.nets.ResidualConvNet(inputs, 2 * inputs, (hidden + 1) // 2)
         for net, forms_of in ((three, _forms_of_three), (residual, _forms_of_residual)):
             layers = [part for part in net.modules() if isinstance(part, nn.Conv2d)]
-            for layer in layers:  # off their zero start
+            for layer in layers:  # replaces the zero start
                 nn.init.normal_(layer.weight, std=0.05)
             print(f"{type(net).__name__}, {batch} x {inputs} x {side} x {side}")
             _compare({**forms_of(layers), "kappaflow": net}, x, repetitions)
 
 
 class Form(nn.Module):
-    """The convolutions of a network, called in one way or another."""
+    """The convolutions of a network, with a choice of how to call them."""
 
     def __init__(
         self, layers: list[nn.Conv2d], call: Callable[[list[nn.Conv2d], Tensor], Tensor]
@@ -71,7 +71,7 @@ class Form(nn.Module):
 
 
 def _turned(layers: list[nn.Conv2d]) -> list[nn.Conv2d]:
-    """Returns copies whose weights lie with their channels side by side."""
+    """Returns copies with weights in channels-last layout."""
     copies = copy.deepcopy(layers)
     for layer in copies:
         layer.weight.data = layer.weight.data.contiguous(memory_format=CHANNELS_LAST)
@@ -105,7 +105,7 @@ def _three(
 
 
 def _product(convolution: nn.Conv2d, h: Tensor) -> Tensor:
-    """Returns a 1x1 convolution of images whose channels lie side by side, as a product."""
+    """Returns a 1x1 convolution of channels-last images, computed as a product."""
     rows = linear(h.permute(0, 2, 3, 1), convolution.weight.flatten(1), convolution.bias)
     return rows.permute(0, 3, 1, 2)
 

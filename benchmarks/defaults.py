@@ -1,4 +1,4 @@
-"""What each default of `kappaflow fit` is worth, on MAGIC: one thing changed at a time."""
+"""The effect of each default of `kappaflow fit` on MAGIC, changed one at a time."""
 
 import json
 from concurrent.futures import ProcessPoolExecutor
@@ -55,24 +55,24 @@ def defaults(
 ) -> None:
     """Train every setting of a model with every seed, and print the table.
 
-    A line a training goes to a file, and what is in the file is not trained again.
+    Each training is one line of a file, and trainings in the file are not repeated.
 
     Parameters
     ----------
     model
-        Whose defaults.
+        Model with the defaults.
     data
-        A table that is shipped.
+        Name of a shipped table.
     only
-        These settings instead of all.
+        Settings to train instead of all.
     seeds
-        Trainings a setting; the seed decides weights and order of rows, the split stays.
+        Trainings for each setting. The seed decides weights and order of rows, not the split.
     epochs
-        Of each.
+        Number of epochs of each training.
     out
-        The file of results.
+        File of results.
     at_once
-        Trainings side by side, each on one thread.
+        Number of simultaneous trainings, each on one thread.
     """
     names = {"real_nvp": REAL_NVP, "spline": SPLINE}[model]
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def defaults(
 
 
 def trained(job: tuple[str, int, int, str]) -> dict[str, object]:
-    """Returns the figures of one training, on one thread."""
+    """Returns the results of one training, on one thread."""
     import torch
 
     from kappaflow import real_nvp, spline
@@ -126,7 +126,7 @@ def trained(job: tuple[str, int, int, str]) -> dict[str, object]:
 
 
 def print_table(lines: list[dict]) -> None:
-    """Prints mean and standard deviation over the seeds, in nats on standardised columns."""
+    """Prints mean and standard deviation over the seeds, in nats on standardized columns."""
     print(f"{'setting':<30} validation       test             train   condition 95 %")
     for name in SETTINGS:
         of = [line for line in lines if line["setting"] == name]
@@ -139,6 +139,6 @@ def print_table(lines: list[dict]) -> None:
 
 
 def spread(lines: list[dict], key: str) -> str:
-    """Returns mean and standard deviation of a figure."""
+    """Returns mean and standard deviation of a figure, as text."""
     values = [line[key] for line in lines]
     return f"{mean(values):.3f} +- {stdev(values) if len(values) > 1 else 0:.3f}"

@@ -1,4 +1,4 @@
-"""Held-out likelihood and conditioning of flows that are given the same time to tune and train."""
+"""Held-out likelihood and conditioning of flows with equal time for tuning and training."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -16,8 +16,8 @@ from benchmarks.processes import console
 from benchmarks.suite import KEPT
 from benchmarks.tables import markdown
 
-# What is tuned: one of two models, and the learning rate. A model is a recipe with its number of
-# layers and their width, and of ours with what `OPTIONS` has under a name.
+# The tuned settings: one of two models, and the learning rate. A model is a recipe with its number
+# of layers and their width; for our flows also the named options in `OPTIONS`.
 OPTIONS: dict[str, dict[str, object]] = {
     "": {},
     "box of 8, slopes from 0.05, bins from 0.1, dropout 0.05": {
@@ -39,7 +39,7 @@ FAMILIES = {
 }
 RATES = (5e-3, 1e-2)
 OURS = "kappaflow"
-TUNING = 0.5  # of the time of a training, for each of the four settings
+TUNING = 0.5  # time of a tuning run for each of the four settings, as a share of a training
 BATCH = 512
 OF_MODEL = ("model", "depth", "width", "options")
 KEY = ("table", "family", *OF_MODEL, "learning_rate", "seed", "seconds")
@@ -55,25 +55,25 @@ def densities(
 ) -> None:
     """Train our couplings, and three flows of zuko, for the same time on three tables.
 
-    Each family is tuned first: two models (of zuko two depths, of ours splines and affine
-    couplings) and two learning rates, half of the time each; what validates best is trained with
-    three seeds. All go through `kappaflow.fit`, with the same schedule, average of weights
-    and standardisation, so that the flows alone differ. Time is that of the processor, on one
-    thread: from the time of a step follows how many epochs there are, and with them the schedule.
-    A line a training goes to the file, and what is there is not trained again.
+    Each family is tuned first: two models (two depths for zuko, splines and affine couplings for
+    ours) and two learning rates, with half of the time each. The setting with the best validation
+    is trained with three seeds. All trainings use `kappaflow.fit`, with the same schedule, average
+    of weights and standardization, so only the flows differ. Time is processor time on one thread:
+    the time of a step determines the number of epochs, and with it the schedule. Each training is
+    one line of the file, and trainings in the file are not repeated.
 
     Parameters
     ----------
     seconds
-        Of each training.
+        Processor time of each training.
     seeds
-        Trainings of what was tuned; a seed decides weights and order of rows, the split stays.
+        Trainings of the tuned setting. The seed decides weights and order of rows, not the split.
     only
-        These tables instead of all.
+        Tables to use instead of all.
     at_once
-        Trainings side by side, each on one thread.
+        Number of simultaneous trainings, each on one thread.
     file
-        The file of results.
+        File of results.
     """
     append_machine(file, {**machine(), "threads": 1})
     cases = list(product(only or TABLES, FAMILIES))
@@ -102,10 +102,10 @@ def _job(*values: str | float) -> dict[str, Any]:
 
 
 def _measured(jobs: list[dict[str, Any]], file: Path, at_once: int) -> list[Line]:
-    """Returns the results of jobs, those of a file and those that were missing there."""
+    """Returns the results of jobs, from the file or from new trainings."""
     have = {_key(line): line for line in read_lines(file)[0]}
     missing = [job for job in jobs if _key(job) not in have]
-    # A fork of a process in which torch has run can wait for ever for threads it does not have.
+    # A forked process in which torch has run can wait forever for threads that it does not have.
     with ProcessPoolExecutor(at_once, mp_context=get_context("spawn")) as pool:
         for line in pool.map(trained, missing):
             append_line(file, line)
@@ -124,13 +124,13 @@ def _key(line: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _best(lines: list[Line], table: str, family: str, seconds: float) -> Line:
-    """Returns the setting that validated best."""
+    """Returns the setting with the best validation."""
     of = [line for line in _of(lines, table, family, seconds) if not line["failed"]]
     return min(of, key=lambda line: line["validation"])
 
 
 def trained(job: dict[str, Any]) -> Line:
-    """Returns the figures of one training, on one thread, or why it failed."""
+    """Returns the results of one training on one thread, or the reason why it failed."""
     import torch
 
     from kappaflow.errors import NumericalError
@@ -190,7 +190,7 @@ def _flow(job: dict[str, Any], features: int) -> Any:  # noqa: ANN401
 
 
 def _epochs(flow: Any, train: Any, validation: Any, seconds: float) -> int:  # noqa: ANN401
-    """Returns how many epochs take so many seconds, from the time of a few steps of each kind."""
+    """Returns the number of epochs that fit into a time, from the time of a few steps."""
     import torch
 
     from kappaflow.training import batch_of, log_prob_of
@@ -211,7 +211,7 @@ def _epochs(flow: Any, train: Any, validation: Any, seconds: float) -> int:  # n
 
 
 def _median_time(call: Callable[[], object], repetitions: int) -> float:
-    """Returns the median processor time of a call, after two that do not count."""
+    """Returns the median processor time of a call, after two warm-up calls."""
     times = []
     for _ in range(repetitions + 2):
         start = process_time()
@@ -221,7 +221,7 @@ def _median_time(call: Callable[[], object], repetitions: int) -> float:
 
 
 def density_tables(lines: list[Line], seconds: float | None = None) -> dict[str, str]:
-    """Returns a table for each set of rows: likelihood and conditioning of each family."""
+    """Returns a table for each data set: likelihood and conditioning of each family."""
     longest = max(line["seconds"] for line in lines) if seconds is None else seconds
     head = [
         "",
@@ -266,13 +266,13 @@ def _rows(lines: list[Line], table: str, seconds: float) -> Iterator[list[str]]:
 
 
 def _of(lines: list[Line], table: str, family: str, seconds: float) -> list[Line]:
-    """Returns the trainings of a family on a table for a time, those that failed too."""
+    """Returns the trainings of a family on a table for a time, including failed ones."""
     wanted = (table, family, seconds)
     return [line for line in lines if (line["table"], line["family"], line["seconds"]) == wanted]
 
 
 def found_in_words(lines: list[Line], seconds: float) -> list[str]:
-    """Returns a sentence for each table: how ours compares with the best of zuko's."""
+    """Returns a sentence for each table that compares ours with the best of zuko."""
     sentences = []
     for table in TABLES:
         of = {
@@ -297,7 +297,7 @@ def found_in_words(lines: list[Line], seconds: float) -> list[str]:
 
 
 def densities_values(results: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the page says, from the results."""
+    """Returns the values for the page."""
     lines = results["lines"]
     tables = density_tables(lines)
     return {

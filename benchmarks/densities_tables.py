@@ -1,10 +1,10 @@
-"""The tables whose densities are compared, split the same way for all."""
+"""The tables of the density comparison, with the same split for all flows."""
 
 import numpy as np
 
 from kappaflow.data import Table, drop_duplicate_rows, load_table, prepare, split
 
-SIDE = 4  # pixels, of a patch
+SIDE = 4  # side of a patch, in pixels
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket")
 TABLES = {
     "magic": "events of a gamma-ray telescope, which are shipped",
@@ -17,7 +17,7 @@ BANANAS, FEATURES = 20_000, 8
 
 
 def parts_of(name: str) -> tuple[Table, Table, Table]:
-    """Returns rows to train, to validate and to test on, without repeated rows."""
+    """Returns training, validation and test rows, without repeated rows."""
     source = {"magic": lambda: "magic", "patches": patches, "bananas": _bananas}[name]()
     table, _ = drop_duplicate_rows(load_table(source))
     table, _ = prepare(table)
@@ -26,12 +26,12 @@ def parts_of(name: str) -> tuple[Table, Table, Table]:
 
 
 def entropy_of_bananas() -> float:
-    """Returns the entropy of the bananas in nats, that of as many standard normals."""
+    """Returns the entropy of the bananas in nats: that of independent standard normals."""
     return 0.5 * FEATURES * float(np.log(2 * np.pi * np.e))
 
 
 def patches() -> np.ndarray:
-    """Returns patches that do not overlap, each number with noise within its grey value."""
+    """Returns patches that do not overlap, with noise within the grey value of each number."""
     from skimage import data
     from skimage.color import rgb2gray
 

@@ -1,4 +1,4 @@
-"""What an examination takes, its page with it, of flows off their start."""
+"""The time of the doctor and of its page, for flows with noise on their weights."""
 
 import tempfile
 import time
@@ -17,8 +17,8 @@ from benchmarks.processes import console
 from benchmarks.suite import KEPT, JsonFile
 from benchmarks.tables import markdown, number
 
-NOISE = 0.02  # added to all parameters: at the start a flow is the identity, and soon measured
-LIMITS = {"couplings": 10.0, "Glow": 60.0}  # seconds that were aimed at, on two cores
+NOISE = 0.02  # added to all parameters, because a new flow is the identity and quick to measure
+LIMITS = {"couplings": 10.0, "Glow": 60.0}  # goals in seconds, on two cores
 HEADS = {
     "flow": "",
     "dimensions": "dimensions",
@@ -41,20 +41,20 @@ def doctor(
 ) -> None:
     """Time `kappaflow.doctor` and its page: 32 couplings of 64 features, a Glow of 24 steps.
 
-    The Glow is of 3 x 32 x 32 with 8 steps in each of 3 levels. Calls of log_prob at the same
-    points are timed before and after each examination. Times are those of the processor: on one
-    thread what a clock shows where nothing else is running, which is in the file too.
+    The Glow is for 3 x 32 x 32 images, with 8 steps in each of 3 levels. Calls of log_prob at the
+    same points are timed before and after each diagnosis. Times are processor times: on one
+    thread, they are the elapsed time on an idle machine. The file also has the elapsed times.
 
     Parameters
     ----------
     threads
-        Of torch.
+        Number of threads of torch.
     repetitions
-        Of each; the median of times is kept.
+        Number of repetitions; the medians are kept.
     small
-        Take flows of a few layers, to see that it works.
+        Use flows of a few layers, to test the benchmark.
     file
-        The file of results.
+        File of results.
     """
     torch.set_num_threads(threads)
     lines = [measured(name, *make(), repetitions) for name, make in cases(small=small).items()]
@@ -66,7 +66,7 @@ def doctor(
 
 
 def cases(*, small: bool) -> dict[str, Callable[[], tuple[kf.Flow, Tensor]]]:
-    """Returns what makes the flows and their points, by the name of each."""
+    """Returns functions that make the flows and their points, by name."""
     depth, side, steps = (2, 8, 1) if small else (32, 32, 8)
     shape = (3, side, side)
     return {
@@ -76,7 +76,7 @@ def cases(*, small: bool) -> dict[str, Callable[[], tuple[kf.Flow, Tensor]]]:
 
 
 def measured(name: str, flow: kf.Flow, x: Tensor, repetitions: int) -> Line:
-    """Returns the times of an examination with its page."""
+    """Returns the times of a diagnosis with its page."""
     found = [_once(flow, x) for _ in range(repetitions)]
     times = {key: median(one[key] for one in found) for key in found[0] if key != "diagnosis"}
     diagnosis = found[0]["diagnosis"]
@@ -110,7 +110,7 @@ def _once(flow: kf.Flow, x: Tensor) -> dict[str, Any]:
 
 
 def _log_prob_s(flow: kf.Flow, x: Tensor, calls: int = 9) -> float:
-    """Returns what a call of log_prob takes, the median of some."""
+    """Returns the median time of a call of log_prob."""
     times = []
     with torch.no_grad():
         for _ in range(calls):
@@ -125,7 +125,7 @@ def _off_start(make: Callable[[], kf.Flow], shape: tuple[int, ...]) -> tuple[kf.
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         flow, x = make(), torch.randn(shape)
-        flow.log_prob(x)  # starts the activation norms
+        flow.log_prob(x)  # initializes the activation norms
         for parameter in flow.parameters():
             parameter += NOISE * torch.randn_like(parameter)
     return flow.eval(), x

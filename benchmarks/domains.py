@@ -1,4 +1,4 @@
-"""What each way of a bounded column to the line leaves of the likelihood, on known laws."""
+"""The loss of likelihood by each map of a bounded column to the line, on known distributions."""
 
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -31,7 +31,7 @@ POSITIVE: dict[str, Any] = {
 
 
 class _LogitNormal:
-    """A normal law of the log-odds, of deviation 2."""
+    """A distribution with normal log-odds, with a standard deviation of 2."""
 
     def ppf(self, u: Floats) -> Floats:
         """Returns quantiles."""
@@ -60,21 +60,21 @@ POSITIVE_WAYS: dict[str, Way] = {
 
 
 def domains(*, rows: int = 10_000, epochs: int = 30, seeds: int = 3, at_once: int = 2) -> None:
-    """Train a small spline flow on two independent columns of a law, by each way to the line.
+    """Train a small spline flow on two independent columns of a distribution, with each map.
 
-    Prints by how many nats a column the flow is worse on new rows than the law itself, the mean
-    over seeds.
+    Prints by how many nats per column the flow is worse on new rows than the distribution itself,
+    as a mean over seeds.
 
     Parameters
     ----------
     rows
-        To train on, and as many to judge by.
+        Number of training rows, and of test rows.
     epochs
-        Of each training.
+        Number of epochs of each training.
     seeds
-        Trainings of each.
+        Number of trainings of each kind.
     at_once
-        Processes, each on one thread.
+        Number of processes, each on one thread.
     """
     parts = (("between two ends", INTERVAL, INTERVAL_WAYS), ("above 0", POSITIVE, POSITIVE_WAYS))
     jobs = [
@@ -94,7 +94,7 @@ def domains(*, rows: int = 10_000, epochs: int = 30, seeds: int = 3, at_once: in
 
 
 def _excess(kind: int, law: str, way: str, seed: int, rows: int, epochs: int) -> float:
-    """Returns by how many nats a column a trained flow is worse than the law."""
+    """Returns by how many nats per column a trained flow is worse than the distribution."""
     import torch
 
     import kappaflow as kf

@@ -21,7 +21,7 @@ def dropout(*, rows: int = 512, width: int = 128, repetitions: int = 300) -> Non
     width
         Units of the layer.
     repetitions
-        Of each; the median is printed.
+        Number of repetitions; the median is printed.
     """
     torch.set_num_threads(1)
     x, weight = torch.randn(rows, width), torch.randn(width, width)

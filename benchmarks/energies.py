@@ -30,7 +30,7 @@ LogDensity = Callable[[Tensor], Tensor]
 
 
 def ring(modes: int = 8) -> tuple[LogDensity, Tensor]:
-    """Returns equal Gaussians on a circle, whose log Z is 0, and their centers."""
+    """Returns equal Gaussians on a circle, with log Z = 0, and their centers."""
     angle = torch.arange(modes) * (2 * math.pi / modes)
     centers = RING * torch.stack((angle.cos(), angle.sin()), 1)
 
@@ -55,7 +55,7 @@ def lattice(mass_squared: float, coupling: float, side: int = SIDE) -> LogDensit
 
 
 def free_log_normalizer(mass_squared: float, side: int = SIDE) -> float:
-    """Returns log Z of the field without a coupling, by the eigenvalues of its action.
+    """Returns log Z of the field without coupling, from the eigenvalues of its action.
 
     Example:
         >>> round(free_log_normalizer(1.0, side=1), 4)  # one place: half of log(2 pi)
@@ -74,11 +74,11 @@ def energies(
     Parameters
     ----------
     steps
-        Of a training.
+        Number of steps of a training.
     seeds
-        Trainings of each kind.
+        Number of trainings of each kind.
     file
-        The file of results.
+        File of results.
     """
     torch.set_num_threads(1)
     lines = [_ring_line(way, seed, steps) for way in WAYS for seed in range(seeds)] + [
@@ -128,7 +128,7 @@ def _lattice_line(
 def _trained(
     flow: kf.Flow, log_density: LogDensity, how: dict[str, Any], seed: int, steps: int
 ) -> tuple[Line, kf.energies.ImportanceSamples]:
-    """Returns what a training came to, what the doctor found, and the draws."""
+    """Returns the results of a training, the doctor's findings, and samples."""
     started = time.perf_counter()
     result = kf.fit_energy(flow, log_density, steps=steps, seed=seed, progress=False, **how)
     time_s = time.perf_counter() - started
@@ -149,7 +149,7 @@ def _trained(
 
 
 def energies_values(results: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the page says, from the results."""
+    """Returns the values for the page."""
     lines = results["lines"]
     tables = {
         part: _table([line for line in lines if line["part"] == part], last)

@@ -1,4 +1,4 @@
-"""Singular values in extended precision: the layers once more, as matrices of numpy."""
+"""Singular values in extended precision, from the layers written as numpy matrices."""
 
 from functools import reduce
 
@@ -12,25 +12,25 @@ from kappaflow.bijections.linear import LinearMap
 from kappaflow.conditioning import layers_of
 
 Numbers = NDArray[np.longdouble]
-Derived = tuple[Numbers, Numbers, Numbers]  # the matrix, that of the inverse, the value
-REFINED = 3  # times that an inverse is taken further than float64
+Derived = tuple[Numbers, Numbers, Numbers]  # the matrix, the matrix of the inverse, the value
+REFINED = 3  # refinement steps of an inverse beyond float64
 
 
 def exact_extremes(core: kf.Chain, x: Tensor) -> tuple[float, float]:
     """Returns the largest and the smallest singular value of a map at one point (n,).
 
-    Its weights and the point are taken as they are, everything between is `numpy.longdouble`,
-    which has 64 bits on x86 and may have no more than float64 elsewhere.
+    Its weights and the point are taken unchanged. Everything else is `numpy.longdouble`, which has
+    64 bits of mantissa on x86 and may be float64 on other machines.
 
     Args:
-        core: Affine couplings of plain networks, and linear layers.
-        x: The point.
+        core: A chain of affine couplings with plain networks, and linear layers.
+        x: The point, (n,).
 
     Returns:
-        Both, of the product of the layers' matrices and of that of their inverses.
+        Both values, from the product of the layers' matrices and from that of their inverses.
 
     Raises:
-        TypeError: There is a layer of another kind.
+        TypeError: A layer is of another kind.
     """
     there, back, h = [], [], _numbers(x)
     for layer in layers_of(core):
@@ -72,7 +72,7 @@ def _coupling(layer: kf.AffineCoupling, x: Numbers) -> Derived:
 
 
 def _network(net: nn.Module, h: Numbers) -> tuple[Numbers, Numbers]:
-    """Returns what a network of ReLUs answers, and its matrix."""
+    """Returns the output of a network with ReLUs, and its Jacobian."""
     *hidden, last = (part for part in net.modules() if isinstance(part, nn.Linear))
     derived = np.eye(len(h), dtype=np.longdouble)
     for layer in hidden:
@@ -84,7 +84,7 @@ def _network(net: nn.Module, h: Numbers) -> tuple[Numbers, Numbers]:
 
 
 def _largest(matrix: Numbers) -> float:
-    """Returns the largest singular value, which float64 finds where the matrix is right."""
+    """Returns the largest singular value, which float64 computes accurately from the matrix."""
     size = np.abs(matrix).max()
     return float(size * np.linalg.svd((matrix / size).astype(float), compute_uv=False)[0])
 

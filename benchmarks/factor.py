@@ -1,4 +1,4 @@
-"""The command that compares factorizations with the goals set for them."""
+"""The command that compares factorizations with their goals."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -30,21 +30,21 @@ def factor(
     """Factor matrices of all kinds, and print the results next to the goals.
 
     Each draw is appended to a file next to the results, and draws in the file are not computed
-    again: delete it when the code has changed. Both files are committed.
+    again: delete the file when the code has changed. Both files are committed.
 
     Parameters
     ----------
     preset
-        "minutes" (3 draws, up to 256 features) or "full" (20 draws of all: hours).
+        "minutes" (3 draws, up to 256 features) or "full" (20 draws of all kinds: hours).
     rows
-        Of the table: rotations, all-permutations, svd, descent, gaussian-64, geometric-1e2,
-        gaussian-large, geometric-1e4, geometric-1e6, rewrite.
+        Rows of the table to compute: rotations, all-permutations, svd, descent, gaussian-64,
+        geometric-1e2, gaussian-large, geometric-1e4, geometric-1e6, rewrite.
     draws
-        At most so many, instead of the preset's.
+        Largest number of draws, instead of the preset's.
     threads
-        Of torch and numpy.
+        Number of threads of torch and numpy.
     file
-        The file of results.
+        File of results.
     """
     if unknown := set(rows or ()) - set(ROWS):
         raise SystemExit(f"No rows {', '.join(sorted(unknown))}: choose from {', '.join(ROWS)}.")
@@ -72,7 +72,7 @@ def factor(
 
 
 def summary(lines: Sequence[Line]) -> list[Line]:
-    """Returns a line for each goal that was measured: median and worst of what counts."""
+    """Returns a line for each measured goal, with the median and the worst of each figure."""
     groups = grouped(lines, KEY[:4])
     found = []
     for goal in GOALS:
@@ -93,7 +93,7 @@ def summary(lines: Sequence[Line]) -> list[Line]:
 
 
 def _counted(line: Line, goal: Goal) -> float:
-    """Returns the largest condition number of a factor, or of the nine that a goal is about."""
+    """Returns the largest condition number of the factors that a goal limits (nine, or all)."""
     numbers = sorted(line["condition_numbers"]) or [1.0]
     return numbers[WELL - 1] if goal.carriers else numbers[-1]
 
@@ -107,7 +107,7 @@ def _key(goal: Goal) -> tuple[str, str, int, int]:
 
 
 def _draws(goal: Goal, at_most: int) -> int:
-    """Returns how many draws to take: all matrices of a numbered ensemble."""
+    """Returns the number of draws; for a numbered ensemble, the number of its matrices."""
     if goal.draws is None:
         return ensembles.count(goal.ensemble, goal.n) or 0
     return min(goal.draws, at_most)

@@ -1,4 +1,4 @@
-"""Markdown tables and sentences of factorizations, from the results."""
+"""Markdown tables and sentences on factorizations, from the results."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ NOTHING = "none found"
 
 
 def goals_table(lines: Sequence[Line]) -> str:
-    """Returns the goals and the results: medians, and the worst in brackets."""
+    """Returns the goals and the results: medians, with the worst in brackets."""
     found = {(line["row"], line["ensemble"], line["n"], line["couplings"]): line for line in lines}
     head = ["T", "size", "couplings", "method", "draws"]
     for quantity in ("residual", "largest condition number", "time [s]"):
@@ -48,7 +48,7 @@ def _quantities(goal: Goal, line: Line) -> list[str]:
 
 
 def _reached(goal: Goal, line: Line) -> str:
-    """Returns yes, or what is beyond its limit; of the median, or of every draw."""
+    """Returns "yes", or the figures beyond their limits, for the median or for every draw."""
     if "residual" not in line or (goal.every_draw and line["failed"]):
         return "no"
     counts = "worst" if goal.every_draw else "median"
@@ -77,7 +77,7 @@ def _both(values: dict[str, float]) -> str:
 
 
 def _condition(values: dict[str, float]) -> str:
-    """Returns three digits, as the limits have them."""
+    """Returns numbers with three digits, like the limits."""
     return f"{values['median']:.3g} ({values['worst']:.3g})"
 
 

@@ -18,13 +18,13 @@ SMALL = 8
 
 
 def take_draws(place: int, draws: Sequence[int], threads: int | None, file: Path) -> None:
-    """Measures a goal, and appends a line a draw.
+    """Measures a goal, and appends a line for each draw.
 
     Args:
-        place: Of the goal among `GOALS`.
+        place: Index of the goal in `GOALS`.
         draws: Numbers of the draws.
-        threads: What to write down.
-        file: To append to.
+        threads: Number of threads to record.
+        file: The file to append to.
     """
     goal = GOALS[place]
     if goal.row != REWRITE:
@@ -38,14 +38,14 @@ def take_draws(place: int, draws: Sequence[int], threads: int | None, file: Path
 
 
 def warm_up(goal: Goal) -> None:
-    """Factors a small matrix, so that no time is that of loading modules."""
+    """Factors a small matrix, so that no measured time includes imports."""
     with suppress(kf.errors.NumericalError):
         matrix = ensembles.draw(goal.ensemble, min(SMALL, goal.n), 0)
         kf.factor_linear(matrix, couplings=goal.couplings, method=goal.method)
 
 
 def one_draw(goal: Goal, draw: int) -> Line:
-    """Returns the figures of a factorization, or why there is none."""
+    """Returns the figures of a factorization, or the reason why there is none."""
     matrix = ensembles.draw(goal.ensemble, goal.n, draw)
     start = time.perf_counter()
     try:
@@ -66,9 +66,9 @@ def one_draw(goal: Goal, draw: int) -> Line:
 
 
 def error_by_inverse(found: kf.factor.Factorization, matrix: np.ndarray) -> float:
-    """Returns |product T^-1 - I| (Frobenius), the product in extended precision.
+    """Returns |product T^-1 - I| (Frobenius norm), with a product in extended precision.
 
-    Where numpy's longdouble is no wider than float64, rounding of the product adds to it.
+    If numpy's longdouble is no wider than float64, rounding of the product adds to the error.
     """
     product = np.eye(len(matrix), dtype=np.longdouble)
     for coupling in found.couplings:
@@ -81,12 +81,13 @@ def rewritten(seed: int, *, epochs: int = 10, depth: int = 8) -> Line:
     """Trains a flow with learned linear layers on MAGIC, rewrites it, and compares them.
 
     Args:
-        seed: Of weights and order of rows.
-        epochs: Of training.
-        depth: Couplings, on one partition, with an LU layer between any two.
+        seed: Seed of the weights and of the order of rows.
+        epochs: Number of epochs.
+        depth: Number of couplings, on one partition, with an LU layer between any two.
 
     Returns:
-        The largest difference of log_prob on the held-out rows in float32, and what it took.
+        The largest difference of log_prob on the held-out rows in float32, and the couplings and
+        the time that the rewrite needed.
     """
     table, _ = prepare(load_table("magic"))
     train, validation, test = split(table, fractions=(0.8, 0.1, 0.1), seed=0)

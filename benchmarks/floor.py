@@ -1,4 +1,4 @@
-"""What no flow of the shape can do without: its conditioners, and the products inside them."""
+"""Lower limits for any flow of the shape: its conditioners, and their matrix products."""
 
 import torch
 from torch import nn
@@ -9,8 +9,8 @@ from benchmarks.row import Shape, conditioner
 class Floor:
     """The conditioners alone as plain torch modules, all on the same input (B, kept).
 
-    The input asks for its gradient too: in a flow every conditioner but the first has to pass one
-    on. The backward pass starts from a ready gradient of the outputs.
+    The input requires a gradient, because in a flow every conditioner but the first has to pass
+    one on. The backward pass starts from a given gradient of the outputs.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -25,22 +25,22 @@ class Floor:
         self._x.grad = None
 
     def forward_backward(self) -> None:
-        """Runs all conditioners, then all backward, as a flow would."""
+        """Runs all conditioners forward, then all backward, like a flow."""
         outputs = [network(self._x) for network in self.module]
         torch.autograd.backward(outputs, [self._gradient] * len(outputs))
 
     @torch.no_grad()
     def forward(self) -> None:
-        """Runs all conditioners, keeping nothing."""
+        """Runs all conditioners without storing anything for a backward pass."""
         for network in self.module:
             network(self._x)
 
 
 class Products:
-    """The matrix products of the conditioners into buffers that are there, and nothing else.
+    """Only the matrix products of the conditioners, into existing buffers.
 
-    Weights and their gradients are each layer's own; the activations are not, so that they stay in
-    the cache: a lower limit.
+    Each layer has its own weights and gradients. The activations share buffers, so that they stay
+    in the cache: this is a lower limit.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -53,14 +53,14 @@ class Products:
 
     @torch.no_grad()
     def forward(self) -> None:
-        """Three products a coupling."""
+        """Computes three products per coupling."""
         for weights in self._weights:
             for i, weight in enumerate(weights):
                 torch.mm(self._activations[i], weight.t(), out=self._activations[i + 1])
 
     @torch.no_grad()
     def forward_backward(self) -> None:
-        """Three products a coupling, then six: for the weights and for the inputs."""
+        """Computes three products per coupling, then six: for the weights and for the inputs."""
         self.forward()
         layers = list(zip(self._weights, self._weight_gradients, strict=True))
         for weights, gradients in reversed(layers):

@@ -1,4 +1,4 @@
-"""What fusing runs of linear layers is worth."""
+"""The effect of fusing sequences of linear layers."""
 
 from functools import partial
 from statistics import median
@@ -12,15 +12,15 @@ FEATURES, DEPTH, BATCH = 64, 8, 512
 
 
 def fusing(*, repetitions: int = 21) -> None:
-    """Time log_prob and sample of a flow, rewritten on one partition and fused, interleaved.
+    """Time log_prob and sample of a flow, rewritten to one partition, and fused, in turn.
 
-    64 features, eight couplings with conditioners 32-128-128-64, an activation norm and a learned
-    linear layer (SVD) in front of each, batch 512, float32.
+    The flow has 64 features and eight couplings with conditioners 32-128-128-64. An activation
+    norm and a learned linear layer (SVD) precede each. The batch has 512 rows in float32.
 
     Parameters
     ----------
     repetitions
-        Of each; medians are printed, and the ratio to the flow as it was.
+        Number of repetitions; the printed values are medians, and ratios to the original flow.
     """
     torch.manual_seed(0)
     half = kf.Partition.half(FEATURES)

@@ -1,30 +1,30 @@
-"""What factorizations should reach: the rows of the table of `python -m benchmarks factor`."""
+"""Goals for factorizations: the rows of the table of `python -m benchmarks factor`."""
 
 import math
 from dataclasses import dataclass
 
 DRAWS = 20
 OF_A_ROTATION = 13.6
-WELL = 9  # of eleven factors: the other two carry the condition number of the map
+WELL = 9  # well-conditioned factors of eleven; the other two share the condition number of the map
 
 
 @dataclass(frozen=True)
 class Goal:
-    """Matrices of one kind and size, and what is aimed at.
+    """Matrices of one kind and size, with limits for their factorizations.
 
     Attributes:
-        row: Name of the row of the table, which takes a few of these.
-        ensemble: Of `kappaflow_studies.ensembles`.
+        row: Name of the row of the table, which may contain several goals.
+        ensemble: Name of `kappaflow_studies.ensembles`.
         n: Size of the matrices.
-        couplings: How many.
-        method: Of `factor_linear`.
-        residual: Relative residual of the product, at most.
-        condition_number: Of a factor, at most.
-        time_s: At most; None where no time is aimed at.
-        every_draw: Whether the worst draw counts instead of the median.
+        couplings: Number of couplings.
+        method: Method of `factor_linear`.
+        residual: Largest relative residual of the product.
+        condition_number: Largest condition number of a factor.
+        time_s: Largest time in seconds; None for no limit.
+        every_draw: Whether the limits hold for the worst draw instead of the median.
         carriers: Whether two of the factors may have ten times the condition number of the map.
         by_inverse: Whether the residual is |product T^-1 - I| instead.
-        draws: How many; None for all matrices of a numbered ensemble.
+        draws: Number of draws; None for all matrices of a numbered ensemble.
     """
 
     row: str
@@ -81,6 +81,6 @@ GOALS = [
     ),
 ]
 REWRITE = "rewrite"
-# A flow of 10 features with linear layers; what counts is |log_prob difference| in nats.
+# A flow of 10 features with linear layers; its residual is the difference of log_prob in nats.
 GOALS.append(Goal(REWRITE, "trained flow", 10, 6, "auto", 1e-3, math.inf, draws=5))
 ROWS = tuple(dict.fromkeys(goal.row for goal in GOALS))

@@ -1,4 +1,4 @@
-"""How far float32 gradients are from float64, by memory mode and condition number."""
+"""The error of float32 gradients against float64, by memory mode and condition number."""
 
 import warnings
 from typing import Any
@@ -16,9 +16,9 @@ from kappaflow.errors import ArgumentError
 from kappaflow.testing.contract import jittered
 
 SHAPE = Shape(depth=32, batch=128)
-SEEDS = 5  # one flipped ReLU can decide a figure
-# Factor on the last layers of the jittered conditioners, and the bound on the sum of log-scales:
-# what the condition number rises with.
+SEEDS = 5  # several, because a single flipped ReLU can dominate an error
+# Factor on the last layers of the conditioners, and bound on the sum of log-scales. The condition
+# number grows with both.
 SETTINGS = (
     (0.03, 12.0),
     (0.1, 12.0),
@@ -36,17 +36,17 @@ def gradient_errors(
     """Returns the relative error of the float32 gradient of each memory mode.
 
     The reference is the same flow in float64 with memory="store", with the same float32 weights
-    and points, so that the error is that of the arithmetic alone. The gradient is that of the mean
-    log_prob, all parameters as one vector.
+    and points, so the error comes from the arithmetic alone. The gradient is the gradient of the
+    mean log_prob for all parameters, as one vector.
 
     Args:
         last_layers: Factor on the last layer of each conditioner.
         scale_bound: Bound on the sum of the log-scales.
-        shape: Of the flow.
-        seed: Draws the noise in the weights.
+        shape: Shape of the flow.
+        seed: Seed of the noise in the weights.
 
     Returns:
-        "condition_number", and the "errors" by mode; a mode that warned stands in "warned".
+        "condition_number", the "errors" by mode, and "warned", the modes that warned.
     """
     state = _jittered_state(last_layers, scale_bound, shape, seed)
     reference = _flow("store", scale_bound, shape, state).double()
@@ -80,7 +80,7 @@ def gradient_errors(
 def _jittered_state(
     last_layers: float, scale_bound: float, shape: Shape, seed: int
 ) -> dict[str, Tensor]:
-    """Returns the state of a flow with noise in all weights, less of it in the last layers."""
+    """Returns the state of a flow with noise in all weights, smaller in the last layers."""
     state = jittered(_flow("store", scale_bound, shape), seed=seed).state_dict()
     last = f".layers.{len(shape.hidden)}."
     return {

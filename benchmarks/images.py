@@ -25,11 +25,11 @@ SEEDS = 3
 
 @dataclass(frozen=True)
 class ImagePreset:
-    """How much is measured.
+    """The amount of measurement.
 
     Attributes:
-        seconds: For each quantity of all rows together.
-        repeats: Processes for each figure of memory; the median counts.
+        seconds: Time for each quantity of all rows together.
+        repeats: Number of processes for each memory figure; the median counts.
         digits_s: Processor time of a training.
     """
 
@@ -58,36 +58,36 @@ def images(
     threads: int = 2,
     file: JsonFile = KEPT / "images.json",
 ) -> None:
-    """Measure Glows and their networks alone: time and memory at 3 x 32 x 32, digits learned.
+    """Measure Glows: time and memory at 3 x 32 x 32 images, and training on digits.
 
-    The time of all rows is taken in turn in one process, memory and trainings in processes of
-    their own. What the file holds of parts and rows that are not measured stays there if it was
-    measured on the same machine with the same versions.
+    The times of all rows are measured in turn in one process. Memory and trainings have separate
+    processes. Parts and rows that are not measured keep their results in the file if the machine
+    and the versions are the same.
 
     Parameters
     ----------
     preset
-        "minutes" (60 processor-seconds a training: 15 minutes in all) or "full" (600).
+        "minutes" (60 processor-seconds per training, 15 minutes in total) or "full" (600).
     parts
-        speed, memory, digits; all if left out.
+        Parts: speed, memory, digits; all by default.
     rows
-        Names; all if left out.
+        Names of rows; all by default.
     repetitions
-        Of each time, instead of as many as the preset's time allows.
+        Number of repetitions of each time, instead of the preset's time limit.
     seconds
-        Of a training on the digits, on one processor, instead of the preset's.
+        Processor time of a training on the digits, instead of the preset's.
     seeds
         Trainings of each row.
     batch
-        Images of a step, instead of the reference's and the digits'.
+        Images per step, for the times and for the digits.
     steps
-        In each level, likewise.
+        Steps in each level, for the times and for the digits.
     hidden
-        Channels of the networks, likewise.
+        Channels of the networks, for the times and for the digits.
     threads
-        Of torch, where time and memory are measured; trainings have one.
+        Number of threads of torch for time and memory; trainings have one.
     file
-        The file of results.
+        File of results.
     """
     from benchmarks.images_digits import SHAPE
     from benchmarks.row import ImageShape
@@ -112,7 +112,7 @@ def images(
 
 
 def _present_rows(names: Sequence[str] | None) -> "list[Row]":
-    """Returns the rows whose library is installed, and says which are not."""
+    """Returns the rows of installed libraries, and prints which are missing."""
     from benchmarks.images_rows import image_rows
     from benchmarks.rows import INSTALL
 
@@ -150,7 +150,7 @@ def _memory(rows: "list[Row]", shape: "ImageShape", chosen: ImagePreset) -> list
 
 
 def _digits(rows: "list[Row]", shape: "ImageShape", seconds: float, seeds: int) -> list[Job]:
-    """Returns the trainings, the rows in turn; of our memory modes the fastest, and no FrEIA."""
+    """Returns the trainings, with the rows in turn: our fastest memory mode, and no FrEIA."""
     if importlib.util.find_spec("sklearn") is None:
         console.print("scikit-learn is not installed, its digits are left out", markup=False)
         return []
@@ -167,7 +167,7 @@ def _digits(rows: "list[Row]", shape: "ImageShape", seconds: float, seeds: int) 
 
 
 def _lines(part: Part, jobs: list[Job], found: list[dict[str, Any] | None]) -> list[Line]:
-    """Returns a line for each job that ran; of memory one a row, the median of its processes."""
+    """Returns a line for each job that ran; for memory, one per row with the median."""
     lines = [
         {"part": part, **{k: v for k, v in job.arguments.items() if k not in ("rows", "budget")}}
         | ({"rows": done["result"]} if part == "speed" else done["result"])
@@ -208,7 +208,7 @@ def _write(
 
 
 def _same(one: Line | None, other: Line | None) -> bool:
-    """Returns whether two machines differ in settings of their allocators at most."""
+    """Returns whether two machines differ at most in the settings of their allocators."""
     pair = [
         {k: v for k, v in (m or {}).items() if k not in ("environment", "threads")}
         for m in (one, other)

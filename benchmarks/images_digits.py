@@ -1,10 +1,10 @@
 """Glows trained on the digits of scikit-learn, all for the same processor time.
 
-Pixels have 17 values. All rows take the same (x + e) / 17 - 1/2 with e uniform on [0, 1), so that
-bits per dimension are those of the whole numbers x; the flows add no units of their own.
-Optimiser, batches and noise are the same, and the learning rate falls to zero over the budget,
-not over a number of steps. Every so often the bits of the validation images are taken, outside
-the budget, and the weights that did best there are those that the test images see.
+Pixels have 17 values. All rows take the same (x + e) / 17 - 1/2 with e uniform on [0, 1), so the
+bits per dimension are those of the whole numbers x; the flows have no standardization. Optimizer,
+batches and noise are the same. The learning rate falls to zero over the time budget, not over a
+number of steps. At intervals, outside the budget, the bits of the validation images are measured;
+the test images are evaluated with the best of these weights.
 """
 
 import copy
@@ -22,24 +22,24 @@ SHAPE = ImageShape(batch=64, image=(1, 8, 8), levels=2, steps=8, hidden=64)
 VALUES = 17
 HELD_OUT = 240, 360  # validation and test images, of 1,797
 LEARNING_RATE = 2e-3
-LARGEST_GRADIENT = 50.0  # its norm, beyond which it is shortened
-LOOKS = 20  # at the validation images
-DRAWS = 4, 20  # of the noise in an image of validation and of test
+LARGEST_GRADIENT = 50.0  # norm at which gradients are clipped
+LOOKS = 20  # number of validations
+DRAWS = 4, 20  # samples of the noise for each validation image and each test image
 Parts = tuple[Tensor, Tensor, Tensor]
 
 
 def digits_of(row: Row, seed: int, seconds: float, shape: ImageShape = SHAPE) -> dict[str, Any]:
-    """Returns what a row reaches on held-out images in so many seconds of a processor.
+    """Returns the results of a row on held-out images after an amount of processor time.
 
     Args:
-        row: Which flow.
-        seed: Of weights, batches and noise; the images held out are always the same.
-        seconds: Of processor time in steps of training.
-        shape: Of the flow.
+        row: The row with the flow.
+        seed: Seed of weights, batches and noise; the held-out images never change.
+        seconds: Processor time of the training steps.
+        shape: Shape of the flow.
 
     Returns:
-        "parameters", "steps", "processor_s", and the bits per dimension "train", "validation" and
-        "test" of the best weights; "final_test" of the last ones.
+        "parameters", "steps", "processor_s", the bits per dimension "train", "validation" and
+        "test" of the best weights, and "final_test" of the last weights.
     """
     train, validation, test = digits()
     torch.manual_seed(seed)
@@ -65,7 +65,7 @@ def digits_of(row: Row, seed: int, seconds: float, shape: ImageShape = SHAPE) ->
 
 
 def digits() -> Parts:
-    """Returns images (N, 1, 8, 8) to train on, for validation and to test on."""
+    """Returns training, validation and test images, (N, 1, 8, 8) each."""
     from sklearn.datasets import load_digits
 
     rows, _ = load_digits(return_X_y=True)
@@ -79,7 +79,7 @@ def digits() -> Parts:
 
 @torch.no_grad()
 def bits_per_dimension(model: Model, pixels: Tensor, *, draws: int) -> float:
-    """Returns the mean over images and draws of the noise, the same noise for every flow."""
+    """Returns the mean over images and samples of the noise, which is the same for every flow."""
     generator = torch.Generator().manual_seed(1)
     model.module.eval()
     found = [_bits(model, filled(pixels, generator)).mean().item() for _ in range(draws)]
@@ -88,25 +88,25 @@ def bits_per_dimension(model: Model, pixels: Tensor, *, draws: int) -> float:
 
 
 def filled(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Returns pixels between -1/2 and 1/2, each anywhere on the interval of its value."""
+    """Returns pixels between -1/2 and 1/2, each uniform on the interval of its value."""
     return (pixels + torch.rand(pixels.shape, generator=generator)) / VALUES - 0.5
 
 
 def _bits(model: Model, x: Tensor) -> Tensor:
-    """Returns -log2 p of the whole numbers behind x (B, C, H, W), per pixel, (B,)."""
+    """Returns -log2 p of the whole numbers for x (B, C, H, W), per pixel, (B,)."""
     return math.log2(VALUES) - model.log_prob(x) / (x[0].numel() * math.log(2))
 
 
 class Training:
-    """Steps of Adam, and what they have taken of the processor.
+    """A training with Adam that counts its processor time.
 
     Args:
-        model: A new flow, which sees one batch here: whatever starts from data is started.
-        batches: Without end.
+        model: A new flow. It is called on one batch, which initializes what starts from data.
+        batches: Batches without end.
 
     Attributes:
-        steps: So far.
-        spent: Seconds of processor time in them.
+        steps: Number of steps so far.
+        spent: Processor time of these steps in seconds.
     """
 
     def __init__(self, model: Model, batches: Iterator[Tensor]) -> None:
@@ -118,12 +118,12 @@ class Training:
             model.log_prob(next(batches))
 
     def go_on(self, until: float, budget: float) -> None:
-        """Trains until so many seconds are spent, of a budget over which the rate falls to 0."""
+        """Trains until an amount of time is spent; the rate falls to 0 over the whole budget."""
         while self.spent < until:
             self.one_step(LEARNING_RATE * (1 - self.spent / budget))
 
     def one_step(self, rate: float) -> None:
-        """Trains on one batch, at a learning rate."""
+        """Trains on one batch, with a given learning rate."""
         self._adam.param_groups[0]["lr"] = rate
         start = time.process_time()
         self._descend(next(self._batches))
@@ -139,7 +139,7 @@ class Training:
 
 
 def batches(pixels: Tensor, size: int, seed: int) -> Iterator[Tensor]:
-    """Yields batches without end, every image once in each pass."""
+    """Yields batches without end; each pass contains every image once."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(len(pixels), generator=generator)

@@ -1,4 +1,4 @@
-"""What no Glow of the shape can do without: its networks."""
+"""A lower limit for any Glow of the shape: its networks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ class _Place:
 
 
 class ImageFloor:
-    """The networks of a Glow alone as plain modules, on images channel by channel in memory.
+    """Only the networks of a Glow, as plain modules, on images in channels-first layout.
 
-    One for each coupling and one for each learned prior of what is factored out, each on an input
-    of its own of the right shape, which asks for its gradient as in a flow. The backward pass
-    starts from ready gradients of the outputs.
+    There is a network for each coupling and one for each learned prior of factored-out channels.
+    Each has an input of the right shape that requires a gradient, as in a flow. The backward pass
+    starts from given gradients of the outputs.
     """
 
     def __init__(self, shape: ImageShape) -> None:
@@ -37,13 +37,13 @@ class ImageFloor:
             place.x.grad = None
 
     def forward_backward(self) -> None:
-        """Runs all networks, then all backward, as a flow would."""
+        """Runs all networks forward, then all backward, like a flow."""
         outputs = [place.network(place.x) for place in self._places]
         torch.autograd.backward(outputs, [place.gradient for place in self._places])
 
     @torch.no_grad()
     def forward(self) -> None:
-        """Runs all networks, keeping nothing."""
+        """Runs all networks without storing anything for a backward pass."""
         for place in self._places:
             place.network(place.x)
 

@@ -1,4 +1,4 @@
-"""The section on images of the page of benchmarks: what was aimed at, and the tables."""
+"""The section on images of the page of benchmarks: the goals and the tables."""
 
 from collections.abc import Sequence
 from statistics import mean
@@ -20,14 +20,14 @@ Rows = dict[str, Any]
 
 
 def image_values(results: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the template of the section is filled with.
+    """Returns the values for the template of the section.
 
     Args:
-        results: Those of the file of results.
+        results: The content of the file of results.
 
     Returns:
         "targets", "times", "digits", "shape", "failures", "descriptions", and "seconds" and
-        "seeds" of the trainings; tables are None where nothing was measured.
+        "seeds" of the trainings; a table is None if nothing was measured for it.
     """
     lines = results["lines"]
     timed, digits = _of(lines, "speed"), _of(lines, "digits")
@@ -133,7 +133,7 @@ def times_table(rows: Rows, peaks: dict[str, float]) -> str:
 
 
 def digits_table(lines: Sequence[Line]) -> str:
-    """Returns bits per dimension, the mean over the seeds and their range."""
+    """Returns bits per dimension: the mean over the seeds, with the range."""
     head = ["", "parameters", "steps", "training", "validation", "test", "test, last weights"]
     table = [
         [
@@ -148,7 +148,7 @@ def digits_table(lines: Sequence[Line]) -> str:
 
 
 def _spread(lines: Sequence[Line], key: str) -> str:
-    """Returns the mean, and the range behind it."""
+    """Returns the mean, followed by the range."""
     values = [line[key] for line in lines]
     return f"{mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 

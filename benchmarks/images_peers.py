@@ -1,9 +1,9 @@
-"""Glows of the same shape made of the parts of other libraries, imported when one is built.
+"""Glows of the same shape from parts of other libraries, imported only when one is built.
 
-All have the same networks, convolutions 3x3, 1x1, 3x3 with ReLU between them, one for each
-coupling. Each squeezes before every level and factors out half of the channels after all levels
-but the last. A coupling before the factored-out half stands for its learned prior, which none of
-them has. The description of each row lists the differences.
+All have the same networks, one for each coupling: convolutions 3x3, 1x1, 3x3 with ReLU between
+them. Each squeezes before every level, and factors out half of the channels after all levels but
+the last. A coupling before the factored-out half replaces the learned prior, which no library has.
+The description of each row lists the differences.
 """
 
 import math
@@ -57,7 +57,7 @@ def _freia(shape: ImageShape) -> Model:
     import FrEIA.framework as framework  # pyright: ignore[reportMissingImports]
     import FrEIA.modules as modules  # pyright: ignore[reportMissingImports]
 
-    # Its rotations are drawn by numpy and scipy.
+    # Its rotations come from the random generators of numpy and scipy.
     np.random.seed(torch.randint(2**31, ()).item())
     nodes: list[Any] = [framework.InputNode(*shape.image)]
     outputs = []
@@ -72,7 +72,7 @@ def _freia(shape: ImageShape) -> Model:
     outputs.append(framework.OutputNode(nodes[-1]))
     inn = framework.GraphINN([*nodes, *outputs])
 
-    def log_prob(x: Tensor) -> Tensor:  # the library leaves the base to its user
+    def log_prob(x: Tensor) -> Tensor:  # the library has no base distribution
         parts, log_det = inn(x)
         flat = torch.cat([part.flatten(1) for part in parts], 1)
         return log_det - 0.5 * flat.square().sum(1) - 0.5 * flat.shape[1] * math.log(2 * math.pi)
@@ -96,7 +96,7 @@ def _nflows(shape: ImageShape) -> Model:
 
     whole = transforms.MultiscaleCompositeTransform(shape.levels)
     for channels, sides, couplings in shape.scales():
-        # Its first half is factored out, so that its second half is read.
+        # Its first half is factored out, so its second half is the input.
         mask = torch.ones(channels)
         mask[channels - channels // 2 :] = -1
         layers: list[nn.Module] = [transforms.SqueezeTransform()]
@@ -116,7 +116,7 @@ def _nflows(shape: ImageShape) -> Model:
 
 
 class _WithoutContext(nn.Module):
-    """Takes the context that couplings pass, which is None."""
+    """Accepts the context that couplings pass, which is None."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ def _normflows(shape: ImageShape) -> Model:
             network = nf.nets.ConvNet2d(widths, (3, 1, 3))
             layers.append(nf.flows.AffineCouplingBlock(network, scale_map="sigmoid"))
         own = channels if level == shape.levels else channels // 2
-        flows.append(layers[::-1])  # from latent to data, as the library counts
+        flows.append(layers[::-1])  # from latent to data, the order of the library
         bases.append(nf.distributions.DiagGaussian((own, *sides), trainable=False))
     merges = [nf.flows.Merge() for _ in flows[1:]]
     flow: Any = nf.MultiscaleFlow(bases[::-1], flows[::-1], merges, class_cond=False)

@@ -1,4 +1,4 @@
-"""Extreme singular values of Glows without a matrix, and what a profile over depth takes."""
+"""Extreme singular values of Glows without a matrix, and the time of profiles over depth."""
 
 import time
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from benchmarks.spectra import dense_columns, free_line, print_table
 from benchmarks.suite import KEPT, JsonFile
 
 Numbers = Annotated[Sequence[int], Parameter(consume_multiple=True)]
-NOISE = 0.02, 0.04  # added to all parameters: standard deviations
+NOISE = 0.02, 0.04  # standard deviations of noise added to all parameters
 LEVELS, STEPS, HIDDEN = 2, 4, 64
-PROFILED, NARROW = (8, 16), 16  # sides of images whose Glows are profiled, and channels of these
+PROFILED, NARROW = (8, 16), 16  # image sides of profiled Glows, and channels of their networks
 
 
 def image_spectra(
@@ -31,21 +31,21 @@ def image_spectra(
 ) -> None:
     """Measure both ends of the spectrum of Glows at one image in float32: times, errors, profiles.
 
-    As `spectra` does for couplings: reference values are those of dense Jacobians in float64,
-    sigma_min that of the inverse map. Times are those of the processor, on one thread.
+    As in `spectra` for couplings, reference values come from dense Jacobians in float64, with
+    sigma_min from the inverse map. Times are processor times on one thread.
 
     Parameters
     ----------
     sides
-        Of images of 3 channels, at which both ways are measured; 32 takes ten minutes.
+        Sides of images of 3 channels, for the dense and the matrix-free way; 32 takes ten minutes.
     matrix_free
-        At which the matrix-free way is measured alone.
+        Sides of images for the matrix-free way alone.
     profiled
         Steps in each level of the Glows of 3 x 8 x 8 and 3 x 16 x 16 whose profile is timed.
     hidden
         Channels of the couplings' networks.
     file
-        The file of results.
+        File of results.
     """
     torch.set_num_threads(1)
     lines: list[Line] = []
@@ -69,20 +69,20 @@ def image_spectra(
 
 
 def image_case(side: int, steps: int, hidden: int, noise: float) -> tuple[kf.Flow, Tensor]:
-    """Returns a Glow of 3 x side x side off its start, and an image.
+    """Returns a Glow of 3 x side x side images with noise on its weights, and an image.
 
     Args:
-        side: Of the images.
-        steps: In each of two levels.
+        side: Side of the images.
+        steps: Number of steps in each of two levels.
         hidden: Channels of the couplings' networks.
-        noise: Standard deviation of what is added to all parameters.
+        noise: Standard deviation of the noise added to all parameters.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         shape = (3, side, side)
         flow = kf.glow(shape, levels=LEVELS, steps=steps, hidden=hidden, memory="store")
         with torch.no_grad():
-            flow.log_prob(torch.randn(16, *shape))  # starts the activation norms
+            flow.log_prob(torch.randn(16, *shape))  # initializes the activation norms
             for parameter in flow.parameters():
                 parameter += noise * torch.randn_like(parameter)
         return flow.eval(), torch.randn(1, *shape)

@@ -9,10 +9,10 @@ COLUMNS = {key: head for key, head in SPECTRA_COLUMNS.items() if key != "dimensi
 
 
 def image_spectra_values(results: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the template is filled with: two tables, and the shape of the flows.
+    """Returns the values for the template: two tables, and the shape of the flows.
 
     Args:
-        results: Those of the file of results.
+        results: The content of the file of results.
 
     Returns:
         "spectra" and "profiles"; "steps" and "hidden" of the flows.
@@ -34,7 +34,7 @@ def image_spectra_values(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _profiles(lines: Sequence[dict[str, Any]]) -> str:
-    """Returns the time of a profile by the number of layers."""
+    """Returns a table of the time of a profile by the number of layers."""
     rows = [
         [f"3 x {side} x {side} [s]", *(_figure(line, f"time_{side}_s") for line in lines)]
         for side in (8, 16)

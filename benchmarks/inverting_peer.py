@@ -1,7 +1,7 @@
-"""The same flow with the memory saving of another library, MemCNN, which inverts unwatched.
+"""The same flow with the memory saving of another library, MemCNN, which inverts without checks.
 
-MemCNN has no flows, but its wrapper takes any invertible module: here one that carries the
-log_det along. It is no part of the `bench` extra, since it would bring torchvision.
+MemCNN has no flows, but its wrapper accepts any invertible module, here one that also passes the
+log_det. It is not part of the `bench` extra, because it would install torchvision.
 """
 
 import importlib.util
@@ -21,16 +21,16 @@ INSTALL = "pip install --no-deps memcnn"
 
 
 def installed() -> bool:
-    """Returns whether MemCNN is here."""
+    """Returns whether MemCNN is installed."""
     return importlib.util.find_spec("memcnn") is not None
 
 
 class PassingCoupling(nn.Module):
-    """An affine coupling of points (B, D) whose halves have changed places behind it.
+    """An affine coupling of points (B, D) that exchanges its halves at the end.
 
     Args:
-        network: From the first half to raw log-scales and shifts of the second.
-        bound: On the log-scales.
+        network: Network from the first half to raw log-scales and shifts of the second.
+        bound: Bound on the log-scales.
     """
 
     def __init__(self, network: nn.Module, bound: float) -> None:
@@ -39,13 +39,13 @@ class PassingCoupling(nn.Module):
         self.bound = bound
 
     def forward(self, x: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the points, the changed half in front, and the sum of the log_dets so far."""
+        """Returns the points, the changed half first, and the sum of the log_dets so far."""
         kept, changed = x.chunk(2, dim=1)
         log_scale, shift = self._log_scale_and_shift(kept)
         return torch.cat((changed * log_scale.exp() + shift, kept), 1), log_det + log_scale.sum(1)
 
     def inverse(self, z: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns what `forward` was given."""
+        """Returns the inputs of `forward`."""
         changed, kept = z.chunk(2, dim=1)
         log_scale, shift = self._log_scale_and_shift(kept)
         restored = (changed - shift) * (-log_scale).exp()
@@ -57,12 +57,12 @@ class PassingCoupling(nn.Module):
 
 
 def gradient_error(state: Mapping[str, Tensor], scale_bound: float, shape: Shape) -> float:
-    """Returns the relative error of the float32 gradient of the mean log_prob by MemCNN.
+    """Returns the relative error of the float32 gradient of the mean log_prob with MemCNN.
 
     Args:
-        state: Of one of our flows, whose weights are taken.
-        scale_bound: Of that flow.
-        shape: Of that flow.
+        state: State of one of our flows, whose weights are used.
+        scale_bound: Scale bound of that flow.
+        shape: Shape of that flow.
 
     Returns:
         The error of all gradients as one vector, against plain autograd in float64.
@@ -81,13 +81,13 @@ def _gradient(
     x, log_det = shape.data(dtype), torch.zeros(shape.batch, dtype=dtype)
     for coupling in couplings:
         x, log_det = wrap(coupling)(x, log_det)
-    (log_det - 0.5 * x.square().sum(1)).mean().backward()  # log_prob but for a constant
+    (log_det - 0.5 * x.square().sum(1)).mean().backward()  # log_prob up to a constant
     gradients = [parameter.grad for parameter in couplings.parameters()]
     return torch.cat([tensor.double().flatten() for tensor in gradients if tensor is not None])
 
 
 def _couplings(state: Mapping[str, Tensor], scale_bound: float, shape: Shape) -> nn.ModuleList:
-    """Returns the couplings of a flow of ours, with copies of its weights."""
+    """Returns the couplings of one of our flows, with copies of its weights."""
     networks = [_network(state, layer, shape) for layer in range(shape.depth)]
     return nn.ModuleList(PassingCoupling(net, scale_bound / shape.depth) for net in networks)
 

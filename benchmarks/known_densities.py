@@ -38,11 +38,11 @@ from kappaflow.training import batch_of, log_prob_of, loop
 Rows = NDArray[np.float64]
 LogProb = Callable[[Rows], Rows]
 
-ROWS = 20_000  # of a table
-FRESH = 100_000  # rows to estimate the divergence and to compare samples with
-CELL_ROWS = 20_000  # rows to compare probabilities of cells on
-CELL_POINTS = 4  # in each direction of a cell, at which a density is averaged
-NOISE_PAIRS = 10  # pairs of sets of true rows, whose differences are averaged
+ROWS = 20_000  # rows of a table
+FRESH = 100_000  # rows for the divergence and for the comparison of samples
+CELL_ROWS = 20_000  # rows for the comparison of probabilities of cells
+CELL_POINTS = 4  # points per direction of a cell for the mean of a density
+NOISE_PAIRS = 10  # pairs of sets of true rows for the average difference
 TRAINED_ON = ROWS * 8 // 10  # rows that a run trains on
 LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 FILE = "known-densities"
@@ -68,7 +68,7 @@ class KnownTable:
     """A table made from a known density, and how a run treats it.
 
     Attributes:
-        about: What the rows are, for the page.
+        about: Description of the rows for the page.
         density: The density before rounding and copying.
         decimals: Decimals that the columns are rounded to; empty for no rounding.
         dequantize: Fit with `repair="dequantize"`: the flow then has the density of rounded rows
@@ -120,11 +120,11 @@ def cell_log_prob(log_prob: LogProb, centers: Rows, widths: Rows) -> Rows:
     Args:
         log_prob: The density, (n, D) to (n,).
         centers: Rounded rows, (n, D).
-        widths: Of a cell in each direction, (D,).
+        widths: Width of a cell in each direction, (D,).
 
     Returns:
-        Shape (n,): log P(cell) - log(volume), by the midpoint rule with `CELL_POINTS` points in
-        each direction.
+        log P(cell) - log(volume), (n,), by the midpoint rule with `CELL_POINTS` points in each
+        direction.
     """
     steps = (np.arange(CELL_POINTS) + 0.5) / CELL_POINTS - 0.5
     grid = np.stack(np.meshgrid(*[steps] * len(widths)), -1).reshape(-1, len(widths))
@@ -243,7 +243,7 @@ def known_densities(
     seconds
         Processor time of each fit, model search included (`--max-time-s`).
     seed
-        Of the rows, the split and the training.
+        Seed of the rows, the split and the training.
     only
         Fit these tables instead of all.
     again
@@ -279,9 +279,9 @@ def measured(name: str, seconds: float, seed: int) -> Line:
     """Fits a flow to a table and compares its density and its samples with the truth.
 
     Args:
-        name: Of the table.
+        name: Name of the table.
         seconds: Processor time of the fit.
-        seed: Of the rows, the split and the training.
+        seed: Seed of the rows, the split and the training.
 
     Returns:
         The divergence, differences of samples, and the verdict, as plain values.
@@ -370,8 +370,8 @@ def differences(one: Rows, truth: Rows) -> dict[str, float]:
         truth: Rows of the true density, (m, D).
 
     Returns:
-        By figure: of means and quantiles in true standard deviations, of standard deviations as
-        |ratio - 1|, of correlations.
+        Differences by figure: of means and quantiles in true standard deviations, of standard
+        deviations as |ratio - 1|, and of correlations.
     """
     deviation = truth.std(0)
     correlations = [np.corrcoef(rows, rowvar=False) for rows in (one, truth)]
@@ -387,15 +387,15 @@ def differences(one: Rows, truth: Rows) -> dict[str, float]:
 
 
 def noise(density: KnownDensity, n: int, rng: np.random.Generator) -> dict[str, float]:
-    """Returns the differences that sampling error alone gives, on average.
+    """Returns the average differences by sampling error alone.
 
     Args:
-        density: The truth.
-        n: True rows that are compared with `FRESH` other true rows.
-        rng: Source of the rows.
+        density: The true density.
+        n: Number of true rows that are compared with `FRESH` other true rows.
+        rng: Random generator of the rows.
 
     Returns:
-        By figure, the average over `NOISE_PAIRS` pairs.
+        Average over `NOISE_PAIRS` pairs, by figure.
     """
     found = [
         differences(density.sample(n, rng), density.sample(FRESH, rng)) for _ in range(NOISE_PAIRS)
@@ -404,7 +404,7 @@ def noise(density: KnownDensity, n: int, rng: np.random.Generator) -> dict[str, 
 
 
 def known_values(found: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the page shows, from the file of results."""
+    """Returns the values for the page from the file of results."""
     lines = sorted(found["lines"], key=lambda line: list(KNOWN).index(line["table"]))
     head = ["table", "KL(true, flow) [nats]", "of cells", "of a Gaussian", "entropy"]
     return {
@@ -445,7 +445,7 @@ def known_values(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _beyond(lines: list[Line]) -> list[str]:
-    """Returns the differences above twice what training rows alone give, as text."""
+    """Returns the differences above twice the sampling error of the training rows, as text."""
     return [
         f"{line['table']}: {name} ({line['differences'][name]:.3f})"
         for line in lines

@@ -9,9 +9,9 @@ Line = dict[str, Any]
 
 
 def read_lines(path: Path) -> tuple[list[Line], list[Line]]:
-    """Returns the results in a file, and the machines that took them, in order.
+    """Returns the results in a file, and the machines that measured them, in order.
 
-    A line that was cut off when the writer was killed is taken out of the file.
+    If the last line is incomplete because its writer was killed, it is removed from the file.
     """
     if not path.exists():
         return [], []
@@ -24,7 +24,7 @@ def read_lines(path: Path) -> tuple[list[Line], list[Line]]:
 
 
 def parts_by_machine(path: Path, name: str) -> list[Line]:
-    """Returns each machine, and what its results have under a name, each once."""
+    """Returns each machine once, with the values that its results have under a name."""
     found: list[Line] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         one = json.loads(line)
@@ -36,26 +36,26 @@ def parts_by_machine(path: Path, name: str) -> list[Line]:
 
 
 def append_line(path: Path, line: Line) -> None:
-    """Appends a result, which is in the file when this returns."""
+    """Appends a result and flushes it to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 
 def append_machine(path: Path, machine: Line) -> None:
-    """Appends what takes the results that follow, if it is not what took those before."""
+    """Appends the machine of the next results, if it differs from the machine before."""
     before = read_lines(path)[1]
     if not before or before[-1] != machine:
         append_line(path, {"machine": machine})
 
 
 def key_of(line: Line, names: Sequence[str]) -> tuple[Any, ...]:
-    """Returns what tells a result from others."""
+    """Returns a key that identifies a result."""
     return tuple(line[name] for name in names)
 
 
 def grouped(lines: Iterable[Line], names: Sequence[str]) -> dict[tuple[Any, ...], list[Line]]:
-    """Returns the results by what they have in common, in the order of their first ones."""
+    """Returns the results grouped by the given names, in the order of first occurrence."""
     groups: dict[tuple[Any, ...], list[Line]] = {}
     for line in lines:
         groups.setdefault(key_of(line, names), []).append(line)
@@ -63,7 +63,7 @@ def grouped(lines: Iterable[Line], names: Sequence[str]) -> dict[tuple[Any, ...]
 
 
 def write_results(path: Path, results: Line) -> None:
-    """Writes a file of results in one go, so that an interrupted run leaves the old one."""
+    """Writes a file of results atomically, so an interrupted run leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

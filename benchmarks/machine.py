@@ -1,4 +1,4 @@
-"""What figures depend on besides the code: processor, threads, versions."""
+"""Properties of the machine that results depend on: processor, threads, versions."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ from kappaflow.stack.native import executor
 from kappaflow.stack.tape import NativeExecutor
 
 PACKAGES = ("torch", "kappaflow", "zuko", "normflows", "nflows", "FrEIA")
-_INSTRUCTIONS = ("avx2", "avx512f", "amx_tile")  # what the speed of products depends on
+_INSTRUCTIONS = ("avx2", "avx512f", "amx_tile")  # determine the speed of matrix products
 
 
 def machine() -> dict[str, Any]:
@@ -31,7 +31,7 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Returns the model's name, and its numbers, since virtual machines hide the former."""
+    """Returns the processor's name and model numbers, because virtual machines hide the name."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -1,10 +1,10 @@
-"""MAGIC as the benchmarks that train on it see it."""
+"""The MAGIC table for benchmarks that train on it."""
 
 from kappaflow.data import Table, load_table, prepare, split
 
 
 def magic() -> tuple[Table, Table, Table]:
-    """Returns rows to train on, to validate with and to test with, always the same."""
+    """Returns training, validation and test rows, always the same."""
     table, _ = prepare(load_table("magic"))
     train, validation, test = split(table, fractions=(0.8, 0.1, 0.1), seed=0)
     return train, validation, test

@@ -27,22 +27,22 @@ def mixing(
 ) -> None:
     """Train the same Glow on the digits with each form of 1x1 convolution, and time its steps.
 
-    Trainings and times have processes of their own and one thread of torch.
+    Trainings and times have separate processes, with one thread of torch.
 
     Parameters
     ----------
     preset
-        "minutes" (200 steps a training: 8 minutes in all) or "full" (6,000).
+        "minutes" (200 steps per training, 8 minutes in total) or "full" (6,000).
     steps
-        Of a training, instead of the preset's.
+        Number of steps of a training, instead of the preset's.
     seeds
         Trainings of each form.
     hidden
         Channels of the couplings' networks, instead of 32 in training and 128 for the times.
     repetitions
-        Of each time, instead of the preset's.
+        Number of repetitions of each time, instead of the preset's.
     file
-        The file of results.
+        File of results.
     """
     from benchmarks.mixing_training import TIMED, TRAINED
 

@@ -24,13 +24,13 @@ UNBOUNDED = "no"
 
 
 def mixing_values(results: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the template of the section is filled with.
+    """Returns the values for the template of the section.
 
     Args:
-        results: Those of the file of results.
+        results: The content of the file of results.
 
     Returns:
-        "table", the settings of the trainings, "seeds", and the settings of the times; None where
+        "table", the settings of the trainings, "seeds", and the settings of the times; None if
         nothing was measured.
     """
     lines = results["lines"]
@@ -54,7 +54,7 @@ def _rows(trainings: Sequence[Line], times: dict[str, Any]) -> list[list[str]]:
 
 
 def bounded(form: str) -> str:
-    """Returns what the largest condition number of a convolution is by construction.
+    """Returns the bound on the condition number of a convolution by construction, as text.
 
     Example:
         >>> bounded("LU"), bounded("SVD, bound 4"), bounded("orthogonal")
@@ -67,7 +67,7 @@ def bounded(form: str) -> str:
 
 
 def _learned(same: Sequence[Line], bound: str) -> list[str]:
-    """Returns the cells that the trainings of a form fill."""
+    """Returns the table cells from the trainings of a form."""
     if not same:
         return ["", "", "", "", "", bound, "", "", ""]
     return [
@@ -84,7 +84,7 @@ def _learned(same: Sequence[Line], bound: str) -> list[str]:
 
 
 def _digits(value: float) -> str:
-    """Returns a condition number with three digits: those of the convolutions are near 1."""
+    """Returns a condition number with three digits, because many are near 1."""
     return f"{value:.3g}"
 
 

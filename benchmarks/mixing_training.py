@@ -1,4 +1,4 @@
-"""What the forms of 1x1 convolution come to in a Glow: condition numbers, bits, time of a step."""
+"""Forms of 1x1 convolution in a Glow: condition numbers, bits per dimension, time of a step."""
 
 from statistics import median
 from typing import Any
@@ -29,12 +29,12 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 TRAINED = ImageShape(batch=64, image=(1, 8, 8), levels=2, steps=8, hidden=32)
 TIMED = ImageShape()
-POINTS = 64  # held-out images, at which the whole flow is measured
-DRAWS = 20  # of the noise in an image
+POINTS = 64  # number of held-out images for the condition number of the whole flow
+DRAWS = 20  # samples of the noise in an image
 
 
 def glow_of(form: str, shape: ImageShape) -> kf.Flow:
-    """Returns a new Glow whose 1x1 convolutions have a form."""
+    """Returns a new Glow with one form of 1x1 convolution."""
     return kf.glow(
         shape.image,
         levels=shape.levels,
@@ -46,18 +46,18 @@ def glow_of(form: str, shape: ImageShape) -> kf.Flow:
 
 
 def trained(form: str, seed: int, steps: int, shape: ImageShape = TRAINED) -> dict[str, Any]:
-    """Returns what a Glow on the digits comes to after so many steps of training.
+    """Returns the results of a Glow on the digits after a number of training steps.
 
     Args:
-        form: Of its 1x1 convolutions.
-        seed: Of weights, batches and noise; the images held out are always the same.
-        steps: Of Adam, over which the rate falls to zero.
-        shape: Of the flow.
+        form: Form of its 1x1 convolutions.
+        seed: Seed of weights, batches and noise; the held-out images never change.
+        steps: Number of steps of Adam, over which the rate falls to zero.
+        shape: Shape of the flow.
 
     Returns:
         "parameters" of the convolutions; "before" and "after" the training the condition numbers
-        of these, "median" and "max", and "flow", the median of that of all layers over held-out
-        images; "test", the bits per dimension of held-out images.
+        of the convolutions ("median" and "max") and of the flow ("flow", the median over held-out
+        images); and "test", the bits per dimension of held-out images.
     """
     train, _, test = digits()
     torch.manual_seed(seed)
@@ -83,17 +83,17 @@ def mixing_of(flow: kf.Flow) -> list[kf.bijections.InvertibleConv1x1]:
 
 
 def conditions(flow: kf.Flow, x: torch.Tensor) -> dict[str, float]:
-    """Returns the condition numbers of the convolutions, and that of the flow at images."""
+    """Returns the condition numbers of the convolutions, and the flow's at images."""
     found = [layer.condition_number for layer in mixing_of(flow)]
     whole = kf.spectrum(flow.core, x).condition_number
     return {"median": median(found), "max": max(found), "flow": whole.median().item()}
 
 
 def step_times(repetitions: int, shape: ImageShape = TIMED) -> dict[str, dict[str, float]]:
-    """Returns the time of a step of training by form, and its ratio to the plain form's.
+    """Returns the time of a training step by form, and its ratio to the plain form.
 
-    The steps of all forms are taken in turn; times are medians, ratios are medians of the ratios
-    of the same repetition.
+    All forms take turns. Times are medians, and ratios are medians of the ratios within one
+    repetition.
     """
     x = shape.data()
     trainings = {form: Training(of_kappaflow(glow_of(form, shape)), _forever(x)) for form in FORMS}
@@ -101,7 +101,7 @@ def step_times(repetitions: int, shape: ImageShape = TIMED) -> dict[str, dict[st
         form: lambda one=training: timed(lambda: one.one_step(LEARNING_RATE))
         for form, training in trainings.items()
     }
-    in_turn(takes, 2)  # what happens in first steps only
+    in_turn(takes, 2)  # warm-up
     times = in_turn(takes, repetitions)
     plain = times["plain"]
     return {
@@ -115,6 +115,6 @@ def step_times(repetitions: int, shape: ImageShape = TIMED) -> dict[str, dict[st
 
 
 def _forever(x: torch.Tensor):  # noqa: ANN202
-    """Yields the same batch without end."""
+    """Yields the same batch forever."""
     while True:
         yield x
