@@ -754,7 +754,7 @@ class Forgetful(nn.Module):
 def test_a_layer_that_cannot_be_repeated_is_refused():
     """An error, since there is no exact way either."""
     chain = chain_of(3, "invert", Forgetful).double()
-    with pytest.raises(kf.errors.NumericalError, match="layers 1 to 3 gives another value"):
+    with pytest.raises(kf.errors.NumericalError, match="layers 1 to 3 returns a different value"):
         loss_of(chain, points()).backward()
 
 

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-LARGEST_ERROR = 1e-4
+LARGEST_ERROR = 1e-4  # largest relative error of a recovered state that is accepted
 
 
 def direction_for(x: Tensor) -> Tensor:
@@ -28,30 +28,32 @@ def random_direction(size: int, dtype: torch.dtype, device: torch.device) -> Ten
 
 
 def fingerprint(x: Tensor, direction: Tensor) -> Tensor:
-    """Returns one number for each row of x: its product with the direction.
+    """Returns the fingerprint of each row of x, which is its product with the direction.
 
     Args:
-        x: (B, *event).
-        direction: (n,), with n entries in a row of x, from `direction_for`.
+        x: A state, (B, *event).
+        direction: The vector from `direction_for`, (n,), where n is the number of entries of a
+            row.
 
     Returns:
-        (B,), in the dtype of the direction.
+        The fingerprints, (B,), in the dtype of the direction.
     """
     # Not a matrix product, which autocast and TF32 would round.
     return (x.flatten(1) * direction).sum(1)
 
 
 def relative_error(found: Tensor, kept: Tensor) -> Tensor:
-    """Returns the largest of |found - kept| / |kept| over the rows, |.| the largest entry.
+    """Returns the largest of |found - kept| / |kept| over the rows, in the maximum norm.
 
-    The error of a row that is smaller than most is relative to the median size.
+    For a row smaller than the median size, the error is relative to the median size.
 
     Args:
-        found: (B, *event).
-        kept: (B, *event).
+        found: The recovered state, (B, *event).
+        kept: The true state, (B, *event).
 
     Returns:
-        A scalar tensor; nan where numbers are not finite: `not error <= LARGEST_ERROR` holds then.
+        A scalar tensor, which is nan if a number is not finite. Check `not error <=
+        LARGEST_ERROR`, which is true for nan.
 
     Example:
         >>> kept = torch.tensor([[1.0], [2.0], [0.0]])
@@ -67,12 +69,12 @@ def relative_error(found: Tensor, kept: Tensor) -> Tensor:
 
 
 def fingerprint_errors(found: Tensor, kept: Tensor) -> Tensor:
-    """Returns the `relative_error` of each of n layers' fingerprints (n, B): that of its input."""
+    """Returns the `relative_error` of the fingerprints, (n, B), of each of n layers, (n,)."""
     return _worst((found - kept).abs(), kept.abs()) if kept.numel() else kept.sum(1)
 
 
 def _worst(difference: Tensor, size: Tensor) -> Tensor:
-    """Returns the largest quotient over the rows (..., B)."""
+    """Returns the largest relative difference over the rows, for tensors (..., B)."""
     typical = size.median(-1, keepdim=True).values
     typical = torch.where(typical > 0, typical, size.mean(-1, keepdim=True))
     scale = torch.maximum(size, typical).clamp_min(torch.finfo(size.dtype).tiny)
@@ -84,13 +86,13 @@ def error_text(layer: str, error: float, first: int, last: int, *, inverse: bool
 
     Args:
         layer: Number and class of the layer whose input is inaccurate.
-        error: Its `relative_error`.
+        error: The `relative_error` of this input.
         first: Number of the first layer of the segment, from 1.
         last: Number of the last layer.
         inverse: Whether the segment goes from latent to data.
 
     Returns:
-        What happened, why, and what to do.
+        The message.
     """
     of = "the inverse of " if inverse else ""
     many = last > first
@@ -100,5 +102,5 @@ def error_text(layer: str, error: float, first: int, last: int, *, inverse: bool
         f"{error:.1g} (limit {LARGEST_ERROR:.0e}), so {of}{layers} inputs from now on, as with "
         "memory='recompute'. The gradients are exact. Either a layer is ill-conditioned, or its "
         "network rounds differently or draws other random numbers in the inverse direction: "
-        "kappaflow.doctor tells which. memory='recompute' avoids the attempt."
+        "kappaflow.doctor finds the cause. memory='recompute' avoids the attempt."
     )

@@ -43,7 +43,7 @@ from kappaflow.autograd.segment import LayerCall, Segment
 from kappaflow.autograd.trace import Map, Trace, gradients, hooks_set_aside, reads_others
 from kappaflow.errors import ArgumentError, NumericalError, NumericalWarning
 
-LONGEST = 32
+LONGEST = 32  # largest number of layers in a segment
 
 
 class InversionFallbacks:
@@ -88,14 +88,14 @@ def run_steps(
 
     Args:
         memory: One of `MEMORY_MODES`.
-        steps: In the order of execution.
-        contexts: The context of each step.
-        x: (B, *event).
-        log_det: (B,), to which those of the layers are added.
-        fallbacks: Segments that store inputs although the mode is "invert"; updated.
+        steps: The layers in the order of execution.
+        contexts: The context of each layer.
+        x: The input, (B, *event).
+        log_det: The log_det before these layers, (B,).
+        fallbacks: Segments that store inputs although the mode is "invert"; updated in place.
 
     Returns:
-        (B, *event) and (B,): the same bits in each mode.
+        The value, (B, *event), and the log_det, (B,), which are bit-identical in all modes.
     """
     if torch.compiler.is_compiling():
         if memory == "invert":
@@ -126,8 +126,9 @@ def _run_segment(
 ) -> tuple[Tensor, Tensor]:
     """Returns the result of steps as one node, which inverts inputs if `fallbacks` is given.
 
-    A node gives gradients to parameters and contexts only. Where a step reads another tensor that
-    requires a gradient, a node that stores inputs ends, and that step runs as a checkpoint.
+    A node computes gradients of parameters and contexts only. If a step reads another tensor that
+    requires a gradient, a node that stores inputs ends before it, and the step runs as a
+    checkpoint.
     """
     segment = Segment(steps, contexts)
     fallbacks = None if fallbacks is None or fallbacks.has(segment) else fallbacks
@@ -145,7 +146,7 @@ def _run_segment(
 
 
 class _Node(torch.autograd.Function):
-    """Steps as one node: stores their inputs, or its input, its output and fingerprints."""
+    """Steps as one node, which stores all their inputs, or its input, output and fingerprints."""
 
     @staticmethod
     def forward(  # noqa: D102
@@ -156,7 +157,7 @@ class _Node(torch.autograd.Function):
         log_det: Tensor,
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor, tuple[int, Replay] | None]:
-        segment.tensors = []  # from here on held by ctx, which frees them after the backward pass
+        segment.tensors = []  # ctx holds them now and frees them after the backward pass
         ctx.segment, ctx.fallbacks = segment, fallbacks
         ctx.precision, ctx.replays = Precision(x.device), []
         leaves, stopped = segment.leaves(tensors, ctx.needs_input_grad[4:]), None
@@ -206,9 +207,9 @@ def _run_step(
     *,
     traced: bool,
 ) -> tuple[Tensor, Tensor] | None:
-    """Returns value and log_det of a step; None if it reads tensors that a segment cannot know.
+    """Returns value and log_det of a step; None if it reads tensors outside the segment.
 
-    With `traced` it builds the graph of the step, to find what it reads, and frees it.
+    With `traced`, it builds the graph of the step to find the tensors that it reads.
     """
     step, context = segment.steps[i], segment.context(i, leaves)
     if not traced:
@@ -282,7 +283,7 @@ class _Kept:
         return found
 
     def inputs(self, z: Tensor) -> list[Tensor]:
-        """Returns the input of each step, by running them again; z is the output of the last."""
+        """Returns the input of each step by running them again; z is the last output."""
         inputs, leaves = [self.x.detach()], self.segment.leaves(self.tensors, self.needed)
         for i in range(len(self.replays)):
             with self._again(i), torch.set_grad_enabled(self.precision.rounds):
@@ -304,10 +305,10 @@ class _Kept:
     def by_plain_autograd(
         self, cotangent: Tensor, log_det_cotangent: Tensor
     ) -> list[Tensor | None]:
-        """Returns gradients by plain autograd: differentiable, or for exchanged parameters.
+        """Returns gradients by plain autograd, for second derivatives or replaced parameters.
 
-        Inputs are replaced by aliases, so that paths from x or a context back to a parameter are
-        not counted here: they belong to the graph outside.
+        Inputs are replaced by aliases. Paths from x or a context back to a parameter belong to the
+        outer graph and are not counted here.
         """
         differentiable = torch.is_grad_enabled()
         with torch.enable_grad():
@@ -331,7 +332,7 @@ class _Kept:
 
     @contextmanager
     def _again(self, i: int) -> Iterator[None]:
-        """A context in which a step runs as in the forward pass."""
+        """Returns a context in which a step runs as in the forward pass."""
         with memory_modes_bypassed(), self.precision.again(), self.replays[i]:
             yield
 
@@ -367,13 +368,13 @@ class _Kept:
         return [cotangent, *found]
 
     def _check_repeated(self, found: Tensor, z: Tensor) -> None:
-        """Raises if layers give other values when they run again, where z is finite."""
+        """Raises an error if layers give other values when they run again, where z is finite."""
         finite = z.isfinite()
         error = relative_error(found.where(finite, 0), z.where(finite, 0))
         if not error.item() <= LARGEST_ERROR:
             _, first, last = self.segment.key
             raise NumericalError(
-                f"memory='invert': one of the layers {first} to {last} gives another value "
+                f"memory='invert': one of the layers {first} to {last} returns a different value "
                 f"when it runs again (relative error {error.item():.1g}). It may use its own "
                 "random generator, or change state that is not a buffer. Use memory='store'."
             )
@@ -405,7 +406,7 @@ def _alias(tensor: Tensor, differentiable: bool) -> Tensor:
 
 
 def _check_sources(step: LayerCall, outputs: Sequence[Tensor], known: Sequence[Tensor]) -> None:
-    """Raises if outputs depend on a tensor that would get no gradient here."""
+    """Raises an error if outputs depend on a tensor that would get no gradient here."""
     if reads_others(outputs, known):
         raise ArgumentError(
             f"layer {step.name} reads a tensor that requires a gradient but is not one of its "

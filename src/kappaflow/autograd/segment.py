@@ -15,9 +15,9 @@ class LayerCall:
     Attributes:
         number: Its number in the chain, from 1 at the data.
         module: The module that holds its parameters and buffers.
-        run: x, context to z, log_det.
-        trace: x, context to the trace of `run` at x.
-        trace_from_output: z, context to the trace of `run` at the inverse of z.
+        run: The map from x and context to z and log_det.
+        trace: Returns the trace of `run` at x, given x and context.
+        trace_from_output: Returns the trace of `run` at the inverse of z, given z and context.
         inverse: Whether `run` goes from latent to data.
     """
 

@@ -1,4 +1,4 @@
-"""Conditioner networks: they map tensors to tensors and know nothing of flows."""
+"""Conditioner networks, which map tensors to tensors and do not depend on flows."""
 
 from kappaflow.nets.conv import ConvNet, ResidualConvNet
 from kappaflow.nets.inputs import SinCosEmbedding, StandardizeInputs

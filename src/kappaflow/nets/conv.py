@@ -1,4 +1,4 @@
-"""Convolutional conditioners: ConvNet, ResidualConvNet."""
+"""Convolutional conditioners: ConvNet and ResidualConvNet."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,33 +15,33 @@ from kappaflow.nets.layers import FirstLayer, check_something_to_read, fast_layo
 from kappaflow.registry import register
 
 Weights = Sequence[Tensor]  # weight and bias of each convolution
-Hidden = Sequence[Tensor]  # both layers
+Hidden = Sequence[Tensor]  # the two hidden layers
 
 
 def three_convolutions(x: Tensor, shift: Tensor | None, weights: Weights) -> Tensor:
-    """Returns convolutions 3x3, 1x1, 3x3 with ReLU between them: what the node computes.
+    """Returns the output of convolutions 3x3, 1x1 and 3x3 with ReLU between them.
 
     Args:
-        x: (B, inputs, H, W).
-        shift: (B, hidden), added to the first hidden layer at all places; or None.
+        x: Input, (B, inputs, H, W).
+        shift: Values added to the first hidden layer at all pixels, (B, hidden), or None.
         weights: Weight and bias of each convolution.
 
     Returns:
-        (B, outputs, H, W).
+        The output, (B, outputs, H, W).
     """
     return last_convolution(hidden_layers(x, shift, weights), weights)
 
 
 def hidden_layers(x: Tensor, shift: Tensor | None, weights: Weights) -> Hidden:
-    """Returns both hidden layers of `three_convolutions`."""
+    """Returns both hidden layers of `three_convolutions`, each (B, hidden, H, W)."""
     first = conv2d(x, weights[0], weights[1], padding=1)
-    # In place, since a convolution's derivatives do not ask for its answer.
+    # In place is safe, because the derivatives of a convolution do not need its output.
     first = torch.relu_(first if shift is None else first + shift[:, :, None, None])
     return first, torch.relu_(conv2d(first, weights[2], weights[3]))
 
 
 def last_convolution(hidden: Hidden, weights: Weights) -> Tensor:
-    """Returns the answer of `three_convolutions` from its hidden layers."""
+    """Returns the output of `three_convolutions` from its hidden layers, (B, outputs, H, W)."""
     return conv2d(hidden[1], weights[4], weights[5], padding=1)
 
 
@@ -54,15 +54,15 @@ def pulled_back(
     *,
     leading: bool = True,
 ) -> tuple[Tensor, Tensor | None, *tuple[Tensor, ...]]:
-    """Returns the cotangents of x (if `leading`), of the shift and of the weights.
+    """Returns the cotangents of x, the shift and the weights.
 
     Args:
-        cotangent: That of the answer, (B, outputs, H, W).
-        x: As for `three_convolutions`; so are shift and weights.
-        shift: (B, hidden) or None.
+        cotangent: Cotangent of the output, (B, outputs, H, W).
+        x: Input, as for `three_convolutions`.
+        shift: Shift of the first hidden layer, (B, hidden), or None.
         weights: Weight and bias of each convolution.
         hidden: The hidden layers at x.
-        leading: Whether to compute the cotangent of x; None is returned otherwise.
+        leading: Whether to compute the cotangent of x, which is None otherwise.
     """
     first, second = hidden
     cotangent = cotangent.contiguous(memory_format=torch.channels_last)
@@ -75,7 +75,7 @@ def pulled_back(
 
 
 class ThreeConvolutions(torch.autograd.Function):
-    """`three_convolutions`, keeping the hidden layers or running them again."""
+    """`three_convolutions` as one node, which stores the hidden layers or recomputes them."""
 
     @staticmethod
     def forward(  # noqa: D102
@@ -132,33 +132,33 @@ def _convolution_backward(
 
 
 def _masked(cotangent: Tensor, activated: Tensor) -> Tensor:
-    """Returns the cotangent of what a ReLU took, in the place of that of its answer."""
+    """Returns the cotangent of the input of a ReLU, after writing it over `cotangent`."""
     backward = torch.ops.aten.threshold_backward.grad_input
     return backward(cotangent, activated, 0, grad_input=cotangent)
 
 
 @register("ConvNet")
 class ConvNet(nn.Module):
-    """Convolutions 3x3, 1x1, 3x3 with ReLU between them; the last one starts at zero.
+    """Convolutions 3x3, 1x1 and 3x3 with ReLU between them; the last one starts at zero.
 
-    Each place of the output sees the 5x5 places around it. Edges are padded with zeros, so that
-    images of any height and width are taken.
+    Each pixel of the output sees the 5x5 pixels around it. Edges are padded with zeros, so images
+    can have any height and width.
 
     Args:
-        inputs: Channels of the input; 0 where only the context speaks.
+        inputs: Channels of the input; 0 if the network reads only the context.
         outputs: Channels of the output.
         hidden: Channels of both hidden layers.
-        context_features: Width of the context, of which a linear map is added to the first hidden
-            layer, the same at all places.
-        memory: "store" or "recompute": whether the hidden layers are kept for the backward pass,
-            or run again there. The gradients are the same, bit for bit.
+        context_features: Width of the context. A linear map of it is added to the first hidden
+            layer, the same at all pixels.
+        memory: Whether to "store" the hidden layers for the backward pass or to "recompute" them.
+            The gradients are bit-identical.
 
     Raises:
-        ArgumentError: A width is out of its range, or nothing is left to read.
+        ArgumentError: A width is out of its range, or the network has nothing to read.
 
     Note:
-        Glow's own code has an activation norm after each hidden convolution, and a learned factor
-        on the last one. Neither is in here.
+        The code of Glow also has an activation norm after each hidden convolution and a learned
+        factor on the last one, which are left out here.
 
     Source:
         Kingma, Dhariwal 2018 (Glow).
@@ -203,10 +203,10 @@ class ConvNet(nn.Module):
         return self.last(h).contiguous()
 
     def is_plain(self, x: Tensor) -> bool:
-        """Returns whether nobody need see the single layers: `three_convolutions` is all of it.
+        """Returns whether `three_convolutions` computes the same as the single layers.
 
-        Autograd has to under forward mode, `torch.func` and autocast, and where a layer was
-        exchanged or has a hook.
+        Otherwise the layers must run one by one: with forward-mode AD, `torch.func` or autocast,
+        and if a layer was replaced or has a hook.
         """
         if modes_bypassed() or is_transformed() or not self.inputs or x.is_meta or _rounds(x):
             return False
@@ -216,7 +216,7 @@ class ConvNet(nn.Module):
         return all(_is_as_made(layer, padding) for layer, padding in paddings)
 
     def weights(self) -> list[Tensor]:
-        """Returns weight and bias of each convolution, as `three_convolutions` takes them."""
+        """Returns weight and bias of each convolution, in the order of `three_convolutions`."""
         return [p for layer in self._convolutions() for p in (layer.weight, layer.bias)]
 
     def _convolutions(self) -> tuple[Any, ...]:
@@ -227,7 +227,7 @@ class ConvNet(nn.Module):
 
 
 def _is_as_made(layer: nn.Module, padding: int) -> bool:
-    """Returns whether a layer is a plain convolution that answers for each place, with a bias."""
+    """Returns whether a layer is a plain convolution with a bias that keeps the image size."""
     return (
         type(layer) is nn.Conv2d
         and not has_hooks(layer)
@@ -240,7 +240,7 @@ def _is_as_made(layer: nn.Module, padding: int) -> bool:
 
 
 def _rounds(x: Tensor) -> bool:
-    """Returns whether autocast is at work where x lies."""
+    """Returns whether autocast is enabled on the device of x."""
     return torch.is_autocast_enabled(x.device.type)
 
 
@@ -253,8 +253,8 @@ class ResidualBlock(nn.Module):
         self.second = zeroed(nn.Conv2d(channels, channels, 3, padding=1))
 
     def forward(self, h: Tensor) -> Tensor:
-        """Returns (B, channels, H, W), a new tensor."""
-        # In place, since a convolution's derivatives do not ask for its answer.
+        """Returns a new tensor, (B, channels, H, W)."""
+        # In place is safe, because the derivatives of a convolution do not need its output.
         change = self.second(torch.relu_(self.first(torch.relu(h))))
         return change.add_(h)
 
@@ -263,24 +263,25 @@ class ResidualBlock(nn.Module):
 class ResidualConvNet(nn.Module):
     """A 3x3 convolution, residual blocks, ReLU, and a 1x1 convolution that starts at zero.
 
-    A block adds to its input what two 3x3 convolutions make of it, each after a ReLU. The second
-    one starts at zero too, so that at first a block changes nothing, however many follow each
-    other. Each place of the output sees the places at most 1 + 2 * blocks away. Edges are padded
-    with zeros, so that images of any height and width are taken.
+    A block adds the output of two 3x3 convolutions, each after a ReLU, to its input. The second
+    convolution starts at zero, so a new block is the identity. Each pixel of the output sees the
+    pixels at most 1 + 2 * blocks away. Edges are padded with zeros, so images can have any height
+    and width.
 
     Args:
-        inputs: Channels of the input; 0 where only the context speaks.
+        inputs: Channels of the input; 0 if the network reads only the context.
         outputs: Channels of the output.
         hidden: Channels of all hidden layers.
-        blocks: How many residual blocks.
-        context_features: Width of the context, of which a linear map is added to the first hidden
-            layer, the same at all places.
+        blocks: Number of residual blocks.
+        context_features: Width of the context. A linear map of it is added to the first hidden
+            layer, the same at all pixels.
 
     Raises:
-        ArgumentError: A width is out of its range, or nothing is left to read.
+        ArgumentError: A width is out of its range, or the network has nothing to read.
 
     Note:
-        RealNVP's own blocks have batch norm, which would make a row depend on the others.
+        The blocks of RealNVP also have batch norm. It is left out, because it would make a row
+        depend on the others.
 
     Source:
         Dinh, Sohl-Dickstein, Bengio 2017 (RealNVP); He et al. 2016 for the order within a block.

@@ -15,7 +15,7 @@ def is_exactly(module: nn.Module, kind: type[M]) -> TypeGuard[M]:
 
 
 def is_exact(module: nn.Module, kind: type[M]) -> TypeGuard[M]:
-    """Returns whether a module is exactly of this class, and no hook adds to it."""
+    """Returns whether a module is exactly of this class and has no hooks."""
     return is_exactly(module, kind) and not has_hooks(module)
 
 

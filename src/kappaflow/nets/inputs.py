@@ -1,4 +1,4 @@
-"""Layers that transform the input of a network: standardization, angles."""
+"""Layers that transform the input of a network: standardization and angles."""
 
 import math
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ class StandardizeInputs(nn.Module):
 
     @torch.no_grad()
     def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
-        """Takes mean and deviation of rows x (N, features); a constant column is only shifted.
+        """Fits mean and deviation to rows x, (N, features); a constant column is only shifted.
 
-        Rows count by `weights`, (N,), or all alike.
+        `weights`, (N,), weight the rows; all rows have the same weight by default.
         """
         mean, deviation = moments(x, weights)
         self.shift.copy_(mean)
@@ -53,9 +53,10 @@ def flag_text(flag: Tensor) -> str:
 
 
 def moments(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Returns mean and deviation (1 for a constant) of the features of x (N, C, ...), float64.
+    """Returns mean and deviation of the features of x, (N, C, ...), each (C,) in float64.
 
-    Rows count by `weights`, (N,), or all alike.
+    The deviation of a constant feature is 1. `weights`, (N,), weight the rows; all rows have the
+    same weight by default.
     """
     wide = x.double().movedim(1, -1).flatten(0, -2)
     if weights is None:
@@ -65,7 +66,7 @@ def moments(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
         shares = shares / shares.sum()
         mean = shares @ wide
         deviation = (shares @ (wide - mean).square()).sqrt()
-    # A constant column has a deviation of rounding size only; dividing by it would be noise.
+    # The deviation of a constant column is rounding error, which must not become a divisor.
     constant = deviation <= 8 * torch.finfo(x.dtype).eps * mean.abs()
     return mean, torch.where(constant, torch.ones_like(deviation), deviation)
 
@@ -75,10 +76,10 @@ class SinCosEmbedding(nn.Module):
     """A network that reads some of its inputs as angles, by their cosine and sine.
 
     Args:
-        network: From (B, inputs + angles), and the context where there is one. It reads all inputs
-            with cosines in place of angles, then the sines.
-        angles: Which inputs are angles.
-        half_period: What stands for half a turn.
+        network: A network from (B, inputs + angles), and the context if there is one. It reads all
+            inputs, with cosines in place of angles, followed by the sines.
+        angles: Indices of the inputs that are angles.
+        half_period: The value of an input that stands for half a turn.
 
     Example:
         >>> import kappaflow as kf
@@ -93,7 +94,7 @@ class SinCosEmbedding(nn.Module):
         self.half_period = positive_float("half_period", half_period)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Returns what the network answers."""
+        """Returns the output of the network for inputs x, (B, inputs)."""
         turned = x[:, self.angles] * (math.pi / self.half_period)
         index = torch.tensor(self.angles, device=x.device)
         inputs = torch.cat((x.index_copy(1, index, turned.cos()), turned.sin()), 1)

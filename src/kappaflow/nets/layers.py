@@ -1,4 +1,4 @@
-"""What the networks for images share: checks, layout, contexts, layers that start at zero."""
+"""Helpers of networks for images: checks, memory layout, contexts, layers that start at zero."""
 
 from typing import TypeVar
 
@@ -13,11 +13,11 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class FirstLayer(nn.Module):
-    """A 3x3 convolution of the input, plus a linear map of the context that is added everywhere.
+    """A 3x3 convolution of the input plus a linear map of the context, the same at all pixels.
 
     Args:
-        inputs: Channels of the input; 0 where only the context speaks.
-        hidden: Channels of the answer.
+        inputs: Channels of the input; 0 if the network reads only the context.
+        hidden: Channels of the output.
         context_features: Width of the context; 0 for none.
     """
 
@@ -28,18 +28,18 @@ class FirstLayer(nn.Module):
         self.context = context_map(context_features, hidden, bias=not inputs)
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """Returns (B, hidden, H, W), a new tensor that autograd lets be changed in place."""
+        """Returns a new tensor, (B, hidden, H, W), which may be changed in place."""
         shift, read = self.shift(x, context), self.convolution
         h = x.new_zeros(1, 1, *x.shape[2:]) if read is None else read(fast_layout(x))
         return h if shift is None else h + shift[:, :, None, None]
 
     def shift(self, x: Tensor, context: Tensor | None) -> Tensor | None:
-        """Returns what the context adds, (B, hidden), or None; refuses what does not fit."""
+        """Returns the linear map of the context, (B, hidden), or None without a context."""
         return context_shift(self.context, context, len(image("x", x, self.inputs)))
 
 
 def image(name: str, x: Tensor, channels: int) -> Tensor:
-    """Returns `x` if it has shape (B, channels, H, W), or raises ArgumentError."""
+    """Returns x if it has shape (B, channels, H, W), or raises an ArgumentError."""
     if x.dim() != 4 or x.shape[1] != channels:
         raise ArgumentError(
             f"'{name}' should have shape (batch, {channels}, height, width), got {tuple(x.shape)}."
@@ -48,24 +48,24 @@ def image(name: str, x: Tensor, channels: int) -> Tensor:
 
 
 def fast_layout(x: Tensor) -> Tensor:
-    """Returns x with its channels side by side in memory, where that makes convolutions faster.
+    """Returns x in the channels-last memory layout if this makes convolutions faster.
 
-    On a CPU it does: `python -m benchmarks convolutions`. The convolutions that follow answer in
-    the same layout, and convert their weights, which are small. A network lays its last answer out
-    as usual again, since a coupling would otherwise mix the two layouts, number by number. Batches
-    of `torch.func.vmap` know no such layout.
+    It does on a CPU: see `python -m benchmarks convolutions`. The following convolutions keep the
+    layout and convert their weights, which are small. Networks return their output in the default
+    layout, because mixing layouts is slow in a coupling. `torch.func.vmap` does not support
+    channels-last.
     """
     faster = x.device.type == "cpu" and not is_transformed()
     return x.contiguous(memory_format=torch.channels_last) if faster else x
 
 
 def context_map(context_features: int, hidden: int, *, bias: bool) -> nn.Linear | None:
-    """Returns a linear map from contexts to hidden channels, or None where there is no context."""
+    """Returns a linear map from contexts to hidden channels, or None without a context."""
     return nn.Linear(context_features, hidden, bias=bias) if context_features else None
 
 
 def context_shift(by: nn.Linear | None, context: Tensor | None, rows: int) -> Tensor | None:
-    """Returns what a context adds to the hidden channels, (B, hidden), or None without one."""
+    """Returns the linear map of a checked context, (B, hidden), or None without a context."""
     if by is None and context is None:
         return None
     if by is None:
@@ -86,7 +86,7 @@ def check_something_to_read(inputs: int, context_features: int) -> None:
 
 
 def zeroed(module: M) -> M:
-    """Returns the module, its parameters set to zero in place."""
+    """Returns the module after setting its parameters to zero."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module

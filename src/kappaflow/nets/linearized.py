@@ -1,4 +1,4 @@
-"""Derivatives of conditioners at given inputs."""
+"""Linearizations of conditioners: products with the derivative at given inputs."""
 
 from collections.abc import Callable
 from typing import TypeGuard
@@ -18,19 +18,18 @@ Network = Callable[[Tensor, Tensor | None], Tensor]
 
 
 class RecordedNetwork:
-    r"""The derivative C of a network by its input, at the points x, as the products C v and C^T u.
+    r"""The derivative C of a network by its input at points x, as products C v and C^T u.
 
-    One pass is recorded: the graph of each C^T u, which costs a backward pass and no forward one.
-    C v runs the network again, with dual numbers. With gradients enabled the products can be
-    differentiated.
+    The graph of one forward pass is kept, so C^T u costs one backward pass. C v runs the network
+    again in forward mode. With gradients enabled, the products are differentiable.
 
     Attributes:
-        value: What the network answers, (B, *outputs).
+        value: The output of the network, (B, *outputs).
 
     Args:
-        network: Maps (B, *inputs) and a context to (B, *outputs).
+        network: A function from (B, *inputs) and a context to (B, *outputs).
         x: Points, (B, *inputs).
-        context: (B, C), or None. It is not derived by.
+        context: Context, (B, C), or None; it is held fixed.
 
     Example:
         >>> square = RecordedNetwork(lambda x, context: x**2, torch.tensor([[3.0]]))
@@ -74,20 +73,20 @@ class RecordedNetwork:
 
 
 class LinearizedMLP:
-    r"""The derivative C of an `MLP` by its input, at the points x, as the products C v and C^T u.
+    r"""The derivative C of an `MLP` by its input at points x, as products C v and C^T u.
 
     A ReLU network is linear near each point: :math:`C = W_L M_{L-1} W_{L-1} \dots M_1 W_1`, where
-    the diagonal 0/1 matrices M say which units are active there. They are what is recorded; a
-    product then costs as much as a pass. With gradients enabled the products can be
-    differentiated: the masks are constant wherever they have a derivative.
+    the diagonal 0/1 matrices M mark the active units. Only these are stored, and a product costs
+    as much as a forward pass. With gradients enabled, the products are differentiable, because the
+    masks are constant near almost every point.
 
     Attributes:
-        value: What the network answers, (B, outputs).
+        value: The output of the network, (B, outputs).
 
     Args:
         net: A network that `is_plain` accepts.
         x: Points, (B, inputs).
-        context: (B, C), which the network reads too; it is held fixed.
+        context: Context, (B, C), or None; it is held fixed.
 
     Source:
         Ours; at a unit that is exactly zero the derivative is 0, as in torch.
@@ -133,11 +132,10 @@ class LinearizedMLP:
 
 
 def is_plain(net: nn.Module) -> TypeGuard[MLP]:
-    """Returns whether a network is an `MLP` that does what its layers say, and nothing else.
+    """Returns whether a network is a plain ReLU `MLP`, so that its weights give its derivative.
 
-    Not so with a subclass, a hook before or after a forward, a parametrization, a layer of another
-    kind, another activation than ReLU, its own `forward`, or active dropout: then only
-    autograd knows its derivative.
+    It is not plain if it is a subclass, has a replaced `forward`, a forward hook, a
+    parametrization, a layer of another kind, another activation than ReLU, or active dropout.
     """
     if not is_exactly(net, MLP) or net.activation != "relu" or (net.training and net.dropout):
         return False
@@ -152,19 +150,19 @@ def _layers_of(net: MLP) -> list[nn.Linear]:
 
 
 class LinearizedConvNet:
-    r"""The derivative C of a `ConvNet` by its input, at the points x: products C v and C^T u.
+    r"""The derivative C of a `ConvNet` by its input at points x, as products C v and C^T u.
 
-    As for `LinearizedMLP`, :math:`C = W_3 M_2 W_2 M_1 W_1`, here of convolutions without their
-    biases: a product costs as much as a pass, where forward-mode differentiation costs two and
-    more. With gradients enabled the products can be differentiated.
+    As for `LinearizedMLP`, :math:`C = W_3 M_2 W_2 M_1 W_1`, where the W are convolutions without
+    their biases. A product costs as much as a forward pass; forward-mode differentiation costs two
+    or more. With gradients enabled, the products are differentiable.
 
     Attributes:
-        value: What the network answers, (B, outputs, H, W).
+        value: The output of the network, (B, outputs, H, W).
 
     Args:
         net: A network that `is_plain_conv` accepts.
         x: Points, (B, inputs, H, W).
-        context: (B, C), or None. It is not derived by.
+        context: Context, (B, C), or None; it is held fixed.
 
     Source:
         Ours; at a unit that is exactly zero the derivative is 0, as in torch.
@@ -195,7 +193,7 @@ class LinearizedConvNet:
             return _shaped(conv2d(h, first, padding=1), u)
 
     def _masked(self, h: Tensor, layer: int) -> Tensor:
-        """Returns what the active units of a layer pass on, for each vector of each point."""
+        """Returns h with the inactive units of a layer set to zero, for each vector and point."""
         active = self._active[layer]
         if len(h) == len(active):
             return h * active
@@ -203,12 +201,12 @@ class LinearizedConvNet:
 
 
 def is_plain_conv(net: ConvNet, x: Tensor) -> bool:
-    """Returns whether a network is no subclass and does what its layers say, and nothing else."""
+    """Returns whether a network is exactly a `ConvNet` that computes `three_convolutions`."""
     return is_exact(net, ConvNet) and net.is_plain(x)
 
 
 def _transposed(weight: Tensor) -> Tensor:
-    """Returns the weight of the convolution that is the transpose of one, its edges padded."""
+    """Returns the weight of the transpose of a convolution with padded edges."""
     return fast_layout(weight.transpose(0, 1).flip(2, 3))
 
 

@@ -1,4 +1,4 @@
-"""Fully connected networks for conditioners: MLP, ResidualMLP, PairedMLP."""
+"""Fully connected conditioners: MLP, ResidualMLP and PairedMLP."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -52,7 +52,7 @@ def activation_of(name: str, slope: float) -> Activation:
     return partial(F.leaky_relu, negative_slope=slope) if name == "leaky_relu" else found
 
 
-LEVELS = 256
+LEVELS = 256  # number of values of a random byte, which decides whether an entry is dropped
 
 
 def dropout(x: Tensor, share: float, *, training: bool) -> Tensor:
@@ -154,7 +154,7 @@ class MLP(nn.Module):
         if self.dropout and not levels_of(self.dropout):
             raise ArgumentError(
                 f"'dropout' should be 0 or above 1/512, got {dropout}: "
-                "shares are rounded to multiples of 1/256, this one to none."
+                "shares are rounded to multiples of 1/256, and this one to 0."
             )
         check_something_to_read(self.inputs, self.context_features)
         widths = [self.inputs + self.context_features, *layer_widths(hidden), self.outputs]
