@@ -43,7 +43,7 @@ def test_any_module_can_be_an_embedding():
     [
         (
             {"embedding": torch.nn.Linear(3, 2)},
-            "'context_features' should be given with an embedding: the width of the context",
+            "'context_features' should be given with an embedding: it is the width of the",
         ),
         (
             {"context_features": 3},

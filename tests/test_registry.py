@@ -104,7 +104,7 @@ def test_an_unregistered_class_cannot_be_described():
 
 def test_a_name_can_be_given_once():
     """Another class under the same name is refused; the same one again is not."""
-    with pytest.raises(kf.errors.ArgumentError, match="'Chain' is registered already, for Chain"):
+    with pytest.raises(kf.errors.ArgumentError, match="'Chain' is already registered for Chain"):
         kf.register("Chain")(NotRegistered)
     assert kf.register("test.Stretch")(Stretch) is Stretch
     assert Stretch(2.0).factor == 2.0

@@ -1,4 +1,4 @@
-"""Bijection, the abstraction of the library: an invertible map with its log-determinant."""
+"""`Bijection`, the central abstraction: an invertible map with its log-determinant."""
 
 import functools
 from abc import ABC, abstractmethod
@@ -32,20 +32,20 @@ class Bijection(nn.Module, ABC):
     verifies the contract:
 
     1. `inverse(forward(x)[0])[0]` is x, and `forward(inverse(z)[0])[0]` is z.
-    2. `log_det` (B,) is log|det| of the Jacobian of the called map, in nats, in float32 or wider
-       for any dtype of x; the log-determinants of the two directions add up to zero.
-    3. Rows do not depend on each other. The value has the dtype and the device of the input, and
-       the shape that `latent_shape` and `data_shape` return: that of the input, unless the map
-       rearranges an image.
+    2. `log_det`, (B,), is log|det| of the Jacobian of the called map, in nats, in float32 or wider
+       for any dtype of x. The log-determinants of the two directions add up to zero.
+    3. Rows do not depend on each other. The value has the dtype and device of the input, and the
+       shape that `latent_shape` or `data_shape` returns. This is the shape of the input, unless
+       the map rearranges an image.
     4. A call changes no state, except for a data-dependent initialization that `repr` shows.
     5. `context_features` is the width of the context, 0 for none. It is an attribute of the class
-       or of the object; a bijection that holds others passes theirs on.
+       or of the object. A bijection that contains others takes the width from them.
     """
 
     context_features: int = 0
     #: Whether the map is affine, and the same at each place after the feature dimension.
     is_linear: bool = False
-    #: Whether the map only changes units. Conditioning is measured after it, if a flow begins so.
+    #: Whether the map only changes units. Conditioning is measured after such first layers.
     is_standardization: bool = False
 
     def layer_name(self) -> str:
@@ -73,11 +73,11 @@ class Bijection(nn.Module, ABC):
 
         Args:
             x: Points, (B, *event).
-            context: (B, C), where the bijection is conditional.
+            context: Context rows, (B, C), for a conditional bijection.
 
         Returns:
-            The linearization; its products take (B, *event) or (K, B, *event), where the event is
-            that of x for J and J^-T, that of z for J^T and J^-1.
+            The linearization. Its products take vectors (B, *event) or (K, B, *event), with the
+            event shape of x for J and J^-T, and of z for J^T and J^-1.
 
         Example:
             >>> import torch, kappaflow as kf
@@ -88,11 +88,11 @@ class Bijection(nn.Module, ABC):
         return AutogradLinearization(self.forward, self.inverse, x, context)
 
     def trace(self, x: Tensor, context: Tensor | None = None) -> Trace:
-        """Returns the trace of `forward` at x, for a backward pass that has stored x only.
+        """Returns the trace of `forward` at x, for a backward pass that has stored only x.
 
         Args:
-            x: (B, *event), which is detached.
-            context: (B, C), where the bijection is conditional.
+            x: The input, (B, *event), which is detached.
+            context: Context rows, (B, C), for a conditional bijection.
 
         Returns:
             The trace, whose `answer` equals `forward` bit for bit.
@@ -100,11 +100,11 @@ class Bijection(nn.Module, ABC):
         return Trace(self, x, context)
 
     def trace_from_output(self, z: Tensor, context: Tensor | None = None) -> Trace:
-        """Returns the trace at x = f^-1(z), for a backward pass that has stored z only.
+        """Returns the trace at x = f^-1(z), for a backward pass that has stored only z.
 
         Args:
-            z: (B, *event), which is detached.
-            context: (B, C), where the bijection is conditional.
+            z: The output, (B, *event), which is detached.
+            context: Context rows, (B, C), for a conditional bijection.
 
         Returns:
             The trace, whose `x` is the inverse of z up to rounding.
@@ -123,26 +123,26 @@ class Chain(Bijection):
     """Bijections applied one after the other; the first is nearest to the data.
 
     Args:
-        bijections: In the order of `forward`. May be empty: the identity.
-        embedding: A network that is applied to the context first.
-        context_features: With an embedding, the width of the context before it. Without one leave
-            it out.
-        memory: What to keep for the backward pass, in all parts, nested chains included; None
-            leaves the choice to each part. "store": everything. "recompute": the input of each
-            part, which runs again. "invert": one state for every 32 parts, and one number for
-            each row and part. Inputs are recovered from outputs and compared by these numbers;
-            if the relative error is above 1e-4, a `NumericalWarning` names the part, and these
-            32 parts use "recompute" from then on, as the `repr` shows.
+        bijections: The bijections in the order of `forward`. An empty chain is the identity.
+        embedding: A network that is applied to the context first; None for none.
+        context_features: With an embedding, the width of the context before it. Must be left out
+            otherwise.
+        memory: The memory mode of all parts, including nested chains; None leaves it to each part.
+            "store" keeps everything for the backward pass. "recompute" keeps the input of each
+            part and runs the part again. "invert" keeps one state for every 32 parts, and one
+            number per row and part. It recovers inputs from outputs and checks them with these
+            numbers. If the relative error is above 1e-4, a `NumericalWarning` names the part, and
+            these 32 parts use "recompute" from then on, as the `repr` shows.
 
     Raises:
         ArgumentError: A part is not a bijection, `context_features` is missing or given without
             an embedding, or `memory` is not a mode.
 
     Note:
-        All modes give the same value and log_det bit for bit. "recompute" gives the same
-        gradients too; those of "invert" have the rounding errors of the inverse. `inverse` has
-        the same modes; "invert" runs a network three times there. Second derivatives, forward
-        mode and `torch.func` use plain autograd in all modes.
+        Values and log_dets are bit-identical in all modes. Gradients with "recompute" are
+        bit-identical to "store"; gradients with "invert" have the rounding errors of the inverse.
+        `inverse` has the same modes, and "invert" runs each network three times there. Second
+        derivatives, forward-mode AD and `torch.func` use plain autograd in all modes.
 
     Example:
         >>> import torch, kappaflow as kf
@@ -267,18 +267,18 @@ class Chain(Bijection):
         return "" if self.memory is None else f"memory={self.memory!r}{self._fallbacks.as_text()}"
 
     def _width(self, given: int | None) -> int:
-        """Returns the width of the context before the embedding, or that of the parts."""
+        """Returns the width of the context: before the embedding, or without one of the parts."""
         if self.embedding is None:
             if given is not None:
                 raise ArgumentError(
                     f"'context_features' should be left out without an embedding, got {given!r}: "
-                    "the bijections have their own."
+                    "the bijections determine it."
                 )
             return max((part.context_features for part in self), default=0)
         if given is None:
             raise ArgumentError(
-                "'context_features' should be given with an embedding: the width of the context "
-                "before it, as in Chain(..., embedding=net, context_features=3)."
+                "'context_features' should be given with an embedding: it is the width of the "
+                "context before it, as in Chain(..., embedding=net, context_features=3)."
             )
         return positive_int("context_features", given)
 
@@ -323,12 +323,12 @@ def _inverse_trace(
 
 
 def zero_log_det(x: Tensor) -> Tensor:
-    """Returns zeros (B,) in the dtype of log-determinants."""
+    """Returns zeros, (B,), in the dtype of log-determinants."""
     return torch.zeros(x.shape[0], dtype=log_det_dtype(x.dtype), device=x.device)
 
 
 def at_each_place(log_det: Tensor, x: Tensor) -> Tensor:
-    """Returns the log_det (B,) of a map with this log_det at each place of x (B, C, *places)."""
+    """Returns the log_det, (B,), of a map with a log_det at each pixel of x, (B, C, *places)."""
     return (log_det * x.shape[2:].numel()).expand(x.shape[0])
 
 

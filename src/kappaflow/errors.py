@@ -1,10 +1,10 @@
-"""What goes wrong, by who has to act: one base exception, children only where one is caught."""
+"""The exceptions and warnings of the package."""
 
 from collections.abc import Sequence
 
 
 class KappaflowError(Exception):
-    """Base of everything this package raises on purpose; its text is one sentence for the user."""
+    """Base class of all errors of this package; the text is a message for the user."""
 
 
 class ArgumentError(KappaflowError, ValueError):
@@ -12,14 +12,15 @@ class ArgumentError(KappaflowError, ValueError):
 
 
 class ConversionError(ArgumentError):
-    """A flow of another library has layers without an equal here.
+    """A flow of another library has layers that cannot be converted.
 
     Args:
-        library: Where the flow is from.
-        layers: Name and reason of each such layer.
+        library: The library of the flow.
+        layers: Name of each unsupported layer, and the reason.
 
     Attributes:
-        layers: The same.
+        library: The library of the flow.
+        layers: Name of each unsupported layer, and the reason.
     """
 
     def __init__(self, library: str, layers: Sequence[tuple[str, str]]) -> None:
@@ -32,15 +33,15 @@ class ConversionError(ArgumentError):
 
 
 class DataError(KappaflowError, ValueError):
-    """A table, or the tensor made from it, has no density that a flow could fit."""
+    """A table or tensor has no density that a flow could fit."""
 
 
 class FileError(KappaflowError, OSError):
-    """A model file or a run folder is missing, damaged, foreign or of another version."""
+    """A model file or run folder is missing, damaged, of another format or another version."""
 
 
 class WriteError(FileError):
-    """A file cannot be written: no room, no permission, no such place."""
+    """A file cannot be written: the disk is full, access is denied, or the folder is missing."""
 
 
 class NumericalError(KappaflowError, ArithmeticError):
@@ -48,15 +49,15 @@ class NumericalError(KappaflowError, ArithmeticError):
 
 
 class BuildError(KappaflowError, RuntimeError):
-    """A compiled part cannot be built here; everything works without it."""
+    """The native backend or compiled code cannot be built; everything works without it."""
 
 
 class RankError(KappaflowError, RuntimeError):
-    """Another process of a training under torchrun has ended, or does not answer."""
+    """Another process of a training under torchrun has ended or does not answer."""
 
 
 class DataWarning(UserWarning):
-    """Something about the data that a flow can be fitted to, but that its user should know."""
+    """A property of the data that the user should know; a flow can still be fitted."""
 
 
 class NumericalWarning(UserWarning):

@@ -1,4 +1,4 @@
-"""The derivative of a bijection at points, as four products; no Jacobian is ever formed here."""
+"""The derivative of a bijection at points as four products, without forming a Jacobian."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -10,19 +10,19 @@ from torch.autograd import forward_ad
 from kappaflow.autograd.checkpoint import memory_modes_bypassed
 
 Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
-ADJOINT_TOLERANCE = 1e-3  # relative: rounding is far below it, what is left out far above
+ADJOINT_TOLERANCE = 1e-3  # relative; rounding errors are far below, missing derivatives far above
 
 
 class Linearization(ABC):
     """The derivative J = dz/dx of z = f(x), and of its inverse, at the points x.
 
-    Vectors have the shape of x, (B, *event), or (K, B, *event) for K vectors a point; those that
-    are images of J (u and w) have the shape of z, which may be another. The laws: `jv(v)` is J v
-    and `vjp(u)` is J^T u; `inverse_jv(w)` is J^-1 w and `inverse_vjp(y)` is J^-T y, both taken
-    from the inverse map at z. The products can be differentiated.
+    The vectors v and y have the shape of x, (B, *event), or (K, B, *event) for K vectors per
+    point. The vectors u and w have the shape of z, which may differ. The laws: `jv(v)` is J v and
+    `vjp(u)` is J^T u; `inverse_jv(w)` is J^-1 w and `inverse_vjp(y)` is J^-T y, both computed from
+    the inverse map at z. The products are differentiable.
 
     Attributes:
-        value: z = f(x), (B, *event).
+        value: The output z = f(x), (B, *event).
         log_det: log|det J| in nats, (B,).
     """
 
@@ -47,7 +47,7 @@ class Linearization(ABC):
 
 
 class AutogradLinearization(Linearization):
-    """The four products by automatic differentiation of functions, forward-mode if it works."""
+    """The four products by automatic differentiation, in forward mode where it is supported."""
 
     def __init__(self, encode: Map, decode: Map, x: Tensor, context: Tensor | None) -> None:
         self._encode, self._decode = encode, decode
@@ -69,13 +69,13 @@ class AutogradLinearization(Linearization):
 
 
 class ElementwiseLinearization(Linearization):
-    """Derivative of an elementwise map: the Jacobian is diagonal.
+    """Linearization of an elementwise map, whose Jacobian is diagonal.
 
     Args:
-        value: z = f(x), (B, *event).
-        log_det: (B,).
-        slope: dz/dx of each entry, in a shape that broadcasts with x.
-        inverse_slope: dx/dz, as the inverse map computes it.
+        value: The output z = f(x), (B, *event).
+        log_det: The log_det, (B,).
+        slope: The derivative dz/dx of each entry, in a shape that broadcasts with x.
+        inverse_slope: The derivative dx/dz, computed by the inverse map.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class ElementwiseLinearization(Linearization):
 
 
 class ChainLinearization(Linearization):
-    """The linearization of a composition, from those of its parts in the order of application."""
+    """Linearization of a composition, given its parts in the order of application."""
 
     def __init__(self, parts: list[Linearization], value: Tensor, log_det: Tensor) -> None:
         self.parts, self.value, self.log_det = parts, value, log_det
@@ -125,7 +125,7 @@ class ChainLinearization(Linearization):
 
 
 class InverseLinearization(Linearization):
-    """A linearization seen from the other side: the derivative of x as a function of z."""
+    """Linearization of the inverse map: the derivative of x as a function of z."""
 
     def __init__(self, inner: Linearization, value: Tensor, log_det: Tensor) -> None:
         self.inner, self.value, self.log_det = inner, value, log_det
@@ -144,12 +144,12 @@ class InverseLinearization(Linearization):
 
 
 class RearrangedLinearization(Linearization):
-    """Of a map that puts entries in other places: linear, and its inverse is its transpose.
+    """Linearization of a map that rearranges entries, whose inverse is its transpose.
 
     Args:
-        x: (B, *event).
-        there: The map itself, on (N, *event) for any N.
-        back: Its inverse.
+        x: Points, (B, *event).
+        there: The map, on (N, *event) for any N.
+        back: The inverse map.
     """
 
     def __init__(
@@ -174,17 +174,17 @@ class RearrangedLinearization(Linearization):
 
 
 def beside_features(numbers: Tensor, x: Tensor) -> Tensor:
-    """Returns numbers (C,) in a shape that broadcasts with the features of x (B, C, ...)."""
+    """Returns numbers, (C,), in a shape that broadcasts with the features of x, (B, C, ...)."""
     return numbers.view(-1, *(1,) * (x.dim() - 2))
 
 
 def at_points(function: Callable[[Tensor], Tensor], vectors: Tensor, dims: int) -> Tensor:
-    """Returns a function of (N, *event) applied to vectors (B, *event), or (K, B, *event).
+    """Returns the result of a function of rows, (N, *event), at vectors with any leading shape.
 
     Args:
-        function: Maps rows to rows, perhaps of another shape.
-        vectors: What it is applied to.
-        dims: How many dimensions an event has.
+        function: A function from rows to rows, whose shapes may differ.
+        vectors: The vectors, (B, *event) or (K, B, *event).
+        dims: Number of dimensions of an event.
     """
     lead = vectors.shape[: vectors.dim() - dims]
     found = function(vectors.reshape(-1, *vectors.shape[len(lead) :]))
@@ -192,10 +192,11 @@ def at_points(function: Callable[[Tensor], Tensor], vectors: Tensor, dims: int) 
 
 
 def pushed_forward(function: Map, x: Tensor, context: Tensor | None, v: Tensor) -> Tensor:
-    """Returns the derivative of `function` at x in the direction v, by dual numbers.
+    """Returns the derivative of `function` at x in the direction v, by forward-mode AD.
 
-    Where a part of it has no forward mode, by the derivative of the pullback; where a part has
-    only one derivative, as an inverse that is searched for, from the rows of the Jacobian.
+    If part of the function has no forward mode, the derivative of the pullback is used. If part of
+    it has only first derivatives, such as an inverse found by a search, the rows of the Jacobian
+    are used.
     """
     rows, rows_context, vector, lead = _pair(x, context, v, x)
     try:
@@ -204,7 +205,7 @@ def pushed_forward(function: Map, x: Tensor, context: Tensor | None, v: Tensor) 
             primal, tangent = forward_ad.unpack_dual(value)
             result = torch.zeros_like(primal) if tangent is None else tangent
     except RuntimeError:
-        # Some functions have no forward mode; a genuine error shows itself again on this path.
+        # Some functions have no forward mode; a genuine error is raised again on this path.
         result = _pushed_by_double_vjp(function, rows, rows_context, vector)
         if result is None:
             return _pushed_by_rows(function, x, context, v.reshape(-1, *x.shape), lead)
@@ -214,10 +215,10 @@ def pushed_forward(function: Map, x: Tensor, context: Tensor | None, v: Tensor) 
 def _pushed_by_double_vjp(
     function: Map, x: Tensor, context: Tensor | None, v: Tensor
 ) -> Tensor | None:
-    """Returns J v as the derivative of u -> J^T u, which is linear, applied to v.
+    """Returns J v as the derivative of the linear map u -> J^T u applied to v; None if wrong.
 
-    None where that is not J v: a derivative that autograd cannot differentiate again is missing
-    there without a word, and is found by comparing w . J v with v . J^T w for another w.
+    Autograd silently leaves out a derivative that it cannot differentiate again. This is detected
+    by comparing w . J v with v . J^T w for another vector w.
     """
     with torch.enable_grad(), memory_modes_bypassed():
         point = x if x.requires_grad else x.detach().requires_grad_()
@@ -241,7 +242,7 @@ def _pushed_by_double_vjp(
 def _pushed_by_rows(
     function: Map, x: Tensor, context: Tensor | None, v: Tensor, lead: torch.Size
 ) -> Tensor:
-    """Returns J v for vectors v (K, B, *event), from the rows of J, one pullback for each."""
+    """Returns J v for vectors v, (K, B, *event), from the rows of J, with one pullback each."""
     with torch.enable_grad(), memory_modes_bypassed():
         point = x.detach().requires_grad_()
         value = function(point, context)[0]
@@ -256,7 +257,7 @@ def _pushed_by_rows(
 def pulled_back(
     function: Map, x: Tensor, context: Tensor | None, u: Tensor, value: Tensor
 ) -> Tensor:
-    """Returns the transposed derivative of `function` at x, where it has a value, applied to u."""
+    """Returns J^T u for the Jacobian J of `function` at x, given its value at x."""
     rows, rows_context, vector, lead = _pair(x, context, u, value)
     keep = torch.is_grad_enabled()
     with memory_modes_bypassed(), torch.enable_grad():
@@ -272,10 +273,10 @@ def _pair(
     """Returns points, contexts and vectors with the same number of rows, and their leading shape.
 
     Args:
-        x: (B, *event).
-        context: (B, C), or None.
-        v: Vectors shaped as `like`, or K of them a point, for which the points are repeated.
-        like: (B, *event) of x or of its image.
+        x: Points, (B, *event).
+        context: Context rows, (B, C), or None.
+        v: Vectors with the shape of `like`, or K vectors per point, for which points are repeated.
+        like: A tensor with the shape of x or of its image, (B, *event).
     """
     lead = v.shape[: v.dim() - like.dim()]
     if not lead:

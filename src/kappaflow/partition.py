@@ -1,4 +1,4 @@
-"""Which features, or which places, a coupling reads unchanged, and which it changes."""
+"""Partitions, which select the features or pixels that a coupling keeps and those it changes."""
 
 import functools
 import random
@@ -21,9 +21,9 @@ class Partition:
     """A split of the features (dimension 1 of a tensor) into kept ones and changed ones.
 
     Args:
-        features: How many there are, n.
-        kept: Indices of those that pass unchanged and that the conditioner reads; the others are
-            changed. Their order does not matter.
+        features: Number n of features.
+        kept: Indices of the kept features, in any order. A coupling leaves them unchanged and its
+            conditioner reads them; it changes the other features.
 
     Raises:
         ArgumentError: An index is out of range or repeated, or nothing is left to change.
@@ -67,17 +67,17 @@ class Partition:
 
     @classmethod
     def random_half(cls, features: int, *, seed: int = 0) -> "Partition":
-        """Returns a partition that keeps floor(n/2) features, the same ones for the same seed."""
+        """Returns a partition that keeps floor(n/2) features, which the seed selects."""
         order = shuffled(positive_int("features", features), seed)
         return cls(features, tuple(order[: features // 2]))
 
     def swapped(self) -> "Partition":
-        """Returns the partition that keeps what this one changes."""
+        """Returns the partition with kept and changed features exchanged."""
         return Partition(self.features, self.changed)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns (kept, changed) parts of x (B, n, ...): views where they are contiguous."""
-        # One split where that is all: its derivative joins the parts, and adds no zeros.
+        """Returns the kept and the changed features of x, (B, n, ...), as views if possible."""
+        # The derivative of a single split joins the parts without adding zeros.
         if self.keeps_first:
             kept, changed = x.split_with_sizes((len(self.kept), len(self.changed)), 1)
             return kept, changed
@@ -93,12 +93,12 @@ class Partition:
         joined = torch.cat((kept, changed), dim=1)
         if self.keeps_first:
             return joined
-        # An index made at each call (a copy to a GPU, there): a stack of layers will hold its own.
+        # The index is made at each call, which is a copy to a GPU; stacks keep their indices.
         order = torch.tensor(self.kept + self.changed, device=joined.device)
         return torch.empty_like(joined).index_copy(1, order, joined)
 
     def answer(self, answer: Tensor) -> Tensor:
-        """Returns the output of a network for the changed features: all of it."""
+        """Returns the output of a conditioner, which needs no mask here."""
         return answer
 
     @functools.cached_property
@@ -119,20 +119,21 @@ class Partition:
 @register("SpatialPartition")
 @dataclass(frozen=True)
 class SpatialPartition:
-    """A split of the places of an image (B, C, H, W) into kept ones and changed ones.
+    """A split of the pixels of an image, (B, C, H, W), into kept ones and changed ones.
 
-    A coupling reads the whole image with zeros where it is changed, so that a convolution sees
-    each pixel where it is; and it answers for the whole image, of which only the changed places
-    count. All channels of a place go together, and any height and width will do.
+    The conditioner of a coupling reads the whole image, with zeros at the changed pixels, so that
+    convolutions see each pixel at its position. Its output also has all pixels, but only those at
+    changed pixels are used. All channels of a pixel belong to the same part. Images can have any
+    height and width.
 
     Args:
-        features: Channels, C.
-        pattern: "checkerboard" keeps the places (i, j) with even i + j, "rows" the even rows,
-            "columns" the even columns.
-        odd: Keep the odd ones instead.
+        features: Number C of channels.
+        pattern: "checkerboard" keeps the pixels (i, j) with even i + j, "rows" keeps the even
+            rows, and "columns" the even columns.
+        odd: Whether to keep the odd pixels, rows or columns instead.
 
     Raises:
-        ArgumentError: `features` is below 1, or there is no such pattern.
+        ArgumentError: `features` is below 1, or the pattern is unknown.
 
     Source:
         Dinh, Sohl-Dickstein, Bengio 2017 (RealNVP), section 3.4.
@@ -153,32 +154,32 @@ class SpatialPartition:
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """The channels that are read: all of them."""
+        """The channels that the conditioner reads, which are all channels."""
         return tuple(range(self.features))
 
     @property
     def changed(self) -> tuple[int, ...]:
-        """The channels that are changed somewhere: all of them."""
+        """The channels that are changed at some pixels, which are all channels."""
         return self.kept
 
     def swapped(self) -> "SpatialPartition":
-        """Returns the partition that keeps what this one changes."""
+        """Returns the partition with kept and changed pixels exchanged."""
         return SpatialPartition(self.features, self.pattern, not self.odd)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns x with zeros where it is changed, and x: both (B, C, H, W)."""
+        """Returns x with zeros at the changed pixels, and x itself, each (B, C, H, W)."""
         return x.masked_fill(self._changes(x), 0), x
 
     def merge(self, kept: Tensor, changed: Tensor) -> Tensor:
-        """Returns `kept` where it is kept, and `changed` elsewhere."""
+        """Returns an image with the kept pixels of `kept` and the changed pixels of `changed`."""
         return torch.where(self._changes(kept), changed, kept)
 
     def answer(self, answer: Tensor) -> Tensor:
-        """Returns the output of a network at the changed places, zeros at the others."""
+        """Returns the output of a conditioner with zeros at the kept pixels."""
         return answer.masked_fill(~self._changes(answer), 0)
 
     def _changes(self, x: Tensor) -> Tensor:
-        """Returns where x (B, C, H, W) is changed, (H, W)."""
+        """Returns a mask of the changed pixels of x, (B, C, H, W), as (H, W)."""
         rows = torch.arange(x.shape[2], device=x.device)[:, None]
         columns = torch.arange(x.shape[3], device=x.device)
         number = {"checkerboard": rows + columns, "rows": rows, "columns": columns}[self.pattern]
@@ -190,10 +191,10 @@ AnyPartition = Partition | SpatialPartition
 
 
 def shuffled(n: int, seed: int) -> list[int]:
-    """Returns 0 to n - 1 in an order that depends on the seed alone.
+    """Returns 0 to n - 1 in an order that depends only on the seed.
 
-    Model files name seeds, so the order must be the same in every version of everything: the
-    stream of `random.Random(seed).random()` is one that Python promises not to change.
+    Model files store seeds, so the order must never change. Python guarantees this for the numbers
+    of `random.Random(seed).random()`.
     """
     generator = random.Random(seed)
     keys = [generator.random() for _ in range(n)]
@@ -207,7 +208,7 @@ def _is_range(indices: Sequence[int]) -> bool:
 def _take(x: Tensor, indices: tuple[int, ...]) -> Tensor:
     if _is_range(indices):
         return x.narrow(1, indices[0] if indices else 0, len(indices))
-    # As in `merge`: a stack of layers will hold its indices.
+    # As in `merge`, the index is made at each call.
     return x.index_select(1, torch.tensor(indices, device=x.device))
 
 

@@ -1,4 +1,4 @@
-"""The processes of a training that torchrun started: their number, and the rank of this one."""
+"""The number of processes that torchrun started, and the rank of this process."""
 
 import os
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def alone() -> Iterator[None]:
 
 
 def ranks() -> int:
-    """Returns how many processes torchrun started on all machines; 1 without it."""
+    """Returns the number of processes that torchrun started on all machines; 1 without it."""
     if _working_alone:
         return 1
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
@@ -41,12 +41,12 @@ def machine() -> int:
 
 
 def rank_here() -> int:
-    """Returns the number of this process among those of its machine, from 0."""
+    """Returns the number of this process on its machine, from 0."""
     return int(os.environ["LOCAL_RANK"]) if ranks() > 1 else 0
 
 
 def is_first_here() -> bool:
-    """Returns whether this process writes what its machine needs on its own disk."""
+    """Returns whether this process writes the files that its machine needs."""
     return rank_here() == 0
 
 

@@ -1,11 +1,11 @@
-"""Names for model files: describes objects by name and arguments, and builds them again.
+"""Registered names for model files: describes objects by name and arguments, and builds them.
 
 A registered class or function records the arguments of each object that it makes. `describe`
-converts such an object to plain JSON values, and `build` converts these back to an object, by
-registered names alone: a file never contains an import path, and no code from a file is run.
+converts such an object to plain JSON values, and `build` makes an object from them. Only
+registered names are used: a file never contains an import path, and no code from a file is run.
 
-Inside `allowed`, building is limited to a number of steps, and of numbers in memory, in proportion
-to the weights in the file.
+Inside `allowed`, the steps and the memory of `build` are limited in proportion to the weights in
+the file.
 """
 
 import functools
@@ -26,14 +26,14 @@ from torch.utils._pytree import tree_map_only
 
 from kappaflow.errors import ArgumentError, FileError
 
-STEPS, STEPS_PER_TENSOR = 2**14, 64  # operations, and calls of constructors
-NUMBERS, NUMBERS_PER_WEIGHT = 2**22, 16  # 16 MiB in float32, and temporaries
+STEPS, STEPS_PER_TENSOR = 2**14, 64  # limit on operations and constructor calls of a build
+NUMBERS, NUMBERS_PER_WEIGHT = 2**22, 16  # limit on allocated numbers; 2^22 are 16 MiB in float32
 
 _ALLOWANCE: ContextVar["Allowance | None"] = ContextVar("allowance", default=None)
 
 
 class Allowance(TorchDispatchMode):
-    """Limits on the steps and the numbers of a computation; each is counted before it happens.
+    """Limits on the steps and the memory of a computation, which are checked before each step.
 
     Args:
         steps: Number of operations and of calls of constructors.
@@ -49,8 +49,8 @@ class Allowance(TorchDispatchMode):
         self.steps, self.numbers = self.steps - 1, self.numbers - numbers
         if self.steps < 0 or self.numbers < 0:
             raise FileError(
-                "the model that it describes is out of all proportion to its weights: one of its "
-                "sizes is not that of the model that was saved."
+                "the model that it describes is far too large for its weights: at least one size "
+                "differs from the model that was saved."
             )
 
     def __torch_dispatch__(
@@ -67,10 +67,10 @@ class Allowance(TorchDispatchMode):
 
 @contextmanager
 def allowed(weights: Mapping[str, Tensor]) -> Iterator[Allowance]:
-    """A context in which only models in proportion to these weights can be built.
+    """Limits the size of models that are built inside the context, in proportion to weights.
 
     Yields:
-        The limits; registered constructors count against them with `charge`.
+        The limits. Registered constructors count against them with `charge`.
     """
     numbers = sum(tensor.numel() for tensor in weights.values())
     allowance = Allowance(
@@ -85,7 +85,7 @@ def allowed(weights: Mapping[str, Tensor]) -> Iterator[Allowance]:
 
 
 def charge(signature: Signature, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-    """Counts a call with the sizes among its arguments; does nothing outside of `allowed`."""
+    """Counts a constructor call and the sizes in its arguments; does nothing outside `allowed`."""
     allowance = _ALLOWANCE.get()
     if allowance is not None:
         allowance.spend(_size(signature.bind(*args, **kwargs).arguments))
@@ -101,7 +101,7 @@ def _size(value: Any) -> int:  # noqa: ANN401
 
 
 def _numbers_made(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> int:  # noqa: ANN401
-    """Returns how many numbers an operation allocates; views and in-place operations need none."""
+    """Returns the number of entries that an operation allocates; 0 for views and in-place ones."""
     schema = func._schema
     if any(one.alias_info for one in schema.returns):
         return 0
@@ -144,7 +144,7 @@ def register(name: str) -> Callable[[C], C]:
         object.
 
     Raises:
-        ArgumentError: The name is taken by something else.
+        ArgumentError: The name is already taken.
 
     Example:
         >>> import kappaflow as kf
@@ -161,7 +161,7 @@ def register(name: str) -> Callable[[C], C]:
     def decorate(made_by: C) -> C:
         taken = _CONSTRUCTORS.get(name)
         if taken is not None and _origin(taken) != _origin(made_by):
-            raise ArgumentError(f"'{name}' is registered already, for {taken.__qualname__}.")
+            raise ArgumentError(f"'{name}' is already registered for {taken.__qualname__}.")
         recorded = (
             _record_class(name, made_by)
             if isinstance(made_by, type)
@@ -179,7 +179,7 @@ def registered_names() -> tuple[str, ...]:
 
 
 def _origin(made_by: Callable[..., Any]) -> tuple[str, str]:
-    """Returns where something is defined, so that a notebook cell can run again."""
+    """Returns module and name of a definition, so that a notebook cell can register it again."""
     return made_by.__module__, made_by.__qualname__
 
 
@@ -192,7 +192,7 @@ def _record_class(name: str, cls: type) -> type:
         if type(self) is not cls:
             initialize(self, *args, **kwargs)
             return
-        # An iterator would be empty by the time that it is described.
+        # An iterator would be empty when it is described.
         args = tuple(list(a) if isinstance(a, Iterator) else a for a in args)
         charge(signature, self, *args, **kwargs)
         initialize(self, *args, **kwargs)
@@ -236,7 +236,7 @@ def describe(value: Any) -> Any:  # noqa: ANN401
         Dictionaries, lists and scalars that `json` can write and `build` can read.
 
     Raises:
-        ArgumentError: Something in it is not registered.
+        ArgumentError: An object in `value` is not registered.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -255,7 +255,7 @@ def describe(value: Any) -> Any:  # noqa: ANN401
 
 
 def take_description(target: object, source: object) -> None:
-    """Gives an object the description of another one, whose parts it has taken over."""
+    """Copies the description of `source` to an object that has taken over its parts."""
     object.__setattr__(target, _ATTRIBUTE, getattr(source, _ATTRIBUTE))
 
 
@@ -273,13 +273,13 @@ def build(description: Any) -> Any:  # noqa: ANN401
     """Returns the object that `describe` described.
 
     Args:
-        description: What `describe` returned, as read from a file.
+        description: The result of `describe`, such as read from a file.
 
     Returns:
-        A new object, with its parameters as freshly initialised.
+        A new object with new initial parameters.
 
     Raises:
-        FileError: A name that is not registered, or arguments that its constructor refuses.
+        FileError: A name is not registered, or a constructor rejects its arguments.
     """
     if isinstance(description, list):
         return [build(item) for item in description]

@@ -168,7 +168,7 @@ def test_discrete_columns_are_named_as_in_the_table(run, code, tmp_path):
         ("deeper", (), "raised TypeError in line 55: "),
         ("sized", (), "should need no arguments, but it requires 'features': write a"),
         ("unasked", (), "NotImplementedError. If it is not conditional, leave 'context'"),
-        ("doubling", (), "'x' should be given, a few rows"),
+        ("doubling", (), "'x' should be given as a few rows"),
         ("nothing", (), "got a tuple of tuple, int"),
         ("math", (), "'flow' should be a Flow, a flow of zuko"),
         ("healthy", ("--select", "KF9"), "'select' should be codes or prefixes"),

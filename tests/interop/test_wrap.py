@@ -245,7 +245,7 @@ def test_a_log_det_of_any_shape_becomes_one_per_row(log_det, expected):
     [
         (3, None, "'flow' should be a Flow, a flow of zuko.* got int"),
         ((1, 2), None, "two functions, encode and decode"),
-        ((abs, abs), None, "'x' should be given, a few rows"),
+        ((abs, abs), None, "'x' should be given as a few rows"),
         ((abs, abs), torch.zeros(3), r"'x' should be a tensor of rows, got \(3,\)"),
         ((lambda x: x, abs), torch.zeros(2, 2), "should return a value and a log_det, got Tensor"),
         ((lambda x: (x[:, :1], 0), abs), torch.zeros(2, 2), r"of shape \(2, 2\), got \(2, 1\)"),

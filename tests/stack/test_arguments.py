@@ -13,7 +13,7 @@ WRONG = [
     ({"partitions": []}, "'partitions' should hold at least one partition, got none"),
     (
         {"partitions": [half(4), half(5)]},
-        "'partitions' should be of equally many features, got some of 4 and of 5",
+        "'partitions' should all have the same number of features, got 4 and 5",
     ),
     (
         {"partitions": [kf.Partition(4, ())]},
@@ -34,7 +34,7 @@ WRONG = [
     ({"permutations": [None]}, "'permutations' should have one entry for each of the 2 couplings"),
     (
         {"permutations": [None, (1, 0)]},
-        "'permutations' should be of 4 features, got one of 2",
+        "'permutations' should have 4 features, got 2",
     ),
     ({"permutations": [None, (0, 0, 1, 2)]}, "should hold each of 0 to 3 once"),
     ({"wiring": "twins"}, "'wiring' should be one of 'plain', 'blocks', 'paired', got 'twins'"),
@@ -139,7 +139,7 @@ def test_a_context_of_another_length_is_an_error(way):
     """Contexts belong to points row by row: another number of rows is an error, not a number."""
     stack = stack_of(4, 2, context_features=2, dtype=torch.float32)
     for rows in (1, 2, 5):
-        with pytest.raises(ArgumentError, match="'context' should have 3 rows, as many as"):
+        with pytest.raises(ArgumentError, match="'context' should have 3 rows like '"):
             (stack if way == "forward" else stack.inverse)(torch.ones(3, 4), torch.ones(rows, 2))
 
 

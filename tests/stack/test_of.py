@@ -134,9 +134,9 @@ def embedded():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        (list, "should hold a coupling"),
-        (lambda: [kf.bijections.Permutation((1, 0, 3, 2))], "end with one"),
-        (lambda: [affine(), kf.bijections.Permutation((1, 0, 3, 2))], "end with one"),
+        (list, "should end with a coupling"),
+        (lambda: [kf.bijections.Permutation((1, 0, 3, 2))], "end with a coupling"),
+        (lambda: [affine(), kf.bijections.Permutation((1, 0, 3, 2))], "end with a coupling"),
         (
             lambda: [
                 kf.bijections.Permutation((1, 0, 3, 2)),
@@ -178,7 +178,7 @@ def embedded():
         ),
         (
             lambda: [affine(), kf.AffineCoupling(half(5), kf.nets.MLP(2, 6, (8,)))],
-            "equally many features",
+            "the same number of features",
         ),
         (lambda: [hooked("coupling")], "no hooks"),
         (lambda: [hooked("net")], "no hooks"),
@@ -203,5 +203,5 @@ def test_frozen_weights_stay_frozen():
     stack = kf.CouplingStack.of(chain)
     assert not any(p.requires_grad for p in (*stack.parameters(), *stack.to_chain().parameters()))
     next(chain.parameters()).requires_grad_(True)
-    with pytest.raises(kf.errors.ArgumentError, match="all to be trained, or all frozen"):
+    with pytest.raises(kf.errors.ArgumentError, match="only trainable or only frozen weights"):
         kf.CouplingStack.of(chain)

@@ -1,12 +1,12 @@
 """Flows of other libraries: `wrap` measures them in place, `convert` copies them into a `Flow`.
 
-No library is imported here: a flow's adapter and converter are found by the module of its class.
+No library is imported here: the module of a flow's class determines its adapter and converter.
 
 wrap           `wrap` and `Wrapped`; also plain functions and objects with `encode` and `decode`
 foreign        the layers and the base of a wrapped flow
 convert        `convert`; bijections and stacks from a plan
-plan           what a converted flow consists of; scales and shifts folded into networks
-layers         the layers of a flow, each converted or refused with a reason
+plan           the parts of a converted flow; folds scales and shifts into networks
+layers         converts the layers of a flow, or reports why one is not supported
 networks       conditioner networks, read layer by layer and compared with their outputs
 matrices       linear maps in factored form
 zuko, nflows, normflows, freia    adapter and converter of one library each

@@ -51,20 +51,20 @@ def convert(
 ) -> Flow:
     """Returns a `Flow` with the same function as a coupling flow of another library.
 
-    Supports flows of zuko, nflows, normflows and FrEIA that consist of affine or additive
-    couplings, permutations, linear maps, and norms in evaluation mode. Copies the weights and
-    leaves the original unchanged. The result is a `Flow` like any other: it can be trained, saved,
-    measured and rewritten. Couplings of one shape run as stacks; scales and shifts between them
-    are folded into their networks.
+    It supports flows of zuko, nflows, normflows and FrEIA that consist of affine or additive
+    couplings, permutations, linear maps, and norms in evaluation mode. Weights are copied, and the
+    original stays unchanged. The result is a `Flow` like any other: it can be trained, saved,
+    measured and rewritten. Couplings of one shape run as stacks, and scales and shifts between
+    them are folded into their networks.
 
     Args:
         flow: The flow. It is read in evaluation mode.
-        converters: For your own layers: a function for each class, which takes the layer and
-            returns a bijection from data to latent.
+        converters: Converters for your own layers: a function for each class, from the layer to a
+            bijection from data to latent.
 
     Returns:
         The flow, with the dtype, device and mode (training or evaluation) of the original. Its
-        base is a standard normal: another mean and deviation become the last map of the bijection.
+        base is a standard normal; another mean and deviation become the last map of the bijection.
 
     Raises:
         ConversionError: Some layers are not supported. All are named, each with the reason.

@@ -12,12 +12,12 @@ from kappaflow.bijection import Bijection, log_det_dtype
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Base
 
-Call = Callable[[Tensor, Tensor | None], tuple[Tensor, Any]]  # returns a value and a log_det
+Call = Callable[[Tensor, Tensor | None], tuple[Tensor, Any]]  # from x, context to value, log_det
 ContextReader = Callable[[Tensor | None], Tensor | None]
 
 
 def unchanged_context(context: Tensor | None) -> Tensor | None:
-    """Returns the context: the default where a flow has no embedding network before it."""
+    """Returns the context unchanged, for flows without an embedding network."""
     return context
 
 
@@ -25,13 +25,13 @@ class ForeignLayer(Bijection):
     """A layer of another library as a `Bijection` from data to latent.
 
     The library may return the log_det as a number, as one tensor for all rows, as (B, 1), or with
-    one value per feature: it becomes (B,). Inputs and outputs are copied, so caches of the library
-    are not used and nothing is changed in place. Outputs have the dtype of the inputs.
+    one value per feature. It is converted to (B,). Inputs and outputs are copied, so caches of the
+    library are not used and nothing is changed in place. Outputs have the dtype of the inputs.
 
     Args:
         title: Name in reports: the class name in the library.
-        encode: Takes x (B, *event) and the context, and returns z and log|det dz/dx|.
-        decode: Takes z and the context, and returns x and log|det dx/dz|.
+        encode: A function from x, (B, *event), and the context to z and log|det dz/dx|.
+        decode: A function from z and the context to x and log|det dx/dz|.
         shapes: Event shapes of x and of z.
         context_features: Width of the context.
     """
@@ -97,16 +97,16 @@ def per_row(numbers: object, x: Tensor, name: str) -> Tensor:
     """Returns one value per row as a tensor (B,) in float32 or wider.
 
     Args:
-        numbers: A number, a tensor with one element, (B,), (B, 1), or (B, *event), which is summed
-            over each row.
-        x: Rows (B, *event).
+        numbers: A number, or a tensor with one element, (B,), (B, 1), or (B, *event). The last is
+            summed over each row.
+        x: Rows, (B, *event).
         name: Name of the values in the error message.
 
     Returns:
-        (B,).
+        The values, (B,).
 
     Raises:
-        ArgumentError: The values have another shape.
+        ArgumentError: The values have a wrong shape.
     """
     values = torch.as_tensor(numbers, device=x.device)
     values = values.to(torch.promote_types(values.dtype, log_det_dtype(x.dtype)))
@@ -122,9 +122,9 @@ class ForeignBase(Base):
 
     Args:
         event_shape: Shape of one latent.
-        log_prob: Takes z (B, *event) and the context, and returns (B,).
-        sample: Takes n and the context (n rows, or None), and returns n latents from torch's
-            global generator.
+        log_prob: A function from z, (B, *event), and the context to log-densities, (B,).
+        sample: A function from n and the context (n rows, or None) to n latents, drawn with
+            torch's global generator.
     """
 
     def __init__(
@@ -186,11 +186,11 @@ class Parts:
         layers: The layers from data to latent.
         base: The base distribution.
         module: The module with the parameters, or None.
-        log_prob: The library's log_prob: takes x and the context, and returns (B,); or None.
-        sample: The library's sampler: takes n and the context (n rows, or None), and returns
-            samples and their log_prob, which may be None; or None.
-        like: A tensor with the dtype and device, where there is no module and no rows are given.
-        flow: The flow inside the given object, where they differ.
+        log_prob: The library's log_prob, a function from x and the context to (B,), or None.
+        sample: The library's sampler, or None. It is a function from n and the context (n rows, or
+            None) to samples and their log_prob, which may be None.
+        like: A tensor with the dtype and device, if there is no module and no rows are given.
+        flow: The flow inside the given object, if they differ.
     """
 
     library: str
@@ -207,6 +207,6 @@ def event_shape_of(x: Tensor | None, name: str) -> tuple[int, ...]:
     """Returns the shape of one row, or raises an error that asks for rows."""
     if x is None:
         raise ArgumentError(
-            f"'x' should be given, a few rows (B, *event): {name} does not know their shape."
+            f"'x' should be given as a few rows, (B, *event):  {name} does not know their shape."
         )
     return tuple(x.shape[1:])

@@ -1,4 +1,4 @@
-r"""What a converted flow consists of: read completely before anything is built."""
+r"""The parts of a converted flow, which are read completely before anything is built."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ class Network:
 
     Attributes:
         weights: Weight of each linear layer or convolution.
-        biases: Bias of each.
+        biases: Bias of each linear layer or convolution.
         inputs: Number of inputs before the context.
         activation: Activation between the layers.
         slope: Slope of "leaky_relu".

@@ -1,13 +1,13 @@
 """Stacks: consecutive couplings with stacked weights, executed as few autograd nodes.
 
-The plain couplings of `kappaflow.bijections` are the definition, and the reference in tests. From
-the inside out:
+The plain couplings of `kappaflow.bijections` are the definition, and the reference in tests. The
+modules, from the inside out:
 
     shape        conditioners and route of a block, without weights
     weights      stacked weights, and their views for matrix products
     operations   the elementary operations on buffers
     network      a conditioner on columns: products and gradients
-    arithmetic   what a coupling does with the conditioner's output: affine, additive
+    arithmetic   the map of the changed features, affine or additive
     tape         operations executed eagerly, or recorded once and executed again
     native       the backend that executes tapes, if it has been built
     threads      chunks of rows in parallel

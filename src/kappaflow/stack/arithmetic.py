@@ -1,9 +1,9 @@
-r"""What couplings do with the output of their conditioner, on columns, and its gradients.
+r"""The map of a coupling's changed features, on columns, and its gradients.
 
-An affine coupling is :math:`y = x E + t` from data to latent and :math:`x = (y - t) E` back, with
-E the exponential of the log-scale s or of -s. A raw answer r gives
-:math:`s = 2 c\,\sigma(2 r / c) - c`, which is c tanh(r / c) at a quarter of the time. Log-scales
-are in bits here, not in nats: exp2 takes less than half the time of exp.
+An affine coupling is :math:`y = x E + t` from data to latent and :math:`x = (y - t) E` from latent
+to data, where E is the exponential of the log-scale s or -s. A raw output r of the conditioner
+gives :math:`s = 2 c\,\sigma(2 r / c) - c`, which equals c tanh(r / c) at a quarter of the time.
+Log-scales are in bits here and not in nats, because exp2 takes less than half the time of exp.
 """
 
 import math
@@ -18,13 +18,14 @@ from kappaflow.stack.shape import BlockShape
 
 
 class CouplingState:
-    """What is known of one coupling at a chunk of columns.
+    """The intermediate results of one coupling for a chunk of columns.
 
     Attributes:
-        network: Of its conditioner.
-        answer: Of its conditioner: raw log-scales, unless it only shifts, above shifts.
-        sigmoid: Of the raw log-scales, (changed, columns).
-        factor: E, by which the changed features are multiplied.
+        network: The activations of its conditioner.
+        answer: The output of its conditioner. Raw log-scales, unless the coupling is additive, are
+            above the shifts.
+        sigmoid: The sigmoid of the scaled raw log-scales, (changed, columns).
+        factor: The factor E of the changed features, (changed, columns).
     """
 
     def __init__(self, network: Activations, *, affine: bool) -> None:
@@ -37,7 +38,7 @@ class Arithmetic(ABC):
     """A kind of coupling in one direction: the map x -> y of its changed features, on columns.
 
     Attributes:
-        weight: What the gradient of the log_det is to be multiplied by before `pull`.
+        weight: The factor that the gradient of the log_det gets before `pull`.
     """
 
     weight: float = 0.0
@@ -46,15 +47,15 @@ class Arithmetic(ABC):
     def apply(
         self, ops: Operations, state: CouplingState, x: Tensor, y: Tensor, log_scales: Tensor
     ) -> None:
-        """Writes y, which may be x, and adds log2 of the factor to `log_scales`."""
+        """Writes y, which may be x itself, and adds log2 of the factor to `log_scales`."""
 
     @abstractmethod
     def prepare(self, ops: Operations, state: CouplingState) -> None:
-        """Recomputes what `apply` leaves for the backward pass."""
+        """Recomputes the parts of `state` that the backward pass needs."""
 
     @abstractmethod
     def invert(self, ops: Operations, state: CouplingState, y: Tensor) -> None:
-        """Turns y back into x, in place."""
+        """Replaces y by x, in place."""
 
     @abstractmethod
     def pull(
@@ -66,25 +67,26 @@ class Arithmetic(ABC):
         slope: Tensor,
         back: Tensor,
     ) -> None:
-        """Takes the gradient of y, which stands in the last rows of `slope`, back.
+        """Computes the gradients of x and of the conditioner's output.
 
         Args:
-            ops: Executes, or records.
-            state: As `apply` or `prepare` left it.
-            x: What was changed, (changed, columns).
+            ops: Executes or records the operations.
+            state: The state after `apply` or `prepare`.
+            x: The changed features before the coupling, (changed, columns).
             log_det: `weight` times the gradient of the log_det, (columns,).
-            slope: The gradient of the answer is written over that of y.
-            back: Where the gradient of x is written, (changed, columns).
+            slope: Holds the gradient of y in its last rows, which the gradient of the
+                conditioner's output overwrites.
+            back: Receives the gradient of x, (changed, columns).
         """
 
 
 class Affine(Arithmetic):
-    """Scales and shifts; `direction` is 1 from data to latent and -1 back."""
+    """Scales and shifts; `direction` is 1 from data to latent and -1 from latent to data."""
 
     def __init__(self, bound: float, direction: int, like: Tensor) -> None:
         bits = bound * direction / math.log(2)
         self.direction, self.width, self.steepness = direction, 2 * bits, 2 / bound
-        self.weight = 4.0 * direction  # d s / d r = 4 sigma (1 - sigma); autograd has all but 4
+        self.weight = 4.0 * direction  # d s / d r = 4 sigma (1 - sigma), computed without the 4
         self.offset = torch.full((), -bits, dtype=like.dtype, device=like.device)
 
     def apply(
@@ -115,7 +117,7 @@ class Affine(Arithmetic):
 
 
 class Curved(Affine):
-    """Scales and shifts as `Affine` does, with log-scales on another curve than tanh.
+    """Scales and shifts like `Affine`, with another curve of the log-scales than tanh.
 
     `CouplingState.sigmoid` holds the slope of the curve.
     """
@@ -147,7 +149,7 @@ class Curved(Affine):
 
 
 class Additive(Arithmetic):
-    """Shifts; `direction` is 1 from data to latent and -1 back."""
+    """Shifts; `direction` is 1 from data to latent and -1 from latent to data."""
 
     def __init__(self, direction: int) -> None:
         self.direction = direction

@@ -112,12 +112,12 @@ def run_block(
 
     Args:
         block: The couplings.
-        x: The batch.
-        context: (B, C), with C = 0 for none.
+        x: The batch, (B, features).
+        context: Context rows, (B, C), where C = 0 for none.
         mode: Direction, memory mode, product dtype and dropout seed.
 
     Returns:
-        Both, with a graph if gradients are recorded.
+        The output and the log_det, with a graph if gradients are enabled.
     """
     tensors = block.tensors()
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, context, *tensors)):
@@ -167,7 +167,7 @@ def _from_states(
     tensors: Sequence[Tensor],
     gradients: tuple[Tensor, Tensor],
 ) -> Gradients:
-    """Returns gradients from the saved states, recomputed from x if they are gone."""
+    """Returns gradients from the saved states, which are recomputed from x if missing."""
     if block_pass.keep == "nothing" or not block_pass.ready:
         block_pass = block_pass.again("states")
         block_pass.forward(x, context, tensors)

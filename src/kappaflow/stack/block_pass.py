@@ -26,8 +26,8 @@ from kappaflow.stack.tape import Job, Work
 from kappaflow.stack.threads import row_threads
 from kappaflow.stack.weights import GradientSet
 
-# Measured on two cores. With fewer rows, or less arithmetic in a coupling, a second thread waits
-# for the interpreter most of its time; with more rows, what a coupling computes leaves the cache.
+# Limits measured on two cores. With fewer rows or less arithmetic per coupling, a second thread
+# mostly waits for the interpreter. With more rows, the data of a coupling does not fit the cache.
 MOST_ROWS = 512
 LEAST_ROWS = 64
 LEAST_WORK = 8e6
@@ -45,7 +45,7 @@ class ExecutionMode:
 
     Attributes:
         direction: 1 from data to latent, -1 from latent to data.
-        memory: A memory mode, or "score" where no gradient is needed.
+        memory: A memory mode, or "score" if no gradient is needed.
         product_dtype: The dtype of the conditioners' products.
         seed: Seed of the dropout masks, the same in both directions; None for no dropout.
     """
@@ -58,7 +58,7 @@ class ExecutionMode:
 
 @dataclass
 class Chunk:
-    """Some rows of the batch, and what is kept of them for the backward pass."""
+    """Some rows of the batch, and the states stored for their backward pass."""
 
     rows: slice
     thread: int
@@ -78,9 +78,9 @@ class BlockPass:
     Args:
         shape: The couplings.
         direction: 1 from data to latent, -1 from latent to data.
-        x: (B, features).
-        keep: What is kept of the states.
-        fingerprinted: Whether fingerprints of the states are kept.
+        x: The batch, (B, features).
+        keep: The states to store: "nothing", "states" or "everything".
+        fingerprinted: Whether to store fingerprints of the states.
         product_dtype: The dtype of the conditioners' products.
         seed: Seed of the dropout masks; None for no dropout.
     """
@@ -137,18 +137,18 @@ class BlockPass:
     def forward(
         self, x: Tensor, context: Tensor, tensors: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Returns z and log_det.
+        """Returns the output of the block and its log_det.
 
         Args:
-            x: (B, features).
-            context: (B, C).
+            x: The batch, (B, features).
+            context: Context rows, (B, C).
             tensors: The stacked weights and the biases of each network.
 
         Returns:
-            z (B, features) and log_det (B,).
+            The output z, (B, features), and the log_det, (B,).
         """
         kernel = ChunkKernel(self.shape, self.direction, tensors, self.product_dtype, self.like)
-        with torch.inference_mode(False):  # the threads that write them run outside inference mode
+        with torch.inference_mode(False):  # threads outside inference mode write these tensors
             z = torch.empty_like(x, memory_format=torch.contiguous_format)
             log_det = x.new_empty(len(x))
 
@@ -182,10 +182,10 @@ class BlockPass:
         """Returns the gradients of x, of the context and of the tensors. Call it once.
 
         Args:
-            gradients: Of z, (B, features), and of log_det, (B,).
-            context: (B, C).
+            gradients: The gradients of z, (B, features), and of log_det, (B,).
+            context: Context rows, (B, C).
             tensors: The tensors given to `forward`.
-            replay: Where nothing was kept: z, and a tensor that receives the recomputed x.
+            replay: If no states were stored, z and a tensor that receives the recomputed x.
 
         Returns:
             The gradients.
@@ -315,17 +315,17 @@ def _added_up(
 
 T = TypeVar("T")
 
-IDLE_S = 10.0
-MOST_SIZES = 2
+IDLE_S = 10.0  # seconds without use after which idle buffers are freed
+MOST_SIZES = 2  # number of sizes that are kept for each kind of buffer
 
 
 class Pool:
     """Buffers that are expensive to allocate, by kind and size.
 
-    Allocating them at each step would cost a fifth of it, in page faults. A buffer is checked out
-    while it holds something, so that two forward passes never share one. Idle buffers are freed
-    after some seconds, and buffers of old sizes once a new size is needed: two sizes are kept of
-    each kind, that of most batches and that of the last batch of an epoch.
+    Allocating them at each step would cost a fifth of the step in page faults. A buffer is checked
+    out while it is in use, so two forward passes never share one. Idle buffers are freed after
+    some seconds. Two sizes are kept of each kind, one for most batches and one for the last batch
+    of an epoch; a new size replaces the oldest one.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
-"""A block of couplings on a chunk of rows: forward, and backward with gradients.
+"""Forward and backward passes of a block of couplings on a chunk of rows.
 
-Inside, features come first: a chunk is (features, columns), and a column is a row of the batch.
+Here features come first: a chunk is (features, columns), and each column is a row of the batch.
 """
 
 import functools
@@ -37,7 +37,7 @@ class Fingerprints:
         self._replayed: dict[int, Tensor] = {}
 
     def keep(self, ops: Operations, layer: int, x: Tensor) -> None:
-        """Stores the fingerprint of what a layer changes, (changed, columns)."""
+        """Stores the fingerprint of the features that a layer changes, (changed, columns)."""
         self._kept[layer] = _fingerprint(ops, x)
 
     def compare(self, ops: Operations, layer: int, x: Tensor) -> None:
@@ -64,7 +64,7 @@ Keep = Literal["nothing", "states", "everything"]
 
 
 class Gather:
-    """Moves the features from one split into halves to the next."""
+    """Moves features from one split into halves to another split."""
 
     def __init__(self, order: Order | None, device: torch.device) -> None:
         self._forward = self._backward = None
@@ -91,7 +91,7 @@ def _two(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
 
 @dataclass(frozen=True)
 class StepBuffers:
-    """The half that a coupling reads, and the other half before and after it."""
+    """Buffers of a coupling: the half that it reads, and the other half before and after it."""
 
     step: CouplingStep
     kept: Tensor
@@ -100,23 +100,23 @@ class StepBuffers:
 
 
 class SavedStates:
-    """The intermediate states of a chunk, as far as they are kept.
+    """The stored intermediate states of a chunk.
 
     Args:
         shape: The couplings.
-        route: Their order.
-        columns: How many rows of the batch.
+        route: The order of the couplings.
+        columns: Number of rows of the batch.
         like: A tensor with the dtype and the device of the states.
-        keep: "nothing": each state overwrites the one before; "states": all are kept;
-            "everything": also what the conditioners compute.
+        keep: With "nothing", each state overwrites the one before. "states" stores all states, and
+            "everything" also stores the results of the conditioners.
         product_dtype: The dtype of the conditioners' products.
 
     Attributes:
-        gathers: Before each segment, and after the last.
+        gathers: The gathers before each segment and after the last one.
         entries: The features at the start of each segment, (features, columns).
-        step_buffers: What each coupling of a segment reads and writes.
+        step_buffers: The buffers that each coupling of a segment reads and writes.
         ends: The two halves at the end of each segment.
-        states: What each coupling computes; empty unless everything is kept.
+        states: The results of each coupling; empty unless everything is stored.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class SavedStates:
         self.ends: list[list[Tensor]] = []
         self.states: dict[int, CouplingState] = {}
         for i, segment in enumerate(route.segments):
-            reuse = keep == "nothing" and i >= 2  # two take turns: one is read, one is written
+            reuse = keep == "nothing" and i >= 2  # two buffers alternate between read and write
             entry = self.entries[i - 2] if reuse else like.new_empty(shape.features, columns)
             self.entries.append(entry)
             halves, step_buffers = list(entry.split(segment.sizes)), []
@@ -156,18 +156,18 @@ class SavedStates:
 def new_state(
     network: NetworkShape, columns: int, like: Tensor, product_dtype: torch.dtype, affine: bool
 ) -> CouplingState:
-    """Returns empty buffers for what one coupling computes."""
+    """Returns empty buffers for the results of one coupling."""
     return CouplingState(Activations(network, columns, like, product_dtype), affine=affine)
 
 
 @dataclass(frozen=True)
 class InverseReplay:
-    """What the backward pass needs where no states were kept.
+    """Inputs of a backward pass that recomputes the states from the output.
 
     Attributes:
         z: The output, (features, columns).
-        x: Where the recomputed input is written, (features, columns).
-        fingerprints: Those of the states, for comparison.
+        x: Receives the recomputed input, (features, columns).
+        fingerprints: The fingerprints of the states, for comparison.
     """
 
     z: Tensor
@@ -179,11 +179,12 @@ class Workspace:
     """Buffers that a chunk needs only while it runs.
 
     Attributes:
-        context: (context, columns), in the dtype of the products.
-        context_gradient: The same in the dtype of the states.
-        log_det_gradient: (columns,).
-        x_gradient: (features, columns).
-        tapes: Tapes recorded on these buffers and on those of each `SavedStates`.
+        context: The context, (context, columns), in the dtype of the products.
+        context_gradient: The gradient of the context, (context, columns), in the dtype of the
+            states.
+        log_det_gradient: The gradient of the log_det, (columns,).
+        x_gradient: The gradient of the input, (features, columns).
+        tapes: The tapes recorded on these buffers and on the buffers of each `SavedStates`.
     """
 
     def __init__(
@@ -217,7 +218,7 @@ class ChunkKernel:
     Args:
         shape: The couplings.
         direction: 1 from data to latent, -1 from latent to data.
-        tensors: Their weights and biases.
+        tensors: The stacked weights and biases of the conditioners.
         product_dtype: The dtype of the conditioners' products.
         like: A tensor with the dtype and the device of the states.
     """
@@ -236,12 +237,12 @@ class ChunkKernel:
 
     @functools.cached_property
     def views(self) -> list[Views]:
-        """Weights of the conditioners, one entry for each coupling."""
+        """The weights of the conditioners, one entry for each coupling."""
         return layer_weights(self.shape, self._tensors, self._product_dtype)
 
     @functools.cached_property
     def transposes(self) -> list[Transposes]:
-        """The same, transposed."""
+        """The transposed weights of the conditioners, one entry for each coupling."""
         return layer_transposes(self.shape, self._tensors, self._product_dtype)
 
     def forward(
@@ -255,17 +256,17 @@ class ChunkKernel:
         log_det: Tensor,
         fingerprints: Fingerprints | None = None,
     ) -> Iterator[Job]:
-        """Writes z (features, columns) and the log_det (columns,) for x (features, columns).
+        """Computes the output z and the log_det of an input x.
 
         Args:
             saved: Receives the states.
-            workspace: Buffers.
-            x: The input.
-            z: Receives the output.
-            context: (context, columns).
-            seeds: Dropout seed of each coupling, or None for no dropout.
-            log_det: Receives the log-determinant.
-            fingerprints: Receives a fingerprint of each state; None to take none.
+            workspace: Temporary buffers.
+            x: The input, (features, columns).
+            z: Receives the output, (features, columns).
+            context: The context, (context, columns).
+            seeds: Dropout seed of each coupling; None for no dropout.
+            log_det: Receives the log_det, (columns,).
+            fingerprints: Receives a fingerprint of each state; None for no fingerprints.
 
         Yields:
             The operations to execute.
@@ -299,17 +300,17 @@ class ChunkKernel:
         """Computes gradients from the saved states.
 
         Args:
-            saved: As `forward` left it.
-            workspace: Buffers.
-            z_gradient: (features, columns).
-            log_det_gradient: (columns,).
-            x_gradient: (features, columns), written.
-            context: (context, columns).
-            context_gradient: (context, columns), written.
-            seeds: As for `forward`.
-            gradients: Gradients of the weights.
+            saved: The states after `forward`.
+            workspace: Temporary buffers.
+            z_gradient: The gradient of the output, (features, columns).
+            log_det_gradient: The gradient of the log_det, (columns,).
+            x_gradient: Receives the gradient of the input, (features, columns).
+            context: The context, (context, columns).
+            context_gradient: Receives the gradient of the context, (context, columns).
+            seeds: Dropout seeds, as for `forward`.
+            gradients: Receives the gradients of the weights.
             beta: 1 adds to the gradients of the weights, 0 overwrites them.
-            replay: Where nothing was kept: the output to recompute the states from.
+            replay: The output from which to recompute the states, if none were stored.
 
         Yields:
             The operations to execute.
@@ -331,7 +332,7 @@ class ChunkKernel:
         context_gradient.copy_(workspace.context_gradient)
 
     def _key(self, seeds: object, *parts: Hashable) -> Hashable:
-        """Returns what a tape depends on besides buffers; None if it changes every time."""
+        """Returns the key of a tape apart from its buffers; None if it changes every time."""
         if seeds is not None or self._tensors[0].dtype != self._product_dtype:
             return None
         return storage_key(self._tensors), *parts

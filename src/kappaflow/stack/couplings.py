@@ -1,4 +1,4 @@
-"""`CouplingStack`: a run of couplings of one shape, fast and flat in memory."""
+"""`CouplingStack`: consecutive couplings of one shape that run fast and use little memory."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -20,38 +20,38 @@ from kappaflow.stack.block_pass import ExecutionMode
 from kappaflow.stack.plain import coupling, network, origin_of, use_plain_names
 from kappaflow.stack.shape import Order, block_shape
 
-LARGEST_BLOCK = 32
+LARGEST_BLOCK = 32  # largest number of couplings in a block
 
 
 @register("CouplingStack")
 class CouplingStack(Bijection):
-    """Couplings one after the other, of one kind, with fully connected conditioners of one shape.
+    """Consecutive couplings of one kind, with fully connected conditioners of one shape.
 
-    The same function as a `Chain` of `AffineCoupling`s or `AdditiveCoupling`s with `MLP`
-    conditioners, whose state it takes and gives under the same names, but with their weights
-    stacked in few tensors and executed as one autograd node for every 32 couplings. Higher
-    derivatives, forward mode and `torch.func` go through the plain couplings.
+    It computes the same function as a `Chain` of `AffineCoupling`s or `AdditiveCoupling`s with
+    `MLP` conditioners, and its state dictionary has the same names. The weights are stacked in few
+    tensors, and every 32 couplings run as one autograd node. Higher derivatives, forward-mode AD
+    and `torch.func` use the plain couplings.
 
     Args:
-        partitions: What each coupling keeps and changes.
+        partitions: The partition of each coupling.
         hidden: Widths of the conditioners' hidden layers.
-        kind: "affine" or "additive".
+        kind: The kind of couplings, "affine" or "additive".
         scale_bound: Bound on the log-scale of each coupling.
         context_features: Width of the context; 0 for none.
-        residual: Add each hidden layer of the conditioners to the next of equal width.
-        dropout: Share of the conditioners' hidden units that a training step leaves out. Which
-            ones follows from torch's seed and from the number of threads.
-        memory: What is kept for the backward pass: "recompute" keeps the half that each coupling
-            reads and runs its conditioner again; "store" keeps everything; "invert" keeps the
-            points at every 32nd coupling, finds the others by inversion, and checks each of them:
-            where one comes back with a relative error above 1e-4, those 32 couplings are
-            recomputed, then and from then on, and a warning names the layer.
+        residual: Whether to add each hidden layer to the next one of equal width.
+        dropout: Share of the conditioners' hidden units that a training step drops. Torch's seed
+            and the number of threads decide which ones.
+        memory: The memory mode of the backward pass. "recompute" stores the half that each
+            coupling reads and runs its conditioner again. "store" stores everything. "invert"
+            stores the points at every 32nd coupling and recovers the others by inversion. If a
+            recovered point has a relative error above 1e-4, these 32 couplings use "recompute"
+            from then on, and a warning names the layer.
         permutations: A permutation of the features before each coupling, z[:, i] =
             x[:, index[i]], or None for none.
         scale: The curve of the log-scales, as in `AffineCoupling`.
-        wiring: What the conditioners are: "plain", an `MLP`; "blocks", a `ResidualMLP`, whose
-            hidden layers are a first one and two for each block, of equal width; "paired", a
-            `PairedMLP`.
+        wiring: The kind of conditioners: "plain" for an `MLP`, "blocks" for a `ResidualMLP`, or
+            "paired" for a `PairedMLP`. The hidden layers of a `ResidualMLP` have one width: a
+            first layer, and two layers for each block.
 
     Raises:
         ArgumentError: An argument is out of its range.
@@ -79,7 +79,7 @@ class CouplingStack(Bijection):
         wiring: str = "plain",
     ) -> None:
         super().__init__()
-        # Here, since equal arguments share a shape: (8.0,) would be taken for (8,).
+        # Checked here because equal arguments share a shape, and (8.0,) equals (8,).
         hidden = layer_widths(hidden)
         dropout = share("dropout", dropout)
         _check_wiring(wiring, hidden, plainly=not residual and not dropout)
@@ -113,19 +113,19 @@ class CouplingStack(Bijection):
 
     @classmethod
     def of(cls, bijections: Iterable[Bijection], *, memory: str = "recompute") -> "CouplingStack":
-        """Returns a stack with the function, and a copy of the weights, of plain couplings.
+        """Returns a stack that computes the same as plain couplings, with a copy of their weights.
 
         Args:
-            bijections: A chain, or a list, of affine or of additive couplings, with permutations
-                between them.
-            memory: What is kept for the backward pass.
+            bijections: A chain or a list of affine or of additive couplings, with optional
+                permutations before them.
+            memory: The memory mode of the backward pass.
 
         Returns:
-            The stack, on the device and of the type of the couplings.
+            The stack, with the device and dtype of the couplings.
 
         Raises:
-            ArgumentError: They are not of one kind, or their conditioners are no `MLP` or not of
-                one shape.
+            ArgumentError: The couplings are not of one kind, or their conditioners are not MLPs or
+                not of one shape.
 
         Example:
             >>> from kappaflow import AffineCoupling
@@ -137,7 +137,7 @@ class CouplingStack(Bijection):
         """
         if isinstance(bijections, Chain) and bijections.embedding is not None:
             raise ArgumentError(
-                "'bijections' should not have an embedding of the context to be stacked: give its "
+                "'bijections' should not have an embedding of the context to be stacked: pass its "
                 "parts, list(chain), and put the stack in a chain with the embedding."
             )
         parts = list(bijections)
@@ -148,8 +148,8 @@ class CouplingStack(Bijection):
         trained = {p.requires_grad for part in parts for p in part.parameters()}
         if len(trained) > 1:
             raise ArgumentError(
-                "'bijections' should have weights that are all to be trained, or all frozen, to "
-                "be stacked, got some of both."
+                "'bijections' should have either only trainable or only frozen weights to be "
+                "stacked, got both."
             )
         return stack.train(parts[0].training).requires_grad_(True in trained)
 
@@ -173,7 +173,7 @@ class CouplingStack(Bijection):
 
     @property
     def memory(self) -> str:
-        """What is kept for the backward pass."""
+        """The memory mode of the backward pass."""
         return self._memory
 
     @memory.setter
@@ -184,11 +184,10 @@ class CouplingStack(Bijection):
         return len(self.partitions)
 
     def plain(self) -> Chain:
-        """Returns the readable definition: plain couplings that read the stack's weights.
+        """Returns the readable definition: plain couplings that share the stack's weights.
 
-        They hold slices of the stacked weights: gradients go through them to the stack, and what
-        is written into their weights is written into the stack. The couplings themselves are made
-        again at each call.
+        Their weights are slices of the stacked weights. Gradients reach the stack, and writing to
+        a weight changes the stack. Each call makes new coupling objects.
         """
         return Chain([part for block in self._blocks() for part in block.plain()])
 
@@ -196,7 +195,7 @@ class CouplingStack(Bijection):
         x, context = self._checked("x", x, context)
         if self._only_readable(x, context):
             return self.plain()(x, context)
-        # A compiler would take the blocks apart, into more operations.
+        # Not compiled, because a compiler would split the blocks into more operations.
         return call_eagerly(self._through, list(self._blocks()), x, context, 1)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -212,7 +211,7 @@ class CouplingStack(Bijection):
     def _through(
         self, blocks: list[Block], x: Tensor, context: Tensor | None, direction: int
     ) -> tuple[Tensor, Tensor]:
-        # One draw a call, so that the two directions leave out the same units after the same seed.
+        # One number per call, so that both directions drop the same units for the same seed.
         drops = self.training and next(self._blocks()).shape.dropout > 0
         seed = int(torch.randint(2**62, ())) if drops else None
         mode = ExecutionMode(direction, self.memory, self._kind_of_products(x, direction), seed)
@@ -224,9 +223,9 @@ class CouplingStack(Bijection):
         return x, log_det
 
     def _kind_of_products(self, x: Tensor, direction: int) -> torch.dtype:
-        """Returns the type of the conditioners' products: narrow in training under autocast only.
+        """Returns the dtype of the conditioners' products, narrow only in training with autocast.
 
-        A rounding to bfloat16 can flip between the two directions; see `Coupling`.
+        A rounding to bfloat16 can differ between the two directions; see `Coupling`.
         """
         device = x.device.type
         narrow = torch.is_autocast_enabled(device) and x.dtype == torch.float32
@@ -247,12 +246,12 @@ class CouplingStack(Bijection):
         batch("context", context, (self.context_features,))
         if len(context) != len(x):  # slices of rows would not notice
             raise ArgumentError(
-                f"'context' should have {len(x)} rows, as many as '{name}', got {len(context)}."
+                f"'context' should have {len(x)} rows like '{name}', got {len(context)}."
             )
         return x, context
 
     def _only_readable(self, x: Tensor, context: Tensor | None) -> bool:
-        """Returns whether the plain couplings have to do it."""
+        """Returns whether these inputs need the plain couplings."""
         like = self._like()
         return (
             x.dtype not in {torch.float32, torch.float64}
@@ -292,7 +291,7 @@ class CouplingStack(Bijection):
 
 
 def _check_wiring(wiring: str, hidden: tuple[int, ...], *, plainly: bool) -> None:
-    """Raises for hidden layers that the kind of conditioner cannot have."""
+    """Raises an error for hidden layers that a kind of conditioner cannot have."""
     one_of("wiring", wiring, ("plain", "blocks", "paired"))
     if wiring != "plain" and not plainly:
         raise ArgumentError(
@@ -314,7 +313,7 @@ def _check_wiring(wiring: str, hidden: tuple[int, ...], *, plainly: bool) -> Non
 def _checked_partitions(partitions: Sequence[Partition]) -> tuple[Partition, ...]:
     if not isinstance(partitions, Iterable):
         raise ArgumentError(
-            "'partitions' should be a sequence of partitions, one a coupling, "
+            "'partitions' should be a sequence of partitions, one per coupling, "
             f"got {type(partitions).__name__}."
         )
     found = tuple(partitions)
@@ -325,8 +324,8 @@ def _checked_partitions(partitions: Sequence[Partition]) -> tuple[Partition, ...
             )
         if partition.features != found[0].features:
             raise ArgumentError(
-                "'partitions' should be of equally many features, got some of "
-                f"{found[0].features} and of {partition.features}."
+                "'partitions' should all have the same number of features, got "
+                f"{found[0].features} and {partition.features}."
             )
     if not found:
         raise ArgumentError("'partitions' should hold at least one partition, got none.")
@@ -340,7 +339,7 @@ def _checked_permutations(
         return (None,) * len(partitions)
     if not hasattr(permutations, "__len__"):
         raise ArgumentError(
-            "'permutations' should be a sequence with one entry a coupling, "
+            "'permutations' should be a sequence with one entry per coupling, "
             f"got {type(permutations).__name__}."
         )
     if len(permutations) != len(partitions):
@@ -353,8 +352,7 @@ def _checked_permutations(
         index = None if permutation is None else tuple(Permutation(permutation).index.tolist())
         if index is not None and len(index) != partitions[0].features:
             raise ArgumentError(
-                f"'permutations' should be of {partitions[0].features} features, "
-                f"got one of {len(index)}."
+                f"'permutations' should have {partitions[0].features} features, got {len(index)}."
             )
         found.append(index)
     return tuple(found)

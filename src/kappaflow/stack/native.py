@@ -39,7 +39,7 @@ _lock = threading.RLock()  # also held while KAPPAFLOW_NATIVE=1 triggers a build
 
 
 def executor(device_type: str) -> Executor:
-    """Returns the executor of recorded operations: native if it is built, else in Python.
+    """Returns the executor of recorded operations, native if it is built, otherwise Python.
 
     The environment variable KAPPAFLOW_NATIVE overrides this: 0 never uses the native backend, 1
     builds it if it is missing.

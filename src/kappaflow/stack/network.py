@@ -1,8 +1,8 @@
-"""A fully connected conditioner on columns: its products, and their gradients.
+"""A fully connected conditioner on columns: its products and their gradients.
 
-A column is a row of the batch: a linear layer is (outputs, inputs) @ (inputs, columns). All
-results go into preallocated buffers. Products may have a narrower dtype than inputs and outputs
-(bfloat16, in training); sums over columns do not.
+A column is a row of the batch, so a linear layer is (outputs, inputs) @ (inputs, columns). All
+results are written to preallocated buffers. In training, products may have a narrower dtype
+(bfloat16) than inputs and outputs; sums over columns never do.
 """
 
 import torch
@@ -15,15 +15,15 @@ from kappaflow.stack.weights import Transposes, Views
 
 
 class Activations:
-    """Intermediate results of a conditioner, which its gradients need.
+    """Intermediate results of a conditioner that its gradients need.
 
     Attributes:
-        active: The hidden layers after ReLU and dropout, (width, columns) each; with residual
-            blocks every second one is the sum before ReLU.
-        read: What the linear layers after the first one read: `active`, or in a residual
+        active: The hidden layers after ReLU and dropout, (width, columns) each. With residual
+            blocks, every second one is the sum before ReLU.
+        read: The inputs of the linear layers after the first one: `active`, or in a residual
             conditioner its sum with the previous layer.
-        answer: (outputs, columns).
-        narrow_kept: What the first layer reads, in the dtype of the products.
+        answer: The output, (outputs, columns).
+        narrow_kept: The input of the first layer in the dtype of the products.
         narrow_answer: `answer` in the dtype of the products.
     """
 
@@ -44,9 +44,9 @@ class Slopes:
     """Gradients of the layers of a conditioner, in the rows of one buffer.
 
     Attributes:
-        hidden: Of the hidden layers before ReLU, (width, columns) each.
-        answer: Of the answer, (outputs, columns).
-        everything: Both, (sum of outputs, columns), in the order of the biases.
+        hidden: The gradients of the hidden layers before ReLU, (width, columns) each.
+        answer: The gradient of the output, (outputs, columns).
+        everything: All of these, (sum of outputs, columns), in the order of the biases.
     """
 
     def __init__(self, shape: NetworkShape, buffer: Tensor) -> None:
@@ -55,7 +55,7 @@ class Slopes:
 
 
 class DropoutMasks:
-    """Dropout masks, drawn from a seed and drawn again where they are needed."""
+    """Dropout masks that are drawn from a seed, and drawn again in the backward pass."""
 
     def __init__(self, shape: NetworkShape, columns: int, device: torch.device) -> None:
         self._left_out = levels_of(shape.dropout)
@@ -73,7 +73,7 @@ class DropoutMasks:
         self._generator = torch.Generator(device)
 
     def start(self, ops: Operations, seed: int) -> None:
-        """Begins the masks of one conditioner."""
+        """Seeds the masks of one conditioner."""
         ops.seed(self._generator, seed)
 
     def drop(self, ops: Operations, layer: int, h: Tensor) -> None:
@@ -91,14 +91,14 @@ def evaluate(
     activations: Activations,
     masks: DropoutMasks | None,
 ) -> None:
-    """Evaluates a conditioner at `kept` and a context; writes into `activations`.
+    """Evaluates a conditioner at `kept` and a context, and writes into `activations`.
 
     Args:
-        ops: Executes, or records.
-        shape: Of the conditioner.
-        views: Its weights.
-        kept: What it reads, (inputs, columns).
-        context: (context, columns), in the dtype of the products.
+        ops: Executes or records the operations.
+        shape: The shape of the conditioner.
+        views: The weights of the conditioner.
+        kept: The input, (inputs, columns).
+        context: The context, (context, columns), in the dtype of the products.
         activations: Receives the output and the hidden layers.
         masks: Dropout masks; None for no dropout.
     """
@@ -186,17 +186,17 @@ class NetworkBackward:
         """Computes the gradients of weights, kept half and context from that of the output.
 
         Args:
-            ops: Executes, or records.
-            transposes: The weights.
-            kept: What the conditioner read, (inputs, columns).
-            context: (context, columns), in the dtype of the products.
-            activations: Its intermediate results.
-            slopes: The gradient of the output; receives those of the hidden layers.
+            ops: Executes or records the operations.
+            transposes: The transposed weights.
+            kept: The input of the conditioner, (inputs, columns).
+            context: The context, (context, columns), in the dtype of the products.
+            activations: The intermediate results of the conditioner.
+            slopes: Holds the gradient of the output, and receives those of the hidden layers.
             gradients: Receives the gradients of the weights.
-            kept_gradient: (inputs, columns), added to.
-            context_gradient: (context, columns), added to.
+            kept_gradient: The gradient of the input, (inputs, columns), to which it adds.
+            context_gradient: The gradient of the context, (context, columns), to which it adds.
             beta: 1 adds to the gradients of the weights, 0 overwrites them.
-            scale: The factor by which dropout scales units, 1 without dropout.
+            scale: The factor by which dropout scales units; 1 without dropout.
         """
         if self.narrow is not None:
             ops.copy(slopes.answer, self.narrow.answer)
@@ -235,8 +235,8 @@ class NetworkBackward:
     ) -> Tensor:
         """Returns the gradient of the first hidden layer, through all residual blocks.
 
-        The gradient of a sum is that of each of its parts: it is the gradient of the second layer
-        of the block before it, and is added to what that block passes back.
+        The gradient of a sum is also the gradient of each part. So it is the gradient of the
+        second layer of the previous block, and it is added to the gradient of that block's input.
         """
         hidden, weights = slopes.hidden, transposes.weights
         last = len(activations.active)

@@ -21,13 +21,13 @@ BITS = 1 / math.log(2)
 def write_curve(
     number: int, raw: Tensor, bound: float, direction: int, slope: Tensor, bits: Tensor
 ) -> None:
-    """Writes d s / d r, and the log-scale in bits times the direction.
+    """Writes the slope d s / d r, and the log-scale s in bits times the direction.
 
     Args:
         number: Index of the curve in `CURVES`.
-        raw: r, (changed, columns).
-        bound: Bound on the absolute value, c.
-        direction: 1 from data to latent, -1 back.
+        raw: The raw log-scales r, (changed, columns).
+        bound: The bound c on the absolute value.
+        direction: 1 from data to latent, -1 from latent to data.
         slope: Receives d s / d r.
         bits: Receives the log-scales.
     """
@@ -84,22 +84,22 @@ _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _relu_backward = torch.ops.aten.threshold_backward.grad_input
 
 Operand = Tensor | torch.Generator | float | None
-Entry = tuple[Any, ...]  # a code, and operands
+Entry = tuple[Any, ...]  # the code of an operation, followed by its operands
 
 
 class Operations:
     """Executes operations immediately. Columns are rows of a batch; outputs come last."""
 
     def copy(self, source: Tensor, target: Tensor) -> None:
-        """Writes the source, which may be of another type."""
+        """Copies the source, which may have another dtype, to the target."""
         target.copy_(source)
 
     def add(self, source: Tensor, target: Tensor) -> None:
-        """Adds the source, which may be of another type, to the target."""
+        """Adds the source, which may have another dtype, to the target."""
         target.add_(source)
 
     def negate(self, target: Tensor) -> None:
-        """Changes the sign."""
+        """Changes the sign of the target."""
         target.neg_()
 
     def move(
@@ -110,7 +110,7 @@ class Operations:
         target: Tensor,
         target_below: Tensor | None,
     ) -> None:
-        """Writes rows of one or two sources, in the order of an index, into one or two targets."""
+        """Writes the rows of one or two sources, ordered by an index, to one or two targets."""
         rows = source if source_below is None else torch.cat((source, source_below))
         if index is not None:
             rows = rows.index_select(0, index)
@@ -132,7 +132,7 @@ class Operations:
         active: bool,
         target: Tensor,
     ) -> None:
-        """Writes a linear layer of h and perhaps a context, with ReLU where it is `active`."""
+        """Writes a linear layer of h and an optional context, followed by ReLU if `active`."""
         torch.addmm(bias, weight, h, out=target)
         if context_weight is not None and context is not None:
             target.addmm_(context_weight, context)
@@ -153,16 +153,13 @@ class Operations:
         dropped: Tensor,
         h: Tensor,
     ) -> None:
-        """Sets to zero the units whose level, a byte of the drawn words, is below `left_out`.
-
-        The others are scaled up.
-        """
+        """Sets units to zero if their random byte is below `left_out`, and scales the others."""
         words.random_(-(2**63), None, generator=generator)
         torch.lt(levels, left_out, out=dropped)
         h.mul_(scale).masked_fill_(dropped, 0.0)
 
     def residual(self, h: Tensor, context: Tensor | None, active: Tensor, target: Tensor) -> None:
-        """Writes the sum of a layer and of what it reads, h and perhaps a context below."""
+        """Writes the sum of a layer and its input, which is h with an optional context below."""
         torch.add(h if context is None else torch.cat((h, context)), active, out=target)
 
     def scale(
@@ -174,7 +171,7 @@ class Operations:
         sigmoid: Tensor,
         factor: Tensor,
     ) -> None:
-        """Writes 2 ** (offset + width * sigmoid(steepness * r)), r the upper half of an answer."""
+        """Writes 2 ** (offset + width * sigmoid(steepness * r)), where r is the answer's top."""
         _write_bits(answer, offset, steepness, width, sigmoid, factor)
         factor.exp2_()
 
@@ -190,10 +187,10 @@ class Operations:
         log_scales: Tensor,
         target: Tensor,
     ) -> None:
-        """Writes x * factor + shift, or with a `width` below 0 (x - shift) * factor.
+        """Writes x * factor + shift, or (x - shift) * factor if `width` is negative.
 
-        The factor is that of `scale`, its logarithm in bits is added to `log_scales`; the shift is
-        the lower half of the answer.
+        The factor is the result of `scale`, and its logarithm in bits is added to `log_scales`.
+        The shift is the lower half of the answer.
         """
         _write_bits(answer, offset, steepness, width, sigmoid, factor)
         log_scales.add_(factor)
@@ -223,17 +220,17 @@ class Operations:
         back: Tensor,
         slope: Tensor,
     ) -> None:
-        """Takes the gradient of y, the lower half of `slope`, back.
+        """Computes the gradients of x and of the answer from the gradient of y.
 
         Args:
-            x: What was changed.
-            factor: Of `scale`.
-            sigmoid: Of `scale`.
-            answer: Of the conditioner.
+            x: The changed features before the coupling.
+            factor: The factor from `scale`.
+            sigmoid: The sigmoid from `scale`.
+            answer: The output of the conditioner.
             log_det: The gradient of the log_det, times the weight.
-            weight: 4 times the direction: d s / d r = 4 sigma (1 - sigma) up to the direction.
-            back: Where the gradient of x is written.
-            slope: Where the gradient of the answer is written.
+            weight: 4 times the direction, because d s / d r = 4 sigma (1 - sigma).
+            back: Receives the gradient of x.
+            slope: Holds the gradient of y in its lower half; receives the gradient of the answer.
         """
         changed = len(back)
         raw, shift = slope[:changed], slope[changed:]
@@ -253,7 +250,7 @@ class Operations:
         slope: Tensor,
         factor: Tensor,
     ) -> None:
-        """Writes the factor of a log-scale on another curve than `scale`'s, and its slope."""
+        """Writes the factor of a log-scale for a curve from `CURVES`, and the curve's slope."""
         write_curve(number, answer[: len(factor)], bound, direction, slope, factor)
         factor.exp2_()
 
@@ -269,7 +266,7 @@ class Operations:
         log_scales: Tensor,
         target: Tensor,
     ) -> None:
-        """Does what `affine` does, with the factor of `curve`."""
+        """Computes the same as `affine` with the factor from `curve`."""
         write_curve(number, answer[: len(factor)], bound, direction, slope, factor)
         log_scales.add_(factor)
         factor.exp2_()
@@ -290,7 +287,7 @@ class Operations:
         back: Tensor,
         slope: Tensor,
     ) -> None:
-        """Does what `affine_pull` does, where `curve` holds the slope of the log-scale."""
+        """Computes the same as `affine_pull`; `curve` holds the slope of the log-scale."""
         changed = len(back)
         raw, shift = slope[:changed], slope[changed:]
         torch.mul(shift, factor, out=back)
@@ -301,7 +298,7 @@ class Operations:
         raw.mul_(curve)
 
     def relu(self, source: Tensor, target: Tensor) -> None:
-        """Writes the source, with zeros in place of what is negative."""
+        """Writes the source with negative numbers replaced by zero."""
         torch.clamp_min(source, 0, out=target)
 
     def shift(self, x: Tensor, shift: Tensor, direction: int, target: Tensor) -> None:
@@ -318,16 +315,16 @@ class Operations:
         carried_on: Tensor | None,
         back: Tensor,
     ) -> None:
-        """Takes the slope of a linear layer back, through ReLU and dropout, to the layer before.
+        """Computes the gradient of the previous layer through a linear layer, dropout and ReLU.
 
         Args:
-            transpose: The transposed weights.
-            slope: The gradient of what the linear layer gives.
-            active: What ReLU and dropout have left.
-            scale: By how much dropout has scaled it up; 1 without.
-            carried: The gradient that passes the linear layer by, in a residual conditioner.
-            carried_on: Where the gradient that passes the layer before by is written.
-            back: Where the gradient of the layer before ReLU is written.
+            transpose: The transposed weights of the linear layer.
+            slope: The gradient of the linear layer's output.
+            active: The output of the previous layer after ReLU and dropout.
+            scale: The factor by which dropout scales units; 1 without dropout.
+            carried: The gradient that skips the linear layer in a residual conditioner, or None.
+            carried_on: Receives the gradient that skips the previous layer, or None.
+            back: Receives the gradient of the previous layer before ReLU.
         """
         torch.mm(transpose, slope, out=back)
         if carried is not None:
@@ -339,7 +336,7 @@ class Operations:
             back.mul_(scale)
 
     def add_product(self, a: Tensor, b: Tensor, beta: int, target: Tensor) -> None:
-        """Adds a @ b to beta times the target, in the type of the target."""
+        """Adds a @ b to beta times the target, in the dtype of the target."""
         if a.dtype == target.dtype:
             target.addmm_(a, b, beta=beta)
         elif beta:
@@ -352,7 +349,7 @@ class Operations:
         Operations.add_product(self, a, b.T, beta, target)
 
     def add_columns(self, a: Tensor, ones: Tensor, beta: int, target: Tensor) -> None:
-        """Adds the sum over columns to beta times the target; it is never narrow."""
+        """Adds the sum over columns to beta times the target, in the dtype of `ones`."""
         target.addmv_(a.to(ones.dtype), ones, beta=beta)
 
 
@@ -380,7 +377,7 @@ class Recording(Operations):
             setattr(self, name, functools.partial(self._record, codes[name]))
 
     def take(self) -> list[Entry]:
-        """Returns the recorded operations, and forgets them."""
+        """Returns the recorded operations and clears the recording."""
         entries, self._entries = self._entries, []
         return entries
 

@@ -77,7 +77,7 @@ def with_weights(conditioner: Network, tensors: dict[str, Tensor]) -> Network:
 
 
 class _SkipInit(TorchFunctionMode):
-    """Skips initialization: the weights are replaced, and `vmap` allows no random numbers."""
+    """Skips initialization, because weights are replaced and `vmap` allows no random numbers."""
 
     def __torch_function__(
         self,
@@ -115,7 +115,7 @@ def origin_of(bijections: Sequence[Bijection]) -> tuple[dict[str, Any], dict[str
         Keyword arguments of `CouplingStack`, and its state.
 
     Raises:
-        ArgumentError: They cannot be stacked; the message names the coupling and the reason.
+        ArgumentError: The couplings cannot be stacked; the message gives the reason.
     """
     found: list[Coupling] = []
     permutations: list[tuple[int, ...] | None] = []
@@ -133,7 +133,7 @@ def origin_of(bijections: Sequence[Bijection]) -> tuple[dict[str, Any], dict[str
                 f"before each, got {type(part).__name__} at place {place}."
             )
     if pending is not None or not found:
-        raise ArgumentError("'bijections' should hold a coupling, and end with one.")
+        raise ArgumentError("'bijections' should end with a coupling.")
     arguments = _common(found)
     arguments["partitions"] = [coupling.partition for coupling in found]
     arguments["permutations"] = permutations if any(p is not None for p in permutations) else None
@@ -203,7 +203,7 @@ def use_plain_names(stack: nn.Module) -> None:
 
 
 def _stacked_names(prefix: str, number: int, block: "Block") -> list[str]:
-    """Returns the parameter names of what `block.tensors()` returns."""
+    """Returns the parameter names of the tensors that `block.tensors()` returns."""
     names = []
     for i, network in enumerate(block.shape.networks):
         start = f"{prefix}blocks.{number}.networks.{i}"

@@ -1,8 +1,8 @@
 """The shape of a block without its weights: its conditioners, and the route of the features.
 
-Features are carried through a block as two halves. Where couplings only alternate between the
-halves nothing is moved; where the next coupling splits the features differently, one gather forms
-the new halves. A `RouteSegment` holds the couplings between two gathers.
+Features pass through a block as two halves. Nothing is moved while couplings alternate between the
+same halves. If the next coupling splits the features differently, one gather forms the new halves.
+A `RouteSegment` holds the couplings between two gathers.
 """
 
 import functools
@@ -30,7 +30,7 @@ class RouteSegment:
         gather: Index of the features of both halves among those of the previous segment, or among
             the inputs of the block; None if they are in order.
         sizes: Number of features in each half; the first step reads the first half.
-        steps: In the order of execution.
+        steps: The couplings in the order of execution.
     """
 
     gather: Order | None
@@ -44,7 +44,7 @@ class Route:
 
     Attributes:
         features: Number of features.
-        segments: At least one.
+        segments: The segments, at least one.
         gather: Index of each output feature in the halves of the last segment.
     """
 
@@ -155,7 +155,7 @@ class BlockShape:
         networks: The distinct conditioner shapes.
         network_of: Index of the shape of each coupling.
         row_of: Number of earlier couplings with the same shape.
-        affine: Whether the couplings scale, or only shift.
+        affine: Whether the couplings scale and shift, or only shift.
         scale_bound: Bound on the log-scale of each coupling.
         scale: The curve of the log-scales.
     """
@@ -180,7 +180,7 @@ class BlockShape:
 
     @property
     def context_features(self) -> int:
-        """Width of the context, 0 for none."""
+        """Width of the context; 0 for none."""
         return self.networks[0].context_features
 
     @property

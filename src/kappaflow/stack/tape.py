@@ -1,7 +1,7 @@
 """Executes the operations of chunks: eagerly, or from a tape that was recorded once.
 
-A tape is reused while the buffers are the same and the weights lie at the same addresses. What
-changes from pass to pass is copied into the buffers first.
+A tape is reused while the buffers and the addresses of the weights stay the same. Inputs that
+change from pass to pass are copied into the buffers first.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ import torch
 from kappaflow.stack.operations import EAGER, NAMES, Entry, Operations, Recording
 from kappaflow.stack.threads import run_all, single_products
 
-MOST = 32  # tapes per set of buffers: blocks share buffers where nothing is kept
+MOST = 32  # tapes per set of buffers; several blocks share buffers if no states are stored
 P = TypeVar("P")
 
 
@@ -41,9 +41,9 @@ class Job:
     """Operations to execute.
 
     Attributes:
-        describe: Calls them on an `Operations`.
+        describe: Calls the operations on an `Operations`.
         tapes: The tapes recorded so far.
-        key: What the calls depend on, besides the owner of `tapes`; None if they will not be
+        key: Identifies the calls, together with the owner of `tapes`; None if they will not be
             repeated.
     """
 
@@ -53,9 +53,9 @@ class Job:
 
 
 class TapeCache:
-    """The most recent tapes for the same buffers, by what else they depend on.
+    """The most recent tapes for the same buffers, by the key of their job.
 
-    A tape keeps alive all that it reads and writes.
+    A tape keeps all tensors alive that it reads and writes.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class TapeCache:
         return found  # pyright: ignore[reportReturnType]
 
 
-# Prepares a job, yields it, and continues once it is done; some yield none.
+# Prepares a job, yields it, and continues when it is done; it may yield several jobs or none.
 Work = Callable[[], Iterator[Job]]
 
 
@@ -91,7 +91,7 @@ class Executor:
         """Runs lanes in parallel, and the work of each lane in order.
 
         Args:
-            lanes: One for each thread.
+            lanes: The work of each thread.
         """
 
         def follow(lane: Sequence[Work]) -> None:
@@ -107,7 +107,7 @@ class Executor:
         if job.key is None:
             job.describe(EAGER)
             return
-        # Threads share the interpreter: a list of calls needs less of it than what made it.
+        # Threads share the interpreter, and a recorded list of calls needs less of its time.
         for call in job.tapes.get("eager", job, _calls):
             call()
 
@@ -123,7 +123,7 @@ class NativeExecutor(Executor):
     """Executes tapes with the native backend, on torch's own threads.
 
     Args:
-        backend: Makes tapes and executes them.
+        backend: The backend that makes and executes tapes.
         codes: The number of each operation.
         exact: Whether results must equal those of `Operations` bit for bit.
     """

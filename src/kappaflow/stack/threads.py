@@ -1,8 +1,8 @@
 """Splits the rows of a batch across threads; each takes its rows through a block of layers.
 
-With threads inside each matrix product, threads wait for each other at every product, and spin
-while they wait. Threads that own rows wait only twice per block. So matrix products are
-single-threaded while a block runs, because a spinning thread would occupy a core that others need.
+With several threads per matrix product, threads would wait for each other at every product, and
+spin while they wait. Threads that own rows wait only twice per block. Matrix products are
+single-threaded while a block runs, so that no spinning thread occupies a core that others need.
 """
 
 import os

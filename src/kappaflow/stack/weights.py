@@ -1,4 +1,4 @@
-"""The weights of many conditioners of one shape, stacked: few tensors, however deep the flow."""
+"""Stacked weights: the weights of many conditioners of one shape in few tensors."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ class StackedNetworks(nn.Module):
     """The weights of `count` fully connected conditioners of one shape.
 
     Attributes:
-        weights: One (count, outputs, inputs) for each linear layer.
-        biases: (count, sum of outputs), those of the first linear layer first.
+        weights: The weights of each linear layer, (count, outputs, inputs).
+        biases: The biases of all linear layers, (count, sum of outputs), first layer first.
     """
 
     def __init__(self, count: int, shape: NetworkShape) -> None:
@@ -31,14 +31,14 @@ class StackedNetworks(nn.Module):
 
     @torch.no_grad()
     def take(self, row: int, network: nn.Module) -> None:
-        """Copies the weights of one conditioner."""
+        """Copies the weights of a conditioner to a row of the stack."""
         own = named_rows(self.shape, self.tensors())[row]
         for name, tensor in network.named_parameters():
             own[name].copy_(tensor)
 
 
 def named_rows(shape: NetworkShape, tensors: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-    """Returns the weights of each stacked conditioner under the names that an `MLP` gives them.
+    """Returns the weights of each stacked conditioner, by their names in an `MLP`.
 
     They are slices, so gradients reach the stacked tensors.
     """
@@ -56,9 +56,10 @@ class Views:
     """Weights of one conditioner, or their gradients, ready for products with columns.
 
     Attributes:
-        weights: (outputs, inputs) of each linear layer, without the columns of the context.
-        context_weight: (outputs, context) of the first layer.
-        biases: (outputs, 1) of each linear layer; of gradients one (sum of outputs,).
+        weights: The weights of each linear layer, (outputs, inputs), without context columns.
+        context_weight: The context columns of the first layer, (outputs, context).
+        biases: The biases of each linear layer, (outputs, 1); for gradients a single tensor,
+            (sum of outputs,).
     """
 
     weights: tuple[Tensor, ...]
@@ -68,11 +69,11 @@ class Views:
 
 @dataclass(frozen=True)
 class Transposes:
-    """Transposed weights of one conditioner, which take gradients back.
+    """Transposed weights of one conditioner for the backward pass.
 
     Attributes:
-        weights: (inputs, outputs) of each linear layer, without the rows of the context.
-        context_weight: (context, outputs) of the first layer.
+        weights: The weights of each linear layer, (inputs, outputs), without context rows.
+        context_weight: The context rows of the first layer, (context, outputs).
     """
 
     weights: tuple[Tensor, ...]
@@ -80,20 +81,20 @@ class Transposes:
 
 
 def weight_views(shape: NetworkShape, tensors: Sequence[Tensor]) -> list[Views]:
-    """Returns the views of each of the stacked conditioners, for their products."""
+    """Returns the views of each stacked conditioner's weights, for products."""
     *weights, biases = tensors
     columns = [part.unsqueeze(2).unbind() for part in biases.split(shape.outputs, dim=1)]
     return _views(shape, weights, zip(*columns, strict=True))
 
 
 def gradient_views(shape: NetworkShape, tensors: Sequence[Tensor]) -> list[Views]:
-    """Returns the views of gradients of each of the stacked conditioners."""
+    """Returns the views of each stacked conditioner's gradients."""
     *weights, biases = tensors
     return _views(shape, weights, zip(biases.unbind()))
 
 
 def transposes(shape: NetworkShape, tensors: Sequence[Tensor]) -> list[Transposes]:
-    """Returns the transposed weights of each of the stacked conditioners."""
+    """Returns the transposed weights of each stacked conditioner."""
     turned = [weight.mT for weight in tensors[:-1]]
     kept = turned[0].narrow(1, 0, shape.widths[0])
     context = turned[0].narrow(1, shape.widths[0], shape.context_features)
@@ -138,8 +139,8 @@ class GradientSet:
     """Gradients of the weights, accumulated by one thread.
 
     Attributes:
-        tensors: As the weights are stacked.
-        layers: The same, by layer.
+        tensors: The gradients of the stacked weights.
+        layers: Views of the same gradients, by layer.
     """
 
     def __init__(self, shape: BlockShape, tensors: Sequence[Tensor]) -> None:
