@@ -207,6 +207,6 @@ def event_shape_of(x: Tensor | None, name: str) -> tuple[int, ...]:
     """Returns the shape of one row, or raises an error that asks for rows."""
     if x is None:
         raise ArgumentError(
-            f"'x' should be given as a few rows, (B, *event):  {name} does not know their shape."
+            f"'x' should be given as a few rows, (B, *event): {name} does not know their shape."
         )
     return tuple(x.shape[1:])
