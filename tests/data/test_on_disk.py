@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from kappaflow.data import TableOnDisk, chunks, load_table, rows_folder
+from kappaflow.data.duplicates import PastedBlock
 from kappaflow.data.rows_folder import (
     COPIES,
     KEPT,
@@ -18,7 +19,7 @@ from kappaflow.data.rows_folder import (
     read_split,
     split_on_disk,
 )
-from kappaflow.data.split import MOST_HELD_OUT, Copies, division
+from kappaflow.data.split import MOST_HELD_OUT, Copies, copies_of, division, row_hashes
 from kappaflow.errors import DataError, KappaflowError, WriteError
 
 ROWS = 157
@@ -246,3 +247,27 @@ def test_what_is_no_table_on_disk_is_refused_in_a_sentence(tmp_path, monkeypatch
     (tmp_path / "text.csv").write_text("word\n" + "yes, it is\n".replace(",", "") * ROWS)
     with pytest.raises(KappaflowError, match=REFUSED[name]):
         divided(asked_of(name), None)
+
+
+def repeated_block(x):
+    """Returns the block of pasted rows that is found in a table on disk."""
+    return copies_of(row_hashes(x)).pasted_block(len(x))
+
+
+def test_rows_pasted_twice_are_found_among_chance_repeats():
+    """The block is named; sorted rows, slow series and constant stretches are no blocks."""
+    generator = np.random.default_rng(0)
+    for seed in range(20):
+        x = np.random.default_rng(seed).normal(size=(2000, 2)).round(1)
+        assert repeated_block(x) is None
+        assert repeated_block(x[np.lexsort(x.T)]) is None
+    steps = generator.normal(size=(2000, 2)).cumsum(axis=0).round(0)
+    assert repeated_block(steps) is None
+    assert repeated_block(np.repeat(generator.normal(size=(50, 2)), 40, axis=0)) is None
+    x = generator.normal(size=(2000, 2)).round(2)
+    pasted = repeated_block(np.concatenate([x, x[300:340], x[:100] + 50]))
+    assert pasted == PastedBlock(2000, 300, 40)
+    assert pasted.describe(lambda rows: [f"row {row + 1}" for row in rows]) == (
+        "rows 2001 to 2040 repeat rows 301 to 340 in the same order, as rows do that were pasted "
+        "twice"
+    )

@@ -5,6 +5,7 @@ them away: they repeat consecutive rows of the table in the same order.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -45,6 +46,17 @@ class PastedBlock:
     source: int
     rows: int
 
+    def describe(self, name_rows: Callable[[list[int]], list[str]]) -> str:
+        """Returns a clause with the names that `name_rows` gives to rows counted from 0."""
+        further = self.rows - 1
+        names = name_rows([self.first, self.first + further, self.source, self.source + further])
+        word = f"{names[0].split()[0]}s"
+        numbers = [name.split()[1] for name in names]
+        return (
+            f"{word} {' to '.join(numbers[:2])} repeat {word} {' to '.join(numbers[2:])} in the "
+            "same order, as rows do that were pasted twice"
+        )
+
 
 @dataclass(frozen=True)
 class Repeats:
@@ -83,16 +95,9 @@ class Repeats:
 
 def describe_repeats(table: Table, repeats: Repeats) -> str:
     """Returns a sentence about repeated rows, which names those that rounding does not explain."""
-    text, block = repeats.describe(), repeats.pasted
-    if block is not None:
-        first, source, further = block.first, block.source, block.rows - 1
-        names = describe_rows(table, [first, first + further, source, source + further])
-        word = f"{names[0].split()[0]}s"
-        numbers = [name.split()[1] for name in names]
-        return (
-            f"{text}; {word} {' to '.join(numbers[:2])} repeat {word} {' to '.join(numbers[2:])} "
-            "in the same order, as rows do that were pasted twice"
-        )
+    text = repeats.describe()
+    if repeats.pasted is not None:
+        return f"{text}; {repeats.pasted.describe(lambda rows: describe_rows(table, rows))}"
     if not repeats.unexpected:
         return text
     return f"{text} ({named_rows(table, repeated_rows(table))})"

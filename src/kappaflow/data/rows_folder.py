@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kappaflow.data.chunks import Chunks, OnRows
-from kappaflow.data.duplicates import Duplicates
+from kappaflow.data.duplicates import Duplicates, PastedBlock
 from kappaflow.data.on_disk import MappedTable, TableOnDisk
 from kappaflow.data.split import (
     NO_COPIES,
@@ -87,12 +87,15 @@ class SplitTable:
         held_out: The other parts, in memory, each in random order.
         rows: How many rows the table has.
         repeats: How many of them repeat earlier ones.
+        pasted: A block of rows that repeats an earlier one in the same order; None if there is
+            none.
     """
 
     train: MappedTable
     held_out: tuple[Table, ...]
     rows: int
     repeats: int
+    pasted: PastedBlock | None
 
 
 def clear_rows(folder: Path) -> None:
@@ -311,4 +314,5 @@ def _put_together(
         digest=digest,
         held_out=plan.not_trained_on,
     )
-    return SplitTable(train, tuple(held_out), rows, len(copies))
+    pasted = copies.pasted_block(rows) if len(copies) else None
+    return SplitTable(train, tuple(held_out), rows, len(copies), pasted)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kappaflow.data.chunks import chunk_size
-from kappaflow.data.duplicates import groups_of
+from kappaflow.data.duplicates import CHANCE, PastedBlock, groups_of
 from kappaflow.data.rounding import mixed
 from kappaflow.data.table import FloatArray, IntArray, Table
 from kappaflow.errors import ArgumentError, DataError
@@ -147,6 +147,26 @@ class Copies:
         first = np.sort(self.first)
         ends = (np.searchsorted(first, rows, side=side) for side in ("right", "left"))
         return 1 + np.subtract(*ends)
+
+    def pasted_block(self, rows: int) -> PastedBlock | None:
+        """Returns the longest block that repeats earlier rows in the same order, if any.
+
+        As `kappaflow.data.duplicates.pasted_block`, in memory for the copies alone. The share of
+        equal pairs of rows that are followed by another one is that of all other copies, and at
+        least that of independent rows.
+        """
+        follows = (np.diff(self.places) == 1) & (np.diff(self.first) == 1)
+        starts = np.concatenate([[0], np.flatnonzero(~follows) + 1])
+        lengths = np.diff(np.append(starts, len(self)))
+        best = int(lengths.argmax())
+        length, start = int(lengths[best]), int(starts[best])
+        others = (int(follows.sum()) - length + 1) / max(1, len(self) - length)
+        counts = np.unique(self.first, return_counts=True)[1] + 1.0
+        alone = rows - counts.sum()
+        share = max(others, float((counts**2).sum() + alone) / rows**2)
+        if length < 3 or len(self) * share ** (length - 1) > CHANCE:
+            return None
+        return PastedBlock(int(self.places[start]), int(self.first[start]), length)
 
 
 NO_COPIES = Copies(np.empty(0, np.int64), np.empty(0, np.int64))

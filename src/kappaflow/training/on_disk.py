@@ -141,8 +141,14 @@ def examine_sample(found: SplitTable, duplicates: Duplicates) -> tuple[Table, No
         f"{len(found.train):,}",
     )
     if found.repeats:
-        done = DONE[duplicates]
-        notes += (f"{found.repeats:,} of {found.rows:,} rows repeat earlier rows: {done}",)
+        text = f"{found.repeats:,} of {found.rows:,} rows repeat earlier rows"
+        if found.pasted is not None:
+            text += f"; {found.pasted.describe(lambda rows: [f'row {row + 1}' for row in rows])}"
+        sentence = f"{text}: {DONE[duplicates]}"
+        if found.pasted is not None and duplicates == "keep":
+            warned += (sentence,)
+        else:
+            notes += (sentence,)
     if counts:
         notes += (f"rows held out in memory: {' and '.join(counts)} of {found.rows:,}",)
     return sample, notes, warned
