@@ -1,4 +1,4 @@
-"""Numbers of the flows at their default initialisation, on standard normal data."""
+"""Numerical properties of new flows with default initialization, on standard normal data."""
 
 import math
 from statistics import median
@@ -9,20 +9,20 @@ from torch import Tensor
 
 from benchmarks.row import Model, Row, Shape
 
-POINTS = 8  # at which condition numbers are taken
+POINTS = 8  # number of points for condition numbers
 
 
 def numerics_of(row: Row, shape: Shape) -> dict[str, Any]:
-    """Returns what float32 makes of a new flow.
+    """Returns the numerical properties of a new flow in float32.
 
     Args:
-        row: Which flow.
-        shape: Of the flow.
+        row: The row with the flow.
+        shape: Shape of the flow.
 
     Returns:
         "finite_share" of the rows of log_prob; "round_trip", the largest |f^-1(f(x)) - x|; and
-        "condition_number", the median over a few points of that of the dense Jacobian, in
-        float64. None where it is not finite.
+        "condition_number", the median over a few points of the condition number of the dense
+        Jacobian, in float64. A value that is not finite is None.
     """
     torch.manual_seed(0)
     model, x = row.build(shape), shape.data()
@@ -39,8 +39,8 @@ def numerics_of(row: Row, shape: Shape) -> dict[str, Any]:
 def condition_number(model: Model, x: Tensor) -> float:
     """Returns the median condition number of the Jacobian at points (B, D).
 
-    The flow is turned into float64. All rows of the Jacobian come from one backward pass, at D
-    copies of each point: this works with every library, whatever it writes in place.
+    The flow is converted to float64. All rows of the Jacobian come from one backward pass, at D
+    copies of each point. This works for every library, even with in-place operations.
     """
     model.module.double()
     n = x.shape[1]
@@ -55,5 +55,5 @@ def condition_number(model: Model, x: Tensor) -> float:
 
 
 def finite(value: float) -> float | None:
-    """Returns the value, None if JSON has no number for it."""
+    """Returns the value; None if it is not finite, because JSON has no such numbers."""
     return value if math.isfinite(value) else None

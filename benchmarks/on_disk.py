@@ -25,16 +25,16 @@ EVERY_S = 0.05
 def on_disk(*, rows: int = 2_000_000, features: int = 10, repetitions: int = 3) -> None:
     """Train on a parquet file in memory and on disk, in turn, and print times and memory.
 
-    One thread. Memory is what the process has beyond mapped files, libraries included.
+    It runs on one thread. Memory is that of the process without mapped files, with libraries.
 
     Parameters
     ----------
     rows
-        Of the table.
+        Number of rows of the table.
     features
-        Its columns.
+        Number of columns.
     repetitions
-        Of each; medians are printed.
+        Number of repetitions; medians are printed.
     """
     with tempfile.TemporaryDirectory() as place:
         data = Path(place) / "rows.parquet"
@@ -54,7 +54,7 @@ def on_disk(*, rows: int = 2_000_000, features: int = 10, repetitions: int = 3) 
 
 
 def _trained(data: Path, out: Path, more: tuple[str, ...]) -> tuple[float, float, float]:
-    """Returns seconds in all, seconds of the second epoch, and most MB of anonymous memory."""
+    """Returns the total seconds, the seconds of the second epoch, and the peak anonymous MB."""
     shutil.rmtree(out, ignore_errors=True)
     words = ["fit", str(data), "--out", str(out), "--max-epochs", str(EPOCHS), *FIT.split(), *more]
     begun, most = time.perf_counter(), 0
@@ -75,10 +75,10 @@ def _trained(data: Path, out: Path, more: tuple[str, ...]) -> tuple[float, float
 
 
 def _anonymous_bytes(pid: int) -> int:
-    """Returns how much memory a process has that no file is behind; Linux alone."""
+    """Returns the anonymous memory of a process, which no file backs; Linux only."""
     try:
         text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:  # it has ended
+    except OSError:  # the process has ended
         return 0
     found = re.search(r"^RssAnon:\s+(\d+) kB", text, re.MULTILINE)
     return 0 if found is None else int(found[1]) * 1024

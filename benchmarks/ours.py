@@ -13,7 +13,7 @@ from kappaflow.testing.contract import jittered
 
 
 def recipe_rows() -> list[Row]:
-    """Returns a row for each memory mode, the readable definition, and weights off their start."""
+    """Returns a row for each memory mode, for the readable definition, and for noisy weights."""
     modes = [
         Row(
             f"kappaflow, {mode}",
@@ -21,7 +21,7 @@ def recipe_rows() -> list[Row]:
             "kappaflow",
             f'`kappaflow.real_nvp(64, depth=depth, memory="{mode}")`',
             partial(_real_nvp, memory=mode),
-            # At its start a flow has the same numbers in every mode: the default stands for all.
+            # A new flow has the same numbers in every mode, so numerics use the default only.
             TIMED if mode != MEMORY_MODES[0] else (*TIMED, "numerics"),
         )
         for mode in MEMORY_MODES
@@ -60,7 +60,7 @@ def recipe_rows() -> list[Row]:
 
 
 def any_module_rows() -> list[Row]:
-    """Returns rows whose conditioners are no MLP of ours, so that no fused execution applies."""
+    """Returns rows with other conditioners than our MLP, so that no fused execution applies."""
     return [
         Row(
             f"kappaflow, any module, {mode}",
@@ -76,7 +76,7 @@ def any_module_rows() -> list[Row]:
 
 
 def of_kappaflow(flow: Any) -> Model:  # noqa: ANN401
-    """Returns one of our flows behind the common calls."""
+    """Returns the model of one of our flows."""
     return Model(
         flow,
         flow.log_prob,
@@ -108,7 +108,7 @@ def _any_module(shape: Shape, *, memory: str) -> Model:
     def coupling(layer: int) -> AffineCoupling:
         half = Partition.half(shape.features)
         network = conditioner(shape.widths, nn.SiLU)
-        for parameter in network[-1].parameters():  # the identity at the start, as the recipes do
+        for parameter in network[-1].parameters():  # starts at the identity, like the recipes
             nn.init.zeros_(parameter)
         part = half.swapped() if layer % 2 else half
         return AffineCoupling(part, network, scale_bound=12.0 / shape.depth)

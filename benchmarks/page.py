@@ -1,4 +1,4 @@
-"""Turns the files of results into the page of the documentation."""
+"""Writes the pages of the documentation from the files of results."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -47,12 +47,12 @@ def write_page(*, folder: Path = RESULTS, kept: Path = KEPT, docs: Path = ROOT /
     Parameters
     ----------
     folder
-        Of the files of results on speed, memory and numerics; what is missing there is left out of
-        their page, and a page of which nothing is there stays as it is.
+        Folder of the results on speed, memory and numerics. Missing results are left out of their
+        page; a page without any results stays unchanged.
     kept
-        Of all other files, which are kept with the code.
+        Folder of all other results, which are committed.
     docs
-        The folder of the pages.
+        Folder of the pages.
     """
     written = 0
     for name, (parts, content) in PAGES.items():
@@ -70,7 +70,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def read_results(folder: Path, parts: Sequence[str] = PARTS) -> Results:
-    """Returns the results by part: those that are there and found something."""
+    """Returns the existing results by part, without empty ones."""
     results: Results = {}
     for part in parts:
         path = folder / f"{part}.json"
@@ -85,10 +85,10 @@ def page(results: Results) -> str:
     """Returns the page as Markdown.
 
     Args:
-        results: By part: speed, memory, numerics, gradients, spectra; any may be missing.
+        results: Results by part: speed, memory, numerics, gradients, spectra; any may be missing.
 
     Returns:
-        Text that is the same for the same results.
+        The text, which depends only on the results.
     """
     descriptions: dict[str, str] = {}
     for part in results.values():
@@ -117,10 +117,10 @@ def images_page(results: Results) -> str:
     """Returns the page on flows of images as Markdown.
 
     Args:
-        results: By part: images, mixing, image-spectra; any may be missing.
+        results: Results by part: images, mixing, image-spectra; any may be missing.
 
     Returns:
-        Text that is the same for the same results.
+        The text, which depends only on the results.
     """
     values = {
         "images": image_values,
@@ -138,10 +138,10 @@ def factor_page(results: Results) -> str:
     """Returns the page on factorizations as Markdown.
 
     Args:
-        results: By part: factor.
+        results: Results by part: factor.
 
     Returns:
-        Text that is the same for the same results.
+        The text, which depends only on the results.
     """
     goals = goals_table(results["factor"]["lines"])
     machines = {
@@ -151,13 +151,13 @@ def factor_page(results: Results) -> str:
 
 
 def doctor_page(results: Results) -> str:
-    """Returns the page on examinations as Markdown.
+    """Returns the page on the time of the doctor as Markdown.
 
     Args:
-        results: By part: doctor.
+        results: Results by part: doctor.
 
     Returns:
-        Text that is the same for the same results.
+        The text, which depends only on the results.
     """
     found = results["doctor"]
     return _template("doctor.md.jinja").render(
@@ -172,10 +172,10 @@ def ends_page(results: Results) -> str:
     """Returns the page on both ends of spectra as Markdown.
 
     Args:
-        results: By part: sigma-min.
+        results: Results by part: sigma-min.
 
     Returns:
-        Text that is the same for the same results.
+        The text, which depends only on the results.
     """
     found = results["sigma-min"]
     return _template("sigma_min.md.jinja").render(
@@ -193,15 +193,15 @@ def ends_page(results: Results) -> str:
 
 
 def page_of(part: str, values: Values, results: Results) -> str:
-    """Returns the page on one file of results as Markdown, by the template of its name.
+    """Returns the page on one file of results as Markdown, from the template of its name.
 
     Args:
-        part: Of the results; the template and its variable have this name, with underscores.
-        values: What the page says, from the part.
-        results: By part: this one.
+        part: Name of the results; the template and its variable have it too, with underscores.
+        values: Values for the page, from the results.
+        results: Results by part: this one.
 
     Returns:
-        Text that is the same for the same results.
+        The text, which depends only on the results.
     """
     name = part.replace("-", "_")
     return _template(f"{name}.md.jinja").render({
@@ -214,10 +214,10 @@ def tables_page(results: Results) -> str:
     """Returns the page on densities of real tables as Markdown.
 
     Args:
-        results: By part and seconds, such as tables-judged-60; some may be missing.
+        results: Results by part and seconds, such as tables-judged-60; some may be missing.
 
     Returns:
-        Text that is the same for the same results.
+        The text, which depends only on the results.
     """
     return _template("tables.md.jinja").render(
         machines=list(_machines(results)), **tables_values(results)
@@ -237,7 +237,7 @@ def _template(name: str) -> Template:
 
 
 def ratio_tables(speed: dict[str, Any]) -> dict[str, str]:
-    """Returns the table of each quantity over the grid, none if the grid is a single place."""
+    """Returns the table of each quantity over the grid; empty if the grid is a single place."""
     titles = {
         "train_step": "Training step",
         "forward_backward": "Forward and backward",
@@ -251,7 +251,7 @@ def ratio_tables(speed: dict[str, Any]) -> dict[str, str]:
 
 
 def _machines(results: Results) -> dict[str, list[str]]:
-    """Returns what each different machine or setting measured: {its description: parts}."""
+    """Returns the measured parts by description of the machine: {description: parts}."""
     machines: dict[str, list[str]] = {}
     for part, result in results.items():
         machine = result.get("machine")
@@ -270,7 +270,7 @@ def _machine_text(machine: dict[str, Any]) -> str:
     )
 
 
-# Pages of one file of results, by its name.
+# Pages made from one file of results, by its name.
 ALONE: dict[str, Values] = {
     "converting": converting_values,
     "splines": splines_values,
@@ -280,7 +280,7 @@ ALONE: dict[str, Values] = {
     "known-densities": known_values,
 }
 
-# A page, the files of results that it is made of, and how.
+# Each page, its files of results, and the function that makes it.
 PAGES: dict[str, tuple[Sequence[str], Callable[[Results], str]]] = {
     "benchmarks.md": (PARTS, page),
     "benchmarks-images.md": (("images", "mixing", "image-spectra"), images_page),

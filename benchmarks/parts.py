@@ -21,13 +21,13 @@ Call = Callable[[], object]
 def parts(*, repetitions: int = 41) -> None:
     """Print median times, interleaved, on one thread.
 
-    Weights are those of 128 conditioners 32-128-128-64, entries those of 32 features at 256
-    points. The native backend is timed where it has been built.
+    Weights are those of 128 conditioners 32-128-128-64, and inputs have 32 features at 256 points.
+    The native backend is timed if it has been built.
 
     Parameters
     ----------
     repetitions
-        Of each; the median is printed.
+        Number of repetitions; the median is printed.
     """
     torch.set_num_threads(1)
     separate = [nn.Parameter(torch.randn(s)) for _ in range(DEPTH) for s in SHAPES]

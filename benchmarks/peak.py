@@ -11,8 +11,9 @@ import torch
 
 from benchmarks.row import ImageShape, Row, Shape
 
-# The allocator of the measuring process: every tensor from 64 KB on is mapped on its own, so that
-# what is freed goes back at once and the peak is that of living tensors, not of holes in a heap.
+# Settings of the allocator of the measuring process: each tensor from 64 KB on has its own
+# mapping, so freed memory is returned immediately, and the peak counts living tensors, not heap
+# fragments.
 ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "65536",
     "MALLOC_TRIM_THRESHOLD_": "65536",
@@ -22,23 +23,23 @@ _STATUS = Path("/proc/self/status")
 
 
 def peak_of_step(row: Row, shape: Shape | ImageShape) -> dict[str, int]:
-    """Returns what forward and backward of a flow need beyond its weights and gradients.
+    """Returns the memory of forward and backward of a flow beyond its weights and gradients.
 
-    The first step is measured, after the gradients have been allocated by hand, and after a flow
-    of depth 2, or of a step a level, has warmed up the library and torch: buffers that a flow
-    keeps from one step to the next count, as they occupy memory. So do temporary gradients that
-    are added to those allocated. The optimiser does not: its state is the same for all. The noise
-    is some 0.3 MB, since the kernel counts pages in batches for each processor.
+    The first step is measured, after the gradients have been allocated and after a flow of depth 2
+    (or of one step per level) has warmed up the library and torch. So buffers that a flow keeps
+    between steps count, because they occupy memory, and so do temporary gradients that are added
+    to the allocated ones. The optimizer does not count, because its state is the same for all. The
+    noise is about 0.3 MB, since the kernel counts pages in batches for each processor.
 
     Args:
-        row: Which flow.
-        shape: Of the flow.
+        row: The row with the flow.
+        shape: Shape of the flow.
 
     Returns:
-        "peak_bytes", and "kept_bytes": what is held between forward and backward.
+        "peak_bytes", and "kept_bytes": the memory held between forward and backward.
 
     Raises:
-        OSError: This is not Linux, or /proc may not be written.
+        OSError: The system is not Linux, or /proc is not writable.
     """
     torch.manual_seed(0)
     small = {"depth": 2} if isinstance(shape, Shape) else {"steps": 1}
@@ -49,9 +50,9 @@ def peak_of_step(row: Row, shape: Shape | ImageShape) -> dict[str, int]:
 def _step(row: Row, shape: Shape | ImageShape) -> dict[str, int]:
     model, x = row.build(shape), shape.data()
     for parameter in model.module.parameters():
-        parameter.grad = torch.ones_like(parameter).mul_(0)  # written, therefore resident
+        parameter.grad = torch.ones_like(parameter).mul_(0)  # written, so that it is resident
     before = _resident_after_trim()
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     loss = -model.log_prob(x).mean()
     kept = _resident_after_trim() - before
     loss.backward()
@@ -60,7 +61,7 @@ def _step(row: Row, shape: Shape | ImageShape) -> dict[str, int]:
 
 
 def peak_of_call(call: Callable[[], object]) -> int:
-    """Returns the most that a call has in memory beyond what was there before, in bytes."""
+    """Returns the peak memory of a call beyond the memory in use before it, in bytes."""
     before = _resident_after_trim()
     Path("/proc/self/clear_refs").write_text("5")
     call()

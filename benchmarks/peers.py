@@ -1,6 +1,6 @@
-"""The rows of other libraries, each flow made as its library's documentation does it.
+"""The rows of other libraries, with flows built as in their documentation.
 
-A library is imported by the function that builds its flow, since some patch torch on import.
+A library is imported only by the function that builds its flow, since some patch torch on import.
 """
 
 import math
@@ -14,7 +14,7 @@ from benchmarks.row import TIMED, Model, Row, Shape, conditioner
 
 
 def peer_rows() -> list[Row]:
-    """Returns a row for each library, and one of zuko with another activation."""
+    """Returns a row for each library, and a row of zuko with another activation."""
     return [
         Row(
             "zuko",
@@ -72,7 +72,7 @@ def _zuko(shape: Shape, *, activation: type[nn.Module]) -> Model:
 
 
 def of_zuko(flow: Any) -> Model:  # noqa: ANN401
-    """Returns a flow of zuko without a context, to be measured."""
+    """Returns the model of a flow of zuko without a context."""
     return Model(
         flow,
         lambda x: flow().log_prob(x),
@@ -107,7 +107,7 @@ def _nflows(shape: Shape) -> Model:
     )
 
     class Network(MLP):
-        """Takes the context that couplings pass, which is None."""
+        """Accepts the context that couplings pass, which is None."""
 
         def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
             return super().forward(inputs)
@@ -142,7 +142,7 @@ def _freia(shape: Shape) -> Model:
     for _ in range(shape.depth // 2):
         inn.append(GLOWCouplingBlock, subnet_constructor=network)
 
-    def log_prob(x: Tensor) -> Tensor:  # the library leaves the base to its user
+    def log_prob(x: Tensor) -> Tensor:  # the library has no base distribution
         z, log_det = inn(x)
         normal = -0.5 * z.square().sum(1) - 0.5 * shape.features * math.log(2 * math.pi)
         return normal + log_det

@@ -1,4 +1,4 @@
-"""What training in bfloat16 costs in likelihood."""
+"""The cost of training in bfloat16, in likelihood."""
 
 from statistics import mean
 
@@ -11,16 +11,16 @@ from benchmarks.magic import magic
 def precision(*, seeds: int = 3, depth: int = 16, max_epochs: int = 20) -> None:
     """Train on MAGIC in full precision and in bfloat16, and print held-out NLLs.
 
-    Both trainings of a seed begin with the same weights and see the same rows in the same order.
+    Both trainings of a seed start with the same weights and the same order of rows.
 
     Parameters
     ----------
     seeds
-        How many pairs.
+        Number of pairs of trainings.
     depth
-        Couplings of the flow.
+        Number of couplings of the flow.
     max_epochs
-        Passes over the training rows.
+        Number of epochs.
     """
     torch.set_num_threads(1)
     train, validation, test = magic()

@@ -1,4 +1,4 @@
-"""How much of the grid is measured."""
+"""The presets: how much of the grid is measured."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,17 +8,17 @@ Pair = tuple[int, int]  # depth and batch
 
 @dataclass(frozen=True)
 class Preset:
-    """How much is measured.
+    """The amount of measurement.
 
     Attributes:
         speed: Pairs at which all rows are timed.
-        seconds: For each quantity of each group of rows.
-        memory: Pairs for all rows.
-        own_memory: Further pairs, for our rows only.
-        repeats: Processes for each figure of memory; the median counts.
-        depths: At which numerics are taken.
-        own_depths: Further depths, for our rows only.
-        dimensions: At which spectra are compared with dense ones.
+        seconds: Time for each quantity of each group of rows.
+        memory: Pairs for the memory of all rows.
+        own_memory: Additional pairs for our rows only.
+        repeats: Number of processes for each memory figure; the median counts.
+        depths: Depths at which numerics are measured.
+        own_depths: Additional depths for our rows only.
+        dimensions: Dimensions in which spectra are compared with dense ones.
     """
 
     speed: tuple[Pair, ...]

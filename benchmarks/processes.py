@@ -1,4 +1,4 @@
-"""Runs measurements in fresh processes: no library's import touches what another one measures."""
+"""Runs measurements in new processes, so that no library's import affects another measurement."""
 
 import json
 import os
@@ -20,13 +20,13 @@ console = Console(stderr=True)
 
 @dataclass(frozen=True)
 class Job:
-    """A measurement for a process of its own.
+    """A measurement for a separate process.
 
     Attributes:
         task: A function of `benchmarks.worker`.
         arguments: Its keyword arguments, plain JSON values.
-        label: What progress says.
-        environment: Variables beyond those of this process.
+        label: Text of the progress line.
+        environment: Environment variables in addition to those of this process.
     """
 
     task: str
@@ -36,12 +36,12 @@ class Job:
 
 
 def run(jobs: list[Job], *, threads: int | None, at_once: int = 1) -> list[dict[str, Any] | None]:
-    """Returns what the jobs found, None for those that failed; their errors go to stderr.
+    """Returns the results of jobs; None for a failed job, whose error goes to stderr.
 
     Args:
-        jobs: In order.
-        threads: Of torch in each process; its default if None.
-        at_once: Processes that run side by side: 1 where time is measured.
+        jobs: The jobs, in order.
+        threads: Number of threads of torch in each process; torch's default if None.
+        at_once: Number of simultaneous processes; should be 1 if time is measured.
 
     Returns:
         For each job {"result": ..., "machine": ...}.
@@ -59,7 +59,7 @@ def run(jobs: list[Job], *, threads: int | None, at_once: int = 1) -> list[dict[
 
 def _run_one(job: Job, threads: int | None) -> dict[str, Any] | None:
     environment = {**os.environ, **job.environment}
-    if threads is not None:  # before torch is loaded, so that no larger pool is ever started
+    if threads is not None:  # set before torch is imported, so that no larger pool is started
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     job_text = json.dumps({"task": job.task, "arguments": job.arguments, "threads": threads})
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What a row of the tables is: a flow of a common shape, behind the same few calls."""
+"""The row of a table: a flow of a common shape, with the same calls for every library."""
 
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
@@ -13,13 +13,13 @@ TIMED = ("speed", "memory")
 
 @dataclass(frozen=True)
 class Shape:
-    """What all rows have in common.
+    """The common shape of all rows.
 
     Attributes:
         depth: Number of couplings, an even number.
-        batch: Rows of the data.
-        features: D; each coupling keeps and changes half of them.
-        hidden: Widths of the conditioners' two hidden layers.
+        batch: Number of rows of the data.
+        features: Number of features D; each coupling keeps and changes half of them.
+        hidden: Widths of the two hidden layers of the conditioners.
     """
 
     depth: int = 128
@@ -29,12 +29,12 @@ class Shape:
 
     @property
     def kept(self) -> int:
-        """Inputs of a conditioner."""
+        """Number of inputs of a conditioner."""
         return self.features // 2
 
     @property
     def widths(self) -> tuple[int, int, int, int]:
-        """Of a conditioner's layers, input and output included."""
+        """Widths of the layers of a conditioner, with input and output."""
         return (self.kept, *self.hidden, 2 * (self.features - self.kept))
 
     def data(self, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -45,14 +45,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class ImageShape:
-    """What all rows of images have in common: a Glow.
+    """The common shape of all rows of images: a Glow.
 
     Attributes:
-        batch: Images of a step.
-        image: (C, H, W).
-        levels: How often images are squeezed; behind each but the last, half of the channels are
-            factored out.
-        steps: ActNorm, 1x1 convolution and coupling, in each level.
+        batch: Images per step.
+        image: Shape of an image, (C, H, W).
+        levels: Number of squeezes. After each but the last, half of the channels are factored out.
+        steps: Number of steps (ActNorm, 1x1 convolution and coupling) in each level.
         hidden: Channels of the couplings' networks.
     """
 
@@ -68,9 +67,9 @@ class ImageShape:
         return torch.randn(self.batch, *self.image, generator=generator).to(dtype)
 
     def scales(self) -> Iterator[tuple[int, tuple[int, int], int]]:
-        """Yields channels, sides and number of networks of each level, the finest first.
+        """Yields channels, sides and number of networks of each level, the finest level first.
 
-        A network more than there are steps is that of the learned prior.
+        There is one network for each step, and one more for the learned prior.
         """
         channels, height, width = self.image
         for level in range(1, self.levels + 1):
@@ -91,14 +90,14 @@ class ImageShape:
 
 @dataclass(frozen=True)
 class Model:
-    """A flow of any library, behind the same four calls.
+    """A flow of any library, with the same four calls.
 
     Attributes:
-        module: Its parameters.
-        log_prob: From points (B, D) to nats (B,).
-        sample: From a number to points.
-        encode: From data to latent.
-        decode: From latent to data.
+        module: The module with its parameters.
+        log_prob: Function from points (B, D) to nats (B,).
+        sample: Function from a number to points.
+        encode: Function from data to latent.
+        decode: Function from latent to data.
     """
 
     module: nn.Module
@@ -113,13 +112,13 @@ class Row:
     """A line of the tables.
 
     Attributes:
-        name: In the tables; unique.
-        group: Rows of a group are timed in one process.
-        package: What is imported to build it.
-        description: What exactly is built.
+        name: Unique name in the tables.
+        group: Name of the group; rows of a group are timed in one process.
+        package: Package that is imported to build it.
+        description: Description of the flow.
         build: Returns the flow of a `Shape`, or of an `ImageShape`.
-        measures: Tasks that take it in.
-        environment: Variables of the processes that measure it; the same for all of a group.
+        measures: Tasks that include the row.
+        environment: Environment variables of its processes, equal for all rows of a group.
     """
 
     name: str
@@ -132,7 +131,7 @@ class Row:
 
     @property
     def installed(self) -> bool:
-        """Whether its library is here."""
+        """Whether its library is installed."""
         return importlib.util.find_spec(self.package) is not None
 
 

@@ -8,5 +8,5 @@ INSTALL = "pip install 'kappaflow[bench]'"
 
 
 def all_rows() -> list[Row]:
-    """Returns every row, those of libraries that are not installed included."""
+    """Returns every row, including those of libraries that are not installed."""
     return [*recipe_rows(), *any_module_rows(), *peer_rows()]

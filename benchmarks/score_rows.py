@@ -1,4 +1,4 @@
-"""What scores a table on disk: our command, flows of zuko, and a kernel density estimate."""
+"""Scoring of a table on disk by our command, flows of zuko, and a kernel density estimate."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ TRAINED, BATCH, KERNEL_BATCH = 20_000, 4096, 256
 
 
 def describe(kind: str) -> str:
-    """Returns how a row is made."""
+    """Returns the description of a row."""
     return {
         OURS[0]: "the command, on a run of `real_nvp` trained for one epoch; it looks through the "
         "table first, and writes the scores and their percentiles to a parquet file",
@@ -36,7 +36,7 @@ def describe(kind: str) -> str:
 
 
 def write_rows(path: Path, rows: int, features: int) -> None:
-    """Writes a mixture of two Gaussians, a million rows at a time in memory."""
+    """Writes a mixture of two Gaussians, with a million rows in memory."""
     generator, chunks = np.random.default_rng(0), []
     for start in range(0, rows, 1_000_000):
         count = min(1_000_000, rows - start)
@@ -66,21 +66,21 @@ def score_rows(
     features: int,
     at_most_s: float,
 ) -> dict[str, Any]:
-    """Returns times and memory of one row of the benchmark, in this process.
+    """Returns times and memory of one row of the benchmark, measured in this process.
 
     Args:
-        kind: One of `KINDS`.
-        folder: Where the runs are.
-        data: The parquet file.
+        kind: A name of `KINDS`.
+        folder: Folder of the runs.
+        data: Path of the parquet file.
         depth: Number of couplings.
-        width: Of the hidden layers.
-        features: Of the table.
-        at_most_s: What others than our command stop after.
+        width: Width of the hidden layers.
+        features: Number of columns of the table.
+        at_most_s: Time after which all but our command stop.
 
     Returns:
         "rows" scored, and whether they are the "whole"; "time_s" and "cpu_s"; "peak_bytes", the
-        most in memory beyond the imported libraries; "parameters"; of our command "parts", the
-        moment at which each was written, and "parts_cpu_s", the CPU time until then.
+        peak memory beyond the imported libraries; "parameters"; for our command "parts", the
+        time at which each part was written, and "parts_cpu_s", the CPU time until then.
     """
     score: Callable[[], dict[str, Any]]
     if kind in OURS:
@@ -148,7 +148,7 @@ def _others(
 def _other(
     kind: str, folder: Path, depth: int, width: int, features: int
 ) -> tuple[Callable[[np.ndarray], np.ndarray], int | None, int]:
-    """Returns log_prob of arrays, how many parameters it has, and for how many rows at a time."""
+    """Returns log_prob of arrays, the number of parameters, and the number of rows per call."""
     if kind == KERNELS:
         from sklearn.neighbors import KernelDensity  # pyright: ignore[reportMissingImports]
 

@@ -26,22 +26,22 @@ def score_stream(
 ) -> None:
     """Compare scores of a million rows of 10 columns with zuko and scikit-learn: time and memory.
 
-    Each in a process of its own, on one thread of torch.
+    Each measurement has a separate process, with one thread of torch.
 
     Parameters
     ----------
     rows
-        Of the parquet file.
+        Number of rows of the parquet file.
     depth
         Number of couplings.
     width
-        Of the two hidden layers of the conditioners.
+        Width of the two hidden layers of the conditioners.
     at_most_s
-        What others than kappaflow stop after; rows per second are those of the rows until then.
+        Time after which all but kappaflow stop; rows per second count the rows until then.
     rehearsal
-        Score 10 million rows instead, with kappaflow alone: whether the cost of a row stays.
+        Score 10 million rows with kappaflow only, to see whether the cost per row stays constant.
     file
-        The file of results; a rehearsal is only printed.
+        File of results; a rehearsal is only printed.
     """
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "rows.parquet"
@@ -74,7 +74,7 @@ def score_stream(
 
 
 def rehearsed_table(moments: list[float], rows: int) -> str:
-    """Returns rows per second of CPU time of each quarter, from when the first part was there."""
+    """Returns rows per second of CPU time for each quarter, starting at the first part."""
     size, cuts = rows / len(moments), [i * (len(moments) - 1) // 4 for i in range(5)]
     quarters = zip(cuts, cuts[1:], strict=False)
     speeds = [(b - a) * size / (moments[b] - moments[a]) for a, b in quarters]
@@ -85,7 +85,7 @@ def rehearsed_table(moments: list[float], rows: int) -> str:
 
 
 def score_values(results: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the page says, from the results."""
+    """Returns the values for the page."""
     keys = ("rows", "depth", "width", "features", "descriptions")
     lines = results["lines"]
     return {
@@ -99,7 +99,7 @@ def score_values(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def score_table(lines: list[Line]) -> str:
-    """Returns rows per second, of the clock and of the processor, and peaks of memory."""
+    """Returns rows per second, by elapsed and by CPU time, and peaks of memory."""
     head = ("", "parameters", "rows scored", "rows/s", "rows/s of CPU time", "peak [MB]")
     return markdown(
         head,

@@ -1,4 +1,4 @@
-"""How right sigma_min and sigma_max of float32 flows are, over condition numbers."""
+"""Accuracy of sigma_min and sigma_max of float32 flows, over condition numbers."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -19,8 +19,8 @@ from kappaflow.conditioning import layers_of
 from kappaflow.conditioning.points import measuring
 from kappaflow.conditioning.spectrum import dense, largest
 
-HIDDEN, BOUND = (32, 32), 40.0  # of the conditioners; on the log-scales of all couplings together
-LINEAR = 1e6  # the condition number of a linear layer
+HIDDEN, BOUND = (32, 32), 40.0  # conditioners; bound on the sum of log-scales over all couplings
+LINEAR = 1e6  # condition number of a linear layer
 HEADS = {
     "in_float32": "products in float32",
     "at_float32": "in float64, at float32's points",
@@ -43,24 +43,24 @@ def sigma_min(
 ) -> None:
     """Compare sigma_min and sigma_max of float32 flows with extended precision, and time them.
 
-    The reference is the map that the float32 weights define, at a float32 point, in extended
-    precision throughout. The weights of each flow are scaled so that its condition number there is
-    about the one asked for.
+    The reference is the map with the float32 weights at a float32 point, computed in extended
+    precision. The weights of each flow are scaled so that its condition number there is close to
+    the requested one.
 
     Parameters
     ----------
     features
-        Of the flows.
+        Number of features of the flows.
     condition_numbers
-        That are asked for; of flows with linear layers none below 1e7.
+        Requested condition numbers, at least 1e7 for flows with linear layers.
     seeds
-        Flows of each kind.
+        Number of flows of each kind.
     costs
-        Flows of which time and memory are taken.
+        Flows for the measurement of time and memory.
     threads
-        Of torch.
+        Number of threads of torch.
     file
-        The file of results.
+        File of results.
     """
     torch.set_num_threads(threads)
     lines = [
@@ -81,7 +81,7 @@ def sigma_min(
 
 
 def measured(name: str, make: Make, n: int, wanted: float, seed: int) -> Line:
-    """Returns the errors of each way at one point of a flow of about a condition number."""
+    """Returns the errors of each method at one point of a flow of about a condition number."""
     x = torch.randn(1, n, generator=torch.Generator().manual_seed(seed))
     core = scaled_to(wanted, lambda size: make(n, size, seed).eval(), x)
     whole, free = kf.spectrum(core, x), kf.spectrum(core, x, method="lanczos")
@@ -104,7 +104,7 @@ def measured(name: str, make: Make, n: int, wanted: float, seed: int) -> Line:
 
 
 def scaled_to(wanted: float, make: Callable[[float], kf.Chain], x: Tensor) -> kf.Chain:
-    """Returns what is made with weights of such a size that it has a condition number."""
+    """Returns a flow from `make`, with a weight size that gives a condition number."""
     low, high = 0.0, 3.0
     for _ in range(24):
         middle = (low + high) / 2
@@ -114,7 +114,7 @@ def scaled_to(wanted: float, make: Callable[[float], kf.Chain], x: Tensor) -> kf
 
 
 def states(core: kf.Chain, x: Tensor) -> list[Tensor]:
-    """Returns the points in front of the layers, as the type of x has them."""
+    """Returns the inputs of all layers, computed in the dtype of x."""
     found = [x]
     with measuring(core):
         for layer in layers_of(core)[:-1]:
@@ -123,7 +123,7 @@ def states(core: kf.Chain, x: Tensor) -> list[Tensor]:
 
 
 def extremes_at(core: kf.Chain, points: Sequence[Tensor]) -> Extremes:
-    """Returns both ends of the product of the layers at these points, in the points' type."""
+    """Returns both ends of the product of the layers at these points, in the points' dtype."""
     twin = copy.deepcopy(core).to(points[0].dtype)
     x = torch.eye(points[0].shape[1], dtype=points[0].dtype)
     there, back = (x.expand(len(points[0]), -1, -1) for _ in range(2))
@@ -136,7 +136,7 @@ def extremes_at(core: kf.Chain, points: Sequence[Tensor]) -> Extremes:
 
 
 def couplings(n: int, size: float, seed: int, depth: int = 8) -> kf.Chain:
-    """Returns couplings with random weights of a size."""
+    """Returns couplings with random weights of a given size."""
     core = kf.real_nvp(n, depth=depth, hidden=HIDDEN, scale_bound=BOUND).core
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -161,7 +161,7 @@ def undone(n: int, size: float, seed: int) -> kf.Chain:
 
 
 def stretching(n: int, seed: int) -> Tensor:
-    """Returns a random matrix whose condition number is `LINEAR`, in float64."""
+    """Returns a random matrix with condition number `LINEAR`, in float64."""
     generator = torch.Generator().manual_seed(seed)
     left, right = torch.randn(2, n, n, generator=generator, dtype=torch.float64)
     values = torch.logspace(0.5, -0.5, n, base=LINEAR, dtype=torch.float64)
@@ -169,7 +169,7 @@ def stretching(n: int, seed: int) -> Tensor:
 
 
 def linear(matrix: Tensor, form: str) -> kf.Bijection:
-    """Returns a layer with a matrix, or with one of other signs for "lu", in float32."""
+    """Returns a float32 layer with a matrix; for "lu", with changed signs."""
     if form == "plain":
         layer = kf.bijections.Linear(len(matrix))
         layer.load_state_dict({"weight": matrix.float(), "shift": layer.shift.detach()})
@@ -183,7 +183,7 @@ def linear(matrix: Tensor, form: str) -> kf.Bijection:
     return layer
 
 
-CASES: dict[str, tuple[Make, float]] = {  # and the least condition number to ask for
+CASES: dict[str, tuple[Make, float]] = {  # with the least condition number to request
     "8 couplings": (couplings, 1.0),
     "32 couplings": (lambda n, size, seed: couplings(n, size, seed, depth=32), 1.0),
     "8 couplings, a dense layer of 1e6": (lambda *a: with_linear(*a, form="plain"), 1e7),
@@ -193,7 +193,7 @@ CASES: dict[str, tuple[Make, float]] = {  # and the least condition number to as
 
 
 def error_table(lines: Sequence[Line], end: str) -> str:
-    """Returns the largest errors of one end, by kind of flow and condition number asked for."""
+    """Returns the largest errors of one end, by kind of flow and requested condition number."""
     rows = []
     for (flow, wanted), group in grouped(lines, ("flow", "wanted")).items():
         each = sorted(line["condition_number"] for line in group)
@@ -203,7 +203,7 @@ def error_table(lines: Sequence[Line], end: str) -> str:
 
 
 def cost_table(costs: Sequence[Line]) -> str:
-    """Returns what float64 costs compared with float32, by flow."""
+    """Returns the cost of float64 relative to float32, by flow."""
     head, rows = ["flow"], []
     for measurement in ("spectrum", "profile"):
         head += [f"`{measurement}` [s]", "times float32's", "peak [MB]", "times float32's"]

@@ -1,4 +1,4 @@
-"""What it costs to measure singular values in float64 instead of the flow's float32."""
+"""The cost of singular values in float64 instead of the flow's float32."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,9 +16,9 @@ from benchmarks.lines import Line
 from benchmarks.peak import peak_of_call
 from benchmarks.turns import in_turn, timed
 
-NOISE = 0.02  # added to all parameters
+NOISE = 0.02  # standard deviation of the noise on all parameters
 ROUNDS = 5
-Case = tuple[Callable[[], kf.Flow], tuple[int, ...]]  # makes the flow; the shape of the points
+Case = tuple[Callable[[], kf.Flow], tuple[int, ...]]  # function that makes the flow; point shape
 COSTS: dict[str, Case] = {
     "8 couplings of 16 features, 64 points": (lambda: kf.real_nvp(16), (64, 16)),
     "32 couplings of 64 features, 1 point": (lambda: kf.real_nvp(64, depth=32), (1, 64)),
@@ -31,14 +31,14 @@ COSTS: dict[str, Case] = {
 
 
 def cost_of(name: str) -> Line:
-    """Returns times and peak memory of `spectrum` and `profile` in both types, and the ratios.
+    """Returns times and peak memory of `spectrum` and `profile` in both dtypes, and the ratios.
 
     Args:
-        name: Which case of `COSTS`.
+        name: Name of a case in `COSTS`.
 
     Returns:
-        By measurement "time_ratio", the median of float64 over that of float32, taken in turn, and
-        "memory_ratio" of the resident peaks above what was there before.
+        By measurement: "time_ratio", the median of float64 over float32, measured in turn, and
+        "memory_ratio" of the resident peaks above the memory in use before.
     """
     flow, x = _off_start(*COSTS[name])
     calls: dict[str, Callable[[], Any]] = {
@@ -69,7 +69,7 @@ def _in_own_type(call: Callable[[], Any]) -> None:
 
 @contextmanager
 def _own_type() -> Iterator[None]:
-    """Lets flows be measured in their own type."""
+    """Context manager in which flows are measured in their own dtype."""
     homes = [import_module(f"kappaflow.conditioning.{name}") for name in ("spectrum", "profile")]
     with (
         patch.object(homes[0], "in_float64", _plainly),
@@ -94,7 +94,7 @@ def _off_start(make: Callable[[], kf.Flow], shape: tuple[int, ...]) -> tuple[kf.
     torch.manual_seed(0)
     flow, x = make(), torch.randn(shape)
     with torch.no_grad():
-        flow.log_prob(x)  # starts the activation norms
+        flow.log_prob(x)  # initializes the activation norms
         for parameter in flow.parameters():
             parameter += NOISE * torch.randn_like(parameter)
     return flow.eval(), x

@@ -1,4 +1,4 @@
-"""Extreme singular values without a matrix, against a Jacobian by jacrev and its svd."""
+"""Extreme singular values without a matrix, compared with a Jacobian by jacrev and its SVD."""
 
 import json as plain_json
 import time
@@ -14,10 +14,10 @@ from torch import Tensor
 import kappaflow as kf
 from kappaflow.bijection import Bijection, Chain
 
-ILL = 1e13  # the condition number of the ill-conditioned case, about
-SIZE = 0.5  # of the biases, and of the weights times the root of their inputs
-ROWS_AT_ONCE = 128  # of a Jacobian of images
-BOUND = 8.0  # on the log-scale of each coupling
+ILL = 1e13  # approximate condition number of the ill-conditioned case
+SIZE = 0.5  # standard deviation of biases, and of weights times the root of their inputs
+ROWS_AT_ONCE = 128  # rows of a Jacobian of images in one pass
+BOUND = 8.0  # bound on the log-scale of each coupling
 Line = dict[str, Any]
 Clock = Callable[[], float]
 
@@ -33,29 +33,28 @@ def spectra(
 ) -> Line:
     """Measure sigma_max and sigma_min at one point in float32: times, errors, the 1e13 case.
 
-    The reference values are those of dense Jacobians in float64, sigma_min that of the inverse
-    map. The dense float32 way takes both ends from one forward Jacobian, as one would without
-    knowing better.
+    The reference values come from dense Jacobians in float64, with sigma_min from the inverse map.
+    The dense float32 method takes both ends from one forward Jacobian, as a naive user would.
 
     Parameters
     ----------
     dimensions
-        At which both ways are measured; a float64 reference of 3072 dimensions takes a minute.
+        Dimensions for both methods; a float64 reference of 3072 dimensions takes a minute.
     matrix_free
-        At which the matrix-free way is measured alone.
+        Dimensions for the matrix-free method alone.
     depth
-        Couplings of the flow.
+        Number of couplings of the flow.
     hidden
-        Widths of the conditioners' hidden layers.
+        Widths of the hidden layers of the conditioners.
     threads
-        Of torch.
+        Number of threads of torch.
     json
-        A file for the figures.
+        File of results.
 
     Returns:
     -------
     dict
-        What goes to the file: the settings, and under "lines" the figures of each case.
+        The content of the file: the settings, and under "lines" the figures of each case.
     """
     torch.set_num_threads(threads)
     lines: list[Line] = []
@@ -81,16 +80,15 @@ def spectra(
 def case(
     n: int, depth: int, hidden: Sequence[int], spread: float = 0.0
 ) -> tuple[Bijection, Tensor]:
-    """Returns affine couplings off their start, and a point (1, n).
+    """Returns affine couplings with random weights, and a point (1, n).
 
     Args:
-        n: Dimensions.
-        depth: How many couplings, whose halves take turns.
+        n: Number of dimensions.
+        depth: Number of couplings; their halves alternate.
         hidden: Widths of the hidden layers.
-        spread: Standard deviation of the log-scales over the features, in each coupling, in
-            addition to what the weights compute from the point. Above 0, linear couplings at both
-            ends mix the features, so that no entry of the Jacobian shows how small its smallest
-            singular value is.
+        spread: Standard deviation of the log-scales over the features in each coupling, in
+            addition to the part that the weights compute. Above 0, linear couplings at both ends
+            mix the features, so that no entry of the Jacobian reveals its smallest singular value.
     """
     generator = torch.Generator().manual_seed(0)
     half = kf.Partition.half(n)
@@ -114,7 +112,7 @@ def case(
 
 
 def filled(net: kf.nets.MLP, size: float, generator: torch.Generator) -> kf.nets.MLP:
-    """Returns the network with random biases, and weights by the root of their inputs."""
+    """Returns the network with random biases and weights, scaled by the root of their inputs."""
     for parameter in net.parameters():
         inputs = 1 if parameter.dim() == 1 else parameter.shape[1]
         noise = torch.randn(parameter.shape, generator=generator)
@@ -133,7 +131,7 @@ def ill_conditioned(n: int, depth: int, hidden: Sequence[int]) -> tuple[Bijectio
 
 
 def free_line(bijection: Bijection, x: Tensor, clock: Clock = time.perf_counter) -> Line:
-    """Returns time and values of the matrix-free way."""
+    """Returns time and values of the matrix-free method."""
     time_s, found = timed(lambda: kf.spectrum(bijection, x), clock=clock)
     return {
         "dimensions": x[0].numel(),
@@ -146,7 +144,7 @@ def free_line(bijection: Bijection, x: Tensor, clock: Clock = time.perf_counter)
 
 
 def dense_columns(bijection: Bijection, x: Tensor, clock: Clock = time.perf_counter) -> Line:
-    """Returns the time of the dense way in float32, and the errors of both against float64."""
+    """Returns the time of the dense method in float32, and the errors of both against float64."""
     repetitions = 1 if x[0].numel() > 1000 else 3
     dense_s, s = timed(
         lambda: torch.linalg.svdvals(jacobian(bijection.forward, x)),
@@ -170,21 +168,21 @@ def dense_columns(bijection: Bijection, x: Tensor, clock: Clock = time.perf_coun
 
 
 def jacobian(function: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
-    """Returns the matrix (n, n) at one point, by torch's own transformation."""
-    chunk = ROWS_AT_ONCE if x.dim() > 2 else None  # of images all rows at once take gigabytes
+    """Returns the Jacobian (n, n) at one point, by torch's own transformation."""
+    chunk = ROWS_AT_ONCE if x.dim() > 2 else None  # all rows of an image need gigabytes
     rows = torch.func.jacrev(lambda point: function(point[None])[0].flatten(), chunk_size=chunk)
     return rows(x[0]).detach().reshape(x[0].numel(), -1)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def largest(matrix: Tensor) -> float:
-    """Returns the largest singular value, in half the time that all of them take."""
+    """Returns the largest singular value, in half the time of all of them."""
     return torch.linalg.eigvalsh(matrix.T @ matrix)[-1].sqrt().item()
 
 
 def timed(
     call: Callable[[], Any], repetitions: int = 3, *, clock: Clock = time.perf_counter
 ) -> tuple[float, Any]:
-    """Returns the shortest time of a few calls by a clock, and the last answer."""
+    """Returns the shortest time of a few calls by a clock, and the last result."""
     times, answer = [], None
     for _ in range(repetitions):
         start = clock()
@@ -194,7 +192,7 @@ def timed(
 
 
 def print_table(lines: Sequence[Line]) -> None:
-    """Prints the figures, a row a case."""
+    """Prints the figures, one row for each case."""
     names = list(dict.fromkeys(name for line in lines for name in line))
     names = [name for name in names if name not in ("sigma_max", "sigma_min")]
     table = Table(title="Both ends of the spectrum at one point, float32")

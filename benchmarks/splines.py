@@ -30,21 +30,21 @@ def splines(
 ) -> None:
     """Compare flows of spline couplings of 16 features with zuko and nflows: time and memory.
 
-    All rows take turns in one process, on one thread of torch; the memory of each is measured in a
-    process of its own.
+    All rows take turns in one process, on one thread of torch. The memory of each is measured in
+    a separate process.
 
     Parameters
     ----------
     widths
-        Of the two hidden layers of the conditioners.
+        Widths of the two hidden layers of the conditioners.
     repetitions
-        Of each time.
+        Number of repetitions of each time.
     depth
         Number of couplings.
     batch
-        Points of a step.
+        Points per step.
     file
-        The file of results.
+        File of results.
     """
     rows = [row for row in spline_rows() if row.installed]
     if len(rows) < len(spline_rows()):
@@ -83,7 +83,7 @@ def splines(
 
 
 def shape_of(depth: int, batch: int, width: int) -> SplineNetworks:
-    """Returns the shape of a place."""
+    """Returns the shape of the rows at a place."""
     return SplineNetworks(depth, batch, FEATURES, (width, width))
 
 
@@ -106,7 +106,7 @@ def memory_at(row: str, depth: int, batch: int, width: int) -> dict[str, int]:
 
 
 def splines_values(results: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the page says, from the results."""
+    """Returns the values for the page."""
     lines = results["lines"]
     times = {line["width"]: line for line in lines if line["part"] == "times"}
     peaks = {

@@ -1,4 +1,4 @@
-"""Spline couplings of kappaflow and of other libraries, of one shape."""
+"""Spline couplings of kappaflow and of other libraries, with one shape."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +19,7 @@ BINS, BOUND = 8, 5.0
 
 @dataclass(frozen=True)
 class SplineNetworks(Shape):
-    """What all rows have in common: halves of the features, and splines of `BINS` pieces."""
+    """The common shape of all rows: halves of the features, and splines of `BINS` bins."""
 
     depth: int = 8
     features: int = 16
@@ -30,7 +30,7 @@ class SplineNetworks(Shape):
 
 
 def spline_rows() -> list[Row]:
-    """Returns our rows by memory mode, compiled as well, and those of zuko and nflows."""
+    """Returns our rows by memory mode, also compiled, and the rows of zuko and nflows."""
     ours = [
         Row(
             f"kappaflow, {memory}",
@@ -97,7 +97,7 @@ def _flow(shape: Shape, memory: str) -> Flow:
 
 
 def _compiled(shape: Shape, *, memory: str) -> Model:
-    """Returns a flow whose steps are compiled already: what compiling needs is no part of them."""
+    """Returns a flow with compiled steps, so that compilation is not part of the measured time."""
     flow = _flow(shape, memory)
     steps = Likelihood(flow, compiled=True)
 
@@ -145,7 +145,7 @@ def _nflows(shape: Shape) -> Model:
     )
 
     class Network(MLP):
-        """Takes the context that couplings pass, which is None."""
+        """Accepts the context that couplings pass, which is None."""
 
         def forward(self, inputs: torch.Tensor, context: object = None) -> torch.Tensor:
             return super().forward(inputs)

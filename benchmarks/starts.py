@@ -1,4 +1,4 @@
-"""What the starts of a flow are worth: one model from each start, on development tables."""
+"""The effect of the start of a flow: one model from each start, on development tables."""
 
 from itertools import product
 from pathlib import Path
@@ -38,11 +38,11 @@ def starts(
     Parameters
     ----------
     seconds
-        Of each training.
+        Processor time of each training.
     only
-        These tables instead of all.
+        Tables to use instead of all.
     file
-        The file of results: what is there is not trained again.
+        File of results; trainings in the file are not repeated.
     """
     done = read_lines(file)[0] if file.exists() else []
     have = {(line["table"], line["model"], line["seconds"]) for line in done}
@@ -56,7 +56,7 @@ def starts(
 
 
 def trained(table: str, model: str, seconds: float) -> dict[str, Any]:
-    """Returns the figures of one training, on one thread."""
+    """Returns the results of one training, on one thread."""
     import torch
 
     from benchmarks.tables_suite.data import load

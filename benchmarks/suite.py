@@ -1,4 +1,4 @@
-"""The commands that measure: each writes one JSON file."""
+"""The commands of the suite; each writes one JSON file."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from benchmarks.row import Row
 
 RESULTS = Path("runs/benchmarks")
-KEPT = Path(__file__).parent / "results"  # results that take a day; such runs are resumed
+KEPT = Path(__file__).parent / "results"  # results of runs of a day, which resume
 JsonFile = Annotated[Path, Parameter(name="--json")]
 
 
@@ -36,19 +36,20 @@ def speed(
     Parameters
     ----------
     preset
-        Which grid.
+        Name of the grid.
     groups
-        Of rows, each timed in one process: kappaflow, any module, zuko, normflows, nflows, FrEIA.
+        Groups of rows, each timed in one process: kappaflow, any module, zuko, normflows, nflows,
+        FrEIA.
     depths
-        Instead of the preset's; even numbers.
+        Depths instead of the preset's; even numbers.
     batches
-        Instead of the preset's.
+        Batch sizes instead of the preset's.
     repetitions
-        Instead of as many as the preset's time allows.
+        Number of repetitions instead of the preset's time limit.
     threads
-        Of torch; its default if left out.
+        Number of threads of torch; torch's default if left out.
     file
-        The file of results.
+        File of results.
     """
     chosen, rows = PRESETS[preset], _present_rows("speed", groups)
     budget: dict[str, Any] = {"seconds": chosen.seconds}
@@ -87,24 +88,24 @@ def memory(
     threads: int | None = None,
     file: JsonFile = RESULTS / "memory.json",
 ) -> None:
-    """Measure the resident memory of a training step, each figure in fresh processes.
+    """Measure the resident memory of a training step, each figure in new processes.
 
     Parameters
     ----------
     preset
-        Which grid.
+        Name of the grid.
     groups
-        Of rows: kappaflow, any module, zuko, normflows, nflows, FrEIA.
+        Groups of rows: kappaflow, any module, zuko, normflows, nflows, FrEIA.
     depths
-        Instead of the preset's; even numbers.
+        Depths instead of the preset's; even numbers.
     batches
-        Instead of the preset's.
+        Batch sizes instead of the preset's.
     repeats
-        Processes for each figure, instead of the preset's.
+        Number of processes for each figure, instead of the preset's.
     threads
-        Of torch; its default if left out.
+        Number of threads of torch; torch's default if left out.
     file
-        The file of results.
+        File of results.
     """
     from benchmarks.peak import ENVIRONMENT
 
@@ -136,20 +137,20 @@ def numerics(
     threads: int | None = None,
     file: JsonFile = RESULTS / "numerics.json",
 ) -> None:
-    """Take finite shares, round trips and condition numbers at default initialisation.
+    """Measure finite shares, round trips and condition numbers at default initialization.
 
     Parameters
     ----------
     preset
-        Which depths.
+        Name of the grid of depths.
     groups
-        Of rows: kappaflow, any module, zuko, normflows, nflows, FrEIA.
+        Groups of rows: kappaflow, any module, zuko, normflows, nflows, FrEIA.
     depths
-        Instead of the preset's; even numbers.
+        Depths instead of the preset's; even numbers.
     threads
-        Of torch; its default if left out.
+        Number of threads of torch; torch's default if left out.
     file
-        The file of results.
+        File of results.
     """
     chosen, rows = PRESETS[preset], _present_rows("numerics", groups)
     jobs = []
@@ -180,9 +181,9 @@ def gradients(
     depth
         Number of couplings, instead of the default.
     threads
-        Of torch; its default if left out.
+        Number of threads of torch; torch's default if left out.
     file
-        The file of results.
+        File of results.
     """
     from benchmarks import inverting_peer as peer
     from benchmarks.gradients import SETTINGS, SHAPE
@@ -208,11 +209,11 @@ def everything(
     Parameters
     ----------
     preset
-        "minutes" (depth 128, batch 512, little else) or "full" (the grid: one or two hours).
+        "minutes" (little more than depth 128, batch 512) or "full" (the grid: one or two hours).
     threads
-        Of torch; its default if left out.
+        Number of threads of torch; torch's default if left out.
     folder
-        Of the files of results.
+        Folder of the files of results.
     """
     speed(preset=preset, threads=threads, file=folder / "speed.json")
     memory(preset=preset, threads=threads, file=folder / "memory.json")
@@ -226,9 +227,9 @@ def everything(
 
 
 def _present_rows(task: str, groups: list[str] | None) -> "list[Row]":
-    """Returns the rows of a task and of the groups whose library is installed.
+    """Returns the rows of a task and of groups whose library is installed.
 
-    Says which are not.
+    Prints which ones are not installed.
     """
     from benchmarks.rows import INSTALL, all_rows
 
@@ -249,7 +250,7 @@ def _described(rows: "Iterable[Row]") -> dict[str, str]:
 
 
 def _by_group(rows: "Iterable[Row]") -> dict[str, tuple[list[str], dict[str, str]]]:
-    """Returns the names of the rows of each group, and the environment that they share."""
+    """Returns the names of the rows of each group, and their common environment."""
     groups: dict[str, tuple[list[str], dict[str, str]]] = {}
     for row in rows:
         groups.setdefault(row.group, ([], dict(row.environment)))[0].append(row.name)
@@ -259,7 +260,7 @@ def _by_group(rows: "Iterable[Row]") -> dict[str, tuple[list[str], dict[str, str
 def _pairs(
     preset: tuple[Pair, ...], depths: list[int] | None, batches: list[int] | None
 ) -> list[Pair]:
-    """Returns the pairs (depth, batch) of the preset, or of what is given instead."""
+    """Returns the pairs (depth, batch) of the preset, or the given ones."""
     depths = depths or sorted({depth for depth, _ in preset})
     batches = batches or sorted({batch for _, batch in preset})
     return [(depth, batch) for batch in batches for depth in depths]
@@ -270,7 +271,7 @@ def _place(job: Job) -> dict[str, int]:
 
 
 def _medians(jobs: list[Job], found: list[dict[str, Any] | None]) -> list[dict[str, Any]]:
-    """Returns a line for each row and place: the median of its processes, and all they found."""
+    """Returns a line for each row and place: the median of its processes, and all values."""
     lines: dict[str, dict[str, Any]] = {}
     for job, done in zip(jobs, found, strict=True):
         if done:
@@ -289,7 +290,7 @@ def _write(
     lines: list[dict[str, Any]],
     found: list[dict[str, Any] | None],
 ) -> None:
-    """Writes what was found, and says where."""
+    """Writes the results, and prints the path."""
     machines = [done["machine"] for done in found if done]
     text = {
         "preset": preset,

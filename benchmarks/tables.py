@@ -11,30 +11,30 @@ Part = dict[str, Any]
 Place = tuple[int, int]  # depth, batch
 REFERENCE: Place = (128, 512)
 WARNED = "‡"  # marks a mode that warned
-NOT_FINITE = "†"  # marks rows whose log_prob is not finite on all points
+NOT_FINITE = "†"  # marks rows with a log_prob that is not finite at all points
 
 
 def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Returns a table; every column but the first is aligned to the right."""
+    """Returns a table; all columns except the first are aligned to the right."""
     head = list(head)
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *(list(row) for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def reference_place(part: Part) -> Place:
-    """Returns depth 128 and batch 512, or the first place measured if that is not there."""
+    """Returns depth 128 and batch 512, or the first measured place if that is missing."""
     places = places_of(part)
     return REFERENCE if REFERENCE in places else places[0]
 
 
 def places_of(part: Part) -> list[Place]:
-    """Returns the pairs (depth, batch) of a part, by batch and depth."""
+    """Returns the pairs (depth, batch) of a part, sorted by batch and depth."""
     found = {(line["depth"], line["batch"]) for line in part["lines"]}
     return sorted(found, key=lambda place: place[::-1])
 
 
 def rows_at(speed: Part, place: Place) -> dict[str, Part]:
-    """Returns the rows timed at a place; floor and products are those of their first process."""
+    """Returns the rows timed at a place; floor and products come from their first process."""
     rows: dict[str, Part] = {}
     for line in speed["lines"]:
         if (line["depth"], line["batch"]) == place:
@@ -60,7 +60,7 @@ def reference_table(speed: Part) -> str:
 
 
 def parameters_sentence(speed: Part) -> str:
-    """Returns whether the rows of the reference table have as many parameters as the floor."""
+    """Returns whether the rows of the reference table have the floor's number of parameters."""
     rows = rows_at(speed, reference_place(speed))
     other = [name for name in rows if rows[name].get("parameters", 0) != rows[FLOOR]["parameters"]]
     other = [name for name in other if name != PRODUCTS]
@@ -114,7 +114,7 @@ def numerics_table(numerics: Part) -> str:
 
 
 def gradient_table(gradients: Part) -> str:
-    """Returns relative errors of float32 gradients: of each setting the median and the worst."""
+    """Returns relative errors of float32 gradients: the median and the worst of each setting."""
     settings: dict[tuple[float, float], list[Part]] = {}
     for line in gradients["lines"]:
         settings.setdefault((line["last_layers"], line["scale_bound"]), []).append(line)
@@ -139,7 +139,7 @@ def _middle(values: list[float | None]) -> float:
 
 
 def _wide(values: list[float | None]) -> list[float]:
-    """Returns the values, inf for those that were not finite."""
+    """Returns the values, with inf for those that were not finite."""
     return [math.inf if value is None else value for value in values]
 
 
@@ -169,7 +169,7 @@ def spectra_table(spectra: Part) -> str:
 
 
 def number(value: float | None) -> str:
-    """Returns two digits, in words where there is none."""
+    """Returns a number with two digits; "not finite" if there is none."""
     if value is None or not math.isfinite(value):
         return "not finite"
     return f"{value:.2g}" if abs(value) < 100 else f"{value:.1e}"

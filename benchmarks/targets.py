@@ -1,4 +1,4 @@
-"""The first table of the page: what was aimed at, and what was reached."""
+"""The first table of the page: the goals and the results."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ NOT_MEASURED = "not measured"
 
 
 def targets_table(results: Results) -> str:
-    """Returns the table of targets, the figures reached taken from the results."""
+    """Returns the table of goals, with the values from the results."""
     lines = [
         (
             "forward + backward, against the floor",
@@ -118,7 +118,7 @@ def _peak(results: Results) -> str:
 
 
 def _any_module(results: Results) -> str:
-    """Returns our step over zuko's, each paired with the floor of its own process."""
+    """Returns our step over zuko's, each relative to the floor of its own process."""
     rows = _rows(results)
     ours, zuko = rows.get(ANY_MODULE("invert")), rows.get("zuko, SiLU")
     if ours is None or zuko is None:
@@ -132,7 +132,7 @@ def _any_module(results: Results) -> str:
 
 
 def _spectra(results: Results, dimensions: int, key: str, form: str) -> str:
-    """Returns a figure of each case of so many dimensions, with its condition number."""
+    """Returns a figure of each case with this number of dimensions, with its condition number."""
     found = [
         f"{form.format(line[key])} (condition number {number(line['condition_number'])})"
         for line in results.get("spectra", {}).get("lines", [])

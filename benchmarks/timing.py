@@ -1,4 +1,4 @@
-"""Times of the rows of one group, repetition by repetition in turn with the floor."""
+"""Times of the rows of one group, which take turns with the floor."""
 
 import gc
 from collections.abc import Callable, Sequence
@@ -27,12 +27,12 @@ RATIOS = {
 
 @dataclass(frozen=True)
 class Budget:
-    """How often each row is timed.
+    """Limits for the number of repetitions of each row.
 
     Attributes:
-        seconds: Aimed at for a quantity of all rows of a group together.
-        at_least: Repetitions that are made even if they take longer.
-        at_most: Repetitions that are enough.
+        seconds: Approximate time for a quantity of all rows of a group together.
+        at_least: Least number of repetitions, even if they take longer.
+        at_most: Largest number of repetitions.
     """
 
     seconds: float = 6.0
@@ -40,18 +40,18 @@ class Budget:
     at_most: int = 101
 
     def repetitions(self, round_s: float) -> int:
-        """Returns how many rounds of `round_s` seconds to make."""
+        """Returns the number of rounds that take `round_s` seconds each."""
         return min(self.at_most, max(self.at_least, int(self.seconds / max(round_s, 1e-6))))
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Something that is timed.
+    """An object that is timed.
 
     Attributes:
-        name: Of its row.
+        name: Name of its row.
         prepare: Called before each repetition, not timed.
-        calls: What is timed, by quantity.
+        calls: The timed calls, by quantity.
     """
 
     name: str
@@ -63,13 +63,13 @@ def time_group(rows: list[Row], shape: Shape, budget: Budget) -> dict[str, Any]:
     """Returns medians, quartiles and paired ratios of the rows of a group and of the floor.
 
     Args:
-        rows: Of one library.
-        shape: Of all of them.
-        budget: How often each is timed.
+        rows: Rows of one library.
+        shape: Shape of all rows.
+        budget: Number of repetitions.
 
     Returns:
-        By row: "parameters", "finite_share", "fused_adam" and the figures of each quantity; or the
-        "error" of a row that does not run.
+        By row: "parameters", "finite_share", "fused_adam" and the figures of each quantity, or
+        the "error" of a row that does not run.
     """
     torch.manual_seed(0)
     found: dict[str, Any] = {FLOOR: {}, PRODUCTS: {}}
@@ -82,12 +82,12 @@ def time_images(rows: list[Row], shape: ImageShape, budget: Budget) -> dict[str,
     """Returns medians, quartiles and paired ratios of the rows of images and of their floor.
 
     Args:
-        rows: Of all libraries.
-        shape: Of all of them.
-        budget: How often each is timed.
+        rows: Rows of all libraries.
+        shape: Shape of all rows.
+        budget: Number of repetitions.
 
     Returns:
-        As `time_group`, without steps of the optimiser.
+        As `time_group`, without steps of the optimizer.
     """
     torch.manual_seed(0)
     found: dict[str, Any] = {FLOOR: {}}
@@ -99,13 +99,13 @@ def time_images(rows: list[Row], shape: ImageShape, budget: Budget) -> dict[str,
 def flow_subjects(
     rows: list[Row], shape: Shape | ImageShape, found: dict[str, Any]
 ) -> list[Subject]:
-    """Returns the rows that run; writes what is known of each, or its error, into `found`."""
+    """Returns the rows that run, and writes the facts about each, or its error, into `found`."""
     subjects = []
     for row in rows:
         found[row.name] = {}
         try:
             subjects.append(_flow(row, shape, found[row.name]))
-        except Exception as error:  # of any library: the other rows of the group go on
+        except Exception as error:  # of any library; the other rows are still measured
             found[row.name] = {"error": f"{type(error).__name__}: {error}"}
     return subjects
 
@@ -114,7 +114,7 @@ def times_of(
     subjects: list[Subject], quantities: Sequence[str], budget: Budget, found: dict[str, Any]
 ) -> dict[str, Any]:
     """Returns `found`, by name, with the figures of each quantity of each subject."""
-    # Collections stay on, as they are for users, but do not walk through what is built above.
+    # Garbage collection stays on, as for users, but skips the objects built above.
     gc.collect()
     gc.freeze()
     for quantity in quantities:
@@ -125,7 +125,7 @@ def times_of(
 
 
 def interleaved(subjects: list[Subject], quantity: str, budget: Budget) -> dict[str, list[float]]:
-    """Returns the times in seconds of all subjects, taken in turn after one more untimed round."""
+    """Returns the times in seconds of all subjects, which take turns after one untimed round."""
     subjects = [subject for subject in subjects if quantity in subject.calls]
     round_s = sum(_timed(subject, quantity) for subject in subjects)
     takes = {subject.name: partial(_timed, subject, quantity) for subject in subjects}
@@ -136,8 +136,8 @@ def figures(name: str, times: dict[str, list[float]]) -> dict[str, float]:
     """Returns the median and the quartiles of a row, and its paired ratios to those in `RATIOS`.
 
     Args:
-        name: Of the row.
-        times: In seconds, of all rows, repetition by repetition.
+        name: Name of the row.
+        times: Times of all rows in seconds, by repetition.
 
     Returns:
         Times in milliseconds, ratios as pure numbers.
@@ -162,7 +162,7 @@ def _timed(subject: Subject, quantity: str) -> float:
 
 
 def _flow(row: Row, shape: Shape | ImageShape, facts: dict[str, Any]) -> Subject:
-    """Returns a flow that has run once; writes what is known of it into `facts`."""
+    """Returns a flow that has run once, and writes the facts about it into `facts`."""
     model, x = row.build(shape), shape.data()
 
     def forward_backward() -> None:
@@ -190,7 +190,7 @@ def _flow(row: Row, shape: Shape | ImageShape, facts: dict[str, Any]) -> Subject
 
 
 def floor_subject(floor: Floor | ImageFloor, facts: dict[str, Any]) -> Subject:
-    """Returns networks alone; writes what is known of them into `facts`."""
+    """Returns the networks alone, and writes the facts about them into `facts`."""
     facts["parameters"] = _parameters(floor.module)
     calls: dict[str, Call] = {
         "train_step": _train_step(floor.module, floor.forward_backward, facts),
@@ -212,8 +212,8 @@ def _products(shape: Shape) -> Subject:
 
 
 def _train_step(module: nn.Module, forward_backward: Call, facts: dict[str, Any]) -> Call:
-    """Returns zero_grad, forward, backward and a step of Adam, fused where it can be."""
-    # A learning rate at which hundreds of timed steps change nothing about the flow.
+    """Returns zero_grad, forward, backward and a step of Adam, fused if possible."""
+    # With this learning rate, hundreds of timed steps hardly change the flow.
     try:
         adam = torch.optim.Adam(module.parameters(), lr=1e-8, fused=True)
     except RuntimeError:

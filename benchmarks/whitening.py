@@ -1,4 +1,4 @@
-"""What a start that whitens the data is worth, epoch by epoch."""
+"""The effect of a start that whitens the data, epoch by epoch."""
 
 from statistics import mean
 
@@ -13,18 +13,18 @@ SHOWN = (1, 2, 3, 5, 10, 20)
 def whitening(*, seeds: int = 3, depth: int = 8, max_epochs: int = 20) -> None:
     """Train on MAGIC from the identity and from whitened data, and print validation NLLs.
 
-    Fixed halves; both trainings of a seed begin with the same conditioners and see the same rows
-    in the same order. The couplings of the whitening come on top of `depth`; the third row has
-    as many nonlinear ones instead.
+    The couplings have fixed halves. Both trainings of a seed start with the same conditioners and
+    the same order of rows. The couplings of the whitening are added to `depth`; the third row has
+    the same number of nonlinear couplings instead.
 
     Parameters
     ----------
     seeds
-        How many trainings of each kind.
+        Number of trainings of each kind.
     depth
-        Couplings of the flow.
+        Number of couplings of the flow.
     max_epochs
-        Passes over the training rows.
+        Number of epochs.
     """
     torch.set_num_threads(1)
     train, validation, _ = magic()

@@ -1,6 +1,6 @@
-"""The other end of `benchmarks.processes`: one measurement in a process of its own.
+"""The process started by `benchmarks.processes`: it runs one measurement.
 
-Reads a job as JSON from standard input, writes the result as the last line of standard output.
+It reads a job as JSON from standard input, and writes the result as the last line of output.
 """
 
 import json
@@ -49,7 +49,7 @@ def numerics(rows: list[str], depths: list[int], batch: int) -> list[dict[str, A
 
 
 def gradients(settings: list[tuple[float, float]], depth: int | None) -> list[dict[str, Any]]:
-    """Returns the gradient errors of the memory modes at each setting, for a few draws of each."""
+    """Returns the gradient errors of the memory modes at each setting, for several seeds."""
     shape = SHAPE if depth is None else Shape(depth, SHAPE.batch)
     return [
         gradient_errors(*setting, shape, seed=seed)
@@ -75,12 +75,12 @@ def image_memory(row: str, shape: dict[str, Any]) -> dict[str, Any]:
 
 
 def image_digits(row: str, seed: int, seconds: float, shape: dict[str, Any]) -> dict[str, Any]:
-    """Returns what one row of images reaches on the digits."""
+    """Returns the results of one row of images on the digits."""
     return digits_of(_image_row(row), seed, seconds, _image_shape(shape))
 
 
 def mixing_training(form: str, seed: int, steps: int, shape: dict[str, Any]) -> dict[str, Any]:
-    """Returns what a Glow with one form of 1x1 convolution comes to."""
+    """Returns the results of a Glow with one form of 1x1 convolution."""
     return trained(form, seed, steps, _image_shape(shape))
 
 
@@ -90,12 +90,12 @@ def mixing_times(repetitions: int, shape: dict[str, Any]) -> dict[str, Any]:
 
 
 def converting_times(row: str, shape: dict[str, Any], repetitions: int) -> dict[str, Any]:
-    """Returns the times of a step of one flow and of what it is converted into."""
+    """Returns the times of a step of one flow and of its conversion."""
     return times_of(row, _shape(shape), repetitions)
 
 
 def converting_errors(row: str, shape: dict[str, Any]) -> dict[str, Any]:
-    """Returns how far log_prob of one flow is off in float32, before and after conversion."""
+    """Returns the float32 errors of log_prob of one flow, before and after conversion."""
     return errors_of(row, _shape(shape))
 
 
@@ -131,7 +131,7 @@ def main() -> None:
     if job["threads"]:
         torch.set_num_threads(job["threads"])
     result = TASKS[job["task"]](**job["arguments"])
-    print()  # libraries may have printed without ending their line
+    print()  # a library may have printed an incomplete line
     print(json.dumps({"result": result, "machine": machine()}))
 
 
