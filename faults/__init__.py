@@ -1,1 +1,1 @@
-"""The fault suite: what happens to machines, files and numbers, done on purpose and counted."""
+"""The fault suite: faults of machines, files and numbers, caused on purpose and counted."""

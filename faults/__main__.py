@@ -14,7 +14,7 @@ from cyclopts import App
 from faults.outcome import Outcome
 from faults.page import RESULTS, outcome_table, write_page
 
-# Imported when they are run; each is a module with a function of its name.
+# Imported only when they run; each is a module with a function of the same name.
 PARTS = ("kills", "numbers", "soak", "stream", "ranks", "cables", "hostile", "guided")
 
 app = App(name="python -m faults", help=__doc__, result_action="return_value")
@@ -30,27 +30,27 @@ def run(
     soak_minutes: float | None = None,
     inputs: int | None = None,
 ) -> int:
-    """Do faults to real processes, files and numbers, and count what survives.
+    """Apply faults to real processes, files and numbers, and count how many are survived.
 
     Parameters
     ----------
     long
-        All of them, in hours; the rows are kept with the code, for the page. A short run takes
-        some minutes, and its rows go to the folder.
+        Run everything, which takes hours; the results are committed for the page. A short run
+        takes some minutes, and its results go to the folder.
     only
-        The parts to run; all if left out.
+        Parts to run; all by default.
     folder
-        Where the faults are done; an interrupted run goes on from there.
+        Folder for the faults; an interrupted run resumes from it.
     seed
-        Decides what is random.
+        Seed of all random choices.
     soak_minutes
-        How long the soak trains: 120 in a long run, a third in a short one, if left out.
+        Length of the soak; by default 120 minutes in a long run, and a third in a short one.
     inputs
-        How many files of strangers: 100,000 in a long run, 1,500 in a short one, if left out.
+        Number of hostile files; by default 100,000 in a long run, and 1,500 in a short one.
 
     Returns:
     -------
-        0 if all survived and nothing was lost, else 1.
+        0 if everything survived and nothing was lost, else 1.
     """
     given = {
         "soak": {} if soak_minutes is None else {"minutes": soak_minutes},

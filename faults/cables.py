@@ -1,4 +1,4 @@
-"""The part of cables: two machines that train together no longer hear of each other."""
+"""The part "cables": the network between two training machines is cut."""
 
 import os
 import random
@@ -31,17 +31,17 @@ SAID, WAITS = "another rank of this training has ended or does not answer", "wai
 
 
 def cables(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
-    """Yields what came of pulling the cable between two machines.
+    """Yields the results of cutting the network between two machines.
 
     Args:
-        long: 10 times in a training, and 3 times while one waits; not at all in a short run, since
-            each is a minute of waiting.
-        seed: Decides the moments, the ends, and how many ranks go on.
-        folder: What is done is kept here, so that the same call goes on after an interruption.
+        long: 10 cuts in a training, and 3 cuts while one rank waits. A short run has none, since
+            each takes a minute of waiting.
+        seed: Decides the moments, the ends, and the number of ranks that resume.
+        folder: Results are kept here, so that the same call resumes after an interruption.
 
     Yields:
-        Rows, where this process may make machines; `recovery_s` is until those who are to be told
-        have said why they end.
+        Rows, if this process can make machines. `recovery_s` is the time until all affected
+        processes have reported why they end.
     """
     if not long or not can_part(folder / "probe"):
         return
@@ -56,7 +56,7 @@ def cables(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
 
 
 def pull(run: Path, seed: str, *, data: Path, whole: Path) -> Ended:
-    """Returns what came of pulling a cable, at a moment that a seed decides."""
+    """Returns the result of cutting the network at a random moment."""
     draws = random.Random(seed)
     epoch, delay_s, end = draws.randrange(EPOCHS - 8), draws.random() / 4, draws.randrange(2)
     with two_machines(run.with_name(f"{run.name}-machines")) as machines, ExitStack() as kept:
@@ -75,7 +75,7 @@ def pull(run: Path, seed: str, *, data: Path, whole: Path) -> Ended:
 
 
 def pull_while_one_waits(place: Path, seed: str) -> Ended:
-    """Returns what came of pulling a cable while the first rank works alone."""
+    """Returns the result of cutting the network while only the first rank works."""
     end = random.Random(seed).randrange(2)
     with two_machines(place) as machines, ExitStack() as kept:
         processes = _started(["faults.waiting"], machines, kept)
@@ -89,7 +89,7 @@ def pull_while_one_waits(place: Path, seed: str) -> Ended:
 def _started(
     words: list[str], machines: Sequence[Machine], kept: ExitStack
 ) -> list["subprocess.Popen[str]"]:
-    """Returns torchrun on each machine, which is killed in the end: it may wait for minutes."""
+    """Returns torchrun on each machine; it is killed at the end, since it may wait for minutes."""
     processes = []
     for machine in machines:
         processes.append(kept.enter_context(machine.torchrun(words)))
@@ -98,7 +98,7 @@ def _started(
 
 
 def _wait_for(epoch: int, run: Path, processes: list["subprocess.Popen[str]"]) -> None:
-    """Waits until a training by two machines has ended so many epochs."""
+    """Waits until a training on two machines has finished a number of epochs."""
     begun = time.perf_counter()
     while not (run / "metrics.jsonl").exists() or len(metrics(run)) < epoch:
         if time.perf_counter() - begun > MOST_S or any(
@@ -111,7 +111,7 @@ def _wait_for(epoch: int, run: Path, processes: list["subprocess.Popen[str]"]) -
 def _heard(
     processes: Sequence["subprocess.Popen[str]"], wanted: str, enough: int = 2
 ) -> tuple[list[str], float]:
-    """Returns what processes say until so many have said a thing, and how long that took."""
+    """Returns the output of processes until enough of them contain a text, and the time."""
     begun, said = time.perf_counter(), [""] * len(processes)
     with DefaultSelector() as selector:
         for number, process in enumerate(processes):

@@ -1,4 +1,4 @@
-"""Small disks in memory that can be filled and made read-only, where mounting is allowed."""
+"""Small disks in memory that can be filled and made read-only, if mounting is allowed."""
 
 import subprocess
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ def can_mount(folder: Path) -> bool:
 
 @contextmanager
 def disk(place: Path) -> Iterator[Path]:
-    """Mounts a small disk for as long as it is entered.
+    """Mounts a small disk while the context is active.
 
     Yields:
-        Where it is.
+        Path of the disk.
     """
     place.mkdir(parents=True, exist_ok=True)
     _run("mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m", "tmpfs", place)
@@ -35,7 +35,7 @@ def disk(place: Path) -> Iterator[Path]:
 
 @contextmanager
 def filled(place: Path, *, room: int) -> Iterator[None]:
-    """Leaves so many bytes of room on a disk for as long as it is entered."""
+    """Leaves only `room` bytes free on a disk while the context is active."""
     found = subprocess.run(
         ["df", "--output=avail", "-B1", place], capture_output=True, text=True, check=True
     )
@@ -49,7 +49,7 @@ def filled(place: Path, *, room: int) -> Iterator[None]:
 
 @contextmanager
 def read_only(place: Path) -> Iterator[None]:
-    """Makes a disk read-only for as long as it is entered."""
+    """Makes a disk read-only while the context is active."""
     _run("mount", "-o", "remount,ro", place)
     try:
         yield

@@ -1,8 +1,8 @@
-"""Files of strangers, guided: inputs that reach code which none reached before are changed on.
+"""Guided fuzzing of files: inputs that reach new code are mutated further.
 
-What our own code reads is instrumented by atheris (pip install 'kappaflow[fuzz]'), whose libFuzzer
-stops at the first input that raises something other than an exception of ours, or that takes too
-long or too much memory; it is kept in the folder `kept`.
+Our file readers are instrumented by atheris (pip install 'kappaflow[fuzz]'). Its libFuzzer stops
+at the first input that raises an exception other than ours, or that needs too much time or memory.
+This input is kept in the folder `kept`.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from faults.outcome import Outcome
 
-# Those of which our code reads more than it hands to another library.
+# Kinds of files for which our code does more than call another library.
 GUIDED = (
     "config.json",
     "config.json with a right digest",
@@ -39,16 +39,16 @@ COUNT = re.compile(r"^(?:Done |stat::number_of_executed_units: +)(\d+)", re.MULT
 def guided(
     *, long: bool, seed: int, folder: Path, seconds: int | None = None
 ) -> Iterator[Outcome]:
-    """Yields a row for all kinds of files; none where atheris is not installed.
+    """Yields a row for all kinds of files; none if atheris is not installed.
 
     Args:
-        long: Half a minute for each kind, else two seconds.
-        seed: Of libFuzzer.
-        folder: Originals, what was found to be new, and an input that did not survive.
-        seconds: For each kind instead.
+        long: Half a minute for each kind; otherwise two seconds.
+        seed: Seed of libFuzzer.
+        folder: Folder of originals, of new inputs, and of an input that failed.
+        seconds: Seconds for each kind, instead.
 
     Yields:
-        What came of them.
+        The result.
     """
     from faults.loaders import write_originals
 
@@ -77,10 +77,10 @@ def guided(
 
 
 def load_guided(kind: str, seconds: int, seed: int, folder: Path) -> None:
-    """Loads inputs that libFuzzer makes of an original, and ends the process."""
+    """Loads inputs that libFuzzer makes from an original, and ends the process."""
     import warnings
 
-    atheris = importlib.import_module("atheris")  # an extra
+    atheris = importlib.import_module("atheris")  # an optional dependency
     with atheris.instrument_imports(include=["kappaflow"]):
         from faults.hostile import own_copy
         from faults.loaders import KINDS
@@ -90,7 +90,7 @@ def load_guided(kind: str, seconds: int, seed: int, folder: Path) -> None:
     warnings.simplefilter("ignore")
     one, place = KINDS[kind], own_copy(folder, KINDS[kind].file)
     original = place.read_bytes()
-    one.load(place)  # imports whatever it needs
+    one.load(place)  # imports what it needs
 
     def load(content: bytes) -> None:
         place.write_bytes(content)
@@ -114,7 +114,7 @@ def load_guided(kind: str, seconds: int, seed: int, folder: Path) -> None:
     (corpus / "original").write_bytes(original)
     flags = {
         "max_total_time": seconds,
-        "seed": seed + 1,  # 0 is a draw
+        "seed": seed + 1,  # libFuzzer takes 0 as "random"
         "timeout": LIMIT_S,
         "rss_limit_mb": MEMORY_MB,
         "max_len": 2 * len(original) + 4096,

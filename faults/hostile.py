@@ -1,8 +1,8 @@
-"""Files of strangers: mutations of real ones, each loaded within bounds of memory and time.
+"""Mutations of real files, each loaded within limits of memory and time.
 
-An input survives if loading gives a result or an exception of ours. Whatever does not is kept in
-the folder `kept`. Processes of a limited memory load them; one that dies or takes too long counts
-against its input and is replaced.
+An input survives if loading returns a result or raises an exception of ours. An input that fails
+is kept in the folder `kept`. Processes with limited memory load the inputs. If a process dies or
+takes too long, its input has failed, and another process replaces it.
 """
 
 import json
@@ -21,10 +21,10 @@ from typing import Any
 from faults.outcome import Outcome
 
 LONG, SHORT = 100_000, 1_500
-AT_ONCE = 250  # inputs of one kind that are done, or not done
+AT_ONCE = 250  # inputs in a chunk, which is completed as a whole
 WORKERS = 2
 LIMIT_S = 30.0
-MEMORY = 3 * 2**30  # beyond what a process has when it has imported everything
+MEMORY = 3 * 2**30  # limit in bytes, beyond the memory of a process after all imports
 DONE = "hostile.jsonl"
 TOO_LONG = "took too long"
 
@@ -33,13 +33,13 @@ def hostile(*, long: bool, seed: int, folder: Path, total: int | None = None) ->
     """Yields a row for each kind of file.
 
     Args:
-        long: 100,000 inputs in all, else 1,500.
-        seed: Decides all of them.
-        folder: Originals, what is done, and inputs that did not survive.
-        total: How many inputs instead.
+        long: 100,000 inputs in total; otherwise 1,500.
+        seed: Seed of all inputs.
+        folder: Folder of originals, of results, and of inputs that failed.
+        total: Number of inputs, instead.
 
     Yields:
-        What came of a kind; `recovery_s` is the longest that one input took.
+        A row for each kind; `recovery_s` is the longest time for one input.
     """
     from faults.loaders import KINDS, write_originals
 
@@ -70,7 +70,7 @@ Found = dict[str, Any]
 
 
 def _done(folder: Path) -> dict[Chunk, Found]:
-    """Returns the chunks that an earlier call has done."""
+    """Returns the chunks that an earlier call has completed."""
     if not (folder / DONE).exists():
         return {}
     whole = (folder / DONE).read_text().rpartition("\n")[0]
@@ -78,7 +78,7 @@ def _done(folder: Path) -> dict[Chunk, Found]:
 
 
 def _loaded(chunks: list[Chunk], folder: Path) -> Iterator[tuple[Chunk, Found]]:
-    """Yields chunks as processes finish them."""
+    """Yields chunks in the order in which processes finish them."""
     with ThreadPoolExecutor(WORKERS) as pool:
         started = [pool.submit(_Worker(chunk, folder).run) for chunk in chunks]
         for future in as_completed(started):
@@ -86,14 +86,14 @@ def _loaded(chunks: list[Chunk], folder: Path) -> Iterator[tuple[Chunk, Found]]:
 
 
 class _Worker:
-    """A chunk and the process that loads its inputs, which is replaced where it fails."""
+    """A chunk with the process that loads its inputs, which is replaced if it fails."""
 
     def __init__(self, chunk: Chunk, folder: Path) -> None:
         self.chunk, self.folder = chunk, folder
         self.found: Found = {"tried": 0, "survived": 0, "longest_s": 0.0}
 
     def run(self) -> tuple[Chunk, Found]:
-        """Returns the chunk and what came of it."""
+        """Returns the chunk and its result."""
         while self.found["tried"] < self.chunk[2]:
             with self._process() as process:
                 why = self._heard(process)
@@ -102,7 +102,7 @@ class _Worker:
         return self.chunk, self.found
 
     def _process(self) -> subprocess.Popen[bytes]:
-        """Returns a process that loads the inputs that are left."""
+        """Returns a process that loads the remaining inputs."""
         kind, start, count, seed = self.chunk
         done = self.found["tried"]
         given = [kind, str(start + done), str(count - done), str(seed), str(self.folder)]
@@ -116,7 +116,7 @@ class _Worker:
         )
 
     def _heard(self, process: subprocess.Popen[bytes]) -> str:
-        """Returns why a process ended early, or nothing; counts what it says until it ends."""
+        """Returns why a process ended early, or an empty text; counts its results."""
         out, heard = process.stdout, b""
         while out is not None and select.select([out], [], [], 4 * LIMIT_S)[0]:
             said = out.read(2**16)
@@ -141,7 +141,7 @@ class _Worker:
 
 
 def made(folder: Path, kind: str, place: int, seed: int) -> bytes:
-    """Returns an input: the same one for the same kind, number and seed."""
+    """Returns an input, which depends only on kind, number and seed."""
     from faults.loaders import KINDS
     from faults.mutations import mutated, mutated_json
 
@@ -155,7 +155,7 @@ def made(folder: Path, kind: str, place: int, seed: int) -> bytes:
 
 
 def keep(folder: Path, kind: str, place: int, seed: int, why: str) -> None:
-    """Keeps an input that did not survive, with what came of it."""
+    """Keeps an input that failed, with the reason."""
     from faults.loaders import KINDS
 
     name = f"{kind.replace(' ', '-')}-{seed}-{place}"
@@ -166,7 +166,7 @@ def keep(folder: Path, kind: str, place: int, seed: int, why: str) -> None:
 
 
 def load_inputs(kind: str, start: int, count: int, seed: int, folder: Path) -> None:
-    """Loads inputs one after the other, and prints of each whether it survived, and its time."""
+    """Loads inputs one by one, and prints for each whether it survived, and its time."""
     import signal
     import warnings
 
@@ -176,7 +176,7 @@ def load_inputs(kind: str, start: int, count: int, seed: int, folder: Path) -> N
     warnings.simplefilter("ignore")
     place = own_copy(folder, KINDS[kind].file)
     pristine = {path: path.read_bytes() for path in place.parent.rglob("*") if path.is_file()}
-    KINDS[kind].load(place)  # imports whatever it needs
+    KINDS[kind].load(place)  # imports what it needs
     _limit_memory()
     signal.signal(signal.SIGALRM, _too_late)
     for number in range(start, start + count):
@@ -198,7 +198,7 @@ def load_inputs(kind: str, start: int, count: int, seed: int, folder: Path) -> N
 
 
 class Late(BaseException):
-    """Loading took longer than it may; nothing catches this."""
+    """Loading took too long. No code catches this."""
 
 
 def _too_late(*_: object) -> None:
@@ -206,7 +206,7 @@ def _too_late(*_: object) -> None:
 
 
 def own_copy(folder: Path, file: str) -> Path:
-    """Returns a file of a kind in a copy of its folder that this process may change."""
+    """Returns a file of a kind, in a copy of its folder that this process may change."""
     top = Path(file).parts[0]
     own = folder / "work" / str(os.getpid())
     shutil.rmtree(own, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The part of kills: trainings are struck by faults, each goes on, and ends as one in peace."""
+"""The part "kills": trainings are hit by faults, resume, and must end like an undisturbed one."""
 
 import random
 import shutil
@@ -24,17 +24,17 @@ from faults.strikes import (
 )
 from faults.trainings import Job, ended, is_finished, losses, started, trained_whole, write_rows
 
-MISSES = 20  # in a row; something else is wrong then
-DONE = "kills.jsonl"  # what has been done already, a line for each training
+MISSES = 20  # trainings in a row that end before the fault; then something else is wrong
+DONE = "kills.jsonl"  # results so far, one line for each training
 
 
 def kills(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
-    """Yields what came of kills, signals, second processes, full disks and read-only ones.
+    """Yields the results of kills, signals, second processes, full disks and read-only disks.
 
     Args:
-        long: 200 kills instead of 6, and more of the others.
+        long: 200 kills instead of 6, and more of the other faults.
         seed: Decides the moments.
-        folder: What is done is kept here, so that the same call goes on after an interruption.
+        folder: Results are kept here, so that the same call resumes after an interruption.
 
     Yields:
         A row for each kind of fault.
@@ -71,19 +71,19 @@ def repeated(
     seed: int,
     file: Path,
 ) -> Outcome:
-    """Returns what came of a fault that is done to trainings until it has been done so often.
+    """Returns the result of a fault that is applied to trainings a number of times.
 
-    A training that is struck is begun again, until it comes to its end, and is compared with the
-    one that was left in peace; then it is another's turn.
+    A training that is hit is started again until it finishes, and is then compared with an
+    undisturbed one. Then the next training follows.
 
     Args:
-        fault: What is done, in words.
+        fault: Description of the fault.
         unit: What is counted.
-        strike: Does it once.
-        times: How often.
+        strike: Applies the fault once.
+        times: Number of faults.
         job: The training.
         seed: Decides the moments.
-        file: What has been done already, a line for each training.
+        file: File of the results so far, one line for each training.
 
     Returns:
         The row of the table.
@@ -110,12 +110,12 @@ def repeated(
 
 
 def _chain(strike: Strike, most: int, job: Job, moments: random.Random) -> dict[str, Any]:
-    """Returns what came of one training that is struck until it ends, so often at most."""
+    """Returns the result of one training that is hit until it finishes, at most `most` times."""
     shutil.rmtree(job.run, ignore_errors=True)
     struck = []
     while len(struck) < most and (one := strike(job, moments)) != MISSED:
         struck.append(one)
-    ended(started(job.words))  # also where it is finished: what was left behind is removed
+    ended(started(job.words))  # also if it is finished, to remove files that were left
     alike = is_finished(job.run) and losses(job.run) == job.whole
     clean = not list(job.run.rglob(".*"))
     return {

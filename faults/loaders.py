@@ -1,4 +1,4 @@
-"""Small real files of each kind, and how each of them is loaded."""
+"""Small real files of each kind, with the functions that load them."""
 
 import gzip
 import pickle
@@ -34,9 +34,9 @@ class Kind:
     """A kind of file.
 
     Attributes:
-        file: Where one of them is, below the originals.
-        load: Loads what is at a path; the files beside it are those of the original.
-        is_json: Whether what it says is changed as well, not only its bytes.
+        file: Path of the file, relative to the originals.
+        load: Loads a path; other files of the original are in the same folder.
+        is_json: Whether the JSON values are mutated too, not only the bytes.
     """
 
     file: str
@@ -45,7 +45,7 @@ class Kind:
 
 
 def write_originals(folder: Path) -> None:
-    """Writes a file of each kind, always the same ones."""
+    """Writes a file of each kind, always the same."""
     folder.mkdir(parents=True, exist_ok=True)
     numbers = np.random.default_rng(0).normal(size=(ROWS, 3)).round(3)
     frame = pl.DataFrame(numbers, schema=["a", "b", "c"]).with_columns(
@@ -86,7 +86,7 @@ def _model(path: Path) -> object:
 
 
 def _signed_config(path: Path) -> object:
-    """Returns a model whose config.json was changed by somebody who can make digests."""
+    """Returns a model with a config.json that was changed together with its digest."""
     tensors, _ = read_tensors(path.parent / WEIGHTS)
     try:
         write_weights(path.parent / WEIGHTS, tensors, read_config(path.parent / CONFIG))
@@ -112,7 +112,7 @@ def _checkpoint(path: Path) -> object:
 
 
 def _table(path: Path) -> object:
-    """Returns a table, loaded at once or in chunks, after it was tried as a matrix."""
+    """Returns a table, loaded as a whole or in chunks, after an attempt to load it as a matrix."""
     try:
         load_matrix(str(path))
     except KappaflowError:

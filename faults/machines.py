@@ -1,6 +1,6 @@
-"""Two machines on one, joined by a cable that can be pulled (Linux, where root may do so).
+"""Two virtual machines on one computer, with a cable that can be pulled (Linux, as root).
 
-Each has a network, a host name and processes of its own: namespaces of the kernel.
+Each has its own network, host name and processes, by kernel namespaces.
 """
 
 import os
@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]  # where the modules of this suite are found
+ROOT = Path(__file__).parents[1]  # folder of the modules of this suite
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 PORT = 29500
 ALONE = "unshare --net --uts --mount --pid --fork --kill-child --mount-proc".split()
@@ -23,9 +23,9 @@ class Machine:
     """One of two machines.
 
     Attributes:
-        pid: A process on it; with it end all others.
-        cable: Its end of the cable.
-        folder: Where its processes run.
+        pid: Process whose end also ends all other processes of the machine.
+        cable: Network device of the machine.
+        folder: Working folder of its processes.
     """
 
     pid: int
@@ -33,7 +33,7 @@ class Machine:
     folder: Path
 
     def torchrun(self, words: Sequence[str]) -> "subprocess.Popen[str]":
-        """Returns torchrun of a module as one rank, which meets that of the other machine."""
+        """Returns torchrun of a module as one rank, which connects to the other machine."""
         path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         meeting = "--nnodes=2 --nproc-per-node=1 --rdzv-backend=c10d --rdzv-id=1 --rdzv-endpoint"
         return subprocess.Popen(
@@ -46,18 +46,18 @@ class Machine:
         )
 
     def pull(self) -> None:
-        """Pulls the cable: nobody is told, and what is sent is lost."""
+        """Pulls the cable: packets are lost without a message."""
         _run(*self.there, "ip", "link", "set", self.cable, "down")
 
     @property
     def there(self) -> list[str]:
-        """The words before those of a command on this machine."""
+        """The words before a command that run it on this machine."""
         spaces = "--net --uts --mount --pid".split()
         return ["nsenter", f"--target={self.pid}", *spaces, f"--wdns={self.folder}"]
 
 
 def can_part(folder: Path) -> bool:
-    """Returns whether this process may make machines."""
+    """Returns whether this process can make machines."""
     try:
         with two_machines(folder):
             return True
@@ -67,10 +67,10 @@ def can_part(folder: Path) -> bool:
 
 @contextmanager
 def two_machines(folder: Path) -> Iterator[tuple[Machine, Machine]]:
-    """Makes two machines for as long as it is entered.
+    """Makes two machines while the context is active.
 
     Yields:
-        Both; each has a folder of its own.
+        Both machines; each has its own folder.
     """
     names, cables = ("one", "other"), [f"kf{os.getpid()}{end}" for end in "ab"]
     places = [(folder / name).resolve() for name in names]
@@ -93,10 +93,10 @@ def two_machines(folder: Path) -> Iterator[tuple[Machine, Machine]]:
 
 @contextmanager
 def _namespaces(name: str, hosts: Path) -> Iterator[int]:
-    """Makes a machine that has no cable yet.
+    """Makes a machine without a cable.
 
     Yields:
-        A process on it.
+        Process ID of the machine.
     """
     words = [*ALONE, "sh", "-ec", BEGINS, str(hosts), name]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:

@@ -1,4 +1,4 @@
-"""What is done to files: bits, slices, numbers, and what JSON says."""
+"""Mutations of files: bits, slices, numbers, and JSON values."""
 
 import copy
 import json
@@ -23,14 +23,14 @@ VALUES = (
 
 
 def mutated(content: bytes, other: bytes, chance: random.Random) -> bytes:
-    """Returns bytes after one to four things have been done to them; `other` is spliced in."""
+    """Returns bytes after one to four random mutations; `other` is used for splicing."""
     for _ in range(chance.randint(1, 4)):
         content = chance.choice(_OF_BYTES)(content, other, chance)
     return content
 
 
 def mutated_json(content: bytes, chance: random.Random) -> bytes:
-    """Returns JSON, or a line of lines of JSON, in which one to three things are other ones."""
+    """Returns JSON, or a line of JSON lines, with one to three changed values."""
     lines = content.splitlines() if content.count(b"\n{") else [content]
     place = chance.randrange(len(lines))
     said = json.loads(lines[place])
@@ -94,7 +94,7 @@ def _slice(content: bytes, chance: random.Random) -> tuple[int, int]:
 
 
 def _changed(said: Any, chance: random.Random) -> Any:  # noqa: ANN401
-    """Returns JSON values in which one key or one value is another, is gone, or is deeper."""
+    """Returns JSON values in which a key or a value is changed, removed, or nested deeper."""
     said = copy.deepcopy(said)
     places = list(_places(said))
     if not places:

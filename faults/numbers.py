@@ -1,4 +1,4 @@
-"""The part of numbers: what is not finite, planted on purpose, in trainings and in streams."""
+"""The part "numbers": values that are not finite, planted in trainings and in streams."""
 
 import math
 import re
@@ -21,14 +21,14 @@ from kappaflow.runs import ModelConfig, TableConfig, fit_run, write_scores
 from kappaflow.runs.chunked_output import parts_folder
 
 ROWS, FEATURES, EPOCHS, BATCH = 400, 2, 6, 50
-STREAMED = 600_000  # rows, more than one chunk has
+STREAMED = 600_000  # rows; more than one chunk
 
 
 class Faulty(kf.Bijection):
-    """A learned shift that answers some of its calls in training with something else.
+    """A learned shift that returns wrong values in some of its training calls.
 
     Args:
-        answers: What is added to the answer, by the number of the call.
+        answers: Returns the number that is added to the output, from the number of the call.
     """
 
     def __init__(self, answers: Callable[[int], float]) -> None:
@@ -50,16 +50,16 @@ class Faulty(kf.Bijection):
 
 @dataclass(frozen=True)
 class Planted:
-    """A training with a fault in it, and how it should end.
+    """A training with a fault, and its expected end.
 
     Attributes:
-        fault: What is planted, in words.
-        answers: What a layer adds to the answer of a call.
-        rows: Of the table, from standard normal ones.
-        skips: How many steps should be skipped; None for any number.
-        stops: What the diagnosis should say if it should stop; None if it should not, "" if it
+        fault: Description of the fault.
+        answers: Returns the number that a layer adds to the output of a call.
+        rows: Returns the rows of the table from standard normal rows.
+        skips: Expected number of skipped steps; None for any number.
+        stops: Pattern of the diagnosis if it should stop; None if it should not stop; "" if it
             may.
-        settings: Of the training.
+        settings: Settings of the training.
     """
 
     fault: str
@@ -71,7 +71,7 @@ class Planted:
 
 
 def same_rows(x: Tensor) -> Tensor:
-    """Returns rows of which most are equal, so that there are batches of one row only."""
+    """Returns rows that are mostly equal, so that some batches have only one distinct row."""
     return torch.cat((x[:40], x[:1].expand(len(x) - 40, -1)))
 
 
@@ -99,12 +99,12 @@ PLANTED = (
 
 
 def numbers(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
-    """Yields what came of trainings and streams with numbers that are not finite.
+    """Yields the results of trainings and streams with numbers that are not finite.
 
     Args:
-        long: With three seeds instead of one.
-        seed: Of the first.
-        folder: Where files are written.
+        long: Use three seeds instead of one.
+        seed: The first seed.
+        folder: Folder for files.
 
     Yields:
         A row for each fault.
@@ -146,7 +146,7 @@ def survives(planted: Planted, seed: int) -> bool:
 
 
 class Kept(kf.training.Callback):
-    """Keeps the weights that a training begins with, then those of each better epoch."""
+    """Keeps the initial weights of a training, then the weights of each better epoch."""
 
     def on_start(self, flow: kf.Flow, settings: Any) -> None:  # noqa: ANN401
         """Keeps the weights."""
@@ -165,7 +165,7 @@ class Kept(kf.training.Callback):
 
 
 def refuses_float16() -> bool:
-    """Returns whether a flow in a type that overflows at 65,504 is refused before it trains."""
+    """Returns whether a flow in float16, which overflows at 65,504, is refused before training."""
     try:
         kf.fit(kf.real_nvp(FEATURES, depth=2, hidden=(4,)).half(), torch.randn(ROWS, FEATURES))
     except kf.errors.ArgumentError as error:
@@ -174,7 +174,7 @@ def refuses_float16() -> bool:
 
 
 def leaves_infinite_row_empty(folder: Path, seed: int) -> bool:
-    """Returns whether one row in the middle of many that cannot be scored has an empty score."""
+    """Returns whether a row that cannot be scored, among many others, has an empty score."""
     x = np.random.default_rng(seed).normal(size=(STREAMED, FEATURES))
     data, run, out = folder / f"{seed}.parquet", folder / f"{seed}", folder / f"{seed}.csv"
     _frame(x[:ROWS]).write_parquet(data)

@@ -1,4 +1,4 @@
-"""Turns the rows of long runs into the page of the documentation."""
+"""Writes the page of the documentation from the results of long runs."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,14 +16,14 @@ HEAD = ("fault", "tried", "survived", "lost", "longest recovery [s]")
 
 
 def write_page(*, file: Path = RESULTS, docs: Path = ROOT / "docs") -> None:
-    """Write docs/reliability.md from the rows of long runs.
+    """Write docs/reliability.md from the results of long runs.
 
     Parameters
     ----------
     file
-        The rows.
+        File of the results.
     docs
-        The folder of the page.
+        Folder of the page.
     """
     path = docs / "reliability.md"
     path.write_text(page(file), encoding="utf-8")
@@ -31,7 +31,7 @@ def write_page(*, file: Path = RESULTS, docs: Path = ROOT / "docs") -> None:
 
 
 def page(file: Path) -> str:
-    """Returns the page as Markdown: text that is the same for the same rows."""
+    """Returns the page as Markdown, which depends only on the results."""
     lines, machines = read_lines(file)
     newest = list({(line["part"], line["fault"]): line for line in lines}.values())
     environment = Environment(
@@ -51,7 +51,7 @@ def page(file: Path) -> str:
 
 
 def outcome_of(line: dict[str, Any]) -> Outcome:
-    """Returns the outcome that a line of the results holds."""
+    """Returns the outcome in a line of the results."""
     return Outcome(**{key: line[key] for key in Outcome.__dataclass_fields__})
 
 
@@ -73,7 +73,7 @@ def outcome_table(outcomes: Iterable[Outcome]) -> str:
 
 
 def totals(lines: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """Returns by unit how many of how many survived, in words."""
+    """Returns for each unit how many of the tried faults survived, as text."""
     sums: dict[str, tuple[int, int]] = {}
     for line in lines:
         survived, tried = sums.get(line["unit"], (0, 0))

@@ -1,4 +1,4 @@
-"""What a process holds, as Linux tells it."""
+"""The resources of a process, from Linux."""
 
 import re
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds at a moment.
+    """The resources of a process at one moment.
 
     Attributes:
-        memory_bytes: In memory.
-        peak_bytes: The most that was in memory.
-        files: Open ones.
-        threads: How many.
+        memory_bytes: Resident memory.
+        peak_bytes: Peak of the resident memory.
+        files: Number of open files.
+        threads: Number of threads.
     """
 
     memory_bytes: int
@@ -23,14 +23,14 @@ class Held:
 
 
 def held_by(pid: int) -> Held | None:
-    """Returns what a process holds; None where it has ended, or this is not Linux."""
+    """Returns the resources of a process; None if it has ended, or if this is not Linux."""
     place = Path("/proc") / str(pid)
     try:
         text, files = (place / "status").read_text(), len(list((place / "fd").iterdir()))
     except OSError:
         return None
     numbers = dict(re.findall(r"^(VmRSS|VmHWM|Threads):\s+(\d+)", text, re.MULTILINE))
-    if "VmRSS" not in numbers:  # it is ending
+    if "VmRSS" not in numbers:  # the process is ending
         return None
     memory, peak = int(numbers["VmRSS"]) * 1024, int(numbers["VmHWM"]) * 1024
     return Held(memory, peak, files, int(numbers["Threads"]))

@@ -1,4 +1,4 @@
-"""The part of ranks: one of two that train together is killed, and the run goes on."""
+"""The part "ranks": one of two ranks of a training is killed, and the run resumes."""
 
 import os
 import random
@@ -19,18 +19,18 @@ from kappaflow.training.session import SECONDS_BETWEEN_CHECKPOINTS
 
 ROWS, EPOCHS = 1500, 30
 ENDS_WITHIN_S = 60.0
-ROUNDING = 1e-5  # relative, of losses in float32 after all epochs: 2 ranks and 1 add up otherwise
+ROUNDING = 1e-5  # relative difference of float32 losses: 2 ranks and 1 sum in a different order
 DONE = "ranks.jsonl"
 FAULT = "SIGKILL of one of two ranks at a random moment"
 
 
 def ranks(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
-    """Yields what came of kills of a rank.
+    """Yields the results of kills of a rank.
 
     Args:
         long: 20 kills instead of 2.
-        seed: Decides the ranks, the moments, and how many go on.
-        folder: What is done is kept here, so that the same call goes on after an interruption.
+        seed: Decides the ranks, the moments, and the number of ranks that resume.
+        folder: Results are kept here, so that the same call resumes after an interruption.
 
     Yields:
         A row.
@@ -42,7 +42,7 @@ def ranks(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
 
 
 def kill(run: Path, seed: str, *, data: Path, whole: Path) -> Ended:
-    """Returns what came of the kill of a rank, at a moment that a seed decides."""
+    """Returns the result of killing a rank at a random moment."""
     draws = random.Random(seed)
     chosen, epoch, delay_s = draws.randrange(2), draws.randrange(EPOCHS - 8), draws.random() / 4
     process = started_by(2, words(data, run))
@@ -67,14 +67,14 @@ def kill(run: Path, seed: str, *, data: Path, whole: Path) -> Ended:
 
 
 def words(data: Path, run: Path) -> list[str]:
-    """Returns a training of some seconds, whose draws do not depend on ranks."""
+    """Returns the command of a short training whose random numbers do not depend on ranks."""
     shape = "--depth 2 --hidden 8 --dropout 0"
     lasts = f"--max-epochs {EPOCHS} --patience {EPOCHS} --batch-size 64"
     return ["fit", str(data), "--out", str(run), *shape.split(), *lasts.split()]
 
 
 def started_by(count: int, words: list[str]) -> "subprocess.Popen[str]":
-    """Returns a process of the command, by torchrun where there is more than one rank."""
+    """Returns a process of the command, by torchrun if there is more than one rank."""
     program = ["-m", "kappaflow"]
     return started(
         words, [*by_torchrun(count), *program] if count > 1 else program, output=subprocess.PIPE
@@ -82,12 +82,12 @@ def started_by(count: int, words: list[str]) -> "subprocess.Popen[str]":
 
 
 def by_torchrun(count: int) -> list[str]:
-    """Returns the words that start a program, or a module by -m, as so many ranks."""
+    """Returns the words that start a program, or a module by -m, as several ranks."""
     return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
 
 
 def finish(data: Path, run: Path, *, count: int) -> str:
-    """Returns what a run prints that is brought to its end."""
+    """Returns the output of a run after completing it."""
     status, said = ended(started_by(count, words(data, run)))
     if status:
         raise SystemExit(f"a training that was left in peace failed: {said}")
@@ -95,7 +95,7 @@ def finish(data: Path, run: Path, *, count: int) -> str:
 
 
 def pid_of(process: "subprocess.Popen[str]", chosen: int, *, epoch: int, run: Path) -> int:
-    """Returns the process of a rank, when all are there and so many epochs are over."""
+    """Returns the process ID of a rank, when all ranks run and a number of epochs is over."""
     begun = time.perf_counter()
     while time.perf_counter() - begun < MOST_S:
         found = pids(process)
@@ -109,7 +109,7 @@ def pid_of(process: "subprocess.Popen[str]", chosen: int, *, epoch: int, run: Pa
 
 
 def pids(process: "subprocess.Popen[str]") -> dict[int, int]:
-    """Returns the processes that a torchrun has started, by rank (Linux alone)."""
+    """Returns the process IDs of the ranks of a torchrun, by rank (Linux only)."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     found = {}
     for pid in children:
@@ -120,17 +120,17 @@ def pids(process: "subprocess.Popen[str]") -> dict[int, int]:
 
 
 def both_losses(run: Path) -> list[tuple[float, float]]:
-    """Returns the losses of all epochs, of training and of held-out rows."""
+    """Returns the losses of all epochs, on training and on held-out rows."""
     return [(line["train_nll"], line["validation_nll"]) for line in metrics(run)]
 
 
 def same(one: Sequence[tuple[float, float]], other: Sequence[tuple[float, float]]) -> bool:
-    """Returns whether losses are the same up to rounding."""
+    """Returns whether losses are equal up to rounding."""
     return len(one) == len(other) and bool(np.allclose(one, other, rtol=ROUNDING, atol=0))
 
 
 def lost_epochs(run: Path) -> int:
-    """Returns how many epochs of a run are lost beyond those of a second, and one."""
+    """Returns the number of lost epochs, beyond the last second and one epoch."""
     lines, epoch = metrics(run), checkpoint_epoch(run)
     times = [0.0, *(line["time_s"] for line in lines)]
     return sum(t - times[epoch] > SECONDS_BETWEEN_CHECKPOINTS for t in times[epoch:-1])

@@ -1,4 +1,4 @@
-"""A fault that is done so often: what is done is kept, and what came of all is one row."""
+"""Repeats a fault: each result is kept, and all results make one row."""
 
 import shutil
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from faults.outcome import Outcome
 
 @dataclass(frozen=True)
 class Ended:
-    """What came of a fault that ends a training by several ranks.
+    """The result of a fault that ends a training by several ranks.
 
     Attributes:
-        survived: Whether all was as it should be.
-        lost: Epochs lost beyond what is promised: those of a second, and one.
-        ended_s: From the fault until those who are to end had ended, or had said why they do.
-        said: What went wrong, or what the ranks said.
+        survived: Whether everything was correct.
+        lost: Number of lost epochs beyond the promise: the epochs of one second, and one more.
+        ended_s: Time from the fault until the affected ranks had ended or reported why.
+        said: The error, or the output of the ranks.
     """
 
     survived: bool
@@ -36,15 +36,15 @@ def repeated(
     seed: int,
     file: Path,
 ) -> Outcome:
-    """Returns what came of a fault that is done until it has been done so often.
+    """Returns the result of a fault that is repeated a number of times.
 
     Args:
-        fault: What is done, in words.
+        fault: Description of the fault.
         unit: What is counted.
-        strike: Does it once, with a folder of its own and a seed.
-        times: How often.
-        seed: Decides the others.
-        file: What has been done already, a line for each time; the folders are beside it.
+        strike: Applies the fault once, with its own folder and a seed.
+        times: Number of repetitions.
+        seed: Decides the other seeds.
+        file: File of the results so far, one line each; the folders are next to it.
 
     Returns:
         The row of the table.
@@ -53,7 +53,7 @@ def repeated(
     done = [line for line in read_lines(file)[0] if key.items() <= line.items()]
     for number in range(len(done), times):
         place = file.parent / f"{fault.replace(' ', '-')}-{seed}-{number}"
-        shutil.rmtree(place, ignore_errors=True)  # of a call that was interrupted
+        shutil.rmtree(place, ignore_errors=True)  # left by an interrupted call
         done.append(key | asdict(strike(place, f"{seed} {number}")))
         append_line(file, done[-1])
     done = done[:times]

@@ -1,4 +1,4 @@
-"""The part of the soak: a long training holds at its end what it held when it was warm."""
+"""The part "soak": a long training uses the same resources at its end as after its start."""
 
 import json
 import time
@@ -10,9 +10,9 @@ from faults.outcome import Outcome
 from faults.processes import Held, held_by
 from faults.trainings import ended, started, write_rows
 
-EVERY_S = 0.5  # is looked
-WARM = 0.3  # of the time is not counted
-GROWTH_BYTES = 32 * 2**20  # of memory, that is none: the history of the epochs, and holes in heaps
+EVERY_S = 0.5  # seconds between two measurements
+WARM = 0.3  # share of the time before measurements count
+GROWTH_BYTES = 32 * 2**20  # growth that is allowed: the epoch history, and heap fragments
 
 
 def soak(
@@ -21,13 +21,13 @@ def soak(
     """Yields whether memory, open files and threads of a training grow.
 
     Args:
-        long: For two hours instead of a third of a minute.
-        seed: Of the training.
-        folder: The run, which goes on after an interruption; what it held is kept beside it.
-        minutes: For how long, if not so.
+        long: Train for two hours instead of a third of a minute.
+        seed: Seed of the training.
+        folder: Folder of the run, which resumes after an interruption, and of the measurements.
+        minutes: Length of the training, instead.
 
     Yields:
-        A row; one that is lost is something that grew.
+        A row; each resource that grew counts as lost.
     """
     lasts_s = 60 * (minutes if minutes is not None else 120 if long else 1 / 3)
     data = write_rows(folder / "rows.csv")
@@ -54,7 +54,7 @@ def soak(
 
 
 def grown(looks: Sequence[Held]) -> list[str]:
-    """Returns what grew from when a process was warm to its end; all, if there was no look."""
+    """Returns the resources that grew after the start; all of them without a measurement."""
     warm = looks[int(WARM * len(looks)) :]
     tenth = max(1, len(warm) // 10)
     first, last = warm[:tenth], warm[-tenth:]
@@ -62,7 +62,7 @@ def grown(looks: Sequence[Held]) -> list[str]:
         return ["memory", "files", "threads"]
     memory = max(one.memory_bytes for one in last) - max(one.memory_bytes for one in first)
     grew = ["memory"] if memory > GROWTH_BYTES else []
-    for name in ("files", "threads"):  # the fewest: a file is open while it is written
+    for name in ("files", "threads"):  # use the least: a file is open while it is written
         before, after = (min(getattr(one, name) for one in part) for part in (first, last))
         grew += [name] if after > before else []
     return grew

@@ -1,4 +1,4 @@
-"""The part of the stream: rows are scored in bounded memory, also by a process that is killed."""
+"""The part "stream": rows are scored in bounded memory, also after a kill."""
 
 import time
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from faults.processes import held_by
 from faults.trainings import ended, started
 
 FEATURES, DEPTH, WIDTH = 8, 2, 8
-MOST_BYTES = 2**30  # in memory, libraries included, however many rows there are
+MOST_BYTES = 2**30  # limit of memory, libraries included, for any number of rows
 PROGRAM = """
 import sys
 from kappaflow.cli.app import main
@@ -22,15 +22,15 @@ sys.exit(main(sys.argv[2:]))
 
 
 def stream(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
-    """Yields what came of the scores of many rows.
+    """Yields the results of scoring many rows.
 
     Args:
         long: Ten million rows instead of 200,000, in chunks of 262,144 instead of 16,384.
-        seed: Of no effect: rows and run are always the same.
-        folder: Where the rows are; the scores go on there after an interruption.
+        seed: No effect: rows and run are always the same.
+        folder: Folder of the rows; scoring resumes there after an interruption.
 
     Yields:
-        A row for memory, and one for a kill.
+        A row for memory, and a row for a kill.
     """
     rows, chunk = (10_000_000, 262_144) if long else (200_000, 16_384)
     data, run = folder / f"{rows}.parquet", folder / "real_nvp"
@@ -61,7 +61,7 @@ def stream(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
 
 
 def _scored(run: Path, data: Path, out: Path, chunk: int, *, parts: int | None = None) -> int:
-    """Returns the peak memory of a process that scores; it is killed when it has so many parts."""
+    """Returns the peak memory of a scoring process, which is killed after `parts` parts."""
     words = ["score", str(run), str(data), "--out", str(out)]
     process, peak = started(words, ["-c", PROGRAM, str(chunk)]), 0
     folder = out.with_name(f".{out.name}.parts")

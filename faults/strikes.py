@@ -1,4 +1,4 @@
-"""Faults that are done to a training, each once: kills, signals, a second process, bad disks."""
+"""Single faults for a training: kills, signals, a second process, bad disks."""
 
 import random
 import re
@@ -21,10 +21,10 @@ from faults.trainings import (
     wait_for_epoch,
 )
 
-DELAY_S = 2.5  # at most, after the first epoch of a process
-START_S = 3.0  # about what a process takes to its first epoch
-WRITES = 30  # about how often a training makes sure that something is on the disk
-ROOM = 150_000  # bytes; a training needs about twice as many
+DELAY_S = 2.5  # largest delay after the first epoch of a process
+START_S = 3.0  # approximate time of a process until its first epoch
+WRITES = 30  # approximate number of flushes to the disk in a training
+ROOM = 150_000  # bytes; a training needs about twice that
 PROGRAM = """
 import os, signal, stat, sys
 from kappaflow.cli.app import main
@@ -44,13 +44,13 @@ sys.exit(main(sys.argv[3:]))
 
 @dataclass(frozen=True)
 class Struck:
-    """What one fault came to.
+    """The result of one fault.
 
     Attributes:
-        hit: Whether the training was still going on.
-        good: Whether all was as it should be.
-        lost: Steps lost beyond what is promised.
-        recovery_s: Until the training went on, or until the process had ended.
+        hit: Whether the training was still running.
+        good: Whether everything was correct.
+        lost: Number of lost steps beyond the promise.
+        recovery_s: Time until the training resumed, or until the process ended.
     """
 
     hit: bool
@@ -64,7 +64,7 @@ MISSED = Struck(hit=False)
 
 
 def killed(job: Job, moments: random.Random) -> Struck:
-    """Returns what a kill at a random moment came to: at the start, in training, in judging."""
+    """Returns the result of a kill at a random moment: at the start, in training or evaluation."""
     process, waited = started(job.words), 0.0
     if moments.random() < 0.2:
         time.sleep(moments.uniform(0, START_S))
@@ -77,7 +77,7 @@ def killed(job: Job, moments: random.Random) -> Struck:
 
 
 def killed_in_a_write(job: Job, moments: random.Random) -> Struck:
-    """Returns what came of a process that kills itself in a write, half of it or all done."""
+    """Returns the result of a process that kills itself in a write, half done or complete."""
     half = moments.choice(("half", "whole"))
     nth = str(moments.randint(1, WRITES))
     status, _ = ended(started(job.words, ["-c", PROGRAM, nth, half]))
@@ -85,7 +85,7 @@ def killed_in_a_write(job: Job, moments: random.Random) -> Struck:
 
 
 def told(number: signal.Signals, job: Job, moments: random.Random) -> Struck:
-    """Returns what came of a signal on which a process should leave, with its last epoch kept."""
+    """Returns the result of a signal that should end the process, with its last epoch saved."""
     process = started(job.words)
     wait_for_epoch(process, job.run)
     time.sleep(moments.uniform(0, DELAY_S))
@@ -98,7 +98,7 @@ def told(number: signal.Signals, job: Job, moments: random.Random) -> Struck:
     kept, made = checkpoint_epoch(job.run), len(metrics(job.run))
     way_on = r"interrupted in epoch (\d+): run the same command again to resume\.\n"
     found = re.fullmatch(f"kappaflow: {way_on}", said)
-    if (job.run / "result.json").exists():  # what was trained was being judged
+    if (job.run / "result.json").exists():  # the training was over and its evaluation running
         in_words = "run the same command again to resume" in said and said.count("\n") == 1
     else:
         in_words = found is not None and int(found[1]) == kept + 1
@@ -107,11 +107,11 @@ def told(number: signal.Signals, job: Job, moments: random.Random) -> Struck:
 
 
 def shut_out(job: Job, moments: random.Random) -> Struck:
-    """Returns what came of a process on the run of another one, which is killed afterwards."""
+    """Returns the result of a second process on a run in use; the first is killed afterwards."""
     first = started(job.words)
     wait_for_epoch(first, job.run)
     time.sleep(moments.uniform(0, DELAY_S / 2))
-    first.send_signal(signal.SIGSTOP)  # it has the run for as long as the second one asks
+    first.send_signal(signal.SIGSTOP)  # it keeps the run during the second process
     hit = first.poll() is None and not is_finished(job.run)
     begun = time.perf_counter()
     status, said = ended(started(job.words))
@@ -124,13 +124,13 @@ def shut_out(job: Job, moments: random.Random) -> Struck:
 
 
 def left_without_room(job: Job, moments: random.Random) -> Struck:
-    """Returns what came of a training whose disk becomes full somewhere on its way."""
+    """Returns the result of a training whose disk becomes full during the run."""
     with filled(job.run.parent, room=moments.randint(0, ROOM)):
         return _refused(job, "No space left on device")
 
 
 def made_read_only(job: Job, moments: random.Random) -> Struck:
-    """Returns what came of a training that is begun again on a disk that became read-only."""
+    """Returns the result of a training that resumes on a disk that has become read-only."""
     if not killed(job, moments).hit:
         return MISSED
     with read_only(job.run.parent):
@@ -138,7 +138,7 @@ def made_read_only(job: Job, moments: random.Random) -> Struck:
 
 
 def _refused(job: Job, reason: str) -> Struck:
-    """Returns whether a training that cannot write says so in one sentence."""
+    """Returns whether a training that cannot write reports it in one sentence."""
     begun = time.perf_counter()
     status, said = ended(started(job.words))
     took = time.perf_counter() - begun
@@ -155,7 +155,7 @@ def _after_a_kill(job: Job, waited: float = 0.0) -> Struck:
 
 
 def _loads(job: Job) -> bool:
-    """Returns whether the model of a run can be loaded, as soon as there is one."""
+    """Returns whether the model of a run can be loaded, if there is one."""
     if not (job.run / "config.json").exists():
         return True
     try:

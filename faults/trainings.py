@@ -1,4 +1,4 @@
-"""Trainings of the command, each a process of its own, for faults to be done to."""
+"""Trainings by the command, each in its own process, as targets of faults."""
 
 import json
 import os
@@ -16,13 +16,13 @@ from kappaflow.training.checkpoint import read_checkpoint
 from kappaflow.training.session import SECONDS_BETWEEN_CHECKPOINTS
 
 ROWS, BATCH, EPOCHS = 600, 64, 60
-STEPS = -(-int(0.8 * ROWS) // BATCH)  # of an epoch; four rows of five are trained on
-MOST_S = 120.0  # that anything is waited for
+STEPS = -(-int(0.8 * ROWS) // BATCH)  # steps of an epoch; four of five rows are training rows
+MOST_S = 120.0  # longest wait in seconds
 CLOCK = ("time_s", "memory_bytes")
 
 
 def write_rows(path: Path, rows: int = ROWS) -> Path:
-    """Returns the path of a small table, which is written."""
+    """Returns the path of a small table after writing it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     x = np.random.default_rng(0).normal(size=(rows, 3))
     x[:, 1] += x[:, 0] ** 2
@@ -35,9 +35,9 @@ class Job:
     """A training that takes a few seconds.
 
     Attributes:
-        data: Its table.
+        data: Path of its table.
         run: Its run folder.
-        whole: The losses that it has when it is left in peace.
+        whole: Its losses without faults.
     """
 
     data: Path
@@ -46,7 +46,7 @@ class Job:
 
     @property
     def words(self) -> list[str]:
-        """The words of its command."""
+        """The words of the command."""
         lasts = f"--max-epochs {EPOCHS} --patience {EPOCHS} --batch-size {BATCH} --quiet"
         shape = "--depth 2 --hidden 8"
         return ["fit", str(self.data), "--out", str(self.run), *shape.split(), *lasts.split()]
@@ -55,7 +55,7 @@ class Job:
 def started(
     words: list[str], program: list[str] | None = None, *, output: int = subprocess.DEVNULL
 ) -> "subprocess.Popen[str]":
-    """Returns a process of the command, or of a program that is given its words."""
+    """Returns a process of the command, or of a program that gets its arguments."""
     return subprocess.Popen(
         [sys.executable, *(program or ["-m", "kappaflow"]), *words],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -67,18 +67,18 @@ def started(
 
 
 def _hears_control_c() -> None:
-    """Undoes what a shell does to a job in the background, whose children would ignore it too."""
+    """Restores Ctrl-C, which shells disable for background jobs and their children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    """Returns the exit status of a process and what it said, when it has ended."""
+    """Returns the exit status and the output of a process, after waiting for its end."""
     said = process.communicate(timeout=MOST_S)
     return process.returncode, "".join(text or "" for text in said)
 
 
 def trained_whole(data: Path, run: Path) -> list[dict[str, Any]]:
-    """Returns the losses of a training that is left in peace."""
+    """Returns the losses of a training without faults."""
     status, said = ended(started(Job(data, run, []).words))
     if status:
         raise SystemExit(f"a training that was left in peace failed: {said}")
@@ -86,25 +86,25 @@ def trained_whole(data: Path, run: Path) -> list[dict[str, Any]]:
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
-    """Returns the whole lines of metrics.jsonl, also while it is written."""
+    """Returns the complete lines of metrics.jsonl, even while it is written."""
     path = run / "metrics.jsonl"
     whole = path.read_text().rpartition("\n")[0] if path.exists() else ""
     return [json.loads(line) for line in whole.splitlines()]
 
 
 def losses(run: Path) -> list[dict[str, Any]]:
-    """Returns the metrics of a run without the clock."""
+    """Returns the metrics of a run without times."""
     return [{k: v for k, v in line.items() if k not in CLOCK} for line in metrics(run)]
 
 
 def is_finished(run: Path) -> bool:
-    """Returns whether a run has come to its end, and has been judged."""
+    """Returns whether a run is finished and evaluated."""
     path = run / "result.json"
     return path.exists() and "test_nll" in json.loads(path.read_bytes())
 
 
 def wait_for_epoch(process: "subprocess.Popen[str]", run: Path) -> float:
-    """Returns after how many seconds a process has ended an epoch, or has ended itself."""
+    """Returns the seconds until a process has finished an epoch or has ended, after waiting."""
     begun, epoch = time.perf_counter(), checkpoint_epoch(run)
     wanted, before = epoch + 1, _written_at(run)
     while process.poll() is None and time.perf_counter() - begun < MOST_S:
@@ -120,15 +120,15 @@ def _written_at(run: Path) -> int:
 
 
 def checkpoint_epoch(run: Path) -> int:
-    """Returns the epoch at whose end the checkpoint of a run stands, 0 if there is none."""
+    """Returns the epoch of the checkpoint of a run; 0 if there is none."""
     found = read_checkpoint(run)
     return 0 if found is None else found[1]["epoch"]
 
 
 def steps_beyond_promise(run: Path) -> int:
-    """Returns how many steps of a run that was killed are lost beyond what is promised.
+    """Returns the number of lost steps of a killed run, beyond the promise.
 
-    Lost may be what was done in a second after the last checkpoint, and an epoch.
+    The promise allows the loss of the second after the last checkpoint, and of one epoch.
     """
     times = [0.0, *(line["time_s"] for line in metrics(run))]
     later = times[checkpoint_epoch(run) :]

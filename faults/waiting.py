@@ -1,4 +1,4 @@
-"""Two ranks of which the first works alone, for longer than anything is waited for."""
+"""Two ranks, of which the first works alone for longer than any timeout."""
 
 import time
 
@@ -11,7 +11,7 @@ WORKS_S = 600.0
 
 
 def wait() -> None:
-    """Says when the ranks know each other, and how it ends."""
+    """Prints when the ranks are connected, and how it ends."""
     dist.init_process_group("gloo")
     from_rank_zero(lambda: None)
     print("waits", flush=True)
