@@ -283,7 +283,7 @@ def test_the_temperature_falls_by_equal_factors_and_ends_at_one():
         (3.0, {}, "should be a function of points"),
         (gaussian, {"flow": "real_nvp"}, "'flow' should be a Flow, got str"),
         (gaussian, {"flow": kf.real_nvp(2, padding=1)}, "is a bound"),
-        (gaussian, {"flow": kf.real_nvp(2, context_features=1)}, "without a context"),
+        (gaussian, {"flow": kf.real_nvp(2, context_features=1)}, "should have no context"),
         (
             gaussian,
             {"flow": kf.Flow(kf.StandardNormal(2), kf.bijections.Permutation((1, 0)))},
