@@ -287,7 +287,7 @@ def test_the_temperature_falls_by_equal_factors_and_ends_at_one():
         (
             gaussian,
             {"flow": kf.Flow(kf.StandardNormal(2), kf.bijections.Permutation((1, 0)))},
-            "be trained",
+            "should have trainable parameters",
         ),
         (gaussian, {"steps": 0}, "'steps' should be greater than or equal to 1, got 0"),
         (gaussian, {"gradient": "score"}, "'gradient' should be 'path' or 'total', got 'score'"),
