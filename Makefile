@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Small products are quicker on one thread, and tests run in one process a core.
+# Small products are quicker on one thread, and tests run in one process a core: neighbors in one process, where
+# they share fixtures, until one process has nothing left to do.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup demo test test-slow lint types docs bench faults faults-short release-check lock clean
@@ -24,10 +25,10 @@ demo: setup
 	@echo "Open runs/magic/report.html"
 
 test: setup
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 test-slow: setup
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m slow
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 lint: setup
 	$(BIN)/ruff check .

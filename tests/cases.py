@@ -3,9 +3,11 @@
 Corners are included.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +51,14 @@ class Case:
             x = low + (high - low) * (0.05 + 0.9 * torch.rand_like(x))
         context = torch.randn(POINTS, self.context, dtype=dtype) if self.context else None
         return module, x.to(dtype), context
+
+
+def alternating(names: Iterable[str], *values: Any) -> list[tuple[str, Any]]:  # noqa: ANN401
+    """Returns each name with one of the values, which take turns.
+
+    For grids in which each value reaches the same lines for all names.
+    """
+    return list(zip(names, cycle(values), strict=False))
 
 
 def affine(

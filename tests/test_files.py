@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import kappaflow as kf
-from cases import FLOWS
+from cases import FLOWS, alternating
 from kappaflow.storage import read_tensors, write_tensors
 from kappaflow.testing.contract import jittered
 
@@ -39,8 +39,7 @@ def states_equal(a, b):
     )
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize(("name", "dtype"), alternating(FLOWS, *DTYPES))
 def test_a_loaded_flow_is_the_saved_one_bit_for_bit(name, dtype, tmp_path):
     """State, type, repr and values are the same, and it is in evaluation mode."""
     flow, x, context = FLOWS[name].build(DTYPES[dtype])

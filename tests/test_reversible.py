@@ -12,7 +12,7 @@ from torch import nn
 from torch.autograd import forward_ad
 
 import kappaflow as kf
-from cases import BIJECTIONS, affine, started
+from cases import BIJECTIONS, affine, alternating, started
 from kappaflow import registry
 from kappaflow.autograd import reversible
 from kappaflow.autograd.checkpoint import MEMORY_MODES, memory_modes_bypassed
@@ -124,8 +124,7 @@ def same_bits(found, wanted):
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.parametrize("name", BIJECTIONS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(("name", "dtype"), alternating(BIJECTIONS, torch.float64, torch.float32))
 def test_every_bijection_has_the_same_gradients_in_each_mode(name, direction, dtype):
     """Bit for bit when stored or recomputed, up to the rounding of the inverse otherwise."""
     bijection, x, context = BIJECTIONS[name].build(dtype)
@@ -528,6 +527,7 @@ def kept_bytes(chain, x):
     return sum(storage.nbytes() for place, storage in found.items() if place not in before)
 
 
+@pytest.mark.usefixtures("only_new_objects")
 def test_inverting_keeps_one_state_for_32_layers_and_a_number_for_each_row_and_layer():
     """What is kept does not grow with depth otherwise, and is far from what recomputing keeps."""
     rows, features = 256, 4

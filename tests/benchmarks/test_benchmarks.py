@@ -155,6 +155,7 @@ def test_the_rows_of_a_missing_library_are_left_out_with_a_line(writer, monkeypa
     assert "pip install 'kappaflow[bench]'" in said
 
 
+@pytest.mark.slow
 def test_a_tiny_benchmark_of_our_rows_runs_end_to_end(writer, tmp_path):
     """Two couplings, eight points, two repetitions; then its page."""
     tiny = "--groups=kappaflow --depths=2 --batches=8 --repetitions=2 --threads=1".split()

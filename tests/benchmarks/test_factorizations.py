@@ -115,6 +115,7 @@ def run(*arguments):
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.slow
 def test_a_tiny_row_of_the_goals_runs_end_to_end(tmp_path):
     """Rotations and permutations of 64 features; larger ones are for the full preset."""
     file = tmp_path / "factor.json"

@@ -226,6 +226,7 @@ def test_a_file_keeps_what_is_not_measured_again(benchmark, tmp_path):
     assert json.loads(file.read_text())["lines"] == [again]
 
 
+@pytest.mark.slow
 def test_a_tiny_benchmark_of_our_rows_runs_end_to_end(benchmark, tmp_path):
     """Two repetitions; then the page."""
     file = tmp_path / "images.json"

@@ -29,7 +29,7 @@ def bounded(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("model", ["spline", "real_nvp"])
+@pytest.mark.parametrize("model", ["spline", pytest.param("real_nvp", marks=pytest.mark.slow)])
 def test_a_run_keeps_its_bounds(run, bounded, tmp_path, model):
     """It is fitted once, samples inside, scores outside as -inf and says so, and is rewritten."""
     folder = tmp_path / "run"

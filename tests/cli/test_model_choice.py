@@ -13,7 +13,7 @@ FEW = ("--max-epochs", 1, "--quiet")
 @pytest.mark.parametrize(
     ("model", "more"),
     [
-        ("zuko:maf", ()),
+        pytest.param("zuko:maf", (), marks=pytest.mark.slow),
         ("zuko:nsf", ("--bins", 4)),
         ("zuko:realnvp", ("--context", "c")),
     ],
@@ -50,7 +50,7 @@ def test_without_an_option_of_the_model_it_is_searched(run, table, tmp_path, mon
             (name, own | search.arguments, 5e-3) for name, own in entrants
         ],
     )
-    words = ("fit", table, "--memory", "store", "--max-time-s", 2)
+    words = ("fit", table, "--memory", "store", "--max-epochs", 48, "--batch-size", 64)
     outcome = run(*words, "--out", tmp_path / "run")
     assert outcome.status == 0
     assert "chose 1 " in outcome.err and "after a search of" in outcome.err

@@ -42,7 +42,9 @@ def padded(run, table, folders):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "uniform", "copy", "learned"])
+@pytest.mark.parametrize(
+    "kind", ["gaussian", pytest.param("uniform", marks=pytest.mark.slow), "copy", "learned"]
+)
 def test_a_bound_is_called_one_and_weighted(run, table, padded, kind):
     """On the terminal, in result.json and on the page, with the estimate and its error."""
     folder = padded(kind)
@@ -109,7 +111,7 @@ def test_a_copy_without_noise_has_no_density_either(run, table, tmp_path):
     assert JOINT in fit(run, table, tmp_path / "run", *words).out
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "zero"])
+@pytest.mark.parametrize("kind", [pytest.param("gaussian", marks=pytest.mark.slow), "zero"])
 def test_a_padded_run_is_used_as_any_other(run, table, padded, tmp_path, kind):
     """Sampled, examined, drawn anew, written anew: with the same words."""
     folder = padded(kind)

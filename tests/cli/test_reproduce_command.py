@@ -81,6 +81,7 @@ def test_an_experiment_of_cases_takes_settings_from_a_file(run, tmp_path):
     assert again["name"] == "linear-depth" and again["preset"] == "mine.toml"
 
 
+@pytest.mark.slow
 def test_all_of_them_make_one_page(run, tmp_path, monkeypatch):
     """A section each, with a link to its own page; settings are for one of them."""
     import kappaflow_studies as package

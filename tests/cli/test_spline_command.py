@@ -12,7 +12,11 @@ WORDS = ("--model", "spline", "--bins", 4, "--tail-bound", 3, *SMALL)
 
 @pytest.mark.parametrize(
     "more",
-    [(), ("--context", "c"), ("--mixing", "lu"), ("--memory", "invert"), ("--padding", 1)],
+    [
+        ("--context", "c"),
+        ("--mixing", "lu", "--memory", "invert"),
+        pytest.param(("--padding", 1), marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_splines_are_a_model_too(run, table, tmp_path, more):
@@ -36,6 +40,7 @@ def test_splines_are_a_model_too(run, table, tmp_path, more):
         assert run("doctor", folder).status == 0
 
 
+@pytest.mark.slow
 def test_a_rewritten_run_keeps_its_splines(run, table, tmp_path):
     """They are left as they are, and said so; the permutations become couplings."""
     folder = tmp_path / "run"

@@ -1,9 +1,9 @@
 """Files: what each kind yields, and the one sentence for each way a file can fail."""
 
 import gzip
+import io
 import os
 import pickle
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -80,22 +80,15 @@ def test_arrays_in_files_name_their_columns(tmp_path: Path) -> None:
     }
 
 
-def test_a_dash_reads_csv_from_standard_input() -> None:
+def test_a_dash_reads_csv_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pipe is read, and an empty pipe is one sentence."""
-    code = (
-        "from kappaflow.data import load_table\n"
-        "from kappaflow.errors import FileError\n"
-        "try: print(load_table('-').values.tolist())\n"
-        "except FileError as error: print(error)"
-    )
-    said = [
-        subprocess.run(
-            [sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True
-        ).stdout
-        for text in ("a,b\n1.5,2\n", "")
-    ]
-    assert said[0].strip() == "[[1.5, 2.0]]"
-    assert said[1].startswith("standard input is empty")
+    for text in (b"a,b\n1.5,2\n", b""):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+        if text:
+            assert load_table("-").values.tolist() == [[1.5, 2.0]]
+        else:
+            with pytest.raises(FileError, match=r"^standard input is empty"):
+                load_table("-")
 
 
 def test_a_file_on_disk_wins_over_a_shipped_name(

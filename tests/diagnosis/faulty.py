@@ -6,10 +6,8 @@ import torch
 import kappaflow as kf
 
 FEATURES = 4
-FAST = 3  # of the twenty seeds; the others are slow
 SEEDS = pytest.mark.parametrize(
-    "seed",
-    [*range(FAST), *(pytest.param(i, marks=pytest.mark.slow) for i in range(FAST, 20))],
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))]
 )
 
 

@@ -1,4 +1,4 @@
-"""Rules on contexts: planted faults at twenty seeds."""
+"""Rules on contexts: planted faults at a few seeds."""
 
 import torch
 

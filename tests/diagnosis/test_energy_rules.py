@@ -12,7 +12,7 @@ from kappaflow.diagnosis.checks.energies import energy, modes_missed, weights_he
 from kappaflow.errors import ArgumentError
 
 FEATURES = 4
-SEEDS = range(4)
+SEEDS = (0, pytest.param(1, marks=pytest.mark.slow))
 FAR = 12.0
 
 

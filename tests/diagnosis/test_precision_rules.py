@@ -1,4 +1,4 @@
-"""Checks of dtypes: planted faults at twenty seeds."""
+"""Checks of dtypes: planted faults at a few seeds."""
 
 import pytest
 import torch

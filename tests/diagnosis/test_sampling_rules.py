@@ -1,4 +1,4 @@
-"""Checks of a flow's samples: planted faults at twenty seeds."""
+"""Checks of a flow's samples: planted faults at a few seeds."""
 
 import numpy as np
 import pytest
@@ -99,7 +99,7 @@ def test_the_significance_is_that_of_equal_distributions(seed):
     assert found.significance > 1e-4 and found.repeated == 0 and found.number == 512
 
 
-@pytest.mark.parametrize("features", range(1, 65))
+@pytest.mark.parametrize("features", [1, 2, 3, 7, 17, 64])
 def test_correct_samples_give_no_finding_in_any_dimension(features):
     """At the same seeds."""
     flow = kf.Flow(kf.StandardNormal(features), kf.bijections.ElementwiseAffine(features))

@@ -30,18 +30,16 @@ def train_and_diagnose(kind, seed):
     assert_healthy(flow, data[1000:])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_healthy_spline_flow_has_no_finding(kind):
-    """One seed for each kind."""
-    train_and_diagnose(kind, list(KINDS).index(kind))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
-def test_healthy_spline_flows_have_no_finding_at_more_seeds(seed):
-    """For all kinds."""
-    for kind in KINDS:
-        train_and_diagnose(kind, seed)
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [
+        ("random", 1),
+        *(pytest.param(kind, seed, marks=pytest.mark.slow) for kind in KINDS for seed in (2, 3)),
+    ],
+)
+def test_a_healthy_spline_flow_has_no_finding(kind, seed):
+    """After a short training."""
+    train_and_diagnose(kind, seed)
 
 
 @torch.no_grad()

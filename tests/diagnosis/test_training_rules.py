@@ -1,4 +1,4 @@
-"""Checks of gradients and rows far out: planted faults at twenty seeds."""
+"""Checks of gradients and rows far out: planted faults at a few seeds."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Checks of volumes and linear layers: planted faults at twenty seeds."""
+"""Checks of volumes and linear layers: planted faults at a few seeds."""
 
 import math
 

@@ -19,7 +19,7 @@ SMALL = {"depth": 2, "hidden": (16,), "max_epochs": 3, "random_state": 0}
 SMALL_DENSITY = ConditionalFlowDensity(**SMALL)
 
 
-@parametrize_with_checks([SMALL_DENSITY])
+@parametrize_with_checks([clone(SMALL_DENSITY).set_params(max_epochs=1)])
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learn_finds_nothing(estimator, check):
     check(estimator)

@@ -23,7 +23,7 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 2)) * (1.0, 5.0) + (0.0, 30.0)
 
 
-@parametrize_with_checks([DENSITY, DETECTOR])
+@parametrize_with_checks([clone(one).set_params(max_epochs=1) for one in (DENSITY, DETECTOR)])
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learn_finds_nothing(estimator, check):
     check(estimator)

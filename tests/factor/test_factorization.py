@@ -201,6 +201,12 @@ def changed(path, change):
     write_tensors(path, tensors, said)
 
 
+@pytest.fixture(scope="module")
+def factored():
+    """Couplings of a small map."""
+    return kf.factor_linear(ODD)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -237,10 +243,10 @@ def changed(path, change):
         ),
     ],
 )
-def test_invalid_files_are_refused_in_one_sentence(tmp_path, spoil, message):
+def test_invalid_files_are_refused_in_one_sentence(tmp_path, factored, spoil, message):
     """Missing, cut short, a pickle, other tensors, another version, tensors that do not fit."""
     path = tmp_path / "c.safetensors"
-    kf.factor.save_couplings(kf.factor_linear(ODD), path)
+    kf.factor.save_couplings(factored, path)
     spoil(path)
     with pytest.raises(FileError, match=message) as refused:
         kf.factor.load_couplings(path)

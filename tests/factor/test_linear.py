@@ -147,8 +147,7 @@ def test_none_finds_the_fewest_and_explains_why(matrix, count):
             kf.factor_linear(matrix, couplings=count - 1)
 
 
-@pytest.mark.parametrize("scale", [1.0, 7.0])
-@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("sign", "scale"), [(1, 1.0), (-1, 7.0)])
 def test_five_couplings_begin_with_the_letter_that_the_corners_allow(sign, scale):
     """One corner is zero: L U L U L if the other one is T12, U L U L U if it is T21."""
     rng = np.random.default_rng(0)

@@ -57,7 +57,7 @@ ABSURD = {
     "a depth of a thousand million": recipe(features=3, depth=10**9),
     "layers of a thousand million": recipe(features=3, depth=2, hidden=[10**9]),
     "moderate numbers, whose product is terabytes": recipe(
-        features=1000, depth=1000, hidden=[30_000, 30_000]
+        features=1000, depth=100, hidden=[100_000, 100_000]
     ),
     "a depth that takes long alone": recipe(features=2, depth=10**6, hidden=[1]),
     "many partitions of many features": recipe(

@@ -1,4 +1,4 @@
-"""The doctor reports nothing on healthy flows of other libraries, at twenty seeds each."""
+"""The doctor reports nothing on healthy flows of other libraries, at a few seeds each."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ NOISE = 0.05  # standard deviation of the noise on weights
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_healthy_flow_has_no_finding_above_a_note(name):
     """In float32, where the library allows it."""
-    for seed in range(20):
+    for seed in range(4):
         torch.manual_seed(seed)
         flow = FLOWS[name]()
         module = isinstance(flow, torch.nn.Module)

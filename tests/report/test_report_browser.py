@@ -11,8 +11,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_a_browser_draws_all_figures_and_asks_for_nothing(report, open_page, width, scheme):
     """On a desk and on a phone, light and dark: no error, no request, no sideways scrolling."""
     page = open_page(render(report), width=width, scheme=scheme)

@@ -54,6 +54,7 @@ def uniform(tmp_path_factory):
     return TableConfig(str(path))
 
 
+@pytest.mark.slow
 def test_the_best_model_wins_and_trains_on(uniform):
     """The training starts at the winner's weights, optimizer state, steps and history."""
     tables = uniform.load()
@@ -77,17 +78,17 @@ def test_the_best_model_wins_and_trains_on(uniform):
 def test_epochs_of_all_models_count(uniform):
     """A search takes at most a quarter of them, and the training the rest."""
     tables = uniform.load()
-    settings = SETTINGS.model_copy(update={"max_epochs": 40, "patience": 40})
+    settings = SETTINGS.model_copy(update={"max_epochs": 20, "patience": 20})
     choice, start = search_model(tables.train, tables.validation, SEARCH, settings, progress=False)
     flow = build_flow(choice.model, tables.train, settings.seed)
     result = fit_split(
         flow, tables.train, tables.validation, settings, progress=False, start=start
     )
     steps = sum(trial.steps for trial in choice.trials)
-    assert steps <= 0.25 * 40 * 19 + 4  # each of two models rounds up, twice
+    assert steps <= 0.25 * 20 * 19 + 4  # each of two models rounds up, twice
     own = start[1]["step"]
     later = len(result.history) - len(start[2])
-    assert later * 19 <= 40 * 19 - steps + 19 and own < steps
+    assert later * 19 <= 20 * 19 - steps + 19 and own < steps
 
 
 def test_steps_that_measure_the_speed_of_models_count(uniform, monkeypatch):
@@ -105,10 +106,12 @@ def test_a_mixture_that_does_not_fit_leaves_the_other_models(uniform, monkeypatc
     entrants[1][1]["components"] = 100_000
     monkeypatch.setattr(module, "candidates", lambda *given, **more: entrants)
     tables = uniform.load()
-    choice, _ = search_model(tables.train, tables.validation, SEARCH, SETTINGS, progress=False)
+    search = ModelSearch({}, 0.5)
+    choice, _ = search_model(tables.train, tables.validation, search, SETTINGS, progress=False)
     assert choice.recipe == "spline" and len(choice.trials) == 1
 
 
+@pytest.mark.slow
 def test_the_time_limit_binds_the_search(uniform, monkeypatch):
     """Search and training together take the seconds that were given, here of the processor."""
     monkeypatch.setattr(loop, "clock", time.process_time)
@@ -179,7 +182,7 @@ def test_an_interrupted_run_keeps_its_choice(uniform, tmp_path):
     A learning rate that is named takes the place of those that models have.
     """
     search = ModelSearch({}, 2.0)
-    folder, settings = tmp_path / "run", {"max_epochs": 60, "learning_rate": 1e-2}
+    folder, settings = tmp_path / "run", {"max_epochs": 40, "learning_rate": 1e-2}
     with pytest.raises(KeyboardInterrupt):
         fit_run(uniform, search, folder, progress=False, callbacks=[Stop()], **settings)
     kept = chosen_before(folder)
@@ -202,7 +205,7 @@ def test_an_interrupted_run_keeps_its_choice(uniform, tmp_path):
 def test_a_run_killed_before_its_first_checkpoint_keeps_its_choice(uniform, tmp_path):
     """The winner's weights are lost then, and it trains from its first step."""
     assert chosen_before(tmp_path) is None
-    folder, settings = tmp_path / "run", {"max_epochs": 60, "learning_rate": 1e-2}
+    folder, settings = tmp_path / "run", {"max_epochs": 20, "batch_size": 64}
     with pytest.raises(KeyboardInterrupt):
         fit_run(uniform, SEARCH, folder, progress=False, callbacks=[Stop()], **settings)
     kept = chosen_before(folder)
@@ -313,6 +316,7 @@ def test_each_model_has_its_learning_rate_unless_the_search_names_one():
     assert choice.settings(SETTINGS).learning_rate == 1e-3
 
 
+@pytest.mark.slow
 def test_fit_auto_is_the_command_in_python():
     """It searches, trains, and says what it chose; images are refused."""
     x = np.random.default_rng(0).uniform(-1, 1, (800, 2))
@@ -328,8 +332,9 @@ def test_fit_auto_is_the_command_in_python():
 def test_fit_auto_resumes_what_it_chose(tmp_path):
     """The same call finishes the training of the winner."""
     x = np.random.default_rng(0).uniform(-1, 1, (800, 2))
-    settings = {"max_epochs": 100, "progress": False, "out": tmp_path / "run"}
+    settings = {"max_epochs": 30, "progress": False, "out": tmp_path / "run", "batch_size": 64}
     with pytest.raises(KeyboardInterrupt):
         kf.fit_auto(x, callbacks=[Stop()], **settings)
     kept = chosen_before(tmp_path / "run")
+    assert kept is not None and len(kept.trials) == 2
     assert kf.fit_auto(x, **settings).notes[-1] == str(kept)

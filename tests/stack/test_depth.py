@@ -1,10 +1,12 @@
 """1,024 couplings: finite from the first step, invertible on both sides, the identity at start."""
 
+import pytest
 import torch
 
 import kappaflow as kf
 
 
+@pytest.mark.slow
 def test_1024_couplings_are_finite_invertible_and_well_conditioned_at_start():
     """64 features, N(0, I): condition number 1, round trips below 1e-5 before and after a step."""
     torch.manual_seed(0)

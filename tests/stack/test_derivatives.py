@@ -6,6 +6,7 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import functional_call, grad, jacfwd, jacrev, jvp, vjp, vmap
 
 import kappaflow as kf
+from cases import alternating
 from kappaflow.bijections.log_scales import SCALES
 from kappaflow.errors import ArgumentError
 from stack.examples import MEMORY, WAYS, points, stack_of
@@ -43,9 +44,8 @@ def function_of(stack, way):
     return function, [g.clone().requires_grad_() for g in given]
 
 
-@pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(("name", "memory"), alternating(TINY, *MEMORY))
 def test_gradients_are_differences(name, way, memory):
     """Gradients of value and log_det by points, context and weights are finite differences."""
     function, given = function_of(tiny(name, memory=memory), way)

@@ -48,21 +48,22 @@ def kept_by_a_row(depth, memory, partition="half"):
     return (many - few) // ROWS
 
 
-@pytest.mark.parametrize("depth", [32, 64])
-def test_recompute_keeps_half_a_state_a_layer(depth):
+@pytest.mark.usefixtures("only_new_objects")
+def test_recompute_keeps_half_a_state_a_layer():
     """Beyond that: what goes in and comes out of each 32 couplings, and one log_det."""
-    blocks = depth // 32
+    depth, blocks = 64, 2
     half_states = depth * FEATURES // 2 * 4
     assert kept_by_a_row(depth, "recompute") == half_states + blocks * 2 * FEATURES * 4 + 4
 
 
-@pytest.mark.parametrize("depth", [32, 64])
-def test_invert_keeps_a_number_a_layer(depth):
+@pytest.mark.usefixtures("only_new_objects")
+def test_invert_keeps_a_number_a_layer():
     """A fingerprint a layer, what comes out of each 32 couplings, and one log_det."""
-    blocks = depth // 32
+    depth, blocks = 64, 2
     assert kept_by_a_row(depth, "invert") == depth * 4 + blocks * FEATURES * 4 + 4
 
 
+@pytest.mark.usefixtures("only_new_objects")
 def test_changing_halves_cost_a_state_in_two_layers():
     """Where the halves are drawn anew for each two couplings, their features move once."""
     moved = 16 * FEATURES * 4
@@ -70,12 +71,14 @@ def test_changing_halves_cost_a_state_in_two_layers():
     assert kept_by_a_row(32, "recompute", "random-half") <= most
 
 
+@pytest.mark.usefixtures("only_new_objects")
 def test_store_keeps_what_the_conditioners_compute():
     """Each layer keeps its half state, hidden layer and answer, and three halves made of it."""
     most = 32 * 4 * (6 * FEATURES // 2 + 8) + 2 * FEATURES * 4 + 4
     assert kept_by_a_row(32, "store") <= most
 
 
+@pytest.mark.usefixtures("only_new_objects")
 def test_scoring_keeps_nothing():
     """Without gradients only the value and the log_det are left, and buffers that lie idle."""
     stack = stack_of(FEATURES, 32, (8,), dtype=torch.float32)
@@ -230,6 +233,7 @@ def test_buffers_of_many_sizes_do_not_pile_up():
     own._sweeper.cancel()
 
 
+@pytest.mark.usefixtures("only_new_objects")
 def test_garbage_may_be_collected_while_a_buffer_is_taken():
     """A pass that is garbage gives its buffers back even where a collection meets a `take`.
 

@@ -12,6 +12,7 @@ import warnings
 import pytest
 import torch
 
+from cases import alternating
 from kappaflow.bijections.log_scales import SCALES
 from kappaflow.errors import BuildError, NumericalWarning
 from kappaflow.stack import native
@@ -85,10 +86,15 @@ def both(monkeypatch, stack, way, x, context, *, narrow=False):
 
 
 @pytest.mark.usefixtures("chunked", "backend")
-@pytest.mark.parametrize("kind", ["float32", "float64", "bfloat16"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("memory", MEMORY)
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *alternating(SETTINGS, "float32", "float64", "bfloat16"),
+        *(("residual, dropout, context", kind) for kind in ("float32", "float64")),
+    ],
+)
 def test_an_exact_backend_has_the_same_bits(threads, monkeypatch, name, memory, way, kind):
     """Values, log_det and all gradients are those of Python bit for bit, on two threads."""
     threads(2)

@@ -260,7 +260,9 @@ def test_floors_are_between_samples_of_the_data(tmp_path):
     assert sum(row["picture"]) > 39_000
 
 
-@pytest.mark.parametrize("padding", ["none", "zero:1", "gaussian:1"])
+@pytest.mark.parametrize(
+    "padding", ["none", "zero:1", pytest.param("gaussian:1", marks=pytest.mark.slow)]
+)
 def test_a_training_of_images_is_measured(padding, tmp_path):
     """Of the digits, with a floor between training and held-out ones."""
     pytest.importorskip("sklearn")

@@ -42,6 +42,7 @@ def fitted(tmp_path_factory):
     return result, out
 
 
+@pytest.mark.slow
 def test_laws_with_a_domain_are_learnt_to_their_entropy(fitted):
     """Of new rows the log-density is that of the laws within 0.1 nats, in their units."""
     flow = fitted[0].flow
@@ -52,6 +53,7 @@ def test_laws_with_a_domain_are_learnt_to_their_entropy(fitted):
     assert fitted[0].history[-1]["validation_nll_standardised"] < 3.0
 
 
+@pytest.mark.slow
 def test_samples_of_a_fitted_flow_stay_in_the_domain(fitted):
     """100,000 of them; and they follow the laws."""
     flow = fitted[0].flow
@@ -64,25 +66,33 @@ def test_samples_of_a_fitted_flow_stay_in_the_domain(fitted):
     np.testing.assert_allclose(means, wanted, atol=0.12)
 
 
-def test_the_density_has_no_seam_where_the_data_is_densest(fitted):
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A small spline flow, its rows and the settings of its training."""
+    table, _ = sample(rows=300)
+    out = tmp_path_factory.mktemp("small") / "run"
+    settings = {"max_epochs": 2, "batch_size": 128, "learning_rate": 5e-3, "out": out}
+    return kf.fit(kf.spline(3, depth=2, hidden=(8,)), table, bounds=BOUNDS, **settings), settings
+
+
+def test_the_density_has_no_seam_where_the_data_is_densest(small):
     """Both sides of pi are one place to the trained flow."""
     ends = torch.tensor([[-np.pi, 1.0, 0.7], [np.pi, 1.0, 0.7]])
     with torch.no_grad():
-        log_p = fitted[0].flow.log_prob(ends)
+        log_p = small[0].flow.log_prob(ends)
     assert (log_p[0] - log_p[1]).abs() < 1e-3
 
 
-def test_a_finished_run_is_found_again_by_its_bounds(fitted):
+def test_a_finished_run_is_found_again_by_its_bounds(small):
     """The same call returns the stored result; another bound is another run."""
-    result, out = fitted
-    table, _ = sample()
-    settings = {"max_epochs": 12, "batch_size": 128, "learning_rate": 5e-3, "out": out}
-    again = kf.fit(kf.spline(3, depth=4, hidden=(32,)), table, bounds=BOUNDS, **settings)
+    (result, settings), (table, _) = small, sample(rows=300)
+    out = settings["out"]
+    again = kf.fit(kf.spline(3, depth=2, hidden=(8,)), table, bounds=BOUNDS, **settings)
     assert again.validation_nll == result.validation_nll
     x = torch.from_numpy(table.values[:9]).float()
     assert torch.equal(again.flow.log_prob(x), result.flow.log_prob(x))
     assert torch.equal(kf.load(out).log_prob(x), result.flow.log_prob(x))
-    other, flow = {**BOUNDS, "mass": "-1,"}, kf.spline(3, depth=4, hidden=(32,))
+    other, flow = {**BOUNDS, "mass": "-1,"}, kf.spline(3, depth=2, hidden=(8,))
     with pytest.raises(kf.errors.ArgumentError, match="bounds"):
         kf.fit(flow, table, bounds=other, **settings)
 

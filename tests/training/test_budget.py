@@ -70,6 +70,7 @@ def best_gaussian(x, budget):
     return min(map(nll, np.geomspace(values[0], values[-1], 500)))
 
 
+@pytest.mark.slow
 def test_the_budget_is_kept_on_rows_that_trained_nothing_and_is_not_wasted():
     """10 % above to 15 % below on new rows, where the flow would need six times as much."""
     x, new = rows(1500, seed=1), rows(1000, seed=2)

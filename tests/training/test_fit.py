@@ -114,7 +114,7 @@ def interrupted(monkeypatch, after, **arguments):
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize("after", [1, 3])
+@pytest.mark.parametrize("after", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_an_interrupted_run_goes_on_to_the_same_losses_bit_for_bit(tmp_path, monkeypatch, after):
     """Losses and weights after a resume equal those of a run that was never stopped.
 

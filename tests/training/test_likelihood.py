@@ -193,6 +193,7 @@ def test_a_training_that_goes_on_compares_at_once(tmp_path, monkeypatch):
     assert len(read_metrics(tmp_path / "without")) == 4
 
 
+@pytest.mark.slow
 def test_every_flow_of_a_process_is_compiled(monkeypatch):
     """Also after as many others as torch compiles of one function."""
     counter = CompileCounter()

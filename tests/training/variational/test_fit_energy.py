@@ -78,6 +78,7 @@ def test_the_free_field_has_its_log_z():
     assert abs(samples.log_normalizer - log_z) < 5 * samples.log_normalizer_error < 0.05
 
 
+@pytest.mark.slow
 def test_annealing_reaches_both_modes_where_none_drops_one():
     """What is dropped is not seen by the draws, and log Z is short of a mode."""
     how = {"steps": 400, "learning_rate": 0.003, "batch_size": 256, "measure_every": 200}
@@ -231,7 +232,7 @@ def test_units_and_norms_that_wait_for_data_start_from_the_base():
     assert not any(one.code == "KF401" for one in kf.doctor(result.flow).findings)
 
 
-@pytest.mark.parametrize("make", [kf.real_nvp, kf.spline])
+@pytest.mark.parametrize("make", [kf.real_nvp, pytest.param(kf.spline, marks=pytest.mark.slow)])
 def test_an_energy_on_a_domain_is_fitted(make):
     """Of a gamma law, a uniform one and an angle; the flow starts normal behind the domain."""
 
