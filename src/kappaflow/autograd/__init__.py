@@ -1,4 +1,4 @@
-"""Backward passes that run layers again instead of keeping what they compute.
+"""Backward passes that run layers again instead of storing their intermediate results.
 
 checkpoint      the memory modes "store" and "recompute" of a layer
 reversible      a segment of a chain in mode "recompute" or "invert", as one autograd node

@@ -1,8 +1,8 @@
-"""Memory modes: what is kept for the backward pass.
+"""Memory modes, which select what layers store for the backward pass.
 
 `store` keeps every activation, as plain autograd does. `recompute` keeps the layer's inputs and
-runs the layer again in the backward pass: the same gradients, bit for bit, for a fraction of the
-memory. `invert`, a mode of chains, keeps no inputs either: see `reversible`.
+runs the layer again in the backward pass, which gives bit-identical gradients for a fraction of
+the memory. `invert`, a mode of chains, does not even keep inputs; see `reversible`.
 """
 
 from collections.abc import Callable, Iterator
@@ -59,7 +59,7 @@ def uses_plain_autograd() -> bool:
 
 
 def call_eagerly(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
-    """Returns what a function returns, without `torch.compile` tracing it."""
+    """Returns the result of a function call that `torch.compile` does not trace."""
     if torch.compiler.is_compiling():
         from kappaflow.autograd.uncompiled import call
 
@@ -78,7 +78,7 @@ def run_layer(
     Args:
         memory: One of `LAYER_MODES`.
         function: The layer.
-        *inputs: Its arguments, the first one a tensor.
+        *inputs: The arguments of the layer; the first one is a tensor.
         module: The module that the function calls. Its batch statistics are not updated by the
             recomputation. If `torch.func.functional_call` has replaced its parameters, which are
             restored before the backward pass, the mode is "store".
@@ -125,5 +125,5 @@ def _policy(_: object, operation: Any, *__: object, **___: object) -> Checkpoint
 
 
 def _is_functional(module: nn.Module) -> bool:
-    """Returns whether parameters are replaced by other tensors."""
+    """Returns whether other tensors have replaced the module's parameters."""
     return not all(isinstance(p, nn.Parameter) for p in module.parameters())

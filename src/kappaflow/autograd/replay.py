@@ -25,9 +25,10 @@ class Precision:
 
     @property
     def rounds(self) -> bool:
-        """Whether autocast is on. Conditioners then round only where gradients are enabled.
+        """Whether autocast is on.
 
-        A call that must give the same numbers enables gradients too, and discards its graph.
+        Conditioners then round only if gradients are enabled. A call that must return the same
+        numbers also enables gradients, and discards its graph.
         """
         return self._settings.get("enabled", False)
 
@@ -58,7 +59,7 @@ class Replay:
         self._undo: list[tuple[_Random | None, list[tuple[nn.Module, str, Tensor]]]] = []
 
     def called(self) -> "Replay":
-        """Returns self. Call it after the call, to free what did not change."""
+        """Returns self, after freeing the state that did not change; use it after the call."""
         if self._random is not None and _same(self._random, _random_state(self._device)):
             self._random = None
         self._buffers = [kept for before in self._buffers for kept in before.changed()]
@@ -83,7 +84,7 @@ class Replay:
 
 
 class _Before:
-    """The buffers of one module as they were before a call."""
+    """The buffers of one module before a call."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -92,7 +93,7 @@ class _Before:
         self._versions = self._versions_now()
 
     def changed(self) -> "Iterator[_Before]":
-        """Yields self with the changed buffers, unless it was an initialization."""
+        """Yields self with only the changed buffers; nothing if the call was an initialization."""
         names = [name for name in self.before if not self._is_as_before(name)]
         started = self._versions != self._versions_now() or any(
             self.before[name].dim() == 0 and self.before[name].dtype != torch.long

@@ -225,11 +225,11 @@ def _run_step(
 
 @dataclass(frozen=True)
 class _Kept:
-    """What a node has stored for its backward pass, and the three ways to compute gradients.
+    """The stored state of a node, and the three ways to compute its gradients.
 
     Attributes:
         segment: The steps; the node may have run only the first of them.
-        replays: One for each step that has run.
+        replays: The replay of each step that has run.
         precision: Autocast settings of the forward pass.
         x: The input.
         tensors: Contexts and parameters.

@@ -12,5 +12,5 @@ import torch
 
 @torch.compiler.disable
 def call(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
-    """Returns what a function returns, without compiling it."""
+    """Returns the result of a function call that is not compiled."""
     return function(*arguments)

@@ -115,7 +115,7 @@ class Coupling(Bijection):
     def _full_width(self, answer: Tensor, kept: Tensor) -> Tensor:
         """Returns the output of a conditioner in the shape that this coupling needs.
 
-        An output shared by all rows or places is expanded. A wrong width is an error.
+        An output shared by all rows or pixels is expanded. A wrong width is an error.
         """
         shape = (
             kept.shape[0],

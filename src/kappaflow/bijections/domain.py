@@ -92,7 +92,8 @@ class Domain(Bijection):
     def outside(self, x: Tensor) -> Tensor:
         """Returns a mask (B,) of the rows of x (B, features) that are outside the domain.
 
-        The ends of an interval are outside, those of a circle inside. NaN counts as inside.
+        The ends of an interval are outside, and the ends of a circle are inside. NaN counts as
+        inside.
         """
         lows, highs = self._all_ends
         closed = [domain is not None and domain.circular for domain in self.domains]
@@ -193,7 +194,7 @@ class Domain(Bijection):
         return torch.cat(parts, 1)[:, self._order]
 
     def _ends(self, places: list[int], like: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the lower and upper ends, infinite if there is none."""
+        """Returns the lower and upper ends, which are infinite if missing."""
         low, high = (like.new_tensor([ends[i] for i in places]) for ends in self._all_ends)
         return low, high
 

@@ -132,12 +132,12 @@ def below_one(e: Tensor, values: int) -> Tensor:
 
 
 def _blind_part(dtype: torch.dtype, values: int) -> float:
-    """Returns twice the distance to 1 below which a sample plus a pixel rounds up."""
+    """Returns the part of [0, 1) next to 1 in which a pixel plus noise may round up."""
     return 2 * values * torch.finfo(dtype).eps
 
 
 def uniform_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Returns uniform draws on [0, 1) of the shape, type and device of x."""
+    """Returns uniform samples on [0, 1) with the shape, dtype and device of x."""
     where = x.device if generator is None else generator.device
     drawn = torch.rand(x.shape, dtype=log_det_dtype(x.dtype), device=where, generator=generator)
     return drawn.to(x)

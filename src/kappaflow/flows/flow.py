@@ -194,7 +194,7 @@ class Flow(nn.Module):
         return self.augmented_log_prob(self.augment.join(x, e), context)
 
     def augmented_log_prob(self, joined: Tensor, context: Tensor | None = None) -> Tensor:
-        """Returns the exact log-density, (B,), of inputs of the bijection, (B, *joint_shape).
+        """Returns the exact log-density, (B,), of points joined with their augmentations.
 
         The value is -inf outside the `domain` of the flow.
         """
@@ -207,7 +207,7 @@ class Flow(nn.Module):
         return log_prob if outside is None else log_prob.masked_fill(outside, -math.inf)
 
     def augmented(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Returns x joined with a sample of its augmentation, (B, *joint_shape)."""
+        """Returns x joined with a sample of its augmentation, as the bijection takes it."""
         if self.augment is None:
             return x
         return self.augment.join(x, self.augment.draw(x, generator=generator)[0])

@@ -222,7 +222,7 @@ def _stacked(parts: list[Bijection]) -> list[Bijection]:
 
 
 def _stack_shape(part: Bijection) -> tuple[object, ...]:
-    """Returns what the couplings of one stack must have in common."""
+    """Returns the properties that all couplings of one stack share."""
     net = part.conditioner
     hidden = tuple(layer.out_features for layer in net.layers[:-1])  # pyright: ignore
     bound = (part.scale, part.scale_bound) if isinstance(part, AffineCoupling) else None

@@ -75,7 +75,7 @@ class Layers:
         raise Unsupported("kappaflow has no equivalent layer")
 
     def attempt(self, name: str, convert: Callable[[], Sequence[Part]]) -> list[Part]:
-        """Returns what `convert` returns, or records why `name` is not supported."""
+        """Returns the result of `convert`; if unsupported, records the reason and returns []."""
         try:
             return list(convert())
         except Unsupported as unsupported:

@@ -63,10 +63,10 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
 
 
 def _estimator(flow: Any) -> tuple[Any, str]:  # noqa: ANN401
-    """Returns the estimator, if need be of a posterior, and its kind.
+    """Returns the estimator itself or the one in a posterior, and its kind.
 
     Raises:
-        ArgumentError: It is not a flow.
+        ArgumentError: The estimator is not a flow.
     """
     held = getattr(flow, "posterior_estimator", flow)  # of a DirectPosterior
     names = [one.__name__ for one in type(held).__mro__]

@@ -93,7 +93,7 @@ def _words(count: int, device: torch.device) -> Tensor:
 
 
 def levels_of(share: float) -> int:
-    """Returns how many of the 256 values of a byte drop an entry; at most 255."""
+    """Returns the number of the 256 values of a byte that drop an entry, at most 255."""
     return min(round(LEVELS * share), LEVELS - 1)
 
 

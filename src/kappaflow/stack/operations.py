@@ -171,7 +171,7 @@ class Operations:
         sigmoid: Tensor,
         factor: Tensor,
     ) -> None:
-        """Writes 2 ** (offset + width * sigmoid(steepness * r)), where r is the answer's top."""
+        """Writes 2 ** (offset + width * sigmoid(steepness * r)) for r, the answer's upper half."""
         _write_bits(answer, offset, steepness, width, sigmoid, factor)
         factor.exp2_()
 

@@ -130,7 +130,7 @@ class NetworkShape:
 
     @property
     def has_blocks(self) -> bool:
-        """Whether the hidden layers are those of a `ResidualMLP`."""
+        """Whether the conditioner is a `ResidualMLP`."""
         return self.wiring == "blocks"
 
     @property
