@@ -59,7 +59,7 @@ class Standardize(Bijection):
             )
         if self.padding >= features:
             raise ArgumentError(
-                f"'padding' should be less than the number of features, {features}, got {padding}."
+                f"'padding' should be less than the {features} features, got {padding}."
             )
         self.mean: Tensor
         self.deviation: Tensor
