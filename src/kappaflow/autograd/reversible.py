@@ -233,7 +233,7 @@ class _Kept:
         precision: Autocast settings of the forward pass.
         x: The input.
         tensors: Contexts and parameters.
-        needed: Which tensors need a gradient.
+        needed: Whether each of the tensors needs a gradient.
     """
 
     segment: Segment
@@ -258,7 +258,7 @@ class _Kept:
             prints: Fingerprints of the inputs of the steps, (steps, B).
             fallbacks: Receives the segment if inversion is inaccurate.
             cotangent: Cotangent of the output.
-            log_det_cotangent: (B,).
+            log_det_cotangent: Cotangent of the log_det, (B,).
         """
         recovered, x = [], z.detach()
 

@@ -13,7 +13,7 @@ class LayerCall:
     """One layer of a chain, in the direction of the call.
 
     Attributes:
-        number: Its number in the chain, from 1 at the data.
+        number: Number of the layer in the chain, counted from 1 at the data.
         module: The module that holds its parameters and buffers.
         run: The map from x and context to z and log_det.
         trace: Returns the trace of `run` at x, given x and context.

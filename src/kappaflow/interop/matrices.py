@@ -24,10 +24,10 @@ def lu_linear(lower: Tensor, upper: Tensor, order: Tensor, shift: Tensor | None)
     """Returns the map z = P L U x + shift, with (P y)_i = y_order[i].
 
     Args:
-        lower: L, with ones on its diagonal.
-        upper: U. If its diagonal is not positive, the map becomes a dense one.
+        lower: The triangle L, with ones on its diagonal.
+        upper: The triangle U. If its diagonal is not positive, the result is a dense map.
         order: The index of P.
-        shift: (n,), or None for zeros.
+        shift: The shift, (n,), or None for zeros.
     """
     diagonal = upper.diagonal()
     if not (diagonal > 0).all():

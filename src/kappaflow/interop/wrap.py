@@ -165,7 +165,7 @@ class Wrapped(Flow):
 
     Args:
         original: The wrapped object.
-        parts: Its layers and base, as the adapter returns them.
+        parts: The layers and the base of the object, from its adapter.
         context_features: Width of the context; 0 for none.
         like: Has the dtype and device for a flow without parameters.
 

@@ -76,7 +76,7 @@ def fit_energy(
         log_density: A function that returns the log-density in nats, up to a constant, of shape
             (n,). Its input is x, (n, *event), in the dtype and on the device of the flow. It must
             be differentiable, and the value of one point must not depend on another point.
-        device: Where to train, "cpu" or "cuda"; the device of the flow by default.
+        device: Device of the training, "cpu" or "cuda"; the device of the flow by default.
         progress: Whether to show a progress bar; by default only on a terminal.
         callbacks: Called after each interval, as after an epoch of `kappaflow.fit`.
         **settings: `steps`, `batch_size`, `learning_rate`, `annealing`, `gradient`, `seed`,
