@@ -37,8 +37,8 @@ FACES = Experiment(
     title="Faces, with and without padding",
     about="a Glow of faces of 32 x 32 and 64 x 64 pixels, with and without Gaussian channels",
     claim=(
-        "Flows of images are better conditioned if channels of Gaussian noise are added to the "
-        "image, and their samples are not worse."
+        "Flows of images are better conditioned when channels of Gaussian noise are trained "
+        "together with those of the image, and their samples are no worse."
     ),
     run=reproduce_faces,
 )

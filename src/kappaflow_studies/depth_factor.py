@@ -133,10 +133,10 @@ def findings(frame: pl.DataFrame, settings: DepthFactorSettings) -> Findings:
             *([] if found.is_empty() else _sentences(found)),
         ],
         differs=[
-            "The source's bounds are for one linear map. Here, whole trained flows are counted: "
-            "their own couplings, and the remaining couplings of each map after its ends have "
-            "merged with the neighbouring couplings.",
-            "A later theorem proves that six couplings are enough; the source proved 47.",
+            "The source's bounds count layers for one linear map. Here whole trained flows are "
+            "counted: their own couplings, and what is left of each map after its ends have "
+            "joined the neighbouring couplings.",
+            "Six couplings for a map are a theorem found since; 47 were the source's proof.",
         ],
         charts=[] if found.is_empty() else _charts(found),
         tables=[_table(ended)] if len(ended) else [],
@@ -150,17 +150,17 @@ def _sentences(found: pl.DataFrame) -> list[str]:
     layers = found["twin_worst_layer"] / found["worst_layer"]
     times = found["twin_time_s"] / found["time_s"]
     return [
-        f"Without their maps the flows are {_range(ratios)} times as deep, with a median of "
-        f"{significant(ratios.median())}: {within} of {len(found)} between {LEAST} and {MOST} "
-        f"times. For each map {_range(per_map)} couplings were added.",
+        f"Without their maps the flows are {_range(ratios)} times as deep, "
+        f"{significant(ratios.median())} in the median: {within} of {len(found)} between {LEAST} "
+        f"and {MOST} times. For each map {_range(per_map)} couplings came on top.",
         "The largest difference in log_prob is "
         f"{significant(found['difference_float64'].max(), 2)} nats in float64 and "
         f"{significant(found['difference_float32'].max(), 2)} in float32.",
-        f"The worst-conditioned layer of a twin is {_range(layers)} times as badly conditioned as "
-        "the flow's; no linear coupling has a condition number above "
+        f"The worst conditioned layer of a twin is {_range(layers)} times as badly conditioned as "
+        "that of the flow; no linear coupling has a condition number above "
         f"{significant(found['map_condition'].max())}.",
-        f"A call of log_prob takes the twin {_range(times)} times as long, with "
-        f"{significant(times.median())} as the median.",
+        f"A log_prob takes the twin {_range(times)} times as long, {significant(times.median())} "
+        "in the median.",
     ]
 
 
@@ -186,7 +186,7 @@ def _charts(found: pl.DataFrame) -> list[Chart]:
         Chart(
             name="couplings",
             title="Couplings with linear maps, and without",
-            caption="Each point is a trained flow. The lines are the factors of the source.",
+            caption="A point is a trained flow. The lines are the factors of the source.",
             panels=[
                 Panel(
                     x="couplings of the flow",
@@ -205,13 +205,12 @@ def _charts(found: pl.DataFrame) -> list[Chart]:
             name="price",
             title="Conditioning and time, with and without",
             caption=(
-                "Condition numbers: median over points of the largest condition number of a "
-                "layer. Times: log_prob, median of alternating measurements. The line marks "
-                "equality."
+                "Condition numbers: median over points of the largest of a layer. Times: "
+                "log_prob, median of measurements in turns. The line marks equality."
             ),
             panels=[
                 _against_twin(rows, "worst_layer", "worst layer", "condition number"),
-                _against_twin(rows, "peak", "worst composition", "condition number"),
+                _against_twin(rows, "peak", "worst on the way", "condition number"),
                 _against_twin(rows, "time_s", "log_prob", "seconds"),
             ],
         ),
@@ -252,7 +251,7 @@ def _table(frame: pl.DataFrame) -> Table:
         "couplings",
         "of the twin",
         "times",
-        "additional per map",
+        "more for each map",
         "worst layer",
         "of the twin",
         "difference, nats",
@@ -282,19 +281,19 @@ def _table(frame: pl.DataFrame) -> Table:
         title="All flows",
         columns=columns,
         rows=rows,
-        caption="Couplings of the twin include linear and nonlinear ones. The difference is the "
-        "largest difference of log_prob, in float64.",
+        caption="Couplings of the twin are linear and nonlinear ones together. The difference is "
+        "the largest of log_prob, in float64.",
     )
 
 
 DEPTH_FACTOR = Study(
     name="depth-factor",
     title="How much smaller: from 1x1 convolutions to couplings",
-    about="trained flows with linear maps between couplings, rewritten without these maps",
+    about="trained flows with linear maps between couplings, and what they are without",
     claim=(
-        "Flows with 1x1 convolutions can be between 5 and 47 times smaller than equal flows "
-        "with a fixed partition: replacing a linear layer takes at least five couplings, and at "
-        "most 47."
+        "Flows with 1x1 convolutions can be between 5 and 47 times smaller than flows of fixed "
+        "partitions that compute the same: at least five couplings, and at most 47, for each "
+        "linear layer that is replaced."
     ),
     settings=DepthFactorSettings,
     presets=Path(__file__).with_suffix(".toml"),

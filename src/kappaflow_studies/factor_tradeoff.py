@@ -98,10 +98,10 @@ def findings(frame: pl.DataFrame, settings: TradeOffSettings) -> Findings:
             ),
         ],
         differs=[
-            "The source counts couplings and does not study their conditioning. The count is "
-            "from Urschel (2023). Its main step, that every matrix of determinant 1 is a "
-            "commutator, is from Thompson (1961). The curve is a new result of ours. It comes "
-            "from a search and is not a bound: better factors may exist.",
+            "The source counts couplings and does not ask for their conditioning. The count is "
+            "Urschel's (2023); the step that makes it work, that every matrix of determinant 1 "
+            "is a commutator, Thompson's (1961); the curve is a new result, and ours. It is what "
+            "a search finds, no bound: better factors may exist.",
         ],
         charts=[_chart(there, settings)],
         tables=[*(_table(there, settings, name) for name in settings.ensembles), _times(there)],
@@ -157,10 +157,10 @@ def _chart(frame: pl.DataFrame, settings: TradeOffSettings) -> Chart:
     return Chart(
         name="trade-off",
         title="Largest condition number of a factor against the number of couplings",
-        caption="Medians over the maps, with quartiles as bands; a size without a band has a "
-        "single map. The condition number of a product is at most the product of the condition "
-        "numbers, so the worst of m factors has at least the m-th root of the map's condition "
-        "number. This bound is dotted if all maps of a panel share it.",
+        caption="Medians over the draws, quartiles as bands; where a size has no band it is a "
+        "single draw. The condition number of a product is at most the product of the condition "
+        "numbers, so that the worst of m factors has at least the m-th root of that of the map: "
+        "dotted, where the maps of a panel share it.",
         panels=panels,
         share_y=True,
     )
@@ -170,7 +170,7 @@ def _none_below(frame: pl.DataFrame, settings: TradeOffSettings) -> Series:
     of_the_map = max(1.0, *frame["of_the_map"].to_list())
     counts = sorted(settings.couplings)
     return Series(
-        name="lower bound",
+        name="none lies below",
         x=list(map(float, counts)),
         y=[min_condition_number(of_the_map, count) for count in counts],
         tone=7,
@@ -243,8 +243,8 @@ FACTOR_TRADEOFF = Study(
     title="What more couplings buy",
     about="the largest condition number of a factor, from six couplings to sixteen",
     claim=(
-        "Any linear layer can be replaced by a constant number of couplings of a fixed partition. "
-        "The source leaves open their conditioning, and the gain by more couplings."
+        "Any linear layer can be replaced by a constant number of couplings of a fixed partition; "
+        "what they cost in conditioning, and what more of them buy, is left open."
     ),
     settings=TradeOffSettings,
     presets=Path(__file__).with_suffix(".toml"),

@@ -219,12 +219,12 @@ def findings(frame: pl.DataFrame, settings: LinearDepthSettings) -> Findings:
             *_on_four_and_five(frame),
         ],
         differs=[
-            "The source fits by stochastic gradients on samples. Here the loss is the distance "
-            "between the product and the map, in float64, without a noise floor. The source's "
+            "The source fits by stochastic gradients on samples; here the loss is the distance "
+            "of the product from the map, in float64, so that no noise sets a floor. Its "
             "diagonals, starts and numbers of steps are not known to us.",
             "The source bounds the number of couplings by 47, and its figure shows fits that get "
-            "better up to about 16. There is a proof that six are enough for each invertible map "
-            "of positive determinant, so the need for more is an effect of the optimizer.",
+            "better up to some 16. Six are enough for each invertible map of positive "
+            "determinant, by a proof: what is beyond six is the optimiser's doing.",
         ],
         charts=[
             _chart(frame, settings, largest, "residual"),
@@ -261,14 +261,14 @@ def _chart(frame: pl.DataFrame, settings: LinearDepthSettings, n: int, y: str) -
         name=f"{kind.lower()}-{n}",
         title=f"{kind} against depth, {n} features",
         caption=(
-            f"The median over {settings.draws} maps, with quartiles as a band; for optimizers "
-            f"with the best of {settings.restarts} starts for each map. "
+            f"The median over {settings.draws} maps, and quartiles as a band; for the optimisers "
+            f"the best of {settings.restarts} starts for each. "
             + (
-                "The residual of the exact factorization is rounding, from the first number of "
-                "couplings that it can use. A fit with a larger residual could be better."
+                "The exact factorization has no residual above rounding from the first count on "
+                "that it can reach; a fit that stops above it has stopped, not reached a limit."
                 if is_loss
-                else "Condition numbers of the couplings in the other chart. If one is large at a "
-                "small residual, the fit costs conditioning."
+                else "Condition numbers of the couplings in the other chart: a large one "
+                "with a small residual means that conditioning paid for the fit."
             )
         ),
         panels=panels,
@@ -294,7 +294,7 @@ def _on_exact(frame: pl.DataFrame) -> str:
     bounded = ""
     if not rotations.is_empty():
         bounded = (
-            f"; for rotations and permutations, no coupling has a condition number above "
+            f"; of rotations and permutations no coupling has a condition number above "
             f"{significant(rotations['condition_number'].max())}"
         )
     return (
@@ -313,7 +313,7 @@ def _on_descent(frame: pl.DataFrame, method: str) -> str:
         at_six += f"fits {100 * six:.0f} % of the maps with six couplings and "
     limit = significant(FITTED, 1)
     if reached:
-        return f"{at_six}reaches {limit} for nine maps in ten only from {reached[0]} on."
+        return f"{at_six}comes below {limit} for nine maps in ten only from {reached[0]} on."
     return f"{at_six}fits nine maps in ten to {limit} at no depth up to {depths[-1]}."
 
 
@@ -329,7 +329,7 @@ def _on_divergence(frame: pl.DataFrame, settings: LinearDepthSettings) -> list[s
         return []
     return [
         f"With {depth} couplings Adam diverges for {100 * share:.0f} % of the maps (residuals "
-        f"above 1): its initial learning rate, {settings.adam_learning_rate:g} at all depths, is "
+        f"above 1): its first learning rate, {settings.adam_learning_rate:g} at all depths, is "
         "too large there."
     ]
 
@@ -389,8 +389,8 @@ LINEAR_DEPTH = Study(
     about="linear couplings of depth 1 to 48, fitted by descent, against the exact factorization",
     claim=(
         "Alternating affine couplings of a fixed partition represent every invertible linear map "
-        "with a constant number of layers: at most 47 in any dimension. Some maps need more than "
-        "four. Fits by gradient descent improve up to about 16 layers."
+        "with a constant number of layers, at most 47 whatever the dimension, and some maps need "
+        "more than four; fits by gradient descent get better with up to some 16."
     ),
     settings=LinearDepthSettings,
     presets=Path(__file__).with_suffix(".toml"),

@@ -53,8 +53,8 @@ def test_it_says_how_much_deeper_twins_are(settings):
     """The range, what lies within the bounds of the source, what each map cost, and the price."""
     found = read([made_up(4, 24), made_up(8, 32), made_up(2, 100)], settings).found
     assert found[0] == "3 of 3 trained flows were rewritten with one partition."
-    assert "4.00 to 50.0 times as deep, with a median of 6.00: 1 of 3 between 5 and 47" in found[1]
-    assert "For each map 3.00 to 49.0 couplings were added" in found[1]
+    assert "4.00 to 50.0 times as deep, 6.00 in the median: 1 of 3 between 5 and 47" in found[1]
+    assert "For each map 3.00 to 49.0 couplings came on top" in found[1]
     assert "3.00 to 3.00 times as badly conditioned" in found[3]
     assert "takes the twin 5.00 to 5.00 times as long" in found[4]
 

@@ -174,9 +174,9 @@ def test_it_says_what_maps_buy_and_what_training_misses():
     assert (
         "with 32, and 1.0 times the parameters of that flow, end at 6.500, 0.500 worse" in found[3]
     )
-    assert "the optimizer is the reason, not the representation" in found[3]
+    assert "that is the optimiser's, not the representation's" in found[3]
     better = read([*ROWS, made_up(HALVES, 24, 5.75)]).found[3]
-    assert "end at 5.750, 0.250 better: after training, depth is worth more" in better
+    assert "end at 5.750, 0.250 better: trained, that depth is worth more" in better
 
 
 def test_fixed_halves_can_be_the_best():
@@ -184,7 +184,7 @@ def test_fixed_halves_can_be_the_best():
     rows = [made_up(HALVES, 4, 5.0), made_up("LU maps", 4, 6.0, twin=24)]
     found = read(rows).found
     assert "the fixed halves are best, 5.000; LU maps 6.000 (one seed)" in found[0]
-    assert not any("the optimizer is" in sentence for sentence in found)
+    assert not any("the optimiser's" in sentence for sentence in found)
 
 
 def test_medians_and_ranges_are_over_seeds():

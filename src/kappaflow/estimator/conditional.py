@@ -25,28 +25,28 @@ class ConditionalFlowDensity(FlowEstimator):
     """The density p(y | X) of targets given features, by a conditional flow.
 
     Quantiles of a single target are exact: for each row of features the flow is then an
-    increasing map of the target.
+    increasing map of the target. `FlowDensity` describes the arguments in full.
 
     Args:
         model: "spline" (the default), "real_nvp" or "nice". For one target the last two are a
             Gaussian with a mean and standard deviation that depend on the features.
-        depth: As for `FlowDensity`, like the arguments below. One target needs one coupling.
-        hidden: As there.
-        options: As there.
+        depth: Number of couplings; 1 is enough for one target.
+        hidden: Widths of the couplings' networks.
+        options: More arguments of the recipe, by name.
         search_time: Unused: there is no model search.
-        max_epochs: As there.
-        max_time_s: As there.
-        batch_size: As there.
-        learning_rate: As there.
-        patience: As there.
-        validation_fraction: As there.
-        condition_budget: As there.
-        bounds: As there, for targets, by index or as "y0", "y1", ...
-        repair: As there.
-        duplicates: As there.
-        device: As there.
-        random_state: As there.
-        verbose: As there.
+        max_epochs: Largest number of epochs.
+        max_time_s: Time limit for the training in seconds; None for no limit.
+        batch_size: Rows per step.
+        learning_rate: Peak learning rate of Adam.
+        patience: Number of epochs without improvement before training stops.
+        validation_fraction: Share of the rows held out for early stopping.
+        condition_budget: Upper bound for the 95 % quantile of the condition number.
+        bounds: Domains of targets, by index or as "y0", "y1", ...
+        repair: "jitter" or "dequantize"; None for neither.
+        duplicates: "keep", "drop" or "weigh" rows that repeat earlier ones.
+        device: The device for training, "cpu" or "cuda".
+        random_state: Seed for weights, splits and the order of rows.
+        verbose: Whether to show a progress bar.
 
     Attributes:
         flow_: The trained `kappaflow.Flow` of the targets in float64; its context is the features.

@@ -22,30 +22,32 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
 
     Trains a flow on one part of the rows, and computes p-values from its log p on a held-out part.
     On average over calibrations, at most a share `level` of new rows from the same distribution is
-    called an outlier, whatever the distribution and whatever the flow has learned.
+    called an outlier, whatever the distribution and whatever the flow has learned. `FlowDensity`
+    describes the arguments that both have in full.
 
     Args:
         level: Largest rate of false alarms.
         calibration_fraction: Share of the rows held out for the p-values. With m such rows a
             p-value is at least 1 / (m + 1).
-        model: As for `FlowDensity`, like the arguments below.
-        depth: As there.
-        hidden: As there.
-        options: As there.
-        search_time: As there.
-        max_epochs: As there.
-        max_time_s: As there.
-        batch_size: As there.
-        learning_rate: As there.
-        patience: As there.
-        validation_fraction: As there.
-        condition_budget: As there.
-        bounds: As there.
-        repair: As there.
-        duplicates: As there; "keep" by default, and never "weigh": p-values count rows.
-        device: As there.
-        random_state: As there.
-        verbose: As there.
+        model: A recipe; if model, depth, hidden and options are left out, a search chooses.
+        depth: Number of couplings, or layers of another kind.
+        hidden: Widths of the couplings' networks.
+        options: More arguments of the recipe, by name.
+        search_time: Time budget of the model search in CPU seconds; 0 skips it.
+        max_epochs: Largest number of epochs.
+        max_time_s: Time limit for the training in seconds; None for no limit.
+        batch_size: Rows per step.
+        learning_rate: Peak learning rate of Adam.
+        patience: Number of epochs without improvement before training stops.
+        validation_fraction: Share of the rows held out for early stopping.
+        condition_budget: Upper bound for the 95 % quantile of the condition number.
+        bounds: Domains of columns by name or index.
+        repair: "jitter" or "dequantize"; None for neither.
+        duplicates: "keep" rows that repeat earlier ones (the default) or "drop" them. They cannot
+            be weighed, because p-values count rows.
+        device: The device for training, "cpu" or "cuda".
+        random_state: Seed for weights, splits and the order of rows.
+        verbose: Whether to show a progress bar.
 
     Attributes:
         flow_: The trained `kappaflow.Flow`, in float64.

@@ -52,12 +52,12 @@ def jet(
         blocks: Number of blocks of each transformer.
         heads: Number of attention heads.
         scale_bound: Bound on the r of each coupling's scale 2 sigmoid(r).
-        context_features: As for `glow`, like the arguments below.
-        memory: What is kept for the backward pass: "recompute", "store" or "invert", see `Chain`.
-        dequantize: As there.
-        values: As there.
-        logit: As there.
-        padding: As there.
+        context_features: Number of classes or other numbers to condition on; 0 for none.
+        memory: The memory mode: "recompute", "store" or "invert"; see `Chain`.
+        dequantize: Noise between the values of a pixel: "uniform", "variational" or None.
+        values: Number of values that a pixel can have.
+        logit: Margin of a logit of the pixels; None for none.
+        padding: Number of channels to add, or a `Padding`; None for none.
         seed: Seed of the permutations.
 
     Returns:

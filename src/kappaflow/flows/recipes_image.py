@@ -51,11 +51,11 @@ def image_flow(
     Args:
         shape: (C, H, W) of the images.
         bijection: A bijection of images of that shape, padding channels included.
-        dequantize: As for `glow`, like all arguments below.
-        values: As there.
-        logit: As there.
-        padding: As there.
-        context_features: As there.
+        dequantize: Noise between the values of a pixel: "uniform", "variational" or None.
+        values: Number of values that a pixel can have.
+        logit: Margin of a logit of the pixels; None for none.
+        padding: Number of channels to add, or a `Padding`; None for none.
+        context_features: Width of the context; 0 for none.
 
     Returns:
         The flow.
@@ -250,13 +250,13 @@ def real_nvp_image(
         levels: Number of scales.
         hidden: Number of channels of the couplings' networks, `ResidualConvNet`.
         blocks: Number of residual blocks of each network.
-        scale_bound: As for `glow`, like all arguments below.
-        context_features: As there.
+        scale_bound: Bound on the sum over depth of the log-scales.
+        context_features: Width of the context; 0 for none.
         memory: What is kept for the backward pass: "recompute", "store" or "invert", see `Chain`.
-        dequantize: As there.
-        values: As there.
-        logit: As there; 0.05 in the source.
-        padding: As there.
+        dequantize: Noise between the values of a pixel: "uniform", "variational" or None.
+        values: Number of values that a pixel can have.
+        logit: Margin of a logit of the pixels, 0.05 in the source; None for none.
+        padding: Number of channels to add, or a `Padding`; None for none.
 
     Returns:
         A flow with `log_prob` and `sample`.

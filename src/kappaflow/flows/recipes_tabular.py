@@ -150,21 +150,23 @@ def nice(
 ) -> Flow:
     """Returns a NICE: additive couplings, which preserve volume, and a learned scale per feature.
 
+    `real_nvp` describes the arguments in full.
+
     Args:
         features: Number of features D.
-        depth: As for `real_nvp`, like all arguments below.
-        hidden: As there.
-        partition: As there.
-        padding: As there.
-        context_features: As there.
-        embedding: As there.
-        bounds: As there.
-        memory: As there.
-        residual: As there.
-        dropout: As there.
+        depth: Number of couplings.
+        hidden: Widths of the hidden layers of the conditioners.
+        partition: "half", "alternating", "random", "random-half" or a `Partition`.
+        padding: Number of features to add, or a `Padding`; None for none.
+        context_features: Width of the context; 0 for none.
+        embedding: Network that embeds the context first; None for none.
+        bounds: The domain of each feature; None for none.
+        memory: The memory mode of the backward pass: "recompute", "store" or "invert".
+        residual: Add skip connections between hidden layers of equal width.
+        dropout: Share of hidden units that a training step drops.
         seed: Seed of the random partitions.
-        start: As there.
-        components: As there.
+        start: "identity", "whiten", "gaussianize" or "whiten-gaussianize".
+        components: Number of components of the base.
 
     Returns:
         A flow with `log_prob` and `sample`, the identity until it is trained.

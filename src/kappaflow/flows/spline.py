@@ -54,35 +54,36 @@ def spline(
     """Builds a neural spline flow: standardization, then rational-quadratic spline couplings.
 
     A new flow is the identity up to rounding, or with `mixing` a rotation. Each coupling maps the
-    box of half-width `bound` onto itself, and is the identity outside of it.
+    box of half-width `bound` onto itself, and is the identity outside of it. `real_nvp` describes
+    the arguments that both have in full.
 
     Args:
         features: Number of features D. With one feature and no padding, a coupling has no feature
             to condition on. The flow is then an affine map, or with a context a spline
             conditioned on it.
-        depth: As for `real_nvp`, like the arguments below without a description.
-        hidden: As there.
+        depth: Number of couplings.
+        hidden: Widths of the hidden layers of the conditioners.
         bins: Number of bins of each spline, at least 2. A conditioner outputs 3 bins - 1 numbers
             for each changed feature.
         bound: Half-width of the box, in standard deviations of the training rows.
-        partition: As there.
-        padding: As there.
-        context_features: As there.
-        embedding: As there.
-        bounds: As there, but circular features stay on their circle, and the density has no seam
-            there: couplings read cosines and sines of angles, and change angles by a rotation and
-            a spline.
-        memory: As there; see `Chain`.
+        partition: "half", "alternating", "random", "random-half" or a `Partition`.
+        padding: Number of features to add, or a `Padding`; None for none.
+        context_features: Width of the context; 0 for none.
+        embedding: Network that embeds the context first; None for none.
+        bounds: The domain of each feature; None for none. Circular features stay on their circle,
+            and the density has no seam there: couplings read cosines and sines of angles, and
+            change angles by a rotation and a spline.
+        memory: The memory mode: "recompute", "store" or "invert"; see `Chain`.
         min_bin: Smallest width and height of a bin, relative to bins of equal size.
         min_slope: Smallest slope at the knots; the largest is its reciprocal. `min_bin` and
             `min_slope` bound all slopes of a coupling, see `SplineCoupling`.
-        residual: As there.
-        dropout: As there.
-        seed: As there.
-        start: As there.
-        components: As there.
-        mixing: As there.
-        condition_bound: As there.
+        residual: Add skip connections between hidden layers of equal width.
+        dropout: Share of hidden units that a training step drops.
+        seed: Seed of the random partitions and of the initial rotations.
+        start: "identity", "whiten", "gaussianize" or "whiten-gaussianize".
+        components: Number of components of the base.
+        mixing: Form of a learned linear map before each coupling; None for none.
+        condition_bound: For mixing="svd": the largest condition number of each map.
 
     Returns:
         A flow with `log_prob` and `sample`.

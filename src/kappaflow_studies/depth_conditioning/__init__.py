@@ -18,9 +18,9 @@ DEPTH_CONDITIONING = Study(
     title="Depth and conditioning, before and after training",
     about="RealNVPs of five libraries, 2 to 64 couplings deep, and ideal layers that whiten",
     claim=(
-        "Flows with good samples tend to be very deep, with vanishing or exploding gradients. "
-        "They also tend to be ill-conditioned, since data are nearly low-dimensional: the "
-        "extreme singular values of a composition are products of its layers' singular values."
+        "Flows that make good samples tend to be very deep, with gradients that vanish or "
+        "explode, and ill-conditioned, since data are nearly low-dimensional: the extreme "
+        "singular values of a composition are products of those of its layers."
     ),
     settings=DepthConditioningSettings,
     presets=Path(__file__).with_name("presets.toml"),

@@ -22,18 +22,18 @@ SHOWN = 1e-3  # nats: smallest drawn loss of ideal layers
 Dash = Literal["solid", "dash", "dot", "none"]
 COUPLINGS, CONDITION = "couplings", "condition number"
 OF_CONDITION = (
-    "The map from data to latent, over points of the distribution: the median, with the 5 % and "
-    "95 % quantiles as a band. Dotted: a map from the distribution to an exact standard normal. "
-    f"Other such maps exist. {ABOVE}"
+    "The map from data to latent, over points of the distribution: the median, and the quantiles "
+    "of 5 % and 95 % as a band. The dotted line is a map that makes the distribution standard "
+    f"normal exactly: not necessary, but what the data suggest. {ABOVE}"
 )
 OF_LIKELIHOOD = (
-    "Nats per point below the log-density of the distribution, on the same test points, with two "
-    "standard errors as a band. Dotted: the Gaussian after the same number of ideal layers with "
-    f"random rotations, each optimal by itself, down to {SHOWN:g}. {ABOVE}"
+    "Nats per point below the distribution's own density, on the same test points, with two "
+    "standard errors as a band. Dotted: the Gaussian after as many ideal layers with random "
+    f"rotations, each optimal on its own, down to {SHOWN:g}. {ABOVE}"
 )
 OF_PRODUCTS = (
-    "Trained flows, medians over points. Solid: measured. Dashed: the product over the layers, an "
-    "upper bound for the largest singular value and a lower bound for the smallest."
+    "Trained flows, medians over points: what is measured, and dashed the product over the "
+    "layers, which bounds it from above for the largest and from below for the smallest."
 )
 
 
@@ -64,7 +64,7 @@ def charts(
         ),
         Chart(
             name="likelihood",
-            title="Gap to the exact log-likelihood",
+            title="What the likelihood lacks",
             caption=OF_LIKELIHOOD,
             panels=[
                 _likelihood(flows, ideal, distribution, libraries)
@@ -74,7 +74,7 @@ def charts(
         ),
         Chart(
             name="products",
-            title="Singular values of the flow, and products over its layers",
+            title="Singular values of the whole, and products of the layers'",
             caption=OF_PRODUCTS,
             panels=[
                 _products(flows, distribution, end, libraries)
@@ -95,8 +95,8 @@ def _gradients_chart(
         name="gradients",
         title="Gradients by layer",
         caption=(
-            "Norm of the gradient of the mean loss for the weights of a layer, in flows with "
-            f"{depth} couplings; a block of FrEIA has two couplings. {ABOVE}"
+            "Norm of the gradient of the mean loss by the weights of a layer, of flows with "
+            f"{depth} couplings; a block of FrEIA has two of them. {ABOVE}"
         ),
         panels=[
             _gradients(flows, distribution, when, libraries, depth)
@@ -113,11 +113,11 @@ def _whitening_chart(
 ) -> Chart:
     return Chart(
         name="whitening",
-        title="Ideal couplings, one by one",
+        title="Ideal couplings, one after the other",
         caption=(
-            f"{settings.whitening_draws} Gaussians with {settings.features} features: the mean, "
-            "with quartiles as a band. Binary digits and permutations reach the rounding error. "
-            "Dashed: the bound on the mean after a rotated layer, given the spectrum before it."
+            f"{settings.whitening_draws} Gaussians with {settings.features} features: mean, "
+            "and quartiles as a band. Binary digits and permutations end at rounding. Dashed: "
+            "the bound on the mean after a rotated layer, given the spectrum before it."
         ),
         panels=[_whitening(whitening), _factors(ideal, settings.features)],
         columns=2,
@@ -214,7 +214,7 @@ def _likelihood(
             pl.col("layer").is_in(depths) & (pl.col("loss") > SHOWN)
         )
         series.append(_line(means, "layer", "loss", name="ideal layers", tone=INK, dash="dot"))
-    y = "nats per point"
+    y = "nats a point"
     return Panel(
         title=distribution,
         x=COUPLINGS,

@@ -28,16 +28,16 @@ def findings(frame: pl.DataFrame, settings: DepthConditioningSettings) -> Findin
             *_on_whitening(whitening, settings),
         ],
         differs=[
-            "According to the source, the extreme singular values of a composition are the "
-            "products of its layers' singular values. In fact, these products are bounds. Both "
-            "are measured.",
-            "All flows are RealNVPs with networks of equal widths. Each is built as in its "
-            "library's documentation, with the default scales and initialization. All are trained "
-            "in the same way, on new samples in each step. The default scale of nflows is a "
+            "The source says that the extreme singular values of a composition are the products "
+            "of those of its layers. They are bounded by these products, and are measured next to "
+            "them.",
+            "All flows are RealNVPs with networks of the same widths, each as its library's "
+            "documentation makes it, with its default scales and initialisation, and all are "
+            "trained in the same way, on new draws at each step. The default scale of nflows is a "
             "sigmoid, which contracts and can hardly stretch.",
             "The bounds on whitening are those of Draxler, Schnörr and Köthe (2022), derived "
-            "independently, because the paper was not available. The layers are ideal, fitted "
-            "one by one.",
+            "independently: the paper was not at hand. Their layers are ideal, fitted one after "
+            "another.",
             *_missing(flows, settings),
         ],
         charts=charts(flows, whitening, settings),
@@ -47,7 +47,7 @@ def findings(frame: pl.DataFrame, settings: DepthConditioningSettings) -> Findin
 
 def _missing(flows: pl.DataFrame, settings: DepthConditioningSettings) -> list[str]:
     absent = [name for name in settings.libraries if name not in set(flows["library"])]
-    return [f"Not installed and left out: {', '.join(absent)}."] if absent else []
+    return [f"Not installed, and so left out: {', '.join(absent)}."] if absent else []
 
 
 def _by_library(table: pl.DataFrame, value: pl.Expr) -> dict[str, float]:
@@ -89,9 +89,9 @@ def _on_condition(deepest: pl.DataFrame, settings: DepthConditioningSettings) ->
         f"on the {distribution} {_compared(values)}" for distribution, values in start.items()
     )
     return [
-        f"Median condition number of {max(settings.depths)} couplings at the start (ours, and the "
-        f"smallest and the largest of the others): {at_start}.",
-        f"After training: {'; '.join(ends)}.",
+        f"Median condition number of {max(settings.depths)} couplings at the start, ours and the "
+        f"least and the most of the others: {at_start}.",
+        f"When they are trained: {'; '.join(ends)}.",
     ]
 
 
@@ -99,11 +99,11 @@ def _on_products(flows: pl.DataFrame, deepest: pl.DataFrame) -> str:
     trained = deepest.filter(pl.col("when") == "trained")
     excess = pl.col("condition_product_median") / pl.col("condition_median")
     broken = len(flows.filter(pl.col("within_products") < 1))
-    where = f"except for {broken} of {len(flows)} measurements" if broken else "at every point"
+    where = f"but for {broken} of {len(flows)} measurements" if broken else "at every point"
     return (
-        f"The products over the layers bound the singular values, {where}, but not closely. For "
-        "the deepest trained flows, the ratio of the product of the layers' condition numbers to "
-        f"the condition number of the flow is: {_compared(_by_library(trained, excess))}."
+        f"The products over the layers bound the singular values, {where}, and say little of "
+        "them: when the deepest flows are trained, the product of the layers' condition numbers "
+        f"is so many times that of the whole: {_compared(_by_library(trained, excess))}."
     )
 
 
@@ -111,9 +111,9 @@ def _on_gradients(deepest: pl.DataFrame) -> str:
     norms = pl.col("gradient_norms").list
     start, trained = (deepest.filter(pl.col("when") == when) for when in TIMES)
     return (
-        "The largest gradient norm of a layer, for the deepest flows at the start: "
-        f"{_compared(_by_library(start, norms.max()))}; the ratio of the largest to the smallest: "
-        f"{_compared(_by_library(start, norms.max() / norms.min()))}. After training, the "
+        "The largest gradient by a layer of the deepest flows at the start: "
+        f"{_compared(_by_library(start, norms.max()))}; the largest over the smallest "
+        f"{_compared(_by_library(start, norms.max() / norms.min()))}. When they are trained, the "
         f"largest is {_compared(_by_library(trained, norms.max()))}."
     )
 
@@ -132,8 +132,8 @@ def _on_likelihood(flows: pl.DataFrame, settings: DepthConditioningSettings) -> 
             least[library] = min(gap, least.get(library, math.inf))
         parts.append(f"on the {distribution} {_compared(least)}")
     stopped = trained["failed_at"].count()
-    failed = f" {stopped} trainings had a loss that was not finite." if stopped else ""
-    return f"Gap to the exact log_prob at the best depth, in nats: {'; '.join(parts)}.{failed}"
+    failed = f" {stopped} trainings met a loss that is not finite." if stopped else ""
+    return f"What the likelihood lacks at the best depth, in nats: {'; '.join(parts)}.{failed}"
 
 
 def _on_whitening(whitening: pl.DataFrame, settings: DepthConditioningSettings) -> list[str]:
@@ -150,11 +150,11 @@ def _on_whitening(whitening: pl.DataFrame, settings: DepthConditioningSettings) 
     permuted = of["random permutations"].filter(pl.col("worst") < GONE)["layer"].min()
     done = f"after {permuted} layers" if permuted is not None else "not within these layers"
     return [
-        "Ideal layers with random rotations multiply the loss of a Gaussian by "
-        f"{fixed(ratios[0], 2)} at first and by {fixed(ratios[-1], 2)} at the end. The bounds are "
+        "Ideal layers with random rotations take the loss of a Gaussian down by a factor of "
+        f"{fixed(ratios[0], 2)} at first and {fixed(ratios[-1], 2)} at last, where the bound says "
         f"{fixed(bounds[0], 2)} and {fixed(bounds[-1], 2)}, and the exact limit is "
         f"{fixed(exact, 2)}.",
-        f"On one partition, the second layer has no effect: {significant(fixed_one[1])} "
+        f"On one partition the second layer has nothing left to do: {significant(fixed_one[1])} "
         f"nats after one layer, {significant(fixed_one[-1])} after {len(fixed_one) - 1}. "
         f"Partitions by binary digits whiten exactly, after {digits} layers for each of the "
         f"draws; random permutations do so {done}.",
@@ -180,9 +180,9 @@ def _table(deepest: pl.DataFrame, settings: DepthConditioningSettings) -> Table:
             "distribution, library",
             "condition number at the start",
             "product of the layers'",
-            "condition number after training",
+            "condition number trained",
             "product of the layers'",
-            "gap, nats per point",
+            "nats a point lacking",
             "share finite in float32 at the start",
         ],
         rows=rows,

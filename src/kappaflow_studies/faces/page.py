@@ -210,14 +210,14 @@ def likelihood_in_words(size: FacesSize) -> str:
     """Returns the change of the bits per dimension by padding, with its standard error."""
     more, error = size.bits_more, size.bits_more_standard_error
     if not is_finite(more):
-        return "A likelihood is not finite, so the two cannot be compared."
+        return "A likelihood is not finite, so that the two cannot be compared."
     if abs(more) < 2 * error:
         verdict = "within two standard errors of zero"
     else:
         verdict = "worse than without" if more > 0 else "better than without"
     return (
-        f"Padding changes the bound on bits per dimension by {with_error(more, error)} on average "
-        f"over the faces: {verdict}."
+        f"Padding changes the bound on bits per dimension by {with_error(more, error)}, face by "
+        f"face: {verdict}."
     )
 
 
@@ -237,8 +237,8 @@ def held_out_in_words(size: FacesSize) -> str:
 def _far(distances: Sequence[float]) -> str:
     median, least = statistics.median(distances), min(distances)
     return (
-        f"{significant(median)} from their nearest training face (median; the smallest distance "
-        f"is {significant(least)})"
+        f"{significant(median)} from their nearest training face in the median, the nearest of "
+        f"them {significant(least)}"
     )
 
 

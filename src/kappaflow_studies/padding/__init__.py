@@ -10,11 +10,11 @@ from kappaflow_studies.padding.measure import measure
 PADDING = Study(
     name="padding",
     title="What padding does to a flow",
-    about="flows of planar sets and images, without padding, with zeros, and with noise",
+    about="flows of the plane and of images without padding, with zeros, with noise of each kind",
     claim=(
-        "Flows with zero padding are very ill-conditioned and have poor samples. Flows with "
-        "Gaussian padding are better conditioned and have better samples than flows without "
-        "padding."
+        "Flows whose data is padded with zeros are very badly conditioned and draw poor samples; "
+        "padded with Gaussian noise they are better conditioned and draw better samples than "
+        "without padding."
     ),
     settings=PaddingSettings,
     presets=Path(__file__).with_name("presets.toml"),

@@ -56,10 +56,10 @@ def over_training(
             )  # fmt: skip
     return Chart(
         name=name,
-        title="Condition number over training"
+        title="Condition number over the training"
         + (" of flows of images" if "image" in name else ""),
-        caption="The median over held-out points, with the weights used for validation. The "
-        "line is the median over the seeds, the band shows their quartiles.",
+        caption="Each flow's median over held-out points, of the weights that are validated; the "
+        "line is the median over the seeds, the band their quartiles.",
         panels=panels,
         columns=min(3, max(1, len(panels))),
         share_y=True,
@@ -77,7 +77,7 @@ def pictures(frame: pl.DataFrame, settings: PaddingSettings, name: str) -> Chart
     }
     return Chart(
         name=f"densities-{name.replace('_', '-')}",
-        title=f"{words(name)}: the data, and samples of each flow",
+        title=f"{words(name)}: the data, and what each flow draws",
         caption=f"Histograms of {PICTURED:,} points, of the first seed.",
         panels=[
             _heat(title, rows["picture"][0].to_list(), CELLS, end)
@@ -139,13 +139,13 @@ def _against(frame: pl.DataFrame, settings: PaddingSettings, what: str) -> list[
             Chart(
                 name=f"{'conditioning' if y == 'kappa_median' else 'distance'}-{noun}",
                 title=f"{label[0].upper()}{label[1:]} against the {noun} of Gaussian padding",
-                caption="The line is the median over the seeds, the band shows their quartiles. "
+                caption="The line is the median over the seeds, the band their quartiles. "
                 + ("A width of 0 is a flow without padding. " if what == "width" else "")
-                + "Horizontal lines show paddings of other kinds"
+                + "Paddings of other kinds are lines across, where they were trained"
                 + (
                     "."
                     if y == "kappa_median"
-                    else "; the dotted line is the floor: the distance of two samples of the data."
+                    else "; the dotted line is the floor, what two samples of the data are apart."
                 ),
                 panels=panels,
                 columns=min(3, len(panels)),
@@ -244,22 +244,22 @@ def tables(frame: pl.DataFrame, settings: PaddingSettings) -> list[Table]:
 
 OF_KAPPA = "Median over held-out points, and their 5 % and 95 % quantiles; medians over the seeds."
 OF_NLL = (
-    "NLL in nats per point: by importance weights (exact without padding), with the Monte Carlo "
-    "error of the samples, and in brackets the bound with one sample per point. Medians over the "
-    "seeds. Zeros have no density, so such flows have no likelihood."
+    "NLL in nats a point: by importance weights (exact without padding) with the Monte Carlo "
+    "error of the draws, and in brackets the bound of one draw a point; medians over the seeds. "
+    "Zeros have no density, and leave no likelihood."
 )
 OF_IMAGE_NLL = (
-    "Bound on the NLL in nats per image: importance-weighted, with many samples of the pixel "
-    "noise and of the padding and with their Monte Carlo error, and in brackets with one "
-    "sample. Medians over the seeds. Zeros have no density, so such flows have no likelihood."
+    "NLL in nats an image, a bound: that of many draws of the noise in the pixels and of the "
+    "padding, importance-weighted, with the Monte Carlo error of the draws, and in brackets that "
+    "of one draw; medians over the seeds. Zeros have no density, and leave no likelihood."
 )
 OF_W2 = (
-    "W2 to an equal number of held-out points, exact and sliced, medians over the seeds. The last "
-    "row is the floor: two samples of the data. Images have pixels from 0 to 1."
+    "W2 to as many held-out points, exact and sliced, medians over the seeds; the last row is the "
+    "floor, two samples of the data themselves. Images have pixels from 0 to 1."
 )
 OF_KL = (
-    "KL divergence from the true density to the flow in nats, ± the error over 2,000 points, for "
-    "sets with a density in closed form; medians over the seeds."
+    "KL divergence in nats of the flow from the density that the points come from, ± the error "
+    "over 2,000 points, where that density has a closed form; medians over the seeds."
 )
 
 
@@ -273,9 +273,9 @@ def _order(plane: pl.DataFrame, settings: PaddingSettings) -> Table:
         title="The claimed order of condition numbers, set by set",
         columns=["set", "zero above none", "none above Gaussian", "the order"],
         rows=rows,
-        caption="Number of seeds for which the median condition number of the first is above the "
-        "second's, and the p-value of the two-sided sign test. Confirmed: both steps at 5 %; "
-        "refuted: a step is reversed at 5 %.",
+        caption="In how many seeds the median condition number of the first is above that of the "
+        "second, and the p-value of the two-sided sign test. Confirmed: both steps at 5 %; "
+        "refuted: one of them the other way at 5 %.",
     )
 
 

@@ -33,14 +33,14 @@ def findings(frame: pl.DataFrame, settings: PaddingSettings) -> Findings:
         ],
         differs=[
             "The source compares no padding, zeros and Gaussian noise by pictures and condition "
-            "numbers. Its networks, sets and numbers of steps are not known to us. Here the same "
-            "flow is trained with each padding, on the same points and with the same number of "
-            "steps. Each comparison is paired by seed.",
-            "With zero padding the joint density is unbounded, so there is no likelihood to "
-            "compare. Such flows are compared by their samples and their conditioning alone. "
-            "Log-scales are bounded here, which keeps the training finite.",
-            "The condition number belongs to the whole map, with data and padding in standardized "
-            "units. A map of more dimensions has more directions that can be ill-conditioned.",
+            "numbers; its networks, sets and numbers of steps are not known to us. Here the same "
+            "flow is trained on the same points in the same number of steps with each padding, "
+            "and each comparison is paired by seed.",
+            "With padding of zeros the joint density has no bound, so that there is no likelihood "
+            "to compare: such flows are judged by their samples and their conditioning alone. "
+            "Here log-scales are bounded, which keeps the training finite.",
+            "The condition number is that of the whole map, data and padding in standardised "
+            "units; a map of more dimensions has more directions to be badly conditioned in.",
         ],
         charts=charts(frame, settings),
         tables=tables(frame, settings),
@@ -103,9 +103,9 @@ def _on_tests(steps: dict[str, list[Signs]], seeds: int) -> list[str]:
         verdict = "the ordering of the source is neither confirmed nor refuted on most of them"
     return [
         f"Zero padding is worse conditioned than none on {above[0]} of {count} planar sets, and "
-        f"better on {below[0]}; no padding is worse conditioned than Gaussian padding on "
-        f"{above[1]}, and better on {below[1]} (sign tests over {seeds} seeds, 5 %).",
-        f"Order zero, none, Gaussian: confirmed on {confirmed} of {count} sets, refuted on "
+        f"better on {below[0]}; none is worse conditioned than Gaussian padding on {above[1]}, "
+        f"and better on {below[1]} (sign tests over {seeds} seeds, 5 %).",
+        f"Zero above none above Gaussian: confirmed on {confirmed} of {count} sets, refuted on "
         f"{refuted}, open on {count - confirmed - refuted}; so {verdict}.",
     ]
 
@@ -116,8 +116,8 @@ def _on_pairs(steps: dict[str, list[Signs]]) -> list[str]:
     above = [sum(pair[place].above for pair in steps.values()) for place in (0, 1)]
     return [
         f"Zero padding is worse conditioned than none in {above[0]} of {pairs[0]} pairs of one "
-        f"set and seed, and none than Gaussian padding in {above[1]} of {pairs[1]}. These are "
-        f"too few seeds for sign tests, which need {FEWEST} per set: use --preset full."
+        f"set and seed, none than Gaussian padding in {above[1]} of {pairs[1]}. These are too few "
+        f"seeds for sign tests, which need {FEWEST} of a set: --preset full has them."
     ]
 
 
@@ -139,14 +139,14 @@ def _on_likelihood(plane: pl.DataFrame, settings: PaddingSettings) -> list[str]:
     ends = f"{significant(min(gains), 2)} to {significant(max(gains), 2)} nats"
     if settings.seeds < FEWEST:
         return [
-            "By importance weights, the NLL with Gaussian padding minus the NLL without is "
-            f"{ends} (medians of the sets; positive is worse)."
+            "By importance weights the NLL with Gaussian padding differs from that without by "
+            f"{ends} in the medians of the sets, where more is worse."
         ]
     worse, better = (sum(one.verdict == sign for _, one in here) for sign in (1, -1))
     return [
-        f"By importance weights, Gaussian padding costs likelihood on {worse} of {len(here)} sets "
-        f"and gains it on {better} (sign tests); the medians differ by {ends} "
-        "(positive is worse)."
+        f"By importance weights Gaussian padding costs likelihood on {worse} of {len(here)} sets "
+        f"and gains it on {better} (sign tests); the medians differ by {ends}, where more is "
+        "worse."
     ]
 
 
@@ -161,7 +161,7 @@ def _on_samples(plane: pl.DataFrame, floor: pl.DataFrame, settings: PaddingSetti
         for padding in settings.compared
     )
     return [
-        "Exact W2 of samples to held-out points, relative to two samples of the data themselves "
+        "Exact W2 of samples to held-out points, over that of two samples of the data themselves "
         f"(the floor), the median over seeds and sets: {values}."
     ]
 
@@ -182,7 +182,7 @@ def _on_images(frame: pl.DataFrame, settings: PaddingSettings) -> list[str]:
         )
         seeds = "1 seed" if settings.image_seeds == 1 else f"{settings.image_seeds} seeds"
         sentences.append(
-            f"On {name}, the condition number and W2 relative to its floor are {values}; medians "
+            f"On {name} the condition number, and W2 over its floor, come to {values}; medians "
             f"over {seeds}."
         )
     return sentences

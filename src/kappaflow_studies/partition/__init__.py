@@ -9,12 +9,11 @@ from kappaflow_studies.partition.measure import PartitionSettings, cases, measur
 PARTITION = Study(
     name="partition",
     title="Which features change: partitions and the maps between",
-    about="halves, permutations, LU and orthogonal maps with equal numbers of parameters",
+    about="halves, permutations, LU and orthogonal maps, at equal parameters, and their twins",
     claim=(
-        "A flow with learned linear maps between its couplings (1x1 convolutions for images) is "
-        "better than a flow of the same depth with a fixed partition. But the gain is at most a "
-        "constant factor in depth, since each such map equals a constant number of couplings of "
-        "the fixed partition."
+        "A learned linear map between couplings, a 1x1 convolution of images, makes a flow better "
+        "than a fixed partition of the same depth; yet it buys no more than a constant factor in "
+        "depth, since each such map is a constant number of couplings of the fixed partition."
     ),
     settings=PartitionSettings,
     presets=Path(__file__).with_name("presets.toml"),

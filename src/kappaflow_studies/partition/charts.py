@@ -26,21 +26,21 @@ def charts(frame: pl.DataFrame) -> list[Chart]:
             name="loss",
             title="Held-out loss against depth",
             caption=(
-                "The median over seeds, with the range as a band. At one depth all flows have "
-                "the same number of parameters, including those of the maps. Bananas are "
-                "rotated at random, so no feature is special. Their density is known, so the "
-                "loss is the KL divergence to the flow."
+                "Median over seeds, all of them as a band. At one depth all flows have equally "
+                "many parameters, those of the maps counted. Bananas are turned at random, so "
+                "that no feature is special, and their density is known: the loss is the KL "
+                "divergence of the flow from it."
             ),
             panels=[_losses(name, common(part)) for name, part in parts.items()],
         ),
         Chart(
             name="twins",
-            title="Fixed halves: trained, and rewritten from another flow",
+            title="Fixed halves: trained, and reached through another flow",
             caption=(
-                "The line shows fixed halves trained from the start. Each point is a flow of "
-                "fixed halves too: the rewritten twin of a trained flow with other partitions "
-                "or maps. A point below the line is a loss that fixed halves can represent at "
-                "that depth, but that their training did not reach."
+                "The line is trained from the start. Each point is a flow of the same fixed "
+                "halves too, the rewritten twin of a trained flow with other partitions or maps. "
+                "A point below the line is what fixed halves can represent at that depth, and "
+                "training them did not find."
             ),
             panels=[_reached(name, parts[name], twins[name]) for name in parts],
         ),
@@ -48,21 +48,19 @@ def charts(frame: pl.DataFrame) -> list[Chart]:
             name="conditioning",
             title="Conditioning against depth",
             caption=(
-                "The whole flow, from standardized data to latent: the median over held-out "
-                f"points, with the 5 % and 95 % quantiles as a band for {' and '.join(BANDED)}; "
-                "a table has them for all. A twin is the same function, with the same condition "
-                "number."
+                "Of the whole flow, from standardised data to latent: the median over held-out "
+                f"points, and of {' and '.join(BANDED)} the quantiles of 5 % and 95 % as a band; "
+                "those of all stand in a table. A twin is the same function and has the same."
             ),
             panels=[_conditioning(name, common(part)) for name, part in parts.items()],
             share_y=True,
         ),
         Chart(
             name="layers",
-            title="The worst-conditioned layer, before and after rewriting",
+            title="The worst conditioned layer, before and after rewriting",
             caption=(
-                "The median over points of the largest condition number of a layer, for the "
-                "trained flow and (dashed) for its twin, which is drawn at the depth of the "
-                "flow."
+                "The median over points of the largest condition number of a layer: of the "
+                "trained flow, and dashed of its twin, drawn at the depth of the flow."
             ),
             panels=[_layers(name, part) for name, part in twins.items()],
             share_y=True,

@@ -34,8 +34,8 @@ def findings(frame: pl.DataFrame, settings: PartitionSettings) -> Findings:
         differs=[
             "The networks, the data and the number of steps are ours; the source compares "
             "partitions on images of 32 x 32 pixels and larger, and trains for longer.",
-            "All flows of one depth have the same number of parameters here, including those of "
-            "the maps: the hidden layers of flows with maps are narrower.",
+            "All flows of one depth have equally many parameters here, those of the maps "
+            "included: the hidden layers of flows with maps are narrower by as many.",
             "Fixed halves of images are the same Glow with its 1x1 convolutions replaced by an "
             "exchange of the halves: no checkerboards, and no other networks.",
         ],
@@ -87,14 +87,14 @@ def _on_twins(frame: pl.DataFrame) -> list[str]:
         f"{len(twins)} of {len(mixed)} trained flows were rewritten with one partition. Their "
         f"log_prob differs by at most {significant(twins['twin_difference_float64'].max(), 2)} "
         f"nats in float64, {significant(twins['twin_difference_float32'].max(), 2)} in float32; "
-        f"the worst-conditioned layer of a twin is {significant(min(worse), 2)} to "
-        f"{significant(max(worse), 2)} times as badly conditioned as the flow's."
+        f"the worst conditioned layer of a twin is {significant(min(worse), 2)} to "
+        f"{significant(max(worse), 2)} times as badly conditioned as that of the flow."
     ]
     if more:
         sentences.append(
-            f"On halves, a permutation or a map costs {significant(min(more), 2)} to "
-            f"{significant(max(more), 2)} couplings more, including those that restore the order "
-            "of the features at the end."
+            f"On halves a permutation or a map costs {significant(min(more), 2)} to "
+            f"{significant(max(more), 2)} couplings more, those that bring the features back at "
+            "the end counted."
         )
     return sentences
 
@@ -118,9 +118,9 @@ def _on_training(name: str, part: pl.DataFrame) -> list[str]:
     own = trained.filter(pl.col("couplings") >= depth).row(0, named=True)
     gap = own["loss"] - best["twin_loss"]
     verdict = (
-        f"{fixed(gap, DECIMALS)} worse: the optimizer is the reason, not the representation"
+        f"{fixed(gap, DECIMALS)} worse: that is the optimiser's, not the representation's"
         if gap > 0
-        else f"{fixed(-gap, DECIMALS)} better: after training, depth is worth more than the maps"
+        else f"{fixed(-gap, DECIMALS)} better: trained, that depth is worth more than the maps"
     )
     larger = significant(own["parameters"] / best["parameters"], 2)
     return [
@@ -162,9 +162,9 @@ def _losses(frame: pl.DataFrame) -> Table:
         title="Held-out loss",
         columns=["set, kind", *(f"depth {depth}" for depth in depths)],
         rows=rows,
-        caption="Median over seeds, with the range if there are several. Tables are in nats, "
-        "images in bits per dimension. Depth is the number of couplings; for images, the number "
-        "of steps in each of two levels.",
+        caption="Median over seeds, and the least and the largest where there are several. Tables "
+        "in nats, images in bits per dimension; depth counts couplings, of images the steps in "
+        "each of two levels.",
     )
 
 
@@ -190,8 +190,8 @@ def _conditions(frame: pl.DataFrame) -> Table:
         title="Conditioning",
         columns=["set, kind", *(f"depth {depth}" for depth in depths)],
         rows=rows,
-        caption="Condition numbers of whole flows: the median over held-out points, with the 5 "
-        "% and 95 % quantiles. For several seeds, the medians of these.",
+        caption="Condition numbers of whole flows: median over held-out points, and the quantiles "
+        "of 5 % and 95 %; of several seeds the medians of these.",
     )
 
 
@@ -203,7 +203,7 @@ def _twins(frame: pl.DataFrame) -> Table:
         "difference, nats",
         "worst layer",
         "of the twin",
-        "worst composition",
+        "worst on the way",
         "of the twin",
     ]
     rows = []
@@ -230,10 +230,9 @@ def _twins(frame: pl.DataFrame) -> Table:
         title="Twins on one partition",
         columns=columns,
         rows=rows,
-        caption="The difference is the largest difference of log_prob, in float64. Condition "
-        "numbers are medians over points and seeds, of the worst layer and of the worst "
-        f"composition of the first layers. Twins are on halves; those of {ONE!r} are on that "
-        "partition.",
+        caption="The difference is the largest of log_prob, in float64. Condition numbers, "
+        "medians over points and seeds: of the worst layer, and of the worst composition of all "
+        f"layers up to one. Twins are on halves; those of {ONE!r} on that partition.",
     )
 
 
@@ -255,8 +254,8 @@ def _parameters(frame: pl.DataFrame) -> Table:
         title="Parameters",
         columns=["set, kind", *(f"depth {depth}" for depth in depths)],
         rows=rows,
-        caption="Number of trained parameters, difference from the fixed halves, and widths of "
-        "the hidden layers.",
+        caption="Numbers that are trained, how much more than of the fixed halves, and the widths "
+        "of the hidden layers.",
     )
 
 

@@ -31,9 +31,9 @@ SPHERE = Study(
     title="Depth against parameters: mixtures on a sphere",
     about="a mixture of Gaussians on a sphere: its shallow generator, and flows of depth 1 to 32",
     claim=(
-        "A generator of constant depth can represent a mixture of k Gaussians around random "
-        "points of a sphere. Flows of few Lipschitz layers with few parameters miss some such "
-        "mixture: with p parameters per layer, they need a depth of the order of k / p."
+        "A generator of constant depth makes a mixture of k Gaussians around random points of a "
+        "sphere; flows made of few Lipschitz layers with few parameters each miss some such "
+        "mixture: with p parameters a layer they need a depth of the order of k / p."
     ),
     settings=SphereSettings,
     presets=Path(__file__).with_name("presets.toml"),

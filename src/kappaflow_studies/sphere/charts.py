@@ -30,8 +30,8 @@ def divergence_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
         name="divergence",
         title="How far trained flows are from the mixture",
         caption=(
-            "The Kullback-Leibler divergence from the mixture to the flow, from exact densities, "
-            f"averaged over 4,096 samples. {_over(settings)}"
+            "The Kullback-Leibler divergence from the mixture to the flow, both densities being "
+            f"exact, averaged over 4,096 draws. {_over(settings)}"
         ),
         panels=[
             Panel(
@@ -71,9 +71,9 @@ def wasserstein_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
         name="wasserstein",
         title="How far samples are from samples of the mixture",
         caption=(
-            f"W1 between {settings.points:,} samples of each, by the best matching. Two samples "
-            "of the mixture itself also have a distance above 0: this is the floor. A flow at "
-            f"the floor cannot be distinguished from the mixture in this way. {_over(settings)}"
+            f"W1 between {settings.points:,} draws of each, by the best matching. Two samples of "
+            "the mixture itself are not at distance 0 either: that is the floor, and what is "
+            f"level with it cannot be distinguished from the mixture this way. {_over(settings)}"
         ),
         panels=panels,
     )
@@ -98,12 +98,12 @@ def variation_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
         )
     return Chart(
         name="variation",
-        title="Total variation, and its lower bound for flows of this steepness",
+        title="Total variation, and how much of it no flow so flat could avoid",
         caption=(
-            "Lines: measured with exact densities. Dotted: the lower bound for flows that stretch "
-            "latents at most as much as this flow does at 512 of its samples. To pull modes "
-            "apart, a flow has to be steep between them. The true largest stretching may be "
-            f"larger than the measured one, so the bound is an indication. {_over(settings)}"
+            "Lines: measured by exact densities. Dotted: the lower bound for flows that stretch "
+            "latents by no more than this one does anywhere on 512 of its samples: modes cannot "
+            "be pulled apart without steep ground between them. The true largest stretching is "
+            f"at least the measured one, so that the bound is an indication. {_over(settings)}"
         ),
         panels=panels,
     )
@@ -113,7 +113,7 @@ def stretch_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
     """Returns the largest stretching from latent to data against depth."""
     return Chart(
         name="stretching",
-        title="Steepness of the flows",
+        title="How steep the flows have become",
         caption=(
             "The largest singular value of the map from latent to data on 512 samples of the "
             f"flow; the sphere has radius 1. {_over(settings)}"
@@ -157,11 +157,11 @@ def family_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
     pairs = settings.tuples * (settings.tuples - 1) // 2
     return Chart(
         name="family",
-        title="All random tuples of means are far from each other",
+        title="Random tuples of means are far apart, all of them",
         caption=(
             f"{settings.tuples} tuples of uniform points of the unit sphere, {pairs:,} pairs, W1 "
-            "by the best matching. Dotted: the prediction of a concentration inequality. Dashed: "
-            "a lower bound for the mixtures themselves, since their noise could bring them closer."
+            "by the best matching. Dotted: what a concentration inequality predicts. Dashed: "
+            "what is certain of the mixtures themselves, whose noise could bring them closer."
         ),
         panels=panels,
     )
@@ -176,7 +176,7 @@ def bound_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
             _plain(
                 here.filter(pl.col("layer_size") == p),
                 "min_depth",
-                f"{p} parameters per layer",
+                f"{p} parameters a layer",
                 tone,
             )
             for tone, p in enumerate(settings.layer_parameters)
@@ -198,13 +198,13 @@ def bound_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
             )
     return Chart(
         name="bound",
-        title="Lower bounds by counting",
+        title="What counting asks for",
         caption=(
-            "Depth: flows below it miss some mixture of a family by "
-            f"{settings.distance / 4:g} in W1, if each layer has a Lipschitz constant of at most "
-            f"{settings.layer_lipschitz:g} and the whole flow one of at most "
-            f"{settings.whole_lipschitz:g}. Numbers: with fewer 32-bit numbers, any flow misses "
-            f"one by {settings.distance / 2:g}. No line: the argument finds no family."
+            "Depth: below it, some mixture of a family is missed by "
+            f"{settings.distance / 4:g} in W1, for layers with Lipschitz constants of "
+            f"{settings.layer_lipschitz:g} that together have one of at most "
+            f"{settings.whole_lipschitz:g}. Numbers: with fewer of 32 bits any flow misses one by "
+            f"{settings.distance / 2:g}. No line: the argument finds no family of this size."
         ),
         panels=panels,
         columns=2,
@@ -259,5 +259,5 @@ def _over(settings: SphereSettings) -> str:
     if settings.seeds == 1:
         return f"{alone}One mixture and one training each."
     return (
-        f"{alone}Medians over {settings.seeds} mixtures, one training each; bands are quartiles."
+        f"{alone}Medians over {settings.seeds} mixtures, a training each, and quartiles as a band."
     )

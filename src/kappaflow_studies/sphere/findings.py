@@ -30,14 +30,14 @@ def findings(frame: pl.DataFrame, settings: SphereSettings) -> Findings:
             *_on_counting(whole, settings),
         ],
         differs=[
-            "The constants of the source's bound were not available to us; ours are derived "
+            "The source states its bound without constants that we could have; ours are derived "
             "on the page “Depth against parameters” of the documentation. With the whole "
             "flow Lipschitz they give k d / p up to a logarithm, the size of the generator over "
-            "the size of a layer, which we take for the source's k / p. With only the layers "
-            "Lipschitz, they give only its square root.",
-            "As far as we know, the source trains no flow on these mixtures. Depths, budgets and "
-            "steps are our choice. The number of steps is the same for all flows, so deeper flows "
-            "might reach more with longer training.",
+            "that of a layer, which we take for the source's k / p; with the layers alone "
+            "Lipschitz, only its root.",
+            "The source trains no flow to these mixtures, as far as we know: depths, budgets and "
+            "steps are our own choice, and the steps are the same for all of them: what a deeper "
+            "flow could reach in more is not measured.",
         ],
         charts=[
             divergence_chart(whole, settings),
@@ -62,8 +62,8 @@ def _on_generators(frame: pl.DataFrame) -> list[str]:
         "The generator of three linear layers is within "
         f"{significant(share, 2)} % of the mean distance of two centres of its mixture in W1, for "
         f"all of up to {made['components'].max():,} components in {made['features'].min()} to "
-        f"{made['features'].max()} features. This is a bound, from the same input for both. "
-        f"Float32 moves its points by at most {moved} on average."
+        f"{made['features'].max()} features: a bound, by the coupling through the same input. "
+        f"Float32 moves its points by {moved} on average at most."
     ]
 
 
@@ -107,9 +107,9 @@ def _on_tearing(frame: pl.DataFrame) -> list[str]:
     kept = (flows["total_variation"] >= flows["tearing_bound"]).sum()
     share = 100 * (flows["tearing_bound"] / flows["total_variation"])
     text = (
-        "A flow of the measured steepness cannot avoid some total variation, because it has to "
-        f"pull modes apart. This bound is below the measured value in {kept} of {len(flows)} "
-        f"flows: {significant(share.min(), 2)} to {significant(share.max(), 2)} % of it. "
+        "The total variation that no flow of the measured steepness could avoid, since modes must "
+        f"be pulled apart, is below the measured one in {kept} of {len(flows)} flows: "
+        f"{significant(share.min(), 2)} to {significant(share.max(), 2)} % of it. "
         + _on_volume(_number(flows["volume_bound"].max()))
     )
     first, last = (int(_number(end)) for end in (flows["depth"].min(), flows["depth"].max()))
@@ -126,8 +126,8 @@ def _on_tearing(frame: pl.DataFrame) -> list[str]:
 def _on_volume(most: float) -> str:
     """Returns the bound by the largest concentration that the flows allow."""
     if most == 0:
-        return "All of them can concentrate enough, so their volumes give no bound."
-    return f"The lower bound from their volumes is at most {significant(most)}."
+        return "All of them can concentrate enough: their volumes forbid nothing."
+    return f"Their volumes forbid a total variation of at most {significant(most)}."
 
 
 def _on_families(frame: pl.DataFrame, settings: SphereSettings) -> list[str]:
@@ -139,9 +139,9 @@ def _on_families(frame: pl.DataFrame, settings: SphereSettings) -> list[str]:
     closest = 100 * _number((families["smallest"] / families["mean"]).min())
     most = families.sort("components", "features").row(-1, named=True)
     return [
-        f"Among {settings.tuples} random tuples of means, no two are closer than "
-        f"{significant(closest, 2)} % of their mean distance. None are closer than predicted in "
-        f"{kept} of {len(families)} families. For {most['components']} means in "
+        f"Of {settings.tuples} random tuples of means no two are closer than "
+        f"{significant(closest, 2)} % of their mean distance, and none closer than predicted in "
+        f"{kept} of {len(families)} families; for {most['components']} means in "
         f"{most['features']} features the smallest W1 is {significant(most['smallest'])}, "
         f"predicted {significant(most['predicted'])}."
     ]
@@ -160,15 +160,15 @@ def _on_counting(frame: pl.DataFrame, settings: SphereSettings) -> list[str]:
         for row in here.sort("layer_size").to_dicts()
     )
     sentences = [
-        f"With its constants, the counting bound is largest for {k:,} components in {d} features: "
+        f"With its constants the count asks most for {k:,} components in {d} features: "
         f"{significant(most['min_parameters'])} numbers of 32 bits, where the generator has "
-        f"{int(most['generator_numbers']):,}. It requires these depths, by "
-        f"the number of parameters of a layer: {depths}."
+        f"{int(most['generator_numbers']):,}. By the parameters of a layer it asks for these "
+        f"depths: {depths}."
     ]
     if most["min_parameters"] < min(settings.budgets):
         sentences.append(
             f"The smallest flow trained here has {min(settings.budgets):,} numbers: the theorem "
-            "applies to layers that are much smaller than the mixture, not to flows of this size."
+            "separates layers that are much smaller than the mixture, not flows of such a size."
         )
     return sentences
 
@@ -214,9 +214,9 @@ def _generators(frame: pl.DataFrame) -> Table:
         ],
         rows=rows,
         caption=(
-            "W1, at most: bound on W1 to the mixture, in per cent of the mean distance of two "
-            "centres. Samples: W1 between its samples and samples of the mixture. Floor: W1 "
-            "between two samples of the mixture. Float32: mean shift of a point by float32."
+            "W1 to the mixture at most, in per cent of the mean distance of two centres; W1 of "
+            "its samples from samples of the mixture, and of two samples of the mixture; how far "
+            "float32 moves a point on average."
         ),
     )
 

@@ -29,11 +29,11 @@ from kappaflow_studies.universal.targets import (
 UNIVERSAL = Study(
     name="universal",
     title="Any distribution by three couplings, and its price",
-    about="an explicit construction with three couplings: its error in W2, its singular values",
+    about="the explicit construction with three couplings: its error in W2, its singular values",
     claim=(
-        "Three affine couplings on one partition can approximate any distribution with a "
-        "density on a bounded set arbitrarily well in W2, if the Jacobian may be nearly "
-        "singular."
+        "Three affine couplings on one partition bring a normal distribution as close as one "
+        "likes, in W2, to any distribution on a bounded set that has a density, provided that the "
+        "Jacobian may come close to singular."
     ),
     settings=UniversalSettings,
     presets=Path(__file__).with_name("presets.toml"),

@@ -28,20 +28,19 @@ def charts(
             name="conditioning",
             title="Singular values against the error",
             caption=(
-                "Singular values of the map from latent to data, over normal samples: the median, "
-                "with the 5 % and 95 % quantiles as a band. Dashed: the fitted power law."
+                "Of the map from latent to data, over normal draws: median, and the quantiles "
+                "of 5 % and 95 % as a band. The dashed line is the fitted power of the error."
             ),
             panels=[_conditioning(name, tables[name], powers.get(name)) for name in tables],
             share_y=True,
         ),
         Chart(
             name="error",
-            title="W2 against the allowed error",
+            title="W2 against the error that is allowed",
             caption=(
-                "The bound uses the same normal samples on both sides, and includes rare points "
-                f"that a sample does not show. The two-sample distance uses {settings.draws:,} "
-                "samples each; its floor is the distance of two samples of the distribution "
-                "itself."
+                "The bound, by the same normal draw on both sides, with what a sample cannot "
+                f"show added; and between two samples of {settings.draws:,} samples, next to the "
+                "floor of two samples of the distribution itself."
             ),
             panels=[_error(name, tables[name]) for name in tables],
             share_y=True,
@@ -49,7 +48,7 @@ def charts(
         *_pictures(pictures, settings),
         Chart(
             name="scales",
-            title="Scales of the old values",
+            title="What is left of the old values",
             caption=(
                 "The constant scales of the three couplings; their product is the determinant "
                 "of one pair of features."
@@ -61,8 +60,8 @@ def charts(
             name="float64",
             title="Where float64 ends",
             caption=(
-                "Sampling stays accurate: the bound is below the allowed error. The inverse does "
-                "not: from latent to data to latent, a sample does not return to its start."
+                "Drawing stays right: the bound stays below the error that is allowed. "
+                "Inverting does not: a draw that is taken to the data and back is another one."
             ),
             panels=_float64(tables),
             columns=2,
@@ -126,10 +125,10 @@ def _float64(tables: Tables) -> list[Panel]:
         there.append(_series(table, "round_trip", name, tone))
         table = table.with_columns(share=pl.col("bound") / pl.col("epsilon"))
         shares.append(_series(table, "share", name, tone))
-    back = "median reconstruction error"
+    back = "median distance after there and back"
     return [
         Panel(title="inverting", x=ERROR, y=back, x_log=True, y_log=True, series=there),
-        Panel(title="sampling", x=ERROR, y="bound / allowed", x_log=True, series=shares),
+        Panel(title="drawing", x=ERROR, y="bound / allowed", x_log=True, series=shares),
     ]
 
 
@@ -153,8 +152,8 @@ def _pictures(pictures: pl.DataFrame, settings: UniversalSettings) -> list[Chart
     if not panels:
         return []
     caption = (
-        f"Histograms of {settings.picture_draws:,} samples, with the allowed error. The lattice "
-        "is real: the first half of the output is rounded."
+        f"Histograms of {settings.picture_draws:,} draws, with the error that was allowed. What "
+        "looks like a lattice is one: the first half of the output is rounded."
     )
     chart = Chart(name="draws", title="Draws", caption=caption, panels=panels, columns=len(shown))
     return [chart]

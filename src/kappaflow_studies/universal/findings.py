@@ -22,7 +22,7 @@ def exponents(tables: Tables, powers: Powers) -> Table:
         title="Exponents of the allowed error",
         columns=["target", "smallest singular value", "largest singular value", "bound on W2"],
         rows=rows,
-        caption="Least squares on logarithms, with 95 % confidence intervals.",
+        caption="Least squares on logarithms, with the interval of 95 %.",
     )
 
 
@@ -54,16 +54,16 @@ def numbers(errors: pl.DataFrame) -> Table:
         columns=[
             "target, allowed error",
             "bound on W2",
-            "unseen part",
+            "of it unseen",
             "two samples",
-            "floor",
+            "their floor",
             "smallest singular value",
             "largest",
             "hidden layers",
         ],
         rows=rows,
-        caption="Unseen part: root of the share of the bound that a sample cannot show. Singular "
-        "values are medians. Hidden layers belong to the network that rounds the input.",
+        caption="Unseen: the root of what a sample cannot show, and the bound contains. Singular "
+        "values are medians. Hidden layers are those of the network that rounds the input.",
     )
 
 
@@ -87,11 +87,11 @@ def findings(frame: pl.DataFrame, settings: UniversalSettings) -> Findings:
         differs=[
             "The source proves that such couplings exist, and has no experiment with them. The "
             "construction follows its sketch; its sizes are ours.",
-            "The shifts are ReLU networks, except for the map from a normal to the target. Here "
-            "it is the target's formula; in the source it is another ReLU network.",
-            "The bound uses the same normal samples on both sides, so it has no noise floor. "
-            "The two-sample distance is only a check: it is the exact optimal pairing of two "
-            "samples, and cannot be smaller than for two samples of one target.",
+            "The shifts are ReLU networks, except for the map from a normal to the target: here "
+            "it is the target's own formula, and one more ReLU network in the source.",
+            "The bound takes the same normal draw on both sides, so that it has no noise floor. "
+            "The two-sample distance is a check only: it is the exact optimal "
+            "pairing of two samples, and cannot fall below that of two samples of one target.",
         ],
         charts=charts(tables, powers, pictures, settings),
         tables=[exponents(tables, powers), numbers(errors)],
@@ -125,7 +125,7 @@ def _share(errors: pl.DataFrame, least: float | None) -> str:
     at = errors.filter(pl.col("epsilon") >= least)
     largest = max((at["bound"] / at["epsilon"]).to_list())
     return (
-        f"; it is at most {significant(largest, 2)} of the allowed error, for errors from "
+        f"; it is at most {significant(largest, 2)} of the error that was allowed, from "
         f"{significant(least, 1)} on"
     )
 
@@ -140,9 +140,9 @@ def _on_exponent(powers: Powers) -> list[str]:
         "The smallest singular value falls like the error to the power a, with a from "
         f"{fixed(min(power.exponent for power in smallest), 2)} to "
         f"{fixed(max(power.exponent for power in smallest), 2)} over the targets; the intervals "
-        f"of 95 % are between {fixed(low, 2)} and {fixed(high, 2)}. The derivation says 4, and a "
+        f"of 95 % lie between {fixed(low, 2)} and {fixed(high, 2)}. The derivation says 4, and a "
         "little more for the logarithm in the bound on the inputs.",
-        "The largest singular value hardly changes: its exponents are within "
+        "The largest one hardly moves: its exponents are within "
         f"{fixed(max(largest), 2)} of zero. The condition number has the exponent of the "
         "smallest.",
     ]
@@ -156,8 +156,8 @@ def _on_two_samples(errors: pl.DataFrame) -> list[str]:
     beyond = (excess > compared["floor"] / 2).sum()
     return [
         f"Two samples do not contradict the bound: in {len(compared) - beyond} of {len(compared)} "
-        "comparisons their distance differs from the floor by at most the bound plus half of the "
-        f"floor. The floor is {significant(compared['floor'].min(), 2)} to "
+        "comparisons their distance is within the bound, and half of the floor, of the floor, "
+        f"which is {significant(compared['floor'].min(), 2)} to "
         f"{significant(compared['floor'].max(), 2)}."
     ]
 
