@@ -410,10 +410,10 @@ def test_a_class_is_nothing_for_a_table(run, finished, tmp_path):
     [
         (["score", "class_run", "digits"], "'images' should have the classes of the run"),
         (["score", "class_run", "lfw-subset"], "'images' should have classes"),
-        (["score", "digits_run", "lfw-subset"], "pixels with 17 values"),
+        (["score", "digits_run", "lfw-subset"], "pixels of 17 values"),
         (["score", "digits_run", "magic"], "magic"),
         (["score", "finished", "digits"], "digits"),
-        (["doctor", "digits_run", "lfw-subset"], "pixels with 17 values"),
+        (["doctor", "digits_run", "lfw-subset"], "pixels of 17 values"),
     ],
 )
 def test_images_that_do_not_fit_a_run_are_refused(request, run, words, said):

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from kappaflow.cli.fit_options import (
     COMMON,
+    DATA,
     DEFAULT_IMAGE_MODEL,
     DEFAULT_MODEL,
     IMAGES,
@@ -43,9 +44,9 @@ def fit(
     search_time: Annotated[float, Parameter(group=MODEL)] = 60.0,
     images: Annotated[FitImages | None, Parameter(name="*", group=IMAGES)] = None,
     options: Annotated[Model | None, Parameter(name="*", group=MODEL)] = None,
-    training: Annotated[Training | None, Parameter(name="*")] = None,
+    training: Annotated[Training | None, Parameter(name="*", group=TRAINING)] = None,  # pyright: ignore[reportInvalidTypeForm]
     seed: Annotated[Whole, Parameter(group=COMMON)] = 0,
-    rows: Annotated[FitTable | None, Parameter(name="*")] = None,
+    rows: Annotated[FitTable | None, Parameter(name="*", group=DATA)] = None,
     device: Annotated[str | None, Parameter(group=TRAINING)] = None,
     tensorboard: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
     quiet: Annotated[bool, Parameter(negative=(), group=OUTPUT)] = False,

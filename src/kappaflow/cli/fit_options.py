@@ -49,7 +49,7 @@ def flags(declared: type, groups: Mapping[str, Group]) -> Any:  # noqa: ANN401
         groups: The names of the fields, each with its group in the help.
 
     Returns:
-        A base for the class of the options.
+        The class.
     """
     hints = get_type_hints(declared)  # without bounds, which `Settings` checks
 
@@ -60,25 +60,23 @@ def flags(declared: type, groups: Mapping[str, Group]) -> Any:  # noqa: ANN401
     fields = [(name, Annotated[hints[name] | None, parameter(name)], None) for name in groups]
     made = make_dataclass("Flags", fields, eq=False, repr=False)
     made.__doc__ = declared.__doc__
+    made.__module__, made.__qualname__ = declared.__module__, declared.__qualname__  # its source
     return made
 
 
-class Training(
-    flags(
-        TrainingOptions,
-        {
-            "max_epochs": COMMON,
-            "max_time_s": COMMON,
-            "batch_size": TRAINING,
-            "learning_rate": TRAINING,
-            "patience": TRAINING,
-            "precision": TRAINING,
-            "compile": TRAINING,
-            "condition_budget": CONDITIONING,
-        },
-    )
-):
-    """Options of the training."""
+Training = flags(
+    TrainingOptions,
+    {
+        "max_epochs": COMMON,
+        "max_time_s": COMMON,
+        "batch_size": TRAINING,
+        "learning_rate": TRAINING,
+        "patience": TRAINING,
+        "precision": TRAINING,
+        "compile": TRAINING,
+        "condition_budget": CONDITIONING,
+    },
+)
 
 
 @dataclass(eq=False, repr=False)

@@ -176,6 +176,17 @@ def test_every_other_program_is_refused(program: bytes) -> None:
         read_plain_pickle(b"\x80\x05" + program)
 
 
+def test_small_pickles_that_exhaust_a_restricted_unpickler_are_harmless() -> None:
+    """A key of nested tuples, which takes 2**60 steps to hash, and a huge number of a value."""
+    key = b"K\x01" + b"2\x86" * 60
+    with pytest.raises((Refused, ValueError)):
+        read_plain_pickle(b"\x80\x02}" + key + b"K\x00s.")
+    nested = b"".join(b"q\x01h\x01\x86" for _ in range(60))
+    with pytest.raises(ValueError, match="a str is missing"):
+        read_plain_pickle(b"\x80\x02}K\x01" + nested + b"K\x00s.")
+    assert read_plain_pickle(b"\x80\x02Nr\xff\xff\xff\xff.") is None
+
+
 @pytest.mark.parametrize(
     "value",
     [
