@@ -8,7 +8,6 @@ from cyclopts import Parameter
 
 from kappaflow.cli.fit_options import (
     COMMON,
-    DATA,
     DEFAULT_IMAGE_MODEL,
     DEFAULT_MODEL,
     IMAGES,
@@ -46,7 +45,7 @@ def fit(
     options: Annotated[Model | None, Parameter(name="*", group=MODEL)] = None,
     training: Annotated[Training | None, Parameter(name="*", group=TRAINING)] = None,  # pyright: ignore[reportInvalidTypeForm]
     seed: Annotated[Whole, Parameter(group=COMMON)] = 0,
-    rows: Annotated[FitTable | None, Parameter(name="*", group=DATA)] = None,
+    rows: Annotated[FitTable | None, Parameter(name="*", group=COMMON)] = None,
     device: Annotated[str | None, Parameter(group=TRAINING)] = None,
     tensorboard: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
     quiet: Annotated[bool, Parameter(negative=(), group=OUTPUT)] = False,

@@ -211,11 +211,11 @@ class ReadTable:
         rows out. none says that numbers such as -999 are measurements.
     """
 
-    columns: Annotated[Names, Parameter(group=COMMON)] = None
-    exclude: Annotated[Names, Parameter(group=COMMON)] = None
-    context: Annotated[Names, Parameter(group=COMMON)] = None
-    where: Annotated[Names, Parameter(group=COMMON)] = None
-    repair: Annotated[Repair | None, Parameter(group=COMMON)] = None
+    columns: Names = None
+    exclude: Names = None
+    context: Names = None
+    where: Names = None
+    repair: Repair | None = None
     decimal: Annotated[Literal[".", ","] | None, Parameter(group=DATA)] = None
     missing: Annotated[Names, Parameter(group=DATA)] = None
 
@@ -243,7 +243,7 @@ class FitTable(ReadTable):
         rows are for validation, and as many for the test.
     """
 
-    bounds: Annotated[Names, Parameter(group=COMMON)] = None
+    bounds: Names = None
     against: Annotated[str | None, Parameter(group=DATA)] = None
     duplicates: Annotated[Duplicates | None, Parameter(group=DATA)] = None
     jitter: Annotated[Names, Parameter(group=DATA)] = None

@@ -25,7 +25,7 @@ def tradeoff(
     max_time_s: Annotated[float | None, Parameter(group=TRAINING)] = None,
     seed: Annotated[Whole, Parameter(group=TRAINING)] = 0,
     processes: Annotated[Whole, Parameter(group=TRAINING)] = 1,
-    rows: Annotated[ReadTable | None, Parameter(name="*")] = None,
+    rows: Annotated[ReadTable | None, Parameter(name="*", group=COMMON)] = None,
     quiet: Annotated[bool, Parameter(negative=(), group=OUTPUT)] = False,
     json: Annotated[bool, Parameter(negative=(), group=OUTPUT)] = False,
 ) -> None:
