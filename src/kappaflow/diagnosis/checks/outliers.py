@@ -144,7 +144,7 @@ def wrong_scale(m: Measurements) -> Iterator[Symptom]:
         )
     elif found.rows >= SEVERAL and found.median_below > ABSURD * m.standardized[0].numel():
         yield Symptom(
-            f"{len(found.far):,} of {found.rows:,} rows lie farther out than any sample of the "
+            f"{len(found.far):,} of {found.rows:,} rows are farther out than any sample of the "
             f"base (median: {found.median_below:.3g} nats): the flow would never generate such "
             "rows.",
             evidence,
@@ -182,7 +182,7 @@ def few_rows_far_out(m: Measurements) -> Iterator[Symptom]:
         return
     is_steep = found.slope_needed > found.slope_measured
     yield Symptom(
-        f"{len(found.far)} of {found.rows} rows lie farther out than any sample of the base; the "
+        f"{len(found.far)} of {found.rows} rows are farther out than any sample of the base; the "
         f"worst, {m.name_row(found.worst)}, by {found.below:.3g} nats. The mean of log_prob is "
         f"{found.mean:.4g}, and {found.mean_without:.4g} without them.",
         {

@@ -1,4 +1,4 @@
-"""What a chart shows, as plain numbers and text; plotly.py and matplotlib.py draw it."""
+"""The content of a chart, as plain numbers and text; plotly.py and matplotlib.py draw it."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -29,11 +29,11 @@ class Series(Part):
     Attributes:
         name: Entry in the legend; series of one chart with equal names share an entry.
         x: Horizontal positions; None makes a gap.
-        y: Vertical positions; None, and what the axis cannot show, makes a gap.
+        y: Vertical positions; None, and a value that the axis cannot show, makes a gap.
         low: Lower ends of a band around y, or of whiskers.
-        high: Upper ends.
+        high: Upper ends of the band or of the whiskers.
         tone: Colour, from 0 to 7: `DATA`, `SAMPLES`, ...
-        dash: How the line is drawn; "none" draws points only.
+        dash: Style of the line; "none" draws points only.
         kind: "line"; "hold" keeps a value until the next x; "area" fills down to zero; "outline"
             is a line without marks; "bars".
         whiskers: The axis along which low and high are drawn as whiskers; None draws a band.
@@ -70,7 +70,7 @@ class Series(Part):
 
     @property
     def is_marked(self) -> bool:
-        """Whether its points are marked: where there is no line, or where there are few points."""
+        """Whether its points are marked: without a line, or if there are few points."""
         if self.dash == "none":
             return True
         known = sum(value is not None for value in self.y)
@@ -90,7 +90,7 @@ class Heat(Part):
         values: A list for each row: the lowest row first, or the top row of a matrix first.
         x: Positions of the first and the last column.
         y: Positions of the first and the last row.
-        limit: Makes it a matrix, with axes and with colours that run from -limit to limit.
+        limit: If given, the grid is a matrix, with axes and colours from -limit to limit.
     """
 
     values: list[Numbers]
@@ -104,7 +104,7 @@ class Rule(Part):
 
     Attributes:
         at: Position.
-        axis: "x" for a vertical line at a position of the horizontal axis, "y" for a horizontal.
+        axis: "x" for a vertical line at a horizontal position, "y" for a horizontal line.
         text: A few words at the line.
         dash: How it is drawn.
         tone: Colour.
@@ -128,8 +128,8 @@ class Panel(Part):
         y_log: Whether the vertical axis is logarithmic.
         y_most: Upper end of the vertical axis. Larger values leave the panel at its upper edge, so
             the caption should say so.
-        series: What is drawn.
-        heat: A grid of colours, in place of series.
+        series: The lines, points, bars and histograms.
+        heat: A grid of colours instead of series.
         rules: Reference lines.
         x_range: Ends of the horizontal axis; chosen from the numbers if left out.
         y_range: Ends of the vertical axis; chosen from the numbers if left out.
@@ -138,9 +138,9 @@ class Panel(Part):
         y_from_zero: Whether the vertical axis starts at zero.
         y_hidden: Whether the vertical axis is left out.
         place: Row and column in the grid of the chart, from 1; in reading order if left out.
-        alt: What it shows, with its main numbers, for readers who cannot see it.
-        remark: What could not be drawn, in addition to values that are not finite.
-        empty: Text in place of a panel without a single value.
+        alt: Description with the main numbers, for readers who cannot see it.
+        remark: A note on what is not drawn, in addition to values that are not finite.
+        empty: Text that replaces a panel without values.
     """
 
     title: str = ""
@@ -165,32 +165,32 @@ class Panel(Part):
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no value that its axes can show."""
+        """Whether it has no value that its axes can show."""
         lines = (drawable(one.y, log=self.y_log) for one in self.series)
         return self.heat is None and all(value is None for line in lines for value in line)
 
     @property
     def is_histogram(self) -> bool:
-        """Whether it shows densities, whose single corners mean nothing."""
+        """Whether it shows a histogram, whose corners are not data points."""
         return any(one.kind == "area" for one in self.series)
 
     @property
     def remarks(self) -> str:
-        """Sentences about what could not be drawn."""
+        """Sentences about values that are not drawn."""
         numbers = [values for one in self.series for values in one.bounds]
         remarks = (what_is_not_drawn(numbers, log=self.y_log), self.remark)
         return " ".join(remark for remark in remarks if remark)
 
 
 class Chart(Part):
-    """Panels that are looked at together.
+    """A group of panels with a title and a caption.
 
     Attributes:
         name: Name of its files and of its place on a page.
-        title: A few words.
-        caption: What to look for, and what is drawn: "median and quartiles over 20 draws".
-        panels: Drawn in rows, from left to right.
-        columns: How many panels stand in a row where there is room.
+        title: A short title.
+        caption: What is drawn ("median and quartiles over 20 samples"), and what to look for.
+        panels: The panels, in rows from left to right.
+        columns: Number of panels in a row, if there is space.
         wide: Whether a panel takes the full width of a page.
         share_y: Whether all vertical axes have the same range.
         small: Whether its panels are small multiples: no legend in each, no numbers on hover.
@@ -245,8 +245,8 @@ class LogScale:
     Attributes:
         low: Logarithm to base 10 of the lower end.
         high: Logarithm to base 10 of the upper end.
-        ticks: Numbers that are marked.
-        labels: Their text.
+        ticks: Numbers with a tick.
+        labels: Labels of the ticks.
     """
 
     low: float
@@ -256,7 +256,7 @@ class LogScale:
 
 
 def log_scale(numbers: Iterable[Iterable[object]]) -> LogScale:
-    """Returns the scale that shows all numbers a log axis can show, and at least a decade."""
+    """Returns a scale for all positive finite numbers, of at least a decade."""
     values = [v for line in numbers for v in drawable(line, log=True) if v is not None]
     low, high = (math.log10(min(values)), math.log10(max(values))) if values else (0.0, 1.0)
     pad = max(0.0, 1 - (high - low)) / 2 + 0.05 * max(1.0, high - low)
@@ -266,7 +266,7 @@ def log_scale(numbers: Iterable[Iterable[object]]) -> LogScale:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Returns powers of ten: only some of many, and with 2 and 5 between few of them."""
+    """Returns powers of ten; if there are many, a selection; if few, also 2 and 5 times each."""
     step = max(1, math.ceil((high - low) / 8))
     first = math.ceil(math.floor(low) / step) * step
     decades = range(first, math.floor(high) + 1, step)
@@ -318,7 +318,7 @@ def single_chart(name: str, title: str, caption: str, *, height: int = 330, **pa
 def histogram(
     name: str, edges: Sequence[object], density: Sequence[object], tone: int, *, filled: bool
 ) -> Series:
-    """Returns a histogram as an area or an outline; bins that cannot be drawn are left out."""
+    """Returns a histogram as an area or an outline, without the bins that cannot be drawn."""
     xs, ys = drawable(edges), drawable(density)
     bins = list(zip(xs[:-1], xs[1:], ys, strict=False))
     kept = [(a, b, y) for a, b, y in bins if a is not None and b is not None and y is not None]

@@ -33,11 +33,11 @@ def write_stills(chart: Chart, folder: Path) -> list[Path]:
     """Writes NAME.svg and NAME.png of a chart, the same bytes for the same chart.
 
     Args:
-        chart: What is drawn.
+        chart: The chart.
         folder: An existing folder.
 
     Returns:
-        The files; none where matplotlib is not installed (`pip install "kappaflow[figures]"`).
+        The files; none if matplotlib is not installed (`pip install "kappaflow[figures]"`).
 
     Raises:
         FileError: A file cannot be written.
@@ -64,7 +64,7 @@ def to_matplotlib(chart: Chart) -> Any:  # noqa: ANN401 - matplotlib is optional
     """Returns a `matplotlib.figure.Figure` of a chart, with a legend below its panels.
 
     Args:
-        chart: What is drawn.
+        chart: The chart.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -105,7 +105,7 @@ def _draw_panel(cell: Any, panel: Panel, chart: Chart) -> None:  # noqa: ANN401
 
 
 def _grid(chart: Chart) -> tuple[int, int]:
-    """Returns how many rows and columns of panels a chart has."""
+    """Returns the number of rows and of columns of panels in a chart."""
     places = [panel.place for panel in chart.panels if panel.place is not None]
     if places:
         return max(row for row, _ in places), max(column for _, column in places)
@@ -145,7 +145,7 @@ def _add_legend(figure: Any, columns: int) -> None:  # noqa: ANN401
 
 
 def _scale_axes(cell: Any, panel: Panel, chart: Chart) -> None:  # noqa: ANN401
-    """Gives both axes the range and the ticks that they have on a page."""
+    """Sets the range and the ticks of both axes, as on a page."""
     if panel.x_log:
         cell.set_xscale("log")
         _set_log_axis(cell.xaxis, log_scale([series.x for series in panel.series]))

@@ -1,6 +1,6 @@
 """A chart as figures for plotly.js, one for each panel.
 
-Colours are the names of CSS variables of the page, whose script fills them in for light and dark.
+Colours are names of CSS variables; the script of the page replaces them for light and dark mode.
 """
 
 import html
@@ -27,7 +27,7 @@ from kappaflow.report.numbers import drawable
 TONES = ("data", "samples", "stretch", "squeeze", "error", "warning", "ink", "muted")
 GRID, PAPER, MUTED_LINE = "var(--grid)", "var(--paper)", "var(--muted)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
-MOST_WHISKERS = 64  # more points than this have no whiskers, and smaller marks
+MOST_WHISKERS = 64  # largest number of points with whiskers and large marks
 BAND_OPACITY = 0.2
 LONGEST_NAME, LONGEST_TITLE, LONGEST_SMALL_TITLE = 60, 100, 22  # characters
 
@@ -37,16 +37,16 @@ Axis = dict[str, Any]
 
 @dataclass(frozen=True)
 class Figure:
-    """What plotly.js draws in one place of a page.
+    """A figure that plotly.js draws in one place of a page.
 
     Attributes:
         name: Its id on the page.
-        title: A few words.
-        alt: What it shows, for readers who cannot see it.
+        title: A short title.
+        alt: Description for readers who cannot see it.
         traces: Plotly's traces.
         layout: Plotly's layout.
-        remark: What could not be drawn, or an empty text.
-        height: In CSS pixels; None makes it square.
+        remark: A note on what is not drawn; may be empty.
+        height: Height in CSS pixels; None makes it square.
         place: Row and column in a grid of figures, from 1, or None.
     """
 
@@ -64,10 +64,10 @@ def figures_of(chart: Chart) -> list[Figure]:
     """Returns a figure for each panel of a chart.
 
     Args:
-        chart: What is drawn.
+        chart: The chart.
 
     Returns:
-        The figures. A single one has the name of the chart, several are numbered from 1.
+        The figures. A single figure has the name of the chart; several are numbered from 1.
     """
     numbered = len(chart.panels) > 1
     return [
@@ -186,7 +186,7 @@ def _axis(title: str, ends: Range | None, numbers: Sequence[Numbers], *, log: bo
 
 
 def _whole_ticks(panel: Panel) -> dict[str, Any]:
-    """Returns ticks at whole numbers: each of them where there are few."""
+    """Returns ticks at whole numbers: all of them, if they are few."""
     places = [v for one in panel.series for v in drawable(one.x) if v is not None]
     return {"dtick": 1} if places and max(places) - min(places) <= 7 else {"nticks": 8}
 
@@ -240,7 +240,7 @@ def _mark(series: Series, points: int, tone: str) -> dict[str, Any]:
 
 
 def _whiskers(series: Series, panel: Panel, tone: str) -> Trace:
-    """Returns bars from low to high through each point, where there is room for them."""
+    """Returns bars from low to high through each point; none if there are many points."""
     if len(series.y) > MOST_WHISKERS:
         return {}
     along_x = series.whiskers == "x"
@@ -266,7 +266,7 @@ def _gap(low: float | None, high: float | None) -> float:
 
 
 def _band(x: Numbers, low: Numbers, high: Numbers, tone: str) -> Trace:
-    """Returns the area between two lines, one polygon for each run of points that have both."""
+    """Returns the area between two lines: a polygon for each sequence of points with both."""
     xs: Numbers = []
     ys: Numbers = []
     run: list[tuple[float, float, float]] = []
