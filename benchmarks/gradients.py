@@ -13,6 +13,7 @@ from benchmarks.row import Shape
 from kappaflow import real_nvp
 from kappaflow.autograd.checkpoint import MEMORY_MODES
 from kappaflow.errors import ArgumentError
+from kappaflow.options import Memory
 from kappaflow.testing.contract import jittered
 
 SHAPE = Shape(depth=32, batch=128)
@@ -89,7 +90,7 @@ def _jittered_state(
 
 
 def _flow(
-    memory: str, scale_bound: float, shape: Shape, state: dict[str, Tensor] | None = None
+    memory: Memory, scale_bound: float, shape: Shape, state: dict[str, Tensor] | None = None
 ) -> nn.Module:
     torch.manual_seed(0)
     flow = real_nvp(

@@ -8,6 +8,7 @@ from benchmarks.ours import of_kappaflow
 from benchmarks.row import ImageShape, Model, Row
 from kappaflow import glow
 from kappaflow.autograd.checkpoint import MEMORY_MODES
+from kappaflow.options import Memory
 
 
 def image_rows() -> list[Row]:
@@ -26,7 +27,7 @@ def image_rows() -> list[Row]:
     return [*ours, *image_peers()]
 
 
-def _glow(shape: ImageShape, *, memory: str) -> Model:
+def _glow(shape: ImageShape, *, memory: Memory) -> Model:
     flow = glow(
         shape.image, levels=shape.levels, steps=shape.steps, hidden=shape.hidden, memory=memory
     )

@@ -9,6 +9,7 @@ from benchmarks.names import WITHOUT_NATIVE
 from benchmarks.row import TIMED, Model, Row, Shape, conditioner
 from kappaflow import AffineCoupling, Chain, Flow, Partition, StandardNormal, real_nvp
 from kappaflow.autograd.checkpoint import MEMORY_MODES
+from kappaflow.options import Memory
 from kappaflow.testing.contract import jittered
 
 
@@ -86,7 +87,7 @@ def of_kappaflow(flow: Any) -> Model:  # noqa: ANN401
     )
 
 
-def _real_nvp(shape: Shape, *, memory: str) -> Model:
+def _real_nvp(shape: Shape, *, memory: Memory) -> Model:
     flow = real_nvp(shape.features, depth=shape.depth, hidden=shape.hidden, memory=memory)
     return of_kappaflow(flow)
 
@@ -104,7 +105,7 @@ def _moved(shape: Shape) -> Model:
     return model
 
 
-def _any_module(shape: Shape, *, memory: str) -> Model:
+def _any_module(shape: Shape, *, memory: Memory) -> Model:
     def coupling(layer: int) -> AffineCoupling:
         half = Partition.half(shape.features)
         network = conditioner(shape.widths, nn.SiLU)

@@ -12,6 +12,7 @@ from benchmarks.ours import of_kappaflow
 from benchmarks.peers import of_zuko
 from benchmarks.row import Model, Row, Shape
 from kappaflow import Flow, spline
+from kappaflow.options import Memory
 from kappaflow.training.likelihood import Likelihood
 
 BINS, BOUND = 8, 5.0
@@ -81,11 +82,11 @@ def spline_rows() -> list[Row]:
     ]
 
 
-def _ours(shape: Shape, *, memory: str) -> Model:
+def _ours(shape: Shape, *, memory: Memory) -> Model:
     return of_kappaflow(_flow(shape, memory))
 
 
-def _flow(shape: Shape, memory: str) -> Flow:
+def _flow(shape: Shape, memory: Memory) -> Flow:
     return spline(
         shape.features,
         depth=shape.depth,
@@ -96,7 +97,7 @@ def _flow(shape: Shape, memory: str) -> Flow:
     )
 
 
-def _compiled(shape: Shape, *, memory: str) -> Model:
+def _compiled(shape: Shape, *, memory: Memory) -> Model:
     """Returns a flow with compiled steps, so that compilation is not part of the measured time."""
     flow = _flow(shape, memory)
     steps = Likelihood(flow, compiled=True)
