@@ -83,6 +83,12 @@ def test_files_import_only_from_lines_above_their_own():
     assert [problem for path in FILES for problem in imports_from_below(path)] == []
 
 
+def test_no_file_is_longer_than_450_lines():
+    """A longer file holds more than one topic."""
+    lines = {name_of(path): path.read_text("utf-8").count("\n") for path in [*FILES, *STUDIES]}
+    assert {name: count for name, count in lines.items() if count > 450} == {}
+
+
 def unsafe_code(path):
     """Yields a sentence for each import, call or statement of a file that may not be there."""
     for module in imported_modules(path):

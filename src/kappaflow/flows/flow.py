@@ -307,8 +307,7 @@ class Flow(nn.Module):
         """Returns the map from latent to data as a `torch.distributions.Transform`.
 
         The transform is a module that shares the parameters of the flow. Use it in
-        `TransformedDistribution(base, [flow.as_transform()])` of torch or Pyro, and in guides of
-        Pyro.
+        `TransformedDistribution(base, [flow.as_transform()])` and in guides of Pyro.
 
         Args:
             context: Context, (*batch, C), for a conditional flow.
@@ -359,11 +358,7 @@ class Flow(nn.Module):
         return x.reshape(*lead, *self.event_shape)
 
     def _drawn(
-        self,
-        n: int,
-        context: Tensor | None,
-        temperature: float,
-        generator: torch.Generator | None,
+        self, n: int, context: Tensor | None, temperature: float, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
         """Returns samples of the bijection's input and their log-densities."""
         batch_shape: tuple[int, ...] = (natural_int("n", n),)
