@@ -89,7 +89,7 @@ PLANTED = (
         "a layer that is infinite from a call on",
         lambda call: math.inf if call > 20 else 0.0,
         skips=None,
-        stops=r"from layer \d+ Faulty on.*learning_rate",
+        stops=r"starting at layer \d+ Faulty.*learning_rate",
         settings={"most_skipped": 8},
     ),
     Planted("a learning rate of 1000", skips=None, stops="", settings={"learning_rate": 1e3}),

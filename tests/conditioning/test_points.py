@@ -171,7 +171,7 @@ def test_contexts_without_points_are_checked_too():
     """The doctor may be given contexts alone."""
     for context, message in (
         (CONTEXT[:0], "'context' should hold at least one row, got none"),
-        (CONTEXT.double(), "'context' should have the flow's dtype torch.float32"),
+        (CONTEXT.double(), "'context' should be of the flow's type torch.float32"),
         (torch.zeros(5, 3), r"'context' should have shape \(batch, 2\)"),
         (None, "'context' should be given, with 2 columns"),
     ):
