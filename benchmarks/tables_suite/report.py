@@ -224,12 +224,14 @@ def tables_text(found: dict[str, Any]) -> str:
 
 
 def nll_table(found: dict[str, Any]) -> str:
-    """Returns test NLLs, a line for each table."""
+    """Returns test NLLs, a line for each table, the models in the order of their average ranks."""
+    ranks = found["ranks"]
+    models = sorted(found["models"], key=lambda model: ranks.get(model, math.inf))
     rows = (
-        [table, *(_number(found["nll"][f"{table}: {model}"], ".3f") for model in found["models"])]
+        [table, *(_number(found["nll"][f"{table}: {model}"], ".3f") for model in models)]
         for table in found["tables"]
     )
-    return markdown(["test NLL [nats]", *found["models"]], rows)
+    return markdown(["test NLL [nats]", *models], rows)
 
 
 def against_tables(found: dict[str, Any]) -> dict[str, str]:
