@@ -93,6 +93,10 @@ COMMANDS = {
         "tables_suite.command:tables",
         "Compare kappaflow's default, flows of zuko and mixtures on real tables at equal time.",
     ),
+    "cut-short": (
+        "cut_short:cut_short",
+        "Compare what a longer training gains with what the end of a shorter one gained.",
+    ),
     "energies": (
         "energies:energies",
         "Train flows on energies: gradients, annealing, and a lattice field.",
