@@ -202,13 +202,19 @@ def goals(
         },
         "better than the mixture on every table": {
             "holds": len(to_mixture) == len(tables) and not lost,
-            "found": f"not on {', '.join(lost)}" if lost else f"compared on {len(to_mixture)}",
+            "found": _against_mixture(len(to_mixture), lost),
         },
         "lower 95 % condition number on two thirds of the tables": {
             "holds": len(better) >= BETTER_CONDITIONED * len(tables),
             "found": f"{len(better)} of {len(tables)}",
         },
     }
+
+
+def _against_mixture(compared: int, lost: list[str]) -> str:
+    if not compared:
+        return "no mixture was fitted"
+    return f"not on {', '.join(lost)}" if lost else f"compared on {compared}"
 
 
 def _better_conditioned(conditions: dict[str, float | None], table: str, best: str) -> bool:
