@@ -2,22 +2,17 @@
 
 import json
 import math
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
 import torch
 
 from benchmarks.tables_suite.data import load, names
-from kappaflow.data import Table, load_table
-from kappaflow.runs.model_search import ModelSearch, search_model
-from kappaflow.runs.recipes import build_flow
-from kappaflow.training import checked_settings, fit_split, loop
+from benchmarks.tables_suite.default_flow import default_flow, table_of
+from kappaflow.diagnosis.checks.training import last_gain
 
-LONGER = 4.0  # times the time limit of the shorter training
-SHARES = (0.1, 0.5)  # of the epochs, at the end, in which the gain is measured
+LONGER = 4.0  # ratio of the time limits of the longer and the shorter training
+SHARES = (0.1, 0.5)  # shares of the epochs, the last ones, in which the gain is measured
 
 
 def cut_short(
@@ -38,13 +33,12 @@ def cut_short(
         Write the lines to this JSON file too.
     """
     torch.set_num_threads(1)
-    loop.clock = time.process_time
     lines = []
     print("| table | epochs | stopped | last tenth | last half | four times as long |")
     print("| --- | ---: | --- | ---: | ---: | ---: |")
     for name in only or names("development"):
         short, long = (_trained(name, limit) for limit in (seconds, LONGER * seconds))
-        gains = [gain(short["nll"], share) for share in SHARES]
+        gains = [last_gain(short["nll"], share)[1] for share in SHARES]
         longer = min(short["nll"]) - min(long["nll"])
         lines.append({"table": name, **short, "gains": gains, "longer": longer})
         cells = " | ".join(f"{nats:.3f}" for nats in (*gains, longer))
@@ -56,23 +50,10 @@ def cut_short(
 def _trained(name: str, seconds: float) -> dict[str, Any]:
     """Returns the validation NLL after each epoch of the default, and why it stopped."""
     parts = load(name)
-
-    def table(rows: np.ndarray) -> Table:
-        return load_table(pl.DataFrame(dict(zip(parts.columns, rows.T, strict=True))))
-
-    train, validation = table(parts.train), table(parts.validation)
-    settings = checked_settings(seed=0, max_time_s=seconds)
-    choice, start = search_model(train, validation, ModelSearch(), settings, progress=False)
-    flow, settings = build_flow(choice.model, train, 0), choice.settings(settings)
-    result = fit_split(flow, train, validation, settings, progress=False, start=start)
-    nll = [line["validation_nll"] for line in result.history]
+    train, validation = (table_of(rows, parts.columns) for rows in (parts.train, parts.validation))
+    found = default_flow(train, validation, seconds, seed=0)
+    nll = [line["validation_nll"] for line in found.history]
     return {
         "nll": [math.inf if value is None else value for value in nll],
-        "stopped": result.stopped_because,
+        "stopped": found.stopped_because,
     }
-
-
-def gain(nll: list[float], share: float) -> float:
-    """Returns by how much the NLL fell in the last share of the epochs, in nats."""
-    last = max(1, round(share * len(nll)))
-    return min(nll[:-last], default=math.inf) - min(nll)

@@ -3,13 +3,11 @@
 import copy
 
 import numpy as np
-import polars as pl
 import torch
 
 from benchmarks.tables_suite.data import Parts
-from benchmarks.tables_suite.default_flow import default_flow
+from benchmarks.tables_suite.default_flow import default_flow, table_of
 from benchmarks.tables_suite.fitted import Fitted
-from kappaflow.data import Table, load_table
 from kappaflow.training import batch_of, log_prob_of
 
 
@@ -19,22 +17,18 @@ def kappaflow_default(parts: Parts, seconds: float, seed: int) -> Fitted:
     Args:
         parts: Rows in their own units; test rows are not used.
         seconds: Limit for model selection and training together.
-        seed: Of weights and batches.
+        seed: Seed of weights and batches.
 
     Returns:
         The density of rows standardized by the training rows.
     """
-
-    def table(rows: np.ndarray) -> Table:
-        columns = dict(zip(parts.columns, rows.T, strict=True))
-        return load_table(pl.DataFrame(columns))
-
-    found = default_flow(table(parts.train), table(parts.validation), seconds, seed)
+    train, validation = (table_of(rows, parts.columns) for rows in (parts.train, parts.validation))
+    found = default_flow(train, validation, seconds, seed)
     flow, exact = found.flow, copy.deepcopy(found.flow).double().eval()
     mean, deviation = parts.train.mean(0), parts.train.std(0)
 
     def log_prob(rows: np.ndarray) -> np.ndarray:
-        original = table(mean + deviation * rows)
+        original = table_of(mean + deviation * rows, parts.columns)
         return log_prob_of(flow, batch_of(original, flow)).numpy() + np.log(deviation).sum()
 
     def to_latent(x: torch.Tensor) -> torch.Tensor:

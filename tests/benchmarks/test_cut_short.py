@@ -1,14 +1,23 @@
-"""The gain at the end of a training, which KF506 judges by."""
+"""The gain of a longer training next to the gain that KF506 measures."""
 
-import math
+import json
 
-import pytest
+import numpy as np
 
 
-def test_the_gain_is_that_of_the_last_epochs(benchmark):
-    """The best of the last tenth against the best before it; infinite for a single epoch."""
-    gain = benchmark("cut_short").gain
-    nll = [5.0, 4.0, 3.0, 3.5, 3.2, 3.1, 3.0, 2.9, 2.8, 2.5]
-    assert gain(nll, 0.1) == pytest.approx(0.3) and gain(nll, 0.5) == pytest.approx(0.5)
-    assert gain([1.0, 2.0], 0.5) == 0.0
-    assert gain([1.0], 0.5) == math.inf
+def test_the_gains_of_both_trainings_are_reported(benchmark, monkeypatch, tmp_path):
+    """The file has the gains of the shares, and the epochs of the shorter training."""
+    from kappaflow.training import loop
+
+    command, data = benchmark("cut_short"), benchmark("tables_suite.data")
+    rows = np.random.default_rng(0).normal(size=(300, 2))
+    parts = data.Parts(rows[:200], rows[200:250], rows[250:], ("a", "b"))
+    monkeypatch.setattr(command, "load", lambda name: parts)
+    monkeypatch.setattr(loop, "clock", loop.clock)  # the command replaces it
+    command.cut_short(seconds=0.5, only=("normal",), file=tmp_path / "found.json")
+    (line,) = json.loads((tmp_path / "found.json").read_text())
+    nll = line["nll"]
+    assert line["table"] == "normal" and len(nll) >= 2 and line["stopped"]
+    half = max(1, round(0.5 * len(nll)))
+    assert line["gains"][1] == min(nll[:-half]) - min(nll)
+    assert len(line["gains"]) == len(command.SHARES) and np.isfinite(line["longer"])

@@ -225,7 +225,8 @@ def test_our_density_is_that_of_standardized_rows(benchmark, monkeypatch):
     scale, shift = (-np.log(deviation)).tolist(), (-mean / deviation).tolist()
     affine = kf.bijections.ElementwiseAffine(2, log_scale=scale, shift=shift)
     default = benchmark("tables_suite.default_flow").Default
-    found = default(kf.Flow(kf.StandardNormal(2), affine), steps=0, chosen="affine")
+    flow = kf.Flow(kf.StandardNormal(2), affine)
+    found = default(flow, steps=0, chosen="affine", history=[], stopped_because="max_time_s")
     monkeypatch.setattr(ours, "default_flow", lambda *given: found)
     parts = data.Parts(rows, rows[:100], rows[100:200], ("a", "b"))
     density = ours.kappaflow_default(parts, 1.0, 0)

@@ -1,5 +1,7 @@
 """Checks of gradients and rows far out: planted faults at a few seeds."""
 
+import math
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from diagnosis.faulty import FEATURES, SEEDS, Right, findings, moved, points
 from kappaflow.diagnosis import training_findings, warning_findings
 from kappaflow.diagnosis.check import Measurements
 from kappaflow.diagnosis.checks.gradient import DIRECTIONS, _direction, gradient
+from kappaflow.diagnosis.checks.training import last_gain
 
 
 class Detached(Right):
@@ -153,6 +156,15 @@ def test_a_training_cut_short_by_a_limit_is_a_warning(stopped):
     assert stopped in finding.cure and "the last 1 still gained 0.3 nats" in (finding.message)
     (one,) = training_findings(epochs([3.0]), stopped)
     assert one.message == f"Training stopped at {stopped} after 1 epoch."
+
+
+def test_the_gain_is_that_of_the_last_epochs():
+    """The best of the last ones against the best before; infinite without an epoch before."""
+    nll = [5.0, 4.0, 3.0, 3.5, 3.2, 3.1, 3.0, 2.9, 2.8, 2.5]
+    assert last_gain(nll) == (1, pytest.approx(0.3))
+    assert last_gain(nll, 0.5) == (5, pytest.approx(0.5))
+    assert last_gain([1.0, 2.0], 0.5) == (1, 0.0)
+    assert last_gain([1.0], 0.5) == (1, math.inf)
 
 
 def test_a_training_that_had_settled_is_not_cut_short():

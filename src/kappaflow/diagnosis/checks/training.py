@@ -57,8 +57,7 @@ def cut_short(history: History, stopped_because: str, *, of_images: bool) -> Ite
     limit = RAISE.get(stopped_because)
     if limit is None or not values:
         return
-    last = max(1, round(LAST * len(values)))
-    gain = min(values[:-last], default=math.inf) - min(values)
+    last, gain = last_gain(values)
     least, unit = (
         (STILL_GAINED_BITS, "bits per dimension") if of_images else (STILL_GAINED, "nats per row")
     )
@@ -73,6 +72,20 @@ def cut_short(history: History, stopped_because: str, *, of_images: bool) -> Ite
         {"epochs": len(values), "gain": gain if math.isfinite(gain) else None},
         fix=f"Raise {limit} and train again in a new folder.",
     )
+
+
+def last_gain(values: Sequence[float], share: float = LAST) -> tuple[int, float]:
+    """Returns the number of last epochs, and how far they lowered the best of the values before.
+
+    Args:
+        values: One value for each epoch, at least one; lower is better.
+        share: Share of the epochs that counts as the last ones.
+
+    Returns:
+        The number of these epochs, at least 1, and the gain; infinite if no epoch is before them.
+    """
+    last = max(1, round(share * len(values)))
+    return last, min(values[:-last], default=math.inf) - min(values)
 
 
 @check(
