@@ -19,7 +19,7 @@ from kappaflow_studies.engine.report import Findings, Table, quantile_series
 from kappaflow_studies.engine.study import Case, Row, Study, StudySettings
 from kappaflow_studies.ensembles import has_size
 
-EXACT_FROM, EXACT_TO = 4, 16  # numbers of couplings for exact methods; fewer work only rarely
+EXACT_FROM, EXACT_TO = 4, 16  # numbers of couplings for which the exact method runs
 
 
 class LinearDepthSettings(StudySettings):
@@ -106,7 +106,7 @@ class Regression:
         """Returns the relative error |product - T| / |T| of each map, in Frobenius norms.
 
         The product is built from the left, as its two halves of columns. A coupling scales one of
-        them, and adds a multiple of the scaled half to the other.
+        them, and adds a multiple of its old value to the other.
         """
         eye = torch.eye(2 * self.half, dtype=numbers.dtype).expand(len(numbers), -1, -1)
         first, second = eye.split(self.half, 2)
@@ -224,7 +224,7 @@ def findings(frame: pl.DataFrame, settings: LinearDepthSettings) -> Findings:
             "diagonals, starts and numbers of steps are not known to us.",
             "The source bounds the number of couplings by 47, and its figure shows fits that get "
             "better up to some 16. Six are enough for each invertible map of positive "
-            "determinant, by a proof: what is beyond six is the optimiser's doing.",
+            "determinant, by a proof: what is beyond six is the optimizer's doing.",
         ],
         charts=[
             _chart(frame, settings, largest, "residual"),
@@ -261,7 +261,7 @@ def _chart(frame: pl.DataFrame, settings: LinearDepthSettings, n: int, y: str) -
         name=f"{kind.lower()}-{n}",
         title=f"{kind} against depth, {n} features",
         caption=(
-            f"The median over {settings.draws} maps, and quartiles as a band; for the optimisers "
+            f"The median over {settings.draws} maps, and quartiles as a band; for the optimizers "
             f"the best of {settings.restarts} starts for each. "
             + (
                 "The exact factorization has no residual above rounding from the first count on "

@@ -174,7 +174,7 @@ def test_it_says_what_maps_buy_and_what_training_misses():
     assert (
         "with 32, and 1.0 times the parameters of that flow, end at 6.500, 0.500 worse" in found[3]
     )
-    assert "that is the optimiser's, not the representation's" in found[3]
+    assert "the optimizer is the limit, not the representation" in found[3]
     better = read([*ROWS, made_up(HALVES, 24, 5.75)]).found[3]
     assert "end at 5.750, 0.250 better: trained, that depth is worth more" in better
 

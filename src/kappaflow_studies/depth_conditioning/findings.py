@@ -32,7 +32,7 @@ def findings(frame: pl.DataFrame, settings: DepthConditioningSettings) -> Findin
             "of those of its layers. They are bounded by these products, and are measured next to "
             "them.",
             "All flows are RealNVPs with networks of the same widths, each as its library's "
-            "documentation makes it, with its default scales and initialisation, and all are "
+            "documentation makes it, with its default scales and initialization, and all are "
             "trained in the same way, on new draws at each step. The default scale of nflows is a "
             "sigmoid, which contracts and can hardly stretch.",
             "The bounds on whitening are those of Draxler, Schnörr and Köthe (2022), derived "

@@ -44,7 +44,7 @@ def non_standardness(covariance: Tensor) -> Tensor:
 def after_ideal_coupling(covariance: Tensor, kept: int) -> Tensor:
     r"""Returns the covariance after the best affine coupling: the one nearest to the identity.
 
-    The shift subtracts the prediction of the changed part from the kept part. This leaves the
+    The shift subtracts from the changed part what the kept part predicts of it. This leaves the
     Schur complement, and the two parts are then uncorrelated. The scale gives each changed feature
     unit variance. The kept features are scaled too, as by an `ActNorm`.
 

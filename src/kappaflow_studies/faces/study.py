@@ -157,7 +157,7 @@ def reproduce_faces(
 
 
 def runs_of(preset: FacesPreset, out: Path) -> list[OneRun]:
-    """Returns the trainings of a preset in order, the ones without padding first."""
+    """Returns the trainings of a preset in order; each pair starts without padding."""
     return [
         OneRun(one, padding, out / f"{one.size}-{'padded' if padding else 'plain'}")
         for one in preset.sizes

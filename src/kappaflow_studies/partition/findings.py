@@ -118,7 +118,7 @@ def _on_training(name: str, part: pl.DataFrame) -> list[str]:
     own = trained.filter(pl.col("couplings") >= depth).row(0, named=True)
     gap = own["loss"] - best["twin_loss"]
     verdict = (
-        f"{fixed(gap, DECIMALS)} worse: that is the optimiser's, not the representation's"
+        f"{fixed(gap, DECIMALS)} worse: the optimizer is the limit, not the representation"
         if gap > 0
         else f"{fixed(-gap, DECIMALS)} better: trained, that depth is worth more than the maps"
     )

@@ -77,7 +77,7 @@ class LayerClass:
         return float(np.logaddexp.reduce(terms)) + log(self.parameter_lipschitz)
 
     def log_net(self, layers: int, features: int, within: float) -> float:
-        r"""Returns the logarithm of the size of a net: flows within a W1 of all flows of m layers.
+        r"""Returns log N for N flows that come within a distance in W1 of every flow of m layers.
 
         Cut :math:`[-1, 1]^{m p}` into cells of edge `within` / S, and take one flow from each cell
         that has a flow: at most :math:`\lceil 2 S / \text{within} \rceil^{m p}`.

@@ -100,7 +100,7 @@ def random_family(
 ) -> RandomFamily:
     r"""Returns a prediction of the smallest :math:`W_1` between n random tuples of k means.
 
-    A matching takes each mean to another one, which is not closer than the nearest. So the
+    A matching takes each mean to a mean of the other tuple, not closer than the nearest. So the
     expectation of :math:`W_1` is at least `nearest_distance`. As a function of 2k points of the
     sphere, :math:`W_1` changes by at most :math:`\sqrt{2/k}` times their joint movement, and a
     product of spheres of radius r has the logarithmic Sobolev constant :math:`(d - 1) / r^2`. So

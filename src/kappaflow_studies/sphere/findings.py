@@ -30,7 +30,7 @@ def findings(frame: pl.DataFrame, settings: SphereSettings) -> Findings:
             *_on_counting(whole, settings),
         ],
         differs=[
-            "The source states its bound without constants that we could have; ours are derived "
+            "The constants of the source's bound were not available; ours are derived "
             "on the page “Depth against parameters” of the documentation. With the whole "
             "flow Lipschitz they give k d / p up to a logarithm, the size of the generator over "
             "that of a layer, which we take for the source's k / p; with the layers alone "

@@ -170,7 +170,7 @@ def mixture_packing(
     radius: float = 1.0,
     sigma: float = 0.05,
 ) -> Packing:
-    r"""Returns a family of mixtures of k Gaussians on a sphere with a pairwise distance in W1.
+    r"""Returns a family of mixtures of k Gaussians on a sphere, with a least distance in W1.
 
     The argument has three steps, with the best choice of a and s:
 

@@ -28,7 +28,7 @@ def charts(
             name="conditioning",
             title="Singular values against the error",
             caption=(
-                "Of the map from latent to data, over normal draws: median, and the quantiles "
+                "The map from latent to data, over normal samples: median, and the quantiles "
                 "of 5 % and 95 % as a band. The dashed line is the fitted power of the error."
             ),
             panels=[_conditioning(name, tables[name], powers.get(name)) for name in tables],
@@ -39,7 +39,7 @@ def charts(
             title="W2 against the error that is allowed",
             caption=(
                 "The bound, by the same normal draw on both sides, with what a sample cannot "
-                f"show added; and between two samples of {settings.draws:,} samples, next to the "
+                f"show added; and between two samples of {settings.draws:,} points, next to the "
                 "floor of two samples of the distribution itself."
             ),
             panels=[_error(name, tables[name]) for name in tables],
@@ -60,8 +60,8 @@ def charts(
             name="float64",
             title="Where float64 ends",
             caption=(
-                "Drawing stays right: the bound stays below the error that is allowed. "
-                "Inverting does not: a draw that is taken to the data and back is another one."
+                "Sampling stays accurate: the bound stays below the allowed error. "
+                "Inversion does not: a sample taken to the data and back is a different one."
             ),
             panels=_float64(tables),
             columns=2,
