@@ -8,7 +8,7 @@ COMMANDS = {
     "memory": ("suite:memory", "Measure the resident memory of a training step."),
     "numerics": (
         "suite:numerics",
-        "Take the numbers of new flows: finite, round trip, condition.",
+        "Measure new flows: finite outputs, round trips, condition numbers.",
     ),
     "gradients": ("suite:gradients", "Compare float32 gradients with float64, by memory mode."),
     "spectra": ("spectra:spectra", "Compare singular values with those of dense Jacobians."),
@@ -16,7 +16,7 @@ COMMANDS = {
         "sigma_min:sigma_min",
         "Compare both ends of spectra in float32 with extended precision, over condition numbers.",
     ),
-    "write-page": ("page:write_page", "Write docs/benchmarks.md from the results."),
+    "write-page": ("page:write_page", "Write the pages docs/benchmarks*.md from the results."),
     "defaults": (
         "defaults:defaults",
         "Train `kappaflow fit` on MAGIC, one default changed at a time.",
@@ -28,7 +28,7 @@ COMMANDS = {
     ),
     "closed-forms": (
         "closed_forms:closed_forms",
-        "Take the condition numbers of factors in closed form.",
+        "Measure the condition numbers of factors in closed form.",
     ),
     "fusing": ("fusing:fusing", "Time a flow before a rewrite, rewritten, and fused."),
     "starts": (

@@ -15,8 +15,8 @@ MAPS = ("Gaussian", "geometric 1e2", "geometric 1e4", "geometric 1e6")
 def closed_forms(*, draws: int = 20, features: int = 64) -> None:
     """Print the largest condition number of a factor: the median and the worst over random maps.
 
-    Rotations have unit diagonals, or the scales with the best worst factor. Other maps have
-    eleven factors and more.
+    Rotations have unit diagonals, or the scales that minimize the largest condition number.
+    Other maps have eleven factors and more.
 
     Parameters
     ----------

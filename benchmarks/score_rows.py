@@ -36,7 +36,7 @@ def describe(kind: str) -> str:
 
 
 def write_rows(path: Path, rows: int, features: int) -> None:
-    """Writes a mixture of two Gaussians, with a million rows in memory."""
+    """Writes samples of a mixture of two Gaussians, with at most a million rows in memory."""
     generator, chunks = np.random.default_rng(0), []
     for start in range(0, rows, 1_000_000):
         count = min(1_000_000, rows - start)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from benchmarks.row import Row
 
 RESULTS = Path("runs/benchmarks")
-KEPT = Path(__file__).parent / "results"  # results of runs of a day, which resume
+KEPT = Path(__file__).parent / "results"  # committed results; long runs resume from them
 JsonFile = Annotated[Path, Parameter(name="--json")]
 
 

@@ -12,7 +12,7 @@ class Outcome:
         unit: What is counted: "kills", "files", "rows", "ranks".
         tried: Number of faults.
         survived: Number of faults after which everything was correct.
-        lost: Number of faults that lost more than promised (steps, rows, files); should be 0.
+        lost: Number of steps, rows or files that were lost beyond the promise; should be 0.
         recovery_s: Longest time until work resumed, or until the process ended with its message;
             None if there is nothing to wait for.
     """
