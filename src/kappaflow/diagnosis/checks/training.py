@@ -7,8 +7,8 @@ from typing import Any
 from kappaflow.diagnosis.check import Symptom, check
 from kappaflow.diagnosis.finding import Finding
 
-LAST = 0.1  # share of the epochs, the last ones, in which the gain is measured
-STILL_GAINED, STILL_GAINED_BITS = 0.05, 0.005  # reported gain: nats per row, bits per dimension
+LAST = 0.4  # share of the epochs, the last ones, in which the gain is measured
+STILL_GAINED, STILL_GAINED_BITS = 0.1, 0.01  # reported gain: nats per row, bits per dimension
 P99_ROSE, MAX_ROSE = 3.0, 10.0  # nats of increase of the 99 % quantile and maximum for a report
 LEAST_ROWS = 500  # held-out rows needed for a reliable 99 % quantile
 RAISE = {"max_epochs": "max_epochs (--max-epochs)", "max_time_s": "max_time_s (--max-time-s)"}
@@ -47,10 +47,11 @@ def training_findings(
     fix="Raise the limit and train again in a new folder.",
 )
 def cut_short(history: History, stopped_because: str, *, of_images: bool) -> Iterator[Symptom]:
-    """`max_epochs` or `max_time_s` ended the training, and the last tenth of its epochs still
-    gained more than 0.05 nats per row on the validation rows (0.005 bits per dimension on images).
-    The learning rate falls to zero towards the limit, so the best epoch is nearly always among the
-    last ones, with a small gain. The thresholds are above such gains.
+    """`max_epochs` or `max_time_s` ended the training, and the last 40 % of its epochs gained more
+    than 0.1 nats per row on the validation rows (0.01 bits per dimension on images). These values
+    were chosen on twelve development tables, where they decide correctly on eleven whether four
+    times the time gains more than 0.1 nats (`python -m benchmarks cut-short`). A shorter end
+    decides less well, because the learning rate falls to zero towards the limit.
     """
     name = "validation_bits_per_dimension" if of_images else "validation_nll"
     values = [value for value in _column(history, name) if math.isfinite(value)]
