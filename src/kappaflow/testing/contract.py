@@ -17,6 +17,7 @@ Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 M = TypeVar("M", bound=nn.Module)
 
 SAFETY = 10.0  # measured: the worst row of correct flows needs 5
+OUTPUTS_AT_ONCE = 64  # rows of a Jacobian in one backward pass
 
 
 class ContractError(KappaflowError, AssertionError):
@@ -121,14 +122,26 @@ def dense_jacobian(function: Map, points: Tensor, context: Tensor | None) -> Ten
     """Returns the Jacobians (B, n, n) in float64 by plain autograd."""
     with torch.enable_grad():
         x = points.detach().clone().requires_grad_()
-        return jacobian_of(function(x, context)[0], x).double()
+        return jacobian_of(function, x, context).double()
 
 
-def jacobian_of(value: Tensor, x: Tensor, *, differentiable: bool = False) -> Tensor:
-    """Returns the Jacobians (B, n, n) of a value by x, where rows are independent."""
-    outputs = value.flatten(1).sum(0)
-    rows = [gradient(output, x, differentiable=differentiable).flatten(1) for output in outputs]
-    return torch.stack(rows, 1)
+def jacobian_of(
+    function: Map, x: Tensor, context: Tensor | None, *, differentiable: bool = False
+) -> Tensor:
+    """Returns the Jacobians (B, n, n) of the value by x, where rows are independent.
+
+    Each row of a Jacobian comes from its own copy of the batch, so that one backward pass gives
+    many of them.
+    """
+    n, rows = x[0].numel(), []
+    for outputs in torch.arange(n).split(OUTPUTS_AT_ONCE):
+        k = len(outputs)
+        copies = x.repeat(k, *[1] * (x.ndim - 1))
+        value, _ = function(copies, None if context is None else context.repeat(k, 1))
+        own = value.reshape(k, len(x), n)[torch.arange(k), :, outputs]
+        derivative = gradient(own.sum(), copies, differentiable=differentiable)
+        rows.append(derivative.reshape(k, len(x), n))
+    return torch.cat(rows).transpose(0, 1)
 
 
 def gradient(output: Tensor, x: Tensor, *, differentiable: bool = False) -> Tensor:
@@ -161,10 +174,14 @@ class LogDetGradients:
     def __init__(
         self, bijection: Bijection, name: str, other: str, points: Tensor, context: Tensor | None
     ) -> None:
-        self._name, self._x = name, points.detach().clone().requires_grad_()
+        self._name, self._context = name, context
+        self._function, self._x = (
+            getattr(bijection, name),
+            points.detach().clone().requires_grad_(),
+        )
         parameters = {k: v for k, v in bijection.named_parameters() if v.requires_grad}
         self._leaves = {"x": self._x, **parameters}
-        self.value, log_det = getattr(bijection, name)(self._x, context)
+        self.value, log_det = self._function(self._x, context)
         self.own = gradients_by(self._leaves, log_det)
         back_log_det = getattr(bijection, other)(self.value, context)[1]
         self.by_other = gradients_by(self._leaves, -back_log_det)
@@ -173,7 +190,7 @@ class LogDetGradients:
     def jacobian(self) -> Tensor:
         """The dense Jacobians (B, n, n), with their graph if there is one."""
         with torch.enable_grad():
-            return jacobian_of(self.value, self._x, differentiable=True)
+            return jacobian_of(self._function, self._x, self._context, differentiable=True)
 
     @functools.cached_property
     def dense(self) -> dict[str, Tensor] | None:
