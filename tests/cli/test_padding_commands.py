@@ -49,7 +49,7 @@ def test_a_bound_is_called_one_and_weighted(run, table, padded, kind):
     """On the terminal, in result.json and on the page, with the estimate and its error."""
     folder = padded(kind)
     again = run("fit", table, "--out", folder, *SMALL, "--padding", 2, "--padding-kind", kind)
-    assert "bound on the held-out NLL, standardised columns" in again.out
+    assert "bound on the held-out NLL, standardized columns" in again.out
     assert "by importance weights" in again.out and "Monte Carlo error" in again.out
     assert "of a Gaussian" in again.out and JOINT not in again.out
     stored = json.loads((folder / "result.json").read_text())

@@ -44,7 +44,7 @@ def _print_table(result: "TableResult", against: str | None) -> None:
     error = f" +- {number(result.test_nll_standard_error, '.3f')} nats"
     what = WHAT[result.likelihood]
     rows = [
-        (f"{what}, standardised columns", number(result.test_nll_standardised, ".3f") + error),
+        (f"{what}, standardized columns", number(result.test_nll_standardised, ".3f") + error),
         *_weighted_rows(result),
         *(
             (f"  {name}", f"{number(value, '.3f')} nats")
