@@ -110,8 +110,8 @@ def growth_of(profile: Profile) -> Growth:
 )
 def ill_conditioned(m: Measurements) -> Iterator[Symptom]:
     """It is an error if rounding times the condition number exceeds 0.01, and a warning from
-    0.001. The cause names the worst row, counted from 0. It also says where the condition number
-    grows: the factor per layer, or the one layer that has most of the growth.
+    0.001. The cause names the worst row, counted from 0, and where the condition number grows: by
+    a factor per layer, or in one layer.
 
     Example:
         scales = kf.bijections.ElementwiseAffine(2, log_scale=[12.0, -2.0])
@@ -191,8 +191,7 @@ def one_layer_dominates(m: Measurements) -> Iterator[Symptom]:
 )
 def volume_collapses(m: Measurements) -> Iterator[Symptom]:
     """The singular values of the map from latent to data are below a thousandth of the data's
-    width (the geometric mean over directions, the median over points). The likelihood then grows
-    with every training step and means nothing.
+    width (the geometric mean over directions, the median over points).
 
     Example:
         scales = kf.bijections.ElementwiseAffine(2, log_scale=[8.0, 8.0])

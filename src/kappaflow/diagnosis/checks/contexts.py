@@ -59,9 +59,9 @@ def contexts(m: Measurements) -> Contexts | None:
     fix="Check that each layer receives the context, and train.",
 )
 def context_ignored(m: Measurements) -> Iterator[Symptom]:
-    """The doctor gives each row the context of the row before, and no density changes. This is
-    normal before training, because the last layers of the networks start at zero. After training,
-    it means that the context is not passed on, or that its columns are constant.
+    """No density changes if each row gets the context of the row before. This is normal before
+    training, because the last layers of the networks start at zero. After training, the context is
+    not passed on, or its columns are constant.
 
     Example:
         flow = kf.real_nvp(2, depth=2, hidden=(8,), context_features=1)
@@ -83,8 +83,8 @@ def context_ignored(m: Measurements) -> Iterator[Symptom]:
     fix="Standardize contexts, bound the log-scales, and look at the rows with this context.",
 )
 def context_ill_conditioned(m: Measurements) -> Iterator[Symptom]:
-    """The doctor measures up to 256 rows, each with its own context. The worst condition number is
-    100 times the median, and the finding names the row.
+    """Over up to 256 rows, each with its own context, the worst condition number is 100 times
+    the median. The finding names the row.
 
     Example:
         def scale(context):

@@ -69,14 +69,12 @@ def data_findings(data: Tensor | Table) -> Iterator[Finding]:
     "columns of the data depend on each other",
     subject="data",
     severity="warning",
-    cause="The data lies in a subspace and has no density: the likelihood can grow without bound, "
-    "and some direction can be squeezed without end.",
+    cause="The data lies in a subspace and has no density: the likelihood can grow without bound.",
     fix="Drop the column, or add noise to it (kappaflow fit --repair).",
 )
 def columns_depend(data: ExaminedData) -> Iterator[Symptom]:
-    """The rows lie in a subspace: they have no density, and a likelihood can grow without bound.
-    The finding names the column and its relation to others. This and the next checks examine all
-    given rows, from 32 on.
+    """The finding names the column and its relation to others. This and the next checks
+    examine all given rows, from 32 on.
 
     Example:
         flow = kf.Flow(kf.StandardNormal(3), kf.bijections.ElementwiseAffine(3))
@@ -98,7 +96,7 @@ def columns_depend(data: ExaminedData) -> Iterator[Symptom]:
     fix="Drop it.",
 )
 def column_constant(data: ExaminedData) -> Iterator[Symptom]:
-    """The column has no spread, and therefore no density.
+    """The column has one value only.
 
     Example:
         flow = kf.Flow(kf.StandardNormal(3), kf.bijections.ElementwiseAffine(3))
@@ -119,7 +117,7 @@ def column_constant(data: ExaminedData) -> Iterator[Symptom]:
 def column_discrete(data: ExaminedData) -> Iterator[Symptom]:
     """The column has whole numbers, values rounded to steps of more than 0.5 % of the standard
     deviation, or a point mass: a value in more rows than the resolution of the column and the
-    density around it predict. A flow can put spikes of any height on such values.
+    density around it predict.
 
     Example:
         flow = kf.Flow(kf.StandardNormal(3), kf.bijections.ElementwiseAffine(3))
@@ -144,15 +142,12 @@ def column_discrete(data: ExaminedData) -> Iterator[Symptom]:
     "the data repeats rows",
     subject="data",
     severity="note",
-    cause="More rows are repeated than rounding explains: held-out rows may be training rows, and "
-    "rows that were pasted twice count twice.",
-    fix="Find out where they come from, and keep copies in one part of a split, as "
-    "kappaflow.data.split does.",
+    cause="More rows are repeated than rounding explains: held-out rows may be training rows.",
+    fix="Find out where they come from, and split with kappaflow.data.split, which keeps copies "
+    "in one part.",
 )
 def rows_repeated(data: ExaminedData) -> Iterator[Symptom]:
-    """More rows repeat earlier ones than rounding predicts, and the message says how many more.
-    Held-out rows may be training rows, unless the split keeps copies together, as kappaflow's
-    does.
+    """The message says how many rows more than rounding predicts repeat earlier ones.
 
     Example:
         flow = kf.Flow(kf.StandardNormal(3), kf.bijections.ElementwiseAffine(3))
@@ -191,14 +186,12 @@ def column_exceeds_float32(data: ExaminedData) -> Iterator[Symptom]:
     "a column of the data has heavy tails",
     subject="data",
     severity="note",
-    cause="A map with bounded slopes turns a Gaussian into a distribution with Gaussian tails. "
-    "Either such rows are farther out than any sample, or some slope grows without bound.",
+    cause="A map with bounded slopes turns a Gaussian into a distribution with Gaussian tails.",
     fix="Take logarithms or ranks of the column, or use a base with heavier tails.",
 )
 def column_heavy_tailed(data: ExaminedData) -> Iterator[Symptom]:
     """In 1,000 rows or more, the outermost 5 % fall like a power of the distance: the
     extreme-value index (after Dekkers, Einmahl and de Haan) exceeds 0.1 by three standard errors.
-    The image of a Gaussian under a map with bounded slopes has Gaussian tails, whatever the depth.
 
     Example:
         flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
@@ -237,9 +230,7 @@ def column_heavy_tailed(data: ExaminedData) -> Iterator[Symptom]:
     fix="Inspect the rows or columns named, and correct the data or drop them.",
 )
 def warning_findings(warnings: Sequence[str]) -> Iterator[Symptom]:
-    """Loading found a problem that it did not repair, such as too few rows to train on. The
-    verdict repeats it, so that nobody trusts a good likelihood on doubtful data.
-    """
+    """Loading found a problem that it did not repair, such as too few rows to train on."""
     for text in warnings:
         sentence = text.strip().rstrip(".")
         yield Symptom(f"{sentence[:1].upper()}{sentence[1:]}.")

@@ -100,7 +100,7 @@ def dtypes(m: Measurements) -> Dtypes:
     fix="Sum log-scales in float32 (dtype=torch.float32), whatever the dtype of the values.",
 )
 def log_det_narrow(m: Measurements) -> Iterator[Symptom]:
-    """A sum in half precision keeps only two or three digits.
+    """The dtype of the log_det is bfloat16 or float16.
 
     Example:
         def encode(x):
@@ -127,8 +127,8 @@ def log_det_narrow(m: Measurements) -> Iterator[Symptom]:
     fix="Create tensors with the dtype and the device of the input (x.new_zeros, buffers).",
 )
 def dtype_changed(m: Measurements) -> Iterator[Symptom]:
-    """In the flow's dtype it is a warning. If only a float64 copy falls back to float32, it is a
-    note: such a flow cannot be scored in float64.
+    """It is a warning in the flow's dtype. If only a float64 copy falls back to float32, it is
+    a note: such a flow cannot be scored in float64.
 
     Example:
         def encode(x):
@@ -160,7 +160,7 @@ def dtype_changed(m: Measurements) -> Iterator[Symptom]:
     fix="Convert log-scales to float32 before they are summed, or train without autocast.",
 )
 def autocast_narrows(m: Measurements) -> Iterator[Symptom]:
-    """Under `torch.autocast` matrix products return bfloat16, and so do log-scales and their sum.
+    """Under `torch.autocast` the log_det comes back in bfloat16.
 
     Example:
         class Scaling(torch.nn.Module):

@@ -114,12 +114,11 @@ def energy(m: Measurements) -> Energy | None:
 )
 def modes_missed(m: Measurements) -> Iterator[Symptom]:
     """This check is for flows fitted to an unnormalized density: `doctor(flow, x,
-    log_density=log_density)`, see [Energies](energies.md). The reverse divergence drops modes, and
-    samples of the flow cannot show it. The doctor climbs the log-density from 64 points, up to 64
-    standard deviations outside of the samples, and from the given rows. Around maxima where
-    importance weights are more than 3 nats above those of all samples, it estimates the share of
-    the mass that the flow misses. It is a warning from a share of 0.01, or if more than 0.01 of
-    the rows are at such places. A region that no search and no row reaches stays unseen.
+    log_density=log_density)`, see [Energies](energies.md). The doctor climbs the log-density from
+    64 points, up to 64 standard deviations outside of the samples, and from the given rows. Around
+    maxima where importance weights are more than 3 nats above those of all samples, it estimates
+    the share of the mass that the flow misses. It is a warning from a share of 0.01, or if more
+    than 0.01 of the rows are there. A region that no search and no row reaches stays unseen.
 
     Example:
         def log_density(x):
@@ -161,17 +160,15 @@ def modes_missed(m: Measurements) -> Iterator[Symptom]:
     "KF802",
     "a few samples dominate the importance weights",
     severity="warning",
-    cause="The density has more mass than the flow where the flow has little: heavier tails, or a "
-    "shape that the flow did not learn. Above a Pareto k of 0.7, estimates of log Z and of means "
-    "have no reliable error.",
+    cause="The density has heavier tails than the flow, or a shape that the flow did not learn. "
+    "Above a Pareto k of 0.7, estimates of log Z and of means have no reliable error.",
     fix="Train longer, use a deeper flow, or use the samples as proposals of a Markov chain "
     "instead of weighting them.",
 )
 def weights_heavy(m: Measurements) -> Iterator[Symptom]:
-    """The tail of the weights of 2,048 samples has a Pareto k above 0.7 (and the effective sample
-    size is below 0.9), or the effective sample size is below 0.01. Estimates of log Z and of means
-    then have no reliable error. It is an error if the log-density is not a number at some samples,
-    or if all weights are zero.
+    """The weights of 2,048 samples have a Pareto k above 0.7 and an effective sample size
+    below 0.9, or an effective sample size below 0.01. It is an error if the log-density is not a
+    number at some samples, or if all weights are zero.
 
     Example:
         def log_density(x):

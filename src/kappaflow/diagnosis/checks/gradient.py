@@ -86,10 +86,9 @@ def gradient(m: Measurements) -> Gradient | None:
 )
 def gradient_wrong(m: Measurements) -> Iterator[Symptom]:
     """The doctor compares the derivative of log_prob by autograd with central differences in
-    float64. A log_det that is detached, or computed under `no_grad`, silently trains another
-    objective than the likelihood. The finding names the first layer with a wrong derivative. It is
-    a warning if the formula is right but the backward pass loses digits, for example because it
-    inverts layers in float32.
+    float64, and names the first layer with a wrong one. Such a flow silently trains another
+    objective than the likelihood. It is a warning if the formula is right but the backward pass
+    loses digits, for example because it inverts layers in float32.
 
     Example:
         class Detached(torch.nn.Module):

@@ -81,7 +81,7 @@ def integral_table(m: Measurements) -> Table:
 )
 def not_normalized(m: Measurements) -> Iterator[Symptom]:
     """In up to three dimensions, the doctor estimates the integral by importance sampling. It
-    reports an integral that differs from one by more than 0.05 and by six standard errors.
+    reports a difference from one of more than 0.05 and six standard errors.
 
     Example:
         class Folded:

@@ -55,12 +55,11 @@ def comparison_findings(
     fix="Train longer, give more rows, or use fewer and smaller layers (depth, hidden).",
 )
 def no_better_than_gaussian(one: Comparison, *, worse: bool) -> Iterator[Symptom]:
-    """A Gaussian (with a context: a linear-Gaussian regression) is fitted to the training rows.
-    Both densities are evaluated at the same held-out rows, and the check uses the mean and the
-    standard error of the differences per row. It is a warning if the flow is worse by more than
-    two standard errors. It is a note if it is neither better nor worse and the difference is known
-    to 0.1 nats. `kappaflow fit` and `kappaflow doctor RUN` compare on the test rows of the run,
-    `kappaflow.doctor(flow, x, train=rows)` on `x`. Without `train`, and from 200 rows on, the
+    """A Gaussian (with a context: a linear-Gaussian regression) is fitted to the training rows
+    and compared with the flow on held-out rows, paired by row. It is a warning if the flow is
+    worse by more than two standard errors, and a note if neither is better and the difference is
+    known to 0.1 nats. `kappaflow fit` and `kappaflow doctor RUN` compare on the test rows of the
+    run, `kappaflow.doctor(flow, x, train=rows)` on `x`. Without `train`, from 200 rows on, the
     Gaussian is fitted to a random half of `x` and compared on the other half; the doctor then
     concludes only "worse".
 
@@ -80,9 +79,8 @@ def no_better_than_gaussian(one: Comparison, *, worse: bool) -> Iterator[Symptom
     fix="Train longer, give more rows, or use fewer and smaller layers (depth, hidden).",
 )
 def no_better_than_mixture(one: Comparison, *, worse: bool) -> Iterator[Symptom]:
-    """The same as KF501, with a mixture of 1, 2, 4, 8, 16 or 32 Gaussians with full covariances.
-    The BIC chooses the number (Schwarz 1978). The mixture is fitted to 5,000 training rows at
-    most, which takes seconds.
+    """The same as KF501, with a mixture of up to 32 Gaussians with full covariances, fitted to
+    at most 5,000 training rows. The BIC chooses the number (Schwarz 1978).
 
     Example:
         flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
@@ -134,9 +132,9 @@ def _evidence(one: Comparison) -> Evidence:
     fix="Give more rows, or use the simpler density.",
 )
 def too_few_rows(one: Comparison) -> Iterator[Symptom]:
-    """The difference between the flow and a Gaussian or a mixture is within two standard errors of
-    zero, and two standard errors exceed 0.1 nats per row. Or there are fewer than 100 held-out
-    rows, and the standard error of the mean NLL is above 0.2 nats.
+    """The difference to a Gaussian or a mixture is within two standard errors of zero, and two
+    standard errors exceed 0.1 nats per row. Or there are fewer than 100 held-out rows, and the
+    standard error of the mean NLL is above 0.2 nats.
     """
     better = "better" if one.difference < 0 else "worse"
     known = f": it is {abs(one.difference):.2f} ± {one.standard_error:.2f} nats per row {better}"
@@ -174,8 +172,8 @@ def uncertain_likelihood(rows: int, standard_error: float) -> Iterator[Finding]:
 def image_likelihood_findings(
     bits: float | None, standard_error: float | None, independent: float | None
 ) -> Iterator[Symptom]:
-    """This check is KF501 for images. The reference treats each pixel as independent, with the
-    histogram of its values in the training images. The differences are paired by image.
+    """KF501 for images: the reference treats each pixel as independent, with the histogram of
+    its values in the training images.
 
     Args:
         bits: Mean bits per dimension of held-out images; None if there are none.

@@ -107,10 +107,9 @@ def singular_value_table(m: Measurements) -> Table:
     fix="Check each layer with kappaflow.testing.check_bijection.",
 )
 def log_det_wrong(m: Measurements) -> Iterator[Symptom]:
-    """Up to 500 dimensions, the doctor compares the log_det of each direction with log|det| of the
-    Jacobian; above, it compares the two directions. The tolerance covers the effect of rounding
-    the point and the sum. If a float64 copy removes 99.9 % of the error, the formula is correct
-    but loses digits, and the finding is a warning.
+    """Up to 500 dimensions, the doctor compares each log_det with the Jacobian; above, it
+    compares the two directions. If a float64 copy removes 99.9 % of the error, the formula is
+    right but loses digits, and the finding is a warning.
 
     Example:
         flow = (

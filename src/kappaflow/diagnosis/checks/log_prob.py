@@ -87,8 +87,8 @@ def log_prob_of_data_and_samples(m: Measurements) -> Table:
     fix="Bound the log-scales and train again.",
 )
 def log_prob_not_finite(m: Measurements) -> Iterator[Symptom]:
-    """The doctor names the first layer with a log_det that is not finite. The fix names the
-    arguments that bound scales in the library of the flow.
+    """The doctor names the first layer with a log_det that is not finite, and the arguments
+    that bound scales in the library of the flow.
 
     Example:
         scales = kf.bijections.ElementwiseAffine(2, log_scale=[200.0, 0.0])
@@ -113,8 +113,8 @@ def log_prob_not_finite(m: Measurements) -> Iterator[Symptom]:
     fix="Average several calls, and report log_prob as an estimate.",
 )
 def log_prob_random(m: Measurements) -> Iterator[Symptom]:
-    """If this check fires, the checks that compare densities stay silent, because the random
-    numbers would look like an error.
+    """The checks that compare densities then stay silent, because the random numbers would
+    look like an error.
 
     Example:
         def encode(x):
@@ -139,8 +139,8 @@ def log_prob_random(m: Measurements) -> Iterator[Symptom]:
     fix="Use running statistics in evaluation mode, and reduce over features only.",
 )
 def rows_depend(m: Measurements) -> Iterator[Symptom]:
-    """The doctor cuts the batch in two and compares log_prob. It names the first layer with values
-    that change.
+    """The doctor cuts the batch in two, compares log_prob, and names the first layer with
+    values that change.
 
     Example:
         def encode(x):
@@ -170,8 +170,8 @@ def rows_depend(m: Measurements) -> Iterator[Symptom]:
     fix="Compare log_prob(x) with base.log_prob(z) + log_det at the same points.",
 )
 def log_prob_inconsistent(m: Measurements) -> Iterator[Symptom]:
-    """The library's own `log_prob` differs from the density of the base plus the log_dets of the
-    layers.
+    """The library's own `log_prob` differs from the density of the base plus the log_dets of
+    the layers.
 
     Example:
         class Doubling:

@@ -110,11 +110,10 @@ def outliers(m: Measurements) -> Outliers | None:
     "on such rows.",
 )
 def wrong_scale(m: Measurements) -> Iterator[Symptom]:
-    """The check fires on any of three signs. The standardization was never fitted, and the rows
-    are not standardized. The median row is far outside of what the flow generates: its latent is
-    30 nats per coordinate less likely than the least likely of 4,096 samples of the base, about 8
-    standard deviations in each. All rows are close together in the latent space. The check uses
-    only latents, so it works for the flows of any library.
+    """The check fires on any of three signs. The standardization was never fitted, and the
+    rows are not standardized. The latent of the median row is 30 nats per coordinate less likely
+    than the least likely of 4,096 samples of the base, about 8 standard deviations in each. All
+    rows are close together in the latent space.
 
     Example:
         flow = kf.real_nvp(2, depth=2, hidden=(8,))
@@ -168,9 +167,8 @@ def wrong_scale(m: Measurements) -> Iterator[Symptom]:
 def few_rows_far_out(m: Measurements) -> Iterator[Symptom]:
     """In 500 rows or more, a few (at most one in twenty) have latents that are 30 nats less
     likely than the least likely of 4,096 samples of the base. These rows dominate the mean of
-    log_prob, but not its median. If no measured slope is as steep as a map from a sample to these
-    rows has to be, the tails of the data are heavier than those of the flow ([Verine and
-    others](theory/index.md) bound what a map with given slopes can do).
+    log_prob. If no measured slope is as steep as a map from a sample to these rows has to be, the
+    tails of the data are heavier than those of the flow ([Verine and others](theory/index.md)).
 
     Example:
         flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))

@@ -42,9 +42,8 @@ CHECK_THERE = "Check the layer with kappaflow.testing.check_bijection at such va
 )
 def data_not_reconstructed(m: Measurements) -> Iterator[Symptom]:
     """The error exceeds a thousandth of |x|, or is not finite. If rounding, amplified by the
-    condition number, explains the error, the finding names the worst-conditioned layer, and
-    float64 helps. If not, a layer is not its own inverse, and the finding names the one with the
-    largest error.
+    condition number, explains it, the finding names the worst-conditioned layer, and float64
+    helps. If not, the finding names the layer with the largest error.
 
     Example:
         def decode(z):
@@ -67,8 +66,8 @@ def data_not_reconstructed(m: Measurements) -> Iterator[Symptom]:
     fix="Check the layer with kappaflow.testing.check_bijection.",
 )
 def latents_not_reconstructed(m: Measurements) -> Iterator[Symptom]:
-    """The same for latents. One of the two can be accurate while the other fails: the data may be
-    where the flow contracts, and the samples where it expands.
+    """The same for latents. One of the two can fail alone: the data may be where the flow
+    contracts, and the samples where it expands.
 
     Example:
         def decode(z):
@@ -222,10 +221,9 @@ def far_out(m: Measurements) -> Table:
     fix="Bound the log-scales, or sample in float64 and inspect the largest of many samples.",
 )
 def tails_lost(m: Measurements) -> Iterator[Symptom]:
-    """The doctor moves samples of the base out by 2 to 10 standard deviations. It is a warning if
-    more than a tenth is not reconstructed at 2 standard deviations, where a few samples in a
-    hundred are, and a note otherwise. The usual cause is a scale that grows without bound where no
-    data was seen. Absurd samples come from there.
+    """The doctor moves samples of the base out by 2 to 10 standard deviations. It is a warning
+    if more than a tenth is not reconstructed at 2 standard deviations, where a few samples in a
+    hundred are, and a note otherwise. Absurd samples come from there.
 
     Example:
         def growth(z):

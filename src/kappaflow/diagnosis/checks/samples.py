@@ -195,9 +195,9 @@ def sampled_log_prob_wrong(m: Measurements) -> Iterator[Symptom]:
     fix="Sample with base.sample, followed by the inverse of each layer in reverse order.",
 )
 def samples_do_not_follow(m: Measurements) -> Iterator[Symptom]:
-    """If a flow is correct, its samples become samples of the base when they are encoded. The
-    doctor compares the distributions of the base's log_prob and of four projections
-    (Kolmogorov-Smirnov) at a significance of one in ten million. This works in any dimension.
+    """Encoded samples of a correct flow follow the base. The doctor compares the distributions
+    of the base's log_prob and of four projections (Kolmogorov-Smirnov) at a significance of one in
+    ten million.
 
     Example:
         class Colder:

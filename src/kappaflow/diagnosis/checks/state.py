@@ -79,9 +79,8 @@ def state(m: Measurements) -> State:
     fix="Clear the cache in train() and load_state_dict(), or do not cache.",
 )
 def results_stale(m: Measurements) -> Iterator[Symptom]:
-    """The doctor takes two copies of the flow, calls one, and then moves the parameters of both
-    like a training step does (between `train()` and `eval()`, which may clear caches). The copies
-    give different results.
+    """Two copies of the flow, of which only one was called before, differ after a change of
+    their parameters like that of a training step.
 
     Example:
         class Caching(torch.nn.Module):
@@ -119,9 +118,9 @@ def results_stale(m: Measurements) -> Iterator[Symptom]:
     fix="Register it (register_buffer), so that it is saved with the weights.",
 )
 def state_incomplete(m: Measurements) -> Iterator[Symptom]:
-    """The doctor needs a function that builds a new flow (`doctor(flow, x, make=make)`, or
-    `kappaflow doctor FILE.py:make` with a function that takes less than five seconds). It loads
-    the state_dict into the new flow and compares log_prob.
+    """A new flow with the loaded state_dict has another log_prob. The doctor needs a function
+    that builds it: `doctor(flow, x, make=make)`, or `kappaflow doctor FILE.py:make` with a
+    function that takes less than five seconds.
 
     Example:
         class Shuffled(torch.nn.Module):
@@ -197,7 +196,7 @@ def not_initialized(m: Measurements) -> Iterator[Symptom]:
     fix="Change state only in training mode; otherwise the density depends on earlier calls.",
 )
 def calls_change_state(m: Measurements) -> Iterator[Symptom]:
-    """Each call in evaluation mode changes parameters or buffers, such as running statistics.
+    """Each call in evaluation mode changes parameters or buffers.
 
     Example:
         class Running(torch.nn.Module):

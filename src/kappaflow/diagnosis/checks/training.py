@@ -99,10 +99,9 @@ def last_gain(values: Sequence[float], share: float = LAST) -> tuple[int, float]
     "transform columns with heavy tails.",
 )
 def tails_grow(history: History) -> Iterator[Symptom]:
-    """Between its lowest value and the best epoch, the 99 % quantile of the validation NLL rose by
-    more than three nats, or its maximum by more than ten, while the mean fell: the flow improves
-    most rows at the cost of a few. The check needs 500 held-out rows. The report lists the test
-    rows of lowest density.
+    """Between its lowest value and the best epoch, the 99 % quantile of the validation NLL
+    rose by more than three nats, or its maximum by more than ten, while the mean fell. The check
+    needs 500 held-out rows. The report lists the test rows of lowest density.
     """
     means = _column(history, "validation_nll_standardised")
     if not any(map(math.isfinite, means)):
