@@ -117,9 +117,9 @@ def trained(job: tuple[str, int, int, str]) -> dict[str, object]:
         "data": data,
         "seed": seed,
         "epochs": epochs,
-        "validation": best["validation_nll_standardised"],
+        "validation": best["validation_nll_standardized"],
         "test": test,
-        "train": best["train_nll_standardised"],
+        "train": best["train_nll_standardized"],
         "condition_number_p95": best["condition_number_p95"],
         "time_s": result.history[-1]["time_s"],
     }

@@ -271,7 +271,7 @@ def _of(lines: list[Line], table: str, family: str, seconds: float) -> list[Line
     return [line for line in lines if (line["table"], line["family"], line["seconds"]) == wanted]
 
 
-def found_in_words(lines: list[Line], seconds: float) -> list[str]:
+def describe_results(lines: list[Line], seconds: float) -> list[str]:
     """Returns a sentence for each table that compares ours with the best of zuko."""
     sentences = []
     for table in TABLES:
@@ -306,7 +306,7 @@ def densities_values(results: dict[str, Any]) -> dict[str, Any]:
             for name, text in tables.items()
         },
         "seconds": max(line["seconds"] for line in lines),
-        "found": found_in_words(lines, max(line["seconds"] for line in lines)),
+        "found": describe_results(lines, max(line["seconds"] for line in lines)),
         "error": {
             name: max(
                 line["test_error"]

@@ -8,10 +8,10 @@ SIDE = 4  # side of a patch, in pixels
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket")
 TABLES = {
     "magic": "events of a gamma-ray telescope, which are shipped",
-    "patches": "patches of 4 x 4 grey pixels of four photographs that scikit-image brings, noise "
-    "added within a grey value, less their mean, the last pixel left out as in BSDS300",
+    "patches": "patches of 4 x 4 gray pixels of four photographs that scikit-image brings, noise "
+    "added within a gray value, less their mean, the last pixel left out as in BSDS300",
     "bananas": "pairs of features bent into bananas, all turned by one rotation: a density in "
-    "closed form, whose entropy is {entropy:.3f} nats before columns are standardised",
+    "closed form, whose entropy is {entropy:.3f} nats before columns are standardized",
 }
 BANANAS, FEATURES = 20_000, 8
 
@@ -31,15 +31,15 @@ def entropy_of_bananas() -> float:
 
 
 def patches() -> np.ndarray:
-    """Returns patches that do not overlap, with noise within the grey value of each number."""
+    """Returns patches that do not overlap, with noise within the gray value of each number."""
     from skimage import data
     from skimage.color import rgb2gray
 
     rows = []
     for name in PHOTOGRAPHS:
-        grey = np.round(255 * rgb2gray(getattr(data, name)()))
-        height, width = (size // SIDE for size in grey.shape)
-        blocks = grey[: height * SIDE, : width * SIDE].reshape(height, SIDE, width, SIDE)
+        gray = np.round(255 * rgb2gray(getattr(data, name)()))
+        height, width = (size // SIDE for size in gray.shape)
+        blocks = gray[: height * SIDE, : width * SIDE].reshape(height, SIDE, width, SIDE)
         rows.append(blocks.transpose(0, 2, 1, 3).reshape(-1, SIDE * SIDE))
     whole = np.concatenate(rows)
     whole += np.random.default_rng(0).uniform(0, 1, whole.shape)

@@ -136,7 +136,7 @@ class Row:
 
 
 def conditioner(widths: tuple[int, ...], activation: Callable[[], nn.Module]) -> nn.Sequential:
-    """Returns linear layers with activations between them, as torch initialises them."""
+    """Returns linear layers with activations between them, as torch initializes them."""
     layers: list[nn.Module] = []
     for a, b in zip(widths, widths[1:], strict=False):
         layers += [nn.Linear(a, b), activation()]

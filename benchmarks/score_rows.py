@@ -28,7 +28,7 @@ def describe(kind: str) -> str:
         OURS[1]: "the same of `spline`",
         ZUKO[0]: "`zuko.flows.RealNVP(features, transforms=depth, hidden_features=hidden)`; the "
         f"table is read by polars in one go, log_prob taken of {BATCH:,} rows at a time, the "
-        "scores written to a parquet file; weights as they are initialised, which costs the same",
+        "scores written to a parquet file; weights as they are initialized, which costs the same",
         ZUKO[1]: "`zuko.flows.NSF(features, transforms=depth, hidden_features=hidden)` likewise",
         KERNELS: f"`KernelDensity(bandwidth=0.5)` of {TRAINED:,} rows, {KERNEL_BATCH} rows at a "
         "time, of a table that is read as for zuko",

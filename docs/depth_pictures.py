@@ -16,7 +16,7 @@ from torch import Tensor
 import kappaflow as kf
 
 IMAGES = Path(__file__).parent / "images"
-BLUE, RED, GREY = "#0072b2", "#b7470a", "#555555"
+BLUE, RED, GRAY = "#0072b2", "#b7470a", "#555555"
 DEPTH = 32
 RADIUS = 0.12
 STRETCHES = torch.logspace(0.5, 10, 20)  # condition numbers of the layers under which digits go
@@ -44,17 +44,17 @@ def ellipses(path: Path) -> None:
     with torch.no_grad():
         data = flow.standardization(torch.tensor(moons.values))[
             0
-        ]  # standardised, as conditioning is
+        ]  # standardized, as conditioning is
         latent = flow.core(data)[0]
-    centres = data[::222]
-    kappa = kf.spectrum(flow.core, centres).condition_number.detach()
+    centers = data[::222]
+    kappa = kf.spectrum(flow.core, centers).condition_number.detach()
     angle = torch.linspace(0, 2 * torch.pi, 100, dtype=torch.float64)
     circle = RADIUS * torch.stack((angle.cos(), angle.sin()), dim=1)
-    linear = flow.core.linearize(centres)
+    linear = flow.core.linearize(centers)
     with torch.no_grad():
-        images = torch.stack([linear.jv(way.expand_as(centres)) for way in circle])
+        images = torch.stack([linear.jv(way.expand_as(centers)) for way in circle])
     figure, axes = plt.subplots(1, 2, figsize=(9, 4))
-    rings(axes[0], data, centres + circle[:, None], kappa)
+    rings(axes[0], data, centers + circle[:, None], kappa)
     rings(axes[1], latent, linear.value.detach() + images, kappa)
     axes[0].set_title("data, and circles of one size")
     least, most = kappa.min().item(), kappa.max().item()
@@ -117,7 +117,7 @@ def curve(axis: plt.Axes, profile: kf.conditioning.Profile) -> None:
     axis.plot(depth, middle, color=BLUE, label="all layers so far, measured")
     product = each.log().cumsum(0).exp().median(dim=1).values
     axis.plot(depth, product, "--", color=RED, label="product of the layers' own: the bound")
-    axis.plot(depth, each.median(dim=1).values, ".", color=GREY, label="each layer alone")
+    axis.plot(depth, each.median(dim=1).values, ".", color=GRAY, label="each layer alone")
     axis.set(yscale="log", ylim=(0.8, 1e12))
 
 
@@ -133,11 +133,11 @@ def digits_lost(path: Path) -> None:
         "from J": "smallest singular value of J, formed in float32",
         "from the inverse": "1 / largest singular value of the inverse's Jacobian",
     }
-    for (name, values), colour, mark in zip(errors.items(), (RED, BLUE), ("o", "s"), strict=True):
-        axis.plot(STRETCHES, np.maximum(values, 1e-8), mark + "-", color=colour, ms=3, lw=1.2)
+    for (name, values), color, mark in zip(errors.items(), (RED, BLUE), ("o", "s"), strict=True):
+        axis.plot(STRETCHES, np.maximum(values, 1e-8), mark + "-", color=color, ms=3, lw=1.2)
         axis.lines[-1].set_label(labels[name])
-    axis.axvline(1 / torch.finfo(torch.float32).eps, color=GREY, lw=0.8, ls=":")
-    axis.text(1.1 / torch.finfo(torch.float32).eps, 2e-7, "1 / eps", color=GREY, fontsize=8)
+    axis.axvline(1 / torch.finfo(torch.float32).eps, color=GRAY, lw=0.8, ls=":")
+    axis.text(1.1 / torch.finfo(torch.float32).eps, 2e-7, "1 / eps", color=GRAY, fontsize=8)
     axis.set(
         xscale="log", yscale="log", xlabel="condition number", ylabel="relative error of σ_min"
     )

@@ -10,7 +10,7 @@ import io
 import re
 from pathlib import Path
 
-from kappaflow.report.numbers import time_in_words
+from kappaflow.report.numbers import format_time
 from kappaflow_studies.engine.report import StudyReport, Table
 
 HERE = Path(__file__).parent / "experiments"
@@ -78,7 +78,7 @@ def block(report: StudyReport) -> str:
         lines += [f"{sentence}\n" for sentence in findings.differs]
     lines += [
         f"Made by `kappaflow reproduce {report.name} {_options(report)}`: {report.cases:,} cases, "
-        f"{time_in_words(report.time_s)} on one thread, seed {report.seed}. Settings and versions "
+        f"{format_time(report.time_s)} on one thread, seed {report.seed}. Settings and versions "
         f"are in [report.json]({report.name}/report.json), all measurements in "
         f"[results.parquet]({report.name}/results.parquet).",
         "",

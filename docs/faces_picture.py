@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
-COLOURS = {"plain": "#0072b2", "padded": "#b7470a"}
+COLORS = {"plain": "#0072b2", "padded": "#b7470a"}
 QUANTILES = {"median": "-", "p95": "--"}
 
 
@@ -33,7 +33,7 @@ def panel(axis: plt.Axes, size: dict) -> None:
         for quantile, style in QUANTILES.items():
             values = [point[f"condition_number_{quantile}"] for point in curve]
             label = f"{words}, {'median' if quantile == 'median' else '95 %'}"
-            axis.plot(epochs, values, style, color=COLOURS[kind], lw=1.4, label=label)
+            axis.plot(epochs, values, style, color=COLORS[kind], lw=1.4, label=label)
     axis.set(yscale="log", xlabel="epoch", title=f"{size['size']} x {size['size']} pixels")
     axis.grid(axis="y", color="#dddddd", linewidth=0.6)
 

@@ -28,7 +28,7 @@ class Interval:
         circular: Whether the ends are the same point.
 
     Example:
-        >>> Interval(0.0, None).in_words, Interval(0.0, 360.0, circular=True).text
+        >>> Interval(0.0, None).description, Interval(0.0, 360.0, circular=True).text
         ('above 0', 'circular:0,360')
     """
 
@@ -37,7 +37,7 @@ class Interval:
     circular: bool = False
 
     @property
-    def in_words(self) -> str:
+    def description(self) -> str:
         """The domain as a phrase, such as "above 0"."""
         if self.circular:
             return f"on the circle from {_short(self.low)} to {_short(self.high)}"

@@ -92,8 +92,8 @@ def table_parts(name: str, rows: int, seed: int) -> Parts:
 
 
 def image_parts(name: str, size: int | None, seed: int) -> Parts:
-    """Returns grey images, resized if `size` is given, and split."""
-    images = load_images(name, size=size, grey=True)
+    """Returns gray images, resized if `size` is given, and split."""
+    images = load_images(name, size=size, gray=True)
     train, validation, test = split_images(images, fractions=FRACTIONS, seed=seed)
     return Parts(train, validation, test)
 
@@ -126,16 +126,6 @@ def _bananas(name: str, features: int, rows: int, seed: int) -> Parts:
     tables, log_prob = [], None
     for count in (rows, HELD_OUT, HELD_OUT):
         x, log_prob = bananas(count, features, generator)
-        tables.append(
-            Table(
-                values=x.numpy(),
-                columns=tuple(f"x{i}" for i in range(features)),
-                context=None,
-                context_columns=(),
-                rows=np.arange(1, count + 1),
-                left_out=(),
-                source=name,
-                integer_columns=(),
-            )
-        )
+        columns = tuple(f"x{i}" for i in range(features))
+        tables.append(Table(x.numpy(), columns, np.arange(1, count + 1), name))
     return Parts(*tables, log_prob=log_prob)

@@ -34,7 +34,7 @@ class DepthFactorSettings(TrainingSettings):
     Attributes:
         tables: Data sets of tables; "bananas-N" is one of N features.
         depths: Numbers of couplings of the flows of tables, with an LU map before each.
-        images: Sets of grey images.
+        images: Sets of gray images.
         sizes: Sides to which the images of each set are resized; 0 for the original size.
         levels: Number of levels of the Glow of each set.
         steps: Number of steps in each level.
@@ -135,7 +135,7 @@ def findings(frame: pl.DataFrame, settings: DepthFactorSettings) -> Findings:
         differs=[
             "The source's bounds count layers for one linear map. Here whole trained flows are "
             "counted: their own couplings, and what is left of each map after its ends have "
-            "joined the neighbouring couplings.",
+            "joined the neighboring couplings.",
             "Six couplings for a map are a theorem found since; 47 were the source's proof.",
         ],
         charts=[] if found.is_empty() else _charts(found),

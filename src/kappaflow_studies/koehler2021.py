@@ -129,7 +129,7 @@ def permutation_couplings(index: Sequence[int]) -> list[Array]:
         index: The permutation; the product maps x to x[index].
 
     Returns:
-        Matrices, in the order of the product. Neighbours that change the same half are merged.
+        Matrices, in the order of the product. Neighbors that change the same half are merged.
 
     Raises:
         ArgumentError: The input is not a permutation of an even number.
@@ -163,7 +163,7 @@ def permutation_couplings(index: Sequence[int]) -> list[Array]:
 
 
 def merged(couplings: Sequence[Array]) -> list[Array]:
-    """Returns couplings with the same product, with neighbours merged and identities removed."""
+    """Returns couplings with the same product, with neighbors merged and identities removed."""
     kept: list[tuple[bool, Array]] = []
     for matrix in couplings:
         half = len(matrix) // 2
@@ -175,7 +175,7 @@ def merged(couplings: Sequence[Array]) -> list[Array]:
     return [matrix for _, matrix in kept]
 
 
-RATIO = 1.3  # ratio of neighbouring eigenvalues; see triangular_couplings
+RATIO = 1.3  # ratio of neighboring eigenvalues; see triangular_couplings
 
 
 def triangular_couplings(matrix: Array, *, lower: bool, ratio: float = RATIO) -> list[Array]:
@@ -189,7 +189,7 @@ def triangular_couplings(matrix: Array, *, lower: bool, ratio: float = RATIO) ->
     Args:
         matrix: A triangular matrix without a zero on its diagonal.
         lower: Whether it is lower triangular (L U L U) or upper triangular (U L U L).
-        ratio: Ratio of neighbouring chosen eigenvalues. Near 1 the eigenvectors grow, far from 1
+        ratio: Ratio of neighboring chosen eigenvalues. Near 1 the eigenvectors grow, far from 1
             the diagonals do; 1.3 is about the best for random matrices of 8 to 64 rows.
 
     Returns:
@@ -343,7 +343,7 @@ def koehler_route(matrix: object, *, ratio: float = RATIO) -> KoehlerRoute:
 
     Args:
         matrix: T, invertible, with an even number of rows.
-        ratio: Ratio of neighbouring eigenvalues of the triangular parts; see
+        ratio: Ratio of neighboring eigenvalues of the triangular parts; see
             `triangular_couplings`.
 
     Returns:

@@ -52,7 +52,7 @@ def test_the_page_says_what_each_family_reached(benchmark):
 
 
 def test_worse_is_called_worse(benchmark):
-    said = benchmark("densities").found_in_words(finals(ours=4.5), 60.0)
+    said = benchmark("densities").describe_results(finals(ours=4.5), 60.0)
     assert said[0].startswith("Magic: ours is 0.500 nats worse than the best of zuko's, RealNVP")
 
 

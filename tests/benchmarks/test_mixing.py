@@ -86,7 +86,7 @@ def short(benchmark):
 
 
 def test_a_training_moves_a_form_that_is_free_and_not_one_that_is_bound(short):
-    """From condition number 1; what a rotation cannot do its neighbours may."""
+    """From condition number 1; what a rotation cannot do its neighbors may."""
     free, bound = short("plain", 30), short("orthogonal", 30)
     for found in (free, bound):
         assert found["before"]["max"] == pytest.approx(1, abs=1e-5)

@@ -1,4 +1,4 @@
-"""Standardisation, the affine map and the logit, against closed forms and at extreme values."""
+"""Standardization, the affine map and the logit, against closed forms and at extreme values."""
 
 import math
 
@@ -165,7 +165,7 @@ def test_half_precision_keeps_its_type_and_adds_log_det_in_float32(make, dtype):
     torch.testing.assert_close(back, x, rtol=0.05, atol=0.05)
 
 
-def test_the_repr_of_a_standardisation_works_where_it_has_no_numbers():
+def test_the_repr_of_a_standardization_works_where_it_has_no_numbers():
     """On the meta device nobody knows whether it is fitted."""
     assert (
         repr(kf.bijections.Standardize(2).to("meta")) == "Standardize(features=2, fitted=unknown)"

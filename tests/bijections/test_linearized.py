@@ -74,7 +74,7 @@ def test_partitions_of_every_form(make, kept, training):
 
 @pytest.mark.parametrize("name", COUPLINGS)
 def test_derivatives_of_the_products_are_those_of_double_autograd(name):
-    """By x, context, vector and every parameter, as a regulariser takes them."""
+    """By x, context, vector and every parameter, as a regularizer takes them."""
     coupling, x, context = BIJECTIONS[name].build(torch.float64)
     v = torch.randn(2, *x.shape).double().requires_grad_()
     inputs = [t.requires_grad_() for t in (x, context) if t is not None]

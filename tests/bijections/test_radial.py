@@ -1,4 +1,4 @@
-"""Radial maps: their formula, the centre, and derivatives in both directions."""
+"""Radial maps: their formula, the center, and derivatives in both directions."""
 
 import math
 
@@ -25,7 +25,7 @@ NUMBERS = [(0.0, 0.0), (1.0, -2.0), (-2.0, 3.0), (2.0, -8.0), (0.0, 20.0)]
 @pytest.mark.parametrize(("raw_alpha", "raw_ratio"), NUMBERS)
 @pytest.mark.parametrize("features", [1, 2, 5])
 def test_the_map_is_its_formula(features, raw_alpha, raw_ratio):
-    """Value and log_det from centre, alpha and beta, and log_det from the dense Jacobian too."""
+    """Value and log_det from center, alpha and beta, and log_det from the dense Jacobian too."""
     layer, x = made(features, raw_alpha, raw_ratio), torch.randn(6, features).double()
     shift = math.log(math.e - 1)
     alpha, ratio = (softplus(torch.tensor(raw + shift).double()) for raw in (raw_alpha, raw_ratio))
@@ -45,7 +45,7 @@ def test_the_map_is_its_formula(features, raw_alpha, raw_ratio):
 
 @pytest.mark.parametrize(("raw_alpha", "raw_ratio"), NUMBERS)
 def test_the_inverse_comes_back(raw_alpha, raw_ratio):
-    """From points near the centre and far away, with a root of the quadratic equation."""
+    """From points near the center and far away, with a root of the quadratic equation."""
     layer = made(3, raw_alpha, raw_ratio)
     away = torch.randn(40, 3).double() * torch.logspace(-9, 6, 40, dtype=torch.float64)[:, None]
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_the_inverse_comes_back(raw_alpha, raw_ratio):
     torch.testing.assert_close(log_det, -back, rtol=0, atol=1e-9)
 
 
-def test_at_the_centre_all_derivatives_are_finite():
+def test_at_the_center_all_derivatives_are_finite():
     """Of value and log_det, to points and parameters, once and twice, in both directions."""
     layer = made(3, 0.5, 1.5)
     inputs = [layer.center.detach().repeat(2, 1).requires_grad_(), *layer.parameters()]
@@ -102,7 +102,7 @@ def test_a_new_map_is_the_identity_and_learns():
     assert all(p.grad.abs().max() > 1e-4 for p in layer.parameters())
 
 
-def test_a_seed_draws_the_centre():
+def test_a_seed_draws_the_center():
     """The same one each time, and another for another seed."""
     one, same, other = (kf.bijections.Radial(5, seed=seed).center for seed in (4, 4, 5))
     assert torch.equal(one, same)

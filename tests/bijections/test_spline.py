@@ -155,7 +155,7 @@ def test_gradients_are_finite_at_knots_and_beyond_the_bound(shape, size, seed, d
 
 
 def test_what_is_not_finite_stays_what_it_is():
-    """An infinite point is outside, a missing one is not made up; neighbours are not touched."""
+    """An infinite point is outside, a missing one is not made up; neighbors are not touched."""
     shape, raw = SplineShape(4), torch.randn(1, 11, 4, generator=torch.Generator().manual_seed(0))
     x = torch.tensor([[math.inf, -math.inf, math.nan, 0.5]])
     for function in (splined, unsplined):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.cli.conftest import SMALL
 
-from kappaflow.training.progress import likelihood_in_words
+from kappaflow.training.progress import describe_likelihood
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_fit_shows_the_condition_number_that_was_asked_for(run, correlated, tmp_
     result = json.loads((out / "result.json").read_text())
     assert result["condition_budget"] == 2.0 and result["condition_rows"] == 50
     assert 1 < result["condition_number_p95"] < 2.2
-    assert "(2 asked for, 50 rows)" in done.out
+    assert "(budget 2, 50 rows)" in done.out
     report = json.loads((out / "report.json").read_text())
     assert report["budget"]["p95"] == result["condition_number_p95"]
     assert "(budget 2.00)" in (out / "report.html").read_text()
@@ -87,11 +87,11 @@ def test_the_line_of_progress_names_the_budget():
     """Behind the condition number, where one was measured."""
     figures = {
         "condition_number_p95": 98.76,
-        "train_nll_standardised": 1.0,
-        "validation_nll_standardised": 2.0,
+        "train_nll_standardized": 1.0,
+        "validation_nll_standardized": 2.0,
         "train_nll": 1.0,
     }
-    assert likelihood_in_words(figures, "nll", 100.0).endswith("cond 98.8 of 100")
-    assert likelihood_in_words(figures, "nll", None).endswith("cond 98.8")
+    assert describe_likelihood(figures, "nll", 100.0).endswith("cond 98.8 of 100")
+    assert describe_likelihood(figures, "nll", None).endswith("cond 98.8")
     unmeasured = {**figures, "condition_number_p95": None}
-    assert "cond" not in likelihood_in_words(unmeasured, "nll", 100.0)
+    assert "cond" not in describe_likelihood(unmeasured, "nll", 100.0)

@@ -29,7 +29,7 @@ def test_fit_writes_a_run_folder_with_everything_in_it(finished):
         "result.json", "diagnosis.json", "report.html", "report.json",
     }  # fmt: skip
     result = json.loads((finished / "result.json").read_text())
-    assert {"test_nll", "test_nll_standardised", "epochs", "stopped_because", "auc"} <= set(result)
+    assert {"test_nll", "test_nll_standardized", "epochs", "stopped_because", "auc"} <= set(result)
     assert json.loads((finished / "diagnosis.json").read_text())["ok"] is True
     assert json.loads((finished / "config.json").read_text())["run"]["columns"] == ["a", "b", "c"]
 
@@ -49,11 +49,11 @@ def test_a_whitened_start_is_fitted_stored_and_said(run, table, tmp_path):
 
 
 def test_the_two_likelihoods_differ_by_the_change_of_units(finished):
-    """test_nll - test_nll_standardised is the sum of the logs of the training deviations."""
+    """test_nll - test_nll_standardized is the sum of the logs of the training deviations."""
     result = json.loads((finished / "result.json").read_text())
     units = kf.load(finished).bijection.bijections[0]
     shift = units.deviation.double().log().sum().item()
-    assert result["test_nll"] - result["test_nll_standardised"] == pytest.approx(shift, abs=1e-5)
+    assert result["test_nll"] - result["test_nll_standardized"] == pytest.approx(shift, abs=1e-5)
 
 
 def test_fit_again_returns_the_stored_result_at_once(run, table, finished):

@@ -84,7 +84,7 @@ def test_float64_is_what_rounding_asks_for(run, squeezed, tmp_path):
     assert json.loads((new / "diagnosis.json").read_text())["measured"]["dtype"] == "float64"
 
 
-def test_neighbouring_linear_layers_become_one_on_a_saved_model(run, tmp_path):
+def test_neighboring_linear_layers_become_one_on_a_saved_model(run, tmp_path):
     there = kf.bijections.Linear.of([[1.0, 1.0], [1.0, 1.0 + 2e-5]])
     layers = [there, kf.bijections.Linear.of(torch.linalg.inv(there.matrix().double()).float())]
     kf.save(

@@ -27,7 +27,7 @@ def read(path):
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
-    """A folder of 45 small pictures in colour, in three classes, of 8 x 12 pixels."""
+    """A folder of 45 small pictures in color, in three classes, of 8 x 12 pixels."""
     folder = tmp_path_factory.mktemp("pictures") / "set"
     rng = np.random.default_rng(0)
     for i in range(45):

@@ -56,9 +56,9 @@ def test_a_bound_is_called_one_and_weighted(run, table, padded, kind):
     assert stored["likelihood"] == "bound"
     said = json.loads((folder / "report.json").read_text())["padding"]
     assert said["features"] == 2 and said["has_density"] is True
-    assert said["weighted"]["nll_standardised"] == stored["weighted_nll_standardised"]
+    assert said["weighted"]["nll_standardized"] == stored["weighted_nll_standardized"]
     page = (folder / "report.html").read_text()
-    assert f"2 features, {said['in_words']}, were added to each row" in page
+    assert f"2 features, {said['description']}, were added to each row" in page
     assert "the mean of an upper bound" in page and "Monte Carlo error of" in page
     assert "Bound on the held-out NLL, standardized" in page and JOINT not in page
 
@@ -79,7 +79,7 @@ def test_the_weighted_likelihood_is_that_of_the_stored_flow(table, padded):
     wanted = np.sqrt((error.numpy() ** 2).sum()) / len(test)
     assert found["monte_carlo_error"] == pytest.approx(wanted, rel=1e-4)
     units = flow.bijection.bijections[0].deviation.double().log().sum().item()
-    assert found["nll_standardised"] == pytest.approx(found["nll"] - units, abs=1e-5)
+    assert found["nll_standardized"] == pytest.approx(found["nll"] - units, abs=1e-5)
 
 
 def test_without_a_density_no_number_passes_for_a_likelihood(run, table, padded, tmp_path):
@@ -90,7 +90,7 @@ def test_without_a_density_no_number_passes_for_a_likelihood(run, table, padded,
     assert "joint NLL of rows and padding" in again.out and JOINT in again.out
     assert "held-out NLL" not in again.out and "Gaussian" not in again.out
     stored = json.loads((folder / "result.json").read_text())
-    assert stored["likelihood"] == "joint" and stored["weighted_nll_standardised"] is None
+    assert stored["likelihood"] == "joint" and stored["weighted_nll_standardized"] is None
     page = (folder / "report.html").read_text()
     assert "This flow has no likelihood: 2 features, all zero, were added to each row" in page
     assert "Joint NLL with the padding, standardized" in page and JOINT in page
@@ -124,7 +124,7 @@ def test_a_padded_run_is_used_as_any_other(run, table, padded, tmp_path, kind):
     new = json.loads((tmp_path / "new/result.json").read_text())
     assert new["likelihood"] == ("joint" if kind == "zero" else "bound")
     said = [json.loads((f / "report.json").read_text()) for f in (folder, tmp_path / "new")]
-    assert said[0]["padding"]["in_words"] == said[1]["padding"]["in_words"]
+    assert said[0]["padding"]["description"] == said[1]["padding"]["description"]
 
 
 def test_options_of_padding_reach_the_model(run, table, tmp_path):

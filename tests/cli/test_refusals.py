@@ -199,7 +199,7 @@ def flipped(content, at):
             lambda b: b.replace(b'"format_version": 1', b'"format_version": 9'),
             "version",
         ),
-        ("config.json", lambda b: b.replace(b'"format": ', b'"colour": 3, "format": '), "colour"),
+        ("config.json", lambda b: b.replace(b'"format": ', b'"color": 3, "format": '), "color"),
         ("config.json", lambda b: b.replace(b'"depth": 2', b'"depth": 3'), "digest"),
         ("config.json", lambda b: b[:-20], "JSON"),
     ],

@@ -1,6 +1,7 @@
 """What a file holds: each sort of value is read, or refused with the way out."""
 
 import re
+from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -75,7 +76,7 @@ READ = {  # text of a file, what is added to the numbers drawn, and a note
 
 @pytest.mark.parametrize("name", READ)
 def test_numbers_in_any_spelling_are_read(tmp_path, name):
-    """Both columns are modelled, with the numbers that were written, and the spelling is named."""
+    """Both columns are modeled, with the numbers that were written, and the spelling is named."""
     text, note = READ[name]
     path = tmp_path / "t.csv"
     path.write_text(text, encoding="utf-8")
@@ -321,7 +322,7 @@ def test_a_fit_to_few_of_the_columns_is_warned_about(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text(rows(lambda i, a, b, c: ("x", "y", "z", f"{a}"), "k,l,m,a"))
     table = load_table(path)
-    assert table.warnings[0].startswith("only 1 of 4 columns is modelled: name the columns")
+    assert table.warnings[0].startswith("only 1 of 4 columns is modeled: name the columns")
     assert table.warnings[0] in table.notes
     for given in ({"columns": ["a"]}, {"exclude": ["k", "l"]}):
         assert load_table(path, **given).warnings == ()
@@ -405,6 +406,20 @@ def test_a_file_read_in_chunks_is_read_the_same(tmp_path, name, monkeypatch):
     assert np.concatenate([part.values for part in parts]).tobytes() == whole.values.tobytes()
     assert (chunks.columns, chunks.left_out) == (whole.columns, whole.left_out)
     assert (chunks.notes, chunks.warnings) == (whole.notes, whole.warnings)
+
+
+def test_notes_on_parquet_columns_count_the_rows_of_all_chunks(tmp_path, monkeypatch):
+    """Also if the first value is missing, or all values are."""
+    monkeypatch.setattr("kappaflow.data.chunks.CHUNK_ROWS", 7)
+    texts = [None, *["red"] * 24]
+    columns = {"text": texts, "empty": pl.Series([None] * 25, dtype=pl.String)}
+    columns["day"] = pl.date_range(date(2020, 1, 1), date(2020, 1, 25), eager=True)
+    path = tmp_path / "t.parquet"
+    pl.DataFrame({"a": DRAWN[:25, 0], **columns}).write_parquet(path)
+    whole, chunks = load_table(str(path)), open_chunks(str(path), None)
+    assert chunks is not None and list(chunks.suspects(lambda more: None)) == [0, 1, 2, 3]
+    assert chunks.notes == whole.notes
+    assert "such as 'red' at row 2 (24 values)" in chunks.notes[0]
 
 
 def test_missing_values_are_noted_in_chunks_too(tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def test_a_circle_of_radians_is_read_as_its_values_are():
 @pytest.mark.parametrize(
     ("bounds", "said"),
     [
-        ({"mass": "positive"}, "'bounds' names column 'mass', which is not modelled"),
+        ({"mass": "positive"}, "'bounds' names column 'mass', which is not modeled"),
         ({7: "positive"}, "'bounds' names column '7'"),
         (["x0"], "'bounds' should be like mass=positive"),
         ([None, "positive"], "or else map columns to domains.*got None"),

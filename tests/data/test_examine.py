@@ -161,7 +161,7 @@ def test_a_point_mass_warns(healthy: Array) -> None:
     assert (problem.columns, problem.rows) == (("x2",), (6, 51, 61, 71, 301))
     assert problem.message == (
         "column 'x2' holds the value 0.25 in 5 of 400 rows (rows 6, 51, 61, 71, 301), where its "
-        "neighbours predict 0.06: a density can grow without bound there"
+        "neighbors predict 0.06: a density can grow without bound there"
     )
 
 

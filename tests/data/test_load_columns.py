@@ -38,7 +38,7 @@ def test_names_should_be_text(argument: str, given: object) -> None:
 
 
 def test_text_dates_and_booleans_are_left_out() -> None:
-    """Without a choice, all columns of numbers are modelled; a boolean that is named counts."""
+    """Without a choice, all columns of numbers are modeled; a boolean that is named counts."""
     table = load_table(FRAME)
     assert table.columns == ("length", "count")
     assert table.left_out == ("flag", "class", "day")
@@ -47,7 +47,7 @@ def test_text_dates_and_booleans_are_left_out() -> None:
 
 
 def test_context_is_kept_beside_the_values() -> None:
-    """A context column is not modelled, and not left out either."""
+    """A context column is not modeled, and not left out either."""
     table = load_table(FRAME, context=["flag"], exclude=["count"], where="class!=x")
     assert table.columns == ("length",)
     assert table.context_columns == ("flag",)
@@ -129,7 +129,7 @@ def test_rows_are_chosen_by_one_comparison_each(where: str | list[str], rows: li
     assert load_table(FRAME, where=where).rows.tolist() == rows
 
 
-def test_a_column_that_a_condition_made_constant_is_not_modelled() -> None:
+def test_a_column_that_a_condition_made_constant_is_not_modeled() -> None:
     """Unless it is asked for; a column cut by an inequality stays."""
     assert load_table(FRAME, where="count=2").columns == ("length",)
     assert load_table(FRAME, where="count=2", columns=["count"]).columns == ("count",)

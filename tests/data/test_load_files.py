@@ -105,7 +105,7 @@ def test_a_file_on_disk_wins_over_a_shipped_name(
         load_table("magic")
 
 
-def test_a_missing_file_names_its_nearest_neighbour(write: Write, tmp_path: Path) -> None:
+def test_a_missing_file_names_its_nearest_neighbor(write: Write, tmp_path: Path) -> None:
     """A mistyped name is answered with the file, or the data set, that was meant."""
     write("measured.csv", CSV)
     with pytest.raises(

@@ -216,7 +216,7 @@ def test_parts_with_copies_have_the_sizes_that_were_asked_for() -> None:
 
 
 def test_noise_after_the_copies_were_marked_does_not_part_them() -> None:
-    """Jitter and dequantisation make them different."""
+    """Jitter and dequantization make them different."""
     table = prepare_table(load_table(rounded(1, 500)), repair="dequantize").table
     before = load_table(rounded(1, 500)).values
     parts = [set(map(tuple, before[part.rows - 1])) for part in split(table)]

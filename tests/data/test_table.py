@@ -16,7 +16,7 @@ from kappaflow.errors import ArgumentError, DataError
 
 
 def table_with_context() -> Table:
-    """Returns 6 rows of 2 modelled columns and 1 context column."""
+    """Returns 6 rows of 2 modeled columns and 1 context column."""
     values = np.array([
         [0.5, 1, 9],
         [1.5, 2, 8],
@@ -64,7 +64,7 @@ def test_a_selection_shares_no_memory_with_its_table() -> None:
     assert table.values.min() > 0
 
 
-def test_a_column_left_out_is_listed_and_no_longer_modelled() -> None:
+def test_a_column_left_out_is_listed_and_no_longer_modeled() -> None:
     """The values, the names and the whole-number columns shrink together."""
     table = table_with_context()
     assert table.integer_columns == ("x1",)

@@ -80,8 +80,8 @@ def test_eight_gaussians_lie_on_a_circle_of_radius_two():
     assert np.abs(counts - 2000).max() < 5 * math.sqrt(2000)
     for mode in range(8):
         own = points[turn == mode]
-        centre = 2 * np.array([math.cos(mode * math.pi / 4), math.sin(mode * math.pi / 4)])
-        assert np.abs(own.mean(0) - centre).max() < 5 * 0.2 / math.sqrt(len(own))
+        center = 2 * np.array([math.cos(mode * math.pi / 4), math.sin(mode * math.pi / 4)])
+        assert np.abs(own.mean(0) - center).max() < 5 * 0.2 / math.sqrt(len(own))
         assert own.std(0) == pytest.approx([0.2, 0.2], rel=0.1)
 
 

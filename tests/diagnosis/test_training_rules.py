@@ -139,7 +139,7 @@ def epochs(nll, **more):
         {
             "epoch": i + 1,
             "validation_nll": value,
-            "validation_nll_standardised": value,
+            "validation_nll_standardized": value,
             "validation_bits_per_dimension": value,
             "validation_nll_p99": tails["p99"][i],
             "validation_nll_max": tails["max"][i],

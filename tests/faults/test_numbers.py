@@ -59,7 +59,7 @@ def test_an_answer_that_was_infinite_once_is_not_blamed_on_the_batch(part):
     flow = kf.Flow(flow.base, kf.Chain([*flow.bijection, layer]))
     x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
     result = kf.fit(flow, x, max_epochs=2, batch_size=50)
-    assert result.history[-1]["blamed"] == "an answer that is finite when asked for again"
+    assert result.history[-1]["blamed"] == "a value that is finite when computed again"
 
 
 def test_latents_whose_density_overflows_are_named(part):

@@ -147,7 +147,7 @@ def test_points_outside_are_not_measured():
             measure(flow, x)
 
 
-def test_conditioning_is_that_of_standardised_columns():
+def test_conditioning_is_that_of_standardized_columns():
     """The profile is the same in any units of the ends: they are changes of units."""
     x = torch.tensor([[0.3], [0.9], [0.5]], dtype=torch.float64).repeat(1, 2)
     found = [

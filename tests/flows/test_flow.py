@@ -147,7 +147,7 @@ def test_a_flow_without_numbers_has_type_and_device():
     assert flow.state_dict().keys() == {"bijection.index"}
 
 
-def test_units_are_the_leading_standardisation_and_core_is_the_rest():
+def test_units_are_the_leading_standardization_and_core_is_the_rest():
     """Together they are the bijection."""
     flow = jittered(kf.real_nvp(3, depth=3, hidden=(4,)))
     flow.standardization.bijections[0].fit(5 + 3 * torch.randn(64, 3))
@@ -157,7 +157,7 @@ def test_units_are_the_leading_standardisation_and_core_is_the_rest():
     torch.testing.assert_close(flow.core(flow.standardization(x)[0])[0], flow.bijection(x)[0])
 
 
-def test_a_flow_without_standardisation_has_no_units():
+def test_a_flow_without_standardization_has_no_units():
     """Its core is the whole bijection, and a lone Standardize is all units."""
     affine = kf.bijections.ElementwiseAffine(2)
     flow = kf.Flow(kf.StandardNormal(2), affine)

@@ -102,7 +102,7 @@ def test_padding_channels_stand_beside_those_of_the_image(recipe, tmp_path):
 
 
 def test_units_leave_the_padding_as_it_is():
-    """Standardised or behind a logit, only the channels of the image are changed."""
+    """Standardized or behind a logit, only the channels of the image are changed."""
     x = torch.cat((40 + 9 * torch.rand(50, 2, 4, 4), torch.randn(50, 1, 4, 4)), 1)
     units = kf.glow((2, 4, 4), levels=1, padding=1).standardization
     units.bijections[0].fit(x)

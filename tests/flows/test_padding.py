@@ -91,7 +91,7 @@ def test_draws_are_as_wide_as_the_scale():
     assert uniform.mean().abs() < 5 * 0.3 / math.sqrt(3 * 20_000)
 
 
-def test_copies_are_standardised_features_in_turn():
+def test_copies_are_standardized_features_in_turn():
     """More of them than features begin again, at each place of an image alike."""
     x = 7 + 3 * torch.randn(50, 2, 3, 3, generator=seeded())
     copies = kf.flows.CopyPad(2, 3, scale=0.0)

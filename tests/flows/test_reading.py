@@ -62,7 +62,7 @@ def test_an_embedding_outlives_bounds():
     flow = kf.real_nvp(1, depth=2, hidden=(8,), context_features=5, embedding=net)
     before = [p.clone() for p in net.parameters()]
     set_bounds(flow, ["positive"])
-    assert flow.domain.domains[0].in_words == "above 0"
+    assert flow.domain.domains[0].description == "above 0"
     own = {id(parameter) for parameter in flow.parameters()}
     assert all(id(parameter) in own for parameter in net.parameters())
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))

@@ -100,7 +100,7 @@ def test_a_seed_decides_the_start(name):
 
 
 def bent(n):
-    """Returns points along a bent curve, standardised."""
+    """Returns points along a bent curve, standardized."""
     x = torch.randn(n, 2)
     x[:, 1] += x[:, 0].square()
     return (x - x.mean(0)) / x.std(0)

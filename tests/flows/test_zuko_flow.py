@@ -32,7 +32,7 @@ def theirs(flow, name, *arguments, **others):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_density_is_that_of_zuko(kind):
-    """With the same weights, in the units that rows are standardised to."""
+    """With the same weights, in the units that rows are standardized to."""
     flow = made(kind)
     name, depth = KINDS[kind]
     others = {} if depth is None else {"transforms": depth}
@@ -40,8 +40,8 @@ def test_the_density_is_that_of_zuko(kind):
     x = torch.randn(40, 3, dtype=torch.float64)
     flow.bijection.bijections[0].fit(5 * x + 2)
     whole = theirs(flow, name, 3, **others)
-    standardised, units = flow.standardization(5 * x + 2)
-    wanted = whole().log_prob(standardised) + units
+    standardized, units = flow.standardization(5 * x + 2)
+    wanted = whole().log_prob(standardized) + units
     torch.testing.assert_close(flow.log_prob(5 * x + 2), wanted, rtol=1e-9, atol=1e-9)
 
 

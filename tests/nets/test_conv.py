@@ -60,7 +60,7 @@ def test_no_hidden_channel_is_refused():
 
 
 def test_its_parameters_and_their_gradients_can_be_made_one_vector():
-    """As optimisers of second order and others do; channels last would not let them."""
+    """As optimizers of second order and others do; channels last would not let them."""
     net = jittered(kf.nets.ConvNet(2, 2, 5))
     x, before = torch.randn(3, 2, 4, 4), torch.nn.utils.parameters_to_vector(net.parameters())
     optimizer = torch.optim.LBFGS(net.parameters(), max_iter=2)

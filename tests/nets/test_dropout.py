@@ -25,7 +25,7 @@ def test_the_mean_is_kept():
     assert abs(dropped.mean().item() - 1) < 5 * (1 / 3 / 1e6) ** 0.5
 
 
-def test_neighbours_are_left_out_independently():
+def test_neighbors_are_left_out_independently():
     """Entries that share a random word do not agree more often than chance has it."""
     torch.manual_seed(0)
     zero = (dropout(torch.ones(200_000, 8), 0.5, training=True) == 0).double()

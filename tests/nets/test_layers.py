@@ -144,7 +144,7 @@ def test_the_derivative_by_every_route_is_that_of_finite_differences(make, produ
 @every_net
 @pytest.mark.parametrize("product", [forward_mode, double_vjp])
 def test_products_with_the_derivative_can_be_differentiated(make, product):
-    """By all parameters, as a regulariser of the condition number needs it."""
+    """By all parameters, as a regularizer of the condition number needs it."""
     net, x, v, u = ready(make), images(), images(), images(channels=OUTPUTS)
     weights = dict(net.named_parameters())
     direction = {name: torch.randn_like(weight) for name, weight in weights.items()}

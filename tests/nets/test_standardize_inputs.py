@@ -6,7 +6,7 @@ import kappaflow as kf
 
 
 def test_fitting_gives_mean_zero_and_deviation_one():
-    """The rows that it was fitted to come out standardised."""
+    """The rows that it was fitted to come out standardized."""
     rows = 5 + 3 * torch.randn(100, 2, dtype=torch.float64)
     units = kf.nets.StandardizeInputs(2).double()
     assert torch.equal(units(rows), rows)

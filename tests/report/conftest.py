@@ -110,7 +110,7 @@ def build_report(
         "best_epoch": max(1, epochs - 6),
         "likelihoods": _likelihoods(),
         "gaussian_nll": 31.415,
-        "gaussian_nll_standardised": 12.914,
+        "gaussian_nll_standardized": 12.914,
         "references": _references(),
         "worst_rows": _worst_rows(names, data),
         "separations": [_separation(rng)],
@@ -144,8 +144,8 @@ def _worst_rows(names: list[str], data: np.ndarray) -> RowsView:
 def _references() -> list[ReferenceView]:
     """Returns a Gaussian and a mixture of four."""
     made = {"conditional": False, "rows": 600, "standard_error": 0.12}
-    gaussian = {"kind": "Gaussian", "components": 1, "nll": 31.415, "nll_standardised": 12.914}
-    mixture = {"kind": "Gaussian mixture", "components": 4, "nll": 29.5, "nll_standardised": 11.0}
+    gaussian = {"kind": "Gaussian", "components": 1, "nll": 31.415, "nll_standardized": 12.914}
+    mixture = {"kind": "Gaussian mixture", "components": 4, "nll": 29.5, "nll_standardized": 11.0}
     return [
         ReferenceView(name="a Gaussian", difference=-2.5, **made, **gaussian),
         ReferenceView(name="a Gaussian mixture (4 components)", difference=0.5, **made, **mixture),
@@ -172,7 +172,7 @@ def _about(columns: int, layers: int, epochs: int) -> About:
             ("Epochs", str(epochs)),
             ("Stopped because", "validation did not improve for 6 epochs"),
             ("Time", "41 s"),
-            ("Optimiser", "Adam, learning rate 1e-3, batches of 512"),
+            ("Optimizer", "Adam, learning rate 1e-3, batches of 512"),
             ("Versions", "kappaflow 0.1.0, torch 2.9.1, Python 3.11"),
         ],
         notes=[
@@ -190,8 +190,8 @@ def _curves(rng: np.random.Generator, epochs: int) -> list[dict[str, float | int
         kappa = float(1 + 38 * (1 - np.exp(-i / 12)))
         curves.append({
             "epoch": i + 1,
-            "train_nll_standardised": round(9.1 + float(fall), 5),
-            "validation_nll_standardised": round(float(validation), 5),
+            "train_nll_standardized": round(9.1 + float(fall), 5),
+            "validation_nll_standardized": round(float(validation), 5),
             "validation_nll_p95": round(float(1.5 * validation), 5),
             "validation_nll_p99": round(float(2.2 * validation), 5),
             "validation_nll_max": round(float(4.0 * validation), 5),
@@ -214,7 +214,7 @@ def _likelihoods() -> list[Likelihood]:
             name="test",
             rows=1234,
             nll=27.8312,
-            nll_standardised=9.3125,
+            nll_standardized=9.3125,
             standard_error=0.1431,
             quantiles=quantiles,
         ),
@@ -222,7 +222,7 @@ def _likelihoods() -> list[Likelihood]:
             name="test without atoms",
             rows=1201,
             nll=27.6114,
-            nll_standardised=9.0927,
+            nll_standardized=9.0927,
             standard_error=0.1402,
             quantiles=quantiles | {"max": 41.2},
         ),

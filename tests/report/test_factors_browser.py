@@ -24,16 +24,16 @@ def page_of(matrix, name="map.npy", **settings):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 380])
 def test_a_browser_draws_the_factors_and_asks_for_nothing(open_page, width, scheme):
-    """On a desk and on a phone, light and dark; the middle of the colours is the paper's."""
+    """On a desk and on a phone, light and dark; the middle of the colors is the paper's."""
     page = open_page(
         page_of(np.random.default_rng(1).standard_normal((8, 8))), width=width, scheme=scheme
     )
     assert page.locator("[data-figure]").count() == 9
-    colours = page.evaluate(
+    colors = page.evaluate(
         "document.querySelector('[data-figure=factors-1]').data[0].colorscale.map((c) => c[1])"
     )
     paper = "#ffffff" if scheme == "light" else "#1b1e22"
-    assert colours[1] == paper and not any("var(" in colour for colour in colours)
+    assert colors[1] == paper and not any("var(" in color for color in colors)
     assert page.locator("[data-figure=factors-1] .heatmaplayer image").count() == 1
 
 

@@ -45,7 +45,7 @@ def test_the_page_shows_the_map_and_each_factor(found):
     assert bars["x"] == [1, 2, 3, 4, 5, 6] and bars["y"] == list(found.condition_numbers)
 
 
-def test_factors_share_one_scale_of_colours_that_is_even_about_zero(found):
+def test_factors_share_one_scale_of_colors_that_is_even_about_zero(found):
     """The paler of two factors is the smaller one."""
     figures = figures_of(factors_chart(found))
     ends = {(figure.traces[0]["zmin"], figure.traces[0]["zmax"]) for figure in figures}

@@ -15,7 +15,7 @@ from kappaflow.errors import FileError
 from kappaflow.report import (
     ImageLikelihood,
     ImageReport,
-    Neighbours,
+    Neighbors,
     Picture,
     encoded,
     read_report,
@@ -28,7 +28,7 @@ from kappaflow.report.numbers import significant
 from kappaflow.report.pictures import NARROW, Shown, grid
 
 SECTIONS = [
-    "findings", "samples", "latent-section", "neighbours", "curves", "likelihood", "depth",
+    "findings", "samples", "latent-section", "neighbors", "curves", "likelihood", "depth",
     "scales", "about", "glossary",
 ]  # fmt: skip
 
@@ -73,7 +73,7 @@ def make(make_report):
             ],
             "reconstructions": picture(2, 8, rows=["image", "back"], **given),
             "interpolations": picture(6, 8, **given),
-            "neighbours": Neighbours(
+            "neighbors": Neighbors(
                 picture=picture(2, 8, rows=["sample", "nearest"], under=list("12345678"), **given),
                 of_samples=[1.5, 2.5, 3.5],
                 of_held_out=[1.25, 2.25, 3.25],
@@ -171,8 +171,8 @@ def test_names_with_script_tags_stay_text(make):
     """Names of classes, titles and captions never become markup."""
     hostile = picture(2, 2, title=EVIL, alt=EVIL, caption=EVIL, rows=[EVIL] * 2, under=[EVIL] * 2)
     report = make()
-    neighbours = report.neighbours.model_copy(update={"picture": hostile, "unit": EVIL})
-    report = make(held_out=hostile, samples=[hostile], neighbours=neighbours, verdict=EVIL)
+    neighbors = report.neighbors.model_copy(update={"picture": hostile, "unit": EVIL})
+    report = make(held_out=hostile, samples=[hostile], neighbors=neighbors, verdict=EVIL)
     page = Page(render_images(report))
     assert sum(tag == "script" for tag, _ in page.tags) == 3
     assert sum(tag == "img" for tag, _ in page.tags) == 5

@@ -11,7 +11,7 @@ from kappaflow.report.pictures import enlarged, grid, png, shown, size_of
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
 def test_pillow_reads_the_pixels_that_were_written(channels, mode):
-    """Grey and colour, of odd sizes, higher than wide and wider than high."""
+    """Gray and color, of odd sizes, higher than wide and wider than high."""
     for height, width in ((1, 1), (5, 3), (4, 17)):
         pixels = np.random.default_rng(0).integers(0, 256, (channels, height, width), np.uint8)
         image = Image.open(io.BytesIO(png(pixels)))
@@ -31,7 +31,7 @@ def test_what_is_no_picture_is_refused():
 
 
 def test_a_grid_puts_each_image_in_its_place():
-    """Row by row, with lines between and none around; missing places are grey."""
+    """Row by row, with lines between and none around; missing places are gray."""
     images = np.arange(5, dtype=np.uint8)[:, None, None, None].repeat(2, 2).repeat(3, 3)
     whole = grid(images, 3, gap=1, ground=99)
     assert whole.shape == (1, 5, 11)

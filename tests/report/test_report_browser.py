@@ -21,7 +21,7 @@ def test_a_browser_draws_all_figures_and_asks_for_nothing(report, open_page, wid
     assert (ink == "rgb(29, 33, 38)") == (scheme == "light")
 
 
-def test_figures_follow_the_colours_of_the_page(report, open_page):
+def test_figures_follow_the_colors_of_the_page(report, open_page):
     """When the reader's screen turns dark, so do the figures, and paper is always light."""
     page = open_page(render(report))
     line = page.locator("[data-figure=envelope] .js-line").last
@@ -75,11 +75,11 @@ def test_markup_in_names_is_shown_as_it_is(make_report, open_page):
         {"separations": [], "marginals": [], "findings": []},
         {
             "curves": [
-                {"epoch": i, "train_nll_standardised": NAN, "validation_nll_standardised": 1e300}
+                {"epoch": i, "train_nll_standardized": NAN, "validation_nll_standardized": 1e300}
                 for i in (1, 2)
             ]
         },
-        {"gaussian_nll_standardised": NAN, "columns": 300},
+        {"gaussian_nll_standardized": NAN, "columns": 300},
     ],
     ids=["one of each", "1024 layers", "little", "nothing finite", "300 columns"],
 )

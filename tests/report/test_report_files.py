@@ -46,7 +46,7 @@ def test_numbers_that_are_not_finite_stay_what_they_are(make_report, tmp_path):
         update={
             "profile": ProfileView(**profile),
             "findings": [finding],
-            "gaussian_nll_standardised": float("inf"),
+            "gaussian_nll_standardized": float("inf"),
             "marginals": [report.marginals[0].model_copy(update={"column": "NaN"})],
         }
     )
@@ -56,7 +56,7 @@ def test_numbers_that_are_not_finite_stay_what_they_are(make_report, tmp_path):
     assert str(again.profile.sigma_max.median) == "[nan, -inf]"
     assert again.profile.layers == ["NaN", "b"]
     assert str(again.findings[0].evidence) == str(evidence)  # types, too
-    assert again.gaussian_nll_standardised == float("inf")
+    assert again.gaussian_nll_standardized == float("inf")
     assert again.marginals[0].column == "NaN"
     assert to_json(again) == text
 

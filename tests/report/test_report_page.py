@@ -73,7 +73,7 @@ def test_the_sections_stand_in_the_order_of_reading(usual):
 
 
 def test_the_verdict_stands_in_words_and_numbers_at_the_top(usual):
-    """The verdict is text, not only a colour."""
+    """The verdict is text, not only a color."""
     text = " ".join(" ".join(usual.text).split())
     top = text[: text.index("Findings of the doctor")]
     assert "Usable, with 1 warning" in top
@@ -90,7 +90,7 @@ def test_the_verdict_stands_in_words_and_numbers_at_the_top(usual):
         (False, ["error", "note"], "Do not trust this flow yet: 1 error", "verdict error"),
     ],
 )
-def test_the_colour_of_the_verdict_follows_the_worst_finding(
+def test_the_color_of_the_verdict_follows_the_worst_finding(
     make_report, ok, severities, words, css
 ):
     """The level is a CSS class and a few words."""
@@ -262,11 +262,11 @@ def test_numbers_that_are_not_finite_do_not_break_the_page(make_report, value):
         {"latent": Latent(edges=[], density=[], normal=[], coordinates=[], beyond_four=NAN)},
         {
             "curves": [
-                {"epoch": 1, "train_nll_standardised": None},
-                {"epoch": 2, "validation_nll_standardised": 3.0},
+                {"epoch": 1, "train_nll_standardized": None},
+                {"epoch": 2, "validation_nll_standardized": 3.0},
             ]
         },
-        {"gaussian_nll_standardised": -100.0},
+        {"gaussian_nll_standardized": -100.0},
     ],
     ids=str,
 )
@@ -309,9 +309,9 @@ def test_the_clouds_of_points_stay_few(make_report):
 def test_the_page_says_that_a_flow_is_worse_than_a_gaussian(make_report):
     """The comparison is a sentence, whichever is better."""
     part = Likelihood(
-        name="test", rows=9, nll=5.0, nll_standardised=5.0, standard_error=0.1, quantiles={}
+        name="test", rows=9, nll=5.0, nll_standardized=5.0, standard_error=0.1, quantiles={}
     )
-    html = render(make_report(likelihoods=[part], gaussian_nll_standardised=3.0))
+    html = render(make_report(likelihoods=[part], gaussian_nll_standardized=3.0))
     assert "2.00 nats per row worse than a Gaussian" in html
 
 

@@ -51,7 +51,7 @@ FLOWS = {
     "two features": lambda: recipe(2, "random"),
     "odd, alternating": lambda: recipe(5, "alternating"),
     "additive": lambda: moved(kf.nice(6, depth=4, hidden=(8,), partition="random")),
-    "standardised": lambda: standardised(),
+    "standardized": lambda: standardized(),
     "elementwise maps": lambda: flow_of(
         kf.bijections.Permutation((5, 1, 0, 2, 4, 3)),
         kf.bijections.ElementwiseAffine(6),
@@ -110,8 +110,8 @@ FLOWS = {
 }
 
 
-def standardised():
-    """Returns a flow whose standardisation is fitted."""
+def standardized():
+    """Returns a flow whose standardization is fitted."""
     flow = recipe(6, "random")
     flow.bijection.bijections[0].fit(torch.randn(50, 6) * 3 + 1)
     return flow
@@ -146,7 +146,7 @@ def test_the_function_is_the_same_and_all_couplings_have_one_partition(name):
 
 
 def test_a_permutation_between_couplings_costs_four():
-    """Six couplings, of which both ends join a neighbour: that is what depth costs."""
+    """Six couplings, of which both ends join a neighbor: that is what depth costs."""
     half = kf.Partition.half(8)
     flow = flow_of(
         affine(half), kf.bijections.Permutation.random(8, seed=1), affine(half), features=8

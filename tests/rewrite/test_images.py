@@ -125,7 +125,7 @@ def test_runs_of_linear_layers_of_the_channels_become_one():
     assert torch.allclose(fused.log_prob(x), flow.log_prob(x), atol=1e-9)
 
 
-def test_a_grey_image_without_scales_has_nothing_to_mix():
+def test_a_gray_image_without_scales_has_nothing_to_mix():
     """One channel, and no squeeze."""
     flow = trained("real_nvp_image", (1, 3, 3), levels=1, hidden=4, blocks=1)
     with pytest.raises(kf.errors.ArgumentError, match="two features or more"):

@@ -1,4 +1,4 @@
-"""Neighbouring layers as one: merges, couplings with linear ends, and `fuse`."""
+"""Neighboring layers as one: merges, couplings with linear ends, and `fuse`."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def off_start(part):
         (lambda p: mixed(affine(p), after=True), linear),
     ],
 )
-def test_a_linear_neighbour_joins(partition, first, second):
+def test_a_linear_neighbor_joins(partition, first, second):
     """Whatever the other one is, and on whichever side."""
     torch.manual_seed(0)
     parts = [off_start(first(partition)), off_start(second(partition))]
@@ -81,7 +81,7 @@ def test_a_linear_coupling_passes_an_elementwise_map(partition):
 
 
 def test_a_run_is_merged_in_one_pass():
-    """Linear couplings pass elementwise maps in both directions to join their neighbours."""
+    """Linear couplings pass elementwise maps in both directions to join their neighbors."""
     torch.manual_seed(0)
 
     def elementwise(_):

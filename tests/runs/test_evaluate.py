@@ -85,13 +85,13 @@ def test_the_test_likelihood_is_that_of_the_loaded_flow(summary, table):
     assert without.nll == pytest.approx(nll[~atom].mean(), abs=1e-5)
 
 
-def test_the_gaussian_baseline_is_the_one_fitted_to_the_standardised_training_rows(summary, table):
-    """Its NLL is computed here on standardised columns from the start."""
+def test_the_gaussian_baseline_is_the_one_fitted_to_the_standardized_training_rows(summary, table):
+    """Its NLL is computed here on standardized columns from the start."""
     tables = TableConfig(table).load()
     mean, std = tables.train.values.mean(0), tables.train.values.std(0)
     train, test = ((t.values - mean) / std for t in (tables.train, tables.test))
     expected = -multivariate_normal(train.mean(0), np.cov(train.T)).logpdf(test).mean()
-    assert summary.result.gaussian_nll_standardised == pytest.approx(expected, abs=1e-4)
+    assert summary.result.gaussian_nll_standardized == pytest.approx(expected, abs=1e-4)
 
 
 def test_densities_of_the_marginals_count_every_row(summary, table):
@@ -173,7 +173,7 @@ def test_a_run_interrupted_between_training_and_report_is_completed(summary, tab
 
 
 def test_rows_that_meet_against_are_not_trained_on_without_a_where_either(table):
-    """They leave the modelled rows, and a note says how many."""
+    """They leave the modeled rows, and a note says how many."""
     tables = TableConfig(table, against="kind=far").load()
     for part in (tables.train, tables.validation, tables.test):
         assert (part.values[:, 0] <= 0.5).all()
@@ -207,8 +207,8 @@ def test_a_column_that_is_constant_among_the_training_rows_has_no_gaussian(tmp_p
         tmp_path / "run",
         max_epochs=1,
     ).result
-    assert result.gaussian_nll_standardised is None
-    assert result.test_nll_standardised is not None
+    assert result.gaussian_nll_standardized is None
+    assert result.test_nll_standardized is not None
 
 
 def _written(folder, x):
@@ -288,9 +288,9 @@ def test_a_flow_worse_than_a_mixture_says_so_in_its_verdict(tmp_path):
     gaussian, mixture = run.result.references
     assert mixture.rows == run.result.test_rows == 60
     assert run.result.mixture_components == mixture.components > 1
-    assert run.result.mixture_nll_standardised == mixture.nll_standardised
-    flow_nll = run.result.test_nll_standardised
-    assert flow_nll - mixture.nll_standardised == pytest.approx(mixture.difference)
+    assert run.result.mixture_nll_standardized == mixture.nll_standardized
+    flow_nll = run.result.test_nll_standardized
+    assert flow_nll - mixture.nll_standardized == pytest.approx(mixture.difference)
     shown = read_report(run.folder).references
     assert [one.name for one in shown][0] == "a Gaussian"
     assert (

@@ -163,16 +163,16 @@ def test_interpolations_lead_from_held_out_images_to_others_of_the_class(report)
 
 def test_the_nearest_training_image_is_the_nearest(report):
     """Of all training images, by the root mean square over the pixels."""
-    tiles = tiles_of(report.neighbours.picture)
+    tiles = tiles_of(report.neighbors.picture)
     train = SOURCE.load().train
     pixels = train.batch(range(len(train))).numpy()[:, 0].astype(float)
     for sample, nearest, distance in zip(
-        tiles[:8], tiles[8:], report.neighbours.of_samples, strict=True
+        tiles[:8], tiles[8:], report.neighbors.of_samples, strict=True
     ):
         all_of_them = np.sqrt(((pixels - sample) ** 2).mean((1, 2)))
         assert distance == pytest.approx(all_of_them.min(), abs=0.05)
         assert np.sqrt(((nearest - sample) ** 2).mean()) == pytest.approx(all_of_them.min())
-    assert len(report.neighbours.of_held_out) == 8
+    assert len(report.neighbors.of_held_out) == 8
 
 
 def test_the_layers_of_the_profile_name_their_scale(report):

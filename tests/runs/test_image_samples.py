@@ -85,7 +85,7 @@ def test_a_sample_that_is_not_finite_has_no_pixels(tmp_path):
 
 
 def test_samples_of_real_numbers_are_rounded_and_cut():
-    """A flow without a dequantisation has 256 values to a pixel."""
+    """A flow without a dequantization has 256 values to a pixel."""
     flow = kf.Flow(
         kf.StandardNormal((1, 2, 2)), kf.bijections.ElementwiseAffine(1, log_scale=[-5.0])
     )

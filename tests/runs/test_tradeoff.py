@@ -11,7 +11,7 @@ import kappaflow as kf
 from kappaflow.report.tradeoff import (
     Budgeted,
     TradeOff,
-    found_in_words,
+    describe_results,
     render_trade_off,
     trade_off_chart,
 )
@@ -161,7 +161,7 @@ def test_what_is_found_is_said_in_either_direction():
         ],
         notes=[],
     )
-    failed, free, kept, exceeded, nearly, better = found_in_words(report)
+    failed, free, kept, exceeded, nearly, better = describe_results(report)
     assert failed == "Budget 2: no weights kept it."
     assert "25.0" in free
     assert "10 is kept, with 9.90" in kept and "costs 0.500 ± 0.010" in kept

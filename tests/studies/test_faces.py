@@ -12,7 +12,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow.report.pictures import size_of
 from kappaflow.runs.stored import read_image_run
 from kappaflow_studies import EXPERIMENTS, FacesPreset, OneSize, experiment_named, reproduce_faces
-from kappaflow_studies.faces.page import in_words, likelihood_in_words
+from kappaflow_studies.faces.page import describe_likelihood, describe_size
 from kappaflow_studies.faces.results import FacesReport
 from kappaflow_studies.faces.study import FULL, MINUTES, runs_of
 
@@ -141,9 +141,9 @@ def test_what_was_found_is_said_in_either_direction(done, factor, words):
     report = done[1].report
     start = report.sizes[0].plain.curve[-1]["condition_number_median"]
     curve = [{"epoch": 3, "condition_number_median": factor * start, "condition_number_p95": None}]
-    assert words in in_words(changed(report, curve=curve))
+    assert words in describe_size(changed(report, curve=curve))
     lost = [{"epoch": 3, "condition_number_median": None, "condition_number_p95": None}]
-    assert "cannot be compared" in in_words(changed(report, curve=lost))
+    assert "cannot be compared" in describe_size(changed(report, curve=lost))
 
 
 def test_a_difference_of_bits_stands_beside_its_error(done):
@@ -155,9 +155,9 @@ def test_a_difference_of_bits_stands_beside_its_error(done):
     assert 0 < size.bits_more_standard_error < error
     for more, words in ((0.1, "standard errors of zero"), (0.3, "worse"), (-0.3, "better")):
         other = {"bits_more": more, "bits_more_standard_error": 0.1}
-        assert words in likelihood_in_words(size.model_copy(update=other))
+        assert words in describe_likelihood(size.model_copy(update=other))
     lost = size.model_copy(update={"bits_more": float("nan")})
-    assert "not finite" in likelihood_in_words(lost)
+    assert "not finite" in describe_likelihood(lost)
 
 
 @pytest.mark.parametrize("preset", [MINUTES, FULL])

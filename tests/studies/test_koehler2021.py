@@ -100,7 +100,7 @@ def test_pairs_inside_a_half_are_carried_across(n):
 
 
 def test_merging_keeps_the_product_and_drops_identities():
-    """Neighbours on one half are one; two that cancel make room for the next to merge."""
+    """Neighbors on one half are one; two that cancel make room for the next to merge."""
     L = np.array([[1.0, 0.0], [2.0, 1.0]])
     U = np.array([[1.0, 3.0], [0.0, 1.0]])
     inverse = np.array([[1.0, -3.0], [0.0, 1.0]])

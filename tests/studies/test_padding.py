@@ -95,7 +95,7 @@ def seeded(seed=0):
 )
 def test_a_padding_is_named_by_kind_width_and_scale(text, spec, words):
     """And is made of the same."""
-    assert spec_of(text) == spec and spec.in_words == words
+    assert spec_of(text) == spec and spec.description == words
     made = spec.padding((2,))
     assert (made is None) == (text == "none")
     assert made is None or made.features == spec.width
@@ -159,7 +159,7 @@ def test_samples_that_are_not_finite_have_no_distance():
         sliced_w2(a, a[:2])
 
 
-def test_conditioning_is_that_of_the_standardised_map():
+def test_conditioning_is_that_of_the_standardized_map():
     """A change of units is left out, and quantiles are over the points."""
     stretch = kf.bijections.ElementwiseAffine(2, log_scale=[math.log(4.0), math.log(0.5)])
     units = kf.bijections.Standardize(2)

@@ -184,7 +184,7 @@ def test_fixed_halves_can_be_the_best():
     rows = [made_up(HALVES, 4, 5.0), made_up("LU maps", 4, 6.0, twin=24)]
     found = read(rows).found
     assert "the fixed halves are best, 5.000; LU maps 6.000 (one seed)" in found[0]
-    assert not any("the optimiser's" in sentence for sentence in found)
+    assert not any("the optimizer's" in sentence for sentence in found)
 
 
 def test_medians_and_ranges_are_over_seeds():

@@ -70,7 +70,7 @@ def test_a_budget_below_one_hidden_unit_is_refused():
 
 
 def test_a_flow_learns_a_single_gaussian():
-    """Standardised, it starts close to it: all distances are near 0 or the floor, and exact."""
+    """Standardized, it starts close to it: all distances are near 0 or the floor, and exact."""
     (row,) = measure(FLOW)
     assert abs(row["divergence"]) < 0.05 and row["total_variation"] < 0.1
     assert row["two_sample"] == pytest.approx(row["floor"], rel=0.5)
@@ -205,7 +205,7 @@ def test_what_is_said_follows_the_numbers():
     )
     found = SPHERE.findings(frame, settings())
     said = " ".join(found.found)
-    assert "within 2.0 % of the mean distance of two centres" in said
+    assert "within 2.0 % of the mean distance of two centers" in said
     assert "100 parameters: 4.00 at depth 1, least 2.50 at depth 2" in said
     assert "200 parameters: 2.00 at depth 1, least 2.00 at depth 1" in said
     assert "with its 41 numbers are 0.210" in said and "two samples of the mixture 0.200" in said

@@ -1,4 +1,4 @@
-"""Caps, codes and nearest neighbours, against closed forms and draws."""
+"""Caps, codes and nearest neighbors, against closed forms and draws."""
 
 from math import acos, pi, sqrt
 

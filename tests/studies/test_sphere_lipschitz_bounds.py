@@ -50,7 +50,7 @@ def linear(mixture, scale, n=40_000):
 @pytest.mark.parametrize("features", [1, 2, 8, 64])
 @pytest.mark.parametrize("lipschitz", [0.5, 1.5, 3.0])
 def test_the_volume_bound_is_attained_by_a_single_gaussian(features, lipschitz):
-    """The total variation of two Gaussians of one centre, integrated over the radius."""
+    """The total variation of two Gaussians of one center, integrated over the radius."""
     mixture = SphereMixture.random(1, features, sigma=0.25)
     r = np.linspace(0, (features**0.5 + 8) / lipschitz, 400_001)
     one, two = chi.pdf(r / 0.25, features) / 0.25, chi.pdf(r * lipschitz, features) * lipschitz
@@ -80,7 +80,7 @@ def test_transports_of_bounded_slope_keep_to_the_tearing_bound(steepest):
 
 @pytest.mark.parametrize("cells", [2, 3, 10, 500])
 def test_no_masses_of_cells_apart_exceed_the_most(cells):
-    """Intervals of the line, and any masses that the neighbourhoods leave room for."""
+    """Intervals of the line, and any masses that the neighborhoods leave room for."""
     rng = np.random.default_rng(cells)
     for _ in range(200):
         apart = rng.uniform(0, 3)

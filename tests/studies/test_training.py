@@ -10,14 +10,14 @@ from kappaflow_studies.data import image_parts, table_parts
 from kappaflow_studies.training import held_out, points, trained
 
 
-def test_tables_are_judged_on_standardised_columns():
+def test_tables_are_judged_on_standardized_columns():
     """The loss is that of the same flow without units on rows in units of their deviation."""
     parts = table_parts("magic", 300, 0)
     flow = kf.real_nvp(10, depth=1, hidden=(4,))
     flow.standardization.bijections[0].fit(torch.from_numpy(parts.train.values).float())
     rows = torch.from_numpy(parts.test.values).float()
-    standardised = flow.standardization(rows)[0]
-    normal = 0.5 * standardised.square().sum(1) + 5 * math.log(2 * math.pi)
+    standardized = flow.standardization(rows)[0]
+    normal = 0.5 * standardized.square().sum(1) + 5 * math.log(2 * math.pi)
     said = held_out(flow.eval(), parts)
     assert said["loss"] == pytest.approx(normal.mean().item(), rel=1e-5)
     assert said["loss_error"] == pytest.approx(normal.std().item() / len(rows) ** 0.5, rel=1e-3)

@@ -52,8 +52,8 @@ def mixture_density(target, x):
     total = 0
     for mean in target.means:
         one = torch.ones_like(x[:, 0])
-        for i, centre in enumerate(mean):
-            place = torch.tensor([centre, target.deviation, 1.0], dtype=x.dtype)
+        for i, center in enumerate(mean):
+            place = torch.tensor([center, target.deviation, 1.0], dtype=x.dtype)
             law = torch.distributions.Normal(*place[:2])
             inside = law.cdf(place[2]) - law.cdf(-place[2])
             one = one * law.log_prob(x[:, i]).exp() / inside

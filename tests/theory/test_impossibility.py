@@ -89,7 +89,7 @@ def test_a_product_is_never_excluded(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_dense_products_of_three_are_recognised_and_others_are_not(seed):
+def test_dense_products_of_three_are_recognized_and_others_are_not(seed):
     """R - S Q^-1 P = -B Q^-1 C, in whole numbers: one entry off, and it is no product of three."""
     generator = np.random.default_rng(seed)
     T = random_product(generator, "LUL", 3, 3, positive=True, density=1.0)

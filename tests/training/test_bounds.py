@@ -50,7 +50,7 @@ def test_laws_with_a_domain_are_learnt_to_their_entropy(fitted):
     with torch.no_grad():
         found = flow.log_prob(torch.from_numpy(table.values).float()).double().mean().item()
     assert abs(found - log_p) < 0.1
-    assert fitted[0].history[-1]["validation_nll_standardised"] < 3.0
+    assert fitted[0].history[-1]["validation_nll_standardized"] < 3.0
 
 
 @pytest.mark.slow
@@ -145,19 +145,19 @@ def test_bounds_of_a_fitted_flow_and_of_a_context_are_refused():
         kf.fit(conditional, (x, x[:, :1]), bounds={"context_x0": "positive"})
 
 
-def test_figures_on_standardised_columns_can_be_compared_with_those_of_other_flows():
+def test_figures_on_standardized_columns_can_be_compared_with_those_of_other_flows():
     """With bounds or without, they differ from those in units of the data by the same number."""
     x = np.random.default_rng(0).lognormal(0, 1, (300, 2)) * (1.0, 50.0)
     history = [
         kf.fit(kf.real_nvp(2, depth=2, hidden=(8,)), x, bounds=bounds, max_epochs=1).history[-1]
         for bounds in (None, {0: "positive", 1: "positive"})
     ]
-    by_units = [line["validation_nll_standardised"] - line["validation_nll"] for line in history]
+    by_units = [line["validation_nll_standardized"] - line["validation_nll"] for line in history]
     assert by_units[0] == pytest.approx(by_units[1], abs=1e-4)
 
 
 def test_a_condition_budget_is_kept_behind_a_domain():
-    """It is measured from the standardised columns on the line on."""
+    """It is measured from the standardized columns on the line on."""
     table, _ = sample(rows=600)
     flow = kf.spline(3, depth=2, hidden=(8,))
     result = kf.fit(flow, table, bounds=BOUNDS, max_epochs=2, condition_budget=100.0)

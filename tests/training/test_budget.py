@@ -50,7 +50,7 @@ def fitted(x, **settings):
 
 
 def p95(flow, x):
-    """The 95 % condition number by the public spectrum, at standardised rows."""
+    """The 95 % condition number by the public spectrum, at standardized rows."""
     found = kf.spectrum(flow.core, flow.standardization(x)[0].detach()).condition_number
     return found.quantile(0.95).item()
 

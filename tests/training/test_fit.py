@@ -45,7 +45,7 @@ def test_a_gaussian_is_learnt_to_its_entropy_in_the_units_of_the_data():
 
 
 def test_units_are_fitted_on_the_training_rows_only_and_only_once():
-    """An extreme validation row does not move the standardisation; nor does a second fit."""
+    """An extreme validation row does not move the standardization; nor does a second fit."""
     x, _ = gaussian(300)
     extreme = x.clone()
     extreme[0] = 1e6
@@ -535,7 +535,7 @@ def test_columns_of_the_validation_rows_are_matched_by_name():
         kf.fit(small(), frame, validation=frame[:60].select(["a", "b"]), max_epochs=1)
 
 
-def test_two_standardisations_in_a_row_are_fitted_one_after_the_other():
+def test_two_standardizations_in_a_row_are_fitted_one_after_the_other():
     """The second sees what the first makes of the rows."""
     x, _ = gaussian(300)
     flow = small()

@@ -144,7 +144,7 @@ def test_flipped_images_are_mirror_images():
 
 
 def test_a_folder_is_resized_to_the_flow(tmp_path):
-    """And made grey where the flow has one channel."""
+    """And made gray where the flow has one channel."""
     from PIL import Image
 
     for number in range(40):

@@ -8,7 +8,7 @@ from kappaflow.training.checkpoint import FILE, read_checkpoint, write_checkpoin
 from kappaflow.training.loop import epoch_seed
 from kappaflow.training.optimizer import WeightEMA
 from kappaflow.training.progress import LEVELS, curves, sparkline
-from kappaflow.training.progress import likelihood_in_words as in_words
+from kappaflow.training.progress import describe_likelihood as describe
 
 
 def test_the_average_is_the_one_computed_by_hand():
@@ -67,7 +67,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
 
 
 def test_seeds_of_epochs_differ_and_fit_in_63_bits():
-    """Neighbouring seeds and epochs do not share one."""
+    """Neighboring seeds and epochs do not share one."""
     seeds = {epoch_seed(seed, epoch) for seed in range(20) for epoch in range(200)}
     assert len(seeds) == 4000 and max(seeds) < 2**63
 
@@ -117,17 +117,17 @@ def test_condition_numbers_that_are_measured_already_are_not_measured_again(monk
 
 
 def test_the_line_of_progress_is_in_bits_per_dimension_for_images():
-    """Training and held-out figures in one unit; nats on standardised columns for tables."""
+    """Training and held-out figures in one unit; nats on standardized columns for tables."""
     figures = {"train_nll": 80.0, "validation_nll": 100.0, "condition_number_p95": 12.0}
-    figures |= {"train_nll_standardised": 3.0, "validation_nll_standardised": 4.0}
-    assert in_words(figures) == "nll 3 train 4 held out, cond 12"
-    assert in_words(figures, "joint nll").startswith("joint nll 3 train")
+    figures |= {"train_nll_standardized": 3.0, "validation_nll_standardized": 4.0}
+    assert describe(figures) == "nll 3 train 4 held out, cond 12"
+    assert describe(figures, "joint nll").startswith("joint nll 3 train")
     figures["validation_bits_per_dimension"] = 2.5
-    assert in_words(figures) == "bits/dim 2 train 2.5 held out, cond 12"
+    assert describe(figures) == "bits/dim 2 train 2.5 held out, cond 12"
     figures |= {"train_nll": None}
-    assert in_words(figures).startswith("nll 3 train")
+    assert describe(figures).startswith("nll 3 train")
     figures |= {"condition_number_p95": None}  # not measured after each epoch
-    assert in_words(figures) == "nll 3 train 4 held out"
+    assert describe(figures) == "nll 3 train 4 held out"
 
 
 def test_a_sparkline_rises_and_falls_with_its_values():
@@ -142,7 +142,7 @@ def test_a_sparkline_rises_and_falls_with_its_values():
 def test_curves_of_a_training_show_likelihood_conditioning_and_skipped_steps():
     """As lines with the first and the last value; a curve of one number is left out."""
     epochs = [
-        {"validation_nll_standardised": n, "condition_number_p95": c, "skipped_steps": k}
+        {"validation_nll_standardized": n, "condition_number_p95": c, "skipped_steps": k}
         for n, c, k in ((6.5, 10.0, 0), (5.5, None, 0), (4.5, 1000.0, 2))
     ]
     assert curves(epochs[:1], 80) == []

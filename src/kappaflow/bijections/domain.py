@@ -231,7 +231,7 @@ class CircleToLine(Bijection):
         ArgumentError: An argument is out of its range.
 
     Note:
-        The seam itself is mapped like its nearest neighbour, to about 5 deviations in float32.
+        The seam itself is mapped like its nearest neighbor, to about 5 deviations in float32.
 
     Example:
         >>> z, log_det = CircleToLine(1, [0], half_period=5.0)(torch.tensor([[0.0]]))

@@ -226,10 +226,10 @@ class Radial(Bijection):
 
     Args:
         features: Number n of features.
-        seed: Seed of the initial centre, drawn from N(0, I); torch's global generator by default.
+        seed: Seed of the initial center, drawn from N(0, I); torch's global generator by default.
 
     Attributes:
-        center: The centre x_0, (n,).
+        center: The center x_0, (n,).
         raw_alpha: A scalar, (), from which a softplus computes alpha. It starts at zero, where
             alpha is 1.
         raw_ratio: A scalar, (), from which a softplus computes 1 + beta / alpha. It starts at
@@ -307,13 +307,13 @@ def _length(away: Tensor) -> Tensor:
 
 
 class _Slopes:
-    """Slopes of a radial map at distances r from its centre, (B,), without cancellation.
+    """Slopes of a radial map at distances r from its center, (B,), without cancellation.
 
     Attributes:
         near: The product alpha h.
         push: The product beta h.
-        across: The slope 1 + beta h perpendicular to the direction of the centre.
-        along: The slope 1 + alpha beta h^2 in the direction of the centre.
+        across: The slope 1 + beta h perpendicular to the direction of the center.
+        along: The slope 1 + alpha beta h^2 in the direction of the center.
     """
 
     def __init__(self, length: Tensor, alpha: Tensor, ratio: Tensor) -> None:

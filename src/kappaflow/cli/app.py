@@ -61,7 +61,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     words = sys.argv[1:] if tokens is None else tokens
     try:
-        with _stopped_by_sigterm(), _warnings_in_words():
+        with _stopped_by_sigterm(), _plain_warnings():
             done = app(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         return _complain(str(error), USAGE)
@@ -103,7 +103,7 @@ def _stopped_by_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def _warnings_in_words() -> Iterator[None]:
+def _plain_warnings() -> Iterator[None]:
     """Prints warnings like other messages: one line, without a line of source code."""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *where, **how: _say(f"warning: {message}")

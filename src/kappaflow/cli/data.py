@@ -37,7 +37,7 @@ def data(*, json: Annotated[bool, Parameter(negative=())] = False) -> None:
         tell(f"  {one.citation}; {one.licence}\n")
     for one in toy_sets():
         tell(f"{one.name}: {one.description}")
-    tell(f"  {ROWS:,} points each, drawn when they are asked for; columns x0, x1\n")
+    tell(f"  {ROWS:,} points each, generated on loading; columns x0, x1\n")
     for one in images:
         tell(f"{one.name}: {one.description}")
         tell(f"  comes with {one.package}; {one.citation}\n")

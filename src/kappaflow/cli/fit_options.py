@@ -258,8 +258,8 @@ class FitImages:
     ----------
     size
         Resize all images to this height and width, such as --size 32 or --size 48 32.
-    grey
-        Convert to one channel; --no-grey converts to three. Default: the channels of the images.
+    gray
+        Convert to one channel; --no-gray converts to three. Default: the channels of the images.
     crop
         Crop images of another aspect ratio to their center before resizing; --no-crop squeezes
         them instead.
@@ -270,7 +270,7 @@ class FitImages:
     """
 
     size: Wholes | None = None
-    grey: bool | None = None
+    gray: bool | None = None
     crop: bool | None = None
     flip: Annotated[bool | None, Flag] = None
     by_class: Annotated[bool | None, Flag] = None

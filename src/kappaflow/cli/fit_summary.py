@@ -44,11 +44,11 @@ def _print_table(result: "TableResult", against: str | None) -> None:
     error = f" +- {number(result.test_nll_standard_error, '.3f')} nats"
     what = WHAT[result.likelihood]
     rows = [
-        (f"{what}, standardized columns", number(result.test_nll_standardised, ".3f") + error),
+        (f"{what}, standardized columns", number(result.test_nll_standardized, ".3f") + error),
         *_weighted_rows(result),
         *(
             (f"  {name}", f"{number(value, '.3f')} nats")
-            for name, value in result.test_nll_standardised_by_part.items()
+            for name, value in result.test_nll_standardized_by_part.items()
         ),
         *_reference_rows(result),
         (f"{what}, units of the data", f"{number(result.test_nll, '.3f')} nats"),
@@ -67,7 +67,7 @@ def _reference_rows(result: "TableResult") -> list[tuple[str, str]]:
     if result.likelihood == "joint":
         return []
     if not result.references:
-        return [("  of a Gaussian", f"{number(result.gaussian_nll_standardised, '.3f')} nats")]
+        return [("  of a Gaussian", f"{number(result.gaussian_nll_standardized, '.3f')} nats")]
     rows = []
     for one in result.references:
         name = "of a linear-Gaussian regression" if one.conditional else "of a Gaussian"
@@ -76,17 +76,17 @@ def _reference_rows(result: "TableResult") -> list[tuple[str, str]]:
             noise = "of one with noise of a" if one.conditional else "of a"
             name = f"{noise} Gaussian mixture ({count})"
         paired = f"{number(one.difference, '+.3f')} +- {number(one.standard_error, '.3f')}"
-        value = f"{number(one.nll_standardised, '.3f')} nats (the flow: {paired})"
+        value = f"{number(one.nll_standardized, '.3f')} nats (the flow: {paired})"
         rows.append((f"  {name}", value))
     return rows
 
 
 def _weighted_rows(result: "TableResult") -> list[tuple[str, str]]:
     """Returns the likelihood by importance weights, where there is one."""
-    if result.weighted_nll_standardised is None:
+    if result.weighted_nll_standardized is None:
         return []
     error = number(result.weighted_monte_carlo_error, ".3f")
-    value = f"{number(result.weighted_nll_standardised, '.3f')} nats, Monte Carlo error {error}"
+    value = f"{number(result.weighted_nll_standardized, '.3f')} nats, Monte Carlo error {error}"
     return [("  by importance weights", value)]
 
 

@@ -72,7 +72,7 @@ def _print(done: "RewrittenRun") -> None:
         ("couplings before", f"{messages.couplings_before}"),
         ("permutations and linear layers before", f"{messages.mixing_before}"),
         ("couplings after", f"{messages.couplings_after}"),
-        ("linear couplings that joined a neighbour", f"{messages.joined}"),
+        ("linear couplings that joined a neighbor", f"{messages.joined}"),
         ("layers kept unchanged", ", ".join(messages.left) or "none"),
     ])
     if messages.replaced:

@@ -55,7 +55,7 @@ def score(
     repair
         drop: leave out the rows that cannot be scored, instead of writing them without a score.
     decimal
-        Decimal sign of a text file; if left out, that of the run, or recognised.
+        Decimal sign of a text file; if left out, that of the run, or recognized.
     """
     from kappaflow.runs import write_scores
 

@@ -88,12 +88,10 @@ def measured_rows(result: Any) -> list[tuple[str, str]]:  # noqa: ANN401
     condition = result.condition_number_median, result.condition_number_p95
     trips = result.round_trip_data, result.round_trip_latent
     skipped = [("steps skipped", f"{result.skipped_steps:,}")] if result.skipped_steps else []
-    requested = getattr(result, "condition_budget", None)
-    within = (
-        "" if requested is None else f" ({requested:g} asked for, {result.condition_rows:,} rows)"
-    )
+    budget = getattr(result, "condition_budget", None)
+    limit = "" if budget is None else f" (budget {budget:g}, {result.condition_rows:,} rows)"
     return [
-        ("condition number, median and 95 %", numbers(*condition, ".3g") + within),
+        ("condition number, median and 95 %", numbers(*condition, ".3g") + limit),
         ("worst layer", result.worst_layer),
         ("round trip, data and latent", numbers(*trips, ".1e")),
         *skipped,

@@ -68,7 +68,7 @@ def tradeoff(
         Print the numbers as JSON.
     """
     from kappaflow.data import is_images
-    from kappaflow.report.tradeoff import found_in_words, trade_off_rows
+    from kappaflow.report.tradeoff import describe_results, trade_off_rows
     from kappaflow.runs import ModelConfig, TableConfig
     from kappaflow.runs.recipes import LEARNING_RATE, with_defaults
     from kappaflow.runs.tradeoff import trade_off
@@ -95,4 +95,4 @@ def tradeoff(
         tell(report.model_dump_json(indent=2))
         return
     columns(trade_off_rows(report))
-    tell("\n" + "\n".join(found_in_words(report)) + f"\n\nThe page is {out / 'index.html'}")
+    tell("\n" + "\n".join(describe_results(report)) + f"\n\nThe page is {out / 'index.html'}")

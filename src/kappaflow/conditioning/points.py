@@ -84,7 +84,7 @@ def _check_domain(flow: Flow, joined: Tensor) -> None:
     outside = flow.domain.outside(joined).nonzero().flatten()
     if len(outside):
         domains = flow.domain.domains
-        described = ", ".join(f"x[{i}] {one.in_words}" for i, one in enumerate(domains) if one)
+        described = ", ".join(f"x[{i}] {one.description}" for i, one in enumerate(domains) if one)
         raise ArgumentError(
             f"'x' should lie in the domain of the flow, {described}: row {int(outside[0])} does "
             "not"

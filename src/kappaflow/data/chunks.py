@@ -14,6 +14,7 @@ from kappaflow.data.load import table_of
 from kappaflow.data.raw import (
     AS_USUAL,
     COUNTED,
+    Column,
     Progression,
     RawTable,
     ReadOptions,
@@ -21,6 +22,7 @@ from kappaflow.data.raw import (
     collect,
     from_frame,
     progression,
+    text_example,
     without_missing,
 )
 from kappaflow.data.table import Table
@@ -142,7 +144,7 @@ class Chunks(ABC):
         """Returns one row of all columns, which have the types of the whole table."""
 
     def _settle(self) -> None:
-        """Determines the modelled columns, or raises an error about the requested ones."""
+        """Determines the modeled columns, or raises an error about the requested ones."""
         head = table_of(
             self._head(),
             columns=self.requested,
@@ -182,11 +184,21 @@ class FrameChunks(Chunks):
         columns = head.columns.values()
         if self.requested is None:
             gone = {*self.exclude, *self.context}
-            columns = [
-                one if one.name in gone else replace(one, progression=self._running(one.name))
-                for one in columns
-            ]
+            columns = [one if one.name in gone else self._of_all_rows(one) for one in columns]
         return collect(list(columns), self.source, self.subject)
+
+    def _of_all_rows(self, column: Column) -> Column:
+        """Returns a column with what decides over all rows whether it is modeled, and the note."""
+        import polars as pl
+
+        if column.is_number:
+            return replace(column, progression=self._running(column.name))
+        values = pl.col(column.name)
+        facts = {"count": values.count(), "row": pl.arg_where(values.is_not_null()).first()}
+        facts["first"] = values.drop_nulls().first()
+        ((count, row, first),) = self._scan.select(**facts).collect().rows()
+        what = text_example(column.kind, first, f"row {row + 1}", count) if count else column.kind
+        return replace(column, what=what)
 
     def _running(self, name: str) -> Progression | None:
         """Returns the progression that a column of integers forms; None if it forms none."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kappaflow.data.raw import Column, RawTable, quoted, shortened
+from kappaflow.data.raw import Column, RawTable, quoted, text_example
 from kappaflow.data.table import BoolArray
 from kappaflow.errors import ArgumentError, DataError
 
@@ -116,13 +116,13 @@ class Choice:
     """The columns of a source by their role.
 
     Attributes:
-        modelled: The columns to model.
+        modeled: The columns to model.
         context: The columns that the density is conditioned on.
         notes: How columns were read and which are left out, one sentence each.
         warnings: The notes that keep the verdict on a fit from being green.
     """
 
-    modelled: list[Column]
+    modeled: list[Column]
     context: list[Column]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -162,20 +162,20 @@ def choose_columns(
         if column.name not in filtered:
             _refuse_unusable(column)
     reasons = {column.name: _reason(raw, column, every=every) for column in left}
-    modelled = [column for column in left if reasons[column.name] is None]
+    modeled = [column for column in left if reasons[column.name] is None]
     gone = {name: reason for name, reason in reasons.items() if reason is not None}
-    if not modelled:
+    if not modeled:
         raise DataError(_no_column(raw, gone))
     possible = sum(not (reason or "").startswith(ROW_NUMBERS) for reason in reasons.values())
-    warnings = _few_columns(len(modelled), possible)
+    warnings = _few_columns(len(modeled), possible)
     notes = (
-        *_read_notes(raw, [*modelled, *conditioned]),
+        *_read_notes(raw, [*modeled, *conditioned]),
         *_sentences(gone),
         *_as_requested(excluded, "exclude"),
         *_as_requested(fixed - excluded, "where"),
         *warnings,
     )
-    return Choice(modelled, conditioned, notes, warnings)
+    return Choice(modeled, conditioned, notes, warnings)
 
 
 def _given(raw: RawTable, name: str, argument: str) -> Column:
@@ -213,7 +213,7 @@ def _refuse_clashes(named: list[str], excluded: set[str], context: list[str]) ->
 
 
 def _reason(raw: RawTable, column: Column, *, every: bool) -> str | None:
-    """Returns why a column is left out, None if it is modelled."""
+    """Returns why a column is left out, None if it is modeled."""
     if not column.is_number:
         return f"it holds {_what(raw, column)}; 'where' (--where) can choose rows by it"
     if every or column.origin == "array":
@@ -238,14 +238,13 @@ def _what(raw: RawTable, column: Column) -> str:
     """Returns what a column without numbers holds, with the first value."""
     if column.what is not None:
         return column.what
-    kind = "dates or times" if column.series.dtype.is_temporal() else "text"
+    kind = column.kind
     present = (~column.series.is_null()).to_numpy()
     if not present.any():
         return kind
     row, count = int(present.argmax()), int(present.sum())
     place = f"row {row + 1}" if raw.lines is None else f"line {raw.lines[row]}"
-    counted = f" ({count:,} values)" if count > 1 else ""
-    return f"{kind}, such as {shortened(str(column.series[row]))!r} at {place}{counted}"
+    return text_example(kind, column.series[row], place, count)
 
 
 def _no_column(raw: RawTable, gone: dict[str, str]) -> str:
@@ -287,12 +286,12 @@ def _as_requested(names: set[str], argument: str) -> tuple[str, ...]:
     return (f"{subject} {listed} {verb} left out, as '{argument}' (--{argument}) asks",)
 
 
-def _few_columns(modelled: int, possible: int) -> tuple[str, ...]:
-    """Returns a warning if fewer than half of the columns are modelled."""
-    if 2 * modelled >= possible:
+def _few_columns(modeled: int, possible: int) -> tuple[str, ...]:
+    """Returns a warning if fewer than half of the columns are modeled."""
+    if 2 * modeled >= possible:
         return ()
     return (
-        f"only {modelled} of {possible} columns {'is' if modelled == 1 else 'are'} modelled: name "
+        f"only {modeled} of {possible} columns {'is' if modeled == 1 else 'are'} modeled: name "
         "the columns to model in 'columns' (--columns), or leave out the others with 'exclude' "
         "(--exclude), if that is right",
     )

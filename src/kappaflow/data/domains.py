@@ -41,19 +41,19 @@ def domains_of(bounds: Bounds | None, table: Table) -> dict[str, Interval]:
     Example:
         >>> from kappaflow.data import load_table
         >>> table = load_table(np.array([[0.5, 6.0], [1.5, 2.0]]))
-        >>> domains_of(["x0=positive", "x1=circular:0,2pi"], table)["x0"].in_words
+        >>> domains_of(["x0=positive", "x1=circular:0,2pi"], table)["x0"].description
         'above 0'
     """
     found = {}
     for name, value in _by_name(bounds, table).items():
         if name in table.context_columns:
             raise ArgumentError(
-                f"'bounds' should name modelled columns, {name!r} is one of the context: give its "
+                f"'bounds' should name modeled columns, {name!r} is one of the context: give its "
                 "logarithm, or cosine and sine of an angle, as context instead."
             )
         if name not in table.columns:
             raise ArgumentError(
-                f"'bounds' names column {name!r}, which is not modelled: the columns are "
+                f"'bounds' names column {name!r}, which is not modeled: the columns are "
                 f"{quoted(table.columns)}."
             )
         domain = interval("bounds", value)
@@ -150,7 +150,7 @@ def clip_to_domain(
             table = _moved_in(table, name, domain, on_end, seed)
             notes.append(
                 f"moved {_counted(on_end, 'value')} of {name!r} from an end of its domain, "
-                f"{domain.in_words}, inside, short of all others"
+                f"{domain.description}, inside, short of all others"
             )
         elif (beyond | on_end).any():
             for gone, where in ((beyond, "outside of"), (on_end, "on an end of")):
@@ -158,7 +158,7 @@ def clip_to_domain(
                     rows = named_rows(table, gone)
                     notes.append(
                         f"dropped {_counted(gone, 'row')} with {name!r} {where} its domain, "
-                        f"{domain.in_words} ({rows})"
+                        f"{domain.description} ({rows})"
                     )
             table = table.select(~(beyond | on_end))
     return table, tuple(notes)
@@ -262,7 +262,7 @@ def _outside(
             "between, as in circular:0,360"
         )
     return (
-        f"column {name!r} of {table.source} should lie {domain.in_words}, "
+        f"column {name!r} of {table.source} should lie {domain.description}, "
         f"{describe_rows(table, [first])[0]} has {value:.6g}{more}: {remedy}."
     )
 
@@ -276,7 +276,7 @@ def _on_end(
     held = "row" if total == 1 else "rows"
     drop = "repair='drop' (--repair drop) leaves" if "drop" in offered else "or leave"
     return (
-        f"column {name!r} of {table.source} should lie {domain.in_words}, and {total:,} {held} "
+        f"column {name!r} of {table.source} should lie {domain.description}, and {total:,} {held} "
         f"hold an end of that, {value:g} (first {place}), where a density has no "
         "value: repair='jitter' (--repair jitter) moves them inside, short of all others, "
         f"{drop} out the rows."

@@ -321,9 +321,9 @@ def _equal_pairs(hashes: np.ndarray) -> float:
 
 
 def _codes(column: FloatArray) -> tuple[IntArray, float | None]:
-    """Returns a column as integers that differ by 1 for neighbouring values.
+    """Returns a column as integers that differ by 1 for neighboring values.
 
-    Neighbouring values are one resolution step apart, or adjacent floating-point numbers if the
+    Neighboring values are one resolution step apart, or adjacent floating-point numbers if the
     column is not rounded. Also returns the resolution, or None.
     """
     step = resolution(column)

@@ -7,7 +7,7 @@ import numpy as np
 from kappaflow.data.duplicates import describe_repeats, repeated_rows, repeats_of
 from kappaflow.data.raw import COUNTED, progression, quoted
 from kappaflow.data.rounding import PointMasses, coarse_columns, point_masses_of
-from kappaflow.data.statistics import Sentinel, relations, sentinels_of, standardised
+from kappaflow.data.statistics import Sentinel, relations, sentinels_of, standardized
 from kappaflow.data.table import (
     BoolArray,
     FloatArray,
@@ -197,7 +197,7 @@ def _dependent(table: Table) -> list[Problem]:
 
 def _badly_scaled(table: Table) -> list[Problem]:
     """Returns the columns that lose their digits, or overflow, once they are float32."""
-    _, mean, std = standardised(table.values)
+    _, mean, std = standardized(table.values)
     size = np.maximum(np.abs(mean), std)
     extreme = [
         Problem(
@@ -282,7 +282,7 @@ def _point_mass(table: Table, name: str, masses: PointMasses) -> Problem:
     several = f"{total} values more often than predicted, most often " if total > 1 else ""
     message = (
         f"column '{name}' holds {several}the value {most:.6g} in {count:,} of {len(table):,} rows "
-        f"({named_rows(table, mask)}), where its neighbours predict "
+        f"({named_rows(table, mask)}), where its neighbors predict "
         f"{masses.expected[0]:,.2g}: a density can grow without bound there"
     )
     return Problem("atom", "warning", message, (name,), rows)

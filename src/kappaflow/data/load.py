@@ -58,11 +58,11 @@ def load_table(
         columns: The columns to model, in that order; all columns of numbers if None. Booleans that
             are named here count as 0 and 1.
         exclude: Columns to leave out.
-        context: Columns of numbers that the density is conditioned on; they are not modelled.
+        context: Columns of numbers that the density is conditioned on; they are not modeled.
         where: A condition that rows have to meet, or several: "class=g", "class!=g",
-            "fAlpha<45". A missing value meets none. A text column used here is not modelled, nor
+            "fAlpha<45". A missing value meets none. A text column used here is not modeled, nor
             is one that "=" has made constant.
-        decimal: The decimal sign of a text file, "." or ","; recognised if None, where the file
+        decimal: The decimal sign of a text file, "." or ","; recognized if None, where the file
             leaves no doubt.
         missing: A value that means a missing one, or several, as text: "-999", "n.a.".
 
@@ -128,8 +128,8 @@ def table_of(
         every=every,
     )
     keep = _kept_rows(raw, conditions)
-    values = _stack(choice.modelled, keep)
-    names = tuple(column.name for column in choice.modelled)
+    values = _stack(choice.modeled, keep)
+    names = tuple(column.name for column in choice.modeled)
     context_names = tuple(column.name for column in choice.context)
     return Table(
         values=values,

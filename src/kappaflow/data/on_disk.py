@@ -83,7 +83,7 @@ class TableOnDisk:
         columns: The columns to model, in that order; all columns of numbers if None.
         exclude: Columns to leave out.
         context: Columns of numbers that the density is conditioned on.
-        decimal: The decimal sign of a text file, "." or ","; recognised if None.
+        decimal: The decimal sign of a text file, "." or ","; recognized if None.
         missing: Values that mean a missing one, as text.
 
     Example:
@@ -170,7 +170,7 @@ class _Whole(Chunks):
 
 @dataclass(frozen=True, eq=False)
 class MappedTable:
-    """Rows to train on, in an npy file: the modelled columns, then those of the context.
+    """Rows to train on, in an npy file: the modeled columns, then those of the context.
 
     Attributes:
         path: The file; it need not exist before the first row is read.
@@ -192,7 +192,7 @@ class MappedTable:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the modelled columns."""
+        """The names of the modeled columns."""
         return self.sample.columns
 
     @property

@@ -28,7 +28,7 @@ class ReadOptions:
     """How the values of a source are read.
 
     Attributes:
-        decimal: The decimal sign of text files, "." or ","; None to recognise it.
+        decimal: The decimal sign of text files, "." or ","; None to recognize it.
         missing: Values that mean a missing value, as text: "-999", "n.a.".
         texts: Columns whose values are kept as text, such as the names of rows.
         lenient: Whether a text in a column of numbers of a text file is a missing value instead of
@@ -88,8 +88,13 @@ class Column:
 
     @property
     def is_number(self) -> bool:
-        """Whether it can be modelled: integers, floats, decimals, and booleans as 0 and 1."""
+        """Whether it can be modeled: integers, floats, decimals, and booleans as 0 and 1."""
         return self.series.dtype.is_numeric() or self.is_truth
+
+    @property
+    def kind(self) -> str:
+        """What a column without numbers holds: "dates or times", or "text"."""
+        return "dates or times" if self.series.dtype.is_temporal() else "text"
 
     @property
     def is_truth(self) -> bool:
@@ -245,6 +250,12 @@ def from_frame(frame: "nw.DataFrame[Any]", source: str, subject: str) -> RawTabl
         for name in frame.columns
     ]
     return collect(columns, source, subject)
+
+
+def text_example(kind: str, value: object, place: str, count: int) -> str:
+    """Returns what a column without numbers holds, with its first value and how many there are."""
+    counted = f" ({count:,} values)" if count > 1 else ""
+    return f"{kind}, such as {shortened(str(value))!r} at {place}{counted}"
 
 
 def shortened(text: str, most: int = 40) -> str:

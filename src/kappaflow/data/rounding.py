@@ -12,9 +12,9 @@ from kappaflow.errors import ArgumentError
 
 POINT_MASS_SHARE = 0.001  # of the rows: the likelihood of fewer hardly shows
 POINT_MASS_ROWS = 5
-POINT_MASS_FACTOR = 2.0  # times the expected count: densities are not flat between neighbours
+POINT_MASS_FACTOR = 2.0  # times the expected count: densities are not flat between neighbors
 FALSE_ALARM = 1e-3  # of a column in which no value holds a point mass
-NEIGHBOURS = 50  # rows on each side of a value that estimate the density there
+NEIGHBORS = 50  # rows on each side of a value that estimate the density there
 SMALLEST_STEP = 100  # float errors: a finer grid cannot be detected
 FLOAT_ERRORS = 4  # units in the last place that a value may be off its grid
 COARSE = 0.005  # of the standard deviation: a flow resolves steps of this width
@@ -71,7 +71,7 @@ def _is_float32(values: FloatArray) -> bool:
 def _step_of(values: FloatArray, error: float) -> float | None:
     """Returns the common step of distinct, ascending values, each off its grid by `error` at most.
 
-    Euclid's algorithm on the gaps between neighbours, then a check of all values.
+    Euclid's algorithm on the gaps between neighbors, then a check of all values.
     """
     gaps = np.diff(values)
     gaps = gaps[gaps > 2 * error]
@@ -98,7 +98,7 @@ def _checked_step(values: FloatArray, step: float, steps: float, error: float) -
 
 
 def resolutions(table: Table) -> dict[str, float]:
-    """Returns the resolution of every modelled column that has one.
+    """Returns the resolution of every modeled column that has one.
 
     Args:
         table: The table.
@@ -188,7 +188,7 @@ def _expected_count(values: FloatArray, before: IntArray, place: int, width: flo
     left = _expected_by_side(
         values[place] - values[::-1], mirrored, len(values) - 1 - place, width
     )
-    return max(3 / NEIGHBOURS, left, right)  # fewer repeats could go unseen among neighbours
+    return max(3 / NEIGHBORS, left, right)  # fewer repeats could go unseen among neighbors
 
 
 def _expected_by_side(away: FloatArray, before: IntArray, place: int, width: float) -> float:
@@ -196,7 +196,7 @@ def _expected_by_side(away: FloatArray, before: IntArray, place: int, width: flo
     start = place + 1
     if start >= len(away):
         return 0.0
-    end = min(len(away), int(np.searchsorted(before, before[start] + NEIGHBOURS)))
+    end = min(len(away), int(np.searchsorted(before, before[start] + NEIGHBORS)))
     near, reach = int(before[end] - before[start]), float(away[end - 1])
     further = int(np.searchsorted(away, 2 * reach + width / 2)) if np.isfinite(reach) else end
     beyond = int(before[max(further, end)] - before[end])
@@ -215,7 +215,7 @@ def point_masses_of(table: Table) -> dict[str, PointMasses]:
 
 
 def atom_rows(table: Table, reference: Table | None = None) -> BoolArray:
-    """Returns which rows hold a point mass: a value in more rows than its neighbours predict.
+    """Returns which rows hold a point mass: a value in more rows than its neighbors predict.
 
     At such a value the data have probability, not density, and a log-likelihood says little.
 
@@ -279,7 +279,7 @@ def dequantize(table: Table, widths: dict[str, float], *, seed: int = 0) -> Tabl
     values = table.values.copy()
     for name, width in widths.items():
         if name not in table.columns:
-            raise ArgumentError(f"'widths' names column {name!r}, which is not modelled.")
+            raise ArgumentError(f"'widths' names column {name!r}, which is not modeled.")
         if not (math.isfinite(width) and width > 0):
             raise ArgumentError(f"'widths' should be positive, got {width!r} for {name!r}.")
         place = table.columns.index(name)

@@ -172,12 +172,8 @@ def toy(name: str, n: int = ROWS, *, seed: int = 0) -> Table:
     return Table(
         values=chosen.draw(positive_int("n", n), generator),
         columns=COLUMNS,
-        context=None,
-        context_columns=(),
         rows=np.arange(1, n + 1),
-        left_out=(),
         source=name,
-        integer_columns=(),
     )
 
 
@@ -295,7 +291,7 @@ def _rings_log_prob(x: FloatArray) -> FloatArray:
     both = np.concatenate([radius - RINGS, -radius - RINGS], axis=1)
     constant = math.log(len(RINGS) * RING_NOISE * math.sqrt(2 * math.pi))
     line = np.logaddexp.reduce(-0.5 * (both / RING_NOISE) ** 2, axis=1) - constant
-    with np.errstate(divide="ignore"):  # at the very centre the density is infinite
+    with np.errstate(divide="ignore"):  # at the very center the density is infinite
         return line - np.log(2 * math.pi * radius[:, 0])
 
 
@@ -318,6 +314,6 @@ _SETS = (
         _checkerboard,
         _checkerboard_log_prob,
     ),
-    ToySet("rings", "Four circles around one centre.", _rings, _rings_log_prob),
-    ToySet("pinwheel", "Five bent arms around a centre.", _pinwheel),
+    ToySet("rings", "Four circles around one center.", _rings, _rings_log_prob),
+    ToySet("pinwheel", "Five bent arms around a center.", _pinwheel),
 )

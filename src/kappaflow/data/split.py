@@ -56,7 +56,7 @@ def split(
     ends = ends_of_parts(counts[order], sizes)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    rows = generator.permutation(len(table))  # so that equal rows are not neighbours
+    rows = generator.permutation(len(table))  # so that equal rows are not neighbors
     part_of = np.searchsorted(ends, rank[group[rows]], side="right")
     return tuple(table.select(rows[part_of == part]) for part in range(len(sizes)))
 

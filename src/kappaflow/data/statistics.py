@@ -7,15 +7,15 @@ import numpy as np
 
 from kappaflow.data.table import BoolArray, FloatArray, Table
 
-# A unit combination of standardised columns whose root mean square is below this is a relation.
+# A unit combination of standardized columns whose root mean square is below this is a relation.
 # Rounding to float32 leaves about 6e-8 (2**-24) of a column of mean 0, several times that after
-# a sum with offsets; the closest real neighbours we know (MAGIC: 0.1) are five orders above. A
+# a sum with offsets; the closest real neighbors we know (MAGIC: 0.1) are five orders above. A
 # flow trained in float32 cannot tell anything between the two from an exact relation.
 RELATION_RMS = 1e-6
 # Values that float32 holds exactly need not have been rounded to it (large whole numbers):
 # whatever rounding might explain, a combination that keeps 1 % of its variation is no relation.
 LARGEST_RMS = 1e-2
-# Coefficients of standardised columns below this are what rounding left in the null direction.
+# Coefficients of standardized columns below this are what rounding left in the null direction.
 NEGLIGIBLE = 1e-4
 SHOWN_TERMS = 6
 
@@ -45,9 +45,9 @@ def relations(values: FloatArray) -> tuple[Relation, ...]:
     """Returns the fewest relations that explain all linear dependence between columns.
 
     Each names a column that follows from the others; without these the table has full rank.
-    Cost: a QR factorisation, O(rows * columns**2). Values must be finite, no column constant.
+    Cost: a QR factorization, O(rows * columns**2). Values must be finite, no column constant.
     """
-    z, mean, std = standardised(values)
+    z, mean, std = standardized(values)
     directions = _null_directions(z, _input_rounding(values) * (1 + np.abs(mean) / std))
     if not len(directions):
         return ()
@@ -63,7 +63,7 @@ def nearest_relation(values: FloatArray) -> tuple[Relation, float]:
     This is the root mean square of what the relation leaves of its column, in units of its
     standard deviation. The table has two columns or more, is finite, and no column is constant.
     """
-    z, mean, std = standardised(values)
+    z, mean, std = standardized(values)
     directions, rms = _directions(z)
     row = directions[-1]
     pivot = _dependent(row[None])[0]
@@ -82,7 +82,7 @@ def _directions(z: FloatArray) -> tuple[FloatArray, FloatArray]:
 def _null_directions(z: FloatArray, rounding: FloatArray) -> FloatArray:
     """Returns unit directions (k, columns) along which z varies no more than rounding explains.
 
-    `rounding` is the error of each standardised column that the rounding of the input alone
+    `rounding` is the error of each standardized column that the rounding of the input alone
     makes: it takes over from RELATION_RMS where the offset of a column is large against its
     spread.
     """
@@ -131,7 +131,7 @@ def _number(value: float) -> str:
     return f"{size:.0f}" if 1000 <= size < 1e6 else f"{size:.3g}"
 
 
-def standardised(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+def standardized(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Returns z = (values - mean) / std of each column, with mean and std; zeros where constant.
 
     The columns are scaled to 1 before squares are taken, which could overflow.

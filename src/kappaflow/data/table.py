@@ -21,15 +21,15 @@ class Table:
     """Rows of numbers with their names and their origin, made by `load_table`.
 
     Args:
-        values: What is modelled, float64 (rows, columns), in the units of the source.
+        values: What is modeled, float64 (rows, columns), in the units of the source.
         columns: The names of the columns of `values`.
-        context: What the density is conditioned on, float64 (rows, c), or None.
-        context_columns: The names of the columns of `context`.
         rows: The 1-based data row numbers in the source, int64 (rows,), kept through every
             selection.
-        left_out: The columns of the source that are not used.
         source: Where the table came from, for messages.
-        integer_columns: The modelled columns that held only whole numbers when they were loaded.
+        context: What the density is conditioned on, float64 (rows, c), or None.
+        context_columns: The names of the columns of `context`.
+        left_out: The columns of the source that are not used.
+        integer_columns: The modeled columns that held only whole numbers when they were loaded.
         weights: How much each row counts in a likelihood, float64 (rows,), 0 or more; None where
             all count alike.
         lines: The line of the text file on which each row starts, counted from 1, int64 (rows,);
@@ -50,12 +50,12 @@ class Table:
 
     values: FloatArray
     columns: tuple[str, ...]
-    context: FloatArray | None
-    context_columns: tuple[str, ...]
     rows: IntArray
-    left_out: tuple[str, ...]
     source: str
-    integer_columns: tuple[str, ...]
+    context: FloatArray | None = None
+    context_columns: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    integer_columns: tuple[str, ...] = ()
     weights: FloatArray | None = None
     lines: IntArray | None = None
     groups: IntArray | None = None
@@ -90,12 +90,12 @@ class Table:
 
     @property
     def all_columns(self) -> tuple[str, ...]:
-        """The names of the modelled columns, then those of the context."""
+        """The names of the modeled columns, then those of the context."""
         return (*self.columns, *self.context_columns)
 
     @property
     def all_values(self) -> FloatArray:
-        """The modelled values, then the context, side by side."""
+        """The modeled values, then the context, side by side."""
         return self.values if self.context is None else np.hstack([self.values, self.context])
 
     def select(self, keep: BoolArray | NDArray[np.integer[Any]] | slice) -> "Table":
@@ -136,10 +136,10 @@ class Table:
         return replace(self, values=self.values[index], rows=rows, texts=texts, **chosen)
 
     def without_columns(self, names: Iterable[str]) -> "Table":
-        """Returns the table without the named modelled columns, which join `left_out`.
+        """Returns the table without the named modeled columns, which join `left_out`.
 
         Args:
-            names: Modelled columns; names that are not among them change nothing.
+            names: Modeled columns; names that are not among them change nothing.
 
         Returns:
             A new table.

@@ -1,10 +1,11 @@
 """Automatic fixes for a kappaflow flow: pad it, fuse or bound layers, convert to float64."""
 
 import copy
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from kappaflow.conditioning import layers_of
 from kappaflow.diagnosis.checks.reconstruction import EXPLAINED
 from kappaflow.diagnosis.finding import Diagnosis, Finding
 from kappaflow.errors import ArgumentError
-from kappaflow.flows import Flow
+from kappaflow.flows import Flow, nice, real_nvp
+from kappaflow.options import PartitionName
 from kappaflow.registry import build, describe
 from kappaflow.rewrite import fuse
 from kappaflow.rewrite.layers import (
@@ -34,10 +36,10 @@ from kappaflow.stack import CouplingStack
 
 BOUND = 1e3
 ROUND_TRIPS = ("KF201", "KF202")
-RECIPES = ("real_nvp", "nice")
-PARTITIONS = ("half", "alternating", "random-half")
+RECIPES = {"real_nvp": real_nvp, "nice": nice}  # recipes whose flows can be padded
+AS_DEFAULT = ("padding", "start", "components", "mixing")  # their options that need the default
+PARTITIONS = tuple(name for name in get_args(PartitionName) if name != "random")
 Plain = AffineCoupling | AdditiveCoupling
-DEFAULTS = {"padding": None, "start": "identity", "components": 1, "mixing": None}
 
 
 @dataclass(frozen=True)
@@ -245,7 +247,12 @@ def _describe(flow: Flow) -> dict[str, Any]:
             "'flow' should come from real_nvp or nice to be padded, this one was "
             f"{'assembled from layers' if by_hand else 'made by ' + described['name']}."
         )
-    plain = all(arguments.get(name, value) == value for name, value in DEFAULTS.items())
+    options = inspect.signature(RECIPES[described["name"]]).parameters
+    plain = all(
+        arguments.get(name, options[name].default) == options[name].default
+        for name in AS_DEFAULT
+        if name in options
+    )
     if not plain or arguments["partition"] not in PARTITIONS or flow.joint_shape[0] == 1:
         raise ArgumentError(
             "'flow' should have two features or more to be padded, and no padding, linear maps, "

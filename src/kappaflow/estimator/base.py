@@ -25,8 +25,10 @@ from kappaflow.runs.model_search import ModelSearch, search_model
 from kappaflow.runs.recipes import (
     CONDITIONAL,
     LEARNING_RATE,
+    RECIPES,
     ModelConfig,
     build_flow,
+    options_of,
     with_bounds,
     with_defaults,
 )
@@ -265,13 +267,22 @@ class FlowEstimator(BaseEstimator):
     def _built(self, table: Table, seed: int) -> Flow:
         """Returns a new flow for a table, initialized from a seed."""
         model = self._default_model if self.model is None else self.model
-        arguments: dict[str, Any] = {} if self.depth is None else {"depth": self.depth}
-        if model in CONDITIONAL:
-            if self.hidden is not None:
-                widths = self.hidden
-                hidden = tuple(widths) if isinstance(widths, Iterable) else widths
-                arguments["hidden"] = layer_widths(hidden)
-        elif table.context_columns:
+        options = options_of(one_of("model", model, tuple(RECIPES)))
+        arguments: dict[str, Any] = {}
+        for name in ("depth", "hidden"):
+            value = getattr(self, name)
+            if value is not None and name not in options:
+                raise ArgumentError(
+                    f"'{name}' should be left out for {model}, which has no such option."
+                )
+            if value is not None:
+                arguments[name] = value
+        if "hidden" in arguments:
+            widths = arguments["hidden"]
+            arguments["hidden"] = layer_widths(
+                tuple(widths) if isinstance(widths, Iterable) else widths
+            )
+        if table.context_columns and model not in CONDITIONAL:
             raise ArgumentError(
                 f"'model' should be one of {', '.join(CONDITIONAL)}, which read a context, got "
                 f"{model!r}."

@@ -1,6 +1,6 @@
 """The one equation that couplings of a map satisfy (theorem E), and Newton's method for it.
 
-Take three neighbours L(A1) U(X1) L(A2) out of a product of couplings, with N before and N' after
+Take three neighbors L(A1) U(X1) L(A2) out of a product of couplings, with N before and N' after
 them. A matrix M of determinant 1 whose upper right block M12 has full row rank is
 L(A1) U(X1) L(A2) exactly when M12 + (M^-1)12 = 0. So with M = N^-1 T N'^-1 the product is T
 exactly when

@@ -156,7 +156,7 @@ class VariationalDequantize(Augmentation):
 
     Args:
         event_shape: Shape (C, H, W) of the images. With even H and W the couplings see
-            neighbouring pixels together.
+            neighboring pixels together.
         values: Number of values of a pixel, such as 256.
         depth: Number of couplings.
         hidden: Channels of their networks.

@@ -34,7 +34,7 @@ class Padding(Augmentation):
 
     @property
     @abstractmethod
-    def in_words(self) -> str:
+    def description(self) -> str:
         """Description of the added features, as part of a sentence."""
 
     def join(self, x: Tensor, e: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class Pad(Padding):
         self.scale = positive_float("scale", scale)
 
     @property
-    def in_words(self) -> str:
+    def description(self) -> str:
         return f"drawn from N(0, {self.scale:g}²)" if self.scale != 1 else "drawn from N(0, 1)"
 
     def draw(
@@ -130,7 +130,7 @@ class UniformPad(Padding):
         self.scale = positive_float("scale", scale)
 
     @property
-    def in_words(self) -> str:
+    def description(self) -> str:
         return f"uniform on [-{self.scale:g}, {self.scale:g}]"
 
     def draw(
@@ -172,7 +172,7 @@ class ZeroPad(Padding):
     has_density = False
 
     @property
-    def in_words(self) -> str:
+    def description(self) -> str:
         return "all zero"
 
     def draw(
@@ -265,7 +265,7 @@ class CopyPad(PaddingGiven):
         self.has_density = self.scale > 0
 
     @property
-    def in_words(self) -> str:
+    def description(self) -> str:
         noise = f" with noise from N(0, {self.scale:g}²)" if self.has_density else ""
         return f"copies of the data{noise}"
 
@@ -328,7 +328,7 @@ class LearnedPad(PaddingGiven):
         self.network = MLP(inputs, 2 * features, HIDDEN) if network is None else network
 
     @property
-    def in_words(self) -> str:
+    def description(self) -> str:
         return "drawn from a learned N(mu(x), sigma(x)²)"
 
     def draw(

@@ -82,7 +82,7 @@ def _augmentation(
     values: int,
     padding: Padding | None,
 ) -> Augmentation | None:
-    """Returns the augmentation with the dequantization and padding asked for, or None."""
+    """Returns the dequantization and padding as one augmentation; None for neither."""
     if one_of("dequantize", dequantize, (None, *get_args(Dequantization))) is None:
         return padding
     filling = (
@@ -239,7 +239,7 @@ def real_nvp_image(
 ) -> Flow:
     """Returns a RealNVP of images: checkerboard and channel couplings, scale by scale.
 
-    Each level has three couplings of the checkerboard, whose colours take turns, a squeeze, and
+    Each level has three couplings of the checkerboard, whose colors take turns, a squeeze, and
     three couplings of the channels, whose halves take turns; then half of the channels are
     factored out. The coarsest scale has four couplings of the checkerboard and factors out
     nothing. Before each coupling, an `ActNorm` replaces the batch normalization of the source,

@@ -230,16 +230,16 @@ def planar(features: int, *, depth: int = 8, bounds: Bounds = None, seed: int = 
 
 @register("radial")
 def radial(features: int, *, depth: int = 8, bounds: Bounds = None, seed: int = 0) -> Flow:
-    """Returns a radial flow: maps that each move points towards a centre, or away from it.
+    """Returns a radial flow: maps that each move points towards a center, or away from it.
 
-    A new flow is the identity. Each map starts with its own centre among the standardized data,
+    A new flow is the identity. Each map starts with its own center among the standardized data,
     so that no two maps have the same gradient.
 
     Args:
         features: Number of features.
         depth: Number of radial maps.
         bounds: The domain of each feature, as for `real_nvp`.
-        seed: Seed of the centres.
+        seed: Seed of the centers.
 
     Returns:
         A flow with `log_prob` and `sample`.

@@ -348,7 +348,7 @@ def set_bounds(flow: "Flow", bounds: Sequence[Bound], *, seed: int = 0) -> None:
         >>> import kappaflow as kf
         >>> flow = kf.real_nvp(2, depth=2, hidden=(8,))
         >>> set_bounds(flow, ["positive", None])
-        >>> flow.domain.domains[0].in_words
+        >>> flow.domain.domains[0].description
         'above 0'
     """
     expected = intervals(bounds, flow.event_shape[0])

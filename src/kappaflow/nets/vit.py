@@ -36,9 +36,9 @@ class LayerNorm(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Returns (B, places, width) for tokens (B, places, width)."""
-        centred = tokens - tokens.mean(2, keepdim=True)
-        variance = centred.square().mean(2, keepdim=True)
-        return centred * (variance + VARIANCE_FLOOR).rsqrt() * self.weight + self.bias
+        centered = tokens - tokens.mean(2, keepdim=True)
+        variance = centered.square().mean(2, keepdim=True)
+        return centered * (variance + VARIANCE_FLOOR).rsqrt() * self.weight + self.bias
 
 
 class SelfAttention(nn.Module):

@@ -27,7 +27,7 @@ from kappaflow.report.content import (
 from kappaflow.report.diagnosis import render_diagnosis, write_diagnosis
 from kappaflow.report.factors import render_factors
 from kappaflow.report.files import AnyReport, draw_again, read_report, read_report_on, write_report
-from kappaflow.report.images import ImageLikelihood, ImageReport, Neighbours, render_images
+from kappaflow.report.images import ImageLikelihood, ImageReport, Neighbors, render_images
 from kappaflow.report.pictures import Picture, encoded
 from kappaflow.report.tables import render
 
@@ -41,7 +41,7 @@ __all__ = [
     "Latent",
     "Likelihood",
     "Marginal",
-    "Neighbours",
+    "Neighbors",
     "PaddingView",
     "Pairs",
     "Picture",

@@ -213,7 +213,7 @@ def conditioning_figures(profile: ProfileView, budget: Budget | None = None) -> 
     of_budget = ""
     if budget is not None:
         median, p95 = budget.median, budget.p95
-        of_budget = f" (budget {significant(budget.asked)})"
+        of_budget = f" (budget {significant(budget.limit)})"
     too_much = f", {significant(limit, 1)} is too much" if limit else ""
     note = f"95 %: {significant(p95)}{of_budget}; 1 is perfect{too_much}"
     finite = is_finite(median) and is_finite(p95)

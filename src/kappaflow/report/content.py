@@ -53,7 +53,7 @@ class Likelihood(Part):
         name: Name of the set of rows: "test", "test, rows on a point mass", ...
         rows: Number of rows.
         nll: Mean, in the units of the data.
-        nll_standardised: Mean on standardized columns, for comparison.
+        nll_standardized: Mean on standardized columns, for comparison.
         standard_error: Standard error of both means.
         quantiles: Quantiles of the standardized NLL by name: "median", "p95", "p99", "max".
     """
@@ -61,7 +61,7 @@ class Likelihood(Part):
     name: str
     rows: int
     nll: float
-    nll_standardised: float
+    nll_standardized: float
     standard_error: float
     quantiles: dict[str, float]
 
@@ -77,7 +77,7 @@ class ReferenceView(Part):
             context.
         rows: Number of held-out rows.
         nll: Mean negative log-likelihood in nats per row, in the units of the data.
-        nll_standardised: The same on standardized columns.
+        nll_standardized: The same on standardized columns.
         difference: Mean over the rows of the flow's NLL minus the NLL of this density. Negative if
             the flow is better.
         standard_error: Standard error of the difference, from paired differences.
@@ -89,7 +89,7 @@ class ReferenceView(Part):
     conditional: bool
     rows: int
     nll: float
-    nll_standardised: float
+    nll_standardized: float
     difference: float
     standard_error: float
 
@@ -101,7 +101,7 @@ class Weighted(Part):
         draws: Samples of the padding for each row.
         rows: Number of rows.
         nll: Mean in nats per row, in the units of the data.
-        nll_standardised: Mean on standardized columns.
+        nll_standardized: Mean on standardized columns.
         standard_error: Standard error of both means, over the rows.
         monte_carlo_error: Error of both means from the samples of the padding.
     """
@@ -109,7 +109,7 @@ class Weighted(Part):
     draws: int
     rows: int
     nll: float
-    nll_standardised: float
+    nll_standardized: float
     standard_error: float
     monte_carlo_error: float
 
@@ -119,14 +119,14 @@ class PaddingView(Part):
 
     Attributes:
         features: Number of features.
-        in_words: Description of the padding.
+        description: Description of the padding.
         has_density: Whether the NLL of the report is an upper bound on average. If not, it belongs
             to the joint density of a row and its padding, and is not a likelihood of the row.
         weighted: A tighter estimate of the NLL; None if there is no likelihood.
     """
 
     features: int
-    in_words: str
+    description: str
     has_density: bool
     weighted: Weighted | None
 
@@ -368,13 +368,13 @@ class Budget(Part):
     """The condition budget of a training, and the condition numbers that the flow reached.
 
     Attributes:
-        asked: The requested limit of the 95 % quantile.
+        limit: The requested limit of the 95 % quantile.
         median: Median condition number over held-out rows, without the standardization.
         p95: 95 % quantile over the same rows.
         rows: Number of rows.
     """
 
-    asked: float
+    limit: float
     median: float
     p95: float
     rows: int
@@ -385,8 +385,8 @@ class Report(Part):
 
     Attributes:
         about: The data, the model and its training.
-        curves: The lines of metrics.jsonl, one per epoch: epoch, train_nll_standardised,
-            validation_nll_standardised, validation_nll_p95/_p99/_max,
+        curves: The lines of metrics.jsonl, one per epoch: epoch, train_nll_standardized,
+            validation_nll_standardized, validation_nll_p95/_p99/_max,
             condition_number_median/_p95, round_trip_data, round_trip_latent, learning_rate,
             time_s, memory_bytes, skipped_steps. NLL on standardized columns.
         best_epoch: The epoch whose weights were kept.
@@ -394,7 +394,7 @@ class Report(Part):
         padding: Padding features added to each row, if any.
         gaussian_nll: NLL of the test rows under a Gaussian fitted to the training rows, in the
             units of the data.
-        gaussian_nll_standardised: The same on standardized columns.
+        gaussian_nll_standardized: The same on standardized columns.
         references: A Gaussian and a Gaussian mixture, compared with the flow row by row; may be
             empty.
         worst_rows: The test rows with the lowest density; None if they were not collected.
@@ -415,7 +415,7 @@ class Report(Part):
     likelihoods: list[Likelihood]
     padding: PaddingView | None = None
     gaussian_nll: float
-    gaussian_nll_standardised: float
+    gaussian_nll_standardized: float
     references: list[ReferenceView] = Field(default_factory=list)
     worst_rows: RowsView | None = None
     separations: list[Separation]

@@ -116,7 +116,7 @@ def map_chart(found: Factorization) -> Chart:
 
 
 def factors_chart(found: Factorization) -> Chart | None:
-    """Returns heat maps of the couplings (the first of many), all with the same colours."""
+    """Returns heat maps of the couplings (the first of many), all with the same colors."""
     if not len(found):
         return None
     couplings = found.couplings[:MOST_FACTORS]
@@ -138,7 +138,7 @@ def factors_chart(found: Factorization) -> Chart | None:
     return Chart(
         name="factors",
         title="Its factors",
-        caption="All factors use the same colours. Pale blocks are better: one factor has to undo "
+        caption="All factors use the same colors. Pale blocks are better: one factor has to undo "
         f"the large entries of another.{left_out}",
         panels=panels,
         small=True,
@@ -336,14 +336,14 @@ def _heat_map(matrix: np.ndarray, title: str, alt: str, limit: float) -> Panel:
     cells = _tiled(matrix, tile)
     first = (tile - 1) / 2
     ends = (first, first + tile * (len(cells) - 1))
-    # Three digits are more than a colour shows.
+    # Three digits are more than a color shows.
     values: list[Numbers] = [[float(f"{value:.3g}") for value in row] for row in cells]
     heat = Heat(values=values, x=ends, y=ends, limit=limit)
     return Panel(title=title, x="column", y="row", heat=heat, alt=alt)
 
 
 def _largest_entry(matrices: Sequence[np.ndarray]) -> float:
-    """Returns the largest absolute value of an entry, the end of the colour scale."""
+    """Returns the largest absolute value of an entry, the end of the color scale."""
     return max((float(np.abs(matrix).max()) for matrix in matrices), default=1.0)
 
 

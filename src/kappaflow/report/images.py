@@ -41,7 +41,7 @@ class ImageLikelihood(Part):
     Attributes:
         images: Number of images.
         padding: Number of channels added to the channels of the images.
-        padding_in_words: Description of the added channels.
+        padding_description: Description of the added channels.
         is_joint: Whether the NLL belongs to images and their padding, and is not a likelihood of
             the images, because the padding has no density; there are no bits then.
         bits_per_dimension: Mean, in bits per number of an image; None if the flow treats pixels
@@ -59,7 +59,7 @@ class ImageLikelihood(Part):
 
     images: int
     padding: int = 0
-    padding_in_words: str = "drawn from N(0, 1)"
+    padding_description: str = "drawn from N(0, 1)"
     is_joint: bool = False
     bits_per_dimension: float | None
     bits_standard_error: float | None
@@ -70,7 +70,7 @@ class ImageLikelihood(Part):
     independent_standard_error: float | None = None
 
 
-class Neighbours(Part):
+class Neighbors(Part):
     """Samples and the training images nearest to them.
 
     Attributes:
@@ -101,7 +101,7 @@ class ImageReport(Part):
         samples: Grids of samples, one for each temperature.
         reconstructions: Held-out images above, their reconstructions from the latents below.
         interpolations: From one held-out image to another through the latent, one per row.
-        neighbours: Nearest training images.
+        neighbors: Nearest training images.
         profile: Conditioning over depth, at held-out images.
         verdict: The doctor's verdict in full.
         ok: Whether the doctor found no error.
@@ -117,7 +117,7 @@ class ImageReport(Part):
     samples: Annotated[list[Picture], Field(min_length=1)]
     reconstructions: Picture
     interpolations: Picture
-    neighbours: Neighbours
+    neighbors: Neighbors
     profile: ProfileView
     verdict: str
     ok: bool
@@ -150,7 +150,7 @@ def render_images(report: ImageReport) -> str:
                 findings_section([Card(finding) for finding in report.findings]),
                 _samples_section(report),
                 _latent_section(report),
-                _neighbours_section(report.neighbours),
+                _neighbors_section(report.neighbors),
                 curves_section(charts, report.curves, report.best_epoch, _curves_note(report)),
                 _likelihood_section(report.likelihood),
                 depth_section(
@@ -208,18 +208,18 @@ def _latent_section(report: ImageReport) -> Section:
     return Section("latent-section", "Through the latent", [Text(text), Pictures(pictures)])
 
 
-def _neighbours_section(neighbours: Neighbours) -> Section:
-    text = f"Distances are the {neighbours.unit}."
-    if neighbours.of_samples and neighbours.of_held_out:
-        samples = significant(statistics.median(neighbours.of_samples))
-        held_out = significant(statistics.median(neighbours.of_held_out))
+def _neighbors_section(neighbors: Neighbors) -> Section:
+    text = f"Distances are the {neighbors.unit}."
+    if neighbors.of_samples and neighbors.of_held_out:
+        samples = significant(statistics.median(neighbors.of_samples))
+        held_out = significant(statistics.median(neighbors.of_held_out))
         text += (
             " The median distance to the nearest training image is "
             f"{samples} for these samples and {held_out} for held-out images."
         )
-    pictures = Pictures([Shown(neighbours.picture, WIDE)], columns=1)
+    pictures = Pictures([Shown(neighbors.picture, WIDE)], columns=1)
     title = "Nearest training images"
-    return Section("neighbours", title, [Text(text), pictures], "Nearest images")
+    return Section("neighbors", title, [Text(text), pictures], "Nearest images")
 
 
 def _curves_note(report: ImageReport) -> str:
@@ -292,7 +292,7 @@ def _likelihood_note(part: ImageLikelihood) -> str:
     if part.padding:
         were = "was" if part.padding == 1 else "were"
         texts.append(
-            f"{count(part.padding, 'channel')}, {part.padding_in_words}, {were} added to each "
+            f"{count(part.padding, 'channel')}, {part.padding_description}, {were} added to each "
             "image. Only the numbers of the image count as dimensions."
         )
     return " ".join(texts)

@@ -121,11 +121,11 @@ def power_of_ten(exponent: int) -> str:
     return "10" + str(exponent).translate(_SUPERSCRIPTS)
 
 
-def time_in_words(time_s: float) -> str:
+def format_time(time_s: float) -> str:
     """Returns a duration as text, in seconds, minutes or hours.
 
     Example:
-        >>> time_in_words(8.2), time_in_words(400.0), time_in_words(9000.0)
+        >>> format_time(8.2), format_time(400.0), format_time(9000.0)
         ('8 seconds', '7 minutes', '2.5 hours')
     """
     if time_s < 100:

@@ -18,7 +18,7 @@ import jinja2
 
 from kappaflow.diagnosis import Finding
 from kappaflow.report import numbers
-from kappaflow.report.charts import Chart, Figure, colour, figures_of
+from kappaflow.report.charts import Chart, Figure, color, figures_of
 from kappaflow.report.content import FindingView
 from kappaflow.report.pictures import Shown
 
@@ -40,7 +40,7 @@ class KeyFigure:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The box at the top of a page; the level sets its colour, "note" is for results."""
+    """The box at the top of a page; the level sets its color, "note" is for results."""
 
     kind: ClassVar[str] = "verdict"
     level: Literal["ok", "warning", "error", "note"]
@@ -58,7 +58,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph, with bold words before it; "small" and "quiet" (grey) are for details."""
+    """A paragraph, with bold words before it; "small" and "quiet" (gray) are for details."""
 
     kind: ClassVar[str] = "text"
     text: str | Link
@@ -285,7 +285,7 @@ def _template() -> jinja2.Template:
     )
     # nan is not valid JSON: an error here is better than an error in the browser.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.globals["colour"] = colour
+    environment.globals["color"] = color
     environment.filters["significant"] = numbers.significant
     return environment.get_template("page.html.jinja")
 

@@ -16,7 +16,7 @@ from kappaflow.report.content import Part
 Pixels = NDArray[np.uint8]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-GREY, COLOUR = 0, 2  # colour types of the PNG format
+GRAY, COLOR = 0, 2  # color types of the PNG format
 
 # Width in CSS pixels of a sheet of images in a three-column and in a two-column layout.
 NARROW, WIDE = 290, 460
@@ -26,7 +26,7 @@ def png(pixels: Pixels) -> bytes:
     """Encodes a picture as the bytes of a PNG file.
 
     Args:
-        pixels: The pixels, (1, height, width) for grey or (3, height, width) for colour.
+        pixels: The pixels, (1, height, width) for gray or (3, height, width) for color.
 
     Returns:
         The file, with 8 bits per channel.
@@ -41,7 +41,7 @@ def png(pixels: Pixels) -> bytes:
     channels, height, width = pixels.shape
     rows = np.ascontiguousarray(pixels.transpose(1, 2, 0)).reshape(height, width * channels)
     unfiltered = np.zeros((height, 1), np.uint8)
-    kind = GREY if channels == 1 else COLOUR
+    kind = GRAY if channels == 1 else COLOR
     header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
     content = zlib.compress(np.hstack([unfiltered, rows]).tobytes(), 9)
     chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", content) + _chunk(b"IEND", b"")
@@ -79,13 +79,13 @@ def shown(pixels: Pixels, values: int) -> Pixels:
 
 
 def grid(images: Pixels, columns: int, *, gap: int = 1, ground: int = 128) -> Pixels:
-    """Arranges images in a grid, with grey lines between them.
+    """Arranges images in a grid, with gray lines between them.
 
     Args:
         images: The images, (N, channels, height, width).
         columns: Number of images per row; the last row may have empty cells.
         gap: Width of the lines, in pixels. There is no outer border.
-        ground: Grey level of the lines.
+        ground: Gray level of the lines.
 
     Returns:
         The sheet, (channels, height, width).
@@ -107,7 +107,7 @@ def grid(images: Pixels, columns: int, *, gap: int = 1, ground: int = 128) -> Pi
 def enlarged(pixels: Pixels, least: int = 512) -> Pixels:
     """Returns a picture enlarged by the smallest whole factor that makes it `least` wide.
 
-    Each pixel becomes a square of one colour, without smoothing.
+    Each pixel becomes a square of one color, without smoothing.
 
     Example:
         >>> enlarged(np.zeros((1, 17, 26), np.uint8)).shape

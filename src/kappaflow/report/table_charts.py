@@ -93,8 +93,8 @@ def pairs_chart(parts: Pairs) -> Chart | None:
     return Chart(
         name="pairs",
         title="Two columns at a time",
-        caption="Axes are in the units of the columns. The two colours should mix everywhere. A "
-        "patch of one colour is data that the flow never samples, or samples that look like no "
+        caption="Axes are in the units of the columns. The two colors should mix everywhere. A "
+        "patch of one color is data that the flow never samples, or samples that look like no "
         f"data.{left_out}",
         panels=[
             _pair(parts.columns, j, i, (data, samples), frames)

@@ -83,16 +83,16 @@ def _likelihood_figures(report: Report) -> list[KeyFigure]:
         return []
     first = report.likelihoods[0]
     name = "Held-out NLL" if report.padding is None else "Bound on the held-out NLL"
-    note = f"{fixed(report.gaussian_nll_standardised, 2)} for a Gaussian; lower is better"
+    note = f"{fixed(report.gaussian_nll_standardized, 2)} for a Gaussian; lower is better"
     if report.is_joint:
         name, note = "Joint NLL with the padding", NO_LIKELIHOOD
     return [
         KeyFigure(
             f"{name}, standardized",
-            with_error(first.nll_standardised, first.standard_error),
+            with_error(first.nll_standardized, first.standard_error),
             "nats per row",
             note,
-            is_finite(first.nll_standardised),
+            is_finite(first.nll_standardized),
         ),
         *_weighted_figures(report.padding),
         KeyFigure(
@@ -114,10 +114,10 @@ def _weighted_figures(padding: PaddingView | None) -> list[KeyFigure]:
     return [
         KeyFigure(
             "Held-out NLL, importance-weighted",
-            with_error(found.nll_standardised, found.standard_error),
+            with_error(found.nll_standardized, found.standard_error),
             "nats per row",
             f"standardized; {found.draws} samples per row, Monte Carlo error {error}",
-            is_finite(found.nll_standardised),
+            is_finite(found.nll_standardized),
         )
     ]
 
@@ -222,14 +222,14 @@ def gain_over_gaussian(report: Report) -> float | None:
     """Returns the nats per row by which the flow beats a Gaussian; None if one is not finite."""
     if not report.likelihoods or report.is_joint:
         return None
-    flow, gaussian = report.likelihoods[0].nll_standardised, report.gaussian_nll_standardised
+    flow, gaussian = report.likelihoods[0].nll_standardized, report.gaussian_nll_standardized
     return gaussian - flow if is_finite(flow) and is_finite(gaussian) else None
 
 
 def _padding_text(padding: PaddingView) -> str:
     features = count(padding.features, "feature")
     were = "was" if padding.features == 1 else "were"
-    return f"{features}, {padding.in_words}, {were} added to each row."
+    return f"{features}, {padding.description}, {were} added to each row."
 
 
 def _bound_text(padding: PaddingView) -> str:
@@ -240,10 +240,10 @@ def _bound_text(padding: PaddingView) -> str:
     found = padding.weighted
     if found is None:
         return text
-    standardised = with_error(found.nll_standardised, found.standard_error)
+    standardized = with_error(found.nll_standardized, found.standard_error)
     return (
         f"{text} Importance weights are closer: with {found.draws} samples of the padding for "
-        f"each of {count(found.rows, 'row')} the NLL is {standardised} on standardized columns "
+        f"each of {count(found.rows, 'row')} the NLL is {standardized} on standardized columns "
         f"and {with_error(found.nll, found.standard_error)} in input units. ± is the error over "
         "the rows; the samples add a Monte Carlo error of "
         f"{significant(found.monte_carlo_error, 2)}."
@@ -257,12 +257,12 @@ def _likelihood_table(report: Report) -> Table:
         rows.append([
             part.name,
             f"{part.rows:,}",
-            with_error(part.nll_standardised, part.standard_error),
+            with_error(part.nll_standardized, part.standard_error),
             with_error(part.nll, part.standard_error),
             *quantiles,
         ])
-    for name, number, standardised, nll in _references(report):
-        means = [fixed(standardised, 2), fixed(nll, 2)]
+    for name, number, standardized, nll in _references(report):
+        means = [fixed(standardized, 2), fixed(nll, 2)]
         rows.append([name, f"{number:,}", *means, None, None, None, None])
     columns = (
         "Rows", "Count", "Mean, standardized", "Mean, input units", "Median", "95 % quantile",
@@ -277,15 +277,15 @@ def _references(report: Report) -> list[tuple[str, int, float, float]]:
         return []
     first = report.likelihoods[0]
     where = f", on “{first.name}”" if len(report.likelihoods) > 1 else ""
-    gaussian = (report.gaussian_nll_standardised, report.gaussian_nll)
+    gaussian = (report.gaussian_nll_standardized, report.gaussian_nll)
     found = [
-        (one.name, one.rows, one.nll_standardised, one.nll)
+        (one.name, one.rows, one.nll_standardized, one.nll)
         for one in report.references
         if one.components > 1 or one.kind == "Gaussian"
     ] or [("a Gaussian", first.rows, *gaussian)]
     return [
-        (f"for comparison: {name}{where}", rows, standardised, nll)
-        for name, rows, standardised, nll in found
+        (f"for comparison: {name}{where}", rows, standardized, nll)
+        for name, rows, standardized, nll in found
     ]
 
 

@@ -8,9 +8,9 @@ from kappaflow.report.numbers import (
     NOT_MEASURED,
     count,
     fixed,
+    format_time,
     is_finite,
     significant,
-    time_in_words,
     with_error,
 )
 from kappaflow.report.page import (
@@ -66,7 +66,7 @@ class Budgeted(Part):
         return "none" if self.budget is None else f"{self.budget:g}"
 
     @property
-    def cost_in_words(self) -> str:
+    def cost_text(self) -> str:
         """The cost of the budget as text, in nats per row."""
         if self.budget is None or self.cost is None:
             return NOT_MEASURED
@@ -98,14 +98,14 @@ def render_trade_off(report: TradeOff) -> str:
     Returns:
         One HTML document that makes no request.
     """
-    time = time_in_words(sum(flow.time_s or 0.0 for flow in report.flows))
+    time = format_time(sum(flow.time_s or 0.0 for flow in report.flows))
     settings = Table(("Setting", "Value"), [list(pair) for pair in report.model])
     trainings = Text(f"{count(len(report.flows), 'training')}, {time} in total.")
     return render_page(
         Page(
             command="kappaflow tradeoff",
             title=f"What a condition number costs on {report.data}",
-            verdict=Verdict("note", "Results", found_in_words(report)),
+            verdict=Verdict("note", "Results", describe_results(report)),
             intro=[Text(ABOUT), *(Text(note, style="quiet") for note in report.notes)],
             without_script=f"{FILES} report.json has the numbers.",
             files=FILES,
@@ -189,7 +189,7 @@ def _curve(flows: Sequence[Budgeted], name: str, tone: int, dash: str = "solid")
     return band(name, places, quantiles, tone, dash=dash)
 
 
-def found_in_words(report: TradeOff) -> list[str]:
+def describe_results(report: TradeOff) -> list[str]:
     """Returns the results as text, one or two sentences for each flow."""
     done = [flow for flow in report.flows if flow.failed is None]
     texts = [f"Budget {flow.name}: {flow.failed}" for flow in report.flows if flow.failed]
@@ -202,11 +202,11 @@ def found_in_words(report: TradeOff) -> list[str]:
         )
     for flow in done:
         if flow.budget is not None and is_finite(flow.condition_number_p95):
-            texts.append(_one_in_words(flow))
+            texts.append(_describe_flow(flow))
     return texts
 
 
-def _one_in_words(flow: Budgeted) -> str:
+def _describe_flow(flow: Budgeted) -> str:
     p95 = flow.condition_number_p95 or 0.0
     over = p95 / (flow.budget or 1.0)
     kept = "kept" if over <= 1 else "kept within 10 %" if over <= OVER else "exceeded"
@@ -233,7 +233,7 @@ def _terminal_row(flow: Budgeted) -> list[str]:
         flow.name,
         significant(flow.condition_number_p95),
         with_error(flow.nll, flow.standard_error),
-        flow.cost_in_words,
+        flow.cost_text,
         f"{fixed(flow.time_s, 0)} s",
     ]
 
@@ -249,7 +249,7 @@ def _table(report: TradeOff) -> Table:
             significant(flow.condition_number_p95),
             significant(flow.condition_number_median),
             with_error(flow.nll, flow.standard_error),
-            flow.cost_in_words,
+            flow.cost_text,
             significant(flow.epochs),
             NOT_MEASURED if flow.time_s is None else f"{significant(flow.time_s)} s",
         ]

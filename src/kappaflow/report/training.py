@@ -45,7 +45,7 @@ def _likelihood(name: str, title: str, y: str, key: str, unit: str) -> CurveChar
 
 
 LIKELIHOOD, ROW_NLL = "Likelihood over the epochs", "NLL (nats per row, standardized)"
-NLL = _likelihood("curve-nll", LIKELIHOOD, ROW_NLL, "nll_standardised", "nats per row")
+NLL = _likelihood("curve-nll", LIKELIHOOD, ROW_NLL, "nll_standardized", "nats per row")
 IMAGE_NLL = _likelihood("curve-nll", LIKELIHOOD, "NLL (nats per image)", "nll", "nats per image")
 BITS = _likelihood(
     "curve-bits", "Bits per dimension over the epochs", "bits per dimension",

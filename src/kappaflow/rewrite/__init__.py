@@ -2,7 +2,7 @@
 
 fixed_partition  rewrites a flow of couplings to use a single fixed partition
 plan             reorders the layers to fit that partition, with linear maps between them
-merge            merges neighbouring layers; `fuse` merges linear layers
+merge            merges neighboring layers; `fuse` merges linear layers
 sandwich         `SandwichCoupling`, a coupling with a linear coupling at one or both ends
 layers           lists and classifies the layers of a flow
 certificate      summary of a rewrite, with the difference between the two functions

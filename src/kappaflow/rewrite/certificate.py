@@ -37,7 +37,7 @@ class Replaced:
 
     Attributes:
         name: Name of the map in the old flow.
-        couplings: Number of couplings, before some merged with their neighbours.
+        couplings: Number of couplings, before some merged with their neighbors.
         method: The method of `factor_linear` that found them.
         residual: Relative error of their product.
         condition_numbers: Condition number of each coupling.
@@ -60,7 +60,7 @@ class Certificate:
         couplings_before: Number of couplings in the old flow.
         mixing_before: Number of its permutations and linear layers.
         couplings_after: Number of couplings in the new flow, including linear ones.
-        joined: Number of linear couplings that merged with a neighbour.
+        joined: Number of linear couplings that merged with a neighbor.
         replaced: Linear maps that were replaced by couplings, in the order of the flow.
         left: Class names of layers that were kept unchanged.
         points: Number of rows on which the two flows were compared.
@@ -91,7 +91,7 @@ class Certificate:
             (
                 "linear maps that became couplings",
                 f"{len(self.replaced)}, as {couplings} couplings, of which {self.joined} joined "
-                "a neighbour",
+                "a neighbor",
             ),
             ("largest condition number of these", f"{self.condition_number:.3g}"),
             ("largest residual of a map", f"{residual:.1e}"),

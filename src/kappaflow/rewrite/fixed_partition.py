@@ -49,7 +49,7 @@ def rewrite_fixed_partition(
     """Returns a flow with the same function and a single partition for all couplings.
 
     Permutations, other partitions and linear layers become linear couplings. A linear coupling
-    merges with a neighbouring nonlinear one that changes the same half. So a linear map between
+    merges with a neighboring nonlinear one that changes the same half. So a linear map between
     two couplings costs four more couplings, since both ends merge.
 
     Couplings made from frozen layers stay frozen. A linear coupling made from a frozen and a

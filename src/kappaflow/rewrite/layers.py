@@ -281,7 +281,7 @@ def _scale_by_scale(part: MultiScale, change: Change) -> MultiScale:
 
 
 def stacked(parts: Sequence[Bijection], like: Flow) -> list[Bijection]:
-    """Returns the same layers, with neighbouring couplings of one kind and shape in stacks.
+    """Returns the same layers, with neighboring couplings of one kind and shape in stacks.
 
     Args:
         parts: The layers.

@@ -1,4 +1,4 @@
-"""Merges neighbouring layers: linear couplings with couplings, and linear layers (`fuse`)."""
+"""Merges neighboring layers: linear couplings with couplings, and linear layers (`fuse`)."""
 
 import functools
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ def merged(parts: Sequence[Bijection]) -> list[Bijection]:
 
 
 def pair(first: Bijection, second: Bijection) -> Bijection | None:
-    """Returns two neighbouring layers as one layer; None if they cannot be merged.
+    """Returns two neighboring layers as one layer; None if they cannot be merged.
 
     The merged layer is frozen if both layers were.
     """
@@ -208,7 +208,7 @@ def fuse(flow: Flow) -> Flow:
 
 
 def _fused_run(run: list[Bijection], features: int, *, flow: Flow) -> list[Bijection]:
-    """Returns the layers of a run, with neighbouring linear ones fused."""
+    """Returns the layers of a run, with neighboring linear ones fused."""
     found: list[Bijection] = []
     for linear, group in groupby(run, is_linear):
         layers = list(group)

@@ -235,7 +235,7 @@ class Plan:
         stay = self._pending is None or (self._is_last_map and self._in_order())
         if stay and 0 in wrong:
             return fitting[wrong.index(0)]
-        # The outer factors of a map merge with both neighbours if these change different parts.
+        # The outer factors of a map merge with both neighbors if these change different parts.
         last = next((p for item in reversed(self.items) if (p := partition_of(item))), None)
         return min(zip(fitting, wrong, strict=True), key=lambda f: (f[0] == last, f[1]))[0]
 

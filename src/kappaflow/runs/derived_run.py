@@ -108,7 +108,7 @@ class StoredRun:
         about = about_derived(report.about, flow, how)
         if self.data is not None:
             budget = report.budget if isinstance(report, Report) else None
-            return evaluate(result, self.data, about, None if budget is None else budget.asked)
+            return evaluate(result, self.data, about, None if budget is None else budget.limit)
         if isinstance(report, ImageReport):
             rows = sample_batch(flow, points_of(flow))
             diagnosis = diagnose_flow(flow, rows.x, rows.context)

@@ -148,16 +148,16 @@ def _table_metrics(report: Report) -> dict[str, Any]:
     weighted = None if report.padding is None else report.padding.weighted
     return {
         "test_nll": whole.nll,
-        "test_nll_standardised": whole.nll_standardised,
+        "test_nll_standardized": whole.nll_standardized,
         "test_nll_standard_error": whole.standard_error,
-        "test_nll_standardised_by_part": {
-            part.name: part.nll_standardised for part in report.likelihoods[1:]
+        "test_nll_standardized_by_part": {
+            part.name: part.nll_standardized for part in report.likelihoods[1:]
         },
         "test_rows": whole.rows,
-        "weighted_nll_standardised": None if weighted is None else weighted.nll_standardised,
+        "weighted_nll_standardized": None if weighted is None else weighted.nll_standardized,
         "weighted_monte_carlo_error": None if weighted is None else weighted.monte_carlo_error,
-        "gaussian_nll_standardised": report.gaussian_nll_standardised,
-        "mixture_nll_standardised": None if mixture is None else mixture.nll_standardised,
+        "gaussian_nll_standardized": report.gaussian_nll_standardized,
+        "mixture_nll_standardized": None if mixture is None else mixture.nll_standardized,
         "mixture_components": None if mixture is None else mixture.components,
         "references": [one.model_dump() for one in report.references],
         "auc": None if separation is None else separation.auc,
@@ -191,7 +191,7 @@ def metrics_without_data(report: AnyReport) -> dict[str, Any]:
         condition = {
             "condition_number_median": budget.median,
             "condition_number_p95": budget.p95,
-            "condition_budget": budget.asked,
+            "condition_budget": budget.limit,
             "condition_rows": budget.rows,
         }
     return {

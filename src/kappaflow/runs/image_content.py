@@ -12,7 +12,7 @@ from torch import Tensor
 from kappaflow.conditioning import layers_of
 from kappaflow.data import Images
 from kappaflow.flows import Flow, interpolate, padding_in, reconstruct
-from kappaflow.report import ImageLikelihood, Neighbours, Picture, encoded
+from kappaflow.report import ImageLikelihood, Neighbors, Picture, encoded
 from kappaflow.report.pictures import Pixels, grid, shown
 from kappaflow.runs.findings import Found, image_findings
 from kappaflow.runs.image_data import ImageData
@@ -71,7 +71,7 @@ def image_content(result: FitResult, nll: Tensor, data: ImageData) -> tuple[dict
         "samples": sample_pictures(flow, classes),
         "reconstructions": reconstruction_picture(flow, data),
         "interpolations": interpolation_picture(flow, data),
-        "neighbours": neighbours_of(flow, data),
+        "neighbors": neighbors_of(flow, data),
     }
     findings = image_findings(
         likelihood.bits_per_dimension,
@@ -99,7 +99,7 @@ def _likelihood(flow: Flow, nll: Tensor, data: ImageData) -> ImageLikelihood:
     if padding is not None:
         padded = {
             "padding": padding.features,
-            "padding_in_words": padding.in_words,
+            "padding_description": padding.description,
             "is_joint": not padding.has_density,
         }
     independent, paired_error = _independent(data, (nll * scale).numpy() if counted else None)
@@ -150,7 +150,7 @@ def held_out_picture(flow: Flow, data: ImageData) -> Picture:
 
 
 def _by_class(images: Images, classes: tuple[str, ...]) -> Sheet:
-    """Returns a row of images for each class, filled up with grey."""
+    """Returns a row of images for each class, filled up with gray."""
     blank = np.full((1, *images.shape), 128, np.uint8)
     rows = []
     for label in range(len(classes)):
@@ -233,7 +233,7 @@ def _pairs(images: Images, *, by_class: bool) -> tuple[list[int], list[int]]:
     return (first, second) if first else ([0], [0])
 
 
-def neighbours_of(flow: Flow, data: ImageData) -> Neighbours:
+def neighbors_of(flow: Flow, data: ImageData) -> Neighbors:
     """Returns samples with their nearest training images, by L2 distance of pixels."""
     values = values_of(flow)
     drawn = sample_sheet(flow, data.classes, temperature=TEMPERATURE, seed=1).images
@@ -244,7 +244,7 @@ def neighbours_of(flow: Flow, data: ImageData) -> Neighbours:
     )
     unit = f"root mean square over the pixels, which go from 0 to {values - 1}"
     scale = (values - 1) / 255
-    return Neighbours(
+    return Neighbors(
         picture=Picture(
             title="Samples and the training images nearest to them",
             alt=f"{len(drawn)} samples at temperature {TEMPERATURE}, and below each the training "

@@ -37,7 +37,7 @@ class ImageConfig:
     Attributes:
         data: A folder, a file or the name of a set, as `kappaflow.load_images` takes it.
         size: The height and width of all images, or one number for both; None to keep them.
-        grey: True for one channel, False for three, None to keep those of the images.
+        gray: True for one channel, False for three, None to keep those of the images.
         crop: Crop images of another aspect ratio before resizing; squeeze them if False.
         flip: Mirror training images at random.
         by_class: Fit a density given the class of the image.
@@ -48,7 +48,7 @@ class ImageConfig:
 
     data: str
     size: int | tuple[int, int] | None = None
-    grey: bool | None = None
+    gray: bool | None = None
     crop: bool = True
     flip: bool = False
     by_class: bool = False
@@ -63,7 +63,7 @@ class ImageConfig:
         Raises:
             ArgumentError: `by_class` is set, and there are no two classes.
         """
-        images = load_images(self.data, size=self.size, grey=self.grey, crop=self.crop)
+        images = load_images(self.data, size=self.size, gray=self.gray, crop=self.crop)
         if self.by_class and len(images.classes) < 2:
             raise ArgumentError(
                 f"'by_class' should be left out: {images.source} has no two classes. Put the "
@@ -304,7 +304,7 @@ def images_for(flow: Flow, data: str, *, crop: bool, classes: tuple[str, ...]) -
         ArgumentError: The pixels have more values than those of the run, or a class is unknown.
     """
     channels, height, width = flow.event_shape
-    images = load_images(data, size=(height, width), grey=channels == 1, crop=crop)
+    images = load_images(data, size=(height, width), gray=channels == 1, crop=crop)
     values = values_of(flow)
     if images.values > values:
         raise ArgumentError(

@@ -66,7 +66,7 @@ def _one(measure: Measure, case: Case) -> Done:
         with threadpool_limits(1):
             rows = [dict(row) for row in measure(case)]
     except KappaflowError as error:
-        raise type(error)(f"the case {_in_words(case)} failed: {error}") from None
+        raise type(error)(f"the case {_describe_case(case)} failed: {error}") from None
     finally:
         torch.set_num_threads(threads)
     return case, rows, time.perf_counter() - started
@@ -85,5 +85,5 @@ def _end_with(parent: Any) -> None:  # noqa: ANN401
     os._exit(1)
 
 
-def _in_words(case: Case) -> str:
+def _describe_case(case: Case) -> str:
     return ", ".join(f"{key} {value}" for key, value in case.items())

@@ -57,7 +57,7 @@ def sample_run(
         decimal: The decimal sign of the context; by default that of the data of the run.
 
     Returns:
-        The modelled columns, and the context columns.
+        The modeled columns, and the context columns.
 
     Raises:
         ArgumentError: An argument is out of its range, or a context is missing or not needed.

@@ -26,7 +26,7 @@ class TableRunConfig(BaseModel):
 
     Attributes:
         source: The rows of the run; None if `kappaflow.fit` wrote the folder.
-        columns: The modelled columns.
+        columns: The modeled columns.
         context_columns: The columns that the density is conditioned on.
         fingerprints: Of the training and the validation rows.
         widths: Width of the noise that was added to rounded columns.
@@ -82,7 +82,7 @@ class StoredReference(BaseModel):
     conditional: bool
     rows: int
     nll: float | None
-    nll_standardised: float | None
+    nll_standardized: float | None
     difference: float | None
     standard_error: float | None
 
@@ -110,14 +110,14 @@ class Result(BaseModel):
 class TableResult(Result):
     """The result of a run on a table."""
 
-    test_nll_standardised: float | None
-    test_nll_standardised_by_part: dict[str, float | None]
+    test_nll_standardized: float | None
+    test_nll_standardized_by_part: dict[str, float | None]
     test_rows: int = 0
     likelihood: Literal["exact", "bound", "joint"] = "exact"
-    weighted_nll_standardised: float | None = None
+    weighted_nll_standardized: float | None = None
     weighted_monte_carlo_error: float | None = None
-    gaussian_nll_standardised: float | None
-    mixture_nll_standardised: float | None = None
+    gaussian_nll_standardized: float | None
+    mixture_nll_standardized: float | None = None
     mixture_components: int | None = None
     references: tuple[StoredReference, ...] = ()
     condition_budget: float | None = None

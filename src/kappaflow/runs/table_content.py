@@ -46,8 +46,8 @@ PADDING_SAMPLES = 64  # of the padding, for each row
 WEIGHTED_ROWS = 2000  # at most
 CURVES = (
     "epoch",
-    "train_nll_standardised",
-    "validation_nll_standardised",
+    "train_nll_standardized",
+    "validation_nll_standardized",
     "validation_nll_p95",
     "validation_nll_p99",
     "validation_nll_max",
@@ -88,7 +88,7 @@ def table_content(
         "likelihoods": likelihoods,
         "padding": padding,
         "gaussian_nll": gaussian_nll,
-        "gaussian_nll_standardised": gaussian_nll + standardization_log_det(flow),
+        "gaussian_nll_standardized": gaussian_nll + standardization_log_det(flow),
         "references": [_reference(one, flow) for one in compared],
         "worst_rows": _worst_rows(data.test, nll),
         "separations": _separations(flow, nll, data),
@@ -111,7 +111,7 @@ def table_content(
 def _budget(flow: Flow, test: Batch, budget: float) -> Budget:
     """Returns the condition budget and the condition number of test rows."""
     median, p95, rows = tested_condition(flow, test)
-    return Budget(asked=budget, median=median, p95=p95, rows=rows)
+    return Budget(limit=budget, median=median, p95=p95, rows=rows)
 
 
 @torch.no_grad()
@@ -135,15 +135,15 @@ def _likelihoods(flow: Flow, nll: Tensor, data: TableData) -> list[Likelihood]:
 
 
 def _likelihood(name: str, flow: Flow, nll: Tensor) -> Likelihood:
-    standardised = nll + standardization_log_det(flow)
+    standardized = nll + standardization_log_det(flow)
     levels = {"median": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
     return Likelihood(
         name=name,
         rows=len(nll),
         nll=nll.mean().item(),
-        nll_standardised=standardised.mean().item(),
+        nll_standardized=standardized.mean().item(),
         standard_error=nll.std(correction=0).item() / math.sqrt(len(nll)),
-        quantiles={name: quantile(standardised, level) for name, level in levels.items()},
+        quantiles={name: quantile(standardized, level) for name, level in levels.items()},
     )
 
 
@@ -173,7 +173,7 @@ def _reference(one: Comparison, flow: Flow) -> ReferenceView:
         conditional=one.conditional,
         rows=one.rows,
         nll=one.nll,
-        nll_standardised=one.nll + standardization_log_det(flow),
+        nll_standardized=one.nll + standardization_log_det(flow),
         difference=one.difference,
         standard_error=one.standard_error,
     )
@@ -293,9 +293,9 @@ def _latent(flow: Flow, rows: Batch) -> Latent:
         .numpy()
     )
     edges = np.linspace(-5, 5, BINS + 1)
-    centres = (edges[1:] + edges[:-1]) / 2
+    centers = (edges[1:] + edges[:-1]) / 2
     about_base: dict[str, Any] = {}
-    normal = (np.exp(-(centres**2) / 2) / math.sqrt(2 * math.pi)).tolist()
+    normal = (np.exp(-(centers**2) / 2) / math.sqrt(2 * math.pi)).tolist()
     if isinstance(flow.base, NormalMixture):
         generator = torch.Generator().manual_seed(0)
         base_samples = flow.base.sample(BASE_SAMPLES, generator=generator).double().numpy()
@@ -334,7 +334,7 @@ def padding_view(flow: Flow, test: Batch) -> tuple[PaddingView | None, Tensor | 
     weighted, nll = _weighted(flow, few) if padding.has_density else (None, None)
     view = PaddingView(
         features=padding.features,
-        in_words=padding.in_words,
+        description=padding.description,
         has_density=padding.has_density,
         weighted=weighted,
     )
@@ -354,7 +354,7 @@ def _weighted(flow: Flow, rows: Batch) -> tuple[Weighted, Tensor]:
         draws=PADDING_SAMPLES,
         rows=len(nll),
         nll=nll.mean().item(),
-        nll_standardised=nll.mean().item() + standardization_log_det(flow),
+        nll_standardized=nll.mean().item() + standardization_log_det(flow),
         standard_error=nll.std(correction=0).item() / math.sqrt(len(nll)),
         monte_carlo_error=error.square().sum().sqrt().item() / len(nll),
     )

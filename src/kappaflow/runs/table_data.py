@@ -221,7 +221,7 @@ class TableData:
         if config.where:
             facts.insert(1, ("rows where", ", ".join(config.where)))
         if self.domains:
-            named = (f"{name} {domain.in_words}" for name, domain in self.domains.items())
+            named = (f"{name} {domain.description}" for name, domain in self.domains.items())
             facts.append(("domains", "; ".join(named)))
         if train.context_columns:
             facts.append(("given", ", ".join(train.context_columns)))

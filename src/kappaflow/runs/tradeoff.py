@@ -93,7 +93,7 @@ def trade_off(
     flows = _compared(order, place, tables, failed)
     report = TradeOff(
         data=source.data,
-        model=_in_words(source, model, settings, tables),
+        model=_describe_model(source, model, settings, tables),
         flows=[*flows[1:], flows[0]],
         notes=list(tables.notes),
     )
@@ -176,7 +176,7 @@ def _compared(
             rows=rows,
             epochs=result.epochs,
             time_s=result.time_s,
-            nll=result.test_nll_standardised,
+            nll=result.test_nll_standardized,
             standard_error=result.test_nll_standard_error,
             cost=None if more is None else more.mean().item(),
             cost_error=None if more is None else _error(more),
@@ -223,7 +223,7 @@ def _name(budget: float | None) -> str:
     return "budget-" + ("none" if budget is None else repr(budget).removesuffix(".0"))
 
 
-def _in_words(
+def _describe_model(
     source: TableConfig, model: ModelConfig, settings: dict[str, Any], tables: TableData
 ) -> list[tuple[str, str]]:
     requested = {name: getattr(source, name) for name in OF_SOURCE if getattr(source, name)}

@@ -183,7 +183,7 @@ class ImageBatches:
         if images.shape != flow.event_shape:
             raise ArgumentError(
                 f"'data' should hold images of shape {flow.event_shape}, as the flow takes, got "
-                f"{images.shape} from {images.source}: give load_images a size, or grey."
+                f"{images.shape} from {images.source}: give load_images a size, or gray."
             )
         classes = len(images.classes)
         if flow.context_features not in (0, classes):
@@ -314,7 +314,7 @@ def _check_domains(table: Table, flow: Flow) -> None:
         if outside.any():
             row = int(np.flatnonzero(outside)[0])
             raise DataError(
-                f"column {name!r} should lie {domains[name].in_words}, and "
+                f"column {name!r} should lie {domains[name].description}, and "
                 f"{_dtype_name(flow)} rounds {int(outside.sum()):,} of its "
                 f"values to an end, such as {float(table.values[row, place])!r} in "
                 f"{describe_rows(table, [row])[0]}: give 1 - x where x is next to 1, or use a "

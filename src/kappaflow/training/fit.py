@@ -215,7 +215,7 @@ class _Request:
         loaded = [
             one
             if isinstance(one, Images)
-            else load_images(one, size=(height, width), grey=channels == 1)
+            else load_images(one, size=(height, width), gray=channels == 1)
             for one in given
         ]
         if self.validation is None:

@@ -113,7 +113,7 @@ class Likelihood(nn.Module):
 
 
 def _own_code(flow: Flow) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """Returns the log_prob of a flow as a function with a code object of its own.
+    """Returns the log_prob of a flow as a function that shares no code object with others.
 
     torch counts compilations per code object, and does not compile the ninth.
     """

@@ -400,7 +400,7 @@ class Training:
         figures = {
             "epoch": self.progress.epoch,
             "train_nll": train_nll,
-            "train_nll_standardised": train_nll + standardization_log_det(self.flow),
+            "train_nll_standardized": train_nll + standardization_log_det(self.flow),
             **likelihood_figures(self.flow, self.validation),
             **self._conditioning(),
         }

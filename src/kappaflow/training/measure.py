@@ -75,16 +75,16 @@ def standardization_log_det(flow: Flow) -> float:
 def likelihood_figures(flow: Flow, rows: Batches) -> dict[str, float]:
     """Returns the mean NLL of held-out rows and its upper quantiles, in nats per row."""
     nll = -log_prob_of(flow, rows)
-    standardised, weights = nll + standardization_log_det(flow), rows.weights
+    standardized, weights = nll + standardization_log_det(flow), rows.weights
     mean = nll.mean().item() if weights is None else (weights.cpu() * nll).mean().item()
     figures = {
         "validation_nll": mean,
-        "validation_nll_standardised": mean + standardization_log_det(flow),
+        "validation_nll_standardized": mean + standardization_log_det(flow),
     }
     if has_bits(flow):
         figures["validation_bits_per_dimension"] = bits_per_dimension(flow, mean)
     for name, level in (("p95", 0.95), ("p99", 0.99), ("max", 1.0)):
-        figures[f"validation_nll_{name}"] = quantile(standardised, level)
+        figures[f"validation_nll_{name}"] = quantile(standardized, level)
     return figures
 
 
@@ -117,13 +117,13 @@ def conditioning_figures(
     limit the time. `condition` gives condition numbers that are measured already.
     """
     few = rows.at(slice(0, max(4, min(64, 2048 // math.prod(flow.event_shape)))))
-    standardised = flow.standardization(joined_points(flow, few.x))[0]
-    finite = torch.isfinite(standardised).flatten(1).all(dim=1)
+    standardized = flow.standardization(joined_points(flow, few.x))[0]
+    finite = torch.isfinite(standardized).flatten(1).all(dim=1)
     if not finite.any():
         return dict.fromkeys(CONDITIONING, float("nan")) | (condition or {})
-    few, standardised = few.at(finite), standardised[finite]
+    few, standardized = few.at(finite), standardized[finite]
     if condition is None:
-        found = spectrum(flow.core, standardised, context=few.context).condition_number
+        found = spectrum(flow.core, standardized, context=few.context).condition_number
         condition = _in_figures(found.median().item(), found.quantile(0.95).item())
     trip = round_trip(flow, few.x, context=few.context)
     trips = {

@@ -49,4 +49,4 @@ def _blame_gradient(layers: Sequence[Layer]) -> str:
         if any(not torch.isfinite(gradient).all() for gradient in gradients):
             return f"the gradient of layer {layer.name}"
         there = there or bool(gradients)
-    return "the sum over the batch" if there else "an answer that is finite when asked for again"
+    return "the sum over the batch" if there else "a value that is finite when computed again"

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 Figures = dict[str, Any]
-HELD_OUT = "validation_nll_standardised"
+HELD_OUT = "validation_nll_standardized"
 PARTS = 1000  # resolution of a progress bar
 LEVELS = "▁▂▃▄▅▆▇█"
 
@@ -28,7 +28,7 @@ def progress_bar(
     share_done: Callable[[], float],
     *,
     visible: bool | None,
-    in_words: Callable[[Figures], str],
+    describe: Callable[[Figures], str],
     begins: str = "",
 ) -> Iterator[Show]:
     """Shows a progress bar and curves of likelihood and conditioning inside the context.
@@ -36,7 +36,7 @@ def progress_bar(
     Args:
         share_done: Returns the completed fraction of the training, from 0 to 1.
         visible: Whether to show the bar; only on a terminal if None.
-        in_words: Returns the metrics of an epoch as text.
+        describe: Returns the metrics of an epoch as text.
         begins: The text before the first epoch.
 
     Yields:
@@ -60,7 +60,7 @@ def progress_bar(
 
         def show(figures: Figures) -> None:
             history.append(figures)
-            epoch, text = figures["epoch"], in_words(figures)
+            epoch, text = figures["epoch"], describe(figures)
             completed = int(PARTS * share_done())
             bar.update(task, completed=completed, epoch=epoch, text=text)
             live.update(Group(bar, *map(Text, curves(history, console.width))))
@@ -147,7 +147,7 @@ def rows_shown(
         yield show
 
 
-def likelihood_in_words(figures: Figures, name: str = "nll", budget: float | None = None) -> str:
+def describe_likelihood(figures: Figures, name: str = "nll", budget: float | None = None) -> str:
     """Returns the metrics of an epoch as text.
 
     `name` is the name of the loss, and `budget` is a bound on the condition number.
@@ -160,8 +160,8 @@ def likelihood_in_words(figures: Figures, name: str = "nll", budget: float | Non
         train = figures["train_nll"] * bits / figures["validation_nll"]
         return f"bits/dim {short(train)} train {short(bits)} held out{condition}"
     return (
-        f"{name} {short(figures['train_nll_standardised'])} train "
-        f"{short(figures['validation_nll_standardised'])} held out{condition}"
+        f"{name} {short(figures['train_nll_standardized'])} train "
+        f"{short(figures['validation_nll_standardized'])} held out{condition}"
     )
 
 

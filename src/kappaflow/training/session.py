@@ -23,7 +23,7 @@ from kappaflow.training.checkpoint import Groups
 from kappaflow.training.collectives import from_rank_zero, lost_ranks_as_errors
 from kappaflow.training.distributed import make_engine
 from kappaflow.training.loop import Figures, Training
-from kappaflow.training.progress import likelihood_in_words, progress_bar
+from kappaflow.training.progress import describe_likelihood, progress_bar
 from kappaflow.training.run_folder import RunFolder
 from kappaflow.training.settings import Settings
 
@@ -183,10 +183,10 @@ def _train(
     written = time.perf_counter()
     name = "joint nll" if training.flow.likelihood == "joint" else "nll"
     budget = training.settings.condition_budget
-    words = partial(likelihood_in_words, name=name, budget=budget)
+    words = partial(describe_likelihood, name=name, budget=budget)
     visible = progress if is_first() else False
     begins = "compiling" if training.settings.compile else ""
-    with progress_bar(training.share_done, visible=visible, in_words=words, begins=begins) as show:
+    with progress_bar(training.share_done, visible=visible, describe=words, begins=begins) as show:
 
         def started() -> None:
             with training.average.in_place():

@@ -34,7 +34,7 @@ class Distribution(ABC):
 
 
 class Gaussian(Distribution):
-    """A centred Gaussian with correlations, so that directions have unequal widths.
+    """A centered Gaussian with correlations, so that directions have unequal widths.
 
     Args:
         features: Number of features, D.

@@ -9,7 +9,7 @@ import polars as pl
 from kappaflow.report import page
 from kappaflow.report.charts import Chart, Series
 from kappaflow.report.content import Part
-from kappaflow.report.numbers import time_in_words
+from kappaflow.report.numbers import format_time
 
 
 class Table(Part):
@@ -89,7 +89,7 @@ def quantile_series(
         x: Column of the horizontal axis.
         y: Column of the vertical axis.
         name: Name of the series.
-        tone: Number of its colour.
+        tone: Number of its color.
         dash: Style of the line.
         spread: Quantiles of the band; None for no band.
 
@@ -189,7 +189,7 @@ def render_study(report: StudyReport) -> str:
 
 def _settings_section(report: StudyReport) -> page.Section:
     text = (
-        f"{report.cases:,} cases took {time_in_words(report.time_s)} of one thread in total, "
+        f"{report.cases:,} cases took {format_time(report.time_s)} of one thread in total, "
         f"with preset “{report.preset}” and seed {report.seed}. results.parquet, next to this "
         "page, has the raw results, one row for each measurement with all of its settings. To "
         "run the study with other settings, edit config.json and pass it to the same command "
@@ -213,7 +213,7 @@ def render_claims(claims: Sequence[Claim], *, preset: str, seed: int, time_s: fl
     Returns:
         One HTML document that makes no request.
     """
-    about = f"{SOURCE} Preset “{preset}”, seed {seed}, {time_in_words(time_s)}."
+    about = f"{SOURCE} Preset “{preset}”, seed {seed}, {format_time(time_s)}."
     return page.render_page(
         page.Page(
             command="kappaflow reproduce all",

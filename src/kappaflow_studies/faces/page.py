@@ -95,7 +95,7 @@ def render_faces(report: FacesReport, reports: Mapping[str, ImageReport]) -> str
         Page(
             command="kappaflow reproduce faces",
             title="A Glow of faces, with and without padding",
-            verdict=Verdict("note", "Results", [found_in_words(size) for size in report.sizes]),
+            verdict=Verdict("note", "Results", [describe_results(size) for size in report.sizes]),
             intro=[Text(about)],
             without_script=f"The pictures do not. {FILES}",
             files=FILES,
@@ -111,7 +111,7 @@ def _size_section(size: FacesSize, pictures: Mapping[str, list[Shown]]) -> Secti
     sides = f"{size.size} x {size.size}"
     train, validation, test = size.images
     parts = f"{train} training, {validation} validation and {test} test faces."
-    distances = [*(distances_in_words(run) for run in size.runs), held_out_in_words(size)]
+    distances = [*(describe_distances(run) for run in size.runs), describe_held_out(size)]
     blocks: list[Block] = [
         Text(parts),
         Charts([condition_over_training(size)], wide=True),
@@ -135,11 +135,11 @@ def _size_section(size: FacesSize, pictures: Mapping[str, list[Shown]]) -> Secti
         Text(
             "A distance is the root mean square over the pixels, which go from 0 to 255. "
             f"{' '.join(distances)} Held-out faces are other photographs of the people in the "
-            "training set, so they have near neighbours too. A sample much nearer than they are "
+            "training set, so they have near neighbors too. A sample much nearer than they are "
             "would be a copy.",
             "small",
         ),
-        Pictures(pictures["neighbours"]),
+        Pictures(pictures["neighbors"]),
     ]
     return Section(f"size-{size.size}", f"Faces of {sides} pixels", blocks, link=sides)
 
@@ -180,7 +180,7 @@ def name_of(run: FacesRun) -> str:
     return f"with {run.padding} padding {'channel' if run.padding == 1 else 'channels'}"
 
 
-def in_words(size: FacesSize) -> str:
+def describe_size(size: FacesSize) -> str:
     """Returns a sentence on the effect of padding on the conditioning."""
     plain, padded = (_last(run) for run in size.runs)
     start = (
@@ -197,16 +197,16 @@ def in_words(size: FacesSize) -> str:
     return f"{start}: {significant(ratio, 2)} times larger with padding."
 
 
-def found_in_words(size: FacesSize) -> str:
+def describe_results(size: FacesSize) -> str:
     """Returns the results of all comparisons, as text."""
     plain, padded = (significant(run.round_trip_data, 2) for run in size.runs)
     return (
-        f"{in_words(size)} {likelihood_in_words(size)} The largest error of a round trip is "
+        f"{describe_size(size)} {describe_likelihood(size)} The largest error of a round trip is "
         f"{plain} without padding and {padded} with."
     )
 
 
-def likelihood_in_words(size: FacesSize) -> str:
+def describe_likelihood(size: FacesSize) -> str:
     """Returns the change of the bits per dimension by padding, with its standard error."""
     more, error = size.bits_more, size.bits_more_standard_error
     if not is_finite(more):
@@ -221,7 +221,7 @@ def likelihood_in_words(size: FacesSize) -> str:
     )
 
 
-def distances_in_words(run: FacesRun) -> str:
+def describe_distances(run: FacesRun) -> str:
     """Returns a sentence on the distances of samples to the training faces."""
     return (
         f"{len(run.of_samples)} samples at temperature {run.drawn_at:g} {name_of(run)} are "
@@ -229,7 +229,7 @@ def distances_in_words(run: FacesRun) -> str:
     )
 
 
-def held_out_in_words(size: FacesSize) -> str:
+def describe_held_out(size: FacesSize) -> str:
     """Returns a sentence on the distances of held-out faces to the training faces."""
     return f"The {len(size.of_held_out)} held-out faces are {_far(size.of_held_out)}."
 
@@ -265,7 +265,7 @@ def _pictures(size: FacesSize, reports: Mapping[str, ImageReport]) -> dict[str, 
             *side_by_side(plain.reconstructions, padded.reconstructions),
             *side_by_side(plain.interpolations, padded.interpolations),
         ],
-        "neighbours": side_by_side(plain.neighbours.picture, padded.neighbours.picture),
+        "neighbors": side_by_side(plain.neighbors.picture, padded.neighbors.picture),
     }
 
 

@@ -11,7 +11,7 @@ from kappaflow.report import ImageReport, read_report_on
 from kappaflow.runs import ImageConfig, ModelConfig, fit_run
 from kappaflow.storage import write_bytes
 from kappaflow_studies.engine.study import Reproduced
-from kappaflow_studies.faces.page import condition_over_training, found_in_words, render_faces
+from kappaflow_studies.faces.page import condition_over_training, describe_results, render_faces
 from kappaflow_studies.faces.results import FacesReport, faces_size, write_picture
 
 NUMBERS, PAGE = "faces.json", "index.html"
@@ -54,17 +54,17 @@ class OneRun:
     folder: Path = field(repr=False)
 
     @property
-    def in_words(self) -> str:
+    def description(self) -> str:
         """Returns a description of the run."""
         side = self.size.size
-        return f"{side} x {side}, {padding_in_words(self.padding)}"
+        return f"{side} x {side}, {describe_padding(self.padding)}"
 
 
-def padding_in_words(padding: int) -> str:
+def describe_padding(padding: int) -> str:
     """Returns a description of the number of Gaussian channels.
 
     Example:
-        >>> padding_in_words(0), padding_in_words(1), padding_in_words(2)
+        >>> describe_padding(0), describe_padding(1), describe_padding(2)
         ('no padding', '1 padding channel', '2 padding channels')
     """
     channels = "channel" if padding == 1 else "channels"
@@ -133,7 +133,7 @@ def reproduce_faces(
         raise ArgumentError(f"'out' should be a folder, {place} is a file.")
     runs = runs_of(chosen, place)
     for number, run in enumerate(runs, start=1):
-        say(f"{run.in_words} ({number} of {len(runs)})")
+        say(f"{run.description} ({number} of {len(runs)})")
         _fit(run, seed, progress, say)
     say("comparing them")
     pairs = list(zip(runs[::2], runs[1::2], strict=True))
@@ -151,7 +151,7 @@ def reproduce_faces(
     return Reproduced(
         report,
         place / PAGE,
-        tuple(found_in_words(size) for size in report.sizes),
+        tuple(describe_results(size) for size in report.sizes),
         charts=tuple(condition_over_training(size) for size in report.sizes),
     )
 
@@ -176,7 +176,7 @@ def _preset(given: str | FacesPreset) -> FacesPreset:
 def _fit(run: OneRun, seed: int, progress: bool | None, say: Callable[[str], None]) -> None:
     padding = {"padding": run.padding} if run.padding else {}
     fit_run(
-        ImageConfig("faces", size=run.size.size, grey=True, flip=True, split_seed=seed),
+        ImageConfig("faces", size=run.size.size, gray=True, flip=True, split_seed=seed),
         ModelConfig("glow", {**run.size.model, **padding}),
         run.folder,
         progress=progress,

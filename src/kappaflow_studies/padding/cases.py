@@ -46,11 +46,11 @@ class Spec:
     scale: float | None = None
 
     @property
-    def in_words(self) -> str:
+    def description(self) -> str:
         """The name of the padding in a chart.
 
         Example:
-            >>> Spec("gaussian", 2, 0.3).in_words, Spec("none").in_words
+            >>> Spec("gaussian", 2, 0.3).description, Spec("none").description
             ('2 Gaussian of scale 0.3', 'no padding')
         """
         if self.kind == NONE:
@@ -99,7 +99,7 @@ def spec_of(text: str) -> Spec:
 
 
 MOST_SEEDS = 1000  # largest number of seeds, so that different seeds of a study never overlap
-MODELLED = ("rows", "epochs", "batch_size", "learning_rate", "depth", "hidden", "measured_every")
+MODELED = ("rows", "epochs", "batch_size", "learning_rate", "depth", "hidden", "measured_every")
 JUDGED = ("points", "draws", "drawn")
 IMAGES = ("image_epochs", "image_batch_size", "image_hidden", "image_levels", "image_blocks")
 IMAGES_JUDGED = ("image_points", "image_draws", "image_drawn", "image_measured_every")
@@ -200,7 +200,7 @@ def _of_planes(settings: PaddingSettings, first: int) -> list[Case]:
     found: list[Case] = []
     trained = [(padding, settings.seeds) for padding in settings.compared]
     trained += [(padding, settings.other_seeds) for padding in settings.others]
-    values = {key: getattr(settings, key) for key in (*MODELLED, *JUDGED)}
+    values = {key: getattr(settings, key) for key in (*MODELED, *JUDGED)}
     values["hidden"] = list(settings.hidden)
     for seed in range(first, first + settings.seeds):
         for name in settings.sets:

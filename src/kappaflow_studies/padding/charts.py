@@ -44,7 +44,7 @@ def over_training(
     panels = []
     for of_set in sets:
         series = [
-            quantile_series(here, "epoch", "kappa", name=spec_of(padding).in_words, tone=tone)
+            quantile_series(here, "epoch", "kappa", name=spec_of(padding).description, tone=tone)
             for tone, padding in _toned(paddings)
             for here in [_of(long, of_set, padding)]
             if not here.is_empty()
@@ -72,7 +72,7 @@ def pictures(frame: pl.DataFrame, settings: PaddingSettings, name: str) -> Chart
     drawn, end = drawn.drop_nulls("picture"), span(name)
     held = {"the data": drawn.filter(pl.col("padding").is_null())}
     held |= {
-        spec_of(padding).in_words: drawn.filter(pl.col("padding") == padding)
+        spec_of(padding).description: drawn.filter(pl.col("padding") == padding)
         for padding in settings.compared
     }
     return Chart(
@@ -96,7 +96,7 @@ def sheets(images: pl.DataFrame, settings: PaddingSettings) -> Chart:
             here = _of(images, name, padding).drop_nulls("picture")
             if not here.is_empty():
                 side = int(here["picture_side"][0])
-                title = f"{name}, {spec_of(padding).in_words}"
+                title = f"{name}, {spec_of(padding).description}"
                 panels.append(_heat(title, here["picture"][0].to_list(), side, 1.0))
     return Chart(
         name="image-samples",
@@ -171,7 +171,7 @@ def _panel(
     others = [n for n in named if n not in places and spec_of(n).kind != "gaussian"]
     for tone, padding in _toned(others):
         rows = _of(frame, name, padding)
-        series += _across(rows, y, ends, spec_of(padding).in_words, tone, "dash")
+        series += _across(rows, y, ends, spec_of(padding).description, tone, "dash")
     if y == "w2":
         floor = frame.filter((pl.col("kind") == "plane floor") & (pl.col("set") == name))
         series += _across(floor, y, ends, FLOOR, 7, "dot")
@@ -268,7 +268,7 @@ def _order(plane: pl.DataFrame, settings: PaddingSettings) -> Table:
     for name in settings.sets:
         steps = claimed_steps(trained.filter(pl.col("set") == name), settings.compared)
         if steps and not trained.is_empty():
-            rows.append([words(name), *(s.in_words for s in steps), VERDICTS[ordered(steps)]])
+            rows.append([words(name), *(s.description for s in steps), VERDICTS[ordered(steps)]])
     return Table(
         title="The claimed order of condition numbers, set by set",
         columns=["set", "zero above none", "none above Gaussian", "the order"],
@@ -292,7 +292,7 @@ def _by_padding(
         of_padding = frame.filter(pl.col("padding") == padding)
         if not of_padding.is_empty():
             cells = [cell(of_padding.filter(pl.col("set") == name)) for name in sets]
-            rows.append([spec_of(padding).in_words, *cells])
+            rows.append([spec_of(padding).description, *cells])
     floor = frame.filter(pl.col("padding").is_null())
     if cell is _distance and not floor.is_empty():
         cells = [cell(floor.filter(pl.col("set") == name)) for name in sets]

@@ -40,11 +40,11 @@ class Signs:
         return 1 if 2 * self.above > self.pairs else -1
 
     @property
-    def in_words(self) -> str:
+    def description(self) -> str:
         """The result in a table, as text.
 
         Example:
-            >>> Signs(9, 10).in_words
+            >>> Signs(9, 10).description
             '9 of 10, p = 0.021'
         """
         return f"{self.above} of {self.pairs}, p = {self.p_value:.2g}"

@@ -39,7 +39,7 @@ def findings(frame: pl.DataFrame, settings: PaddingSettings) -> Findings:
             "With padding of zeros the joint density has no bound, so that there is no likelihood "
             "to compare: such flows are judged by their samples and their conditioning alone. "
             "Here log-scales are bounded, which keeps the training finite.",
-            "The condition number is that of the whole map, data and padding in standardised "
+            "The condition number is that of the whole map, data and padding in standardized "
             "units; a map of more dimensions has more directions to be badly conditioned in.",
         ],
         charts=charts(frame, settings),
@@ -80,7 +80,8 @@ def _on_order(plane: pl.DataFrame, settings: PaddingSettings) -> list[str]:
         for padding in order
     }
     values = ", ".join(
-        f"{significant(value)} ({spec_of(padding).in_words})" for padding, value in medians.items()
+        f"{significant(value)} ({spec_of(padding).description})"
+        for padding, value in medians.items()
     )
     return [
         *sentences,
@@ -157,7 +158,7 @@ def _on_samples(plane: pl.DataFrame, floor: pl.DataFrame, settings: PaddingSetti
     over = plane.join(of_floor, on="set").with_columns(pl.col("w2") / pl.col("floor"))
     values = ", ".join(
         f"{significant(_median(over.filter(pl.col('padding') == padding), 'w2'), 2)} "
-        f"({spec_of(padding).in_words})"
+        f"({spec_of(padding).description})"
         for padding in settings.compared
     )
     return [
@@ -176,7 +177,7 @@ def _on_images(frame: pl.DataFrame, settings: PaddingSettings) -> list[str]:
         values = ", ".join(
             f"{significant(_median(one, 'kappa_median'))} and "
             f"{significant(_median(one, 'w2') / _median(floor, 'w2'), 3)} "
-            f"({spec_of(padding).in_words})"
+            f"({spec_of(padding).description})"
             for padding in settings.image_paddings
             for one in [rows.filter(pl.col("padding") == padding)]
         )
@@ -193,7 +194,7 @@ def _on_failures(frame: pl.DataFrame) -> list[str]:
     if failed.is_empty():
         return []
     names = failed.select("set", "padding").unique(maintain_order=True).rows()
-    listed = ", ".join(f"{name} with {spec_of(padding).in_words}" for name, padding in names)
+    listed = ", ".join(f"{name} with {spec_of(padding).description}" for name, padding in names)
     return [f"{len(failed)} trainings stopped because steps were not finite: {listed}."]
 
 

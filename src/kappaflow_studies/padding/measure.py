@@ -205,7 +205,7 @@ def truth(name: str, x: Tensor) -> Tensor | None:
 
 
 def span(name: str) -> float:
-    """Returns the distance from the centre to the edge of the pictures of a set."""
+    """Returns the distance from the center to the edge of the pictures of a set."""
     return MARGIN * float(abs(toy(name, HELD_OUT, seed=0).values).max())
 
 

@@ -48,7 +48,7 @@ def charts(frame: pl.DataFrame) -> list[Chart]:
             name="conditioning",
             title="Conditioning against depth",
             caption=(
-                "Of the whole flow, from standardised data to latent: the median over held-out "
+                "Of the whole flow, from standardized data to latent: the median over held-out "
                 f"points, and of {' and '.join(BANDED)} the quantiles of 5 % and 95 % as a band; "
                 "those of all stand in a table. A twin is the same function and has the same."
             ),
@@ -90,7 +90,7 @@ def unit(name: str) -> str:
     return "bits per dimension" if name == "digits" else "held-out NLL, nats"
 
 
-def in_words(name: str, value: float) -> str:
+def describe_value(name: str, value: float) -> str:
     """Returns a loss of a set as text."""
     quantity, _, measured_in = unit(name).rpartition(", ")
     number = fixed(value, DECIMALS)

@@ -9,7 +9,7 @@ from kappaflow_studies.partition.charts import (
     KINDS,
     charts,
     common,
-    in_words,
+    describe_value,
     medians,
     unit,
     with_twins,
@@ -125,9 +125,9 @@ def _on_training(name: str, part: pl.DataFrame) -> list[str]:
     larger = significant(own["parameters"] / best["parameters"], 2)
     return [
         f"{name}: the twin of the flow of {int(best['couplings'])} couplings with {best['kind']} "
-        f"has {int(depth)} of fixed halves and {in_words(name, best['twin_loss'])}. Fixed halves "
-        f"trained from the start with {int(own['couplings'])}, and {larger} times the parameters "
-        f"of that flow, end at {fixed(own['loss'], DECIMALS)}, {verdict}."
+        f"has {int(depth)} of fixed halves and {describe_value(name, best['twin_loss'])}. Fixed "
+        f"halves trained from the start with {int(own['couplings'])}, and {larger} times the "
+        f"parameters of that flow, end at {fixed(own['loss'], DECIMALS)}, {verdict}."
     ]
 
 

@@ -126,7 +126,7 @@ class PartitionSettings(TrainingSettings):
 
     Attributes:
         tables: Data sets of tables; "bananas-N" is one of N features with a known density.
-        images: Sets of grey images; none if empty.
+        images: Sets of gray images; none if empty.
         depths: Numbers of couplings of the flows of tables.
         deeper: Additional depths for the fixed halves alone, such as the depths of the twins.
         steps: Numbers of steps in each of the two levels of the flows of images.

@@ -20,7 +20,7 @@ DEEPEST = 2**20
 class LayerClass:
     r"""A class of layers G(theta, x) of R^d with p parameters, described by its constants.
 
-    Parameters are in [-1, 1]^p, and G(0, 0) = 0; other ranges and centres are a change of G. With
+    Parameters are in [-1, 1]^p, and G(0, 0) = 0; other ranges and centers are a change of G. With
     the largest absolute entry as the norm of parameters,
 
     .. math:: |G(\theta, x) - G(\theta, y)| \le L |x - y|, \qquad
@@ -248,8 +248,8 @@ def tearing_bound(mixture: SphereMixture, lipschitz: float) -> float:
               \Phi\bigl(-\tfrac{|\mu_i - \mu_j| - D}{2 \sigma}\bigr) \Bigr)_+ \le \frac1k
 
     of the mass of the mixture. The parts of the latent space that g maps to the cells have a
-    distance of at least h = D / L, so their neighbourhoods of width h/2 are disjoint. A set of
-    Gaussian mass a has a neighbourhood of mass at least
+    distance of at least h = D / L, so their neighborhoods of width h/2 are disjoint. A set of
+    Gaussian mass a has a neighborhood of mass at least
     :math:`G(a) = \Phi(\Phi^{-1}(a) + h/2)`. So :math:`\sum_i G(a_i) \le 1` for the masses
     :math:`a_i` that the flow gives to the cells. G is concave, so :math:`\sum_i \min(a_i, 1/k)` is
     largest if as many masses as possible are 1/k, namely :math:`n = \lfloor 1 / G(1/k) \rfloor`,
@@ -272,7 +272,7 @@ def tearing_bound(mixture: SphereMixture, lipschitz: float) -> float:
         A constant measured at points is at most L, so its bound is only an indication.
 
     Source:
-        Borell 1975, Sudakov, Tsirelson 1974 (the neighbourhoods); Verine et al. 2022 for two modes
+        Borell 1975, Sudakov, Tsirelson 1974 (the neighborhoods); Verine et al. 2022 for two modes
         and the total variation (their text was not available). Several cells together: ours.
 
     Example:

@@ -52,7 +52,7 @@ def findings(frame: pl.DataFrame, settings: SphereSettings) -> Findings:
 
 
 def _on_generators(frame: pl.DataFrame) -> list[str]:
-    """Returns the distance that generators reach, relative to the mean distance of two centres."""
+    """Returns the distance that generators reach, relative to the mean distance of two centers."""
     made = of_kind(frame, "generator").drop_nulls("wasserstein_bound")
     if made.is_empty():
         return []
@@ -60,7 +60,7 @@ def _on_generators(frame: pl.DataFrame) -> list[str]:
     moved = significant(made["float32_gap"].max(), 2)
     return [
         "The generator of three linear layers is within "
-        f"{significant(share, 2)} % of the mean distance of two centres of its mixture in W1, for "
+        f"{significant(share, 2)} % of the mean distance of two centers of its mixture in W1, for "
         f"all of up to {made['components'].max():,} components in {made['features'].min()} to "
         f"{made['features'].max()} features: a bound, by the coupling through the same input. "
         f"Float32 moves its points by {moved} on average at most."
@@ -214,7 +214,7 @@ def _generators(frame: pl.DataFrame) -> Table:
         ],
         rows=rows,
         caption=(
-            "W1 to the mixture at most, in per cent of the mean distance of two centres; W1 of "
+            "W1 to the mixture at most, in per cent of the mean distance of two centers; W1 of "
             "its samples from samples of the mixture, and of two samples of the mixture; how far "
             "float32 moves a point on average."
         ),

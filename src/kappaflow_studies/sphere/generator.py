@@ -27,7 +27,7 @@ class MixtureGenerator(nn.Module):
     first coordinate is on a ramp, so the ramps cause the only error: see `wasserstein_bound`.
 
     Args:
-        mixture: The mixture to generate. Neighbours in the order of its means share a ramp.
+        mixture: The mixture to generate. Neighbors in the order of its means share a ramp.
         accuracy: Probability that the first coordinate is on a ramp.
 
     Raises:

@@ -16,7 +16,7 @@ COUNTED_UP_TO = 1e300  # the size of a larger code is rounded down to this numbe
 def cap_share(cosine: float, features: int) -> float:
     r"""Returns the share of a sphere in a cap: :math:`P(\langle u, e \rangle \ge s)`.
 
-    For s >= 0 it is :math:`\tfrac12 I_{1 - s^2}(\tfrac{d-1}{2}, \tfrac12)`, with the regularised
+    For s >= 0 it is :math:`\tfrac12 I_{1 - s^2}(\tfrac{d-1}{2}, \tfrac12)`, with the regularized
     incomplete beta function I.
 
     Args:

@@ -88,8 +88,8 @@ def test_all_batches_are_joined_and_the_test_batch_is_last(tmp_path: Path) -> No
     alone = load_images(tmp_path / "test_batch")
     assert is_images(tmp_path) and is_images(tmp_path / "test_batch")
     assert alone.labels is not None and alone.labels.tolist() == [0, 0]
-    grey = load_images(tmp_path, grey=True, size=16)
-    assert grey.batch([5]).shape == (1, 1, 16, 16)
+    gray = load_images(tmp_path, gray=True, size=16)
+    assert gray.batch([5]).shape == (1, 1, 16, 16)
 
 
 def test_columns_first_is_another_order_of_the_same_bytes(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ UPRIGHT = {
     7: lambda stored: stored[::-1, ::-1].T,
     8: lambda stored: np.rot90(stored),
 }
-COLOUR = np.stack([RAMP, RAMP[::-1], 255 - RAMP], axis=-1)
+COLOR = np.stack([RAMP, RAMP[::-1], 255 - RAMP], axis=-1)
 
 
 def only(folder: Path, **form):
@@ -38,19 +38,19 @@ def planes(image: Image.Image):
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def test_colours_come_as_channels_in_the_order_red_green_blue(draw, tmp_path: Path) -> None:
+def test_colors_come_as_channels_in_the_order_red_green_blue(draw, tmp_path: Path) -> None:
     """Row by row, as they were drawn."""
-    draw("a.png", COLOUR)
-    np.testing.assert_array_equal(only(tmp_path), COLOUR.transpose(2, 0, 1))
+    draw("a.png", COLOR)
+    np.testing.assert_array_equal(only(tmp_path), COLOR.transpose(2, 0, 1))
 
 
-def test_grey_is_the_weighted_sum_of_the_colours(draw, tmp_path: Path) -> None:
-    """0.299 R + 0.587 G + 0.114 B, rounded; and grey as colour is three times the same."""
-    draw("a.png", COLOUR)
-    exact = COLOUR @ [0.299, 0.587, 0.114]
-    assert np.abs(only(tmp_path, grey=True)[0] - exact).max() <= 0.51
+def test_gray_is_the_weighted_sum_of_the_colors(draw, tmp_path: Path) -> None:
+    """0.299 R + 0.587 G + 0.114 B, rounded; and gray as color is three times the same."""
+    draw("a.png", COLOR)
+    exact = COLOR @ [0.299, 0.587, 0.114]
+    assert np.abs(only(tmp_path, gray=True)[0] - exact).max() <= 0.51
     draw("a.png", RAMP)
-    assert (only(tmp_path, grey=False) == RAMP).all()
+    assert (only(tmp_path, gray=False) == RAMP).all()
 
 
 def need_to_be_read(path: Path) -> None:
@@ -63,38 +63,38 @@ def need_to_be_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "PA", "CMYK", "YCbCr"])
-@pytest.mark.parametrize("grey", [None, True, False])
-def test_every_mode_of_pixels_is_read(tmp_path: Path, mode: str, grey) -> None:
-    """As Pillow itself converts it, with its greyness known before it is decoded."""
+@pytest.mark.parametrize("gray", [None, True, False])
+def test_every_mode_of_pixels_is_read(tmp_path: Path, mode: str, gray) -> None:
+    """As Pillow itself converts it, with its grayness known before it is decoded."""
     suffix = "tif" if mode in ("PA", "CMYK", "YCbCr") else "png"
-    picture = Image.fromarray(COLOUR).convert(mode)
+    picture = Image.fromarray(COLOR).convert(mode)
     picture.save(tmp_path / f"a.{suffix}")
     need_to_be_read(tmp_path / f"a.{suffix}")
-    channels = 1 if grey or (grey is None and mode in ("1", "L", "LA")) else 3
+    channels = 1 if gray or (gray is None and mode in ("1", "L", "LA")) else 3
     wanted = picture.convert("L" if mode in ("1", "L", "LA") else "RGB")
     wanted = wanted.convert("L" if channels == 1 else "RGB")
-    found = only(tmp_path, grey=grey)
+    found = only(tmp_path, gray=gray)
     assert found.shape == (channels, 6, 5)
     np.testing.assert_array_equal(found, planes(wanted))
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif", "bmp", "tif"])
-@pytest.mark.parametrize("is_grey", [True, False])
-def test_a_palette_counts_by_its_colours(tmp_path: Path, suffix: str, is_grey: bool) -> None:
-    """One channel if all of them are grey, however the kind of file lays them out."""
+@pytest.mark.parametrize("is_gray", [True, False])
+def test_a_palette_counts_by_its_colors(tmp_path: Path, suffix: str, is_gray: bool) -> None:
+    """One channel if all of them are gray, however the kind of file lays them out."""
     picture = Image.new("P", (4, 2))
-    colours = [[value, value, value if is_grey else 0] for value in (9, 90, 200, 255)]
-    picture.putpalette(sum(colours, []))
+    colors = [[value, value, value if is_gray else 0] for value in (9, 90, 200, 255)]
+    picture.putpalette(sum(colors, []))
     picture.putdata([0, 1, 2, 3, 3, 2, 1, 0])
     picture.save(tmp_path / f"a.{suffix}")
     found = only(tmp_path)
-    assert found.shape == (1 if is_grey else 3, 2, 4)
+    assert found.shape == (1 if is_gray else 3, 2, 4)
     assert found[0].tolist() == [[9, 90, 200, 255], [255, 200, 90, 9]]
-    assert is_grey or (found[2] == 0).all()
+    assert is_gray or (found[2] == 0).all()
 
 
 def test_transparency_becomes_white(draw, tmp_path: Path) -> None:
-    """Of colours, of grey, of a palette entry and of a colour that stands for it; half is half."""
+    """Of colors, of gray, of a palette entry and of a color that stands for it; half is half."""
     alpha = np.array([[0, 128, 255]], dtype=np.uint8)
     draw("a.png", np.dstack([np.full_like(alpha, value) for value in (100, 0, 50)] + [alpha]))
     assert only(tmp_path).transpose(1, 2, 0).tolist() == [
@@ -146,7 +146,7 @@ def test_an_image_is_turned_as_its_exif_orientation_says(
     if suffix == "jpg":
         with Image.open(tmp_path / "a.jpg") as lossy:
             stored = np.asarray(lossy)
-    np.testing.assert_array_equal(only(tmp_path, grey=True)[0], UPRIGHT[orientation](stored))
+    np.testing.assert_array_equal(only(tmp_path, gray=True)[0], UPRIGHT[orientation](stored))
 
 
 @pytest.mark.parametrize("suffix", ["gif", "tif", "webp", "png"])
@@ -156,7 +156,7 @@ def test_of_several_frames_the_first_counts(tmp_path: Path, suffix: str) -> None
     frames[0].save(
         tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:], lossless=True
     )
-    assert (only(tmp_path, grey=True) == 0).all()
+    assert (only(tmp_path, gray=True) == 0).all()
 
 
 def test_the_central_part_of_the_aspect_ratio_is_cut_out(draw, tmp_path: Path) -> None:
@@ -178,8 +178,8 @@ def test_the_central_part_of_the_aspect_ratio_is_cut_out(draw, tmp_path: Path) -
 @pytest.mark.parametrize("crop", [True, False])
 def test_sizes_are_heights_and_widths(draw, tmp_path: Path, crop: bool) -> None:
     """In this order, up and down, by Pillow's Lanczos filter of the part that is taken."""
-    draw("a.png", COLOUR)
-    picture = Image.fromarray(COLOUR)
+    draw("a.png", COLOR)
+    picture = Image.fromarray(COLOR)
     parts = {(3, 4): (0, 1, 5, 5), (12, 7): (0, 0, 4, 6), (1, 1): (0, 0, 5, 5)}
     for (height, width), part in parts.items():
         source = picture.crop(part) if crop else picture

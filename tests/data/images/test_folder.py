@@ -28,7 +28,7 @@ def test_every_kind_of_image_file_counts(draw, tmp_path: Path) -> None:
     for suffix in SUFFIXES:
         lossless = {"lossless": True} if suffix == "webp" else {}
         draw(f"image.{suffix}", pixels, **lossless)
-    images = load_images(tmp_path, grey=True)
+    images = load_images(tmp_path, gray=True)
     assert sorted(names_of(images)) == sorted(f"image.{suffix}" for suffix in SUFFIXES)
     exact = [place for place, name in enumerate(names_of(images)) if "jp" not in name.lower()]
     assert len(exact) == 9
@@ -159,7 +159,7 @@ def test_two_sizes_are_named_with_their_files(draw, refused, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("last", "channels"), [((6, 5), 1), ((6, 5, 3), 3)])
-def test_all_grey_files_make_one_channel_and_any_colour_three(
+def test_all_gray_files_make_one_channel_and_any_color_three(
     draw, tmp_path: Path, last, channels: int
 ) -> None:
     """Unless it is said what to make; the other files follow."""
@@ -167,10 +167,10 @@ def test_all_grey_files_make_one_channel_and_any_colour_three(
         draw(name, np.full((6, 5), 77, dtype=np.uint8))
     draw("c.png", np.full(last, 99, dtype=np.uint8))
     assert load_images(tmp_path).shape == (channels, 6, 5)
-    assert load_images(tmp_path, grey=False).shape == (3, 6, 5)
-    assert load_images(tmp_path, grey=True).shape == (1, 6, 5)
-    for grey in (None, False, True):
-        batch = load_images(tmp_path, grey=grey).batch([0, 1, 2])
+    assert load_images(tmp_path, gray=False).shape == (3, 6, 5)
+    assert load_images(tmp_path, gray=True).shape == (1, 6, 5)
+    for gray in (None, False, True):
+        batch = load_images(tmp_path, gray=gray).batch([0, 1, 2])
         assert batch.float().mean((1, 2, 3)).tolist() == [77, 77, 99]
 
 

@@ -82,9 +82,9 @@ def test_without_labels_there_are_no_classes(folder: Path) -> None:
 def test_sizes_and_channels_are_honoured(folder: Path) -> None:
     """As for files."""
     assert load_images(folder, size=(3, 4)).batch([0, 5]).shape == (2, 1, 3, 4)
-    colour = load_images(folder, grey=False)
-    assert colour.shape == (3, 7, 5)
-    np.testing.assert_array_equal(colour.batch([1]).numpy()[0], [images_of(4)[1]] * 3)
+    color = load_images(folder, gray=False)
+    assert color.shape == (3, 7, 5)
+    np.testing.assert_array_equal(color.batch([1]).numpy()[0], [images_of(4)[1]] * 3)
 
 
 def test_labels_of_another_set_are_refused(write, refused, folder: Path) -> None:

@@ -19,7 +19,7 @@ from kappaflow.errors import ArgumentError, FileError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Returns a folder with images 0 to 11, each of one grey: its number, in two classes."""
+    """Returns a folder with images 0 to 11, each of one gray: its number, in two classes."""
     for value in range(12):
         path = tmp_path / "set" / ("even" if value < 6 else "odd") / f"{value}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +166,7 @@ def test_a_fingerprint_tells_apart_what_trains_differently(folder: Path) -> None
         images.fingerprint(),
         images.subset(range(11)).fingerprint(),
         images.subset([*range(1, 12), 0]).fingerprint(),
-        load_images(folder, grey=False).fingerprint(),
+        load_images(folder, gray=False).fingerprint(),
         load_images(folder, size=(4, 3)).fingerprint(),
         load_images(folder, size=(4, 3), crop=False).fingerprint(),
         load_images(folder / "even").fingerprint(),

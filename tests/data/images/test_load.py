@@ -100,13 +100,13 @@ def test_a_size_is_one_or_two_numbers_of_pixels(refused, draw, tmp_path, size, w
             load_images(source, size=size)
 
 
-@pytest.mark.parametrize("grey", ["yes", 1, 0])
-def test_grey_and_crop_are_true_or_false(refused, draw, tmp_path: Path, grey: object) -> None:
+@pytest.mark.parametrize("gray", ["yes", 1, 0])
+def test_gray_and_crop_are_true_or_false(refused, draw, tmp_path: Path, gray: object) -> None:
     """Or not said, in the one case."""
     draw("a.png")
-    with refused(ArgumentError, "'grey' should be True, False, or None"):
-        load_images(tmp_path, grey=grey)  # pyright: ignore[reportArgumentType]
-    for crop in (grey, None):
+    with refused(ArgumentError, "'gray' should be True, False, or None"):
+        load_images(tmp_path, gray=gray)  # pyright: ignore[reportArgumentType]
+    for crop in (gray, None):
         with refused(ArgumentError, "'crop' should be True or False"):
             load_images(tmp_path, crop=crop)  # pyright: ignore[reportArgumentType]
 

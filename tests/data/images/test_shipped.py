@@ -36,7 +36,7 @@ def test_digits_are_those_of_scikit_learn() -> None:
     np.testing.assert_array_equal(images.batch(range(1797)).numpy()[:, 0], data.images)
     np.testing.assert_array_equal(images.labels, data.target)
     assert images.classes == tuple("0123456789")
-    resized = load_images("digits", size=(13, 9), grey=False).batch(range(1797))
+    resized = load_images("digits", size=(13, 9), gray=False).batch(range(1797))
     assert resized.shape == (1797, 3, 13, 9)
     assert resized.max() == 16
 

@@ -13,7 +13,7 @@ from kappaflow.errors import ArgumentError, DataError
 
 
 def numbered(numbers: list[int]) -> Images:
-    """Returns images that are told apart by one pixel, labelled by their place."""
+    """Returns images that are told apart by one pixel, labeled by their place."""
     pixels = np.array(numbers, dtype=np.uint8)[:, None, None, None]
     labels = np.arange(len(numbers))
     return of_array(pixels, Request(), source="numbers", labels=labels)

@@ -256,13 +256,13 @@ def test_the_total_gradient_and_float64_train_too():
 
 
 def test_progress_is_shown_when_asked_for(capsys):
-    from kappaflow.training.variational.fit import energy_in_words
+    from kappaflow.training.variational.fit import describe_energy
 
     fitted(progress=True)
     line = {"condition_number_p95": 3.0, "effective_sample_size": 0.5, "free_energy": -1.2}
-    assert energy_in_words(line) == "free energy -1.2, effective 50%, cond 3"
+    assert describe_energy(line) == "free energy -1.2, effective 50%, cond 3"
     lost = dict.fromkeys(line)
-    assert energy_in_words(lost) == "free energy not finite, effective not finite"
+    assert describe_energy(lost) == "free energy not finite, effective not finite"
 
 
 def test_the_temperature_falls_by_equal_factors_and_ends_at_one():

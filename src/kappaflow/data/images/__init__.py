@@ -1,7 +1,7 @@
 """Images to fit flows to: from built-in sets, folders, idx files and CIFAR-10 batches.
 
 Pixels are whole numbers in uint8 tensors; a flow makes them continuous. Images are decoded when a
-batch needs them. Nothing in a file is ever run.
+batch needs them. No code in a file is executed.
 """
 
 from kappaflow.data.images.images import Images, flipped

@@ -94,26 +94,26 @@ class Request:
     """The form that a user requests; None where the source decides."""
 
     size: tuple[int, int] | None = None
-    grey: bool | None = None
+    gray: bool | None = None
     crop: bool = True
 
-    def form(self, height: int, width: int, *, is_grey: bool) -> Form:
-        """Returns the form for a source of images of this size, grey or not."""
-        channels = 1 if (is_grey if self.grey is None else self.grey) else 3
+    def form(self, height: int, width: int, *, is_gray: bool) -> Form:
+        """Returns the form for a source of images of this size, gray or not."""
+        channels = 1 if (is_gray if self.gray is None else self.gray) else 3
         if self.size is None:
             return Form(channels, height, width, "keep")
         return Form(channels, *self.size, "crop" if self.crop else "squeeze")
 
 
-def requested(size: object, grey: object, crop: object) -> Request:
+def requested(size: object, gray: object, crop: object) -> Request:
     """Returns the arguments of `load_images` as a request, or says what is wrong with them."""
-    if grey is not None and not isinstance(grey, bool):
+    if gray is not None and not isinstance(gray, bool):
         raise ArgumentError(
-            f"'grey' should be True, False, or None to keep what is there, got {grey!r}."
+            f"'gray' should be True, False, or None to keep what is there, got {gray!r}."
         )
     if not isinstance(crop, bool):
         raise ArgumentError(f"'crop' should be True or False, got {crop!r}.")
-    return Request(None if size is None else _sides(size), grey, crop)
+    return Request(None if size is None else _sides(size), gray, crop)
 
 
 def _sides(size: object) -> tuple[int, int]:
@@ -135,9 +135,9 @@ PixelArray = NDArray[np.uint8]
 # Listed explicitly, so that Pillow tries no other decoder: some of those start programs.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _TURNED_BY_PILLOW = ("TIFF",)
-_GREY_MODES = ("1", "L", "LA", "La")
+_GRAY_MODES = ("1", "L", "LA", "La")
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
-_COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+_COLOR_MODES = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 # The Pillow transposition that undoes each value of the EXIF tag Orientation.
 _TURNS = {
     2: "FLIP_LEFT_RIGHT",
@@ -154,11 +154,11 @@ _ENOUGH = 3
 
 @dataclass(frozen=True)
 class Header:
-    """Size and colour of an image, read without decoding; the size is that after rotation."""
+    """Size and color of an image, read without decoding; the size is that after rotation."""
 
     height: int
     width: int
-    is_grey: bool
+    is_gray: bool
 
 
 def read_header(path: Path) -> Header:
@@ -167,7 +167,7 @@ def read_header(path: Path) -> Header:
         width, height = image.size
         if _orientation(image) >= 5:
             width, height = height, width
-        return Header(height, width, _is_grey(image))
+        return Header(height, width, _is_gray(image))
 
 
 def decode_file(path: Path, form: Form) -> PixelArray:
@@ -241,7 +241,7 @@ def _image_of(file: BinaryIO, path: Path) -> "Image.Image":
     image = Image.open(file, formats=FORMATS)
     # Pillow reads 16-bit PNG and PNM as mode I; elsewhere I means 32 bits of unknown scale
     deep = image.mode in _DEEP_MODES or (image.mode == "I" and image.format in ("PNG", "PPM"))
-    if not deep and image.mode not in _GREY_MODES + _COLOUR_MODES:
+    if not deep and image.mode not in _GRAY_MODES + _COLOR_MODES:
         raise FileError(
             f"{shown(path)} holds pixels of Pillow's mode {image.mode}, whose range is not known: "
             "save it with 8 or 16 bits a channel."
@@ -267,23 +267,23 @@ def _turned(image: "Image.Image", orientation: int) -> "Image.Image":
     return image.transpose(Image.Transpose[_TURNS[orientation]])
 
 
-def _is_grey(image: "Image.Image") -> bool:
-    """Returns whether an image is grey; for a palette, whether all of its colours are."""
+def _is_gray(image: "Image.Image") -> bool:
+    """Returns whether an image is gray; for a palette, whether all of its colors are."""
     if image.mode == "P" and image.palette is not None:
-        return _is_grey_palette(bytes(image.palette.palette), image.palette.rawmode or "RGB")
-    return image.mode in _GREY_MODES or image.mode.startswith("I")
+        return _is_gray_palette(bytes(image.palette.palette), image.palette.rawmode or "RGB")
+    return image.mode in _GRAY_MODES or image.mode.startswith("I")
 
 
-def _is_grey_palette(entries: bytes, layout: str) -> bool:
-    """Returns whether all colours of a palette are grey; False for unknown layouts."""
-    colours = np.frombuffer(entries, dtype=np.uint8)
-    if layout == "RGB;L" and colours.size % 3 == 0:
-        colours = colours.reshape(3, -1).T
-    elif layout in ("RGB", "BGR", "BGRX") and colours.size % len(layout) == 0:
-        colours = colours.reshape(-1, len(layout))[:, :3]
+def _is_gray_palette(entries: bytes, layout: str) -> bool:
+    """Returns whether all colors of a palette are gray; False for unknown layouts."""
+    colors = np.frombuffer(entries, dtype=np.uint8)
+    if layout == "RGB;L" and colors.size % 3 == 0:
+        colors = colors.reshape(3, -1).T
+    elif layout in ("RGB", "BGR", "BGRX") and colors.size % len(layout) == 0:
+        colors = colors.reshape(-1, len(layout))[:, :3]
     else:
         return False
-    return bool((colours == colours[:, :1]).all())
+    return bool((colors == colors[:, :1]).all())
 
 
 def _flat(image: "Image.Image") -> "Image.Image":
@@ -295,7 +295,7 @@ def _flat(image: "Image.Image") -> "Image.Image":
         if isinstance(clear, int):
             deep = np.where(deep == clear, 0xFFFF, deep)
         return Image.fromarray((deep >> 8).astype(np.uint8))
-    mode = "L" if image.mode in _GREY_MODES else "RGB"
+    mode = "L" if image.mode in _GRAY_MODES else "RGB"
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -158,8 +158,8 @@ def _form(files: Files, request: Request) -> Form:
             f"and {shown(files.path(other))} {two.height} x {two.width} pixels (height x width): "
             "give the size to bring them to, as in size=32 or size=(48, 32)."
         )
-    is_grey = all(header.is_grey for header in headers)
-    return request.form(first.height, first.width, is_grey=is_grey)
+    is_gray = all(header.is_gray for header in headers)
+    return request.form(first.height, first.width, is_gray=is_gray)
 
 
 def _headers(files: Files) -> list[Header]:

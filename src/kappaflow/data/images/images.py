@@ -345,7 +345,7 @@ def of_array(
     values: int = 256,
 ) -> Images:
     """Returns images (N, channels, height, width) in memory, in the requested form."""
-    form = request.form(*pixels.shape[2:], is_grey=pixels.shape[1] == 1)
+    form = request.form(*pixels.shape[2:], is_gray=pixels.shape[1] == 1)
     origin = Memory(pixels, values)
     as_they_are = pixels if form.shape == pixels.shape[1:] else None
     if as_they_are is None:

@@ -28,9 +28,9 @@ def split_images(
 ) -> tuple[Images, ...]:
     """Returns parts of the images that share no image, copies included, and leave none out.
 
-    As `split` does it with the rows of a table. Images of the same content, files of the same
-    bytes say, go to the same part: a copy in the test part would be judged after it was seen.
-    Files are read through for this, and not decoded.
+    Images with the same content, such as files with the same bytes, go to the same part, so that
+    no test image is a copy of a training image. Files are compared by their bytes, without
+    decoding, as `split` compares the rows of a table.
 
     Args:
         images: At least one different image for each part.
@@ -72,7 +72,7 @@ def load_images(
     source: str | os.PathLike[str],
     *,
     size: int | tuple[int, int] | None = None,
-    grey: bool | None = None,
+    gray: bool | None = None,
     crop: bool = True,
 ) -> Images:
     """Returns the images of a source, of one shape, decoded on demand.
@@ -83,7 +83,7 @@ def load_images(
     the label of an image. Only headers are read at first.
 
     Images are turned as their EXIF orientation says; transparency becomes white; of 16 bits the
-    upper 8 are kept; of several frames or pages the first. Grey is 0.299 R + 0.587 G + 0.114 B.
+    upper 8 are kept; of several frames or pages the first. Gray is 0.299 R + 0.587 G + 0.114 B.
     JPEG files of six times the requested size, and more, are decoded at a half to an eighth of
     their own where it divides them.
 
@@ -95,8 +95,8 @@ def load_images(
             images to train on come first. "./faces" is a folder, whatever sets are called.
         size: The height and width to bring all images to (Lanczos filter), or one number for
             both. If None, all should have one size.
-        grey: True for one channel, False for three, None to keep what is there: one channel where
-            all images are stored as grey, else three.
+        gray: True for one channel, False for three, None to keep what is there: one channel where
+            all images are stored as gray, else three.
         crop: Whether images of another aspect ratio are cut to their central part before the
             resize; they are squeezed if False.
 
@@ -110,10 +110,10 @@ def load_images(
             should be installed. No pickle is run: batches of CIFAR-10 are read as plain data.
 
     Example:
-        >>> load_images("digits", size=(16, 12), grey=False)
+        >>> load_images("digits", size=(16, 12), gray=False)
         Images(1797 of 3 x 16 x 12, 17 values, 10 classes, from 'digits')
     """
-    request = requested(size, grey, crop)
+    request = requested(size, gray, crop)
     if not isinstance(source, (str, os.PathLike)):
         raise ArgumentError(
             "'source' should be a path or the name of a set of images, got "

@@ -48,7 +48,7 @@ class ImageSet:
 _SETS = (
     ImageSet(
         name="digits",
-        description="1,797 handwritten digits, 8 x 8 grey, whole numbers 0 to 16.",
+        description="1,797 handwritten digits, 8 x 8 gray, whole numbers 0 to 16.",
         citation=(
             "E. Alpaydin, C. Kaynak (1998). Optical Recognition of Handwritten Digits. UCI "
             "Machine Learning Repository. https://doi.org/10.24432/C50P49"
@@ -57,7 +57,7 @@ _SETS = (
     ),
     ImageSet(
         name="mnist-5k",
-        description="5,000 handwritten digits of MNIST, 500 of each, 28 x 28 grey.",
+        description="5,000 handwritten digits of MNIST, 500 of each, 28 x 28 gray.",
         citation=(
             "Y. LeCun, L. Bottou, Y. Bengio, P. Haffner (1998). Gradient-based learning applied "
             "to document recognition. Proceedings of the IEEE 86(11)."
@@ -66,7 +66,7 @@ _SETS = (
     ),
     ImageSet(
         name="faces",
-        description="400 faces of 40 persons (the ORL set), 112 x 92 grey.",
+        description="400 faces of 40 persons (the ORL set), 112 x 92 gray.",
         citation=(
             "F. Samaria, A. Harter (1994). Parameterisation of a stochastic model for human face "
             "identification. AT&T Laboratories Cambridge."
@@ -75,7 +75,7 @@ _SETS = (
     ),
     ImageSet(
         name="lfw-subset",
-        description="100 faces of Labeled Faces in the Wild, 25 x 25 grey.",
+        description="100 faces of Labeled Faces in the Wild, 25 x 25 gray.",
         citation=(
             "G. Huang, M. Mattar, H. Lee, E. Learned-Miller (2012). Learning to align from "
             "scratch. Advances in Neural Information Processing Systems 25."
@@ -84,7 +84,7 @@ _SETS = (
     ),
     ImageSet(
         name="fashion-mnist",
-        description="70,000 pieces of clothing in ten classes, 28 x 28 grey.",
+        description="70,000 pieces of clothing in ten classes, 28 x 28 gray.",
         citation=(
             "H. Xiao, K. Rasul, R. Vollgraf (2017). Fashion-MNIST: a novel image dataset for "
             "benchmarking machine learning algorithms. arXiv:1708.07747"
@@ -155,7 +155,7 @@ def _lfw(request: Request) -> Images:
 def _fashion(request: Request) -> Images:
     if not FASHION_FOLDER.is_dir():
         raise FileError(
-            f"'fashion-mnist' is read from {FASHION_FOLDER}, where nothing lies: apt install "
+            f"'fashion-mnist' is read from {FASHION_FOLDER}, which does not exist: apt install "
             "dataset-fashion-mnist, or give the folder with its idx files."
         )
     return load_idx(idx_files(FASHION_FOLDER), request, "fashion-mnist", _GARMENTS)

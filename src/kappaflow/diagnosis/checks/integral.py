@@ -13,7 +13,7 @@ from kappaflow.diagnosis.finding import Table
 from kappaflow.interop import Wrapped
 
 DIMENSIONS = 3  # largest number of dimensions; above, no proposal is close enough
-CENTRES, DRAWS = 256, 8192
+CENTERS, DRAWS = 256, 8192
 WIDTH = 0.3  # width of a kernel, in standard deviations of the samples
 FAR, FREEDOM = 0.3, 3.0  # share of proposals from Student's t, and its degrees of freedom
 LEAST, ERRORS, WORTH = 0.05, 6.0, 200.0  # least error; in standard errors; effective samples
@@ -44,7 +44,7 @@ def integral(m: Measurements) -> Integral | None:
     flow = m.flow
     if len(flow.joint_shape) != 1 or flow.joint_shape[0] > DIMENSIONS or flow.augment is not None:
         return None
-    samples = m.samples[torch.isfinite(m.samples).all(1)].cpu().double()[:CENTRES]
+    samples = m.samples[torch.isfinite(m.samples).all(1)].cpu().double()[:CENTERS]
     if len(samples) < 8:
         return None
     x, log_q = _proposals(samples, torch.Generator().manual_seed(0))
@@ -108,27 +108,27 @@ def not_normalized(m: Measurements) -> Iterator[Symptom]:
         )
 
 
-def _proposals(centres: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _proposals(centers: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Returns samples of the proposal and its log-density there, (N, n) and (N,)."""
-    n = centres.shape[1]
-    middle, spread = centres.mean(0), centres.std(0).clamp_min(1e-12)
+    n = centers.shape[1]
+    middle, spread = centers.mean(0), centers.std(0).clamp_min(1e-12)
     noise = torch.randn(DRAWS, n, generator=generator, dtype=torch.float64)
-    chosen = torch.randint(len(centres), (DRAWS,), generator=generator)
-    near = centres[chosen] + WIDTH * spread * noise
+    chosen = torch.randint(len(centers), (DRAWS,), generator=generator)
+    near = centers[chosen] + WIDTH * spread * noise
     chi = torch.randn(DRAWS, int(FREEDOM), generator=generator, dtype=torch.float64)
     far = middle + spread * noise / (chi.square().sum(1, keepdim=True) / FREEDOM).sqrt()
     is_far = torch.rand(DRAWS, generator=generator) < FAR
     x = torch.where(is_far[:, None], far, near)
     return x, torch.logaddexp(
-        math.log(1 - FAR) + _kernels(x, centres, WIDTH * spread),
+        math.log(1 - FAR) + _kernels(x, centers, WIDTH * spread),
         math.log(FAR) + _student(x, middle, spread),
     )
 
 
-def _kernels(x: Tensor, centres: Tensor, width: Tensor) -> Tensor:
-    away = ((x[:, None] - centres) / width).square().sum(2)
+def _kernels(x: Tensor, centers: Tensor, width: Tensor) -> Tensor:
+    away = ((x[:, None] - centers) / width).square().sum(2)
     constant = width.log().sum() + 0.5 * x.shape[1] * math.log(2 * math.pi)
-    return torch.logsumexp(-0.5 * away, 1) - math.log(len(centres)) - constant
+    return torch.logsumexp(-0.5 * away, 1) - math.log(len(centers)) - constant
 
 
 def _student(x: Tensor, middle: Tensor, spread: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ def tails_grow(history: History) -> Iterator[Symptom]:
     rose by more than three nats, or its maximum by more than ten, while the mean fell. The check
     needs 500 held-out rows. The report lists the test rows of lowest density.
     """
-    means = _column(history, "validation_nll_standardised")
+    means = _column(history, "validation_nll_standardized")
     if not any(map(math.isfinite, means)):
         return
     best = min(range(len(means)), key=means.__getitem__)

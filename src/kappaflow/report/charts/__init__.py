@@ -21,7 +21,7 @@ from kappaflow.report.charts.chart import (
     single_chart,
 )
 from kappaflow.report.charts.matplotlib import NO_STILLS, write_stills
-from kappaflow.report.charts.plotly import Figure, colour, figures_of
+from kappaflow.report.charts.plotly import Figure, color, figures_of
 
 __all__ = [
     "DATA",
@@ -41,7 +41,7 @@ __all__ = [
     "Rule",
     "Series",
     "band",
-    "colour",
+    "color",
     "figures_of",
     "histogram",
     "line",

@@ -19,7 +19,7 @@ from kappaflow.report.numbers import (
 Numbers = list[float | None]
 Range = tuple[float, float]
 
-# Tones: colours by meaning. Pages resolve them for light and dark, files for white paper.
+# Tones: colors by meaning. Pages resolve them for light and dark, files for white paper.
 DATA, SAMPLES, STRETCH, SQUEEZE, WORST, WARNING, INK, MUTED = range(8)
 
 
@@ -32,7 +32,7 @@ class Series(Part):
         y: Vertical positions; None, and a value that the axis cannot show, makes a gap.
         low: Lower ends of a band around y, or of whiskers.
         high: Upper ends of the band or of the whiskers.
-        tone: Colour, from 0 to 7: `DATA`, `SAMPLES`, ...
+        tone: Color, from 0 to 7: `DATA`, `SAMPLES`, ...
         dash: Style of the line; "none" draws points only.
         kind: "line"; "hold" keeps a value until the next x; "area" fills down to zero; "outline"
             is a line without marks; "bars".
@@ -84,13 +84,13 @@ class Series(Part):
 
 
 class Heat(Part):
-    """Numbers on a grid as colours: a density, an image, or a matrix.
+    """Numbers on a grid as colors: a density, an image, or a matrix.
 
     Attributes:
         values: A list for each row: the lowest row first, or the top row of a matrix first.
         x: Positions of the first and the last column.
         y: Positions of the first and the last row.
-        limit: If given, the grid is a matrix, with axes and colours from -limit to limit.
+        limit: If given, the grid is a matrix, with axes and colors from -limit to limit.
     """
 
     values: list[Numbers]
@@ -107,7 +107,7 @@ class Rule(Part):
         axis: "x" for a vertical line at a horizontal position, "y" for a horizontal line.
         text: A few words at the line.
         dash: How it is drawn.
-        tone: Colour.
+        tone: Color.
     """
 
     at: float
@@ -129,7 +129,7 @@ class Panel(Part):
         y_most: Upper end of the vertical axis. Larger values leave the panel at its upper edge, so
             the caption should say so.
         series: The lines, points, bars and histograms.
-        heat: A grid of colours instead of series.
+        heat: A grid of colors instead of series.
         rules: Reference lines.
         x_range: Ends of the horizontal axis; chosen from the numbers if left out.
         y_range: Ends of the vertical axis; chosen from the numbers if left out.

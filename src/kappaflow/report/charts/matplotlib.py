@@ -233,7 +233,7 @@ def _draw_heat(cell: Any, panel: Panel, heat: Heat) -> None:  # noqa: ANN401
         return
     from matplotlib.colors import LinearSegmentedColormap
 
-    colours = LinearSegmentedColormap.from_list("", [ON_WHITE[1], "white", ON_WHITE[0]])
+    colors = LinearSegmentedColormap.from_list("", [ON_WHITE[1], "white", ON_WHITE[0]])
     half = 0.5 * (heat.x[1] - heat.x[0]) / max(1, len(rows) - 1) or 0.5
     left, right, top, bottom = (
         heat.x[0] - half,
@@ -242,7 +242,7 @@ def _draw_heat(cell: Any, panel: Panel, heat: Heat) -> None:  # noqa: ANN401
         heat.y[1] + half,
     )
     cell.imshow(
-        rows, extent=(left, right, bottom, top), cmap=colours, vmin=-heat.limit, vmax=heat.limit,
+        rows, extent=(left, right, bottom, top), cmap=colors, vmin=-heat.limit, vmax=heat.limit,
         interpolation="nearest",
     )  # fmt: skip
     cell.set(xlabel=panel.x, ylabel=panel.y)

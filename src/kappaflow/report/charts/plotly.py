@@ -1,6 +1,6 @@
 """A chart as figures for plotly.js, one for each panel.
 
-Colours are names of CSS variables; the script of the page replaces them for light and dark mode.
+Colors are names of CSS variables; the script of the page replaces them for light and dark mode.
 """
 
 import html
@@ -76,11 +76,11 @@ def figures_of(chart: Chart) -> list[Figure]:
     ]
 
 
-def colour(tone: int) -> str:
+def color(tone: int) -> str:
     """Returns the CSS variable of a tone.
 
     Example:
-        >>> colour(0), colour(9)
+        >>> color(0), color(9)
         ('var(--data)', 'var(--samples)')
     """
     return f"var(--{TONES[tone % len(TONES)]})"
@@ -136,7 +136,7 @@ def _layout(panel: Panel, chart: Chart) -> dict[str, Any]:
 
 def _frame(chart: Chart, x: Axis, y: Axis, hover: str | bool) -> dict[str, Any]:
     """Returns a layout with two axes; small multiples have narrow margins and no legend."""
-    ink = colour(INK)
+    ink = color(INK)
     layout: dict[str, Any] = {
         "paper_bgcolor": PAPER,
         "plot_bgcolor": PAPER,
@@ -194,7 +194,7 @@ def _whole_ticks(panel: Panel) -> dict[str, Any]:
 def _traces(series: Series, panel: Panel) -> list[Trace]:
     x = drawable(series.x, log=panel.x_log)
     y = drawable(series.y, log=panel.y_log)
-    name, tone = label(series.name), colour(series.tone)
+    name, tone = label(series.name), color(series.tone)
     trace: Trace = {"type": "scatter", "x": x, "y": y, "name": name, "legendgroup": name}
     if not series.in_legend:
         trace["showlegend"] = False
@@ -231,7 +231,7 @@ def _mode(series: Series) -> str:
 def _mark(series: Series, points: int, tone: str) -> dict[str, Any]:
     mark: dict[str, Any] = {"color": tone, "size": series.mark_size}
     if series.mark == "diamond":
-        return mark | {"symbol": "diamond", "line": {"color": colour(INK), "width": 1}}
+        return mark | {"symbol": "diamond", "line": {"color": color(INK), "width": 1}}
     if series.whiskers is not None and points > MOST_WHISKERS:
         mark["size"] = 3
     if series.mark_size < 7:  # a cloud of many points
@@ -301,7 +301,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
         f"{across}1": 1,
         f"{along}0": rule.at,
         f"{along}1": rule.at,
-        "line": {"color": colour(rule.tone), "width": 1.5, "dash": rule.dash},
+        "line": {"color": color(rule.tone), "width": 1.5, "dash": rule.dash},
     }
 
 
@@ -335,7 +335,7 @@ def _heat_trace(heat: Heat) -> Trace:
     return trace | {
         "zmin": -heat.limit,
         "zmax": heat.limit,
-        "colorscale": [[0, colour(SAMPLES)], [0.5, PAPER], [1, colour(DATA)]],
+        "colorscale": [[0, color(SAMPLES)], [0.5, PAPER], [1, color(DATA)]],
         "hovertemplate": "row %{y}, column %{x}: %{z:.3~g}<extra></extra>",
     }
 

@@ -1,4 +1,4 @@
-// Draws the figures in the page's colours, and again when the colours, the width or the medium change.
+// Draws the figures in the page's colors, and again when the colors, the width or the medium change.
 (function () {
   "use strict";
   const root = document.documentElement;
@@ -8,17 +8,17 @@
   const config = { displayModeBar: false, displaylogo: false, doubleClick: "reset", typesetMath: false };
 
   // Returns a copy of a figure with "var(--name)" replaced by the value of that CSS variable.
-  function coloured(value, styles) {
+  function colored(value, styles) {
     if (typeof value === "string") {
       const name = /^var\((--[a-z-]+)\)$/.exec(value);
       return name ? styles.getPropertyValue(name[1]).trim() : value;
     }
     if (Array.isArray(value)) {
       const numbers = typeof value[0] === "number" && typeof value[value.length - 1] !== "string";
-      return numbers ? value : value.map((item) => coloured(item, styles));
+      return numbers ? value : value.map((item) => colored(item, styles));
     }
     if (value && typeof value === "object") {
-      const entries = Object.entries(value).map(([key, item]) => [key, coloured(item, styles)]);
+      const entries = Object.entries(value).map(([key, item]) => [key, colored(item, styles)]);
       return Object.fromEntries(entries);
     }
     return value;
@@ -28,7 +28,7 @@
   function draw(afresh) {
     const styles = getComputedStyle(root);
     for (const box of boxes) {
-      const figure = coloured(figures[box.dataset.figure], styles);
+      const figure = colored(figures[box.dataset.figure], styles);
       const width = box.clientWidth;
       const size = { width: width, height: figure.height || width, dragmode: mouse ? "zoom" : false };
       if (afresh) Plotly.purge(box);

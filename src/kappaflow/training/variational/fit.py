@@ -129,7 +129,7 @@ def _train(
     def share_done() -> float:
         return training.step / settings.steps
 
-    with progress_bar(share_done, visible=progress, in_words=energy_in_words) as show:
+    with progress_bar(share_done, visible=progress, describe=describe_energy) as show:
 
         def after_interval(figures: Figures) -> None:
             show(figures)
@@ -192,7 +192,7 @@ def _fit_start(flow: Flow, seed: int) -> None:
     flow.eval()
 
 
-def energy_in_words(figures: Figures) -> str:
+def describe_energy(figures: Figures) -> str:
     """Returns a measured interval as text."""
     measured = figures["condition_number_p95"]
     condition = "" if measured is None else f", cond {short(measured)}"
