@@ -16,6 +16,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import kappaflow as kf
 from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.estimator import FlowDensity, FlowOutlierDetector
+from kappaflow.runs.recipes import CONDITIONAL
 
 SMALL = {"depth": 2, "hidden": (8,), "max_epochs": 3, "random_state": 0}
 DENSITY, DETECTOR = FlowDensity(**SMALL), FlowOutlierDetector(**SMALL)
@@ -217,7 +218,8 @@ def test_without_a_model_a_search_chooses():
 
 def test_other_recipes_train_too():
     for model in ("nice", "planar", "radial", "invertible_network", "zuko:maf"):
-        density = clone(DENSITY).set_params(model=model).fit(X)
+        hidden = (8,) if model in CONDITIONAL else None
+        density = clone(DENSITY).set_params(model=model, hidden=hidden).fit(X)
         assert np.isfinite(density.score(X))
     assert isinstance(density.flow_, kf.Flow)
 

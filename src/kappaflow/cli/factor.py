@@ -57,7 +57,7 @@ def factor(
     """
     from kappaflow.runs import factor_file
 
-    found = factor_file(
+    result = factor_file(
         matrix,
         couplings=None if couplings == "fewest" else couplings,
         partition=partition,
@@ -68,38 +68,43 @@ def factor(
         say=say,
     )
     if json:
-        print_json(_plain(found))
+        print_json(_plain(result))
     else:
-        _print(found, {"couplings are in": out, "page": report})
+        _print(result, {"couplings are in": out, "page": report})
 
 
-def _print(found: "Factorization", files: dict[str, Path | None]) -> None:
+def _print(factorization: "Factorization", files: dict[str, Path | None]) -> None:
     """Prints a line a coupling, and what the product is worth, for people."""
     from kappaflow.report.factors import changes
 
     lines = [
-        (str(number), changes(found, number), f"{condition:.3g}")
-        for number, condition in enumerate(found.condition_numbers, start=1)
+        (str(number), changes(factorization, number), f"{condition:.3g}")
+        for number, condition in enumerate(factorization.condition_numbers, start=1)
     ]
     columns([("coupling", "changes", "condition number"), *lines])
     tell()
     table([
-        ("residual", f"{found.residual:.1e}"),
-        ("largest condition number", f"{found.condition_number:.3g}"),
-        ("condition number of the matrix", f"{_own_condition(found):.3g}"),
-        ("method", found.method),
-        ("sign flip", "none" if found.flipped is None else f"in coupling {found.flipped + 1}"),
-        *([("note", found.note)] if found.note else []),
+        ("residual", f"{factorization.residual:.1e}"),
+        ("largest condition number", f"{factorization.condition_number:.3g}"),
+        ("condition number of the matrix", f"{_own_condition(factorization):.3g}"),
+        ("method", factorization.method),
+        (
+            "sign flip",
+            "none"
+            if factorization.flipped is None
+            else f"in coupling {factorization.flipped + 1}",
+        ),
+        *([("note", factorization.note)] if factorization.note else []),
         *((label, str(path)) for label, path in files.items() if path is not None),
     ])
 
 
-def _plain(found: "Factorization") -> dict[str, Any]:
+def _plain(factorization: "Factorization") -> dict[str, Any]:
     """Returns what is printed, for machines; None for numbers that are not finite."""
     from kappaflow.storage import plain
 
     return plain({
-        "features": len(found.matrix),
+        "features": len(factorization.matrix),
         "couplings": [
             {
                 "number": number,
@@ -107,18 +112,18 @@ def _plain(found: "Factorization") -> dict[str, Any]:
                 "changed": coupling.partition.changed,
                 "condition_number": coupling.condition_number,
             }
-            for number, coupling in enumerate(found.couplings, start=1)
+            for number, coupling in enumerate(factorization.couplings, start=1)
         ],
-        "residual": found.residual,
-        "condition_number": found.condition_number,
-        "matrix_condition_number": _own_condition(found),
-        "method": found.method,
-        "flipped": None if found.flipped is None else found.flipped + 1,
-        "note": found.note,
+        "residual": factorization.residual,
+        "condition_number": factorization.condition_number,
+        "matrix_condition_number": _own_condition(factorization),
+        "method": factorization.method,
+        "flipped": None if factorization.flipped is None else factorization.flipped + 1,
+        "note": factorization.note,
     })
 
 
-def _own_condition(found: "Factorization") -> float:
+def _own_condition(factorization: "Factorization") -> float:
     import numpy as np
 
-    return float(np.linalg.cond(found.matrix.numpy()))
+    return float(np.linalg.cond(factorization.matrix.numpy()))

@@ -35,24 +35,24 @@ def fix(
     out = whole.with_name(f"{whole.name}-fixed") if into is None else into
     visible = False if json else None
     with words_shown(visible=visible) as show:
-        found = fix_run(run, out, fixes, progress=visible, show=show, **given)
+        result = fix_run(run, out, fixes, progress=visible, show=show, **given)
     if json:
-        print_json(found.to_json())
+        print_json(result.to_json())
     else:
-        _print(found, fixes)
-    return 0 if (found.after or found.before).diagnosis.ok else 1
+        _print(result, fixes)
+    return 0 if (result.after or result.before).diagnosis.ok else 1
 
 
-def _print(found: "FixedRun", fixes: Sequence[str]) -> None:
+def _print(fixed_run: "FixedRun", fixes: Sequence[str]) -> None:
     """Prints what was done, the run before and after, and further fixes."""
-    if found.after is None:
-        why = _why_nothing(found.before.diagnosis, fixes)
-        tell(f"{found.before.diagnosis.verdict}\n\nNothing changed: {why}.")
+    if fixed_run.after is None:
+        why = _why_nothing(fixed_run.before.diagnosis, fixes)
+        tell(f"{fixed_run.before.diagnosis.verdict}\n\nNothing changed: {why}.")
     else:
-        tell("\n".join(found.done) + "\n")
-        _compare(found.before, found.after)
-        tell(f"\n{found.after.diagnosis.verdict}\n\nThe new run is {found.folder}")
-    for name, reason in found.on_request.items():
+        tell("\n".join(fixed_run.done) + "\n")
+        _compare(fixed_run.before, fixed_run.after)
+        tell(f"\n{fixed_run.after.diagnosis.verdict}\n\nThe new run is {fixed_run.folder}")
+    for name, reason in fixed_run.on_request.items():
         tell(f"Available on request, --fix {name}: {reason}")
 
 

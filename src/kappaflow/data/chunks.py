@@ -210,12 +210,12 @@ class FrameChunks(Chunks):
             numbers = column.slice(start, count).collect().to_series().to_numpy()
             return progression(np.asarray(numbers, dtype=np.float64))
 
-        found = of_rows(0, COUNTED) and of_rows(0, self.size)
+        result = of_rows(0, COUNTED) and of_rows(0, self.size)
         for place in range(1, len(self)):
-            if found is None:
+            if result is None:
                 return None
-            found = found.then(of_rows(place * self.size, self.rows_of(place)))
-        return found
+            result = result.then(of_rows(place * self.size, self.rows_of(place)))
+        return result
 
     def _collected(self, scan: "pl.LazyFrame") -> RawTable:
         import narwhals as nw
@@ -233,10 +233,10 @@ class ArrayChunks(Chunks):
         return len(array_columns(self._mapped()[:1], self.subject))
 
     def _mapped(self) -> np.memmap:
-        found = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(found, np.memmap) or found.ndim not in (1, 2):
+        result = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(result, np.memmap) or result.ndim not in (1, 2):
             raise ValueError("this is no array of rows")
-        return found
+        return result
 
     def _raw(self, place: int) -> RawTable:
         array = self._mapped()
@@ -246,8 +246,8 @@ class ArrayChunks(Chunks):
         if array.ndim == 1:
             columns = array_columns(np.array(array[rows]), self.subject)
         else:
-            found = array_columns(np.array(array[rows, places]), self.subject)
-            pairs = zip(places, found, strict=True)
+            result = array_columns(np.array(array[rows, places]), self.subject)
+            pairs = zip(places, result, strict=True)
             columns = [replace(column, name=names[i]) for i, column in pairs]
         return without_missing(collect(columns, self.source, self.subject), self.options)
 
@@ -286,7 +286,7 @@ class TextChunks(Chunks):
     def suspects(self, on_rows: OnRows) -> Iterator[int]:
         header = self._reader.header
         used = {"", *(self.requested or header), *self.context} - {*self.exclude}
-        found = []
+        results = []
         for place in range(len(self)):
             with explained(self.path, self.subject):
                 frame = self._reader.strings(place)
@@ -295,11 +295,11 @@ class TextChunks(Chunks):
             facts, _ = self._reader.look_at(frame)
             pairs = zip(header, facts, strict=True)
             if any(name in used and one.counts["finite"] < one.rows for name, one in pairs):
-                found.append(place)
+                results.append(place)
             on_rows(self.rows_of(place))
         self._reader.settle(self._name_of_row)
         self._settle()
-        yield from found
+        yield from results
 
     def _name_of_row(self, row: int) -> str:
         """Returns the name of a row (counted from 1), such as "line 4"."""

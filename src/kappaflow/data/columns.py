@@ -48,16 +48,16 @@ def parse_condition(text: str, raw: RawTable) -> Condition:
     known = sorted((re.escape(name) for name in raw.columns if name), key=len, reverse=True)
     patterns = (f"(?P<column>{name})" for name in known)
     tries = (re.fullmatch(rf"\s*{p}{_REST}", text, re.DOTALL) for p in (*patterns, _ANY_NAME))
-    found = next((match for match in tries if match), None)
-    if found is None:
+    result = next((match for match in tries if match), None)
+    if result is None:
         raise ArgumentError(
             "'where' should compare a column with a value, as in 'class=g', 'class!=g' or "
             f"'length<45', got {text!r}."
         )
-    value = found["value"]
+    value = result["value"]
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         value = value[1:-1]
-    return Condition(found["column"], found["sign"], value)
+    return Condition(result["column"], result["sign"], value)
 
 
 def matches(raw: RawTable, condition: Condition) -> BoolArray:

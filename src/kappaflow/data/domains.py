@@ -44,7 +44,7 @@ def domains_of(bounds: Bounds | None, table: Table) -> dict[str, Interval]:
         >>> domains_of(["x0=positive", "x1=circular:0,2pi"], table)["x0"].description
         'above 0'
     """
-    found = {}
+    result = {}
     for name, value in _by_name(bounds, table).items():
         if name in table.context_columns:
             raise ArgumentError(
@@ -63,8 +63,8 @@ def domains_of(bounds: Bounds | None, table: Table) -> dict[str, Interval]:
             if domain and domain.outside(column).any() and not from_zero.outside(column).any():
                 domain = from_zero
         if domain is not None:
-            found[name] = domain
-    return found
+            result[name] = domain
+    return result
 
 
 def _by_name(bounds: Bounds | None, table: Table) -> Mapping[str, Any]:
@@ -78,7 +78,7 @@ def _by_name(bounds: Bounds | None, table: Table) -> Mapping[str, Any]:
             "'bounds' should map columns to domains, as in {'mass': 'positive', 'p': (0, 1)}, got "
             f"{bounds!r}."
         )
-    found = {}
+    result = {}
     for text in bounds:
         name, sign, value = text.rpartition("=") if isinstance(text, str) else ("", "", "")
         if not sign or not name:
@@ -87,10 +87,10 @@ def _by_name(bounds: Bounds | None, table: Table) -> Mapping[str, Any]:
                 "else map columns to domains, as in {'mass': 'positive', 'p': (0, 1)}, got "
                 f"{text!r}."
             )
-        if name in found:
+        if name in result:
             raise ArgumentError(f"'bounds' should name a column once, {name!r} is there twice.")
-        found[name] = value
-    return found
+        result[name] = value
+    return result
 
 
 def _name_of(key: str | int, table: Table) -> str:

@@ -81,16 +81,16 @@ class Repeats:
     def describe(self) -> str:
         """Returns a clause that compares the number of repeats with what rounding predicts."""
         verb = "row repeats an earlier row" if self.total == 1 else "rows repeat earlier rows"
-        found = f"{self.total:,} {verb}"
+        result = f"{self.total:,} {verb}"
         if self.expected is None:
-            return f"{found}, as rows of columns with few different values do"
+            return f"{result}, as rows of columns with few different values do"
         rounding = f"rounding to {listed_steps(self.steps)}" if self.steps else "rounding"
         if not self.unexpected or self.total <= self.expected:
-            return f"{found}, about as many as {rounding} predicts ({self.expected:,.0f})"
+            return f"{result}, about as many as {rounding} predicts ({self.expected:,.0f})"
         if self.expected < 0.5:
-            return f"{found}, and rounding predicts none"
+            return f"{result}, and rounding predicts none"
         more = self.total - self.expected
-        return f"{found}, {more:,.0f} more than {rounding} predicts ({self.expected:,.0f})"
+        return f"{result}, {more:,.0f} more than {rounding} predicts ({self.expected:,.0f})"
 
 
 def describe_repeats(table: Table, repeats: Repeats) -> str:
@@ -177,8 +177,8 @@ def weigh_duplicate_rows(table: Table) -> tuple[Table, int]:
     counts = np.ones(len(table)) if table.weights is None else table.weights
     sums = np.bincount(groups, counts, minlength=len(table))[first]
     alike = table.weights is None and len(sums) and np.ptp(sums) == 0
-    found = replace(table.select(first), weights=None if alike else sums)
-    return found, int((~first).sum())
+    result = replace(table.select(first), weights=None if alike else sums)
+    return result, int((~first).sum())
 
 
 def settle_duplicates(table: Table, how: Duplicates = "keep") -> Table:

@@ -128,8 +128,8 @@ def _between_columns(table: Table) -> list[Problem]:
         problems += _badly_scaled(distinct)
         problems += _rounded(distinct)
         sentinels = sentinels_of(distinct)
-        problems += [_sentinel(distinct, found) for found in sentinels]
-        named = {found.column for found in sentinels}
+        problems += [_sentinel(distinct, result) for result in sentinels]
+        named = {result.column for result in sentinels}
         problems += [
             _point_mass(distinct, name, masses)
             for name, masses in point_masses_of(distinct).items()
@@ -173,10 +173,10 @@ def _duplicated_columns(table: Table) -> list[Problem]:
 
 
 def _dependent(table: Table) -> list[Problem]:
-    found = relations(table.values)
+    result = relations(table.values)
     names = table.columns
-    if found and len(table) <= len(names):
-        drop = tuple(names[relation.column] for relation in found)
+    if result and len(table) <= len(names):
+        drop = tuple(names[relation.column] for relation in result)
         message = (
             f"{len(table)} rows are too few for {len(names)} columns, which then always depend "
             f"on each other linearly: give more rows than columns, or leave out {len(drop)} "
@@ -184,7 +184,7 @@ def _dependent(table: Table) -> list[Problem]:
         )
         return [Problem("dependent-columns", "stop", message, drop, drop=drop)]
     problems = []
-    for relation in found:
+    for relation in result:
         involved = tuple(names[j] for j in sorted((relation.column, *relation.others)))
         message = (
             f"columns {quoted(involved)} depend on each other linearly, {relation.text(names)}: "
@@ -264,15 +264,17 @@ def _special(name: str, column: FloatArray) -> tuple[str, str] | None:
     )
 
 
-def _sentinel(table: Table, found: Sentinel) -> Problem:
-    count = int(found.mask.sum())
-    first = describe_rows(table, np.flatnonzero(found.mask)[:1])[0]
+def _sentinel(table: Table, sentinel: Sentinel) -> Problem:
+    count = int(sentinel.mask.sum())
+    first = describe_rows(table, np.flatnonzero(sentinel.mask)[:1])[0]
     message = (
-        f"column '{found.column}' holds {found.value:g} in {count:,} of {len(table):,} rows, "
-        f"first at {first}, far from its other values: if it stands for a missing value, "
-        f"say so by missing=['{found.value:g}'] (--missing {found.value:g})"
+        f"column '{sentinel.column}' holds {sentinel.value:g} in {count:,} of {len(table):,} "
+        f"rows, first at {first}, far from its other values: if it stands for a missing value, "
+        f"say so by missing=['{sentinel.value:g}'] (--missing {sentinel.value:g})"
     )
-    return Problem("sentinel", "warning", message, (found.column,), first_rows(table, found.mask))
+    return Problem(
+        "sentinel", "warning", message, (sentinel.column,), first_rows(table, sentinel.mask)
+    )
 
 
 def _point_mass(table: Table, name: str, masses: PointMasses) -> Problem:

@@ -62,12 +62,12 @@ def read_file(path: Path, source: str, options: ReadOptions = AS_USUAL) -> RawTa
 
 def _reader(path: Path, subject: str) -> Reader:
     name = path.name.lower()
-    found = next((suffix for suffix in _READERS if name.endswith(suffix)), None)
-    if found is None:
+    result = next((suffix for suffix in _READERS if name.endswith(suffix)), None)
+    if result is None:
         raise FileError(
             f"{subject} has no suffix that names a table: use one of {', '.join(_READERS)}."
         )
-    return _READERS[found]
+    return _READERS[result]
 
 
 @contextmanager

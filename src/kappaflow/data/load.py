@@ -148,8 +148,8 @@ def table_of(
 
 
 def _texts(raw: RawTable, name: str, keep: BoolArray) -> NDArray[np.str_]:
-    found = find_column(raw, name, "id").texts()
-    return np.array(["" if text is None else text for text in found], dtype=np.str_)[keep]
+    result = find_column(raw, name, "id").texts()
+    return np.array(["" if text is None else text for text in result], dtype=np.str_)[keep]
 
 
 def as_names(given: object, argument: str) -> tuple[str, ...]:
@@ -328,15 +328,15 @@ def _numbers(line: list[str], number: int, width: int, subject: str) -> list[flo
             f"line {number} of {subject} should have {width} numbers as the first line has, "
             f"got {len(line)}."
         )
-    found = []
+    results = []
     for place, text in enumerate(line, start=1):
         held = text.strip()
         try:
-            found.append(float("" if "_" in held else held))  # "1_0" is ten to Python only
+            results.append(float("" if "_" in held else held))  # "1_0" is ten to Python only
         except ValueError:
             what = "nothing" if held in MISSING else f"{held[:40]!r}"
             raise DataError(
                 f"line {number} of {subject} should hold numbers only, got {what} at place "
                 f"{place}."
             ) from None
-    return found
+    return results

@@ -146,8 +146,8 @@ class TableOnDisk:
         columns = None if self.columns is None else as_names(self.columns, "columns")
         context, exclude = as_names(self.context, "context"), as_names(self.exclude, "exclude")
         options = self.options
-        found = open_chunks(source, columns, context, exclude=exclude, options=options)
-        return found or _Whole(path, source, columns, context, exclude=exclude, options=options)
+        result = open_chunks(source, columns, context, exclude=exclude, options=options)
+        return result or _Whole(path, source, columns, context, exclude=exclude, options=options)
 
 
 class _Whole(Chunks):
@@ -229,12 +229,12 @@ class MappedTable:
         width = len(self.columns)
         size = chunk_size(width + len(self.context_columns))
         for start in range(0, self.length, size):
-            found = self.at(slice(start, start + size)).astype(np.float64)
-            numbers = np.arange(start, start + len(found))
+            result = self.at(slice(start, start + size)).astype(np.float64)
+            numbers = np.arange(start, start + len(result))
             yield replace(
                 self.sample,
-                values=found[:, :width],
-                context=found[:, width:] if self.context_columns else None,
+                values=result[:, :width],
+                context=result[:, width:] if self.context_columns else None,
                 rows=places_of(numbers, self.held_out) + 1,
             )
 
@@ -243,9 +243,9 @@ class MappedTable:
         """The file as an array, (rows, columns and context), or what is wrong with it."""
         width = len(self.columns) + len(self.context_columns)
         try:
-            found = np.load(self.path, mmap_mode="r", allow_pickle=False)
+            result = np.load(self.path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise FileError(f"{self.path} cannot be read ({error}).") from None
-        if found.shape != (self.length, width):
+        if result.shape != (self.length, width):
             raise FileError(f"{self.path} does not hold the rows that it should: remove it.")
-        return found.view(np.ndarray)
+        return result.view(np.ndarray)

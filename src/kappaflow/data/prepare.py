@@ -257,13 +257,15 @@ def prepare_table(
     settled = settle_duplicates(table, duplicates)
     complete = table.select(complete_rows(table))
     repeats = repeats_of(complete)
-    found = domains_of(bounds, settled) if domains is None else dict(domains)
+    by_column = domains_of(bounds, settled) if domains is None else dict(domains)
     rounded = resolutions(settled) if repair == "dequantize" else ()
-    moved, done = clip_to_domain(settled, found, repair=repair, offered=offered, rounded=rounded)
+    moved, done = clip_to_domain(
+        settled, by_column, repair=repair, offered=offered, rounded=rounded
+    )
     result, widths, repaired_notes, problems = _prepared(
         moved, repair, 0, offered, with_repeats=False
     )
-    notes = table.notes + bounds_hint(result, found)
+    notes = table.notes + bounds_hint(result, by_column)
     warnings = [problem.message for problem in problems]
     if repeats.total:
         sentence = f"{describe_repeats(complete, repeats)}: {DONE[duplicates]}"
@@ -275,8 +277,8 @@ def prepare_table(
         result = jitter_columns(result, jitter)
         notes += (f"added Gaussian noise of 1e-3 of the spread to {', '.join(jitter)}",)
     return PreparedTable(
-        table=unwrap_circles(result, found),
-        domains=found,
+        table=unwrap_circles(result, by_column),
+        domains=by_column,
         widths=widths,
         repeats=repeats,
         notes=notes,

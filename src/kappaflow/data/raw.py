@@ -124,11 +124,11 @@ class Column:
         """Returns the progression of a column that counts its rows; None for any other."""
         import narwhals as nw
 
-        found = self.progression
-        if found is None and self.series.dtype.is_integer():
+        result = self.progression
+        if result is None and self.series.dtype.is_integer():
             start = self.series.head(COUNTED).cast(nw.Float64).to_numpy()
-            found = progression(start) and progression(self.numbers())
-        return found if found is not None and found.rows >= COUNTED else None
+            result = progression(start) and progression(self.numbers())
+        return result if result is not None and result.rows >= COUNTED else None
 
 
 @dataclass(frozen=True)
@@ -373,14 +373,14 @@ def memory_bytes() -> int:
         return _UNKNOWN
     import resource
 
-    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    results = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    found += [limit] if limit != resource.RLIM_INFINITY else []
+    results += [limit] if limit != resource.RLIM_INFINITY else []
     try:
-        found.append(int(_CGROUP.read_text()))
+        results.append(int(_CGROUP.read_text()))
     except (OSError, ValueError):  # no such group, or one without a limit
         pass
-    return min(found)
+    return min(results)
 
 
 def refuse_large(size: int, subject: str) -> None:

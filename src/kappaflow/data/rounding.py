@@ -111,11 +111,11 @@ def resolutions(table: Table) -> dict[str, float]:
         >>> resolutions(load_table("magic", columns=["fWidth", "fConc", "fConc1"]))
         {'fConc': 0.0001, 'fConc1': 0.0001}
     """
-    found = {
+    result = {
         name: resolution(column)
         for name, column in zip(table.columns, table.values.T, strict=True)
     }
-    return {name: step for name, step in found.items() if step is not None}
+    return {name: step for name, step in result.items() if step is not None}
 
 
 def coarse_columns(table: Table) -> dict[str, float]:
@@ -124,15 +124,15 @@ def coarse_columns(table: Table) -> dict[str, float]:
     These are columns of whole numbers, and columns in which a step is above 0.5 % of the standard
     deviation and values are shared by two rows on average.
     """
-    found = {}
+    result = {}
     for name, step in resolutions(table).items():
         column = table.values[:, table.columns.index(name)]
         column = column[np.isfinite(column)]
         spread = float(np.std(column / step))
         shared = len(column) >= 2 * len(np.unique(column))
         if name in table.integer_columns or (shared and COARSE * spread < 1):
-            found[name] = step
-    return found
+            result[name] = step
+    return result
 
 
 def point_masses(column: FloatArray) -> PointMasses:
@@ -165,8 +165,8 @@ def point_masses(column: FloatArray) -> PointMasses:
     chance = poisson.sf(counts[often] - 2, expected) * len(values)
     beyond = (chance < FALSE_ALARM) & (counts[often] > POINT_MASS_FACTOR * expected)
     order = np.argsort(-counts[often[beyond]], kind="stable")
-    found = often[beyond][order]
-    return PointMasses(values[found], counts[found].astype(np.int64), expected[beyond][order])
+    result = often[beyond][order]
+    return PointMasses(values[result], counts[result].astype(np.int64), expected[beyond][order])
 
 
 def _widths(values: FloatArray, step: float | None, *, single: bool) -> FloatArray:
@@ -207,11 +207,11 @@ def _expected_by_side(away: FloatArray, before: IntArray, place: int, width: flo
 
 def point_masses_of(table: Table) -> dict[str, PointMasses]:
     """Returns the point masses of every column that has some."""
-    found = {
+    result = {
         name: point_masses(column)
         for name, column in zip(table.columns, table.values.T, strict=True)
     }
-    return {name: masses for name, masses in found.items() if len(masses.values)}
+    return {name: masses for name, masses in result.items() if len(masses.values)}
 
 
 def atom_rows(table: Table, reference: Table | None = None) -> BoolArray:

@@ -124,8 +124,8 @@ def read_split(folder: Path, requested: SplitRequest) -> SplitTable | None:
         if notes.pop("made_of") != requested.made_of():
             return None
         copies = Copies(*np.load(folder / COPIES, allow_pickle=False))
-        found = _put_together(requested, folder, kept, copies, **notes)
-        return found if found.train.mapped.dtype == requested.dtype else None
+        result = _put_together(requested, folder, kept, copies, **notes)
+        return result if result.train.mapped.dtype == requested.dtype else None
     except (OSError, EOFError, ValueError, TypeError, KeyError):
         return None
 

@@ -196,10 +196,10 @@ def copies_of(hashes: NDArray[np.uint64]) -> Copies:
 def row_hashes(values: FloatArray) -> NDArray[np.uint64]:
     """Returns a hash of 64 bits for each row (rows, columns); 0.0 and -0.0 are equal."""
     bits = np.ascontiguousarray(values + 0.0).view(np.uint64)
-    found = np.full(len(values), bits.shape[1], dtype=np.uint64)
+    result = np.full(len(values), bits.shape[1], dtype=np.uint64)
     for column in bits.T:
-        found = mixed(found ^ column)
-    return found
+        result = mixed(result ^ column)
+    return result
 
 
 @dataclass(frozen=True, eq=False)

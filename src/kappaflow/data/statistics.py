@@ -53,8 +53,8 @@ def relations(values: FloatArray) -> tuple[Relation, ...]:
         return ()
     pivots = _dependent(directions)
     solved = np.linalg.solve(directions[:, pivots], directions)
-    found = [_relation(row, pivot, mean, std) for row, pivot in zip(solved, pivots, strict=True)]
-    return tuple(sorted(found, key=lambda relation: relation.column))
+    results = [_relation(row, pivot, mean, std) for row, pivot in zip(solved, pivots, strict=True)]
+    return tuple(sorted(results, key=lambda relation: relation.column))
 
 
 def nearest_relation(values: FloatArray) -> tuple[Relation, float]:
@@ -224,13 +224,13 @@ def sentinels_of(table: Table) -> list[Sentinel]:
         >>> sentinels_of(load_table("magic"))
         []
     """
-    found = []
+    results = []
     for name, column in zip(table.columns, table.values.T, strict=True):
         finite = column[np.isfinite(column)]
         for value in dict.fromkeys((finite.min(), finite.max())) if finite.size else ():
             if _is_code(value) and _lies_apart(value, finite):
-                found.append(Sentinel(name, float(value), column == value))
-    return found
+                results.append(Sentinel(name, float(value), column == value))
+    return results
 
 
 def _is_code(value: float) -> bool:

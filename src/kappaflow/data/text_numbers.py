@@ -148,12 +148,12 @@ def _note_first(firsts: dict[str, Spot], name: str, text: "pl.Series", mask: "pl
 
 def _progressions(**numbers: "pl.Series | None") -> dict[str, Progression]:
     """Returns the progressions that numbers form, by kind; the first few of them rule out most."""
-    found: dict[str, Progression] = {}
+    result: dict[str, Progression] = {}
     for kind, series in numbers.items():
         if series is not None and progression(series.head(COUNTED).to_numpy()):
             whole = progression(series.to_numpy())
-            found |= {} if whole is None else {kind: whole}
-    return found
+            result |= {} if whole is None else {kind: whole}
+    return result
 
 
 def _count_plain(
@@ -198,10 +198,10 @@ def _units(
     """Returns the first number with each unit, of at most three units."""
     unit = (parts["2"].fill_null("") + " " + parts["4"].fill_null("")).str.strip_chars()
     unit = unit.set(point.is_null() & comma.is_null(), None)
-    found: dict[str, Spot] = {}
+    result: dict[str, Spot] = {}
     for name in unit.drop_nulls().unique(maintain_order=True).head(UNITS_KEPT).to_list():
-        _note_first(found, name, text, (unit == name).fill_null(value=False))
-    return found
+        _note_first(result, name, text, (unit == name).fill_null(value=False))
+    return result
 
 
 def kinds_of(

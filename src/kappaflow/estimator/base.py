@@ -268,24 +268,22 @@ class FlowEstimator(BaseEstimator):
         """Returns a new flow for a table, initialized from a seed."""
         model = self._default_model if self.model is None else self.model
         options = options_of(one_of("model", model, tuple(RECIPES)))
-        arguments: dict[str, Any] = {}
-        for name in ("depth", "hidden"):
-            value = getattr(self, name)
-            if value is not None and name not in options:
-                raise ArgumentError(
-                    f"'{name}' should be left out for {model}, which has no such option."
-                )
-            if value is not None:
-                arguments[name] = value
-        if "hidden" in arguments:
-            widths = arguments["hidden"]
-            arguments["hidden"] = layer_widths(
-                tuple(widths) if isinstance(widths, Iterable) else widths
-            )
         if table.context_columns and model not in CONDITIONAL:
             raise ArgumentError(
                 f"'model' should be one of {', '.join(CONDITIONAL)}, which read a context, got "
                 f"{model!r}."
+            )
+        given = {"depth": self.depth, "hidden": self.hidden}
+        arguments: dict[str, Any] = {k: value for k, value in given.items() if value is not None}
+        for name in arguments:
+            if name not in options:
+                raise ArgumentError(
+                    f"'{name}' should be left out for {model}, which has no such option."
+                )
+        if "hidden" in arguments:
+            widths = arguments["hidden"]
+            arguments["hidden"] = layer_widths(
+                tuple(widths) if isinstance(widths, Iterable) else widths
             )
         try:
             config = with_defaults(ModelConfig(model, {**arguments, **(self.options or {})}))

@@ -173,20 +173,20 @@ class NormalMixture(Base):
             )
         rows = z[sample_of(len(z)).to(z.device)].detach().double().cpu().numpy()
         try:
-            found = normal_mixture(rows, self.components)
+            result = normal_mixture(rows, self.components)
         except ValueError as error:
             raise DataError(
                 f"a mixture of {self.components} components cannot be fitted to these rows "
                 f"({error}): choose fewer 'components'."
             ) from None
-        lower = np.linalg.inv(np.linalg.cholesky(found.covariances_))
+        lower = np.linalg.inv(np.linalg.cholesky(result.covariances_))
         factors = np.tril(lower, -1)
         diagonal = np.arange(len(z[0]))
         factors[:, diagonal, diagonal] = np.log(lower[:, diagonal, diagonal])
         with torch.no_grad():
             for own, values in (
-                (self.logits, np.log(found.weights_)),
-                (self.means, found.means_),
+                (self.logits, np.log(result.weights_)),
+                (self.means, result.means_),
                 (self.factors, factors),
             ):
                 own.copy_(torch.from_numpy(values))
@@ -274,12 +274,12 @@ def best_components(rows: np.ndarray, seconds: float = math.inf) -> int:
         if begun - started + 2 * GROWTH * step > seconds:
             break
         try:
-            found = float(normal_mixture(fitted, count).score(held_out))
+            result = float(normal_mixture(fitted, count).score(held_out))
         except ValueError:  # a component with too few distinct rows has no covariance
             break
-        if found < score + WORTH:
+        if result < score + WORTH:
             break
-        best, score, count = count, found, 2 * count
+        best, score, count = count, result, 2 * count
         step = time.process_time() - begun
     return best
 

@@ -122,8 +122,8 @@ def _arc(start: Tensor, end: Tensor, place: float) -> Tensor:
     bent = (angle > PARALLEL) & (angle < torch.pi - PARALLEL)
     safe = torch.where(bent, angle, 1.0)
     arc = ((1 - place) * safe).sin() * one + (place * safe).sin() * two
-    found = torch.where(bent, arc / safe.sin(), torch.lerp(one, two, place))
-    return found.to(start.dtype).reshape(start.shape)
+    result = torch.where(bent, arc / safe.sin(), torch.lerp(one, two, place))
+    return result.to(start.dtype).reshape(start.shape)
 
 
 def _checked(flow: object) -> Flow:

@@ -224,13 +224,13 @@ class PaddingGiven(Padding):
         return self.standardization(feature_batch("x", x, self.inputs))[0]
 
     def event_shape(self, joint_shape: Sequence[int]) -> Shape:
-        found = super().event_shape(joint_shape)
-        if found[0] != self.inputs:
+        result = super().event_shape(joint_shape)
+        if result[0] != self.inputs:
             raise ArgumentError(
-                f"'augment' should read all {found[0]} features except the padding, got 'inputs' "
+                f"'augment' should read all {result[0]} features except the padding, got 'inputs' "
                 f"{self.inputs}."
             )
-        return found
+        return result
 
 
 @register("CopyPad")

@@ -60,17 +60,17 @@ def _width_of(embedding: object, context_features: int) -> int:
     training = embedding.training
     try:
         with torch.no_grad():
-            found = embedding.eval()(torch.zeros(2, context_features))
+            result = embedding.eval()(torch.zeros(2, context_features))
     except (RuntimeError, TypeError, ValueError) as error:
         raise ArgumentError(
             f"'embedding' should take rows of {context_features} numbers: {error}"
         ) from None
     finally:
         embedding.train(training)
-    if not isinstance(found, torch.Tensor) or found.dim() != 2 or len(found) != 2:
-        got = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+    if not isinstance(result, torch.Tensor) or result.dim() != 2 or len(result) != 2:
+        got = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
         raise ArgumentError(f"'embedding' should return rows (B, width), got {got} for B = 2.")
-    return found.shape[1]
+    return result.shape[1]
 
 
 Bounds = Sequence[Bound] | None
@@ -247,15 +247,15 @@ def _far(flow: "Flow", x: Tensor, context: Tensor | None) -> str | None:
     points = _augmented(flow, x)
     for layer in _first_layers(flow):
         if isinstance(layer, Standardize) and not layer.fitted:
-            found = _far_column(points[:, : layer.features - layer.padding], set(layer.left))
-            if found is not None:
-                return _forgotten("column", found, conditional=context is not None)
+            result = _far_column(points[:, : layer.features - layer.padding], set(layer.left))
+            if result is not None:
+                return _forgotten("column", result, conditional=context is not None)
         points = layer(points)[0]
     context_layer = _context_layer(flow)
     if context_layer is None or context_layer.fitted or context is None:
         return None
-    found = _far_column(context, set())
-    return None if found is None else _forgotten("context column", found, conditional=True)
+    result = _far_column(context, set())
+    return None if result is None else _forgotten("context column", result, conditional=True)
 
 
 def _far_column(x: Tensor, left: set[int]) -> tuple[int, float, float] | None:
@@ -272,8 +272,8 @@ def _far_column(x: Tensor, left: set[int]) -> tuple[int, float, float] | None:
     return None
 
 
-def _forgotten(what: str, found: tuple[int, float, float], *, conditional: bool) -> str:
-    number, mean, deviation = found
+def _forgotten(what: str, result: tuple[int, float, float], *, conditional: bool) -> str:
+    number, mean, deviation = result
     call = "flow.standardization.fit(x, context)" if conditional else "flow.standardization.fit(x)"
     return (
         f"the standardization of this flow is not fitted, and {what} {number} (counted from 0) of "
@@ -327,8 +327,8 @@ def input_layers(
 
 def angles_of(features: int, bounds: Bounds) -> list[int]:
     """Returns the indices of the features on a circle."""
-    found = () if bounds is None else intervals(bounds, features)
-    return [place for place, domain in enumerate(found) if domain and domain.circular]
+    result = () if bounds is None else intervals(bounds, features)
+    return [place for place, domain in enumerate(result) if domain and domain.circular]
 
 
 def set_bounds(flow: "Flow", bounds: Sequence[Bound], *, seed: int = 0) -> None:

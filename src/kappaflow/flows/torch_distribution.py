@@ -104,8 +104,8 @@ class FlowTransform(Transform, nn.Module):
             batch = torch.broadcast_shapes(batch, context.shape[:-1])
             context = context.expand(*batch, -1).reshape(-1, context.shape[-1])
             value = value.expand(*batch, *event)
-        found, log_det = call(value.reshape(-1, *event), context)
-        return found.reshape(*batch, *found.shape[1:]), log_det.reshape(batch)
+        result, log_det = call(value.reshape(-1, *event), context)
+        return result.reshape(*batch, *result.shape[1:]), log_det.reshape(batch)
 
 
 class FlowDistribution(Distribution):

@@ -217,7 +217,7 @@ def conditioning_figures(profile: ProfileView, budget: Budget | None = None) -> 
     too_much = f", {significant(limit, 1)} is too much" if limit else ""
     note = f"95 %: {significant(p95)}{of_budget}; 1 is perfect{too_much}"
     finite = is_finite(median) and is_finite(p95)
-    found = [KeyFigure("Condition number", significant(median), "median", note, finite)]
+    results = [KeyFigure("Condition number", significant(median), "median", note, finite)]
     data, latent = profile.round_trip_data, profile.round_trip_latent
     for name, middle, high in (
         ("Round trip from data", data.median[0], data.p95[0]),
@@ -225,8 +225,8 @@ def conditioning_figures(profile: ProfileView, budget: Budget | None = None) -> 
     ):
         note = f"95 %: {significant(high, 2)}; standardized units"
         finite = is_finite(middle) and is_finite(high)
-        found.append(KeyFigure(name, significant(middle, 2), "median", note, finite))
-    return found
+        results.append(KeyFigure(name, significant(middle, 2), "median", note, finite))
+    return results
 
 
 def scales_section(profile: ProfileView) -> Section | None:
@@ -253,8 +253,8 @@ def scale_rows(profile: ProfileView) -> list[list[str]]:
     """Returns the table cells of each scale; the last row has the layers without a scale."""
     groups: dict[str, list[int]] = {}
     for place, name in enumerate(profile.layers):
-        found = SCALE.search(name)
-        groups.setdefault(f"scale {found[1]}" if found else NO_SCALE, []).append(place)
+        result = SCALE.search(name)
+        groups.setdefault(f"scale {result[1]}" if result else NO_SCALE, []).append(place)
     if set(groups) == {NO_SCALE}:
         return []
     values = profile.layer_condition_number.median

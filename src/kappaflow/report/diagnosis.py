@@ -130,12 +130,12 @@ def _key_figures(diagnosis: Diagnosis, profile: ProfileView | None) -> list[KeyF
     """Returns counts of findings, the float type to use, conditioning, and round trips."""
     severities = Counter(finding.severity for finding in diagnosis.findings)
     kinds = [count(severities[k], k) for k in ("error", "warning", "note") if severities[k]]
-    found = [KeyFigure("Findings", ", ".join(kinds) or "none", "", "the most severe come first")]
+    results = [KeyFigure("Findings", ", ".join(kinds) or "none", "", "the most severe come first")]
     precision = diagnosis.measured.get("precision")
     if isinstance(precision, str):
         note = "from the largest condition number at the rows"
-        found.append(KeyFigure("Float type", precision, "", note, "unusable" not in precision))
-    return found if profile is None else [*found, *conditioning_figures(profile)]
+        results.append(KeyFigure("Float type", precision, "", note, "unusable" not in precision))
+    return results if profile is None else [*results, *conditioning_figures(profile)]
 
 
 def _measured_section(diagnosis: Diagnosis, points: str) -> Section:

@@ -41,7 +41,7 @@ MOST_TICKS = 16
 
 
 def render_factors(
-    found: Factorization,
+    factorization: Factorization,
     source: str,
     *,
     trials: Sequence[Trial] = (),
@@ -50,7 +50,7 @@ def render_factors(
     """Returns the page of a factorization.
 
     Args:
-        found: The map and its couplings.
+        factorization: The map and its couplings.
         source: Name of the matrix on the page.
         trials: Factorizations with other numbers of couplings; the curve is left out if empty.
         reference: The curve of other maps, for comparison.
@@ -58,18 +58,20 @@ def render_factors(
     Returns:
         One HTML document that makes no request.
     """
-    sections = [_map_section(found)]
-    if len(found):
-        sections.append(_couplings_section(found))
+    sections = [_map_section(factorization)]
+    if len(factorization):
+        sections.append(_couplings_section(factorization))
     if trials:
-        sections.append(_trials_section(found, trials, reference))
+        sections.append(_trials_section(factorization, trials, reference))
     sections.append(glossary_section(TERMS))
-    why = [Text(f"Why so many: {found.note}.", style="quiet")] if found.note else []
+    why = (
+        [Text(f"Why so many: {factorization.note}.", style="quiet")] if factorization.note else []
+    )
     return render_page(
         Page(
             command="kappaflow factor",
-            title=f"{source} as {count(len(found), 'coupling')}",
-            key_figures=_key_figures(found),
+            title=f"{source} as {count(len(factorization), 'coupling')}",
+            key_figures=_key_figures(factorization),
             intro=why,
             without_script="The tables do not.",
             sections=sections,
@@ -78,11 +80,11 @@ def render_factors(
     )
 
 
-def changes(found: Factorization, number: int) -> str:
+def changes(factorization: Factorization, number: int) -> str:
     """Returns the features that a coupling changes, as text.
 
     Args:
-        found: The factorization.
+        factorization: The factorization.
         number: Number of the coupling, from 1.
 
     Returns:
@@ -93,7 +95,7 @@ def changes(found: Factorization, number: int) -> str:
         >>> changes(kf.factor_linear(torch.eye(4)[[1, 2, 0, 3]]), 1)
         'features 2 to 3'
     """
-    features = found.couplings[number - 1].partition.changed
+    features = factorization.couplings[number - 1].partition.changed
     if len(features) == 1:
         return f"feature {features[0]}"
     if features == tuple(range(features[0], features[-1] + 1)):
@@ -103,9 +105,9 @@ def changes(found: Factorization, number: int) -> str:
     return f"features {listed}{more}"
 
 
-def map_chart(found: Factorization) -> Chart:
+def map_chart(factorization: Factorization) -> Chart:
     """Returns the heat map of the matrix T."""
-    matrix = found.matrix.numpy()
+    matrix = factorization.matrix.numpy()
     size = f"{matrix.shape[0]} by {matrix.shape[1]}"
     alt = (
         f"Heat map of the {size} matrix T. Its entries lie between {significant(matrix.min())} "
@@ -115,26 +117,26 @@ def map_chart(found: Factorization) -> Chart:
     return Chart(name="map", title="The map T", caption="", panels=[panel], height=None)
 
 
-def factors_chart(found: Factorization) -> Chart | None:
+def factors_chart(factorization: Factorization) -> Chart | None:
     """Returns heat maps of the couplings (the first of many), all with the same colors."""
-    if not len(found):
+    if not len(factorization):
         return None
-    couplings = found.couplings[:MOST_FACTORS]
+    couplings = factorization.couplings[:MOST_FACTORS]
     matrices = [coupling.matrix().numpy() for coupling in couplings]
     limit = _largest_entry(matrices)
     panels = [
         _heat_map(
             matrix,
             f"Coupling {number}",
-            f"Heat map of coupling {number} of {len(found)}, with condition number "
+            f"Heat map of coupling {number} of {len(factorization)}, with condition number "
             f"{significant(coupling.condition_number)}.",
             limit,
         )
         for number, (matrix, coupling) in enumerate(zip(matrices, couplings, strict=True), start=1)
     ]
     left_out = ""
-    if len(found) > MOST_FACTORS:
-        left_out = f" The page shows the first {MOST_FACTORS} of {len(found)}."
+    if len(factorization) > MOST_FACTORS:
+        left_out = f" The page shows the first {MOST_FACTORS} of {len(factorization)}."
     return Chart(
         name="factors",
         title="Its factors",
@@ -146,10 +148,10 @@ def factors_chart(found: Factorization) -> Chart | None:
     )
 
 
-def condition_bars(found: Factorization) -> Chart:
+def condition_bars(factorization: Factorization) -> Chart:
     """Returns the condition number of each coupling as a bar, with the lower bound."""
-    values = list(found.condition_numbers)
-    least = _least(_condition_of_map(found), len(found))
+    values = list(factorization.condition_numbers)
+    least = _least(_condition_of_map(factorization), len(factorization))
     places = list(range(1, len(values) + 1))
     dotted = {"kind": "outline", "dash": "dot", "width": 1.5}
     return single_chart(
@@ -167,17 +169,17 @@ def condition_bars(found: Factorization) -> Chart:
             line("not all can be smaller", [0.4, len(values) + 0.6], [least] * 2, INK, **dotted),
         ],
         alt=f"Bars of the condition numbers of {count(len(values), 'coupling')}. The largest is "
-        f"{significant(found.condition_number)}.",
+        f"{significant(factorization.condition_number)}.",
     )
 
 
 def trade_off_curve(
-    found: Factorization, trials: Sequence[Trial], reference: Reference | None = None
+    factorization: Factorization, trials: Sequence[Trial], reference: Reference | None = None
 ) -> Chart | None:
     """Returns the largest condition number of a factor over the number of couplings.
 
     Args:
-        found: The factorization on the page.
+        factorization: The factorization on the page.
         trials: Factorizations with other numbers of couplings.
         reference: Other maps to compare with.
 
@@ -185,10 +187,10 @@ def trade_off_curve(
         The chart; None if no trial found a factorization.
     """
     done = [(trial.couplings, trial.found) for trial in trials if trial.found is not None]
-    if not done or not len(found):
+    if not done or not len(factorization):
         return None
     counts, values = [n for n, _ in done], [one.condition_number for _, one in done]
-    every, condition = range(min(counts), max(counts) + 1), _condition_of_map(found)
+    every, condition = range(min(counts), max(counts) + 1), _condition_of_map(factorization)
     dotted = {"kind": "outline", "dash": "dot", "width": 1.5}
     diamond = {"dash": "none", "mark": "diamond", "mark_size": 13}
     series = [
@@ -200,9 +202,11 @@ def trade_off_curve(
             **dotted,
         ),
         line("this map", counts, values, DATA),
-        line("this page", [len(found)], [found.condition_number], WORST, **diamond),
+        line(
+            "this page", [len(factorization)], [factorization.condition_number], WORST, **diamond
+        ),
     ]
-    shown, others = {*counts, len(found)}, ""
+    shown, others = {*counts, len(factorization)}, ""
     if reference is not None:
         quantiles = (reference.low, reference.median, reference.high)
         series.insert(
@@ -233,8 +237,8 @@ def _count_axis(title: str, values: Sequence[int]) -> dict:
     return {"x": title, "x_range": (min(values) - pad, max(values) + pad), "x_ticks": ticks}
 
 
-def _map_section(found: Factorization) -> Section:
-    tile = _tile_size(len(found.matrix))
+def _map_section(factorization: Factorization) -> Section:
+    tile = _tile_size(len(factorization.matrix))
     text = (
         "T = M₁ M₂ …: the last factor acts first. Each factor is a coupling: it keeps some of the "
         "features, and scales the others and adds a combination of the kept ones to them. One "
@@ -245,19 +249,23 @@ def _map_section(found: Factorization) -> Section:
             f" Each cell stands for {tile} by {tile} entries and shows the one with the largest "
             "absolute value."
         )
-    factors = factors_chart(found)
-    charts = Charts([map_chart(found), condition_bars(found)] if factors else [map_chart(found)])
+    factors = factors_chart(factorization)
+    charts = Charts(
+        [map_chart(factorization), condition_bars(factorization)]
+        if factors
+        else [map_chart(factorization)]
+    )
     last = Panels(factors) if factors else Text("The identity has no factors.")
     return Section("map", "The map and its factors", [Text(text), charts, last])
 
 
-def _couplings_section(found: Factorization) -> Section:
+def _couplings_section(factorization: Factorization) -> Section:
     rows = [
         [
-            str(number), changes(found, number), significant(coupling.condition_number),
+            str(number), changes(factorization, number), significant(coupling.condition_number),
             _diagonal(coupling),
         ]
-        for number, coupling in enumerate(found.couplings, start=1)
+        for number, coupling in enumerate(factorization.couplings, start=1)
     ]  # fmt: skip
     table = Table(("Coupling", "Changes", "Condition number", "Diagonal"), rows)
     note = Text("Features are counted from 0.", style="quiet")
@@ -265,9 +273,9 @@ def _couplings_section(found: Factorization) -> Section:
 
 
 def _trials_section(
-    found: Factorization, trials: Sequence[Trial], reference: Reference | None
+    factorization: Factorization, trials: Sequence[Trial], reference: Reference | None
 ) -> Section:
-    curve = trade_off_curve(found, trials, reference)
+    curve = trade_off_curve(factorization, trials, reference)
     blocks: list[Block] = [
         Text("The same map with other numbers of couplings: more depth for better conditioning.")
     ]
@@ -291,26 +299,26 @@ def _trials_section(
     return Section("trade-off", "What more couplings bring", blocks)
 
 
-def _key_figures(found: Factorization) -> list[KeyFigure]:
-    condition = _condition_of_map(found)
-    least = significant(_least(condition, len(found)))
-    sign = "none" if found.flipped is None else f"in coupling {found.flipped + 1}"
+def _key_figures(factorization: Factorization) -> list[KeyFigure]:
+    condition = _condition_of_map(factorization)
+    least = significant(_least(condition, len(factorization)))
+    sign = "none" if factorization.flipped is None else f"in coupling {factorization.flipped + 1}"
     return [
-        KeyFigure("Couplings", str(len(found)), "", f"method: {found.method}"),
+        KeyFigure("Couplings", str(len(factorization)), "", f"method: {factorization.method}"),
         KeyFigure(
             "Largest condition number of a factor",
-            significant(found.condition_number),
+            significant(factorization.condition_number),
             "",
             f"{least} is the lower bound for so many factors",
         ),
         KeyFigure("Condition number of T", significant(condition), "", "1 is perfect"),
         KeyFigure(
             "Residual",
-            significant(found.residual, 2),
+            significant(factorization.residual, 2),
             "",
             "difference between the product of the couplings and T, relative to T",
         ),
-        KeyFigure("Features", str(len(found.matrix)), "", "rows and columns of T"),
+        KeyFigure("Features", str(len(factorization.matrix)), "", "rows and columns of T"),
         KeyFigure("Negative entry", sign, "", "one diagonal has it where det T is negative"),
     ]
 
@@ -322,8 +330,8 @@ def _diagonal(coupling: LinearCoupling) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _condition_of_map(found: Factorization) -> float:
-    return float(np.linalg.cond(found.matrix.numpy()))
+def _condition_of_map(factorization: Factorization) -> float:
+    return float(np.linalg.cond(factorization.matrix.numpy()))
 
 
 def _least(condition: float, couplings: int) -> float:

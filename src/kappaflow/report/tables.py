@@ -109,15 +109,15 @@ def _weighted_figures(padding: PaddingView | None) -> list[KeyFigure]:
     """Returns the importance-weighted likelihood; empty if there is none."""
     if padding is None or padding.weighted is None:
         return []
-    found = padding.weighted
-    error = significant(found.monte_carlo_error, 2)
+    result = padding.weighted
+    error = significant(result.monte_carlo_error, 2)
     return [
         KeyFigure(
             "Held-out NLL, importance-weighted",
-            with_error(found.nll_standardized, found.standard_error),
+            with_error(result.nll_standardized, result.standard_error),
             "nats per row",
-            f"standardized; {found.draws} samples per row, Monte Carlo error {error}",
-            is_finite(found.nll_standardized),
+            f"standardized; {result.draws} samples per row, Monte Carlo error {error}",
+            is_finite(result.nll_standardized),
         )
     ]
 
@@ -237,16 +237,16 @@ def _bound_text(padding: PaddingView) -> str:
         "The NLL in the table is therefore the mean of an upper bound, with one sample of the "
         "padding per row."
     )
-    found = padding.weighted
-    if found is None:
+    result = padding.weighted
+    if result is None:
         return text
-    standardized = with_error(found.nll_standardized, found.standard_error)
+    standardized = with_error(result.nll_standardized, result.standard_error)
     return (
-        f"{text} Importance weights are closer: with {found.draws} samples of the padding for "
-        f"each of {count(found.rows, 'row')} the NLL is {standardized} on standardized columns "
-        f"and {with_error(found.nll, found.standard_error)} in input units. ± is the error over "
+        f"{text} Importance weights are closer: with {result.draws} samples of the padding for "
+        f"each of {count(result.rows, 'row')} the NLL is {standardized} on standardized columns "
+        f"and {with_error(result.nll, result.standard_error)} in input units. ± is the error over "
         "the rows; the samples add a Monte Carlo error of "
-        f"{significant(found.monte_carlo_error, 2)}."
+        f"{significant(result.monte_carlo_error, 2)}."
     )
 
 
@@ -278,14 +278,14 @@ def _references(report: Report) -> list[tuple[str, int, float, float]]:
     first = report.likelihoods[0]
     where = f", on “{first.name}”" if len(report.likelihoods) > 1 else ""
     gaussian = (report.gaussian_nll_standardized, report.gaussian_nll)
-    found = [
+    result = [
         (one.name, one.rows, one.nll_standardized, one.nll)
         for one in report.references
         if one.components > 1 or one.kind == "Gaussian"
     ] or [("a Gaussian", first.rows, *gaussian)]
     return [
         (f"for comparison: {name}{where}", rows, standardized, nll)
-        for name, rows, standardized, nll in found
+        for name, rows, standardized, nll in result
     ]
 
 

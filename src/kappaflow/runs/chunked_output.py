@@ -136,22 +136,22 @@ def _put_together(parts: Sequence[Path], out: Path, folder: Path) -> Written:
     whole = folder / f"whole{out.suffix}"
     join_parts(parts, whole)
     frames = (pl.read_parquet(part) for part in parts)
-    found = [written({one.name: one.to_numpy() for one in frame}) for frame in frames]
+    results = [written({one.name: one.to_numpy() for one in frame}) for frame in frames]
     put_in_place(whole, out)
     (folder / MANIFEST).unlink(missing_ok=True)  # first: without it the rest is ignored
     shutil.rmtree(folder, ignore_errors=True)
-    return _together(found)
+    return _together(results)
 
 
 def _to_standard_output(work: Work) -> Written:
-    found = []
+    results = []
     with rows_shown(work.title, sum(work.rows), 0) as show:
         for place, rows in enumerate(work.rows):
             columns = work.make(place)
-            found.append(written(columns))
+            results.append(written(columns))
             sys.stdout.write(frame_of(columns).write_csv(include_header=place == 0))
             show(rows)
-    return _together(found)
+    return _together(results)
 
 
 def _together(parts: Sequence[Written]) -> Written:

@@ -181,10 +181,10 @@ def write_derived_run(flow: Flow, run: StoredRun, place: Path, how: str) -> None
         )
     except KeyError as error:
         raise FileError(f"{run.folder / RESULT} lacks {error}: it was changed.") from None
-    found = run.evaluate(result, how)
-    write_bytes(place / DIAGNOSIS, found.diagnosis.to_json().encode())
-    write_report(found.report, place)
-    write_result(place, stored | found.metrics)
+    value = run.evaluate(result, how)
+    write_bytes(place / DIAGNOSIS, value.diagnosis.to_json().encode())
+    write_report(value.report, place)
+    write_result(place, stored | value.metrics)
 
 
 def about_derived(about: About, flow: Flow, how: str) -> About:

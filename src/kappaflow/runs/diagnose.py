@@ -53,12 +53,12 @@ def diagnose_run(
     if images:
         refuse_table_options(decimal=decimal)
     if data is not None:
-        found = (
+        result = (
             _at_images(folder, flow, data, progress)
             if images
             else _at_rows(folder, flow, data, decimal, progress)
         )
-        return found, f"{'images' if images else 'rows'} of {data}"
+        return result, f"{'images' if images else 'rows'} of {data}"
     try:
         held_out = reload_data(read_run(folder))
     except KappaflowError:
@@ -67,12 +67,12 @@ def diagnose_run(
             "samples of the flow (the data of the run is missing or has changed)"
         )
     if isinstance(held_out.test, Table):
-        found = _diagnosed_at(flow, held_out.test, progress)
+        result = _diagnosed_at(flow, held_out.test, progress)
     else:
         few = batches_of(held_out.test, flow).at(slice(0, points_of(flow)))
-        found = _diagnosed(flow, few, progress)
+        result = _diagnosed(flow, few, progress)
     findings = stored_findings(folder, held_out.warnings)
-    return with_findings(found, *findings), (
+    return with_findings(result, *findings), (
         f"held-out {'images' if images else 'rows'} of the run"
     )
 

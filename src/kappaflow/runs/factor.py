@@ -47,18 +47,18 @@ def factor_file(
     for name, path, suffix in (("out", out, ".safetensors"), ("report", report, ".html")):
         check_output_path(name, path, suffix)
     matrix = load_matrix(source)
-    found = factor_linear(
+    result = factor_linear(
         matrix, couplings=couplings, partition=partition, method=method, seed=seed
     )
     if out is not None:
-        save_couplings(found, out)
+        save_couplings(result, out)
     if report is not None:
-        known = {couplings: found} if couplings is not None and method == "auto" else {}
+        known = {couplings: result} if couplings is not None and method == "auto" else {}
         trials = trade_off(matrix, partition=partition, seed=seed, known=known, progress=say)
         name = "standard input" if source == "-" else Path(source).name
-        own = float(np.linalg.cond(found.matrix.numpy()))
+        own = float(np.linalg.cond(result.matrix.numpy()))
         page = render_factors(
-            found, name, trials=trials, reference=nearest_reference(own, len(found.matrix))
+            result, name, trials=trials, reference=nearest_reference(own, len(result.matrix))
         )
         write_bytes(Path(report), page.encode())
-    return found
+    return result

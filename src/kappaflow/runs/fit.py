@@ -111,12 +111,12 @@ def fit_run(
                 if isinstance(data, ImageData):
                     say("measuring the flow and drawing its report")
                 about = _about(result, model, data, checked, choice)
-                found = evaluate(result, data, about, checked.condition_budget)
-                write_evaluation(found, result.flow, data, folder)
+                value = evaluate(result, data, about, checked.condition_budget)
+                write_evaluation(value, result.flow, data, folder)
             return read_finished(folder), done
 
-        found, done = from_rank_zero(evaluated)
-        return RunSummary(folder, found, data.notes, done)
+        value, done = from_rank_zero(evaluated)
+        return RunSummary(folder, value, data.notes, done)
 
 
 def _searched(

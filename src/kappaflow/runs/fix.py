@@ -169,9 +169,9 @@ class _RunUnderRepair:
         rows = Batch(
             rows.x.to(flow.dtype), None if rows.context is None else rows.context.to(flow.dtype)
         )
-        found = diagnose_flow(flow, rows.x, rows.context, progress=self.show)
+        result = diagnose_flow(flow, rows.x, rows.context, progress=self.show)
         nll = -log_prob_of(flow, rows).mean().item()
-        return Health(found, nll, flow.likelihood)
+        return Health(result, nll, flow.likelihood)
 
     def with_another_flow(self, new: Path, names: tuple[str, ...]) -> FixedRun:
         """Returns the run with fixes applied to its flow, trained further where necessary."""
@@ -232,8 +232,8 @@ class _RunUnderRepair:
         about = about_derived(old, result.flow, "; ".join(done))
         facts = training_facts(result, settings)
         about = about.model_copy(update={"training": facts, "notes": list(rows.notes)})
-        found = evaluate(result, rows, about, settings.condition_budget)
-        write_evaluation(found, result.flow, rows, new)
+        value = evaluate(result, rows, about, settings.condition_budget)
+        write_evaluation(value, result.flow, rows, new)
         return result.flow
 
     def with_other_columns(self, new: Path, fix: str) -> FixedRun:
@@ -251,20 +251,20 @@ class _RunUnderRepair:
         self, new: Path, done: list[str], after: Health, on_request: dict[str, str]
     ) -> FixedRun:
         """Returns the result, and writes it to the new folder."""
-        found = FixedRun(new, tuple(done), self.before, after, self.points, on_request)
-        text = json.dumps(found.to_json(), indent=2) + "\n"
+        result = FixedRun(new, tuple(done), self.before, after, self.points, on_request)
+        text = json.dumps(result.to_json(), indent=2) + "\n"
         write_bytes(new / FIXED, text.encode())
-        return found
+        return result
 
     def on_request(self) -> dict[str, str]:
         """Returns the fixes that only run when named, with their reasons."""
         try:
-            found = None if self.data is None else near_relation(self.data.data)
+            result = None if self.data is None else near_relation(self.data.data)
         except KappaflowError:
             return {}
-        if found is None:
+        if result is None:
             return {}
-        column, relation = found
+        column, relation = result
         reason = f"column {column!r} nearly follows from others, {relation}"
         return dict.fromkeys(COLUMN_FIXES, reason)
 
@@ -272,8 +272,8 @@ class _RunUnderRepair:
 def _with_stored_findings(health: Health, folder: Path) -> Health:
     """Returns a health with the findings on likelihood and training that the run stores."""
     known = {finding.code for finding in health.diagnosis.findings}
-    found, checked = stored_findings(folder)
-    more = [finding for finding in found if finding.code not in known]
+    result, checked = stored_findings(folder)
+    more = [finding for finding in result if finding.code not in known]
     return replace(health, diagnosis=with_findings(health.diagnosis, more, checked))
 
 
@@ -314,13 +314,13 @@ def train_again(
     Returns:
         A sentence.
     """
-    found = near_relation(data.data)
-    if found is None:
+    result = near_relation(data.data)
+    if result is None:
         raise ArgumentError(
             f"'fix' should not be {fix!r}: no column of the run follows from the others up to "
             f"{JITTER / 2:g} of its spread."
         )
-    (column, relation), source = found, data.source
+    (column, relation), source = result, data.source
     if fix == "drop":
         source = replace(
             source,

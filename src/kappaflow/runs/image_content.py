@@ -128,10 +128,10 @@ def _independent(data: ImageData, bits: np.ndarray | None) -> tuple[float | None
 
 def _curve(flow: Flow, line: dict[str, Any]) -> dict[str, Any]:
     """Returns the figures of an epoch for the report."""
-    found = {key: line.get(key) for key in CURVES}
-    train = found["train_nll"]
+    result = {key: line.get(key) for key in CURVES}
+    train = result["train_nll"]
     bits = None if train is None or not has_bits(flow) else bits_per_dimension(flow, train)
-    return {**found, "train_bits_per_dimension": bits}
+    return {**result, "train_bits_per_dimension": bits}
 
 
 def held_out_picture(flow: Flow, data: ImageData) -> Picture:
@@ -154,8 +154,8 @@ def _by_class(images: Images, classes: tuple[str, ...]) -> Sheet:
     blank = np.full((1, *images.shape), 128, np.uint8)
     rows = []
     for label in range(len(classes)):
-        found = np.flatnonzero(images.labels == label)[:SIDE]
-        rows += [_of(images, found), blank.repeat(SIDE - len(found), axis=0)]
+        result = np.flatnonzero(images.labels == label)[:SIDE]
+        rows += [_of(images, result), blank.repeat(SIDE - len(result), axis=0)]
     return Sheet(np.concatenate(rows), SIDE, classes)
 
 
@@ -226,10 +226,10 @@ def _pairs(images: Images, *, by_class: bool) -> tuple[list[int], list[int]]:
         return list(range(count)), [(i + count) % len(images) for i in range(count)]
     first, second = [], []
     for label in np.unique(images.labels):
-        found = np.flatnonzero(images.labels == label)
-        if len(found) > 1 and len(first) < PAIRS:
-            first.append(int(found[0]))
-            second.append(int(found[1]))
+        result = np.flatnonzero(images.labels == label)
+        if len(result) > 1 and len(first) < PAIRS:
+            first.append(int(result[0]))
+            second.append(int(result[1]))
     return (first, second) if first else ([0], [0])
 
 
@@ -275,15 +275,15 @@ def nearest_images(images: Pixels, train: Images, values: int) -> tuple[list[flo
     """
     expected = torch.from_numpy(images).flatten(1).float()
     best = torch.full((len(images),), torch.inf)
-    found = np.zeros_like(images)
+    result = np.zeros_like(images)
     for start in range(0, len(train), IMAGES_AT_ONCE):
         part = _of(train, range(start, min(start + IMAGES_AT_ONCE, len(train))), values)
         distance = torch.cdist(expected, torch.from_numpy(part).flatten(1).float())
         least, where = distance.min(1)
         closer = (least < best).numpy()
-        found[closer] = part[where.numpy()[closer]]
+        result[closer] = part[where.numpy()[closer]]
         best = torch.minimum(best, least)
-    return (best / expected.shape[1] ** 0.5).tolist(), found
+    return (best / expected.shape[1] ** 0.5).tolist(), result
 
 
 def _of_sheet(sheet: Sheet, title: str, alt: str, caption: str) -> Picture:
@@ -346,11 +346,11 @@ def independent_bits(train: Images, validation: Images, test: Images) -> NDArray
 def _counts(images: Images) -> NDArray[np.float64]:
     """Returns how often each value occurs at each place, (places, values)."""
     places = int(np.prod(images.shape))
-    found = np.zeros(places * images.values, np.int64)
+    result = np.zeros(places * images.values, np.int64)
     offsets = np.arange(places) * images.values
     for pixels in _batches(images):
-        found += np.bincount((pixels + offsets).ravel(), minlength=len(found))
-    return found.reshape(places, images.values).astype(np.float64)
+        result += np.bincount((pixels + offsets).ravel(), minlength=len(result))
+    return result.reshape(places, images.values).astype(np.float64)
 
 
 def _bits(

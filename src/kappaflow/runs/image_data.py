@@ -231,18 +231,18 @@ def defaults(recipe: str, shape: tuple[int, int, int]) -> dict[str, Any]:
         {'memory': 'store', 'patch': 4}
     """
     sides = shape[1:]
-    found: dict[str, Any] = {"memory": "store" if max(sides) <= STORED_SIDE else "recompute"}
+    result: dict[str, Any] = {"memory": "store" if max(sides) <= STORED_SIDE else "recompute"}
     if recipe == "jet":
         fits = [p for p in PATCHES if all(side % p == 0 and side >= 4 * p for side in sides)]
         sizes = SMALL_JET if max(sides) <= SMALL_SIDE else {}
-        return {**found, **sizes, "patch": next(iter(fits), 1)}
+        return {**result, **sizes, "patch": next(iter(fits), 1)}
     levels = 0
     while levels < MOST_LEVELS and all(
         side % 2 ** (levels + 1) == 0 and side >= LEAST_SIDE * 2 ** (levels + 1) for side in sides
     ):
         levels += 1
     hidden = SMALL_HIDDEN if max(sides) <= SMALL_SIDE else HIDDEN
-    return {**found, "hidden": hidden, "levels": max(1, levels)}
+    return {**result, "hidden": hidden, "levels": max(1, levels)}
 
 
 def refuse_odd_sides(recipe: str, levels: object, images: Images) -> None:

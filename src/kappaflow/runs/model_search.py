@@ -163,21 +163,21 @@ def candidates(
     common = {"partition": DEFAULTS["partition"], "memory": "store"}
     affine = {"depth": 32, "hidden": (96, 96), **common}
     spline = {"depth": 8, "hidden": (64, 64), **common}
-    found: list[Candidate] = [
+    results: list[Candidate] = [
         ("spline", {**spline, "start": "gaussianize"}, LEARNING_RATE),
         ("real_nvp", {**affine, "start": "whiten"}, LEARNING_RATE),
         ("spline", {**spline, "start": "whiten-gaussianize"}, LEARNING_RATE),
     ]
     if plain or len(table) < ROWS_A_COLUMN * len(table.columns):
-        found = [("spline", {**spline, "start": "identity"}, LEARNING_RATE)]
+        results = [("spline", {**spline, "start": "identity"}, LEARNING_RATE)]
     elif rows < FEW_ROWS and not table.context_columns and seconds > 0:
         components = best_components(table.values, seconds)
         if components > 1:
             of_mixture = {**spline, "start": "identity", "components": components}
-            found.insert(1, ("spline", of_mixture, SLOWER))
+            results.insert(1, ("spline", of_mixture, SLOWER))
     return [
         (recipe, {**own, "dropout": dropout, **search.arguments}, search.learning_rate or rate)
-        for recipe, own, rate in found
+        for recipe, own, rate in results
     ]
 
 

@@ -180,12 +180,12 @@ def _standard_error(values: Tensor) -> Tensor:
 def trials_of(ranked: list[Racer]) -> tuple[Trial, ...]:
     """Returns what is stored of each model, compared row by row with the first one."""
     best = ranked[0].scores()
-    found = []
+    results = []
     for racer in ranked:
         if math.isinf(racer.nll):
             continue
         difference = best - racer.scores()
-        found.append(
+        results.append(
             Trial(
                 recipe=racer.recipe,
                 arguments=racer.arguments,
@@ -199,7 +199,7 @@ def trials_of(ranked: list[Racer]) -> tuple[Trial, ...]:
                 condition=racer.condition,
             )
         )
-    return tuple(found)
+    return tuple(results)
 
 
 def state_of(winner: Racer, seconds: float, others: int) -> State:

@@ -112,8 +112,8 @@ def with_defaults(model: ModelConfig) -> ModelConfig:
 def all_arguments(model: ModelConfig) -> dict[str, Any]:
     """Returns the arguments of a model for a report, with the defaults of its recipe."""
     used = {name: value for name, value in options_of(model.recipe).items() if value is not None}
-    found = {**used, **model.arguments}
-    return {name: value for name, value in found.items() if name not in NOT_IN_REPORTS}
+    result = {**used, **model.arguments}
+    return {name: value for name, value in result.items() if name not in NOT_IN_REPORTS}
 
 
 def named_recipe(name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:

@@ -104,10 +104,10 @@ def _image_scores(folder: Path, data: str) -> Columns:
     crop = True if run.source is None else run.source.crop
     images = images_for(flow, data, crop=crop, classes=run.classes_of(flow))
     scores = log_prob_of(flow, batches_of(images, flow)).numpy()
-    found: Columns = {"image": names_of(images)}
+    result: Columns = {"image": names_of(images)}
     if has_bits(flow):
-        found["bits_per_dimension"] = -scores * bits_per_dimension(flow, 1.0)
-    return found | {column_of(flow): scores, "percentile": percentiles(scores, quantiles)}
+        result["bits_per_dimension"] = -scores * bits_per_dimension(flow, 1.0)
+    return result | {column_of(flow): scores, "percentile": percentiles(scores, quantiles)}
 
 
 class Scores:
@@ -298,10 +298,10 @@ def _write_in_chunks(
             pass
 
     def make(place: int) -> Columns:
-        found = scores.of(chunks.read(place), generator=generator)
+        result = scores.of(chunks.read(place), generator=generator)
         if as_of(chunks.path) != before:
             raise DataError(f"{data} has changed while it was read: score it when it is whole.")
-        return _repaired(found, repair)
+        return _repaired(result, repair)
 
     made_of = {
         "command": "score",
@@ -318,19 +318,19 @@ def _write_in_chunks(
         "versions": versions(),
     }
     rows = [chunks.rows_of(place) for place in range(len(chunks))]
-    found = write_in_chunks(Work("scoring", made_of, rows, make, generator), out)
+    result = write_in_chunks(Work("scoring", made_of, rows, make, generator), out)
 
     def name(row: int) -> str:
         place, index = divmod(row - 1, chunks.size)
         return describe_rows(chunks.read(place), [index])[0]
 
-    return _named(found, chunks.rows, name)
+    return _named(result, chunks.rows, name)
 
 
-def _named(found: Written, rows: int, name: Callable[[int], str]) -> Written:
+def _named(result: Written, rows: int, name: Callable[[int], str]) -> Written:
     """Returns a summary with the name of the first row without a score."""
-    first = "" if found.first_empty is None else name(found.first_empty)
-    return replace(found, first_name=first, dropped=rows - found.rows)
+    first = "" if result.first_empty is None else name(result.first_empty)
+    return replace(result, first_name=first, dropped=rows - result.rows)
 
 
 def _repaired(columns: Columns, repair: Literal["drop"] | None) -> Columns:

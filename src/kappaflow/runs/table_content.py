@@ -126,12 +126,12 @@ def _samples(flow: Flow, rows: Batch) -> np.ndarray:
 
 
 def _likelihoods(flow: Flow, nll: Tensor, data: TableData) -> list[Likelihood]:
-    found = [_likelihood("test", flow, nll)]
+    results = [_likelihood("test", flow, nll)]
     on_mass = torch.from_numpy(atom_rows(data.test, data.train))
     if on_mass.any() and not on_mass.all():
-        found.append(_likelihood("test, rows on no point mass", flow, nll[~on_mass]))
-        found.append(_likelihood("test, rows on a point mass", flow, nll[on_mass]))
-    return found
+        results.append(_likelihood("test, rows on no point mass", flow, nll[~on_mass]))
+        results.append(_likelihood("test, rows on a point mass", flow, nll[on_mass]))
+    return results
 
 
 def _likelihood(name: str, flow: Flow, nll: Tensor) -> Likelihood:
@@ -161,8 +161,8 @@ def comparisons_on(data: TableData, nll: np.ndarray) -> tuple[Comparison, ...]:
     train, test = data.train, data.test
     rows = len(nll)
     context = None if test.context is None else test.context[:rows]
-    found = references(train.values, test.values[:rows], train.context, context)
-    return compare(nll, found, conditional=context is not None)
+    result = references(train.values, test.values[:rows], train.context, context)
+    return compare(nll, result, conditional=context is not None)
 
 
 def _reference(one: Comparison, flow: Flow) -> ReferenceView:
@@ -240,11 +240,11 @@ def auc_of(inside: np.ndarray, outside: np.ndarray) -> tuple[float, float]:
 
 
 def _marginals(test: Table, samples: np.ndarray) -> list[Marginal]:
-    found = []
+    results = []
     for i, column in enumerate(test.columns):
         data, drawn = test.values[:, i], samples[:, i]
         edges = _edges(data)
-        found.append(
+        results.append(
             Marginal(
                 column=column,
                 edges=edges.tolist(),
@@ -252,7 +252,7 @@ def _marginals(test: Table, samples: np.ndarray) -> list[Marginal]:
                 samples=_density(drawn, edges),
             )
         )
-    return found
+    return results
 
 
 def _edges(values: np.ndarray) -> np.ndarray:

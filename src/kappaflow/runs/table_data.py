@@ -122,8 +122,8 @@ class TableConfig:
             return
         request = _split_request(self)
         with rows_kept_until(out):
-            found = split_for(request, out=out, device=device, progress=progress)
-            yield _from_disk(self, found)
+            result = split_for(request, out=out, device=device, progress=progress)
+            yield _from_disk(self, result)
 
 
 @dataclass(frozen=True)
@@ -326,25 +326,25 @@ def _split_request(config: TableConfig) -> SplitRequest:
     return SplitRequest(table, FRACTIONS, config.split_seed, dtype, config.duplicates)
 
 
-def _from_disk(config: TableConfig, found: SplitTable) -> TableData:
+def _from_disk(config: TableConfig, split_table: SplitTable) -> TableData:
     """Returns the rows of a table on disk, if a density can be fitted to them."""
-    sample, notes, warned = examine_sample(found, config.duplicates)
+    sample, notes, warned = examine_sample(split_table, config.duplicates)
     if NO_MISSING not in config.missing:
         _refuse_sentinels(sample)
     domains = domains_of(config.bounds, sample)
-    few = few_to_train_on(len(found.train))
-    for part in (sample, *found.held_out):
+    few = few_to_train_on(len(split_table.train))
+    for part in (sample, *split_table.held_out):
         clip_to_domain(part, domains, offered=())
     return TableData(
         config,
         sample,
-        *found.held_out,
+        *split_table.held_out,
         against=None,
-        loaded=found.rows,
-        repeats=found.repeats,
+        loaded=split_table.rows,
+        repeats=split_table.repeats,
         notes=notes + bounds_hint(sample, domains) + warned + few,
         domains=domains,
-        in_file=found.train,
+        in_file=split_table.train,
         warnings=sample.warnings + few,
     )
 

@@ -153,12 +153,12 @@ def _compared(
     failed: dict[float | None, str],
 ) -> list[Budgeted]:
     """Returns the numbers of each flow, the one without a budget first."""
-    found: list[Budgeted] = []
+    results: list[Budgeted] = []
     free: Tensor | None = None
     for budget in budgets:
         folder = place / _name(budget)
         if budget in failed:
-            found.append(Budgeted(budget=budget, folder=folder.name, failed=failed[budget]))
+            results.append(Budgeted(budget=budget, folder=folder.name, failed=failed[budget]))
             continue
         result, flow = read_finished(folder), load(folder)
         if not isinstance(result, TableResult):
@@ -181,8 +181,8 @@ def _compared(
             cost=None if more is None else more.mean().item(),
             cost_error=None if more is None else _error(more),
         )
-        found.append(one)
-    return found
+        results.append(one)
+    return results
 
 
 def _error(values: Tensor) -> float:

@@ -89,7 +89,7 @@ def diagnose_code(
             _refuse_other_width(table, data, math.prod(wrapped.event_shape))
             dtype = wrapped.dtype
             x, given = x.to(dtype), None if given is None else given.to(dtype)
-            found = diagnose_flow(
+            result = diagnose_flow(
                 flow,
                 x,
                 given,
@@ -100,7 +100,7 @@ def diagnose_code(
                 ),
                 names=lambda i: describe_values(table, i),
             )
-            return with_findings(found, data_findings(table)), f"rows of {data}"
+            return with_findings(result, data_findings(table)), f"rows of {data}"
         if context:
             raise ArgumentError("'context' names columns of DATA: give a table, or leave it out.")
         return doctor(flow, x, given, make=make, progress=progress), words
@@ -150,23 +150,23 @@ def _made(target: str) -> tuple[object, Tensor | None, Tensor | None, Maker | No
     module = _module(home)
     if not hasattr(module, name):
         raise ArgumentError(f"{home} has no {name!r}.")
-    found, make = getattr(module, name), None
-    if inspect.isfunction(found) or inspect.isclass(found):
-        _refuse_arguments(target, found)
-        start, function = time.monotonic(), found
+    result, make = getattr(module, name), None
+    if inspect.isfunction(result) or inspect.isclass(result):
+        _refuse_arguments(target, result)
+        start, function = time.monotonic(), result
         try:
-            found = function()
+            result = function()
         except (Exception, SystemExit) as error:
             raise _failure(home, error) from error
         if time.monotonic() - start < QUICK_S:
             make = _without_points(function)
-    if not isinstance(found, tuple) or all(map(callable, found)):  # of encode and decode
-        return found, None, None, make
-    flow, *tensors = found
+    if not isinstance(result, tuple) or all(map(callable, result)):  # of encode and decode
+        return result, None, None, make
+    flow, *tensors = result
     if not 1 <= len(tensors) <= 2 or not all(isinstance(one, Tensor) for one in tensors):
         raise ArgumentError(
             f"{target} should give a flow, (flow, x) or (flow, x, context) with tensors, got a "
-            f"tuple of {', '.join(type(one).__name__ for one in found)}."
+            f"tuple of {', '.join(type(one).__name__ for one in result)}."
         )
     return flow, tensors[0], tensors[1] if len(tensors) == 2 else None, make
 

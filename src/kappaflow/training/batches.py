@@ -153,8 +153,8 @@ class MappedBatches:
 
     def at(self, index: Tensor | slice) -> Batch:
         """Returns some of the rows, with their contexts."""
-        found = self.table.at(index.numpy() if isinstance(index, Tensor) else index)
-        numbers = torch.from_numpy(found).to(self.flow.device, self.flow.dtype)
+        result = self.table.at(index.numpy() if isinstance(index, Tensor) else index)
+        numbers = torch.from_numpy(result).to(self.flow.device, self.flow.dtype)
         width = len(self.table.columns)
         context = numbers[:, width:].contiguous() if self.table.context_columns else None
         return Batch(numbers[:, :width].contiguous(), context)
@@ -216,8 +216,8 @@ def class_context(labels: np.ndarray, flow: Flow) -> Tensor | None:
     """Returns class numbers (N,) as one-hot contexts (N, C); None if the flow reads none."""
     if not flow.context_features:
         return None
-    found = one_hot(torch.from_numpy(labels.astype(np.int64)), flow.context_features)
-    return found.to(flow.device, flow.dtype)
+    result = one_hot(torch.from_numpy(labels.astype(np.int64)), flow.context_features)
+    return result.to(flow.device, flow.dtype)
 
 
 def fit_standardization(flow: Flow, train: Batches) -> None:

@@ -107,15 +107,15 @@ class ConditionBudget:
         with evaluation_mode(self.flow):
             with torch.no_grad():
                 x = self.flow.standardization(self.flow.augmented(few.x))[0]
-                found = stretched(self.flow.core.linearize(x, few.context), x)
-            self._follow(found.log_condition_number - aim)
-            near = found.log_condition_number > aim - REACH * SOFTNESS
+                result = stretched(self.flow.core.linearize(x, few.context), x)
+            self._follow(result.log_condition_number - aim)
+            near = result.log_condition_number > aim - REACH * SOFTNESS
             some = near.nonzero()[: self.points // 3, 0]
             if not len(some):
                 return None
             context = None if few.context is None else few.context[some]
             here = self.flow.core.linearize(x[some], context)
-            apart = log_stretch(here, found.most[some], found.least[some])
+            apart = log_stretch(here, result.most[some], result.least[some])
         excess = SOFTNESS * softplus((apart - aim) / SOFTNESS)
         return excess.mean() * near.double().mean().to(excess)
 
@@ -161,10 +161,10 @@ def project_to_budget(
             share -= (math.log(p95 / budget) - math.log(JUST)) / rate
             state = _between(start, here, share)
             flow.load_state_dict(state)
-            found = budget_figures(flow, rows)
-            p95 = found["condition_number_p95"]
+            result = budget_figures(flow, rows)
+            p95 = result["condition_number_p95"]
             if p95 <= budget:
-                measured = conditioning_figures(flow, rows, found)
+                measured = conditioning_figures(flow, rows, result)
                 return measured | likelihood_figures(flow, rows), state
             rate = max(LEAST_RATE, (above - math.log(p95 / budget)) / (1 - share))
     finally:

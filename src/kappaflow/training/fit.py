@@ -241,18 +241,18 @@ class _Request:
         )
         with locked(folder), rows_kept_until(folder):
             device = self.device or self.flow.device.type
-            found = split_for(requested, out=folder, device=device, progress=self.progress)
-            sample, notes, warned = examine_sample(found, self.duplicates)
+            result = split_for(requested, out=folder, device=device, progress=self.progress)
+            sample, notes, warned = examine_sample(result, self.duplicates)
             if self.bounds:
                 domains = domains_of(self.bounds, sample)
                 clip_to_domain(sample, domains, offered=())
                 self._set_bounds(domains, sample.columns)
             if self.validation is None:
-                held_out = found.held_out[0]
+                held_out = result.held_out[0]
             else:
                 held_out = held_out_like(as_table(self.validation, every=True), sample)
             warned += _budget_notes(self.settings, sample)
-            yield SplitData(found.train, held_out, notes + warned, warned)
+            yield SplitData(result.train, held_out, notes + warned, warned)
 
     def _set_bounds(self, domains: Domains, columns: tuple[str, ...]) -> None:
         if self.bounds:

@@ -73,14 +73,14 @@ class Likelihood(nn.Module):
         def gradients(*, is_whole: bool) -> list[Tensor]:
             with replay:
                 mean = self(x, context, is_whole).mean()
-                found = torch.autograd.grad(mean, trained, allow_unused=True)
+                result = torch.autograd.grad(mean, trained, allow_unused=True)
             return [
-                p.new_zeros(()) if g is None else g for p, g in zip(trained, found, strict=True)
+                p.new_zeros(()) if g is None else g for p, g in zip(trained, result, strict=True)
             ]
 
         expected = gradients(is_whole=False)
         try:
-            found = gradients(is_whole=True)
+            result = gradients(is_whole=True)
         except Exception as error:  # torch.compile and the C++ compiler raise many kinds
             messages = str(error).strip().partition("\n")[0] or type(error).__name__
             return (
@@ -92,7 +92,7 @@ class Likelihood(nn.Module):
         allowed = max(LARGEST_ERROR, ROUNDINGS * self._rounding(x.device.type))
         errors = [
             ((a - b).norm() / (b.norm() + NEGLIGIBLE * whole)).nan_to_num(torch.inf).item()
-            for a, b in zip(found, expected, strict=True)
+            for a, b in zip(result, expected, strict=True)
         ]
         worst = max(errors)
         if worst <= allowed:

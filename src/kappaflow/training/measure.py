@@ -39,8 +39,8 @@ def log_prob_of(flow: Flow, rows: Batches, *, generator: torch.Generator | None 
         generator = scoring_generator()
     for start in range(0, len(rows), at_once):
         part = rows.at(slice(start, start + at_once))
-        found = flow.log_prob(part.x, part.context, generator=generator)
-        parts.append(found.double().cpu())
+        result = flow.log_prob(part.x, part.context, generator=generator)
+        parts.append(result.double().cpu())
     return torch.cat(parts)
 
 
@@ -123,8 +123,8 @@ def conditioning_figures(
         return dict.fromkeys(CONDITIONING, float("nan")) | (condition or {})
     few, standardized = few.at(finite), standardized[finite]
     if condition is None:
-        found = spectrum(flow.core, standardized, context=few.context).condition_number
-        condition = _in_figures(found.median().item(), found.quantile(0.95).item())
+        result = spectrum(flow.core, standardized, context=few.context).condition_number
+        condition = _in_figures(result.median().item(), result.quantile(0.95).item())
     trip = round_trip(flow, few.x, context=few.context)
     trips = {
         "round_trip_data": trip.data.max().item(),
@@ -147,10 +147,10 @@ def condition_numbers(flow: Flow, rows: Batches) -> Tensor:
         part = rows.at(slice(start, start + at_once))
         x = flow.standardization(joined_points(flow, part.x))[0]
         finite = torch.isfinite(x).flatten(1).all(dim=1)
-        found = torch.full((len(x),), torch.nan, dtype=torch.float64)
+        result = torch.full((len(x),), torch.nan, dtype=torch.float64)
         if finite.any():
-            found[finite.cpu()] = _condition_numbers(flow, x[finite], part.at(finite).context)
-        parts.append(found)
+            result[finite.cpu()] = _condition_numbers(flow, x[finite], part.at(finite).context)
+        parts.append(result)
     return torch.cat(parts)
 
 
@@ -159,12 +159,12 @@ def _condition_numbers(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor:
     if x.shape[1:].numel() > MATRIX_UP_TO:
         return spectrum(flow.core, x, context=context).condition_number.cpu()
     with measuring(flow):
-        found = stretched(flow.core.linearize(x, context), x).log_condition_number.exp()
-    doubtful = ~(found * torch.finfo(x.dtype).eps < RESOLVED)
+        result = stretched(flow.core.linearize(x, context), x).log_condition_number.exp()
+    doubtful = ~(result * torch.finfo(x.dtype).eps < RESOLVED)
     if doubtful.any():
         context = None if context is None else context[doubtful]
-        found[doubtful] = spectrum(flow.core, x[doubtful], context=context).condition_number
-    return found.cpu()
+        result[doubtful] = spectrum(flow.core, x[doubtful], context=context).condition_number
+    return result.cpu()
 
 
 def budget_rows(flow: Flow) -> int:
@@ -191,8 +191,8 @@ def tested_condition(flow: Flow, rows: Batches) -> tuple[float, float, int]:
 
 def _condition_at(flow: Flow, rows: Batches, most: int) -> tuple[float, float, int]:
     """Returns median and 95 % quantile of the condition number at `most` rows, and how many."""
-    found = condition_numbers(flow, rows.at(slice(0, most)))
-    return found.quantile(0.5).item(), found.quantile(0.95).item(), len(found)
+    result = condition_numbers(flow, rows.at(slice(0, most)))
+    return result.quantile(0.5).item(), result.quantile(0.95).item(), len(result)
 
 
 def _in_figures(median: float, p95: float) -> dict[str, float]:

@@ -73,8 +73,8 @@ def split_for(
     connect_ranks(device or "cpu")
 
     def made(folder: Path | None) -> SplitTable:
-        found = None if folder is None else read_split(folder, request)
-        return found or split_shown(request, folder, progress if is_first() else False)
+        result = None if folder is None else read_split(folder, request)
+        return result or split_shown(request, folder, progress if is_first() else False)
 
     def by_the_first() -> str | None:
         if (out / RESULT).exists():
@@ -84,8 +84,8 @@ def split_for(
 
     def by_this_machine() -> tuple[Path, str | None]:
         for folder in (out / ROWS, own):
-            found = read_split(folder, request)
-            if found is not None and found.train.digest == digest:
+            result = read_split(folder, request)
+            if result is not None and result.train.digest == digest:
                 return folder, digest
         return own, made(own).train.digest
 
@@ -109,11 +109,11 @@ def split_shown(request: SplitRequest, folder: Path | None, progress: bool | Non
         return split_on_disk(chunks, request, folder, show, copies)
 
 
-def examine_sample(found: SplitTable, duplicates: Duplicates) -> tuple[Table, Notes, Notes]:
+def examine_sample(split_table: SplitTable, duplicates: Duplicates) -> tuple[Table, Notes, Notes]:
     """Checks the random sample of the training rows, and returns it with notes and warnings.
 
     Args:
-        found: The split table.
+        split_table: The split table.
         duplicates: How rows that repeat earlier ones were treated.
 
     Returns:
@@ -122,35 +122,37 @@ def examine_sample(found: SplitTable, duplicates: Duplicates) -> tuple[Table, No
     Raises:
         DataError: The rows have no density, or fewer than two are left to train on.
     """
-    if len(found.train) < 2:
+    if len(split_table.train) < 2:
         raise DataError(
-            f"'{found.train.sample.source}' has {found.rows:,} rows, of which only "
-            f"{len(found.train)} is left to train on: give more rows."
+            f"'{split_table.train.sample.source}' has {split_table.rows:,} rows, of which only "
+            f"{len(split_table.train)} is left to train on: give more rows."
         )
-    sample, few = found.train.sample, len(found.train.sample) < len(found.train)
+    sample, few = split_table.train.sample, len(split_table.train.sample) < len(split_table.train)
     if few:
         named = f"{len(sample):,} random rows of {sample.source}"
         sample = replace(sample, source=named)
     sample, warned = prepare(replace(sample, notes=()), offered=())
     if few:
         warned = tuple(f"{sample.source}: {one}" for one in warned)
-    counts = [f"{len(part):,}" for part in found.held_out]
+    counts = [f"{len(part):,}" for part in split_table.held_out]
     notes = (
-        *found.train.sample.notes,
+        *split_table.train.sample.notes,
         f"read from disk: columns were examined on {len(sample):,} random rows of "
-        f"{len(found.train):,}",
+        f"{len(split_table.train):,}",
     )
-    if found.repeats:
-        text = f"{found.repeats:,} of {found.rows:,} rows repeat earlier rows"
-        if found.pasted is not None:
-            text += f"; {found.pasted.describe(lambda rows: [f'row {row + 1}' for row in rows])}"
+    if split_table.repeats:
+        text = f"{split_table.repeats:,} of {split_table.rows:,} rows repeat earlier rows"
+        if split_table.pasted is not None:
+            text += (
+                f"; {split_table.pasted.describe(lambda rows: [f'row {row + 1}' for row in rows])}"
+            )
         sentence = f"{text}: {DONE[duplicates]}"
-        if found.pasted is not None and duplicates == "keep":
+        if split_table.pasted is not None and duplicates == "keep":
             warned += (sentence,)
         else:
             notes += (sentence,)
     if counts:
-        notes += (f"rows held out in memory: {' and '.join(counts)} of {found.rows:,}",)
+        notes += (f"rows held out in memory: {' and '.join(counts)} of {split_table.rows:,}",)
     return sample, notes, warned
 
 

@@ -191,10 +191,10 @@ def sparkline(values: Sequence[float | None], width: int, *, log: bool = False) 
     """
     step = max(1, math.ceil(len(values) / width))
     heights = [_height(value, log=log) for value in values[::-1][::step][::-1]]
-    found = [height for height in heights if height is not None]
-    if not found:
+    results = [height for height in heights if height is not None]
+    if not results:
         return ""
-    low, span = min(found), max(found) - min(found)
+    low, span = min(results), max(results) - min(results)
     top = len(LEVELS) - 1
     return "".join(
         " " if height is None else LEVELS[round(top * (height - low) / span) if span else 0]

@@ -64,11 +64,11 @@ class RunFolder:
 
     def resume(self, training: Training) -> None:
         """Restores the training from the last checkpoint, and cuts the metrics to its epoch."""
-        found, history = read_checkpoint(self.path), []
-        if found is not None:
+        result, history = read_checkpoint(self.path), []
+        if result is not None:
             try:
-                history = _epochs_until(self.path, found[1].get("epoch"))
-                training.restore(*found, history)
+                history = _epochs_until(self.path, result[1].get("epoch"))
+                training.restore(*result, history)
             except FileError:
                 raise
             except Exception as error:  # the state of another training fails in many ways
@@ -160,8 +160,8 @@ def _epochs_until(folder: Path, epoch: object) -> list[dict[str, Any]]:
     if type(epoch) is not int or epoch < 1:
         raise ValueError("it has no epoch")
     lines = plain(read_metrics(folder, epoch))
-    found = [line.get("epoch") if isinstance(line, dict) else None for line in lines]
-    if len(found) != epoch or found != list(range(1, len(found) + 1)):
+    results = [line.get("epoch") if isinstance(line, dict) else None for line in lines]
+    if len(results) != epoch or results != list(range(1, len(results) + 1)):
         raise FileError(
             f"{folder / METRICS} lacks epochs of the checkpoint: it was changed. "
             "Give another 'out'."

@@ -28,10 +28,10 @@ def is_idx_name(name: str) -> bool:
 def idx_files(folder: Path) -> list[Path]:
     """Returns the idx files of images in a folder, those to train on before all others."""
     with explained(folder):
-        found = [
+        results = [
             path for path in folder.iterdir() if is_idx_name(path.name) and os.path.isfile(path)
         ]
-    return sorted(found, key=lambda path: ("train" not in path.name, path.name))
+    return sorted(results, key=lambda path: ("train" not in path.name, path.name))
 
 
 def load_idx(
@@ -64,9 +64,9 @@ def _size(images: NDArray[np.uint8]) -> str:
 
 def _labels(files: list[Path], counts: list[int]) -> IntArray | None:
     """Returns the labels in the same folder, or None if a file has none."""
-    found = [_labels_file(path) for path in files]
+    results = [_labels_file(path) for path in files]
     parts = []
-    for path, label_file, count in zip(files, found, counts, strict=True):
+    for path, label_file, count in zip(files, results, counts, strict=True):
         if label_file is None:
             return None
         labels = _read_idx(label_file, 1)

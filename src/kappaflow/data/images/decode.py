@@ -61,10 +61,10 @@ def module_of(package: str, module: str, needed_for: str) -> ModuleType:
 
 def folder_of(package: str, needed_for: str) -> Path:
     """Returns where an optional package lies, without importing it."""
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
+    result = importlib.util.find_spec(package)
+    if result is None or not result.submodule_search_locations:
         raise _missing(package, needed_for)
-    return Path(next(iter(found.submodule_search_locations)))
+    return Path(next(iter(result.submodule_search_locations)))
 
 
 def _missing(package: str, needed_for: str) -> FileError:

@@ -116,28 +116,28 @@ def load_folder(
     folder: Path, request: Request, source: str, suffixes: tuple[str, ...] = SUFFIXES
 ) -> Images:
     """Returns the images below a folder, or says in one sentence why they are no set."""
-    found = find_images(folder, suffixes)
-    if not found.images:
-        raise FileError(_nothing_in(folder, found))
+    result = find_images(folder, suffixes)
+    if not result.images:
+        raise FileError(_nothing_in(folder, result))
     require_pillow(f"reading {shown(folder)}")
-    files = Files(folder, found.images)
+    files = Files(folder, result.images)
     form = _form(files, request)
-    labels, classes = _labels(found.images)
+    labels, classes = _labels(result.images)
     return Images(
         pixels=Pixels(files, form),
         index=np.arange(len(files)),
         labels=labels,
         classes=classes,
         source=source,
-        left_out=len(found.others),
+        left_out=len(result.others),
     )
 
 
-def _nothing_in(folder: Path, found: Found) -> str:
+def _nothing_in(folder: Path, result: Found) -> str:
     known = ", ".join(suffix[1:] for suffix in SUFFIXES)
-    if not found.others:
+    if not result.others:
         return f"{shown(folder)} holds no files: give a folder with images ({known})."
-    endings = Counter(PurePosixPath(name).suffix or "without suffix" for name in found.others)
+    endings = Counter(PurePosixPath(name).suffix or "without suffix" for name in result.others)
     listed = ", ".join(readable(ending) for ending, _ in endings.most_common(3))
     return (
         f"{shown(folder)} holds no images among its files ({listed}): give a folder with "

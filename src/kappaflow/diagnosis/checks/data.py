@@ -59,9 +59,9 @@ def data_findings(data: Tensor | Table) -> Iterator[Finding]:
         return
     table = load_table(data.detach().cpu().double().numpy()) if isinstance(data, Tensor) else data
     examined = ExaminedData(table)
-    for one in sorted(CHECKS.values(), key=lambda one: one.code):
-        if one.subject == "data":
-            yield from one(examined)
+    for rule in sorted(CHECKS.values(), key=lambda rule: rule.code):
+        if rule.subject == "data":
+            yield from rule(examined)
 
 
 @check(

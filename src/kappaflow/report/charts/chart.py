@@ -210,12 +210,12 @@ class Chart(Part):
     def vertical(self, panel: Panel) -> list[Numbers]:
         """Returns the numbers that set the range of the vertical axis of a panel."""
         panels = self.panels if self.share_y else [panel]
-        found = [values for each in panels for one in each.series for values in one.bounds]
-        found.append([rule.at for each in panels for rule in each.rules if rule.axis == "y"])
+        results = [values for each in panels for one in each.series for values in one.bounds]
+        results.append([rule.at for each in panels for rule in each.rules if rule.axis == "y"])
         most = panel.y_most
         if most is None:
-            return found
-        return [[None if y is None else min(y, most) for y in ys] for ys in found]
+            return results
+        return [[None if y is None else min(y, most) for y in ys] for ys in results]
 
     def vertical_range(self, panel: Panel) -> Range | None:
         """Returns the ends of the vertical axis of a panel; None to choose them when drawing."""
