@@ -7,7 +7,7 @@ from scipy import stats
 
 import kappaflow as kf
 from kappaflow.errors import DataWarning
-from kappaflow.estimator.rows import renamed
+from kappaflow.estimator.base import renamed
 
 ROWS = 3000
 BOUNDS = {"angle": "circular", "mass": "positive", "share": (0, 1)}

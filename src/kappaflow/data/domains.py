@@ -112,7 +112,6 @@ def clip_to_domain(
     domains: Domains,
     *,
     repair: Repair | None = None,
-    seed: int = 0,
     offered: Collection[Repair] = REPAIRS,
     rounded: Collection[str] = (),
 ) -> tuple[Table, tuple[str, ...]]:
@@ -124,7 +123,6 @@ def clip_to_domain(
         repair: None to raise DataError; "drop" leaves out rows with a value beyond or on an end;
             "jitter" moves values that are on an end inside, by up to 1e-3 of the spread and not
             beyond the nearest other value.
-        seed: Seed of the noise.
         offered: The repairs that a refusal may name.
         rounded: Columns whose values may be on an end, since they are given noise later.
 
@@ -147,7 +145,7 @@ def clip_to_domain(
         if on_end.any() and repair not in {"drop", "jitter"}:
             raise DataError(_on_end(table, name, domain, on_end, offered))
         if on_end.any() and repair == "jitter":
-            table = _moved_in(table, name, domain, on_end, seed)
+            table = _moved_in(table, name, domain, on_end)
             notes.append(
                 f"moved {_counted(on_end, 'value')} of {name!r} from an end of its domain, "
                 f"{domain.description}, inside, short of all others"
@@ -229,12 +227,12 @@ def _mirrored(column: FloatArray, domain: Interval) -> FloatArray:
     return column
 
 
-def _moved_in(table: Table, name: str, domain: Interval, on_end: BoolArray, seed: int) -> Table:
+def _moved_in(table: Table, name: str, domain: Interval, on_end: BoolArray) -> Table:
     values, place = table.values.copy(), table.columns.index(name)
     column = values[:, place]
     inner = column[np.isfinite(column) & ~on_end & ~domain.outside(column)]
     spread = JITTER * (float(np.std(inner)) if len(inner) > 1 else 1.0)
-    noise = np.random.default_rng((seed, STREAM, place)).uniform(0.01, 1.0, len(column))
+    noise = np.random.default_rng((0, STREAM, place)).uniform(0.01, 1.0, len(column))
     inward = np.zeros(len(column))
     for end, sign in ((domain.low, 1.0), (domain.high, -1.0)):
         if end is not None:

@@ -154,14 +154,14 @@ def _concerned(table: Table, stops: list[Problem]) -> dict[str, list[str]]:
     return named
 
 
-def jitter_columns(table: Table, names: Sequence[str], *, seed: int = 0) -> Table:
+def jitter_columns(table: Table, names: Sequence[str]) -> Table:
     """Returns a table with Gaussian noise of 1e-3 of their standard deviation on some columns."""
     lacking = [name for name in names if name not in table.columns]
     if lacking:
         raise DataError(
             f"{quoted(lacking)} cannot be given noise: there is no such column of numbers."
         )
-    return _jitter(table, list(names), _noise(seed), constant=False)
+    return _jitter(table, list(names), _noise(0), constant=False)
 
 
 def _noise(seed: int) -> np.random.Generator:

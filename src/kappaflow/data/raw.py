@@ -258,9 +258,9 @@ def text_example(kind: str, value: object, place: str, count: int) -> str:
     return f"{kind}, such as {shortened(str(value))!r} at {place}{counted}"
 
 
-def shortened(text: str, most: int = 40) -> str:
-    """Returns a text that is not too long to show."""
-    return text if len(text) <= most else f"{text[:most]}..."
+def shortened(text: str) -> str:
+    """Returns a text that is not too long to show: 40 characters at most."""
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def quoted(names: list[str] | tuple[str, ...], most: int = 12) -> str:

@@ -126,18 +126,18 @@ def bounded(flow: Flow, condition_bound: float = BOUND) -> tuple[Flow, tuple[flo
     replaced: list[float] = []
 
     def change(run: list[Bijection], features: int) -> list[Bijection]:
-        found: list[Bijection] = []
+        results: list[Bijection] = []
         for part in run:
             within = None
             if is_linear(part):
                 within = _replacement(part, features, condition_bound, flow.dtype, replaced)
-            found += [part] if within is None else within
-        return stacked(found, flow)
+            results += [part] if within is None else within
+        return stacked(results, flow)
 
-    found = changed_by_run(parts[units:], flow.joint_shape, change)
+    results = changed_by_run(parts[units:], flow.joint_shape, change)
     if not replaced:
         return flow, ()
-    made = flow_of(flow, [part.to(flow.dtype) for part in (*parts[:units], *found)])
+    made = flow_of(flow, [part.to(flow.dtype) for part in (*parts[:units], *results)])
     return made, tuple(replaced)
 
 

@@ -153,10 +153,10 @@ def comparisons_of(
     half = len(x) // 2 if fitted is None else 0
     at, given = _rows(x, context, order[half:][:COMPARED_ROWS])
     rows, rows_given = _rows(x, context, order[:half]) if fitted is None else fitted
-    found = references(_plain(rows), _plain(at), _optional(rows_given), _optional(given))
+    result = references(_plain(rows), _plain(at), _optional(rows_given), _optional(given))
     return compare(
         -_log_prob(flow, at, given),
-        found,
+        result,
         conditional=given is not None,
         fair=fitted is not None,
     )
@@ -194,12 +194,12 @@ def _checked_train(
 
 def _log_prob(flow: Flow, x: Tensor, context: Tensor | None) -> FloatArray:
     generator = None if flow.augment is None else torch.Generator().manual_seed(0)
-    found = []
+    results = []
     for start in range(0, len(x), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
         given = None if context is None else context[part]
-        found.append(flow.log_prob(x[part], given, generator=generator))
-    return _plain(torch.cat(found))
+        results.append(flow.log_prob(x[part], given, generator=generator))
+    return _plain(torch.cat(results))
 
 
 def _plain(values: Tensor) -> FloatArray:
@@ -212,7 +212,7 @@ def _optional(values: Tensor | None) -> FloatArray | None:
 
 def compare(
     nll: FloatArray,
-    found: Sequence[Reference],
+    result: Sequence[Reference],
     *,
     conditional: bool = False,
     fair: bool = True,
@@ -221,7 +221,7 @@ def compare(
 
     Args:
         nll: Negative log-likelihood of each row under the flow, (rows,), in nats.
-        found: The references at the same rows.
+        result: The references at the same rows.
         conditional: Whether the densities are given a context.
         fair: See `Comparison`.
 
@@ -234,7 +234,7 @@ def compare(
         (-1.5, 0.5)
     """
     return tuple(
-        _compared(nll, reference, conditional=conditional, fair=fair) for reference in found
+        _compared(nll, reference, conditional=conditional, fair=fair) for reference in result
     )
 
 

@@ -13,8 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from kappaflow._checks import positive_int
 from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError
-from kappaflow.estimator.base import FlowEstimator, RandomState
-from kappaflow.estimator.rows import Floats
+from kappaflow.estimator.base import Floats, FlowEstimator, RandomState
 from kappaflow.training import Batch, log_prob_of
 
 LEVELS = 200  # number of quantiles that `predict` averages

@@ -9,8 +9,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from kappaflow._checks import positive_int
-from kappaflow.estimator.base import FlowEstimator, RandomState
-from kappaflow.estimator.rows import Floats
+from kappaflow.estimator.base import Floats, FlowEstimator, RandomState
 
 
 class FlowDensity(DensityMixin, FlowEstimator):

@@ -12,8 +12,7 @@ from sklearn.base import OutlierMixin
 from kappaflow._checks import one_of
 from kappaflow.data.domains import Bounds
 from kappaflow.errors import ArgumentError, DataWarning
-from kappaflow.estimator.base import FlowEstimator, RandomState, Repair
-from kappaflow.estimator.rows import Floats
+from kappaflow.estimator.base import Floats, FlowEstimator, RandomState, Repair
 from kappaflow.training import batch_of, log_prob_of
 
 

@@ -184,12 +184,12 @@ def depth_section(profile: ProfileView, where: str, charts: Sequence[Chart]) -> 
     return Section("depth", "Conditioning over depth", blocks, link="Conditioning")
 
 
-def _worst_table(profile: ProfileView, most: int = 5) -> Table:
+def _worst_table(profile: ProfileView) -> Table:
     """Returns a table of the worst-conditioned layers, the worst first."""
     median = profile.layer_condition_number.median
     worst = sorted(
         range(len(median)), key=lambda i: -median[i] if is_finite(median[i]) else -math.inf
-    )[:most]
+    )[:5]
     title = "The layer" if len(worst) == 1 else f"The {len(worst)} worst-conditioned layers"
     columns = ("Layer", "Condition number, median", "Condition number, 95 %")
     columns += ("Round trip, median (standardized units)",)

@@ -21,9 +21,7 @@ from kappaflow.flows import Flow
 from kappaflow.report import (
     About,
     AnyReport,
-    FindingView,
     ImageReport,
-    ProfileView,
     Report,
     read_report_on,
     write_report,
@@ -32,6 +30,7 @@ from kappaflow.runs.evaluate import (
     DIAGNOSIS,
     POINTS,
     Evaluation,
+    diagnosis_fields,
     evaluate,
     metrics_without_data,
 )
@@ -172,13 +171,7 @@ def write_derived_run(flow: Flow, run: StoredRun, place: Path, how: str) -> None
     if not finished:
         return
     try:
-        result = FitResult(
-            flow=flow,
-            history=tuple(stored["history"]),
-            validation_nll=stored["validation_nll"],
-            best_epoch=stored["best_epoch"],
-            stopped_because=stored["stopped_because"],
-        )
+        result = FitResult.stored(flow, stored)
     except KeyError as error:
         raise FileError(f"{run.folder / RESULT} lacks {error}: it was changed.") from None
     value = run.evaluate(result, how)
@@ -215,9 +208,6 @@ def _at_samples(
     )
     changed = {
         "about": about.model_copy(update={"notes": [*about.notes, note]}),
-        "profile": ProfileView.model_validate(depth.to_dict()),
-        "verdict": diagnosis.verdict,
-        "ok": diagnosis.ok,
-        "findings": [FindingView(**vars(finding)) for finding in diagnosis.findings],
+        **diagnosis_fields(diagnosis, depth),
     }
     return report.model_copy(update=changed)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kappaflow.conditioning import profile
+from kappaflow.conditioning import Profile, profile
 from kappaflow.data.table import describe_values
 from kappaflow.diagnosis import Diagnosis, diagnose_flow, with_findings
 from kappaflow.flows import Flow
@@ -87,13 +87,20 @@ def evaluate(
     report = kind(
         about=about,
         best_epoch=result.best_epoch,
-        profile=ProfileView.model_validate(depth.to_dict()),
-        verdict=diagnosis.verdict,
-        ok=diagnosis.ok,
-        findings=[FindingView(**vars(finding)) for finding in diagnosis.findings],
+        **diagnosis_fields(diagnosis, depth),
         **content,
     )
     return Evaluation(report, diagnosis, metrics(report, flow, data))
+
+
+def diagnosis_fields(diagnosis: Diagnosis, depth: Profile) -> dict[str, Any]:
+    """Returns the fields of a report that a diagnosis and a profile determine."""
+    return {
+        "profile": ProfileView.model_validate(depth.to_dict()),
+        "verdict": diagnosis.verdict,
+        "ok": diagnosis.ok,
+        "findings": [FindingView(**vars(finding)) for finding in diagnosis.findings],
+    }
 
 
 def write_evaluation(evaluation: Evaluation, flow: Flow, data: RunData, folder: Path) -> None:

@@ -25,7 +25,7 @@ from kappaflow.runs.image_samples import (
     values_of,
 )
 from kappaflow.training import FitResult, batches_of, quantile
-from kappaflow.training.measure import bits_per_dimension, has_bits
+from kappaflow.training.measure import bits_per_dimension, has_bits, standard_error
 
 MOST_POINTS = 32
 # Cost of a profile of 28 x 28 pixels and 50 layers at 2 points, in layers^2 x pixels: half a
@@ -90,7 +90,7 @@ def points_of(flow: Flow) -> int:
 
 
 def _likelihood(flow: Flow, nll: Tensor, data: ImageData) -> ImageLikelihood:
-    mean, error = nll.mean().item(), nll.std(correction=0).item() / math.sqrt(len(nll))
+    mean, error = nll.mean().item(), standard_error(nll)
     counted = has_bits(flow)
     scale = bits_per_dimension(flow, 1.0) if counted else 1.0
     levels = {"median": 0.5, "p95": 0.95, "max": 1.0}

@@ -37,6 +37,7 @@ from kappaflow.training import (
     standardization_log_det,
     tested_condition,
 )
+from kappaflow.training.measure import standard_error
 
 PAIRED_COLUMNS, PAIRED_ROWS = 5, 400
 BINS = 40
@@ -142,7 +143,7 @@ def _likelihood(name: str, flow: Flow, nll: Tensor) -> Likelihood:
         rows=len(nll),
         nll=nll.mean().item(),
         nll_standardized=standardized.mean().item(),
-        standard_error=nll.std(correction=0).item() / math.sqrt(len(nll)),
+        standard_error=standard_error(nll),
         quantiles={name: quantile(standardized, level) for name, level in levels.items()},
     )
 
@@ -355,7 +356,7 @@ def _weighted(flow: Flow, rows: Batch) -> tuple[Weighted, Tensor]:
         rows=len(nll),
         nll=nll.mean().item(),
         nll_standardized=nll.mean().item() + standardization_log_det(flow),
-        standard_error=nll.std(correction=0).item() / math.sqrt(len(nll)),
+        standard_error=standard_error(nll),
         monte_carlo_error=error.square().sum().sqrt().item() / len(nll),
     )
     return weighted, nll

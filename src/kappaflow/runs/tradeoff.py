@@ -1,6 +1,5 @@
 """What a condition number costs: a flow trained for each budget, and one without."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,12 +18,8 @@ from kappaflow.runs.recipes import ModelConfig, all_arguments
 from kappaflow.runs.stored import TableResult, read_finished
 from kappaflow.runs.table_data import TableConfig, TableData
 from kappaflow.storage import is_unfinished, make_directory, write_bytes
-from kappaflow.training import (
-    batch_of,
-    checked_settings,
-    log_prob_of,
-    tested_condition,
-)
+from kappaflow.training import batch_of, checked_settings, log_prob_of, tested_condition
+from kappaflow.training.measure import standard_error
 
 OF_SOURCE = ("columns", "exclude", "context", "where", "repair", "decimal", "missing")
 NUMBERS, PAGE, FIGURES = "report.json", "index.html", "figures"
@@ -179,14 +174,10 @@ def _compared(
             nll=result.test_nll_standardized,
             standard_error=result.test_nll_standard_error,
             cost=None if more is None else more.mean().item(),
-            cost_error=None if more is None else _error(more),
+            cost_error=None if more is None else standard_error(more),
         )
         results.append(one)
     return results
-
-
-def _error(values: Tensor) -> float:
-    return values.std(correction=0).item() / math.sqrt(len(values))
 
 
 def _checked(budgets: Sequence[float], settings: dict[str, Any]) -> list[float]:

@@ -60,6 +60,11 @@ def quantile(values: Tensor, level: float) -> float:
         return float(np.quantile(values.numpy(), level))
 
 
+def standard_error(values: Tensor) -> float:
+    """Returns the standard error of the mean of values (N,)."""
+    return values.std(correction=0).item() / math.sqrt(len(values))
+
+
 def standardization_log_det(flow: Flow) -> float:
     """Returns log|det| of the standardization in nats, which turns an NLL into a standardized one.
 

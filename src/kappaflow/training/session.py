@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -53,6 +53,13 @@ class FitResult:
     best_epoch: int
     stopped_because: str
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def stored(cls, flow: Flow, content: dict[str, Any]) -> Self:
+        """Returns the result that result.json holds; KeyError if it lacks an entry."""
+        names = ("validation_nll", "best_epoch", "stopped_because")
+        given = {name: content[name] for name in names}
+        return cls(flow=flow, history=tuple(content["history"]), **given)
 
 
 def fit_split(
@@ -117,7 +124,7 @@ def fit_split(
     finished = from_rank_zero(finished_before)
     if finished is not None:
         flow.load_state_dict(finished[1])
-        return _stored_result(flow, finished[0])
+        return FitResult.stored(flow.eval(), finished[0])
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         fit_standardization(flow, batches)
@@ -298,14 +305,3 @@ def _to_store(result: FitResult) -> dict[str, Any]:
         "time_s": last["time_s"],
         "history": list(result.history),
     }
-
-
-def _stored_result(flow: Flow, stored: dict[str, Any]) -> FitResult:
-    flow.eval()
-    return FitResult(
-        flow=flow,
-        history=tuple(stored["history"]),
-        validation_nll=stored["validation_nll"],
-        best_epoch=stored["best_epoch"],
-        stopped_because=stored["stopped_because"],
-    )

@@ -67,11 +67,11 @@ def context_ignored(m: Measurements) -> Iterator[Symptom]:
         flow = kf.real_nvp(2, depth=2, hidden=(8,), context_features=1)
         x, context = torch.randn(64, 2), torch.randn(64, 1)
     """
-    found = contexts(m)
-    if found is not None and found.vary and not found.matters:
+    result = contexts(m)
+    if result is not None and result.vary and not result.matters:
         yield Symptom(
             "log_prob does not change with the context at any of the points.",
-            {"rows": len(found.rows)},
+            {"rows": len(result.rows)},
         )
 
 
@@ -98,14 +98,14 @@ def context_ill_conditioned(m: Measurements) -> Iterator[Symptom]:
         x, context = torch.randn(64, 2), torch.zeros(64, 1)
         context[-1] = 4
     """
-    found = contexts(m)
-    if found is None or not found.matters:
+    result = contexts(m)
+    if result is None or not result.matters:
         return
-    kappa = found.condition_number
+    kappa = result.condition_number
     finite = kappa[torch.isfinite(kappa)]
     if not len(finite) or not finite.max() > TIMES * finite.median():
         return
-    row = int(found.rows.to(kappa.device)[int(kappa.nan_to_num(0, posinf=0).argmax())])
+    row = int(result.rows.to(kappa.device)[int(kappa.nan_to_num(0, posinf=0).argmax())])
     worst, median = finite.max().item(), finite.median().item()
     yield Symptom(
         f"The condition number is {worst:.1e} for the context of {m.name_row(row)}; the median "

@@ -110,12 +110,12 @@ def log_det_narrow(m: Measurements) -> Iterator[Symptom]:
         flow = (encode, lambda z: (z / 2, torch.full((len(z),), -1.3863)))
         x = torch.randn(64, 2)
     """
-    found = dtypes(m).narrow_log_det
-    if found is not None:
+    result = dtypes(m).narrow_log_det
+    if result is not None:
         yield Symptom(
-            f"The log_det of the {found.where} is in {_short(found.returned)}.",
-            found.evidence,
-            layer=found.layer,
+            f"The log_det of the {result.where} is in {_short(result.returned)}.",
+            result.evidence,
+            layer=result.layer,
         )
 
 
@@ -139,15 +139,15 @@ def dtype_changed(m: Measurements) -> Iterator[Symptom]:
         x = torch.randn(64, 2)
     """
     own, wide = dtypes(m).changed, dtypes(m).changed_in_float64
-    found = own or wide
-    if found is None:
+    result = own or wide
+    if result is None:
         return
-    where = f"The {found.where}" if own else f"In a float64 copy, the {found.where}"
-    given, returned = _short(found.given), _short(found.returned)
+    where = f"The {result.where}" if own else f"In a float64 copy, the {result.where}"
+    given, returned = _short(result.given), _short(result.returned)
     yield Symptom(
         f"{where} returns {returned} for points in {given}.",
-        {"direction": found.direction, "given": given, "got": returned},
-        layer=found.layer,
+        {"direction": result.direction, "given": given, "got": returned},
+        layer=result.layer,
         severity="warning" if own else "note",
     )
 
@@ -181,12 +181,12 @@ def autocast_narrows(m: Measurements) -> Iterator[Symptom]:
         flow = Scaling()
         x = torch.randn(64, 2)
     """
-    found = dtypes(m).under_autocast
-    if found is not None and dtypes(m).narrow_log_det is None:
+    result = dtypes(m).under_autocast
+    if result is not None and dtypes(m).narrow_log_det is None:
         yield Symptom(
-            f"Under autocast, the log_det of the {found.where} is in {_short(found.returned)}.",
-            found.evidence,
-            layer=found.layer,
+            f"Under autocast, the log_det of the {result.where} is in {_short(result.returned)}.",
+            result.evidence,
+            layer=result.layer,
         )
 
 

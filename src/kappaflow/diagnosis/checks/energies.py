@@ -128,25 +128,25 @@ def modes_missed(m: Measurements) -> Iterator[Symptom]:
         flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
         x = None
     """
-    found = energy(m)
-    if found is None:
+    result = energy(m)
+    if result is None:
         return
-    by_rows = found.points_missed > SHARE * found.points
-    if found.missed_mass < SHARE and not by_rows:
+    by_rows = result.points_missed > SHARE * result.points
+    if result.missed_mass < SHARE and not by_rows:
         return
-    share = found.samples.effective_sample_size
+    share = result.samples.effective_sample_size
     yield Symptom(
-        _missed_mass(found) if found.missed_mass >= SHARE else _missed_rows(found),
+        _missed_mass(result) if result.missed_mass >= SHARE else _missed_rows(result),
         {
-            "missed_mass": found.missed_mass,
-            "missed_by_nats": found.missed_by,
-            "missed_at": None if found.missed_at is None else _place_text(found),
-            "points": found.points,
-            "points_missed": found.points_missed,
-            "worst_point": found.worst_point if found.points else None,
-            "worst_point_by_nats": found.worst_by if found.points else None,
+            "missed_mass": result.missed_mass,
+            "missed_by_nats": result.missed_by,
+            "missed_at": None if result.missed_at is None else _place_text(result),
+            "points": result.points,
+            "points_missed": result.points_missed,
+            "worst_point": result.worst_point if result.points else None,
+            "worst_point_by_nats": result.worst_by if result.points else None,
             "effective_sample_size": share,
-            "log_normalizer": found.samples.log_normalizer,
+            "log_normalizer": result.samples.log_normalizer,
         },
         cause="The reverse divergence does not penalize regions without samples, and the "
         "importance weights of samples do not show it: the effective sample size is "
@@ -179,10 +179,10 @@ def weights_heavy(m: Measurements) -> Iterator[Symptom]:
         flow = kf.Flow(kf.StandardNormal(2), scales)
         x = None
     """
-    found = energy(m)
-    if found is None:
+    result = energy(m)
+    if result is None:
         return
-    samples, lost = found.samples, found.not_a_number
+    samples, lost = result.samples, result.not_a_number
     effective = samples.effective_sample_size
     evidence: Evidence = {
         "not_a_number": lost,
@@ -230,26 +230,26 @@ def _no_weights(samples: ImportanceSamples, evidence: Evidence) -> Symptom:
     )
 
 
-def _missed_mass(found: Energy) -> str:
+def _missed_mass(result: Energy) -> str:
     return (
-        f"At least about {found.missed_mass:.2g} of the mass lies where the flow has no samples, "
-        f"some around ({_place_text(found)}): weights there are {found.missed_by:.3g} nats larger "
-        f"than at any of {len(found.samples)} samples."
+        f"At least about {result.missed_mass:.2g} of the mass lies where the flow has no samples, "
+        f"some around ({_place_text(result)}): weights there are {result.missed_by:.3g} nats "
+        f"larger than at any of {len(result.samples)} samples."
     )
 
 
-def _missed_rows(found: Energy) -> str:
-    missed = f"{found.points_missed} of {found.points} rows are where the flow has no samples"
-    if not math.isfinite(found.worst_by):
-        return f"{missed}, such as row {found.worst_point}."
+def _missed_rows(result: Energy) -> str:
+    missed = f"{result.points_missed} of {result.points} rows are where the flow has no samples"
+    if not math.isfinite(result.worst_by):
+        return f"{missed}, such as row {result.worst_point}."
     return (
-        f"{missed}. The worst is row {found.worst_point}: its weight is {found.worst_by:.3g} nats "
-        f"larger than any weight of {len(found.samples)} samples."
+        f"{missed}. The worst is row {result.worst_point}: its weight is {result.worst_by:.3g} "
+        f"nats larger than any weight of {len(result.samples)} samples."
     )
 
 
-def _place_text(found: Energy) -> str:
-    place = [] if found.missed_at is None else found.missed_at.tolist()
+def _place_text(result: Energy) -> str:
+    place = [] if result.missed_at is None else result.missed_at.tolist()
     more = ", ..." if len(place) > COORDINATES else ""
     return ", ".join(f"{value:.3g}" for value in place[:COORDINATES]) + more
 
@@ -290,20 +290,22 @@ def _maxima(
     if given is not None and len(given):
         starts = torch.cat((given, starts))
         reach = torch.cat((torch.ones_like(reach[:1]).expand(len(given), *reach.shape[1:]), reach))
-    found = _climb(log_density, starts, reach * width)
-    found = found if given is None else torch.cat((found, given))
-    above = _log_weights(flow, log_density, found) - largest
+    result = _climb(log_density, starts, reach * width)
+    result = result if given is None else torch.cat((result, given))
+    above = _log_weights(flow, log_density, result) - largest
     # Sort by log-density: a climb that got stuck far out has a larger weight than any mode.
-    order = log_density_at(log_density, found).nan_to_num(-math.inf).cpu().argsort(descending=True)
+    order = (
+        log_density_at(log_density, result).nan_to_num(-math.inf).cpu().argsort(descending=True)
+    )
     order = order[above[order] > MARGIN]
     kept: list[int] = []
     for i in order.tolist():
-        away = ((found[i] - found[kept]) / width).square().flatten(1).mean(1).sqrt()
+        away = ((result[i] - result[kept]) / width).square().flatten(1).mean(1).sqrt()
         if not (away < APART).any():
             kept.append(i)
         if len(kept) == MOST_REGIONS:
             break
-    return found[kept], above[kept[0]].item() if kept else 0.0
+    return result[kept], above[kept[0]].item() if kept else 0.0
 
 
 def _place(samples: Tensor) -> tuple[Tensor, Tensor]:

@@ -65,10 +65,10 @@ def gradient(m: Measurements) -> Gradient | None:
         return None
     x64, context64 = x.double(), None if context is None else context.double()
     try:
-        found = _compare(wide, lambda one: _mean_log_prob(one, x64, context64))
-        if found is None:
+        result = _compare(wide, lambda one: _mean_log_prob(one, x64, context64))
+        if result is None:
             return None
-        seed, in_float64, difference, size = found
+        seed, in_float64, difference, size = result
         own = _derivatives(same, lambda one: _mean_log_prob(one, x, context), [seed])[0][0]
         measured = Gradient(own, in_float64, difference, size, None)
         if measured.is_wrong:
@@ -106,25 +106,25 @@ def gradient_wrong(m: Measurements) -> Iterator[Symptom]:
         flow = Detached()
         x = torch.randn(64, 2)
     """
-    found = gradient(m)
-    if found is None or state(m).stale or dtypes(m).changed or dtypes(m).changed_in_float64:
+    result = gradient(m)
+    if result is None or state(m).stale or dtypes(m).changed or dtypes(m).changed_in_float64:
         return  # KF211 and KF702 explain more: without float64, differences are noise
     evidence: Evidence = {
-        "autograd": found.autograd,
-        "autograd_in_float64": found.autograd64,
-        "differences_in_float64": found.difference,
+        "autograd": result.autograd,
+        "autograd_in_float64": result.autograd64,
+        "differences_in_float64": result.difference,
     }
-    if found.is_wrong:
+    if result.is_wrong:
         yield Symptom(
             f"Along one direction of the parameters, the gradient of log_prob is "
-            f"{found.autograd64:.3g}, but log_prob changes by {found.difference:.3g}.",
+            f"{result.autograd64:.3g}, but log_prob changes by {result.difference:.3g}.",
             evidence,
-            layer=found.layer,
+            layer=result.layer,
         )
-    elif abs(found.autograd - found.autograd64) > LOST * found.size and _is_well_conditioned(m):
+    elif abs(result.autograd - result.autograd64) > LOST * result.size and _is_well_conditioned(m):
         yield Symptom(
             f"Along one direction of the parameters, the gradient of log_prob is "
-            f"{found.autograd:.3g}, and {found.autograd64:.3g} in float64.",
+            f"{result.autograd:.3g}, and {result.autograd64:.3g} in float64.",
             evidence,
             severity="warning",
             cause="The backward pass loses digits: it inverts layers, or subtracts large numbers.",
@@ -163,17 +163,17 @@ def _compare(flow: Flow, function: Function) -> tuple[int, float, float, float] 
 
     Returns None if the differences converge along too few directions.
     """
-    found = []
+    results = []
     for seed, (derived, size) in enumerate(_derivatives(flow, function, range(DIRECTIONS))):
         fine, coarse = (_difference(flow, function, seed, step) for step in (STEP, 4 * STEP))
         scale = max(size, abs(fine))
         if abs(fine - coarse) <= SETTLED * scale + 1e-9:
             if abs(derived - fine) > WRONG * scale:
                 fine = _one_sided(flow, function, seed, derived, fine, scale)
-            found.append((seed, derived, fine, scale))
-    if len(found) < SETTLE:
+            results.append((seed, derived, fine, scale))
+    if len(results) < SETTLE:
         return None
-    return max(found, key=lambda one: abs(one[1] - one[2]) / max(one[3], 1e-12))
+    return max(results, key=lambda one: abs(one[1] - one[2]) / max(one[3], 1e-12))
 
 
 def _derivatives(
@@ -187,7 +187,7 @@ def _derivatives(
         if not value.requires_grad:
             return [(0.0, 0.0) for _ in seeds]
         gradients = torch.autograd.grad(value, parameters, allow_unused=True)
-    found = []
+    results = []
     for seed in seeds:
         pairs = zip(gradients, _direction(flow, seed), strict=True)
         products = [
@@ -196,8 +196,8 @@ def _derivatives(
             if gradient is not None
         ]
         value = sum(one.sum().item() for one in products)
-        found.append((value, sum(one.square().sum().item() for one in products) ** 0.5))
-    return found
+        results.append((value, sum(one.square().sum().item() for one in products) ** 0.5))
+    return results
 
 
 def _difference(flow: Flow, function: Function, seed: int, step: float) -> float:
@@ -224,16 +224,16 @@ def _values(flow: Flow, function: Function, seed: int, steps: Iterable[float]) -
     """Returns the values of the function after steps along a direction, and restores the flow."""
     parameters, direction = _trained(flow), _direction(flow, seed)
     kept = [one.detach().clone() for one in parameters]
-    found = []
+    results = []
     for step in steps:
         for one, was, along in zip(parameters, kept, direction, strict=True):
             one.copy_(was + step * along)
         _clear_caches(flow)
-        found.append(function(flow).item())
+        results.append(function(flow).item())
     for one, was in zip(parameters, kept, strict=True):
         one.copy_(was)
     _clear_caches(flow)
-    return found
+    return results
 
 
 def _clear_caches(flow: Flow) -> None:
@@ -255,8 +255,8 @@ def _wrong_layer(flow: Flow, x: Tensor, context: Tensor | None) -> str | None:
             z, log_det = same.bijection(at, same.context)
             return (by * z).sum() + log_det.sum()
 
-        found = _compare(flow, weighted)
-        if found is not None and abs(found[1] - found[2]) > WRONG * max(found[3], 1e-9):
+        result = _compare(flow, weighted)
+        if result is not None and abs(result[1] - result[2]) > WRONG * max(result[3], 1e-9):
             return layer.name
         state = value
     return None

@@ -58,19 +58,19 @@ def integral(m: Measurements) -> Integral | None:
     return Integral(value, error, effective.item())
 
 
-def _evidence(found: Integral) -> dict[str, float]:
+def _evidence(result: Integral) -> dict[str, float]:
     return {
-        "integral": found.value,
-        "standard_error": found.standard_error,
-        "effective_draws": found.effective,
+        "integral": result.value,
+        "standard_error": result.standard_error,
+        "effective_draws": result.effective,
     }
 
 
 @table("integral")
 def integral_table(m: Measurements) -> Table:
     """Returns the estimate as a table of one row."""
-    found = integral(m)
-    return {} if found is None else {name: [one] for name, one in _evidence(found).items()}
+    result = integral(m)
+    return {} if result is None else {name: [one] for name, one in _evidence(result).items()}
 
 
 @check(
@@ -98,13 +98,13 @@ def not_normalized(m: Measurements) -> Iterator[Symptom]:
         flow = Folded()
         x = torch.rand(64, 2)
     """
-    found = integral(m)
-    if found is None or found.effective < WORTH or log_det_wrong(m):
+    result = integral(m)
+    if result is None or result.effective < WORTH or log_det_wrong(m):
         return
-    if abs(found.value - 1) > max(LEAST, ERRORS * found.standard_error):
+    if abs(result.value - 1) > max(LEAST, ERRORS * result.standard_error):
         yield Symptom(
-            f"The density integrates to {found.value:.3g} ± {found.standard_error:.1g}.",
-            {**_evidence(found)},
+            f"The density integrates to {result.value:.3g} ± {result.standard_error:.1g}.",
+            {**_evidence(result)},
         )
 
 

@@ -65,25 +65,25 @@ class LogDets:
 @measurement("log_dets and the Jacobian", checked="log_dets")
 def log_dets(m: Measurements) -> LogDets:
     """Measures the log_dets of both directions, and that of the dense Jacobian if possible."""
-    found = _measure(m.flow, m.points, m.context, m.profile)
-    if m.wide is None or found.true is None:
-        return found
-    off = torch.stack((found.forward - found.true, found.inverse + found.true)).abs()
+    result = _measure(m.flow, m.points, m.context, m.profile)
+    if m.wide is None or result.true is None:
+        return result
+    off = torch.stack((result.forward - result.true, result.inverse + result.true)).abs()
     if not (off > VISIBLE).any():
-        return found
+        return result
     try:
         context = None if m.context is None else m.context.double()
-        return replace(found, wide=_measure(m.wide, m.points.double(), context, m.profile))
+        return replace(result, wide=_measure(m.wide, m.points.double(), context, m.profile))
     except Exception:  # a library that mixes float64 and float32
-        return found
+        return result
 
 
 @table("log_dets")
 def log_det_table(m: Measurements) -> Table:
     """Returns the log_dets at the points; the inverse's has its sign changed."""
-    found = log_dets(m)
-    true = {} if found.true is None else {"jacobian": found.true}
-    return columns(**true, forward=found.forward, inverse=-found.inverse)
+    result = log_dets(m)
+    true = {} if result.true is None else {"jacobian": result.true}
+    return columns(**true, forward=result.forward, inverse=-result.inverse)
 
 
 @table("singular_values")
@@ -153,18 +153,18 @@ def _errors(m: Measurements) -> dict[str, tuple[float, float] | None]:
     may also differ by the reconstruction error. A log_det that changes quickly (splines near a
     knot) may differ by the effect of rounding its argument. Nothing below `SMALLEST` is an error.
     """
-    found, missed = log_dets(m), m.data_errors
+    result, missed = log_dets(m), m.data_errors
     lost = m.profile.eps * m.profile.condition_number.amax(dim=0)
-    forward_limit = SAFETY * (lost * found.size + found.forward_moves)
-    inverse_limit = SAFETY * (torch.maximum(lost, missed) * found.size + found.inverse_moves)
+    forward_limit = SAFETY * (lost * result.size + result.forward_moves)
+    inverse_limit = SAFETY * (torch.maximum(lost, missed) * result.size + result.inverse_moves)
     usable = lost < TRUSTED
     returned = usable & (missed <= TOLERATED)
-    if found.true is None:
-        return {"sum": _worst_above(found.forward + found.inverse, inverse_limit, returned)}
-    known = torch.isfinite(found.true)
+    if result.true is None:
+        return {"sum": _worst_above(result.forward + result.inverse, inverse_limit, returned)}
+    known = torch.isfinite(result.true)
     return {
-        "forward": _worst_above(found.forward - found.true, forward_limit, usable & known),
-        "inverse": _worst_above(found.inverse + found.true, inverse_limit, returned & known),
+        "forward": _worst_above(result.forward - result.true, forward_limit, usable & known),
+        "inverse": _worst_above(result.inverse + result.true, inverse_limit, returned & known),
     }
 
 
@@ -178,9 +178,9 @@ def _worst_above(error: Tensor, tolerance: Tensor, usable: Tensor) -> tuple[floa
     return error[row].item(), tolerance[row].item()
 
 
-def _worst_in_float64(found: LogDets, off: Iterable[str]) -> float | None:
+def _worst_in_float64(result: LogDets, off: Iterable[str]) -> float | None:
     """Returns the largest error in float64 of the failing directions; None without a copy."""
-    wide = found.wide
+    wide = result.wide
     if wide is None or wide.true is None:
         return None
     errors = {"forward": wide.forward - wide.true, "inverse": wide.inverse + wide.true}

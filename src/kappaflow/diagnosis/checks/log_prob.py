@@ -65,12 +65,12 @@ def log_probs(m: Measurements) -> LogProbs:
 @table("densities")
 def densities(m: Measurements) -> Table:
     """Returns log_prob at the points, with a column for each way."""
-    found = log_probs(m)
+    result = log_probs(m)
     return columns(
         layers=m.log_prob,
-        again=found.again,
-        in_halves=found.in_halves,
-        library=found.library,
+        again=result.again,
+        in_halves=result.in_halves,
+        library=result.library,
     )
 
 
@@ -150,16 +150,16 @@ def rows_depend(m: Measurements) -> Iterator[Symptom]:
         flow = (encode, lambda z: (z, torch.zeros(len(z))))
         x = torch.randn(64, 2)
     """
-    found = log_probs(m)
-    if found.in_halves is None or log_prob_random(m):
+    result = log_probs(m)
+    if result.in_halves is None or log_prob_random(m):
         return
-    worst, tolerance = compare_densities(m, found.in_halves, m.log_prob, found.rounding)
+    worst, tolerance = compare_densities(m, result.in_halves, m.log_prob, result.rounding)
     if worst > tolerance:
         yield Symptom(
             f"log_prob of a row changes by up to {worst:.2g} nats with the other rows of the "
             "batch.",
             {"worst_nats": worst},
-            layer=found.mixing,
+            layer=result.mixing,
         )
 
 
@@ -188,10 +188,10 @@ def log_prob_inconsistent(m: Measurements) -> Iterator[Symptom]:
         flow = Doubling()
         x = torch.randn(64, 2)
     """
-    found = log_probs(m)
-    if found.library is None or log_prob_random(m):
+    result = log_probs(m)
+    if result.library is None or log_prob_random(m):
         return
-    worst, tolerance = compare_densities(m, found.library, m.log_prob, found.rounding)
+    worst, tolerance = compare_densities(m, result.library, m.log_prob, result.rounding)
     if worst > tolerance:
         yield Symptom(
             "log_prob differs from the density of the base plus the log_dets of the layers by up "

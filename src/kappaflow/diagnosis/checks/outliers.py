@@ -119,39 +119,40 @@ def wrong_scale(m: Measurements) -> Iterator[Symptom]:
         flow = kf.real_nvp(2, depth=2, hidden=(8,))
         x = 100 + 10 * torch.randn(64, 2)
     """
-    found = outliers(m)
-    if found is None:
+    result = outliers(m)
+    if result is None:
         return
     evidence = {
-        "rows": found.rows,
-        "far": len(found.far),
-        "median_nats_below": found.median_below,
-        "latent_spread": found.latent_spread,
+        "rows": result.rows,
+        "far": len(result.far),
+        "median_nats_below": result.median_below,
+        "latent_spread": result.latent_spread,
     }
-    column = _unstandardized_column(found)
+    column = _unstandardized_column(result)
     unfitted = [part for part in m.flow.standardization if not getattr(part, "fitted", True)]
     if column is not None and any(isinstance(part, (Domain, Standardize)) for part in unfitted):
-        spread = found.spreads[column]
+        spread = result.spreads[column]
         also = "" if spread.isnan() else f" and standard deviation {spread:.3g}"
         yield Symptom(
             "The flow's standardization was never fitted, and the rows are not standardized: "
-            f"column {column} has mean {found.means[column]:.3g}{also}.",
+            f"column {column} has mean {result.means[column]:.3g}{also}.",
             evidence,
             cause="The flow was not trained, and does not know the mean and the standard "
             "deviation of its columns.",
             fix="Call kappaflow.fit, or flow.standardization.fit(x) with the training rows.",
         )
-    elif found.rows >= SEVERAL and found.median_below > ABSURD * m.standardized[0].numel():
+    elif result.rows >= SEVERAL and result.median_below > ABSURD * m.standardized[0].numel():
         yield Symptom(
-            f"{len(found.far):,} of {found.rows:,} rows are farther out than any sample of the "
-            f"base (median: {found.median_below:.3g} nats): the flow would never generate such "
+            f"{len(result.far):,} of {result.rows:,} rows are farther out than any sample of the "
+            f"base (median: {result.median_below:.3g} nats): the flow would never generate such "
             "rows.",
             evidence,
         )
-    elif 0 < found.latent_spread < COLLAPSED:
+    elif 0 < result.latent_spread < COLLAPSED:
         yield Symptom(
-            f"All {found.rows:,} rows lie close together in the latent space: no coordinate has a "
-            f"standard deviation above {found.latent_spread:.2g}, and samples of the base have 1.",
+            f"All {result.rows:,} rows lie close together in the latent space: no coordinate has "
+            f"a standard deviation above {result.latent_spread:.2g}, and samples of the base "
+            "have 1.",
             evidence,
         )
 
@@ -175,27 +176,27 @@ def few_rows_far_out(m: Measurements) -> Iterator[Symptom]:
         x = torch.randn(1000, 2)
         x[17] = 40
     """
-    found = outliers(m)
-    if found is None or not 0 < len(found.far) <= FEW * found.rows or found.rows < TAIL_ROWS:
+    result = outliers(m)
+    if result is None or not 0 < len(result.far) <= FEW * result.rows or result.rows < TAIL_ROWS:
         return
-    is_steep = found.slope_needed > found.slope_measured
+    is_steep = result.slope_needed > result.slope_measured
     yield Symptom(
-        f"{len(found.far)} of {found.rows} rows are farther out than any sample of the base; the "
-        f"worst, {m.name_row(found.worst)}, by {found.below:.3g} nats. The mean of log_prob is "
-        f"{found.mean:.4g}, and {found.mean_without:.4g} without them.",
+        f"{len(result.far)} of {result.rows} rows are farther out than any sample of the base; "
+        f"the worst, {m.name_row(result.worst)}, by {result.below:.3g} nats. The mean of "
+        f"log_prob is {result.mean:.4g}, and {result.mean_without:.4g} without them.",
         {
-            "far": len(found.far),
-            "rows": found.rows,
-            "worst_row": found.worst,
-            "nats_below": found.below,
-            "mean": found.mean,
-            "mean_without": found.mean_without,
-            "slope_needed": found.slope_needed,
-            "slope_measured": found.slope_measured,
+            "far": len(result.far),
+            "rows": result.rows,
+            "worst_row": result.worst,
+            "nats_below": result.below,
+            "mean": result.mean,
+            "mean_without": result.mean_without,
+            "slope_needed": result.slope_needed,
+            "slope_measured": result.slope_measured,
         },
         cause=f"The tails of the data are heavier than those of the flow: a map that reaches "
-        f"these rows needs a slope of {found.slope_needed:.2g}, and the largest measured slope is "
-        f"{found.slope_measured:.2g}."
+        f"these rows needs a slope of {result.slope_needed:.2g}, and the largest measured slope "
+        f"is {result.slope_measured:.2g}."
         if is_steep
         else None,
     )
@@ -206,9 +207,9 @@ def _spreads(rows: Tensor) -> Tensor:
     return rows.std(0) if len(rows) >= SPREAD_ROWS else torch.full_like(rows[0], torch.nan)
 
 
-def _unstandardized_column(found: Outliers) -> int | None:
+def _unstandardized_column(result: Outliers) -> int | None:
     """Returns the first column that is not even roughly standardized; None if there is none."""
     low, high = OFF_SPREADS
-    off = found.means.abs() > OFF_MEAN
-    off |= (found.spreads > high) | ((found.spreads < low) & (found.spreads > 0))
+    off = result.means.abs() > OFF_MEAN
+    off |= (result.spreads > high) | ((result.spreads < low) & (result.spreads > 0))
     return int(off.nonzero()[0]) if off.any() else None

@@ -205,11 +205,11 @@ def tails(m: Measurements) -> Tails:
 @table("far_out")
 def far_out(m: Measurements) -> Table:
     """Returns quantiles of the errors at each distance."""
-    found = tails(m)
+    result = tails(m)
     return {
-        "sigma": list(found.sigmas),
-        **quantiles(found.latent_errors, "latent_"),
-        **quantiles(found.data_errors, "data_"),
+        "sigma": list(result.sigmas),
+        **quantiles(result.latent_errors, "latent_"),
+        **quantiles(result.data_errors, "data_"),
     }
 
 
@@ -244,18 +244,18 @@ def tails_lost(m: Measurements) -> Iterator[Symptom]:
     """
     if data_not_reconstructed(m) or latents_not_reconstructed(m):
         return  # these explain more
-    found = tails(m)
-    lost = (~(found.latent_errors <= TOLERATED)).double().mean(1).tolist()
+    result = tails(m)
+    lost = (~(result.latent_errors <= TOLERATED)).double().mean(1).tolist()
     if lost[0]:
         return  # so does KF102
-    for sigma, share, fault in zip(found.sigmas, lost, found.faults, strict=True):
+    for sigma, share, fault in zip(result.sigmas, lost, result.faults, strict=True):
         if share:
             yield Symptom(
                 f"{100 * share:.0f} % of the latents {sigma} sigma beyond the samples of the base "
                 "are not reconstructed.",
                 {
                     f"lost_at_{one}_sigma": value
-                    for one, value in zip(found.sigmas, lost, strict=True)
+                    for one, value in zip(result.sigmas, lost, strict=True)
                 },
                 layer=fault,
                 severity="warning" if sigma <= NEAR and share > MANY else None,

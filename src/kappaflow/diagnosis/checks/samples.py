@@ -76,8 +76,8 @@ def sampled_log_probs(m: Measurements) -> SampledLogProbs | None:
 @table("sample_densities")
 def sample_densities(m: Measurements) -> Table:
     """Returns log_prob at samples, through the layers and as returned with the samples."""
-    found = sampled_log_probs(m)
-    return {} if found is None else columns(layers=found.layers, with_samples=found.returned)
+    result = sampled_log_probs(m)
+    return {} if result is None else columns(layers=result.layers, with_samples=result.returned)
 
 
 @dataclass(frozen=True)
@@ -171,13 +171,13 @@ def sampled_log_prob_wrong(m: Measurements) -> Iterator[Symptom]:
         flow = Sampling(kf.StandardNormal(2), scales)
         x = torch.randn(64, 2)
     """
-    found = sampled_log_probs(m)
-    if found is None or log_prob_random(m) or log_det_wrong(m):
+    result = sampled_log_probs(m)
+    if result is None or log_prob_random(m) or log_det_wrong(m):
         return  # these explain more
     missed = m.latent_errors.max().item()
     if not missed <= TOLERATED:
         return  # KF202: the latent of a sample is not the one it was decoded from
-    worst, tolerance = compare_densities(m, found.returned, found.layers, found.rounding)
+    worst, tolerance = compare_densities(m, result.returned, result.layers, result.rounding)
     tolerance += ROUNDINGS * missed * math.prod(m.flow.joint_shape)
     if worst > tolerance:
         yield Symptom(
@@ -214,21 +214,21 @@ def samples_do_not_follow(m: Measurements) -> Iterator[Symptom]:
         flow = Colder()
         x = torch.randn(64, 2)
     """
-    found = sample_distribution(m)
-    if found is None or not found.significance <= UNLIKELY:
+    result = sample_distribution(m)
+    if result is None or not result.significance <= UNLIKELY:
         return
     if log_prob_not_finite(m) or samples_not_finite(m):
         return
     if not m.latent_errors.max().item() <= TOLERATED:
         return  # KF202: the latent of a sample is not the one it was decoded from
     yield Symptom(
-        f"The latents of {found.number} samples of {_owner(m)} do not follow the base: the "
-        f"Kolmogorov-Smirnov distance is {found.distance:.2f}, which equal distributions reach "
-        f"with a probability of {found.significance:.0e}.",
+        f"The latents of {result.number} samples of {_owner(m)} do not follow the base: the "
+        f"Kolmogorov-Smirnov distance is {result.distance:.2f}, which equal distributions reach "
+        f"with a probability of {result.significance:.0e}.",
         {
-            "kolmogorov_smirnov": found.distance,
-            "significance": found.significance,
-            "samples": found.number,
+            "kolmogorov_smirnov": result.distance,
+            "significance": result.significance,
+            "samples": result.number,
         },
     )
 
@@ -261,11 +261,11 @@ def samples_not_repeatable(m: Measurements) -> Iterator[Symptom]:
         flow = Numpy()
         x = torch.randn(64, 2)
     """
-    found = sample_distribution(m)
-    if found is not None and found.repeated:
+    result = sample_distribution(m)
+    if result is not None and result.repeated:
         yield Symptom(
             f"Samples of {_owner(m)} differ although torch's generator has the same seed.",
-            {"worst": found.repeated},
+            {"worst": result.repeated},
         )
 
 
@@ -293,9 +293,9 @@ def _distance_to_base(
         )
         latents, based = z.flatten(1).cpu().double(), base.flatten(1).cpu().double()
         pairs += [(latents @ one, based @ one) for one in directions]
-    found = [_kolmogorov_smirnov(a, b) for a, b in pairs]
-    significance = min(1.0, len(found) * min(one for _, one in found))
-    return max(distance for distance, _ in found), significance
+    results = [_kolmogorov_smirnov(a, b) for a, b in pairs]
+    significance = min(1.0, len(results) * min(one for _, one in results))
+    return max(distance for distance, _ in results), significance
 
 
 def _sample(flow: Flow, n: int, context: Tensor | None, seed: int) -> Tensor | None:
@@ -313,5 +313,5 @@ def _sample(flow: Flow, n: int, context: Tensor | None, seed: int) -> Tensor | N
 
 def _kolmogorov_smirnov(a: Tensor, b: Tensor) -> tuple[float, float]:
     """Returns the distance of two samples, and its p-value."""
-    found: Any = ks_2samp(a.double().cpu().numpy(), b.double().cpu().numpy())
-    return float(found.statistic), float(found.pvalue)
+    result: Any = ks_2samp(a.double().cpu().numpy(), b.double().cpu().numpy())
+    return float(result.statistic), float(result.pvalue)
