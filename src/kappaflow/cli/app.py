@@ -70,8 +70,8 @@ def main(tokens: Sequence[str] | None = None) -> int:
     except KappaflowError as error:
         return _complain(str(error), USAGE)
     except KeyboardInterrupt as stopped:
-        messages = getattr(stopped, "__notes__", [RESUME])[0]
-        return _complain(messages, TERMINATED if isinstance(stopped, _Terminated) else INTERRUPTED)
+        message = getattr(stopped, "__notes__", [RESUME])[0]
+        return _complain(message, TERMINATED if isinstance(stopped, _Terminated) else INTERRUPTED)
     except BrokenPipeError:
         # The reader closed the pipe, which is not an error. Keep Python from reporting it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -151,7 +151,10 @@ def _print(diagnosis: "Diagnosis", points: str, page: Path | None) -> None:
     measured = {"examined at": points, **diagnosis.measured}
     if page is not None:
         measured["page"] = str(page)
-    table((name.replace("_", " "), _short(value)) for name, value in measured.items())
+    table(
+        (name.replace("_", " "), f"{value:.3g}" if isinstance(value, float) else str(value))
+        for name, value in measured.items()
+    )
 
 
 def _check_target(run: str, context: Sequence[str] | None, *, of_code: bool) -> None:
@@ -245,7 +248,3 @@ def _title(run: str) -> str:
     """Returns the name of a run folder, or of a flow in a file."""
     home, colon, name = run.rpartition(":")
     return Path(run).resolve().name if not colon else f"{Path(home).name}:{name}"
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

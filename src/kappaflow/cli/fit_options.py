@@ -47,9 +47,6 @@ def flags(declared: type, groups: Mapping[str, Group]) -> Any:  # noqa: ANN401
     Args:
         declared: The declaration, which has the types and the help texts.
         groups: The names of the fields, each with its group in the help.
-
-    Returns:
-        The class.
     """
     hints = get_type_hints(declared)  # without bounds, which `Settings` checks
 
@@ -293,9 +290,6 @@ def model_arguments(model: str, options: Model, models: tuple[str, ...]) -> dict
         model: The name of the model.
         options: The options on the command line.
         models: The models for this kind of data, which an error names.
-
-    Returns:
-        Arguments of its recipe by name.
 
     Raises:
         ArgumentError: An option belongs to other models.

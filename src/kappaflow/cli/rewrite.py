@@ -67,15 +67,15 @@ def rewrite(
 
 def _print(done: "RewrittenRun") -> None:
     """Prints the certificate for people."""
-    messages = done.certificate
+    certificate = done.certificate
     table([
-        ("couplings before", f"{messages.couplings_before}"),
-        ("permutations and linear layers before", f"{messages.mixing_before}"),
-        ("couplings after", f"{messages.couplings_after}"),
-        ("linear couplings that joined a neighbor", f"{messages.joined}"),
-        ("layers kept unchanged", ", ".join(messages.left) or "none"),
+        ("couplings before", f"{certificate.couplings_before}"),
+        ("permutations and linear layers before", f"{certificate.mixing_before}"),
+        ("couplings after", f"{certificate.couplings_after}"),
+        ("linear couplings that joined a neighbor", f"{certificate.joined}"),
+        ("layers kept unchanged", ", ".join(certificate.left) or "none"),
     ])
-    if messages.replaced:
+    if certificate.replaced:
         tell()
         columns([
             ("linear map", "couplings", "largest condition number", "residual"),
@@ -86,14 +86,14 @@ def _print(done: "RewrittenRun") -> None:
                     f"{max(one.condition_numbers, default=1.0):.3g}",
                     f"{one.residual:.1e}",
                 )
-                for one in messages.replaced
+                for one in certificate.replaced
             ),
         ])
     tell()
     columns([
-        ("largest difference", *messages.differences),
+        ("largest difference", *certificate.differences),
         *(
-            (name, *(f"{getattr(one, field):.1e}" for one in messages.differences.values()))
+            (name, *(f"{getattr(one, field):.1e}" for one in certificate.differences.values()))
             for name, field in (
                 ("z", "z"),
                 ("log_det, nats", "log_det"),
@@ -101,4 +101,4 @@ def _print(done: "RewrittenRun") -> None:
             )
         ),
     ])
-    tell(f"\nCompared on {messages.points:,} {done.points}.\nThe new run is {done.folder}")
+    tell(f"\nCompared on {certificate.points:,} {done.points}.\nThe new run is {done.folder}")

@@ -160,9 +160,6 @@ def split_on_disk(
         on_rows: Called with the number of rows done since the last call.
         copies: The rows that repeat earlier ones.
 
-    Returns:
-        The rows.
-
     Raises:
         DataError: A value is missing or infinite, or the table changed while it was read.
         WriteError: There is no room.

@@ -157,9 +157,6 @@ def measurement(
         shown: Text of the progress line while it runs.
         checked: The name of the measurement under "Checked" in the verdict. It is left out if
             empty, or if the function returns None because the flow does not allow it.
-
-    Returns:
-        The decorator.
     """
 
     def decorate(function: Callable[[Measurements], T]) -> Callable[[Measurements], T]:

@@ -56,9 +56,6 @@ def image_flow(
         logit: Margin of a logit of the pixels; None for none.
         padding: Number of channels to add, or a `Padding`; None for none.
         context_features: Width of the context; 0 for none.
-
-    Returns:
-        The flow.
     """
     joint_shape = padded_shape(shape, padding)
     added = joint_shape[0] - shape[0]

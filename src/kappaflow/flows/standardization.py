@@ -34,9 +34,6 @@ def context_embedding(
         context_features: Width of the context before its embedding; 0 for none.
         embedding: A network from (B, context_features) to (B, width); None for none.
 
-    Returns:
-        The width and the keyword arguments.
-
     Raises:
         ArgumentError: The embedding is not a network for rows of this width.
     """

@@ -116,9 +116,6 @@ def from_json(text: str | bytes) -> AnyReport:
     Args:
         text: The result of `to_json`.
 
-    Returns:
-        The report.
-
     Raises:
         ValueError: The text is not JSON; a `pydantic.ValidationError` if it is not a report.
     """

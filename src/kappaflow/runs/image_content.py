@@ -165,15 +165,13 @@ def sample_pictures(flow: Flow, classes: tuple[str, ...]) -> list[Picture]:
     for temperature in TEMPERATURES:
         sheet = sample_sheet(flow, classes, temperature=temperature)
         what = f"{len(sheet.images)} samples at temperature {temperature}"
-        messages = "The density that was trained." if temperature == 1 else _colder(temperature)
+        caption = f"The same latents, {temperature} times as long."
+        if temperature == 1:
+            caption = "The density that was trained."
         given = f", a row for each of {len(sheet.rows)} classes" if sheet.rows else ""
         title = f"Temperature {temperature}"
-        made.append(_of_sheet(sheet, title, f"A grid of {what}{given}.", messages))
+        made.append(_of_sheet(sheet, title, f"A grid of {what}{given}.", caption))
     return made
-
-
-def _colder(temperature: float) -> str:
-    return f"The same latents, {temperature} times as long."
 
 
 def reconstruction_picture(flow: Flow, data: ImageData) -> Picture:
@@ -183,7 +181,7 @@ def reconstruction_picture(flow: Flow, data: ImageData) -> Picture:
     off = (back - rows.x).abs()
     worst, count = off.max().item(), int((off > 0.5).sum())
     unit = "pixel value" if has_bits(flow) else "unit of a pixel"
-    messages = (
+    errors = (
         f"All {off.numel():,} pixels came back exactly."
         if worst == 0
         else f"The largest error is {worst:.3g} {unit}{'s' if worst > 1 else ''}; {count:,} of "
@@ -192,8 +190,8 @@ def reconstruction_picture(flow: Flow, data: ImageData) -> Picture:
     both = np.concatenate([_pixels(rows.x, flow), _pixels(back, flow)])
     return Picture(
         title="Reconstructions",
-        alt=f"{len(back)} held-out images, each above its reconstruction. {messages}",
-        caption=f"{messages} A flow loses nothing but to rounding.",
+        alt=f"{len(back)} held-out images, each above its reconstruction. {errors}",
+        caption=f"{errors} A flow loses nothing but to rounding.",
         columns=len(back),
         rows=["image", "back"],
         png=encoded(grid(both, len(back))),
@@ -273,17 +271,17 @@ def nearest_images(images: Pixels, train: Images, values: int) -> tuple[list[flo
     Returns:
         Root mean squares over the pixels on that scale, 0 to 255, and the nearest images.
     """
-    expected = torch.from_numpy(images).flatten(1).float()
+    queries = torch.from_numpy(images).flatten(1).float()
     best = torch.full((len(images),), torch.inf)
     result = np.zeros_like(images)
     for start in range(0, len(train), IMAGES_AT_ONCE):
         part = _of(train, range(start, min(start + IMAGES_AT_ONCE, len(train))), values)
-        distance = torch.cdist(expected, torch.from_numpy(part).flatten(1).float())
+        distance = torch.cdist(queries, torch.from_numpy(part).flatten(1).float())
         least, where = distance.min(1)
         closer = (least < best).numpy()
         result[closer] = part[where.numpy()[closer]]
         best = torch.minimum(best, least)
-    return (best / expected.shape[1] ** 0.5).tolist(), result
+    return (best / queries.shape[1] ** 0.5).tolist(), result
 
 
 def _of_sheet(sheet: Sheet, title: str, alt: str, caption: str) -> Picture:

@@ -193,9 +193,6 @@ def image_flow(model: ModelConfig, images: Images, *, by_class: bool, seed: int)
         by_class: Read the class as a context.
         seed: Seed of the initial weights.
 
-    Returns:
-        The flow.
-
     Raises:
         ArgumentError: An argument is wrong, or the model is too large for this machine.
     """
@@ -264,9 +261,6 @@ def with_classes(images: Images, classes: tuple[str, ...]) -> Images:
         images: Images with labels.
         classes: The classes that the labels should refer to.
 
-    Returns:
-        The same images.
-
     Raises:
         ArgumentError: The images have no classes, or one that is not among the given.
     """
@@ -296,9 +290,6 @@ def images_for(flow: Flow, data: str, *, crop: bool, classes: tuple[str, ...]) -
         data: The images, as `kappaflow.load_images` takes them.
         crop: Whether images of another aspect ratio are cropped.
         classes: The classes that the flow reads; () for none.
-
-    Returns:
-        The images.
 
     Raises:
         ArgumentError: The pixels have more values than those of the run, or a class is unknown.

@@ -154,9 +154,6 @@ def candidates(
             within any condition budget. Tables of very few rows get them too, since a start
             would be fitted to noise.
         seconds: Processor time for the choice of the number of components, about.
-
-    Returns:
-        Recipes and their arguments.
     """
     rows = len(table) / len(table.columns)
     dropout = next(share for below, share in DROPOUT if rows < below)

@@ -66,7 +66,8 @@ def _one(measure: Measure, case: Case) -> Done:
         with threadpool_limits(1):
             rows = [dict(row) for row in measure(case)]
     except KappaflowError as error:
-        raise type(error)(f"the case {_describe_case(case)} failed: {error}") from None
+        described = ", ".join(f"{key} {value}" for key, value in case.items())
+        raise type(error)(f"the case {described} failed: {error}") from None
     finally:
         torch.set_num_threads(threads)
     return case, rows, time.perf_counter() - started
@@ -83,7 +84,3 @@ def _start() -> None:
 def _end_with(parent: Any) -> None:  # noqa: ANN401
     parent.join()
     os._exit(1)
-
-
-def _describe_case(case: Case) -> str:
-    return ", ".join(f"{key} {value}" for key, value in case.items())

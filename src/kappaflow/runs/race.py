@@ -160,16 +160,12 @@ def preferred(ranked: list[Racer]) -> list[Racer]:
     if len(last) < 2:
         return ranked
     best = last[0].scores()
-    tied = [one for one in last if _behind(best - one.scores()) <= 0]
+    behind = [(one, best - one.scores()) for one in last]
+    tied = [one for one, gap in behind if (gap.mean() - _standard_error(gap)).item() <= 0]
     for racer in tied if len(tied) > 1 else ():
         racer.measure_condition()
     winner = min(tied, key=lambda racer: racer.condition or math.inf)
     return [winner, *(racer for racer in ranked if racer is not winner)]
-
-
-def _behind(difference: Tensor) -> float:
-    """Returns by how much a mean difference exceeds its standard error."""
-    return (difference.mean() - _standard_error(difference)).item()
 
 
 def _standard_error(values: Tensor) -> Tensor:

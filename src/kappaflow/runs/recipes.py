@@ -150,9 +150,6 @@ def build_flow(model: ModelConfig, table: Table, seed: int) -> Flow:
         table: A table with the columns and the context of the flow.
         seed: Seed of the initial weights.
 
-    Returns:
-        The flow.
-
     Raises:
         ArgumentError: There is no such recipe, it does not take an argument or the context of the
             table, or the flow is too large.
@@ -186,9 +183,6 @@ def with_padding(arguments: dict[str, Any], event_shape: Sequence[int]) -> dict[
         arguments: Arguments of a recipe; `padding`, a number, may come with `padding_kind` and
             `padding_scale`.
         event_shape: The shape of a row or an image.
-
-    Returns:
-        Arguments that the recipe takes.
 
     Raises:
         ArgumentError: A kind or a scale is given without padding, or one of them is wrong.

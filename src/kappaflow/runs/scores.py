@@ -132,9 +132,6 @@ class Scores:
             identifier: A column that is kept as text; None for none.
             decimal: The decimal sign of the data; by default that of the data of the run.
 
-        Returns:
-            The options.
-
         Raises:
             ArgumentError: The identifier is one of the columns of the run.
         """
@@ -153,9 +150,6 @@ class Scores:
         Args:
             table: The rows.
             generator: Source of randomness; continues from chunk to chunk of a table.
-
-        Returns:
-            The columns of `score_run`.
         """
         filled, gaps = _without_gaps(table, self.flow.dtype)
         filled = noisy(filled, self.run.widths, domains_in(self.flow, filled))

@@ -136,8 +136,8 @@ def _trained(
             raise row["kind"](row["refused"])
         if "failed" in row:
             failed[budget] = row["failed"]
-        requested = "no budget" if budget is None else f"budget {budget:g}"
-        say(f"{requested}: {'failed' if budget in failed else 'done'} ({number} of {len(cases)})")
+        limit = "no budget" if budget is None else f"budget {budget:g}"
+        say(f"{limit}: {'failed' if budget in failed else 'done'} ({number} of {len(cases)})")
     return failed
 
 
@@ -217,8 +217,8 @@ def _name(budget: float | None) -> str:
 def _describe_model(
     source: TableConfig, model: ModelConfig, settings: dict[str, Any], tables: TableData
 ) -> list[tuple[str, str]]:
-    requested = {name: getattr(source, name) for name in OF_SOURCE if getattr(source, name)}
-    described = {"recipe": model.recipe, **all_arguments(model), **settings, **requested}
+    given = {name: getattr(source, name) for name in OF_SOURCE if getattr(source, name)}
+    described = {"recipe": model.recipe, **all_arguments(model), **settings, **given}
     described["rows to train / validate / test"] = " / ".join(
         f"{len(part):,}" for part in (tables.train, tables.validation, tables.test)
     )

@@ -147,9 +147,6 @@ def make_engine(flow: Flow, device: str | torch.device | None, precision: str = 
         device: "cpu", "cuda" or "cuda:1"; the device of the flow if None.
         precision: "full", "bf16" or "fp16".
 
-    Returns:
-        The engine.
-
     Raises:
         ArgumentError: The flow has no trainable parameters, or cannot be trained on this device or
             in this precision.

@@ -323,9 +323,6 @@ def as_table(data: Any, *, every: bool = False) -> Table:  # noqa: ANN401
             context).
         every: Keep all columns of numbers or booleans, as for a pair.
 
-    Returns:
-        The table.
-
     Raises:
         ArgumentError: x and context have different numbers of rows.
     """

@@ -82,10 +82,8 @@ class Likelihood(nn.Module):
         try:
             result = gradients(is_whole=True)
         except Exception as error:  # torch.compile and the C++ compiler raise many kinds
-            messages = str(error).strip().partition("\n")[0] or type(error).__name__
-            return (
-                f"torch.compile, which needs a C++ compiler such as g++, failed here ({messages})"
-            )
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            return f"torch.compile, which needs a C++ compiler such as g++, failed here ({reason})"
         whole = torch.nn.utils.get_total_norm(expected)
         if not whole.isfinite():
             return None  # this step is skipped with and without the compiler

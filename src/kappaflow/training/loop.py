@@ -192,10 +192,10 @@ class Training:
 
     def _budget(self) -> ConditionBudget | None:
         """Returns the condition budget, or None."""
-        requested = self.settings.condition_budget
-        if requested is None:
+        limit = self.settings.condition_budget
+        if limit is None:
             return None
-        return ConditionBudget(requested, self.flow, self.progress.dual, self.steps)
+        return ConditionBudget(limit, self.flow, self.progress.dual, self.steps)
 
     def _finished(self) -> str | None:
         progress = self.progress
@@ -373,8 +373,8 @@ class Training:
 
     def _is_within(self, figures: Figures) -> bool:
         """Returns whether the figures of an epoch keep the condition budget, if any."""
-        p95, requested = figures["condition_number_p95"], self.settings.condition_budget
-        return requested is None or (p95 is not None and p95 <= requested)
+        p95, limit = figures["condition_number_p95"], self.settings.condition_budget
+        return limit is None or (p95 is not None and p95 <= limit)
 
     def _measured(self, train_nll: float) -> Figures:
         """Returns the metrics of the epoch, and stores the weights if they are the best so far."""
@@ -404,10 +404,10 @@ class Training:
             **likelihood_figures(self.flow, self.validation),
             **self._conditioning(),
         }
-        requested = self.settings.condition_budget
-        if requested is None:
+        limit = self.settings.condition_budget
+        if limit is None:
             return figures, None
-        moved = project_to_budget(self.flow, self.start, self.validation, requested, figures)
+        moved = project_to_budget(self.flow, self.start, self.validation, limit, figures)
         if moved is None or not moved[0]["validation_nll"] < self.progress.best_nll:
             return figures, None
         return figures | moved[0], moved[1]

@@ -29,8 +29,8 @@ class Settings(BaseModel, TrainingOptions):  # noqa: D101 - the docstring is the
         """Returns the batch size for a number of training rows."""
         if self.batch_size is not None:
             return self.batch_size
-        expected = 2 ** int(math.log2(max(1, rows / STEPS_AN_EPOCH)))
-        return max(LEAST_BATCH, min(MOST_BATCH, expected))
+        size = 2 ** int(math.log2(max(1, rows / STEPS_AN_EPOCH)))
+        return max(LEAST_BATCH, min(MOST_BATCH, size))
 
     def epochs(self, steps_per_epoch: int) -> int:
         """Returns the number of epochs of a training that no other limit stops."""

@@ -148,11 +148,11 @@ class Pixels:
 
     def digests(self, positions: IntArray) -> list[bytes]:
         """Returns the sha256 of the data of each of these images, which is read once."""
-        requested = positions.tolist()
-        missing = np.array(sorted({*requested} - self._digests.keys()), dtype=np.int64)
+        listed = positions.tolist()
+        missing = np.array(sorted({*listed} - self._digests.keys()), dtype=np.int64)
         for part in in_threads(self._digests_of, missing):
             self._digests.update(part)
-        return [self._digests[position] for position in requested]
+        return [self._digests[position] for position in listed]
 
     def _digests_of(self, positions: IntArray) -> dict[int, bytes]:
         return {position: self.origin.digest(position) for position in positions.tolist()}

@@ -31,9 +31,6 @@ def is_selected(code: str, select: Sequence[str] = (), ignore: Sequence[str] = (
         select: Codes or prefixes of codes to keep, such as "KF2"; all if empty.
         ignore: Codes or prefixes of codes to drop.
 
-    Returns:
-        Whether the code is kept.
-
     Example:
         >>> [code for code in ("KF201", "KF203", "KF301") if is_selected(code, ["KF2"], ["KF203"])]
         ['KF201']
