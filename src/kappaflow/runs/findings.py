@@ -17,7 +17,9 @@ from kappaflow.errors import KappaflowError
 from kappaflow.runs.stored import ImageResult, TableResult, read_finished
 from kappaflow.training import read_result
 
-Found = tuple[list[Finding], list[str]]  # findings, and the names of the checks they come from
+CollectedFindings = tuple[
+    list[Finding], list[str]
+]  # findings, and the names of the checks they come from
 
 
 def table_findings(
@@ -28,7 +30,7 @@ def table_findings(
     history: Sequence[dict[str, Any]],
     stopped_because: str,
     warnings: Sequence[str],
-) -> Found:
+) -> CollectedFindings:
     """Collects the findings on likelihood, training and data of a run on a table.
 
     Args:
@@ -59,7 +61,7 @@ def image_findings(
     *,
     history: Sequence[dict[str, Any]],
     stopped_because: str,
-) -> Found:
+) -> CollectedFindings:
     """Collects the findings on likelihood and training of a run on images.
 
     Args:
@@ -78,7 +80,7 @@ def image_findings(
     return [*likelihood, *training], [*pixels, "the course of the training"]
 
 
-def stored_findings(folder: Path, warnings: Sequence[str] = ()) -> Found:
+def stored_findings(folder: Path, warnings: Sequence[str] = ()) -> CollectedFindings:
     """Collects the findings on a finished run from its stored result.
 
     Args:

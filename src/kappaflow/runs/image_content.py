@@ -14,7 +14,7 @@ from kappaflow.data import Images
 from kappaflow.flows import Flow, interpolate, padding_in, reconstruct
 from kappaflow.report import ImageLikelihood, Neighbors, Picture, encoded
 from kappaflow.report.pictures import Pixels, grid, shown
-from kappaflow.runs.findings import Found, image_findings
+from kappaflow.runs.findings import CollectedFindings, image_findings
 from kappaflow.runs.image_data import ImageData
 from kappaflow.runs.image_samples import (
     MOST_ROWS,
@@ -51,7 +51,9 @@ IMAGES_AT_ONCE = 1024
 WEIGHTS = (1.0, 4.0, 16.0, 64.0, 256.0)  # of the histogram over all pixels
 
 
-def image_content(result: FitResult, nll: Tensor, data: ImageData) -> tuple[dict[str, Any], Found]:
+def image_content(
+    result: FitResult, nll: Tensor, data: ImageData
+) -> tuple[dict[str, Any], CollectedFindings]:
     """Returns the fields of an `ImageReport` that only images have, and findings on the run.
 
     Args:

@@ -26,7 +26,7 @@ from kappaflow.report import (
     Separation,
     Weighted,
 )
-from kappaflow.runs.findings import Found, table_findings
+from kappaflow.runs.findings import CollectedFindings, table_findings
 from kappaflow.runs.table_data import TableData
 from kappaflow.training import (
     Batch,
@@ -65,7 +65,7 @@ CURVES = (
 
 def table_content(
     result: FitResult, nll: Tensor, data: TableData, test: Batch, budget: float | None
-) -> tuple[dict[str, Any], Found]:
+) -> tuple[dict[str, Any], CollectedFindings]:
     """Returns the fields of a `Report` that only tables have, and findings on the run.
 
     Args:

@@ -187,7 +187,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
             content = read_plain_pickle(path.read_bytes())
         except Refused as refused:
             raise FileError(
-                f"{shown(path)} asks for {refused}, which is no part of a CIFAR-10 batch: nothing "
+                f"{shown(path)} contains {refused}, which is no part of a CIFAR-10 batch: nothing "
                 "in it was run, and it is not read."
             ) from None
         if not isinstance(content, dict):

@@ -40,20 +40,20 @@ _NUMBER = re.compile("([0-9]+)")
 
 
 @dataclass(frozen=True)
-class Found:
+class Listing:
     """Image files and other files below a folder, by their paths from there."""
 
     images: tuple[str, ...]
     others: tuple[str, ...]
 
 
-def find_images(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Found:
+def find_images(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Listing:
     """Returns the files below a folder, sorted folder by folder; hidden ones do not count."""
     images, others = [], []
     for name, can_be_read in _files(folder):
         is_image = can_be_read and name.lower().endswith(suffixes)
         (images if is_image else others).append(name)
-    return Found(tuple(sorted(images, key=order)), tuple(sorted(others, key=order)))
+    return Listing(tuple(sorted(images, key=order)), tuple(sorted(others, key=order)))
 
 
 def order(name: str) -> list[tuple[tuple[str | int, ...], str]]:
@@ -116,28 +116,28 @@ def load_folder(
     folder: Path, request: Request, source: str, suffixes: tuple[str, ...] = SUFFIXES
 ) -> Images:
     """Returns the images below a folder, or says in one sentence why they are no set."""
-    result = find_images(folder, suffixes)
-    if not result.images:
-        raise FileError(_nothing_in(folder, result))
+    listing = find_images(folder, suffixes)
+    if not listing.images:
+        raise FileError(_nothing_in(folder, listing))
     require_pillow(f"reading {shown(folder)}")
-    files = Files(folder, result.images)
+    files = Files(folder, listing.images)
     form = _form(files, request)
-    labels, classes = _labels(result.images)
+    labels, classes = _labels(listing.images)
     return Images(
         pixels=Pixels(files, form),
         index=np.arange(len(files)),
         labels=labels,
         classes=classes,
         source=source,
-        left_out=len(result.others),
+        left_out=len(listing.others),
     )
 
 
-def _nothing_in(folder: Path, result: Found) -> str:
+def _nothing_in(folder: Path, listing: Listing) -> str:
     known = ", ".join(suffix[1:] for suffix in SUFFIXES)
-    if not result.others:
+    if not listing.others:
         return f"{shown(folder)} holds no files: give a folder with images ({known})."
-    endings = Counter(PurePosixPath(name).suffix or "without suffix" for name in result.others)
+    endings = Counter(PurePosixPath(name).suffix or "without suffix" for name in listing.others)
     listed = ", ".join(readable(ending) for ending, _ in endings.most_common(3))
     return (
         f"{shown(folder)} holds no images among its files ({listed}): give a folder with "
