@@ -40,11 +40,11 @@ types: setup
 docs: setup
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build
 
-# PRESET=full measures the whole grid, for docs/benchmarks.md, in one or two hours.
+# PRESET=full measures the whole grid, for docs/benchmarks-couplings.md, in one or two hours.
 PRESET ?= minutes
 bench: setup
 	$(BIN)/python -m benchmarks all --preset $(PRESET)
-	@echo "Results are in runs/benchmarks; $(BIN)/python -m benchmarks write-page makes the page of them"
+	@echo "Results are in benchmarks/results; $(BIN)/python -m benchmarks write-page makes the page of them"
 
 # All faults of docs/reliability.md, in hours; an interrupted run is resumed. The short ones take minutes.
 faults: setup

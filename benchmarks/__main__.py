@@ -11,7 +11,7 @@ COMMANDS = {
         "Measure new flows: finite outputs, round trips, condition numbers.",
     ),
     "gradients": ("suite:gradients", "Compare float32 gradients with float64, by memory mode."),
-    "spectra": ("spectra:spectra", "Compare singular values with those of dense Jacobians."),
+    "spectra": ("suite:spectra", "Compare singular values with those of dense Jacobians."),
     "sigma-min": (
         "sigma_min:sigma_min",
         "Compare both ends of spectra in float32 with extended precision, over condition numbers.",
@@ -22,10 +22,6 @@ COMMANDS = {
         "Train `kappaflow fit` on MAGIC, one default changed at a time.",
     ),
     "parts": ("parts:parts", "Time single parts of coupling stacks and what they replace."),
-    "precision": (
-        "precision:precision",
-        "Train on MAGIC in full precision and in bfloat16, and compare held-out NLLs.",
-    ),
     "closed-forms": (
         "closed_forms:closed_forms",
         "Measure the condition numbers of factors in closed form.",

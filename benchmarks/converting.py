@@ -8,7 +8,7 @@ from benchmarks.converting_rows import CONVERTED, ORIGINAL, present
 from benchmarks.lines import Line, write_results
 from benchmarks.peak import ENVIRONMENT
 from benchmarks.presets import PresetName
-from benchmarks.processes import Job, console, run
+from benchmarks.processes import Job, run
 from benchmarks.row import Shape
 from benchmarks.suite import KEPT, JsonFile
 
@@ -86,7 +86,6 @@ def converting(
         "lines": lines,
     }
     write_results(file, results)
-    console.print(f"Wrote {file}", markup=False, soft_wrap=True)
 
 
 def _part(job: Job) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 from benchmarks.converting_rows import CONVERTED, ORIGINAL
 from benchmarks.lines import Line
-from benchmarks.tables import markdown
+from benchmarks.tables import markdown, text_table
 
 HEAD = ("flow", "features", "couplings", "time", "quartiles", "memory", "MB before", "MB after")
 MEGABYTE = 1e6
@@ -17,7 +17,7 @@ def converting_values(results: dict[str, Any]) -> dict[str, Any]:
         results: The content of the file of results.
 
     Returns:
-        "table", "rows" (the descriptions), "repetitions", "batch" and "errors" of log_prob.
+        "table", "rows" (a table of descriptions), "repetitions", "batch" and "errors" of log_prob.
     """
     order = list(results["rows"])
     times = [line for line in results["lines"] if line["part"] == "times"]
@@ -29,7 +29,7 @@ def converting_values(results: dict[str, Any]) -> dict[str, Any]:
     }
     return {
         "table": markdown(HEAD, [_row(line, peaks) for line in times]),
-        "rows": results["rows"],
+        "rows": text_table(["row", "what it is"], results["rows"].items()),
         "repetitions": times[0]["repetitions"],
         "batch": times[0]["shape"]["batch"],
         "errors": _errors([line for line in results["lines"] if line["part"] == "errors"]),

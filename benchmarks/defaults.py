@@ -1,10 +1,12 @@
 """The effect of each default of `kappaflow fit` on MAGIC, changed one at a time."""
 
-import json
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Literal
+
+from benchmarks.lines import append_line, key_of, read_lines
+from benchmarks.suite import KEPT
 
 Settings = dict[str, dict[str, object]]
 REAL_NVP: Settings = {
@@ -35,6 +37,7 @@ SPLINE: Settings = {
     "splines, learning rate 2e-3": {"learning_rate": 2e-3},
 }
 SETTINGS = REAL_NVP | SPLINE
+KEY = ("setting", "seed", "epochs", "data")
 DEFAULTS: dict[str, object] = {
     "depth": 16,
     "partition": "random-half",
@@ -50,7 +53,7 @@ def defaults(
     only: list[str] | None = None,
     seeds: int = 3,
     epochs: int = 60,
-    out: Path = Path("runs/defaults.jsonl"),
+    file: Path = KEPT / "defaults.jsonl",
     at_once: int = 2,
 ) -> None:
     """Train every setting of a model with every seed, and print the table.
@@ -69,25 +72,20 @@ def defaults(
         Trainings for each setting. The seed decides weights and order of rows, not the split.
     epochs
         Number of epochs of each training.
-    out
+    file
         File of results.
     at_once
         Number of simultaneous trainings, each on one thread.
     """
     names = {"real_nvp": REAL_NVP, "spline": SPLINE}[model]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    have = {
-        (line["setting"], line["seed"], line["epochs"], line.get("data", "magic")) for line in done
-    }
+    done = read_lines(file)[0]
+    have = {key_of(line, KEY) for line in done}
     wanted = [(name, seed, epochs, data) for seed in range(seeds) for name in only or names]
-    with ProcessPoolExecutor(at_once) as pool, out.open("a") as file:
+    with ProcessPoolExecutor(at_once) as pool:
         for line in pool.map(trained, [job for job in wanted if job not in have]):
-            file.write(json.dumps(line) + "\n")
-            file.flush()
+            append_line(file, line)
             done.append(line)
-    kept = (epochs, data)
-    print_table([one for one in done if (one["epochs"], one.get("data", "magic")) == kept])
+    print_table([one for one in done if (one["epochs"], one["data"]) == (epochs, data)])
 
 
 def trained(job: tuple[str, int, int, str]) -> dict[str, object]:

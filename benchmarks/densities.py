@@ -38,7 +38,6 @@ FAMILIES = {
     "zuko NSF": (("zuko:nsf", 3, 128, ""), ("zuko:nsf", 5, 128, "")),
 }
 RATES = (5e-3, 1e-2)
-OURS = "kappaflow"
 TUNING = 0.5  # time of a tuning run for each of the four settings, as a share of a training
 BATCH = 512
 OF_MODEL = ("model", "depth", "width", "options")
@@ -230,9 +229,7 @@ def density_tables(lines: list[Line], seconds: float | None = None) -> dict[str,
         "95 %",
         "model, layers of width",
         "options",
-        "learning rate",
         "parameters",
-        "epochs",
         "processor time [s]",
     ]
     return {
@@ -258,9 +255,7 @@ def _rows(lines: list[Line], table: str, seconds: float) -> Iterator[list[str]]:
                 f"{median(line['condition_number_p95'] for line in of):.3g}",
                 f"{of[0]['model']}, {of[0]['depth']} of {of[0]['width']}",
                 of[0]["options"],
-                f"{of[0]['learning_rate']:g}",
                 f"{of[0]['parameters']:,}",
-                f"{median(line['epochs'] for line in of):.0f}",
                 f"{median(line['time_s'] for line in of):.0f}",
             ]
 
@@ -269,31 +264,6 @@ def _of(lines: list[Line], table: str, family: str, seconds: float) -> list[Line
     """Returns the trainings of a family on a table for a time, including failed ones."""
     wanted = (table, family, seconds)
     return [line for line in lines if (line["table"], line["family"], line["seconds"]) == wanted]
-
-
-def describe_results(lines: list[Line], seconds: float) -> list[str]:
-    """Returns a sentence for each table that compares ours with the best of zuko."""
-    sentences = []
-    for table in TABLES:
-        of = {
-            family: [line for line in _of(lines, table, family, seconds) if not line["failed"]]
-            for family in FAMILIES
-        }
-        if not all(of.values()):
-            continue
-        tests = {family: [line["test"] for line in of[family]] for family in FAMILIES}
-        best = min((one for one in FAMILIES if one != OURS), key=lambda one: mean(tests[one]))
-        behind = mean(tests[OURS]) - mean(tests[best])
-        kappa = {
-            family: median(line["condition_number_p95"] for line in of[family])
-            for family in (OURS, best)
-        }
-        sentences.append(
-            f"{table.capitalize()}: ours is {abs(behind):.3f} nats "
-            f"{'worse' if behind > 0 else 'better'} than the best of zuko's, {best[5:]}; 95 % of "
-            f"its condition numbers are below {kappa[OURS]:.3g}, of that below {kappa[best]:.3g}."
-        )
-    return sentences
 
 
 def densities_values(results: dict[str, Any]) -> dict[str, Any]:
@@ -306,7 +276,6 @@ def densities_values(results: dict[str, Any]) -> dict[str, Any]:
             for name, text in tables.items()
         },
         "seconds": max(line["seconds"] for line in lines),
-        "found": describe_results(lines, max(line["seconds"] for line in lines)),
         "error": {
             name: max(
                 line["test_error"]

@@ -94,7 +94,6 @@ def energies(
     write_results(file, results)
     for table in energies_values(results)["tables"].values():
         console.print(table, markup=False, soft_wrap=True)
-    console.print(f"Wrote {file}", markup=False, soft_wrap=True)
 
 
 def _ring_line(way: str, seed: int, steps: int) -> Line:

@@ -10,7 +10,7 @@ from benchmarks.factor_tables import goals_table
 from benchmarks.goals import DRAWS, GOALS, ROWS, WELL, Goal
 from benchmarks.lines import Line, grouped, key_of, parts_by_machine, read_lines, write_results
 from benchmarks.presets import PresetName
-from benchmarks.processes import Job, console, run
+from benchmarks.processes import Job, run
 from benchmarks.suite import KEPT, JsonFile
 from kappaflow_studies import ensembles
 
@@ -68,7 +68,6 @@ def factor(
     machines = parts_by_machine(draw_file, "row")
     write_results(file, {"preset": preset, "machines": machines, "lines": found})
     print(goals_table(found))
-    console.print(f"Wrote {file}", markup=False, soft_wrap=True)
 
 
 def summary(lines: Sequence[Line]) -> list[Line]:

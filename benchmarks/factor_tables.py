@@ -19,7 +19,7 @@ def goals_table(lines: Sequence[Line]) -> str:
     for goal in GOALS:
         line = found.get((goal.row, goal.ensemble, goal.n, goal.couplings))
         if line is not None:
-            rows.append([*_start(goal, line), *_quantities(goal, line), _reached(goal, line)])
+            rows.append([*_start(goal, line), *_quantities(goal, line), reached(goal, line)])
     return markdown([*head, "reached"], rows)
 
 
@@ -47,7 +47,7 @@ def _quantities(goal: Goal, line: Line) -> list[str]:
     ]
 
 
-def _reached(goal: Goal, line: Line) -> str:
+def reached(goal: Goal, line: Line) -> str:
     """Returns "yes", or the figures beyond their limits, for the median or for every draw."""
     if "residual" not in line or (goal.every_draw and line["failed"]):
         return "no"

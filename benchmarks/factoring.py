@@ -11,7 +11,7 @@ import torch
 import kappaflow as kf
 from benchmarks.goals import GOALS, REWRITE, Goal
 from benchmarks.lines import Line, append_line
-from kappaflow.data import load_table, prepare, split
+from benchmarks.magic import magic
 from kappaflow_studies import ensembles
 
 SMALL = 8
@@ -89,9 +89,8 @@ def rewritten(seed: int, *, epochs: int = 10, depth: int = 8) -> Line:
         The largest difference of log_prob on the held-out rows in float32, and the couplings and
         the time that the rewrite needed.
     """
-    table, _ = prepare(load_table("magic"))
-    train, validation, test = split(table, fractions=(0.8, 0.1, 0.1), seed=0)
-    features = len(table.columns)
+    train, validation, test = magic()
+    features = len(train.columns)
     flow = mixed_flow(features, depth, seed)
     kf.fit(flow, train, validation=validation, max_epochs=epochs, seed=seed, progress=False)
     points = torch.as_tensor(test.values, dtype=torch.float32)

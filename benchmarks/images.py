@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -90,12 +90,14 @@ def images(
         File of results.
     """
     from benchmarks.images_digits import SHAPE
+    from benchmarks.images_rows import image_rows
     from benchmarks.row import ImageShape
+    from benchmarks.rows import installed
 
     chosen, wanted = IMAGE_PRESETS[preset], parts or list(PARTS)
     own = {"batch": batch, "steps": steps, "hidden": hidden}
     own = {name: value for name, value in own.items() if value is not None}
-    present = _present_rows(rows)
+    present = installed([row for row in image_rows() if rows is None or row.name in rows])
     found: list[dict[str, Any] | None] = []
     lines: list[Line] = []
     jobs: dict[Part, list[Job]] = {
@@ -109,19 +111,6 @@ def images(
         lines += _lines(part, jobs[part], done)
     whole = not (own or rows or parts or repetitions or seconds) and seeds == SEEDS
     _write(file, preset if whole else None, present, lines, found)
-
-
-def _present_rows(names: Sequence[str] | None) -> "list[Row]":
-    """Returns the rows of installed libraries, and prints which are missing."""
-    from benchmarks.images_rows import image_rows
-    from benchmarks.rows import INSTALL
-
-    rows = [row for row in image_rows() if names is None or row.name in names]
-    for row in rows:
-        if not row.installed:
-            text = f"{row.package} is not installed, its row is left out: {INSTALL}"
-            console.print(text, markup=False, soft_wrap=True)
-    return [row for row in rows if row.installed]
 
 
 def _speed(
@@ -189,7 +178,7 @@ def _write(
     lines: list[Line],
     found: list[dict[str, Any] | None],
 ) -> None:
-    """Writes the results into the file, keeps its other lines, and prints the path."""
+    """Writes the results into the file, and keeps its other lines."""
     machines = [done["machine"] for done in found if done]
     machine = machines[0] if machines else None
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -204,7 +193,6 @@ def _write(
         "lines": kept + lines,
     }
     write_results(path, results)
-    console.print(f"Wrote {path}", markup=False, soft_wrap=True)
 
 
 def _same(one: Line | None, other: Line | None) -> bool:

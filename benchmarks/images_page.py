@@ -1,12 +1,12 @@
-"""The section on images of the page of benchmarks: the goals and the tables."""
+"""The sections of the page of benchmarks of images."""
 
 from collections.abc import Sequence
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from benchmarks.lines import Line, grouped
 from benchmarks.names import FLOOR, OWN_IMAGES
-from benchmarks.tables import NOT_FINITE, markdown
+from benchmarks.tables import NOT_FINITE, SPECTRA_COLUMNS, markdown, number, text_table
 from benchmarks.targets import NOT_MEASURED
 
 PEERS = ("FrEIA Glow", "nflows Glow", "normflows Glow")
@@ -16,6 +16,19 @@ COLUMNS = {
     "sample": ("sample", ("to_floor",)),
 }
 HEADS = {"to_floor": "/ floor", "to_store": "/ store"}
+MIXING_HEAD = (
+    "form",
+    "parameters",
+    "median",
+    "max",
+    "bounded",
+    "whole flow before",
+    "after",
+    "test bits per dimension",
+    "time of a step / plain",
+)
+UNBOUNDED = "no"
+SPECTRUM = {key: head for key, head in SPECTRA_COLUMNS.items() if key != "dimensions"}
 Rows = dict[str, Any]
 
 
@@ -43,7 +56,7 @@ def image_values(results: dict[str, Any]) -> dict[str, Any]:
         "digits_shape": digits[0]["shape"] if digits else None,
         "seconds": digits[0]["seconds"] if digits else 0,
         "seeds": len({line["seed"] for line in digits}),
-        "descriptions": results["rows"],
+        "descriptions": text_table(["row", "what it is"], results["rows"].items()),
     }
 
 
@@ -68,7 +81,7 @@ def targets_table(lines: Sequence[Line]) -> str:
             _learned(_of(lines, "digits")),
         ),
     ]
-    return markdown(["", "aimed at", "reached"], table).replace("---:", "---")
+    return text_table(["", "aimed at", "reached"], table)
 
 
 def _step(rows: Rows) -> str:
@@ -155,3 +168,109 @@ def _spread(lines: Sequence[Line], key: str) -> str:
 
 def _of(lines: Sequence[Line], part: str) -> list[Line]:
     return [line for line in lines if line["part"] == part]
+
+
+def mixing_values(results: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values for the template of the section.
+
+    Args:
+        results: The content of the file of results.
+
+    Returns:
+        "table", the settings of the trainings, "seeds", and the settings of the times; None if
+        nothing was measured.
+    """
+    lines = results["lines"]
+    trainings = [line for line in lines if line["part"] == "training"]
+    times = next((line for line in lines if line["part"] == "times"), None)
+    return {
+        "table": markdown(MIXING_HEAD, _mixing_rows(trainings, times["forms"] if times else {})),
+        "training": trainings[0] if trainings else None,
+        "seeds": len({line["seed"] for line in trainings}),
+        "times": times,
+    }
+
+
+def _mixing_rows(trainings: Sequence[Line], times: dict[str, Any]) -> list[list[str]]:
+    """Returns a row for each form."""
+    trained = {form: same for (form,), same in grouped(trainings, ("form",)).items()}
+    return [
+        [form, *_mixing_cells(trained.get(form, []), bounded(form)), _to_plain(times.get(form))]
+        for form in dict.fromkeys([*trained, *times])
+    ]
+
+
+def bounded(form: str) -> str:
+    """Returns the bound on the condition number of a convolution by construction, as text.
+
+    Example:
+        >>> bounded("LU"), bounded("SVD, bound 4"), bounded("orthogonal")
+        ('no', 'at most 4', '1')
+    """
+    _, comma, bound = form.partition(", bound ")
+    if comma:
+        return f"at most {bound}"
+    return "1" if form == "orthogonal" else UNBOUNDED
+
+
+def _mixing_cells(same: Sequence[Line], bound: str) -> list[str]:
+    """Returns the table cells from the trainings of a form."""
+    if not same:
+        return ["", "", "", bound, "", "", ""]
+    return [
+        f"{same[0]['parameters']:,}",
+        *(
+            _digits(over([line["after"][what] for line in same]))
+            for what, over in (("median", median), ("max", max))
+        ),
+        bound,
+        *(_digits(median(line[when]["flow"] for line in same)) for when in ("before", "after")),
+        _spread(same, "test"),
+    ]
+
+
+def _digits(value: float) -> str:
+    """Returns a condition number with three digits, because many are near 1."""
+    return f"{value:.3g}"
+
+
+def _to_plain(figures: dict[str, float] | None) -> str:
+    return f"{figures['to_plain']:.2f}" if figures else ""
+
+
+def image_spectra_values(results: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values for the template: two tables, and the shape of the flows.
+
+    Args:
+        results: The content of the file of results.
+
+    Returns:
+        "spectra" and "profiles"; "steps" and "hidden" of the flows.
+    """
+    spectra = [line for line in results["lines"] if line["part"] == "spectrum"]
+    profiles = [line for line in results["lines"] if line["part"] == "profile"]
+    return {
+        "spectra": markdown(
+            ["images", *SPECTRUM.values()],
+            [
+                [" x ".join(map(str, line["shape"])), *(_figure(line, key) for key in SPECTRUM)]
+                for line in spectra
+            ],
+        ),
+        "profiles": _profiles(profiles) if profiles else None,
+        "steps": results["steps"],
+        "hidden": results["hidden"],
+    }
+
+
+def _profiles(lines: Sequence[dict[str, Any]]) -> str:
+    """Returns a table of the time of a profile by the number of layers."""
+    rows = [
+        [f"3 x {side} x {side} [s]", *(_figure(line, f"time_{side}_s") for line in lines)]
+        for side in (8, 16)
+    ]
+    return markdown(["layers", *(f"{line['layers']}" for line in lines)], rows)
+
+
+def _figure(line: dict[str, Any], key: str) -> str:
+    return number(line[key]) if key in line else ""

@@ -11,8 +11,7 @@ from torch import Tensor
 import kappaflow as kf
 from benchmarks.lines import Line, write_results
 from benchmarks.machine import machine
-from benchmarks.processes import console
-from benchmarks.spectra import dense_columns, free_line, print_table
+from benchmarks.spectra import dense_columns, free_line
 from benchmarks.suite import KEPT, JsonFile
 
 Numbers = Annotated[Sequence[int], Parameter(consume_multiple=True)]
@@ -55,17 +54,15 @@ def image_spectra(
             line = {
                 "part": "spectrum",
                 "shape": [3, side, side],
-                **free_line(flow.core, x, time.process_time),
+                **free_line(flow.core, x),
             }
             if side in sides:
-                line |= dense_columns(flow.core, x, time.process_time)
+                line |= dense_columns(flow.core, x)
                 line["time_ratio"] = line["dense_s"] / line["time_s"]
             lines.append(line)
-    print_table([{k: v for k, v in line.items() if k not in ("part", "shape")} for line in lines])
     lines += [profile_line(steps, NARROW) for steps in profiled]
     results = {"machine": machine(), "steps": STEPS, "hidden": hidden, "lines": lines}
     write_results(file, results)
-    console.print(f"Wrote {file}", markup=False, soft_wrap=True)
 
 
 def image_case(side: int, steps: int, hidden: int, noise: float) -> tuple[kf.Flow, Tensor]:

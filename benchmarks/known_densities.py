@@ -27,7 +27,7 @@ from benchmarks.lines import Line, append_line, append_machine, key_of, read_lin
 from benchmarks.machine import machine
 from benchmarks.processes import console
 from benchmarks.suite import KEPT
-from benchmarks.tables import markdown
+from benchmarks.tables import markdown, text_table
 from kappaflow import Flow, load
 from kappaflow.data import load_table
 from kappaflow.data.write import write_table
@@ -414,7 +414,7 @@ def known_values(found: dict[str, Any]) -> dict[str, Any]:
         "trained_on": TRAINED_ON,
         "pairs": NOISE_PAIRS,
         "divergences": markdown(
-            [*head, "repeated rows"],
+            head,
             (
                 [
                     line["table"],
@@ -422,7 +422,6 @@ def known_values(found: dict[str, Any]) -> dict[str, Any]:
                     f"{line['kl_cells']:.4f}" if "kl_cells" in line else "",
                     f"{line['kl_gaussian']:.4f}",
                     f"{line['entropy']:.3f}",
-                    f"{line['repeated_rows']:,}",
                 ]
                 for line in lines
             ),
@@ -432,15 +431,17 @@ def known_values(found: dict[str, Any]) -> dict[str, Any]:
             ([name, *(_difference(line, name) for line in lines)] for name in FIGURES),
         ),
         "beyond": ", ".join(_beyond(lines)) or "none",
-        "tables": {
-            line["table"]: {
-                "about": KNOWN[line["table"]].about,
-                "verdict": line["verdict"]
-                .partition(" Checked:")[0]
-                .partition(" Its condition")[0],
-            }
-            for line in lines
-        },
+        "tables": text_table(
+            ["table", "made from", "verdict"],
+            (
+                [
+                    line["table"],
+                    KNOWN[line["table"]].about,
+                    line["verdict"].partition(" Checked:")[0].partition(" Its condition")[0],
+                ]
+                for line in lines
+            ),
+        ),
     }
 
 

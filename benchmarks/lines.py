@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import console
+
 Line = dict[str, Any]
 
 
@@ -63,8 +65,12 @@ def grouped(lines: Iterable[Line], names: Sequence[str]) -> dict[tuple[Any, ...]
 
 
 def write_results(path: Path, results: Line) -> None:
-    """Writes a file of results atomically, so an interrupted run leaves the old file."""
+    """Writes a file of results atomically, so an interrupted run leaves the old file.
+
+    Prints the path.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     part.replace(path)
+    console.print(f"Wrote {path}", markup=False, soft_wrap=True)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.lines import Line, write_results
 from benchmarks.presets import PresetName
-from benchmarks.processes import Job, console, run
+from benchmarks.processes import Job, run
 from benchmarks.suite import KEPT, JsonFile
 
 if TYPE_CHECKING:
@@ -70,7 +70,6 @@ def mixing(
         "lines": lines,
     }
     write_results(file, results)
-    console.print(f"Wrote {file}", markup=False, soft_wrap=True)
 
 
 def _trainings(steps: int, seeds: int, shape: "ImageShape") -> list[Job]:

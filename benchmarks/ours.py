@@ -1,8 +1,10 @@
 """The rows of kappaflow."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from benchmarks.names import WITHOUT_NATIVE
@@ -85,6 +87,27 @@ def of_kappaflow(flow: Any) -> Model:  # noqa: ANN401
         lambda x: flow.bijection.forward(x)[0],
         lambda z: flow.bijection.inverse(z)[0],
     )
+
+
+def noisy(
+    make: Callable[[], Flow], shape: tuple[int, ...], noise: float
+) -> tuple[Flow, torch.Tensor]:
+    """Returns a flow with normal noise on all its parameters, and points.
+
+    A new flow is the identity, which is quick to measure and has no errors.
+
+    Args:
+        make: Makes the flow.
+        shape: Shape of the points.
+        noise: Standard deviation of the noise.
+    """
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        flow, x = make(), torch.randn(shape)
+        flow.log_prob(x)  # initializes the activation norms
+        for parameter in flow.parameters():
+            parameter += noise * torch.randn_like(parameter)
+    return flow.eval(), x
 
 
 def _real_nvp(shape: Shape, *, memory: Memory) -> Model:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -13,15 +14,14 @@ from benchmarks.densities import densities_values
 from benchmarks.doctor import doctor_table
 from benchmarks.energies import energies_values
 from benchmarks.factor_tables import goals_table
-from benchmarks.images_page import image_values
-from benchmarks.images_spectra_page import image_spectra_values
+from benchmarks.images_page import image_spectra_values, image_values, mixing_values
 from benchmarks.known_densities import known_values
-from benchmarks.mixing_page import mixing_values
+from benchmarks.overview import overview
 from benchmarks.processes import ROOT, console
 from benchmarks.score_stream import score_values
 from benchmarks.sigma_min import cost_table, error_table
 from benchmarks.splines import splines_values
-from benchmarks.suite import KEPT, RESULTS
+from benchmarks.suite import KEPT
 from benchmarks.tables import (
     failures,
     gradient_table,
@@ -32,6 +32,7 @@ from benchmarks.tables import (
     reference_place,
     reference_table,
     spectra_table,
+    text_table,
 )
 from benchmarks.tables_suite.report import tables_values
 from benchmarks.targets import targets_table
@@ -41,25 +42,25 @@ Results = dict[str, Any]
 Values = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def write_page(*, folder: Path = RESULTS, kept: Path = KEPT, docs: Path = ROOT / "docs") -> None:
+def write_page(*, folder: Path = KEPT, docs: Path = ROOT / "docs") -> None:
     """Write the pages of the documentation from the files of results.
 
     Parameters
     ----------
     folder
-        Folder of the results on speed, memory and numerics. Missing results are left out of their
-        page; a page without any results stays unchanged.
-    kept
-        Folder of all other results, which are committed.
+        Folder of the results. Missing results are left out of their page; a page without any
+        results stays unchanged, and docs/benchmarks.md needs all.
     docs
         Folder of the pages.
     """
     written = 0
     for name, (parts, content) in PAGES.items():
-        results = read_results(folder if parts is PARTS else kept, parts)
-        if results:
+        if results := read_results(folder, parts):
             _write(docs / name, content(results))
             written += 1
+    results = read_results(folder, OVERVIEW)
+    if len(results) == len(OVERVIEW):
+        _write(docs / "benchmarks.md", overview_page(results))
     if not written:
         raise SystemExit(f"No results in {folder}: run python -m benchmarks all first.")
 
@@ -81,8 +82,8 @@ def read_results(folder: Path, parts: Sequence[str] = PARTS) -> Results:
     return results
 
 
-def page(results: Results) -> str:
-    """Returns the page as Markdown.
+def couplings_page(results: Results) -> str:
+    """Returns the page on affine couplings as Markdown.
 
     Args:
         results: Results by part: speed, memory, numerics, gradients, spectra; any may be missing.
@@ -94,12 +95,12 @@ def page(results: Results) -> str:
     for part in results.values():
         descriptions |= part.get("descriptions", {})
     speed = results.get("speed")
-    place = reference_place(speed) if speed else None
-    return _template("page.md.jinja").render(
-        machines=_machines(results),
-        presets=sorted({part["preset"] for part in results.values() if part.get("preset")}),
+    return _render(
+        "couplings",
+        results,
         targets=targets_table(results),
-        place=place,
+        copied=speed.get("copied_from") if speed else None,
+        place=reference_place(speed) if speed else None,
         reference=reference_table(speed) if speed else None,
         parameters=parameters_sentence(speed) if speed else "",
         failures=failures(speed) if speed else {},
@@ -109,7 +110,7 @@ def page(results: Results) -> str:
         gradients=gradient_table(results["gradients"]) if "gradients" in results else None,
         gradients_depth=results["gradients"]["lines"][0]["depth"] if "gradients" in results else 0,
         spectra=spectra_table(results["spectra"]) if "spectra" in results else None,
-        descriptions=descriptions,
+        descriptions=text_table(["row", "what it is"], descriptions.items()),
     )
 
 
@@ -131,7 +132,7 @@ def images_page(results: Results) -> str:
         part.replace("-", "_"): of(results[part]) if part in results else None
         for part, of in values.items()
     }
-    return _template("images_page.md.jinja").render(machines=_machines(results), **parts)
+    return _render("images", results, **parts)
 
 
 def factor_page(results: Results) -> str:
@@ -143,11 +144,7 @@ def factor_page(results: Results) -> str:
     Returns:
         The text, which depends only on the results.
     """
-    goals = goals_table(results["factor"]["lines"])
-    machines = {
-        _machine_text(one["machine"]): one["parts"] for one in results["factor"]["machines"]
-    }
-    return _template("factor.md.jinja").render(machines=machines, goals=goals)
+    return _render("factor", results, goals=goals_table(results["factor"]["lines"]))
 
 
 def doctor_page(results: Results) -> str:
@@ -160,8 +157,9 @@ def doctor_page(results: Results) -> str:
         The text, which depends only on the results.
     """
     found = results["doctor"]
-    return _template("doctor.md.jinja").render(
-        machines=list(_machines(results)),
+    return _render(
+        "doctor",
+        results,
         table=doctor_table(found["lines"]),
         noise=found["noise"],
         repetitions=found["repetitions"],
@@ -178,17 +176,14 @@ def ends_page(results: Results) -> str:
         The text, which depends only on the results.
     """
     found = results["sigma-min"]
-    return _template("sigma_min.md.jinja").render(
-        machines=list(_machines(results)),
+    return _render(
+        "sigma_min",
+        results,
         sigma_min=error_table(found["lines"], "sigma_min"),
         sigma_max=error_table(found["lines"], "sigma_max"),
         costs=cost_table(found["costs"]),
         seeds=found["seeds"],
         features=found["features"],
-        worst={
-            way: f"{max(line[way]['sigma_min'] for line in found['lines']):.0e}"
-            for way in ("in_float32", "spectrum", "lanczos", "profile")
-        },
     )
 
 
@@ -204,10 +199,7 @@ def page_of(part: str, values: Values, results: Results) -> str:
         The text, which depends only on the results.
     """
     name = part.replace("-", "_")
-    return _template(f"{name}.md.jinja").render({
-        "machines": _machines(results),
-        name: values(results[part]),
-    })
+    return _render(name, results, **{name: values(results[part])})
 
 
 def tables_page(results: Results) -> str:
@@ -219,9 +211,38 @@ def tables_page(results: Results) -> str:
     Returns:
         The text, which depends only on the results.
     """
-    return _template("tables.md.jinja").render(
-        machines=list(_machines(results)), **tables_values(results)
+    return _render("tables", results, **tables_values(results))
+
+
+def overview_page(results: Results) -> str:
+    """Returns the page with the main figures of every benchmark as Markdown.
+
+    Args:
+        results: All results by part.
+
+    Returns:
+        The text, which depends only on the results.
+    """
+    found = results["tables-judged-60"]
+    against = found["against"][found["best"]]
+    return _render(
+        "benchmarks",
+        results,
+        tables=overview(results),
+        judged={
+            "seconds": found["seconds"],
+            "gain": mean(line["difference"] for line in against),
+            "lost": [line["table"] for line in against if line["difference"] < 0],
+        },
+        place=reference_place(results["speed"]),
+        copied=results["speed"].get("copied_from"),
+        machines=machines_table(results),
     )
+
+
+def _render(name: str, results: Results, **values: Any) -> str:  # noqa: ANN401
+    """Returns the text of a template, whose `measured` is a sentence on the machines."""
+    return _template(f"{name}.md.jinja").render(measured=measured_on(results), **values)
 
 
 def _template(name: str) -> Template:
@@ -250,24 +271,49 @@ def ratio_tables(speed: dict[str, Any]) -> dict[str, str]:
     return {title: ratio_table(speed, quantity) for quantity, title in titles.items()}
 
 
-def _machines(results: Results) -> dict[str, list[str]]:
+def measured_on(results: Results) -> str:
+    """Returns a sentence with the processor and its settings, or a table of several."""
+    found = _machines(results, _processor_text)
+    if len(found) == 1:
+        return f"Measured on {next(iter(found))} ([versions](benchmarks.md#machines))."
+    return text_table(["measured on", "results"], _rows(found))
+
+
+def machines_table(results: Results) -> str:
+    """Returns the machines with all versions, and what was measured on each."""
+    head, whole = ["machine", "results"], _machines(results, _machine_text)
+    versions = {text.rpartition("; ")[2] for text in whole}
+    if len(versions) > 1:
+        return text_table(head, _rows(whole))
+    table = text_table(head, _rows(_machines(results, _processor_text)))
+    return f"{versions.pop()}.\n\n{table}"
+
+
+def _rows(machines: dict[str, list[str]]) -> list[list[str]]:
+    return [[text, ", ".join(parts)] for text, parts in machines.items()]
+
+
+def _machines(results: Results, text: Callable[[dict[str, Any]], str]) -> dict[str, list[str]]:
     """Returns the measured parts by description of the machine: {description: parts}."""
     machines: dict[str, list[str]] = {}
     for part, result in results.items():
-        machine = result.get("machine")
-        if machine:
-            machines.setdefault(_machine_text(machine), []).append(part)
+        if machine := result.get("machine"):
+            machines.setdefault(text(machine), []).append(part)
+        for one in result.get("machines", ()):
+            parts = [part] if len(results) > 1 else one["parts"]
+            machines.setdefault(text(one["machine"]), []).extend(parts)
     return machines
 
 
 def _machine_text(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    return f"{_processor_text(machine)}; {machine['system']}, {versions}"
+
+
+def _processor_text(machine: dict[str, Any]) -> str:
     threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
     backend = f"{'with' if machine['player'] else 'without'} the native backend"
-    return (
-        f"{machine['processor']}, {machine['cores']} cores, torch on {threads}; "
-        f"{machine['system']}; {versions}; {backend}"
-    )
+    return f"{machine['processor']}, {machine['cores']} cores, torch on {threads}, {backend}"
 
 
 # Pages made from one file of results, by its name.
@@ -282,7 +328,7 @@ ALONE: dict[str, Values] = {
 
 # Each page, its files of results, and the function that makes it.
 PAGES: dict[str, tuple[Sequence[str], Callable[[Results], str]]] = {
-    "benchmarks.md": (PARTS, page),
+    "benchmarks-couplings.md": (PARTS, couplings_page),
     "benchmarks-images.md": (("images", "mixing", "image-spectra"), images_page),
     "benchmarks-factor.md": (("factor",), factor_page),
     "benchmarks-doctor.md": (("doctor",), doctor_page),
@@ -296,3 +342,5 @@ PAGES: dict[str, tuple[Sequence[str], Callable[[Results], str]]] = {
         for part, values in ALONE.items()
     },
 }
+# The first page needs all of them.
+OVERVIEW = tuple(dict.fromkeys(part for parts, _ in PAGES.values() for part in parts))

@@ -9,7 +9,7 @@ from benchmarks.peak import ENVIRONMENT
 from benchmarks.processes import Job, console, run
 from benchmarks.score_rows import KINDS, OURS, describe, fit_ours, write_rows
 from benchmarks.suite import KEPT, JsonFile
-from benchmarks.tables import markdown
+from benchmarks.tables import markdown, text_table
 
 ROWS, FEATURES, DEPTH, WIDTH = 1_000_000, 10, 16, 128
 REHEARSED = 10_000_000
@@ -70,7 +70,6 @@ def score_stream(
     }
     write_results(file, results)
     console.print(score_table(lines), markup=False, soft_wrap=True)
-    console.print(f"Wrote {file}", markup=False, soft_wrap=True)
 
 
 def rehearsed_table(moments: list[float], rows: int) -> str:
@@ -86,14 +85,14 @@ def rehearsed_table(moments: list[float], rows: int) -> str:
 
 def score_values(results: dict[str, Any]) -> dict[str, Any]:
     """Returns the values for the page."""
-    keys = ("rows", "depth", "width", "features", "descriptions")
+    keys = ("rows", "depth", "width", "features")
     lines = results["lines"]
     return {
         **{key: results[key] for key in keys},
         "at_most_s": f"{results['at_most_s']:g}",
         "table": score_table(lines),
         "short": {line["kind"]: f"{line['rows']:,}" for line in lines if not line["whole"]},
-        "scores_mb": f"{results['rows'] * 16 / 1e6:.0f}",
+        "descriptions": text_table(["row", "what it is"], results["descriptions"].items()),
         "table_mb": f"{results['rows'] * results['features'] * 8 / 1e6:.0f}",
     }
 

@@ -8,11 +8,11 @@ from statistics import median
 from typing import Any
 from unittest.mock import patch
 
-import torch
 from torch import Tensor
 
 import kappaflow as kf
 from benchmarks.lines import Line
+from benchmarks.ours import noisy
 from benchmarks.peak import peak_of_call
 from benchmarks.turns import in_turn, timed
 
@@ -40,7 +40,7 @@ def cost_of(name: str) -> Line:
         By measurement: "time_ratio", the median of float64 over float32, measured in turn, and
         "memory_ratio" of the resident peaks above the memory in use before.
     """
-    flow, x = _off_start(*COSTS[name])
+    flow, x = noisy(*COSTS[name], NOISE)
     calls: dict[str, Callable[[], Any]] = {
         "spectrum": partial(kf.spectrum, flow.core, flow.standardization(x)[0]),
         "profile": partial(kf.profile, flow, x),
@@ -87,14 +87,3 @@ def _plainly(
     wide: object = None,  # noqa: ARG001
 ) -> Any:  # noqa: ANN401
     return measure(module, x, context)
-
-
-def _off_start(make: Callable[[], kf.Flow], shape: tuple[int, ...]) -> tuple[kf.Flow, Tensor]:
-    """Returns a flow with noise on all its parameters, and points."""
-    torch.manual_seed(0)
-    flow, x = make(), torch.randn(shape)
-    with torch.no_grad():
-        flow.log_prob(x)  # initializes the activation norms
-        for parameter in flow.parameters():
-            parameter += NOISE * torch.randn_like(parameter)
-    return flow.eval(), x

@@ -10,10 +10,10 @@ from benchmarks.lines import Line, write_results
 from benchmarks.names import FLOOR, QUANTITIES
 from benchmarks.peak import ENVIRONMENT, peak_of_step
 from benchmarks.processes import Job, console, run
-from benchmarks.rows import INSTALL
+from benchmarks.rows import installed
 from benchmarks.splines_rows import SplineNetworks, spline_rows
 from benchmarks.suite import KEPT, JsonFile
-from benchmarks.tables import markdown
+from benchmarks.tables import markdown, text_table
 from benchmarks.timing import Budget, floor_subject, flow_subjects, times_of
 
 DEPTH, BATCH, FEATURES = 8, 512, 16
@@ -46,9 +46,7 @@ def splines(
     file
         File of results.
     """
-    rows = [row for row in spline_rows() if row.installed]
-    if len(rows) < len(spline_rows()):
-        console.print(f"Rows of libraries that are not installed are left out: {INSTALL}")
+    rows = installed(spline_rows())
     shapes = [{"depth": depth, "batch": batch, "width": width} for width in widths]
     names = [row.name for row in rows]
     jobs = [
@@ -79,7 +77,6 @@ def splines(
     write_results(file, results)
     for table in splines_values(results)["tables"].values():
         console.print(table, markup=False, soft_wrap=True)
-    console.print(f"Wrote {file}", markup=False, soft_wrap=True)
 
 
 def shape_of(depth: int, batch: int, width: int) -> SplineNetworks:
@@ -121,7 +118,7 @@ def splines_values(results: dict[str, Any]) -> dict[str, Any]:
         "batch": first["batch"],
         "repetitions": first["repetitions"],
         "features": FEATURES,
-        "rows": results["descriptions"],
+        "rows": text_table(["row", "what it is"], results["descriptions"].items()),
     }
 
 

@@ -44,7 +44,7 @@ def starts(
     file
         File of results; trainings in the file are not repeated.
     """
-    done = read_lines(file)[0] if file.exists() else []
+    done = read_lines(file)[0]
     have = {(line["table"], line["model"], line["seconds"]) for line in done}
     for table, model in product(only or TABLES, MODELS):
         if (table, model, seconds) not in have:

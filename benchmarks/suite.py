@@ -1,7 +1,5 @@
 """The commands of the suite; each writes one JSON file."""
 
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
@@ -11,12 +9,11 @@ from cyclopts import Parameter
 
 from benchmarks.lines import write_results
 from benchmarks.presets import PRESETS, Pair, PresetName
-from benchmarks.processes import ROOT, Job, console, run
+from benchmarks.processes import Job, console, run
 
 if TYPE_CHECKING:
     from benchmarks.row import Row
 
-RESULTS = Path("runs/benchmarks")
 KEPT = Path(__file__).parent / "results"  # committed results; long runs resume from them
 JsonFile = Annotated[Path, Parameter(name="--json")]
 
@@ -29,7 +26,7 @@ def speed(
     batches: list[int] | None = None,
     repetitions: int | None = None,
     threads: int | None = None,
-    file: JsonFile = RESULTS / "speed.json",
+    file: JsonFile = KEPT / "speed.json",
 ) -> None:
     """Time training steps, forward and backward, log_prob and sampling of all rows.
 
@@ -86,7 +83,7 @@ def memory(
     batches: list[int] | None = None,
     repeats: int | None = None,
     threads: int | None = None,
-    file: JsonFile = RESULTS / "memory.json",
+    file: JsonFile = KEPT / "memory.json",
 ) -> None:
     """Measure the resident memory of a training step, each figure in new processes.
 
@@ -135,7 +132,7 @@ def numerics(
     groups: list[str] | None = None,
     depths: list[int] | None = None,
     threads: int | None = None,
-    file: JsonFile = RESULTS / "numerics.json",
+    file: JsonFile = KEPT / "numerics.json",
 ) -> None:
     """Measure finite shares, round trips and condition numbers at default initialization.
 
@@ -172,7 +169,7 @@ def gradients(
     *,
     depth: int | None = None,
     threads: int | None = None,
-    file: JsonFile = RESULTS / "gradients.json",
+    file: JsonFile = KEPT / "gradients.json",
 ) -> None:
     """Compare float32 gradients of each memory mode with float64, by condition number.
 
@@ -198,11 +195,43 @@ def gradients(
     _write(file, None, descriptions, lines, found)
 
 
+def spectra(
+    *,
+    preset: PresetName = "minutes",
+    dimensions: list[int] | None = None,
+    matrix_free: list[int] | None = None,
+    file: JsonFile = KEPT / "spectra.json",
+) -> None:
+    """Measure sigma_max and sigma_min at one point in float32: times, errors, the 1e13 case.
+
+    The reference values come from dense Jacobians in float64, with sigma_min from the inverse map.
+    The dense float32 method takes both ends from one forward Jacobian, as a naive user would.
+    Times are processor times on one thread.
+
+    Parameters
+    ----------
+    preset
+        Name of the dimensions; a float64 reference of 3072 dimensions ("full") takes a minute.
+    dimensions
+        Dimensions for both methods, instead of the preset's.
+    matrix_free
+        Dimensions for the matrix-free method alone, instead of 12288.
+    file
+        File of results.
+    """
+    chosen = dimensions or list(PRESETS[preset].dimensions)
+    arguments = {"dimensions": chosen, "matrix_free": matrix_free or [12288]}
+    found = run([Job("spectra", arguments, "spectra")], threads=1)
+    lines = found[0]["result"] if found[0] else []
+    own = dimensions or matrix_free
+    _write(file, None if own else preset, {}, lines, found)
+
+
 def everything(
     *,
     preset: PresetName = "minutes",
     threads: int | None = None,
-    folder: Path = RESULTS,
+    folder: Path = KEPT,
 ) -> None:
     """Run all measurements of the suite; `write-page` turns the results into a page.
 
@@ -219,26 +248,15 @@ def everything(
     memory(preset=preset, threads=threads, file=folder / "memory.json")
     numerics(preset=preset, threads=threads, file=folder / "numerics.json")
     gradients(threads=threads, file=folder / "gradients.json")
-    of_spectra = [f"--dimensions={n}" for n in PRESETS[preset].dimensions]
-    of_spectra += [] if threads is None else [f"--threads={threads}"]
-    file = (folder / "spectra.json").resolve()
-    command = [sys.executable, "-m", "benchmarks", "spectra", f"--json={file}", *of_spectra]
-    subprocess.run(command, cwd=ROOT, check=False)
+    spectra(preset=preset, file=folder / "spectra.json")
 
 
 def _present_rows(task: str, groups: list[str] | None) -> "list[Row]":
-    """Returns the rows of a task and of groups whose library is installed.
-
-    Prints which ones are not installed.
-    """
-    from benchmarks.rows import INSTALL, all_rows
+    """Returns the rows of a task and of groups whose library is installed."""
+    from benchmarks.rows import all_rows, installed
 
     rows = [row for row in all_rows() if task in row.measures]
-    rows = [row for row in rows if groups is None or row.group in groups]
-    for package in sorted({row.package for row in rows if not row.installed}):
-        text = f"{package} is not installed, its rows are left out: {INSTALL}"
-        console.print(text, markup=False, soft_wrap=True)
-    return [row for row in rows if row.installed]
+    return installed([row for row in rows if groups is None or row.group in groups])
 
 
 def _all_timed(found: list[dict[str, Any] | None]) -> "Iterable[tuple[str, dict[str, Any]]]":
@@ -290,7 +308,7 @@ def _write(
     lines: list[dict[str, Any]],
     found: list[dict[str, Any] | None],
 ) -> None:
-    """Writes the results, and prints the path."""
+    """Writes the results."""
     machines = [done["machine"] for done in found if done]
     text = {
         "preset": preset,
@@ -299,4 +317,3 @@ def _write(
         "lines": lines,
     }
     write_results(path, text)
-    console.print(f"Wrote {path}", markup=False, soft_wrap=True)

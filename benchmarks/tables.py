@@ -21,6 +21,11 @@ def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def text_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Returns a table of texts; all columns are aligned to the left."""
+    return markdown(head, rows).replace("---:", "---")
+
+
 def reference_place(part: Part) -> Place:
     """Returns depth 128 and batch 512, or the first measured place if that is missing."""
     places = places_of(part)
@@ -46,12 +51,12 @@ def rows_at(speed: Part, place: Place) -> dict[str, Part]:
 
 def reference_table(speed: Part) -> str:
     """Returns times and ratios to the floor at the reference setting."""
-    head = ["", "parameters"]
+    head = [""]
     for name in ("training step", "forward + backward", "log_prob", "sample"):
         head += [f"{name} [ms]", "/ floor"]
     lines = []
     for name, row in rows_at(speed, reference_place(speed)).items():
-        cells = [_marked(name, row), f"{row['parameters']:,}" if "parameters" in row else ""]
+        cells = [_marked(name, row)]
         for quantity in QUANTITIES:
             figures = row.get(quantity)
             cells += [_ms(figures), f"{figures['to_floor']:.2f}"] if figures else ["", ""]
@@ -60,13 +65,13 @@ def reference_table(speed: Part) -> str:
 
 
 def parameters_sentence(speed: Part) -> str:
-    """Returns whether the rows of the reference table have the floor's number of parameters."""
+    """Returns the number of parameters of the floor, and the rows with another one."""
     rows = rows_at(speed, reference_place(speed))
-    other = [name for name in rows if rows[name].get("parameters", 0) != rows[FLOOR]["parameters"]]
+    number_ = rows[FLOOR]["parameters"]
+    other = [name for name in rows if rows[name].get("parameters", 0) != number_]
     other = [name for name in other if name != PRODUCTS]
-    if not other:
-        return "All rows have as many parameters as the floor."
-    return f"Rows with another number of parameters than the floor: {'; '.join(other)}."
+    exceptions = f", except {'; '.join(other)}" if other else ""
+    return f"Each row has {number_:,} parameters{exceptions}."
 
 
 def failures(speed: Part) -> dict[str, str]:
@@ -175,6 +180,11 @@ def number(value: float | None) -> str:
     return f"{value:.2g}" if abs(value) < 100 else f"{value:.1e}"
 
 
+def megabytes(size: float) -> str:
+    """Returns a size in bytes as megabytes."""
+    return f"{size / 1e6:.1f}" if size < 1e7 else f"{size / 1e6:,.0f}"
+
+
 def _numerics(line: Part | None) -> str:
     if line is None:
         return ""
@@ -187,10 +197,7 @@ def _ms(figures: Part | None) -> str:
 
 
 def _mb(line: Part | None) -> str:
-    if line is None:
-        return ""
-    megabytes = line["peak_bytes"] / 1e6
-    return f"{megabytes:.1f}" if megabytes < 10 else f"{megabytes:,.0f}"
+    return "" if line is None else megabytes(line["peak_bytes"])
 
 
 def _place(place: Place) -> str:
@@ -198,7 +205,8 @@ def _place(place: Place) -> str:
 
 
 def _mark(row: Part) -> str:
-    return NOT_FINITE if row.get("finite_share", 1.0) < 1 else ""
+    share = row.get("finite_share", 1.0)  # None: below 1, the share was not kept
+    return NOT_FINITE if share is None or share < 1 else ""
 
 
 def _marked(name: str, row: Part) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.names import PRODUCTS, WITHOUT_NATIVE
-from benchmarks.tables import markdown, number, reference_place, rows_at
+from benchmarks.tables import number, reference_place, rows_at, text_table
 
 Results = dict[str, Any]
 OWN = "kappaflow, {}".format
@@ -61,7 +61,7 @@ def targets_table(results: Results) -> str:
             _spectra(results, 12288, "time_s", "{:.1f} s"),
         ),
     ]
-    return markdown(["", "aimed at", "reached"], lines).replace("---:", "---")
+    return text_table(["", "aimed at", "reached"], lines)
 
 
 def _is_native(results: Results) -> bool:

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from benchmarks import factoring
-from benchmarks.converting_errors import errors_of
+from benchmarks.converting_measures import errors_of, times_of
 from benchmarks.converting_rows import row_of
-from benchmarks.converting_times import times_of
 from benchmarks.gradients import SEEDS, SHAPE, gradient_errors
 from benchmarks.images_digits import digits_of
 from benchmarks.images_rows import image_rows
@@ -27,6 +26,7 @@ from benchmarks.row import ImageShape, Row, Shape
 from benchmarks.rows import all_rows
 from benchmarks.score_rows import score_rows
 from benchmarks.sigma_min_cost import cost_of
+from benchmarks.spectra import spectra_lines
 from benchmarks.splines import memory_at, times_at
 from benchmarks.timing import Budget, time_group, time_images
 
@@ -109,6 +109,7 @@ TASKS: dict[str, Callable[..., Any]] = {
     "memory": memory,
     "numerics": numerics,
     "gradients": gradients,
+    "spectra": spectra_lines,
     "factor": factor,
     "image_speed": image_speed,
     "image_memory": image_memory,

@@ -17,7 +17,6 @@ import polars as pl
 Part = Literal["development", "judged"]
 Columns = dict[str, np.ndarray]
 MAX_ROWS = 300_000
-MAX_POINT_MASS = 0.05  # a column that has one value in a larger share of its rows is left out
 FRACTIONS = (0.8, 0.1)  # training and validation rows; the rest are test rows
 DEVELOPMENT = 12  # tables
 
@@ -405,7 +404,7 @@ SOURCES: dict[str, Source] = {
     "patches": Source(
         "scikit-image",
         "skimage",
-        "4 x 4 grey pixels of a photograph with noise within a grey value, less their mean, "
+        "4 x 4 gray pixels of a photograph with noise within a gray value, less their mean, "
         "without the last",
         "photographs of scikit-image, public domain or CC0",
         _patches,  # dequantized where it is made

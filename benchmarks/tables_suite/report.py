@@ -259,9 +259,10 @@ def against_tables(found: dict[str, Any]) -> dict[str, str]:
             rows.append(["mean", f"{mean(known):+.3f}", "", "", ""])
             rows.append(["worst", f"{min(known):+.3f}", "", "", ""])
         head = ["nats better than", "difference", "standard error"]
-        texts[other] = markdown(
-            [f"{head[0]} {other}", *head[1:], "95 % condition number", f"of {other}"], rows
-        )
+        heads = [f"{head[0]} {other}", *head[1:], "95 % condition number", f"of {other}"]
+        if not any(row[-1] for row in rows):
+            heads, rows = heads[:-1], [row[:-1] for row in rows]
+        texts[other] = markdown(heads, rows)
     return texts
 
 

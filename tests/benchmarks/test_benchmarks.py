@@ -3,6 +3,7 @@
 import copy
 import importlib
 import json
+import re
 import subprocess
 import sys
 
@@ -103,7 +104,7 @@ def cells(text, start):
 
 def test_the_first_table_sets_what_was_reached_beside_what_was_aimed_at(writer):
     """Every figure of the table comes from the results."""
-    text = writer.page(RESULTS)
+    text = writer.couplings_page(RESULTS)
     assert cells(text, "forward + backward")[2] == (
         "1.07 in store (2.00 times products alone), 1.20 in recompute (2.00 times products "
         "alone), where products alone take 0.65"
@@ -124,9 +125,12 @@ def test_the_first_table_sets_what_was_reached_beside_what_was_aimed_at(writer):
 
 def test_the_page_names_the_machine_and_what_did_not_run(writer):
     """And marks a flow that is not finite, and a mode that warned."""
-    text = writer.page(RESULTS)
+    text = writer.couplings_page(RESULTS)
     assert "An abacus, 2 cores, torch on 1 thread" in text
-    assert "torch 2.13.0; with the native backend" in text
+    assert "with the native backend ([versions](benchmarks.md#machines))" in text
+    machines = writer.machines_table(RESULTS)
+    assert cells(machines, "An abacus")[1] == "speed, memory, gradients"
+    assert "torch 2.13.0" in machines
     assert "kappaflow, invert did not run: ArgumentError: no such mode" in text
     assert cells(text, "zuko, SiLU")[0] == "zuko, SiLU †"
     assert cells(text, "1.0e+04")[1:] == ["2e-06 (5e-06)", "not finite (not finite) ‡"]
@@ -136,11 +140,34 @@ def test_a_part_that_was_not_measured_leaves_its_section_out(writer):
     """Its targets say so."""
     speed = copy.deepcopy(RESULTS["speed"])
     speed["machine"]["player"] = False
-    text = writer.page({"speed": speed})
+    text = writer.couplings_page({"speed": speed})
     assert "without the native backend" in text
     assert cells(text, "the same with the native backend")[2] == "not measured"
     assert "## Memory" not in text
     assert cells(text, "peak memory at depth 512")[2] == "not measured"
+
+
+def test_copied_times_name_their_page(writer):
+    """The results of speed were not kept at first; a share that is not known is marked too."""
+    origin = {"page": "docs/benchmarks.md", "commit": "abc1234", "date": "2026-11-25"}
+    speed = {**copy.deepcopy(RESULTS["speed"]), "copied_from": origin}
+    speed["lines"][2]["rows"]["zuko, SiLU"]["finite_share"] = None
+    text = writer.couplings_page({"speed": speed})
+    assert "of 2026-11-25 (commit abc1234)" in text
+    assert cells(text, "zuko, SiLU")[0] == "zuko, SiLU †"
+    assert "commit" not in writer.couplings_page(RESULTS)
+
+
+def test_every_command_in_the_documentation_exists(benchmark):
+    """And each table of the first page has one."""
+    commands = benchmark("__main__").COMMANDS
+    pages = {path: path.read_text("utf-8") for path in (ROOT / "docs").rglob("*.md")}
+    command = re.compile(r"-m\s+benchmarks\s+([a-z-]+)")
+    named = {name for text in pages.values() for name in command.findall(text)}
+    assert "write-page" in named and named <= commands.keys()
+    sections = pages[ROOT / "docs" / "benchmarks.md"].split("\n## ")[1:-1]  # all but the machines
+    for section in sections:
+        assert section.count("| --- |") == section.count("`python -m benchmarks"), section
 
 
 def test_the_rows_of_a_missing_library_are_left_out_with_a_line(writer, monkeypatch, capsys):
@@ -165,14 +192,28 @@ def test_a_tiny_benchmark_of_our_rows_runs_end_to_end(writer, tmp_path):
     row = line["rows"]["kappaflow, store"]
     assert row["parameters"] == line["rows"]["conditioners alone (floor)"]["parameters"]
     assert row["forward_backward"]["repetitions"] == 2
-    writer.write_page(folder=tmp_path, kept=tmp_path, docs=tmp_path)
-    assert "| kappaflow, store | 57,984 |" in (tmp_path / "benchmarks.md").read_text()
+    writer.write_page(folder=tmp_path, docs=tmp_path)
+    text = (tmp_path / "benchmarks-couplings.md").read_text()
+    assert "| kappaflow, store |" in text and "Each row has 57,984 parameters." in text
+
+
+@pytest.mark.slow
+def test_tiny_spectra_run_end_to_end(benchmark, writer, tmp_path):
+    """Both flows of eight dimensions, and one without a reference; then the page."""
+    file = tmp_path / "spectra.json"
+    benchmark("suite").spectra(dimensions=[8], matrix_free=[16], file=file)
+    mild, ill, free = json.loads(file.read_text())["lines"]
+    assert mild["error_min"] < 1e-4 and mild["time_ratio"] > 0
+    assert ill["condition_number"] > 1e12 and "error_min" not in free
+    writer.write_page(folder=tmp_path, docs=tmp_path)
+    text = (tmp_path / "benchmarks-couplings.md").read_text()
+    assert text.count("\n| 8 | ") == 2 and "\n| 16 | " in text
 
 
 def test_the_pages_in_the_docs_are_those_of_the_committed_results(writer, tmp_path):
     """If this fails, run python -m benchmarks write-page."""
-    writer.write_page(folder=tmp_path, docs=tmp_path)
+    writer.write_page(docs=tmp_path)
     pages = sorted(tmp_path.glob("*.md"))
-    assert len(pages) == len(writer.PAGES) - 1  # the results of docs/benchmarks.md are not kept
+    assert len(pages) == len(writer.PAGES) + 1
     for page in pages:
         assert page.read_text("utf-8") == (ROOT / "docs" / page.name).read_text("utf-8")

@@ -22,6 +22,6 @@ def test_a_small_benchmark_runs_end_to_end_to_its_page(benchmark, tmp_path):
     for line in lines:
         assert 0 < line["page_s"] < line["time_s"] and line["log_probs"] > 1
         assert line["condition_number"] > 1
-    benchmark("page").write_page(folder=tmp_path, kept=tmp_path, docs=tmp_path)
+    benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
     text = (tmp_path / "benchmarks-doctor.md").read_text()
-    assert "One run each" in text and "| couplings | 64 |" in text
+    assert "one run each" in text and "| couplings | 64 |" in text

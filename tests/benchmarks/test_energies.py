@@ -65,6 +65,6 @@ def test_the_ring_has_mass_one(benchmark):
 def test_a_small_benchmark_runs_end_to_end_to_its_page(benchmark, tmp_path):
     """One seed, ten steps."""
     benchmark("energies").energies(steps=10, seeds=1, file=tmp_path / "energies.json")
-    benchmark("page").write_page(folder=tmp_path, kept=tmp_path, docs=tmp_path)
+    benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
     text = (tmp_path / "benchmarks-energies.md").read_text()
     assert "10 steps" in text and "| broken, annealed |" in text

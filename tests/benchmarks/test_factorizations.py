@@ -139,7 +139,7 @@ def test_draws_that_are_there_are_not_taken_again_and_have_their_page(benchmark,
     run("factor", "--rows=rotations", "--draws=1", f"--json={file}")
     assert {line["condition_number"]["worst"] for line in json.loads(file.read_text())["lines"]}
     there = file.with_suffix(".jsonl").read_text()
-    benchmark("page").write_page(folder=tmp_path, kept=tmp_path, docs=tmp_path)
+    benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
     assert not (tmp_path / "benchmarks.md").exists()
     text = (tmp_path / "benchmarks-factor.md").read_text()
     assert row_of(text, "orthogonal")[4] == "1"

@@ -37,7 +37,7 @@ def test_a_tiny_benchmark_runs_end_to_end_to_its_page(benchmark, tmp_path):
     assert [line["dimensions"] for line in spectra] == [48, 192, 48, 192]
     assert all(line["error_min"] < 1e-4 for line in spectra if line["dimensions"] == 48)
     assert lines[-1]["layers"] == 11 and lines[-1]["time_16_s"] > 0
-    benchmark("page").write_page(folder=tmp_path, kept=tmp_path, docs=tmp_path)
+    benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
     text = (tmp_path / "benchmarks-images.md").read_text()
     assert "| 3 x 4 x 4 |" in text and "| 3 x 16 x 16 [s] |" in text
 

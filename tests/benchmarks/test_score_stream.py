@@ -16,7 +16,7 @@ def test_a_small_benchmark_runs_end_to_end_to_its_page(benchmark, tmp_path):
     ours = by_kind["kappaflow score, real_nvp"]
     assert ours["whole"] and ours["rows"] == 21_000 and ours["peak_bytes"] > 0
     assert by_kind["zuko, NSF"]["rows"] == 4096 and not by_kind["zuko, NSF"]["whole"]
-    benchmark("page").write_page(folder=tmp_path, kept=tmp_path, docs=tmp_path)
+    benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
     text = (tmp_path / "benchmarks-score.md").read_text()
     assert "of 21,000 rows of 10 columns" in text
     assert "zuko, NSF (4,096 rows)" in text

@@ -50,6 +50,6 @@ def test_a_small_benchmark_runs_end_to_end_to_its_page(benchmark, tmp_path):
         assert 1e6 < line["condition_number"] < 1e8
         for way in ("spectrum", "lanczos", "profile"):
             assert max(line[way].values()) < 1e-3
-    benchmark("page").write_page(folder=tmp_path, kept=tmp_path, docs=tmp_path)
+    benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
     text = (tmp_path / "benchmarks-sigma-min.md").read_text()
     assert "| 32 couplings | 1e+07 |" in text and name in text

@@ -177,7 +177,7 @@ def test_the_page_is_written_from_the_files_of_results(benchmark, report, tmp_pa
     """The page names each table of the suite, and shows the goals where ours has results."""
     found = {"machine": MACHINE, **report.summary(results(report, tmp_path), tmp_path, 60.0)}
     (tmp_path / "tables-development-60.json").write_text(json.dumps(found))
-    benchmark("page").write_page(folder=tmp_path, kept=tmp_path, docs=tmp_path)
+    benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
     text = (tmp_path / "benchmarks-tables.md").read_text()
     assert "## The development tables, 60 seconds" in text and "### Goals" in text
     assert "| diamonds | judged |" in text
