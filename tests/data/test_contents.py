@@ -8,7 +8,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from kappaflow.data import examine, load_table, prepare, toy
+from kappaflow.data import examine, load_table, prepare, toy, write_table
 from kappaflow.data.load import load_to_score
 from kappaflow.data.on_disk import open_chunks
 from kappaflow.data.raw import ReadOptions
@@ -420,6 +420,23 @@ def test_notes_on_parquet_columns_count_the_rows_of_all_chunks(tmp_path, monkeyp
     assert chunks is not None and list(chunks.suspects(lambda more: None)) == [0, 1, 2, 3]
     assert chunks.notes == whole.notes
     assert "such as 'red' at row 2 (24 values)" in chunks.notes[0]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npy"])
+def test_missing_values_of_typed_files_are_noted_in_chunks(tmp_path, monkeypatch, suffix):
+    """With their number over all chunks and the first row, as in memory."""
+    monkeypatch.setattr("kappaflow.data.chunks.CHUNK_ROWS", 7)
+    x, path = DRAWN[:30, :2].copy(), tmp_path / f"t{suffix}"
+    x[9::5, 1] = -999
+    write_table({"x0": x[:, 0], "x1": x[:, 1]}, str(path))
+    options = ReadOptions(missing=("-999",))
+    chunks, whole = open_chunks(str(path), None, options=options), load_table(path, missing="-999")
+    assert chunks is not None
+    list(chunks.suspects(lambda more: None))
+    assert chunks.notes == whole.notes
+    assert chunks.notes[0].endswith("has 5 values -999, read as missing: the first at row 10")
+    parts = np.concatenate([chunks.read(place).values for place in range(len(chunks))])
+    np.testing.assert_array_equal(parts, whole.values)
 
 
 def test_missing_values_are_noted_in_chunks_too(tmp_path, monkeypatch):

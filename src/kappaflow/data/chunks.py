@@ -21,6 +21,8 @@ from kappaflow.data.raw import (
     array_columns,
     collect,
     from_frame,
+    missing_note,
+    named_missing,
     progression,
     text_example,
     without_missing,
@@ -156,7 +158,39 @@ class Chunks(ABC):
         self.notes, self.warnings = head.notes, head.warnings
 
 
-class FrameChunks(Chunks):
+class TypedChunks(Chunks):
+    """A file that stores the types of its columns, so that no pass is needed to find them."""
+
+    @abstractmethod
+    def _stored(self, place: int) -> RawTable:
+        """Returns the required columns of a chunk as the file stores them."""
+
+    def _raw(self, place: int) -> RawTable:
+        return without_missing(self._stored(place), self.options)
+
+    def _settle(self) -> None:
+        super()._settle()
+        if self.options.missing and not self.options.lenient:
+            self.notes = self._missing_notes() + self.notes
+
+    def _missing_notes(self) -> tuple[str, ...]:
+        """Returns a note on each column with values that the user named as missing."""
+        counts: dict[str, int] = {}
+        firsts: dict[str, str] = {}
+        for place in range(len(self)):
+            for name, column in self._stored(place).columns.items():
+                hit = named_missing(column, self.options)
+                if hit is not None and hit.any():
+                    firsts.setdefault(name, f"row {place * self.size + hit.argmax() + 1}")
+                    counts[name] = counts.get(name, 0) + int(hit.sum())
+        return tuple(
+            missing_note(name, counts[name], self.options, firsts[name])
+            for name in (*self.columns, *self.context)
+            if name in counts
+        )
+
+
+class FrameChunks(TypedChunks):
     """A parquet or Arrow file, of which polars reads rows without those before them."""
 
     def _open(self) -> int:
@@ -174,10 +208,9 @@ class FrameChunks(Chunks):
         parquet = self.path.suffix.lower() == ".parquet"
         return (pl.scan_parquet if parquet else pl.scan_ipc)(self.path)
 
-    def _raw(self, place: int) -> RawTable:
+    def _stored(self, place: int) -> RawTable:
         used = self._scan.select([*self.columns, *self.context, *self.options.texts])
-        raw = self._collected(used.slice(place * self.size, self.size))
-        return without_missing(raw, self.options)
+        return self._collected(used.slice(place * self.size, self.size))
 
     def _head(self) -> RawTable:
         head = self._collected(self._scan.head(1))
@@ -223,7 +256,7 @@ class FrameChunks(Chunks):
         return from_frame(nw.from_native(scan.collect()), self.source, self.subject)
 
 
-class ArrayChunks(Chunks):
+class ArrayChunks(TypedChunks):
     """An npy file, mapped again for each chunk, so that chunks do not stay in memory."""
 
     def _open(self) -> int:
@@ -238,7 +271,7 @@ class ArrayChunks(Chunks):
             raise ValueError("this is no array of rows")
         return result
 
-    def _raw(self, place: int) -> RawTable:
+    def _stored(self, place: int) -> RawTable:
         array = self._mapped()
         rows = slice(place * self.size, (place + 1) * self.size)
         names = [column.name for column in array_columns(array[:1], self.subject)]
@@ -249,7 +282,7 @@ class ArrayChunks(Chunks):
             result = array_columns(np.array(array[rows, places]), self.subject)
             pairs = zip(places, result, strict=True)
             columns = [replace(column, name=names[i]) for i, column in pairs]
-        return without_missing(collect(columns, self.source, self.subject), self.options)
+        return collect(columns, self.source, self.subject)
 
     def _head(self) -> RawTable:
         columns = array_columns(np.array(self._mapped()[:1]), self.subject)

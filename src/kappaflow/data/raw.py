@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kappaflow.data.table import FloatArray, IntArray
+from kappaflow.data.table import BoolArray, FloatArray, IntArray
 from kappaflow.errors import ArgumentError, DataError, FileError
 
 if TYPE_CHECKING:
@@ -207,26 +207,32 @@ def _without_missing(column: Column, options: ReadOptions) -> Column:
     import narwhals as nw
     import polars as pl
 
+    hit = named_missing(column, options)
+    if hit is None or not hit.any():
+        return column
     if column.series.dtype.is_numeric():
-        numbers = column.numbers().copy()
+        series = pl.Series(np.where(hit, np.nan, column.numbers()))
+    else:
+        pairs = zip(column.texts(), hit, strict=True)
+        series = pl.Series([None if gone else text for text, gone in pairs])
+    note = missing_note(column.name, int(hit.sum()), options, f"row {hit.argmax() + 1}")
+    native = nw.from_native(series, series_only=True)
+    return replace(column, series=native, notes=(*column.notes, note))
+
+
+def named_missing(column: Column, options: ReadOptions) -> BoolArray | None:
+    """Returns a mask of the values that the user named as missing; None for other types."""
+    import narwhals as nw
+
+    if column.series.dtype.is_numeric():
         named = np.array(options.missing_numbers)
         if column.is_single:
             with np.errstate(over="ignore"):
                 named = named.astype(np.float32)
-        hit = np.isin(numbers, named)
-        numbers[hit] = np.nan
-        series = pl.Series(numbers)
-    elif column.series.dtype == nw.String:
-        texts = column.texts()
-        hit = np.array([text in options.missing for text in texts], dtype=np.bool_)
-        series = pl.Series([None if text in options.missing else text for text in texts])
-    else:
-        return column
-    if not hit.any():
-        return column
-    note = missing_note(column.name, int(hit.sum()), options, f"row {hit.argmax() + 1}")
-    native = nw.from_native(series, series_only=True)
-    return replace(column, series=native, notes=(*column.notes, note))
+        return np.isin(column.numbers(), named)
+    if column.series.dtype == nw.String:
+        return np.array([text in options.missing for text in column.texts()], dtype=np.bool_)
+    return None
 
 
 def missing_note(name: str, count: int, options: ReadOptions, first: str) -> str:
