@@ -50,7 +50,11 @@ def imported_modules(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(path)} should import by full name"
             found += [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "kappaflow":
+        elif (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "kappaflow"
+        ):
             found.append(f"kappaflow.{node.attr}")
     return found
 
@@ -102,8 +106,10 @@ def unsafe_code(path):
             called = ast.unparse(node.func)
             if called in LOADERS:
                 yield f"{place} calls {called}"
-            keywords = {word.arg: ast.unparse(word.value) for word in node.keywords}
-            if called == "np.load" and keywords.get("allow_pickle") != "False":
+            safe = ("allow_pickle", "False")
+            if called == "np.load" and safe not in [
+                (word.arg, ast.unparse(word.value)) for word in node.keywords
+            ]:
                 yield f"{place} may unpickle"
 
 
