@@ -188,6 +188,7 @@ def test_only_two_places_of_the_library_import_the_studies():
         assert not (isinstance(node, ast.ImportFrom) and "studies" in str(node.module))
 
 
+@pytest.mark.slow
 def test_the_library_works_without_the_studies():
     """All public names load, and an unknown name in a model file is reported as ever."""
     code = (

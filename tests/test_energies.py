@@ -60,6 +60,7 @@ def test_figures_of_a_shifted_gaussian_are_those_of_its_closed_forms():
     assert abs(mean - SHIFT) < 5 * error < 0.03
 
 
+@pytest.mark.slow
 def test_the_error_of_log_z_is_its_spread_over_seeds():
     """The spread of 200 estimates is known to a twentieth; a missing root would be off tenfold."""
     found = [
@@ -71,6 +72,7 @@ def test_the_error_of_log_z_is_its_spread_over_seeds():
     assert said == pytest.approx(spread, rel=0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [0.2, 0.5, 1.0, 1.5])
 def test_the_shape_of_a_tail_is_found(k):
     """Of uniform numbers to the power -k, whose tail is exactly Pareto; mean of 20 estimates."""

@@ -263,6 +263,7 @@ def test_a_model_with_bytes_behind_its_end_is_refused(flow, saved):
     assert outcome(saved, flow) == "error"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [WEIGHTS, CONFIG])
 def test_a_flipped_bit_is_a_file_error_or_changes_nothing(name, flow, saved):
     """At 400 places, header and data alike, no flip gives another model or another exception."""
@@ -403,6 +404,7 @@ def test_the_same_content_is_the_same_bytes(tmp_path):
     assert read_tensors(paths[0])[1] == {"x": "1", "y": "2", "z": "3"}
 
 
+@pytest.mark.slow
 def test_a_rewritten_flow_is_loaded_by_a_program_that_never_rewrites(tmp_path):
     """The names of all packages of the library are known without importing each of them first."""
     flow, _ = kf.rewrite_fixed_partition(kf.real_nvp(4, depth=2, hidden=(4,), partition="random"))

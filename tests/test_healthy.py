@@ -23,6 +23,7 @@ def doubling(log_det=TWICE):
     )
 
 
+@pytest.mark.slow
 def test_a_healthy_flow_passes():
     """Ours, and any other."""
     assert_healthy(doubling(), X)

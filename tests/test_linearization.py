@@ -92,6 +92,7 @@ def test_a_genuine_error_shows_itself():
         Broken().linearize(x).vjp(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("product", NAMES)
 @pytest.mark.parametrize("memory", ["store", "recompute"])
 def test_products_can_be_differentiated(product, memory):

@@ -31,6 +31,7 @@ def holder(tmp_path):
         process.kill()
 
 
+@pytest.mark.slow
 def test_a_folder_that_another_process_has_is_refused_with_its_name(holder, tmp_path):
     """Which process, where and since when."""
     said = rf"run is in use by process {holder.pid} on \S+, since \d{{4}}-\d\d-\d\d \d\d:"
@@ -39,6 +40,7 @@ def test_a_folder_that_another_process_has_is_refused_with_its_name(holder, tmp_
     assert (tmp_path / "run" / LOCK).exists(), "the lock of the other one was removed"
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_dead_process_does_not_hold(holder, tmp_path):
     """Nobody has to remove a file by hand."""
     holder.kill()
@@ -49,6 +51,7 @@ def test_the_lock_of_a_dead_process_does_not_hold(holder, tmp_path):
     assert not (tmp_path / "run").exists() or not (tmp_path / "run" / LOCK).exists()
 
 
+@pytest.mark.slow
 def test_a_folder_is_free_when_its_holder_is_done(holder, tmp_path):
     """In peace too; nothing is left of a folder that nothing was written to."""
     holder.communicate()

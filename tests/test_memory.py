@@ -2,6 +2,7 @@
 
 import gc
 
+import pytest
 import torch
 
 import kappaflow as kf
@@ -66,6 +67,7 @@ def saved_bytes(memory):
     return total
 
 
+@pytest.mark.slow
 def test_recompute_keeps_a_fraction_of_what_store_keeps():
     """Hidden activations of 16 couplings are not kept."""
     assert saved_bytes("recompute") < saved_bytes("store") / 5

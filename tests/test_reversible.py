@@ -152,6 +152,7 @@ def test_every_bijection_has_the_same_gradients_in_each_mode(name, direction, dt
             assert same_bits(found, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("name", CONDITIONERS)
 @pytest.mark.parametrize("memory", ["recompute", "invert"])
@@ -170,6 +171,7 @@ def test_any_network_can_be_run_again(memory, name, direction):
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["recompute", "invert"])
 def test_single_precision_is_good_to_rounding(memory):
     """70 couplings, three runs: the gradients of float32 are right to a part in 10^5."""
@@ -197,6 +199,7 @@ def with_context(memory):
     return jittered(chain).double().train()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted_by", ["context", "embedding", "nothing"])
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("memory", ["recompute", "invert"])
@@ -210,6 +213,7 @@ def test_contexts_and_embeddings_get_their_gradients(memory, direction, wanted_b
     assert largest_difference(found, wanted) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["recompute", "invert"])
 def test_what_is_frozen_gets_no_gradient(memory):
     """Parameters that require none have none, and x need not require one."""
@@ -223,6 +227,7 @@ def test_what_is_frozen_gets_no_gradient(memory):
     assert largest_difference(found, wanted) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["recompute", "invert"])
 @pytest.mark.parametrize("depth", [3, 70])
 def test_gradients_of_a_part_that_stands_in_several_places_add_up(depth, memory):
@@ -236,6 +241,7 @@ def test_gradients_of_a_part_that_stands_in_several_places_add_up(depth, memory)
     assert largest_difference(found, wanted) < 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("rows", [0, 1])
 def test_small_batches_pass(rows, memory):
@@ -299,6 +305,7 @@ def test_a_second_backward_pass_gives_the_same(memory):
         torch.autograd.grad(loss, inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", MEMORY_MODES)
 def test_gradients_to_some_inputs_only(memory):
     """Asked for x alone, or for one parameter alone."""
@@ -321,6 +328,7 @@ def second_order(chain, x, context=None):
     return torch.autograd.grad(penalty, inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["recompute", "invert"])
 @pytest.mark.parametrize("name", ["silu", "dropout", "batch norm"])
 def test_gradients_can_be_differentiated(memory, name):
@@ -332,6 +340,7 @@ def test_gradients_can_be_differentiated(memory, name):
     assert largest_difference(found, wanted) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["recompute", "invert"])
 def test_second_derivatives_count_each_path_once(memory):
     """Where a parameter acts directly, through x and through the context."""
@@ -355,6 +364,7 @@ def test_second_derivatives_count_each_path_once(memory):
     assert largest_difference(found, wanted) < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("memory", MEMORY_MODES)
 def test_derivatives_of_first_and_second_order_are_right(memory, direction):
@@ -366,6 +376,7 @@ def test_derivatives_of_first_and_second_order_are_right(memory, direction):
     assert torch.autograd.gradgradcheck(function, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", MEMORY_MODES)
 def test_forward_mode_and_function_transforms_work(memory):
     """Dual numbers, jvp, vjp, jacrev, hessian and vmap, with gradients enabled."""
@@ -388,6 +399,7 @@ def test_forward_mode_and_function_transforms_work(memory):
         torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", MEMORY_MODES)
 def test_parameters_put_in_by_functional_call_get_the_gradients(memory):
     """Although the backward pass runs when the module has its own ones again."""
@@ -432,6 +444,7 @@ def test_a_parameter_changed_before_the_backward_pass_is_an_error(memory):
         loss.backward()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("training", [True, False])
 def test_mixed_precision_is_the_same_in_each_mode(training, direction):
@@ -527,6 +540,7 @@ def kept_bytes(chain, x):
     return sum(storage.nbytes() for place, storage in found.items() if place not in before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("only_new_objects")
 def test_inverting_keeps_one_state_for_32_layers_and_a_number_for_each_row_and_layer():
     """What is kept does not grow with depth otherwise, and is far from what recomputing keeps."""
@@ -558,6 +572,7 @@ class Box:
         self.tensor = tensor
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_after_the_backward_pass():
     """The node lets go of all tensors, also while its output lives on."""
     boxes = weakref.WeakSet()
@@ -575,6 +590,7 @@ def test_nothing_is_kept_after_the_backward_pass():
     assert not boxes
 
 
+@pytest.mark.slow
 def test_a_context_is_let_go_of_after_the_backward_pass():
     """And with it the graph that made it."""
     embedding = Watching(2, 2)
@@ -598,6 +614,7 @@ def ill_conditioned(memory, depth=40, *, bad=36):
     return chain
 
 
+@pytest.mark.slow
 def test_an_ill_conditioned_layer_is_named_and_the_gradients_are_exact():
     """Once for its run, which keeps its inputs from then on; the others go on inverting."""
     x = points(dtype=torch.float32)
@@ -667,6 +684,7 @@ def test_the_inverse_of_a_chain_has_a_record_of_its_own():
     assert both[1].extra_repr() == "memory='invert', recomputing layers 1-3 of the inverse"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", [1e-3, 2e-4, float("nan"), float("inf"), 1e30])
 @pytest.mark.parametrize("row", [None, 3])
 def test_a_wrong_reconstruction_is_found_and_never_handed_out(by, row):
@@ -794,6 +812,7 @@ class Lending(Noisy):
         return sum(loan.to(x) for loan in self.loans) * super().forward(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("places", [(0,), (3, 33), (1, 2), (39,)])
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_recomputing_gives_gradients_to_tensors_from_outside(direction, places):
@@ -828,6 +847,7 @@ def test_a_hook_of_a_layer_acts_in_the_backward_pass(memory):
     assert largest_difference(found, wanted) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BIJECTIONS)
 def test_rewinding_is_the_inverse_and_then_the_map(name):
     """The answer of a trace is that of the map at its point, and so is what is pulled back."""

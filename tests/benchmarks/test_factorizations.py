@@ -126,6 +126,7 @@ def test_a_tiny_row_of_the_goals_runs_end_to_end(tmp_path):
     assert max(line["condition_number"]["worst"] for line in lines) <= 13.6
 
 
+@pytest.mark.slow
 def test_draws_that_are_there_are_not_taken_again_and_have_their_page(benchmark, tmp_path):
     """A file of them is gone on from; the page has the table and the machine."""
     goals, file = benchmark("goals"), tmp_path / "factor.json"

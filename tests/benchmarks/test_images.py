@@ -115,6 +115,7 @@ def test_the_floor_is_the_networks_of_the_flow(benchmark):
     assert all(p.grad is None for p in floor.module.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_every_row_is_a_density_of_about_as_many_parameters(benchmark):
     """Its log_prob is that of its latent and of the dense Jacobian, and it inverts itself."""
@@ -176,6 +177,7 @@ def test_bits_per_dimension_are_those_of_whole_numbers(benchmark):
     assert found == pytest.approx(math.log2(17), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_training_keeps_to_its_time_and_learns(benchmark):
     """Batches are the same for the same seed, and other images are held out."""
     digits = benchmark("images_digits")
@@ -198,6 +200,7 @@ def test_a_training_keeps_to_its_time_and_learns(benchmark):
     assert digits.bits_per_dimension(model, test, draws=1) < before - 0.3
 
 
+@pytest.mark.slow
 def test_a_job_is_all_that_a_worker_needs(benchmark, tmp_path):
     """It passes through JSON; its line says what was trained, and for how long."""
     images = benchmark("images")

@@ -85,6 +85,7 @@ def short(benchmark):
     return run
 
 
+@pytest.mark.slow
 def test_a_training_moves_a_form_that_is_free_and_not_one_that_is_bound(short):
     """From condition number 1; what a rotation cannot do its neighbors may."""
     free, bound = short("plain", 30), short("orthogonal", 30)

@@ -147,6 +147,7 @@ def test_recompute_has_the_gradients_of_store_bit_for_bit(kind, direction):
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MAKE)
 @pytest.mark.parametrize("memory", ["store", "recompute"])
 def test_derivatives_of_first_and_second_order_are_right(kind, memory):
@@ -158,6 +159,7 @@ def test_derivatives_of_first_and_second_order_are_right(kind, memory):
         assert torch.autograd.gradgradcheck(direction, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["store", "recompute"])
 def test_forward_mode_works_in_each_memory_mode(memory):
     """Dual numbers through a coupling give what reverse mode gives."""
@@ -234,6 +236,7 @@ def test_a_coupling_says_how_wide_a_context_it_reads(kind):
     assert moved(kind).context_features == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("event", [(5,), (5, 3, 2)])
 def test_what_is_elementwise_is_one_node_with_the_gradients_of_the_definition(event):
     """The same bits of values and gradients, in float32; and second derivatives are right."""

@@ -41,6 +41,7 @@ def test_the_middle_of_an_interval_has_a_slope():
     assert slope == pytest.approx(1 / math.sqrt(2 * math.pi))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("circle", [None, 5.0])
 def test_the_inverse_never_leaves_the_domain(dtype, circle):

@@ -55,6 +55,7 @@ def everything(chain, given):
     return [z, log_det, *torch.autograd.grad(loss, wanted)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["store", "recompute"])
 @pytest.mark.parametrize("context", [0, CONTEXT])
 @pytest.mark.parametrize(
@@ -103,6 +104,7 @@ def test_the_way_back_is_that_of_the_layers(monkeypatch, form, norm, solved):
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["store", "recompute"])
 def test_second_derivatives_are_right(memory):
     """Through the backward pass, by finite differences."""

@@ -131,6 +131,7 @@ def test_a_seed_starts_the_triangles_behind_a_permutation():
     assert torch.equal(jittered(layer).permutation.index, permutation.index)
 
 
+@pytest.mark.slow
 @every_layer
 def test_layers_learn_a_linear_map(kind):
     """From the start, all parameters move, and 500 steps fit a map that each form can have."""
@@ -152,6 +153,7 @@ def test_layers_learn_a_linear_map(kind):
         assert not torch.equal(old, new.detach())
 
 
+@pytest.mark.slow
 def test_the_singular_value_form_is_the_best_conditioned_under_noise():
     """Medians over 100 draws of N(0, 0.3) on all parameters, 16 features, as the Note says."""
     medians = {
@@ -317,6 +319,7 @@ def test_a_weight_that_became_singular_says_so():
         layer.inverse(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, case in BIJECTIONS.items() if not case.context])
 def test_maps_that_say_so_are_linear_and_no_others(name):
     """Weighted means of points go to those of their images, and places do not mix."""

@@ -47,6 +47,7 @@ def require_products(linearization, coupling, x, context=None, sizes=((3,),)):
             assert (error <= tolerance).all(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "dtype"), alternating(COUPLINGS, torch.float64, torch.float32))
 def test_products_are_those_of_the_dense_jacobians(name, dtype):
     """Of every kind of coupling in the registry, for one vector a point and for several."""
@@ -60,6 +61,7 @@ def test_products_are_those_of_the_dense_jacobians(name, dtype):
     require_products(found, coupling, x, context, [(), (1,), (3,)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [affine, additive, splines])
 @pytest.mark.parametrize("kept", [(), (0,), (3, 1), (0, 2, 4), (2, 3, 4), (0, 1, 2)])
 @pytest.mark.parametrize("training", [True, False])
@@ -72,6 +74,7 @@ def test_partitions_of_every_form(make, kept, training):
     require_products(found, coupling, x, context)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUPLINGS)
 def test_derivatives_of_the_products_are_those_of_double_autograd(name):
     """By x, context, vector and every parameter, as a regularizer takes them."""
@@ -145,6 +148,7 @@ def altered():
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", altered())
 def test_what_was_altered_is_left_to_autograd(name):
     """Its products are right, because they are not read off the layers of the network."""

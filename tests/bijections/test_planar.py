@@ -113,6 +113,7 @@ def test_without_a_direction_to_look_along_the_map_is_a_shift(length):
     torch.testing.assert_close(layer.inverse(z)[0], x)
 
 
+@pytest.mark.slow
 def test_derivatives_through_the_inverse_are_right():
     """To points and parameters, once and twice, in both modes, against finite differences."""
     layer = drawn(3, features=3)

@@ -76,6 +76,7 @@ def test_at_the_center_all_derivatives_are_finite():
     torch.testing.assert_close(at.jv(torch.ones(2, 3).double()), jacobian.sum(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 @pytest.mark.parametrize("raw_ratio", [-3.0, 4.0])
 def test_derivatives_are_right(direction, raw_ratio):

@@ -92,6 +92,7 @@ def test_round_trips_hold_to_rounding_and_nothing_is_ever_nan(shape, size, seed,
     assert round_trip(there, back, points, raw, shape).max() < 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("size", SIZES)
 def test_ten_thousand_points_come_back(size, dtype):
@@ -193,6 +194,7 @@ def test_the_derivative_of_the_inverse_is_that_of_the_implicit_function(size):
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_node_can_be_differentiated_twice():
     """As numerical differences say."""
     shape = SplineShape(3, 2.0)
@@ -280,6 +282,7 @@ def test_values_inverses_and_log_slopes_are_those_of_nflows():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1.0, 10.0, 1e4])
 def test_slopes_stay_in_their_range(size):
     """Whatever the numbers; and both ends are nearly reached."""

@@ -84,6 +84,7 @@ def pulled(trace, module, context, *, seed=4):
     return [trace.cotangent(of_leaf), *others]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     alternating(SHAPES, torch.float64, torch.float32, torch.float32, torch.float64),

@@ -66,6 +66,7 @@ def test_a_run_keeps_its_bounds(run, bounded, tmp_path, model):
     np.testing.assert_allclose(made.detach(), kf.load(folder).log_prob(x).detach(), atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -24,6 +24,7 @@ def refused(outcome, said):
     assert said in outcome.err and outcome.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_fit_shows_the_condition_number_that_was_asked_for(run, correlated, tmp_path):
     """On the terminal, in result.json, in the report's headline numbers and in config.json."""
     out = tmp_path / "run"
@@ -44,6 +45,7 @@ def test_fit_shows_the_condition_number_that_was_asked_for(run, correlated, tmp_
     assert all("condition_price" in line for line in metrics)
 
 
+@pytest.mark.slow
 def test_fit_says_where_correlations_ask_for_more(run, correlated, tmp_path):
     """Once, before training."""
     words = ("--depth", 2, "--hidden", 8, "--max-epochs", 1)
@@ -51,6 +53,7 @@ def test_fit_says_where_correlations_ask_for_more(run, correlated, tmp_path):
     assert done.err.count("alone need a condition number of") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", ["0.5", "1", "nan", "inf"])
 def test_a_budget_that_is_none_is_refused(run, correlated, tmp_path, budget):
     """In one sentence, with no folder made."""

@@ -34,6 +34,7 @@ def test_fit_writes_a_run_folder_with_everything_in_it(finished):
     assert json.loads((finished / "config.json").read_text())["run"]["columns"] == ["a", "b", "c"]
 
 
+@pytest.mark.slow
 def test_a_whitened_start_is_fitted_stored_and_said(run, table, tmp_path):
     """The rows are uncorrelated at first; model, configuration and report know of it."""
     words = ("--start", "whiten", "--model", "nice", *SMALL)
@@ -67,6 +68,7 @@ def test_fit_again_returns_the_stored_result_at_once(run, table, finished):
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".arrow", ".npy", ".npz"])
 def test_samples_come_in_the_units_and_under_the_names_of_the_data(
     run, finished, tmp_path, suffix
@@ -135,6 +137,7 @@ def test_standard_input_and_output_work_as_a_dash(run, finished, monkeypatch):
     assert scored[0] == "row,log_prob,percentile" and len(scored) == 6
 
 
+@pytest.mark.slow
 def test_doctor_gives_a_verdict_and_names_the_points(run, table, finished):
     """Healthy: status 0, a sentence, and the figures; as JSON too."""
     healthy = run("doctor", finished)
@@ -186,12 +189,14 @@ def test_a_conditional_run_samples_for_each_context(run, table, tmp_path):
     assert refused.status == 2 and "'context'" in refused.err
 
 
+@pytest.mark.slow
 def test_nice_is_a_model_too(run, table, tmp_path):
     """--model nice trains and reports."""
     outcome = run("fit", table, "--out", tmp_path / "run", "--model", "nice", *SMALL)
     assert outcome.status == 0 and "held-out NLL" in outcome.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "words"),
     [
@@ -214,6 +219,7 @@ def test_planar_radial_and_invertible_networks_are_models_too(run, table, tmp_pa
     assert run("score", folder, table).status == 0
 
 
+@pytest.mark.slow
 def test_one_column_is_no_gaussian_to_a_planar_flow(run, table, tmp_path):
     """Only couplings have nothing to read there."""
     words = ("--columns", "b", "--max-epochs", 1, "--depth", 1)
@@ -223,6 +229,7 @@ def test_one_column_is_no_gaussian_to_a_planar_flow(run, table, tmp_path):
     assert planar.status == 0 and "the flow is a Gaussian" not in planar.err
 
 
+@pytest.mark.slow
 def test_linear_maps_mix_between_couplings_and_can_be_rewritten(run, table, tmp_path):
     """--mixing takes the place of partitions that mix; doctor and rewrite know such a flow."""
     folder = tmp_path / "run"
@@ -286,6 +293,7 @@ def test_python_dash_m_is_the_command():
     assert done.stdout.strip() == kf.__version__ and time.monotonic() - started < 30
 
 
+@pytest.mark.slow
 def test_the_flow_of_an_unfinished_run_is_not_passed_off_as_final(run, finished, tmp_path):
     """Samples and diagnosis come with a remark on stderr; of a finished run they do not."""
     import shutil
@@ -300,6 +308,7 @@ def test_the_flow_of_an_unfinished_run_is_not_passed_off_as_final(run, finished,
     assert "not finished" not in run("sample", finished, "-n", 1).err
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_the_figures_of_a_command(run, table, tmp_path):
     pytest.importorskip("tensorboard")
     words = ("--depth", 2, "--hidden", 8, "--max-epochs", 1, "--quiet")

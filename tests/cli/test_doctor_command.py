@@ -101,6 +101,7 @@ def code(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_flow_of_code_is_examined(run, code):
     """A function that returns flow and points, or flow, points and contexts."""
     done = run("doctor", f"{code}:healthy")
@@ -116,6 +117,7 @@ def test_what_the_code_raises_in_the_middle_is_one_sentence(run, code):
     assert "flows.py raised RuntimeError in line" in done.err
 
 
+@pytest.mark.slow
 def test_a_fault_is_found_with_exit_status_1(run, code):
     """And can be left out, by its code or by the beginning of it."""
     done = run("doctor", f"{code}:faulty", "--json")
@@ -130,6 +132,7 @@ def test_a_fault_is_found_with_exit_status_1(run, code):
     assert kept.status == 1
 
 
+@pytest.mark.slow
 def test_points_come_from_a_table(run, code, tmp_path):
     """With columns for the context, if the flow has one."""
     rows = np.random.default_rng(0).normal(size=(80, 3))
@@ -140,6 +143,7 @@ def test_points_come_from_a_table(run, code, tmp_path):
     assert run("doctor", f"{code}:conditional", path, "--context", "c").status == 0
 
 
+@pytest.mark.slow
 def test_rows_keep_their_digits_for_a_flow_in_float64(run, code, tmp_path):
     """What float32 cannot hold is not rounded on the way; what the code prints is no JSON."""
     rows = np.random.default_rng(0).normal(size=(80, 3))
@@ -226,6 +230,7 @@ def test_a_page_is_written_beside_what_is_printed(run, code, tmp_path):
     assert "<span>KF203</span>" not in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_run_has_a_page_too(run, finished, tmp_path):
     """Named after its folder."""
     done = run("doctor", finished, "--out", tmp_path / "page.html")
@@ -264,6 +269,7 @@ def test_words_are_shown_on_a_terminal_alone(capsys):
     assert captured.out == ""
 
 
+@pytest.mark.slow
 def test_a_run_says_what_its_own_diagnosis_says(run, tmp_path):
     """A flow that is worse than a Gaussian on held-out rows, also when it is examined again."""
     x = np.random.default_rng(0).normal(size=(400, 4)) @ np.diag([1.0, 1.0, 1.0, 1e-2])

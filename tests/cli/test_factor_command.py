@@ -25,6 +25,7 @@ def matrix(tmp_path):
     return tmp_path / "map.npy"
 
 
+@pytest.mark.slow
 def test_factor_prints_a_line_a_coupling_and_what_the_product_is_worth(run, matrix):
     """Six couplings that take turns, with residual, condition numbers, sign and method."""
     outcome = run("factor", matrix)
@@ -42,6 +43,7 @@ def test_factor_prints_a_line_a_coupling_and_what_the_product_is_worth(run, matr
     assert facts["sign flip"] == "in coupling 1"
 
 
+@pytest.mark.slow
 def test_the_same_as_json_leaves_the_matrices_out(run, matrix):
     """What each coupling keeps and changes, and the numbers."""
     said = json.loads(run("factor", matrix, "--json", "--partition", "alternating").out)
@@ -51,6 +53,7 @@ def test_the_same_as_json_leaves_the_matrices_out(run, matrix):
     assert "weight" not in json.dumps(said)
 
 
+@pytest.mark.slow
 def test_a_number_that_is_not_finite_is_null_in_json(run, matrix, monkeypatch):
     """Bare NaN is no JSON."""
 
@@ -63,6 +66,7 @@ def test_a_number_that_is_not_finite_is_null_in_json(run, matrix, monkeypatch):
     assert json.loads(outcome.out, parse_constant=pytest.fail)["residual"] is None
 
 
+@pytest.mark.slow
 def test_the_couplings_are_written_and_multiply_to_the_matrix(run, matrix, tmp_path):
     """In float64, readable by anything."""
     out = tmp_path / "couplings.safetensors"

@@ -71,6 +71,7 @@ def test_a_nearly_singular_layer_gets_a_bound_and_the_flow_is_trained_on(run, sq
     assert run("report", new).status == 0
 
 
+@pytest.mark.slow
 def test_float64_is_what_rounding_asks_for(run, squeezed, tmp_path):
     new = tmp_path / "new"
     found = run("doctor", squeezed, "--fix", "float64", "--into", new)
@@ -118,6 +119,7 @@ def test_a_column_that_nearly_follows_is_left_out_or_jittered(run, near, tmp_pat
     assert "no column of the run follows" in jittered.err
 
 
+@pytest.mark.slow
 def test_padding_keeps_the_density_and_is_trained_on(run, finished, tmp_path):
     new = tmp_path / "padded"
     found = run("doctor", finished, "--fix", "pad", "--into", new, "--epochs", 1)

@@ -74,6 +74,7 @@ def test_fit_writes_a_run_folder_with_grids_of_samples(digits_run):
     assert all(json.loads(line)["validation_bits_per_dimension"] > 0 for line in lines)
 
 
+@pytest.mark.slow
 def test_glow_is_the_model_of_images_and_its_size_follows_from_them(digits_run, class_run):
     """Named or not; 17 values of the digits, 256 of files; levels as the sides allow."""
     for folder, shape, values in ((digits_run, (1, 8, 8), 17), (class_run, (3, 8, 8), 256)):
@@ -98,6 +99,7 @@ def test_fit_again_returns_the_stored_result_at_once(run, digits_run):
     assert {p: p.stat().st_mtime_ns for p in digits_run.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_run_that_was_left_before_its_report_gets_it_by_the_same_command(
     run, digits_run, tmp_path
 ):
@@ -115,6 +117,7 @@ def test_a_run_that_was_left_before_its_report_gets_it_by_the_same_command(
         assert (copy / name).read_bytes() == (digits_run / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_the_summary_is_in_bits_per_dimension(run, pictures, tmp_path):
     """For people: the likelihood beside that of single pixels, and where the pictures are."""
     words = ("fit", pictures, "--size", 4, "--out", tmp_path / "run", "--model", "real_nvp_image")
@@ -125,6 +128,7 @@ def test_the_summary_is_in_bits_per_dimension(run, pictures, tmp_path):
     assert (tmp_path / "run/samples/epoch-0001.png").exists()
 
 
+@pytest.mark.slow
 def test_jet_is_a_model_of_images_too(run, pictures, tmp_path):
     """With its patches, depth and width, and a logit in front where one is asked for."""
     words = (
@@ -147,6 +151,7 @@ def test_jet_is_a_model_of_images_too(run, pictures, tmp_path):
     assert "pixels on" in (tmp_path / "run/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_channels_of_noise_are_added_by_an_option(run, pictures, tmp_path):
     """The flow is one of images and noise; bits count the image, and the page says bound."""
     folder = tmp_path / "run"
@@ -273,6 +278,7 @@ def test_doctor_examines_held_out_images_or_others(run, class_run, pictures):
     assert json.loads(run("doctor", class_run, pictures, "--json").out)["ok"] is True
 
 
+@pytest.mark.slow
 def test_doctor_takes_samples_where_the_images_are_gone(run, pictures, tmp_path):
     """Of all classes, and it says so."""
     shutil.copytree(pictures, tmp_path / "set")
@@ -293,6 +299,7 @@ def test_report_of_a_run_on_images_is_drawn_anew(run, digits_run):
     assert json.loads(run("report", digits_run, "--json").out)["kind"] == "images"
 
 
+@pytest.mark.slow
 def test_a_run_on_images_is_rewritten_to_a_run_that_commands_take(run, digits_run, tmp_path):
     """The certificate is printed, in words or as JSON; `fit` does not go on in the new folder."""
     new = tmp_path / "new"
@@ -322,6 +329,7 @@ def test_the_flow_of_an_unfinished_run_is_not_passed_off_as_final(run, digits_ru
     refused(run("score", copy, "digits"), "run the same fit again")
 
 
+@pytest.mark.slow
 def test_a_run_of_the_library_on_images_can_be_sampled(run, tmp_path):
     """It knows its classes by their numbers, and is not scored."""
     flow = kf.glow((1, 8, 8), levels=1, steps=1, hidden=2, dequantize="uniform", values=17,
@@ -433,6 +441,7 @@ def test_a_damaged_image_is_named_and_no_run_is_left(run, pictures, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_table_takes_what_it_took_before(run, table, tmp_path):
     """Depth, widths and learning rate that are left out are those of tables."""
     words = ("fit", table, "--out", tmp_path / "run", "--max-epochs", 1, "--quiet")

@@ -39,6 +39,7 @@ def test_depth_is_not_for_a_continuous_flow(run, table, tmp_path):
     assert outcome.status == 2 and "'depth' should be left out for zuko:cnf" in outcome.err
 
 
+@pytest.mark.slow
 def test_without_an_option_of_the_model_it_is_searched(run, table, tmp_path, monkeypatch):
     """The choice is printed before training starts; --memory leaves it open."""
     tiny = {"hidden": (8,), "partition": "half", "start": "identity", "dropout": 0.0}
@@ -59,12 +60,14 @@ def test_without_an_option_of_the_model_it_is_searched(run, table, tmp_path, mon
     assert len(config["run"]["model_search"]["trials"]) == 2
 
 
+@pytest.mark.slow
 def test_without_search_time_the_first_candidate_is_taken(run, table, tmp_path):
     """The message says why nothing was compared."""
     outcome = run("fit", table, "--out", tmp_path / "run", "--max-epochs", 1, "--search-time", 0)
     assert outcome.status == 0 and "model: spline, without a search" in outcome.err
 
 
+@pytest.mark.slow
 def test_an_option_of_the_model_gives_real_nvp(run, table, tmp_path):
     """Nothing is searched then."""
     folder, more = tmp_path / "run", ("--depth", 1, "--hidden", 8)

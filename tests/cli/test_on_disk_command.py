@@ -23,6 +23,7 @@ def run(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_a_run_on_disk_is_reported_and_examined_on_its_held_out_rows(run, capsys):
     """Which are drawn again from the table; the report says how many rows repeat others."""
     tables = reload_data(read_run(run))

@@ -82,6 +82,7 @@ def test_the_weighted_likelihood_is_that_of_the_stored_flow(table, padded):
     assert found["nll_standardized"] == pytest.approx(found["nll"] - units, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_without_a_density_no_number_passes_for_a_likelihood(run, table, padded, tmp_path):
     """Every output says that it is the joint density, and no Gaussian stands beside it."""
     folder = padded("zero")
@@ -127,6 +128,7 @@ def test_a_padded_run_is_used_as_any_other(run, table, padded, tmp_path, kind):
     assert said[0]["padding"]["description"] == said[1]["padding"]["description"]
 
 
+@pytest.mark.slow
 def test_options_of_padding_reach_the_model(run, table, tmp_path):
     """A number alone is a number in the model file; a kind and a scale are named there."""
     fit(run, table, tmp_path / "one", "--padding", 1)
@@ -141,6 +143,7 @@ def test_options_of_padding_reach_the_model(run, table, tmp_path):
     refused(other, "made with padding 1, not 2")
 
 
+@pytest.mark.slow
 def test_one_padded_column_is_no_gaussian(run, table, tmp_path):
     """What is said of a single column does not hold, and whitening has two features to do."""
     words = ("fit", table, "--columns", "a", "--depth", 2, "--hidden", 8, "--max-epochs", 1)
@@ -169,6 +172,7 @@ def test_images_with_zeros_beside_them_have_no_bits(run, tmp_path):
     assert scored.out.splitlines()[0] == "image,joint_log_prob,percentile" and JOINT in scored.err
 
 
+@pytest.mark.slow
 def test_a_padding_can_be_given_as_one_in_python(table, tmp_path):
     """In place of a number and a kind; what is given twice is refused."""
     model = ModelConfig(
@@ -181,6 +185,7 @@ def test_a_padding_can_be_given_as_one_in_python(table, tmp_path):
     assert with_padding({"depth": 3}, (2,)) == {"depth": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -25,6 +25,7 @@ def test_the_experiments_are_listed(run):
     assert re.match(r"faces +a Glow of faces of 32 x 32 and 64 x 64 pixels", lines[-1])
 
 
+@pytest.mark.slow
 def test_an_experiment_is_run_into_a_folder_of_its_name(run, tmp_path, monkeypatch):
     """The sentences of what was found, then the page; as JSON the numbers."""
     monkeypatch.chdir(tmp_path)

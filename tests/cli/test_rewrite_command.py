@@ -63,6 +63,7 @@ def test_rewrite_prints_the_certificate(rewritten):
     assert "log_prob, nats" in said and str(folder) in said
 
 
+@pytest.mark.slow
 def test_a_rewritten_run_is_sampled_scored_examined_and_reported(
     run, rewritten, finished, table, tmp_path
 ):
@@ -106,6 +107,7 @@ def test_as_json_it_prints_what_is_in_the_folder(run, finished, tmp_path):
     assert outcome.out == (tmp_path / "run/certificate.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_compared_on_samples(run, tmp_path):
     """It is no run, and stays none: a model with its certificate."""
     kf.save(kf.real_nvp(4, depth=3, hidden=(4,), partition="random"), tmp_path / "model")

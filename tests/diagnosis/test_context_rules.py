@@ -1,5 +1,6 @@
 """Rules on contexts: planted faults at a few seeds."""
 
+import pytest
 import torch
 
 from diagnosis.faulty import SEEDS, findings, moved, points
@@ -29,6 +30,7 @@ class Given(torch.nn.Module):
         return self.flow.bijection.inverse(z * (-self.scale(context)).exp(), self.read(context))
 
 
+@pytest.mark.slow
 @SEEDS
 def test_an_unused_context_is_noted(seed):
     """KF210; a context that is used gives no finding."""
@@ -38,11 +40,13 @@ def test_an_unused_context_is_noted(seed):
     assert set(findings(Given(seed), x, CONTEXT)) <= {"KF501"}  # it is not trained
 
 
+@pytest.mark.slow
 def test_equal_contexts_give_no_finding():
     """They cannot change anything."""
     assert findings(Given(0, reads=False), points(0), torch.ones(64, 1)) == {}
 
 
+@pytest.mark.slow
 @SEEDS
 def test_a_context_of_bad_conditioning_is_named(seed):
     """KF306: beyond the first 64 rows, one of the last two; a warning where digits are lost."""

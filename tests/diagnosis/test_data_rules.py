@@ -103,6 +103,7 @@ def test_rows_in_bfloat16_are_checked():
     assert kf.doctor(flow, points(0).bfloat16()).findings
 
 
+@pytest.mark.slow
 @SEEDS
 def test_data_without_a_fault_is_silent(seed):
     """A few rows are not checked as data."""

@@ -98,6 +98,7 @@ def test_a_healthy_flow_has_no_finding(seed):
     assert found(healthy(seed), points(seed)) == {}
 
 
+@pytest.mark.slow
 def test_a_log_det_of_the_wrong_sign_is_found():
     """KF203, an error, with the size of the disagreement."""
     finding = found(with_layer(Scaled(log_det_sign=-1.0)))["KF203"]
@@ -105,6 +106,7 @@ def test_a_log_det_of_the_wrong_sign_is_found():
     assert finding.evidence["worst_nats"] == pytest.approx(2 * FEATURES * math.log(2), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_not_its_own_inverse_is_blamed_on_both_sides():
     """KF201 and KF202 name the layer; rounding does not explain the errors."""
     findings = found(with_layer(Scaled(inverse_error=0.1)))
@@ -112,6 +114,7 @@ def test_a_layer_that_is_not_its_own_inverse_is_blamed_on_both_sides():
         assert findings[code].layer == "3 Scaled" and "not its own inverse" in findings[code].cause
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("std", "seed"), [(0.5, 1), (0.8, 6)])
 def test_no_inverse_is_blamed_where_rounding_leaves_no_digit(std, seed):
     """Such a round trip may exceed eps times the condition number, which is not a bound."""
@@ -126,6 +129,7 @@ def test_no_inverse_is_blamed_where_rounding_leaves_no_digit(std, seed):
         assert findings[code].cause.endswith("amplifies rounding.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stretch", "severity"), [(30.0, None), (3e3, "warning"), (1e6, "error")])
 def test_an_ill_conditioned_layer_is_an_error_or_a_warning_by_its_size(stretch, severity):
     """KF301 follows eps times the condition number, and names the layer."""
@@ -136,6 +140,7 @@ def test_an_ill_conditioned_layer_is_an_error_or_a_warning_by_its_size(stretch, 
         assert finding.layer == "3 ElementwiseAffine"
 
 
+@pytest.mark.slow
 def test_the_same_flow_is_fine_in_float64():
     """The verdict depends on the dtype."""
     layer = kf.bijections.ElementwiseAffine(FEATURES, log_scale=[math.log(1e6), 0.0, 0.0, 0.0])
@@ -143,6 +148,7 @@ def test_the_same_flow_is_fine_in_float64():
     assert "KF301" not in found(with_layer(layer).double(), points().double())
 
 
+@pytest.mark.slow
 def test_one_layer_with_most_of_the_conditioning_is_noted():
     """KF302 names it in a note."""
     layer = kf.bijections.ElementwiseAffine(FEATURES, log_scale=[math.log(800.0), 0.0, 0.0, 0.0])
@@ -150,6 +156,7 @@ def test_one_layer_with_most_of_the_conditioning_is_noted():
     assert (finding.layer, finding.severity) == ("3 ElementwiseAffine", "note")
 
 
+@pytest.mark.slow
 def test_a_standardization_does_not_count_as_ill_conditioning():
     """Columns with scales that differ by 1e12 are fine once standardized."""
     flow = healthy()
@@ -158,6 +165,7 @@ def test_a_standardization_does_not_count_as_ill_conditioning():
     assert found(flow, x) == {}
 
 
+@pytest.mark.slow
 def test_a_value_that_is_not_finite_is_blamed_on_the_first_layer_with_one():
     """KF101 and KF102, without findings that follow from them."""
     flow = healthy()
@@ -169,6 +177,7 @@ def test_a_value_that_is_not_finite_is_blamed_on_the_first_layer_with_one():
     assert findings["KF101"].layer == "4 AffineCoupling"
 
 
+@pytest.mark.slow
 def test_an_actnorm_that_waits_for_data_is_noted():
     """KF401: the flow has not been trained."""
     finding = found(with_layer(kf.bijections.ActNorm(FEATURES)))["KF401"]
@@ -186,6 +195,7 @@ def test_the_doctor_changes_nothing():
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
+@pytest.mark.slow
 def test_a_diagnosis_is_valid_json_even_where_nothing_is_finite():
     """Strict JSON: no bare NaN."""
     flow = healthy()
@@ -201,6 +211,7 @@ def test_a_diagnosis_is_valid_json_even_where_nothing_is_finite():
     assert content["ok"] is False and content["findings"][0]["code"] == "KF101"
 
 
+@pytest.mark.slow
 def test_the_most_severe_finding_comes_first_and_leads_the_verdict():
     """Errors before warnings before notes; the verdict says not to trust it."""
     layer = kf.bijections.ElementwiseAffine(FEATURES, log_scale=[math.log(1e7), 0.0, 0.0, 0.0])
@@ -210,6 +221,7 @@ def test_the_most_severe_finding_comes_first_and_leads_the_verdict():
     assert diagnosis.verdict.startswith("Do not trust this flow yet")
 
 
+@pytest.mark.slow
 def test_without_rows_a_flow_is_diagnosed_at_its_own_samples():
     """Also for a conditional flow with contexts."""
     assert kf.doctor(healthy()).ok
@@ -308,6 +320,7 @@ def test_a_wrong_log_det_is_found_in_either_direction(wrong, blamed):
     assert finding.evidence["worst_nats"] == pytest.approx(0.5, rel=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["inverse_off", "forward_off"])
 def test_a_small_error_of_log_det_is_found_in_float64(direction):
     """The tolerance follows the conditioning: float64 shows what float32 hides."""
@@ -316,6 +329,7 @@ def test_a_small_error_of_log_det_is_found_in_float64(direction):
     assert found(with_layer(Scaled(**{direction: 1e-7}))) == {}
 
 
+@pytest.mark.slow
 def test_the_rounding_of_many_layers_is_not_a_wrong_log_det():
     """Rotations scale nothing, but each rounds: 64 of them are off by more than one is."""
     turns = [kf.bijections.SVDLinear(FEATURES, condition_bound=1.0) for _ in range(64)]
@@ -365,6 +379,7 @@ class Rippled(kf.Bijection):
         return low.to(z), (self.inverse_off - log_det).to(z)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_a_log_det_that_changes_within_rounding_is_not_wrong(seed):
     """Rounding of the latent changes it by 1e-4 nats, though no condition number is above 3."""
@@ -384,11 +399,13 @@ def test_log_dets_that_do_not_add_up_are_found_in_any_dimension():
     assert finding.evidence["worst_nats"] == pytest.approx(0.5, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_a_wrong_inverse_is_not_blamed_for_its_log_det():
     """Where a round trip fails, log_dets belong to different points and cannot be compared."""
     assert set(found(with_layer(Scaled(inverse_error=0.1)))) == {"KF201", "KF202"}
 
 
+@pytest.mark.slow
 def test_each_part_keeps_its_own_mode():
     """A part in evaluation mode of a flow in training mode stays so, and vice versa."""
     flow = healthy().train()
@@ -398,6 +415,7 @@ def test_each_part_keeps_its_own_mode():
     assert [module.training for module in flow.modules()] == modes
 
 
+@pytest.mark.slow
 def test_a_diagnosis_has_the_profile_behind_it():
     """The numbers that `profile` returns at the same rows; JSON leaves them out."""
     x = torch.cat((points(), points(1)))
@@ -410,6 +428,7 @@ def test_a_diagnosis_has_the_profile_behind_it():
     assert diagnosis == kf.doctor(healthy(), x)
 
 
+@pytest.mark.slow
 def test_network_inputs_that_wait_for_a_standardization_are_noted():
     """KF401, also for the context."""
     flow = kf.real_nvp(FEATURES, depth=2, hidden=(8,), context_features=2)
@@ -429,6 +448,7 @@ def found_with_context(flow, n=64):
     return {finding.code: finding for finding in kf.doctor(flow, x, context).findings}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("features", "depth", "context", "n", "dtype"),
     [
@@ -507,6 +527,7 @@ def test_samples_that_are_not_finite_are_findings():
     assert {finding.code for finding in findings} == {"KF101", "KF102"}
 
 
+@pytest.mark.slow
 def test_a_condition_number_that_leaves_no_digit_is_reported():
     """In whole digits, with the singular for one digit."""
     for stretch, left in ((1e5, "leaves about 1 digit of"), (1e9, "leaves no digit of")):
@@ -562,6 +583,7 @@ def test_few_rows_leave_the_likelihood_uncertain():
     assert not list(comparison_findings(better, standard_error=0.4, rows=2000))
 
 
+@pytest.mark.slow
 def test_a_finding_from_elsewhere_changes_the_verdict():
     """The verdict follows from all findings, and the worst comes first."""
     diagnosis = kf.doctor(healthy(), points())

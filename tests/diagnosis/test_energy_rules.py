@@ -57,6 +57,7 @@ def found(flow, log_density, x=None):
     return {one.code: one for check in (modes_missed, weights_heavy) for one in check(m)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_dropped_mode_is_found_and_a_good_fit_is_not_blamed(seed):
     """The flow nearly fits one mode; its own samples do not show a second one."""
@@ -71,11 +72,13 @@ def test_a_dropped_mode_is_found_and_a_good_fit_is_not_blamed(seed):
     assert dropped["KF801"].severity == "warning" and "no samples" in dropped["KF801"].message
 
 
+@pytest.mark.slow
 def test_samples_of_the_target_give_no_finding():
     target = curved(1)
     assert found(nearby(target, 1), of_flow(target), target.sample(64)) == {}
 
 
+@pytest.mark.slow
 def test_a_mode_without_mass_is_not_missed():
     """A thousandth is not reported, a tenth is."""
     target = curved(0)
@@ -213,6 +216,7 @@ def test_invalid_energies_are_refused_in_a_sentence(flow, log_density, message):
         kf.doctor(flow, log_density=log_density)
 
 
+@pytest.mark.slow
 def test_the_doctor_evaluates_the_energy_and_leaves_the_flow_unchanged():
     flow, log_density = curved(0).train(), two_of(curved(0), 0.5)
     before = {name: value.clone() for name, value in flow.state_dict().items()}

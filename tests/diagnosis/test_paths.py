@@ -47,12 +47,14 @@ def codes(flow, x):
     return {one.code: one for one in kf.doctor(flow, x).findings}
 
 
+@pytest.mark.slow
 @SEEDS
 def test_a_healthy_object_has_no_finding(seed):
     """At any seed."""
     assert codes(Foreign(seed), points(seed)) == {}
 
 
+@pytest.mark.slow
 @SEEDS
 def test_a_log_prob_without_a_log_det_is_found(seed):
     """KF205 alone, since the layers are correct."""
@@ -63,6 +65,7 @@ def test_a_log_prob_without_a_log_det_is_found(seed):
     assert found["KF205"].evidence["worst_nats"] == pytest.approx(worst, rel=1e-3)
 
 
+@pytest.mark.slow
 @SEEDS
 def test_rows_that_depend_on_each_other_are_found(seed):
     """KF204 with the layer, for a log_det that depends on the batch mean."""
@@ -90,6 +93,7 @@ def test_the_layer_that_mixes_rows_is_named():
     assert found["KF204"].layer == "2 Normalised"
 
 
+@pytest.mark.slow
 @SEEDS
 def test_a_random_result_is_a_note(seed):
     """KF104; other faults cannot be distinguished from noise."""
@@ -105,6 +109,7 @@ class Sampling(kf.Flow):
         return x, log_prob - 2 * self.bijection(x, context)[1]
 
 
+@pytest.mark.slow
 @SEEDS
 def test_a_wrong_density_of_samples_is_found(seed):
     """KF206 alone, with its size."""
@@ -129,6 +134,7 @@ class Exploding(kf.Bijection):
         return z, torch.zeros(len(z))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("beyond", "severity"), [(3.6, "warning"), (5.6, "note"), (8.0, "note"), (40.0, None)]
 )
@@ -170,6 +176,7 @@ class HeavyBase(kf.StandardNormal):
         return super().log_prob(z) + self.constant
 
 
+@pytest.mark.slow
 @SEEDS
 def test_a_density_that_does_not_integrate_to_one_is_found(seed):
     """KF207 with the integral, exp of the constant; none without a constant."""

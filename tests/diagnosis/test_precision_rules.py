@@ -20,6 +20,7 @@ class Typed(Right):
         return z.to(value or z.dtype), log_det.to(other or log_det.dtype)
 
 
+@pytest.mark.slow
 @SEEDS
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_log_det_of_few_digits_is_found(seed, dtype):
@@ -29,6 +30,7 @@ def test_a_log_det_of_few_digits_is_found(seed, dtype):
     assert findings(Typed(seed), points(seed)) == {}
 
 
+@pytest.mark.slow
 @SEEDS
 def test_values_of_another_dtype_are_found(seed):
     """KF702: a warning in the flow's dtype, a note if only float64 is lost."""
@@ -63,6 +65,7 @@ class Multiplied(Right):
         return x, log_det - log_scale.sum()
 
 
+@pytest.mark.slow
 @SEEDS
 def test_a_log_det_under_autocast_is_noted(seed):
     """KF703; log-scales that are converted first give no finding."""

@@ -22,6 +22,7 @@ class Sampling(Right):
         return self.decode(self.temperature * torch.randn(n, FEATURES))[0]
 
 
+@pytest.mark.slow
 @SEEDS
 def test_samples_of_another_distribution_are_found(seed):
     """KF208 alone; at temperature 1 there is no finding."""
@@ -44,6 +45,7 @@ class Forgetting(Right):
         return super().decode(torch.randn(n, FEATURES))[0]
 
 
+@pytest.mark.slow
 @SEEDS
 def test_samples_without_a_layer_are_found(seed):
     """KF208: the latents are not samples of the base."""
@@ -57,6 +59,7 @@ class Numpy(Right):
         return self.decode(torch.from_numpy(np.random.standard_normal((n, FEATURES))).float())[0]
 
 
+@pytest.mark.slow
 @SEEDS
 def test_samples_that_do_not_follow_the_seed_are_found(seed):
     """KF704 alone: their distribution is correct."""
@@ -83,6 +86,7 @@ class Given(torch.nn.Module):
         return self.decode(torch.randn(n, FEATURES), rows)[0]
 
 
+@pytest.mark.slow
 @SEEDS
 def test_samples_under_the_context_of_another_row_are_found(seed):
     """KF208; in the order of the rows there is no finding."""

@@ -34,6 +34,7 @@ class Cached(Right):
         return x, log_det - self.log_scale.sum()
 
 
+@pytest.mark.slow
 @SEEDS
 def test_a_stale_cache_is_found(seed):
     """KF211; a cache that is cleared in train() gives no finding."""
@@ -76,6 +77,7 @@ class Shuffled(Right):
         return x[:, self.order.argsort()], log_det
 
 
+@pytest.mark.slow
 @SEEDS
 def test_state_that_is_not_saved_is_found_if_the_flow_can_be_rebuilt(seed):
     """KF212 with its size; none for a buffer or an equal permutation."""
@@ -108,6 +110,7 @@ def test_a_state_that_cannot_be_loaded_is_found():
     assert "cannot load" in found.message and "Linear" in found.message
 
 
+@pytest.mark.slow
 def test_the_state_of_kappaflow_flows_is_complete():
     """With mixing layers, rebuilt at another seed."""
     flow = kf.real_nvp(6, depth=4, hidden=(8,), mixing="lu", seed=1)
@@ -140,6 +143,7 @@ class Starting(Right):
         return x * self.scale, log_det + self.scale.log().sum()
 
 
+@pytest.mark.slow
 @SEEDS
 def test_initialization_from_the_first_batch_is_noted(seed):
     """KF401 with the part; the flow itself stays uninitialized."""
@@ -151,6 +155,7 @@ def test_initialization_from_the_first_batch_is_noted(seed):
     assert findings(flow, points(seed)) == {}
 
 
+@pytest.mark.slow
 @SEEDS
 def test_initialization_at_each_call_is_found(seed):
     """KF402 names what changes."""
@@ -171,6 +176,7 @@ def test_an_uninitialized_norm_of_another_library_is_noted():
     assert "KF401" not in findings(flow, points())
 
 
+@pytest.mark.slow
 def test_kappaflow_flows_are_diagnosed_as_a_copy():
     """A user's bijection that changes when called stays unchanged."""
 

@@ -30,6 +30,7 @@ def jacobian(flow, x):
     return torch.autograd.functional.jacobian(lambda v: flow.bijection(v[None])[0][0], x)
 
 
+@pytest.mark.slow
 def test_log_dets_and_singular_values_are_those_of_the_jacobian():
     """By a dense Jacobian that shares no code with the doctor's."""
     flow, x = jittered(), points()
@@ -71,6 +72,7 @@ def test_round_trips_far_out_are_those_of_the_flow():
     assert table["latent_median"][0] == table["data_median"][0] == 0
 
 
+@pytest.mark.slow
 def test_the_tables_have_each_density():
     """log_prob at the rows and at samples, and the one returned with samples."""
     flow, x = jittered(), points()
@@ -101,6 +103,7 @@ def test_tables_are_small_and_in_the_json():
     assert filter_findings(diagnosis, ["KF3"]).tables == diagnosis.tables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scale", "dtype", "wanted"),
     [

@@ -21,6 +21,7 @@ class Detached(Right):
         return z, log_det.detach()
 
 
+@pytest.mark.slow
 @SEEDS
 def test_a_log_det_without_gradient_is_found(seed):
     """KF209 alone; the correct one gives no finding."""
@@ -93,6 +94,7 @@ def test_a_backward_pass_that_loses_digits_is_a_warning():
     assert set(found) == {"KF209"} and found["KF209"].severity == "warning"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["store", "recompute", "invert"])
 def test_the_gradients_of_each_memory_mode_are_right(memory):
     """Also by inversion."""
@@ -103,6 +105,7 @@ def test_the_gradients_of_each_memory_mode_are_right(memory):
     assert found.autograd == pytest.approx(found.difference, rel=1e-3)
 
 
+@pytest.mark.slow
 @SEEDS
 def test_rows_far_out_that_dominate_the_mean_are_found(seed):
     """KF503 with their number and the worst row; none for samples, or if all rows are far out."""

@@ -29,6 +29,7 @@ def found(flow, x):
     return {one.code: one for one in kf.doctor(flow, x).findings}
 
 
+@pytest.mark.slow
 def test_a_standardization_that_was_never_fitted_is_an_error():
     """KF403 names a column and the way out; on standardized rows it is the note KF401 alone."""
     flow = kf.real_nvp(3, depth=2, hidden=(8,))
@@ -41,12 +42,14 @@ def test_a_standardization_that_was_never_fitted_is_an_error():
     assert set(healthy) == {"KF401"}
 
 
+@pytest.mark.slow
 def test_a_trained_flow_is_no_error_on_its_own_data(trained):
     """Nor on few rows of it."""
     for x in (raw(200, seed=2), raw(8, seed=3)):
         assert kf.doctor(trained, x).ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["thousandfold", "tenfold", "standardized", "thousandth"])
 def test_rows_on_another_scale_are_an_error(trained, change):
     """Larger, smaller, shifted."""

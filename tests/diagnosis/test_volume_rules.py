@@ -16,6 +16,7 @@ def followed_by(seed, log_scale):
     return kf.Flow(flow.base, kf.Chain([*flow.bijection.bijections, last]))
 
 
+@pytest.mark.slow
 @SEEDS
 def test_a_vanishing_volume_is_found(seed):
     """KF304 with its share of the width of the data, in any unit."""
@@ -27,6 +28,7 @@ def test_a_vanishing_volume_is_found(seed):
     assert "KF304" not in findings(followed_by(seed, [5.0] * FEATURES), points(seed))
 
 
+@pytest.mark.slow
 @SEEDS
 def test_a_linear_layer_that_is_nearly_singular_is_named(seed):
     """KF305 in float32, not in float64, where digits are left."""

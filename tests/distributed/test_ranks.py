@@ -29,6 +29,7 @@ def together(tmp_path_factory):
     return folder, said
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")
 @pytest.mark.parametrize("name", CASES)
 def test_two_ranks_come_to_what_one_process_does(together, name):
@@ -47,6 +48,7 @@ def test_two_ranks_come_to_what_one_process_does(together, name):
         assert one["skipped_steps"].sum() == 0
 
 
+@pytest.mark.slow
 def test_the_first_rank_writes_and_speaks(together):
     """Callbacks are told once, a finished run is the same on all, refusals are one sentence."""
     folder, said = together
@@ -59,6 +61,7 @@ def test_the_first_rank_writes_and_speaks(together):
     assert "Warning" not in said, said
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")
 def test_a_run_goes_on_with_another_number_of_ranks(together, tmp_path):
     """From one to two and from two to one, to the losses of a training left in peace."""

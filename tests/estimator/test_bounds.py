@@ -16,6 +16,7 @@ X = np.stack([RNG.lognormal(0, 2, 400), RNG.beta(2, 0.8, 400), RNG.vonmises(3, 2
 BOUNDS = {0: "positive", "x1": (0, 1), 2: "circular"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["spline", "real_nvp"])
 def test_a_density_keeps_to_its_bounds(model):
     """Samples lie inside, scores outside are -inf, and a pickled copy is equal."""

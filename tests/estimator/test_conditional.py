@@ -39,6 +39,7 @@ def fitted():
     return ConditionalFlowDensity(hidden=(32, 32), max_epochs=40, random_state=0).fit(*rows(4000))
 
 
+@pytest.mark.slow
 def test_the_density_is_learnt(fitted):
     x, y = rows(4000, seed=1)
     z = (y - x[:, 0] ** 2) / 0.2
@@ -96,6 +97,7 @@ def test_one_target_in_a_column_stays_a_column():
     assert density.predict(x[:5]).shape == (5, 1)
 
 
+@pytest.mark.slow
 def test_it_stands_in_pipelines_searches_and_pickles(fitted):
     x, y = rows(300)
     pipeline = make_pipeline(StandardScaler(), clone(SMALL_DENSITY)).fit(x, y)

@@ -30,6 +30,7 @@ def test_scikit_learn_finds_nothing(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow
 def test_scores_are_log_prob_in_the_units_of_the_rows():
     density = clone(DENSITY).fit(X)
     rows = X[:5]
@@ -45,6 +46,7 @@ def test_scores_are_log_prob_in_the_units_of_the_rows():
     )
 
 
+@pytest.mark.slow
 def test_a_density_is_learned_and_sampled():
     rows = RNG.normal(size=(2000, 2))
     rows[:, 1] += rows[:, 0] ** 2
@@ -57,6 +59,7 @@ def test_a_density_is_learned_and_sampled():
     assert not np.array_equal(samples, density.sample(2000, random_state=2))
 
 
+@pytest.mark.slow
 def test_random_state_determines_the_result():
     first, same, other = (
         clone(DENSITY).set_params(random_state=seed).fit(X).score_samples(X) for seed in (1, 1, 2)
@@ -65,6 +68,7 @@ def test_random_state_determines_the_result():
     assert not np.array_equal(first, other)
 
 
+@pytest.mark.slow
 def test_estimators_work_in_pipelines_and_grid_searches():
     pipeline = make_pipeline(StandardScaler(), clone(DENSITY)).fit(X)
     assert pipeline.score_samples(X).shape == (300,)
@@ -73,6 +77,7 @@ def test_estimators_work_in_pipelines_and_grid_searches():
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
+@pytest.mark.slow
 def test_names_of_columns_are_kept_and_checked():
     frame = pl.DataFrame(X, schema=["a", "b"])
     density = clone(DENSITY).fit(frame)
@@ -107,6 +112,7 @@ def test_a_damaged_pickle_is_an_error():
         FlowDensity().__setstate__(state)
 
 
+@pytest.mark.slow
 def test_weights_change_the_density():
     weights = np.where(X[:, 0] > 0, 1.0, 0.0)
     density = FlowDensity(depth=2, hidden=(16,), max_epochs=20, random_state=0)
@@ -114,6 +120,7 @@ def test_weights_change_the_density():
     assert (samples[:, 0] > -0.5).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_a_row_twice_is_a_row_of_twice_the_weight():
     """In any order; both copies are in one part of the split."""
     twice = RNG.permutation(np.concatenate([X, X[:100]]))
@@ -131,6 +138,7 @@ def test_a_refusal_names_no_repair_that_estimators_lack():
     assert "'x2' is constant" in str(raised.value) and "drop" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_read_only_rows_give_no_warning():
     rows = X.copy()
     rows.flags.writeable = False  # like those of data frames of pandas 3
@@ -141,6 +149,7 @@ def test_diagnose_reports_no_problem_of_a_fitted_density():
     assert clone(DENSITY).fit(X).diagnose(X).ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_false_alarms_stay_within_the_level(seed):
     """On average over calibrations; here for one, within four standard errors."""
@@ -200,6 +209,7 @@ def test_an_unfitted_estimator_raises():
         DENSITY.sample()
 
 
+@pytest.mark.slow
 def test_defaults_are_those_of_the_command():
     from kappaflow.registry import describe
     from kappaflow.runs.recipes import DEFAULTS
@@ -234,6 +244,7 @@ def test_rows_that_are_all_equal_are_refused(rows):
         FlowDensity(depth=2, hidden=(4,), max_epochs=1).fit(X)
 
 
+@pytest.mark.slow
 def test_notes_describe_the_rows():
     """Pasted rows and positive columns too, for which there are no warnings."""
     rows = np.c_[X, np.random.default_rng(1).exponential(size=len(X))]
@@ -246,6 +257,7 @@ def test_notes_describe_the_rows():
     assert bounded.notes_ == ()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")  # of few calibration rows
 @pytest.mark.parametrize("make", [FlowDensity, FlowOutlierDetector])
 def test_few_rows_warn(make):

@@ -38,6 +38,7 @@ def target_of(matrix):
     return Target(matrix, np.linalg.inv(matrix))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 3, 6, 7])
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_every_product_satisfies_the_equation_which_returns_its_blocks(pattern, n):
@@ -121,6 +122,7 @@ def error(blocks, matrix):
     return np.linalg.norm(product(blocks) - matrix) / np.linalg.norm(matrix)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 3, 8, 9])
 @pytest.mark.parametrize("count", [6, 7, 8])
 def test_refine_makes_an_approximate_factorization_exact(n, count):

@@ -81,6 +81,7 @@ def test_six_couplings_make_every_map(matrix):
     assert worst_condition_number(six) < 13.6 + 2 * np.linalg.cond(matrix) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "couplings"), [(6, 7), (7, 7), (6, 8), (6, 11), (7, 12)])
 def test_more_couplings_make_every_map_too(n, couplings):
     """Odd and even counts, L first."""
@@ -90,6 +91,7 @@ def test_more_couplings_make_every_map_too(n, couplings):
     np.testing.assert_allclose(product(blocks), matrix, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_more_couplings_are_better_conditioned():
     """Six, eight and twelve couplings at condition number 1e4."""
     matrix = geometric(12, 1e4)
@@ -121,6 +123,7 @@ def test_large_maps_reach_the_documented_numbers(matrix, couplings, residual, bo
     assert worst_condition_number(blocks) <= bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [33 * 2, 67])
 def test_sizes_above_the_dense_limit_work(n):
     """Conjugate gradients only: a rotation comes down from its closed form."""
@@ -130,6 +133,7 @@ def test_sizes_above_the_dense_limit_work(n):
     assert worst_condition_number(blocks) < 4.5
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_blocks():
     """Bit for bit; another seed gives other blocks."""
     matrix = gaussian(6)
@@ -138,6 +142,7 @@ def test_the_same_seed_gives_the_same_blocks():
     assert not np.allclose(one, other)
 
 
+@pytest.mark.slow
 def test_the_descent_stops_at_its_goal():
     """A goal that the path already meets needs no descent."""
     matrix = geometric(12, 1e4)
@@ -145,6 +150,7 @@ def test_the_descent_stops_at_its_goal():
     assert near < far < 1e3
 
 
+@pytest.mark.slow
 def test_rotations_are_better_conditioned_than_in_closed_form():
     """The path starts at the closed form, and the descent improves it."""
     matrix = rotation(16)
@@ -153,6 +159,7 @@ def test_rotations_are_better_conditioned_than_in_closed_form():
     assert worst_condition_number(found) < 3.5 < worst_condition_number(closed)
 
 
+@pytest.mark.slow
 def test_five_couplings_make_maps_with_an_invertible_corner():
     """Their conditioning is worse than that of six."""
     for seed in range(2):

@@ -51,6 +51,7 @@ def test_the_smooth_norm_bounds_the_largest_singular_value():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [8, 9])
 def test_descent_lowers_the_norm_and_stays_on_the_solution_set(n):
     """It gains much more than its first step, and the defect stays within the tolerance."""

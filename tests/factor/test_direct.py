@@ -23,6 +23,7 @@ def random_factors(rng, count, sizes, *, lower_first=True, negative=False):
     return factors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("negative", [False, True])
 @pytest.mark.parametrize("lower_first", [True, False])
 @pytest.mark.parametrize("count", [1, 2, 3])

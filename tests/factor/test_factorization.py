@@ -142,6 +142,7 @@ def product(path):
     return made, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partition", ["half", "alternating"])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_product_of_the_couplings_is_the_matrix(tmp_path, partition, sign):
@@ -155,6 +156,7 @@ def test_the_product_of_the_couplings_is_the_matrix(tmp_path, partition, sign):
     assert said["method"] == found.method and float(said["residual"]) == found.residual
 
 
+@pytest.mark.slow
 def test_the_same_couplings_are_the_same_bytes(tmp_path):
     """The file does not depend on when or where it is written."""
     found = kf.factor_linear(ODD)
@@ -170,6 +172,7 @@ def test_a_failed_write_leaves_no_file(tmp_path):
     assert list(tmp_path.parent.glob(f".{tmp_path.name}*")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partition", ["half", "alternating", 2])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_saved_factorization_is_loaded(tmp_path, partition, sign):

@@ -55,6 +55,7 @@ def problems(draw):
     return matrix, draw(st.sampled_from([*parts, kf.Partition(n, kept)]))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50, derandomize=True)
 @given(problems())
 def test_any_map_in_any_partition_has_a_closed_form(problem):
@@ -65,6 +66,7 @@ def test_any_map_in_any_partition_has_a_closed_form(problem):
     assert found.condition_number <= max(10 * np.linalg.cond(matrix), 300)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(problems())
 def test_rotations_and_permutations_in_any_partition_are_bounded(problem):
@@ -80,6 +82,7 @@ def test_rotations_and_permutations_in_any_partition_are_bounded(problem):
         assert len(found) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [64, 512])
 def test_large_rotations_have_small_residuals(n):
     """1e-13 at 64 and 1e-12 at 512, for a rotation and for a permutation of either sign."""
@@ -91,6 +94,7 @@ def test_large_rotations_have_small_residuals(n):
         assert found.condition_number <= 6.98
 
 
+@pytest.mark.slow
 def test_more_couplings_than_eleven_share_the_condition_number():
     """The same method with at most 13, 15 and 20 couplings: no more than that, and no worse."""
     matrix = geometric(16, np.random.default_rng(2), 1e6)
@@ -147,6 +151,7 @@ def test_none_finds_the_fewest_and_explains_why(matrix, count):
             kf.factor_linear(matrix, couplings=count - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sign", "scale"), [(1, 1.0), (-1, 7.0)])
 def test_five_couplings_begin_with_the_letter_that_the_corners_allow(sign, scale):
     """One corner is zero: L U L U L if the other one is T12, U L U L U if it is T21."""

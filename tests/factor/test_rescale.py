@@ -43,6 +43,7 @@ def test_the_bound_on_rotations_is_6_98_once_scales_are_free():
     assert alone < worst_condition_number(found) < FREE_BOUND < UNIT_BOUND
 
 
+@pytest.mark.slow
 def test_random_rotations_keep_the_better_bound():
     """Unit diagonals reach 11."""
     rng = np.random.default_rng(1)

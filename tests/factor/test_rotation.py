@@ -52,6 +52,7 @@ def test_the_bound_is_that_of_the_largest_norm():
     assert 13.58 < UNIT_BOUND < 13.59
 
 
+@pytest.mark.slow
 def test_thousands_of_random_rotations_keep_the_bound():
     """Sizes 2 to 20, each block within its own bound."""
     rng = np.random.default_rng(0)
@@ -59,6 +60,7 @@ def test_thousands_of_random_rotations_keep_the_bound():
     assert 9 < worst <= UNIT_BOUND  # near enough to the bound that it says something
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 4, 6])
 def test_every_even_permutation_and_every_signed_odd_one_keeps_the_bound(n):
     """Odd ones with the last row negated."""
@@ -105,6 +107,7 @@ def test_nearly_degenerate_rotations_keep_the_bound():
             check(positive(nearest(base + size * rng.standard_normal((8, 8)))))
 
 
+@pytest.mark.slow
 def test_a_search_for_the_worst_rotation_stays_within_the_bound():
     """Random ascent from six bad rotations of four features stays below 13.6."""
     rng = np.random.default_rng(2)
@@ -175,6 +178,7 @@ def check_uneven(rotation, small):
     return len(blocks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("small", "large"), SIZES)
 def test_random_rotations_keep_the_bound(small, large):
     """Weights of at most sqrt((2 + sqrt 2)^2 + 1), and two or more factors for each direction."""
@@ -183,6 +187,7 @@ def test_random_rotations_keep_the_bound(small, large):
     assert min(counts) >= 6 + 2 * (large - small)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("small", "n"), [(1, 3), (2, 5), (1, 4)])
 def test_every_signed_permutation_of_determinant_one_keeps_the_bound(small, n):
     """Identity, -1 and everything between, where planes and eigenvalues degenerate."""
@@ -201,6 +206,7 @@ def test_scales_bring_the_factors_of_odd_sizes_to_those_of_even_ones():
         assert max(np.linalg.cond(factor.matrix) for factor in factors) < 6.98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("small", "large"), SIZES)
 def test_any_map_has_a_closed_form_in_uneven_parts(small, large):
     """Two of its factors carry its condition number, at most ten times; the product is right."""

@@ -42,6 +42,7 @@ MAPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3, 5, 7, 11])
 @pytest.mark.parametrize("name", PAIRS)
 def test_the_product_has_the_given_singular_values(name, count):
@@ -72,6 +73,7 @@ def test_pairs_are_independent():
         assert [part[i] for part in together] == [part[0] for part in alone]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("condition", "bounds"), [(1e2, (7, 6)), (1e4, (20, 10)), (1e6, (55, 20))]
 )
@@ -86,6 +88,7 @@ def test_thirteen_and_fifteen_share_the_condition_number(condition, bounds):
         assert max(np.linalg.cond(factor.matrix) for factor in factors) < bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("carriers", [2, 4, 6, 10])
 @pytest.mark.parametrize(("small", "n"), [(1, 2), (5, 10), (2, 5), (1, 4)])
 def test_any_number_of_carriers_makes_the_map(small, n, carriers):
@@ -104,6 +107,7 @@ def test_any_number_of_carriers_makes_the_map(small, n, carriers):
             assert max(np.linalg.cond(factor.matrix) for factor in factors) < 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outlier", [1e6, 1e-6])
 def test_one_outlying_singular_value_is_shared_too(outlier):
     """Where the products of the pairs differ most: at most cond(T)^(1/2) and cond(T)^(1/3)."""
@@ -114,6 +118,7 @@ def test_one_outlying_singular_value_is_shared_too(outlier):
         assert max(np.linalg.cond(factor.matrix) for factor in factors) < bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAPS)
 def test_nine_are_bounded_and_two_carry_the_condition(name):
     """Eleven, lower first, positive; the carriers at most ten times cond(T)."""

@@ -30,6 +30,7 @@ def test_the_largest_condition_number_never_rises():
     assert good.condition_number < bad.condition_number
 
 
+@pytest.mark.slow
 def test_an_impossible_count_gives_the_reason():
     """The other counts are still computed."""
     few, enough = trade_off(gaussian(4), counts=(2, 6))
@@ -37,6 +38,7 @@ def test_an_impossible_count_gives_the_reason():
     assert len(enough.found) == 6 and enough.why_not == ""
 
 
+@pytest.mark.slow
 def test_known_factorizations_are_not_computed_again(monkeypatch):
     """Progress is reported for the other counts only."""
     known = kf.factor_linear(gaussian(4))
@@ -49,6 +51,7 @@ def test_known_factorizations_are_not_computed_again(monkeypatch):
     assert [trial.found for trial in trials] == [known, known]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", [(), (6,)])
 def test_there_is_one_trial_per_count(counts):
     """An empty list of counts gives no trial."""

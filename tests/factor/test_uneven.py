@@ -36,6 +36,7 @@ def gaussian(n, seed=0):
     return matrix
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("p", "q"), PARTITIONS)
 def test_as_many_couplings_as_the_guide_says_make_every_map(p, q):
     """Gaussian maps and the cycles that need most, with positive diagonals."""

@@ -20,6 +20,7 @@ def covariance(x):
     return torch.cov(x.detach().double().T, correction=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", [2, 3, 4, 7, 10])
 def test_fitted_rows_have_unit_covariance(features):
     """In float64 to rounding, and by six couplings of one partition."""
@@ -45,6 +46,7 @@ def test_white_rows_do_not_change():
     assert torch.allclose(whiten(white)[0], white, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scales", [(1, 1, 1, 1), (1, 1, 2, 4), (3, 1, 2, 4)])
 def test_a_fit_with_fewer_couplings_removes_an_earlier_fit(scales):
     """The identity uses none of the six, a diagonal matrix one or two."""
@@ -56,6 +58,7 @@ def test_a_fit_with_fewer_couplings_removes_an_earlier_fit(scales):
     assert (covariance(whiten(rows)[0]) - torch.eye(4)).abs().max() < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [kf.real_nvp, kf.nice])
 def test_a_fresh_flow_whitens_the_training_rows(recipe):
     """After the standardization; the first fit sets it, a second one does not."""
@@ -73,6 +76,7 @@ def test_a_fresh_flow_whitens_the_training_rows(recipe):
     assert all(torch.allclose(weight, part.weight, atol=1e-6) for weight, part in pairs)
 
 
+@pytest.mark.slow
 def test_its_couplings_are_trained():
     """They are parameters of the flow like all others."""
     x = correlated(4)
@@ -103,6 +107,7 @@ def test_dependent_columns_are_refused():
     assert not whiten.fitted
 
 
+@pytest.mark.slow
 def test_it_is_saved_and_loaded(tmp_path):
     """With the numbers of its couplings."""
     x = correlated(4)
@@ -112,6 +117,7 @@ def test_it_is_saved_and_loaded(tmp_path):
     assert torch.equal(kf.load(tmp_path / "model").log_prob(x), flow.log_prob(x))
 
 
+@pytest.mark.slow
 def test_a_second_fit_replaces_the_first():
     """Also if it needs fewer couplings: white rows need none, rows of one scale few."""
     whiten = kf.factor.Whiten(4).double()

@@ -19,6 +19,7 @@ def test_a_training_with_a_fault_ends_with_its_best_weights(part, fault):
     assert numbers.survives(planted, 0)
 
 
+@pytest.mark.slow
 def test_a_step_that_was_not_skipped_would_be_seen(part):
     """So would a training that stops where it should not, and another layer that is blamed."""
     numbers = part("numbers")
@@ -44,6 +45,7 @@ def test_weights_that_are_not_the_best_would_be_seen(part):
     assert not kept.are_of(flow)
 
 
+@pytest.mark.slow
 def test_float16_and_an_infinite_row_are_refused_first(part, tmp_path):
     """A flow that overflows at 65,504 by its type, a row in the middle of a file by its number."""
     numbers = part("numbers")

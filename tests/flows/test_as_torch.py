@@ -158,6 +158,7 @@ def test_values_of_another_shape_are_refused_in_a_sentence(plain):
         plain.as_distribution().log_prob(torch.randn(4, 2).double())
 
 
+@pytest.mark.slow
 def test_pyro_trains_a_guide_and_samples_in_its_coordinates():
     """A banana: the guide finds it, and NUTS in the latent of the guide draws from it."""
     pyro = pytest.importorskip("pyro")

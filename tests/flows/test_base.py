@@ -68,6 +68,7 @@ def test_temperature_zero_samples_the_means():
     assert len({tuple(row.tolist()) for row in x.round(decimals=3)}) == 2
 
 
+@pytest.mark.slow
 def test_a_flow_with_a_mixture_starts_at_the_mixture_trains_and_is_stored(tmp_path):
     """Its density integrates to one, and a loaded flow has the same."""
     x = two_clusters()

@@ -70,6 +70,7 @@ def test_the_density_on_a_circle_integrates_to_one():
     assert total == pytest.approx(1.0, abs=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_samples_never_leave_the_domain(recipe):
     """100,000 of them in float32, from far out latents too."""
@@ -158,6 +159,7 @@ def test_conditioning_is_that_of_standardized_columns():
     assert "Domain" not in " ".join(found[0].layers)
 
 
+@pytest.mark.slow
 def test_rewriting_keeps_the_domain():
     """A rewritten and a fused flow have the same density on it, and none beside it."""
     flow = flow_of(kf.real_nvp, ["positive", (0, 1), None], depth=2, partition="random")

@@ -293,12 +293,14 @@ def pickled(flow):
     return pickle.loads(pickle.dumps(flow))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_flow_has_a_repr_on_the_meta_device(name):
     """A flow without numbers can be looked at."""
     assert "Flow(" in repr(FLOWS[name].make().to("meta"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_flow_can_be_copied_and_sent_to_another_process(name):
     """The copy is the same function of the same description, and shares no state."""

@@ -38,6 +38,7 @@ def test_images_are_restored(recipe):
     assert torch.allclose(flow.bijection.inverse(z)[0], x, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["store", "recompute", "invert"])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_memory_modes_give_the_same_gradients(recipe, memory):
@@ -53,6 +54,7 @@ def test_memory_modes_give_the_same_gradients(recipe, memory):
             assert torch.allclose(p.grad, q.grad, atol=1e-7 * (1 + q.grad.abs().max())), name
 
 
+@pytest.mark.slow
 def test_a_new_flow_of_images_is_a_rotation_of_its_pixels():
     """Couplings begin as the identity, and convolutions at rotations: condition number 1."""
     for recipe in RECIPES:
@@ -85,6 +87,7 @@ def test_classes_have_their_own_densities():
     assert flow.sample(5, torch.eye(3).double()).shape == (5, 3, 1, 4, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_padding_channels_stand_beside_those_of_the_image(recipe, tmp_path):
     """The flow takes both, samples are images alone, and all of it is saved."""
@@ -152,6 +155,7 @@ def test_what_cannot_be_built_is_said(call, message):
         call()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dequantize", ["uniform", "variational"])
 def test_flows_of_pixels_learn(dequantize):
     """A few steps on images of two values lower the bits per dimension."""

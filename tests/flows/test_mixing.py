@@ -89,6 +89,7 @@ def test_the_memory_modes_have_the_same_gradients():
         torch.testing.assert_close(stored, inverted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("features", "partition", "form"),
     [

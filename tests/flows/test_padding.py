@@ -114,6 +114,7 @@ def test_the_learned_padding_starts_at_the_standard_normal():
         assert torch.allclose(log_q, kf.flows.Pad(2).log_prob(e, x))
 
 
+@pytest.mark.slow
 def test_the_learned_padding_makes_the_bound_tight():
     """Z = (x + a e, e): its p(e | x) is normal, so that training q alone closes the gap."""
     slope = 0.8
@@ -134,6 +135,7 @@ def test_the_learned_padding_makes_the_bound_tight():
     assert abs(gap) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gaussian", "copy", "learned"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_weighted_density_integrates_to_one(kind, seed):
@@ -172,6 +174,7 @@ def test_uniform_padding_misses_what_the_flow_puts_outside():
     assert p.sum().item() * width == pytest.approx(inside, abs=5 * off + 0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gaussian", "copy", "learned"])
 def test_the_weighted_estimate_is_as_far_off_as_it_says(kind):
     """Against a fine sum over the padding, z-scores of 100 points have a spread of about 1."""
@@ -228,6 +231,7 @@ def test_without_a_density_log_prob_is_the_joint_one(kind, scale):
             call()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partition", ["half", "random-half"])
 @pytest.mark.parametrize("features", [1, 2, 3, 5])
 @pytest.mark.parametrize("padding", [1, 2, 3, 5])
@@ -275,6 +279,7 @@ def test_a_padded_flow_can_be_the_flow_without():
     assert torch.allclose(flow.log_prob(x), plain.log_prob(x), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_recipes_of_tables_take_any_padding(recipe, kind, tmp_path):
@@ -300,6 +305,7 @@ def test_recipes_of_tables_take_any_padding(recipe, kind, tmp_path):
     assert flow.sample(3).shape == (3, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["glow", "real_nvp_image", "jet"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_recipes_of_images_take_any_padding(recipe, kind, tmp_path):
@@ -344,6 +350,7 @@ def test_one_feature_with_padding_has_couplings():
     assert kf.nice(1, padding=2, **TINY).bijection.bijections[-1].features == 3
 
 
+@pytest.mark.slow
 def test_a_padded_flow_is_written_anew_and_fused():
     """Padding stays what it is."""
     flow = padded("learned", 2, 2)
@@ -354,6 +361,7 @@ def test_a_padded_flow_is_written_anew_and_fused():
         assert torch.allclose(found, flow.log_prob(x, generator=seeded(1)), atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_whitened_start_takes_padding():
     """Data and padding are uncorrelated together."""
     flow = kf.real_nvp(2, padding=1, start="whiten", **TINY)

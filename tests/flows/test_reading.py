@@ -23,6 +23,7 @@ def embedding():
     return net
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_layers_see_what_the_embedding_makes_of_a_context(recipe, tmp_path):
     """The same flow without one, at the embedded context; and it is saved with its weights."""
@@ -42,6 +43,7 @@ def test_layers_see_what_the_embedding_makes_of_a_context(recipe, tmp_path):
     assert torch.equal(kf.load(tmp_path / "model").log_prob(x, context), flow.log_prob(x, context))
 
 
+@pytest.mark.slow
 def test_an_embedding_learns():
     """One of two numbers that only their difference matters of."""
     generator = torch.Generator().manual_seed(1)

@@ -21,6 +21,7 @@ def couplings(flow):
     return parts(flow, Coupling)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize(
     "partition", ["half", "alternating", "random", "random-half", kf.Partition(5, (0, 3, 4))]
@@ -70,6 +71,7 @@ def test_a_random_half_is_drawn_for_every_two_couplings_which_take_turns():
     assert kept(100) != halves
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("partition", ["half", "alternating", "random", "random-half"])
 @pytest.mark.parametrize("features", [1, 2, 3, 7])
@@ -108,6 +110,7 @@ def test_the_bound_on_the_log_scales_is_shared_by_the_depth():
     assert sum(bounds) == pytest.approx(3.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_256_couplings_are_finite_and_invertible_from_the_first_steps(recipe):
     """After each of three steps of Adam values and gradients are finite and round trips hold."""
@@ -126,6 +129,7 @@ def test_256_couplings_are_finite_and_invertible_from_the_first_steps(recipe):
         assert errors.latent.max() < 1e-3
 
 
+@pytest.mark.slow
 def test_256_couplings_are_finite_wherever_their_networks_go():
     """With log-scales at their bound everywhere, no value leaves float32."""
     flow = kf.real_nvp(6, depth=256, hidden=(8,), scale_bound=12.0)

@@ -84,6 +84,7 @@ WITH_MORE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_MORE)
 def test_every_kind_of_start_warns_until_it_is_fitted(name):
     """Padding, domains and whitening are fitted by the same call."""
@@ -199,6 +200,7 @@ def test_rows_outside_of_a_domain_are_refused():
         flow.standardization.fit(-torch.ones(2, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["identity", "whiten", "gaussianize", "whiten-gaussianize"])
 def test_a_weight_of_two_is_the_row_twice(start):
     """Every layer that takes something from rows counts them by their weights."""

@@ -106,6 +106,7 @@ def bent(n):
     return (x - x.mean(0)) / x.std(0)
 
 
+@pytest.mark.slow
 @every_recipe
 def test_it_learns(name):
     """From the start, 100 steps gain on a Gaussian."""
@@ -121,6 +122,7 @@ def test_it_learns(name):
     assert loss < -gaussian.log_prob(x).mean() - 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("smoothing", "right"), [(0.0, False), (0.3, True)])
 def test_the_gradient_of_the_likelihood_misses_corners(smoothing, right):
     """It is the slope of the mean over many points once the corner is rounded, and not before."""
@@ -138,6 +140,7 @@ def test_the_gradient_of_the_likelihood_misses_corners(smoothing, right):
     assert right or abs(slope - measured) > 0.2
 
 
+@pytest.mark.slow
 @every_recipe
 def test_it_is_fitted_profiled_diagnosed_and_stored(name, tmp_path):
     """As any flow: the units are those of the rows, and a stored one is the same function."""

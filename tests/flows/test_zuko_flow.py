@@ -45,6 +45,7 @@ def test_the_density_is_that_of_zuko(kind):
     torch.testing.assert_close(flow.log_prob(5 * x + 2), wanted, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_flow_of_zuko_is_saved_and_loaded_to_the_same_bits(kind, tmp_path):
     """Other weights than those it would begin with."""
@@ -83,6 +84,7 @@ def test_singular_values_are_those_of_the_dense_jacobian(kind):
     torch.testing.assert_close(found.sigma_min.double(), values[:, -1], rtol=1e-4, atol=0)
 
 
+@pytest.mark.slow
 def test_a_flow_of_zuko_learns():
     """A few epochs on a bent Gaussian come below what the best Gaussian says of it."""
     generator = torch.Generator().manual_seed(0)

@@ -109,6 +109,7 @@ def test_a_converted_flow_is_the_same_function_for_other_weights(name):
         check(name, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STACKS)
 def test_couplings_run_as_stacks(name):
     """Norms and scalings between couplings are folded into their networks."""
@@ -151,6 +152,7 @@ def test_dtype_and_mode_are_kept():
     assert torch.allclose(flow.log_prob(x), original().log_prob(x), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_fit_continues_from_a_converted_flow():
     """`kf.fit` trains it like any flow."""
     flow = kf.convert(coupling_flows.zuko_flow("RealNVP"))

@@ -88,6 +88,7 @@ def check(estimator, theta, x):
     return wrapped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", BUILT)
 def test_an_estimator_is_the_same_function(name, dtype):
@@ -158,6 +159,7 @@ def test_an_estimator_without_conditions_takes_none():
         kf.wrap(flow, theta, theta)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", BUILT)
 def test_there_is_one_sample_per_condition_with_its_density(name, dtype):
@@ -184,6 +186,7 @@ def test_sbi_mixes_up_several_samples_of_several_conditions():
     assert (estimator.log_prob(samples, 3 * x) - log_prob).abs().max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", BUILT)
 def test_a_healthy_estimator_has_no_finding_above_a_note(name, seed):
@@ -206,6 +209,7 @@ def test_a_trained_estimator_has_no_finding_above_a_note(name, seed):
     assert severe(trained(name, seed)[1], seed) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["maf", "zuko_nsf"])
 def test_a_wrong_constant_in_log_prob_is_found(name, monkeypatch):
     """KF205, where layers and base are right."""
@@ -217,6 +221,7 @@ def test_a_wrong_constant_in_log_prob_is_found(name, monkeypatch):
     assert "KF205" in [code for code, *_ in severe(estimator)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["maf", "zuko_nsf"])
 def test_a_standardization_without_its_log_det_is_found(name, monkeypatch):
     """KF203, though the standardization does not count for the conditioning."""
@@ -250,6 +255,7 @@ def test_a_learned_scale_is_not_a_standardization():
     assert ("KF301", "1 UnconditionalTransform") in [one[:2] for one in severe(estimator)]
 
 
+@pytest.mark.slow
 def test_a_posterior_is_diagnosed_by_its_estimator():
     """Before samples outside the prior are rejected; on a copy, so nothing changes."""
     inference, estimator = trained("maf")
@@ -319,6 +325,7 @@ def test_training_a_wrapped_estimator_trains_it():
     assert held == {id(one) for one in estimator.parameters()}
 
 
+@pytest.mark.slow
 def test_the_example_of_the_page_runs(capsys):
     """The doctor finds no problem."""
     section = PAGE.read_text(encoding="utf-8").partition("## Density estimators of sbi")[2]

@@ -182,6 +182,7 @@ def test_layers_have_the_names_of_the_library():
     assert profile.layers == ("1 SplineCoupling", "2 Permute", "3 SplineCoupling")
 
 
+@pytest.mark.slow
 def test_the_singular_values_are_those_of_the_dense_jacobian():
     """For a flow of another library."""
     wrapped, x = kf.wrap(foreign.VECTORS["zuko NSF"](), rows()), rows()
@@ -292,6 +293,7 @@ def test_a_part_of_a_flow_is_refused(make):
             look(part, rows())
 
 
+@pytest.mark.slow
 def test_an_error_of_a_library_becomes_one_sentence():
     """A missing context, above all."""
     flow = foreign.zuko_flow("MAF", foreign.CONTEXT)
@@ -320,6 +322,7 @@ def test_training_a_wrapped_flow_trains_the_flow():
     assert flow().log_prob(x).mean().item() > start + 0.1
 
 
+@pytest.mark.slow
 def test_wrapping_imports_no_library():
     """Adapters are found by module names; importing zuko would patch torch."""
     import subprocess

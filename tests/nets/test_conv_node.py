@@ -70,6 +70,7 @@ def test_only_the_input_is_kept_where_hidden_layers_run_again():
     assert kept(networks(memory="store"), points()) == 4 * 15 * (2 + 5 + 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["store", "recompute"])
 def test_second_derivatives_are_right(memory):
     """Through the backward pass, by finite differences."""

@@ -48,6 +48,7 @@ def test_a_new_network_answers_exactly_zero(make):
     assert answer.shape == (3, OUTPUTS, HEIGHT, WIDTH) and answer.abs().max() == 0
 
 
+@pytest.mark.slow
 @every_net
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("places", [(1, 1), (1, 4), (5, 2), (3, 3)])

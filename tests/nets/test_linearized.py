@@ -44,6 +44,7 @@ def jacobians(net, x, context):
     return torch.stack(rows)
 
 
+@pytest.mark.slow
 @shapes
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("vectors", [(), (1,), (4,)])
@@ -63,6 +64,7 @@ def test_products_are_those_of_the_dense_jacobian(shape, dtype, vectors):
     )
 
 
+@pytest.mark.slow
 @shapes
 def test_products_can_be_differentiated_by_weights_and_vectors(shape):
     """Masks are piecewise constant: plain gradients agree with finite differences."""

@@ -29,6 +29,7 @@ def jacobians(net, x, context):
     ])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("vectors", [(), (1,), (4,)])
 @pytest.mark.parametrize("context_features", [0, 2])
@@ -54,6 +55,7 @@ def test_products_are_those_of_the_dense_jacobian(dtype, vectors, context_featur
     )
 
 
+@pytest.mark.slow
 def test_products_can_be_differentiated_by_weights_and_vectors():
     """Masks are piecewise constant: plain gradients agree with finite differences."""
     net, x, _ = built(rows=1)

@@ -36,6 +36,7 @@ def finding(code="KF999", **parts):
     return kf.diagnosis.Finding(code=code, **(content | parts))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "code", "figures"),
     [
@@ -69,6 +70,7 @@ def test_marks_lie_where_the_numbers_say():
     assert gaps == pytest.approx([-2.0] * 64, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_small_difference_is_drawn_as_a_difference():
     """The size of the marks would hide 0.01 nats on a scale of several."""
     figure = figures_of(render_diagnosis(diagnoses.with_small_error()))["log-dets"]
@@ -127,6 +129,7 @@ def test_an_unknown_check_and_an_unknown_table_are_shown():
     assert len(figures["table-wide"]["data"]) == 5 and "2 more columns not drawn." in html
 
 
+@pytest.mark.slow
 def test_text_from_users_is_escaped():
     """A layer, a message or a title may contain markup."""
     markup = "<script>alert(1)</script>"
@@ -145,6 +148,7 @@ def test_numbers_that_are_not_finite_are_left_out_and_counted():
     assert "The largest distance from it is an amount that is not finite" in html
 
 
+@pytest.mark.slow
 def test_a_page_is_written_whole_and_replaces_another(tmp_path):
     """No other file is left in the folder."""
     path = tmp_path / "page.html"

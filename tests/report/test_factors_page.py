@@ -33,6 +33,7 @@ def drawn(page):
     return json.loads(text)
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_map_and_each_factor(found):
     """Heat maps of T and of all couplings, and a bar each, with their own numbers."""
     figures = drawn(render_factors(found, "map.npy"))
@@ -64,6 +65,7 @@ def test_a_large_map_is_drawn_in_tiles_that_keep_a_lone_entry():
     assert "2 by 2 entries" in render_factors(found, "map.npy")
 
 
+@pytest.mark.slow
 def test_the_curve_has_the_map_and_the_reference_where_there_is_one(found):
     """Without a reference, nothing is drawn for it."""
     trials = trade_off(found.matrix, counts=(6, 8), known={6: found})

@@ -284,6 +284,7 @@ def test_a_single_column_has_no_pairs(make_report):
     assert "marginals" in figures
 
 
+@pytest.mark.slow
 def test_a_page_of_very_many_columns_draws_those_that_differ_most(make_report):
     """A page of 300 columns stays readable and shows the worst column."""
     report = make_report(columns=300)
@@ -327,6 +328,7 @@ def test_the_test_rows_with_the_lowest_density_are_named_with_their_values(make_
     assert 'id="worst-rows"' not in render(make_report(worst_rows=None))
 
 
+@pytest.mark.slow
 def test_the_flow_is_compared_with_each_reference(make_report):
     """In a sentence with the paired difference, and in a row of the table."""
     html = render(make_report())

@@ -145,6 +145,7 @@ def test_the_function_is_the_same_and_all_couplings_have_one_partition(name):
     assert all(partition_of(part) or is_elementwise(part) for part in beside)
 
 
+@pytest.mark.slow
 def test_a_permutation_between_couplings_costs_four():
     """Six couplings, of which both ends join a neighbor: that is what depth costs."""
     half = kf.Partition.half(8)
@@ -177,12 +178,14 @@ def test_orders_within_the_halves_cost_nothing():
     assert isinstance(made.bijection.bijections[0], kf.CouplingStack)
 
 
+@pytest.mark.slow
 def test_masks_that_take_turns_move_the_features_once():
     """Even and odd features: there at the first coupling, and back at the end."""
     _, certificate = kf.rewrite_fixed_partition(recipe(6, "alternating", 10))
     assert [one.name for one in certificate.replaced] == ["another partition"] * 2
 
 
+@pytest.mark.slow
 def test_an_elementwise_map_lets_a_linear_coupling_pass():
     """What stands between a coupling and its permutation, as in Glow, does not keep them apart."""
     half = kf.Partition.half(8)
@@ -221,6 +224,7 @@ def test_a_conditional_flow_is_compared_with_its_contexts():
         kf.rewrite_fixed_partition(flow)
 
 
+@pytest.mark.slow
 def test_the_new_flow_trains_and_is_stored(tmp_path):
     """It is a flow like any other."""
     torch.manual_seed(0)
@@ -258,6 +262,7 @@ def test_layers_that_are_not_known_are_left():
     assert certificate.differences["float64"].log_prob <= 1e-9
 
 
+@pytest.mark.slow
 def test_another_partition_can_be_asked_for():
     """Even and odd features, or parts of other sizes, if couplings have those sizes."""
     made, certificate = kf.rewrite_fixed_partition(recipe(6, "random"), partition="alternating")
@@ -268,6 +273,7 @@ def test_another_partition_can_be_asked_for():
         kf.rewrite_fixed_partition(recipe(6, "random"), partition=2)
 
 
+@pytest.mark.slow
 def test_the_certificate_is_plain_json():
     """With the largest condition number beside what it was made of."""
     _, certificate = kf.rewrite_fixed_partition(recipe(4, "random"))
@@ -337,6 +343,7 @@ def test_a_flow_that_cannot_be_sampled_keeps_its_mode():
     assert flow.training
 
 
+@pytest.mark.slow
 def test_numbers_that_are_not_finite_are_null_in_json():
     """A flow with a NaN in it is no other flow when rewritten, and its certificate is JSON."""
     flow = recipe(4, "random")
@@ -371,6 +378,7 @@ class Shifted(kf.AffineCoupling):
         return super().inverse(z - 1, context)
 
 
+@pytest.mark.slow
 def test_a_coupling_of_another_class_is_left_with_its_partition():
     """Linear maps beside it are factored on the partition that was asked for all the same."""
     own = affine(kf.Partition.alternating(4))
@@ -398,6 +406,7 @@ def one_more(module, given, answer):
     return answer[0] + 1, answer[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -455,6 +464,7 @@ def flips(*parts):
     return [one.flipped for one in kf.rewrite_fixed_partition(flow)[1].replaced]
 
 
+@pytest.mark.slow
 def test_two_odd_permutations_need_no_negative_scale():
     """Two features more change places at the first one, and back at the second."""
     half, swap = kf.Partition.half(8), kf.bijections.Permutation((4, 1, 2, 3, 0, 5, 6, 7))
@@ -462,6 +472,7 @@ def test_two_odd_permutations_need_no_negative_scale():
     assert flips(swap, affine(half)) == [False, True], "one alone does, at the end"
 
 
+@pytest.mark.slow
 def test_a_reflection_between_moves_needs_no_negative_scale_there():
     """Features that have to be moved anyway are moved in a way that makes up for it."""
     turn = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))[0]
@@ -470,6 +481,7 @@ def test_a_reflection_between_moves_needs_no_negative_scale_there():
     assert flips(parts[0], kf.bijections.Linear.of(reflection), parts[1]) == [False, False, True]
 
 
+@pytest.mark.slow
 def test_what_is_the_same_for_all_features_lets_an_order_pass():
     """They are not brought back for it."""
     parts = [affine(kf.Partition.alternating(4)) for _ in range(2)]
@@ -479,6 +491,7 @@ def test_what_is_the_same_for_all_features_lets_an_order_pass():
     assert len(certificate.replaced) == len(without.replaced) == 2
 
 
+@pytest.mark.slow
 def test_what_leaves_padding_alone_lets_no_order_pass():
     """A logit of some of the features only finds them in their places."""
     parts = [affine(kf.Partition.alternating(4)) for _ in range(2)]
@@ -495,6 +508,7 @@ def test_a_linear_layer_at_its_start_costs_nothing():
     assert certificate.replaced == ()
 
 
+@pytest.mark.slow
 def test_condition_numbers_stand_in_the_order_of_the_flow():
     """Those of couplings that nothing joined can be seen in it."""
     made, certificate = kf.rewrite_fixed_partition(flow_of(kf.bijections.LULinear(4), features=4))
@@ -504,6 +518,7 @@ def test_condition_numbers_stand_in_the_order_of_the_flow():
     assert found != pytest.approx(found[::-1], rel=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partition", [kf.Partition.half(4), kf.Partition.half(4).swapped()])
 @pytest.mark.parametrize("first", [True, False])
 def test_a_map_at_either_end_of_the_flow_joins_the_coupling_beside_it(partition, first):
@@ -514,6 +529,7 @@ def test_a_map_at_either_end_of_the_flow_joins_the_coupling_beside_it(partition,
     assert (certificate.joined, certificate.couplings_after) == (1, 6)
 
 
+@pytest.mark.slow
 def test_a_rewriting_that_goes_wrong_shows_in_the_certificate(monkeypatch):
     """Both comparisons are of the old flow with the new one."""
     flow = recipe(4, "random")
@@ -527,12 +543,14 @@ def test_a_rewriting_that_goes_wrong_shows_in_the_certificate(monkeypatch):
         assert min(dataclasses.astuple(one)) > 1e-2
 
 
+@pytest.mark.slow
 def test_what_narrow_numbers_cost_shows_in_the_certificate():
     """The second comparison is with the flow that is returned, whose numbers are rounded."""
     found = kf.rewrite_fixed_partition(recipe(4, "random").to(torch.bfloat16))[1].differences
     assert found["float64"].log_prob < 1e-9 and found["float32"].log_prob > 1e-3
 
 
+@pytest.mark.slow
 def test_an_inverse_of_an_inverse_is_the_layer():
     """A coupling inside of both is one that can be rewritten."""
     inner = kf.Chain([kf.Inverse(affine(kf.Partition.alternating(4))), kf.bijections.LULinear(4)])
@@ -541,6 +559,7 @@ def test_an_inverse_of_an_inverse_is_the_layer():
     assert certificate.differences["float64"].log_prob <= 1e-9
 
 
+@pytest.mark.slow
 def test_the_embedding_of_the_context_is_taken_over_as_a_copy():
     """Training the new one does not change the old one."""
     parts = affine(kf.Partition.alternating(4), context=3), kf.bijections.LULinear(4)
@@ -554,6 +573,7 @@ def test_the_embedding_of_the_context_is_taken_over_as_a_copy():
         assert torch.equal(flow.log_prob(x, context), wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["log_scale", "shift"])
 def test_an_elementwise_map_that_only_scales_or_only_shifts_is_kept(name):
     """In another order, where it is written anew; one that does nothing is left out."""
@@ -617,6 +637,7 @@ def test_what_is_frozen_stays_frozen():
     assert all((p.grad is not None) == p.requires_grad for p in made.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapped", [kf.Chain, lambda parts: kf.CouplingStack.of(parts)])
 def test_a_hook_on_what_would_be_opened_is_kept(wrapped):
     """The chain, or the stack, stays closed, is named, and its hook is called."""
@@ -630,6 +651,7 @@ def test_a_hook_on_what_would_be_opened_is_kept(wrapped):
     assert kf.rewrite_fixed_partition(flow, x)[1].left == (type(inner).__name__,)
 
 
+@pytest.mark.slow
 def test_what_is_frozen_as_a_whole_stays_so():
     """Also the couplings that its permutations become."""
     made, _ = kf.rewrite_fixed_partition(recipe(4, "random").requires_grad_(False))

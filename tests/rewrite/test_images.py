@@ -46,6 +46,7 @@ def test_a_glow_becomes_couplings_of_one_partition_a_scale(mixing):
     assert certificate.differences["float64"].log_prob < 1e-6
 
 
+@pytest.mark.slow
 def test_the_memory_modes_of_the_scales_are_kept():
     """Of each chain."""
     made, _ = kf.rewrite_fixed_partition(trained(memory="invert"))
@@ -53,6 +54,7 @@ def test_the_memory_modes_of_the_scales_are_kept():
     assert {scale.memory for scale in scales} == {"invert"}
 
 
+@pytest.mark.slow
 def test_scales_that_run_steps_together_still_do():
     """Fused or rewritten: linear layers and couplings are still what they are made of."""
     flow = trained()
@@ -61,6 +63,7 @@ def test_scales_that_run_steps_together_still_do():
         assert {type(scale) for scale in scales} == {kf.bijections.ImageChain}
 
 
+@pytest.mark.slow
 def test_a_rewritten_flow_trains_is_saved_and_loaded(tmp_path):
     """As any other."""
     made, _ = kf.rewrite_fixed_partition(trained())
@@ -71,6 +74,7 @@ def test_a_rewritten_flow_trains_is_saved_and_loaded(tmp_path):
     assert torch.equal(kf.load(tmp_path).log_prob(x), made.log_prob(x))
 
 
+@pytest.mark.slow
 def test_permutations_of_patches_become_couplings():
     """Of a Jet, whose transformers read half of the channels or half of the places."""
     flow = trained("jet", (1, 8, 8), patch=4, depth=4, width=4, blocks=1, heads=1)
@@ -82,6 +86,7 @@ def test_permutations_of_patches_become_couplings():
     assert certificate.differences["float64"].log_prob < 1e-9
 
 
+@pytest.mark.slow
 def test_checkerboards_stay_and_are_named():
     """They split places, which no partition of channels does."""
     flow = trained("real_nvp_image", (1, 8, 8), levels=2, hidden=4, blocks=1)
@@ -91,6 +96,7 @@ def test_checkerboards_stay_and_are_named():
     assert certificate.differences["float64"].log_prob < 1e-9
 
 
+@pytest.mark.slow
 def test_large_images_are_compared_a_few_at_a_time(monkeypatch):
     """So many that their pixels are no more than a bound, and at least one."""
     flow, sizes = trained(), []
@@ -103,6 +109,7 @@ def test_large_images_are_compared_a_few_at_a_time(monkeypatch):
         assert sizes == [size for size in expected for _ in range(4)]  # two flows, each twice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dequantize", ["uniform", "variational"])
 def test_what_fills_the_pixels_is_taken_over(dequantize):
     """And the two are compared on the same filled pixels."""

@@ -230,6 +230,7 @@ def test_a_started_actnorm_is_fused():
     assert kinds(kf.fuse(flow)) == ["Linear"]
 
 
+@pytest.mark.slow
 def test_fusing_undoes_rewriting():
     """Linear ends of couplings are taken off again: one matrix between two couplings is left."""
     layer = nn.utils.parametrizations.orthogonal(nn.Linear(4, 4)).weight.detach()
@@ -292,6 +293,7 @@ def test_a_run_that_is_singular_to_rounding_stays():
     assert kinds(kf.fuse(flow.double())) == ["Linear", "AffineCoupling"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["store", "recompute", "invert"])
 @pytest.mark.parametrize("made", [kf.fuse, lambda flow: kf.rewrite_fixed_partition(flow)[0]])
 def test_what_is_kept_for_the_backward_pass_stays(made, memory):

@@ -108,6 +108,7 @@ def test_scores_in_parts_are_those_at_once(run, small, tmp_path, data, suffix):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_scores_of_an_array_in_parts_are_those_at_once(small, tmp_path):
     """Columns of an npy file are x0, x1."""
     np.save(tmp_path / "t.npy", np.random.default_rng(0).normal(size=(ROWS, 2)))
@@ -124,6 +125,7 @@ def test_scores_of_an_array_in_parts_are_those_at_once(small, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_scores_given_a_context_are_those_at_once(conditional, small, tmp_path):
     """The context is read with the columns."""
     written(tmp_path, table())
@@ -160,6 +162,7 @@ def stopped_after(count, monkeypatch, call, *words, **named):
             call(*words, **named)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 1, 3])
 @pytest.mark.parametrize("name", ["run", "padded"])
 def test_scores_go_on_where_they_stopped(request, small, tmp_path, monkeypatch, count, name):
@@ -238,6 +241,7 @@ def with_gaps():
 GAPS = [4, 101, 151, 202, 203]  # rows, counted from 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["t.parquet", "t.arrow", "t.csv"])
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".arrow"])
 def test_rows_that_cannot_be_scored_have_an_empty_value(run, small, tmp_path, data, suffix):
@@ -269,6 +273,7 @@ def read_scores(path):
     return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ipc(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv"])
 def test_rows_that_cannot_be_scored_can_be_left_out(run, small, tmp_path, suffix):
     """With repair="drop"; files of arrays have NaN otherwise."""
@@ -364,6 +369,7 @@ def begun(run, tmp_path, monkeypatch):
     return data, out
 
 
+@pytest.mark.slow
 def test_other_data_and_another_run_are_noticed(run, small, tmp_path, monkeypatch):
     """The parts stay; one sentence says what differs, and which folder to remove."""
     small()

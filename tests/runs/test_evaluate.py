@@ -131,6 +131,7 @@ def test_latents_are_compared_with_the_base_that_the_flow_has(tmp_path):
     assert "its base, a mixture of 2 normals" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_rows_to_compare_with_are_never_trained_on(table, tmp_path):
     """With --where and --against the other rows are scored, and only these."""
     source = TableConfig(table, where=["kind=near"], against="kind=far")
@@ -152,6 +153,7 @@ def test_auc_agrees_with_counting_pairs():
     assert auc == pytest.approx(expected) and 0.02 < error < 0.08
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_between_training_and_report_is_completed(summary, table):
     """With the report and the judgement missing, the same call adds them, to the same numbers."""
     import json
@@ -193,6 +195,7 @@ def test_a_gap_in_the_rows_to_compare_with_stops_before_training(table, tmp_path
         source.load()
 
 
+@pytest.mark.slow
 def test_a_column_that_is_constant_among_the_training_rows_has_no_gaussian(tmp_path):
     """The run is finished all the same; the Gaussian's NLL is said to be not finite."""
     x = np.random.default_rng(0).normal(size=(60, 2))
@@ -244,6 +247,7 @@ def test_the_test_likelihood_is_that_of_the_test_rows_and_no_others(summary, tab
     assert abs(nll["train"] - nll["test"]) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_flow_worse_than_a_gaussian_is_not_given_a_clean_bill(tmp_path):
     """An untrained flow on strongly correlated columns: the verdict says so."""
     base = np.random.default_rng(0).normal(size=(400, 1))
@@ -259,6 +263,7 @@ def test_a_flow_worse_than_a_gaussian_is_not_given_a_clean_bill(tmp_path):
     assert [finding.code for finding in read_report(run.folder).findings] == ["KF501", "KF506"]
 
 
+@pytest.mark.slow
 def test_one_column_is_told_to_be_a_gaussian(tmp_path):
     """A coupling has nothing to read, and the user is told before training."""
     x = np.random.default_rng(0).normal(size=(200, 2))
@@ -272,6 +277,7 @@ def test_one_column_is_told_to_be_a_gaussian(tmp_path):
     assert not said[1]
 
 
+@pytest.mark.slow
 def test_a_flow_worse_than_a_mixture_says_so_in_its_verdict(tmp_path):
     """Three clusters of 600 rows: the numbers are in result.json, report and summary."""
     random = np.random.default_rng(0)
@@ -300,6 +306,7 @@ def test_a_flow_worse_than_a_mixture_says_so_in_its_verdict(tmp_path):
     assert again.verdict == run.result.verdict
 
 
+@pytest.mark.slow
 def test_few_rows_and_a_training_cut_short_are_in_the_verdict(tmp_path):
     """Forty rows and two epochs: no green light, also when the run is examined again."""
     x = np.random.default_rng(0).normal(size=(40, 2))

@@ -56,6 +56,7 @@ def tiles_of(picture, side=8):
     return np.rint(np.stack(tiles) * (16 / 255))
 
 
+@pytest.mark.slow
 def test_bits_per_dimension_are_those_of_the_loaded_flow(summary, report):
     """The mean over the test images of minus log2 of the density, over 64 numbers."""
     parts, flow = SOURCE.load(), kf.load(summary.folder)

@@ -75,6 +75,7 @@ def test_the_best_model_wins_and_trains_on(uniform):
     assert rates[len(history) - 1] == pytest.approx(1e-2) and rates[-1] < 1e-4
 
 
+@pytest.mark.slow
 def test_epochs_of_all_models_count(uniform):
     """A search takes at most a quarter of them, and the training the rest."""
     tables = uniform.load()
@@ -91,6 +92,7 @@ def test_epochs_of_all_models_count(uniform):
     assert later * 19 <= 20 * 19 - steps + 19 and own < steps
 
 
+@pytest.mark.slow
 def test_steps_that_measure_the_speed_of_models_count(uniform, monkeypatch):
     """A machine that takes many steps in that time exceeds no limit."""
     monkeypatch.setattr(module, "CALIBRATION_S", 30.0)
@@ -202,6 +204,7 @@ def test_an_interrupted_run_keeps_its_choice(uniform, tmp_path):
         chosen_before(folder)
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_keeps_its_choice(uniform, tmp_path):
     """The winner's weights are lost then, and it trains from its first step."""
     assert chosen_before(tmp_path) is None
@@ -222,6 +225,7 @@ def test_nothing_races_with_a_condition_budget(uniform, tmp_path):
     assert summary.result.condition_number_p95 < 60
 
 
+@pytest.mark.slow
 def test_one_validation_row_is_enough_to_choose(tmp_path):
     """Its difference has no spread, and the folder can be resumed."""
     table = load_table(np.random.default_rng(0).normal(size=(40, 2)))
@@ -329,6 +333,7 @@ def test_fit_auto_is_the_command_in_python():
         kf.fit_auto("digits")
 
 
+@pytest.mark.slow
 def test_fit_auto_resumes_what_it_chose(tmp_path):
     """The same call finishes the training of the winner."""
     x = np.random.default_rng(0).uniform(-1, 1, (800, 2))

@@ -67,6 +67,7 @@ def files_of(folder):
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_the_new_folder_has_all_that_the_old_one_has(made):
     """But the checkpoint; and the certificate, on the held-out images with their classes."""
     place, done = made
@@ -81,6 +82,7 @@ def test_the_new_folder_has_all_that_the_old_one_has(made):
     assert flow.context_features == 3
 
 
+@pytest.mark.slow
 def test_scores_and_result_are_those_of_the_old_flow_computed_by_the_new_one(made):
     """Up to rounding, percentiles too."""
     place, _ = made
@@ -110,6 +112,7 @@ def test_the_report_is_drawn_of_the_new_flow(made):
     assert "rewritten" in page
 
 
+@pytest.mark.slow
 def test_grids_of_the_epochs_are_kept_and_the_last_is_drawn_anew(made, copied):
     """From the new flow, also where the old picture is not there."""
     place, _ = made
@@ -138,6 +141,7 @@ def test_without_its_images_a_run_is_compared_on_samples_of_all_classes(copied, 
     assert np.allclose(*scores, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_run_on_images_that_is_not_finished_stays_so(copied):
     """Its grids so far are there, and no other."""
     (copied / "result.json").unlink()

@@ -58,6 +58,7 @@ def test_without_its_data_a_run_is_compared_on_samples_and_keeps_its_likelihood(
     assert np.allclose(*scores, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_other_data_under_the_same_name_is_not_taken_for_the_held_out_rows(tmp_path):
     """The fingerprint of the training rows says that they changed."""
     run, data = trained(tmp_path)
@@ -65,6 +66,7 @@ def test_other_data_under_the_same_name_is_not_taken_for_the_held_out_rows(tmp_p
     assert rewrite_run(run, tmp_path / "new").points == "samples of the flow"
 
 
+@pytest.mark.slow
 def test_held_out_rows_are_those_of_the_run(tmp_path):
     """As many as the test rows, and the doctor finds them again in the new folder."""
     run, _ = trained(tmp_path)
@@ -73,6 +75,7 @@ def test_held_out_rows_are_those_of_the_run(tmp_path):
     assert diagnose_run(tmp_path / "new")[1] == "held-out rows of the run"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_finished_stays_so(tmp_path):
     """The model and what was asked for are there; there is nothing to report yet."""
     run, _ = trained(tmp_path)
@@ -84,6 +87,7 @@ def test_a_run_that_is_not_finished_stays_so(tmp_path):
         score_run(tmp_path / "new", "magic")
 
 
+@pytest.mark.slow
 def test_a_run_of_the_library_keeps_what_it_has(tmp_path):
     """Without a source there are samples to compare on, and no report to draw."""
     x = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
@@ -112,6 +116,7 @@ def test_a_conditional_run_is_compared_on_its_rows_and_refused_without_them(tmp_
     assert not (tmp_path / "newer").exists()
 
 
+@pytest.mark.slow
 def test_what_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
     """Neither the folder nor the one that it was made in."""
     run, _ = trained(tmp_path)
@@ -139,6 +144,7 @@ def test_a_damaged_result_is_named(tmp_path, text, message):
     assert not [path for path in tmp_path.iterdir() if "new" in path.name]
 
 
+@pytest.mark.slow
 def test_a_rewritten_run_can_be_rewritten(tmp_path):
     """To the other partition; its report names the last step only."""
     run, _ = trained(tmp_path)

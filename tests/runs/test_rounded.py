@@ -66,6 +66,7 @@ def test_scores_of_the_data_are_those_of_the_rows_that_were_trained_on(run, path
     np.testing.assert_allclose(written[:, 1], scores, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_doctor_examines_the_noisy_rows(run, path):
     """Held-out rows of the run, or others that are given: none of them is called rounded."""
     for data, points in ((None, "held-out rows of the run"), (str(path), f"rows of {path}")):

@@ -66,6 +66,7 @@ def test_the_cost_is_the_mean_difference_of_the_two_likelihoods(done, data):
     assert report.flows[0].cost == pytest.approx(difference, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_trained_again(done, data):
     """The same request changes no run folder; one more budget trains one more flow."""
     report, out = done
@@ -119,6 +120,7 @@ def test_a_folder_with_files_of_others_is_refused_and_stays_as_it_was(data, tmp_
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 def test_budgets_that_are_nearly_the_same_have_folders_of_their_own(data, tmp_path):
     """Each is a run of its own settings."""
     settings = {**SETTINGS, "max_epochs": 1}

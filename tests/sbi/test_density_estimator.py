@@ -31,6 +31,7 @@ def perturbed(estimator):
     return estimator.double().eval()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_posterior_of_the_first_tutorial(tmp_path, monkeypatch):
     """For x = theta + 1 + noise of 0.1 it is N(x - 1, 0.1), truncated to the prior."""

@@ -44,6 +44,7 @@ def function_of(stack, way):
     return function, [g.clone().requires_grad_() for g in given]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("name", "memory"), alternating(TINY, *MEMORY))
 def test_gradients_are_differences(name, way, memory):
@@ -52,6 +53,7 @@ def test_gradients_are_differences(name, way, memory):
     assert gradcheck(function, given, fast_mode=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", TINY)
 def test_second_derivatives_are_differences(name, way):
@@ -63,6 +65,7 @@ def test_second_derivatives_are_differences(name, way):
         assert gradgradcheck(function, given, fast_mode=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", ["affine", "additive"])
@@ -142,6 +145,7 @@ def test_a_graph_made_in_evaluation_mode_stays_there():
     assert stack.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", ["affine", "additive"])
 def test_forward_mode_is_the_chains(kind, way):
@@ -173,6 +177,7 @@ def test_forward_mode_is_the_chains(kind, way):
         assert torch.allclose(found, wanted, rtol=1e-9, atol=1e-12), place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("memory", MEMORY)
 def test_transforms_of_functions(way, memory):
@@ -208,6 +213,7 @@ def test_transforms_of_functions(way, memory):
     assert torch.allclose(slope, usual, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", MEMORY)
 def test_other_weights_in_place_of_its_own(memory):
     """`functional_call` uses the weights given, by the fast node too, and gradients reach them."""

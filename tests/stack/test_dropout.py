@@ -12,6 +12,7 @@ def dropping(features=4, depth=3, hidden=(8, 8), *, share=0.3, **settings):
     return stack_of(features, depth, hidden, dropout=share, **settings).train()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("chunked")
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("way", WAYS)
@@ -46,6 +47,7 @@ def test_gradients_are_differences(threads, way, memory, residual):
     assert slope == pytest.approx(difference, rel=1e-5, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("chunked")
 @pytest.mark.parametrize("way", WAYS)
 def test_modes_and_threads_leave_out_the_same_units(threads, way):
@@ -129,6 +131,7 @@ def test_training_draws_from_the_global_generator():
         assert torch.equal(stack(x)[0], third)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("chunked")
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_the_mean_is_that_of_evaluation(share):
@@ -207,6 +210,7 @@ def test_both_directions_leave_out_the_same_units_from_a_seed(way):
     assert torch.allclose(its_log_det, -log_det, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", MEMORY)
 def test_both_directions_leave_out_the_same_units_after_the_same_seed(memory):
     """Also over several blocks: in training mode, too, the inverse is that of the forward map."""

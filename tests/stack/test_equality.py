@@ -137,6 +137,7 @@ def test_a_stack_is_its_chain(name, kind):
             assert_alike(result_of(stack, way, x, context), wanted, 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_chunks_of_256")
 @pytest.mark.parametrize("name", ["half", "permuted, uneven, context", "600 rows", "two blocks"])
 def test_float32_is_as_good_as_the_chain(name):
@@ -200,6 +201,7 @@ def test_a_stack_of_any_shape_is_its_chain(arguments, rows, way, memory):
     assert_alike(result_of(stack, way, x, context), wanted, 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("permuted", [False, True])
 def test_plain_reads_the_weights_of_the_stack(permuted, way):
@@ -250,6 +252,7 @@ def test_the_layout_of_points_does_not_matter(way):
     assert torch.allclose(log_det, wanted.log_det[:1].expand(5), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("given", ["value", "log_det"])
 def test_one_output_is_enough(memory, given):

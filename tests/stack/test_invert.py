@@ -180,6 +180,7 @@ def test_a_nan_that_comes_back_is_caught_in_each_chunk(monkeypatch, bad):
     assert_alike(found, wanted, 1e-12)
 
 
+@pytest.mark.slow
 def test_only_the_block_with_the_error_recomputes(monkeypatch):
     """Of 70 couplings those 32 keep their states from now on; the others go on as before."""
     stack = stack_of(4, 70, (5,), memory="invert")

@@ -48,6 +48,7 @@ def kept_by_a_row(depth, memory, partition="half"):
     return (many - few) // ROWS
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("only_new_objects")
 def test_recompute_keeps_half_a_state_a_layer():
     """Beyond that: what goes in and comes out of each 32 couplings, and one log_det."""
@@ -56,6 +57,7 @@ def test_recompute_keeps_half_a_state_a_layer():
     assert kept_by_a_row(depth, "recompute") == half_states + blocks * 2 * FEATURES * 4 + 4
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("only_new_objects")
 def test_invert_keeps_a_number_a_layer():
     """A fingerprint a layer, what comes out of each 32 couplings, and one log_det."""
@@ -63,6 +65,7 @@ def test_invert_keeps_a_number_a_layer():
     assert kept_by_a_row(depth, "invert") == depth * 4 + blocks * FEATURES * 4 + 4
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("only_new_objects")
 def test_changing_halves_cost_a_state_in_two_layers():
     """Where the halves are drawn anew for each two couplings, their features move once."""
@@ -71,6 +74,7 @@ def test_changing_halves_cost_a_state_in_two_layers():
     assert kept_by_a_row(32, "recompute", "random-half") <= most
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("only_new_objects")
 def test_store_keeps_what_the_conditioners_compute():
     """Each layer keeps its half state, hidden layer and answer, and three halves made of it."""
@@ -78,6 +82,7 @@ def test_store_keeps_what_the_conditioners_compute():
     assert kept_by_a_row(32, "store") <= most
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("only_new_objects")
 def test_scoring_keeps_nothing():
     """Without gradients only the value and the log_det are left, and buffers that lie idle."""
@@ -94,6 +99,7 @@ def test_scoring_keeps_nothing():
     del result
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("chunked")
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("way", WAYS)
@@ -114,6 +120,7 @@ def test_a_second_backward_has_the_same_gradients(threads, way, memory):
         torch.autograd.grad(loss, inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("chunked")
 @pytest.mark.parametrize("memory", MEMORY)
 def test_passes_do_not_share_buffers(threads, memory):
@@ -233,6 +240,7 @@ def test_buffers_of_many_sizes_do_not_pile_up():
     own._sweeper.cancel()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("only_new_objects")
 def test_garbage_may_be_collected_while_a_buffer_is_taken():
     """A pass that is garbage gives its buffers back even where a collection meets a `take`.
@@ -320,6 +328,7 @@ def test_a_step_of_an_optimizer_between_passes(memory):
     assert losses[0][-1] < losses[0][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("what", ["only weights", "only points", "only context", "some weights"])
 def test_only_what_requires_gradients_gets_them(memory, what):
@@ -361,6 +370,7 @@ def test_nothing_to_differentiate_makes_no_graph():
     assert not any(t.requires_grad for t in stack.inverse(x))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("chunked")
 @pytest.mark.parametrize("memory", MEMORY)
 def test_inference_mode_leaves_nothing_that_spoils_training(pool, threads, memory):

@@ -21,6 +21,7 @@ def additive(**settings):
     return kf.bijections.AdditiveCoupling(half(4), kf.nets.MLP(2, 2, (8,)), **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

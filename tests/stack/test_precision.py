@@ -24,6 +24,7 @@ def example(**settings):
     return stack, *points(stack, 80, dtype=torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("chunked")
 @pytest.mark.parametrize("memory", ["store", "recompute"])
 @pytest.mark.parametrize("settings", [{}, {"residual": True}, {"kind": "additive"}])

@@ -100,6 +100,7 @@ def run(program):
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork here")
 def test_a_forked_process_can_train():
     """After the parent has trained on threads, a child trains too, with the same gradients."""
@@ -107,12 +108,14 @@ def test_a_forked_process_can_train():
     assert finished.returncode == 0, finished.stderr
 
 
+@pytest.mark.slow
 def test_workers_of_a_data_loader_can_call_a_stack():
     """Forked workers of a `DataLoader` may call a stack that their parent has used."""
     finished = run(WORKERS)
     assert finished.returncode == 0, finished.stderr
 
 
+@pytest.mark.slow
 def test_a_program_may_end_with_a_graph_alive():
     """At the end of a program with a graph alive nothing is printed, and nothing waits."""
     finished = run(END)

@@ -50,6 +50,7 @@ def test_the_names_are_those_of_the_chain(name):
         assert not tensor.requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_states_go_both_ways(name):
     """A chain loads a stack's state and a stack loads a chain's, strictly, with equal results."""
@@ -203,6 +204,7 @@ def copies(stack):
     yield "torch.save", torch.load(file, weights_only=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_copies_are_equal_and_apart(name):
     """Copies have equal results and state, and loading into one leaves the other alone."""
@@ -296,6 +298,7 @@ def _result_elsewhere(stack, x, answers):
     answers.put((value.detach().numpy(), [p.grad.numpy() for p in stack.parameters()]))
 
 
+@pytest.mark.slow
 def test_another_process_can_have_a_stack():
     """A stack handed to a spawned process works there, as it does here."""
     stack = made("two blocks, permuted")

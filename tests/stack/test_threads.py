@@ -71,6 +71,7 @@ def test_equal_chunks_have_equal_bits(threads, memory):
     assert_alike(found, wanted, 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("chunked")
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -124,6 +125,7 @@ def test_a_nan_stays_in_its_row(way):
     assert torch.equal(log_det[others], wanted_log_det[others])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_the_round_trip_survives_another_batch(monkeypatch, way):
     """A row of 600 comes back alone, and from other chunks, as exactly as from the same batch.
@@ -198,6 +200,7 @@ def test_tasks_run_where_they_should(threads):
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("chunked")
 @pytest.mark.parametrize("memory", MEMORY)
 def test_several_callers_do_not_meet(threads, memory):

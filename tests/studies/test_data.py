@@ -38,6 +38,7 @@ def test_bananas_come_in_three_parts():
         table_parts("bananas-3", 100, 0)
 
 
+@pytest.mark.slow
 def test_a_shipped_table_is_split_as_a_fit_splits_it():
     """So many rows to train on, others to judge by."""
     parts = table_parts("magic", 500, 0)

@@ -91,6 +91,7 @@ def test_each_library_is_a_bijection_of_ours(library):
     assert len(layers) == (2 if library == "FrEIA" else 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["kappaflow", "normflows"])
 def test_a_flow_learns_and_is_measured_as_it_is(library):
     """The loss falls, and the layers in float64 are the flow that was trained."""
@@ -136,6 +137,7 @@ def test_binary_digits_whiten_in_as_many_layers():
         assert losses[-1] < 1e-12 and (needed == 1 or losses[-2] > 1e-3)
 
 
+@pytest.mark.slow
 def test_other_schemes_do_as_the_page_says():
     """One partition stands still, the others never go up, and bounds hold on average."""
     for scheme in SCHEMES:

@@ -10,6 +10,7 @@ SMALL = {"hidden": 8, "epochs": 1, "batch_size": 64, "learning_rate": 5e-3, "poi
 SMALL |= {"repeats": 2, "seed": 0}
 
 
+@pytest.mark.slow
 def test_a_table_is_measured():
     """Couplings before and after, conditioning of both, and times."""
     case = {**SMALL, "what": "table", "data": "bananas-4", "rows": 256, "depth": 2}
@@ -20,6 +21,7 @@ def test_a_table_is_measured():
     assert row["time_s"] > 0 and row["twin_time_s"] > 0 and row["map_condition"] > 1
 
 
+@pytest.mark.slow
 def test_images_are_measured():
     """A Glow of the digits, whose maps are its 1x1 convolutions."""
     pytest.importorskip("sklearn")

@@ -35,6 +35,7 @@ def changed(report, **values):
     return size.model_copy(update={"padded": size.padded.model_copy(update=values)})
 
 
+@pytest.mark.slow
 def test_each_pair_differs_in_the_padding_alone(done):
     """Four run folders as fit leaves them, with a report each."""
     folder, _, said = done
@@ -55,6 +56,7 @@ def test_each_pair_differs_in_the_padding_alone(done):
     assert "8 x 8, 2 padding channels (4 of 4)" in said
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_runs(done):
     """Likelihoods as in result.json, curves where the conditioning was measured."""
     folder, made, _ = done
@@ -71,6 +73,7 @@ def test_the_numbers_are_those_of_the_runs(done):
             assert [point["epoch"] for point in run.curve] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_distances_are_to_the_nearest_training_faces(done):
     """Of 64 samples and of all held-out faces, counted by hand."""
     folder, made, _ = done
@@ -86,6 +89,7 @@ def test_distances_are_to_the_nearest_training_faces(done):
     assert min(size.plain.of_samples) > 0
 
 
+@pytest.mark.slow
 def test_the_page_shows_both_flows_of_each_size(done):
     """With links to the reports of the runs, and no request."""
     folder, made, _ = done
@@ -100,6 +104,7 @@ def test_the_page_shows_both_flows_of_each_size(done):
     assert not re.search(r'(src|href)="(?!data:|#|[48]-)', body)
 
 
+@pytest.mark.slow
 def test_the_picture_shows_held_out_faces_above_the_samples(done):
     """Three bands of two rows; the first are test images."""
     folder, _, _ = done
@@ -113,6 +118,7 @@ def test_the_picture_shows_held_out_faces_above_the_samples(done):
     assert (small[17:23] == 255).all()
 
 
+@pytest.mark.slow
 def test_a_second_time_takes_what_is_finished(done):
     """No run is written again; the page comes out the same, also where it was lost."""
     folder, made, _ = done
@@ -125,6 +131,7 @@ def test_a_second_time_takes_what_is_finished(done):
     assert {p: p.stat().st_mtime_ns for p in folder.glob("*-*/*") if p.is_file()} == kept
 
 
+@pytest.mark.slow
 def test_a_folder_of_other_trainings_is_refused(done):
     """It says what differs."""
     folder, _, _ = done
@@ -132,6 +139,7 @@ def test_a_folder_of_other_trainings_is_refused(done):
         reproduce_faces(folder, preset=TINY, seed=1, progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("factor", "words"),
     [(1.05, "about the same"), (3.0, "3.0 times larger with"), (0.25, "4.0 times smaller")],
@@ -146,6 +154,7 @@ def test_what_was_found_is_said_in_either_direction(done, factor, words):
     assert "cannot be compared" in describe_size(changed(report, curve=lost))
 
 
+@pytest.mark.slow
 def test_a_difference_of_bits_stands_beside_its_error(done):
     """Within two standard errors it is called none; the mean is that of the two runs."""
     size = done[1].report.sizes[0]
@@ -160,6 +169,7 @@ def test_a_difference_of_bits_stands_beside_its_error(done):
     assert "not finite" in describe_likelihood(lost)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", [MINUTES, FULL])
 def test_the_presets_can_be_built(preset, tmp_path):
     """Each is a pair of flows of 32 and of 64 pixels that take what the faces are."""
@@ -176,6 +186,7 @@ def test_the_presets_can_be_built(preset, tmp_path):
         kf.training.checked_settings(**run.size.settings)
 
 
+@pytest.mark.slow
 def test_an_unknown_experiment_or_preset_names_those_there_are(tmp_path):
     """In one sentence."""
     assert experiment_named("faces") is EXPERIMENTS["faces"]

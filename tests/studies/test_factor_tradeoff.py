@@ -50,6 +50,7 @@ def test_medians_and_quartiles_are_over_the_draws(settings):
     assert bound.y == [pytest.approx(100 ** (1 / 6)), pytest.approx(100 ** (1 / 12))]
 
 
+@pytest.mark.slow
 def test_a_small_run_finds_better_factors_with_more_couplings(tmp_path):
     """End to end, on a map of four features."""
     text = 'ensembles = ["Gaussian"]\nsizes = [4]\ndraws = [1]\ncouplings = [6, 12]'

@@ -62,6 +62,7 @@ def test_the_ideal_coupling_is_ideal():
     torch.testing.assert_close(loss().detach(), best, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition_number", [1.5, 10.0, 1000.0])
 @pytest.mark.parametrize(("n", "kept"), [(2, 1), (6, 3), (7, 2), (16, 8)])
 def test_the_expectation_is_below_both_bounds(n, kept, condition_number):

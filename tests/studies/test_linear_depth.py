@@ -62,6 +62,7 @@ def test_lbfgs_fits_what_adam_does_not():
     assert one.residuals(by_lbfgs(one, 400)).item() < 1e-6
 
 
+@pytest.mark.slow
 def test_a_case_keeps_the_best_of_its_starts():
     """And measures the conditioning of that one."""
     case = {**CASE, "depth": 5, "method": "L-BFGS", "restarts": 3, "steps": 60}

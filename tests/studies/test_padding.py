@@ -126,6 +126,7 @@ def test_the_presets_make_cases_that_differ(preset):
     assert {case["seed"] for case in PADDING.cases(chosen, 3)} >= {3000}
 
 
+@pytest.mark.slow
 def test_sliced_distances_are_exact_on_a_line_and_below_in_the_plane():
     """A shift by t costs |t| exactly, and |t| / sqrt(n) along all directions of n dimensions."""
     a = torch.randn(300, 1, generator=seeded()).double()
@@ -371,6 +372,7 @@ def test_trainings_that_stopped_are_named(tmp_path):
     assert found.tables[0].rows[0][1] == "10 of 10, p = 0.002"
 
 
+@pytest.mark.slow
 def test_a_small_study_is_run_and_drawn(tmp_path):
     """End to end: each chart, each table, floors in the tables and as dotted lines."""
     out = tmp_path / "out"

@@ -25,6 +25,7 @@ SMALL = {"hidden": 8, "epochs": 1, "batch_size": 64, "learning_rate": 5e-3, "poi
 TABLE = {**SMALL, "what": "table", "data": "bananas-4", "rows": 256, "depth": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["minutes", "full"])
 def test_flows_of_one_depth_have_equally_many_parameters(preset):
     """Within two percent, maps counted, on each table and on the digits."""
@@ -49,6 +50,7 @@ def test_flows_of_one_depth_have_equally_many_parameters(preset):
         assert max(made) / min(made) < 1.02, steps
 
 
+@pytest.mark.slow
 def test_a_permutation_that_exchanges_halves_is_a_fixed_partition():
     """Rewriting such a Glow on halves costs no coupling; other permutations cost some."""
     x = torch.randint(0, 17, (4, 1, 8, 8)).float()
@@ -83,6 +85,7 @@ def test_the_kinds_are_what_they_are_called():
         assert sum(isinstance(part, layer) for part in made[kind].modules()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "data"), [("LU maps", "bananas-4"), (ONE, "bananas-6")])
 def test_a_case_measures_a_flow_and_its_twin(kind, data):
     """Same loss to rounding, more couplings; the numbers are those of a trained flow."""
@@ -96,6 +99,7 @@ def test_a_case_measures_a_flow_and_its_twin(kind, data):
     assert abs(row["parameters"] / row["of_halves"] - 1) < 0.2  # of networks this small
 
 
+@pytest.mark.slow
 def test_fixed_halves_are_their_own_twins(monkeypatch):
     """And learn: their KL divergence is less than at the start."""
     (row,) = measure({**TABLE, "kind": HALVES})

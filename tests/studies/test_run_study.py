@@ -88,6 +88,7 @@ def study(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_folder_has_results_figures_numbers_and_a_page(study, tmp_path):
     """The raw results carry the columns of their case."""
     out = tmp_path / "out"
@@ -114,6 +115,7 @@ def test_a_folder_has_results_figures_numbers_and_a_page(study, tmp_path):
     assert "Powers grow." in body and not re.search(r'(src|href)="(?!data:|#)', body)
 
 
+@pytest.mark.slow
 def test_the_pictures_are_the_same_bytes_each_time(study, tmp_path):
     """No clock and no random name is in them."""
     folders = [tmp_path / name for name in ("one", "two")]
@@ -124,6 +126,7 @@ def test_the_pictures_are_the_same_bytes_each_time(study, tmp_path):
         assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.slow
 def test_what_is_measured_is_not_measured_again(study, tmp_path):
     """A larger preset goes on from a smaller one; another seed is another case."""
     out = tmp_path / "out"
@@ -168,6 +171,7 @@ def test_a_line_that_was_cut_short_is_measured_again(study, tmp_path):
     assert path.read_bytes() == b"nonsense\n" + whole
 
 
+@pytest.mark.slow
 def test_settings_come_from_a_file_or_from_an_earlier_folder(study, tmp_path):
     """TOML with the fields, or config.json."""
     config = tmp_path / "mine.toml"

@@ -31,6 +31,7 @@ def own(study, tmp_path, **changed):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BY_NAME)
 def test_no_number_may_be_negative(name, tmp_path):
     """Not in a list either; the sentence names the field."""

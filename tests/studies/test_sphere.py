@@ -51,6 +51,7 @@ def settings(**changed):
     return settings_of(SPHERE, "minutes", None).model_copy(update=SMALL | changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", [2, 5, 32])
 @pytest.mark.parametrize("depth", [1, 3, 16])
 def test_a_flow_of_a_budget_uses_nearly_all_of_it(features, depth):
@@ -69,6 +70,7 @@ def test_a_budget_below_one_hidden_unit_is_refused():
     assert least <= 400
 
 
+@pytest.mark.slow
 def test_a_flow_learns_a_single_gaussian():
     """Standardized, it starts close to it: all distances are near 0 or the floor, and exact."""
     (row,) = measure(FLOW)
@@ -91,6 +93,7 @@ def test_a_flow_that_is_hardly_trained_is_far_from_a_mixture():
     assert 0 < row["tearing_bound"] < row["total_variation"]
 
 
+@pytest.mark.slow
 def test_more_steps_are_more_training(monkeypatch):
     """Two passes over the draws bring two modes closer than one does."""
     monkeypatch.setitem(measure.__globals__, "EPOCH", 80)
@@ -99,6 +102,7 @@ def test_more_steps_are_more_training(monkeypatch):
     assert twice < once - 0.2
 
 
+@pytest.mark.slow
 def test_a_case_measured_again_has_the_same_rows():
     """Of every kind, whatever was drawn in between."""
     for case in SPHERE.cases(settings(depths=(2,), budgets=(100,)), 3):
@@ -241,6 +245,7 @@ def test_a_kind_without_results_is_not_spoken_of():
     assert found.found == [] and len(found.charts) == 6
 
 
+@pytest.mark.slow
 def test_all_kinds_are_measured_and_spoken_of():
     """With few steps: each case has its rows, each chart its lines."""
     small = settings()

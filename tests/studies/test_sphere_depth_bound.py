@@ -30,6 +30,7 @@ def test_the_sensitivity_is_attained(layers, slope, push):
     assert exp(layer.log_sensitivity(layers, 1)) == pytest.approx(moved, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [1, 4, 9])
 def test_no_flow_of_the_class_is_more_sensitive(layers):
     """Rotations by theta_1, stretched, and a shift by theta_2 of the plane: 200 pairs of flows."""

@@ -59,6 +59,7 @@ def test_the_coupled_point_has_the_distribution_of_the_mixture():
     assert (own.bincount(minlength=5) - 10_000).abs().max() < 5 * sqrt(50_000 * 0.16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("components", "accuracy"), [(2, 0.45), (5, 0.5), (32, 0.05), (3, 0.02)])
 def test_the_bound_is_the_mean_difference_of_coupled_points(components, accuracy):
     """200,000 draws; five standard errors, of which each is below 3 %."""

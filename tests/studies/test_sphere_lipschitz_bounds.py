@@ -47,6 +47,7 @@ def linear(mixture, scale, n=40_000):
     return short.mean().item(), short.std().item() / n**0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", [1, 2, 8, 64])
 @pytest.mark.parametrize("lipschitz", [0.5, 1.5, 3.0])
 def test_the_volume_bound_is_attained_by_a_single_gaussian(features, lipschitz):
@@ -58,6 +59,7 @@ def test_the_volume_bound_is_attained_by_a_single_gaussian(features, lipschitz):
     assert volume_bound(mixture, lipschitz) == pytest.approx(truth, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("k", "d", "sigma"), [(1, 3, 0.3), (8, 4, 0.1), (64, 16, 0.2), (9, 2, 0.05)]
 )
@@ -70,6 +72,7 @@ def test_linear_flows_keep_to_both_bounds(k, d, sigma, scale):
     assert tearing_bound(mixture, scale) <= truth + 4 * error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steepest", [0.1, 0.3, 1.0, 2.0, 5.0, 20.0])
 def test_transports_of_bounded_slope_keep_to_the_tearing_bound(steepest):
     """Two modes on the line: never above the truth, and close to it."""

@@ -50,6 +50,7 @@ def test_images_are_judged_in_bits_per_dimension():
     assert held_out(normal, parts)["loss"] == pytest.approx(bits, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_training_is_what_its_seed_says():
     """The same flow twice, and better than at the start."""
     parts, losses = table_parts("bananas-4", 500, 0), []

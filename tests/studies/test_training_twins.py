@@ -26,6 +26,7 @@ def test_layer_by_layer_is_what_a_profile_says(glow):
     assert nothing is None and (peak >= whole).all()
 
 
+@pytest.mark.slow
 def test_large_images_are_measured_layer_by_layer(glow, monkeypatch):
     """The same quantiles but for the peak, of which there is none."""
     small = twins.conditioning(*glow)
@@ -38,6 +39,7 @@ def test_large_images_are_measured_layer_by_layer(glow, monkeypatch):
     assert small["condition_middle"] == pytest.approx(whole.quantile(0.5).item(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_twin_is_the_same_density_without_maps(glow):
     """More couplings, no linear layer; the certificate's numbers."""
     flow, x = glow

@@ -35,6 +35,7 @@ def measured(settings):
     return frame_of([(case, measure(case), 0.0) for case in UNIVERSAL.cases(settings, 3)])
 
 
+@pytest.mark.slow
 def test_it_says_what_it_found(tiny):
     """The numbers of the sentences, and which pictures stand where."""
     settings = settings_of(UNIVERSAL, "minutes", tiny)
@@ -48,6 +49,7 @@ def test_it_says_what_it_found(tiny):
     assert [panel.title for panel in draws.panels] == ["square itself", "square, 0.2"]
 
 
+@pytest.mark.slow
 def test_what_is_drawn_is_what_was_measured(tiny):
     """Medians and bands of the singular values, point by point, in the order of the errors."""
     settings = settings_of(UNIVERSAL, "minutes", tiny)

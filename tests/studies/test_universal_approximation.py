@@ -25,6 +25,7 @@ def test_samples_are_no_farther_apart_than_samples_of_the_target():
     assert abs(found.two_sample_w2 - found.floor) < found.error.bound + found.floor / 4
 
 
+@pytest.mark.slow
 def test_the_smallest_singular_value_falls_like_the_fourth_power():
     """A little faster, since the bound on the input grows like a root of a logarithm."""
     errors = [0.2, 0.1, 0.05, 0.025]

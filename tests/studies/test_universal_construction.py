@@ -23,6 +23,7 @@ def normals(target, count=5000):
     return torch.randn(count, target.features, dtype=torch.float64, generator=generator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("epsilon", [0.5, 0.1])
 def test_the_error_is_below_what_is_allowed(name, epsilon):
@@ -35,6 +36,7 @@ def test_the_error_is_below_what_is_allowed(name, epsilon):
     assert error.unseen <= (epsilon / 8) ** 2 * 1.0001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_bound_falls_below_two_hundredths(name):
     """For five planar laws and one in four dimensions."""
@@ -44,6 +46,7 @@ def test_the_bound_falls_below_two_hundredths(name):
     assert error.bound + 3 * error.standard_error < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_it_is_three_affine_couplings_on_one_partition(name):
     """Ordinary ones, of constant scale, whose networks are made of Linear and ReLU."""
@@ -91,6 +94,7 @@ def test_singular_values_are_those_of_the_derivation():
     torch.testing.assert_close(found.sigma_min, product / largest, rtol=1e-7, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("epsilon", [0.3, 0.01])
 def test_the_determinant_is_the_fourth_power_of_the_error(name, epsilon):
@@ -125,6 +129,7 @@ def test_the_rare_points_are_as_rare_as_the_scales_say():
     assert total.item() == pytest.approx(scales.rare, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_where_the_rounding_fails_nothing_is_far_off(name):
     """With ramps over half of each cell, which most points see, no feature is off by 4 R'."""
@@ -220,6 +225,7 @@ MUTANTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", MUTANTS, ids=lambda change: change.__name__)
 def test_a_mistake_raises_the_error_far_above_the_bound(change):
     """Each term is needed: without it the error is at least twice what is allowed."""
@@ -253,6 +259,7 @@ def test_a_flow_comes_back_from_its_file(tmp_path):
     assert not any(parameter.requires_grad for parameter in decode.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["square", "banana-4d"])
 def test_draws_are_exact_long_after_inverting_is_not(name):
     """At an error of 1e-5 float64 still draws, while the condition number is far above 1 / eps."""

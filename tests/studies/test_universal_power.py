@@ -14,6 +14,7 @@ def test_an_exact_law_is_found():
     assert law.high - law.low < 1e-10
 
 
+@pytest.mark.slow
 def test_the_interval_covers_as_often_as_it_says():
     """Of 400 noisy lines 95 %, within four standard errors."""
     generator = np.random.default_rng(0)

@@ -82,6 +82,7 @@ def test_the_map_makes_the_law_of_a_normal(name):
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, law in CASES.items() if law.features < 5])
 def test_draws_fill_the_whole_support(name):
     """E |x|^2 is that of the density: an integral over a grid, within five standard errors."""
@@ -114,6 +115,7 @@ def test_the_stretch_of_the_cube_has_its_exact_value(features):
     assert UniformCube(features).stretch() == pytest.approx(exact, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ring", "banana", "mixture", "banana-4d"])
 def test_the_stretch_is_what_a_small_error_becomes(name):
     """The mean square of phi(z + e) - phi(z) for small random errors e in the first half."""

@@ -75,6 +75,7 @@ def small(tmp_path_factory):
     return kf.fit(kf.spline(3, depth=2, hidden=(8,)), table, bounds=BOUNDS, **settings), settings
 
 
+@pytest.mark.slow
 def test_the_density_has_no_seam_where_the_data_is_densest(small):
     """Both sides of pi are one place to the trained flow."""
     ends = torch.tensor([[-np.pi, 1.0, 0.7], [np.pi, 1.0, 0.7]])
@@ -156,6 +157,7 @@ def test_figures_on_standardized_columns_can_be_compared_with_those_of_other_flo
     assert by_units[0] == pytest.approx(by_units[1], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_condition_budget_is_kept_behind_a_domain():
     """It is measured from the standardized columns on the line on."""
     table, _ = sample(rows=600)
@@ -164,6 +166,7 @@ def test_a_condition_budget_is_kept_behind_a_domain():
     assert result.history[-1]["condition_number_p95"] < 100
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_its_bounds(tmp_path, monkeypatch):
     """To the same weights, bit for bit, as one that was not interrupted."""
     monkeypatch.setattr("kappaflow.training.session.SECONDS_BETWEEN_CHECKPOINTS", 0.0)

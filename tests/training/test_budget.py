@@ -83,6 +83,7 @@ def test_the_budget_is_kept_on_rows_that_trained_nothing_and_is_not_wasted():
     assert -0.2 < nll - best_gaussian(new, 5.0) < 0.8
 
 
+@pytest.mark.slow
 def test_a_budget_that_nobody_needs_changes_nothing():
     """The same weights, bit for bit, as without one."""
     x = rows(300, seed=1)
@@ -121,6 +122,7 @@ def without_clock(history):
     return [{k: v for k, v in h.items() if k not in {"time_s", "memory_bytes"}} for h in history]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_from_its_dual_variable(tmp_path):
     """Metrics and weights are those of a run in one go, and the configuration has the budget."""
     x = rows(400, seed=1)
@@ -142,6 +144,7 @@ def test_an_interrupted_run_goes_on_from_its_dual_variable(tmp_path):
         fitted(x, out=tmp_path / "run", **{**settings, "condition_budget": 4.0})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["recompute", "store", "invert"])
 def test_every_memory_mode_takes_a_budget(memory):
     """The penalty goes through the plain couplings, whatever the stack keeps."""
@@ -161,6 +164,7 @@ def test_every_memory_mode_takes_a_budget(memory):
     assert max(line["condition_number_p95"] for line in result.history) > 2.0
 
 
+@pytest.mark.slow
 def test_a_flow_with_a_context_and_one_with_padding_take_a_budget():
     """The condition number is that by x at its context, and of points with their padding."""
     x, context = rows(300, seed=1), torch.rand(300, 2)
@@ -209,6 +213,7 @@ def test_a_flow_that_cannot_come_down_says_so_and_is_as_it_was():
         assert torch.equal(value, before[name])
 
 
+@pytest.mark.slow
 def test_the_note_on_correlations_gives_the_root_of_their_condition_number():
     """And is silent where the budget is enough, or a context may explain them."""
     x = rows(2000, seed=1)

@@ -59,6 +59,7 @@ def test_each_moment_is_told_in_its_order():
         assert listener.told[place - 1] == ("epoch", number, False)
 
 
+@pytest.mark.slow
 def test_the_weights_are_those_that_are_validated_and_the_training_does_not_notice():
     listener = Listener()
     with_it, without = fitted(callbacks=[listener]), fitted()
@@ -71,6 +72,7 @@ def test_the_weights_are_those_that_are_validated_and_the_training_does_not_noti
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_tells_the_rest_and_a_finished_one_nothing(tmp_path):
     first, second, third = Listener(stops_after=2), Listener(), Listener()
     with pytest.raises(KeyboardInterrupt):

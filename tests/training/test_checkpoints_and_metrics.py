@@ -47,6 +47,7 @@ def losses(run):
     return [(line["epoch"], line["train_nll"]) for line in lines]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_does_not_grow_with_the_epochs(tmp_path, x):
     """Its size after forty epochs is that after four, but for digits of numbers."""
     sizes = []
@@ -57,6 +58,7 @@ def test_a_checkpoint_does_not_grow_with_the_epochs(tmp_path, x):
     assert abs(sizes[1] - sizes[0]) < 50
 
 
+@pytest.mark.slow
 def test_lines_after_the_checkpoint_are_done_again(stopped, tmp_path, x):
     """A kill between line and checkpoint leaves a line more, one inside a line a part of it."""
     whole = kf.fit(small(), x, max_epochs=5, out=tmp_path / "whole")
@@ -111,6 +113,7 @@ def test_metrics_that_were_changed_are_no_history(stopped, x, changed):
     assert not path.exists() if changed is None else path.read_text() == changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [10**12, 10**30, -1, True, "3", None])
 def test_a_checkpoint_of_an_absurd_epoch_is_refused(stopped, x, epoch):
     """Before anything of its size is made."""
@@ -157,6 +160,7 @@ def test_a_checkpoint_with_other_tensors_is_refused(stopped, x, group, name, ten
         kf.fit(small(), x, max_epochs=5, out=stopped)
 
 
+@pytest.mark.slow
 def test_a_number_that_json_does_not_have_is_none_in_the_history(stopped, x):
     """As it is where it comes out of a training."""
     path = stopped / "metrics.jsonl"
@@ -174,6 +178,7 @@ def test_progress_that_is_no_object_is_no_checkpoint(stopped, x):
         kf.fit(small(), x, max_epochs=5, out=stopped)
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_needs_no_checkpoint(stopped, x, tmp_path):
     """The result has the history."""
     done = kf.fit(small(), x, max_epochs=5, out=stopped)

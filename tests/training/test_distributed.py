@@ -32,6 +32,7 @@ def three_ranks(monkeypatch):
         monkeypatch.setenv(name, str(value))
 
 
+@pytest.mark.slow
 def test_neither_importing_nor_fitting_loads_the_compiler_of_torch():
     """It takes more than a second, and is needed for compile=True only."""
     fits = """

@@ -73,6 +73,7 @@ def test_metrics_hold_one_line_an_epoch_with_the_promised_figures(tmp_path):
     assert all(line["condition_number_median"] >= 1 for line in lines)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_losses_and_another_seed_others():
     """Training is deterministic given the seed and the initial weights."""
     x, _ = gaussian(300)
@@ -170,6 +171,7 @@ def test_a_run_folder_is_a_model_file(tmp_path):
     assert torch.equal(kf.load(tmp_path / "run").log_prob(x), result.flow.log_prob(x))
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_said_in_one_sentence(tmp_path):
     """A checkpoint cut short is an error, not a fresh start."""
     x, _ = gaussian(300)
@@ -216,6 +218,7 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_blamed():
     assert all(torch.isfinite(p).all() for p in result.flow.parameters())
 
 
+@pytest.mark.slow
 def test_many_bad_steps_in_a_row_stop_with_a_diagnosis_and_finite_weights():
     """Training never ends with NaN weights, and says which layer and what to try."""
     x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
@@ -226,6 +229,7 @@ def test_many_bad_steps_in_a_row_stop_with_a_diagnosis_and_finite_weights():
     assert torch.isfinite(flow.log_prob(x)).all()
 
 
+@pytest.mark.slow
 def test_a_wild_learning_rate_ends_finite():
     """At a learning rate of 1e3 the weights stay finite, or the run stops with a diagnosis."""
     x, _ = gaussian(300)
@@ -243,6 +247,7 @@ def test_patience_and_time_end_a_training():
     assert still.stopped_because == "patience" and len(still.history) <= 6
 
 
+@pytest.mark.slow
 def test_a_conditional_flow_learns_from_pairs():
     """With (x, context) the density follows the context, whatever the context's units."""
     generator = torch.Generator().manual_seed(0)
@@ -253,6 +258,7 @@ def test_a_conditional_flow_learns_from_pairs():
     assert result.validation_nll < ENTROPY_1 + math.log(0.5) + 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tensor", "array", "frame", "path"])
 def test_data_of_every_kind_gives_the_same_training(kind, tmp_path):
     """A tensor, an array, a data frame and a file of the same numbers train alike."""
@@ -360,6 +366,7 @@ def test_the_learning_rate_rises_then_falls_to_zero():
     assert rates.index(max(rates)) in {9, 10} and rates[-1] < 1e-3
 
 
+@pytest.mark.slow
 def test_a_time_limit_ends_the_schedule_too():
     """The learning rate falls to zero where time is short, and the epoch ends before its steps."""
     x, _ = gaussian(20_000)
@@ -400,6 +407,7 @@ def overfitting(**arguments):
     ), held_out
 
 
+@pytest.mark.slow
 def test_the_flow_has_the_weights_of_its_best_epoch():
     """Its NLL on the validation rows is that of the best epoch, not of the last."""
     result, held_out = overfitting(max_epochs=25)
@@ -409,6 +417,7 @@ def test_the_flow_has_the_weights_of_its_best_epoch():
     assert result.history[-1]["validation_nll"] > result.validation_nll + 0.01
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_weights_of_its_best_epoch_too(tmp_path, monkeypatch):
     """Where the best epoch lies before the interruption."""
     from kappaflow.training.loop import Training
@@ -433,6 +442,7 @@ def test_a_resumed_run_has_the_weights_of_its_best_epoch_too(tmp_path, monkeypat
     assert torch.equal(resumed.flow.log_prob(held_out), whole.flow.log_prob(held_out))
 
 
+@pytest.mark.slow
 def test_a_resume_with_dropout_draws_the_same_units(tmp_path, monkeypatch):
     """The random numbers of an epoch follow from the seed and the epoch alone."""
     import sys
@@ -498,6 +508,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_blamed_on_its_layer():
     assert all(torch.equal(a, b) for a, b in zip(before, flow.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_bad_steps_that_are_not_in_a_row_do_not_stop_a_training():
     """The count of steps in a row starts again after a good one."""
     x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
@@ -520,6 +531,7 @@ def test_bad_steps_that_are_not_in_a_row_do_not_stop_a_training():
     assert result.history[-1]["skipped_steps"] == 6
 
 
+@pytest.mark.slow
 def test_columns_of_the_validation_rows_are_matched_by_name():
     """In another order they give the same NLL; a missing one is an error that names it."""
     import polars as pl
@@ -591,6 +603,7 @@ def test_a_result_without_its_history_is_no_result(tmp_path):
         kf.fit(small(), x, max_epochs=1, out=tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["_step", "_measured"])
 def test_control_c_keeps_the_last_epoch_and_the_best_weights(tmp_path, monkeypatch, moment):
     """Within a second of the last checkpoint too; the exception goes on, with a note."""

@@ -26,6 +26,7 @@ def small(**settings):
     return kf.glow((1, 8, 8), **sizes | settings)
 
 
+@pytest.mark.slow
 def test_bits_per_dimension_fall_below_those_of_a_code_of_equal_lengths():
     """log2 17 = 4.09 bits for each pixel would take no model at all."""
     settings = {"max_epochs": 6, "batch_size": 32, "learning_rate": 5e-3}
@@ -49,6 +50,7 @@ def test_units_and_activation_norms_start_from_training_images():
     )
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_training():
     """Noise of the pixels, order and flips follow from it."""
     one, other = (kf.fit(small(), digits(), **SETTINGS).history for _ in range(2))
@@ -58,6 +60,7 @@ def test_the_same_seed_gives_the_same_training():
     ]
 
 
+@pytest.mark.slow
 def test_the_conditioning_is_measured_as_seldom_as_asked_for():
     """After the first epoch, each n-th and the last; it changes nothing else."""
     settings = SETTINGS | {"max_epochs": 5}
@@ -70,6 +73,7 @@ def test_the_conditioning_is_measured_as_seldom_as_asked_for():
     assert [a["train_nll"] for a in often] == [b["train_nll"] for b in seldom]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
     """From the last checkpoint, with another process's worth of random numbers in between."""
     train, held_out = split_images(digits(), fractions=(0.9, 0.1), seed=0)
@@ -180,6 +184,7 @@ def test_what_does_not_fit_is_said(make, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dequantize", ["uniform", "variational"])
 def test_bf16_narrows_the_convolutions_of_training_steps_only(dequantize):
     """Validation, weights and log_dets are not narrower, and the likelihood hardly moves."""

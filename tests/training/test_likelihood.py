@@ -143,6 +143,7 @@ def test_a_compiler_that_fails_is_one_sentence(monkeypatch):
         kf.fit(FLOWS["planar"](), rows(), compile=True, **EPOCHS)
 
 
+@pytest.mark.slow
 def test_whole_batches_are_compiled_and_comparing_changes_nothing(monkeypatch):
     """Neither random numbers nor statistics of batches: the same losses, bit for bit."""
     seen = []
@@ -166,6 +167,7 @@ def test_whole_batches_are_compiled_and_comparing_changes_nothing(monkeypatch):
     assert len(seen) == 4 * 3 + 3  # compared in epochs 1, 2 and 4
 
 
+@pytest.mark.slow
 def test_a_training_that_goes_on_compares_at_once(tmp_path, monkeypatch):
     """Whatever its epoch; and it may go on without compiling, where that fails."""
 
@@ -204,6 +206,7 @@ def test_every_flow_of_a_process_is_compiled(monkeypatch):
     assert counter.frame_count == 11
 
 
+@pytest.mark.slow
 def test_a_compiled_flow_is_refused_with_advice():
     """What torch.compile returns is no flow."""
     with pytest.raises(

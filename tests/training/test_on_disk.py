@@ -69,6 +69,7 @@ def test_ranks_connect_on_the_kind_of_device_of_the_flow(tmp_path, path, monkeyp
     assert connected == ["cuda"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_losses_are_bit_for_bit_those_of_the_same_rows_in_memory(tmp_path, path, dtype):
     """With units that are fitted already: of a sample, or of all rows, they differ."""
@@ -103,6 +104,7 @@ def test_units_are_those_of_a_random_sample_of_the_training_rows(tmp_path, path)
     assert units.deviation[1].item() == pytest.approx(expected[1], rel=0.3)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_with_the_rows_that_are_there(tmp_path, path, monkeypatch):
     """To the same losses; nothing is read again, and the rows are gone at the end."""
     table, out = TableOnDisk(path, context="c"), tmp_path / "run"
@@ -116,6 +118,7 @@ def test_an_interrupted_training_goes_on_with_the_rows_that_are_there(tmp_path, 
     assert not (out / "rows").exists() and not (tmp_path / "whole" / "rows").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_asked_for_again_and_writes_nothing(tmp_path, path, monkeypatch):
     """Its rows are gone through, so that other rows are refused."""
     table, out = TableOnDisk(path, context="c"), tmp_path / "run"

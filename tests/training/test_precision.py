@@ -53,6 +53,7 @@ def rows():
     return torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("named", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_products_are_narrow_in_training_steps_only(named, dtype, monkeypatch):
     """Validation, weights and log_dets stay in float32, and the likelihood hardly moves."""
@@ -114,6 +115,7 @@ class Stops(Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_the_scale_is_kept_in_the_checkpoint(tmp_path, monkeypatch):
     """A run in float16 goes on to the same losses, bit for bit."""
     monkeypatch.setattr("kappaflow.training.session.SECONDS_BETWEEN_CHECKPOINTS", 0.0)

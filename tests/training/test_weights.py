@@ -33,6 +33,7 @@ def fitted(data, **settings):
     return torch.cat([parameter.detach().flatten() for parameter in flow.parameters()])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")
 def test_a_weight_of_two_is_the_row_twice_and_of_zero_no_row():
     repeated = X[np.repeat(np.arange(60), TIMES)]
@@ -41,6 +42,7 @@ def test_a_weight_of_two_is_the_row_twice_and_of_zero_no_row():
     assert (by_weight - fitted(X)).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")
 def test_only_ratios_of_weights_count():
     torch.testing.assert_close(

@@ -122,6 +122,7 @@ class Filled:
         self.value = 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("place", ["whole", "labels", "key", "data", "beside"])
 def test_a_trap_is_refused_and_not_sprung(

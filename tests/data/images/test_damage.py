@@ -135,6 +135,7 @@ def outcome(folder: Path) -> str:
     return "decoded" if shape[2:] == (8, 8) else str(shape)
 
 
+@pytest.mark.slow
 def test_damaged_bytes_end_in_an_image_or_in_one_sentence(tmp_path: Path) -> None:
     """Whatever is overwritten: nothing but a FileError comes out, and no crash."""
     generator = np.random.default_rng(1)

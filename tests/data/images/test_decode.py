@@ -62,6 +62,7 @@ def need_to_be_read(path: Path) -> None:
         pytest.skip("this Pillow cannot read what it wrote")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "PA", "CMYK", "YCbCr"])
 @pytest.mark.parametrize("gray", [None, True, False])
 def test_every_mode_of_pixels_is_read(tmp_path: Path, mode: str, gray) -> None:
@@ -132,6 +133,7 @@ def test_pixels_without_a_known_range_are_refused(refused, tmp_path: Path, kind:
         load_images(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_image_is_turned_as_its_exif_orientation_says(

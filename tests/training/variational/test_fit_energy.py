@@ -54,6 +54,7 @@ def fitted(log_density=gaussian, flow=None, **more):
     return kf.fit_energy(flow or small(), log_density, **{**settings, **more})
 
 
+@pytest.mark.slow
 def test_a_gaussian_is_fitted_and_its_log_z_found():
     result = fitted(steps=250, measure_every=50, learning_rate=0.02)
     samples = result.samples
@@ -68,6 +69,7 @@ def test_a_gaussian_is_fitted_and_its_log_z_found():
     assert result.stopped_because == "steps" and not result.flow.training
 
 
+@pytest.mark.slow
 def test_the_free_field_has_its_log_z():
     """On 3 x 3 places, by a flow that mixes them: exact to five standard errors."""
     log_density, log_z = lattice(3, 1.0)
@@ -93,6 +95,7 @@ def test_annealing_reaches_both_modes_where_none_drops_one():
     assert annealed.log_normalizer == pytest.approx(LOG_Z_OF_MODES, abs=0.3)
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_a_training_and_another_one_does_not():
     """To the last bit; the generator of torch goes on as if nothing had been."""
     torch.manual_seed(7)
@@ -111,6 +114,7 @@ def test_a_seed_repeats_a_training_and_another_one_does_not():
     assert not torch.allclose(first, other, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_weights_are_those_that_are_measured_as_best():
     """Of the cold intervals; the final draws are none of those that chose."""
 
@@ -146,6 +150,7 @@ def test_the_weights_are_those_that_are_measured_as_best():
         assert torch.equal(value, result.flow.state_dict()[name])
 
 
+@pytest.mark.slow
 def test_weights_of_a_flattened_target_are_not_kept_where_others_are():
     """The flow is the target at first, and noise and heat lead away: the first is the best."""
     how = {"steps": 8, "measure_every": 1, "learning_rate": 1e-3, "average": 0.0, "warmup": 0.0}
@@ -155,12 +160,14 @@ def test_weights_of_a_flattened_target_are_not_kept_where_others_are():
     assert result.best_epoch == 5 + energy[4:].index(min(energy[4:]))
 
 
+@pytest.mark.slow
 def test_a_listener_does_not_change_what_is_trained():
     with_it, without = fitted(callbacks=[kf.training.Callback()]), fitted()
     for one, other in zip(with_it.flow.parameters(), without.flow.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
 @pytest.mark.parametrize("which", ["path", "total"])
 def test_steps_that_are_not_finite_are_skipped_and_counted(value, which):
@@ -217,6 +224,7 @@ def test_time_ends_a_training_before_its_steps():
     assert result.best_epoch == 1  # at a temperature, for want of another
 
 
+@pytest.mark.slow
 def test_units_and_norms_that_wait_for_data_start_from_the_base():
     """The doctor does not call the flow unfitted afterwards; its units are those of the energy."""
     flow = small()
@@ -249,6 +257,7 @@ def test_an_energy_on_a_domain_is_fitted(make):
     assert samples.log_normalizer == pytest.approx(log_z, abs=4 * samples.log_normalizer_error)
 
 
+@pytest.mark.slow
 def test_the_total_gradient_and_float64_train_too():
     result = fitted(flow=small().double(), gradient="total", steps=60, learning_rate=0.02)
     assert result.samples.x.dtype == torch.float64
