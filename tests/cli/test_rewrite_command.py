@@ -56,7 +56,7 @@ def test_rewrite_prints_the_certificate(rewritten):
     folder, said = rewritten
     certificate = json.loads((folder / "certificate.json").read_text())
     assert certificate["compared_on"] == "held-out rows of the run"
-    assert f"couplings after                           {certificate['couplings_after']}" in said
+    assert f"couplings after                          {certificate['couplings_after']}" in said
     for one in certificate["replaced"]:
         assert one["name"] in said
     assert certificate["differences"]["float64"]["log_prob"] < 1e-10

@@ -132,7 +132,7 @@ def test_what_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [('{"test_nll": 1}', "lacks 'history'"), ("no", "be read")]
+    ("text", "message"), [('{"test_nll": 1}', "lacks 'validation_nll'"), ("no", "be read")]
 )
 def test_a_damaged_result_is_named(tmp_path, text, message):
     """That of the run, not a copy that is gone by then; and nothing is left."""
