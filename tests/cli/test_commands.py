@@ -170,7 +170,7 @@ def test_report_is_drawn_anew_from_its_numbers(run, finished):
 
 
 def test_data_lists_the_shipped_sets_with_their_source(run):
-    """Name, size, citation and licence, also for machines."""
+    """Name, size, citation and license, also for machines."""
     listed = run("data").out
     assert "magic" in listed and "10.24432/C52C8B" in listed and "CC BY 4.0" in listed
     assert json.loads(run("data", "--json").out)[0]["rows"] == 19020

@@ -21,9 +21,9 @@ def test_every_data_set_is_loaded_by_its_name() -> None:
 
 
 def test_magic_is_described_and_cited() -> None:
-    """With what its licence asks for."""
+    """With what its license asks for."""
     (magic,) = (data for data in data_sets() if data.name == "magic")
-    assert (magic.rows, len(magic.columns), magic.licence) == (19_020, 11, "CC BY 4.0")
+    assert (magic.rows, len(magic.columns), magic.license) == (19_020, 11, "CC BY 4.0")
     assert magic.columns[-1] == "class"
     for part in ("Bock", "2007", "UCI Machine Learning Repository", "10.24432/C52C8B"):
         assert part in magic.citation

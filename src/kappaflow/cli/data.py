@@ -34,7 +34,7 @@ def data(*, json: Annotated[bool, Parameter(negative=())] = False) -> None:
     for one in sets:
         tell(f"{one.name}: {one.description}")
         tell(f"  {one.rows:,} rows; columns {', '.join(one.columns)}")
-        tell(f"  {one.citation}; {one.licence}\n")
+        tell(f"  {one.citation}; {one.license}\n")
     for one in toy_sets():
         tell(f"{one.name}: {one.description}")
     tell(f"  {ROWS:,} points each, generated on loading; columns x0, x1\n")

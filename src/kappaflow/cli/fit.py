@@ -265,8 +265,6 @@ def _reference_rows(result: "TableResult") -> list[tuple[str, str]]:
     """Returns the likelihood of a Gaussian and of a mixture, and how the flow compares."""
     if result.likelihood == "joint":
         return []
-    if not result.references:
-        return [("  of a Gaussian", f"{number(result.gaussian_nll_standardized, '.3f')} nats")]
     rows = []
     for one in result.references:
         name = "of a linear-Gaussian regression" if one.conditional else "of a Gaussian"

@@ -23,7 +23,7 @@ class DataSet:
         columns: The names of all its columns, text included.
         description: What was measured, in one sentence.
         citation: Whom to cite.
-        licence: Under which licence it is passed on.
+        license: Under which license it is passed on.
         path: The file.
     """
 
@@ -32,7 +32,7 @@ class DataSet:
     columns: tuple[str, ...]
     description: str
     citation: str
-    licence: str
+    license: str
     path: Path
 
 
@@ -46,7 +46,7 @@ _SHIPPED = {
             "R. Bock (2007). MAGIC Gamma Telescope. UCI Machine Learning Repository. "
             "https://doi.org/10.24432/C52C8B"
         ),
-        licence="CC BY 4.0",
+        license="CC BY 4.0",
     ),
 }
 
