@@ -8,7 +8,14 @@ from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hin
 import pytest
 
 from kappaflow.cli.fit import fit
-from kappaflow.cli.fit_options import OF_TABLES, RENAMED, FitImages, FitTable, Model, Training
+from kappaflow.cli.fit_options import (
+    OF_TABLES,
+    RENAMED,
+    FitImages,
+    FitTable,
+    ModelFlags,
+    TrainingFlags,
+)
 from kappaflow.estimator import FlowDensity
 from kappaflow.estimator.base import SETTINGS
 from kappaflow.options import AnyModel, ImageModel, TableModel
@@ -61,8 +68,8 @@ def test_models_have_the_names_of_their_recipes():
 def test_each_option_of_fit_has_one_declaration():
     """It is an argument of a recipe, a field of the settings or of the data, or fit's own."""
     arguments = set().union(*map(options_of, get_args(AnyModel)))
-    assert {RENAMED.get(name, name) for name in names(Model)} <= arguments
-    assert names(Training) <= set(Settings.model_fields) and names(Training) >= OF_TABLES
+    assert {RENAMED.get(name, name) for name in names(ModelFlags)} <= arguments
+    assert names(TrainingFlags) <= set(Settings.model_fields) and names(TrainingFlags) >= OF_TABLES
     assert names(FitTable) <= names(TableConfig) and names(FitImages) <= names(ImageConfig)
     assert set(inspect.signature(fit).parameters) == OF_THE_COMMAND
 
@@ -70,14 +77,14 @@ def test_each_option_of_fit_has_one_declaration():
 @pytest.mark.parametrize("model", get_args(AnyModel))
 def test_each_argument_of_a_recipe_is_an_option(model):
     """The others are listed with a reason."""
-    offered = {RENAMED.get(name, name) for name in names(Model)}
+    offered = {RENAMED.get(name, name) for name in names(ModelFlags)}
     assert set(options_of(model)) <= offered | set(PYTHON_ONLY)
     assert not offered & set(PYTHON_ONLY)
 
 
 def test_options_have_the_types_and_choices_of_the_recipes():
     """An option takes what the signature of each recipe takes."""
-    hints = get_type_hints(Model, include_extras=True)
+    hints = get_type_hints(ModelFlags, include_extras=True)
     plain = {name: leaves(hint) for name, hint in hints.items()}
     for recipe in (*RECIPES.values(), *IMAGE_RECIPES.values()):
         parameters = inspect.signature(recipe).parameters

@@ -19,8 +19,8 @@ from kappaflow.cli.fit_options import (
     TRAINING,
     FitImages,
     FitTable,
-    Model,
-    Training,
+    ModelFlags,
+    TrainingFlags,
     given,
     model_arguments,
 )
@@ -47,8 +47,8 @@ def fit(
     model: Annotated[AnyModel | None, Parameter(group=COMMON)] = None,
     search_time: Annotated[float, Parameter(group=MODEL)] = 60.0,
     images: Annotated[FitImages | None, Parameter(name="*", group=IMAGES)] = None,
-    options: Annotated[Model | None, Parameter(name="*", group=MODEL)] = None,
-    training: Annotated[Training | None, Parameter(name="*", group=TRAINING)] = None,  # pyright: ignore[reportInvalidTypeForm]
+    options: Annotated[ModelFlags | None, Parameter(name="*", group=MODEL)] = None,
+    training: Annotated[TrainingFlags | None, Parameter(name="*", group=TRAINING)] = None,  # pyright: ignore[reportInvalidTypeForm]
     seed: Annotated[Whole, Parameter(group=COMMON)] = 0,
     rows: Annotated[FitTable | None, Parameter(name="*", group=COMMON)] = None,
     device: Annotated[str | None, Parameter(group=TRAINING)] = None,
@@ -101,7 +101,7 @@ def fit(
     _refuse_missing(data)
     is_image_data = is_images(data)
     of_rows, of_images = given(rows or FitTable()), given(images or FitImages())
-    settings, options = given(training or Training()), options or Model()
+    settings, options = given(training or TrainingFlags()), options or ModelFlags()
     others = [*of_rows, *(set(settings) & OF_TABLES)] if is_image_data else [*of_images]
     _refuse_other_kind(data, model, is_image_data, others, options)
     with by_the_first():
@@ -130,7 +130,7 @@ def fit(
 
 
 def _table_model(
-    model: str | None, options: Model, search_time: float
+    model: str | None, options: ModelFlags, search_time: float
 ) -> "ModelConfig | ModelSearch":
     """Returns the model, or a search if no option of a model is given."""
     from kappaflow.runs import ModelConfig, ModelSearch
@@ -144,7 +144,7 @@ def _table_model(
     return with_defaults(ModelConfig(name, arguments))
 
 
-def _image_model(model: str, options: Model) -> "ModelConfig":
+def _image_model(model: str, options: ModelFlags) -> "ModelConfig":
     """Returns the model of images."""
     from kappaflow.runs import ModelConfig
 
@@ -183,7 +183,7 @@ def _refuse_missing(data: str) -> None:
 
 
 def _refuse_other_kind(
-    data: str, model: str | None, is_image_data: bool, others: list[str], options: Model
+    data: str, model: str | None, is_image_data: bool, others: list[str], options: ModelFlags
 ) -> None:
     """Raises an error for a model or an option of tables with images, or the reverse.
 

@@ -61,7 +61,7 @@ def flags(declared: type, groups: Mapping[str, Group]) -> Any:  # noqa: ANN401
     return made
 
 
-Training = flags(
+TrainingFlags = flags(
     TrainingOptions,
     {
         "max_epochs": COMMON,
@@ -77,7 +77,7 @@ Training = flags(
 
 
 @dataclass(eq=False, repr=False)
-class Model:
+class ModelFlags:
     """Options of models of tables and of images.
 
     Parameters
@@ -283,7 +283,7 @@ def without_none(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def model_arguments(model: str, options: Model, models: tuple[str, ...]) -> dict[str, Any]:
+def model_arguments(model: str, options: ModelFlags, models: tuple[str, ...]) -> dict[str, Any]:
     """Returns the arguments of a model.
 
     Args:
