@@ -1,39 +1,81 @@
-"""Lower limits for any flow of the shape: its conditioners, and their matrix products."""
+"""Lower limits for any flow of a shape: its networks, and their matrix products."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from benchmarks.row import Shape, conditioner
+from benchmarks.row import ImageShape, Shape, conditioner
+
+
+@dataclass(frozen=True)
+class Place:
+    """A network of a flow with its input and the gradient of its output.
+
+    The input requires a gradient, because in a flow every network but the first passes one on.
+    """
+
+    network: nn.Module
+    x: Tensor
+    gradient: Tensor
 
 
 class Floor:
-    """The conditioners alone as plain torch modules, all on the same input (B, kept).
+    """Only the networks of a flow, as plain torch modules.
 
-    The input requires a gradient, because in a flow every conditioner but the first has to pass
-    one on. The backward pass starts from a given gradient of the outputs.
+    The backward pass starts from given gradients of the outputs.
     """
 
-    def __init__(self, shape: Shape) -> None:
-        self.module = nn.ModuleList(conditioner(shape.widths, nn.ReLU) for _ in range(shape.depth))
-        self._x = shape.data()[:, : shape.kept].contiguous().requires_grad_()
-        # About the size of the gradient of a mean over the rows.
-        self._gradient = torch.full((shape.batch, shape.widths[-1]), 1 / shape.batch)
+    def __init__(self, places: Iterable[Place]) -> None:
+        self._places = list(places)
+        self.module = nn.ModuleList(place.network for place in self._places)
 
     def zero_grad(self) -> None:
         """Frees all gradients."""
         self.module.zero_grad()
-        self._x.grad = None
+        for place in self._places:
+            place.x.grad = None
 
     def forward_backward(self) -> None:
-        """Runs all conditioners forward, then all backward, like a flow."""
-        outputs = [network(self._x) for network in self.module]
-        torch.autograd.backward(outputs, [self._gradient] * len(outputs))
+        """Runs all networks forward, then all backward, like a flow."""
+        outputs = [place.network(place.x) for place in self._places]
+        torch.autograd.backward(outputs, [place.gradient for place in self._places])
 
     @torch.no_grad()
     def forward(self) -> None:
-        """Runs all conditioners without storing anything for a backward pass."""
-        for network in self.module:
-            network(self._x)
+        """Runs all networks without storing anything for a backward pass."""
+        for place in self._places:
+            place.network(place.x)
+
+
+def coupling_floor(shape: Shape) -> Floor:
+    """Returns the conditioners of couplings, all on the same input (B, kept)."""
+    networks = [conditioner(shape.widths, nn.ReLU) for _ in range(shape.depth)]
+    x = shape.data()[:, : shape.kept].contiguous().requires_grad_()
+    gradient = _gradient(shape.batch, shape.widths[-1])
+    return Floor(Place(network, x, gradient) for network in networks)
+
+
+def image_floor(shape: ImageShape) -> Floor:
+    """Returns the networks of a Glow, on images in channels-first layout.
+
+    There is a network for each coupling and one for each learned prior of factored-out channels.
+    """
+    places = []
+    for channels, sides, couplings in shape.scales():
+        kept = channels // 2
+        for _ in range(couplings):
+            outputs = 2 * (channels - kept)
+            network = shape.network(kept, outputs)
+            x = torch.randn(shape.batch, kept, *sides, requires_grad=True)
+            places.append(Place(network, x, _gradient(shape.batch, outputs, *sides)))
+    return Floor(places)
+
+
+def _gradient(batch: int, *shape: int) -> Tensor:
+    """Returns gradients of about the size of those of a mean over the rows."""
+    return torch.full((batch, *shape), 1 / batch)
 
 
 class Products:

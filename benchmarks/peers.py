@@ -4,6 +4,7 @@ A library is imported only by the function that builds its flow, since some patc
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -98,13 +99,24 @@ def _normflows(shape: Shape) -> Model:
 
 
 def _nflows(shape: Shape) -> Model:
+    from nflows.transforms import (  # pyright: ignore[reportMissingImports]
+        AffineCouplingTransform,
+    )
+
+    return nflows_couplings(shape, AffineCouplingTransform)
+
+
+def nflows_couplings(shape: Shape, coupling: Callable[..., nn.Module]) -> Model:
+    """Returns a flow of nflows whose even and odd features take turns.
+
+    Args:
+        shape: Shape of the flow.
+        coupling: Makes a coupling from a mask and a function that makes its network.
+    """
     from nflows.distributions.normal import StandardNormal  # pyright: ignore[reportMissingImports]
     from nflows.flows.base import Flow  # pyright: ignore[reportMissingImports]
     from nflows.nn.nets import MLP  # pyright: ignore[reportMissingImports]
-    from nflows.transforms import (  # pyright: ignore[reportMissingImports]
-        AffineCouplingTransform,
-        CompositeTransform,
-    )
+    from nflows.transforms import CompositeTransform  # pyright: ignore[reportMissingImports]
 
     class Network(MLP):
         """Accepts the context that couplings pass, which is None."""
@@ -112,14 +124,12 @@ def _nflows(shape: Shape) -> Model:
         def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
             return super().forward(inputs)
 
+    def network(inputs: int, outputs: int) -> nn.Module:
+        return Network([inputs], [outputs], list(shape.hidden))
+
     mask = torch.ones(shape.features)
     mask[::2] = -1
-    couplings = [
-        AffineCouplingTransform(
-            mask if layer % 2 == 0 else -mask, lambda a, b: Network([a], [b], list(shape.hidden))
-        )
-        for layer in range(shape.depth)
-    ]
+    couplings = [coupling(-mask if layer % 2 else mask, network) for layer in range(shape.depth)]
     flow = Flow(CompositeTransform(couplings), StandardNormal([shape.features]))
     transform: Any = flow._transform
     return Model(

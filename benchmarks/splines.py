@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.floor import Floor
+from benchmarks.floor import coupling_floor
 from benchmarks.lines import Line, write_results
 from benchmarks.names import FLOOR, QUANTITIES
 from benchmarks.peak import ENVIRONMENT, peak_of_step
@@ -90,7 +90,7 @@ def times_at(
     """Returns times and paired ratios of the rows, in turn with the conditioners alone."""
     torch.manual_seed(0)
     shape, found = shape_of(depth, batch, width), {FLOOR: {}}
-    subjects = [floor_subject(Floor(shape), found[FLOOR])]
+    subjects = [floor_subject(coupling_floor(shape), found[FLOOR])]
     subjects += flow_subjects([row for row in spline_rows() if row.name in rows], shape, found)
     budget = Budget(at_least=repetitions, at_most=repetitions)
     return times_of(subjects, QUANTITIES, budget, found)

@@ -1,15 +1,15 @@
 """Spline couplings of kappaflow and of other libraries, with one shape."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.names import ZUKO_SPLINES
 from benchmarks.ours import of_kappaflow
-from benchmarks.peers import of_zuko
+from benchmarks.peers import nflows_couplings, of_zuko
 from benchmarks.row import Model, Row, Shape
 from kappaflow import Flow, spline
 from kappaflow.options import Memory
@@ -137,41 +137,13 @@ def _zuko_nsf(shape: Shape) -> Model:
 
 
 def _nflows(shape: Shape) -> Model:
-    from nflows.distributions.normal import StandardNormal  # pyright: ignore[reportMissingImports]
-    from nflows.flows.base import Flow  # pyright: ignore[reportMissingImports]
-    from nflows.nn.nets import MLP  # pyright: ignore[reportMissingImports]
     from nflows.transforms import (  # pyright: ignore[reportMissingImports]
-        CompositeTransform,
         PiecewiseRationalQuadraticCouplingTransform,
     )
 
-    class Network(MLP):
-        """Accepts the context that couplings pass, which is None."""
-
-        def forward(self, inputs: torch.Tensor, context: object = None) -> torch.Tensor:
-            return super().forward(inputs)
-
-    def network(inputs: int, outputs: int) -> nn.Module:
-        return Network([inputs], [outputs], list(shape.hidden))
-
-    mask = torch.ones(shape.features)
-    mask[::2] = -1
-    couplings = [
-        PiecewiseRationalQuadraticCouplingTransform(
-            mask if layer % 2 == 0 else -mask,
-            network,
-            num_bins=BINS,
-            tails="linear",
-            tail_bound=BOUND,
+    def coupling(mask: torch.Tensor, network: Callable[[int, int], nn.Module]) -> nn.Module:
+        return PiecewiseRationalQuadraticCouplingTransform(
+            mask, network, num_bins=BINS, tails="linear", tail_bound=BOUND
         )
-        for layer in range(shape.depth)
-    ]
-    flow = Flow(CompositeTransform(couplings), StandardNormal([shape.features]))
-    transform: Any = flow._transform
-    return Model(
-        flow,
-        flow.log_prob,
-        flow.sample,
-        lambda x: transform(x)[0],
-        lambda z: transform.inverse(z)[0],
-    )
+
+    return nflows_couplings(shape, coupling)

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.floor import Floor, Products
-from benchmarks.images_floor import ImageFloor
+from benchmarks.floor import Floor, Products, coupling_floor, image_floor
 from benchmarks.names import FLOOR, OWN_IMAGES, PRODUCTS, QUANTITIES, ZUKO_SPLINES
 from benchmarks.row import ImageShape, Row, Shape
 from benchmarks.turns import in_turn, timed
@@ -73,7 +72,7 @@ def time_group(rows: list[Row], shape: Shape, budget: Budget) -> dict[str, Any]:
     """
     torch.manual_seed(0)
     found: dict[str, Any] = {FLOOR: {}, PRODUCTS: {}}
-    subjects = [floor_subject(Floor(shape), found[FLOOR]), _products(shape)]
+    subjects = [floor_subject(coupling_floor(shape), found[FLOOR]), _products(shape)]
     subjects += flow_subjects(rows, shape, found)
     return times_of(subjects, QUANTITIES, budget, found)
 
@@ -91,7 +90,7 @@ def time_images(rows: list[Row], shape: ImageShape, budget: Budget) -> dict[str,
     """
     torch.manual_seed(0)
     found: dict[str, Any] = {FLOOR: {}}
-    subjects = [floor_subject(ImageFloor(shape), found[FLOOR])]
+    subjects = [floor_subject(image_floor(shape), found[FLOOR])]
     subjects += flow_subjects(rows, shape, found)
     return times_of(subjects, QUANTITIES[1:], budget, found)
 
@@ -189,7 +188,7 @@ def _flow(row: Row, shape: Shape | ImageShape, facts: dict[str, Any]) -> Subject
     return Subject(row.name, model.module.zero_grad, calls)
 
 
-def floor_subject(floor: Floor | ImageFloor, facts: dict[str, Any]) -> Subject:
+def floor_subject(floor: Floor, facts: dict[str, Any]) -> Subject:
     """Returns the networks alone, and writes the facts about them into `facts`."""
     facts["parameters"] = _parameters(floor.module)
     calls: dict[str, Call] = {

@@ -104,7 +104,7 @@ def test_the_floor_is_the_networks_of_the_flow(benchmark):
     """As many parameters as all of them have, and a gradient for each."""
     shape = benchmark("row").ImageShape(**{**TINY, "image": (3, 8, 8), "steps": 2})
     row = benchmark("images_rows").image_rows()[0]
-    floor, flow = benchmark("images_floor").ImageFloor(shape), row.build(shape).module
+    floor, flow = benchmark("floor").image_floor(shape), row.build(shape).module
     networks = [part for part in flow.modules() if type(part).__name__ == "ConvNet"]
     assert len(networks) == len(floor.module) == 5
     wanted = sum(p.numel() for network in networks for p in network.parameters())
