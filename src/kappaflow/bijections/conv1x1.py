@@ -39,17 +39,10 @@ def mixing_layer(
     condition_bound: float | None = None,
     generator: torch.Generator | None = None,
 ) -> LinearMap:
-    """Returns a linear layer that starts as a random rotation.
+    """Returns a linear layer of a form, which starts as a random rotation.
 
-    Args:
-        features: Number of features.
-        form: The form of the matrix, "plain", "lu", "qr", "svd" or "orthogonal". An "orthogonal"
-            matrix remains a rotation during training.
-        condition_bound: Largest condition number that training can reach, for "svd" only.
-        generator: Source of randomness; torch's global generator by default.
-
-    Returns:
-        The layer. For "lu" the determinant may be -1.
+    For "lu" it may start as a rotation with a reflection. An "orthogonal" matrix remains a
+    rotation during training. `condition_bound` is for "svd" only.
     """
     if form == "plain":
         layer = Linear(features)
@@ -99,7 +92,6 @@ def _orthogonal(n: int, generator: torch.Generator | None) -> Tensor:
 
 
 def _draw(parameter: Tensor, generator: torch.Generator | None) -> None:
-    """Fills a parameter with samples of N(0, 1)."""
     parameter.copy_(torch.randn(parameter.shape, generator=generator, device="cpu"))
 
 
@@ -107,7 +99,8 @@ def _draw(parameter: Tensor, generator: torch.Generator | None) -> None:
 class InvertibleConv1x1(Bijection):
     """z = M x at each pixel of an image, as in Glow: a learned mixing of the channels.
 
-    M starts as a random rotation, from torch's global generator.
+    M starts as a random rotation from torch's global generator (for "lu", possibly with a
+    reflection).
 
     Args:
         channels: Number n of channels (dimension 1 of the points).

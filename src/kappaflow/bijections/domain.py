@@ -357,7 +357,7 @@ def _rarest(x: Tensor, low: float, high: float) -> float:
 
 
 def _seam(x: Tensor) -> float:
-    """Returns the smallest distance from the seam in the dtype of x, as a share of the circle."""
+    """Returns the distance from the seam, as a share of the circle, below which points move."""
     return torch.finfo(x.dtype).eps / 4
 
 

@@ -299,7 +299,7 @@ def dense_together(layers: Sequence[LULinear], dtype: torch.dtype) -> tuple[Tens
 def triangles_together(
     layers: Sequence[LULinear], dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns P as indices, (K, n), L and U, (K, n, n), and log|det|, (K,), of K equal layers."""
+    """Returns P as indices (K, n), L and U (K, n, n) and log|det| (K,) of K layers of one size."""
     triangles = torch.stack([layer.triangles for layer in layers]).to(dtype)
     logs = triangles.diagonal(dim1=1, dim2=2)
     lower = triangles.tril(-1) + torch.eye(triangles.shape[1]).to(triangles)

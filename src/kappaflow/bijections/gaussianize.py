@@ -30,7 +30,7 @@ PER_BIN = 40  # smallest number of training rows per bin
 BEYOND = 12  # smallest number of training rows beyond an outermost knot
 WIDEST = 2.75  # largest normal score of the outermost knots
 TAILS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 1000.0)  # candidate scales of a tail
-SLOPES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # candidate slopes, over the last bin's
+SLOPES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # candidates, relative to the last bin
 
 
 @register("Gaussianize")
@@ -165,15 +165,12 @@ class Gaussianize(Bijection):
 def _curve(ordered: np.ndarray, counts: np.ndarray, bins: int) -> tuple[np.ndarray, ...]:
     """Returns knots, normal scores and slopes, (bins + 1,), and the scales of both tails, (2,).
 
-    Args:
-        ordered: The values in ascending order.
-        counts: The weight of each value, with mean 1.
-        bins: The number of bins.
+    The values are in ascending order, and their weights `counts` have mean 1.
     """
     n = len(ordered)
     share = min(0.1, max(BEYOND / n, float(ndtr(-WIDEST))))
     used = max(1, min(bins, n // PER_BIN))
-    reach = -_normal_score(share)
+    reach = -float(torch.special.ndtri(torch.tensor(share, dtype=torch.float64)))
     scores = np.linspace(-reach, reach, used + 1)
     # A knot is the mean of nearby quantiles, which is smoother than a single quantile.
     half = scores[1] - scores[0] if used > 1 else 0.5
@@ -194,10 +191,6 @@ def _curve(ordered: np.ndarray, counts: np.ndarray, bins: int) -> tuple[np.ndarr
         scores = np.concatenate([scores[0] - extra[::-1], scores])
         slopes = np.concatenate([np.full(more, slopes[0]), slopes])
     return knots, scores, slopes, tails
-
-
-def _normal_score(level: float) -> float:
-    return float(torch.special.ndtri(torch.tensor(level, dtype=torch.float64)))
 
 
 def _apart(knots: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -222,16 +215,10 @@ def _slopes(knots: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def _tail_of(
     beyond: np.ndarray, counts: np.ndarray, score: float, slope: float
 ) -> tuple[float, float]:
-    """Returns the candidate scale and slope with which a tail fits its rows best.
+    """Returns the candidate scale and slope with the largest likelihood of a tail's rows.
 
-    Args:
-        beyond: Distances of rows beyond the knot.
-        counts: The weight of each row.
-        score: The absolute normal score of the knot.
-        slope: The slope of the last bin.
-
-    Returns:
-        The scale and the slope with the largest likelihood of the distances.
+    `beyond` holds the distances of the rows from the knot, `counts` their weights, `score` the
+    absolute normal score of the knot, and `slope` the slope of the last bin.
     """
     slope = float(np.clip(slope, LEAST_STEEP, MOST_STEEP))
     if len(beyond) < 4:

@@ -138,11 +138,8 @@ class Flatten(Bijection):
 class Tail(Bijection):
     """A layer that acts on images at the end of a flat state, (B, D); the rest stays unchanged.
 
-    Args:
-        layer: A bijection on images of shape `shape`.
-        shape: Shape of the images, (c, h, w).
-        first: Index of the first entry of the images in the state.
-        scale: The scale that the layer belongs to, counted from 1.
+    The images have the shape (c, h, w) and begin at entry `first` of the state. `scale` is the
+    number of the layer's scale, counted from 1.
     """
 
     def __init__(self, layer: Bijection, shape: Sequence[int], *, first: int, scale: int) -> None:

@@ -37,12 +37,7 @@ Parts = tuple[Any, ...]  # a single layer, or (optional ActNorm, linear map, cou
 class Triangles:
     """The map z = P L U x + b at each pixel, where U includes the scale of an `ActNorm`.
 
-    Attributes:
-        order: The permutation as indices: z[i] is (L U x)[order[i]].
-        lower: The triangle L, (n, n), with ones on its diagonal.
-        upper: The triangle U, (n, n).
-        offset: The vector U^-1 L^-1 P^T b, (n,).
-        log_det: log|det|, a scalar.
+    z[i] is (L U x + ...)[order[i]]; L has ones on its diagonal; `offset` is U^-1 L^-1 P^T b, (n,).
     """
 
     order: Tensor
@@ -78,14 +73,8 @@ def _linear_map(norms: Sequence[Any], layer: Any, dtype: torch.dtype) -> LinearP
 def linear_maps(steps: Sequence[Parts], dtype: torch.dtype) -> dict[int, LinearParts]:
     """Returns the linear map of each step of several layers, by its index in `steps`.
 
-    Triangular maps of one size after an `ActNorm` are computed together.
-
-    Args:
-        steps: Single layers, and groups of layers that run as one step.
-        dtype: Dtype of the computation.
-
-    Returns:
-        The matrix, (n, n), shift, (n,), and log|det| of each step.
+    A map is a matrix, (n, n), a shift, (n,), and log|det|. Triangular maps of one size after an
+    `ActNorm` are computed together.
     """
     found: dict[int, LinearParts] = {}
     stacks = _stacks(steps)
@@ -139,17 +128,10 @@ def step(
     bound: float,
     weights: Weights,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the result of a step: M r + shift at each pixel, then the affine coupling.
+    """Returns images z and the log_det, (B,): M r + shift at each pixel, then an affine coupling.
 
-    Args:
-        x: Images, (B, n, H, W).
-        linear: The matrix M, (n, n), the shift, (n,), and log|det M|.
-        by_context: The shift of the network's first layer by the context, (B, hidden), or None.
-        bound: Bound on the log-scales.
-        weights: The weights of the network, see `three_convolutions`.
-
-    Returns:
-        The images z and the log_det, (B,).
+    `by_context`, (B, hidden), is the shift of the network's first layer by the context; `bound` is
+    the bound on the log-scales; `weights` are as in `three_convolutions`.
     """
     matrix, shift, log_det_of_linear = linear
     kept, changed = _parts(mixed(matrix, shift, x), weights)
@@ -258,7 +240,8 @@ class ImageChain(Chain):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if self.memory is not None:
             return super().forward(x, context)
-        if self._waits():
+        waits = not all(part.initialized for part in self if isinstance(part, ActNorm))
+        if self.training and waits:  # an `ActNorm` still has to be set from its first batch
             with torch.no_grad():
                 super().forward(x, context)
         context, log_det = self.embed(context), zero_log_det(x)
@@ -289,10 +272,6 @@ class ImageChain(Chain):
                 z, part = each.inverse(z, context)
                 log_det = log_det + part
         return z, log_det
-
-    def _waits(self) -> bool:
-        """Returns whether an `ActNorm` still has to be set from its first batch."""
-        return self.training and not all(p.initialized for p in self if isinstance(p, ActNorm))
 
     def _together(self, x: Tensor) -> Iterator[Parts]:
         """Yields single layers and the groups of layers that form a step."""

@@ -23,9 +23,6 @@ class LinearMap(Bijection):
 
     A subclass returns M in `_form`. Products and solves use float32 or wider, even under autocast,
     so that the two directions are inverses of each other.
-
-    Args:
-        features: Number n of features.
     """
 
     is_linear = True
@@ -176,7 +173,6 @@ class Linear(LinearMap):
 
 
 def _full_precision(x: Tensor) -> torch.autocast:
-    """Returns a context that disables autocast."""
     return torch.autocast(x.device.type, enabled=False)
 
 
@@ -214,7 +210,6 @@ def square_and_shift(matrix: Numbers, shift: Numbers | None) -> tuple[Tensor, Te
 
 
 def _numbers(name: str, given: Numbers) -> Tensor:
-    """Returns numbers as a floating tensor, or raises an ArgumentError."""
     try:
         numbers = torch.as_tensor(given).detach()
     except (TypeError, ValueError, RuntimeError):
@@ -229,7 +224,6 @@ def _numbers(name: str, given: Numbers) -> Tensor:
 
 
 def _check_rank(matrix: Tensor) -> None:
-    """Raises an error if a matrix is singular to the precision of its dtype."""
     values = torch.linalg.svdvals(matrix.double())
     smallest = (values[-1] / values[0]).nan_to_num(0.0).item()
     if smallest <= len(matrix) * torch.finfo(matrix.dtype).eps:

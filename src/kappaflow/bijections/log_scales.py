@@ -45,9 +45,8 @@ def unscaled(changed: Tensor, log_scale: Tensor, shift: Tensor) -> tuple[Tensor,
 class Scales:
     """The log-scales s = 2 c sigmoid(2 r / c) - c of an output (r, t), and their derivatives.
 
-    Args:
-        answer: The output of the conditioner, (B, 2 n, ...), without a graph.
-        bound: The bound c on the absolute log-scales.
+    The output of the conditioner, (B, 2 n, ...), has no graph. c is the bound on absolute
+    log-scales.
     """
 
     def __init__(self, answer: Tensor, bound: float) -> None:
@@ -57,7 +56,6 @@ class Scales:
         self.factor = self.log_scale.exp()
 
     def value(self, changed: Tensor) -> Tensor:
-        """Returns the changed features after the coupling."""
         return (changed * self.factor).add_(self.shift)
 
     def pulled_back(

@@ -73,13 +73,7 @@ class Dense(Matrix):
 
 
 class Triangular(Matrix):
-    """A triangular matrix, which solves by substitution.
-
-    Args:
-        matrix: The triangular matrix, (n, n).
-        upper: Whether it is upper triangular; lower triangular if False.
-        log_det: log|det M|, which the caller knows from the diagonal.
-    """
+    """A triangular matrix, which solves by substitution; the caller knows its log|det|."""
 
     def __init__(self, matrix: Tensor, *, upper: bool, log_det: Tensor) -> None:
         self._matrix, self._upper, self._log_det = matrix, upper, log_det

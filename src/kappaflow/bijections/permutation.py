@@ -55,7 +55,6 @@ class Permutation(Bijection):
         return _PermutationLinearization(self.index, value, log_det)
 
     def _check(self) -> None:
-        """Raises an error if the index is not a permutation."""
         n = len(self.index)
         if not torch.equal(self.index.sort()[0], torch.arange(n, device=self.index.device)):
             raise ArgumentError(

@@ -31,14 +31,8 @@ def log_slope(excess: Tensor, slope: Tensor) -> Tensor:
 class RankOneLinearization(Linearization):
     """Linearization of a map with Jacobian J = a 1 + l r^T; J^-1 is by Sherman and Morrison.
 
-    Args:
-        value: The output z = f(x), (B, n).
-        log_det: The log_det, (B,).
-        scale: The factor a, (B, 1).
-        left: The vector l, (B, n) or (n,).
-        right: The vector r, (B, n) or (n,).
-        scale_along: The eigenvalue a + r.l of l, (B, 1). It is an argument, because the caller can
-            compute it without cancellation.
+    `scale` is a, (B, 1), and `left` and `right` are l and r, (B, n) or (n,). `scale_along` is the
+    eigenvalue a + r.l of l, (B, 1), which the caller can compute without cancellation.
     """
 
     def __init__(
@@ -309,11 +303,8 @@ def _length(away: Tensor) -> Tensor:
 class _Slopes:
     """Slopes of a radial map at distances r from its center, (B,), without cancellation.
 
-    Attributes:
-        near: The product alpha h.
-        push: The product beta h.
-        across: The slope 1 + beta h perpendicular to the direction of the center.
-        along: The slope 1 + alpha beta h^2 in the direction of the center.
+    `near` is alpha h and `push` is beta h. `across` is the slope 1 + beta h perpendicular to the
+    direction of the center, and `along` the slope 1 + alpha beta h^2 in that direction.
     """
 
     def __init__(self, length: Tensor, alpha: Tensor, ratio: Tensor) -> None:

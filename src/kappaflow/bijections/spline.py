@@ -123,19 +123,9 @@ def unsplined(y: Tensor, raw: Tensor, shape: SplineShape) -> tuple[Tensor, Tenso
 class Pieces:
     """The piece of a spline that each point is on, and its position on the piece.
 
-    Args:
-        points: Inputs x or outputs y, (B, C, ...).
-        raw: Parameters of the splines, (B, 3 K - 1, C, ...).
-        shape: The shape of the splines.
-        is_output: Whether the points are outputs y.
-
-    Attributes:
-        x: The inputs of the splines.
-        u: The position on the piece, from 0 to 1.
-        v: The value 1 - u, without its rounding error.
-        inside: Whether a point is within the bound. All other attributes of a point outside are
-            computed at 0.
-        index: The index of the bin, (B, 1, C, ...).
+    `u`, from 0 to 1, is the position on the piece, and `v` is 1 - u without its rounding error.
+    `inside` tells whether a point is within the bound; for a point outside, all but `x` is
+    computed at 0. `index`, (B, 1, C, ...), is the bin. With `is_output` the points are outputs y.
     """
 
     def __init__(
@@ -170,17 +160,14 @@ class Pieces:
 
     @property
     def y(self) -> Tensor:
-        """The outputs of the splines."""
         return torch.where(self.inside, self.y0 + self.height * (self.n / self.sum), self._points)
 
     @property
     def slope(self) -> Tensor:
-        """The slopes dy/dx."""
         return torch.where(self.inside, self.q * (self.s / self.sum).square(), 1)
 
     @property
     def log_slope(self) -> Tensor:
-        """The logarithms of the slopes dy/dx."""
         return self.slope.log()
 
     def _solved(self, x0: Tensor, x1: Tensor, y1: Tensor) -> Tensor:
@@ -224,11 +211,7 @@ def pulled_back(
 ) -> tuple[Tensor, Tensor]:
     """Returns the cotangents of x and raw, given the cotangents of y and the log-slopes.
 
-    Args:
-        pieces: The pieces at x.
-        cotangent: The cotangent of y, with the shape of x.
-        log_slope_cotangent: The cotangent of the log-slopes, in a shape that broadcasts with x;
-            None for zero.
+    The cotangent of the log-slopes broadcasts with x; None is zero.
     """
     p, inside = pieces, pieces.inside
     by_y = torch.where(inside, cotangent, 0)
@@ -258,11 +241,8 @@ def pulled_back(
 def _by_shares(pieces: Pieces, before: Tensor, own: Tensor) -> Tensor:
     """Returns the cotangents of the raw widths and heights, (B, 2 K, C, ...).
 
-    Args:
-        pieces: The pieces at the points.
-        before: Cotangents of the starts of the bins, (B, 2, C, ...), which are also the cotangents
-            of all widths and heights before them.
-        own: Cotangents of the width and height of each bin, (B, 2, C, ...).
+    `before`, (B, 2, C, ...), are the cotangents of the starts of the bins, which are also those of
+    all widths and heights before them. `own` are those of the width and height of each bin.
     """
     shape = pieces.shape
     bins = torch.arange(shape.bins, device=before.device).view(-1, *(1,) * (before.dim() - 2))
@@ -321,16 +301,7 @@ class SplineNode(torch.autograd.Function):
 
 
 class SplineTrace(CouplingTrace):
-    """Trace of a spline coupling, in which only the conditioner has a graph.
-
-    Args:
-        partition: The partition into kept and changed features.
-        kept: The kept features, a leaf of the graph.
-        changed: The changed features before or after the coupling.
-        answer: The output of the conditioner, with its graph from `kept`.
-        is_output: Whether `changed` holds the features after the coupling.
-        shape: The shape of the splines.
-    """
+    """Trace of a spline coupling, in which only the conditioner has a graph."""
 
     def __init__(
         self,
