@@ -31,7 +31,6 @@ class Augmentation(nn.Module, ABC):
     then 0 at that e and -inf elsewhere, and the log_prob of the flow is not a likelihood of x.
     """
 
-    #: Whether q(e | x) is a density of e.
     has_density: bool = True
 
     @abstractmethod

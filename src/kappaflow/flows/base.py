@@ -38,12 +38,7 @@ class Base(nn.Module, ABC):
 
     @abstractmethod
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Returns log p(z | context) in nats, (B,), in float32 or wider.
-
-        Args:
-            z: Latents, (B, *event).
-            context: Context rows, (B, C); None if the base does not read a context.
-        """
+        """Returns log p(z | context) in nats, (B,), for z (B, *event); in float32 or wider."""
 
     @abstractmethod
     def sample(
@@ -55,27 +50,14 @@ class Base(nn.Module, ABC):
         device: torch.device | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Returns n samples, (n, *event).
+        """Returns n samples, (n, *event), for context rows (n, C) if the base reads a context.
 
-        Args:
-            n: Number of samples.
-            context: Context rows, (n, C); None if the base does not read a context.
-            dtype: Dtype of the samples.
-            device: Device of the samples; the generator's device by default.
-            generator: Source of randomness, on any device; torch's global generator of `device` by
-                default.
-
-        Returns:
-            The samples.
+        The default device is the generator's. The generator may be on any device; torch's global
+        generator of `device` is the default.
         """
 
     def tempered(self, z: Tensor, temperature: float) -> Tensor:
-        """Returns samples with their spread multiplied by a temperature, (n, *event).
-
-        Args:
-            z: Samples of this base, (n, *event).
-            temperature: The factor, 0 or more.
-        """
+        """Returns samples z, (n, *event), with their spread multiplied by a temperature >= 0."""
         return z * temperature
 
 
@@ -252,15 +234,12 @@ def check_has_rsample(base: Base) -> None:
 
 
 def best_components(rows: np.ndarray, seconds: float = math.inf) -> int:
-    """Returns the number of components, a power of 2, with which a mixture fits rows best.
+    """Returns the number of components, a power of 2, with which a mixture fits rows (N, D) best.
 
     Each number is fitted to four fifths of the rows and scored on the rest. The search ends when
-    doubling the components gains less than `WORTH` nats per row.
-
-    Args:
-        rows: The rows, (N, D).
-        seconds: Approximate processor time for the search and for fitting the mixture afterwards.
-            Numbers that would take longer are not tried.
+    doubling the components gains less than `WORTH` nats per row. `seconds` is the approximate
+    processor time for the search and for fitting the mixture afterwards: numbers that would take
+    longer are not tried.
     """
     started, step = time.process_time(), 0.0
     if len(rows) < LEAST_ROWS:

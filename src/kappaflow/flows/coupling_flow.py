@@ -47,35 +47,14 @@ def coupling_flow(
 ) -> Flow:
     """Returns a flow of a `Standardize` and `depth` couplings that alternate between two parts.
 
-    With `mixing`, all couplings change the same part.
-
-    Args:
-        features: Number of features, without padding. A flow of one feature in total has at most
-            one coupling, and none without a context.
-        depth: Number of couplings.
-        partition: "half", "alternating", "random", "random-half", or the partition of the first
-            coupling.
-        padding: A `Padding`, or the number of Gaussian features to add; None for none.
-        context_features: Width of the context; 0 for none.
-        embedding: A network that transforms the context first; None for none.
-        seed: Seed of the random partitions and of the rotations that linear maps start from.
-        start: The layers before the couplings: "identity" for none, "whiten" for a `Whiten`,
-            "gaussianize" for a `Gaussianize` and a `Whiten`, or "whiten-gaussianize" for a
-            `Whiten` and a `Gaussianize`.
-        components: Components of the base: 1 for a standard normal, more for a `NormalMixture`.
-        bounds: The domain of each feature; None for none.
-        circle: Half the length of the circles, if the couplings support them; None cuts circles
-            into intervals.
-        mixing: Form of a linear map before each coupling; None for none.
-        condition_bound: Largest condition number of each linear map, for mixing="svd".
-        memory: The memory mode, which selects what is stored for the backward pass.
-        last: Bijections after the couplings.
-        run_of: The function that makes the couplings. It takes the arguments that `CouplingStack`
-            has for all kinds of couplings.
-        **couplings: Further arguments of `run_of`.
+    With `mixing`, all couplings change the same part. `kappaflow.real_nvp` describes most
+    arguments. `circle` is half the length of the circles, if the couplings support them; None cuts
+    circles into intervals. `last` holds bijections after the couplings. `run_of` makes the
+    couplings: it takes the arguments that `CouplingStack` has for all kinds of couplings, and
+    `**couplings`.
 
     Returns:
-        The flow. Before it is fitted and trained it is the identity, or a rotation with `mixing`.
+        The flow.
     """
     positive_int("features", features)
     positive_int("depth", depth, "depth counts couplings.")
@@ -127,7 +106,6 @@ def _mixed(
     condition_bound: float | None,
     seed: int,
 ) -> list[Bijection]:
-    """Returns the couplings with a linear map before each of them."""
     generator = torch.Generator().manual_seed(seed)
     parts: list[Bijection] = []
     for coupling in couplings:
@@ -160,12 +138,8 @@ def padded_partition(partition: Partition, padding: int, *, seed: int | None = N
 
     With at least two features of each, every coupling then reads and changes both data and
     padding. A coupling may learn to ignore the padding, so a padded flow can represent every flow
-    without padding.
-
-    Args:
-        partition: The partition of the data features.
-        padding: Number of padding features, which come after the data.
-        seed: Seed that selects the kept padding features; None keeps the first ones.
+    without padding. The padding comes after the data; `seed` selects the kept padding features,
+    and None keeps the first ones.
 
     Returns:
         A partition that also keeps ceil(padding / 2) features of the padding.
@@ -200,7 +174,6 @@ def _check_partition(
 def _check_mixing(
     mixing: Mixing | None, condition_bound: float | None, partition: PartitionName | Partition
 ) -> None:
-    """Raises an error for an unknown mixing, a useless bound, or a partition that also mixes."""
     check_form("mixing", mixing, condition_bound, others=(None,))
     if mixing is not None and partition in UNMIXED:
         raise ArgumentError(

@@ -339,7 +339,6 @@ class Flow(nn.Module):
         return last.latents(z) if isinstance(last, MultiScale) else (z,)
 
     def _check_samples(self, samples: int) -> None:
-        """Raises an error for several samples if `log_prob` is not a bound."""
         if positive_int("samples", samples) == 1 or self.likelihood == "bound":
             return
         left_out = f"'samples' should be left out, got {samples}: the log_prob of this flow is"
@@ -426,7 +425,6 @@ class Flow(nn.Module):
         self._check_kind("context", context)
 
     def _check_kind(self, name: str, value: Tensor) -> None:
-        """Raises an error if a value has another dtype or device than the flow."""
         state = self._state()
         if value.dtype != state.dtype:
             raise ArgumentError(

@@ -40,8 +40,8 @@ def invertible_network(
     Args:
         features: Number of features.
         depth: Number of linear layers.
-        linear: "svd" always keeps the condition number of each layer below a bound, see
-            `SVDLinear`. "plain" uses an unrestricted matrix without a bound, see `Linear`.
+        linear: "svd" bounds the condition number of each layer, see `SVDLinear`. "plain" uses any
+            matrix, without a bound, see `Linear`.
         condition_number: Largest condition number of a linear layer, 1 or more; for "svd" only.
         negative_slope: Slope of the leaky ReLU for negative inputs, above 0.
         smoothing: Width of the rounded corner, see `LeakyReLU`. 0 keeps the corner sharp, and

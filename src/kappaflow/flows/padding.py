@@ -203,12 +203,7 @@ LARGEST_LOG_SCALE = 5.0  # bound on the absolute log sigma of `LearnedPad`
 
 
 class PaddingGiven(Padding):
-    """Base class of padding that depends on x, which it standardizes first.
-
-    Args:
-        inputs: Number of features of x; channels for images.
-        features: Number of features to add.
-    """
+    """Base class of padding that depends on x, which it standardizes first."""
 
     def __init__(self, inputs: int, features: int) -> None:
         super().__init__(features)

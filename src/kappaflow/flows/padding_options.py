@@ -56,7 +56,6 @@ class DequantizeAndPad(Augmentation):
 
     @property
     def values(self) -> int:
-        """Number of values of a pixel."""
         return self.filling.values
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
@@ -108,12 +107,12 @@ def padding_features(padding: Padding | None) -> int:
 def padding_of_kind(
     kind: str, features: int, event_shape: Sequence[int], *, scale: float | None = None
 ) -> Padding:
-    """Returns a padding of a kind for points of a shape.
+    """Returns a padding of a kind for points of a shape, (D,) or (C, H, W).
 
     Args:
         kind: The kind, "gaussian", "uniform", "zero", "copy" or "learned".
         features: Number of features to add.
-        event_shape: Shape of the points, (D,) or (C, H, W).
+        event_shape: Shape of the points.
         scale: Scale of "gaussian", "uniform" or "copy" padding; None for its default.
 
     Returns:

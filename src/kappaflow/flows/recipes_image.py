@@ -48,14 +48,8 @@ def image_flow(
 ) -> Flow:
     """Returns the flow of a bijection of images, after standardization or a logit of the pixels.
 
-    Args:
-        shape: (C, H, W) of the images.
-        bijection: A bijection of images of that shape, padding channels included.
-        dequantize: Noise between the values of a pixel: "uniform", "variational" or None.
-        values: Number of values that a pixel can have.
-        logit: Margin of a logit of the pixels; None for none.
-        padding: Number of channels to add, or a `Padding`; None for none.
-        context_features: Width of the context; 0 for none.
+    `shape` is that of the images without padding channels, and the bijection takes images with
+    them. `glow` describes the other arguments.
     """
     joint_shape = padded_shape(shape, padding)
     added = joint_shape[0] - shape[0]

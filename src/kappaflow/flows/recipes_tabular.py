@@ -41,10 +41,11 @@ def real_nvp(
 ) -> Flow:
     """Returns a RealNVP: affine couplings that alternate between two parts, after standardization.
 
-    A new flow is the identity, or with `mixing` a rotation. The log-scales of all couplings
-    together are bounded: each coupling gets `scale_bound` / `depth`, so that no feature is ever
-    scaled by more than exp(scale_bound) or less than its reciprocal, whatever the depth. This is
-    what keeps a deep flow finite and invertible in float32.
+    A new flow is the identity, or with `mixing` a rotation, or with partition="random" a
+    permutation. The log-scales of all couplings together are bounded: each coupling gets
+    `scale_bound` / `depth`, so that no feature is ever scaled by more than exp(scale_bound) or
+    less than its reciprocal, whatever the depth. This is what keeps a deep flow finite and
+    invertible in float32.
 
     Args:
         features: Number of features D. With one feature and no padding, a coupling has no feature
@@ -150,26 +151,11 @@ def nice(
 ) -> Flow:
     """Returns a NICE: additive couplings, which preserve volume, and a learned scale per feature.
 
-    `real_nvp` describes the arguments in full.
-
-    Args:
-        features: Number of features D.
-        depth: Number of couplings.
-        hidden: Widths of the hidden layers of the conditioners.
-        partition: "half", "alternating", "random", "random-half" or a `Partition`.
-        padding: Number of features to add, or a `Padding`; None for none.
-        context_features: Width of the context; 0 for none.
-        embedding: Network that embeds the context first; None for none.
-        bounds: The domain of each feature; None for none.
-        memory: The memory mode of the backward pass: "recompute", "store" or "invert".
-        residual: Add skip connections between hidden layers of equal width.
-        dropout: Share of hidden units that a training step drops.
-        seed: Seed of the random partitions.
-        start: "identity", "whiten", "gaussianize" or "whiten-gaussianize".
-        components: Number of components of the base.
+    The arguments are those of `real_nvp`.
 
     Returns:
-        A flow with `log_prob` and `sample`, the identity until it is trained.
+        A flow with `log_prob` and `sample`. A new one is the identity, or with partition="random"
+        a permutation.
 
     Source:
         Dinh, Krueger, Bengio 2015.

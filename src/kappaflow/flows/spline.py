@@ -53,9 +53,9 @@ def spline(
 ) -> Flow:
     """Builds a neural spline flow: standardization, then rational-quadratic spline couplings.
 
-    A new flow is the identity up to rounding, or with `mixing` a rotation. Each coupling maps the
-    box of half-width `bound` onto itself, and is the identity outside of it. `real_nvp` describes
-    the arguments that both have in full.
+    A new flow is the identity up to rounding, or with `mixing` a rotation, or with
+    partition="random" a permutation. Each coupling maps the box of half-width `bound` onto itself,
+    and is the identity outside of it. `real_nvp` describes the arguments that both have in full.
 
     Args:
         features: Number of features D. With one feature and no padding, a coupling has no feature
@@ -220,5 +220,4 @@ def spline_couplings(
 
 
 def _without(features: int, some: Sequence[int]) -> tuple[int, ...]:
-    """Returns the indices of all features except `some`."""
     return tuple(place for place in range(features) if place not in some)

@@ -28,11 +28,8 @@ def context_embedding(
 ) -> tuple[int, dict[str, Any]]:
     """Returns the width of the context after its embedding, and keyword arguments for `Chain`.
 
-    The context is standardized first, then embedded if there is an embedding.
-
-    Args:
-        context_features: Width of the context before its embedding; 0 for none.
-        embedding: A network from (B, context_features) to (B, width); None for none.
+    The context is standardized first, then embedded by a network from (B, context_features) to (B,
+    width), if there is one.
 
     Raises:
         ArgumentError: The embedding is not a network for rows of this width.
@@ -223,12 +220,7 @@ def check_first_batch(
 ) -> None:
     """Warns if a first training batch shows that the standardization was forgotten.
 
-    Args:
-        flow: The flow, in training mode.
-        x: The batch, (B, *event).
-        context: Context, (B, C), or None.
-        log_prob: The log_prob of the batch, (B,).
-        stacklevel: The `stacklevel` of `warnings.warn`, counted from the caller of this function.
+    `stacklevel` is that of `warnings.warn`, counted from the caller of this function.
     """
     if not len(x):
         return
@@ -302,17 +294,10 @@ def _absurd(flow: "Flow", log_prob: Tensor) -> str | None:
 def input_layers(
     features: int, bounds: Bounds = None, *, padding: int = 0, circle: float | None = None
 ) -> list[Bijection]:
-    """Returns the first layers of a flow: bounds and standardization.
+    """Returns the first layers of a flow: a `Domain` if there are bounds, and a `Standardize`.
 
-    Args:
-        features: Number of features, without padding.
-        bounds: The domain of each feature, in the forms of `kappaflow.bijections.Domain`; None
-            for none.
-        padding: Number of padding features, which come last.
-        circle: Half the length of circles that remain circles; None cuts circles into intervals.
-
-    Returns:
-        A `Domain` if there are bounds, and a `Standardize`.
+    Padding features come last. `circle` is half the length of circles that remain circles; None
+    cuts circles into intervals.
     """
     joint = features + padding
     if bounds is None or not any(intervals(bounds, features)):

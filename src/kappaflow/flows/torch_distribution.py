@@ -57,7 +57,7 @@ class FlowTransform(Transform, nn.Module):
 
     @property
     def flow_to_examine(self) -> "Flow":
-        """The flow that `kappaflow.wrap` and `doctor` look at."""
+        """The flow that `kappaflow.wrap` and `doctor` examine."""
         return self.flow
 
     def __hash__(self) -> int:
@@ -129,7 +129,7 @@ class FlowDistribution(Distribution):
 
     @property
     def flow_to_examine(self) -> "Flow":
-        """The flow that `kappaflow.wrap` and `doctor` look at."""
+        """The flow that `kappaflow.wrap` and `doctor` examine."""
         return self.flow
 
     @property

@@ -17,11 +17,9 @@ from kappaflow.registry import register
 
 
 class ZukoLayer(Bijection):
-    """A lazy transform of zuko as a bijection from data to latent.
+    """A lazy transform of zuko, which makes a map for each context, as a bijection.
 
-    Args:
-        transform: A `zuko.lazy.LazyTransform`, which makes a map for each context.
-        context_features: Width of the context that the transform reads; 0 for none.
+    `context_features` is the width of the context that the transform reads; 0 for none.
     """
 
     def __init__(self, transform: nn.Module, context_features: int = 0) -> None:
@@ -170,7 +168,6 @@ def _refuse_others(options: Mapping[str, Any]) -> None:
 
 
 def _zuko_flows() -> Any:  # noqa: ANN401
-    """Returns the module of zuko's flows."""
     try:
         return importlib.import_module("zuko.flows")
     except ImportError:
