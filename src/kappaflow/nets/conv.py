@@ -21,13 +21,7 @@ Hidden = Sequence[Tensor]  # the two hidden layers
 def three_convolutions(x: Tensor, shift: Tensor | None, weights: Weights) -> Tensor:
     """Returns the output of convolutions 3x3, 1x1 and 3x3 with ReLU between them.
 
-    Args:
-        x: Input, (B, inputs, H, W).
-        shift: Values added to the first hidden layer at all pixels, (B, hidden), or None.
-        weights: Weight and bias of each convolution.
-
-    Returns:
-        The output, (B, outputs, H, W).
+    `shift`, (B, hidden), is added to the first hidden layer at all pixels.
     """
     return last_convolution(hidden_layers(x, shift, weights), weights)
 
@@ -54,15 +48,9 @@ def pulled_back(
     *,
     leading: bool = True,
 ) -> tuple[Tensor, Tensor | None, *tuple[Tensor, ...]]:
-    """Returns the cotangents of x, the shift and the weights.
+    """Returns the cotangents of x, the shift and the weights, given that of the output.
 
-    Args:
-        cotangent: Cotangent of the output, (B, outputs, H, W).
-        x: Input, as for `three_convolutions`.
-        shift: Shift of the first hidden layer, (B, hidden), or None.
-        weights: Weight and bias of each convolution.
-        hidden: The hidden layers at x.
-        leading: Whether to compute the cotangent of x, which is None otherwise.
+    The hidden layers are those at x. If `leading` is False, the cotangent of x is None.
     """
     first, second = hidden
     cotangent = cotangent.contiguous(memory_format=torch.channels_last)
@@ -208,7 +196,9 @@ class ConvNet(nn.Module):
         Otherwise the layers must run one by one: with forward-mode AD, `torch.func` or autocast,
         and if a layer was replaced or has a hook.
         """
-        if modes_bypassed() or is_transformed() or not self.inputs or x.is_meta or _rounds(x):
+        if modes_bypassed() or is_transformed() or not self.inputs or x.is_meta:
+            return False
+        if torch.is_autocast_enabled(x.device.type):
             return False
         if type(self.first) is not FirstLayer or has_hooks(self.first):
             return False
@@ -237,11 +227,6 @@ def _is_as_made(layer: nn.Module, padding: int) -> bool:
         and (layer.groups, layer.padding_mode) == (1, "zeros")
         and layer.bias is not None
     )
-
-
-def _rounds(x: Tensor) -> bool:
-    """Returns whether autocast is enabled on the device of x."""
-    return torch.is_autocast_enabled(x.device.type)
 
 
 class ResidualBlock(nn.Module):

@@ -13,13 +13,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class FirstLayer(nn.Module):
-    """A 3x3 convolution of the input plus a linear map of the context, the same at all pixels.
-
-    Args:
-        inputs: Channels of the input; 0 if the network reads only the context.
-        hidden: Channels of the output.
-        context_features: Width of the context; 0 for none.
-    """
+    """A 3x3 convolution of the input plus a linear map of the context, the same at all pixels."""
 
     def __init__(self, inputs: int, hidden: int, context_features: int) -> None:
         super().__init__()

@@ -18,18 +18,11 @@ Network = Callable[[Tensor, Tensor | None], Tensor]
 
 
 class RecordedNetwork:
-    r"""The derivative C of a network by its input at points x, as products C v and C^T u.
+    """The derivative C of a network by its input at points x, as products C v and C^T u.
 
     The graph of one forward pass is kept, so C^T u costs one backward pass. C v runs the network
-    again in forward mode. With gradients enabled, the products are differentiable.
-
-    Attributes:
-        value: The output of the network, (B, *outputs).
-
-    Args:
-        network: A function from (B, *inputs) and a context to (B, *outputs).
-        x: Points, (B, *inputs).
-        context: Context, (B, C), or None; it is held fixed.
+    again in forward mode. With gradients enabled, the products are differentiable. The network
+    maps (B, *inputs) and a context, which is held fixed, to `value`, (B, *outputs).
 
     Example:
         >>> square = RecordedNetwork(lambda x, context: x**2, torch.tensor([[3.0]]))
@@ -73,23 +66,13 @@ class RecordedNetwork:
 
 
 class LinearizedMLP:
-    r"""The derivative C of an `MLP` by its input at points x, as products C v and C^T u.
+    r"""The derivative C of a plain `MLP` by its input at points x, as products C v and C^T u.
 
     A ReLU network is linear near each point: :math:`C = W_L M_{L-1} W_{L-1} \dots M_1 W_1`, where
     the diagonal 0/1 matrices M mark the active units. Only these are stored, and a product costs
     as much as a forward pass. With gradients enabled, the products are differentiable, because the
-    masks are constant near almost every point.
-
-    Attributes:
-        value: The output of the network, (B, outputs).
-
-    Args:
-        net: A network that `is_plain` accepts.
-        x: Points, (B, inputs).
-        context: Context, (B, C), or None; it is held fixed.
-
-    Source:
-        Ours; at a unit that is exactly zero the derivative is 0, as in torch.
+    masks are constant near almost every point. At a unit that is exactly zero the derivative is 0,
+    as in torch. `value` is the output of the network, (B, outputs).
 
     Example:
         >>> net = MLP(2, 1, ())
@@ -150,22 +133,11 @@ def _layers_of(net: MLP) -> list[nn.Linear]:
 
 
 class LinearizedConvNet:
-    r"""The derivative C of a `ConvNet` by its input at points x, as products C v and C^T u.
+    """The derivative C of a `ConvNet` by its input at points x, as products C v and C^T u.
 
     As for `LinearizedMLP`, :math:`C = W_3 M_2 W_2 M_1 W_1`, where the W are convolutions without
     their biases. A product costs as much as a forward pass; forward-mode differentiation costs two
-    or more. With gradients enabled, the products are differentiable.
-
-    Attributes:
-        value: The output of the network, (B, outputs, H, W).
-
-    Args:
-        net: A network that `is_plain_conv` accepts.
-        x: Points, (B, inputs, H, W).
-        context: Context, (B, C), or None; it is held fixed.
-
-    Source:
-        Ours; at a unit that is exactly zero the derivative is 0, as in torch.
+    or more. `value` is the output of the network, (B, outputs, H, W).
     """
 
     def __init__(self, net: ConvNet, x: Tensor, context: Tensor | None = None) -> None:

@@ -31,22 +31,7 @@ ACTIVATIONS = tuple(_BY_NAME)
 
 
 def activation_of(name: str, slope: float) -> Activation:
-    """Returns an activation function by its name.
-
-    Args:
-        name: One of `ACTIVATIONS`.
-        slope: Slope of "leaky_relu" below zero; the others ignore it.
-
-    Returns:
-        The function.
-
-    Raises:
-        ArgumentError: There is no such activation, or the slope is not a finite number.
-
-    Example:
-        >>> activation_of("leaky_relu", 0.5)(torch.tensor([-2.0, 2.0]))
-        tensor([-1.,  2.])
-    """
+    """Returns an activation function by its name; `slope` is that of "leaky_relu" below zero."""
     found = _BY_NAME[one_of("activation", name, ACTIVATIONS)]
     slope = finite_float("slope", slope)
     return partial(F.leaky_relu, negative_slope=slope) if name == "leaky_relu" else found
@@ -58,16 +43,12 @@ LEVELS = 256  # number of values of a random byte, which decides whether an entr
 def dropout(x: Tensor, share: float, *, training: bool) -> Tensor:
     """Sets a random share of the entries of x to zero and scales up the others to keep the mean.
 
-    The share is rounded to a multiple of 1/256, so that one 64-bit number from torch's global
-    generator decides eight entries. Shares up to 1/512 are rounded to zero; `MLP` rejects them.
-
-    Args:
-        x: A tensor of any shape.
-        share: Probability that an entry is set to zero, from 0 to below 1.
-        training: Whether to drop entries; if False, x is returned unchanged.
+    The share, below 1, is rounded to a multiple of 1/256, so that one 64-bit number from torch's
+    global generator decides eight entries. Shares up to 1/512 are rounded to zero; `MLP` rejects
+    them.
 
     Returns:
-        A tensor with the shape and dtype of x.
+        A tensor with the shape and dtype of x; x itself if not training.
 
     Source:
         Srivastava et al. 2014.
