@@ -43,7 +43,7 @@ def golub_kahan(
     The block bidiagonalization :math:`A V = U B` uses blocks of k vectors, so that a value of
     multiplicity k appears k times, with full reorthogonalization. A value has converged if the
     residual :math:`\|A^T u - \sigma v\|`, which bounds its error, is below `tolerance` times the
-    value and above rounding.
+    value, and if the rounding of the largest value does not hide it.
 
     Args:
         multiply: The product v -> A v, on tensors (k, B, *event).
@@ -130,7 +130,6 @@ class _Basis:
         return numbers.to(self._room.dtype) @ self._room[:, : numbers.shape[2]]
 
     def random(self, k: int) -> Tensor:
-        """Returns a random block (B, k, n)."""
         shape = (len(self._room), k, self._room.shape[2])
         return torch.randn(shape, generator=self._generator, dtype=torch.float64).to(self._room)
 

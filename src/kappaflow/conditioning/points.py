@@ -43,16 +43,9 @@ def checked_points(
 ) -> tuple[Tensor, Tensor | None]:
     """Returns points and contexts at which a flow or a bijection can be measured.
 
-    Args:
-        module: The flow or bijection to measure. A flow defines the shape and the type of its
-            points. A bijection has the type of its first parameter or buffer. A bijection without
-            context accepts one, like the layers of a conditional chain.
-        x: Points, (B, *event).
-        context: Contexts of the points, (B, C), or None.
-
-    Returns:
-        Both, detached from any graph and from inference mode. For a flow with an augmentation the
-        points include a sample of it, which is the same in each call.
+    A bijection without context accepts one, like the layers of a conditional chain. Both results
+    are detached from any graph and from inference mode. For a flow with an augmentation the points
+    include a sample of it, which is the same in each call.
 
     Raises:
         ArgumentError: A shape, a type, a device or a number of rows does not fit, a value is not
@@ -78,7 +71,6 @@ def checked_points(
 
 
 def _check_domain(flow: Flow, joined: Tensor) -> None:
-    """Raises ArgumentError for points outside the domain of a flow, which have no latent."""
     if flow.domain is None:
         return
     outside = flow.domain.outside(joined).nonzero().flatten()
@@ -103,16 +95,7 @@ def checked_context(
 ) -> Tensor | None:
     """Returns a context checked as by `checked_points`.
 
-    Args:
-        module: As for `checked_points`.
-        context: Contexts, (B, C), or None.
-        like: Points with the type and device that the context must have.
-
-    Returns:
-        The context, detached from any graph and from inference mode.
-
-    Raises:
-        ArgumentError: As for `checked_points`.
+    `like` has the dtype and device that the context must have.
     """
     _check_state(module)
     width = module.context_features
@@ -147,7 +130,6 @@ def _check_state(module: nn.Module) -> None:
 
 
 def _check_place(name: str, value: Tensor, module: Flow | Bijection) -> None:
-    """Raises ArgumentError if a tensor's type or device differs from the module's."""
     noun = _noun(module)
     if isinstance(module, Flow):
         dtype, device = module.dtype, module.device
@@ -192,13 +174,9 @@ def _noun(module: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Layer:
-    """One bijection of a flow, with the context that reaches it.
+    """One bijection of a flow, with the context that reaches it, (B, C), or None.
 
-    Attributes:
-        name: Its position and class, such as "3 AffineCoupling"; positions count from 1 at the
-            data.
-        bijection: The layer itself.
-        context: The context that the layer receives, (B, C), or None.
+    The name is its position, counted from 1 at the data, and its class: "3 AffineCoupling".
     """
 
     name: str
@@ -243,17 +221,9 @@ def in_float64(
     """Returns the result of a measurement on a float64 copy with the same weights and points.
 
     In a narrower type, rounding moves the points that reach each layer, and layers with a
-    condition number near 1 / eps cannot be measured.
-
-    Args:
-        measure: Function of module, points and contexts.
-        module: The module to measure; it does not change.
-        x: Points, (B, *event).
-        context: Contexts of the points, (B, C), or None.
-        wide: A float64 copy, for modules that `copy.deepcopy` cannot copy.
-
-    Returns:
-        The result; measured on the module itself if it cannot be copied or cannot run in float64.
+    condition number near 1 / eps cannot be measured. `wide` is a float64 copy, for modules that
+    `copy.deepcopy` cannot copy. A module that cannot be copied or cannot run in float64 is
+    measured itself.
     """
     if x.dtype == torch.float64:
         return measure(module, x, context)

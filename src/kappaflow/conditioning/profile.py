@@ -158,10 +158,10 @@ def profile(
         generator: Random generator for the latent samples; seed 0 by default.
 
     Returns:
-        The profile. Above 128 dimensions, or above a few hundred for deep flows at few points,
-        singular values come from Lanczos iterations. Their time grows with the square of the
-        depth. Their relative residuals are at most a thousandth for single layers and for the
-        whole flow, and a hundredth for the cumulative values in between.
+        The profile. Above 128 dimensions (a few hundred for deep flows at few points), singular
+        values come from Lanczos iterations, whose time grows with the square of the depth. Their
+        relative residuals are at most a thousandth for single layers and for the whole flow, and a
+        hundredth for the cumulative values in between.
 
     Raises:
         ArgumentError: x or context does not fit the flow, or the flow has no layer to measure.
@@ -249,7 +249,7 @@ def _forms_matrices(x: Tensor, layers: int) -> bool:
 
 
 def _is_lost(found: Extremes, dtype: torch.dtype) -> bool:
-    """Returns whether rounding in this dtype may change singular values by a thousandth."""
+    # Whether rounding may change singular values by a thousandth.
     worst = max((top / bottom).nan_to_num(torch.inf).max().item() for top, bottom in found[:2])
     return dtype != torch.float64 and not torch.finfo(dtype).eps * worst < TOLERANCE
 

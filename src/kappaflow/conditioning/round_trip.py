@@ -66,17 +66,7 @@ def round_trip(
 def latent_points(
     flow: Flow, n: int, context: Tensor | None = None, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Returns samples of the base, the same in each call unless a generator is given.
-
-    Args:
-        flow: The flow.
-        n: Number of samples.
-        context: Contexts, (n, C), for a conditional flow.
-        generator: Random generator; seed 0 by default.
-
-    Returns:
-        Latent samples, (n, *event).
-    """
+    """Returns n samples of the base, (n, *event), with seed 0 unless a generator is given."""
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     return flow.base.sample(
         n, context=context, dtype=flow.dtype, device=flow.device, generator=generator
@@ -113,16 +103,7 @@ def back_and_there(layers: Sequence[Layer], z: Tensor) -> Tensor:
 def first_not_finite(
     layers: Sequence[Layer], state: Tensor, *, from_latent: bool = False
 ) -> str | None:
-    """Returns the name of the first layer with a non-finite output, or None.
-
-    Args:
-        layers: The layers, data side first.
-        state: Start of the round trip, (B, *event).
-        from_latent: Start from the latent (latent to data to latent) instead of from data.
-
-    Returns:
-        The name, or None if all values are finite.
-    """
+    """Returns the name of the first layer of a round trip with a non-finite output, or None."""
     encode = [(layer, layer.bijection.forward) for layer in layers]
     decode = [(layer, layer.bijection.inverse) for layer in reversed(layers)]
     for layer, step in decode + encode if from_latent else encode + decode:

@@ -155,16 +155,7 @@ def extremes_by_lanczos(
 ) -> Extremes:
     """Returns the k largest and the k smallest singular values, (B, k) each, with a status.
 
-    Args:
-        linearization: The map, linearized at the points.
-        x: The points.
-        k: Number of values at each end.
-        tolerance: As for `golub_kahan`.
-        max_steps: Largest number of steps.
-        near: The directions of a similar map at these points, to start from.
-
-    Returns:
-        Values, status, and the directions in x of the values.
+    `near` holds the directions of a similar map at these points, to start from.
     """
     settings = {"k": k, "tolerance": tolerance, "max_steps": max_steps}
     stretched, squeezed = (None, None) if near is None else near
@@ -206,12 +197,7 @@ def dense(product: Product, x: Tensor) -> Tensor:
 
 
 def flat(product: Product, like: Tensor) -> Product:
-    """Returns a product as a function of flat vectors, (K, B, n) to (K, B, n).
-
-    Args:
-        product: A function of vectors (K, B, *event); its results may have another shape.
-        like: A tensor (B, *event).
-    """
+    """Returns a product of vectors (K, B, *event) as a function of flat vectors, (K, B, n)."""
     return lambda vectors: product(vectors.reshape(len(vectors), *like.shape)).flatten(2)
 
 
@@ -219,14 +205,8 @@ def all_of_both(there: Tensor, back: Tensor) -> Tensor:
     """Returns all singular values (B, n) of a map, descending, from its matrix and its inverse.
 
     Each value comes from the matrix in which its rounding error is smaller. The relative error is
-    eps s_max / s in the map and eps s / s_min in the inverse, which has the reciprocal values.
-
-    Args:
-        there: The matrices of the map, (B, n, n).
-        back: The matrices of the inverse.
-
-    Returns:
-        The values; nan if a matrix is not finite.
+    eps s_max / s in the map and eps s / s_min in the inverse, which has the reciprocal values. A
+    matrix, (B, n, n), that is not finite gives nan.
     """
     large, small = largest(there, there.shape[1]), 1 / largest(back, back.shape[1]).flip(1)
     middle = large[:, :1].log() + small[:, -1:].log()  # twice the log of their geometric mean

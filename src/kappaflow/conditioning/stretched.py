@@ -14,13 +14,10 @@ POWER_STEPS = 12  # steps of the power iteration above that
 
 @dataclass(frozen=True)
 class Stretched:
-    """The most and the least stretched direction of a map at each point, with condition numbers.
+    """The unit directions, (B, *event), that a map stretches most and least at each point.
 
-    Attributes:
-        most: Unit vectors along the most stretched directions, (B, *event).
-        least: Unit vectors along the least stretched directions, (B, *event).
-        log_condition_number: log(sigma_max / sigma_min), (B,), float64; nan if the Jacobian is not
-            finite.
+    `log_condition_number` is log(sigma_max / sigma_min), (B,), float64; nan if the Jacobian is not
+    finite.
     """
 
     most: Tensor
@@ -32,21 +29,11 @@ class Stretched:
 def stretched(linearization: Linearization, x: Tensor) -> Stretched:
     r"""Returns the directions that a map stretches most and least at x, and its condition number.
 
-    Up to 128 dimensions these are the extreme right singular vectors of its matrix. Above, they
-    are the result of twelve steps of :math:`v \leftarrow J^T J v` and
-    :math:`v \leftarrow J^{-1} J^{-T} v`.
-
-    Args:
-        linearization: The map, linearized at x.
-        x: Points, (B, *event).
-
-    Returns:
-        Both directions, and the condition number. Up to 128 dimensions its relative error is eps
-        times itself; above, it is a lower bound.
-
-    Note:
-        For use during training. `kappaflow.spectrum` is for reporting: its smallest singular value
-        is accurate at any condition number.
+    Up to 128 dimensions these are the extreme right singular vectors of its matrix, and the
+    relative error of the condition number is eps times itself. Above, they are the result of
+    twelve steps of :math:`v \leftarrow J^T J v` and :math:`v \leftarrow J^{-1} J^{-T} v`, and it
+    is a lower bound. This is for training; `kappaflow.spectrum` is for reporting: its smallest
+    singular value is accurate at any condition number.
     """
     if x.shape[1:].numel() <= MATRIX_UP_TO:
         return _from_matrices(linearization, x)
@@ -58,19 +45,11 @@ def stretched(linearization: Linearization, x: Tensor) -> Stretched:
 
 
 def log_stretch(linearization: Linearization, most: Tensor, least: Tensor) -> Tensor:
-    r"""Returns :math:`\log |J v| - \log |J w|` for fixed directions v and w, (B,).
+    r"""Returns :math:`\log |J v| - \log |J w|` for fixed directions v and w, (B,), differentiable.
 
     If v and w are the extreme singular vectors, the derivative with respect to anything that J
-    depends on is the derivative of the log of the condition number:
-    :math:`\partial \sigma = u^T (\partial J) v`.
-
-    Args:
-        linearization: A map linearized at B points.
-        most: The directions v, (B, *event).
-        least: The directions w, (B, *event).
-
-    Returns:
-        The logarithm of the ratio, (B,), differentiable.
+    depends on is the derivative of the log of the condition number: :math:`\partial \sigma = u^T
+    (\partial J) v`.
 
     Source:
         The derivative of a singular value: Stewart, Sun 1990, Matrix Perturbation Theory.
