@@ -42,12 +42,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Pattern:
-    """A product L U L ..., and the position of the three dependent couplings L U L in it.
+    """A product L U L ... of four or more couplings; in it three dependent couplings L U L.
 
-    Args:
-        couplings: Number of couplings, at least four; the first one is L.
-        before: Number of couplings before the dependent three, even. Their blocks come first among
-            the unknowns.
+    The number of couplings before the dependent three is even. Their blocks come first among the
+    unknowns.
     """
 
     couplings: int
@@ -75,14 +73,8 @@ class Pattern:
 def sweep(pattern: Pattern, matrix: np.ndarray, values: Blocks, *, sign: int) -> list[np.ndarray]:
     """Returns the stages of N^-1 T N'^-1 (sign -1), or of N' T^-1 N (sign 1).
 
-    Args:
-        pattern: The positions of the blocks.
-        matrix: T for sign -1, its inverse for sign 1.
-        values: The unknown blocks.
-        sign: -1 or 1.
-
-    Returns:
-        The matrix, the result after each coupling, and finally M or its inverse.
+    `matrix` is T for sign -1, and its inverse for sign 1. The stages are the matrix, the result
+    after each coupling, and finally M or its inverse.
     """
     states = [matrix]
     for index, by_rows, changed, kept in _order(pattern, len(matrix), sign):
@@ -177,11 +169,9 @@ class Linearized:
 
     @property
     def error(self) -> float:
-        """The Frobenius norm of the defect."""
         return float(norm(self.defect))
 
     def equations(self) -> NormalEquations:
-        """Returns the solver for steps of least norm."""
         return NormalEquations(self.derivative, self.missed)
 
 
@@ -194,21 +184,10 @@ def defect(pattern: Pattern, target: Target, values: Blocks) -> np.ndarray:
 
 
 def linearize(pattern: Pattern, target: Target, values: Blocks) -> Linearized:
-    """Returns the equation and its derivative, a sum of two Kronecker products for each block.
-
-    Args:
-        pattern: The positions of the blocks.
-        target: The map.
-        values: The unknown blocks.
-
-    Returns:
-        The linearized equation.
+    """Returns the equation (theorem E) and its derivative, two Kronecker products for each block.
 
     Raises:
         LinAlgError: M12 does not have full row rank.
-
-    Source:
-        Ours; theorem E.
     """
     n, d = len(target.matrix), len(target.matrix) // 2
     rest = sweep(pattern, target.matrix, values, sign=-1)[-1]
@@ -239,15 +218,8 @@ def newton(
 ) -> tuple[list[np.ndarray], float, int]:
     """Returns a solution near a point, by damped Newton steps of least norm.
 
-    Args:
-        pattern: The positions of the blocks.
-        target: The map.
-        values: The unknown blocks to start from.
-        tolerance: Stop at this norm of the defect.
-        steps: Largest number of steps.
-
-    Returns:
-        The last point, its error, and the number of steps. The error may be above the tolerance.
+    Stops at a norm `tolerance` of the defect, or after `steps` steps. Also returns the error,
+    which may be above the tolerance, and the number of steps.
     """
     values, taken = list(values), 0
     here = linearize(pattern, target, values)
@@ -302,20 +274,13 @@ def _outwards(
 
 
 def refine(blocks: Sequence[np.ndarray], matrix: np.ndarray) -> list[np.ndarray]:
-    """Returns blocks of unit couplings, L first, whose product is nearer to a map.
+    """Returns blocks of unit couplings, L first, whose product is nearer to a map T.
 
     The equation may be ill-conditioned although the couplings are not, and then its solution is
     less accurate than rounding allows. This is Newton's method in all blocks together: each
     coupling M_i is multiplied by a small N_i after it. With R_i the product of the couplings after
     M_i, conjugate gradients solve P^-1 T - I = sum of R_i^-1 (N_i - I) R_i for the N_i of least
-    norm.
-
-    Args:
-        blocks: Blocks of couplings whose product is nearly T.
-        matrix: T, (n, n).
-
-    Returns:
-        The blocks of the best round; the given ones if no round improves them.
+    norm. Returns the blocks of the best round; the given ones if no round improves them.
     """
     best, error = [block.copy() for block in blocks], np.inf
     trial = best

@@ -234,21 +234,13 @@ def continue_to(
     steps: int = 300,
     goal: float | None = None,
 ) -> list[np.ndarray]:
-    """Returns the blocks of unit couplings, L first, whose product is T.
+    """Returns the blocks of six or more unit couplings, L first, whose product is T.
 
-    Follows the path O S^t from the closed form at its rotation O. Some descent after each step
-    keeps the path well conditioned. At the end, descent reduces the largest block norm.
-
-    Args:
-        matrix: T, (n, n), with determinant 1.
-        couplings: Number of couplings, six or more.
-        seed: Seed of the small step away from degenerate starts.
-        steps: Largest number of steps of the last descent.
-        goal: Stop the descent once the worst condition number of a coupling is at most this.
-
-    Returns:
-        One block for each coupling; with d = n // 2 the shapes (n - d, d) and (d, n - d)
-        alternate.
+    T has determinant 1. Follows the path O S^t from the closed form at its rotation O. Some
+    descent after each step keeps the path well conditioned. At the end, descent of at most `steps`
+    steps reduces the largest block norm; it stops once the worst condition number of a coupling is
+    at most `goal`. `seed` is that of the small step away from degenerate starts. With d = n // 2
+    the shapes of the blocks, (n - d, d) and (d, n - d), alternate.
 
     Raises:
         ArgumentError: The matrix does not have determinant 1, or there are fewer than six
@@ -256,7 +248,8 @@ def continue_to(
         NumericalError: The search lost the path, or the residual is too large.
 
     Note:
-        Up to n = 64 this solves a dense (n^2/4)^2 system, above only products of d x d matrices.
+        Up to n = 64 a Newton step may solve a dense system of n^2 / 4 equations; above, it takes
+        only products of d x d matrices.
 
     Source:
         Ours.
@@ -284,16 +277,9 @@ def continue_to(
 def continue_to_five(
     matrix: np.ndarray, *, seed: int = 0, steps: int = 300, goal: float | None = None
 ) -> list[np.ndarray]:
-    """Returns the blocks of five unit couplings with product T, if T12 is invertible.
+    """Returns the blocks A1, X1, A2, X2, A3 of five unit couplings with product T, (2d, 2d).
 
-    Args:
-        matrix: T, (2d, 2d), with determinant 1.
-        seed: Seed of the small step away from degenerate starts.
-        steps: Largest number of steps of the descent.
-        goal: Stop the descent once the worst condition number of a coupling is at most this.
-
-    Returns:
-        A1, X1, A2, X2, A3.
+    The other arguments are those of `continue_to`.
 
     Raises:
         ArgumentError: The size is odd, or T12 is singular.

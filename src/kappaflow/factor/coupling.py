@@ -76,9 +76,9 @@ class LinearCoupling(Bijection):
     def of(
         cls, partition: Partition, weight: Numbers, diagonal: Numbers | None = None
     ) -> "LinearCoupling":
-        """Returns a coupling with numbers that a model file stores only with the weights.
+        """Returns a coupling with these numbers, which a model file stores as weights.
 
-        A model file writes constructor arguments as text, and this coupling has none.
+        Numbers that are passed to the constructor would also be stored as text.
         """
         given = LinearCoupling(partition, weight, diagonal)
         coupling = LinearCoupling(partition).to(given.weight.dtype)

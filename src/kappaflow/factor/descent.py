@@ -39,14 +39,8 @@ def smooth_norm(blocks: Blocks, power: int) -> float:
     """Returns the logarithm of the Schatten norm of order 2 `power` of all blocks together.
 
     It is at least the logarithm of the largest singular value of any block, which it approaches as
-    the power grows. The difference is at most log(number of singular values) / (2 power).
-
-    Args:
-        blocks: The blocks, not all zero.
-        power: 1, 2, 4, 8 and so on.
-
-    Returns:
-        The logarithm.
+    the power (1, 2, 4, 8 and so on) grows. The difference is at most log(number of singular
+    values) / (2 power). Not all blocks may be zero.
 
     Example:
         >>> round(smooth_norm([np.diag([3.0, 1.0]), np.eye(2)], 8) / float(np.log(3)), 6)
@@ -58,17 +52,7 @@ def smooth_norm(blocks: Blocks, power: int) -> float:
 def smooth_norm_gradient(
     pattern: Pattern, target: Target, values: Blocks, power: int
 ) -> tuple[float, list[np.ndarray]]:
-    """Returns `smooth_norm` of all blocks, and its gradient with respect to the unknown ones.
-
-    Args:
-        pattern: The positions of the blocks.
-        target: The map.
-        values: The unknown blocks.
-        power: Half the order of the norm.
-
-    Returns:
-        The value, and the gradient: one array for each unknown block.
-    """
+    """Returns `smooth_norm` of all blocks, and its gradient with respect to the unknown ones."""
     rest = sweep(pattern, target.matrix, values, sign=-1)
     back = sweep(pattern, target.inverse, values, sign=1) if len(target.matrix) % 2 else None
     three = middle_blocks(rest[-1], back[-1] if back else None)
@@ -131,24 +115,12 @@ def descend(
     steps: int,
     least_gain: float = 3e-3,
 ) -> tuple[list[np.ndarray], int]:
-    """Returns a nearby solution whose blocks have a smaller smooth norm.
+    """Returns a nearby solution whose blocks have a smaller smooth norm, and the number of steps.
 
-    Uses limited-memory BFGS on the gradient projected to the set of solutions. Newton corrections
-    with the matrix of the starting point bring each trial back to the set.
-
-    Args:
-        pattern: The positions of the blocks.
-        target: The map.
-        values: The unknown blocks of an approximate solution.
-        power: Half the order of the norm.
-        steps: Largest number of steps.
-        least_gain: Stop if ten steps lower the logarithm of the norm by less than this.
-
-    Returns:
-        The point (polish it with `newton`), and the number of steps taken.
-
-    Source:
-        Nocedal 1980 for the quasi-Newton steps.
+    Uses limited-memory BFGS (Nocedal 1980) on the gradient projected to the set of solutions.
+    Newton corrections with the matrix of the starting point bring each trial back to the set;
+    polish the result with `newton`. Stops early if ten steps lower the logarithm of the norm by
+    less than `least_gain`.
     """
     state, memory = _State(pattern, target, list(values), power), _Memory()
     history = [state.value]
@@ -208,7 +180,6 @@ class _State:
         return None
 
     def value_at(self, values: list[np.ndarray]) -> float:
-        """Returns the objective at another point."""
         return smooth_norm(all_blocks(self.pattern, self.target, values), self.power)
 
 

@@ -21,14 +21,8 @@ TRUSTED = 1e8  # largest condition number of a block whose inverse may reveal st
 def direct_factors(matrix: np.ndarray, first: int, *, most: int = 4) -> list[Factor] | None:
     """Returns the fewest factors of a map that needs at most three (four if n = 2), or None.
 
-    Args:
-        matrix: T, (n, n), in blocks.
-        first: p, the size of P.
-        most: Largest number of factors to try.
-
-    Returns:
-        The factors; an empty list for the identity; None if the map has no such structure, up to
-        rounding.
+    T, (n, n), is in blocks, and `first` is the size of P. None means that the map has no such
+    structure up to rounding, or needs more than `most` factors; the identity has an empty list.
 
     Source:
         Ours; the first steps of the proof of theorem A.

@@ -101,13 +101,6 @@ def relative_residual(factors: Sequence[Factor], matrix: np.ndarray) -> float:
     leading bits and a rest. There are so few leading bits that sums of their products are exact.
     The error is about 2^-20 times the error of a float64 product, for four times the work.
 
-    Args:
-        factors: The factors in the order of the product; each acts on columns.
-        matrix: T, (n, n).
-
-    Returns:
-        The residual, a pure number.
-
     Source:
         Error-free splitting of matrix products: Ozaki, Ogita, Oishi, Rump 2012.
     """

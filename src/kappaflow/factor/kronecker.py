@@ -20,17 +20,12 @@ JITTERS = (1e-14, 1e-11, 1e-8)  # added to zero eigenvalues, in units of the mea
 
 
 class KroneckerMap:
-    """The map u_1, u_2, ... -> sum of a u_j b over the terms (a, b) of each j, about (d, d) each.
-
-    Args:
-        terms: The terms (a, b) of each u_j.
-    """
+    """The map u_1, u_2, ... -> sum of a u_j b over the terms (a, b) of each j, about (d, d)."""
 
     def __init__(self, terms: Sequence[Sequence[Pair]]) -> None:
         self.terms = terms
 
     def __call__(self, step: Blocks) -> np.ndarray:
-        """Returns the image of a step."""
         together = zip(step, self.terms, strict=True)
         return np.add.reduce([a @ u @ b for u, terms in together for a, b in terms])
 
@@ -39,7 +34,6 @@ class KroneckerMap:
         return [np.add.reduce([a.T @ r @ b.T for a, b in terms]) for terms in self.terms]
 
     def astype(self, dtype: type[np.floating]) -> "KroneckerMap":
-        """Returns the map in another precision."""
         return KroneckerMap([
             [(a.astype(dtype), b.astype(dtype)) for a, b in terms] for terms in self.terms
         ])
@@ -59,15 +53,11 @@ class KroneckerMap:
 
 
 class NormalEquations:
-    """Solves J J^T r = b for a map J whose range misses at most one direction.
+    """Solves J J^T r = b for a map J whose range misses at most one direction, `missed`.
 
     Uses conjugate gradients, preconditioned by the nearest Kronecker product plus a multiple of
     the identity. Up to d = 32, a dense Cholesky factor replaces slow iterations. Above, if few
     digits are needed, the iterations start in float32.
-
-    Args:
-        derivative: The Jacobian, J.
-        missed: The direction on which J^T is zero, or None.
     """
 
     def __init__(self, derivative: KroneckerMap, missed: np.ndarray | None) -> None:
@@ -80,15 +70,10 @@ class NormalEquations:
     def solve(
         self, b: np.ndarray, *, tolerance: float, guess: np.ndarray | None = None
     ) -> np.ndarray:
-        """Returns r, for the part of b in the range of J.
+        """Returns r, (p, q), for the part of b in the range of J.
 
-        Args:
-            b: Right-hand side, (p, q).
-            tolerance: Relative tolerance of the residual; a dense factor is more accurate.
-            guess: Starting point of the conjugate gradients.
-
-        Returns:
-            r, (p, q), orthogonal to the missed direction.
+        r is orthogonal to the missed direction. The residual has the relative `tolerance`; a dense
+        factor is more accurate. `guess` is the starting point of the conjugate gradients.
         """
         if b.size == 1 and self._missed is not None:
             return np.zeros_like(b)  # n = 2: the missed direction is the only one
@@ -170,9 +155,6 @@ class NearestInverse:
 
     The shift replaces all other terms, and has the size of the remainder.
 
-    Args:
-        derivative: The Jacobian, J.
-
     Source:
         Van Loan, Pitsianis 1993; the singular vectors from the Gram matrices of the terms.
     """
@@ -193,14 +175,12 @@ class NearestInverse:
         self._sizes = sizes + max(SHIFT * rest, JITTERS[0] * sizes.sum()) / sizes.size
 
     def astype(self, dtype: type[np.floating]) -> "NearestInverse":
-        """Returns the solver in another precision."""
         made = copy(self)
         made._a, made._b = self._a.astype(dtype), self._b.astype(dtype)
         made._sizes = self._sizes.astype(dtype)
         return made
 
     def __call__(self, r: np.ndarray) -> np.ndarray:
-        """Returns the solution for one right-hand side."""
         return self._a @ ((self._a.T @ r @ self._b) / self._sizes) @ self._b.T
 
 

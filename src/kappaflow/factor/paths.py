@@ -7,7 +7,7 @@ from scipy.linalg import expm
 from kappaflow.factor.algebra import Target
 from kappaflow.factor.rotation import rotation_solution, six_blocks
 
-STRIDE = 1.0  # length of a step while stretching, in units of log cond(T)
+STRIDE = 1.0  # what a step adds to the log of the condition number while stretching
 TURN_STRIDE = 0.5  # length of a step while turning, in radians
 PARALLEL = 1e-8
 DEGENERATE = 0.2  # norm below which a block counts as nearly zero
@@ -17,20 +17,15 @@ FIRST_STEPS = 4.0  # smallest number of steps, for blocks that grow from zero
 class Path:
     """The path T(t) = O S^t, from the rotation O nearest to T = O S at t = 0, to T at t = 1.
 
-    For odd n the closed form leaves the last feature alone. The path then begins at t = -1: until
-    t = 0, a rotation in one plane turns (O', 0; 0, 1) into O.
+    T, (n, n), has determinant 1. For odd n the closed form leaves the last feature alone. The path
+    then begins at t = -1: until t = 0, a rotation in one plane turns (O', 0; 0, 1) into O.
 
-    A twisted path begins at exp(K) O with a skew matrix K, and turns back while it stretches:
-    T(t) = exp((1 - t) K) O S^t.
+    A twisted path begins at exp(K) O with a skew matrix K, and turns back while it stretches: T(t)
+    = exp((1 - t) K) O S^t.
 
-    Args:
-        matrix: T, (n, n), with determinant 1.
-        twisted: Whether the path is twisted.
-
-    Attributes:
-        degenerate: Whether a block of the closed form at the beginning is nearly zero, as for the
-            identity, which is the O of each symmetric positive definite map. The equation is then
-            degenerate at the start, and descent would make it worse.
+    `degenerate` tells whether a block of the closed form at the beginning is nearly zero, as for
+    the identity, which is the O of each symmetric positive definite map. The equation is then
+    degenerate at the start, and descent would make it worse.
     """
 
     nudge = 1e-2  # size of the step away from a degenerate start, such as the identity
@@ -83,11 +78,8 @@ class Path:
 class FiveCouplingPath:
     """A path for five couplings, on which the upper right block stays invertible.
 
-    With W = R - S Q^-1 P, the map consists of P, Q, S and W. P and S grow from zero; Q and W
-    stretch from the rotations nearest to them.
-
-    Args:
-        matrix: T, (2d, 2d), with determinant 1.
+    With W = R - S Q^-1 P, the map, (2d, 2d), of determinant 1, consists of P, Q, S and W. P and S
+    grow from zero; Q and W stretch from the rotations nearest to them.
     """
 
     begin = 0.0

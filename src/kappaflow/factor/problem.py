@@ -18,16 +18,12 @@ SINGULAR = 4 * np.finfo(float).eps  # smallest reciprocal condition number, in t
 
 
 def square_floats(given: object) -> np.ndarray:
-    """Returns a matrix as float64 if couplings can represent a map of its shape.
+    """Returns a tensor, array or nested list as float64, (n, n), with n at least 2.
 
-    Args:
-        given: Tensor, array or nested list of real numbers.
-
-    Returns:
-        A finite matrix (n, n) with n at least 2; it may share memory with the input.
+    The result may share memory with the input.
 
     Raises:
-        ArgumentError: The input is not such a matrix.
+        ArgumentError: The input is not a square matrix of finite numbers.
     """
     matrix = array_of(given)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
@@ -87,13 +83,9 @@ def power_of_two(matrix: np.ndarray) -> float:
 class FactorProblem:
     """A checked matrix in the form that the methods work on.
 
-    Attributes:
-        given: The matrix as the user gave it, (n, n).
-        partition: What a lower factor keeps and changes.
-        order: The kept features, then the changed ones.
-        matrix: The matrix in this order. If `flipped`, its last row is negated, so that det > 0.
-        flipped: Whether the determinant was negative.
-        scale: |det|^(1/n).
+    `given` is the matrix as the user gave it, and `order` the kept features, then the changed
+    ones. `matrix` is in this order; if the determinant was negative (`flipped`), its last row is
+    negated. `scale` is |det|^(1/n).
     """
 
     given: np.ndarray
@@ -120,17 +112,9 @@ class FactorProblem:
 
 
 def factor_problem(matrix: Tensor | np.ndarray, partition: str | int | Partition) -> FactorProblem:
-    """Returns the problem for a matrix and a partition.
+    """Returns the problem for a matrix and a partition; raises ArgumentError if one is invalid.
 
-    Args:
-        matrix: T, (n, n), at least 2 x 2, finite and numerically invertible.
-        partition: "half", "alternating", the size of the first part, or a partition.
-
-    Returns:
-        The problem.
-
-    Raises:
-        ArgumentError: The matrix or the partition is invalid.
+    The partition is "half", "alternating", the size of the first part, or a `Partition`.
     """
     given = square_floats(matrix)
     split = resolve_partition(partition, len(given))

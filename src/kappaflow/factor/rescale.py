@@ -27,15 +27,8 @@ def rescale(
 ) -> list[Factor]:
     """Returns better-conditioned factors of `scale` times the product of the given ones.
 
-    Args:
-        factors: Lower and upper factors in the order of the product.
-        scale: Scale of the whole map, above 0.
-        limit: Largest condition number of a factor. Factors in `free` may exceed it, and so may
-            factors that start above it.
-        free: Indices of factors that may exceed the limit.
-
-    Returns:
-        Factors with a product of `scale` times the product of the given ones.
+    `limit` is the largest condition number of a factor. Factors in `free` may exceed it, and so
+    may factors that start above it.
 
     Source:
         Ours. Geometric programs: Boyd, Kim, Vandenberghe, Hassibi 2007.

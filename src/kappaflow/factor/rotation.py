@@ -28,12 +28,6 @@ def commutator(rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     In each plane that N rotates by theta, K rotates by -theta/2 and Z reflects, so that
     Z K Z^-1 = K^-1. On the eigenvalues 1 both are the identity. Hence |K - 1| <= sqrt 2.
 
-    Args:
-        rotation: N, (d, d), orthogonal with determinant 1.
-
-    Returns:
-        K and Z, (d, d) each.
-
     Source:
         Ours; theorem B. Thompson 1961 proves that a matrix of determinant 1 is a commutator.
 
@@ -88,17 +82,9 @@ def six_blocks(
 ) -> tuple[np.ndarray, ...]:
     """Returns the six blocks of T that belong to X, K, Z (theorem C).
 
-    For any X, K and Z the product has the blocks P, Q, R of T. It also has the block S if they
-    solve K (X Sh - Qh) = Z K Z^-1 (P X + Q).
-
-    Args:
-        matrix: T, (2d, 2d).
-        x: X, (d, d), with P X + Q invertible.
-        k: K, (d, d), invertible.
-        z: Z, (d, d), invertible.
-
-    Returns:
-        A1, X1, A2, X2, A3, X3, in the order of `SixBlocks`.
+    For any X, K and Z, (d, d), with invertible P X + Q, K and Z, the product has the blocks P, Q,
+    R of T, (2d, 2d). It also has the block S if they solve K (X Sh - Qh) = Z K Z^-1 (P X + Q),
+    where the h marks blocks of T^-1.
 
     Source:
         Ours; theorem B, the formulas at the end of its proof.
@@ -116,14 +102,9 @@ def six_blocks(
 
 
 def rotation_solution(rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the X, K, Z of theorem C for a rotation, in closed form.
+    """Returns the X, K, Z of theorem C for a rotation, (2d, 2d), in closed form; (d, d) each.
 
-    Args:
-        rotation: O, (2d, 2d), orthogonal with determinant 1.
-
-    Returns:
-        X with |X| <= 1 such that P X + Q is orthogonal (the orthogonal matrix nearest to Q), and
-        orthogonal K and Z; (d, d) each.
+    |X| <= 1, P X + Q is orthogonal (the orthogonal matrix nearest to Q), and so are K and Z.
 
     Source:
         Ours; theorem B.
@@ -141,18 +122,11 @@ def rotation_solution(rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
 def factor_rotation(rotation: np.ndarray) -> SixBlocks:
     """Returns six unit couplings of condition number at most 13.6 whose product is a rotation.
 
-    Args:
-        rotation: O, (2d, 2d), orthogonal with determinant 1, such as an even permutation.
-
-    Returns:
-        The blocks, with norms at most 2 + sqrt 2, 1, sqrt 2, 2, 2, 1 in any dimension.
+    The blocks have norms at most 2 + sqrt 2, 1, sqrt 2, 2, 2, 1 in any dimension. The cost is one
+    singular value decomposition, one Schur form and a few products of d x d matrices.
 
     Raises:
         ArgumentError: The matrix is not orthogonal, or its determinant is -1.
-
-    Note:
-        The cost is one singular value decomposition, one Schur form and a few products of d x d
-        matrices.
 
     Source:
         Ours; theorem B.
@@ -190,15 +164,10 @@ def _singular(block: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def uneven_rotation_blocks(rotation: np.ndarray, small: int) -> list[np.ndarray]:
     """Returns the blocks of unit factors L U L U ... L U of a rotation, in closed form.
 
-    Args:
-        rotation: O, (n, n), orthogonal with determinant 1.
-        small: Size of the first part, at most half of n; L changes the second part.
-
-    Returns:
-        Blocks of alternating shapes (n - small, small) and (small, n - small). There are six for
-        two halves, and at most four more for each feature that the second part has in excess (six
-        more if the symmetric part of the lower right block is negative definite). No weight is
-        larger than sqrt((2 + sqrt 2)^2 + 1), no condition number larger than 14.6.
+    The first part has `small` features, at most half of n; L changes the second part. There are
+    six blocks for two halves, and at most four more for each feature that the second part has in
+    excess (six more if the symmetric part of the lower right block is negative definite). No
+    weight is larger than sqrt((2 + sqrt 2)^2 + 1), no condition number larger than 14.6.
 
     Source:
         Ours.

@@ -24,11 +24,8 @@ CARRIED = 10.0  # largest condition number of a carrier, in units of T's conditi
 class SingularValuePairs(NamedTuple):
     """Couplings for m pairs at once; U is (upper, shear; 0, 1) and L is (1, 0; shear, lower).
 
-    Attributes:
-        upper: Diagonal of each U, (m,).
-        lower: Diagonal of each L, (m,).
-        shear: x, (m,), at least 0.
-        trailing: delta of the trailing diagonal (1, delta), (m,).
+    The fields are (m,): the diagonals of each U and L, the shear x >= 0, and the delta of the
+    trailing diagonal (1, delta).
     """
 
     upper: np.ndarray
@@ -49,19 +46,11 @@ class SingularValuePairs(NamedTuple):
 
 
 def singular_value_pairs(low: np.ndarray, high: np.ndarray, count: int) -> SingularValuePairs:
-    """Returns couplings whose product has these singular values, pair by pair.
+    """Returns `count` couplings, an odd number, with these singular values (m,), pair by pair.
 
-    Args:
-        low: The smaller singular values, (m,), above 0.
-        high: The larger ones, (m,).
-        count: k, an odd number.
-
-    Returns:
-        The couplings. If k is 1, the shear is zero and the diagonals are the singular values.
-
-    Note:
-        Without shears the product has the right determinant and too small a ratio of singular
-        values. Their difference grows with the shear, so bisection finds the shear.
+    Without shears the product has the right determinant and too small a ratio of singular values.
+    Their difference grows with the shear, so bisection finds the shear. If `count` is 1, the shear
+    is zero and the diagonals are the singular values.
 
     Source:
         Ours.
@@ -106,22 +95,8 @@ def factor_svd(matrix: np.ndarray, small: int | None = None, *, carriers: int = 
     O2 is U L U L U L. M has two-by-two blocks with the singular values of T, of `carriers`
     couplings each. The first and the last but one of M merge with the U of O1 and of O2; the last
     one is a diagonal in the next L. The smallest singular value is paired with the largest, and so
-    on inwards.
-
-    Args:
-        matrix: T, (n, n), det T > 0.
-        small: Size of the first part, at most half of n; half of n by default.
-        carriers: Number of factors that share the condition number of T, even. Each has about
-            cond(T)^(1 / carriers), and there are 9 + carriers factors. With more than two, no
-            factor is held to 13.6: the worst of all factors is minimized.
-
-    Returns:
-        The factors in the order of the product, lower first. For two halves the carriers begin
-        with the sixth factor. Parts of different sizes take more (see `uneven_rotation_blocks`).
-
-    Note:
-        The only iterations are those of the decompositions, a bisection for each pair, and a small
-        geometric program for the scales.
+    on inwards. The only iterations are those of the decompositions, a bisection for each pair, and
+    a small geometric program for the scales.
 
     Source:
         Ours; the corollary of theorem B, with the singular values distributed in pairs.
@@ -142,7 +117,9 @@ def factor_svd(matrix: np.ndarray, small: int | None = None, *, carriers: int = 
     middle = _carriers(pairs, values[2 * first :] / scale, carriers)
     trailing = middle[-1].diagonal
     middle[0] = middle[0]._replace(weight=middle[0].weight + left_upper)
-    middle[-2] = _times_unit(middle[-2], right_upper / trailing)
+    upper = middle[-2]  # times U(right_upper / trailing)
+    merged = upper.weight + upper.diagonal[:, None] * (right_upper / trailing)
+    middle[-2] = upper._replace(weight=merged)
     middle[-1] = middle[-1]._replace(weight=trailing[:, None] * right_lower)
     # Two carriers take the scale, so that `rescale` starts from bounded factors.
     middle[0] = middle[0]._replace(diagonal=scale * middle[0].diagonal)
@@ -196,11 +173,6 @@ def _carriers(pairs: SingularValuePairs, others: np.ndarray, count: int) -> list
     lower = Factor(True, shears.T, np.r_[pairs.lower, share])
     last = Factor(True, np.zeros_like(shears.T), np.r_[pairs.trailing, share])
     return [*[upper, lower] * (count // 2 - 1), upper, last]
-
-
-def _times_unit(factor: Factor, weight: np.ndarray) -> Factor:
-    """Returns an upper factor times U(weight)."""
-    return factor._replace(weight=factor.weight + factor.diagonal[:, None] * weight)
 
 
 def _rescale_within(factors: list[Factor], carrier: int, condition: float) -> list[Factor]:

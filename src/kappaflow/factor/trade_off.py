@@ -25,11 +25,9 @@ FILE = Path(__file__).with_name("reference.json")  # written by docs/factor_refe
 class Trial:
     """The result for one count.
 
-    Attributes:
-        couplings: The number of couplings allowed.
-        found: The best-conditioned factorization found so far within this count that is exact to
-            rounding. If none is exact, the best-conditioned one; None if there is none.
-        why_not: Why the search for this count found nothing exact; empty if it succeeded.
+    `found` is the best-conditioned factorization found so far within this count that is exact to
+    rounding. If none is exact, it is the best-conditioned one; None if there is none. `why_not`
+    tells why the search for this count found nothing exact; empty if it succeeded.
     """
 
     couplings: int
@@ -49,18 +47,8 @@ def trade_off(
     """Returns the best factorization of a map within each count, in ascending order.
 
     A factorization is also a candidate for each larger count. So as soon as one is exact to
-    rounding, the largest condition number of a factor never rises along the list.
-
-    Args:
-        matrix: T, (n, n).
-        counts: The numbers of couplings to allow.
-        partition: As for `factor_linear`.
-        seed: Seed for searches.
-        known: Existing factorizations, by the count that they were computed for.
-        progress: Called with a text before each computation.
-
-    Returns:
-        One trial for each count.
+    rounding, the largest condition number of a factor never rises along the list. `known` has
+    existing factorizations, by the count that they were computed for.
 
     Raises:
         ArgumentError: No number of couplings makes this matrix, or an argument is invalid.
@@ -102,14 +90,8 @@ def _better(one: Factorization | None, other: Factorization | None) -> Factoriza
 class Reference:
     """Measured condition numbers of factors, for an ensemble of random maps.
 
-    Attributes:
-        name: Name of the ensemble.
-        features: Size of the maps.
-        of_the_map: Median condition number of the maps.
-        couplings: Numbers of couplings, ascending.
-        low: Lower quartile of the largest condition number of a factor, at each count.
-        median: The median.
-        high: The upper quartile.
+    `of_the_map` is the median condition number of the maps. `low`, `median` and `high` are the
+    quartiles of the largest condition number of a factor, at each number of couplings, ascending.
     """
 
     name: str
@@ -124,13 +106,7 @@ class Reference:
 def nearest_reference(condition_number: float, features: int) -> Reference:
     """Returns the measurements for the ensemble most similar to a map (study `factor-tradeoff`).
 
-    Args:
-        condition_number: Condition number of the map.
-        features: Size of the map.
-
-    Returns:
-        The ensemble with the nearest condition number (in steps of half a digit), then the nearest
-        size.
+    It has the nearest condition number (in steps of half a digit), then the nearest size.
 
     Example:
         >>> nearest_reference(1.0, 8).name

@@ -52,12 +52,7 @@ class _Coupling:
 def enough_couplings(first: int, second: int) -> int:
     """Returns the number of couplings of a partition that was enough for every map in our tests.
 
-    Args:
-        first: Number of features in the first part.
-        second: Number of features in the other part.
-
-    Returns:
-        2 ceil(larger / smaller) + 2, at least 6. This is a guide, not a theorem.
+    2 ceil(larger / smaller) + 2, at least 6. This is a guide, not a theorem.
 
     Example:
         >>> enough_couplings(3, 3), enough_couplings(1, 5)
@@ -70,17 +65,7 @@ def enough_couplings(first: int, second: int) -> int:
 def continue_uneven(
     matrix: np.ndarray, first: int, *, couplings: int | None = None, seed: int = 0
 ) -> list[Factor]:
-    """Returns couplings of a partition into the first p features and the others, with product T.
-
-    Args:
-        matrix: T, (n, n), with positive determinant.
-        first: p, between 1 and n - 1.
-        couplings: Number of couplings; the first, L, changes the last n - p features.
-            `enough_couplings` by default.
-        seed: Seed of the random start.
-
-    Returns:
-        The couplings in the order of the product, with positive diagonals.
+    """Returns couplings of the first p features and the others with product T, det T > 0.
 
     Raises:
         ArgumentError: The determinant is not positive, or p is out of range.
@@ -181,7 +166,6 @@ class _Step:
 
 
 def _sides(coupling: _Coupling, n: int) -> tuple[slice, slice]:
-    """Returns the changed and the kept features of a coupling."""
     changed, kept = coupling.weight.shape
     if coupling.lower:
         return slice(kept, n), slice(0, kept)
@@ -189,7 +173,6 @@ def _sides(coupling: _Coupling, n: int) -> tuple[slice, slice]:
 
 
 def _product(pattern: list[_Coupling]) -> np.ndarray:
-    """Returns the product of the couplings."""
     result = pattern[0].matrix
     for coupling in pattern[1:]:
         result = result @ coupling.matrix

@@ -67,8 +67,8 @@ class Whiten(Bijection):
             weights: Weight of each row, (N,); None for equal weights.
 
         Raises:
-            DataError: Some combination of the features does not vary, or the covariance is not
-                finite.
+            DataError: There are too few rows, some combination of the features does not vary, or
+                the covariance is not finite.
         """
         wide = batch("x", x, (self.features,)).double()
         counts = None if weights is None else weights.to(wide)
