@@ -30,7 +30,6 @@ class Numbers:
 
     @property
     def exact(self) -> bool:
-        """Whether conclusions hold for the given matrix exactly."""
         return self.tolerance is None
 
     def cleaned(self, matrix: Array, *terms: Array) -> Array:
@@ -63,7 +62,6 @@ class Numbers:
         return result
 
     def is_singular(self, matrix: Array) -> bool:
-        """Returns whether a square matrix has no inverse."""
         try:
             self.inverse(matrix)
         except NumericalError:
@@ -111,16 +109,10 @@ class Numbers:
 
 
 def numbers_of(matrix: object, tolerance: float) -> tuple[Array, Numbers]:
-    """Returns the matrix and its arithmetic: exact if all entries are integers or fractions.
+    """Returns a square matrix and its arithmetic: exact if all entries are integers or fractions.
 
-    Integers in more than 64 rows are treated as floats, unless nearly all of them are zero.
-
-    Args:
-        matrix: A square tensor, array or nested list of numbers, also of `fractions.Fraction`.
-        tolerance: For floats: entries below this share of the largest entry count as zero.
-
-    Returns:
-        An array of fractions or of cleaned floats, and the matching arithmetic.
+    Integers in more than 64 rows are treated as floats, unless nearly all of them are zero. Floats
+    below the share `tolerance` of the largest entry count as zero.
 
     Raises:
         ArgumentError: The input is not a square matrix of finite numbers with at least two rows.

@@ -151,7 +151,9 @@ def fewest_couplings(
         tolerance: For floats: entries below this share of the largest count as zero.
 
     Returns:
-        The smallest count (at most six) that is not excluded, and the verdicts up to it, in order.
+        The smallest count up to six that is not excluded, and the verdicts up to it, in order. If
+        all six are excluded, as parts of different sizes allow, the count is 6 and every verdict
+        is "cannot".
 
     Raises:
         ArgumentError: As for `check_pattern`, or the determinant is negative, which excludes any
