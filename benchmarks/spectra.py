@@ -52,13 +52,13 @@ def case(n: int, spread: float = 0.0) -> tuple[Bijection, Tensor]:
         net = filled(kf.nets.MLP(n - changed, 2 * changed, HIDDEN), SIZE, generator)
         noise = torch.randn(changed, generator=generator)
         next(reversed(list(net.parameters()))).data[:changed] += spread * noise
-        parts.append(kf.AffineCoupling(partition, net, scale_bound=BOUND, memory="store"))
+        parts.append(kf.AffineCoupling(partition, net, scale_bound=BOUND))
     if spread:
         mixers = []
         for partition in 2 * turns:
             changed = len(partition.changed)
             net = filled(kf.nets.MLP(n - changed, changed, ()), 1.0, generator)
-            mixers.append(kf.bijections.AdditiveCoupling(partition, net, memory="store"))
+            mixers.append(kf.bijections.AdditiveCoupling(partition, net))
         parts = [*mixers[:2], *parts, *mixers[2:]]
     return Chain(parts).eval(), torch.randn(1, n, generator=generator)
 

@@ -85,14 +85,12 @@ def additive(
 
 
 def splines(
-    partition: kf.Partition, hidden=(8,), context=0, memory="recompute", **shape
+    partition: kf.Partition, hidden=(8,), context=0, **shape
 ) -> kf.bijections.SplineCoupling:
     """Returns a coupling by splines with a fully connected conditioner."""
     numbers = (3 * shape.get("bins", 8) - 1) * len(partition.changed)
     net = kf.nets.MLP(len(partition.kept), numbers, hidden, context_features=context)
-    return kf.bijections.SplineCoupling(
-        partition, net, context_features=context, memory=memory, **shape
-    )
+    return kf.bijections.SplineCoupling(partition, net, context_features=context, **shape)
 
 
 def bent_splines(size: float, **shape) -> kf.bijections.SplineCoupling:
@@ -194,7 +192,7 @@ def image_coupling(partition, *, kind=kf.AffineCoupling):
 
 def read_by_convolutions():
     """Returns a coupling of two channels, its network a `ConvNet`."""
-    return kf.AffineCoupling(half(2), kf.nets.ConvNet(1, 2, 3), memory="store")
+    return kf.AffineCoupling(half(2), kf.nets.ConvNet(1, 2, 3))
 
 
 class Convolved(nn.Module):
@@ -240,7 +238,6 @@ BIJECTIONS = {
     "ActNorm, one feature": Case(lambda: started(1), (1,)),
     "ActNorm, images": Case(lambda: kf.bijections.ActNorm(3), (3, 2, 1)),
     "AdditiveCoupling": Case(lambda: additive(half(4)), (4,)),
-    "AdditiveCoupling, odd width, store": Case(lambda: additive(half(5), memory="store"), (5,)),
     "AdditiveCoupling, context": Case(lambda: additive(half(3), context=2), (3,), 2),
     "AffineCoupling": Case(lambda: affine(half(4)), (4,)),
     "AffineCoupling, two features": Case(lambda: affine(half(2)), (2,)),
@@ -249,7 +246,6 @@ BIJECTIONS = {
     "AffineCoupling, alternating": Case(lambda: affine(kf.Partition.alternating(5)), (5,)),
     "AffineCoupling, uneven": Case(lambda: affine(kf.Partition(6, (4,))), (6,)),
     "AffineCoupling, scattered": Case(lambda: affine(kf.Partition(6, (5, 0, 2))), (6,)),
-    "AffineCoupling, store": Case(lambda: affine(half(4), memory="store"), (4,)),
     "AffineCoupling, residual": Case(lambda: affine(half(4), (8, 8), residual=True), (4,)),
     "AffineCoupling, no hidden layer": Case(lambda: affine(half(4), ()), (4,)),
     "AffineCoupling, wide scales": Case(lambda: affine(half(4), scale_bound=5.0), (4,)),
@@ -327,9 +323,7 @@ BIJECTIONS = {
         lambda: stack(turns(half(5), 3), (4, 6), 2, wiring="paired", scale="exp"), (5,), 2
     ),
     "CouplingStack, two blocks, store": Case(
-        lambda: stack(
-            turns(kf.Partition.alternating(3), 34), (5,), scale_bound=0.2, memory="store"
-        ),
+        lambda: stack(turns(kf.Partition.alternating(3), 34), (5,), scale_bound=0.2),
         (3,),
     ),
     "CouplingStack, context only, no hidden layer": Case(
@@ -490,7 +484,7 @@ BIJECTIONS = {
     "SplineCoupling": Case(lambda: splines(half(4)), (4,)),
     "SplineCoupling, two features, two bins": Case(lambda: splines(half(2), bins=2), (2,)),
     "SplineCoupling, odd width, swapped, store": Case(
-        lambda: splines(half(5).swapped(), memory="store", bins=3), (5,)
+        lambda: splines(half(5).swapped(), bins=3), (5,)
     ),
     "SplineCoupling, scattered": Case(lambda: splines(kf.Partition(6, (5, 0, 2))), (6,)),
     "SplineCoupling, narrow box": Case(lambda: splines(half(4), bound=0.7, min_slope=0.5), (4,)),

@@ -97,8 +97,8 @@ def test_a_genuine_error_shows_itself():
 @pytest.mark.parametrize("memory", ["store", "recompute"])
 def test_products_can_be_differentiated(product, memory):
     """Gradients of |product|^2 by x, vector and parameters, against finite differences."""
-    coupling = jittered(affine(kf.Partition.half(3), hidden=(4,), memory=memory)).double()
-    coupling = kf.Chain([coupling, kf.bijections.Permutation((2, 0, 1))])
+    coupling = jittered(affine(kf.Partition.half(3), hidden=(4,))).double()
+    coupling = kf.Chain([coupling, kf.bijections.Permutation((2, 0, 1))], memory=memory)
     x, v = (torch.randn(2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
 
     def squared(x, v, *parameters):

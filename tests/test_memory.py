@@ -1,70 +1,74 @@
 """Memory modes: what is kept for the backward pass."""
 
-import gc
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 import kappaflow as kf
 from cases import affine
-from kappaflow.autograd.checkpoint import memory_modes_bypassed, run_layer
+from kappaflow.autograd.checkpoint import memory_modes_bypassed
 from kappaflow.testing.contract import jittered
 
 
-def calls_in_backward(memory, *, bypassed=False):
-    """Returns how often the layer runs, forward and backward together."""
-    calls = []
+class Counting(torch.nn.Module):
+    """A conditioner that counts its calls."""
 
-    def layer(x):
-        calls.append(1)
-        return x.sin() * x
+    def __init__(self):
+        super().__init__()
+        self.linear, self.calls = torch.nn.Linear(2, 4), 0
 
-    x = torch.randn(3, requires_grad=True)
-    if bypassed:
-        with memory_modes_bypassed():
-            run_layer(memory, layer, x).sum().backward()
-    else:
-        run_layer(memory, layer, x).sum().backward()
-    return len(calls)
+    def forward(self, x):
+        self.calls += 1
+        return self.linear(x).sin()
+
+
+def calls(memory, *, bypassed=False, grad=True):
+    """Returns how often a conditioner runs in the forward and the backward pass of a chain."""
+    net = Counting()
+    chain = kf.Chain([kf.AffineCoupling(kf.Partition.half(4), net)], memory=memory)
+    with memory_modes_bypassed() if bypassed else nullcontext(), torch.set_grad_enabled(grad):
+        z, log_det = chain(torch.randn(3, 4))
+        if grad:
+            (z.sum() + log_det.sum()).backward()
+    return net.calls
 
 
 def test_recompute_runs_a_layer_again_and_store_does_not():
     """Once forward; once more in the backward pass where it was not kept."""
-    assert calls_in_backward("store") == 1
-    assert calls_in_backward("recompute") == 2
+    assert calls("store") == 1
+    assert calls("recompute") == 2
 
 
 def test_modes_are_bypassed_on_request():
     """Linearizations run plain autograd, whatever the mode."""
-    assert calls_in_backward("recompute", bypassed=True) == 1
+    assert calls("recompute", bypassed=True) == 1
 
 
 def test_nothing_is_recomputed_without_gradients():
     """Scoring pays for neither mode."""
-    with torch.no_grad():
-        assert run_layer("recompute", torch.sin, torch.zeros(2)).grad_fn is None
+    assert calls("recompute", grad=False) == 1
 
 
 def saved_bytes(memory):
     """Returns the bytes of tensors that the graph of 16 couplings keeps, parameters left out."""
     turns = (kf.Partition.half(8), kf.Partition.half(8).swapped())
-    parts = [affine(turns[i % 2], (64, 64), scale_bound=0.4, memory=memory) for i in range(16)]
-    chain = jittered(kf.Chain(parts))
+    parts = [affine(turns[i % 2], (64, 64), scale_bound=0.4) for i in range(16)]
+    chain = jittered(kf.Chain(parts, memory=memory))
     own = {p.untyped_storage().data_ptr() for p in chain.parameters()}
-    kept = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = sum(answer.sum() for answer in chain(torch.randn(512, 8)))
-    total = sum(kept.values())
-    del loss
-    gc.collect()
-    return total
+    pending, seen, sizes = [sum(a.sum() for a in chain(torch.randn(512, 8))).grad_fn], set(), {}
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        pending += [following for following, _ in node.next_functions]
+        kept = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
+        for tensor in [*kept, *getattr(node, "saved_tensors", ())]:
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                sizes[storage.data_ptr()] = storage.nbytes()
+    return sum(size for place, size in sizes.items() if place not in own)
 
 
 @pytest.mark.slow
@@ -79,7 +83,8 @@ def normalising(memory):
     net = torch.nn.Sequential(
         torch.nn.Linear(2, 8), torch.nn.BatchNorm1d(8), torch.nn.SiLU(), torch.nn.Linear(8, 4)
     )
-    return kf.AffineCoupling(kf.Partition.half(4), net, memory=memory).train()
+    coupling = kf.AffineCoupling(kf.Partition.half(4), net)
+    return kf.Chain([coupling], memory=memory).train()
 
 
 def test_a_batch_is_counted_once_when_its_layer_runs_twice():

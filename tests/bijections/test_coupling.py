@@ -6,7 +6,6 @@ from torch.autograd import forward_ad
 
 import kappaflow as kf
 from cases import additive, affine
-from kappaflow.autograd.checkpoint import memory_modes_bypassed
 from kappaflow.bijections.log_scales import bounded
 from kappaflow.testing.contract import jittered
 
@@ -97,10 +96,9 @@ class Recording(torch.nn.Module):
         return answer
 
 
-@pytest.mark.parametrize("memory", ["store", "recompute"])
-def test_mixed_precision_is_for_training_steps_only(memory):
+def test_mixed_precision_is_for_training_steps_only():
     """Under autocast a training step rounds; scoring and both uses of the inverse do not."""
-    coupling = kf.AffineCoupling(half(5), Recording(), memory=memory)
+    coupling = kf.AffineCoupling(half(5), Recording())
     seen, x = coupling.conditioner.seen, torch.randn(4, 5)
 
     def types(call):
@@ -130,7 +128,7 @@ def test_scoring_under_autocast_is_invertible():
 def gradients(kind, memory, direction):
     """Returns gradients to parameters, x and context for one memory mode."""
     torch.manual_seed(1)
-    coupling = moved(kind, memory=memory, context=2)
+    coupling = kf.Chain([moved(kind, context=2)], memory=memory)
     x, context = (torch.randn(6, n, requires_grad=True) for n in (5, 2))
     value, log_det = getattr(coupling, direction)(x, context)
     loss = value.square().sum() + log_det.sin().sum()
@@ -149,10 +147,9 @@ def test_recompute_has_the_gradients_of_store_bit_for_bit(kind, direction):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", MAKE)
-@pytest.mark.parametrize("memory", ["store", "recompute"])
-def test_derivatives_of_first_and_second_order_are_right(kind, memory):
+def test_derivatives_of_first_and_second_order_are_right(kind):
     """Against finite differences in float64, in both directions."""
-    coupling = moved(kind, features=3, hidden=(4,), memory=memory).double()
+    coupling = moved(kind, features=3, hidden=(4,)).double()
     x = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     for direction in (coupling, coupling.inverse):
         assert torch.autograd.gradcheck(direction, x)
@@ -163,7 +160,7 @@ def test_derivatives_of_first_and_second_order_are_right(kind, memory):
 @pytest.mark.parametrize("memory", ["store", "recompute"])
 def test_forward_mode_works_in_each_memory_mode(memory):
     """Dual numbers through a coupling give what reverse mode gives."""
-    coupling = moved(memory=memory).double()
+    coupling = kf.Chain([moved()], memory=memory).double()
     x, v = torch.randn(2, 3, 5, dtype=torch.float64)
     with forward_ad.dual_level(), torch.no_grad():
         tangent = forward_ad.unpack_dual(coupling(forward_ad.make_dual(x, v))[0]).tangent
@@ -201,7 +198,6 @@ def test_a_context_that_a_coupling_does_not_read_is_passed_over():
         (lambda: moved()(torch.zeros(5)), "'x' should have shape \\(batch, 5\\), got \\(5,\\)"),
         (lambda: moved()(torch.zeros(4, 5).long()), "'x' should hold floating-point numbers"),
         (lambda: moved().inverse([1.0]), "'z' should be a tensor, got list"),
-        (lambda: moved(memory="invert"), "'memory' should be one of 'recompute', 'store'"),
         (lambda: moved(scale_bound=0.0), "'scale_bound' should be a finite number above 0"),
         (lambda: moved(scale_bound=True), "'scale_bound' should be a number above 0, got True"),
         (
@@ -236,45 +232,6 @@ def test_a_coupling_says_how_wide_a_context_it_reads(kind):
     assert moved(kind).context_features == 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("event", [(5,), (5, 3, 2)])
-def test_what_is_elementwise_is_one_node_with_the_gradients_of_the_definition(event):
-    """The same bits of values and gradients, in float32; and second derivatives are right."""
-    torch.manual_seed(0)
-    partition = kf.Partition(5, (0, 3))
-    net = kf.nets.MLP(2, 6, (8,)) if len(event) == 1 else kf.nets.ConvNet(2, 6, 8)
-    coupling = jittered(kf.AffineCoupling(partition, net, memory="store"))
-    x = torch.randn(4, *event, requires_grad=True)
-
-    def found():
-        z, log_det = coupling(x)
-        loss = z.square().sum() + (log_det * torch.arange(4.0)).sum()
-        return [z, log_det, *torch.autograd.grad(loss, [x, *coupling.parameters()])]
-
-    ours, nodes = found(), set(names_of(coupling(x)[0].grad_fn))
-    assert "ScaledNodeBackward" in nodes
-    with memory_modes_bypassed():
-        assert "ScaledNodeBackward" not in names_of(coupling(x)[0].grad_fn)
-        wanted = found()
-    for one, other in zip(ours[:3], wanted[:3], strict=True):
-        assert torch.equal(one, other)
-    for one, other in zip(ours[3:], wanted[3:], strict=True):
-        torch.testing.assert_close(one, other)
-    coupling.double()
-    assert torch.autograd.gradgradcheck(
-        lambda x: coupling(x), x.detach().double().requires_grad_()
-    )
-
-
-def names_of(node):
-    """Yields the names of the nodes of a graph."""
-    while node is not None:
-        yield type(node).__name__
-        for other, _ in node.next_functions:
-            yield from names_of(other)
-        return
-
-
 def spline(partition, conditioner, **settings):
     """Returns a coupling by splines of 2 bins: 5 numbers a feature."""
     return kf.bijections.SplineCoupling(partition, conditioner, bins=2, **settings)
@@ -294,13 +251,12 @@ WIDTHS = {
 }
 
 
-@pytest.mark.parametrize("memory", ["store", "recompute"])
 @pytest.mark.parametrize("returned", [1, 7])
 @pytest.mark.parametrize("name", WIDTHS)
-def test_a_conditioner_of_the_wrong_width_is_refused_with_both_numbers(name, returned, memory):
+def test_a_conditioner_of_the_wrong_width_is_refused_with_both_numbers(name, returned):
     """A width of 1 would broadcast; each way to call a coupling says what is wrong."""
     make, width, meaning = WIDTHS[name]
-    coupling = make(half(8), kf.nets.MLP(4, returned, ()), memory=memory)
+    coupling = make(half(8), kf.nets.MLP(4, returned, ()))
     x = torch.randn(3, 8)
     expected = (
         f"{name}: the conditioner should return {width} numbers per row ({meaning} for each of "
@@ -336,15 +292,14 @@ def test_a_conditioner_of_images_returns_channels_of_their_size(net, message):
 
 def test_a_step_of_an_image_chain_refuses_the_wrong_width_too():
     """Its steps run a network by its weights, without a call."""
-    coupling = kf.AffineCoupling(half(4), kf.nets.ConvNet(2, 3, 8), memory="store")
+    coupling = kf.AffineCoupling(half(4), kf.nets.ConvNet(2, 3, 8))
     chain = kf.bijections.ImageChain([kf.bijections.InvertibleConv1x1(4), coupling])
     with pytest.raises(kf.errors.ArgumentError, match=r"should return 4 channels .*, got 3"):
         chain(torch.randn(2, 4, 6, 6))
 
 
 @pytest.mark.parametrize("partition", [half(2), kf.SpatialPartition(2)])
-@pytest.mark.parametrize("memory", ["store", "recompute"])
-def test_a_conditioner_may_return_the_same_numbers_for_all_rows_and_places(partition, memory):
+def test_a_conditioner_may_return_the_same_numbers_for_all_rows_and_places(partition):
     """Value and log_det are those of the expanded numbers: each place counts."""
     width, image = 2 * len(partition.changed), torch.randn(3, 2, 4, 4)
 
@@ -357,7 +312,7 @@ def test_a_conditioner_may_return_the_same_numbers_for_all_rows_and_places(parti
             return torch.arange(1.0, width + 1).view(1, width, 1, 1).expand(*self.expanded)
 
     found, expected = (
-        kf.AffineCoupling(partition, Same(*shape), memory=memory)(image)
+        kf.AffineCoupling(partition, Same(*shape))(image)
         for shape in ((1, width, 1, 1), (3, width, 4, 4))
     )
     assert torch.equal(found[0], expected[0])

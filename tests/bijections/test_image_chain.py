@@ -21,7 +21,7 @@ def steps(channels=4, *, form="lu", norm=True, context=0, memory="store", kind=I
         net = kf.nets.ConvNet(
             len(half.kept), 2 * len(half.changed), 5, context_features=context, memory=memory
         )
-        coupling = kf.AffineCoupling(half, net, context_features=context, memory="store")
+        coupling = kf.AffineCoupling(half, net, context_features=context)
         layers += [kf.bijections.ActNorm(n)] if norm else []
         layers += [kf.bijections.InvertibleConv1x1(n, form=form), coupling]
         layers += [kf.bijections.Squeeze()] if n == channels else []
@@ -280,7 +280,7 @@ def test_what_is_kept_is_the_input_the_answer_and_hidden_layers(memory, hidden):
     """24 places of 3 images: 4 channels in, 4 of the answer, twice 5 hidden ones."""
     torch.manual_seed(0)
     half = kf.Partition.half(4)
-    coupling = kf.AffineCoupling(half, kf.nets.ConvNet(2, 4, 5, memory=memory), memory="store")
+    coupling = kf.AffineCoupling(half, kf.nets.ConvNet(2, 4, 5, memory=memory))
     chain = ImageChain([kf.bijections.InvertibleConv1x1(4, form="plain"), coupling]).double()
     own, found = {p.data_ptr() for p in chain.parameters()}, {}
 

@@ -86,7 +86,7 @@ def test_points_of_a_narrow_type_keep_it():
 def test_the_memory_of_a_training_step_is_that_of_the_answers():
     """The node keeps what is changed and the answer: no more than two tensors of it."""
     kept = []
-    coupling, x = jittered(splines(half(4), memory="store")), torch.randn(100, 4)
+    coupling, x = jittered(splines(half(4))), torch.randn(100, 4)
 
     def keep(tensor):
         kept.append(tensor.numel())

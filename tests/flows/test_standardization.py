@@ -165,7 +165,7 @@ class Scored(torch.nn.Module):
 
 def test_a_compiled_or_exported_log_prob_has_no_check():
     """The check branches on values, which no graph can do."""
-    couplings = [kf.AffineCoupling(kf.Partition.half(3), kf.nets.MLP(1, 4, (4,)), memory="store")]
+    couplings = [kf.AffineCoupling(kf.Partition.half(3), kf.nets.MLP(1, 4, (4,)))]
     flow = kf.Flow(kf.StandardNormal(3), kf.Chain([kf.bijections.Standardize(3), *couplings]))
     program = torch.export.export(Scored(flow), (torch.randn(3),))
     assert program.module()(torch.zeros(3)).shape == ()

@@ -57,7 +57,7 @@ def drawing(memory):
     torch.manual_seed(0)
     half = kf.Partition.half(4)
     parts = [
-        kf.bijections.SplineCoupling(each, Net(2, 2 * 11), bins=4, memory="store")
+        kf.bijections.SplineCoupling(each, Net(2, 2 * 11), bins=4)
         for each in (half, half.swapped())
     ]
     return kf.Flow(kf.StandardNormal(4), kf.Chain(parts, memory=memory)).train()

@@ -1,8 +1,8 @@
-"""Memory modes, which select what layers store for the backward pass.
+"""Memory modes, which select what a chain or a stack stores for the backward pass.
 
-`store` keeps every activation, as plain autograd does. `recompute` keeps the layer's inputs and
-runs the layer again in the backward pass, which gives bit-identical gradients for a fraction of
-the memory. `invert`, a mode of chains, does not even keep inputs; see `reversible`.
+`store` keeps every activation, as plain autograd does. `recompute` keeps the inputs of layers and
+runs each layer again in the backward pass, which gives bit-identical gradients for a fraction of
+the memory. `invert` does not even keep inputs; see `reversible`.
 """
 
 from collections.abc import Callable, Iterator
@@ -67,37 +67,28 @@ def call_eagerly(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa:
     return function(*arguments)
 
 
-def run_layer(
-    memory: str,
+def rerun_later(
     function: Callable[..., Any],
     *inputs: Any,  # noqa: ANN401
     module: nn.Module | None = None,
 ) -> Any:  # noqa: ANN401
-    """Returns `function(*inputs)`, storing for the backward pass what the mode requires.
+    """Returns `function(*inputs)`, storing its inputs only; the backward pass runs it again.
 
     Args:
-        memory: One of `LAYER_MODES`.
         function: The layer.
         *inputs: The arguments of the layer; the first one is a tensor.
         module: The module that the function calls. Its batch statistics are not updated by the
             recomputation. If `torch.func.functional_call` has replaced its parameters, which are
-            restored before the backward pass, the mode is "store".
+            restored before the backward pass, everything is stored.
 
     Returns:
         The output of the function.
     """
-    if torch.compiler.is_compiling() and memory == "recompute":
+    if torch.compiler.is_compiling():
         return checkpoint(function, *inputs, use_reentrant=False, context_fn=_save_random_numbers)
-    if (
-        memory == "store"
-        or uses_plain_autograd()
-        or (module is not None and _is_functional(module))
-    ):
+    if module is not None and _is_functional(module):
         return function(*inputs)
-    owners = [] if module is None else owners_of(module)
-    if not owners:
-        return checkpoint(function, *inputs, use_reentrant=False)
-    replay = Replay(owners, inputs[0])
+    replay = Replay([] if module is None else owners_of(module), inputs[0])
     contexts = (nullcontext(), replay)
     result = checkpoint(
         function,

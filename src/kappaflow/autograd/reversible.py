@@ -27,7 +27,7 @@ from torch.func import functional_call
 from kappaflow.autograd.checkpoint import (
     call_eagerly,
     memory_modes_bypassed,
-    run_layer,
+    rerun_later,
     uses_plain_autograd,
 )
 from kappaflow.autograd.fingerprints import (
@@ -101,7 +101,8 @@ def run_steps(
         if memory == "invert":
             return call_eagerly(run_steps, memory, steps, contexts, x, log_det, fallbacks)
         for step, context in zip(steps, contexts, strict=True):
-            x, part = run_layer(memory, step.run, x, context)
+            run = functools.partial(rerun_later, step.run) if memory == "recompute" else step.run
+            x, part = run(x, context)
             log_det = log_det + part
         return x, log_det
     if memory == "store" or uses_plain_autograd():
@@ -138,7 +139,7 @@ def _run_segment(
     i, replay = stopped
     plain = functools.partial(_bypassing, steps[i].run)
     with replay:
-        x, part = run_layer("recompute", plain, x, contexts[i], module=steps[i].module)
+        x, part = rerun_later(plain, x, contexts[i], module=steps[i].module)
     log_det, i = log_det + part, i + 1
     if i == len(steps):
         return x, log_det

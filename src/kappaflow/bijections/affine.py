@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from kappaflow._checks import one_of, positive_float
-from kappaflow.autograd.checkpoint import uses_plain_autograd
 from kappaflow.autograd.trace import Trace
 from kappaflow.bijection import log_det_dtype
 from kappaflow.bijections.coupling import Coupling
@@ -18,7 +17,6 @@ from kappaflow.bijections.coupling_derivatives import (
 )
 from kappaflow.bijections.log_scales import (
     SCALES,
-    ScaledNode,
     bounded,
     log_scale_of,
     scaled,
@@ -48,9 +46,8 @@ class ScaledCoupling(Coupling):
         *,
         scale_bound: float = 2.0,
         context_features: int = 0,
-        memory: str = "recompute",
     ) -> None:
-        super().__init__(partition, conditioner, context_features=context_features, memory=memory)
+        super().__init__(partition, conditioner, context_features=context_features)
         self.scale_bound = positive_float("scale_bound", scale_bound)
 
     def change(
@@ -91,7 +88,6 @@ class AffineCoupling(ScaledCoupling):
             (B, 2 * changed): first the raw log-scales r, then the shifts t.
         scale_bound: The bound c on the log-scale of this coupling, above 0.
         context_features: Width of the context; 0 for none.
-        memory: The memory mode of the backward pass, "recompute" or "store".
         scale: The curve: "tanh"; "softsign", :math:`r / (1 + |r| / c)`; "atan",
             :math:`2c/\pi \arctan(\pi r / 2c)`; "sigmoid", :math:`\log(\sigma(r) + e^{-c})`; or,
             with no bound on at least one side, "exp", s = r; "logsigmoid",
@@ -116,7 +112,6 @@ class AffineCoupling(ScaledCoupling):
         *,
         scale_bound: float = 2.0,
         context_features: int = 0,
-        memory: str = "recompute",
         scale: str = "tanh",
     ) -> None:
         super().__init__(
@@ -124,23 +119,11 @@ class AffineCoupling(ScaledCoupling):
             conditioner,
             scale_bound=scale_bound,
             context_features=context_features,
-            memory=memory,
         )
         self.scale = one_of("scale", scale, SCALES)
 
     def log_scale(self, raw: Tensor) -> Tensor:
         return log_scale_of(self.scale, raw, self.scale_bound)
-
-    def change(
-        self, kept: Tensor, changed: Tensor, context: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        if uses_plain_autograd() or type(self) is not AffineCoupling or self.scale != "tanh":
-            return super().change(kept, changed, context)
-        answer = self.parameters_from(kept, context, exact=False)
-        if answer.dtype == changed.dtype:
-            return ScaledNode.apply(changed, answer, self.scale_bound)
-        raw, shift = answer.chunk(2, dim=1)
-        return scaled(changed, self.log_scale(raw), shift)
 
     def _own_trace(self, x: Tensor) -> Callable[..., Trace] | None:
         if self.scale != "tanh" or not self._is_as_defined(AffineCoupling, x):
@@ -178,7 +161,6 @@ class SigmoidCoupling(ScaledCoupling):
         scale_bound: The bound c, above 0. With 2 the scales are between 0.24 and 1.76, with 4
             between 0.036 and 1.96.
         context_features: Width of the context; 0 for none.
-        memory: The memory mode of the backward pass, "recompute" or "store".
 
     Source:
         Kolesnikov, Pinto, Tschannen 2024 (Jet), without a bound.

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import batch, natural_int, one_of
-from kappaflow.autograd.checkpoint import LAYER_MODES, run_layer
+from kappaflow._checks import batch, natural_int
 from kappaflow.autograd.trace import Trace
 from kappaflow.bijection import Bijection, log_det_dtype, zero_log_det
 from kappaflow.bijections.coupling_derivatives import (
@@ -32,7 +31,7 @@ from kappaflow.registry import register
 
 
 class Coupling(Bijection):
-    """Base of couplings: the partition, the conditioner and the memory mode.
+    """Base of couplings: the partition and the conditioner.
 
     A subclass defines `change` and `restore`, and the number of parameters that it needs for each
     changed feature.
@@ -48,13 +47,11 @@ class Coupling(Bijection):
         conditioner: nn.Module,
         *,
         context_features: int = 0,
-        memory: str = "recompute",
     ) -> None:
         super().__init__()
         self.partition = partition
         self.conditioner = conditioner
         self.context_features = natural_int("context_features", context_features)
-        self.memory = one_of("memory", memory, LAYER_MODES)
         check_something_to_read(partition, self.context_features)
 
     @abstractmethod
@@ -71,16 +68,12 @@ class Coupling(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         kept, changed = self.partition.split(batch("x", x, self._event_of(x)))
-        changed, log_det = run_layer(
-            self.memory, self.change, kept, changed, self.own_context(context), module=self
-        )
+        changed, log_det = self.change(kept, changed, self.own_context(context))
         return self.partition.merge(kept, changed), log_det
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         kept, changed = self.partition.split(batch("z", z, self._event_of(z)))
-        changed, log_det = run_layer(
-            self.memory, self.restore, kept, changed, self.own_context(context), module=self
-        )
+        changed, log_det = self.restore(kept, changed, self.own_context(context))
         return self.partition.merge(kept, changed), log_det
 
     def trace(self, x: Tensor, context: Tensor | None = None) -> Trace:
@@ -200,7 +193,7 @@ class Coupling(Bijection):
 
     def extra_repr(self) -> str:
         context = f", context_features={self.context_features}" if self.context_features else ""
-        return f"{self.partition}{context}, memory={self.memory!r}"
+        return f"{self.partition}{context}"
 
 
 @register("AdditiveCoupling")
@@ -211,7 +204,6 @@ class AdditiveCoupling(Coupling):
         partition: The kept features x_1 and the changed features x_2.
         conditioner: A network from (B, kept), and the context if there is one, to (B, changed).
         context_features: Width of the context; 0 for none.
-        memory: The memory mode of the backward pass, "recompute" or "store".
 
     Source:
         Dinh, Krueger, Bengio 2015 (NICE).

@@ -231,7 +231,7 @@ class ImageChain(Chain):
 
     Example:
         >>> import torch, kappaflow as kf
-        >>> coupling = AffineCoupling(kf.Partition.half(4), ConvNet(2, 4, 8), memory="store")
+        >>> coupling = AffineCoupling(kf.Partition.half(4), ConvNet(2, 4, 8))
         >>> chain = ImageChain([ActNorm(4), InvertibleConv1x1(4), coupling])
         >>> chain(torch.ones(2, 4, 8, 8))[0].shape
         torch.Size([2, 4, 8, 8])
@@ -315,7 +315,6 @@ def _is_coupling(part: Bijection, x: Tensor) -> bool:
     return (
         is_exact(part, AffineCoupling)
         and part.scale == "tanh"
-        and part.memory == "store"
         and x.dim() == 4
         and x.dtype == log_det_dtype(x.dtype)
         and isinstance(part.partition, Partition)

@@ -1,19 +1,11 @@
-r"""The elementwise scale and shift of affine couplings, and its derivative.
-
-The definition is `scaled`. `ScaledNode` computes the same as one autograd node: it stores the
-changed features and the output of the network, and its handwritten backward pass recomputes the
-rest. Value and gradients are bit-identical.
-"""
+"""The elementwise scale and shift of affine couplings, and its derivative."""
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
-
-from kappaflow.autograd.trace import gradients
 
 
 def bounded(raw: Tensor, bound: float) -> Tensor:
@@ -66,32 +58,6 @@ class Scales:
         slope.add_(rows.view(-1, *(1,) * (slope.dim() - 1))).mul_(2 * self.bound)
         slope = torch.ops.aten.sigmoid_backward.default(slope, self.gate).mul_(2 / self.bound)
         return cotangent * self.factor, torch.cat((slope, cotangent), dim=1)
-
-
-class ScaledNode(torch.autograd.Function):
-    """`scaled` with `bounded` log-scales as one autograd node."""
-
-    @staticmethod
-    def forward(  # noqa: D102
-        ctx: Any,  # noqa: ANN401
-        changed: Tensor,
-        answer: Tensor,
-        bound: float,
-    ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(changed, answer)
-        ctx.bound = bound
-        scales = Scales(answer, bound)
-        return scales.value(changed), scales.log_scale.flatten(1).sum(1)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401, D102
-        changed, answer = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            inputs = changed.view_as(changed), answer.view_as(answer)
-            raw, shift = inputs[1].chunk(2, dim=1)
-            outputs = scaled(inputs[0], bounded(raw, ctx.bound), shift)
-            return *gradients(outputs, inputs, cotangents, differentiable=True), None
-        return *Scales(answer, ctx.bound).pulled_back(changed, *cotangents), None
 
 
 Curve = Callable[[Tensor, float], Tensor]

@@ -28,7 +28,6 @@ class RotationCoupling(Coupling):
             (B, 2 * changed): first all a, then all b.
         half_period: Half of the period, B.
         context_features: Width of the context; 0 for none.
-        memory: The memory mode of the backward pass, "recompute" or "store".
 
     Raises:
         ArgumentError: An argument is out of its range.
@@ -55,9 +54,8 @@ class RotationCoupling(Coupling):
         *,
         half_period: float,
         context_features: int = 0,
-        memory: str = "recompute",
     ) -> None:
-        super().__init__(partition, conditioner, context_features=context_features, memory=memory)
+        super().__init__(partition, conditioner, context_features=context_features)
         self.half_period = positive_float("half_period", half_period)
 
     def change(

@@ -55,7 +55,6 @@ class SplineCoupling(Coupling):
             1.
         min_slope: Smallest slope :math:`\delta` at a knot, at least 0.001 and below 1.
         context_features: Width of the context; 0 for none.
-        memory: The memory mode of the backward pass, "recompute" or "store".
 
     Raises:
         ArgumentError: An argument is out of its range.
@@ -82,9 +81,8 @@ class SplineCoupling(Coupling):
         min_bin: float = 0.4,
         min_slope: float = 0.2,
         context_features: int = 0,
-        memory: str = "recompute",
     ) -> None:
-        super().__init__(partition, conditioner, context_features=context_features, memory=memory)
+        super().__init__(partition, conditioner, context_features=context_features)
         self.shape = SplineShape(bins, bound, min_bin, min_slope)
         self.parameters_per_feature = self.shape.parameters
         self.parameters_of_a_feature = f"{self.shape.parameters} spline parameters"

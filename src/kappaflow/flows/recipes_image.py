@@ -180,10 +180,11 @@ def glow(
             context_features=context_features,
             memory="recompute" if memory == "recompute" else "store",
         )
-        settings = {"context_features": context_features, "memory": "store"}
         if kind == "additive":
-            return AdditiveCoupling(partition, network, **settings)
-        return AffineCoupling(partition, network, scale_bound=bound, **settings)
+            return AdditiveCoupling(partition, network, context_features=context_features)
+        return AffineCoupling(
+            partition, network, scale_bound=bound, context_features=context_features
+        )
 
     joint_shape = padded_shape(sizes, padding)
     scales, channels = [], joint_shape[0]

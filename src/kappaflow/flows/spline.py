@@ -201,7 +201,6 @@ def spline_couplings(
                     network_of(others, 2 * len(turned)),
                     half_period=shape.bound,
                     context_features=context_features,
-                    memory="store" if memory == "store" else "recompute",
                 )
             )
         network = network_of(partition, shape.parameters * len(partition.changed))
@@ -213,7 +212,6 @@ def spline_couplings(
             min_bin=shape.min_bin,
             min_slope=shape.min_slope,
             context_features=context_features,
-            memory="store" if memory == "store" else "recompute",
         )
         parts.append(coupling)
     return Chain(parts, memory=memory)

@@ -259,16 +259,14 @@ def _inverted(part: Bijection) -> Bijection:
 def _coupling(part: Coupling) -> Bijection:
     net = network_of(part.network, part.network.context_features)
     context = part.network.context_features
-    memory = "store" if part.network.convolves else "recompute"
     if part.scale is None:
-        return AdditiveCoupling(part.partition, net, context_features=context, memory=memory)
+        return AdditiveCoupling(part.partition, net, context_features=context)
     return AffineCoupling(
         part.partition,
         net,
         scale=part.scale,
         scale_bound=part.bound,
         context_features=context,
-        memory=memory,
     )
 
 

@@ -285,20 +285,19 @@ def stacked(parts: Sequence[Bijection], like: Flow) -> list[Bijection]:
 
     Args:
         parts: The layers.
-        like: A flow whose stacks determine the memory mode of the new ones; if it has no stack,
-            the couplings determine it.
+        like: A flow whose stacks determine the memory mode of the new ones, if they have the same
+            one.
 
     Returns:
         Fewer layers.
     """
     modes = {part.memory for part in like.modules() if isinstance(part, CouplingStack)}
+    memory = modes.pop() if len(modes) == 1 else "recompute"
     found: list[Bijection] = []
     for plain, group in groupby(parts, is_coupling):
         run = list(group)
         if plain and len(run) > 1:
             try:
-                own: str = run[0].memory  # pyright: ignore[reportAssignmentType]
-                memory = modes.copy().pop() if len(modes) == 1 else own
                 found.append(CouplingStack.of(run, memory=memory))
                 continue
             except ArgumentError:  # different kinds or networks: keep them as they are

@@ -10,6 +10,7 @@ between two couplings are merged into one map.
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +85,7 @@ def reordered(coupling: AnyCoupling, order: Sequence[int], *, partition: Partiti
     width = len(changed)
     outputs = [i * width + j for i in range(coupling.parameters_per_feature) for j in changed]
     network = _reordered_network(coupling.conditioner, inputs, outputs)
-    settings = {"context_features": coupling.context_features, "memory": coupling.memory}
+    settings: dict[str, Any] = {"context_features": coupling.context_features}
     if isinstance(coupling, AffineCoupling):
         settings["scale_bound"] = coupling.scale_bound
         settings["scale"] = coupling.scale

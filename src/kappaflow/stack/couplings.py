@@ -163,9 +163,8 @@ class CouplingStack(Bijection):
                 if permutation is not None:
                     parts.append(Permutation(permutation))
                 made = network(block.shape.networks[number])
-                memory = "store" if self.memory == "store" else "recompute"
-                parts.append(coupling(block.shape, partition, made, memory))
-        chain = Chain(parts)
+                parts.append(coupling(block.shape, partition, made))
+        chain = Chain(parts, memory=self.memory)
         like = self._like()
         chain.to(like.device, like.dtype).load_state_dict(self.state_dict())
         trained = any(parameter.requires_grad for parameter in self.parameters())

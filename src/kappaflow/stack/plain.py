@@ -49,19 +49,16 @@ def network(shape: NetworkShape) -> Network:
     )
 
 
-def coupling(
-    shape: BlockShape, partition: Partition, conditioner: Network, memory: str
-) -> PlainCoupling:
+def coupling(shape: BlockShape, partition: Partition, conditioner: Network) -> PlainCoupling:
     """Returns a plain coupling."""
     context = shape.context_features
     if not shape.affine:
-        return AdditiveCoupling(partition, conditioner, context_features=context, memory=memory)
+        return AdditiveCoupling(partition, conditioner, context_features=context)
     return AffineCoupling(
         partition,
         conditioner,
         scale_bound=shape.scale_bound,
         context_features=context,
-        memory=memory,
         scale=shape.scale,
     )
 
@@ -98,7 +95,7 @@ def couplings(
     for partition, number, tensors in zip(partitions, shape.network_of, rows, strict=True):
         with torch.device("meta"), _SkipInit():
             empty = network(shape.networks[number])
-        yield coupling(shape, partition, with_weights(empty, tensors), "store")
+        yield coupling(shape, partition, with_weights(empty, tensors))
 
 
 WIRINGS = {MLP: "plain", ResidualMLP: "blocks", PairedMLP: "paired"}
