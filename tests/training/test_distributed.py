@@ -1,6 +1,7 @@
 """The engine of a training: devices, ranks, and what it costs to import."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -61,7 +62,9 @@ def test_the_scale_is_halved_until_it_is_not_the_cause():
     for _ in range(3):
         engine.restore_scaler({**engine.scaler_state(), "scale": 2.0 ** (1 - len(scales))})
         loss = (parameter * torch.inf).sum()
-        assert engine.clipped_step(optimizer, loss, clip_norm=1.0) is None
+        value, norm = engine.clipped_step(optimizer, loss, torch.ones(()), clip_norm=1.0)
+        assert value == 1 and not math.isfinite(norm)
+        assert parameter.item() == 1
         scales.append(engine.lower_scale())
         assert engine.scaler_state()["scale"] == 2.0 ** (1 - len(scales))
     assert scales == [2.0, None, None]

@@ -277,9 +277,12 @@ class _Kept:
         sizes = list(zip(self.segment.steps, errors.tolist(), strict=True))
         for step, error in reversed(sizes):
             if not error <= LARGEST_ERROR:
-                fallbacks.add(self.segment)
-                text = error_text(step.name, error, *self.segment.key[1:], inverse=step.inverse)
-                warnings.warn(text, NumericalWarning, stacklevel=2)
+                if torch.isfinite(z).all():  # other outputs say nothing about the layers
+                    fallbacks.add(self.segment)
+                    text = error_text(
+                        step.name, error, *self.segment.key[1:], inverse=step.inverse
+                    )
+                    warnings.warn(text, NumericalWarning, stacklevel=2)
                 return self.from_inputs(self.inputs(z), cotangent, log_det_cotangent)
         return found
 

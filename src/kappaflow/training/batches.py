@@ -36,8 +36,13 @@ class Batch:
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def index_device(self) -> torch.device:
+        """The device of the rows."""
+        return self.x.device
+
     def at(self, index: Tensor | slice) -> "Batch":
-        """Returns some of the rows; an index tensor is on the CPU."""
+        """Returns some of the rows."""
         where = index.to(self.x.device) if isinstance(index, Tensor) else index
         context, weights = (
             None if part is None else part[where] for part in (self.context, self.weights)
@@ -63,12 +68,17 @@ class Batches(Protocol):
         """Weights of the rows, with mean 1; None if all rows count equally."""
         ...
 
+    @property
+    def index_device(self) -> torch.device:
+        """The device on which `at` uses an index tensor."""
+        ...
+
     def __len__(self) -> int:
         """Returns the number of rows or images."""
         ...
 
     def at(self, index: Tensor | slice) -> Batch:
-        """Returns some of the rows or images; an index tensor is on the CPU."""
+        """Returns some of the rows or images."""
         ...
 
     def examples(self) -> Batch:
@@ -143,6 +153,7 @@ class MappedBatches:
     """  # noqa: DOC502 - raised by `batch_of`
 
     weights = None  # all rows count equally
+    index_device = torch.device("cpu")
 
     def __init__(self, table: MappedTable, flow: Flow) -> None:
         self.table, self.flow = table, flow
@@ -178,6 +189,7 @@ class ImageBatches:
     """
 
     weights = None  # all images count equally
+    index_device = torch.device("cpu")
 
     def __init__(self, images: Images, flow: Flow) -> None:
         if images.shape != flow.event_shape:

@@ -9,6 +9,7 @@ overflows, the step is skipped and the scale is halved.
 """
 
 import atexit
+import math
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -74,37 +75,46 @@ class Engine:
             find_unused_parameters=some_unused,
         )
 
-    def mean_over_ranks(self, value: Tensor) -> float:
-        """Returns the mean of a scalar over the ranks."""
+    def mean_over_ranks(self, value: Tensor) -> Tensor:
+        """Returns the mean of a scalar over the ranks, without its graph."""
         mean = value.detach().clone()
         if self.world_size > 1:
             dist.all_reduce(mean)  # a sum: gloo has no mean
             mean /= self.world_size
-        return mean.item()
+        return mean
 
-    def clipped_step(self, optimizer: AdamW, loss: Tensor, *, clip_norm: float) -> float | None:
+    def clipped_step(
+        self, optimizer: AdamW, loss: Tensor, value: Tensor, *, clip_norm: float
+    ) -> tuple[float, float]:
         """Takes an optimizer step with the gradient of a loss, clipped to a norm.
+
+        The step is skipped if the value or the norm of the gradient is not finite. Both are read
+        from the device at once.
 
         Args:
             optimizer: The optimizer, with zero gradients.
-            loss: The loss, a finite scalar with a graph.
+            loss: The loss, a scalar with a graph.
+            value: A scalar that decides about the step on all ranks.
             clip_norm: Largest norm of the gradient.
 
         Returns:
-            The norm before clipping; None if it is not finite and the step was skipped.
+            The value, and the norm before clipping.
         """
         self._backward(loss, optimizer)
         trained = [p for p in optimizer.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in trained])  # pyright: ignore[reportArgumentType]
-        if not torch.isfinite(norm):
-            return None
-        torch.nn.utils.clip_grads_with_norm_(trained, clip_norm, norm)
-        if self.scaler is None:
-            optimizer.step()
-        else:
-            self.scaler.step(optimizer)  # pyright: ignore[reportArgumentType]
-            self.scaler.update()
-        return norm.item()
+        read, read_norm = torch.stack((value.to(norm), norm)).tolist()
+        if not math.isfinite(read):
+            if self.scaler is not None:
+                self.scaler.update(self.scaler.get_scale())  # the scale is not the cause
+        elif math.isfinite(read_norm):
+            torch.nn.utils.clip_grads_with_norm_(trained, clip_norm, norm)
+            if self.scaler is None:
+                optimizer.step()
+            else:
+                self.scaler.step(optimizer)  # pyright: ignore[reportArgumentType]
+                self.scaler.update()
+        return read, read_norm
 
     def _backward(self, loss: Tensor, optimizer: AdamW) -> None:
         """Computes the gradients of a loss, and divides them by the scale if it was scaled."""

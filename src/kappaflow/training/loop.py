@@ -261,7 +261,7 @@ class Training:
             torch.manual_seed(
                 epoch_seed(self.settings.seed, self.progress.epoch, self.engine.rank)
             )
-            batches = order.split(self.batch_size)
+            batches = order.to(self.train.index_device).split(self.batch_size)
             if self.settings.compile:
                 self._check_compiled(batches[0])
             for i, index in enumerate(batches):
@@ -307,21 +307,20 @@ class Training:
         with self.engine.autocast():
             log_prob = self.module(batch.x, batch.context, is_whole)
             loss = -batch.mean(log_prob) * share
-        nll = self.engine.mean_over_ranks(loss)
-        if nll - nll == 0:
-            if self.budget is not None:
-                loss = self.budget.loss(loss, batch, self.progress.step)
-            clip_norm = self.settings.clip_norm
-            norm = self.engine.clipped_step(self.optimizer, loss, clip_norm=clip_norm)
-            if norm is not None:
-                self.progress.updates += 1
-                self.average.update(self.progress.updates)
-                self.progress.skipped_in_row = 0
-                return nll
-            scale = self.engine.lower_scale()
-            if scale is not None:
-                self._skip(f"gradients in float16 at a scale of {scale:g}")
-                return None
+        mean = self.engine.mean_over_ranks(loss)
+        if self.budget is not None and torch.isfinite(mean):
+            loss = self.budget.loss(loss, batch, self.progress.step)
+        clip_norm = self.settings.clip_norm
+        nll, norm = self.engine.clipped_step(self.optimizer, loss, mean, clip_norm=clip_norm)
+        if math.isfinite(nll) and math.isfinite(norm):
+            self.progress.updates += 1
+            self.average.update(self.progress.updates)
+            self.progress.skipped_in_row = 0
+            return nll
+        scale = self.engine.lower_scale() if math.isfinite(nll) else None
+        if scale is not None:
+            self._skip(f"gradients in float16 at a scale of {scale:g}")
+            return None
         # If only some ranks have a loss that is not finite, one of them names the layer.
         self._skip(
             min(all_gather((bool(torch.isfinite(loss)), first_nonfinite_layer(self.flow, batch))))[

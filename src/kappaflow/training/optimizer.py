@@ -125,8 +125,8 @@ class WeightEMA:
     def update(self, step: int) -> None:
         """Updates the averages after a step, counted from 1."""
         decay = min(self.decay, step / (step + 10))  # forgets the initial weights soon
-        for name, parameter in self.parameters.items():
-            self.averages[name].lerp_(parameter, 1 - decay)
+        averages = [self.averages[name] for name in self.parameters]
+        torch._foreach_lerp_(averages, list(self.parameters.values()), 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """The training loop on an energy: intervals of steps, each measured at the same latents."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -102,13 +103,14 @@ class EnergyTraining:
             inverse_temperature=beta,
             gradient=settings.gradient,
         )
-        if torch.isfinite(loss):
-            norm = self.engine.clipped_step(self.optimizer, loss, clip_norm=settings.clip_norm)
-            if norm is not None:
-                self.updates += 1
-                self.average.update(self.updates)
-                self.skipped_in_row = 0
-                return norm
+        value, norm = self.engine.clipped_step(
+            self.optimizer, loss, loss.detach(), clip_norm=settings.clip_norm
+        )
+        if math.isfinite(value) and math.isfinite(norm):
+            self.updates += 1
+            self.average.update(self.updates)
+            self.skipped_in_row = 0
+            return norm
         self._skip(z, x)
         return None
 
