@@ -250,7 +250,9 @@ def test_points_that_are_all_zero_have_exact_gradients():
     stack = stack_of(4, 4, memory="invert")
     x = torch.zeros(5, 4, dtype=torch.float64)
     result, _ = warned(stack, "forward", x)
-    assert_alike(result, result_of(stack.to_chain(), "forward", x), 1e-10)
+    chain = stack.to_chain()
+    chain.memory = "store"
+    assert_alike(result, result_of(chain, "forward", x), 1e-10)
 
 
 @pytest.mark.parametrize("what", ["nan", "inf"])

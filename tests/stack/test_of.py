@@ -78,14 +78,14 @@ def test_the_training_flag_is_kept(training):
 
 
 def test_type_and_mode_are_kept():
-    """The type of the weights is kept; the memory mode of the stack is the one asked for."""
-    chain = kf.Chain([affine(memory="store"), affine(memory="recompute")]).double()
+    """The type of the weights is kept, and so is the memory mode of the stack."""
+    chain = kf.Chain([affine(), affine()]).double()
     stack = of(chain, memory="invert")
     assert {p.dtype for p in stack.parameters()} == {torch.float64}
     assert stack.memory == "invert"
-    assert {c.memory for c in stack.to_chain()} == {"recompute"}
+    assert stack.to_chain().memory == "invert"
     stack.memory = "store"
-    assert {c.memory for c in stack.to_chain()} == {"store"}
+    assert stack.to_chain().memory == "store"
 
 
 def test_lists_and_iterators_will_do():
