@@ -153,10 +153,9 @@ def measurement(
 ) -> Callable[[Callable[[Measurements], T]], Callable[[Measurements], T]]:
     """Returns a decorator that runs a function of `Measurements` only once for each flow.
 
-    Args:
-        shown: Text of the progress line while it runs.
-        checked: The name of the measurement under "Checked" in the verdict. It is left out if
-            empty, or if the function returns None because the flow does not allow it.
+    `shown` is the text of the progress line while it runs. `checked` is its name under "Checked"
+    in the verdict; it is left out if empty, or if the function returns None because the flow does
+    not allow it.
     """
 
     def decorate(function: Callable[[Measurements], T]) -> Callable[[Measurements], T]:
@@ -178,15 +177,10 @@ CHECKED: dict[Callable[..., Any], str] = {}
 
 @dataclass(frozen=True)
 class Symptom:
-    """What a check observed on one flow.
+    """What a check observed on a flow, in one sentence with its numbers.
 
-    Attributes:
-        message: What is wrong, in one sentence with its numbers.
-        evidence: The numbers behind it, by name.
-        layer: The layer that causes the problem; None if it is not a single one.
-        severity: Replaces the severity of the check.
-        cause: Replaces the cause of the check.
-        fix: Replaces the fix of the check.
+    `layer` causes the problem; None if it is not a single one. A severity, cause or fix replaces
+    that of the check.
     """
 
     message: str
@@ -202,18 +196,11 @@ Subject = Literal["flow", "data", "run"]
 
 @dataclass(frozen=True)
 class Check(Generic[P]):
-    """A check with its texts. A call runs it and returns the findings.
+    """A check with its texts, as for `check`. A call runs it and returns the findings.
 
-    Attributes:
-        code: Such as "KF204".
-        title: What the code means, in a few words.
-        observe: The decorated function; its docstring documents the check.
-        severity: The severity, unless a symptom has its own.
-        cause: The usual cause.
-        fix: What to do about it.
-        subject: "flow" checks take `Measurements`, "data" checks `ExaminedData`, and "run" checks
-            the recorded figures of a training.
-        before: The code of the check that this one must precede; empty if the order is free.
+    `observe` is the decorated function; its docstring documents the check. "flow" checks take
+    `Measurements`, "data" checks `ExaminedData`, and "run" checks the recorded figures of a
+    training.
     """
 
     code: str

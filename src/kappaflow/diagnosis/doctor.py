@@ -103,22 +103,15 @@ def diagnose_flow(
 ) -> Diagnosis:
     """Runs the checks on a flow, without the checks on the rows as data.
 
-    Args:
-        flow: As for `doctor`.
-        x: As for `doctor`.
-        context: As for `doctor`.
-        make: As for `doctor`.
-        log_density: As for `doctor`.
-        progress: As for `doctor`.
-        compare: Compares the flow with references at the rows; None to skip the comparison.
-        names: Returns the name of a row in a message from its index; None for "row" and the index.
+    The first arguments are those of `doctor`. `compare` compares the flow with references at the
+    rows; None skips the comparison. `names` returns the name of a row in a message from its index.
 
     Returns:
         The findings on the flow alone.
 
     Raises:
         ArgumentError: As for `doctor`.
-    """  # noqa: DOC502 - raised by the calls below
+    """
     with torch.random.fork_rng(devices=[]), isolated(flow, x, context) as own:
         if log_density is not None:
             check_target(own, log_density)
@@ -176,13 +169,7 @@ def with_findings(
 ) -> Diagnosis:
     """Returns a diagnosis with further findings and an updated verdict.
 
-    Args:
-        diagnosis: The diagnosis.
-        more: Findings to add.
-        checked: Names of the checks that the added findings come from.
-
-    Returns:
-        The diagnosis with all findings.
+    `checked` has the names of the checks that the added findings come from.
     """
     if checked:
         names = f"{diagnosis.measured['checked']}, {', '.join(checked)}"
@@ -196,17 +183,12 @@ def filter_findings(
 ) -> Diagnosis:
     """Returns a diagnosis with only the selected findings and an updated verdict.
 
-    Args:
-        diagnosis: The diagnosis with all findings.
-        select: Codes or prefixes of codes to keep, such as "KF2"; all if empty.
-        ignore: Codes or prefixes of codes to drop.
-
-    Returns:
-        The diagnosis.
+    `select` and `ignore` are codes or prefixes of codes, such as "KF2". Without `select`, all
+    findings are kept that `ignore` does not name.
 
     Raises:
         ArgumentError: No check has such a code.
-    """  # noqa: DOC502 - raised by the call below
+    """
     check_codes(select, ignore)
     findings = [one for one in diagnosis.findings if is_selected(one.code, select, ignore)]
     filtered = _replace_findings(diagnosis, findings)

@@ -44,12 +44,7 @@ Plain = AffineCoupling | AdditiveCoupling
 
 @dataclass(frozen=True)
 class Fixed:
-    """The result of applying a fix to a flow.
-
-    Attributes:
-        flow: The new flow.
-        note: A clause that says what the fix did.
-    """
+    """The flow after a fix, and a clause that says what the fix did."""
 
     flow: Flow
     note: str
@@ -59,12 +54,9 @@ class Fixed:
 class Fix:
     """A named fix and the findings to which it applies.
 
-    Attributes:
-        name: The name for `--fix NAME`.
-        codes: Codes of the findings (errors or warnings) to which the fix applies.
-        trains: Whether the flow has to be trained afterwards, because the fix changes its density
-            or adds capacity that is not used yet.
-        apply: Returns the fixed flow, or None if there is nothing to change.
+    `codes` are those of the findings (errors or warnings) to which it applies. If `trains`, the
+    flow has to be trained afterwards, because the fix changes its density or adds capacity that is
+    not used yet. `apply` returns None if there is nothing to change.
     """
 
     name: str
@@ -73,7 +65,6 @@ class Fix:
     apply: Callable[[Flow], Fixed | None]
 
     def applies_to(self, diagnosis: Diagnosis) -> bool:
-        """Returns whether the fix applies to an error or a warning of a diagnosis."""
         return any(
             finding.code in self.codes
             and finding.severity != "note"

@@ -17,16 +17,8 @@ from kappaflow.interop import Wrapped, wrap
 def isolated(flow: object, x: Tensor | None, context: Tensor | None) -> Iterator[Flow]:
     """Yields a flow that the doctor may call without changing the original.
 
-    It is a copy, wrapped if another library made it. If the flow cannot be copied, the original
-    is used, and its state is restored at the end.
-
-    Args:
-        flow: A flow, or anything that `kappaflow.wrap` takes.
-        x: As for `kappaflow.wrap`.
-        context: As for `kappaflow.wrap`.
-
-    Yields:
-        The flow.
+    It is a copy, wrapped if another library made it. If the flow cannot be copied, the original is
+    used, and its state is restored at the end.
     """
     original = original_of(flow)
     try:
@@ -55,14 +47,7 @@ def isolated_copy(
 ) -> Flow | None:
     """Returns a copy of a flow in evaluation mode, converted to a dtype if one is given.
 
-    Args:
-        flow: As for `isolated`.
-        x: As for `kappaflow.wrap`.
-        context: As for `kappaflow.wrap`.
-        dtype: The dtype of the copy; unchanged if left out.
-
-    Returns:
-        The copy; None if the flow cannot be copied or converted.
+    Returns None if the flow cannot be copied or converted.
     """
     original = original_of(flow)
     if dtype is not None and not isinstance(original, nn.Module | Distribution):

@@ -33,7 +33,6 @@ class Reference:
 
     Attributes:
         kind: The density; with a context, the density of the residuals of a linear regression.
-        components: The number of Gaussians.
         nll: Negative log-likelihood of each held-out row, (rows,), in nats.
     """
 
@@ -47,10 +46,7 @@ class Comparison:
     """A flow compared with a reference on the same held-out rows.
 
     Attributes:
-        kind: The kind of the reference.
-        components: The number of Gaussians.
         conditional: Whether both densities are given a context.
-        rows: Number of compared rows.
         nll: Mean negative log-likelihood of the reference, in nats per row.
         difference: Mean NLL of the flow minus the reference's; negative if the flow is better.
         standard_error: Standard error of the difference, from the paired differences.
@@ -85,14 +81,9 @@ def references(
 ) -> tuple[Reference, ...]:
     """Fits a Gaussian and a Gaussian mixture to training rows and evaluates both at test rows.
 
-    With a context, both are fitted to the residuals of a linear regression on it. The BIC chooses
-    1, 2, 4, 8, 16 or 32 components, on 5,000 rows at most; 1 gives the Gaussian itself.
-
-    Args:
-        train: Training rows, (n, columns).
-        test: Held-out rows, (m, columns).
-        train_context: Contexts of the training rows, (n, c), or None.
-        test_context: Contexts of the held-out rows, (m, c), or None.
+    Rows are (n, columns), and contexts (n, c). With a context, both are fitted to the residuals of
+    a linear regression on it. The BIC chooses 1, 2, 4, 8, 16 or 32 components, on 5,000 rows at
+    most; 1 gives the Gaussian itself.
 
     Returns:
         The Gaussian and the mixture. The result is empty if a column is constant among the
@@ -130,13 +121,6 @@ def comparisons_of(
 
     Without training rows, the references are fitted to one half of the rows and compared on the
     other half, which puts them at a disadvantage.
-
-    Args:
-        flow: The flow, in evaluation mode.
-        x: Rows as `Flow.log_prob` takes them, (B, D). Other shapes are not compared.
-        context: Contexts of the rows, (B, C), or None.
-        train: Rows that the flow was trained on; for a conditional flow (rows, context).
-        progress: Receives a text before the comparison starts.
 
     Returns:
         The comparisons. There are none for a flow without a likelihood, and none for fewer than
@@ -217,16 +201,7 @@ def compare(
     conditional: bool = False,
     fair: bool = True,
 ) -> tuple[Comparison, ...]:
-    """Compares a flow with references on the same rows.
-
-    Args:
-        nll: Negative log-likelihood of each row under the flow, (rows,), in nats.
-        result: The references at the same rows.
-        conditional: Whether the densities are given a context.
-        fair: See `Comparison`.
-
-    Returns:
-        One comparison for each reference.
+    """Returns the comparison of a flow with each reference, from its NLL of each row in nats.
 
     Example:
         >>> one = compare(np.array([1.0, 2.0]), [Reference("Gaussian", 1, np.array([3.0, 3.0]))])

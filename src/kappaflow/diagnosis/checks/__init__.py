@@ -26,11 +26,6 @@ def checks_of_flows() -> list[Check[...]]:
 def is_selected(code: str, select: Sequence[str] = (), ignore: Sequence[str] = ()) -> bool:
     """Returns whether the options keep a code; the longest matching prefix decides.
 
-    Args:
-        code: Such as "KF203".
-        select: Codes or prefixes of codes to keep, such as "KF2"; all if empty.
-        ignore: Codes or prefixes of codes to drop.
-
     Example:
         >>> [code for code in ("KF201", "KF203", "KF301") if is_selected(code, ["KF2"], ["KF203"])]
         ['KF201']

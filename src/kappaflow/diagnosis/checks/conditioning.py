@@ -22,14 +22,9 @@ WIDER = {"float16": "float32", "bfloat16": "float32", "float32": "float64"}
 
 
 def usable_dtype(profile: Profile, dtype: str) -> str:
-    """Returns "float32 safe", "decode in float64", or "unusable in float32".
+    """Returns advice such as "float32 safe", "decode in float64" or "unusable in float32".
 
-    Args:
-        profile: The conditioning of the flow.
-        dtype: The dtype of the flow, such as "float32".
-
-    Returns:
-        The advice, based on eps times the worst condition number.
+    It depends on eps times the worst condition number.
     """
     lost = profile.eps * profile.condition_number[-1].max().item()
     if math.isnan(lost) or lost > TRUSTED:
@@ -55,11 +50,7 @@ class Growth:
 
     Attributes:
         point: Index of the point with the largest finite condition number.
-        layers: Number of layers.
-        growing: Number of layers in which the condition number grows.
         per_layer: Geometric mean of the growth factors.
-        largest: The largest growth factor.
-        layer: Name of the layer with the largest factor.
         in_one: Whether that layer alone accounts for most of the growth.
     """
 
@@ -158,7 +149,7 @@ def ill_conditioned(m: Measurements) -> Iterator[Symptom]:
     fix="Bound its log-scales, or standardize the data before it.",
 )
 def one_layer_dominates(m: Measurements) -> Iterator[Symptom]:
-    """The condition number of the layer is at least 100 times the median of the others.
+    """The condition number of the layer is more than 100 times the median of the others.
 
     Example:
         log_scales = [[0.1, 0.0], [6.0, 0.0], [0.1, 0.0]]

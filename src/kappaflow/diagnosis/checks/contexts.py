@@ -23,7 +23,6 @@ class Contexts:
         matters: Whether the density of any row changes with its context.
         vary: Whether the contexts of the rows differ.
         condition_number: Condition number at each measured row, (R,).
-        rows: Indices of the measured rows, (R,).
     """
 
     matters: bool
@@ -83,8 +82,8 @@ def context_ignored(m: Measurements) -> Iterator[Symptom]:
     fix="Standardize contexts, bound the log-scales, and look at the rows with this context.",
 )
 def context_ill_conditioned(m: Measurements) -> Iterator[Symptom]:
-    """Over up to 256 rows, each with its own context, the worst condition number is 100 times
-    the median. The finding names the row.
+    """Over up to 256 rows, each with its own context, the worst condition number is more than 100
+    times the median. The finding names the row.
 
     Example:
         def scale(context):

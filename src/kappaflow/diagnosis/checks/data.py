@@ -16,24 +16,19 @@ ROWS = 32  # least number of rows to examine as data
 
 
 class ExaminedData:
-    """A table and the problems that `kappaflow.data.examine` finds in it.
-
-    Args:
-        table: The table.
-    """
+    """A table and the problems that `kappaflow.data.examine` finds in it."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
 
     @functools.cached_property
     def problems(self) -> list[Problem]:
-        """All problems of the table."""
         return list(examine(self.table))
 
     def symptoms(
         self, kind: str, cause: str | None = None, fix: str | None = None
     ) -> list[Symptom]:
-        """Yields one symptom for all columns with a kind of problem; none if no column has it."""
+        """Returns one symptom for all columns with a kind of problem; none if no column has it."""
         problems = [one for one in self.problems if one.code == kind]
         if not problems:
             return []
@@ -47,10 +42,7 @@ class ExaminedData:
 
 
 def data_findings(data: Tensor | Table) -> Iterator[Finding]:
-    """Runs the checks of data, KF601 to KF606.
-
-    Args:
-        data: Rows, (B, n), or a table, of at least 32 rows; fewer rows have no findings.
+    """Runs the checks of data, KF601 to KF606, on a table or rows (B, n), at least 32 of them.
 
     Yields:
         The findings, one for all columns with the same problem.

@@ -18,14 +18,7 @@ NARROW = ("torch.float16", "torch.bfloat16")
 
 @dataclass(frozen=True)
 class Result:
-    """The dtype of a value or a log_det that a layer returned.
-
-    Attributes:
-        layer: Name of the layer.
-        direction: "forward" or "inverse".
-        given: Dtype of the points.
-        returned: Dtype of the result.
-    """
+    """The dtype of a value or a log_det that a layer returned, "forward" or "inverse"."""
 
     layer: str
     direction: str
@@ -39,7 +32,6 @@ class Result:
 
     @property
     def is_changed(self) -> bool:
-        """Whether the result has another dtype than the points."""
         return self.returned != self.given
 
     @property
@@ -49,7 +41,6 @@ class Result:
 
     @property
     def evidence(self) -> dict[str, float | int | str | None]:
-        """The direction and the dtype."""
         return {"direction": self.direction, "type": _short(self.returned)}
 
 

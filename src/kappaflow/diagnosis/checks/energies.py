@@ -40,17 +40,14 @@ class Energy:
     """A flow compared with an unnormalized density.
 
     Attributes:
-        samples: Samples of the flow with their importance weights.
         not_a_number: Number of samples without a log-density.
         missed_mass: Share of the known mass in regions where weights are `MARGIN` nats above the
             largest weight of the samples.
         missed_by: Log ratio of the weight at the highest missed maximum to the largest weight of
             the samples, in nats.
         missed_at: The highest missed maximum, (D,); None if none is missed.
-        points: Number of given rows.
         points_missed: Number of rows with a weight `MARGIN` nats above the largest weight of the
             samples.
-        worst_point: Index of the row with the largest weight.
         worst_by: Log ratio of the weight of that row to the largest weight of the samples, in
             nats.
     """

@@ -121,7 +121,10 @@ def gradient_wrong(m: Measurements) -> Iterator[Symptom]:
             evidence,
             layer=result.layer,
         )
-    elif abs(result.autograd - result.autograd64) > LOST * result.size and _is_well_conditioned(m):
+    elif (
+        abs(result.autograd - result.autograd64) > LOST * result.size
+        and m.profile.eps * m.profile.condition_number.amax().item() <= TRUSTED  # else see KF301
+    ):
         yield Symptom(
             f"Along one direction of the parameters, the gradient of log_prob is "
             f"{result.autograd:.3g}, and {result.autograd64:.3g} in float64.",
@@ -130,11 +133,6 @@ def gradient_wrong(m: Measurements) -> Iterator[Symptom]:
             cause="The backward pass loses digits: it inverts layers, or subtracts large numbers.",
             fix="Store activations instead of inverting layers, or train in float64.",
         )
-
-
-def _is_well_conditioned(m: Measurements) -> bool:
-    """Returns whether KF301 is no better explanation."""
-    return m.profile.eps * m.profile.condition_number.amax().item() <= TRUSTED
 
 
 def _mean_log_prob(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor:

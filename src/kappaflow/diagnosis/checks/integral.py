@@ -21,12 +21,9 @@ LEAST, ERRORS, WORTH = 0.05, 6.0, 200.0  # least error; in standard errors; effe
 
 @dataclass(frozen=True)
 class Integral:
-    """An estimate of the integral of a density.
+    """An estimate of the integral of a density: the mean of p / q over samples of a proposal q.
 
-    Attributes:
-        value: Mean of p / q over samples of a proposal q.
-        standard_error: Standard error of `value`.
-        effective: Effective number of samples: (sum w)^2 / sum w^2.
+    `effective` is the effective number of samples, (sum w)^2 / sum w^2.
     """
 
     value: float

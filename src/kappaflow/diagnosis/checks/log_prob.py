@@ -31,12 +31,9 @@ ROUNDED = 4  # units of rounding by which points are moved
 class LogProbs:
     """Log-densities of the points, computed in several ways, (n,), in nats.
 
-    Attributes:
-        again: A second call of the layers.
-        in_halves: The layers called on each half of the batch; None for a single point.
-        mixing: The first layer with values that change when the batch is halved; None if none.
-        library: The library's own log_prob; None if it has none.
-        rounding: Change of the log-density when the point is rounded differently.
+    `again` is a second call of the layers. `in_halves` is None for a single point; `mixing` is the
+    first layer with values that change when the batch is halved. `library` is the library's own
+    log_prob. `rounding` is the change when the point is rounded differently.
     """
 
     again: Tensor

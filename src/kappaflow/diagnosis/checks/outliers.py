@@ -26,13 +26,9 @@ class Outliers:
     """The likelihood of the rows with and without the rows far out.
 
     Attributes:
-        rows: Number of rows.
         far: Indices of the rows with latents that are `FAR` nats less likely than any sample of
             the base.
-        worst: Index of the least likely row.
         below: Nats by which its latent is less likely than any sample of the base.
-        mean: Mean log_prob over all rows.
-        mean_without: Mean log_prob without the rows far out.
         slope_needed: Distance of the furthest row from the median in standardized units, divided
             by the length of the longest sample of the base. A map that sends a sample there is at
             least that steep somewhere.
@@ -41,7 +37,6 @@ class Outliers:
             any sample of the base.
         latent_spread: Largest standard deviation of a coordinate of the latents; nan for fewer
             than 32 rows.
-        means: Mean of each standardized column, (D,).
         spreads: Standard deviation of each standardized column, (D,); nan for fewer than 32 rows.
     """
 

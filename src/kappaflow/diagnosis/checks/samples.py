@@ -41,12 +41,9 @@ UNLIKELY = 1e-7  # significance below which the samples are reported as wrong
 
 @dataclass(frozen=True)
 class SampledLogProbs:
-    """Log-densities of samples, (n,), in nats.
+    """Log-densities of samples, (n,), in nats: through the layers, and as returned with them.
 
-    Attributes:
-        layers: log_prob at the samples, through the layers.
-        returned: log_prob that the flow returned with the samples.
-        rounding: Change of `layers` when the samples are rounded differently.
+    `rounding` is the change of `layers` when the samples are rounded differently.
     """
 
     layers: Tensor
@@ -85,7 +82,6 @@ class SampleDistribution:
     """The latents of the flow's own samples, compared with samples of its base.
 
     Attributes:
-        number: Number of samples.
         distance: Largest Kolmogorov-Smirnov distance between the two, over the log_prob of the
             base and over projections on random directions.
         significance: The probability of at least this distance for equal distributions, times
@@ -195,9 +191,9 @@ def sampled_log_prob_wrong(m: Measurements) -> Iterator[Symptom]:
     fix="Sample with base.sample, followed by the inverse of each layer in reverse order.",
 )
 def samples_do_not_follow(m: Measurements) -> Iterator[Symptom]:
-    """Encoded samples of a correct flow follow the base. The doctor compares the distributions
-    of the base's log_prob and of four projections (Kolmogorov-Smirnov) at a significance of one in
-    ten million.
+    """Encoded samples of a correct flow follow the base. The doctor compares the distributions of
+    the base's log_prob and, without a context, of four projections (Kolmogorov-Smirnov) at a
+    significance of one in ten million.
 
     Example:
         class Colder:

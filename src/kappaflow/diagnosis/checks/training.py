@@ -24,11 +24,8 @@ def training_findings(
 ) -> Iterator[Finding]:
     """Runs the checks KF506 and KF507 on the history of a training.
 
-    Args:
-        history: The figures of each epoch, as in metrics.jsonl.
-        stopped_because: Why the training ended, such as "max_epochs".
-        held_out: Number of held-out rows; None if unknown.
-        of_images: Whether the run is on images, with bits per dimension.
+    The history has the figures of each epoch, as in metrics.jsonl. `stopped_because` is such as
+    "max_epochs". `held_out` is the number of held-out rows; None if unknown.
 
     Yields:
         The findings.
@@ -78,12 +75,8 @@ def cut_short(history: History, stopped_because: str, *, of_images: bool) -> Ite
 def last_gain(values: Sequence[float], share: float = LAST) -> tuple[int, float]:
     """Returns the number of last epochs, and how far they lowered the best of the values before.
 
-    Args:
-        values: One value for each epoch, at least one; lower is better.
-        share: Share of the epochs that counts as the last ones.
-
-    Returns:
-        The number of these epochs, at least 1, and the gain; infinite if no epoch is before them.
+    The values, one for each epoch, are better if lower. At least one epoch counts as a last one;
+    the gain is infinite if no epoch is before them.
     """
     last = max(1, round(share * len(values)))
     return last, min(values[:-last], default=math.inf) - min(values)
