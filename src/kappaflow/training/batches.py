@@ -87,18 +87,11 @@ class Batches(Protocol):
 
 
 def batches_of(data: Dataset, flow: Flow) -> Batches:
-    """Returns a dataset in batches for a flow.
-
-    Args:
-        data: A `Table`, a `MappedTable` or `Images`.
-        flow: A flow with the same shape of rows or images.
-
-    Returns:
-        The batches, in the dtype and on the device of the flow.
+    """Returns a dataset (a `Table`, a `MappedTable` or `Images`) in batches for a flow.
 
     Raises:
         ArgumentError: The data does not have the shape or the contexts of the flow.
-    """  # noqa: DOC502 - raised by the calls below
+    """
     if isinstance(data, Table):
         return batch_of(data, flow)
     if isinstance(data, MappedTable):
@@ -110,13 +103,6 @@ def batches_of(data: Dataset, flow: Flow) -> Batches:
 
 def batch_of(table: Table, flow: Flow) -> Batch:
     """Returns all rows of a table as one batch for a flow.
-
-    Args:
-        table: The rows.
-        flow: A flow with as many features and context features as the table has columns.
-
-    Returns:
-        The batch.
 
     Raises:
         ArgumentError: The numbers of columns differ from those of the flow.
@@ -142,15 +128,11 @@ def batch_of(table: Table, flow: Flow) -> Batch:
 
 
 class MappedBatches:
-    """Reads batches of rows from a memory-mapped file, without loading the whole file.
-
-    Args:
-        table: The mapped table, in the dtype of the flow.
-        flow: A flow with the same numbers of features and context features.
+    """Reads batches of rows from a memory-mapped file, in the dtype of the flow.
 
     Raises:
         ArgumentError: The flow has other numbers of features.
-    """  # noqa: DOC502 - raised by `batch_of`
+    """
 
     weights = None  # all rows count equally
     index_device = torch.device("cpu")
@@ -163,7 +145,6 @@ class MappedBatches:
         return len(self.table)
 
     def at(self, index: Tensor | slice) -> Batch:
-        """Returns some of the rows, with their contexts."""
         result = self.table.at(index.numpy() if isinstance(index, Tensor) else index)
         numbers = torch.from_numpy(result).to(self.flow.device, self.flow.dtype)
         width = len(self.table.columns)
@@ -171,17 +152,13 @@ class MappedBatches:
         return Batch(numbers[:, :width].contiguous(), context)
 
     def examples(self) -> Batch:
-        """Returns the rows of the sample."""
         return self._examples
 
 
 class ImageBatches:
-    """Decodes images batch by batch, with their classes as contexts.
+    """Decodes images batch by batch, with their one-hot classes as contexts if the flow has any.
 
-    Args:
-        images: Images with whole numbers as pixels. If `images.flip` is set, each image is
-            mirrored with probability 1/2 each time it is read.
-        flow: A flow of images of this shape. Its context, if any, is the one-hot class.
+    If `images.flip` is set, each image is mirrored with probability 1/2 each time it is read.
 
     Raises:
         ArgumentError: The shapes differ, or the width of the flow's context is not the number of
@@ -251,15 +228,10 @@ def fit_standardization(flow: Flow, train: Batches) -> None:
 def check_fits(train: Dataset, validation: Dataset, flow: Flow) -> None:
     """Raises an error if the data has values that a flow cannot represent.
 
-    Args:
-        train: The data to train on.
-        validation: The data to validate with.
-        flow: The flow.
-
     Raises:
         DataError: A column cannot be held in the dtype of the flow, a value lies outside of its
             domain, or pixels have more values than the flow expects.
-    """  # noqa: DOC502 - raised by the calls below
+    """
     if isinstance(train, Images):
         _check_pixels(train, flow)
         return
@@ -282,7 +254,6 @@ def domains_in(flow: Flow, table: Table) -> dict[str, Interval]:
 
 
 def _check_pixels(images: Images, flow: Flow) -> None:
-    """Raises an error if pixels have more distinct values than the flow dequantizes."""
     values = getattr(flow.augment, "values", images.values)
     if images.values > values:
         raise DataError(

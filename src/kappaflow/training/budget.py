@@ -16,16 +16,16 @@ from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.training.batches import Batch, Batches
 from kappaflow.training.measure import budget_figures, conditioning_figures, likelihood_figures
 
-LEVEL = 0.95  # of the quantile that the budget limits
+LEVEL = 0.95  # the quantile that the budget limits
 EVERY = 4  # steps from one penalty to the next
-LOOKS = 400  # penalties in a training, at least; a short one has them more often
+LOOKS = 400  # fewest penalties in a training; a short one has them more often
 VECTORS = 480  # points times dimensions in a penalty
-SOFTNESS = 0.1  # of the corner of the penalty, in log(condition number)
-REACH = 3.0  # softnesses below the aim; points above it are penalized
+SOFTNESS = 0.1  # width of the corner of the penalty, in log(condition number)
+REACH = 3.0  # points from this many softnesses below the aim are penalized
 PLAIN_UP_TO = 2.0  # the dual variable above which the likelihood is divided
-RATE = 0.05  # of the logarithm of the dual variable, at each penalty
-MOST = 4.0  # softnesses from the aim, beyond which the dual variable moves no faster
-AT_ONCE = 4.0  # power of the ratio to the aim that the last penalty adds for itself alone
+RATE = 0.05  # change of the log of the dual variable at each penalty, per softness
+MOST = 4.0  # softnesses from the aim beyond which the dual variable moves no faster
+AT_ONCE = 4.0  # power of (quantile / aim) by which the dual variable is larger until the next
 FLOOR = 0.05  # smallest dual variable: from here it can rise again
 WITHIN = 0.97  # share of the budget that is aimed at; the rest allows for other rows
 AVERAGED = 0.1  # weight of the latest penalty in the average of the shares
@@ -46,7 +46,7 @@ class DualVariable:
 
     Attributes:
         per_log: Nats for each unit of log(condition number) above the aim.
-        lasting: The same without what the last penalty added for itself alone.
+        lasting: The same without the factor of the last penalty alone, see `AT_ONCE`.
         shift: Difference between the logarithms of the aim and of the budget.
         share_over: Share of points above the aim, averaged over the last penalties.
     """
@@ -62,14 +62,8 @@ class ConditionBudget:
 
     Every few steps :math:`\mu\, E\, h(\log \kappa(x) - a)` is added to the loss. The dual variable
     :math:`\mu` rises while the 95 % quantile of the points is above the aim a, and falls while it
-    is below (dual ascent). After each epoch the aim is corrected by the condition number of the
-    averaged weights on held-out rows.
-
-    Args:
-        budget: The largest condition number, on standardized columns.
-        flow: The flow in training.
-        dual: The dual variable; changed in place.
-        steps: The maximum number of steps of the training.
+    is below (dual ascent). After each measurement on held-out rows the aim is corrected by the
+    condition number of the averaged weights.
     """
 
     def __init__(self, budget: float, flow: Flow, dual: DualVariable, steps: int) -> None:
@@ -90,7 +84,7 @@ class ConditionBudget:
         return nll * min(1.0, PLAIN_UP_TO / self.dual.per_log)
 
     def measured(self, p95: float, steps: int) -> None:
-        """Corrects the aim by the 95 % condition number of held-out rows after an epoch."""
+        """Corrects the aim by a 95 % quantile on held-out rows; an epoch has `steps` steps."""
         if not math.isfinite(p95):
             return
         missed = self.log_budget + math.log(WITHIN) - math.log(p95)
@@ -101,7 +95,7 @@ class ConditionBudget:
         self.dual.shift = max(-0.7, min(0.7, shift))
 
     def _penalty(self, batch: Batch) -> Tensor | None:
-        """Returns the mean excess over the aim at a few points, None if no point exceeds it."""
+        """Returns the mean excess over the aim at a few points, None if no point is near it."""
         few = batch.at(slice(0, self.points))
         aim = self.log_budget + self.dual.shift
         with evaluation_mode(self.flow):
@@ -137,19 +131,13 @@ def project_to_budget(
 ) -> tuple[dict[str, float], State] | None:
     """Moves weights that slightly exceed a budget towards the start until they keep it.
 
-    At the start most flows are the identity, so the condition number falls on the way there.
-    The secant method finds how far to go.
-
-    Args:
-        flow: The flow; unchanged.
-        start: Its state before training.
-        rows: Held-out rows.
-        budget: The budget.
-        figures: The figures of the flow, with "condition_number_p95".
+    At the start most flows are the identity, so the condition number falls on the way there. The
+    secant method finds how far to go. `start` is the state of the flow before training, and
+    `figures` are those of the flow, with "condition_number_p95".
 
     Returns:
         The figures that change, and the new state; None if the flow keeps the budget already, is
-        far above it, or no state on the way keeps it.
+        far above it, or no state on the way keeps it. The flow is unchanged.
     """
     p95 = figures["condition_number_p95"]
     if p95 is None or not budget < p95 < FAR * budget:

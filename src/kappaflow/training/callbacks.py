@@ -88,10 +88,7 @@ class TensorBoard(Callback):
 
 
 class CallbackList(Callback):
-    """Several callbacks as one.
-
-    Args:
-        callbacks: The callbacks, in the order in which they are called.
+    """Several callbacks as one, in the order in which they are called.
 
     Raises:
         ArgumentError: An item is not a `Callback`.

@@ -49,17 +49,10 @@ def read_checkpoint(folder: Path) -> tuple[Groups, dict[str, Any]] | None:
 
 @torch.no_grad()
 def copied_as(state: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies stored tensors to the types, devices and strides of others.
+    """Returns copies of stored tensors with the types, devices and strides of others.
 
     The kernels of optimizers do not check shapes: a tensor that is too short would let them write
     past its end.
-
-    Args:
-        state: Tensors by name.
-        like: Tensors of the same names and shapes.
-
-    Returns:
-        The copies.
 
     Raises:
         ValueError: The names or the shapes differ.

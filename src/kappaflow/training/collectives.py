@@ -35,20 +35,14 @@ DESCRIPTORS = Path("/dev/fd")
 
 
 def from_rank_zero(make: Callable[[], T]) -> T:
-    """Returns the result of a function that only the first rank calls.
+    """Returns on every rank the result of a function that only the first rank calls.
 
-    The other ranks wait without a time limit.
-
-    Args:
-        make: Called on the first rank only. Its result is pickled for the other ranks.
-
-    Returns:
-        The same value on every rank.
+    The other ranks wait without a time limit, and the result is pickled for them.
 
     Raises:
         KappaflowError: The first rank raised it; all ranks raise it.
         RankError: Another rank has ended.
-    """  # noqa: DOC502 - raised by what is called
+    """
     if ranks() == 1:
         return make()
     message: list[Any] = [None, None]
@@ -68,18 +62,12 @@ def from_rank_zero(make: Callable[[], T]) -> T:
 def per_machine(make: Callable[[], T]) -> T:
     """Returns the result of a function that only the first rank of each machine calls.
 
-    All ranks wait until every machine is done.
-
-    Args:
-        make: Called on one rank of each machine. Its result is pickled for the other ranks.
-
-    Returns:
-        The same value on every rank of a machine.
+    All ranks wait until every machine is done. Each has the result of its machine, pickled.
 
     Raises:
         KappaflowError: A machine raised it; all ranks raise it.
         RankError: Another rank has ended.
-    """  # noqa: DOC502 - raised by what is called
+    """
     made, error = None, None
     if is_first_here():
         try:

@@ -36,13 +36,9 @@ NARROW_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class Engine:
     """The device and precision of a training; computes gradients and takes steps.
 
-    Attributes:
-        device: The device of this rank.
-        rank: The number of this rank, from 0.
-        world_size: The number of ranks.
-        narrow_type: The dtype of the conditioners' matrix products in training steps, bfloat16 or
-            float16; None for the dtype of the flow.
-        scaler: The scaler of the loss in float16; None for other dtypes.
+    `rank` is the number of this rank, from 0. `narrow_type` is the dtype of the conditioners'
+    matrix products in training steps, bfloat16 or float16; None for the dtype of the flow.
+    `scaler` scales the loss in float16; None for other dtypes.
     """
 
     device: torch.device
@@ -60,11 +56,9 @@ class Engine:
     def parallel(self, module: nn.Module, *, some_unused: bool) -> nn.Module:
         """Returns a module whose gradients are averaged over the ranks.
 
-        Args:
-            module: Any module; with one rank it is returned unchanged.
-            some_unused: Whether some parameters receive no gradient. torch then searches for them
-                in each step, and warns if it finds none.
-        """  # noqa: DOC201 - in the first line
+        With `some_unused`, torch searches in each step for parameters without a gradient; it warns
+        if it finds none.
+        """
         if self.world_size == 1:
             return module
         # torch also compares the strides of dimensions of size 1, which do not matter.
@@ -88,14 +82,8 @@ class Engine:
     ) -> tuple[float, float]:
         """Takes an optimizer step with the gradient of a loss, clipped to a norm.
 
-        The step is skipped if the value or the norm of the gradient is not finite. Both are read
-        from the device at once.
-
-        Args:
-            optimizer: The optimizer, with zero gradients.
-            loss: The loss, a scalar with a graph.
-            value: A scalar that decides about the step on all ranks.
-            clip_norm: Largest norm of the gradient.
+        The step is skipped if `value`, which decides on all ranks, or the norm of the gradient is
+        not finite. Both are read from the device at once. The gradients are zero before.
 
         Returns:
             The value, and the norm before clipping.
@@ -117,7 +105,6 @@ class Engine:
         return read, read_norm
 
     def _backward(self, loss: Tensor, optimizer: AdamW) -> None:
-        """Computes the gradients of a loss, and divides them by the scale if it was scaled."""
         if self.scaler is None:
             loss.backward()
         else:
@@ -142,7 +129,6 @@ class Engine:
         return {} if self.scaler is None else self.scaler.state_dict()
 
     def restore_scaler(self, state: dict[str, int | float]) -> None:
-        """Restores what `scaler_state` returned."""
         if self.scaler is not None and state:
             self.scaler.load_state_dict(state)
 
@@ -150,18 +136,14 @@ class Engine:
 def make_engine(flow: Flow, device: str | torch.device | None, precision: str = "full") -> Engine:
     """Returns the engine of a training and moves the flow to its device.
 
-    Under torchrun the function waits until all ranks are connected.
-
-    Args:
-        flow: The flow to train.
-        device: "cpu", "cuda" or "cuda:1"; the device of the flow if None.
-        precision: "full", "bf16" or "fp16".
+    Under torchrun the function waits until all ranks are connected. The device of the flow is the
+    default.
 
     Raises:
         ArgumentError: The flow has no trainable parameters, or cannot be trained on this device or
             in this precision.
         RankError: Another rank has ended.
-    """  # noqa: DOC502 - raised by what is called
+    """
     if not any(parameter.requires_grad for parameter in flow.parameters()):
         raise ArgumentError("'flow' should have trainable parameters, it has none.")
     check_trainable(flow.dtype)
@@ -178,19 +160,15 @@ def make_engine(flow: Flow, device: str | torch.device | None, precision: str = 
 
 
 def connect_ranks(device: str | torch.device) -> torch.device:
-    """Connects the ranks that torchrun started, if it started several.
+    """Returns the device of this rank, after connecting the ranks that torchrun started.
 
-    Args:
-        device: The device, "cpu" or "cuda"; without torchrun also "cuda:1".
-
-    Returns:
-        The device of this rank.
+    The device is "cpu" or "cuda"; without torchrun also "cuda:1".
 
     Raises:
         ArgumentError: The device does not exist, there are fewer devices than ranks, or the ranks
             are already connected for CUDA only.
         RankError: Another rank has ended.
-    """  # noqa: DOC502 - raised by what is called
+    """
     chosen = _device_of_this_rank(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)

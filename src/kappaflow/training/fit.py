@@ -50,13 +50,9 @@ D = TypeVar("D", bound=Dataset, covariant=True)
 
 @dataclass(frozen=True)
 class SplitData(Generic[D]):
-    """Data to train on and to validate with, and notes about them.
+    """Data to train on, and data that decides when to stop.
 
-    Attributes:
-        train: The data to train on.
-        validation: The data that decides when to stop.
-        notes: Remarks, one sentence each.
-        warnings: Remarks that `fit` warns about.
+    `notes` are remarks, one sentence each; `warnings` are those that `fit` warns about.
     """
 
     train: D
@@ -123,7 +119,8 @@ def fit(
         ArgumentError: An argument is wrong, or `out` was made with other data or arguments.
         DataError: The data has no density that a flow could fit.
         NumericalError: Many steps in a row were not finite; the flow has its best weights. Or no
-            epoch kept the condition budget; the flow is unchanged.
+            epoch had a finite validation likelihood or kept the condition budget; the flow has its
+            first weights.
 
     Example:
         >>> import kappaflow as kf
@@ -268,18 +265,10 @@ def split_rows(
     repair: Repair | None,
     duplicates: Duplicates,
 ) -> SplitData[Table]:
-    """Prepares and splits a table.
+    """Returns a table, prepared and split, with notes and warnings.
 
-    Args:
-        table: All rows.
-        validation: Rows that decide when to stop; None to take a tenth of the table.
-        domains: By column, of those that have one.
-        settings: The settings of the training.
-        repair: See `fit`.
-        duplicates: See `fit`.
-
-    Returns:
-        The rows, with notes and warnings.
+    `validation` has rows that decide when to stop; None takes a tenth of the table. `domains` are
+    those of the columns that have one. `fit` describes `repair` and `duplicates`.
     """
     read = table.notes
     prepared = prepare_table(table, domains=domains, repair=repair, duplicates=duplicates)
@@ -298,7 +287,6 @@ def split_rows(
 
 
 def _budget_notes(settings: Settings, train: Table) -> tuple[str, ...]:
-    """Returns a warning if the correlations of the rows alone exceed the condition budget."""
     budget = settings.condition_budget
     note = None if budget is None else correlation_note(train, budget)
     return () if note is None else (note,)
@@ -316,12 +304,9 @@ def is_image_data(data: Any) -> bool:  # noqa: ANN401
 
 
 def as_table(data: Any, *, every: bool = False) -> Table:  # noqa: ANN401
-    """Returns data of any accepted kind as a table.
+    """Returns data of any accepted kind as a table; a pair is (x, context).
 
-    Args:
-        data: A table, tensor, array, data frame, path or shipped name; with a context, a pair (x,
-            context).
-        every: Keep all columns of numbers or booleans, as for a pair.
+    With `every`, all columns of numbers or booleans are kept, as for a pair.
 
     Raises:
         ArgumentError: x and context have different numbers of rows.

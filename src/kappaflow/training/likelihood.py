@@ -26,10 +26,8 @@ NEGLIGIBLE = 0.01  # of the norm of the whole gradient
 class Likelihood(nn.Module):
     """The log_prob of a flow, in training steps.
 
-    Args:
-        flow: The flow that is trained.
-        compiled: Whether to compile full batches with `torch.compile`. The last batch of an epoch
-            is not compiled, since each size would be compiled separately.
+    If compiled, full batches run by `torch.compile`. The last batch of an epoch is not compiled,
+    since each size would be compiled separately.
     """
 
     def __init__(self, flow: Flow, *, compiled: bool) -> None:
@@ -49,12 +47,10 @@ class Likelihood(nn.Module):
         return self._compiled(x, context)
 
     def check(self, x: Tensor, context: Tensor | None, epoch: int) -> None:
-        """Compares compiled gradients with uncompiled ones in some epochs; changes nothing.
+        """Compares compiled gradients with uncompiled ones in some epochs, at a full batch.
 
-        Args:
-            x: A full batch; with several ranks, the share of this one.
-            context: (B, C), or None.
-            epoch: Counted from 1.
+        With several ranks, the batch is the share of this one. Changes nothing. Epochs count from
+        1.
 
         Raises:
             BuildError: The flow cannot be compiled here, or the gradients differ.

@@ -81,13 +81,6 @@ class Training:
     epoch. A training that is restored at an epoch therefore continues exactly as if it had never
     stopped. With several ranks, each rank takes a share of each batch. The first rank measures,
     and all ranks use its figures.
-
-    Args:
-        flow: The flow, with a fitted standardization.
-        train: The data to train on.
-        validation: The data that decides when to stop.
-        settings: The settings of the training.
-        engine: The device, the ranks and the precision.
     """
 
     def __init__(
@@ -130,13 +123,9 @@ class Training:
         return reason
 
     def race(self, seconds: float, steps: float = math.inf) -> float:
-        """Trains at the highest learning rate, for a round of a model search.
+        """Trains at the highest learning rate for some processor time of a model search.
 
         Takes at least one step, and stops after `patience` epochs without improvement.
-
-        Args:
-            seconds: Limit on the processor time.
-            steps: Limit on the number of steps.
 
         Returns:
             The validation NLL of the best weights so far, in the units of the data.
@@ -156,7 +145,6 @@ class Training:
         return progress.best_nll
 
     def load_best(self) -> None:
-        """Loads the best weights into the flow."""
         self.flow.load_state_dict(self.best)
 
     def state(self) -> Groups:
@@ -187,11 +175,9 @@ class Training:
         self.engine.restore_scaler(self.progress.scale)
 
     def plain_progress(self) -> dict[str, Any]:
-        """Returns the progress in plain numbers, for `restore`."""
         return asdict(self.progress)
 
     def _budget(self) -> ConditionBudget | None:
-        """Returns the condition budget, or None."""
         limit = self.settings.condition_budget
         if limit is None:
             return None
@@ -294,10 +280,8 @@ class Training:
     def _step(self, batch: Batch, share: float, *, is_whole: bool) -> float | None:
         """Returns the NLL of a training step, or None if it was not finite and was skipped.
 
-        Args:
-            batch: The rows of this rank.
-            share: The weight of their mean. Gradients and NLL are means over ranks.
-            is_whole: Whether the batch, over all ranks, has the full batch size.
+        `share` weighs the mean over the rows of this rank; gradients and NLL are means over ranks.
+        `is_whole` tells whether the batch, over all ranks, has the full batch size.
         """
         rate = self._learning_rate()
         for group in self.optimizer.param_groups:

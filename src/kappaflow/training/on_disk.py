@@ -52,24 +52,16 @@ def split_for(
     device: str | torch.device | None = None,
     progress: bool | None = None,
 ) -> SplitTable:
-    """Splits a table on disk, and writes the training rows to a file.
+    """Returns the split of a table on disk, with the training rows in a file in the folder `out`.
 
-    The file of an earlier process is reused if it was made from the same data. Under torchrun one
-    rank per machine writes the file, unless that machine can read the file of the first machine.
-
-    Args:
-        request: The table and the settings of the split.
-        out: The run folder. If its run is finished, nothing is written.
-        device: Where to train.
-        progress: Show a progress bar; by default on a terminal only.
-
-    Returns:
-        The split table.
+    The file of an earlier process is reused if it was made from the same data. If the run is
+    finished, nothing is written. Under torchrun one rank per machine writes the file, unless that
+    machine can read the file of the first machine.
 
     Raises:
         DataError: A value is missing or infinite, or the machines have different tables.
         WriteError: The disk is full.
-    """  # noqa: DOC502 - raised by the calls below
+    """
     connect_ranks(device or "cpu")
 
     def made(folder: Path | None) -> SplitTable:
@@ -111,10 +103,6 @@ def split_shown(request: SplitRequest, folder: Path | None, progress: bool | Non
 
 def examine_sample(split_table: SplitTable, duplicates: Duplicates) -> tuple[Table, Notes, Notes]:
     """Checks the random sample of the training rows, and returns it with notes and warnings.
-
-    Args:
-        split_table: The split table.
-        duplicates: How rows that repeat earlier ones were treated.
 
     Returns:
         The sample, notes on the table, and warnings about the sample, each one sentence.

@@ -18,15 +18,8 @@ class AdamW:
     """Takes the steps of `torch.optim.AdamW(..., fused=True)`, bit for bit.
 
     The constructors of torch's optimizers import its compiler, which takes longer than a small
-    training. This class calls the same function without it.
-
-    Args:
-        parameters: The parameters to move; those without a gradient stay.
-        lr: Learning rate.
-        weight_decay: Decoupled weight decay.
-
-    Attributes:
-        param_groups: One group with "params" and "lr", as in torch.
+    training. This class calls the same function without it. `param_groups` is one group with
+    "params" and "lr", as in torch. Parameters without a gradient stay.
     """
 
     def __init__(
@@ -38,17 +31,14 @@ class AdamW:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters, in the order of `state_dict`."""
         return self.param_groups[0]["params"]
 
     def zero_grad(self) -> None:
-        """Removes all gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
-        """Moves the parameters that have a gradient."""
         indices = [i for i, p in enumerate(self.parameters) if p.grad is not None]
         moved = [self.parameters[i] for i in indices]
         states = [self._state_of(i) for i in indices]
@@ -111,9 +101,7 @@ def _new_state(parameter: nn.Parameter) -> dict[str, Tensor]:
 class WeightEMA:
     """Exponential moving averages of the parameters of a module, with a smaller decay at first.
 
-    Args:
-        module: The module.
-        decay: Weight of the previous average at each step; 0 keeps the parameters themselves.
+    `decay` is the weight of the previous average at each step; 0 keeps the parameters themselves.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -138,11 +126,9 @@ class WeightEMA:
             self._swap()
 
     def state(self) -> dict[str, Tensor]:
-        """Returns the averages by parameter name."""
         return self.averages
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Restores averages that `state` returned."""
         self.averages = copied_as(state, self.averages)
 
     @torch.no_grad()

@@ -33,11 +33,8 @@ def progress_bar(
 ) -> Iterator[Show]:
     """Shows a progress bar and curves of likelihood and conditioning inside the context.
 
-    Args:
-        share_done: Returns the completed fraction of the training, from 0 to 1.
-        visible: Whether to show the bar; only on a terminal if None.
-        describe: Returns the metrics of an epoch as text.
-        begins: The text before the first epoch.
+    `share_done` returns the completed fraction of the training, from 0 to 1. If `visible` is None,
+    the bar is shown only on a terminal. `begins` is the text before the first epoch.
 
     Yields:
         A function that shows an epoch; it does nothing if the bar is not visible.
@@ -69,14 +66,9 @@ def progress_bar(
 
 
 def curves(history: Sequence[Figures], width: int) -> list[str]:
-    """Returns the curves of likelihood and conditioning as lines of text.
+    """Returns the curves of likelihood and conditioning as lines of text, for a terminal's width.
 
-    Args:
-        history: The figures of each epoch so far.
-        width: Width of the terminal in characters.
-
-    Returns:
-        One line for each curve with at least two numbers, and a warning if steps were skipped.
+    There is a line for each curve with at least two numbers, and a warning if steps were skipped.
     """
     bits = "validation_bits_per_dimension" in history[-1]
     lines = [
@@ -171,17 +163,10 @@ def short(value: float | None) -> str:
 
 
 def sparkline(values: Sequence[float | None], width: int, *, log: bool = False) -> str:
-    """Returns values as a line of blocks with eight heights.
+    """Returns values as a line of blocks with eight heights; empty if no value can be shown.
 
-    Args:
-        values: The values in order. None and non-finite numbers are gaps, and on a logarithmic
-            scale so are numbers that are not positive.
-        width: Largest number of characters. With more values than that, every k-th value is shown,
-            up to the last.
-        log: Whether to use a logarithmic scale.
-
-    Returns:
-        The line; empty if no value can be shown.
+    None and non-finite numbers are gaps, and on a logarithmic scale so are numbers that are not
+    positive. With more values than `width`, every k-th value is shown, up to the last.
 
     Example:
         >>> sparkline([1.0, 2.0, None, 8.0], 10)

@@ -39,10 +39,8 @@ ROWS = "rows"  # training rows of a table on disk, during the training
 class RunFolder:
     """A directory with config.json, model.safetensors, checkpoint/, metrics.jsonl and result.json.
 
-    Args:
-        path: The directory, created if it is missing.
-        config: The model, with the configuration of the run under `run`. If the folder holds
-            another run, an error names the difference.
+    It is created if it is missing. The configuration has that of the run under `run`. If the
+    folder holds another run, an error names the difference.
     """
 
     def __init__(self, path: str | Path, config: ModelConfig) -> None:

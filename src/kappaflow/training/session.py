@@ -77,21 +77,10 @@ def fit_split(
 ) -> FitResult:
     """Trains a flow on data that is prepared and split: a table, a table in a file, or images.
 
-    Under torchrun only the first rank opens the folder, calls the callbacks and shows a bar.
-
-    Args:
-        flow: The flow, trained in place. Its standardization is fitted first.
-        train: The data to train on.
-        validation: The data that decides when to stop.
-        settings: The settings of the training.
-        out: A run folder to write to and to resume from; None for none. A finished run is not
-            trained again.
-        device: The device, "cpu" or "cuda"; that of the flow by default.
-        progress: Show a progress bar; by default on a terminal only.
-        about: More entries for config.json, such as where the data came from. To be resumed, a
-            run must have the same entries.
-        callbacks: Called after each epoch.
-        start: The state in which a training without a checkpoint starts, from a model search.
+    Under torchrun only the first rank opens the folder, calls the callbacks and shows a bar. A
+    finished run is not trained again. `about` has more entries for config.json, such as where the
+    data came from; to be resumed, a run must have the same ones. `start` is the state in which a
+    training without a checkpoint starts, from a model search. `fit` describes the other arguments.
 
     Returns:
         The result, without notes.
@@ -99,7 +88,7 @@ def fit_split(
     Raises:
         ArgumentError: A setting does not fit the data, or `out` was made with other data.
         DataError: The flow cannot represent the data.
-    """  # noqa: DOC502 - raised by the calls below
+    """
     _check_budget(settings, train)
     engine = make_engine(flow, device, settings.precision)
     check_fits(train, validation, flow)

@@ -29,12 +29,6 @@ class EnergyTraining:
 
     The flow stays in evaluation mode. There is no data to overfit, so dropout is not needed, and
     the density must belong to the samples that were drawn.
-
-    Args:
-        flow: The flow, with its standardization fitted.
-        log_density: The log-density of the target, up to a constant.
-        settings: The settings of the training.
-        engine: The device of the training.
     """
 
     def __init__(
@@ -55,14 +49,7 @@ class EnergyTraining:
         self.history: list[Figures] = []
 
     def run(self, after_interval: Callable[[Figures], None]) -> str:
-        """Trains the flow.
-
-        Args:
-            after_interval: Called with the figures of each interval.
-
-        Returns:
-            The limit that ended the training, "steps" or "max_time_s".
-        """
+        """Returns why training ended, "steps" or "max_time_s", after training the flow."""
         most = self.settings.max_time_s
         while self.step < self.settings.steps:
             if most is not None and self.time_s >= most:
@@ -73,7 +60,6 @@ class EnergyTraining:
         return "steps"
 
     def load_best(self) -> None:
-        """Puts the best weights into the flow."""
         self.flow.load_state_dict(self.best)
 
     def _interval(self) -> list[float]:

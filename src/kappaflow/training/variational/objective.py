@@ -28,19 +28,12 @@ def reverse_kl_loss(
     inverse_temperature: float = 1.0,
     gradient: Literal["path", "total"] = "path",
 ) -> Loss:
-    r"""Returns the mean of log q(x) - beta log p(x) at samples x of the flow q.
+    r"""Returns the mean of log q(x) - beta log p(x) at samples x = x(z) of the flow q.
 
     The total derivative of :math:`\log q_\theta(x_\theta(z))` has two parts. One is through x. The
     other, the score, is through the parameters of the density at a fixed x, and its mean is zero.
     The path estimator leaves out the score. If q equals the target, the derivative is then zero at
     every sample, so the estimator has no noise.
-
-    Args:
-        flow: The flow q, without augmentation and context.
-        log_density: The function log p, up to a constant.
-        z: Samples of the base, (n, *event).
-        inverse_temperature: The factor beta.
-        gradient: The estimator, "path" or "total".
 
     Returns:
         The loss in nats, a scalar. Both estimators have the same value.
@@ -70,12 +63,7 @@ def _slope_of_flow(flow: Flow, x: Tensor) -> Tensor:
 
 
 def check_start(flow: Flow, log_density: LogDensity, z: Tensor) -> None:
-    """Raises an error if training cannot start on a log-density.
-
-    Args:
-        flow: The flow that draws the samples.
-        log_density: The function to check.
-        z: Samples of the base, (n, *event).
+    """Raises an error if training cannot start on a log-density, at samples z of the base.
 
     Raises:
         ArgumentError: The log-density has a wrong shape or no gradient.
