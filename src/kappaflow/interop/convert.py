@@ -106,12 +106,10 @@ def _reader_of(flow: object) -> Callable[[Any, Any], Plan]:
 
 
 def multi_scale(levels: Sequence[Sequence[Part]], first_shape: Sequence[int]) -> list[Part]:
-    """Returns a multi-scale map as the only part.
+    """Returns a multi-scale map, finest scale first, as the only part.
 
-    Args:
-        levels: The parts of each scale, finest first. The next scale reads the first half of the
-            channels.
-        first_shape: Output shape of the first scale.
+    Each scale reads the first half of the channels of the one before. `first_shape` is the output
+    shape of the first.
     """
 
     def make() -> MultiScale:
@@ -271,12 +269,7 @@ def _coupling(part: Coupling) -> Bijection:
 
 
 def network_of(network: Network, context: int) -> nn.Module:
-    """Returns a kappaflow network with a copy of the weights.
-
-    Args:
-        network: The network to build.
-        context: Width of the context.
-    """
+    """Returns a kappaflow network with a copy of the weights."""
     like, inputs, outputs = network.weights[0], network.inputs, network.outputs
     if network.convolves:
         net = ConvNet(inputs, outputs, len(like))

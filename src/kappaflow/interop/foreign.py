@@ -24,16 +24,11 @@ def unchanged_context(context: Tensor | None) -> Tensor | None:
 class ForeignLayer(Bijection):
     """A layer of another library as a `Bijection` from data to latent.
 
-    The library may return the log_det as a number, as one tensor for all rows, as (B, 1), or with
-    one value per feature. It is converted to (B,). Inputs and outputs are copied, so caches of the
-    library are not used and nothing is changed in place. Outputs have the dtype of the inputs.
-
-    Args:
-        title: Name in reports: the class name in the library.
-        encode: A function from x, (B, *event), and the context to z and log|det dz/dx|.
-        decode: A function from z and the context to x and log|det dx/dz|.
-        shapes: Event shapes of x and of z.
-        context_features: Width of the context.
+    `encode` maps x, (B, *event), and the context to z and log|det dz/dx|, and `decode` back. The
+    library may return the log_det as a number, as one tensor for all rows, as (B, 1), or with one
+    value per feature. It is converted to (B,). Inputs and outputs are copied, so caches of the
+    library are not used and nothing is changed in place. Outputs have the dtype of the inputs. The
+    title is the class name in the library, for reports; `shapes` are the event shapes of x and z.
     """
 
     def __init__(
@@ -96,14 +91,8 @@ class ForeignLayer(Bijection):
 def per_row(numbers: object, x: Tensor, name: str) -> Tensor:
     """Returns one value per row as a tensor (B,) in float32 or wider.
 
-    Args:
-        numbers: A number, or a tensor with one element, (B,), (B, 1), or (B, *event). The last is
-            summed over each row.
-        x: Rows, (B, *event).
-        name: Name of the values in the error message.
-
-    Returns:
-        The values, (B,).
+    The numbers may be one number, or a tensor with one element, (B,), (B, 1), or (B, *event),
+    which is summed over each row.
 
     Raises:
         ArgumentError: The values have a wrong shape.
@@ -118,13 +107,9 @@ def per_row(numbers: object, x: Tensor, name: str) -> Tensor:
 
 
 class ForeignBase(Base):
-    """The base distribution of a flow of another library.
+    """The base distribution of a flow of another library, from its log_prob and its sampler.
 
-    Args:
-        event_shape: Shape of one latent.
-        log_prob: A function from z, (B, *event), and the context to log-densities, (B,).
-        sample: A function from n and the context (n rows, or None) to n latents, drawn with
-            torch's global generator.
+    `sample` draws n latents, given a context of n rows or None, with torch's global generator.
     """
 
     def __init__(
@@ -182,9 +167,7 @@ class Parts:
     """The parts of a flow of another library, as an adapter returns them.
 
     Attributes:
-        library: Name of the library.
         layers: The layers from data to latent.
-        base: The base distribution.
         module: The module with the parameters, or None.
         log_prob: The library's log_prob, a function from x and the context to (B,), or None.
         sample: The library's sampler, or None. It is a function from n and the context (n rows, or

@@ -71,7 +71,8 @@ def _layer(module: Any, shapes: Shapes, conditional: bool, width: int) -> Foreig
 
 def _graph_layer(flow: Any, width: int) -> ForeignLayer:  # noqa: ANN401
     """Returns a graph as one layer; several inputs or outputs are joined into one row."""
-    sides = [[tuple(one) for one in shapes] for shapes in _sides(flow)]
+    both = flow.dims_in, flow.global_out_shapes
+    sides = [[tuple(one) for one in shapes] for shapes in both]
     shapes = [one[0] if len(one) == 1 else (sum(map(math.prod, one)),) for one in sides]
 
     def call(value: Tensor, given: Tensor | None, rev: bool) -> tuple[Tensor, Any]:
@@ -86,10 +87,6 @@ def _graph_layer(flow: Any, width: int) -> ForeignLayer:  # noqa: ANN401
         (shapes[0], shapes[1]),
         width,
     )
-
-
-def _sides(flow: Any) -> tuple[Shapes, Shapes]:  # noqa: ANN401
-    return flow.dims_in, flow.global_out_shapes
 
 
 def _split(value: Tensor, shapes: list[tuple[int, ...]]) -> tuple[Tensor, ...]:

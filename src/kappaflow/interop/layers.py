@@ -39,9 +39,6 @@ class Layers:
             returns the parts of the layer's forward direction.
         converters: The user's converters, by class. Each returns a bijection from data to latent.
         inverted: Whether the library's layers map forward from latent to data.
-
-    Attributes:
-        unsupported: Name and reason of each layer that cannot be converted.
     """
 
     def __init__(

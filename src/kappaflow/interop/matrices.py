@@ -23,11 +23,7 @@ def dense(matrix: Tensor, shift: Tensor | None = None, *, trained: bool = True) 
 def lu_linear(lower: Tensor, upper: Tensor, order: Tensor, shift: Tensor | None) -> Other:
     """Returns the map z = P L U x + shift, with (P y)_i = y_order[i].
 
-    Args:
-        lower: The triangle L, with ones on its diagonal.
-        upper: The triangle U. If its diagonal is not positive, the result is a dense map.
-        order: The index of P.
-        shift: The shift, (n,), or None for zeros.
+    L has ones on its diagonal. If the diagonal of U is not positive, the result is a dense map.
     """
     diagonal = upper.diagonal()
     if not (diagonal > 0).all():

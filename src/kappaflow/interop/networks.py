@@ -192,14 +192,8 @@ def read_network(
 ) -> Network:
     """Returns the layers of a network, after checking that they compute its outputs.
 
-    Args:
-        net: A network of another library or of its user.
-        inputs: Number of inputs before the context.
-        context: Width of the context.
-        separate_context: Whether the network takes the context as a second argument.
-
-    Returns:
-        The network; its tensors are copies.
+    The network has `inputs` inputs before the context; with `separate_context` it takes the
+    context as a second argument. The tensors of the result are copies.
 
     Raises:
         Unsupported: A layer is not supported, or the layers do not compute the outputs.

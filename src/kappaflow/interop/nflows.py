@@ -248,14 +248,6 @@ def _svd(layer: Any) -> list[Part]:  # noqa: ANN401
     return [svd_linear(left, log_scale, right, layer.bias.detach().clone())]
 
 
-def _reflections(layer: Any) -> list[Part]:  # noqa: ANN401
-    return [householder(layer.q_vectors.detach().flip(0))]
-
-
-def _naive(layer: Any) -> list[Part]:  # noqa: ANN401
-    return [dense(layer._weight, layer.bias)]
-
-
 def _batch_norm(layer: Any) -> list[Part]:  # noqa: ANN401
     deviation = (layer.running_var + layer.eps).sqrt()
     scale = (layer.weight / deviation).detach()
@@ -296,10 +288,6 @@ def _inverse(layer: Any, layers: Layers) -> list[Part]:  # noqa: ANN401
     ])
 
 
-def _squeeze(layer: Any) -> list[Part]:  # noqa: ANN401
-    return [Other(lambda: Squeeze(layer.factor))]
-
-
 def _levels(layer: Any, layers: Layers, size: int) -> list[Part]:  # noqa: ANN401
     """Returns a multi-scale transform; each scale outputs the first half of its channels."""
     shapes = [tuple(int(n) for n in shape) for shape in layer._output_shapes]
@@ -330,10 +318,12 @@ KNOWN = {
     f"{HOME}.conv.OneByOneConvolution": _convolution,
     f"{HOME}.qr.QRLinear": _qr,
     f"{HOME}.svd.SVDLinear": _svd,
-    f"{HOME}.orthogonal.HouseholderSequence": _reflections,
-    f"{HOME}.linear.NaiveLinear": _naive,
+    f"{HOME}.orthogonal.HouseholderSequence": lambda layer: [
+        householder(layer.q_vectors.detach().flip(0))
+    ],
+    f"{HOME}.linear.NaiveLinear": lambda layer: [dense(layer._weight, layer.bias)],
     f"{HOME}.normalization.BatchNorm": _batch_norm,
     f"{HOME}.normalization.ActNorm": _act_norm,
     f"{HOME}.standard.IdentityTransform": lambda _: [],
-    f"{HOME}.reshape.SqueezeTransform": _squeeze,
+    f"{HOME}.reshape.SqueezeTransform": lambda layer: [Other(lambda: Squeeze(layer.factor))],
 }

@@ -21,10 +21,7 @@ class Network:
 
     Attributes:
         weights: Weight of each linear layer or convolution.
-        biases: Bias of each linear layer or convolution.
         inputs: Number of inputs before the context.
-        activation: Activation between the layers.
-        slope: Slope of "leaky_relu".
         blocks: Whether the layers form residual blocks, as in `ResidualMLP`.
         paired: Whether the layers after the first one are block diagonal with two blocks: two
             networks side by side.
@@ -42,21 +39,17 @@ class Network:
 
     @property
     def convolves(self) -> bool:
-        """Whether the layers are convolutions."""
         return self.weights[0].dim() == 4
 
     @property
     def context_features(self) -> int:
-        """Width of the context."""
         return self.weights[0].shape[1] - self.inputs
 
     @property
     def outputs(self) -> int:
-        """Number of outputs."""
         return len(self.weights[-1])
 
     def tensors(self) -> list[Tensor]:
-        """Returns all weights and biases."""
         return [*self.weights, *self.biases, *(tensor for gate in self.gates for tensor in gate)]
 
     def evaluate(self, x: Tensor) -> Tensor:
@@ -109,12 +102,9 @@ class Network:
 class Coupling:
     """An affine or additive coupling.
 
-    Attributes:
-        partition: The features that it keeps and changes.
-        network: Outputs raw log-scales, if the coupling is affine, and then shifts.
-        scale: Curve from raw log-scales to log-scales; None for an additive coupling.
-        bound: Bound of the curve.
-        inverted: Whether it maps from latent to data.
+    The network outputs raw log-scales, if the coupling is affine, and then shifts. `scale` is the
+    curve from raw log-scales to log-scales, with its bound; None for an additive coupling. If
+    `inverted`, it maps from latent to data.
     """
 
     partition: Partition
@@ -132,7 +122,6 @@ class Scaling:
     shift: Tensor
 
     def inverse(self) -> "Scaling":
-        """Returns the inverse map."""
         return Scaling(-self.log_scale, -self.shift * (-self.log_scale).exp())
 
 
@@ -143,7 +132,6 @@ class Reordering:
     index: tuple[int, ...]
 
     def inverse(self) -> "Reordering":
-        """Returns the inverse map."""
         return Reordering(tuple(sorted(range(len(self.index)), key=self.index.__getitem__)))
 
 
@@ -160,13 +148,10 @@ Part = Coupling | Scaling | Reordering | Other
 
 @dataclass
 class Plan:
-    """The parts of a whole flow.
+    """The parts of a whole flow, from data to latent.
 
-    Attributes:
-        parts: The parts from data to latent.
-        latent_shape: Shape of one latent.
-        like: A tensor with the dtype and device.
-        embedding: Network that embeds the context before all parts read it, or None.
+    `like` has its dtype and device. `embedding` embeds the context before all parts read it, or is
+    None.
     """
 
     parts: list[Part]
@@ -202,10 +187,8 @@ MAX_LOG_SCALE = 30.0  # largest log-scale that is folded into networks
 def fold_scalings(parts: Sequence[Part]) -> list[Part]:
     """Returns parts of the same function with at most one scaling, before all others.
 
-    A scaling stays in its place if its factors are too large to fold.
-
-    Args:
-        parts: Couplings on vectors, scalings and reorderings.
+    The parts are couplings on vectors, scalings and reorderings. A scaling stays in its place if
+    its factors are too large to fold.
     """
     folded: list[Part] = []
     pending: Scaling | None = None

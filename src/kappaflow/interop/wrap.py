@@ -159,20 +159,10 @@ def _method(flow: Any, name: str) -> Any:  # noqa: ANN401
 class Wrapped(Flow):
     """A flow of another library as a `Flow` that shares its parameters.
 
-    `bijection` has one layer for each layer of the library, from data to latent. `log_prob` and
-    `sample` use these layers and `base`; `own_log_prob` and `own_sample` call the library. Nothing
-    assumes that both agree: `kappaflow.doctor` checks it.
-
-    Args:
-        original: The wrapped object.
-        parts: The layers and the base of the object, from its adapter.
-        context_features: Width of the context; 0 for none.
-        like: Has the dtype and device for a flow without parameters.
-
-    Attributes:
-        library: Name of the library.
-        original: A tuple with the wrapped object.
-        source: The module with the parameters, or None.
+    `original` is a tuple with the wrapped object, and `source` the module with the parameters, or
+    None. `bijection` has one layer for each layer of the library, from data to latent. `log_prob`
+    and `sample` use these layers and `base`; `own_log_prob` and `own_sample` call the library.
+    Nothing assumes that both agree: `kappaflow.doctor` checks it.
     """
 
     def __init__(
@@ -214,10 +204,7 @@ class Wrapped(Flow):
     ) -> tuple[Tensor, Tensor | None] | None:
         """Returns samples of the library's own sampler, with the log_prob that it returns.
 
-        Args:
-            n: Number of samples.
-            context: Context rows (n, C), one per sample.
-            generator: Seeds torch's global generator for the call, which is restored afterwards.
+        The generator seeds torch's global generator for the call, which is restored afterwards.
 
         Returns:
             Samples (n, *event) and their log_prob (n,), or None for the latter if the library does

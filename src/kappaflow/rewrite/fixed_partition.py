@@ -115,14 +115,7 @@ def rewrite_fixed_partition(
 
 
 class _Rewriter:
-    """Rewrites each sequence of layers to one partition, and counts the changes.
-
-    Args:
-        flow: The flow that the layers belong to.
-        partition: The partition of each sequence of layers.
-        couplings: Largest number of couplings for one linear map.
-        seed: Seed for searches.
-    """
+    """Rewrites each sequence of layers to one partition, and counts the changes."""
 
     def __init__(
         self, flow: Flow, partition: str | int | Partition, couplings: int | None, seed: int

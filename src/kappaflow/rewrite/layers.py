@@ -43,23 +43,15 @@ def opened(bijection: Bijection, *, stacks: bool = False) -> list[Bijection]:
 
     Chains and stacks are replaced by their layers, and so is a coupling with linear ends. A module
     with a hook is not split, because the hook would no longer be called.
-
-    Args:
-        bijection: Any bijection.
-        stacks: Whether to keep stacks whole.
     """
     return list(_walk(copy.deepcopy(bijection).eval(), stacks))
 
 
 def flow_of(flow: Flow, parts: list[Bijection]) -> Flow:
-    """Returns a flow with other layers, and the base, embedding and memory mode of a flow.
+    """Returns a flow with other layers, and everything else from a given flow.
 
-    Args:
-        flow: The flow that everything else comes from.
-        parts: The layers, all with the same dtype.
-
-    Returns:
-        A flow of that dtype, in the mode and on the device of `flow`.
+    That is its base, embedding, memory mode, training mode and device. The dtype is that of the
+    layers.
     """
     chain = flow.bijection if isinstance(flow.bijection, Chain) else Chain([])
     embedding = copy.deepcopy(chain.embedding)
@@ -70,11 +62,7 @@ def flow_of(flow: Flow, parts: list[Bijection]) -> Flow:
 
 
 def parts_of(flow: Flow, *, stacks: bool = False) -> list[Bijection]:
-    """Returns copies of the layers of a flow.
-
-    Args:
-        flow: The flow.
-        stacks: Whether to keep stacks whole.
+    """Returns copies of the layers of a flow; `stacks` keeps stacks whole.
 
     Raises:
         ArgumentError: The input is not a flow, its chain has a hook, or a chain inside it embeds
@@ -189,13 +177,7 @@ def affine_map(parts: Sequence[Bijection], features: int) -> AffineMap:
 
 @dataclass(frozen=True)
 class LinearMap:
-    """A linear map, (n, n) on columns, that has not been factored into couplings.
-
-    Attributes:
-        matrix: The matrix, float64.
-        name: Name of the layers that it replaces.
-        frozen: Whether its couplings will be frozen.
-    """
+    """A linear map, (n, n) on columns, in float64, and the name of the layers that it replaces."""
 
     matrix: np.ndarray
     name: str
@@ -245,15 +227,8 @@ def changed_by_run(
 
     A sequence ends at a layer that rearranges pixels and features (a squeeze, a flattening) and at
     a multi-scale map, in which the sequence of each scale is changed separately. In a flow of
-    tables all layers are one sequence.
-
-    Args:
-        parts: Layers, none of them a chain.
-        shape: Shape of one input row or image.
-        change: Function from such a sequence and its number of features to the new layers.
-
-    Returns:
-        The layers.
+    tables all layers are one sequence. No part may be a chain. `change` maps a sequence and its
+    number of features to the new layers.
     """
     found: list[Bijection] = []
     run: list[Bijection] = []
@@ -283,13 +258,7 @@ def _scale_by_scale(part: MultiScale, change: Change) -> MultiScale:
 def stacked(parts: Sequence[Bijection], like: Flow) -> list[Bijection]:
     """Returns the same layers, with neighboring couplings of one kind and shape in stacks.
 
-    Args:
-        parts: The layers.
-        like: A flow whose stacks determine the memory mode of the new ones, if they have the same
-            one.
-
-    Returns:
-        Fewer layers.
+    They have the memory mode of the stacks of the flow `like`, or else "recompute".
     """
     modes = {part.memory for part in like.modules() if isinstance(part, CouplingStack)}
     memory = modes.pop() if len(modes) == 1 else "recompute"

@@ -47,10 +47,7 @@ AnyCoupling = AffineCoupling | AdditiveCoupling
 class ReorderedNetwork(nn.Module):
     """Wraps a conditioner to reorder its inputs and outputs.
 
-    Args:
-        network: A network that maps (B, inputs), and a context, to (B, outputs).
-        inputs: The new position of each input of the network.
-        outputs: The new position of each output of the network.
+    `inputs` and `outputs` hold the new position of each input and output of the network.
     """
 
     def __init__(self, network: nn.Module, inputs: Sequence[int], outputs: Sequence[int]) -> None:
@@ -71,14 +68,8 @@ class ReorderedNetwork(nn.Module):
 def reordered(coupling: AnyCoupling, order: Sequence[int], *, partition: Partition) -> AnyCoupling:
     """Returns a coupling of y = x[order] that equals a coupling of x.
 
-    Args:
-        coupling: The coupling of x.
-        order: Order of the features.
-        partition: The partition of the new coupling: it keeps the same features, at new positions.
-
-    Returns:
-        A coupling with the same kind of conditioner. A conditioner other than a plain `MLP` is
-        wrapped.
+    The new partition keeps the same features, at new positions. A conditioner other than a plain
+    `MLP` is wrapped.
     """
     inputs = _places(order, coupling.partition.kept, partition.kept)
     changed = _places(order, coupling.partition.changed, partition.changed)
@@ -124,12 +115,8 @@ def _reads_only(network: MLP) -> bool:
 class Plan:
     """Collects layers of one partition that are equivalent to the added layers of the old flow.
 
-    Args:
-        partition: The partition of the new couplings, which may swap its parts.
-
-    Attributes:
-        items: The new layers, and linear maps that are not factored yet.
-        left: Class names of the layers that were kept unchanged.
+    The new couplings may swap the parts of the partition. `items` has the new layers, and linear
+    maps that are not factored yet; `left` the class names of the layers that were kept unchanged.
     """
 
     def __init__(self, partition: Partition) -> None:
