@@ -50,7 +50,7 @@ OnRows = Callable[[int], None]
 
 
 def chunk_size(width: int, multiple: int = 1) -> int:
-    """Returns how many rows a chunk has: a multiple of what is computed at once, never none."""
+    """Returns the number of rows of a chunk: at least one, and a multiple of `multiple`."""
     rows = min(CHUNK_ROWS, CHUNK_NUMBERS // max(1, width))
     return max(1, rows // multiple) * multiple
 
@@ -61,14 +61,8 @@ class Chunks(ABC):
     Contract: the tables of all chunks, concatenated, equal what `load_table` returns with the same
     columns and context: values, names, and row numbers of the whole file.
 
-    Attributes:
-        columns: The columns to model. If the caller named none, they are known once `suspects` has
-            begun.
-        left_out: The columns that are not used, known from then on.
-        notes: How columns were read and which are left out, one sentence each, from then on.
-        warnings: The notes that keep the verdict on a fit from being green.
-        rows: How many rows there are.
-        size: How many of them a chunk has.
+    The columns to model, those left out, and notes on both are known once `suspects` has begun.
+    `warnings` are the notes that keep the verdict on a fit from being green.
     """
 
     def __init__(
@@ -94,11 +88,10 @@ class Chunks(ABC):
         self.rows = self._open()
 
     def __len__(self) -> int:
-        """Returns the number of chunks."""
         return -(-self.rows // self.size)
 
     def rows_of(self, place: int) -> int:
-        """Returns how many rows a chunk has, counted from 0."""
+        """Returns the number of rows of a chunk, counted from 0."""
         return min(self.size, self.rows - place * self.size)
 
     def read(self, place: int) -> Table:
@@ -126,7 +119,6 @@ class Chunks(ABC):
 
     @property
     def _used(self) -> set[str]:
-        """The names of the columns that are read."""
         return {*self.columns, *self.context, *self.options.texts}
 
     @abstractmethod
@@ -135,7 +127,7 @@ class Chunks(ABC):
 
     @abstractmethod
     def _width(self) -> int:
-        """Returns the number of columns of the file, more or less."""
+        """Returns the approximate number of columns of the file."""
 
     @abstractmethod
     def _raw(self, place: int) -> RawTable:
@@ -191,7 +183,7 @@ class TypedChunks(Chunks):
 
 
 class FrameChunks(TypedChunks):
-    """A parquet or Arrow file, of which polars reads rows without those before them."""
+    """A parquet or Arrow file, in which polars can read rows without the rows before them."""
 
     def _open(self) -> int:
         import polars as pl
@@ -221,7 +213,7 @@ class FrameChunks(TypedChunks):
         return collect(list(columns), self.source, self.subject)
 
     def _of_all_rows(self, column: Column) -> Column:
-        """Returns a column with what decides over all rows whether it is modeled, and the note."""
+        """Returns a column with the facts about all rows that decide whether it is modeled."""
         import polars as pl
 
         if column.is_number:

@@ -41,7 +41,7 @@ class Condition:
 
 
 def parse_condition(text: str, raw: RawTable) -> Condition:
-    """Returns the column, the sign and the value, the latter without quotes around it.
+    """Returns the column, the sign and the value, without quotes around the value.
 
     The longest name that the source has wins, so that a name may contain a sign.
     """
@@ -61,7 +61,7 @@ def parse_condition(text: str, raw: RawTable) -> Condition:
 
 
 def matches(raw: RawTable, condition: Condition) -> BoolArray:
-    """Returns which rows meet the condition; a missing value never does."""
+    """Returns a mask of the rows that meet the condition; a missing value never does."""
     column = find_column(raw, condition.column, "where")
     if column.is_number:
         return _matches_number(column, condition)
@@ -93,7 +93,7 @@ def _matches_number(column: Column, condition: Condition) -> BoolArray:
 
 
 def find_column(raw: RawTable, name: str, argument: str) -> Column:
-    """Returns the named column, or says which name may have been meant and lists all."""
+    """Returns the named column; the error names similar columns, and lists all."""
     if name in raw.columns:
         return raw.columns[name]
     names = list(raw.columns)
@@ -113,13 +113,9 @@ SHOWN_EACH = 20  # columns that are left out for one reason, a sentence each; mo
 
 @dataclass(frozen=True)
 class Choice:
-    """The columns of a source by their role.
+    """The columns of a source by their role, and notes on how they were read or left out.
 
-    Attributes:
-        modeled: The columns to model.
-        context: The columns that the density is conditioned on.
-        notes: How columns were read and which are left out, one sentence each.
-        warnings: The notes that keep the verdict on a fit from being green.
+    `warnings` are the notes that keep the verdict on a fit from being green.
     """
 
     modeled: list[Column]
@@ -257,12 +253,12 @@ def _no_column(raw: RawTable, gone: dict[str, str]) -> str:
 
 
 def _read_notes(raw: RawTable, used: list[Column]) -> tuple[str, ...]:
-    """Returns how the values of columns were read, where that is not plain."""
+    """Returns notes on how the values of columns were read, where that is not obvious."""
     return tuple(note for column in used for note in raw.columns[column.name].notes)
 
 
 def _sentences(gone: dict[str, str]) -> tuple[str, ...]:
-    """Returns a sentence for each column that is left out; one for many of one sort."""
+    """Returns a sentence for each column that is left out, or for many with one reason."""
     sorts: dict[str, list[str]] = {}
     for name, reason in gone.items():
         sorts.setdefault(reason.partition(",")[0], []).append(name)

@@ -26,9 +26,9 @@ Bounds = Mapping[Any, Any] | Sequence[str]
 Domains = Mapping[str, Interval]
 STREAM = 31337  # noise must not repeat the draws of data made with default_rng(seed)
 TURN = 2 * np.pi
-HINT_ROWS = 100  # rows from which on the shape of a column is known
+HINT_ROWS = 100  # fewest rows to judge the shape of a column
 SKEWED = 0.25  # nats by which a normal distribution fits the logarithms better
-NEAR_ZERO = 0.2  # standard deviations, within which 5 % of the values lie above 0
+NEAR_ZERO = 0.2  # largest 5 % quantile of a column that piles up, in standard deviations
 
 
 def domains_of(bounds: Bounds | None, table: Table) -> dict[str, Interval]:
@@ -68,7 +68,7 @@ def domains_of(bounds: Bounds | None, table: Table) -> dict[str, Interval]:
 
 
 def _by_name(bounds: Bounds | None, table: Table) -> Mapping[str, Any]:
-    """Returns bounds by column, those of texts such as "p=0,1" too."""
+    """Returns bounds by column, also from texts such as "p=0,1"."""
     if bounds is None:
         return {}
     if isinstance(bounds, Mapping):
@@ -94,7 +94,7 @@ def _by_name(bounds: Bounds | None, table: Table) -> Mapping[str, Any]:
 
 
 def _name_of(key: str | int, table: Table) -> str:
-    """Returns the name of a column that is called by it or by its place."""
+    """Returns the name of a column, given its name or its index."""
     if isinstance(key, int) and 0 <= key < len(table.columns):
         return table.columns[key]
     return str(key)
@@ -117,14 +117,11 @@ def clip_to_domain(
 ) -> tuple[Table, tuple[str, ...]]:
     """Returns a table whose values lie in their domains, and a sentence for each change.
 
-    Args:
-        table: The table.
-        domains: By column; columns that it does not have are ignored.
-        repair: None to raise DataError; "drop" leaves out rows with a value beyond or on an end;
-            "jitter" moves values that are on an end inside, by up to 1e-3 of the spread and not
-            beyond the nearest other value.
-        offered: The repairs that a refusal may name.
-        rounded: Columns whose values may be on an end, since they are given noise later.
+    Without `repair`, values outside raise DataError. "drop" leaves out rows with a value beyond or
+    on an end. "jitter" moves values that are on an end inside, by up to 1e-3 of the spread and not
+    beyond the nearest other value. `offered` has the repairs that an error may name. `rounded`
+    names columns whose values may be on an end, since they are given noise later. Domains of
+    columns that the table does not have are ignored.
 
     Example:
         >>> from kappaflow.data import load_table
@@ -206,7 +203,7 @@ def _piles_up(column: FloatArray) -> bool:
 def unwrap_circles(table: Table, domains: Domains) -> Table:
     """Returns a table in which values that noise has moved over an end are mirrored at it.
 
-    On a circle they are where they are, named by a number between its ends.
+    On a circle they are wrapped to a number between its ends.
     """
     values = table.values.copy()
     for name, domain in domains.items():

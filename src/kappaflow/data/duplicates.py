@@ -36,10 +36,7 @@ FEWEST_VALUES = 20  # values a rounded column needs for a step to be a small cha
 class PastedBlock:
     """A block of rows that repeats an earlier block of a table in the same order.
 
-    Attributes:
-        first: Index of the first row of the later block, counted from 0.
-        source: Index of the first row of the earlier block.
-        rows: Number of rows in each block.
+    `first` and `source` are the indices of the first rows of the later and the earlier block.
     """
 
     first: int
@@ -249,11 +246,9 @@ def pasted_block(groups: IntArray, *, independent: bool = False) -> PastedBlock 
     equal pairs of rows that are followed by another equal pair. A block is reported if it is so
     long that chance produces one in at most one of a thousand tables. Rows that equal the row
     before them are skipped, so that sorted rows and constant stretches do not look like copies.
-
-    Args:
-        groups: For each row a number that equal rows share, as `groups_of` returns them.
-        independent: Assume that successive rows are independent. Meant for tables with more
-            repeats than chance produces, where the block itself raises the share.
+    `groups` are those of `groups_of`. With `independent`, successive rows are assumed to be
+    independent; this is for tables with more repeats than chance produces, where the block itself
+    raises the share.
 
     Example:
         >>> rows = np.random.default_rng(0).integers(100, size=2000)

@@ -24,7 +24,7 @@ SMALLEST = 1e-18
 
 
 def examine(table: Table) -> tuple[Problem, ...]:
-    """Returns what is wrong with a table, what stops first.
+    """Returns the problems of a table; those that stop a fit come first.
 
     Missing or infinite values, constant, duplicated or linearly dependent columns, fewer than
     two rows and no column at all are "stop"; whole numbers, coarse rounding, more repeated rows
@@ -35,7 +35,7 @@ def examine(table: Table) -> tuple[Problem, ...]:
         table: The table; it is not changed.
 
     Returns:
-        The problems; empty for a table a flow can be fitted to without more ado.
+        The problems; empty if a flow can be fitted to the table as it is.
 
     Example:
         >>> import numpy as np
@@ -73,12 +73,12 @@ def problems_of(table: Table, *, with_repeats: bool) -> tuple[Problem, ...]:
 
 
 def complete_rows(table: Table) -> BoolArray:
-    """Returns which rows hold finite numbers only, context included."""
+    """Returns a mask of the rows that hold finite numbers only, context included."""
     return np.logical_and.reduce(np.isfinite(table.all_values), axis=1)
 
 
 def _incomplete(table: Table) -> list[Problem]:
-    """Returns the missing and infinite values, a problem for each column and kind."""
+    """Returns a problem for each column and kind of missing or infinite values."""
     problems = []
     for name, column in zip(table.columns, table.values.T, strict=True):
         problems += _incomplete_column(table, name, column, f"column '{name}'", drop=True)

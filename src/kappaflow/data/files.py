@@ -41,7 +41,7 @@ _OF_A_VALUE = 16  # bytes in memory: a number has 8, a text 16 and more
 
 
 def read_standard_input(options: ReadOptions = AS_USUAL) -> RawTable:
-    """Returns the columns of the CSV that comes through the pipe."""
+    """Returns the columns of the CSV on standard input."""
     data = sys.stdin.buffer.read()
     if not data:
         raise FileError("standard input is empty: pipe a CSV with a header line into it.")
@@ -49,7 +49,7 @@ def read_standard_input(options: ReadOptions = AS_USUAL) -> RawTable:
 
 
 def read_file(path: Path, source: str, options: ReadOptions = AS_USUAL) -> RawTable:
-    """Returns the columns of a file, or says in one sentence why it is no table."""
+    """Returns the columns of a file; raises FileError if it is no table."""
     subject = f"'{source}'"
     if path.is_dir():
         raise FileError(f"{subject} is a folder: give a file in it.")
@@ -129,7 +129,7 @@ def _parquet(path: Path, source: str, subject: str, options: ReadOptions) -> Raw
 
 
 def _refuse_large_frame(frame: "pl.LazyFrame", subject: str) -> None:
-    """Raises FileError for more rows, as the file counts them, than there is room for."""
+    """Raises FileError if the rows, as the file counts them, do not fit in memory."""
     import polars as pl
 
     width = len(frame.collect_schema())
@@ -191,7 +191,7 @@ def _array_file_columns(path: Path, subject: str) -> list[Column]:
 
 
 def _array(file: BinaryIO, size: int, subject: str) -> NDArray[Any]:
-    """Returns the array of an open npy file of so many bytes, if that is what its header says."""
+    """Returns the array of an open npy file of `size` bytes; raises an error if it is damaged."""
     file.seek(0)
     major, _ = read_magic(file)
     shape, _, dtype = (read_array_header_1_0 if major == 1 else read_array_header_2_0)(file)
@@ -208,7 +208,7 @@ def _array(file: BinaryIO, size: int, subject: str) -> NDArray[Any]:
 
 
 def _arrays_of(file: BinaryIO, subject: str) -> dict[str, NDArray[Any]]:
-    """Returns the arrays of an npz file; its names are keys, and no file is ever made of them."""
+    """Returns the arrays of an npz file by name; its names never become paths."""
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         refuse_wide(len(entries), subject)

@@ -185,12 +185,12 @@ def _read(source: object, options: ReadOptions) -> RawTable:
 
 
 def table_names() -> tuple[str, ...]:
-    """Returns the names of the tables that come along, shipped or drawn."""
+    """Returns the names of the built-in tables, shipped or drawn."""
     return (*shipped_names(), *toy_names())
 
 
 def no_such_file(path: Path, names: Sequence[str] = ()) -> str:
-    """Returns the beginning of a sentence, which names the nearest of the files and the names."""
+    """Returns a clause that there is no such file, with the most similar name if there is one."""
     try:
         nearby = [entry.name for entry in path.parent.iterdir()]
     except OSError:
@@ -214,7 +214,7 @@ def _kept_rows(raw: RawTable, conditions: list[Condition]) -> BoolArray:
 
 
 def _values_there(raw: RawTable, condition: Condition) -> str:
-    """Returns what the column of a condition does hold, so that a typing error shows."""
+    """Returns a clause on the values of the column of a condition, to reveal a typing error."""
     column = raw.columns[condition.column]
     if column.is_number:
         numbers = column.numbers()
@@ -239,10 +239,10 @@ TEXT = (".csv", ".tsv")
 
 
 def load_matrix(source: str) -> FloatArray:
-    r"""Returns the numbers of a file as a matrix, a row a line.
+    r"""Returns the numbers of a file as a matrix, one row a line.
 
-    A header line is left out. Text tells it by its names; one of numbers is a row, unless it
-    counts the columns and is one line more than a square matrix has.
+    A first line without any number is a header, which is left out; so is a first line that counts
+    the columns of a square matrix below it.
 
     Args:
         source: A csv, tsv, parquet, arrow, feather, ipc, npy or npz file; "-" for CSV on standard
@@ -295,7 +295,7 @@ def _from_columns(path: Path, source: str) -> FloatArray:
 
 
 def _array_names(path: Path) -> list[str]:
-    """Returns the names of the arrays of an npz file; none for others, or if it is damaged."""
+    """Returns the names of the arrays of an npz file; none for other or damaged files."""
     if path.suffix.lower() != ".npz" or not path.is_file():
         return []
     try:
@@ -322,7 +322,7 @@ def _from_text(data: bytes, subject: str, separator: str | None = None) -> Float
 
 
 def _numbers(line: list[str], number: int, width: int, subject: str) -> list[float]:
-    """Returns the numbers of a line, or says which of its places holds none."""
+    """Returns the numbers of a line; the error names the place that holds none."""
     if len(line) != width:
         raise DataError(
             f"line {number} of {subject} should have {width} numbers as the first line has, "

@@ -116,19 +116,14 @@ class TableOnDisk:
 
     @property
     def options(self) -> ReadOptions:
-        """How the values are read."""
         return ReadOptions(self.decimal, as_names(self.missing, "missing"))
 
     @property
     def path(self) -> Path:
-        """Where the file is."""
         return Path(self.source).expanduser()
 
     def chunks(self) -> Chunks:
-        """Returns the chunks of the file; one that is small is one chunk.
-
-        Returns:
-            The chunks.
+        """Returns the chunks of the file; a small file is one chunk.
 
         Raises:
             ArgumentError: A file of this kind cannot be read a chunk at a time.
@@ -172,12 +167,9 @@ class _Whole(Chunks):
 class MappedTable:
     """Rows to train on, in an npy file: the modeled columns, then those of the context.
 
-    Attributes:
-        path: The file; it need not exist before the first row is read.
-        length: How many rows it has.
-        sample: Some of them in random order, as a table.
-        digest: A SHA-256 over columns and rows, in hex.
-        held_out: Which rows of the source are not in the file, counted from 0, ascending.
+    The file need not exist before the first row is read. `sample` has some rows in random order,
+    `digest` is a SHA-256 over columns and rows, in hex, and `held_out` are the rows of the source
+    that are not in the file, counted from 0, ascending.
     """
 
     path: Path
@@ -187,45 +179,33 @@ class MappedTable:
     held_out: IntArray
 
     def __len__(self) -> int:
-        """Returns how many rows there are."""
         return self.length
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the modeled columns."""
         return self.sample.columns
 
     @property
     def context_columns(self) -> tuple[str, ...]:
-        """The names of the columns that the density is conditioned on."""
         return self.sample.context_columns
 
     @property
     def source(self) -> str:
-        """Where the rows came from, for messages."""
         return self.sample.source
 
     def fingerprint(self) -> str:
-        """Returns what tells these rows from others, in hex."""
+        """Returns the digest of the rows."""
         return self.digest
 
     def describe(self) -> dict[str, Any]:
-        """Returns the names of the columns."""
         return self.sample.describe()
 
     def at(self, index: IntArray | slice) -> NDArray[Any]:
-        """Returns some of the rows, (n, columns and context), which share no memory with the file.
-
-        Args:
-            index: Places from 0, in any order, or a slice.
-
-        Returns:
-            The rows, of the type of the file.
-        """
+        """Returns some of the rows, (n, columns and context), as a copy in the file's dtype."""
         return np.array(self.mapped[index])
 
     def blocks(self) -> Iterator[Table]:
-        """Yields all rows as tables, some at a time, with their numbers in the source."""
+        """Yields all rows as tables, a chunk at a time, with their numbers in the source."""
         width = len(self.columns)
         size = chunk_size(width + len(self.context_columns))
         for start in range(0, self.length, size):
@@ -240,7 +220,7 @@ class MappedTable:
 
     @functools.cached_property
     def mapped(self) -> NDArray[Any]:
-        """The file as an array, (rows, columns and context), or what is wrong with it."""
+        """The file as an array, (rows, columns and context)."""
         width = len(self.columns) + len(self.context_columns)
         try:
             result = np.load(self.path, mmap_mode="r", allow_pickle=False)

@@ -54,7 +54,7 @@ _REASONS = {
 def repair(
     table: Table, problems: Sequence[Problem], how: Repair, *, seed: int = 0
 ) -> tuple[Table, tuple[str, ...]]:
-    """Returns the table without what stops it, and a sentence for each thing done.
+    """Returns the table without the problems that stop a fit, and a sentence for each change.
 
     Rows with missing or infinite values are dropped in any case, as is a column that holds
     nothing else.
@@ -89,7 +89,7 @@ def repair(
 def repaired(
     table: Table, problems: Sequence[Problem], how: Repair, *, seed: int = 0
 ) -> tuple[Table, tuple[str, ...], dict[str, float]]:
-    """Returns what `repair` does, and by column the width of the noise of "dequantize"."""
+    """Returns the results of `repair`, and the width of the noise of "dequantize" by column."""
     from kappaflow._checks import one_of
 
     one_of("repair", how, REPAIRS)
@@ -143,7 +143,7 @@ def _repair_stops(
 
 
 def _concerned(table: Table, stops: list[Problem]) -> dict[str, list[str]]:
-    """Returns the columns to leave out or give noise to, each once, under the reason why."""
+    """Returns the columns to leave out or give noise to, each once, by reason."""
     named: dict[str, list[str]] = {}
     seen: set[str] = set()
     for problem in stops:
@@ -203,15 +203,11 @@ DONE: dict[Duplicates, str] = {
 
 @dataclass(frozen=True, eq=False)
 class PreparedTable:
-    """A table that a flow can be fitted to, and what was done to get there.
+    """A table that a flow can be fitted to, not split yet, and how it was prepared.
 
-    Attributes:
-        table: The table, which is not split yet.
-        domains: By column, of those that have one.
-        widths: By column, the width of the uniform noise that was added to rounded values.
-        repeats: The rows that repeat earlier ones, before any were dropped.
-        notes: What is worth knowing, one sentence each.
-        warnings: What was repaired, and what may be wrong, one sentence each.
+    `widths` has the width of the uniform noise that was added to rounded columns. `repeats` counts
+    rows that repeat earlier ones, before any were dropped. `warnings` say what was repaired, and
+    what may be wrong.
     """
 
     table: Table
@@ -234,14 +230,10 @@ def prepare_table(
 ) -> PreparedTable:
     """Returns a table ready to be split: repeats settled, examined, repaired, in its domains.
 
-    Args:
-        table: The table as loaded.
-        bounds: Domains of columns, as `domains_of` takes them.
-        domains: The same by column, if they are known already.
-        repair: None to raise DataError at what is wrong, or a name that `repair` takes.
-        jitter: Columns to add Gaussian noise of 1e-3 of their standard deviation to.
-        duplicates: What happens to rows that repeat earlier ones, see `settle_duplicates`.
-        offered: The repairs that a refusal may name.
+    `bounds` are as for `domains_of`; `domains` are the same by column, if they are known already.
+    Without `repair`, problems raise DataError; `offered` has the repairs that the error may name.
+    `jitter` names columns to add Gaussian noise of 1e-3 of their standard deviation to.
+    `duplicates` is as for `settle_duplicates`.
 
     Example:
         >>> from kappaflow.data import load_table
@@ -293,7 +285,7 @@ def describe_merged(table: Table) -> tuple[str, ...]:
 
 
 def few_to_train_on(rows: int) -> tuple[str, ...]:
-    """Returns a warning where so many rows are too few to train on."""
+    """Returns a warning if these are too few rows to train on."""
     if rows >= FEW_ROWS:
         return ()
     return (
@@ -303,7 +295,7 @@ def few_to_train_on(rows: int) -> tuple[str, ...]:
 
 
 def noisy(table: Table, widths: dict[str, float], domains: Domains) -> Table:
-    """Returns other rows for a prepared table, with noise of the same widths in its columns."""
+    """Returns other rows for a prepared table, with noise of the same widths."""
     return unwrap_circles(dequantize(table, widths), domains) if widths else table
 
 
@@ -314,14 +306,14 @@ def prepare(
     seed: int = 0,
     offered: Collection[Repair] = REPAIRS,
 ) -> tuple[Table, tuple[str, ...]]:
-    """Returns a table that a flow can be fitted to, with what to tell the user about it.
+    """Returns a table that a flow can be fitted to, with notes for the user.
 
     Args:
         table: The table as loaded.
-        repair: None to stop at what is wrong; "drop", "jitter" or "dequantize" to go on as
-            `repair` does.
+        repair: None to raise an error for what is wrong; "drop", "jitter" or "dequantize" to
+            repair it, as `repair` does.
         seed: Seed of the noise of "jitter" and "dequantize".
-        offered: The repairs that the caller has, and a refusal may name.
+        offered: The repairs that an error may name.
 
     Returns:
         The table, and one sentence for each repair and each warning.
@@ -349,7 +341,7 @@ def _prepared(
     *,
     with_repeats: bool,
 ) -> tuple[Table, dict[str, float], tuple[str, ...], tuple[Problem, ...]]:
-    """Returns the table, widths of noise, what was done, and the problems that are left."""
+    """Returns the table, widths of noise, notes on repairs, and the remaining problems."""
     from kappaflow._checks import one_of
 
     if repair is not None:
@@ -366,13 +358,13 @@ def _prepared(
 
 
 def _with_warnings(table: Table, problems: Sequence[Problem]) -> Table:
-    """Returns a table with the problems that keep a verdict from being green as warnings."""
+    """Returns a table whose warnings include the problems that forbid a green verdict."""
     grave = tuple(problem.message for problem in problems if problem.code in NEVER_GREEN)
     return replace(table, warnings=table.warnings + grave) if grave else table
 
 
 def _refusal(table: Table, stops: list[Problem], offered: Collection[Repair]) -> str:
-    """Returns the sentence of a table that stops: what is wrong, and which repairs can help."""
+    """Returns the error for a table that stops: what is wrong, and which repairs can help."""
     text = f"no density can be fitted to {quoted([table.source])}: {listed(stops)}"
     if all(problem.code in {"too-few-rows", "no-numeric-column"} for problem in stops):
         return f"{text}."

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Decimal = Literal[".", ","]
 
-COUNTED = 20  # rows from which on a progression is no accident
+COUNTED = 20  # fewest rows of a progression that is no accident
 INDEX_NAMES = ("Unnamed: 0", "__index_level_0__")  # as pandas reads and writes an index
 
 
@@ -41,13 +41,11 @@ class ReadOptions:
     lenient: bool = False
 
     def __post_init__(self) -> None:
-        """Checks the decimal sign."""
         if self.decimal not in {None, ".", ","}:
             raise ArgumentError(f"'decimal' should be '.' or ',', got {self.decimal!r}.")
 
     @property
     def missing_numbers(self) -> list[float]:
-        """The missing values that are numbers."""
         return [number for text in self.missing for number in _as_number(text)]
 
 
@@ -66,15 +64,13 @@ class Column:
     """One column of a source.
 
     Attributes:
-        name: Its name.
-        series: Its values.
         problem: Why it cannot be used and the way out, a sentence without a full stop; None if it
             can.
-        notes: How its values were read, where that is not plain, a sentence each.
-        what: What it holds instead of numbers; None to say so by the values.
-        origin: What kind of source it comes from. Columns of an array are never left out.
+        notes: How its values were read, if that is not obvious, one sentence each.
+        what: What it holds instead of numbers; None to derive it from the values.
+        origin: The kind of its source. Columns of an array are never left out.
         is_index: Whether it is the index of a data frame, written to a file as a column.
-        progression: The progression that its values form, where it is known.
+        progression: The progression that its values form, if it is known.
     """
 
     name: str
@@ -105,7 +101,7 @@ class Column:
 
     @property
     def is_single(self) -> bool:
-        """Whether it holds float32, to whose rounding a typed-in number has to be brought."""
+        """Whether it holds float32, to which numbers compared with it have to be rounded."""
         import narwhals as nw
 
         return self.series.dtype == nw.Float32
@@ -150,7 +146,7 @@ class Progression:
 
 
 def progression(numbers: FloatArray) -> Progression | None:
-    """Returns the progression that numbers form, None if they form none."""
+    """Returns the progression that numbers form; None if they form none."""
     if not len(numbers) or not np.isfinite(numbers).all() or (numbers != np.rint(numbers)).any():
         return None
     steps = np.diff(numbers)
@@ -174,14 +170,13 @@ class RawTable:
 
     @property
     def row_count(self) -> int:
-        """The number of data rows."""
         return len(next(iter(self.columns.values())).series)
 
 
 def collect(
     columns: list[Column], source: str, subject: str, lines: IntArray | None = None
 ) -> RawTable:
-    """Returns the columns under their names, or says which names come twice."""
+    """Returns the columns by name; the error lists names that come twice."""
     if not columns:
         raise DataError(f"{subject} has no columns: give a table with at least one column.")
     twice = [name for name, count in Counter(c.name for c in columns).items() if count > 1]
@@ -265,18 +260,18 @@ def text_example(kind: str, value: object, place: str, count: int) -> str:
 
 
 def shortened(text: str) -> str:
-    """Returns a text that is not too long to show: 40 characters at most."""
+    """Returns a text shortened to 40 characters."""
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def quoted(names: list[str] | tuple[str, ...], most: int = 12) -> str:
-    """Returns the names in quotes, separated by commas, the tail of a long list counted only."""
+    """Returns the names in quotes, separated by commas, with the number of those beyond `most`."""
     shown = ", ".join(f"'{name}'" for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def read_memory(source: object) -> RawTable:
-    """Returns the columns of an array, a tensor or a data frame, or says what it is instead."""
+    """Returns the columns of an array, a tensor or a data frame; the error names another type."""
     if isinstance(source, np.ndarray):
         return collect(array_columns(source, "the array"), "the array", "the array")
     torch = sys.modules.get("torch")
@@ -288,7 +283,7 @@ def read_memory(source: object) -> RawTable:
 
 
 def _tensor_array(tensor: Any) -> NDArray[Any]:  # noqa: ANN401 - torch is not imported here
-    """Returns a tensor as an array; bfloat16, which numpy has not, by way of float64."""
+    """Returns a tensor as an array; bfloat16, which numpy lacks, by way of float64."""
     try:
         dense = tensor.detach().to_dense().cpu()
         return (dense.double() if dense.is_floating_point() else dense).numpy()
@@ -358,7 +353,7 @@ def _kind(values: NDArray[Any]) -> str:
     return "Python objects" if values.dtype.kind == "O" else f"entries of type {values.dtype}"
 
 
-COPIES = 4  # of the content of a file: unpacked, parsed, as columns, as one array
+COPIES = 4  # copies of a file's content: unpacked, parsed, as columns, as one array
 MOST_COLUMNS = 100_000
 _UNKNOWN = 2**33
 _CHUNK = 2**20
@@ -390,7 +385,7 @@ def memory_bytes() -> int:
 
 
 def refuse_large(size: int, subject: str) -> None:
-    """Raises FileError if memory cannot hold what a file of this many bytes is read into."""
+    """Raises FileError if memory cannot hold the content of a file of this many bytes."""
     most = memory_bytes() // COPIES
     if size > most:
         raise FileError(

@@ -25,10 +25,8 @@ STREAM = 0xD1B54A32D192ED03  # noise must not repeat the draws of data made with
 class PointMasses:
     """Values of one column that hold a point mass, the most frequent first.
 
-    Attributes:
-        values: The values.
-        counts: How many rows hold each.
-        expected: How many would, by the resolution and the density around each.
+    `counts` are the rows that hold each, and `expected` those that its resolution and the density
+    around it predict.
     """
 
     values: FloatArray
@@ -37,7 +35,7 @@ class PointMasses:
 
 
 def resolution(column: FloatArray) -> float | None:
-    """Returns the step of the grid that all finite values of a column lie on, None without one.
+    """Returns the step of the grid that all finite values of a column lie on, or None.
 
     It is the largest step of which all differences of values are multiples, up to float rounding.
     Any step is found, such as 0.1, 0.25 or 1/3, also if values were computed or stored as float32.
@@ -88,7 +86,7 @@ def _step_of(values: FloatArray, error: float) -> float | None:
 
 
 def _checked_step(values: FloatArray, step: float, steps: float, error: float) -> float | None:
-    """Returns the step, refined by the range of all values, if all of them lie on its grid."""
+    """Returns the step, refined by the range of all values; None unless all lie on its grid."""
     refined = float(values[-1] - values[0]) / steps
     for candidate in (*(float(f"{refined:.{digits}g}") for digits in range(1, 10)), refined):
         places = (values - values[0]) / candidate
@@ -215,7 +213,7 @@ def point_masses_of(table: Table) -> dict[str, PointMasses]:
 
 
 def atom_rows(table: Table, reference: Table | None = None) -> BoolArray:
-    """Returns which rows hold a point mass: a value in more rows than its neighbors predict.
+    """Returns a mask of rows with a point mass: a value in more rows than its neighbors predict.
 
     At such a value the data have probability, not density, and a log-likelihood says little.
 

@@ -36,14 +36,10 @@ Take = Callable[[NDArray[Any]], object]
 
 @dataclass(frozen=True)
 class SplitRequest:
-    """How to split a table on disk.
+    """How to split a table on disk; fractions and seed are as for `division`.
 
-    Attributes:
-        table: The table.
-        fractions: As for `division`.
-        seed: Seed of the split.
-        dtype: The dtype of the rows to train on, as numpy names it.
-        duplicates: "keep" rows that repeat others, in the same part, or "drop" them.
+    `dtype` is that of the training rows, as numpy names it. `duplicates` is "keep", which keeps
+    copies in the same part, or "drop".
     """
 
     table: TableOnDisk
@@ -53,7 +49,6 @@ class SplitRequest:
     duplicates: Duplicates = "keep"
 
     def __post_init__(self) -> None:
-        """Checks `duplicates`."""
         if self.duplicates not in {"keep", "drop"}:
             raise ArgumentError(
                 f"'duplicates' should be 'keep' or 'drop' for a table on disk, got "
@@ -80,15 +75,10 @@ class SplitRequest:
 
 @dataclass(frozen=True, eq=False)
 class SplitTable:
-    """The parts of a split table, which share no row.
+    """The parts of a split table, which share no row; the held-out ones are in memory.
 
-    Attributes:
-        train: The rows to train on.
-        held_out: The other parts, in memory, each in random order.
-        rows: How many rows the table has.
-        repeats: How many of them repeat earlier ones.
-        pasted: A block of rows that repeats an earlier one in the same order; None if there is
-            none.
+    `rows` is the number of rows of the table, `repeats` the number that repeat earlier ones, and
+    `pasted` a block of rows that repeats an earlier one in the same order, or None.
     """
 
     train: MappedTable
@@ -99,7 +89,7 @@ class SplitTable:
 
 
 def clear_rows(folder: Path) -> None:
-    """Removes what `divide` writes to a folder, and the folder if nothing else is in it."""
+    """Removes what `split_on_disk` writes to a folder, and the folder if nothing else is in it."""
     with suppress(OSError):
         for path in folder.iterdir():
             if _is_ours(path):
@@ -108,7 +98,7 @@ def clear_rows(folder: Path) -> None:
 
 
 def holds_only_rows(folder: Path) -> bool:
-    """Returns whether a folder holds nothing but what `divide` writes."""
+    """Returns whether a folder holds nothing but what `split_on_disk` writes."""
     return folder.is_dir() and all(map(_is_ours, folder.iterdir()))
 
 
@@ -151,14 +141,7 @@ def split_on_disk(
     on_rows: OnRows,
     copies: Copies = NO_COPIES,
 ) -> SplitTable:
-    """Returns a table by what its rows are for, and writes those to train on to a folder.
-
-    Args:
-        chunks: The chunks of the table, whose columns are settled.
-        requested: The split.
-        folder: Where to write, after what was there is removed; None to write nothing.
-        on_rows: Called with the number of rows done since the last call.
-        copies: The rows that repeat earlier ones.
+    """Returns the parts of a table, after writing the training rows to a folder, if any.
 
     Raises:
         DataError: A value is missing or infinite, or the table changed while it was read.
@@ -200,7 +183,7 @@ def split_on_disk(
 def _gone_through(
     chunks: Chunks, plan: Division, dtype: np.dtype[Any], source: str, take: Take, on_rows: OnRows
 ) -> FloatArray:
-    """Returns the rows that stay in memory, and passes the others to `take` in their order."""
+    """Returns the rows that stay in memory; `take` receives the others, in their order."""
     order = np.argsort(plan.kept)
     places = plan.kept[order]
     held_out = plan.not_trained_on
@@ -257,7 +240,6 @@ def _refuse_without_room(folder: Path, shape: tuple[int, int], dtype: np.dtype[A
 
 
 def _plan(requested: SplitRequest, rows: int, width: int, copies: Copies) -> Division:
-    """Returns which rows of a table are for what."""
     drop = requested.duplicates == "drop"
     return division(rows, width, requested.fractions, requested.seed, copies, drop=drop)
 

@@ -235,7 +235,7 @@ def _modes(count: int) -> FloatArray:
 
 
 def _mixture(count: int) -> tuple[Draw, LogProb]:
-    """Returns how to draw from Gaussians on a circle, and their density."""
+    """Returns a sampler of Gaussians on a circle, and their log-density."""
     modes = _modes(count)
 
     def draw(n: int, generator: np.random.Generator) -> FloatArray:
@@ -259,7 +259,7 @@ def _two_moons(n: int, generator: np.random.Generator) -> FloatArray:
 
 
 def _swiss_roll(n: int, generator: np.random.Generator) -> FloatArray:
-    """Returns points of a spiral of one and a half turns, as many a step of its angle anywhere."""
+    """Returns points of a spiral of one and a half turns, uniform in its angle."""
     angle = 1.5 * math.pi * (1 + 2 * generator.random(n))
     points = angle[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1) / 5
     return points + ROLL_NOISE * generator.standard_normal((n, 2))

@@ -102,7 +102,7 @@ def sizes_of_parts(rows: int, fractions: tuple[float, ...]) -> list[int]:
 
 
 def _shares(fractions: tuple[float, ...]) -> list[float]:
-    """Returns the fractions as floats, or says what is wrong with them."""
+    """Returns the fractions as floats; raises ArgumentError if they are wrong."""
     try:
         shares = [float(share) for share in fractions]
     except (TypeError, ValueError):
@@ -126,16 +126,13 @@ STREAM = 40961  # other draws than those of data made with default_rng(seed)
 class Copies:
     """Rows of a table that repeat earlier rows, counted from 0.
 
-    Attributes:
-        places: Which rows, ascending.
-        first: The first row that equals each.
+    `places` are the rows, ascending, and `first` is the first row that equals each.
     """
 
     places: IntArray
     first: IntArray
 
     def __len__(self) -> int:
-        """Returns how many rows repeat earlier ones."""
         return len(self.places)
 
     def of(self, rows: IntArray) -> IntArray:
@@ -143,7 +140,7 @@ class Copies:
         return self.places[np.isin(self.first, rows)]
 
     def counts(self, rows: IntArray) -> IntArray:
-        """Returns how often each of some rows is there, itself included."""
+        """Returns how often each of some rows occurs, itself included."""
         first = np.sort(self.first)
         ends = (np.searchsorted(first, rows, side=side) for side in ("right", "left"))
         return 1 + np.subtract(*ends)
@@ -204,13 +201,11 @@ def row_hashes(values: FloatArray) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True, eq=False)
 class Division:
-    """Rows of a table, counted from 0, by what they are for.
+    """Rows of a table, counted from 0, by their use.
 
-    Attributes:
-        rows: How many there are.
-        held_out: The rows of each part that is not trained on, in random order.
-        sample: Some of the rows to train on, or all of a few, in random order.
-        dropped: Rows that are used for nothing, ascending.
+    `held_out` are the rows of each part that is not trained on, in random order. `sample` are some
+    training rows in random order, or all if they are few. `dropped` are rows without use,
+    ascending.
     """
 
     rows: int
@@ -220,7 +215,7 @@ class Division:
 
     @property
     def train(self) -> int:
-        """How many rows are trained on, those of the sample too."""
+        """Number of training rows, including the sample."""
         return self.rows - len(self.not_trained_on)
 
     @property
@@ -246,16 +241,9 @@ def division(
     """Returns a division of rows into parts, which depends on these arguments alone.
 
     Different rows are drawn, and the copies of a row follow it. A row with more copies than a part
-    has rows is trained on.
-
-    Args:
-        rows: The number of rows.
-        width: The number of columns, which limits the number of rows that are kept in memory.
-        fractions: Shares of the rows to train on and of each part that is held out, which has no
-            more than 100,000 rows. If empty, all rows are trained on.
-        seed: Seed of the draw.
-        copies: Rows that repeat earlier ones.
-        drop: Use each row once.
+    has rows is trained on. `width`, the number of columns, limits the number of rows in memory.
+    `fractions` are the shares of the training rows and of each part that is held out, which has no
+    more than 100,000 rows; without them, all rows are trained on. `drop` uses each row once.
 
     Example:
         >>> found = division(50, 3, (0.8, 0.1, 0.1), seed=0)

@@ -30,7 +30,7 @@ class Relation:
     constant: float
 
     def text(self, names: tuple[str, ...]) -> str:
-        """Returns it as in "c = 1.00*a + 1.00*b", the tail of a long one counted only."""
+        """Returns it as in "c = 1.00*a + 1.00*b", with the number of terms beyond six."""
         terms = [(_number(self.constant), self.constant < 0)] if self.constant else []
         for other, coefficient in zip(self.others, self.coefficients, strict=True):
             terms.append((f"{_number(coefficient)}*{names[other]}", coefficient < 0))
@@ -146,7 +146,7 @@ def standardized(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray
     return scaled, mean * size, std * size
 
 
-TAIL_ROWS = 1000  # fewest values that show a tail
+TAIL_ROWS = 1000  # fewest values to judge a tail
 TAIL_SHARE = 0.05  # of the values, those furthest out
 ERRORS, HEAVY = 3.0, 0.1
 
@@ -155,9 +155,7 @@ ERRORS, HEAVY = 3.0, 0.1
 class Tail:
     """The extreme-value index of a column: 0 for Gaussian and exponential tails.
 
-    Attributes:
-        index: Moments of order 1 / index and above are infinite, if it is positive.
-        standard_error: Of the index.
+    If it is positive, moments of order 1 / index and above are infinite.
     """
 
     index: float
@@ -196,7 +194,7 @@ def tail_of(column: FloatArray) -> Tail | None:
 
 
 SENTINEL_SHARE, SENTINEL_ROWS = 0.001, 3  # rows that hold a code
-DISTINCT = 5  # values without which nothing is known of a column
+DISTINCT = 5  # fewest distinct values to judge a column
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Table:
             None where the rows do not come from a text file.
         groups: Rows with the same number stay in one part of a split, int64 (rows,); None where
             these are the rows that are equal.
-        notes: What is to know about how the source was read, one sentence each.
+        notes: How the source was read, one sentence each.
         warnings: The sentences that keep the verdict on a fit to this table from being green.
         texts: Requested columns of text, by name, (rows,) each.
 
@@ -64,7 +64,6 @@ class Table:
     texts: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Checks that the shapes agree with each other."""
         rows, width = len(self.rows), len(self.columns)
         if self.values.shape != (rows, width):
             raise ArgumentError(
@@ -85,7 +84,6 @@ class Table:
                 )
 
     def __len__(self) -> int:
-        """Returns the number of rows."""
         return len(self.rows)
 
     @property
@@ -204,17 +202,10 @@ def whole_columns(values: FloatArray, columns: tuple[str, ...]) -> tuple[str, ..
 
 
 def weighted(table: Table, weights: object | None) -> Table:
-    """Returns a table with weights of its rows, those of weight zero left out.
-
-    Args:
-        table: The table.
-        weights: (rows,), finite numbers of 0 or more, not all of them 0; None for none.
-
-    Returns:
-        The table.
+    """Returns a table with weights of its rows, (rows,), without those of weight zero.
 
     Raises:
-        ArgumentError: They are something else.
+        ArgumentError: The weights are not finite numbers of 0 or more, or all of them are 0.
 
     Example:
         >>> from kappaflow.data import load_table

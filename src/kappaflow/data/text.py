@@ -42,17 +42,9 @@ LINES_TRIED = 5  # lines by which the separator is found
 class TextReader:
     """Reads the chunks of a text table: first `look_at` each, then `settle`, then `read` any.
 
-    Args:
-        text_of: Returns the header and the records of a chunk as text, and the number of lines of
-            the file between the two.
-        header: The names in the first line.
-        separator: The separator.
-        subject: The file, for messages.
-        options: How values are read.
-
-    Attributes:
-        columns: The columns that have a name or a value, each with one empty value of its type;
-            known once `settle` has been called.
+    `text_of` returns the header and the records of a chunk as text, and the number of lines of the
+    file between the two. `columns` has the columns that have a name or a value, each with one
+    empty value of its type; it is known once `settle` has been called.
     """
 
     def __init__(
@@ -120,7 +112,7 @@ class TextReader:
         source: str,
         lines: IntArray | None,
     ) -> RawTable:
-        """Returns columns of cells, and of the same as cleaned texts, both by place."""
+        """Returns columns from cells and from the same cells as cleaned texts, both by place."""
         columns = []
         for column, at, kind in self._all():
             if at in cells:
@@ -158,11 +150,8 @@ def read_delimited(
 class Cuts:
     """Byte positions at which a text file is cut into chunks.
 
-    Attributes:
-        places: Start of each chunk in bytes, and the end of the last. The first is the end of the
-            header.
-        lines: Number of lines before each chunk.
-        rows: Number of records after the header.
+    `places` are the starts of the chunks, and the end of the last. `lines` are the numbers of
+    lines before each chunk, and `rows` is the number of records after the header.
     """
 
     places: tuple[int, ...]
@@ -209,7 +198,7 @@ def _end_of(path: Path) -> int:
 
 
 def decoded(data: bytes, subject: str) -> str:
-    """Returns UTF-8 as text with one kind of line end, or says what it is instead."""
+    """Returns UTF-8 as text with one kind of line end; raises FileError for anything else."""
     text = in_utf8(data, subject)
     if "\n" not in text:
         text = text.replace("\r", "\n")
@@ -219,7 +208,7 @@ def decoded(data: bytes, subject: str) -> str:
 
 
 def in_utf8(data: bytes, subject: str, *, lines_before: int = 0) -> str:
-    """Returns UTF-8 as text, or says what it is instead, and in which line of the whole file."""
+    """Returns UTF-8 as text; the error names another encoding, and the line of the whole file."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise FileError(f"{subject} is UTF-16 text: save it as UTF-8.")
     if b"\0" in data:
@@ -262,7 +251,7 @@ def _width(text: str, separator: str, lines: int = LINES_TRIED) -> int:
 
 
 def header_of(text: str, separator: str, subject: str) -> list[str]:
-    """Returns the names in the first line, or says why it is no header."""
+    """Returns the names in the first line; raises an error if it is no header."""
     try:
         first = next(csv.reader(io.StringIO(text[:START]), delimiter=separator))
     except csv.Error as error:
@@ -309,14 +298,14 @@ def lines_of_rows(text: str, rows: int, *, lines_before: int = 0) -> IntArray | 
 
 
 def name_of_row(row: int, lines: IntArray | None) -> str:
-    """Returns "line 4" where the lines of rows are known, else "row 3", of a row from 1."""
+    """Returns "line 4" if the lines of rows are known, else "row 3"; rows count from 1."""
     return f"row {row}" if lines is None else f"line {lines[row - 1]}"
 
 
 def strings_of(
     text: str, separator: str, header: list[str], subject: str, *, lines_before: int = 0
 ) -> "pl.DataFrame":
-    """Returns text with a header as columns of text; `lines_before` it are lines of the file."""
+    """Returns text with a header as columns of text; errors count `lines_before` more lines."""
     import polars as pl
 
     try:

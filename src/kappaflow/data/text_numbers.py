@@ -108,7 +108,7 @@ def cleaned(series: "pl.Series", options: ReadOptions) -> tuple["pl.Series", "pl
 
 
 def facts_of(text: "pl.Series", named: "pl.Series | None" = None) -> Facts:
-    """Returns facts about cleaned texts, of which the user named some as missing."""
+    """Returns facts about cleaned texts; `named` marks those that the user named as missing."""
     import polars as pl
 
     numbers = text.cast(pl.Float64, strict=False)
@@ -174,12 +174,12 @@ def _count_plain(
 
 
 def _parts(text: "pl.Series") -> "pl.DataFrame":
-    """Returns sign, currency, digits and unit of texts, null where one is no number."""
+    """Returns sign, currency, digits and unit of texts, null for texts that are no number."""
     return text.str.extract_groups(SPELLED).struct.unnest()
 
 
 def _number(parts: "pl.DataFrame", decimal: Decimal) -> "pl.Series":
-    """Returns the numbers with this decimal sign, null for what is none."""
+    """Returns the numbers with this decimal sign, null for other texts."""
     import polars as pl
 
     body = (parts["1"].fill_null("") + parts["3"]).str.replace("\u2212", "-", literal=True)
@@ -238,7 +238,7 @@ def kinds_to_read(
 
 
 def _numbers_only(facts: Facts, decimal: Decimal | None) -> Facts:
-    """Returns facts as if texts that are no numbers were missing; unchanged without numbers.
+    """Returns facts as if texts that are not numbers were missing; unchanged without numbers.
 
     Numbers are those with the decimal sign that the user named, or else with the more common one.
     """
@@ -257,7 +257,7 @@ def _only_decimal(facts: Facts) -> Decimal | None:
 
 
 def _kind(facts: Facts, decimal: Decimal | None, common: Decimal | None) -> Kind:
-    """Returns what a column is, where `common` is the decimal sign of the other columns."""
+    """Returns the kind of a column; `common` is the decimal sign of the other columns."""
     point, comma = facts.is_all("point"), facts.is_all("comma")
     if decimal is not None:  # the user excludes the other reading
         point, comma = point and decimal == ".", comma and decimal == ","
@@ -273,7 +273,7 @@ def _kind(facts: Facts, decimal: Decimal | None, common: Decimal | None) -> Kind
 
 
 def of_kind(text: "pl.Series", kind: Kind) -> "pl.Series":
-    """Returns cleaned texts as values of a kind, null where one is no such value."""
+    """Returns cleaned texts as values of a kind, null for other texts."""
     import polars as pl
 
     plain = text.cast(pl.Float64, strict=False)
@@ -347,7 +347,7 @@ class _Messages:
     name_row: Callable[[int], str]
 
     def notes(self, kind: Kind) -> tuple[str, ...]:
-        """Returns how numbers that are not plain were read, with an example."""
+        """Returns how numbers in a special spelling were read, with an example."""
         names = {"point": ("point",), "comma": ("comma", "split")}.get(kind, ())
         examples = [self.facts.firsts[name] for name in names if name in self.facts.firsts]
         if not examples:

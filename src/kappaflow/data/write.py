@@ -19,7 +19,7 @@ WRITTEN = (".csv", ".parquet", ".arrow", ".feather", ".ipc", ".npy", ".npz")
 
 
 def check_writable(path: str) -> None:
-    """Refuses a path that `write_table` could not write, before the work is done.
+    """Raises an error for a path that `write_table` could not write.
 
     Args:
         path: A file to be, or "-" for standard output.
@@ -67,7 +67,7 @@ def write_table(columns: Mapping[str, NDArray[Any]], path: str) -> None:
 
 
 def table_bytes(columns: Mapping[str, NDArray[Any]], suffix: str) -> bytes:
-    """Returns what a file of a kind has in it."""
+    """Returns the content of a file with this suffix."""
     buffer = io.BytesIO()
     if suffix == ".npy":
         arrays = [_filled(values) for values in columns.values()]
@@ -98,7 +98,7 @@ def _filled(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _write_archive(buffer: io.BytesIO, columns: Mapping[str, NDArray[Any]]) -> None:
-    """Writes what `np.savez` writes, which takes a name such as "file" for its own argument."""
+    """Writes the same as `np.savez`, which takes a name such as "file" for its own argument."""
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, values in columns.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
@@ -108,8 +108,8 @@ def _write_archive(buffer: io.BytesIO, columns: Mapping[str, NDArray[Any]]) -> N
 def join_parts(parts: Sequence[Path], path: Path) -> None:
     """Writes the rows of parquet files into one file, a few of them in memory at a time.
 
-    The file is what `write_table` writes of all rows at once; the suffix of its path gives its
-    kind.
+    `write_table` would write the same file from all rows at once. The suffix of the path decides
+    its kind.
     """
     from polars.exceptions import PolarsError
 
@@ -150,7 +150,7 @@ def _npz(parts: Sequence[Path], path: Path) -> None:
 def _write_array(
     file: IO[bytes], parts: Sequence[Path], array_of: Callable[[Path], np.ndarray]
 ) -> None:
-    """Writes the arrays of all parts as numpy writes one of all their rows."""
+    """Writes the arrays of all parts as one array in numpy's format."""
     import polars as pl
 
     first = array_of(parts[0])

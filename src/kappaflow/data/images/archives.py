@@ -91,7 +91,7 @@ def _labels_file(images: Path) -> Path | None:
 
 
 def _read_idx(path: Path, axes: int) -> NDArray[np.uint8]:
-    """Returns the bytes of an idx file of so many axes, or says what is wrong with it."""
+    """Returns the bytes of an idx file with this number of axes."""
     with explained(path), path.open("rb") as file:
         if path.stat().st_size == 0:
             raise FileError(f"{shown(path)} is empty (0 bytes).")
@@ -113,7 +113,7 @@ def _read_idx(path: Path, axes: int) -> NDArray[np.uint8]:
 
 
 def _check_header(path: Path, header: bytes, axes: int) -> None:
-    """Raises FileError if a file does not begin as an idx file of bytes with so many axes."""
+    """Raises FileError unless a file begins as an idx file of bytes with these axes."""
     magic = bytes([0, 0, 8, axes])
     if header[:4] == magic and len(header) == 4 + 4 * axes:
         return

@@ -52,7 +52,7 @@ INSTALL = "pip install 'kappaflow[images]'"
 
 
 def module_of(package: str, module: str, needed_for: str) -> ModuleType:
-    """Returns an imported module of an optional package, or says how to install it."""
+    """Returns an imported module of an optional package; the error says how to install it."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -60,7 +60,7 @@ def module_of(package: str, module: str, needed_for: str) -> ModuleType:
 
 
 def folder_of(package: str, needed_for: str) -> Path:
-    """Returns where an optional package lies, without importing it."""
+    """Returns the folder of an optional package, without importing it."""
     result = importlib.util.find_spec(package)
     if result is None or not result.submodule_search_locations:
         raise _missing(package, needed_for)
@@ -85,7 +85,6 @@ class Form:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of one image, (channels, height, width)."""
         return self.channels, self.height, self.width
 
 
@@ -106,7 +105,7 @@ class Request:
 
 
 def requested(size: object, gray: object, crop: object) -> Request:
-    """Returns the arguments of `load_images` as a request, or says what is wrong with them."""
+    """Returns the arguments of `load_images` as a request; raises an error if one is wrong."""
     if gray is not None and not isinstance(gray, bool):
         raise ArgumentError(
             f"'gray' should be True, False, or None to keep what is there, got {gray!r}."

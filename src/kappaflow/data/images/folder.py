@@ -67,7 +67,7 @@ def order(name: str) -> list[tuple[tuple[str | int, ...], str]]:
 
 
 def holds_images(folder: Path) -> bool:
-    """Returns whether an image file lies below a folder, looking no further than the first."""
+    """Returns whether there is an image file below a folder; stops at the first."""
     return any(can_be_read and is_image_name(name) for name, can_be_read in _files(folder))
 
 
@@ -115,7 +115,7 @@ def _can_be_read(entry: os.DirEntry[str]) -> bool:
 def load_folder(
     folder: Path, request: Request, source: str, suffixes: tuple[str, ...] = SUFFIXES
 ) -> Images:
-    """Returns the images below a folder, or says in one sentence why they are no set."""
+    """Returns the images below a folder; raises an error if they are no set."""
     listing = find_images(folder, suffixes)
     if not listing.images:
         raise FileError(_nothing_in(folder, listing))

@@ -51,7 +51,7 @@ class Origin(Protocol):
 
 @dataclass(frozen=True)
 class Files:
-    """Image files below a folder, each called by its path from there."""
+    """Image files below a folder, named by their paths from there."""
 
     folder: Path
     names: tuple[str, ...]
@@ -106,12 +106,8 @@ KEPT_BYTES = 512 * 2**20
 class Pixels:
     """Images of one form by their position in the source, shared by all subsets of a set.
 
-    Args:
-        origin: The images before they are brought to the form.
-        form: The form.
-        values: Pixels are 0 to `values` - 1.
-        decoded: All images in that form, if there is nothing to decode.
-        budget: The number of bytes that may be kept.
+    Pixels are 0 to `values` - 1. `decoded` holds all images, if there is nothing to decode.
+    `budget` is the number of bytes that may be kept.
     """
 
     def __init__(
@@ -182,10 +178,10 @@ LEAST_PER_THREAD = 8
 
 
 def in_threads(work: Callable[[IntArray], T], positions: IntArray) -> list[T]:
-    """Returns what `work` returns for runs of positions, in their order.
+    """Returns the results of `work` for runs of positions, in their order.
 
-    The threads end with the call: starting them takes less than decoding one image, and none is
-    left over that a fork would lose.
+    The threads end with the call: starting them takes less than decoding one image, and a fork
+    loses none.
     """
     threads = min(core_count(), len(positions) // LEAST_PER_THREAD)
     if threads <= 1:
@@ -306,7 +302,7 @@ class Images:
         return replace(self, index=self.index[chosen], labels=labels)
 
     def fingerprint(self) -> str:
-        """Returns the sha256, in hex, of what the pixels come from and what is made of it.
+        """Returns a sha256, in hex, of the source of the pixels, their names, labels and form.
 
         Files are read through once, and not decoded.
 
@@ -360,7 +356,7 @@ def of_array(
 
 
 def _positions(index: Any, count: int) -> IntArray:  # noqa: ANN401 - checked here
-    """Returns positions or a mask as positions among `count` images, or says what is wrong."""
+    """Returns positions or a mask as positions among `count` images; raises ArgumentError."""
     torch = sys.modules.get("torch")
     is_tensor = torch is not None and isinstance(index, torch.Tensor)
     chosen = np.asarray(index.cpu() if is_tensor else index)

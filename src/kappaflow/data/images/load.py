@@ -77,22 +77,22 @@ def load_images(
 ) -> Images:
     """Returns the images of a source, of one shape, decoded on demand.
 
-    Of a folder with image files (png, jpg, jpeg, bmp, gif, webp, tif, tiff, pgm, ppm), those in
-    all folders below count too, in the order of their paths; hidden files do not, and other files
-    are counted. If all images lie in one of several folders below, the first folder on its way is
-    the label of an image. Only headers are read at first.
+    The images of a folder (png, jpg, jpeg, bmp, gif, webp, tif, tiff, pgm, ppm) include those in
+    all folders below, in the order of their paths. Hidden files are skipped, and other files are
+    counted. If all images lie in one of several subfolders, the first folder of its path is the
+    label of an image. Only headers are read at first.
 
     Images are turned as their EXIF orientation says; transparency becomes white; of 16 bits the
     upper 8 are kept; of several frames or pages the first. Gray is 0.299 R + 0.587 G + 0.114 B.
-    JPEG files of six times the requested size, and more, are decoded at a half to an eighth of
-    their own where it divides them.
+    JPEG files at least six times as large as requested are decoded at a half to an eighth of their
+    size, if that divides their sides.
 
     Args:
         source: The name of a set, "digits", "mnist-5k", "faces", "lfw-subset" or "fashion-mnist"
             (see `image_sets`), where no file of that name exists; or a path: to a folder of image
             files; to idx files as of MNIST, gzipped or not, one or a folder of them; or to Python
-            batches of CIFAR-10, one or a folder of them. Of folders of the last two kinds the
-            images to train on come first. "./faces" is a folder, whatever sets are called.
+            batches of CIFAR-10, one or a folder of them. In folders of the last two kinds the
+            training images come first. "./faces" is a folder, whatever sets are called.
         size: The height and width to bring all images to (Lanczos filter), or one number for
             both. If None, all should have one size.
         gray: True for one channel, False for three, None to keep what is there: one channel where
@@ -162,12 +162,12 @@ def is_images(source: object) -> bool:
 
 
 def _is_set(source: str | os.PathLike[str]) -> bool:
-    """Returns whether a source is the name of a set: text, and no file is called so."""
+    """Returns whether a source is the name of a set, and no file has this name."""
     return isinstance(source, str) and source in _set_names() and not os.path.isfile(source)
 
 
 def _warn_of_folder(name: str) -> None:
-    """Warns where a folder of images is called like the set that is loaded."""
+    """Warns if a folder of images has the name of the set that is loaded."""
     if os.path.isdir(name) and holds_images(Path(name)):
         warnings.warn(
             f"'{name}' is loaded as the set of that name; the folder here is './{name}'.",
