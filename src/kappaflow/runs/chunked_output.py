@@ -29,12 +29,9 @@ Columns = dict[str, np.ndarray]
 class Work:
     """Columns that are made in chunks.
 
-    Attributes:
-        title: One word for a progress bar.
-        made_of: Everything that the numbers depend on, by names for error messages.
-        rows: Number of rows of each chunk.
-        make: Returns a chunk by its number, from 0.
-        generator: The source of randomness of the chunks, in order; None for none.
+    `made_of` has everything that the numbers depend on, by names for error messages. `rows` are
+    the rows of each chunk, and `make` returns a chunk by its number, from 0. `generator` is the
+    source of randomness of the chunks, in order; None for none.
     """
 
     title: str
@@ -53,14 +50,8 @@ def parts_folder(out: Path) -> Path:
 class Written:
     """A summary of written columns.
 
-    Attributes:
-        rows: Number of rows.
-        columns: The names of the columns.
-        infinite: Number of scores that are -inf.
-        empty: Number of empty scores.
-        first_empty: Number of the first row with an empty score; None for none.
-        first_name: Name of that row, such as "line 4"; empty for none.
-        dropped: Number of rows that were left out.
+    `infinite` and `empty` count scores that are -inf or empty; the first row with an empty score
+    has a number and a name such as "line 4". `dropped` rows were left out.
     """
 
     rows: int
@@ -89,10 +80,6 @@ def write_in_chunks(work: Work, out: str) -> Written:
     Each chunk is written atomically to a hidden folder next to the file, with the state of the
     generator after it. The folder is removed once the file is complete. Chunks for standard output
     ("-") are printed as they are made, and not kept.
-
-    Args:
-        work: The chunks to make.
-        out: A file of a kind that `write_table` writes, or "-".
 
     Returns:
         A summary.

@@ -57,13 +57,7 @@ COMPARED_IMAGES = 256  # images at most
 class StoredRun:
     """A run, or a saved model, with the data of the run if it has not changed.
 
-    Args:
-        folder: The run folder.
-
-    Attributes:
-        folder: The run folder.
-        config: The configuration of the run; None for a saved model.
-        data: The data of the run; None if it is missing or has changed.
+    `config` is None for a saved model; `data` is None if the data is missing or has changed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -92,14 +86,10 @@ class StoredRun:
         return None, "samples of the flow"
 
     def evaluate(self, result: FitResult, how: str) -> Evaluation:
-        """Evaluates another flow on the data of the run, or at samples if the data is missing.
+        """Returns the evaluation of another flow on the data of the run, or else at samples.
 
-        Args:
-            result: The training of the run, with the other flow.
-            how: How the flow was made, for the report.
-
-        Returns:
-            The evaluation.
+        `result` is the training of the run with the other flow; `how` says how it was made, for
+        the report.
         """
         images = isinstance(self.config, ImageRunConfig)
         flow, folder = result.flow, self.folder
@@ -136,13 +126,7 @@ class StoredRun:
 
 @dataclass(frozen=True)
 class ReopenedRun:
-    """What training a run on a table again needs.
-
-    Attributes:
-        source: The configuration of the rows.
-        data: The rows.
-        settings: The settings of the training.
-    """
+    """What training a run on a table again needs: its rows and settings."""
 
     source: TableConfig
     data: TableData
@@ -150,13 +134,9 @@ class ReopenedRun:
 
 
 def write_derived_run(flow: Flow, run: StoredRun, place: Path, how: str) -> None:
-    """Writes a run folder for a flow that was made from that of a run.
+    """Writes a run folder `place` for a flow, in evaluation mode, made from that of another run.
 
-    Args:
-        flow: The new flow, in evaluation mode.
-        run: The old run.
-        place: The new folder.
-        how: How the flow was made, for its report.
+    `how` says how the flow was made, for its report.
     """
     stored_run = read_config(run.folder / CONFIG).run
     described = describe_model(flow).model_copy(update={"run": stored_run})

@@ -48,7 +48,7 @@ def diagnose_run(
 
     Raises:
         ArgumentError: The data does not fit the run, or `decimal` is given for images.
-    """  # noqa: DOC502 - raised by the calls below
+    """
     flow, images = load(folder), is_image_run(folder)
     if images:
         refuse_table_options(decimal=decimal)

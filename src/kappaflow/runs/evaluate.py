@@ -41,13 +41,7 @@ PERCENTILES = 1000  # steps of the stored distribution of training scores
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The results of evaluating a trained flow on held-out data.
-
-    Attributes:
-        report: The content of the report.
-        diagnosis: The doctor's diagnosis, including findings on likelihood, training and data.
-        metrics: The entries that evaluation adds to result.json.
-    """
+    """The report, the doctor's diagnosis, and the entries that evaluation adds to result.json."""
 
     report: AnyReport
     diagnosis: Diagnosis
@@ -57,16 +51,9 @@ class Evaluation:
 def evaluate(
     result: FitResult, data: RunData, about: About, budget: float | None = None
 ) -> Evaluation:
-    """Evaluates a trained flow on the test rows or images of a run.
+    """Returns the evaluation of a trained flow on the test rows or images of a run.
 
-    Args:
-        result: The result of the training. A flow of tables is moved to the CPU.
-        data: The data of the run.
-        about: Facts about the data, the model and the training.
-        budget: The condition budget of the training, if any.
-
-    Returns:
-        The evaluation.
+    A flow of tables is moved to the CPU. `budget` is the condition budget of the training, if any.
     """
     flow = result.flow
     if isinstance(data, ImageData):
@@ -106,11 +93,7 @@ def diagnosis_fields(diagnosis: Diagnosis, depth: Profile) -> dict[str, Any]:
 def write_evaluation(evaluation: Evaluation, flow: Flow, data: RunData, folder: Path) -> None:
     """Writes diagnosis, report and metrics to a run folder, which completes the run.
 
-    Args:
-        evaluation: The evaluation.
-        flow: The flow. For images, a grid of its samples is written.
-        data: The data of the run.
-        folder: The run folder.
+    For images, a grid of samples of the flow is written too.
     """
     if isinstance(data, ImageData):
         write_sheet(flow, data.classes, folder, BEST)
@@ -122,13 +105,8 @@ def write_evaluation(evaluation: Evaluation, flow: Flow, data: RunData, folder: 
 def metrics(report: AnyReport, flow: Flow, data: RunData) -> dict[str, Any]:
     """Returns the entries that evaluation adds to result.json.
 
-    Args:
-        report: The content of the report.
-        flow: The flow.
-        data: The data of the run, for quantiles of the log_prob of its training rows.
-
-    Returns:
-        Held-out likelihood, conditioning, verdict and quantiles.
+    These are held-out likelihood, conditioning, verdict, and quantiles of the log_prob of training
+    rows.
     """
     scores = log_prob_of(flow, batches_of(data.train, flow))
     with np.errstate(invalid="ignore"):  # nan between infinities

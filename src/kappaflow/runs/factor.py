@@ -27,15 +27,10 @@ def factor_file(
 ) -> Factorization:
     """Factors the matrix of a file, and writes the requested files, each whole or not at all.
 
-    Args:
-        source: As for `kappaflow.data.load_matrix`.
-        couplings: As for `kappaflow.factor_linear`; so are partition, method and seed.
-        partition: What the couplings keep and change.
-        method: The route.
-        seed: For searches.
-        out: A safetensors file for the couplings.
-        report: An HTML file; for it the map is factored again with other numbers of couplings.
-        say: Receives messages about the page.
+    The source is as for `kappaflow.data.load_matrix`; the factorization as for
+    `kappaflow.factor_linear`. `out` is a safetensors file for the couplings. `report` is an HTML
+    file; for it the map is factored again with other numbers of couplings. `say` receives messages
+    about the page.
 
     Returns:
         The couplings.
@@ -43,7 +38,7 @@ def factor_file(
     Raises:
         ArgumentError: The matrix cannot be factored, or an argument cannot be used.
         FileError: A file cannot be read, or written.
-    """  # noqa: DOC502 - raised by the calls below
+    """
     for name, path, suffix in (("out", out, ".safetensors"), ("report", report, ".html")):
         check_output_path(name, path, suffix)
     matrix = load_matrix(source)

@@ -17,9 +17,8 @@ from kappaflow.errors import KappaflowError
 from kappaflow.runs.stored import ImageResult, TableResult, read_finished
 from kappaflow.training import read_result
 
-CollectedFindings = tuple[
-    list[Finding], list[str]
-]  # findings, and the names of the checks they come from
+# Findings, and the names of the checks that they come from.
+CollectedFindings = tuple[list[Finding], list[str]]
 
 
 def table_findings(
@@ -31,19 +30,10 @@ def table_findings(
     stopped_because: str,
     warnings: Sequence[str],
 ) -> CollectedFindings:
-    """Collects the findings on likelihood, training and data of a run on a table.
+    """Returns the findings on likelihood, training and data of a run on a table.
 
-    Args:
-        compared: Comparisons with reference densities on the test rows; None for a flow without a
-            likelihood.
-        standard_error: Standard error of the mean NLL of the test rows.
-        test_rows: Number of test rows.
-        history: The figures of each epoch, as in metrics.jsonl.
-        stopped_because: Why the training ended.
-        warnings: Warnings from reading the data.
-
-    Returns:
-        The findings, and the names of the checks that were run.
+    `compared` is None for a flow without a likelihood. The history has the figures of each epoch,
+    as in metrics.jsonl.
     """
     findings, checked = [], []
     if compared is not None:
@@ -62,17 +52,11 @@ def image_findings(
     history: Sequence[dict[str, Any]],
     stopped_because: str,
 ) -> CollectedFindings:
-    """Collects the findings on likelihood and training of a run on images.
+    """Returns the findings on likelihood and training of a run on images.
 
-    Args:
-        bits: Mean bits per dimension of the test images; None for a flow without a likelihood.
-        standard_error: Standard error of the difference from `independent`.
-        independent: Mean bits per dimension of a model with independent pixels.
-        history: The figures of each epoch, as in metrics.jsonl.
-        stopped_because: Why the training ended.
-
-    Returns:
-        The findings, and the names of the checks that were run.
+    `bits` is the mean of bits per dimension of the test images (None for a flow without a
+    likelihood), `independent` that of a model with independent pixels, and `standard_error` that
+    of their difference.
     """
     likelihood = list(image_likelihood_findings(bits, standard_error, independent))
     training = training_findings(history, stopped_because, of_images=True)
@@ -81,14 +65,9 @@ def image_findings(
 
 
 def stored_findings(folder: Path, warnings: Sequence[str] = ()) -> CollectedFindings:
-    """Collects the findings on a finished run from its stored result.
+    """Returns the findings on a finished run from its stored result, as at the end of the run.
 
-    Args:
-        folder: A run folder. A saved model without a run has no findings.
-        warnings: Warnings from reading the data of the run.
-
-    Returns:
-        The same findings and names of checks as at the end of the run.
+    A saved model without a run has none. `warnings` come from reading the data of the run.
     """
     try:
         result = read_finished(folder)

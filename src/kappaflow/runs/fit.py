@@ -54,16 +54,10 @@ def fit_run(
 ) -> RunSummary:
     """Trains a flow and writes a run folder: model, metrics, result, diagnosis and report.
 
-    Args:
-        source: The rows or images of the run, a `TableConfig` or an `ImageConfig`.
-        model: The recipe; for a table also a search, whose choice is stored in the folder.
-        out: The run folder. An interrupted run is resumed, a finished one is not trained again.
-        device: Where to train, "cpu" (the default) or "cuda".
-        progress: Show a progress bar; by default on a terminal only.
-        say: Receives notes on the data before training starts.
-        callbacks: Called after each epoch.
-        **settings: Fields of `kappaflow.training.Settings`. For images the defaults are 60
-            epochs, 64 images a step and a learning rate of 2e-3.
+    An interrupted run is resumed, and a finished one is not trained again. `model` is a recipe;
+    for a table also a search, whose choice is stored in the folder. `say` receives notes on the
+    data before training starts. `**settings` are fields of `kappaflow.training.Settings`; for
+    images the defaults are 60 epochs, 64 images a step and a learning rate of 2e-3.
 
     Returns:
         The summary.
@@ -72,7 +66,7 @@ def fit_run(
         ArgumentError: An argument is wrong, or `out` was made with other data or arguments.
         DataError: The data has no density that a flow could fit, or images have different sizes.
         FileError: A file cannot be read.
-    """  # noqa: DOC502 - raised by the calls below
+    """
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"'out' should be a folder, {folder} is a file.")

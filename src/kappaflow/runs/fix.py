@@ -35,7 +35,7 @@ from kappaflow.training import Batch, fit_split, log_prob_of, read_result
 COLUMN_FIXES = ("drop", "jitter")  # of a column that nearly follows from others
 NAMES = (*FIXES, *COLUMN_FIXES)
 FROM_TABLE = ("features", "context_features", "bounds")  # arguments that the table decides
-EPOCHS, SLOWER = 20, 0.3  # more epochs, and at which share of the run's learning rate
+EPOCHS, SLOWER = 20, 0.3  # more epochs, and their share of the run's learning rate
 FIXED = "fixes.json"
 
 
@@ -43,10 +43,7 @@ FIXED = "fixes.json"
 class Health:
     """The diagnosis and the likelihood of a run.
 
-    Attributes:
-        diagnosis: The findings.
-        nll: Mean NLL of the held-out rows in nats, None where the rows are missing.
-        likelihood: "exact", "bound" or "joint".
+    `nll` is the mean NLL of the held-out rows in nats; None if the rows are missing.
     """
 
     diagnosis: Diagnosis
@@ -54,7 +51,6 @@ class Health:
     likelihood: str
 
     def to_json(self) -> dict[str, object]:
-        """Returns plain values for JSON."""
         return {"nll": self.nll, "likelihood": self.likelihood, **self.diagnosis.to_dict()}
 
 
@@ -62,13 +58,9 @@ class Health:
 class FixedRun:
     """The result of fixing a run.
 
-    Attributes:
-        folder: The new run, None where nothing was done.
-        done: What was done, one clause per fix.
-        before: The run before.
-        after: The new run; None where nothing was done.
-        points: A description of the examined points.
-        on_request: Fixes that only run when named, by name.
+    `folder` and `after` are None if nothing was done. `done` has one clause per fix. `points`
+    describes the examined points. `on_request` has fixes that only run when named, with their
+    reasons.
     """
 
     folder: Path | None
@@ -79,7 +71,6 @@ class FixedRun:
     on_request: dict[str, str]
 
     def to_json(self) -> dict[str, object]:
-        """Returns plain values for JSON."""
         content: dict[str, object] = plain({
             "folder": None if self.folder is None else str(self.folder),
             "done": list(self.done),
@@ -124,7 +115,7 @@ def fix_run(
         ArgumentError: into exists or is inside the run, a fix does not exist, or the flow or its
             data do not allow it.
         FileError: A file cannot be read, or written.
-    """  # noqa: DOC502 - raised by the calls below
+    """
     old, new = Path(folder), Path(into)
     positive_int("epochs", epochs)
     for name in fixes:
@@ -287,7 +278,7 @@ def _needs_data(fix: str) -> ArgumentError:
 def near_relation(data: TableData) -> tuple[str, str] | None:
     """Returns the column that nearly follows from the others, and the relation as text.
 
-    None where its deviation from the relation is as large as the noise that jittering adds.
+    None if its deviation from the relation is as large as the noise that jittering adds.
     """
     train = data.train
     if len(train.columns) < 2 or train.context is not None:
@@ -302,17 +293,9 @@ def near_relation(data: TableData) -> tuple[str, str] | None:
 def train_again(
     folder: Path, out: Path, fix: str, data: ReopenedRun, progress: bool | None
 ) -> str:
-    """Trains a run again without a column, or with noise added to it; returns what was done.
+    """Returns a sentence on the fix, after training a run again in the folder `out`.
 
-    Args:
-        folder: The run.
-        out: The new run.
-        fix: "drop" or "jitter".
-        data: The data and the settings of the run.
-        progress: Show a progress bar; by default on a terminal only.
-
-    Returns:
-        A sentence.
+    The fix is "drop" or "jitter"; `data` has the data and the settings of the run.
     """
     result = near_relation(data.data)
     if result is None:

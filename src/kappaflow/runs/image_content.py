@@ -56,13 +56,7 @@ def image_content(
 ) -> tuple[dict[str, Any], CollectedFindings]:
     """Returns the fields of an `ImageReport` that only images have, and findings on the run.
 
-    Args:
-        result: The result of the training.
-        nll: Negative log-likelihood of each test image, in nats.
-        data: The images of the run.
-
-    Returns:
-        Fields by name, and findings on likelihood and training.
+    `nll` is the negative log-likelihood of each test image, in nats.
     """
     flow, classes = result.flow, data.classes
     likelihood = _likelihood(flow, nll, data)
@@ -137,7 +131,7 @@ def _curve(flow: Flow, line: dict[str, Any]) -> dict[str, Any]:
 
 
 def held_out_picture(flow: Flow, data: ImageData) -> Picture:
-    """Returns held-out images in the form of the grids of samples: a row for each class."""
+    """Returns a grid of held-out images like those of samples: a row for each class."""
     test = data.test
     if not flow.context_features:
         sheet = Sheet(_of(test, range(min(len(test), SIDE * SIDE))), SIDE, ())
@@ -265,13 +259,9 @@ def neighbors_of(flow: Flow, data: ImageData) -> Neighbors:
 def nearest_images(images: Pixels, train: Images, values: int) -> tuple[list[float], Pixels]:
     """Returns the nearest training image of each image, and its distance.
 
-    Args:
-        images: (N, channels, height, width), on the scale of a picture.
-        train: Images to search.
-        values: How many values a pixel may have.
-
-    Returns:
-        Root mean squares over the pixels on that scale, 0 to 255, and the nearest images.
+    Images are (N, channels, height, width), on the scale of a picture, 0 to 255, and distances are
+    root mean squares over the pixels on that scale. `values` is the number of values of a training
+    pixel.
     """
     queries = torch.from_numpy(images).flatten(1).float()
     best = torch.full((len(images),), torch.inf)
@@ -315,15 +305,7 @@ def independent_bits(train: Images, validation: Images, test: Images) -> NDArray
 
     Each pixel is coded on its own, by how often its values occurred at its place among the
     training images, joined with how often they occurred anywhere. The weight of the second is the
-    one that suits the validation images best.
-
-    Args:
-        train: Images that are counted.
-        validation: Images that choose the weight.
-        test: Images that are coded.
-
-    Returns:
-        For each test image, in bits for each number of it, (images,).
+    one with the shortest code of the validation images.
 
     Example:
         >>> from kappaflow.data import load_images

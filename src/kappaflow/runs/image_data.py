@@ -35,10 +35,8 @@ class ImageConfig:
     """Which images a run uses. `load` and `opened` return them.
 
     Attributes:
-        data: A folder, a file or the name of a set, as `kappaflow.load_images` takes it.
-        size: The height and width of all images, or one number for both; None to keep them.
-        gray: True for one channel, False for three, None to keep those of the images.
-        crop: Crop images of another aspect ratio before resizing; squeeze them if False.
+        data: A folder, a file or the name of a set, as for `kappaflow.load_images`, which also
+            describes `size`, `gray` and `crop`.
         flip: Mirror training images at random.
         by_class: Fit a density given the class of the image.
         split_seed: Decides which images train (80 %), validate (10 %) and test (10 %).
@@ -56,9 +54,6 @@ class ImageConfig:
 
     def load(self) -> "ImageData":
         """Returns the images, split; copies of one image are all in one part.
-
-        Returns:
-            Training, validation and test images.
 
         Raises:
             ArgumentError: `by_class` is set, and there are no two classes.
@@ -87,26 +82,13 @@ class ImageConfig:
         device: str | None,  # noqa: ARG002
         progress: bool | None,  # noqa: ARG002
     ) -> Iterator["ImageData"]:
-        """Yields the images for a training; nothing is written.
-
-        Yields:
-            The images.
-        """
+        """Yields the images for a training; nothing is written."""
         yield self.load()
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """The images of a run, split, and remarks on them.
-
-    Attributes:
-        config: Which images these are.
-        train: The training images.
-        validation: Images that decide when to stop.
-        test: Images that the flow is evaluated on.
-        notes: Remarks, one sentence each.
-        warnings: The notes that keep the verdict on a run from being green: none.
-    """
+    """The images of a run, split, with notes on them; there are no warnings."""
 
     config: ImageConfig
     train: Images
@@ -141,7 +123,7 @@ class ImageData:
 
         Raises:
             FileError: A file cannot be decoded; the message names it.
-        """  # noqa: DOC502 - raised by the images
+        """
         for part in (self.train, self.validation, self.test):
             for start in range(0, len(part), DECODED_AT_ONCE):
                 part.batch(range(start, min(start + DECODED_AT_ONCE, len(part))))
@@ -161,7 +143,7 @@ class ImageData:
         return all_arguments(ModelConfig(model.recipe, given))
 
     def facts(self) -> list[tuple[str, str]]:
-        """Returns what a report says about the images, as labels and values."""
+        """Returns the facts about the images for a report, as labels and values."""
         train, counts = (
             self.train,
             [len(part) for part in (self.train, self.validation, self.test)],
@@ -186,12 +168,8 @@ def _unseen(images: Images) -> list[str]:
 def image_flow(model: ModelConfig, images: Images, *, by_class: bool, seed: int) -> Flow:
     """Returns a new flow for images, initialized from the seed alone.
 
-    Args:
-        model: "glow", "real_nvp_image" or "jet", and its arguments. The defaults depend on the
-            size of the images.
-        images: Images with the shape and the values of the flow.
-        by_class: Read the class as a context.
-        seed: Seed of the initial weights.
+    The model is "glow", "real_nvp_image" or "jet", with arguments whose defaults depend on the
+    size of the images. With `by_class` the flow reads the class as a context.
 
     Raises:
         ArgumentError: An argument is wrong, or the model is too large for this machine.
@@ -257,10 +235,6 @@ def refuse_odd_sides(recipe: str, levels: object, images: Images) -> None:
 def with_classes(images: Images, classes: tuple[str, ...]) -> Images:
     """Returns images whose labels refer to the given classes, matched by name.
 
-    Args:
-        images: Images with labels.
-        classes: The classes that the labels should refer to.
-
     Raises:
         ArgumentError: The images have no classes, or one that is not among the given.
     """
@@ -283,13 +257,7 @@ def with_classes(images: Images, classes: tuple[str, ...]) -> Images:
 
 
 def images_for(flow: Flow, data: str, *, crop: bool, classes: tuple[str, ...]) -> Images:
-    """Returns images in the form that a flow takes, with the classes that it was trained on.
-
-    Args:
-        flow: The flow.
-        data: The images, as `kappaflow.load_images` takes them.
-        crop: Whether images of another aspect ratio are cropped.
-        classes: The classes that the flow reads; () for none.
+    """Returns images in the form that a flow takes, with the classes that it reads; () for none.
 
     Raises:
         ArgumentError: The pixels have more values than those of the run, or a class is unknown.

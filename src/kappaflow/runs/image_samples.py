@@ -25,12 +25,9 @@ NUMBERS_AT_ONCE = 2**20  # of pixels, which networks make many times as many of
 
 @dataclass(frozen=True)
 class Sheet:
-    """Images in one picture.
+    """Images in one picture, (N, channels, height, width), from 0 to 255.
 
-    Attributes:
-        images: (N, channels, height, width), from 0 to 255.
-        columns: Number of images in a row.
-        rows: The class of each row; empty without classes.
+    `rows` has the class of each row; empty without classes.
     """
 
     images: Pixels
@@ -58,15 +55,8 @@ def draw_pixels(
 ) -> Pixels:
     """Returns n samples of a flow of images as whole numbers, (n, channels, height, width).
 
-    Args:
-        flow: A flow of images.
-        n: Number of samples.
-        labels: The class of each, (n,), for a flow that reads the class.
-        temperature: Standard deviation of the latents.
-        seed: Random seed.
-
-    Returns:
-        Pixels from 0 to `values_of(flow)` - 1.
+    They are from 0 to `values_of(flow)` - 1. `labels` are the classes, (n,), for a flow that reads
+    the class.
 
     Raises:
         NumericalError: A sample is not finite.
@@ -90,14 +80,7 @@ def sample_sheet(
 ) -> Sheet:
     """Returns 64 samples for a grid, or 8 of each class, of the first 16 classes.
 
-    Args:
-        flow: A flow of images.
-        classes: The names of the classes, for a flow that reads the class.
-        temperature: Standard deviation of the latents.
-        seed: Random seed. Grids of all epochs have the same latents.
-
-    Returns:
-        The samples, from 0 to 255.
+    The samples are from 0 to 255. With the same seed, grids of all epochs have the same latents.
     """
     if flow.context_features:
         rows = classes[:MOST_ROWS]
@@ -120,13 +103,7 @@ def is_shown(epoch: int, last: int) -> bool:
 
 
 class SampleSheets(Callback):
-    """Writes a grid of samples to a run folder after some of the epochs.
-
-    Args:
-        folder: The run folder.
-        classes: The names of the classes.
-        max_epochs: The maximum number of epochs.
-    """
+    """Writes a grid of samples to a run folder after some of at most `max_epochs` epochs."""
 
     def __init__(self, folder: Path, classes: tuple[str, ...], max_epochs: int) -> None:
         self.folder, self.classes, self.max_epochs = folder, classes, max_epochs

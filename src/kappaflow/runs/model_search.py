@@ -45,25 +45,22 @@ from kappaflow.training.session import State
 SLOWER = 1e-3  # maximum learning rate with a mixture as the base: its components are narrow
 SHARE = 0.25  # of the limits of a run that a search may use
 OF_TRAINING = 1 / 3  # of the time of the training after it
-HELD_OUT = 10_000  # validation rows to compare on
-CALIBRATION_S = 0.15  # training of each model, by which its speed is known
+HELD_OUT = 10_000  # most validation rows to compare on
+CALIBRATION_S = 0.15  # training of each model to measure its speed
 NONE_TRAINED = "none of the models could be trained: choose one by --model."
-ROUNDS = 2  # that a bar shows
-LEAST_STEPS = 40  # for each of two models, or nothing races
+ROUNDS = 2  # of a race, for the progress bar
+LEAST_STEPS = 40  # fewest steps for each of two models; with fewer there is no race
 OF_MIXTURE = 0.3  # of the time of the search that choosing and fitting a mixture may take
-ROWS_A_COLUMN = 3  # for a start
-FEW_ROWS = 500  # a column, below which a model has a mixture as its base
+ROWS_A_COLUMN = 3  # fewest rows per column to fit a start to
+FEW_ROWS = 500  # rows per column below which one model has a mixture as its base
 DROPOUT = ((60, 0.3), (500, 0.1), (5_000, 0.05), (math.inf, 0.0))  # by training rows a column
 
 
 @dataclass(frozen=True)
 class ModelSearch:
-    """How to choose a model.
+    """How to choose a model: arguments for all recipes, and a processor time in seconds.
 
-    Attributes:
-        arguments: What all recipes are given.
-        seconds: Time budget, of the processor; 0 for no search.
-        learning_rate: The highest of all models; if left out, each model has its own.
+    0 seconds is no search. Without a learning rate, each model has its own.
 
     Raises:
         ArgumentError: The budget is negative or not finite.
@@ -81,15 +78,9 @@ class ModelSearch:
 
 
 class Choice(BaseModel):
-    """The model that a search chose, and why.
+    """The model that a search chose, with all trials, the best first.
 
-    Attributes:
-        recipe: The winner's.
-        arguments: Of the recipe.
-        learning_rate: The highest of the training.
-        trials: All models, the best first.
-        seconds: Processor time of the search.
-        reason: Why there was no race, if there was none.
+    `reason` is why there was no race, if there was none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -103,7 +94,6 @@ class Choice(BaseModel):
 
     @property
     def model(self) -> ModelConfig:
-        """The model that was chosen."""
         return ModelConfig(self.recipe, dict(self.arguments))
 
     def settings(self, given: Settings) -> Settings:
@@ -145,15 +135,11 @@ def candidates(
     """Returns the models that race for a table, the most promising first.
 
     With few rows one of them has a mixture of normals as its base, if that fits better than a
-    single normal: flows that start without one overfit first.
-
-    Args:
-        table: Training rows.
-        search: Its arguments and its learning rate take the place of those that models have.
-        plain: Take splines without a start alone: they keep circular columns whole, and begin
-            within any condition budget. Tables of very few rows get them too, since a start
-            would be fitted to noise.
-        seconds: Processor time for the choice of the number of components, about.
+    single normal: flows that start without one overfit first. The arguments and the learning rate
+    of the search replace those of the models. With `plain` there are only splines without a start:
+    they keep circular columns whole, and begin within any condition budget. Tables of very few
+    rows get them too, since a start would be fitted to noise. `seconds` is about the processor
+    time to choose the number of components.
     """
     rows = len(table) / len(table.columns)
     dropout = next(share for below, share in DROPOUT if rows < below)
@@ -179,7 +165,7 @@ def candidates(
 
 
 def chosen_before(folder: Path) -> Choice | None:
-    """Returns what the search of an interrupted run chose.
+    """Returns the choice of the search of an interrupted run.
 
     A run that was killed before its first checkpoint trains the same model from its first step.
     """
@@ -212,13 +198,13 @@ def fit_auto(
 ) -> FitResult:
     """Chooses a model for a table, trains it, and returns it with its history.
 
-    Short trainings of a few models race, and the winner trains on: what `kappaflow fit DATA` does,
-    without a report. `kappaflow.fit` trains a flow of your own.
+    Short trainings of a few models race, and the winner continues to train, as in `kappaflow fit
+    DATA`, but without a report. `kappaflow.fit` trains a flow of your own.
 
     Args:
         data: A tensor, array, data frame, `Table`, path or shipped name; with a context, (x,
             context).
-        validation: Rows to stop by; a tenth of `data` if left out.
+        validation: Rows that decide when to stop; a tenth of `data` by default.
         weights: How much each row of `data` counts in the likelihood, (N,), 0 or more.
         out: A folder to write to and to resume from, as for `kappaflow.fit`.
         device: Where to train, "cpu" or "cuda".
@@ -294,23 +280,11 @@ def search_model(
     device: str | torch.device | None = None,
     progress: bool | None = None,
 ) -> Searched:
-    """Chooses a model for a table by short trainings.
+    """Returns the choice of a model for a table by short trainings, and the winner's state.
 
-    Under torchrun the first process searches, and all get the same answer.
-
-    Args:
-        train: Rows to train on.
-        validation: Rows to compare by.
-        search: What all models have in common, and the time budget.
-        settings: Of the training that follows. Its limits bind the search too.
-        folder: A run folder: the choice of an interrupted run is taken from it.
-        domains: By column, of those that have one.
-        device: Where to train.
-        progress: Show what is being trained; on a terminal only if left out.
-
-    Returns:
-        The choice, and the state from which the winner trains on; None where there was no
-        race.
+    The state, from which the winner continues to train, is None if there was no race. Under
+    torchrun the first process searches, and all get the same answer. The limits of the settings
+    bind the search too. The choice of an interrupted run is read from its folder.
 
     Raises:
         NumericalError: None of the models could be trained.
@@ -340,7 +314,7 @@ class _Race:
     def run(
         self, search: ModelSearch, device: str | torch.device | None, show: Callable[[str], None]
     ) -> tuple[Choice, State | None]:
-        """Returns the choice, and the state from which the winner trains on."""
+        """Returns the choice, and the state from which the winner continues."""
         settings, started, begun = self.settings, time.process_time(), loop.clock()
         circles = any(domain.circular for domain in self.domains.values())
         budget = settings.condition_budget is not None

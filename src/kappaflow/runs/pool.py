@@ -22,18 +22,15 @@ Done = tuple[Case, list[Row], float]
 
 
 def measured(measure: Measure, cases: Sequence[Case], *, processes: int) -> Iterator[Done]:
-    """Yields each case with its rows and its seconds, as they are done.
+    """Yields each case with its rows and its seconds, in the order in which they end.
 
-    Args:
-        measure: A function of a module.
-        cases: In the order in which they are begun.
-        processes: How many at once; 1 is this process itself.
+    `measure` has to be a function of a module. With one process, cases run in this process.
 
     Yields:
         Case, rows, seconds.
 
     Raises:
-        KappaflowError: What a case raised, or a process was killed.
+        KappaflowError: A case raised it, or a process was killed.
     """
     if processes == 1 or len(cases) <= 1:
         for case in cases:

@@ -24,14 +24,10 @@ Candidate = tuple[str, dict[str, Any], float]  # recipe, arguments, highest lear
 
 
 class Trial(BaseModel):
-    """What a model reached in its race.
+    """The result of a model in its race.
 
     Attributes:
-        recipe: Its recipe.
-        arguments: Of the recipe.
-        learning_rate: The highest of its training.
         round: The last round that it took part in, from 1.
-        steps: Steps of its training.
         seconds: Processor time of its training.
         nll: Mean negative log-likelihood of validation rows, in nats on standardized columns.
         behind: Mean difference to the winner on the same rows, in nats; below 0 for a model that
@@ -63,7 +59,7 @@ class Trial(BaseModel):
 
 
 class Racer:
-    """A model in a race: its flow in training, and what that took."""
+    """A model in a race, in training."""
 
     def __init__(
         self,
@@ -86,7 +82,7 @@ class Racer:
         self.condition: float | None = None
 
     def race(self, seconds: float, steps: float = math.inf) -> None:
-        """Trains for so many seconds more, and for at most so many steps."""
+        """Trains for this much more processor time, and for at most this many steps."""
         started = time.process_time()
         try:
             self.training.race(seconds, steps)
@@ -118,11 +114,6 @@ class Racer:
 
     @contextmanager
     def _best_weights(self) -> Iterator[Flow]:
-        """Puts the best weights into the flow inside the context.
-
-        Yields:
-            The flow, in evaluation mode.
-        """
         flow = self.training.flow
         held = {name: value.clone() for name, value in flow.state_dict().items()}
         self.training.load_best()
@@ -136,7 +127,7 @@ class Racer:
 def raced(
     racers: list[Racer], seconds: float, steps: float, show: Callable[[str], None]
 ) -> list[Racer]:
-    """Returns all models, the best first: each round ends for the worse half of those left."""
+    """Returns all models, the best first; each round eliminates the worse half."""
     out: list[Racer] = []
     rounds = max(1, math.ceil(math.log2(len(racers))))
     for number in range(rounds):
@@ -174,7 +165,7 @@ def _standard_error(values: Tensor) -> Tensor:
 
 
 def trials_of(ranked: list[Racer]) -> tuple[Trial, ...]:
-    """Returns what is stored of each model, compared row by row with the first one."""
+    """Returns a trial for each model, compared row by row with the first one."""
     best = ranked[0].scores()
     results = []
     for racer in ranked:
@@ -199,7 +190,7 @@ def trials_of(ranked: list[Racer]) -> tuple[Trial, ...]:
 
 
 def state_of(winner: Racer, seconds: float, others: int) -> State:
-    """Returns the state from which the winner trains on; time and `others` steps count as used."""
+    """Returns the state from which the winner continues; time and `others` steps count as used."""
     training = winner.training
     progress = training.progress
     progress.start_step, progress.start_epoch = progress.step, progress.epoch

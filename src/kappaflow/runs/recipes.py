@@ -71,11 +71,7 @@ class ModelConfig:
 def options_of(model: str) -> dict[str, Any]:
     """Returns the options of a model and their defaults: the keyword arguments of its recipe.
 
-    Args:
-        model: A name in `RECIPES` or `IMAGE_RECIPES`.
-
-    Returns:
-        Defaults by name, with `padding_kind` and `padding_scale` for recipes with `padding`.
+    Recipes with `padding` also have `padding_kind` and `padding_scale`.
 
     Example:
         >>> options_of("planar")
@@ -117,12 +113,7 @@ def all_arguments(model: ModelConfig) -> dict[str, Any]:
 
 
 def named_recipe(name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """Returns the recipe of a model file and its arguments; None if it is not one of these.
-
-    Args:
-        name: The name in the model file.
-        arguments: The arguments in the model file.
-    """
+    """Returns the recipe of a model file and its arguments; None if it is not one of these."""
     given = dict(arguments)
     if name == "zuko_flow":
         name = ZUKO + given.pop("kind")
@@ -144,11 +135,6 @@ def with_bounds(model: ModelConfig, domains: Domains, table: Table) -> ModelConf
 
 def build_flow(model: ModelConfig, table: Table, seed: int) -> Flow:
     """Returns a new flow for a table, initialized from the seed alone.
-
-    Args:
-        model: The recipe and its arguments.
-        table: A table with the columns and the context of the flow.
-        seed: Seed of the initial weights.
 
     Raises:
         ArgumentError: There is no such recipe, it does not take an argument or the context of the
@@ -178,11 +164,6 @@ def build_flow(model: ModelConfig, table: Table, seed: int) -> Flow:
 
 def with_padding(arguments: dict[str, Any], event_shape: Sequence[int]) -> dict[str, Any]:
     """Returns the arguments of a recipe with one padding in place of its kind and scale.
-
-    Args:
-        arguments: Arguments of a recipe; `padding`, a number, may come with `padding_kind` and
-            `padding_scale`.
-        event_shape: The shape of a row or an image.
 
     Raises:
         ArgumentError: A kind or a scale is given without padding, or one of them is wrong.

@@ -18,10 +18,7 @@ CERTIFICATE = "certificate.json"
 class RewrittenRun:
     """The result of rewriting a run.
 
-    Attributes:
-        folder: The new folder.
-        certificate: The changes, and the differences between the two flows.
-        points: A description of the points at which they were compared.
+    `certificate` has the changes, and the differences between the two flows at `points`.
     """
 
     folder: Path
@@ -43,16 +40,10 @@ def rewrite_run(
 ) -> RewrittenRun:
     """Rewrites the flow of a run to use a single fixed partition, without changing its function.
 
-    The new folder is a run on the same data, with the report and the result of the new flow. If
-    the data of the run is missing or has changed, the numbers that depend on it are copied from
-    the old report and result.
-
-    Args:
-        folder: A run folder, on a table or on images, or any saved model.
-        out: The new folder, written atomically.
-        partition: As for `kappaflow.rewrite_fixed_partition`; so are couplings and seed.
-        couplings: The maximum number of couplings for one linear map.
-        seed: Seed of searches, and of samples to compare at.
+    The new folder, written atomically, is a run on the same data, with the report and the result
+    of the new flow. If the data of the run is missing or has changed, the numbers that depend on
+    it are copied from the old report and result. The other arguments are as for
+    `kappaflow.rewrite_fixed_partition`.
 
     Returns:
         The certificate, which is also in the folder, and the points of the comparison.
@@ -60,7 +51,7 @@ def rewrite_run(
     Raises:
         ArgumentError: `out` exists, or the flow cannot use this partition.
         FileError: A file cannot be read, or written.
-    """  # noqa: DOC502 - raised by the calls below
+    """
     old, new = Path(folder), Path(out)
     if os.path.lexists(new):
         raise ArgumentError(f"'out' should be a new folder, {new} exists already.")

@@ -48,20 +48,12 @@ def sample_run(
 ) -> Columns:
     """Returns samples of the flow of a run on a table, by column, in the units of the data.
 
-    Args:
-        folder: The run folder.
-        n: Number of samples; with a `context` for each of its rows.
-        context: Data with the context columns, for a conditional flow.
-        temperature: Standard deviation of the latents.
-        seed: Random seed.
-        decimal: The decimal sign of the context; by default that of the data of the run.
-
-    Returns:
-        The modeled columns, and the context columns.
+    There are n samples, or n for each row of the data `context`, whose columns are returned too.
+    The decimal sign of the context is by default that of the data of the run.
 
     Raises:
         ArgumentError: An argument is out of its range, or a context is missing or not needed.
-    """  # noqa: DOC502 - raised by the calls below
+    """
     check_sampling(n, temperature, seed)
     samples = Samples(folder, context, temperature, decimal)
     return samples.draw(n, torch.Generator().manual_seed(seed))
@@ -77,13 +69,8 @@ def sample_images(
 ) -> tuple[Pixels, int, int]:
     """Returns samples of the flow of a run on images, as pixels.
 
-    Args:
-        folder: The run folder.
-        n: Number of samples.
-        class_name: The class of all samples, for a flow that reads the class; by default the
-            classes take turns.
-        temperature: Standard deviation of the latents.
-        seed: Random seed.
+    `class_name` is the class of all samples, for a flow that reads the class; by default the
+    classes take turns.
 
     Returns:
         Whole numbers (n, channels, height, width), the number of values that they can have, and
@@ -91,7 +78,7 @@ def sample_images(
 
     Raises:
         ArgumentError: An argument is out of its range, or there is no such class.
-    """  # noqa: DOC502 - raised by the calls below
+    """
     check_sampling(n, temperature, seed)
     run, flow = read_image_run(folder), load(folder)
     labels, turns = _labels(run, flow, n, class_name)
@@ -100,20 +87,11 @@ def sample_images(
 
 
 class Samples:
-    """Samples from a run on a table, in chunks.
+    """Samples from a run on a table, in chunks; `sample_run` describes the arguments.
 
-    Args:
-        folder: The run folder.
-        context: Data with the context columns, for a conditional flow.
-        temperature: Standard deviation of the latents.
-        decimal: The decimal sign of the context; by default that of the data of the run.
-
-    Attributes:
-        run: The configuration of the run.
-        contexts: Number of context rows; 1 without a context.
-        at_once: Number of samples that are made at once. Chunks of a multiple of it hold the same
-            samples as one chunk.
-        fingerprint: Fingerprint of the context.
+    `contexts` is the number of context rows; 1 without a context. `at_once` samples are made at
+    once: chunks of a multiple of it hold the same samples as one chunk. `fingerprint` is that of
+    the context.
     """
 
     def __init__(
@@ -181,17 +159,8 @@ def write_samples(
     """Writes the samples of `sample_run` or `sample_images` to a file or to standard output.
 
     More rows than one chunk are sampled and written a chunk at a time, with the same numbers. If
-    the process is killed, the same call resumes.
-
-    Args:
-        folder: The run folder.
-        n: Number of samples; with a `context` for each of its rows.
-        out: For a table, as for `write_table`; for images, as for `check_image_path`.
-        context: Data with the context columns, for a conditional flow of tables.
-        class_name: The class of all samples, for a flow of images that reads the class.
-        temperature: Standard deviation of the latents.
-        seed: Random seed.
-        decimal: The decimal sign of the context; by default that of the data of the run.
+    the process is killed, the same call resumes. `out` is as for `write_table`; for images as for
+    `check_image_path`.
 
     Returns:
         A summary.
@@ -199,7 +168,7 @@ def write_samples(
     Raises:
         ArgumentError: An argument is out of its range or for other data, or another call left
             chunks of `out`.
-    """  # noqa: DOC502 - raised by the calls below
+    """
     if is_image_run(folder):
         if context is not None:
             raise ArgumentError("'context' should be left out for images: name a class instead.")
@@ -285,12 +254,7 @@ def _by_column(names: list[str], values: np.ndarray) -> dict[str, Any]:
 def check_image_path(path: str) -> None:
     """Raises an error for a path that `write_images` cannot write, before any work is done.
 
-    Args:
-        path: A .png or .npy file, or a new folder.
-
-    Raises:
-        ArgumentError: It is none of these, or an existing folder.
-        FileError: Its parent folder does not exist.
+    It should be a .png or .npy file, or a new folder.
     """
     target = Path(path)
     suffix = target.suffix.lower()
@@ -310,13 +274,10 @@ def check_image_path(path: str) -> None:
 def write_images(images: Pixels, path: str, *, values: int = 256, turns: int = 1) -> None:
     """Writes images to one picture, to a folder of pictures, or to an array.
 
-    Args:
-        images: (N, channels, height, width) of whole numbers from 0 to `values` - 1.
-        path: As for `check_image_path`. A .png file shows all images in a grid, enlarged to at
-            least 512 pixels; a folder holds one .png file per image, not enlarged. Both scale the
-            values from black to white. A .npy file holds the unscaled numbers, uint8.
-        values: Number of values that a pixel can have.
-        turns: Number of classes that take turns; each gets its own columns.
+    The images, (N, channels, height, width), are whole numbers from 0 to `values` - 1. A .png file
+    shows all of them in a grid, enlarged to at least 512 pixels; a folder holds one .png file per
+    image, not enlarged. Both scale the values from black to white. A .npy file holds the unscaled
+    numbers, uint8. Each of `turns` classes that take turns gets its own columns.
     """
     check_image_path(path)
     target = Path(path)

@@ -61,9 +61,8 @@ def score_run(
 
     A row with a value that is missing, text, or outside of the range of the flow's dtype has no
     score: its numbers are NaN. With padding that has no density, joint_log_prob, the density of a
-    row and its padding, replaces log_prob.
-
-    A percentile of 1 means that 99 % of the training data has a higher density.
+    row and its padding, replaces log_prob. A percentile of 1 means that 99 % of the training data
+    has a higher density.
 
     Args:
         folder: The run folder.
@@ -81,7 +80,7 @@ def score_run(
     Raises:
         ArgumentError: The data does not fit the run, or an option is for tables only.
         FileError: The run is not finished, or a file cannot be read.
-    """  # noqa: DOC502 - raised by the calls below
+    """
     if is_image_run(folder):
         refuse_table_options(id=identifier, decimal=decimal)
         return _image_scores(folder, data)
@@ -111,26 +110,14 @@ def _image_scores(folder: Path, data: str) -> Columns:
 
 
 class Scores:
-    """Scores the rows of tables by a finished run.
-
-    Args:
-        folder: The run folder.
-
-    Attributes:
-        run: The configuration of the run.
-        flow: The flow of the run.
-    """
+    """Scores the rows of tables by a finished run."""
 
     def __init__(self, folder: Path) -> None:
         self._quantiles = _quantiles(folder)
         self.run, self.flow = read_table_run(folder), load(folder)
 
     def reading(self, identifier: str | None, decimal: Decimal | None = None) -> ReadOptions:
-        """Returns how to read data to score.
-
-        Args:
-            identifier: A column that is kept as text; None for none.
-            decimal: The decimal sign of the data; by default that of the data of the run.
+        """Returns how to read data to score; a column `identifier` is kept as text.
 
         Raises:
             ArgumentError: The identifier is one of the columns of the run.
@@ -145,11 +132,8 @@ class Scores:
     def of(self, table: Table, *, generator: torch.Generator | None = None) -> Columns:
         """Returns the scores of rows; NaN for a row that cannot be scored.
 
-        Rounded columns get the same noise as the rows of the run.
-
-        Args:
-            table: The rows.
-            generator: Source of randomness; continues from chunk to chunk of a table.
+        Rounded columns get the same noise as the rows of the run. The generator continues from
+        chunk to chunk of a table.
         """
         filled, gaps = _without_gaps(table, self.flow.dtype)
         filled = noisy(filled, self.run.widths, domains_in(self.flow, filled))
@@ -217,16 +201,8 @@ def write_scores(
 
     A parquet, Arrow, npy, csv or tsv file with more rows than one chunk is read, scored and
     written a chunk at a time, with the same numbers. If the process is killed, the same call
-    resumes, provided that neither run nor data has changed. A NaN is written as empty.
-
-    Args:
-        folder: The run folder.
-        data: As for `score_run`.
-        out: As for `write_table`.
-        identifier: A column of a table that is copied, as text.
-        repair: "drop" leaves out the rows of a table that cannot be scored; None writes them
-            without a score.
-        decimal: The decimal sign of a table; by default that of the data of the run.
+    resumes, provided that neither run nor data has changed. A NaN is written as empty; `repair`
+    "drop" leaves out such rows of a table.
 
     Returns:
         A summary.
@@ -235,7 +211,7 @@ def write_scores(
         ArgumentError: Another call left chunks of `out`; or the file cannot hold text, such as an
             identifier; or an option is for tables only.
         DataError: The data changed while it was read.
-    """  # noqa: DOC502 - raised by the calls below
+    """
     check_writable(out)
     if is_image_run(folder):
         refuse_table_options(id=identifier, repair=repair, decimal=decimal)

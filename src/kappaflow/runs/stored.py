@@ -24,12 +24,9 @@ RunData = TableData | ImageData
 class TableRunConfig(BaseModel):
     """The entry `run` of config.json, for a run on a table.
 
-    Attributes:
-        source: The rows of the run; None if `kappaflow.fit` wrote the folder.
-        columns: The modeled columns.
-        context_columns: The columns that the density is conditioned on.
-        fingerprints: Of the training and the validation rows.
-        widths: Width of the noise that was added to rounded columns.
+    `source` is None if `kappaflow.fit` wrote the folder. The fingerprints are those of the
+    training and the validation rows. `widths` are those of the noise that was added to rounded
+    columns.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -49,10 +46,9 @@ class TableRunConfig(BaseModel):
 class ImageRunConfig(BaseModel):
     """The entry `run` of config.json, for a run on images.
 
-    Attributes:
-        source: The images of the run; None if `kappaflow.fit` wrote the folder.
-        classes: The names of the classes that the flow reads; of all if `kappaflow.fit` wrote it.
-        fingerprints: Of the training and the validation images.
+    `source` is None if `kappaflow.fit` wrote the folder. `classes` are those that the flow reads,
+    or all if `kappaflow.fit` wrote it. The fingerprints are those of the training and the
+    validation images.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)

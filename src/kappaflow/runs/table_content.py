@@ -68,16 +68,8 @@ def table_content(
 ) -> tuple[dict[str, Any], CollectedFindings]:
     """Returns the fields of a `Report` that only tables have, and findings on the run.
 
-    Args:
-        result: The result of the training.
-        nll: Negative log-likelihood of each test row, in nats.
-        data: The rows of the run. A Gaussian and a Gaussian mixture are fitted to the training
-            rows, and compared with the flow on the test rows.
-        test: The test rows.
-        budget: The condition budget of the training; None for none.
-
-    Returns:
-        Fields by name, and findings on likelihood, training and data.
+    `nll` is the negative log-likelihood of each test row, in nats. A Gaussian and a Gaussian
+    mixture are fitted to the training rows, and compared with the flow on the test rows.
     """
     flow = result.flow
     samples, likelihoods = _samples(flow, test), _likelihoods(flow, nll, data)
@@ -151,13 +143,12 @@ def _likelihood(name: str, flow: Flow, nll: Tensor) -> Likelihood:
 def comparisons_on(data: TableData, nll: np.ndarray) -> tuple[Comparison, ...]:
     """Compares a flow with a Gaussian and a mixture fitted to the training rows, on test rows.
 
-    Args:
-        data: The rows of the run.
-        nll: Negative log-likelihood of the first so many test rows under the flow.
+    `nll` is the negative log-likelihood under the flow of as many test rows, from the first on.
+    There is no comparison if a column is constant among the training rows or follows from others,
+    since there is no such density.
 
     Returns:
-        The comparisons; none if a column is constant among the training rows or follows from
-        others, since there is no such density.
+        The comparisons.
     """
     train, test = data.train, data.test
     rows = len(nll)
@@ -217,14 +208,9 @@ def _separations(flow: Flow, nll: Tensor, data: TableData) -> list[Separation]:
 
 
 def auc_of(inside: np.ndarray, outside: np.ndarray) -> tuple[float, float]:
-    """Returns the probability that one of the first scores above one of the second.
+    """Returns the probability that a score inside is above one outside, and its standard error.
 
-    Args:
-        inside: Scores of the rows that should score higher.
-        outside: Scores of the others.
-
-    Returns:
-        The AUC (ties count half) and its standard error.
+    Ties count half.
 
     Source:
         Mann, Whitney 1947; the error is Hanley, McNeil 1982.
@@ -320,13 +306,8 @@ def _latent(flow: Flow, rows: Batch) -> Latent:
 def padding_view(flow: Flow, test: Batch) -> tuple[PaddingView | None, Tensor | None]:
     """Returns the padding of a flow for a report; None if it has none.
 
-    Args:
-        flow: The flow.
-        test: Held-out rows.
-
-    Returns:
-        The padding, with an importance-weighted likelihood if it has a density; and this negative
-        log-likelihood of each of the first 2,000 rows at most.
+    Padding with a density has an importance-weighted likelihood; the second result is this
+    negative log-likelihood of each of the first 2,000 test rows at most.
     """
     padding = padding_in(flow.augment)
     if padding is None:

@@ -93,11 +93,9 @@ class TableConfig:
         return ReadOptions(self.decimal, tuple(self.missing))
 
     def load(self) -> "TableData":
-        """Returns the rows: loaded, examined, repaired and split.
+        """Returns the rows: loaded, examined, repaired and split; equal rows are in one part.
 
-        Returns:
-            Training, validation and test rows; equal rows are in one part. A table on disk is
-            read, but its training rows are not written.
+        A table on disk is read, but its training rows are not written.
         """
         if self.on_disk:
             return _from_disk(self, split_shown(_split_request(self), None, progress=False))
@@ -107,12 +105,9 @@ class TableConfig:
     def opened(
         self, out: Path, device: str | None, progress: bool | None
     ) -> Iterator["TableData"]:
-        """Yields the rows for a training; the file of a table on disk exists as long.
+        """Yields the rows for a training, with the run folder `out` locked by this process.
 
-        Args:
-            out: The run folder, locked by this process.
-            device: Where to train.
-            progress: Show a progress bar; by default on a terminal only.
+        The file of a table on disk exists until the context ends.
 
         Yields:
             The rows.
@@ -128,18 +123,13 @@ class TableConfig:
 
 @dataclass(frozen=True)
 class TableData:
-    """The rows of a run, split, and remarks on them.
+    """The rows of a run, split, and notes on them, one sentence each.
 
     Attributes:
-        config: Which rows these are.
         train: The training rows; a sample of them for a table on disk.
-        validation: Rows that decide when to stop.
-        test: Rows that the flow is evaluated on.
         against: Rows that should score lower.
         loaded: Number of rows before any were dropped.
         repeats: Number of rows that repeat earlier ones.
-        notes: Remarks, one sentence each.
-        domains: By column, of those that have one.
         in_file: The training rows in a file; None if they are in memory.
         warnings: The notes that keep the verdict on a run from being green.
         widths: By column, the width of the uniform noise that was added to rounded values.
@@ -203,7 +193,7 @@ class TableData:
         return {name: value for name, value in all_arguments(model).items() if name != "bounds"}
 
     def facts(self) -> list[tuple[str, str]]:
-        """Returns what a report says about the rows, as labels and values."""
+        """Returns the facts about the rows for a report, as labels and values."""
         config, train = self.config, self.train
         parts = (self.trained_on, self.validation, self.test)
         handled = HANDLED[config.duplicates]

@@ -38,18 +38,10 @@ def trade_off(
 ) -> TradeOff:
     """Trains a flow for each budget and one without, and writes what the budgets cost.
 
-    The folder has a run folder for each flow, report.json, index.html and figures/. A run that was
-    interrupted is resumed, a finished one is not trained again.
-
-    Args:
-        source: Where the rows come from; no standard input.
-        model: The recipe, the same for all.
-        budgets: Condition numbers to ask for, above 1.
-        out: The folder.
-        processes: How many trainings side by side, each on one thread.
-        progress: Show the progress of trainings that take turns; on a terminal only if left out.
-        say: Receives messages, and which training is done.
-        **settings: Fields of `kappaflow.training.Settings`, the same for all.
+    The folder `out` has a run folder for each flow, report.json, index.html and figures/. An
+    interrupted run is resumed, and a finished one is not trained again. The rows cannot come from
+    standard input. `processes` trainings run side by side, each on one thread. `say` receives
+    messages. `**settings` are fields of `kappaflow.training.Settings`, the same for all flows.
 
     Returns:
         The numbers.
@@ -57,7 +49,7 @@ def trade_off(
     Raises:
         ArgumentError: An argument is wrong, or the folder holds something else.
         DataError: The data has no density that a flow could fit.
-    """  # noqa: DOC502 - raised by the calls below
+    """
     requested = _checked(budgets, settings)
     workers = positive_int("processes", processes)
     if source.data == "-":
@@ -69,10 +61,7 @@ def trade_off(
     tables = source.load()
     for note in tables.notes:
         say(note)
-    order: list[float | None] = [
-        None,
-        *requested,
-    ]  # the one that all others are compared with first
+    order: list[float | None] = [None, *requested]  # all others are compared with the first
     cases = [
         {
             "budget": budget,
@@ -100,11 +89,7 @@ def trade_off(
 
 
 def train_one(case: Case) -> list[Row]:
-    """Trains the flow of a case into its folder.
-
-    Returns:
-        A row with the error, if there is one: the parent process raises it.
-    """
+    """Returns a row for a case after training its flow; it holds the error, if there is one."""
     settings = dict(case["settings"])
     if case["budget"] is not None:
         settings["condition_budget"] = case["budget"]
@@ -181,7 +166,7 @@ def _compared(
 
 
 def _checked(budgets: Sequence[float], settings: dict[str, Any]) -> list[float]:
-    """Returns the budgets in their order, each once."""
+    """Returns the budgets, ascending, each once."""
     if not budgets:
         raise ArgumentError("'budgets' should be at least one condition number, got none.")
     if "condition_budget" in settings:

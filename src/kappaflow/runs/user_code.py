@@ -32,7 +32,7 @@ from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.interop import wrap
 
 MODULE_NAME = "_examined_by_kappaflow"
-QUICK_S = 5.0  # code that takes longer, a training say, is not run a second time
+QUICK_S = 5.0  # code that takes longer, such as a training, is not run a second time
 
 
 def is_code(target: str) -> bool:
