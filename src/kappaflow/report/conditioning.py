@@ -152,15 +152,10 @@ def _limit_rule(profile: ProfileView, limit: float | None) -> list[Rule]:
 
 
 def depth_section(profile: ProfileView, where: str, charts: Sequence[Chart]) -> Section:
-    """Builds the section of a page about conditioning over depth.
+    """Returns the section about conditioning over depth, with a table of the worst layers.
 
-    Args:
-        profile: The measured conditioning.
-        where: Which rows were used, as part of a sentence, such as "held-out rows".
-        charts: The charts of the profile that do not appear elsewhere on the page.
-
-    Returns:
-        The section, with a table of the worst layers.
+    `where` says which rows were used, such as "held-out rows". `charts` are those of the profile
+    that do not appear elsewhere on the page.
     """
     limit = limit_of(profile)
     digits = "the limit of this flow's float type"
@@ -202,12 +197,7 @@ def _worst_table(profile: ProfileView) -> Table:
 
 
 def conditioning_figures(profile: ProfileView, budget: Budget | None = None) -> list[KeyFigure]:
-    """Returns the key figures at the top of a page: condition number and round-trip errors.
-
-    Args:
-        profile: The measured conditioning.
-        budget: The condition budget of the training, with condition numbers at more rows.
-    """
+    """Returns the key figures at the top of a page: condition number and round-trip errors."""
     limit = limit_of(profile)
     median, p95 = profile.condition_number.median[-1], profile.condition_number.p95[-1]
     of_budget = ""
@@ -230,11 +220,7 @@ def conditioning_figures(profile: ProfileView, budget: Budget | None = None) -> 
 
 
 def scales_section(profile: ProfileView) -> Section | None:
-    """Returns a section with one row per scale of an image flow; None without scales.
-
-    Args:
-        profile: The measured conditioning. The names of layers contain the number of their scale.
-    """
+    """Returns a section with one row per scale of an image flow; None without scales."""
     rows = scale_rows(profile)
     if not rows:
         return None

@@ -51,7 +51,6 @@ class Likelihood(Part):
 
     Attributes:
         name: Name of the set of rows: "test", "test, rows on a point mass", ...
-        rows: Number of rows.
         nll: Mean, in the units of the data.
         nll_standardized: Mean on standardized columns, for comparison.
         standard_error: Standard error of both means.
@@ -70,12 +69,9 @@ class ReferenceView(Part):
     """A simple density, fitted to the training rows and compared with the flow on held-out rows.
 
     Attributes:
-        name: Name of the density, as part of a sentence.
-        kind: "Gaussian" or "Gaussian mixture".
         components: Number of Gaussians, selected by the BIC.
         conditional: Whether it is conditional: a density of the residuals of a regression on the
             context.
-        rows: Number of held-out rows.
         nll: Mean negative log-likelihood in nats per row, in the units of the data.
         nll_standardized: The same on standardized columns.
         difference: Mean over the rows of the flow's NLL minus the NLL of this density. Negative if
@@ -99,7 +95,6 @@ class Weighted(Part):
 
     Attributes:
         draws: Samples of the padding for each row.
-        rows: Number of rows.
         nll: Mean in nats per row, in the units of the data.
         nll_standardized: Mean on standardized columns.
         standard_error: Standard error of both means, over the rows.
@@ -118,8 +113,6 @@ class PaddingView(Part):
     """Padding features added to each row; see `kappaflow.flows.padding.Padding`.
 
     Attributes:
-        features: Number of features.
-        description: Description of the padding.
         has_density: Whether the NLL of the report is an upper bound on average. If not, it belongs
             to the joint density of a row and its padding, and is not a likelihood of the row.
         weighted: A tighter estimate of the NLL; None if there is no likelihood.
@@ -135,14 +128,9 @@ class Separation(Part):
     """How well log_prob separates held-out rows like the training data from other rows.
 
     Attributes:
-        name: Names of the two kinds of rows.
         rows_in: Number of rows like the training data, which should score higher.
-        rows_out: Number of other rows.
         auc: Probability that a row like the training data scores above another row.
         auc_standard_error: Standard error of the AUC (Hanley, McNeil 1982).
-        edges: Edges of the bins of log_prob.
-        density_in: Density of rows like the training data in each bin.
-        density_out: Density of other rows in each bin.
     """
 
     name: str
@@ -156,13 +144,7 @@ class Separation(Part):
 
 
 class RowView(Part):
-    """A test row with its values and log-density.
-
-    Attributes:
-        name: Position in the source: "line 17" or "row 16".
-        values: Values in the order of `RowsView.columns`.
-        log_prob: Log-density in nats, in the units of the data.
-    """
+    """A test row, named as "line 17" or "row 16", with its values and its log-density in nats."""
 
     name: str
     values: list[float]
@@ -218,12 +200,9 @@ class Latent(Part):
     With a base other than N(0, 1), each coordinate is first standardized with samples of the base.
 
     Attributes:
-        edges: Edges of the bins.
-        density: Density in each bin.
         normal: Density of the base in each bin.
         coordinates: Mean and standard deviation of each latent coordinate.
         beyond_four: Share of coordinates beyond 4 standard deviations.
-        base: Name of the base.
         base_beyond_four: The same share for the base.
     """
 
@@ -264,26 +243,7 @@ class Spread(Part):
 class ProfileView(Part):
     """Conditioning over the layers of a flow, filled by `kappaflow.conditioning.Profile.to_dict`.
 
-    Quantities named `layer_...` belong to one layer alone. The others are cumulative.
-
-    Attributes:
-        layers: Names of the layers, data side first; at least one.
-        points: Number of rows at which the flow was measured.
-        eps: Spacing of the flow's floating-point type.
-        status: How the singular values were computed.
-        worst_layer: Index of the layer with the largest condition number.
-        predicted_round_trip: Round-trip error of the whole flow that rounding alone explains.
-        layer_condition_number: Condition number of each layer, a pure number.
-        layer_sigma_max: Largest singular value of each layer, in latent units per data unit.
-        layer_sigma_min: Smallest singular value of each layer.
-        layer_log_det: log|det| of each layer, in nats.
-        layer_round_trip: Round-trip error of each layer, in standardized units.
-        condition_number: Condition number, cumulative. The last one belongs to the whole flow.
-        sigma_max: Largest singular value, cumulative from the data.
-        sigma_min: Smallest singular value, cumulative from the data.
-        log_det: log|det| in nats, cumulative from the data.
-        round_trip_data: Error from data to latent to data. The first belongs to the whole flow.
-        round_trip_latent: Error from latent to data to latent. The last belongs to the whole flow.
+    `Profile` describes the fields. Each `Quantiles` has one number per layer.
     """
 
     layers: Annotated[list[str], Field(min_length=1)]

@@ -80,7 +80,7 @@ def write_diagnosis(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     kf.write_diagnosis(diagnosis, f"{folder}/page.html").name
         'page.html'
-    """  # noqa: DOC502 - raised by the calls below
+    """
     if not isinstance(diagnosis, Diagnosis):
         raise ArgumentError(
             f"'diagnosis' should be what kappaflow.doctor returns, got {type(diagnosis).__name__}."
@@ -92,16 +92,7 @@ def write_diagnosis(
 
 
 def render_diagnosis(diagnosis: Diagnosis, *, title: str = "A flow", points: str = "") -> str:
-    """Returns the page of a diagnosis.
-
-    Args:
-        diagnosis: The result of `kappaflow.doctor`.
-        title: Name of the flow.
-        points: The rows at which it was diagnosed, as text.
-
-    Returns:
-        One HTML document that makes no request.
-    """
+    """Returns the page of a diagnosis, one HTML document that makes no request."""
     profile = _profile_of(diagnosis)
     cards, over_depth, others = _place_charts(diagnosis, profile)
     sections = [findings_section(cards, "Findings")]

@@ -39,7 +39,7 @@ WIDTHS = 6.0  # quartile distances beyond which a log_prob is counted but not dr
 
 @dataclass(frozen=True)
 class Values:
-    """One way to compute a number: its name in a chart, and its value at each row."""
+    """One way to compute a number: its name in a chart, and its value in nats at each row."""
 
     name: str
     values: Column
@@ -106,12 +106,8 @@ def agreement_chart(
 ) -> Chart:
     """Returns other ways to compute a number against the expected one: equal ones on a diagonal.
 
-    Args:
-        name: Name of the chart.
-        title: Title of the chart.
-        expected: The numbers that the others are compared with, in nats.
-        others: The numbers of one or two other ways, at the same rows.
-        is_found: Whether the doctor found a difference. A small one is drawn as a difference.
+    There are one or two other ways, at the same rows. If the doctor found a small difference, the
+    differences are drawn.
     """
     x, columns = drawable(expected.values), [drawable(other.values) for other in others]
     gaps = [
@@ -215,15 +211,7 @@ def integral_chart(table: Table) -> Chart:
 
 
 def table_chart(name: str, table: Table) -> Chart | None:
-    """Returns a chart of any table, with its columns over the first column.
-
-    Args:
-        name: Name of the table.
-        table: Its columns.
-
-    Returns:
-        The chart; None if no column has numbers.
-    """
+    """Returns a chart of any table over its first column; None if no column has numbers."""
     first, *rest = table
     is_named = not any(is_finite(value) for value in table[first])
     x = range(1, len(table[first]) + 1) if is_named else table[first]

@@ -47,16 +47,10 @@ def render_factors(
     trials: Sequence[Trial] = (),
     reference: Reference | None = None,
 ) -> str:
-    """Returns the page of a factorization.
+    """Returns the page of a factorization, one HTML document that makes no request.
 
-    Args:
-        factorization: The map and its couplings.
-        source: Name of the matrix on the page.
-        trials: Factorizations with other numbers of couplings; the curve is left out if empty.
-        reference: The curve of other maps, for comparison.
-
-    Returns:
-        One HTML document that makes no request.
+    `source` names the matrix. `trials` are factorizations with other numbers of couplings; the
+    curve is left out without them. `reference` is the curve of other maps, for comparison.
     """
     sections = [_map_section(factorization)]
     if len(factorization):
@@ -81,14 +75,7 @@ def render_factors(
 
 
 def changes(factorization: Factorization, number: int) -> str:
-    """Returns the features that a coupling changes, as text.
-
-    Args:
-        factorization: The factorization.
-        number: Number of the coupling, from 1.
-
-    Returns:
-        "features 2 to 5", or a list, counted from 0.
+    """Returns the features, counted from 0, that a coupling, counted from 1, changes.
 
     Example:
         >>> import torch, kappaflow as kf
@@ -178,13 +165,7 @@ def trade_off_curve(
 ) -> Chart | None:
     """Returns the largest condition number of a factor over the number of couplings.
 
-    Args:
-        factorization: The factorization on the page.
-        trials: Factorizations with other numbers of couplings.
-        reference: Other maps to compare with.
-
-    Returns:
-        The chart; None if no trial found a factorization.
+    It returns None if no trial found a factorization. `reference` has other maps to compare with.
     """
     done = [(trial.couplings, trial.found) for trial in trials if trial.found is not None]
     if not done or not len(factorization):

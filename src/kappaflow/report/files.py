@@ -18,14 +18,9 @@ R = TypeVar("R", Report, ImageReport)
 
 
 def write_report(report: AnyReport, folder: str | Path) -> Path:
-    """Writes report.json and report.html to a folder; neither is ever half written.
+    """Returns the path of the page, written to a folder along with report.json.
 
-    Args:
-        report: The content.
-        folder: Created if it is missing.
-
-    Returns:
-        The path of the page.
+    Creates the folder if it is missing; neither file is ever half written.
 
     Raises:
         FileError: The folder cannot be written.
@@ -39,12 +34,6 @@ def write_report(report: AnyReport, folder: str | Path) -> Path:
 
 def read_report(folder: str | Path) -> AnyReport:
     """Returns the report that `write_report` wrote to a folder.
-
-    Args:
-        folder: The folder with report.json; the page is not needed.
-
-    Returns:
-        The report, equal to the one that was written.
 
     Raises:
         FileError: report.json is missing, is not JSON, or is not a report.
@@ -64,18 +53,11 @@ def read_report(folder: str | Path) -> AnyReport:
 
 
 def read_report_on(folder: str | Path, kind: type[R]) -> R:
-    """Returns the report in a folder if it has the right kind.
-
-    Args:
-        folder: The folder with report.json.
-        kind: `Report`, on a table, or `ImageReport`.
-
-    Returns:
-        The report.
+    """Returns the report in a folder if it is of the given kind, `Report` or `ImageReport`.
 
     Raises:
         FileError: As for `read_report`, or the report has the other kind.
-    """  # noqa: DOC502 - raised by `read_report` too
+    """
     report = read_report(folder)
     if not isinstance(report, kind):
         expected, other = ("images", "a table")[:: 1 if kind is ImageReport else -1]
@@ -84,13 +66,7 @@ def read_report_on(folder: str | Path, kind: type[R]) -> R:
 
 
 def draw_again(folder: str | Path) -> Path:
-    """Writes the page of a report again, from its report.json.
-
-    Args:
-        folder: The folder with report.json.
-
-    Returns:
-        The path of the page.
+    """Returns the path of the page of a report, written again from its report.json.
 
     Raises:
         FileError: As for `read_report`, or the numbers do not fit each other.
@@ -113,9 +89,6 @@ def to_json(report: AnyReport) -> str:
 def from_json(text: str | bytes) -> AnyReport:
     """Returns the report that `to_json` wrote.
 
-    Args:
-        text: The result of `to_json`.
-
     Raises:
         ValueError: The text is not JSON; a `pydantic.ValidationError` if it is not a report.
     """
@@ -127,13 +100,8 @@ def from_json(text: str | bytes) -> AnyReport:
 def check_output_path(name: str, path: str | Path | None, suffix: str) -> None:
     """Raises an error if a page cannot be written to a path, before any work is done.
 
-    Args:
-        name: Name of the argument.
-        path: The file; None is accepted.
-        suffix: The ending it should have.
-
     Raises:
-        ArgumentError: The path has another ending, or is a folder.
+        ArgumentError: The path has another ending than `suffix`, or is a folder.
         FileError: Its folder does not exist.
     """
     if path is None:

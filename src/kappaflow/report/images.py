@@ -39,16 +39,13 @@ class ImageLikelihood(Part):
     """Likelihood of held-out images.
 
     Attributes:
-        images: Number of images.
         padding: Number of channels added to the channels of the images.
         padding_description: Description of the added channels.
         is_joint: Whether the NLL belongs to images and their padding, and is not a likelihood of
             the images, because the padding has no density; there are no bits then.
         bits_per_dimension: Mean, in bits per number of an image; None if the flow treats pixels
             as real numbers.
-        bits_standard_error: Standard error of that mean, over the images.
         nll: Mean negative log-likelihood, in nats per image.
-        standard_error: Standard error of that mean.
         quantiles: Quantiles over the images of the bits, or of the nats if there are no bits,
             by name: "median", "p95", "max".
         independent_bits: Bits per dimension of the same images with independent pixels, each with
@@ -71,10 +68,9 @@ class ImageLikelihood(Part):
 
 
 class Neighbors(Part):
-    """Samples and the training images nearest to them.
+    """Samples above, and the training images nearest to them below.
 
     Attributes:
-        picture: Samples above, their nearest training images below.
         of_samples: Distance of each sample shown to its nearest training image.
         of_held_out: The same for an equal number of held-out images.
         unit: The unit of a distance, as part of a sentence.
@@ -90,22 +86,16 @@ class ImageReport(Part):
     """The content of a report on a flow of images.
 
     Attributes:
-        kind: Distinguishes it from a report on a table.
-        about: The data, the model and its training.
         curves: Figures of each epoch: epoch, train_bits_per_dimension,
             validation_bits_per_dimension, train_nll, validation_nll, condition_number_median/_p95,
             round_trip_data, round_trip_latent, learning_rate, time_s, memory_bytes, skipped_steps.
         best_epoch: The epoch whose weights were kept.
-        likelihood: Likelihood of held-out images.
         held_out: Some of these images, in the same grid as the samples.
         samples: Grids of samples, one for each temperature.
         reconstructions: Held-out images above, their reconstructions from the latents below.
         interpolations: From one held-out image to another through the latent, one per row.
-        neighbors: Nearest training images.
         profile: Conditioning over depth, at held-out images.
         verdict: The doctor's verdict in full.
-        ok: Whether the doctor found no error.
-        findings: The doctor's findings.
     """
 
     kind: Literal["images"] = "images"
@@ -125,14 +115,7 @@ class ImageReport(Part):
 
 
 def render_images(report: ImageReport) -> str:
-    """Returns the page of a report on a flow of images.
-
-    Args:
-        report: The content. Values that are not finite appear as "not finite".
-
-    Returns:
-        One HTML document that contains its pictures and makes no request.
-    """
+    """Returns the page of a report on a flow of images, with its pictures inside."""
     charts = image_learning_curves(report.curves, report.best_epoch)
     scales = scales_section(report.profile)
     return render_page(

@@ -167,8 +167,6 @@ class Section:
 
     Attributes:
         id: Its anchor.
-        title: Its heading.
-        blocks: Its content, in order.
         link: Text of the link at the top of the page; the title by default.
         is_sub: Whether it continues the section before it: a smaller heading and no link.
     """
@@ -186,10 +184,6 @@ class Page:
 
     Attributes:
         command: The command that wrote it, such as "kappaflow report".
-        title: Its heading.
-        sections: Its content.
-        verdict: The box below the title.
-        key_figures: The numbers below the verdict.
         intro: Paragraphs before the first section.
         without_script: Where to find the content of the charts if the browser runs no scripts.
         files: A sentence about the files next to the page.
@@ -223,14 +217,10 @@ class _Drawn:
 
 
 def render_page(page: Page) -> str:
-    """Returns a page as one HTML document.
+    """Returns a page as one HTML document: about 5 MB, nearly all of it plotly.js.
 
-    Args:
-        page: Its content.
-
-    Returns:
-        About 5 MB of text, nearly all of it plotly.js. The document makes no request: its
-        Content-Security-Policy forbids them, and runs no script but its own two.
+    The document makes no request: its Content-Security-Policy forbids them, and runs no script but
+    its own two.
     """
     scripts = [_plotly(), _file("page.js")]
     return _template().render(
@@ -257,13 +247,7 @@ def glossary_section(terms: Sequence[str]) -> Section:
 
 
 def verdict_of(ok: bool, findings: Iterable[Finding | FindingView], text: str) -> Verdict:
-    """Returns the verdict of the doctor as a box: red for errors, yellow for warnings, or green.
-
-    Args:
-        ok: Whether there is no error.
-        findings: All findings.
-        text: The verdict in full.
-    """
+    """Returns the verdict of the doctor as a box: red for errors, else yellow for warnings."""
     severities = Counter(finding.severity for finding in findings)
     if not ok:
         errors = numbers.count(severities["error"], "error")

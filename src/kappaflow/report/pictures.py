@@ -23,13 +23,7 @@ NARROW, WIDE = 290, 460
 
 
 def png(pixels: Pixels) -> bytes:
-    """Encodes a picture as the bytes of a PNG file.
-
-    Args:
-        pixels: The pixels, (1, height, width) for gray or (3, height, width) for color.
-
-    Returns:
-        The file, with 8 bits per channel.
+    """Returns pixels, (1 or 3, height, width), as the bytes of a PNG file, 8 bits per channel.
 
     Source:
         ISO/IEC 15948, Portable Network Graphics.
@@ -79,16 +73,9 @@ def shown(pixels: Pixels, values: int) -> Pixels:
 
 
 def grid(images: Pixels, columns: int, *, gap: int = 1, ground: int = 128) -> Pixels:
-    """Arranges images in a grid, with gray lines between them.
+    """Returns images (N, channels, height, width) in a grid, with gray lines between them.
 
-    Args:
-        images: The images, (N, channels, height, width).
-        columns: Number of images per row; the last row may have empty cells.
-        gap: Width of the lines, in pixels. There is no outer border.
-        ground: Gray level of the lines.
-
-    Returns:
-        The sheet, (channels, height, width).
+    There is no outer border; the last row may have empty cells.
 
     Example:
         >>> grid(np.zeros((5, 1, 8, 8), np.uint8), 3).shape
@@ -130,7 +117,6 @@ class Picture(Part):
     """A sheet of images with its texts, for a page.
 
     Attributes:
-        title: Short title above the picture.
         alt: Description for readers who cannot see the picture.
         caption: One or two sentences on what to look for.
         columns: Number of images per row.
@@ -149,30 +135,22 @@ class Picture(Part):
 
     @property
     def width(self) -> int:
-        """Width in pixels."""
         return size_of(base64.b64decode(self.png))[0]
 
     @property
     def height(self) -> int:
-        """Height in pixels."""
         return size_of(base64.b64decode(self.png))[1]
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture on a page, enlarged by the largest whole factor that fits.
-
-    Attributes:
-        content: The picture.
-        room: Available width, in CSS pixels.
-    """
+    """A picture, enlarged by the largest whole factor that fits `room` CSS pixels."""
 
     content: Picture
     room: int
 
     @property
     def factor(self) -> int:
-        """Factor by which the picture is enlarged."""
         return max(1, self.room // self.content.width)
 
     @property
@@ -187,5 +165,5 @@ class Shown:
 
     @property
     def is_enlarged(self) -> bool:
-        """Whether the picture is enlarged, so that a browser should not smooth it."""
+        """Whether a browser should not smooth the picture."""
         return self.factor > 1

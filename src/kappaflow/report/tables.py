@@ -38,14 +38,7 @@ FILES = "report.json, next to this page, has all of its numbers."
 
 
 def render(report: Report) -> str:
-    """Returns the page of a report on a table.
-
-    Args:
-        report: The content. Values that are not finite appear as "not finite".
-
-    Returns:
-        One HTML document that makes no request.
-    """
+    """Returns the page of a report on a table; values that are not finite are named as such."""
     charts = learning_curves(report.curves, report.best_epoch)
     return render_page(
         Page(

@@ -33,17 +33,10 @@ class Budgeted(Part):
     """A flow trained with a condition budget, or without one.
 
     Attributes:
-        budget: The budget; None for the flow without one.
-        folder: Its run folder.
         condition_number_p95: 95 % quantile over held-out rows, from the standardized columns on.
-        condition_number_median: Median over the same rows.
-        rows: Number of these rows.
+        rows: Number of these rows, which `condition_number_median` is over too.
         nll: Mean negative log-likelihood of all held-out rows, nats on standardized columns.
-        standard_error: Standard error of that mean.
         cost: Mean difference from the NLL without a budget, paired by row, in nats.
-        cost_error: Standard error of the difference.
-        epochs: Epochs of the training.
-        time_s: Seconds of the training.
         failed: Why there is no flow; None if there is one.
     """
 
@@ -62,12 +55,10 @@ class Budgeted(Part):
 
     @property
     def name(self) -> str:
-        """The budget as text."""
         return "none" if self.budget is None else f"{self.budget:g}"
 
     @property
     def cost_text(self) -> str:
-        """The cost of the budget as text, in nats per row."""
         if self.budget is None or self.cost is None:
             return NOT_MEASURED
         return "0" if abs(self.cost) < LEAST else with_error(self.cost, self.cost_error)
@@ -77,10 +68,8 @@ class TradeOff(Part):
     """The costs of condition budgets on one table.
 
     Attributes:
-        data: The table.
         model: Settings of the trainings, (label, value).
         flows: One for each budget, the smallest first, and the one without a budget last.
-        notes: Notes on the data.
     """
 
     data: str
@@ -90,14 +79,7 @@ class TradeOff(Part):
 
 
 def render_trade_off(report: TradeOff) -> str:
-    """Returns the page of a trade-off.
-
-    Args:
-        report: The numbers of the trade-off.
-
-    Returns:
-        One HTML document that makes no request.
-    """
+    """Returns the page of a trade-off."""
     time = format_time(sum(flow.time_s or 0.0 for flow in report.flows))
     settings = Table(("Setting", "Value"), [list(pair) for pair in report.model])
     trainings = Text(f"{count(len(report.flows), 'training')}, {time} in total.")

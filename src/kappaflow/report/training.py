@@ -114,13 +114,7 @@ def _measured(charts: Sequence[CurveChart], curves: Curves, best_epoch: int) -> 
 
 
 def curve_chart(what: CurveChart, curves: Curves, best_epoch: int) -> Chart | None:
-    """Returns a chart over the epochs, or None if none of its figures was measured.
-
-    Args:
-        what: Description of the chart.
-        curves: The figures of each epoch.
-        best_epoch: The epoch marked by a dotted line.
-    """
+    """Returns a chart over the epochs, or None if none of its figures was measured."""
     epochs = drawable(row.get("epoch") for row in curves)
     columns = [
         (name, [row.get(key) for row in curves], tone, dash)
@@ -172,14 +166,7 @@ def _usual_range(series: Sequence[Series]) -> tuple[float, float] | None:
 
 
 def curves_section(charts: Sequence[Chart], curves: Curves, best_epoch: int, note: str) -> Section:
-    """Returns the section with the learning curves.
-
-    Args:
-        charts: The charts of the section.
-        curves: The figures of each epoch.
-        best_epoch: The epoch whose weights were kept.
-        note: A remark on the drawn likelihood; may be empty.
-    """
+    """Returns the section with the learning curves; `note` on their likelihood may be empty."""
     if not charts:
         return Section("curves", "Learning curves", [Text("No epoch was recorded.")])
     text = (

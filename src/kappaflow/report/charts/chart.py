@@ -29,20 +29,14 @@ class Series(Part):
     Attributes:
         name: Entry in the legend; series of one chart with equal names share an entry.
         x: Horizontal positions; None makes a gap.
-        y: Vertical positions; None, and a value that the axis cannot show, makes a gap.
         low: Lower ends of a band around y, or of whiskers.
         high: Upper ends of the band or of the whiskers.
-        tone: Color, from 0 to 7: `DATA`, `SAMPLES`, ...
         dash: Style of the line; "none" draws points only.
         kind: "line"; "hold" keeps a value until the next x; "area" fills down to zero; "outline"
             is a line without marks; "bars".
         whiskers: The axis along which low and high are drawn as whiskers; None draws a band.
         labels: Text for each point, shown on hover.
-        mark: Symbol of a point.
-        mark_size: Size of a point, in CSS pixels.
-        width: Width of the line, in CSS pixels.
         bridge_gaps: Whether the line connects the points on both sides of a gap.
-        in_legend: Whether the legend names it.
     """
 
     name: str
@@ -103,11 +97,7 @@ class Rule(Part):
     """A reference line across a panel.
 
     Attributes:
-        at: Position.
         axis: "x" for a vertical line at a horizontal position, "y" for a horizontal line.
-        text: A few words at the line.
-        dash: How it is drawn.
-        tone: Color.
     """
 
     at: float
@@ -121,22 +111,14 @@ class Panel(Part):
     """One pair of axes.
 
     Attributes:
-        title: Text above it.
         x: Title of the horizontal axis, with its unit.
         y: Title of the vertical axis, with its unit.
-        x_log: Whether the horizontal axis is logarithmic.
-        y_log: Whether the vertical axis is logarithmic.
         y_most: Upper end of the vertical axis. Larger values leave the panel at its upper edge, so
             the caption should say so.
-        series: The lines, points, bars and histograms.
-        heat: A grid of colors instead of series.
-        rules: Reference lines.
         x_range: Ends of the horizontal axis; chosen from the numbers if left out.
         y_range: Ends of the vertical axis; chosen from the numbers if left out.
         x_whole: Whether only whole numbers are marked on the horizontal axis.
         x_ticks: The numbers marked on the horizontal axis; chosen if left out.
-        y_from_zero: Whether the vertical axis starts at zero.
-        y_hidden: Whether the vertical axis is left out.
         place: Row and column in the grid of the chart, from 1; in reading order if left out.
         alt: Description with the main numbers, for readers who cannot see it.
         remark: A note on what is not drawn, in addition to values that are not finite.
@@ -171,7 +153,6 @@ class Panel(Part):
 
     @property
     def is_histogram(self) -> bool:
-        """Whether it shows a histogram, whose corners are not data points."""
         return any(one.kind == "area" for one in self.series)
 
     @property
@@ -187,12 +168,9 @@ class Chart(Part):
 
     Attributes:
         name: Name of its files and of its place on a page.
-        title: A short title.
         caption: What is drawn ("median and quartiles over 20 samples"), and what to look for.
-        panels: The panels, in rows from left to right.
         columns: Number of panels in a row, if there is space.
         wide: Whether a panel takes the full width of a page.
-        share_y: Whether all vertical axes have the same range.
         small: Whether its panels are small multiples: no legend in each, no numbers on hover.
         height: Height of a panel on a page, in CSS pixels; None makes it square.
     """
@@ -240,14 +218,7 @@ class Chart(Part):
 
 @dataclass(frozen=True)
 class LogScale:
-    """Range and ticks of a logarithmic axis.
-
-    Attributes:
-        low: Logarithm to base 10 of the lower end.
-        high: Logarithm to base 10 of the upper end.
-        ticks: Numbers with a tick.
-        labels: Labels of the ticks.
-    """
+    """The range of a logarithmic axis, as log10 of its ends, and its labeled ticks."""
 
     low: float
     high: float

@@ -30,11 +30,7 @@ LOOK: dict[Any, Any] = {
 
 
 def write_stills(chart: Chart, folder: Path) -> list[Path]:
-    """Writes NAME.svg and NAME.png of a chart, the same bytes for the same chart.
-
-    Args:
-        chart: The chart.
-        folder: An existing folder.
+    """Writes NAME.svg and NAME.png of a chart to a folder, the same bytes for the same chart.
 
     Returns:
         The files; none if matplotlib is not installed (`pip install "kappaflow[figures]"`).
@@ -63,12 +59,9 @@ def write_stills(chart: Chart, folder: Path) -> list[Path]:
 def to_matplotlib(chart: Chart) -> Any:  # noqa: ANN401 - matplotlib is optional
     """Returns a `matplotlib.figure.Figure` of a chart, with a legend below its panels.
 
-    Args:
-        chart: The chart.
-
     Raises:
         ImportError: matplotlib is not installed.
-    """  # noqa: DOC502 - raised by the import
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

@@ -37,17 +37,11 @@ Axis = dict[str, Any]
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that plotly.js draws in one place of a page.
+    """A figure that plotly.js draws in one place of a page, where `name` is its id.
 
-    Attributes:
-        name: Its id on the page.
-        title: A short title.
-        alt: Description for readers who cannot see it.
-        traces: Plotly's traces.
-        layout: Plotly's layout.
-        remark: A note on what is not drawn; may be empty.
-        height: Height in CSS pixels; None makes it square.
-        place: Row and column in a grid of figures, from 1, or None.
+    `alt` describes it for readers who cannot see it, and `remark` is a note on what is not drawn.
+    The height is in CSS pixels; None makes it square. `place` is the row and column in a grid of
+    figures, from 1, or None.
     """
 
     name: str
@@ -63,11 +57,7 @@ class Figure:
 def figures_of(chart: Chart) -> list[Figure]:
     """Returns a figure for each panel of a chart.
 
-    Args:
-        chart: The chart.
-
-    Returns:
-        The figures. A single figure has the name of the chart; several are numbered from 1.
+    A single figure has the name of the chart; several are numbered from 1.
     """
     numbered = len(chart.panels) > 1
     return [
