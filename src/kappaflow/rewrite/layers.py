@@ -258,7 +258,7 @@ def _scale_by_scale(part: MultiScale, change: Change) -> MultiScale:
 def stacked(parts: Sequence[Bijection], like: Flow) -> list[Bijection]:
     """Returns the same layers, with neighboring couplings of one kind and shape in stacks.
 
-    They have the memory mode of the stacks of the flow `like`, or else "recompute".
+    They have the memory mode that all stacks of the flow `like` share, or else "recompute".
     """
     modes = {part.memory for part in like.modules() if isinstance(part, CouplingStack)}
     memory = modes.pop() if len(modes) == 1 else "recompute"
