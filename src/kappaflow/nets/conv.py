@@ -11,7 +11,7 @@ from kappaflow._checks import natural_int, one_of, positive_int
 from kappaflow.autograd.checkpoint import LAYER_MODES, is_transformed, modes_bypassed
 from kappaflow.autograd.trace import gradients
 from kappaflow.nets.exact_type import has_hooks
-from kappaflow.nets.layers import FirstLayer, check_something_to_read, fast_layout, zeroed
+from kappaflow.nets.layers import FirstLayer, ReadingNetwork, fast_layout, zeroed
 from kappaflow.registry import register
 
 Weights = Sequence[Tensor]  # weight and bias of each convolution
@@ -126,7 +126,7 @@ def _masked(cotangent: Tensor, activated: Tensor) -> Tensor:
 
 
 @register("ConvNet")
-class ConvNet(nn.Module):
+class ConvNet(ReadingNetwork):
     """Convolutions 3x3, 1x1 and 3x3 with ReLU between them; the last one starts at zero.
 
     Each pixel of the output sees the 5x5 pixels around it. Edges are padded with zeros, so images
@@ -168,13 +168,9 @@ class ConvNet(nn.Module):
         context_features: int = 0,
         memory: str = "store",
     ) -> None:
-        super().__init__()
-        self.inputs = natural_int("inputs", inputs)
-        self.outputs = positive_int("outputs", outputs)
+        super().__init__(inputs, outputs, context_features)
         self.hidden = positive_int("hidden", hidden)
-        self.context_features = natural_int("context_features", context_features)
         self.memory = one_of("memory", memory, LAYER_MODES)
-        check_something_to_read(self.inputs, self.context_features)
         self.first = FirstLayer(self.inputs, self.hidden, self.context_features)
         self.middle = nn.Conv2d(self.hidden, self.hidden, 1)
         self.last = zeroed(nn.Conv2d(self.hidden, self.outputs, 3, padding=1))
@@ -245,7 +241,7 @@ class ResidualBlock(nn.Module):
 
 
 @register("ResidualConvNet")
-class ResidualConvNet(nn.Module):
+class ResidualConvNet(ReadingNetwork):
     """A 3x3 convolution, residual blocks, ReLU, and a 1x1 convolution that starts at zero.
 
     A block adds the output of two 3x3 convolutions, each after a ReLU, to its input. The second
@@ -288,12 +284,8 @@ class ResidualConvNet(nn.Module):
         blocks: int = 2,
         context_features: int = 0,
     ) -> None:
-        super().__init__()
-        self.inputs = natural_int("inputs", inputs)
-        self.outputs = positive_int("outputs", outputs)
+        super().__init__(inputs, outputs, context_features)
         self.hidden = positive_int("hidden", hidden)
-        self.context_features = natural_int("context_features", context_features)
-        check_something_to_read(self.inputs, self.context_features)
         self.first = FirstLayer(self.inputs, self.hidden, self.context_features)
         count = natural_int("blocks", blocks)
         self.blocks = nn.ModuleList(ResidualBlock(self.hidden) for _ in range(count))

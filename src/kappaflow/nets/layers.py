@@ -5,7 +5,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import batch, positive_int
+from kappaflow._checks import batch, natural_int, positive_int
 from kappaflow.autograd.checkpoint import is_transformed
 from kappaflow.errors import ArgumentError
 
@@ -73,10 +73,16 @@ def context_shift(by: nn.Linear | None, context: Tensor | None, rows: int) -> Te
     return by(context)
 
 
-def check_something_to_read(inputs: int, context_features: int) -> None:
-    """Raises `ArgumentError` for a network that has neither an input nor a context."""
-    why = "a network needs something to read."
-    positive_int("inputs + context_features", inputs + context_features, why)
+class ReadingNetwork(nn.Module):
+    """A network with its widths; it has something to read, an input or a context."""
+
+    def __init__(self, inputs: int, outputs: int, context_features: int) -> None:
+        super().__init__()
+        self.inputs = natural_int("inputs", inputs)
+        self.outputs = positive_int("outputs", outputs)
+        self.context_features = natural_int("context_features", context_features)
+        width = self.inputs + self.context_features
+        positive_int("inputs + context_features", width, "a network needs something to read.")
 
 
 def zeroed(module: M) -> M:

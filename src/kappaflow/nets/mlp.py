@@ -10,7 +10,7 @@ from torch.nn.functional import linear, sigmoid
 
 from kappaflow._checks import finite_float, layer_widths, natural_int, one_of, positive_int, share
 from kappaflow.errors import ArgumentError
-from kappaflow.nets.layers import check_something_to_read, zeroed
+from kappaflow.nets.layers import ReadingNetwork, zeroed
 from kappaflow.registry import register
 
 Activation = Callable[[Tensor], Tensor]
@@ -87,7 +87,7 @@ def _linear_layers(widths: Sequence[int]) -> nn.ModuleList:
 
 
 @register("MLP")
-class MLP(nn.Module):
+class MLP(ReadingNetwork):
     """Linear layers with ReLU, or another activation, between them.
 
     The last layer starts at zero, so the output of a new network is zero.
@@ -125,10 +125,7 @@ class MLP(nn.Module):
         activation: str = "relu",
         slope: float = 0.01,
     ) -> None:
-        super().__init__()
-        self.inputs = natural_int("inputs", inputs)
-        self.outputs = positive_int("outputs", outputs)
-        self.context_features = natural_int("context_features", context_features)
+        super().__init__(inputs, outputs, context_features)
         self.residual = residual
         self.activation, self._activate = activation, activation_of(activation, slope)
         self.dropout = share("dropout", dropout)
@@ -137,7 +134,6 @@ class MLP(nn.Module):
                 f"'dropout' should be 0 or above 1/512, got {dropout}: "
                 "shares are rounded to multiples of 1/256, and this one to 0."
             )
-        check_something_to_read(self.inputs, self.context_features)
         widths = [self.inputs + self.context_features, *layer_widths(hidden), self.outputs]
         self.layers = _linear_layers(widths)
 
@@ -168,7 +164,7 @@ class MLP(nn.Module):
 
 
 @register("ResidualMLP")
-class ResidualMLP(nn.Module):
+class ResidualMLP(ReadingNetwork):
     """A residual network: a linear layer, residual blocks, and a last layer that starts at zero.
 
     A block is two linear layers, each after an activation, whose output is added to the block's
@@ -212,11 +208,7 @@ class ResidualMLP(nn.Module):
         activation: str = "relu",
         slope: float = 0.01,
     ) -> None:
-        super().__init__()
-        self.inputs = natural_int("inputs", inputs)
-        self.outputs = positive_int("outputs", outputs)
-        self.context_features = natural_int("context_features", context_features)
-        check_something_to_read(self.inputs, self.context_features)
+        super().__init__(inputs, outputs, context_features)
         self.activation, self._activate = activation, activation_of(activation, slope)
         width, count = positive_int("hidden", hidden), 2 * natural_int("blocks", blocks)
         widths = [self.inputs + self.context_features, *[width] * (1 + count), self.outputs]
@@ -242,7 +234,7 @@ class ResidualMLP(nn.Module):
 
 
 @register("PairedMLP")
-class PairedMLP(nn.Module):
+class PairedMLP(ReadingNetwork):
     """Two networks of equal shape with the same input and concatenated outputs.
 
     After the first layer, the two halves of each layer are independent: only the two diagonal
@@ -280,11 +272,7 @@ class PairedMLP(nn.Module):
         activation: str = "relu",
         slope: float = 0.01,
     ) -> None:
-        super().__init__()
-        self.inputs = natural_int("inputs", inputs)
-        self.outputs = positive_int("outputs", outputs)
-        self.context_features = natural_int("context_features", context_features)
-        check_something_to_read(self.inputs, self.context_features)
+        super().__init__(inputs, outputs, context_features)
         self.activation, self._activate = activation, activation_of(activation, slope)
         inner = (*layer_widths(hidden), self.outputs)
         if any(width % 2 for width in inner):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import natural_int, positive_int
+from kappaflow._checks import positive_int
 from kappaflow.errors import ArgumentError
 from kappaflow.nets.layers import (
-    check_something_to_read,
+    ReadingNetwork,
     context_map,
     context_shift,
     image,
@@ -89,7 +89,7 @@ class TransformerBlock(nn.Module):
 
 
 @register("VisionTransformer")
-class VisionTransformer(nn.Module):
+class VisionTransformer(ReadingNetwork):
     """A transformer with one token per pixel position; its last layer starts at zero.
 
     One linear map embeds the channels of each position. A learned vector for each position is
@@ -132,11 +132,7 @@ class VisionTransformer(nn.Module):
         places: Sequence[int] | None = None,
         context_features: int = 0,
     ) -> None:
-        super().__init__()
-        self.inputs = natural_int("inputs", inputs)
-        self.outputs = positive_int("outputs", outputs)
-        self.context_features = natural_int("context_features", context_features)
-        check_something_to_read(self.inputs, self.context_features)
+        super().__init__(inputs, outputs, context_features)
         self.width, self.heads = positive_int("width", width), positive_int("heads", heads)
         if self.width % self.heads:
             raise ArgumentError(
