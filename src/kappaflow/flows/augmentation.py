@@ -146,7 +146,7 @@ LEAST = 1e-5  # smallest distance of the noise from 0, where its logit would be 
 
 
 @register("VariationalDequantize")
-class VariationalDequantize(Augmentation):
+class VariationalDequantize(Dequantize):
     """Adds noise with a learned density to whole numbers from 0 to values - 1: y = x + e.
 
     The noise e is the sigmoid of a small flow of N(0, I) whose couplings read x. It learns to
@@ -174,9 +174,8 @@ class VariationalDequantize(Augmentation):
     def __init__(
         self, event_shape: Sequence[int], values: int = 256, *, depth: int = 4, hidden: int = 32
     ) -> None:
-        super().__init__()
+        super().__init__(values)
         self.shape = image_shape("event_shape", event_shape)
-        self.values = positive_int("values", values)
         channels, *sides = self.shape
         squeeze = Squeeze(1 if any(side % 2 for side in sides) else 2)
         self.map = Chain([
@@ -207,13 +206,6 @@ class VariationalDequantize(Augmentation):
         inside = StandardNormal(self.shape).log_prob(noise) + log_det - _log_slope(u)
         return inside.masked_fill(outside.flatten(1).any(1), -math.inf)
 
-    def join(self, x: Tensor, e: Tensor) -> Tensor:
-        return x + e
-
-    def drop(self, joined: Tensor) -> tuple[Tensor, Tensor]:
-        x = joined.floor().clamp(0, self.values - 1)
-        return x, joined - x
-
     def event_shape(self, joint_shape: Sequence[int]) -> tuple[int, ...]:
         if tuple(joint_shape) != self.shape:
             raise ArgumentError(
@@ -225,9 +217,6 @@ class VariationalDequantize(Augmentation):
     def _scaled(self, x: Tensor) -> Tensor:
         """Returns pixel values scaled to [-1, 1] for the networks."""
         return x * (2 / max(1, self.values - 1)) - 1
-
-    def extra_repr(self) -> str:
-        return f"values={self.values}"
 
 
 def _coupling(channels: int, hidden: int, layer: int) -> AffineCoupling:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kappaflow._checks import natural_int, one_of
 from kappaflow.errors import ArgumentError
-from kappaflow.flows.augmentation import Augmentation, Dequantize, VariationalDequantize
+from kappaflow.flows.augmentation import Augmentation, Dequantize
 from kappaflow.flows.padding import CopyPad, LearnedPad, Pad, Padding, UniformPad, ZeroPad
 from kappaflow.nets import ConvNet
 from kappaflow.options import PaddingKind
@@ -41,11 +41,9 @@ class DequantizeAndPad(Augmentation):
         (torch.Size([2, 3]), tensor([0., 3.]))
     """
 
-    def __init__(
-        self, filling: Dequantize | VariationalDequantize, padding: int | Padding
-    ) -> None:
+    def __init__(self, filling: Dequantize, padding: int | Padding) -> None:
         super().__init__()
-        if not isinstance(filling, Dequantize | VariationalDequantize):
+        if not isinstance(filling, Dequantize):
             raise ArgumentError(
                 "'filling' should be a Dequantize or a VariationalDequantize, got "
                 f"{type(filling).__name__}."
