@@ -57,6 +57,21 @@ def positive_float(name: str, value: object) -> float:
     return float(value)
 
 
+def real_numbers(name: str, value: object) -> Tensor:
+    """Returns `value` as a new floating tensor of finite numbers, or raises ArgumentError."""
+    try:
+        numbers = torch.as_tensor(value).detach().clone()
+    except (TypeError, ValueError, RuntimeError):
+        raise ArgumentError(f"'{name}' should hold numbers, got {value!r}.") from None
+    if numbers.is_complex():
+        raise ArgumentError(f"'{name}' should hold real numbers, got {numbers.dtype}.")
+    if not numbers.is_floating_point():
+        numbers = numbers.to(torch.get_default_dtype())
+    if not torch.isfinite(numbers).all():
+        raise ArgumentError(f"'{name}' should hold finite numbers, got inf or nan.")
+    return numbers
+
+
 def share(name: str, value: object) -> float:
     """Returns `value` as a float from 0 to below 1, or raises ArgumentError."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:

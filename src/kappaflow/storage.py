@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from kappaflow.errors import FileError, WriteError
+from kappaflow.errors import ArgumentError, FileError, WriteError
 from kappaflow.reading import parse_json
 
 NOTES = "kappaflow"
@@ -39,6 +39,14 @@ def write_bytes(path: Path, content: bytes) -> None:
     finally:
         with suppress(OSError):  # a file system that became read-only refuses this too
             temporary.unlink(missing_ok=True)
+
+
+def check_place(name: str, path: Path) -> None:
+    """Raises an error if a path is that of a folder, or its folder does not exist."""
+    if path.is_dir():
+        raise ArgumentError(f"'{name}' should be a file, {path} is a folder.")
+    if not path.parent.is_dir():
+        raise FileError(f"{path} cannot be written: there is no folder {path.parent}.")
 
 
 def append_bytes(path: Path, content: bytes) -> None:

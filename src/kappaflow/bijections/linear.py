@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import feature_batch, positive_int
+from kappaflow._checks import feature_batch, positive_int, real_numbers
 from kappaflow.bijection import Bijection, at_each_place, log_det_dtype
 from kappaflow.bijections.matrices import Dense, Matrix
 from kappaflow.errors import ArgumentError
@@ -197,30 +197,16 @@ def _log_det(form: Matrix, x: Tensor) -> Tensor:
 
 def square_and_shift(matrix: Numbers, shift: Numbers | None) -> tuple[Tensor, Tensor]:
     """Returns a checked matrix, (n, n), and shift, (n,), which is zeros by default."""
-    weight = _numbers("matrix", matrix)
+    weight = real_numbers("matrix", matrix)
     if weight.dim() != 2 or weight.shape[0] != weight.shape[1]:
         raise ArgumentError(f"'matrix' should be square, (n, n), got shape {tuple(weight.shape)}.")
-    start = weight.new_zeros(len(weight)) if shift is None else _numbers("shift", shift)
+    start = weight.new_zeros(len(weight)) if shift is None else real_numbers("shift", shift)
     if start.shape != (len(weight),):
         raise ArgumentError(
             f"'shift' should have shape ({len(weight)},), one number for each row of the "
             f"matrix, got {tuple(start.shape)}."
         )
     return weight, start
-
-
-def _numbers(name: str, given: Numbers) -> Tensor:
-    try:
-        numbers = torch.as_tensor(given).detach()
-    except (TypeError, ValueError, RuntimeError):
-        raise ArgumentError(f"'{name}' should hold numbers, got {given!r}.") from None
-    if numbers.is_complex():
-        raise ArgumentError(f"'{name}' should hold real numbers, got {numbers.dtype}.")
-    if not numbers.is_floating_point():
-        numbers = numbers.to(torch.get_default_dtype())
-    if not torch.isfinite(numbers).all():
-        raise ArgumentError(f"'{name}' should hold finite numbers, got inf or nan.")
-    return numbers
 
 
 def _check_rank(matrix: Tensor) -> None:

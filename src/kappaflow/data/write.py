@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kappaflow.errors import ArgumentError, FileError, WriteError
+from kappaflow.errors import ArgumentError, WriteError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,6 +28,8 @@ def check_writable(path: str) -> None:
         ArgumentError: The suffix is of no kind that can be written, or the path is a folder.
         FileError: The folder that it would be in does not exist.
     """
+    from kappaflow.storage import check_place
+
     if path == "-":
         return
     target = Path(path)
@@ -36,10 +38,7 @@ def check_writable(path: str) -> None:
             f"'out' should end in one of {', '.join(WRITTEN)}, or be - for CSV on stdout, "
             f"got {path!r}."
         )
-    if target.is_dir():
-        raise ArgumentError(f"'out' should be a file, {path} is a folder.")
-    if not target.parent.is_dir():
-        raise FileError(f"{path} cannot be written: there is no folder {target.parent}.")
+    check_place("out", target)
 
 
 def write_table(columns: Mapping[str, NDArray[Any]], path: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import batch
+from kappaflow._checks import batch, real_numbers
 from kappaflow.bijection import Bijection, log_det_dtype
 from kappaflow.bijections.coupling import check_something_to_read
 from kappaflow.errors import ArgumentError
@@ -217,21 +217,12 @@ def _numbers(name: str, given: Numbers | None, shape: tuple[int, ...], *, empty:
     """Returns the numbers as a tensor of this shape; raises ArgumentError if they are invalid."""
     if given is None:
         return torch.full(shape, empty)
-    try:
-        numbers = torch.as_tensor(given).detach().clone()
-    except (TypeError, ValueError, RuntimeError):
-        raise ArgumentError(f"'{name}' should hold numbers, got {given!r}.") from None
-    if not (numbers.is_floating_point() or numbers.is_complex()):
-        numbers = numbers.to(torch.get_default_dtype())
-    if numbers.is_complex():
-        raise ArgumentError(f"'{name}' should hold real numbers, got {numbers.dtype}.")
+    numbers = real_numbers(name, given)
     if numbers.shape != torch.Size(shape):
         raise ArgumentError(
             f"'{name}' should have the shape {shape} of (changed, kept) features, "
             f"got {tuple(numbers.shape)}."
         )
-    if not torch.isfinite(numbers).all():
-        raise ArgumentError(f"'{name}' should hold finite numbers, got nan or inf.")
     return numbers
 
 

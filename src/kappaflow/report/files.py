@@ -10,7 +10,7 @@ from kappaflow.reading import parse_json, read_small
 from kappaflow.report.content import Report
 from kappaflow.report.images import ImageReport, render_images
 from kappaflow.report.tables import render
-from kappaflow.storage import make_directory, write_bytes
+from kappaflow.storage import check_place, make_directory, write_bytes
 
 AnyReport = Report | ImageReport
 NUMBERS, PAGE = "report.json", "report.html"
@@ -109,7 +109,4 @@ def check_output_path(name: str, path: str | Path | None, suffix: str) -> None:
     target = Path(path)
     if target.suffix.lower() != suffix:
         raise ArgumentError(f"'{name}' should end in {suffix}, got '{path}'.")
-    if target.is_dir():
-        raise ArgumentError(f"'{name}' should be a file, {path} is a folder.")
-    if not target.parent.is_dir():
-        raise FileError(f"{path} cannot be written: there is no folder {target.parent}.")
+    check_place(name, target)

@@ -14,7 +14,7 @@ from kappaflow.data import Table, check_writable, load_table, write_table
 from kappaflow.data.chunks import chunk_size
 from kappaflow.data.raw import Decimal, ReadOptions
 from kappaflow.data.table import require_finite
-from kappaflow.errors import ArgumentError, FileError
+from kappaflow.errors import ArgumentError
 from kappaflow.files import CONFIG, WEIGHTS, load
 from kappaflow.flows import Flow
 from kappaflow.report.pictures import Pixels, enlarged, grid, png, shown
@@ -30,7 +30,7 @@ from kappaflow.runs.chunked_output import (
 from kappaflow.runs.image_samples import draw_pixels, values_of
 from kappaflow.runs.scores import refuse_table_options
 from kappaflow.runs.stored import ImageRunConfig, is_image_run, read_image_run, read_table_run
-from kappaflow.storage import whole_directory, write_bytes
+from kappaflow.storage import check_place, whole_directory, write_bytes
 
 ROWS_AT_ONCE = 65_536
 PICTURE, ARRAY = ".png", ".npy"
@@ -265,10 +265,7 @@ def check_image_path(path: str) -> None:
         )
     if not suffix and os.path.lexists(target):
         raise ArgumentError(f"'out' should be a new folder, {path} is there already.")
-    if target.is_dir():
-        raise ArgumentError(f"'out' should be a file, {path} is a folder.")
-    if not target.parent.is_dir():
-        raise FileError(f"{path} cannot be written: there is no folder {target.parent}.")
+    check_place("out", target)
 
 
 def write_images(images: Pixels, path: str, *, values: int = 256, turns: int = 1) -> None:
