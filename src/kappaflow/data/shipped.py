@@ -15,17 +15,7 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set inside the package; rows and columns are read from its file.
-
-    Args:
-        name: What `load_table` takes for it.
-        rows: The number of rows.
-        columns: The names of all its columns, text included.
-        description: What was measured, in one sentence.
-        citation: Whom to cite.
-        license: Under which license it is passed on.
-        path: The file.
-    """
+    """A data set inside the package; rows and columns are read from its file."""
 
     name: str
     rows: int
@@ -54,9 +44,6 @@ _SHIPPED = {
 def shipped_names() -> tuple[str, ...]:
     """Returns the names of the shipped data sets, without opening a file.
 
-    Returns:
-        The names that `load_table` and `path_of` take.
-
     Example:
         >>> shipped_names()
         ('magic',)
@@ -66,12 +53,6 @@ def shipped_names() -> tuple[str, ...]:
 
 def path_of(name: str) -> Path:
     """Returns the file of a shipped data set.
-
-    Args:
-        name: One of `shipped_names()`.
-
-    Returns:
-        The path inside the installed package.
 
     Raises:
         ArgumentError: If no data set of that name is shipped.
@@ -130,11 +111,8 @@ ARMS, ARM_NOISE, ARM_WIDTH, ARM_TURN = 5, 0.3, 0.1, 0.25
 class ToySet:
     """A two-dimensional data set, generated from a seed.
 
-    Args:
-        name: What `toy` and `load_table` take for it.
-        description: Its shape, in one sentence.
-        draw: Returns n points (n, 2) from a generator.
-        log_prob: The log-density in nats of points (n, 2), where there is a closed form.
+    `draw` returns n points, (n, 2), from a generator; `log_prob` is their log-density in nats,
+    where there is a closed form.
     """
 
     name: str

@@ -134,13 +134,9 @@ class Table:
         return replace(self, values=self.values[index], rows=rows, texts=texts, **chosen)
 
     def without_columns(self, names: Iterable[str]) -> "Table":
-        """Returns the table without the named modeled columns, which join `left_out`.
+        """Returns the table without some modeled columns, which join `left_out`.
 
-        Args:
-            names: Modeled columns; names that are not among them change nothing.
-
-        Returns:
-            A new table.
+        Names that are not among the modeled columns change nothing.
 
         Example:
             >>> import numpy as np

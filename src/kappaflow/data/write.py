@@ -21,9 +21,6 @@ WRITTEN = (".csv", ".parquet", ".arrow", ".feather", ".ipc", ".npy", ".npz")
 def check_writable(path: str) -> None:
     """Raises an error for a path that `write_table` could not write.
 
-    Args:
-        path: A file to be, or "-" for standard output.
-
     Raises:
         ArgumentError: The suffix is of no kind that can be written, or the path is a folder.
         FileError: The folder that it would be in does not exist.

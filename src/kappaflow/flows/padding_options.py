@@ -107,14 +107,8 @@ def padding_of_kind(
 ) -> Padding:
     """Returns a padding of a kind for points of a shape, (D,) or (C, H, W).
 
-    Args:
-        kind: The kind, "gaussian", "uniform", "zero", "copy" or "learned".
-        features: Number of features to add.
-        event_shape: Shape of the points.
-        scale: Scale of "gaussian", "uniform" or "copy" padding; None for its default.
-
-    Returns:
-        The padding.
+    The kinds are "gaussian", "uniform", "zero", "copy" and "learned"; the first, the second and
+    the fourth have a scale.
 
     Raises:
         ArgumentError: The kind is unknown, or a number is out of range or unexpected.

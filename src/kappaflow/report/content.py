@@ -28,7 +28,6 @@ class About(Part):
     """The data, the model and its training.
 
     Attributes:
-        title: A short name: the data set and the model.
         data: Facts about the data, (label, value): source, rows, columns, split.
         model: Facts about the model: recipe, depth, partition, parameters.
         training: Facts about the training: epochs, time, reason for stopping, settings, versions.
@@ -157,7 +156,6 @@ class RowsView(Part):
     Attributes:
         columns: Names of the columns, with the context last; only the first few of many columns.
         left_out: Number of columns that are not shown.
-        rows: The rows, the least likely first.
     """
 
     columns: list[str]
@@ -327,11 +325,8 @@ class FindingView(Part):
 class Budget(Part):
     """The condition budget of a training, and the condition numbers that the flow reached.
 
-    Attributes:
-        limit: The requested limit of the 95 % quantile.
-        median: Median condition number over held-out rows, without the standardization.
-        p95: 95 % quantile over the same rows.
-        rows: Number of rows.
+    The 95 % quantile should be at most `limit`. Median and quantile are over `rows` held-out rows,
+    without the standardization.
     """
 
     limit: float
@@ -344,29 +339,20 @@ class Report(Part):
     """The content of a report on a table.
 
     Attributes:
-        about: The data, the model and its training.
         curves: The lines of metrics.jsonl, one per epoch: epoch, train_nll_standardized,
             validation_nll_standardized, validation_nll_p95/_p99/_max,
             condition_number_median/_p95, round_trip_data, round_trip_latent, learning_rate,
             time_s, memory_bytes, skipped_steps. NLL on standardized columns.
         best_epoch: The epoch whose weights were kept.
         likelihoods: Held-out likelihood, of all test rows and of parts of them.
-        padding: Padding features added to each row, if any.
         gaussian_nll: NLL of the test rows under a Gaussian fitted to the training rows, in the
             units of the data.
         gaussian_nll_standardized: The same on standardized columns.
         references: A Gaussian and a Gaussian mixture, compared with the flow row by row; may be
             empty.
-        worst_rows: The test rows with the lowest density; None if they were not collected.
         separations: How well log_prob separates other kinds of rows; often empty.
         marginals: Histograms of data and samples, one per column.
         pairs: Data and samples for scatter plots of two columns at a time.
-        profile: Conditioning over depth, at held-out rows.
-        budget: The condition budget of the training, if any.
-        latent: Latents of held-out rows.
-        verdict: The doctor's verdict in full.
-        ok: Whether the doctor found no error.
-        findings: The doctor's findings.
     """
 
     about: About

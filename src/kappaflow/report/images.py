@@ -39,8 +39,6 @@ class ImageLikelihood(Part):
     """Likelihood of held-out images.
 
     Attributes:
-        padding: Number of channels added to the channels of the images.
-        padding_description: Description of the added channels.
         is_joint: Whether the NLL belongs to images and their padding, and is not a likelihood of
             the images, because the padding has no density; there are no bits then.
         bits_per_dimension: Mean, in bits per number of an image; None if the flow treats pixels
@@ -89,13 +87,10 @@ class ImageReport(Part):
         curves: Figures of each epoch: epoch, train_bits_per_dimension,
             validation_bits_per_dimension, train_nll, validation_nll, condition_number_median/_p95,
             round_trip_data, round_trip_latent, learning_rate, time_s, memory_bytes, skipped_steps.
-        best_epoch: The epoch whose weights were kept.
         held_out: Some of these images, in the same grid as the samples.
         samples: Grids of samples, one for each temperature.
         reconstructions: Held-out images above, their reconstructions from the latents below.
         interpolations: From one held-out image to another through the latent, one per row.
-        profile: Conditioning over depth, at held-out images.
-        verdict: The doctor's verdict in full.
     """
 
     kind: Literal["images"] = "images"

@@ -34,17 +34,12 @@ def diagnose_run(
     progress: Progress = quietly,
     decimal: Decimal | None = None,
 ) -> tuple[Diagnosis, str]:
-    """Runs the doctor on a run, and describes the rows or images that it used.
+    """Returns the diagnosis of a run, and a description such as "held-out rows of the run".
 
-    Args:
-        folder: The run folder, or the folder of any saved model.
-        data: A table with the columns of the run, or images for a run on images. By default the
-            held-out data of the run, or samples of the flow if its data is missing or has changed.
-        progress: Receives the name of each measurement before it starts.
-        decimal: The decimal sign of a table; by default the same as in the data of the run.
-
-    Returns:
-        The diagnosis and the description, such as "held-out rows of the run".
+    `folder` may be that of any saved model. `data` is a table with the columns of the run, or
+    images for a run on images. By default it is the held-out data of the run, or samples of the
+    flow if that is missing or has changed. `progress` receives the name of each measurement before
+    it starts.
 
     Raises:
         ArgumentError: The data does not fit the run, or `decimal` is given for images.

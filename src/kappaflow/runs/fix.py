@@ -91,28 +91,18 @@ def fix_run(
     progress: bool | None = None,
     show: Progress = quietly,
 ) -> FixedRun:
-    """Fixes what the doctor found in a run, and writes the result to a new folder.
+    """Returns what was done to fix a run in the folder `into`, and the run before and after.
 
     Without names, the errors and warnings decide among "fuse" (merge neighboring linear layers),
     "bound" (bound the condition number of nearly singular linear layers) and "float64". Other
     fixes change the model or the data, and only run when named: "pad" (Gaussian padding), "drop"
     and "jitter" (of a column that nearly follows from others; the run is trained again). After
     "bound" and "pad" the flow is trained further on the rows of the run. If that is interrupted,
-    the same call resumes it.
-
-    Args:
-        folder: A run folder, or any saved model. It stays unchanged.
-        into: The new folder.
-        fixes: Names of fixes; "drop" and "jitter" each alone.
-        epochs: The maximum number of epochs of further training.
-        progress: Show a progress bar of trainings; by default on a terminal only.
-        show: Receives the name of each step before it starts.
-
-    Returns:
-        What was done, and the run before and after.
+    the same call resumes it. The folder, that of a run or any saved model, stays unchanged. `show`
+    receives the name of each step before it starts.
 
     Raises:
-        ArgumentError: into exists or is inside the run, a fix does not exist, or the flow or its
+        ArgumentError: `into` exists or is inside the run, a fix does not exist, or the flow or its
             data do not allow it.
         FileError: A file cannot be read, or written.
     """

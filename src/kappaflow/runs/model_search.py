@@ -232,7 +232,7 @@ def fit_auto(
         >>> result = kf.fit_auto(x, max_epochs=3)
         >>> result.flow.sample(5).shape
         torch.Size([5, 2])
-    """  # noqa: DOC502 - raised by the calls below
+    """
     if is_image_data(data):
         raise ArgumentError(
             "'data' should be a table: for images choose a recipe, such as kappaflow.glow, and "

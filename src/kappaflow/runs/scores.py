@@ -62,14 +62,8 @@ def score_run(
     A row with a value that is missing, text, or outside of the range of the flow's dtype has no
     score: its numbers are NaN. With padding that has no density, joint_log_prob, the density of a
     row and its padding, replaces log_prob. A percentile of 1 means that 99 % of the training data
-    has a higher density.
-
-    Args:
-        folder: The run folder.
-        data: For a run on a table, a path or a shipped name, with the columns of the run. For a
-            run on images, anything that `kappaflow.load_images` takes.
-        identifier: A column of a table that is copied, as text.
-        decimal: The decimal sign of a table; by default that of the data of the run.
+    has a higher density. A column `identifier` of a table is copied, as text. Images are anything
+    that `kappaflow.load_images` takes.
 
     Returns:
         Columns. For a table: row (its number, from 1), the identifier if one is named, log_prob

@@ -57,19 +57,11 @@ def diagnose_code(
 ) -> tuple[Diagnosis, str]:
     """Returns the diagnosis of a flow that code makes, and a description of the points.
 
-    The doctor runs the code, so only use it on code that you trust.
-
-    Args:
-        target: FILE.py:NAME or MODULE:NAME. NAME is a flow, as `kappaflow.wrap` takes it, or a
-            function without arguments that returns one; or one with points, (flow, x), or with
-            points and contexts, (flow, x, context).
-        data: A table to take the points from instead, on the scale that the flow expects.
-        context: Columns of it that are the context.
-        progress: Receives the name of each measurement before it starts.
-        decimal: The decimal sign of the table, if it is a text file; detected if None.
-
-    Returns:
-        The diagnosis, and a description of the points.
+    The doctor runs the code, so only use it on code that you trust. The target is FILE.py:NAME or
+    MODULE:NAME, where NAME is a flow, as `kappaflow.wrap` takes it, or a function without
+    arguments that returns one; or one with points, (flow, x), or with points and contexts, (flow,
+    x, context). `data` is a table to take the points from instead, on the scale that the flow
+    expects, and `context` its columns that are the context.
 
     Raises:
         ArgumentError: The code fails, lacks the name, or makes no flow.

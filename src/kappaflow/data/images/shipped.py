@@ -30,14 +30,7 @@ _GARMENTS = (
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Description of a built-in image data set.
-
-    Args:
-        name: Name to pass to `load_images`.
-        description: Content, number and size of the images.
-        citation: Publication to cite.
-        package: Package that contains the images.
-    """
+    """A built-in image data set: what it is, whom to cite, and the package that contains it."""
 
     name: str
     description: str

@@ -18,10 +18,8 @@ def comparison_findings(
 ) -> Iterator[Finding]:
     """Runs the checks KF501, KF504 and KF505 on the comparisons of a flow with references.
 
-    Args:
-        comparisons: The comparison with the Gaussian, then with the mixture; may be empty.
-        standard_error: Standard error of the flow's mean NLL; None if it is not known.
-        rows: Number of held-out rows in that mean.
+    The comparisons are with the Gaussian, then with the mixture, or empty. `standard_error` is
+    that of the flow's mean NLL over `rows` held-out rows; None if it is not known.
 
     Yields:
         A warning for each reference that is better than the flow by more than two standard errors
