@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from kappaflow.stack.native import executor
-from kappaflow.stack.tape import NativeExecutor
+from kappaflow.stack.native import backend
 
 PACKAGES = ("torch", "kappaflow", "zuko", "normflows", "nflows", "FrEIA")
 _INSTRUCTIONS = ("avx2", "avx512f", "amx_tile")  # determine the speed of matrix products
@@ -24,7 +23,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "player": isinstance(executor("cpu"), NativeExecutor),
+        "player": backend() is not None,
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(names)},
     }

@@ -22,7 +22,7 @@ def parts(*, repetitions: int = 41) -> None:
     """Print median times, interleaved, on one thread.
 
     Weights are those of 128 conditioners 32-128-128-64, and inputs have 32 features at 256 points.
-    The native backend is timed if it has been built.
+    The native backend is timed if it is there.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def parts(*, repetitions: int = 41) -> None:
         {name: lambda f=f: f(x, out=out) for name, f in functions.items()},
         20 * repetitions,
     )
-    ways = {"Python": Executor("cpu"), "backend": native.executor("cpu")}
+    ways = {"Python": Executor("cpu"), "backend": native.executor([x], x.dtype)}
     _compare(
         "affine couplings of 32 x 256 numbers",
         {

@@ -49,7 +49,7 @@ class NumericalError(KappaflowError, ArithmeticError):
 
 
 class BuildError(KappaflowError, RuntimeError):
-    """The native backend or compiled code cannot be built; everything works without it."""
+    """Compiled code cannot be built; everything works without it."""
 
 
 class RankError(KappaflowError, RuntimeError):

@@ -14,10 +14,11 @@ from tests.cli.conftest import SMALL
 
 import kappaflow as kf
 from kappaflow.cli.app import app
+from kappaflow.stack.native import describe
 
 COMMANDS = (
     "fit", "sample", "score", "doctor", "report", "factor", "rewrite", "tradeoff", "reproduce",
-    "data", "native",
+    "data",
 )  # fmt: skip
 
 
@@ -271,7 +272,7 @@ def test_help_of_commands_does_not_import_torch_or_polars():
 def test_help_of_a_command_has_examples(run, command):
     """One or two that can be copied."""
     examples = run(command, "--help").out.partition("For example:")[2].partition("╭")[0]
-    assert examples.count(f"kappaflow {command}") >= (1 if command in ("data", "native") else 2)
+    assert examples.count(f"kappaflow {command}") >= (1 if command == "data" else 2)
 
 
 def test_help_of_fit_shows_the_common_options_first(run):
@@ -285,12 +286,13 @@ def test_help_of_fit_shows_the_common_options_first(run):
 
 
 def test_python_dash_m_is_the_command():
-    """`python -m kappaflow --version` prints the version."""
+    """`python -m kappaflow --version` prints the version, and which backend runs."""
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "kappaflow", "--version"], capture_output=True, text=True
     )
-    assert done.stdout.strip() == kf.__version__ and time.monotonic() - started < 30
+    assert done.stdout.strip() == f"{kf.__version__}, {describe()}"
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.slow

@@ -15,7 +15,6 @@ from kappaflow.stack.block_pass import POOL
 block_pass.MOST_ROWS = block_pass.LEAST_ROWS = 16
 block_pass.LEAST_WORK = 0.0
 torch.set_num_threads(2)
-torch.set_default_dtype(torch.float64)  # the parent may play, the child never does
 torch.manual_seed(0)
 half = kf.Partition.half(4)
 stack = kf.CouplingStack([half, half.swapped()] * 3, (8,))

@@ -15,7 +15,6 @@ from kappaflow.cli.data import data
 from kappaflow.cli.doctor import doctor
 from kappaflow.cli.factor import factor
 from kappaflow.cli.fit import fit
-from kappaflow.cli.native import native
 from kappaflow.cli.report import report
 from kappaflow.cli.reproduce import reproduce
 from kappaflow.cli.rewrite import rewrite
@@ -29,18 +28,25 @@ from kappaflow.ranks import rank
 USAGE, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 RESUME = "stopped: run the same command again to resume a fit, scores or samples."
 
+
+def _version() -> str:
+    from kappaflow.stack.native import describe  # loads torch
+
+    return f"{__version__}, {describe()}"
+
+
 app = App(
     name="kappaflow",
     help=(
         "Normalizing flows with their depth and their conditioning in plain sight.\n\n"
         "Start with: kappaflow fit magic --out runs/magic"
     ),
-    version=__version__,
+    version=_version,
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
 COMMANDS = (
-    fit, sample, score, doctor, report, factor, rewrite, tradeoff, reproduce, data, native,
+    fit, sample, score, doctor, report, factor, rewrite, tradeoff, reproduce, data,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command)

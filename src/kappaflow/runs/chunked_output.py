@@ -17,6 +17,7 @@ from kappaflow.data.write import frame_of, join_parts, table_bytes
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.locking import LOCK, locked
 from kappaflow.reading import parse_json, read_small
+from kappaflow.stack.native import describe
 from kappaflow.storage import put_in_place, write_bytes
 from kappaflow.training.progress import rows_shown
 
@@ -195,5 +196,5 @@ def digest_of(folder: Path, names: Sequence[str]) -> str:
 
 
 def versions() -> str:
-    """Returns the versions that the numbers of a chunk depend on."""
-    return f"kappaflow {__version__}, torch {torch.__version__}"
+    """Returns the versions and the backend that numbers depend on, to rounding."""
+    return f"kappaflow {__version__}, torch {torch.__version__}, {describe()}"

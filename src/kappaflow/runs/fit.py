@@ -5,15 +5,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import kappaflow
 from kappaflow.conditioning import layers_of
 from kappaflow.data import Table
 from kappaflow.errors import ArgumentError
 from kappaflow.files import CONFIG
 from kappaflow.locking import locked
 from kappaflow.report import About
+from kappaflow.runs.chunked_output import versions
 from kappaflow.runs.evaluate import evaluate, write_evaluation
 from kappaflow.runs.image_data import ImageData
 from kappaflow.runs.model_search import Choice, ModelSearch, search_model
@@ -154,12 +152,11 @@ def _about(
         "layers": len(layers_of(result.flow.core)),
         "parameters": f"{sum(p.numel() for p in result.flow.parameters()):,}",
     }
-    versions = f"kappaflow {kappaflow.__version__}, torch {torch.__version__}"
     return About(
         title=f"{model.recipe} on {data.config.data}",
         data=data.facts(),
         model=[(name.replace("_", " "), str(value)) for name, value in model_facts.items()],
-        training=[*training_facts(result, settings), ("versions", versions)],
+        training=[*training_facts(result, settings), ("versions", versions())],
         notes=list(data.notes),
         trials=[] if choice is None else choice.rows(),
     )

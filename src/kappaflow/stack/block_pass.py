@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ class Chunk:
 
     rows: slice
     thread: int
-    seeds: list[int] | None
+    seeds: Tensor | None
     saved: SavedStates | None = None
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
 
@@ -108,10 +108,10 @@ class BlockPass:
             count = _chunks(shape, len(x), threads)
         self.threads = min(threads, count)
         bounds = [len(x) * i // count for i in range(count + 1)]
-        seeds: list[Any] = [None] * count
+        seeds: Sequence[Tensor | None] = [None] * count
         if seed is not None:
             draws = torch.Generator().manual_seed(seed)
-            seeds = torch.randint(2**32, (count, shape.layers), generator=draws).tolist()
+            seeds = torch.randint(2**32, (count, shape.layers), generator=draws).unbind()
         rows = map(slice, bounds[:-1], bounds[1:])
         self.chunks = [
             Chunk(r, i % self.threads, s) for i, (r, s) in enumerate(zip(rows, seeds, strict=True))
@@ -169,7 +169,7 @@ class BlockPass:
             if self.keep == "nothing":
                 self._release(chunk)
 
-        self._each(one)
+        self._each(one, tensors)
         return z, log_det
 
     def backward(
@@ -218,22 +218,20 @@ class BlockPass:
             POOL.give(self._pool_key("workspace", chunk.thread), chunk.columns, workspace)
             self._release(chunk)
 
-        self._each(one)
+        self._each(one, tensors)
         found = [torch.empty_like(t) for t in tensors]
         parts = [slice(thread, None, self.threads) for thread in range(self.threads)]
-        self._run([[functools.partial(_added_up, sets, found, part)] for part in parts])
+        self._run([[functools.partial(_added_up, sets, found, part)] for part in parts], tensors)
         for thread, part in enumerate(sets):
             POOL.give(self._pool_key("gradients", thread), 0, part)
         return x_gradient, context_gradient, found
 
     def errors(self) -> dict[int, float]:
         """Returns the largest error of the recomputed states, by layer, last layer first."""
-        found: dict[int, float] = {}
-        for chunk in self.chunks:
-            for layer, error in chunk.fingerprints.errors().items():
-                if not error <= found.get(layer, -1.0):  # true for NaN too
-                    found[layer] = error
-        return found
+        steps = [step.layer for segment in self._route().segments for step in segment.steps]
+        errors = [e for chunk in self.chunks if (e := chunk.fingerprints.errors()) is not None]
+        worst = torch.stack(errors).amax(0).tolist() if errors else []  # NaN stays
+        return {layer: worst[layer] for layer in reversed(steps)} if errors else {}
 
     def release(self) -> None:
         """Releases the saved states."""
@@ -250,13 +248,13 @@ class BlockPass:
     def _route(self) -> Route:
         return self.shape.encode if self.direction > 0 else self.shape.decode
 
-    def _each(self, work: Callable[[Chunk], Iterator[Job]]) -> None:
+    def _each(self, work: Callable[[Chunk], Iterator[Job]], tensors: Sequence[Tensor]) -> None:
         """Runs `work` on every chunk; with n threads, each takes every n-th chunk."""
         lanes = [self.chunks[thread :: self.threads] for thread in range(self.threads)]
-        self._run([[functools.partial(work, chunk) for chunk in lane] for lane in lanes])
+        self._run([[functools.partial(work, chunk) for chunk in lane] for lane in lanes], tensors)
 
-    def _run(self, lanes: Sequence[Sequence[Work]]) -> None:
-        executor(self.like.device.type).run(lanes)
+    def _run(self, lanes: Sequence[Sequence[Work]], tensors: Sequence[Tensor]) -> None:
+        executor([self.like, *tensors], self.product_dtype).run(lanes)
 
     def _pool_key(self, what: str, thread: int) -> tuple[object, ...]:
         """Returns the key of buffers that other passes can reuse.

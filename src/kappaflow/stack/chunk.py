@@ -32,32 +32,19 @@ from kappaflow.stack.weights import (
 class Fingerprints:
     """A fingerprint of each state of a chunk: one random projection for each row."""
 
-    def __init__(self) -> None:
-        self._kept: dict[int, Tensor] = {}
-        self._replayed: dict[int, Tensor] = {}
+    kept: Tensor | None = None  # of the features that each layer changes, (layers, columns)
+    replayed: Tensor | None = None  # of the same features as recomputed from the output
 
-    def keep(self, ops: Operations, layer: int, x: Tensor) -> None:
-        """Stores the fingerprint of the features that a layer changes, (changed, columns)."""
-        self._kept[layer] = _fingerprint(ops, x)
-
-    def compare(self, ops: Operations, layer: int, x: Tensor) -> None:
-        """Stores the fingerprint of the same features as recomputed from the output."""
-        self._replayed[layer] = _fingerprint(ops, x)
-
-    def errors(self) -> dict[int, float]:
-        """Returns the relative error of the worst row, by layer."""
-        if not self._replayed:
-            return {}
-        kept = torch.stack([self._kept[layer] for layer in self._replayed])
-        worst = fingerprint_errors(torch.stack(list(self._replayed.values())), kept)
-        return dict(zip(self._replayed, worst.tolist(), strict=True))
+    def errors(self) -> Tensor | None:
+        """Returns the relative error of the worst row of each layer; None before a replay."""
+        if self.kept is None or self.replayed is None:
+            return None
+        return fingerprint_errors(self.replayed, self.kept)
 
 
-def _fingerprint(ops: Operations, x: Tensor) -> Tensor:
-    with torch.inference_mode(False):
-        projection = x.new_empty(x.shape[1])
-        ops.project(x, random_direction(len(x), x.dtype, x.device), projection)
-        return projection
+def write_fingerprint(ops: Operations, x: Tensor, fingerprint: Tensor) -> None:
+    """Writes the fingerprint (columns,) of features x, (changed, columns)."""
+    ops.project(x, random_direction(len(x), x.dtype, x.device), fingerprint)
 
 
 Keep = Literal["nothing", "states", "everything"]
@@ -184,6 +171,8 @@ class Workspace:
             states.
         log_det_gradient: The gradient of the log_det, (columns,).
         x_gradient: The gradient of the input, (features, columns).
+        fingerprints: A fingerprint of each state, (layers, columns).
+        seeds: The dropout seed of each coupling, (layers,).
         tapes: The tapes recorded on these buffers and on the buffers of each `SavedStates`.
     """
 
@@ -209,6 +198,8 @@ class Workspace:
         self.context_gradient = like.new_empty(shape.context_features, columns)
         self.log_det_gradient = like.new_empty(columns)
         self.x_gradient = like.new_empty(shape.features, columns)
+        self.fingerprints = like.new_empty(shape.layers, columns)
+        self.seeds = torch.zeros(shape.layers, dtype=torch.int64)
         self.tapes: WeakKeyDictionary[SavedStates, TapeCache] = WeakKeyDictionary()
 
 
@@ -252,7 +243,7 @@ class ChunkKernel:
         x: Tensor,
         z: Tensor,
         context: Tensor,
-        seeds: Sequence[int] | None,
+        seeds: Tensor | None,
         log_det: Tensor,
         fingerprints: Fingerprints | None = None,
     ) -> Iterator[Job]:
@@ -264,7 +255,7 @@ class ChunkKernel:
             x: The input, (features, columns).
             z: Receives the output, (features, columns).
             context: The context, (context, columns).
-            seeds: Dropout seed of each coupling; None for no dropout.
+            seeds: Dropout seed of each coupling, (layers,); None for no dropout.
             log_det: Receives the log_det, (columns,).
             fingerprints: Receives a fingerprint of each state; None for no fingerprints.
 
@@ -272,14 +263,19 @@ class ChunkKernel:
             The operations to execute.
         """
         workspace.context.copy_(context)
+        if seeds is not None:
+            workspace.seeds.copy_(seeds)
         for log_scales in workspace.log_scales.values():
             log_scales.zero_()
         saved.gathers[0].forward(EAGER, [x], [saved.entries[0]])
+        variant = seeds is not None, fingerprints is not None
         yield Job(
-            functools.partial(self._forward, saved, workspace, seeds, fingerprints),
+            functools.partial(self._forward, saved, workspace, *variant),
             workspace.tapes.setdefault(saved, TapeCache()),
-            None if fingerprints else self._key(seeds, "forward"),
+            self._key("forward", *variant),
         )
+        if fingerprints is not None:
+            fingerprints.kept = workspace.fingerprints.clone()
         saved.gathers[-1].forward(EAGER, saved.ends[-1], [z])
         log_det.copy_(sum_of(workspace.log_scales))
 
@@ -292,7 +288,7 @@ class ChunkKernel:
         x_gradient: Tensor,
         context: Tensor,
         context_gradient: Tensor,
-        seeds: Sequence[int] | None,
+        seeds: Tensor | None,
         gradients: GradientSet,
         beta: int,
         replay: InverseReplay | None = None,
@@ -316,24 +312,28 @@ class ChunkKernel:
             The operations to execute.
         """
         workspace.context.copy_(context)
+        if seeds is not None:
+            workspace.seeds.copy_(seeds)
         workspace.context_gradient.zero_()
         torch.mul(log_det_gradient, self.arithmetic.weight, out=workspace.log_det_gradient)
         saved.gathers[-1].backward(EAGER, [z_gradient], self._halves(workspace, [0, 1], -1))
         if replay is not None:
             saved.gathers[-1].backward(EAGER, [replay.z], saved.ends[-1])
+        variant = seeds is not None, gradients, beta, replay is not None
         yield Job(
-            functools.partial(self._backward, saved, workspace, seeds, gradients, beta, replay),
+            functools.partial(self._backward, saved, workspace, *variant),
             workspace.tapes.setdefault(saved, TapeCache()),
-            None if replay else self._key(seeds, "backward", gradients, beta),
+            self._key("backward", *variant),
         )
         x_gradient.copy_(workspace.x_gradient)
         if replay is not None:
+            replay.fingerprints.replayed = workspace.fingerprints.clone()
             saved.gathers[0].backward(EAGER, [saved.entries[0]], [replay.x])
         context_gradient.copy_(workspace.context_gradient)
 
-    def _key(self, seeds: object, *parts: Hashable) -> Hashable:
+    def _key(self, *parts: Hashable) -> Hashable:
         """Returns the key of a tape apart from its buffers; None if it changes every time."""
-        if seeds is not None or self._tensors[0].dtype != self._product_dtype:
+        if self._tensors[0].dtype != self._product_dtype:
             return None
         return storage_key(self._tensors), *parts
 
@@ -341,17 +341,18 @@ class ChunkKernel:
         self,
         saved: SavedStates,
         workspace: Workspace,
-        seeds: Sequence[int] | None,
-        fingerprints: Fingerprints | None,
+        drops: bool,
+        fingerprinted: bool,
         ops: Operations,
     ) -> None:
         for i, step_buffers in enumerate(saved.step_buffers):
             if i:
                 saved.gathers[i].forward(ops, saved.ends[i - 1], [saved.entries[i]])
             for buffers in step_buffers:
-                state = self._evaluate(ops, buffers, saved, workspace, seeds)
-                if fingerprints is not None:
-                    fingerprints.keep(ops, buffers.step.layer, buffers.x)
+                state = self._evaluate(ops, buffers, saved, workspace, drops)
+                if fingerprinted:
+                    mark = workspace.fingerprints[buffers.step.layer]
+                    write_fingerprint(ops, buffers.x, mark)
                 log_scales = workspace.log_scales[len(buffers.x)]
                 self.arithmetic.apply(ops, state, buffers.x, buffers.y, log_scales)
 
@@ -359,10 +360,10 @@ class ChunkKernel:
         self,
         saved: SavedStates,
         workspace: Workspace,
-        seeds: Sequence[int] | None,
+        drops: bool,
         gradients: GradientSet,
         beta: int,
-        replay: InverseReplay | None,
+        replays: bool,
         ops: Operations,
     ) -> None:
         holds, free = [0, 1], 2  # buffers: the gradient of each half, and the next to write
@@ -373,11 +374,11 @@ class ChunkKernel:
                 kept, changed = holds[buffers.step.reads], holds[1 - buffers.step.reads]
                 state = saved.states.get(layer)
                 if state is None:
-                    state = self._evaluate(ops, buffers, saved, workspace, seeds)
+                    state = self._evaluate(ops, buffers, saved, workspace, drops)
                     self.arithmetic.prepare(ops, state)
-                if replay is not None:
+                if replays:
                     self.arithmetic.invert(ops, state, buffers.x)
-                    replay.fingerprints.compare(ops, layer, buffers.x)
+                    write_fingerprint(ops, buffers.x, workspace.fingerprints[layer])
                 slopes = workspace.slopes[changed][network]
                 back = workspace.halves[free][len(buffers.x)]
                 self.arithmetic.pull(
@@ -394,13 +395,13 @@ class ChunkKernel:
                     workspace.halves[kept][len(buffers.kept)],
                     workspace.context_gradient,
                     beta,
-                    1.0 if seeds is None else workspace.masks[network].scale,
+                    workspace.masks[network].scale if drops else 1.0,
                 )
                 holds[1 - buffers.step.reads], free = free, changed
             if i:
                 before = self._halves(workspace, holds, i - 1)
                 saved.gathers[i].backward(ops, self._halves(workspace, holds, i), before)
-                if replay is not None:
+                if replays:
                     saved.gathers[i].backward(ops, [saved.entries[i]], saved.ends[i - 1])
         saved.gathers[0].backward(ops, self._halves(workspace, holds, 0), [workspace.x_gradient])
 
@@ -415,15 +416,15 @@ class ChunkKernel:
         buffers: StepBuffers,
         saved: SavedStates,
         workspace: Workspace,
-        seeds: Sequence[int] | None,
+        drops: bool,
     ) -> CouplingState:
         layer = buffers.step.layer
         network = self.shape.network_of[layer]
         state = saved.states.get(layer, workspace.states[network])
         masks = None
-        if seeds is not None:
+        if drops:
             masks = workspace.masks[network]
-            masks.start(ops, seeds[layer])
+            masks.start(ops, workspace.seeds[layer])
         evaluate(
             ops,
             self.shape.networks[network],

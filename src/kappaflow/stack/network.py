@@ -72,7 +72,7 @@ class DropoutMasks:
         ]
         self._generator = torch.Generator(device)
 
-    def start(self, ops: Operations, seed: int) -> None:
+    def start(self, ops: Operations, seed: Tensor) -> None:
         """Seeds the masks of one conditioner."""
         ops.seed(self._generator, seed)
 

@@ -139,9 +139,9 @@ class Operations:
         if active:
             target.relu_()
 
-    def seed(self, generator: torch.Generator, seed: int) -> None:
-        """Seeds a generator."""
-        generator.manual_seed(seed)
+    def seed(self, generator: torch.Generator, seed: Tensor) -> None:
+        """Seeds a generator with an integer from memory, which may change from pass to pass."""
+        generator.manual_seed(int(seed))
 
     def drop(
         self,

@@ -23,15 +23,16 @@ P = TypeVar("P")
 class NativeBackend(Protocol):
     """Makes tapes and executes them; see `native`."""
 
-    def names(self) -> list[str]:
-        """Returns the names of its operations."""
+    @property
+    def codes(self) -> Mapping[str, int]:
+        """The code of each operation, by name."""
         ...
 
-    def Tape(self, entries: list[Entry], exact: bool) -> object:  # noqa: N802
-        """Returns a tape; with `exact`, its results equal those of `Operations` bit for bit."""
+    def tape(self, entries: Sequence[Entry]) -> Any:  # noqa: ANN401
+        """Returns a tape of recorded operations."""
         ...
 
-    def execute(self, tapes: list[object]) -> None:
+    def execute(self, tapes: Sequence[Any]) -> None:
         """Executes tapes in parallel, without the interpreter."""
         ...
 
@@ -120,32 +121,26 @@ class Executor:
 
 
 class NativeExecutor(Executor):
-    """Executes tapes with the native backend, on torch's own threads.
+    """Executes tapes with the native backend.
 
     Args:
         backend: The backend that makes and executes tapes.
-        codes: The number of each operation.
-        exact: Whether results must equal those of `Operations` bit for bit.
     """
 
-    def __init__(
-        self, backend: NativeBackend, codes: Mapping[str, int], *, exact: bool = False
-    ) -> None:
+    def __init__(self, backend: NativeBackend) -> None:
         super().__init__("cpu")
-        self._backend, self._codes, self._exact = backend, codes, exact
+        self._backend = backend
 
     def run(self, lanes: Sequence[Sequence[Work]]) -> None:
         with self._default_modes():
             for works in zip_longest(*lanes):
                 running = [work() for work in works if work is not None]
                 while jobs := [job for work in running if (job := next(work, None))]:
-                    self._backend.execute([self._tape(job) for job in jobs])
-
-    def _tape(self, job: Job) -> object:
-        return job.tapes.get(("native", self._exact), job, self._record)
+                    tapes = [job.tapes.get("native", job, self._record) for job in jobs]
+                    self._backend.execute(tapes)
 
     def _record(self, job: Job) -> object:
-        return self._backend.Tape(entries_of(job, self._codes), self._exact)
+        return self._backend.tape(entries_of(job, self._backend.codes))
 
 
 def entries_of(job: Job, codes: Mapping[str, Any]) -> list[Entry]:

@@ -1,0 +1,406 @@
+/* Executes tapes: the operations of operations.py, with the same names, operands and results.
+
+   Plain C without headers of torch or Python, so that one file serves all their versions; native.py
+   hands over addresses. All numbers are float32, and arrays are contiguous except factors of
+   products. Results equal those of Python up to rounding. They depend neither on the number of
+   threads nor, apart from fused multiply-adds, on the instruction set: sums are formed in the order
+   that is written here. */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef _WIN32
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
+/* A loop whose iterations are independent even if arrays coincide, as in place. */
+#if defined(__clang__)
+#define EACH(size) _Pragma("clang loop vectorize(assume_safety)") LOOP(size)
+#elif defined(__GNUC__)
+#define EACH(size) _Pragma("GCC ivdep") LOOP(size)
+#elif defined(_MSC_VER)
+#define EACH(size) __pragma(loop(ivdep)) LOOP(size)
+#else
+#define EACH(size) LOOP(size)
+#endif
+#define LOOP(size) for (int64_t i = 0, end = (size); i < end; ++i)
+
+typedef struct {
+  void *data; /* NULL for None */
+  int32_t rows, columns, row_step, column_step;
+} Array;
+
+/* An operation. Operands are in the order of its definition, separated by kind. */
+typedef struct {
+  int64_t code;
+  Array arrays[7];
+  double numbers[3];
+} Step;
+
+typedef struct {
+  const Step *steps;
+  int64_t count;
+} Tape;
+
+/* What a thread needs besides its tape: a copy of features, and the generator mt19937. */
+typedef struct {
+  float *rows;
+  int64_t size;
+  uint32_t state[624];
+  int next;
+} Lane;
+
+typedef void Sgemm(const char *, const char *, const int *, const int *, const int *, const float *,
+                   const float *, const int *, const float *, const int *, const float *, float *,
+                   const int *);
+typedef void Range(int64_t, int64_t, void *);
+
+static Sgemm *sgemm;
+static int (*set_threads)(int); /* of the calling thread in MKL; NULL with another BLAS */
+static int32_t (*parallel_for)(int64_t, int64_t, int64_t, Range *, void *); /* torch's, or NULL */
+
+#define OPERATION(name) static void name(const Step *o, Lane *lane)
+#define DATA(i) ((float *)o->arrays[i].data)
+#define ROWS(i) ((int64_t)o->arrays[i].rows)
+#define COLUMNS(i) ((int64_t)o->arrays[i].columns)
+#define SIZE(i) (ROWS(i) * COLUMNS(i))
+#define NUMBER(i) ((float)o->numbers[i])
+
+/* Elementary functions, without branches or calls so that compilers vectorize them. */
+
+typedef union {
+  float number;
+  uint32_t bits;
+} Word;
+
+static const float ROUND = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+
+/* Returns e^r 2^n for |r| <= log(2) / 2 and shifted = n + ROUND, by the polynomial of Cephes'
+   expf. Two factors for 2^n reach infinity, 0 and the subnormal numbers. */
+static inline float scaled_exp(float r, float shifted) {
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  const Word word = {shifted};
+  const uint32_t n = word.bits - 0x4B400000u, half = (uint32_t)((int32_t)n >> 1);
+  const Word one = {.bits = (half + 127u) << 23}, other = {.bits = (n - half + 127u) << 23};
+  return p * one.number * other.number;
+}
+
+static inline float clamp(float x, float low, float high) { /* leaves NaN */
+  x = x < low ? low : x;
+  return x > high ? high : x;
+}
+
+static inline float exp2_of(float x) {
+  x = clamp(x, -151.0f, 129.0f);
+  const float shifted = x + ROUND;
+  return scaled_exp((x - (shifted - ROUND)) * 0.693147180559945f, shifted);
+}
+
+static inline float exp_of(float x) {
+  x = clamp(x, -105.0f, 89.0f);
+  const float shifted = x * 1.44269504088896f + ROUND, n = shifted - ROUND;
+  return scaled_exp(x - n * 0.693359375f - n * -2.12194440e-4f, shifted);
+}
+
+static inline float sigmoid_of(float x) { return 1.0f / (1.0f + exp_of(-x)); }
+
+/* Products. */
+
+/* Writes beta * target + a b, or with `turned` a b^T. Fortran reads rows as columns, so this is
+   target^T = b^T a^T there. */
+static void multiply(const Array *a, const Array *b, int turned, float beta, const Array *target) {
+  const float one = 1.0f;
+  const int m = target->columns, n = target->rows, k = a->columns;
+  const int by_rows = b->column_step == 1, a_by_rows = a->column_step == 1;
+  const int ldb = by_rows ? b->row_step : b->column_step;
+  const int lda = a_by_rows ? a->row_step : a->column_step;
+  if (m && n)
+    sgemm(by_rows != turned ? "N" : "T", a_by_rows ? "N" : "T", &m, &n, &k, &one, b->data, &ldb,
+          a->data, &lda, &beta, target->data, &target->row_step);
+}
+
+OPERATION(linear) {
+  const float *bias = DATA(0), least = NUMBER(0) != 0 ? 0.0f : -INFINITY;
+  multiply(&o->arrays[1], &o->arrays[2], 0, 0.0f, &o->arrays[5]);
+  if (DATA(4)) multiply(&o->arrays[3], &o->arrays[4], 0, 1.0f, &o->arrays[5]);
+  for (int64_t row = 0; row < ROWS(5); ++row) {
+    float *to = DATA(5) + row * COLUMNS(5), by = bias[row];
+    EACH(COLUMNS(5)) to[i] = to[i] + by < least ? least : to[i] + by;
+  }
+}
+
+OPERATION(layer_pull) {
+  const float *active = DATA(2), *carried = DATA(3), by = NUMBER(0);
+  float *carried_on = DATA(4), *back = DATA(5);
+  multiply(&o->arrays[0], &o->arrays[1], 0, 0.0f, &o->arrays[5]);
+  if (carried) EACH(SIZE(5)) back[i] += carried[i];
+  if (carried_on) memcpy(carried_on, back, SIZE(5) * sizeof(float));
+  EACH(SIZE(5)) back[i] = active[i] <= 0.0f ? 0.0f : back[i] * by;
+}
+
+OPERATION(add_product) { multiply(&o->arrays[0], &o->arrays[1], 0, NUMBER(0), &o->arrays[2]); }
+
+OPERATION(add_outer) { multiply(&o->arrays[0], &o->arrays[1], 1, NUMBER(0), &o->arrays[2]); }
+
+enum { PARTS = 32 };
+
+/* Each row is added up as PARTS sums of every PARTS-th number, which are then added by halves. */
+OPERATION(add_columns) {
+  const int64_t columns = COLUMNS(0);
+  for (int64_t row = 0; row < ROWS(0); ++row) {
+    const float *from = DATA(0) + row * columns;
+    float *to = DATA(2) + row, part[PARTS] = {0};
+    int64_t i = 0;
+    for (; i + PARTS <= columns; i += PARTS)
+      for (int j = 0; j < PARTS; ++j) part[j] += from[i + j];
+    for (int j = 0; i + j < columns; ++j) part[j] += from[i + j];
+    for (int size = PARTS / 2; size; size /= 2)
+      for (int j = 0; j < size; ++j) part[j] += part[j + size];
+    *to = part[0] + (NUMBER(0) != 0 ? *to : 0.0f);
+  }
+}
+
+OPERATION(project) {
+  const float *x = DATA(0), *direction = DATA(1);
+  float *to = DATA(2);
+  memset(to, 0, COLUMNS(0) * sizeof(float));
+  for (int64_t row = 0; row < ROWS(0); ++row, x += COLUMNS(0))
+    EACH(COLUMNS(0)) to[i] += x[i] * direction[row];
+}
+
+/* Copies, and arithmetic of one kind. */
+
+OPERATION(copy) { memmove(DATA(1), DATA(0), SIZE(1) * sizeof(float)); }
+
+OPERATION(add) {
+  const float *from = DATA(0);
+  float *to = DATA(1);
+  EACH(SIZE(1)) to[i] += from[i];
+}
+
+OPERATION(negate) {
+  float *to = DATA(0);
+  EACH(SIZE(0)) to[i] = -to[i];
+}
+
+OPERATION(relu) {
+  const float *from = DATA(0);
+  float *to = DATA(1);
+  EACH(SIZE(1)) to[i] = from[i] < 0.0f ? 0.0f : from[i];
+}
+
+OPERATION(shift) {
+  const float *x = DATA(0), *by = DATA(1), sign = NUMBER(0);
+  float *to = DATA(2);
+  EACH(SIZE(2)) to[i] = x[i] + sign * by[i];
+}
+
+OPERATION(residual) {
+  const float *active = DATA(2);
+  float *to = DATA(3);
+  for (int part = 0; part < 2 && DATA(part); ++part) { /* h, and the context below it */
+    const float *from = DATA(part);
+    EACH(SIZE(part)) to[i] = from[i] + active[i];
+    to += SIZE(part);
+    active += SIZE(part);
+  }
+}
+
+/* Sources and targets may share memory. */
+OPERATION(move) {
+  const int64_t *index = o->arrays[0].data, columns = COLUMNS(1), bytes = columns * 4;
+  const int64_t upper = ROWS(3), rows = upper + (DATA(4) ? ROWS(4) : 0);
+  if (lane->size < rows * columns) {
+    free(lane->rows);
+    lane->size = rows * columns;
+    lane->rows = malloc(lane->size * sizeof(float));
+  }
+  memcpy(lane->rows, DATA(1), ROWS(1) * bytes);
+  if (DATA(2)) memcpy(lane->rows + SIZE(1), DATA(2), ROWS(2) * bytes);
+  for (int64_t row = 0; row < rows; ++row) {
+    float *to = row < upper ? DATA(3) + row * columns : DATA(4) + (row - upper) * columns;
+    memcpy(to, lane->rows + (index ? index[row] : row) * columns, bytes);
+  }
+}
+
+/* Dropout, with the generator of torch: mt19937 of Matsumoto and Nishimura (1998). */
+
+OPERATION(seed) {
+  uint32_t *state = lane->state;
+  state[0] = (uint32_t) * (int64_t *)o->arrays[0].data;
+  for (uint32_t i = 1; i < 624; ++i)
+    state[i] = 1812433253u * (state[i - 1] ^ (state[i - 1] >> 30)) + i;
+  lane->next = 624;
+}
+
+static uint64_t draw(Lane *lane) {
+  uint32_t *state = lane->state;
+  if (lane->next == 624) {
+    for (int i = 0; i < 624; ++i) {
+      const uint32_t y = (state[i] & 0x80000000u) | (state[(i + 1) % 624] & 0x7fffffffu);
+      state[i] = state[(i + 397) % 624] ^ (y >> 1) ^ (y & 1u ? 0x9908b0dfu : 0u);
+    }
+    lane->next = 0;
+  }
+  uint32_t y = state[lane->next++];
+  y ^= y >> 11;
+  y ^= (y << 7) & 0x9d2c5680u;
+  y ^= (y << 15) & 0xefc60000u;
+  return y ^ (y >> 18);
+}
+
+OPERATION(drop) {
+  uint64_t *words = o->arrays[0].data;
+  const uint8_t *level = o->arrays[1].data, least = (uint8_t)o->numbers[0];
+  const float by = NUMBER(1);
+  float *h = DATA(3);
+  LOOP(SIZE(0)) {
+    const uint64_t high = draw(lane);
+    words[i] = high << 32 | draw(lane);
+  }
+  EACH(SIZE(3)) h[i] = level[i] < least ? 0.0f : h[i] * by;
+}
+
+/* Couplings. The answer of a conditioner has raw log-scales above shifts. */
+
+OPERATION(scale) {
+  const float *raw = DATA(0), offset = *DATA(1), steepness = NUMBER(0), width = NUMBER(1);
+  float *sigmoid = DATA(2), *factor = DATA(3);
+  EACH(SIZE(3)) {
+    sigmoid[i] = sigmoid_of(raw[i] * steepness);
+    factor[i] = exp2_of(offset + width * sigmoid[i]);
+  }
+}
+
+/* Writes y and the factor, and adds its logarithm in bits to `sum`. */
+static inline void transform(float x, float bits, float by, int inverse, float *factor, float *sum,
+                             float *y) {
+  const float e = exp2_of(bits);
+  *sum += bits;
+  *factor = e;
+  *y = inverse ? (x - by) * e : x * e + by;
+}
+
+OPERATION(affine) {
+  const float *x = DATA(0), *raw = DATA(1), *by = raw + SIZE(4), offset = *DATA(2);
+  const float steepness = NUMBER(0), width = NUMBER(1);
+  float *sigmoid = DATA(3), *factor = DATA(4), *sum = DATA(5), *y = DATA(6);
+  EACH(SIZE(4)) {
+    sigmoid[i] = sigmoid_of(raw[i] * steepness);
+    transform(x[i], offset + width * sigmoid[i], by[i], width < 0, factor + i, sum + i, y + i);
+  }
+}
+
+OPERATION(affine_back) {
+  const float *factor = DATA(0), *by = DATA(1) + SIZE(0), direction = NUMBER(0);
+  float *y = DATA(2);
+  EACH(SIZE(2)) y[i] = direction > 0 ? (y[i] - by[i]) / factor[i] : y[i] / factor[i] + by[i];
+}
+
+/* The slope of the log-scales is s (1 - s) for the sigmoid s, or what a curve has written. */
+static inline void pull(const Step *o, int is_curve) {
+  const int64_t columns = COLUMNS(5), half = SIZE(5);
+  const float weight = NUMBER(0), *log_det = DATA(4);
+  for (int64_t row = 0, at = 0; row < ROWS(5); ++row, at += columns) {
+    const float *x = DATA(0) + at, *factor = DATA(1) + at, *s = DATA(2) + at;
+    const float *by = DATA(3) + half + at;
+    float *back = DATA(5) + at, *raw = DATA(6) + at, *of_y = raw + half;
+    EACH(columns) {
+      const float of_x = of_y[i] * factor[i], moved = weight < 0 ? x[i] - by[i] : x[i];
+      back[i] = of_x;
+      of_y[i] = weight < 0 ? -of_x : of_y[i];
+      raw[i] = (log_det[i] + weight * of_x * moved) * (is_curve ? s[i] : (1.0f - s[i]) * s[i]);
+    }
+  }
+}
+
+OPERATION(affine_pull) { pull(o, 0); }
+
+OPERATION(curve_pull) { pull(o, 1); }
+
+/* The curves of `write_curve` in operations.py, by the same numbers; see there. */
+static void write_curve(const Step *o, const float *raw, float *slope, float *bits, int64_t size) {
+  const int number = (int)o->numbers[0];
+  const double exact = o->numbers[2] * 1.4426950408889634, bound = o->numbers[1];
+  const double turn = acos(-1.0) / (2 * bound);
+  const float unit = (float)exact, by = (float)(1 / bound), least = (float)exp(-bound);
+  const float steepness = (float)turn, radius = (float)(exact / turn);
+  const float sign = number == 4 ? -1.0f : 1.0f; /* logsigmoid(r) = -softplus(-r) */
+  if (number == 0) EACH(size) {
+    const float s = 1.0f / (fabsf(raw[i]) * by + 1.0f);
+    bits[i] = raw[i] * s * unit;
+    slope[i] = s * s;
+  } else if (number == 1) LOOP(size) {
+    const float r = raw[i] * steepness;
+    bits[i] = atanf(r) * radius;
+    slope[i] = 1.0f / (r * r + 1.0f);
+  } else if (number == 2) EACH(size) {
+    bits[i] = raw[i] * unit;
+    slope[i] = 1.0f;
+  } else if (number == 3) LOOP(size) {
+    const float s = sigmoid_of(raw[i]), sum = s + least;
+    bits[i] = logf(sum) * unit;
+    slope[i] = (s - s * s) / sum;
+  } else LOOP(size) {
+    const float r = sign * raw[i], above = r > 0.0f ? r : 0.0f;
+    bits[i] = (r == r ? above + log1pf(exp_of(-fabsf(r))) : r) * (sign * unit);
+    slope[i] = sigmoid_of(r);
+  }
+}
+
+OPERATION(curve) {
+  float *factor = DATA(2);
+  write_curve(o, DATA(0), DATA(1), factor, SIZE(2));
+  EACH(SIZE(2)) factor[i] = exp2_of(factor[i]);
+}
+
+OPERATION(curve_affine) {
+  const float *x = DATA(0), *by = DATA(1) + SIZE(3), direction = NUMBER(2);
+  float *factor = DATA(3), *sum = DATA(4), *y = DATA(5);
+  write_curve(o, DATA(1), DATA(2), factor, SIZE(3));
+  EACH(SIZE(3)) transform(x[i], factor[i], by[i], direction < 0, factor + i, sum + i, y + i);
+}
+
+#define OPERATIONS(X) \
+  X(copy) X(add) X(negate) X(move) X(project) X(linear) X(seed) X(drop) X(residual) X(scale) \
+  X(affine) X(affine_back) X(affine_pull) X(curve) X(curve_affine) X(curve_pull) X(relu) \
+  X(shift) X(layer_pull) X(add_product) X(add_outer) X(add_columns)
+#define FUNCTION(name) name,
+#define NAME(name) #name " "
+
+static void (*const functions[])(const Step *, Lane *) = {OPERATIONS(FUNCTION)};
+
+/* Names of the operations, in the order of their codes. */
+EXPORT const char *names(void) { return OPERATIONS(NAME); }
+
+/* Identifies this file, so that native.py notices a library of another version. */
+EXPORT const char *source(void) { return SOURCE; }
+
+EXPORT void use(void *products, void *threads, void *loop) {
+  sgemm = (Sgemm *)products;
+  set_threads = (int (*)(int))threads;
+  parallel_for = (int32_t (*)(int64_t, int64_t, int64_t, Range *, void *))loop;
+}
+
+/* Executes the tapes `first` to `last` - 1 on the calling thread, with products on this thread. */
+EXPORT void execute(int64_t first, int64_t last, void *tapes) {
+  Lane lane = {0};
+  const int before = set_threads ? set_threads(1) : 0;
+  for (const Tape *tape = (const Tape *)tapes + first; tape < (const Tape *)tapes + last; ++tape)
+    LOOP(tape->count) functions[tape->steps[i].code](tape->steps + i, &lane);
+  if (set_threads) set_threads(before);
+  free(lane.rows);
+}
+
+/* Executes each tape on a thread of torch. */
+EXPORT void execute_all(int64_t count, void *tapes) { parallel_for(0, count, 1, execute, tapes); }
