@@ -155,9 +155,6 @@ class Linear(LinearMap):
             matrix: The matrix M, (n, n), which must be invertible. The layer has its dtype.
             shift: The shift, (n,); zeros by default.
 
-        Returns:
-            The layer.
-
         Raises:
             ArgumentError: A shape does not fit, a number is not finite, or the matrix is singular
                 to the precision of its dtype.

@@ -55,9 +55,6 @@ def golub_kahan(
         near: Right singular vectors of a similar map, (B, k, n), as a starting point that needs
             fewer steps. Noise is added so that directions missing from them are still found.
 
-    Returns:
-        The values, with their convergence.
-
     Source:
         Golub, Kahan 1965; blocks: Golub, Luk, Overton 1981; the residual as in Golub, Van Loan,
         Matrix Computations, section 10.4.

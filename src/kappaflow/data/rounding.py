@@ -222,9 +222,6 @@ def atom_rows(table: Table, reference: Table | None = None) -> BoolArray:
         reference: The table in which values are counted, such as the training rows; `table`
             itself if None.
 
-    Returns:
-        A mask (rows,).
-
     Raises:
         ArgumentError: If the two tables have different columns.
 
@@ -257,9 +254,6 @@ def dequantize(table: Table, widths: dict[str, float], *, seed: int = 0) -> Tabl
         widths: Steps by column, such as `resolutions` returns; other columns stay.
         seed: Seed of the noise, which depends on the row number and the position of the column
             alone: the same row gets the same noise, whichever other rows there are.
-
-    Returns:
-        A new table.
 
     Raises:
         ArgumentError: A column is missing, or a width is not a positive number.

@@ -71,9 +71,6 @@ def path_of(name: str) -> Path:
 def data_sets() -> tuple[DataSet, ...]:
     """Returns the shipped data sets, their sizes counted in their files.
 
-    Returns:
-        One entry a data set.
-
     Example:
         >>> [(data.name, data.rows, len(data.columns)) for data in data_sets()]
         [('magic', 19020, 11)]

@@ -241,7 +241,7 @@ def check(
     subject: Subject = "flow",
     before: str = "",
 ) -> Callable[[Callable[P, Iterable[Symptom]]], Check[P]]:
-    """Registers a function that yields symptoms as the check of a code.
+    """Returns a decorator that registers a function that yields symptoms as the check of a code.
 
     The docstring of the function becomes the section of the code in docs/rules.md. Its "Example:"
     makes a `flow` and points `x` (and a `context`, `make` or `log_density` if the check needs one)
@@ -255,9 +255,6 @@ def check(
         fix: What to do about it; a symptom may replace it.
         subject: What the function takes; see `Check`.
         before: The code of a check that this one must precede, because it explains that one.
-
-    Returns:
-        The decorator.
     """
 
     def decorate(observe: Callable[P, Iterable[Symptom]]) -> Check[P]:

@@ -101,13 +101,10 @@ def diagnose_flow(
     compare: Compare | None = None,
     names: Callable[[int], str] | None = None,
 ) -> Diagnosis:
-    """Runs the checks on a flow, without the checks on the rows as data.
+    """Returns the findings on a flow alone, without the checks on the rows as data.
 
     The first arguments are those of `doctor`. `compare` compares the flow with references at the
     rows; None skips the comparison. `names` returns the name of a row in a message from its index.
-
-    Returns:
-        The findings on the flow alone.
 
     Raises:
         ArgumentError: As for `doctor`.

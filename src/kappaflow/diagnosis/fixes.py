@@ -156,7 +156,7 @@ def _replacement(
 
 @torch.no_grad()
 def padded(flow: Flow, features: int | None = None) -> Flow:
-    """Adds Gaussian padding to a flow without changing its density.
+    """Returns a flow with Gaussian padding added and the same density of the data.
 
     Each coupling also reads and changes half of the padding. The new weights start at zero, so
     log_prob of the data stays the same until the flow is trained.
@@ -165,9 +165,6 @@ def padded(flow: Flow, features: int | None = None) -> Flow:
         flow: A flow by `real_nvp` or `nice` of two features or more, without padding, linear maps
             between its couplings, a whitening start or random permutations.
         features: Number of features to add; by default as many as the flow has.
-
-    Returns:
-        The padded flow.
 
     Raises:
         ArgumentError: The flow is not of this kind, or features is not a whole number above 0.

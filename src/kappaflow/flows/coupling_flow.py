@@ -52,9 +52,6 @@ def coupling_flow(
     circles into intervals. `last` holds bijections after the couplings. `run_of` makes the
     couplings: it takes the arguments that `CouplingStack` has for all kinds of couplings, and
     `**couplings`.
-
-    Returns:
-        The flow.
     """
     positive_int("features", features)
     positive_int("depth", depth, "depth counts couplings.")

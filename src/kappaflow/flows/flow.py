@@ -230,9 +230,6 @@ class Flow(nn.Module):
                 nearer the mode and no longer follow p.
             generator: Source of randomness; torch's global generator by default.
 
-        Returns:
-            The samples.
-
         Raises:
             ArgumentError: An argument is out of its range, or a context is missing or unexpected.
         """
@@ -313,9 +310,6 @@ class Flow(nn.Module):
             context: Context, (*batch, C), for a conditional flow.
             cache_size: With 1, the inverse of the last value returns its cached latent, as for
                 other transforms of torch.
-
-        Returns:
-            The transform.
 
         Raises:
             ArgumentError: The flow has an augmentation, or a context is missing or unexpected.

@@ -49,9 +49,6 @@ def invertible_network(
         bounds: The domain of each feature, as for `kappaflow.real_nvp`.
         seed: Seed of the rotations.
 
-    Returns:
-        A flow with `log_prob` and `sample`.
-
     Raises:
         ArgumentError: An argument is out of its range.
 

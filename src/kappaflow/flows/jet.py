@@ -60,9 +60,6 @@ def jet(
         padding: Number of channels to add, or a `Padding`; None for none.
         seed: Seed of the permutations.
 
-    Returns:
-        A flow with `log_prob` and `sample`.
-
     Raises:
         ArgumentError: An argument is out of its range, or the image has no such patches.
 

@@ -148,9 +148,6 @@ def glow(
         padding: Number of Gaussian channels to add to those of the image, or any `Padding`; None
             for none. log_prob is then a bound, and samples do not contain the padding.
 
-    Returns:
-        A flow with `log_prob` and `sample`.
-
     Raises:
         ArgumentError: An argument is out of its range, or the sides cannot be halved so often.
 
@@ -249,9 +246,6 @@ def real_nvp_image(
         values: Number of values that a pixel can have.
         logit: Margin of a logit of the pixels, 0.05 in the source; None for none.
         padding: Number of channels to add, or a `Padding`; None for none.
-
-    Returns:
-        A flow with `log_prob` and `sample`.
 
     Raises:
         ArgumentError: An argument is out of its range, or the sides cannot be halved so often.

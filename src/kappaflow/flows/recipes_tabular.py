@@ -89,9 +89,6 @@ def real_nvp(
             feature there are no such maps.
         condition_bound: For mixing="svd": the largest condition number of each map.
 
-    Returns:
-        A flow with `log_prob` and `sample`.
-
     Raises:
         ArgumentError: An argument is out of its range.
 
@@ -226,9 +223,6 @@ def radial(features: int, *, depth: int = 8, bounds: Bounds = None, seed: int = 
         depth: Number of radial maps.
         bounds: The domain of each feature, as for `real_nvp`.
         seed: Seed of the centers.
-
-    Returns:
-        A flow with `log_prob` and `sample`.
 
     Raises:
         ArgumentError: An argument is out of its range.

@@ -51,7 +51,7 @@ def spline(
     mixing: Mixing | None = None,
     condition_bound: float | None = None,
 ) -> Flow:
-    """Builds a neural spline flow: standardization, then rational-quadratic spline couplings.
+    """Returns a neural spline flow: standardization, then rational-quadratic spline couplings.
 
     A new flow is the identity up to rounding, or with `mixing` a rotation, or with
     partition="random" a permutation. Each coupling maps the box of half-width `bound` onto itself,
@@ -84,9 +84,6 @@ def spline(
         components: Number of components of the base.
         mixing: Form of a learned linear map before each coupling; None for none.
         condition_bound: For mixing="svd": the largest condition number of each map.
-
-    Returns:
-        A flow with `log_prob` and `sample`.
 
     Raises:
         ArgumentError: An argument is out of its range.

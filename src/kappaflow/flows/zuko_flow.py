@@ -105,9 +105,6 @@ def zuko_flow(
         **options: More arguments of zuko's class: numbers, strings and lists of these. Examples
             are bins=16 for nsf, and passes=2 for couplings of autoregressive kinds.
 
-    Returns:
-        A flow with `log_prob` and `sample`.
-
     Raises:
         ArgumentError: zuko is not installed, or an argument does not fit the kind.
 

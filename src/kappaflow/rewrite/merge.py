@@ -183,9 +183,6 @@ def fuse(flow: Flow) -> Flow:
     Args:
         flow: A flow of tables, or of images, with the channels as features.
 
-    Returns:
-        A new flow.
-
     Raises:
         ArgumentError: The input is not a flow of rows of features, its chain has a hook, or a
             chain inside it embeds the context.

@@ -90,9 +90,6 @@ _SETS = (
 def image_sets() -> tuple[ImageSet, ...]:
     """Returns the data sets that `load_images` knows by name, installed or not.
 
-    Returns:
-        One entry per data set.
-
     Example:
         >>> [images.name for images in image_sets()]
         ['digits', 'mnist-5k', 'faces', 'lfw-subset', 'fashion-mnist']
