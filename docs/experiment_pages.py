@@ -1,42 +1,54 @@
 """Writes the results of experiments into their pages: python docs/experiment_pages.py.
 
-Each docs/experiments/NAME.md has a block between two markers, made from NAME/report.json and
-NAME/figures, which `kappaflow reproduce NAME --preset full --out docs/experiments/NAME` writes.
-The text around the block is written by hand. A large table becomes a CSV file that the page links.
+`kappaflow reproduce NAME --preset full --out docs/experiments/NAME` writes the folder NAME. From
+its settings and measurements (config.json, results.parquet) this script writes the findings
+(report.json, figures, tables as CSV), and the block between two markers of NAME.md. The text
+around the block is written by hand.
 """
 
 import csv
 import io
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
+import polars as pl
+
+from kappaflow.report.charts import write_stills
 from kappaflow.report.numbers import format_time
+from kappaflow_studies.catalog import STUDIES
+from kappaflow_studies.engine.presets import settings_of
 from kappaflow_studies.engine.report import StudyReport, Table
 
 HERE = Path(__file__).parent / "experiments"
 BEGIN = "<!-- results: made by docs/experiment_pages.py -->"
 END = "<!-- end of the results -->"
-LARGEST = 40  # cells of a table that a page shows
 
 
-def pages() -> dict[Path, str]:
-    """Returns what each page with results, and each CSV file of a large table, should hold."""
+def reports() -> dict[Path, StudyReport]:
+    """Returns the report of each folder, with the findings of its measurements."""
     found = {}
-    for place in sorted(HERE.glob("*/report.json")):
-        page = HERE / f"{place.parent.name}.md"
-        before, rest = page.read_text("utf-8").split(BEGIN)
-        after = rest.split(END)[1]
-        report = StudyReport.model_validate_json(place.read_bytes())
-        found[page] = f"{before}{BEGIN}\n\n{block(report)}\n{END}{after}"
-        for table in report.findings.tables:
-            if is_large(table):
-                found[place.parent / csv_name(table)] = as_csv(table)
+    for study in STUDIES:
+        folder = HERE / study.name
+        report = StudyReport.model_validate_json((folder / "report.json").read_bytes())
+        settings = settings_of(study, "full", folder / "config.json")
+        findings = study.findings(pl.read_parquet(folder / "results.parquet"), settings)
+        about = {"title": study.title, "claim": study.claim, "findings": findings}
+        found[folder] = report.model_copy(update=about)
     return found
 
 
-def is_large(table: Table) -> bool:
-    """Returns whether a table is better read as a file than on a page."""
-    return len(table.rows) * len(table.columns) > LARGEST
+def pages(reports: dict[Path, StudyReport]) -> dict[Path, str]:
+    """Returns the text of each report.json, of each page with results, and of each CSV file."""
+    found = {}
+    for folder, report in reports.items():
+        page = HERE / f"{folder.name}.md"
+        before, rest = page.read_text("utf-8").split(BEGIN)
+        found[page] = f"{before}{BEGIN}\n\n{block(report)}\n{END}{rest.split(END)[1]}"
+        found[folder / "report.json"] = report.model_dump_json() + "\n"
+        for table in report.findings.tables:
+            found[folder / csv_name(table)] = as_csv(table)
+    return found
 
 
 def csv_name(table: Table) -> str:
@@ -52,46 +64,31 @@ def as_csv(table: Table) -> str:
 
 
 def block(report: StudyReport) -> str:
-    """Returns the results of a report, as Markdown."""
-    findings = report.findings
-    parts = ["**Results.**", *(f"- {sentence}" for sentence in findings.found)]
-    lines = ["\n\n".join(parts[:1]) + "\n", "\n".join(parts[1:]), ""]
-    shown = set()  # a caption that several charts or tables share appears once
-    for chart in findings.charts:
-        lines += [f"![{chart.title}]({report.name}/figures/{chart.name}.svg)", ""]
-        lines += [f"*{chart.title}.* {_once(chart.caption, shown)}".rstrip(), ""]
-    for table in findings.tables:
-        if not is_large(table):
-            lines += [f"**{table.title}.** {_once(table.caption, shown)}".rstrip(), ""]
-            lines += [markdown(table), ""]
-    large = [table for table in findings.tables if is_large(table)]
-    if large:
-        lines += ["**Tables as CSV.**", ""]
-        lines += [
-            f"- [{table.title}]({report.name}/{csv_name(table)}), {len(table.rows)} rows. "
-            f"{_once(table.caption, shown)}".rstrip()
-            for table in large
-        ]
-        lines += [""]
-    if findings.differs:
-        lines += ["**Differences from the source.**", ""]
-        lines += [f"{sentence}\n" for sentence in findings.differs]
-    lines += [
-        f"Made by `kappaflow reproduce {report.name} {_options(report)}`: {report.cases:,} cases, "
-        f"{format_time(report.time_s)} on one thread, seed {report.seed}. Settings and versions "
-        f"are in [report.json]({report.name}/report.json), all measurements in "
-        f"[results.parquet]({report.name}/results.parquet).",
-        "",
+    """Returns the results of a report, as Markdown: verdict, claim, one figure, numbers."""
+    findings, name = report.findings, report.name
+    verdict, *numbers = findings.found
+    chart, *more = findings.charts
+    names = [one.name for one in more]
+    figures = _links((one.replace("-", " "), f"{name}/figures/{one}.svg") for one in names)
+    tables = _links((one.title, f"{name}/{csv_name(one)}") for one in findings.tables)
+    parts = [
+        f"**Verdict.** {verdict}",
+        f"**The source claims:** {report.claim}",
+        f"![{chart.title}]({name}/figures/{chart.name}.svg)",
+        f"*{chart.title}.* {chart.caption}",
+        "\n".join(f"- {sentence}" for sentence in numbers),
+        *([f"**More figures:** {figures}."] if more else []),
+        f"**Tables:** {tables}.",
+        f"**Differences from the source.** {' '.join(findings.differs)}",
+        f"Made by `kappaflow reproduce {name} {_options(report)}`: {report.cases:,} cases, "
+        f"{format_time(report.time_s)} on one thread ([settings]({name}/report.json), "
+        f"[measurements]({name}/results.parquet)).\n",
     ]
-    return "\n".join(lines)
+    return "\n\n".join(parts)
 
 
-def _once(caption: str, shown: set[str]) -> str:
-    """Returns a caption the first time, and an empty text after that."""
-    if caption in shown:
-        return ""
-    shown.add(caption)
-    return caption
+def _links(named: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"[{title}]({target})" for title, target in named)
 
 
 def _options(report: StudyReport) -> str:
@@ -101,16 +98,11 @@ def _options(report: StudyReport) -> str:
     return f"--config docs/experiments/{report.name}/{report.preset}"
 
 
-def markdown(table: Table) -> str:
-    """Returns a table as Markdown, its first column to the left."""
-    rules = ["---", *["---:"] * (len(table.columns) - 1)]
-    rows = [table.columns, rules, *table.rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
-    )
-
-
 if __name__ == "__main__":
-    for path, text in pages().items():
+    found = reports()
+    for path, text in pages(found).items():
         path.write_text(text, "utf-8")
         print(f"Wrote {path}")
+    for folder, report in found.items():
+        for chart in report.findings.charts:
+            write_stills(chart, folder / "figures")

@@ -6,12 +6,13 @@ from functools import partial
 from pathlib import Path
 
 from kappaflow.errors import ArgumentError
+from kappaflow.report.numbers import format_time
 from kappaflow.storage import make_directory, write_bytes
 from kappaflow_studies.depth_conditioning import DEPTH_CONDITIONING
 from kappaflow_studies.depth_factor import DEPTH_FACTOR
-from kappaflow_studies.engine.report import Claim, render_claims
+from kappaflow_studies.engine.report import Experiment, Reproduced, render_claims
 from kappaflow_studies.engine.run import run_study
-from kappaflow_studies.engine.study import Experiment, Reproduced, Study
+from kappaflow_studies.engine.study import Study
 from kappaflow_studies.faces.study import reproduce_faces
 from kappaflow_studies.factor_tradeoff import FACTOR_TRADEOFF
 from kappaflow_studies.linear_depth import LINEAR_DEPTH
@@ -44,12 +45,12 @@ FACES = Experiment(
 )
 
 
-def _experiment(study: Study) -> Experiment:
-    run = partial(run_study, study)
-    return Experiment(study.name, study.title, study.about, study.claim, run)
-
-
-EXPERIMENTS = {one.name: one for one in (*map(_experiment, STUDIES), FACES)}
+EXPERIMENTS = {
+    study.name: Experiment(
+        study.name, study.title, study.about, study.claim, partial(run_study, study)
+    )
+    for study in STUDIES
+} | {FACES.name: FACES}
 
 
 def experiment_named(name: str) -> Experiment:
@@ -101,29 +102,12 @@ def reproduce_all(
     if place.exists() and not place.is_dir():
         raise ArgumentError(f"'out' should be a folder, {place} is a file.")
     done: dict[str, Reproduced] = {}
+    shared = {"preset": preset, "seed": seed, "processes": processes, "progress": progress}
     for number, (name, one) in enumerate(experiments.items(), start=1):
         say(f"{name} ({number} of {len(experiments)}): {one.about}")
-        done[name] = one.run(
-            place / name,
-            preset=preset,
-            seed=seed,
-            processes=processes,
-            progress=progress,
-            say=say,
-        )
-    claims = [_claim(experiments[name], found, place) for name, found in done.items()]
-    page = render_claims(claims, preset=preset, seed=seed, time_s=time.perf_counter() - started)
+        done[name] = one.run(place / name, say=say, **shared)
+    time_s = time.perf_counter() - started
+    about = f"Preset “{preset}”, seed {seed}, {format_time(time_s)}."
+    page = render_claims(experiments, done, place, about=about)
     write_bytes(make_directory(place) / PAGE, page.encode())
     return place / PAGE, done
-
-
-def _claim(one: Experiment, found: Reproduced, place: Path) -> Claim:
-    return Claim(
-        name=one.name,
-        title=one.title,
-        text=one.claim,
-        found=found.found,
-        differs=found.differs,
-        page=found.page.relative_to(place).as_posix(),
-        charts=found.charts,
-    )

@@ -10,6 +10,7 @@ from torch import Tensor
 from kappaflow.data import Images, Table, load_images, split_images
 from kappaflow.errors import ArgumentError
 from kappaflow.runs import TableConfig
+from kappaflow.runs.pool import Case
 from kappaflow.runs.table_data import FRACTIONS
 from kappaflow_studies import ensembles
 
@@ -17,19 +18,11 @@ BEND = 1.0  # curvature of each banana
 
 
 def bananas(n: int, features: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    r"""Samples points and their log-density, in float64.
+    r"""Returns points (n, features), features even, and their log-densities in nats, in float64.
 
     Each pair of features is a banana, :math:`(a, b + a^2 - 1)` with standard normal a and b. One
-    random rotation, the same for each number of features, mixes all pairs.
-
-    Args:
-        n: Number of points.
-        features: Number of features, even.
-        generator: Random generator of the points.
-
-    Returns:
-        Points (n, features), and log-densities (n,) in nats. The entropy is the entropy of a
-        standard normal, because the bends and the rotation preserve volume.
+    random rotation, the same for each number of features, mixes all pairs. Bends and rotation
+    preserve volume, so the entropy is that of a standard normal.
 
     Example:
         >>> x, log_prob = bananas(5, 4, torch.Generator().manual_seed(0))
@@ -49,35 +42,23 @@ HELD_OUT = 2000  # number of validation rows, and of test rows, of a table
 
 @dataclass(frozen=True)
 class Parts:
-    """Rows or images, split.
-
-    Attributes:
-        train: Training data.
-        validation: Data for early stopping.
-        test: Data for evaluation.
-        log_prob: True log-densities of the test rows in nats; None if they are not known.
-    """
+    """Rows or images, split."""
 
     train: Table | Images
     validation: Table | Images
     test: Table | Images
-    log_prob: Tensor | None = None
+    log_prob: Tensor | None = None  # true log-densities of the test rows in nats, if known
+
+
+def parts_of(case: Case, size: int | None = None) -> Parts:
+    """Returns the data of a case: of a table, or of images, resized if `size` is given."""
+    if case["what"] == "table":
+        return table_parts(case["data"], case["rows"], case["seed"])
+    return image_parts(case["data"], size, case["seed"])
 
 
 def table_parts(name: str, rows: int, seed: int) -> Parts:
-    """Loads a table and splits it.
-
-    Args:
-        name: "bananas-8" (or another even number of features), or the name of a shipped data set.
-        rows: Maximal number of training rows.
-        seed: The random seed of the split or of the samples.
-
-    Returns:
-        The split table.
-
-    Raises:
-        ArgumentError: The table is unknown.
-    """
+    """Returns "bananas-8" (or more or fewer), or a shipped table, with at most so many rows."""
     features = banana_features(name)
     if features is not None:
         return _bananas(name, features, rows, seed)
@@ -100,12 +81,6 @@ def image_parts(name: str, size: int | None, seed: int) -> Parts:
 
 def banana_features(name: str) -> int | None:
     """Returns the number of features of a table of bananas; None for other names.
-
-    Args:
-        name: "bananas-8", or the name of another table.
-
-    Returns:
-        The number of features.
 
     Raises:
         ArgumentError: The number is missing, odd or too small.

@@ -12,14 +12,14 @@ from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow, glow, real_nvp
 from kappaflow.report.charts import Chart, Panel, Series
 from kappaflow.report.numbers import significant
-from kappaflow_studies.data import Parts, image_parts, table_parts
+from kappaflow_studies.data import Parts, parts_of
+from kappaflow_studies.engine.charts import column_series, ends, groups, panel
 from kappaflow_studies.engine.presets import Count, ImagesName, TableName, TrainingSettings
 from kappaflow_studies.engine.report import Findings, Table
 from kappaflow_studies.engine.study import Case, Row, Study
 from kappaflow_studies.training import (
     FAILED,
-    conditioning,
-    held_out,
+    judged,
     points,
     that_ended,
     times_in_turns,
@@ -29,25 +29,15 @@ from kappaflow_studies.training import (
 
 
 class DepthFactorSettings(TrainingSettings):
-    """Settings of the flows and the data.
-
-    Attributes:
-        tables: Data sets of tables; "bananas-N" is one of N features.
-        depths: Numbers of couplings of the flows of tables, with an LU map before each.
-        images: Sets of gray images.
-        sizes: Sides to which the images of each set are resized; 0 for the original size.
-        levels: Number of levels of the Glow of each set.
-        steps: Number of steps in each level.
-        repeats: Number of repetitions of a time measurement.
-    """
+    """Settings of the flows and the data."""
 
     tables: tuple[TableName, ...]
-    depths: tuple[Count, ...]
+    depths: tuple[Count, ...]  # couplings of the flows of tables, with an LU map before each
     images: tuple[ImagesName, ...]
-    sizes: tuple[Annotated[int, Field(ge=0)], ...]
-    levels: tuple[Count, ...]
-    steps: tuple[Count, ...]
-    repeats: Count
+    sizes: tuple[Annotated[int, Field(ge=0)], ...]  # sides of the images; 0 for the original size
+    levels: tuple[Count, ...]  # of the Glow of each set of images
+    steps: tuple[Count, ...]  # in each level
+    repeats: Count  # of a time measurement
 
     @model_validator(mode="after")
     def _check(self) -> "DepthFactorSettings":
@@ -76,11 +66,7 @@ TWIN = "twin_"
 
 def measure(case: Case) -> list[Row]:
     """Returns one row: the flow, and its twin in columns with the prefix "twin_"."""
-    parts = (
-        table_parts(case["data"], case["rows"], case["seed"])
-        if case["what"] == "table"
-        else image_parts(case["data"], case["size"] or None, case["seed"])
-    )
+    parts = parts_of(case, case.get("size") or None)
     with torch.random.fork_rng():
         torch.manual_seed(case["seed"])
         flow = _flow(case, parts)
@@ -90,15 +76,14 @@ def measure(case: Case) -> list[Row]:
             return [{FAILED: str(error)}]
     few = points(flow, parts, case["points"])
     shape = " x ".join(map(str, flow.event_shape))
-    row = {"shape": shape, **held_out(flow, parts), **conditioning(flow, few)}
+    row = {"shape": shape, **judged(flow, parts, few)}
     twin, certificate = twin_of(flow, few)
     row |= certificate
     if twin is None:
         return [row]
     batch = points(flow, parts, case["batch_size"])
-    times = times_in_turns({"time_s": flow, f"{TWIN}time_s": twin}, batch, case["repeats"])
-    of_twin = {**held_out(twin.eval(), parts), **conditioning(twin, few)}
-    return [{**row, **{f"{TWIN}{name}": value for name, value in of_twin.items()}, **times}]
+    times = times_in_turns({"time_s": flow, "twin_time_s": twin}, batch, case["repeats"])
+    return [{**row, **judged(twin.eval(), parts, few, TWIN), **times}]
 
 
 def _flow(case: Case, parts: Parts) -> Flow:
@@ -126,17 +111,13 @@ def findings(frame: pl.DataFrame, settings: DepthFactorSettings) -> Findings:
     ended, stopped = that_ended(frame)
     there = "couplings_after" in ended.columns
     found = ended.drop_nulls("couplings_after") if there else ended.clear()
+    rewritten = f"{len(found)} of {len(ended)} trained flows were rewritten with one partition."
     return Findings(
-        found=[
-            f"{len(found)} of {len(ended)} trained flows were rewritten with one partition.",
-            *stopped,
-            *([] if found.is_empty() else _sentences(found)),
-        ],
+        found=[*([] if found.is_empty() else _sentences(found)), rewritten, *stopped],
         differs=[
-            "The source's bounds count layers for one linear map. Here whole trained flows are "
-            "counted: their own couplings, and what is left of each map after its ends have "
-            "joined the neighboring couplings.",
-            "Six couplings for a map are a theorem found since; 47 were the source's proof.",
+            "The source bounds the layers for one linear map; we count the couplings of whole "
+            "trained flows, where the ends of a map merge with the neighboring couplings.",
+            "47 couplings for a map are the source's proof; six are a later theorem.",
         ],
         charts=[] if found.is_empty() else _charts(found),
         tables=[_table(ended)] if len(ended) else [],
@@ -150,64 +131,43 @@ def _sentences(found: pl.DataFrame) -> list[str]:
     layers = found["twin_worst_layer"] / found["worst_layer"]
     times = found["twin_time_s"] / found["time_s"]
     return [
-        f"Without their maps the flows are {_range(ratios)} times as deep, "
-        f"{significant(ratios.median())} in the median: {within} of {len(found)} between {LEAST} "
-        f"and {MOST} times. For each map {_range(per_map)} couplings came on top.",
-        "The largest difference in log_prob is "
+        f"{'Confirmed' if within == len(found) else 'Not confirmed'}: without their maps, "
+        f"{within} of {len(found)} flows are between {LEAST} and {MOST} times as deep: "
+        f"{ends(ratios)} times, {significant(ratios.median())} in the median.",
+        f"Each map costs {ends(per_map)} more couplings.",
+        "log_prob changes by at most "
         f"{significant(found['difference_float64'].max(), 2)} nats in float64 and "
         f"{significant(found['difference_float32'].max(), 2)} in float32.",
-        f"The worst conditioned layer of a twin is {_range(layers)} times as badly conditioned as "
-        "that of the flow; no linear coupling has a condition number above "
+        f"The worst layer of a twin has {ends(layers)} times the condition number of the flow's "
+        "worst layer; no linear coupling has one above "
         f"{significant(found['map_condition'].max())}.",
-        f"A log_prob takes the twin {_range(times)} times as long, {significant(times.median())} "
+        f"log_prob of the twin takes {ends(times)} times as long, {significant(times.median())} "
         "in the median.",
     ]
 
 
-def _range(values: pl.Series) -> str:
-    return f"{significant(values.min())} to {significant(values.max())}"
-
-
 def _charts(found: pl.DataFrame) -> list[Chart]:
-    sets = found["data"].unique(maintain_order=True).to_list()
-    rows = {name: found.filter(pl.col("data") == name) for name in sorted(sets)}
+    rows = groups(found, "data", sorted(found["data"].unique()))
     before = [float(value) for value in sorted(found["couplings_before"].unique())]
-    bounds = [
-        Series(
-            name=f"{times} times as many",
-            x=[*before],
-            y=[times * value for value in before],
-            tone=7,
-            dash=dash,
-        )
+    lines = [
+        Series(name=f"{times} times as many", x=before, y=[times * x for x in before], tone=7,
+               dash=dash)
         for times, dash in LINES
-    ]
+    ]  # fmt: skip
+    flows = _points(rows, "couplings_before", "couplings_after")
     return [
         Chart(
             name="couplings",
             title="Couplings with linear maps, and without",
-            caption="A point is a trained flow. The lines are the factors of the source.",
-            panels=[
-                Panel(
-                    x="couplings of the flow",
-                    y="couplings of the twin",
-                    x_log=True,
-                    y_log=True,
-                    series=[
-                        *_points(rows, "couplings_before", "couplings_after"),
-                        *bounds,
-                    ],
-                )
-            ],
+            caption="Each point is a trained flow; the lines are the factors of the source.",
+            panels=[panel("", "couplings of the flow", "couplings of the twin", [*flows, *lines])],
             columns=1,
         ),
         Chart(
             name="price",
             title="Conditioning and time, with and without",
-            caption=(
-                "Condition numbers: median over points of the largest of a layer. Times: "
-                "log_prob, median of measurements in turns. The line marks equality."
-            ),
+            caption="Medians over points (condition numbers) and over repetitions (times). The "
+            "line marks equality.",
             panels=[
                 _against_twin(rows, "worst_layer", "worst layer", "condition number"),
                 _against_twin(rows, "peak", "worst on the way", "condition number"),
@@ -219,50 +179,31 @@ def _charts(found: pl.DataFrame) -> list[Chart]:
 
 def _points(rows: dict[str, pl.DataFrame], x: str, y: str) -> list[Series]:
     return [
-        Series(
-            name=name,
-            x=part[x].to_list(),
-            y=part[y].to_list(),
-            tone=tone,
-            dash="none",
-        )
+        column_series(part, x, y, name=name, tone=tone, dash="none")
         for tone, (name, part) in enumerate(rows.items())
     ]
 
 
 def _against_twin(rows: dict[str, pl.DataFrame], column: str, title: str, unit: str) -> Panel:
-    """Returns a panel with a column of the twins against the same column of the flows."""
     every = sorted(value for part in rows.values() for value in part[column].drop_nulls())
     equal = Series(name="equal", x=every[:1] + every[-1:], y=every[:1] + every[-1:], tone=7)
-    return Panel(
-        title=title,
-        x=f"{unit}, flow",
-        y=f"{unit}, twin",
-        x_log=True,
-        y_log=True,
-        series=[*_points(rows, column, f"twin_{column}"), equal],
-    )
+    series = [*_points(rows, column, f"twin_{column}"), equal]
+    return panel(title, f"{unit}, flow", f"{unit}, twin", series)
+
+
+COLUMNS = [
+    "flow", "maps", "couplings", "of the twin", "times", "more for each map", "worst layer",
+    "of the twin", "difference, nats", "log_prob, times as long",
+]  # fmt: skip
 
 
 def _table(frame: pl.DataFrame) -> Table:
-    columns = [
-        "flow",
-        "maps",
-        "couplings",
-        "of the twin",
-        "times",
-        "more for each map",
-        "worst layer",
-        "of the twin",
-        "difference, nats",
-        "log_prob, times as long",
-    ]
     rows = []
     for row in frame.sort("what", "data", "shape", "depth", "seed").iter_rows(named=True):
         size = "couplings" if row["what"] == "table" else f"steps in {row['levels']} levels"
         name = f"{row['data']}, {row['shape']}, {row['depth']} {size}"
         if row.get("couplings_after") is None:
-            rows.append([name, *["none found"] * (len(columns) - 1)])
+            rows.append([name, *["none found"] * (len(COLUMNS) - 1)])
             continue
         before, after = row["couplings_before"], row["couplings_after"]
         rows.append([
@@ -277,23 +218,18 @@ def _table(frame: pl.DataFrame) -> Table:
             significant(row["difference_float64"], 2),
             significant(row["twin_time_s"] / row["time_s"]),
         ])
-    return Table(
-        title="All flows",
-        columns=columns,
-        rows=rows,
-        caption="Couplings of the twin are linear and nonlinear ones together. The difference is "
-        "the largest of log_prob, in float64.",
-    )
+    caption = "Couplings of the twin: linear and nonlinear. Difference: the largest, in float64."
+    return Table(title="All flows", columns=COLUMNS, rows=rows, caption=caption)
 
 
 DEPTH_FACTOR = Study(
     name="depth-factor",
-    title="How much smaller: from 1x1 convolutions to couplings",
+    title="What 1x1 convolutions save: couplings with and without them",
     about="trained flows with linear maps between couplings, and what they are without",
     claim=(
-        "Flows with 1x1 convolutions can be between 5 and 47 times smaller than flows of fixed "
-        "partitions that compute the same: at least five couplings, and at most 47, for each "
-        "linear layer that is replaced."
+        "A flow with 1x1 convolutions can be 5 to 47 times smaller than a flow with a fixed "
+        "partition that computes the same function: each linear layer takes at least five and at "
+        "most 47 couplings."
     ),
     settings=DepthFactorSettings,
     presets=Path(__file__).with_suffix(".toml"),

@@ -10,32 +10,25 @@ from pydantic import Field, model_validator
 
 from kappaflow.errors import NumericalError
 from kappaflow.factor import factor_linear
-from kappaflow.report.charts import Chart, Panel, Series
+from kappaflow.report.charts import Chart, Series
 from kappaflow.report.numbers import significant
 from kappaflow.theory import min_condition_number
 from kappaflow_studies import ensembles
+from kappaflow_studies.engine.charts import groups, median, panel, quantile_series, ranged
 from kappaflow_studies.engine.presets import Counts, Ensemble, Many, NotEmpty
-from kappaflow_studies.engine.report import Findings, Table, quantile_series
+from kappaflow_studies.engine.report import Findings, Table
 from kappaflow_studies.engine.study import Case, Row, Study, StudySettings
 
 Enough = Annotated[int, Field(ge=6)]  # six couplings are enough for all maps
 
 
 class TradeOffSettings(StudySettings):
-    """Settings: the maps, and the numbers of couplings.
-
-    Attributes:
-        ensembles: Names of `kappaflow_studies.ensembles`.
-        sizes: Numbers of features of the maps.
-        draws: Number of maps of each ensemble, for each size.
-        couplings: The largest allowed numbers of couplings, at least six: fewer are not always
-            enough.
-    """
+    """Settings of the maps, and the numbers of couplings."""
 
     ensembles: Annotated[tuple[Ensemble, ...], NotEmpty]
-    sizes: Annotated[tuple[Many, ...], NotEmpty]
-    draws: Counts
-    couplings: Annotated[tuple[Enough, ...], NotEmpty]
+    sizes: Annotated[tuple[Many, ...], NotEmpty]  # numbers of features
+    draws: Counts  # number of maps of each ensemble, for each size
+    couplings: Annotated[tuple[Enough, ...], NotEmpty]  # the largest allowed numbers
 
     @model_validator(mode="after")
     def _check(self) -> "TradeOffSettings":
@@ -78,7 +71,7 @@ def measure(case: Case) -> list[Row]:
     ]
 
 
-SHOWN = 64  # features of the maps in the first sentence, if they were measured
+SHOWN = 64  # features of the maps in the sentences, if they were measured
 SAME_BOUND = "geometric"  # ensembles with maps of equal condition number
 
 
@@ -88,93 +81,68 @@ def findings(frame: pl.DataFrame, settings: TradeOffSettings) -> Findings:
     lost = len(frame) - len(there)
     return Findings(
         found=[
-            *_headlines(there),
+            _headline(there),
             f"The largest relative residual of a product is "
             f"{significant(there['residual'].max(), 2)}; "
             + (
-                f"all {len(frame):,} searches ended with a factorization."
-                if not lost
-                else f"{lost} of {len(frame):,} searches ended without one and are left out."
+                f"{lost} of {len(frame):,} searches ended without one and are left out."
+                if lost
+                else f"all {len(frame):,} searches ended with a factorization."
             ),
         ],
         differs=[
-            "The source counts couplings and does not ask for their conditioning. The count is "
-            "Urschel's (2023); the step that makes it work, that every matrix of determinant 1 "
-            "is a commutator, Thompson's (1961); the curve is a new result, and ours. It is what "
-            "a search finds, no bound: better factors may exist.",
+            "The source counts couplings and does not ask for their conditioning. The count of "
+            "six is Urschel's (2023), by a theorem of Thompson (1961); the curve is ours."
         ],
         charts=[_chart(there, settings)],
         tables=[*(_table(there, settings, name) for name in settings.ensembles), _times(there)],
     )
 
 
-def _headlines(frame: pl.DataFrame) -> list[str]:
+def _headline(frame: pl.DataFrame) -> str:
     sizes = frame["n"].unique().to_list()
     n = SHOWN if SHOWN in sizes else max(sizes)
-    here = frame.filter(pl.col("n") == n)
-    sentences = []
-    for name in here["ensemble"].unique(maintain_order=True).sort():
-        of_name = here.filter(pl.col("ensemble") == name)
-        counts = sorted(of_name["couplings"].unique())
-        medians = {m: _median(of_name.filter(pl.col("couplings") == m)) for m in counts}
-        draws = of_name["draw"].n_unique()
-        ends = dict.fromkeys((counts[0], counts[-1]))
-        values = " and ".join(f"{significant(medians[m])} with {m}" for m in ends)
-        sentences.append(f"{title(name)}, {n} features: {values} (median of {draws}).")
-    return sentences
-
-
-def _median(frame: pl.DataFrame) -> float:
-    return frame.select(pl.col("condition_number").median()).item()
-
-
-def _chart(frame: pl.DataFrame, settings: TradeOffSettings) -> Chart:
-    panels = []
-    for name in settings.ensembles:
-        of_name = frame.filter(pl.col("ensemble") == name)
-        series = [
-            quantile_series(
-                of_name.filter(pl.col("n") == n),
-                "couplings",
-                "condition_number",
-                name=f"{n} features",
-                tone=tone,
-            )
-            for tone, n in enumerate(settings.sizes)
-            if not of_name.filter(pl.col("n") == n).is_empty()
-        ]
-        if name.startswith(SAME_BOUND) and not of_name.is_empty():
-            series.append(_none_below(of_name, settings))
-        panels.append(
-            Panel(
-                title=title(name),
-                x="couplings",
-                y="largest condition number of a factor",
-                y_log=True,
-                series=series,
-            )
+    here = frame.filter(n=n)
+    few, many = min(here["couplings"]), max(here["couplings"])
+    values = [
+        f"{title(name)} "
+        + " and ".join(
+            significant(median(rows.filter(couplings=m)["condition_number"])) for m in (few, many)
         )
-    return Chart(
-        name="trade-off",
-        title="Largest condition number of a factor against the number of couplings",
-        caption="Medians over the draws, quartiles as bands; where a size has no band it is a "
-        "single draw. The condition number of a product is at most the product of the condition "
-        "numbers, so that the worst of m factors has at least the m-th root of that of the map: "
-        "dotted, where the maps of a panel share it.",
-        panels=panels,
-        share_y=True,
+        for name, rows in groups(here, "ensemble", sorted(here["ensemble"].unique())).items()
+    ]
+    return (
+        f"More couplings are better conditioned. At {n} features, the largest condition number of "
+        f"a factor with {few} couplings and with {many} (median of {here['draw'].n_unique()} "
+        f"maps): {'; '.join(values)}."
     )
 
 
-def _none_below(frame: pl.DataFrame, settings: TradeOffSettings) -> Series:
-    of_the_map = max(1.0, *frame["of_the_map"].to_list())
-    counts = sorted(settings.couplings)
-    return Series(
-        name="none lies below",
-        x=list(map(float, counts)),
-        y=[min_condition_number(of_the_map, count) for count in counts],
-        tone=7,
-        dash="dot",
+def _chart(frame: pl.DataFrame, settings: TradeOffSettings) -> Chart:
+    panels, tones = [], {n: tone for tone, n in enumerate(settings.sizes)}
+    for name in settings.ensembles:
+        of_name = frame.filter(ensemble=name)
+        series = [
+            quantile_series(
+                rows, "couplings", "condition_number", name=f"{n} features", tone=tones[n]
+            )
+            for n, rows in groups(of_name, "n", settings.sizes).items()
+        ]
+        if name.startswith(SAME_BOUND) and series:
+            of_the_map = max(1.0, *of_name["of_the_map"].to_list())
+            counts = sorted(settings.couplings)
+            bound = [min_condition_number(of_the_map, count) for count in counts]
+            x = list(map(float, counts))
+            series.append(Series(name="none lies below", x=x, y=bound, tone=7, dash="dot"))
+        label = "largest condition number of a factor"
+        panels.append(panel(title(name), "couplings", label, series, log="y"))
+    return Chart(
+        name="trade-off",
+        title="Largest condition number of a factor against the number of couplings",
+        caption="Medians and quartiles over the draws. Dotted: the m-th root of the condition "
+        "number of the map, which the worst of m factors cannot be below.",
+        panels=panels,
+        share_y=True,
     )
 
 
@@ -193,13 +161,11 @@ def title(name: str) -> str:
 
 
 def _table(frame: pl.DataFrame, settings: TradeOffSettings, name: str) -> Table:
-    rows = []
-    for n in settings.sizes:
-        here = frame.filter((pl.col("ensemble") == name) & (pl.col("n") == n))
-        if here.is_empty():
-            continue
-        cells = [_cell(here.filter(pl.col("couplings") == m)) for m in settings.couplings]
-        rows.append([str(n), str(here["draw"].n_unique()), *cells])
+    rows = [
+        [str(n), str(here["draw"].n_unique())]
+        + [_cell(here.filter(couplings=m)["condition_number"]) for m in settings.couplings]
+        for n, here in groups(frame.filter(ensemble=name), "n", settings.sizes).items()
+    ]
     return Table(
         title=title(name),
         columns=["features", "draws", *map(str, settings.couplings)],
@@ -208,28 +174,23 @@ def _table(frame: pl.DataFrame, settings: TradeOffSettings, name: str) -> Table:
     )
 
 
-def _cell(frame: pl.DataFrame) -> str:
-    if frame.is_empty():
+def _cell(values: pl.Series) -> str:
+    if values.is_empty():
         return "none"
-    value = pl.col("condition_number")
-    low, middle, high = frame.select(
-        value.quantile(level, "linear").alias(str(level)) for level in (0.25, 0.5, 0.75)
-    ).row(0)
-    if len(frame) == 1:
-        return significant(middle)
-    return f"{significant(middle)} ({significant(low)} to {significant(high)})"
+    middle, low, high = (significant(values.quantile(q, "linear")) for q in (0.5, 0.25, 0.75))
+    return middle if len(values) == 1 else ranged(middle, low, high)
 
 
 def _times(frame: pl.DataFrame) -> Table:
     counts = sorted(frame["couplings"].unique())
-    rows = []
-    for n in sorted(frame["n"].unique()):
-        cells = []
-        for count in counts:
-            here = frame.filter((pl.col("n") == n) & (pl.col("couplings") == count))
-            slowest = here.group_by("ensemble").agg(pl.col("time_s").median())["time_s"].max()
-            cells.append(significant(slowest, 2))
-        rows.append([str(n), *cells])
+    slowest = frame.group_by("n", "couplings", "ensemble").agg(pl.col("time_s").median())
+    rows = [
+        [
+            str(n),
+            *(significant(slowest.filter(n=n, couplings=m)["time_s"].max(), 2) for m in counts),
+        ]
+        for n in sorted(frame["n"].unique())
+    ]
     return Table(
         title="Time",
         columns=["features", *map(str, counts)],
@@ -243,8 +204,8 @@ FACTOR_TRADEOFF = Study(
     title="What more couplings buy",
     about="the largest condition number of a factor, from six couplings to sixteen",
     claim=(
-        "Any linear layer can be replaced by a constant number of couplings of a fixed partition; "
-        "what they cost in conditioning, and what more of them buy, is left open."
+        "A constant number of couplings of a fixed partition replaces any linear layer; how well "
+        "conditioned they are, and what more of them buy, is left open."
     ),
     settings=TradeOffSettings,
     presets=Path(__file__).with_suffix(".toml"),

@@ -18,16 +18,8 @@ Pairs = list[tuple[int, int]]
 def two_involutions(index: Sequence[int]) -> tuple[list[int], list[int]]:
     """Returns two involutions, first a then b, with b[a[i]] = index[i] for every i.
 
-    A cycle is a rotation of a polygon, and a rotation is the product of two reflections.
-
-    Args:
-        index: A permutation of 0 to n - 1.
-
-    Returns:
-        The involutions a and b, as lists like `index`. As matrices, M(index) = M(a) M(b).
-
-    Source:
-        Classical.
+    A cycle is a rotation of a polygon, and a rotation is the product of two reflections. As
+    matrices, M(index) = M(a) M(b).
 
     Example:
         >>> two_involutions([1, 2, 3, 0])
@@ -55,15 +47,6 @@ def across(involution: Sequence[int]) -> tuple[Pairs, Pairs]:
     with a feature of the other half, M swaps between the halves, and E takes it back. The feature
     is a fixed point, or part of a pair inside the other half, which is then swapped as well. If
     there are pairs left, the other half has at least twice as many fixed points.
-
-    Args:
-        involution: A permutation of 0 to n - 1 that is its own inverse; n even.
-
-    Returns:
-        The pairs (of the first half, of the second half) that E swaps, and the pairs that M swaps.
-
-    Source:
-        Ours.
 
     Example:
         >>> across([1, 0, 3, 2])
@@ -95,18 +78,10 @@ def across(involution: Sequence[int]) -> tuple[Pairs, Pairs]:
 
 
 def swap_couplings(pairs: Iterable[tuple[int, int]], features: int) -> list[Array]:
-    """Returns three couplings L, U, L whose product swaps all pairs.
+    """Returns three couplings L, U, L whose product swaps all pairs; none if there are no pairs.
 
-    Args:
-        pairs: Disjoint pairs (of the first half, of the second half).
-        features: Number of features.
-
-    Returns:
-        Matrices; empty if there are no pairs. The first one has -1 in its diagonal for each pair,
-        since a swap has determinant -1.
-
-    Source:
-        Classical: the swap of two numbers by additions and subtractions.
+    The pairs (of the first half, of the second half) are disjoint. The first coupling has -1 in
+    its diagonal for each pair, since a swap has determinant -1.
 
     Example:
         >>> first, second, third = swap_couplings([(0, 1)], 2)
@@ -125,20 +100,12 @@ def swap_couplings(pairs: Iterable[tuple[int, int]], features: int) -> list[Arra
 def permutation_couplings(index: Sequence[int]) -> list[Array]:
     """Returns at most thirteen couplings with the product of a permutation of an even number.
 
-    Args:
-        index: The permutation; the product maps x to x[index].
-
-    Returns:
-        Matrices, in the order of the product. Neighbors that change the same half are merged.
+    The product maps x to x[index]; neighbors that change the same half are merged. All entries are
+    0, 1 or -1, except where two couplings merge. The condition numbers are at most 3 + 2 sqrt(2) =
+    5.83 in any dimension.
 
     Raises:
         ArgumentError: The input is not a permutation of an even number.
-
-    Note:
-        All entries are 0, 1 or -1, except where two couplings merge. Their blocks have a norm of
-        at most 2, with diagonals of 1 and -1, so the condition numbers are at most
-        3 + 2 sqrt(2) = 5.83 in any dimension. Six couplings with positive diagonals also suffice;
-        their proved bound is 13.6.
 
     Source:
         Koehler, Mehta, Risteski 2021 (two involutions of parallel swaps, 21 couplings); ours.
@@ -179,21 +146,16 @@ RATIO = 1.3  # ratio of neighboring eigenvalues; see triangular_couplings
 
 
 def triangular_couplings(matrix: Array, *, lower: bool, ratio: float = RATIO) -> list[Array]:
-    r"""Returns four couplings whose product is a triangular matrix with an even number of rows.
+    """Returns four couplings whose product is a triangular matrix with an even number of rows.
 
     After diagonals C and B are split off, the rest is L U L U if :math:`C^{-1} T_{11}` and
     :math:`T_{22}^{-1} B` are similar. Both are triangular. C and B give them the same distinct
     diagonal entries, and matrices with the same distinct eigenvalues are similar. Eigenvectors of
     triangular matrices grow fast with their size, and so do these couplings.
 
-    Args:
-        matrix: A triangular matrix without a zero on its diagonal.
-        lower: Whether it is lower triangular (L U L U) or upper triangular (U L U L).
-        ratio: Ratio of neighboring chosen eigenvalues. Near 1 the eigenvectors grow, far from 1
-            the diagonals do; 1.3 is about the best for random matrices of 8 to 64 rows.
-
-    Returns:
-        Matrices, in the order of the product; only two if the matrix is diagonal.
+    A lower triangular matrix gives L U L U, an upper one U L U L, a diagonal one two. `ratio` is
+    that of neighboring chosen eigenvalues: near 1 the eigenvectors grow, far from 1 the diagonals
+    do; 1.3 is about the best for random matrices of 8 to 64 rows.
 
     Raises:
         ArgumentError: The matrix is not of this kind, or the ratio is not above 0 or too near 1.
@@ -264,17 +226,9 @@ def _four(matrix: Array, *, lower_blocks: bool, ratio: float) -> list[Array]:
 
 
 def eigenvectors(matrix: Array, *, lower: bool) -> Array:
-    """Returns the eigenvectors of a triangular matrix as columns with ones on the diagonal.
+    """Returns the eigenvectors of a triangular matrix, as columns with unit diagonals.
 
-    Args:
-        matrix: A triangular matrix with distinct numbers on its diagonal.
-        lower: Whether the matrix is lower or upper triangular.
-
-    Returns:
-        A triangular matrix V with `matrix @ V = V @ diag(matrix)`, in the order of the diagonal.
-
-    Source:
-        Forward substitution.
+    Forward substitution gives the triangular V with `matrix @ V = V @ diag(matrix)`.
 
     Example:
         >>> eigenvectors(np.array([[1.0, 0.0], [3.0, 2.0]]), lower=True).tolist()
@@ -295,19 +249,12 @@ PAPER = {"permutation": 21, "lower triangular": 13, "upper triangular": 13}
 
 @dataclass(frozen=True)
 class KoehlerRoute:
-    """Couplings of T = P L U, with the number for each part.
+    """Couplings of T = P L U, with the number for each part."""
 
-    Args:
-        matrix: The factored matrix, T.
-        couplings: Matrices, in the order of the product; lower and upper ones alternate.
-        counts: The number of couplings of each part, before the parts were merged.
-        negative: The number of negative entries in the diagonals.
-    """
-
-    matrix: Array
-    couplings: tuple[Array, ...]
-    counts: dict[str, int]
-    negative: int
+    matrix: Array  #: the factored matrix, T
+    couplings: tuple[Array, ...]  #: in the order of the product; lower and upper ones alternate
+    counts: dict[str, int]  #: the number of couplings of each part, before parts were merged
+    negative: int  #: the number of negative entries in the diagonals
 
     @property
     def residual(self) -> float:
@@ -335,27 +282,16 @@ class KoehlerRoute:
 
 
 def koehler_route(matrix: object, *, ratio: float = RATIO) -> KoehlerRoute:
-    r"""Returns couplings on two halves with product T, along the outline of the source paper.
+    """Returns couplings on two halves with product T, along the outline of the source paper.
 
     T = P L U with a permutation (at most thirteen couplings), a unit lower triangular matrix
     (four), and an upper triangular matrix (four). Between parts, two couplings on one half are
-    merged, which leaves nineteen. This is the baseline for the six couplings.
-
-    Args:
-        matrix: T, invertible, with an even number of rows.
-        ratio: Ratio of neighboring eigenvalues of the triangular parts; see
-            `triangular_couplings`.
-
-    Returns:
-        The couplings, with the count of each part and the paper's count.
+    merged, which leaves nineteen. This is the baseline for the six couplings. Diagonals have any
+    sign, and condition numbers grow fast with n. `ratio` is that of `triangular_couplings`.
 
     Raises:
         ArgumentError: T is not square with an even number of rows, not finite, or singular; or
             the ratio cannot be used.
-
-    Note:
-        The diagonals are nonzero, of any sign: a swap has determinant -1. The condition numbers
-        grow fast with n, through the eigenvectors of triangular matrices.
 
     Source:
         Koehler, Mehta, Risteski 2021. Only their outline is known to us (two involutions of

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from kappaflow.errors import KappaflowError
 from kappaflow.factor import factor_linear
-from kappaflow.report.charts import Chart, Panel
+from kappaflow.report.charts import Chart
 from kappaflow.report.numbers import significant
 from kappaflow_studies import ensembles
+from kappaflow_studies.engine.charts import groups, panel, quantile_series
 from kappaflow_studies.engine.presets import Count, Counts, Ensemble, Even, NotEmpty, Positive
-from kappaflow_studies.engine.report import Findings, Table, quantile_series
+from kappaflow_studies.engine.report import Findings, Table
 from kappaflow_studies.engine.study import Case, Row, Study, StudySettings
 from kappaflow_studies.ensembles import has_size
 
@@ -23,32 +24,23 @@ EXACT_FROM, EXACT_TO = 4, 16  # numbers of couplings for which the exact method 
 
 
 class LinearDepthSettings(StudySettings):
-    """Settings of the maps and of the fits.
-
-    Attributes:
-        ensembles: Names of `kappaflow_studies.ensembles`.
-        sizes: Numbers of features of the maps, even; the three-cycle needs at least six.
-        depths: Numbers of couplings.
-        draws: Number of maps of each kind and size.
-        restarts: Number of starts for each map and optimizer.
-        adam_steps: Number of steps of Adam, with a learning rate that falls to zero.
-        adam_learning_rate: Initial learning rate of Adam.
-        lbfgs_steps: Largest number of steps of L-BFGS.
-    """
+    """Settings of the maps and of the fits."""
 
     ensembles: Annotated[tuple[Ensemble, ...], NotEmpty]
-    sizes: Annotated[tuple[Even, ...], NotEmpty]
-    depths: Counts
-    draws: Count
-    restarts: Count
+    sizes: Annotated[tuple[Even, ...], NotEmpty]  # features; the three-cycle needs at least six
+    depths: Counts  # numbers of couplings
+    draws: Count  # number of maps of each kind and size
+    restarts: Count  # number of starts for each map and optimizer
     adam_steps: Count
-    adam_learning_rate: Positive
+    adam_learning_rate: Positive  # the first one; it falls to zero
     lbfgs_steps: Count
 
 
 def cases(settings: LinearDepthSettings, seed: int) -> list[Case]:
     """Returns a case for each ensemble, size, depth and method, deep and large ones first."""
     found: list[Case] = []
+    starts = {"restarts": settings.restarts}
+    adam = {"steps": settings.adam_steps, "rate": settings.adam_learning_rate}
     for n in sorted(settings.sizes, reverse=True):
         for depth in sorted(settings.depths, reverse=True):
             for ensemble in settings.ensembles:
@@ -56,8 +48,6 @@ def cases(settings: LinearDepthSettings, seed: int) -> list[Case]:
                     continue
                 case = {"ensemble": ensemble, "n": n, "depth": depth, "draws": settings.draws}
                 case["seed"] = seed
-                adam = {"steps": settings.adam_steps, "rate": settings.adam_learning_rate}
-                starts = {"restarts": settings.restarts}
                 found.append({**case, "method": "Adam", **starts, **adam})
                 lbfgs = {"steps": settings.lbfgs_steps}
                 found.append({**case, "method": "L-BFGS", **starts, **lbfgs})
@@ -189,17 +179,13 @@ def _fitted(maps: Tensor, case: Case) -> list[Row]:
 
 
 def _exact(matrix: Tensor, couplings: int) -> Row:
-    of_the_map = torch.linalg.cond(matrix).item()
+    row: Row = {"of_the_map": torch.linalg.cond(matrix).item()}
     try:
         found = factor_linear(matrix, couplings=couplings)
     except KappaflowError as error:
-        return {"of_the_map": of_the_map, "why_not": str(error)}
-    return {
-        "residual": found.residual,
-        "condition_number": found.condition_number,
-        "of_the_map": of_the_map,
-        "couplings_used": len(found),
-    }
+        return {**row, "why_not": str(error)}
+    fit = {"residual": found.residual, "condition_number": found.condition_number}
+    return {**fit, **row, "couplings_used": len(found)}
 
 
 METHODS = {"exact": (2, "factorization"), "L-BFGS": (1, "L-BFGS"), "Adam": (0, "Adam")}
@@ -209,7 +195,9 @@ FOUND_BY_ALL = 0.9  # share of the maps that counts as all of them
 
 def findings(frame: pl.DataFrame, settings: LinearDepthSettings) -> Findings:
     """Returns the charts, the table and the sentences on them."""
-    largest = max(settings.sizes)
+    *smaller, largest = sorted(settings.sizes)
+    charts = [(largest, "residual"), (largest, "condition_number")]
+    charts += [(n, "residual") for n in smaller]
     return Findings(
         found=[
             _on_exact(frame),
@@ -219,162 +207,135 @@ def findings(frame: pl.DataFrame, settings: LinearDepthSettings) -> Findings:
             *_on_four_and_five(frame),
         ],
         differs=[
-            "The source fits by stochastic gradients on samples; here the loss is the distance "
-            "of the product from the map, in float64, so that no noise sets a floor. Its "
-            "diagonals, starts and numbers of steps are not known to us.",
-            "The source bounds the number of couplings by 47, and its figure shows fits that get "
-            "better up to some 16. Six are enough for each invertible map of positive "
-            "determinant, by a proof: what is beyond six is the optimizer's doing.",
+            "The source fits samples by stochastic gradients, with settings that we do not know; "
+            "our loss is the distance of the product from the map, in float64.",
+            "The source proves that 47 couplings are enough, and its fits get better up to some "
+            "16. Six are enough for every invertible map of positive determinant.",
         ],
-        charts=[
-            _chart(frame, settings, largest, "residual"),
-            _chart(frame, settings, largest, "condition_number"),
-            *(
-                _chart(frame, settings, n, "residual")
-                for n in sorted(settings.sizes)
-                if n != largest
-            ),
-        ],
+        charts=[_chart(frame, settings, n, y) for n, y in charts],
         tables=[_first_depths(frame, settings)],
     )
 
 
 def _chart(frame: pl.DataFrame, settings: LinearDepthSettings, n: int, y: str) -> Chart:
-    of_size = frame.filter(pl.col("n") == n)
-    is_loss = y == "residual"
-    label = "relative residual" if is_loss else "largest condition number of a coupling"
+    kind, label, caption = {
+        "residual": (
+            "Residual",
+            "relative residual",
+            "A fit that stops above rounding has stopped early: the representation is not its "
+            "limit.",
+        ),
+        "condition_number": (
+            "Conditioning",
+            "largest condition number of a coupling",
+            "A large condition number with a small residual: conditioning paid for the fit.",
+        ),
+    }[y]
     panels = []
-    for ensemble in settings.ensembles:
-        here = of_size.filter(pl.col("ensemble") == ensemble)
-        if here.is_empty():
-            continue
+    for ensemble, here in groups(frame.filter(n=n), "ensemble", settings.ensembles).items():
         series = [
-            quantile_series(
-                here.filter(pl.col("method") == method), "depth", y, name=name, tone=tone
-            )
-            for method, (tone, name) in METHODS.items()
-            if not here.filter(pl.col("method") == method)["residual"].drop_nulls().is_empty()
+            quantile_series(rows, "depth", y, name=METHODS[method][1], tone=METHODS[method][0])
+            for method, rows in groups(here, "method", METHODS).items()
+            if rows["residual"].count()
         ]
-        panels.append(Panel(title=ensemble, x="couplings", y=label, y_log=True, series=series))
-    kind = "Residual" if is_loss else "Conditioning"
+        panels.append(panel(ensemble, "couplings", label, series, log="y"))
     return Chart(
         name=f"{kind.lower()}-{n}",
         title=f"{kind} against depth, {n} features",
-        caption=(
-            f"The median over {settings.draws} maps, and quartiles as a band; for the optimizers "
-            f"the best of {settings.restarts} starts for each. "
-            + (
-                "The exact factorization has no residual above rounding from the first count on "
-                "that it can reach; a fit that stops above it has stopped, not reached a limit."
-                if is_loss
-                else "Condition numbers of the couplings in the other chart: a large one "
-                "with a small residual means that conditioning paid for the fit."
-            )
-        ),
+        caption=f"Median and quartiles over {settings.draws} maps; optimizers: the best of "
+        f"{settings.restarts} starts. {caption}",
         panels=panels,
         columns=2 if len(panels) == 4 else 3,
         share_y=True,
     )
 
 
-def _share(frame: pl.DataFrame, method: str, depth: int, below: float = FITTED) -> float | None:
+def _share(frame: pl.DataFrame, method: str, depth: int) -> float | None:
     """Returns the share of maps that a method fits at a depth; None if it was not tried."""
-    here = frame.filter((pl.col("method") == method) & (pl.col("depth") == depth))
+    here = frame.filter(method=method, depth=depth)
     if here.is_empty():
         return None
-    return here.select((pl.col("residual").fill_null(float("inf")) < below).mean()).item()
+    return here.select((pl.col("residual").fill_null(float("inf")) < FITTED).mean()).item()
 
 
 def _on_exact(frame: pl.DataFrame) -> str:
-    six = frame.filter((pl.col("method") == "exact") & (pl.col("depth") == 6))
+    six = frame.filter(method="exact", depth=6)
     found = six.drop_nulls("residual")
     if found.is_empty():
         return "No factorization into six couplings was tried."
     rotations = found.filter(pl.col("ensemble").is_in(["orthogonal", "permutation"]))
-    bounded = ""
-    if not rotations.is_empty():
-        bounded = (
-            f"; of rotations and permutations no coupling has a condition number above "
-            f"{significant(rotations['condition_number'].max())}"
-        )
+    largest = rotations["condition_number"].max()
+    bounded = "" if largest is None else (
+        "; for rotations and permutations no coupling has a condition number above "
+        f"{significant(largest)}"
+    )  # fmt: skip
     return (
-        f"Six couplings make {len(found)} of {len(six)} maps exactly, with residuals of at most "
-        f"{significant(found['residual'].max(), 2)}{bounded}."
+        f"Six couplings are enough: they fit {len(found)} of {len(six)} maps exactly, with "
+        f"residuals of at most {significant(found['residual'].max(), 2)}{bounded}."
     )
 
 
 def _on_descent(frame: pl.DataFrame, method: str) -> str:
-    depths = sorted(frame.filter(pl.col("method") == method)["depth"].unique())
-    shares = {depth: _share(frame, method, depth) for depth in depths}
-    reached = [d for d, share in shares.items() if share is not None and share >= FOUND_BY_ALL]
-    six = shares.get(6)
-    at_six = f"{method} "
-    if six is not None:
-        at_six += f"fits {100 * six:.0f} % of the maps with six couplings and "
-    limit = significant(FITTED, 1)
-    if reached:
-        return f"{at_six}comes below {limit} for nine maps in ten only from {reached[0]} on."
-    return f"{at_six}fits nine maps in ten to {limit} at no depth up to {depths[-1]}."
+    depths = sorted(frame.filter(method=method)["depth"].unique())
+    shares = {depth: _share(frame, method, depth) or 0.0 for depth in depths}
+    reached = [depth for depth, share in shares.items() if share >= FOUND_BY_ALL]
+    six = f"{100 * shares[6]:.0f} % of the maps with six couplings, and " if 6 in shares else ""
+    where = f"only from {reached[0]} on" if reached else f"at no depth up to {depths[-1]}"
+    return f"{method} fits {six}nine maps in ten to {significant(FITTED, 1)} {where}."
 
 
 def _on_divergence(frame: pl.DataFrame, settings: LinearDepthSettings) -> list[str]:
     """Returns how often Adam has a larger error than the zero matrix, at the largest depth."""
-    adam = frame.filter(pl.col("method") == "Adam")
+    adam = frame.filter(method="Adam")
     if adam.is_empty():
         return []
-    depth = max(adam["depth"].to_list())
-    ends = adam.filter(pl.col("depth") == depth)["residual"].fill_null(float("inf")).to_list()
-    share = sum(one > 1 for one in ends) / len(ends)
+    deepest = adam.filter(pl.col("depth") == pl.col("depth").max())
+    share = (deepest["residual"].fill_null(float("inf")) > 1).sum() / len(deepest)
     if not share:
         return []
     return [
-        f"With {depth} couplings Adam diverges for {100 * share:.0f} % of the maps (residuals "
-        f"above 1): its first learning rate, {settings.adam_learning_rate:g} at all depths, is "
-        "too large there."
+        f"With {deepest['depth'][0]} couplings Adam diverges for {100 * share:.0f} % of the maps "
+        f"(residuals above 1): its first learning rate, {settings.adam_learning_rate:g} at all "
+        "depths, is too large there."
     ]
 
 
 def _on_three(frame: pl.DataFrame) -> str:
-    three = frame.filter((pl.col("depth") == 3) & (pl.col("method") != "exact"))
+    three = frame.filter(pl.col("depth") == 3, pl.col("method") != "exact")
     if three.is_empty():
         return "Three couplings were not tried."
     best = min(three["residual"].to_list())
+    if best > FITTED:
+        return f"Three couplings fit no map: the smallest residual is {significant(best)}."
     return (
-        f"Three couplings fit none of the maps: the smallest residual is {significant(best)}."
-        if best > FITTED
-        else f"Three couplings fit a map to {significant(best)}, which the theory excludes for "
-        "all but special ones."
+        f"Three couplings fit a map to {significant(best)}, which the theory excludes for all but "
+        "special ones."
     )
 
 
 def _on_four_and_five(frame: pl.DataFrame) -> list[str]:
     sentences = []
-    for depth, theory in ((4, "an open set of maps"), (5, "all but special maps")):
+    words = {4: "Four fit an open set of maps", 5: "Five fit all but special maps"}
+    for depth, theory in words.items():
         exact, descent = (_share(frame, method, depth) for method in ("exact", "L-BFGS"))
-        if exact is None or descent is None:
-            continue
-        sentences.append(
-            f"{'Four' if depth == 4 else 'Five'} are enough for {theory}: the search for exact "
-            f"ones finds them for {100 * exact:.0f} % of the maps, L-BFGS for "
-            f"{100 * descent:.0f} %."
-        )
+        if exact is not None and descent is not None:
+            sentences.append(
+                f"{theory}: the exact search fits {100 * exact:.0f} % of ours, L-BFGS "
+                f"{100 * descent:.0f} %."
+            )
     return sentences
 
 
 def _first_depths(frame: pl.DataFrame, settings: LinearDepthSettings) -> Table:
-    """Returns the first depth at which half of the maps are fitted."""
     rows = []
     for n in settings.sizes:
-        for ensemble in settings.ensembles:
-            here = frame.filter((pl.col("n") == n) & (pl.col("ensemble") == ensemble))
-            if here.is_empty():
-                continue
-            cells = []
-            for method in METHODS:
-                depths = sorted(here.filter(pl.col("method") == method)["depth"].unique())
-                fitted = [d for d in depths if (_share(here, method, d) or 0) >= 0.5]
-                cells.append(str(fitted[0]) if fitted else "none")
-            rows.append([f"{ensemble}, {n}", *cells])
+        for name, here in groups(frame.filter(n=n), "ensemble", settings.ensembles).items():
+            depths = sorted(here["depth"].unique())
+            fitted = [[d for d in depths if (_share(here, m, d) or 0) >= 0.5] for m in METHODS]
+            rows.append([
+                f"{name}, {n}",
+                *(str(found[0]) if found else "none" for found in fitted),
+            ])
     return Table(
         title="The first depth at which half of the maps are fitted",
         columns=["maps", *(name for _, name in METHODS.values())],
@@ -385,12 +346,12 @@ def _first_depths(frame: pl.DataFrame, settings: LinearDepthSettings) -> Table:
 
 LINEAR_DEPTH = Study(
     name="linear-depth",
-    title="How many couplings a linear map takes",
+    title="How many couplings a linear map needs",
     about="linear couplings of depth 1 to 48, fitted by descent, against the exact factorization",
     claim=(
         "Alternating affine couplings of a fixed partition represent every invertible linear map "
-        "with a constant number of layers, at most 47 whatever the dimension, and some maps need "
-        "more than four; fits by gradient descent get better with up to some 16."
+        "with at most 47 layers in any dimension, and some maps need more than four; fits by "
+        "gradient descent get better with up to some 16."
     ),
     settings=LinearDepthSettings,
     presets=Path(__file__).with_suffix(".toml"),

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 from statistics import median
 
 import polars as pl
@@ -30,19 +29,7 @@ FAILED = "failed"  # the column with the reason why a training stopped
 
 
 def trained(flow: Flow, parts: Parts, case: Case) -> Flow:
-    """Trains a flow in place by maximum likelihood, and returns it in evaluation mode.
-
-    Args:
-        flow: A flow of tables or of images.
-        parts: The data.
-        case: A case with "epochs", "batch_size", "learning_rate" and "seed".
-
-    Returns:
-        The same flow.
-
-    Raises:
-        NumericalError: Too many consecutive steps were not finite.
-    """  # noqa: DOC502 - raised by the calls below
+    """Returns the flow in evaluation mode, after training it in place by maximum likelihood."""
     settings = checked_settings(
         max_epochs=case["epochs"],
         patience=case["epochs"],
@@ -56,13 +43,7 @@ def trained(flow: Flow, parts: Parts, case: Case) -> Flow:
 
 
 def that_ended(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-    """Separates trainings that completed from those that stopped.
-
-    Args:
-        frame: Raw results; the column "failed" has the reason why a training stopped.
-
-    Returns:
-        The rows of completed trainings, and a list with at most one sentence about the others.
+    """Returns the rows of completed trainings, and at most one sentence about the others.
 
     Example:
         >>> raw = pl.DataFrame({"loss": [1.0, None], "failed": [None, "a loss is not finite."]})
@@ -101,21 +82,21 @@ def points(flow: Flow, parts: Parts, count: int) -> Tensor:
     return batches_of(parts.test, flow).at(slice(0, count)).x
 
 
+def judged(flow: Flow, parts: Parts, x: Tensor, prefix: str = "") -> Row:
+    """Returns the test loss and the conditioning of a flow, with a prefix of the columns."""
+    row = held_out(flow, parts) | conditioning(flow, x)
+    return {f"{prefix}{name}": value for name, value in row.items()}
+
+
 LEVELS = {"low": 0.05, "middle": 0.5, "high": 0.95}
 
 
 def conditioning(flow: Flow, x: Tensor) -> Row:
-    """Measures the condition numbers of a flow.
+    """Returns the condition numbers of a flow in evaluation mode at points (B, *event).
 
-    Args:
-        flow: The flow, in evaluation mode.
-        x: Points (B, *event).
-
-    Returns:
-        "condition_low", "condition_middle" and "condition_high" are quantiles of the condition
-        number of the whole flow over the points. "worst_layer" is the median over the points of
-        the largest condition number of a layer. "peak" is the median of the largest condition
-        number of the first layers together; it is None above 128 dimensions.
+    "condition_low", "_middle" and "_high" are quantiles over the points of the whole flow's.
+    "worst_layer" is the median of the largest one of a layer, and "peak" of the first layers
+    together; it is None above 128 dimensions.
     """
     small = x[0].numel() <= MATRIX_FREE_ABOVE
     whole, layers, peak = (_by_profile if small else _one_by_one)(flow, x)
@@ -151,11 +132,7 @@ def twin_of(
 ) -> tuple[Flow | None, Row]:
     """Returns a flow rewritten to one partition (its twin; None if there is none), and its row.
 
-    Args:
-        flow: The flow.
-        x: Points at which the two are compared.
-        partition: Partition of the twin.
-        couplings: Maximal number of couplings for a linear map.
+    The two are compared at x; a linear map becomes at most so many couplings.
     """
     try:
         twin, certificate = rewrite_fixed_partition(
@@ -175,28 +152,16 @@ def twin_of(
 
 @torch.no_grad()
 def times_in_turns(flows: dict[str, Flow], x: Tensor, repeats: int) -> dict[str, float]:
-    """Measures the time of `log_prob`, with the flows taking turns.
+    """Returns the median seconds of `log_prob` by name, with the flows taking turns.
 
-    Args:
-        flows: By name, in evaluation mode.
-        x: Points (B, *event).
-        repeats: Number of timings of each flow, after one warm-up.
-
-    Returns:
-        Median seconds by name.
+    Each flow is timed so many times, after one warm-up.
     """
     taken: dict[str, list[float]] = {name: [] for name in flows}
     first = next(iter(flows.values()))
     joined = first.augmented(x, generator=torch.Generator().manual_seed(0))
-    for repeat in range(repeats + 1):
+    for _ in range(repeats + 1):
         for name, flow in flows.items():
-            seconds = _timed(lambda flow=flow: flow.augmented_log_prob(joined))
-            if repeat:
-                taken[name].append(seconds)
-    return {name: median(times) for name, times in taken.items()}
-
-
-def _timed(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
+            started = time.perf_counter()
+            flow.augmented_log_prob(joined)
+            taken[name].append(time.perf_counter() - started)
+    return {name: median(times[1:]) for name, times in taken.items()}

@@ -39,7 +39,8 @@ def test_medians_and_quartiles_are_over_the_draws(settings):
     rows += [row("geometric 1e2", 8, 0, 6, 4.0), row("geometric 1e2", 8, 0, 12, 3.0)]
     found = FACTOR_TRADEOFF.findings(pl.DataFrame(rows, infer_schema_length=None), settings)
     said = " ".join(found.found)
-    assert "Gaussian maps, 8 features: 5.50 with 6 and 2.50 with 12 (median of 2)." in said
+    assert "At 8 features" in said and "with 6 couplings and with 12 (median of 2 maps)" in said
+    assert "Gaussian maps 5.50 and 2.50; Geometric spectrum of condition number 1e2 4.00" in said
     assert "1 of 7 searches ended without one" in said
     gaussian, geometric, times = found.tables
     assert gaussian.rows == [["8", "2", "5.50 (5.25 to 5.75)", "2.50 (2.25 to 2.75)"]]

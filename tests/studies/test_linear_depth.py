@@ -114,12 +114,12 @@ def test_what_is_said_follows_the_numbers():
     )
     found = LINEAR_DEPTH.findings(frame, settings)
     said = " ".join(found.found).replace("\xa0", " ")
-    assert "Six couplings make 2 of 2 maps exactly, with residuals of at most 2.0 × 10⁻¹⁵" in said
+    assert "they fit 2 of 2 maps exactly, with residuals of at most 2.0 × 10⁻¹⁵" in said
     assert "no coupling has a condition number above 6.10" in said
     assert "L-BFGS fits 50 % of the maps with six couplings" in said and "only from 8 on" in said
     assert "Adam fits 50 %" in said and "at no depth up to 6" in said
     assert "the smallest residual is 0.300" in said
-    assert "finds them for 50 % of the maps, L-BFGS for 0 %" in said
+    assert "the exact search fits 50 % of ours, L-BFGS 0 %" in said
     (table,) = found.tables
     assert table.rows == [["orthogonal, 6", "5", "6", "6"]]
     (residual, conditioning) = found.charts

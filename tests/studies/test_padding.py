@@ -316,26 +316,25 @@ def judged(tmp_path, kappas, **given):
 
 
 CASES = {
-    "confirmed": (lambda s, i: 1.0 + i, "confirmed on 3 of 3 sets, refuted on 0, open on 0; so the"
-                  " ordering of the source is confirmed"),
-    "refuted": (lambda s, i: 20.0, "confirmed on 0 of 3 sets, refuted on 3, open on 0; so the"
-                " ordering of the source is refuted"),
-    "open": (lambda s, i: 20.0 if i % 2 else 5.0, "confirmed on 0 of 3 sets, refuted on 0, open on"
-             " 3; so the ordering of the source is neither"),
-    "mixed": (lambda s, i: 20.0 if s == "rings" else 5.0, "confirmed on 2 of 3 sets, refuted on 1,"
-              " open on 0; so the ordering of the source is neither"),
+    "confirmed": (lambda s, i: 1.0 + i, "is confirmed:",
+                  "on 3 of 3 sets, refuted on 0, open on 0"),
+    "refuted": (lambda s, i: 20.0, "is refuted:", "on 0 of 3 sets, refuted on 3, open on 0"),
+    "open": (lambda s, i: 20.0 if i % 2 else 5.0, "is neither",
+             "on 0 of 3 sets, refuted on 0, open on 3"),
+    "mixed": (lambda s, i: 20.0 if s == "rings" else 5.0, "is neither",
+              "on 2 of 3 sets, refuted on 1, open on 0"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_order_is_judged_by_sign_tests(tmp_path, name):
     """Confirmed, refuted, open, or one on some sets and another on others."""
-    gaussian, said = CASES[name]
+    gaussian, verdict, counts = CASES[name]
     kappas = {"zero:2": lambda s, i: 900.0, "none": lambda s, i: 12.0 + i / 100}
     found = judged(tmp_path, kappas | {"gaussian:2": gaussian})
     words = " ".join(found.found)
-    assert said in words
-    assert "Zero padding is worse conditioned than none on 3 of 3 planar sets" in words
+    assert f"The source's ordering {verdict}" in words and counts in words
+    assert "Zeros are worse conditioned than no padding on 3 of 3 planar sets" in words
     assert "900 (2 zeros)" in words
     assert "costs likelihood on 3 of 3 sets and gains it on 0" in words
     assert "differ by 0.25 to 0.25 nats" in words
@@ -394,6 +393,6 @@ def test_a_small_study_is_run_and_drawn(tmp_path):
     assert "±" in tables["Divergence, planar sets"].rows[0][1]
     assert tables["Distance of samples, planar sets"].rows[-1][0] == "two samples of the data"
     page = (out / "index.html").read_text()
-    assert "What padding does to a flow" in page and "Eight Gaussians" in page
+    assert "Padding, compared fairly" in page and "Eight Gaussians" in page
     frame = pl.read_parquet(out / "results.parquet")
     assert frame.filter(pl.col("kind") == "plane").height == 6

@@ -1,15 +1,11 @@
 """The pages of experiments in the documentation say what their results say."""
 
 import importlib.util
-import json
-import re
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from kappaflow_studies.catalog import STUDIES
-from kappaflow_studies.engine.presets import settings_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -24,9 +20,12 @@ def module():
 
 
 def test_the_pages_are_those_of_the_results(module):
-    """Nobody has changed a number by hand, or forgotten to write the page anew."""
-    pages = module.pages()
-    assert pages
+    """Nobody has changed a number by hand, or forgotten to write the page again.
+
+    A renamed column of results would silently remove a finding.
+    """
+    pages = module.pages(module.reports())
+    assert len(pages) > 2 * len(STUDIES)
     for path, text in pages.items():
         assert path.read_text("utf-8") == text, f"run python docs/experiment_pages.py: {path.name}"
 
@@ -39,19 +38,3 @@ def test_every_figure_of_a_page_is_there(module):
         assert figures
         for name in figures:
             assert f"({place.parent.name}/figures/{name}.svg)" in text
-
-
-@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
-def test_the_stored_results_give_the_stored_numbers_and_charts(study):
-    """A renamed column of results would silently remove a finding."""
-    folder = DOCS / "experiments" / study.name
-    settings = settings_of(study, "full", folder / "config.json")
-    findings = study.findings(pl.read_parquet(folder / "results.parquet"), settings)
-    stored = json.loads((folder / "report.json").read_text("utf-8"))["findings"]
-    assert [numbers(text) for text in findings.found] == [numbers(t) for t in stored["found"]]
-    assert [chart.name for chart in findings.charts] == [one["name"] for one in stored["charts"]]
-
-
-def numbers(text):
-    """Returns the numbers in a sentence."""
-    return re.findall(r"\d[\d,.]*", text)

@@ -42,9 +42,9 @@ def test_it_says_what_it_found(tiny):
     findings = UNIVERSAL.findings(measured(settings), settings)
     found = findings.found
     assert "1 planar targets and 1 in four or more dimensions, of 2 in all" in found[0]
-    assert "to the power a, with a from 4.0" in found[1]
-    assert "Two samples do not contradict the bound: in 2 of 2" in found[3]
-    assert "for 2 of 2 targets, samples are not recovered at an error of 1" in found[4]
+    assert "with an exponent from 4.0" in found[1]
+    assert "Two samples agree with the bound in 2 of 2" in found[2]
+    assert "for 2 of 2 targets, samples are not recovered at an error of 1" in found[3]
     draws = next(chart for chart in findings.charts if chart.name == "draws")
     assert [panel.title for panel in draws.panels] == ["square itself", "square, 0.2"]
 

@@ -15,12 +15,12 @@ from kappaflow_studies.engine.study import Study
 
 DEPTH_CONDITIONING = Study(
     name="depth-conditioning",
-    title="Depth and conditioning, before and after training",
+    title="Conditioning against depth",
     about="RealNVPs of five libraries, 2 to 64 couplings deep, and ideal layers that whiten",
     claim=(
-        "Flows that make good samples tend to be very deep, with gradients that vanish or "
-        "explode, and ill-conditioned, since data are nearly low-dimensional: the extreme "
-        "singular values of a composition are products of those of its layers."
+        "Good flows tend to be very deep and ill-conditioned, with vanishing or exploding "
+        "gradients: the extreme singular values of a composition are products of those of its "
+        "layers."
     ),
     settings=DepthConditioningSettings,
     presets=Path(__file__).with_name("presets.toml"),

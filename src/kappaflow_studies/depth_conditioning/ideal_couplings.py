@@ -16,18 +16,11 @@ from kappaflow.errors import ArgumentError
 def non_standardness(covariance: Tensor) -> Tensor:
     r"""Returns :math:`S(\Sigma) = \frac12 (\mathrm{tr} \Sigma - n - \log\det \Sigma)` in nats.
 
-    Args:
-        covariance: Symmetric and positive definite matrices, (..., n, n).
-
-    Returns:
-        The loss in nats, (...,); zero only for the identity.
+    It is the divergence of N(0, covariance) from N(0, I), (...,) for covariances (..., n, n); the
+    name is from Draxler, Schnoerr, Koethe 2022.
 
     Raises:
         ArgumentError: The input is not a stack of square matrices, or not positive definite.
-
-    Source:
-        The divergence of N(0, covariance) from N(0, I). The name is from Draxler, Schnoerr,
-        Koethe 2022.
 
     Example:
         >>> round(non_standardness(torch.tensor([[2.0, 0.0], [0.0, 0.5]])).item(), 6)
@@ -42,18 +35,13 @@ def non_standardness(covariance: Tensor) -> Tensor:
 
 
 def after_ideal_coupling(covariance: Tensor, kept: int) -> Tensor:
-    r"""Returns the covariance after the best affine coupling: the one nearest to the identity.
+    """Returns the covariance after the best affine coupling: the one nearest to the identity.
 
-    The shift subtracts from the changed part what the kept part predicts of it. This leaves the
-    Schur complement, and the two parts are then uncorrelated. The scale gives each changed feature
-    unit variance. The kept features are scaled too, as by an `ActNorm`.
+    The shift subtracts what the kept features predict, which leaves the Schur complement and two
+    uncorrelated parts. The scales, also of the kept features, give unit variances.
 
-    Args:
-        covariance: Covariance matrices, (..., n, n).
-        kept: Number of kept features (the first ones), at least 1 and fewer than n.
-
-    Returns:
-        Covariances of two blocks with unit diagonals, (..., n, n).
+    The first `kept` of n features are kept, at least 1 and fewer than n. Covariances are
+    (..., n, n); those returned have two blocks with unit diagonals.
 
     Raises:
         ArgumentError: The input has no matrices, or nothing is kept or changed.
@@ -76,25 +64,18 @@ def after_ideal_coupling(covariance: Tensor, kept: int) -> Tensor:
 
 
 def expected_non_standardness(eigenvalues: Tensor, kept: int) -> Tensor:
-    r"""Returns a bound on the expected S after a random rotation and an ideal coupling.
+    r"""Returns a bound in nats on the expected S after a random rotation and an ideal coupling.
 
-    For eigenvalues of mean 1 and variance v, with p features kept and q changed,
+    For eigenvalues (..., n) of mean 1 and variance v, with p features kept and q changed,
 
     .. math:: E S' \le S + \frac q2 \log\Bigl(1 - \frac{n p}{(n - 1)(n + 2)}
         \frac{v}{\lambda_{\max}}\Bigr).
-
-    Args:
-        eigenvalues: Eigenvalues of the covariance, with mean 1, (..., n).
-        kept: Number of features that the coupling keeps, p.
-
-    Returns:
-        The bound in nats, (...,).
 
     Raises:
         ArgumentError: An eigenvalue is not positive, or their mean is not 1.
 
     Source:
-        Draxler, Schnoerr, Koethe 2022; derived independently on the page about whitening.
+        Draxler, Schnoerr, Koethe 2022; derived independently in docs/theory/whitening.md.
 
     Example:
         >>> bound = expected_non_standardness(torch.tensor([0.5, 1.5]), 1)
@@ -118,19 +99,11 @@ def whitening_factor(loss: float, features: int, kept: int) -> float:
     :math:`2 (1 - g) (1 - h) / (1 + h)`. The factor grows with S, so m layers reduce S in
     expectation at least by its m-th power.
 
-    Args:
-        loss: S in nats, above 0.
-        features: Number of features, n.
-        kept: Number of features that the coupling keeps, p.
-
-    Returns:
-        The factor, below 1.
-
     Raises:
-        ArgumentError: `loss` is not positive.
+        ArgumentError: `loss` (S in nats) is not positive.
 
     Source:
-        Draxler, Schnoerr, Koethe 2022; derived independently on the page about whitening.
+        Draxler, Schnoerr, Koethe 2022; derived independently in docs/theory/whitening.md.
 
     Example:
         >>> round(whitening_factor(1e-6, 16, 8), 4), round(whitening_factor(5.0, 16, 8), 4)
@@ -148,20 +121,11 @@ def whitening_factor(loss: float, features: int, kept: int) -> float:
 def last_whitening_factor(features: int, kept: int) -> float:
     r"""Returns the exact factor of a rotated ideal coupling close to the identity.
 
-    .. math:: \lim_{S \to 0} E S' / S = \frac{p (p - 1) + q (q - 1)}{(n - 1)(n + 2)},
+    .. math:: \lim_{S \to 0} E S' / S = \frac{p (p - 1) + q (q - 1)}{(n - 1)(n + 2)}
 
-    It is below one half for halves, and zero in the plane.
-
-    Args:
-        features: Number of features, n.
-        kept: Number of features that the coupling keeps, p; q = n - p.
-
-    Returns:
-        The factor, below 1.
-
-    Source:
-        Ours: close to the identity, S is a quarter of the squared distance from it. A coupling
-        leaves the off-diagonal entries within the two parts.
+    with p of n features kept and q changed: below one half for halves, and zero in the plane.
+    Close to the identity, S is a quarter of the squared distance from it, and a coupling leaves
+    the off-diagonal entries within the two parts.
 
     Example:
         >>> last_whitening_factor(2, 1), round(last_whitening_factor(16, 8), 4)

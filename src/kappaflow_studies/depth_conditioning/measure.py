@@ -39,19 +39,10 @@ def train(
     rate: float,
     generator: torch.Generator,
 ) -> int | None:
-    """Trains a flow in place, in its own dtype.
+    """Returns the step at which a training in place stopped, not finite; None if it completed.
 
-    Args:
-        flow: A flow with a plain `log_prob`.
-        distribution: The distribution; each step uses new samples, so there is no overfitting.
-        steps: Number of steps of Adam.
-        batch: Number of samples in a step.
-        rate: Initial learning rate; it falls to zero as half a cosine.
-        generator: Random generator of the samples.
-
-    Returns:
-        The step at which training stopped because a loss or a gradient was not finite; None if
-        it did not stop.
+    Each step of Adam uses new samples, so there is no overfitting; the rate falls to zero as half
+    a cosine.
     """
     parameters = [parameter for parameter in flow.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=rate)
@@ -93,20 +84,12 @@ SCHEMES = (ROTATIONS, "random permutations", "binary digits", "one partition")
 def whitened(
     scheme: str, features: int, condition_number: float, layers: int, seed: int
 ) -> list[dict[str, float | None]]:
-    """Returns the loss of a Gaussian against the standard normal after each ideal layer.
+    """Returns the loss of a Gaussian against the standard normal after each ideal layer, in nats.
 
-    Args:
-        scheme: A name of `SCHEMES`: how the features are rotated or permuted before each coupling,
-            or which ones it keeps. "binary digits" keeps, in layer i, the features with a zero as
-            i-th binary digit of their number.
-        features: Number of features n, even.
-        condition_number: As for `Gaussian`.
-        layers: Number of layers.
-        seed: Seed of the distribution, the rotations and the permutations.
-
-    Returns:
-        For 0 to `layers` layers: the loss in nats, for rotations the bound on its expectation
-        given the spectrum before the layer, and the bound from the initial loss alone.
+    A name of `SCHEMES` tells how the features are rotated or permuted before each coupling, or
+    which ones it keeps; "binary digits" keeps, in layer i, those with a zero as i-th digit. For
+    rotations a row also has the bound on the expected loss, given the spectrum before the layer,
+    and the bound from the initial loss alone.
     """
     distribution, half = Gaussian(features, condition_number, seed), features // 2
     generator = torch.Generator().manual_seed(seed)
@@ -159,38 +142,21 @@ AboveOne = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
 
 class DepthConditioningSettings(StudySettings):
-    """Settings of the flows, the distributions and the ideal layers.
+    """Settings of the flows, the distributions and the ideal layers."""
 
-    Attributes:
-        libraries: Names of libraries. Missing ones are left out, and the page reports it.
-        depths: Even numbers of couplings.
-        features: Number of features D, even and at least 4.
-        hidden: Widths of the networks' hidden layers.
-        condition_number: Condition number of the Gaussian.
-        thickness: Thickness of the sheet.
-        draws: Number of distributions of each kind, and of flows for each depth.
-        steps: Number of steps of Adam.
-        batch: Number of samples in a step.
-        learning_rate: Initial learning rate.
-        points: Number of points at which Jacobians are measured.
-        test_points: Number of points for the likelihood and for gradients.
-        whitening_draws: Number of Gaussians that ideal layers whiten.
-        whitening_layers: Number of ideal layers.
-    """
-
-    libraries: Annotated[tuple[Library, ...], NotEmpty]
+    libraries: Annotated[tuple[Library, ...], NotEmpty]  # missing ones are left out, with a note
     depths: Annotated[tuple[Even, ...], NotEmpty]  # a block of FrEIA is two couplings
     features: Annotated[int, Field(ge=4, multiple_of=2)]
-    hidden: Counts
-    condition_number: AboveOne
-    thickness: Positive
-    draws: Annotated[int, Field(ge=1, le=MOST_DRAWS)]
-    steps: Count
-    batch: Count
-    learning_rate: Positive
-    points: Count
-    test_points: Many
-    whitening_draws: Count
+    hidden: Counts  # widths of the networks' hidden layers
+    condition_number: AboveOne  # of the Gaussian
+    thickness: Positive  # of the sheet
+    draws: Annotated[int, Field(ge=1, le=MOST_DRAWS)]  # distributions of a kind, flows of a depth
+    steps: Count  # of Adam
+    batch: Count  # samples in a step
+    learning_rate: Positive  # the first one
+    points: Count  # number of points at which Jacobians are measured
+    test_points: Many  # number of points for the likelihood and for gradients
+    whitening_draws: Count  # number of Gaussians that ideal layers whiten
     whitening_layers: Many
 
     @property
@@ -208,15 +174,12 @@ def cases(settings: DepthConditioningSettings, seed: int) -> list[Case]:
     for depth in sorted(settings.depths, reverse=True):
         for library in filter(installed, settings.libraries):
             for distribution, hardness in settings.distributions.items():
-                for draw in range(settings.draws):
-                    case = {
-                        "what": "flow",
-                        "library": library,
-                        "law": distribution,
-                        "hardness": hardness,
-                    }
-                    case |= {"depth": depth, "hidden": list(settings.hidden), **common}
-                    found.append({**case, "seed": seed * MOST_DRAWS + draw})
+                case = {"what": "flow", "library": library, "law": distribution}
+                case |= {"hardness": hardness, "depth": depth, "hidden": list(settings.hidden)}
+                found += [
+                    {**case, **common, "seed": seed * MOST_DRAWS + draw}
+                    for draw in range(settings.draws)
+                ]
     for scheme in SCHEMES:
         case = {"what": "whitening", "scheme": scheme, "features": settings.features}
         case |= {"hardness": settings.condition_number, "layers": settings.whitening_layers}
@@ -244,14 +207,8 @@ def measure(case: Case) -> list[Row]:
     generator = torch.Generator().manual_seed(case["seed"])
     test = distribution.sample(case["test_points"], generator)
     rows = [{"when": "start", **_measured(flow, distribution, test, case["points"])}]
-    failed = train(
-        flow,
-        distribution,
-        steps=case["steps"],
-        batch=case["batch"],
-        rate=case["learning_rate"],
-        generator=generator,
-    )
+    how = {"steps": case["steps"], "batch": case["batch"], "rate": case["learning_rate"]}
+    failed = train(flow, distribution, generator=generator, **how)
     trained = {"when": "trained", "failed_at": failed}
     return [*rows, {**trained, **_measured(flow, distribution, test, case["points"])}]
 

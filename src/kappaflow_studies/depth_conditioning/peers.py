@@ -16,77 +16,49 @@ from kappaflow.flows import Flow, StandardNormal, real_nvp
 OURS = "kappaflow"
 
 
-class ZukoLayer(Bijection):
-    """One transform of zuko."""
+Map = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
 
-    def __init__(self, layer: nn.Module) -> None:
+
+class PeerLayer(Bijection):
+    """A layer of another library: its module, and how that maps data to latent and back."""
+
+    def __init__(self, layer: nn.Module, encode: Map, decode: Map) -> None:
         super().__init__()
         self.layer = layer
+        self.encode, self.decode = encode, decode
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.layer(None).call_and_ladj(x)
+        return self.encode(self.layer, x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.layer(None).inv.call_and_ladj(z)
+        return self.decode(self.layer, z)
 
 
-class NormflowsLayer(Bijection):
-    """One flow of normflows; its `forward` goes from latent to data."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer: Any = layer
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.layer.inverse(x)
-
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.layer.forward(z)
+def _freia_map(layer: Any, x: Tensor, **direction: bool) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    (z,), log_det = layer([x], **direction)
+    return z, log_det
 
 
-class NflowsLayer(Bijection):
-    """One transform of nflows."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer: Any = layer
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.layer(x)
-
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.layer.inverse(z)
-
-
-class FreiaLayer(Bijection):
-    """One block of FrEIA, which contains two couplings."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        (z,), log_det = self.layer([x])
-        return z, log_det
-
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        (x,), log_det = self.layer([z], rev=True)
-        return x, log_det
+MAPS: dict[str, tuple[Map, Map]] = {
+    "zuko": (
+        lambda layer, x: layer(None).call_and_ladj(x),
+        lambda layer, z: layer(None).inv.call_and_ladj(z),
+    ),
+    "nflows": (lambda layer, x: layer(x), lambda layer, z: layer.inverse(z)),
+    "normflows": (lambda layer, x: layer.inverse(x), lambda layer, z: layer.forward(z)),
+    "FrEIA": (_freia_map, lambda layer, z: _freia_map(layer, z, rev=True)),
+}
 
 
 def flow_of(library: str, features: int, depth: int, hidden: Sequence[int]) -> Flow:
     """Returns a new RealNVP of a library, with the library's default initialization.
 
-    Args:
-        library: A name of `LIBRARIES`.
-        features: Number of features, D.
-        depth: Number of couplings, even.
-        hidden: Widths of the networks' hidden layers.
-
-    Returns:
-        A kappaflow flow with a bijection for each layer of the library.
+    `depth` is even; `hidden` are the widths of the networks. The flow is ours, with a bijection
+    for each layer of the library.
     """
     layers = _MAKERS[library](features, depth, tuple(hidden))
+    if library != OURS:
+        layers = [PeerLayer(layer, *MAPS[library]) for layer in layers]
     return Flow(StandardNormal(features), Chain(layers))
 
 
@@ -95,35 +67,32 @@ def installed(library: str) -> bool:
     return library == OURS or find_spec(library) is not None
 
 
-def _ours(features: int, depth: int, hidden: tuple[int, ...]) -> Sequence[Bijection]:
+def _ours(features: int, depth: int, hidden: tuple[int, ...]) -> Sequence[Any]:
     return list(real_nvp(features, depth=depth, hidden=hidden, memory="store").core)
 
 
-def _zuko(features: int, depth: int, hidden: tuple[int, ...]) -> Sequence[Bijection]:
+def _zuko(features: int, depth: int, hidden: tuple[int, ...]) -> Sequence[Any]:
     import zuko  # pyright: ignore[reportMissingImports]
 
     flow: Any = zuko.flows.RealNVP(features, transforms=depth, hidden_features=hidden)
-    return [ZukoLayer(layer) for layer in flow.transform.transforms]
+    return flow.transform.transforms
 
 
-def _normflows(features: int, depth: int, hidden: tuple[int, ...]) -> Sequence[Bijection]:
+def _normflows(features: int, depth: int, hidden: tuple[int, ...]) -> Sequence[Any]:
     import normflows  # pyright: ignore[reportMissingImports]
 
     half = features // 2
     modes = ("channel", "channel_inv")
     widths = [[half, *hidden, 2 * (features - half)], [features - half, *hidden, 2 * half]]
     return [
-        NormflowsLayer(
-            normflows.flows.AffineCouplingBlock(
-                normflows.nets.MLP(widths[number % 2], init_zeros=True),
-                split_mode=modes[number % 2],
-            )
+        normflows.flows.AffineCouplingBlock(
+            normflows.nets.MLP(widths[number % 2], init_zeros=True), split_mode=modes[number % 2]
         )
         for number in range(depth)
     ]
 
 
-def _nflows(features: int, depth: int, hidden: tuple[int, ...]) -> Sequence[Bijection]:
+def _nflows(features: int, depth: int, hidden: tuple[int, ...]) -> Sequence[Any]:
     from nflows.nn.nets import MLP  # pyright: ignore[reportMissingImports]
     from nflows.transforms import (  # pyright: ignore[reportMissingImports]
         AffineCouplingTransform,
@@ -138,17 +107,15 @@ def _nflows(features: int, depth: int, hidden: tuple[int, ...]) -> Sequence[Bije
     mask = torch.ones(features)
     mask[::2] = -1
     return [
-        NflowsLayer(
-            AffineCouplingTransform(
-                mask if number % 2 == 0 else -mask,
-                lambda inputs, outputs: Network([inputs], [outputs], list(hidden)),
-            )
+        AffineCouplingTransform(
+            mask if number % 2 == 0 else -mask,
+            lambda inputs, outputs: Network([inputs], [outputs], list(hidden)),
         )
         for number in range(depth)
     ]
 
 
-def _freia(features: int, depth: int, hidden: tuple[int, ...]) -> Sequence[Bijection]:
+def _freia(features: int, depth: int, hidden: tuple[int, ...]) -> Sequence[Any]:
     from FrEIA.modules import GLOWCouplingBlock  # pyright: ignore[reportMissingImports]
 
     def network(inputs: int, outputs: int) -> nn.Module:
@@ -159,12 +126,11 @@ def _freia(features: int, depth: int, hidden: tuple[int, ...]) -> Sequence[Bijec
         return nn.Sequential(*parts[:-1])
 
     return [
-        FreiaLayer(GLOWCouplingBlock([(features,)], subnet_constructor=network))
-        for _ in range(depth // 2)
+        GLOWCouplingBlock([(features,)], subnet_constructor=network) for _ in range(depth // 2)
     ]
 
 
-_MAKERS: dict[str, Callable[[int, int, tuple[int, ...]], Sequence[Bijection]]] = {
+_MAKERS: dict[str, Callable[[int, int, tuple[int, ...]], Sequence[Any]]] = {
     OURS: _ours,
     "zuko": _zuko,
     "nflows": _nflows,

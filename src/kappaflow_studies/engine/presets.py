@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
-from pydantic_core import ErrorDetails
 
 from kappaflow.data import image_sets, shipped_names, toy_names
 from kappaflow.errors import ArgumentError, FileError
@@ -76,20 +75,7 @@ PRESETS = ("minutes", "full")
 
 
 def settings_of(study: Study[S], preset: str, config: str | Path | None) -> S:
-    """Reads the settings of a preset or of a file.
-
-    Args:
-        study: The study.
-        preset: "minutes" or "full".
-        config: A file to read instead: TOML with the fields, or config.json of an earlier run.
-
-    Returns:
-        The settings.
-
-    Raises:
-        ArgumentError: The preset is unknown, or a field is wrong or missing.
-        FileError: The file cannot be read.
-    """
+    """Returns the settings of a preset, or of a file: TOML, or config.json of an earlier run."""
     if config is not None:
         return _checked(study, _read(Path(config), study.name), str(config))
     if preset not in PRESETS:
@@ -124,69 +110,36 @@ def _checked(study: Study[S], values: dict, source: str) -> S:
             raise ArgumentError(f"{source} should hold plain values: {error}.") from None
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"])) or "the whole"
-        known = ", ".join(study.settings.model_fields)
+        reason = first["msg"].removeprefix("Value error, ")
         raise ArgumentError(
-            f"{source}: '{name}' is wrong ({_reason(first)}); the settings of {study.name} "
-            f"are {known}."
+            f"{source}: '{name}' is wrong ({reason[0].lower()}{reason[1:]}); the settings of "
+            f"{study.name} are {', '.join(study.settings.model_fields)}."
         ) from None
 
 
-def _reason(error: ErrorDetails) -> str:
-    """Returns the problem of a field, as part of a sentence."""
-    reason = error["msg"].removeprefix("Value error, ")
-    return reason[0].lower() + reason[1:]
-
-
 class TrainingSettings(StudySettings):
-    """Settings for training and measuring flows of tables and of images.
+    """Settings for training and measuring flows of tables and of images."""
 
-    Attributes:
-        hidden: Width of the two hidden layers, for tables.
-        channels: Channels of the networks, for images.
-        rows: Training rows of a table.
-        epochs: Epochs for tables.
-        image_epochs: Epochs for images.
-        batch_size: Rows per step.
-        image_batch_size: Images per step.
-        learning_rate: Peak learning rate for tables.
-        image_learning_rate: Peak learning rate for images.
-        seeds: How many times each flow is trained.
-        points: Number of rows at which the conditioning is measured.
-        image_points: Number of images at which the conditioning is measured.
-    """
-
-    hidden: Count
-    channels: Count
-    rows: Count
+    hidden: Count  # width of the two hidden layers, for tables
+    channels: Count  # channels of the networks, for images
+    rows: Count  # training rows of a table
     epochs: Count
     image_epochs: Count
     batch_size: Count
     image_batch_size: Count
-    learning_rate: Positive
+    learning_rate: Positive  # the largest one, of a schedule
     image_learning_rate: Positive
-    seeds: Count
-    points: Count
+    seeds: Count  # how many times each flow is trained
+    points: Count  # number of rows at which the conditioning is measured
     image_points: Count
 
     def of_tables(self) -> Case:
         """Returns the settings that all cases on tables share."""
-        return {
-            "what": "table",
-            "hidden": self.hidden,
-            "rows": self.rows,
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "learning_rate": self.learning_rate,
-            "points": self.points,
-        }
+        shared = {"hidden", "rows", "epochs", "batch_size", "learning_rate", "points"}
+        return {"what": "table", **self.model_dump(include=shared)}
 
     def of_images(self) -> Case:
         """Returns the settings that all cases on images share."""
-        return {
-            "what": "image",
-            "hidden": self.channels,
-            "epochs": self.image_epochs,
-            "batch_size": self.image_batch_size,
-            "learning_rate": self.image_learning_rate,
-            "points": self.image_points,
-        }
+        shared = ("epochs", "batch_size", "learning_rate", "points")
+        values = {name: getattr(self, f"image_{name}") for name in shared}
+        return {"what": "image", "hidden": self.channels, **values}

@@ -1,26 +1,17 @@
 """The report of a study as plain numbers and as a page, and the page of all studies."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
-
-import polars as pl
+from pathlib import Path
 
 from kappaflow.report import page
-from kappaflow.report.charts import Chart, Series
+from kappaflow.report.charts import Chart
 from kappaflow.report.content import Part
 from kappaflow.report.numbers import format_time
 
 
 class Table(Part):
-    """A table of numbers.
-
-    Attributes:
-        title: A short title.
-        columns: Names of the columns; the first column names the rows.
-        rows: For each row the text of each column.
-        caption: An explanation.
-    """
+    """A table of numbers as text; the first column names the rows."""
 
     title: str
     columns: list[str]
@@ -29,137 +20,64 @@ class Table(Part):
 
 
 class Findings(Part):
-    """The conclusions from the raw results of a study.
+    """The conclusions from the raw results of a study."""
 
-    Attributes:
-        found: What was found, in sentences with numbers.
-        differs: Where the result or the method differs from the source, in sentences.
-        charts: The charts, the most informative one first.
-        tables: The tables.
-    """
-
-    found: list[str]
-    differs: list[str]
-    charts: list[Chart]
+    found: list[str]  # sentences with numbers; the first one is the verdict on the claim
+    differs: list[str]  # where the result or the method differs from the source
+    charts: list[Chart]  # the most informative one first
     tables: list[Table] = []
 
 
 class StudyReport(Part):
-    """The report of a study: the claim, the settings and the results.
-
-    Attributes:
-        name: Its name on the command line.
-        title: A short title.
-        claim: The claim of the source paper, paraphrased.
-        findings: What was found.
-        preset: "minutes", "full", or the name of the file of settings.
-        settings: The settings as (label, value).
-        seed: The random seed.
-        cases: Number of cases.
-        time_s: Total time of all cases, each on one thread.
-        versions: Versions of Python and of the libraries.
-    """
+    """The report of a study: the claim, the settings and the results."""
 
     name: str
     title: str
     claim: str
     findings: Findings
-    preset: str
-    settings: list[tuple[str, str]]
+    preset: str  # or the name of the file of settings
+    settings: list[tuple[str, str]]  # (label, value)
     seed: int
     cases: int
-    time_s: float
-    versions: list[tuple[str, str]]
+    time_s: float  # total time of all cases, each on one thread
+    versions: list[tuple[str, str]]  # of Python and of the libraries
 
 
-def quantile_series(
-    frame: pl.DataFrame,
-    x: str,
-    y: str,
-    *,
-    name: str,
-    tone: int,
-    dash: Literal["solid", "dash", "dot", "none"] = "solid",
-    spread: tuple[float, float] | None = (0.25, 0.75),
-) -> Series:
-    """Returns the median of a column at each value of another, with two quantiles as a band.
+@dataclass(frozen=True)
+class Reproduced:
+    """The result of a study."""
 
-    Args:
-        frame: Raw results; rows without y are left out, and nan counts as the largest value.
-        x: Column of the horizontal axis.
-        y: Column of the vertical axis.
-        name: Name of the series.
-        tone: Number of its color.
-        dash: Style of the line.
-        spread: Quantiles of the band; None for no band.
+    report: Part  #: the numbers
+    page: Path  #: path of the HTML page
+    found: tuple[str, ...]  #: what was found, in sentences; the verdict first
+    differs: tuple[str, ...] = ()  #: differences from the source, in sentences
+    charts: tuple[Chart, ...] = ()  #: the most informative charts
 
-    Returns:
-        The series, sorted by x.
 
-    Example:
-        >>> raw = pl.DataFrame({"depth": [1, 1, 1, 2], "loss": [3.0, 1.0, 2.0, 5.0]})
-        >>> line = quantile_series(raw, "depth", "loss", name="Adam", tone=0)
-        >>> line.x, line.y, line.low
-        ([1.0, 2.0], [2.0, 5.0], [1.5, 5.0])
+@dataclass(frozen=True)
+class Experiment:
+    """A study as the command line sees it.
+
+    `run` runs it in a folder, with the keywords preset, config, seed, processes, progress and say.
     """
-    value = pl.col(y).fill_nan(float("inf"))
-    levels = {"y": 0.5} | ({"low": spread[0], "high": spread[1]} if spread else {})
-    found = (
-        frame.drop_nulls(y)
-        .group_by(x)
-        .agg(*(value.quantile(level, "linear").alias(end) for end, level in levels.items()))
-        .sort(x)
-    )
-    low, high = (_floats(found[end]) if spread else None for end in ("low", "high"))
-    across, up = _floats(found[x]), _floats(found["y"])
-    return Series(name=name, x=across, y=up, low=low, high=high, tone=tone, dash=dash)
 
-
-def _floats(values: Iterable[float]) -> list[float | None]:
-    return [float(value) for value in values]
+    name: str  #: its name on the command line
+    title: str  #: a short title
+    about: str  #: what is compared, in one line
+    claim: str  #: the claim of the source paper, in our words
+    run: Callable[..., Reproduced]
 
 
 FILES = "figures/, next to this page, has the charts as SVG and PNG."
 SOURCE = (
     "F. Koehler, V. Mehta, A. Risteski, Representational aspects of depth and conditioning in "
-    "normalizing flows, ICML 2021: each claim in our own words, what was measured, what was "
-    "found, and what differs. The settings differ from those of the paper, so no chart here "
-    "should match one of its figures."
+    "normalizing flows, ICML 2021: each claim in our own words, and what we measured. The "
+    "settings are ours, so no chart here should match a figure of the paper."
 )
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One claim of the source on the page of all studies.
-
-    Attributes:
-        name: Name of the study.
-        title: A few words.
-        text: The claim, in our own words.
-        found: The results, in sentences.
-        differs: Differences from the source, in sentences.
-        page: Path of the page of the study, relative to the page of all studies.
-        charts: The most informative charts.
-    """
-
-    name: str
-    title: str
-    text: str
-    found: Sequence[str]
-    differs: Sequence[str]
-    page: str
-    charts: Sequence[Chart] = ()
-
-
 def render_study(report: StudyReport) -> str:
-    """Returns the page of a study.
-
-    Args:
-        report: The content of the page.
-
-    Returns:
-        One HTML document that makes no request.
-    """
+    """Returns the page of a study: one HTML document that makes no request."""
     findings = report.findings
     sections = [
         page.Section("charts", "Charts", [page.Panels(chart) for chart in findings.charts])
@@ -173,6 +91,15 @@ def render_study(report: StudyReport) -> str:
     if findings.differs:
         differs = [page.Text(text) for text in findings.differs]
         sections.append(page.Section("differs", "Differences from the source", differs))
+    text = (
+        f"{report.cases:,} cases took {format_time(report.time_s)} of one thread in total, with "
+        f"preset “{report.preset}” and seed {report.seed}. results.parquet, next to this page, "
+        "has one row for each measurement with all of its settings. To run the study with other "
+        "settings, edit config.json and pass it to the same command with --config."
+    )
+    rows = [list(pair) for pair in report.settings + report.versions]
+    blocks = [page.Text(text), page.Table(("Setting", "Value"), rows)]
+    sections.append(page.Section("settings", "Settings", blocks))
     return page.render_page(
         page.Page(
             command=f"kappaflow reproduce {report.name}",
@@ -181,60 +108,46 @@ def render_study(report: StudyReport) -> str:
             intro=[page.Text(report.claim, lead="The claim.")],
             without_script=f"{FILES} results.parquet has the numbers.",
             files=FILES,
-            sections=[*sections, _settings_section(report)],
+            sections=sections,
             has_links=False,
         )
     )
 
 
-def _settings_section(report: StudyReport) -> page.Section:
-    text = (
-        f"{report.cases:,} cases took {format_time(report.time_s)} of one thread in total, "
-        f"with preset “{report.preset}” and seed {report.seed}. results.parquet, next to this "
-        "page, has the raw results, one row for each measurement with all of its settings. To "
-        "run the study with other settings, edit config.json and pass it to the same command "
-        "with --config."
-    )
-    rows = [list(pair) for pair in report.settings + report.versions]
-    return page.Section(
-        "settings", "Settings", [page.Text(text), page.Table(("Setting", "Value"), rows)]
-    )
-
-
-def render_claims(claims: Sequence[Claim], *, preset: str, seed: int, time_s: float) -> str:
-    """Returns the page of all studies.
+def render_claims(
+    experiments: Mapping[str, Experiment],
+    done: Mapping[str, Reproduced],
+    place: Path,
+    *,
+    about: str,
+) -> str:
+    """Returns the page of all studies: one HTML document that makes no request.
 
     Args:
-        claims: The claims, in the order of the page.
-        preset: Preset of all studies.
-        seed: Seed of all studies.
-        time_s: Total time of all studies in seconds.
-
-    Returns:
-        One HTML document that makes no request.
+        experiments: The studies by name.
+        done: The result of each study, in the order of the page.
+        place: Folder of the page.
+        about: Preset, seed and time, as a sentence.
     """
-    about = f"{SOURCE} Preset “{preset}”, seed {seed}, {format_time(time_s)}."
     return page.render_page(
         page.Page(
             command="kappaflow reproduce all",
             title="The source, claim by claim",
-            intro=[page.Text(about)],
+            intro=[page.Text(f"{SOURCE} {about}")],
             without_script="The folders of the studies have them as SVG and PNG.",
             files="Its links lead to the folders next to it.",
-            sections=[_claim_section(claim) for claim in claims],
+            sections=[_claim(experiments[name], one, place) for name, one in done.items()],
         )
     )
 
 
-def _claim_section(claim: Claim) -> page.Section:
-    return page.Section(
-        claim.name,
-        claim.title,
-        [
-            page.Text(claim.text, lead="The claim."),
-            page.Verdict("note", "Results", claim.found),
-            *(page.Panels(chart) for chart in claim.charts),
-            *(page.Text(text, "small") for text in claim.differs),
-            page.Text(page.Link(f"The whole study {claim.name}", claim.page), "small"),
-        ],
-    )
+def _claim(study: Experiment, done: Reproduced, place: Path) -> page.Section:
+    link = page.Link(f"The whole study {study.name}", done.page.relative_to(place).as_posix())
+    blocks = [
+        page.Text(study.claim, lead="The claim."),
+        page.Verdict("note", "Results", done.found),
+        *(page.Panels(chart) for chart in done.charts),
+        *(page.Text(text, "small") for text in done.differs),
+        page.Text(link, "small"),
+    ]
+    return page.Section(study.name, study.title, blocks)

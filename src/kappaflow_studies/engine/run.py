@@ -2,13 +2,14 @@
 
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -21,10 +22,8 @@ from kappaflow.report.charts import NO_STILLS, write_stills
 from kappaflow.runs.pool import measured
 from kappaflow.storage import append_bytes, make_directory, write_bytes
 from kappaflow_studies.engine.presets import settings_of
-from kappaflow_studies.engine.report import Findings, StudyReport, render_study
-from kappaflow_studies.engine.study import Case, Reproduced, S, Study, StudySettings, frame_of
-
-Measured = tuple[dict[str, Any], list[dict[str, Any]], float]
+from kappaflow_studies.engine.report import Reproduced, StudyReport, render_study
+from kappaflow_studies.engine.study import Measured, S, Study, StudySettings, frame_of
 
 
 def key_of(case: Mapping[str, Any]) -> str:
@@ -38,15 +37,9 @@ def key_of(case: Mapping[str, Any]) -> str:
 
 
 def read_measured(path: Path) -> dict[str, Measured]:
-    """Reads the measured cases of a file, keyed by `key_of`; empty if the file does not exist.
+    """Returns the measured cases of a file, keyed by `key_of`; empty if there is no such file.
 
     Removes a last line that is incomplete because its writer was killed.
-
-    Args:
-        path: The file.
-
-    Returns:
-        For each case its rows and its time in seconds.
 
     Raises:
         FileError: A complete line cannot be read.
@@ -58,10 +51,8 @@ def read_measured(path: Path) -> dict[str, Measured]:
         if cut_short:
             with path.open("r+b") as file:
                 file.truncate(len(whole) + len(newline))
-        found = {}
-        for line in whole.splitlines():
-            entry = parse_json(line)
-            found[key_of(entry["case"])] = (entry["case"], entry["rows"], entry["time_s"])
+        entries = [parse_json(line) for line in whole.splitlines()]
+        return {key_of(one["case"]): (one["case"], one["rows"], one["time_s"]) for one in entries}
     except FileError:
         raise
     except OSError as error:
@@ -71,15 +62,6 @@ def read_measured(path: Path) -> dict[str, Measured]:
             f"{path} is damaged: one of its lines is not a measured case. Move the file away to "
             "start over."
         ) from None
-    return found
-
-
-def append_measured(
-    path: Path, case: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], time_s: float
-) -> None:
-    """Appends a measured case to a file."""
-    line = json.dumps({"case": case, "rows": list(rows), "time_s": time_s}) + "\n"
-    append_bytes(path, line.encode())
 
 
 CONFIG, CASES, RESULTS = "config.json", "cases.jsonl", "results.parquet"
@@ -126,7 +108,7 @@ def run_study(
     settings = settings_of(study, preset, config)
     natural_int("seed", seed)
     workers = core_count() if processes is None else positive_int("processes", processes)
-    cases = _distinct(study.cases(settings, seed))
+    cases = list({key_of(case): case for case in study.cases(settings, seed)}.values())
     if not cases:
         raise ArgumentError(
             f"the settings of {study.name} should come to a case, but their lists leave none."
@@ -141,40 +123,32 @@ def run_study(
             say(f"{len(cases) - len(missing)} of {len(cases)} cases are already measured")
         with _bar(study.name, len(cases), len(cases) - len(missing), visible=progress) as advance:
             for case, rows, time_s in measured(study.measure, missing, processes=workers):
-                append_measured(place / CASES, case, rows, time_s)
+                line = json.dumps({"case": case, "rows": rows, "time_s": time_s}) + "\n"
+                append_bytes(place / CASES, line.encode())
                 have[key_of(case)] = (case, rows, time_s)
                 advance()
-    name = preset if config is None else Path(config).name
     done = [have[key_of(case)] for case in cases]
-    return _written(study, place, settings, done, preset=name, seed=seed, say=say)
-
-
-def _written(
-    study: Study[S],
-    place: Path,
-    settings: S,
-    done: Sequence[Measured],
-    *,
-    preset: str,
-    seed: int,
-    say: Callable[[str], None],
-) -> Reproduced:
-    """Returns the results of all cases, after writing them."""
     frame = frame_of(done)
-    findings: Findings = study.findings(frame, settings)
     report = StudyReport(
         name=study.name,
         title=study.title,
         claim=study.claim,
-        findings=findings,
-        preset=preset,
+        findings=study.findings(frame, settings),
+        preset=preset if config is None else Path(config).name,
         settings=_as_text(settings),
         seed=seed,
         cases=len(done),
         time_s=sum(time_s for _, _, time_s in done),
         versions=_versions(),
     )
-    table = BytesIO()
+    return _written(report, frame, place, say)
+
+
+def _written(
+    report: StudyReport, frame: pl.DataFrame, place: Path, say: Callable[[str], None]
+) -> Reproduced:
+    """Returns the result, after writing the measurements, the figures and the page."""
+    findings, table = report.findings, BytesIO()
     frame.write_parquet(table)
     write_bytes(place / RESULTS, table.getvalue())
     folder = make_directory(place / FIGURES)
@@ -183,13 +157,8 @@ def _written(
         say(NO_STILLS)
     write_bytes(place / NUMBERS, (report.model_dump_json() + "\n").encode())
     write_bytes(place / PAGE, render_study(report).encode())
-    return Reproduced(
-        report,
-        place / PAGE,
-        tuple(findings.found),
-        differs=tuple(findings.differs),
-        charts=tuple(findings.charts[:1]),
-    )
+    found, differs = tuple(findings.found), tuple(findings.differs)
+    return Reproduced(report, place / PAGE, found, differs, tuple(findings.charts[:1]))
 
 
 def _folder(place: Path, name: str) -> Path:
@@ -208,10 +177,6 @@ def _folder(place: Path, name: str) -> Path:
                 f"'out' should be new or a folder of {name}, {place} is one of {held or 'a fit'}."
             )
     return make_directory(place)
-
-
-def _distinct(cases: Sequence[Case]) -> list[Case]:
-    return list({key_of(case): case for case in cases}.values())
 
 
 def _as_text(settings: StudySettings) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The classes of a study: settings, cases, measurements, findings and results."""
+"""The classes of a study: settings, cases, measurements and findings."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,49 +8,10 @@ from typing import Any, Generic, TypeVar
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from kappaflow.report.charts import Chart
-from kappaflow.report.content import Part
 from kappaflow.runs.pool import Case, Row
 from kappaflow_studies.engine.report import Findings
 
-
-@dataclass(frozen=True)
-class Reproduced:
-    """The result of a study.
-
-    Attributes:
-        report: The numbers.
-        page: Path of the HTML page.
-        found: What was found, in sentences.
-        differs: Where the result or the method differs from the source, in sentences.
-        charts: The most informative charts.
-    """
-
-    report: Part
-    page: Path
-    found: tuple[str, ...]
-    differs: tuple[str, ...] = ()
-    charts: tuple[Chart, ...] = ()
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A study as the command line sees it.
-
-    Attributes:
-        name: Its name on the command line.
-        title: A short title.
-        about: What is compared, in one line.
-        claim: The claim of the source paper, paraphrased.
-        run: Function that runs the study in a folder, with the keywords preset, config, seed,
-            processes, progress and say.
-    """
-
-    name: str
-    title: str
-    about: str
-    claim: str
-    run: Callable[..., Reproduced]
+Measured = tuple[Case, Sequence[Row], float]  # a case, its rows and its seconds
 
 
 class StudySettings(BaseModel):
@@ -68,42 +29,27 @@ class Study(Generic[S]):
 
     A case is a dictionary of plain values with everything that its measurement depends on: seed,
     sizes, numbers of steps. A measured case is not measured again, even when other settings
-    change.
-
-    Attributes:
-        name: Its name on the command line, and the name of its folder.
-        title: A short title.
-        about: What is compared, in one line.
-        claim: The claim of the source paper, paraphrased.
-        settings: The class of the settings.
-        presets: A TOML file with the tables [minutes] and [full].
-        cases: Returns the cases for settings and a seed, slow ones first.
-        measure: Returns the rows of a case: dictionaries of numbers, strings and lists of
-            numbers. It runs on one thread in another process, so it must be a function of a
-            module. Return expected failures as rows; an exception stops the study.
-        findings: Returns the findings for all rows, each with the columns of its case, and the
-            settings.
+    change. `measure` returns the rows of a case: dictionaries of numbers, strings and lists of
+    numbers. It runs on one thread in another process, so it must be a function of a module.
+    Expected failures are rows; an exception stops the study. `findings` gets all rows, each with
+    the columns of its case.
     """
 
-    name: str
-    title: str
-    about: str
-    claim: str
-    settings: type[S]
-    presets: Path
-    cases: Callable[[S, int], Sequence[Case]]
+    name: str  #: its name on the command line, and the name of its folder
+    title: str  #: a short title
+    about: str  #: what is compared, in one line
+    claim: str  #: the claim of the source paper, in our words
+    settings: type[S]  #: the class of the settings
+    presets: Path  #: a TOML file with the tables [minutes] and [full]
+    cases: Callable[[S, int], Sequence[Case]]  #: from settings and a seed, slow ones first
     measure: Callable[[Case], Sequence[Row]]
     findings: Callable[[pl.DataFrame, S], Findings]
 
 
-def frame_of(measured: Sequence[tuple[Case, Sequence[Row], float]]) -> pl.DataFrame:
+def frame_of(measured: Sequence[Measured]) -> pl.DataFrame:
     """Returns a table with a row for each measurement: its case, its values and its time.
 
-    Args:
-        measured: For each case its rows and its time in seconds.
-
-    Returns:
-        The table, with null for each missing value.
+    Missing values are null.
 
     Example:
         >>> frame_of([({"depth": 1}, [{"loss": 0.5}, {"loss": 0.25}], 2.0)]).columns

@@ -3,23 +3,11 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
+from kappaflow.report import page
 from kappaflow.report.charts import DATA, SAMPLES, Chart, line, single_chart
 from kappaflow.report.images import ImageReport
 from kappaflow.report.numbers import count, fixed, is_finite, significant, with_error
-from kappaflow.report.page import (
-    Block,
-    Charts,
-    Heading,
-    Link,
-    Page,
-    Pictures,
-    Section,
-    Table,
-    Text,
-    Verdict,
-    glossary_section,
-    render_page,
-)
+from kappaflow.report.page import Block, Link
 from kappaflow.report.pictures import NARROW, WIDE, Picture, Shown
 from kappaflow_studies.faces.results import FacesReport, FacesRun, FacesSize
 
@@ -29,25 +17,18 @@ QUANTILES = (
 )
 
 
+NAMES = ("without padding", "with padding")
+
+
 def condition_over_training(size: FacesSize) -> Chart:
     """Returns the median and the 95 % quantile of both trainings of a size."""
     series = [
-        line(
-            f"{name}, {quantile}",
-            [point["epoch"] for point in run.curve],
-            [point[key] for point in run.curve],
-            tone,
-            dash=dash,
-        )
-        for run, name, tone in zip(
-            size.runs, ("without padding", "with padding"), (DATA, SAMPLES), strict=True
-        )
+        line(f"{name}, {quantile}", x, [point[key] for point in run.curve], tone, dash=dash)
+        for run, name, tone in zip(size.runs, NAMES, (DATA, SAMPLES), strict=True)
+        for x in [[point["epoch"] for point in run.curve]]
         for key, quantile, dash in QUANTILES
     ]
-    ends = [
-        significant(run.curve[-1]["condition_number_median"]) if run.curve else "not measured"
-        for run in size.runs
-    ]
+    ends = [significant(_last(run)) if run.curve else "not measured" for run in size.runs]
     return single_chart(
         f"condition-{size.size}",
         f"Condition number over training, {size.size} x {size.size}",
@@ -76,72 +57,53 @@ COLUMNS = (
 
 
 def render_faces(report: FacesReport, reports: Mapping[str, ImageReport]) -> str:
-    """Returns the page of the study.
-
-    Args:
-        report: The numbers of the study.
-        reports: The report of each run, with its pictures, by the name of its folder.
-
-    Returns:
-        One HTML document that makes no request.
-    """
+    """Returns the page of the study, with the report of each run by the name of its folder."""
     about = (
-        "For each size, the same flow is trained twice on the same images, with the same "
-        "settings and seed: once on the images alone, and once with added channels of Gaussian "
-        f"noise, which give it more freedom. Preset “{report.preset}”, seed {report.seed}. Each "
-        "flow is trained once, so small differences may be chance."
+        "For each size, the same flow is trained twice with the same settings and seed: on the "
+        "images alone, and with added channels of Gaussian noise. Preset "
+        f"“{report.preset}”, seed {report.seed}. Small differences may be chance."
     )
-    return render_page(
-        Page(
+    sections = [_size_section(size, _pictures(size, reports)) for size in report.sizes]
+    return page.render_page(
+        page.Page(
             command="kappaflow reproduce faces",
             title="A Glow of faces, with and without padding",
-            verdict=Verdict("note", "Results", [describe_results(size) for size in report.sizes]),
-            intro=[Text(about)],
+            verdict=page.Verdict("note", "Results", [*map(describe_results, report.sizes)]),
+            intro=[page.Text(about)],
             without_script=f"The pictures do not. {FILES}",
             files=FILES,
-            sections=[
-                *(_size_section(size, _pictures(size, reports)) for size in report.sizes),
-                glossary_section([*TERMS, "Faces"]),
-            ],
+            sections=[*sections, page.glossary_section([*TERMS, "Faces"])],
         )
     )
 
 
-def _size_section(size: FacesSize, pictures: Mapping[str, list[Shown]]) -> Section:
+def _size_section(size: FacesSize, pictures: Mapping[str, list[Shown]]) -> page.Section:
     sides = f"{size.size} x {size.size}"
     train, validation, test = size.images
-    parts = f"{train} training, {validation} validation and {test} test faces."
-    distances = [*(describe_distances(run) for run in size.runs), describe_held_out(size)]
+    distances = " ".join([*map(describe_distances, size.runs), describe_held_out(size)])
+    between = "Round trips show what rounding costs, paths between two latents the faces between."
+    near = (
+        f"Root mean square over the pixels, from 0 to 255. {distances} Held-out faces show people "
+        "of the training set, so they have near neighbors too. A sample much nearer than they are "
+        "would be a copy."
+    )
     blocks: list[Block] = [
-        Text(parts),
-        Charts([condition_over_training(size)], wide=True),
-        Table(COLUMNS, _rows(size)),
-        Text(_table_note(size), "quiet"),
-        Heading("Held-out faces, and samples at four temperatures"),
-        Text(
-            "A lower temperature samples closer to the mode: cleaner faces, but less variety.",
-            "small",
-        ),
-        Pictures(pictures["held_out"]),
-        Pictures(pictures["samples"]),
-        Heading("Through the latent"),
-        Text(
-            "A round trip shows what rounding costs. A path from one latent to another shows the "
-            "faces between.",
-            "small",
-        ),
-        Pictures(pictures["latent"]),
-        Heading("Nearest training faces"),
-        Text(
-            "A distance is the root mean square over the pixels, which go from 0 to 255. "
-            f"{' '.join(distances)} Held-out faces are other photographs of the people in the "
-            "training set, so they have near neighbors too. A sample much nearer than they are "
-            "would be a copy.",
-            "small",
-        ),
-        Pictures(pictures["neighbors"]),
+        page.Text(f"{train} training, {validation} validation and {test} test faces."),
+        page.Charts([condition_over_training(size)], wide=True),
+        page.Table(COLUMNS, _rows(size)),
+        page.Text(_table_note(size), "quiet"),
+        page.Heading("Held-out faces, and samples at four temperatures"),
+        page.Text("Lower temperature: cleaner faces, but less variety.", "small"),
+        page.Pictures(pictures["held_out"]),
+        page.Pictures(pictures["samples"]),
+        page.Heading("Through the latent"),
+        page.Text(between, "small"),
+        page.Pictures(pictures["latent"]),
+        page.Heading("Nearest training faces"),
+        page.Text(near, "small"),
+        page.Pictures(pictures["neighbors"]),
     ]
-    return Section(f"size-{size.size}", f"Faces of {sides} pixels", blocks, link=sides)
+    return page.Section(f"size-{size.size}", f"Faces of {sides} pixels", blocks, link=sides)
 
 
 def _rows(size: FacesSize) -> list[list[str | Link | None]]:
@@ -165,19 +127,16 @@ def _rows(size: FacesSize) -> list[list[str | Link | None]]:
 def _table_note(size: FacesSize) -> str:
     faces = count(size.plain.kept_points, "held-out face")
     return (
-        "Bits are the mean of an upper bound over held-out faces, with one sample of the noise "
-        "per face, and count only the numbers of the image. ± is one standard error. The "
-        f"condition number of the kept weights is the median over {faces} without padding and "
-        f"over {size.padded.kept_points} with padding. A round trip goes from the data to the "
-        "latent and back, in standardized units. Each name links to the report of its run."
+        "Bits: mean over held-out faces of an upper bound with one sample of the noise, counting "
+        "only the numbers of the image, ± one standard error. Condition number: the median over "
+        f"{faces} without padding and over {size.padded.kept_points} with padding. Round trip: "
+        "data to latent and back, in standardized units. Names link to the report of the run."
     )
 
 
 def name_of(run: FacesRun) -> str:
     """Returns the name of a run: "without padding", "with 1 padding channel"."""
-    if not run.padding:
-        return "without padding"
-    return f"with {run.padding} padding {'channel' if run.padding == 1 else 'channels'}"
+    return f"with {count(run.padding, 'padding channel')}" if run.padding else "without padding"
 
 
 def describe_size(size: FacesSize) -> str:
@@ -192,9 +151,8 @@ def describe_size(size: FacesSize) -> str:
     ratio = padded / plain
     if max(ratio, 1 / ratio) < ALIKE:
         return f"{start}: about the same."
-    if ratio < 1:
-        return f"{start}: {significant(1 / ratio, 2)} times smaller with padding."
-    return f"{start}: {significant(ratio, 2)} times larger with padding."
+    direction, times = ("smaller", 1 / ratio) if ratio < 1 else ("larger", ratio)
+    return f"{start}: {significant(times, 2)} times {direction} with padding."
 
 
 def describe_results(size: FacesSize) -> str:
@@ -223,10 +181,8 @@ def describe_likelihood(size: FacesSize) -> str:
 
 def describe_distances(run: FacesRun) -> str:
     """Returns a sentence on the distances of samples to the training faces."""
-    return (
-        f"{len(run.of_samples)} samples at temperature {run.drawn_at:g} {name_of(run)} are "
-        f"{_far(run.of_samples)}."
-    )
+    samples = f"{len(run.of_samples)} samples at temperature {run.drawn_at:g} {name_of(run)}"
+    return f"{samples} are {_far(run.of_samples)}."
 
 
 def describe_held_out(size: FacesSize) -> str:
@@ -235,15 +191,13 @@ def describe_held_out(size: FacesSize) -> str:
 
 
 def _far(distances: Sequence[float]) -> str:
-    median, least = statistics.median(distances), min(distances)
-    return (
-        f"{significant(median)} from their nearest training face in the median, the nearest of "
-        f"them {significant(least)}"
+    median, least = (
+        significant(value) for value in (statistics.median(distances), min(distances))
     )
+    return f"{median} from their nearest training face in the median, the nearest of them {least}"
 
 
 def _last(run: FacesRun) -> float | None:
-    """Returns the condition number of the last epoch that has one."""
     return run.curve[-1]["condition_number_median"] if run.curve else None
 
 

@@ -22,65 +22,36 @@ from kappaflow.training.measure import bits_per_dimension
 
 
 class FacesRun(Part):
-    """One training.
+    """One training."""
 
-    Attributes:
-        padding: Number of Gaussian channels, in addition to the image's single channel.
-        folder: Name of the run folder.
-        parameters: Number of trained parameters.
-        epochs: Number of epochs.
-        best_epoch: The epoch with the kept weights.
-        time_s: Time of the training in seconds.
-        bits_per_dimension: Mean bits per dimension of held-out faces; the mean of an upper bound.
-        bits_standard_error: Standard error of that mean, over the faces.
-        round_trip_data: Largest reconstruction error of a held-out face.
-        kept_condition_number: Condition number of the kept weights, the median over
-            `kept_points`.
-        kept_points: Number of held-out faces at which that was measured.
-        curve: epoch, condition_number_median and condition_number_p95, for the epochs with a
-            measurement.
-        drawn_at: Temperature of the samples with measured distances.
-        of_samples: Distance of each of 64 samples to its nearest training face.
-    """
-
-    padding: int
-    folder: str
+    padding: int  # number of Gaussian channels, in addition to the image's single channel
+    folder: str  # name of the run folder
     parameters: int
     epochs: int
-    best_epoch: int
+    best_epoch: int  # the epoch with the kept weights
     time_s: float
-    bits_per_dimension: float | None
-    bits_standard_error: float | None
-    round_trip_data: float | None
-    kept_condition_number: float
-    kept_points: int
-    curve: list[dict[str, float | int | None]]
-    drawn_at: float
-    of_samples: list[float]
+    bits_per_dimension: float | None  # mean over held-out faces, of an upper bound
+    bits_standard_error: float | None  # over the faces
+    round_trip_data: float | None  # largest reconstruction error of a held-out face
+    kept_condition_number: float  # of the kept weights, the median over `kept_points`
+    kept_points: int  # number of held-out faces
+    curve: list[dict[str, float | int | None]]  # CURVES, for the epochs with a measurement
+    drawn_at: float  # temperature of the samples with measured distances
+    of_samples: list[float]  # distance of each of 64 samples to its nearest training face
 
 
 class FacesSize(Part):
     """A pair of trainings that differ only in the padding.
 
-    Attributes:
-        size: Side of the images, in pixels.
-        images: Number of training, validation and test images.
-        independent_bits: Bits per dimension of held-out faces with independent pixels.
-        bits_more: Bits per dimension by which the training with padding is worse, on average over
-            held-out faces; negative if it is better.
-        bits_more_standard_error: Standard error of that mean, from differences paired by face.
-        of_held_out: Distance of each held-out face to its nearest training face: the root mean
-            square over the pixels, which range from 0 to 255.
-        plain: The training without padding.
-        padded: The training with padding.
+    A distance is the root mean square over the pixels, which range from 0 to 255.
     """
 
-    size: int
-    images: list[int]
-    independent_bits: float | None
-    bits_more: float
-    bits_more_standard_error: float
-    of_held_out: list[float]
+    size: int  # side of the images, in pixels
+    images: list[int]  # number of training, validation and test images
+    independent_bits: float | None  # bits per dimension with independent pixels
+    bits_more: float  # by which padding is worse, on average over held-out faces
+    bits_more_standard_error: float  # from differences paired by face
+    of_held_out: list[float]  # distance of each held-out face to its nearest training face
     plain: FacesRun
     padded: FacesRun
 
@@ -91,13 +62,7 @@ class FacesSize(Part):
 
 
 class FacesReport(Part):
-    """All measurements of the study.
-
-    Attributes:
-        preset: Name of the preset.
-        seed: Seed of all trainings.
-        sizes: A pair of trainings for each size.
-    """
+    """All measurements of the study: a pair of trainings for each size."""
 
     preset: str
     seed: int
@@ -112,16 +77,7 @@ CURVES = ("epoch", "condition_number_median", "condition_number_p95")
 
 
 def faces_size(size: int, plain: Path, padded: Path) -> FacesSize:
-    """Returns the results of a pair of runs.
-
-    Args:
-        size: Side of the images, in pixels.
-        plain: Folder of the finished run without padding.
-        padded: Folder of the finished run with padding.
-
-    Returns:
-        The results.
-    """
+    """Returns the results of a pair of finished run folders, for images of this side."""
     parts = reload_data(read_image_run(plain))
     counts = [len(part) for part in (parts.train, parts.validation, parts.test)]
     report = read_report_on(plain, ImageReport)
@@ -139,14 +95,7 @@ def faces_size(size: int, plain: Path, padded: Path) -> FacesSize:
 
 
 def write_picture(path: Path, plain: Path, padded: Path, *, seed: int = 0) -> None:
-    """Writes a PNG file: held-out faces above samples of two flows, one band each, enlarged.
-
-    Args:
-        path: The PNG file.
-        plain: Folder of the run with samples in the middle band.
-        padded: Folder of the run with samples in the lowest band.
-        seed: Seed of the samples.
-    """
+    """Writes a PNG file: held-out faces above samples of two flows, one band each, enlarged."""
     count = COLUMNS * ROWS
     bands = [_all(reload_data(read_image_run(plain)))[:count]]
     for folder in (plain, padded):
@@ -184,7 +133,6 @@ def _run(folder: Path, parts: ImageData) -> FacesRun:
 
 
 def _bits(flow: Flow, parts: ImageData) -> Tensor:
-    """Returns the bits per dimension of each held-out face."""
     return -log_prob_of(flow, ImageBatches(parts.test, flow)) * bits_per_dimension(flow, 1.0)
 
 

@@ -8,9 +8,10 @@ from typing import Any
 from kappaflow._checks import natural_int
 from kappaflow.errors import ArgumentError
 from kappaflow.report import ImageReport, read_report_on
+from kappaflow.report.numbers import count
 from kappaflow.runs import ImageConfig, ModelConfig, fit_run
 from kappaflow.storage import write_bytes
-from kappaflow_studies.engine.study import Reproduced
+from kappaflow_studies.engine.report import Reproduced
 from kappaflow_studies.faces.page import condition_over_training, describe_results, render_faces
 from kappaflow_studies.faces.results import FacesReport, faces_size, write_picture
 
@@ -19,27 +20,16 @@ NUMBERS, PAGE = "faces.json", "index.html"
 
 @dataclass(frozen=True)
 class OneSize:
-    """A pair of trainings that differ only in the padding.
+    """A pair of trainings that differ only in the padding."""
 
-    Attributes:
-        size: Side of the images, in pixels.
-        model: Arguments of `kappaflow.glow`.
-        settings: Fields of `kappaflow.training.Settings`.
-    """
-
-    size: int
-    model: dict[str, Any]
-    settings: dict[str, Any]
+    size: int  # side of the images, in pixels
+    model: dict[str, Any]  # arguments of `kappaflow.glow`
+    settings: dict[str, Any]  # fields of `kappaflow.training.Settings`
 
 
 @dataclass(frozen=True)
 class FacesPreset:
-    """The trainings of a preset.
-
-    Attributes:
-        sizes: A pair of trainings for each size.
-        padding: Number of Gaussian channels of the second training of each pair.
-    """
+    """The trainings of a preset: a pair for each size, with and without Gaussian channels."""
 
     sizes: tuple[OneSize, ...]
     padding: int = 1
@@ -55,20 +45,9 @@ class OneRun:
 
     @property
     def description(self) -> str:
-        """Returns a description of the run."""
-        side = self.size.size
-        return f"{side} x {side}, {describe_padding(self.padding)}"
-
-
-def describe_padding(padding: int) -> str:
-    """Returns a description of the number of Gaussian channels.
-
-    Example:
-        >>> describe_padding(0), describe_padding(1), describe_padding(2)
-        ('no padding', '1 padding channel', '2 padding channels')
-    """
-    channels = "channel" if padding == 1 else "channels"
-    return f"{padding} padding {channels}" if padding else "no padding"
+        """Side and padding, as text."""
+        padding = count(self.padding, "padding channel") if self.padding else "no padding"
+        return f"{self.size.size} x {self.size.size}, {padding}"
 
 
 # There are levels down to a single pixel, where a 1x1 convolution mixes the whole face. With 3
@@ -104,29 +83,23 @@ def reproduce_faces(
     progress: bool | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Reproduced:
-    """Trains the flows, each in its own run folder, and writes a page that compares them.
+    """Returns the numbers, the page and the results as text, after training the missing flows.
 
-    An interrupted study resumes; finished runs are not trained again.
-
-    Args:
-        out: The folder of the runs, of index.html, of faces.json and of the pictures.
-        preset: "minutes", "full", or a preset of your own.
-        config: Not supported; the settings of each training come from the preset.
-        seed: Seed of the weights, of the order of the images and of their split.
-        processes: No effect: the trainings run one after another, on all threads of torch.
-        progress: Show progress bars; by default only on a terminal.
-        say: Receives a message when a training starts.
-
-    Returns:
-        The numbers, the page, and the results as text.
+    Each flow has its own run folder in `out`, next to index.html, faces.json and the pictures. An
+    interrupted study resumes; finished runs are not trained again. The trainings run one after
+    another, on all threads of torch, with `seed` for weights, order and split; `say` receives a
+    message when one starts.
 
     Raises:
-        ArgumentError: There is no such preset, `out` is a file, or a folder holds another run.
+        ArgumentError: There is no such preset, `out` is a file, a folder holds another run, or
+            there is a `config`: the settings come from the preset.
         FileError: The set of faces cannot be loaded.
     """  # noqa: DOC502 - raised by the calls below
     if config is not None:
         raise ArgumentError("'config' should be left out: faces has presets only.")
-    chosen = _preset(preset)
+    if isinstance(preset, str) and preset not in PRESETS:
+        raise ArgumentError(f"'preset' should be one of {', '.join(PRESETS)}, got {preset!r}.")
+    chosen = PRESETS[preset] if isinstance(preset, str) else preset
     natural_int("seed", seed)
     place = Path(out)
     if place.exists() and not place.is_dir():
@@ -163,14 +136,6 @@ def runs_of(preset: FacesPreset, out: Path) -> list[OneRun]:
         for one in preset.sizes
         for padding in (0, preset.padding)
     ]
-
-
-def _preset(given: str | FacesPreset) -> FacesPreset:
-    if isinstance(given, FacesPreset):
-        return given
-    if given not in PRESETS:
-        raise ArgumentError(f"'preset' should be one of {', '.join(PRESETS)}, got {given!r}.")
-    return PRESETS[given]
 
 
 def _fit(run: OneRun, seed: int, progress: bool | None, say: Callable[[str], None]) -> None:

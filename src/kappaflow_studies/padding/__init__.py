@@ -9,12 +9,11 @@ from kappaflow_studies.padding.measure import measure
 
 PADDING = Study(
     name="padding",
-    title="What padding does to a flow",
+    title="Padding, compared fairly",
     about="flows of the plane and of images without padding, with zeros, with noise of each kind",
     claim=(
-        "Flows whose data is padded with zeros are very badly conditioned and draw poor samples; "
-        "padded with Gaussian noise they are better conditioned and draw better samples than "
-        "without padding."
+        "Padding with zeros makes flows badly conditioned and their samples poor; padding with "
+        "Gaussian noise makes both better than no padding does."
     ),
     settings=PaddingSettings,
     presets=Path(__file__).with_name("presets.toml"),

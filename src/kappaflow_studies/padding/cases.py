@@ -33,13 +33,7 @@ SINGULAR = {"zero": "zero", "copy": "copy"}
 
 @dataclass(frozen=True)
 class Spec:
-    """A padding, as named in the settings.
-
-    Attributes:
-        kind: "none", or a kind that `padding_of_kind` accepts.
-        width: Number of features, or of channels.
-        scale: Scale of the noise; None for the default of the kind.
-    """
+    """A padding, as named in the settings: kind, features or channels, scale of the noise."""
 
     kind: str
     width: int = 0
@@ -67,13 +61,7 @@ class Spec:
 
 
 def spec_of(text: str) -> Spec:
-    """Returns a padding by its name in the settings.
-
-    Args:
-        text: "none", "zero:2", "gaussian:2", "gaussian:2:0.3", ...
-
-    Returns:
-        The padding.
+    """Returns a padding by its name in the settings: "none", "zero:2", "gaussian:2:0.3", ...
 
     Raises:
         ArgumentError: The text is not the name of a padding.
@@ -110,63 +98,36 @@ PaddingName = Annotated[str, AfterValidator(checked(spec_of))]
 class PaddingSettings(StudySettings):
     """Settings of the data, the trainings and the evaluation.
 
-    Attributes:
-        sets: Names of planar sets, from `kappaflow.data.toy_names`.
-        compared: Paddings that are trained with each of `seeds`: none, KIND:WIDTH or
-            KIND:WIDTH:SCALE.
-        others: Paddings that are trained with the first `other_seeds` of these.
-        seeds: Number of seeds; each has its own points and weights.
-        other_seeds: Number of seeds for `others`.
-        rows: Number of training points.
-        epochs: Number of epochs.
-        batch_size: Points per step.
-        learning_rate: Peak learning rate.
-        depth: Number of couplings of a `real_nvp`.
-        hidden: Widths of the hidden layers.
-        measured_every: Number of epochs between two measurements of the conditioning.
-        points: Number of held-out points for the conditioning at the end.
-        draws: Number of samples of the padding for the importance-weighted likelihood of a point.
-        drawn: Number of samples that are compared with an equal number of held-out points.
-        image_sets: Names of image sets, from `kappaflow.data.image_sets`.
-        image_paddings: As `compared`, but the width counts channels.
-        image_seeds: Number of seeds for images.
-        image_epochs: Number of epochs for each image set.
-        image_batch_size: Images per step.
-        image_hidden: Channels of the networks of a `real_nvp_image`.
-        image_levels: Number of scales of a `real_nvp_image`.
-        image_blocks: Number of residual blocks of each network.
-        image_points: Number of held-out images for the conditioning.
-        image_draws: Number of samples of noise and padding for the likelihood of an image.
-        image_drawn: Largest number of samples that are compared with held-out images.
-        image_measured_every: Number of epochs between two measurements for images.
+    A padding is none, KIND:WIDTH or KIND:WIDTH:SCALE. The width counts features, of images
+    channels.
     """
 
     sets: tuple[PlanarSet, ...]
-    compared: tuple[PaddingName, ...]
-    others: tuple[PaddingName, ...]
-    seeds: Seeds
+    compared: tuple[PaddingName, ...]  # trained with each of `seeds`
+    others: tuple[PaddingName, ...]  # trained with the first `other_seeds` of these
+    seeds: Seeds  # each seed has its own points and weights
     other_seeds: Count
-    rows: Count
+    rows: Count  # number of training points
     epochs: Count
     batch_size: Count
-    learning_rate: Positive
-    depth: Count
-    hidden: Counts
-    measured_every: Count
-    points: Count
-    draws: Count
-    drawn: Count
+    learning_rate: Positive  # the largest one, of a schedule
+    depth: Count  # number of couplings of a `real_nvp`
+    hidden: Counts  # widths of the hidden layers
+    measured_every: Count  # epochs between two measurements of the conditioning
+    points: Count  # held-out points for the conditioning at the end
+    draws: Count  # samples of the padding for the importance-weighted likelihood of a point
+    drawn: Count  # samples that are compared with an equal number of held-out points
     image_sets: tuple[ImagesName, ...]
     image_paddings: tuple[PaddingName, ...]
     image_seeds: Seeds
-    image_epochs: tuple[Count, ...]
+    image_epochs: tuple[Count, ...]  # for each image set
     image_batch_size: Count
-    image_hidden: Count
-    image_levels: Count
-    image_blocks: Count
+    image_hidden: Count  # channels of the networks of a `real_nvp_image`
+    image_levels: Count  # number of its scales
+    image_blocks: Count  # residual blocks of each network
     image_points: Count
-    image_draws: Count
-    image_drawn: Count
+    image_draws: Count  # samples of noise and padding for the likelihood of an image
+    image_drawn: Count  # largest number of samples that are compared with held-out images
     image_measured_every: Count
 
     @model_validator(mode="after")

@@ -13,23 +13,14 @@ CLAIMED = ("zero", "none", "gaussian")  # from the worst to the best conditioned
 
 @dataclass(frozen=True)
 class Signs:
-    """A sign test: how often the first of two values is above the second, paired by seed.
-
-    Attributes:
-        above: Number of pairs with the first value above the second.
-        pairs: Number of pairs with different values.
-    """
+    """A sign test: how often the first of two different values is above the second."""
 
     above: int
     pairs: int
 
     @property
     def p_value(self) -> float:
-        """The two-sided p-value: the probability of a result at least this one-sided.
-
-        Source:
-            The exact sign test, by the binomial distribution.
-        """
+        """The two-sided p-value of the exact (binomial) sign test."""
         return float(binomtest(self.above, self.pairs).pvalue) if self.pairs else 1.0
 
     @property
@@ -51,16 +42,9 @@ class Signs:
 
 
 def signs(frame: pl.DataFrame, upper: str, lower: str, value: str) -> Signs:
-    """Returns the sign test of a value between two paddings, paired by seed.
+    """Returns the sign test of a column between two paddings on one set, paired by seed.
 
-    Args:
-        frame: Rows of one set.
-        upper: Padding with the claimed larger value.
-        lower: The other padding.
-        value: The column. A missing value, or one that is not finite, is above all others.
-
-    Returns:
-        The sign test.
+    A missing value, or one that is not finite, is above all others.
     """
     of_one, of_other = (
         frame.filter(pl.col("padding") == padding).select(
@@ -90,15 +74,7 @@ def claimed_order(paddings: tuple[str, ...]) -> list[str] | None:
 
 
 def claimed_steps(frame: pl.DataFrame, paddings: tuple[str, ...]) -> list[Signs]:
-    """Returns the sign tests of the two claimed steps: zero above none, none above Gaussian.
-
-    Args:
-        frame: Trainings on one set.
-        paddings: Names of paddings in the settings.
-
-    Returns:
-        The two tests; empty if a kind is missing.
-    """
+    """Returns the sign tests on one set of zero above none and none above Gaussian, if trained."""
     order = claimed_order(paddings)
     if order is None:
         return []

@@ -2,7 +2,8 @@
 
 import polars as pl
 
-from kappaflow.report.numbers import significant
+from kappaflow.report.numbers import count, significant
+from kappaflow_studies.engine.charts import ends, median
 from kappaflow_studies.engine.report import Findings
 from kappaflow_studies.padding.cases import PaddingSettings, spec_of
 from kappaflow_studies.padding.charts import charts, tables
@@ -21,170 +22,143 @@ ENOUGH = 5 / 7  # share of the sets that must agree for a verdict on the order
 def findings(frame: pl.DataFrame, settings: PaddingSettings) -> Findings:
     """Returns the charts, the tables and the sentences on them."""
     frame = with_every_column(frame)
-    plane = frame.filter(pl.col("kind") == "plane")
-    floor = frame.filter(pl.col("kind") == "plane floor")
+    plane, floor = frame.filter(kind="plane"), frame.filter(kind="plane floor")
+    order = None if plane.is_empty() else claimed_order(settings.compared)
+    on_order = []
+    if order is not None:
+        on_order = [*_on_order(plane, settings, order), _on_likelihood(plane, settings, order)]
     return Findings(
         found=[
-            *_on_order(plane, settings),
-            *_on_likelihood(plane, settings),
+            *on_order,
             *_on_samples(plane, floor, settings),
             *_on_images(frame, settings),
             *_on_failures(frame),
         ],
         differs=[
-            "The source compares no padding, zeros and Gaussian noise by pictures and condition "
-            "numbers; its networks, sets and numbers of steps are not known to us. Here the same "
-            "flow is trained on the same points in the same number of steps with each padding, "
-            "and each comparison is paired by seed.",
-            "With padding of zeros the joint density has no bound, so that there is no likelihood "
-            "to compare: such flows are judged by their samples and their conditioning alone. "
-            "Here log-scales are bounded, which keeps the training finite.",
-            "The condition number is that of the whole map, data and padding in standardized "
-            "units; a map of more dimensions has more directions to be badly conditioned in.",
+            "The source's networks and sets are not known to us. Here every padding has the same "
+            "flow, points and steps, paired by seed. Bounded log-scales keep zeros finite.",
+            "The condition number is that of the whole map: more dimensions have more directions "
+            "to be badly conditioned in.",
         ],
         charts=charts(frame, settings),
         tables=tables(frame, settings),
     )
 
 
-COLUMNS = (
-    "kappa_median", "kappa_p05", "kappa_p25", "kappa_p75", "kappa_p95", "nll", "nll_error",
-    "weighted_nll", "weighted_error", "kl", "kl_error", "w2", "sliced_w2", "picture_side",
-)  # fmt: skip
-LISTS = ("epochs_measured", "kappa_over_training", "kappa_p95_over_training", "picture")
-WORDS = ("error", "likelihood", "padding")
+COLUMNS = {
+    pl.Float64: (
+        "kappa_median", "kappa_p05", "kappa_p25", "kappa_p75", "kappa_p95", "nll", "nll_error",
+        "weighted_nll", "weighted_error", "kl", "kl_error", "w2", "sliced_w2", "picture_side",
+    ),
+    pl.String: ("error", "likelihood", "padding"),
+    pl.List(pl.Float64): (
+        "epochs_measured", "kappa_over_training", "kappa_p95_over_training", "picture",
+    ),
+}  # fmt: skip
 
 
 def with_every_column(frame: pl.DataFrame) -> pl.DataFrame:
     """Returns the raw results with all columns, filled with null if no case has a column."""
-    kinds = [*((name, pl.Float64) for name in COLUMNS), *((name, pl.String) for name in WORDS)]
-    kinds += [(name, pl.List(pl.Float64)) for name in LISTS]
-    absent = [pl.lit(None, kind).alias(name) for name, kind in kinds if name not in frame.columns]
-    return frame.with_columns(absent)
+    return frame.with_columns(
+        pl.lit(None, kind).alias(name)
+        for kind, names in COLUMNS.items()
+        for name in names
+        if name not in frame.columns
+    )
 
 
-def _on_order(plane: pl.DataFrame, settings: PaddingSettings) -> list[str]:
-    order = claimed_order(settings.compared)
-    if order is None or plane.is_empty():
-        return []
-    steps = {
-        name: claimed_steps(plane.filter(pl.col("set") == name), settings.compared)
-        for name in settings.sets
-    }
-    if settings.seeds < FEWEST:
-        sentences = _on_pairs(steps)
-    else:
-        sentences = _on_tests(steps, settings.seeds)
-    medians = {
-        padding: _median(plane.filter(pl.col("padding") == padding), "kappa_median")
-        for padding in order
-    }
-    values = ", ".join(
-        f"{significant(value)} ({spec_of(padding).description})"
+def _on_order(plane: pl.DataFrame, settings: PaddingSettings, order: list[str]) -> list[str]:
+    steps = [claimed_steps(plane.filter(set=name), settings.compared) for name in settings.sets]
+    tests = _on_pairs(steps) if settings.seeds < FEWEST else _on_tests(steps, settings.seeds)
+    kappas = {padding: plane.filter(padding=padding)["kappa_median"] for padding in order}
+    return [*tests, f"Median condition numbers: {_listed(kappas)}."]
+
+
+def _listed(values: dict[str, pl.Series], digits: int = 3) -> str:
+    medians = {padding: median(each) for padding, each in values.items()}
+    return ", ".join(
+        f"{significant(value, digits)} ({spec_of(padding).description})"
         for padding, value in medians.items()
     )
-    return [
-        *sentences,
-        f"Condition numbers, the median over held-out points, seeds and sets: {values}.",
-    ]
 
 
-def _on_tests(steps: dict[str, list[Signs]], seeds: int) -> list[str]:
-    """Returns the results of the sign tests on each set, and a verdict on the claimed order."""
-    count = len(steps)
-    above = [sum(pair[place].verdict == 1 for pair in steps.values()) for place in (0, 1)]
-    below = [sum(pair[place].verdict == -1 for pair in steps.values()) for place in (0, 1)]
-    whole = [ordered(pair) for pair in steps.values()]
+def _on_tests(steps: list[list[Signs]], seeds: int) -> list[str]:
+    """Returns a verdict on the claimed order, and the results of the sign tests on each set."""
+    sets = len(steps)
+    above, below = (
+        [sum(pair[place].verdict == sign for pair in steps) for place in (0, 1)]
+        for sign in (1, -1)
+    )
+    whole = [ordered(pair) for pair in steps]
     confirmed, refuted = whole.count(1), whole.count(-1)
-    if confirmed >= ENOUGH * count:
-        verdict = "the ordering of the source is confirmed"
-    elif refuted >= ENOUGH * count:
-        verdict = "the ordering of the source is refuted"
-    else:
-        verdict = "the ordering of the source is neither confirmed nor refuted on most of them"
+    verdict = "neither confirmed nor refuted on most sets"
+    if confirmed >= ENOUGH * sets:
+        verdict = "confirmed"
+    elif refuted >= ENOUGH * sets:
+        verdict = "refuted"
     return [
-        f"Zero padding is worse conditioned than none on {above[0]} of {count} planar sets, and "
-        f"better on {below[0]}; none is worse conditioned than Gaussian padding on {above[1]}, "
-        f"and better on {below[1]} (sign tests over {seeds} seeds, 5 %).",
-        f"Zero above none above Gaussian: confirmed on {confirmed} of {count} sets, refuted on "
-        f"{refuted}, open on {count - confirmed - refuted}; so {verdict}.",
+        f"The source's ordering is {verdict}: that zeros have a larger condition number than no "
+        f"padding, and this a larger one than Gaussian padding, is confirmed on {confirmed} of "
+        f"{sets} sets, refuted on {refuted}, open on {sets - confirmed - refuted}.",
+        f"Zeros are worse conditioned than no padding on {above[0]} of {sets} planar sets, and "
+        f"better on {below[0]}; no padding is worse than Gaussian padding on {above[1]}, and "
+        f"better on {below[1]} (sign tests over {seeds} seeds, 5 %).",
     ]
 
 
-def _on_pairs(steps: dict[str, list[Signs]]) -> list[str]:
+def _on_pairs(steps: list[list[Signs]]) -> list[str]:
     """Returns the same if there are too few seeds for a test."""
-    pairs = [sum(pair[place].pairs for pair in steps.values()) for place in (0, 1)]
-    above = [sum(pair[place].above for pair in steps.values()) for place in (0, 1)]
+    pairs = [sum(pair[place].pairs for pair in steps) for place in (0, 1)]
+    above = [sum(pair[place].above for pair in steps) for place in (0, 1)]
     return [
-        f"Zero padding is worse conditioned than none in {above[0]} of {pairs[0]} pairs of one "
-        f"set and seed, none than Gaussian padding in {above[1]} of {pairs[1]}. These are too few "
-        f"seeds for sign tests, which need {FEWEST} of a set: --preset full has them."
+        f"Zeros are worse conditioned than no padding in {above[0]} of {pairs[0]} pairs of one "
+        f"set and seed, no padding than Gaussian padding in {above[1]} of {pairs[1]}. These are "
+        f"too few seeds for sign tests, which need {FEWEST} of a set: --preset full has them."
     ]
 
 
-def _on_likelihood(plane: pl.DataFrame, settings: PaddingSettings) -> list[str]:
-    order = claimed_order(settings.compared)
-    if order is None or plane.is_empty():
-        return []
+def _on_likelihood(plane: pl.DataFrame, settings: PaddingSettings, order: list[str]) -> str:
     _, none, gaussian = order
-    here = [
-        (plane.filter(pl.col("set") == name), signs(plane.filter(pl.col("set") == name), *pair))
-        for name in settings.sets
-        for pair in [(gaussian, none, "weighted_nll")]
+    sets = [plane.filter(set=name) for name in settings.sets]
+    medians = [
+        [median(rows.filter(padding=padding)["weighted_nll"]) for padding in (gaussian, none)]
+        for rows in sets
     ]
-    gains = [
-        _median(rows.filter(pl.col("padding") == gaussian), "weighted_nll")
-        - _median(rows.filter(pl.col("padding") == none), "weighted_nll")
-        for rows, _ in here
-    ]
-    ends = f"{significant(min(gains), 2)} to {significant(max(gains), 2)} nats"
+    gains = [float("nan") if None in pair else pair[0] - pair[1] for pair in medians]
+    differ = f"the medians differ by {ends(gains, 2)} nats, where more is worse."
     if settings.seeds < FEWEST:
-        return [
-            "By importance weights the NLL with Gaussian padding differs from that without by "
-            f"{ends} in the medians of the sets, where more is worse."
-        ]
-    worse, better = (sum(one.verdict == sign for _, one in here) for sign in (1, -1))
-    return [
-        f"By importance weights Gaussian padding costs likelihood on {worse} of {len(here)} sets "
-        f"and gains it on {better} (sign tests); the medians differ by {ends}, where more is "
-        "worse."
-    ]
+        return f"Importance-weighted NLL with Gaussian padding and without: {differ}"
+    tests = [signs(rows, gaussian, none, "weighted_nll").verdict for rows in sets]
+    return (
+        f"By importance weights Gaussian padding costs likelihood on {tests.count(1)} of "
+        f"{len(sets)} sets and gains it on {tests.count(-1)} (sign tests); {differ}"
+    )
 
 
 def _on_samples(plane: pl.DataFrame, floor: pl.DataFrame, settings: PaddingSettings) -> list[str]:
     if plane.is_empty() or floor.is_empty():
         return []
-    of_floor = floor.group_by("set").agg(pl.col("w2").median().alias("floor"))
+    of_floor = floor.group_by("set").agg(floor=pl.col("w2").median())
     over = plane.join(of_floor, on="set").with_columns(pl.col("w2") / pl.col("floor"))
-    values = ", ".join(
-        f"{significant(_median(over.filter(pl.col('padding') == padding), 'w2'), 2)} "
-        f"({spec_of(padding).description})"
-        for padding in settings.compared
-    )
-    return [
-        "Exact W2 of samples to held-out points, over that of two samples of the data themselves "
-        f"(the floor), the median over seeds and sets: {values}."
-    ]
+    ratios = {padding: over.filter(padding=padding)["w2"] for padding in settings.compared}
+    return [f"Exact W2 of samples to the data, over its floor: {_listed(ratios, 2)}; medians."]
 
 
 def _on_images(frame: pl.DataFrame, settings: PaddingSettings) -> list[str]:
     sentences = []
     for name in settings.image_sets:
-        rows = frame.filter((pl.col("kind") == "images") & (pl.col("set") == name))
-        floor = frame.filter((pl.col("kind") == "image floor") & (pl.col("set") == name))
+        rows, floor = (frame.filter(set=name, kind=kind) for kind in ("images", "image floor"))
         if rows.is_empty():
             continue
-        values = ", ".join(
-            f"{significant(_median(one, 'kappa_median'))} and "
-            f"{significant(_median(one, 'w2') / _median(floor, 'w2'), 3)} "
-            f"({spec_of(padding).description})"
-            for padding in settings.image_paddings
-            for one in [rows.filter(pl.col("padding") == padding)]
-        )
-        seeds = "1 seed" if settings.image_seeds == 1 else f"{settings.image_seeds} seeds"
+        floor_w2, values = median(floor["w2"]) or float("nan"), []
+        for padding in settings.image_paddings:
+            one = rows.filter(padding=padding)
+            kappa, w2 = (median(one[column]) for column in ("kappa_median", "w2"))
+            ratio = significant((float("nan") if w2 is None else w2) / floor_w2)
+            values.append(f"{significant(kappa)} and {ratio} ({spec_of(padding).description})")
         sentences.append(
-            f"On {name} the condition number, and W2 over its floor, come to {values}; medians "
-            f"over {seeds}."
+            f"On {name}, the condition number and W2 over its floor: {', '.join(values)}; medians "
+            f"over {count(settings.image_seeds, 'seed')}."
         )
     return sentences
 
@@ -196,8 +170,3 @@ def _on_failures(frame: pl.DataFrame) -> list[str]:
     names = failed.select("set", "padding").unique(maintain_order=True).rows()
     listed = ", ".join(f"{name} with {spec_of(padding).description}" for name, padding in names)
     return [f"{len(failed)} trainings stopped because steps were not finite: {listed}."]
-
-
-def _median(frame: pl.DataFrame, column: str) -> float:
-    found = frame.select(pl.col(column).fill_nan(float("inf")).median()).item()
-    return float("nan") if found is None else float(found)

@@ -1,7 +1,8 @@
 """Measures one case of `padding`: trains and evaluates a flow of the plane or of images."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ ROWS_AT_ONCE = 500
 
 def conditioning(flow: Flow, x: Tensor) -> Row:
     """Returns quantiles over points of the condition number, and medians of its two parts."""
-    joined = flow.augmented(x, generator=torch.Generator().manual_seed(0))
+    joined = flow.augmented(x, generator=seeded(0))
     found = spectrum(flow.core, flow.standardization(joined)[0])
     kappa = found.condition_number.double().nan_to_num(math.inf)
     levels = {f"kappa_{name}": kappa.quantile(level).item() for name, level in QUANTILES.items()}
@@ -33,20 +34,12 @@ def conditioning(flow: Flow, x: Tensor) -> Row:
 
 
 def likelihood(flow: Flow, x: Tensor, draws: int, truth: Tensor | None = None) -> Row:
-    """Returns the mean NLL of points in nats, if the flow has a likelihood.
+    """Returns the mean NLL of held-out points (B, *event) in nats, if the flow has a likelihood.
 
-    Args:
-        flow: The flow.
-        x: Held-out points, (B, *event).
-        draws: Number of samples for importance weights, if log_prob is a bound.
-        truth: The true log-densities of the points; None if they are not known.
-
-    Returns:
-        A row: likelihood (exact, bound or joint), nll, nll_error (over the points),
-        weighted_nll, weighted_error (over the samples), and kl and kl_error (over the points) from
-        the true density.
+    If log_prob is a bound, `draws` samples of the padding give an importance-weighted estimate,
+    whose error is over the samples. `truth` are the true log-densities, for the KL divergence.
     """
-    generator = torch.Generator().manual_seed(1)
+    generator = seeded(1)
     with torch.no_grad():
         parts = [flow.log_prob(part, generator=generator) for part in x.split(ROWS_AT_ONCE)]
     log_prob = torch.cat(parts).double()
@@ -69,7 +62,7 @@ def _mean(name: str, values: Tensor) -> Row:
 
 
 def _weighted(flow: Flow, x: Tensor, draws: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(2)
+    generator = seeded(2)
     pairs = [
         importance_weighted_log_prob(flow, part, draws, generator=generator)
         for part in x.split(ROWS_AT_ONCE)
@@ -89,13 +82,7 @@ def distances(a: Tensor, b: Tensor) -> Row:
 def sliced_w2(a: Tensor, b: Tensor, directions: int = DIRECTIONS) -> float:
     """Returns the root mean square of W2 along random directions, the same in each call.
 
-    Args:
-        a: The first sample, (B, n).
-        b: The second sample, (B, n).
-        directions: Number of directions.
-
-    Returns:
-        The distance: 0 for equal samples, and at most W2 / sqrt(n) for n orthogonal directions.
+    It is 0 for equal samples, (B, n), and at most W2 / sqrt(n) for n orthogonal directions.
 
     Raises:
         ArgumentError: The shapes differ.
@@ -112,7 +99,7 @@ def sliced_w2(a: Tensor, b: Tensor, directions: int = DIRECTIONS) -> float:
         raise ArgumentError(
             f"'a' and 'b' should have one shape, got {tuple(a.shape)} and {tuple(b.shape)}."
         )
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     drawn = torch.randn(a.shape[1], directions, dtype=a.dtype, generator=generator)
     along = drawn / drawn.norm(dim=0)
     one, other = ((points @ along).sort(dim=0).values for points in (a, b))
@@ -137,45 +124,81 @@ MARGIN = 1.15
 
 def trained_on_plane(case: Case) -> Row:
     """Returns the results of a flow of a planar set with a padding."""
-    spec, seed, name = spec_of(case["padding"]), case["seed"], case["set"]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        flow = real_nvp(
-            2,
-            depth=case["depth"],
-            hidden=case["hidden"],
-            padding=spec.padding((2,)),
-            memory="store",
-        )
+    seed, name = case["seed"], case["set"]
+    how = {"depth": case["depth"], "hidden": case["hidden"], "memory": "store"}
+    with _seeded_weights(seed):
+        flow = real_nvp(2, padding=spec_of(case["padding"]).padding((2,)), **how)
+    train, held_out = (
+        table(name, case["rows"], seed, "train"),
+        points(name, HELD_OUT, seed, "test"),
+    )
+    validation = table(name, HELD_OUT, seed, "validation")
+    found = _results(
+        flow,
+        case,
+        (train, validation, held_out),
+        points(name, case["drawn"], seed, "test"),
+        rate=case["learning_rate"],
+        truth=truth(name, held_out),
+    )
+    if case["pictured"] and "error" not in found:
+        found["picture"] = picture(name, flow.sample(PICTURED, generator=seeded(seed + 1)))
+    return found
+
+
+def _results(
+    flow: Flow,
+    case: Case,
+    data: tuple[Any, Any, Tensor],
+    reference: Tensor,
+    *,
+    rate: float,
+    prefix: str = "",
+    unit: float = 1.0,
+    truth: Tensor | None = None,
+) -> Row:
+    """Returns the measurements of a flow after its training, or why the training stopped.
+
+    The settings have a prefix. As many samples are drawn, in a unit, as the reference has points.
+    """
+    train, validation, x = data
+    seed, epochs = case["seed"], case[f"{prefix}epochs"]
     try:
         result = fit(
             flow,
-            table(name, case["rows"], seed, "train"),
-            validation=table(name, HELD_OUT, seed, "validation"),
-            max_epochs=case["epochs"],
-            patience=case["epochs"],
-            batch_size=case["batch_size"],
-            learning_rate=case["learning_rate"],
-            conditioning_every=case["measured_every"],
+            train,
+            validation=validation,
+            max_epochs=epochs,
+            patience=epochs,
+            batch_size=case[f"{prefix}batch_size"],
+            learning_rate=rate,
+            conditioning_every=case[f"{prefix}measured_every"],
             seed=seed,
             progress=False,
         )
     except NumericalError as error:
         return {"error": str(error)}
-    x = points(name, HELD_OUT, seed, "test")
-    drawn = flow.sample(case["drawn"], generator=torch.Generator().manual_seed(seed))
-    found = {
+    drawn = flow.sample(len(reference), generator=seeded(seed))
+    return {
         **curve(result.history),
-        **conditioning(flow, x[: case["points"]]),
-        **likelihood(flow, x, case["draws"], truth(name, x)),
-        **distances(drawn, points(name, case["drawn"], seed, "test")),
+        **conditioning(flow, x[: case[f"{prefix}points"]]),
+        **likelihood(flow, x, case[f"{prefix}draws"], truth),
+        **distances(drawn / unit, reference),
         "best_epoch": result.best_epoch,
         "time_s": result.history[-1]["time_s"],
     }
-    if case["pictured"]:
-        many = flow.sample(PICTURED, generator=torch.Generator().manual_seed(seed + 1))
-        found["picture"] = picture(name, many)
-    return found
+
+
+def seeded(seed: int) -> torch.Generator:
+    """Returns a random generator."""
+    return torch.Generator().manual_seed(seed)
+
+
+@contextmanager
+def _seeded_weights(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def plane_floor(case: Case) -> Row:
@@ -227,47 +250,22 @@ def trained_on_images(case: Case) -> Row:
     """Returns the results of a flow of an image set with a padding."""
     seed = case["seed"]
     train, validation, test = parts(case["set"], seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    how = {name: case[f"image_{name}"] for name in ("levels", "hidden", "blocks")}
+    with _seeded_weights(seed):
         flow = real_nvp_image(
             train.shape,
-            levels=case["image_levels"],
-            hidden=case["image_hidden"],
-            blocks=case["image_blocks"],
             dequantize="uniform",
             values=train.values,
             padding=spec_of(case["padding"]).padding(train.shape),
             memory="store",
+            **how,
         )
-    try:
-        result = fit(
-            flow,
-            train,
-            validation=validation,
-            max_epochs=case["image_epochs"],
-            patience=case["image_epochs"],
-            batch_size=case["image_batch_size"],
-            learning_rate=LEARNING_RATE,
-            conditioning_every=case["image_measured_every"],
-            seed=seed,
-            progress=False,
-        )
-    except NumericalError as error:
-        return {"error": str(error)}
     x = ImageBatches(test, flow).at(slice(0, len(test))).x
-    count = min(case["image_drawn"], len(test))
-    drawn = flow.sample(count, generator=torch.Generator().manual_seed(seed))
-    found = {
-        **curve(result.history),
-        **conditioning(flow, x[: case["image_points"]]),
-        **likelihood(flow, x, case["image_draws"]),
-        **distances(drawn / (train.values - 1), _scaled(test, count)),
-        "best_epoch": result.best_epoch,
-        "time_s": result.history[-1]["time_s"],
-    }
-    if case["pictured"]:
-        generator = torch.Generator().manual_seed(seed + 1)
-        found["picture"] = sheet(flow.sample(SIDE * SIDE, generator=generator))
+    reference = _scaled(test, min(case["image_drawn"], len(test)))
+    how = {"rate": LEARNING_RATE, "prefix": "image_", "unit": train.values - 1}
+    found = _results(flow, case, (train, validation, x), reference, **how)
+    if case["pictured"] and "error" not in found:
+        found["picture"] = sheet(flow.sample(SIDE * SIDE, generator=seeded(seed + 1)))
         found["picture_side"] = SIDE * (train.shape[2] + 1)
     return found
 

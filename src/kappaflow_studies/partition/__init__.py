@@ -8,12 +8,11 @@ from kappaflow_studies.partition.measure import PartitionSettings, cases, measur
 
 PARTITION = Study(
     name="partition",
-    title="Which features change: partitions and the maps between",
+    title="Partitions, and the maps between couplings",
     about="halves, permutations, LU and orthogonal maps, at equal parameters, and their twins",
     claim=(
         "A learned linear map between couplings, a 1x1 convolution of images, makes a flow better "
-        "than a fixed partition of the same depth; yet it buys no more than a constant factor in "
-        "depth, since each such map is a constant number of couplings of the fixed partition."
+        "than a fixed partition of the same depth, but saves only a constant factor in depth."
     ),
     settings=PartitionSettings,
     presets=Path(__file__).with_name("presets.toml"),

@@ -12,10 +12,10 @@ from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow, glow, real_nvp
 from kappaflow.options import Mixing
 from kappaflow.partition import Partition
-from kappaflow_studies.data import Parts, image_parts, table_parts
+from kappaflow_studies.data import Parts, parts_of
 from kappaflow_studies.engine.presets import Count, ImagesName, TableName, TrainingSettings
 from kappaflow_studies.engine.study import Case, Row
-from kappaflow_studies.training import FAILED, conditioning, held_out, points, trained, twin_of
+from kappaflow_studies.training import FAILED, judged, points, trained, twin_of
 
 HALVES, ONE = "halves", "one changes, affine maps"
 OF_TABLES: dict[str, dict[str, Any]] = {
@@ -97,15 +97,8 @@ def _permutation(kind: str, channels: int, seed: int) -> Permutation:
 def widths(count: Callable[[int, int], int], target: int, hidden: int) -> tuple[int, int]:
     """Returns the widths of two hidden layers for a number of parameters, nearly equal.
 
-    Args:
-        count: Function that returns the number of parameters of a flow with these widths; linear
-            in the second one.
-        target: The requested number of parameters.
-        hidden: Width at which the search starts.
-
-    Returns:
-        The first widths around `hidden` with a number of parameters within half a percent of the
-        target, or the nearest ones.
+    `count` returns the parameters of a flow of given widths, linear in the second width. These are
+    the first widths around `hidden` within half a percent of the target, or the nearest ones.
     """
     found = []
     for away in range(hidden):
@@ -124,23 +117,15 @@ def widths(count: Callable[[int, int], int], target: int, hidden: int) -> tuple[
 class PartitionSettings(TrainingSettings):
     """Settings of the flows and the data.
 
-    Attributes:
-        tables: Data sets of tables; "bananas-N" is one of N features with a known density.
-        images: Sets of gray images; none if empty.
-        depths: Numbers of couplings of the flows of tables.
-        deeper: Additional depths for the fixed halves alone, such as the depths of the twins.
-        steps: Numbers of steps in each of the two levels of the flows of images.
-        deeper_steps: Additional numbers of steps for the fixed halves alone.
-
-    For tables, `hidden` is the width of the fixed halves; the widths of the other kinds follow
-    from the number of parameters.
+    `hidden` is the width of the fixed halves on tables; the widths of the other kinds follow from
+    the number of parameters. The fixed halves are also trained at the depths of the twins.
     """
 
     tables: tuple[TableName, ...]
     images: tuple[ImagesName, ...]
-    depths: tuple[Count, ...]
-    deeper: tuple[Count, ...]
-    steps: tuple[Count, ...]
+    depths: tuple[Count, ...]  # couplings of the flows of tables
+    deeper: tuple[Count, ...]  # more depths, for the fixed halves alone
+    steps: tuple[Count, ...]  # in each of two levels of the flows of images
     deeper_steps: tuple[Count, ...]
 
 
@@ -166,12 +151,7 @@ TWIN = "twin_"
 
 def measure(case: Case) -> list[Row]:
     """Returns one row: the flow, and its twin in columns with the prefix "twin_"."""
-    of_table = case["what"] == "table"
-    parts = (
-        table_parts(case["data"], case["rows"], case["seed"])
-        if of_table
-        else image_parts(case["data"], None, case["seed"])
-    )
+    parts = parts_of(case)
     with torch.random.fork_rng():
         torch.manual_seed(case["seed"])
         flow, about = _flow(case, parts)
@@ -180,47 +160,35 @@ def measure(case: Case) -> list[Row]:
         except NumericalError as error:
             return [{**about, FAILED: str(error)}]
     x = points(flow, parts, case["points"])
-    row = {**about, **held_out(flow, parts), **conditioning(flow, x)}
+    row = {**about, **judged(flow, parts, x)}
     if case["kind"] == HALVES:  # a flow of halves is its own twin
         return [row]
     alone = case["kind"] == ONE
-    twin, certificate = twin_of(
-        flow,
-        x,
-        partition=changes_one(flow.event_shape[0]) if alone else "half",
-        couplings=None if alone else 6,
-    )
+    partition = changes_one(flow.event_shape[0]) if alone else "half"
+    twin, certificate = twin_of(flow, x, partition=partition, couplings=None if alone else 6)
     row |= {f"{TWIN}{name}": value for name, value in certificate.items()}
-    if twin is not None:
-        of_twin = {**held_out(twin.eval(), parts), **conditioning(twin, x)}
-        row |= {f"{TWIN}{name}": value for name, value in of_twin.items()}
-    return [row]
+    return [row if twin is None else row | judged(twin.eval(), parts, x, TWIN)]
 
 
 def _flow(case: Case, parts: Parts) -> tuple[Flow, Row]:
     """Returns a new flow of the kind, with its numbers of parameters and of couplings."""
     kind, depth, hidden = case["kind"], case["depth"], case["hidden"]
-    if isinstance(parts.train, Images):
-        shape, values = parts.train.shape, parts.train.values
-        equal = parameters(image_flow(HALVES, shape, values, depth, hidden))
-        flow = image_flow(kind, shape, values, depth, hidden)
-        return flow, {
-            "couplings": 2 * depth + 1,  # one more between the levels
-            "parameters": parameters(flow),
-            "of_halves": equal,
-            "widths": [hidden],
-        }
-    features = len(parts.train.columns)
+    data = parts.train
+    if isinstance(data, Images):
+        couplings, chosen = 2 * depth + 1, [hidden]  # one more between the levels
+        equal = parameters(image_flow(HALVES, data.shape, data.values, depth, hidden))
+        flow = image_flow(kind, data.shape, data.values, depth, hidden)
+    else:
 
-    def made(*chosen: int, like: str = kind) -> Flow:
-        return table_flow(like, features, depth, chosen, case["seed"])
+        def made(*chosen: int, like: str = kind) -> Flow:
+            return table_flow(like, len(data.columns), depth, chosen, case["seed"])
 
-    equal = parameters(made(hidden, hidden, like=HALVES))
-    chosen = widths(lambda a, b: parameters(made(a, b)), equal, hidden)
-    flow = made(*chosen)
+        couplings, equal = depth, parameters(made(hidden, hidden, like=HALVES))
+        chosen = list(widths(lambda a, b: parameters(made(a, b)), equal, hidden))
+        flow = made(*chosen)
     return flow, {
-        "couplings": depth,
+        "couplings": couplings,
         "parameters": parameters(flow),
         "of_halves": equal,
-        "widths": list(chosen),
+        "widths": chosen,
     }

@@ -28,12 +28,12 @@ from kappaflow_studies.sphere.packing import (
 
 SPHERE = Study(
     name="sphere",
-    title="Depth against parameters: mixtures on a sphere",
+    title="Deep flows against a shallow generator",
     about="a mixture of Gaussians on a sphere: its shallow generator, and flows of depth 1 to 32",
     claim=(
         "A generator of constant depth makes a mixture of k Gaussians around random points of a "
-        "sphere; flows made of few Lipschitz layers with few parameters each miss some such "
-        "mixture: with p parameters a layer they need a depth of the order of k / p."
+        "sphere; flows of invertible Lipschitz layers with p parameters each need a depth of the "
+        "order of k / p for some such mixture."
     ),
     settings=SphereSettings,
     presets=Path(__file__).with_name("presets.toml"),
@@ -43,24 +43,8 @@ SPHERE = Study(
 )
 
 __all__ = [
-    "SPHERE",
-    "DepthBound",
-    "Estimate",
-    "Packing",
-    "LayerClass",
-    "MixtureGenerator",
-    "RandomFamily",
-    "SphereMixture",
-    "cap_share",
-    "code_size",
-    "divergence_at_least",
-    "gaussian_norm",
-    "min_depth",
-    "min_parameters",
-    "mixture_packing",
-    "nearest_distance",
-    "random_family",
-    "tearing_bound",
-    "volume_bound",
-    "wasserstein_bounds",
-]
+    "SPHERE", "DepthBound", "Estimate", "LayerClass", "MixtureGenerator", "Packing",
+    "RandomFamily", "SphereMixture", "cap_share", "code_size", "divergence_at_least",
+    "gaussian_norm", "min_depth", "min_parameters", "mixture_packing", "nearest_distance",
+    "random_family", "tearing_bound", "volume_bound", "wasserstein_bounds",
+]  # fmt: skip

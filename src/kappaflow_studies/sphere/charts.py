@@ -1,16 +1,11 @@
 """Charts of the study: flows by depth, families of mixtures, and the counting bounds."""
 
-from collections.abc import Sequence
-from statistics import median
-from typing import Literal
-
 import polars as pl
 
-from kappaflow.report.charts import Chart, Panel, Series
-from kappaflow_studies.engine.report import quantile_series
+from kappaflow.report.charts import Chart, Series
+from kappaflow_studies.engine.charts import Dash, level_series, panel, quantile_series
 from kappaflow_studies.sphere.measure import SphereSettings
 
-Dash = Literal["solid", "dash", "dot", "none"]
 GENERATOR, FLOOR = 6, 7  # tones; the budgets have the tones from 0 on
 
 
@@ -18,122 +13,89 @@ def of_kind(
     frame: pl.DataFrame, kind: str, k: int | None = None, d: int | None = None
 ) -> pl.DataFrame:
     """Returns the rows of a kind, and of a mixture if one is named."""
-    found = frame.filter(pl.col("kind") == kind)
-    for column, value in (("components", k), ("features", d)):
-        found = found if value is None else found.filter(pl.col(column) == value)
-    return found
+    places = {"components": k, "features": d}
+    return frame.filter(kind=kind, **{name: v for name, v in places.items() if v is not None})
 
 
-def divergence_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
-    """Returns the divergence of trained flows against their depth."""
-    return Chart(
-        name="divergence",
-        title="How far trained flows are from the mixture",
-        caption=(
-            "The Kullback-Leibler divergence from the mixture to the flow, both densities being "
-            f"exact, averaged over 4,096 draws. {_over(settings)}"
-        ),
-        panels=[
-            Panel(
-                title=_name(k, d),
-                x="couplings",
-                y="divergence, nats",
-                x_log=True,
-                y_log=True,
-                series=_of_budgets(of_kind(frame, "flow", k, d), settings, "divergence"),
-            )
-            for k, d in settings.mixtures
-        ],
-    )
+def charts(frame: pl.DataFrame, settings: SphereSettings) -> list[Chart]:
+    """Returns the charts of all rows."""
+    one = f"{_name(*settings.mixtures[0])}. " if len(settings.mixtures) == 1 else ""
+    many = f"Medians over {settings.seeds} mixtures, and quartiles as a band."
+    over = one + ("One mixture and one training each." if settings.seeds == 1 else many)
+    found = []
+    for name, title, column, y, log, caption in FLOWS:
+        panels = []
+        for k, d in settings.mixtures:
+            series = [*_of_budgets(frame, settings, k, d, column)]
+            if name == "variation":
+                series += _of_budgets(
+                    frame, settings, k, d, "tearing_bound", dash="dot", prefix="forbidden at "
+                )
+            if name == "wasserstein":
+                series += _levels(frame, settings, k, d)
+            panels.append(panel(_name(k, d), "couplings", y, series, log=log))
+        caption = f"{caption.format(points=settings.points)} {over}"
+        found.append(Chart(name=name, title=title, caption=caption, panels=panels))
+    return [*found, _family(frame, settings), _bound(frame, settings)]
 
 
-def wasserstein_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
-    """Returns the distances of samples of flows and of the generator, with the noise floor."""
-    panels = []
-    for k, d in settings.mixtures:
-        flows, made = of_kind(frame, "flow", k, d), of_kind(frame, "generator", k, d)
-        depths = [float(min(settings.depths)), float(max(settings.depths))]
-        level = _level(made["two_sample"], "the generator", depths, GENERATOR, "dash")
-        floor = _level(
-            pl.concat([flows["floor"], made["floor"]]), "two samples of it", depths, FLOOR, "dot"
-        )
-        lines = _of_budgets(flows, settings, "two_sample")
-        panels.append(
-            Panel(
-                title=_name(k, d),
-                x="couplings",
-                y="W1 of two samples",
-                x_log=True,
-                series=[*lines, *level, *floor],
-            )
-        )
-    return Chart(
-        name="wasserstein",
-        title="How far samples are from samples of the mixture",
-        caption=(
-            f"W1 between {settings.points:,} draws of each, by the best matching. Two samples of "
-            "the mixture itself are not at distance 0 either: that is the floor, and what is "
-            f"level with it cannot be distinguished from the mixture this way. {_over(settings)}"
-        ),
-        panels=panels,
-    )
+FLOWS = (
+    (
+        "divergence", "How far trained flows are from the mixture",
+        "divergence", "divergence, nats", "xy",
+        "KL divergence from the mixture to the flow, from exact densities at 4,096 samples.",
+    ),
+    (
+        "wasserstein", "How far samples are from samples of the mixture",
+        "two_sample", "W1 of two samples", "x",
+        "W1 between {points:,} samples of each, by the best matching. The floor is that of two "
+        "samples of the mixture.",
+    ),
+    (
+        "variation", "Total variation, and how much of it no flow so flat could avoid",
+        "total_variation", "total variation", "xy",
+        "Dotted: lower bound for flows that stretch latents no more than this one does at 512 "
+        "samples; an indication, since the true maximum may be larger.",
+    ),
+    (
+        "stretching", "How steep the flows have become",
+        "stretch_to_data", "largest stretching", "xy",
+        "Largest singular value from latent to data at 512 samples; the sphere has radius 1.",
+    ),
+)  # fmt: skip
 
 
-def variation_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
-    """Returns the total variation of trained flows, with the bounds by Lipschitz constants."""
-    panels = []
-    for k, d in settings.mixtures:
-        flows = of_kind(frame, "flow", k, d)
-        measured = _of_budgets(flows, settings, "total_variation")
-        forbidden = _of_budgets(flows, settings, "tearing_bound", "dot", "forbidden at ")
-        panels.append(
-            Panel(
-                title=_name(k, d),
-                x="couplings",
-                y="total variation",
-                x_log=True,
-                y_log=True,
-                series=[*measured, *forbidden],
-            )
-        )
-    return Chart(
-        name="variation",
-        title="Total variation, and how much of it no flow so flat could avoid",
-        caption=(
-            "Lines: measured by exact densities. Dotted: the lower bound for flows that stretch "
-            "latents by no more than this one does anywhere on 512 of its samples: modes cannot "
-            "be pulled apart without steep ground between them. The true largest stretching is "
-            f"at least the measured one, so that the bound is an indication. {_over(settings)}"
-        ),
-        panels=panels,
-    )
+def _of_budgets(
+    frame: pl.DataFrame,
+    settings: SphereSettings,
+    k: int,
+    d: int,
+    column: str,
+    *,
+    dash: Dash = "solid",
+    prefix: str = "",
+) -> list[Series]:
+    """Returns a line for each budget, the median over seeds with quartiles."""
+    flows, spread = of_kind(frame, "flow", k, d), (0.25, 0.75) if settings.seeds > 1 else None
+    series = []
+    for tone, budget in enumerate(sorted(settings.budgets)):
+        name, rows = f"{prefix}{budget:,} parameters", flows.filter(budget=budget)
+        look = {"name": name, "tone": tone, "dash": dash, "spread": spread}
+        series.append(quantile_series(rows, "depth", column, **look))
+    return series
 
 
-def stretch_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
-    """Returns the largest stretching from latent to data against depth."""
-    return Chart(
-        name="stretching",
-        title="How steep the flows have become",
-        caption=(
-            "The largest singular value of the map from latent to data on 512 samples of the "
-            f"flow; the sphere has radius 1. {_over(settings)}"
-        ),
-        panels=[
-            Panel(
-                title=_name(k, d),
-                x="couplings",
-                y="largest stretching",
-                x_log=True,
-                y_log=True,
-                series=_of_budgets(of_kind(frame, "flow", k, d), settings, "stretch_to_data"),
-            )
-            for k, d in settings.mixtures
-        ],
-    )
+def _levels(frame: pl.DataFrame, settings: SphereSettings, k: int, d: int) -> list[Series]:
+    flows, made = of_kind(frame, "flow", k, d), of_kind(frame, "generator", k, d)
+    ends = (min(settings.depths), max(settings.depths))
+    floor, look = pl.concat([flows["floor"], made["floor"]]), {"tone": FLOOR, "dash": "dot"}
+    return [
+        *level_series(made["two_sample"], ends, name="the generator", tone=GENERATOR, dash="dash"),
+        *level_series(floor, ends, name="two samples of it", **look),
+    ]
 
 
-def family_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
-    """Returns the smallest distance in families of random tuples, and its prediction."""
+def _family(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
     lines: tuple[tuple[str, str, int, Dash], ...] = (
         ("mean", "mean over pairs", 0, "solid"),
         ("smallest", "smallest of all pairs", 1, "solid"),
@@ -145,67 +107,41 @@ def family_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
     for d in settings.features:
         here = of_kind(frame, "family", d=d)
         series = [_plain(here, y, name, tone, dash) for y, name, tone, dash in lines]
-        panels.append(
-            Panel(
-                title=f"{d} features",
-                x="components",
-                y="W1 between means",
-                x_log=True,
-                series=series,
-            )
-        )
+        title, y = f"{d} features", "W1 between means"
+        panels.append(panel(title, "components", y, series, log="x"))
     pairs = settings.tuples * (settings.tuples - 1) // 2
     return Chart(
         name="family",
-        title="Random tuples of means are far apart, all of them",
-        caption=(
-            f"{settings.tuples} tuples of uniform points of the unit sphere, {pairs:,} pairs, W1 "
-            "by the best matching. Dotted: what a concentration inequality predicts. Dashed: "
-            "what is certain of the mixtures themselves, whose noise could bring them closer."
-        ),
+        title="Random tuples of means are all far apart",
+        caption=f"{settings.tuples} tuples of uniform points of the unit sphere, {pairs:,} pairs, "
+        "W1 by the best matching. Dotted: predicted by concentration. Dashed: certain for the "
+        "mixtures.",
         panels=panels,
     )
 
 
-def bound_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
-    """Returns the counting bounds: a depth for layers of p numbers, and a number of numbers."""
+def _bound(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
     panels = []
     for d in settings.bound_features:
         here = of_kind(frame, "bound", d=d)
         by_size = [
-            _plain(
-                here.filter(pl.col("layer_size") == p),
-                "min_depth",
-                f"{p} parameters a layer",
-                tone,
-            )
+            _plain(here.filter(layer_size=p), "min_depth", f"{p} parameters a layer", tone)
             for tone, p in enumerate(settings.layer_parameters)
         ]
         numbers = [
             _plain(here, "min_parameters", "needed by counting", 3),
             _plain(here, "generator_numbers", "of the generator", GENERATOR, "dash"),
         ]
-        for title, series in (("depth", by_size), ("numbers", numbers)):
-            panels.append(
-                Panel(
-                    title=f"{title}, {d} features",
-                    x="components",
-                    y=f"{'couplings' if title == 'depth' else title}, at least",
-                    x_log=True,
-                    y_log=True,
-                    series=series,
-                )
-            )
+        for title, y, series in (("depth", "couplings", by_size), ("numbers", "numbers", numbers)):
+            title = f"{title}, {d} features"
+            panels.append(panel(title, "components", f"{y}, at least", series))
     return Chart(
         name="bound",
-        title="What counting asks for",
-        caption=(
-            "Depth: below it, some mixture of a family is missed by "
-            f"{settings.distance / 4:g} in W1, for layers with Lipschitz constants of "
-            f"{settings.layer_lipschitz:g} that together have one of at most "
-            f"{settings.whole_lipschitz:g}. Numbers: with fewer of 32 bits any flow misses one by "
-            f"{settings.distance / 2:g}. No line: the argument finds no family of this size."
-        ),
+        title="The bounds by counting",
+        caption="Below this depth, layers with Lipschitz constant "
+        f"{settings.layer_lipschitz:g}, together at most {settings.whole_lipschitz:g}, miss some "
+        f"mixture by {settings.distance / 4:g} in W1; with fewer 32-bit numbers any flow misses "
+        f"one by {settings.distance / 2:g}. No line: no family of this size is found.",
         panels=panels,
         columns=2,
     )
@@ -216,48 +152,5 @@ def _plain(frame: pl.DataFrame, y: str, name: str, tone: int, dash: Dash = "soli
     return quantile_series(frame, "components", y, name=name, tone=tone, dash=dash, spread=None)
 
 
-def _of_budgets(
-    flows: pl.DataFrame,
-    settings: SphereSettings,
-    y: str,
-    dash: Dash = "solid",
-    prefix: str = "",
-) -> list[Series]:
-    """Returns a line for each budget, the median over seeds with quartiles."""
-    return [
-        quantile_series(
-            flows.filter(pl.col("budget") == budget),
-            "depth",
-            y,
-            name=f"{prefix}{budget:,} parameters",
-            tone=tone,
-            dash=dash,
-            spread=(0.25, 0.75) if settings.seeds > 1 else None,
-        )
-        for tone, budget in enumerate(sorted(settings.budgets))
-    ]
-
-
-def _level(
-    values: pl.Series, name: str, across: Sequence[float], tone: int, dash: Dash
-) -> list[Series]:
-    """Returns a horizontal line at the median, none if there is none."""
-    known = values.drop_nulls().to_list()
-    if not known:
-        return []
-    return [
-        Series(name=name, x=list(across), y=[median(known)] * len(across), tone=tone, dash=dash)
-    ]
-
-
 def _name(k: int, d: int) -> str:
     return f"{k} components, {d} features"
-
-
-def _over(settings: SphereSettings) -> str:
-    alone = f"{_name(*settings.mixtures[0])}. " if len(settings.mixtures) == 1 else ""
-    if settings.seeds == 1:
-        return f"{alone}One mixture and one training each."
-    return (
-        f"{alone}Medians over {settings.seeds} mixtures, a training each, and quartiles as a band."
-    )

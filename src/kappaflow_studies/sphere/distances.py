@@ -16,29 +16,18 @@ from kappaflow_studies.sphere.packing import gaussian_norm, nearest_distance, sp
 def wasserstein_bounds(one: SphereMixture, other: SphereMixture) -> tuple[float, float]:
     r"""Returns a lower and an upper bound on :math:`W_1` between two mixtures of one k and sigma.
 
-    Let w be :math:`W_1` between the means alone (the best matching), which is computed exactly.
-    The same noise can be added to both ends of the matching, and the mean distance of a component
-    from its mean is :math:`\sigma E |z|`:
+    With w the distance of the best matching of the means, and u the directions of the means of
+    one, nu the means of the other mixture, either way round,
 
-    .. math:: w - 2 \sigma E |z| \;\le\; W_1 \;\le\; w .
-
-    A second lower bound does not grow with d. Let f(x) = max <x, u_i> over the directions u_i of
-    the means of `one`. It is 1-Lipschitz. Its average is at least r over `one`, and over `other`
-    at most the average of :math:`\max_i \langle \nu_j, u_i \rangle` plus
-    :math:`\sigma \sqrt{2 \log k}`.
-
-    Args:
-        one: A mixture.
-        other: A mixture with the same number of components and features, and the same sigma.
-
-    Returns:
-        The largest lower bound (0, the first, and the second with either mixture as `one`), and w.
+    .. math:: \max\bigl(0,\; w - 2 \sigma E |z|,\;
+              r - \mathrm{mean}_j \max_i \langle \nu_j, u_i \rangle - \sigma \sqrt{2 \log k}\bigr)
+              \;\le\; W_1 \;\le\; w .
 
     Raises:
         ArgumentError: The mixtures differ in more than their means.
 
     Source:
-        Ours; Kantorovich's duality.
+        Ours; Kantorovich's duality: docs/theory/depth-bound.md.
 
     Example:
         >>> one, other = (SphereMixture.random(64, 32, sigma=0.02, seed=seed) for seed in (0, 1))
@@ -72,17 +61,11 @@ def matching_distance(one: Tensor, other: Tensor) -> float:
 
 @dataclass(frozen=True)
 class RandomFamily:
-    """A prediction for the distances between tuples of k random means.
+    """A prediction for the distances between tuples of k random means."""
 
-    Args:
-        nearest: Lower bound on the mean distance of a pair of tuples.
-        spread: Allowed deviation of the smallest distance of all pairs below `nearest`.
-        confidence: Probability that no distance deviates more.
-    """
-
-    nearest: float
-    spread: float
-    confidence: float
+    nearest: float  #: lower bound on the mean distance of a pair of tuples
+    spread: float  #: allowed deviation of the smallest distance of all pairs below it
+    confidence: float  #: probability that no distance deviates more
 
     @property
     def smallest(self) -> float:
@@ -100,28 +83,10 @@ def random_family(
 ) -> RandomFamily:
     r"""Returns a prediction of the smallest :math:`W_1` between n random tuples of k means.
 
-    A matching takes each mean to a mean of the other tuple, not closer than the nearest. So the
-    expectation of :math:`W_1` is at least `nearest_distance`. As a function of 2k points of the
-    sphere, :math:`W_1` changes by at most :math:`\sqrt{2/k}` times their joint movement, and a
-    product of spheres of radius r has the logarithmic Sobolev constant :math:`(d - 1) / r^2`. So
-    it is below its expectation by t with probability at most
-    :math:`\exp(-(d - 1) k t^2 / 4 r^2)`. For one of n (n - 1) / 2 pairs this has probability at
-    most 1 - c for
+    Its expectation for a pair is at least `nearest_distance`, and with probability c no pair of
+    the n (n - 1) / 2 is closer than this less
 
     .. math:: t = r \sqrt{\frac{4 \log(n (n - 1) / (2 (1 - c)))}{(d - 1)\, k}} .
-
-    In other words, random tuples have distances of this size up to a number of tuples of about
-    :math:`\exp((d - 1) k t^2 / 8 r^2)`, with an exponent of a constant times k d.
-
-    Args:
-        components: Number of components, k.
-        features: Number of features d, at least 2.
-        tuples: Number of tuples n, at least 2.
-        radius: Radius of the sphere, r.
-        confidence: Probability c, above 0 and below 1.
-
-    Returns:
-        The prediction for the distances between the means.
 
     Raises:
         ArgumentError: An argument is out of range.

@@ -17,14 +17,12 @@ class MixtureGenerator(nn.Module):
     r"""A ReLU network R^(d+1) -> R^d that turns a standard Gaussian into a sphere mixture.
 
     The first coordinate selects the component: it is compared with the quantiles of 1/k, 2/k, ...,
-    by ramps :math:`r_j` from 0 to 1 instead of steps. The other coordinates are scaled and pass
-    through as :math:`x = \max(x, 0) - \max(-x, 0)`:
+    by ramps :math:`r_j` from 0 to 1 instead of steps. The others are scaled and pass through:
 
     .. math:: g(z_0, z) = \mu_1 + \sum_{j=1}^{k-1} (\mu_{j+1} - \mu_j)\, r_j(z_0) + \sigma z .
 
     The depth is 3 for any k, with :math:`2 (k - 1) + 4 d` hidden units and :math:`O(k d)` nonzero
-    numbers. This order is optimal, since the means alone are k d numbers. g is exact unless the
-    first coordinate is on a ramp, so the ramps cause the only error: see `wasserstein_bound`.
+    numbers. Only ramps cause an error: see `wasserstein_bound`. The network is in float64.
 
     Args:
         mixture: The mixture to generate. Neighbors in the order of its means share a ramp.
@@ -33,11 +31,6 @@ class MixtureGenerator(nn.Module):
     Raises:
         ArgumentError: `accuracy` is not above 0, so large that ramps overlap, or so small that
             they are narrower than float64 resolves.
-
-    Note:
-        The network is in float64. A ramp is min(1, max(0, s)), computed by two layers as
-        1 - max(0, 1 - max(0, s)), so it is exactly 1 at its end. The difference of two ReLUs would
-        need one layer less, but in float32 it multiplies the rounding error by the steepness.
 
     Source:
         Koehler, Mehta, Risteski 2021 state that a network of constant depth and linear size is
@@ -85,14 +78,10 @@ class MixtureGenerator(nn.Module):
         return self.network(batch("z", z, (self.mixture.features + 1,)))
 
     def coupled(self, z: Tensor) -> Tensor:
-        r"""Returns the exact point of the mixture for the same input: :math:`\mu_c + \sigma z`.
+        r"""Returns the exact points of the mixture (B, d), float64, for inputs (B, d + 1).
 
-        Args:
-            z: Inputs, (B, d + 1). The cell of the first coordinate between quantiles gives the
-                component c.
-
-        Returns:
-            Points (B, d) in float64, distributed exactly as the mixture if z is standard Gaussian.
+        The cell of the first coordinate between quantiles gives the component c of
+        :math:`\mu_c + \sigma z`, distributed exactly as the mixture.
         """
         wide = batch("z", z, (self.mixture.features + 1,)).double()
         chosen = torch.bucketize(wide[:, 0].contiguous(), torch.from_numpy(self.thresholds))
@@ -108,17 +97,12 @@ class MixtureGenerator(nn.Module):
     def wasserstein_bound(self) -> float:
         r"""Returns a bound on :math:`W_1` from the generator's distribution to the mixture.
 
-        The generator and the mixture map the same input to two points. They differ only on ramps,
-        by a part of the step from a mean to the next. The expectation of the difference is
+        Both map the same input, and differ only on the ramps from a to b around the quantiles t:
 
         .. math:: \sum_j |\mu_{j+1} - \mu_j| \Bigl( \int_{a_j}^{t_j} r_j\, \varphi
                   + \int_{t_j}^{b_j} (1 - r_j)\, \varphi \Bigr) ,
 
-        with the ramp from :math:`a_j` to :math:`b_j` around the quantile :math:`t_j`. It is close
-        to a quarter of `accuracy` times the mean step.
-
-        Returns:
-            The expectation, in the units of the means, by quadrature exact to rounding.
+        close to a quarter of `accuracy` times the mean step; by quadrature exact to rounding.
         """
         steps = self.mixture.means.diff(dim=0).norm(dim=1).numpy()
         width = self.ends - self.starts

@@ -29,145 +29,66 @@ MOST_SEEDS = 1000  # largest number of seeds, so that different seeds of a study
 
 
 class SphereSettings(StudySettings):
-    """Settings of the trained flows, the generators and the bounds.
+    """Settings of the trained flows, the generators and the bounds."""
 
-    Attributes:
-        mixtures: Sizes (k, d) of the mixtures that flows are trained on.
-        budgets: Numbers of parameters of a flow, over all of its couplings.
-        depths: Numbers of couplings.
-        seeds: Number of trainings of each flow; each has its own mixture.
-        steps: Number of steps of each training.
-        batch_size: Number of samples of the mixture in each step.
-        learning_rate: Initial learning rate of Adam.
-        sigma: Standard deviation of the components, on a sphere of radius 1.
-        points: Size of each of two samples that are compared.
-        components: Numbers of components k of the generators.
-        features: Numbers of features d of the generators and of the families.
-        family_components: Numbers of components k of the families.
-        tuples: Number of sets of means in a family.
-        accuracy: Probability of a ramp of the generators.
-        bound_components: Numbers of components k of the depth bound.
-        bound_features: Numbers of features d of the depth bound.
-        distance: W1 between any two mixtures of the family of the depth bound.
-        layer_parameters: Numbers of parameters p of a layer of the depth bound.
-        layer_lipschitz: Lipschitz constant of a layer, in the input and in the parameters.
-        whole_lipschitz: Lipschitz constant of the whole flow, W.
-    """
-
-    mixtures: Annotated[tuple[tuple[Many, Many], ...], NotEmpty]
-    budgets: Counts
-    depths: Counts
-    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)]
-    steps: Count
-    batch_size: Count
-    learning_rate: Positive
-    sigma: Positive
-    points: Count
-    components: Annotated[tuple[Many, ...], NotEmpty]
-    features: Annotated[tuple[Many, ...], NotEmpty]
+    mixtures: Annotated[tuple[tuple[Many, Many], ...], NotEmpty]  # (k, d), for flows
+    budgets: Counts  # numbers of parameters of a flow, over all of its couplings
+    depths: Counts  # numbers of couplings
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)]  # each has its own mixture
+    steps: Count  # of each training
+    batch_size: Count  # samples of the mixture in each step
+    learning_rate: Positive  # the first one, of Adam
+    sigma: Positive  # of the components, on a sphere of radius 1
+    points: Count  # size of each of two samples that are compared
+    components: Annotated[tuple[Many, ...], NotEmpty]  # k of the generators
+    features: Annotated[tuple[Many, ...], NotEmpty]  # d of the generators and of the families
     family_components: Annotated[tuple[Many, ...], NotEmpty]
-    tuples: Many
-    accuracy: Annotated[float, Field(gt=0, lt=0.5)]
+    tuples: Many  # sets of means in a family
+    accuracy: Annotated[float, Field(gt=0, lt=0.5)]  # probability of a ramp of the generators
     bound_components: Annotated[tuple[Many, ...], NotEmpty]
     bound_features: Annotated[tuple[Many, ...], NotEmpty]
-    distance: Positive
-    layer_parameters: Counts
-    layer_lipschitz: Annotated[float, Field(ge=1, allow_inf_nan=False)]
-    whole_lipschitz: Annotated[float, Field(ge=1)]
+    distance: Positive  # W1 between any two mixtures of the family of the depth bound
+    layer_parameters: Counts  # p of the depth bound
+    layer_lipschitz: Annotated[float, Field(ge=1, allow_inf_nan=False)]  # in input and parameters
+    whole_lipschitz: Annotated[float, Field(ge=1)]  # W of the whole flow
 
 
 def cases(settings: SphereSettings, seed: int) -> list[Case]:
     """Returns the cases; deep flows with many parameters come first."""
-    return [
-        *_flows(settings, seed),
-        *_families(settings, seed),
-        *_generators(settings, seed),
-        *_bounds(settings),
-    ]
-
-
-def _flows(settings: SphereSettings, seed: int) -> list[Case]:
-    how = {
-        "steps": settings.steps,
-        "batch_size": settings.batch_size,
-        "learning_rate": settings.learning_rate,
-        "points": settings.points,
-    }
-    return [
-        {
-            "kind": "flow",
-            "components": k,
-            "features": d,
-            "sigma": settings.sigma,
-            "depth": depth,
-            "budget": budget,
-            "seed": seed * MOST_SEEDS + one,
-            **how,
-        }
-        for depth in sorted(settings.depths, reverse=True)
-        for budget in sorted(settings.budgets, reverse=True)
-        for k, d in settings.mixtures
-        for one in range(settings.seeds)
-    ]
-
-
-def _families(settings: SphereSettings, seed: int) -> list[Case]:
-    return [
-        {
-            "kind": "family",
-            "components": k,
-            "features": d,
-            "sigma": settings.sigma,
-            "tuples": settings.tuples,
-            "seed": seed,
-        }
-        for k, d in product(sorted(settings.family_components, reverse=True), settings.features)
-    ]
-
-
-def _generators(settings: SphereSettings, seed: int) -> list[Case]:
+    families = product(sorted(settings.family_components, reverse=True), settings.features)
     made = {*product(settings.components, settings.features), *settings.mixtures}
-    return [
-        {
-            "kind": "generator",
-            "components": k,
-            "features": d,
-            "sigma": settings.sigma,
-            "accuracy": settings.accuracy,
-            "points": settings.points,
-            "seed": seed * MOST_SEEDS + one,
-        }
-        for k, d in sorted(made, reverse=True)
-        for one in range(settings.seeds)
-    ]
+    seeds = [{"seed": seed * MOST_SEEDS + one} for one in range(settings.seeds)]
+    flow = settings.model_dump(include={"steps", "batch_size", "learning_rate", "points"})
+    bound = settings.model_dump(include={"distance", "layer_lipschitz", "whole_lipschitz"})
+    bound["layer_parameters"] = list(settings.layer_parameters)
+    generator = {"accuracy": settings.accuracy, "points": settings.points}
 
+    def case(kind: str, k: int, d: int) -> Case:
+        return {"kind": kind, "components": k, "features": d, "sigma": settings.sigma}
 
-def _bounds(settings: SphereSettings) -> list[Case]:
     return [
-        {
-            "kind": "bound",
-            "components": k,
-            "features": d,
-            "sigma": settings.sigma,
-            "distance": settings.distance,
-            "layer_parameters": list(settings.layer_parameters),
-            "layer_lipschitz": settings.layer_lipschitz,
-            "whole_lipschitz": settings.whole_lipschitz,
-        }
-        for k, d in product(settings.bound_components, settings.bound_features)
+        *(
+            case("flow", k, d) | {"depth": depth, "budget": budget} | one | flow
+            for depth in sorted(settings.depths, reverse=True)
+            for budget in sorted(settings.budgets, reverse=True)
+            for k, d in settings.mixtures
+            for one in seeds
+        ),
+        *(case("family", k, d) | {"tuples": settings.tuples, "seed": seed} for k, d in families),
+        *(
+            case("generator", k, d) | generator | one
+            for k, d in sorted(made, reverse=True)
+            for one in seeds
+        ),
+        *(
+            case("bound", k, d) | bound
+            for k, d in product(settings.bound_components, settings.bound_features)
+        ),
     ]
 
 
 def flow_of_budget(features: int, depth: int, parameters: int) -> Flow:
     """Returns a RealNVP of a given depth, with hidden layers as wide as the budget allows.
-
-    Args:
-        features: Number of features, d.
-        depth: Number of couplings.
-        parameters: Largest number of parameters of all couplings.
-
-    Returns:
-        The new flow.
 
     Raises:
         ArgumentError: Two hidden layers of one unit have more parameters than that.
@@ -196,14 +117,10 @@ def flow_of_budget(features: int, depth: int, parameters: int) -> Flow:
 
 def _parameters(features: int, depth: int, hidden: tuple[int, int]) -> int:
     """Returns the number of parameters of a RealNVP whose couplings alternate their halves."""
-    first, second = hidden
-    inner = first * second + second
-    total = 0
+    (first, second), smaller, total = hidden, features // 2, 0
     for number in range(depth):
-        smaller = features // 2
         kept = smaller if number % 2 == 0 else features - smaller
-        changed = features - kept
-        total += (kept + 1) * first + inner + (second + 1) * 2 * changed
+        total += (kept + 1) * first + (first + 1) * second + (second + 1) * 2 * (features - kept)
     return total
 
 
@@ -228,7 +145,6 @@ def _mixture(case: Case) -> SphereMixture:
 
 
 def _flow(case: Case) -> list[Row]:
-    """Returns one row: the distances of a trained flow from the mixture, and its steepness."""
     mixture = _mixture(case)
     with torch.random.fork_rng():
         torch.manual_seed(case["seed"])  # initial weights
@@ -314,7 +230,6 @@ def _steepness(flow: Flow, mixture: SphereMixture, generator: torch.Generator) -
 
 
 def _generator(case: Case) -> list[Row]:
-    """Returns one row: the bound, the distance of samples, and the effect of float32."""
     mixture = _mixture(case)
     made = MixtureGenerator(mixture, accuracy=case["accuracy"])
     generator = torch.Generator().manual_seed(TEST_SEED + case["seed"])
@@ -333,7 +248,6 @@ def _generator(case: Case) -> list[Row]:
 
 
 def _family(case: Case) -> list[Row]:
-    """Returns one row: the distances of all pairs of tuples, and the prediction."""
     first = case["seed"] * case["tuples"]
     k, d, n = case["components"], case["features"], case["tuples"]
     mixtures = [
@@ -354,7 +268,6 @@ def _family(case: Case) -> list[Row]:
 
 
 def _bound(case: Case) -> list[Row]:
-    """Returns a row for each p with the depth bound, if there is one."""
     k, d, distance = case["components"], case["features"], case["distance"]
     try:
         family = mixture_packing(k, d, distance=distance, sigma=case["sigma"])

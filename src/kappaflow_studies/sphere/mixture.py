@@ -15,20 +15,15 @@ from kappaflow.errors import ArgumentError
 class Estimate:
     """An average over independent samples.
 
-    Args:
-        value: The average.
-        standard_error: Standard error of the average, from the same samples; nan for a single one.
-        draws: Number of samples.
-
     Example:
         >>> import torch
         >>> Estimate.of(torch.tensor([1.0, 2.0, 3.0])).value
         2.0
     """
 
-    value: float
-    standard_error: float
-    draws: int
+    value: float  #: the average
+    standard_error: float  #: from the same samples; nan for a single one
+    draws: int  #: number of samples
 
     @classmethod
     def of(cls, values: Tensor) -> "Estimate":
@@ -97,16 +92,6 @@ class SphereMixture:
     ) -> "SphereMixture":
         """Returns a mixture with random means, uniform on the sphere.
 
-        Args:
-            components: Number of components, k.
-            features: Number of features, d.
-            radius: Radius of the sphere.
-            sigma: Standard deviation of the components.
-            seed: Seed of the means.
-
-        Returns:
-            The mixture.
-
         Example:
             >>> SphereMixture.random(256, 32).means.shape
             torch.Size([256, 32])
@@ -145,16 +130,10 @@ class SphereMixture:
         dtype: torch.dtype = torch.float64,
         generator: torch.Generator | None = None,
     ) -> Estimate:
-        """Returns the Kullback-Leibler divergence KL(mixture, q) in nats, averaged over n samples.
+        """Returns the KL divergence of the mixture from a density q, in nats, over n samples.
 
-        Args:
-            log_prob: Function that returns log q (n,) of points (n, d), such as `flow.log_prob`.
-            n: Number of samples of the mixture.
-            dtype: Dtype of the points that `log_prob` receives.
-            generator: Random generator of the samples.
-
-        Returns:
-            The average of log p - log q; it may be below 0 by a few standard errors.
+        `log_prob` returns log q (n,) of points (n, d) of a dtype, such as `flow.log_prob`. The
+        average may be below 0 by a few standard errors.
 
         Example:
             >>> mixture = SphereMixture.random(4, 8)

@@ -14,23 +14,13 @@ COUNTED_UP_TO = 1e300  # the size of a larger code is rounded down to this numbe
 
 
 def cap_share(cosine: float, features: int) -> float:
-    r"""Returns the share of a sphere in a cap: :math:`P(\langle u, e \rangle \ge s)`.
+    r"""Returns the share of the sphere of R^d in a cap: :math:`P(\langle u, e \rangle \ge s)`.
 
     For s >= 0 it is :math:`\tfrac12 I_{1 - s^2}(\tfrac{d-1}{2}, \tfrac12)`, with the regularized
-    incomplete beta function I.
-
-    Args:
-        cosine: Cosine s of the angle between the middle of the cap and its rim, from -1 to 1.
-        features: Dimension d of the space around the sphere, at least 2.
-
-    Returns:
-        The share, from 0 to 1.
+    incomplete beta function I, since u_1^2 of a uniform u is Beta(1/2, (d - 1)/2).
 
     Raises:
-        ArgumentError: The cosine is out of range, or there are fewer than 2 features.
-
-    Source:
-        u_1^2 of a uniform u has the distribution Beta(1/2, (d - 1)/2).
+        ArgumentError: The cosine s is not from -1 to 1, or there are fewer than 2 features.
 
     Example:
         >>> round(cap_share(0.5, 3), 12)  # Archimedes: the height, 1 - s, over 2
@@ -44,20 +34,13 @@ def cap_share(cosine: float, features: int) -> float:
 
 
 def code_size(cosine: float, features: int) -> float:
-    r"""Returns a lower bound on the largest number of points of a sphere with cosines at most s.
+    """Returns a lower bound on the largest number of points of a sphere with cosines at most s.
 
-    Choose points greedily until no further one fits. Then the caps of cosine s around them cover
-    the sphere, so there are at least 1 / `cap_share` points.
-
-    Args:
-        cosine: Largest cosine s between two points.
-        features: Dimension d of the space around the sphere, at least 2.
-
-    Returns:
-        A whole number, as a float because it grows exponentially with d.
+    Greedily chosen points have caps that cover the sphere, so there are at least 1 / `cap_share`.
+    It is a whole number, as a float because it grows exponentially with d.
 
     Raises:
-        ArgumentError: The cosine is out of range, or there are fewer than 2 features.
+        ArgumentError: The cosine s is not from -1 to 1, or there are fewer than 2 features.
 
     Source:
         Chabauty 1953, Shannon 1959, Wyner 1965: the Gilbert-Varshamov bound of the sphere.
@@ -71,23 +54,12 @@ def code_size(cosine: float, features: int) -> float:
 
 
 def nearest_distance(points: int, features: int, *, radius: float = 1.0) -> float:
-    r"""Returns the expected distance from a point of a sphere to the nearest of k uniform points.
+    """Returns the expected distance from a point of a sphere to the nearest of k uniform points.
 
-    It is the integral of :math:`(1 - P(|u - e| \le t))^k` over t from 0 to 2, times the radius.
-
-    Args:
-        points: Number of points, k.
-        features: Dimension d of the space around the sphere, at least 2.
-        radius: Radius of the sphere.
-
-    Returns:
-        The expected distance, in the unit of the radius.
+    It is the integral of :math:`P(|u - e| > t)^k` over t from 0 to 2, times the radius.
 
     Raises:
         ArgumentError: There are no points, fewer than 2 features, or the radius is not above 0.
-
-    Source:
-        Ours; a tail integral.
 
     Example:
         >>> round(nearest_distance(1, 3), 9)  # the mean distance of two points of a sphere is 4/3
@@ -106,21 +78,12 @@ def nearest_distance(points: int, features: int, *, radius: float = 1.0) -> floa
 
 
 def gaussian_norm(features: int) -> float:
-    r"""Returns the mean norm of a standard Gaussian in d dimensions.
+    r"""Returns the mean norm of a standard Gaussian in d dimensions (of the chi distribution).
 
-    It is :math:`\sqrt 2\, \Gamma(\tfrac{d+1}2) / \Gamma(\tfrac d2)`.
-
-    Args:
-        features: Number of features, d.
-
-    Returns:
-        The mean norm, just below the square root of d.
+    It is :math:`\sqrt 2\, \Gamma(\tfrac{d+1}2) / \Gamma(\tfrac d2)`, just below :math:`\sqrt d`.
 
     Raises:
         ArgumentError: There are no features.
-
-    Source:
-        The mean of the chi distribution.
 
     Example:
         >>> round(gaussian_norm(1), 6), round(gaussian_norm(100), 3)
@@ -140,21 +103,13 @@ def sphere_features(features: object) -> int:
 
 @dataclass(frozen=True)
 class Packing:
-    """A large family of mixtures of k Gaussians that provably exists.
+    """A large family of mixtures of k Gaussians that provably exists."""
 
-    Args:
-        log_count: Natural logarithm of a lower bound on the number of mixtures.
-        distance: Lower bound on W1 between any two mixtures.
-        code: Number of points of the sphere from which the means are chosen.
-        cosine: Largest cosine between two of these points.
-        different: Least number of the k means in which any two mixtures differ.
-    """
-
-    log_count: float
-    distance: float
-    code: float
-    cosine: float
-    different: int
+    log_count: float  #: natural logarithm of a lower bound on the number of mixtures
+    distance: float  #: lower bound on W1 between any two mixtures
+    code: float  #: number of points of the sphere from which the means are chosen
+    cosine: float  #: largest cosine between two of these points
+    different: int  #: least number of the k means in which any two mixtures differ
 
     @property
     def bits(self) -> float:
@@ -172,41 +127,26 @@ def mixture_packing(
 ) -> Packing:
     r"""Returns a family of mixtures of k Gaussians on a sphere, with a least distance in W1.
 
-    The argument has three steps, with the best choice of a and s:
+    The means are k of the `code_size` points with pairwise cosines of at most s. Chosen greedily,
 
-    1. *Points.* There are M >= 1 / `cap_share` points of the sphere of radius r with pairwise
-       cosines of at most s (`code_size`).
-    2. *Sets.* Choose k-subsets of these points greedily, each different from all earlier ones in
-       at least a points. A subset excludes those that share more than k - a points with it, so the
-       number of subsets is
-       :math:`N \ge \binom Mk / \sum_{j > k - a} \binom kj \binom{M - k}{k - j}`.
-    3. *Mixtures.* Let A and B be two such sets, and u_i the directions of the a' >= a means that
-       only A has. Then f(x) = max <x, u_i> is 1-Lipschitz. The common means of A and B cancel.
-       Around a mean of A alone E f >= r; around a mean of B alone
-       E f <= r s + sigma E max <z, u_i>. So
+    .. math:: N \ge \binom Mk / \sum_{j > k - a} \binom kj \binom{M - k}{k - j}
 
-       .. math:: W_1 \ge \frac{a}{k} \left( r (1 - s) - \sigma \sqrt{2 \log k} \right).
+    sets differ pairwise in at least a means, and then
 
-    With a / k and s fixed, log N is about (k - a) log(M / k) minus a multiple of k. Since log M is
-    a multiple of d, this is a constant times k d as long as log k is small compared with d.
+    .. math:: W_1 \ge \frac{a}{k} \left( r (1 - s) - \sigma \sqrt{2 \log k} \right).
 
-    Args:
-        components: Number of components, k.
-        features: Number of features d, at least 2.
-        distance: Least W1 between any two mixtures of the family, in the unit of the radius.
-        radius: Radius of the sphere, r.
-        sigma: Standard deviation of the components.
+    log N is a constant times k d as long as log k is small compared with d.
 
-    Returns:
-        The largest family that this argument gives.
+    There are k components in d features, at least 2, with standard deviation sigma around means on
+    a sphere of radius r. The choice of a and s makes the family largest.
 
     Raises:
         ArgumentError: An argument is out of range, or the distance is too large for this argument
             to prove that two such mixtures exist.
 
     Source:
-        The outline (points of a sphere, Gilbert-Varshamov) is from Koehler, Mehta, Risteski 2021;
-        the derivation and its constants are ours.
+        The outline is from Koehler, Mehta, Risteski 2021; the derivation and its constants are
+        ours: docs/theory/depth-bound.md.
 
     Example:
         >>> family = mixture_packing(256, 32, distance=0.1)
@@ -234,7 +174,7 @@ def mixture_packing(
 
 
 def _log_sets(code: float, k: int, different: int) -> float:
-    """Returns the logarithm of N in step 2, at least 0, because one set always exists."""
+    """Returns log N, at least 0, because one set always exists."""
     shared = np.arange(k - different + 1, k + 1)
     excluded = _log_binomials(k, k)[shared] + _log_binomials(code - k, k)[k - shared]
     return max(0.0, float(_log_binomials(code, k)[k] - logsumexp(excluded)))

@@ -28,12 +28,12 @@ from kappaflow_studies.universal.targets import (
 
 UNIVERSAL = Study(
     name="universal",
-    title="Any distribution by three couplings, and its price",
+    title="Any distribution by three couplings, and the price",
     about="the explicit construction with three couplings: its error in W2, its singular values",
     claim=(
-        "Three affine couplings on one partition bring a normal distribution as close as one "
-        "likes, in W2, to any distribution on a bounded set that has a density, provided that the "
-        "Jacobian may come close to singular."
+        "Three affine couplings on one partition bring a normal distribution as close in W2 as "
+        "one likes to any distribution with a density on a bounded set, if the Jacobian may be "
+        "nearly singular."
     ),
     settings=UniversalSettings,
     presets=Path(__file__).with_name("presets.toml"),
@@ -43,24 +43,8 @@ UNIVERSAL = Study(
 )
 
 __all__ = [
-    "UNIVERSAL",
-    "Approximation",
-    "Banana",
-    "Checkerboard",
-    "Grid",
-    "PowerLaw",
-    "Recoding",
-    "Ring",
-    "Scales",
-    "TARGETS",
-    "Target",
-    "TransportError",
-    "TruncatedMixture",
-    "UniformCube",
-    "approximate",
-    "power_law",
-    "quantizer_network",
-    "transport_error",
-    "two_sample_w2",
+    "TARGETS", "UNIVERSAL", "Approximation", "Banana", "Checkerboard", "Grid", "PowerLaw",
+    "Recoding", "Ring", "Scales", "Target", "TransportError", "TruncatedMixture", "UniformCube",
+    "approximate", "power_law", "quantizer_network", "transport_error", "two_sample_w2",
     "universal_flow",
-]
+]  # fmt: skip

@@ -24,14 +24,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """The power law y = factor * x^exponent, fitted to logarithms.
-
-    Attributes:
-        exponent: The slope.
-        low: Lower end of the 95 % confidence interval of the exponent.
-        high: Upper end of that interval.
-        factor: Value of y at x = 1.
-    """
+    """The power law y = factor * x^exponent, with the 95 % confidence interval of the exponent."""
 
     exponent: float
     low: float
@@ -42,16 +35,11 @@ class PowerLaw:
 def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
     """Returns a power law, fitted to points by least squares of logarithms.
 
-    Args:
-        x: Positive numbers, at least three different ones.
-        y: The same number of positive numbers.
-
-    Returns:
-        The exponent with its interval, and the factor. The interval treats deviations from a line
-        as noise. For points on a curve, it only shows how straight the curve is.
+    The interval of the exponent treats deviations from a line as noise. For points on a curve, it
+    only shows how straight the curve is.
 
     Raises:
-        ArgumentError: A number is not positive, or there are too few numbers.
+        ArgumentError: A number is not positive, or there are fewer than three different x.
 
     Example:
         >>> round(power_law([0.5, 1.0, 2.0], [0.25, 1.0, 4.0]).exponent, 12)
@@ -72,18 +60,11 @@ AT_ONCE = 20_000  # largest number of points in a chunk
 
 @dataclass(frozen=True)
 class TransportError:
-    r"""An upper bound on W2 between a flow g and a target, with the same normal z for both.
+    """An upper bound on W2 between a flow g and a target, with the same normal z for both."""
 
-    Attributes:
-        bound: :math:`\sqrt{E |g(z) - \phi(z)|^2}`, including `unseen`.
-        standard_error: Standard error of the bound, from the number of samples.
-        unseen: Part of the mean square that is bounded and not estimated. It belongs to the rare
-            points on ramps and in tails, which a sample hardly contains.
-    """
-
-    bound: float
-    standard_error: float
-    unseen: float
+    bound: float  #: :math:`\sqrt{E |g(z) - \phi(z)|^2}`, including `unseen`
+    standard_error: float  #: of the bound, from the number of samples
+    unseen: float  #: bounded part of the mean square: rare points on ramps and in tails
 
 
 @torch.no_grad()
@@ -95,24 +76,15 @@ def transport_error(
     samples: int = 100_000,
     seed: int = 0,
 ) -> TransportError:
-    r"""Returns the root mean square distance between samples of flow and target for the same z.
+    """Returns the root mean square distance between samples of flow and target for the same z.
 
-    Args:
-        flow: A flow in float64, such as `universal_flow` returns.
-        target: The distribution that it approximates.
-        scales: Sizes of the construction, for the bound on its `rare` points. None leaves this
-            bound out.
-        samples: Number of normal samples, at least two.
-        seed: Seed of these samples.
+    It bounds W2, the minimum over all couplings of the two distributions; z is one of them.
 
-    Returns:
-        The bound on W2, with its standard error.
+    The flow is in float64, such as `universal_flow` returns. `scales` adds the bound on its `rare`
+    points. There are at least two normal samples.
 
     Raises:
         ArgumentError: The numbers of features differ, or `samples` is below two.
-
-    Source:
-        W2 is the minimum over all couplings of the two distributions; z is one of them.
 
     Example:
         >>> from kappaflow_studies.universal import UniformCube, universal_flow
@@ -144,25 +116,13 @@ def transport_error(
 
 
 def two_sample_w2(a: Tensor, b: Tensor) -> float:
-    """Returns W2 between two equally large samples with equal weights.
+    """Returns W2 between two equally large samples (B, n) with equal weights.
 
-    Args:
-        a: The first sample, (B, n).
-        b: The second sample, (B, n).
-
-    Returns:
-        The root of the least mean square distance over all pairings of the points. It is above
-        zero even for two samples of one distribution: compare it with this floor.
+    It is above zero even for two samples of one distribution: compare it with this floor. The best
+    pairing is an optimal transport plan (Birkhoff). 2,000 points need about a second.
 
     Raises:
         ArgumentError: The shapes differ.
-
-    Note:
-        Needs a matrix of B x B numbers, and about a second for 2,000 points.
-
-    Source:
-        The assignment problem, by `scipy.optimize.linear_sum_assignment`: an optimal transport
-        plan between samples of equal weights is a pairing (Birkhoff).
 
     Example:
         >>> two_sample_w2(torch.tensor([[0.0], [1.0]]), torch.tensor([[4.0], [3.0]]))
@@ -186,25 +146,16 @@ LEVELS = (0.05, 0.5, 0.95)
 class Approximation:
     """Measurements of the construction for one target and one error.
 
-    Singular values belong to dx/dz, latent to data, in data units per latent unit.
-
-    Attributes:
-        scales: The sizes of the construction, including the allowed error.
-        error: The bound on W2.
-        sigma_min: The 5 %, 50 % and 95 % quantiles of the smallest singular value over the points.
-        sigma_max: The same quantiles of the largest singular value.
-        status: The status of the singular values.
-        two_sample_w2: W2 between samples of the flow and of the target; None if not computed.
-        floor: W2 between two samples of the target of this size: the value for a perfect flow.
+    Singular values are those of dx/dz, in data units per latent unit.
     """
 
-    scales: Scales
-    error: TransportError
-    sigma_min: tuple[float, float, float]
-    sigma_max: tuple[float, float, float]
-    status: str
-    two_sample_w2: float | None
-    floor: float | None
+    scales: Scales  #: the sizes of the construction, including the allowed error
+    error: TransportError  #: the bound on W2
+    sigma_min: tuple[float, float, float]  #: 5 %, 50 % and 95 % quantiles of the smallest one
+    sigma_max: tuple[float, float, float]  #: the same of the largest one
+    status: str  #: status of the singular values
+    two_sample_w2: float | None  #: W2 between samples of flow and target, if computed
+    floor: float | None  #: W2 between two samples of the target of this size
 
 
 def approximate(
@@ -218,16 +169,8 @@ def approximate(
 ) -> Approximation:
     """Returns the error and the singular values of `universal_flow` for a target and an error.
 
-    Args:
-        target: The distribution to approximate.
-        epsilon: The allowed error.
-        samples: Number of normal samples for the bound on W2.
-        points: Number of normal samples for the singular values.
-        draws: Size of each sample of the two-sample W2; 0 leaves it out.
-        seed: Seed of all samples.
-
-    Returns:
-        The bound and the singular values, with sigma_min from the inverse.
+    The bound on W2 is from so many `samples`, the singular values (the smallest from the inverse)
+    at so many `points`, and the two-sample W2 from `draws`; 0 leaves it out.
 
     Raises:
         ArgumentError: An argument is out of range.

@@ -2,7 +2,8 @@
 
 import polars as pl
 
-from kappaflow.report.charts import Chart, Heat, Panel, Series
+from kappaflow.report.charts import Chart, Panel, Series
+from kappaflow_studies.engine.charts import column_series, heat_panel, panel
 from kappaflow_studies.universal.approximation import PowerLaw
 from kappaflow_studies.universal.measure import UniversalSettings
 from kappaflow_studies.universal.targets import TARGETS
@@ -15,120 +16,99 @@ Powers = dict[str, dict[str, PowerLaw]]
 def charts(
     tables: Tables, powers: Powers, pictures: pl.DataFrame, settings: UniversalSettings
 ) -> list[Chart]:
-    """Returns the charts.
-
-    Args:
-        tables: The measurements for each distribution, ascending in the error.
-        powers: The fitted power laws, by distribution and column.
-        pictures: Histograms of samples.
-        settings: The settings of the study.
-    """
+    """Returns the charts of the measurements and of the fitted power laws for each target."""
     return [
         Chart(
             name="conditioning",
             title="Singular values against the error",
-            caption=(
-                "The map from latent to data, over normal samples: median, and the quantiles "
-                "of 5 % and 95 % as a band. The dashed line is the fitted power of the error."
-            ),
+            caption="From latent to data, over normal samples: median, and the quantiles of 5 % "
+            "and 95 % as a band. Dashed: the fitted power of the error.",
             panels=[_conditioning(name, tables[name], powers.get(name)) for name in tables],
             share_y=True,
         ),
         Chart(
             name="error",
             title="W2 against the error that is allowed",
-            caption=(
-                "The bound, by the same normal draw on both sides, with what a sample cannot "
-                f"show added; and between two samples of {settings.draws:,} points, next to the "
-                "floor of two samples of the distribution itself."
-            ),
-            panels=[_error(name, tables[name]) for name in tables],
+            caption="The bound with the same normal samples on both sides, and W2 between two "
+            f"samples of {settings.draws:,} points, next to its floor.",
+            panels=[
+                _lines(
+                    name,
+                    "W2",
+                    (table, "bound", "bound", 0, "solid"),
+                    (table, "epsilon", "allowed", 7, "dot"),
+                    (table.drop_nulls(W2), W2, "two samples", 1, "solid"),
+                    (table.drop_nulls(W2), "floor", "floor of two samples", 1, "dash"),
+                )
+                for name, table in tables.items()
+            ],
             share_y=True,
         ),
         *_pictures(pictures, settings),
         Chart(
             name="scales",
             title="What is left of the old values",
-            caption=(
-                "The constant scales of the three couplings; their product is the determinant "
-                "of one pair of features."
-            ),
-            panels=[_scales(name, tables[name]) for name in tables],
+            caption="The constant scales of the three couplings; their product is the determinant "
+            "for one pair of features.",
+            panels=[
+                _lines(
+                    name,
+                    "scale",
+                    (table, "low_digits", "first, D / 4R", 0, "solid"),
+                    (table, "eta", "second, η", 1, "solid"),
+                    (table, "eta_prime", "third, η′", 2, "solid"),
+                )
+                for name, table in tables.items()
+            ],
             share_y=True,
         ),
         Chart(
             name="float64",
             title="Where float64 ends",
-            caption=(
-                "Sampling stays accurate: the bound stays below the allowed error. "
-                "Inversion does not: a sample taken to the data and back is a different one."
-            ),
+            caption="Sampling stays accurate: the bound stays below the allowed error. Inversion "
+            "does not: samples are not recovered.",
             panels=_float64(tables),
             columns=2,
         ),
     ]
 
 
-def _series(table: pl.DataFrame, column: str, name: str, tone: int, **settings: object) -> Series:
-    return Series(
-        name=name,
-        x=table["epsilon"].to_list(),
-        y=table[column].to_list(),
-        tone=tone,
-        **settings,  # pyright: ignore[reportArgumentType]
-    )
+W2 = "two_sample_w2"
+Line = tuple[pl.DataFrame, str, str, int, str]
+
+
+def _lines(title: str, y: str, *lines: Line) -> Panel:
+    series = [
+        column_series(table, "epsilon", column, name=name, tone=tone, dash=dash)  # pyright: ignore[reportArgumentType]
+        for table, column, name, tone, dash in lines
+    ]
+    return panel(title, ERROR, y, series)
 
 
 def _conditioning(name: str, table: pl.DataFrame, power: dict[str, PowerLaw] | None) -> Panel:
     series = [
-        _series(
-            table,
-            end,
-            title,
-            tone,
-            low=table[f"{end}_low"].to_list(),
-            high=table[f"{end}_high"].to_list(),
+        column_series(
+            table, "epsilon", end, name=title, tone=tone, band=(f"{end}_low", f"{end}_high")
         )
         for end, title, tone in (("sigma_max", "largest", 2), ("sigma_min", "smallest", 3))
     ]
     if power is not None:
-        line = power["sigma_min"]
-        x = table["epsilon"].to_list()
-        fitted = [line.factor * error**line.exponent for error in x]
+        law, x = power["sigma_min"], table["epsilon"].to_list()
+        fitted = [law.factor * error**law.exponent for error in x]
         series.append(Series(name="fitted power", x=x, y=fitted, tone=6, dash="dash"))
-    return Panel(title=name, x=ERROR, y="singular value", x_log=True, y_log=True, series=series)
-
-
-def _error(name: str, table: pl.DataFrame) -> Panel:
-    compared = table.drop_nulls("two_sample_w2")
-    series = [
-        _series(table, "bound", "bound", 0),
-        _series(table, "epsilon", "allowed", 7, dash="dot"),
-        _series(compared, "two_sample_w2", "two samples", 1),
-        _series(compared, "floor", "floor of two samples", 1, dash="dash"),
-    ]
-    return Panel(title=name, x=ERROR, y="W2", x_log=True, y_log=True, series=series)
-
-
-def _scales(name: str, table: pl.DataFrame) -> Panel:
-    series = [
-        _series(table, "low_digits", "first, D / 4R", 0),
-        _series(table, "eta", "second, η", 1),
-        _series(table, "eta_prime", "third, η′", 2),
-    ]
-    return Panel(title=name, x=ERROR, y="scale", x_log=True, y_log=True, series=series)
+    return panel(name, ERROR, "singular value", series)
 
 
 def _float64(tables: Tables) -> list[Panel]:
     there, shares = [], []
     for tone, (name, table) in enumerate(tables.items()):
-        there.append(_series(table, "round_trip", name, tone))
         table = table.with_columns(share=pl.col("bound") / pl.col("epsilon"))
-        shares.append(_series(table, "share", name, tone))
+        there.append(column_series(table, "epsilon", "round_trip", name=name, tone=tone))
+        shares.append(column_series(table, "epsilon", "share", name=name, tone=tone))
     back = "median distance after there and back"
     return [
-        Panel(title="inverting", x=ERROR, y=back, x_log=True, y_log=True, series=there),
-        Panel(title="drawing", x=ERROR, y="bound / allowed", x_log=True, series=shares),
+        panel("inverting", ERROR, back, there),
+        panel("drawing", ERROR, "bound / allowed", shares, log="x"),
     ]
 
 
@@ -137,23 +117,17 @@ def _pictures(pictures: pl.DataFrame, settings: UniversalSettings) -> list[Chart
     panels = []
     for name in settings.targets:
         for error in shown:
-            row = pictures.filter((pl.col("target") == name) & (pl.col("epsilon") == error))
-            if row.is_empty():
-                continue
-            counts, bins = row["counts"].to_list()[0], settings.bins
-            values = [counts[i * bins : (i + 1) * bins] for i in range(bins)]
-            reach = 1.1 * TARGETS[name].reach
-            panels.append(
-                Panel(
-                    title=f"{name}, {error:g}" if error else f"{name} itself",
-                    heat=Heat(values=values, x=(-reach, reach), y=(-reach, reach)),
-                )
-            )
+            row = pictures.filter(target=name, epsilon=error)
+            if not row.is_empty():
+                title = f"{name}, {error:g}" if error else f"{name} itself"
+                counts, end = row["counts"].to_list()[0], 1.1 * TARGETS[name].reach
+                panels.append(heat_panel(title, counts, settings.bins, end))
     if not panels:
         return []
     caption = (
-        f"Histograms of {settings.picture_draws:,} draws, with the error that was allowed. What "
-        "looks like a lattice is one: the first half of the output is rounded."
+        f"Histograms of {settings.picture_draws:,} samples for each allowed error. The lattice is "
+        "real: the first half of the output is rounded."
     )
-    chart = Chart(name="draws", title="Draws", caption=caption, panels=panels, columns=len(shown))
-    return [chart]
+    return [
+        Chart(name="draws", title="Samples", caption=caption, panels=panels, columns=len(shown))
+    ]

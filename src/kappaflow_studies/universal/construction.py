@@ -33,27 +33,16 @@ FARTHEST = 4.0  # largest error of a feature, in units of R', if the rounding fa
 
 @dataclass(frozen=True)
 class Scales:
-    """The sizes of the construction for one target and one error.
+    """The sizes of the construction for one target and one error."""
 
-    Attributes:
-        epsilon: The allowed error in W2.
-        input_bound: R; normal samples beyond it have almost no probability.
-        output_bound: R'; all points of the target are within it.
-        input_grid: The grid of width D that rounds the first half of the input.
-        output_grid: The grid of width D' that rounds the first half of the output.
-        eta: Scale of the first half in the second coupling.
-        eta_prime: Scale of the second half in the third coupling.
-        rare: Bound on the probability that a rounding fails, on ramps and in tails.
-    """
-
-    epsilon: float
-    input_bound: float
-    output_bound: float
-    input_grid: Grid
-    output_grid: Grid
-    eta: float
-    eta_prime: float
-    rare: float
+    epsilon: float  #: the allowed error in W2
+    input_bound: float  #: R; normal samples beyond it have almost no probability
+    output_bound: float  #: R'; all points of the target are within it
+    input_grid: Grid  #: of width D, rounds the first half of the input
+    output_grid: Grid  #: of width D', rounds the first half of the output
+    eta: float  #: scale of the first half in the second coupling
+    eta_prime: float  #: scale of the second half in the third coupling
+    rare: float  #: bound on the probability that a rounding fails, on ramps and in tails
 
     @property
     def low_digits(self) -> float:
@@ -67,18 +56,11 @@ class Scales:
 
     @classmethod
     def of(cls, target: Target, epsilon: float) -> "Scales":
-        """Returns sizes that distribute an error over the steps, as in the page on the theorem.
-
-        Args:
-            target: A target with an even number of features.
-            epsilon: The allowed error, above 0 and at most the reach of the target.
-
-        Returns:
-            The sizes.
+        """Returns sizes that distribute an error over the steps, as docs/theory/universal.md does.
 
         Raises:
             ArgumentError: The target is not a `Target` or has an odd number of features, or the
-                error is out of range.
+                error is not above 0 and at most the reach of the target.
         """
         half, bound = _half_of(target), positive_float("reach", target.reach)
         if positive_float("epsilon", epsilon) > bound:
@@ -110,7 +92,7 @@ class Recoding(nn.Module):
     Args:
         target: The target with the map :math:`\phi`.
         decode: A network that reads y, (B, 2 d), from the digits of a half, (B, d). It does not
-            learn, because the steps of a quantizer_network have no gradient.
+            learn: its steps have no gradient.
         encode: A network that computes raw log-scales and the upper digits, (B, 2 d), of
             :math:`\phi_1(y)`.
         lower: The scale of :math:`\phi_2(y)` next to the upper digits.
@@ -132,28 +114,22 @@ class Recoding(nn.Module):
 
 
 def universal_flow(target: Target, epsilon: float) -> Flow:
-    r"""Returns three affine couplings that approximate a distribution up to `epsilon` in W2.
+    """Returns three affine couplings that approximate a distribution up to `epsilon` in W2.
 
-    Nothing is trained: all weights follow from formulas. The couplings keep the first half, then
-    the second, then the first again. Their log-scales are constant. Their shifts are ReLU
-    networks; the shift of the second coupling also contains the target's own map.
+    Nothing is trained: all weights follow from formulas. Log-scales are constant; shifts are ReLU
+    networks, and the shift of the second coupling also contains the target's own map.
 
-    Args:
-        target: The distribution, with an even number of features.
-        epsilon: The allowed error, at most the target's `reach`. It holds to first order. If the
-            target's map is not smooth on the scale of the grid, use `transport_error`.
-
-    Returns:
-        A flow in float64. From data to latent it is very ill-conditioned: as the page on the
-        theorem explains, the singular values of its inverse fall like the fourth power of the
-        error.
+    It takes an even number of features. The error, at most the target's `reach`, holds to first
+    order; if the target's map is not smooth on the scale of the grid, use `transport_error`. The
+    flow, in float64, is very ill-conditioned: its smallest singular value falls like the fourth
+    power of the error.
 
     Raises:
         ArgumentError: The target is not a `Target` or has an odd number of features, or the error
             is out of range.
 
     Source:
-        Koehler, Mehta, Risteski 2021, in our reconstruction.
+        Koehler, Mehta, Risteski 2021, in our reconstruction: docs/theory/universal.md.
 
     Example:
         >>> from kappaflow_studies.universal import UniformCube

@@ -15,29 +15,17 @@ TargetName = Annotated[str, one_of("target", lambda: TARGETS)]
 
 
 class UniversalSettings(StudySettings):
-    """Settings of the constructions and of their measurement.
-
-    Attributes:
-        targets: Names of the targets.
-        errors: Allowed errors in W2.
-        samples: Number of normal samples for the bound on W2.
-        points: Number of normal samples for the singular values.
-        draws: Size of each sample for the two-sample W2.
-        two_sample_down_to: Smallest error for which the two-sample W2 is computed.
-        pictured: Allowed errors of the constructions that are drawn.
-        picture_draws: Number of samples in a picture.
-        bins: Number of bins of a picture, along each axis.
-    """
+    """Settings of the constructions and of their measurement."""
 
     targets: Annotated[tuple[TargetName, ...], NotEmpty]
-    errors: Annotated[tuple[Positive, ...], NotEmpty]
-    samples: Many
-    points: Count
-    draws: Many
-    two_sample_down_to: Positive
-    pictured: tuple[Positive, ...]
-    picture_draws: Count
-    bins: Many
+    errors: Annotated[tuple[Positive, ...], NotEmpty]  # allowed errors in W2
+    samples: Many  # normal samples for the bound on W2
+    points: Count  # normal samples for the singular values
+    draws: Many  # size of each sample for the two-sample W2
+    two_sample_down_to: Positive  # smallest error for which the two-sample W2 is computed
+    pictured: tuple[Positive, ...]  # allowed errors of the constructions that are drawn
+    picture_draws: Count  # number of samples in a picture
+    bins: Many  # of a picture, along each axis
 
 
 def cases(settings: UniversalSettings, seed: int) -> list[Case]:
@@ -63,15 +51,9 @@ def measure(case: Case) -> list[Row]:
     target = TARGETS[case["target"]]
     if case["what"] == "picture":
         return [{"counts": _counts(_draws(target, case), target.reach, case["bins"])}]
-    found = approximate(
-        target,
-        case["epsilon"],
-        samples=case["samples"],
-        points=case["points"],
-        draws=case["draws"],
-        seed=case["seed"],
-    )
-    low, middle, high = found.sigma_min
+    counts = {name: case[name] for name in ("samples", "points", "draws", "seed")}
+    found = approximate(target, case["epsilon"], **counts)
+    ends = ("_low", "", "_high")
     return [
         {
             "bound": found.error.bound,
@@ -79,12 +61,8 @@ def measure(case: Case) -> list[Row]:
             "unseen": found.error.unseen**0.5,
             "two_sample_w2": found.two_sample_w2,
             "floor": found.floor,
-            "sigma_min_low": low,
-            "sigma_min": middle,
-            "sigma_min_high": high,
-            "sigma_max_low": found.sigma_max[0],
-            "sigma_max": found.sigma_max[1],
-            "sigma_max_high": found.sigma_max[2],
+            **{f"sigma_min{end}": v for end, v in zip(ends, found.sigma_min, strict=True)},
+            **{f"sigma_max{end}": v for end, v in zip(ends, found.sigma_max, strict=True)},
             "low_digits": found.scales.low_digits,
             "eta": found.scales.eta,
             "eta_prime": found.scales.eta_prime,

@@ -20,17 +20,11 @@ AFTER_THE_RAMP = torch.tensor(
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells of equal width around zero; a number is rounded to the middle of its cell.
+    """Cells of equal width around zero; a number is rounded to the middle of its cell."""
 
-    Attributes:
-        width: Width of a cell.
-        digits: Number of binary digits of a cell number; there are 2^digits cells.
-        ramp: Share of a cell, around its edge, where the rounding is a steep ramp and not a step.
-    """
-
-    width: float
-    digits: int
-    ramp: float
+    width: float  #: width of a cell
+    digits: int  #: binary digits of a cell number; there are 2^digits cells
+    ramp: float  #: share of a cell, around its edge, where the rounding is a steep ramp
 
     @classmethod
     def covering(cls, reach: float, width: float, ramp: float) -> "Grid":
@@ -51,25 +45,17 @@ def quantizer_network(features: int, grid: Grid, answers: list[tuple[float, floa
     r"""Returns a ReLU network that splits each feature into its rounding and the remainder.
 
     With :math:`[x]` the middle of the cell of x, it returns :math:`a [x] + b (x - [x])` for each
-    pair (a, b) of `answers`, one block of features after another.
+    pair (a, b) of `answers`, one block of features after another: from (B, features) to
+    (B, len(answers) * features) in float64. Each of its 2 * digits hidden layers has 4 * features
+    units.
 
-    The network finds the cell by bisection, with two layers for each digit: is the remainder r
-    positive? The unit :math:`p = \mathrm{relu}(r / w + 1/2)` grows across a ramp of width w around
-    zero, and :math:`\mathrm{relu}(1 - p)` is exactly 1 before the ramp and exactly 0 after it. So
-    no large numbers cancel, however steep the ramp is.
-
-    Args:
-        features: Number of features; each is rounded separately.
-        grid: The cells.
-        answers: The pairs (a, b).
-
-    Returns:
-        An `MLP` in float64 from (B, features) to (B, len(answers) * features), with 4 * features
-        units in each of its 2 * digits hidden layers.
+    It finds the cell by bisection, two layers for each digit: is the remainder r positive? The
+    unit :math:`p = \mathrm{relu}(r / w + 1/2)` grows across a ramp of width w around zero, and
+    :math:`\mathrm{relu}(1 - p)` is exactly 1 before it and 0 after it: no large numbers cancel.
 
     Source:
-        Bartlett, Maiorov, Meir 1998 and others for ReLU networks that read binary digits; this
-        form is ours.
+        Bartlett, Maiorov, Meir 1998 and others for networks that read binary digits; this is
+        ours.
 
     Example:
         >>> grid = Grid(width=1.0, digits=3, ramp=0.01)

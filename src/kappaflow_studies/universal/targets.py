@@ -19,12 +19,9 @@ STRETCH_POINTS = 4096
 class Target(ABC):
     r"""A distribution Q on :math:`[-R', R']^n`, the image of a normal z under a map :math:`\phi`.
 
-    z is standard normal. The map need not be an optimal transport. It may jump where a feature of
-    the second half crosses a value, and where a feature of the first half crosses zero.
-
-    Attributes:
-        features: Number of features, n.
-        reach: The bound R' on the absolute value of each feature.
+    The map need not be an optimal transport. It may jump where a feature of the second half
+    crosses a value, and where a feature of the first half crosses zero. `features` is n, `reach`
+    is R'.
     """
 
     features: int
@@ -43,8 +40,8 @@ class Target(ABC):
     def stretch(self) -> float:
         r"""Returns :math:`\sqrt{E \|\partial \phi / \partial z_1\|_F^2}`, z_1 the first half of z.
 
-        It is the factor, in the root mean square, by which an error in the first half grows. It is
-        estimated from 4096 points, which are the same in each call.
+        An error in the first half grows by this factor, in the root mean square, estimated from
+        4096 points that are the same in each call.
         """
         generator = torch.Generator().manual_seed(0)
         z = torch.randn(
@@ -60,11 +57,7 @@ class Target(ABC):
 @register("UniformCube")
 @dataclass(frozen=True)
 class UniformCube(Target):
-    r"""The uniform distribution on :math:`[-1, 1]^n`.
-
-    Args:
-        features: Number of features, n.
-    """
+    """The uniform distribution on :math:`[-1, 1]^n`, with n `features`."""
 
     features: int = 2
 
@@ -80,9 +73,7 @@ class UniformCube(Target):
 class Banana(Target):
     """Each feature is a parabola of the one before it, plus some uniform noise.
 
-    Args:
-        features: Number of features, n.
-        width: Share of the noise, above 0 and at most 1.
+    `width` is the share of the noise, above 0 and at most 1.
     """
 
     features: int = 2
@@ -104,13 +95,10 @@ class Banana(Target):
 @register("Ring")
 @dataclass(frozen=True)
 class Ring(Target):
-    """The uniform distribution between two circles, the outer one of radius 1.
+    """The uniform distribution between two circles, of radius `inner` and of radius 1.
 
-    The first feature of the normal becomes the angle, which jumps at infinity. The second one
-    becomes the radius.
-
-    Args:
-        inner: Radius of the hole, between 0 and 1.
+    The first feature of the normal becomes the angle, which jumps at infinity, the second the
+    radius.
     """
 
     inner: float = 0.5
@@ -131,8 +119,8 @@ class Ring(Target):
 class Checkerboard(Target):
     """The uniform distribution on the eight dark squares of a board of four by four.
 
-    The second feature is uniform and gives the row. The first one is uniform on the two dark
-    squares of that row, and jumps from one to the other at zero.
+    The second feature gives the row. The first one is uniform on the two dark squares of that row,
+    and jumps from one to the other at zero.
     """
 
     features = 2
@@ -149,12 +137,9 @@ class Checkerboard(Target):
 class TruncatedMixture(Target):
     """A mixture of round Gaussians with equal weights, each truncated to the square [-1, 1]^2.
 
-    The map is that of Knothe and Rosenblatt: a quantile of the first feature, then a quantile of
-    the second given the first. Bisection and Newton's method find both.
-
-    Args:
-        means: Means of the Gaussians, in the square.
-        deviation: Standard deviation of the Gaussians before truncation.
+    The map is that of Knothe and Rosenblatt: a quantile of the first feature, then one of the
+    second given the first, by bisection and Newton's method. `means` are in the square;
+    `deviation` is the standard deviation before truncation.
     """
 
     means: Sequence[Sequence[float]] = (

@@ -1,0 +1,120 @@
+"""Lines, panels and text from tables of raw results."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import polars as pl
+
+from kappaflow.report.charts import Heat, Panel, Series
+from kappaflow.report.charts.chart import Numbers
+from kappaflow.report.numbers import significant
+
+Dash = Literal["solid", "dash", "dot", "none"]
+INFINITY = float("inf")
+
+
+def quantile_series(
+    frame: pl.DataFrame,
+    x: str,
+    y: str,
+    *,
+    name: str,
+    tone: int,
+    dash: Dash = "solid",
+    spread: tuple[float, float] | None = (0.25, 0.75),
+) -> Series:
+    """Returns the median of a column at each value of another, with two quantiles as a band.
+
+    Rows without y are left out, and nan counts as the largest value. The band shows the quantiles
+    `spread`; None leaves it out.
+
+    Example:
+        >>> raw = pl.DataFrame({"depth": [1, 1, 1, 2], "loss": [3.0, 1.0, 2.0, 5.0]})
+        >>> line = quantile_series(raw, "depth", "loss", name="Adam", tone=0)
+        >>> line.x, line.y, line.low
+        ([1.0, 2.0], [2.0, 5.0], [1.5, 5.0])
+    """
+    value = pl.col(y).fill_nan(INFINITY)
+    levels = {"y": 0.5} | ({"low": spread[0], "high": spread[1]} if spread else {})
+    quantiles = {end: value.quantile(level, "linear") for end, level in levels.items()}
+    found = frame.drop_nulls(y).group_by(x).agg(**quantiles).sort(x)
+    band = ("low", "high") if spread else (None, None)
+    return column_series(found, x, "y", name=name, tone=tone, dash=dash, band=band)
+
+
+def column_series(
+    table: pl.DataFrame,
+    x: str,
+    y: str,
+    *,
+    name: str,
+    tone: int,
+    dash: Dash = "solid",
+    band: tuple[str | None, str | None] = (None, None),
+) -> Series:
+    """Returns a line from columns of a table, with a band between two more."""
+    low, high = (None if one is None else _numbers(table[one]) for one in band)
+    across, up = _numbers(table[x]), _numbers(table[y])
+    return Series(name=name, x=across, y=up, low=low, high=high, tone=tone, dash=dash)
+
+
+def _numbers(column: pl.Series) -> Numbers:
+    return column.cast(pl.Float64).to_list()
+
+
+def level_series(
+    values: pl.Series, ends: Sequence[float], *, name: str, tone: int, dash: Dash
+) -> list[Series]:
+    """Returns a horizontal line at the median of values; none if there are no values."""
+    middle = median(values)
+    if middle is None:
+        return []
+    return [Series(name=name, x=[*ends], y=[middle] * len(ends), tone=tone, dash=dash)]
+
+
+def panel(
+    title: str,
+    x: str,
+    y: str,
+    series: Sequence[Series],
+    *,
+    log: str = "xy",
+    **more: Any,  # noqa: ANN401
+) -> Panel:
+    """Returns a panel of lines with logarithmic axes `log`; keywords are fields of `Panel`."""
+    axes = {"x_log": "x" in log, "y_log": "y" in log}
+    return Panel(title=title, x=x, y=y, series=list(series), **axes, **more)
+
+
+def heat_panel(title: str, counts: Sequence[float | None], columns: int, end: float) -> Panel:
+    """Returns a picture of numbers given row by row, from -end to end."""
+    rows: list[Numbers] = [[*counts[i : i + columns]] for i in range(0, len(counts), columns)]
+    return Panel(title=title, heat=Heat(values=rows, x=(-end, end), y=(-end, end)))
+
+
+def median(values: pl.Series) -> float | None:
+    """Returns the median as a number, with nan as the largest value; None if there are none."""
+    known = values.drop_nulls().cast(pl.Float64).fill_nan(INFINITY).median()
+    return None if known is None else float(known)  # pyright: ignore[reportArgumentType]
+
+
+def groups(frame: pl.DataFrame, column: str, order: Iterable[Any]) -> dict[Any, pl.DataFrame]:
+    """Returns the rows of each value of a column, in an order, without values that have none."""
+    found = {value: frame.filter(pl.col(column) == value) for value in order}
+    return {value: rows for value, rows in found.items() if not rows.is_empty()}
+
+
+def ends(values: Iterable[Any], digits: int = 3) -> str:
+    """Returns the smallest and the largest value as text.
+
+    Example:
+        >>> ends([2.0, 5.0, 1.0])
+        '1.00 to 5.00'
+    """
+    numbers = list(values)
+    return f"{significant(min(numbers), digits)} to {significant(max(numbers), digits)}"
+
+
+def ranged(middle: str, low: str, high: str) -> str:
+    """Returns a value with a range in brackets."""
+    return f"{middle} ({low} to {high})"
