@@ -18,17 +18,16 @@ BANNED = {
     r"pilot": "model search",
     r"far_apart|staircases|least_numbers": "packing, quantizer, min_parameters",
 }
-FROM_OLD_RESULTS = re.compile(r"docs/experiments/")
 
 
 def texts():
-    """Yields the path and the text of each file, without pages of old results."""
+    """Yields the path and the text of each file."""
     files = [*ROOT.glob("src/**/*.py"), *ROOT.glob("benchmarks/**/*.py")]
     files += [*ROOT.glob("*/**/*.jinja"), *ROOT.glob("docs/**/*.md")]
     files += [ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")]
     for path in files:
         name = path.relative_to(ROOT).as_posix()
-        if "_build" not in name and not FROM_OLD_RESULTS.match(name):
+        if "_build" not in name:
             yield name, path.read_text("utf-8")
 
 

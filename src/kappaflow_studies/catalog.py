@@ -23,15 +23,9 @@ from kappaflow_studies.universal import UNIVERSAL
 
 # Ordered as in the source paper.
 STUDIES: tuple[Study, ...] = (
-    LINEAR_DEPTH,
-    FACTOR_TRADEOFF,
-    DEPTH_FACTOR,
-    PARTITION,
-    UNIVERSAL,
-    DEPTH_CONDITIONING,
-    SPHERE,
+    LINEAR_DEPTH, FACTOR_TRADEOFF, DEPTH_FACTOR, PARTITION, UNIVERSAL, DEPTH_CONDITIONING, SPHERE,
     PADDING,
-)
+)  # fmt: skip
 
 FACES = Experiment(
     name="faces",
@@ -45,12 +39,11 @@ FACES = Experiment(
 )
 
 
-EXPERIMENTS = {
-    study.name: Experiment(
-        study.name, study.title, study.about, study.claim, partial(run_study, study)
-    )
-    for study in STUDIES
-} | {FACES.name: FACES}
+def _experiment(one: Study) -> Experiment:
+    return Experiment(one.name, one.title, one.about, one.claim, partial(run_study, one))
+
+
+EXPERIMENTS = {one.name: one for one in (*map(_experiment, STUDIES), FACES)}
 
 
 def experiment_named(name: str) -> Experiment:
@@ -79,25 +72,15 @@ def reproduce_all(
     progress: bool | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Path, dict[str, Reproduced]]:
-    """Runs studies, each in a folder with its name, and writes index.html over all of them.
+    """Returns the path of a page over several studies, and the result of each study.
 
-    An interrupted study resumes where it stopped; a finished one is not measured again.
-
-    Args:
-        experiments: The studies by name, in the order of the page.
-        out: The folder.
-        preset: "minutes" or "full".
-        seed: The random seed of all studies.
-        processes: As for `run_study`.
-        progress: Show progress bars; by default only on a terminal.
-        say: Receives a message as each study starts.
-
-    Returns:
-        The path of the page, and the result of each study.
+    Each study runs in a folder of `out` with its name, and index.html compares them. An
+    interrupted study resumes; a finished one is not measured again. The page has the order of
+    `experiments`; the other arguments are those of `run_study`.
 
     Raises:
         ArgumentError: `out` is a file, or a study refuses an argument.
-    """  # noqa: DOC502 - raised by the studies too
+    """
     place, started = Path(out), time.perf_counter()
     if place.exists() and not place.is_dir():
         raise ArgumentError(f"'out' should be a folder, {place} is a file.")

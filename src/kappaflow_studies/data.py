@@ -64,12 +64,8 @@ def table_parts(name: str, rows: int, seed: int) -> Parts:
         return _bananas(name, features, rows, seed)
     # The stored measurements were made without duplicate rows.
     tables = TableConfig(name, split_seed=seed, duplicates="drop").load()
-    held_out = slice(0, HELD_OUT)
-    return Parts(
-        tables.train.select(slice(0, rows)),
-        tables.validation.select(held_out),
-        tables.test.select(held_out),
-    )
+    validation, test = (one.select(slice(0, HELD_OUT)) for one in (tables.validation, tables.test))
+    return Parts(tables.train.select(slice(0, rows)), validation, test)
 
 
 def image_parts(name: str, size: int | None, seed: int) -> Parts:
@@ -80,11 +76,7 @@ def image_parts(name: str, size: int | None, seed: int) -> Parts:
 
 
 def banana_features(name: str) -> int | None:
-    """Returns the number of features of a table of bananas; None for other names.
-
-    Raises:
-        ArgumentError: The number is missing, odd or too small.
-    """
+    """Returns the number of features of a table of bananas; None for other names."""
     kind, _, number = name.partition("-")
     if kind != "bananas":
         return None

@@ -87,7 +87,6 @@ def measure(case: Case) -> list[Row]:
 
 
 def _flow(case: Case, parts: Parts) -> Flow:
-    """Returns a new RealNVP with LU maps between its couplings, or a new Glow."""
     if not isinstance(parts.train, Images):
         hidden = (case["hidden"], case["hidden"])
         features = len(parts.train.columns)
@@ -150,7 +149,7 @@ def _charts(found: pl.DataFrame) -> list[Chart]:
     rows = groups(found, "data", sorted(found["data"].unique()))
     before = [float(value) for value in sorted(found["couplings_before"].unique())]
     lines = [
-        Series(name=f"{times} times as many", x=before, y=[times * x for x in before], tone=7,
+        Series(name=f"{times} times as many", x=[*before], y=[times * x for x in before], tone=7,
                dash=dash)
         for times, dash in LINES
     ]  # fmt: skip
@@ -206,15 +205,12 @@ def _table(frame: pl.DataFrame) -> Table:
             rows.append([name, *["none found"] * (len(COLUMNS) - 1)])
             continue
         before, after = row["couplings_before"], row["couplings_after"]
+        times, more = after / before, (after - before) / row["maps"]
+        shown = (times, more, row["worst_layer"], row["twin_worst_layer"])
         rows.append([
             name,
-            str(row["maps"]),
-            str(before),
-            str(after),
-            significant(after / before),
-            significant((after - before) / row["maps"]),
-            significant(row["worst_layer"]),
-            significant(row["twin_worst_layer"]),
+            *map(str, (row["maps"], before, after)),
+            *map(significant, shown),
             significant(row["difference_float64"], 2),
             significant(row["twin_time_s"] / row["time_s"]),
         ])

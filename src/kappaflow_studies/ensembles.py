@@ -2,7 +2,7 @@
 
 import itertools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -13,15 +13,9 @@ SHARP_FROM = 6  # least number of features
 
 
 def draw(name: str, n: int, number: int) -> np.ndarray:
-    """Returns a matrix of an ensemble.
+    """Returns T, (n, n), float64, of an ensemble by name and number, with det T > 0.
 
-    Args:
-        name: A name of `ENSEMBLES`, or "even permutations" or "odd permutations" (numbered).
-        n: Size of the matrix.
-        number: Number of the matrix in the ensemble.
-
-    Returns:
-        T, (n, n), float64, with det T > 0, except for odd permutations.
+    The names are those of `ENSEMBLES`, or "even permutations" or "odd permutations" (numbered).
     """
     if name in NUMBERED:
         return np.eye(n)[list(_permutations(n, NUMBERED[name])[number])]
@@ -107,14 +101,9 @@ def _positive(matrix: np.ndarray) -> np.ndarray:
 
 @cache
 def _permutations(n: int, sign: int) -> list[tuple[int, ...]]:
-    """Returns all permutations of a sign, in lexicographic order."""
+    """Returns all permutations of a sign (1 for even, -1 for odd), in lexicographic order."""
     return [order for order in itertools.permutations(range(n)) if _sign(order) == sign]
 
 
 def _sign(order: tuple[int, ...]) -> int:
-    """Returns 1 for an even permutation, -1 for an odd one."""
-    return (-1) ** sum(1 for _ in _inversions(order))
-
-
-def _inversions(order: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    return ((a, b) for a, b in itertools.combinations(order, 2) if a > b)
+    return (-1) ** sum(a > b for a, b in itertools.combinations(order, 2))

@@ -59,16 +59,9 @@ def measure(case: Case) -> list[Row]:
         found = factor_linear(matrix, couplings=case["couplings"])
     except NumericalError as error:
         return [{"error": str(error), "of_the_map": of_the_map}]
-    return [
-        {
-            "found": len(found),
-            "method": found.method,
-            "condition_number": found.condition_number,
-            "residual": found.residual,
-            "time_s": time.perf_counter() - started,
-            "of_the_map": of_the_map,
-        }
-    ]
+    row = {"found": len(found), "method": found.method}
+    row |= {"condition_number": found.condition_number, "residual": found.residual}
+    return [row | {"time_s": time.perf_counter() - started, "of_the_map": of_the_map}]
 
 
 SHOWN = 64  # features of the maps in the sentences, if they were measured
@@ -79,16 +72,14 @@ def findings(frame: pl.DataFrame, settings: TradeOffSettings) -> Findings:
     """Returns the curve, its tables and the sentences on them."""
     there = frame.drop_nulls("condition_number")
     lost = len(frame) - len(there)
+    ended = f"all {len(frame):,} searches ended with a factorization"
+    if lost:
+        ended = f"{lost} of {len(frame):,} searches ended without one and are left out"
     return Findings(
         found=[
             _headline(there),
             f"The largest relative residual of a product is "
-            f"{significant(there['residual'].max(), 2)}; "
-            + (
-                f"{lost} of {len(frame):,} searches ended without one and are left out."
-                if lost
-                else f"all {len(frame):,} searches ended with a factorization."
-            ),
+            f"{significant(there['residual'].max(), 2)}; {ended}.",
         ],
         differs=[
             "The source counts couplings and does not ask for their conditioning. The count of "
@@ -104,13 +95,10 @@ def _headline(frame: pl.DataFrame) -> str:
     n = SHOWN if SHOWN in sizes else max(sizes)
     here = frame.filter(n=n)
     few, many = min(here["couplings"]), max(here["couplings"])
-    values = [
-        f"{title(name)} "
-        + " and ".join(
-            significant(median(rows.filter(couplings=m)["condition_number"])) for m in (few, many)
-        )
-        for name, rows in groups(here, "ensemble", sorted(here["ensemble"].unique())).items()
-    ]
+    values = []
+    for name, rows in groups(here, "ensemble", sorted(here["ensemble"].unique())).items():
+        one, other = (rows.filter(couplings=m)["condition_number"] for m in (few, many))
+        values.append(f"{title(name)} {significant(median(one))} and {significant(median(other))}")
     return (
         f"More couplings are better conditioned. At {n} features, the largest condition number of "
         f"a factor with {few} couplings and with {many} (median of {here['draw'].n_unique()} "
@@ -122,18 +110,15 @@ def _chart(frame: pl.DataFrame, settings: TradeOffSettings) -> Chart:
     panels, tones = [], {n: tone for tone, n in enumerate(settings.sizes)}
     for name in settings.ensembles:
         of_name = frame.filter(ensemble=name)
-        series = [
-            quantile_series(
-                rows, "couplings", "condition_number", name=f"{n} features", tone=tones[n]
-            )
-            for n, rows in groups(of_name, "n", settings.sizes).items()
-        ]
+        series = []
+        for n, rows in groups(of_name, "n", settings.sizes).items():
+            look = {"name": f"{n} features", "tone": tones[n]}
+            series.append(quantile_series(rows, "couplings", "condition_number", **look))
         if name.startswith(SAME_BOUND) and series:
             of_the_map = max(1.0, *of_name["of_the_map"].to_list())
             counts = sorted(settings.couplings)
-            bound = [min_condition_number(of_the_map, count) for count in counts]
-            x = list(map(float, counts))
-            series.append(Series(name="none lies below", x=x, y=bound, tone=7, dash="dot"))
+            x, y = [*map(float, counts)], [min_condition_number(of_the_map, m) for m in counts]
+            series.append(Series(name="none lies below", x=[*x], y=[*y], tone=7, dash="dot"))
         label = "largest condition number of a factor"
         panels.append(panel(title(name), "couplings", label, series, log="y"))
     return Chart(
@@ -147,12 +132,7 @@ def _chart(frame: pl.DataFrame, settings: TradeOffSettings) -> Chart:
 
 
 def title(name: str) -> str:
-    """Returns the name of an ensemble on a page.
-
-    Example:
-        >>> title("Gaussian"), title("geometric 1e2")
-        ('Gaussian maps', 'Geometric spectrum of condition number 1e2')
-    """
+    """Returns the name of an ensemble on a page: "Gaussian maps", "Geometric spectrum of ..."."""
     kind, _, condition = name.partition(" ")
     if condition:
         return f"{kind.capitalize()} spectrum of condition number {condition}"
@@ -184,13 +164,10 @@ def _cell(values: pl.Series) -> str:
 def _times(frame: pl.DataFrame) -> Table:
     counts = sorted(frame["couplings"].unique())
     slowest = frame.group_by("n", "couplings", "ensemble").agg(pl.col("time_s").median())
-    rows = [
-        [
-            str(n),
-            *(significant(slowest.filter(n=n, couplings=m)["time_s"].max(), 2) for m in counts),
-        ]
-        for n in sorted(frame["n"].unique())
-    ]
+    rows = []
+    for n in sorted(frame["n"].unique()):
+        times = [slowest.filter(n=n, couplings=m)["time_s"].max() for m in counts]
+        rows.append([str(n), *(significant(time_s, 2) for time_s in times)])
     return Table(
         title="Time",
         columns=["features", *map(str, counts)],

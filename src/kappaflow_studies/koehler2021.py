@@ -102,13 +102,10 @@ def permutation_couplings(index: Sequence[int]) -> list[Array]:
 
     The product maps x to x[index]; neighbors that change the same half are merged. All entries are
     0, 1 or -1, except where two couplings merge. The condition numbers are at most 3 + 2 sqrt(2) =
-    5.83 in any dimension.
+    5.83 in any dimension. (After Koehler, Mehta, Risteski 2021: two involutions.)
 
     Raises:
         ArgumentError: The input is not a permutation of an even number.
-
-    Source:
-        Koehler, Mehta, Risteski 2021 (two involutions of parallel swaps, 21 couplings); ours.
 
     Example:
         >>> import numpy as np
@@ -151,17 +148,15 @@ def triangular_couplings(matrix: Array, *, lower: bool, ratio: float = RATIO) ->
     After diagonals C and B are split off, the rest is L U L U if :math:`C^{-1} T_{11}` and
     :math:`T_{22}^{-1} B` are similar. Both are triangular. C and B give them the same distinct
     diagonal entries, and matrices with the same distinct eigenvalues are similar. Eigenvectors of
-    triangular matrices grow fast with their size, and so do these couplings.
-
-    A lower triangular matrix gives L U L U, an upper one U L U L, a diagonal one two. `ratio` is
-    that of neighboring chosen eigenvalues: near 1 the eigenvectors grow, far from 1 the diagonals
-    do; 1.3 is about the best for random matrices of 8 to 64 rows.
+    triangular matrices grow fast with their size, and so do these couplings. A lower triangular
+    matrix gives L U L U, an upper one U L U L, a diagonal one two couplings. `ratio` is that of
+    neighboring eigenvalues: near 1 the eigenvectors grow, far from 1 the diagonals do; 1.3 is
+    about the best for random matrices of 8 to 64 rows. (Ours; how the source makes its 13
+    couplings is unknown to us.)
 
     Raises:
-        ArgumentError: The matrix is not of this kind, or the ratio is not above 0 or too near 1.
-
-    Source:
-        Ours; the source paper uses 13 couplings, in a way that is unknown to us.
+        ArgumentError: The matrix is not of this kind, has a zero on its diagonal, or the ratio is
+            not above 0 or too near 1.
 
     Example:
         >>> import numpy as np
@@ -287,15 +282,13 @@ def koehler_route(matrix: object, *, ratio: float = RATIO) -> KoehlerRoute:
     T = P L U with a permutation (at most thirteen couplings), a unit lower triangular matrix
     (four), and an upper triangular matrix (four). Between parts, two couplings on one half are
     merged, which leaves nineteen. This is the baseline for the six couplings. Diagonals have any
-    sign, and condition numbers grow fast with n. `ratio` is that of `triangular_couplings`.
+    sign, and condition numbers grow fast with n. `ratio` is that of `triangular_couplings`. Only
+    the outline of Koehler, Mehta, Risteski 2021 is known to us (two involutions of parallel swaps,
+    two triangular matrices; 21 + 13 + 13 = 47), so details may differ.
 
     Raises:
         ArgumentError: T is not square with an even number of rows, not finite, or singular; or
             the ratio cannot be used.
-
-    Source:
-        Koehler, Mehta, Risteski 2021. Only their outline is known to us (two involutions of
-        parallel swaps, two triangular matrices; 21 + 13 + 13 = 47), so details may differ.
 
     Example:
         >>> route = koehler_route([[0, 2, 1, 1], [1, 0, 3, 0], [2, 1, 1, 0], [0, 1, 0, 1]])

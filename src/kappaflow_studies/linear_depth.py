@@ -1,5 +1,6 @@
 """`linear-depth`: how many couplings gradient descent needs to fit a linear map."""
 
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -38,22 +39,20 @@ class LinearDepthSettings(StudySettings):
 
 def cases(settings: LinearDepthSettings, seed: int) -> list[Case]:
     """Returns a case for each ensemble, size, depth and method, deep and large ones first."""
-    found: list[Case] = []
-    starts = {"restarts": settings.restarts}
-    adam = {"steps": settings.adam_steps, "rate": settings.adam_learning_rate}
-    for n in sorted(settings.sizes, reverse=True):
-        for depth in sorted(settings.depths, reverse=True):
-            for ensemble in settings.ensembles:
-                if not has_size(ensemble, n):
-                    continue
-                case = {"ensemble": ensemble, "n": n, "depth": depth, "draws": settings.draws}
-                case["seed"] = seed
-                found.append({**case, "method": "Adam", **starts, **adam})
-                lbfgs = {"steps": settings.lbfgs_steps}
-                found.append({**case, "method": "L-BFGS", **starts, **lbfgs})
-                if EXACT_FROM <= depth <= EXACT_TO:
-                    found.append({**case, "method": "exact"})
-    return found
+    restarts, adam = {"restarts": settings.restarts}, settings.adam_learning_rate
+    methods = (
+        {"method": "Adam", **restarts, "steps": settings.adam_steps, "rate": adam},
+        {"method": "L-BFGS", **restarts, "steps": settings.lbfgs_steps},
+        {"method": "exact"},
+    )
+    sizes, depths = (sorted(v, reverse=True) for v in (settings.sizes, settings.depths))
+    return [
+        {"ensemble": name, "n": n, "depth": depth, "draws": settings.draws, "seed": seed, **method}
+        for n, depth, name in product(sizes, depths, settings.ensembles)
+        if has_size(name, n)
+        for method in methods
+        if method["method"] != "exact" or EXACT_FROM <= depth <= EXACT_TO
+    ]
 
 
 START = 0.3  # the standard deviation of the initial numbers is START / sqrt(d)
@@ -63,10 +62,8 @@ LARGEST_LOG = 12.0  # bound on the logs of diagonals, so that no product of 48 c
 class Regression:
     """Alternating couplings [[I, 0], [A, diag(exp s)]] and [[diag(exp s), B], [0, I]].
 
-    Args:
-        targets: Maps T, (B, n, n), float64, n even; each is fitted separately.
-        depth: Number of couplings; the first one changes the second half.
-        generator: Random generator of the starts.
+    The targets are maps T, (B, n, n), float64, n even, each fitted separately. The first of
+    `depth` couplings changes the second half. The generator draws the starts.
     """
 
     def __init__(self, targets: Tensor, depth: int, generator: torch.Generator) -> None:
@@ -203,8 +200,7 @@ def findings(frame: pl.DataFrame, settings: LinearDepthSettings) -> Findings:
             _on_exact(frame),
             *(_on_descent(frame, method) for method in ("L-BFGS", "Adam")),
             *_on_divergence(frame, settings),
-            _on_three(frame),
-            *_on_four_and_five(frame),
+            *_on_few(frame),
         ],
         differs=[
             "The source fits samples by stochastic gradients, with settings that we do not know; "
@@ -217,19 +213,14 @@ def findings(frame: pl.DataFrame, settings: LinearDepthSettings) -> Findings:
     )
 
 
+OF_RESIDUAL = "A fit that stops above rounding stopped early: the representation is no limit."
+OF_PRICE = "A large condition number with a small residual: conditioning paid for the fit."
+
+
 def _chart(frame: pl.DataFrame, settings: LinearDepthSettings, n: int, y: str) -> Chart:
     kind, label, caption = {
-        "residual": (
-            "Residual",
-            "relative residual",
-            "A fit that stops above rounding has stopped early: the representation is not its "
-            "limit.",
-        ),
-        "condition_number": (
-            "Conditioning",
-            "largest condition number of a coupling",
-            "A large condition number with a small residual: conditioning paid for the fit.",
-        ),
+        "residual": ("Residual", "relative residual", OF_RESIDUAL),
+        "condition_number": ("Conditioning", "largest condition number of a coupling", OF_PRICE),
     }[y]
     panels = []
     for ensemble, here in groups(frame.filter(n=n), "ensemble", settings.ensembles).items():
@@ -300,21 +291,17 @@ def _on_divergence(frame: pl.DataFrame, settings: LinearDepthSettings) -> list[s
     ]
 
 
-def _on_three(frame: pl.DataFrame) -> str:
-    three = frame.filter(pl.col("depth") == 3, pl.col("method") != "exact")
-    if three.is_empty():
-        return "Three couplings were not tried."
-    best = min(three["residual"].to_list())
-    if best > FITTED:
-        return f"Three couplings fit no map: the smallest residual is {significant(best)}."
-    return (
-        f"Three couplings fit a map to {significant(best)}, which the theory excludes for all but "
-        "special ones."
-    )
-
-
-def _on_four_and_five(frame: pl.DataFrame) -> list[str]:
+def _on_few(frame: pl.DataFrame) -> list[str]:
+    """Returns what three, four and five couplings fit."""
     sentences = []
+    three = frame.filter(pl.col("depth") == 3, pl.col("method") != "exact")
+    if not three.is_empty():
+        best = min(three["residual"].to_list())
+        sentences.append(
+            f"Three couplings fit no map: the smallest residual is {significant(best)}."
+            if best > FITTED
+            else f"Three couplings fit a map to {significant(best)}: a special one, by the theory."
+        )
     words = {4: "Four fit an open set of maps", 5: "Five fit all but special maps"}
     for depth, theory in words.items():
         exact, descent = (_share(frame, method, depth) for method in ("exact", "L-BFGS"))

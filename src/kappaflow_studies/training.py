@@ -3,6 +3,7 @@
 import math
 import time
 from statistics import median
+from typing import Any
 
 import polars as pl
 import torch
@@ -16,8 +17,10 @@ from kappaflow.flows import Flow
 from kappaflow.partition import Partition
 from kappaflow.rewrite import rewrite_fixed_partition
 from kappaflow.training import (
+    FitResult,
     batches_of,
     checked_settings,
+    fit,
     fit_split,
     log_prob_of,
     standardization_log_det,
@@ -42,14 +45,22 @@ def trained(flow: Flow, parts: Parts, case: Case) -> Flow:
     return flow.eval()
 
 
-def that_ended(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-    """Returns the rows of completed trainings, and at most one sentence about the others.
+def fitted(
+    flow: Flow,
+    train: Tensor | Images,
+    validation: Tensor | Images,
+    *,
+    epochs: int,
+    every: int,
+    **settings: Any,  # noqa: ANN401
+) -> FitResult:
+    """Returns the result of a training in place that never stops early."""
+    measured = {"conditioning_every": every, "patience": epochs, "progress": False}
+    return fit(flow, train, validation=validation, max_epochs=epochs, **measured, **settings)
 
-    Example:
-        >>> raw = pl.DataFrame({"loss": [1.0, None], "failed": [None, "a loss is not finite."]})
-        >>> that_ended(raw)[1]
-        ['1 of 2 trainings stopped because steps were not finite; they are left out.']
-    """
+
+def that_ended(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """Returns the rows of completed trainings, and at most one sentence about the others."""
     if FAILED not in frame.columns:
         return frame, []
     ended = frame.filter(pl.col(FAILED).is_null())

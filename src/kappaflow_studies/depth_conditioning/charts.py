@@ -9,7 +9,7 @@ from kappaflow_studies.depth_conditioning.measure import (
     SCHEMES,
     DepthConditioningSettings,
 )
-from kappaflow_studies.engine.charts import column_series, panel
+from kappaflow_studies.engine.charts import Dash, column_series, panel
 
 TIMES = {"start": "at the start", "trained": "trained"}
 TONES = {"kappaflow": 0, "zuko": 1, "nflows": 2, "normflows": 3, "FrEIA": 7}
@@ -173,7 +173,6 @@ def _whitening(whitening: pl.DataFrame) -> Panel:
 
 
 def _factors(ideal: pl.DataFrame, features: int) -> Panel:
-    """Returns the chart of the factor by which a rotated layer reduces the mean loss."""
     table = _means(ideal, "loss").join(_means(ideal, "expected"), on="layer").sort("layer")
     before = pl.col("loss").shift(1)
     table = table.with_columns(
@@ -181,7 +180,7 @@ def _factors(ideal: pl.DataFrame, features: int) -> Panel:
         bound=pl.col("expected") / before,
         exact=pl.lit(last_whitening_factor(features, features // 2)),
     )[1:]
-    lines = (
+    lines: tuple[tuple[str, str, int, Dash], ...] = (
         ("measured", ROTATIONS, 0, "solid"),
         ("bound", "bound for rotations", 0, "dash"),
         ("exact", "exact limit", INK, "dot"),

@@ -12,35 +12,28 @@ STANDARDIZED_ON = 20_000  # number of samples
 
 
 class Distribution(ABC):
-    """A distribution of x in R^D with features of variance 1.
+    """A distribution of x in R^D with features of variance 1, in float64.
 
-    Attributes:
-        features: Number of features, D.
+    `log_prob` is in nats. `whiten` maps samples exactly to the standard normal.
     """
 
     features: int
 
     @abstractmethod
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Returns n samples, (n, D), in float64."""
+    def sample(self, n: int, generator: torch.Generator) -> Tensor: ...
 
     @abstractmethod
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Returns the log-density in nats, (n,)."""
+    def log_prob(self, x: Tensor) -> Tensor: ...
 
     @abstractmethod
-    def whiten(self, x: Tensor) -> Tensor:
-        """Returns the images of x under an exact map to the standard normal, (n, D)."""
+    def whiten(self, x: Tensor) -> Tensor: ...
 
 
 class Gaussian(Distribution):
     """A centered Gaussian with correlations, so that directions have unequal widths.
 
-    Args:
-        features: Number of features, D.
-        condition_number: Condition number of the covariance before its features are scaled to
-            variance 1. Its spectrum is geometric, its directions are random.
-        seed: Seed of the directions.
+    The covariance has a geometric spectrum with this condition number, before its features are
+    scaled to variance 1, and random directions.
     """
 
     def __init__(self, features: int, condition_number: float, seed: int) -> None:
@@ -74,12 +67,8 @@ class Gaussian(Distribution):
 class Sheet(Distribution):
     r"""A thin, bent sheet :math:`(u, W \sin(2 u) + \sigma e)`, rotated, with scaled features.
 
-    u and e are standard normal. u has a quarter of the features.
-
-    Args:
-        features: Number of features D, at least 4.
-        thickness: Standard deviation sigma of the noise.
-        seed: Seed of W and of the directions.
+    u and e are standard normal, and sigma is the thickness. u has a quarter of the features, which
+    are at least 4.
     """
 
     def __init__(self, features: int, thickness: float, seed: int) -> None:

@@ -71,11 +71,10 @@ def expected_non_standardness(eigenvalues: Tensor, kept: int) -> Tensor:
     .. math:: E S' \le S + \frac q2 \log\Bigl(1 - \frac{n p}{(n - 1)(n + 2)}
         \frac{v}{\lambda_{\max}}\Bigr).
 
+    (Draxler, Schnoerr, Koethe 2022; derived independently in docs/theory/whitening.md.)
+
     Raises:
         ArgumentError: An eigenvalue is not positive, or their mean is not 1.
-
-    Source:
-        Draxler, Schnoerr, Koethe 2022; derived independently in docs/theory/whitening.md.
 
     Example:
         >>> bound = expected_non_standardness(torch.tensor([0.5, 1.5]), 1)
@@ -97,13 +96,10 @@ def whitening_factor(loss: float, features: int, kept: int) -> float:
     It depends on S alone. With :math:`g = e^{-2 S / n}`, the geometric mean of the eigenvalues,
     and :math:`h = \sqrt{1 - g^n}`, the term :math:`v / \lambda_{\max}` is at least
     :math:`2 (1 - g) (1 - h) / (1 + h)`. The factor grows with S, so m layers reduce S in
-    expectation at least by its m-th power.
+    expectation at least by its m-th power. (As `expected_non_standardness`.)
 
     Raises:
         ArgumentError: `loss` (S in nats) is not positive.
-
-    Source:
-        Draxler, Schnoerr, Koethe 2022; derived independently in docs/theory/whitening.md.
 
     Example:
         >>> round(whitening_factor(1e-6, 16, 8), 4), round(whitening_factor(5.0, 16, 8), 4)

@@ -2,11 +2,11 @@
 
 import copy
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Generator, Tensor
 
 from kappaflow.bijection import Chain
 from kappaflow.conditioning import Profile, profile
@@ -31,13 +31,7 @@ from kappaflow_studies.engine.study import Case, Row, StudySettings
 
 
 def train(
-    flow: Flow,
-    distribution: Distribution,
-    *,
-    steps: int,
-    batch: int,
-    rate: float,
-    generator: torch.Generator,
+    flow: Flow, law: Distribution, *, steps: int, batch: int, rate: float, generator: Generator
 ) -> int | None:
     """Returns the step at which a training in place stopped, not finite; None if it completed.
 
@@ -50,7 +44,7 @@ def train(
     flow.train()
     for step in range(steps):
         optimizer.zero_grad()
-        loss = -flow.log_prob(distribution.sample(batch, generator).to(flow.dtype)).mean()
+        loss = -flow.log_prob(law.sample(batch, generator).to(flow.dtype)).mean()
         loss.backward()
         if not _finite(loss, parameters):
             return step
@@ -116,7 +110,6 @@ def whitened(
 
 
 def _kept(scheme: str, n: int, layer: int, generator: torch.Generator) -> Tensor:
-    """Returns the features that a coupling keeps."""
     numbers = torch.arange(n)
     if scheme == "random permutations":
         return torch.randperm(n, generator=generator)[: n // 2]
@@ -199,9 +192,8 @@ def measure(case: Case) -> list[Row]:
             for draw in range(case["draws"])
             for row in whitened(*arguments, seed=case["seed"] * 1000 + draw)
         ]
-    distribution = distribution_named(
-        case["law"], case["features"], case["hardness"], case["seed"]
-    )
+    place = case["law"], case["features"], case["hardness"], case["seed"]
+    distribution = distribution_named(*place)
     torch.manual_seed(case["seed"])
     flow = flow_of(case["library"], case["features"], case["depth"], case["hidden"])
     generator = torch.Generator().manual_seed(case["seed"])
@@ -214,7 +206,6 @@ def measure(case: Case) -> list[Row]:
 
 
 def _measured(flow: Flow, distribution: Distribution, test: Tensor, points: int) -> Row:
-    """Returns likelihood, conditioning and gradients of a flow, in float64."""
     with torch.no_grad():
         in_its_type = torch.isfinite(flow.log_prob(test.to(flow.dtype)))
     wide = opened(flow)
@@ -233,7 +224,6 @@ def _measured(flow: Flow, distribution: Distribution, test: Tensor, points: int)
 
 def _conditioning(found: Profile) -> Row:
     """Returns the singular values of the flow, and the products of its layers' singular values."""
-    row: dict[str, Any] = {}
     quantities = {
         "condition": found.condition_number[-1],
         "condition_product": found.layer_condition_number.log().sum(0).exp(),
@@ -242,9 +232,11 @@ def _conditioning(found: Profile) -> Row:
         "sigma_min": found.sigma_min[-1],
         "product_min": found.layer_sigma_min.log().sum(0).exp(),
     }
-    for name, values in quantities.items():
-        for end, level in LEVELS.items():
-            row[f"{name}_{end}"] = values.quantile(level).item()
+    row: Row = {
+        f"{name}_{end}": values.quantile(level).item()
+        for name, values in quantities.items()
+        for end, level in LEVELS.items()
+    }
     slack = 1 + 1e-9
     within = (quantities["sigma_max"] <= slack * quantities["product_max"]) & (
         slack * quantities["sigma_min"] >= quantities["product_min"]

@@ -51,11 +51,7 @@ MAPS: dict[str, tuple[Map, Map]] = {
 
 
 def flow_of(library: str, features: int, depth: int, hidden: Sequence[int]) -> Flow:
-    """Returns a new RealNVP of a library, with the library's default initialization.
-
-    `depth` is even; `hidden` are the widths of the networks. The flow is ours, with a bijection
-    for each layer of the library.
-    """
+    """Returns a new RealNVP of a library, of even depth, with the library's initialization."""
     layers = _MAKERS[library](features, depth, tuple(hidden))
     if library != OURS:
         layers = [PeerLayer(layer, *MAPS[library]) for layer in layers]
@@ -131,10 +127,6 @@ def _freia(features: int, depth: int, hidden: tuple[int, ...]) -> Sequence[Any]:
 
 
 _MAKERS: dict[str, Callable[[int, int, tuple[int, ...]], Sequence[Any]]] = {
-    OURS: _ours,
-    "zuko": _zuko,
-    "nflows": _nflows,
-    "normflows": _normflows,
-    "FrEIA": _freia,
-}
+    OURS: _ours, "zuko": _zuko, "nflows": _nflows, "normflows": _normflows, "FrEIA": _freia,
+}  # fmt: skip
 LIBRARIES = tuple(_MAKERS)

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import polars as pl
+import torch
+from torch import Tensor
 
 from kappaflow.report.charts import Heat, Panel, Series
 from kappaflow.report.charts.chart import Numbers
@@ -92,6 +94,17 @@ def heat_panel(title: str, counts: Sequence[float | None], columns: int, end: fl
     return Panel(title=title, heat=Heat(values=rows, x=(-end, end), y=(-end, end)))
 
 
+def cells(points: Tensor, end: float, bins: int) -> list[int]:
+    """Returns the number of points (n, 2) in each cell of a grid, row by row from below.
+
+    The grid goes from -end to end; points that are not finite are nowhere.
+    """
+    edges = torch.linspace(-end, end, bins + 1, dtype=points.dtype).double()
+    finite = points[points.isfinite().all(1)].double()
+    counts = torch.histogramdd(finite.flip(1), [edges, edges]).hist  # rows: the second feature
+    return counts.long().flatten().tolist()
+
+
 def median(values: pl.Series) -> float | None:
     """Returns the median as a number, with nan as the largest value; None if there are none."""
     known = values.drop_nulls().cast(pl.Float64).fill_nan(INFINITY).median()
@@ -104,13 +117,15 @@ def groups(frame: pl.DataFrame, column: str, order: Iterable[Any]) -> dict[Any, 
     return {value: rows for value, rows in found.items() if not rows.is_empty()}
 
 
-def ends(values: Iterable[Any], digits: int = 3) -> str:
-    """Returns the smallest and the largest value as text.
+def filled(frame: pl.DataFrame, columns: dict[Any, Iterable[str]]) -> pl.DataFrame:
+    """Returns the table with missing columns, given by type, filled with null."""
+    named = [(name, kind) for kind, names in columns.items() for name in names]
+    missing = [pl.lit(None, kind).alias(name) for name, kind in named if name not in frame.columns]
+    return frame.with_columns(missing)
 
-    Example:
-        >>> ends([2.0, 5.0, 1.0])
-        '1.00 to 5.00'
-    """
+
+def ends(values: Iterable[Any], digits: int = 3) -> str:
+    """Returns the smallest and the largest value as text."""
     numbers = list(values)
     return f"{significant(min(numbers), digits)} to {significant(max(numbers), digits)}"
 

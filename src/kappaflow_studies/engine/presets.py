@@ -50,18 +50,15 @@ def one_of(what: str, known: Callable[[], Collection[str]]) -> AfterValidator:
 def _table(name: str) -> None:
     known = (*shipped_names(), "bananas-N of N features")
     if banana_features(name) is None and name not in known and not Path(name).is_file():
-        raise ArgumentError(
-            f"there is no table {name!r}, choose from {', '.join(known)}, or name a file."
-        )
+        listed = ", ".join(known)
+        raise ArgumentError(f"there is no table {name!r}, choose from {listed}, or name a file.")
 
 
 def _images(name: str) -> None:
     known = [one.name for one in image_sets()]
     if name not in known and not Path(name).exists():
-        raise ArgumentError(
-            f"there are no images {name!r}, choose from {', '.join(known)}, or name a file or a "
-            "folder."
-        )
+        listed = f"{', '.join(known)}, or name a file or a folder"
+        raise ArgumentError(f"there are no images {name!r}, choose from {listed}.")
 
 
 Ensemble = Annotated[str, one_of("ensemble", lambda: ENSEMBLES)]

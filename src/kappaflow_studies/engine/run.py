@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from pathlib import Path
@@ -27,12 +27,7 @@ from kappaflow_studies.engine.study import Measured, S, Study, StudySettings, fr
 
 
 def key_of(case: Mapping[str, Any]) -> str:
-    """Returns a string that identifies a case: its values, in any order.
-
-    Example:
-        >>> key_of({"depth": 1, "seed": 0}) == key_of({"seed": 0, "depth": 1})
-        True
-    """
+    """Returns a string that identifies a case: its values, in any order."""
     return json.dumps(case, sort_keys=True)
 
 
@@ -40,9 +35,6 @@ def read_measured(path: Path) -> dict[str, Measured]:
     """Returns the measured cases of a file, keyed by `key_of`; empty if there is no such file.
 
     Removes a last line that is incomplete because its writer was killed.
-
-    Raises:
-        FileError: A complete line cannot be read.
     """
     if not path.exists():
         return {}
@@ -80,31 +72,21 @@ def run_study(
     progress: bool | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Reproduced:
-    """Measures the missing cases of a study, and writes its folder.
+    """Returns the report, page and findings of a study, after measuring the missing cases.
 
-    The folder holds config.json (the settings) and cases.jsonl (each case as soon as it is
+    The folder `out` holds config.json (the settings) and cases.jsonl (each case as soon as it is
     measured); at the end also results.parquet (a row for each measurement), figures/ (SVG and
     PNG), report.json and index.html. To resume an interrupted study, run it again.
 
-    Args:
-        study: The study.
-        out: The folder.
-        preset: "minutes" or "full".
-        config: A file with settings, instead of a preset.
-        seed: The random seed.
-        processes: Number of cases measured at the same time, each on one thread; by default one
-            per core.
-        progress: Show a progress bar; by default only on a terminal.
-        say: Receives messages.
-
-    Returns:
-        The report, the page and the findings.
+    The settings are those of a preset, "minutes" or "full", or of the file `config`. So many
+    `processes` (by default one per core) measure a case each, on one thread. A progress bar is
+    shown by default only on a terminal; `say` receives messages.
 
     Raises:
         ArgumentError: An argument is wrong, or the folder holds another study.
         FileError: A file cannot be read or written.
         NumericalError: A case failed, or its process was killed. Measured cases are kept.
-    """  # noqa: DOC502 - raised by the calls below
+    """
     settings = settings_of(study, preset, config)
     natural_int("seed", seed)
     workers = core_count() if processes is None else positive_int("processes", processes)
@@ -180,7 +162,6 @@ def _folder(place: Path, name: str) -> Path:
 
 
 def _as_text(settings: StudySettings) -> list[tuple[str, str]]:
-    """Returns the settings as text, lists without brackets."""
 
     def words(value: Any) -> str:  # noqa: ANN401
         if isinstance(value, list | tuple):
@@ -191,13 +172,11 @@ def _as_text(settings: StudySettings) -> list[tuple[str, str]]:
 
 
 def _versions() -> list[tuple[str, str]]:
-    found = [("Python", platform.python_version())]
+    found = [f"Python {platform.python_version()}"]
     for package in PACKAGES:
-        try:
-            found.append((package, version(package)))
-        except PackageNotFoundError:
-            continue
-    return [("versions", ", ".join(f"{name} {number}" for name, number in found))]
+        with suppress(PackageNotFoundError):
+            found.append(f"{package} {version(package)}")
+    return [("versions", ", ".join(found))]
 
 
 @contextmanager

@@ -47,14 +47,7 @@ class Study(Generic[S]):
 
 
 def frame_of(measured: Sequence[Measured]) -> pl.DataFrame:
-    """Returns a table with a row for each measurement: its case, its values and its time.
-
-    Missing values are null.
-
-    Example:
-        >>> frame_of([({"depth": 1}, [{"loss": 0.5}, {"loss": 0.25}], 2.0)]).columns
-        ['depth', 'loss', 'case_time_s']
-    """
+    """Returns a table with a row for each measurement: its case, values (or null) and time."""
     lines: list[Mapping[str, Any]] = [
         {**case, **row, "case_time_s": time_s} for case, rows, time_s in measured for row in rows
     ]

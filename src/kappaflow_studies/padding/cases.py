@@ -41,12 +41,7 @@ class Spec:
 
     @property
     def description(self) -> str:
-        """The name of the padding in a chart.
-
-        Example:
-            >>> Spec("gaussian", 2, 0.3).description, Spec("none").description
-            ('2 Gaussian of scale 0.3', 'no padding')
-        """
+        """The name of the padding in a chart, such as "2 Gaussian of scale 0.3"."""
         if self.kind == NONE:
             return WORDS[NONE]
         scale = "" if self.scale is None else f" of scale {self.scale:g}"
@@ -61,15 +56,7 @@ class Spec:
 
 
 def spec_of(text: str) -> Spec:
-    """Returns a padding by its name in the settings: "none", "zero:2", "gaussian:2:0.3", ...
-
-    Raises:
-        ArgumentError: The text is not the name of a padding.
-
-    Example:
-        >>> spec_of("gaussian:2:0.3")
-        Spec(kind='gaussian', width=2, scale=0.3)
-    """
+    """Returns a padding by its name in the settings: "none", "zero:2", "gaussian:2:0.3", ..."""
     kind, *numbers = text.split(":")
     if kind == NONE and not numbers:
         return Spec(NONE)
@@ -79,28 +66,20 @@ def spec_of(text: str) -> Spec:
     except (IndexError, ValueError):
         kind, width, scale = "", 0, None
     if kind not in KINDS or width < 1 or len(numbers) > 2:
+        kinds = f"with one of {', '.join(KINDS)} as the kind"
         raise ArgumentError(
-            f"a padding should be none or KIND:WIDTH or KIND:WIDTH:SCALE, with one of "
-            f"{', '.join(KINDS)} as the kind, got {text!r}."
+            f"a padding should be none or KIND:WIDTH or KIND:WIDTH:SCALE, {kinds}, got {text!r}."
         )
     return Spec(kind, width, scale)
 
 
 MOST_SEEDS = 1000  # largest number of seeds, so that different seeds of a study never overlap
-MODELED = ("rows", "epochs", "batch_size", "learning_rate", "depth", "hidden", "measured_every")
-JUDGED = ("points", "draws", "drawn")
-IMAGES = ("image_epochs", "image_batch_size", "image_hidden", "image_levels", "image_blocks")
-IMAGES_JUDGED = ("image_points", "image_draws", "image_drawn", "image_measured_every")
 Seeds = Annotated[int, Field(ge=1, le=MOST_SEEDS)]
 PaddingName = Annotated[str, AfterValidator(checked(spec_of))]
 
 
 class PaddingSettings(StudySettings):
-    """Settings of the data, the trainings and the evaluation.
-
-    A padding is none, KIND:WIDTH or KIND:WIDTH:SCALE. The width counts features, of images
-    channels.
-    """
+    """Settings of the data, the trainings and the evaluation; widths of images count channels."""
 
     sets: tuple[PlanarSet, ...]
     compared: tuple[PaddingName, ...]  # trained with each of `seeds`
@@ -143,10 +122,14 @@ def cases(settings: PaddingSettings, seed: int) -> list[Case]:
     return [*_of_images(settings, first), *_of_planes(settings, first)]
 
 
+NOT_SHARED = ("sets", "compared", "others", "seeds", "other_seeds", "image_sets",
+              "image_paddings", "image_seeds")  # fmt: skip
+
+
 def _of_images(settings: PaddingSettings, first: int) -> list[Case]:
     found: list[Case] = []
+    values = {key: v for key, v in settings if key.startswith("image_") and key not in NOT_SHARED}
     for name, epochs in zip(settings.image_sets, settings.image_epochs, strict=True):
-        values = {key: getattr(settings, key) for key in (*IMAGES, *IMAGES_JUDGED)}
         shared = {"set": name, **values, "image_epochs": epochs}
         for seed in range(first, first + settings.image_seeds):
             for padding in settings.image_paddings:
@@ -161,7 +144,8 @@ def _of_planes(settings: PaddingSettings, first: int) -> list[Case]:
     found: list[Case] = []
     trained = [(padding, settings.seeds) for padding in settings.compared]
     trained += [(padding, settings.other_seeds) for padding in settings.others]
-    values = {key: getattr(settings, key) for key in (*MODELED, *JUDGED)}
+    own = {key: v for key, v in settings if not key.startswith("image")}
+    values = {key: v for key, v in own.items() if key not in NOT_SHARED}
     values["hidden"] = list(settings.hidden)
     for seed in range(first, first + settings.seeds):
         for name in settings.sets:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import polars as pl
 
-from kappaflow.report.charts import Chart, Panel
+from kappaflow.report.charts import Chart
 from kappaflow.report.numbers import fixed, significant
 from kappaflow_studies.engine.charts import (
     heat_panel,
@@ -128,30 +128,24 @@ def _against(frame: pl.DataFrame, settings: PaddingSettings, what: str) -> list[
         ("kappa_median", "condition number", "conditioning"),
         ("w2", "exact W2 to the data", "distance"),
     ):
-
-        def one(of_set: str, y: str = y, label: str = label) -> Panel:
+        panels = []
+        for of_set in settings.sets:
             here, rows = at.filter(set=of_set), frame.filter(set=of_set)
             series = [quantile_series(here, "place", y, name="Gaussian", tone=TONES["gaussian"])]
             for tone, padding in _toned(levels):
-                about = {"name": spec_of(padding).description, "tone": tone}
-                values = rows.filter(padding=padding)[y]
-                series += level_series(values, ends, dash="dash", **about)
+                about = {"name": spec_of(padding).description, "tone": tone, "dash": "dash"}
+                series += level_series(rows.filter(padding=padding)[y], ends, **about)
             if y == "w2":
                 floor = rows.filter(kind="plane floor")[y]
                 series += level_series(floor, ends, name=FLOOR, tone=7, dash="dot")
-            return panel(words(of_set), x, label, series, log="xy" if what == "scale" else "y")
-
-        found.append(
-            Chart(
-                name=f"{name}-{what}",
-                title=f"{label[0].upper()}{label[1:]} against the {what} of Gaussian padding",
-                caption="Median over the seeds, and quartiles as a band. Dashed: other paddings."
-                + (" A width of 0 is a flow without padding." if what == "width" else "")
-                + (" Dotted: two samples of the data (the floor)." if y == "w2" else ""),
-                panels=[one(of_set) for of_set in settings.sets],
-                columns=min(3, len(settings.sets)),
-            )
-        )
+            log = "xy" if what == "scale" else "y"
+            panels.append(panel(words(of_set), x, label, series, log=log))
+        caption = "Median over the seeds, and quartiles as a band. Dashed: other paddings."
+        caption += " A width of 0 is a flow without padding." if what == "width" else ""
+        caption += " Dotted: two samples of the data (the floor)." if y == "w2" else ""
+        title = f"{label[0].upper()}{label[1:]} against the {what} of Gaussian padding"
+        look = {"panels": panels, "columns": min(3, len(panels))}
+        found.append(Chart(name=f"{name}-{what}", title=title, caption=caption, **look))
     return found
 
 
@@ -166,12 +160,7 @@ def _toned(paddings: Sequence[str]) -> list[tuple[int, str]]:
 
 
 def words(name: str) -> str:
-    """Returns the name of a set on a page.
-
-    Example:
-        >>> words("two_moons")
-        'Two moons'
-    """
+    """Returns the name of a set on a page, such as "Two moons"."""
     text = name.replace("_", " ").replace("gaussians", "Gaussians")
     return text[0].upper() + text[1:]
 
@@ -205,9 +194,12 @@ def tables(frame: pl.DataFrame, settings: PaddingSettings) -> list[Table]:
         (images, settings.image_sets, settings.image_paddings, "images"),
     ):
         found += [
-            _by_padding(f"Condition number, {where}", rows, sets, names, _conditioning, OF_KAPPA),
-            _by_padding(f"Likelihood, {where}", rows, sets, names, _likelihood, OF_NLL),
-            _by_padding(f"Distance of samples, {where}", rows, sets, names, _distance, OF_W2),
+            _by_padding(f"{title}, {where}", rows, sets, names, cell, caption)
+            for title, cell, caption in (
+                ("Condition number", _conditioning, OF_KAPPA),
+                ("Likelihood", _likelihood, OF_NLL),
+                ("Distance of samples", _distance, OF_W2),
+            )
         ]
     closed = [name for name in settings.sets if plane.filter(set=name)["kl"].count()]
     found.append(_by_padding("Divergence, planar sets", plane, closed, paddings, _kl, OF_KL))

@@ -32,12 +32,7 @@ class Signs:
 
     @property
     def description(self) -> str:
-        """The result in a table, as text.
-
-        Example:
-            >>> Signs(9, 10).description
-            '9 of 10, p = 0.021'
-        """
+        """The result in a table, such as "9 of 10, p = 0.021"."""
         return f"{self.above} of {self.pairs}, p = {self.p_value:.2g}"
 
 
@@ -57,12 +52,7 @@ def signs(frame: pl.DataFrame, upper: str, lower: str, value: str) -> Signs:
 
 
 def ordered(steps: list[Signs]) -> int:
-    """Returns 1 if each step of an order is confirmed, -1 if a step is reversed, else 0.
-
-    Example:
-        >>> ordered([Signs(10, 10), Signs(9, 10)]), ordered([Signs(10, 10), Signs(0, 10)])
-        (1, -1)
-    """
+    """Returns 1 if each step of an order is confirmed, -1 if a step is reversed, else 0."""
     verdicts = [step.verdict for step in steps]
     return -1 if -1 in verdicts else int(all(verdicts))
 

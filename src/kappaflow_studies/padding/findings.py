@@ -3,7 +3,7 @@
 import polars as pl
 
 from kappaflow.report.numbers import count, significant
-from kappaflow_studies.engine.charts import ends, median
+from kappaflow_studies.engine.charts import ends, filled, median
 from kappaflow_studies.engine.report import Findings
 from kappaflow_studies.padding.cases import PaddingSettings, spec_of
 from kappaflow_studies.padding.charts import charts, tables
@@ -21,7 +21,7 @@ ENOUGH = 5 / 7  # share of the sets that must agree for a verdict on the order
 
 def findings(frame: pl.DataFrame, settings: PaddingSettings) -> Findings:
     """Returns the charts, the tables and the sentences on them."""
-    frame = with_every_column(frame)
+    frame = filled(frame, COLUMNS)
     plane, floor = frame.filter(kind="plane"), frame.filter(kind="plane floor")
     order = None if plane.is_empty() else claimed_order(settings.compared)
     on_order = []
@@ -55,16 +55,6 @@ COLUMNS = {
         "epochs_measured", "kappa_over_training", "kappa_p95_over_training", "picture",
     ),
 }  # fmt: skip
-
-
-def with_every_column(frame: pl.DataFrame) -> pl.DataFrame:
-    """Returns the raw results with all columns, filled with null if no case has a column."""
-    return frame.with_columns(
-        pl.lit(None, kind).alias(name)
-        for kind, names in COLUMNS.items()
-        for name in names
-        if name not in frame.columns
-    )
 
 
 def _on_order(plane: pl.DataFrame, settings: PaddingSettings, order: list[str]) -> list[str]:
@@ -107,7 +97,6 @@ def _on_tests(steps: list[list[Signs]], seeds: int) -> list[str]:
 
 
 def _on_pairs(steps: list[list[Signs]]) -> list[str]:
-    """Returns the same if there are too few seeds for a test."""
     pairs = [sum(pair[place].pairs for pair in steps) for place in (0, 1)]
     above = [sum(pair[place].above for pair in steps) for place in (0, 1)]
     return [
@@ -120,11 +109,11 @@ def _on_pairs(steps: list[list[Signs]]) -> list[str]:
 def _on_likelihood(plane: pl.DataFrame, settings: PaddingSettings, order: list[str]) -> str:
     _, none, gaussian = order
     sets = [plane.filter(set=name) for name in settings.sets]
-    medians = [
-        [median(rows.filter(padding=padding)["weighted_nll"]) for padding in (gaussian, none)]
-        for rows in sets
-    ]
-    gains = [float("nan") if None in pair else pair[0] - pair[1] for pair in medians]
+    gains = []
+    for rows in sets:
+        of_pair = (median(rows.filter(padding=one)["weighted_nll"]) for one in (gaussian, none))
+        padded, plain = (float("nan") if value is None else value for value in of_pair)
+        gains.append(padded - plain)
     differ = f"the medians differ by {ends(gains, 2)} nats, where more is worse."
     if settings.seeds < FEWEST:
         return f"Importance-weighted NLL with Gaussian padding and without: {differ}"

@@ -12,10 +12,11 @@ from kappaflow.conditioning import spectrum
 from kappaflow.data import Images, load_images, split_images, toy, toy_log_prob, toy_sets
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.flows import Flow, importance_weighted_log_prob, real_nvp, real_nvp_image
-from kappaflow.training import fit
 from kappaflow.training.batches import ImageBatches
+from kappaflow_studies.engine.charts import cells
 from kappaflow_studies.engine.study import Case, Row
 from kappaflow_studies.padding.cases import spec_of
+from kappaflow_studies.training import fitted
 from kappaflow_studies.universal.approximation import two_sample_w2
 
 QUANTILES = {"p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
@@ -82,14 +83,8 @@ def distances(a: Tensor, b: Tensor) -> Row:
 def sliced_w2(a: Tensor, b: Tensor, directions: int = DIRECTIONS) -> float:
     """Returns the root mean square of W2 along random directions, the same in each call.
 
-    It is 0 for equal samples, (B, n), and at most W2 / sqrt(n) for n orthogonal directions.
-
-    Raises:
-        ArgumentError: The shapes differ.
-
-    Source:
-        Rabin, Peyre, Delon, Bernot 2012, Wasserstein barycenter and its application to texture
-        mixing. On a line, the best pairing is that of the sorted points.
+    It is 0 for equal samples, (B, n), and at most W2 / sqrt(n) for n orthogonal directions (Rabin,
+    Peyre, Delon, Bernot 2012). On a line, the best pairing is that of the sorted points.
 
     Example:
         >>> sliced_w2(torch.zeros(3, 1), torch.full((3, 1), 2.0))
@@ -162,20 +157,11 @@ def _results(
     The settings have a prefix. As many samples are drawn, in a unit, as the reference has points.
     """
     train, validation, x = data
-    seed, epochs = case["seed"], case[f"{prefix}epochs"]
+    seed = case["seed"]
+    how = {name: case[f"{prefix}{name}"] for name in ("epochs", "batch_size")}
+    how |= {"every": case[f"{prefix}measured_every"], "learning_rate": rate, "seed": seed}
     try:
-        result = fit(
-            flow,
-            train,
-            validation=validation,
-            max_epochs=epochs,
-            patience=epochs,
-            batch_size=case[f"{prefix}batch_size"],
-            learning_rate=rate,
-            conditioning_every=case[f"{prefix}measured_every"],
-            seed=seed,
-            progress=False,
-        )
+        result = fitted(flow, train, validation, **how)
     except NumericalError as error:
         return {"error": str(error)}
     drawn = flow.sample(len(reference), generator=seeded(seed))
@@ -234,11 +220,7 @@ def span(name: str) -> float:
 
 def picture(name: str, drawn: Tensor) -> list[int]:
     """Returns the number of points in each cell of a grid, row by row from below."""
-    end = span(name)
-    edges = torch.linspace(-end, end, CELLS + 1).double()
-    finite = drawn[drawn.isfinite().all(1)].double()
-    counts = torch.histogramdd(finite.flip(1), [edges, edges]).hist
-    return counts.flatten().int().tolist()
+    return cells(drawn, span(name), CELLS)
 
 
 FRACTIONS = (0.7, 0.1, 0.2)
@@ -283,7 +265,6 @@ def parts(name: str, seed: int) -> tuple[Images, ...]:
 
 
 def _scaled(images: Images, count: int) -> Tensor:
-    """Returns the first `count` images, with values from 0 to 1."""
     return images.batch(range(count)).float() / (images.values - 1)
 
 
@@ -296,14 +277,8 @@ def sheet(drawn: Tensor) -> list[int | None]:
     return [None if value < 0 else value for value in flat]
 
 
-MEASURES = {
-    "plane": trained_on_plane,
-    "plane floor": plane_floor,
-    "images": trained_on_images,
-    "image floor": image_floor,
-}
-
-
 def measure(case: Case) -> list[Row]:
     """Returns the row of a case."""
-    return [MEASURES[case["kind"]](case)]
+    trained = {"plane": trained_on_plane, "images": trained_on_images}
+    floors = {"plane floor": plane_floor, "image floor": image_floor}
+    return [(trained | floors)[case["kind"]](case)]

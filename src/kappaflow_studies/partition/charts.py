@@ -88,9 +88,9 @@ def _reached(name: str, part: pl.DataFrame) -> Panel:
     ]
     for kind, rows in groups(with_twins(part), "kind", KINDS).items():
         if kind != ONE:
-            middle, about = medians(rows, "depth"), {"name": f"twin of {kind}", "dash": "none"}
-            x, y = "twin_couplings_after", "twin_loss"
-            series.append(column_series(middle, x, y, tone=TONES[kind], **about))
+            middle, x, y = medians(rows, "depth"), "twin_couplings_after", "twin_loss"
+            title, tone = f"twin of {kind}", TONES[kind]
+            series.append(column_series(middle, x, y, name=title, tone=tone, dash="none"))
     return panel(name, COUPLINGS, unit(name), series, log="x")
 
 
@@ -108,12 +108,8 @@ def _conditioning(name: str, part: pl.DataFrame) -> Panel:
 def _layers(name: str, twins: pl.DataFrame) -> Panel:
     series: list[Series] = []
     for kind, rows in groups(twins, "kind", KINDS).items():
-        tone = TONES[kind]
-        series += [
-            quantile_series(rows, "couplings", y, name=title, tone=tone, dash=dash, spread=None)
-            for y, title, dash in (
-                ("worst_layer", kind, "solid"),
-                ("twin_worst_layer", f"{kind}, twin", "dash"),
-            )
-        ]
+        x, look = "couplings", {"tone": TONES[kind], "spread": None}
+        twin = f"{kind}, twin"
+        series.append(quantile_series(rows, x, "worst_layer", name=kind, **look))
+        series.append(quantile_series(rows, x, "twin_worst_layer", name=twin, dash="dash", **look))
     return panel(name, COUPLINGS, CONDITION, series)

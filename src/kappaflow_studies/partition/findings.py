@@ -119,17 +119,14 @@ def _on_twins(frame: pl.DataFrame) -> list[str]:
         return []
     halves = twins.filter((pl.col("kind") != ONE) & (pl.col("twin_maps") > 0))
     more = (halves["twin_couplings_after"] - halves["twin_couplings_before"]) / halves["twin_maps"]
+    cost = ends(more, 2) if len(more) else ""
+    costs = f"On halves each permutation or map costs {cost} couplings. " if cost else ""
+    float64, float32 = (twins[f"twin_difference_{kind}"].max() for kind in ("float64", "float32"))
     return [
-        f"{len(twins)} of {len(mixed)} trained flows were rewritten with one partition. "
-        + (
-            f"On halves each permutation or map costs {ends(more, 2)} couplings. "
-            if len(more)
-            else ""
-        )
-        + f"log_prob changes by at most {significant(twins['twin_difference_float64'].max(), 2)} "
-        f"nats in float64, {significant(twins['twin_difference_float32'].max(), 2)} in float32; "
-        f"the worst layer is {ends(twins['twin_worst_layer'] / twins['worst_layer'], 2)} times as "
-        "badly conditioned."
+        f"{len(twins)} of {len(mixed)} trained flows were rewritten with one partition. {costs}"
+        f"log_prob changes by at most {significant(float64, 2)} nats in float64, "
+        f"{significant(float32, 2)} in float32; the worst layer is "
+        f"{ends(twins['twin_worst_layer'] / twins['worst_layer'], 2)} times as badly conditioned."
     ]
 
 

@@ -59,15 +59,8 @@ def image_flow(kind: str, shape: Sequence[int], values: int, steps: int, hidden:
 
     A permutation that exchanges the halves amounts to a fixed partition with alternating halves.
     """
-    whole = glow(
-        shape,
-        levels=LEVELS,
-        steps=steps,
-        hidden=hidden,
-        mixing=OF_IMAGES[kind] or "lu",
-        dequantize="uniform",
-        values=values,
-    )
+    how = {"levels": LEVELS, "steps": steps, "hidden": hidden, "mixing": OF_IMAGES[kind] or "lu"}
+    whole = glow(shape, dequantize="uniform", values=values, **how)  # pyright: ignore[reportArgumentType]
     if OF_IMAGES[kind] is not None:
         return whole
     units, scales = whole.bijection  # pyright: ignore[reportGeneralTypeIssues]
@@ -77,28 +70,22 @@ def image_flow(kind: str, shape: Sequence[int], values: int, steps: int, hidden:
 def _permuted(scales: MultiScale, kind: str) -> MultiScale:
     seed, made = 0, []
     for scale in scales:
-        layers: list[Bijection] = []
-        for part in scale:  # pyright: ignore[reportGeneralTypeIssues]
+        layers: list[Bijection] = list(scale)  # pyright: ignore[reportArgumentType]
+        for place, part in enumerate(layers):
             if isinstance(part, InvertibleConv1x1):
-                part = _permutation(kind, part.channels, seed)
-                seed += 1
-            layers.append(part)
+                half = part.channels // 2
+                exchanged = Permutation([*range(half, part.channels), *range(half)])
+                drawn = Permutation.random(part.channels, seed=seed)
+                layers[place], seed = exchanged if kind == HALVES else drawn, seed + 1
         made.append(ImageChain(layers))
     return MultiScale(scales.event_shape, made)
-
-
-def _permutation(kind: str, channels: int, seed: int) -> Permutation:
-    if kind == HALVES:
-        half = channels // 2
-        return Permutation([*range(half, channels), *range(half)])
-    return Permutation.random(channels, seed=seed)
 
 
 def widths(count: Callable[[int, int], int], target: int, hidden: int) -> tuple[int, int]:
     """Returns the widths of two hidden layers for a number of parameters, nearly equal.
 
-    `count` returns the parameters of a flow of given widths, linear in the second width. These are
-    the first widths around `hidden` within half a percent of the target, or the nearest ones.
+    `count` returns the parameters for given widths, linear in the second one. The first widths
+    around `hidden` within half a percent of the target, or the nearest ones.
     """
     found = []
     for away in range(hidden):
@@ -171,7 +158,6 @@ def measure(case: Case) -> list[Row]:
 
 
 def _flow(case: Case, parts: Parts) -> tuple[Flow, Row]:
-    """Returns a new flow of the kind, with its numbers of parameters and of couplings."""
     kind, depth, hidden = case["kind"], case["depth"], case["hidden"]
     data = parts.train
     if isinstance(data, Images):

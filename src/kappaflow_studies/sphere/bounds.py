@@ -9,7 +9,6 @@ from scipy.stats import chi
 
 from kappaflow._checks import positive_float, positive_int
 from kappaflow.errors import ArgumentError
-from kappaflow.theory.exact import Array
 from kappaflow_studies.sphere.mixture import SphereMixture
 from kappaflow_studies.sphere.packing import Packing, gaussian_norm
 
@@ -91,16 +90,11 @@ def min_depth(family: Packing, flows: LayerClass, features: int) -> DepthBound:
     whole flow is Lipschitz, and of its root if only the layers are. The bound counts parameters
     only: a layer with k d parameters may compute the same as the generator.
 
-    Returns:
-        The smallest depth at which the net is as large as the family, and the distance by which
-        smaller depths miss.
-
     Raises:
         ArgumentError: An argument is out of range, or the depth exceeds 2^20.
 
     Source:
-        Koehler, Mehta, Risteski 2021; their proof was not available, and this one is ours:
-        docs/theory/depth-bound.md.
+        Koehler, Mehta, Risteski 2021; our own proof is in docs/theory/depth-bound.md.
 
     Example:
         >>> from kappaflow_studies.sphere import mixture_packing
@@ -153,16 +147,13 @@ def volume_bound(mixture: SphereMixture, lipschitz: float) -> float:
     :math:`|\det J|^{1/d}` is enough) cannot concentrate enough. With F the chi distribution with d
     degrees of freedom,
 
-    .. math:: TV \ge \sup_R F(R / \sigma) - F(L k^{1/d} R) .
+    .. math:: TV \ge \sup_R F(R / \sigma) - F(L k^{1/d} R) ,
 
-    It is above 0 for :math:`L k^{1/d} \sigma < 1`, and attained for k = 1.
+    above 0 for :math:`L k^{1/d} \sigma < 1`, and attained for k = 1 (Verine, Negrevergne,
+    Chevaleyre, Rossi 2022; the exact mass and the union of balls are ours).
 
     Raises:
         ArgumentError: `lipschitz` is not above 0.
-
-    Source:
-        Verine, Negrevergne, Chevaleyre, Rossi 2022; the exact mass and the union of balls are
-        ours: docs/theory/depth-bound.md.
 
     Example:
         >>> mixture = SphereMixture.random(16, 8, sigma=0.1)
@@ -194,12 +185,10 @@ def tearing_bound(mixture: SphereMixture, lipschitz: float) -> float:
     .. math:: TV \ge \sup_D \sum_i p_i - \frac nk
               - \Phi\bigl(\Phi^{-1}(1 - n G(\tfrac1k)) - \tfrac h2 \bigr) .
 
+    Borell 1975, Sudakov, Tsirelson 1974; Verine et al. 2022 for two modes; several are ours.
+
     Raises:
         ArgumentError: `lipschitz` is not above 0.
-
-    Source:
-        Borell 1975, Sudakov, Tsirelson 1974; Verine et al. 2022 for two modes. Several cells
-        together are ours: docs/theory/depth-bound.md.
 
     Example:
         >>> mixture = SphereMixture.random(16, 8, sigma=0.02)
@@ -210,7 +199,8 @@ def tearing_bound(mixture: SphereMixture, lipschitz: float) -> float:
     k = mixture.components
     if k == 1:
         return 0.0
-    distances = np.sort(np.linalg.norm(_pairs(mixture), axis=-1), axis=1)[:, 1:]
+    means = mixture.means.numpy()
+    distances = np.sort(np.linalg.norm(means[:, None] - means, axis=-1), axis=1)[:, 1:]
     best = 0.0
     for margin in np.linspace(0, distances.max(), GRID + 1)[1:]:
         outside = ndtr((margin - distances) / (2 * mixture.sigma)).sum(axis=1)
@@ -244,9 +234,3 @@ def divergence_at_least(total_variation: float) -> float:
     if not 0 <= t < 1:
         raise ArgumentError(f"'total_variation' should be at least 0 and below 1, got {t}.")
     return max(2 * t * t, -log1p(-t * t))
-
-
-def _pairs(mixture: SphereMixture) -> Array:
-    """Returns the differences of all pairs of means, (k, k, d)."""
-    means = mixture.means.numpy()
-    return means[:, None] - means[None]

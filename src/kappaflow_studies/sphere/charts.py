@@ -148,7 +148,6 @@ def _bound(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
 
 
 def _plain(frame: pl.DataFrame, y: str, name: str, tone: int, dash: Dash = "solid") -> Series:
-    """Returns a column against the number of components, without a band."""
     return quantile_series(frame, "components", y, name=name, tone=tone, dash=dash, spread=None)
 
 

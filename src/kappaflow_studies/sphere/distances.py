@@ -23,11 +23,10 @@ def wasserstein_bounds(one: SphereMixture, other: SphereMixture) -> tuple[float,
               r - \mathrm{mean}_j \max_i \langle \nu_j, u_i \rangle - \sigma \sqrt{2 \log k}\bigr)
               \;\le\; W_1 \;\le\; w .
 
+    (Ours, by Kantorovich's duality: docs/theory/depth-bound.md.)
+
     Raises:
         ArgumentError: The mixtures differ in more than their means.
-
-    Source:
-        Ours; Kantorovich's duality: docs/theory/depth-bound.md.
 
     Example:
         >>> one, other = (SphereMixture.random(64, 32, sigma=0.02, seed=seed) for seed in (0, 1))
@@ -74,12 +73,7 @@ class RandomFamily:
 
 
 def random_family(
-    components: int,
-    features: int,
-    tuples: int,
-    *,
-    radius: float = 1.0,
-    confidence: float = 0.95,
+    components: int, features: int, tuples: int, *, radius: float = 1.0, confidence: float = 0.95
 ) -> RandomFamily:
     r"""Returns a prediction of the smallest :math:`W_1` between n random tuples of k means.
 
@@ -88,11 +82,10 @@ def random_family(
 
     .. math:: t = r \sqrt{\frac{4 \log(n (n - 1) / (2 (1 - c)))}{(d - 1)\, k}} .
 
+    (Ours; Mueller, Weissler 1982 for the constant of the sphere, Herbst's argument.)
+
     Raises:
         ArgumentError: An argument is out of range.
-
-    Source:
-        Ours; Mueller, Weissler 1982 (the constant of the sphere), Herbst's argument.
 
     Example:
         >>> family = random_family(64, 32, 100)

@@ -3,7 +3,7 @@
 import polars as pl
 
 from kappaflow.report.numbers import significant
-from kappaflow_studies.engine.charts import ends, median
+from kappaflow_studies.engine.charts import ends, filled, median
 from kappaflow_studies.engine.report import Findings, Table
 from kappaflow_studies.sphere.charts import charts, of_kind
 from kappaflow_studies.sphere.measure import SphereSettings
@@ -11,8 +11,7 @@ from kappaflow_studies.sphere.measure import SphereSettings
 
 def findings(frame: pl.DataFrame, settings: SphereSettings) -> Findings:
     """Returns the charts, the tables and the sentences on them."""
-    missing = [name for name in COLUMNS if name not in frame.columns]
-    frame = frame.with_columns(pl.lit(None, pl.Float64).alias(name) for name in missing)
+    frame = filled(frame, {pl.Float64: COLUMNS})
     made = of_kind(frame, "generator").drop_nulls("wasserstein_bound")
     return Findings(
         found=[

@@ -22,19 +22,13 @@ class MixtureGenerator(nn.Module):
     .. math:: g(z_0, z) = \mu_1 + \sum_{j=1}^{k-1} (\mu_{j+1} - \mu_j)\, r_j(z_0) + \sigma z .
 
     The depth is 3 for any k, with :math:`2 (k - 1) + 4 d` hidden units and :math:`O(k d)` nonzero
-    numbers. Only ramps cause an error: see `wasserstein_bound`. The network is in float64.
-
-    Args:
-        mixture: The mixture to generate. Neighbors in the order of its means share a ramp.
-        accuracy: Probability that the first coordinate is on a ramp.
+    numbers, in float64. Only ramps cause an error (`wasserstein_bound`); neighbors in the order of
+    the means share one, and `accuracy` is the probability that the first coordinate is on a ramp.
+    Koehler, Mehta, Risteski 2021 state that such networks exist; this one is ours.
 
     Raises:
         ArgumentError: `accuracy` is not above 0, so large that ramps overlap, or so small that
             they are narrower than float64 resolves.
-
-    Source:
-        Koehler, Mehta, Risteski 2021 state that a network of constant depth and linear size is
-        enough; this network is ours.
 
     Example:
         >>> generator = MixtureGenerator(SphereMixture.random(256, 32), accuracy=0.01)

@@ -10,7 +10,6 @@ from torch import Tensor
 from kappaflow.conditioning import spectrum
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.flows import Flow, real_nvp
-from kappaflow.training import fit
 from kappaflow_studies.engine.presets import Count, Counts, Many, NotEmpty, Positive
 from kappaflow_studies.engine.study import Case, Row, StudySettings
 from kappaflow_studies.sphere.bounds import (
@@ -24,6 +23,7 @@ from kappaflow_studies.sphere.distances import matching_distance, random_family,
 from kappaflow_studies.sphere.generator import MixtureGenerator
 from kappaflow_studies.sphere.mixture import Estimate, SphereMixture
 from kappaflow_studies.sphere.packing import mixture_packing
+from kappaflow_studies.training import fitted
 
 MOST_SEEDS = 1000  # largest number of seeds, so that different seeds of a study never overlap
 
@@ -89,9 +89,6 @@ def cases(settings: SphereSettings, seed: int) -> list[Case]:
 
 def flow_of_budget(features: int, depth: int, parameters: int) -> Flow:
     """Returns a RealNVP of a given depth, with hidden layers as wide as the budget allows.
-
-    Raises:
-        ArgumentError: Two hidden layers of one unit have more parameters than that.
 
     Example:
         >>> flow = flow_of_budget(8, 4, 16000)
@@ -166,17 +163,13 @@ def _train(flow: Flow, mixture: SphereMixture, case: Case) -> None:
     generator = torch.Generator().manual_seed(case["seed"])
     epochs, steps = passes(case["steps"])
     rows = mixture.sample(case["batch_size"] * steps, generator=generator)
-    fit(
+    fitted(
         flow,
         rows.float(),
-        validation=mixture.sample(VALIDATED, generator=generator).float(),
-        max_epochs=epochs,
-        patience=epochs,
-        conditioning_every=epochs,
-        batch_size=case["batch_size"],
-        learning_rate=case["learning_rate"],
-        seed=case["seed"],
-        progress=False,
+        mixture.sample(VALIDATED, generator=generator).float(),
+        epochs=epochs,
+        every=epochs,
+        **{name: case[name] for name in ("batch_size", "learning_rate", "seed")},
     )
 
 
@@ -195,23 +188,19 @@ def _divergences(flow: Flow, mixture: SphereMixture, generator: torch.Generator)
     """Returns KL(mixture, flow) and the total variation, from exact densities at samples."""
     x = mixture.sample(HELD_OUT, generator=generator)
     ratio = flow.log_prob(x.float()).double() - mixture.log_prob(x)
-    divergence, variation = Estimate.of(-ratio), Estimate.of((1 - ratio.exp()).clamp(min=0))
-    return {
-        "divergence": divergence.value,
-        "divergence_error": divergence.standard_error,
-        "total_variation": variation.value,
-        "total_variation_error": variation.standard_error,
-    }
+    samples = {"divergence": -ratio, "total_variation": (1 - ratio.exp()).clamp(min=0)}
+    row: Row = {}
+    for name, values in samples.items():
+        found = Estimate.of(values)
+        row |= {name: found.value, f"{name}_error": found.standard_error}
+    return row
 
 
 def _compared(mixture: SphereMixture, drawn: Tensor, generator: torch.Generator) -> Row:
     """Returns W1 of two samples, and the floor: W1 of two samples of the mixture itself."""
-    n = len(drawn)
-    fresh = [mixture.sample(n, generator=generator) for _ in range(2)]
-    return {
-        "two_sample": matching_distance(fresh[0], drawn.double()),
-        "floor": matching_distance(*fresh),
-    }
+    one, other = (mixture.sample(len(drawn), generator=generator) for _ in range(2))
+    two_sample = matching_distance(one, drawn.double())
+    return {"two_sample": two_sample, "floor": matching_distance(one, other)}
 
 
 def _steepness(flow: Flow, mixture: SphereMixture, generator: torch.Generator) -> Row:
@@ -256,15 +245,9 @@ def _family(case: Case) -> list[Row]:
     pairs = [wasserstein_bounds(a, b) for i, a in enumerate(mixtures) for b in mixtures[:i]]
     least, most = torch.tensor(pairs, dtype=torch.float64).T
     predicted = random_family(k, d, n)
-    return [
-        {
-            "smallest": most.min().item(),
-            "mean": most.mean().item(),
-            "smallest_of_mixtures": least.min().item(),
-            "nearest": predicted.nearest,
-            "predicted": predicted.smallest,
-        }
-    ]
+    row = {"smallest": most.min().item(), "mean": most.mean().item()}
+    row |= {"smallest_of_mixtures": least.min().item(), "nearest": predicted.nearest}
+    return [row | {"predicted": predicted.smallest}]
 
 
 def _bound(case: Case) -> list[Row]:
@@ -273,14 +256,9 @@ def _bound(case: Case) -> list[Row]:
         family = mixture_packing(k, d, distance=distance, sigma=case["sigma"])
     except ArgumentError:
         return []
-    rows = []
+    rows, lipschitz = [], case["layer_lipschitz"]
     for p in case["layer_parameters"]:
-        layers = LayerClass(
-            p,
-            lipschitz=case["layer_lipschitz"],
-            parameter_lipschitz=case["layer_lipschitz"],
-            whole_lipschitz=case["whole_lipschitz"],
-        )
+        layers = LayerClass(p, lipschitz, lipschitz, whole_lipschitz=case["whole_lipschitz"])
         bound = min_depth(family, layers, d)
         rows.append({
             "layer_size": p,

@@ -43,19 +43,13 @@ ROUND = 1e-6  # largest relative difference between the norms of the means
 class SphereMixture:
     r"""The mixture :math:`\frac1k \sum_i N(\mu_i, \sigma^2 I)` with all means on one sphere.
 
-    Args:
-        means: The means, (k, d), with equal norms; kept in float64.
-        sigma: Standard deviation of each component in each direction, in the units of the means.
+    The means, (k, d), have equal norms, and are kept in float64. `sigma` is in their units.
+    `log_prob` is exact, and accurate even far from all means. The theorem of Koehler, Mehta,
+    Risteski 2021 on depth is about such mixtures.
 
     Raises:
         ArgumentError: The means are not a table of finite numbers with equal norms above 0, or
             `sigma` is not above 0.
-
-    Note:
-        `log_prob` is exact, and accurate even far from all means.
-
-    Source:
-        Koehler, Mehta, Risteski 2021, with a theorem on depth for such mixtures.
 
     Example:
         >>> mixture = SphereMixture(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), 0.5)

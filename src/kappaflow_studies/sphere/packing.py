@@ -36,14 +36,12 @@ def cap_share(cosine: float, features: int) -> float:
 def code_size(cosine: float, features: int) -> float:
     """Returns a lower bound on the largest number of points of a sphere with cosines at most s.
 
-    Greedily chosen points have caps that cover the sphere, so there are at least 1 / `cap_share`.
-    It is a whole number, as a float because it grows exponentially with d.
+    Greedily chosen points have caps that cover the sphere, so there are at least 1 / `cap_share`
+    (Chabauty 1953, Shannon 1959, Wyner 1965: the Gilbert-Varshamov bound of the sphere). It is a
+    whole number, as a float because it grows exponentially with d.
 
     Raises:
         ArgumentError: The cosine s is not from -1 to 1, or there are fewer than 2 features.
-
-    Source:
-        Chabauty 1953, Shannon 1959, Wyner 1965: the Gilbert-Varshamov bound of the sphere.
 
     Example:
         >>> code_size(0.5, 3), code_size(0.5, 32)
@@ -118,12 +116,7 @@ class Packing:
 
 
 def mixture_packing(
-    components: int,
-    features: int,
-    *,
-    distance: float,
-    radius: float = 1.0,
-    sigma: float = 0.05,
+    components: int, features: int, *, distance: float, radius: float = 1.0, sigma: float = 0.05
 ) -> Packing:
     r"""Returns a family of mixtures of k Gaussians on a sphere, with a least distance in W1.
 
@@ -135,18 +128,13 @@ def mixture_packing(
 
     .. math:: W_1 \ge \frac{a}{k} \left( r (1 - s) - \sigma \sqrt{2 \log k} \right).
 
-    log N is a constant times k d as long as log k is small compared with d.
-
-    There are k components in d features, at least 2, with standard deviation sigma around means on
-    a sphere of radius r. The choice of a and s makes the family largest.
+    log N is a constant times k d as long as log k is small compared with d. There are d features,
+    at least 2, and a and s are chosen to make the family largest. The outline is from Koehler,
+    Mehta, Risteski 2021; the constants are ours.
 
     Raises:
         ArgumentError: An argument is out of range, or the distance is too large for this argument
             to prove that two such mixtures exist.
-
-    Source:
-        The outline is from Koehler, Mehta, Risteski 2021; the derivation and its constants are
-        ours: docs/theory/depth-bound.md.
 
     Example:
         >>> family = mixture_packing(256, 32, distance=0.1)

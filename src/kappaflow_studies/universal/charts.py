@@ -3,7 +3,7 @@
 import polars as pl
 
 from kappaflow.report.charts import Chart, Panel, Series
-from kappaflow_studies.engine.charts import column_series, heat_panel, panel
+from kappaflow_studies.engine.charts import Dash, column_series, heat_panel, panel
 from kappaflow_studies.universal.approximation import PowerLaw
 from kappaflow_studies.universal.measure import UniversalSettings
 from kappaflow_studies.universal.targets import TARGETS
@@ -31,17 +31,7 @@ def charts(
             title="W2 against the error that is allowed",
             caption="The bound with the same normal samples on both sides, and W2 between two "
             f"samples of {settings.draws:,} points, next to its floor.",
-            panels=[
-                _lines(
-                    name,
-                    "W2",
-                    (table, "bound", "bound", 0, "solid"),
-                    (table, "epsilon", "allowed", 7, "dot"),
-                    (table.drop_nulls(W2), W2, "two samples", 1, "solid"),
-                    (table.drop_nulls(W2), "floor", "floor of two samples", 1, "dash"),
-                )
-                for name, table in tables.items()
-            ],
+            panels=[_lines(name, table, "W2", OF_ERROR) for name, table in tables.items()],
             share_y=True,
         ),
         *_pictures(pictures, settings),
@@ -50,16 +40,7 @@ def charts(
             title="What is left of the old values",
             caption="The constant scales of the three couplings; their product is the determinant "
             "for one pair of features.",
-            panels=[
-                _lines(
-                    name,
-                    "scale",
-                    (table, "low_digits", "first, D / 4R", 0, "solid"),
-                    (table, "eta", "second, η", 1, "solid"),
-                    (table, "eta_prime", "third, η′", 2, "solid"),
-                )
-                for name, table in tables.items()
-            ],
+            panels=[_lines(name, table, "scale", OF_SCALES) for name, table in tables.items()],
             share_y=True,
         ),
         Chart(
@@ -73,14 +54,24 @@ def charts(
     ]
 
 
-W2 = "two_sample_w2"
-Line = tuple[pl.DataFrame, str, str, int, str]
+Lines = tuple[tuple[str, str, int, Dash], ...]  # column, name, tone
+OF_ERROR: Lines = (
+    ("bound", "bound", 0, "solid"),
+    ("epsilon", "allowed", 7, "dot"),
+    ("two_sample_w2", "two samples", 1, "solid"),
+    ("floor", "floor of two samples", 1, "dash"),
+)
+OF_SCALES: Lines = (
+    ("low_digits", "first, D / 4R", 0, "solid"),
+    ("eta", "second, η", 1, "solid"),
+    ("eta_prime", "third, η′", 2, "solid"),
+)
 
 
-def _lines(title: str, y: str, *lines: Line) -> Panel:
+def _lines(title: str, table: pl.DataFrame, y: str, lines: Lines) -> Panel:
     series = [
-        column_series(table, "epsilon", column, name=name, tone=tone, dash=dash)  # pyright: ignore[reportArgumentType]
-        for table, column, name, tone, dash in lines
+        column_series(table.drop_nulls(one), "epsilon", one, name=name, tone=tone, dash=dash)
+        for one, name, tone, dash in lines
     ]
     return panel(title, ERROR, y, series)
 

@@ -89,13 +89,9 @@ class Scales:
 class Recoding(nn.Module):
     r"""The conditioner of the second coupling: reads a point from its digits and writes its image.
 
-    Args:
-        target: The target with the map :math:`\phi`.
-        decode: A network that reads y, (B, 2 d), from the digits of a half, (B, d). It does not
-            learn: its steps have no gradient.
-        encode: A network that computes raw log-scales and the upper digits, (B, 2 d), of
-            :math:`\phi_1(y)`.
-        lower: The scale of :math:`\phi_2(y)` next to the upper digits.
+    `decode` reads y, (B, 2 d), from the digits of a half, (B, d), and does not learn: its steps
+    have no gradient. `encode` computes raw log-scales and the upper digits, (B, 2 d), of
+    :math:`\phi_1(y)`, and `lower` is the scale of :math:`\phi_2(y)` next to them.
     """
 
     def __init__(self, target: Target, decode: MLP, encode: MLP, lower: float) -> None:
@@ -117,19 +113,15 @@ def universal_flow(target: Target, epsilon: float) -> Flow:
     """Returns three affine couplings that approximate a distribution up to `epsilon` in W2.
 
     Nothing is trained: all weights follow from formulas. Log-scales are constant; shifts are ReLU
-    networks, and the shift of the second coupling also contains the target's own map.
-
-    It takes an even number of features. The error, at most the target's `reach`, holds to first
-    order; if the target's map is not smooth on the scale of the grid, use `transport_error`. The
-    flow, in float64, is very ill-conditioned: its smallest singular value falls like the fourth
-    power of the error.
+    networks, and the shift of the second coupling also contains the target's own map. The target
+    has an even number of features. The error, at most its `reach`, holds to first order; if its
+    map is not smooth on the scale of the grid, use `transport_error`. The flow, in float64, is
+    very ill-conditioned: its smallest singular value falls like the fourth power of the error.
+    (Koehler, Mehta, Risteski 2021, in our reconstruction: docs/theory/universal.md.)
 
     Raises:
         ArgumentError: The target is not a `Target` or has an odd number of features, or the error
             is out of range.
-
-    Source:
-        Koehler, Mehta, Risteski 2021, in our reconstruction: docs/theory/universal.md.
 
     Example:
         >>> from kappaflow_studies.universal import UniformCube
@@ -163,7 +155,6 @@ def write_flow(target: Target, scales: Scales) -> Flow:
 
 
 def _half_of(target: Target) -> int:
-    """Returns the number of features in a half of the target."""
     if not isinstance(target, Target):
         raise ArgumentError(f"'target' should be a Target, got {type(target).__name__}.")
     if target.features % 2:

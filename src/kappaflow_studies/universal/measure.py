@@ -5,6 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from kappaflow_studies.engine.charts import cells
 from kappaflow_studies.engine.presets import Count, Many, NotEmpty, Positive, one_of
 from kappaflow_studies.engine.study import Case, Row, StudySettings
 from kappaflow_studies.universal.approximation import approximate
@@ -50,7 +51,7 @@ def measure(case: Case) -> list[Row]:
     """Returns the single row of a case."""
     target = TARGETS[case["target"]]
     if case["what"] == "picture":
-        return [{"counts": _counts(_draws(target, case), target.reach, case["bins"])}]
+        return [{"counts": cells(_draws(target, case), 1.1 * target.reach, case["bins"])}]
     counts = {name: case[name] for name in ("samples", "points", "draws", "seed")}
     found = approximate(target, case["epsilon"], **counts)
     ends = ("_low", "", "_high")
@@ -63,9 +64,7 @@ def measure(case: Case) -> list[Row]:
             "floor": found.floor,
             **{f"sigma_min{end}": v for end, v in zip(ends, found.sigma_min, strict=True)},
             **{f"sigma_max{end}": v for end, v in zip(ends, found.sigma_max, strict=True)},
-            "low_digits": found.scales.low_digits,
-            "eta": found.scales.eta,
-            "eta_prime": found.scales.eta_prime,
+            **{name: getattr(found.scales, name) for name in ("low_digits", "eta", "eta_prime")},
             "hidden_layers": 2 * found.scales.input_grid.digits,
             "round_trip": _round_trip(target, case),
         }
@@ -79,13 +78,6 @@ def _draws(target: Target, case: Case) -> Tensor:
         return target.sample(case["draws"], generator=generator)
     flow = universal_flow(target, case["epsilon"])
     return flow.sample(case["draws"], generator=generator)
-
-
-def _counts(draws: Tensor, reach: float, bins: int) -> list[int]:
-    """Returns the number of samples in each cell of a grid, row by row, the lowest first."""
-    edges = torch.linspace(-1.1 * reach, 1.1 * reach, bins + 1, dtype=draws.dtype)
-    counts = torch.histogramdd(draws.flip(1), [edges, edges]).hist  # rows are the second feature
-    return counts.long().flatten().tolist()
 
 
 @torch.no_grad()

@@ -52,10 +52,7 @@ def quantizer_network(features: int, grid: Grid, answers: list[tuple[float, floa
     It finds the cell by bisection, two layers for each digit: is the remainder r positive? The
     unit :math:`p = \mathrm{relu}(r / w + 1/2)` grows across a ramp of width w around zero, and
     :math:`\mathrm{relu}(1 - p)` is exactly 1 before it and 0 after it: no large numbers cancel.
-
-    Source:
-        Bartlett, Maiorov, Meir 1998 and others for networks that read binary digits; this is
-        ours.
+    (Bartlett, Maiorov, Meir 1998 and others read binary digits; this form is ours.)
 
     Example:
         >>> grid = Grid(width=1.0, digits=3, ramp=0.01)

@@ -192,7 +192,6 @@ class TruncatedMixture(Target):
         return (self._below(x[:, None] - means) - self._below(-1 - means)) / self._inside(means)
 
     def _density(self, x: Tensor, means: Tensor) -> Tensor:
-        """Returns the derivative of the distribution function."""
         at = (x[:, None] - means) / self.deviation
         size = self.deviation * math.sqrt(2 * math.pi)
         return (-at.square() / 2).exp() / (size * self._inside(means))
