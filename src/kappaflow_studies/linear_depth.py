@@ -302,8 +302,8 @@ def _on_few(frame: pl.DataFrame) -> list[str]:
             if best > FITTED
             else f"Three couplings fit a map to {significant(best)}: a special one, by the theory."
         )
-    words = {4: "Four fit an open set of maps", 5: "Five fit all but special maps"}
-    for depth, theory in words.items():
+    theories = {4: "Four fit an open set of maps", 5: "Five fit all but special maps"}
+    for depth, theory in theories.items():
         exact, descent = (_share(frame, method, depth) for method in ("exact", "L-BFGS"))
         if exact is not None and descent is not None:
             sentences.append(

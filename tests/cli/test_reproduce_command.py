@@ -76,7 +76,7 @@ def test_an_experiment_of_cases_takes_settings_from_a_file(run, tmp_path):
     words = ("reproduce", "linear-depth", "--config", config, "--out", tmp_path / "out")
     done = run(*words, "--processes", 1, "--quiet")
     assert done.status == 0, done.err
-    assert done.out.startswith("Six couplings make 1 of 1 maps exactly")
+    assert done.out.startswith("Six couplings are enough: they fit 1 of 1 maps exactly")
     assert (tmp_path / "out/results.parquet").exists()
     again = json.loads(run(*words, "--quiet", "--json").out)
     assert again["name"] == "linear-depth" and again["preset"] == "mine.toml"

@@ -180,14 +180,14 @@ def test_what_is_said_is_what_was_measured(tiny):
     assert "at every point" in findings.found[0]
     assert "after 2 layers for each Gaussian" in findings.found[-1]
     assert "Not installed, and so left out: zuko." in findings.differs[-1]
-    condition = findings.charts[0].panels[1].series[0]
+    charts = {chart.name: chart for chart in findings.charts}
+    condition = charts["condition"].panels[1].series[0]
     rows = frame.filter((pl.col("law") == "Gaussian") & (pl.col("when") == "trained")).sort(
         "depth"
     )
     assert condition.x == [2.0, 4.0] and condition.y == rows["condition_median"].to_list()
-    gradients = next(chart for chart in findings.charts if chart.name == "gradients")
     deepest = rows.filter(pl.col("depth") == 4)["gradient_norms"].to_list()[0]
-    assert gradients.panels[1].series[0].y == pytest.approx(deepest)
+    assert charts["gradients"].panels[1].series[0].y == pytest.approx(deepest)
 
 
 def test_both_presets_have_cases():

@@ -30,6 +30,16 @@ def charts(
     deepest = max(settings.depths)
     return [
         Chart(
+            name="products",
+            title="Singular values of the whole, and products of the layers'",
+            caption="Trained flows, medians over points. Dashed: the product over the layers, an "
+            "upper bound for the largest and a lower bound for the smallest singular value.",
+            panels=[
+                _products(flows, law, end, libraries) for law in laws for end in ("max", "min")
+            ],
+            columns=2,
+        ),
+        Chart(
             name="condition",
             title="Condition number against depth",
             caption="From data to latent: the median over points, and the quantiles of 5 % and "
@@ -45,16 +55,6 @@ def charts(
             "band. Dotted: as many ideal layers with random rotations, down to "
             f"{SHOWN:g}. {ABOVE}",
             panels=[_likelihood(flows, ideal, law, libraries) for law in laws],
-            columns=2,
-        ),
-        Chart(
-            name="products",
-            title="Singular values of the whole, and products of the layers'",
-            caption="Trained flows, medians over points. Dashed: the product over the layers, an "
-            "upper bound for the largest and a lower bound for the smallest singular value.",
-            panels=[
-                _products(flows, law, end, libraries) for law in laws for end in ("max", "min")
-            ],
             columns=2,
         ),
         Chart(

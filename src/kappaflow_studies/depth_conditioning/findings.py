@@ -75,9 +75,9 @@ def _on_products(flows: pl.DataFrame, deepest: pl.DataFrame) -> str:
     broken = len(flows.filter(pl.col("within_products") < 1))
     where = f"except for {broken} of {len(flows)} measurements" if broken else "at every point"
     return (
-        f"The products of the layers are only bounds, valid {where}, and loose: after training of "
-        "the deepest flows, the layers' condition numbers multiply to so many times the flow's: "
-        f"{_compared(values)}."
+        f"The products of the layers' singular values are loose bounds: they hold {where}, but in "
+        "the deepest trained flows the product of the layers' condition numbers is larger than "
+        f"the flow's by these factors: {_compared(values)}."
     )
 
 

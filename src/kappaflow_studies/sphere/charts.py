@@ -41,15 +41,15 @@ def charts(frame: pl.DataFrame, settings: SphereSettings) -> list[Chart]:
 
 FLOWS = (
     (
-        "divergence", "How far trained flows are from the mixture",
-        "divergence", "divergence, nats", "xy",
-        "KL divergence from the mixture to the flow, from exact densities at 4,096 samples.",
-    ),
-    (
         "wasserstein", "How far samples are from samples of the mixture",
         "two_sample", "W1 of two samples", "x",
         "W1 between {points:,} samples of each, by the best matching. The floor is that of two "
         "samples of the mixture.",
+    ),
+    (
+        "divergence", "How far trained flows are from the mixture",
+        "divergence", "divergence, nats", "xy",
+        "KL divergence from the mixture to the flow, from exact densities at 4,096 samples.",
     ),
     (
         "variation", "Total variation, and how much of it no flow so flat could avoid",
