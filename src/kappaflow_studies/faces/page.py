@@ -22,12 +22,12 @@ NAMES = ("without padding", "with padding")
 
 def condition_over_training(size: FacesSize) -> Chart:
     """Returns the median and the 95 % quantile of both trainings of a size."""
-    series = [
-        line(f"{name}, {quantile}", x, [point[key] for point in run.curve], tone, dash=dash)
-        for run, name, tone in zip(size.runs, NAMES, (DATA, SAMPLES), strict=True)
-        for x in [[point["epoch"] for point in run.curve]]
-        for key, quantile, dash in QUANTILES
-    ]
+    series = []
+    for run, name, tone in zip(size.runs, NAMES, (DATA, SAMPLES), strict=True):
+        x = [point["epoch"] for point in run.curve]
+        for key, quantile, dash in QUANTILES:
+            y = [point[key] for point in run.curve]
+            series.append(line(f"{name}, {quantile}", x, y, tone, dash=dash))
     ends = [significant(_last(run)) if run.curve else "not measured" for run in size.runs]
     return single_chart(
         f"condition-{size.size}",
