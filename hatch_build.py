@@ -67,9 +67,9 @@ def _compiler() -> list[str]:
 
 
 def _compile(compiler: list[str], target: Path, flags: list[str], is_cl: bool) -> Path:
-    source = FOLDER / "native.c"
+    sources = sorted(FOLDER.glob("*.c"))
     made = target.with_suffix(f".{os.getpid()}")  # so that a library in use is never written to
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     if is_cl:
         options = ["/nologo", "/O2", "/LD", f'/DSOURCE="\\"{digest}\\""', f"/Fe:{made}"]
     else:
@@ -78,7 +78,7 @@ def _compile(compiler: list[str], target: Path, flags: list[str], is_cl: bool) -
         options += [f'-DSOURCE="{digest}"', "-o", str(made)]
     libraries = [] if is_cl else ["-lm"]
     try:
-        subprocess.run([*compiler, *options, *flags, str(source), *libraries], check=True)
+        subprocess.run([*compiler, *options, *flags, *map(str, sources), *libraries], check=True)
         made.replace(target)
     finally:
         made.unlink(missing_ok=True)

@@ -101,8 +101,10 @@ def run_steps(
         if memory == "invert":
             return call_eagerly(run_steps, memory, steps, contexts, x, log_det, fallbacks)
         for step, context in zip(steps, contexts, strict=True):
-            run = functools.partial(rerun_later, step.run) if memory == "recompute" else step.run
-            x, part = run(x, context)
+            if memory == "recompute":
+                x, part = rerun_later(step.run, x, context)
+            else:
+                x, part = step.run(x, context)
             log_det = log_det + part
         return x, log_det
     if memory == "store" or uses_plain_autograd():

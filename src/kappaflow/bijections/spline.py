@@ -28,6 +28,7 @@ from kappaflow._checks import finite_float, positive_float, positive_int
 from kappaflow.autograd.trace import gradients
 from kappaflow.bijections.coupling_derivatives import CouplingTrace
 from kappaflow.bijections.log_scales import bounded, bounded_slope
+from kappaflow.bijections.native_splines import NativePieces, runs_natively
 from kappaflow.errors import ArgumentError
 from kappaflow.partition import AnyPartition
 
@@ -170,6 +171,15 @@ class Pieces:
     def log_slope(self) -> Tensor:
         return self.slope.log()
 
+    @property
+    def log_det(self) -> Tensor:
+        """The log_det of the splines, (B,)."""
+        return summed(self.log_slope)
+
+    def pulled_back(self, cotangent: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the cotangents of x and raw, given those of y and of the log_det, (B,)."""
+        return pulled_back(self, cotangent, for_all(rows, self._points))
+
     def _solved(self, x0: Tensor, x1: Tensor, y1: Tensor) -> Tensor:
         r"""Returns x for y, and sets u and v.
 
@@ -189,6 +199,14 @@ class Pieces:
         near, far = c / (c + rest), rest / (c + rest)
         self.u, self.v = torch.where(mirrored, far, near), torch.where(mirrored, near, far)
         return torch.where(mirrored, x1 - self.width * near, x0 + self.width * near)
+
+
+def pieces_of(
+    points: Tensor, raw: Tensor, shape: SplineShape, *, is_output: bool = False
+) -> "Pieces | NativePieces":
+    """Returns the pieces of splines without a graph, by the native backend where it runs."""
+    kind = NativePieces if runs_natively(points, raw, shape) else Pieces
+    return kind(points, raw, shape, is_output=is_output)
 
 
 def spline_knots(raw: Tensor, shape: SplineShape) -> tuple[Tensor, Tensor, Tensor]:
@@ -285,8 +303,8 @@ class SplineNode(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(x, raw)
         ctx.shape = shape
-        pieces = Pieces(x, raw, shape)
-        return pieces.y, summed(pieces.log_slope)
+        pieces = pieces_of(x, raw, shape)
+        return pieces.y, pieces.log_det
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401, D102
@@ -296,8 +314,7 @@ class SplineNode(torch.autograd.Function):
             y, log_slope = splined(*inputs, ctx.shape)
             outputs = y, summed(log_slope)
             return *gradients(outputs, inputs, cotangents, differentiable=True), None
-        pieces = Pieces(x, raw, ctx.shape)
-        return *pulled_back(pieces, cotangents[0], for_all(cotangents[1], x)), None
+        return *pieces_of(x, raw, ctx.shape).pulled_back(*cotangents), None
 
 
 class SplineTrace(CouplingTrace):
@@ -314,17 +331,16 @@ class SplineTrace(CouplingTrace):
         shape: SplineShape,
     ) -> None:
         raw = numbers(answer.detach(), changed, shape)
-        self._pieces = Pieces(changed, raw, shape, is_output=is_output)
+        self._pieces = pieces_of(changed, raw, shape, is_output=is_output)
         super().__init__(partition, kept, answer, self._pieces.x)
 
     def answer(self) -> tuple[Tensor, Tensor]:
         value = self._partition.merge(self.leaf.detach(), self._pieces.y)
-        return value, summed(self._pieces.log_slope)
+        return value, self._pieces.log_det
 
     def seeds(self, cotangent: Tensor, log_det_cotangent: Tensor) -> tuple[Tensor]:
         kept, changed = self._partition.split(cotangent)
-        rows = for_all(log_det_cotangent, changed)
-        changed, seed = pulled_back(self._pieces, changed, rows)
+        changed, seed = self._pieces.pulled_back(changed, log_det_cotangent)
         self._cotangents = (kept, changed)
         return (seed.flatten(1, 2),)
 

@@ -17,6 +17,7 @@ from kappaflow.bijections.spline import (
     SplineShape,
     SplineTrace,
     numbers,
+    pieces_of,
     pulled_back,
     splined,
     summed,
@@ -96,17 +97,30 @@ class SplineCoupling(Coupling):
         self, kept: Tensor, changed: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         answer = self.parameters_from(kept, context, exact=False)
-        raw = numbers(answer, changed, self.shape)
-        if torch.is_grad_enabled() and not is_transformed() and answer.dtype == changed.dtype:
-            return SplineNode.apply(changed, raw, self.shape)
-        return _typed(splined(changed.to(answer.dtype), raw, self.shape), changed)
+        return self._values(changed, answer)
 
     def restore(
         self, kept: Tensor, changed: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         answer = self.parameters_from(kept, context, exact=True)
-        raw = numbers(answer, changed, self.shape)
-        return _typed(unsplined(changed.to(answer.dtype), raw, self.shape), changed)
+        return self._values(changed, answer, is_output=True)
+
+    def _values(
+        self, points: Tensor, answer: Tensor, *, is_output: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Returns y at x, or x at y, and the log_det, (B,), for an output of the conditioner."""
+        raw, wide = numbers(answer, points, self.shape), points.to(answer.dtype)
+        if not torch.is_grad_enabled() and not is_transformed():
+            pieces = pieces_of(wide, raw, self.shape, is_output=is_output)
+            value, log_det = (
+                (pieces.x, -pieces.log_det) if is_output else (pieces.y, pieces.log_det)
+            )
+        elif is_transformed() or is_output or answer.dtype != points.dtype:
+            value, log_slope = (unsplined if is_output else splined)(wide, raw, self.shape)
+            log_det = summed(log_slope)
+        else:
+            value, log_det = SplineNode.apply(points, raw, self.shape)
+        return value.to(points.dtype), log_det
 
     def _own_trace(self, x: Tensor) -> Callable[..., Trace] | None:
         if not self._is_as_defined(SplineCoupling, x):
@@ -122,8 +136,8 @@ class SplineCoupling(Coupling):
         wide = changed.to(answer.dtype)
         pieces = Pieces(wide, numbers(answer, changed, self.shape), self.shape)
         by_raw = pulled_back(pieces, torch.ones_like(wide))[1]
-        value = self.partition.merge(kept, pieces.y.to(x.dtype))
-        log_det = summed(pieces.log_slope)
+        value, log_det = self._values(changed, answer)
+        value = self.partition.merge(kept, value)
         return SplineLinearization(self.partition, net, value, log_det, pieces.slope, by_raw)
 
     def extra_repr(self) -> str:
@@ -132,8 +146,3 @@ class SplineCoupling(Coupling):
             f"{super().extra_repr()}, bins={shape.bins}, bound={shape.bound:g}, "
             f"min_bin={shape.min_bin:g}, min_slope={shape.min_slope:g}"
         )
-
-
-def _typed(found: tuple[Tensor, Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the value in the dtype of the input, and the log_det, (B,)."""
-    return found[0].to(like.dtype), summed(found[1])

@@ -402,5 +402,12 @@ EXPORT void execute(int64_t first, int64_t last, void *tapes) {
   free(lane.rows);
 }
 
+void splines(int64_t, int64_t, void *);
+
+/* Evaluates splines on the threads of torch, at least `least` rows on each. */
+EXPORT void splines_in_parallel(int64_t rows, int64_t least, void *o) {
+  parallel_for(0, rows, least, splines, o);
+}
+
 /* Executes each tape on a thread of torch. */
 EXPORT void execute_all(int64_t count, void *tapes) { parallel_for(0, count, 1, execute, tapes); }

@@ -27,6 +27,7 @@ from kappaflow.stack.threads import run_all
 SOURCE = Path(__file__).with_name("native.c")
 _STEP = struct.Struct("=q" + "qiiii" * 7 + "3d")  # as in native.c
 _forked = False
+MANY = 4096  # points of splines on a thread, at least
 
 
 def executor(tensors: Sequence[Tensor], product_dtype: torch.dtype) -> Executor:
@@ -96,7 +97,7 @@ class Backend:
         self.instructions = path.stem.removeprefix("native_")
         self._library = made = ctypes.CDLL(str(path))
         made.source.restype = made.names.restype = ctypes.c_char_p
-        if made.source().decode() != hashlib.sha256(SOURCE.read_bytes()).hexdigest():
+        if made.source().decode() != _digest():
             raise OSError(f"{path} is not compiled from this {SOURCE.name}")
         names = made.names().decode().split()
         if set(names) != set(NAMES):
@@ -109,6 +110,18 @@ class Backend:
         self._limit = nullcontext if threads else _single_blas
         pointers = products or _address_in_scipy(), threads, parallel_for
         made.use(*map(ctypes.c_void_p, pointers))
+
+    def splines(self, rows: int, arguments: ctypes.Structure) -> None:
+        """Evaluates splines or their gradients; see splines.c."""
+        made, pointer = self._library, ctypes.byref(arguments)
+        if self._threads_are_torchs and not _forked and torch.get_num_threads() > 1:
+            made.splines_in_parallel(
+                ctypes.c_int64(rows),
+                ctypes.c_int64(max(1, MANY // max(1, arguments.columns))),
+                pointer,
+            )
+        else:
+            made.splines(ctypes.c_int64(0), ctypes.c_int64(rows), pointer)
 
     def tape(self, entries: Sequence[Entry]) -> "Tape":
         """Returns a tape of recorded operations."""
@@ -128,6 +141,12 @@ class Backend:
 
         with self._limit():
             run_all([functools.partial(one, index) for index in range(count)])
+
+
+def _digest() -> str:
+    return hashlib.sha256(
+        b"".join(path.read_bytes() for path in sorted(SOURCE.parent.glob("*.c")))
+    ).hexdigest()
 
 
 class Tape:

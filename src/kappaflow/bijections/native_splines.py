@@ -1,0 +1,107 @@
+"""Splines by the native backend, for float32 points on the CPU; see `spline` for the formulas."""
+
+import ctypes
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from kappaflow.stack.native import backend
+
+if TYPE_CHECKING:
+    from kappaflow.bijections.spline import SplineShape
+
+MOST_BINS = 64  # as in splines.c
+
+
+def runs_natively(points: Tensor, raw: Tensor, shape: "SplineShape") -> bool:
+    """Returns whether the native backend evaluates splines at these points."""
+    if torch.compiler.is_compiling() or shape.bins > MOST_BINS:
+        return False
+    fits = all(t.dtype == torch.float32 and t.device.type == "cpu" for t in (points, raw))
+    return fits and backend() is not None
+
+
+class NativePieces:
+    """Computes what `Pieces` does, apart from second derivatives.
+
+    Args:
+        points: Inputs, or with `is_output` outputs, (B, C, ...).
+        raw: Parameters of the splines, (B, 3 K - 1, C, ...).
+        shape: The shape of the splines.
+        is_output: Whether the points are outputs y.
+    """
+
+    def __init__(
+        self, points: Tensor, raw: Tensor, shape: "SplineShape", *, is_output: bool = False
+    ) -> None:
+        self._points, self._raw = points.detach().contiguous(), raw.detach().contiguous()
+        self._shape, self._is_output = shape, is_output
+
+    @property
+    def x(self) -> Tensor:
+        """The inputs of the splines."""
+        return self._values[0] if self._is_output else self._points
+
+    @property
+    def y(self) -> Tensor:
+        """The outputs of the splines."""
+        return self._points if self._is_output else self._values[0]
+
+    @property
+    def log_det(self) -> Tensor:
+        """The log_det of the splines, (B,)."""
+        return self._values[1]
+
+    def pulled_back(self, cotangent: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the cotangents of x and raw, given those of y and of the log_det."""
+        by_x, by_raw = torch.empty_like(self._points), torch.empty_like(self._raw)
+        cotangent, rows = (t.to(by_x.dtype).contiguous() for t in (cotangent, rows))
+        self._run(
+            by_y=cotangent, by_rows=rows.expand(len(by_x)).contiguous(), by_x=by_x, by_raw=by_raw
+        )
+        return by_x, by_raw
+
+    @cached_property
+    def _values(self) -> tuple[Tensor, Tensor]:
+        values = torch.empty_like(self._points)
+        log_det = values.new_empty(len(values))
+        self._run(values=values, log_det=log_det)
+        return values, log_det
+
+    def _run(self, **tensors: Tensor) -> None:
+        found = backend()
+        assert found is not None
+        shape, points = self._shape, self._points
+        found.splines(
+            len(points),
+            _Splines(
+                columns=points[0].numel() if len(points) else 0,
+                bins=shape.bins,
+                bound=shape.bound,
+                min_bin=shape.min_bin,
+                slope_bound=shape.slope_bound,
+                is_output=self._is_output,
+                points=points.data_ptr(),
+                raw=self._raw.data_ptr(),
+                **{name: tensor.data_ptr() for name, tensor in tensors.items()},
+            ),
+        )
+
+
+class _Splines(ctypes.Structure):
+    """The arguments of splines.c."""
+
+    _fields_ = [
+        ("columns", ctypes.c_int64),
+        ("bins", ctypes.c_int64),
+        ("bound", ctypes.c_double),
+        ("min_bin", ctypes.c_double),
+        ("slope_bound", ctypes.c_double),
+        ("is_output", ctypes.c_int64),
+        *(
+            (name, ctypes.c_void_p)
+            for name in "points raw by_y by_rows values log_det by_x by_raw".split()
+        ),
+    ]
