@@ -21,8 +21,8 @@ try:
 except ImportError:  # run as a script
     BuildHookInterface = object
 
-FOLDER = Path(__file__).parent / "src" / "kappaflow" / "stack"
-# Named as torch names what it finds in a processor; see native.py.
+FOLDER = Path(__file__).parent / "src" / "kappaflow" / "native"
+# Named as torch names what it finds in a processor; see kappaflow/native.
 UNIX = {
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mprefer-vector-width=512"],
     "avx2": [],
@@ -67,7 +67,7 @@ def _compiler() -> list[str]:
 
 
 def _compile(compiler: list[str], target: Path, flags: list[str], is_cl: bool) -> Path:
-    sources = sorted(FOLDER.glob("*.c"))
+    sources = sorted(FOLDER.glob("*.[ch]"))
     made = target.with_suffix(f".{os.getpid()}")  # so that a library in use is never written to
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     if is_cl:
@@ -78,7 +78,7 @@ def _compile(compiler: list[str], target: Path, flags: list[str], is_cl: bool) -
         options += [f'-DSOURCE="{digest}"', "-o", str(made)]
     libraries = [] if is_cl else ["-lm"]
     try:
-        subprocess.run([*compiler, *options, *flags, *map(str, sources), *libraries], check=True)
+        subprocess.run([*compiler, *options, *flags, *FOLDER.glob("*.c"), *libraries], check=True)
         made.replace(target)
     finally:
         made.unlink(missing_ok=True)

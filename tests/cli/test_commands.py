@@ -14,7 +14,7 @@ from tests.cli.conftest import SMALL
 
 import kappaflow as kf
 from kappaflow.cli.app import app
-from kappaflow.stack.native import describe
+from kappaflow.native import describe
 
 COMMANDS = (
     "fit", "sample", "score", "doctor", "report", "factor", "rewrite", "tradeoff", "reproduce",

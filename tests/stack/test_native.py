@@ -1,7 +1,6 @@
 """The native backend computes what Python does, up to rounding, on any threads and processor."""
 
 import copy
-import importlib.util
 import re
 import shutil
 import subprocess
@@ -9,20 +8,20 @@ import sys
 import threading
 import types
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
 from threadpoolctl import threadpool_info
 
+from kappaflow import native as package
 from kappaflow.bijections.log_scales import SCALES
 from kappaflow.errors import NumericalWarning
+from kappaflow.native import Library
 from kappaflow.stack import native
 from kappaflow.stack.operations import CURVES, NAMES
 from kappaflow.stack.tape import MOST, Executor, Job, NativeExecutor, TapeCache
 from stack.examples import MEMORY, WAYS, assert_alike, points, result_of, stack_of
 
-SETS = ("default", "avx2", "avx512")  # a processor that has one has those before it
 SETTINGS = {
     "plain": {"hidden": (8, 8)},
     "additive": {"kind": "additive"},
@@ -46,39 +45,18 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="session")
-def build():
-    """Returns the module that compiles the backend."""
-    place = Path(__file__).parents[2] / "hatch_build.py"
-    spec = importlib.util.spec_from_file_location("hatch_build", place)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def libraries(build, tmp_path_factory):
-    """Returns the compiled libraries that this processor can run, by instruction set."""
-    if not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
-        pytest.skip("there is no C compiler")
-    made = build.compile_all(tmp_path_factory.mktemp("libraries"))
-    best = torch.backends.cpu.get_cpu_capability().lower()
-    known = SETS[: SETS.index(best) + 1 if best in SETS else 1]
-    return {name: path for name in known for path in made if path.stem == f"native_{name}"}
-
-
 @pytest.fixture
 def use(monkeypatch):
     """Returns what has the library at a path used from now on."""
 
     def choose(path):
         monkeypatch.delenv("KAPPAFLOW_NATIVE", raising=False)
-        monkeypatch.setattr(native, "library", lambda: path)
-        native._loaded.cache_clear()
+        monkeypatch.setattr(package, "path_of_library", lambda: path)
+        package._loaded.cache_clear()
         return native.backend()
 
     yield choose
-    native._loaded.cache_clear()
+    package._loaded.cache_clear()
 
 
 @pytest.fixture
@@ -208,7 +186,7 @@ def test_operations_are_those_of_python(libraries, columns):
     """Each operation equals float64 to a few roundings, NaN and infinity included, in each set."""
     exact = outcomes(Executor("cpu"), torch.float64, columns)
     for path in libraries.values():
-        found = outcomes(NativeExecutor(native.Backend(path)), torch.float32, columns)
+        found = outcomes(NativeExecutor(native.Backend(Library(path))), torch.float32, columns)
         for (name, a), (_, b) in zip(found, exact, strict=True):
             close = torch.allclose(a.double(), b.double(), rtol=2e-6, atol=1e-6, equal_nan=True)
             assert close, (path.name, name)
@@ -224,7 +202,7 @@ def test_functions_are_exact_to_a_few_roundings(libraries):
             def describe(ops, start=start, width=width):
                 ops.scale(raw, torch.tensor(start), 1.0, width, sigmoid, factor)
 
-            execute(NativeExecutor(native.Backend(path)), describe)
+            execute(NativeExecutor(native.Backend(Library(path))), describe)
             exact = torch.sigmoid(raw.double()).float()
             assert torch.allclose(sigmoid, exact, rtol=4e-7, atol=1e-38)
             power = torch.exp2(start + width * sigmoid.double()).float()
@@ -247,7 +225,7 @@ def test_dropout_has_the_bytes_of_torch(libraries):
             for _ in range(3):
                 ops.drop(draws, words, levels, 100, 1.5, dropped, h)
 
-        execute(NativeExecutor(native.Backend(path)), describe)
+        execute(NativeExecutor(native.Backend(Library(path))), describe)
         found, mine = words.clone(), h.clone()
         h.fill_(1)
         execute(Executor("cpu"), describe)
@@ -380,13 +358,16 @@ def test_other_products_and_threads_are_right(libraries, threads, monkeypatch):
     stack = stack_of(5, 6, (8, 8), dtype=torch.float32)
     x, _ = points(stack, 70, dtype=torch.float32)
     wanted = result_of(stack, "forward", x)
-    before, address = threadpool_info(), native._address
+    before, address = threadpool_info(), package.address_in_torch
     for missing in ({"sgemm_"}, {"torch_parallel_for"}, {"MKL_Set_Num_Threads_Local"}):
         with monkeypatch.context() as patch:
-            patch.setattr(native, "_address", lambda n, m=missing: None if n in m else address(n))
-            made = native.Backend(list(libraries.values())[-1])
+            for module in (package, native):
+                patch.setattr(
+                    module, "address_in_torch", lambda n, m=missing: None if n in m else address(n)
+                )
+            made = native.Backend(Library(list(libraries.values())[-1]))
             patch.setattr(native, "backend", lambda found=made: found)
-            assert not made._threads_are_torchs
+            assert made.loop is None
             assert_alike(result_of(stack, "forward", x), wanted, 1e-5)
     assert threadpool_info() == before
 
@@ -399,24 +380,26 @@ def test_what_the_backend_does_not_read_runs_in_python(backend, monkeypatch):
         return type(native.executor(tensors, product_dtype))
 
     assert kind(narrow, narrow) is NativeExecutor
-    assert native.describe() == f"native backend ({backend.instructions})"
+    assert package.describe() == f"native backend ({backend._library.instructions})"
     for tensors in ((wide, narrow), (narrow, wide), (narrow, narrow.T), (narrow.to("meta"),)):
         assert kind(*tensors) is Executor
     assert kind(narrow, product_dtype=torch.bfloat16) is Executor
     monkeypatch.setenv("KAPPAFLOW_NATIVE", "0")
     assert kind(narrow) is Executor
-    assert native.describe() == "no native backend"
+    assert package.describe() == "no native backend"
 
 
 def test_a_library_of_another_source_warns_once(libraries, use, monkeypatch, tmp_path):
     """A file that is out of date or damaged is not used; a missing one is no cause for a word."""
     assert use(tmp_path / "missing.so") is None
     (tmp_path / "damaged.so").write_text("not a library")
-    with pytest.warns(RuntimeWarning, match=r"damaged\.so.* in Python\. Reinstall kappaflow"):
+    with pytest.warns(
+        RuntimeWarning, match=r"damaged\.so.* Python code runs instead\. Reinstall kappaflow"
+    ):
         assert use(tmp_path / "damaged.so") is None
-    changed = tmp_path / "native.c"
-    changed.write_bytes(native.SOURCE.read_bytes() + b"\n")
-    monkeypatch.setattr(native, "SOURCE", changed)
+    shutil.copytree(package.FOLDER, tmp_path / "changed")
+    (tmp_path / "changed" / "tapes.c").write_text("\n")
+    monkeypatch.setattr(package, "FOLDER", tmp_path / "changed")
     with pytest.warns(RuntimeWarning, match="not compiled from") as caught:
         assert [use(libraries["default"]), native.backend()] == [None, None]
     assert len(caught) == 1
@@ -424,11 +407,11 @@ def test_a_library_of_another_source_warns_once(libraries, use, monkeypatch, tmp
 
 def test_the_library_of_the_processor_is_chosen(monkeypatch, tmp_path):
     """Its own set of instructions, or the common one if there is no file for it."""
-    monkeypatch.setattr(native, "SOURCE", tmp_path / "native.c")
+    monkeypatch.setattr(package, "FOLDER", tmp_path)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert native.library().name == "native_default.so"
+    assert package.path_of_library().name == "native_default.so"
     (tmp_path / "native_avx2.so").touch()
-    assert native.library().name == "native_avx2.so"
+    assert package.path_of_library().name == "native_avx2.so"
 
 
 def test_a_wheel_has_the_libraries_and_its_platform(build, monkeypatch, tmp_path):
@@ -436,9 +419,9 @@ def test_a_wheel_has_the_libraries_and_its_platform(build, monkeypatch, tmp_path
     warned, data = [], {"artifacts": []}
     app = types.SimpleNamespace(display_warning=warned.append)
     hook = types.SimpleNamespace(app=app, root=str(tmp_path))
-    monkeypatch.setattr(build, "compile_all", lambda: [tmp_path / "stack" / "native_avx2.so"])
+    monkeypatch.setattr(build, "compile_all", lambda: [tmp_path / "native" / "native_avx2.so"])
     build.CustomBuildHook.initialize(hook, "standard", data)
-    assert data["artifacts"] == ["/stack/native_avx2.so"]
+    assert data["artifacts"] == ["/native/native_avx2.so"]
     assert re.fullmatch(r"py3-none-\w+", data["tag"])
     assert not data["pure_python"]
     monkeypatch.undo()

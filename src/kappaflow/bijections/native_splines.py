@@ -7,26 +7,28 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kappaflow.stack.native import backend
+from kappaflow.native import Library, library
 
 if TYPE_CHECKING:
     from kappaflow.bijections.spline import SplineShape
 
 MOST_BINS = 64  # as in splines.c
+POINTS = 2048  # smallest number of points for a thread
 
 
-def runs_natively(points: Tensor, raw: Tensor, shape: "SplineShape") -> bool:
-    """Returns whether the native backend evaluates splines at these points."""
+def library_for(points: Tensor, raw: Tensor, shape: "SplineShape") -> Library | None:
+    """Returns the library that evaluates splines at these points; None where Python code does."""
     if torch.compiler.is_compiling() or shape.bins > MOST_BINS:
-        return False
+        return None
     fits = all(t.dtype == torch.float32 and t.device.type == "cpu" for t in (points, raw))
-    return fits and backend() is not None
+    return library() if fits else None
 
 
 class NativePieces:
     """Computes what `Pieces` does, apart from second derivatives.
 
     Args:
+        library: The library.
         points: Inputs, or with `is_output` outputs, (B, C, ...).
         raw: Parameters of the splines, (B, 3 K - 1, C, ...).
         shape: The shape of the splines.
@@ -34,10 +36,16 @@ class NativePieces:
     """
 
     def __init__(
-        self, points: Tensor, raw: Tensor, shape: "SplineShape", *, is_output: bool = False
+        self,
+        library: Library,
+        points: Tensor,
+        raw: Tensor,
+        shape: "SplineShape",
+        *,
+        is_output: bool = False,
     ) -> None:
+        self._library, self._shape, self._is_output = library, shape, is_output
         self._points, self._raw = points.detach().contiguous(), raw.detach().contiguous()
-        self._shape, self._is_output = shape, is_output
 
     @property
     def x(self) -> Tensor:
@@ -66,28 +74,33 @@ class NativePieces:
     @cached_property
     def _values(self) -> tuple[Tensor, Tensor]:
         values = torch.empty_like(self._points)
-        log_det = values.new_empty(len(values))
+        log_det = values.new_zeros(len(values))
         self._run(values=values, log_det=log_det)
         return values, log_det
 
     def _run(self, **tensors: Tensor) -> None:
-        found = backend()
-        assert found is not None
-        shape, points = self._shape, self._points
-        found.splines(
-            len(points),
-            _Splines(
-                columns=points[0].numel() if len(points) else 0,
-                bins=shape.bins,
-                bound=shape.bound,
-                min_bin=shape.min_bin,
-                slope_bound=shape.slope_bound,
-                is_output=self._is_output,
-                points=points.data_ptr(),
-                raw=self._raw.data_ptr(),
-                **{name: tensor.data_ptr() for name, tensor in tensors.items()},
-            ),
+        """Calls the library with these results, and cotangents if there are any."""
+        found, shape, rows = self._library, self._shape, len(self._points)
+        if not self._points.numel():
+            return
+        columns = self._points[0].numel()
+        arguments = _Splines(
+            columns=columns,
+            bins=shape.bins,
+            bound=shape.bound,
+            min_bin=shape.min_bin,
+            slope_bound=shape.slope_bound,
+            is_output=self._is_output,
+            points=self._points.data_ptr(),
+            raw=self._raw.data_ptr(),
+            **{name: tensor.data_ptr() for name, tensor in tensors.items()},
         )
+        loop, least = found.parallel_for, max(1, POINTS // columns)
+        if loop is None or rows <= least or torch.get_num_threads() == 1:
+            call, numbers = found.functions.splines, (0, rows)
+        else:
+            call, numbers = found.functions.splines_in_parallel, (loop, rows, least)
+        call(*map(ctypes.c_int64, numbers), ctypes.byref(arguments))
 
 
 class _Splines(ctypes.Structure):

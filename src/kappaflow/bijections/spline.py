@@ -28,7 +28,7 @@ from kappaflow._checks import finite_float, positive_float, positive_int
 from kappaflow.autograd.trace import gradients
 from kappaflow.bijections.coupling_derivatives import CouplingTrace
 from kappaflow.bijections.log_scales import bounded, bounded_slope
-from kappaflow.bijections.native_splines import NativePieces, runs_natively
+from kappaflow.bijections.native_splines import NativePieces, library_for
 from kappaflow.errors import ArgumentError
 from kappaflow.partition import AnyPartition
 
@@ -205,8 +205,10 @@ def pieces_of(
     points: Tensor, raw: Tensor, shape: SplineShape, *, is_output: bool = False
 ) -> "Pieces | NativePieces":
     """Returns the pieces of splines without a graph, by the native backend where it runs."""
-    kind = NativePieces if runs_natively(points, raw, shape) else Pieces
-    return kind(points, raw, shape, is_output=is_output)
+    library = library_for(points, raw, shape)
+    if library is None:
+        return Pieces(points, raw, shape, is_output=is_output)
+    return NativePieces(library, points, raw, shape, is_output=is_output)
 
 
 def spline_knots(raw: Tensor, shape: SplineShape) -> tuple[Tensor, Tensor, Tensor]:

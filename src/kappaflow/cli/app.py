@@ -30,7 +30,7 @@ RESUME = "stopped: run the same command again to resume a fit, scores or samples
 
 
 def _version() -> str:
-    from kappaflow.stack.native import describe  # loads torch
+    from kappaflow.native import describe  # loads torch
 
     return f"{__version__}, {describe()}"
 

@@ -16,8 +16,8 @@ from kappaflow import __version__
 from kappaflow.data.write import frame_of, join_parts, table_bytes
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.locking import LOCK, locked
+from kappaflow.native import describe
 from kappaflow.reading import parse_json, read_small
-from kappaflow.stack.native import describe
 from kappaflow.storage import put_in_place, write_bytes
 from kappaflow.training.progress import rows_shown
 

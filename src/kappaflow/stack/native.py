@@ -7,27 +7,22 @@ package is built. Without it, the same operations run in Python.
 
 import ctypes
 import functools
-import hashlib
 import os
 import struct
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 
 import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-from kappaflow.stack.operations import NAMES, Entry
+from kappaflow.native import Library, address_in_torch, library
+from kappaflow.stack.operations import Entry
 from kappaflow.stack.tape import Executor, NativeExecutor
 from kappaflow.stack.threads import run_all
 
-SOURCE = Path(__file__).with_name("native.c")
-_STEP = struct.Struct("=q" + "qiiii" * 7 + "3d")  # as in native.c
-_forked = False
-MANY = 4096  # points of splines on a thread, at least
+_STEP = struct.Struct("=q" + "qiiii" * 7 + "3d")  # as in tapes.c
 
 
 def executor(tensors: Sequence[Tensor], product_dtype: torch.dtype) -> Executor:
@@ -47,81 +42,44 @@ def executor(tensors: Sequence[Tensor], product_dtype: torch.dtype) -> Executor:
 
 def backend() -> "Backend | None":
     """Returns the native backend; None if there is none, or if KAPPAFLOW_NATIVE is 0."""
-    return None if os.environ.get("KAPPAFLOW_NATIVE") == "0" else _loaded()
-
-
-def describe() -> str:
-    """Returns whether stacks run natively: "native backend (avx512)" or "no native backend"."""
-    found = backend()
-    return "no native backend" if found is None else f"native backend ({found.instructions})"
-
-
-def library() -> Path:
-    """Returns the path of the library with the instructions that torch finds here."""
-    found = torch.backends.cpu.get_cpu_capability().lower()
-    paths = {name: SOURCE.with_name(f"native_{name}.so") for name in (found, "default")}
-    return paths[found] if paths[found].exists() else paths["default"]
+    found = library()
+    return None if found is None else _backend_of(found)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded() -> "Backend | None":
-    path = library()
-    if not path.exists():
-        return None
-    try:
-        return Backend(path)
-    except OSError as error:
-        text = f"{error}: coupling stacks run in Python. Reinstall kappaflow (pip install .)."
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
-        return None
+def _backend_of(library: Library) -> "Backend":
+    return Backend(library)
 
 
 class Backend:
-    """A library for one instruction set.
+    """Executes tapes by the library.
 
     Matrix products are those of torch where it exports them, as with MKL on Linux, otherwise
     those of scipy. Tapes run on torch's threads with MKL, otherwise on threads of Python.
 
     Args:
-        path: The compiled library.
+        library: The library.
 
     Attributes:
-        instructions: The instruction set.
         codes: The number of each operation.
-
-    Raises:
-        OSError: The file cannot be loaded, or is not compiled from `SOURCE`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.instructions = path.stem.removeprefix("native_")
-        self._library = made = ctypes.CDLL(str(path))
-        made.source.restype = made.names.restype = ctypes.c_char_p
-        if made.source().decode() != _digest():
-            raise OSError(f"{path} is not compiled from this {SOURCE.name}")
-        names = made.names().decode().split()
-        if set(names) != set(NAMES):
-            raise OSError(f"{path} has other operations than operations.py")
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        functions = library.functions
+        functions.names.restype = ctypes.c_char_p
+        names = functions.names().decode().split()
         self.codes = {name: code for code, name in enumerate(names)}
-        products = _address("sgemm_")
-        threads = _address("MKL_Set_Num_Threads_Local") if products else None
-        parallel_for = _address("torch_parallel_for") if threads else None  # from torch 2.10
-        self._threads_are_torchs = parallel_for is not None
-        self._limit = nullcontext if threads else _single_blas
-        pointers = products or _address_in_scipy(), threads, parallel_for
-        made.use(*map(ctypes.c_void_p, pointers))
+        products = address_in_torch("sgemm_")
+        self._set_threads = address_in_torch("MKL_Set_Num_Threads_Local") if products else None
+        self._limit = nullcontext if self._set_threads else _single_blas
+        pointers = products or _address_in_scipy(), self._set_threads
+        functions.use(*map(ctypes.c_void_p, pointers))
 
-    def splines(self, rows: int, arguments: ctypes.Structure) -> None:
-        """Evaluates splines or their gradients; see splines.c."""
-        made, pointer = self._library, ctypes.byref(arguments)
-        if self._threads_are_torchs and not _forked and torch.get_num_threads() > 1:
-            made.splines_in_parallel(
-                ctypes.c_int64(rows),
-                ctypes.c_int64(max(1, MANY // max(1, arguments.columns))),
-                pointer,
-            )
-        else:
-            made.splines(ctypes.c_int64(0), ctypes.c_int64(rows), pointer)
+    @property
+    def loop(self) -> int | None:
+        """The address of the loop over torch's threads; None without them or without MKL."""
+        return self._library.parallel_for if self._set_threads else None
 
     def tape(self, entries: Sequence[Entry]) -> "Tape":
         """Returns a tape of recorded operations."""
@@ -131,22 +89,16 @@ class Backend:
         """Executes tapes in parallel, without the interpreter."""
         count = len(tapes)
         table = (ctypes.c_int64 * (2 * count))(*(n for tape in tapes for n in tape.place))
-        enough = self._threads_are_torchs and 1 < count <= torch.get_num_threads()
-        if enough and not _forked:  # OpenMP does not survive a fork
-            self._library.execute_all(ctypes.c_int64(count), table)
+        functions, loop = self._library.functions, self.loop
+        if loop is not None and 1 < count <= torch.get_num_threads():
+            functions.execute_all(ctypes.c_void_p(loop), ctypes.c_int64(count), table)
             return
 
         def one(index: int) -> None:
-            self._library.execute(ctypes.c_int64(index), ctypes.c_int64(index + 1), table)
+            functions.execute(ctypes.c_int64(index), ctypes.c_int64(index + 1), table)
 
         with self._limit():
             run_all([functools.partial(one, index) for index in range(count)])
-
-
-def _digest() -> str:
-    return hashlib.sha256(
-        b"".join(path.read_bytes() for path in sorted(SOURCE.parent.glob("*.c")))
-    ).hexdigest()
 
 
 class Tape:
@@ -190,16 +142,6 @@ def _array(tensor: Tensor | None) -> tuple[int, int, int, int, int]:
     return tensor.data_ptr(), rows, columns, 1, column_step
 
 
-def _address(name: str) -> int | None:
-    """Returns the address of a function that torch's library exports."""
-    folder = Path(torch.__file__).parent / "lib"
-    for path in folder.glob("*torch_cpu.*"):
-        found = getattr(ctypes.CDLL(str(path)), name, None) if path.suffix != ".lib" else None
-        if found is not None:
-            return ctypes.cast(found, ctypes.c_void_p).value
-    return None
-
-
 def _address_in_scipy() -> int | None:
     from scipy.linalg import cython_blas  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -237,8 +179,8 @@ def _blas() -> ThreadpoolController:
 
 def _after_fork() -> None:
     """Resets the lock, because the threads that may hold it do not survive a fork."""
-    global _lock, _users, _forked
-    _lock, _users, _forked = threading.Lock(), 0, True
+    global _lock, _users
+    _lock, _users = threading.Lock(), 0
 
 
 if hasattr(os, "register_at_fork"):

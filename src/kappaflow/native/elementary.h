@@ -1,5 +1,5 @@
-/* Elementary functions of float32 numbers, without branches or calls, so that compilers vectorize
-   them. */
+/* Elementary functions of float32 numbers, without branches or calls so that compilers vectorize
+   them, and the loop of torch over its threads. */
 
 #include <math.h>
 #include <stdint.h>
@@ -10,6 +10,9 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
+typedef void Range(int64_t, int64_t, void *);
+typedef int32_t ParallelFor(int64_t, int64_t, int64_t, Range *, void *);
+
 typedef union {
   float number;
   uint32_t bits;
@@ -17,6 +20,8 @@ typedef union {
 
 static const float ROUND = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
 
+/* Returns e^r 2^n for |r| <= log(2) / 2 and shifted = n + ROUND, by the polynomial of Cephes'
+   expf. Two factors for 2^n reach infinity, 0 and the subnormal numbers. */
 static inline float scaled_exp(float r, float shifted) {
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
@@ -34,6 +39,12 @@ static inline float scaled_exp(float r, float shifted) {
 static inline float clamp(float x, float low, float high) { /* leaves NaN */
   x = x < low ? low : x;
   return x > high ? high : x;
+}
+
+static inline float exp2_of(float x) {
+  x = clamp(x, -151.0f, 129.0f);
+  const float shifted = x + ROUND;
+  return scaled_exp((x - (shifted - ROUND)) * 0.693147180559945f, shifted);
 }
 
 static inline float exp_of(float x) {

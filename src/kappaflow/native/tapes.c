@@ -6,16 +6,10 @@
    threads nor, apart from fused multiply-adds, on the instruction set: sums are formed in the order
    that is written here. */
 
-#include <math.h>
-#include <stdint.h>
+#include "elementary.h"
+
 #include <stdlib.h>
 #include <string.h>
-
-#ifdef _WIN32
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
 
 /* A loop whose iterations are independent even if arrays coincide, as in place. */
 #if defined(__clang__)
@@ -57,11 +51,9 @@ typedef struct {
 typedef void Sgemm(const char *, const char *, const int *, const int *, const int *, const float *,
                    const float *, const int *, const float *, const int *, const float *, float *,
                    const int *);
-typedef void Range(int64_t, int64_t, void *);
 
 static Sgemm *sgemm;
 static int (*set_threads)(int); /* of the calling thread in MKL; NULL with another BLAS */
-static int32_t (*parallel_for)(int64_t, int64_t, int64_t, Range *, void *); /* torch's, or NULL */
 
 #define OPERATION(name) static void name(const Step *o, Lane *lane)
 #define DATA(i) ((float *)o->arrays[i].data)
@@ -69,50 +61,6 @@ static int32_t (*parallel_for)(int64_t, int64_t, int64_t, Range *, void *); /* t
 #define COLUMNS(i) ((int64_t)o->arrays[i].columns)
 #define SIZE(i) (ROWS(i) * COLUMNS(i))
 #define NUMBER(i) ((float)o->numbers[i])
-
-/* Elementary functions, without branches or calls so that compilers vectorize them. */
-
-typedef union {
-  float number;
-  uint32_t bits;
-} Word;
-
-static const float ROUND = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
-
-/* Returns e^r 2^n for |r| <= log(2) / 2 and shifted = n + ROUND, by the polynomial of Cephes'
-   expf. Two factors for 2^n reach infinity, 0 and the subnormal numbers. */
-static inline float scaled_exp(float r, float shifted) {
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
-  const Word word = {shifted};
-  const uint32_t n = word.bits - 0x4B400000u, half = (uint32_t)((int32_t)n >> 1);
-  const Word one = {.bits = (half + 127u) << 23}, other = {.bits = (n - half + 127u) << 23};
-  return p * one.number * other.number;
-}
-
-static inline float clamp(float x, float low, float high) { /* leaves NaN */
-  x = x < low ? low : x;
-  return x > high ? high : x;
-}
-
-static inline float exp2_of(float x) {
-  x = clamp(x, -151.0f, 129.0f);
-  const float shifted = x + ROUND;
-  return scaled_exp((x - (shifted - ROUND)) * 0.693147180559945f, shifted);
-}
-
-static inline float exp_of(float x) {
-  x = clamp(x, -105.0f, 89.0f);
-  const float shifted = x * 1.44269504088896f + ROUND, n = shifted - ROUND;
-  return scaled_exp(x - n * 0.693359375f - n * -2.12194440e-4f, shifted);
-}
-
-static inline float sigmoid_of(float x) { return 1.0f / (1.0f + exp_of(-x)); }
 
 /* Products. */
 
@@ -383,13 +331,12 @@ static void (*const functions[])(const Step *, Lane *) = {OPERATIONS(FUNCTION)};
 /* Names of the operations, in the order of their codes. */
 EXPORT const char *names(void) { return OPERATIONS(NAME); }
 
-/* Identifies this file, so that native.py notices a library of another version. */
+/* Identifies the source, so that Python notices a library of another version. */
 EXPORT const char *source(void) { return SOURCE; }
 
-EXPORT void use(void *products, void *threads, void *loop) {
+EXPORT void use(void *products, void *threads) {
   sgemm = (Sgemm *)products;
   set_threads = (int (*)(int))threads;
-  parallel_for = (int32_t (*)(int64_t, int64_t, int64_t, Range *, void *))loop;
 }
 
 /* Executes the tapes `first` to `last` - 1 on the calling thread, with products on this thread. */
@@ -402,12 +349,7 @@ EXPORT void execute(int64_t first, int64_t last, void *tapes) {
   free(lane.rows);
 }
 
-void splines(int64_t, int64_t, void *);
-
-/* Evaluates splines on the threads of torch, at least `least` rows on each. */
-EXPORT void splines_in_parallel(int64_t rows, int64_t least, void *o) {
-  parallel_for(0, rows, least, splines, o);
-}
-
 /* Executes each tape on a thread of torch. */
-EXPORT void execute_all(int64_t count, void *tapes) { parallel_for(0, count, 1, execute, tapes); }
+EXPORT void execute_all(ParallelFor *loop, int64_t count, void *tapes) {
+  loop(0, count, 1, execute, tapes);
+}

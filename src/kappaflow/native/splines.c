@@ -222,3 +222,8 @@ EXPORT void splines(int64_t begin, int64_t end, void *arguments) {
       for (int t = 0; t < count; ++t) o->by_raw[place[t] + p * n] = by_raw[p][t];
   }
 }
+
+/* The same for all rows on the threads of torch, at least `least` rows on each. */
+EXPORT void splines_in_parallel(ParallelFor *loop, int64_t rows, int64_t least, void *arguments) {
+  loop(0, rows, least, splines, arguments);
+}
