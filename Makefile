@@ -10,7 +10,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml hatch_build.py src/kappaflow/stack/native.c
+$(VENV)/.ready: pyproject.toml hatch_build.py $(wildcard src/kappaflow/native/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "kappaflow needs Python 3.11 or later: make PYTHON=/path/to/python3.11 setup" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
