@@ -45,6 +45,21 @@ def test_the_citation_and_the_changelog_have_the_version():
     assert newest is not None and newest[1] == kappaflow.__version__
 
 
+def test_the_metadata_agrees_with_the_citation_and_the_oldest_python():
+    """Each Python from the oldest supported one has a classifier; authors are those to cite."""
+    minors = [
+        int(line.rpartition(".")[2])
+        for line in PROJECT["classifiers"]
+        if line.startswith("Programming Language :: Python :: 3.")
+    ]
+    assert minors == list(range(minors[0], minors[-1] + 1))
+    assert PROJECT["requires-python"] == f">=3.{minors[0]}"
+    people = (ROOT / "CITATION.cff").read_text().partition("references:")[0]
+    cited = re.findall(r"^  - name: (.+)$", people, re.MULTILINE)
+    assert [author["name"] for author in PROJECT["authors"]] == cited
+    assert PROJECT["license"] == re.search(r"^license: (.+)$", people, re.MULTILINE)[1]
+
+
 def test_types_are_announced():
     """Type checkers read the annotations of an installed package only where it says so."""
     for package in ("kappaflow", "kappaflow_studies"):
