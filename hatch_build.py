@@ -22,12 +22,10 @@ except ImportError:  # run as a script
     BuildHookInterface = object
 
 FOLDER = Path(__file__).parent / "src" / "kappaflow" / "native"
-# Named as torch names what it finds in a processor; see kappaflow/native.
-UNIX = {
-    "avx512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mprefer-vector-width=512"],
-    "avx2": [],
-}
-WINDOWS = {"avx512": ["/arch:AVX512"], "avx2": ["/arch:AVX2"]}
+# Flags of gcc and clang, and of cl (untested), by the names that torch has for processors.
+AVX2 = ["-mavx2", "-mfma"]
+AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mprefer-vector-width=512"]
+SETS = {"avx2": (AVX2, "/arch:AVX2"), "avx512": ([*AVX2, *AVX512], "/arch:AVX512")}
 
 
 def compile_all(folder: Path = FOLDER) -> list[Path]:
@@ -43,46 +41,29 @@ def compile_all(folder: Path = FOLDER) -> list[Path]:
         OSError: There is no compiler.
         subprocess.CalledProcessError: The compiler fails.
     """
-    compiler = _compiler()
-    is_cl = Path(compiler[0]).stem.lower() == "cl"
-    sets: dict[str, list[str]] = {"default": []}
-    if platform.machine().lower() in ("x86_64", "amd64"):
-        wide = WINDOWS if is_cl else {k: ["-mavx2", "-mfma", *v] for k, v in UNIX.items()}
-        sets |= wide
-    return [
-        _compile(compiler, folder / f"native_{name}.so", flags, is_cl)
-        for name, flags in sets.items()
-    ]
-
-
-def _compiler() -> list[str]:
-    given = shlex.split(os.environ.get("CC", ""))
-    names = ["cl", "clang", "gcc"] if sys.platform == "win32" else ["cc", "gcc", "clang"]
-    for name in names:
-        if not given and shutil.which(name):
-            given = [name]
-    if not given:
+    names = ("cl", "clang", "gcc") if sys.platform == "win32" else ("cc", "gcc", "clang")
+    compiler = shlex.split(os.environ.get("CC", "")) or list(filter(shutil.which, names))[:1]
+    if not compiler:
         raise OSError("there is no C compiler")
-    return given
-
-
-def _compile(compiler: list[str], target: Path, flags: list[str], is_cl: bool) -> Path:
-    sources = sorted(FOLDER.glob("*.[ch]"))
-    made = target.with_suffix(f".{os.getpid()}")  # so that a library in use is never written to
+    made, sources = [], sorted(FOLDER.glob("*.[ch]"))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    if is_cl:
-        options = ["/nologo", "/O2", "/LD", f'/DSOURCE="\\"{digest}\\""', f"/Fe:{made}"]
-    else:
-        options = ["-std=c11", "-O3", "-fPIC", "-shared", "-fvisibility=hidden"]
+    files = [str(path) for path in sources if path.suffix == ".c"]
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    for name, flags in {"default": ([], ""), **(SETS if is_x86 else {})}.items():
+        made.append(folder / f"native_{name}.so")
+        half = made[-1].with_suffix(f".{os.getpid()}")  # a library in use is never written to
+        options = ["-std=c11", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", *flags[0]]
         options += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
-        options += [f'-DSOURCE="{digest}"', "-o", str(made)]
-    libraries = [] if is_cl else ["-lm"]
-    try:
-        subprocess.run([*compiler, *options, *flags, *FOLDER.glob("*.c"), *libraries], check=True)
-        made.replace(target)
-    finally:
-        made.unlink(missing_ok=True)
-    return target
+        options += [f'-DSOURCE="{digest}"', *files, "-o", str(half), "-lm"]
+        if Path(compiler[0]).stem.lower() == "cl":
+            options = ["/nologo", "/O2", "/LD", f'/DSOURCE="\\"{digest}\\""', f"/Fe:{half}"]
+            options += [*filter(None, flags[1:]), *files]
+        try:
+            subprocess.run([*compiler, *options], check=True)
+            half.replace(made[-1])
+        finally:
+            half.unlink(missing_ok=True)
+    return made
 
 
 class CustomBuildHook(BuildHookInterface):

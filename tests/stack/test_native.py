@@ -144,7 +144,7 @@ def outcomes(executor, dtype, columns):
         call("linear", filled(6, 1), weight, h, finite(6, 2), context, False, empty(6, c))
         call("residual", h, context, filled(6, c), empty(6, c))
         call("residual", h, None, filled(4, c), empty(4, c))
-        slope, active, ones = finite(6, c), filled(4, c), torch.ones(c, dtype=dtype)
+        slope, active, ones = finite(6, c), filled(4, c).relu(), torch.ones(c, dtype=dtype)
         call("layer_pull", weight.T, slope, active, 1.25, None, None, empty(4, c))
         call("layer_pull", weight.T, slope, active, 1.0, filled(4, c), filled(4, c), empty(4, c))
         for beta, target in ((0, empty), (1, finite)):

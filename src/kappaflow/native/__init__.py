@@ -36,11 +36,14 @@ class Library:
     def __init__(self, path: Path) -> None:
         self.functions = ctypes.CDLL(str(path))
         self.instructions = path.stem.removeprefix("native_")
-        self.functions.source.restype = ctypes.c_char_p
-        if self.functions.source().decode() != digest(FOLDER.glob("*.[ch]")):
+        if self.text("source") != digest(FOLDER.glob("*.[ch]")):
             raise OSError(f"{path} is not compiled from the source in {FOLDER}")
         # torch exports it from 2.10 on. Its threads and those of MKL are the same.
         self._parallel_for = address_in_torch("torch_parallel_for")
+
+    def text(self, name: str) -> str:
+        """Returns a text that the library exports."""
+        return (ctypes.c_char_p.in_dll(self.functions, name).value or b"").decode()
 
     @property
     def parallel_for(self) -> int | None:

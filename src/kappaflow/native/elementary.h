@@ -31,7 +31,7 @@ static inline float scaled_exp(float r, float shifted) {
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
   const Word word = {shifted};
-  const uint32_t n = word.bits - 0x4B400000u, half = (uint32_t)((int32_t)n >> 1);
+  const uint32_t n = word.bits - 0x4B400000u, half = n >> 1;
   const Word one = {.bits = (half + 127u) << 23}, other = {.bits = (n - half + 127u) << 23};
   return p * one.number * other.number;
 }

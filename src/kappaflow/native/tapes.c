@@ -48,12 +48,12 @@ typedef struct {
   int next;
 } Lane;
 
-typedef void Sgemm(const char *, const char *, const int *, const int *, const int *, const float *,
-                   const float *, const int *, const float *, const int *, const float *, float *,
-                   const int *);
-
-static Sgemm *sgemm;
-static int (*set_threads)(int); /* of the calling thread in MKL; NULL with another BLAS */
+/* Addresses from Python: products, and the number of MKL's threads for the calling thread (NULL
+   with another BLAS). */
+EXPORT void (*sgemm)(const char *, const char *, const int *, const int *, const int *,
+                     const float *, const float *, const int *, const float *, const int *,
+                     const float *, float *, const int *);
+EXPORT int (*set_threads)(int);
 
 #define OPERATION(name) static void name(const Step *o, Lane *lane)
 #define DATA(i) ((float *)o->arrays[i].data)
@@ -69,11 +69,11 @@ static int (*set_threads)(int); /* of the calling thread in MKL; NULL with anoth
 static void multiply(const Array *a, const Array *b, int turned, float beta, const Array *target) {
   const float one = 1.0f;
   const int m = target->columns, n = target->rows, k = a->columns;
-  const int by_rows = b->column_step == 1, a_by_rows = a->column_step == 1;
-  const int ldb = by_rows ? b->row_step : b->column_step;
+  const int a_by_rows = a->column_step == 1, b_by_rows = b->column_step == 1;
   const int lda = a_by_rows ? a->row_step : a->column_step;
+  const int ldb = b_by_rows ? b->row_step : b->column_step;
   if (m && n)
-    sgemm(by_rows != turned ? "N" : "T", a_by_rows ? "N" : "T", &m, &n, &k, &one, b->data, &ldb,
+    sgemm(b_by_rows != turned ? "N" : "T", a_by_rows ? "N" : "T", &m, &n, &k, &one, b->data, &ldb,
           a->data, &lda, &beta, target->data, &target->row_step);
 }
 
@@ -88,8 +88,8 @@ OPERATION(linear) {
 }
 
 OPERATION(layer_pull) {
-  const float *active = DATA(2), *carried = DATA(3), by = NUMBER(0);
-  float *carried_on = DATA(4), *back = DATA(5);
+  float *active = DATA(2), *carried = DATA(3), *carried_on = DATA(4), *back = DATA(5);
+  const float by = NUMBER(0);
   multiply(&o->arrays[0], &o->arrays[1], 0, 0.0f, &o->arrays[5]);
   if (carried) EACH(SIZE(5)) back[i] += carried[i];
   if (carried_on) memcpy(carried_on, back, SIZE(5) * sizeof(float));
@@ -119,8 +119,7 @@ OPERATION(add_columns) {
 }
 
 OPERATION(project) {
-  const float *x = DATA(0), *direction = DATA(1);
-  float *to = DATA(2);
+  float *x = DATA(0), *direction = DATA(1), *to = DATA(2);
   memset(to, 0, COLUMNS(0) * sizeof(float));
   for (int64_t row = 0; row < ROWS(0); ++row, x += COLUMNS(0))
     EACH(COLUMNS(0)) to[i] += x[i] * direction[row];
@@ -131,8 +130,7 @@ OPERATION(project) {
 OPERATION(copy) { memmove(DATA(1), DATA(0), SIZE(1) * sizeof(float)); }
 
 OPERATION(add) {
-  const float *from = DATA(0);
-  float *to = DATA(1);
+  float *from = DATA(0), *to = DATA(1);
   EACH(SIZE(1)) to[i] += from[i];
 }
 
@@ -142,22 +140,19 @@ OPERATION(negate) {
 }
 
 OPERATION(relu) {
-  const float *from = DATA(0);
-  float *to = DATA(1);
+  float *from = DATA(0), *to = DATA(1);
   EACH(SIZE(1)) to[i] = from[i] < 0.0f ? 0.0f : from[i];
 }
 
 OPERATION(shift) {
-  const float *x = DATA(0), *by = DATA(1), sign = NUMBER(0);
-  float *to = DATA(2);
+  float *x = DATA(0), *by = DATA(1), *to = DATA(2), sign = NUMBER(0);
   EACH(SIZE(2)) to[i] = x[i] + sign * by[i];
 }
 
 OPERATION(residual) {
-  const float *active = DATA(2);
-  float *to = DATA(3);
+  float *active = DATA(2), *to = DATA(3);
   for (int part = 0; part < 2 && DATA(part); ++part) { /* h, and the context below it */
-    const float *from = DATA(part);
+    float *from = DATA(part);
     EACH(SIZE(part)) to[i] = from[i] + active[i];
     to += SIZE(part);
     active += SIZE(part);
@@ -222,8 +217,8 @@ OPERATION(drop) {
 /* Couplings. The answer of a conditioner has raw log-scales above shifts. */
 
 OPERATION(scale) {
-  const float *raw = DATA(0), offset = *DATA(1), steepness = NUMBER(0), width = NUMBER(1);
-  float *sigmoid = DATA(2), *factor = DATA(3);
+  float *raw = DATA(0), *sigmoid = DATA(2), *factor = DATA(3);
+  const float offset = *DATA(1), steepness = NUMBER(0), width = NUMBER(1);
   EACH(SIZE(3)) {
     sigmoid[i] = sigmoid_of(raw[i] * steepness);
     factor[i] = exp2_of(offset + width * sigmoid[i]);
@@ -240,9 +235,9 @@ static inline void transform(float x, float bits, float by, int inverse, float *
 }
 
 OPERATION(affine) {
-  const float *x = DATA(0), *raw = DATA(1), *by = raw + SIZE(4), offset = *DATA(2);
-  const float steepness = NUMBER(0), width = NUMBER(1);
-  float *sigmoid = DATA(3), *factor = DATA(4), *sum = DATA(5), *y = DATA(6);
+  float *x = DATA(0), *raw = DATA(1), *by = raw + SIZE(4), *sigmoid = DATA(3);
+  float *factor = DATA(4), *sum = DATA(5), *y = DATA(6);
+  const float offset = *DATA(2), steepness = NUMBER(0), width = NUMBER(1);
   EACH(SIZE(4)) {
     sigmoid[i] = sigmoid_of(raw[i] * steepness);
     transform(x[i], offset + width * sigmoid[i], by[i], width < 0, factor + i, sum + i, y + i);
@@ -250,8 +245,7 @@ OPERATION(affine) {
 }
 
 OPERATION(affine_back) {
-  const float *factor = DATA(0), *by = DATA(1) + SIZE(0), direction = NUMBER(0);
-  float *y = DATA(2);
+  float *factor = DATA(0), *by = DATA(1) + SIZE(0), *y = DATA(2), direction = NUMBER(0);
   EACH(SIZE(2)) y[i] = direction > 0 ? (y[i] - by[i]) / factor[i] : y[i] / factor[i] + by[i];
 }
 
@@ -260,9 +254,8 @@ static inline void pull(const Step *o, int is_curve) {
   const int64_t columns = COLUMNS(5), half = SIZE(5);
   const float weight = NUMBER(0), *log_det = DATA(4);
   for (int64_t row = 0, at = 0; row < ROWS(5); ++row, at += columns) {
-    const float *x = DATA(0) + at, *factor = DATA(1) + at, *s = DATA(2) + at;
-    const float *by = DATA(3) + half + at;
-    float *back = DATA(5) + at, *raw = DATA(6) + at, *of_y = raw + half;
+    float *x = DATA(0) + at, *factor = DATA(1) + at, *s = DATA(2) + at;
+    float *by = DATA(3) + half + at, *back = DATA(5) + at, *raw = DATA(6) + at, *of_y = raw + half;
     EACH(columns) {
       const float of_x = of_y[i] * factor[i], moved = weight < 0 ? x[i] - by[i] : x[i];
       back[i] = of_x;
@@ -313,10 +306,9 @@ OPERATION(curve) {
 }
 
 OPERATION(curve_affine) {
-  const float *x = DATA(0), *by = DATA(1) + SIZE(3), direction = NUMBER(2);
-  float *factor = DATA(3), *sum = DATA(4), *y = DATA(5);
+  float *x = DATA(0), *by = DATA(1) + SIZE(3), *factor = DATA(3), *sum = DATA(4), *y = DATA(5);
   write_curve(o, DATA(1), DATA(2), factor, SIZE(3));
-  EACH(SIZE(3)) transform(x[i], factor[i], by[i], direction < 0, factor + i, sum + i, y + i);
+  EACH(SIZE(3)) transform(x[i], factor[i], by[i], NUMBER(2) < 0, factor + i, sum + i, y + i);
 }
 
 #define OPERATIONS(X) \
@@ -328,16 +320,8 @@ OPERATION(curve_affine) {
 
 static void (*const functions[])(const Step *, Lane *) = {OPERATIONS(FUNCTION)};
 
-/* Names of the operations, in the order of their codes. */
-EXPORT const char *names(void) { return OPERATIONS(NAME); }
-
-/* Identifies the source, so that Python notices a library of another version. */
-EXPORT const char *source(void) { return SOURCE; }
-
-EXPORT void use(void *products, void *threads) {
-  sgemm = (Sgemm *)products;
-  set_threads = (int (*)(int))threads;
-}
+/* The operations in the order of their codes, and the digest of the source, for Python. */
+EXPORT const char *const names = OPERATIONS(NAME), *const source = SOURCE;
 
 /* Executes the tapes `first` to `last` - 1 on the calling thread, with products on this thread. */
 EXPORT void execute(int64_t first, int64_t last, void *tapes) {

@@ -9,7 +9,7 @@ modules, from the inside out:
     network      a conditioner on columns: products and gradients
     arithmetic   the map of the changed features, affine or additive
     tape         operations executed eagerly, or recorded once and executed again
-    native       the backend that executes tapes, if it was compiled: native.c
+    native       the backend that executes tapes, if it was compiled
     threads      chunks of rows in parallel
     chunk        a block on a chunk of rows, forward and backward
     block_pass   a batch through a block, with buffers kept from step to step

@@ -66,15 +66,13 @@ class Backend:
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        functions = library.functions
-        functions.names.restype = ctypes.c_char_p
-        names = functions.names().decode().split()
-        self.codes = {name: code for code, name in enumerate(names)}
+        self.codes = {name: code for code, name in enumerate(library.text("names").split())}
         products = address_in_torch("sgemm_")
         self._set_threads = address_in_torch("MKL_Set_Num_Threads_Local") if products else None
         self._limit = nullcontext if self._set_threads else _single_blas
-        pointers = products or _address_in_scipy(), self._set_threads
-        functions.use(*map(ctypes.c_void_p, pointers))
+        addresses = {"sgemm": products or _address_in_scipy(), "set_threads": self._set_threads}
+        for name, address in addresses.items():
+            ctypes.c_void_p.in_dll(library.functions, name).value = address
 
     @property
     def loop(self) -> int | None:
@@ -118,16 +116,10 @@ class Tape:
 
 def _step(entry: Entry) -> bytes:
     code, *operands = entry
-    arrays, numbers = [0] * 35, [0.0] * 3
-    place = number = 0
-    for operand in operands:
-        if operand is None or isinstance(operand, Tensor):
-            arrays[place : place + 5] = _array(operand)
-            place += 5
-        elif not isinstance(operand, torch.Generator):
-            numbers[number] = operand
-            number += 1
-    return _STEP.pack(code, *arrays, *numbers)
+    numbers = [o for o in operands if isinstance(o, int | float)]
+    arrays = [n for o in operands if o is None or isinstance(o, Tensor) for n in _array(o)]
+    padding = [0] * (35 - len(arrays)), [0.0] * (3 - len(numbers))
+    return _STEP.pack(code, *arrays, *padding[0], *numbers, *padding[1])
 
 
 def _array(tensor: Tensor | None) -> tuple[int, int, int, int, int]:
