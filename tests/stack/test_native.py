@@ -305,6 +305,23 @@ def test_tapes_of_two_stacks_are_kept_apart(threads, monkeypatch):
             assert_alike(found, wanted, 1e-5)
 
 
+@pytest.mark.usefixtures("chunked", "backend", "pool")
+@pytest.mark.parametrize("number", [1, 2])
+def test_gradients_stay_as_they_are(threads, number):
+    """A later step writes its gradients into other memory, with the same tapes."""
+    threads(number)
+    stack = stack_of(5, 6, (8, 8), dtype=torch.float32)
+    steps = []
+    for seed in range(3):
+        value, log_det = stack(points(stack, 70, dtype=torch.float32, seed=seed)[0])
+        loss = value.square().sum() + log_det.sum()
+        found = torch.autograd.grad(loss, list(stack.parameters()))
+        steps.append((found, [t.clone() for t in found]))
+    for found, copies in steps:
+        assert all(map(torch.equal, found, copies))
+    assert not torch.equal(steps[0][0][0], steps[1][0][0])
+
+
 def test_what_a_tape_depends_on_is_remembered():
     """A key of its own is recorded once, the oldest is forgotten, and None is never known."""
     tapes, made = TapeCache(), []

@@ -22,7 +22,7 @@ from kappaflow.stack.chunk import (
 )
 from kappaflow.stack.native import executor
 from kappaflow.stack.shape import BlockShape, Route
-from kappaflow.stack.tape import Job, Work
+from kappaflow.stack.tape import Executor, Job, Work
 from kappaflow.stack.threads import row_threads
 from kappaflow.stack.weights import GradientSet
 
@@ -195,6 +195,11 @@ class BlockPass:
         x_gradient = z_gradient.new_empty(z_gradient.shape)
         context_gradient = context.new_empty(context.shape)
         sets = [self._gradients(tensors, thread) for thread in range(self.threads)]
+        is_paired = any(network.is_paired for network in self.shape.networks)
+        found = [(torch.zeros_like if is_paired else torch.empty_like)(t) for t in tensors]
+        written = [part.tensors for part in sets]
+        if self._executor(tensors).moves:
+            sets[0].moved, written[0] = list(zip(written[0], found, strict=True)), found
 
         def one(chunk: Chunk) -> Iterator[Job]:
             saved, workspace = chunk.saved or self._saved(chunk), self._workspace(chunk)
@@ -219,9 +224,11 @@ class BlockPass:
             self._release(chunk)
 
         self._each(one, tensors)
-        found = [torch.empty_like(t) for t in tensors]
+        sets[0].moved = ()
         parts = [slice(thread, None, self.threads) for thread in range(self.threads)]
-        self._run([[functools.partial(_added_up, sets, found, part)] for part in parts], tensors)
+        self._run(
+            [[functools.partial(_added_up, written, found, part)] for part in parts], tensors
+        )
         for thread, part in enumerate(sets):
             POOL.give(self._pool_key("gradients", thread), 0, part)
         return x_gradient, context_gradient, found
@@ -254,7 +261,10 @@ class BlockPass:
         self._run([[functools.partial(work, chunk) for chunk in lane] for lane in lanes], tensors)
 
     def _run(self, lanes: Sequence[Sequence[Work]], tensors: Sequence[Tensor]) -> None:
-        executor([self.like, *tensors], self.product_dtype).run(lanes)
+        self._executor(tensors).run(lanes)
+
+    def _executor(self, tensors: Sequence[Tensor]) -> Executor:
+        return executor([self.like, *tensors], self.product_dtype)
 
     def _pool_key(self, what: str, thread: int) -> tuple[object, ...]:
         """Returns the key of buffers that other passes can reuse.
@@ -298,12 +308,11 @@ def _chunks(shape: BlockShape, rows: int, threads: int) -> int:
 
 
 def _added_up(
-    sets: Sequence[GradientSet], targets: Sequence[Tensor], which: slice
+    parts: Sequence[Sequence[Tensor]], targets: Sequence[Tensor], which: slice
 ) -> Iterator[Job]:
     """Returns no job: adds up the gradients of all threads for some of the tensors."""
-    parts = zip(*(part.tensors[which] for part in sets), strict=True)
-    for target, (first, *others) in zip(targets[which], parts, strict=True):
-        if not others:
+    for target, first, *others in zip(targets[which], *(p[which] for p in parts), strict=True):
+        if not others and first is not target:
             target.copy_(first)
         for other in others:
             torch.add(first, other, out=target)

@@ -324,6 +324,7 @@ class ChunkKernel:
             functools.partial(self._backward, saved, workspace, *variant),
             workspace.tapes.setdefault(saved, TapeCache()),
             self._key("backward", *variant),
+            gradients.moved,
         )
         x_gradient.copy_(workspace.x_gradient)
         if replay is not None:

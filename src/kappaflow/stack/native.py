@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
+import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
@@ -112,6 +113,16 @@ class Tape:
         packed = b"".join(map(_step, entries))
         self._steps = ctypes.create_string_buffer(packed, len(packed) or 1)
         self.place = ctypes.addressof(self._steps), len(entries)
+        words = np.frombuffer(memoryview(self._steps), np.int64, len(entries) * _STEP.size // 8)
+        self._addresses = words.reshape(len(entries), -1)[:, 1:22:3]
+        self._recorded = self._addresses.copy()
+
+    def move(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Uses the memory of the second tensor of each pair in place of the first one's."""
+        for recorded, used in pairs:
+            offset = self._recorded - recorded.data_ptr()
+            inside = (offset >= 0) & (offset < recorded.nbytes)
+            self._addresses[inside] = offset[inside] + used.data_ptr()
 
 
 def _step(entry: Entry) -> bytes:

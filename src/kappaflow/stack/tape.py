@@ -12,6 +12,7 @@ from itertools import zip_longest
 from typing import Any, Protocol, TypeVar
 
 import torch
+from torch import Tensor
 
 from kappaflow.stack.operations import EAGER, NAMES, Entry, Operations, Recording
 from kappaflow.stack.threads import run_all, single_products
@@ -46,11 +47,14 @@ class Job:
         tapes: The tapes recorded so far.
         key: Identifies the calls, together with the owner of `tapes`; None if they will not be
             repeated.
+        moved: Pairs of tensors: a native tape uses the second, of the same layout, in place of
+            the first.
     """
 
     describe: Callable[[Operations], None]
     tapes: "TapeCache"
     key: Hashable
+    moved: Sequence[tuple[Tensor, Tensor]] = ()
 
 
 class TapeCache:
@@ -83,7 +87,12 @@ class Executor:
 
     Args:
         device_type: Device type of the tensors.
+
+    Attributes:
+        moves: Whether it heeds `Job.moved`.
     """
+
+    moves = False
 
     def __init__(self, device_type: str) -> None:
         self._device_type = device_type
@@ -127,6 +136,8 @@ class NativeExecutor(Executor):
         backend: The backend that makes and executes tapes.
     """
 
+    moves = True
+
     def __init__(self, backend: NativeBackend) -> None:
         super().__init__("cpu")
         self._backend = backend
@@ -137,9 +148,11 @@ class NativeExecutor(Executor):
                 running = [work() for work in works if work is not None]
                 while jobs := [job for work in running if (job := next(work, None))]:
                     tapes = [job.tapes.get("native", job, self._record) for job in jobs]
+                    for tape, job in zip(tapes, jobs, strict=True):
+                        tape.move(job.moved)
                     self._backend.execute(tapes)
 
-    def _record(self, job: Job) -> object:
+    def _record(self, job: Job) -> Any:  # noqa: ANN401
         return self._backend.tape(entries_of(job, self._backend.codes))
 
 

@@ -141,7 +141,10 @@ class GradientSet:
     Attributes:
         tensors: The gradients of the stacked weights.
         layers: Views of the same gradients, by layer.
+        moved: Pairs of these tensors and others that a native tape writes in their place.
     """
+
+    moved: Sequence[tuple[Tensor, Tensor]] = ()
 
     def __init__(self, shape: BlockShape, tensors: Sequence[Tensor]) -> None:
         # Zeros, because some weights of a `PairedMLP` are never written.
