@@ -38,6 +38,7 @@ from benchmarks.tables_suite.report import tables_values
 from benchmarks.targets import targets_table
 
 PARTS = ("speed", "memory", "numerics", "gradients", "spectra")
+TIMED = ("speed", "splines", "images")  # results with times in the tables of the first page
 Results = dict[str, Any]
 Values = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -237,6 +238,7 @@ def overview_page(results: Results) -> str:
         place=reference_place(results["speed"]),
         copied=results["speed"].get("copied_from"),
         machines=machines_table(results),
+        backend={part: _backend_text(results[part]["machine"]) for part in TIMED},
     )
 
 
@@ -312,8 +314,12 @@ def _machine_text(machine: dict[str, Any]) -> str:
 
 def _processor_text(machine: dict[str, Any]) -> str:
     threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
-    backend = f"{'with' if machine['player'] else 'without'} the native backend"
+    backend = _backend_text(machine)
     return f"{machine['processor']}, {machine['cores']} cores, torch on {threads}, {backend}"
+
+
+def _backend_text(machine: dict[str, Any]) -> str:
+    return f"{'with' if machine['player'] else 'without'} the native backend"
 
 
 # Pages made from one file of results, by its name.

@@ -19,7 +19,7 @@ from kappaflow_studies.engine.presets import Counts, Ensemble, Many, NotEmpty
 from kappaflow_studies.engine.report import Findings, Table
 from kappaflow_studies.engine.study import Case, Row, Study, StudySettings
 
-Enough = Annotated[int, Field(ge=6)]  # six couplings are enough for all maps
+Enough = Annotated[int, Field(ge=6)]  # six couplings are enough for all maps of even size
 
 
 class TradeOffSettings(StudySettings):

@@ -1,4 +1,4 @@
-"""Any invertible linear map as a few couplings of a fixed partition.
+"""An invertible linear map as a few couplings of a fixed partition.
 
 linear         `factor_linear`, which chooses a method
 problem        the matrix to factor, checked and put into standard form
@@ -6,7 +6,7 @@ factorization  the result: couplings, residual, condition numbers; its file
 coupling       `LinearCoupling`, and the same coupling as plain arrays
 direct         closed form: maps that one to three couplings make
 rotation       closed form: six couplings for a rotation
-svd            closed form: eleven or more couplings for any map
+svd            closed form: eleven or more couplings for any invertible map
 continuation   numerical search: couplings are continued along a path of maps; `paths` defines it
 algebra        the equation that the search solves, and Newton's method for it
 kronecker      the linear systems of a Newton step

@@ -1,4 +1,4 @@
-"""`factor_linear`: any invertible linear map as a few couplings of one partition."""
+"""`factor_linear`: an invertible linear map as a few couplings of one partition."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -80,7 +80,7 @@ def factor_linear(
     Args:
         matrix: T, (n, n), n at least 2, acting on columns: z = T x.
         couplings: Largest number of couplings; None for the fewest that the methods find. Six are
-            always enough for two equal halves, and sometimes needed.
+            enough for equal halves, and sometimes needed; other parts may need more.
         partition: The kept and the changed features: "half", "alternating", the number of
             features of the first part, or a partition.
         seed: Seed for the methods that search.
@@ -98,7 +98,8 @@ def factor_linear(
         NumericalError: A search failed.
 
     Source:
-        Ours. Urschel 2023 proves that six are enough; Koehler, Mehta, Risteski 2021 proved 47.
+        Ours. Urschel 2023 proves that six are enough for equal halves and a positive determinant;
+        a negative one costs one negative diagonal entry. Koehler, Mehta, Risteski 2021 proved 47.
 
     Example:
         >>> import kappaflow as kf
@@ -233,7 +234,7 @@ def _five(problem: FactorProblem, seed: int) -> Factorization | None:
 def _too_few(problem: FactorProblem, couplings: int) -> ArgumentError:
     """Returns the error that explains why this number of couplings is not enough, or not tried."""
     enough = (
-        "six are enough for any map."
+        "six are enough for any map of even size."
         if problem.even
         else f"{enough_for(problem)} were enough for every map in our tests."
     )

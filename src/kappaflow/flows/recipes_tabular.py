@@ -44,8 +44,8 @@ def real_nvp(
     A new flow is the identity, or with `mixing` a rotation, or with partition="random" a
     permutation. The log-scales of all couplings together are bounded: each coupling gets
     `scale_bound` / `depth`, so that no feature is ever scaled by more than exp(scale_bound) or
-    less than its reciprocal, whatever the depth. This is what keeps a deep flow finite and
-    invertible in float32.
+    less than its reciprocal, whatever the depth. So a deep flow starts finite and
+    invertible in float32; `round_trip` measures a trained one.
 
     Args:
         features: Number of features D. With one feature and no padding, a coupling has no feature

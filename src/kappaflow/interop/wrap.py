@@ -1,4 +1,4 @@
-"""`wrap`: flows of any library as a `Flow` for profile, spectrum, round_trip and doctor."""
+"""`wrap`: PyTorch flows of any library as a `Flow` that can be measured."""
 
 from collections.abc import Callable
 from importlib import import_module

@@ -22,7 +22,7 @@ def assert_healthy(
     """Raises an AssertionError if the doctor finds anything more severe than `allow`.
 
     Args:
-        flow: A kappaflow flow, or one of any library that `kappaflow.wrap` supports.
+        flow: A kappaflow flow, or one that `kappaflow.wrap` supports.
         x: Rows of data (B, *event); by default samples of the flow.
         context: Context rows (B, C), for a conditional flow.
         allow: The most severe kind of finding that does not fail.
