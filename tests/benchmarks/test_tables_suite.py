@@ -101,6 +101,20 @@ def test_the_last_line_of_a_training_counts(report, tmp_path):
     assert found["nll"]["magic: mixture"] == 2.0 and len(found["lines"]) == 1
 
 
+def test_a_short_training_is_compared_with_a_long_one_of_the_best_other(report):
+    """By test NLL; a table without a number is left out."""
+    short = {"seconds": 60.0, "tables": ["a", "b", "c"], "best": None}
+    short["nll"] = {"a: kappaflow": 1.0, "b: kappaflow": 2.0, "c: kappaflow": None}
+    long = {"seconds": 240.0, "tables": ["a", "b", "c"], "best": "zuko NSF, fair"}
+    long["nll"] = {f"{table}: zuko NSF, fair": 1.5 for table in "abc"}
+    lines = report.less_time_table(short, long).splitlines()
+    assert lines[0].split(" | ")[1:] == [
+        "kappaflow, 60 s", "zuko NSF, fair, 240 s", "kappaflow's is lower |",
+    ]  # fmt: skip
+    assert [line.split(" | ")[-1] for line in lines[2:]] == ["yes |", "no |", "1 of 2 |"]
+    assert report.less_time_table(short, None) == ""
+
+
 def test_a_look_at_the_judged_tables_is_logged_before_anything_is_printed(benchmark, tmp_path):
     """Also where there are no results to print."""
     command = benchmark("tables_suite.command")
