@@ -1,7 +1,7 @@
 """Conversion between plain couplings and stacks: modules, arguments and state dictionaries."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PlainCoupling = AffineCoupling | AdditiveCoupling
 Network = MLP | ResidualMLP | PairedMLP
+M = TypeVar("M", bound=nn.Module)
 
 
 def network(shape: NetworkShape) -> Network:
@@ -63,14 +64,21 @@ def coupling(shape: BlockShape, partition: Partition, conditioner: Network) -> P
     )
 
 
-def with_weights(conditioner: Network, tensors: dict[str, Tensor]) -> Network:
-    """Returns the conditioner with tensors in place of its parameters, so gradients reach them."""
+def with_weights(network: Network, tensors: dict[str, Tensor]) -> Network:
+    """Returns a copy of a network with tensors as its parameters, so that gradients reach them."""
+    made = _shell(network)
     for name, tensor in tensors.items():
         path, _, leaf = name.rpartition(".")
-        module = conditioner.get_submodule(path)
-        delattr(module, leaf)
-        setattr(module, leaf, tensor)
-    return conditioner
+        setattr(made.get_submodule(path), leaf, tensor)
+    return made
+
+
+def _shell(module: M) -> M:
+    """Returns a copy of a module without parameters, in a fraction of the time of making one."""
+    made = object.__new__(type(module))
+    made.__dict__ = module.__dict__ | {"_parameters": {}, "_buffers": dict(module._buffers)}
+    made._modules = {name: child and _shell(child) for name, child in module._modules.items()}
+    return made
 
 
 class _SkipInit(TorchFunctionMode):
@@ -92,10 +100,10 @@ def couplings(
     shape: BlockShape, partitions: Sequence[Partition], rows: Sequence[dict[str, Tensor]]
 ) -> Iterator[PlainCoupling]:
     """Yields plain couplings whose weights are the given tensors."""
+    with torch.device("meta"), _SkipInit():
+        empty = [network(each) for each in shape.networks]
     for partition, number, tensors in zip(partitions, shape.network_of, rows, strict=True):
-        with torch.device("meta"), _SkipInit():
-            empty = network(shape.networks[number])
-        yield coupling(shape, partition, with_weights(empty, tensors))
+        yield coupling(shape, partition, with_weights(empty[number], tensors))
 
 
 WIRINGS = {MLP: "plain", ResidualMLP: "blocks", PairedMLP: "paired"}
