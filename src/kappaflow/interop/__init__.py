@@ -4,8 +4,9 @@ No library is imported here: the module of a flow's class determines its adapter
 
 wrap           `wrap` and `Wrapped`; also plain functions and objects with `encode` and `decode`
 foreign        the layers and the base of a wrapped flow
-convert        `convert`; bijections and stacks from a plan
-plan           the parts of a converted flow; folds scales and shifts into networks
+convert        `convert`; builds bijections and stacks from a blueprint
+blueprint      the parts of a flow that is read and not built yet
+folding        folds scales and shifts between couplings into their networks
 layers         converts the layers of a flow, or reports why one is not supported
 networks       conditioner networks, read layer by layer and compared with their outputs
 matrices       linear maps in factored form

@@ -18,18 +18,18 @@ from kappaflow.bijections import (
 )
 from kappaflow.errors import ArgumentError, ConversionError
 from kappaflow.flows import Flow, StandardNormal
-from kappaflow.interop.layers import is_modified, keeps_methods
-from kappaflow.interop.plan import (
+from kappaflow.interop.blueprint import (
+    Blueprint,
     Coupling,
     Network,
     Other,
     Part,
-    Plan,
     Reordering,
     Scaling,
-    fold_scalings,
     inverse_of,
 )
+from kappaflow.interop.folding import fold_scalings
+from kappaflow.interop.layers import is_modified, keeps_methods
 from kappaflow.nets import MLP, ConvNet, PairedMLP, ResidualMLP
 from kappaflow.stack import CouplingStack
 
@@ -77,7 +77,7 @@ def convert(
         >>> (ours.log_prob(x) - theirs().log_prob(x)).abs().max() < 1e-12  # doctest: +SKIP
         tensor(True)
     """
-    plan_of = _reader_of(flow)
+    blueprint_of = _reader_of(flow)
     if not isinstance(converters, Mapping | None):
         raise ArgumentError(CONVERTERS)
     functions = dict(converters or {})
@@ -85,11 +85,11 @@ def convert(
         if not isinstance(kind, type) or not callable(function):
             raise ArgumentError(CONVERTERS)
     with torch.no_grad():
-        plan = plan_of(flow, functions)
-    return flow_of(plan).train(getattr(flow, "training", False))
+        blueprint = blueprint_of(flow, functions)
+    return flow_of(blueprint).train(getattr(flow, "training", False))
 
 
-def _reader_of(flow: object) -> Callable[[Any, Any], Plan]:
+def _reader_of(flow: object) -> Callable[[Any, Any], Blueprint]:
     """Returns the function that reads flows of the flow's library."""
     for kind in type(flow).__mro__:
         library = kind.__module__.partition(".")[0]
@@ -98,7 +98,7 @@ def _reader_of(flow: object) -> Callable[[Any, Any], Plan]:
             if is_modified(flow) or not keeps_methods(flow, kind, methods):
                 reason = f"it has hooks, or overrides {methods[0]} of {kind.__name__}"
                 raise ConversionError(library, [(type(flow).__name__, reason)])
-            return import_module(f"kappaflow.interop.{name}").plan_of
+            return import_module(f"kappaflow.interop.{name}").blueprint_of
     raise ArgumentError(
         f"'flow' should be a flow of {', '.join(HOMES)}, got {type(flow).__name__}: "
         "to measure flows of other libraries, use kappaflow.wrap."
@@ -119,15 +119,15 @@ def multi_scale(levels: Sequence[Sequence[Part]], first_shape: Sequence[int]) ->
     return [Other(make)]
 
 
-def flow_of(plan: Plan) -> Flow:
-    """Returns the flow of a plan."""
-    bijections = assemble(plan.parts)
+def flow_of(blueprint: Blueprint) -> Flow:
+    """Returns the flow that a blueprint describes."""
+    bijections = assemble(blueprint.parts)
     settings = {}
-    if plan.embedding is not None:
-        settings["embedding"] = network_of(plan.embedding, 0)
-        settings["context_features"] = plan.embedding.inputs
-    flow = Flow(StandardNormal(plan.latent_shape), Chain(bijections, **settings))
-    return flow.to(plan.like.device, plan.like.dtype)
+    if blueprint.embedding is not None:
+        settings["embedding"] = network_of(blueprint.embedding, 0)
+        settings["context_features"] = blueprint.embedding.inputs
+    flow = Flow(StandardNormal(blueprint.latent_shape), Chain(bijections, **settings))
+    return flow.to(blueprint.like.device, blueprint.like.dtype)
 
 
 def assemble(parts: Sequence[Part]) -> list[Bijection]:

@@ -9,20 +9,20 @@ from torch import Tensor
 
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import StandardNormal
-from kappaflow.interop.foreign import ForeignLayer, Parts
-from kappaflow.interop.layers import Converters, Layers, full_names
-from kappaflow.interop.matrices import convolution, dense, householder, rotation
-from kappaflow.interop.networks import check_outputs, concatenated, read_network
-from kappaflow.interop.plan import (
+from kappaflow.interop.blueprint import (
+    Blueprint,
     Coupling,
     Network,
     Other,
     Part,
-    Plan,
     Reordering,
     Scaling,
     Unsupported,
 )
+from kappaflow.interop.foreign import ForeignLayer, Parts
+from kappaflow.interop.layers import Converters, Layers, full_names
+from kappaflow.interop.matrices import convolution, dense, householder, rotation
+from kappaflow.interop.networks import check_outputs, concatenated, read_network
 from kappaflow.partition import Partition
 
 Shapes = Sequence[Sequence[int]]
@@ -102,8 +102,8 @@ def _joined(outputs: Any) -> Tensor:  # noqa: ANN401
     return outputs[0] if len(outputs) == 1 else torch.cat([one.flatten(1) for one in outputs], 1)
 
 
-def plan_of(flow: Any, converters: Converters) -> Plan:  # noqa: ANN401
-    """Returns the plan of a network of FrEIA."""
+def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN401
+    """Returns the blueprint of a network of FrEIA."""
     names = full_names(flow)
     if SEQUENCE not in names and GRAPH not in names:
         raise ArgumentError(
@@ -114,7 +114,7 @@ def plan_of(flow: Any, converters: Converters) -> Plan:  # noqa: ANN401
     parts = [part for module in modules for part in layers.convert(module)]
     layers.raise_if_unsupported("FrEIA")
     like = next((p for p in flow.parameters() if p.is_floating_point()), torch.zeros(()))
-    return Plan(parts, latent, like)
+    return Blueprint(parts, latent, like)
 
 
 def _sequence_modules(flow: Any, layers: Layers) -> tuple[list[Any], tuple[int, ...]]:  # noqa: ANN401

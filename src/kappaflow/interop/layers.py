@@ -8,7 +8,7 @@ from torch import nn
 
 from kappaflow.bijection import Bijection
 from kappaflow.errors import ArgumentError, ConversionError
-from kappaflow.interop.plan import Other, Part, Unsupported, inverse_of
+from kappaflow.interop.blueprint import Other, Part, Unsupported, inverse_of
 
 # The methods in which the libraries define what a layer or a flow computes.
 DEFINING = (

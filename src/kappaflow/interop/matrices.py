@@ -5,7 +5,7 @@ from torch import Tensor
 
 from kappaflow.bijections import InvertibleConv1x1, Linear, LULinear, QRLinear, SVDLinear
 from kappaflow.bijections.linear import LinearMap
-from kappaflow.interop.plan import Other, Unsupported
+from kappaflow.interop.blueprint import Other, Unsupported
 
 
 def dense(matrix: Tensor, shift: Tensor | None = None, *, trained: bool = True) -> Other:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kappaflow.interop.blueprint import Network, Unsupported
 from kappaflow.interop.layers import full_names, is_modified
-from kappaflow.interop.plan import Network, Unsupported
 from kappaflow.nets.mlp import activation_of
 
 # The name of an activation in kappaflow's networks, by its class.

@@ -8,6 +8,17 @@ from torch import Tensor, nn
 
 from kappaflow.bijections import ActNorm, Squeeze, Standardize
 from kappaflow.errors import ArgumentError
+from kappaflow.interop.blueprint import (
+    Blueprint,
+    Coupling,
+    Network,
+    Other,
+    Part,
+    Reordering,
+    Scaling,
+    Unsupported,
+    inverse_of,
+)
 from kappaflow.interop.convert import multi_scale
 from kappaflow.interop.foreign import (
     ContextReader,
@@ -27,17 +38,6 @@ from kappaflow.interop.matrices import (
     svd_linear,
 )
 from kappaflow.interop.networks import check_outputs, identity, read_network
-from kappaflow.interop.plan import (
-    Coupling,
-    Network,
-    Other,
-    Part,
-    Plan,
-    Reordering,
-    Scaling,
-    Unsupported,
-    inverse_of,
-)
 from kappaflow.partition import Partition
 
 HOME = "nflows.transforms"
@@ -104,8 +104,8 @@ def _rows(n: int, context: Tensor | None) -> tuple[int, Tensor | None]:
     return (n, None) if context is None else (1, context)
 
 
-def plan_of(flow: Any, converters: Converters) -> Plan:  # noqa: ANN401
-    """Returns the plan of a flow of nflows."""
+def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN401
+    """Returns the blueprint of a flow of nflows."""
     if "nflows.flows.base.Flow" not in full_names(flow):
         raise ArgumentError(
             f"'flow' should be a Flow of nflows, with its base, got {type(flow).__name__}."
@@ -133,7 +133,7 @@ def plan_of(flow: Any, converters: Converters) -> Plan:  # noqa: ANN401
     )
     layers.raise_if_unsupported("nflows")
     like = next((p for p in flow.parameters()), torch.zeros(()))
-    return Plan(parts, latent, like, next(iter(embedding), None))
+    return Blueprint(parts, latent, like, next(iter(embedding), None))
 
 
 def _layers_of(transform: Any) -> list[Any]:  # noqa: ANN401

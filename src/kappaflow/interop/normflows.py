@@ -9,22 +9,22 @@ from torch import Tensor
 
 from kappaflow.bijections import Squeeze
 from kappaflow.errors import ArgumentError
-from kappaflow.interop.convert import multi_scale
-from kappaflow.interop.foreign import ForeignBase, ForeignLayer, Parts, event_shape_of
-from kappaflow.interop.layers import Converters, Layers, full_names, is_exactly
-from kappaflow.interop.matrices import convolution, dense, lu_linear
-from kappaflow.interop.networks import check_outputs, concatenated, read_network
-from kappaflow.interop.plan import (
+from kappaflow.interop.blueprint import (
+    Blueprint,
     Coupling,
     Network,
     Other,
     Part,
-    Plan,
     Reordering,
     Scaling,
     Unsupported,
     inverse_of,
 )
+from kappaflow.interop.convert import multi_scale
+from kappaflow.interop.foreign import ForeignBase, ForeignLayer, Parts, event_shape_of
+from kappaflow.interop.layers import Converters, Layers, full_names, is_exactly
+from kappaflow.interop.matrices import convolution, dense, lu_linear
+from kappaflow.interop.networks import check_outputs, concatenated, read_network
 from kappaflow.partition import Partition
 
 HOME = "normflows.flows"
@@ -132,8 +132,8 @@ def _shape(base: Any, x: Tensor | None, name: str) -> tuple[int, ...]:  # noqa: 
     return tuple(shape) if isinstance(shape, tuple | list | torch.Size) else (int(shape),)
 
 
-def plan_of(flow: Any, converters: Converters) -> Plan:  # noqa: ANN401
-    """Returns the plan for converting a normflows flow to kappaflow layers."""
+def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN401
+    """Returns the blueprint of a flow of normflows."""
     known = {**KNOWN, f"{HOME}.base.Reverse": lambda layer: _reverse(layer, layers)}
     layers = Layers(known, converters, inverted=True)
     if hasattr(flow, "merges"):
@@ -154,7 +154,7 @@ def plan_of(flow: Any, converters: Converters) -> Plan:  # noqa: ANN401
         shape = (sum(math.prod(base.shape) for base in flow.q0),)
     else:
         shape = tuple(flow.q0.shape)
-    return Plan(parts, shape, like)
+    return Blueprint(parts, shape, like)
 
 
 def _layers_of(flows: Any) -> list[Any]:  # noqa: ANN401

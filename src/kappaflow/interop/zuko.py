@@ -9,6 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow.errors import ArgumentError
+from kappaflow.interop.blueprint import (
+    Blueprint,
+    Coupling,
+    Network,
+    Part,
+    Reordering,
+    Scaling,
+    Unsupported,
+    inverse_of,
+)
 from kappaflow.interop.foreign import (
     ContextReader,
     ForeignBase,
@@ -19,16 +29,6 @@ from kappaflow.interop.foreign import (
 from kappaflow.interop.layers import Converters, Layers, full_names, is_exactly
 from kappaflow.interop.matrices import dense, lu_linear, rotation
 from kappaflow.interop.networks import check_outputs, constant, read_network
-from kappaflow.interop.plan import (
-    Coupling,
-    Network,
-    Part,
-    Plan,
-    Reordering,
-    Scaling,
-    Unsupported,
-    inverse_of,
-)
 from kappaflow.partition import Partition
 
 Make = Callable[[Tensor | None], Any]
@@ -96,8 +96,8 @@ def _sample(distribution: Any, n: int) -> tuple[Tensor, Tensor | None]:  # noqa:
     return distribution.sample(shape), None
 
 
-def plan_of(flow: Any, converters: Converters) -> Plan:  # noqa: ANN401
-    """Returns the plan of a flow of zuko."""
+def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN401
+    """Returns the blueprint of a flow of zuko."""
     if "zuko.lazy.Flow" not in full_names(flow):
         raise ArgumentError(
             "'flow' should be the lazy flow of zuko, which makes distributions, got "
@@ -114,7 +114,7 @@ def plan_of(flow: Any, converters: Converters) -> Plan:  # noqa: ANN401
     base = lazy(None) if is_lazy else lazy
     parts += layers.attempt("base", lambda: _base(base))
     layers.raise_if_unsupported("zuko")
-    return Plan(parts, tuple(base.event_shape), base.base_dist.loc)
+    return Blueprint(parts, tuple(base.event_shape), base.base_dist.loc)
 
 
 def _layers_of(transform: Any) -> list[Any]:  # noqa: ANN401

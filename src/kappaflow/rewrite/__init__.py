@@ -1,7 +1,8 @@
 """Rewriting flows without changing the function they compute.
 
 fixed_partition  rewrites a flow of couplings to use a single fixed partition
-plan             reorders the layers to fit that partition, with linear maps between them
+plan             plans its layers: reordered couplings, with linear maps between them
+reordered        couplings of reordered features, and their networks
 merge            merges neighboring layers; `fuse` merges linear layers
 sandwich         `SandwichCoupling`, a coupling with a linear coupling at one or both ends
 layers           lists and classifies the layers of a flow

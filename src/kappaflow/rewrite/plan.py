@@ -1,30 +1,23 @@
-"""Plans the layers that rewrite a flow to use a single fixed partition.
+"""`Plan`: the layers with which `rewrite_fixed_partition` replaces those of a flow.
 
-The new flow computes with reordered features y = x[order], where x are the features of the old
-flow. A permutation in the old flow only changes the order. A coupling needs its kept features in
-one part of the partition and its changed features in the other. Within the parts the order is
-free, because conditioners can be reordered. So features move only if they are in the wrong part
-for a coupling, or if a layer of an unknown kind needs the old order. Linear layers and moves
-between two couplings are merged into one map.
+All couplings of the new flow use one partition. It computes with reordered features y = x[order],
+where x are the features of the old flow. A permutation in the old flow only changes the order. A
+coupling needs its kept features in one part of the partition and its changed features in the
+other. Within the parts the order is free, because conditioners can be reordered. So features move
+only if they are in the wrong part for a coupling, or if a layer of an unknown kind needs the old
+order. Linear layers and moves between two couplings are merged into one map.
 """
 
-import copy
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from kappaflow.bijection import Bijection, Inverse
-from kappaflow.bijections import AdditiveCoupling, AffineCoupling, Logit
+from kappaflow.bijections import Logit
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import LinearCoupling
-from kappaflow.nets import MLP
 from kappaflow.nets.exact_type import is_exact
-from kappaflow.nets.linearized import is_plain
 from kappaflow.partition import Partition
-from kappaflow.registry import register
 from kappaflow.rewrite.layers import (
     AffineMap,
     Item,
@@ -39,84 +32,15 @@ from kappaflow.rewrite.layers import (
     is_permutation,
     partition_of,
 )
-
-AnyCoupling = AffineCoupling | AdditiveCoupling
-
-
-@register("ReorderedNetwork")
-class ReorderedNetwork(nn.Module):
-    """Wraps a conditioner to reorder its inputs and outputs.
-
-    `inputs` and `outputs` hold the new position of each input and output of the network.
-    """
-
-    def __init__(self, network: nn.Module, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-        super().__init__()
-        self.network = network
-        self.inputs: Tensor
-        self.outputs: Tensor
-        self.register_buffer("inputs", torch.as_tensor(inputs))
-        self.register_buffer("outputs", torch.as_tensor(outputs).argsort())
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Returns the output of the network, in the new order."""
-        x = x.index_select(1, self.inputs)
-        answer = self.network(x) if context is None else self.network(x, context)
-        return answer.index_select(1, self.outputs)
-
-
-def reordered(coupling: AnyCoupling, order: Sequence[int], *, partition: Partition) -> AnyCoupling:
-    """Returns a coupling of y = x[order] that equals a coupling of x.
-
-    The new partition keeps the same features, at new positions. A conditioner other than a plain
-    `MLP` is wrapped.
-    """
-    inputs = _places(order, coupling.partition.kept, partition.kept)
-    changed = _places(order, coupling.partition.changed, partition.changed)
-    width = len(changed)
-    outputs = [i * width + j for i in range(coupling.parameters_per_feature) for j in changed]
-    network = _reordered_network(coupling.conditioner, inputs, outputs)
-    settings: dict[str, Any] = {"context_features": coupling.context_features}
-    if isinstance(coupling, AffineCoupling):
-        settings["scale_bound"] = coupling.scale_bound
-        settings["scale"] = coupling.scale
-    return type(coupling)(partition, network, **settings)
-
-
-def _places(order: Sequence[int], features: Sequence[int], positions: Sequence[int]) -> list[int]:
-    """Returns the position of each feature, as an index into the list of new positions."""
-    number = {order[position]: i for i, position in enumerate(positions)}
-    return [number[feature] for feature in features]
-
-
-def _reordered_network(
-    network: nn.Module, inputs: Sequence[int], outputs: Sequence[int]
-) -> nn.Module:
-    if inputs == sorted(inputs) and outputs == sorted(outputs):
-        return copy.deepcopy(network)
-    if not (is_plain(network) and _reads_only(network)):
-        return ReorderedNetwork(copy.deepcopy(network), inputs, outputs)
-    made = copy.deepcopy(network)
-    state = made.state_dict()
-    first, last = "layers.0.weight", f"layers.{len(made.layers) - 1}"
-    state[first][:, list(inputs)] = state[first][:, : len(inputs)].clone()
-    for name in (f"{last}.weight", f"{last}.bias"):
-        state[name][list(outputs)] = state[name].clone()
-    return made
-
-
-def _reads_only(network: MLP) -> bool:
-    """Returns whether only the first layer reads the input, without a skip connection."""
-    state = network.state_dict()
-    rows, columns = state["layers.0.weight"].shape
-    return not (network.residual and rows == columns)
+from kappaflow.rewrite.reordered import AnyCoupling, reordered
 
 
 class Plan:
-    """Collects layers of one partition that are equivalent to the added layers of the old flow.
+    """Collects layers on one partition that compute the same as the added layers of the old flow.
 
-    The new couplings may swap the parts of the partition. `items` has the new layers, and linear
-    maps that are not factored yet; `left` the class names of the layers that were kept unchanged.
+    The new couplings may swap the parts of the partition. `items` holds the new layers, and linear
+    maps that `rewrite_fixed_partition` factors later. `left` holds the class names of the layers
+    that were left unchanged.
     """
 
     def __init__(self, partition: Partition) -> None:
@@ -146,28 +70,28 @@ class Plan:
             index = self._map_of(part).matrix.argmax(0)  # feature f moves to position index[f]
             self._order = [int(index[feature]) for feature in self._order]
             self._names.append(type(part).__name__)
-        elif self._fits(part):
+        elif self._can_stay(part):
             self.items.append(part)
         elif is_linear(part) and (not is_elementwise(part) or self._pending is not None):
-            self._mix(part)
+            self._add_linear(part)
         elif is_coupling(part) and (own := partition_of(part)) is not None:
-            self._couple(part, own)  # pyright: ignore[reportArgumentType]
+            self._add_coupling(part, own)  # pyright: ignore[reportArgumentType]
         elif is_inverse_coupling(part) and (own := partition_of(part)) is not None:
-            self._couple(part.bijection, own)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+            self._add_coupling(part.bijection, own)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
             self.items[-1] = Inverse(self.items[-1])  # pyright: ignore[reportArgumentType]
         elif is_linear(part) and not self._in_order():
             made = self._map_of(part).reordered(self._order)
             frozen = is_frozen([part])
             self.items += elementwise_if_any(made.matrix.diagonal(), made.shift, frozen=frozen)
         else:
-            self._leave(part)
+            self._add_unchanged(part)
 
     def _finish(self) -> None:
         """Restores the order of the features."""
         self._move_to(self._positions())
-        self._emit()
+        self._flush()
 
-    def _fits(self, part: Bijection) -> bool:
+    def _can_stay(self, part: Bijection) -> bool:
         """Returns whether a layer is a linear coupling that can stay unchanged."""
         if not is_exact(part, LinearCoupling) or not self._in_order():
             return False
@@ -175,15 +99,17 @@ class Plan:
         return self._pending is None and partition_of(part) in own
 
     def _map_of(self, part: Bijection) -> AffineMap:
+        """Returns a linear layer as a matrix and a shift, in the order of the old flow."""
         return affine_map([part], self.partition.features)
 
     def _in_order(self) -> bool:
         return self._order == sorted(self._order)
 
     def _positions(self) -> list[int]:
+        """Returns the present position of each feature of the old flow."""
         return np.argsort(self._order).tolist()
 
-    def _mix(self, part: Bijection) -> None:
+    def _add_linear(self, part: Bijection) -> None:
         """Adds a linear layer to the pending map, or an elementwise layer after that map."""
         made = self._map_of(part).reordered(self._order)
         mixing, after = self._sources
@@ -197,11 +123,11 @@ class Plan:
         self._sources = [*mixing, *after, part], []
         self._names.append(type(part).__name__)
 
-    def _couple(self, coupling: AnyCoupling, partition: Partition) -> None:
+    def _add_coupling(self, coupling: AnyCoupling, partition: Partition) -> None:
         """Adds a coupling after moving the features that are in the wrong part."""
         target = self._target(partition)
         self._move_to(self._moves(partition, target))
-        self._emit()
+        self._flush()
         self.items.append(reordered(coupling, self._order, partition=target))
 
     def _target(self, old: Partition) -> Partition:
@@ -263,8 +189,8 @@ class Plan:
         if self._after is not None:
             self._after = self._after.reordered(moves)
 
-    def _emit(self) -> None:
-        """Converts the pending maps to layers, frozen if all of their source layers were."""
+    def _flush(self) -> None:
+        """Adds the pending maps as layers, frozen if all of their source layers were."""
         frozen, frozen_after = map(is_frozen, self._sources)
         if self._pending is not None:
             matrix, shift = self._pending
@@ -278,12 +204,12 @@ class Plan:
         self._pending, self._after, self._names = None, None, []
         self._sources = [], []
 
-    def _leave(self, part: Bijection) -> None:
+    def _add_unchanged(self, part: Bijection) -> None:
         """Adds a layer unchanged, after restoring the order of the features."""
         # a Logit without padding is the same function of each feature, in any order
         if not isinstance(part, Logit) or part.padding:
             self._finish()
-        self._emit()
+        self._flush()
         self.items.append(part)
         if not (is_linear(part) or is_elementwise(part)):
             self.left.append(type(part).__name__)
