@@ -21,6 +21,7 @@ couplings = [6, 8]
 TOML
 (
     cd "$work"
+    wheel/bin/kappaflow --version | grep "native backend ("  # it was compiled: there is a C compiler
     wheel/bin/kappaflow fit magic --out run --depth 4 --hidden 16 --max-epochs 2 --quiet
     wheel/bin/kappaflow sample run -n 3
     wheel/bin/kappaflow doctor run
