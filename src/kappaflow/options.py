@@ -1,4 +1,4 @@
-"""The named choices of options and the options of a training: each is declared here, once.
+"""Declares, once, the values that named options accept, and the options of a training.
 
 Signatures, checks, `kappaflow.training.Settings` and the command line use these declarations. This
 file does not import torch, so that the help of the command line starts quickly.
@@ -26,7 +26,7 @@ TableModel = Literal[
 ImageModel = Literal["glow", "real_nvp_image", "jet"]
 AnyModel = Literal[TableModel, ImageModel]
 
-# Arguments of recipes.
+# Arguments of recipes, whose docstrings describe the values.
 FixedPartition = Literal["half", "alternating"]
 PartitionName = Literal[FixedPartition, "random", "random-half"]
 Start = Literal["identity", "whiten", "gaussianize", "whiten-gaussianize"]

@@ -55,14 +55,14 @@ def parse_json(content: bytes | str) -> Any:  # noqa: ANN401
 
     Raises:
         ValueError: It is not JSON or not UTF-8, has a duplicate key, is nested deeper than 64, or
-            holds an incomplete character.
+            holds half of a character (a lone surrogate).
     """
     text = content if isinstance(content, str) else content.decode()
     try:
-        found = json.loads(text, object_pairs_hook=_object)
+        found = json.loads(text, object_pairs_hook=_object_of_unique_keys)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if "\\ud" in text.lower():
+    if "\\ud" in text.lower():  # json.loads accepts a lone surrogate, and encoding raises for it
         json.dumps(found, ensure_ascii=False).encode()
     _refuse_deep(found)
     return found
@@ -73,7 +73,7 @@ def _refuse_irregular(path: Path) -> None:
         raise FileError(f"{path} is no regular file.")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("it has two values for one key")
@@ -81,16 +81,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_deep(value: Any) -> None:  # noqa: ANN401
-    """Raises ValueError for what would exhaust the stack of whoever walks through it."""
+    """Raises ValueError for a value nested so deeply that recursion over it would fail."""
     level = [value]
     for _ in range(DEPTH):
-        level = [item for one in level for item in _items(one)]
+        level = [item for one in level for item in _parts_of(one)]
         if not level:
             return
     raise ValueError("it is nested too deeply")
 
 
-def _items(value: Any) -> Iterable[Any]:  # noqa: ANN401
+def _parts_of(value: Any) -> Iterable[Any]:  # noqa: ANN401
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()

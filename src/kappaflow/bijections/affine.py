@@ -125,13 +125,13 @@ class AffineCoupling(ScaledCoupling):
     def log_scale(self, raw: Tensor) -> Tensor:
         return log_scale_of(self.scale, raw, self.scale_bound)
 
-    def _own_trace(self, x: Tensor) -> Callable[..., Trace] | None:
+    def _trace_class(self, x: Tensor) -> Callable[..., Trace] | None:
         if self.scale != "tanh" or not self._is_as_defined(AffineCoupling, x):
             return None
         return functools.partial(AffineTrace, bound=self.scale_bound)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
-        net = self._recorded(AffineCoupling, x, context)
+        net = self._linearized_conditioner(AffineCoupling, x, context)
         if net is None:
             return super().linearize(x, context)
         kept, changed = self.partition.split(x)

@@ -1,4 +1,8 @@
-"""The base of coupling layers, in which some features parametrize a map of the others."""
+"""`Coupling`, the base of coupling layers, and `AdditiveCoupling`; the other kinds have own files.
+
+In a coupling the conditioner, a network, reads the kept features. Its output parametrizes an
+elementwise map of the changed features.
+"""
 
 import functools
 from abc import abstractmethod
@@ -31,7 +35,7 @@ from kappaflow.registry import register
 
 
 class Coupling(Bijection):
-    """Base of couplings: the partition and the conditioner.
+    """Base of couplings: splits x, evaluates the conditioner, and merges the parts again.
 
     A subclass defines `change` and `restore`, and the number of parameters that it needs for each
     changed feature.
@@ -77,16 +81,16 @@ class Coupling(Bijection):
         return self.partition.merge(kept, changed), log_det
 
     def trace(self, x: Tensor, context: Tensor | None = None) -> Trace:
-        make = self._own_trace(x)
-        if make is None:
+        trace_class = self._trace_class(x)
+        if trace_class is None:
             return super().trace(x, context)
-        return self._traced(make, x, context, is_output=False)
+        return self._trace_conditioner(trace_class, x, context, is_output=False)
 
     def trace_from_output(self, z: Tensor, context: Tensor | None = None) -> Trace:
-        make = self._own_trace(z)
-        if make is None:
+        trace_class = self._trace_class(z)
+        if trace_class is None:
             return super().trace_from_output(z, context)
-        return self._traced(make, z, context, is_output=True)
+        return self._trace_conditioner(trace_class, z, context, is_output=True)
 
     def parameters_from(self, kept: Tensor, context: Tensor | None, *, exact: bool) -> Tensor:
         """Returns the output of the conditioner in float32 or wider; `exact` disables autocast.
@@ -95,15 +99,26 @@ class Coupling(Bijection):
         between the two directions. Rounded to bfloat16, this can change the output of the
         conditioner, and the inverse would not be exact.
         """
-        inputs, kind = (kept,) if context is None else (kept, context), kept.device.type
+        inputs = (kept,) if context is None else (kept, context)
+        device_type = kept.device.type
         exact = exact or not (self.training and torch.is_grad_enabled())
-        if exact and torch.is_autocast_enabled(kind):
-            with torch.autocast(kind, enabled=False):
+        if exact and torch.is_autocast_enabled(device_type):
+            with torch.autocast(device_type, enabled=False):
                 answer = self.conditioner(*inputs)
         else:
             answer = self.conditioner(*inputs)
         answer = self._full_width(answer, kept)
         return self.partition.answer(answer.to(log_det_dtype(kept.dtype)))
+
+    def own_context(self, context: Tensor | None) -> Tensor | None:
+        """Returns the checked context, or None if this coupling reads no context."""
+        if not self.context_features:
+            return None
+        if context is None:
+            raise ArgumentError(
+                f"'context' should be given, of shape (batch, {self.context_features})."
+            )
+        return batch("context", context, (self.context_features,))
 
     def _full_width(self, answer: Tensor, kept: Tensor) -> Tensor:
         """Returns the output of a conditioner in the shape that this coupling needs.
@@ -140,7 +155,7 @@ class Coupling(Bijection):
             f"({self.parameters_of_a_feature} for {which}), got {got}."
         )
 
-    def _recorded(
+    def _linearized_conditioner(
         self, kind: type["Coupling"], x: Tensor, context: Tensor | None
     ) -> RecordedConditioner | None:
         """Returns the linearized conditioner at x, or None for subclasses and under autocast."""
@@ -151,8 +166,8 @@ class Coupling(Bijection):
             linearized = LinearizedMLP(net, kept, self.own_context(context))
             self._full_width(linearized.value, kept)
             return linearized
-        answers_all = isinstance(self.partition, Partition) and x.dtype == log_det_dtype(x.dtype)
-        if answers_all and isinstance(net, ConvNet) and is_plain_conv(net, kept):
+        is_unmasked = isinstance(self.partition, Partition) and x.dtype == log_det_dtype(x.dtype)
+        if is_unmasked and isinstance(net, ConvNet) and is_plain_conv(net, kept):
             linearized = LinearizedConvNet(net, kept, self.own_context(context))
             self._full_width(linearized.value, kept)
             return linearized
@@ -163,29 +178,24 @@ class Coupling(Bijection):
         """Returns whether this is exactly `kind`, without hooks, and x needs no conversion."""
         return is_exact(self, kind) and x.dtype == log_det_dtype(x.dtype)
 
-    def _own_trace(self, x: Tensor) -> Callable[..., Trace] | None:
-        """Returns the class of this coupling's traces, or None to trace the whole coupling."""
+    def _trace_class(self, x: Tensor) -> Callable[..., Trace] | None:
+        """Returns the `Trace` of this kind of coupling, or None to trace the whole coupling."""
         return None
 
-    def _traced(
-        self, make: Callable[..., Trace], state: Tensor, context: Tensor | None, *, is_output: bool
+    def _trace_conditioner(
+        self,
+        trace_class: Callable[..., Trace],
+        state: Tensor,
+        context: Tensor | None,
+        *,
+        is_output: bool,
     ) -> Trace:
-        """Returns a trace at an input or an output that holds only the conditioner's graph."""
+        """Returns a trace, at an input or an output, that holds only the conditioner's graph."""
         kept, changed = self.partition.split(batch("x", state, self._event_of(state)).detach())
         kept.requires_grad_()
         with torch.enable_grad():
             answer = self.parameters_from(kept, self.own_context(context), exact=False)
-        return make(self.partition, kept, changed, answer, is_output=is_output)
-
-    def own_context(self, context: Tensor | None) -> Tensor | None:
-        """Returns the checked context, or None if this coupling reads no context."""
-        if not self.context_features:
-            return None
-        if context is None:
-            raise ArgumentError(
-                f"'context' should be given, of shape (batch, {self.context_features})."
-            )
-        return batch("context", context, (self.context_features,))
+        return trace_class(self.partition, kept, changed, answer, is_output=is_output)
 
     def _event_of(self, x: object) -> tuple[int, ...] | None:
         rest = x.shape[2:] if isinstance(x, Tensor) and x.dim() > 1 else ()
@@ -224,13 +234,13 @@ class AdditiveCoupling(Coupling):
         shift = self.parameters_from(kept, context, exact=True)
         return (changed - shift).to(changed.dtype), zero_log_det(changed)
 
-    def _own_trace(self, x: Tensor) -> Callable[..., Trace] | None:
+    def _trace_class(self, x: Tensor) -> Callable[..., Trace] | None:
         if not self._is_as_defined(AdditiveCoupling, x):
             return None
         return AdditiveTrace
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
-        net = self._recorded(AdditiveCoupling, x, context)
+        net = self._linearized_conditioner(AdditiveCoupling, x, context)
         if net is None:
             return super().linearize(x, context)
         kept, changed = self.partition.split(x)

@@ -86,7 +86,7 @@ class Domain(Bijection):
         self.deviation.copy_(moments(x, weights)[1])
         for place in self._kinds.get("cut", ()):
             low, high = (ends[place] for ends in self._all_ends)
-            self.cut[place] = _rarest(x[:, place].double(), low, high)
+            self.cut[place] = _sparsest_point(x[:, place].double(), low, high)
         self.fitted.fill_(True)
 
     def outside(self, x: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class Domain(Bijection):
     @property
     def inside(self) -> tuple[float, ...]:
         """An arbitrary point inside the domain."""
-        return tuple(_some(domain) for domain in self.domains)
+        return tuple(_point_inside(domain) for domain in self.domains)
 
     @property
     def _all_ends(self) -> tuple[list[float], list[float]]:
@@ -120,15 +120,15 @@ class Domain(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z = self._encoded(x)
-        return z.to(x.dtype), _summed(self._log_slope(z), x)
+        return z.to(x.dtype), _log_det(self._log_slope(z), x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._decoded(z), -_summed(self._log_slope(z.double()), z)
+        return self._decoded(z), -_log_det(self._log_slope(z.double()), z)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         z = self._encoded(x)
         slope = self._log_slope(z)
-        log_det = _summed(slope, x)
+        log_det = _log_det(slope, x)
         return ElementwiseLinearization(z.to(x.dtype), log_det, slope.exp(), (-slope).exp())
 
     def _encoded(self, x: Tensor) -> Tensor:
@@ -201,8 +201,8 @@ class Domain(Bijection):
     def _innermost(self, places: list[int], like: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the lowest and the highest number of a dtype inside each domain."""
         lows, highs = self._all_ends
-        lowest = [_above(lows[i], like.dtype, self.domains[i]) for i in places]
-        highest = [-_above(-highs[i], like.dtype, None) for i in places]
+        lowest = [_smallest_above(lows[i], like.dtype, self.domains[i]) for i in places]
+        highest = [-_smallest_above(-highs[i], like.dtype, None) for i in places]
         return like.new_tensor(lowest), like.new_tensor(highest)
 
     def extra_repr(self) -> str:
@@ -249,13 +249,13 @@ class CircleToLine(Bijection):
         half = self.half_period
         own = wrapped(feature_batch("x", x, self.features)[:, self.angles].double(), half)
         z = _to_normal(own + half, half - own, 2 * half, least=_seam(x))
-        return self._joined(x, z), _summed(self._log_slope(z), x)
+        return self._with_angles(x, z), _log_det(self._log_slope(z), x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         half = self.half_period
         own = feature_batch("z", z, self.features)[:, self.angles].double()
         angle = _from_normal(own, own.new_tensor(-half), own.new_tensor(half))
-        return self._joined(z, angle), -_summed(self._log_slope(own), z)
+        return self._with_angles(z, angle), -_log_det(self._log_slope(own), z)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         value, log_det = self(x)
@@ -263,7 +263,7 @@ class CircleToLine(Bijection):
         there = torch.ones_like(x, dtype=torch.float64).index_copy(1, self._index(x), rate.exp())
         return ElementwiseLinearization(value, log_det, there, 1 / there)
 
-    def _joined(self, x: Tensor, changed: Tensor) -> Tensor:
+    def _with_angles(self, x: Tensor, changed: Tensor) -> Tensor:
         return x.index_copy(1, self._index(x), changed.to(x.dtype))
 
     def _index(self, like: Tensor) -> Tensor:
@@ -298,6 +298,7 @@ def angle_places(angles: Sequence[int], features: int) -> list[int]:
 
 
 def _kind(domain: Interval | None, circle: float | None) -> str:
+    """Returns which map a column has: a circle is "cut" to an interval or stays a "circle"."""
     if domain is None:
         return "real"
     if domain.circular:
@@ -307,7 +308,8 @@ def _kind(domain: Interval | None, circle: float | None) -> str:
     return "upper" if domain.low is None else "interval"
 
 
-def _some(domain: Interval | None) -> float:
+def _point_inside(domain: Interval | None) -> float:
+    """Returns an arbitrary point inside a domain."""
     if domain is None:
         return 0.0
     if domain.low is not None and domain.high is not None:
@@ -315,7 +317,7 @@ def _some(domain: Interval | None) -> float:
     return domain.low + 1.0 if domain.low is not None else (domain.high or 0.0) - 1.0
 
 
-def _above(end: float, dtype: torch.dtype, domain: Interval | None) -> float:
+def _smallest_above(end: float, dtype: torch.dtype, domain: Interval | None) -> float:
     """Returns the smallest number of a dtype above an end; for a circle, the end is allowed."""
     info = torch.finfo(dtype)
     if end == -math.inf:
@@ -345,7 +347,7 @@ def _from_normal(z: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return torch.where(is_low, low + share, high - share)
 
 
-def _rarest(x: Tensor, low: float, high: float) -> float:
+def _sparsest_point(x: Tensor, low: float, high: float) -> float:
     """Returns the middle of the widest arc that contains sqrt(n) of n rows."""
     length, n = high - low, len(x)
     held = max(1, round(math.sqrt(n)))
@@ -361,6 +363,6 @@ def _seam(x: Tensor) -> float:
     return torch.finfo(x.dtype).eps / 4
 
 
-def _summed(log_slope: Tensor, like: Tensor) -> Tensor:
+def _log_det(log_slope: Tensor, like: Tensor) -> Tensor:
     """Returns the log_det, (B,), in the dtype that accumulates log_dets for `like`."""
     return log_slope.sum(1).to(log_det_dtype(like.dtype))

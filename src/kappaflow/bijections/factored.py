@@ -22,46 +22,6 @@ from kappaflow.errors import ArgumentError
 from kappaflow.registry import register
 
 Floats = np.ndarray
-
-
-def reflections_of(rotation: Floats) -> Floats:
-    r"""Returns vectors v_1 to v_k with :math:`H_1 \cdots H_k` equal to a rotation.
-
-    Args:
-        rotation: An orthogonal matrix with determinant 1, (n, n).
-
-    Returns:
-        The vectors, (k, n), where k is n or n - 1, whichever is even. Unneeded reflections come in
-        equal pairs, which cancel.
-
-    Source:
-        Householder 1958: the QR decomposition of an orthogonal matrix. R is the identity if each
-        reflection maps a column to an axis and not to its negative.
-
-    Example:
-        >>> reflections_of(np.array([[0.0, -1.0], [1.0, 0.0]])).shape
-        (2, 2)
-    """
-    n = len(rotation)
-    rest, found = rotation.copy(), []
-    for k in range(n):
-        column = rest[k:, k]
-        length, below = np.linalg.norm(column), column[1:] @ column[1:]
-        if below <= (np.finfo(float).eps * length) ** 2 and column[0] > 0:
-            continue  # the column already is the axis
-        vector = np.zeros(n)
-        vector[k:] = column
-        # column[0] - length, without cancellation.
-        vector[k] = -below / (column[0] + length) if column[0] > 0 else column[0] - length
-        rest -= np.outer(2 * vector / (vector @ vector), vector @ rest)
-        found.append(vector)
-    number = n // 2 * 2
-    if len(found) % 2:
-        raise ArgumentError("'rotation' should have determinant 1, got a reflection.")
-    pairs = np.repeat(np.eye(n), 2, axis=0)[: number - len(found)]
-    return np.concatenate([np.reshape(found, (-1, n)), pairs])
-
-
 REACHED = 0.95  # largest part of the bound on logarithms that a given matrix may use
 
 
@@ -299,13 +259,54 @@ def dense_together(layers: Sequence[LULinear], dtype: torch.dtype) -> tuple[Tens
 def triangles_together(
     layers: Sequence[LULinear], dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns P as indices (K, n), L and U (K, n, n) and log|det| (K,) of K layers of one size."""
+    """Returns P, L, U and log|det M| of K layers of one size, as stacks.
+
+    P is (K, n), as indices; L and U are (K, n, n); log|det M| is (K,).
+    """
     triangles = torch.stack([layer.triangles for layer in layers]).to(dtype)
     logs = triangles.diagonal(dim1=1, dim2=2)
     lower = triangles.tril(-1) + torch.eye(triangles.shape[1]).to(triangles)
     upper = triangles.triu(1) + logs.exp().diag_embed()
     order = torch.stack([layer.permutation.index for layer in layers])
     return order, lower, upper, logs.sum(1)
+
+
+def reflections_of(rotation: Floats) -> Floats:
+    r"""Returns vectors v_1 to v_k with :math:`H_1 \cdots H_k` equal to a rotation.
+
+    Args:
+        rotation: An orthogonal matrix with determinant 1, (n, n).
+
+    Returns:
+        The vectors, (k, n), where k is n or n - 1, whichever is even. Unneeded reflections come in
+        equal pairs, which cancel.
+
+    Source:
+        Householder 1958: the QR decomposition of an orthogonal matrix. R is the identity if each
+        reflection maps a column to an axis and not to its negative.
+
+    Example:
+        >>> reflections_of(np.array([[0.0, -1.0], [1.0, 0.0]])).shape
+        (2, 2)
+    """
+    n = len(rotation)
+    rest, found = rotation.copy(), []
+    for k in range(n):
+        column = rest[k:, k]
+        length, below = np.linalg.norm(column), column[1:] @ column[1:]
+        if below <= (np.finfo(float).eps * length) ** 2 and column[0] > 0:
+            continue  # the column already is the axis
+        vector = np.zeros(n)
+        vector[k:] = column
+        # column[0] - length, without cancellation.
+        vector[k] = -below / (column[0] + length) if column[0] > 0 else column[0] - length
+        rest -= np.outer(2 * vector / (vector @ vector), vector @ rest)
+        found.append(vector)
+    number = n // 2 * 2
+    if len(found) % 2:
+        raise ArgumentError("'rotation' should have determinant 1, got a reflection.")
+    pairs = np.repeat(np.eye(n), 2, axis=0)[: number - len(found)]
+    return np.concatenate([np.reshape(found, (-1, n)), pairs])
 
 
 def _positive_triangle(packed: Tensor) -> Triangular:

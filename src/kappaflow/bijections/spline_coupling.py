@@ -122,13 +122,13 @@ class SplineCoupling(Coupling):
             value, log_det = SplineNode.apply(points, raw, self.shape)
         return value.to(points.dtype), log_det
 
-    def _own_trace(self, x: Tensor) -> Callable[..., Trace] | None:
+    def _trace_class(self, x: Tensor) -> Callable[..., Trace] | None:
         if not self._is_as_defined(SplineCoupling, x):
             return None
         return functools.partial(SplineTrace, shape=self.shape)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
-        net = self._recorded(SplineCoupling, x, context)
+        net = self._linearized_conditioner(SplineCoupling, x, context)
         if net is None:
             return super().linearize(x, context)
         kept, changed = self.partition.split(x)

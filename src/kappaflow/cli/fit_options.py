@@ -1,4 +1,7 @@
-"""Options of `kappaflow fit` by kind: training, model, reading of tables and of images."""
+"""The options of `kappaflow fit`, with their help: of training, models, tables and images.
+
+Each dataclass is a group of options; None means not given. `kappaflow tradeoff` uses some of them.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, make_dataclass
@@ -34,18 +37,18 @@ CONDITIONING = Group("Conditioning", sort_key=5)
 IMAGES = Group("Images", sort_key=6)
 OUTPUT = Group("Output", sort_key=7)
 
-DEFAULT_MODEL = "real_nvp"  # with an option of the model
+DEFAULT_MODEL = "real_nvp"  # for tables, if options of the model are given without its name
 DEFAULT_IMAGE_MODEL = "glow"
-OF_ANY_MODEL = ("memory",)  # options that leave the choice to the model search
+OF_ANY_MODEL = ("memory",)  # options of the model that leave its choice to the model search
 OF_TABLES = {"condition_budget"}  # training options that images do not have
 RENAMED = {"tail_bound": "bound"}  # options whose argument of the recipe has another name
 
 
-def flags(declared: type, groups: Mapping[str, Group]) -> Any:  # noqa: ANN401
-    """Returns a dataclass of command-line options: fields of a declaration, None if not given.
+def optional_fields(declared: type, groups: Mapping[str, Group]) -> Any:  # noqa: ANN401
+    """Returns a dataclass with some fields of another one as options; None means not given.
 
     Args:
-        declared: The declaration, which has the types and the help texts.
+        declared: The other dataclass, which has the types and the help texts.
         groups: The names of the fields, each with its group in the help.
     """
     hints = get_type_hints(declared)  # without bounds, which `Settings` checks
@@ -61,7 +64,7 @@ def flags(declared: type, groups: Mapping[str, Group]) -> Any:  # noqa: ANN401
     return made
 
 
-TrainingFlags = flags(
+TrainingFlags = optional_fields(
     TrainingOptions,
     {
         "max_epochs": COMMON,

@@ -1,4 +1,4 @@
-"""`kappaflow reproduce`."""
+"""`kappaflow reproduce`: runs the studies of `kappaflow_studies`, one or all."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -75,20 +75,20 @@ def reproduce(
         "progress": False if quiet else None,
         "say": (lambda text: None) if quiet else say,
     }
-    place = Path("runs") / experiment if out is None else out
+    folder = Path("runs") / experiment if out is None else out
     if experiment == "all":
         if config is not None:
             raise ArgumentError(
                 "'config' should be left out for all: its settings are those of one experiment."
             )
-        page, done = reproduce_all(EXPERIMENTS, place, **arguments)
+        page, done = reproduce_all(EXPERIMENTS, folder, **arguments)
         if json:
             print_json({name: one.report.model_dump(mode="json") for name, one in done.items()})
             return
         for name, one in done.items():
             tell("\n".join([f"{name}:", *one.found, ""]))
     else:
-        one = experiment_named(experiment).run(place, config=config, **arguments)
+        one = experiment_named(experiment).run(folder, config=config, **arguments)
         if json:
             tell(one.report.model_dump_json(indent=2))
             return

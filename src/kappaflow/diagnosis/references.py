@@ -1,4 +1,7 @@
-"""References: simple densities fitted to training rows, compared with a flow row by row."""
+"""Gaussian densities fitted to training rows, which the doctor compares with a flow row by row.
+
+A flow should not be worse than such a reference.
+"""
 
 import math
 import warnings
@@ -25,6 +28,9 @@ COMPARED_ROWS, ROWS_AT_ONCE = 5_000, 1_000
 COMPONENTS = (2, 4, 8, 16, 32)  # tried after 1, as long as the BIC improves
 FIT_ROWS, ITERATIONS = 5_000, 30  # limits, so that all fits take some seconds
 FLOOR = 1e-4  # added to the variances of a component, in units of the Gaussian's variance
+
+
+TrainRows = Tensor | tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -107,9 +113,6 @@ def references(
     return gaussian, Reference("Gaussian mixture", components, nll + log_scale)
 
 
-TrainRows = Tensor | tuple[Tensor, Tensor]
-
-
 def comparisons_of(
     flow: Flow,
     x: Tensor,
@@ -135,9 +138,11 @@ def comparisons_of(
     progress("a Gaussian and a Gaussian mixture")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
     half = len(x) // 2 if fitted is None else 0
-    at, given = _rows(x, context, order[half:][:COMPARED_ROWS])
-    rows, rows_given = _rows(x, context, order[:half]) if fitted is None else fitted
-    result = references(_plain(rows), _plain(at), _optional(rows_given), _optional(given))
+    at, given = _rows_at(x, context, order[half:][:COMPARED_ROWS])
+    rows, rows_given = _rows_at(x, context, order[:half]) if fitted is None else fitted
+    result = references(
+        _to_numpy(rows), _to_numpy(at), _to_numpy_if_given(rows_given), _to_numpy_if_given(given)
+    )
     return compare(
         -_log_prob(flow, at, given),
         result,
@@ -146,7 +151,26 @@ def comparisons_of(
     )
 
 
-def _rows(x: Tensor, context: Tensor | None, index: Tensor) -> tuple[Tensor, Tensor | None]:
+def compare(
+    nll: FloatArray,
+    result: Sequence[Reference],
+    *,
+    conditional: bool = False,
+    fair: bool = True,
+) -> tuple[Comparison, ...]:
+    """Returns the comparison of a flow with each reference, from its NLL of each row in nats.
+
+    Example:
+        >>> one = compare(np.array([1.0, 2.0]), [Reference("Gaussian", 1, np.array([3.0, 3.0]))])
+        >>> one[0].difference, one[0].standard_error
+        (-1.5, 0.5)
+    """
+    return tuple(
+        _compared(nll, reference, conditional=conditional, fair=fair) for reference in result
+    )
+
+
+def _rows_at(x: Tensor, context: Tensor | None, index: Tensor) -> tuple[Tensor, Tensor | None]:
     return x[index], None if context is None else context[index]
 
 
@@ -183,34 +207,15 @@ def _log_prob(flow: Flow, x: Tensor, context: Tensor | None) -> FloatArray:
         part = slice(start, start + ROWS_AT_ONCE)
         given = None if context is None else context[part]
         results.append(flow.log_prob(x[part], given, generator=generator))
-    return _plain(torch.cat(results))
+    return _to_numpy(torch.cat(results))
 
 
-def _plain(values: Tensor) -> FloatArray:
+def _to_numpy(values: Tensor) -> FloatArray:
     return values.detach().double().cpu().numpy()
 
 
-def _optional(values: Tensor | None) -> FloatArray | None:
-    return None if values is None else _plain(values)
-
-
-def compare(
-    nll: FloatArray,
-    result: Sequence[Reference],
-    *,
-    conditional: bool = False,
-    fair: bool = True,
-) -> tuple[Comparison, ...]:
-    """Returns the comparison of a flow with each reference, from its NLL of each row in nats.
-
-    Example:
-        >>> one = compare(np.array([1.0, 2.0]), [Reference("Gaussian", 1, np.array([3.0, 3.0]))])
-        >>> one[0].difference, one[0].standard_error
-        (-1.5, 0.5)
-    """
-    return tuple(
-        _compared(nll, reference, conditional=conditional, fair=fair) for reference in result
-    )
+def _to_numpy_if_given(values: Tensor | None) -> FloatArray | None:
+    return None if values is None else _to_numpy(values)
 
 
 def _compared(

@@ -84,12 +84,12 @@ class Flow(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the floating-point state; x and context must have the same."""
-        return self._state().dtype
+        return self._first_float_tensor().dtype
 
     @property
     def device(self) -> torch.device:
         """Device of the state."""
-        return self._state().device
+        return self._first_float_tensor().device
 
     @property
     def likelihood(self) -> Literal["exact", "bound", "joint"]:
@@ -156,7 +156,7 @@ class Flow(nn.Module):
             Importance weighting: Burda, Grosse, Salakhutdinov 2016.
         """
         self._check_samples(samples)
-        batch_shape, x, context = self._rows(x, context)
+        batch_shape, x, context = self._flatten_batch(x, context)
         if self.augment is None:
             log_prob = self.augmented_log_prob(x, context)
         else:
@@ -185,7 +185,7 @@ class Flow(nn.Module):
         """
         if self.augment is None:
             raise ArgumentError("'e' should be left out: this flow has no augmentation.")
-        _, x, context = self._rows(x, context)
+        _, x, context = self._flatten_batch(x, context)
         expected = self.augment.drop(x.new_zeros(len(x), *self.joint_shape))[1].shape
         if not isinstance(e, Tensor) or e.shape != expected:
             got = tuple(e.shape) if isinstance(e, Tensor) else type(e).__name__
@@ -237,7 +237,7 @@ class Flow(nn.Module):
             raise ArgumentError(f"'temperature' should be 0 or more, got {temperature}.")
         if temperature == 1 and self.augment is None:
             return self.sample_and_log_prob(n, context, generator=generator)[0]
-        return self._dropped(self._drawn(n, context, temperature, generator)[0])
+        return self._drop_augmentation(self._sample_joined(n, context, temperature, generator)[0])
 
     def rsample(
         self, n: int, context: Tensor | None = None, *, generator: torch.Generator | None = None
@@ -251,7 +251,7 @@ class Flow(nn.Module):
         check_has_rsample(self.base)
         if self.augment is None:
             return self.sample_and_log_prob(n, context, generator=generator)[0]
-        return self._dropped(self._drawn(n, context, 1.0, generator)[0])
+        return self._drop_augmentation(self._sample_joined(n, context, 1.0, generator)[0])
 
     def sample_and_log_prob(
         self, n: int, context: Tensor | None = None, *, generator: torch.Generator | None = None
@@ -272,10 +272,10 @@ class Flow(nn.Module):
         Raises:
             ArgumentError: n is negative, or a context is missing or unexpected.
         """
-        joined, log_prob = self._drawn(n, context, 1.0, generator)
+        joined, log_prob = self._sample_joined(n, context, 1.0, generator)
         if self.augment is None:
             return joined, log_prob
-        x = self._dropped(joined)
+        x = self._drop_augmentation(joined)
         return x, self.log_prob(x, context, generator=generator)
 
     def as_distribution(self, context: Tensor | None = None) -> FlowDistribution:
@@ -343,17 +343,17 @@ class Flow(nn.Module):
             "density, so there is no likelihood of the point to estimate."
         )
 
-    def _dropped(self, joined: Tensor) -> Tensor:
+    def _drop_augmentation(self, joined: Tensor) -> Tensor:
         """Returns x for joined points with any leading shape."""
         lead = joined.shape[: joined.dim() - len(self.joint_shape)]
         rows = joined.reshape(-1, *self.joint_shape)
         x = rows if self.augment is None else self.augment.drop(rows)[0]
         return x.reshape(*lead, *self.event_shape)
 
-    def _drawn(
+    def _sample_joined(
         self, n: int, context: Tensor | None, temperature: float, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        """Returns samples of the bijection's input and their log-densities."""
+        """Returns samples of x joined with its augmentation, and their log-densities."""
         batch_shape: tuple[int, ...] = (natural_int("n", n),)
         self._check_context(context)
         if context is not None:
@@ -380,7 +380,9 @@ class Flow(nn.Module):
         self.unchecked = False
         check_first_batch(self, x, context, log_prob, stacklevel=3)
 
-    def _rows(self, x: Tensor, context: Tensor | None) -> tuple[torch.Size, Tensor, Tensor | None]:
+    def _flatten_batch(
+        self, x: Tensor, context: Tensor | None
+    ) -> tuple[torch.Size, Tensor, Tensor | None]:
         """Returns the batch shape, and x and context with the batch flattened to one dimension."""
         event = self.event_shape
         if not isinstance(x, Tensor):
@@ -419,7 +421,7 @@ class Flow(nn.Module):
         self._check_kind("context", context)
 
     def _check_kind(self, name: str, value: Tensor) -> None:
-        state = self._state()
+        state = self._first_float_tensor()
         if value.dtype != state.dtype:
             raise ArgumentError(
                 f"'{name}' should have the flow's dtype {state.dtype}, got {value.dtype}: "
@@ -431,7 +433,8 @@ class Flow(nn.Module):
                 f"move it with {name}.to(flow.device)."
             )
 
-    def _state(self) -> Tensor:
+    def _first_float_tensor(self) -> Tensor:
+        """Returns a parameter or buffer, which has the dtype and the device of the flow."""
         for tensor in chain(self.parameters(), self.bijection.buffers(), self.buffers()):
             if tensor.is_floating_point():
                 return tensor

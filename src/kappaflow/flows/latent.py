@@ -38,9 +38,9 @@ def reconstruct(flow: Flow, x: Tensor, context: Tensor | None = None) -> Tensor:
         True
     """
     with evaluation_mode(_checked(flow)):
-        batch_shape, rows, context = flow._rows(x, context)
+        batch_shape, rows, context = flow._flatten_batch(x, context)
         back = flow.bijection.inverse(_latent(flow, rows, context), context)[0]
-        return flow._dropped(back).reshape(*batch_shape, *flow.event_shape)
+        return flow._drop_augmentation(back).reshape(*batch_shape, *flow.event_shape)
 
 
 @torch.no_grad()
@@ -85,8 +85,8 @@ def interpolate(
     if positive_int("steps", steps) < 2:
         raise ArgumentError(f"'steps' should be at least 2, both ends included, got {steps}.")
     with evaluation_mode(_checked(flow)):
-        shape, first, given = flow._rows(a, context)
-        other, second, _ = flow._rows(b, context)
+        shape, first, given = flow._flatten_batch(a, context)
+        other, second, _ = flow._flatten_batch(b, context)
         if len(shape) != 1 or shape != other:
             raise ArgumentError(
                 f"'a' and 'b' should each be one batch with the same number of points, got "
@@ -96,7 +96,8 @@ def interpolate(
         between = _arc if spherical else _line
         places = [step / (steps - 1) for step in range(steps)]
         drawn = [
-            flow._dropped(flow.bijection.inverse(between(start, end, t), given)[0]) for t in places
+            flow._drop_augmentation(flow.bijection.inverse(between(start, end, t), given)[0])
+            for t in places
         ]
         return torch.stack(drawn)
 

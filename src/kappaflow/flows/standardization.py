@@ -128,7 +128,7 @@ class Standardization(Chain):
             True
         """
         (flow,) = self._flow
-        _, x, context = flow._rows(x, context)
+        _, x, context = flow._flatten_batch(x, context)
         _check_rows(flow, x, context)
         for layer in self._layers():
             layer.fitted.fill_(False)

@@ -80,6 +80,77 @@ def own_flow(flow: object) -> object:
     return getattr(held, "flow_to_examine", flow)
 
 
+class Wrapped(Flow):
+    """A flow of another library as a `Flow` that shares its parameters.
+
+    `original` is a tuple with the wrapped object, and `source` the module with the parameters, or
+    None. `bijection` has one layer for each layer of the library, from data to latent. `log_prob`
+    and `sample` use these layers and `base`; `own_log_prob` and `own_sample` call the library.
+    Nothing assumes that both agree: `kappaflow.doctor` checks it.
+    """
+
+    def __init__(
+        self, original: object, parts: Parts, context_features: int, like: Tensor | None
+    ) -> None:
+        nn.Module.__init__(self)
+        self.original = (original,)  # a tuple, so that a module is not registered a second time
+        self.library = parts.library
+        self.source = parts.module
+        self.base = parts.base
+        self.bijection = Chain(parts.layers)
+        self.augment = None
+        self._parts = parts
+        self._context_features = context_features
+        # With no floating-point tensor of its own, the flow has the dtype and device of this one.
+        place = torch.zeros(()) if like is None else torch.zeros_like(like).sum()
+        self.register_buffer("_place", place, persistent=False)
+
+    @property
+    def joint_shape(self) -> tuple[int, ...]:
+        return self._parts.layers[0].event_shape if self._parts.layers else self.base.event_shape
+
+    @property
+    def context_features(self) -> int:
+        return self._context_features
+
+    def own_log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor | None:
+        """Returns log_prob (B,) as the library computes it, or None if it has no log_prob."""
+        if self._parts.log_prob is None:
+            return None
+        values = self._parts.log_prob(x.clone(), context)
+        return per_row(values, x, f"log_prob of {self.library}")
+
+    def own_sample(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor | None] | None:
+        """Returns samples of the library's own sampler, with the log_prob that it returns.
+
+        The generator seeds torch's global generator for the call, which is restored afterwards.
+
+        Returns:
+            Samples (n, *event) and their log_prob (n,), or None for the latter if the library does
+            not return it; None if the library has no sampler.
+        """
+        if self._parts.sample is None:
+            return None
+        with seeded(generator):
+            x, log_prob = self._parts.sample(n, context)
+        x = x.reshape(n, *self.event_shape)
+        return x, None if log_prob is None else per_row(log_prob, x, f"sample of {self.library}")
+
+    def extra_repr(self) -> str:
+        return f"library={self.library!r}"
+
+    def __reduce__(self) -> Any:  # noqa: ANN401
+        raise ArgumentError(
+            f"a wrapped flow cannot be copied: copy the flow of {self.library}, and wrap the copy."
+        )
+
+
 def _parts_of(adapter: Adapter, flow: object, x: Tensor | None, context: Tensor | None) -> Parts:
     """Returns the parts of a flow, or raises `ArgumentError` if it is not a whole flow."""
     try:
@@ -134,7 +205,7 @@ def _parts_of_functions(flow: Any, x: Tensor | None, context: Tensor | None) -> 
         (shape, shape),
         0 if context is None else context.shape[1],
     )
-    own, sample = _method(flow, "log_prob"), _method(flow, "sample")
+    log_prob, sample = _method(flow, "log_prob"), _method(flow, "sample")
 
     def draw(n: int, given: Tensor | None) -> tuple[Tensor, Tensor | None]:
         result = call(sample, n, given)
@@ -145,7 +216,7 @@ def _parts_of_functions(flow: Any, x: Tensor | None, context: Tensor | None) -> 
         [layer],
         StandardNormal(shape),
         module,
-        log_prob=None if own is None else (lambda value, given: call(own, value, given)),
+        log_prob=None if log_prob is None else (lambda value, given: call(log_prob, value, given)),
         sample=None if sample is None else draw,
     )
 
@@ -154,73 +225,3 @@ def _method(flow: Any, name: str) -> Any:  # noqa: ANN401
     """Returns a method of an object, or None."""
     method = getattr(flow, name, None)
     return method if callable(method) else None
-
-
-class Wrapped(Flow):
-    """A flow of another library as a `Flow` that shares its parameters.
-
-    `original` is a tuple with the wrapped object, and `source` the module with the parameters, or
-    None. `bijection` has one layer for each layer of the library, from data to latent. `log_prob`
-    and `sample` use these layers and `base`; `own_log_prob` and `own_sample` call the library.
-    Nothing assumes that both agree: `kappaflow.doctor` checks it.
-    """
-
-    def __init__(
-        self, original: object, parts: Parts, context_features: int, like: Tensor | None
-    ) -> None:
-        nn.Module.__init__(self)
-        self.original = (original,)  # a tuple, so that a module is not registered a second time
-        self.library = parts.library
-        self.source = parts.module
-        self.base = parts.base
-        self.bijection = Chain(parts.layers)
-        self.augment = None
-        self._own = parts
-        self._context_features = context_features
-        place = torch.zeros(()) if like is None else torch.zeros_like(like).sum()
-        self.register_buffer("_place", place, persistent=False)
-
-    @property
-    def joint_shape(self) -> tuple[int, ...]:
-        return self._own.layers[0].event_shape if self._own.layers else self.base.event_shape
-
-    @property
-    def context_features(self) -> int:
-        return self._context_features
-
-    def own_log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor | None:
-        """Returns log_prob (B,) as the library computes it, or None if it has no log_prob."""
-        if self._own.log_prob is None:
-            return None
-        values = self._own.log_prob(x.clone(), context)
-        return per_row(values, x, f"log_prob of {self.library}")
-
-    def own_sample(
-        self,
-        n: int,
-        context: Tensor | None = None,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, Tensor | None] | None:
-        """Returns samples of the library's own sampler, with the log_prob that it returns.
-
-        The generator seeds torch's global generator for the call, which is restored afterwards.
-
-        Returns:
-            Samples (n, *event) and their log_prob (n,), or None for the latter if the library does
-            not return it; None if the library has no sampler.
-        """
-        if self._own.sample is None:
-            return None
-        with seeded(generator):
-            x, log_prob = self._own.sample(n, context)
-        x = x.reshape(n, *self.event_shape)
-        return x, None if log_prob is None else per_row(log_prob, x, f"sample of {self.library}")
-
-    def extra_repr(self) -> str:
-        return f"library={self.library!r}"
-
-    def __reduce__(self) -> Any:  # noqa: ANN401
-        raise ArgumentError(
-            f"a wrapped flow cannot be copied: copy the flow of {self.library}, and wrap the copy."
-        )

@@ -19,11 +19,11 @@ from kappaflow.testing.contract import (
     ContractError,
     LogDetGradients,
     Map,
-    Reference,
+    ReferenceJacobian,
     fingerprint,
     gradient,
     jittered,
-    reference,
+    reference_jacobian,
     require,
     require_close,
 )
@@ -185,9 +185,9 @@ def check_directions(twin: Bijection, x: Tensor, z: Tensor, context: Tensor | No
         ("data", ("forward", twin.forward), ("inverse", twin.inverse), x),
         ("latent", ("inverse", twin.inverse), ("forward", twin.forward), z),
     ):
-        there = reference(*first, points, context)
+        there = reference_jacobian(*first, points, context)
         check_rows(*first, there, context)
-        back = reference(*second, there.value, context)
+        back = reference_jacobian(*second, there.value, context)
         for law, at in ((first[0], there), (second[0], back)):
             require_close(
                 f"the log_det of {law} should be log|det| of its Jacobian, from the {name} side",
@@ -211,7 +211,7 @@ def check_directions(twin: Bijection, x: Tensor, z: Tensor, context: Tensor | No
             check_products(twin, there, back, context)
 
 
-def check_rows(name: str, function: Map, at: Reference, context: Tensor | None) -> None:
+def check_rows(name: str, function: Map, at: ReferenceJacobian, context: Tensor | None) -> None:
     """Checks that the result of a row does not depend on the other rows."""
     law = f"a row of {name} should not depend on the other rows"
     flipped = None if context is None else context.flip(0)
@@ -233,7 +233,7 @@ def check_rows(name: str, function: Map, at: Reference, context: Tensor | None) 
 
 
 def check_products(
-    twin: Bijection, there: Reference, back: Reference, context: Tensor | None
+    twin: Bijection, there: ReferenceJacobian, back: ReferenceJacobian, context: Tensor | None
 ) -> None:
     """Checks the products of `linearize` against dense Jacobians."""
     x = there.points

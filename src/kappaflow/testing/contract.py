@@ -1,4 +1,8 @@
-"""References for the laws: dense Jacobians by plain autograd, and tolerances."""
+"""What `check_bijection` and `check_flow` compare with: Jacobians by plain autograd, tolerances.
+
+A law is one property that they test, such as that log_det is log|det| of the Jacobian.
+`bijections.py` and `flows.py` hold the laws; `require` and `require_close` raise their errors.
+"""
 
 import functools
 import hashlib
@@ -16,7 +20,7 @@ from kappaflow.errors import KappaflowError
 Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 M = TypeVar("M", bound=nn.Module)
 
-SAFETY = 10.0  # measured: the worst row of correct flows needs 5
+SAFETY = 10.0  # factor of all tolerances; the worst row of correct flows needs 5 (measured)
 OUTPUTS_AT_ONCE = 64  # rows of a Jacobian in one backward pass
 
 
@@ -25,7 +29,7 @@ class ContractError(KappaflowError, AssertionError):
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceJacobian:
     """One direction of a bijection at B points, with tolerances for rounding.
 
     Attributes:
@@ -54,22 +58,23 @@ class Reference:
 
     @property
     def value_tolerance(self) -> Tensor:
-        """Tolerance of values (B,): 10 eps sigma_max |x|, or 10 eps |z| if a shift enlarges it.
+        """Tolerance of values, (B,): 10 eps max(sigma_max |x|, |z|).
 
-        At least that of the median row: a row near zero may have intermediate values as large as
-        those of the others.
+        A shift can make |z| the larger one. Each row has at least the tolerance of the median row,
+        because a row near zero may have intermediate values as large as those of the others.
         """
-        size = torch.maximum(self._reach, norm(self.value))
+        largest_product = self.singular_values[:, 0] * norm(self.points)
+        size = torch.maximum(largest_product, norm(self.value))
         return SAFETY * self.eps * torch.maximum(size, size.median())
 
     @property
     def round_trip_tolerance(self) -> Tensor:
-        """10 eps kappa |x|, or 10 eps |z| / sigma_min if a shift makes it larger, (B,)."""
+        """Tolerance of round trips, (B,): 10 eps max(kappa |x|, |z| / sigma_min)."""
         return self.value_tolerance / self.singular_values[:, -1]
 
     @property
     def log_det_tolerance(self) -> Tensor:
-        """10 eps kappa (1 + sum |log s|) in nats, (B,)."""
+        """Tolerance of log_det in nats, (B,): 10 eps kappa (1 + sum |log s|)."""
         size = 1 + self.singular_values.log().abs().sum(1)
         return SAFETY * self.eps * self.condition_number * size
 
@@ -78,12 +83,10 @@ class Reference:
         """Log|det| of the dense Jacobian in nats, (B,)."""
         return torch.linalg.slogdet(self.jacobian).logabsdet  # sigma_min would add rounding
 
-    @property
-    def _reach(self) -> Tensor:
-        return self.singular_values[:, 0] * norm(self.points)
 
-
-def reference(name: str, function: Map, points: Tensor, context: Tensor | None) -> Reference:
+def reference_jacobian(
+    name: str, function: Map, points: Tensor, context: Tensor | None
+) -> ReferenceJacobian:
     """Returns the values and dense Jacobians of a function, if rounding permits a test.
 
     Args:
@@ -108,7 +111,7 @@ def reference(name: str, function: Map, points: Tensor, context: Tensor | None) 
     require(
         torch.isfinite(jacobian).all(), f"the Jacobian of {name} should be finite, got nan or inf"
     )
-    result = Reference(points, value, log_det, jacobian, torch.linalg.svdvals(jacobian))
+    result = ReferenceJacobian(points, value, log_det, jacobian, torch.linalg.svdvals(jacobian))
     worst = (result.condition_number * result.eps).nan_to_num(torch.inf).max().item()
     require(
         worst < TRUSTED,
@@ -155,19 +158,19 @@ def gradient(output: Tensor, x: Tensor, *, differentiable: bool = False) -> Tens
 
 
 class LogDetGradients:
-    """The gradients of the log_det of one direction, with two references.
+    """The gradients of the log_det of one direction, and the same gradients in two other ways.
 
     Args:
         bijection: A bijection with perturbed parameters.
         name: "forward" or "inverse".
-        other: The other direction.
+        other: Name of the other direction.
         points: Inputs (B, *event).
         context: Context rows (B, C), or None.
 
     Attributes:
         value: The output (B, *event), with its graph.
         own: Gradients with respect to the inputs "x" and each parameter, by name.
-        by_other: The same gradients of minus the log_det of the other direction at the output.
+        by_other: The gradients of minus the log_det of the other direction at the output.
     """
 
     @torch.enable_grad()
@@ -263,7 +266,10 @@ def fingerprint(module: nn.Module) -> str:
 
 
 def jittered(module: M, *, seed: int = 0) -> M:
-    """Returns the module after adding noise to its parameters: zeros at the start hide errors."""
+    """Returns the module after adding noise to its parameters in place.
+
+    Many parameters start at zero, which would hide errors.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():

@@ -11,10 +11,10 @@ from kappaflow.flows import Flow
 from kappaflow.testing.bijections import check_bijection, check_files, reached
 from kappaflow.testing.contract import (
     SAFETY,
-    Reference,
+    ReferenceJacobian,
     jittered,
     norm,
-    reference,
+    reference_jacobian,
     require,
     require_close,
 )
@@ -62,7 +62,7 @@ def check_flow(flow: Flow, x: Tensor, context: Tensor | None = None) -> None:
 
 def check_density(flow: Flow, x: Tensor, context: Tensor | None) -> None:
     """Checks log_prob against the standard normal plus log|det|, for any batch shape."""
-    at = reference("forward", flow.bijection.forward, x, context)
+    at = reference_jacobian("forward", flow.bijection.forward, x, context)
     with torch.no_grad():
         log_prob = flow.log_prob(x, context)
         twice = flow.log_prob(x.expand(2, *x.shape), context)
@@ -84,13 +84,13 @@ def check_density(flow: Flow, x: Tensor, context: Tensor | None) -> None:
     )
 
 
-def true_log_prob(at: Reference) -> Tensor:
+def true_log_prob(at: ReferenceJacobian) -> Tensor:
     """Returns log N(z; 0, I) plus log|det| of the dense Jacobian, (B,)."""
     n = at.singular_values.shape[1]
     return -0.5 * norm(at.value) ** 2 - 0.5 * n * math.log(2 * math.pi) + at.true_log_det
 
 
-def log_prob_tolerance(at: Reference) -> Tensor:
+def log_prob_tolerance(at: ReferenceJacobian) -> Tensor:
     """Returns the tolerance of log_prob, (B,): that of log_det plus that of |z|^2."""
     scale = norm(at.value) ** 2 + at.singular_values.shape[1]
     return at.log_det_tolerance + SAFETY * at.eps * at.condition_number * scale
@@ -118,7 +118,7 @@ def check_samples(flow: Flow, context: Tensor | None) -> None:
     )
     rows = samples.reshape(-1, *flow.event_shape)
     row_contexts = None if contexts is None else contexts.expand(3, *contexts.shape).flatten(0, 1)
-    at = reference("forward", flow.bijection.forward, rows, row_contexts)
+    at = reference_jacobian("forward", flow.bijection.forward, rows, row_contexts)
     require_close(
         "the log_prob of a sample should be the density there",
         log_prob.flatten(),

@@ -1,4 +1,7 @@
-"""`fit`: data and a flow in, a trained flow and its history out."""
+"""`fit`: data and a flow in, a trained flow and its history out.
+
+This file reads, repairs and splits the data; `session.py` trains on the two parts.
+"""
 
 import dataclasses
 import warnings
@@ -43,22 +46,6 @@ from kappaflow.training.session import FitResult, fit_split
 from kappaflow.training.settings import Settings, checked_settings
 
 FRACTIONS = (0.9, 0.1)  # of the rows, for training and for validation
-
-
-D = TypeVar("D", bound=Dataset, covariant=True)
-
-
-@dataclass(frozen=True)
-class SplitData(Generic[D]):
-    """Data to train on, and data that decides when to stop.
-
-    `notes` are remarks, one sentence each; `warnings` are those that `fit` warns about.
-    """
-
-    train: D
-    validation: D
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 def fit(
@@ -133,7 +120,7 @@ def fit(
         hint = ": give what it was made of, and compile=True" if hasattr(flow, "_orig_mod") else ""
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}{hint}.")
     checked = checked_settings(**settings)
-    request = _Request(
+    request = _DataRequest(
         flow, data, validation, weights, repair, duplicates, bounds, checked, out, device, progress
     )
     with request.split() as parts:
@@ -151,8 +138,24 @@ def fit(
     return dataclasses.replace(result, notes=parts.notes)
 
 
+D = TypeVar("D", bound=Dataset, covariant=True)
+
+
 @dataclass(frozen=True)
-class _Request:
+class SplitData(Generic[D]):
+    """Data to train on, and data that decides when to stop.
+
+    `notes` are remarks, one sentence each; `warnings` are those that `fit` warns about.
+    """
+
+    train: D
+    validation: D
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _DataRequest:
     """The arguments of `fit` that decide which data to train on."""
 
     flow: Flow
@@ -270,7 +273,7 @@ def split_rows(
     `validation` has rows that decide when to stop; None takes a tenth of the table. `domains` are
     those of the columns that have one. `fit` describes `repair` and `duplicates`.
     """
-    read = table.notes
+    notes_of_loading = table.notes
     prepared = prepare_table(table, domains=domains, repair=repair, duplicates=duplicates)
     table = prepared.table
     if validation is None:
@@ -278,15 +281,16 @@ def split_rows(
     else:
         given = held_out_like(as_table(validation, every=True), table)
         train, held_out = table, noisy(given, prepared.widths, domains)
-    few = few_to_train_on(len(train))
+    few = few_to_train_on(len(train))  # before copies of a row become one
     if duplicates == "weigh":
         train, _ = weigh_duplicate_rows(train)
-    more = (*few, *_budget_notes(settings, train))
-    warned = (*prepared.warnings, *more)
-    return SplitData(train, held_out, (*prepared.notes, *warned), (*read, *warned))
+    warned = (*prepared.warnings, *few, *_budget_notes(settings, train))
+    notes = (*prepared.notes, *warned)
+    return SplitData(train, held_out, notes, warnings=(*notes_of_loading, *warned))
 
 
 def _budget_notes(settings: Settings, train: Table) -> tuple[str, ...]:
+    """Returns a warning if the correlations of the columns alone exceed the condition budget."""
     budget = settings.condition_budget
     note = None if budget is None else correlation_note(train, budget)
     return () if note is None else (note,)
@@ -304,7 +308,7 @@ def is_image_data(data: Any) -> bool:  # noqa: ANN401
 
 
 def as_table(data: Any, *, every: bool = False) -> Table:  # noqa: ANN401
-    """Returns data of any accepted kind as a table; a pair is (x, context).
+    """Returns tabular data of any accepted kind as a table; a pair is (x, context).
 
     With `every`, all columns of numbers or booleans are kept, as for a pair.
 

@@ -39,17 +39,17 @@ ROWS = "rows"  # training rows of a table on disk, during the training
 class RunFolder:
     """A directory with config.json, model.safetensors, checkpoint/, metrics.jsonl and result.json.
 
-    It is created if it is missing. The configuration has that of the run under `run`. If the
-    folder holds another run, an error names the difference.
+    It is created if it is missing. If it holds another run, with another config.json, an error
+    names the difference.
     """
 
     def __init__(self, path: str | Path, config: ModelConfig) -> None:
         self.path, self.config = Path(path), config
-        self._written_best = -1
         self.epoch = 0  # of the last checkpoint
+        self._epoch_of_weights = -1  # of the best weights that are written
         self._held: tuple[Groups, dict[str, Any]] | None = None
         if (self.path / CONFIG).exists():
-            _same(self.path, read_config(self.path / CONFIG), config)
+            _check_same_run(self.path, read_config(self.path / CONFIG), config)
         else:
             refuse_other_files(self.path)
 
@@ -84,18 +84,21 @@ class RunFolder:
     def checkpoint(self, training: Training) -> None:
         """Writes the state of the training, at the end of an epoch, and the best weights."""
         self._write(training.state(), training.plain_progress())
-        self.keep_best(training)
+        self.write_best(training)
 
-    def hold(self, training: Training) -> None:
-        """Copies what `checkpoint` would write, for `keep`."""
+    def hold_checkpoint(self, training: Training) -> None:
+        """Copies what `checkpoint` would write, so that an interrupted epoch loses only itself.
+
+        Most epochs only copy, because writing takes long; `write_held` writes the last copy.
+        """
         state = {name: copied(tensors) for name, tensors in training.state().items()}
         self._held = state, training.plain_progress()
 
-    def keep(self, training: Training) -> None:
-        """Writes the copy that `hold` made, if any, and the best weights."""
+    def write_held(self, training: Training) -> None:
+        """Writes the copy that `hold_checkpoint` made, if any, and the best weights."""
         if self._held is not None:
             self._write(*self._held)
-        self.keep_best(training)
+        self.write_best(training)
 
     def _write(self, groups: Groups, progress: dict[str, Any]) -> None:
         """Writes a checkpoint after the metrics of all its epochs are on the disk."""
@@ -103,11 +106,11 @@ class RunFolder:
         write_checkpoint(self.path, groups, progress)
         self.epoch, self._held = progress["epoch"], None
 
-    def keep_best(self, training: Training) -> None:
+    def write_best(self, training: Training) -> None:
         """Writes the best weights so far if they have changed."""
-        if training.progress.best_epoch != self._written_best:
+        if training.progress.best_epoch != self._epoch_of_weights:
             write_weights(self.path / WEIGHTS, training.best, self.config)
-            self._written_best = training.progress.best_epoch
+            self._epoch_of_weights = training.progress.best_epoch
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes the result; a folder with a result is finished."""
@@ -132,7 +135,7 @@ def refuse_other_files(folder: Path) -> None:
     """Raises an error for an existing folder that does not hold a run."""
     if (folder / CONFIG).exists() or not folder.is_dir():
         return
-    if not all(map(_is_beginning, folder.iterdir())):
+    if not all(map(_is_of_started_run, folder.iterdir())):
         raise ArgumentError(
             f"'out' should be a new folder or one of a run, {folder} holds other files."
         )
@@ -181,7 +184,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _is_beginning(path: Path) -> bool:
+def _is_of_started_run(path: Path) -> bool:
     """Returns whether a file belongs to a run that was killed before it had a config.json."""
     if path.name == ROWS:
         return holds_only_rows(path)
@@ -193,14 +196,16 @@ def _is_beginning(path: Path) -> bool:
         return False
 
 
-def _same(folder: Path, there: ModelConfig, here: ModelConfig) -> None:
+def _check_same_run(folder: Path, there: ModelConfig, here: ModelConfig) -> None:
     """Raises an error for a folder made with another model, other data or other settings."""
     old, new = _flat(there.model_dump()), _flat(json.loads(here.model_dump_json()))
     # Fingerprints come last: they only show that rows differ, and settings can explain why.
     keys = sorted(set(old) | set(new), key=lambda key: ("fingerprints" in key, key))
     for key in keys:
         if old.get(key) != new.get(key):
-            difference = f"{_short(key)} {_value(old.get(key))}, not {_value(new.get(key))}"
+            difference = (
+                f"{_short_key(key)} {_short_value(old.get(key))}, not {_short_value(new.get(key))}"
+            )
             if "fingerprints" in key:
                 difference = f"other {key.rsplit('.', 1)[-1]} rows"
             raise ArgumentError(
@@ -215,12 +220,12 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401
     return {prefix.removeprefix("."): value}
 
 
-def _short(key: str) -> str:
+def _short_key(key: str) -> str:
     for prefix in ("run.", "source.", "training.", "model.arguments."):
         key = key.removeprefix(prefix)
     return key.replace(".", " ")
 
 
-def _value(value: Any) -> str:  # noqa: ANN401
+def _short_value(value: Any) -> str:  # noqa: ANN401
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

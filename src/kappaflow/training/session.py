@@ -202,7 +202,7 @@ def _train(
                 folder.checkpoint(training)
                 written = time.perf_counter()
             else:
-                folder.hold(training)
+                folder.hold_checkpoint(training)
 
         from_rank_zero(started)
         try:
@@ -242,7 +242,7 @@ def _leave(training: Training, folder: RunFolder | None, stopped: BaseException)
     training.flow.eval()
     if folder is None:
         return
-    folder.keep(training)
+    folder.write_held(training)
     if isinstance(stopped, KeyboardInterrupt):
         stopped.add_note(
             f"interrupted in epoch {folder.epoch + 1}: run the same command again to resume."

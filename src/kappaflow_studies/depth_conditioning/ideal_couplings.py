@@ -1,6 +1,7 @@
 r"""How fast couplings make a covariance the identity, one ideal layer after another.
 
-The distance is the loss of a Gaussian with this covariance against the standard normal, in nats,
+An ideal coupling has the best shift and scale for its partition. The distance S from the identity
+is the loss of a Gaussian with this covariance against the standard normal, in nats,
 :math:`S(\Sigma) = \frac12 (\mathrm{tr} \Sigma - n - \log\det \Sigma)`.
 """
 
@@ -96,7 +97,7 @@ def whitening_factor(loss: float, features: int, kept: int) -> float:
     It depends on S alone. With :math:`g = e^{-2 S / n}`, the geometric mean of the eigenvalues,
     and :math:`h = \sqrt{1 - g^n}`, the term :math:`v / \lambda_{\max}` is at least
     :math:`2 (1 - g) (1 - h) / (1 + h)`. The factor grows with S, so m layers reduce S in
-    expectation at least by its m-th power. (As `expected_non_standardness`.)
+    expectation at least by its m-th power. (Derived from `expected_non_standardness`.)
 
     Raises:
         ArgumentError: `loss` (S in nats) is not positive.

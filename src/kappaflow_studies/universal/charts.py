@@ -1,4 +1,7 @@
-"""Charts of the constructions: singular values, errors, samples, scales, and float64."""
+"""The charts of the study `universal`: what flows of three couplings cost for a smaller error.
+
+They show singular values, errors, samples, scales, and where float64 is too coarse.
+"""
 
 import polars as pl
 
@@ -54,7 +57,7 @@ def charts(
     ]
 
 
-Lines = tuple[tuple[str, str, int, Dash], ...]  # column, name, tone
+Lines = tuple[tuple[str, str, int, Dash], ...]  # column, name, tone, dash
 OF_ERROR: Lines = (
     ("bound", "bound", 0, "solid"),
     ("epsilon", "allowed", 7, "dot"),
@@ -91,14 +94,14 @@ def _conditioning(name: str, table: pl.DataFrame, power: dict[str, PowerLaw] | N
 
 
 def _float64(tables: Tables) -> list[Panel]:
-    there, shares = [], []
+    round_trips, shares = [], []
     for tone, (name, table) in enumerate(tables.items()):
         table = table.with_columns(share=pl.col("bound") / pl.col("epsilon"))
-        there.append(column_series(table, "epsilon", "round_trip", name=name, tone=tone))
+        round_trips.append(column_series(table, "epsilon", "round_trip", name=name, tone=tone))
         shares.append(column_series(table, "epsilon", "share", name=name, tone=tone))
     back = "median distance after there and back"
     return [
-        panel("inverting", ERROR, back, there),
+        panel("inverting", ERROR, back, round_trips),
         panel("drawing", ERROR, "bound / allowed", shares, log="x"),
     ]
 

@@ -1,4 +1,7 @@
-"""KF601 to KF607: data without a density, or with one that a flow cannot follow."""
+"""KF601 to KF607: data without a density, or with one that a flow cannot follow.
+
+`data_findings` examines a table, KF601 to KF606; KF607 repeats the warnings of loading.
+"""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -26,10 +29,10 @@ class ExaminedData:
         return list(examine(self.table))
 
     def symptoms(
-        self, kind: str, cause: str | None = None, fix: str | None = None
+        self, problem_code: str, cause: str | None = None, fix: str | None = None
     ) -> list[Symptom]:
         """Returns one symptom for all columns with a kind of problem; none if no column has it."""
-        problems = [one for one in self.problems if one.code == kind]
+        problems = [one for one in self.problems if one.code == problem_code]
         if not problems:
             return []
         columns = list(dict.fromkeys(name for one in problems for name in one.columns))

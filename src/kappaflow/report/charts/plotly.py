@@ -1,6 +1,7 @@
-"""A chart as figures for plotly.js, one for each panel.
+"""A chart as figures for plotly.js, one for each panel; the pages of reports draw them.
 
-Colors are names of CSS variables; the script of the page replaces them for light and dark mode.
+A trace is plotly's word for one drawn series, and a rule is a straight reference line. Colors are
+names of CSS variables; the script of the page replaces them for light and dark mode.
 """
 
 import html
@@ -121,7 +122,7 @@ def _layout(panel: Panel, chart: Chart) -> dict[str, Any]:
     if panel.is_empty:
         notes.append(_note(panel.empty, xref="paper", yref="paper", x=0.5, y=0.5))
     marks = {"shapes": [_rule(rule) for rule in panel.rules], "annotations": notes}
-    return _frame(chart, x, y, _hover(panel, chart)) | marks
+    return _frame(chart, x, y, _hover_mode(panel, chart)) | marks
 
 
 def _frame(chart: Chart, x: Axis, y: Axis, hover: str | bool) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def _frame(chart: Chart, x: Axis, y: Axis, hover: str | bool) -> dict[str, Any]:
     return layout | {"showlegend": False, "margin": margin}
 
 
-def _hover(panel: Panel, chart: Chart) -> str | bool:
+def _hover_mode(panel: Panel, chart: Chart) -> str | bool:
     if chart.small or panel.is_histogram:
         return False
     is_line = any(one.dash != "none" and one.kind == "line" for one in panel.series)
