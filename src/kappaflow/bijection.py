@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kappaflow._checks import one_of, positive_int
 from kappaflow.autograd.checkpoint import MEMORY_MODES
-from kappaflow.autograd.replay import Replay, owners_of
+from kappaflow.autograd.replay import Replay, owners_of, without_autocast
 from kappaflow.autograd.reversible import InversionFallbacks, run_steps
 from kappaflow.autograd.segment import LayerCall
 from kappaflow.autograd.trace import Map, Trace
@@ -196,7 +196,7 @@ class Chain(Bijection):
             return context
         if self.training and torch.is_grad_enabled():
             return self.embedding(context)
-        with torch.autocast(context.device.type, enabled=False):  # as conditioners do
+        with without_autocast(context.device.type):  # as conditioners do
             return self.embedding(context)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -94,7 +94,7 @@ class Partition:
         if self.keeps_first:
             return joined
         # The index is made at each call, which is a copy to a GPU; stacks keep their indices.
-        order = torch.tensor(self.kept + self.changed, device=joined.device)
+        order = index_on(joined.device, self.kept + self.changed)
         return torch.empty_like(joined).index_copy(1, order, joined)
 
     def answer(self, answer: Tensor) -> Tensor:
@@ -209,7 +209,12 @@ def _take(x: Tensor, indices: tuple[int, ...]) -> Tensor:
     if _is_range(indices):
         return x.narrow(1, indices[0] if indices else 0, len(indices))
     # As in `merge`, the index is made at each call.
-    return x.index_select(1, torch.tensor(indices, device=x.device))
+    return x.index_select(1, index_on(x.device, indices))
+
+
+def index_on(device: torch.device, indices: Sequence[int]) -> Tensor:
+    """Returns indices as a tensor on a device; the host does not wait for a copy to it."""
+    return torch.tensor(indices, dtype=torch.long).to(device, non_blocking=True)
 
 
 def _listed(indices: tuple[int, ...]) -> str:

@@ -1,12 +1,22 @@
 """Repeating a call exactly: its precision, its random numbers and its buffers."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import get_device_states, set_device_states
+
+
+def has_autocast(kind: str) -> bool:
+    """Returns whether autocast is on for a device type; torch has none for "meta"."""
+    return kind != "meta" and torch.is_autocast_enabled(kind)
+
+
+def without_autocast(kind: str) -> AbstractContextManager:
+    """Returns a context in which autocast is off for a device type."""
+    return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
 
 
 class Precision:
@@ -62,7 +72,8 @@ class Replay:
         """Returns self, after freeing the state that did not change; use it after the call."""
         if self._random is not None and _same(self._random, _random_state(self._device)):
             self._random = None
-        self._buffers = [kept for before in self._buffers for kept in before.changed()]
+        same = iter(_equal([pair for before in self._buffers for pair in before.pairs()]))
+        self._buffers = [kept for before in self._buffers for kept in before.changed(same)]
         return self
 
     def __enter__(self) -> "Replay":
@@ -90,11 +101,31 @@ class _Before:
         self.module = module
         named = {name: b for name, b in module._buffers.items() if b is not None}
         self.before = {name: buffer.detach().clone() for name, buffer in named.items()}
+        self._marks = {name: (buffer, buffer._version) for name, buffer in named.items()}
         self._versions = self._versions_now()
 
-    def changed(self) -> "Iterator[_Before]":
-        """Yields self with only the changed buffers; nothing if the call was an initialization."""
-        names = [name for name in self.before if not self._is_as_before(name)]
+    def pairs(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Returns each buffer before the call and now.
+
+        Layers of kappaflow change buffers only by operations that count versions, so that no
+        numbers need to be read. Other modules also change them behind autograd's back.
+        """
+        counts = type(self.module).__module__.startswith("kappaflow.")
+        return [
+            (before, before if counts and self._is_untouched(name) else self.module._buffers[name])
+            for name, before in self.before.items()
+        ]
+
+    def _is_untouched(self, name: str) -> bool:
+        buffer, version = self._marks[name]
+        return self.module._buffers[name] is buffer and buffer._version == version
+
+    def changed(self, same: Iterator[bool]) -> "Iterator[_Before]":
+        """Yields self with only the changed buffers; nothing if the call was an initialization.
+
+        `same` tells whether the next buffers are as before.
+        """
+        names = [name for name in self.before if not next(same)]
         started = self._versions != self._versions_now() or any(
             self.before[name].dim() == 0 and self.before[name].dtype != torch.long
             for name in names
@@ -114,9 +145,23 @@ class _Before:
     def _versions_now(self) -> list[int]:
         return [p._version for p in self.module._parameters.values() if p is not None]
 
-    def _is_as_before(self, name: str) -> bool:
-        now = self.module._buffers[name]
-        return now is not None and torch.equal(self.before[name], now)
+
+def _equal(pairs: Sequence[tuple[Tensor, Tensor | None]]) -> list[bool]:
+    """Returns whether the tensors of each pair are equal; waits for a GPU only once."""
+    equal = [
+        True if now is before else now is not None and _equal_on_device(before, now)
+        for before, now in pairs
+    ]
+    unread = [value for value in equal if isinstance(value, Tensor)]
+    read = iter(torch.stack(unread).tolist() if unread else ())
+    return [next(read) if isinstance(value, Tensor) else value for value in equal]
+
+
+def _equal_on_device(before: Tensor, now: Tensor) -> bool | Tensor:
+    """Returns whether two tensors are equal, for a GPU as a tensor that is not read yet."""
+    if now.device.type == "cpu" or now.shape != before.shape:
+        return torch.equal(before, now)
+    return (before == now).all()
 
 
 def owners_of(module: nn.Module) -> list[nn.Module]:

@@ -37,6 +37,7 @@ class ActNorm(Bijection):
         self.shift = nn.Parameter(torch.zeros(features))
         self.initialized: Tensor
         self.register_buffer("initialized", torch.tensor(False))
+        self._last_read: tuple[Tensor, int, bool] | None = None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.start(feature_batch("x", x, self.features))
@@ -60,9 +61,19 @@ class ActNorm(Bijection):
     def _log_det(self, x: Tensor) -> Tensor:
         return at_each_place(self.log_scale.to(log_det_dtype(x.dtype)).sum(), x)
 
+    def is_initialized(self) -> bool:
+        """Returns `initialized`; reads it from a GPU only if it may have changed."""
+        flag = self.initialized
+        if flag.device.type == "cpu":
+            return bool(flag)
+        last = self._last_read
+        if last is None or last[0] is not flag or last[1] != flag._version:
+            last = self._last_read = flag, flag._version, bool(flag)
+        return last[2]
+
     def start(self, x: Tensor) -> None:
         """Sets scale and shift from x, (B, features, ...), in training if they are not set yet."""
-        if self.training and not self.initialized:
+        if self.training and not self.is_initialized():
             self._start_from(x)
 
     @torch.no_grad()

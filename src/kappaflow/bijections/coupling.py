@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow._checks import batch, natural_int
+from kappaflow.autograd.replay import has_autocast, without_autocast
 from kappaflow.autograd.trace import Trace
 from kappaflow.bijection import Bijection, log_det_dtype, zero_log_det
 from kappaflow.bijections.coupling_derivatives import (
@@ -102,8 +103,8 @@ class Coupling(Bijection):
         inputs = (kept,) if context is None else (kept, context)
         device_type = kept.device.type
         exact = exact or not (self.training and torch.is_grad_enabled())
-        if exact and torch.is_autocast_enabled(device_type):
-            with torch.autocast(device_type, enabled=False):
+        if exact and has_autocast(device_type):
+            with without_autocast(device_type):
                 answer = self.conditioner(*inputs)
         else:
             answer = self.conditioner(*inputs)
@@ -160,7 +161,7 @@ class Coupling(Bijection):
     ) -> RecordedConditioner | None:
         """Returns the linearized conditioner at x, or None for subclasses and under autocast."""
         kept, net = self.partition.split(batch("x", x, self._event_of(x)))[0], self.conditioner
-        if torch.is_autocast_enabled(x.device.type) or not is_exactly(self, kind):
+        if has_autocast(x.device.type) or not is_exactly(self, kind):
             return None
         if is_plain(net) and x.dim() == 2:
             linearized = LinearizedMLP(net, kept, self.own_context(context))

@@ -12,6 +12,7 @@ from kappaflow.domains import Bound, Interval, intervals
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import ElementwiseLinearization, Linearization
 from kappaflow.nets.inputs import flag_text, moments
+from kappaflow.partition import index_on
 from kappaflow.registry import register
 
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
@@ -97,9 +98,9 @@ class Domain(Bijection):
         """
         lows, highs = self._all_ends
         closed = [domain is not None and domain.circular for domain in self.domains]
-        low, high = (x.new_tensor(ends, dtype=torch.float64) for ends in (lows, highs))
-        on_circle = torch.tensor(closed, device=x.device)
         wide = x.detach().double()
+        low, high = (_numbers(ends, wide) for ends in (lows, highs))
+        on_circle = torch.tensor(closed).to(x.device, non_blocking=True)
         beyond = torch.where(
             on_circle,  # its ends may round outwards in the dtype of x
             (wide < low.to(x.dtype)) | (wide > high.to(x.dtype)),
@@ -136,7 +137,7 @@ class Domain(Bijection):
         wide = feature_batch("x", x, self.features).double()
         parts = []
         for kind, places in self._kinds.items():
-            own, (low, high) = wide[:, places], self._ends(places, wide)
+            own, (low, high) = _columns(wide, places), self._ends(places, wide)
             if kind == "lower":
                 own = (own - low).log()
             elif kind == "upper":
@@ -145,19 +146,19 @@ class Domain(Bijection):
                 own = _to_normal(own - low, high - own, high - low)
             elif kind == "cut":
                 half = (high - low) / 2
-                away = wrapped(own - self.cut[places].to(own) - half, half)
+                away = wrapped(own - self.cut[index_on(own.device, places)].to(own) - half, half)
                 own = _to_normal(away + half, half - away, 2 * half, least=_seam(x))
             elif kind == "circle":
                 own = (own - (low + high) / 2) * (2 * (self.circle or 1.0) / (high - low))
             parts.append(own)
-        return torch.cat(parts, 1)[:, self._order]
+        return _columns(torch.cat(parts, 1), self._order)
 
     def _decoded(self, z: Tensor) -> Tensor:
         """Returns x inside the domain, in the dtype of z."""
         wide = feature_batch("z", z, self.features).double()
         parts = []
         for kind, places in self._kinds.items():
-            own, (low, high) = wide[:, places], self._ends(places, wide)
+            own, (low, high) = _columns(wide, places), self._ends(places, wide)
             if kind == "lower":
                 own = low + own.exp()
             elif kind == "upper":
@@ -167,7 +168,7 @@ class Domain(Bijection):
             elif kind in {"cut", "circle"}:
                 half, middle = (high - low) / 2, (low + high) / 2
                 if kind == "cut":
-                    start = self.cut[places].to(own) + half - middle
+                    start = self.cut[index_on(own.device, places)].to(own) + half - middle
                     away = _from_normal(own, -half, half) + start
                 else:
                     away = own * (half / (self.circle or 1.0))
@@ -175,13 +176,13 @@ class Domain(Bijection):
                 own = torch.where(own >= high, low, own)  # the ends are the same point
             own = own.to(z.dtype)
             parts.append(own if kind == "real" else own.clamp(*self._innermost(places, z)))
-        return torch.cat(parts, 1)[:, self._order]
+        return _columns(torch.cat(parts, 1), self._order)
 
     def _log_slope(self, z: Tensor) -> Tensor:
         """Returns log dz/dx of each entry, from z."""
         parts = []
         for kind, places in self._kinds.items():
-            own, (low, high) = z[:, places], self._ends(places, z)
+            own, (low, high) = _columns(z, places), self._ends(places, z)
             if kind == "lower":
                 own = -own
             elif kind in {"interval", "cut"}:
@@ -191,11 +192,11 @@ class Domain(Bijection):
             elif kind == "real":
                 own = torch.zeros_like(own)
             parts.append(own)
-        return torch.cat(parts, 1)[:, self._order]
+        return _columns(torch.cat(parts, 1), self._order)
 
     def _ends(self, places: list[int], like: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the lower and upper ends, which are infinite if missing."""
-        low, high = (like.new_tensor([ends[i] for i in places]) for ends in self._all_ends)
+        low, high = (_numbers([ends[i] for i in places], like) for ends in self._all_ends)
         return low, high
 
     def _innermost(self, places: list[int], like: Tensor) -> tuple[Tensor, Tensor]:
@@ -203,7 +204,7 @@ class Domain(Bijection):
         lows, highs = self._all_ends
         lowest = [_smallest_above(lows[i], like.dtype, self.domains[i]) for i in places]
         highest = [-_smallest_above(-highs[i], like.dtype, None) for i in places]
-        return like.new_tensor(lowest), like.new_tensor(highest)
+        return _numbers(lowest, like), _numbers(highest, like)
 
     def extra_repr(self) -> str:
         text = ", ".join("None" if d is None else repr(d.text) for d in self.domains)
@@ -247,19 +248,19 @@ class CircleToLine(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         half = self.half_period
-        own = wrapped(feature_batch("x", x, self.features)[:, self.angles].double(), half)
+        own = wrapped(_columns(feature_batch("x", x, self.features), self.angles).double(), half)
         z = _to_normal(own + half, half - own, 2 * half, least=_seam(x))
         return self._with_angles(x, z), _log_det(self._log_slope(z), x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         half = self.half_period
-        own = feature_batch("z", z, self.features)[:, self.angles].double()
-        angle = _from_normal(own, own.new_tensor(-half), own.new_tensor(half))
+        own = _columns(feature_batch("z", z, self.features), self.angles).double()
+        angle = _from_normal(own, *(_numbers(end, own) for end in (-half, half)))
         return self._with_angles(z, angle), -_log_det(self._log_slope(own), z)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         value, log_det = self(x)
-        rate = self._log_slope(value[:, self.angles].double())
+        rate = self._log_slope(_columns(value, self.angles).double())
         there = torch.ones_like(x, dtype=torch.float64).index_copy(1, self._index(x), rate.exp())
         return ElementwiseLinearization(value, log_det, there, 1 / there)
 
@@ -267,13 +268,22 @@ class CircleToLine(Bijection):
         return x.index_copy(1, self._index(x), changed.to(x.dtype))
 
     def _index(self, like: Tensor) -> Tensor:
-        return torch.tensor(self.angles, device=like.device)
+        return index_on(like.device, self.angles)
 
     def _log_slope(self, z: Tensor) -> Tensor:
         return 0.5 * z.square() + HALF_LOG_TAU - math.log(2 * self.half_period)
 
     def extra_repr(self) -> str:
         return f"features={self.features}, angles={self.angles}, half_period={self.half_period:g}"
+
+
+def _columns(x: Tensor, places: Sequence[int]) -> Tensor:
+    return x[:, index_on(x.device, places)]
+
+
+def _numbers(values: Sequence[float] | float, like: Tensor) -> Tensor:
+    """Returns numbers in the dtype and on the device of a tensor, without waiting for the copy."""
+    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def wrapped(x: Tensor, half: Tensor | float) -> Tensor:

@@ -63,7 +63,9 @@ class LULinear(LinearMap):
 
     def _form(self, dtype: torch.dtype) -> Matrix:
         triangles = self.triangles.to(dtype)
-        lower = triangles.tril(-1) + torch.eye(self.features).to(triangles)
+        lower = triangles.tril(-1) + torch.eye(
+            self.features, dtype=triangles.dtype, device=triangles.device
+        )
         return Product([
             Reordering(self.permutation.index),
             Triangular(lower, upper=False, log_det=triangles.new_zeros(())),
@@ -265,7 +267,9 @@ def triangles_together(
     """
     triangles = torch.stack([layer.triangles for layer in layers]).to(dtype)
     logs = triangles.diagonal(dim1=1, dim2=2)
-    lower = triangles.tril(-1) + torch.eye(triangles.shape[1]).to(triangles)
+    lower = triangles.tril(-1) + torch.eye(
+        triangles.shape[1], dtype=triangles.dtype, device=triangles.device
+    )
     upper = triangles.triu(1) + logs.exp().diag_embed()
     order = torch.stack([layer.permutation.index for layer in layers])
     return order, lower, upper, logs.sum(1)

@@ -292,10 +292,11 @@ class MultiScale(Bijection):
         """
         found: list[Bijection] = [Flatten(self.event_shape)]
         shape, first = self.event_shape, 0
+        device = next((t.device for t in (*self.parameters(), *self.buffers())), None)
         for number, (scale, split) in enumerate(zip(self, self._splits, strict=True), start=1):
             layers = list(scale) if isinstance(scale, Chain) else [scale]
             if split is not None:
-                layers.append(Permutation(split.changed + split.kept))
+                layers.append(Permutation(split.changed + split.kept).to(device))
             for layer in layers:
                 found.append(Tail(layer, shape, first=first, scale=number))
                 shape = layer.latent_shape(shape)

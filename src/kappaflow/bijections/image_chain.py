@@ -240,8 +240,8 @@ class ImageChain(Chain):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if self.memory is not None:
             return super().forward(x, context)
-        waits = not all(part.initialized for part in self if isinstance(part, ActNorm))
-        if self.training and waits:  # an `ActNorm` still has to be set from its first batch
+        norms = [part for part in self if isinstance(part, ActNorm)] if self.training else []
+        if not all(norm.is_initialized() for norm in norms):  # one is set from its first batch
             with torch.no_grad():
                 super().forward(x, context)
         context, log_det = self.embed(context), zero_log_det(x)

@@ -3,12 +3,14 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kappaflow._checks import feature_batch, positive_int, real_numbers
+from kappaflow.autograd.replay import without_autocast
 from kappaflow.bijection import Bijection, at_each_place, log_det_dtype
 from kappaflow.bijections.matrices import Dense, Matrix
 from kappaflow.errors import ArgumentError
@@ -169,8 +171,8 @@ class Linear(LinearMap):
         return Dense(self.weight.to(dtype))
 
 
-def _full_precision(x: Tensor) -> torch.autocast:
-    return torch.autocast(x.device.type, enabled=False)
+def _full_precision(x: Tensor) -> AbstractContextManager:
+    return without_autocast(x.device.type)
 
 
 def mixed(matrix: Tensor, shift: Tensor, x: Tensor) -> Tensor:

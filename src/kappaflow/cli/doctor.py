@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from kappaflow.cli.fit_options import Names
+from kappaflow.cli.fit_options import Device, Names
 from kappaflow.cli.show import (
     columns,
     number,
     print_json,
     say_if_unfinished,
+    say_if_unused,
     table,
     tell,
     words_shown,
@@ -55,6 +56,7 @@ def doctor(
     epochs: Whole | None = None,
     json: Annotated[bool, Parameter(negative=())] = False,
     decimal: Literal[".", ","] | None = None,
+    device: Device = None,
 ) -> int:
     """Find what is wrong with a flow, in which layer, why, and how to fix it.
 
@@ -105,16 +107,17 @@ def doctor(
 
     of_code = is_code(run)
     _check_target(run, context, of_code=of_code)
-    alone = not (data or context or select or ignore or out or decimal)
+    alone = not (data or context or select or ignore or out or decimal or device)
     _check_fix(fix, into, epochs, of_code=of_code, alone=alone)
     if fix is not None:
         return _fixed(Path(run), fix, into, epochs, json=json)
     check_codes(select or (), ignore or ())
     check_output_path("out", out, ".html")
     if not of_code:
+        say_if_unused(device)
         say_if_unfinished(Path(run))
     with words_shown(visible=False if json else None) as show:
-        diagnosis, points = _diagnose(run, data, tuple(context or ()), decimal, show)
+        diagnosis, points = _diagnose(run, data, tuple(context or ()), decimal, device, show)
         diagnosis = filter_findings(diagnosis, select or (), ignore or ())
         if out is not None:
             show("drawing the page")
@@ -131,14 +134,15 @@ def _diagnose(
     data: str | None,
     context: tuple[str, ...],
     decimal: Literal[".", ","] | None,
+    device: str | None,
     show: Callable[[str], None],
 ) -> "tuple[Diagnosis, str]":
     """Returns the diagnosis and a description of the points."""
     from kappaflow.runs import diagnose_code, diagnose_run, is_code
 
     if is_code(run):
-        return diagnose_code(run, data, context, progress=show, decimal=decimal)
-    return diagnose_run(Path(run), data, progress=show, decimal=decimal)
+        return diagnose_code(run, data, context, progress=show, decimal=decimal, device=device)
+    return diagnose_run(Path(run), data, progress=show, decimal=decimal, device=device)
 
 
 def _print(diagnosis: "Diagnosis", points: str, page: Path | None) -> None:

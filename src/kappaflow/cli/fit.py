@@ -17,6 +17,7 @@ from kappaflow.cli.fit_options import (
     OUTPUT,
     RENAMED,
     TRAINING,
+    Device,
     FitImages,
     FitTable,
     ModelFlags,
@@ -24,7 +25,16 @@ from kappaflow.cli.fit_options import (
     given,
     model_arguments,
 )
-from kappaflow.cli.show import JOINT, by_the_first, measured_rows, number, say, table, tell
+from kappaflow.cli.show import (
+    JOINT,
+    by_the_first,
+    measured_rows,
+    number,
+    say,
+    say_if_unused,
+    table,
+    tell,
+)
 from kappaflow.cli.whole import Whole
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.options import AnyModel, ImageModel, TableModel
@@ -51,7 +61,7 @@ def fit(
     training: Annotated[TrainingFlags | None, Parameter(name="*", group=TRAINING)] = None,  # pyright: ignore[reportInvalidTypeForm]
     seed: Annotated[Whole, Parameter(group=COMMON)] = 0,
     rows: Annotated[FitTable | None, Parameter(name="*", group=COMMON)] = None,
-    device: Annotated[str | None, Parameter(group=TRAINING)] = None,
+    device: Annotated[Device, Parameter(group=TRAINING)] = None,
     tensorboard: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
     quiet: Annotated[bool, Parameter(negative=(), group=OUTPUT)] = False,
     json: Annotated[bool, Parameter(negative=(), group=OUTPUT)] = False,
@@ -85,8 +95,6 @@ def fit(
         at most a quarter of --max-time-s or of --max-epochs.
     seed
         Seed of the initial weights, the order of the rows and the split.
-    device
-        Where to train: cpu (the default), cuda, or cuda:1.
     tensorboard
         Folder for TensorBoard logs of each epoch.
     quiet
@@ -105,6 +113,8 @@ def fit(
     others = [*of_rows, *(set(settings) & OF_TABLES)] if is_image_data else [*of_images]
     _refuse_other_kind(data, model, is_image_data, others, options)
     with by_the_first():
+        if not quiet:
+            say_if_unused(device)
         if is_image_data:
             if len(of_images.get("size", ())) == 1:
                 of_images["size"] = of_images["size"][0]

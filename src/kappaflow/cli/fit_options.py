@@ -26,6 +26,9 @@ from kappaflow.options import (
 )
 
 Flag = Parameter(negative=())
+Device = Annotated[
+    str | None, Parameter(help="Where to compute: cpu (the default), cuda, or cuda:1.")
+]
 Names = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
 
 # The order in which `kappaflow fit --help` shows the options.

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from kappaflow.cli.show import say, say_if_unfinished
+from kappaflow.cli.fit_options import Device
+from kappaflow.cli.show import say, say_if_unfinished, say_if_unused
 from kappaflow.cli.whole import Whole
 
 
@@ -20,6 +21,7 @@ def sample(
     temperature: float = 1.0,
     seed: Whole = 0,
     decimal: Literal[".", ","] | None = None,
+    device: Device = None,
 ) -> None:
     """Sample from the flow of a run, in the units of its data.
 
@@ -57,6 +59,7 @@ def sample(
     """
     from kappaflow.runs import write_samples
 
+    say_if_unused(device)
     say_if_unfinished(run)
     write_samples(
         run,
@@ -67,6 +70,7 @@ def sample(
         temperature=temperature,
         seed=seed,
         decimal=decimal,
+        device=device,
     )
     if out != "-":
         say(f"{n:,} samples{' for each context' if context else ''} are in {out}")

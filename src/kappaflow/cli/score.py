@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from kappaflow.cli.show import JOINT, say
+from kappaflow.cli.fit_options import Device
+from kappaflow.cli.show import JOINT, say, say_if_unused
 
 
 def score(
@@ -17,6 +18,7 @@ def score(
     id: str | None = None,
     repair: Literal["drop"] | None = None,
     decimal: Literal[".", ","] | None = None,
+    device: Device = None,
 ) -> None:
     """Write the log-density of each row or image, and its percentile among the training rows.
 
@@ -59,7 +61,10 @@ def score(
     """
     from kappaflow.runs import write_scores
 
-    written = write_scores(run, data, out, identifier=id, repair=repair, decimal=decimal)
+    say_if_unused(device)
+    written = write_scores(
+        run, data, out, identifier=id, repair=repair, decimal=decimal, device=device
+    )
     items = "images" if "image" in written.columns else "rows"
     if "joint_log_prob" in written.columns:
         say(JOINT)

@@ -49,6 +49,14 @@ def by_the_first() -> Iterator[None]:
         yield
 
 
+def say_if_unused(device: str | None) -> None:
+    """Prints a note if no device is named and the machine has a CUDA device."""
+    import torch
+
+    if device is None and torch.cuda.is_available():
+        say("runs on the CPU; --device cuda runs on the CUDA device of this machine")
+
+
 def say_if_unfinished(run: Path) -> None:
     """Prints a note if a run is not finished."""
     from kappaflow.runs import is_unfinished_run

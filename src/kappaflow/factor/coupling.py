@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow._checks import batch, real_numbers
+from kappaflow.autograd.replay import without_autocast
 from kappaflow.bijection import Bijection, log_det_dtype
 from kappaflow.bijections.coupling import check_something_to_read
 from kappaflow.errors import ArgumentError
@@ -204,7 +205,7 @@ def _times(weight: Tensor, part: Tensor) -> Tensor:
     Autocast would round the product, and the inverse would no longer undo the forward map.
     """
     wide = torch.promote_types(weight.dtype, part.dtype)
-    with torch.autocast(part.device.type, enabled=False):
+    with without_autocast(part.device.type):
         return (part.to(wide).movedim(1, -1) @ weight.to(wide).mT).movedim(-1, 1)
 
 

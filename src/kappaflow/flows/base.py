@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow._checks import feature_batch, positive_int
+from kappaflow.autograd.replay import without_autocast
 from kappaflow.bijection import log_det_dtype
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.registry import register
@@ -208,7 +209,7 @@ class NormalMixture(Base):
         wide = log_det_dtype(z.dtype)
         lower, log_diagonal = self._lower(wide)
         away = z.to(wide) - self.means.to(wide)[:, None]
-        with torch.autocast(z.device.type, enabled=False):  # narrow components need the precision
+        with without_autocast(z.device.type):  # narrow components need the precision
             squares = (away @ lower.mT).square().sum(2)
         constants = log_diagonal + self.logits.to(wide).log_softmax(0)
         constants = constants - 0.5 * z.shape[1] * math.log(2 * math.pi)

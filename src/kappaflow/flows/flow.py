@@ -201,7 +201,9 @@ class Flow(nn.Module):
         domain = self.domain
         outside = None if domain is None else domain.outside(joined)
         if domain is not None and outside is not None:
-            joined = torch.where(outside[:, None], joined.new_tensor(domain.inside), joined)
+            inside = torch.tensor(domain.inside, dtype=joined.dtype)
+            inside = inside.to(joined.device, non_blocking=True)  # the host does not wait for it
+            joined = torch.where(outside[:, None], inside, joined)
         z, log_det = self.bijection(joined, context)
         log_prob = self.base.log_prob(z, context) + log_det
         return log_prob if outside is None else log_prob.masked_fill(outside, -math.inf)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow._checks import layer_widths, one_of, positive_int
+from kappaflow.autograd.replay import without_autocast
 from kappaflow.bijection import Bijection, Chain, log_det_dtype, zero_log_det
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.base import StandardNormal
@@ -52,7 +53,7 @@ def _answer(x: Tensor, call: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tenso
     """
     if not len(x):
         return x.clone(), zero_log_det(x)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device.type):
         value, log_det = call()
     log_det = log_det.to(log_det_dtype(x.dtype))
     return value.to(x.dtype), log_det.sum(1) if log_det.dim() > 1 else log_det.expand(len(x))

@@ -9,6 +9,7 @@ from torch.nn.functional import conv2d
 
 from kappaflow._checks import natural_int, one_of, positive_int
 from kappaflow.autograd.checkpoint import LAYER_MODES, is_transformed, modes_bypassed
+from kappaflow.autograd.replay import has_autocast
 from kappaflow.autograd.trace import gradients
 from kappaflow.nets.exact_type import has_hooks
 from kappaflow.nets.layers import FirstLayer, ReadingNetwork, fast_layout, zeroed
@@ -194,7 +195,7 @@ class ConvNet(ReadingNetwork):
         """
         if modes_bypassed() or is_transformed() or not self.inputs or x.is_meta:
             return False
-        if torch.is_autocast_enabled(x.device.type):
+        if has_autocast(x.device.type):
             return False
         if type(self.first) is not FirstLayer or has_hooks(self.first):
             return False

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, pad
 
 from kappaflow.autograd.checkpoint import memory_modes_bypassed
+from kappaflow.autograd.replay import without_autocast
 from kappaflow.linearization import pulled_back, pushed_forward
 from kappaflow.nets.conv import ConvNet, hidden_layers, last_convolution
 from kappaflow.nets.exact_type import is_exact, is_exactly
@@ -97,7 +98,7 @@ class LinearizedMLP:
 
     def jv(self, v: Tensor) -> Tensor:
         """Returns C v, (..., B, outputs), of vectors (..., B, inputs)."""
-        with torch.autocast(v.device.type, enabled=False):
+        with without_autocast(v.device.type):
             h = pad(v, (0, self._fixed)) if self._fixed else v
             for weight, active, added in self._hidden:
                 moved = linear(h, weight) * active
@@ -106,7 +107,7 @@ class LinearizedMLP:
 
     def vjp(self, u: Tensor) -> Tensor:
         """Returns C^T u, (..., B, inputs), of vectors (..., B, outputs)."""
-        with torch.autocast(u.device.type, enabled=False):
+        with without_autocast(u.device.type):
             h = u @ self._last
             for weight, active, added in reversed(self._hidden):
                 moved = (h * active) @ weight
@@ -151,7 +152,7 @@ class LinearizedConvNet:
     def jv(self, v: Tensor) -> Tensor:
         """Returns C v, (..., B, outputs, H, W), of vectors (..., B, inputs, H, W)."""
         first, middle, last = self._weights
-        with torch.autocast(v.device.type, enabled=False):
+        with without_autocast(v.device.type):
             h = self._masked(conv2d(_rows(v), first, padding=1), 0)
             h = self._masked(conv2d(h, middle), 1)
             return _shaped(conv2d(h, last, padding=1), v)
@@ -159,7 +160,7 @@ class LinearizedConvNet:
     def vjp(self, u: Tensor) -> Tensor:
         """Returns C^T u, (..., B, inputs, H, W), of vectors (..., B, outputs, H, W)."""
         first, middle, last = self._transposed
-        with torch.autocast(u.device.type, enabled=False):
+        with without_autocast(u.device.type):
             h = self._masked(conv2d(_rows(u), last, padding=1), 1)
             h = self._masked(conv2d(h, middle), 0)
             return _shaped(conv2d(h, first, padding=1), u)

@@ -8,7 +8,6 @@ from kappaflow.data.raw import Decimal
 from kappaflow.data.table import describe_values
 from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly, with_findings
 from kappaflow.errors import KappaflowError
-from kappaflow.files import load
 from kappaflow.flows import Flow
 from kappaflow.runs.findings import stored_findings
 from kappaflow.runs.image_content import points_of
@@ -18,6 +17,7 @@ from kappaflow.runs.samples import finite_table
 from kappaflow.runs.scores import refuse_table_options
 from kappaflow.runs.stored import (
     is_image_run,
+    load_on,
     read_image_run,
     read_run,
     read_table_run,
@@ -33,18 +33,20 @@ def diagnose_run(
     *,
     progress: Progress = quietly,
     decimal: Decimal | None = None,
+    device: str | None = None,
 ) -> tuple[Diagnosis, str]:
     """Returns the diagnosis of a run, and a description such as "held-out rows of the run".
 
     `folder` may be that of any saved model. `data` is a table with the columns of the run, or
     images for a run on images. By default it is the held-out data of the run, or samples of the
     flow if that is missing or has changed. `progress` receives the name of each measurement before
-    it starts.
+    it starts. The device is "cpu" (the default) or "cuda".
 
     Raises:
-        ArgumentError: The data does not fit the run, or `decimal` is given for images.
+        ArgumentError: The data does not fit the run, `decimal` is given for images, or the device
+            does not exist.
     """
-    flow, images = load(folder), is_image_run(folder)
+    flow, images = load_on(folder, device), is_image_run(folder)
     if images:
         refuse_table_options(decimal=decimal)
     if data is not None:

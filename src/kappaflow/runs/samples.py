@@ -15,7 +15,7 @@ from kappaflow.data.chunks import chunk_size
 from kappaflow.data.raw import Decimal, ReadOptions
 from kappaflow.data.table import require_finite
 from kappaflow.errors import ArgumentError
-from kappaflow.files import CONFIG, WEIGHTS, load
+from kappaflow.files import CONFIG, WEIGHTS
 from kappaflow.flows import Flow
 from kappaflow.report.pictures import Pixels, enlarged, grid, png, shown
 from kappaflow.runs.chunked_output import (
@@ -29,7 +29,14 @@ from kappaflow.runs.chunked_output import (
 )
 from kappaflow.runs.image_samples import draw_pixels, values_of
 from kappaflow.runs.scores import refuse_table_options
-from kappaflow.runs.stored import ImageRunConfig, is_image_run, read_image_run, read_table_run
+from kappaflow.runs.stored import (
+    ImageRunConfig,
+    device_entry,
+    is_image_run,
+    load_on,
+    read_image_run,
+    read_table_run,
+)
 from kappaflow.storage import check_place, whole_directory, write_bytes
 
 ROWS_AT_ONCE = 65_536
@@ -45,17 +52,20 @@ def sample_run(
     temperature: float = 1.0,
     seed: int = 0,
     decimal: Decimal | None = None,
+    device: str | None = None,
 ) -> Columns:
     """Returns samples of the flow of a run on a table, by column, in the units of the data.
 
     There are n samples, or n for each row of the data `context`, whose columns are returned too.
-    The decimal sign of the context is by default that of the data of the run.
+    The decimal sign of the context is by default that of the data of the run. The device is "cpu"
+    (the default) or "cuda".
 
     Raises:
-        ArgumentError: An argument is out of its range, or a context is missing or not needed.
+        ArgumentError: An argument is out of its range, a context is missing or not needed, or the
+            device does not exist.
     """
     check_sampling(n, temperature, seed)
-    samples = Samples(folder, context, temperature, decimal)
+    samples = Samples(folder, context, temperature, decimal, device)
     return samples.draw(n, torch.Generator().manual_seed(seed))
 
 
@@ -66,21 +76,22 @@ def sample_images(
     class_name: str | None = None,
     temperature: float = 1.0,
     seed: int = 0,
+    device: str | None = None,
 ) -> tuple[Pixels, int, int]:
     """Returns samples of the flow of a run on images, as pixels.
 
     `class_name` is the class of all samples, for a flow that reads the class; by default the
-    classes take turns.
+    classes take turns. The device is "cpu" (the default) or "cuda".
 
     Returns:
         Whole numbers (n, channels, height, width), the number of values that they can have, and
         the number of classes that take turns (1 for none).
 
     Raises:
-        ArgumentError: An argument is out of its range, or there is no such class.
+        ArgumentError: An argument is out of its range, or there is no such class or device.
     """
     check_sampling(n, temperature, seed)
-    run, flow = read_image_run(folder), load(folder)
+    run, flow = read_image_run(folder), load_on(folder, device)
     labels, turns = _labels(run, flow, n, class_name)
     drawn = draw_pixels(flow, n, labels=labels, temperature=temperature, seed=seed)
     return drawn, values_of(flow), turns
@@ -100,8 +111,9 @@ class Samples:
         context: str | None,
         temperature: float,
         decimal: Decimal | None = None,
+        device: str | None = None,
     ) -> None:
-        self._flow, self.run = load(folder), read_table_run(folder)
+        self.flow, self.run = load_on(folder, device), read_table_run(folder)
         names = self.run.context_columns
         if bool(names) != (context is not None):
             raise ArgumentError(
@@ -123,12 +135,17 @@ class Samples:
     def draw(self, n: int, generator: torch.Generator) -> Columns:
         """Returns n samples for each context, by column."""
         given, run = self._given, self.run
-        rows = None if given is None else torch.from_numpy(given).to(self._flow.dtype)
+        rows = (
+            None
+            if given is None
+            else torch.from_numpy(given).to(self.flow.device, self.flow.dtype)
+        )
         sizes = [min(self.at_once, n - start) for start in range(0, n, self.at_once)]
         samples = torch.cat([
-            self._flow.sample(size, rows, temperature=self._temperature, generator=generator)
+            self.flow.sample(size, rows, temperature=self._temperature, generator=generator)
             for size in sizes
-        ]).numpy()
+        ])
+        samples = samples.cpu().numpy()
         if given is None:
             return _by_column(run.columns, samples)
         samples = samples.reshape(-1, samples.shape[-1])
@@ -155,6 +172,7 @@ def write_samples(
     temperature: float = 1.0,
     seed: int = 0,
     decimal: Decimal | None = None,
+    device: str | None = None,
 ) -> Written:
     """Writes the samples of `sample_run` or `sample_images` to a file or to standard output.
 
@@ -175,7 +193,12 @@ def write_samples(
         refuse_table_options(decimal=decimal)
         check_image_path(out)
         drawn, values, turns = sample_images(
-            folder, n, class_name=class_name, temperature=temperature, seed=seed
+            folder,
+            n,
+            class_name=class_name,
+            temperature=temperature,
+            seed=seed,
+            device=device,
         )
         write_images(drawn, out, values=values, turns=turns)
         return Written(n, (), 0)
@@ -183,7 +206,7 @@ def write_samples(
     if class_name is not None:
         raise ArgumentError("'class' should be left out: this run is not on images.")
     check_sampling(n, temperature, seed)
-    samples = Samples(folder, context, temperature, decimal)
+    samples = Samples(folder, context, temperature, decimal, device)
     return _write_rows(samples, folder, n, out, temperature, seed)
 
 
@@ -208,6 +231,7 @@ def _write_rows(
         "temperature": temperature,
         "seed": seed,
         "rows of a part": size * contexts,
+        **device_entry(samples.flow),
         "versions": versions(),
     }
     work = Work(

@@ -18,7 +18,7 @@ from kappaflow.data.prepare import noisy
 from kappaflow.data.raw import Decimal, ReadOptions
 from kappaflow.data.table import describe_rows
 from kappaflow.errors import ArgumentError, DataError, FileError
-from kappaflow.files import CONFIG, WEIGHTS, load
+from kappaflow.files import CONFIG, WEIGHTS
 from kappaflow.flows import Flow
 from kappaflow.runs.chunked_output import (
     SCORES,
@@ -33,7 +33,9 @@ from kappaflow.runs.chunked_output import (
 from kappaflow.runs.image_data import images_for
 from kappaflow.runs.stored import (
     RESULT,
+    device_entry,
     is_image_run,
+    load_on,
     read_finished,
     read_image_run,
     read_table_run,
@@ -56,6 +58,7 @@ def score_run(
     *,
     identifier: str | None = None,
     decimal: Decimal | None = None,
+    device: str | None = None,
 ) -> Columns:
     """Returns the log-density and the percentile of each row or image of some data.
 
@@ -63,7 +66,7 @@ def score_run(
     score: its numbers are NaN. With padding that has no density, joint_log_prob, the density of a
     row and its padding, replaces log_prob. A percentile of 1 means that 99 % of the training data
     has a higher density. A column `identifier` of a table is copied, as text. Images are anything
-    that `kappaflow.load_images` takes.
+    that `kappaflow.load_images` takes. The device is "cpu" (the default) or "cuda".
 
     Returns:
         Columns. For a table: row (its number, from 1), the identifier if one is named, log_prob
@@ -72,13 +75,14 @@ def score_run(
         log_prob and percentile.
 
     Raises:
-        ArgumentError: The data does not fit the run, or an option is for tables only.
+        ArgumentError: The data does not fit the run, an option is for tables only, or the device
+            does not exist.
         FileError: The run is not finished, or a file cannot be read.
     """
     if is_image_run(folder):
         refuse_table_options(id=identifier, decimal=decimal)
-        return _image_scores(folder, data)
-    scores = Scores(folder)
+        return _image_scores(folder, data, device)
+    scores = Scores(folder, device)
     run, options = scores.run, scores.reading(identifier, decimal)
     return scores.of(load_to_score(data, run.columns, run.context_columns, options))
 
@@ -90,10 +94,10 @@ def refuse_table_options(**options: object) -> None:
             raise ArgumentError(f"'{name}' should be left out for images: it is for tables.")
 
 
-def _image_scores(folder: Path, data: str) -> Columns:
+def _image_scores(folder: Path, data: str, device: str | None) -> Columns:
     """Returns the scores of images, brought to the form of the run."""
     quantiles = _quantiles(folder)
-    run, flow = read_image_run(folder), load(folder)
+    run, flow = read_image_run(folder), load_on(folder, device)
     crop = True if run.source is None else run.source.crop
     images = images_for(flow, data, crop=crop, classes=run.classes_of(flow))
     scores = log_prob_of(flow, batches_of(images, flow)).numpy()
@@ -106,9 +110,9 @@ def _image_scores(folder: Path, data: str) -> Columns:
 class Scores:
     """Scores the rows of tables by a finished run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: str | None = None) -> None:
         self._quantiles = _quantiles(folder)
-        self.run, self.flow = read_table_run(folder), load(folder)
+        self.run, self.flow = read_table_run(folder), load_on(folder, device)
 
     def reading(self, identifier: str | None, decimal: Decimal | None = None) -> ReadOptions:
         """Returns how to read data to score; a column `identifier` is kept as text.
@@ -190,6 +194,7 @@ def write_scores(
     identifier: str | None = None,
     repair: Literal["drop"] | None = None,
     decimal: Decimal | None = None,
+    device: str | None = None,
 ) -> Written:
     """Writes the scores of `score_run` to a file or to standard output.
 
@@ -209,13 +214,13 @@ def write_scores(
     check_writable(out)
     if is_image_run(folder):
         refuse_table_options(id=identifier, repair=repair, decimal=decimal)
-        return _write_image_scores(folder, data, out)
+        return _write_image_scores(folder, data, out, device)
     if identifier is not None and Path(out).suffix.lower() in (".npy", ".npz"):
         raise ArgumentError(
             f"'out' should be a csv, parquet or arrow file where 'id' names a column, got "
             f"{out!r}: identifiers are text, and such a file holds numbers."
         )
-    scores = Scores(folder)
+    scores = Scores(folder, device)
     run, options = scores.run, scores.reading(identifier, decimal)
     chunks = open_chunks(
         data,
@@ -232,9 +237,9 @@ def write_scores(
     return _named(written(columns), len(table), lambda row: describe_rows(table, [row - 1])[0])
 
 
-def _write_image_scores(folder: Path, data: str, out: str) -> Written:
+def _write_image_scores(folder: Path, data: str, out: str, device: str | None) -> Written:
     """Returns a summary of written scores of images; an npy file cannot hold their names."""
-    columns = _image_scores(folder, data)
+    columns = _image_scores(folder, data, device)
     if out.lower().endswith(".npy") and columns["image"].dtype.kind == "U":
         raise ArgumentError(
             f"'out' should be a csv, parquet, arrow or npz file, got {out!r}: the names of the "
@@ -279,6 +284,7 @@ def _write_in_chunks(
         "repair": repair,
         "decimal": options.decimal,
         "rows of a part": chunks.size,
+        **device_entry(scores.flow),
         "versions": versions(),
     }
     rows = [chunks.rows_of(place) for place in range(len(chunks))]

@@ -4,15 +4,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar, overload
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kappaflow.data.raw import Decimal, ReadOptions
 from kappaflow.errors import FileError
-from kappaflow.files import CONFIG, read_config
+from kappaflow.files import CONFIG, load, read_config
 from kappaflow.flows import Flow
 from kappaflow.runs.image_data import ImageConfig, ImageData
 from kappaflow.runs.table_data import TableConfig, TableData
 from kappaflow.training import read_result
+from kappaflow.training.distributed import existing_device
 
 RESULT = "result.json"
 M = TypeVar("M", bound=BaseModel)
@@ -131,6 +133,21 @@ class ImageResult(Result):
     independent_bits_standard_error: float | None = None
     test_images: int
     likelihood: Literal["exact", "bound", "joint"] = "bound"
+
+
+def load_on(folder: Path, device: str | torch.device | None) -> Flow:
+    """Returns the flow of a folder on a device, by default the CPU.
+
+    Raises:
+        ArgumentError: The device does not exist.
+    """
+    place = existing_device(device)
+    return load(folder).to(place)
+
+
+def device_entry(flow: Flow) -> dict[str, str]:
+    """Returns the device for what identifies resumed work; nothing for the CPU."""
+    return {} if flow.device.type == "cpu" else {"device": flow.device.type}
 
 
 def is_image_run(folder: Path) -> bool:

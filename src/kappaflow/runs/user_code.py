@@ -9,11 +9,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kappaflow.data import Table, load_table
 from kappaflow.data.raw import Decimal
@@ -30,6 +31,7 @@ from kappaflow.diagnosis import (
 )
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.interop import wrap
+from kappaflow.training.distributed import existing_device
 
 MODULE_NAME = "_examined_by_kappaflow"
 QUICK_S = 5.0  # code that takes longer, such as a training, is not run a second time
@@ -54,6 +56,7 @@ def diagnose_code(
     *,
     progress: Progress = quietly,
     decimal: Decimal | None = None,
+    device: str | None = None,
 ) -> tuple[Diagnosis, str]:
     """Returns the diagnosis of a flow that code makes, and a description of the points.
 
@@ -61,20 +64,27 @@ def diagnose_code(
     MODULE:NAME, where NAME is a flow, as `kappaflow.wrap` takes it, or a function without
     arguments that returns one; or one with points, (flow, x), or with points and contexts, (flow,
     x, context). `data` is a table to take the points from instead, on the scale that the flow
-    expects, and `context` its columns that are the context.
+    expects, and `context` its columns that are the context. The flow and the points are moved to a
+    device, "cpu" or "cuda", if one is named.
 
     Raises:
-        ArgumentError: The code fails, lacks the name, or makes no flow.
+        ArgumentError: The code fails, lacks the name, or makes no flow; or the device does not
+            exist.
     """
     with redirect_stdout(sys.stderr):  # keep what the code prints out of the diagnosis
+        place = None if device is None else existing_device(device)
         flow, x, given, make = _made(target)
+        if place is not None:
+            flow, x, given = _on(place, flow), _at(place, x), _at(place, given)
+            make = None if make is None else partial(_remade_on, place, make)
     with _one_sentence_errors(target.rpartition(":")[0]):
         words = "points of the code" if x is not None else "samples of the flow"
         if data is not None:
             table = load_table(data, context=list(context), decimal=decimal)
             require_finite(table, data)
-            x = torch.from_numpy(table.values)
-            given = None if table.context is None else torch.from_numpy(table.context)
+            x, given = torch.from_numpy(table.values).to(device=place), None
+            if table.context is not None:
+                given = torch.from_numpy(table.context).to(device=place)
             # In the dtype of the flow; a flow without parameters takes float32, as torch does.
             like = (None if value is None else value.float() for value in (x, given))
             wrapped = wrap(flow, *like)
@@ -161,6 +171,24 @@ def _made(target: str) -> tuple[object, Tensor | None, Tensor | None, Maker | No
             f"tuple of {', '.join(type(one).__name__ for one in result)}."
         )
     return flow, tensors[0], tensors[1] if len(tensors) == 2 else None, make
+
+
+def _on(place: torch.device, flow: object) -> object:
+    """Returns a flow that has been moved to a device, or raises an error for other objects."""
+    if not isinstance(flow, nn.Module):
+        raise ArgumentError(
+            f"'device' should be left out for this flow: {type(flow).__name__} is no "
+            "torch.nn.Module, so its own code chooses the device."
+        )
+    return flow.to(place)
+
+
+def _remade_on(place: torch.device, make: Maker) -> object:
+    return _on(place, make())
+
+
+def _at(place: torch.device, tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.to(place)
 
 
 def _refuse_arguments(target: str, function: Maker) -> None:

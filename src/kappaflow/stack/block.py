@@ -68,7 +68,8 @@ class Block(nn.Module):
         made = couplings(self.shape, self.partitions, rows)
         for permutation, coupling in zip(self.permutations, made, strict=True):
             if permutation is not None:
-                parts.append(Permutation(permutation).to(rows[0]["layers.0.weight"].device))
+                device = rows[0]["layers.0.weight"].device
+                parts.append(Permutation(permutation).to(device, non_blocking=True))
             parts.append(coupling.train(self.training))
         return parts
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from kappaflow._checks import batch, layer_widths, natural_int, one_of, positive_float, share
 from kappaflow.autograd.checkpoint import MEMORY_MODES, call_eagerly, is_transformed
+from kappaflow.autograd.replay import has_autocast
 from kappaflow.bijection import Bijection, Chain, zero_log_det
 from kappaflow.bijections import Permutation
 from kappaflow.bijections.coupling import check_something_to_read
@@ -227,7 +228,7 @@ class CouplingStack(Bijection):
         A rounding to bfloat16 can differ between the two directions; see `Coupling`.
         """
         device = x.device.type
-        narrow = torch.is_autocast_enabled(device) and x.dtype == torch.float32
+        narrow = has_autocast(device) and x.dtype == torch.float32
         if narrow and direction > 0 and self.training and torch.is_grad_enabled():
             return torch.get_autocast_dtype(device)
         return x.dtype

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from kappaflow.autograd.replay import without_autocast
 from kappaflow.stack.operations import EAGER, NAMES, Entry, Operations, Recording
 from kappaflow.stack.threads import run_all, single_products
 
@@ -124,7 +125,7 @@ class Executor:
     @contextmanager
     def _default_modes(self) -> Iterator[None]:
         """Switches gradients, inference mode and autocast off on this thread."""
-        wide = torch.autocast(self._device_type, enabled=False)
+        wide = without_autocast(self._device_type)
         with torch.inference_mode(False), torch.no_grad(), wide:
             yield
 

@@ -207,19 +207,36 @@ def has_unused_parameters(flow: Flow, rows: Batches) -> bool:
     return any(gradient is None for gradient in gradients)
 
 
+def existing_device(device: str | torch.device | None) -> torch.device:
+    """Returns the device with a name, by default the CPU.
+
+    Raises:
+        ArgumentError: The name is not "cpu" or "cuda", or the device does not exist.
+    """
+    chosen = _cpu_or_cuda("cpu" if device is None else device)
+    return chosen if chosen.type == "cpu" else _cuda(chosen, chosen.index or 0)
+
+
 def _device_of_this_rank(device: str | torch.device) -> torch.device:
     """Returns the device with a name; under torchrun each rank has its own CUDA device."""
+    chosen = _cpu_or_cuda(device)
+    if ranks() == 1:
+        return existing_device(chosen)
+    _check_ranks(chosen)
+    return chosen if chosen.type == "cpu" else _cuda(chosen, rank_here())
+
+
+def _cpu_or_cuda(device: str | torch.device) -> torch.device:
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError):
         chosen = torch.device("meta")
     if chosen.type not in {"cpu", "cuda"}:
         raise ArgumentError(f'\'device\' should be "cpu" or "cuda", got {str(device)!r}.')
-    if ranks() > 1:
-        _check_ranks(chosen)
-    if chosen.type == "cpu":
-        return chosen
-    index = rank_here() if ranks() > 1 else (chosen.index or 0)
+    return chosen
+
+
+def _cuda(chosen: torch.device, index: int) -> torch.device:
     if index >= torch.cuda.device_count():
         raise ArgumentError(
             f"'device' should exist on this machine, got {chosen}; "

@@ -97,7 +97,7 @@ def singular_value_table(m: Measurements) -> Table:
         return {}
     count = values.shape[1]
     kept = torch.linspace(0, count - 1, min(TABLE_VALUES, count)).round().long()
-    return {"number": (kept + 1).tolist(), **quantiles(values[:, kept].T)}
+    return {"number": (kept + 1).tolist(), **quantiles(values[:, kept.to(values.device)].T)}
 
 
 @check(

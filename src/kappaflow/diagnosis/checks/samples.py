@@ -107,7 +107,7 @@ def sample_distribution(m: Measurements) -> SampleDistribution | None:
     large = flow.base.sample(1, context=None if context is None else context[:1]).numel()
     n = SAMPLES if large <= DENSE_UP_TO else LARGE_SAMPLES
     if context is not None:
-        context = context[torch.arange(n) % len(context)]
+        context = context[torch.arange(n, device=context.device) % len(context)]
     x, again = (_sample(flow, n, context, SEEDS[0]) for _ in range(2))
     if x is None or again is None:
         return None
