@@ -101,6 +101,10 @@ COMMANDS = {
         "domains:domains",
         "Train splines on bounded columns with each map to the line, and compare with the truth.",
     ),
+    "gpu": (
+        "gpu:gpu",
+        "Measure on an accelerator: steps, memory, spectra, equality with the CPU, ranks.",
+    ),
     "score-stream": (
         "score_stream:score_stream",
         "Compare `kappaflow score` of a large table with zuko and scikit-learn: time and memory.",

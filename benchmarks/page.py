@@ -14,6 +14,7 @@ from benchmarks.densities import densities_values
 from benchmarks.doctor import doctor_table
 from benchmarks.energies import energies_values
 from benchmarks.factor_tables import goals_table
+from benchmarks.gpu_page import gpu_values
 from benchmarks.images_page import image_spectra_values, image_values, mixing_values
 from benchmarks.known_densities import known_values
 from benchmarks.overview import overview
@@ -330,6 +331,7 @@ ALONE: dict[str, Values] = {
     "score": score_values,
     "densities": densities_values,
     "known-densities": known_values,
+    "gpu": gpu_values,
 }
 
 # Each page, its files of results, and the function that makes it.
@@ -348,5 +350,7 @@ PAGES: dict[str, tuple[Sequence[str], Callable[[Results], str]]] = {
         for part, values in ALONE.items()
     },
 }
-# The first page needs all of them.
-OVERVIEW = tuple(dict.fromkeys(part for parts, _ in PAGES.values() for part in parts))
+# The first page needs all of them, but for those of a GPU.
+OVERVIEW = tuple(
+    dict.fromkeys(part for parts, _ in PAGES.values() for part in parts if part != "gpu")
+)
