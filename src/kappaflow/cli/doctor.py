@@ -71,7 +71,7 @@ def doctor(
     Parameters
     ----------
     run
-        A run folder, a saved model, or a flow of any library in your own code: FILE.py:NAME or
+        A run folder, a saved model, or a PyTorch flow in your own code: FILE.py:NAME or
         MODULE:NAME, where NAME is a flow or a function that returns a flow, (flow, x) or
         (flow, x, context).
     data
