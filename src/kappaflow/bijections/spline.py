@@ -294,29 +294,47 @@ def for_all(rows: Tensor, like: Tensor) -> Tensor:
 
 
 class SplineNode(torch.autograd.Function):
-    """`splined` as one autograd node that returns y and the log_det."""
+    """`splined` or `unsplined` as one autograd node that returns the value and the log_det."""
 
     @staticmethod
     def forward(  # noqa: D102
         ctx: Any,  # noqa: ANN401
-        x: Tensor,
+        points: Tensor,
         raw: Tensor,
         shape: SplineShape,
+        is_output: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(x, raw)
-        ctx.shape = shape
-        pieces = pieces_of(x, raw, shape)
-        return pieces.y, pieces.log_det
+        ctx.save_for_backward(points, raw)
+        ctx.shape, ctx.is_output = shape, is_output
+        pieces = pieces_of(points, raw, shape, is_output=is_output)
+        return (pieces.x, -pieces.log_det) if is_output else (pieces.y, pieces.log_det)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401, D102
-        x, raw = ctx.saved_tensors
+        points, raw = ctx.saved_tensors
         if torch.is_grad_enabled():
-            inputs = x.view_as(x), raw.view_as(raw)
-            y, log_slope = splined(*inputs, ctx.shape)
-            outputs = y, summed(log_slope)
-            return *gradients(outputs, inputs, cotangents, differentiable=True), None
-        return *pieces_of(x, raw, ctx.shape).pulled_back(*cotangents), None
+            inputs = points.view_as(points), raw.view_as(raw)
+            value, log_slope = (unsplined if ctx.is_output else splined)(*inputs, ctx.shape)
+            outputs = value, summed(log_slope)
+            return *gradients(outputs, inputs, cotangents, differentiable=True), None, None
+        pieces = pieces_of(points, raw, ctx.shape, is_output=ctx.is_output)
+        if ctx.is_output:
+            return *_pulled_back_inverse(pieces, *cotangents), None, None
+        return *pieces.pulled_back(*cotangents), None, None
+
+
+def _pulled_back_inverse(
+    pieces: "Pieces | NativePieces", cotangent: Tensor, rows: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns the cotangents of y and raw, given those of x and of the log_det of the inverse.
+
+    With the log-slope L of y = F(x), the log_det of the inverse is -L, and
+    dx = (dy - dF / draw draw) / F'.
+    """
+    ones, none = torch.ones_like(cotangent), torch.zeros_like(rows)
+    slope = pieces.pulled_back(ones, none)[0]
+    by_y = (cotangent + pieces.pulled_back(0 * ones, -rows)[0]) / slope
+    return by_y, pieces.pulled_back(-by_y, -rows)[1]
 
 
 class SplineTrace(CouplingTrace):

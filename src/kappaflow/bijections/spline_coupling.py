@@ -17,7 +17,6 @@ from kappaflow.bijections.spline import (
     SplineShape,
     SplineTrace,
     numbers,
-    pieces_of,
     pulled_back,
     splined,
     summed,
@@ -110,16 +109,10 @@ class SplineCoupling(Coupling):
     ) -> tuple[Tensor, Tensor]:
         """Returns y at x, or x at y, and the log_det, (B,), for an output of the conditioner."""
         raw, wide = numbers(answer, points, self.shape), points.to(answer.dtype)
-        if not torch.is_grad_enabled() and not is_transformed():
-            pieces = pieces_of(wide, raw, self.shape, is_output=is_output)
-            value, log_det = (
-                (pieces.x, -pieces.log_det) if is_output else (pieces.y, pieces.log_det)
-            )
-        elif is_transformed() or is_output or answer.dtype != points.dtype:
+        if is_transformed():
             value, log_slope = (unsplined if is_output else splined)(wide, raw, self.shape)
-            log_det = summed(log_slope)
-        else:
-            value, log_det = SplineNode.apply(points, raw, self.shape)
+            return value.to(points.dtype), summed(log_slope)
+        value, log_det = SplineNode.apply(wide, raw, self.shape, is_output)
         return value.to(points.dtype), log_det
 
     def _trace_class(self, x: Tensor) -> Callable[..., Trace] | None:

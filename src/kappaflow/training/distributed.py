@@ -93,6 +93,7 @@ class Engine:
         norm = torch.nn.utils.get_total_norm([p.grad for p in trained])  # pyright: ignore[reportArgumentType]
         read, read_norm = torch.stack((value.to(norm), norm)).tolist()
         if not math.isfinite(read):
+            optimizer.zero_grad()  # they say nothing of a layer
             if self.scaler is not None:
                 self.scaler.update(self.scaler.get_scale())  # the scale is not the cause
         elif math.isfinite(read_norm):
