@@ -1,6 +1,5 @@
 """Partitions, which select the features or pixels that a coupling keeps and those it changes."""
 
-import functools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,6 +37,9 @@ class Partition:
     features: int
     kept: tuple[int, ...]
     changed: tuple[int, ...] = field(init=False)
+    # Whether the kept features are the first ones, or the last ones.
+    keeps_first: bool = field(init=False, compare=False)
+    keeps_last: bool = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         positive_int("features", self.features)
@@ -52,8 +54,12 @@ class Partition:
                 f"'partition' should leave at most {self.features - 1} of {self.features} "
                 "features unchanged: a coupling must change something."
             )
+        order = tuple(range(self.features))
+        changed = tuple(sorted(set(order) - set(kept)))
         object.__setattr__(self, "kept", kept)
-        object.__setattr__(self, "changed", tuple(sorted(set(range(self.features)) - set(kept))))
+        object.__setattr__(self, "changed", changed)
+        object.__setattr__(self, "keeps_first", kept + changed == order)
+        object.__setattr__(self, "keeps_last", changed + kept == order)
 
     @classmethod
     def half(cls, features: int) -> "Partition":
@@ -100,16 +106,6 @@ class Partition:
     def answer(self, answer: Tensor) -> Tensor:
         """Returns the output of a conditioner, which needs no mask here."""
         return answer
-
-    @functools.cached_property
-    def keeps_first(self) -> bool:
-        """Whether the kept features are the first ones."""
-        return self.kept + self.changed == tuple(range(self.features))
-
-    @functools.cached_property
-    def keeps_last(self) -> bool:
-        """Whether the kept features are the last ones."""
-        return self.changed + self.kept == tuple(range(self.features))
 
     def __repr__(self) -> str:
         kept, changed = _listed(self.kept), _listed(self.changed)
