@@ -1,8 +1,8 @@
 """Compiles the native backend for the wheel; `python hatch_build.py` does so in a checkout.
 
-One library for each set of instructions: a wheel runs on any processor of its platform, and loops
-over 16 numbers at a time take a third of the time of those over 4. Without a compiler the wheel is
-pure Python, and everything works without the backend.
+There is one library for each set of instructions, so that a wheel runs on any processor of its
+platform and uses its widest registers. Without a compiler the wheel is pure Python, and everything
+works without the backend.
 """
 
 import hashlib

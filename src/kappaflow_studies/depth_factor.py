@@ -19,7 +19,7 @@ from kappaflow_studies.engine.report import Findings, Table
 from kappaflow_studies.engine.study import Case, Row, Study
 from kappaflow_studies.training import (
     FAILED,
-    judged,
+    evaluation,
     points,
     that_ended,
     times_in_turns,
@@ -76,14 +76,14 @@ def measure(case: Case) -> list[Row]:
             return [{FAILED: str(error)}]
     few = points(flow, parts, case["points"])
     shape = " x ".join(map(str, flow.event_shape))
-    row = {"shape": shape, **judged(flow, parts, few)}
+    row = {"shape": shape, **evaluation(flow, parts, few)}
     twin, certificate = twin_of(flow, few)
     row |= certificate
     if twin is None:
         return [row]
     batch = points(flow, parts, case["batch_size"])
     times = times_in_turns({"time_s": flow, "twin_time_s": twin}, batch, case["repeats"])
-    return [{**row, **judged(twin.eval(), parts, few, TWIN), **times}]
+    return [{**row, **evaluation(twin.eval(), parts, few, TWIN), **times}]
 
 
 def _flow(case: Case, parts: Parts) -> Flow:

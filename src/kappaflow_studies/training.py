@@ -93,7 +93,7 @@ def points(flow: Flow, parts: Parts, count: int) -> Tensor:
     return batches_of(parts.test, flow).at(slice(0, count)).x
 
 
-def judged(flow: Flow, parts: Parts, x: Tensor, prefix: str = "") -> Row:
+def evaluation(flow: Flow, parts: Parts, x: Tensor, prefix: str = "") -> Row:
     """Returns the test loss and the conditioning of a flow, with a prefix of the columns."""
     row = held_out(flow, parts) | conditioning(flow, x)
     return {f"{prefix}{name}": value for name, value in row.items()}

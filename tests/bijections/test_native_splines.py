@@ -52,6 +52,21 @@ def test_values_and_gradients_are_those_of_float64(libraries, name, is_output):
             assert (ours - wanted).norm() / size <= 4 * (plain - wanted).norm() / size + 1e-6
 
 
+def test_parameters_of_another_shape_are_expanded_or_refused(libraries):
+    """The library reads memory by the shape of the points."""
+    shape, x, raw, cotangent, rows = examples("default")
+    library = Library(libraries["default"])
+    found = outcomes(NativePieces(library, x, raw[:1], shape), cotangent, rows)
+    wanted = NativePieces(library, x, raw[:1].expand_as(raw).contiguous(), shape)
+    for one, other in zip(found, outcomes(wanted, cotangent, rows), strict=True):
+        assert torch.equal(one, other)
+    for wrong in (raw[:3], raw[:, 1:], raw[:, :, :2]):
+        with pytest.raises(RuntimeError, match="expanded size"):
+            NativePieces(library, x, wrong, shape)
+    with pytest.raises(RuntimeError, match="expanded size"):
+        wanted.pulled_back(cotangent[:3], rows)
+
+
 def test_numbers_that_are_not_finite_stay_where_they_are(libraries):
     """Points beyond the bound map to themselves with slope 1; other points do not notice."""
     shape, points, raw, cotangent, rows = examples("default")

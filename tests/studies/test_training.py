@@ -1,4 +1,4 @@
-"""What flows of experiments are judged by, against numbers from elsewhere."""
+"""The figures by which experiments evaluate flows, against numbers from elsewhere."""
 
 import math
 

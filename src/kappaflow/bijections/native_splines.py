@@ -45,7 +45,9 @@ class NativePieces:
         is_output: bool = False,
     ) -> None:
         self._library, self._shape, self._is_output = library, shape, is_output
-        self._points, self._raw = points.detach().contiguous(), raw.detach().contiguous()
+        self._points = points.detach().contiguous()
+        expected = (len(points), shape.parameters, *points.shape[1:])  # the library checks nothing
+        self._raw = raw.detach().expand(expected).contiguous()
 
     @property
     def x(self) -> Tensor:
@@ -65,10 +67,9 @@ class NativePieces:
     def pulled_back(self, cotangent: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the cotangents of x and raw, given those of y and of the log_det."""
         by_x, by_raw = torch.empty_like(self._points), torch.empty_like(self._raw)
-        cotangent, rows = (t.to(by_x.dtype).contiguous() for t in (cotangent, rows))
-        self._run(
-            by_y=cotangent, by_rows=rows.expand(len(by_x)).contiguous(), by_x=by_x, by_raw=by_raw
-        )
+        by_y, by_rows = cotangent.expand_as(by_x), rows.expand(len(by_x))
+        by_y, by_rows = (t.to(by_x.dtype).contiguous() for t in (by_y, by_rows))
+        self._run(by_y=by_y, by_rows=by_rows, by_x=by_x, by_raw=by_raw)
         return by_x, by_raw
 
     @cached_property

@@ -331,9 +331,9 @@ def _pulled_back_inverse(
     With the log-slope L of y = F(x), the log_det of the inverse is -L, and
     dx = (dy - dF / draw draw) / F'.
     """
-    ones, none = torch.ones_like(cotangent), torch.zeros_like(rows)
-    slope = pieces.pulled_back(ones, none)[0]
-    by_y = (cotangent + pieces.pulled_back(0 * ones, -rows)[0]) / slope
+    slope = pieces.pulled_back(torch.ones_like(cotangent), torch.zeros_like(rows))[0]
+    by_log_det = pieces.pulled_back(torch.zeros_like(cotangent), -rows)[0]
+    by_y = (cotangent + by_log_det) / slope
     return by_y, pieces.pulled_back(-by_y, -rows)[1]
 
 

@@ -101,7 +101,7 @@ class Wrapped(Flow):
         self.augment = None
         self._parts = parts
         self._context_features = context_features
-        # With no floating-point tensor of its own, the flow has the dtype and device of this one.
+        # A flow without floating-point tensors has the dtype and device of this one.
         place = torch.zeros(()) if like is None else torch.zeros_like(like).sum()
         self.register_buffer("_place", place, persistent=False)
 

@@ -15,7 +15,7 @@ from kappaflow.partition import Partition
 from kappaflow_studies.data import Parts, parts_of
 from kappaflow_studies.engine.presets import Count, ImagesName, TableName, TrainingSettings
 from kappaflow_studies.engine.study import Case, Row
-from kappaflow_studies.training import FAILED, judged, points, trained, twin_of
+from kappaflow_studies.training import FAILED, evaluation, points, trained, twin_of
 
 HALVES, ONE = "halves", "one changes, affine maps"
 OF_TABLES: dict[str, dict[str, Any]] = {
@@ -147,14 +147,14 @@ def measure(case: Case) -> list[Row]:
         except NumericalError as error:
             return [{**about, FAILED: str(error)}]
     x = points(flow, parts, case["points"])
-    row = {**about, **judged(flow, parts, x)}
+    row = {**about, **evaluation(flow, parts, x)}
     if case["kind"] == HALVES:  # a flow of halves is its own twin
         return [row]
     alone = case["kind"] == ONE
     partition = changes_one(flow.event_shape[0]) if alone else "half"
     twin, certificate = twin_of(flow, x, partition=partition, couplings=None if alone else 6)
     row |= {f"{TWIN}{name}": value for name, value in certificate.items()}
-    return [row if twin is None else row | judged(twin.eval(), parts, x, TWIN)]
+    return [row if twin is None else row | evaluation(twin.eval(), parts, x, TWIN)]
 
 
 def _flow(case: Case, parts: Parts) -> tuple[Flow, Row]:
