@@ -4,6 +4,7 @@ As a program, for torchrun, it is given a folder, into which each rank writes wh
 "compiled" for those cases.
 """
 
+import atexit
 import json
 import sys
 from pathlib import Path
@@ -188,8 +189,15 @@ def outcomes(folder, cases):
         write_tensors(folder / f"{i}-{rank()}.safetensors", outcome(case()), {})
 
 
+def threads():
+    """Returns the names of the threads of this process (Linux only)."""
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
+
 def main(folder):
     """Writes what this rank came to."""
+    # Registered before the ranks connect, so called after they have disconnected.
+    atexit.register(lambda: (folder / f"{rank()}.threads").write_text("\n".join(threads())))
     outcomes(folder, CASES)
     resumed(folder / "one then two", stop=False)
     resumed(folder / "two then one", stop=True)

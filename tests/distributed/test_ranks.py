@@ -62,6 +62,14 @@ def test_the_first_rank_writes_and_speaks(together):
 
 
 @pytest.mark.slow
+def test_a_rank_disconnects_before_python_shuts_down(together):
+    """A thread that then frees a tensor of a last exchange would abort the process."""
+    for rank in (0, 1):
+        names = (together[0] / f"{rank}.threads").read_text().split("\n")
+        assert names.count("gloo_tcp_loop") == 1  # of gradients: torch's reducer keeps it
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")
 def test_a_run_goes_on_with_another_number_of_ranks(together, tmp_path):
     """From one to two and from two to one, to the losses of a training left in peace."""

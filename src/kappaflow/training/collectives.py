@@ -110,6 +110,17 @@ def lost_ranks_as_errors() -> Iterator[None]:
         ) from None
 
 
+def disconnect() -> None:
+    """Closes the connections over which ranks exchange results, and ends their threads.
+
+    Without it nccl warns at the end of a process, and a thread of gloo that still frees a tensor
+    while Python shuts down aborts the process.
+    """
+    _patient_group.cache_clear()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 @functools.cache
 def _patient_group() -> dist.ProcessGroup:
     """Returns the group of all ranks that waits without a practical time limit."""

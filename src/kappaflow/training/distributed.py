@@ -25,7 +25,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.ranks import rank, rank_here, ranks, ranks_here
 from kappaflow.training.batches import Batches
-from kappaflow.training.collectives import lost_ranks_as_errors
+from kappaflow.training.collectives import disconnect, lost_ranks_as_errors
 from kappaflow.training.optimizer import AdamW
 
 GRADIENT_TIMEOUT = timedelta(seconds=45)  # how long a rank waits for the gradients of another
@@ -187,7 +187,7 @@ def connect_ranks(device: str | torch.device) -> torch.device:
             dist.init_process_group("gloo", timeout=GRADIENT_TIMEOUT)
         else:
             dist.init_process_group("nccl", timeout=GRADIENT_TIMEOUT, device_id=chosen)
-            atexit.register(_disconnect)  # otherwise nccl warns when the process ends
+    atexit.register(disconnect)
     return chosen
 
 
@@ -262,8 +262,3 @@ def _check_ranks(device: torch.device) -> None:
         raise ArgumentError(
             "each machine should run the same number of ranks: use one --nproc-per-node for all."
         )
-
-
-def _disconnect() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
