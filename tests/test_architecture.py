@@ -1,6 +1,7 @@
 """The order of the layout, and what no file may do."""
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -24,6 +25,7 @@ def _layout():
 
 LAYOUT = _layout()
 PLACE = {name: i for i, name in enumerate([*LAYOUT, "__main__"])}
+VIEWS = re.compile(r"kappaflow\.plot\.\w+")  # methods of results import these when called
 LOADERS = {"eval", "exec", "compile", "__import__", "torch.load", "torch.save", "torch.jit.load"}
 LOADERS |= {"torch.hub.load", "yaml.load", "pd.read_pickle", "pandas.read_pickle"}
 UNPICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -41,10 +43,10 @@ def tree_of(path):
 
 
 @cache
-def imported_modules(path):
-    """Returns the full names of all modules and names that a file imports, wherever it does."""
+def imported_modules(path, *, in_functions=True):
+    """Returns the full names of all modules and names that a file imports."""
     found = []
-    for node in ast.walk(tree_of(path)):
+    for node in ast.walk(tree_of(path)) if in_functions else tree_of(path).body:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -76,6 +78,8 @@ def imports_from_below(path):
         return
     for module in imported_modules(path):
         if not module.startswith("kappaflow.") or module == "kappaflow.__version__":
+            continue
+        if VIEWS.fullmatch(module) and module not in imported_modules(path, in_functions=False):
             continue
         entry = module.split(".")[1]
         if entry != home and PLACE.get(entry, len(LAYOUT)) >= PLACE[home]:
@@ -123,6 +127,7 @@ def test_unsafe_code_and_imports_from_below_are_found(tmp_path, monkeypatch):
     path = tmp_path / "data.py"
     path.write_text(
         "import pickle\nimport kappaflow.cli\nassert pickle\neval('1')\nnp.load('x.npy')\n"
+        "from kappaflow.plot import pairs\ndef plot():\n    from kappaflow.plot import latent\n"
     )
     monkeypatch.setattr(sys.modules[__name__], "name_of", lambda path: path.name)
     monkeypatch.setattr(sys.modules[__name__], "SOURCE", tmp_path)
@@ -133,7 +138,8 @@ def test_unsafe_code_and_imports_from_below_are_found(tmp_path, monkeypatch):
         "data.py:5 may unpickle",
     ]
     assert [problem.partition(":")[0] for problem in imports_from_below(path)] == [
-        "data.py should not import kappaflow.cli"
+        "data.py should not import kappaflow.cli",
+        "data.py should not import kappaflow.plot.pairs",
     ]
 
 

@@ -106,6 +106,12 @@ class Profile:
         """Index of the worst-conditioned single layer, by the median over the points."""
         return int(self.layer_condition_number.nan_to_num(torch.inf).median(dim=1).values.argmax())
 
+    def plot(self, **options: Any) -> Any:  # noqa: ANN401
+        """Returns the plot of its values over depth, by `kappaflow.plot.depth_profile`."""
+        from kappaflow.plot import depth_profile
+
+        return depth_profile(self, **options)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns plain numbers for JSON: quantiles over the points, for each layer."""
         quantities = {

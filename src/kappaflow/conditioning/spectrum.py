@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,12 +49,14 @@ class Spectrum:
             Jacobian itself, rounding hides them once the condition number exceeds 1 / eps.
         status: "exact" (dense), "converged" (to the tolerance), "not converged", or "not finite".
         method: "dense" or "lanczos".
+        dimensions: Number of singular values of dz/dx.
     """
 
     sigma_max: Tensor
     sigma_min: Tensor
     status: Status
     method: str
+    dimensions: int
 
     @property
     def condition_number(self) -> Tensor:
@@ -62,6 +64,12 @@ class Spectrum:
         if self.sigma_max.dim() == 1:
             return self.sigma_max / self.sigma_min
         return self.sigma_max[:, 0] / self.sigma_min[:, 0]
+
+    def plot(self, **options: Any) -> Any:  # noqa: ANN401
+        """Returns the plot of the singular values, by `kappaflow.plot.spectrum`."""
+        from kappaflow.plot import spectrum
+
+        return spectrum(self, **options)
 
 
 def spectrum(
@@ -136,7 +144,7 @@ def spectrum(
         top, bottom, status = in_float64(measure, bijection, x, context)
     if k == 1:
         top, bottom = top[:, 0], bottom[:, 0]
-    return Spectrum(top, bottom, status, method)
+    return Spectrum(top, bottom, status, method, n)
 
 
 def _dense(linearization: Linearization, x: Tensor, k: int) -> tuple[Tensor, Tensor, Status]:

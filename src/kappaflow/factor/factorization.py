@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,6 +75,12 @@ class Factorization:
             tensor([[-7.,  3.]], dtype=torch.float64)
         """
         return Chain(reversed(self.couplings))
+
+    def plot(self, **options: Any) -> Any:  # noqa: ANN401
+        """Returns the plot of the map and its couplings, by `kappaflow.plot.factorization`."""
+        from kappaflow.plot import factorization
+
+        return factorization(self, **options)
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{number:.3g}" for number in self.condition_numbers)

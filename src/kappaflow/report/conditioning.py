@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from kappaflow.conditioning import TRUSTED
+from kappaflow.conditioning import TRUSTED, Spectrum
 from kappaflow.report.charts import (
     DATA,
     INK,
@@ -131,6 +131,45 @@ def round_trip_chart(profile: ProfileView) -> Chart:
         alt=f"Round-trip errors over depth. The median is {significant(data.median[0])} from data "
         f"to latent and back, and {significant(latent.median[-1])} from latent to data and back; "
         f"the prediction is {significant(expected)}.",
+    )
+
+
+def spectrum_chart(spectrum: Spectrum) -> Chart:
+    """Returns the chart of the singular values at both ends, with their spread over the rows."""
+    top, bottom = (v.reshape(len(v), -1) for v in (spectrum.sigma_max, spectrum.sigma_min))
+    dimensions = spectrum.dimensions
+    largest = min(top.shape[1], (dimensions + 1) // 2)
+    smallest = min(bottom.shape[1], dimensions // 2)
+    style = {"mark_size": 5, "whiskers": "y" if dimensions < 3 or top.shape[1] == 1 else None}
+    levels = top.new_tensor([0.05, 0.5, 0.95])
+    series = [
+        band(name, places, values.quantile(levels, dim=0).tolist(), tone, dash=dash, **style)
+        for name, places, values, tone, dash in (
+            ("largest", range(1, largest + 1), top[:, :largest], STRETCH, "solid"),
+            (
+                "smallest",
+                range(dimensions - smallest + 1, dimensions + 1),
+                bottom[:, :smallest].flip(1),
+                SQUEEZE,
+                "dash",
+            ),
+        )
+    ]
+    condition = significant(spectrum.condition_number.median().item())
+    return single_chart(
+        "spectrum",
+        "Singular values",
+        "The factors by which the map stretches a small step, one for each direction. Bands hold "
+        "90 % of the rows.",
+        x="singular value (number, the largest first)",
+        x_whole=True,
+        x_range=(0.5, dimensions + 0.5),
+        y="stretching (latent per input unit)",
+        y_log=True,
+        series=series,
+        rules=[Rule(at=1.0)],
+        alt=f"Singular values of {count(len(top), 'row')} in {count(dimensions, 'dimension')}. "
+        f"The median condition number is {condition}.",
     )
 
 

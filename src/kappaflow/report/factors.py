@@ -135,6 +135,28 @@ def factors_chart(factorization: Factorization) -> Chart | None:
     )
 
 
+def factorization_chart(factorization: Factorization) -> Chart:
+    """Returns the map, the condition numbers of its factors, and the factors, in one chart."""
+    factors = factors_chart(factorization)
+    charts = [map_chart(factorization)]
+    if factors is not None:
+        charts += [condition_bars(factorization), factors]
+    panels = [
+        panel.model_copy(update={"title": panel.title or chart.title})
+        for chart in charts
+        for panel in chart.panels
+    ]
+    return Chart(
+        name="factorization",
+        title=f"{count(len(factorization.matrix), 'feature')} in "
+        f"{count(len(factorization), 'coupling')}",
+        caption="",
+        panels=panels,
+        columns=4,
+        legend_each=True,
+    )
+
+
 def condition_bars(factorization: Factorization) -> Chart:
     """Returns the condition number of each coupling as a bar, with the lower bound."""
     values = list(factorization.condition_numbers)

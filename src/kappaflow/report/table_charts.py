@@ -1,5 +1,6 @@
 """Charts of a report on a table: data against samples, scores of other rows, and the latent."""
 
+import statistics
 from collections.abc import Sequence
 
 from kappaflow.report.charts import (
@@ -61,18 +62,18 @@ def total_variation(part: Marginal) -> float:
     return total
 
 
-def _marginal(part: Marginal) -> Panel:
+def _marginal(part: Marginal, rows: str = "held-out data") -> Panel:
     return Panel(
         title=part.column,
         x="value (column's unit)",
         y="density (per unit)",
         y_from_zero=True,
         series=[
-            histogram("held-out data", part.edges, part.data, DATA, filled=True),
+            histogram(rows, part.edges, part.data, DATA, filled=True),
             histogram("samples", part.edges, part.samples, SAMPLES, filled=False),
         ],
         remark=what_is_not_drawn([part.edges, part.data, part.samples]),
-        alt=f"Histograms of column {part.column}: held-out data and samples.",
+        alt=f"Histograms of column {part.column}: {rows} and samples.",
     )
 
 
@@ -107,8 +108,52 @@ def pairs_chart(parts: Pairs) -> Chart | None:
     )
 
 
+def corner_chart(parts: Pairs, marginals: Sequence[Marginal]) -> Chart:
+    """Returns each pair of columns with its correlations, and densities on the diagonal."""
+    clouds = ([drawable(row) for row in parts.data], [drawable(row) for row in parts.samples])
+    frames = [_frame([row[i] for row in clouds[0]]) for i in range(len(parts.columns))]
+    last = len(parts.columns) - 1
+    panels = []
+    for i, marginal in enumerate(marginals):
+        for j in range(i):
+            own, sampled = (_correlation(rows, i, j) for rows in clouds)
+            panel = _pair(parts.columns, j, i, clouds, frames, "data")
+            changes = {
+                "title": f"r {fixed(own, 2)}, samples {fixed(sampled, 2)}",
+                "place": (i + 1, j + 1),
+                "x": panel.x if i == last else "",
+                "y": "" if j else panel.y,
+            }
+            panels.append(panel.model_copy(update=changes))
+        own = {"place": (i + 1, i + 1), "x_range": frames[i], "y_hidden": True}
+        own |= {"x": marginal.column if i == last else "", "y": ""}
+        panels.append(_marginal(marginal, "data").model_copy(update=own))
+    return Chart(
+        name="corner",
+        title="Data against samples",
+        caption="",
+        panels=panels,
+        columns=len(parts.columns),
+        small=True,
+    )
+
+
+def _correlation(rows: Rows, i: int, j: int) -> float | None:
+    """Returns the correlation of two columns, over the rows with both values."""
+    pairs = [(row[i], row[j]) for row in rows if row[i] is not None and row[j] is not None]
+    try:
+        return statistics.correlation(*zip(*pairs, strict=True))
+    except (TypeError, statistics.StatisticsError):  # fewer than two rows, or a constant column
+        return None
+
+
 def _pair(
-    columns: list[str], j: int, i: int, clouds: tuple[Rows, Rows], frames: Sequence[Range]
+    columns: list[str],
+    j: int,
+    i: int,
+    clouds: tuple[Rows, Rows],
+    frames: Sequence[Range],
+    rows_name: str = "held-out data",
 ) -> Panel:
     """Returns column i against column j, with the frame of the data."""
     samples = clouds[1]
@@ -124,12 +169,12 @@ def _pair(
                 name, [r[j] for r in rows], [r[i] for r in rows], tone, dash="none", mark_size=3.2
             )
             for rows, name, tone in zip(
-                clouds, ("held-out data", "samples"), (DATA, SAMPLES), strict=True
+                clouds, (rows_name, "samples"), (DATA, SAMPLES), strict=True
             )
         ],
         place=(i, j + 1),
         remark=f"{outside:,} of {len(samples):,} samples outside" if outside else "",
-        alt=f"Points of columns {columns[j]} and {columns[i]}: held-out data and samples. "
+        alt=f"Points of columns {columns[j]} and {columns[i]}: {rows_name} and samples. "
         f"{outside} of {len(samples)} samples lie outside the frame.",
     )
 
@@ -169,13 +214,13 @@ def separation_chart(part: Separation, number: int) -> Chart:
     )
 
 
-def latent_charts(latent: Latent) -> list[Chart]:
+def latent_charts(latent: Latent, rows: str = "held-out rows") -> list[Chart]:
     """Returns the histogram of all latent coordinates, and mean and deviation of each."""
-    charts = [_latent_histogram(latent)] if latent.density else []
+    charts = [_latent_histogram(latent, rows)] if latent.density else []
     return [*charts, _latent_coordinates(latent)] if latent.coordinates else charts
 
 
-def _latent_histogram(latent: Latent) -> Chart:
+def _latent_histogram(latent: Latent, rows: str) -> Chart:
     edges = latent.edges
     middles = [(a + b) / 2 for a, b in zip(edges[:-1], edges[1:], strict=True)]
     style = {"kind": "outline", "dash": "dash", "width": 1.5}
@@ -189,12 +234,12 @@ def _latent_histogram(latent: Latent) -> Chart:
         y="density (per standard deviation)",
         y_from_zero=True,
         series=[
-            histogram("held-out rows", edges, latent.density, DATA, filled=True),
+            histogram(rows, edges, latent.density, DATA, filled=True),
             line(latent.base, middles, latent.normal, INK, **style),
         ],
         remark=what_is_not_drawn([latent.density]),
-        alt="Histogram of all latent coordinates of held-out rows, with the density of "
-        f"the base. {significant(latent.beyond_four)} of them lie beyond 4 standard deviations.",
+        alt=f"Histogram of all latent coordinates of {rows}, with the density of the base. "
+        f"{significant(latent.beyond_four)} of them lie beyond 4 standard deviations.",
     )
 
 

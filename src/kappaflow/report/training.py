@@ -85,6 +85,22 @@ ROUND_TRIP = CurveChart(
         ("latent → data → latent", "round_trip_latent", SAMPLES, "dash"),
     ],
 )
+ENERGY = CurveChart(
+    "curve-energy",
+    "Free energy over the intervals",
+    "free energy (nats)",
+    "The line should fall to minus the logarithm of the normalizing constant.",
+    [("free energy", "free_energy", DATA, "solid")],
+    log=False,
+)
+EFFECTIVE = CurveChart(
+    "curve-effective",
+    "Effective share of the samples",
+    "effective sample size (share of 1)",
+    "The line should rise towards 1.",
+    [("effective sample size", "effective_sample_size", DATA, "solid")],
+    log=False,
+)
 RATE = CurveChart(
     "curve-rate",
     "Learning rate",
@@ -105,6 +121,11 @@ def image_learning_curves(curves: Curves, best_epoch: int) -> list[Chart]:
     """Returns the same for images; their likelihood is in bits per dimension where possible."""
     likelihood = _measured((BITS, IMAGE_NLL), curves, best_epoch)[:1]
     return [*likelihood, *_measured((CONDITION, ROUND_TRIP, RATE), curves, best_epoch)]
+
+
+def energy_curves(curves: Curves, best_epoch: int) -> list[Chart]:
+    """Returns the charts over the intervals of a training on an energy."""
+    return _measured((ENERGY, EFFECTIVE, CONDITION, ROUND_TRIP, RATE), curves, best_epoch)
 
 
 def _measured(charts: Sequence[CurveChart], curves: Curves, best_epoch: int) -> list[Chart]:

@@ -72,7 +72,7 @@ def table_content(
     mixture are fitted to the training rows, and compared with the flow on the test rows.
     """
     flow = result.flow
-    samples, likelihoods = _samples(flow, test), _likelihoods(flow, nll, data)
+    samples, likelihoods = samples_like(flow, test), _likelihoods(flow, nll, data)
     padding, weighted = padding_view(flow, test)
     compared = comparisons_on(data, (nll if weighted is None else weighted).numpy())
     gaussian_nll = compared[0].nll if compared else math.nan
@@ -85,10 +85,10 @@ def table_content(
         "references": [_reference(one, flow) for one in compared],
         "worst_rows": _worst_rows(data.test, nll),
         "separations": _separations(flow, nll, data),
-        "marginals": _marginals(data.test, samples),
-        "pairs": _pairs(data.test, samples),
+        "marginals": marginals_of(data.test, samples),
+        "pairs": pairs_of(data.test, samples, PAIRED_COLUMNS, PAIRED_ROWS),
         "budget": None if budget is None else _budget(flow, test, budget),
-        "latent": _latent(flow, test),
+        "latent": latent_of(flow, test),
     }
     findings = table_findings(
         None if flow.likelihood == "joint" else compared,
@@ -108,7 +108,7 @@ def _budget(flow: Flow, test: Batch, budget: float) -> Budget:
 
 
 @torch.no_grad()
-def _samples(flow: Flow, rows: Batch) -> np.ndarray:
+def samples_like(flow: Flow, rows: Batch) -> np.ndarray:
     """Returns as many samples as rows, one for each context, in the units of the data."""
     generator = torch.Generator().manual_seed(0)
     if rows.context is None:
@@ -226,7 +226,8 @@ def auc_of(inside: np.ndarray, outside: np.ndarray) -> tuple[float, float]:
     return auc, math.sqrt(max(0.0, variance) / (n * m))
 
 
-def _marginals(test: Table, samples: np.ndarray) -> list[Marginal]:
+def marginals_of(test: Table, samples: np.ndarray) -> list[Marginal]:
+    """Returns histograms of each column for rows and for samples (N, columns)."""
     results = []
     for i, column in enumerate(test.columns):
         data, drawn = test.values[:, i], samples[:, i]
@@ -255,13 +256,12 @@ def _density(values: np.ndarray, edges: np.ndarray) -> list[float]:
     return (counts / (len(values) * np.diff(edges))).tolist()
 
 
-def _pairs(test: Table, samples: np.ndarray) -> Pairs:
-    columns = list(test.columns[:PAIRED_COLUMNS])
-    width = len(columns)
+def pairs_of(test: Table, samples: np.ndarray, columns: int, rows: int) -> Pairs:
+    """Returns the first rows of data and the first samples, in the first columns."""
     return Pairs(
-        columns=columns,
-        data=_rounded(test.values[:PAIRED_ROWS, :width]),
-        samples=_rounded(samples[:PAIRED_ROWS, :width]),
+        columns=list(test.columns[:columns]),
+        data=_rounded(test.values[:rows, :columns]),
+        samples=_rounded(samples[:rows, :columns]),
     )
 
 
@@ -271,7 +271,8 @@ def _rounded(values: np.ndarray) -> list[list[float]]:
 
 
 @torch.no_grad()
-def _latent(flow: Flow, rows: Batch) -> Latent:
+def latent_of(flow: Flow, rows: Batch) -> Latent:
+    """Returns the latents of rows, as numbers for charts."""
     z = (
         flow.bijection(joined_points(flow, rows.x), rows.context)[0]
         .flatten(1)

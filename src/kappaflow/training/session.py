@@ -54,6 +54,12 @@ class FitResult:
     stopped_because: str
     notes: tuple[str, ...] = ()
 
+    def plot(self, **options: Any) -> Any:  # noqa: ANN401
+        """Returns the plot of the learning curves, by `kappaflow.plot.training`."""
+        from kappaflow.plot import training
+
+        return training(self, **options)
+
     @classmethod
     def stored(cls, flow: Flow, content: dict[str, Any]) -> Self:
         """Returns the result that result.json holds; KeyError if it lacks an entry."""

@@ -20,8 +20,8 @@ from kappaflow.report.charts.chart import (
     line,
     single_chart,
 )
-from kappaflow.report.charts.matplotlib import NO_STILLS, write_stills
-from kappaflow.report.charts.plotly import Figure, color, figures_of
+from kappaflow.report.charts.matplotlib import NO_STILLS, axes_of, write_stills
+from kappaflow.report.charts.plotly import Figure, color, figures_of, to_plotly
 
 __all__ = [
     "DATA",
@@ -40,11 +40,13 @@ __all__ = [
     "Panel",
     "Rule",
     "Series",
+    "axes_of",
     "band",
     "color",
     "figures_of",
     "histogram",
     "line",
     "single_chart",
+    "to_plotly",
     "write_stills",
 ]

@@ -173,6 +173,7 @@ class Chart(Part):
         wide: Whether a panel takes the full width of a page.
         small: Whether its panels are small multiples: no legend in each, no numbers on hover.
         height: Height of a panel on a page, in CSS pixels; None makes it square.
+        legend_each: Whether each panel of a file has a legend, as on a page, and not all one.
     """
 
     name: str
@@ -184,6 +185,7 @@ class Chart(Part):
     share_y: bool = False
     small: bool = False
     height: int | None = 330
+    legend_each: bool = False
 
     def vertical(self, panel: Panel) -> list[Numbers]:
         """Returns the numbers that set the range of the vertical axis of a panel."""
@@ -203,6 +205,24 @@ class Chart(Part):
         low, high = min(shown, default=0.0), max(shown, default=1.0)
         margin = 0.05 * (high - low or 1.0)
         return 0.0 if panel.y_from_zero else low - margin, high + margin
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The number of rows and of columns of panels."""
+        placed = [panel.place for panel in self.panels if panel.place is not None]
+        if placed:
+            return max(row for row, _ in placed), max(column for _, column in placed)
+        columns = min(self.columns, len(self.panels))
+        return -(-len(self.panels) // columns), columns
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """Row and column of each panel in the grid, from 1."""
+        columns = self.grid[1]
+        return [
+            panel.place or (number // columns + 1, number % columns + 1)
+            for number, panel in enumerate(self.panels)
+        ]
 
     @property
     def is_pictures(self) -> bool:

@@ -1,4 +1,4 @@
-"""A chart drawn by matplotlib on white paper, as SVG and PNG files."""
+"""A chart drawn by matplotlib on white paper, as SVG and PNG files or as axes."""
 
 import io
 import textwrap
@@ -6,19 +6,25 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from kappaflow.errors import ArgumentError
 from kappaflow.report.charts.chart import Chart, Heat, LogScale, Panel, Rule, Series, log_scale
 from kappaflow.report.numbers import drawable
 from kappaflow.storage import write_bytes
 
 NO_STILLS = 'no SVG and PNG files: they need matplotlib, pip install "kappaflow[figures]"'
+NEEDS_MATPLOTLIB = (
+    'plots need matplotlib: pip install "kappaflow[figures]", or pass interactive=True.'
+)
 DOTS_PER_INCH = 150
 WIDTH, HEIGHT, SIDE = 3.3, 2.7, 1.7  # inches of a panel, and of a picture
+ALONE, AMONG, SMALL = (6.0, 3.8), (3.9, 3.0), (1.9, 1.8)  # inches of a panel of axes
 ON_WHITE = (
     "#0072b2", "#c2500a", "#00795a", "#8b3f86", "#a8201a", "#7a5200", "#1d2126", "#5b636d",
 )  # fmt: skip
 STYLES = {"solid": "-", "dash": "--", "dot": ":", "none": ""}
 MARKS = {"circle": "o", "open diamond": "D", "diamond": "D"}
-LONGEST_TITLE, LONGEST_OF_PICTURE = 34, 20
+LONGEST_ALONE, LONGEST_TITLE, LONGEST_OF_SMALL, LONGEST_OF_PICTURE = 70, 34, 24, 20  # of a line
+MANY_POINTS = 64  # above this number, small marks are transparent
 LOOK: dict[Any, Any] = {
     "svg.hashsalt": "kappaflow",
     "font.size": 9,
@@ -66,23 +72,62 @@ def to_matplotlib(chart: Chart) -> Any:  # noqa: ANN401 - matplotlib is optional
     from matplotlib.figure import Figure
 
     with mpl.rc_context(LOOK):
-        rows, columns = _grid(chart)
-        width, height = (SIDE, SIDE + 0.35) if chart.is_pictures else (WIDTH, HEIGHT)
-        of_legend = max(1, min(4, columns + 1))
-        legend = -(-len(chart.entries) // of_legend)
-        size = (max(columns * width, 4.0), rows * height + 0.22 * legend)
-        figure = Figure(figsize=size, layout="constrained")
-        cells = figure.subplots(rows, columns, squeeze=False)
-        _fill(cells, chart, columns)
-        if legend:
-            _add_legend(figure, of_legend)
+        size = (SIDE, SIDE + 0.35) if chart.is_pictures else (WIDTH, HEIGHT)
+        figure = Figure(layout="constrained")
+        _draw_chart(figure, chart, size)
         return figure
+
+
+def axes_of(chart: Chart, ax: Any = None) -> Any:  # noqa: ANN401 - matplotlib is optional
+    """Returns the `matplotlib.axes.Axes` of a chart with one panel, or an array of axes.
+
+    The axes belong to a new figure of pyplot. A chart with one panel can be drawn on `ax` instead.
+
+    Raises:
+        ArgumentError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl
+        import matplotlib.pyplot as plt
+    except ImportError:
+        raise ArgumentError(NEEDS_MATPLOTLIB) from None
+    with mpl.rc_context(LOOK):
+        if ax is not None:
+            _draw_panel(ax, chart.panels[0], chart)
+            ax.set_title(textwrap.fill(chart.title, LONGEST_ALONE))
+            ax.legend(frameon=False, fontsize=8)
+            return ax
+        size = ALONE if len(chart.panels) == 1 else SMALL if chart.small else AMONG
+        size = (WIDTH, HEIGHT) if any(panel.heat for panel in chart.panels) else size
+        figure = plt.figure(layout="constrained")
+        cells = _draw_chart(figure, chart, size)
+        if len(chart.panels) > 1:
+            return cells
+        cells[0, 0].set_title(textwrap.fill(chart.title, LONGEST_ALONE), fontsize=10)
+        return cells[0, 0]
+
+
+def _draw_chart(figure: Any, chart: Chart, size: tuple[float, float]) -> Any:  # noqa: ANN401
+    """Returns the axes (rows, columns) of a chart on a figure; `size` is that of a panel."""
+    rows, columns = chart.grid
+    of_legend = max(1, min(4, columns + 1))
+    legend = 0 if chart.legend_each else -(-len(chart.entries) // of_legend)
+    figure.set_size_inches(max(columns * size[0], 4.0), rows * size[1] + 0.22 * legend)
+    cells = figure.subplots(rows, columns, squeeze=False)
+    _fill(cells, chart)
+    if legend:
+        _add_legend(figure, of_legend)
+    for cell in figure.axes if chart.legend_each else ():
+        if cell.get_legend_handles_labels()[0]:
+            cell.legend(fontsize=8, framealpha=0.7, edgecolor="none")
+    return cells
 
 
 def _draw_panel(cell: Any, panel: Panel, chart: Chart) -> None:  # noqa: ANN401
     """Draws a panel of a chart on matplotlib's axes; the chart sets the range of shared axes."""
-    longest = LONGEST_OF_PICTURE if chart.is_pictures else LONGEST_TITLE
-    cell.set_title(textwrap.fill(panel.title, longest), fontsize=8 if chart.is_pictures else 9)
+    longest = LONGEST_OF_SMALL if chart.small else LONGEST_TITLE
+    longest = LONGEST_OF_PICTURE if chart.is_pictures else longest
+    cell.set_title(textwrap.fill(panel.title, longest), fontsize=9 if longest > 30 else 8)
     if panel.heat is not None:
         _draw_heat(cell, panel, panel.heat)
         return
@@ -95,23 +140,14 @@ def _draw_panel(cell: Any, panel: Panel, chart: Chart) -> None:  # noqa: ANN401
     cell.set(xlabel=panel.x, ylabel=panel.y)
     _scale_axes(cell, panel, chart)
     cell.grid(axis="y", color="#dddddd", linewidth=0.6)
+    cell.set_axisbelow(True)
 
 
-def _grid(chart: Chart) -> tuple[int, int]:
-    """Returns the number of rows and of columns of panels in a chart."""
-    places = [panel.place for panel in chart.panels if panel.place is not None]
-    if places:
-        return max(row for row, _ in places), max(column for _, column in places)
-    columns = min(chart.columns, len(chart.panels))
-    return -(-len(chart.panels) // columns), columns
-
-
-def _fill(cells: Any, chart: Chart, columns: int) -> None:  # noqa: ANN401
+def _fill(cells: Any, chart: Chart) -> None:  # noqa: ANN401
     """Draws each panel in its cell; cells without a panel stay empty."""
     one_label = len({panel.y for panel in chart.panels}) == 1
     empty = set(cells.flat)
-    for number, panel in enumerate(chart.panels):
-        row, column = panel.place or (number // columns + 1, number % columns + 1)
+    for panel, (row, column) in zip(chart.panels, chart.places, strict=True):
         cell = cells[row - 1, column - 1]
         empty.discard(cell)
         _draw_panel(cell, panel, chart)
@@ -195,6 +231,7 @@ def _draw_series(cell: Any, series: Series, panel: Panel) -> None:  # noqa: ANN4
         drawstyle="steps-post" if series.kind == "hold" else "default",
         linewidth=0.7 * series.width,
         color=tone,
+        alpha=0.4 if series.mark_size < 7 and len(y) > MANY_POINTS else None,
         label=name,
     )
 
@@ -239,6 +276,8 @@ def _draw_heat(cell: Any, panel: Panel, heat: Heat) -> None:  # noqa: ANN401
         interpolation="nearest",
     )  # fmt: skip
     cell.set(xlabel=panel.x, ylabel=panel.y)
+    for axis in (cell.xaxis, cell.yaxis):
+        axis.get_major_locator().set_params(integer=True)
 
 
 def _numbers(values: Iterable[object], *, log: bool = False) -> list[float]:

@@ -1,13 +1,17 @@
-"""A chart as figures for plotly.js, one for each panel; the pages of reports draw them.
+"""A chart as figures for plotly.js, one for each panel of a page, or as one figure of plotly.
 
 A trace is plotly's word for one drawn series, and a rule is a straight reference line. Colors are
 names of CSS variables; the script of the page replaces them for light and dark mode.
 """
 
 import html
+import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from kappaflow.report.charts.chart import (
@@ -30,6 +34,7 @@ GRID, PAPER, MUTED_LINE = "var(--grid)", "var(--paper)", "var(--muted)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
 MOST_WHISKERS = 64  # largest number of points with whiskers and large marks
 BAND_OPACITY = 0.2
+STYLE = Path(__file__).parents[1] / "templates" / "page.css"
 LONGEST_NAME, LONGEST_TITLE, LONGEST_SMALL_TITLE = 60, 100, 22  # characters
 
 Trace = dict[str, Any]
@@ -65,6 +70,71 @@ def figures_of(chart: Chart) -> list[Figure]:
         _figure(f"{chart.name}-{number}" if numbered else chart.name, panel, chart)
         for number, panel in enumerate(chart.panels, start=1)
     ]
+
+
+def to_plotly(chart: Chart) -> Any:  # noqa: ANN401 - the import of plotly is slow
+    """Returns a chart as one `plotly.graph_objects.Figure`, in the colors of a light page."""
+    from plotly.subplots import make_subplots
+
+    (rows, columns), figures, cells = chart.grid, figures_of(chart), chart.places
+    titles = {cell: label(figure.title) for cell, figure in zip(cells, figures, strict=True)}
+    every = [(row, column) for row in range(1, rows + 1) for column in range(1, columns + 1)]
+    whole = make_subplots(rows, columns, subplot_titles=[titles.get(cell, "") for cell in every])
+    shown: set[str] = set()
+    for (row, column), figure in zip(cells, figures, strict=True):
+        layout, at = _on_white(figure.layout), {"row": row, "col": column}
+        for trace in _on_white(figure.traces):
+            whole.add_trace(_in_legend(trace, figure, chart, shown), **at)
+        axes = whole.get_subplot(row, column)
+        if "scaleanchor" in layout["yaxis"]:
+            layout["yaxis"]["scaleanchor"] = axes.xaxis.plotly_name.replace("axis", "")
+        axes.xaxis.update(layout["xaxis"])
+        axes.yaxis.update(layout["yaxis"])
+        for shape in layout.get("shapes", ()):
+            whole.add_shape(_in_panel(shape), **at)
+        for note in layout.get("annotations", ()):
+            whole.add_annotation(_in_panel(note), **at)
+    common = _on_white(_frame(chart, {"title": {}}, {"title": {}}, False))
+    kept = ("paper_bgcolor", "plot_bgcolor", "font", "hoverlabel", "bargap")
+    whole.update_layout({name: common[name] for name in kept})
+    height = (180 if chart.small else chart.height or 330) * rows + 90
+    return whole.update_layout(height=height, hovermode="closest", margin={"t": 60})
+
+
+def _in_legend(trace: Trace, figure: Figure, chart: Chart, shown: set[str]) -> Trace:
+    """Returns a trace that is in the common legend once, or under the title of its panel."""
+    if chart.legend_each:
+        group = {"legendgroup": figure.name, "legendgrouptitle": {"text": label(figure.title)}}
+        return trace | group
+    name = trace.get("name")
+    if name is None or trace.get("showlegend") is False:
+        return trace
+    is_new = name not in shown
+    shown.add(name)
+    return trace | {"showlegend": is_new}
+
+
+def _in_panel(item: dict[str, Any]) -> dict[str, Any]:
+    """Returns a shape or a note whose references to the paper are to the panel."""
+    domains = {"xref": "x domain", "yref": "y domain"}
+    return {key: domains[key] if value == "paper" else value for key, value in item.items()}
+
+
+def _on_white(content: Any) -> Any:  # noqa: ANN401 - JSON
+    """Returns traces or a layout with the colors of a light page for the names of variables."""
+    text = re.sub(
+        r"var\(--([\w-]+)\)",
+        lambda match: _light_colors().get(match[1], match[0]),
+        json.dumps(content),
+    )
+    return json.loads(text)
+
+
+@cache
+def _light_colors() -> dict[str, str]:
+    """Returns the colors that the first rule of the style sheet sets."""
+    rule = STYLE.read_text(encoding="utf-8").partition("}")[0]
+    return dict(re.findall(r"--([\w-]+): ([^;]+);", rule))
 
 
 def color(tone: int) -> str:

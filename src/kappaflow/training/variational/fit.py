@@ -49,6 +49,12 @@ class EnergyResult:
     best_epoch: int
     stopped_because: str
 
+    def plot(self, **options: Any) -> Any:  # noqa: ANN401
+        """Returns the plot of the learning curves, by `kappaflow.plot.training`."""
+        from kappaflow.plot import training
+
+        return training(self, **options)
+
 
 def fit_energy(
     flow: Flow,

@@ -1,0 +1,351 @@
+"""Plots of results, as axes of matplotlib or as interactive figures of plotly.
+
+Each function takes a result, or a flow and data. By default it returns a `matplotlib.axes.Axes`,
+or an array of them where there are several panels; matplotlib is installed by
+``pip install "kappaflow[figures]"``. With ``interactive=True`` it returns a
+`plotly.graph_objects.Figure`, which needs no further package. The charts are those of the reports.
+
+A flow is a `Flow`, or the result of `fit`, `fit_auto` or `fit_energy`. Data are a tensor, array,
+data frame, `Table`, path or shipped name; for a conditional flow the pair (x, context). For a flow
+of images they are `Images`, their path or name, or a tensor.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+
+from kappaflow._checks import batch, one_of, positive_int
+from kappaflow.conditioning import Profile, Spectrum
+from kappaflow.conditioning import profile as measure_profile
+from kappaflow.conditioning import spectrum as measure_spectrum
+from kappaflow.conditioning.points import checked_flow, checked_points, measuring
+from kappaflow.conditioning.spectrum import MATRIX_FREE_ABOVE
+from kappaflow.data import Images, Table, load_images
+from kappaflow.data.table import require_finite
+from kappaflow.errors import ArgumentError
+from kappaflow.factor import Factorization
+from kappaflow.flows import Flow
+from kappaflow.report.charts import Chart, axes_of, to_plotly
+from kappaflow.report.conditioning import (
+    condition_chart,
+    round_trip_chart,
+    singular_value_chart,
+    spectrum_chart,
+)
+from kappaflow.report.content import ProfileView
+from kappaflow.report.factors import factorization_chart
+from kappaflow.report.table_charts import corner_chart, latent_charts
+from kappaflow.report.training import energy_curves, image_learning_curves, learning_curves
+from kappaflow.runs.table_content import latent_of, marginals_of, pairs_of, samples_like
+from kappaflow.training import Batch, EnergyResult, FitResult, batch_of, batches_of
+from kappaflow.training.fit import as_table
+
+__all__ = ["depth_profile", "factorization", "latent", "pairs", "spectrum", "training"]
+
+MEASURED_ROWS = 64  # rows at which conditioning is measured
+LATENT_ROWS = 10_000
+MOST_COLUMNS = 10  # columns of `pairs` if none are named
+ENDS = 4  # singular values at each end above `MATRIX_FREE_ABOVE` dimensions
+QUANTITIES = {
+    "condition_number": condition_chart,
+    "singular_values": singular_value_chart,
+    "round_trip": round_trip_chart,
+}
+Quantity = Literal["condition_number", "singular_values", "round_trip"]
+T = TypeVar("T")
+
+
+def depth_profile(
+    profile: Profile | Flow | FitResult | EnergyResult,
+    x: Any = None,  # noqa: ANN401
+    *,
+    quantity: Quantity = "condition_number",
+    ax: Any = None,  # noqa: ANN401
+    interactive: bool = False,
+) -> Any:  # noqa: ANN401
+    """Plots how well conditioned a flow is over its depth.
+
+    Args:
+        profile: The result of `kappaflow.profile`, or a flow.
+        x: The data, if a flow is given; it is measured at 64 rows at most.
+        quantity: "condition_number", of each layer and of all layers so far; "singular_values",
+            the largest and the smallest of all layers so far; or "round_trip", the reconstruction
+            errors from both sides.
+        ax: Axes of matplotlib to draw on; new ones by default.
+        interactive: Whether to return a figure of plotly.
+
+    Returns:
+        The axes, or the figure.
+
+    Raises:
+        ArgumentError: An argument is wrong, or matplotlib is not installed.
+
+    Example:
+        >>> import torch, kappaflow as kf
+        >>> flow = kf.real_nvp(2, depth=4, hidden=(8,))
+        >>> figure = kf.plot.depth_profile(flow, torch.randn(100, 2), interactive=True)
+        >>> figure.data[1].name
+        'all layers so far'
+    """
+    one_of("quantity", quantity, tuple(QUANTITIES))
+    if not isinstance(profile, Profile):
+        flow, rows = _flow_and_rows(profile, x, MEASURED_ROWS)
+        profile = measure_profile(flow, rows.x, context=rows.context)
+    elif x is not None:
+        raise ArgumentError("'x' should be left out: a profile was measured at data already.")
+    chart = QUANTITIES[quantity](ProfileView.model_validate(profile.to_dict()))
+    return _drawn(chart, ax, interactive=interactive)
+
+
+def spectrum(
+    spectrum: Spectrum | Flow | FitResult | EnergyResult,
+    x: Any = None,  # noqa: ANN401
+    *,
+    ax: Any = None,  # noqa: ANN401
+    interactive: bool = False,
+) -> Any:  # noqa: ANN401
+    """Plots the singular values of a Jacobian, with their spread over the rows.
+
+    Args:
+        spectrum: The result of `kappaflow.spectrum`, or a flow. Of a flow, all singular values are
+            measured without its standardization; above 128 dimensions, four at each end.
+        x: The data, if a flow is given; it is measured at 64 rows at most.
+        ax: Axes of matplotlib to draw on; new ones by default.
+        interactive: Whether to return a figure of plotly.
+
+    Returns:
+        The axes, or the figure.
+
+    Raises:
+        ArgumentError: An argument is wrong, or matplotlib is not installed.
+
+    Example:
+        >>> import torch, kappaflow as kf
+        >>> flow = kf.real_nvp(3, depth=4, hidden=(8,))
+        >>> figure = kf.plot.spectrum(flow, torch.randn(100, 3), interactive=True)
+        >>> [trace.name for trace in figure.data if trace.name]
+        ['largest', 'smallest']
+    """
+    if not isinstance(spectrum, Spectrum):
+        flow, rows = _flow_and_rows(spectrum, x, MEASURED_ROWS)
+        points, context = checked_points(flow, rows.x, rows.context)
+        with measuring(flow):
+            points = flow.standardization(points)[0]
+        dimensions = points.shape[1:].numel()
+        ends = dimensions if dimensions <= MATRIX_FREE_ABOVE else ENDS
+        spectrum = measure_spectrum(flow.core, points, context=context, k=ends)
+    elif x is not None:
+        raise ArgumentError("'x' should be left out: a spectrum was measured at data already.")
+    return _drawn(spectrum_chart(spectrum), ax, interactive=interactive)
+
+
+def training(result: FitResult | EnergyResult, *, interactive: bool = False) -> Any:  # noqa: ANN401
+    """Plots the learning curves of a training: loss, conditioning, round trips, learning rate.
+
+    Args:
+        result: What `kappaflow.fit`, `fit_auto` or `fit_energy` returned.
+        interactive: Whether to return a figure of plotly.
+
+    Returns:
+        An array of axes, or the figure.
+
+    Raises:
+        ArgumentError: `result` is of another type, or matplotlib is not installed.
+
+    Example:
+        >>> import torch, kappaflow as kf
+        >>> x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+        >>> result = kf.fit(kf.real_nvp(2, depth=2, hidden=(8,)), x, max_epochs=3)
+        >>> kf.plot.training(result, interactive=True).data[0].name
+        'training'
+    """
+    if not isinstance(result, FitResult | EnergyResult):
+        raise ArgumentError(
+            f"'result' should be what fit or fit_energy returns, got {type(result).__name__}."
+        )
+    curves = learning_curves
+    if isinstance(result, EnergyResult):
+        curves = energy_curves
+    elif len(result.flow.event_shape) > 1:
+        curves = image_learning_curves
+    charts = curves(result.history, result.best_epoch)
+    return _drawn(_side_by_side("training", "Learning curves", charts), interactive=interactive)
+
+
+def pairs(
+    flow: Flow | FitResult,
+    data: Any,  # noqa: ANN401
+    *,
+    columns: Sequence[str | int] | None = None,
+    rows: int = 2000,
+    interactive: bool = False,
+) -> Any:  # noqa: ANN401
+    """Plots data against as many samples of a flow, for each pair of columns.
+
+    The diagonal has the density of each column, and each pair names its correlation in the data
+    and in the samples. A conditional flow is sampled once for the context of each row.
+
+    Args:
+        flow: A flow of a table.
+        data: The data, preferably held out.
+        columns: Names or numbers, from 0, of the columns to show; the first ten by default.
+        rows: The largest number of rows, and of samples.
+        interactive: Whether to return a figure of plotly.
+
+    Returns:
+        An array of axes (columns, columns), or the figure.
+
+    Raises:
+        ArgumentError: An argument is wrong, or matplotlib is not installed.
+        DataError: A value is not finite.
+
+    Example:
+        >>> import torch, kappaflow as kf
+        >>> flow = kf.real_nvp(3, depth=2, hidden=(8,))
+        >>> x = torch.randn(100, 3)
+        >>> figure = kf.plot.pairs(flow, x, columns=["x0", "x2"], interactive=True)
+        >>> len(figure.data)  # two for each density, and for the pair
+        6
+    """
+    own = _flow_of(flow)
+    table = _checked_table(own, data)
+    table = table.select(_spread(len(table), positive_int("rows", rows)))
+    chosen = _columns(table, columns)
+    with measuring(own):
+        samples = samples_like(own, batch_of(table, own))
+    shown = [table.columns.index(name) for name in chosen]
+    part = Table(table.values[:, shown], tuple(chosen), table.rows, table.source)
+    sampled = samples[:, shown]
+    chart = corner_chart(
+        pairs_of(part, sampled, len(chosen), len(part)), marginals_of(part, sampled)
+    )
+    return _drawn(chart, interactive=interactive)
+
+
+def latent(
+    flow: Flow | FitResult | EnergyResult,
+    x: Any,  # noqa: ANN401
+    *,
+    interactive: bool = False,
+) -> Any:  # noqa: ANN401
+    """Plots the latents of data: all coordinates against the base, and mean and deviation of each.
+
+    Args:
+        flow: The flow.
+        x: The data; 10,000 rows at most are used.
+        interactive: Whether to return a figure of plotly.
+
+    Returns:
+        An array of axes, or the figure.
+
+    Raises:
+        ArgumentError: An argument is wrong, or matplotlib is not installed.
+
+    Example:
+        >>> import torch, kappaflow as kf
+        >>> flow = kf.real_nvp(2, depth=2, hidden=(8,))
+        >>> figure = kf.plot.latent(flow, torch.randn(100, 2), interactive=True)
+        >>> [trace.name for trace in figure.data][:2]
+        ['rows', 'N(0, 1)']
+    """
+    own, rows = _flow_and_rows(flow, x, LATENT_ROWS)
+    with measuring(own):
+        charts = latent_charts(latent_of(own, rows), "rows")
+    return _drawn(_side_by_side("latent", "Latent", charts), interactive=interactive)
+
+
+def factorization(factorization: Factorization, *, interactive: bool = False) -> Any:  # noqa: ANN401
+    """Plots a linear map and its couplings as heat maps, with their condition numbers.
+
+    Args:
+        factorization: What `kappaflow.factor_linear` returned. The first 24 couplings are shown.
+        interactive: Whether to return a figure of plotly.
+
+    Returns:
+        An array of axes, or the figure. The identity, which has no coupling, has one panel.
+
+    Raises:
+        ArgumentError: The argument is of another type, or matplotlib is not installed.
+
+    Example:
+        >>> import torch, kappaflow as kf
+        >>> turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+        >>> figure = kf.plot.factorization(kf.factor_linear(turn), interactive=True)
+        >>> figure.layout.annotations[0].text
+        'The map T'
+    """
+    if not isinstance(factorization, Factorization):
+        raise ArgumentError(
+            "'factorization' should be what factor_linear returns, got "
+            f"{type(factorization).__name__}."
+        )
+    return _drawn(factorization_chart(factorization), interactive=interactive)
+
+
+def _drawn(chart: Chart, ax: Any = None, *, interactive: bool) -> Any:  # noqa: ANN401
+    if not interactive:
+        return axes_of(chart, ax)
+    if ax is not None:
+        raise ArgumentError("'ax' should be left out with interactive=True.")
+    return to_plotly(chart)
+
+
+def _side_by_side(name: str, title: str, charts: Iterable[Chart]) -> Chart:
+    """Returns the panels of several charts as one chart; each has the title of its chart."""
+    panels = [
+        panel.model_copy(update={"title": panel.title or chart.title})
+        for chart in charts
+        for panel in chart.panels
+    ]
+    return Chart(name=name, title=title, caption="", panels=panels, legend_each=True)
+
+
+def _flow_of(flow: object) -> Flow:
+    return checked_flow(flow.flow if isinstance(flow, FitResult | EnergyResult) else flow)
+
+
+def _flow_and_rows(flow: object, data: Any, most: int) -> tuple[Flow, Batch]:  # noqa: ANN401
+    """Returns a flow and rows of data, evenly spaced and `most` at most, as tensors."""
+    own = _flow_of(flow)
+    if data is None:
+        raise ArgumentError("'x' should be given with a flow: the data to measure it at.")
+    if len(own.event_shape) == 1:
+        rows = batch_of(_checked_table(own, data), own)
+    elif isinstance(data, Images | str | Path):
+        _, *size = own.event_shape
+        images = data if isinstance(data, Images) else load_images(data, size=tuple(size))
+        rows = batches_of(images, own)
+    else:
+        x, context = data if isinstance(data, tuple) else (data, None)
+        rows = Batch(batch("x", x, own.event_shape).to(own.device, own.dtype), context)
+    return own, rows.at(torch.from_numpy(_spread(len(rows), most)))
+
+
+def _checked_table(flow: Flow, data: Any) -> Table:  # noqa: ANN401
+    """Returns data as a table of finite numbers."""
+    if len(flow.event_shape) > 1:
+        raise ArgumentError("'flow' should be a flow of a table, got one of images.")
+    table = as_table(data, every=not isinstance(data, str | Path))
+    require_finite(table, table.source)
+    return table
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """Returns the positions of evenly spaced rows, all of them if there are few."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+
+
+def _columns(table: Table, columns: Sequence[str | int] | None) -> list[str]:
+    """Returns the names of the columns to show."""
+    if columns is None:
+        return list(table.columns[:MOST_COLUMNS])
+    if isinstance(columns, str) or not columns:
+        raise ArgumentError(f"'columns' should be a list of columns, got {columns!r}.")
+    numbers = range(len(table.columns))
+    names = [table.columns[one] if one in numbers else one for one in columns]
+    for name in names:
+        one_of("columns", name, table.columns)
+    return [str(name) for name in dict.fromkeys(names)]
