@@ -14,6 +14,7 @@ from kappaflow._checks import positive_int
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.flows.eval_mode import evaluation_mode
+from kappaflow.summary import Facts, Summary
 
 LogDensity = Callable[[Tensor], Tensor]
 
@@ -80,8 +81,8 @@ def check_target(flow: Flow, log_density: object) -> None:
         )
 
 
-@dataclass(frozen=True)
-class ImportanceSamples:
+@dataclass(frozen=True, repr=False)
+class ImportanceSamples(Summary):
     """Samples x of a flow q, with weights w = p(x) / q(x) that turn them into samples of p / Z.
 
     All quantities are nan if a weight is nan. They do not detect regions without samples: a flow
@@ -108,6 +109,13 @@ class ImportanceSamples:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def _facts(self) -> Facts:
+        return [
+            ("samples", f"{len(self):,}"),
+            ("log Z", f"{self.log_normalizer:.4g}"),
+            ("effective sample size", f"{self.effective_sample_size:.0%}"),
+        ]
 
     @property
     def log_weights(self) -> Tensor:

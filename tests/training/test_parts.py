@@ -4,10 +4,11 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.summary import LEVELS, sparkline
 from kappaflow.training.checkpoint import FILE, read_checkpoint, write_checkpoint
 from kappaflow.training.loop import epoch_seed
 from kappaflow.training.optimizer import WeightEMA
-from kappaflow.training.progress import LEVELS, curves, sparkline
+from kappaflow.training.progress import curves
 from kappaflow.training.progress import describe_likelihood as describe
 
 

@@ -19,6 +19,7 @@ from kappaflow.conditioning.round_trip import (
     back_and_there,
     distance,
     latent_points,
+    median_and_most,
     predicted_round_trip,
     there_and_back,
 )
@@ -32,6 +33,7 @@ from kappaflow.conditioning.spectrum import (
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.linearization import ChainLinearization, Linearization
+from kappaflow.summary import Facts, Summary, sparkline
 
 # Above 128 dimensions, matrices are formed if points times dimensions^3, for each layer, is at
 # most this; otherwise Lanczos iterations are faster. `python -m benchmarks image-spectra` times
@@ -46,8 +48,8 @@ Extremes = tuple[Pair, Pair, Status]
 QUANTILES = {"median": 0.5, "p95": 0.95, "max": 1.0}
 
 
-@dataclass(frozen=True)
-class Profile:
+@dataclass(frozen=True, repr=False)
+class Profile(Summary):
     """Singular values, log_det and reconstruction errors over the L layers of a flow, at B points.
 
     All tensors are float64. Quantities named `layer_...` belong to one layer alone, at the input
@@ -105,6 +107,19 @@ class Profile:
     def worst_layer(self) -> int:
         """Index of the worst-conditioned single layer, by the median over the points."""
         return int(self.layer_condition_number.nan_to_num(torch.inf).median(dim=1).values.argmax())
+
+    def _facts(self) -> Facts:
+        median = self.condition_number.quantile(0.5, dim=1).tolist()
+        worst, layers = self.worst_layer, len(self.layers)
+        alone = self.layer_condition_number[worst].quantile(0.5).item()
+        return [
+            ("measured", f"{layers} layers at {self.sigma_max.shape[1]} rows, {self.status}"),
+            ("condition number", median_and_most(self.condition_number[-1])),
+            ("over depth", f"{median[0]:.3g} {sparkline(median, 40, log=True)} {median[-1]:.3g}"),
+            ("worst layer", f"{self.layers[worst]}, {alone:.3g} alone"),
+            ("round trip from data", median_and_most(self.round_trip_data[0])),
+            ("round trip from latent", median_and_most(self.round_trip_latent[-1])),
+        ]
 
     def plot(self, **options: Any) -> Any:  # noqa: ANN401
         """Returns the plot of its values over depth, by `kappaflow.plot.depth_profile`."""

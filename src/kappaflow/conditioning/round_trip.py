@@ -8,12 +8,13 @@ from torch import Tensor
 
 from kappaflow.conditioning.points import Layer, checked_flow, checked_points, layers_of, measuring
 from kappaflow.flows import Flow
+from kappaflow.summary import Facts, Summary
 
 TRUSTED = 1e-2  # eps * condition number above which rounding hides most digits of a result
 
 
-@dataclass(frozen=True)
-class RoundTrip:
+@dataclass(frozen=True, repr=False)
+class RoundTrip(Summary):
     """Euclidean reconstruction errors in standardized units, one per point.
 
     Attributes:
@@ -23,6 +24,18 @@ class RoundTrip:
 
     data: Tensor
     latent: Tensor
+
+    def _facts(self) -> Facts:
+        return [
+            ("rows", f"{len(self.data):,}"),
+            ("from data", median_and_most(self.data)),
+            ("from latent", median_and_most(self.latent)),
+        ]
+
+
+def median_and_most(values: Tensor) -> str:
+    """Returns the median and the maximum of values (B,) as text."""
+    return f"median {values.quantile(0.5).item():.3g}, largest {values.max().item():.3g}"
 
 
 def round_trip(

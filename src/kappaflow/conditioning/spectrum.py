@@ -11,8 +11,10 @@ from kappaflow._checks import one_of, positive_float, positive_int
 from kappaflow.bijection import Bijection
 from kappaflow.conditioning.lanczos import golub_kahan
 from kappaflow.conditioning.points import checked_points, in_float64, measuring
+from kappaflow.conditioning.round_trip import median_and_most
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
+from kappaflow.summary import Facts, Summary
 
 # Number of dimensions above which "auto" uses Lanczos. Milliseconds of dense : Lanczos on 8
 # couplings with hidden layers of 128, at 1, 16 and 128 points: 64 dimensions 4:15, 21:27, 287:72;
@@ -37,8 +39,8 @@ class Extremes(NamedTuple):
     directions: Directions
 
 
-@dataclass(frozen=True)
-class Spectrum:
+@dataclass(frozen=True, repr=False)
+class Spectrum(Summary):
     """The extreme singular values of dz/dx at B points.
 
     Attributes:
@@ -64,6 +66,19 @@ class Spectrum:
         if self.sigma_max.dim() == 1:
             return self.sigma_max / self.sigma_min
         return self.sigma_max[:, 0] / self.sigma_min[:, 0]
+
+    def _facts(self) -> Facts:
+        rows = len(self.sigma_max)
+        ends = [v.reshape(rows, -1)[:, 0] for v in (self.sigma_max, self.sigma_min)]
+        return [
+            (
+                "measured",
+                f"{self.dimensions} dimensions at {rows} rows, {self.status} by {self.method}",
+            ),
+            ("condition number", median_and_most(self.condition_number)),
+            ("largest singular value", median_and_most(ends[0])),
+            ("smallest singular value", median_and_most(ends[1])),
+        ]
 
     def plot(self, **options: Any) -> Any:  # noqa: ANN401
         """Returns the plot of the singular values, by `kappaflow.plot.spectrum`."""

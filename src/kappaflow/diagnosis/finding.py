@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kappaflow.conditioning import Profile
+from kappaflow.summary import Facts, Summary
 
 Evidence = dict[str, float | int | str | None]
 Table = dict[str, list[float | int | str | None]]
@@ -39,8 +40,8 @@ class Finding:
     evidence: Evidence = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Diagnosis:
+@dataclass(frozen=True, repr=False)
+class Diagnosis(Summary):
     """All findings on one flow, with a verdict and the measurements.
 
     Attributes:
@@ -62,6 +63,19 @@ class Diagnosis:
     def ok(self) -> bool:
         """Whether the diagnosis has no errors; it may have warnings."""
         return all(finding.severity != "error" for finding in self.findings)
+
+    def _facts(self) -> Facts:
+        codes = ", ".join(f"{one.severity} {one.code}" for one in self.findings)
+        return [("findings", codes or "none"), ("verdict", self.verdict)]
+
+    def _details(self) -> Facts:
+        return [
+            (
+                f"{one.severity} {one.code}",
+                f"{one.message}\nCause: {one.cause}\nWhat to do: {one.cure}",
+            )
+            for one in self.findings
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the diagnosis as plain values, without the profile."""

@@ -15,6 +15,7 @@ from kappaflow.factor.coupling import Factor, LinearCoupling, weight_and_diagona
 from kappaflow.factor.problem import power_of_two, square_floats
 from kappaflow.partition import Partition
 from kappaflow.storage import read_tensors, write_tensors
+from kappaflow.summary import Facts, Summary
 
 EXACT = 1e-12  # largest relative residual at rounding level
 SPLITTER = 2.0**27 + 1
@@ -22,8 +23,8 @@ FORMAT, VERSION = "kappaflow couplings", "2"
 PARTS = ("weight", "diagonal", "kept", "changed")
 
 
-@dataclass(frozen=True, eq=False)
-class Factorization:
+@dataclass(frozen=True, eq=False, repr=False)
+class Factorization(Summary):
     """A linear map T as a product of couplings, T = M1 M2 ...; the last coupling is applied first.
 
     Attributes:
@@ -82,18 +83,16 @@ class Factorization:
 
         return factorization(self, **options)
 
-    def __repr__(self) -> str:
+    def _facts(self) -> Facts:
         sizes = ", ".join(f"{number:.3g}" for number in self.condition_numbers)
-        parts = [
-            f"{len(self.matrix)} features in {len(self)} couplings, by {self.method}",
-            f"relative residual {self.residual:.1e}",
-            f"condition numbers {sizes or 'none'}",
+        facts = [
+            ("map", f"{len(self.matrix)} features in {len(self)} couplings, by {self.method}"),
+            ("relative residual", f"{self.residual:.1e}"),
+            ("condition numbers", sizes or "none"),
         ]
         if self.flipped is not None:
-            parts.append(f"one sign flip in coupling {self.flipped}")
-        if self.note:
-            parts.append(self.note)
-        return f"Factorization({'; '.join(parts)})"
+            facts.append(("sign", f"one sign flip in coupling {self.flipped}"))
+        return [*facts, ("note", self.note)] if self.note else facts
 
 
 def ranking_key(found: Factorization) -> tuple[bool, float]:

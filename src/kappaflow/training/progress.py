@@ -1,6 +1,5 @@
 """Progress display on a terminal: a bar, the loss and the remaining time."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -10,10 +9,14 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from kappaflow import registry
+from kappaflow.errors import ArgumentError
+from kappaflow.flows import Flow
+from kappaflow.summary import Facts, sparkline
+
 Figures = dict[str, Any]
 HELD_OUT = "validation_nll_standardized"
 PARTS = 1000  # resolution of a progress bar
-LEVELS = "▁▂▃▄▅▆▇█"
 
 
 class Show(Protocol):
@@ -70,25 +73,41 @@ def curves(history: Sequence[Figures], width: int) -> list[str]:
 
     There is a line for each curve with at least two numbers, and a warning if steps were skipped.
     """
-    bits = "validation_bits_per_dimension" in history[-1]
-    lines = [
-        _curve("held out", "validation_bits_per_dimension" if bits else HELD_OUT, history, width),
-        _curve("condition 95 %", "condition_number_p95", history, width, log=True),
-    ]
+    lines = []
+    for name, curve in curve_facts(history, max(10, width - 40)):
+        first, _, rest = curve.partition(" ")
+        lines.append(f"{name:<15}{first:>10} {rest}")
     skipped = history[-1].get("skipped_steps")
-    warning = [f"{skipped} steps were not finite and were skipped"] if skipped else []
-    return [line for line in lines if line] + warning
+    return [*lines, f"{skipped} steps were not finite and were skipped"] if skipped else lines
 
 
-def _curve(
-    title: str, name: str, history: Sequence[Figures], width: int, *, log: bool = False
-) -> str:
+def curve_facts(history: Sequence[Figures], width: int = 40) -> Facts:
+    """Returns the curves of likelihood and conditioning: name, first value, line, last value."""
+    bits = "validation_bits_per_dimension" in history[-1]
+    facts = [
+        ("held out", curve("validation_bits_per_dimension" if bits else HELD_OUT, history, width)),
+        ("condition 95 %", curve("condition_number_p95", history, width, log=True)),
+    ]
+    return [(name, text) for name, text in facts if text]
+
+
+def curve(name: str, history: Sequence[Figures], width: int = 40, *, log: bool = False) -> str:
+    """Returns the first value of a figure, a sparkline, and its last value; empty without two."""
     values = [figures.get(name) for figures in history]
     there = [value for value in values if value is not None]
     if len(there) < 2:
         return ""
-    line = sparkline(values, max(10, width - 40), log=log)
-    return f"{title:<15}{short(there[0]):>10} {line} {short(there[-1])}"
+    return f"{short(there[0])} {sparkline(values, width, log=log)} {short(there[-1])}"
+
+
+def describe_flow(flow: Flow) -> str:
+    """Returns the recipe of a flow, or its class, with its size."""
+    try:
+        name = registry.describe(flow)["name"]
+    except ArgumentError:  # not made by a registered function
+        name = type(flow).__name__
+    shape = " x ".join(map(str, flow.event_shape))
+    return f"{name}, {shape} features, {sum(p.numel() for p in flow.parameters()):,} parameters"
 
 
 @contextmanager
@@ -160,34 +179,3 @@ def describe_likelihood(figures: Figures, name: str = "nll", budget: float | Non
 def short(value: float | None) -> str:
     """Returns a number as text with three digits, or "not finite" for None."""
     return "not finite" if value is None else f"{value:.3g}"
-
-
-def sparkline(values: Sequence[float | None], width: int, *, log: bool = False) -> str:
-    """Returns values as a line of blocks with eight heights; empty if no value can be shown.
-
-    None and non-finite numbers are gaps, and on a logarithmic scale so are numbers that are not
-    positive. With more values than `width`, every k-th value is shown, up to the last.
-
-    Example:
-        >>> sparkline([1.0, 2.0, None, 8.0], 10)
-        '▁▂ █'
-        >>> sparkline([1.0, 10.0, 100.0], 10, log=True)
-        '▁▅█'
-    """
-    step = max(1, math.ceil(len(values) / width))
-    heights = [_height(value, log=log) for value in values[::-1][::step][::-1]]
-    results = [height for height in heights if height is not None]
-    if not results:
-        return ""
-    low, span = min(results), max(results) - min(results)
-    top = len(LEVELS) - 1
-    return "".join(
-        " " if height is None else LEVELS[round(top * (height - low) / span) if span else 0]
-        for height in heights
-    )
-
-
-def _height(value: float | None, *, log: bool) -> float | None:
-    if value is None or not math.isfinite(value) or (log and value <= 0):
-        return None
-    return math.log(value) if log else value

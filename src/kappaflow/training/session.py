@@ -17,13 +17,19 @@ from kappaflow.files import describe_model
 from kappaflow.flows import Flow
 from kappaflow.locking import locked
 from kappaflow.ranks import is_first, ranks
+from kappaflow.summary import Facts, Summary
 from kappaflow.training.batches import batches_of, check_fits, fit_standardization
 from kappaflow.training.callbacks import Callback, CallbackList
 from kappaflow.training.checkpoint import Groups
 from kappaflow.training.collectives import from_rank_zero, lost_ranks_as_errors
 from kappaflow.training.distributed import make_engine
 from kappaflow.training.loop import Figures, Training
-from kappaflow.training.progress import describe_likelihood, progress_bar
+from kappaflow.training.progress import (
+    curve_facts,
+    describe_flow,
+    describe_likelihood,
+    progress_bar,
+)
 from kappaflow.training.run_folder import RunFolder
 from kappaflow.training.settings import Settings
 
@@ -33,8 +39,8 @@ SECONDS_BETWEEN_CHECKPOINTS = 1.0
 State = tuple[Groups, dict[str, Any], list[Figures]]  # of a training: tensors, progress, history
 
 
-@dataclass(frozen=True)
-class FitResult:
+@dataclass(frozen=True, repr=False)
+class FitResult(Summary):
     """The result of a training.
 
     Attributes:
@@ -53,6 +59,24 @@ class FitResult:
     best_epoch: int
     stopped_because: str
     notes: tuple[str, ...] = ()
+
+    def _facts(self) -> Facts:
+        kind = {"exact": "validation NLL", "bound": "bound on the validation NLL"}
+        return [
+            ("flow", describe_flow(self.flow)),
+            (
+                kind.get(self.flow.likelihood, "joint validation NLL"),
+                f"{self.validation_nll:.4g} nats",
+            ),
+            (
+                "epochs",
+                f"{len(self.history)}, best {self.best_epoch}, stopped by {self.stopped_because}",
+            ),
+            *curve_facts(self.history),
+        ]
+
+    def _details(self) -> Facts:
+        return [("note", note) for note in self.notes]
 
     def plot(self, **options: Any) -> Any:  # noqa: ANN401
         """Returns the plot of the learning curves, by `kappaflow.plot.training`."""

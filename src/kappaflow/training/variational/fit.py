@@ -11,11 +11,12 @@ from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.flows import Flow
 from kappaflow.flows.base import check_has_rsample
 from kappaflow.ranks import ranks
+from kappaflow.summary import Facts, Summary
 from kappaflow.training.batches import Batch, fit_standardization
 from kappaflow.training.callbacks import Callback, CallbackList
 from kappaflow.training.distributed import make_engine
 from kappaflow.training.loop import epoch_seed
-from kappaflow.training.progress import progress_bar, short
+from kappaflow.training.progress import curve, describe_flow, progress_bar, short
 from kappaflow.training.variational.loop import EnergyTraining, Figures
 from kappaflow.training.variational.objective import check_start
 from kappaflow.training.variational.settings import checked_energy_settings
@@ -24,8 +25,8 @@ START_FROM = 256  # base samples that check the target and fit the standardizati
 FINAL_DRAWS = 4096  # samples of the result
 
 
-@dataclass(frozen=True)
-class EnergyResult:
+@dataclass(frozen=True, repr=False)
+class EnergyResult(Summary):
     """The result of training on an energy.
 
     Attributes:
@@ -48,6 +49,19 @@ class EnergyResult:
     samples: ImportanceSamples
     best_epoch: int
     stopped_because: str
+
+    def _facts(self) -> Facts:
+        samples = self.samples
+        return [
+            ("flow", describe_flow(self.flow)),
+            ("log Z", f"{samples.log_normalizer:.4g} ± {samples.log_normalizer_error:.2g}"),
+            ("effective sample size", f"{samples.effective_sample_size:.0%}"),
+            (
+                "intervals",
+                f"{len(self.history)}, best {self.best_epoch}, stopped by {self.stopped_because}",
+            ),
+            ("free energy", curve("free_energy", self.history)),
+        ]
 
     def plot(self, **options: Any) -> Any:  # noqa: ANN401
         """Returns the plot of the learning curves, by `kappaflow.plot.training`."""
