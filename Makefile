@@ -10,14 +10,21 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml hatch_build.py $(wildcard src/kappaflow/native/*.[ch])
+# What users install; the demo needs no more.
+$(VENV)/.core: pyproject.toml hatch_build.py $(wildcard src/kappaflow/native/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "kappaflow needs Python 3.11 or later: make PYTHON=/path/to/python3.11 setup" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
-demo: setup
+# And what tests, docs and benchmarks need. pip reads dependency groups from 25.1 on.
+$(VENV)/.ready: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all]' --group dev --group docs --group bench
+	@touch $@
+
+demo: $(VENV)/.core
 	$(BIN)/kappaflow fit magic --max-time-s 60 --out runs/magic
 	$(BIN)/kappaflow sample runs/magic -n 1000 --out runs/samples.csv
 	$(BIN)/kappaflow score runs/magic magic --out runs/scores.csv

@@ -5,7 +5,7 @@ from benchmarks.peers import peer_rows
 from benchmarks.processes import console
 from benchmarks.row import Row
 
-INSTALL = "pip install 'kappaflow[bench]'"
+INSTALL = "pip install --group bench"
 
 
 def installed(rows: list[Row]) -> list[Row]:

