@@ -44,6 +44,11 @@ class Allowance(TorchDispatchMode):
         super().__init__()
         self.steps, self.numbers = steps, numbers
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Returns False: True would load torch's compiler, which takes longer than torch."""
+        return False
+
     def spend(self, numbers: int) -> None:
         """Counts a step that allocates this many numbers, or raises FileError."""
         self.steps, self.numbers = self.steps - 1, self.numbers - numbers

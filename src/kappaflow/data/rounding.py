@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import poisson
+from scipy.special import pdtrc
 
 from kappaflow.data.table import BoolArray, FloatArray, IntArray, Table, whole_columns
 from kappaflow.errors import ArgumentError
@@ -160,7 +160,7 @@ def point_masses(column: FloatArray) -> PointMasses:
         _expected_count(values, before, place, width)
         for place, width in zip(often.tolist(), widths.tolist(), strict=True)
     ])
-    chance = poisson.sf(counts[often] - 2, expected) * len(values)
+    chance = pdtrc(counts[often] - 2, expected) * len(values)
     beyond = (chance < FALSE_ALARM) & (counts[often] > POINT_MASS_FACTOR * expected)
     order = np.argsort(-counts[often[beyond]], kind="stable")
     result = often[beyond][order]
