@@ -268,6 +268,20 @@ def test_help_of_commands_does_not_import_torch_or_polars():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
+def test_sampling_loads_only_what_it_needs(finished):
+    """torch's compiler and scipy.stats would more than double the time of a few samples."""
+    code = (
+        "import sys\n"
+        "from kappaflow.cli.app import main\n"
+        f"assert main(['sample', {str(finished)!r}, '-n', '2']) == 0\n"
+        "assert 'torch' in sys.modules\n"
+        "assert not {'torch._dynamo', 'sympy', 'scipy.stats', 'sklearn'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_has_examples(run, command):
     """One or two that can be copied."""
