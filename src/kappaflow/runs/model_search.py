@@ -213,7 +213,7 @@ def fit_auto(
         bounds: Domains of columns by name, such as {"mass": "positive"}.
         search_time: Time budget of the search, in seconds of the processor; 0 skips it. A search
             takes at most a quarter of `max_time_s` or of `max_epochs`.
-        progress: Show what is being trained; on a terminal only if left out.
+        progress: Show what is being trained; by default on a terminal and in a notebook.
         callbacks: Called after each epoch, as for `kappaflow.fit`.
         **settings: `max_time_s`, `max_epochs`, `seed` and the other fields of
             `kappaflow.training.Settings`. The learning rate is 5e-3 if left out.

@@ -94,7 +94,7 @@ def fit(
             {"mass": "positive", "p": (0, 1), "angle": "circular"}. The flow has to be one that a
             recipe made and that is not fitted; it becomes what its recipe makes with these
             `bounds`.
-        progress: Show a progress bar; by default on a terminal only.
+        progress: Show a progress bar; by default on a terminal and in a notebook.
         callbacks: Called after each epoch: `Callback`, such as `kappaflow.training.TensorBoard`.
         **settings: `max_epochs`, `max_time_s`, `batch_size`, `learning_rate`, `seed`,
             `condition_budget` and the other fields of `kappaflow.training.Settings`.

@@ -1,10 +1,12 @@
-"""Progress display on a terminal: a bar, the loss and the remaining time."""
+"""Progress on a terminal or in a notebook: a bar, the loss and the remaining time."""
 
+import io
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -17,6 +19,8 @@ from kappaflow.summary import Facts, sparkline
 Figures = dict[str, Any]
 HELD_OUT = "validation_nll_standardized"
 PARTS = 1000  # resolution of a progress bar
+UPDATES_A_SECOND = 4
+NOTEBOOK_WIDTH = 100  # characters
 
 
 class Show(Protocol):
@@ -37,13 +41,13 @@ def progress_bar(
     """Shows a progress bar and curves of likelihood and conditioning inside the context.
 
     `share_done` returns the completed fraction of the training, from 0 to 1. If `visible` is None,
-    the bar is shown only on a terminal. `begins` is the text before the first epoch.
+    the bar is shown on a terminal and in a notebook. `begins` is the text before the first epoch.
 
     Yields:
         A function that shows an epoch; it does nothing if the bar is not visible.
     """
     console = Console(stderr=True)
-    if not (console.is_terminal if visible is None else visible):
+    if not _is_visible(console, visible):
         yield lambda figures: None
         return
     columns = (
@@ -56,16 +60,65 @@ def progress_bar(
     task = bar.add_task(
         "training", total=PARTS, completed=int(PARTS * share_done()), text=begins, epoch=1
     )
-    with Live(bar, console=console, transient=True, refresh_per_second=4) as live:
+    with _shown(bar, console) as update:
 
         def show(figures: Figures) -> None:
             history.append(figures)
             epoch, text = figures["epoch"], describe(figures)
             completed = int(PARTS * share_done())
             bar.update(task, completed=completed, epoch=epoch, text=text)
-            live.update(Group(bar, *map(Text, curves(history, console.width))))
+            update(Group(bar, *map(Text, curves(history, console.width))))
 
         yield show
+
+
+def _is_visible(console: Console, visible: bool | None) -> bool:
+    return console.is_terminal or console.is_jupyter if visible is None else visible
+
+
+@contextmanager
+def _shown(bar: Progress, console: Console) -> Iterator[Callable[[RenderableType], None]]:
+    """Shows a bar inside the context.
+
+    On a terminal it disappears at the end. In a notebook it is one output, which is replaced a few
+    times a second and stays; this needs no widgets.
+
+    Yields:
+        A function that shows the bar as it is now, or another content.
+    """
+    if not console.is_jupyter:
+        with Live(
+            bar, console=console, transient=True, refresh_per_second=UPDATES_A_SECOND
+        ) as live:
+            yield live.update
+        return
+    from IPython.display import display
+
+    last: RenderableType = bar
+    output = display(_as_text(last), raw=True, display_id=True)
+    written = time.monotonic()
+
+    def update(content: RenderableType) -> None:
+        nonlocal last, written
+        last = content
+        if time.monotonic() - written >= 1 / UPDATES_A_SECOND:
+            output.update(_as_text(last), raw=True)
+            written = time.monotonic()
+
+    try:
+        yield update
+    finally:
+        output.update(_as_text(last), raw=True)
+
+
+def _as_text(content: RenderableType) -> dict[str, str]:
+    """Returns what a terminal would show, as an output of a notebook."""
+    console = Console(
+        file=io.StringIO(), width=NOTEBOOK_WIDTH, force_jupyter=False, color_system=None
+    )
+    with console.capture() as text:
+        console.print(content)
+    return {"text/plain": text.get().rstrip()}
 
 
 def curves(history: Sequence[Figures], width: int) -> list[str]:
@@ -121,15 +174,19 @@ def steps_shown(
         visible.
     """
     console = Console(stderr=True)
-    if not (console.is_terminal if visible is None else visible):
+    if not _is_visible(console, visible):
         yield lambda text: None
         return
     columns = (TextColumn(title), MofNCompleteColumn(), BarColumn(bar_width=10))
-    with Progress(
-        *columns, TextColumn("{task.fields[text]}"), console=console, transient=True
-    ) as bar:
-        task = bar.add_task(title, total=steps, completed=-1, text="")
-        yield lambda text: bar.update(task, advance=1, text=text)
+    bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=console)
+    task = bar.add_task(title, total=steps, completed=-1, text="")
+    with _shown(bar, console) as update:
+
+        def show(text: str) -> None:
+            bar.update(task, advance=1, text=text)
+            update(bar)
+
+        yield show
 
 
 @contextmanager
@@ -143,17 +200,19 @@ def rows_shown(
         bar is not visible.
     """
     console = Console(stderr=True)
-    if not (console.is_terminal if visible is None else visible):
+    if not _is_visible(console, visible):
         yield lambda more: None
         return
     columns = (TextColumn(title), BarColumn(bar_width=20), TextColumn("{task.fields[text]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-        task = bar.add_task(title, total=rows, completed=done, text=f"{done:,} of {rows:,} rows")
+    bar = Progress(*columns, TimeRemainingColumn(), console=console)
+    task = bar.add_task(title, total=rows, completed=done, text=f"{done:,} of {rows:,} rows")
+    with _shown(bar, console) as update:
 
         def show(more: int) -> None:
             nonlocal done
             done += more
             bar.update(task, completed=done, text=f"{done:,} of {rows:,} rows")
+            update(bar)
 
         yield show
 

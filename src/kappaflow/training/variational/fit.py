@@ -97,7 +97,7 @@ def fit_energy(
             (n,). Its input is x, (n, *event), in the dtype and on the device of the flow. It must
             be differentiable, and the value of one point must not depend on another point.
         device: Device of the training, "cpu" or "cuda"; the device of the flow by default.
-        progress: Whether to show a progress bar; by default only on a terminal.
+        progress: Whether to show a progress bar; by default on a terminal and in a notebook.
         callbacks: Called after each interval, as after an epoch of `kappaflow.fit`.
         **settings: `steps`, `batch_size`, `learning_rate`, `annealing`, `gradient`, `seed`,
             `max_time_s` and the other fields of `kappaflow.training.EnergySettings`.
