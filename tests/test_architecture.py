@@ -25,7 +25,7 @@ def _layout():
 
 LAYOUT = _layout()
 PLACE = {name: i for i, name in enumerate([*LAYOUT, "__main__"])}
-VIEWS = re.compile(r"kappaflow\.plot\.\w+")  # methods of results import these when called
+VIEWS = re.compile(r"kappaflow\.(plot|runs\.page)\.\w+")  # what methods of results import
 LOADERS = {"eval", "exec", "compile", "__import__", "torch.load", "torch.save", "torch.jit.load"}
 LOADERS |= {"torch.hub.load", "yaml.load", "pd.read_pickle", "pandas.read_pickle"}
 UNPICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -44,7 +44,7 @@ from .partition import Partition, SpatialPartition
 from .registry import register
 from .report import write_diagnosis
 from .rewrite import fuse, rewrite_fixed_partition
-from .runs import fit_auto
+from .runs import fit_auto, write_report
 from .stack import CouplingStack
 from .training import fit, fit_energy
 
@@ -104,5 +104,6 @@ __all__ = [
     "training",
     "wrap",
     "write_diagnosis",
+    "write_report",
     "zuko_flow",
 ]

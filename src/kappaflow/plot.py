@@ -24,7 +24,6 @@ from kappaflow.conditioning import spectrum as measure_spectrum
 from kappaflow.conditioning.points import checked_flow, checked_points, measuring
 from kappaflow.conditioning.spectrum import MATRIX_FREE_ABOVE
 from kappaflow.data import Images, Table, load_images
-from kappaflow.data.table import require_finite
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Factorization
 from kappaflow.flows import Flow
@@ -41,7 +40,7 @@ from kappaflow.report.table_charts import corner_chart, latent_charts
 from kappaflow.report.training import energy_curves, image_learning_curves, learning_curves
 from kappaflow.runs.table_content import latent_of, marginals_of, pairs_of, samples_like
 from kappaflow.training import Batch, EnergyResult, FitResult, batch_of, batches_of
-from kappaflow.training.fit import as_table
+from kappaflow.training.fit import rows_for
 
 __all__ = ["depth_profile", "factorization", "latent", "pairs", "spectrum", "training"]
 
@@ -211,7 +210,7 @@ def pairs(
         6
     """
     own = _flow_of(flow)
-    table = _checked_table(own, data)
+    table = rows_for(own, data, _trained_on(flow))
     table = table.select(_spread(len(table), positive_int("rows", rows)))
     chosen = _columns(table, columns)
     with measuring(own):
@@ -307,13 +306,17 @@ def _flow_of(flow: object) -> Flow:
     return checked_flow(flow.flow if isinstance(flow, FitResult | EnergyResult) else flow)
 
 
+def _trained_on(flow: object) -> Table | None:
+    return flow.train if isinstance(flow, FitResult) else None
+
+
 def _flow_and_rows(flow: object, data: Any, most: int) -> tuple[Flow, Batch]:  # noqa: ANN401
     """Returns a flow and rows of data, evenly spaced and `most` at most, as tensors."""
     own = _flow_of(flow)
     if data is None:
         raise ArgumentError("'x' should be given with a flow: the data to measure it at.")
     if len(own.event_shape) == 1:
-        rows = batch_of(_checked_table(own, data), own)
+        rows = batch_of(rows_for(own, data, _trained_on(flow)), own)
     elif isinstance(data, Images | str | Path):
         _, *size = own.event_shape
         images = data if isinstance(data, Images) else load_images(data, size=tuple(size))
@@ -322,15 +325,6 @@ def _flow_and_rows(flow: object, data: Any, most: int) -> tuple[Flow, Batch]:  #
         x, context = data if isinstance(data, tuple) else (data, None)
         rows = Batch(batch("x", x, own.event_shape).to(own.device, own.dtype), context)
     return own, rows.at(torch.from_numpy(_spread(len(rows), most)))
-
-
-def _checked_table(flow: Flow, data: Any) -> Table:  # noqa: ANN401
-    """Returns data as a table of finite numbers."""
-    if len(flow.event_shape) > 1:
-        raise ArgumentError("'flow' should be a flow of a table, got one of images.")
-    table = as_table(data, every=not isinstance(data, str | Path))
-    require_finite(table, table.source)
-    return table
 
 
 def _spread(count: int, most: int) -> np.ndarray:

@@ -35,8 +35,7 @@ def marginals_chart(parts: Sequence[Marginal]) -> Chart | None:
         kept = {id(part) for part in worst}
         shown = [part for part in parts if id(part) in kept]
         left_out = (
-            f" The page shows the {MOST_MARGINALS} of {len(parts)} columns that differ most; "
-            "report.json has all of them."
+            f" The page shows the {MOST_MARGINALS} of {len(parts)} columns that differ most."
         )
     return Chart(
         name="marginals",

@@ -37,8 +37,11 @@ NO_LIKELIHOOD = "the padding has no density: this is not a likelihood, so do not
 FILES = "report.json, next to this page, has all of its numbers."
 
 
-def render(report: Report) -> str:
-    """Returns the page of a report on a table; values that are not finite are named as such."""
+def render(report: Report, *, files: str = FILES) -> str:
+    """Returns the page of a report on a table; values that are not finite are named as such.
+
+    `files` names the files next to the page.
+    """
     charts = learning_curves(report.curves, report.best_epoch)
     return render_page(
         Page(
@@ -46,8 +49,8 @@ def render(report: Report) -> str:
             title=report.about.title,
             verdict=verdict_of(report.ok, report.findings, report.verdict),
             key_figures=key_figures(report),
-            without_script=FILES,
-            files=FILES,
+            without_script=files or "The tables do not.",
+            files=files,
             sections=[
                 findings_section([Card(finding) for finding in report.findings]),
                 about_section(report.about),

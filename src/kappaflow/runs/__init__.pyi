@@ -4,6 +4,7 @@ from .fit import RunSummary, fit_run
 from .fix import FixedRun, Health, fix_run
 from .image_data import ImageConfig
 from .model_search import ModelSearch, fit_auto
+from .page import write_report
 from .recipes import ModelConfig
 from .rewrite import RewrittenRun, rewrite_run
 from .samples import (
@@ -50,6 +51,7 @@ __all__ = [
     "sample_run",
     "score_run",
     "write_images",
+    "write_report",
     "write_samples",
     "write_scores",
 ]

@@ -55,6 +55,14 @@ def evaluate(
 
     A flow of tables is moved to the CPU. `budget` is the condition budget of the training, if any.
     """
+    report, diagnosis = report_on(result, data, about, budget)
+    return Evaluation(report, diagnosis, metrics(report, result.flow, data))
+
+
+def report_on(
+    result: FitResult, data: RunData, about: About, budget: float | None = None
+) -> tuple[AnyReport, Diagnosis]:
+    """Returns the report and the diagnosis of an evaluation."""
     flow = result.flow
     if isinstance(data, ImageData):
         kind, test = ImageReport, batches_of(data.test, flow)
@@ -77,7 +85,7 @@ def evaluate(
         **diagnosis_fields(diagnosis, depth),
         **content,
     )
-    return Evaluation(report, diagnosis, metrics(report, flow, data))
+    return report, diagnosis
 
 
 def diagnosis_fields(diagnosis: Diagnosis, depth: Profile) -> dict[str, Any]:

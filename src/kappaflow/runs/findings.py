@@ -41,7 +41,8 @@ def table_findings(
         checked += [f"the likelihood of {one.name} on {one.rows:,} rows" for one in compared]
     findings += training_findings(history, stopped_because, held_out=test_rows)
     findings += warning_findings(warnings)
-    return findings, [*checked, "the course of the training", "warnings about the data"]
+    course = ["the course of the training"] if history else []
+    return findings, [*checked, *course, "warnings about the data"]
 
 
 def image_findings(

@@ -26,7 +26,7 @@ from kappaflow.training import (
     read_result,
 )
 from kappaflow.training.collectives import from_rank_zero
-from kappaflow.training.session import State
+from kappaflow.training.session import State, history_facts
 
 
 @dataclass(frozen=True)
@@ -164,13 +164,8 @@ def _about(
 
 def training_facts(result: FitResult, settings: Settings) -> list[tuple[str, str]]:
     """Returns the facts of a report about the training."""
-    last = result.history[-1]
     return [
-        ("epochs", f"{last['epoch']} (best: {result.best_epoch})"),
-        ("stopped because of", result.stopped_because),
-        ("time", f"{last['time_s']:.0f} s"),
-        ("peak memory of the process", f"{last['memory_bytes'] / 2**20:.0f} MiB"),
-        ("steps skipped", str(last["skipped_steps"])),
+        *history_facts(result),
         *(
             (name.replace("_", " "), str(value))
             for name, value in settings.model_dump().items()

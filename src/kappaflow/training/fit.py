@@ -32,12 +32,12 @@ from kappaflow.data.duplicates import Duplicates
 from kappaflow.data.load import load_every_column
 from kappaflow.data.prepare import few_to_train_on, noisy, prepare_table
 from kappaflow.data.rows_folder import SplitRequest
-from kappaflow.data.table import Repair
+from kappaflow.data.table import Repair, require_finite
 from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.flows import Flow, set_bounds
 from kappaflow.locking import locked
 from kappaflow.ranks import is_first
-from kappaflow.training.batches import domains_in
+from kappaflow.training.batches import batch_of, check_fits, domains_in
 from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback
 from kappaflow.training.distributed import check_trainable
@@ -332,6 +332,34 @@ def as_table(data: Any, *, every: bool = False) -> Table:  # noqa: ANN401
     return dataclasses.replace(table, context=context.values, context_columns=names)
 
 
+def rows_for(flow: Flow, data: Any, like: Table | None = None) -> Table:  # noqa: ANN401
+    """Returns finite rows of data of any accepted kind, as a table that fits a flow.
+
+    Columns with the names of `like`, the rows of a training, are selected by name.
+
+    Raises:
+        ArgumentError: The flow is one of images, or the numbers of columns differ from its own.
+        DataError: A value is not finite, or outside of its domain.
+    """
+    if len(flow.event_shape) > 1:
+        raise ArgumentError("'flow' should be a flow of a table, got one of images.")
+    table = None if like is None else as_table(data, every=True)
+    if like is not None and table is not None and set(like.columns) <= set(table.columns):
+        table = _columns_of(table, like)
+    else:
+        table = as_table(data)
+    require_finite(table, table.source)
+    batch_of(table, flow)
+    check_fits(table, table, flow)
+    return table
+
+
+def _columns_of(table: Table, like: Table) -> Table:
+    """Returns a table with the columns of another one, in its order."""
+    values = table.values[:, [table.columns.index(name) for name in like.columns]]
+    return dataclasses.replace(table, values=values, columns=like.columns, integer_columns=())
+
+
 def held_out_like(validation: Table, train: Table) -> Table:
     """Returns validation rows with the columns of the training rows; all have to be finite."""
     lacking = [name for name in train.columns if name not in validation.columns]
@@ -341,13 +369,7 @@ def held_out_like(validation: Table, train: Table) -> Table:
             f"{', '.join(train.columns + train.context_columns)}; they have "
             f"{', '.join(validation.columns + validation.context_columns)}."
         )
-    order = [validation.columns.index(name) for name in train.columns]
-    validation = dataclasses.replace(
-        validation,
-        values=validation.values[:, order],
-        columns=train.columns,
-        integer_columns=(),
-    )
+    validation = _columns_of(validation, train)
     bad = [p.message for p in examine(validation) if p.code in {"missing", "infinite"}]
     if bad:
         raise DataError(f"the validation rows cannot be scored: {bad[0]}.")

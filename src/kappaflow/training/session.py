@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from kappaflow.data import Dataset, Images
+from kappaflow.data import Dataset, Images, MappedTable, Table
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.files import describe_model
 from kappaflow.flows import Flow
@@ -51,6 +51,8 @@ class FitResult(Summary):
         best_epoch: The epoch whose weights were kept.
         stopped_because: "max_epochs", "max_time_s" or "patience".
         notes: Remarks on the data, one sentence each.
+        train: The training rows; a sample of them for a table on disk, None for images.
+        validation: The validation rows; None for images.
     """
 
     flow: Flow
@@ -59,6 +61,8 @@ class FitResult(Summary):
     best_epoch: int
     stopped_because: str
     notes: tuple[str, ...] = ()
+    train: Table | None = field(default=None, compare=False)
+    validation: Table | None = field(default=None, compare=False)
 
     def _facts(self) -> Facts:
         kind = {"exact": "validation NLL", "bound": "bound on the validation NLL"}
@@ -84,12 +88,41 @@ class FitResult(Summary):
 
         return training(self, **options)
 
+    def report(
+        self,
+        path: str | Path = "report.html",
+        data: Any = None,  # noqa: ANN401
+        *,
+        title: str = "",
+    ) -> Path:
+        """Returns the path of a page about this training, by `kappaflow.write_report`.
+
+        `data` are held-out rows; the validation rows by default.
+        """
+        from kappaflow.runs.page import write_report
+
+        return write_report(self, data, path, title=title)
+
     @classmethod
     def stored(cls, flow: Flow, content: dict[str, Any]) -> Self:
         """Returns the result that result.json holds; KeyError if it lacks an entry."""
         names = ("validation_nll", "best_epoch", "stopped_because")
         given = {name: content[name] for name in names}
         return cls(flow=flow, history=tuple(content["history"]), **given)
+
+
+def history_facts(result: FitResult) -> list[tuple[str, str]]:
+    """Returns the facts of a report about the course of a training; none without a history."""
+    if not result.history:
+        return []
+    last = result.history[-1]
+    return [
+        ("epochs", f"{last['epoch']} (best: {result.best_epoch})"),
+        ("stopped because of", result.stopped_because),
+        ("time", f"{last['time_s']:.0f} s"),
+        ("peak memory of the process", f"{last['memory_bytes'] / 2**20:.0f} MiB"),
+        ("steps skipped", str(last["skipped_steps"])),
+    ]
 
 
 def fit_split(
@@ -140,17 +173,25 @@ def fit_split(
         stored = folder.finished(flow)
         return None if stored is None else (stored, flow.state_dict())
 
+    rows = {
+        "train": train.sample if isinstance(train, MappedTable) else _if_table(train),
+        "validation": _if_table(validation),
+    }
     finished = from_rank_zero(finished_before)
     if finished is not None:
         flow.load_state_dict(finished[1])
-        return FitResult.stored(flow.eval(), finished[0])
+        return replace(FitResult.stored(flow.eval(), finished[0]), **rows)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         fit_standardization(flow, batches)
     with _started(folder, flow):
         training = Training(flow, batches, held_out, settings, engine)
         _resume(training, folder, start)
-        return _train(training, folder, progress, listeners)
+        return replace(_train(training, folder, progress, listeners), **rows)
+
+
+def _if_table(data: Dataset) -> Table | None:
+    return data if isinstance(data, Table) else None
 
 
 def _check_budget(settings: Settings, train: Dataset) -> None:
