@@ -71,6 +71,15 @@ def test_a_plot_is_drawn_on_given_axes(result, x):
     assert low <= right.lines[0].get_ydata()[0] <= high
 
 
+def test_a_notebook_shows_each_plot(monkeypatch):
+    """Its first figure turns the display of new figures on, which has to last."""
+    figure = plt.figure
+    monkeypatch.setattr(plt, "figure", lambda **options: (plt.ion(), figure(**options))[1])
+    with plt.rc_context():
+        kf.plot.factorization(kf.factor_linear(torch.tensor([[0.0, -1.0], [1.0, 0.0]])))
+        assert plt.isinteractive()
+
+
 def test_a_spectrum_is_plotted_at_both_ends(result, x):
     """One value at each end of three, and all values without one twice."""
     one = kf.spectrum(result.flow.core, x[:8]).plot(interactive=True)

@@ -91,15 +91,17 @@ def axes_of(chart: Chart, ax: Any = None) -> Any:  # noqa: ANN401 - matplotlib i
         import matplotlib.pyplot as plt
     except ImportError:
         raise ArgumentError(NEEDS_MATPLOTLIB) from None
-    with mpl.rc_context(LOOK):
-        if ax is not None:
+    if ax is not None:
+        with mpl.rc_context(LOOK):
             _draw_panel(ax, chart.panels[0], chart)
             ax.set_title(textwrap.fill(chart.title, LONGEST_ALONE))
             ax.legend(frameon=False, fontsize=8)
             return ax
+    # Not in rc_context: the first figure of a notebook sets that new figures are displayed.
+    figure = plt.figure(layout="constrained", facecolor=LOOK["figure.facecolor"])
+    with mpl.rc_context(LOOK):
         size = ALONE if len(chart.panels) == 1 else SMALL if chart.small else AMONG
         size = (WIDTH, HEIGHT) if any(panel.heat for panel in chart.panels) else size
-        figure = plt.figure(layout="constrained")
         cells = _draw_chart(figure, chart, size)
         if len(chart.panels) > 1:
             return cells
