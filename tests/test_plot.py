@@ -85,7 +85,10 @@ def test_a_spectrum_is_plotted_at_both_ends(result, x):
     one = kf.spectrum(result.flow.core, x[:8]).plot(interactive=True)
     assert [list(trace.x) for trace in one.data] == [[1], [3]]
     every = kf.spectrum(result.flow.core, x[:8], k=3).plot(interactive=True)
-    assert [list(trace.x) for trace in every.data if trace.name] == [[1, 2], [3]]
+    lines = [trace for trace in every.data if trace.name]
+    assert [list(trace.x) for trace in lines] == [[1, 2], [3]]
+    falling = [value for trace in lines for value in trace.y]
+    assert falling == sorted(falling, reverse=True)
 
 
 def test_pairs_name_columns_and_correlations(result, x):
@@ -120,6 +123,17 @@ def test_names_of_columns_are_shown_literally(result, x):
     axes = kf.plot.pairs(result, table, columns=names[:2])
     axes[0, 0].figure.canvas.draw()
     assert axes[0, 0].get_title() == names[0]
+
+
+def test_columns_of_a_training_are_found_by_their_names(x):
+    """In any order, next to others."""
+    names = ("a", "b", "c")
+    table = kf.data.Table(x.double().numpy(), names, np.arange(1, 201), "here")
+    result = kf.fit(kf.real_nvp(3, depth=2, hidden=(8,)), table, max_epochs=1, progress=False)
+    order = [2, 1, 0, 1]
+    others = kf.data.Table(table.values[:, order], ("c", "b", "a", "d"), table.rows, "there")
+    expected, found = (kf.plot.latent(result, one)[0, 1].lines[0] for one in (table, others))
+    np.testing.assert_array_equal(found.get_ydata(), expected.get_ydata())
 
 
 def test_training_latent_and_factorization_have_several_panels(result, x):

@@ -20,7 +20,7 @@ from kappaflow.report import (
     encoded,
     read_report,
     render_images,
-    write_report,
+    store_report,
 )
 from kappaflow.report.conditioning import scale_rows
 from kappaflow.report.files import from_json, to_json
@@ -218,7 +218,7 @@ def test_a_flow_without_scales_has_no_table_of_them(make, make_report):
 def test_a_report_reads_back_unchanged(make, tmp_path):
     """With numbers and pictures, from which alone the page is made."""
     report = make()
-    page = write_report(report, tmp_path)
+    page = store_report(report, tmp_path)
     assert read_report(tmp_path) == report
     assert page.read_text(encoding="utf-8") == render_images(report)
     assert from_json(to_json(report)) == report

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 import kappaflow as kf
 from kappaflow.errors import FileError
-from kappaflow.report import FindingView, ProfileView, draw_again, read_report, write_report
+from kappaflow.report import FindingView, ProfileView, draw_again, read_report, store_report
 from kappaflow.report.files import from_json, to_json
 from kappaflow.testing.contract import jittered
 
@@ -19,7 +19,7 @@ GOLD = Path(__file__).parent / "gold" / "report.json"
 
 def test_a_report_reads_back_as_it_was_written(report, tmp_path):
     """The numbers of report.json are the numbers of the report."""
-    page = write_report(report, tmp_path / "run")
+    page = store_report(report, tmp_path / "run")
     assert page == tmp_path / "run" / "report.html"
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert read_report(tmp_path / "run") == report

@@ -1,6 +1,6 @@
 """Reports on a training run, its results and their reliability, as JSON and as an HTML page.
 
-`Report` and `ImageReport` hold plain numbers and text; `write_report` and `read_report` keep them
+`Report` and `ImageReport` hold plain numbers and text; `store_report` and `read_report` keep them
 in a folder, with the page made from them. A page is a list of sections filled into one template. A
 chart is drawn by plotly on pages and by matplotlib in files. Nothing here trains or measures.
 """
@@ -26,7 +26,7 @@ from kappaflow.report.content import (
 )
 from kappaflow.report.diagnosis import render_diagnosis, write_diagnosis
 from kappaflow.report.factors import render_factors
-from kappaflow.report.files import AnyReport, draw_again, read_report, read_report_on, write_report
+from kappaflow.report.files import AnyReport, draw_again, read_report, read_report_on, store_report
 from kappaflow.report.images import ImageLikelihood, ImageReport, Neighbors, render_images
 from kappaflow.report.pictures import Picture, encoded
 from kappaflow.report.tables import render
@@ -63,5 +63,5 @@ __all__ = [
     "render_factors",
     "render_images",
     "write_diagnosis",
-    "write_report",
+    "store_report",
 ]

@@ -17,7 +17,7 @@ NUMBERS, PAGE = "report.json", "report.html"
 R = TypeVar("R", Report, ImageReport)
 
 
-def write_report(report: AnyReport, folder: str | Path) -> Path:
+def store_report(report: AnyReport, folder: str | Path) -> Path:
     """Returns the path of the page, written to a folder along with report.json.
 
     Creates the folder if it is missing; neither file is ever half written.
@@ -33,7 +33,7 @@ def write_report(report: AnyReport, folder: str | Path) -> Path:
 
 
 def read_report(folder: str | Path) -> AnyReport:
-    """Returns the report that `write_report` wrote to a folder.
+    """Returns the report that `store_report` wrote to a folder.
 
     Raises:
         FileError: report.json is missing, is not JSON, or is not a report.
@@ -73,7 +73,7 @@ def draw_again(folder: str | Path) -> Path:
     """
     report = read_report(folder)
     try:
-        return write_report(report, folder)
+        return store_report(report, folder)
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise FileError(
             f"{Path(folder) / NUMBERS} cannot be drawn, its numbers do not fit each other: "

@@ -24,7 +24,7 @@ from kappaflow.report import (
     ImageReport,
     Report,
     read_report_on,
-    write_report,
+    store_report,
 )
 from kappaflow.runs.evaluate import (
     DIAGNOSIS,
@@ -156,7 +156,7 @@ def write_derived_run(flow: Flow, run: StoredRun, place: Path, how: str) -> None
         raise FileError(f"{run.folder / RESULT} lacks {error}: it was changed.") from None
     value = run.evaluate(result, how)
     write_bytes(place / DIAGNOSIS, value.diagnosis.to_json().encode())
-    write_report(value.report, place)
+    store_report(value.report, place)
     write_result(place, stored | value.metrics)
 
 

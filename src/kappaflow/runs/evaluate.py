@@ -17,7 +17,7 @@ from kappaflow.report import (
     ImageReport,
     ProfileView,
     Report,
-    write_report,
+    store_report,
 )
 from kappaflow.runs.image_content import image_content, points_of
 from kappaflow.runs.image_data import ImageData
@@ -106,7 +106,7 @@ def write_evaluation(evaluation: Evaluation, flow: Flow, data: RunData, folder: 
     if isinstance(data, ImageData):
         write_sheet(flow, data.classes, folder, BEST)
     write_bytes(folder / DIAGNOSIS, evaluation.diagnosis.to_json().encode())
-    write_report(evaluation.report, folder)
+    store_report(evaluation.report, folder)
     write_result(folder, read_result(folder) | evaluation.metrics)
 
 
