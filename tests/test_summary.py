@@ -28,9 +28,8 @@ def results():
     yield kf.round_trip(flow, X[:8]), "rows: 8; from data: median "
     yield kf.doctor(flow, X[:8]), "verdict: ", "findings: "
     yield kf.factor_linear(torch.tensor([[1.0, 2.0], [0.5, 3.0]])), "2 features in ", "residual: "
-    energy = kf.fit_energy(flow, lambda x: -x.square().sum(1), steps=20, progress=False)
-    yield energy, "log Z: ", "effective sample size: ", "real_nvp"
-    yield energy.samples, "samples: 4,096", "log Z: "
+    samples = kf.energies.importance_sample(flow, lambda x: -x.square().sum(1), 64)
+    yield samples, "samples: 64", "log Z: "
 
 
 @pytest.fixture(scope="module")

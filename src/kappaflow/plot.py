@@ -195,7 +195,7 @@ def pairs(
         interactive: Whether to return a figure of plotly.
 
     Returns:
-        An array of axes (columns, columns), or the figure.
+        An array of axes (columns, columns), or the figure. One column has one panel.
 
     Raises:
         ArgumentError: An argument is wrong, or matplotlib is not installed.

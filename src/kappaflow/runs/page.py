@@ -66,7 +66,7 @@ def write_report(
 
     Example:
         >>> import tempfile, torch, kappaflow as kf
-        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
         >>> flow = kf.real_nvp(2, depth=2, hidden=(8,))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     kf.write_report(flow, x, f"{folder}/page.html").name
