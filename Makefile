@@ -45,6 +45,7 @@ types: setup
 	$(BIN)/pyright
 
 docs: setup
+	rm -rf docs/reference
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build
 
 # PRESET=full measures the whole grid, for docs/benchmarks-couplings.md, in one or two hours.
@@ -70,4 +71,4 @@ lock: setup
 	@git diff --stat -- .ci/constraints.txt
 
 clean:
-	rm -rf $(VENV) docs/_build runs
+	rm -rf $(VENV) docs/_build docs/reference runs

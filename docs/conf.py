@@ -1,8 +1,12 @@
 """Sphinx configuration."""
 
 import re
+import sys
+from pathlib import Path
 
 from kappaflow import __version__
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 project = "kappaflow"
 copyright = "2026, the kappaflow authors"
@@ -10,7 +14,11 @@ release = __version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "reference_pages",
     "sphinx-mathjax-offline",  # formulas without a request to anywhere
 ]
 myst_enable_extensions = ["dollarmath"]
@@ -20,6 +28,9 @@ html_title = "kappaflow"
 html_static_path = ["_static"]
 html_css_files = ["math.css"]
 exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+default_role = "py:obj"  # names in docstrings link to their pages
+autodoc_inherit_docstrings = False  # overrides say nothing, and have no entry
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 

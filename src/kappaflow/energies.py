@@ -143,7 +143,7 @@ class ImportanceSamples(Summary):
 
     @property
     def free_energy(self) -> float:
-        """Mean of log q - log p in nats: the reverse KL divergence minus log Z."""
+        """Mean of log q - log p in nats, which is the reverse KL divergence minus log Z."""
         return -self.log_weights.mean().item()
 
     @property

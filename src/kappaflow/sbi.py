@@ -36,7 +36,7 @@ class FlowEstimator(ConditionalDensityEstimator):
 
     @property
     def embedding_net(self) -> nn.Module:
-        """The identity: the flow itself embeds the conditions."""
+        """The identity, because the flow itself embeds the conditions."""
         return nn.Identity()
 
     def log_prob(self, input: Tensor, condition: Tensor, **kwargs: object) -> Tensor:  # noqa: A002

@@ -1,10 +1,12 @@
 """The reference has each public name once, and links lead somewhere."""
 
-import importlib
+import importlib.util
 import re
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import urljoin
 
 import pytest
 
@@ -12,8 +14,8 @@ import kappaflow as kf
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-DIRECTIVE = re.compile(r"^\.\. (?:auto|py:)(\w+):: (\S+)\n((?:   :.*\n)*)", re.MULTILINE)
-OPTION = re.compile(r"^   :([\w-]+):(.*)$", re.MULTILINE)
+TABLE = re.compile(r"^\.\. autosummary::\n(?:   :.*\n)*((?:\n|   \w.*\n)*)", re.MULTILINE)
+CONSTANT = re.compile(r"^\.\. py:data:: (\S+)$", re.MULTILINE)
 CODE = re.compile(r"^(```+).*?^\1$|`[^`\n]*`|\$\$?[^$]*\$\$?", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(\s*([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -37,6 +39,15 @@ def public():
     return {key: one for key, one in found.values() if not isinstance(one, ModuleType)}
 
 
+def reference_pages():
+    """Returns docs/reference_pages.py as a module, which needs Sphinx."""
+    pytest.importorskip("sphinx")
+    spec = importlib.util.spec_from_file_location("reference_pages", DOCS / "reference_pages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def value_of(name):
     """Returns the object with a dotted name: a module, or an attribute of one."""
     module, _, last = name.rpartition(".")
@@ -45,25 +56,9 @@ def value_of(name):
 
 
 def documented(text):
-    """Yields the objects that the directives of a page document."""
-    for kind, name, lines in DIRECTIVE.findall(text):
-        value, options = value_of(name), dict(OPTION.findall(lines))
-        if kind != "module":
-            yield value
-        elif "members" in options:
-            names = re.findall(r"\w+", options["members"]) or members(value)
-            left_out = re.findall(r"\w+", options.get("exclude-members", ""))
-            yield from (getattr(value, one) for one in names if one not in left_out)
-
-
-def members(module):
-    """Returns the names that autodoc takes from a module if none are listed."""
-    own = [
-        name
-        for name, value in vars(module).items()
-        if getattr(value, "__module__", None) == module.__name__ and not name.startswith("_")
-    ]
-    return getattr(module, "__all__", own)
+    """Yields the objects in the tables of a page, and the constants that it describes."""
+    names = [name for table in TABLE.findall(text) for name in table.split()]
+    yield from map(value_of, names + CONSTANT.findall(text))
 
 
 def anchors(path):
@@ -87,13 +82,37 @@ def broken_links(path):
 
 
 def test_each_public_name_is_documented_once():
-    """On docs/api.md, or on a page that it links to."""
-    api = (DOCS / "api.md").read_text("utf-8")
-    linked = [DOCS / one for one in LINK.findall(api) if one.endswith(".md")]
-    texts = [api, *(path.read_text("utf-8") for path in linked)]
-    count = Counter(id(one) for text in texts for one in documented(text))
+    """In a table of docs/api.md; no page documents objects by directives of its own."""
+    count = Counter(map(id, documented((DOCS / "api.md").read_text("utf-8"))))
     wrong = {name: count[id(one)] for name, one in public().items() if count[id(one)] != 1}
     assert len(public()) > 150 and wrong == {}
+    assert max(count.values()) == 1
+    assert not [
+        page.name for page in pages() if ".. auto" in TABLE.sub("", page.read_text("utf-8"))
+    ]
+
+
+def test_pages_of_classes_leave_out_the_members_of_public_bases():
+    """Those of nn.Module would flood them; those of private bases stand nowhere else."""
+    linear = "kappaflow.bijections.LULinear"
+    found = reference_pages().inheritance(
+        f"   kappaflow.Bijection\n   {linear}\n   kappaflow.nets.MLP\n"
+    )
+    left_out = found["left_out"][linear]
+    assert found["base"][linear] == "kappaflow.Bijection"
+    assert {"Bijection", "Module"} <= set(left_out.split(", ")) and "LinearMap" not in left_out
+    assert found["base"]["kappaflow.nets.MLP"] == "torch.nn.Module"
+
+
+def test_inventories_name_objects_that_exist():
+    """And Sphinx reads them: a name, and the address below that of the library."""
+    reader = pytest.importorskip("sphinx.util.inventory").InventoryFile
+    reference, names = reference_pages(), []
+    for library, address in reference.LIBRARIES.items():
+        found = reader.load(BytesIO(reference.inventory(library)), address, urljoin)["py:class"]
+        assert all(item.uri.startswith(address) for item in found.values())
+        names += found
+    assert len(names) > 20 and all(value_of(name) for name in names)
 
 
 @pytest.mark.parametrize("document", pages(), ids=lambda path: str(path.relative_to(ROOT)))

@@ -30,7 +30,7 @@ def split(
         seed: Seed of the permutation.
 
     Returns:
-        As many tables as fractions: the training, validation and test part by default.
+        As many tables as fractions; by default the training, validation and test part.
 
     Raises:
         ArgumentError: If the fractions are not positive numbers that sum to 1.

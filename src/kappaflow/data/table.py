@@ -158,7 +158,7 @@ class Table:
         """Returns the sha256, in hex, of the values, context, weights and names of columns.
 
         Returns:
-            64 hex digits: the same for the same numbers under the same names, whatever file they
+            The same 64 hex digits for the same numbers under the same names, whatever file they
             came from.
 
         Example:

@@ -28,10 +28,10 @@ LARGEST_BLOCK = 32  # largest number of couplings in a block
 class CouplingStack(Bijection):
     """Consecutive couplings of one kind, with fully connected conditioners of one shape.
 
-    It computes the same function as a `Chain` of `AffineCoupling`s or `AdditiveCoupling`s with
-    `MLP` conditioners, and its state dictionary has the same names. The weights are stacked in few
-    tensors, and every 32 couplings run as one autograd node. Higher derivatives, forward-mode AD
-    and `torch.func` use the plain couplings.
+    It computes the same function as a `Chain` of layers `AffineCoupling` or `AdditiveCoupling`
+    with `MLP` conditioners, and its state dictionary has the same names. The weights are stacked
+    in few tensors, and every 32 couplings run as one autograd node. Higher derivatives,
+    forward-mode AD and `torch.func` use the plain couplings.
 
     Args:
         partitions: The partition of each coupling.

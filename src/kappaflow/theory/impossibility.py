@@ -67,7 +67,7 @@ def check_pattern(
         tolerance: For floats: entries below this share of the largest entry count as zero.
 
     Returns:
-        The verdict. "unknown" proves nothing: the arguments are sufficient, not complete.
+        The verdict. "unknown" proves nothing, because the arguments are sufficient, not complete.
 
     Raises:
         ArgumentError: The matrix is not square, not finite or singular, the pattern does not

@@ -64,7 +64,7 @@ class TransportError:
 
     bound: float  #: :math:`\sqrt{E |g(z) - \phi(z)|^2}`, including `unseen`
     standard_error: float  #: of the bound, from the number of samples
-    unseen: float  #: bounded part of the mean square: rare points on ramps and in tails
+    unseen: float  #: bounded part of the mean square, of rare points on ramps and in tails
 
 
 @torch.no_grad()

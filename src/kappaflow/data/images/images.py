@@ -307,7 +307,7 @@ class Images:
         Files are read through once, and not decoded.
 
         Returns:
-            64 hex digits: the same for the same images under the same names below their folder,
+            The same 64 hex digits for the same images under the same names below their folder,
             in the same order, with the same labels, brought to the same form.
 
         Example:
