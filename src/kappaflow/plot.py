@@ -318,8 +318,8 @@ def _flow_and_rows(flow: object, data: Any, most: int) -> tuple[Flow, Batch]:  #
     if len(own.event_shape) == 1:
         rows = batch_of(rows_for(own, data, _trained_on(flow)), own)
     elif isinstance(data, Images | str | Path):
-        _, *size = own.event_shape
-        images = data if isinstance(data, Images) else load_images(data, size=tuple(size))
+        size = own.event_shape[1], own.event_shape[2]
+        images = data if isinstance(data, Images) else load_images(data, size=size)
         rows = batches_of(images, own)
     else:
         x, context = data if isinstance(data, tuple) else (data, None)
@@ -338,8 +338,8 @@ def _columns(table: Table, columns: Sequence[str | int] | None) -> list[str]:
         return list(table.columns[:MOST_COLUMNS])
     if isinstance(columns, str) or not columns:
         raise ArgumentError(f"'columns' should be a list of columns, got {columns!r}.")
-    numbers = range(len(table.columns))
-    names = [table.columns[one] if one in numbers else one for one in columns]
+    numbers = dict(enumerate(table.columns))
+    names = [numbers.get(one, one) if isinstance(one, int) else one for one in columns]
     for name in names:
-        one_of("columns", name, table.columns)
+        one_of("columns", str(name), table.columns)
     return [str(name) for name in dict.fromkeys(names)]

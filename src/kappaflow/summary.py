@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 LEVELS = "▁▂▃▄▅▆▇█"
 Facts = list[tuple[str, str]]  # names and values, as plain text
-LEFT = 'style="text-align: left; white-space: pre-line"'
+NAME, VALUE = (
+    f'style="text-align: left; vertical-align: top; white-space: {wrapping}"'
+    for wrapping in ("nowrap", "pre-line")
+)
 
 
 class Summary:
@@ -27,10 +30,10 @@ class Summary:
     def _repr_html_(self) -> str:
         """Returns the summary as a table for a notebook; all text is escaped."""
         rows = "".join(
-            f"<tr><th {LEFT}>{html.escape(name)}</th><td {LEFT}>{html.escape(value)}</td></tr>"
+            f"<tr><th {NAME}>{html.escape(name)}</th><td {VALUE}>{html.escape(value)}</td></tr>"
             for name, value in [*self._facts(), *self._details()]
         )
-        return f"<table><caption {LEFT}><b>{type(self).__name__}</b></caption>{rows}</table>"
+        return f"<table><caption {NAME}><b>{type(self).__name__}</b></caption>{rows}</table>"
 
 
 def sparkline(values: Sequence[float | None], width: int, *, log: bool = False) -> str:

@@ -153,6 +153,7 @@ def factorization_chart(factorization: Factorization) -> Chart:
         caption="",
         panels=panels,
         columns=4,
+        height=240,
         legend_each=True,
     )
 

@@ -116,7 +116,7 @@ def corner_chart(parts: Pairs, marginals: Sequence[Marginal]) -> Chart:
     for i, marginal in enumerate(marginals):
         for j in range(i):
             own, sampled = (_correlation(rows, i, j) for rows in clouds)
-            panel = _pair(parts.columns, j, i, clouds, frames, "data")
+            panel = _pair(parts.columns, j, i, clouds, frames, "data", 2.5)
             changes = {
                 "title": f"r {fixed(own, 2)}, samples {fixed(sampled, 2)}",
                 "place": (i + 1, j + 1),
@@ -153,6 +153,7 @@ def _pair(
     clouds: tuple[Rows, Rows],
     frames: Sequence[Range],
     rows_name: str = "held-out data",
+    mark_size: float = 3.2,
 ) -> Panel:
     """Returns column i against column j, with the frame of the data."""
     samples = clouds[1]
@@ -165,7 +166,12 @@ def _pair(
         y_range=frames[i],
         series=[
             line(
-                name, [r[j] for r in rows], [r[i] for r in rows], tone, dash="none", mark_size=3.2
+                name,
+                [r[j] for r in rows],
+                [r[i] for r in rows],
+                tone,
+                dash="none",
+                mark_size=mark_size,
             )
             for rows, name, tone in zip(
                 clouds, (rows_name, "samples"), (DATA, SAMPLES), strict=True

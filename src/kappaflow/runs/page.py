@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from kappaflow.conditioning.points import checked_flow
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
 from kappaflow.flows.eval_mode import evaluation_mode
-from kappaflow.report import About, render
+from kappaflow.report import About, Report, render
 from kappaflow.report.files import check_output_path
 from kappaflow.runs.chunked_output import versions
 from kappaflow.runs.evaluate import report_on
@@ -87,7 +87,7 @@ def write_report(
             report, _ = report_on(result, rows, _about(result, rows, note, title))
         finally:
             own.to(device)
-    write_bytes(Path(path), render(report, files="").encode())
+    write_bytes(Path(path), render(cast(Report, report), files="").encode())
     return Path(path)
 
 

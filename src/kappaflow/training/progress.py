@@ -95,7 +95,7 @@ def _shown(bar: Progress, console: Console) -> Iterator[Callable[[RenderableType
     from IPython.display import display
 
     last: RenderableType = bar
-    output = display(_as_text(last), raw=True, display_id=True)
+    output: Any = display(_as_text(last), raw=True, display_id=True)
     written = time.monotonic()
 
     def update(content: RenderableType) -> None:

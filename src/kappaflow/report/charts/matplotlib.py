@@ -233,7 +233,8 @@ def _draw_series(cell: Any, series: Series, panel: Panel) -> None:  # noqa: ANN4
         drawstyle="steps-post" if series.kind == "hold" else "default",
         linewidth=0.7 * series.width,
         color=tone,
-        alpha=0.4 if series.mark_size < 7 and len(y) > MANY_POINTS else None,
+        alpha=0.45 if series.mark_size < 7 and len(y) > MANY_POINTS else None,
+        markeredgewidth=0 if series.mark_size < 7 else None,
         label=name,
     )
 

@@ -79,7 +79,13 @@ def to_plotly(chart: Chart) -> Any:  # noqa: ANN401 - the import of plotly is sl
     (rows, columns), figures, cells = chart.grid, figures_of(chart), chart.places
     titles = {cell: label(figure.title) for cell, figure in zip(cells, figures, strict=True)}
     every = [(row, column) for row in range(1, rows + 1) for column in range(1, columns + 1)]
-    whole = make_subplots(rows, columns, subplot_titles=[titles.get(cell, "") for cell in every])
+    whole: Any = make_subplots(
+        rows,
+        columns,
+        subplot_titles=[titles.get(cell, "") for cell in every],
+        vertical_spacing=(0.3 if chart.small else 0.24) / rows,
+    )
+    whole.update_annotations(font_size=11 if chart.small else 13, yshift=12)
     shown: set[str] = set()
     for (row, column), figure in zip(cells, figures, strict=True):
         layout, at = _on_white(figure.layout), {"row": row, "col": column}
