@@ -1,4 +1,4 @@
-"""Sphinx extension for the reference: base classes, readable types, links to other libraries.
+"""Sphinx extension for the reference: topics, base classes, readable types, links elsewhere.
 
 The documentation builds offline. So `docs/inventories` lists the few names of other libraries
 that the types of kappaflow use, with their addresses: NAME ROLE ADDRESS, one a line.
@@ -8,6 +8,7 @@ import re
 import zlib
 from pathlib import Path
 
+from docutils.nodes import make_id
 from sphinx.ext.autosummary import autosummary_toc, import_by_name
 
 DOCS = Path(__file__).parent
@@ -23,7 +24,8 @@ HEADER = """# Sphinx inventory version 2
 # Version:
 # The remainder of this file is compressed using zlib.
 """
-READABLE = (  # how Sphinx writes NDArray, ArrayLike, and options with bounds
+LINE = re.compile(r"^(?:##+ (.+)|   (kappaflow[\w.]+))$", re.MULTILINE)  # a heading, or a name
+READABLE = (  # NDArray and ArrayLike as Python expands them, bounds of options, and Literal
     (
         r"~numpy\.ndarray\[tuple\[~typing\.Any, \.\.\.\], "
         r"~numpy\.dtype\[(~?[\w.]+)(?:\[~typing\.Any\])?\]\]",
@@ -34,6 +36,7 @@ READABLE = (  # how Sphinx writes NDArray, ArrayLike, and options with bounds
         "~numpy.typing.ArrayLike",
     ),
     (r"~typing\.Annotated\[([^,]+), [^]]*\]", r"\1"),
+    (r"^(~typing\.Literal\[[^]]*\]) \| (.*~.*)$", r"\2 | \1"),  # Sphinx links no type after it
 )
 
 
@@ -43,7 +46,7 @@ def inheritance(tables):
     A class page lists members of private bases. Public bases have their own page, and those of
     other libraries their own documentation.
     """
-    names = [*BASES, *re.findall(r"^   (kappaflow[\w.]+)$", tables, re.MULTILINE)]
+    names = [*BASES, *(name for _, name in LINE.findall(tables) if name)]
     pages = {import_by_name(name)[1]: name for name in names}
     base, left_out = {}, {}
     for value, name in pages.items():
@@ -52,6 +55,17 @@ def inheritance(tables):
         base[name] = next((pages[a] for a in public if a in pages), "")
         left_out[name] = ", ".join(a.__name__ for a in public)
     return {"base": base, "left_out": left_out}
+
+
+def topics(tables):
+    """Returns the heading of api.md above each name, and its anchor."""
+    found, heading = {}, ""
+    for title, name in LINE.findall(tables):
+        if title:
+            heading = title
+        else:
+            found[name] = (heading, make_id(heading))
+    return found
 
 
 def inventory(library):
@@ -63,8 +77,9 @@ def inventory(library):
 
 
 def configure(app, config):
-    """Gives the base classes to the templates, and the names of other libraries to intersphinx."""
-    config.autosummary_context = inheritance((DOCS / "api.md").read_text("utf-8"))
+    """Gives base classes and topics to the templates, and the inventories to intersphinx."""
+    tables = (DOCS / "api.md").read_text("utf-8")
+    config.autosummary_context = {**inheritance(tables), "topic": topics(tables)}
     for library, address in LIBRARIES.items():
         path = DOCS / "inventories" / f"{library}.inv"
         path.write_bytes(inventory(library))

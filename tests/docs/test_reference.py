@@ -104,6 +104,14 @@ def test_pages_of_classes_leave_out_the_members_of_public_bases():
     assert found["base"]["kappaflow.nets.MLP"] == "torch.nn.Module"
 
 
+def test_pages_link_to_their_topic():
+    """Which is a heading of api.md."""
+    page = DOCS / "api.md"
+    topics = reference_pages().topics(page.read_text("utf-8"))
+    assert topics["kappaflow.fit"] == ("Training", "training")
+    assert {anchor for _, anchor in topics.values()} <= anchors(page)
+
+
 def test_inventories_name_objects_that_exist():
     """And Sphinx reads them: a name, and the address below that of the library."""
     reader = pytest.importorskip("sphinx.util.inventory").InventoryFile
