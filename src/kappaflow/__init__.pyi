@@ -23,6 +23,7 @@ from .conditioning import profile, round_trip, spectrum
 from .data import load_images, load_table
 from .diagnosis import doctor
 from .errors import KappaflowError
+from .exports import export
 from .factor import factor_linear
 from .files import load, save
 from .flows import (
@@ -68,6 +69,7 @@ __all__ = [
     "doctor",
     "energies",
     "errors",
+    "export",
     "factor",
     "factor_linear",
     "fit",

@@ -330,3 +330,23 @@ def test_no_call_changes_the_state():
     assert repr(stack) == repr(stack_of(4, 3, memory="invert"))
     for name, tensor in stack.state_dict().items():
         assert torch.equal(tensor, before[name])
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.jit.trace is deprecated
+@pytest.mark.parametrize("trace", ["export", "jit"])
+def test_a_traced_stack_runs_its_plain_couplings(trace):
+    """Programs of torch.export and torch.jit.trace work for any number of rows."""
+    stack = stack_of(4, 3, context_features=2, permuted=True, dtype=torch.float32).eval()
+    (x, context), few = points(stack, 7, dtype=torch.float32), slice(0, 3)
+    example = x[few], context[few]
+    with torch.no_grad():
+        if trace == "jit":
+            program = torch.jit.trace(stack, example)
+        else:
+            rows = {0: torch.export.Dim("rows")}
+            exported = torch.export.export(
+                stack, example, dynamic_shapes=(rows, rows), strict=False
+            )
+            program = exported.module()
+        for found, expected in zip(program(x, context), stack(x, context), strict=True):
+            assert torch.allclose(found, expected, atol=1e-5)

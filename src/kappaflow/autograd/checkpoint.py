@@ -11,7 +11,8 @@ from contextvars import ContextVar
 from typing import Any, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import (
     CheckpointPolicy,
@@ -49,6 +50,15 @@ def is_transformed() -> bool:
     They support neither handwritten backward passes nor recomputation.
     """
     return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+
+
+def is_traced(x: Tensor) -> bool:
+    """Returns whether `torch.export` or `torch.jit.trace` records operations on x.
+
+    Both record operations of torch only, and x has no data that native code could read.
+    """
+    is_tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    return is_tracing or isinstance(x, FakeTensor)
 
 
 def uses_plain_autograd() -> bool:

@@ -101,12 +101,10 @@ class Domain(Bijection):
         wide = x.detach().double()
         low, high = (_numbers(ends, wide) for ends in (lows, highs))
         on_circle = torch.tensor(closed).to(x.device, non_blocking=True)
-        beyond = torch.where(
-            on_circle,  # its ends may round outwards in the dtype of x
-            (wide < low.to(x.dtype)) | (wide > high.to(x.dtype)),
-            (wide <= low) | (wide >= high),
-        )
-        return beyond.any(1)
+        # The ends of a circle may round outwards in the dtype of x.
+        beyond_circle = (wide < low.to(x.dtype)) | (wide > high.to(x.dtype))
+        beyond_interval = (wide <= low) | (wide >= high)
+        return (on_circle & beyond_circle | ~on_circle & beyond_interval).any(1)
 
     @property
     def inside(self) -> tuple[float, ...]:

@@ -19,6 +19,7 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from kappaflow._checks import feature_batch, natural_int, positive_int
+from kappaflow.autograd.checkpoint import is_traced
 from kappaflow.bijection import Bijection, log_det_dtype
 from kappaflow.linearization import ElementwiseLinearization, Linearization
 from kappaflow.nets.inputs import flag_text
@@ -152,7 +153,11 @@ class Gaussianize(Bijection):
 
     def _bins(self, values: Tensor, along: Tensor) -> tuple[Tensor, ...]:
         """Returns the ends, scores and slopes, (B, features) each, of the bins of values."""
-        index = torch.searchsorted(along[:, 1:-1].contiguous(), values.T.contiguous(), right=True)
+        inner = along[:, 1:-1].contiguous()
+        if is_traced(values):  # ONNX has no sorted search
+            index = (values.T[:, :, None] >= inner[:, None]).sum(2)
+        else:
+            index = torch.searchsorted(inner, values.T.contiguous(), right=True)
         found = []
         for buffer in (self.knots, self.scores, self.slopes):
             found += [buffer.gather(1, index).T, buffer.gather(1, index + 1).T]

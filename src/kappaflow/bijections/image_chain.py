@@ -159,7 +159,7 @@ class StepNode(torch.autograd.Function):
         # Not `mixed`, which returns a view that callers could not change in place.
         z = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         torch.baddbmm(
-            shift[:, None], matrix.expand(len(x), -1, -1), x.flatten(2), out=z.flatten(2)
+            shift[:, None], matrix.expand(x.shape[0], -1, -1), x.flatten(2), out=z.flatten(2)
         )
         kept, changed = _parts(z, weights)
         hidden = hidden_layers(fast_layout(kept), by_context, weights)

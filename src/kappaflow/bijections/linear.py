@@ -178,7 +178,7 @@ def _full_precision(x: Tensor) -> AbstractContextManager:
 def mixed(matrix: Tensor, shift: Tensor, x: Tensor) -> Tensor:
     """Returns M r + shift for the features r at each pixel of x, (B, n, *places)."""
     flat = x.flatten(2)
-    moved = torch.baddbmm(shift[:, None], matrix.expand(len(x), -1, -1), flat)
+    moved = torch.baddbmm(shift[:, None], matrix.expand(x.shape[0], -1, -1), flat)
     return moved.unflatten(2, x.shape[2:])
 
 

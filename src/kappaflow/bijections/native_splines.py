@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from kappaflow.autograd.checkpoint import is_traced
 from kappaflow.native import Library, library
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ POINTS = 2048  # smallest number of points for a thread
 
 def library_for(points: Tensor, raw: Tensor, shape: "SplineShape") -> Library | None:
     """Returns the library that evaluates splines at these points; None where Python code does."""
-    if torch.compiler.is_compiling() or shape.bins > MOST_BINS:
+    if torch.compiler.is_compiling() or is_traced(points) or shape.bins > MOST_BINS:
         return None
     fits = all(t.dtype == torch.float32 and t.device.type == "cpu" for t in (points, raw))
     return library() if fits else None

@@ -34,7 +34,7 @@ class Permutation(Bijection):
         super().__init__()
         self.index: Tensor
         self.register_buffer("index", _whole_numbers(index))
-        self._check()
+        _check_order(index if isinstance(index, Sequence) else self.index.tolist())
         self.register_load_state_dict_post_hook(_check_loaded)
 
     @classmethod
@@ -53,13 +53,6 @@ class Permutation(Bijection):
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         value, log_det = self(x)
         return _PermutationLinearization(self.index, value, log_det)
-
-    def _check(self) -> None:
-        n = len(self.index)
-        if not torch.equal(self.index.sort()[0], torch.arange(n, device=self.index.device)):
-            raise ArgumentError(
-                f"'index' should hold each of 0 to {n - 1} once, got {self.index.tolist()}."
-            )
 
     def extra_repr(self) -> str:
         return f"features={len(self.index)}"
@@ -92,7 +85,14 @@ class _PermutationLinearization(Linearization):
 def _check_loaded(module: nn.Module, _: object) -> None:
     """Checks a loaded index; a function, because a lambda cannot be pickled."""
     if isinstance(module, Permutation):
-        module._check()
+        _check_order(module.index.tolist())
+
+
+def _check_order(index: Sequence[int]) -> None:
+    if sorted(index) != list(range(len(index))):
+        raise ArgumentError(
+            f"'index' should hold each of 0 to {len(index) - 1} once, got {list(index)}."
+        )
 
 
 def _whole_numbers(index: Sequence[int] | Tensor) -> Tensor:

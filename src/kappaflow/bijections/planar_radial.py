@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from kappaflow._checks import batch, natural_int, positive_int
-from kappaflow.autograd.checkpoint import is_transformed
+from kappaflow.autograd.checkpoint import is_traced, is_transformed
 from kappaflow.bijection import Bijection, log_det_dtype
+from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
 from kappaflow.registry import register
 
@@ -197,6 +198,8 @@ def _found(target: Tensor, slope: Tensor) -> Tensor:
     1, and Newton's steps rise to the root from the lower end of a bracket. Otherwise h is convex,
     and the steps fall from the upper end. No step overshoots the root.
     """
+    if is_traced(target):
+        raise ArgumentError("the inverse of Planar is a search, which a program cannot record.")
     size, rounding = target.abs(), 4 * torch.finfo(target.dtype).eps
     upper = torch.minimum(size + 1 - slope, size / slope)
     s = torch.where(slope > 1, (size + 1 - slope).clamp(min=0), upper)

@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError
 from kappaflow import __version__
 from kappaflow.cli.data import data
 from kappaflow.cli.doctor import doctor
+from kappaflow.cli.export import export
 from kappaflow.cli.factor import factor
 from kappaflow.cli.fit import fit
 from kappaflow.cli.report import report
@@ -46,7 +47,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 COMMANDS = (
-    fit, sample, score, doctor, report, factor, rewrite, tradeoff, reproduce, data,
+    fit, sample, score, doctor, report, export, factor, rewrite, tradeoff, reproduce, data,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command)

@@ -54,6 +54,7 @@ def doctor(
     fix: Fixes = None,
     into: Path | None = None,
     epochs: Whole | None = None,
+    trust: Annotated[bool, Parameter(negative=())] = False,
     json: Annotated[bool, Parameter(negative=())] = False,
     decimal: Literal[".", ","] | None = None,
     device: Device = None,
@@ -71,9 +72,9 @@ def doctor(
     Parameters
     ----------
     run
-        A run folder, a saved model, or a PyTorch flow in your own code: FILE.py:NAME or
-        MODULE:NAME, where NAME is a flow or a function that returns a flow, (flow, x) or
-        (flow, x, context).
+        A run folder, a saved model, an exported flow (see kappaflow export), or a PyTorch flow in
+        your own code: FILE.py:NAME or MODULE:NAME, where NAME is a flow or a function that
+        returns a flow, (flow, x) or (flow, x, context).
     data
         A table with the columns of the run, or images. Default: the held-out rows of the run. For
         a flow in code, a table on the scale that the flow expects. Default: samples of the flow.
@@ -95,29 +96,43 @@ def doctor(
         The new run that --fix writes. Default: RUN-fixed.
     epochs
         The maximum number of epochs of further training with --fix (20).
+    trust
+        Load the files of an exported flow, which could run code if somebody made them to.
     json
         Print the diagnosis as JSON.
     decimal
         Decimal sign of a table in a text file. Default: that of the run, or detected.
     """
     from kappaflow.diagnosis import check_codes, filter_findings
+    from kappaflow.interop.exported import is_exported
     from kappaflow.report import write_diagnosis
     from kappaflow.report.files import check_output_path
-    from kappaflow.runs import is_code
+    from kappaflow.runs import diagnose_exported, is_code
 
     of_code = is_code(run)
+    exported = not of_code and is_exported(Path(run))
     _check_target(run, context, of_code=of_code)
+    if trust and not exported:
+        raise ArgumentError("'trust' is for exported flows: leave it out.")
+    if exported and (fix is not None or device is not None):
+        name = "fix" if fix is not None else "device"
+        raise ArgumentError(f"'{name}' should be left out for an exported flow.")
     alone = not (data or context or select or ignore or out or decimal or device)
     _check_fix(fix, into, epochs, of_code=of_code, alone=alone)
     if fix is not None:
         return _fixed(Path(run), fix, into, epochs, json=json)
     check_codes(select or (), ignore or ())
     check_output_path("out", out, ".html")
-    if not of_code:
+    if not of_code and not exported:
         say_if_unused(device)
         say_if_unfinished(Path(run))
     with words_shown(visible=False if json else None) as show:
-        diagnosis, points = _diagnose(run, data, tuple(context or ()), decimal, device, show)
+        if exported:
+            diagnosis, points = diagnose_exported(
+                Path(run), data, trust=trust, progress=show, decimal=decimal
+            )
+        else:
+            diagnosis, points = _diagnose(run, data, tuple(context or ()), decimal, device, show)
         diagnosis = filter_findings(diagnosis, select or (), ignore or ())
         if out is not None:
             show("drawing the page")

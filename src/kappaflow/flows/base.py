@@ -193,7 +193,7 @@ class NormalMixture(Base):
         noise = torch.randn((n, *self.event_shape), dtype=wide, device=there, generator=generator)
         weights = self.logits.detach().to(noise.device).softmax(0)
         which = torch.multinomial(weights, max(n, 1), replacement=True, generator=generator)[:n]
-        lower = self._lower(wide)[0][which.to(own)]
+        lower = self.lower(wide)[0][which.to(own)]
         away = torch.linalg.solve_triangular(lower, noise.to(own)[..., None], upper=False)[..., 0]
         z = (self.means[which.to(own)] + away).to(dtype)
         return z if device is None else z.to(device)
@@ -207,7 +207,7 @@ class NormalMixture(Base):
     def _log_joint(self, z: Tensor) -> Tensor:
         """Returns the log of the joint density of z, (B, D), and each component, (K, B)."""
         wide = log_det_dtype(z.dtype)
-        lower, log_diagonal = self._lower(wide)
+        lower, log_diagonal = self.lower(wide)
         away = z.to(wide) - self.means.to(wide)[:, None]
         with without_autocast(z.device.type):  # narrow components need the precision
             squares = (away @ lower.mT).square().sum(2)
@@ -215,7 +215,7 @@ class NormalMixture(Base):
         constants = constants - 0.5 * z.shape[1] * math.log(2 * math.pi)
         return constants[:, None] - 0.5 * squares
 
-    def _lower(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def lower(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Returns the factors, (K, D, D), and the logs of their determinants, (K,)."""
         factors = self.factors.to(dtype)
         log_diagonal = factors.diagonal(dim1=1, dim2=2)

@@ -147,7 +147,7 @@ class Standardization(Chain):
             if not layer.fitted:
                 layer.fit(points, weights)
             points = layer(points)[0]
-        context_layer = _context_layer(flow)
+        context_layer = context_standardization(flow)
         if context_layer is not None and context is not None and not context_layer.fitted:
             context_layer.fit(context, weights)
         if isinstance(flow.base, NormalMixture) and not flow.base.fitted:
@@ -158,7 +158,7 @@ class Standardization(Chain):
         yield from _first_layers(flow)
         if flow.augment is not None:
             yield from (part for part in flow.augment.modules() if isinstance(part, Standardize))
-        context_layer = _context_layer(flow)
+        context_layer = context_standardization(flow)
         if context_layer is not None:
             yield context_layer
         if isinstance(flow.base, NormalMixture):
@@ -180,7 +180,7 @@ def _first_layers(flow: "Flow") -> Iterator[Domain | Gaussianize | Standardize |
         yield part
 
 
-def _context_layer(flow: "Flow") -> StandardizeInputs | None:
+def context_standardization(flow: "Flow") -> StandardizeInputs | None:
     """Returns the layer that standardizes the context, if there is one."""
     first = flow.bijection.embedding if isinstance(flow.bijection, Chain) else None
     if isinstance(first, nn.Sequential) and len(first):
@@ -240,7 +240,7 @@ def _far(flow: "Flow", x: Tensor, context: Tensor | None) -> str | None:
             if result is not None:
                 return _forgotten("column", result, conditional=context is not None)
         points = layer(points)[0]
-    context_layer = _context_layer(flow)
+    context_layer = context_standardization(flow)
     if context_layer is None or context_layer.fitted or context is None:
         return None
     result = _far_column(context, set())

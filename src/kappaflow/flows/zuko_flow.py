@@ -51,12 +51,12 @@ def _answer(x: Tensor, call: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tenso
     Some transforms return one log_det for all rows, some return one per feature, and some reject
     an empty batch.
     """
-    if not len(x):
+    if not x.shape[0]:
         return x.clone(), zero_log_det(x)
     with without_autocast(x.device.type):
         value, log_det = call()
     log_det = log_det.to(log_det_dtype(x.dtype))
-    return value.to(x.dtype), log_det.sum(1) if log_det.dim() > 1 else log_det.expand(len(x))
+    return value.to(x.dtype), log_det.sum(1) if log_det.dim() > 1 else log_det.expand(x.shape[0])
 
 
 # Class of zuko and default number of transforms; a continuous flow is one transform.

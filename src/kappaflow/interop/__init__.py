@@ -12,9 +12,11 @@ networks       conditioner networks, read layer by layer and compared with their
 matrices       linear maps in factored form
 zuko, nflows, normflows, freia    adapter and converter of one library each
 distributions, sbi, torchflows    adapters of libraries whose flows are not converted
+exported       flows that `kappaflow.export` wrote, read back
 """
 
 from kappaflow.interop.convert import convert
+from kappaflow.interop.exported import read_exported
 from kappaflow.interop.wrap import Wrapped, wrap
 
-__all__ = ["Wrapped", "convert", "wrap"]
+__all__ = ["Wrapped", "convert", "read_exported", "wrap"]

@@ -22,6 +22,7 @@ ADAPTERS = {
     "torchflows": "torchflows",
     "sbi": "sbi",
     "pyro": "distributions",
+    "kappaflow.interop.exported": "exported",
     "torch.distributions": "distributions",
 }
 Adapter = Callable[[Any, Tensor | None, Tensor | None], Parts]

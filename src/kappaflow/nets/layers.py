@@ -29,7 +29,7 @@ class FirstLayer(nn.Module):
 
     def shift(self, x: Tensor, context: Tensor | None) -> Tensor | None:
         """Returns the linear map of the context, (B, hidden), or None without a context."""
-        return context_shift(self.context, context, len(image("x", x, self.inputs)))
+        return context_shift(self.context, context, image("x", x, self.inputs).shape[0])
 
 
 def image(name: str, x: Tensor, channels: int) -> Tensor:
@@ -68,7 +68,7 @@ def context_shift(by: nn.Linear | None, context: Tensor | None, rows: int) -> Te
         )
     if context is None:
         raise ArgumentError(f"'context' should be given, of shape (batch, {by.in_features}).")
-    if len(batch("context", context, (by.in_features,))) != rows:
+    if batch("context", context, (by.in_features,)).shape[0] != rows:
         raise ArgumentError(f"'context' should have {rows} rows, as 'x' has, got {len(context)}.")
     return by(context)
 

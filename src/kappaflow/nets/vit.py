@@ -155,7 +155,7 @@ class VisionTransformer(ReadingNetwork):
         for block in self.blocks:
             tokens = block(tokens)
         answer = self.last(self.norm(tokens)).transpose(1, 2)
-        return answer.reshape(len(x), self.outputs, *self.places).contiguous()
+        return answer.reshape(x.shape[0], self.outputs, *self.places).contiguous()
 
     def _tokens(self, x: Tensor, context: Tensor | None) -> Tensor:
         """Returns the embedded positions of an image, row by row, (B, places, width)."""
@@ -164,7 +164,7 @@ class VisionTransformer(ReadingNetwork):
                 f"'x' should have {self.places} places, got {tuple(x.shape[2:])}: "
                 "a transformer has a learned vector for each place."
             )
-        shift = context_shift(self.context, context, len(x))
+        shift = context_shift(self.context, context, x.shape[0])
         tokens = self.positions
         if self.embedding is not None:
             tokens = self.embedding(x.flatten(2).transpose(1, 2)) + tokens

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow._checks import batch, layer_widths, natural_int, one_of, positive_float, share
-from kappaflow.autograd.checkpoint import MEMORY_MODES, call_eagerly, is_transformed
+from kappaflow.autograd.checkpoint import MEMORY_MODES, call_eagerly, is_traced, is_transformed
 from kappaflow.autograd.replay import has_autocast
 from kappaflow.bijection import Bijection, Chain, zero_log_det
 from kappaflow.bijections import Permutation
@@ -244,7 +244,7 @@ class CouplingStack(Bijection):
                 f"'context' should be given, of shape (batch, {self.context_features})."
             )
         batch("context", context, (self.context_features,))
-        if len(context) != len(x):  # slices of rows would not notice
+        if context.shape[0] != x.shape[0]:  # slices of rows would not notice
             raise ArgumentError(
                 f"'context' should have {len(x)} rows like '{name}', got {len(context)}."
             )
@@ -262,6 +262,7 @@ class CouplingStack(Bijection):
             )
             or x.is_meta
             or is_transformed()
+            or is_traced(x)
         )
 
     def _like(self) -> Tensor:

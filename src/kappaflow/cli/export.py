@@ -1,0 +1,57 @@
+"""`kappaflow export`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from kappaflow.cli.show import say_if_unfinished, table, tell
+
+Functions = Annotated[
+    list[Literal["log_prob", "sample", "encode", "decode"]] | None,
+    Parameter(consume_multiple=True),
+]
+
+
+def export(
+    run: Path,
+    /,
+    *,
+    out: Path,
+    format: Literal["torch", "onnx"] = "torch",  # noqa: A002
+    functions: Functions = None,
+) -> None:
+    """Write the flow of a run as programs that run without kappaflow.
+
+    For example:
+
+    kappaflow export runs/magic --out exported
+
+    kappaflow export runs/magic --out scores --format onnx --functions log_prob
+
+    The new folder has one file for each function: log_prob.pt2, sample.pt2, encode.pt2 and
+    decode.pt2, or the same with .onnx. Each is compared with the flow before the folder appears.
+
+    Parameters
+    ----------
+    run
+        The run folder, or any saved model.
+    out
+        The new folder.
+    format
+        torch, for torch.export.load, or onnx, for ONNX Runtime and others.
+    functions
+        The functions to write. Default: all that the flow has.
+    """
+    from kappaflow.runs import export_run
+
+    say_if_unfinished(run)
+    done = export_run(run, out, format=format, functions=functions)
+    tell("largest difference to the flow on random rows\n")
+    rows = [(name, f"{error:.1e}") for name, error in done.differences.items()]
+    if done.round_trip is not None:
+        rows.append(("decode(encode(x)), to x", f"{done.round_trip:.1e}"))
+    table(rows)
+    for reason in done.left_out.values():
+        tell(f"\nLeft out: {reason}")
+    tell(f"\nThe exported flow is {done.path}")

@@ -1,0 +1,12 @@
+"""Flows as programs that run without kappaflow, for torch and ONNX.
+
+functions   the functions of a flow as modules, with random rows for them and their metadata
+programs    programs of torch.export and ONNX: traced, written and loaded again
+export      `export`, which compares each program with the flow
+"""
+
+from kappaflow.exports.export import Exported, export
+from kappaflow.exports.functions import FUNCTIONS, Format
+from kappaflow.exports.programs import NOTES, SUFFIXES, outputs
+
+__all__ = ["FUNCTIONS", "NOTES", "SUFFIXES", "Exported", "Format", "export", "outputs"]

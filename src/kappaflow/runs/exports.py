@@ -1,0 +1,83 @@
+"""Exports the flow of a run, and runs the doctor on exported flows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from kappaflow.data import load_table
+from kappaflow.data.raw import Decimal
+from kappaflow.data.table import describe_values, require_finite
+from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly
+from kappaflow.errors import ArgumentError
+from kappaflow.exports import Exported, Format, export
+from kappaflow.files import CONFIG, load, read_config
+from kappaflow.interop import read_exported
+from kappaflow.runs.stored import TableRunConfig, read_run
+
+
+def export_run(
+    folder: Path,
+    out: Path,
+    *,
+    format: Format = "torch",
+    functions: Sequence[str] | None = None,  # noqa: A002
+) -> Exported:
+    """Exports the flow of a run, or of any saved model, with the names of its columns.
+
+    The other arguments are as for `kappaflow.export`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ArgumentError: As for `kappaflow.export`.
+        FileError: The folder holds no model.
+    """
+    flow = load(folder)
+    columns, context = (), ()
+    if read_config(folder / CONFIG).run is not None:
+        run = read_run(folder)
+        if isinstance(run, TableRunConfig):
+            columns, context = run.columns, run.context_columns
+        else:
+            context = run.classes_of(flow)
+    return export(
+        flow, out, format=format, functions=functions, columns=columns, context_columns=context
+    )
+
+
+def diagnose_exported(
+    path: Path,
+    data: str | None = None,
+    *,
+    trust: bool,
+    progress: Progress = quietly,
+    decimal: Decimal | None = None,
+) -> tuple[Diagnosis, str]:
+    """Returns the diagnosis of an exported flow, and a description of the points.
+
+    `path` is the folder or a file in it. `data` is a table with the columns that the files name.
+    By default the points are samples of the flow. `trust` allows to load the files.
+
+    Raises:
+        ArgumentError: `trust` is False, or the data does not fit the flow.
+        FileError: A file is missing or damaged.
+    """
+    flow = read_exported(path, trust=trust)
+    if data is None:
+        return diagnose_flow(flow, progress=progress), "samples of the flow"
+    if not flow.columns:
+        raise ArgumentError(
+            f"DATA should be left out: {path} has no names of columns. Pass 'columns' to "
+            "kappaflow.export."
+        )
+    table = load_table(data, columns=flow.columns, context=flow.context_columns, decimal=decimal)
+    require_finite(table, data)
+    rows = torch.from_numpy(table.values).to(flow.dtype)
+    context = None if table.context is None else torch.from_numpy(table.context).to(flow.dtype)
+
+    def name(row: int) -> str:
+        return describe_values(table, row)
+
+    return diagnose_flow(flow, rows, context, progress=progress, names=name), f"rows of {data}"

@@ -1,0 +1,67 @@
+"""Programs in ONNX, run by ONNX Runtime."""
+
+import copy
+import json
+import sys
+from itertools import product
+
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.cli.app import main
+from kappaflow.exports.programs import _expm1, _log1p, _substituted
+from kappaflow.testing.contract import jittered
+
+
+@pytest.mark.slow
+def test_onnx_runtime_computes_what_the_flow_computes_in_float64(tmp_path):
+    """The flow needs what ONNX lacks: log1p, a triangular solve, a sorted search."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    bounds = ["positive", None, None]
+    flow = kf.real_nvp(
+        3, depth=1, hidden=(4,), start="gaussianize", bounds=bounds, components=2, mixing="svd"
+    )
+    x = torch.randn(200, 3).abs() + 0.1
+    flow.standardization.fit(x)
+    flow = jittered(flow, seed=1).eval()
+    done = kf.export(flow, tmp_path / "out", format="onnx", functions=["log_prob"])
+    (path,) = done.path.iterdir()
+    session = onnxruntime.InferenceSession(path)
+    wide = copy.deepcopy(flow).double()
+    for rows in (x[:1], x[:100]):
+        (log_prob,) = session.run(["log_prob"], {"x": rows.numpy()})
+        exact = wide.log_prob(rows.double())
+        assert torch.allclose(torch.from_numpy(log_prob).double(), exact, atol=1e-4)
+    outside = torch.tensor([[-1.0, 0.5, 0.5]]).numpy()
+    assert session.run(None, {"x": outside})[0].item() == -float("inf")
+    notes = json.loads(session.get_modelmeta().custom_metadata_map["kappaflow"])
+    assert notes["function"] == "log_prob" and notes["domains"] == ["above 0", None, None]
+
+
+def test_the_formulas_for_what_onnx_lacks_are_accurate():
+    """Each has few units of rounding, also where 1 + x rounds to 1."""
+    x = torch.cat((torch.logspace(-12, 1.5, 200), -torch.logspace(-12, -0.1, 200), torch.zeros(1)))
+    for formula, exact in ((_log1p, torch.log1p), (_expm1, torch.expm1)):
+        assert torch.allclose(formula(x).double(), exact(x.double()), rtol=1e-6, atol=0)
+    a = torch.randn(2, 4, 4, dtype=torch.float64) + 4 * torch.eye(4, dtype=torch.float64)
+    for upper, left, unit in product((False, True), repeat=3):
+        b = torch.randn(2, 4, 3) if left else torch.randn(2, 3, 4)
+        options = {"upper": upper, "left": left, "unitriangular": unit}
+        expected = torch.linalg.solve_triangular(a, b.double(), **options)
+        assert torch.allclose(_substituted(a, b.double(), **options), expected)
+
+
+def test_a_missing_package_is_one_sentence(tmp_path, monkeypatch):
+    """The message names the package and what installs it."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    flow = kf.real_nvp(2, depth=1, hidden=(4,))
+    with pytest.raises(kf.errors.ArgumentError, match="pip install 'kappaflow\\[onnx\\]'"):
+        kf.export(flow, tmp_path / "out", format="onnx")
+
+
+def test_the_doctor_says_that_it_needs_programs_of_torch(tmp_path, capsys):
+    """A program in ONNX has no derivatives."""
+    (tmp_path / "encode.onnx").touch()
+    assert main(["doctor", str(tmp_path), "--trust"]) == 2
+    assert "export the flow with --format torch" in capsys.readouterr().err

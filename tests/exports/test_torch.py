@@ -1,0 +1,284 @@
+"""Programs of torch.export: equal to the flow, differentiable, and free of kappaflow."""
+
+import copy
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+import kappaflow as kf
+from kappaflow.autograd.checkpoint import is_traced
+from kappaflow.bijection import zero_log_det
+from kappaflow.cli.app import main
+from kappaflow.errors import FileError, NumericalError
+from kappaflow.interop import read_exported
+from kappaflow.testing.contract import jittered
+
+EPS = torch.finfo(torch.float32).eps
+
+
+def rows_of(case, n):
+    """Returns rows of float32 in the region of the data."""
+    return 50 + 5 * torch.randn(n, 3)
+
+
+def jacobians(flow, x):
+    """Returns the dense Jacobians of a flow, (B, D, D)."""
+    return torch.stack([
+        torch.autograd.functional.jacobian(lambda row: flow.bijection(row[None])[0][0], row)
+        for row in x
+    ])
+
+
+def test_encode_and_log_prob_equal_the_flow_in_float64(scores):
+    """They differ by rounding that follows the conditioning, for any number of rows."""
+    x = rows_of(scores, 7)
+    chunks = x[:1], x[1:3], x[3:]
+    z, log_det = map(torch.cat, zip(*map(scores.program("encode"), chunks), strict=True))
+    log_prob = torch.cat([scores.program("log_prob")(rows) for rows in chunks])
+    exact_z, exact_log_det = scores.wide.bijection(x.double())
+    s = torch.linalg.svdvals(jacobians(scores.wide, x.double()))
+    kappa = s[:, 0] / s[:, -1]
+    sensitivity = s[:, 0] * x.double().norm(dim=1) * EPS  # of z, to the rounding of x
+    assert ((z - exact_z).norm(dim=1) <= 10 * (sensitivity + EPS * kappa)).all()
+    allowed = 10 * EPS * kappa * (1 + s.log().abs().sum(1))
+    assert ((log_det - exact_log_det).abs() <= allowed).all()
+    steep = (
+        1
+        + exact_z.norm(dim=1)
+        * torch.linalg.matrix_norm(scores.wide.base.lower(torch.float64)[0], 2).amax() ** 2
+    )
+    exact = scores.wide.log_prob(x.double())
+    assert ((log_prob - exact).abs() <= allowed + 10 * sensitivity * steep).all()
+
+
+def test_the_log_det_is_that_of_the_dense_jacobian_of_the_program(scores):
+    """The program is differentiable, and its log_det is the one of its own Jacobian."""
+    program = scores.program("encode")
+    x = rows_of(scores, 2)
+    dense = torch.autograd.functional.jacobian(lambda rows: program(rows)[0].sum(0), x)
+    expected = torch.linalg.slogdet(dense.transpose(0, 1).double())[1]
+    assert torch.allclose(program(x)[1].double(), expected, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_sample_maps_noise_through_the_components_of_the_base(whole):
+    """The last column of the noise selects the component, and the others are spread by it."""
+    noise, base = torch.randn(200, 4), whole.wide.base
+    x = whole.program("sample")(noise)
+    ends = base.logits.softmax(0).cumsum(0).detach().numpy()
+    which = np.searchsorted(ends[:-1], norm.cdf(noise[:, 3].double()), side="right")
+    assert len(set(which)) == 3
+    lower = base.lower(torch.float64)[0][which]
+    spread = torch.linalg.solve(lower, noise[:, :3, None].double())[..., 0]
+    expected = whole.wide.bijection.inverse(base.means[which] + spread)[0]
+    assert torch.allclose(x.double(), expected, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_result_says_how_far_the_programs_are_from_the_flow(whole):
+    """The differences are those of float32, and decode(encode(x)) is x."""
+    done = whole.done
+    assert done.functions == ("log_prob", "sample", "encode", "decode") and not done.left_out
+    assert all(0 <= error < 1e-4 for error in (*done.differences.values(), done.round_trip))
+    assert repr(done).startswith("Exported(") and "round trip" in repr(done)
+
+
+def test_each_file_holds_its_metadata_and_no_paths_of_this_machine(scores):
+    """Columns, shapes and version are in the extra file, and tracebacks are nowhere."""
+    notes = {"kappaflow.json": ""}
+    path = scores.folder / "encode.pt2"
+    torch.export.load(path, extra_files=notes)
+    found = json.loads(notes["kappaflow.json"])
+    assert found["columns"] == ["a", "b", "c"] and found["function"] == "encode"
+    assert found["inputs"] == {"x": ["batch", 3]}
+    assert found["outputs"] == {"z": ["batch", 3], "log_det": ["batch"]}
+    assert found["kappaflow"] == kf.__version__
+    assert b".py" not in path.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_process_without_kappaflow_runs_the_file(whole, tmp_path):
+    """torch.export.load is all that a program needs."""
+    x = rows_of(whole, 4)
+    np.save(tmp_path / "x.npy", x.numpy())
+    code = (
+        "import sys; sys.modules['kappaflow'] = None\n"
+        "import numpy as np, torch\n"
+        "program = torch.export.load(sys.argv[1]).module()\n"
+        "found = program(torch.from_numpy(np.load(sys.argv[2])))\n"
+        "np.save(sys.argv[3], found.detach().numpy())\n"
+    )
+    paths = whole.folder / "log_prob.pt2", tmp_path / "x.npy", tmp_path / "out.npy"
+    subprocess.run([sys.executable, "-c", code, *map(str, paths)], check=True, cwd=tmp_path)
+    assert np.allclose(np.load(paths[2]), whole.flow.log_prob(x).detach().numpy(), atol=1e-4)
+
+
+class Sly(kf.Bijection):
+    """The identity, which adds a constant while it is traced."""
+
+    def forward(self, x, context=None):
+        return x + 1e-3 * is_traced(x), zero_log_det(x)
+
+    def inverse(self, z, context=None):
+        return z, zero_log_det(z)
+
+
+def test_a_program_that_differs_from_the_flow_is_an_error_and_leaves_no_file(tmp_path):
+    """Nothing appears in the folder, not even a temporary file."""
+    flow = kf.Flow(kf.StandardNormal(2), Sly())
+    with pytest.raises(NumericalError, match="'encode' differs from the flow by 1.0e-03"):
+        kf.export(flow, tmp_path / "out", functions=["encode"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_arguments_are_named_before_any_work(tmp_path):
+    """The folder, the functions, the format, the dtype and the columns are checked."""
+    flow, new = kf.real_nvp(2, depth=2, hidden=(4,)), tmp_path / "new"
+    for message, call in {
+        "'path' should be a new folder": lambda: kf.export(flow, tmp_path),
+        "'functions' should be one of": lambda: kf.export(flow, new, functions=["density"]),
+        "'format' should be one of": lambda: kf.export(flow, new, format="tflite"),
+        "'flow' should be in float32": lambda: kf.export(copy.deepcopy(flow).half(), new),
+        "'flow' should be a Flow": lambda: kf.export(flow.bijection, new),
+        "'columns' should have 2 names": lambda: kf.export(flow, new, columns=["a"]),
+        "'functions' should not be empty": lambda: kf.export(flow, new, functions=[]),
+    }.items():
+        with pytest.raises(kf.errors.ArgumentError, match=message):
+            call()
+    padded = kf.real_nvp(2, depth=2, hidden=(4,), padding=1)
+    with pytest.raises(kf.errors.ArgumentError, match="'log_prob' cannot be exported"):
+        kf.export(padded, new, functions=["log_prob"])
+    assert not new.exists()
+
+
+def hostile(source, target, mark):
+    """Writes a copy of a .pt2 file whose symbol creates a file when it is read."""
+    code = f"__import__('pathlib').Path({str(mark)!r}).touch() or Symbol('s', positive=True)"
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name.endswith("models/model.json"):
+                start = content.index(b"\"Symbol('")
+                end = content.index(b'"', start + 1) + 1
+                symbol = content[start:end]
+                content = content.replace(symbol, b'"' + code.encode() + b'"')
+            new.writestr(name, content)
+
+
+def test_the_doctor_loads_no_exported_file_without_trust(scores, tmp_path, capsys):
+    """torch.export.load runs code from a hostile file, so the doctor refuses to call it."""
+    mark = tmp_path / "ran"
+    for name in ("encode", "decode"):
+        hostile(scores.folder / "encode.pt2", tmp_path / f"{name}.pt2", mark)
+    assert main(["doctor", str(tmp_path)]) == 2
+    assert "can run code from the file: pass --trust" in capsys.readouterr().err
+    assert not mark.exists()
+    assert read_exported(tmp_path, trust=True).has("encode")
+    assert mark.exists(), "torch reads hostile files safely now: reconsider --trust"
+
+
+@pytest.mark.slow
+def test_a_folder_that_lacks_functions_is_no_flow(whole, tmp_path):
+    """The doctor needs both directions, and for this base also samples and densities."""
+    for names, message in (
+        (["encode"], "it has no decode"),
+        (["encode", "decode"], "log_prob and sample for the base NormalMixture"),
+    ):
+        for name in names:
+            (tmp_path / f"{name}.pt2").write_bytes((whole.folder / f"{name}.pt2").read_bytes())
+        with pytest.raises(kf.errors.ArgumentError, match=message):
+            kf.wrap(read_exported(tmp_path, trust=True))
+    (tmp_path / "encode.pt2").write_bytes(b"PK")
+    with pytest.raises(FileError, match="encode.pt2 cannot be loaded"):
+        read_exported(tmp_path, trust=True)
+
+
+@pytest.mark.slow
+def test_a_wrapped_exported_flow_is_the_flow(whole):
+    """Densities agree with the flow, and samples of its base with the whole."""
+    wrapped = kf.wrap(read_exported(whole.folder, trust=True))
+    x = rows_of(whole, 5)
+    expected = whole.flow.log_prob(x)
+    assert torch.allclose(wrapped.log_prob(x), expected, atol=1e-3)
+    assert torch.allclose(wrapped.own_log_prob(x), expected, atol=1e-3)
+    assert wrapped.own_sample(6)[0].shape == wrapped.sample(6).shape == (6, 3)
+
+
+def domain():
+    """Returns a flow with all kinds of domains."""
+    bounds = ["positive", (0, 9), "circular:0,9"]
+    return kf.real_nvp(3, depth=1, hidden=(4,), start="gaussianize", bounds=bounds)
+
+
+def conditional():
+    """Returns a flow of splines with a context and an embedding."""
+    embedding = torch.nn.Linear(2, 3)
+    return kf.spline(
+        3, depth=1, hidden=(4,), bins=2, context_features=2, embedding=embedding, padding=1
+    )
+
+
+RECIPES = {
+    "domain": (domain, ["log_prob"]),
+    "conditional": (conditional, ["sample"]),
+    "glow": (lambda: kf.glow((1, 4, 4), levels=1, steps=1, hidden=4), ["encode", "decode"]),
+    "zuko": (lambda: kf.zuko_flow(3, "maf", depth=1, hidden=(4,)), ["log_prob"]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_flows_of_all_recipes_are_exported(name, tmp_path):
+    """`export` compares each program with its flow."""
+    make, functions = RECIPES[name]
+    flow = make()
+    if len(flow.event_shape) == 1:
+        context = torch.randn(100, 2) if flow.context_features else None
+        flow.standardization.fit(0.5 + 8 * torch.rand(100, 3), context)
+    done = kf.export(jittered(flow, seed=1), tmp_path / "out", functions=functions)
+    assert list(done.differences) == functions
+    if name == "domain":
+        program = torch.export.load(done.path / "log_prob.pt2").module()
+        assert program(torch.tensor([[-1.0, 5.0, 5.0]])).item() == -float("inf")
+    if name == "conditional":
+        program = torch.export.load(done.path / "sample.pt2").module()
+        assert program(torch.randn(5, 4), torch.randn(5, 2)).shape == (5, 3)
+
+
+@pytest.mark.slow
+def test_functions_that_cannot_be_traced_are_left_out_or_refused(tmp_path):
+    """The inverse of a planar map is a search, and a continuous flow steps adaptively."""
+    flow = jittered(kf.planar(2, depth=1), seed=1)
+    done = kf.export(flow, tmp_path / "out")
+    assert done.functions == ("log_prob", "encode")
+    assert "the inverse of Planar is a search" in done.left_out["decode"]
+    with pytest.raises(kf.errors.ArgumentError, match="the inverse of Planar is a search"):
+        kf.export(flow, tmp_path / "other", functions=["decode"])
+    with pytest.raises(kf.errors.ArgumentError, match="'encode' of this flow cannot be exported"):
+        kf.export(kf.zuko_flow(2, "cnf", hidden=(4,)), tmp_path / "cnf", functions=["encode"])
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.slow
+def test_the_commands_export_a_run_and_examine_the_files(whole, tmp_path, capsys):
+    """The doctor finds no problem in an exported flow, and reads tables by its columns."""
+    kf.save(whole.flow, tmp_path / "model")
+    assert main(["export", str(tmp_path / "model"), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "decode(encode(x))" in printed and "The exported flow is" in printed
+    data = tmp_path / "data.csv"
+    rows = "\n".join(",".join(map(str, row)) for row in whole.flow.sample(300).tolist())
+    data.write_text("a,b,c\n" + rows + "\n")
+    path = str(whole.folder / "encode.pt2")
+    assert main(["doctor", path, str(data), "--trust"]) == 0
+    assert "found no problem at 64 of 300 rows" in capsys.readouterr().out
+    assert main(["doctor", str(tmp_path / "out"), str(data), "--trust"]) == 2
+    assert "has no names of columns" in capsys.readouterr().err
+    assert main(["doctor", str(tmp_path / "model"), "--trust"]) == 2
+    assert "'trust' is for exported flows" in capsys.readouterr().err
