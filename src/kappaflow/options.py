@@ -1,9 +1,12 @@
 """Declares, once, the values that named options accept, and the options of a training.
 
+`COMMAND` is the command line that runs, which reports show.
+
 Signatures, checks, `kappaflow.training.Settings` and the command line use these declarations. This
 file does not import torch, so that the help of the command line starts quickly.
 """
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -41,6 +44,8 @@ Dequantization = Literal["uniform", "variational"]
 # What happens to rows that have no density, or that repeat earlier ones.
 Repair = Literal["drop", "jitter", "dequantize"]
 Duplicates = Literal["keep", "drop", "weigh"]
+
+COMMAND: ContextVar[str] = ContextVar("COMMAND", default="from Python")
 
 
 class Bound:

@@ -13,6 +13,7 @@ import pytest
 
 from kappaflow.report import (
     About,
+    Correlations,
     FindingView,
     Latent,
     Likelihood,
@@ -115,11 +116,8 @@ def build_report(
         "worst_rows": _worst_rows(names, data),
         "separations": [_separation(rng)],
         "marginals": [_marginal(n, data[:, i], samples[:, i]) for i, n in enumerate(names)],
-        "pairs": Pairs(
-            columns=names[:5],
-            data=_rounded(data[:400, :5]),
-            samples=_rounded(samples[:400, :5]),
-        ),
+        "correlations": _correlations(names, data, samples),
+        "pairs": Pairs(columns=names, data=_rounded(data[:400]), samples=_rounded(samples[:400])),
         "profile": _profile(rng, layers),
         "latent": _latent(rng, columns),
         "verdict": "The flow is finite and invertible on the points examined. One layer is much "
@@ -134,11 +132,27 @@ def _worst_rows(names: list[str], data: np.ndarray) -> RowsView:
     """Returns three rows of a text file, with twelve columns at most."""
     rows = [
         RowView(
-            name=f"line {17 + i}", values=_rounded(data[i : i + 1, :12])[0], log_prob=-90.5 + i
+            name=f"line {17 + i}",
+            values=_rounded(data[i : i + 1, :12])[0],
+            log_prob=-90.5 + i,
+            unusual=(names[-1], 57.0, 12.3),
         )
         for i in range(3)
     ]
     return RowsView(columns=names[:12], left_out=max(0, len(names) - 12), rows=rows)
+
+
+def _correlations(names: list[str], data: np.ndarray, samples: np.ndarray) -> Correlations:
+    """Returns the correlations of up to twelve columns."""
+    both = [np.corrcoef(rows, rowvar=False).reshape(len(names), -1) for rows in (data, samples)]
+    triangles = [[_rounded(whole[i, :i]) for i in range(len(names[:12]))] for whole in both]
+    return Correlations(
+        columns=names[:12],
+        left_out=max(0, len(names) - 12),
+        rows=len(data),
+        data=triangles[0],
+        samples=triangles[1],
+    )
 
 
 def _references() -> list[ReferenceView]:
@@ -179,6 +193,9 @@ def _about(columns: int, layers: int, epochs: int) -> About:
             "115 duplicate rows were found; they were kept.",
             "The column 'column 3' holds the value 0 in 0.4 % of its rows.",
         ],
+        finished_at="2026-03-01T08:05:09+00:00",
+        command="kappaflow fit magic --out runs/magic",
+        fingerprint="03413cd7" * 8,
     )
 
 

@@ -29,7 +29,7 @@ from kappaflow.report.pictures import NARROW, Shown, grid
 
 SECTIONS = [
     "findings", "samples", "latent-section", "neighbors", "curves", "likelihood", "depth",
-    "scales", "about", "glossary",
+    "scales", "about", "glossary", "settings",
 ]  # fmt: skip
 
 

@@ -47,6 +47,54 @@ def test_figures_follow_the_width_of_the_window(report, open_page):
     assert page.locator("[data-figure]").evaluate_all(widths)
 
 
+BROKEN_WORDS = """() => {
+  const broken = [], texts = document.createTreeWalker(document.querySelector("main"), 4);
+  while (texts.nextNode()) {
+    const node = texts.currentNode;
+    if (node.parentElement.closest("svg, option") !== null) continue;
+    for (const word of node.data.matchAll(/[\\w.,%]{2,24}/g)) {
+      const range = document.createRange();
+      range.setStart(node, word.index);
+      range.setEnd(node, word.index + word[0].length);
+      const lines = new Set([...range.getClientRects()].map((box) => Math.round(box.top)));
+      if (lines.size > 1) broken.push(word[0]);
+    }
+  }
+  return broken;
+}"""
+OUTSIDE = """() => [...document.querySelectorAll("main *")].filter((one) => {
+  const box = one.getBoundingClientRect();
+  return one.closest("svg") === null && (box.left < 0 || box.right > innerWidth + 0.5);
+}).map((one) => one.outerHTML.slice(0, 200))"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_breaks_no_word_and_shows_each_element(make_report, open_page, scheme):
+    """With unfolded settings, in both colors: all is inside a width of 420 pixels."""
+    page = open_page(render(make_report(columns=14)), width=420, scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+    assert page.evaluate(BROKEN_WORDS) == []
+    assert page.evaluate(OUTSIDE) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 420
+
+
+def test_a_reader_selects_two_columns(make_report, open_page):
+    """The chart shows them, with their names, their frame and the samples outside."""
+    report = make_report(columns=7)
+    report.pairs.samples[0][5] = 1e6
+    page = open_page(render(report))
+    lists = page.locator(".picker select")
+    lists.nth(0).select_option("column 6")
+    lists.nth(1).select_option("column 1")
+    plot = page.locator("[data-figure=any-pair]")
+    assert plot.locator(".xtitle").text_content() == "column 6"
+    assert plot.locator(".ytitle").text_content() == "column 1"
+    shown = plot.evaluate("(box) => [box.data[0].x.slice(0, 2), box.data[1].y.slice(0, 2)]")
+    assert shown[0] == [row[5] for row in report.pairs.data[:2]]
+    assert shown[1] == [row[0] for row in report.pairs.samples[:2]]
+    assert "of 400 samples outside" in page.locator(".picker .remark").text_content()
+
+
 def test_markup_in_names_is_shown_as_it_is(make_report, open_page):
     """A column may be called like a script, a link or a format of plotly, and is shown so."""
     plain = make_report(columns=3, layers=2)

@@ -61,6 +61,19 @@ def test_numbers_that_are_not_finite_stay_what_they_are(make_report, tmp_path):
     assert to_json(again) == text
 
 
+def test_a_report_of_an_earlier_version_is_drawn_again(make_report, tmp_path):
+    """Without the date, the command, the fingerprint, the correlations and unusual values."""
+    content = json.loads(to_json(make_report(columns=2, layers=2, epochs=2, rows=6)))
+    for name in ("finished_at", "command", "fingerprint"):
+        del content["about"][name]
+    del content["correlations"]
+    for row in content["worst_rows"]["rows"]:
+        del row["unusual"]
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    page = draw_again(tmp_path).read_text(encoding="utf-8")
+    assert '<td class="none">' in page and 'id="correlations"' not in page
+
+
 def test_a_folder_without_a_report_is_one_sentence(tmp_path):
     """One sentence names the missing file."""
     with pytest.raises(FileError, match=r"report\.json is missing: .* holds no report\.$"):
@@ -168,6 +181,15 @@ def test_the_profile_of_a_flow_fills_that_of_a_report(make_report, dtype):
     report = make_report(profile=measured)
     assert report.profile.model_dump() == measured
     assert from_json(to_json(report)).profile == report.profile
+
+
+def test_a_correlation_too_many_is_found_on_reading(report, tmp_path):
+    """It would belong to no pair of columns."""
+    content = json.loads(to_json(report))
+    content["correlations"]["samples"][3].append(0.0)
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    with pytest.raises(FileError, match="one correlation per column before it"):
+        draw_again(tmp_path)
 
 
 def test_a_row_with_more_values_than_columns_is_found_on_reading(report, tmp_path):

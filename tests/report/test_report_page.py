@@ -59,7 +59,7 @@ def usual(report):
 
 
 def test_the_sections_stand_in_the_order_of_reading(usual):
-    """A reader meets the verdict first and the glossary last."""
+    """A reader meets the verdict first and the settings last."""
     assert [attributes["id"] for tag, attributes in usual.tags if tag == "section"] == [
         "findings",
         "about",
@@ -69,6 +69,7 @@ def test_the_sections_stand_in_the_order_of_reading(usual):
         "depth",
         "latent-section",
         "glossary",
+        "settings",
     ]
 
 
@@ -144,7 +145,10 @@ def test_names_with_script_tags_stay_text(make_report):
     profile = plain.profile.model_copy(update={"layers": [EVIL, EVIL]})
     hostile = plain.model_copy(
         update={
-            "about": plain.about.model_copy(update={"title": EVIL, "notes": [EVIL]}),
+            "about": plain.about.model_copy(
+                update={"title": EVIL, "notes": [EVIL], "command": EVIL, "finished_at": EVIL}
+            ),
+            "correlations": plain.correlations.model_copy(update={"columns": [EVIL] * 3}),
             "marginals": [m.model_copy(update={"column": EVIL}) for m in plain.marginals],
             "pairs": plain.pairs.model_copy(update={"columns": [EVIL] * 3}),
             "profile": profile,
@@ -161,7 +165,7 @@ def test_names_with_script_tags_stay_text(make_report):
     assert not any(tag == "img" for tag, _ in page.tags)
     labels = list(_labels(page.figures))
     assert any("&lt;/script&gt;" in label for label in labels)
-    assert not any("<" in label for label in labels)
+    assert not any("<" in label.removesuffix("<extra></extra>") for label in labels)
 
 
 def _labels(value):
@@ -225,7 +229,7 @@ def spoilt(report: Report, value: float) -> Report:
             return [spoil(inner) for inner in item]
         return value if isinstance(item, float) else item
 
-    kept = {"about": report.about, "pairs": report.pairs, "latent": report.latent}
+    kept = {name: getattr(report, name) for name in ("about", "pairs", "latent")}
     content = report.model_dump() | {k: v.model_dump() for k, v in kept.items()}
     whole = {"about", "best_epoch", "verdict", "ok"}
     content = {k: v if k in whole else spoil(v) for k, v in content.items()}
@@ -307,6 +311,62 @@ def test_the_clouds_of_points_stay_few(make_report):
     assert 3000 < points <= 6000
 
 
+def test_the_settings_are_folded_at_the_end(usual, report):
+    """A closed <details> in the last section has the facts about model and training."""
+    text = render(report)
+    last = text[text.index('<section id="settings"') :]
+    assert re.findall("<details[^>]*>", last) == ["<details>"]
+    assert "<caption>Model</caption>" in last and "<caption>Training</caption>" in last
+    assert "<caption>Training</caption>" not in text[: -len(last)]
+    trials = [("spline, depth 4", 3, 1200, 1.5, 0.0, 0.0), ("nice", 1, 300, 1.9, 0.4, 0.01)]
+    about = report.about.model_copy(update={"trials": trials})
+    last = render(report.model_copy(update={"about": about})).split('<section id="settings"')[1]
+    assert last.count("<details>") == 2 and '<th scope="row">spline, depth 4</th>' in last
+
+
+def test_the_page_says_when_and_how_it_was_made_and_from_which_data(report):
+    """The date, the command and the start of the fingerprint; nothing for what is unknown."""
+    text = render(report)
+    assert "<strong>Trained:</strong> 1 March 2026, 08:05 UTC</p>" in text
+    assert "<strong>Command:</strong> kappaflow fit magic --out runs/magic</p>" in text
+    assert "<strong>SHA-256 of the data:</strong> 03413cd70341</p>" in text
+    unknown = {"finished_at": "", "command": "", "fingerprint": ""}
+    about = report.about.model_copy(update=unknown)
+    text = render(report.model_copy(update={"about": about}))
+    assert not any(word in text for word in ("Trained:", "Command:", "SHA-256 of the data"))
+
+
+def test_the_largest_difference_of_two_correlations_is_named_first(make_report):
+    """In the sentence, in the table with its error, and as the first point cloud."""
+    report = make_report(rows=104)
+    data = [[0.5] * place for place in range(10)]
+    samples = [[0.5] * place for place in range(10)]
+    samples[7][2] = -0.5
+    known = report.correlations.model_copy(update={"data": data, "samples": samples})
+    html = render(report.model_copy(update={"correlations": known}))
+    assert "The largest difference is that of column 3 and column 8: 0.50 in held-out" in html
+    assert "1 of 45 pairs differ by more than 3 standard errors." in html
+    table = html[html.index('id="correlations"') :]
+    first = table[table.index("<tbody>") : table.index("</tr>", table.index("<tbody>"))]
+    assert "column 3 and column 8" in first and "−1.00 ± 0.11" in first
+    figures = Page(html).figures
+    axes = [figures["pairs-1"]["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis")]
+    assert axes == ["column 3", "column 8"]
+    (heat,) = figures["correlations-2"]["data"]
+    assert heat["z"][7][2] == heat["z"][2][7] == -0.5 and heat["z"][2][2] is None
+    assert figures["correlations-1"]["layout"]["xaxis"]["ticktext"][9] == "column 10"
+
+
+def test_every_pair_of_columns_can_be_selected(make_report):
+    """Two lists name all columns; the numbers of each column are on the page once."""
+    page = Page(render(make_report(columns=12)))
+    figure = page.figures["any-pair"]
+    assert len(figure["frames"]) == len(figure["names"]) == 12
+    assert [[len(column) for column in cloud] for cloud in figure["clouds"]] == [[400] * 12] * 2
+    assert sum(tag == "option" for tag, _ in page.tags) == 2 * 12
+    assert sum(tag == "option" for tag, _ in Page(render(make_report(columns=5))).tags) == 0
+
+
 def test_the_page_says_that_a_flow_is_worse_than_a_gaussian(make_report):
     """The comparison is a sentence, whichever is better."""
     part = Likelihood(
@@ -323,7 +383,8 @@ def test_the_test_rows_with_the_lowest_density_are_named_with_their_values(make_
     table = table[: table.index("</table>")]
     assert re.findall(r'<th scope="row">(.*?)</th>', table) == ["line 17", "line 18", "line 19"]
     assert '<td data-name="log_prob">−90.50</td>' in table or "-90.50" in table
-    assert table.count('<th scope="col">') == 2 + 12
+    assert table.count('<th scope="col">') == 3 + 12
+    assert '<td data-name="Most unusual value">column 14 = 57, 12 sd</td>' in table
     assert "2 more columns are not shown" in html
     assert 'id="worst-rows"' not in render(make_report(worst_rows=None))
 

@@ -1,5 +1,6 @@
 """The numbers of a report against independent computations."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import torch
 from scipy.stats import multivariate_normal
 
 import kappaflow as kf
+from kappaflow.options import COMMAND
 from kappaflow.report import read_report
+from kappaflow.report.pairs import differences
 from kappaflow.runs import ModelConfig, TableConfig, diagnose_run, fit_run
-from kappaflow.runs.table_content import auc_of
+from kappaflow.runs.table_content import auc_of, correlations, worst_rows
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +156,59 @@ def test_auc_agrees_with_counting_pairs():
     assert auc == pytest.approx(expected) and 0.02 < error < 0.08
 
 
+def test_planted_outliers_are_the_worst_rows(tmp_path):
+    """With their line of the file, their values and the column that is far off."""
+    x = np.random.default_rng(0).normal(size=(300, 14))
+    x[::10, 13] += 40
+    lines = [",".join(map(repr, row)) for row in x.tolist()]
+    names = ",".join(f"c{i}" for i in range(14))
+    (tmp_path / "rows.csv").write_text("\n".join([names, *lines]) + "\n")
+    data = TableConfig(str(tmp_path / "rows.csv"), context=["c0"]).load()
+    nll = torch.from_numpy(data.test.values).square().sum(1)
+    found = worst_rows(data, nll)
+    assert (len(found.columns), found.left_out) == (12, 2)
+    train = data.train.values[:, 12]
+    outliers = int((data.test.values[:, 12] > 30).sum())
+    assert 0 < outliers < len(found.rows)
+    for place, row in enumerate(found.rows):
+        expected = x[int(row.name.removeprefix("line ")) - 2]  # line 1 is the header
+        assert row.values == expected[1:13].tolist()
+        assert row.log_prob == pytest.approx(-np.square(expected[1:]).sum())
+        assert (expected[13] > 30) == (place < outliers)
+    column, value, deviations = found.rows[0].unusual
+    assert column == "c13" and value > 30
+    assert deviations == pytest.approx((value - train.mean()) / train.std())
+
+
+def test_the_facts_of_a_report_have_no_syntax_of_python(summary, table):
+    """Values of settings are as a reader would write them; date, command and data are there."""
+    about = read_report(summary.folder).about
+    assert about.fingerprint == kf.load_table(table).fingerprint()
+    assert about.command == "from Python" and about.finished_at.endswith("+00:00")
+    facts = dict(about.model + about.training)
+    assert (facts["hidden"], facts["residual"]) == ("8", "no")
+    assert (facts["weight decay"], facts["max epochs"]) == ("0.0001", "3")
+    values = [value for name, value in facts.items() if name not in ("versions", "epochs")]
+    assert not [v for v in values if re.search(r"None|True|False|[()'\[\]{}]|\de-", v)], values
+
+
+def test_a_planted_difference_of_correlations_is_found_among_many_columns():
+    """Also without the columns that differ least, and with samples that are not finite."""
+    x = np.random.default_rng(0).normal(size=(500, 60))
+    x[:, 41] += 2 * x[:, 3]
+    samples = np.random.default_rng(1).permutation(x)
+    samples[:, 41] = x[:, 41]
+    samples[7, 5] = np.inf
+    found = correlations(kf.load_table(x), samples)
+    assert (len(found.columns), found.left_out) == (40, 20)
+    worst = differences(found)[0]
+    assert (worst.first, worst.second) == ("x3", "x41")
+    assert worst.data > 0.8 and abs(worst.samples) < 0.2
+    constant = np.ones((9, 2))
+    assert differences(correlations(kf.load_table(constant), constant)) == []
+    assert correlations(kf.load_table(x[:, :1]), x[:, :1]) is None
+
+
 @pytest.mark.slow
 def test_a_run_interrupted_between_training_and_report_is_completed(summary, table):
     """With the report and the judgement missing, the same call adds them, to the same numbers."""
@@ -163,6 +219,8 @@ def test_a_run_interrupted_between_training_and_report_is_completed(summary, tab
         k: v for k, v in before.items() if not k.startswith(("test", "gaussian", "verdict"))
     }
     (summary.folder / "result.json").write_text(json.dumps(trained))
+    report = (summary.folder / "report.json").read_bytes()
+    before_command = COMMAND.set("another command")
     (summary.folder / "report.json").unlink()
     again = fit_run(
         TableConfig(table),
@@ -170,7 +228,9 @@ def test_a_run_interrupted_between_training_and_report_is_completed(summary, tab
         summary.folder,
         max_epochs=3,
     )
+    COMMAND.reset(before_command)
     assert again.result.test_nll == before["test_nll"]
+    assert (summary.folder / "report.json").read_bytes() == report  # with the same date
     assert read_report(summary.folder).ok is before["ok"]
 
 

@@ -1,6 +1,7 @@
 """Entry point of the command line: registers the commands and prints errors as one line."""
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -24,6 +25,7 @@ from kappaflow.cli.score import score
 from kappaflow.cli.show import tell
 from kappaflow.cli.tradeoff import tradeoff
 from kappaflow.errors import BuildError, KappaflowError, NumericalError, RankError, WriteError
+from kappaflow.options import COMMAND
 from kappaflow.ranks import rank
 
 USAGE, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
@@ -67,6 +69,8 @@ def main(tokens: Sequence[str] | None = None) -> int:
     # wait for each other: see docs/decisions. This must be set before torch is loaded.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     words = sys.argv[1:] if tokens is None else tokens
+    text = shlex.join(("kappaflow", *words)).encode(errors="backslashreplace").decode()
+    before = COMMAND.set(text)
     try:
         with _stopped_by_sigterm(), _plain_warnings():
             done = app(words, exit_on_error=False, print_error=False)
@@ -85,6 +89,8 @@ def main(tokens: Sequence[str] | None = None) -> int:
         return FAILURE
     except OSError as error:
         return _complain(f"{error.filename or 'a file'}: {error.strerror or error}.", FAILURE)
+    finally:
+        COMMAND.reset(before)
     return done if isinstance(done, int) else 0
 
 

@@ -8,6 +8,7 @@ chart is drawn by plotly on pages and by matplotlib in files. Nothing here train
 from kappaflow.report.content import (
     About,
     Budget,
+    Correlations,
     FindingView,
     Latent,
     Likelihood,
@@ -35,6 +36,7 @@ __all__ = [
     "About",
     "AnyReport",
     "Budget",
+    "Correlations",
     "FindingView",
     "ImageLikelihood",
     "ImageReport",

@@ -35,6 +35,9 @@ class About(Part):
         trials: The candidates of a model search, best first: name, rounds, steps, validation NLL
             in nats on standardized columns, its difference from the best, and the standard error
             of that difference.
+        finished_at: When the training ended, in ISO 8601; empty if unknown.
+        command: The command that trained the flow; "from Python" without one; empty if unknown.
+        fingerprint: SHA-256 of the data, in hex; empty if unknown.
     """
 
     title: str
@@ -43,6 +46,9 @@ class About(Part):
     training: list[tuple[str, str]]
     notes: list[str]
     trials: list[tuple[str, int, int, float, float, float]] = []
+    finished_at: str = ""
+    command: str = ""
+    fingerprint: str = ""
 
 
 class Likelihood(Part):
@@ -143,11 +149,17 @@ class Separation(Part):
 
 
 class RowView(Part):
-    """A test row, named as "line 17" or "row 16", with its values and its log-density in nats."""
+    """A test row, named as "line 17" or "row 16", with its values and its log-density in nats.
+
+    Attributes:
+        unusual: The column whose value is farthest from the mean of the training rows, the value,
+            and its distance in standard deviations; None if unknown.
+    """
 
     name: str
     values: list[float]
     log_prob: float
+    unusual: tuple[str, float, float] | None = None
 
 
 class RowsView(Part):
@@ -184,8 +196,37 @@ class Marginal(Part):
     samples: list[float]
 
 
+class Correlations(Part):
+    """Rank correlations (Spearman) of pairs of columns, among held-out rows and among samples.
+
+    Attributes:
+        columns: Names of the columns, with the context last; of many columns, those whose
+            correlations differ most.
+        left_out: Number of columns that are not shown.
+        rows: Number of rows, and at most of samples.
+        data: For each column, its correlations with those before it among the held-out rows.
+        samples: The same among the samples.
+    """
+
+    columns: list[str]
+    left_out: int
+    rows: int
+    data: list[list[float]]
+    samples: list[list[float]]
+
+    @model_validator(mode="after")
+    def _is_triangular(self) -> "Correlations":
+        """Returns itself if each column has one correlation with each column before it."""
+        for values in (self.data, self.samples):
+            if [len(row) for row in values] != list(range(len(self.columns))):
+                raise PydanticCustomError(
+                    "length", "each column should have one correlation per column before it"
+                )
+        return self
+
+
 class Pairs(Part):
-    """Rows of held-out data and the same number of samples, in a few columns."""
+    """Rows of held-out data and the same number of samples, with the context last."""
 
     columns: list[str]
     data: list[list[float]]
@@ -352,6 +393,8 @@ class Report(Part):
             empty.
         separations: How well log_prob separates other kinds of rows; often empty.
         marginals: Histograms of data and samples, one per column.
+        correlations: Correlations among data and samples; None if there is no pair of columns,
+            or in reports of earlier versions.
         pairs: Data and samples for scatter plots of two columns at a time.
     """
 
@@ -366,6 +409,7 @@ class Report(Part):
     worst_rows: RowsView | None = None
     separations: list[Separation]
     marginals: list[Marginal]
+    correlations: Correlations | None = None
     pairs: Pairs
     profile: ProfileView
     budget: Budget | None = None

@@ -28,7 +28,13 @@ from kappaflow.report.page import (
 )
 from kappaflow.report.pictures import NARROW, WIDE, Picture, Shown
 from kappaflow.report.tables import NO_LIKELIHOOD
-from kappaflow.report.training import about_section, curves_section, image_learning_curves
+from kappaflow.report.training import (
+    about_section,
+    curves_section,
+    image_learning_curves,
+    origin,
+    settings_section,
+)
 
 LARGEST_NARROW = 2 * NARROW // 3  # pixels; wider sheets are placed two in a row
 ROOM_OF_LABELS = 60  # CSS pixels of the labels next to the rows of a sheet
@@ -122,6 +128,7 @@ def render_images(report: ImageReport) -> str:
                 *_likelihood_figures(report.likelihood),
                 *conditioning_figures(report.profile),
             ],
+            intro=origin(report.about),
             without_script=f"The pictures do not. {FILES}",
             files=FILES,
             sections=[
@@ -137,6 +144,7 @@ def render_images(report: ImageReport) -> str:
                 *([scales] if scales else []),
                 about_section(report.about),
                 glossary_section(TERMS),
+                settings_section(report.about),
             ],
         )
     )

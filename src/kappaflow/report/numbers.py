@@ -1,11 +1,15 @@
 """Formats numbers for reports, and selects the values that an axis can show."""
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
 
 NOT_FINITE = "not finite"
 NOT_MEASURED = "–"
 TOO_LARGE_TO_DRAW = 1e100
+_TIMES = "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -98,7 +102,7 @@ def fixed(value: object, decimals: int) -> str:
     number = as_float(value)
     if number is None or not math.isfinite(number) or abs(number) >= 1e9:
         return significant(value)
-    return _minus(f"{number:,.{decimals}f}")
+    return _minus(f"{round(number, decimals) + 0.0:,.{decimals}f}")  # no "-0.00"
 
 
 def quantile(values: Sequence[float], level: float) -> float:
@@ -135,9 +139,65 @@ def format_time(time_s: float) -> str:
     return f"{time_s / 3600:.1f} hours"
 
 
+def format_date(text: str) -> str:
+    """Returns a date in ISO 8601 as a reader would write it, in UTC; other text unchanged.
+
+    Example:
+        >>> format_date("2026-03-01T08:05:09+00:00")
+        '1 March 2026, 08:05 UTC'
+    """
+    try:
+        date = datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return text
+    return f"{date.day} {date:%B %Y, %H:%M} UTC"
+
+
+def plain_text(value: object) -> str:
+    """Returns the value of a setting as a reader would write it, without Python's syntax.
+
+    Example:
+        >>> [plain_text(one) for one in ((64, 64), True, None, 1e-05, 20.0, {"a": 2, "b": ()})]
+        ['64, 64', 'yes', 'none', '0.00001', '20', 'a: 2, b: none']
+    """
+    if value is None or value in ((), [], {}):
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        usual = value == 0 or 1e-6 <= abs(value) < 1e15
+        return _minus(f"{Decimal(repr(value)).normalize():f}") if usual else significant(value, 6)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {plain_text(inner)}" for key, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(plain_text, value))
+    return str(value)
+
+
+def with_powers(text: str) -> str:
+    r"""Returns a sentence whose numbers like 1.5e-06 are written as powers of ten.
+
+    Example:
+        >>> with_powers("at most 1.5e-06 from data")
+        'at most 1.5\xa0×\xa010⁻⁶ from data'
+    """
+    number = r"\b(\d+(?:\.\d+)?)e([+-]\d+)\b"
+    return re.sub(number, lambda found: f"{found[1]}{_TIMES}{power_of_ten(int(found[2]))}", text)
+
+
+def breakable(text: str, mark: str) -> str:
+    """Returns text with a mark where a line may break, after the signs in words of 20 letters.
+
+    Example:
+        >>> breakable("a_b, temperature_of_the_sensor", "|")
+        'a_b, temperature_|of_|the_|sensor'
+    """
+    return re.sub(r"\S{20,}", lambda word: re.sub(r"(?<=\w[_/.,:=])(?=\w)", mark, word[0]), text)
+
+
 def _times_power(number: float, digits: int) -> str:
     mantissa, exponent = f"{number:.{digits - 1}e}".split("e")
-    return _minus(mantissa) + "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}" + power_of_ten(int(exponent))
+    return _minus(mantissa) + _TIMES + power_of_ten(int(exponent))
 
 
 def _minus(text: str) -> str:

@@ -10,15 +10,17 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import jinja2
+from markupsafe import Markup, escape
 
 from kappaflow.diagnosis import Finding
 from kappaflow.report import numbers
 from kappaflow.report.charts import Chart, Figure, color, figures_of
+from kappaflow.report.charts.plotly import label
 from kappaflow.report.content import FindingView
 from kappaflow.report.pictures import Shown
 
@@ -102,6 +104,25 @@ class Panels:
 
 
 @dataclass(frozen=True)
+class Picker:
+    """A point cloud of two columns that the reader selects.
+
+    Attributes:
+        chart: The chart of the first pair, with a series for each of `clouds`.
+        pair: The places of the first pair among the columns.
+        frames: The ends of the axis of each column.
+        clouds: The values of each column, for each series.
+    """
+
+    kind: ClassVar[str] = "picker"
+    chart: Chart
+    columns: Sequence[str]
+    pair: tuple[int, int]
+    frames: Sequence[tuple[float, float]]
+    clouds: Sequence[Sequence[Sequence[float | None]]]
+
+
+@dataclass(frozen=True)
 class Table:
     """A table whose first column names the rows; None is a cell without a value.
 
@@ -157,8 +178,17 @@ class Glossary:
     terms: Sequence[tuple[str, str]]
 
 
-Plain = Verdict | Text | Heading | Items | Glossary
-Block = Plain | Charts | Panels | Table | Facts | Pictures | Findings
+@dataclass(frozen=True)
+class Details:
+    """Tables that the reader unfolds; without charts, which need a width to be drawn."""
+
+    kind: ClassVar[str] = "details"
+    summary: str
+    blocks: "Sequence[Facts | Table | Text]"
+
+
+Plain = Verdict | Text | Heading | Items | Glossary | Details
+Block = Plain | Charts | Panels | Picker | Table | Facts | Pictures | Findings
 
 
 @dataclass(frozen=True)
@@ -214,6 +244,15 @@ class _Drawn:
             content = {"data": one.traces, "layout": one.layout, "height": one.height}
             self.figures[one.name] = content
         return figures
+
+    def of_picker(self, picker: Picker) -> Figure:
+        """Returns the figure of a picker, which the script changes when the reader selects."""
+        (figure,) = self.of(picker.chart)
+        names = [label(name) for name in picker.columns]
+        content = {"names": names, "frames": picker.frames, "clouds": picker.clouds}
+        self.figures[figure.name] |= content
+        self.figures[figure.name]["layout"]["showlegend"] = False
+        return figure
 
 
 def render_page(page: Page) -> str:
@@ -271,7 +310,15 @@ def _template() -> jinja2.Template:
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     environment.globals["color"] = color
     environment.filters["significant"] = numbers.significant
+    environment.filters["with_powers"] = numbers.with_powers
+    environment.filters["breakable"] = _breakable
+    environment.filters["breakable_name"] = partial(numbers.breakable, mark="\N{ZERO WIDTH SPACE}")
     return environment.get_template("page.html.jinja")
+
+
+def _breakable(text: str) -> Markup:
+    """Returns text as HTML in which long names break after their signs."""
+    return Markup(numbers.breakable(str(escape(text)), "<wbr>"))
 
 
 def _policy(scripts: list[str]) -> str:

@@ -1,6 +1,5 @@
-"""Charts of a report on a table: data against samples, scores of other rows, and the latent."""
+"""Charts of a report on a table: single columns, scores of other rows, and the latent."""
 
-import statistics
 from collections.abc import Sequence
 
 from kappaflow.report.charts import (
@@ -14,15 +13,10 @@ from kappaflow.report.charts import (
     line,
     single_chart,
 )
-from kappaflow.report.content import Latent, Marginal, Pairs, Separation
+from kappaflow.report.content import Latent, Marginal, Separation
 from kappaflow.report.numbers import drawable, fixed, significant, what_is_not_drawn
 
 MOST_MARGINALS = 40
-MOST_PAIRED_COLUMNS = 5
-MOST_POINTS = 6000  # largest number of points on a page: each is an element of the document
-
-Range = tuple[float, float]
-Rows = list[list[float | None]]
 
 
 def marginals_chart(parts: Sequence[Marginal]) -> Chart | None:
@@ -43,7 +37,7 @@ def marginals_chart(parts: Sequence[Marginal]) -> Chart | None:
         caption="The outline should follow the filled shape, with its peaks, gaps and tails. A "
         "smooth outline over separate peaks means that the flow connects what is separate in the "
         f"data.{left_out}",
-        panels=[_marginal(part) for part in shown],
+        panels=[marginal_panel(part) for part in shown],
         columns=4,
         small=True,
         height=150,
@@ -61,7 +55,8 @@ def total_variation(part: Marginal) -> float:
     return total
 
 
-def _marginal(part: Marginal, rows: str = "held-out data") -> Panel:
+def marginal_panel(part: Marginal, rows: str = "held-out data") -> Panel:
+    """Returns the histograms of one column, for data and for samples."""
     return Panel(
         title=part.column,
         x="value (column's unit)",
@@ -74,127 +69,6 @@ def _marginal(part: Marginal, rows: str = "held-out data") -> Panel:
         remark=what_is_not_drawn([part.edges, part.data, part.samples]),
         alt=f"Histograms of column {part.column}: {rows} and samples.",
     )
-
-
-def pairs_chart(parts: Pairs) -> Chart | None:
-    """Returns a point cloud for each pair of columns, in the lower triangle of a grid."""
-    columns = min(len(parts.columns), MOST_PAIRED_COLUMNS)
-    cells = columns * (columns - 1) // 2
-    if cells == 0 or not parts.data:
-        return None
-    points = MOST_POINTS // (2 * cells)
-    data, samples = (
-        [drawable(row[:columns]) for row in rows[:points]] for rows in (parts.data, parts.samples)
-    )
-    frames = [_frame([row[i] for row in data]) for i in range(columns)]
-    left_out = ""
-    if len(parts.columns) > columns:
-        left_out = f" The page shows the first {columns} of {len(parts.columns)} columns."
-    return Chart(
-        name="pairs",
-        title="Two columns at a time",
-        caption="Axes are in the units of the columns. The two colors should mix everywhere. A "
-        "patch of one color is data that the flow never samples, or samples that look like no "
-        f"data.{left_out}",
-        panels=[
-            _pair(parts.columns, j, i, (data, samples), frames)
-            for i in range(1, columns)
-            for j in range(i)
-        ],
-        columns=columns - 1,
-        small=True,
-        height=None,
-    )
-
-
-def corner_chart(parts: Pairs, marginals: Sequence[Marginal]) -> Chart:
-    """Returns each pair of columns with its correlations, and densities on the diagonal."""
-    clouds = ([drawable(row) for row in parts.data], [drawable(row) for row in parts.samples])
-    frames = [_frame([row[i] for row in clouds[0]]) for i in range(len(parts.columns))]
-    last = len(parts.columns) - 1
-    panels = []
-    for i, marginal in enumerate(marginals):
-        for j in range(i):
-            own, sampled = (_correlation(rows, i, j) for rows in clouds)
-            panel = _pair(parts.columns, j, i, clouds, frames, "data", 2.5)
-            changes = {
-                "title": f"r {fixed(own, 2)}, samples {fixed(sampled, 2)}",
-                "place": (i + 1, j + 1),
-                "x": panel.x if i == last else "",
-                "y": "" if j else panel.y,
-            }
-            panels.append(panel.model_copy(update=changes))
-        own = {"place": (i + 1, i + 1), "x_range": frames[i], "y_hidden": True}
-        own |= {"x": marginal.column if i == last else "", "y": ""}
-        panels.append(_marginal(marginal, "data").model_copy(update=own))
-    return Chart(
-        name="corner",
-        title="Data against samples",
-        caption="",
-        panels=panels,
-        columns=len(parts.columns),
-        small=True,
-    )
-
-
-def _correlation(rows: Rows, i: int, j: int) -> float | None:
-    """Returns the correlation of two columns, over the rows with both values."""
-    pairs = [(row[i], row[j]) for row in rows if row[i] is not None and row[j] is not None]
-    try:
-        return statistics.correlation(*zip(*pairs, strict=True))
-    except (TypeError, statistics.StatisticsError):  # fewer than two rows, or a constant column
-        return None
-
-
-def _pair(
-    columns: list[str],
-    j: int,
-    i: int,
-    clouds: tuple[Rows, Rows],
-    frames: Sequence[Range],
-    rows_name: str = "held-out data",
-    mark_size: float = 3.2,
-) -> Panel:
-    """Returns column i against column j, with the frame of the data."""
-    samples = clouds[1]
-    outside = sum(any(_is_outside(row[c], frames[c]) for c in (j, i)) for row in samples)
-    return Panel(
-        title=f"{columns[i]} against {columns[j]}",
-        x=columns[j],
-        y=columns[i],
-        x_range=frames[j],
-        y_range=frames[i],
-        series=[
-            line(
-                name,
-                [r[j] for r in rows],
-                [r[i] for r in rows],
-                tone,
-                dash="none",
-                mark_size=mark_size,
-            )
-            for rows, name, tone in zip(
-                clouds, (rows_name, "samples"), (DATA, SAMPLES), strict=True
-            )
-        ],
-        place=(i, j + 1),
-        remark=f"{outside:,} of {len(samples):,} samples outside" if outside else "",
-        alt=f"Points of columns {columns[j]} and {columns[i]}: {rows_name} and samples. "
-        f"{outside} of {len(samples)} samples lie outside the frame.",
-    )
-
-
-def _frame(values: list[float | None]) -> Range:
-    """Returns the range of the data, widened on both sides for samples outside it."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return 0.0, 1.0
-    pad = 0.2 * (max(known) - min(known)) or 0.5
-    return min(known) - pad, max(known) + pad
-
-
-def _is_outside(value: float | None, frame: Range) -> bool:
-    return value is None or not frame[0] <= value <= frame[1]
 
 
 def separation_chart(part: Separation, number: int) -> Chart:

@@ -8,7 +8,14 @@ from kappaflow.report.conditioning import (
     depth_section,
 )
 from kappaflow.report.content import PaddingView, Report, RowsView
-from kappaflow.report.numbers import count, fixed, is_finite, significant, with_error
+from kappaflow.report.numbers import (
+    count,
+    fixed,
+    is_finite,
+    plain_text,
+    significant,
+    with_error,
+)
 from kappaflow.report.page import (
     Block,
     Card,
@@ -25,13 +32,15 @@ from kappaflow.report.page import (
     render_page,
     verdict_of,
 )
-from kappaflow.report.table_charts import (
-    latent_charts,
-    marginals_chart,
-    pairs_chart,
-    separation_chart,
+from kappaflow.report.pairs import correlation_blocks, pair_blocks
+from kappaflow.report.table_charts import latent_charts, marginals_chart, separation_chart
+from kappaflow.report.training import (
+    about_section,
+    curves_section,
+    learning_curves,
+    origin,
+    settings_section,
 )
-from kappaflow.report.training import about_section, curves_section, learning_curves
 
 NO_LIKELIHOOD = "the padding has no density: this is not a likelihood, so do not compare it"
 FILES = "report.json, next to this page, has all of its numbers."
@@ -49,6 +58,7 @@ def render(report: Report, *, files: str = FILES) -> str:
             title=report.about.title,
             verdict=verdict_of(report.ok, report.findings, report.verdict),
             key_figures=key_figures(report),
+            intro=origin(report.about),
             without_script=files or "The tables do not.",
             files=files,
             sections=[
@@ -60,6 +70,7 @@ def render(report: Report, *, files: str = FILES) -> str:
                 depth_section(report.profile, _where(report), depth_charts(report.profile)),
                 _latent_section(report),
                 glossary_section(TERMS),
+                settings_section(report.about),
             ],
         )
     )
@@ -294,26 +305,47 @@ def _worst_rows(rows: RowsView, *, is_joint: bool) -> list[Block]:
     if rows.left_out:
         verb = "is" if rows.left_out == 1 else "are"
         note += f" {count(rows.left_out, 'more column')} {verb} not shown."
+    if any(row.unusual for row in rows.rows):
+        note += (
+            " The most unusual value of a row is the one farthest from the mean of the training "
+            "rows, in standard deviations (sd)."
+        )
     cells = [
-        [row.name, fixed(row.log_prob, 2), *(significant(value, 6) for value in row.values)]
+        [
+            row.name,
+            fixed(row.log_prob, 2),
+            row.unusual and _unusual(*row.unusual),
+            *map(_value, row.values),
+        ]
         for row in rows.rows
     ]
     return [
         Heading("Test rows with the lowest density", id="worst-rows"),
-        Table(["Row", "log_prob", *rows.columns], cells, scrolls=True),
+        Table(["Row", "log_prob", "Most unusual value", *rows.columns], cells, scrolls=True),
         Text(note, style="quiet"),
     ]
 
 
+def _unusual(column: str, value: float, deviations: float) -> str:
+    return f"{column} = {_value(value)}, {significant(deviations, 2)} sd"
+
+
+def _value(value: float) -> str:
+    """Returns a value of the data with six significant digits, whole numbers without a point."""
+    is_plain = is_finite(value) and (value == 0 or 1e-4 <= abs(value) < 1e9)
+    return plain_text(float(f"{value:.6g}")) if is_plain else significant(value, 6)
+
+
 def _samples_section(report: Report) -> Section:
-    charts = [marginals_chart(report.marginals), pairs_chart(report.pairs)]
-    text = (
-        "Samples of the flow and held-out rows, in the units of the columns."
-        if charts[0]
-        else "No column was compared."
-    )
-    panels = [Panels(chart) for chart in charts if chart is not None]
-    return Section("samples", "Samples against data", [Text(text), *panels], link="Samples")
+    marginals = marginals_chart(report.marginals)
+    blocks: list[Block] = [Text("No column was compared.")]
+    if marginals is not None:
+        text = "Samples of the flow and held-out rows, in the units of the columns."
+        blocks = [Text(text), Panels(marginals)]
+    if report.correlations is not None:
+        blocks += correlation_blocks(report.correlations)
+    blocks += pair_blocks(report.pairs, report.correlations)
+    return Section("samples", "Samples against data", blocks, link="Samples")
 
 
 def _latent_section(report: Report) -> Section:

@@ -1,4 +1,4 @@
-"""The training on a page: data, model and settings, and learning curves."""
+"""The training on a page: data, learning curves, and the settings of model and training."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,8 +14,26 @@ from kappaflow.report.charts import (
     single_chart,
 )
 from kappaflow.report.content import About
-from kappaflow.report.numbers import as_float, count, drawable, is_finite, quantile, significant
-from kappaflow.report.page import Block, Charts, Facts, Heading, Items, Section, Table, Text
+from kappaflow.report.numbers import (
+    as_float,
+    count,
+    drawable,
+    format_date,
+    is_finite,
+    quantile,
+    significant,
+)
+from kappaflow.report.page import (
+    Block,
+    Charts,
+    Details,
+    Facts,
+    Heading,
+    Items,
+    Section,
+    Table,
+    Text,
+)
 
 Curves = Sequence[dict[str, float | int | None]]
 
@@ -209,15 +227,37 @@ def skipped_steps(curves: Curves) -> int:
     return int(max(finite, default=0))  # the lines of metrics count from the start
 
 
+SHOWN_DIGITS = 12  # of the SHA-256 of the data
+
+
+def origin(about: About) -> list[Text]:
+    """Returns when and how the flow was trained, and the fingerprint of the data, if known."""
+    known = [
+        ("Trained:", format_date(about.finished_at)),
+        ("Command:", about.command),
+        ("SHA-256 of the data:", about.fingerprint[:SHOWN_DIGITS]),
+    ]
+    return [Text(value, style="small", lead=name) for name, value in known if value]
+
+
 def about_section(about: About) -> Section:
-    """Returns the section about data, model and training."""
-    tables = [("Data", about.data), ("Model", about.model), ("Training", about.training)]
-    blocks: list[Block] = [Facts(tables)]
-    if about.trials:
-        blocks += [Heading("Model search"), _trials_table(about)]
+    """Returns the section about the data."""
+    blocks: list[Block] = [Facts([("", about.data)])]
     if about.notes:
         blocks += [Heading("Notes on the data"), Items(about.notes)]
-    return Section("about", "Data, model and training", blocks)
+    return Section("about", "Data", blocks)
+
+
+def settings_section(about: About) -> Section:
+    """Returns the section with the settings of model and training, folded."""
+    blocks = [
+        Details(
+            "Model and training", [Facts([("Model", about.model), ("Training", about.training)])]
+        )
+    ]
+    if about.trials:
+        blocks.append(Details("Model search", [_trials_table(about)]))
+    return Section("settings", "Settings", blocks)
 
 
 def _trials_table(about: About) -> Table:

@@ -10,7 +10,9 @@ from kappaflow.data import Table
 from kappaflow.errors import ArgumentError
 from kappaflow.files import CONFIG
 from kappaflow.locking import locked
+from kappaflow.options import COMMAND
 from kappaflow.report import About
+from kappaflow.report.numbers import plain_text
 from kappaflow.runs.chunked_output import versions
 from kappaflow.runs.evaluate import evaluate, write_evaluation
 from kappaflow.runs.image_data import ImageData
@@ -24,6 +26,7 @@ from kappaflow.training import (
     checked_settings,
     fit_split,
     read_result,
+    write_result,
 )
 from kappaflow.training.collectives import from_rank_zero
 from kappaflow.training.session import State, history_facts
@@ -98,11 +101,14 @@ def fit_run(
         )
 
         def evaluated() -> tuple[TableResult | ImageResult, bool]:
-            done = "test_nll" in read_result(folder)
+            stored = {"command": COMMAND.get(), **read_result(folder)}
+            done = "test_nll" in stored
             if not done:
                 if isinstance(data, ImageData):
                     say("measuring the flow and drawing its report")
+                write_result(folder, stored)
                 about = _about(result, model, data, checked, choice)
+                about = about.model_copy(update={"command": str(stored["command"])})
                 value = evaluate(result, data, about, checked.condition_budget)
                 write_evaluation(value, result.flow, data, folder)
             return read_finished(folder), done
@@ -155,10 +161,12 @@ def _about(
     return About(
         title=f"{model.recipe} on {data.config.data}",
         data=data.facts(),
-        model=[(name.replace("_", " "), str(value)) for name, value in model_facts.items()],
+        model=[(name.replace("_", " "), plain_text(value)) for name, value in model_facts.items()],
         training=[*training_facts(result, settings), ("versions", versions())],
         notes=list(data.notes),
         trials=[] if choice is None else choice.rows(),
+        finished_at=result.finished_at,
+        fingerprint=data.fingerprint,
     )
 
 
@@ -167,7 +175,7 @@ def training_facts(result: FitResult, settings: Settings) -> list[tuple[str, str
     return [
         *history_facts(result),
         *(
-            (name.replace("_", " "), str(value))
+            (name.replace("_", " ").replace(" time s", " time (s)"), plain_text(value))
             for name, value in settings.model_dump().items()
             if value is not None
         ),

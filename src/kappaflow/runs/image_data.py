@@ -73,7 +73,7 @@ class ImageConfig:
         unseen = _unseen(train)
         if self.by_class and unseen:
             notes += (f"no image of {', '.join(unseen)} is among those to train on",)
-        return ImageData(self, train, validation, test, notes)
+        return ImageData(self, images, train, validation, test, notes)
 
     @contextmanager
     def opened(
@@ -88,14 +88,20 @@ class ImageConfig:
 
 @dataclass(frozen=True)
 class ImageData:
-    """The images of a run, split, with notes on them; there are no warnings."""
+    """The images of a run, `whole` and split, with notes on them; there are no warnings."""
 
     config: ImageConfig
+    whole: Images
     train: Images
     validation: Images
     test: Images
     notes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all images, in hex."""
+        return self.whole.fingerprint()
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from kappaflow.conditioning.points import checked_flow
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
 from kappaflow.flows.eval_mode import evaluation_mode
+from kappaflow.options import COMMAND
 from kappaflow.report import About, Report, render
 from kappaflow.report.files import check_output_path
 from kappaflow.runs.chunked_output import versions
@@ -142,4 +143,7 @@ def _about(result: FitResult, rows: TableData, note: str, title: str) -> About:
         model=[("flow", described), ("layers", str(len(layers_of(flow.core))))],
         training=[*history_facts(result), ("versions", versions())],
         notes=[note] if note else [],
+        finished_at=result.finished_at,
+        command=COMMAND.get(),
+        fingerprint=test.fingerprint(),
     )

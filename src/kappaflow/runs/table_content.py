@@ -14,6 +14,7 @@ from kappaflow.diagnosis import Comparison, compare, references
 from kappaflow.flows import Flow, NormalMixture, importance_weighted_log_prob, padding_in
 from kappaflow.report import (
     Budget,
+    Correlations,
     Latent,
     Likelihood,
     Marginal,
@@ -38,7 +39,8 @@ from kappaflow.training import (
 )
 from kappaflow.training.measure import standard_error
 
-PAIRED_COLUMNS, PAIRED_ROWS = 5, 400
+PAIRED_ROWS, FEWEST_PAIRED_ROWS, PAIRED_VALUES = 400, 100, 20_000  # fewer rows of many columns
+CORRELATED_ROWS, CORRELATED_COLUMNS = 20_000, 40  # at most
 BINS = 40
 BASE_SAMPLES = 20_000  # that latents are compared with, if the base is not N(0, 1)
 WORST_ROWS, WORST_COLUMNS = 10, 12
@@ -82,10 +84,11 @@ def table_content(
         "gaussian_nll": gaussian_nll,
         "gaussian_nll_standardized": gaussian_nll + standardization_log_det(flow),
         "references": [_reference(one, flow) for one in compared],
-        "worst_rows": _worst_rows(data.test, nll),
+        "worst_rows": worst_rows(data, nll),
         "separations": _separations(flow, nll, data),
         "marginals": marginals_of(data.test, samples),
-        "pairs": pairs_of(data.test, samples, PAIRED_COLUMNS, PAIRED_ROWS),
+        "correlations": correlations(data.test, samples),
+        "pairs": pairs_of(data.test, samples, _paired_rows(data.test)),
         "budget": None if budget is None else _budget(flow, test, budget),
         "latent": latent_of(flow, test),
     }
@@ -170,19 +173,27 @@ def _reference(one: Comparison, flow: Flow) -> ReferenceView:
     )
 
 
-def _worst_rows(test: Table, nll: Tensor) -> RowsView:
+def worst_rows(data: TableData, nll: Tensor) -> RowsView:
     """Returns the test rows with the lowest density, and their values."""
+    test, train, names = data.test, data.train.all_values, data.test.all_columns
     worst = nll.nan_to_num(torch.inf, posinf=torch.inf).argsort(descending=True, stable=True)
     index = worst[:WORST_ROWS].numpy()
-    context = [] if test.context is None else [test.context]
-    values = np.hstack([test.values, *context])[index, :WORST_COLUMNS]
-    names = [*test.columns, *test.context_columns]
-    shown = zip(describe_rows(test, index), values.tolist(), nll[index].tolist(), strict=True)
-    return RowsView(
-        columns=names[:WORST_COLUMNS],
-        left_out=max(0, len(names) - WORST_COLUMNS),
-        rows=[RowView(name=name, values=row, log_prob=-each) for name, row, each in shown],
-    )
+    values = test.all_values[index]
+    spread = train.std(0)
+    far = np.abs(values - train.mean(0)) / np.where(spread > 0, spread, np.inf)
+    rows = [
+        RowView(
+            name=name,
+            values=row[:WORST_COLUMNS].tolist(),
+            log_prob=-each,
+            unusual=(names[at.argmax()], float(row[at.argmax()]), float(at.max())),
+        )
+        for name, row, at, each in zip(
+            describe_rows(test, index), values, far, nll[index].tolist(), strict=True
+        )
+    ]
+    left_out = max(0, len(names) - WORST_COLUMNS)
+    return RowsView(columns=list(names[:WORST_COLUMNS]), left_out=left_out, rows=rows)
 
 
 def _separations(flow: Flow, nll: Tensor, data: TableData) -> list[Separation]:
@@ -257,12 +268,57 @@ def _density(values: np.ndarray, edges: np.ndarray) -> list[float]:
     return (counts / (len(values) * np.diff(edges))).tolist()
 
 
-def pairs_of(test: Table, samples: np.ndarray, columns: int, rows: int) -> Pairs:
-    """Returns the first rows of data and the first samples, in the first columns."""
+def correlations(test: Table, samples: np.ndarray) -> Correlations | None:
+    """Returns the rank correlations of rows and of samples, (rows, columns), with their context.
+
+    Of many columns, those that differ most are kept. None for a single column, or if fewer than
+    four samples are finite.
+
+    Example:
+        >>> from kappaflow.data import load_table
+        >>> table = load_table(np.array([[0.0, 1.0], [1.0, 2.0], [2.0, 3.0], [3.0, 4.0]]))
+        >>> result = correlations(table, table.values * [1, -1])
+        >>> result.data, result.samples
+        ([[], [1.0]], [[], [-1.0]])
+    """
+    from scipy.stats import rankdata  # takes half as long to load as torch
+
+    rows = [table[:CORRELATED_ROWS] for table in (test.all_values, _with_context(test, samples))]
+    rows = [table[np.isfinite(table).all(1)] for table in rows]
+    if len(test.all_columns) < 2 or min(map(len, rows)) < 4:
+        return None
+    with np.errstate(invalid="ignore", divide="ignore"):  # a constant column
+        data, drawn = (np.corrcoef(rankdata(table, axis=0), rowvar=False) for table in rows)
+    differences = np.nan_to_num(np.abs(data - drawn)).max(0)
+    kept = np.sort(np.argsort(-differences, kind="stable")[:CORRELATED_COLUMNS])
+    triangles = [
+        [np.round(whole[i, kept[:place]], 4).tolist() for place, i in enumerate(kept)]
+        for whole in (data, drawn)
+    ]
+    return Correlations(
+        columns=[test.all_columns[i] for i in kept],
+        left_out=len(test.all_columns) - len(kept),
+        rows=len(rows[0]),
+        data=triangles[0],
+        samples=triangles[1],
+    )
+
+
+def _with_context(test: Table, samples: np.ndarray) -> np.ndarray:
+    return samples if test.context is None else np.hstack([samples, test.context])
+
+
+def _paired_rows(test: Table) -> int:
+    rows = PAIRED_VALUES // len(test.all_columns)
+    return min(PAIRED_ROWS, max(FEWEST_PAIRED_ROWS, rows))
+
+
+def pairs_of(test: Table, samples: np.ndarray, rows: int) -> Pairs:
+    """Returns the first rows of data and the first samples, with their context."""
     return Pairs(
-        columns=list(test.columns[:columns]),
-        data=_rounded(test.values[:rows, :columns]),
-        samples=_rounded(samples[:rows, :columns]),
+        columns=list(test.all_columns),
+        data=_rounded(test.all_values[:rows]),
+        samples=_rounded(_with_context(test, samples)[:rows]),
     )
 
 

@@ -1,5 +1,6 @@
 """`TableConfig` and `TableData`: which rows a run uses, and these rows, split."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -133,6 +134,8 @@ class TableData:
         in_file: The training rows in a file; None if they are in memory.
         warnings: The notes that keep the verdict on a run from being green.
         widths: By column, the width of the uniform noise that was added to rounded values.
+        fingerprint: SHA-256 of the rows as they were loaded, in hex; for a table on disk, of its
+            split rows.
     """
 
     config: TableConfig
@@ -147,6 +150,7 @@ class TableData:
     in_file: MappedTable | None = None
     warnings: tuple[str, ...] = ()
     widths: dict[str, float] = field(default_factory=dict)
+    fingerprint: str = ""
 
     @property
     def trained_on(self) -> Table | MappedTable:
@@ -231,6 +235,7 @@ def _in_memory(config: TableConfig) -> TableData:
         decimal=config.decimal,
         missing=config.missing,
     )
+    fingerprint = whole.fingerprint()
     against, notes = _against(config, whole)
     if against is not None:
         whole = whole.select(~np.isin(whole.rows, against.rows))
@@ -268,6 +273,7 @@ def _in_memory(config: TableConfig) -> TableData:
         domains=domains,
         widths=prepared.widths,
         warnings=train.warnings + few,
+        fingerprint=fingerprint,
     )
 
 
@@ -323,6 +329,7 @@ def _from_disk(config: TableConfig, split_table: SplitTable) -> TableData:
         _refuse_sentinels(sample)
     domains = domains_of(config.bounds, sample)
     few = few_to_train_on(len(split_table.train))
+    parts = "".join(part.fingerprint() for part in (split_table.train, *split_table.held_out))
     for part in (sample, *split_table.held_out):
         clip_to_domain(part, domains, offered=())
     return TableData(
@@ -336,6 +343,7 @@ def _from_disk(config: TableConfig, split_table: SplitTable) -> TableData:
         domains=domains,
         in_file=split_table.train,
         warnings=sample.warnings + few,
+        fingerprint=hashlib.sha256(parts.encode()).hexdigest(),
     )
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -34,6 +35,11 @@ from kappaflow.training.run_folder import RunFolder
 from kappaflow.training.settings import Settings
 
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
+STOPPED = {
+    "max_epochs": "the limit on epochs",
+    "max_time_s": "the limit on time",
+    "patience": "no better validation likelihood",
+}
 
 
 State = tuple[Groups, dict[str, Any], list[Figures]]  # of a training: tensors, progress, history
@@ -51,6 +57,7 @@ class FitResult(Summary):
         best_epoch: The epoch whose weights were kept.
         stopped_because: "max_epochs", "max_time_s" or "patience".
         notes: Remarks on the data, one sentence each.
+        finished_at: When the training ended, in ISO 8601 and UTC; empty if unknown.
         train: The training rows; a sample of them for a table on disk, None for images.
         validation: The validation rows; None for images.
     """
@@ -61,6 +68,7 @@ class FitResult(Summary):
     best_epoch: int
     stopped_because: str
     notes: tuple[str, ...] = ()
+    finished_at: str = ""
     train: Table | None = field(default=None, compare=False)
     validation: Table | None = field(default=None, compare=False)
 
@@ -108,7 +116,8 @@ class FitResult(Summary):
         """Returns the result that result.json holds; KeyError if it lacks an entry."""
         names = ("validation_nll", "best_epoch", "stopped_because")
         given = {name: content[name] for name in names}
-        return cls(flow=flow, history=tuple(content["history"]), **given)
+        finished_at = str(content.get("finished_at", ""))
+        return cls(flow, tuple(content["history"]), finished_at=finished_at, **given)
 
 
 def history_facts(result: FitResult) -> list[tuple[str, str]]:
@@ -118,7 +127,7 @@ def history_facts(result: FitResult) -> list[tuple[str, str]]:
     last = result.history[-1]
     return [
         ("epochs", f"{last['epoch']} (best: {result.best_epoch})"),
-        ("stopped because of", result.stopped_because),
+        ("stopped because of", STOPPED.get(result.stopped_because, result.stopped_because)),
         ("time", f"{last['time_s']:.0f} s"),
         ("peak memory of the process", f"{last['memory_bytes'] / 2**20:.0f} MiB"),
         ("steps skipped", str(last["skipped_steps"])),
@@ -351,6 +360,7 @@ def _result(training: Training, reason: str) -> FitResult:
         validation_nll=progress.best_nll,
         best_epoch=progress.best_epoch,
         stopped_because=reason,
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
@@ -363,5 +373,6 @@ def _to_store(result: FitResult) -> dict[str, Any]:
         "stopped_because": result.stopped_because,
         "skipped_steps": last["skipped_steps"],
         "time_s": last["time_s"],
+        "finished_at": result.finished_at,
         "history": list(result.history),
     }

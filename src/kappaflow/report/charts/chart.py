@@ -85,12 +85,14 @@ class Heat(Part):
         x: Positions of the first and the last column.
         y: Positions of the first and the last row.
         limit: If given, the grid is a matrix, with axes and colors from -limit to limit.
+        names: Names on both axes of a square matrix, instead of numbers.
     """
 
     values: list[Numbers]
     x: Range
     y: Range
     limit: float | None = None
+    names: list[str] | None = None
 
 
 class Rule(Part):

@@ -36,6 +36,7 @@ MOST_WHISKERS = 64  # largest number of points with whiskers and large marks
 BAND_OPACITY = 0.2
 STYLE = Path(__file__).parents[1] / "templates" / "page.css"
 LONGEST_NAME, LONGEST_TITLE, LONGEST_SMALL_TITLE = 60, 100, 22  # characters
+LONGEST_OF_MATRIX = 16  # of the name of a row or column
 
 Trace = dict[str, Any]
 Axis = dict[str, Any]
@@ -418,7 +419,14 @@ def _heat_layout(panel: Panel, heat: Heat, chart: Chart) -> dict[str, Any]:
         return _frame(chart, x, y, False) | {"dragmode": False, "margin": margin}
     for axis in (x, y):
         axis |= {"showgrid": False, "mirror": True, "showline": True, "constrain": "domain"}
-        axis |= {"tick0": 0, "dtick": 1} if len(heat.values) <= 6 else {"nticks": 5}
+        if heat.names is not None:
+            names = [label(name, LONGEST_OF_MATRIX) for name in heat.names]
+            size = 12 if len(names) <= 12 else 9 if len(names) <= 24 else 7
+            axis |= {"tickvals": list(range(len(names))), "ticktext": names}
+            axis["tickfont"] = {"size": size}
+            x["tickangle"] = 90
+        else:
+            axis |= {"tick0": 0, "dtick": 1} if len(heat.values) <= 6 else {"nticks": 5}
     y |= {"autorange": "reversed", "scaleanchor": "x"}
     layout = _frame(chart, x, y, "closest")
     return layout if chart.small else layout | {"margin": {"l": 46, "r": 8, "t": 6, "b": 40}}

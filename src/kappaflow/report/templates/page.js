@@ -36,6 +36,31 @@
     }
   }
 
+  // Shows the two columns that the reader selects.
+  for (const picker of document.querySelectorAll("[data-picker]")) {
+    const figure = figures[picker.dataset.picker];
+    const selects = Array.from(picker.querySelectorAll("select"));
+    picker.addEventListener("change", function () {
+      const chosen = selects.map((select) => select.selectedIndex);
+      chosen.forEach(function (column, place) {
+        const axis = "xy"[place];
+        figure.data.forEach((trace, cloud) => (trace[axis] = figure.clouds[cloud][column]));
+        const frame = { range: figure.frames[column].slice() };
+        Object.assign(figure.layout[axis + "axis"], frame).title.text = figure.names[column];
+      });
+      const samples = figure.clouds[1];
+      const outside = samples[0].filter((_, row) => chosen.some(function (column) {
+        const value = samples[column][row], [low, high] = figure.frames[column];
+        return value === null || value < low || value > high;
+      })).length;
+      const remark = outside ? outside + " of " + samples[0].length + " samples outside" : "";
+      picker.querySelector(".remark").textContent = remark;
+      const names = selects.map((select) => select.value);
+      picker.querySelector(".plot").setAttribute("aria-label", "Points of columns " + names.join(" and ") + ".");
+      draw(false);
+    });
+  }
+
   let drawnAt = 0;
   function drawAt(width) {
     drawnAt = width;
@@ -45,12 +70,16 @@
     requestAnimationFrame(() => root.clientWidth !== drawnAt && drawAt(root.clientWidth));
   });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw(false));
+  let folded = [];
   window.addEventListener("beforeprint", function () {
     root.dataset.printing = "";
+    folded = document.querySelectorAll("details:not([open])");
+    folded.forEach((one) => (one.open = true));
     draw(true);
   });
   window.addEventListener("afterprint", function () {
     delete root.dataset.printing;
+    folded.forEach((one) => (one.open = false));
     draw(true);
   });
   drawAt(root.clientWidth);
