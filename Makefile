@@ -46,7 +46,7 @@ types: setup
 
 docs: setup
 	rm -rf docs/reference
-	$(BIN)/python -m sphinx -W -q -b html docs docs/_build
+	$(BIN)/python -m sphinx -M html docs docs/_build -W -q
 
 # PRESET=full measures the whole grid, for docs/benchmarks-couplings.md, in one or two hours.
 PRESET ?= minutes

@@ -1,5 +1,6 @@
 """Sphinx configuration."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ project = "kappaflow"
 copyright = "2026, the kappaflow authors"
 release = __version__
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
@@ -23,6 +24,12 @@ extensions = [
 ]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 2  # pages link to the rules of the doctor, which are headings
+nb_execution_mode = "force"  # notebooks run whenever Sphinx reads them; other pages have no cells
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600  # seconds for a cell; all together take about a minute of one core
+nb_merge_streams = True
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # their products are small
 html_theme = "furo"
 html_title = "kappaflow"
 html_static_path = ["_static"]
