@@ -185,8 +185,9 @@ def pairs(
 ) -> Any:  # noqa: ANN401
     """Plots data against as many samples of a flow, for each pair of columns.
 
-    The diagonal has the density of each column, and each pair names its correlation in the data
-    and in the samples. A conditional flow is sampled once for the context of each row.
+    The diagonal has the density of each column, and each pair names its rank correlation
+    (Spearman) in the data and in the samples. A conditional flow is sampled once for the context
+    of each row.
 
     Args:
         flow: A flow of a table.
