@@ -33,20 +33,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # their products are small
 html_theme = "furo"
 html_title = "kappaflow"
 html_static_path = ["_static"]
-html_css_files = ["math.css", "reference.css"]
+html_css_files = ["math.css", "reference.css", "notebooks.css"]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 default_role = "py:obj"  # names in docstrings link to their pages
 autodoc_inherit_docstrings = False  # overrides say nothing, and have no entry
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
+MARKUP = r"\*(?=event|batch|noise)|\|"  # what `escape_shapes` escapes
 
 
 def escape_shapes(app, what, name, obj, options, lines):
     """Escapes (B, *event) and |x| in docstrings, which Sphinx reads as markup."""
     for i, line in enumerate(lines):
         parts = re.split(r"(:math:`[^`]*`|``[^`]*``|`[^`]*`)", line)
-        parts[::2] = [re.sub(r"\*(?=event|batch)|\|", r"\\\g<0>", part) for part in parts[::2]]
+        parts[::2] = [re.sub(MARKUP, r"\\\g<0>", part) for part in parts[::2]]
         lines[i] = "".join(parts)
 
 
