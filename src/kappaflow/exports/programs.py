@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.exports.functions import INPUTS, FlowFunction, Format, RandomRows
@@ -43,8 +44,9 @@ class Program:
             self._traced = torch.export.export(
                 module, examples, dynamic_shapes=shapes, strict=False
             )
-            for node in self._traced.graph.nodes:
-                node.meta.pop("stack_trace", None)  # it names files of this machine
+            for part in self._traced.graph_module.modules():
+                for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+                    node.meta.pop("stack_trace", None)  # it names files of this machine
             self._onnx = self._converted() if kind == "onnx" else None
         except KappaflowError as error:
             text = str(error)
