@@ -207,6 +207,12 @@ def test_a_wrapped_exported_flow_is_the_flow(whole):
     expected = whole.flow.log_prob(x)
     assert torch.allclose(wrapped.log_prob(x), expected, atol=1e-3)
     assert torch.allclose(wrapped.own_log_prob(x), expected, atol=1e-3)
+    samples = wrapped.sample(400)
+    scaled = wrapped.standardization(samples)[0]
+    assert scaled.mean(0).abs().max() < 0.5 and ((0.5 < scaled.std(0)) & (scaled.std(0) < 2)).all()
+    dense = jacobians(wrapped, x)
+    expected = torch.linalg.slogdet(dense.double())[1]
+    assert torch.allclose(wrapped.bijection(x)[1].double(), expected, atol=1e-3)
     assert wrapped.own_sample(6)[0].shape == wrapped.sample(6).shape == (6, 3)
 
 

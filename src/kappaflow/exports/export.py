@@ -133,7 +133,7 @@ def export(
                 left_out[name] = str(error)
         if not found:
             raise ArgumentError(next(iter(left_out.values()), "'functions' should not be empty."))
-        about = describe_functions(own, tuple(found), format, columns, context_columns)
+        about = describe_functions(own, rows, tuple(found), format, columns, context_columns)
         with whole_directory(folder) as place:
             for program in found.values():
                 program.write(place, about)

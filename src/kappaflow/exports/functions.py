@@ -12,6 +12,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow.flows import Base, Flow, StandardNormal
 from kappaflow.flows.base import NormalMixture
 from kappaflow.flows.standardization import context_standardization
+from kappaflow.nets.inputs import moments
 
 Format = Literal["torch", "onnx"]
 Function = Literal["log_prob", "sample", "encode", "decode"]
@@ -120,6 +121,7 @@ class RandomRows:
 
 def describe_functions(
     flow: Flow,
+    rows: RandomRows,
     functions: tuple[str, ...],
     kind: Format,
     columns: Sequence[str],
@@ -137,6 +139,7 @@ def describe_functions(
     inputs = {name: {INPUTS[name]: inner[name][0]} for name in functions}
     if width:
         inputs = {name: {**shapes, "context": (width,)} for name, shapes in inputs.items()}
+    location, scale = moments(rows.joined)
     domain = flow.domain
     given = domain.domains[: math.prod(flow.event_shape)] if domain is not None else ()
     return {
@@ -152,6 +155,8 @@ def describe_functions(
         "columns": list(columns),
         "context_columns": list(context_columns),
         "domains": [None if one is None else one.description for one in given],
+        "location": location.tolist(),
+        "scale": scale.tolist(),
         "units": "x as in the data; log_prob and log_det in nats, for x in these units",
     }
 

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ class _Metadata(BaseModel):
     outputs: Shapes
     dtype: str
     base: str
+    location: list[float]
+    scale: list[float]
     columns: list[str] = Field(default_factory=list)
     context_columns: list[str] = Field(default_factory=list)
 
@@ -61,6 +64,9 @@ class ExportedFlow:
         self.columns, self.context_columns = first.columns, first.context_columns
         self.dtype: torch.dtype = getattr(torch, first.dtype)
         self.base = first.base
+        self.location, self.scale = (
+            torch.tensor(numbers, dtype=self.dtype) for numbers in (first.location, first.scale)
+        )
         self.event_shape = _event(next(iter(first.inputs.values())))
         self.latent_shape = _event(next(iter(first.outputs.values())))
         self.context_features = _event(first.inputs.get("context", ["batch", 0]))[0]
@@ -126,7 +132,8 @@ def _loaded(file: Path) -> tuple[Any, _Metadata]:
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # torch logs a traceback for a damaged file
     try:
-        program = torch.export.load(io.BytesIO(file.read_bytes()), extra_files=notes).module()
+        with warnings.catch_warnings(action="ignore"):
+            program = torch.export.load(io.BytesIO(file.read_bytes()), extra_files=notes).module()
     except Exception as error:  # torch raises exceptions of many kinds
         text = " ".join(str(error).split())[:200]
         raise FileError(f"{file} cannot be loaded ({type(error).__name__}: {text}).") from None
@@ -144,7 +151,10 @@ def _event(shape: Sequence[str | int]) -> tuple[int, ...]:
 
 
 def parts_of(flow: ExportedFlow, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ARG001
-    """Returns the exported functions as one layer.
+    """Returns the exported functions as one layer, after one that scales x.
+
+    The metadata has mean and deviation of each feature. Without the first layer, the condition
+    number would depend on the units of the columns.
 
     A base other than the standard normal is known by its samples and by the density of x:
     log p(z) = log p(x) + log|det dx/dz|.
@@ -161,6 +171,25 @@ def parts_of(flow: ExportedFlow, x: Tensor | None, context: Tensor | None) -> Pa
     def log_prob_of_base(z: Tensor, given: Tensor | None) -> Tensor:
         rows, log_det = decode(z, given)
         return flow.call("log_prob", rows, given)[0] + log_det
+
+    places = (1,) * (len(flow.event_shape) - 1)
+    location, scale = (one.view(-1, *places) for one in (flow.location, flow.scale))
+    volume = scale.expand(flow.event_shape).log().sum()
+    units = ForeignLayer(
+        "units",
+        lambda rows, _: ((rows - location) / scale, -volume),
+        lambda rows, _: (rows * scale + location, volume),
+        (flow.event_shape, flow.event_shape),
+    )
+    units.is_standardization = True
+
+    def encode_scaled(rows: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
+        z, log_det = encode(rows * scale + location, given)
+        return z, log_det + volume
+
+    def decode_scaled(z: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
+        rows, log_det = decode(z, given)
+        return (rows - location) / scale, log_det - volume
 
     shapes = flow.event_shape, flow.latent_shape
     if flow.base == StandardNormal.__name__:
@@ -182,7 +211,12 @@ def parts_of(flow: ExportedFlow, x: Tensor | None, context: Tensor | None) -> Pa
     has_density = flow.has("log_prob") and same
     return Parts(
         "kappaflow.export",
-        [ForeignLayer("exported flow", encode, decode, shapes, flow.context_features)],
+        [
+            units,
+            ForeignLayer(
+                "exported flow", encode_scaled, decode_scaled, shapes, flow.context_features
+            ),
+        ],
         base,
         log_prob=(lambda rows, given: flow.call("log_prob", rows, given)[0])
         if has_density
