@@ -14,7 +14,8 @@ from packaging.utils import canonicalize_name
 import kappaflow
 
 ROOT = Path(__file__).parents[1]
-PART_OF = {"pydantic-core": "pydantic"}  # one version of it for each of pydantic's
+# One version of pydantic-core for each of pydantic's; IPython runs the code that ipykernel receives.
+PART_OF = {"pydantic-core": "pydantic", "ipython": "ipykernel"}
 SOURCE = ROOT / "src"
 CONTENT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT, GROUPS = CONTENT["project"], CONTENT["dependency-groups"]
