@@ -39,6 +39,16 @@ def test_onnx_runtime_computes_what_the_flow_computes_in_float64(tmp_path):
     assert notes["function"] == "log_prob" and notes["domains"] == ["above 0", None, None]
 
 
+@pytest.mark.slow
+def test_an_operation_that_the_runtime_lacks_is_one_sentence(tmp_path):
+    """ONNX Runtime has no error function in float64, which intervals need."""
+    pytest.importorskip("onnxruntime")
+    flow = kf.real_nvp(1, bounds=[(0, 1)])
+    with pytest.raises(kf.errors.ArgumentError, match="'decode' of this flow cannot be exported"):
+        kf.export(flow, tmp_path / "out", format="onnx", functions=["decode"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_formulas_for_what_onnx_lacks_are_accurate():
     """Each has few units of rounding, also where 1 + x rounds to 1."""
     x = torch.cat((torch.logspace(-12, 1.5, 200), -torch.logspace(-12, -0.1, 200), torch.zeros(1)))

@@ -73,9 +73,7 @@ class Program:
         if self._kind == "torch":
             program = torch.export.load(place / self.file).module()
             return lambda *given: outputs(program(*given))
-        session = importlib.import_module("onnxruntime").InferenceSession(
-            place / self.file, providers=["CPUExecutionProvider"]
-        )
+        session = _session(place / self.file)
         names = [one.name for one in session.get_inputs()]
 
         def run(*given: Tensor) -> tuple[Tensor, ...]:
@@ -87,7 +85,7 @@ class Program:
 
     def _converted(self) -> Any:  # noqa: ANN401
         count = len(self._traced.graph_signature.user_inputs)
-        return torch.onnx.export(
+        program: Any = torch.onnx.export(
             self._traced.run_decompositions({
                 torch.ops.aten.linalg_solve_triangular.default: _substituted,
                 torch.ops.aten.log1p.default: _log1p,
@@ -98,6 +96,13 @@ class Program:
             input_names=[INPUTS[self.name], "context"][:count],
             output_names=list(OUTPUTS[self.name]),
         )
+        _session(program.model_proto.SerializeToString())  # fails if it lacks an operation
+        return program
+
+
+def _session(source: Path | bytes) -> Any:  # noqa: ANN401
+    runtime = importlib.import_module("onnxruntime")
+    return runtime.InferenceSession(source, providers=["CPUExecutionProvider"])
 
 
 def outputs(answer: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
