@@ -14,8 +14,11 @@ from packaging.utils import canonicalize_name
 import kappaflow
 
 ROOT = Path(__file__).parents[1]
-# One version of pydantic-core for each of pydantic's; IPython runs the code that ipykernel receives.
-PART_OF = {"pydantic-core": "pydantic", "ipython": "ipykernel"}
+PART_OF = {  # packages that always come with another one, as a part of its interface
+    "ipython": "ipykernel",
+    "markupsafe": "jinja2",
+    "pydantic-core": "pydantic",
+}
 SOURCE = ROOT / "src"
 CONTENT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT, GROUPS = CONTENT["project"], CONTENT["dependency-groups"]
