@@ -32,7 +32,9 @@ def test_a_healthy_flow_passes():
 
 def test_a_faulty_one_fails_as_an_assertion_with_code_cause_and_cure():
     """Unless its code is left out."""
-    with pytest.raises(AssertionError, match=r"error KF203: The log_det .* wrong sign"):
+    with pytest.raises(
+        AssertionError, match=r"error KF203 in layer 1 encode: The log_det .* wrong sign"
+    ):
         assert_healthy(doubling(0.0), X)
     assert_healthy(doubling(0.0), X, ignore=["KF203"])
     assert_healthy(doubling(0.0), X, select=["KF1", "KF3"])

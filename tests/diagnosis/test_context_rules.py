@@ -36,14 +36,19 @@ def test_an_unused_context_is_noted(seed):
     """KF210; a context that is used gives no finding."""
     x = points(seed, 300)
     found = findings(Given(seed, reads=False), x, CONTEXT)
-    assert set(found) - {"KF501"} == {"KF210"} and found["KF210"].severity == "note"
-    assert set(findings(Given(seed), x, CONTEXT)) <= {"KF501"}  # it is not trained
+    untrained = {"KF216", "KF501"}
+    assert set(found) - untrained == {"KF210"} and found["KF210"].severity == "note"
+    assert set(findings(Given(seed), x, CONTEXT)) <= untrained
 
 
 @pytest.mark.slow
-def test_equal_contexts_give_no_finding():
-    """They cannot change anything."""
-    assert findings(Given(0, reads=False), points(0), torch.ones(64, 1)) == {}
+def test_equal_contexts_are_moved():
+    """They say whether the flow reads them, and that they are equal."""
+    unread, read = (
+        findings(Given(0, reads=reads), points(0), torch.ones(64, 1)) for reads in (False, True)
+    )
+    assert set(unread) == set(read) == {"KF210"}
+    assert "does not change" in unread["KF210"].message and "constant" in read["KF210"].message
 
 
 @pytest.mark.slow

@@ -100,7 +100,7 @@ def test_the_significance_is_that_of_equal_distributions(seed):
     """For correct samples it is far above the threshold."""
     with torch.no_grad():
         found = sample_distribution(Measurements(moved(seed).eval()))
-    assert found.significance > 1e-4 and found.repeated == 0 and found.number == 512
+    assert found.significance > 1e-4 and found.repeated == 0 and found.number == 4096
 
 
 @pytest.mark.parametrize("features", [1, 2, 3, 7, 17, 64])

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Transform
+from torch.distributions.transforms import _InverseTransform
 
 from kappaflow.flows import Flow
 from kappaflow.interop import Wrapped, wrap
@@ -34,7 +35,20 @@ def _copied(original: object) -> object:
     """Returns a copy, with inference tensors wherever the original has them."""
     state = original.state_dict().values() if isinstance(original, nn.Module) else ()
     with torch.inference_mode(any(isinstance(x, Tensor) and x.is_inference() for x in state)):
-        return copy.deepcopy(original)
+        return copy.deepcopy(original, _inverse_transforms(original))
+
+
+def _inverse_transforms(original: object) -> dict[int, Any]:
+    """Returns copies of the inverted transforms of a distribution by identity.
+
+    A copy of `transform.inv` by torch lacks the transform.
+    """
+    transforms = getattr(original, "transforms", ()) if isinstance(original, Distribution) else ()
+    return {
+        id(one): copy.deepcopy(one.inv).inv
+        for one in transforms
+        if isinstance(one, _InverseTransform)
+    }
 
 
 def original_of(flow: object) -> object:

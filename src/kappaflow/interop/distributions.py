@@ -44,12 +44,12 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
         def decode(z: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
             transform = conditioned(given).transforms[i]
             value = transform(z)
-            return value, transform.log_abs_det_jacobian(z, value)
+            return value, _log_det(transform, z, value)
 
         def encode(value: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
             transform = conditioned(given).transforms[i]
             z = transform.inv(value)
-            return z, -transform.log_abs_det_jacobian(z, value)
+            return z, -_log_det(transform, z, value)
 
         return ForeignLayer(_title(flow.transforms[i]), encode, decode, (shape, shape), width)
 
@@ -59,14 +59,47 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
         [layer(i) for i in reversed(range(len(flow.transforms)))],
         ForeignBase(
             tuple(base.event_shape) or shape,
-            lambda z, given: as_vectors(conditioned(given).base_dist).log_prob(z),
+            lambda z, given: _log_prob(as_vectors(conditioned(given).base_dist), z),
             lambda n, given: _sample(as_vectors(conditioned(given).base_dist), n),
         ),
         nn.ModuleList(modules) if modules else None,
-        log_prob=lambda value, given: as_vectors(conditioned(given)).log_prob(value),
+        log_prob=lambda value, given: _log_prob(as_vectors(conditioned(given)), value),
         sample=lambda n, given: (_sample(as_vectors(conditioned(given)), n), None),
         like=_one_sample(base),
     )
+
+
+def _log_prob(distribution: Any, value: Tensor) -> Tensor:  # noqa: ANN401
+    """Returns log_prob, minus infinity outside the support, which torch refuses."""
+    try:
+        return distribution.log_prob(value)
+    except ValueError:
+        inside = _inside(distribution, value)
+        if not inside.any():
+            return torch.full_like(inside, -torch.inf, dtype=value.dtype)
+        shown = inside.reshape(-1, *(1,) * (value.dim() - 1))
+        safe = torch.where(shown, value, value[inside.nonzero()[0, 0]])
+        return distribution.log_prob(safe).masked_fill(~inside, -torch.inf)
+
+
+def _inside(distribution: Any, value: Tensor) -> Tensor:  # noqa: ANN401
+    """Returns which rows are in the support of a distribution and of its bases, (N,)."""
+    if isinstance(distribution, Independent):
+        return _inside(distribution.base_dist, value)
+    inside = distribution.support.check(value).reshape(len(value), -1).all(1)
+    for transform in reversed(getattr(distribution, "transforms", ())):
+        value = transform.inv(value)
+    base = getattr(distribution, "base_dist", None)
+    return inside if base is None else inside & _inside(base, value)
+
+
+def _log_det(transform: Any, z: Tensor, value: Tensor) -> Tensor:  # noqa: ANN401
+    """Returns log_abs_det_jacobian with the rows of z, and the features if it has one for each.
+
+    Without this, one value for each feature would be read as one for each row.
+    """
+    log_det = transform.log_abs_det_jacobian(z, value)
+    return log_det.expand(z.shape[: z.dim() - transform.domain.event_dim])
 
 
 def _sample(distribution: Any, n: int) -> Tensor:  # noqa: ANN401

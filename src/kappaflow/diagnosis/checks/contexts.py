@@ -21,12 +21,14 @@ class Contexts:
 
     Attributes:
         matters: Whether the density of any row changes with its context.
-        vary: Whether the contexts of the rows differ.
+        ignored: The columns of the context that change no density.
+        constant: The columns of the context with a single value.
         condition_number: Condition number at each measured row, (R,).
     """
 
     matters: bool
-    vary: bool
+    ignored: tuple[int, ...]
+    constant: tuple[int, ...]
     condition_number: Tensor
     rows: Tensor
 
@@ -40,11 +42,18 @@ def contexts(m: Measurements) -> Contexts | None:
     most = min(MOST if x[0].numel() <= DENSE_UP_TO else LARGE, len(x))
     rows = torch.linspace(0, len(x) - 1, most).round().long().unique()
     x, context = x[rows], context[rows]
-    others = context.roll(1, 0)
-    log_prob, shifted = m.flow.augmented_log_prob(x, context), m.flow.augmented_log_prob(x, others)
+    log_prob = m.flow.augmented_log_prob(x, context)
+    constant = tuple((context == context[:1]).all(0).nonzero().flatten().tolist())
+    ignored = []
+    for column in range(context.shape[1]):
+        others = context.clone()
+        others[:, column] = context[:, column].roll(1, 0) + (1.0 if column in constant else 0.0)
+        if not differ(log_prob, m.flow.augmented_log_prob(x, others)):
+            ignored.append(column)
     return Contexts(
-        differ(log_prob, shifted),
-        bool((context != others).any()),
+        len(ignored) < context.shape[1],
+        tuple(ignored),
+        constant,
         profile_at(m.flow, x, context).condition_number[-1],
         rows,
     )
@@ -58,20 +67,33 @@ def contexts(m: Measurements) -> Contexts | None:
     fix="Check that each layer receives the context, and train.",
 )
 def context_ignored(m: Measurements) -> Iterator[Symptom]:
-    """No density changes if each row gets the context of the row before. This is normal before
-    training, because the last layers of the networks start at zero. After training, the context is
-    not passed on, or its columns are constant.
+    """No density changes if each row gets a column of the context from the row before; a constant
+    column is raised by one instead. This is normal before training, because the last layers of the
+    networks start at zero. After training, the column is not passed on, or was constant.
 
     Example:
         flow = kf.real_nvp(2, depth=2, hidden=(8,), context_features=1)
         x, context = torch.randn(64, 2), torch.randn(64, 1)
     """
     result = contexts(m)
-    if result is not None and result.vary and not result.matters:
+    if result is None:
+        return
+    if not result.matters:
         yield Symptom(
             "log_prob does not change with the context at any of the points.",
             {"rows": len(result.rows)},
         )
+        return
+    for columns, what in (
+        ([*result.ignored], "has no effect on log_prob at any of the points"),
+        (sorted(set(result.constant) - set(result.ignored)), "is constant"),
+    ):
+        if columns:
+            also = f", like {len(columns) - 1} more," if len(columns) > 1 else ""
+            yield Symptom(
+                f"Column {columns[0]} of the context{also} {what}.",
+                {"columns": len(columns), "rows": len(result.rows)},
+            )
 
 
 @check(

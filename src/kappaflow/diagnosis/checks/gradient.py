@@ -1,4 +1,4 @@
-"""KF209: the gradient of log_prob by autograd, compared with finite differences."""
+"""KF209, KF213, KF404: the gradient of log_prob, and the flow after a step along it."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +10,7 @@ from torch import Tensor
 from kappaflow.conditioning import TRUSTED, layers_of
 from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
 from kappaflow.diagnosis.checks.dtypes import dtypes
+from kappaflow.diagnosis.checks.log_dets import solver_tolerance
 from kappaflow.diagnosis.checks.state import state
 from kappaflow.diagnosis.finding import Evidence
 from kappaflow.diagnosis.isolation import isolated_copy
@@ -21,6 +22,8 @@ DIRECTIONS, SETTLE = 4, 2  # tried directions, and in how many the differences m
 STEP = 1e-5  # step of the differences, relative to the size of a parameter
 SETTLED = 1e-4  # relative difference allowed between two step lengths
 WRONG = 1e-3  # relative difference allowed between autograd and finite differences
+WRONG_SOLVED = 0.3  # the same where a solver has a tolerance, which a small step cannot resolve
+LEARNING_RATE = 1e-3  # of the step that is tried
 LOST = 0.1  # relative rounding error of the gradient that is reported
 Function = Callable[[Flow], Tensor]
 
@@ -37,6 +40,7 @@ class Gradient:
         difference: Central difference in float64.
         size: Root of the sum of squares of the contributions of the parameters.
         layer: The first layer with a wrong derivative.
+        solved: Whether a solver of differential equations computes the flow, with a tolerance.
     """
 
     autograd: float
@@ -44,11 +48,13 @@ class Gradient:
     difference: float
     size: float
     layer: str | None
+    solved: bool
 
     @property
     def is_wrong(self) -> bool:
         """Whether autograd and differences disagree in float64."""
-        return abs(self.autograd64 - self.difference) > WRONG * self.size
+        allowed = WRONG_SOLVED if self.solved else WRONG
+        return abs(self.autograd64 - self.difference) > allowed * self.size
 
 
 @measurement("gradients", checked="gradients")
@@ -70,7 +76,7 @@ def gradient(m: Measurements) -> Gradient | None:
             return None
         seed, in_float64, difference, size = result
         own = _derivatives(same, lambda one: _mean_log_prob(one, x, context), [seed])[0][0]
-        measured = Gradient(own, in_float64, difference, size, None)
+        measured = Gradient(own, in_float64, difference, size, None, solver_tolerance(wide) > 0)
         if measured.is_wrong:
             return dataclasses.replace(measured, layer=_wrong_layer(wide, x64, context64))
     except Exception:  # a library that mixes float64 and float32, or forbids derivatives
@@ -109,6 +115,8 @@ def gradient_wrong(m: Measurements) -> Iterator[Symptom]:
     result = gradient(m)
     if result is None or state(m).stale or dtypes(m).changed or dtypes(m).changed_in_float64:
         return  # KF211 and KF702 explain more: without float64, differences are noise
+    if training_not_finite(m):
+        return
     evidence: Evidence = {
         "autograd": result.autograd,
         "autograd_in_float64": result.autograd64,
@@ -133,6 +141,136 @@ def gradient_wrong(m: Measurements) -> Iterator[Symptom]:
             cause="The backward pass loses digits: it inverts layers, or subtracts large numbers.",
             fix="Store activations instead of inverting layers, or train in float64.",
         )
+
+
+@dataclass(frozen=True)
+class Step:
+    """The gradients of log_prob at the points, and log_prob after one step of Adam.
+
+    `bad` holds the names of the parameters with a gradient that is not finite, of `trained`
+    trainable ones, and `idle` of those that log_prob does not depend on. `lost` is the number of
+    points with a log_prob that is only finite before the step.
+    """
+
+    bad: list[str]
+    idle: list[str]
+    trained: int
+    lost: int
+
+
+@measurement("a step of training", checked="a step of training")
+def step(m: Measurements) -> Step | None:
+    """Takes one step of Adam on a copy. Returns None if the flow cannot be copied or trained."""
+    own = isolated_copy(m.flow, m.points, m.context)
+    if own is None or not _trained(own):
+        return None
+    named = [
+        (name.removeprefix("source."), one)
+        for name, one in own.named_parameters()
+        if one.requires_grad and one.is_floating_point()
+    ]
+    optimizer = torch.optim.Adam([one for _, one in named], lr=LEARNING_RATE)
+    try:
+        with torch.enable_grad():
+            loss = _with_graph(own, lambda: -_mean_log_prob(own, m.points, m.context))
+            if not loss.requires_grad:
+                return None
+            loss.backward()
+    except Exception:  # a library that forbids derivatives
+        return None
+    bad = [
+        name
+        for name, one in named
+        if one.grad is not None and not bool(torch.isfinite(one.grad).all())
+    ]
+    optimizer.step()
+    _clear_caches(own)
+    after = own.augmented_log_prob(m.points, m.context)
+    lost = torch.isfinite(m.log_prob) & ~torch.isfinite(after)
+    idle = [name for name, one in named if one.grad is None]
+    return Step(bad, idle, len(named), int(lost.sum()))
+
+
+@check(
+    "KF213",
+    "training makes the flow not finite",
+    cause="A derivative divides by zero, or multiplies zero by infinity: torch.where hides such a "
+    "value, but not its derivative.",
+    fix="Replace the argument by a safe value before the function, not its result afterwards.",
+)
+def training_not_finite(m: Measurements) -> Iterator[Symptom]:
+    """log_prob is finite at the points, and its gradient is not, or log_prob is not after one
+    step of Adam with a learning rate of 0.001.
+
+    Example:
+        class Rooted(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.scale = torch.nn.Parameter(torch.zeros(2))
+
+            def encode(self, x):
+                s = torch.where(self.scale > 0, self.scale.sqrt(), torch.ones(2))
+                return x * s, s.log().sum().expand(len(x))
+
+            def decode(self, z):
+                s = torch.where(self.scale > 0, self.scale.sqrt(), torch.ones(2))
+                return z / s, -s.log().sum().expand(len(z))
+
+
+        flow = Rooted()
+        x = torch.randn(64, 2)
+    """
+    result = step(m)
+    if result is None or not bool(torch.isfinite(m.log_prob).all()):
+        return
+    if result.bad:
+        also = f" and {len(result.bad) - 1} more" if len(result.bad) > 1 else ""
+        yield Symptom(
+            "log_prob is finite, but its gradient is not, for the parameter "
+            f"{result.bad[0]}{also} of {result.trained}.",
+            {"parameters": len(result.bad)},
+        )
+    elif result.lost:
+        yield Symptom(
+            f"After one step of training, log_prob is not finite at {result.lost} of the "
+            f"{len(m.points)} points.",
+            {"points": result.lost},
+            cause="A scale or a shift changes too much in one step.",
+            fix="Bound the log-scales, and use a parameterization that cannot leave its domain.",
+        )
+
+
+@check(
+    "KF404",
+    "some parameters do not train",
+    severity="note",
+    cause="requires_grad is off, or log_prob does not use the parameter.",
+    fix="If this is not intended: parameter.requires_grad_(True), and check where it is used.",
+)
+def parameters_do_not_train(m: Measurements) -> Iterator[Symptom]:
+    """Some parameters have no gradient of log_prob and others do.
+
+    Example:
+        flow = kf.real_nvp(2, depth=2, hidden=(8,))
+        next(flow.parameters()).requires_grad_(False)
+        x = torch.randn(64, 2)
+    """
+    result = step(m)
+    if result is None:
+        return
+    frozen = [
+        name.removeprefix("source.")
+        for name, one in m.flow.named_parameters()
+        if not one.requires_grad
+    ]
+    for names, what in ((frozen, "frozen"), (result.idle, "not used by log_prob")):
+        if names:
+            are = "is" if len(names) == 1 else "are"
+            yield Symptom(
+                f"{len(names)} of {len(frozen) + result.trained} parameters {are} {what}; the "
+                f"first is {names[0]}.",
+                {"parameters": len(names)},
+            )
 
 
 def _mean_log_prob(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor:
@@ -181,7 +319,7 @@ def _derivatives(
     parameters = _trained(flow)
     _clear_caches(flow)
     with torch.enable_grad():
-        value = function(flow)
+        value = _with_graph(flow, lambda: function(flow))
         if not value.requires_grad:
             return [(0.0, 0.0) for _ in seeds]
         gradients = torch.autograd.grad(value, parameters, allow_unused=True)
@@ -196,6 +334,19 @@ def _derivatives(
         value = sum(one.sum().item() for one in products)
         results.append((value, sum(one.square().sum().item() for one in products) ** 0.5))
     return results
+
+
+def _with_graph(flow: Flow, call: Callable[[], Tensor]) -> Tensor:
+    """Returns the result of a call, in training mode if evaluation mode gives no graph.
+
+    Some libraries follow the parameters only in training mode.
+    """
+    value = call()
+    if not value.requires_grad:
+        flow.train()
+        value = call()
+        flow.eval()
+    return value
 
 
 def _difference(flow: Flow, function: Function, seed: int, step: float) -> float:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement, table
+from kappaflow.diagnosis.checks.base import base_inconsistent
 from kappaflow.diagnosis.checks.log_dets import log_det_wrong
 from kappaflow.diagnosis.finding import Table
 from kappaflow.interop import Wrapped
@@ -96,7 +97,7 @@ def not_normalized(m: Measurements) -> Iterator[Symptom]:
         x = torch.rand(64, 2)
     """
     result = integral(m)
-    if result is None or result.effective < WORTH or log_det_wrong(m):
+    if result is None or result.effective < WORTH or log_det_wrong(m) or base_inconsistent(m):
         return
     if abs(result.value - 1) > max(LEAST, ERRORS * result.standard_error):
         yield Symptom(

@@ -18,6 +18,8 @@ from kappaflow.diagnosis.check import (
     quantiles,
     table,
 )
+from kappaflow.diagnosis.checks.layer_log_dets import layer_log_dets
+from kappaflow.diagnosis.checks.state import state
 from kappaflow.diagnosis.finding import Evidence, Table
 from kappaflow.flows import Flow
 
@@ -25,6 +27,8 @@ TOLERATED = 1e-3  # largest reconstruction error, as a share of |x|, that is inv
 SAFETY = 10.0  # tolerance in units of rounding, as in kappaflow.testing; correct flows need 5
 SMALLEST = 1e-12  # nats: the last digits of float64, which differ between processors
 ROUNDED = 1e-3  # share of an error that remains in float64 if rounding caused it
+SUMMED = 1e2  # roundings of a sum over features that nobody notices
+SOLVED = 1e2  # error of a log_det in units of the tolerance of a solver
 SPECTRA = 16  # number of points with all singular values
 NUDGES = 2  # number of random roundings of the argument, to measure their effect on a log_det
 VISIBLE = 1e-5  # error in nats from which the log_dets are computed in float64 too
@@ -108,8 +112,10 @@ def singular_value_table(m: Measurements) -> Table:
 )
 def log_det_wrong(m: Measurements) -> Iterator[Symptom]:
     """Up to 500 dimensions, the doctor compares each log_det with the Jacobian; above, it
-    compares the two directions. If a float64 copy removes 99.9 % of the error, the formula is
-    right but loses digits, and the finding is a warning.
+    compares the two directions, and the log_det of each layer with an estimate of log|det| of its
+    Jacobian (Hutchinson 1990). Layers are also compared after a small change of the parameters,
+    since a wrong log_det of a layer that starts as the identity shows only then: a warning. If a
+    float64 copy removes 99.9 % of the error, the formula is right but loses digits: a warning.
 
     Example:
         flow = (
@@ -120,8 +126,10 @@ def log_det_wrong(m: Measurements) -> Iterator[Symptom]:
     """
     off = {which: one for which, one in _errors(m).items() if one is not None}
     if not off:
+        yield from _wrong_in_a_layer(m)
         return
     worst, tolerance = max(off.values())
+    layer = next((one.layer for one in layer_log_dets(m) if not one.moved), None)
     if "sum" in off:
         message = f"The log_dets of the two directions add up to {worst:.2g} nats instead of 0."
     else:
@@ -133,15 +141,39 @@ def log_det_wrong(m: Measurements) -> Iterator[Symptom]:
     wide = _worst_in_float64(log_dets(m), off)
     evidence: Evidence = {"worst_nats": worst, "tolerance_nats": tolerance}
     if wide is None or wide >= ROUNDED * worst:
-        yield Symptom(message, evidence)
+        yield Symptom(message, evidence, layer=layer)
     else:
         yield Symptom(
             f"{message[:-1]}, and in float64 by {wide:.1g}.",
             evidence | {"worst_nats_in_float64": wide},
+            layer=layer,
             severity="warning",
             cause="The formula is correct, but it loses digits where large numbers cancel.",
             fix="Score and sample in float64, or rewrite the formula.",
         )
+
+
+def _wrong_in_a_layer(m: Measurements) -> Iterator[Symptom]:
+    """Yields a symptom for a layer with a wrong log_det that the whole flow does not show."""
+    if not all(torch.isfinite(one).all() for one in (m.log_prob, m.latent_errors, m.data_errors)):
+        return
+    for one in [] if state(m).stale else layer_log_dets(m):
+        direction = DIRECTIONS["inverse" if one.inverse else "forward"]
+        known = f" ± {one.standard_error:.1g}" if one.standard_error else ""
+        when = "After a small change of the parameters, the" if one.moved else "The"
+        yield Symptom(
+            f"{when} log_det of {direction} differs from log|det| of the layer's Jacobian by "
+            f"{abs(one.error):.2g}{known} nats.",
+            {"worst_nats": abs(one.error), "standard_error": one.standard_error},
+            layer=one.layer,
+            severity="warning" if one.moved else "error",
+        )
+
+
+def solver_tolerance(flow: Flow) -> float:
+    """Returns the largest tolerance of a solver of differential equations; 0 without one."""
+    found = [getattr(module, name, None) for module in flow.modules() for name in ("atol", "rtol")]
+    return max((one for one in found if isinstance(one, float)), default=0.0)
 
 
 def _errors(m: Measurements) -> dict[str, tuple[float, float] | None]:
@@ -151,12 +183,18 @@ def _errors(m: Measurements) -> dict[str, tuple[float, float] | None]:
     changes: the square root of the number of layers replaces 1, since each layer rounds, and kappa
     is the worst condition number over the depth. The inverse is called at a latent, so its log_det
     may also differ by the reconstruction error. A log_det that changes quickly (splines near a
-    knot) may differ by the effect of rounding its argument. Nothing below `SMALLEST` is an error.
+    knot) may differ by the effect of rounding its argument. The log_det of a continuous flow is as
+    exact as the tolerance of its solver. Nothing below `SMALLEST` or a
+    hundred roundings is an error.
     """
     result, missed = log_dets(m), m.data_errors
     lost = m.profile.eps * m.profile.condition_number.amax(dim=0)
-    forward_limit = SAFETY * (lost * result.size + result.forward_moves)
-    inverse_limit = SAFETY * (torch.maximum(lost, missed) * result.size + result.inverse_moves)
+    least = SUMMED * m.profile.eps * (1 + math.prod(m.flow.joint_shape) ** 0.5)
+    least += SOLVED * solver_tolerance(m.flow)
+    forward_limit = SAFETY * (lost * result.size + result.forward_moves) + least
+    inverse_limit = (
+        SAFETY * (torch.maximum(lost, missed) * result.size + result.inverse_moves) + least
+    )
     usable = lost < TRUSTED
     returned = usable & (missed <= TOLERATED)
     if result.true is None:

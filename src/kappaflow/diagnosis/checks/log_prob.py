@@ -1,12 +1,13 @@
 """KF101, KF104, KF204, KF205: log_prob computed in several ways that should agree."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kappaflow.conditioning import Profile, layers_of
+from kappaflow.conditioning import layers_of
 from kappaflow.diagnosis.advice import bound_scales
 from kappaflow.diagnosis.check import (
     Measurements,
@@ -23,6 +24,7 @@ from kappaflow.diagnosis.finding import Table
 from kappaflow.flows import Flow
 from kappaflow.interop import Wrapped
 
+NUMBERS, ROWS = 2**22, 2048  # numbers of rows whose log_prob is computed, and rows at once
 NATS, ROUNDINGS = 1e-2, 1e2  # allowed difference of two ways: nats, and a multiple of rounding
 ROUNDED = 4  # units of rounding by which points are moved
 
@@ -31,13 +33,14 @@ ROUNDED = 4  # units of rounding by which points are moved
 class LogProbs:
     """Log-densities of the points, computed in several ways, (n,), in nats.
 
-    `again` is a second call of the layers. `in_halves` is None for a single point; `mixing` is the
-    first layer with values that change when the batch is halved. `library` is the library's own
+    `again` is a second call of the layers. `in_parts` is log_prob in batches of two rows, a half
+    and the rest; None for a single point. `mixing` is the first layer with values that change in
+    a smaller batch. `library` is the library's own
     log_prob. `rounding` is the change when the point is rounded differently.
     """
 
     again: Tensor
-    in_halves: Tensor | None
+    in_parts: Tensor | None
     mixing: str | None
     library: Tensor | None
     rounding: Tensor
@@ -48,15 +51,29 @@ def log_probs(m: Measurements) -> LogProbs:
     """Computes log_prob again, in halves, and by the library."""
     flow, x, context = m.flow, m.points, m.context
     again = flow.augmented_log_prob(x, context)
-    in_halves = mixing = None
+    in_parts = mixing = None
     if len(x) > 1:
-        in_halves = torch.cat([flow.augmented_log_prob(*half) for half in _halves(x, context)])
-        if differ(in_halves, m.log_prob):
+        in_parts = torch.cat([flow.augmented_log_prob(*part) for part in _parts(x, context)])
+        if differ(in_parts, m.log_prob):
             mixing = _first_mixing_layer(flow, x, context)
     library = flow.own_log_prob(x, context) if isinstance(flow, Wrapped) else None
     return LogProbs(
-        again, in_halves, mixing, library, effect_of_rounding(flow, x, context, m.log_prob)
+        again, in_parts, mixing, library, effect_of_rounding(flow, x, context, m.log_prob)
     )
+
+
+@measurement("log_prob of all rows")
+def log_prob_of_rows(m: Measurements) -> Tensor:
+    """Returns log_prob of the rows, up to four million numbers; of the points without rows."""
+    if m.rows is None or len(m.rows) == len(m.points):
+        return m.log_prob
+    most = max(len(m.points), NUMBERS // math.prod(m.flow.joint_shape))
+    parts = []
+    for start in range(0, min(most, len(m.rows)), ROWS):
+        part = slice(start, min(start + ROWS, most))
+        context = None if m.contexts is None else m.contexts[part]
+        parts.append(m.flow.augmented_log_prob(m.rows[part], context))
+    return torch.cat(parts)
 
 
 @table("densities")
@@ -66,7 +83,7 @@ def densities(m: Measurements) -> Table:
     return columns(
         layers=m.log_prob,
         again=result.again,
-        in_halves=result.in_halves,
+        in_halves=result.in_parts,
         library=result.library,
     )
 
@@ -84,20 +101,24 @@ def log_prob_of_data_and_samples(m: Measurements) -> Table:
     fix="Bound the log-scales and train again.",
 )
 def log_prob_not_finite(m: Measurements) -> Iterator[Symptom]:
-    """The doctor names the first layer with a log_det that is not finite, and the arguments
-    that bound scales in the library of the flow.
+    """The doctor computes log_prob of all rows. It names the first layer with a log_det that is
+    not finite, and the arguments that bound scales in the library of the flow.
 
     Example:
         scales = kf.bijections.ElementwiseAffine(2, log_scale=[200.0, 0.0])
         flow = kf.Flow(kf.StandardNormal(2), scales)
         x = torch.randn(64, 2)
     """
-    bad, points = count_not_finite(m.log_prob)
+    log_prob = log_prob_of_rows(m)
+    bad, count = count_not_finite(log_prob)
     if bad:
+        first = int((~torch.isfinite(log_prob)).nonzero()[0])
+        at = f"{count} points" if count == len(m.points) else f"{count:,} rows"
+        named = "" if first < len(m.points) else f"; the first is {m.name_row(first)}"
         yield Symptom(
-            f"log_prob is not finite at {bad} of the {points} points.",
-            {"finite_share": 1 - bad / points},
-            layer=_first_not_finite(m.profile),
+            f"log_prob is not finite at {bad:,} of the {at}{named}.",
+            {"finite_share": 1 - bad / count},
+            layer=_first_not_finite(m, first),
             fix=f"Bound the log-scales and train again: {bound_scales(m.flow)}.",
         )
 
@@ -136,8 +157,8 @@ def log_prob_random(m: Measurements) -> Iterator[Symptom]:
     fix="Use running statistics in evaluation mode, and reduce over features only.",
 )
 def rows_depend(m: Measurements) -> Iterator[Symptom]:
-    """The doctor cuts the batch in two, compares log_prob, and names the first layer with
-    values that change.
+    """The doctor cuts the batch into two rows, a half and the rest, compares log_prob, and names
+    the first layer with values that change.
 
     Example:
         def encode(x):
@@ -148,9 +169,9 @@ def rows_depend(m: Measurements) -> Iterator[Symptom]:
         x = torch.randn(64, 2)
     """
     result = log_probs(m)
-    if result.in_halves is None or log_prob_random(m):
+    if result.in_parts is None or log_prob_random(m):
         return
-    worst, tolerance = compare_densities(m, result.in_halves, m.log_prob, result.rounding)
+    worst, tolerance = compare_densities(m, result.in_parts, m.log_prob, result.rounding)
     if worst > tolerance:
         yield Symptom(
             f"log_prob of a row changes by up to {worst:.2g} nats with the other rows of the "
@@ -217,29 +238,36 @@ def effect_of_rounding(flow: Flow, x: Tensor, context: Tensor | None, log_prob: 
     return (flow.augmented_log_prob(moved, context) - log_prob).abs()
 
 
-def _halves(x: Tensor, context: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
-    cut = len(x) // 2
-    halves = (slice(0, cut), slice(cut, None))
-    return [(x[half], None if context is None else context[half]) for half in halves]
+def _parts(x: Tensor, context: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
+    cut = 2 + len(x) // 2
+    parts = [one for one in (slice(0, 2), slice(2, cut), slice(cut, None)) if len(x[one])]
+    return [(x[part], None if context is None else context[part]) for part in parts]
 
 
 def _first_mixing_layer(flow: Flow, x: Tensor, context: Tensor | None) -> str | None:
-    """Returns the first layer with a value or log_det that changes if the batch is halved."""
-    half = len(x) // 2
+    """Returns the first layer with a value or log_det that changes in a smaller batch."""
     state = x
     for layer in layers_of(flow.bijection, context):
-        few_contexts = None if layer.context is None else layer.context[:half]
         value, log_det = layer.bijection(state, layer.context)
-        few, few_log_det = layer.bijection(state[:half], few_contexts)
-        if differ(value[:half], few) or differ(log_det[:half], few_log_det):
-            return layer.name
+        for few in (len(x) // 2, 2):
+            few_contexts = None if layer.context is None else layer.context[:few]
+            own, own_log_det = layer.bijection(state[:few], few_contexts)
+            if differ(value[:few], own) or differ(log_det[:few], own_log_det):
+                return layer.name
         state = value
     return None
 
 
-def _first_not_finite(profile: Profile) -> str | None:
-    bad = ~torch.isfinite(profile.layer_log_det).all(dim=1)
-    return profile.layers[int(bad.int().argmax())] if bad.any() else None
+def _first_not_finite(m: Measurements, row: int) -> str | None:
+    """Returns the first layer whose output is not finite at a row."""
+    rows, contexts = (m.points, m.context) if m.rows is None else (m.rows, m.contexts)
+    context = None if contexts is None else contexts[row : row + 1]
+    state = m.flow.standardization(rows[row : row + 1])[0]
+    for layer in layers_of(m.flow.core, context):
+        state, log_det = layer.bijection(state, layer.context)
+        if not (torch.isfinite(state).all() and torch.isfinite(log_det).all()):
+            return layer.name
+    return None
 
 
 def _size(log_prob: Tensor) -> float:

@@ -54,16 +54,29 @@ class Outliers:
     spreads: Tensor
 
 
-@measurement("rows far out", checked="scale of the data")
-def outliers(m: Measurements) -> Outliers | None:
-    """Compares the latents of the rows with samples of the base. Returns None without rows."""
+@dataclass(frozen=True)
+class Encoded:
+    """The first rows, their latents, and samples of the base, with the log_prob of both.
+
+    With contexts there is one sample for each row.
+    """
+
+    x: Tensor
+    z: Tensor
+    log_det: Tensor
+    base_log_prob: Tensor
+    samples: Tensor
+    samples_log_prob: Tensor
+
+
+@measurement("encoded rows and samples of the base")
+def encoded(m: Measurements) -> Encoded | None:
+    """Encodes up to 4,096 rows, or 64 above 500 dimensions. Returns None without rows."""
     if m.rows is None:
         return None
     flow, most = m.flow, MOST if m.rows[0].numel() <= DENSE_UP_TO else LARGE
     x, context = m.rows[:most], None if m.contexts is None else m.contexts[:most]
     z, log_det = flow.bijection(x, context)
-    base_log_prob = flow.base.log_prob(z, context).double()
-    log_prob = base_log_prob + log_det.double()
     samples = flow.base.sample(
         len(x) if context is not None else most,
         context=context,
@@ -71,8 +84,26 @@ def outliers(m: Measurements) -> Outliers | None:
         device=flow.device,
         generator=torch.Generator().manual_seed(4),
     )
-    samples_log_prob = flow.base.log_prob(samples, context).double()
-    least = samples_log_prob.nan_to_num(torch.inf).min()  # infinite if none has a density
+    return Encoded(
+        x,
+        z,
+        log_det,
+        flow.base.log_prob(z, context).double(),
+        samples,
+        flow.base.log_prob(samples, context).double(),
+    )
+
+
+@measurement("rows far out", checked="scale of the data")
+def outliers(m: Measurements) -> Outliers | None:
+    """Compares the latents of the rows with samples of the base. Returns None without rows."""
+    rows = encoded(m)
+    if rows is None:
+        return None
+    flow, x, z, samples = m.flow, rows.x, rows.z, rows.samples
+    base_log_prob = rows.base_log_prob
+    log_prob = base_log_prob + rows.log_det.double()
+    least = rows.samples_log_prob.nan_to_num(torch.inf).min()  # infinite if none has a density
     below = (least - base_log_prob).nan_to_num(0, posinf=0)
     far = (below > FAR).nonzero().flatten()
     near = torch.isfinite(log_prob).index_fill(0, far, False)

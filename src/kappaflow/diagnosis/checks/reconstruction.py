@@ -30,6 +30,7 @@ from kappaflow.diagnosis.finding import Evidence, Table
 EXPLAINED = 100  # multiple of the predicted rounding error that rounding still explains
 SIGMAS = (0, 2, 4, 6, 8, 10)
 NEAR, MANY = 2, 0.1  # distance in sigmas (a few samples in a hundred are there), and share lost
+SEARCHED = 1e-5  # relative error that a careful search for an inverse leaves in float64
 VISIBLE = 1e-3  # relative error from which the doctor looks for the layer
 CHECK_THERE = "Check the layer with kappaflow.testing.check_bijection at such values."
 
@@ -124,9 +125,12 @@ def _singular_values_not_finite(profile: Profile) -> Symptom:
 
 
 def _too_large(m: Measurements, *, from_latent: bool) -> Iterator[Symptom]:
-    """Yields a symptom for a finite reconstruction error above a thousandth of |x|."""
+    """Yields a symptom for a finite reconstruction error above a thousandth of |x|.
+
+    In float64 a smaller error that rounding does not explain is a note.
+    """
     worst = largest(m.latent_errors if from_latent else m.data_errors)
-    if not worst > TOLERATED:
+    if not worst > (TOLERATED if m.flow.dtype != torch.float64 else SEARCHED):
         return
     predicted = largest(m.profile.predicted_round_trip / lengths(m.standardized))
     # A prediction of 1 or more means that no digit is left; it is no longer a bound.
@@ -136,6 +140,18 @@ def _too_large(m: Measurements, *, from_latent: bool) -> Iterator[Symptom]:
         "point."
     )
     evidence: Evidence = {"worst": worst, "predicted": predicted, "tolerance": TOLERATED}
+    if worst <= TOLERATED:
+        if not rounding:
+            yield Symptom(
+                f"{message[:-1]}, in float64, where rounding explains {predicted:.1e}.",
+                evidence,
+                layer=_least_inverse_layer(m.profile),
+                severity="note",
+                cause="A layer is inverted by a search or a solver with a tolerance, or is not "
+                "quite its own inverse.",
+                fix="Lower the tolerance of the search or the solver, or check the layer.",
+            )
+        return
     if rounding:
         condition_number = largest(m.profile.condition_number[-1])
         yield Symptom(
@@ -174,12 +190,14 @@ class Tails:
             n dimensions are at a distance of about sqrt(n), give or take 1.
         latent_errors: Relative errors of latents, (S, n); nan if not finite.
         data_errors: Relative errors of the decoded points, (S, n).
+        inside: Whether each latent is in the support of the base, (S, n).
         faults: The first layer that produces a value that is not finite, for each distance.
     """
 
     sigmas: tuple[int, ...]
     latent_errors: Tensor
     data_errors: Tensor
+    inside: Tensor
     faults: tuple[str | None, ...]
 
 
@@ -190,16 +208,23 @@ def tails(m: Measurements) -> Tails:
     latents = latent_points(m.flow, n, m.context)
     center = latents.mean(0) if n > 1 else torch.zeros_like(latents[0])
     layers = layers_of(m.flow.core, m.context)
-    latent_errors, data_errors, faults = [], [], []
+    latent_errors, data_errors, inside, faults = [], [], [], []
     for sigma in SIGMAS:
         z = center + (latents - center) * (1 + sigma / latents[0].numel() ** 0.5)
+        inside.append(torch.isfinite(m.flow.base.log_prob(z, m.context)))
         x = _decode(layers, z)
         again = _encode(layers, x)
         latent_errors.append(distance(again, z) / lengths(z))
         data_errors.append(distance(_decode(layers, again), x) / lengths(x))
         is_fine = bool((latent_errors[-1] <= VISIBLE).all())
         faults.append(None if is_fine else first_not_finite(layers, z, from_latent=True))
-    return Tails(SIGMAS, torch.stack(latent_errors), torch.stack(data_errors), tuple(faults))
+    return Tails(
+        SIGMAS,
+        torch.stack(latent_errors),
+        torch.stack(data_errors),
+        torch.stack(inside),
+        tuple(faults),
+    )
 
 
 @table("far_out")
@@ -245,7 +270,10 @@ def tails_lost(m: Measurements) -> Iterator[Symptom]:
     if data_not_reconstructed(m) or latents_not_reconstructed(m):
         return  # these explain more
     result = tails(m)
-    lost = (~(result.latent_errors <= TOLERATED)).double().mean(1).tolist()
+    lost = [
+        (~(errors <= TOLERATED))[inside].double().mean().item() if inside.any() else 0.0
+        for errors, inside in zip(result.latent_errors, result.inside, strict=True)
+    ]
     if lost[0]:
         return  # so does KF102
     for sigma, share, fault in zip(result.sigmas, lost, result.faults, strict=True):

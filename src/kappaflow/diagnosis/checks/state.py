@@ -1,4 +1,4 @@
-"""KF211, KF212, KF401, KF402: the stored state of a flow, and changes by calls or loading."""
+"""KF211, KF212, KF214, KF401, KF402: the stored state of a flow, and what calls change."""
 
 import copy
 from collections.abc import Iterator
@@ -17,12 +17,15 @@ from kappaflow.diagnosis.check import (
     largest_difference,
     measurement,
 )
+from kappaflow.diagnosis.checks.log_prob import log_prob_random
 from kappaflow.diagnosis.isolation import isolated_copy, original_of
 from kappaflow.factor import Whiten
 from kappaflow.flows import Flow
 from kappaflow.interop import Wrapped
+from kappaflow.interop.foreign import ForeignLayer
 from kappaflow.nets import StandardizeInputs
 
+FINE, BROKEN = 1e-5, 1e-3  # reconstruction error of a sound flow, and of one with a stale part
 MOVED = 0.05  # step of the parameters, relative to their size
 Stored = dict[str, Tensor]
 
@@ -67,6 +70,8 @@ def state(m: Measurements) -> State:
     stale, layer = None, None
     if fresh is not None and not first and not later:
         stale, layer = _stale(isolated_copy(flow, x, context), fresh, x, context)
+        if stale == 0:  # the caches of both may have been filled before
+            stale = _unmoved(flow, fresh, x, context)
     reloaded, refused = _reload(m, x)
     first = tuple(name for name in first if name not in later)
     return State(first, later, stale, layer, reloaded, refused)
@@ -80,7 +85,8 @@ def state(m: Measurements) -> State:
 )
 def results_stale(m: Measurements) -> Iterator[Symptom]:
     """Two copies of the flow, of which only one was called before, differ after a change of
-    their parameters like that of a training step.
+    their parameters like that of a training step. Or the change has no effect, or only one
+    direction follows it, because the flow was called before the doctor saw it.
 
     Example:
         class Caching(torch.nn.Module):
@@ -102,7 +108,7 @@ def results_stale(m: Measurements) -> Iterator[Symptom]:
         x = torch.randn(64, 2)
     """
     worst = state(m).stale
-    if worst:
+    if worst and not log_prob_random(m):
         yield Symptom(
             f"After the parameters change, results are off by up to {worst:.2g} if the flow was "
             "called before.",
@@ -224,6 +230,50 @@ def calls_change_state(m: Measurements) -> Iterator[Symptom]:
         )
 
 
+@measurement("inputs of calls")
+def overwritten(m: Measurements) -> tuple[str, str] | None:
+    """Returns the first layer that writes into its input, and its direction."""
+    state = m.standardized
+    for layer in layers_of(m.flow.core, m.context):
+        one = layer.bijection
+        encode, decode = one.forward, one.inverse
+        if isinstance(one, ForeignLayer):  # its forward copies
+            encode, decode = one.encode, one.decode
+        z = one(state, layer.context)[0]
+        for call, given, name in ((encode, state, "forward"), (decode, z, "inverse")):
+            own, before = given.clone(), given.clone()
+            call(own, layer.context)
+            if not torch.equal(own.nan_to_num(0), before.nan_to_num(0)):
+                return layer.name, name
+        state = z
+    return None
+
+
+@check(
+    "KF214",
+    "a call changes its input",
+    cause="A layer writes into its argument, with an in-place operation or an assignment.",
+    fix="Clone the argument first, or build the result with torch.cat.",
+)
+def input_overwritten(m: Measurements) -> Iterator[Symptom]:
+    """After encode or decode, the tensor that was passed holds other numbers.
+
+    Example:
+        def encode(x):
+            x *= 2
+            return x, torch.full((len(x),), 1.3863)
+
+
+        flow = (encode, lambda z: (z / 2, torch.full((len(z),), -1.3863)))
+        x = torch.randn(64, 2)
+    """
+    found = overwritten(m)
+    if found is not None:
+        yield Symptom(
+            f"The {found[1]} direction writes into the tensor that it is given.", layer=found[0]
+        )
+
+
 def _stored(flow: Flow) -> Stored:
     """Returns copies of the stored tensors, by their names in the user's module."""
     return {
@@ -281,6 +331,39 @@ def _stale(
         if a is not None and b is not None and differ(a, b):
             worst = max(worst, largest_difference(a, b))
     return worst, blamed
+
+
+def _unmoved(flow: Flow, moved: Flow, x: Tensor, context: Tensor | None) -> float:
+    """Returns the reconstruction error that moved parameters cause, 1 if they change nothing.
+
+    It is 0 if moved parameters change the flow and leave it its own inverse.
+    """
+    z = flow.bijection(x, context)[0]
+    missed = _missed(flow, x, context)
+    if not missed <= FINE:
+        return 0.0
+    value, log_det = moved.bijection(x, context)
+    if not differ(value, z) and not differ(log_det, flow.bijection(x, context)[1]):
+        base = moved.base.log_prob(z, context)
+        return 0.0 if differ(base, flow.base.log_prob(z, context)) else 1.0
+    after = _missed(moved, x, context)
+    return after if after > BROKEN else 0.0
+
+
+def _missed(flow: Flow, x: Tensor, context: Tensor | None) -> float:
+    """Returns the median over the rows of the reconstruction error, relative to the row."""
+    back = flow.bijection.inverse(flow.bijection(x, context)[0], context)[0]
+    errors = (back - x).flatten(1).norm(dim=1) / (1 + x.flatten(1).norm(dim=1))
+    return errors.nan_to_num(torch.inf).median().item()
+
+
+def moved_copy(flow: Flow, x: Tensor, context: Tensor | None) -> Flow | None:
+    """Returns a copy of a flow with moved parameters; None if it has none or cannot be copied."""
+    own = isolated_copy(flow, x, context)
+    if own is None or not any(parameter.requires_grad for parameter in own.parameters()):
+        return None
+    _move_parameters(own)
+    return own
 
 
 def _move_parameters(flow: Flow) -> None:

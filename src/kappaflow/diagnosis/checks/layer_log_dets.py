@@ -1,0 +1,148 @@
+"""The log_det of each layer by itself, compared with its Jacobian or an estimate of it."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kappaflow.conditioning import layers_of
+from kappaflow.conditioning.spectrum import DENSE_UP_TO, dense
+from kappaflow.diagnosis.check import Measurements, measurement
+from kappaflow.diagnosis.checks.state import moved_copy
+from kappaflow.flows import Flow
+from kappaflow.linearization import Linearization
+
+POINTS = 2  # points at which the Jacobian of each layer is formed
+WRONG = 2e-3  # nats, and share of the log_det, from which an error is no inaccuracy of a solver
+PROBES, MORE_PROBES = 8, 64  # random vectors of an estimate, and of its repetition
+STEPS = 16  # Lanczos steps for each vector
+DOUBTFUL, SURE = 4.0, 7.0  # standard errors from which an estimate is repeated, and reported
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """The layer whose log_det is furthest from log|det| of its own Jacobian.
+
+    Attributes:
+        error: Difference in nats.
+        inverse: Whether only the log_det of the inverse is wrong.
+        standard_error: Standard error of an estimated log|det|; 0 if the Jacobian was formed.
+        moved: Whether the error only appears after a small change of the parameters.
+    """
+
+    layer: str
+    error: float
+    inverse: bool
+    standard_error: float
+    moved: bool
+
+
+@measurement("log_dets layer by layer", checked="log_dets of each layer")
+def layer_log_dets(m: Measurements) -> list[LayerError]:
+    """Returns the layer with the worst log_det, at the flow's parameters and at moved ones.
+
+    Layers that start as the identity show a wrong log_det only after a change of their parameters.
+    """
+    rows = POINTS if math.prod(m.flow.joint_shape) <= DENSE_UP_TO else 1
+    x, context = m.points[:rows], None if m.context is None else m.context[:rows]
+    wide = m.wide
+    own = m.flow if wide is None else wide
+    if wide is not None:
+        x, context = x.double(), None if context is None else context.double()
+    try:
+        found = [_worst(own, x, context, moved=False)]
+    except Exception:  # a library that mixes float64 and float32
+        own, x = m.flow, m.points[:rows]
+        context = None if m.context is None else m.context[:rows]
+        found = [_worst(own, x, context, moved=False)]
+    if found[0] is None:
+        moved = moved_copy(own, x, context)
+        found.append(None if moved is None else _worst(moved, x, context, moved=True))
+    return [one for one in found if one is not None]
+
+
+def _worst(flow: Flow, x: Tensor, context: Tensor | None, *, moved: bool) -> LayerError | None:
+    errors = list(_errors(flow, x, context, moved=moved))
+    return max(errors, key=lambda one: abs(one.error), default=None)
+
+
+def _errors(flow: Flow, x: Tensor, context: Tensor | None, *, moved: bool) -> Iterator[LayerError]:
+    """Yields the errors above the tolerance of each layer, at the points that reach it."""
+    state = flow.standardization(x)[0]
+    for layer in layers_of(flow.core, context):
+        z, forward = layer.bijection(state, layer.context)
+        back = layer.bijection.inverse(z, layer.context)[1].double()
+        there, error = layer.bijection.linearize(state, layer.context), 0.0
+        if state[0].numel() <= DENSE_UP_TO:
+            true = torch.linalg.slogdet(dense(there.jv, state))[1]
+        else:
+            true, error = _estimate(there, state, forward)
+        off, off_back = forward.double() - true, -back - true
+        limit = WRONG * (1 + true.abs()) + SURE * error
+        limit = limit + 1e3 * torch.finfo(state.dtype).eps * state[0].numel()
+        for difference, inverse in ((off, False), (off_back, True)):
+            wrong = torch.isfinite(true) & (difference.abs() > limit)
+            if wrong.any():
+                worst = difference[wrong][difference[wrong].abs().argmax()].item()
+                yield LayerError(layer.name, worst, inverse, error, moved)
+                break
+        if not torch.isfinite(z).all():
+            return
+        state = z
+
+
+def _estimate(there: Linearization, x: Tensor, log_det: Tensor) -> tuple[Tensor, float]:
+    """Returns an estimate of log|det J| at one point, (1,), and its standard error.
+
+    An estimate far from the given log_det is repeated with more random vectors.
+    """
+    values = _log_dets(there, x, PROBES, seed=0)
+    if abs(values.mean() - log_det) > DOUBTFUL * _standard_error(values):
+        values = _log_dets(there, x, MORE_PROBES, seed=1)
+    return values.mean()[None], _standard_error(values)
+
+
+def _standard_error(values: Tensor) -> float:
+    return values.std().item() / math.sqrt(len(values))
+
+
+def _log_dets(there: Linearization, x: Tensor, probes: int, *, seed: int) -> Tensor:
+    """Returns independent estimates of log|det J| = tr log(J^T J) / 2, (probes,), in float64.
+
+    For a random vector v of signs, v^T log(J^T J) v has this trace as its mean. Lanczos steps give
+    it without the matrix.
+
+    Source:
+        Hutchinson 1990; Ubaru, Chen, Saad 2017, Fast estimation of tr(f(A)).
+    """
+    n = x[0].numel()
+    generator = torch.Generator().manual_seed(seed)
+    signs = torch.randint(0, 2, (probes, n), generator=generator) * 2 - 1
+    v = signs.double().to(x.device) / math.sqrt(n)
+    shape = (probes, 1, *x.shape[1:])
+
+    def product(vectors: Tensor) -> Tensor:
+        forward = there.jv(vectors.to(x.dtype).reshape(shape))
+        return there.vjp(forward).detach().double().reshape(probes, n)
+
+    basis, diagonal, off_diagonal = [v], [], []
+    for step in range(min(STEPS, n)):
+        w = product(basis[-1])
+        diagonal.append((w * basis[-1]).sum(1))
+        for _ in range(2):
+            for one in basis:  # full orthogonalization keeps the quadrature exact
+                w = w - (w * one).sum(1, keepdim=True) * one
+        length = w.norm(dim=1)
+        if step + 1 == min(STEPS, n) or not (length > 1e-9 * diagonal[-1].abs()).any():
+            break
+        off_diagonal.append(length)
+        basis.append(w / length.clamp_min(1e-300)[:, None])
+    tridiagonal = torch.diag_embed(torch.stack(diagonal, 1))
+    if off_diagonal:
+        off = torch.diag_embed(torch.stack(off_diagonal, 1), offset=1)
+        tridiagonal = tridiagonal + off + off.mT
+    nodes, vectors = torch.linalg.eigh(tridiagonal)
+    logs = nodes.clamp_min(1e-300).log()
+    return 0.5 * n * (vectors[:, 0].square() * logs).sum(1)

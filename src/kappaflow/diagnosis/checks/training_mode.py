@@ -1,0 +1,125 @@
+"""KF217: the log_det in training mode."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from kappaflow.conditioning import layers_of
+from kappaflow.conditioning.points import Layer
+from kappaflow.diagnosis.check import Measurements, Symptom, check, differ, measurement
+from kappaflow.diagnosis.isolation import isolated_copy
+from kappaflow.flows import Flow
+
+T = TypeVar("T")
+FEATURES, ROWS = 16, 4  # most features, and rows whose Jacobian is formed
+LEAST_ROWS = 32  # with fewer, statistics of a batch depend much on each row
+STEP = 1e-5  # of the differences, in float64
+WRONG, EACH = 0.1, 4.0  # nats that are wrong, and what each feature adds for statistics of a batch
+
+
+@dataclass(frozen=True)
+class TrainingMode:
+    """The layer with the largest error of a log_det in training mode, in nats."""
+
+    layer: str
+    error: float
+
+
+@measurement("training mode")
+def training_mode(m: Measurements) -> TrainingMode | None:
+    """Compares log_dets with differences in float64. Returns None if training changes nothing."""
+    own = isolated_copy(m.flow, m.points, m.context, torch.float64)
+    small = len(m.points) < LEAST_ROWS or m.points[0].numel() > FEATURES
+    if own is None or small:
+        return None
+    x, context = m.points.double(), None if m.context is None else m.context.double()
+    before = own.augmented_log_prob(x, context)
+    own.train()
+    if not differ(_seeded(lambda: own.augmented_log_prob(x, context)), before):
+        return None
+    errors = list(_errors(own, x, context))
+    return max(errors, key=lambda one: one.error, default=None)
+
+
+@check(
+    "KF217",
+    "the log_det is wrong in training mode",
+    severity="warning",
+    cause="In training mode the layer computes other values than in evaluation mode, but not "
+    "their log_det.",
+    fix="Compute value and log_det from the same statistics, masks and weights.",
+)
+def wrong_in_training(m: Measurements) -> Iterator[Symptom]:
+    """If training mode changes log_prob (dropout, batch statistics), the doctor compares the
+    log_det of each layer with differences in float64, at the same random numbers, in up to 16
+    dimensions. Training maximizes this log_prob.
+
+    Example:
+        class Training(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.log_scale = torch.nn.Parameter(torch.ones(2))
+
+            def encode(self, x):
+                scale = self.log_scale * (0.5 if self.training else 1)
+                return x * scale.exp(), self.log_scale.sum().expand(len(x))
+
+            def decode(self, z):
+                return z * (-self.log_scale).exp(), -self.log_scale.sum().expand(len(z))
+
+
+        flow = Training()
+        x = torch.randn(64, 2)
+    """
+    result = training_mode(m)
+    if result is not None:
+        yield Symptom(
+            f"In training mode, a log_det differs from log|det| of the Jacobian by up to "
+            f"{result.error:.2g} nats.",
+            {"worst_nats": result.error},
+            layer=result.layer,
+        )
+
+
+def _errors(flow: Flow, x: Tensor, context: Tensor | None) -> Iterator[TrainingMode]:
+    """Yields the error of each layer above what batch statistics explain."""
+    state = flow.standardization(x)[0]
+    limit = WRONG + EACH * x[0].numel() / len(x)
+    for layer in layers_of(flow.core, context):
+        value, log_det = _call(layer, state)
+        if value.shape != state.shape:
+            return
+        true = _log_det_by_differences(layer, state)
+        error = (log_det[:ROWS] - true).abs()
+        worst = error[torch.isfinite(error)].max().item() if torch.isfinite(error).any() else 0.0
+        if worst > limit:
+            yield TrainingMode(layer.name, worst)
+        state = value
+
+
+def _log_det_by_differences(layer: Layer, x: Tensor) -> Tensor:
+    """Returns log|det| of the Jacobian of the first rows, with the other rows of the batch."""
+    n, rows = x[0].numel(), min(ROWS, len(x))
+    matrices = torch.zeros(rows, n, n, dtype=torch.float64)
+    for row in range(rows):
+        for feature in range(n):
+            sides = []
+            for sign in (1, -1):
+                moved = x.clone()
+                moved[row].view(-1)[feature] += sign * STEP
+                sides.append(_call(layer, moved)[0][row].flatten())
+            matrices[row, :, feature] = ((sides[0] - sides[1]) / (2 * STEP)).cpu()
+    return torch.linalg.slogdet(matrices)[1]
+
+
+def _call(layer: Layer, x: Tensor) -> tuple[Tensor, Tensor]:
+    return _seeded(lambda: layer.bijection(x, layer.context))
+
+
+def _seeded(call: Callable[[], T]) -> T:
+    """Returns the result of a call with the same random numbers each time."""
+    torch.manual_seed(0)  # the doctor restores the generator
+    return call()
