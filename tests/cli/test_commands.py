@@ -17,8 +17,8 @@ from kappaflow.cli.app import app
 from kappaflow.native import describe
 
 COMMANDS = (
-    "fit", "sample", "score", "doctor", "report", "factor", "rewrite", "tradeoff", "reproduce",
-    "data",
+    "fit", "sample", "score", "doctor", "report", "export", "factor", "rewrite", "tradeoff",
+    "reproduce", "data",
 )  # fmt: skip
 
 
