@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.flows import flow as flow_module
 from kappaflow.flows import padding_in, padding_of_kind
 from kappaflow.flows.coupling_flow import padded_partition
 from kappaflow.flows.padding_options import KINDS
@@ -193,10 +194,22 @@ def test_the_weighted_estimate_is_log_prob_with_as_many_samples():
     estimate, error = kf.flows.importance_weighted_log_prob(flow, x, 7, generator=seeded(1))
     with torch.no_grad():
         wanted = flow.log_prob(x, samples=7, generator=seeded(1))
-        generator = seeded(1)
-        weights = torch.stack([flow.log_prob(x, generator=generator).exp() for _ in range(7)])
+        rows = x.repeat(7, 1)
+        e, log_q = flow.augment.draw(rows, generator=seeded(1))
+        weights = (flow.joint_log_prob(rows, e) - log_q).exp().reshape(7, 5)
     assert torch.allclose(estimate, wanted)
+    assert torch.allclose(estimate, weights.mean(0).log())
     assert torch.allclose(error, weights.std(0) / (weights.mean(0) * math.sqrt(7)))
+
+
+def test_many_samples_are_drawn_in_chunks(monkeypatch):
+    """As many as fit at once, the same number in all."""
+    monkeypatch.setattr(flow_module, "ROWS_AT_ONCE", 12)
+    flow = padded("gaussian", features=2, padding=3)
+    x = torch.randn(5, 2, generator=seeded()).double()
+    with torch.no_grad():
+        sizes = [len(part) for part in flow.log_weights(x, None, 7, seeded(1))]
+    assert sizes == [2, 2, 2, 1]
 
 
 def test_what_a_likelihood_is_can_be_asked():

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kappaflow._checks import positive_int
+from kappaflow.bijection import log_det_dtype
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.flow import Flow
 
@@ -62,14 +63,16 @@ def importance_weighted_log_prob(
     if positive_int("samples", samples) < 2:
         raise ArgumentError("'samples' should be at least 2 to estimate an error, got 1.")
     flow._check_samples(samples)
-    first = flow.log_prob(x, context, generator=generator)
+    batch_shape, x, context = flow._flatten_batch(x, context)
     # Running logs of the sums of w and w^2, so that memory does not grow with the samples.
-    once, twice = first.double(), 2 * first.double()
-    for _ in range(samples - 1):
-        log_weight = flow.log_prob(x, context, generator=generator).double()
-        once = torch.logaddexp(once, log_weight)
-        twice = torch.logaddexp(twice, 2 * log_weight)
+    once = twice = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
+    dtype = log_det_dtype(x.dtype)
+    for weights in flow.log_weights(x, context, samples, generator):
+        dtype, weights = weights.dtype, weights.double()
+        once = torch.logaddexp(once, weights.logsumexp(0))
+        twice = torch.logaddexp(twice, (2 * weights).logsumexp(0))
     # K sum w^2 / (sum w)^2 - 1 is the variance of the weights over their squared mean.
     spread = (twice - 2 * once + math.log(samples)).expm1().clamp_min(0)
     error = (spread / (samples - 1)).sqrt()
-    return (once - math.log(samples)).to(first.dtype), error.to(first.dtype)
+    estimate = once - math.log(samples)
+    return estimate.to(dtype).reshape(batch_shape), error.to(dtype).reshape(batch_shape)
