@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.flows import flow as flow_module
-from kappaflow.flows import padding_in, padding_of_kind
+from kappaflow.flows import augmentation, padding_in, padding_of_kind
 from kappaflow.flows.coupling_flow import padded_partition
 from kappaflow.flows.padding_options import KINDS
 from kappaflow.testing.contract import jittered
@@ -204,11 +203,14 @@ def test_the_weighted_estimate_is_log_prob_with_as_many_samples():
 
 def test_many_samples_are_drawn_in_chunks(monkeypatch):
     """As many as fit at once, the same number in all."""
-    monkeypatch.setattr(flow_module, "ROWS_AT_ONCE", 12)
+    monkeypatch.setattr(augmentation, "ROWS_AT_ONCE", 12)
     flow = padded("gaussian", features=2, padding=3)
     x = torch.randn(5, 2, generator=seeded()).double()
     with torch.no_grad():
-        sizes = [len(part) for part in flow.log_weights(x, None, 7, seeded(1))]
+        parts = augmentation.log_weights(
+            flow.augment, flow.augmented_log_prob, x, None, 7, seeded(1)
+        )
+        sizes = [len(part) for part in parts]
     assert sizes == [2, 2, 2, 1]
 
 

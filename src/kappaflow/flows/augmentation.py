@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from kappaflow.partition import Partition
 from kappaflow.registry import register
 
 Shape = tuple[int, ...]
+LogProb = Callable[[Tensor, Tensor | None], Tensor]  # of joined points, given contexts
+ROWS_AT_ONCE = 4096  # rows times samples in one pass
 LARGEST_BLIND_PART = 0.1  # largest part of an interval that may be lost to rounding
 
 
@@ -60,6 +62,33 @@ class Augmentation(nn.Module, ABC):
     def event_shape(self, joint_shape: Sequence[int]) -> Shape:
         """Returns the shape of x for joined points of a shape."""
         return tuple(joint_shape)
+
+
+def log_weights(
+    augment: Augmentation,
+    log_prob: LogProb,
+    x: Tensor,
+    context: Tensor | None,
+    samples: int,
+    generator: torch.Generator | None,
+) -> Iterator[Tensor]:
+    """Yields log p(x, e) - log q(e | x) of samples e in chunks, (k, B).
+
+    Args:
+        augment: The distribution q of e.
+        log_prob: Returns log p of joined points and their contexts.
+        x: Points, (B, *event).
+        context: Context, (B, C), or None.
+        samples: Number of samples e for each x.
+        generator: Source of randomness.
+    """
+    at_once = max(1, ROWS_AT_ONCE // max(1, x.shape[0])) if samples > 1 else 1
+    for start in range(0, samples, at_once):
+        count = min(at_once, samples - start)
+        rows = x.repeat(count, *(1,) * (x.dim() - 1))
+        contexts = None if context is None else context.repeat(count, 1)
+        e, log_q = augment.draw(rows, generator=generator)
+        yield (log_prob(augment.join(rows, e), contexts) - log_q).reshape(count, x.shape[0])
 
 
 @register("Dequantize")

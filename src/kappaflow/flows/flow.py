@@ -1,7 +1,6 @@
 """A flow: a base distribution and a bijection from data to latents."""
 
 import math
-from collections.abc import Iterator
 from itertools import chain, takewhile
 from typing import Literal
 
@@ -13,13 +12,11 @@ from kappaflow.autograd.checkpoint import is_transformed
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import Domain, MultiScale
 from kappaflow.errors import ArgumentError
-from kappaflow.flows.augmentation import Augmentation
+from kappaflow.flows.augmentation import Augmentation, log_weights
 from kappaflow.flows.base import Base, check_has_rsample
 from kappaflow.flows.standardization import Standardization, check_first_batch
 from kappaflow.flows.torch_distribution import FlowDistribution, FlowTransform
 from kappaflow.registry import register
-
-ROWS_AT_ONCE = 4096  # rows times samples of an augmentation in one pass
 
 
 @register("Flow")
@@ -163,36 +160,13 @@ class Flow(nn.Module):
         if self.augment is None:
             log_prob = self.augmented_log_prob(x, context)
         else:
-            weights = torch.cat([*self.log_weights(x, context, samples, generator)])
-            log_prob = weights.logsumexp(0) - math.log(samples)
+            weights = log_weights(
+                self.augment, self.augmented_log_prob, x, context, samples, generator
+            )
+            log_prob = torch.cat([*weights]).logsumexp(0) - math.log(samples)
         if self.unchecked and self.training and log_prob.requires_grad:
             self._check_first_batch(x, context, log_prob)
         return log_prob.reshape(batch_shape)
-
-    def log_weights(
-        self, x: Tensor, context: Tensor | None, samples: int, generator: torch.Generator | None
-    ) -> Iterator[Tensor]:
-        """Yields log p(x, e) - log q(e | x) for samples of the augmentation, in chunks.
-
-        Args:
-            x: Points, (B, *event).
-            context: Context, (B, C), or None.
-            samples: Number of samples e for each x.
-            generator: Source of randomness.
-
-        Yields:
-            Log-weights of some of the samples, (k, B).
-        """
-        if self.augment is None:
-            raise ArgumentError("'samples' should be left out: this flow has no augmentation.")
-        at_once = max(1, ROWS_AT_ONCE // max(1, len(x)))
-        for start in range(0, samples, at_once):
-            count = min(at_once, samples - start)
-            rows = x.repeat(count, *(1,) * (x.dim() - 1))
-            contexts = None if context is None else context.repeat(count, 1)
-            e, log_q = self.augment.draw(rows, generator=generator)
-            log_prob = self.augmented_log_prob(self.augment.join(rows, e), contexts) - log_q
-            yield log_prob.reshape(count, len(x))
 
     def joint_log_prob(self, x: Tensor, e: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns log p(x, e | context) of points and their augmentations, in nats; exact.

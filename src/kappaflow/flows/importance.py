@@ -8,6 +8,7 @@ from torch import Tensor
 from kappaflow._checks import positive_int
 from kappaflow.bijection import log_det_dtype
 from kappaflow.errors import ArgumentError
+from kappaflow.flows.augmentation import log_weights
 from kappaflow.flows.flow import Flow
 
 
@@ -67,7 +68,8 @@ def importance_weighted_log_prob(
     # Running logs of the sums of w and w^2, so that memory does not grow with the samples.
     once = twice = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
     dtype = log_det_dtype(x.dtype)
-    for weights in flow.log_weights(x, context, samples, generator):
+    draws = log_weights(flow.augment, flow.augmented_log_prob, x, context, samples, generator)
+    for weights in draws:
         dtype, weights = weights.dtype, weights.double()
         once = torch.logaddexp(once, weights.logsumexp(0))
         twice = torch.logaddexp(twice, (2 * weights).logsumexp(0))
