@@ -45,6 +45,10 @@ Dequantization = Literal["uniform", "variational"]
 Repair = Literal["drop", "jitter", "dequantize"]
 Duplicates = Literal["keep", "drop", "weigh"]
 
+# Exported flows.
+ExportFormat = Literal["torch", "onnx"]
+ExportFunction = Literal["log_prob", "sample", "encode", "decode"]
+
 COMMAND: ContextVar[str] = ContextVar("COMMAND", default="from Python")
 
 

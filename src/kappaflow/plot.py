@@ -39,7 +39,13 @@ from kappaflow.report.factors import factorization_chart
 from kappaflow.report.pairs import corner_chart
 from kappaflow.report.table_charts import latent_charts
 from kappaflow.report.training import energy_curves, image_learning_curves, learning_curves
-from kappaflow.runs.table_content import latent_of, marginals_of, pairs_of, samples_like
+from kappaflow.runs.table_content import (
+    correlations,
+    latent_of,
+    marginals_of,
+    pairs_of,
+    samples_like,
+)
 from kappaflow.training import Batch, EnergyResult, FitResult, batch_of, batches_of
 from kappaflow.training.fit import rows_for
 
@@ -220,7 +226,11 @@ def pairs(
     shown = [table.columns.index(name) for name in chosen]
     part = Table(table.values[:, shown], tuple(chosen), table.rows, table.source)
     sampled = samples[:, shown]
-    chart = corner_chart(pairs_of(part, sampled, len(part)), marginals_of(part, sampled))
+    chart = corner_chart(
+        pairs_of(part, sampled, len(part)),
+        marginals_of(part, sampled),
+        correlations(part, sampled),
+    )
     return _drawn(chart, interactive=interactive)
 
 

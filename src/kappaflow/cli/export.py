@@ -1,16 +1,14 @@
 """`kappaflow export`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from kappaflow.cli.show import say_if_unfinished, table, tell
+from kappaflow.options import ExportFormat, ExportFunction
 
-Functions = Annotated[
-    list[Literal["log_prob", "sample", "encode", "decode"]] | None,
-    Parameter(consume_multiple=True),
-]
+Functions = Annotated[list[ExportFunction] | None, Parameter(consume_multiple=True)]
 
 
 def export(
@@ -18,7 +16,7 @@ def export(
     /,
     *,
     out: Path,
-    format: Literal["torch", "onnx"] = "torch",  # noqa: A002
+    format: ExportFormat = "torch",  # noqa: A002
     functions: Functions = None,
 ) -> None:
     """Write the flow of a run as programs that run without kappaflow.

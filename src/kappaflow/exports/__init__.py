@@ -6,7 +6,7 @@ export      `export`, which compares each program with the flow
 """
 
 from kappaflow.exports.export import Exported, export
-from kappaflow.exports.functions import FUNCTIONS, Format
+from kappaflow.exports.functions import FUNCTIONS
 from kappaflow.exports.programs import NOTES, SUFFIXES, outputs
 
-__all__ = ["FUNCTIONS", "NOTES", "SUFFIXES", "Exported", "Format", "export", "outputs"]
+__all__ = ["FUNCTIONS", "NOTES", "SUFFIXES", "Exported", "export", "outputs"]

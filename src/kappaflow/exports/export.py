@@ -16,12 +16,12 @@ from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.exports.functions import (
     FUNCTIONS,
     FlowFunction,
-    Format,
     RandomRows,
     describe_functions,
 )
 from kappaflow.exports.programs import Program, check_onnx, outputs, quiet
 from kappaflow.flows import Flow
+from kappaflow.options import ExportFormat
 from kappaflow.stack import CouplingStack
 from kappaflow.storage import whole_directory
 
@@ -42,7 +42,7 @@ class Exported:
     """
 
     path: Path
-    format: Format
+    format: ExportFormat
     functions: tuple[str, ...]
     differences: dict[str, float]
     round_trip: float | None
@@ -60,7 +60,7 @@ def export(
     flow: Flow,
     path: str | Path,
     *,
-    format: Format = "torch",  # noqa: A002
+    format: ExportFormat = "torch",  # noqa: A002
     functions: Sequence[str] | None = None,
     columns: Sequence[str] = (),
     context_columns: Sequence[str] = (),
@@ -109,7 +109,7 @@ def export(
         torch.Size([5, 2])
     """
     folder = Path(path)
-    one_of("format", format, get_args(Format))
+    one_of("format", format, get_args(ExportFormat))
     wanted = FUNCTIONS if functions is None else tuple(dict.fromkeys(functions))
     for name in wanted:
         one_of("functions", name, FUNCTIONS)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,18 @@ from kappaflow.flows import Base, Flow, StandardNormal
 from kappaflow.flows.base import NormalMixture
 from kappaflow.flows.standardization import context_standardization
 from kappaflow.nets.inputs import moments
+from kappaflow.options import ExportFormat, ExportFunction
 
-Format = Literal["torch", "onnx"]
-Function = Literal["log_prob", "sample", "encode", "decode"]
-FUNCTIONS: tuple[Function, ...] = get_args(Function)
+FUNCTIONS: tuple[ExportFunction, ...] = get_args(ExportFunction)
 INPUTS = {"log_prob": "x", "sample": "noise", "encode": "x", "decode": "z"}
+OUTPUTS = {
+    "log_prob": ("log_prob",),
+    "sample": ("x",),
+    "encode": ("z", "log_det"),
+    "decode": ("x", "log_det"),
+}
 ROWS = 64  # random rows that programs are compared on
+Shape = tuple[int, ...]
 Answer = Tensor | tuple[Tensor, Tensor]
 
 
@@ -123,22 +129,23 @@ def describe_functions(
     flow: Flow,
     rows: RandomRows,
     functions: tuple[str, ...],
-    kind: Format,
+    kind: ExportFormat,
     columns: Sequence[str],
     context_columns: Sequence[str],
 ) -> dict[str, Any]:
     """Returns the metadata of all files, with the inputs and the outputs of each function."""
     width = flow.context_features
     joint, latent = flow.joint_shape, flow.base.event_shape
-    inner = {
-        "log_prob": (flow.event_shape, {"log_prob": ()}),
-        "sample": (noise_shape(flow.base), {"x": flow.event_shape}),
-        "encode": (joint, {"z": latent, "log_det": ()}),
-        "decode": (latent, {"x": joint, "log_det": ()}),
+    shapes: dict[str, tuple[Shape, list[Shape]]] = {  # of the input and of the outputs
+        "log_prob": (flow.event_shape, [()]),
+        "sample": (noise_shape(flow.base), [flow.event_shape]),
+        "encode": (joint, [latent, ()]),
+        "decode": (latent, [joint, ()]),
     }
-    inputs = {name: {INPUTS[name]: inner[name][0]} for name in functions}
+    inputs = {name: {INPUTS[name]: shapes[name][0]} for name in functions}
     if width:
-        inputs = {name: {**shapes, "context": (width,)} for name, shapes in inputs.items()}
+        inputs = {name: {**given, "context": (width,)} for name, given in inputs.items()}
+    results = {name: dict(zip(OUTPUTS[name], shapes[name][1], strict=True)) for name in functions}
     location, scale = moments(rows.joined)
     domain = flow.domain
     given = domain.domains[: math.prod(flow.event_shape)] if domain is not None else ()
@@ -147,8 +154,8 @@ def describe_functions(
         "torch": torch.__version__,
         "format": kind,
         "functions": functions,
-        "inputs": {name: _with_batch(shapes) for name, shapes in inputs.items()},
-        "outputs": {name: _with_batch(inner[name][1]) for name in functions},
+        "inputs": {name: _with_batch(given) for name, given in inputs.items()},
+        "outputs": {name: _with_batch(given) for name, given in results.items()},
         "dtype": str(flow.dtype).removeprefix("torch."),
         "base": type(flow.base).__name__,
         "likelihood": flow.likelihood,

@@ -15,16 +15,11 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from kappaflow.errors import ArgumentError, KappaflowError
-from kappaflow.exports.functions import INPUTS, FlowFunction, Format, RandomRows
+from kappaflow.exports.functions import INPUTS, OUTPUTS, FlowFunction, RandomRows
 from kappaflow.flows import Flow
+from kappaflow.options import ExportFormat
 
 SUFFIXES: dict[str, str] = {"torch": ".pt2", "onnx": ".onnx"}
-OUTPUTS = {
-    "log_prob": ("log_prob",),
-    "sample": ("x",),
-    "encode": ("z", "log_det"),
-    "decode": ("x", "log_det"),
-}
 NOTES = "kappaflow.json"  # the extra file of a .pt2 file that holds the metadata
 ONNX_KEY = "kappaflow"  # the entry of metadata_props of an ONNX file that holds the metadata
 EXAMPLES = 3  # rows that programs are traced with
@@ -34,7 +29,7 @@ Call = Callable[..., tuple[Tensor, ...]]
 class Program:
     """A traced function of a flow."""
 
-    def __init__(self, flow: Flow, name: str, rows: RandomRows, kind: Format) -> None:
+    def __init__(self, flow: Flow, name: str, rows: RandomRows, kind: ExportFormat) -> None:
         self.name, self.file, self._kind = name, name + SUFFIXES[kind], kind
         examples = tuple(tensor[:EXAMPLES].contiguous() for tensor in rows.of(name))
         batch = torch.export.Dim("batch")

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.exports import FUNCTIONS, NOTES, SUFFIXES, outputs
-from kappaflow.flows import StandardNormal
+from kappaflow.flows import Base, StandardNormal
 from kappaflow.interop.foreign import ForeignBase, ForeignLayer, Parts
 from kappaflow.reading import parse_json
 
@@ -29,7 +29,7 @@ class _Metadata(BaseModel):
 
     inputs: Shapes
     outputs: Shapes
-    dtype: str
+    dtype: Literal["float32", "float64"]
     base: str
     location: list[float]
     scale: list[float]
@@ -79,6 +79,12 @@ class ExportedFlow:
         """Returns the outputs of a function."""
         given = (rows,) if context is None else (rows, context)
         return outputs(self._programs[name](*given))
+
+    @property
+    def samples_have_its_shape(self) -> bool:
+        """Whether samples have the features that encode takes, and no more are joined to them."""
+        shape = _event(self._metadata["sample"].outputs["x"]) if self.has("sample") else None
+        return shape is None or math.prod(shape) == math.prod(self.event_shape)
 
     def draw(self, n: int, context: Tensor | None) -> Tensor:
         """Returns n samples, (n, *event), for context rows (n, C) or None."""
@@ -159,22 +165,19 @@ def parts_of(flow: ExportedFlow, x: Tensor | None, context: Tensor | None) -> Pa
     A base other than the standard normal is known by its samples and by the density of x:
     log p(z) = log p(x) + log|det dx/dz|.
     """
-
-    def encode(rows: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
-        z, log_det = flow.call("encode", rows, given)
-        return z, log_det
-
-    def decode(rows: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
-        rows, log_det = flow.call("decode", rows, given)
-        return rows, log_det
-
-    def log_prob_of_base(z: Tensor, given: Tensor | None) -> Tensor:
-        rows, log_det = decode(z, given)
-        return flow.call("log_prob", rows, given)[0] + log_det
-
     places = (1,) * (len(flow.event_shape) - 1)
     location, scale = (one.view(-1, *places) for one in (flow.location, flow.scale))
     volume = scale.expand(flow.event_shape).log().sum()
+
+    def encode_scaled(rows: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
+        z, log_det = flow.call("encode", rows * scale + location, given)
+        return z, log_det + volume
+
+    def decode_scaled(z: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
+        rows, log_det = flow.call("decode", z, given)
+        return (rows - location) / scale, log_det - volume
+
+    shapes = flow.event_shape, flow.latent_shape
     units = ForeignLayer(
         "units",
         lambda rows, _: ((rows - location) / scale, -volume),
@@ -182,47 +185,38 @@ def parts_of(flow: ExportedFlow, x: Tensor | None, context: Tensor | None) -> Pa
         (flow.event_shape, flow.event_shape),
     )
     units.is_standardization = True
+    whole = ForeignLayer(
+        "exported flow", encode_scaled, decode_scaled, shapes, flow.context_features
+    )
+    own = {name for name in ("log_prob", "sample") if flow.has(name)}
+    own = own if flow.samples_have_its_shape else set()
+    return Parts(
+        "kappaflow.export",
+        [units, whole],
+        _base_of(flow),
+        log_prob=(lambda rows, given: flow.call("log_prob", rows, given)[0])
+        if "log_prob" in own
+        else None,
+        sample=(lambda n, given: (flow.draw(n, given), None)) if "sample" in own else None,
+        like=torch.zeros(1, dtype=flow.dtype),
+    )
 
-    def encode_scaled(rows: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
-        z, log_det = encode(rows * scale + location, given)
-        return z, log_det + volume
 
-    def decode_scaled(z: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
-        rows, log_det = decode(z, given)
-        return (rows - location) / scale, log_det - volume
-
-    shapes = flow.event_shape, flow.latent_shape
+def _base_of(flow: ExportedFlow) -> Base:
+    """Returns the base; one other than the standard normal by the functions of the flow."""
     if flow.base == StandardNormal.__name__:
-        base = StandardNormal(flow.latent_shape)
-    elif flow.has("log_prob") and flow.has("sample"):
-        base = ForeignBase(
-            flow.latent_shape,
-            log_prob_of_base,
-            lambda n, given: encode(flow.draw(n, given), given)[0],
-        )
-    else:
+        return StandardNormal(flow.latent_shape)
+    if not (flow.has("log_prob") and flow.has("sample")):
         raise ArgumentError(
             f"the folder should have the functions log_prob and sample for the base {flow.base}: "
             "export the flow again with all functions."
         )
-    same = not flow.has("sample") or math.prod(flow.event_shape) == math.prod(
-        _event(flow._metadata["sample"].outputs["x"])
-    )
-    has_density = flow.has("log_prob") and same
-    return Parts(
-        "kappaflow.export",
-        [
-            units,
-            ForeignLayer(
-                "exported flow", encode_scaled, decode_scaled, shapes, flow.context_features
-            ),
-        ],
-        base,
-        log_prob=(lambda rows, given: flow.call("log_prob", rows, given)[0])
-        if has_density
-        else None,
-        sample=(lambda n, given: (flow.draw(n, given), None))
-        if flow.has("sample") and same
-        else None,
-        like=torch.zeros(1, dtype=flow.dtype),
-    )
+
+    def log_prob(z: Tensor, given: Tensor | None) -> Tensor:
+        rows, log_det = flow.call("decode", z, given)
+        return flow.call("log_prob", rows, given)[0] + log_det
+
+    def sample(n: int, given: Tensor | None) -> Tensor:
+        return flow.call("encode", flow.draw(n, given), given)[0]
+
+    return ForeignBase(flow.latent_shape, log_prob, sample)

@@ -186,7 +186,9 @@ def with_powers(text: str) -> str:
 
 
 def breakable(text: str, mark: str) -> str:
-    """Returns text with a mark where a line may break, after the signs in words of 20 letters.
+    """Returns text with a mark after each sign inside a word of 20 letters or more.
+
+    A line of the page may break at the mark.
 
     Example:
         >>> breakable("a_b, temperature_of_the_sensor", "|")

@@ -1,7 +1,6 @@
 """Pairs of columns on the page of a table: correlations, and point clouds of data and samples."""
 
 import math
-import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -192,18 +191,23 @@ def _clouds(parts: Pairs, most: int) -> tuple[Rows, Rows]:
     return data, samples
 
 
-def corner_chart(parts: Pairs, marginals: Sequence[Marginal]) -> Chart:
+def corner_chart(parts: Pairs, marginals: Sequence[Marginal], known: Correlations | None) -> Chart:
     """Returns each pair of columns with its rank correlations, and densities on the diagonal."""
+    pairs = differences(known) if known else []
+    titles = {
+        frozenset((one.first, one.second)): f"r {fixed(one.data, 2)}, "
+        f"samples {fixed(one.samples, 2)}"
+        for one in pairs
+    }
     clouds = _clouds(parts, len(parts.data))
     frames = _frames(clouds)
     last = len(parts.columns) - 1
     panels = []
     for i, marginal in enumerate(marginals):
         for j in range(i):
-            own, sampled = (_correlation(rows, i, j) for rows in clouds)
             panel = _pair(parts.columns, j, i, clouds, frames, "data", 2.5)
             changes = {
-                "title": f"r {fixed(own, 2)}, samples {fixed(sampled, 2)}",
+                "title": titles.get(frozenset((parts.columns[i], parts.columns[j])), ""),
                 "place": (i + 1, j + 1),
                 "x": panel.x if i == last else "",
                 "y": "" if j else panel.y,
@@ -220,17 +224,6 @@ def corner_chart(parts: Pairs, marginals: Sequence[Marginal]) -> Chart:
         columns=len(parts.columns),
         small=True,
     )
-
-
-def _correlation(rows: Rows, i: int, j: int) -> float | None:
-    """Returns the rank correlation of two columns, over the rows with both values."""
-    from scipy.stats import rankdata  # takes half as long to load as torch
-
-    pairs = [(row[i], row[j]) for row in rows if row[i] is not None and row[j] is not None]
-    try:
-        return statistics.correlation(*(rankdata(one) for one in zip(*pairs, strict=True)))
-    except (TypeError, statistics.StatisticsError):  # fewer than two rows, or a constant column
-        return None
 
 
 def _pair(

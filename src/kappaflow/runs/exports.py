@@ -10,9 +10,10 @@ from kappaflow.data.raw import Decimal
 from kappaflow.data.table import describe_values, require_finite
 from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly
 from kappaflow.errors import ArgumentError
-from kappaflow.exports import Exported, Format, export
+from kappaflow.exports import Exported, export
 from kappaflow.files import CONFIG, load, read_config
 from kappaflow.interop import read_exported
+from kappaflow.options import ExportFormat
 from kappaflow.runs.stored import TableRunConfig, read_run
 
 
@@ -20,7 +21,7 @@ def export_run(
     folder: Path,
     out: Path,
     *,
-    format: Format = "torch",
+    format: ExportFormat = "torch",
     functions: Sequence[str] | None = None,  # noqa: A002
 ) -> Exported:
     """Exports the flow of a run, or of any saved model, with the names of its columns.

@@ -84,7 +84,7 @@ def _shown(bar: Progress, console: Console) -> Iterator[Callable[[RenderableType
     times a second and stays; this needs no widgets.
 
     Yields:
-        A function that shows the bar as it is now, or another content.
+        A function that shows its argument in place of the bar.
     """
     if not console.is_jupyter:
         with Live(

@@ -8,11 +8,11 @@ import torch
 from scipy.special import kolmogorov
 from torch import Tensor
 
-from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
 from kappaflow.flows import Base, StandardNormal
 
 LogProb = Callable[[Tensor], Tensor]  # of flat rows (N, n), in float64
+MOST = 128  # largest number of dimensions
 SAMPLES, PAIRS = 4096, 16
 GRID, REACH = 4001, 14.0  # points of a coordinate, spaced by sinh up to 6e5 standard deviations
 ROWS = 65_536  # points of grids at once
@@ -54,7 +54,7 @@ def base_fit(m: Measurements) -> BaseFit | None:
         device=m.flow.device,
         generator=torch.Generator().manual_seed(5),
     )
-    if z[0].numel() > DENSE_UP_TO or not torch.isfinite(z).all():
+    if z[0].numel() > MOST or not torch.isfinite(z).all():
         return None
     log_prob = _flat_log_prob(base, z, context)
     flat = z.flatten(1)
@@ -77,7 +77,7 @@ def base_fit(m: Measurements) -> BaseFit | None:
     fix="Use a distribution of torch.distributions with torch.distributions.Independent.",
 )
 def base_inconsistent(m: Measurements) -> Iterator[Symptom]:
-    """If the coordinates of the base are independent, in up to 500 dimensions, the doctor
+    """If the coordinates of the base are independent, in up to 128 dimensions, the doctor
     integrates each of them. It reports an integral that is not one, and samples that do not follow
     the resulting distribution at a significance of one in ten million.
 

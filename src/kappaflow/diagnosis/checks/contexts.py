@@ -12,6 +12,7 @@ from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.check import Measurements, Symptom, check, differ, measurement
 
 MOST, LARGE = 256, 4  # largest number of rows, for flows up to 500 dimensions and above
+COLUMNS = 32  # largest number of columns of a context that are examined one by one
 TIMES = 100.0  # ratio to the median from which a condition number is reported
 
 
@@ -21,7 +22,7 @@ class Contexts:
 
     Attributes:
         matters: Whether the density of any row changes with its context.
-        ignored: The columns of the context that change no density.
+        ignored: The columns of the context that change no density; of at most 32 columns.
         constant: The columns of the context with a single value.
         condition_number: Condition number at each measured row, (R,).
     """
@@ -43,17 +44,19 @@ def contexts(m: Measurements) -> Contexts | None:
     rows = torch.linspace(0, len(x) - 1, most).round().long().unique()
     x, context = x[rows], context[rows]
     log_prob = m.flow.augmented_log_prob(x, context)
-    constant = tuple((context == context[:1]).all(0).nonzero().flatten().tolist())
+    is_constant = (context == context[:1]).all(0)
+    others = context.roll(1, 0) + is_constant.to(context)
+    matters = differ(log_prob, m.flow.augmented_log_prob(x, others))
     ignored = []
-    for column in range(context.shape[1]):
-        others = context.clone()
-        others[:, column] = context[:, column].roll(1, 0) + (1.0 if column in constant else 0.0)
-        if not differ(log_prob, m.flow.augmented_log_prob(x, others)):
+    for column in range(context.shape[1]) if context.shape[1] <= COLUMNS else ():
+        moved = context.clone()
+        moved[:, column] = others[:, column]
+        if not differ(log_prob, m.flow.augmented_log_prob(x, moved)):
             ignored.append(column)
     return Contexts(
-        len(ignored) < context.shape[1],
+        matters,
         tuple(ignored),
-        constant,
+        tuple(is_constant.nonzero().flatten().tolist()),
         profile_at(m.flow, x, context).condition_number[-1],
         rows,
     )
@@ -67,9 +70,10 @@ def contexts(m: Measurements) -> Contexts | None:
     fix="Check that each layer receives the context, and train.",
 )
 def context_ignored(m: Measurements) -> Iterator[Symptom]:
-    """No density changes if each row gets a column of the context from the row before; a constant
-    column is raised by one instead. This is normal before training, because the last layers of the
-    networks start at zero. After training, the column is not passed on, or was constant.
+    """No density changes if each row gets the context, or one of up to 32 columns of it, from the
+    row before; a constant column is raised by one instead. This is normal before training, because
+    the last layers of the networks start at zero. After training, the column is not passed on, or
+    was constant.
 
     Example:
         flow = kf.real_nvp(2, depth=2, hidden=(8,), context_features=1)

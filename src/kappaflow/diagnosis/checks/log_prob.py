@@ -24,7 +24,7 @@ from kappaflow.diagnosis.finding import Table
 from kappaflow.flows import Flow
 from kappaflow.interop import Wrapped
 
-NUMBERS, ROWS = 2**22, 2048  # numbers of rows whose log_prob is computed, and rows at once
+NUMBERS, ROWS = 2**19, 2048  # numbers of rows whose log_prob is computed, and rows at once
 NATS, ROUNDINGS = 1e-2, 1e2  # allowed difference of two ways: nats, and a multiple of rounding
 ROUNDED = 4  # units of rounding by which points are moved
 
@@ -64,7 +64,7 @@ def log_probs(m: Measurements) -> LogProbs:
 
 @measurement("log_prob of all rows")
 def log_prob_of_rows(m: Measurements) -> Tensor:
-    """Returns log_prob of the rows, up to four million numbers; of the points without rows."""
+    """Returns log_prob of the rows, up to half a million numbers; of the points without rows."""
     if m.rows is None or len(m.rows) == len(m.points):
         return m.log_prob
     most = max(len(m.points), NUMBERS // math.prod(m.flow.joint_shape))
@@ -101,8 +101,9 @@ def log_prob_of_data_and_samples(m: Measurements) -> Table:
     fix="Bound the log-scales and train again.",
 )
 def log_prob_not_finite(m: Measurements) -> Iterator[Symptom]:
-    """The doctor computes log_prob of all rows. It names the first layer with a log_det that is
-    not finite, and the arguments that bound scales in the library of the flow.
+    """The doctor computes log_prob of all rows, up to half a million numbers. It names the first
+    layer with a value that is not finite, and the arguments that bound scales in the library of
+    the flow.
 
     Example:
         scales = kf.bijections.ElementwiseAffine(2, log_scale=[200.0, 0.0])
