@@ -1,7 +1,6 @@
 """The log_det of each layer by itself, compared with its Jacobian or an estimate of it."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -43,54 +42,58 @@ class LayerError:
 def layer_log_dets(m: Measurements) -> list[LayerError]:
     """Returns the layer with the worst log_det, at the flow's parameters and at moved ones.
 
-    Layers that start as the identity show a wrong log_det only after a change of their parameters.
+    Layers that start as the identity show a wrong log_det only after a change of their parameters,
+    so those with a log_det of about zero are measured again.
     """
     rows = POINTS if math.prod(m.flow.joint_shape) <= DENSE_UP_TO else 1
     x, context = m.points[:rows], None if m.context is None else m.context[:rows]
-    wide = m.wide
-    own = m.flow if wide is None else wide
-    if wide is not None:
-        x, context = x.double(), None if context is None else context.double()
+    own = m.flow
     try:
-        found = [_worst(own, x, context, moved=False)]
+        if m.wide is not None:
+            own, x = m.wide, x.double()
+            context = None if context is None else context.double()
+        errors, hidden = _measured(own, x, context)
     except Exception:  # a library that mixes float64 and float32
         own, x = m.flow, m.points[:rows]
         context = None if m.context is None else m.context[:rows]
-        found = [_worst(own, x, context, moved=False)]
-    if found[0] is None:
-        moved = moved_copy(own, x, context)
-        found.append(None if moved is None else _worst(moved, x, context, moved=True))
-    return [one for one in found if one is not None]
+        errors, hidden = _measured(own, x, context)
+    moved = None if errors or not hidden else moved_copy(own, x, context)
+    if moved is not None:
+        errors = _measured(moved, x, context, hidden)[0]
+    return sorted(errors, key=lambda one: -abs(one.error))[:1]
 
 
-def _worst(flow: Flow, x: Tensor, context: Tensor | None, *, moved: bool) -> LayerError | None:
-    errors = list(_errors(flow, x, context, moved=moved))
-    return max(errors, key=lambda one: abs(one.error), default=None)
+def _measured(
+    flow: Flow, x: Tensor, context: Tensor | None, only: set[str] | None = None
+) -> tuple[list[LayerError], set[str]]:
+    """Returns the errors above the tolerance, and the layers whose log_det is below it.
 
-
-def _errors(flow: Flow, x: Tensor, context: Tensor | None, *, moved: bool) -> Iterator[LayerError]:
-    """Yields the errors above the tolerance of each layer, at the points that reach it."""
-    state = flow.standardization(x)[0]
+    With `only`, the other layers are left out, and the parameters are moved ones.
+    """
+    state, errors, hidden = flow.standardization(x)[0], [], set[str]()
     for layer in layers_of(flow.core, context):
         z, forward = layer.bijection(state, layer.context)
-        back = layer.bijection.inverse(z, layer.context)[1].double()
-        there, error = layer.bijection.linearize(state, layer.context), 0.0
-        if state[0].numel() <= DENSE_UP_TO:
-            true = torch.linalg.slogdet(dense(there.jv, state))[1]
-        else:
-            true, error = _estimate(there, state, forward)
-        off, off_back = forward.double() - true, -back - true
-        limit = WRONG * (1 + true.abs()) + SURE * error
-        limit = limit + 1e3 * torch.finfo(state.dtype).eps * state[0].numel()
-        for difference, inverse in ((off, False), (off_back, True)):
-            wrong = torch.isfinite(true) & (difference.abs() > limit)
-            if wrong.any():
-                worst = difference[wrong][difference[wrong].abs().argmax()].item()
-                yield LayerError(layer.name, worst, inverse, error, moved)
-                break
+        if only is None or layer.name in only:
+            back = layer.bijection.inverse(z, layer.context)[1].double()
+            there, error = layer.bijection.linearize(state, layer.context), 0.0
+            if state[0].numel() <= DENSE_UP_TO:
+                true = torch.linalg.slogdet(dense(there.jv, state))[1]
+            else:
+                true, error = _estimate(there, state, forward)
+            limit = WRONG * (1 + true.abs()) + SURE * error
+            limit = limit + 1e3 * torch.finfo(state.dtype).eps * state[0].numel()
+            if (true.abs() <= limit).any():
+                hidden.add(layer.name)
+            for off, inverse in ((forward.double() - true, False), (-back - true, True)):
+                wrong = torch.isfinite(true) & (off.abs() > limit)
+                if wrong.any():
+                    worst = off[wrong][off[wrong].abs().argmax()].item()
+                    errors.append(LayerError(layer.name, worst, inverse, error, only is not None))
+                    break
         if not torch.isfinite(z).all():
-            return
+            break
         state = z
+    return errors, hidden
 
 
 def _estimate(there: Linearization, x: Tensor, log_det: Tensor) -> tuple[Tensor, float]:
