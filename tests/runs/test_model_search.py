@@ -118,7 +118,8 @@ def test_the_time_limit_binds_the_search(uniform, monkeypatch):
     """Search and training together take the seconds that were given, here of the processor."""
     monkeypatch.setattr(loop, "clock", time.process_time)
     tables = uniform.load()
-    settings = SETTINGS.model_copy(update={"max_time_s": 4.0})
+    limits = {"max_time_s": 4.0, "max_epochs": 100_000, "patience": 100_000}
+    settings = SETTINGS.model_copy(update=limits)
     choice, start = search_model(
         tables.train, tables.validation, ModelSearch({}, 60.0), settings, progress=False
     )
