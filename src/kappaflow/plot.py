@@ -23,11 +23,11 @@ from kappaflow.conditioning import profile as measure_profile
 from kappaflow.conditioning import spectrum as measure_spectrum
 from kappaflow.conditioning.points import checked_flow, checked_points, measuring
 from kappaflow.conditioning.spectrum import MATRIX_FREE_ABOVE
-from kappaflow.data import Images, Table, load_images
+from kappaflow.data import Images, Table
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Factorization
 from kappaflow.flows import Flow
-from kappaflow.report.charts import Chart, axes_of, to_plotly
+from kappaflow.report.charts import Chart, Heat, Panel, axes_of, to_plotly
 from kappaflow.report.conditioning import (
     condition_chart,
     round_trip_chart,
@@ -37,8 +37,11 @@ from kappaflow.report.conditioning import (
 from kappaflow.report.content import ProfileView
 from kappaflow.report.factors import factorization_chart
 from kappaflow.report.pairs import corner_chart
+from kappaflow.report.pictures import encoded, grid
 from kappaflow.report.table_charts import latent_charts
 from kappaflow.report.training import energy_curves, image_learning_curves, learning_curves
+from kappaflow.runs.image_content import pixels_of
+from kappaflow.runs.image_samples import SIDE
 from kappaflow.runs.table_content import (
     correlations,
     latent_of,
@@ -47,7 +50,7 @@ from kappaflow.runs.table_content import (
     samples_like,
 )
 from kappaflow.training import Batch, EnergyResult, FitResult, batch_of, batches_of
-from kappaflow.training.fit import rows_for
+from kappaflow.training.fit import images_of, rows_for
 
 __all__ = ["depth_profile", "factorization", "latent", "pairs", "spectrum", "training"]
 
@@ -193,17 +196,18 @@ def pairs(
 
     The diagonal has the density of each column, and each pair names its rank correlation
     (Spearman) in the data and in the samples. A conditional flow is sampled once for the context
-    of each row.
+    of each row. For a flow of images, the plot has a grid of images next to a grid of samples.
 
     Args:
-        flow: A flow of a table.
+        flow: The flow.
         data: The data, preferably held out.
         columns: Names or numbers, from 0, of the columns to show; the first ten by default.
-        rows: The largest number of rows, and of samples.
+        rows: The largest number of rows, and of samples; at most 64 images are shown.
         interactive: Whether to return a figure of plotly.
 
     Returns:
-        An array of axes (columns, columns), or the figure. One column has one panel.
+        An array of axes (columns, columns), or the figure. One column has one panel; images have
+        an array of axes (1, 2).
 
     Raises:
         ArgumentError: An argument is wrong, or matplotlib is not installed.
@@ -218,8 +222,13 @@ def pairs(
         6
     """
     own = _flow_of(flow)
+    positive_int("rows", rows)
+    if len(own.event_shape) > 1:
+        if columns is not None:
+            raise ArgumentError("'columns' should be left out for a flow of images.")
+        return _drawn(_images_and_samples(flow, data, rows), interactive=interactive)
     table = rows_for(own, data, _trained_on(flow))
-    table = table.select(_spread(len(table), positive_int("rows", rows)))
+    table = table.select(_spread(len(table), rows))
     chosen = _columns(table, columns)
     with measuring(own):
         samples = samples_like(own, batch_of(table, own))
@@ -317,7 +326,20 @@ def _flow_of(flow: object) -> Flow:
 
 
 def _trained_on(flow: object) -> Table | None:
-    return flow.train if isinstance(flow, FitResult) else None
+    train = flow.train if isinstance(flow, FitResult) else None
+    return train if isinstance(train, Table) else None
+
+
+def _images_and_samples(flow: object, data: Any, most: int) -> Chart:  # noqa: ANN401
+    """Returns a grid of images, and one of samples, each of the class in the same place."""
+    own, rows = _flow_and_rows(flow, data, min(most, SIDE * SIDE))
+    with measuring(own):
+        samples = torch.from_numpy(samples_like(own, rows))
+    panels = []
+    for title, images in (("Data", rows.x), ("Samples", samples)):
+        png = encoded(grid(pixels_of(images, own), SIDE))
+        panels.append(Panel(title=title, heat=Heat(values=[], x=(0, 1), y=(0, 1), png=png)))
+    return Chart(name="images", title="Images", caption="", panels=panels)
 
 
 def _flow_and_rows(flow: object, data: Any, most: int) -> tuple[Flow, Batch]:  # noqa: ANN401
@@ -328,9 +350,7 @@ def _flow_and_rows(flow: object, data: Any, most: int) -> tuple[Flow, Batch]:  #
     if len(own.event_shape) == 1:
         rows = batch_of(rows_for(own, data, _trained_on(flow)), own)
     elif isinstance(data, Images | str | Path):
-        size = own.event_shape[1], own.event_shape[2]
-        images = data if isinstance(data, Images) else load_images(data, size=size)
-        rows = batches_of(images, own)
+        rows = batches_of(images_of(own, data), own)
     else:
         x, context = data if isinstance(data, tuple) else (data, None)
         rows = Batch(batch("x", x, own.event_shape).to(own.device, own.dtype), context)

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from kappaflow.diagnosis import image_likelihood_findings
 from kappaflow.report import read_report
 from kappaflow.runs import ImageConfig, ModelConfig, fit_run, score_run
 from kappaflow.runs.image_content import independent_bits, points_of
+from kappaflow.training import FitResult
 
 SOURCE = ImageConfig("digits", by_class=True)
 
@@ -104,6 +106,20 @@ def test_the_baseline_is_that_of_histograms_counted_by_hand():
     found = independent_bits(train, validation, test)
     assert found.shape == (60,)
     assert found.mean() == pytest.approx(bits(best, pixels[2]), rel=1e-12)
+
+
+def test_the_page_from_python_is_that_of_the_command(summary, tmp_path):
+    """Sections, figures and pictures, from a result of `fit`; no files lie next to it."""
+    parts, metrics = SOURCE.load(), (summary.folder / "metrics.jsonl").read_text()
+    history = tuple(map(json.loads, metrics.splitlines()))
+    flow = kf.load(summary.folder)
+    result = FitResult(flow, history, 0.0, 1, "max_epochs", train=parts.train)
+    page = result.report(tmp_path / "page.html", parts.test).read_text()
+    command = (summary.folder / "report.html").read_text()
+    for pattern in (r'<section id="([\w-]+)"', r'class="value">([^<]*)', r'base64,([^"]+)'):
+        assert re.findall(pattern, page) == re.findall(pattern, command) != []
+    assert "report.json" in command and "report.json" not in page
+    assert [*tmp_path.iterdir()] == [tmp_path / "page.html"]
 
 
 def test_a_flow_worse_than_the_histograms_is_told_so(summary, report):

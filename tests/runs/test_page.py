@@ -79,7 +79,8 @@ def test_wrong_arguments_write_no_page(result, tmp_path):
     for arguments, error, message in (
         ((flow, data, tmp_path / "page.txt"), ArgumentError, "'path' should end in .html"),
         ((flow, None, page), ArgumentError, "'data' should be given"),
-        ((images, data, page), ArgumentError, "got one of images"),
+        ((images, data, page), ArgumentError, "'data' should be images"),
+        ((images, kf.load_images("digits"), page), ArgumentError, r"images of shape \(1, 4, 4\)"),
         ((3, data, page), ArgumentError, "'flow' should be a Flow"),
         ((flow, rows(5), page), DataError, "at least 10 rows, got 5"),
         ((flow, data.values[:, :1], page), ArgumentError, "should have 2 columns"),

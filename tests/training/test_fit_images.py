@@ -41,7 +41,8 @@ def test_bits_per_dimension_fall_below_those_of_a_code_of_equal_lengths():
 def test_units_and_activation_norms_start_from_training_images():
     """Before the first step, so that averages of the weights begin there."""
     flow = small()
-    kf.fit(flow, digits(), **SETTINGS | {"max_epochs": 1})
+    result = kf.fit(flow, digits(), **SETTINGS | {"max_epochs": 1})
+    assert (len(result.train), len(result.validation)) == (0.9 * len(digits()), len(digits()) / 10)
     units = flow.standardization.bijections[0]
     assert units.fitted
     assert 3 < units.mean.item() - 0.5 < 7

@@ -115,8 +115,11 @@ class ImageReport(Part):
     findings: list[FindingView]
 
 
-def render_images(report: ImageReport) -> str:
-    """Returns the page of a report on a flow of images, with its pictures inside."""
+def render_images(report: ImageReport, *, files: str = FILES) -> str:
+    """Returns the page of a report on a flow of images, with its pictures inside.
+
+    `files` names the files next to the page.
+    """
     charts = image_learning_curves(report.curves, report.best_epoch)
     scales = scales_section(report.profile)
     return render_page(
@@ -129,8 +132,8 @@ def render_images(report: ImageReport) -> str:
                 *conditioning_figures(report.profile),
             ],
             intro=origin(report.about),
-            without_script=f"The pictures do not. {FILES}",
-            files=FILES,
+            without_script=f"The pictures do not. {files}".strip(),
+            files=files,
             sections=[
                 findings_section([Card(finding) for finding in report.findings]),
                 _samples_section(report),

@@ -183,7 +183,7 @@ def reconstruction_picture(flow: Flow, data: ImageData) -> Picture:
         else f"The largest error is {worst:.3g} {unit}{'s' if worst > 1 else ''}; {count:,} of "
         f"{off.numel():,} pixels are off by more than a half."
     )
-    both = np.concatenate([_pixels(rows.x, flow), _pixels(back, flow)])
+    both = np.concatenate([pixels_of(rows.x, flow), pixels_of(back, flow)])
     return Picture(
         title="Reconstructions",
         alt=f"{len(back)} held-out images, each above its reconstruction. {errors}",
@@ -209,7 +209,7 @@ def interpolation_picture(flow: Flow, data: ImageData) -> Picture:
         caption=f"The first and the last of each row are held-out images{same}; between them the "
         "latent moves on an arc. Good: each step is an image of the kind, not two images at once.",
         columns=SIDE,
-        png=encoded(grid(_pixels(images, flow), SIDE)),
+        png=encoded(grid(pixels_of(images, flow), SIDE)),
     )
 
 
@@ -293,7 +293,7 @@ def _of(images: Images, index: Sequence[int] | np.ndarray, values: int | None = 
     return shown(images.batch(chosen).numpy(), values or images.values)
 
 
-def _pixels(x: Tensor, flow: Flow) -> Pixels:
+def pixels_of(x: Tensor, flow: Flow) -> Pixels:
     """Returns points of a flow on the scale of a picture."""
     values = values_of(flow)
     whole = x.nan_to_num(0).round().clamp(0, values - 1)

@@ -1,33 +1,41 @@
-"""`write_report`: the page of a report on a flow of a table, from Python."""
+"""`write_report`: the page of a report on a flow, from Python."""
 
 import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from kappaflow.conditioning import layers_of
 from kappaflow.conditioning.points import checked_flow
+from kappaflow.data import Images, Table, split_images
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
 from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.options import COMMAND
-from kappaflow.report import About, Report, render
+from kappaflow.report import About, ImageReport, render, render_images
 from kappaflow.report.files import check_output_path
 from kappaflow.runs.chunked_output import versions
 from kappaflow.runs.evaluate import report_on
+from kappaflow.runs.image_data import ImageConfig, ImageData
+from kappaflow.runs.stored import RunData
 from kappaflow.runs.table_data import TableConfig, TableData
 from kappaflow.storage import write_bytes
-from kappaflow.training import FitResult
-from kappaflow.training.fit import rows_for
+from kappaflow.training import FitResult, batches_of
+from kappaflow.training.batches import check_fits
+from kappaflow.training.fit import images_of, rows_for
 from kappaflow.training.progress import describe_flow
 from kappaflow.training.session import history_facts
 
 LEAST_ROWS = 10
-BY_VALIDATION = "The held-out rows are the validation rows, which decided which epoch to keep."
+BY_VALIDATION = "The held-out {} are the validation {}, which decided which epoch to keep."
 BY_HALF = (
     "Without training rows, the Gaussian and the mixture are fitted to a random half of the data; "
     "this page is about the other half."
+)
+IMAGES_BY_HALF = (
+    "A random half of the images takes the place of the unknown training images; this page is "
+    "about the other half."
 )
 
 
@@ -39,29 +47,32 @@ def write_report(
     train: Any = None,  # noqa: ANN401
     title: str = "",
 ) -> Path:
-    """Writes the page of a report on a flow of a table: one HTML file that needs no network.
+    """Writes the page of a report on a flow of a table or of images.
 
-    The page has the likelihood of held-out rows, compared with a Gaussian and a Gaussian mixture;
-    the conditioning over depth; samples against data; the latent; and the findings and the verdict
-    of the doctor. For the result of a training it also has the learning curves.
+    It is one HTML file that needs no network, with the sections of the page that `kappaflow fit`
+    writes. For a table these are the likelihood of held-out rows, compared with a Gaussian and a
+    Gaussian mixture; the conditioning over depth; samples against data; the latent; and the
+    findings and the verdict of the doctor. For images they are also samples, reconstructions,
+    interpolations and the nearest training images, and the likelihood is compared with independent
+    pixels. For the result of a training the page has the learning curves.
 
     Args:
         flow: The flow, or what `kappaflow.fit` or `fit_auto` returned. It stays unchanged.
         data: Held-out rows: a tensor, array, data frame, `Table`, path or shipped name; for a
-            conditional flow the pair (x, context). For the result of a training they are the
-            validation rows if left out.
+            conditional flow the pair (x, context). For a flow of images `Images`, or their path or
+            name. For the result of a training they are the validation rows if left out.
         path: The file, ending in .html. An existing file is replaced, never half written.
-        train: The rows that the flow was trained on, to which the Gaussian and the mixture are
-            fitted; for the result of a training they are known. Without them, both are fitted to a
-            random half of `data`, and the page is about the other half.
+        train: The rows or images that the flow was trained on, to which it is compared; for the
+            result of a training they are known. Without them, a random half of `data` takes their
+            place, and the page is about the other half.
         title: The title of the page.
 
     Returns:
         The path.
 
     Raises:
-        ArgumentError: The flow is not one of a table, the data do not fit it or are missing, or
-            the path does not end in .html or is a folder.
+        ArgumentError: The data do not fit the flow or are missing, or the path does not end in
+            .html or is a folder.
         DataError: There are fewer than 10 rows, or a value is not finite or outside its domain.
         FileError: The file cannot be written.
 
@@ -76,19 +87,23 @@ def write_report(
     check_output_path("path", path, ".html")
     result = flow if isinstance(flow, FitResult) else _untrained(flow)
     own = checked_flow(result.flow)
-    if len(own.event_shape) > 1:
-        raise ArgumentError(
-            "'flow' should be a flow of a table, got one of images: kappaflow fit writes their "
-            "report."
-        )
-    rows, note = _rows(result, data, train)
+    of_images = len(own.event_shape) == 3
+    note = ""
+    if data is None:
+        data = result.validation
+        note = BY_VALIDATION.replace("{}", "images" if of_images else "rows")
+    if data is None:
+        raise ArgumentError("'data' should be given: rows that the flow was not trained on.")
+    rows, note = (_images if of_images else _rows)(result, data, train, note)
     with evaluation_mode(own):
         device = own.device
         try:
             report, _ = report_on(result, rows, _about(result, rows, note, title))
         finally:
             own.to(device)
-    write_bytes(Path(path), render(cast(Report, report), files="").encode())
+    images = isinstance(report, ImageReport)
+    page = render_images(report, files="") if images else render(report, files="")
+    write_bytes(Path(path), page.encode())
     return Path(path)
 
 
@@ -97,17 +112,12 @@ def _untrained(flow: object) -> FitResult:
     return FitResult(checked_flow(flow), (), math.nan, 0, "")
 
 
-def _rows(result: FitResult, data: Any, train: Any) -> tuple[TableData, str]:  # noqa: ANN401
+def _rows(result: FitResult, data: Any, train: Any, note: str) -> tuple[TableData, str]:  # noqa: ANN401
     """Returns held-out rows and those that references are fitted to, and a remark on them."""
-    note = ""
-    if data is None:
-        data, note = result.validation, BY_VALIDATION
-    if data is None:
-        raise ArgumentError("'data' should be given: rows that the flow was not trained on.")
     fitted = result.train if train is None else rows_for(result.flow, train)
+    fitted = fitted if isinstance(fitted, Table) else None
     held_out = rows_for(result.flow, data, fitted)
-    if len(held_out) < LEAST_ROWS:
-        raise DataError(f"a report needs at least {LEAST_ROWS} rows, got {len(held_out)}.")
+    _check_count(held_out, "rows")
     if fitted is None:
         order = np.random.default_rng(0).permutation(len(held_out))
         half = len(held_out) // 2
@@ -126,16 +136,52 @@ def _rows(result: FitResult, data: Any, train: Any) -> tuple[TableData, str]:  #
     return rows, note
 
 
-def _about(result: FitResult, rows: TableData, note: str, title: str) -> About:
+def _images(result: FitResult, data: Any, train: Any, note: str) -> tuple[ImageData, str]:  # noqa: ANN401
+    """Returns held-out images and those that the flow was trained on, and a remark on them."""
+    flow = result.flow
+    fitted: Any = result.train if train is None else train
+    for name, given in (("data", data), ("train", fitted)):
+        if not isinstance(given, Images | str | Path | None):
+            raise ArgumentError(
+                f"'{name}' should be images for a flow of images: kappaflow.load_images reads "
+                f"them; got {type(given).__name__}."
+            )
+    held_out = images_of(flow, data)
+    _check_count(held_out, "images")
+    if fitted is None:
+        fitted, held_out = split_images(held_out, fractions=(0.5, 0.5))
+        note = IMAGES_BY_HALF
+    else:
+        fitted = images_of(flow, fitted)
+    for part in (held_out, fitted):
+        batches_of(part, flow)
+        check_fits(part, part, flow)
+    validation = result.validation if isinstance(result.validation, Images) else held_out
+    config = ImageConfig(held_out.source, by_class=bool(flow.context_features))
+    return ImageData(config, held_out, fitted, validation, held_out, notes=()), note
+
+
+def _check_count(held_out: Table | Images, name: str) -> None:
+    if len(held_out) < LEAST_ROWS:
+        raise DataError(f"a report needs at least {LEAST_ROWS} {name}, got {len(held_out)}.")
+
+
+def _about(result: FitResult, rows: RunData, note: str, title: str) -> About:
     flow, test = result.flow, rows.test
+    name = "images" if isinstance(test, Images) else "rows"
     facts = [
         ("source", test.source),
-        ("held-out rows", f"{len(test):,}"),
-        ("rows for comparison", f"{len(rows.train):,}"),
-        ("columns", ", ".join(test.columns)),
+        (f"held-out {name}", f"{len(test):,}"),
+        (f"{name} for comparison", f"{len(rows.train):,}"),
     ]
-    if test.context_columns:
-        facts.append(("given", ", ".join(test.context_columns)))
+    if isinstance(test, Images):
+        facts.append(("shape", " x ".join(map(str, test.shape))))
+        facts.append(("values of a pixel", str(test.values)))
+        facts.append(("given the class", "yes" if flow.context_features else "no"))
+    else:
+        facts.append(("columns", ", ".join(test.columns)))
+        if test.context_columns:
+            facts.append(("given", ", ".join(test.context_columns)))
     described = describe_flow(flow)
     return About(
         title=title or f"{described.partition(',')[0]} on {test.source}",

@@ -203,25 +203,18 @@ class _DataRequest:
         return parts
 
     def _images(self) -> SplitData[Images]:
-        """Returns images, resized to the shape of the flow if they come from a path or a name."""
+        """Returns the images and those that decide when to stop."""
         self._refuse("images", "weights", "bounds", "duplicates")
         if len(self.flow.event_shape) != 3:
             raise ArgumentError(
                 "'flow' should be one of images for this data, got one of shape "
                 f"{self.flow.event_shape}."
             )
-        channels, height, width = self.flow.event_shape
-        given = (self.data,) if self.validation is None else (self.data, self.validation)
-        loaded = [
-            one
-            if isinstance(one, Images)
-            else load_images(one, size=(height, width), gray=channels == 1)
-            for one in given
-        ]
+        train = images_of(self.flow, self.data)
         if self.validation is None:
-            loaded = split_images(loaded[0], fractions=FRACTIONS, seed=self.settings.seed)
-        train, validation = loaded
-        return SplitData(train, validation)
+            train, held_out = split_images(train, fractions=FRACTIONS, seed=self.settings.seed)
+            return SplitData(train, held_out)
+        return SplitData(train, images_of(self.flow, self.validation))
 
     @contextmanager
     def _on_disk(self, data: TableOnDisk) -> Iterator[SplitData[Dataset]]:
@@ -305,6 +298,14 @@ def warn_of(notes: Sequence[str], *, stacklevel: int) -> None:
 def is_image_data(data: Any) -> bool:  # noqa: ANN401
     """Returns whether data are images, or the path or the name of images."""
     return isinstance(data, Images) or (isinstance(data, str | Path) and is_images(data))
+
+
+def images_of(flow: Flow, data: Images | str | Path) -> Images:
+    """Returns images, resized to the shape of the flow if they come from a path or a name."""
+    if isinstance(data, Images):
+        return data
+    channels, height, width = flow.event_shape
+    return load_images(data, size=(height, width), gray=channels == 1)
 
 
 def as_table(data: Any, *, every: bool = False) -> Table:  # noqa: ANN401

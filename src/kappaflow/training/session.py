@@ -58,8 +58,8 @@ class FitResult(Summary):
         stopped_because: "max_epochs", "max_time_s" or "patience".
         notes: Remarks on the data, one sentence each.
         finished_at: When the training ended, in ISO 8601 and UTC; empty if unknown.
-        train: The training rows; a sample of them for a table on disk, None for images.
-        validation: The validation rows; None for images.
+        train: The training rows or images; for a table on disk a sample of its rows.
+        validation: The validation rows or images.
     """
 
     flow: Flow
@@ -69,8 +69,8 @@ class FitResult(Summary):
     stopped_because: str
     notes: tuple[str, ...] = ()
     finished_at: str = ""
-    train: Table | None = field(default=None, compare=False)
-    validation: Table | None = field(default=None, compare=False)
+    train: Table | Images | None = field(default=None, compare=False)
+    validation: Table | Images | None = field(default=None, compare=False)
 
     def _facts(self) -> Facts:
         kind = {"exact": "validation NLL", "bound": "bound on the validation NLL"}
@@ -183,8 +183,8 @@ def fit_split(
         return None if stored is None else (stored, flow.state_dict())
 
     rows = {
-        "train": train.sample if isinstance(train, MappedTable) else _if_table(train),
-        "validation": _if_table(validation),
+        "train": train.sample if isinstance(train, MappedTable) else train,
+        "validation": validation,
     }
     finished = from_rank_zero(finished_before)
     if finished is not None:
@@ -197,10 +197,6 @@ def fit_split(
         training = Training(flow, batches, held_out, settings, engine)
         _resume(training, folder, start)
         return replace(_train(training, folder, progress, listeners), **rows)
-
-
-def _if_table(data: Dataset) -> Table | None:
-    return data if isinstance(data, Table) else None
 
 
 def _check_budget(settings: Settings, train: Dataset) -> None:

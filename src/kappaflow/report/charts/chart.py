@@ -85,6 +85,7 @@ class Heat(Part):
         x: Positions of the first and the last column.
         y: Positions of the first and the last row.
         limit: If given, the grid is a matrix, with axes and colors from -limit to limit.
+        png: A PNG file in base64 that is shown instead of the values, without smoothing.
         names: Names on both axes of a square matrix, instead of numbers.
     """
 
@@ -92,6 +93,7 @@ class Heat(Part):
     x: Range
     y: Range
     limit: float | None = None
+    png: str = ""
     names: list[str] | None = None
 
 

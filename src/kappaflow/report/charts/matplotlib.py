@@ -1,5 +1,6 @@
 """A chart drawn by matplotlib on white paper, as SVG and PNG files or as axes."""
 
+import base64
 import io
 import textwrap
 from collections.abc import Iterable
@@ -257,6 +258,13 @@ def _draw_rule(cell: Any, rule: Rule) -> None:  # noqa: ANN401
 
 def _draw_heat(cell: Any, panel: Panel, heat: Heat) -> None:  # noqa: ANN401
     rows = [_numbers(row) for row in heat.values]
+    if heat.png:
+        from matplotlib.image import imread
+
+        pixels = imread(io.BytesIO(base64.b64decode(heat.png)))
+        cell.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        cell.axis("off")
+        return
     if heat.limit is None:
         cell.imshow(
             rows, origin="lower", extent=(*heat.x, *heat.y), aspect="equal", cmap="viridis",

@@ -387,6 +387,12 @@ def _note(text: str, **place: object) -> dict[str, Any]:
 
 
 def _heat_trace(heat: Heat) -> Trace:
+    if heat.png:
+        return {
+            "type": "image",
+            "source": f"data:image/png;base64,{heat.png}",
+            "hoverinfo": "skip",
+        }
     rows = [drawable(row) for row in heat.values]
     columns = len(rows[0]) if rows else 0
     trace: Trace = {
