@@ -14,6 +14,7 @@ from kappaflow_studies.sphere.bounds import (
     divergence_at_least,
     most_in_cells,
     tearing_bound,
+    transport_divergence,
     volume_bound,
 )
 from kappaflow_studies.sphere.mixture import SphereMixture
@@ -124,6 +125,40 @@ def test_divergences_are_above_what_the_total_variation_asks_for():
     # Two point masses against a shifted pair: the first bound is sharp for close ones.
     p, q = np.array([0.5, 0.5]), np.array([0.51, 0.49])
     assert (p * np.log(p / q)).sum() == pytest.approx(divergence_at_least(0.01), rel=1e-3)
+
+
+@pytest.mark.parametrize(("radius", "sigma"), [(1.0, 0.1), (1.0, 1.0), (0.2, 1.0)])
+def test_the_divergence_of_a_distance_holds_around_two_modes(radius, sigma):
+    """Exponential tilts of a mixture on the line by random Lipschitz functions, on a grid.
+
+    Tilts along x attain the bound as they get small: neither r^2 nor sigma^2 alone would do.
+    """
+    mixture = SphereMixture(torch.tensor([[radius], [-radius]]), sigma)
+    x = np.linspace(-8, 8, 4001)
+    p = np.exp(mixture.log_prob(torch.from_numpy(x)[:, None]).numpy())
+    p /= p.sum()
+    rng, shares = np.random.default_rng(0), []
+    for number in range(40):
+        slopes = (
+            np.ones(len(x)) if number < 10 else rng.choice([-1.0, 1.0], 8).repeat(501)[: len(x)]
+        )
+        steepness = 0.05 * 1.4 ** (number % 10)
+        tilt = steepness * np.cumsum(slopes) * (x[1] - x[0])
+        q = p * np.exp(tilt - tilt.max())
+        q /= q.sum()
+        divergence = (q * np.log(np.maximum(q, 1e-300) / np.maximum(p, 1e-300))).sum()
+        distance = abs(np.cumsum(q - p)).sum() * (x[1] - x[0])
+        shares.append(transport_divergence(distance, mixture.transport_constant) / divergence)
+    assert 0.99 < max(shares) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("wasserstein", "constant"), [(-1.0, 1.0), (1.0, 0.0), (float("nan"), 1.0)]
+)
+def test_what_is_no_distance_or_constant_is_refused(wasserstein, constant):
+    """In one sentence."""
+    with pytest.raises(ArgumentError, match="should be a finite number above 0"):
+        transport_divergence(wasserstein, constant)
 
 
 @pytest.mark.parametrize("bad", [-1.0, 0.0, float("nan"), float("inf")])

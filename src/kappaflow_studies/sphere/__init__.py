@@ -10,6 +10,7 @@ from kappaflow_studies.sphere.bounds import (
     min_depth,
     min_parameters,
     tearing_bound,
+    transport_divergence,
     volume_bound,
 )
 from kappaflow_studies.sphere.distances import RandomFamily, random_family, wasserstein_bounds
@@ -46,5 +47,5 @@ __all__ = [
     "SPHERE", "DepthBound", "Estimate", "LayerClass", "MixtureGenerator", "Packing",
     "RandomFamily", "SphereMixture", "cap_share", "code_size", "divergence_at_least",
     "gaussian_norm", "min_depth", "min_parameters", "mixture_packing", "nearest_distance",
-    "random_family", "tearing_bound", "volume_bound", "wasserstein_bounds",
+    "random_family", "tearing_bound", "transport_divergence", "volume_bound", "wasserstein_bounds",
 ]  # fmt: skip

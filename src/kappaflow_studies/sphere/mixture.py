@@ -96,6 +96,16 @@ class SphereMixture:
         directions /= directions.norm(dim=1, keepdim=True)
         return cls(positive_float("radius", radius) * directions, sigma)
 
+    @property
+    def transport_constant(self) -> float:
+        r"""Returns :math:`r^2 + \sigma^2`, the constant C of `transport_divergence`.
+
+        Example:
+            >>> SphereMixture(torch.tensor([[2.0], [-2.0]]), 0.5).transport_constant
+            4.25
+        """
+        return self.radius**2 + self.sigma**2
+
     def log_prob(self, x: Tensor) -> Tensor:
         """Returns log p(x) in nats, (B,) in float64, for points x (B, d)."""
         wide = batch("x", x, (self.features,)).to(self.means)

@@ -32,6 +32,8 @@ def findings(frame: pl.DataFrame, settings: UniversalSettings) -> Findings:
             "sizes of the construction are ours.",
             "The map from a normal to the target is the target's own formula here, and one more "
             "ReLU network in the source.",
+            "The source says that the smallest singular value scales like its epsilon; in our "
+            "form, with epsilon the allowed error, it scales like the fourth power.",
         ],
         charts=charts(tables, powers, frame.filter(what="picture"), settings),
         tables=[_exponents(powers), _numbers(errors)],
