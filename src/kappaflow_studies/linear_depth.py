@@ -338,7 +338,8 @@ LINEAR_DEPTH = Study(
     claim=(
         "Alternating affine couplings of a fixed partition represent every invertible linear map "
         "with at most 24 pairs of layers (47 layers) in any dimension, and some maps need at "
-        "least 3 pairs (more than four layers); fits by gradient descent get better with up to some 16."
+        "least 3 pairs (more than four layers); fits by gradient descent get better with up to "
+        "some 16."
     ),
     settings=LinearDepthSettings,
     presets=Path(__file__).with_suffix(".toml"),
