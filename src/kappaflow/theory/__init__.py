@@ -1,12 +1,18 @@
 """Computable theorems about couplings.
 
 counts             how many couplings linear maps need, and how well conditioned they can be
+conditioning       bounds on the condition numbers of couplings, and the constructions behind them
 impossibility      proofs that a given map is, or is not, a product of a number of couplings
 arguments          the arguments behind these proofs
 diagonal_scalings  properties of D M that hold for every diagonal matrix D
 exact              matrices of fractions, in which zero is exact
 """
 
+from kappaflow.theory.conditioning import (
+    additive_lower_bound,
+    positive_definite_bound,
+    scaled_lower_bound,
+)
 from kappaflow.theory.counts import (
     ROTATION_BLOCK_NORMS,
     Bounds,
@@ -23,11 +29,14 @@ __all__ = [
     "CouplingsNeeded",
     "ROTATION_BLOCK_NORMS",
     "Verdict",
+    "additive_lower_bound",
     "check_count",
     "check_pattern",
     "couplings_needed",
     "fewest_couplings",
     "min_condition_number",
+    "positive_definite_bound",
     "rotation_bound",
+    "scaled_lower_bound",
     "unit_condition_number",
 ]

@@ -1,0 +1,182 @@
+"""Bounds on the conditioning of couplings, against products of couplings and constructions."""
+
+import numpy as np
+import pytest
+
+from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.factor.rotation import six_blocks
+from kappaflow.theory import additive_lower_bound, positive_definite_bound, scaled_lower_bound
+from kappaflow.theory.conditioning import commutator, two_block_factors, unit_minor_basis
+
+
+def couplings(d, count, generator, *, scaled, lower_first=True):
+    """Returns couplings with random blocks, and one random scale each if `scaled`."""
+    found = []
+    for position in range(count):
+        coupling = np.eye(2 * d)
+        own, kept = slice(d, None), slice(d)
+        if (position % 2 == 0) != lower_first:
+            own, kept = kept, own
+        coupling[own, kept] = np.exp(generator.normal(0, 2)) * generator.standard_normal((d, d))
+        coupling[own, own] *= np.exp(generator.normal()) if scaled else 1
+        found.append(coupling)
+    return found
+
+
+@pytest.mark.parametrize(("d", "count"), [(1, 3), (1, 6), (2, 2), (2, 6), (3, 8)])
+def test_no_product_of_scaled_couplings_beats_the_lower_bound(d, count):
+    """Random couplings of any size; for some it is half of the truth, in logarithms."""
+    generator = np.random.default_rng(count)
+    shares = []
+    for _ in range(60):
+        factors = couplings(d, count, generator, scaled=True)
+        worst = max(map(np.linalg.cond, factors))
+        bound = scaled_lower_bound(np.linalg.multi_dot(factors), count)
+        shares.append(np.log(bound) / np.log(worst))
+    assert 0.5 < max(shares) <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("x", [0.5, 3.0, 8.0])
+def test_the_lower_bound_is_attained_by_alternating_shears(x):
+    """(U(x) L(x))^3 = (U(x) U(x)^T)^3, which stretches by the product of its factors."""
+    one, two = np.array([[1, x], [0, 1.0]]), np.array([[1, 0], [x, 1.0]])
+    T = np.linalg.multi_dot([one, two] * 3)
+    assert scaled_lower_bound(T, 6) == pytest.approx(np.linalg.cond(one), rel=1e-6)
+
+
+@pytest.mark.parametrize("lower_first", [True, False])
+@pytest.mark.parametrize("count", [4, 6, 8])
+def test_no_product_of_additive_couplings_beats_their_lower_bound(count, lower_first):
+    """In either order of the kinds."""
+    generator = np.random.default_rng(count)
+    for _ in range(30):
+        factors = couplings(2, count, generator, scaled=False, lower_first=lower_first)
+        worst = max(map(np.linalg.cond, factors))
+        assert additive_lower_bound(np.linalg.multi_dot(factors), count) <= worst * (1 + 1e-9)
+
+
+def test_additive_couplings_are_not_bounded_by_the_cube_root():
+    """Exponent 3/8 of the condition number for eight features, whatever the order."""
+    for t in (1e3, 1e6):
+        T = np.diag([1.0, 1, 1, 1 / t, 1, 1, 1, 1 / t])
+        assert additive_lower_bound(T, 6) == pytest.approx(t ** (3 / 8))
+    one = np.diag([1.0, 1, 1, 1e-6])  # in one order only
+    back = np.linalg.inv(one * 1e6**0.25)
+    assert np.linalg.norm(back[2:, 2:], 2) ** 0.5 == pytest.approx(1e6 ** (3 / 8))
+    assert additive_lower_bound(one, 6) < 10
+
+
+def positive_definite_blocks(T):
+    """Returns the six blocks of the proof."""
+    d = len(T) // 2
+    p, u = np.linalg.eigh(T[:d, :d])
+    s, v = np.linalg.eigh(np.linalg.inv(T)[d:, d:])
+    steps, order, total = list(np.argsort(np.log(s / p))), [], 0.0
+    while steps:
+        order.append(steps.pop(0 if total > 0 else -1))
+        total += np.log(s / p)[order[-1]]
+    k, cycle = np.zeros(d), np.zeros((d, d))
+    k[order[1:]] = np.cumsum(np.log(s / p)[order])[:-1]
+    cycle[order, np.roll(order, -1)] = 1
+    X = np.linalg.solve(T[:d, :d], u @ v.T - T[:d, d:])
+    return six_blocks(T, X, u * np.exp(k) @ u.T, u @ cycle @ u.T)
+
+
+@pytest.mark.parametrize("n", [2, 4, 8, 32])
+def test_positive_definite_maps_have_six_couplings_within_the_bound(n):
+    """All spectra, one outlier in particular: the product is T, the blocks are at most 4 tau^2."""
+    generator = np.random.default_rng(n)
+    for shape in range(9):
+        logs = generator.standard_normal(n) if shape % 3 else np.eye(n)[0] * (-1) ** shape
+        turn = np.linalg.qr(generator.standard_normal((n, n)))[0]
+        T = turn * np.exp((shape + 1) / 3 * (logs - logs.mean())) @ turn.T
+        blocks = positive_definite_blocks(T)
+        product = np.eye(n)
+        for position, block in enumerate(blocks):
+            factor = np.eye(n)
+            own, kept = (slice(n // 2, n), slice(n // 2))[:: 1 - 2 * (position % 2)]
+            factor[own, kept] = block
+            product = product @ factor
+            assert np.linalg.cond(factor) <= positive_definite_bound(T)
+        scale = np.prod([np.linalg.norm(block, 2) + 1 for block in blocks])
+        np.testing.assert_allclose(product, T, atol=1e-13 * scale)
+
+
+def directions(d, generator):
+    """Yields directions in which a matrix of determinant 1 can leave the identity."""
+    yield np.eye(d, k=1)
+    yield np.diag([1.0, -1] + [0] * (d - 2))
+    yield np.outer(np.eye(d)[0], np.eye(d)[-1])
+    skew = generator.standard_normal((d, d))
+    yield skew - skew.T
+    yield generator.standard_normal((d, d))
+
+
+@pytest.mark.parametrize("d", [2, 3, 4])
+def test_commutators_are_bounded_near_the_identity_and_minus_it(d):
+    """However small the distance, in all directions: nilpotent, diagonal, skew, random."""
+    generator = np.random.default_rng(d)
+    for direction in directions(d, generator):
+        for size in (0.0, 1e-6, 1e-3, 1e-1):
+            N = np.eye(d) + size * direction / np.linalg.norm(direction, 2)
+            N /= np.linalg.det(N) ** (1 / d)
+            for sign in (1, -1)[: 1 + (d % 2 == 0)]:
+                K, Z = commutator(sign * N)
+                made = np.linalg.inv(K) @ Z @ K @ np.linalg.inv(Z)
+                np.testing.assert_allclose(made, sign * N, atol=1e-8)
+                assert np.linalg.cond(K) < 100 and np.linalg.cond(Z) < 1e4, (size, direction)
+
+
+@pytest.mark.parametrize("d", [2, 3, 5])
+def test_every_matrix_of_determinant_one_is_a_commutator(d):
+    """Random ones, with their basis: all leading minors are one."""
+    generator = np.random.default_rng(d)
+    for _ in range(20):
+        N = generator.standard_normal((d, d))
+        N[0] *= np.sign(np.linalg.det(N))
+        N /= np.linalg.det(N) ** (1 / d)
+        S = unit_minor_basis(N)
+        moved = np.linalg.inv(S) @ N @ S
+        minors = [np.linalg.det(moved[:i, :i]) for i in range(1, d + 1)]
+        np.testing.assert_allclose(minors, 1, rtol=1e-6)
+        K, Z = commutator(N)
+        error = np.linalg.inv(K) @ Z @ K @ np.linalg.inv(Z) - N
+        assert abs(error).max() < 1e-9 * np.linalg.cond(K) * np.linalg.cond(Z)
+    with pytest.raises(NumericalError, match="a multiple of the identity"):
+        unit_minor_basis(-np.eye(2))
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_two_block_spectra_grow_like_the_sixth_root_of_the_condition_number(d):
+    """Rotations in general position: the ratio to the lower bound stays, also from 1e5 to 1e6."""
+    generator = np.random.default_rng(d)
+    turns = [np.linalg.qr(generator.standard_normal((2 * d, 2 * d)))[0] for _ in range(2)]
+    turns = [turn * np.sign(np.linalg.det(turn)) ** (np.arange(2 * d) == 0) for turn in turns]
+    ratios = []
+    for s in (1e1, 1e3, 1e5, 1e6):
+        T = turns[0] * np.repeat([s, 1 / s], d) @ turns[1]
+        factors = two_block_factors(T)
+        made = np.linalg.multi_dot([factor.matrix for factor in factors])
+        np.testing.assert_allclose(made, T, atol=1e-9 * s)
+        worst = max(np.linalg.cond(factor.matrix) for factor in factors)
+        ratios.append(worst / scaled_lower_bound(T, 6))
+        assert scaled_lower_bound(T, 6) == pytest.approx(s ** (1 / 3))
+    assert 1 <= min(ratios) and max(ratios) < 10 and ratios[-1] < 1.1 * ratios[-2]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [(np.zeros((4, 4)), "invertible"), (np.eye(3), "of even size, got 3"), ([1.0], "square")],
+)
+@pytest.mark.parametrize("bound", [scaled_lower_bound, additive_lower_bound])
+def test_what_has_no_bound_is_refused(bound, matrix, message):
+    """In one sentence."""
+    with pytest.raises(ArgumentError, match=message):
+        bound(matrix, 6)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_additive_couplings_are_counted_in_pairs(count):
+    """Four and more."""
+    with pytest.raises(ArgumentError, match="'couplings' should be even and at least 4"):
+        additive_lower_bound(np.eye(4), count)
