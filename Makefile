@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Small products are quicker on one thread, and tests run in one process a core: neighbors in one process, where
-# they share fixtures, until one process has nothing left to do.
-ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+# they share fixtures, until one process has nothing left to do. Bytecode is kept even where the environment says
+# otherwise, because tests start many processes.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
 .PHONY: setup demo test test-slow lint types docs bench faults faults-short release-check lock clean
 

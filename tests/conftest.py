@@ -2,7 +2,10 @@
 
 import gc
 import importlib.util
+import itertools
 import shutil
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,10 +16,39 @@ SETS = ("default", "avx2", "avx512")  # a processor that has one has those befor
 collect_ignore = ["rank_cases.py"]  # a program: it registers names that are registered once
 
 
+# torch.manual_seed records a stack trace for each kind of accelerator, which takes a millisecond.
+seed = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
+
+
+def pytest_collection_finish():
+    """Hides modules and collected tests from the garbage collector, which is quicker then."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     """Starts each test from the same state of torch's global generator."""
-    torch.manual_seed(0)
+    seed(0)
+
+
+@pytest.fixture
+def ticking(monkeypatch):
+    """Returns a function that sets the seconds of a step, whatever the speed of the machine.
+
+    Each reading of a clock advances it, so that limits in seconds are limits of steps.
+    """
+    from kappaflow.training import loop
+
+    def tick(seconds):
+        for module, name, steps in (
+            (time, "process_time", 1),
+            (loop, "clock", loop.CLOCK_EVERY),
+        ):
+            times = itertools.count(0.0, seconds * steps)
+            monkeypatch.setattr(module, name, partial(next, times))
+
+    return tick
 
 
 @pytest.fixture
@@ -24,8 +56,6 @@ def only_new_objects():
     """Hides the objects of earlier tests from the garbage collector, which is much quicker."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

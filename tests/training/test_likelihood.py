@@ -11,7 +11,6 @@ import pytest
 import torch
 from faults.trainings import ended, started, write_rows
 from torch import nn
-from torch._dynamo.testing import CompileCounter
 
 import kappaflow as kf
 from kappaflow.training import Callback, read_metrics
@@ -198,6 +197,8 @@ def test_a_training_that_goes_on_compares_at_once(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_every_flow_of_a_process_is_compiled(monkeypatch):
     """Also after as many others as torch compiles of one function."""
+    from torch._dynamo.testing import CompileCounter  # here: it takes a second
+
     counter = CompileCounter()
     compiled = functools.partial(torch.compile, backend=counter)
     as_compiled_by(compiled, monkeypatch)
