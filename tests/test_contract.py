@@ -1,7 +1,7 @@
 """Every bijection and every recipe keeps the public contract, in float64 and in float32.
 
 All cases run in float64, where the tolerance is smallest, and the first case of each name in
-float32; the slow tests run the other cases in float32.
+float32; the slow tests run the other cases in float32, and flows whose contract takes a second.
 """
 
 import pytest
@@ -12,6 +12,7 @@ from cases import AUGMENTATIONS, BIJECTIONS, FLOWS, public_classes
 from kappaflow import flows, registry
 from kappaflow.testing import check_bijection, check_flow
 
+LONG = ("jet", "real_nvp_image", "spline, bounds, circles")  # shorter cases are alike
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
@@ -19,8 +20,9 @@ def in_each_dtype(cases):
     """Returns a parameter for each case and dtype."""
     first = {name.partition(",")[0]: name for name in reversed(cases)}.values()
     for name in cases:
-        yield name, "float64"
-        yield pytest.param(name, "float32", marks=() if name in first else pytest.mark.slow)
+        slow = {"float64": name in LONG, "float32": name in LONG or name not in first}
+        for dtype in DTYPES:
+            yield pytest.param(name, dtype, marks=pytest.mark.slow if slow[dtype] else ())
 
 
 @pytest.mark.parametrize(("name", "dtype"), [*in_each_dtype(BIJECTIONS)])

@@ -13,6 +13,7 @@ from tests.cases import BIJECTIONS, FLOWS
 from tests.pretend import CUDA, PretendedDevice
 
 import kappaflow as kf
+from kappaflow.autograd.checkpoint import MEMORY_MODES
 from kappaflow.training.batches import Batch, fit_standardization
 from kappaflow.training.distributed import Engine
 from kappaflow.training.loop import Training
@@ -27,14 +28,8 @@ BY_VALUES = {
     **dict.fromkeys(SEARCHES, "aten._local_scalar_dense, planar_radial.py"),
     "zuko_flow": "aten.nonzero, zuko_flow.py",
 }
-FIXED = [name for name, case in FLOWS.items() if not [*case.make().parameters()]]
-# Their ActNorms start from the first batch of a training.
-FROM_DATA = [
-    name
-    for name, case in FLOWS.items()
-    if any(isinstance(m, kf.bijections.ActNorm) for m in case.make().modules())
-]
-LARGE = {"jet", "real_nvp_image", "glow, three channels, H != W, additive, context"}
+FIXED = "Flow of one permutation"  # has no parameters
+LARGE = {"jet", "real_nvp_image", "glow", "universal_flow"}
 PLAIN = [name for name in FLOWS if "," not in name] + [
     "nice, random, context",
     "real_nvp, fitted units",
@@ -43,6 +38,16 @@ PLAIN = [name for name in FLOWS if "," not in name] + [
     "spline, bounds, circles",
     "zuko_flow, context",
 ]
+
+
+def slow_but(names, few):
+    """Returns names as parameters; all but a few are slow."""
+    return [name if name in few else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+FEW = {*PLAIN} - LARGE - {"spline, bounds, circles"}
+TRAINED = slow_but([name for name in FLOWS if name != FIXED], FEW)
+WITHOUT_MASKS = slow_but([name for name in FLOWS if name != "zuko_flow, context"], FEW)
 
 
 @pytest.fixture
@@ -77,7 +82,7 @@ def test_bijections_stay_on_the_device_and_agree_with_the_cpu(name, device):
         assert module.inverse(z, context)[0].device == CUDA
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("name", slow_but(FLOWS, {*PLAIN} - LARGE))
 def test_densities_and_samples_stay_on_the_device(name, device):
     """They agree with the CPU and never make the host wait, but for values."""
     flow, x, context = FLOWS[name].build(torch.float64)
@@ -99,7 +104,7 @@ def test_densities_and_samples_stay_on_the_device(name, device):
     assert waits <= {BY_VALUES.get(name.partition(",")[0])}
 
 
-@pytest.mark.parametrize("name", [name for name in FLOWS if name not in FIXED])
+@pytest.mark.parametrize("name", TRAINED)
 def test_the_host_reads_once_in_a_training_step(name, device):
     """It reads the loss and the gradient norm together; memory="invert" also reads its errors."""
     case = FLOWS[name]
@@ -124,8 +129,13 @@ def test_the_host_reads_once_in_a_training_step(name, device):
     assert where == ["distributed.py"], device.waits
 
 
-@pytest.mark.parametrize("memory", ["store", "recompute", "invert"])
-@pytest.mark.parametrize("make", [kf.real_nvp, kf.spline])
+@pytest.mark.parametrize(
+    ("make", "memory"),
+    [
+        *((kf.real_nvp, memory) for memory in MEMORY_MODES),
+        *(pytest.param(kf.spline, memory, marks=pytest.mark.slow) for memory in MEMORY_MODES),
+    ],
+)
 def test_steps_in_each_memory_mode_match_those_of_the_cpu(make, memory, device):
     """The gradients agree; 40 layers are several blocks, and the weights are stacked."""
     flow, x = make(4, depth=40, hidden=(8,), memory=memory).double(), torch.randn(16, 4).double()
@@ -139,10 +149,7 @@ def test_steps_in_each_memory_mode_match_those_of_the_cpu(make, memory, device):
         close(p.grad, gradient)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in PLAIN],
-)
+@pytest.mark.parametrize("name", slow_but(PLAIN, FEW - {"radial", "nice, random, context"}))
 def test_spectra_and_profiles_run_on_the_device_and_agree(name, device):
     """They read values: a dense SVD of finite rows only, and iterations that stop by residuals."""
     flow, x, context = FLOWS[name].build(torch.float64)
@@ -176,27 +183,28 @@ def test_the_doctor_runs_on_the_device(name, device):
 @pytest.mark.parametrize("settings", [{}, {"condition_budget": 20.0}])
 def test_a_training_on_the_device_matches_that_of_the_cpu(settings, device):
     """With validation, measurements and the best weights; a budget reads condition numbers."""
-    rows = np.random.default_rng(0).normal(size=(300, 3))
+    rows = np.random.default_rng(0).normal(size=(150, 3))
     results = []
     for where in ("cpu", "cuda"):
         torch.manual_seed(0)
         flow = kf.real_nvp(3, depth=4, hidden=(8,))
-        kept = dict(max_epochs=3, seed=0, progress=False, **settings)
+        kept = dict(max_epochs=2, seed=0, progress=False, **settings)
         results.append(kf.fit(flow, rows, device=where, **kept))
     nll = [[epoch["validation_nll"] for epoch in one.history] for one in results]
     assert nll[1] == pytest.approx(nll[0], rel=1e-5)
     assert results[1].flow.device == CUDA
 
 
-@pytest.mark.parametrize("name", [name for name in FLOWS if name != "zuko_flow, context"])
+@pytest.mark.parametrize("name", WITHOUT_MASKS)
 def test_densities_gradients_and_samples_need_no_values(name):
     """Except by a search, a new ActNorm, the errors of memory="invert" and zuko's masks."""
     case = FLOWS[name]
     flow, x, context = case.build(torch.float32)
     flow.to("meta")
     x, context = moved(x, context, to="meta")
-    if name not in FIXED and "invert" not in name.split(", "):
-        flow.train(name not in FROM_DATA).log_prob(x, context).mean().backward()
+    if name != FIXED and "invert" not in name.split(", "):
+        from_data = any(isinstance(m, kf.bijections.ActNorm) for m in flow.modules())
+        flow.train(not from_data).log_prob(x, context).mean().backward()
         assert all(p.grad is None or p.grad.is_meta for p in flow.parameters())
     assert flow.eval().log_prob(x, context).shape == (len(x),)
     if not name.startswith(SEARCHES):

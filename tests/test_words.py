@@ -1,6 +1,7 @@
 """The vocabulary of source, benchmarks, help texts and documentation: no private dialect."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,15 +21,14 @@ BANNED = {
 }
 
 
+@cache
 def texts():
-    """Yields the path and the text of each file."""
+    """Returns the path and the text of each file."""
     files = [*ROOT.glob("src/**/*.py"), *ROOT.glob("benchmarks/**/*.py")]
     files += [*ROOT.glob("*/**/*.jinja"), *ROOT.glob("docs/**/*.md")]
     files += [ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")]
-    for path in files:
-        name = path.relative_to(ROOT).as_posix()
-        if "_build" not in name:
-            yield name, path.read_text("utf-8")
+    names = [path.relative_to(ROOT).as_posix() for path in files]
+    return [(name, (ROOT / name).read_text("utf-8")) for name in names if "_build" not in name]
 
 
 @pytest.mark.parametrize("word", BANNED)
@@ -38,6 +38,7 @@ def test_no_file_uses_a_word_of_the_old_dialect(word):
     found = [
         f"{name}:{number}: {line.strip()}"
         for name, text in texts()
+        if pattern.search(text)
         for number, line in enumerate(text.splitlines(), 1)
         if pattern.search(line)
     ]

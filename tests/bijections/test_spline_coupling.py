@@ -102,9 +102,8 @@ def test_its_repr_says_its_shape():
     assert "bins=8, bound=5, min_bin=" in repr(splines(half(4)))
 
 
-@pytest.mark.parametrize(
-    "partition", ["half", pytest.param("random-half", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("partition", ["half", "random-half"])
 def test_the_recipe_learns_what_affine_couplings_cannot(partition):
     """Two far modes in each feature: the density between them is small."""
     torch.manual_seed(0)

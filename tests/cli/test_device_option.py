@@ -76,6 +76,7 @@ def test_a_fix_takes_no_device(run, finished):
     assert outcome.status == 2 and "'fix' only combines with" in outcome.err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the real one")
 @pytest.mark.filterwarnings("ignore:CUDA is not available")
 def test_the_device_gives_the_samples_the_scores_and_the_findings_of_the_cpu(

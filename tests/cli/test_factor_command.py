@@ -83,6 +83,7 @@ def test_the_couplings_are_written_and_multiply_to_the_matrix(run, matrix, tmp_p
     assert np.allclose(product, np.load(matrix), rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_page_is_written_and_its_progress_goes_to_stderr(run, matrix, tmp_path):
     """The factors and the curve are in it; stdout has the table only."""
     page = tmp_path / "factors.html"

@@ -55,6 +55,7 @@ def squeezed(table, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_a_nearly_singular_layer_gets_a_bound_and_the_flow_is_trained_on(run, squeezed, tmp_path):
     before, new = contents(squeezed), tmp_path / "new"
     found = run("doctor", squeezed, "--fix", "--into", new, "--epochs", 3, "--json")
@@ -98,6 +99,7 @@ def test_neighboring_linear_layers_become_one_on_a_saved_model(run, tmp_path):
     assert len(fused.bijection) < 3
 
 
+@pytest.mark.slow
 def test_a_column_that_nearly_follows_is_left_out_or_jittered(run, near, tmp_path):
     folder = tmp_path / "run"
     assert run("fit", near, "--depth", 2, "--out", folder, *SMALL).status == 0

@@ -272,6 +272,7 @@ def test_scores_do_not_depend_on_the_order_of_the_classes(run, class_run, pictur
     assert run("score", class_run, swapped, "--out", tmp_path / "swapped.csv").status == 0
 
 
+@pytest.mark.slow
 def test_doctor_examines_held_out_images_or_others(run, class_run, pictures):
     """It says which."""
     assert "held-out images of the run" in run("doctor", class_run).out

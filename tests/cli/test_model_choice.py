@@ -14,7 +14,7 @@ FEW = ("--max-epochs", 1, "--quiet")
     ("model", "more"),
     [
         pytest.param("zuko:maf", (), marks=pytest.mark.slow),
-        ("zuko:nsf", ("--bins", 4)),
+        pytest.param("zuko:nsf", ("--bins", 4), marks=pytest.mark.slow),
         ("zuko:realnvp", ("--context", "c")),
     ],
 )

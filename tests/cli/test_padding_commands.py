@@ -112,7 +112,8 @@ def test_a_copy_without_noise_has_no_density_either(run, table, tmp_path):
     assert JOINT in fit(run, table, tmp_path / "run", *words).out
 
 
-@pytest.mark.parametrize("kind", [pytest.param("gaussian", marks=pytest.mark.slow), "zero"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gaussian", "zero"])
 def test_a_padded_run_is_used_as_any_other(run, table, padded, tmp_path, kind):
     """Sampled, examined, drawn anew, written anew: with the same words."""
     folder = padded(kind)
@@ -153,6 +154,7 @@ def test_one_padded_column_is_no_gaussian(run, table, tmp_path):
     assert both.status == 0 and "Gaussian" not in both.err
 
 
+@pytest.mark.slow
 def test_images_with_zeros_beside_them_have_no_bits(run, tmp_path):
     """The joint density is said to be one, on the terminal, on the page, and in the scores."""
     folder = tmp_path / "run"

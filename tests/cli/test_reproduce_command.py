@@ -66,6 +66,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(run, tmp_path):
     assert (tmp_path / "faces").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_an_experiment_of_cases_takes_settings_from_a_file(run, tmp_path):
     """It prints what was found; its folder has the raw results."""
     config = tmp_path / "mine.toml"

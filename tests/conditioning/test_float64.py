@@ -82,7 +82,7 @@ def off(found, true):
     return (found / true - 1).abs().max().item()
 
 
-@pytest.mark.parametrize("make", [deep, undone])
+@pytest.mark.parametrize("make", [pytest.param(deep, marks=pytest.mark.slow), undone])
 def test_both_ends_are_right_where_products_in_float32_are_not(make):
     """At condition numbers of 1e10 to 1e14, for each way of measuring."""
     core, x = make()
@@ -198,6 +198,7 @@ def test_a_fault_of_the_bijection_itself_is_raised():
         kf.spectrum(Own(refused=torch.float32, copied=False), torch.ones(2, 3))
 
 
+@pytest.mark.slow
 def test_the_doctor_measures_flows_of_other_libraries_in_float64():
     """Although they are wrapped, and wrapped flows are not copied."""
     zuko = pytest.importorskip("zuko")

@@ -200,7 +200,7 @@ def test_a_healthy_estimator_has_no_finding_above_a_note(name, seed):
 @pytest.mark.parametrize(
     ("name", "seed"),
     [
-        ("maf", 0),
+        pytest.param("maf", 0, marks=pytest.mark.slow),
         *(pytest.param(name, 1, marks=pytest.mark.slow) for name in ("maf", "zuko_nsf")),
     ],
 )

@@ -116,7 +116,13 @@ def test_there_is_one_sample_per_context(name):
     assert wrapped.sample(2, contexts()).shape == (2, 6, foreign.FEATURES)
 
 
-@pytest.mark.parametrize("name", foreign.VECTORS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name.endswith("NSF") else name
+        for name in foreign.VECTORS
+    ],
+)
 def test_the_doctor_changes_nothing(name):
     """No finding on a healthy flow; mode and state are unchanged.
 

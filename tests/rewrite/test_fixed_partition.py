@@ -117,7 +117,13 @@ def standardized():
     return flow
 
 
-@pytest.mark.parametrize("name", FLOWS)
+LONG = ("alternating", "random halves", "standardized", "linear layers in a row")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in FLOWS],
+)
 def test_the_function_is_the_same_and_all_couplings_have_one_partition(name):
     """z, log_det and log_prob in float64 to 1e-9, in float32 to 1e-3; samples too.
 
@@ -200,6 +206,7 @@ def test_an_elementwise_map_lets_a_linear_coupling_pass():
     assert certificate.couplings_after == without.couplings_after
 
 
+@pytest.mark.slow
 def test_a_conditional_flow_is_compared_with_its_contexts():
     """The embedding of the context is taken over; without points there is nothing to compare."""
     flow = recipe(6, "random", context_features=2)
@@ -587,6 +594,7 @@ def test_an_elementwise_map_that_only_scales_or_only_shifts_is_kept(name):
     assert certificate.differences["float64"].log_prob <= 1e-9
 
 
+@pytest.mark.slow
 def test_linear_couplings_join_the_inverse_of_a_coupling():
     """As many as join the coupling itself, and the rewritten flow is rewritten again."""
     half = kf.Partition.half(8)

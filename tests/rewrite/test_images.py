@@ -24,7 +24,8 @@ def layers(flow):
     return [layer for scale in scales for layer in scale]
 
 
-@pytest.mark.parametrize("mixing", ["lu", pytest.param("svd", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mixing", ["lu", "svd"])
 def test_a_glow_becomes_couplings_of_one_partition_a_scale(mixing):
     """No 1x1 convolution is left, every coupling keeps or changes one half, the function stays."""
     flow = trained(mixing=mixing)

@@ -125,6 +125,7 @@ def test_grids_of_the_epochs_are_kept_and_the_last_is_drawn_anew(made, copied):
     assert (new / "best.png").read_bytes() == (place / "new/samples/best.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_without_its_images_a_run_is_compared_on_samples_of_all_classes(copied, gone):
     """It keeps its likelihood; its conditioning is that at samples, and the report says so."""
     new = copied.parent / "new"

@@ -39,6 +39,7 @@ def read(path):
     return json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_without_its_data_a_run_is_compared_on_samples_and_keeps_its_likelihood(tmp_path):
     """Scores stay possible; the report says what was measured where."""
     run, data = trained(tmp_path)
@@ -99,6 +100,7 @@ def test_a_run_of_the_library_keeps_what_it_has(tmp_path):
     assert torch.allclose(kf.load(tmp_path / "new").log_prob(x), flow.log_prob(x), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_conditional_run_is_compared_on_its_rows_and_refused_without_them(tmp_path):
     """There are no samples without a context."""
     run, data = trained(tmp_path, 5, context=["e"])

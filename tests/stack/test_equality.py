@@ -185,6 +185,7 @@ def shapes(draw):
     }
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(
     arguments=shapes(),

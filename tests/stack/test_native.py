@@ -347,6 +347,7 @@ def execute(executor, *describe):
     executor.run([[lambda job=job: iter([job])] for job in jobs])
 
 
+@pytest.mark.slow
 def test_the_interpreter_runs_on(backend):
     """While a tape is executed another thread of Python can do something."""
     a, target = torch.ones(700, 700), torch.empty(700, 700)

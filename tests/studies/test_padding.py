@@ -262,7 +262,8 @@ def test_floors_are_between_samples_of_the_data(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "padding", ["none", "zero:1", pytest.param("gaussian:1", marks=pytest.mark.slow)]
+    "padding",
+    ["none", *(pytest.param(one, marks=pytest.mark.slow) for one in ("zero:1", "gaussian:1"))],
 )
 def test_a_training_of_images_is_measured(padding, tmp_path):
     """Of the digits, with a floor between training and held-out ones."""

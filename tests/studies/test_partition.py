@@ -108,6 +108,7 @@ def test_fixed_halves_are_their_own_twins(monkeypatch):
     assert longer["loss"] < row["loss"] - 0.1
 
 
+@pytest.mark.slow
 def test_images_are_measured_in_bits():
     """A Glow of the digits, and its twin, channel by channel."""
     pytest.importorskip("sklearn")

@@ -96,8 +96,9 @@ NO_IMAGES = {"image_sets": [], "image_epochs": []}
     [
         ("depth-factor", {**TRAINED, "images": [], "sizes": [], "levels": [], "repeats": 1,
                           "tables": ["bananas-4"], "depths": [2]}),
-        ("depth-factor", {**TRAINED, "tables": [], "images": ["digits"], "sizes": [0],
-                          "levels": [2], "steps": [1], "repeats": 1}),
+        pytest.param("depth-factor", {**TRAINED, "tables": [], "images": ["digits"], "sizes": [0],
+                                      "levels": [2], "steps": [1], "repeats": 1},
+                     marks=pytest.mark.slow),
         pytest.param("partition", {**TRAINED, "images": [], "tables": ["bananas-4"],
                                    "depths": [2], "deeper": []}, marks=pytest.mark.slow),
         ("padding", {**PLANE, **NO_IMAGES, "sets": ["two_moons"], "compared": ["none"],
@@ -114,10 +115,11 @@ NO_IMAGES = {"image_sets": [], "image_epochs": []}
                           "restarts": 1, "adam_steps": 1, "lbfgs_steps": 1}),
         ("factor-tradeoff", {"ensembles": ["three-cycle"], "sizes": [6], "draws": [1],
                              "couplings": [6]}),
-        ("sphere", {"mixtures": [[2, 2]], "budgets": [500], "depths": [1], "steps": 1,
-                    "batch_size": 64, "points": 4, "components": [3], "features": [2],
-                    "family_components": [2], "tuples": 2, "bound_components": [2],
-                    "bound_features": [2], "layer_parameters": [1]}),
+        pytest.param("sphere", {"mixtures": [[2, 2]], "budgets": [500], "depths": [1], "steps": 1,
+                                "batch_size": 64, "points": 4, "components": [3],
+                                "features": [2], "family_components": [2], "tuples": 2,
+                                "bound_components": [2], "bound_features": [2],
+                                "layer_parameters": [1]}, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_the_least_of_an_experiment_is_written_too(name, changed, tmp_path):
@@ -133,7 +135,9 @@ def test_the_least_of_an_experiment_is_written_too(name, changed, tmp_path):
     ("name", "changed"),
     [
         ("depth-factor", {"images": [], "sizes": [], "levels": [], "depths": [2]}),
-        ("partition", {"images": [], "depths": [2], "deeper": []}),
+        pytest.param(
+            "partition", {"images": [], "depths": [2], "deeper": []}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_trainings_that_stop_do_not_stop_the_experiment(name, changed, tmp_path):

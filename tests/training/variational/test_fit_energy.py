@@ -240,7 +240,8 @@ def test_units_and_norms_that_wait_for_data_start_from_the_base():
     assert not any(one.code == "KF401" for one in kf.doctor(result.flow).findings)
 
 
-@pytest.mark.parametrize("make", [kf.real_nvp, pytest.param(kf.spline, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [kf.real_nvp, kf.spline])
 def test_an_energy_on_a_domain_is_fitted(make):
     """Of a gamma law, a uniform one and an angle; the flow starts normal behind the domain."""
 
