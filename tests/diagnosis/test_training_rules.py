@@ -9,8 +9,9 @@ import kappaflow as kf
 from diagnosis.faulty import FEATURES, SEEDS, Right, findings, moved, points
 from kappaflow.diagnosis import training_findings, warning_findings
 from kappaflow.diagnosis.check import Measurements
-from kappaflow.diagnosis.checks.gradient import DIRECTIONS, _direction, gradient
+from kappaflow.diagnosis.checks.gradient import _direction, gradient
 from kappaflow.diagnosis.checks.training import last_gain
+from kappaflow.options import DEFAULT_EFFORT
 
 
 class Detached(Right):
@@ -44,7 +45,7 @@ def test_the_derivatives_are_those_of_log_prob():
             for g, d in zip(gradients, _direction(flow, seed), strict=True)
             if g is not None
         )
-        for seed in range(DIRECTIONS)
+        for seed in range(DEFAULT_EFFORT.directions)
     ]
     wanted = min(along, key=lambda one: abs(one - found.autograd64))
     assert found.autograd64 == pytest.approx(wanted, rel=1e-9)

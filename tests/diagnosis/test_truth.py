@@ -2,22 +2,21 @@
 
 import pytest
 import torch
-from torch.distributions import (
-    Categorical,
-    Independent,
-    MixtureSameFamily,
-    Normal,
-    StudentT,
-    TransformedDistribution,
-    Uniform,
-)
-from torch.distributions.transforms import AffineTransform, SigmoidTransform
 
 import kappaflow as kf
-from diagnosis import truth
-from interop import foreign
+from diagnosis import healthy, truth
 
+QUICK = {"uniform base", "inverted transform", "heavy tails", "mixture"}
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def outcome(case):
+    """Returns what the doctor found: the code, the layer, and whether both are right."""
+    found = kf.doctor(case.flow, case.x, make=case.make).findings
+    right = [one for one in found if one.code == case.code]
+    if case.layer is not None:
+        right = [one for one in right if case.layer in (one.layer or "")]
+    return right, {(one.code, one.layer) for one in found}
 
 
 @pytest.mark.slow
@@ -27,8 +26,8 @@ def test_each_planted_defect_is_found(source):
     missed = []
     for kind in truth.KINDS:
         case = truth.planted(kind, source)
-        found = {one.code for one in kf.doctor(case.flow, case.x).findings}
-        if case.code not in found:
+        right, found = outcome(case)
+        if not right:
             missed.append((case.name, case.code, found))
     assert not missed
 
@@ -36,10 +35,16 @@ def test_each_planted_defect_is_found(source):
 @pytest.mark.parametrize("library", truth.LIBRARIES)
 def test_the_layer_with_a_wrong_log_det_is_named(library):
     """Although the whole flow is what fails."""
-    flow = truth.in_a_layer(library)
-    found = kf.doctor(flow, truth.rows(kf.wrap(flow, torch.zeros(2, 4)), 64)).findings
-    (wrong,) = [one for one in found if one.code == "KF203"]
-    assert wrong.layer.split()[1].startswith("Wrong") and wrong.severity == "error"
+    (right, *others), _ = outcome(truth.in_a_layer(library))
+    assert not others and right.severity == "error"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", truth.LIBRARIES)
+def test_each_defect_of_a_layer_is_found_in_that_layer(library):
+    """With its code."""
+    cases = [truth.in_a_layer(library, one) for one in truth.IN_A_LAYER]
+    assert [(one.name, outcome(one)[1]) for one in cases if not outcome(one)[0]] == []
 
 
 class Forgetful(kf.bijections.InvertibleConv1x1):
@@ -70,38 +75,18 @@ def test_a_consistent_error_is_found_in_any_dimension(size, moved):
     assert "KF203" not in {one.code for one in kf.doctor(right).findings}
 
 
-def bounded(base, *transforms):
-    """A distribution with a base of three features."""
-    return TransformedDistribution(Independent(base, 1), list(transforms))
-
-
-def mixture():
-    """A base with two modes, whose coordinates depend on each other."""
-    modes = Independent(Normal(torch.tensor([[-2.0, 0.0, 1.0], [2.0, 1.0, 0.0]]), 1.0), 1)
-    both = MixtureSameFamily(Categorical(torch.ones(2)), modes)
-    return TransformedDistribution(both, [AffineTransform(1.0, 2.0)])
-
-
-HEALTHY = {
-    "uniform base": lambda: bounded(Uniform(torch.zeros(3), 1.0), AffineTransform(1.0, 2.0)),
-    "inverted transform": lambda: bounded(Uniform(torch.zeros(3), 1.0), SigmoidTransform().inv),
-    "heavy tails": lambda: bounded(StudentT(torch.full((3,), 5.0)), AffineTransform(1.0, 2.0)),
-    "mixture": mixture,
-    "circles": lambda: foreign.zuko_flow("NCSF").float(),
-}
-
-
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(one, marks=pytest.mark.slow if one == "circles" else ()) for one in HEALTHY],
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in healthy.HEALTHY
+    ],
 )
-def test_other_bases_are_not_accused(name):
-    """Bounded ones, and such as have no independent coordinates."""
-    torch.manual_seed(0)
-    flow = HEALTHY[name]()
-    with torch.no_grad():
-        x = flow.sample((128,)) if name != "circles" else flow().sample((128,))
-    assert [one for one in kf.doctor(flow, x).findings if one.severity != "note"] == []
+def test_a_healthy_flow_has_no_finding_above_a_note(name):
+    """Trained or not, on images, conditional, of any library, with any base."""
+    flow, x, context = healthy.healthy(name)
+    found = kf.doctor(flow, x, context).findings
+    assert [one for one in found if one.severity != "note"] == []
 
 
 @pytest.mark.slow

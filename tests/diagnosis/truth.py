@@ -8,8 +8,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
+from torch.distributions import Normal, TransformedDistribution
+from torch.distributions.transforms import AffineTransform, SigmoidTransform
 
 import kappaflow as kf
 from diagnosis.faulty import moved
@@ -33,6 +36,8 @@ class Planted(nn.Module):
     def __init__(self, inner: Any, x: torch.Tensor) -> None:
         super().__init__()
         self.flow = inner
+        parts = getattr(inner, "transforms", [])
+        self.parts = nn.ModuleList(one for one in parts if isinstance(one, nn.Module))
         self.log_scale = nn.Parameter(torch.full((x.shape[1],), 0.1, dtype=x.dtype))
 
     @property
@@ -287,6 +292,52 @@ class Frozen(Planted):
         self.log_scale.requires_grad_(requires_grad=False)
 
 
+class NanSamples(Planted):
+    """Decode takes the logarithm of a negative number."""
+
+    def decode(self, z):
+        x, log_det = super().decode(z)
+        return torch.where(z[:, :1] > 1, torch.nan, x), log_det
+
+
+class Clamped(Planted):
+    """Decode clamps latents that samples hardly reach."""
+
+    def decode(self, z):
+        return super().decode(z.clamp(-5, 5))
+
+
+class Unsaved(Planted):
+    """An order of the features that the state_dict does not hold."""
+
+    def __init__(self, inner, x):
+        super().__init__(inner, x)
+        self.order = torch.randperm(x.shape[1])
+        while (self.order == torch.arange(x.shape[1])).any():
+            self.order = torch.randperm(x.shape[1])
+        self.log_scale.data.copy_(torch.linspace(-0.2, 0.3, x.shape[1]))
+
+    def encode(self, x):
+        z, log_det = super().encode(x[:, self.order])
+        return z, log_det
+
+    def decode(self, z):
+        x, log_det = super().decode(z)
+        return x[:, self.order.argsort()], log_det
+
+
+class OtherScale(Planted):
+    """Nothing is wrong with it, but its rows are a thousand times too large."""
+
+
+class BrokenParameter(Planted):
+    """A parameter is not a number."""
+
+    def __init__(self, inner, x):
+        super().__init__(inner, x)
+        self.log_scale.data[1] = math.nan
+
+
 class HalfLogDet(Planted):
     """A log_det in bfloat16."""
 
@@ -311,6 +362,8 @@ class Case:
     flow: Any
     x: torch.Tensor
     code: str
+    layer: str | None = None
+    make: Any = None
 
 
 KINDS = {
@@ -342,19 +395,91 @@ KINDS = {
     Frozen: "KF404",
     HalfLogDet: "KF701",
     Narrowing: "KF702",
+    NanSamples: "KF102",
+    Clamped: "KF303",
+    Unsaved: "KF212",
+    OtherScale: "KF403",
+    BrokenParameter: "KF101",
 }
 ONLY_FLOAT64 = {Inexact}
 ONLY_FLOAT32 = {Stretched, Narrowing}
-SOURCES = (
-    "kappaflow", "zuko MAF", "nflows RealNVP", "normflows RealNVP", "FrEIA AllInOne",
-)  # fmt: skip
+
+
+class Plain(nn.Module):
+    """Three couplings as many write them by hand."""
+
+    def __init__(self):
+        super().__init__()
+        half = FEATURES // 2
+        self.nets = nn.ModuleList(
+            nn.Sequential(nn.Linear(half, 16), nn.Tanh(), nn.Linear(16, 2 * half))
+            for _ in range(3)
+        )
+
+    def encode(self, x):
+        log_det = x.new_zeros(len(x))
+        for net in self.nets:
+            kept, changed = x.chunk(2, 1)
+            scale, shift = net(kept).chunk(2, 1)
+            x = torch.cat((changed * scale.exp() + shift, kept), 1)
+            log_det = log_det + scale.sum(1)
+        return x, log_det
+
+    def decode(self, z):
+        log_det = z.new_zeros(len(z))
+        for net in reversed(self.nets):
+            changed, kept = z.chunk(2, 1)
+            scale, shift = net(kept).chunk(2, 1)
+            z = torch.cat((kept, (changed - shift) * (-scale).exp()), 1)
+            log_det = log_det - scale.sum(1)
+        return z, log_det
+
+
+def torch_distribution():
+    """A distribution of torch without parameters."""
+    base = torch.distributions.Independent(Normal(torch.zeros(FEATURES), 1.0), 1)
+    parts = [AffineTransform(0.3, torch.linspace(0.5, 2, FEATURES)), SigmoidTransform()]
+    return TransformedDistribution(base, parts)
+
+
+def pyro_flow():
+    """Affine autoregressive transforms of Pyro with a permutation, in float32."""
+    dist = pytest.importorskip("pyro.distributions")
+    T = dist.transforms
+    parts = [foreign.perturbed(T.affine_coupling(FEATURES, hidden_dims=[16])) for _ in range(2)]
+    parts.insert(1, T.Permute(torch.tensor([1, 3, 0, 2])))
+    return dist.TransformedDistribution(dist.Normal(torch.zeros(FEATURES), 1.0).to_event(1), parts)
+
+
+def in_dtype(flow, dtype):
+    """Converts a module, or the parts of a distribution that are modules."""
+    parts = [flow] if isinstance(flow, nn.Module) else flow.transforms
+    for part in parts:
+        if isinstance(part, nn.Module):
+            part.to(dtype).eval()
+    return flow
+
+
+MAKERS = {
+    "kappaflow": lambda: moved(0),
+    **{
+        name: foreign.VECTORS[name]
+        for name in (
+            "zuko MAF", "nflows RealNVP", "normflows RealNVP", "FrEIA AllInOne",
+            "torchflows RealNVP",
+        )
+    },
+    "Pyro coupling": pyro_flow,
+    "torch.distributions": torch_distribution,
+    "plain": lambda: foreign.perturbed(Plain(), scale=0.2),
+}  # fmt: skip
+SOURCES = tuple(MAKERS)
 
 
 def healthy_module(name, dtype=torch.float32):
-    """Returns a healthy flow with parameters, by name, and rows that it fits."""
+    """Returns a healthy flow by name, and rows that it fits."""
     torch.manual_seed(0)
-    flow = moved(0) if name == "kappaflow" else foreign.VECTORS[name]()
-    flow = flow.to(dtype).eval()
+    flow = in_dtype(MAKERS[name](), dtype)
     x = torch.zeros(2, FEATURES, dtype=dtype)
     return flow, rows(kf.wrap(flow, x))
 
@@ -363,48 +488,131 @@ def planted(kind, name):
     """Returns the case of a kind of defect in a flow, by name."""
     dtype = torch.float64 if kind in ONLY_FLOAT64 else torch.float32
     inner, x = healthy_module(name, dtype)
+
+    def make():
+        return kind(healthy_module(name, dtype)[0], x)
+
     flow = kind(inner, x)
     if kind is LostRow:
         flow.far = x[200].clone()
     x = x if kind is LostRow else x[:128]
+    if kind is OtherScale:
+        x = 1000 * x
+    if kind is Unsaved:
+        x = x[:, flow.order.argsort()]
     if kind is Caching:  # used before, as a flow that trained
         flow.encode(x)
-    return Case(f"{kind.__name__} in {name}", flow, x, KINDS[kind])
+    given = make if kind is Unsaved else None
+    return Case(f"{kind.__name__} in {name}", flow, x, KINDS[kind], make=given)
 
 
-def doubled(part, *names):
-    """Gives a layer a class whose methods return twice the log_det."""
+def changed(part, names, change):
+    """Gives a layer a class whose methods return what `change` makes of their results.
+
+    It receives the name of the method, its value, its log_det and its named arguments. The name
+    of the class begins with Wrong.
+    """
     kind = type(part)
 
     def method(name):
         def call(self, *args, **named):
             value, log_det = getattr(kind, name)(self, *args, **named)
-            return value, 2 * log_det
+            if isinstance(value, torch.Tensor):
+                return change(name, value, log_det, named)
+            (value,), others = value, type(value)  # of FrEIA
+            value, log_det = change(name, value, log_det, named)
+            return others((value,)), log_det
 
         return call
 
     part.__class__ = type(f"Wrong{kind.__name__}", (kind,), {one: method(one) for one in names})
 
 
-def in_a_layer(library):
-    """Returns a flow of a library whose layer WrongX has twice its log_det."""
+def encodes(library, name, named):
+    """Whether a call of a layer goes from data to latent."""
+    if library == "FrEIA":
+        return not named.get("rev", False)
+    return name == ("inverse" if library == "normflows" else "forward")
+
+
+def _doubled(z, log_det, *, encoding):
+    return z, 2 * log_det
+
+
+def _without(z, log_det, *, encoding):
+    return z, 0 * log_det
+
+
+def _negative(z, log_det, *, encoding):
+    return z, -log_det
+
+
+def _one_direction(z, log_det, *, encoding):
+    return z, log_det if encoding else log_det + 0.2
+
+
+def _no_inverse(z, log_det, *, encoding):
+    return z if encoding else z + 0.05 * torch.sin(3 * z), log_det
+
+
+def _mixed(z, log_det, *, encoding):
+    return z - 0.1 * z.mean(0) if encoding else z, log_det
+
+
+def _detached(z, log_det, *, encoding):
+    return z, log_det.detach()
+
+
+def _narrow(z, log_det, *, encoding):
+    return z, log_det.bfloat16()
+
+
+def _not_finite(z, log_det, *, encoding):
+    return z, torch.where(z[:, 0] > z[:, 0].mean(), torch.nan, log_det) if encoding else log_det
+
+
+IN_A_LAYER = {
+    "log_det twice": (_doubled, "KF203"),
+    "log_det of zero": (_without, "KF203"),
+    "log_det negative": (_negative, "KF203"),
+    "log_det of the inverse": (_one_direction, "KF203"),
+    "not its inverse": (_no_inverse, "KF201"),
+    "mixes rows": (_mixed, "KF204"),
+    "log_det detached": (_detached, "KF209"),
+    "log_det in bfloat16": (_narrow, "KF701"),
+    "log_det not finite": (_not_finite, "KF101"),
+}
+LIBRARIES = ("kappaflow", "nflows", "normflows", "FrEIA", "torchflows")
+
+
+def in_a_layer(library, defect="log_det twice"):
+    """Returns the case of a flow of a library with a defect in its layer WrongX."""
     torch.manual_seed(0)
+    change, code = IN_A_LAYER[defect]
+
+    def wrong(name, value, log_det, named):
+        if not isinstance(log_det, torch.Tensor) or not log_det.dim():
+            log_det = torch.as_tensor(log_det).expand(len(value))
+        return change(value, log_det, encoding=encodes(library, name, named))
+
     if library == "nflows":
         flow = foreign.nflows_flow("RealNVP").float()
-        doubled(flow._transform._transforms[3], "forward", "inverse")
+        part, names = flow._transform._transforms[3], ("forward", "inverse")
     elif library == "normflows":
         flow = foreign.normflows_flow("RealNVP").float()
-        doubled(flow.flows[2], "forward", "inverse")
+        part, names = flow.flows[2], ("forward", "inverse")
     elif library == "FrEIA":
         flow = foreign.freia_flow("AllInOne").float()
-        doubled(flow.module_list[1], "forward")
+        part, names = flow.module_list[1], ("forward",)
+    elif library == "torchflows":
+        flow = foreign.torchflows_flow().float()
+        part, names = flow.bijection.layers[2], ("forward", "inverse")
     else:
         inner = moved(0)
         units, stack = inner.bijection.bijections
         couplings = [*stack.to_chain()]
-        doubled(couplings[2], "forward", "inverse")
         flow = kf.Flow(inner.base, kf.Chain([units, *couplings]))
-    return flow
-
-
-LIBRARIES = ("kappaflow", "nflows", "normflows", "FrEIA")
+        part, names = couplings[2], ("forward", "inverse")
+    x = rows(kf.wrap(flow, torch.zeros(2, FEATURES)), 64)
+    changed(part, names, wrong)
+    return Case(f"{defect} in a layer of {library}", flow, x, code, layer="Wrong")

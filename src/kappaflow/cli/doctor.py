@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from json import loads
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -54,6 +54,7 @@ def doctor(
     fix: Fixes = None,
     into: Path | None = None,
     epochs: Whole | None = None,
+    thorough: Annotated[bool, Parameter(negative=())] = False,
     trust: Annotated[bool, Parameter(negative=())] = False,
     json: Annotated[bool, Parameter(negative=())] = False,
     decimal: Literal[".", ","] | None = None,
@@ -96,6 +97,9 @@ def doctor(
         The new run that --fix writes. Default: RUN-fixed.
     epochs
         The maximum number of epochs of further training with --fix (20).
+    thorough
+        Also examine what takes long: more points, all rows, all columns of a context, bases of
+        any dimension. Without it, "not checked" in the output names what was left out.
     trust
         Load the files of an exported flow, which could run code if somebody made them to.
     json
@@ -117,7 +121,7 @@ def doctor(
     if exported and (fix is not None or device is not None):
         name = "fix" if fix is not None else "device"
         raise ArgumentError(f"'{name}' should be left out for an exported flow.")
-    alone = not (data or context or select or ignore or out or decimal or device)
+    alone = not (data or context or select or ignore or out or decimal or device or thorough)
     _check_fix(fix, into, epochs, of_code=of_code, alone=alone)
     if fix is not None:
         return _fixed(Path(run), fix, into, epochs, json=json)
@@ -129,10 +133,12 @@ def doctor(
     with words_shown(visible=False if json else None) as show:
         if exported:
             diagnosis, points = diagnose_exported(
-                Path(run), data, trust=trust, progress=show, decimal=decimal
+                Path(run), data, trust=trust, thorough=thorough, progress=show, decimal=decimal
             )
         else:
-            diagnosis, points = _diagnose(run, data, tuple(context or ()), decimal, device, show)
+            diagnosis, points = _diagnose(
+                run, data, tuple(context or ()), decimal, device, thorough=thorough, show=show
+            )
         diagnosis = filter_findings(diagnosis, select or (), ignore or ())
         if out is not None:
             show("drawing the page")
@@ -150,14 +156,22 @@ def _diagnose(
     context: tuple[str, ...],
     decimal: Literal[".", ","] | None,
     device: str | None,
+    *,
+    thorough: bool,
     show: Callable[[str], None],
 ) -> "tuple[Diagnosis, str]":
     """Returns the diagnosis and a description of the points."""
     from kappaflow.runs import diagnose_code, diagnose_run, is_code
 
+    options: dict[str, Any] = {
+        "thorough": thorough,
+        "progress": show,
+        "decimal": decimal,
+        "device": device,
+    }
     if is_code(run):
-        return diagnose_code(run, data, context, progress=show, decimal=decimal, device=device)
-    return diagnose_run(Path(run), data, progress=show, decimal=decimal, device=device)
+        return diagnose_code(run, data, context, **options)
+    return diagnose_run(Path(run), data, **options)
 
 
 def _print(diagnosis: "Diagnosis", points: str, page: Path | None) -> None:
@@ -168,6 +182,8 @@ def _print(diagnosis: "Diagnosis", points: str, page: Path | None) -> None:
         tell(f"{finding.severity} {finding.code}{where}: {finding.message}")
         tell(f"  cause: {finding.cause}\n  fix:   {finding.cure}\n")
     measured = {"examined at": points, **diagnosis.measured}
+    if not measured["not_checked"]:
+        del measured["not_checked"]
     if page is not None:
         measured["page"] = str(page)
     table(

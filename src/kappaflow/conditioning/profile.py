@@ -205,18 +205,25 @@ def profile_at(
     *,
     wide: Flow | None = None,
     progress: Progress = lambda text: None,
+    most_depths: int | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Profile:
     """Returns the same as `profile`, for points that are already validated.
 
     `wide` is a float64 copy of the flow, for flows that `copy.deepcopy` cannot copy; `progress` is
-    called before each layer is measured.
+    called before each layer is measured. `most_depths` is the number of depths at which Lanczos
+    iterations search the cumulative singular values; None for all. Those in between are
+    interpolated: their logarithms change in proportion to the log condition number of each layer.
+    `tolerance` is the relative residual at which the iterations stop; the error is about its
+    square.
     """
 
     def measure(flow: Flow, x: Tensor, context: Tensor | None) -> Extremes:
         x = flow.standardization(x)[0]
         parts = _linearize(layers_of(flow.core, context), x)
-        extremes = _dense_extremes if _forms_matrices(x, len(parts)) else _lanczos_extremes
-        return extremes(parts, x, progress)
+        if _forms_matrices(x, len(parts)):
+            return _dense_extremes(parts, x, progress)
+        return _lanczos_extremes(parts, x, progress, most_depths, tolerance)
 
     with measuring(flow):
         layers = layers_of(flow.core, context)
@@ -307,7 +314,13 @@ def _dense_extremes(parts: list[Linearization], x: Tensor, progress: Progress) -
     return _stacked(each), _stacked(up_to), status
 
 
-def _lanczos_extremes(parts: list[Linearization], x: Tensor, progress: Progress) -> Extremes:
+def _lanczos_extremes(
+    parts: list[Linearization],
+    x: Tensor,
+    progress: Progress,
+    most_depths: int | None,
+    tolerance: float,
+) -> Extremes:
     """Returns (sigma_max, sigma_min) per layer and cumulatively, by Lanczos iterations.
 
     One more layer hardly changes the most and least stretched directions. So each cumulative
@@ -315,23 +328,50 @@ def _lanczos_extremes(parts: list[Linearization], x: Tensor, progress: Progress)
     independent.
     """
     each, up_to, stati, state = [], [], set(), x
-    near = None
+    near, layers = None, len(parts)
+    most = layers if most_depths is None else min(most_depths, layers)
+    depths = [round((i + 1) * layers / most) for i in range(most)]
     for number, part in _with_progress(parts, progress):
-        prefix = ChainLinearization(parts[:number], part.value, part.log_det)
-        is_whole = number == len(parts)
-        alone = extremes_by_lanczos(part, state, tolerance=TOLERANCE)
-        so_far = extremes_by_lanczos(
-            prefix,
-            x,
-            tolerance=TOLERANCE if is_whole else TOLERANCE_BETWEEN,
-            near=None if is_whole else near,
-        )
-        for found, one in ((each, alone), (up_to, so_far)):
+        is_whole = number == layers
+        alone = extremes_by_lanczos(part, state, tolerance=tolerance)
+        pairs, state = [(each, alone)], part.value
+        if number in depths:
+            so_far = extremes_by_lanczos(
+                ChainLinearization(parts[:number], part.value, part.log_det),
+                x,
+                tolerance=tolerance if is_whole else max(tolerance, TOLERANCE_BETWEEN),
+                near=None if is_whole else near,
+            )
+            pairs, near = [*pairs, (up_to, so_far)], so_far.directions
+        for found, one in pairs:
             found.append((one.top[:, 0], one.bottom[:, 0]))
             stati.add(one.status)
-        state, near = part.value, so_far.directions
     order: tuple[Status, ...] = ("not finite", "not converged", "converged")
-    return _stacked(each), _stacked(up_to), next(status for status in order if status in stati)
+    alone, whole = _stacked(each), _interpolated(_stacked(up_to), depths, _stacked(each))
+    return alone, whole, next(status for status in order if status in stati)
+
+
+def _interpolated(measured: Pair, depths: list[int], each: Pair) -> Pair:
+    """Returns cumulative singular values at all depths, (L, B), from those at some, (K, B)."""
+    if len(depths) == len(each[0]):
+        return measured
+    weights = (each[0] / each[1]).log() + torch.finfo(torch.float64).eps
+    top, bottom = (
+        torch.cat([
+            _between(logs[i - 1] if i else torch.zeros_like(logs[0]), logs[i], part)
+            for i, part in enumerate(weights.split(_steps(depths)))
+        ]).exp()
+        for logs in (one.log() for one in measured)
+    )
+    return top, bottom
+
+
+def _steps(depths: list[int]) -> list[int]:
+    return [depth - before for depth, before in zip(depths, [0, *depths], strict=False)]
+
+
+def _between(start: Tensor, end: Tensor, weights: Tensor) -> Tensor:
+    return start + (end - start) * weights.cumsum(0) / weights.sum(0)
 
 
 def _stacked(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

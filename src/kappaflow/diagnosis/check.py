@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from kappaflow.conditioning import Profile
+from kappaflow.conditioning import Profile, layers_of
 from kappaflow.conditioning.profile import profile_at
 from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
@@ -17,9 +17,11 @@ from kappaflow.diagnosis.finding import Evidence, Finding, Severity, Table
 from kappaflow.diagnosis.isolation import isolated_copy
 from kappaflow.energies import LogDensity
 from kappaflow.flows import Flow
+from kappaflow.options import DEFAULT_EFFORT, Effort
 
-POINTS, LARGE_POINTS, HUGE_POINTS = 64, 8, 4  # points: up to 500, 2000, and more features
 HUGE = 2000
+BATCH = 8  # least number of rows to compare a batch with parts of it
+ROWS_AT_ONCE, NUMBERS_AT_ONCE = 2048, 2**21
 TABLE_ROWS, DIGITS = 64, 7
 
 P = ParamSpec("P")
@@ -50,6 +52,7 @@ class Measurements:
         contexts: The context of each row, (B, C), or None.
         make: Builds an untrained flow of the same kind.
         log_density: The unnormalized density that the flow was fitted to.
+        effort: The most that is examined.
         progress: Receives the name of each measurement before it starts.
         describe: Returns the name of a row in a message from its index.
     """
@@ -62,19 +65,33 @@ class Measurements:
         *,
         make: Callable[[], object] | None = None,
         log_density: LogDensity | None = None,
+        effort: Effort = DEFAULT_EFFORT,
         progress: Progress = quietly,
         describe: Callable[[int], str] | None = None,
     ) -> None:
         self.flow, self.rows, self.contexts = flow, rows, contexts
         self.make, self.log_density = make, log_density
-        self.progress, self.describe = progress, describe
+        self.effort, self.progress, self.describe = effort, progress, describe
+        self.not_checked: list[str] = []  # what a larger effort would examine
         self.context = None if contexts is None else contexts[: self._most]
         self.results: dict[Callable[..., Any], Any] = {}
 
-    @property
+    @functools.cached_property
     def _most(self) -> int:
-        n = math.prod(self.flow.joint_shape)
-        return POINTS if n <= DENSE_UP_TO else LARGE_POINTS if n <= HUGE else HUGE_POINTS
+        n, (small, large, huge) = math.prod(self.flow.joint_shape), self.effort.points
+        if n <= DENSE_UP_TO:
+            return small
+        work = n * len(layers_of(self.flow.core))
+        return max(1, min(large if n <= HUGE else huge, int(self.effort.most_work / work)))
+
+    def up_to(self, most: int, total: int, what: str) -> int:
+        """Returns the smaller number, and notes what a larger effort would also examine.
+
+        `what` is the text of the note, with {} for the number, such as "{} columns".
+        """
+        if total > most:
+            self.not_checked.append(what.format(f"{total - most:,} of {total:,}"))
+        return min(most, total)
 
     @property
     def given(self) -> bool:
@@ -85,6 +102,18 @@ class Measurements:
     def points(self) -> Tensor:
         """The first rows, where the flow is measured, (n, *event); `context` is their context."""
         return self.samples if self.rows is None else self.rows[: self._most]
+
+    @functools.cached_property
+    def batch(self) -> tuple[Tensor, Tensor | None]:
+        """The points and their context; the first 8 rows or samples if there are fewer points."""
+        if len(self.points) >= BATCH:
+            return self.points, self.context
+        context = None if self.contexts is None else self.contexts[:BATCH]
+        if self.rows is not None:
+            return self.rows[:BATCH], context
+        n = BATCH if context is None else len(context)
+        z = latent_points(self.flow, n, context)
+        return self.flow.bijection.inverse(z, context)[0], context
 
     @functools.cached_property
     def sample_latents(self) -> Tensor:
@@ -119,7 +148,19 @@ class Measurements:
         def show(layer: str) -> None:
             self.progress(f"conditioning over depth, {layer}")
 
-        return profile_at(self.flow, self.points, self.context, wide=self.wide, progress=show)
+        depths = self.effort.depths
+        result = profile_at(
+            self.flow,
+            self.points,
+            self.context,
+            wide=self.wide,
+            progress=show,
+            most_depths=depths,
+            tolerance=self.effort.tolerance,
+        )
+        if depths is not None and result.status != "exact":
+            self.up_to(depths, len(result.layers), "conditioning at {} depths (interpolated)")
+        return result
 
     @functools.cached_property
     def log_prob(self) -> Tensor:
@@ -276,6 +317,16 @@ def table(name: str) -> Callable[[Callable[[Measurements], Table]], Callable[...
         return function
 
     return decorate
+
+
+def in_chunks(
+    call: Callable[[Tensor, Tensor | None], tuple[Tensor, ...]], x: Tensor, context: Tensor | None
+) -> tuple[Tensor, ...]:
+    """Returns the results of a call with all rows, in chunks that bound the memory."""
+    at_once = max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // x[0].numel()))
+    contexts = [None] * len(x) if context is None else context.split(at_once)
+    results = [call(*pair) for pair in zip(x.split(at_once), contexts, strict=False)]
+    return tuple(map(torch.cat, zip(*results, strict=True)))
 
 
 def columns(**values: Tensor | None) -> Table:

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from kappaflow.conditioning import Profile
 from kappaflow.conditioning.points import checked_context, checked_points, measuring
+from kappaflow.diagnosis.advice import without_own_names
 from kappaflow.diagnosis.check import CHECKED, TABLES, Measurements, Progress, quietly
 from kappaflow.diagnosis.checks import check_codes, checks_of_flows, is_selected
 from kappaflow.diagnosis.checks.conditioning import usable_dtype
 from kappaflow.diagnosis.checks.data import data_findings
-from kappaflow.diagnosis.checks.likelihood import comparison_findings
+from kappaflow.diagnosis.checks.likelihood import comparison_findings, explained_by_box
 from kappaflow.diagnosis.checks.state import state
 from kappaflow.diagnosis.finding import SEVERITIES, Diagnosis, Evidence, Finding, Tables
 from kappaflow.diagnosis.isolation import isolated
@@ -23,6 +24,7 @@ from kappaflow.energies import LogDensity, check_target
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow
 from kappaflow.interop import Wrapped
+from kappaflow.options import THOROUGH, effort_of
 
 # The verdict shows the most severe finding, and the findings with these codes (data, likelihood
 # and training).
@@ -38,6 +40,7 @@ def doctor(
     train: TrainRows | None = None,
     make: Callable[[], object] | None = None,
     log_density: LogDensity | None = None,
+    thorough: bool = False,
     progress: Progress = quietly,
 ) -> Diagnosis:
     """Finds problems of a flow, the layer that causes each, the cause and a fix.
@@ -62,6 +65,9 @@ def doctor(
             state that the state_dict lacks.
         log_density: The unnormalized log-density that the flow was fitted to, from points
             (n, *event) to (n,), as for `kappaflow.fit_energy`.
+        thorough: Also examine what takes long and is left out otherwise: more points, all rows,
+            all columns of a context, bases of any dimension, more random vectors. Without it,
+            `measured["not_checked"]` names what was left out of this flow.
         progress: Receives the name of each measurement before it starts.
 
     Returns:
@@ -84,8 +90,11 @@ def doctor(
         context,
         make=make,
         log_density=log_density,
+        thorough=thorough,
         progress=progress,
-        compare=lambda own, rows, given: comparisons_of(own, rows, given, train, progress),
+        compare=lambda own, rows, given: comparisons_of(
+            own, rows, given, train, progress, effort_of(thorough).compared_rows
+        ),
     )
     return diagnosis if x is None else with_findings(diagnosis, data_findings(x))
 
@@ -97,14 +106,18 @@ def diagnose_flow(
     *,
     make: Callable[[], object] | None = None,
     log_density: LogDensity | None = None,
+    thorough: bool = False,
     progress: Progress = quietly,
     compare: Compare | None = None,
     names: Callable[[int], str] | None = None,
+    rows: int | None = None,
 ) -> Diagnosis:
     """Returns the findings on a flow alone, without the checks on the rows as data.
 
-    The first arguments are those of `doctor`. `compare` compares the flow with references at the
-    rows; None skips the comparison. `names` returns the name of a row in a message from its index.
+    The arguments up to `progress` are those of `doctor`. `compare` compares the flow with
+    references at the rows; None skips the comparison. `names` returns the name of a row in a
+    message from its index. `rows` is the number of rows that x was taken from, if it is not all of
+    them.
 
     Raises:
         ArgumentError: As for `doctor`.
@@ -124,6 +137,7 @@ def diagnose_flow(
                 context,
                 make=make,
                 log_density=log_density,
+                effort=effort_of(thorough),
                 progress=progress,
                 describe=names,
             )
@@ -132,9 +146,9 @@ def diagnose_flow(
             comparisons: tuple[Comparison, ...] = ()
             if compare is not None and raw is not None:
                 comparisons = compare(own, raw.detach(), context)
-                findings += comparison_findings(comparisons)
+                findings += explained_by_box(m, comparison_findings(comparisons))
             tables = _tables(m)
-            figures = _figures(m, comparisons)
+            figures = _figures(m, comparisons, rows)
     return dataclasses.replace(_diagnosis(findings, figures, m.profile), tables=tables)
 
 
@@ -202,6 +216,8 @@ def _replace_findings(diagnosis: Diagnosis, findings: list[Finding]) -> Diagnosi
 
 
 def _diagnosis(findings: list[Finding], figures: Evidence, profile: Profile | None) -> Diagnosis:
+    if figures["library"] != "kappaflow":
+        findings = list(map(without_own_names, findings))
     ordered = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
     return Diagnosis(tuple(ordered), _verdict(figures, ordered), figures, profile)
 
@@ -221,10 +237,11 @@ def _checked(m: Measurements, comparisons: Sequence[Comparison]) -> str:
     return ", ".join([*names, *(f"the likelihood of {one.name}" for one in comparisons)])
 
 
-def _figures(m: Measurements, comparisons: Sequence[Comparison]) -> Evidence:
+def _figures(m: Measurements, comparisons: Sequence[Comparison], rows: int | None) -> Evidence:
     condition = m.profile.condition_number[-1]
     dtype = str(m.flow.dtype).removeprefix("torch.")
     return {
+        "library": m.flow.library if isinstance(m.flow, Wrapped) else "kappaflow",
         "points": m.profile.sigma_max.shape[1],
         "layers": len(m.profile.layers),
         "dtype": dtype,
@@ -239,7 +256,18 @@ def _figures(m: Measurements, comparisons: Sequence[Comparison]) -> Evidence:
         "status": m.profile.status,
         "rows": 0 if m.rows is None else len(m.rows),
         "checked": _checked(m, comparisons),
+        "not_checked": _not_checked(m, rows),
     }
+
+
+def _not_checked(m: Measurements, rows: int | None) -> str:
+    """Returns what the effort leaves out, with the option that includes it; empty if nothing."""
+    total = rows or (0 if m.rows is None else len(m.rows))
+    m.up_to(len(m.points), total, "conditioning, Jacobians and gradients at {} rows")
+    if not m.not_checked:
+        return ""
+    more = "" if m.effort == THOROUGH else " (thorough=True, --thorough)"
+    return "; ".join(m.not_checked) + more
 
 
 def _verdict(figures: Evidence, findings: list[Finding]) -> str:

@@ -134,6 +134,7 @@ def _measured_section(diagnosis: Diagnosis, points: str) -> Section:
     facts += [
         (name.replace("_", " "), value if isinstance(value, str) else significant(value))
         for name, value in diagnosis.measured.items()
+        if value != ""  # nothing was left out
     ]
     return Section("measured", "How it was diagnosed", [Facts([("", facts)])], "Settings")
 

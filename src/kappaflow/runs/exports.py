@@ -53,13 +53,15 @@ def diagnose_exported(
     data: str | None = None,
     *,
     trust: bool,
+    thorough: bool = False,
     progress: Progress = quietly,
     decimal: Decimal | None = None,
 ) -> tuple[Diagnosis, str]:
     """Returns the diagnosis of an exported flow, and a description of the points.
 
     `path` is the folder or a file in it. `data` is a table with the columns that the files name.
-    By default the points are samples of the flow. `trust` allows to load the files.
+    By default the points are samples of the flow. `thorough` is as for `kappaflow.doctor`.
+    `trust` allows to load the files.
 
     Raises:
         ArgumentError: `trust` is False, or the data does not fit the flow.
@@ -67,7 +69,8 @@ def diagnose_exported(
     """
     flow = read_exported(path, trust=trust)
     if data is None:
-        return diagnose_flow(flow, progress=progress), "samples of the flow"
+        result = diagnose_flow(flow, thorough=thorough, progress=progress)
+        return result, "samples of the flow"
     if not flow.columns:
         raise ArgumentError(
             f"DATA should be left out: {path} has no names of columns. Pass 'columns' to "
@@ -81,4 +84,5 @@ def diagnose_exported(
     def name(row: int) -> str:
         return describe_values(table, row)
 
-    return diagnose_flow(flow, rows, context, progress=progress, names=name), f"rows of {data}"
+    result = diagnose_flow(flow, rows, context, thorough=thorough, progress=progress, names=name)
+    return result, f"rows of {data}"

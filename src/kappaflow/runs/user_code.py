@@ -31,6 +31,7 @@ from kappaflow.diagnosis import (
 )
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.interop import wrap
+from kappaflow.options import effort_of
 from kappaflow.training.distributed import existing_device
 
 MODULE_NAME = "_examined_by_kappaflow"
@@ -54,6 +55,7 @@ def diagnose_code(
     data: str | None = None,
     context: tuple[str, ...] = (),
     *,
+    thorough: bool = False,
     progress: Progress = quietly,
     decimal: Decimal | None = None,
     device: str | None = None,
@@ -96,16 +98,18 @@ def diagnose_code(
                 x,
                 given,
                 make=make,
+                thorough=thorough,
                 progress=progress,
                 compare=lambda own, rows, context: comparisons_of(
-                    own, rows, context, None, progress
+                    own, rows, context, None, progress, effort_of(thorough).compared_rows
                 ),
                 names=lambda i: describe_values(table, i),
             )
             return with_findings(result, data_findings(table)), f"rows of {data}"
         if context:
             raise ArgumentError("'context' names columns of DATA: give a table, or leave it out.")
-        return doctor(flow, x, given, make=make, progress=progress), words
+        result = doctor(flow, x, given, make=make, thorough=thorough, progress=progress)
+        return result, words
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
 from kappaflow.flows import Base, StandardNormal
 
 LogProb = Callable[[Tensor], Tensor]  # of flat rows (N, n), in float64
-MOST = 128  # largest number of dimensions
 SAMPLES, PAIRS = 4096, 16
 GRID, REACH = 4001, 14.0  # points of a coordinate, spaced by sinh up to 6e5 standard deviations
 ROWS = 65_536  # points of grids at once
@@ -54,7 +53,11 @@ def base_fit(m: Measurements) -> BaseFit | None:
         device=m.flow.device,
         generator=torch.Generator().manual_seed(5),
     )
-    if z[0].numel() > MOST or not torch.isfinite(z).all():
+    n = z[0].numel()
+    if (
+        m.up_to(m.effort.base_dimensions, n, f"the base of {n:,} dimensions") < n
+        or not torch.isfinite(z).all()
+    ):
         return None
     log_prob = _flat_log_prob(base, z, context)
     flat = z.flatten(1)

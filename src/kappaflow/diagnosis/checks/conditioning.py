@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from kappaflow.conditioning import TRUSTED, Profile
-from kappaflow.diagnosis.advice import FLOAT64, bound_scales
+from kappaflow.conditioning import TRUSTED, Profile, layers_of
+from kappaflow.diagnosis.advice import bound_scales, in_float64
 from kappaflow.diagnosis.check import Measurements, Symptom, check, largest, quantiles, table
 from kappaflow.diagnosis.checks.log_dets import log_dets
 from kappaflow.diagnosis.finding import Table
@@ -17,6 +17,8 @@ MOST = 0.5  # share of the log growth that counts as most of it
 COLLAPSED = math.log(1e-3)  # log of the width covered by the flow / width of the data, per feature
 SINGULAR = 1e-3  # eps times the condition number of a nearly singular layer
 CONSTANT = 1e-3  # relative spread of a layer's condition number over the points
+FAR = 30.0  # distance at which a layer is tried
+LINEAR = 1e-3  # relative change of slope that a linear layer does not exceed
 SPREAD_ROWS = 32  # least number of rows for a standard deviation
 WIDER = {"float16": "float32", "bfloat16": "float32", "float32": "float64"}
 
@@ -133,11 +135,11 @@ def ill_conditioned(m: Measurements) -> Iterator[Symptom]:
         layer=m.profile.layers[m.profile.worst_layer],
         severity="error" if is_error else "warning",
         cause=f"Some directions are stretched and others squeezed. {where}",
-        fix=f"Score and sample in float64: {FLOAT64}. Train with bounded log-scales: "
+        fix=f"Score and sample in float64: {in_float64(m.flow)}. Train with bounded log-scales: "
         f"{bound_scales(m.flow)}."
         if is_error
         else "Watch it during training, because it can be worse far from the data. float64 has "
-        f"room: {FLOAT64}. To bound the log-scales, {bound_scales(m.flow)}.",
+        f"room: {in_float64(m.flow)}. To bound the log-scales, {bound_scales(m.flow)}.",
     )
 
 
@@ -215,8 +217,8 @@ def _log_spread(m: Measurements) -> float:
     fix="Use a bounded form (svd or orthogonal), or penalize its singular values.",
 )
 def linear_layer_singular(m: Measurements) -> Iterator[Symptom]:
-    """A layer with the same Jacobian at all points has a condition number that leaves three
-    digits or fewer of its dtype.
+    """A layer with the same slopes at the points, opposite to them and far out has a condition
+    number that leaves three digits or fewer of its dtype.
 
     Example:
         scales = kf.bijections.ElementwiseAffine(2, log_scale=[6.0, -6.0])
@@ -227,7 +229,8 @@ def linear_layer_singular(m: Measurements) -> Iterator[Symptom]:
     low, high = each.amin(dim=1), each.amax(dim=1)
     constant = (high - low) <= CONSTANT * low
     bad = constant & (m.profile.eps * low > SINGULAR)
-    if not bad.any() or each.shape[1] < 2:
+    bad &= torch.tensor([bad[i] and _is_linear(m, i) for i in range(len(bad))])
+    if not bad.any():
         return
     layer = int((high * bad).argmax())
     kappa = high[layer].item()
@@ -235,4 +238,27 @@ def linear_layer_singular(m: Measurements) -> Iterator[Symptom]:
         f"A linear layer is nearly singular: its condition number is {kappa:.1e}.",
         {"condition_number": kappa},
         layer=m.profile.layers[layer],
+    )
+
+
+def _is_linear(m: Measurements, number: int) -> bool:
+    """Returns whether a layer has the same slopes at the points, opposite to them and far out.
+
+    A coupling with saturated scales has the same slopes at all points alone.
+    """
+    state, layers = m.standardized, layers_of(m.flow.core, m.context)
+    for layer in layers[:number]:
+        state = layer.bijection(state, layer.context)[0]
+    one = layers[number]
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(state.shape, generator=generator, dtype=torch.float64).to(state)
+    far = FAR * (1 + state.abs().mean()) * v
+    slopes = [
+        one.bijection.linearize(at, one.context).jv(v[None])[0].double()
+        for at in (state, -state, far, torch.zeros_like(state))
+    ]
+    size = slopes[0].flatten(1).norm(dim=1).max()
+    return all(
+        bool((slope - slopes[0]).flatten(1).norm(dim=1).max() <= LINEAR * size)
+        for slope in slopes[1:]
     )

@@ -11,8 +11,7 @@ from kappaflow.conditioning.profile import profile_at
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.check import Measurements, Symptom, check, differ, measurement
 
-MOST, LARGE = 256, 4  # largest number of rows, for flows up to 500 dimensions and above
-COLUMNS = 32  # largest number of columns of a context that are examined one by one
+AT_ONCE = 256  # rows, to bound the memory
 TIMES = 100.0  # ratio to the median from which a condition number is reported
 
 
@@ -22,9 +21,9 @@ class Contexts:
 
     Attributes:
         matters: Whether the density of any row changes with its context.
-        ignored: The columns of the context that change no density; of at most 32 columns.
+        ignored: The examined columns of the context that change no density.
         constant: The columns of the context with a single value.
-        condition_number: Condition number at each measured row, (R,).
+        condition_number: Condition number at the measured ones of the rows, (R,).
     """
 
     matters: bool
@@ -40,15 +39,21 @@ def contexts(m: Measurements) -> Contexts | None:
     context, x = m.contexts, m.points if m.rows is None else m.rows
     if context is None:
         return None
-    most = min(MOST if x[0].numel() <= DENSE_UP_TO else LARGE, len(x))
+    small, large = m.effort.context_rows
+    most = small if x[0].numel() <= DENSE_UP_TO else large
+    most = m.up_to(most, len(x), "the conditioning for the contexts of {} rows")
     rows = torch.linspace(0, len(x) - 1, most).round().long().unique()
     x, context = x[rows], context[rows]
+    measured = len(x) if x[0].numel() <= DENSE_UP_TO else min(len(x), len(m.points))
     log_prob = m.flow.augmented_log_prob(x, context)
     is_constant = (context == context[:1]).all(0)
     others = context.roll(1, 0) + is_constant.to(context)
     matters = differ(log_prob, m.flow.augmented_log_prob(x, others))
     ignored = []
-    for column in range(context.shape[1]) if context.shape[1] <= COLUMNS else ():
+    width = context.shape[1]
+    for column in range(
+        m.up_to(m.effort.context_columns, width, "the effect of {} columns of the context")
+    ):
         moved = context.clone()
         moved[:, column] = others[:, column]
         if not differ(log_prob, m.flow.augmented_log_prob(x, moved)):
@@ -57,9 +62,14 @@ def contexts(m: Measurements) -> Contexts | None:
         matters,
         tuple(ignored),
         tuple(is_constant.nonzero().flatten().tolist()),
-        profile_at(m.flow, x, context).condition_number[-1],
+        _condition_numbers(m, x[:measured], context[:measured]),
         rows,
     )
+
+
+def _condition_numbers(m: Measurements, x: Tensor, context: Tensor) -> Tensor:
+    pairs = zip(x.split(AT_ONCE), context.split(AT_ONCE), strict=True)
+    return torch.cat([profile_at(m.flow, *pair).condition_number[-1] for pair in pairs])
 
 
 @check(

@@ -107,7 +107,8 @@ def column_constant(data: ExaminedData) -> Iterator[Symptom]:
     subject="data",
     severity="note",
     cause="Discrete values have no density: a flow can put spikes of any height on them.",
-    fix="Add noise of the width of a step (--repair dequantize), or use the column as context.",
+    fix="Add noise of the width of a step (kappaflow fit --repair dequantize), or use the column "
+    "as context.",
 )
 def column_discrete(data: ExaminedData) -> Iterator[Symptom]:
     """The column has whole numbers, values rounded to steps of more than 0.5 % of the standard
@@ -138,8 +139,8 @@ def column_discrete(data: ExaminedData) -> Iterator[Symptom]:
     subject="data",
     severity="note",
     cause="More rows are repeated than rounding explains: held-out rows may be training rows.",
-    fix="Find out where they come from, and split with kappaflow.data.split, which keeps copies "
-    "in one part.",
+    fix="Find out where they come from, and keep copies in one part of a split "
+    "(kappaflow.data.split).",
 )
 def rows_repeated(data: ExaminedData) -> Iterator[Symptom]:
     """The message says how many rows more than rounding predicts repeat earlier ones.

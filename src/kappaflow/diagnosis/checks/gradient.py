@@ -17,8 +17,7 @@ from kappaflow.diagnosis.isolation import isolated_copy
 from kappaflow.flows import Flow
 from kappaflow.interop import Wrapped
 
-ROWS = 16
-DIRECTIONS, SETTLE = 4, 2  # tried directions, and in how many the differences must converge
+SETTLE = 2  # directions in which the differences must converge
 STEP = 1e-5  # step of the differences, relative to the size of a parameter
 SETTLED = 1e-4  # relative difference allowed between two step lengths
 WRONG = 1e-3  # relative difference allowed between autograd and finite differences
@@ -64,21 +63,24 @@ def gradient(m: Measurements) -> Gradient | None:
     Returns None if the flow has no trainable parameters or no copy in float64, or if the
     differences do not converge.
     """
-    x, context = m.points[:ROWS], None if m.context is None else m.context[:ROWS]
+    rows, directions = m.effort.gradient_rows, m.effort.directions
+    x, context = m.points[:rows], None if m.context is None else m.context[:rows]
     same = isolated_copy(m.flow, x, context)
     wide = isolated_copy(m.flow, x, context, torch.float64)
     if same is None or wide is None or not _trained(wide):
         return None
     x64, context64 = x.double(), None if context is None else context.double()
     try:
-        result = _compare(wide, lambda one: _mean_log_prob(one, x64, context64))
+        result = _compare(wide, lambda one: _mean_log_prob(one, x64, context64), directions)
         if result is None:
             return None
         seed, in_float64, difference, size = result
         own = _derivatives(same, lambda one: _mean_log_prob(one, x, context), [seed])[0][0]
         measured = Gradient(own, in_float64, difference, size, None, solver_tolerance(wide) > 0)
         if measured.is_wrong:
-            return dataclasses.replace(measured, layer=_wrong_layer(wide, x64, context64))
+            return dataclasses.replace(
+                measured, layer=_wrong_layer(wide, x64, context64, directions)
+            )
     except Exception:  # a library that mixes float64 and float32, or forbids derivatives
         return None
     return measured
@@ -294,13 +296,15 @@ def _direction(flow: Flow, seed: int) -> list[Tensor]:
     ]
 
 
-def _compare(flow: Flow, function: Function) -> tuple[int, float, float, float] | None:
+def _compare(
+    flow: Flow, function: Function, directions: int
+) -> tuple[int, float, float, float] | None:
     """Returns the seed of the direction with the largest error, both derivatives, and their size.
 
     Returns None if the differences converge along too few directions.
     """
     results = []
-    for seed, (derived, size) in enumerate(_derivatives(flow, function, range(DIRECTIONS))):
+    for seed, (derived, size) in enumerate(_derivatives(flow, function, range(directions))):
         fine, coarse = (_difference(flow, function, seed, step) for step in (STEP, 4 * STEP))
         scale = max(size, abs(fine))
         if abs(fine - coarse) <= SETTLED * scale + 1e-9:
@@ -391,7 +395,7 @@ def _clear_caches(flow: Flow) -> None:
     flow.eval()
 
 
-def _wrong_layer(flow: Flow, x: Tensor, context: Tensor | None) -> str | None:
+def _wrong_layer(flow: Flow, x: Tensor, context: Tensor | None, directions: int) -> str | None:
     """Returns the first layer with a wrong derivative of value or log_det at fixed points."""
     generator = torch.Generator().manual_seed(1)
     state = x
@@ -404,7 +408,7 @@ def _wrong_layer(flow: Flow, x: Tensor, context: Tensor | None) -> str | None:
             z, log_det = same.bijection(at, same.context)
             return (by * z).sum() + log_det.sum()
 
-        result = _compare(flow, weighted)
+        result = _compare(flow, weighted, directions)
         if result is not None and abs(result[1] - result[2]) > WRONG * max(result[3], 1e-9):
             return layer.name
         state = value

@@ -14,7 +14,7 @@ from kappaflow.diagnosis.finding import Table
 from kappaflow.interop import Wrapped
 
 DIMENSIONS = 3  # largest number of dimensions; above, no proposal is close enough
-CENTERS, DRAWS = 256, 8192
+CENTERS = 256
 WIDTH = 0.3  # width of a kernel, in standard deviations of the samples
 FAR, FREEDOM = 0.3, 3.0  # share of proposals from Student's t, and its degrees of freedom
 LEAST, ERRORS, WORTH = 0.05, 6.0, 200.0  # least error; in standard errors; effective samples
@@ -45,13 +45,14 @@ def integral(m: Measurements) -> Integral | None:
     samples = m.samples[torch.isfinite(m.samples).all(1)].cpu().double()[:CENTERS]
     if len(samples) < 8:
         return None
-    x, log_q = _proposals(samples, torch.Generator().manual_seed(0))
-    context = None if m.context is None else m.context[:1].expand(DRAWS, -1)
+    draws = m.effort.integral_draws
+    x, log_q = _proposals(samples, draws, torch.Generator().manual_seed(0))
+    context = None if m.context is None else m.context[:1].expand(draws, -1)
     points = x.to(flow.dtype).to(flow.device)
     own = flow.own_log_prob(points, context) if isinstance(flow, Wrapped) else None
     log_p = flow.augmented_log_prob(points, context) if own is None else own
     weights = (log_p.cpu().double() - log_q).exp().nan_to_num(0, posinf=0)
-    value, error = weights.mean().item(), weights.std().item() / math.sqrt(DRAWS)
+    value, error = weights.mean().item(), weights.std().item() / math.sqrt(draws)
     effective = weights.sum().square() / weights.square().sum().clamp_min(1e-300)
     return Integral(value, error, effective.item())
 
@@ -106,16 +107,16 @@ def not_normalized(m: Measurements) -> Iterator[Symptom]:
         )
 
 
-def _proposals(centers: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _proposals(centers: Tensor, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Returns samples of the proposal and its log-density there, (N, n) and (N,)."""
     n = centers.shape[1]
     middle, spread = centers.mean(0), centers.std(0).clamp_min(1e-12)
-    noise = torch.randn(DRAWS, n, generator=generator, dtype=torch.float64)
-    chosen = torch.randint(len(centers), (DRAWS,), generator=generator)
+    noise = torch.randn(draws, n, generator=generator, dtype=torch.float64)
+    chosen = torch.randint(len(centers), (draws,), generator=generator)
     near = centers[chosen] + WIDTH * spread * noise
-    chi = torch.randn(DRAWS, int(FREEDOM), generator=generator, dtype=torch.float64)
+    chi = torch.randn(draws, int(FREEDOM), generator=generator, dtype=torch.float64)
     far = middle + spread * noise / (chi.square().sum(1, keepdim=True) / FREEDOM).sqrt()
-    is_far = torch.rand(DRAWS, generator=generator) < FAR
+    is_far = torch.rand(draws, generator=generator) < FAR
     x = torch.where(is_far[:, None], far, near)
     return x, torch.logaddexp(
         math.log(1 - FAR) + _kernels(x, centers, WIDTH * spread),

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
 from kappaflow.diagnosis.checks.log_dets import TOLERATED
 from kappaflow.diagnosis.checks.outliers import encoded, wrong_scale
 from kappaflow.diagnosis.checks.samples import kolmogorov_smirnov
 
 LEAST_ROWS = 200
-SEPARATE, DIRECTIONS = 64, 8  # coordinates compared one by one, and random projections
+DIRECTIONS = 8  # random projections
 UNLIKELY = 1e-7
 VISIBLE, LARGE = 0.1, 0.25  # Kolmogorov-Smirnov distance of a note, and of a warning
 RELATED, STRONGLY = 0.3, 0.6  # correlation of two coordinates of a note, and of a warning
@@ -39,10 +38,10 @@ class LatentFit:
 def latent_fit(m: Measurements) -> LatentFit | None:
     """Compares encoded rows with the base: log_prob, coordinates, projections, correlations.
 
-    Returns None for fewer than 200 rows, or for more than 500 dimensions.
+    Returns None for fewer than 200 encoded rows.
     """
     found = encoded(m)
-    if found is None or len(found.z) < LEAST_ROWS or found.z[0].numel() > DENSE_UP_TO:
+    if found is None or len(found.z) < LEAST_ROWS:
         return None
     z, base = found.z.flatten(1).cpu().double(), found.samples.flatten(1).cpu().double()
     if not torch.isfinite(z).all():
@@ -50,8 +49,8 @@ def latent_fit(m: Measurements) -> LatentFit | None:
     pairs = {"log_prob of the base": (found.base_log_prob.cpu(), found.samples_log_prob.cpu())}
     if m.contexts is None:  # coordinates of rows with different contexts mix their distributions
         count = z.shape[1]
-        if count <= SEPARATE:
-            pairs |= {f"coordinate {i}": (z[:, i], base[:, i]) for i in range(count)}
+        separate = m.up_to(m.effort.coordinates, count, "{} coordinates of the encoded rows")
+        pairs |= {f"coordinate {i}": (z[:, i], base[:, i]) for i in range(separate)}
         generator = torch.Generator().manual_seed(6)
         along = torch.randn(DIRECTIONS, count, generator=generator, dtype=torch.float64)
         pairs |= {f"direction {i}": (z @ one, base @ one) for i, one in enumerate(along)}

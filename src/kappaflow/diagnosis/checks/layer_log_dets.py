@@ -13,10 +13,10 @@ from kappaflow.diagnosis.checks.state import moved_copy
 from kappaflow.flows import Flow
 from kappaflow.linearization import Linearization
 
-POINTS = 2  # points at which the Jacobian of each layer is formed
 WRONG = 2e-3  # nats, and share of the log_det, from which an error is no inaccuracy of a solver
-PROBES, MORE_PROBES = 8, 64  # random vectors of an estimate, and of its repetition
-STEPS = 16  # Lanczos steps for each vector
+MORE_PROBES = 64  # random vectors of the repetition of an estimate
+STEPS = 16  # at most, Lanczos steps for each vector
+SETTLED = 0.02  # change by a step, in standard errors, after which more steps change nothing
 DOUBTFUL, SURE = 4.0, 7.0  # standard errors from which an estimate is repeated, and reported
 
 
@@ -45,26 +45,30 @@ def layer_log_dets(m: Measurements) -> list[LayerError]:
     Layers that start as the identity show a wrong log_det only after a change of their parameters,
     so those with a log_det of about zero are measured again.
     """
-    rows = POINTS if math.prod(m.flow.joint_shape) <= DENSE_UP_TO else 1
+    rows = m.effort.layer_points[math.prod(m.flow.joint_shape) > DENSE_UP_TO]
     x, context = m.points[:rows], None if m.context is None else m.context[:rows]
     own = m.flow
     try:
         if m.wide is not None:
             own, x = m.wide, x.double()
             context = None if context is None else context.double()
-        errors, hidden = _measured(own, x, context)
+        errors, hidden = _measured(own, x, context, m.effort.probes)
     except Exception:  # a library that mixes float64 and float32
         own, x = m.flow, m.points[:rows]
         context = None if m.context is None else m.context[:rows]
-        errors, hidden = _measured(own, x, context)
+        errors, hidden = _measured(own, x, context, m.effort.probes)
     moved = None if errors or not hidden else moved_copy(own, x, context)
     if moved is not None:
-        errors = _measured(moved, x, context, hidden)[0]
+        errors = _measured(moved, x, context, m.effort.probes, hidden)[0]
     return sorted(errors, key=lambda one: -abs(one.error))[:1]
 
 
 def _measured(
-    flow: Flow, x: Tensor, context: Tensor | None, only: set[str] | None = None
+    flow: Flow,
+    x: Tensor,
+    context: Tensor | None,
+    probes: int,
+    only: set[str] | None = None,
 ) -> tuple[list[LayerError], set[str]]:
     """Returns the errors above the tolerance, and the layers whose log_det is below it.
 
@@ -79,7 +83,7 @@ def _measured(
             if state[0].numel() <= DENSE_UP_TO:
                 true = torch.linalg.slogdet(dense(there.jv, state))[1]
             else:
-                true, error = _estimate(there, state, forward)
+                true, error = _estimate(there, state, forward, probes)
             limit = WRONG * (1 + true.abs()) + SURE * error
             limit = limit + 1e3 * torch.finfo(state.dtype).eps * state[0].numel()
             if (true.abs() <= limit).any():
@@ -96,12 +100,14 @@ def _measured(
     return errors, hidden
 
 
-def _estimate(there: Linearization, x: Tensor, log_det: Tensor) -> tuple[Tensor, float]:
+def _estimate(
+    there: Linearization, x: Tensor, log_det: Tensor, probes: int
+) -> tuple[Tensor, float]:
     """Returns an estimate of log|det J| at one point, (1,), and its standard error.
 
     An estimate far from the given log_det is repeated with more random vectors.
     """
-    values = _log_dets(there, x, PROBES, seed=0)
+    values = _log_dets(there, x, probes, seed=0)
     if abs(values.mean() - log_det) > DOUBTFUL * _standard_error(values):
         values = _log_dets(there, x, MORE_PROBES, seed=1)
     return values.mean()[None], _standard_error(values)
@@ -130,18 +136,26 @@ def _log_dets(there: Linearization, x: Tensor, probes: int, *, seed: int) -> Ten
         forward = there.jv(vectors.to(x.dtype).reshape(shape))
         return there.vjp(forward).detach().double().reshape(probes, n)
 
-    basis, diagonal, off_diagonal = [v], [], []
-    for step in range(min(STEPS, n)):
+    basis, diagonal, off_diagonal, values = [v], [], [], v.new_zeros(probes)
+    for _ in range(min(STEPS, n)):
         w = product(basis[-1])
         diagonal.append((w * basis[-1]).sum(1))
         for _ in range(2):
             for one in basis:  # full orthogonalization keeps the quadrature exact
                 w = w - (w * one).sum(1, keepdim=True) * one
-        length = w.norm(dim=1)
-        if step + 1 == min(STEPS, n) or not (length > 1e-9 * diagonal[-1].abs()).any():
+        before, values = values, _quadrature(diagonal, off_diagonal, n)
+        length, change = w.norm(dim=1), (values - before).abs().mean().item()
+        if len(basis) > 1 and change <= SETTLED * _standard_error(values) + 1e-9 * n:
+            break
+        if not (length > 1e-9 * diagonal[-1].abs()).any():
             break
         off_diagonal.append(length)
         basis.append(w / length.clamp_min(1e-300)[:, None])
+    return values
+
+
+def _quadrature(diagonal: list[Tensor], off_diagonal: list[Tensor], n: int) -> Tensor:
+    """Returns the estimates of log|det J|, (probes,), from the Lanczos coefficients so far."""
     tridiagonal = torch.diag_embed(torch.stack(diagonal, 1))
     if off_diagonal:
         off = torch.diag_embed(torch.stack(off_diagonal, 1), offset=1)

@@ -1,13 +1,16 @@
 """KF501, KF502, KF504, KF505: the held-out likelihood, compared with simple densities."""
 
+import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from kappaflow.diagnosis.check import Symptom, check
+from kappaflow.diagnosis.advice import spline_box
+from kappaflow.diagnosis.check import Measurements, Symptom, check
 from kappaflow.diagnosis.finding import Evidence, Finding
 from kappaflow.diagnosis.references import Comparison
 
 KNOWN = 0.1  # nats per row: largest two standard errors for a comparison that counts as decided
+OUTSIDE = 0.01  # share of rows outside of the box of splines that explains a low likelihood
 FEW_ROWS, UNCERTAIN = 100, 0.2  # fewer rows are few; nats of standard error that are too many
 
 
@@ -42,6 +45,25 @@ def comparison_findings(
                 yield from no_better_than_mixture(one, worse=worse)
     if not decided and standard_error is not None and rows < FEW_ROWS:
         yield from uncertain_likelihood(rows, standard_error)
+
+
+def explained_by_box(m: Measurements, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Yields the findings, with another cause if many rows lie outside of the box of splines."""
+    bound = spline_box(m.flow)
+    share = 0.0
+    if bound is not None and m.rows is not None:
+        rows = m.flow.standardization(m.rows)[0].flatten(1)
+        share = (rows.abs() > bound).any(1).double().mean().item()
+    for one in findings:
+        if share > OUTSIDE and one.code in {"KF501", "KF504"}:
+            yield dataclasses.replace(
+                one,
+                cause=f"{100 * share:.0f} % of the rows lie outside of [-{bound:g}, {bound:g}], "
+                "where the splines are linear: training cannot change the density there.",
+                cure="Standardize the columns before training, or widen the box of the splines.",
+            )
+        else:
+            yield one
 
 
 @check(

@@ -108,7 +108,7 @@ def singular_value_table(m: Measurements) -> Table:
     "KF203",
     "a log_det does not match the Jacobian",
     cause="The log_det has the wrong sign, lacks a term, or averages where it should sum.",
-    fix="Check each layer with kappaflow.testing.check_bijection.",
+    fix="Compare the log_det of each layer with its Jacobian (kappaflow.testing.check_bijection).",
 )
 def log_det_wrong(m: Measurements) -> Iterator[Symptom]:
     """Up to 500 dimensions, the doctor compares each log_det with the Jacobian; above, it

@@ -1,14 +1,15 @@
 """KF101, KF104, KF204, KF205: log_prob computed in several ways that should agree."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kappaflow.conditioning import layers_of
-from kappaflow.diagnosis.advice import bound_scales
+from kappaflow.diagnosis.advice import bound_scales, in_float64
 from kappaflow.diagnosis.check import (
     Measurements,
     Symptom,
@@ -16,16 +17,18 @@ from kappaflow.diagnosis.check import (
     columns,
     count_not_finite,
     differ,
+    in_chunks,
     largest_difference,
     measurement,
     table,
 )
 from kappaflow.diagnosis.finding import Table
+from kappaflow.diagnosis.not_finite import Explanation, explain
 from kappaflow.flows import Flow
 from kappaflow.interop import Wrapped
 
-NUMBERS, ROWS = 2**19, 2048  # numbers of rows whose log_prob is computed, and rows at once
 NATS, ROUNDINGS = 1e-2, 1e2  # allowed difference of two ways: nats, and a multiple of rounding
+ROUNDED_AWAY = 1e-3  # share of a difference that remains in float64 if rounding caused it
 ROUNDED = 4  # units of rounding by which points are moved
 
 
@@ -33,12 +36,13 @@ ROUNDED = 4  # units of rounding by which points are moved
 class LogProbs:
     """Log-densities of the points, computed in several ways, (n,), in nats.
 
-    `again` is a second call of the layers. `in_parts` is log_prob in batches of two rows, a half
-    and the rest; None for a single point. `mixing` is the first layer with values that change in
-    a smaller batch. `library` is the library's own
-    log_prob. `rounding` is the change when the point is rounded differently.
+    `layers` is the density of the base plus the log_dets, and `again` a second call of it.
+    `in_parts` is log_prob in batches of two rows, a half and the rest; None for a single row.
+    `mixing` is the first layer with values that change in a smaller batch. `library` is the
+    library's own log_prob. `rounding` is the change when the row is rounded differently.
     """
 
+    layers: Tensor
     again: Tensor
     in_parts: Tensor | None
     mixing: str | None
@@ -49,17 +53,17 @@ class LogProbs:
 @measurement("log_prob in several ways", checked="log_prob in several ways")
 def log_probs(m: Measurements) -> LogProbs:
     """Computes log_prob again, in halves, and by the library."""
-    flow, x, context = m.flow, m.points, m.context
+    flow, (x, context) = m.flow, m.batch
+    layers = flow.augmented_log_prob(x, context) if len(x) > len(m.points) else m.log_prob
     again = flow.augmented_log_prob(x, context)
     in_parts = mixing = None
     if len(x) > 1:
-        in_parts = torch.cat([flow.augmented_log_prob(*part) for part in _parts(x, context)])
-        if differ(in_parts, m.log_prob):
+        in_parts = _in_parts(flow, x, context)
+        if differ(in_parts, layers):
             mixing = _first_mixing_layer(flow, x, context)
-    library = flow.own_log_prob(x, context) if isinstance(flow, Wrapped) else None
-    return LogProbs(
-        again, in_parts, mixing, library, effect_of_rounding(flow, x, context, m.log_prob)
-    )
+    library = _of_library(flow, x, context)
+    rounding = effect_of_rounding(flow, x, context, layers)
+    return LogProbs(layers, again, in_parts, mixing, library, rounding)
 
 
 @measurement("log_prob of all rows")
@@ -67,13 +71,10 @@ def log_prob_of_rows(m: Measurements) -> Tensor:
     """Returns log_prob of the rows, up to half a million numbers; of the points without rows."""
     if m.rows is None or len(m.rows) == len(m.points):
         return m.log_prob
-    most = max(len(m.points), NUMBERS // math.prod(m.flow.joint_shape))
-    parts = []
-    for start in range(0, min(most, len(m.rows)), ROWS):
-        part = slice(start, min(start + ROWS, most))
-        context = None if m.contexts is None else m.contexts[part]
-        parts.append(m.flow.augmented_log_prob(m.rows[part], context))
-    return torch.cat(parts)
+    most = max(len(m.points), m.effort.numbers // math.prod(m.flow.joint_shape))
+    most = m.up_to(most, len(m.rows), "log_prob of {} rows")
+    contexts = None if m.contexts is None else m.contexts[:most]
+    return in_chunks(lambda *of: (m.flow.augmented_log_prob(*of),), m.rows[:most], contexts)[0]
 
 
 @table("densities")
@@ -81,7 +82,7 @@ def densities(m: Measurements) -> Table:
     """Returns log_prob at the points, with a column for each way."""
     result = log_probs(m)
     return columns(
-        layers=m.log_prob,
+        layers=result.layers,
         again=result.again,
         in_halves=result.in_parts,
         library=result.library,
@@ -115,12 +116,14 @@ def log_prob_not_finite(m: Measurements) -> Iterator[Symptom]:
     if bad:
         first = int((~torch.isfinite(log_prob)).nonzero()[0])
         at = f"{count} points" if count == len(m.points) else f"{count:,} rows"
+        why = _why_not_finite(m, first)
         named = "" if first < len(m.points) else f"; the first is {m.name_row(first)}"
         yield Symptom(
             f"log_prob is not finite at {bad:,} of the {at}{named}.",
             {"finite_share": 1 - bad / count},
-            layer=_first_not_finite(m, first),
-            fix=f"Bound the log-scales and train again: {bound_scales(m.flow)}.",
+            layer=why.layer,
+            cause=why.cause,
+            fix=why.fix or f"Bound the log-scales and train again: {bound_scales(m.flow)}.",
         )
 
 
@@ -143,7 +146,7 @@ def log_prob_random(m: Measurements) -> Iterator[Symptom]:
         flow = (encode, lambda z: (z, torch.zeros(len(z))))
         x = torch.randn(64, 2)
     """
-    worst = largest_difference(log_probs(m).again, m.log_prob)
+    worst = largest_difference(log_probs(m).again, log_probs(m).layers)
     if worst > ROUNDINGS * m.profile.eps * (1 + _size(m.log_prob)):  # sums in another order
         yield Symptom(
             f"log_prob changes by up to {worst:.2g} nats from call to call.",
@@ -172,13 +175,14 @@ def rows_depend(m: Measurements) -> Iterator[Symptom]:
     result = log_probs(m)
     if result.in_parts is None or log_prob_random(m):
         return
-    worst, tolerance = compare_densities(m, result.in_parts, m.log_prob, result.rounding)
+    worst, tolerance = compare_densities(m, result.in_parts, result.layers, result.rounding)
     if worst > tolerance:
         yield Symptom(
             f"log_prob of a row changes by up to {worst:.2g} nats with the other rows of the "
             "batch.",
             {"worst_nats": worst},
             layer=result.mixing,
+            **_if_rounding(m, worst, _in_parts),
         )
 
 
@@ -210,13 +214,44 @@ def log_prob_inconsistent(m: Measurements) -> Iterator[Symptom]:
     result = log_probs(m)
     if result.library is None or log_prob_random(m):
         return
-    worst, tolerance = compare_densities(m, result.library, m.log_prob, result.rounding)
+    worst, tolerance = compare_densities(m, result.library, result.layers, result.rounding)
     if worst > tolerance:
         yield Symptom(
             "log_prob differs from the density of the base plus the log_dets of the layers by up "
             f"to {worst:.2g} nats.",
             {"worst_nats": worst, "tolerance_nats": tolerance},
+            **_if_rounding(m, worst, _of_library),
         )
+
+
+def _if_rounding(
+    m: Measurements, worst: float, other: Callable[..., Tensor | None]
+) -> dict[str, Any]:
+    """Returns the texts of a difference that a float64 copy does not have; {} if it has it too."""
+    x, context = m.batch
+    if m.wide is None or m.flow.dtype == torch.float64:
+        return {}
+    try:
+        x, context = x.double(), None if context is None else context.double()
+        layers, value = m.wide.augmented_log_prob(x, context), other(m.wide, x, context)
+    except Exception:  # a library that mixes float64 and float32
+        return {}
+    if value is None or not largest_difference(value, layers) <= ROUNDED_AWAY * worst:
+        return {}
+    return {
+        "severity": "warning",
+        "cause": "The formula is correct, but it loses digits where large numbers cancel: a "
+        "float64 copy does not differ.",
+        "fix": f"Score and sample in float64: {in_float64(m.flow)}.",
+    }
+
+
+def _in_parts(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor:
+    return torch.cat([flow.augmented_log_prob(*part) for part in _parts(x, context)])
+
+
+def _of_library(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor | None:
+    return flow.own_log_prob(x, context) if isinstance(flow, Wrapped) else None
 
 
 def compare_densities(
@@ -259,16 +294,12 @@ def _first_mixing_layer(flow: Flow, x: Tensor, context: Tensor | None) -> str | 
     return None
 
 
-def _first_not_finite(m: Measurements, row: int) -> str | None:
-    """Returns the first layer whose output is not finite at a row."""
+def _why_not_finite(m: Measurements, row: int) -> Explanation:
+    """Returns the first layer whose output is not finite at a row, and why."""
     rows, contexts = (m.points, m.context) if m.rows is None else (m.rows, m.contexts)
     context = None if contexts is None else contexts[row : row + 1]
     state = m.flow.standardization(rows[row : row + 1])[0]
-    for layer in layers_of(m.flow.core, context):
-        state, log_det = layer.bijection(state, layer.context)
-        if not (torch.isfinite(state).all() and torch.isfinite(log_det).all()):
-            return layer.name
-    return None
+    return explain(m.flow, state, context, wide=m.wide)
 
 
 def _size(log_prob: Tensor) -> float:

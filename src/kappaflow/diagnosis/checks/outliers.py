@@ -8,9 +8,9 @@ from torch import Tensor
 
 from kappaflow.bijections import Domain, Standardize
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
-from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
+from kappaflow.diagnosis.check import Measurements, Symptom, check, in_chunks, measurement
 
-MOST, LARGE = 4096, 64  # largest number of rows, for flows up to 500 dimensions and above
+BASE_SAMPLES = 4096  # at most, without a context; with contexts, one for each row
 FAR = 30.0  # nats below the lowest density of all samples of the base, for a row to be far out
 SPREAD_ROWS = 32  # least number of rows for a standard deviation
 FEW = 0.05  # share of rows far out above which the flow was trained on other data
@@ -74,11 +74,13 @@ def encoded(m: Measurements) -> Encoded | None:
     """Encodes up to 4,096 rows, or 64 above 500 dimensions. Returns None without rows."""
     if m.rows is None:
         return None
-    flow, most = m.flow, MOST if m.rows[0].numel() <= DENSE_UP_TO else LARGE
-    x, context = m.rows[:most], None if m.contexts is None else m.contexts[:most]
-    z, log_det = flow.bijection(x, context)
+    flow, (small, large) = m.flow, m.effort.encoded_rows
+    most = small if m.rows[0].numel() <= DENSE_UP_TO else large
+    rows = m.up_to(most, len(m.rows), "encoded rows and outliers: {} rows")
+    x, context = m.rows[:rows], None if m.contexts is None else m.contexts[:rows]
+    z, log_det = in_chunks(flow.bijection, x, context)
     samples = flow.base.sample(
-        len(x) if context is not None else most,
+        len(x) if context is not None else max(len(x), min(most, BASE_SAMPLES)),
         context=context,
         dtype=flow.dtype,
         device=flow.device,

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from kappaflow.conditioning import Profile, layers_of
 from kappaflow.conditioning.points import Layer
-from kappaflow.conditioning.round_trip import distance, first_not_finite, latent_points
-from kappaflow.diagnosis.advice import FLOAT64, bound_scales
+from kappaflow.conditioning.round_trip import distance, first_not_finite
+from kappaflow.diagnosis.advice import bound_scales, in_float64
 from kappaflow.diagnosis.check import (
     Measurements,
     Symptom,
@@ -32,14 +32,15 @@ SIGMAS = (0, 2, 4, 6, 8, 10)
 NEAR, MANY = 2, 0.1  # distance in sigmas (a few samples in a hundred are there), and share lost
 SEARCHED = 1e-5  # relative error that a careful search for an inverse leaves in float64
 VISIBLE = 1e-3  # relative error from which the doctor looks for the layer
-CHECK_THERE = "Check the layer with kappaflow.testing.check_bijection at such values."
+CHECK_THERE = "Call the layer alone at such values (kappaflow.testing.check_bijection)."
+ROUNDED = 1e-3  # share of an error that remains in float64 if rounding caused it
 
 
 @check(
     "KF201",
     "reconstruction error (data to latent to data)",
     cause="A layer is not its own inverse.",
-    fix="Check the layer with kappaflow.testing.check_bijection.",
+    fix="Compare both directions of the layer alone (kappaflow.testing.check_bijection).",
 )
 def data_not_reconstructed(m: Measurements) -> Iterator[Symptom]:
     """The error exceeds a thousandth of |x|, or is not finite. If rounding, amplified by the
@@ -64,7 +65,7 @@ def data_not_reconstructed(m: Measurements) -> Iterator[Symptom]:
     "KF202",
     "reconstruction error (latent to data to latent)",
     cause="A layer is not its own inverse.",
-    fix="Check the layer with kappaflow.testing.check_bijection.",
+    fix="Compare both directions of the layer alone (kappaflow.testing.check_bijection).",
 )
 def latents_not_reconstructed(m: Measurements) -> Iterator[Symptom]:
     """The same for latents. One of the two can fail alone: the data may be where the flow
@@ -159,8 +160,19 @@ def _too_large(m: Measurements, *, from_latent: bool) -> Iterator[Symptom]:
             evidence,
             layer=m.profile.layers[m.profile.worst_layer],
             cause=f"A condition number of {condition_number:.1e} amplifies rounding.",
-            fix=f"Score and sample in float64: {FLOAT64}. Or train with bounded log-scales: "
-            f"{bound_scales(m.flow)}.",
+            fix=f"Score and sample in float64: {in_float64(m.flow)}. Or train with bounded "
+            f"log-scales: {bound_scales(m.flow)}.",
+        )
+        return
+    start = m.latents if from_latent else m.standardized
+    wide = _worst_in_float64(m, start, from_latent=from_latent)
+    if wide <= ROUNDED * worst:
+        yield Symptom(
+            f"{message[:-1]}, and {wide:.1e} in float64.",
+            {**evidence, "worst_in_float64": wide},
+            layer=_least_inverse_layer(m.profile),
+            cause="The formulas are correct, but lose digits: large numbers cancel.",
+            fix=f"Score and sample in float64: {in_float64(m.flow)}. Or rewrite the layer.",
         )
     else:
         yield Symptom(
@@ -169,6 +181,20 @@ def _too_large(m: Measurements, *, from_latent: bool) -> Iterator[Symptom]:
             layer=_least_inverse_layer(m.profile),
             cause=f"A layer is not its own inverse: rounding explains only {predicted:.1e}.",
         )
+
+
+def _worst_in_float64(m: Measurements, start: Tensor, *, from_latent: bool) -> float:
+    """Returns the largest reconstruction error of a float64 copy, as a share; nan without one."""
+    if m.wide is None or m.flow.dtype == torch.float64:
+        return math.nan
+    start, context = start.double(), None if m.context is None else m.context.double()
+    try:
+        layers = layers_of(m.wide.core, context)
+        first, then = (_decode, _encode) if from_latent else (_encode, _decode)
+        errors = distance(then(layers, first(layers, start)), start) / lengths(start)
+    except Exception:  # a library that mixes float64 and float32
+        return math.nan
+    return errors.nan_to_num(math.inf).max().item()
 
 
 def _way(from_latent: bool) -> str:
@@ -204,13 +230,10 @@ class Tails:
 @measurement("latents far out", checked="latents far out")
 def tails(m: Measurements) -> Tails:
     """Moves samples of the base away from their mean, decodes them and encodes them again."""
-    n = len(m.points)
-    latents = latent_points(m.flow, n, m.context)
-    center = latents.mean(0) if n > 1 else torch.zeros_like(latents[0])
     layers = layers_of(m.flow.core, m.context)
     latent_errors, data_errors, inside, faults = [], [], [], []
     for sigma in SIGMAS:
-        z = center + (latents - center) * (1 + sigma / latents[0].numel() ** 0.5)
+        z = _moved_out(m, sigma)
         inside.append(torch.isfinite(m.flow.base.log_prob(z, m.context)))
         x = _decode(layers, z)
         again = _encode(layers, x)
@@ -225,6 +248,13 @@ def tails(m: Measurements) -> Tails:
         torch.stack(inside),
         tuple(faults),
     )
+
+
+def _moved_out(m: Measurements, sigma: int) -> Tensor:
+    """Returns the latents after a move by some standard deviations away from their mean."""
+    z = m.latents
+    center = z.mean(0) if len(z) > 1 else torch.zeros_like(z[0])
+    return center + (z - center) * (1 + sigma / z[0].numel() ** 0.5)
 
 
 @table("far_out")
@@ -278,6 +308,7 @@ def tails_lost(m: Measurements) -> Iterator[Symptom]:
         return  # so does KF102
     for sigma, share, fault in zip(result.sigmas, lost, result.faults, strict=True):
         if share:
+            wide = _worst_in_float64(m, _moved_out(m, sigma), from_latent=True)
             yield Symptom(
                 f"{100 * share:.0f} % of the latents {sigma} sigma beyond the samples of the base "
                 "are not reconstructed.",
@@ -287,6 +318,9 @@ def tails_lost(m: Measurements) -> Iterator[Symptom]:
                 },
                 layer=fault,
                 severity="warning" if sigma <= NEAR and share > MANY else None,
+                cause="Rounding grows with the scales; in float64 these latents are reconstructed."
+                if wide <= TOLERATED
+                else None,
                 fix=f"Bound the log-scales: {bound_scales(m.flow)}. Or sample in float64 and "
                 "inspect the largest of many samples.",
             )

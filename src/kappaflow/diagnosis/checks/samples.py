@@ -28,12 +28,11 @@ from kappaflow.diagnosis.checks.log_prob import (
     log_prob_random,
 )
 from kappaflow.diagnosis.finding import Table
+from kappaflow.diagnosis.not_finite import explain
 from kappaflow.flows import Flow
 from kappaflow.interop import Wrapped
 
-# Number of samples, for flows up to 64 and 500 dimensions, and above. With 4,096, a temperature of
-# 0.9 in two dimensions is below the significance that is reported.
-SMALL, SMALL_SAMPLES, SAMPLES, LARGE_SAMPLES = 64, 4096, 512, 64
+SMALL = 64  # dimensions up to which most samples are compared
 DIRECTIONS = 4
 SEEDS = (0x5851F42D4C957F2D, 0x2545F4914F6CDD1D)  # far apart: streams of small seeds are alike
 DOUBTFUL = 1e-3  # significance below which the comparison is repeated with other samples
@@ -106,7 +105,8 @@ def sample_distribution(m: Measurements) -> SampleDistribution | None:
     """
     flow, context = m.flow, m.context
     large = flow.base.sample(1, context=None if context is None else context[:1]).numel()
-    n = SMALL_SAMPLES if large <= SMALL else SAMPLES if large <= DENSE_UP_TO else LARGE_SAMPLES
+    few, some, many = sorted(m.effort.samples)
+    n = many if large <= SMALL else some if large <= DENSE_UP_TO else few
     if context is not None:
         context = context[torch.arange(n, device=context.device) % len(context)]
     x, again = (_sample(flow, n, context, SEEDS[0]) for _ in range(2))
@@ -140,10 +140,17 @@ def samples_not_finite(m: Measurements) -> Iterator[Symptom]:
     """
     bad, samples = count_not_finite(m.samples)
     if bad:
+        finite = torch.isfinite(m.samples.flatten(1)).all(dim=1)
+        row = slice(int(finite.int().argmin()), int(finite.int().argmin()) + 1)
+        context = None if m.context is None else m.context[row]
+        z = m.sample_latents[row]
+        why = explain(m.flow, z, context, from_latent=True, wide=m.wide)
         yield Symptom(
             f"{bad} of {samples} samples are not finite.",
             {"finite_share": 1 - bad / samples},
-            fix=f"Bound the log-scales and train again: {bound_scales(m.flow)}.",
+            layer=why.layer,
+            cause=why.cause,
+            fix=why.fix or f"Bound the log-scales and train again: {bound_scales(m.flow)}.",
         )
 
 

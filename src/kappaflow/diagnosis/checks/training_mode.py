@@ -14,7 +14,7 @@ from kappaflow.diagnosis.isolation import isolated_copy
 from kappaflow.flows import Flow
 
 T = TypeVar("T")
-FEATURES, ROWS = 16, 4  # most features, and rows whose Jacobian is formed
+ROWS = 4  # whose Jacobian is formed
 LEAST_ROWS = 32  # with fewer, statistics of a batch depend much on each row
 STEP = 1e-5  # of the differences, in float64
 WRONG, EACH = 0.1, 4.0  # nats that are wrong, and what each feature adds for statistics of a batch
@@ -32,13 +32,15 @@ class TrainingMode:
 def training_mode(m: Measurements) -> TrainingMode | None:
     """Compares log_dets with differences in float64. Returns None if training changes nothing."""
     own = isolated_copy(m.flow, m.points, m.context, torch.float64)
-    small = len(m.points) < LEAST_ROWS or m.points[0].numel() > FEATURES
-    if own is None or small:
+    if own is None or len(m.points) < LEAST_ROWS:
         return None
     x, context = m.points.double(), None if m.context is None else m.context.double()
     before = own.augmented_log_prob(x, context)
     own.train()
     if not differ(_seeded(lambda: own.augmented_log_prob(x, context)), before):
+        return None
+    n = x[0].numel()
+    if m.up_to(m.effort.training_features, n, f"log_dets in training mode, of {n} features") < n:
         return None
     errors = list(_errors(own, x, context))
     return max(errors, key=lambda one: one.error, default=None)

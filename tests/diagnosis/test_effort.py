@@ -1,0 +1,106 @@
+"""What the default effort leaves out is named, and `thorough` examines it."""
+
+import torch
+from torch.distributions import Independent, Normal, TransformedDistribution
+from torch.distributions.transforms import AffineTransform
+
+import kappaflow as kf
+from kappaflow.cli.app import main
+from kappaflow.diagnosis import diagnose_flow
+from kappaflow.diagnosis.check import Measurements
+from kappaflow.diagnosis.checks.conditioning import growth_of
+
+
+def of_context(x, context):
+    """A shift by the context, of which column 35 is not read."""
+    used = torch.cat((context[:, :35], context[:, 36:]), 1)
+    return x - 0.1 * used.sum(1, keepdim=True), torch.zeros(len(x))
+
+
+def back(z, context):
+    """The inverse of `of_context`."""
+    used = torch.cat((context[:, :35], context[:, 36:]), 1)
+    return z + 0.1 * used.sum(1, keepdim=True), torch.zeros(len(z))
+
+
+def both(flow, x, context=None):
+    """The codes by default with what was left out, and the codes when thorough."""
+    default = kf.doctor(flow, x, context)
+    thorough = kf.doctor(flow, x, context, thorough=True)
+    codes = [{one.code for one in each.findings} for each in (default, thorough)]
+    return codes, default.measured["not_checked"], thorough.measured["not_checked"]
+
+
+def test_all_columns_of_a_context_are_examined():
+    """By default the first 32."""
+    codes, left_out, _ = both((of_context, back), torch.randn(64, 2), torch.randn(64, 40))
+    assert "KF210" not in codes[0] and "KF210" in codes[1]
+    assert "8 of 40 columns of the context" in left_out and "--thorough" in left_out
+
+
+class Unnormalized(Normal):
+    """A normal distribution without its constant."""
+
+    def log_prob(self, value):
+        return -0.5 * value.square()
+
+
+def test_a_base_of_any_dimension_is_integrated():
+    """By default, of up to 128 dimensions."""
+    base = Independent(Unnormalized(torch.zeros(130), torch.ones(130)), 1)
+    flow = TransformedDistribution(base, [AffineTransform(torch.zeros(130), 2.0)])
+    codes, left_out, _ = both(flow, 2 * torch.randn(32, 130))
+    assert "KF215" not in codes[0] and "KF215" in codes[1]
+    assert "the base of 130 dimensions" in left_out
+
+
+def test_log_prob_of_all_rows_is_computed():
+    """By default, of half a million numbers."""
+    x = torch.randn(270_000, 2)
+    x[269_000, 1] = 7.0
+
+    def encode(x):
+        return x, torch.where(x[:, 1] == 7, torch.nan, 0.0)
+
+    flow = (encode, lambda z: (z, torch.zeros(len(z))))
+    assert diagnose_flow(flow, x).ok
+    assert "row 269000" in diagnose_flow(flow, x, thorough=True).findings[0].message
+
+
+def test_nothing_is_named_if_nothing_was_left_out():
+    """As for few rows of few features."""
+    flow = kf.real_nvp(2, depth=2, hidden=(4,))
+    assert kf.doctor(flow, torch.randn(64, 2)).measured["not_checked"] == ""
+
+
+FLOW = """
+import torch
+def make():
+    x = torch.randn(100, 2)
+    return (lambda x: (x, torch.zeros(len(x))), lambda z: (z, torch.zeros(len(z)))), x
+"""
+
+
+def test_the_command_names_what_it_left_out(tmp_path, capsys):
+    """And the option that includes it."""
+    (tmp_path / "flows.py").write_text(FLOW)
+    target = f"{tmp_path / 'flows.py'}:make"
+    assert main(["doctor", target]) == 0
+    assert "36 of 100 rows (thorough=True, --thorough)" in capsys.readouterr().out
+    assert main(["doctor", target, "--thorough"]) == 0
+    assert "not checked" not in capsys.readouterr().out
+
+
+def test_few_depths_of_a_flow_of_many_dimensions_are_measured():
+    """The others are interpolated, so that a single layer that stretches is still named."""
+    scales = [torch.full((300,), 0.01 * i) for i in range(20)]
+    scales[7][:2] = torch.tensor([6.0, -6.0])
+    layers = [kf.bijections.ElementwiseAffine(300, log_scale=one) for one in scales]
+    flow = kf.Flow(kf.StandardNormal(300), kf.Chain(layers))
+    x = torch.randn(8, 300)
+    m = Measurements(flow, x)
+    assert m.profile.status == "converged" and growth_of(m.profile).layer == "8 ElementwiseAffine"
+    assert m.not_checked == ["conditioning at 16 of 20 depths (interpolated)"]
+    full = kf.profile(flow, x).condition_number
+    torch.testing.assert_close(m.profile.condition_number[-1], full[-1], rtol=1e-2, atol=0.0)
+    torch.testing.assert_close(m.profile.condition_number[7], full[7], rtol=0.2, atol=0.0)

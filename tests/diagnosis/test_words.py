@@ -1,0 +1,134 @@
+"""Causes and fixes fit the library of the examined flow, and name what really happened."""
+
+import math
+import re
+
+import pytest
+import torch
+from torch import nn
+
+import kappaflow as kf
+from diagnosis import truth
+from diagnosis.faulty import findings
+from interop import foreign
+from kappaflow.diagnosis.advice import without_own_names
+from kappaflow.diagnosis.check import CHECKS, Symptom
+
+OWN_NAMES = re.compile(
+    r"kappaflow|\bkf\.|real_nvp|scale_bound|check_bijection|flow\.standardization|max_epochs|"
+    r"\bdepth\b|hidden|--[a-z]"
+)
+
+
+def own_names(found):
+    """The names of kappaflow alone in the texts of findings."""
+    texts = [f"{one.message} {one.cause} {one.cure}" for one in found]
+    return [name for text in texts for name in OWN_NAMES.findall(text)]
+
+
+def test_no_text_of_a_check_names_kappaflow_to_users_of_other_libraries():
+    """Except the checks of trainings and of energies, which only kappaflow has."""
+    of_flows = [one for one in CHECKS.values() if one.subject != "run" and one.code < "KF8"]
+    defaults = [one.finding(Symptom("A message.")) for one in of_flows]
+    assert own_names(defaults)  # kappaflow's own users see these hints
+    assert own_names(map(without_own_names, defaults)) == []
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [
+        (truth.NotInverse, "plain"),
+        (truth.Stretched, "zuko MAF"),
+        *(
+            pytest.param(kind, source, marks=pytest.mark.slow)
+            for kind in truth.KINDS
+            for source in ("zuko MAF", "FrEIA AllInOne")
+        ),
+    ],
+)
+def test_a_finding_on_a_foreign_flow_names_nothing_of_kappaflow(kind, source):
+    """In its message, cause and fix."""
+    case = truth.planted(kind, source)
+    found = kf.doctor(case.flow, case.x).findings
+    assert found and own_names(found) == []
+
+
+class Cancelling(nn.Module):
+    """Adds and subtracts a number so large that float32 keeps three digits of the sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(2))
+
+    def encode(self, x):
+        z = x * self.log_scale.exp() + 3e4
+        return z - 3e4, self.log_scale.sum().expand(len(x))
+
+    def decode(self, z):
+        return z * (-self.log_scale).exp(), -self.log_scale.sum().expand(len(z))
+
+
+def test_cancellation_in_float32_is_not_blamed_on_the_inverse():
+    """The same layer in float64 is its own inverse."""
+    found = findings(Cancelling(), 0.1 * torch.randn(64, 2))
+    assert "float64" in found["KF201"].message and "lose digits" in found["KF201"].cause
+
+
+def test_a_saturated_coupling_is_not_a_linear_layer():
+    """Its slopes are the same at the rows and different elsewhere."""
+
+    class Saturated(nn.Module):
+        def forward(self, x):
+            return torch.cat((100 * (x + 10), torch.zeros_like(x)), 1)
+
+    coupling = kf.bijections.AffineCoupling(kf.Partition.half(2), Saturated(), scale_bound=12.0)
+    flow = kf.Flow(kf.StandardNormal(2), kf.Chain([coupling]))
+    found = findings(flow, torch.rand(64, 2) * 1e-3)
+    assert "KF305" not in found and "KF301" in found
+    assert "an argument of AffineCoupling" in found["KF301"].cure
+    linear = kf.bijections.ElementwiseAffine(2, log_scale=[6.0, -6.0])
+    assert "KF305" in findings(kf.Flow(kf.StandardNormal(2), linear), torch.randn(64, 2))
+
+
+LOGARITHM = (
+    lambda x: (x.log(), -x.log().sum(1)),
+    lambda z: (z.exp(), z.sum(1)),
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "cause"), [(0.0, "logarithm of zero"), (-1.0, "logarithm of a negative number")]
+)
+def test_a_row_on_the_edge_of_a_domain_is_no_overflow(value, cause):
+    """The layer is not defined there."""
+    x = torch.rand(64, 2) + 0.5
+    x[3, 1] = value
+    found = findings(LOGARITHM, x)["KF101"]
+    assert cause in found.cause and "clamp" in found.cure
+
+
+def test_a_broken_parameter_is_named():
+    """Instead of a scale that overflowed."""
+    flow = Cancelling()
+    flow.log_scale.data[1] = math.nan
+    assert findings(flow, torch.randn(64, 2))["KF101"].cause.startswith("log_scale holds")
+
+
+def test_a_base_without_density_at_the_rows_is_named():
+    """The layers are finite there."""
+    base = torch.distributions.Independent(torch.distributions.Uniform(torch.zeros(2), 1.0), 1)
+    transform = torch.distributions.AffineTransform(0.0, 2.0)
+    flow = torch.distributions.TransformedDistribution(base, [transform])
+    found = findings(flow, torch.full((64, 2), 3.0))["KF101"]
+    assert "support of the base" in found.cause
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_rows_outside_the_box_of_splines_are_not_blamed_on_training():
+    """The splines cannot change the density there."""
+    flow = foreign.nflows_flow("NSF").float()
+    found = findings(flow, 30 * torch.randn(400, 4))["KF501"]
+    assert "outside of [-5, 5]" in found.cause and "Standardize" in found.cure
+    inside = findings(flow, 0.5 * torch.randn(400, 4))
+    assert "trained too little" in inside["KF501"].cause
