@@ -16,7 +16,7 @@ def closed_forms(*, draws: int = 20, features: int = 64) -> None:
     """Print the largest condition number of a factor: the median and the worst over random maps.
 
     Rotations have unit diagonals, or the scales that minimize the largest condition number.
-    Other maps have eleven factors and more.
+    Other maps have eleven factors and more; positive definite ones also six.
 
     Parameters
     ----------
@@ -43,6 +43,22 @@ def closed_forms(*, draws: int = 20, features: int = 64) -> None:
             for name in MAPS
         ]
         print(f"{count:>9}     {'  '.join(f'{_said(values):>16}' for values in found)}")
+
+    print("positive definite, six factors")
+    for condition in (1e2, 1e4):
+        for spectrum in ("geometric", "one large", "one small"):
+            maps = [_positive(spectrum, features, condition, number) for number in range(draws)]
+            six = [factor_linear(matrix, method="positive").condition_number for matrix in maps]
+            print(f"{spectrum:>9}, {condition:.0e}     {_said(six)}")
+
+
+def _positive(spectrum: str, n: int, condition: float, number: int) -> np.ndarray:
+    """Returns a positive definite map with random eigenvectors and determinant 1."""
+    logs = np.linspace(0, 1, n) if spectrum == "geometric" else np.eye(n)[0]
+    logs = (logs - logs.mean()) * np.log(condition) * (-1 if spectrum == "one small" else 1)
+    turn = draw("orthogonal", n, number)
+    matrix = (turn * np.exp(logs)) @ turn.T
+    return (matrix + matrix.T) / 2
 
 
 def _unit(block: np.ndarray) -> float:

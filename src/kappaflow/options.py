@@ -46,6 +46,9 @@ Dequantization = Literal["uniform", "variational"]
 Repair = Literal["drop", "jitter", "dequantize"]
 Duplicates = Literal["keep", "drop", "weigh"]
 
+# Linear maps as couplings.
+FactorMethod = Literal["auto", "rotation", "positive", "svd", "continuation"]
+
 # Exported flows.
 ExportFormat = Literal["torch", "onnx"]
 ExportFunction = Literal["log_prob", "sample", "encode", "decode"]

@@ -84,12 +84,11 @@ def test_the_couplings_are_written_and_multiply_to_the_matrix(run, matrix, tmp_p
 
 
 @pytest.mark.slow
-def test_the_page_is_written_and_its_progress_goes_to_stderr(run, matrix, tmp_path):
-    """The factors and the curve are in it; stdout has the table only."""
+def test_the_page_is_written(run, matrix, tmp_path):
+    """The factors and the curve are in it; progress is shown on a terminal only."""
     page = tmp_path / "factors.html"
     outcome = run("factor", matrix, "--report", page)
-    assert outcome.status == 0
-    assert outcome.err.splitlines() == [f"looking for {n} couplings" for n in (8, 11, 12, 16)]
+    assert outcome.status == 0 and outcome.err == ""
     text = page.read_text()
     assert '"factors-6"' in text and '"trade-off"' in text and "map.npy as 6 couplings" in text
 

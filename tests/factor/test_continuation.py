@@ -6,7 +6,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import kappaflow as kf
 from kappaflow.errors import ArgumentError, NumericalError
-from kappaflow.factor import linear
+from kappaflow.factor import search
 from kappaflow.factor.algebra import product
 from kappaflow.factor.continuation import (
     continue_to,
@@ -229,7 +229,7 @@ def test_a_search_of_small_matrices_keeps_to_one_thread(monkeypatch):
         seen.append(blas_threads())
         return continue_to(matrix, couplings, **settings)
 
-    monkeypatch.setattr(linear, "continue_to", spy)
+    monkeypatch.setattr(search, "continue_to", spy)
     with threadpool_limits(2, user_api="blas"):
         before = blas_threads()
         kf.factor_linear(gaussian(8), couplings=6, method="continuation")

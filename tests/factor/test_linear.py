@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import kappaflow as kf
 from factor.ensembles import block_diagonal, cycle, geometric, orthogonal, sharp
+from kappaflow.factor import linear
 
 ENSEMBLES = {
     "gaussian": lambda n, rng: rng.standard_normal((n, n)),
@@ -236,7 +237,10 @@ def test_invalid_matrices_are_refused(matrix, message):
         ({"seed": -1}, "'seed' should be at least 0"),
         ({"method": "rotation", "couplings": 5}, "'couplings' should be at least 6"),
         ({"method": "svd", "couplings": 10}, "'couplings' should be at least 11"),
-        ({"method": "rotation", "partition": 1}, "'couplings' should be at least"),
+        ({"method": "rotation", "partition": 1, "couplings": 6}, "should be at least"),
+        ({"couplings": "six"}, "'couplings' should be one of 'auto', got 'six'"),
+        ({"max_time_s": -1}, "'max_time_s' should be at least 0, got -1"),
+        ({"max_time_s": float("nan")}, "'max_time_s' should be a finite number"),
     ],
 )
 @pytest.mark.boundary
@@ -272,12 +276,23 @@ def test_a_failed_search_is_not_reported_as_impossible():
         kf.factor_linear(matrix, couplings=5)
 
 
-@pytest.mark.slow
-def test_the_note_reports_a_failed_search_for_five():
+def test_the_note_reports_a_failed_search_for_five(monkeypatch):
     """Six are found, and the note does not say that five may not exist."""
-    matrix = geometric(4, np.random.default_rng(0), 1e9)
-    found = kf.factor_linear(matrix, couplings=None)
+
+    def lost(*_):
+        raise kf.errors.NumericalError("lost")
+
+    monkeypatch.setattr(linear, "by_five", lost)
+    found = kf.factor_linear(np.random.default_rng(0).standard_normal((4, 4)), couplings=None)
     assert len(found) == 6 and "search for five failed" in found.note
+
+
+@pytest.mark.slow
+def test_the_note_says_why_fewer_are_not_taken():
+    """Six have a residual above rounding level, eleven in closed form have not."""
+    found = kf.factor_linear(geometric(4, np.random.default_rng(0), 1e9))
+    assert found.method == "svd" and found.residual < 1e-13
+    assert "search: 6 couplings have a residual of " in found.note
 
 
 @pytest.mark.parametrize(

@@ -78,12 +78,12 @@ def test_too_few_couplings_are_reported():
 
 
 def test_too_many_features_are_refused_at_once():
-    """Also by "auto" if no closed form fits; the message names the closed form as the way out."""
+    """Also by factor_linear if no closed form fits; the message names it as the way out."""
     matrix = gaussian(96)
     with pytest.raises(NumericalError, match="method='svd'"):
         continue_uneven(matrix, 32)
     with pytest.raises(NumericalError, match="too many for a search"):
-        kf.factor_linear(matrix, partition=32)
+        kf.factor_linear(matrix, partition=32, couplings=6)
     found = kf.factor_linear(matrix, partition=47, couplings=27)
     assert found.method == "svd" and found.residual < 1e-12
 

@@ -1,12 +1,13 @@
 """`kappaflow factor`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from kappaflow.cli.show import columns, print_json, say, table, tell
-from kappaflow.cli.whole import Count, FirstPart, Whole
+from kappaflow.cli.show import columns, print_json, table, tell, words_shown
+from kappaflow.cli.whole import AnyCount, FirstPart, Whole
+from kappaflow.options import FactorMethod
 
 if TYPE_CHECKING:
     from kappaflow.factor import Factorization
@@ -16,9 +17,10 @@ def factor(
     matrix: Annotated[str, Parameter(allow_leading_hyphen=True)],
     /,
     *,
-    couplings: Count = 6,
+    couplings: AnyCount = "auto",
     partition: FirstPart = "half",
-    method: Literal["auto", "rotation", "svd", "continuation"] = "auto",
+    method: FactorMethod = "auto",
+    max_time_s: float | None = None,
     seed: Whole = 0,
     out: Path | None = None,
     report: Path | None = None,
@@ -40,11 +42,17 @@ def factor(
     matrix
         A npy, csv, tsv, parquet, arrow or npz file of numbers, or - for csv on standard input.
     couplings
-        At most so many, or "fewest" for as few as work.
+        At most so many, or "fewest" for as few as work. auto: six if a search of a few seconds
+        finds them, else at most 17 in closed form.
     partition
         half, alternating, or how many features the first part has.
     method
-        auto takes the best; rotation and svd are closed forms, continuation is a search.
+        auto takes the best; rotation, positive and svd are closed forms, continuation is a
+        search.
+    max_time_s
+        Time limit of each search in seconds; 0 for closed forms only. By default a search takes a
+        few seconds at most, and is left out above 64 features; but if no closed form has so few
+        couplings, it has no limit.
     seed
         Of searches.
     out
@@ -57,16 +65,18 @@ def factor(
     """
     from kappaflow.runs import factor_file
 
-    result = factor_file(
-        matrix,
-        couplings=None if couplings == "fewest" else couplings,
-        partition=partition,
-        method=method,
-        seed=seed,
-        out=out,
-        report=report,
-        say=say,
-    )
+    with words_shown() as show:
+        result = factor_file(
+            matrix,
+            couplings=None if couplings == "fewest" else couplings,
+            partition=partition,
+            method=method,
+            max_time_s=max_time_s,
+            seed=seed,
+            out=out,
+            report=report,
+            say=show,
+        )
     if json:
         print_json(_plain(result))
     else:
@@ -86,6 +96,12 @@ def _print(factorization: "Factorization", files: dict[str, Path | None]) -> Non
     table([
         ("residual", f"{factorization.residual:.1e}"),
         ("largest condition number", f"{factorization.condition_number:.3g}"),
+        ("lower bound for so many couplings", f"{factorization.lower_bound:.3g}"),
+        *(
+            [("closed form, before the search", f"{factorization.before_search:.3g}")]
+            if factorization.before_search is not None
+            else []
+        ),
         ("condition number of the matrix", f"{_own_condition(factorization):.3g}"),
         ("method", factorization.method),
         (
@@ -116,6 +132,8 @@ def _plain(factorization: "Factorization") -> dict[str, Any]:
         ],
         "residual": factorization.residual,
         "condition_number": factorization.condition_number,
+        "lower_bound": factorization.lower_bound,
+        "before_search": factorization.before_search,
         "matrix_condition_number": _own_condition(factorization),
         "method": factorization.method,
         "flipped": None if factorization.flipped is None else factorization.flipped + 1,

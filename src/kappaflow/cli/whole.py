@@ -23,6 +23,11 @@ def _count(hint: Any, tokens: Sequence[Token]) -> int | str:  # noqa: ANN401
     return _word_or_whole(tokens[0].value, ("fewest",))
 
 
+def _any_count(hint: Any, tokens: Sequence[Token]) -> int | str:  # noqa: ANN401
+    """Returns "auto" or "fewest", or a token as an int."""
+    return _word_or_whole(tokens[0].value, ("auto", "fewest"))
+
+
 def _first_part(hint: Any, tokens: Sequence[Token]) -> int | str:  # noqa: ANN401
     """Returns the name of a partition, or a token as an int."""
     return _word_or_whole(tokens[0].value, get_args(FixedPartition))
@@ -43,4 +48,5 @@ Wholes = Annotated[
     tuple[int, ...], Parameter(converter=_wholes, consume_multiple=True, negative=())
 ]
 Count = Annotated[int | Literal["fewest"], Parameter(converter=_count)]
+AnyCount = Annotated[int | Literal["auto", "fewest"], Parameter(converter=_any_count)]
 FirstPart = Annotated[int | FixedPartition, Parameter(converter=_first_part)]

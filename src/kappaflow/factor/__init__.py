@@ -1,11 +1,15 @@
 """An invertible linear map as a few couplings of a fixed partition.
 
 linear         `factor_linear`, which chooses a method
+closed_forms   which closed forms a matrix has
+search         when to search, and the searches
+budget         the limit of a search, in seconds or in operations
 problem        the matrix to factor, checked and put into standard form
 factorization  the result: couplings, residual, condition numbers; its file
 coupling       `LinearCoupling`, and the same coupling as plain arrays
 direct         closed form: maps that one to three couplings make
 rotation       closed form: six couplings for a rotation
+positive       closed form: six couplings for a positive definite map
 svd            closed form: eleven or more couplings for any invertible map
 continuation   numerical search: couplings are continued along a path of maps; `paths` defines it
 algebra        the equation that the search solves, and Newton's method for it

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.linalg import LinAlgError, norm
 
+from kappaflow.factor.budget import OutOfBudget, spend
 from kappaflow.factor.kronecker import KroneckerMap, NormalEquations, Pair
 
 Blocks = Sequence[np.ndarray]
@@ -296,7 +297,10 @@ def refine(blocks: Sequence[np.ndarray], matrix: np.ndarray) -> list[np.ndarray]
         relative = inverses[0] @ _dense(_negative(trial), 0) @ (matrix - product)
         # Unit couplings do not change the determinant: to first order they contribute no trace.
         relative -= np.trace(relative) / len(relative) * np.eye(len(relative))
-        steps = _least_norm_steps(after, inverses, relative)
+        try:
+            steps = _least_norm_steps(after, inverses, relative)
+        except OutOfBudget:
+            break
         trial = [block + step for block, step in zip(best, steps, strict=True)]
     return best
 
@@ -323,6 +327,7 @@ def _least_norm_steps(
     direction, size = rest.copy(), np.sum(rest**2)
     goal = ENOUGH**2 * size
     for _ in range(STEPS):
+        spend(8 * len(parts) * len(relative) ** 2 * d)
         image = pushed(pulled(direction))
         curvature = np.sum(direction * image)
         if not curvature > 0:

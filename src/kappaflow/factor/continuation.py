@@ -10,6 +10,7 @@ import numpy as np
 from numpy.linalg import LinAlgError, norm
 
 from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.factor import budget
 from kappaflow.factor.algebra import Pattern, Target, all_blocks, newton, product, refine
 from kappaflow.factor.coupling import two_by_two_condition
 from kappaflow.factor.descent import descend
@@ -164,6 +165,9 @@ def _follow(path: Path | FiveCouplingPath, blocks: list[np.ndarray]) -> list[np.
     """Returns blocks for the end of the path, from the blocks for its start."""
     t, stride = path.begin, path.stride(path.begin)
     while t < 1:
+        if budget.is_over():
+            raise budget.OutOfBudget
+        budget.report(f"following the path, {(t - path.begin) / (1 - path.begin):.0%}")
         t_next = min(0.0 if t < 0 else 1.0, t + stride)
         patterns = [_best_pattern(blocks)] if stride > CROSSING else _patterns(len(blocks))
         try:
@@ -187,7 +191,8 @@ def _descend(
     pattern = _best_pattern(blocks)
     left, power = steps, iter(POWERS)
     current, last = next(power), worst_condition_number(blocks)
-    while left > 0 and not (goal is not None and last <= goal):
+    while left > 0 and not (goal is not None and last <= goal) and not budget.is_over():
+        budget.report(f"improving the largest condition number, now {last:.3g}")
         part = min(left, SLICE if goal is None else GOAL_SLICE)
         values, taken = descend(
             pattern, target, pattern.unknowns(blocks), power=current, steps=part
@@ -310,7 +315,7 @@ def _checked(matrix: np.ndarray) -> np.ndarray:
     sign, log = np.linalg.slogdet(matrix)
     if sign <= 0 or abs(log) > 1e-6 * len(matrix):
         raise ArgumentError(
-            f"'matrix' should have determinant 1, got {sign * np.exp(log):.3g}: "
+            f"'matrix' should have determinant 1, got sign {sign:.0f} and log |det| = {log:.2g}: "
             "factor_linear accepts any invertible matrix."
         )
     return matrix

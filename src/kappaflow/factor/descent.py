@@ -21,6 +21,7 @@ from kappaflow.factor.algebra import (
     sweep,
     sweep_adjoint,
 )
+from kappaflow.factor.budget import OutOfBudget, spend
 
 Blocks = Sequence[np.ndarray]
 
@@ -70,6 +71,7 @@ def smooth_norm_gradient(
 
 def _with_gradient(blocks: Blocks, power: int) -> tuple[float, list[np.ndarray]]:
     """Returns the logarithm of the norm and its gradient with respect to each block."""
+    spend(4 * power.bit_length() * len(blocks) * len(blocks[0]) ** 3)
     size = max(np.linalg.norm(block) for block in blocks)  # so that high powers do not overflow
     total, gradients = 0.0, []
     for block in blocks:
@@ -120,15 +122,22 @@ def descend(
     Uses limited-memory BFGS (Nocedal 1980) on the gradient projected to the set of solutions.
     Newton corrections with the matrix of the starting point bring each trial back to the set;
     polish the result with `newton`. Stops early if ten steps lower the logarithm of the norm by
-    less than `least_gain`.
+    less than `least_gain`, or at the end of the search's budget.
     """
-    state, memory = _State(pattern, target, list(values), power), _Memory()
+    try:
+        state, memory = _State(pattern, target, list(values), power), _Memory()
+    except OutOfBudget:
+        return list(values), 0
     history = [state.value]
     for taken in range(steps):
-        step, length, trial = _search(state, memory)
-        if trial is None:
+        try:
+            step, length, trial = _search(state, memory)
+            if trial is None:
+                return state.values, taken
+            following = _State(pattern, target, trial, power, guess=state.multiplier)
+        except OutOfBudget:
             return state.values, taken
-        old, state = state, _State(pattern, target, trial, power, guess=state.multiplier)
+        old, state = state, following
         change = [new - before for new, before in zip(state.gradient, old.gradient, strict=True)]
         memory.learn([length * s for s in step], change)
         history.append(state.value)

@@ -18,6 +18,8 @@ from kappaflow.storage import read_tensors, write_tensors
 from kappaflow.summary import Facts, Summary
 
 EXACT = 1e-12  # largest relative residual at rounding level
+ONE_SIZE = 1e-12  # largest difference of the logarithms of entries that count as equal
+EXACT_SHARE, EXACT_AT_MOST = 1e-17, 1e-10  # the same in units of cond(T), and its largest value
 SPLITTER = 2.0**27 + 1
 FORMAT, VERSION = "kappaflow couplings", "2"
 PARTS = ("weight", "diagonal", "kept", "changed")
@@ -31,10 +33,13 @@ class Factorization(Summary):
         matrix: T, (n, n), float64.
         couplings: The couplings in the order of the product.
         residual: |M1 M2 ... - T| / |T| in Frobenius norms, computed in extended precision.
-        method: The method that found them: "direct", "rotation", "svd" or "continuation".
+        method: The method that found them: "direct", "rotation", "positive", "svd" or
+            "continuation".
         flipped: Index of the coupling with the one negative diagonal entry that a map of negative
             determinant needs; None if all diagonals are positive.
         note: A sentence about the number of couplings; may be empty.
+        before_search: Largest condition number of a coupling in closed form, which the search
+            improved; None without a search or a closed form.
     """
 
     matrix: Tensor
@@ -43,6 +48,7 @@ class Factorization(Summary):
     method: str
     flipped: int | None = None
     note: str = ""
+    before_search: float | None = None
 
     def __len__(self) -> int:
         return len(self.couplings)
@@ -59,8 +65,41 @@ class Factorization(Summary):
 
     @property
     def is_exact(self) -> bool:
-        """Whether the residual is at rounding level, at most 1e-12."""
+        """Whether the residual is at rounding level.
+
+        This is 1e-12, or 1e-17 times the condition number of T if that is more, at most 1e-10.
+        """
+        if EXACT < self.residual <= EXACT_AT_MOST:
+            return self.residual <= EXACT_SHARE * float(np.linalg.cond(self.matrix.numpy()))
         return self.residual <= EXACT
+
+    @property
+    def lower_bound(self) -> float:
+        r"""Lower bound of the largest condition number of as many couplings as these.
+
+        :math:`\kappa(T)^{1/m}` for m couplings. If the halves are equal and the entries of each
+        diagonal have one size, also :math:`\max(|T|/c, c|T^{-1}|, c, 1/c)^{2/m}` with the scale
+        :math:`c = |\det T|^{1/n}` (`kappaflow.theory.scaled_lower_bound`).
+
+        Example:
+            >>> import kappaflow as kf
+            >>> found = kf.factor_linear(np.diag([8.0, 8.0, 8.0, 1.0]) + np.eye(4)[::-1])
+            >>> found.condition_number > found.lower_bound > 1
+            True
+        """
+        if not self.couplings:
+            return 1.0
+        logs = np.log(np.linalg.svd(self.matrix.numpy(), compute_uv=False))
+        width, scale = logs[0] - logs[-1], logs.mean()
+        if self._one_size_each():
+            width = 2 * max(logs[0] - scale, scale - logs[-1], abs(scale))
+        return float(np.exp(width / len(self)))
+
+    def _one_size_each(self) -> bool:
+        """Returns whether halves are equal and each diagonal has entries of one size."""
+        sizes = [coupling.log_scale.detach() for coupling in self.couplings]
+        even = 2 * len(sizes[0]) == len(self.matrix)
+        return even and all(bool((size - size[0]).abs().max() <= ONE_SIZE) for size in sizes)
 
     def bijection(self) -> Chain:
         """Returns the map as a chain: `fact.bijection()(x)[0]` is x T^T for rows x.
@@ -89,7 +128,11 @@ class Factorization(Summary):
             ("map", f"{len(self.matrix)} features in {len(self)} couplings, by {self.method}"),
             ("relative residual", f"{self.residual:.1e}"),
             ("condition numbers", sizes or "none"),
+            ("lower bound for the largest", f"{self.lower_bound:.3g}"),
         ]
+        if self.before_search is not None:
+            gain = f"{self.before_search:.3g} in closed form, then {self.condition_number:.3g}"
+            facts.append(("search", f"largest condition number {gain}"))
         if self.flipped is not None:
             facts.append(("sign", f"one sign flip in coupling {self.flipped}"))
         return [*facts, ("note", self.note)] if self.note else facts

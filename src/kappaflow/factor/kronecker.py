@@ -7,6 +7,8 @@ import numpy as np
 from numpy.linalg import LinAlgError, eigh, norm
 from scipy.linalg import cho_factor, cho_solve
 
+from kappaflow.factor.budget import spend
+
 Blocks = Sequence[np.ndarray]
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -98,6 +100,7 @@ class NormalEquations:
 
     def _dense(self, b: np.ndarray) -> np.ndarray:
         if self._factor is None:
+            spend(b.size**3 / 3)
             self._factor = _factor(self.derivative.gram(), self._missed)
         return cho_solve(self._factor, b.ravel(), check_finite=False).reshape(b.shape)
 
@@ -137,6 +140,7 @@ class NormalEquations:
         for _ in range(FEW_ITERATIONS if small else MOST_ITERATIONS):
             if norm(residual) <= goal:
                 return solution
+            spend((16 * len(self.derivative.terms) + 8) * len(b) * b.size)
             smooth = self._near(residual)
             now = np.vdot(residual, smooth)
             direction = smooth + (now / last) * direction

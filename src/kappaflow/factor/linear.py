@@ -1,33 +1,37 @@
 """`factor_linear`: an invertible linear map as a few couplings of one partition."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from typing import Literal, get_args
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from kappaflow._checks import natural_int, one_of, positive_int
-from kappaflow.errors import ArgumentError, NumericalError
-from kappaflow.factor.continuation import continue_to, continue_to_five
-from kappaflow.factor.coupling import (
-    Factor,
-    flip_last,
-    to_layers,
-    unit_factors,
-    weight_and_diagonal,
-)
+from kappaflow._checks import finite_float, natural_int, one_of, positive_int
+from kappaflow.errors import ArgumentError, NumericalError, NumericalWarning
+from kappaflow.factor.budget import OutOfBudget, SearchBudget
+from kappaflow.factor.closed_forms import CARRIERS, SIX, applicable, closed_form, min_couplings
+from kappaflow.factor.coupling import Factor, flip_last, to_layers, weight_and_diagonal
 from kappaflow.factor.direct import direct_factors
 from kappaflow.factor.factorization import Factorization, ranking_key, relative_residual
 from kappaflow.factor.problem import FactorProblem, factor_problem
-from kappaflow.factor.rescale import rescale
-from kappaflow.factor.rotation import ORTHOGONAL, uneven_rotation_blocks
-from kappaflow.factor.svd import factor_svd
-from kappaflow.factor.uneven import continue_uneven, enough_couplings
+from kappaflow.factor.search import (
+    SearchOptions,
+    budget_for,
+    by_continuation,
+    by_five,
+    counts_to_try,
+    enough_for,
+)
+from kappaflow.options import FactorMethod
 from kappaflow.partition import Partition
 
-METHODS = ("auto", "rotation", "svd", "continuation")
+Count = int | Literal["auto"] | None  # None for the fewest
+
+METHODS: tuple[FactorMethod, ...] = get_args(FactorMethod)
 DIRECT_NOTES = (
     "the identity needs no coupling",
     "only the identity needs fewer than one",
@@ -49,7 +53,6 @@ LOST_NOTE = (
     "three work for special matrices only; the search for five failed, so five may or may not "
     "exist: pass couplings=5 to see the error"
 )
-MOST_SEARCHED = 24  # largest number of couplings for a search; closed forms may have more
 TOO_FEW = (
     "one leaves a part of the features unchanged, and this map does not",
     "two need a diagonal block whose Schur complement is also diagonal",
@@ -60,34 +63,45 @@ TOO_FEW = (
 )
 TOO_FEW_UNEVEN = "three to five are not tried for parts of different sizes"
 GOOD = 3.0  # condition number of factors that more factors hardly improve
-LARGEST = 1e290  # largest scale of a matrix: intermediate results of the residual stay finite
+SMALLEST, LARGEST = 1e-290, 1e290  # scales of a matrix within which float64 holds the residual
 EXACT = 1e-12  # largest relative residual if the structure is present
-SIX, ELEVEN = 6, 11
-ONE_THREAD = 256  # largest number of features for which searches gain nothing from two threads
-BETTER = 0.97  # ratio of the worst condition numbers above which two more factors do not pay
+LARGE_RESIDUAL = 1e-10  # relative residual above which the result comes with a warning
 
 
 def factor_linear(
     matrix: Tensor | np.ndarray,
     *,
-    couplings: int | None = 6,
+    couplings: Count = "auto",
     partition: str | int | Partition = "half",
     seed: int = 0,
-    method: str = "auto",
+    method: FactorMethod = "auto",
+    max_time_s: float | None = None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> Factorization:
     """Factors an invertible linear map into couplings that alternate between two parts.
+
+    Closed forms come first. Then a search improves the largest condition number of a coupling, or
+    finds fewer couplings than a closed form has.
 
     Args:
         matrix: T, (n, n), n at least 2, acting on columns: z = T x.
         couplings: Largest number of couplings; None for the fewest that the methods find. Six are
-            enough for equal halves, and sometimes needed; other parts may need more.
+            enough for equal halves, and sometimes needed; other parts may need more. "auto": six
+            (or as many as these parts need) if a search of a few seconds finds them, else at most
+            17 in closed form (or as many as these parts need).
         partition: The kept and the changed features: "half", "alternating", the number of
             features of the first part, or a partition.
         seed: Seed for the methods that search.
         method: "rotation": six couplings in closed form, for orthogonal matrices times a number.
-            "svd": eleven in closed form, for any matrix; if `couplings` allows more, they share
-            the condition number of T. "continuation": six or more, by a search. "auto": one or two
-            couplings if the matrix allows, else the best conditioned result within `couplings`.
+            "positive": six in closed form, for symmetric positive definite matrices and equal
+            halves. "svd": eleven in closed form, for any matrix; if `couplings` allows more, they
+            share the condition number of T. "continuation": six or more, by a search. "auto": one
+            or two couplings if the matrix allows, else the best conditioned result within
+            `couplings`.
+        max_time_s: Time limit of the search in seconds; 0 for closed forms only. By default the
+            search takes a few seconds at most, by a limit on its operations, and is left out above
+            64 features; but if no closed form has so few couplings, it has no limit.
+        progress: Receives a short text on each step of the search.
 
     Returns:
         The couplings with their residual and their condition numbers.
@@ -95,7 +109,12 @@ def factor_linear(
     Raises:
         ArgumentError: The matrix is singular, not square or not finite; an argument is invalid; or
             the matrix needs more couplings.
-        NumericalError: A search failed.
+        NumericalError: A search failed or found nothing within its limit, and no closed form has
+            so few couplings; or the scale of the matrix is beyond 1e-290 to 1e290.
+
+    Note:
+        Warns (NumericalWarning) if the residual is above 1e-10. There is no search for matrices
+        with a condition number above 2e9.
 
     Source:
         Ours. Urschel 2023 proves that six are enough for equal halves and a positive determinant;
@@ -109,76 +128,121 @@ def factor_linear(
     """
     one_of("method", method, METHODS)
     natural_int("seed", seed)
-    if couplings is not None:
+    if isinstance(couplings, str):
+        one_of("couplings", couplings, ("auto",))
+    elif couplings is not None:
         positive_int("couplings", couplings)
+    if max_time_s is not None and finite_float("max_time_s", max_time_s) < 0:
+        raise ArgumentError(f"'max_time_s' should be at least 0, got {max_time_s}.")
     problem = factor_problem(matrix, partition)
-    if problem.scale > LARGEST:
+    if not SMALLEST <= problem.scale <= LARGEST:
         raise _out_of_range(problem)
+    options = SearchOptions(seed, max_time_s, progress)
     if method == "auto":
-        return _best(problem, couplings, seed)
-    return _by_method(method, problem, couplings, seed)
+        found = _best(problem, couplings, options)
+    else:
+        found = _by_method(method, problem, None if couplings == "auto" else couplings, options)
+    if found.residual > LARGE_RESIDUAL:
+        warnings.warn(_large_residual(found, problem), NumericalWarning, stacklevel=2)
+    return found
 
 
-def _best(problem: FactorProblem, couplings: int | None, seed: int) -> Factorization:
+def _best(problem: FactorProblem, couplings: Count, options: SearchOptions) -> Factorization:
     """Returns the best-conditioned factorization within `couplings`; the fewest for None."""
-    found = [_direct(problem, couplings)]
-    if found[0] is not None and (couplings is None or _is_enough(found[0], problem)):
+    direct = _direct(problem, couplings)
+    if direct is not None and (couplings is None or _is_enough(direct, problem, SIX)):
+        return direct
+    known = [] if direct is None else [direct]
+    count = couplings if isinstance(couplings, int) else enough_for(problem)
+    closed = _closed_forms(problem, count)
+    needed = isinstance(couplings, int) and not [*known, *closed]
+    budget, why_not = budget_for(problem, options, needed=needed)
+    found, trouble = [], None
+    if budget is not None:
+        found, trouble = _searched(problem, couplings, count, budget, options.seed)
+        why_not = "the search ended at its limit" if budget.is_over else ""
+    if couplings is None and found and len(found[0]) == 5:
         return found[0]
-    lost = False
-    if couplings in (None, 5):
-        try:
-            found.append(_five(problem, seed))
-        except NumericalError:
-            if couplings == 5 and found[0] is None:
-                raise
-            lost = True
-        if couplings is None and len(found) > 1 and found[-1] is not None:
-            return found[-1]
-    if couplings is None or couplings >= SIX:
-        try:
-            found += _six_or_more(problem, couplings or enough_for(problem), seed)
-        except NumericalError:
-            if not any(found):
-                raise
-    there = [one for one in found if one is not None]
-    if not there:
-        raise _too_few(problem, couplings or SIX)
-    best = min(there, key=ranking_key)
-    if couplings is None and best.note == SIX_NOTE:
-        return dataclasses.replace(best, note=LOST_NOTE if lost else FEWEST_NOTE)
-    return best
+    if not isinstance(couplings, int) and not any(
+        one.method == "rotation" or one.is_exact for one in [*closed, *found]
+    ):
+        most = min_couplings(problem, "svd") + (0 if couplings is None else CARRIERS - 2)
+        closed.append(_restore_sign(closed_form("svd", problem, most), problem, "svd"))
+    candidates = [*known, *closed, *found]
+    if not candidates:
+        raise _nothing(problem, count, trouble, why_not)
+    best = min(candidates, key=ranking_key)
+    if best.method != "continuation" and not why_not:
+        why_not = _why_not_searched(found, trouble)
+    before = min((one.condition_number for one in closed), default=None)
+    note = _note_of(best, couplings, trouble, why_not)
+    gained = best.method == "continuation" and before is not None
+    return dataclasses.replace(best, note=note, before_search=before if gained else None)
 
 
-def _six_or_more(problem: FactorProblem, couplings: int, seed: int) -> list[Factorization]:
-    """Returns the results of the methods for six couplings and more: at least one, or an error."""
+def _searched(
+    problem: FactorProblem, couplings: Count, count: int, budget: SearchBudget, seed: int
+) -> tuple[list[Factorization], NumericalError | None]:
+    """Returns what the searches within `couplings` find, and the error of the first that failed.
+
+    Five couplings are tried if they are named, or for the fewest; then six and more. A poor result
+    is compared with those for fewer couplings.
+    """
+    found: list[Factorization] = []
+    trouble = None
+    counts = list(counts_to_try(problem, count)) if count >= SIX else []
+    if couplings in {None, 5} and problem.even:
+        counts = [5, *counts]
+    with budget.active():
+        for number, following in zip_longest(counts, counts[1:], fillvalue=0):
+            try:
+                one = _by_search(problem, number, seed)
+            except NumericalError as error:
+                trouble = trouble or error
+                continue
+            except OutOfBudget:
+                trouble = trouble or NumericalError(
+                    f"the search for {number} couplings found none within its limit."
+                )
+                break
+            found += [] if one is None else [one]
+            enough = one is not None and (number == 5 or _is_enough(one, problem, following))
+            if enough or budget.is_over:
+                break
+    return found, trouble
+
+
+def _by_search(problem: FactorProblem, couplings: int, seed: int) -> Factorization | None:
+    """Returns the result of a search; None for five if both off-diagonal blocks are singular."""
+    if couplings >= SIX:
+        factors = by_continuation(problem, couplings, seed)
+    else:
+        try:
+            factors = by_five(problem, seed)
+        except ArgumentError:
+            return None
+    return _restore_sign(factors, problem, "continuation")
+
+
+def _closed_forms(problem: FactorProblem, couplings: int) -> list[Factorization]:
+    """Returns the closed forms with at most this many couplings."""
     found = []
-    names = ("rotation", "svd") if is_rotation(problem) else ("svd",)
-    for name in names:
+    for name in applicable(problem):
         if couplings >= min_couplings(problem, name):
-            factors = _closed_form(name, problem, couplings)
+            factors = closed_form(name, problem, couplings)
             if len(factors) <= couplings:
                 found.append(_restore_sign(factors, problem, name))
-    trouble = None
-    most = min(couplings, max(MOST_SEARCHED, enough_for(problem)))
-    for count in dict.fromkeys((most, min(most, enough_for(problem)))):
-        try:
-            factors = by_continuation(problem, count, seed)
-            return [*found, _restore_sign(factors, problem, "continuation")]
-        except NumericalError as error:
-            trouble = trouble or error
-    if not found and trouble:
-        raise trouble
     return found
 
 
 def _by_method(
-    method: str, problem: FactorProblem, couplings: int | None, seed: int
+    method: str, problem: FactorProblem, couplings: int | None, options: SearchOptions
 ) -> Factorization:
     """Returns the factorization of one method; raises ArgumentError if it needs more couplings."""
     if method == "continuation":
-        factors = by_continuation(problem, couplings or enough_for(problem), seed)
+        factors = _continued(problem, couplings or enough_for(problem), options)
     else:
-        factors = _closed_form(method, problem, couplings)
+        factors = closed_form(method, problem, couplings)
     if couplings is not None and couplings < len(factors):
         raise ArgumentError(
             f"'couplings' should be at least {len(factors)} for method={method!r} and this "
@@ -187,16 +251,21 @@ def _by_method(
     return _restore_sign(factors, problem, method)
 
 
-def _closed_form(method: str, problem: FactorProblem, couplings: int | None) -> list[Factor]:
-    """Returns the factors of a closed form; there may be more of them than `couplings`."""
-    if method == "rotation":
-        return by_rotation(problem)
-    return by_svd(problem, couplings)
+def _continued(problem: FactorProblem, count: int, options: SearchOptions) -> list[Factor]:
+    """Returns the factors of a search alone."""
+    budget, why_not = budget_for(problem, options, needed=True)
+    if budget is None:
+        raise _nothing(problem, count, None, why_not)
+    try:
+        with budget.active():
+            return by_continuation(problem, count, options.seed)
+    except OutOfBudget:
+        raise _nothing(problem, count, None, "the search ended at its limit") from None
 
 
-def _direct(problem: FactorProblem, couplings: int | None) -> Factorization | None:
+def _direct(problem: FactorProblem, couplings: Count) -> Factorization | None:
     """Returns the fewest couplings if the map has the structure of `direct_factors`, else None."""
-    most = SIX if couplings is None else couplings
+    most = couplings if isinstance(couplings, int) else SIX
     factors = direct_factors(problem.blocks, problem.first, most=most)
     if factors is None:
         return None
@@ -208,27 +277,55 @@ def _direct(problem: FactorProblem, couplings: int | None) -> Factorization | No
     return found if found.residual <= EXACT else None
 
 
-def _is_enough(found: Factorization, problem: FactorProblem) -> bool:
-    """Returns whether more couplings are not worth trying.
+def _is_enough(found: Factorization, problem: FactorProblem, other: int) -> bool:
+    """Returns whether `other` couplings could hardly be better conditioned than a result.
 
-    One or two couplings always are. Three are enough if six could hardly be better
-    conditioned: cond(T) is at most the product of the condition numbers.
+    One or two couplings always are enough. Otherwise the reason is that cond(T) is at most the
+    product of the condition numbers.
     """
-    if len(found) <= 2:
+    if len(found) <= 2 or not other:
         return True
-    least = np.linalg.cond(problem.matrix) ** (1 / SIX)
-    return bool(found.condition_number <= max(GOOD, 1.5 * least))
+    least = problem.condition_number ** (1 / other)
+    return found.is_exact and found.condition_number <= max(GOOD, 1.5 * least)
 
 
-def _five(problem: FactorProblem, seed: int) -> Factorization | None:
-    """Returns five couplings, or None if both off-diagonal blocks are singular or nearly so."""
-    if not problem.even:
-        return None
-    try:
-        factors = by_five(problem, seed)
-    except ArgumentError:
-        return None
-    return _restore_sign(factors, problem, "continuation")
+def _nothing(
+    problem: FactorProblem, count: int, trouble: NumericalError | None, why_not: str
+) -> ArgumentError | NumericalError:
+    """Returns the error if there is no result: too few couplings, or a search that failed."""
+    if trouble is not None and not why_not:
+        return trouble
+    if count < 5 or (count == 5 and not why_not):
+        return _too_few(problem, count)
+    return NumericalError(
+        f"{count} couplings of this matrix need a search, and {why_not}. Pass "
+        f"couplings={min_couplings(problem, 'svd')}, which have a closed form."
+    )
+
+
+def _large_residual(found: Factorization, problem: FactorProblem) -> str:
+    return (
+        f"the product of the couplings differs from the matrix by {found.residual:.1e} of its "
+        f"norm. Likely cause: the condition number of the matrix, {problem.condition_number:.1g}. "
+        f"couplings={min_couplings(problem, 'svd')} allows a closed form, exact to rounding."
+    )
+
+
+def _why_not_searched(found: list[Factorization], trouble: NumericalError | None) -> str:
+    """Returns why the results of a search were not taken; empty if they were not better."""
+    if found and not any(one.is_exact for one in found):
+        return f"{len(found[0])} couplings have a residual of {found[0].residual:.1g}"
+    return "it found no solution" if trouble and not found else ""
+
+
+def _note_of(
+    best: Factorization, couplings: Count, trouble: NumericalError | None, why_not: str
+) -> str:
+    """Returns the note on the number of couplings, and on a search that was limited."""
+    note = best.note
+    if couplings is None and note == SIX_NOTE:
+        note = LOST_NOTE if trouble or why_not else FEWEST_NOTE
+    return "; ".join(filter(None, [note, why_not and f"search: {why_not}"]))
 
 
 def _too_few(problem: FactorProblem, couplings: int) -> ArgumentError:
@@ -289,103 +386,3 @@ def _note(count: int, method: str, *, even: bool) -> str:
     if not even:
         return UNEVEN_NOTE if count >= SIX else ""
     return {5: FIVE_NOTE, SIX: SIX_NOTE}.get(count, "")
-
-
-def is_rotation(problem: FactorProblem) -> bool:
-    """Returns whether the map is a rotation times its scale, up to rounding."""
-    unit = problem.matrix / problem.scale
-    return bool(np.abs(unit.T @ unit - np.eye(len(unit))).max() <= ORTHOGONAL)
-
-
-def enough_for(problem: FactorProblem) -> int:
-    """Returns the largest number of couplings that a search needed in tests: six for halves."""
-    first, second = problem.first, len(problem.matrix) - problem.first
-    return SIX if abs(first - second) <= 1 else enough_couplings(first, second)
-
-
-def min_couplings(problem: FactorProblem, method: str) -> int:
-    """Returns the smallest number of couplings of a closed form."""
-    excess = abs(len(problem.matrix) - 2 * problem.first)
-    return SIX + 2 * excess if method == "rotation" else ELEVEN + 4 * excess
-
-
-def by_rotation(problem: FactorProblem) -> list[Factor]:
-    """Returns six factors of a rotation (more for parts of different sizes), in closed form."""
-    if not is_rotation(problem):
-        raise ArgumentError(
-            "'method' should not be 'rotation' for this matrix: it is not a multiple of an "
-            "orthogonal matrix. method='auto' accepts any invertible matrix."
-        )
-    matrix, small, turn = _small_first(problem)
-    blocks = uneven_rotation_blocks(matrix / problem.scale, small)
-    return rescale(turn(unit_factors(blocks)), scale=problem.scale)
-
-
-def by_svd(problem: FactorProblem, couplings: int | None = None) -> list[Factor]:
-    """Returns eleven factors (more for parts of different sizes), in closed form.
-
-    Adds two more factors, which share the condition number of T, as long as `couplings` allows it
-    and the worst factor improves.
-    """
-    matrix, small, turn = _small_first(problem)
-    best = factor_svd(matrix, small)
-    most = 2 if couplings is None else 2 + max(0, couplings - min_couplings(problem, "svd"))
-    for carriers in range(4, most + 1, 2):
-        trial = factor_svd(matrix, small, carriers=carriers)
-        if len(trial) > (couplings or 0):
-            continue
-        if _worst(trial) > BETTER * _worst(best) and len(best) <= (couplings or 0):
-            break
-        best = trial
-    return turn(best)
-
-
-def by_continuation(problem: FactorProblem, couplings: int, seed: int) -> list[Factor]:
-    """Returns at most this many factors, six or more, by numerical continuation."""
-    matrix, small, turn = _small_first(problem)
-    unit = matrix / problem.scale
-    with _few_threads(problem):
-        if small != len(unit) // 2:
-            count = min(couplings, enough_couplings(small, len(unit) - small))
-            factors = continue_uneven(unit, small, couplings=count, seed=seed)
-        else:
-            factors = unit_factors(continue_to(unit, couplings, seed=seed))
-    return rescale(turn(factors), scale=problem.scale)
-
-
-def by_five(problem: FactorProblem, seed: int) -> list[Factor]:
-    """Returns five factors, beginning with L if T12 is better conditioned than T21."""
-    matrix, d = problem.matrix / problem.scale, problem.first
-    lower_first = bool(np.linalg.cond(matrix[:d, d:]) <= np.linalg.cond(matrix[d:, :d]))
-    if not lower_first:
-        matrix = np.roll(matrix, (d, d), (0, 1))
-    with _few_threads(problem):
-        blocks = continue_to_five(matrix, seed=seed)
-    return rescale(unit_factors(blocks, lower_first=lower_first), scale=problem.scale)
-
-
-def _few_threads(problem: FactorProblem) -> threadpool_limits:
-    """Returns a context that limits BLAS to one thread for small matrices.
-
-    The thread pools of numpy and scipy wait for each other, and for everything else on the
-    machine: with two threads a product of 32 x 32 can take a hundred times as long.
-    """
-    small = len(problem.matrix) <= ONE_THREAD
-    return threadpool_limits(1 if small else None, user_api="blas")
-
-
-def _worst(factors: list[Factor]) -> float:
-    """Returns the largest condition number of a factor."""
-    return max(float(np.linalg.cond(factor.matrix)) for factor in factors)
-
-
-def _small_first(
-    problem: FactorProblem,
-) -> tuple[np.ndarray, int, Callable[[list[Factor]], list[Factor]]]:
-    """Returns the map with its smaller part first, the size of that part, and the way back."""
-    n, first = len(problem.matrix), problem.first
-    if 2 * first <= n:
-        return problem.matrix, first, list
-    order = np.roll(np.arange(n), -first)
-    matrix = problem.matrix[np.ix_(order, order)]
-    return matrix, n - first, lambda found: [f._replace(lower=not f.lower) for f in found]

@@ -1,6 +1,7 @@
 """The matrix to factor: checked, reordered into blocks, scaled, with positive determinant."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import get_args
 
 import numpy as np
@@ -104,6 +105,16 @@ class FactorProblem:
     def even(self) -> bool:
         """Whether both parts of the partition have the same size."""
         return 2 * self.first == len(self.matrix)
+
+    @cached_property
+    def singular_values(self) -> np.ndarray:
+        """The singular values of the matrix, descending."""
+        return np.linalg.svd(self.matrix, compute_uv=False)
+
+    @property
+    def condition_number(self) -> float:
+        """The largest singular value divided by the smallest."""
+        return float(self.singular_values[0] / self.singular_values[-1])
 
     @property
     def blocks(self) -> np.ndarray:

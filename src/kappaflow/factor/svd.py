@@ -182,5 +182,5 @@ def _rescale_within(factors: list[Factor], carrier: int, condition: float) -> li
     """
     carriers = (carrier, carrier + 1)
     bounded = rescale(factors, limit=UNIT_BOUND, free=carriers)
-    carried = max(np.linalg.cond(bounded[number].matrix) for number in carriers)
+    carried = max(bounded[number].condition_number for number in carriers)
     return bounded if carried <= CARRIED * condition else rescale(factors)

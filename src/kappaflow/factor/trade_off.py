@@ -15,6 +15,7 @@ from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor.factorization import Factorization, ranking_key
 from kappaflow.factor.linear import factor_linear
 from kappaflow.factor.problem import factor_problem
+from kappaflow.factor.search import is_small
 from kappaflow.partition import Partition
 
 COUNTS = (6, 8, 11, 12, 16)
@@ -42,13 +43,15 @@ def trade_off(
     partition: str | int | Partition = "half",
     seed: int = 0,
     known: Mapping[int, Factorization] | None = None,
+    max_time_s: float | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Trial]:
     """Returns the best factorization of a map within each count, in ascending order.
 
     A factorization is also a candidate for each larger count. So as soon as one is exact to
     rounding, the largest condition number of a factor never rises along the list. `known` has
-    existing factorizations, by the count that they were computed for.
+    existing factorizations, by the count that they were computed for. `max_time_s` limits each
+    search, as in `factor_linear`; by default no search takes more than a few seconds.
 
     Raises:
         ArgumentError: No number of couplings makes this matrix, or an argument is invalid.
@@ -60,7 +63,9 @@ def trade_off(
         >>> [trial.found is not None for trial in trials]
         [False, True]
     """
-    factor_problem(matrix, partition)  # raises once, not for each count
+    problem = factor_problem(matrix, partition)  # raises once, not for each count
+    if max_time_s is None and not is_small(problem):
+        max_time_s = 0.0
     natural_int("seed", seed)
     for count in counts:
         positive_int("counts", count)
@@ -71,7 +76,13 @@ def trade_off(
         if found is None:
             progress(f"looking for {count} couplings")
             try:
-                found = factor_linear(matrix, couplings=count, partition=partition, seed=seed)
+                found = factor_linear(
+                    matrix,
+                    couplings=count,
+                    partition=partition,
+                    seed=seed,
+                    max_time_s=max_time_s,
+                )
             except (ArgumentError, NumericalError) as error:
                 why_not = str(error)
         if found is not None and not found.is_exact:

@@ -12,6 +12,7 @@ from numpy.linalg import LinAlgError, norm
 from scipy.linalg import cho_factor, cho_solve, schur
 
 from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.factor.budget import report, spend
 from kappaflow.factor.coupling import Factor
 
 ATTEMPTS = 6
@@ -128,6 +129,7 @@ class _Step:
 
     def __init__(self, pattern: list[_Coupling]) -> None:
         n = sum(pattern[0].weight.shape)
+        spend(n**6 / 3)
         self.parts = []
         before, back = np.eye(n), np.eye(n)
         gram = np.zeros((n * n, n * n))
@@ -208,6 +210,7 @@ def _follow(pattern: list[_Coupling], end: np.ndarray) -> list[_Coupling]:
     """Returns couplings for (nearly) the end of the path that begins at their product."""
     path, t, stride = _between(_product(pattern), end), 0.0, FIRST_STEP
     while t < 1:
+        report(f"following the path, {t:.0%}")
         t_next = min(1.0, t + stride)
         trial = _newton(pattern, path(t_next), SHRINK * min(1.0, stride / FIRST_STEP))
         if trial is None:

@@ -161,14 +161,14 @@ def factorization_chart(factorization: Factorization) -> Chart:
 def condition_bars(factorization: Factorization) -> Chart:
     """Returns the condition number of each coupling as a bar, with the lower bound."""
     values = list(factorization.condition_numbers)
-    least = _least(_condition_of_map(factorization), len(factorization))
+    least = factorization.lower_bound
     places = list(range(1, len(values) + 1))
     dotted = {"kind": "outline", "dash": "dot", "width": 1.5}
     return single_chart(
         "condition-bars",
         "Condition number of each factor",
-        "The bars should be equally high and close to the dotted line. Condition numbers "
-        "multiply, so the factors of T cannot all be below the root of its condition number.",
+        "The bars should be equally high and close to the dotted line, a lower bound for the "
+        "highest: norms multiply, so the factors of T cannot all be below a root of its norm.",
         height=380,
         **_count_axis("coupling, in the order of the product", places),
         y="condition number (pure number)",
@@ -305,7 +305,10 @@ def _trials_section(
 
 def _key_figures(factorization: Factorization) -> list[KeyFigure]:
     condition = _condition_of_map(factorization)
-    least = significant(_least(condition, len(factorization)))
+    least = significant(factorization.lower_bound)
+    gain = ""
+    if factorization.before_search is not None:
+        gain = f"; {significant(factorization.before_search)} in closed form, before the search"
     sign = "none" if factorization.flipped is None else f"in coupling {factorization.flipped + 1}"
     return [
         KeyFigure("Couplings", str(len(factorization)), "", f"method: {factorization.method}"),
@@ -313,7 +316,7 @@ def _key_figures(factorization: Factorization) -> list[KeyFigure]:
             "Largest condition number of a factor",
             significant(factorization.condition_number),
             "",
-            f"{least} is the lower bound for so many factors",
+            f"{least} is the lower bound for so many factors{gain}",
         ),
         KeyFigure("Condition number of T", significant(condition), "", "1 is perfect"),
         KeyFigure(

@@ -8,7 +8,9 @@ import numpy as np
 from kappaflow.data import load_matrix
 from kappaflow.factor import Factorization, factor_linear
 from kappaflow.factor.factorization import save_couplings
+from kappaflow.factor.linear import Count
 from kappaflow.factor.trade_off import nearest_reference, trade_off
+from kappaflow.options import FactorMethod
 from kappaflow.report import render_factors
 from kappaflow.report.files import check_output_path
 from kappaflow.storage import write_bytes
@@ -17,9 +19,10 @@ from kappaflow.storage import write_bytes
 def factor_file(
     source: str,
     *,
-    couplings: int | None = 6,
+    couplings: Count = "auto",
     partition: str | int = "half",
-    method: str = "auto",
+    method: FactorMethod = "auto",
+    max_time_s: float | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     report: str | Path | None = None,
@@ -29,8 +32,8 @@ def factor_file(
 
     The source is as for `kappaflow.data.load_matrix`; the factorization as for
     `kappaflow.factor_linear`. `out` is a safetensors file for the couplings. `report` is an HTML
-    file; for it the map is factored again with other numbers of couplings. `say` receives messages
-    about the page.
+    file; for it the map is factored again with other numbers of couplings. `say` receives the
+    steps of the searches.
 
     Returns:
         The couplings.
@@ -42,14 +45,14 @@ def factor_file(
     for name, path, suffix in (("out", out, ".safetensors"), ("report", report, ".html")):
         check_output_path(name, path, suffix)
     matrix = load_matrix(source)
-    result = factor_linear(
-        matrix, couplings=couplings, partition=partition, method=method, seed=seed
-    )
+    search = {"partition": partition, "seed": seed, "max_time_s": max_time_s, "progress": say}
+    result = factor_linear(matrix, couplings=couplings, method=method, **search)
     if out is not None:
         save_couplings(result, out)
     if report is not None:
-        known = {couplings: result} if couplings is not None and method == "auto" else {}
-        trials = trade_off(matrix, partition=partition, seed=seed, known=known, progress=say)
+        count = len(result) if couplings == "auto" else couplings
+        known = {count: result} if count and method == "auto" else {}
+        trials = trade_off(matrix, known=known, **search)
         name = "standard input" if source == "-" else Path(source).name
         own = float(np.linalg.cond(result.matrix.numpy()))
         page = render_factors(

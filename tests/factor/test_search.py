@@ -1,0 +1,232 @@
+"""When `factor_linear` searches, what the search gains, and what limits it."""
+
+import time
+
+import numpy as np
+import pytest
+
+import kappaflow as kf
+from factor.ensembles import geometric, orthogonal
+from kappaflow.errors import NumericalError, NumericalWarning
+from kappaflow.factor import linear, search
+from kappaflow.factor.budget import OutOfBudget, SearchBudget, report, spend
+from kappaflow.factor.closed_forms import closed_form
+from kappaflow.factor.problem import factor_problem
+
+
+def gaussian(n, seed=0):
+    """Returns a Gaussian map."""
+    return np.random.default_rng(seed).standard_normal((n, n))
+
+
+def dense(found):
+    """Returns the product of the couplings by numpy."""
+    made = np.eye(len(found.matrix))
+    for coupling in found.couplings:
+        made = made @ coupling.matrix().numpy()
+    return made
+
+
+def no_search(monkeypatch):
+    """Makes every search fail the test."""
+    for name in ("by_continuation", "by_five"):
+        monkeypatch.setattr(linear, name, lambda *_: pytest.fail("there was a search"))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "couplings", "method", "worst"),
+    [
+        (orthogonal(66, np.random.default_rng(0)), 6, "rotation", 6),
+        (gaussian(66), 11, "svd", 200),
+        (gaussian(66), "auto", "svd", 6),
+        (gaussian(66), None, "svd", 200),
+        (orthogonal(66, np.random.default_rng(0)), "auto", "rotation", 6),
+    ],
+    ids=["rotation", "eleven", "auto", "fewest", "auto for a rotation"],
+)
+def test_large_maps_have_the_closed_form(monkeypatch, matrix, couplings, method, worst):
+    """Without a search, whose time limit the note names."""
+    no_search(monkeypatch)
+    found = kf.factor_linear(matrix, couplings=couplings)
+    assert found.method == method and found.condition_number < worst
+    assert np.linalg.norm(dense(found) - matrix) < 1e-12 * np.linalg.norm(matrix)
+    assert "max_time_s=60 allows a minute" in found.note and found.before_search is None
+
+
+def test_a_time_limit_starts_the_search_of_a_large_map(monkeypatch):
+    """And a limit of zero ends that of a small one."""
+    calls = []
+    monkeypatch.setattr(
+        linear, "by_continuation", lambda problem, n, seed: calls.append(n) or no()
+    )
+    kf.factor_linear(gaussian(66), couplings=11, max_time_s=1e3)
+    assert calls == [11, 8, 6]
+    found = kf.factor_linear(gaussian(8), max_time_s=0)
+    assert found.method == "svd" and len(calls) == 3
+
+
+def no():
+    """Fails as a search that finds nothing."""
+    raise NumericalError("nothing was found")
+
+
+def test_the_result_says_what_the_search_gained():
+    """The closed form of a rotation, and the couplings of the search."""
+    matrix = orthogonal(8, np.random.default_rng(0))
+    closed = kf.factor_linear(matrix, method="rotation")
+    found = kf.factor_linear(matrix)
+    assert found.before_search == closed.condition_number > found.condition_number
+    assert f"{found.before_search:.3g} in closed form, then {found.condition_number:.3g}" in repr(
+        found
+    )
+
+
+def test_a_search_without_time_gives_the_closed_form():
+    """The limit ends the search before it has found anything; with six there is none."""
+    matrix = orthogonal(8, np.random.default_rng(0))
+    found = kf.factor_linear(matrix, max_time_s=1e-9)
+    assert found.method == "rotation" and "the search ended at its limit" in found.note
+    with pytest.raises(NumericalError, match=r"ended at its limit. Pass couplings=11,"):
+        kf.factor_linear(gaussian(8), couplings=6, max_time_s=1e-9)
+    with pytest.raises(NumericalError, match=r"ended at its limit. Pass couplings=11,"):
+        kf.factor_linear(gaussian(8), couplings=6, method="continuation", max_time_s=1e-9)
+
+
+def test_a_search_that_is_cut_off_is_exact_and_better_than_the_closed_form(monkeypatch):
+    """It stops during the descent and polishes; the same limit gives the same couplings."""
+    matrix = orthogonal(8, np.random.default_rng(0))
+    full = kf.factor_linear(matrix)
+    monkeypatch.setattr(search, "OPERATIONS", 4e7)
+    one, two = kf.factor_linear(matrix), kf.factor_linear(matrix)
+    assert "ended at its limit" in one.note and "limit" not in full.note
+    assert full.condition_number < one.condition_number < one.before_search
+    assert one.is_exact and np.array_equal(dense(one), dense(two))
+
+
+def test_an_ample_time_limit_changes_nothing():
+    """Bit for bit."""
+    one, two = (kf.factor_linear(gaussian(6), max_time_s=limit) for limit in (None, 1e6))
+    assert np.array_equal(dense(one), dense(two))
+
+
+def test_a_budget_has_a_part_for_polishing():
+    """Operations are counted, and the clock is read."""
+    budget = SearchBudget(operations=3e9)
+    with budget.active():
+        spend(1.5e9)
+        with pytest.raises(OutOfBudget):
+            spend(1e9)
+        assert budget.is_over
+        spend(0.1e9)
+        with pytest.raises(OutOfBudget):
+            spend(1e9)
+    spend(1e12)  # without a budget there is no limit
+    late = SearchBudget(max_time_s=1e-9)
+    time.sleep(1e-3)
+    with late.active(), pytest.raises(OutOfBudget):
+        spend(0)
+
+
+def test_progress_tells_the_steps():
+    """On the path, then during the descent."""
+    texts = []
+    kf.factor_linear(gaussian(6), progress=texts.append)
+    assert texts[0] == "following the path, 0%"
+    assert texts[-1].startswith("improving the largest condition number, now ")
+    report("without a budget, nobody listens")
+
+
+@pytest.mark.parametrize("condition", [1e10, 1e13])
+@pytest.mark.parametrize("n", [4, 16])
+def test_ill_conditioned_maps_have_the_closed_form(monkeypatch, n, condition):
+    """By default and with eleven; with six the error names the way out. There is no search."""
+    no_search(monkeypatch)
+    matrix = geometric(n, np.random.default_rng(0), condition)
+    for couplings in ("auto", 11, None):
+        found = kf.factor_linear(matrix, couplings=couplings)
+        assert found.method == "svd" and found.residual < 1e-13
+    with pytest.raises(NumericalError, match=r"too large for a search .* Pass couplings=11"):
+        kf.factor_linear(matrix, couplings=6)
+    with pytest.raises(NumericalError, match="too large for a search"):
+        kf.factor_linear(matrix, couplings=6, method="continuation")
+
+
+def test_a_large_residual_comes_with_a_warning():
+    """Near the largest condition number of a search."""
+    matrix = geometric(4, np.random.default_rng(0), 1e9)
+    with pytest.warns(NumericalWarning, match="couplings=11 allows a closed form"):
+        found = kf.factor_linear(matrix, couplings=6)
+    assert 1e-10 < found.residual < 1e-8 and not found.is_exact
+
+
+@pytest.mark.parametrize("scale", [1e-310, 1e-295, 1e295])
+def test_scales_at_the_ends_of_float64_are_refused(scale):
+    """The message says which scale it is, and what to do."""
+    with pytest.raises(NumericalError, match="divide the matrix by that"):
+        kf.factor_linear(scale * gaussian(6) / 10)
+
+
+def test_a_poor_result_is_compared_with_fewer_couplings(monkeypatch):
+    """Six are better than failed searches for more, and than a closed form of eleven."""
+    matrix, real = geometric(4, np.random.default_rng(0), 1e6), search.by_continuation
+    calls = []
+
+    def by_continuation(problem, couplings, seed):
+        calls.append(couplings)
+        return no() if couplings > 6 else real(problem, couplings, seed)
+
+    monkeypatch.setattr(linear, "by_continuation", by_continuation)
+    found = kf.factor_linear(matrix, couplings=11)
+    assert calls == [11, 8, 6] and len(found) == 6
+    assert found.condition_number < 50 < 1000 < found.before_search
+
+
+@pytest.mark.slow
+def test_more_couplings_are_not_worse_on_an_ill_conditioned_map():
+    """A residual that is rounding at this condition number does not exclude a search."""
+    matrix = geometric(4, np.random.default_rng(0), 1e6)
+    found = [kf.factor_linear(matrix, couplings=count) for count in (6, 8, 11)]
+    numbers = [one.condition_number for one in found]
+    assert numbers == sorted(numbers, reverse=True) and all(one.is_exact for one in found)
+
+
+@pytest.mark.parametrize("n", [4, 12, 66])
+@pytest.mark.parametrize("kind", ["geometric", "outlier", "small", "two"])
+def test_positive_definite_maps_have_six_in_closed_form(n, kind):
+    """Any spectrum of condition number 100, not only of determinant 1."""
+    values = {
+        "geometric": np.geomspace(1, 100, n),
+        "outlier": np.r_[np.ones(n - 1), 100],
+        "small": np.r_[np.ones(n - 1), 0.01],
+        "two": np.repeat([1.0, 100], n // 2),
+    }[kind]
+    turn = orthogonal(n, np.random.default_rng(1))
+    matrix = (turn * values) @ turn.T
+    found = kf.factor_linear((matrix + matrix.T) / 2, method="positive")
+    assert len(found) == 6 and found.flipped is None
+    assert np.linalg.norm(dense(found) - matrix) < 1e-12 * np.linalg.norm(matrix)
+    assert found.lower_bound < found.condition_number < 100
+
+
+def test_six_couplings_of_a_large_positive_definite_map_need_no_search(monkeypatch):
+    """As `Whiten` asks for; other maps have no such closed form."""
+    no_search(monkeypatch)
+    matrix = np.cov(gaussian(66).cumsum(0), bias=True) + np.eye(66)
+    assert kf.factor_linear(matrix, couplings=6).method == "positive"
+    with pytest.raises(kf.errors.ArgumentError, match="not symmetric positive definite"):
+        closed_form("positive", factor_problem(gaussian(4), "half"), None)
+
+
+def test_the_lower_bound_is_that_of_one_size_a_diagonal():
+    """It is stronger than the root of cond(T) if one singular value is small."""
+    turn = orthogonal(8, np.random.default_rng(2))
+    matrix = turn * np.r_[np.ones(7), 1e-4]
+    found = kf.factor_linear(matrix, couplings=6)
+    strong, plain = 1e4 ** (2 * (1 - 1 / 8) / 6), 1e4 ** (1 / 6)
+    assert found.lower_bound == pytest.approx(strong) and strong > 1.9 * plain
+    assert found.condition_number > found.lower_bound
+    assert found.lower_bound == pytest.approx(kf.theory.scaled_lower_bound(matrix, 6))
+    scaled = kf.factor_linear(1e6 * turn, couplings=6, method="rotation")
+    assert scaled.condition_number > scaled.lower_bound == pytest.approx(100)
+    eleven = kf.factor_linear(matrix, method="svd")  # its carriers have diagonals of many sizes
+    assert eleven.lower_bound == pytest.approx(1e4 ** (1 / 11))
