@@ -35,6 +35,10 @@ COMMANDS = {
         "whitening:whitening",
         "Train on MAGIC from the identity and from whitened data, and compare by epoch.",
     ),
+    "worst-maps": (
+        "worst_maps:worst_maps",
+        "Search for maps whose six couplings are badly conditioned.",
+    ),
     "factor": (
         "factor:factor",
         "Factor matrices of all kinds, and compare the results with the goals.",

@@ -103,6 +103,29 @@ def test_on_one_partition_one_layer_is_all():
     assert non_standardness(again) > 0.1
 
 
+def test_one_layer_whitens_a_covariance_without_zeros():
+    """x_1 = f and x_i = f + e_i, with x_1 kept: so the count of layers is for almost every one."""
+    covariance = torch.ones(8, 8, dtype=torch.float64) + torch.eye(8, dtype=torch.float64)
+    covariance[0, 0] = 1
+    torch.testing.assert_close(
+        after_ideal_coupling(covariance, 1), torch.eye(8, dtype=torch.float64)
+    )
+
+
+@pytest.mark.parametrize("n", [2, 4, 8])
+def test_equicorrelated_features_take_a_layer_for_each_binary_digit(n):
+    """Each half stays equicorrelated, with a correlation that is not zero, down to one feature."""
+    covariance = torch.full((n, n), 0.3, dtype=torch.float64).fill_diagonal_(1)
+    while n > 1:
+        assert non_standardness(covariance) > 1e-4
+        after = after_ideal_coupling(covariance, n // 2)
+        n //= 2
+        covariance = after[n:, n:]
+        off = covariance[~torch.eye(n, dtype=torch.bool)]
+        assert n == 1 or (off.std() < 1e-12 < abs(off).min())
+    torch.testing.assert_close(covariance, torch.ones(1, 1, dtype=torch.float64))
+
+
 @pytest.mark.parametrize(
     "call",
     [

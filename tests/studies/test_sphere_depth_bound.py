@@ -60,6 +60,15 @@ def test_a_bound_on_the_whole_replaces_the_power():
     assert exp(layer.log_sensitivity(4, 5)) == pytest.approx(by_hand)
 
 
+def test_a_bound_on_the_whole_flow_alone_is_not_enough():
+    """The flow x -> 10 (x/10 + theta) stretches nothing, but moves by 10 theta: all runs count."""
+    moved, z = 10.0, gaussian_norm(1)
+    slack = {"parameters": 1, "lipschitz": 10.0, "parameter_lipschitz": 1.0}
+    one, runs = (LayerClass(**slack, whole_lipschitz=whole) for whole in (1.0, 10.0))
+    assert exp(one.log_sensitivity(2, 1)) == pytest.approx(1 + z + 1 + z + 1)
+    assert exp(one.log_sensitivity(2, 1)) < moved < exp(runs.log_sensitivity(2, 1))
+
+
 def test_the_net_has_a_flow_for_each_cell():
     """At least the exact number of cells of edge w / S, at most one more a side."""
     layer = LayerClass(3, lipschitz=1.5, parameter_lipschitz=1.0)

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 
+from kappaflow import factor_linear
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor.rotation import six_blocks
 from kappaflow.theory import additive_lower_bound, positive_definite_bound, scaled_lower_bound
@@ -162,6 +164,51 @@ def test_two_block_spectra_grow_like_the_sixth_root_of_the_condition_number(d):
         ratios.append(worst / scaled_lower_bound(T, 6))
         assert scaled_lower_bound(T, 6) == pytest.approx(s ** (1 / 3), rel=1e-3)
     assert 1 <= min(ratios) and max(ratios) < 10 and ratios[-1] < 1.1 * ratios[-2]
+
+
+def log_worst(unknowns, T, power):
+    """Returns a smooth maximum of log(kappa + 1/kappa) over six couplings of T, (4, 4).
+
+    X, K and a matrix A are free, with one equation on K: K N has the trace of K. Then Z = K N A -
+    A adj(K) solves Z K = K N Z, by Cayley and Hamilton. Four of six scales are free, too.
+    """
+    X, K, A = unknowns[:12].reshape(3, 2, 2)
+    back, eye = np.linalg.inv(T), np.eye(2)
+    N = (X @ back[2:, 2:] - back[:2, 2:]) @ np.linalg.inv(T[:2, :2] @ X + T[:2, 2:])
+    off = (N - eye).T
+    K = K - np.sum(K * off) / max(np.sum(off**2), 1e-24) * off
+    try:
+        blocks = six_blocks(T, X, K, K @ N @ A - A @ (np.trace(K) * eye - K))
+    except np.linalg.LinAlgError:
+        return 50.0
+    free = unknowns[12:]
+    logs = [*free, -free[0] - free[2], -free[1] - free[3]]
+    sides, costs = [0.0, 0.0], []
+    for position, (block, g) in enumerate(zip(blocks, logs, strict=True)):
+        changed = 1 - position % 2
+        ratio = sides[1 - changed] - sides[changed]
+        size = 2 * np.log(np.linalg.norm(block, 2) + 1e-100)
+        costs.append(np.logaddexp.reduce([g, -g, size + 2 * ratio - g]))
+        sides[changed] += g
+    value = np.logaddexp.reduce(power * np.array(costs)) / power
+    return value if np.isfinite(value) else 50.0
+
+
+@pytest.mark.slow
+def test_no_random_start_finds_better_couplings_of_a_map_with_an_outlier():
+    """By minimization over all solutions, for n = 4: as far above the cube root as the search."""
+    norm = 30.0
+    T = np.zeros((4, 4))
+    T[0, 0], T[[1, 2, 3], [3, 1, 2]] = 1 / norm, norm ** (1 / 3)
+    searched = factor_linear(T, method="continuation").condition_number
+    generator, best = np.random.default_rng(3), np.inf
+    for _ in range(6):
+        point = generator.standard_normal(16) * np.exp(generator.normal(size=16))
+        for power in (8, 64, 512):
+            point = minimize(log_worst, point, args=(T, power), options={"maxiter": 300}).x
+        best = min(best, log_worst(point, T, 1e5))
+    kappa = np.exp(best) / 2 + np.sqrt(np.exp(2 * best) / 4 - 1)
+    assert 3.5 * scaled_lower_bound(T, 6) < 0.95 * searched < kappa < 1.2 * searched
 
 
 @pytest.mark.parametrize(
