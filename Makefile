@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # otherwise, because tests start many processes.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: setup demo test test-slow lint types docs bench faults faults-short release-check lock clean
+.PHONY: setup demo test test-slow lint types docs bench faults faults-short release-check versions-check lock clean
 
 setup: $(VENV)/.ready
 
@@ -64,6 +64,10 @@ faults-short: setup
 
 release-check:
 	PYTHON=$(PYTHON) tools/release_check.sh
+
+# The lowest and the newest Python and packages, with the wheel in environments of their own.
+versions-check:
+	tools/versions_check.sh
 
 # The exact versions that CI installs. Versions for one kind of processor (+cpu) are taken as those for any.
 lock: setup

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-EXTRAS = ("estimator", "figures", "images", "zuko")
+EXTRAS = ("estimator", "figures", "images", "onnx", "zuko")
 
 if __name__ == "__main__":
     content = tomllib.loads(Path("pyproject.toml").read_text())
