@@ -1,11 +1,11 @@
-"""Plots of results, as axes of matplotlib or as interactive figures of plotly.
+"""Plots of results: the charts of the reports, drawn by matplotlib or plotly.
 
-Each function takes a result, or a flow and data. By default it returns a `matplotlib.axes.Axes`,
-or an array of them where there are several panels; matplotlib is installed by
-``pip install "kappaflow[figures]"``. With ``interactive=True`` it returns a
-`plotly.graph_objects.Figure`, which needs no further package. The charts are those of the reports.
+Each function takes a result, or a flow and data. It returns a `matplotlib.axes.Axes`, or an array
+of them if there are several panels. This needs ``pip install "kappaflow[figures]"``. With
+``interactive=True`` it returns a `plotly.graph_objects.Figure` instead, which needs no further
+package.
 
-A flow is a `Flow`, or the result of `fit`, `fit_auto` or `fit_energy`. Data are a tensor, array,
+A flow is a `Flow`, or what `fit`, `fit_auto` or `fit_energy` returned. Data are a tensor, array,
 data frame, `Table`, path or shipped name; for a conditional flow the pair (x, context). For a flow
 of images they are `Images`, their path or name, or a tensor.
 """
@@ -75,16 +75,16 @@ def depth_profile(
     ax: Any = None,  # noqa: ANN401
     interactive: bool = False,
 ) -> Any:  # noqa: ANN401
-    """Plots how well conditioned a flow is over its depth.
+    """Plots the conditioning of a flow over its depth.
 
     Args:
         profile: The result of `kappaflow.profile`, or a flow.
-        x: The data, if a flow is given; it is measured at 64 rows at most.
-        quantity: "condition_number", of each layer and of all layers so far; "singular_values",
-            the largest and the smallest of all layers so far; or "round_trip", the reconstruction
-            errors from both sides.
-        ax: Axes of matplotlib to draw on; new ones by default.
-        interactive: Whether to return a figure of plotly.
+        x: Data to measure a flow at; at most 64 of its rows are used. Left out for a profile.
+        quantity: "condition_number", of each layer and of all layers up to each depth;
+            "singular_values", the largest and the smallest of all layers up to each depth; or
+            "round_trip", the reconstruction errors from data and from latents.
+        ax: Axes of matplotlib to draw on. New ones by default.
+        interactive: Return a figure of plotly.
 
     Returns:
         The axes, or the figure.
@@ -118,12 +118,14 @@ def spectrum(
 ) -> Any:  # noqa: ANN401
     """Plots the singular values of a Jacobian, with their spread over the rows.
 
+    For a flow they are measured without its standardization: all of them up to 128 dimensions, and
+    the four largest and four smallest above.
+
     Args:
-        spectrum: The result of `kappaflow.spectrum`, or a flow. Of a flow, all singular values are
-            measured without its standardization; above 128 dimensions, four at each end.
-        x: The data, if a flow is given; it is measured at 64 rows at most.
-        ax: Axes of matplotlib to draw on; new ones by default.
-        interactive: Whether to return a figure of plotly.
+        spectrum: The result of `kappaflow.spectrum`, or a flow.
+        x: Data to measure a flow at; at most 64 of its rows are used. Left out for a spectrum.
+        ax: Axes of matplotlib to draw on. New ones by default.
+        interactive: Return a figure of plotly.
 
     Returns:
         The axes, or the figure.
@@ -156,7 +158,7 @@ def training(result: FitResult | EnergyResult, *, interactive: bool = False) -> 
 
     Args:
         result: What `kappaflow.fit`, `fit_auto` or `fit_energy` returned.
-        interactive: Whether to return a figure of plotly.
+        interactive: Return a figure of plotly.
 
     Returns:
         An array of axes, or the figure.
@@ -192,18 +194,18 @@ def pairs(
     rows: int = 2000,
     interactive: bool = False,
 ) -> Any:  # noqa: ANN401
-    """Plots data against as many samples of a flow, for each pair of columns.
+    """Plots data and as many samples of a flow, for each pair of columns.
 
-    The diagonal has the density of each column, and each pair names its rank correlation
+    The diagonal shows the density of each column, and each pair names its rank correlation
     (Spearman) in the data and in the samples. A conditional flow is sampled once for the context
-    of each row. For a flow of images, the plot has a grid of images next to a grid of samples.
+    of each row. For a flow of images, the plot shows a grid of images next to a grid of samples.
 
     Args:
         flow: The flow.
         data: The data, preferably held out.
         columns: Names or numbers, from 0, of the columns to show; the first ten by default.
-        rows: The largest number of rows, and of samples; at most 64 images are shown.
-        interactive: Whether to return a figure of plotly.
+        rows: The largest number of rows to show; of images, at most 64 are shown.
+        interactive: Return a figure of plotly.
 
     Returns:
         An array of axes (columns, columns), or the figure. One column has one panel; images have
@@ -249,12 +251,15 @@ def latent(
     *,
     interactive: bool = False,
 ) -> Any:  # noqa: ANN401
-    """Plots the latents of data: all coordinates against the base, and mean and deviation of each.
+    """Plots the latents of data, which follow the base distribution if the flow fits.
+
+    One panel has the histogram of all coordinates and the density of the base, the other the mean
+    and the standard deviation of each coordinate.
 
     Args:
         flow: The flow.
-        x: The data; 10,000 rows at most are used.
-        interactive: Whether to return a figure of plotly.
+        x: The data; at most 10,000 rows are used.
+        interactive: Return a figure of plotly.
 
     Returns:
         An array of axes, or the figure.
@@ -280,10 +285,11 @@ def factorization(factorization: Factorization, *, interactive: bool = False) ->
 
     Args:
         factorization: What `kappaflow.factor_linear` returned. The first 24 couplings are shown.
-        interactive: Whether to return a figure of plotly.
+        interactive: Return a figure of plotly.
 
     Returns:
-        An array of axes, or the figure. The identity, which has no coupling, has one panel.
+        An array of axes, or the figure. There is one panel for the identity, which needs no
+        coupling.
 
     Raises:
         ArgumentError: The argument is of another type, or matplotlib is not installed.

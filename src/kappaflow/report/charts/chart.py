@@ -64,11 +64,11 @@ class Series(Part):
 
     @property
     def is_marked(self) -> bool:
-        """Whether its points are marked: without a line, or if there are few points."""
+        """Whether its points are marked: without a line, if there are few, or a single one."""
         if self.dash == "none":
             return True
         known = sum(value is not None for value in self.y)
-        return self.kind == "line" and known <= 12
+        return known == 1 or (self.kind == "line" and known <= 12)
 
     @property
     def bounds(self) -> list[Numbers]:
