@@ -101,7 +101,8 @@ def doctor(
         Also examine what takes long: more points, all rows, all columns of a context, bases of
         any dimension. Without it, "not checked" in the output names what was left out.
     trust
-        Load the files of an exported flow, which could run code if somebody made them to.
+        Load the .pt2 files of an exported flow, which could run code if somebody made them to.
+        Files in ONNX do not need it.
     json
         Print the diagnosis as JSON.
     decimal

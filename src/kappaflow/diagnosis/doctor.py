@@ -261,13 +261,12 @@ def _figures(m: Measurements, comparisons: Sequence[Comparison], rows: int | Non
 
 
 def _not_checked(m: Measurements, rows: int | None) -> str:
-    """Returns what the effort leaves out, with the option that includes it; empty if nothing."""
+    """Returns what is left out by the effort, with the option that includes it, or by the flow."""
     total = rows or (0 if m.rows is None else len(m.rows))
     m.up_to(len(m.points), total, "conditioning, Jacobians and gradients at {} rows")
-    if not m.not_checked:
-        return ""
-    more = "" if m.effort == THOROUGH else " (thorough=True, --thorough)"
-    return "; ".join(m.not_checked) + more
+    more = "" if m.effort == THOROUGH or not m.not_checked else " (thorough=True, --thorough)"
+    by_flow = getattr(m.flow, "not_checked", "")
+    return "; ".join(filter(None, ("; ".join(m.not_checked) + more, by_flow)))
 
 
 def _verdict(figures: Evidence, findings: list[Finding]) -> str:

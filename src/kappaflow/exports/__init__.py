@@ -7,6 +7,6 @@ export      `export`, which compares each program with the flow
 
 from kappaflow.exports.export import Exported, export
 from kappaflow.exports.functions import FUNCTIONS
-from kappaflow.exports.programs import NOTES, SUFFIXES, outputs
+from kappaflow.exports.programs import NOTES, SUFFIXES, load_onnx, outputs
 
-__all__ = ["FUNCTIONS", "NOTES", "SUFFIXES", "Exported", "export", "outputs"]
+__all__ = ["FUNCTIONS", "NOTES", "SUFFIXES", "Exported", "export", "load_onnx", "outputs"]

@@ -36,9 +36,9 @@ class Exported:
         path: The folder, with one file for each function.
         format: "torch" or "onnx".
         functions: The functions that were written.
-        differences: For each function, the largest absolute difference to the flow on random rows.
+        differences: The largest absolute difference from the flow on random rows, by function.
         round_trip: Largest absolute error of decode(encode(x)); None without both functions.
-        left_out: The functions that this flow does not have as programs, and why.
+        left_out: Why a function was left out, by the names of these functions.
     """
 
     path: Path
@@ -67,20 +67,20 @@ def export(
 ) -> Exported:
     """Writes the functions of a flow as programs that run without kappaflow.
 
-    The folder has one file for each function, such as `log_prob.pt2`. `torch.export.load` reads a
-    .pt2 file and ONNX Runtime an .onnx file. Each takes batches of any size, and a conditional
-    flow takes the context as the second input:
+    The folder has one file for each function, such as `log_prob.pt2`, each with the weights of the
+    flow. `torch.export.load` reads a .pt2 file, and ONNX Runtime reads an .onnx file. The programs
+    take batches of any size. A conditional flow takes the context as the second input:
 
     - `log_prob(x)` returns log p(x) in nats, (B,).
     - `sample(noise)` returns samples (B, *event) for standard normal noise (B, *noise).
     - `encode(x)` returns z and log|det dz/dx|, (B,).
     - `decode(z)` returns x and log|det dx/dz|, (B,).
 
-    With an augmentation, such as padding or pixel noise, `encode` and `decode` map points joined
-    with it, and there is no `log_prob` if that is a bound estimated with random numbers.
+    If the flow adds padding or pixel noise, `encode` takes and `decode` returns points joined with
+    it. Then there is no `log_prob` if it is a bound that is estimated with random numbers.
 
-    Every file is run on random rows and compared with the flow before the folder appears. Each
-    holds its metadata as JSON: columns, domains, shapes and the version of kappaflow.
+    Before the folder appears, every file is run on random rows and compared with the flow. Each
+    file holds metadata as JSON: columns, domains, shapes and the version of kappaflow.
 
     Args:
         flow: The flow, in float32 or float64. Its copy in evaluation mode is exported.
@@ -92,11 +92,11 @@ def export(
         context_columns: Names of the columns of the context, for the metadata.
 
     Returns:
-        What was written, and the differences to the flow.
+        The names of what was written, and the differences from the flow.
 
     Raises:
-        ArgumentError: The folder exists, an argument is out of its range, or a function in
-            `functions`, or every function, cannot be exported.
+        ArgumentError: The folder exists, an argument is out of its range, no function can be
+            exported, or one in `functions` cannot.
         NumericalError: A program differs from the flow by more than rounding.
 
     Example:

@@ -1,4 +1,4 @@
-"""The functions of a flow as modules, with random rows for them and their metadata."""
+"""The functions of a flow as modules, random rows to compare them on, and their metadata."""
 
 import math
 from collections.abc import Sequence
@@ -98,7 +98,7 @@ def noise_shape(base: Base) -> tuple[int, ...]:
 
 
 class RandomRows:
-    """Random rows for each function: samples of the flow, and the noise and latents they had."""
+    """Random rows for each function: samples of the flow, with their noise and their latents."""
 
     def __init__(self, flow: Flow) -> None:
         generator = torch.Generator().manual_seed(0)

@@ -23,6 +23,7 @@ SUFFIXES: dict[str, str] = {"torch": ".pt2", "onnx": ".onnx"}
 NOTES = "kappaflow.json"  # the extra file of a .pt2 file that holds the metadata
 ONNX_KEY = "kappaflow"  # the entry of metadata_props of an ONNX file that holds the metadata
 EXAMPLES = 3  # rows that programs are traced with
+MOST_ROWS = 2**40  # torch 2.6 needs a limit for some operations
 Call = Callable[..., tuple[Tensor, ...]]
 
 
@@ -32,7 +33,7 @@ class Program:
     def __init__(self, flow: Flow, name: str, rows: RandomRows, kind: ExportFormat) -> None:
         self.name, self.file, self._kind = name, name + SUFFIXES[kind], kind
         examples = tuple(tensor[:EXAMPLES].contiguous() for tensor in rows.of(name))
-        batch = torch.export.Dim("batch")
+        batch = torch.export.Dim("batch", max=MOST_ROWS)
         shapes = tuple({0: batch} for _ in examples)
         try:
             module = FlowFunction(flow, name)
@@ -40,8 +41,13 @@ class Program:
                 module, examples, dynamic_shapes=shapes, strict=False
             )
             for part in self._traced.graph_module.modules():
-                for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+                if not isinstance(part, GraphModule):
+                    continue
+                graph: Any = part.graph
+                for node in list(graph.nodes):
                     node.meta.pop("stack_trace", None)  # it names files of this machine
+                    if node.target is torch.ops.aten.promote_types.default and not node.users:
+                        graph.erase_node(node)  # torch 2.6 cannot load it
             self._onnx = self._converted() if kind == "onnx" else None
         except KappaflowError as error:
             text = str(error)
@@ -57,26 +63,26 @@ class Program:
         given = about["inputs"][self.name], about["outputs"][self.name]
         own = {**about, "function": self.name, "inputs": given[0], "outputs": given[1]}
         text = json.dumps(own, indent=2)
-        if self._onnx is None:
-            torch.export.save(self._traced, place / self.file, extra_files={NOTES: text})
-        else:
-            self._onnx.model.metadata_props[ONNX_KEY] = text
-            self._onnx.save(place / self.file)
+        try:
+            if self._onnx is None:
+                torch.export.save(self._traced, place / self.file, extra_files={NOTES: text})
+            else:
+                self._onnx.model.metadata_props[ONNX_KEY] = text
+                self._onnx.save(place / self.file)
+        except OSError:
+            raise
+        except Exception as error:  # torch 2.6 cannot write all that it can trace
+            raise ArgumentError(
+                f"{self.name!r} of this flow cannot be written by torch {torch.__version__}, "
+                f"a newer one may write it: {_reason(error)}"
+            ) from error
 
     def load(self, place: Path) -> Call:
         """Returns the written program as a function of tensors."""
         if self._kind == "torch":
             program = torch.export.load(place / self.file).module()
             return lambda *given: outputs(program(*given))
-        session = _session(place / self.file)
-        names = [one.name for one in session.get_inputs()]
-
-        def run(*given: Tensor) -> tuple[Tensor, ...]:
-            arrays = [tensor.numpy() for tensor in given]
-            found = session.run(None, dict(zip(names, arrays, strict=True)))
-            return tuple(torch.from_numpy(array) for array in found)
-
-        return run
+        return load_onnx(place / self.file)[0]
 
     def _converted(self) -> Any:  # noqa: ANN401
         count = len(self._traced.graph_signature.user_inputs)
@@ -93,6 +99,19 @@ class Program:
         )
         _session(program.model_proto.SerializeToString())  # fails if it lacks an operation
         return program
+
+
+def load_onnx(file: Path) -> tuple[Call, str]:
+    """Returns a program in ONNX as a function of tensors, and its metadata."""
+    session = _session(file)
+    names = [one.name for one in session.get_inputs()]
+
+    def run(*given: Tensor) -> tuple[Tensor, ...]:
+        arrays = [tensor.detach().numpy() for tensor in given]
+        found = session.run(None, dict(zip(names, arrays, strict=True)))
+        return tuple(torch.from_numpy(array) for array in found)
+
+    return run, session.get_modelmeta().custom_metadata_map.get(ONNX_KEY, "")
 
 
 def _session(source: Path | bytes) -> Any:  # noqa: ANN401

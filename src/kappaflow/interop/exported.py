@@ -1,11 +1,13 @@
 """Reads exported flows, folders that `kappaflow.export` wrote, for `wrap` and the doctor."""
 
+import importlib.util
 import io
 import json
 import logging
 import math
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from kappaflow.errors import ArgumentError, FileError
-from kappaflow.exports import FUNCTIONS, NOTES, SUFFIXES, outputs
+from kappaflow.exports import FUNCTIONS, NOTES, SUFFIXES, load_onnx, outputs
 from kappaflow.flows import Base, StandardNormal
-from kappaflow.interop.foreign import ForeignBase, ForeignLayer, Parts
+from kappaflow.interop.foreign import Call, ForeignBase, ForeignLayer, Parts
+from kappaflow.linearization import Linearization
 from kappaflow.reading import parse_json
 
+MOST_DIFFERENCES = 1024  # features of a row whose Jacobian is formed by differences
+NOT_CHECKED = (
+    "errors of a log_det below 0.002 nats (programs in ONNX have no derivatives: Jacobians and "
+    "singular values come from differences, with two or three digits)"
+)
 Shapes = dict[str, list[str | int]]
 
 
@@ -43,6 +51,7 @@ class ExportedFlow:
     Args:
         programs: The loaded programs, by the names of their functions.
         metadata: The metadata of each function.
+        differentiable: Whether the programs have derivatives, which those in ONNX lack.
 
     Attributes:
         columns: Names of the columns of x; empty if they were not given.
@@ -52,7 +61,9 @@ class ExportedFlow:
         ArgumentError: `encode` or `decode` is missing.
     """
 
-    def __init__(self, programs: dict[str, Any], metadata: dict[str, _Metadata]) -> None:
+    def __init__(
+        self, programs: dict[str, Any], metadata: dict[str, _Metadata], *, differentiable: bool
+    ) -> None:
         missing = [name for name in ("encode", "decode") if name not in programs]
         if missing:
             raise ArgumentError(
@@ -60,6 +71,7 @@ class ExportedFlow:
                 "export the flow again with both."
             )
         self._programs, self._metadata = programs, metadata
+        self.differentiable = differentiable
         first = metadata["encode"]
         self.columns, self.context_columns = first.columns, first.context_columns
         self.dtype: torch.dtype = getattr(torch, first.dtype)
@@ -103,25 +115,38 @@ def is_exported(path: Path) -> bool:
 def read_exported(path: str | Path, *, trust: bool = False) -> ExportedFlow:
     """Returns the flow of a folder that `kappaflow.export` wrote, for `wrap` and `doctor`.
 
+    ONNX Runtime runs .onnx files. They hold no code of their own, only operations of ONNX, and no
+    derivatives: the doctor measures singular values by differences.
+
     Args:
-        path: The folder, or one of its .pt2 files.
-        trust: Whether the files come from a source that you trust: `torch.export.load` can run
-            code from a file that was made to do so.
+        path: The folder, or one of its files.
+        trust: Whether .pt2 files come from a source that you trust: `torch.export.load` can run
+            code from a file that was made to do so. Files in ONNX do not need it.
 
     Raises:
-        ArgumentError: `trust` is False, or the folder has no `encode` or `decode` for torch.
+        ArgumentError: `trust` is False for .pt2 files, the folder has no `encode` or `decode`, or
+            onnxruntime is not installed for .onnx files.
         FileError: A file is missing or damaged, or kappaflow did not write it.
     """
     given = Path(path)
     folder = given.parent if given.suffix in SUFFIXES.values() else given
-    files = {name: folder / f"{name}{SUFFIXES['torch']}" for name in FUNCTIONS}
-    found = {name: file for name, file in files.items() if file.is_file()}
-    if not found:
-        raise FileError(
-            f"{folder} holds no exported .pt2 files. Programs in ONNX have no derivatives: export "
-            "the flow with --format torch to examine it."
+    order = sorted(
+        SUFFIXES.values(), key=lambda suffix: (suffix != given.suffix, suffix != ".pt2")
+    )
+    for suffix in order:
+        files = {name: folder / f"{name}{suffix}" for name in FUNCTIONS}
+        found = {name: file for name, file in files.items() if file.is_file()}
+        if found:
+            break
+    else:
+        raise FileError(f"{folder} holds no exported .pt2 or .onnx files.")
+    onnx = suffix == SUFFIXES["onnx"]
+    if onnx and importlib.util.find_spec("onnxruntime") is None:
+        raise ArgumentError(
+            f"{folder} holds programs in ONNX, which need onnxruntime: pip install "
+            "'kappaflow[onnx]' installs it."
         )
-    if not trust:
+    if not (onnx or trust):
         raise ArgumentError(
             f"{folder} holds exported programs, and loading one with torch.export.load can run "
             "code from the file: pass --trust if you trust its source."
@@ -129,24 +154,30 @@ def read_exported(path: str | Path, *, trust: bool = False) -> ExportedFlow:
     programs, metadata = {}, {}
     for name, file in found.items():
         programs[name], metadata[name] = _loaded(file)
-    return ExportedFlow(programs, metadata)
+    return ExportedFlow(programs, metadata, differentiable=not onnx)
 
 
 def _loaded(file: Path) -> tuple[Any, _Metadata]:
     """Returns a program and its metadata."""
-    notes = {NOTES: ""}
+    notes = ""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # torch logs a traceback for a damaged file
     try:
         with warnings.catch_warnings(action="ignore"):
-            program = torch.export.load(io.BytesIO(file.read_bytes()), extra_files=notes).module()
-    except Exception as error:  # torch raises exceptions of many kinds
+            if file.suffix == SUFFIXES["onnx"]:
+                program, notes = load_onnx(file)
+            else:
+                extra = {NOTES: ""}
+                content = io.BytesIO(file.read_bytes())
+                program = torch.export.load(content, extra_files=extra).module()
+                notes = extra[NOTES]
+    except Exception as error:  # torch and onnxruntime raise exceptions of many kinds
         text = " ".join(str(error).split())[:200]
         raise FileError(f"{file} cannot be loaded ({type(error).__name__}: {text}).") from None
     finally:
         logging.disable(disabled)
     try:
-        return program, _Metadata.model_validate(parse_json(notes[NOTES]))
+        return program, _Metadata.model_validate(parse_json(notes))
     except (json.JSONDecodeError, ValidationError, ValueError):
         raise FileError(f"{file} has no metadata of kappaflow: export the flow again.") from None
 
@@ -185,9 +216,8 @@ def parts_of(flow: ExportedFlow, x: Tensor | None, context: Tensor | None) -> Pa
         (flow.event_shape, flow.event_shape),
     )
     units.is_standardization = True
-    whole = ForeignLayer(
-        "exported flow", encode_scaled, decode_scaled, shapes, flow.context_features
-    )
+    kind = ForeignLayer if flow.differentiable else _OnnxLayer
+    whole = kind("exported flow", encode_scaled, decode_scaled, shapes, flow.context_features)
     own = {name for name in ("log_prob", "sample") if flow.has(name)}
     own = own if flow.samples_have_its_shape else set()
     return Parts(
@@ -199,7 +229,70 @@ def parts_of(flow: ExportedFlow, x: Tensor | None, context: Tensor | None) -> Pa
         else None,
         sample=(lambda n, given: (flow.draw(n, given), None)) if "sample" in own else None,
         like=torch.zeros(1, dtype=flow.dtype),
+        not_checked="" if flow.differentiable else NOT_CHECKED,
     )
+
+
+class _OnnxLayer(ForeignLayer):
+    """A layer without derivatives, whose Jacobians are formed by differences."""
+
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
+        if x[0].numel() > MOST_DIFFERENCES:
+            raise ArgumentError(
+                f"a flow in ONNX should have at most {MOST_DIFFERENCES} features to be examined, "
+                f"got {x[0].numel()}: export it with --format torch."
+            )
+        return _DifferenceLinearization(self, x, context)
+
+
+class _DifferenceLinearization(Linearization):
+    """The four products with Jacobians from central differences of both directions."""
+
+    def __init__(self, layer: ForeignLayer, x: Tensor, context: Tensor | None) -> None:
+        self._layer, self._x, self._context = layer, x, context
+        self.value, self.log_det = layer(x, context)
+
+    @cached_property
+    def _jacobian(self) -> Tensor:
+        return _jacobian(self._layer.forward, self._x, self._context)
+
+    @cached_property
+    def _inverse_jacobian(self) -> Tensor:
+        return _jacobian(self._layer.inverse, self.value, self._context)
+
+    def jv(self, v: Tensor) -> Tensor:
+        return _product(self._jacobian, v, self.value)
+
+    def vjp(self, u: Tensor) -> Tensor:
+        return _product(self._jacobian.mT, u, self._x)
+
+    def inverse_jv(self, w: Tensor) -> Tensor:
+        return _product(self._inverse_jacobian, w, self._x)
+
+    def inverse_vjp(self, y: Tensor) -> Tensor:
+        return _product(self._inverse_jacobian.mT, y, self.value)
+
+
+def _jacobian(call: Call, x: Tensor, context: Tensor | None) -> Tensor:
+    """Returns the Jacobians of a function by central differences, (B, outputs, inputs).
+
+    The step, the cube root of eps for coordinates of size 1, balances rounding and curvature.
+    """
+    n = x[0].numel()
+    step = torch.finfo(x.dtype).eps ** (1 / 3)
+    steps = step * torch.eye(n, dtype=x.dtype).view(n, 1, *x.shape[1:])
+    given = None if context is None else context.repeat(n, 1)
+    plus, minus = (at.flatten(0, 1) for at in (x + steps, x - steps))
+    difference = (call(plus, given)[0] - call(minus, given)[0]).view(n, len(x), -1)
+    taken = (plus - minus).view(n, len(x), n).diagonal(dim1=0, dim2=2)  # after rounding, (B, n)
+    return difference.permute(1, 2, 0) / taken[:, None]
+
+
+def _product(matrices: Tensor, v: Tensor, like: Tensor) -> Tensor:
+    """Returns matrices (B, M, N) times vectors (B, ...) or (K, B, ...), in the shape of `like`."""
+    batch = v.shape[: v.dim() - like.dim() + 1]
+    columns = v.reshape(*batch, -1, 1)
+    return (matrices @ columns).reshape(*batch, *like.shape[1:])
 
 
 def _base_of(flow: ExportedFlow) -> Base:
