@@ -7,8 +7,18 @@ from scipy.optimize import minimize
 from kappaflow import factor_linear
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor.rotation import six_blocks
-from kappaflow.theory import additive_lower_bound, positive_definite_bound, scaled_lower_bound
-from kappaflow.theory.conditioning import commutator, two_block_factors, unit_minor_basis
+from kappaflow.theory import (
+    additive_lower_bound,
+    outlier_lower_bound,
+    positive_definite_bound,
+    scaled_lower_bound,
+)
+from kappaflow.theory.conditioning import (
+    commutator,
+    ordered_outlier_bounds,
+    two_block_factors,
+    unit_minor_basis,
+)
 
 
 def couplings(d, count, generator, *, scaled, lower_first=True):
@@ -55,6 +65,41 @@ def test_no_product_of_additive_couplings_beats_their_lower_bound(count, lower_f
         factors = couplings(2, count, generator, scaled=False, lower_first=lower_first)
         worst = max(map(np.linalg.cond, factors))
         assert additive_lower_bound(np.linalg.multi_dot(factors), count) <= worst * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("lower_first", [True, False])
+@pytest.mark.parametrize(("count", "tightest"), [(4, 0.9), (6, 0.4)])
+def test_no_product_of_scaled_couplings_beats_the_bound_for_outliers(count, tightest, lower_first):
+    """In each order, on a climb from random couplings to those with the tightest bound."""
+    generator, best = np.random.default_rng(count), 0.0
+    kinds = [np.array([[1, 0], [1, 1.0]]), np.array([[1, 1], [0, 1.0]])]
+    factors = [kinds[(i % 2 == 0) != lower_first] for i in range(count)]
+    for _ in range(400):
+        noise = generator.standard_normal((count, 2, 2))
+        trial = [f * np.exp(0.3 * n) for f, n in zip(factors, noise, strict=True)]
+        for i, factor in enumerate(trial):
+            factor[(i % 2 == 0) != lower_first] = np.eye(2)[(i % 2 == 0) != lower_first]
+            factor[0, 1] *= generator.choice([-1, 1])
+        worst = np.log(max(map(np.linalg.cond, trial)))
+        if worst > 3:
+            continue
+        bounds = ordered_outlier_bounds(np.linalg.multi_dot(trial), count)
+        share = np.log(bounds[not lower_first]) / worst
+        assert share <= 1 + 1e-9
+        if share > best:
+            best, factors = share, trial
+    assert best > tightest
+
+
+def test_two_outliers_of_a_half_exceed_the_cube_root_in_either_order():
+    """Exponent 2/5 for six couplings of diag(1/t, t, 1/t, t); 1/4 for eight, as for any map."""
+    t = 1e5
+    T = np.diag([1 / t, t, 1 / t, t])
+    assert outlier_lower_bound(T) == pytest.approx(t**0.4) and scaled_lower_bound(T, 6) < t**0.34
+    assert outlier_lower_bound(T, 8) == pytest.approx(t**0.25)
+    assert outlier_lower_bound(T, 4) == pytest.approx(t)
+    assert outlier_lower_bound(np.diag([1 / t, t])) == 1  # one order has no such outlier
+    assert ordered_outlier_bounds(np.diag([1 / t, t]))[0] == pytest.approx(t**0.4)
 
 
 def test_additive_couplings_are_not_bounded_by_the_cube_root():
@@ -215,7 +260,7 @@ def test_no_random_start_finds_better_couplings_of_a_map_with_an_outlier():
     ("matrix", "message"),
     [(np.zeros((4, 4)), "invertible"), (np.eye(3), "of even size, got 3"), ([1.0], "square")],
 )
-@pytest.mark.parametrize("bound", [scaled_lower_bound, additive_lower_bound])
+@pytest.mark.parametrize("bound", [scaled_lower_bound, additive_lower_bound, outlier_lower_bound])
 def test_what_has_no_bound_is_refused(bound, matrix, message):
     """In one sentence."""
     with pytest.raises(ArgumentError, match=message):
@@ -225,5 +270,6 @@ def test_what_has_no_bound_is_refused(bound, matrix, message):
 @pytest.mark.parametrize("count", [2, 5])
 def test_additive_couplings_are_counted_in_pairs(count):
     """Four and more."""
-    with pytest.raises(ArgumentError, match="'couplings' should be even and at least 4"):
-        additive_lower_bound(np.eye(4), count)
+    for bound in (additive_lower_bound, outlier_lower_bound):
+        with pytest.raises(ArgumentError, match="'couplings' should be even and at least 4"):
+            bound(np.eye(4), count)

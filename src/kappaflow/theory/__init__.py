@@ -10,6 +10,7 @@ exact              matrices of fractions, in which zero is exact
 
 from kappaflow.theory.conditioning import (
     additive_lower_bound,
+    outlier_lower_bound,
     positive_definite_bound,
     scaled_lower_bound,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "couplings_needed",
     "fewest_couplings",
     "min_condition_number",
+    "outlier_lower_bound",
     "positive_definite_bound",
     "rotation_bound",
     "scaled_lower_bound",
