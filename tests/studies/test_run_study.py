@@ -228,13 +228,24 @@ def test_the_key_of_a_case_is_its_values():
     assert key_of({"a": 1}) != key_of({"a": 2})
 
 
-def started(out):
-    """Returns a process that measures slow cases in two others; what it says goes to a file."""
+def hears_control_c():
+    """Lets a process hear Ctrl-C, which shells disable for what runs in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def started(out, allowed):
+    """Returns a process that measures so many cases in two others, and waits with the rest.
+
+    What it says goes to a file.
+    """
+    (out.parent / "allowed").write_text(str(allowed))
     with (out.parent / "said").open("w") as said:
-        return subprocess.Popen([sys.executable, WORKER, out], stderr=said)
+        return subprocess.Popen(
+            [sys.executable, WORKER, out], stderr=said, preexec_fn=hears_control_c
+        )
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=600):
     """Waits until something is so."""
     end = time.monotonic() + seconds
     while not condition():
@@ -266,14 +277,15 @@ def test_an_experiment_that_is_killed_goes_on_and_leaves_no_process_behind(tmp_p
     """By a kill, then by Ctrl-C: what was measured stays measured."""
     out = tmp_path / "out"
     for number, kill in enumerate((signal.SIGKILL, signal.SIGINT), 1):
-        process, least, both = started(out), lines_of(out) + 1, 2 * number
-        wait_for(lambda n=least, m=both: lines_of(out) >= n and len(pids_of(out)) == m)
+        allowed, both = 2 * number, 2 * number
+        process = started(out, allowed)
+        wait_for(lambda n=allowed, m=both: lines_of(out) == n and len(pids_of(out)) == m)
         process.send_signal(kill)
-        process.wait(30)
-        assert least <= lines_of(out) < 8 and len(pids_of(out)) == both
+        process.wait(600)
+        assert lines_of(out) == allowed and len(pids_of(out)) == both
         wait_for(lambda: not any(map(is_alive, pids_of(out))))
-    again = started(out)
-    assert again.wait(120) == 0, (tmp_path / "said").read_text()
+    again = started(out, 8)
+    assert again.wait(600) == 0, (tmp_path / "said").read_text()
     assert lines_of(out) == 8
     numbers = pl.read_parquet(out / "results.parquet")["number"].to_list()
     assert numbers == list(range(8))
@@ -283,9 +295,9 @@ def test_an_experiment_that_is_killed_goes_on_and_leaves_no_process_behind(tmp_p
 def test_a_process_that_is_killed_is_said(tmp_path):
     """With the way out; what was measured is kept."""
     out = tmp_path / "out"
-    process = started(out)
-    wait_for(lambda: lines_of(out) >= 1)
+    process = started(out, 1)
+    wait_for(lambda: lines_of(out) == 1)
     os.kill(pids_of(out)[0], signal.SIGKILL)
-    assert process.wait(60) == 3
+    assert process.wait(600) == 3
     assert "a process was killed while it measured" in (tmp_path / "said").read_text()
     assert lines_of(out) >= 1

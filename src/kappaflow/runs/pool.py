@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -40,9 +40,11 @@ def measured(measure: Measure, cases: Sequence[Case], *, processes: int) -> Iter
     workers = min(processes, len(cases))
     with ProcessPoolExecutor(workers, context, initializer=_start) as pool:
         try:
-            waiting = [pool.submit(_one, measure, case) for case in cases]
-            for future in as_completed(waiting):
-                yield future.result()
+            waiting = {pool.submit(_one, measure, case) for case in cases}
+            while waiting:  # where polars is loaded, Ctrl-C is heard only after a wait
+                done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
         except BrokenProcessPool:
             raise NumericalError(
                 "a process was killed while it measured, perhaps because memory ran out: run the "
