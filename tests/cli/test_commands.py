@@ -4,7 +4,6 @@ import io
 import json
 import subprocess
 import sys
-import time
 
 import numpy as np
 import polars as pl
@@ -301,12 +300,10 @@ def test_help_of_fit_shows_the_common_options_first(run):
 
 def test_python_dash_m_is_the_command():
     """`python -m kappaflow --version` prints the version, and which backend runs."""
-    started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "kappaflow", "--version"], capture_output=True, text=True
     )
     assert done.stdout.strip() == f"{kf.__version__}, {describe()}"
-    assert time.monotonic() - started < 30
 
 
 @pytest.mark.slow

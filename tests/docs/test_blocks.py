@@ -58,7 +58,7 @@ def run(command, folder):
         shell=isinstance(command, str),
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1000,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -96,7 +96,7 @@ alive = stack(torch.randn(100, 4))
 def run(program):
     """Returns the finished process of a program; a deadlock ends as an error after a minute."""
     command = [sys.executable, "-c", program]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.mark.slow

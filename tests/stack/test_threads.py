@@ -226,7 +226,7 @@ def test_several_callers_do_not_meet(threads, memory):
     for caller in callers:
         caller.start()
     for caller in callers:
-        caller.join(timeout=60)
+        caller.join(timeout=600)
         assert not caller.is_alive()
     for number, results in found.items():
         assert len(results) == 5

@@ -17,7 +17,7 @@ def test_a_notebook_shows_the_progress_of_a_training():
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
-    nbclient.NotebookClient(notebook, timeout=120).execute()
+    nbclient.NotebookClient(notebook, timeout=600).execute()
     outputs = notebook.cells[0].outputs
     assert [one.output_type for one in outputs] == ["display_data", "execute_result"]
     progress, result = (one.data for one in outputs)
