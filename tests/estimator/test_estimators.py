@@ -219,8 +219,9 @@ def test_defaults_are_those_of_the_command():
     assert {name: arguments[name] for name in DEFAULTS} == DEFAULTS
 
 
-def test_without_a_model_a_search_chooses():
+def test_without_a_model_a_search_chooses(ticking):
     """The choice is text; an estimator with a model has none."""
+    ticking(0.05)
     density = FlowDensity(max_time_s=2.0, random_state=0).fit(X)
     assert density.choice_.startswith("chose ") and len(density.score_samples(X)) == len(X)
     assert not hasattr(clone(DENSITY).fit(X), "choice_")
