@@ -105,7 +105,7 @@ def test_a_search_that_is_cut_off_is_exact_and_better_than_the_closed_form(monke
 
 def test_an_ample_time_limit_changes_nothing():
     """Bit for bit."""
-    one, two = (kf.factor_linear(gaussian(6), max_time_s=limit) for limit in (None, 1e6))
+    one, two = (kf.factor_linear(gaussian(3), max_time_s=limit) for limit in (None, 1e6))
     assert np.array_equal(dense(one), dense(two))
 
 
@@ -130,7 +130,7 @@ def test_a_budget_has_a_part_for_polishing():
 def test_progress_tells_the_steps():
     """On the path, then during the descent."""
     texts = []
-    kf.factor_linear(gaussian(6), progress=texts.append)
+    kf.factor_linear(gaussian(3), progress=texts.append)
     assert texts[0] == "following the path, 0%"
     assert texts[-1].startswith("improving the largest condition number, now ")
     report("without a budget, nobody listens")
@@ -151,6 +151,7 @@ def test_ill_conditioned_maps_have_the_closed_form(monkeypatch, n, condition):
         kf.factor_linear(matrix, couplings=6, method="continuation")
 
 
+@pytest.mark.slow
 def test_a_large_residual_comes_with_a_warning():
     """Near the largest condition number of a search."""
     matrix = geometric(4, np.random.default_rng(0), 1e9)
@@ -168,7 +169,7 @@ def test_scales_at_the_ends_of_float64_are_refused(scale):
 
 def test_a_poor_result_is_compared_with_fewer_couplings(monkeypatch):
     """Six are better than failed searches for more, and than a closed form of eleven."""
-    matrix, real = geometric(4, np.random.default_rng(0), 1e6), search.by_continuation
+    matrix, real = geometric(4, np.random.default_rng(0), 1e3), search.by_continuation
     calls = []
 
     def by_continuation(problem, couplings, seed):
@@ -178,7 +179,7 @@ def test_a_poor_result_is_compared_with_fewer_couplings(monkeypatch):
     monkeypatch.setattr(linear, "by_continuation", by_continuation)
     found = kf.factor_linear(matrix, couplings=11)
     assert calls == [11, 8, 6] and len(found) == 6
-    assert found.condition_number < 50 < 1000 < found.before_search
+    assert found.condition_number < 10 < 30 < found.before_search
 
 
 @pytest.mark.slow
@@ -219,11 +220,11 @@ def test_six_couplings_of_a_large_positive_definite_map_need_no_search(monkeypat
 
 def test_the_lower_bound_is_that_of_one_size_a_diagonal():
     """It is stronger than the root of cond(T) if one singular value is small."""
-    turn = orthogonal(8, np.random.default_rng(2))
-    matrix = turn * np.r_[np.ones(7), 1e-4]
+    turn = orthogonal(4, np.random.default_rng(2))
+    matrix = turn * np.r_[np.ones(3), 1e-4]
     found = kf.factor_linear(matrix, couplings=6)
-    strong, plain = 1e4 ** (2 * (1 - 1 / 8) / 6), 1e4 ** (1 / 6)
-    assert found.lower_bound == pytest.approx(strong) and strong > 1.9 * plain
+    strong, plain = 1e4 ** (2 * (1 - 1 / 4) / 6), 1e4 ** (1 / 6)
+    assert found.lower_bound == pytest.approx(strong) and strong > 2 * plain
     assert found.condition_number > found.lower_bound
     assert found.lower_bound == pytest.approx(kf.theory.scaled_lower_bound(matrix, 6))
     scaled = kf.factor_linear(1e6 * turn, couplings=6, method="rotation")

@@ -42,7 +42,7 @@ def budget_for(
         number = f"the condition number of the matrix is {problem.condition_number:.1g}"
         return None, f"{number}, too large for a search in float64"
     if options.max_time_s == 0:
-        return None, "max_time_s=0 allows no search"
+        return None, "max_time_s gives it no time"
     if options.max_time_s is not None:
         return SearchBudget(max_time_s=options.max_time_s, progress=options.progress), ""
     if needed:
