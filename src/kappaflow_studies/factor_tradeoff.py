@@ -19,6 +19,7 @@ from kappaflow_studies.engine.presets import Counts, Ensemble, Many, NotEmpty
 from kappaflow_studies.engine.report import Findings, Table
 from kappaflow_studies.engine.study import Case, Row, Study, StudySettings
 
+AMPLE = 1e6  # seconds of a search: none is left out or cut off
 Enough = Annotated[int, Field(ge=6)]  # six couplings are enough for all maps of even size
 
 
@@ -56,7 +57,7 @@ def measure(case: Case) -> list[Row]:
     of_the_map = float(np.linalg.cond(matrix))
     started = time.perf_counter()
     try:
-        found = factor_linear(matrix, couplings=case["couplings"])
+        found = factor_linear(matrix, couplings=case["couplings"], max_time_s=AMPLE)
     except NumericalError as error:
         return [{"error": str(error), "of_the_map": of_the_map}]
     row = {"found": len(found), "method": found.method}

@@ -128,10 +128,10 @@ def test_a_budget_has_a_part_for_polishing():
 
 
 def test_progress_tells_the_steps():
-    """On the path, then during the descent."""
+    """At the start, on the path, then during the descent."""
     texts = []
     kf.factor_linear(gaussian(3), progress=texts.append)
-    assert texts[0] == "following the path, 0%"
+    assert texts[:2] == ["looking for a start", "following the path, 0%"]
     assert texts[-1].startswith("improving the largest condition number, now ")
     report("without a budget, nobody listens")
 

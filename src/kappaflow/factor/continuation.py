@@ -81,6 +81,7 @@ def _start(
     path: Path | FiveCouplingPath, couplings: int, seed: int, nudge: float
 ) -> list[np.ndarray]:
     """Returns the blocks of the first rotation, padded with zero blocks and perturbed."""
+    budget.report("looking for a start")
     few = path.blocks()
     more = couplings - len(few)
     ahead = _before(couplings) if more >= _before(couplings) else 0
