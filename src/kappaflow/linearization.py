@@ -1,7 +1,9 @@
 """The derivative of a bijection at points as four products, without forming a Jacobian."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -199,6 +201,7 @@ def pushed_forward(function: Map, x: Tensor, context: Tensor | None, v: Tensor) 
     are used.
     """
     rows, rows_context, vector, lead = _pair(x, context, v, x)
+    _load_forward_mode()
     try:
         with memory_modes_bypassed(), forward_ad.dual_level():
             value = function(forward_ad.make_dual(rows, vector), rows_context)[0]
@@ -210,6 +213,13 @@ def pushed_forward(function: Map, x: Tensor, context: Tensor | None, v: Tensor) 
         if result is None:
             return _pushed_by_rows(function, x, context, v.reshape(-1, *x.shape), lead)
     return result.reshape(*lead, len(x), *result.shape[1:])
+
+
+@cache
+def _load_forward_mode() -> None:
+    """Lets torch load its forward mode, which warns of a deprecated function that torch calls."""
+    with warnings.catch_warnings(action="ignore"), forward_ad.dual_level():
+        pass
 
 
 def _pushed_by_double_vjp(
