@@ -5,7 +5,7 @@ docs/theory/conditioning.md.
 """
 
 import numpy as np
-from numpy.linalg import inv, norm, qr, slogdet, svd
+from numpy.linalg import cond, inv, norm, qr, slogdet, svd
 
 from kappaflow._checks import positive_int
 from kappaflow.errors import ArgumentError, NumericalError
@@ -65,29 +65,29 @@ def additive_lower_bound(matrix: object, couplings: int) -> float:
         >>> round(additive_lower_bound(T, 6) / t ** (3 / 8), 9)
         1.0
     """
-    m, unit = _even_count(couplings), _unit(matrix)
+    if positive_int("couplings", couplings) < 4 or couplings % 2:
+        raise ArgumentError(f"'couplings' should be even and at least 4, got {couplings}.")
+    unit = _unit(matrix)
     back, d = inv(unit), len(unit) // 2
     lower_first = max(norm(unit[:d, :d], 2), norm(back[d:, d:], 2))
     upper_first = max(norm(unit[d:, d:], 2), norm(back[:d, :d], 2))
-    return max(1.0, float(min(lower_first, upper_first))) ** (2 / (m - 2))
+    return max(1.0, float(min(lower_first, upper_first))) ** (2 / (couplings - 2))
 
 
 def outlier_lower_bound(matrix: object, couplings: int = 6) -> float:
     r"""Returns a lower bound for the worst of m couplings with one scale each, in either order.
 
-    Let a and b be the smallest singular values of the left d columns and of the upper d rows of T,
-    at determinant 1. With an L on the left, six couplings have :math:`\kappa \ge (a b)^{-1/5}`,
-    more than `scaled_lower_bound` if a small singular value has both its vectors in the first
-    half. The inverse gives the same for a large one in the second half, and with a U on the left
-    the halves are exchanged. The smaller bound of both orders is returned.
+    The first and the last coupling only scale some columns of T or :math:`T^{-1}` and keep some
+    rows. So the condition numbers of these halves are at most :math:`\kappa^{m-1}`. This is more
+    than `scaled_lower_bound` if T has a large and a small singular value in the same half. The
+    smaller bound of both orders is returned.
 
     Args:
-        matrix: T, (n, n) with even n, invertible; it is divided by :math:`|\det T|^{1/n}`.
-        couplings: The number m of couplings, even and at least 4. The power is -1/2 for m = 4 and
-            -1/m for m = 8 and more.
+        matrix: T, (n, n) with even n, invertible.
+        couplings: The number m of couplings, at least 2.
 
     Raises:
-        ArgumentError: The matrix is not square, of odd size or singular, or m is odd or below 4.
+        ArgumentError: The matrix is not square, of odd size or singular, or m is below 2.
 
     Source:
         Ours.
@@ -101,19 +101,23 @@ def outlier_lower_bound(matrix: object, couplings: int = 6) -> float:
 
 def ordered_outlier_bounds(matrix: object, couplings: int = 6) -> tuple[float, float]:
     """Returns the bounds of `outlier_lower_bound` with an L, and with a U, on the left."""
-    m, unit = _even_count(couplings), _unit(matrix)
+    if positive_int("couplings", couplings) < 2:
+        raise ArgumentError(f"'couplings' should be at least 2, got {couplings}.")
+    unit = _unit(matrix)
     back, d = inv(unit), len(unit) // 2
-    power = 1 / (m - 2 + min(2, (m - 4) / 2))
+    halves = slice(None, d), slice(d, None)
 
-    def bound(small: slice, large: slice) -> float:
-        ends = [
-            svd(one[:, own], compute_uv=False)[-1] * svd(one[own], compute_uv=False)[-1]
-            for one, own in ((unit, small), (back, large))
-        ]
-        return max(1.0, float(1 / min(ends))) ** power
+    def bound(rows: int) -> float:
+        columns = rows if couplings % 2 == 0 else 1 - rows
+        parts = (
+            unit[halves[rows]],
+            unit[:, halves[columns]],
+            back[halves[1 - columns]],
+            back[:, halves[1 - rows]],
+        )
+        return float(max(map(cond, parts))) ** (1 / (couplings - 1))
 
-    first, second = slice(None, d), slice(d, None)
-    return bound(first, second), bound(second, first)
+    return bound(0), bound(1)
 
 
 def positive_definite_bound(matrix: object) -> float:
@@ -134,12 +138,6 @@ def positive_definite_bound(matrix: object) -> float:
     """
     values = svd(_unit(matrix), compute_uv=False)
     return float(4 * max(values[0], 1 / values[-1]) ** 2 + 1) ** 2
-
-
-def _even_count(couplings: int) -> int:
-    if positive_int("couplings", couplings) < 4 or couplings % 2:
-        raise ArgumentError(f"'couplings' should be even and at least 4, got {couplings}.")
-    return couplings
 
 
 def _unit(matrix: object) -> Array:
