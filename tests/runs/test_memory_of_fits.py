@@ -20,12 +20,33 @@ resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]), int(sys.argv[1])))
 sys.exit(main(sys.argv[2:]))
 """
 SMALL_CHUNKS = """
-import sys
+import sys, time
+from contextlib import contextmanager
 from kappaflow.cli.app import main
-from kappaflow.data import chunks
+from kappaflow.data import chunks, rows_folder
+from kappaflow.training.run_folder import RunFolder
 chunks.CHUNK_ROWS = 500
-sys.exit(main(sys.argv[1:]))
+size, last = int(sys.argv[1]), int(sys.argv[2])
+rows_file, log = rows_folder._rows_file, RunFolder.log
+@contextmanager
+def file_of_some(*given):
+    with rows_file(*given) as take:
+        written = 0
+        def take_some(rows):
+            nonlocal written
+            if written > size:
+                time.sleep(1000)  # until it is killed, however late that is
+            take(rows)
+            written += rows.nbytes
+        yield take_some
+def log_some(self, figures):
+    if figures["epoch"] > last:
+        time.sleep(1000)
+    log(self, figures)
+rows_folder._rows_file, RunFolder.log = file_of_some, log_some
+sys.exit(main(sys.argv[3:]))
 """
+ALL = 10**12  # bytes or epochs
 MODEL = "--model real_nvp --depth 2 --hidden 8 --quiet --on-disk"
 ROWS, COLUMNS = 9_100_000, 16
 ALLOWED = 1_150_000_000  # bytes that are no file: Python with torch and polars takes most of them
@@ -42,7 +63,7 @@ def started(program, *words):
 
 def finished(process):
     """Waits until a process has ended well."""
-    said = process.communicate(timeout=500)[1]
+    said = process.communicate(timeout=1000)[1]
     assert process.returncode == 0, said
 
 
@@ -61,17 +82,17 @@ def test_a_table_larger_than_memory_is_trained_on(tmp_path):
     finished(started(LIMITED, *words, "--out", tmp_path / "run"))
     words.remove("--on-disk")
     process = started(LIMITED, *words, "--out", tmp_path / "other")
-    said = process.communicate(timeout=500)[1]
+    said = process.communicate(timeout=1000)[1]
     assert process.returncode in (1, 2) and "does not fit in memory" in said, said
 
 
 def written_until(folder, size):
     """Waits until so many bytes of rows to train on are written."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         if sum(path.stat().st_size for path in folder.glob("rows/.train.npy.*")) >= size:
             return
-        time.sleep(0.0005)
+        time.sleep(0.001)
     raise AssertionError("no rows were written")
 
 
@@ -79,33 +100,31 @@ def written_until(folder, size):
 def test_a_process_killed_while_it_writes_rows_or_trains_goes_on(tmp_path):
     """To the losses of one that was left in peace; nothing of the rows is left."""
     data, run, whole = tmp_path / "t.npy", tmp_path / "run", tmp_path / "whole"
-    np.save(data, np.random.default_rng(0).normal(size=(400_000, 4)))
-    words = ["fit", data, *MODEL.split(), "--max-epochs", 12, "--batch-size", 20_000, "--out"]
-    finished(started(SMALL_CHUNKS, *words, whole))
-    for size in (1, 1_000_000):
-        process = started(SMALL_CHUNKS, *words, run)
+    np.save(data, np.random.default_rng(0).normal(size=(40_000, 4)))
+    words = ["fit", data, *MODEL.split(), "--max-epochs", 6, "--batch-size", 4_000, "--out"]
+    finished(started(SMALL_CHUNKS, ALL, ALL, *words, whole))
+    for size in (1, 200_000):
+        process = started(SMALL_CHUNKS, size + 50_000, ALL, *words, run)
         written_until(run, size)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        assert not (run / "rows" / NOTES).exists(), "it was too quick to be killed"
-    process = started(SMALL_CHUNKS, *words, run)
-    while not (run / "metrics.jsonl").exists() or len(read_lines(run)) < 3:
-        assert process.poll() is None
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    before = (run / "rows" / TRAIN).stat()
-    process = started(SMALL_CHUNKS, *words, run)
-    while not (run / "metrics.jsonl").exists() or len(read_lines(run)) < 4:
-        assert process.poll() is None
-        time.sleep(0.001)
-    assert (run / "rows" / TRAIN).stat().st_ino == before.st_ino  # it was used again
-    finished(process)
+        assert not (run / "rows" / NOTES).exists()
+    files = set()
+    for last in (3, 4):
+        process = started(SMALL_CHUNKS, ALL, last, *words, run)
+        while not (run / "metrics.jsonl").exists() or len(read_lines(run)) < last:
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        files.add((run / "rows" / TRAIN).stat().st_ino)
+    assert len(files) == 1  # it was used again
+    finished(started(SMALL_CHUNKS, ALL, ALL, *words, run))
     found, expected = (
         [(line["train_nll"], line["validation_nll"]) for line in read_metrics(folder)]
         for folder in (run, whole)
     )
-    assert found == expected and len(found) == 12
+    assert found == expected and len(found) == 6
     assert sorted(path.name for path in run.iterdir()) == sorted(
         path.name for path in whole.iterdir()
     )
