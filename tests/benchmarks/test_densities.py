@@ -86,14 +86,22 @@ def test_rows_are_split_without_one_that_is_in_two_parts(benchmark):
 
 
 @pytest.mark.slow
-def test_a_small_benchmark_runs_end_to_end_and_goes_on(benchmark, tmp_path):
-    """Half a second of each; what is there is not trained again."""
-    file, densities = tmp_path / "densities.jsonl", benchmark("densities").densities
-    densities(seconds=0.5, seeds=1, only=["bananas"], at_once=1, file=file)
+def test_a_small_benchmark_runs_end_to_end_and_goes_on(benchmark, tmp_path, monkeypatch):
+    """An epoch of small flows; what is there is not trained again."""
+    file, module = tmp_path / "densities.jsonl", benchmark("densities")
+    families = {
+        "kappaflow": (("spline", 2, 8, ""), ("real_nvp", 2, 8, "whitening start")),
+        "zuko MAF": (("zuko:maf", 2, 8, ""),),
+    }
+    monkeypatch.setattr(module, "FAMILIES", families)
+    monkeypatch.setattr(module, "RATES", (1e-2,))
+    densities = module.densities
+    densities(seconds=1e-3, seeds=1, only=["bananas"], at_once=1, file=file)
     lines = json.loads(file.with_suffix(".json").read_text())["lines"]
-    assert len([line for line in lines if line["seconds"] == 0.5]) == 4
+    assert [line["epochs"] for line in lines] == [1] * 5
+    assert len([line for line in lines if line["seconds"] == 1e-3]) == 2
     before = file.read_text()
-    densities(seconds=0.5, seeds=1, only=["bananas"], at_once=1, file=file)
+    densities(seconds=1e-3, seeds=1, only=["bananas"], at_once=1, file=file)
     assert file.read_text() == before
     benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
     assert "## Bananas" in (tmp_path / "benchmarks-densities.md").read_text()
