@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks of a release that need environments of their own: the sdist; its wheel with the native backend, and
 # the pure one that a machine without a compiler gets, each without extras; that all extras can be installed
-# together; the lower bounds of pyproject.toml. Takes a while and several gigabytes (the oldest torch has CUDA).
+# together; the lowest and the newest packages, by versions_check.sh. Takes a while and several gigabytes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON="${PYTHON:-python3}"
@@ -41,11 +41,5 @@ for wheel in "${platform[0]}" "${pure[0]}"; do
 done
 "$work/wheel/bin/pip" install --quiet --dry-run "${platform[0]}[all]"
 
-echo "== the lowest versions that are promised"
-"$PYTHON" -m venv "$work/oldest"
-"$work/oldest/bin/pip" install --quiet --upgrade 'pip>=25.1'
-"$work/build/bin/python" tools/minimum_versions.py > "$work/constraints.txt"
-PIP_CONFIG_FILE=/dev/null "$work/oldest/bin/pip" install --quiet \
-    --constraint "$work/constraints.txt" -e '.[estimator,figures,images,zuko]' --group dev
-OMP_NUM_THREADS=1 "$work/oldest/bin/python" -m pytest -n 2 -m 'not slow' -q --ignore=tests/sbi \
-    --ignore=tests/interop/test_sbi.py --ignore=src/kappaflow/sbi.py
+rm -rf "$work"
+tools/versions_check.sh --all
