@@ -77,7 +77,7 @@ class Effort:
     Pairs and triples are for flows of up to 500, of up to 2,000, and of more dimensions.
 
     Attributes:
-        points: Rows at which the flow is measured.
+        points: Rows at which the flow is measured; of small images as many as for 2,000 dimensions.
         depths: Depths at which the cumulative conditioning is searched where matrices are too
             large; None for all.
         tolerance: Relative residual of these searches; errors are about its square.
@@ -100,8 +100,8 @@ class Effort:
     """
 
     points: tuple[int, int, int] = (64, 8, 4)
-    depths: int | None = 4
-    tolerance: float = 0.03
+    depths: int | None = 3
+    tolerance: float = 0.1
     most_work: float = 1e6
     numbers: int = 2**19
     encoded_rows: tuple[int, int] = (4096, 64)

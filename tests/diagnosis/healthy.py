@@ -20,6 +20,7 @@ from diagnosis.faulty import moved
 from interop import foreign
 
 ROWS = 300
+HELD_OUT = slice(1000, 1190)  # too few to compare the likelihood with that of simple densities
 
 
 def drawn(flow, shape=(truth.FEATURES,), context=None, n=ROWS):
@@ -59,7 +60,7 @@ def fitted(recipe, seed, scale=None, **options):
     torch.manual_seed(seed)
     flow = recipe(3, hidden=(32,), **options)
     kf.fit(flow, rows[:1000], max_epochs=20, learning_rate=5e-3, batch_size=100, seed=seed)
-    return flow, rows[1000:], None
+    return flow, rows[HELD_OUT], None
 
 
 def fitted_elsewhere(make, seed):
@@ -76,7 +77,7 @@ def fitted_elsewhere(make, seed):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return flow.eval(), rows[1000:], None
+    return flow.eval(), rows[HELD_OUT], None
 
 
 def nflows_of_three():
@@ -142,6 +143,7 @@ HEALTHY = {
     **{
         f"{name}, untrained": lambda make=make: (make(), torch.randn(ROWS, 4), None)
         for name, make in RECIPES.items()
+        if name != "invertible_network"  # starts at random
     },
     **{f"{name}, moved": lambda make=make: drawn(noisy(make())) for name, make in RECIPES.items()},
     **{f"couplings, seed {i}": lambda i=i: drawn(moved(i)) for i in range(10)},

@@ -568,7 +568,9 @@ def _narrow(z, log_det, *, encoding):
 
 
 def _not_finite(z, log_det, *, encoding):
-    return z, torch.where(z[:, 0] > z[:, 0].mean(), torch.nan, log_det) if encoding else log_det
+    return z, torch.where(
+        torch.sin(9 * z[:, 0]) > 0.5, torch.nan, log_det
+    ) if encoding else log_det
 
 
 IN_A_LAYER = {

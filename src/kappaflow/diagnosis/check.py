@@ -79,7 +79,7 @@ class Measurements:
     @functools.cached_property
     def _most(self) -> int:
         n, (small, large, huge) = math.prod(self.flow.joint_shape), self.effort.points
-        if n <= DENSE_UP_TO:
+        if n <= DENSE_UP_TO and len(self.flow.joint_shape) == 1:
             return small
         work = n * len(layers_of(self.flow.core))
         return max(1, min(large if n <= HUGE else huge, int(self.effort.most_work / work)))

@@ -1,7 +1,7 @@
 """KF209, KF213, KF404: the gradient of log_prob, and the flow after a step along it."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,7 @@ WRONG_SOLVED = 0.3  # the same where a solver has a tolerance, which a small ste
 LEARNING_RATE = 1e-3  # of the step that is tried
 LOST = 0.1  # relative rounding error of the gradient that is reported
 Function = Callable[[Flow], Tensor]
+Direction = list[Tensor]  # one part for each trained parameter
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ def gradient(m: Measurements) -> Gradient | None:
         if result is None:
             return None
         seed, in_float64, difference, size = result
-        own = _derivatives(same, lambda one: _mean_log_prob(one, x, context), [seed])[0][0]
+        own = _product(
+            _gradients(same, lambda one: _mean_log_prob(one, x, context)), _direction(same, seed)
+        )[0]
         measured = Gradient(own, in_float64, difference, size, None, solver_tolerance(wide) > 0)
         if measured.is_wrong:
             return dataclasses.replace(
@@ -284,7 +287,7 @@ def _trained(flow: Flow) -> list[Tensor]:
     return [one for one in flow.parameters() if one.requires_grad and one.is_floating_point()]
 
 
-def _direction(flow: Flow, seed: int) -> list[Tensor]:
+def _direction(flow: Flow, seed: int) -> Direction:
     """Returns a random direction, scaled to the size of each parameter; the same in all dtypes."""
     generator = torch.Generator().manual_seed(seed)
     return [
@@ -304,40 +307,41 @@ def _compare(
     Returns None if the differences converge along too few directions.
     """
     results = []
-    for seed, (derived, size) in enumerate(_derivatives(flow, function, range(directions))):
-        fine, coarse = (_difference(flow, function, seed, step) for step in (STEP, 4 * STEP))
+    gradients = _gradients(flow, function)
+    for seed in range(directions):
+        along = _direction(flow, seed)
+        derived, size = _product(gradients, along)
+        fine, coarse = (_difference(flow, function, along, step) for step in (STEP, 4 * STEP))
         scale = max(size, abs(fine))
         if abs(fine - coarse) <= SETTLED * scale + 1e-9:
             if abs(derived - fine) > WRONG * scale:
-                fine = _one_sided(flow, function, seed, derived, fine, scale)
+                fine = _one_sided(flow, function, along, derived, fine, scale)
             results.append((seed, derived, fine, scale))
     if len(results) < SETTLE:
         return None
     return max(results, key=lambda one: abs(one[1] - one[2]) / max(one[3], 1e-12))
 
 
-def _derivatives(
-    flow: Flow, function: Function, seeds: Iterable[int]
-) -> list[tuple[float, float]]:
-    """Returns the derivatives by autograd along each direction, and their sizes."""
+def _gradients(flow: Flow, function: Function) -> Sequence[Tensor | None]:
+    """Returns the gradient by autograd, None for a parameter that has none."""
     parameters = _trained(flow)
     _clear_caches(flow)
     with torch.enable_grad():
         value = _with_graph(flow, lambda: function(flow))
         if not value.requires_grad:
-            return [(0.0, 0.0) for _ in seeds]
-        gradients = torch.autograd.grad(value, parameters, allow_unused=True)
-    results = []
-    for seed in seeds:
-        pairs = zip(gradients, _direction(flow, seed), strict=True)
-        products = [
-            gradient.double() * direction.double()
-            for gradient, direction in pairs
-            if gradient is not None
-        ]
-        value = sum(one.sum().item() for one in products)
-        results.append((value, sum(one.square().sum().item() for one in products) ** 0.5))
-    return results
+            return [None for _ in parameters]
+        return torch.autograd.grad(value, parameters, allow_unused=True)
+
+
+def _product(gradients: Sequence[Tensor | None], along: Direction) -> tuple[float, float]:
+    """Returns the derivative along a direction, and its size."""
+    products = [
+        gradient.double() * part.double()
+        for gradient, part in zip(gradients, along, strict=True)
+        if gradient is not None
+    ]
+    value = sum(one.sum().item() for one in products)
+    return value, sum(one.square().sum().item() for one in products) ** 0.5
 
 
 def _with_graph(flow: Flow, call: Callable[[], Tensor]) -> Tensor:
@@ -353,34 +357,41 @@ def _with_graph(flow: Flow, call: Callable[[], Tensor]) -> Tensor:
     return value
 
 
-def _difference(flow: Flow, function: Function, seed: int, step: float) -> float:
+def _difference(flow: Flow, function: Function, along: Direction, step: float) -> float:
     """Returns the derivative along a direction by central differences."""
-    ahead, behind = _values(flow, function, seed, (step, -step))
+    ahead, behind = _values(flow, function, along, (step, -step))
     return (ahead - behind) / (2 * step)
 
 
 def _one_sided(
-    flow: Flow, function: Function, seed: int, derived: float, central: float, scale: float
+    flow: Flow,
+    function: Function,
+    along: Direction,
+    derived: float,
+    central: float,
+    scale: float,
 ) -> float:
     """Returns a one-sided difference if log_prob has a kink at the point, to match autograd.
 
     Splines and ReLU have kinks. There a central difference is the average of both sides. Without
     a kink both sides are practically equal, and the central difference is returned.
     """
-    ahead, here, behind = _values(flow, function, seed, (STEP, 0.0, -STEP))
+    ahead, here, behind = _values(flow, function, along, (STEP, 0.0, -STEP))
     sides = (ahead - here) / STEP, (here - behind) / STEP
     nearest = min(sides, key=lambda side: abs(side - derived))
     return nearest if abs(sides[0] - sides[1]) > SETTLED * scale else central
 
 
-def _values(flow: Flow, function: Function, seed: int, steps: Iterable[float]) -> list[float]:
+def _values(
+    flow: Flow, function: Function, along: Direction, steps: Iterable[float]
+) -> list[float]:
     """Returns the values of the function after steps along a direction, and restores the flow."""
-    parameters, direction = _trained(flow), _direction(flow, seed)
+    parameters = _trained(flow)
     kept = [one.detach().clone() for one in parameters]
     results = []
     for step in steps:
-        for one, was, along in zip(parameters, kept, direction, strict=True):
-            one.copy_(was + step * along)
+        for one, was, part in zip(parameters, kept, along, strict=True):
+            one.copy_(was + step * part)
         _clear_caches(flow)
         results.append(function(flow).item())
     for one, was in zip(parameters, kept, strict=True):

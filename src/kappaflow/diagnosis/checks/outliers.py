@@ -18,6 +18,7 @@ TAIL_ROWS = 500  # least number of rows to examine a tail
 ABSURD, SEVERAL = 30.0, 8  # nats per coordinate (about 8 standard deviations); least rows
 COLLAPSED = 0.05  # standard deviation of collapsed latents; samples of the base have 1
 # Means and standard deviations of columns that nobody would call standardized.
+OFF_LATENT, OFF_RATIO = 0.5, 1.5  # of means and standard deviations of latents that fit
 OFF_MEAN, OFF_SPREADS = 3.0, (0.2, 5.0)
 
 
@@ -37,6 +38,9 @@ class Outliers:
             any sample of the base.
         latent_spread: Largest standard deviation of a coordinate of the latents; nan for fewer
             than 32 rows.
+        fits: Whether mean and standard deviation of each coordinate of the latents are roughly
+            those of samples of the base.
+        means: Mean of each standardized column, (D,).
         spreads: Standard deviation of each standardized column, (D,); nan for fewer than 32 rows.
     """
 
@@ -50,6 +54,7 @@ class Outliers:
     slope_measured: float
     median_below: float
     latent_spread: float
+    fits: bool
     means: Tensor
     spreads: Tensor
 
@@ -124,6 +129,7 @@ def outliers(m: Measurements) -> Outliers | None:
         slope_measured=(1 / positive.min()).item() if len(positive) else float("nan"),
         median_below=below.median().item(),
         latent_spread=_spreads(z.flatten(1).double()).max().item(),
+        fits=_fits(z.flatten(1).double(), samples.flatten(1).double()),
         means=standardized.mean(0),
         spreads=_spreads(standardized),
     )
@@ -138,10 +144,10 @@ def outliers(m: Measurements) -> Outliers | None:
     "on such rows.",
 )
 def wrong_scale(m: Measurements) -> Iterator[Symptom]:
-    """The check fires on any of three signs. The standardization was never fitted, and the
-    rows are not standardized. The latent of the median row is 30 nats per coordinate less likely
-    than the least likely of 4,096 samples of the base, about 8 standard deviations in each. All
-    rows are close together in the latent space.
+    """The check fires on any of three signs. The standardization was never fitted, the rows are
+    not standardized, and their latents do not look like samples of the base. The latent of the
+    median row is 30 nats per coordinate less likely than the least likely of 4,096 samples of the
+    base, about 8 standard deviations in each. All rows are close together in the latent space.
 
     Example:
         flow = kf.real_nvp(2, depth=2, hidden=(8,))
@@ -156,7 +162,7 @@ def wrong_scale(m: Measurements) -> Iterator[Symptom]:
         "median_nats_below": result.median_below,
         "latent_spread": result.latent_spread,
     }
-    column = _unstandardized_column(result)
+    column = None if result.fits else _unstandardized_column(result)
     unfitted = [part for part in m.flow.standardization if not getattr(part, "fitted", True)]
     if column is not None and any(isinstance(part, (Domain, Standardize)) for part in unfitted):
         spread = result.spreads[column]
@@ -233,6 +239,14 @@ def few_rows_far_out(m: Measurements) -> Iterator[Symptom]:
 def _spreads(rows: Tensor) -> Tensor:
     """Returns the standard deviation of each column; nan for few rows."""
     return rows.std(0) if len(rows) >= SPREAD_ROWS else torch.full_like(rows[0], torch.nan)
+
+
+def _fits(z: Tensor, samples: Tensor) -> bool:
+    """Returns whether latents have roughly the means and standard deviations of samples."""
+    spread = samples.std(0)
+    ratio = _spreads(z) / spread
+    near = (z.mean(0) - samples.mean(0)).abs() < OFF_LATENT * spread
+    return bool((near & (ratio > 1 / OFF_RATIO) & (ratio < OFF_RATIO)).all())
 
 
 def _unstandardized_column(result: Outliers) -> int | None:
