@@ -1,5 +1,9 @@
 """The truth table of the doctor: planted defects are found, healthy flows are not accused."""
 
+import json
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -24,7 +28,7 @@ def outcome(case):
 def test_each_planted_defect_is_found(source):
     """With its code, in flows of each library."""
     missed = []
-    for kind in truth.KINDS:
+    for kind in [one for one in truth.KINDS if (one, source) not in truth.SKIPPED]:
         case = truth.planted(kind, source)
         right, found = outcome(case)
         if not right:
@@ -45,6 +49,13 @@ def test_each_defect_of_a_layer_is_found_in_that_layer(library):
     """With its code."""
     cases = [truth.in_a_layer(library, one) for one in truth.IN_A_LAYER]
     assert [(one.name, outcome(one)[1]) for one in cases if not outcome(one)[0]] == []
+
+
+def test_the_page_of_the_truth_table_is_that_of_its_results():
+    """Run `python docs/doctor_truth.py` after a measurement."""
+    page = runpy.run_path(str(Path(__file__).parents[2] / "docs/doctor_truth.py"))
+    results = json.loads(page["RESULTS"].read_text("utf-8"))
+    assert page["PAGE"].read_text("utf-8") == page["render"](results)
 
 
 class Forgetful(kf.bijections.InvertibleConv1x1):

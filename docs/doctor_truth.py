@@ -1,0 +1,155 @@
+"""Writes docs/doctor-truth-table.md from stored results: python docs/doctor_truth.py [--measure].
+
+With --measure it first runs the doctor on all flows of tests/diagnosis, which takes some minutes
+and resumes if it is stopped.
+"""
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from textwrap import fill
+from typing import Any
+
+DOCS = Path(__file__).parent
+PAGE = DOCS / "doctor-truth-table.md"
+RESULTS = DOCS.parent / "benchmarks" / "results" / "doctor-truth.json"
+Line = dict[str, Any]
+
+
+def cases() -> Iterator[tuple[str, Line, Any]]:
+    """Yields the key, the facts and the maker of each case: (flow, x, context, make, wanted)."""
+    from diagnosis import healthy, truth
+
+    for kind, (_, code) in truth.IN_A_LAYER.items():
+        for source in truth.LIBRARIES:
+            facts = {"part": "layer", "kind": kind, "code": code, "source": source}
+            yield f"{kind} of {source}", facts, lambda k=kind, s=source: truth.in_a_layer(s, k)
+    for name in healthy.HEALTHY:
+        yield name, {"part": "healthy", "kind": name}, lambda n=name: healthy.healthy(n)
+    for source in reversed(truth.SOURCES):
+        for kind, code in truth.KINDS.items():
+            if (kind, source) in truth.SKIPPED:
+                continue
+            text = (kind.__doc__ or "").strip().rstrip(".")
+            facts = {"part": "flow", "kind": text, "code": code, "source": source}
+            yield (
+                f"{kind.__name__} in {source}",
+                facts,
+                lambda k=kind, s=source: truth.planted(k, s),
+            )
+
+
+def measure() -> None:
+    """Runs the doctor on all cases that the file of results lacks."""
+    import torch
+    from benchmarks.machine import machine
+
+    import kappaflow as kf
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    stored = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"lines": {}}
+    stored["machine"] = machine()
+    for key, facts, build in cases():
+        if key in stored["lines"]:
+            continue
+        case = build()
+        flow, x, *others = case if isinstance(case, tuple) else (case.flow, case.x, None)
+        make, layer = getattr(case, "make", None), getattr(case, "layer", None)
+        start = time.process_time()
+        findings = kf.doctor(flow, x, *others, make=make).findings
+        line = {**facts, "time_s": round(time.process_time() - start, 3)}
+        if facts["part"] == "healthy":
+            line["notes"] = sorted({one.code for one in findings if one.severity == "note"})
+            line["alarms"] = sorted({one.code for one in findings if one.severity != "note"})
+        else:
+            named = [one.layer or "" for one in findings if one.code == facts["code"]]
+            line["found"] = any((layer or "") in one for one in named)
+        stored["lines"][key] = line
+        print(
+            f"{line['time_s']:7.2f} s  {key}: {line.get('found', line.get('alarms'))}", flush=True
+        )
+        RESULTS.write_text(json.dumps(stored, indent=1) + "\n", "utf-8")
+
+
+def render(results: Line) -> str:
+    """Returns the page."""
+    lines = list(results["lines"].values())
+    planted = [line for line in lines if line["part"] != "healthy"]
+    healthy = [line for line in lines if line["part"] == "healthy"]
+    found, times = sum(line["found"] for line in planted), [line["time_s"] for line in lines]
+    quiet = sum(not line["alarms"] for line in healthy)
+    sources = list(dict.fromkeys(line["source"] for line in planted))
+    kinds = {(line["kind"], line["part"]) for line in planted}
+    summary = [
+        f"`tests/diagnosis` plants {len(kinds)} kinds of defects in flows of {len(sources)}",
+        f"sources, and has {len(healthy)} healthy flows. The [doctor](rules.md) found {found}",
+        f"of {len(planted)} planted defects with the expected code, and reported more than a note",
+        f"on {len(healthy) - quiet} of the healthy flows. It took {median(times):.2f} s in the",
+        f"median and {max(times):.1f} s at most, on one thread at the default effort. The rules",
+        "list [what it cannot find](rules.md).",
+    ]
+    return f"""# Truth table of the doctor
+
+{fill(" ".join(summary), 120)}
+
+```sh
+PYTHONPATH=tests:. python docs/doctor_truth.py --measure
+```
+
+"torch.distributions" and "plain" are transforms of torch and three couplings written by hand.
+
+## Defects of whole flows
+
+Seconds of processor time where the doctor reported the expected code.
+
+{_table([line for line in planted if line["part"] == "flow"])}
+
+## Defects of one layer
+
+The doctor has to name the layer too.
+
+{_table([line for line in planted if line["part"] == "layer"])}
+
+## Healthy flows
+
+| flow | notes | above a note | time [s] |
+| --- | --- | --- | ---: |
+{chr(10).join(_healthy(line) for line in healthy)}
+"""
+
+
+def _table(lines: list[Line]) -> str:
+    sources = list(dict.fromkeys(line["source"] for line in lines))
+    head = ["defect", "code", *sources]
+    rows = [head, ["---", "---", *["---:"] * len(sources)]]
+    for kind in dict.fromkeys(line["kind"] for line in lines):
+        of_kind = {line["source"]: line for line in lines if line["kind"] == kind}
+        code = next(iter(of_kind.values()))["code"]
+        rows.append([kind, code, *(_cell(of_kind.get(source)) for source in sources)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cell(line: Line | None) -> str:
+    if line is None:
+        return ""
+    return f"{line['time_s']:.2f}" if line["found"] else "**missed**"
+
+
+def _healthy(line: Line) -> str:
+    notes, alarms = (", ".join(line[name]) for name in ("notes", "alarms"))
+    return f"| {line['kind']} | {notes} | {alarms} | {line['time_s']:.2f} |"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--measure", action="store_true")
+    if parser.parse_args().measure:
+        sys.path[:0] = [str(DOCS.parent / "tests"), str(DOCS.parent)]
+        measure()
+    PAGE.write_text(render(json.loads(RESULTS.read_text("utf-8"))), "utf-8")
