@@ -21,8 +21,7 @@ def page_of(matrix, name="map.npy", **settings):
     return render_factors(found, name, trials=trials)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 380])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (380, "dark")])
 def test_a_browser_draws_the_factors_and_asks_for_nothing(open_page, width, scheme):
     """On a desk and on a phone, light and dark; the middle of the colors is the paper's."""
     page = open_page(

@@ -230,8 +230,7 @@ def test_a_report_reads_back_unchanged(make, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("side", "channels"), [(8, 1), (64, 3)])
+@pytest.mark.parametrize(("scheme", "side", "channels"), [("light", 8, 1), ("dark", 64, 3)])
 def test_the_page_opens_in_a_browser_and_fits_its_width(make, open_page, scheme, side, channels):
     """All pictures are shown, sharp where enlarged, and nothing runs over the edge."""
     html = render_images(make(side=side, channels=channels))
