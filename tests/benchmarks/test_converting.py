@@ -3,8 +3,6 @@
 import json
 
 import pytest
-from benchmarks.converting import converting
-from benchmarks.page import write_page
 
 RESULTS = {
     "preset": "minutes",
@@ -43,11 +41,11 @@ RESULTS = {
 }
 
 
-def test_the_page_says_what_the_results_say(tmp_path):
+def test_the_page_says_what_the_results_say(benchmark, tmp_path):
     """Ratios, quartiles and sizes, and what was built."""
     (tmp_path / "converting.json").write_text(json.dumps(RESULTS))
     page = tmp_path / "benchmarks-converting.md"
-    write_page(folder=tmp_path, docs=tmp_path)
+    benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
     text = page.read_text()
     assert "| zuko RealNVP | 16 | 8 | 0.46 | 0.44 - 0.47 | 0.25 | 10.0 | 2.5 |" in text
     assert "| zuko RealNVP | what it is |" in text and "8e-06 nats" in text
@@ -56,10 +54,12 @@ def test_the_page_says_what_the_results_say(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_measures_and_writes(tmp_path):
+def test_the_command_measures_and_writes(benchmark, tmp_path):
     """Two couplings of four features, twice, of one library."""
     file, rows = tmp_path / "converting.json", ["zuko RealNVP"]
-    converting(features=[4], depths=[2], rows=rows, repetitions=2, file=file)
+    benchmark("converting").converting(
+        features=[4], depths=[2], rows=rows, repetitions=2, file=file
+    )
     lines = json.loads(file.read_text())["lines"]
     assert {line["row"] for line in lines} == set(rows)
     times = [line for line in lines if line["part"] == "times"]

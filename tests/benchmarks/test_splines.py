@@ -1,6 +1,7 @@
 """Spline couplings are measured beside those of others, and the page says what was found."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -25,13 +26,34 @@ def test_rows_are_of_one_shape(benchmark):
 
 
 @pytest.mark.slow
-def test_a_small_benchmark_runs_end_to_end_to_its_page(benchmark, tmp_path):
-    """Two couplings, narrow networks, two rounds."""
-    file = tmp_path / "splines.json"
-    benchmark("splines").splines(widths=(8,), repetitions=2, depth=2, batch=16, file=file)
+def test_a_small_benchmark_runs_end_to_end_to_its_page(benchmark, tmp_path, monkeypatch):
+    """Two couplings, narrow networks, two rounds, a row of each kind."""
+    file, module = tmp_path / "splines.json", benchmark("splines")
+    kinds = ("kappaflow, recompute", "zuko, couplings")
+    rows = [row for row in module.spline_rows() if row.name in kinds]
+    assert len(rows) == len(kinds)
+    monkeypatch.setattr(module, "spline_rows", lambda: rows)
+    module.splines(widths=(8,), repetitions=2, depth=2, batch=16, file=file)
     parts = {line["part"] for line in json.loads(file.read_text())["lines"]}
     assert "times" in parts
     benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
     text = (tmp_path / "benchmarks-splines.md").read_text()
     assert "2 couplings of 16 features" in text and "| kappaflow, recompute |" in text
-    assert "| kappaflow, store, compiled |" in text
+    assert "| zuko, couplings |" in text
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*autograd.function.Function.* should not be instantiated")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_the_compiled_row_has_the_density_of_the_others(benchmark, monkeypatch):
+    """Compiled without code for the processor, which takes a minute."""
+    compiled = partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compiled(function))
+    found = []
+    for row in benchmark("splines_rows").spline_rows():
+        if row.name in ("kappaflow, store", "kappaflow, store, compiled"):
+            torch.manual_seed(0)
+            shape = benchmark("splines").shape_of(2, 8, 4)
+            found.append(row.build(shape).log_prob(shape.data()))
+    one, other = found
+    torch.testing.assert_close(one, other)
