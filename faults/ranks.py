@@ -66,10 +66,10 @@ def kill(run: Path, seed: str, *, data: Path, whole: Path) -> Ended:
     return Ended(ok, lost, round(took_s, 2), "" if ok else said[-2000:])
 
 
-def words(data: Path, run: Path) -> list[str]:
+def words(data: Path, run: Path, epochs: int = EPOCHS) -> list[str]:
     """Returns the command of a short training whose random numbers do not depend on ranks."""
     shape = "--depth 2 --hidden 8 --dropout 0"
-    lasts = f"--max-epochs {EPOCHS} --patience {EPOCHS} --batch-size 64"
+    lasts = f"--max-epochs {epochs} --patience {epochs} --batch-size 64"
     return ["fit", str(data), "--out", str(run), *shape.split(), *lasts.split()]
 
 
@@ -86,9 +86,9 @@ def by_torchrun(count: int) -> list[str]:
     return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
 
 
-def finish(data: Path, run: Path, *, count: int) -> str:
+def finish(data: Path, run: Path, *, count: int, epochs: int = EPOCHS) -> str:
     """Returns the output of a run after completing it."""
-    status, said = ended(started_by(count, words(data, run)))
+    status, said = ended(started_by(count, words(data, run, epochs)))
     if status:
         raise SystemExit(f"a training that was left in peace failed: {said}")
     return said

@@ -114,6 +114,7 @@ def test_the_first_rank_searches_for_all(tmp_path):
     """The others wait for its choice, and the winner trains on in all of them."""
     data, run = write_rows(tmp_path / "rows.csv"), tmp_path / "run"
     words = ["fit", str(data), "--out", str(run), "--max-time-s", "6"]
+    words += ["--max-epochs", "100000", "--patience", "100000"]  # so that the time ends it
     status, printed = ended(started(words, [*by_torchrun(2), "-m", "kappaflow"]))
     assert not status, printed
     assert printed.count("after a search of") == 1
@@ -126,7 +127,7 @@ def test_the_first_rank_searches_for_all(tmp_path):
 def test_the_command_prints_once(tmp_path):
     """The first rank makes the report and speaks; `make faults-short` kills ranks."""
     data = write_rows(tmp_path / "rows.csv")
-    said = finish(data, tmp_path / "printed", count=2)
+    said = finish(data, tmp_path / "printed", count=2, epochs=3)
     assert said.count("The report is") == said.count("held-out NLL, units") == 1, said
     assert "Warning" not in said, said
     assert (tmp_path / "printed" / "report.html").exists()
