@@ -306,8 +306,9 @@ def _dense_extremes(parts: list[Linearization], x: Tensor, progress: Progress) -
         forward = jacobian if forward is None else jacobian @ forward
         backward = inverse if backward is None else backward @ inverse
         x = part.value
-        each.append((largest(jacobian)[:, 0], 1 / largest(inverse)[:, 0]))
-        up_to.append((largest(forward)[:, 0], 1 / largest(backward)[:, 0]))
+        four = largest(torch.cat((jacobian, inverse, forward, backward)))[:, 0].chunk(4)
+        each.append((four[0], 1 / four[1]))
+        up_to.append((four[2], 1 / four[3]))
     status: Status = (
         "exact" if all(torch.isfinite(s).all() for pair in up_to for s in pair) else "not finite"
     )

@@ -239,6 +239,8 @@ def all_of_both(there: Tensor, back: Tensor) -> Tensor:
 def largest(matrices: Tensor, k: int = 1) -> Tensor:
     """Returns the k largest singular values (B, k), descending; nan for a non-finite matrix."""
     finite = torch.isfinite(matrices).all(dim=(1, 2))
+    if finite.all():
+        return torch.linalg.svdvals(matrices)[:, :k]
     values = matrices.new_full((len(matrices), k), torch.nan)
     if finite.any():
         values[finite] = torch.linalg.svdvals(matrices[finite])[:, :k]
