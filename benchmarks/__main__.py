@@ -5,6 +5,18 @@ from cyclopts import App
 COMMANDS = {
     "all": ("suite:everything", "Run all measurements of the suite."),
     "speed": ("suite:speed", "Time training steps, log_prob and sampling of all rows."),
+    "ablation": (
+        "ablation:ablation",
+        "Train deep flows with each start of the last layers and each bound on log-scales.",
+    ),
+    "growth": (
+        "growth:growth",
+        "Time training steps over depth, width, batch size and features.",
+    ),
+    "reaching": (
+        "reaching:reaching",
+        "Train flows of each library on real tables, and compare times to a likelihood.",
+    ),
     "memory": ("suite:memory", "Measure the resident memory of a training step."),
     "numerics": (
         "suite:numerics",

@@ -49,9 +49,9 @@ class Floor:
             place.network(place.x)
 
 
-def coupling_floor(shape: Shape) -> Floor:
+def coupling_floor(shape: Shape, activation: type[nn.Module] = nn.ReLU) -> Floor:
     """Returns the conditioners of couplings, all on the same input (B, kept)."""
-    networks = [conditioner(shape.widths, nn.ReLU) for _ in range(shape.depth)]
+    networks = [conditioner(shape.widths, activation) for _ in range(shape.depth)]
     x = shape.data()[:, : shape.kept].contiguous().requires_grad_()
     gradient = _gradient(shape.batch, shape.widths[-1])
     return Floor(Place(network, x, gradient) for network in networks)

@@ -23,7 +23,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "player": backend() is not None,
+        "native": backend() is not None,
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(names)},
     }

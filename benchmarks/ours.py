@@ -73,6 +73,7 @@ def any_module_rows() -> list[Row]:
             "`Sequential(Linear, SiLU, Linear, SiLU, Linear)`",
             partial(_any_module, memory=mode),
             TIMED,
+            activation=nn.SiLU,
         )
         for mode in MEMORY_MODES
     ]

@@ -9,16 +9,19 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from benchmarks.ablation import ablation_values
 from benchmarks.converting_page import converting_values
 from benchmarks.densities import densities_values
 from benchmarks.doctor import doctor_table
 from benchmarks.energies import energies_values
 from benchmarks.factor_tables import goals_table
 from benchmarks.gpu_page import gpu_values
+from benchmarks.growth import growth_chart
 from benchmarks.images_page import image_spectra_values, image_values, mixing_values
 from benchmarks.known_densities import known_values
 from benchmarks.overview import overview
 from benchmarks.processes import ROOT, console
+from benchmarks.reaching import reaching_values
 from benchmarks.score_stream import score_values
 from benchmarks.sigma_min import cost_table, error_table
 from benchmarks.splines import splines_values
@@ -37,8 +40,9 @@ from benchmarks.tables import (
 )
 from benchmarks.tables_suite.report import tables_values
 from benchmarks.targets import targets_table
+from kappaflow.report.charts import write_stills
 
-PARTS = ("speed", "memory", "numerics", "gradients", "spectra")
+PARTS = ("speed", "growth", "reaching", "memory", "numerics", "gradients", "spectra")
 TIMED = ("speed", "splines", "images")  # results with times in the tables of the first page
 Results = dict[str, Any]
 Values = Callable[[dict[str, Any]], dict[str, Any]]
@@ -60,6 +64,10 @@ def write_page(*, folder: Path = KEPT, docs: Path = ROOT / "docs") -> None:
         if results := read_results(folder, parts):
             _write(docs / name, content(results))
             written += 1
+    if results := read_results(folder, ("growth",)):
+        images = docs / "images"
+        images.mkdir(exist_ok=True)
+        write_stills(growth_chart(results["growth"]), images, ("svg",))
     results = read_results(folder, OVERVIEW)
     if len(results) == len(OVERVIEW):
         _write(docs / "benchmarks.md", overview_page(results))
@@ -88,7 +96,7 @@ def couplings_page(results: Results) -> str:
     """Returns the page on affine couplings as Markdown.
 
     Args:
-        results: Results by part: speed, memory, numerics, gradients, spectra; any may be missing.
+        results: Results by part, those in `PARTS`; any may be missing.
 
     Returns:
         The text, which depends only on the results.
@@ -101,12 +109,14 @@ def couplings_page(results: Results) -> str:
         "couplings",
         results,
         targets=targets_table(results),
-        copied=speed.get("copied_from") if speed else None,
         place=reference_place(speed) if speed else None,
         reference=reference_table(speed) if speed else None,
         parameters=parameters_sentence(speed) if speed else "",
+        note=speed.get("note", "") if speed else "",
         failures=failures(speed) if speed else {},
         ratios=ratio_tables(speed) if speed else {},
+        growth=growth_chart(results["growth"]) if "growth" in results else None,
+        reaching=reaching_values(results["reaching"]) if "reaching" in results else None,
         memory=memory_table(results["memory"]) if "memory" in results else None,
         numerics=numerics_table(results["numerics"]) if "numerics" in results else None,
         gradients=gradient_table(results["gradients"]) if "gradients" in results else None,
@@ -237,7 +247,6 @@ def overview_page(results: Results) -> str:
             "lost": [line["table"] for line in against if line["difference"] < 0],
         },
         place=reference_place(results["speed"]),
-        copied=results["speed"].get("copied_from"),
         machines=machines_table(results),
         backend={part: _backend_text(results[part]["machine"]) for part in TIMED},
     )
@@ -320,11 +329,12 @@ def _processor_text(machine: dict[str, Any]) -> str:
 
 
 def _backend_text(machine: dict[str, Any]) -> str:
-    return f"{'with' if machine['player'] else 'without'} the native backend"
+    return f"{'with' if machine['native'] else 'without'} the native backend"
 
 
 # Pages made from one file of results, by its name.
 ALONE: dict[str, Values] = {
+    "ablation": ablation_values,
     "converting": converting_values,
     "splines": splines_values,
     "energies": energies_values,
@@ -350,7 +360,12 @@ PAGES: dict[str, tuple[Sequence[str], Callable[[Results], str]]] = {
         for part, values in ALONE.items()
     },
 }
-# The first page needs all of them, but for those of a GPU.
+# The first page needs all of them, but for those that it does not show.
 OVERVIEW = tuple(
-    dict.fromkeys(part for parts, _ in PAGES.values() for part in parts if part != "gpu")
+    dict.fromkeys(
+        part
+        for parts, _ in PAGES.values()
+        for part in parts
+        if part not in ("gpu", "growth", "reaching", "ablation")
+    )
 )

@@ -27,11 +27,12 @@ def peer_rows() -> list[Row]:
         ),
         Row(
             "zuko, SiLU",
-            "zuko",
+            "zuko with SiLU",
             "zuko",
             "the same with `activation=torch.nn.SiLU`, for comparison with any module",
             partial(_zuko, activation=nn.SiLU),
             TIMED,
+            activation=nn.SiLU,
         ),
         Row(
             "normflows",

@@ -119,6 +119,7 @@ class Row:
         build: Returns the flow of a `Shape`, or of an `ImageShape`.
         measures: Tasks that include the row.
         environment: Environment variables of its processes, equal for all rows of a group.
+        activation: Activation of its networks, and of its floor; equal for all rows of a group.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Row:
     build: Callable[[Any], Model]
     measures: tuple[str, ...] = ("speed", "memory", "numerics")
     environment: Mapping[str, str] = field(default_factory=dict)
+    activation: type[nn.Module] = nn.ReLU
 
     @property
     def installed(self) -> bool:

@@ -35,8 +35,8 @@ def speed(
     preset
         Name of the grid.
     groups
-        Groups of rows, each timed in one process: kappaflow, any module, zuko, normflows, nflows,
-        FrEIA.
+        Groups of rows, each timed in one process: kappaflow, any module, zuko, zuko with SiLU,
+        normflows, nflows, FrEIA.
     depths
         Depths instead of the preset's; even numbers.
     batches

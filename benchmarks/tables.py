@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from statistics import median
 from typing import Any
 
-from benchmarks.names import FLOOR, PRODUCTS, QUANTITIES
+from benchmarks.names import FLOOR, PRODUCTS, QUANTITIES, SILU_FLOOR
 
 Part = dict[str, Any]
 Place = tuple[int, int]  # depth, batch
@@ -45,7 +45,7 @@ def rows_at(speed: Part, place: Place) -> dict[str, Part]:
         if (line["depth"], line["batch"]) == place:
             timed = {name: row for name, row in line["rows"].items() if "error" not in row}
             rows = {**timed, **rows}
-    order = dict.fromkeys((PRODUCTS, FLOOR, *speed["descriptions"], *rows))
+    order = dict.fromkeys((PRODUCTS, FLOOR, SILU_FLOOR, *speed["descriptions"], *rows))
     return {name: rows[name] for name in order if name in rows}
 
 
@@ -205,8 +205,7 @@ def _place(place: Place) -> str:
 
 
 def _mark(row: Part) -> str:
-    share = row.get("finite_share", 1.0)  # None: below 1, the share was not kept
-    return NOT_FINITE if share is None or share < 1 else ""
+    return NOT_FINITE if row.get("finite_share", 1.0) < 1 else ""
 
 
 def _marked(name: str, row: Part) -> str:

@@ -11,16 +11,24 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.floor import Floor, Products, coupling_floor, image_floor
-from benchmarks.names import FLOOR, OWN_IMAGES, PRODUCTS, QUANTITIES, ZUKO_SPLINES
+from benchmarks.names import (
+    FLOOR,
+    OWN_IMAGES,
+    PRODUCTS,
+    QUANTITIES,
+    SILU_FLOOR,
+    ZUKO_SPLINES,
+)
 from benchmarks.row import ImageShape, Row, Shape
 from benchmarks.turns import in_turn, timed
 
 Call = Callable[[], object]
 RATIOS = {
-    "to_floor": FLOOR,
-    "to_products": PRODUCTS,
-    "to_store": OWN_IMAGES.format("store"),
-    "to_zuko": ZUKO_SPLINES,
+    FLOOR: "to_floor",
+    SILU_FLOOR: "to_floor",
+    PRODUCTS: "to_products",
+    OWN_IMAGES.format("store"): "to_store",
+    ZUKO_SPLINES: "to_zuko",
 }
 
 
@@ -58,23 +66,29 @@ class Subject:
     calls: dict[str, Call]
 
 
-def time_group(rows: list[Row], shape: Shape, budget: Budget) -> dict[str, Any]:
+def time_group(
+    rows: list[Row], shape: Shape, budget: Budget, quantities: Sequence[str] = QUANTITIES
+) -> dict[str, Any]:
     """Returns medians, quartiles and paired ratios of the rows of a group and of the floor.
 
     Args:
         rows: Rows of one library.
         shape: Shape of all rows.
         budget: Number of repetitions.
+        quantities: What is timed.
 
     Returns:
         By row: "parameters", "finite_share", "fused_adam" and the figures of each quantity, or
         the "error" of a row that does not run.
     """
     torch.manual_seed(0)
-    found: dict[str, Any] = {FLOOR: {}, PRODUCTS: {}}
-    subjects = [floor_subject(coupling_floor(shape), found[FLOOR]), _products(shape)]
+    activation = rows[0].activation
+    floor = SILU_FLOOR if activation is nn.SiLU else FLOOR
+    found: dict[str, Any] = {floor: {}, PRODUCTS: {}}
+    own = floor_subject(coupling_floor(shape, activation), found[floor], floor)
+    subjects = [own, _products(shape)]
     subjects += flow_subjects(rows, shape, found)
-    return times_of(subjects, QUANTITIES, budget, found)
+    return times_of(subjects, quantities, budget, found)
 
 
 def time_images(rows: list[Row], shape: ImageShape, budget: Budget) -> dict[str, Any]:
@@ -149,7 +163,7 @@ def figures(name: str, times: dict[str, list[float]]) -> dict[str, float]:
         "high_ms": 1e3 * high,
         "repetitions": len(own),
     }
-    for key, other in RATIOS.items():
+    for other, key in RATIOS.items():
         if other in times:
             found[key] = median(a / b for a, b in zip(own, times[other], strict=True))
     return found
@@ -188,7 +202,7 @@ def _flow(row: Row, shape: Shape | ImageShape, facts: dict[str, Any]) -> Subject
     return Subject(row.name, model.module.zero_grad, calls)
 
 
-def floor_subject(floor: Floor, facts: dict[str, Any]) -> Subject:
+def floor_subject(floor: Floor, facts: dict[str, Any], name: str = FLOOR) -> Subject:
     """Returns the networks alone, and writes the facts about them into `facts`."""
     facts["parameters"] = _parameters(floor.module)
     calls: dict[str, Call] = {
@@ -197,7 +211,7 @@ def floor_subject(floor: Floor, facts: dict[str, Any]) -> Subject:
         "log_prob": floor.forward,
         "sample": floor.forward,
     }
-    return Subject(FLOOR, floor.zero_grad, calls)
+    return Subject(name, floor.zero_grad, calls)
 
 
 def _products(shape: Shape) -> Subject:

@@ -22,6 +22,7 @@ from benchmarks.machine import machine
 from benchmarks.mixing_training import step_times, trained
 from benchmarks.numerics import numerics_of
 from benchmarks.peak import peak_of_step
+from benchmarks.reaching import curve_of
 from benchmarks.row import ImageShape, Row, Shape
 from benchmarks.rows import all_rows
 from benchmarks.score_rows import score_rows
@@ -34,6 +35,12 @@ from benchmarks.timing import Budget, time_group, time_images
 def speed(rows: list[str], depth: int, batch: int, budget: dict[str, Any]) -> dict[str, Any]:
     """Returns the times of the rows of a group."""
     return time_group([_row(name) for name in rows], Shape(depth, batch), Budget(**budget))
+
+
+def train_step(rows: list[str], shape: dict[str, Any], budget: dict[str, Any]) -> dict[str, Any]:
+    """Returns the times of training steps of the rows of a group."""
+    found = [_row(name) for name in rows]
+    return time_group(found, _shape(shape), Budget(**budget), ("train_step",))
 
 
 def memory(rows: list[str], depth: int, batch: int) -> dict[str, Any]:
@@ -62,6 +69,11 @@ def factor(file: str, **arguments: Any) -> None:  # noqa: ANN401
     """Appends a line to a file for each draw of a goal."""
     append_machine(Path(file), machine())
     factoring.take_draws(**arguments, file=Path(file))
+
+
+def reaching(row: str, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Returns the validation likelihood of one row over the time of its training."""
+    return curve_of(_row(row), **settings)
 
 
 def image_speed(rows: list[str], shape: dict[str, Any], budget: dict[str, Any]) -> dict[str, Any]:
@@ -106,6 +118,8 @@ def converting_memory(row: str, shape: dict[str, Any], kind: str) -> dict[str, A
 
 TASKS: dict[str, Callable[..., Any]] = {
     "speed": speed,
+    "train_step": train_step,
+    "reaching": reaching,
     "memory": memory,
     "numerics": numerics,
     "gradients": gradients,

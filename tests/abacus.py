@@ -10,5 +10,5 @@ MACHINE = {
     "system": "Linux x86_64, Python 3.11",
     "versions": {"torch": "2.13.0"},
     "environment": {},
-    "player": True,
+    "native": True,
 }

@@ -3,7 +3,7 @@
 import base64
 import io
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ LOOK: dict[Any, Any] = {
 }
 
 
-def write_stills(chart: Chart, folder: Path) -> list[Path]:
+def write_stills(chart: Chart, folder: Path, kinds: Sequence[str] = ("svg", "png")) -> list[Path]:
     """Writes NAME.svg and NAME.png of a chart to a folder, the same bytes for the same chart.
 
     Returns:
@@ -53,7 +53,7 @@ def write_stills(chart: Chart, folder: Path) -> list[Path]:
 
     written = []
     with mpl.rc_context(LOOK):
-        for kind in ("svg", "png"):
+        for kind in kinds:
             buffer = io.BytesIO()
             metadata = {"Date": None} if kind == "svg" else {"Software": None}
             figure.savefig(buffer, format=kind, dpi=DOTS_PER_INCH, metadata=metadata)

@@ -1,0 +1,172 @@
+"""What keeps deep flows finite and well conditioned: zero last layers, or bounds on log-scales."""
+
+import itertools
+import math
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import torch
+from cyclopts import Parameter
+
+from benchmarks.lines import append_line, append_machine, key_of, read_lines, write_results
+from benchmarks.machine import machine
+from benchmarks.suite import KEPT
+from benchmarks.tables import markdown, number
+
+DEPTHS, RATES = (16, 64, 128), (1e-3, 1e-2)
+STARTS = {True: "zero", False: "random"}  # the last layers of the conditioners
+# Bounds on the log-scales: the form of the scale, and the bound of a layer at a depth.
+BOUNDS = {
+    "on the sum": ("tanh", lambda depth: 12.0 / depth),
+    "on each layer": ("tanh", lambda depth: 2.0),
+    "none": ("exp", lambda depth: 1.0),
+}
+HIDDEN, BATCH, POINTS, VALIDATED = (64, 64), 256, 64, 4096
+KEY = ("depth", "rate", "zero", "bound", "seed")
+LineFile = Annotated[Path, Parameter(name="--json")]
+
+
+def ablation(
+    *,
+    steps: int = 1500,
+    seeds: int = 2,
+    depths: list[int] | None = None,
+    file: LineFile = KEPT / "ablation.jsonl",
+) -> None:
+    """Train deep RealNVPs on MAGIC with each start of the last layers and each bound.
+
+    Adam without clipping, at a usual and at a high learning rate. Results are appended, and an
+    interrupted run continues. One thread.
+
+    Parameters
+    ----------
+    steps
+        Number of training steps.
+    seeds
+        Number of trainings of each kind.
+    depths
+        Numbers of couplings instead of 16, 64 and 128.
+    file
+        File of results, a line each.
+    """
+    torch.set_num_threads(1)
+    append_machine(file, machine())
+    done = {key_of(line, KEY) for line in read_lines(file)[0]}
+    cases = itertools.product(range(seeds), depths or DEPTHS, RATES, STARTS, BOUNDS)
+    for seed, *rest in cases:
+        key = (*rest, seed)
+        if key not in done:
+            append_line(file, {**dict(zip(KEY, key, strict=True)), **_trained(*key, steps)})
+    lines, machines = read_lines(file)
+    results = {"machine": machines[-1], "steps": steps, "lines": lines}
+    write_results(file.with_suffix(".json"), results)
+
+
+def _trained(
+    depth: int, rate: float, zero: bool, bound: str, seed: int, steps: int
+) -> dict[str, Any]:
+    """Returns the steps until a loss that is not finite, and what the best weights reach."""
+    import kappaflow as kf
+    from benchmarks.tables_suite.data import load
+    from benchmarks.tables_suite.fitted import standardized
+
+    parts = standardized(load("magic"))
+    train, held_out = (
+        torch.as_tensor(rows, dtype=torch.float32)
+        for rows in (parts.train, parts.validation[:VALIDATED])
+    )
+    torch.manual_seed(seed)
+    flow = _flow(train.shape[1], depth, zero, bound)
+    with torch.no_grad():
+        finite = torch.isfinite(flow.log_prob(held_out)).double().mean().item()
+        new = kf.spectrum(flow.bijection, held_out[:POINTS]).condition_number
+    adam = torch.optim.Adam(flow.parameters(), lr=rate, fused=True)
+    best, kept, step = math.inf, None, 0
+    while step < steps:
+        for rows in torch.randperm(len(train)).split(BATCH):
+            loss = -flow.log_prob(train[rows]).mean()
+            if step == steps or not math.isfinite(loss.item()):
+                break
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            step += 1
+        with torch.no_grad():
+            nll = -flow.log_prob(held_out).double().mean().item()
+        if nll < best:
+            best, kept = nll, {k: v.clone() for k, v in flow.state_dict().items()}
+        if not math.isfinite(loss.item()):
+            break
+    found: dict[str, Any] = {
+        "steps": step,
+        "new_finite": finite,
+        "new_condition_number": _middle(new),
+        "validation_nll": None if kept is None else best,
+        "condition_number": None,
+    }
+    if kept is not None:
+        flow.load_state_dict(kept)
+        found["condition_number"] = _middle(
+            kf.spectrum(flow.bijection, held_out[:POINTS]).condition_number
+        )
+    return found
+
+
+def _flow(features: int, depth: int, zero: bool, bound: str) -> Any:  # noqa: ANN401
+    import kappaflow as kf
+
+    scale, bound_of = BOUNDS[bound]
+    half = kf.Partition.half(features)
+    couplings = []
+    for layer in range(depth):
+        part = half.swapped() if layer % 2 else half
+        net = kf.nets.MLP(len(part.kept), 2 * len(part.changed), HIDDEN)
+        if not zero:
+            net.layers[-1].reset_parameters()
+        couplings.append(kf.AffineCoupling(part, net, scale_bound=bound_of(depth), scale=scale))
+    return kf.Flow(kf.StandardNormal(features), kf.CouplingStack.of(couplings))
+
+
+def _middle(values: torch.Tensor) -> float | None:
+    """Returns the median; None if it is not finite."""
+    found = values.nan_to_num(torch.inf).quantile(0.5).item()
+    return found if math.isfinite(found) else None
+
+
+def ablation_values(results: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values for the page."""
+    lines = results["lines"]
+    head = ["depth", "last layers", "bound", "finite rows", "condition number"]
+    for rate in RATES:
+        head += [f"NLL at {rate:g}", "condition number"]
+    rows = []
+    for depth, zero, bound in dict.fromkeys((x["depth"], x["zero"], x["bound"]) for x in lines):
+        here = [x for x in lines if (x["depth"], x["zero"], x["bound"]) == (depth, zero, bound)]
+        share = here[0]["new_finite"]
+        cells = [str(depth), STARTS[zero], bound, "all" if share == 1 else f"{100 * share:.1f} %"]
+        cells.append(_number([x["new_condition_number"] for x in here]))
+        for rate in RATES:
+            cells += _cells([x for x in here if x["rate"] == rate], results["steps"])
+        rows.append(cells)
+    return {
+        "table": markdown(head, rows),
+        "seeds": len({line["seed"] for line in lines}),
+        "steps": results["steps"],
+    }
+
+
+def _cells(lines: list[dict[str, Any]], steps: int) -> list[str]:
+    """Returns the NLL and the condition number, with the steps of trainings that broke down."""
+    if not lines:
+        return ["", ""]
+    known = [line for line in lines if line["validation_nll"] is not None]
+    broken = [line["steps"] for line in lines if line["steps"] < steps]
+    text = f"{median(line['validation_nll'] for line in known):.3f}" if known else "none"
+    if broken:
+        text += f" (broke down at step {', '.join(map(str, broken))})"
+    return [text, _number([line["condition_number"] for line in lines])]
+
+
+def _number(values: list[float | None]) -> str:
+    return number(median(math.inf if value is None else value for value in values))
