@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from kappaflow.options import FactorMethod
+
 DRAWS = 20
 OF_A_ROTATION = 13.6
 WELL = 9  # well-conditioned factors of eleven; the other two share the condition number of the map
@@ -31,7 +33,7 @@ class Goal:
     ensemble: str
     n: int
     couplings: int
-    method: str
+    method: FactorMethod
     residual: float
     condition_number: float
     time_s: float | None = None
