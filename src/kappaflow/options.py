@@ -77,7 +77,8 @@ class Effort:
     Pairs and triples are for flows of up to 500, of up to 2,000, and of more dimensions.
 
     Attributes:
-        points: Rows at which the flow is measured; for small images as for 2,000 dimensions.
+        points: Rows at which the flow is measured; from 129 dimensions on, images are measured
+            at as many as flows of 2,000 dimensions.
         depths: Depths at which the cumulative conditioning is searched where matrices are too
             large; None for all.
         tolerance: Relative residual of these searches; errors are about its square.

@@ -12,7 +12,7 @@ from torch import Tensor
 from kappaflow.conditioning import Profile, layers_of
 from kappaflow.conditioning.profile import profile_at
 from kappaflow.conditioning.round_trip import latent_points
-from kappaflow.conditioning.spectrum import DENSE_UP_TO
+from kappaflow.conditioning.spectrum import DENSE_UP_TO, MATRIX_FREE_ABOVE
 from kappaflow.diagnosis.finding import Evidence, Finding, Severity, Table
 from kappaflow.diagnosis.isolation import isolated_copy
 from kappaflow.energies import LogDensity
@@ -79,7 +79,7 @@ class Measurements:
     @functools.cached_property
     def _most(self) -> int:
         n, (small, large, huge) = math.prod(self.flow.joint_shape), self.effort.points
-        if n <= DENSE_UP_TO and len(self.flow.joint_shape) == 1:
+        if n <= (DENSE_UP_TO if len(self.flow.joint_shape) == 1 else MATRIX_FREE_ABOVE):
             return small
         work = n * len(layers_of(self.flow.core))
         return max(1, min(large if n <= HUGE else huge, int(self.effort.most_work / work)))

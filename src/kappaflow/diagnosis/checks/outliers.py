@@ -242,7 +242,12 @@ def _spreads(rows: Tensor) -> Tensor:
 
 
 def _fits(z: Tensor, samples: Tensor) -> bool:
-    """Returns whether latents have roughly the means and standard deviations of samples."""
+    """Returns whether latents have roughly the means and standard deviations of samples.
+
+    It is False for few rows.
+    """
+    if len(z) < SPREAD_ROWS:
+        return False
     spread = samples.std(0)
     ratio = _spreads(z) / spread
     near = (z.mean(0) - samples.mean(0)).abs() < OFF_LATENT * spread
