@@ -55,9 +55,9 @@ def ablation(
     done = {key_of(line, KEY) for line in read_lines(file)[0]}
     cases = itertools.product(range(seeds), depths or DEPTHS, RATES, STARTS, BOUNDS)
     for seed, *rest in cases:
-        key = (*rest, seed)
-        if key not in done:
-            append_line(file, {**dict(zip(KEY, key, strict=True)), **_trained(*key, steps)})
+        case: dict[str, Any] = dict(zip(KEY, (*rest, seed), strict=True))
+        if key_of(case, KEY) not in done:
+            append_line(file, {**case, **_trained(**case, steps=steps)})
     lines, machines = read_lines(file)
     results = {"machine": machines[-1], "steps": steps, "lines": lines}
     write_results(file.with_suffix(".json"), results)
@@ -82,11 +82,12 @@ def _trained(
         finite = torch.isfinite(flow.log_prob(held_out)).double().mean().item()
         new = kf.spectrum(flow.bijection, held_out[:POINTS]).condition_number
     adam = torch.optim.Adam(flow.parameters(), lr=rate, fused=True)
-    best, kept, step = math.inf, None, 0
-    while step < steps:
+    best, kept, step, is_finite = math.inf, None, 0, True
+    while step < steps and is_finite:
         for rows in torch.randperm(len(train)).split(BATCH):
             loss = -flow.log_prob(train[rows]).mean()
-            if step == steps or not math.isfinite(loss.item()):
+            is_finite = math.isfinite(loss.item())
+            if step == steps or not is_finite:
                 break
             adam.zero_grad()
             loss.backward()
@@ -96,8 +97,6 @@ def _trained(
             nll = -flow.log_prob(held_out).double().mean().item()
         if nll < best:
             best, kept = nll, {k: v.clone() for k, v in flow.state_dict().items()}
-        if not math.isfinite(loss.item()):
-            break
     found: dict[str, Any] = {
         "steps": step,
         "new_finite": finite,
@@ -121,7 +120,7 @@ def _flow(features: int, depth: int, zero: bool, bound: str) -> Any:  # noqa: AN
     couplings = []
     for layer in range(depth):
         part = half.swapped() if layer % 2 else half
-        net = kf.nets.MLP(len(part.kept), 2 * len(part.changed), HIDDEN)
+        net: Any = kf.nets.MLP(len(part.kept), 2 * len(part.changed), HIDDEN)
         if not zero:
             net.layers[-1].reset_parameters()
         couplings.append(kf.AffineCoupling(part, net, scale_bound=bound_of(depth), scale=scale))
