@@ -50,7 +50,7 @@ def test_no_text_of_a_check_names_kappaflow_to_users_of_other_libraries():
 def test_a_finding_on_a_foreign_flow_names_nothing_of_kappaflow(kind, source):
     """In its message, cause and fix."""
     case = truth.planted(kind, source)
-    found = kf.doctor(case.flow, case.x).findings
+    found = kf.doctor(case.flow, case.x, make=case.make).findings
     assert found and own_names(found) == []
 
 

@@ -474,8 +474,15 @@ MAKERS = {
     "plain": lambda: foreign.perturbed(Plain(), scale=0.2),
 }  # fmt: skip
 SOURCES = tuple(MAKERS)
-# It has no parameters beside the frozen one, and no copy in float64.
-SKIPPED = {(Frozen, "torch.distributions"), (Inexact, "torch.distributions")}
+# It has no parameters beside the frozen one, and no copy in float64. Normflows' scales overflow at
+# such rows, which are other findings.
+SKIPPED = {
+    (Frozen, "torch.distributions"),
+    (Inexact, "torch.distributions"),
+    (OtherScale, "normflows RealNVP"),
+}
+# Pyro's transforms keep results of earlier calls themselves, so that no copy can be made.
+MISSED = {(Caching, "Pyro coupling")}
 
 
 def healthy_module(name, dtype=torch.float32):
