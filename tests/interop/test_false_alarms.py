@@ -32,3 +32,18 @@ def test_a_healthy_flow_has_no_finding_above_a_note(name):
         x = x.abs() if name == "torch" else x  # its samples are positive
         findings = [one for one in kf.doctor(flow, x).findings if one.severity != "note"]
         assert findings == [], f"seed {seed}"
+
+
+def test_a_bounded_base_of_zuko_has_no_density_outside_of_its_support():
+    """Also where another library has switched on the validation of torch's distributions."""
+    zuko = pytest.importorskip("zuko")
+    torch.manual_seed(0)
+    flow = zuko.flows.NCSF(2, transforms=1, hidden_features=(8,))
+    before = torch.distributions.Distribution._validate_args
+    torch.distributions.Distribution.set_default_validate_args(True)
+    try:
+        base = kf.wrap(flow, torch.zeros(2, 2)).base
+        found = base.log_prob(torch.tensor([[0.0, 0.0], [9.0, 0.0]]))
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(before)
+    assert found[0].isfinite() and found[1] == -torch.inf

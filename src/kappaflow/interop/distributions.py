@@ -59,17 +59,17 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
         [layer(i) for i in reversed(range(len(flow.transforms)))],
         ForeignBase(
             tuple(base.event_shape) or shape,
-            lambda z, given: _log_prob(as_vectors(conditioned(given).base_dist), z),
+            lambda z, given: log_prob_in_support(as_vectors(conditioned(given).base_dist), z),
             lambda n, given: _sample(as_vectors(conditioned(given).base_dist), n),
         ),
         nn.ModuleList(modules) if modules else None,
-        log_prob=lambda value, given: _log_prob(as_vectors(conditioned(given)), value),
+        log_prob=lambda value, given: log_prob_in_support(as_vectors(conditioned(given)), value),
         sample=lambda n, given: (_sample(as_vectors(conditioned(given)), n), None),
         like=_one_sample(base),
     )
 
 
-def _log_prob(distribution: Any, value: Tensor) -> Tensor:  # noqa: ANN401
+def log_prob_in_support(distribution: Any, value: Tensor) -> Tensor:  # noqa: ANN401
     """Returns log_prob, minus infinity outside the support, which torch refuses."""
     try:
         return distribution.log_prob(value)

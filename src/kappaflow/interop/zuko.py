@@ -19,6 +19,7 @@ from kappaflow.interop.blueprint import (
     Unsupported,
     inverse_of,
 )
+from kappaflow.interop.distributions import log_prob_in_support
 from kappaflow.interop.foreign import (
     ContextReader,
     ForeignBase,
@@ -61,7 +62,7 @@ def parts_of(
         layers,
         ForeignBase(
             shape,
-            lambda z, given: base(given).log_prob(z),
+            lambda z, given: log_prob_in_support(base(given), z),
             lambda n, given: _sample(base(given), n)[0],
         ),
         flow if lazy else None,
