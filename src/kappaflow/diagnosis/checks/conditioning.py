@@ -229,10 +229,10 @@ def linear_layer_singular(m: Measurements) -> Iterator[Symptom]:
     low, high = each.amin(dim=1), each.amax(dim=1)
     constant = (high - low) <= CONSTANT * low
     bad = constant & (m.profile.eps * low > SINGULAR)
-    bad &= torch.tensor([bad[i] and _is_linear(m, i) for i in range(len(bad))])
-    if not bad.any():
+    linear = [i for i, is_bad in enumerate(bad.tolist()) if is_bad and _is_linear(m, i)]
+    if not linear:
         return
-    layer = int((high * bad).argmax())
+    layer = max(linear, key=lambda i: high[i].item())
     kappa = high[layer].item()
     yield Symptom(
         f"A linear layer is nearly singular: its condition number is {kappa:.1e}.",
