@@ -118,10 +118,11 @@ The doctor has to name the layer too.
 
 ## Healthy flows
 
-Four more are left out, since the doctor reports more than a note on them. Samples of zuko's GF with random weights end at
-10 where its base has more (KF201, KF202, KF301, KF501, KF504), which is true. SOSPF of the same library (KF202) and MAF of
-nflows with random weights (KF301) were not examined further. An `invertible_network` that was not trained does not
-encode the rows to its base (KF501), which is true too.
+Four more are left out, since the doctor reports more than a note on them. Samples of zuko's GF
+with random weights end at 10 where its base has more (KF201, KF202, KF301, KF501, KF504), which
+is true. SOSPF of the same library (KF202) and MAF of nflows with random weights (KF301) were not
+examined further. An `invertible_network` that was not trained does not encode the rows to its
+base (KF501), which is true too.
 
 | flow | notes | above a note | time [s] |
 | --- | --- | --- | ---: |
