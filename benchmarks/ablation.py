@@ -152,6 +152,7 @@ def ablation_values(results: dict[str, Any]) -> dict[str, Any]:
         "table": markdown(head, rows),
         "seeds": len({line["seed"] for line in lines}),
         "steps": results["steps"],
+        "depths": " ".join(map(str, sorted({line["depth"] for line in lines}))),
     }
 
 

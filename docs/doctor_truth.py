@@ -50,6 +50,7 @@ def measure() -> None:
     from benchmarks.machine import machine
 
     import kappaflow as kf
+    from kappaflow.storage import write_bytes
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -74,7 +75,7 @@ def measure() -> None:
         print(
             f"{line['time_s']:7.2f} s  {key}: {line.get('found', line.get('alarms'))}", flush=True
         )
-        RESULTS.write_text(json.dumps(stored, indent=1) + "\n", "utf-8")
+        write_bytes(RESULTS, (json.dumps(stored, indent=1) + "\n").encode())
 
 
 def render(results: Line) -> str:
@@ -84,7 +85,7 @@ def render(results: Line) -> str:
     healthy = [line for line in lines if line["part"] == "healthy"]
     found, times = sum(line["found"] for line in planted), [line["time_s"] for line in lines]
     quiet = sum(not line["alarms"] for line in healthy)
-    sources = list(dict.fromkeys(line["source"] for line in planted))
+    sources = {line["source"].split()[0] for line in planted}
     kinds = {(line["kind"], line["part"]) for line in planted}
     summary = [
         f"`tests/diagnosis` plants {len(kinds)} kinds of defects in flows of {len(sources)}",
@@ -102,7 +103,8 @@ def render(results: Line) -> str:
 PYTHONPATH=tests:. python docs/doctor_truth.py --measure
 ```
 
-"torch.distributions" and "plain" are transforms of torch and three couplings written by hand.
+"torch.distributions" and "plain" are transforms of torch and three couplings written by hand. An
+empty cell is a defect that this kind of flow cannot have, or that was not measured.
 
 ## Defects of whole flows
 

@@ -215,6 +215,41 @@ def test_growth_is_drawn_from_its_results(benchmark, writer, tmp_path):
     assert found == {"kappaflow": [2.0, 8.0, 32.0, 128.0], "zuko": [8.0, 32.0, 128.0, 512.0]}
 
 
+@pytest.mark.slow
+def test_starts_and_bounds_of_tiny_flows_run_end_to_end(benchmark, writer, tmp_path):
+    """Each of twelve trainings has a line; a second run finds all of them done."""
+    module = benchmark("ablation")
+    file = tmp_path / "ablation.jsonl"
+    for _ in range(2):
+        module.ablation(steps=3, seeds=1, depths=[2], file=file)
+    results = json.loads(file.with_suffix(".json").read_text())
+    assert len(results["lines"]) == 12 == len(file.read_text().splitlines()) - 1
+    assert all(line["steps"] == 3 and line["new_finite"] == 1 for line in results["lines"])
+    writer.write_page(folder=tmp_path, docs=tmp_path)
+    text = (tmp_path / "benchmarks-ablation.md").read_text()
+    assert "--seeds 1 --depths 2\n" in text
+    assert len([line for line in text.splitlines() if line.startswith("| 2 |")]) == 6
+
+
+@pytest.mark.slow
+def test_tiny_growth_and_training_to_a_likelihood_run_end_to_end(benchmark, writer, tmp_path):
+    """One shape, and two libraries on one table; then the page."""
+    growth, reaching = benchmark("growth"), benchmark("reaching")
+    axes = {"depth": ("depth (couplings)", (2,))}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(growth, "AXES", axes)
+        patch.setattr(growth, "SHOWN", {"kappaflow, recompute": 0})
+        growth.growth(seconds=0.01, threads=1, file=tmp_path / "growth.json")
+    rows = ["kappaflow, recompute", "normflows"]
+    reaching.reaching(
+        seconds=0.3, seeds=1, tables=["magic"], rows=rows, file=tmp_path / "reaching.json"
+    )
+    lines = json.loads((tmp_path / "reaching.json").read_text())["lines"]
+    assert [line["row"] for line in lines] == rows and all(line["steps"] for line in lines)
+    text = writer.couplings_page(writer.read_results(tmp_path))
+    assert "steps a second" in text and "How the time of a training step grows" in text
+
+
 def test_a_tiny_benchmark_of_our_rows_runs_end_to_end(writer, tmp_path):
     """Two couplings, eight points, two repetitions; then its page."""
     tiny = "--groups=kappaflow --depths=2 --batches=8 --repetitions=2 --threads=1".split()

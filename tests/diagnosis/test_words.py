@@ -11,7 +11,7 @@ import kappaflow as kf
 from diagnosis import truth
 from diagnosis.faulty import findings
 from interop import foreign
-from kappaflow.diagnosis.advice import without_own_names
+from kappaflow.diagnosis.advice import bound_scales, without_own_names
 from kappaflow.diagnosis.check import CHECKS, Symptom
 
 OWN_NAMES = re.compile(
@@ -89,6 +89,19 @@ def test_a_saturated_coupling_is_not_a_linear_layer():
     assert "an argument of AffineCoupling" in found["KF301"].cure
     linear = kf.bijections.ElementwiseAffine(2, log_scale=[6.0, -6.0])
     assert "KF305" in findings(kf.Flow(kf.StandardNormal(2), linear), torch.randn(64, 2))
+
+
+@pytest.mark.parametrize(
+    ("flow", "argument"),
+    [
+        (kf.spline(2, depth=2, hidden=(4,)), "a larger min_slope (an argument of spline)"),
+        (kf.real_nvp(2, depth=2, hidden=(4,)), "a smaller scale_bound (an argument of real_nvp)"),
+        (kf.nice(2, depth=2, hidden=(4,)), "torch.tanh(raw / bound)"),
+    ],
+)
+def test_a_bound_is_an_argument_of_the_recipe(flow, argument):
+    """Splines have no log-scales; a flow without any bound gets general advice."""
+    assert argument in bound_scales(flow)
 
 
 LOGARITHM = (

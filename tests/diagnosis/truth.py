@@ -161,7 +161,7 @@ class WrongSampleLogProb(Planted):
 
 
 class Unseeded(Planted):
-    """Samples from a generator of its own."""
+    """Samples with its own random generator."""
 
     def sample(self, n):
         generator = torch.Generator()

@@ -348,8 +348,9 @@ def _lanczos_extremes(
             found.append((one.top[:, 0], one.bottom[:, 0]))
             stati.add(one.status)
     order: tuple[Status, ...] = ("not finite", "not converged", "converged")
-    alone, whole = _stacked(each), _interpolated(_stacked(up_to), depths, _stacked(each))
-    return alone, whole, next(status for status in order if status in stati)
+    layers_alone = _stacked(each)
+    whole = _interpolated(_stacked(up_to), depths, layers_alone)
+    return layers_alone, whole, next(status for status in order if status in stati)
 
 
 def _interpolated(measured: Pair, depths: list[int], each: Pair) -> Pair:

@@ -8,6 +8,7 @@ import re
 from torch import nn
 
 from kappaflow import flows
+from kappaflow.bijection import Bijection
 from kappaflow.diagnosis.finding import Finding
 from kappaflow.diagnosis.isolation import original_of
 from kappaflow.errors import ArgumentError
@@ -26,6 +27,7 @@ BOUNDS = {
     "zuko.transforms.MonotonicAffineTransform(shift, scale, slope=0.1) to MAF, RealNVP, "
     "MaskedAutoregressiveTransform or GeneralCouplingTransform",
 }
+OWN_BOUNDS = {"scale_bound": "smaller", "min_slope": "larger"}  # of flows of kappaflow
 # Hints in parentheses that only apply to flows of kappaflow.
 OWN_HINT = re.compile(r" \([^()]*(?:kappaflow|scale_bound|--|depth, hidden|steps, hidden)[^()]*\)")
 SPLINES = {"Spline", "RQS", "RationalQuadratic"}  # parts of the names of classes
@@ -37,23 +39,34 @@ OTHER = "replace each raw log-scale by bound * torch.tanh(raw / bound) with a bo
 def bound_scales(flow: Flow) -> str:
     """Returns how to bound the scales in the code that builds a flow, as part of a sentence."""
     if not isinstance(flow, Wrapped):
-        taking = _recipe(flow) or ", ".join(
-            sorted({type(one).__name__ for one in flow.modules() if hasattr(one, "scale_bound")})
-        )
-        return f"use a smaller scale_bound (an argument of {taking})" if taking else OTHER
+        for name, change in OWN_BOUNDS.items():
+            if taking := _recipe(flow, name) or _classes(flow, name):
+                return f"use a {change} {name} (an argument of {taking})"
+        return OTHER
     libraries = {type(part).__module__.split(".")[0] for part in _parts(flow)}
     return "; ".join(BOUNDS[one] for one in sorted(libraries & BOUNDS.keys())) or OTHER
 
 
-def _recipe(flow: Flow) -> str | None:
-    """Returns the name of the recipe that made a flow, if it takes a scale_bound."""
+def _recipe(flow: Flow, argument: str) -> str | None:
+    """Returns the name of the recipe that made a flow, if it takes an argument."""
     try:
         name = describe(flow)["name"]
     except ArgumentError:  # a flow with layers of the user
         return None
     recipe = getattr(flows, name, None)
-    takes = inspect.isfunction(recipe) and "scale_bound" in inspect.signature(recipe).parameters
+    takes = inspect.isfunction(recipe) and argument in inspect.signature(recipe).parameters
     return name if takes else None
+
+
+def _classes(flow: Flow, argument: str) -> str:
+    """Returns the classes of the layers that have such an argument."""
+    found = {
+        type(one).__name__
+        for one in flow.modules()
+        for place in (one, getattr(one, "shape", None))
+        if isinstance(one, Bijection) and isinstance(getattr(place, argument, None), float)
+    }
+    return ", ".join(sorted(found))
 
 
 def _parts(flow: Flow) -> list[object]:

@@ -14,7 +14,7 @@ from kappaflow.factor.problem import FactorProblem
 from kappaflow.factor.rescale import rescale
 from kappaflow.factor.uneven import continue_uneven, enough_couplings
 
-OPERATIONS = 4e10  # limit of a search that nobody asked for: a few seconds on one core
+OPERATIONS = 4e10  # limit of a search by default: a few seconds on one core
 LARGEST, LARGEST_UNEVEN = 64, 24  # most features for which such a search is worth starting
 ILL_CONDITIONED = 2e9  # condition number above which no search is accurate in float64
 COUNTS = (24, 16, 12, 8, 6)  # fewer couplings that are tried if the result for more is poor

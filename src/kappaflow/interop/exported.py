@@ -115,8 +115,8 @@ def is_exported(path: Path) -> bool:
 def read_exported(path: str | Path, *, trust: bool = False) -> ExportedFlow:
     """Returns the flow of a folder that `kappaflow.export` wrote, for `wrap` and `doctor`.
 
-    ONNX Runtime runs .onnx files. They hold no code of their own, only operations of ONNX, and no
-    derivatives: the doctor measures singular values by differences.
+    ONNX Runtime runs .onnx files. They hold only operations of ONNX, and have no derivatives: the
+    doctor measures singular values by differences.
 
     Args:
         path: The folder, or one of its files.
