@@ -87,13 +87,16 @@ def of_zuko(flow: Any) -> Model:  # noqa: ANN401
 def _normflows(shape: Shape) -> Model:
     import normflows  # pyright: ignore[reportMissingImports]
 
-    couplings = [
-        normflows.flows.AffineCouplingBlock(
-            normflows.nets.MLP(list(shape.widths), init_zeros=True),
-            split_mode=("channel", "channel_inv")[layer % 2],
+    couplings = []
+    for layer in range(shape.depth):
+        changed = (shape.features + layer % 2) // 2
+        widths = [shape.features - changed, *shape.hidden, 2 * changed]
+        couplings.append(
+            normflows.flows.AffineCouplingBlock(
+                normflows.nets.MLP(widths, init_zeros=True),
+                split_mode=("channel", "channel_inv")[layer % 2],
+            )
         )
-        for layer in range(shape.depth)
-    ]
     base = normflows.distributions.DiagGaussian(shape.features, trainable=False)
     flow = normflows.NormalizingFlow(base, couplings)
     return Model(flow, flow.log_prob, lambda n: flow.sample(n)[0], flow.inverse, flow.forward)

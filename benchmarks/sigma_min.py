@@ -17,7 +17,8 @@ from benchmarks.suite import KEPT, JsonFile
 from benchmarks.tables import markdown, number
 from kappaflow.conditioning import layers_of
 from kappaflow.conditioning.points import measuring
-from kappaflow.conditioning.spectrum import dense, largest
+from kappaflow.conditioning.spectrum import largest
+from kappaflow.linearization import dense
 
 HIDDEN, BOUND = (32, 32), 40.0  # conditioners; bound on the sum of log-scales over all couplings
 LINEAR = 1e6  # condition number of a linear layer

@@ -38,6 +38,18 @@ def test_products_are_those_of_the_dense_jacobian(name, grad, vectors):
             torch.testing.assert_close(found.detach(), wanted)
 
 
+@pytest.mark.parametrize("name", BIJECTIONS)
+def test_matrices_are_those_of_the_dense_jacobian(name):
+    """Couplings fill in blocks, and chains multiply."""
+    bijection, x, context = BIJECTIONS[name].build(torch.float64)
+    wanted = dense_of(bijection, x, context)
+    linearization = bijection.linearize(x, context)
+    found = {"jv": linearization.matrix(x), "inverse_jv": linearization.inverse_matrix()}
+    for product, matrix in found.items():
+        assert not matrix.requires_grad
+        torch.testing.assert_close(matrix, wanted[product].detach(), rtol=1e-5, atol=1e-7)
+
+
 class NoForwardMode(torch.autograd.Function):
     """A hand-written node without forward mode: x exp(x)."""
 

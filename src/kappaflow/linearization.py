@@ -3,7 +3,7 @@
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import cache
+from functools import cache, reduce
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from torch.autograd import forward_ad
 from kappaflow.autograd.checkpoint import memory_modes_bypassed
 
 Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+Product = Callable[[Tensor], Tensor]
+ROWS_AT_ONCE = 8192  # points times vectors in one product, to bound memory
 ADJOINT_TOLERANCE = 1e-3  # relative; rounding errors are far below, missing derivatives far above
 
 
@@ -46,6 +48,36 @@ class Linearization(ABC):
     @abstractmethod
     def inverse_vjp(self, y: Tensor) -> Tensor:
         """Returns J^-T y."""
+
+    def matrix(self, x: Tensor) -> Tensor:
+        """Returns J in float64, (B, n, n), with the entries of a point in order; not for autograd.
+
+        Args:
+            x: The points.
+        """
+        return dense(self.jv, x)
+
+    def inverse_matrix(self) -> Tensor:
+        """Returns J^-1 as `matrix` returns J."""
+        return dense(self.inverse_jv, self.value)
+
+
+def dense(product: Product, x: Tensor) -> Tensor:
+    """Returns the float64 matrices (B, n, n) of a product with vectors shaped as x (B, *event).
+
+    The result of the product may have another shape with n numbers; they are used in order.
+    """
+    basis = torch.eye(x.shape[1:].numel(), dtype=x.dtype, device=x.device)
+    return columns(product, basis, x)
+
+
+def columns(product: Product, vectors: Tensor, x: Tensor) -> Tensor:
+    """Returns the float64 products (B, n, k) with flat vectors (k, n), the same at all points."""
+    found = []
+    for some in vectors.split(max(1, ROWS_AT_ONCE // max(1, len(x)))):
+        tangents = some.reshape(-1, 1, *x.shape[1:]).expand(-1, *x.shape)
+        found.append(product(tangents).detach().flatten(2).double())
+    return torch.cat(found).permute(1, 2, 0)
 
 
 class AutogradLinearization(Linearization):
@@ -125,6 +157,18 @@ class ChainLinearization(Linearization):
             y = part.inverse_vjp(y)
         return y
 
+    def matrix(self, x: Tensor) -> Tensor:
+        if not self.parts:
+            return super().matrix(x)
+        points = [x, *(part.value for part in self.parts)]
+        factors = [part.matrix(point) for part, point in zip(self.parts, points, strict=False)]
+        return reduce(lambda product, factor: factor @ product, factors)
+
+    def inverse_matrix(self) -> Tensor:
+        if not self.parts:
+            return super().inverse_matrix()
+        return reduce(torch.matmul, [part.inverse_matrix() for part in self.parts])
+
 
 class InverseLinearization(Linearization):
     """Linearization of the inverse map: the derivative of x as a function of z."""
@@ -143,6 +187,12 @@ class InverseLinearization(Linearization):
 
     def inverse_vjp(self, y: Tensor) -> Tensor:
         return self.inner.vjp(y)
+
+    def matrix(self, x: Tensor) -> Tensor:
+        return self.inner.inverse_matrix()
+
+    def inverse_matrix(self) -> Tensor:
+        return self.inner.matrix(self.value)
 
 
 class RearrangedLinearization(Linearization):

@@ -40,6 +40,8 @@ class Partition:
     # Whether the kept features are the first ones, or the last ones.
     keeps_first: bool = field(init=False, compare=False)
     keeps_last: bool = field(init=False, compare=False)
+    # The place of each feature among the kept features followed by the changed ones.
+    places: tuple[int, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         positive_int("features", self.features)
@@ -60,6 +62,8 @@ class Partition:
         object.__setattr__(self, "changed", changed)
         object.__setattr__(self, "keeps_first", kept + changed == order)
         object.__setattr__(self, "keeps_last", changed + kept == order)
+        joined = kept + changed
+        object.__setattr__(self, "places", tuple(sorted(order, key=joined.__getitem__)))
 
     @classmethod
     def half(cls, features: int) -> "Partition":
@@ -100,8 +104,7 @@ class Partition:
         if self.keeps_first:
             return joined
         # The index is made at each call, which is a copy to a GPU; stacks keep their indices.
-        order = index_on(joined.device, self.kept + self.changed)
-        return torch.empty_like(joined).index_copy(1, order, joined)
+        return joined.index_select(1, index_on(joined.device, self.places))
 
     def answer(self, answer: Tensor) -> Tensor:
         """Returns the output of a conditioner, which needs no mask here."""

@@ -150,7 +150,7 @@ def test_training_to_a_likelihood_is_compared_with_the_best_other_library(writer
     curves = {
         "kappaflow, recompute": [(0.0, 9.0), (1.0, 3.0), (2.0, 2.0), (3.0, 0.5)],
         "zuko": [(0.0, 8.0), (1.0, 5.0), (2.0, 4.0), (3.0, 3.5)],
-        "nflows": [(0.0, None), (1.0, 4.0), (2.0, 2.5), (3.0, 2.6)],
+        "FrEIA": [(0.0, None), (1.0, 4.0), (2.0, 2.5), (3.0, 2.6)],
     }
     lines = [
         {
@@ -167,9 +167,11 @@ def test_training_to_a_likelihood_is_compared_with_the_best_other_library(writer
     ]
     results = {"reaching": {"machine": MACHINE, "seconds": 3.0, "lines": lines}}
     text = writer.couplings_page(results)
-    assert cells(text, "magic (1,000 x 10)")[1:] == ["2.500", "2.0", "not", "2.0", "1.0"]
-    assert cells(text, "steps a second")[1:] == ["200", "40", "60"]
-    assert cells(text, "training to the likelihood")[2] == "1.0 times"
+    every, best = [line for line in text.splitlines() if line.startswith("| magic (1,000 x 10)")]
+    assert every.split(" | ")[1:] == ["3.500", "1.0", "3.0", "2.0", "2.0 |"]
+    assert best.split(" | ")[1:] == ["2.500", "2.0", "not", "2.0", "1.0 |"]
+    assert cells(text, "steps a second")[1:] == ["200", "40", "50"]
+    assert cells(text, "training to a likelihood")[2] == "2.0; 1.0 times"
 
 
 def test_every_command_in_the_documentation_exists(benchmark):

@@ -1,6 +1,7 @@
 """Derivatives of couplings: traces for backward passes and linearizations for conditioning."""
 
 from collections.abc import Sequence
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from kappaflow.autograd.trace import Trace
 from kappaflow.bijection import zero_log_det
 from kappaflow.bijections.log_scales import Scales
-from kappaflow.linearization import Linearization
+from kappaflow.linearization import Linearization, columns
 from kappaflow.nets.linearized import LinearizedConvNet, LinearizedMLP, RecordedNetwork
 from kappaflow.partition import AnyPartition, Partition
 
@@ -104,7 +105,59 @@ class AdditiveTrace(CouplingTrace):
 RecordedConditioner = LinearizedMLP | LinearizedConvNet | RecordedNetwork
 
 
-class AdditiveLinearization(Linearization):
+class CouplingLinearization(Linearization):
+    r"""Base class of the linearizations of couplings.
+
+    The Jacobian is :math:`J = (1, 0; M, D)` with a diagonal D, and its inverse is
+    :math:`J^{-1} = (1, 0; -D^{-1} M, D^{-1})`. So one product for each kept feature, and one for
+    all changed features, give both matrices.
+    """
+
+    def __init__(self, partition: AnyPartition, value: Tensor, log_det: Tensor) -> None:
+        self.value, self.log_det = value, log_det
+        self._partition, self._places = partition, _places(partition, value)
+
+    def matrix(self, x: Tensor) -> Tensor:
+        return self._whole(*self._blocks)
+
+    def inverse_matrix(self) -> Tensor:
+        below, diagonal = self._blocks
+        return self._whole(-below / diagonal[:, :, None], 1 / diagonal)
+
+    @cached_property
+    def _blocks(self) -> tuple[Tensor, Tensor]:
+        """M, (B, changed, kept), and the diagonal of D, (B, changed)."""
+        kept, changed = self._order
+        basis = torch.eye(self.value[0].numel(), dtype=self.value.dtype, device=self.value.device)
+        vectors = torch.cat((basis[kept], basis[changed].sum(0, keepdim=True)))
+        found = columns(self.jv, vectors, self.value)[:, changed]
+        return found[:, :, :-1], found[:, :, -1]
+
+    def _whole(self, below: Tensor, diagonal: Tensor) -> Tensor:
+        kept, changed = self._order
+        n = len(kept) + len(changed)
+        whole = below.new_zeros(len(below), n, n)
+        whole[:, kept, kept] = 1
+        whole[:, changed[:, None], kept] = below
+        whole[:, changed, changed] = diagonal
+        return whole
+
+    @property
+    def _order(self) -> tuple[Tensor, Tensor]:
+        return _order(self._partition, self.value.shape[1:], self.value.device)
+
+
+@lru_cache(maxsize=256)
+def _order(
+    partition: AnyPartition, shape: torch.Size, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Returns the places of the kept and of the changed entries of a point."""
+    kept, changed = partition.split(torch.zeros(1, *shape))
+    changes = partition.merge(kept, changed + 1).flatten() > 0
+    return (~changes).nonzero()[:, 0].to(device), changes.nonzero()[:, 0].to(device)
+
+
+class AdditiveLinearization(CouplingLinearization):
     r"""Linearization of z_2 = x_2 + t(x_1), with the Jacobian :math:`(1, 0; C, 1)`.
 
     Args:
@@ -124,8 +177,8 @@ class AdditiveLinearization(Linearization):
         value: Tensor,
         log_det: Tensor,
     ) -> None:
-        self.value, self.log_det = value, log_det
-        self._conditioner, self._places = conditioner, _places(partition, value)
+        super().__init__(partition, value, log_det)
+        self._conditioner = conditioner
 
     def jv(self, v: Tensor) -> Tensor:
         kept, changed = self._places.split(v)
@@ -144,7 +197,7 @@ class AdditiveLinearization(Linearization):
         return self._places.merge(kept - self._conditioner.vjp(changed), changed, like=y)
 
 
-class AffineLinearization(Linearization):
+class AffineLinearization(CouplingLinearization):
     r"""Linearization of :math:`z_2 = x_2 e^s + t` for a conditioner that returns (r, t), s = s(r).
 
     With the derivatives :math:`C_r, C_t` of the conditioner and :math:`a = x_2 s'(r)`, the
@@ -170,9 +223,9 @@ class AffineLinearization(Linearization):
         log_scale: Tensor,
         slope: Tensor,
     ) -> None:
-        self.value, self.log_det = value, log_scale.flatten(1).sum(1)
+        super().__init__(partition, value, log_scale.flatten(1).sum(1))
         self._features = 1 - value.dim()  # dimension of the features, counted from the end
-        self._conditioner, self._places = conditioner, _places(partition, value)
+        self._conditioner = conditioner
         self._scale, self._inverse_scale = log_scale.exp(), (-log_scale).exp()
         self._slope = slope
 
@@ -209,7 +262,7 @@ class AffineLinearization(Linearization):
         )
 
 
-class SplineLinearization(Linearization):
+class SplineLinearization(CouplingLinearization):
     r"""Linearization of an elementwise curve z_2 = f(x_2; r) with r from the conditioner.
 
     With the derivative C of the conditioner, the slopes f' and the derivatives G of f by r, the
@@ -237,9 +290,9 @@ class SplineLinearization(Linearization):
         slope: Tensor,
         by_numbers: Tensor,
     ) -> None:
-        self.value, self.log_det = value, log_det
+        super().__init__(partition, value, log_det)
         self._features = 1 - value.dim()  # dimension of the features, counted from the end
-        self._conditioner, self._places = conditioner, _places(partition, value)
+        self._conditioner = conditioner
         self._slope, self._by_numbers = slope, by_numbers
 
     def jv(self, v: Tensor) -> Tensor:

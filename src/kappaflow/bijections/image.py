@@ -192,6 +192,17 @@ class _TailLinearization(Linearization):
     def inverse_vjp(self, y: Tensor) -> Tensor:
         return self._joined(y, self._inner.inverse_vjp(self._images(y, 0)))
 
+    def matrix(self, x: Tensor) -> Tensor:
+        return self._beside_identity(self._inner.matrix(self._images(x, 0)))
+
+    def inverse_matrix(self) -> Tensor:
+        return self._beside_identity(self._inner.inverse_matrix())
+
+    def _beside_identity(self, inner: Tensor) -> Tensor:
+        whole = torch.eye(self._first + inner.shape[1]).to(inner).repeat(len(inner), 1, 1)
+        whole[:, self._first :, self._first :] = inner
+        return whole
+
     def _images(self, vectors: Tensor, side: int) -> Tensor:
         return vectors[..., self._first :].unflatten(-1, self._shapes[side])
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from kappaflow.cli.show import columns, print_json, table, tell, words_shown
-from kappaflow.cli.whole import AnyCount, FirstPart, Whole
+from kappaflow.cli.whole import Count, FirstPart, Whole
 from kappaflow.options import FactorMethod
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def factor(
     matrix: Annotated[str, Parameter(allow_leading_hyphen=True)],
     /,
     *,
-    couplings: AnyCount = "auto",
+    couplings: Count = "auto",
     partition: FirstPart = "half",
     method: FactorMethod = "auto",
     max_time_s: float | None = None,

@@ -18,7 +18,7 @@ def rewrite(
     *,
     out: Path,
     partition: FirstPart = "half",
-    couplings: Count = 6,
+    couplings: Count = "auto",
     seed: Whole = 0,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
@@ -43,7 +43,8 @@ def rewrite(
     partition
         half, alternating, or how many features the first part has.
     couplings
-        How many one linear map may take, or "fewest".
+        How many one linear map may take, or "fewest" for as few as work. auto: six if a search of
+        a few seconds finds them, else at most 17 in closed form.
     seed
         Of searches, and of samples to compare on.
     json

@@ -19,11 +19,6 @@ def _wholes(hint: Any, tokens: Sequence[Token]) -> tuple[int, ...]:  # noqa: ANN
 
 
 def _count(hint: Any, tokens: Sequence[Token]) -> int | str:  # noqa: ANN401
-    """Returns "fewest", or a token as an int."""
-    return _word_or_whole(tokens[0].value, ("fewest",))
-
-
-def _any_count(hint: Any, tokens: Sequence[Token]) -> int | str:  # noqa: ANN401
     """Returns "auto" or "fewest", or a token as an int."""
     return _word_or_whole(tokens[0].value, ("auto", "fewest"))
 
@@ -47,6 +42,5 @@ Whole = Annotated[int, Parameter(converter=to_whole)]
 Wholes = Annotated[
     tuple[int, ...], Parameter(converter=_wholes, consume_multiple=True, negative=())
 ]
-Count = Annotated[int | Literal["fewest"], Parameter(converter=_count)]
-AnyCount = Annotated[int | Literal["auto", "fewest"], Parameter(converter=_any_count)]
+Count = Annotated[int | Literal["auto", "fewest"], Parameter(converter=_count)]
 FirstPart = Annotated[int | FixedPartition, Parameter(converter=_first_part)]

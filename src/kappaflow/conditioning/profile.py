@@ -26,7 +26,6 @@ from kappaflow.conditioning.round_trip import (
 from kappaflow.conditioning.spectrum import (
     MATRIX_FREE_ABOVE,
     Status,
-    dense,
     extremes_by_lanczos,
     largest,
 )
@@ -302,7 +301,7 @@ def _dense_extremes(parts: list[Linearization], x: Tensor, progress: Progress) -
     each, up_to = [], []
     forward = backward = None
     for _, part in _with_progress(parts, progress):
-        jacobian, inverse = dense(part.jv, x), dense(part.inverse_jv, part.value)
+        jacobian, inverse = part.matrix(x), part.inverse_matrix()
         forward = jacobian if forward is None else jacobian @ forward
         backward = inverse if backward is None else backward @ inverse
         x = part.value

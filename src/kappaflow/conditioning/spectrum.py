@@ -1,6 +1,5 @@
 """Extreme singular values and the condition number of the Jacobian of a bijection."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +12,7 @@ from kappaflow.conditioning.lanczos import golub_kahan
 from kappaflow.conditioning.points import checked_points, in_float64, measuring
 from kappaflow.conditioning.round_trip import median_and_most
 from kappaflow.errors import ArgumentError
-from kappaflow.linearization import Linearization
+from kappaflow.linearization import Linearization, Product
 from kappaflow.summary import Facts, Summary
 
 # Number of dimensions above which "auto" uses Lanczos. Milliseconds of dense : Lanczos on 8
@@ -24,10 +23,6 @@ DENSE_UP_TO = 500  # largest number of dimensions for callers that need a matrix
 
 Status = Literal["exact", "converged", "not converged", "not finite"]
 Directions = tuple[Tensor, Tensor]  # most and least stretched, (B, k, n) each
-
-
-Product = Callable[[Tensor], Tensor]
-ROWS_AT_ONCE = 8192  # points times vectors in one product, to bound memory
 
 
 class Extremes(NamedTuple):
@@ -163,8 +158,8 @@ def spectrum(
 
 
 def _dense(linearization: Linearization, x: Tensor, k: int) -> tuple[Tensor, Tensor, Status]:
-    top = largest(dense(linearization.jv, x), k)
-    bottom = 1 / largest(dense(linearization.inverse_jv, linearization.value), k)
+    top = largest(linearization.matrix(x), k)
+    bottom = 1 / largest(linearization.inverse_matrix(), k)
     return top, bottom, "exact" if _finite(top, bottom) else "not finite"
 
 
@@ -203,20 +198,6 @@ def extremes_by_lanczos(
 
 def _finite(*values: Tensor) -> bool:
     return all(bool(torch.isfinite(value).all() and (value > 0).all()) for value in values)
-
-
-def dense(product: Product, x: Tensor) -> Tensor:
-    """Returns the float64 matrices (B, n, n) of a product with vectors shaped as x (B, *event).
-
-    The result of the product may have another shape with n numbers; they are used in order.
-    """
-    n = x.shape[1:].numel()
-    basis = torch.eye(n, dtype=x.dtype, device=x.device)
-    columns = []
-    for vectors in basis.split(max(1, ROWS_AT_ONCE // max(1, len(x)))):
-        tangents = vectors.reshape(-1, 1, *x.shape[1:]).expand(-1, *x.shape)
-        columns.append(product(tangents).detach().flatten(2).double())
-    return torch.cat(columns).permute(1, 2, 0)
 
 
 def flat(product: Product, like: Tensor) -> Product:

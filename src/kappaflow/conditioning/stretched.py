@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kappaflow.conditioning.spectrum import Product, dense, flat
-from kappaflow.linearization import Linearization
+from kappaflow.conditioning.spectrum import flat
+from kappaflow.linearization import Linearization, Product
 
 MATRIX_UP_TO = 128  # largest number of dimensions for which a matrix is formed
 POWER_STEPS = 12  # steps of the power iteration above that
@@ -66,7 +66,7 @@ def log_stretch(linearization: Linearization, most: Tensor, least: Tensor) -> Te
 
 
 def _from_matrices(linearization: Linearization, x: Tensor) -> Stretched:
-    matrices = dense(linearization.jv, x)
+    matrices = linearization.matrix(x)
     finite = torch.isfinite(matrices).all(dim=(1, 2))
     found = torch.zeros(2, len(x), x.shape[1:].numel(), dtype=x.dtype, device=x.device)
     apart = matrices.new_full((len(x),), torch.nan)

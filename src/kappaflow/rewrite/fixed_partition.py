@@ -11,6 +11,7 @@ from kappaflow.bijection import Bijection
 from kappaflow.conditioning.points import checked_points
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor import factor_linear
+from kappaflow.factor.linear import Count
 from kappaflow.factor.problem import resolve_partition
 from kappaflow.flows import Flow
 from kappaflow.flows.eval_mode import evaluation_mode
@@ -43,7 +44,7 @@ def rewrite_fixed_partition(
     *,
     context: Tensor | None = None,
     partition: str | int | Partition = "half",
-    couplings: int | None = 6,
+    couplings: Count = "auto",
     seed: int = 0,
 ) -> tuple[Flow, Certificate]:
     """Returns a flow with the same function and a single partition for all couplings.
@@ -64,7 +65,8 @@ def rewrite_fixed_partition(
         x: Rows (B, features) for comparing the two flows; samples of the flow by default.
         context: Contexts of these rows, (B, C), or (1, C) for all, for a conditional flow.
         partition: "half", "alternating", the size of the first part, or a partition.
-        couplings: Largest number of couplings for one linear map.
+        couplings: Largest number of couplings for one linear map, None for the fewest, or "auto",
+            as for `factor_linear`.
         seed: Seed for searches and for the samples.
 
     Returns:
@@ -118,7 +120,7 @@ class _Rewriter:
     """Rewrites each sequence of layers to one partition, and counts the changes."""
 
     def __init__(
-        self, flow: Flow, partition: str | int | Partition, couplings: int | None, seed: int
+        self, flow: Flow, partition: str | int | Partition, couplings: Count, seed: int
     ) -> None:
         self._flow = flow
         self._partition, self._couplings, self._seed = partition, couplings, seed
@@ -154,7 +156,7 @@ class _Rewriter:
 
 
 def _factored(
-    items: Sequence[Item], place: int, partition: Partition, couplings: int | None, seed: int
+    items: Sequence[Item], place: int, partition: Partition, couplings: Count, seed: int
 ) -> tuple[list[Bijection], Replaced | None]:
     """Returns an item as layers, and a record if it was a linear map."""
     item = items[place]

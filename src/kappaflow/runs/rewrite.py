@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kappaflow.errors import ArgumentError
+from kappaflow.factor.linear import Count
 from kappaflow.files import load
 from kappaflow.rewrite import Certificate, rewrite_fixed_partition
 from kappaflow.runs.derived_run import StoredRun, write_derived_run
@@ -35,7 +36,7 @@ def rewrite_run(
     out: str | Path,
     *,
     partition: str | int = "half",
-    couplings: int | None = 6,
+    couplings: Count = "auto",
     seed: int = 0,
 ) -> RewrittenRun:
     """Rewrites the flow of a run to use a single fixed partition, without changing its function.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kappaflow.conditioning import layers_of
-from kappaflow.conditioning.spectrum import DENSE_UP_TO, dense
+from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.check import Measurements, measurement
 from kappaflow.diagnosis.checks.state import moved_copy
 from kappaflow.flows import Flow
@@ -81,7 +81,7 @@ def _measured(
             back = layer.bijection.inverse(z, layer.context)[1].double()
             there, error = layer.bijection.linearize(state, layer.context), 0.0
             if state[0].numel() <= DENSE_UP_TO:
-                true = torch.linalg.slogdet(dense(there.jv, state))[1]
+                true = torch.linalg.slogdet(there.matrix(state))[1]
             else:
                 true, error = _estimate(there, state, forward, probes)
             limit = WRONG * (1 + true.abs()) + SURE * error

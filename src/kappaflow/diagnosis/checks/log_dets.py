@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kappaflow.conditioning import TRUSTED, Profile
-from kappaflow.conditioning.spectrum import DENSE_UP_TO, all_of_both, dense
+from kappaflow.conditioning.spectrum import DENSE_UP_TO, all_of_both
 from kappaflow.diagnosis.check import (
     Measurements,
     Symptom,
@@ -239,9 +239,9 @@ def _measure(flow: Flow, x: Tensor, context: Tensor | None, profile: Profile) ->
     log_scales = scales.double().abs().log()
     true = values = None
     if points[0].numel() <= DENSE_UP_TO and not getattr(flow, "not_checked", ""):
-        matrices = dense(flow.core.linearize(points, context).jv, points)
+        matrices = flow.core.linearize(points, context).matrix(points)
         few = flow.core.linearize(points[:SPECTRA], None if context is None else context[:SPECTRA])
-        values = all_of_both(matrices[:SPECTRA], dense(few.inverse_jv, few.value))
+        values = all_of_both(matrices[:SPECTRA], few.inverse_matrix())
         finite = torch.isfinite(matrices).all(dim=(1, 2))
         true = torch.full_like(forward, torch.nan, dtype=torch.float64)
         true[finite] = torch.linalg.slogdet(matrices[finite])[1] + log_scales.sum(1)[finite]
