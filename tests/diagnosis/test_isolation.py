@@ -33,3 +33,30 @@ def test_a_distribution_has_a_copy_in_float64(transforms):
     torch.testing.assert_close(near.float(), flow.log_prob(x).detach(), rtol=1e-3, atol=1e-3)
     assert flow.base_dist.base_dist.loc.dtype == torch.float32
     assert flow.log_prob(x).dtype == torch.float32
+
+
+class Keeping(torch.nn.Module):
+    """A scale that keeps its last result, as transforms of Pyro do."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_scale = torch.nn.Parameter(torch.ones(2))
+
+    def encode(self, x):
+        self.last = x * self.log_scale.exp()
+        return self.last, self.log_scale.sum().expand(len(x))
+
+    def decode(self, z):
+        return z * (-self.log_scale).exp(), -self.log_scale.sum().expand(len(z))
+
+
+def test_a_kept_result_is_copied_without_its_graph():
+    """Torch does not copy a tensor with a graph; the original keeps its own."""
+    flow, x = Keeping(), torch.ones(8, 2)
+    flow.encode(x)
+    own = isolated_copy(flow, x, None)
+    assert own is not None
+    (copied,) = own.original
+    assert copied.last.grad_fn is None and flow.last.grad_fn is not None
+    torch.testing.assert_close(copied.last, flow.last.detach())
+    assert copied.log_scale is not flow.log_scale

@@ -481,8 +481,6 @@ SKIPPED = {
     (Inexact, "torch.distributions"),
     (OtherScale, "normflows RealNVP"),
 }
-# Pyro's transforms keep results of earlier calls themselves, so that no copy can be made.
-MISSED = {(Caching, "Pyro coupling")}
 
 
 def healthy_module(name, dtype=torch.float32):

@@ -290,8 +290,20 @@ def test_a_sign_test_is_paired_by_seed_and_exact():
     assert Signs(10, 10).p_value == pytest.approx(2 / 1024)
     assert [Signs(n, 10).verdict for n in (0, 1, 2, 5, 8, 9, 10)] == [-1, -1, 0, 0, 0, 1, 1]
     assert Signs(0, 0).p_value == 1 and Signs(0, 0).verdict == 0
-    assert ordered([Signs(10, 10), Signs(8, 10)]) == 0
-    assert ordered([Signs(8, 10), Signs(0, 10)]) == -1
+    assert ordered([Signs(10, 10), Signs(8, 10)]) == "open"
+    assert ordered([Signs(8, 10), Signs(0, 10)]) == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "near"), [(1.0, True), (1.2, True), (0.82, True), (1.3, False), (0.79, False)]
+)
+def test_values_are_near_each_other_within_a_quarter(ratio, near):
+    """A significant difference can be small; a few seeds cannot tell."""
+    for seeds, told in ((10, True), (5, False)):
+        rows = [("a", s, ratio * (2.0 + s)) for s in range(seeds)]
+        rows += [("b", s, 2.0 + s) for s in range(seeds)]
+        frame = pl.DataFrame(rows, schema=["padding", "seed", "value"], orient="row")
+        assert signs(frame, "a", "b", "value").near == (near and told)
 
 
 def rows_of(kappas, sets=("a", "b", "c"), seeds=10, **others):
@@ -318,12 +330,15 @@ def judged(tmp_path, kappas, **given):
 
 CASES = {
     "confirmed": (lambda s, i: 1.0 + i, "is confirmed:",
-                  "on 3 of 3 sets, refuted on 0, open on 0"),
-    "refuted": (lambda s, i: 20.0, "is refuted:", "on 0 of 3 sets, refuted on 3, open on 0"),
+                  "on 3 of 3 sets, reversed on 0, without a difference of 25 % on 0, open on 0"),
+    "refuted": (lambda s, i: 20.0, "is refuted:",
+                "on 0 of 3 sets, reversed on 3, without a difference of 25 % on 0, open on 0"),
+    "alike": (lambda s, i: 13.0 if i % 2 else 11.0, "is refuted:",
+              "on 0 of 3 sets, reversed on 0, without a difference of 25 % on 3, open on 0"),
     "open": (lambda s, i: 20.0 if i % 2 else 5.0, "is neither",
-             "on 0 of 3 sets, refuted on 0, open on 3"),
+             "on 0 of 3 sets, reversed on 0, without a difference of 25 % on 0, open on 3"),
     "mixed": (lambda s, i: 20.0 if s == "rings" else 5.0, "is neither",
-              "on 2 of 3 sets, refuted on 1, open on 0"),
+              "on 2 of 3 sets, reversed on 1, without a difference of 25 % on 0, open on 0"),
 }  # fmt: skip
 
 

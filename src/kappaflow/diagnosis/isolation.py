@@ -1,7 +1,7 @@
 """Isolation: the doctor works on a copy of a flow, or restores the state of the original."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Transform
 from torch.distributions.transforms import _InverseTransform
+from torch.overrides import TorchFunctionMode
 
 from kappaflow.flows import Flow
 from kappaflow.interop import Wrapped, wrap
@@ -36,6 +37,24 @@ def _copied(original: object) -> object:
     state = original.state_dict().values() if isinstance(original, nn.Module) else ()
     with torch.inference_mode(any(isinstance(x, Tensor) and x.is_inference() for x in state)):
         return copy.deepcopy(original, _inverse_transforms(original))
+
+
+class _Detached(TorchFunctionMode):
+    """Copies tensors with a graph without their graph.
+
+    torch does not copy such tensors, and transforms of Pyro keep their last results.
+    """
+
+    def __torch_function__(  # noqa: D105
+        self,
+        func: Callable[..., Any],
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        if func is Tensor.__deepcopy__ and args[0].grad_fn is not None:
+            return args[0].detach().clone()
+        return func(*args, **(kwargs or {}))
 
 
 def _inverse_transforms(original: object) -> dict[int, Any]:
@@ -67,7 +86,8 @@ def isolated_copy(
     if dtype is not None and not isinstance(original, nn.Module | Distribution):
         return None
     try:
-        own = _copied(original)
+        with _Detached():
+            own = _copied(original)
         if dtype is not None:
             own = _converted(own, dtype)
             x, context = x.to(dtype), None if context is None else context.to(dtype)

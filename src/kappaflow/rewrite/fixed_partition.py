@@ -123,7 +123,8 @@ class _Rewriter:
         self, flow: Flow, partition: str | int | Partition, couplings: Count, seed: int
     ) -> None:
         self._flow = flow
-        self._partition, self._couplings, self._seed = partition, couplings, seed
+        self._partition, self._seed = partition, seed
+        self._couplings: Count = couplings
         self.runs = self.couplings_before = self.mixing_before = 0
         self.couplings_after = self.joined = 0
         self.replaced: list[Replaced] = []

@@ -8,15 +8,21 @@ from scipy.stats import binomtest
 from kappaflow_studies.padding.cases import spec_of
 
 LEVEL = 0.05
+NEAR = 1.25  # ratio of two values below which their difference does not matter
 CLAIMED = ("zero", "none", "gaussian")  # from the worst to the best conditioned
 
 
 @dataclass(frozen=True)
 class Signs:
-    """A sign test: how often the first of two different values is above the second."""
+    """A sign test: how often the first of two different values is above the second.
+
+    `near` says whether sign tests find the first above 1 / `NEAR` and below `NEAR` times the
+    second.
+    """
 
     above: int
     pairs: int
+    near: bool = False
 
     @property
     def p_value(self) -> float:
@@ -33,7 +39,8 @@ class Signs:
     @property
     def description(self) -> str:
         """The result in a table, such as "9 of 10, p = 0.021"."""
-        return f"{self.above} of {self.pairs}, p = {self.p_value:.2g}"
+        near = f", within {NEAR - 1:.0%}".replace("%", " %") if self.near else ""
+        return f"{self.above} of {self.pairs}, p = {self.p_value:.2g}{near}"
 
 
 def signs(frame: pl.DataFrame, upper: str, lower: str, value: str) -> Signs:
@@ -47,14 +54,29 @@ def signs(frame: pl.DataFrame, upper: str, lower: str, value: str) -> Signs:
         )
         for padding, name in ((upper, "one"), (lower, "other"))
     )
-    both = of_one.join(of_other, on="seed").filter(pl.col("one") != pl.col("other"))
-    return Signs(int((both["one"] > both["other"]).sum()), len(both))
+    both = of_one.join(of_other, on="seed")
+    less, same, more = (_signs(both, factor) for factor in (1 / NEAR, 1, NEAR))
+    return Signs(same.above, same.pairs, near=less.verdict == 1 and more.verdict == -1)
 
 
-def ordered(steps: list[Signs]) -> int:
-    """Returns 1 if each step of an order is confirmed, -1 if a step is reversed, else 0."""
+def _signs(both: pl.DataFrame, factor: float) -> Signs:
+    """Returns the sign test of a first column against a multiple of a second one."""
+    different = both.filter(pl.col("one") != factor * pl.col("other"))
+    return Signs(int((different["one"] > factor * different["other"]).sum()), len(different))
+
+
+def ordered(steps: list[Signs]) -> str:
+    """Returns the verdict on an order: confirmed, refuted, alike or open.
+
+    It is confirmed if each step is, refuted if a step is reversed, and alike if each step that is
+    not confirmed is between values that are near each other.
+    """
     verdicts = [step.verdict for step in steps]
-    return -1 if -1 in verdicts else int(all(verdicts))
+    if -1 in verdicts:
+        return "refuted"
+    if all(verdicts):
+        return "confirmed"
+    return "alike" if all(step.verdict or step.near for step in steps) else "open"
 
 
 def claimed_order(paddings: tuple[str, ...]) -> list[str] | None:
