@@ -109,6 +109,7 @@ def growth_chart(results: dict[str, Any]) -> Chart:
         title="How the time of a training step grows",
         caption=caption,
         panels=panels,
+        columns=2,
     )
 
 

@@ -125,15 +125,15 @@ def reaching_values(results: dict[str, Any]) -> dict[str, Any]:
         seeds = [_of(here, seed=seed) for seed in dict.fromkeys(line["seed"] for line in here)]
         for kind in ratios:
             goals = [_goal(kind, each) for each in seeds]
-            times = [
+            reached = [
                 {line["row"]: _time_to(line["curve"], goal) for line in each}
                 for each, goal in zip(seeds, goals, strict=True)
             ]
-            ratios[kind].append(median(_times_faster(each) for each in times))
-            of_row = (median(each.get(row, math.inf) for each in times) for row in head)
+            ratios[kind].append(median(_times_faster(each) for each in reached))
+            of_row = (median(each.get(row, math.inf) for each in reached) for row in head)
             cells = (f"{time:.1f}" if math.isfinite(time) else "not" for time in of_row)
-            ratio = ratios[kind][-1]
-            tables[kind].append([first, f"{median(goals):.3f}", *cells, f"{ratio:.1f}"])
+            ratio = ratio_text(ratios[kind][-1])
+            tables[kind].append([first, f"{median(goals):.3f}", *cells, ratio])
     steps = {row: median(line["steps"] for line in _of(lines, row=row)) for row in head}
     titles = ["", "goal [nats]", *(f"{row} [s]" for row in head), "times faster"]
     per_second = [f"{steps[row] / results['seconds']:.0f}" for row in head]
@@ -143,6 +143,11 @@ def reaching_values(results: dict[str, Any]) -> dict[str, Any]:
         "ratios": ratios,
         "seconds": results["seconds"],
     }
+
+
+def ratio_text(ratio: float) -> str:
+    """Returns a ratio of times as text: "not" where kappaflow did not reach a goal."""
+    return f"{ratio:.1f}" if ratio else "not"
 
 
 def _goal(kind: str, lines: list[dict[str, Any]]) -> float:

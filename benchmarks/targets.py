@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.names import WITHOUT_NATIVE
-from benchmarks.reaching import reaching_values
+from benchmarks.reaching import ratio_text, reaching_values
 from benchmarks.tables import number, reference_place, rows_at, text_table
 
 Results = dict[str, Any]
@@ -130,7 +130,7 @@ def _reaching(results: Results) -> str:
     if "reaching" not in results:
         return NOT_MEASURED
     ratios = reaching_values(results["reaching"])["ratios"]
-    return "; ".join(", ".join(f"{r:.1f}" for r in each) for each in ratios.values()) + " times"
+    return "; ".join(", ".join(map(ratio_text, each)) for each in ratios.values()) + " times"
 
 
 def _spectra(results: Results, dimensions: int, key: str, form: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from kappaflow.report.charts import Chart, Heat, Panel, Series, figures_of, write_stills
+from kappaflow.report.charts.matplotlib import to_matplotlib
 
 
 def chart(**changes):
@@ -64,6 +65,14 @@ def test_a_file_shows_dollar_signs_literally(tmp_path):
 
 
 @pytest.mark.slow
+def test_chosen_ticks_of_a_logarithmic_axis_are_labelled():
+    """Instead of the powers of ten."""
+    series = [Series(name="a", x=[4, 16, 64], y=[1, 2, 3])]
+    panel = Panel(x="depth", x_log=True, x_ticks=[4, 16, 64], series=series)
+    (cell,) = to_matplotlib(Chart(name="c", title="", panels=[panel])).axes
+    assert [label.get_text() for label in cell.get_xticklabels()] == ["4", "16", "64"]
+
+
 def test_files_are_drawn_from_the_same_numbers(tmp_path):
     """The SVG file contains the words, the PNG file opens, and the legend names nothing twice."""
     written = write_stills(chart(share_y=True), tmp_path)

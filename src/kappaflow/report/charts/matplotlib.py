@@ -192,7 +192,8 @@ def _scale_axes(cell: Any, panel: Panel, chart: Chart) -> None:  # noqa: ANN401
     if panel.x_range is not None:
         cell.set_xlim(*panel.x_range)
     if panel.x_ticks is not None:
-        cell.set_xticks(panel.x_ticks)
+        labels = [f"{tick:g}" for tick in panel.x_ticks] if panel.x_log else None
+        cell.set_xticks(panel.x_ticks, labels)
     elif panel.x_whole and not panel.x_log:
         cell.xaxis.get_major_locator().set_params(integer=True)
     if panel.y_hidden:
