@@ -69,7 +69,7 @@ def test_chosen_ticks_of_a_logarithmic_axis_are_labelled():
     """Instead of the powers of ten."""
     series = [Series(name="a", x=[4, 16, 64], y=[1, 2, 3])]
     panel = Panel(x="depth", x_log=True, x_ticks=[4, 16, 64], series=series)
-    (cell,) = to_matplotlib(Chart(name="c", title="", panels=[panel])).axes
+    (cell,) = to_matplotlib(chart(panels=[panel])).axes
     assert [label.get_text() for label in cell.get_xticklabels()] == ["4", "16", "64"]
 
 
