@@ -3,7 +3,7 @@
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import cache, reduce
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -57,9 +57,9 @@ class Linearization(ABC):
         """
         return dense(self.jv, x)
 
-    def inverse_matrix(self) -> Tensor:
-        """Returns J^-1 as `matrix` returns J."""
-        return dense(self.inverse_jv, self.value)
+    def matrices(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns J as `matrix` does, and J^-1."""
+        return self.matrix(x), dense(self.inverse_jv, self.value)
 
 
 def dense(product: Product, x: Tensor) -> Tensor:
@@ -158,16 +158,22 @@ class ChainLinearization(Linearization):
         return y
 
     def matrix(self, x: Tensor) -> Tensor:
-        if not self.parts:
-            return super().matrix(x)
-        points = [x, *(part.value for part in self.parts)]
-        factors = [part.matrix(point) for part, point in zip(self.parts, points, strict=False)]
-        return reduce(lambda product, factor: factor @ product, factors)
+        product = _identity(x)
+        for part in self.parts:
+            product, x = part.matrix(x) @ product, part.value
+        return product
 
-    def inverse_matrix(self) -> Tensor:
-        if not self.parts:
-            return super().inverse_matrix()
-        return reduce(torch.matmul, [part.inverse_matrix() for part in self.parts])
+    def matrices(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        product, inverse = _identity(x), _identity(x)
+        for part in self.parts:
+            one, back = part.matrices(x)
+            product, inverse, x = one @ product, inverse @ back, part.value
+        return product, inverse
+
+
+def _identity(x: Tensor) -> Tensor:
+    n = x.shape[1:].numel()
+    return torch.eye(n, dtype=torch.float64, device=x.device).expand(len(x), n, n)
 
 
 class InverseLinearization(Linearization):
@@ -188,11 +194,9 @@ class InverseLinearization(Linearization):
     def inverse_vjp(self, y: Tensor) -> Tensor:
         return self.inner.vjp(y)
 
-    def matrix(self, x: Tensor) -> Tensor:
-        return self.inner.inverse_matrix()
-
-    def inverse_matrix(self) -> Tensor:
-        return self.inner.matrix(self.value)
+    def matrices(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        back, there = self.inner.matrices(self.value)
+        return there, back
 
 
 class RearrangedLinearization(Linearization):

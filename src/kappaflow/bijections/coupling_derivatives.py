@@ -1,7 +1,7 @@
 """Derivatives of couplings: traces for backward passes and linearizations for conditioning."""
 
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -118,15 +118,15 @@ class CouplingLinearization(Linearization):
         self._partition, self._places = partition, _places(partition, value)
 
     def matrix(self, x: Tensor) -> Tensor:
-        return self._whole(*self._blocks)
+        return self._whole(*self._blocks())
 
-    def inverse_matrix(self) -> Tensor:
-        below, diagonal = self._blocks
-        return self._whole(-below / diagonal[:, :, None], 1 / diagonal)
+    def matrices(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        below, diagonal = self._blocks()
+        inverse = self._whole(-below / diagonal[:, :, None], 1 / diagonal)
+        return self._whole(below, diagonal), inverse
 
-    @cached_property
     def _blocks(self) -> tuple[Tensor, Tensor]:
-        """M, (B, changed, kept), and the diagonal of D, (B, changed)."""
+        """Returns M, (B, changed, kept), and the diagonal of D, (B, changed)."""
         kept, changed = self._order
         basis = torch.eye(self.value[0].numel(), dtype=self.value.dtype, device=self.value.device)
         vectors = torch.cat((basis[kept], basis[changed].sum(0, keepdim=True)))

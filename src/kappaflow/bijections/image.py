@@ -195,8 +195,9 @@ class _TailLinearization(Linearization):
     def matrix(self, x: Tensor) -> Tensor:
         return self._beside_identity(self._inner.matrix(self._images(x, 0)))
 
-    def inverse_matrix(self) -> Tensor:
-        return self._beside_identity(self._inner.inverse_matrix())
+    def matrices(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        there, back = self._inner.matrices(self._images(x, 0))
+        return self._beside_identity(there), self._beside_identity(back)
 
     def _beside_identity(self, inner: Tensor) -> Tensor:
         whole = torch.eye(self._first + inner.shape[1]).to(inner).repeat(len(inner), 1, 1)

@@ -301,7 +301,7 @@ def _dense_extremes(parts: list[Linearization], x: Tensor, progress: Progress) -
     each, up_to = [], []
     forward = backward = None
     for _, part in _with_progress(parts, progress):
-        jacobian, inverse = part.matrix(x), part.inverse_matrix()
+        jacobian, inverse = part.matrices(x)
         forward = jacobian if forward is None else jacobian @ forward
         backward = inverse if backward is None else backward @ inverse
         x = part.value

@@ -158,8 +158,8 @@ def spectrum(
 
 
 def _dense(linearization: Linearization, x: Tensor, k: int) -> tuple[Tensor, Tensor, Status]:
-    top = largest(linearization.matrix(x), k)
-    bottom = 1 / largest(linearization.inverse_matrix(), k)
+    there, back = linearization.matrices(x)
+    top, bottom = largest(there, k), 1 / largest(back, k)
     return top, bottom, "exact" if _finite(top, bottom) else "not finite"
 
 

@@ -241,7 +241,7 @@ def _measure(flow: Flow, x: Tensor, context: Tensor | None, profile: Profile) ->
     if points[0].numel() <= DENSE_UP_TO and not getattr(flow, "not_checked", ""):
         matrices = flow.core.linearize(points, context).matrix(points)
         few = flow.core.linearize(points[:SPECTRA], None if context is None else context[:SPECTRA])
-        values = all_of_both(matrices[:SPECTRA], few.inverse_matrix())
+        values = all_of_both(*few.matrices(points[:SPECTRA]))
         finite = torch.isfinite(matrices).all(dim=(1, 2))
         true = torch.full_like(forward, torch.nan, dtype=torch.float64)
         true[finite] = torch.linalg.slogdet(matrices[finite])[1] + log_scales.sum(1)[finite]
