@@ -102,6 +102,14 @@ def test_each_file_holds_its_metadata_and_no_paths_of_this_machine(scores):
     assert b".py" not in path.read_bytes()
 
 
+def test_a_program_holds_no_context_of_autocast(scores):
+    """Which torch 2.6 cannot load."""
+    for name in ("encode", "log_prob"):
+        parts = torch.export.load(scores.folder / f"{name}.pt2").graph_module.modules()
+        graphs = [part.graph for part in parts if isinstance(part, torch.fx.GraphModule)]
+        assert graphs and not [graph for graph in graphs if "autocast" in str(graph)]
+
+
 @pytest.mark.slow
 def test_a_process_without_kappaflow_runs_the_file(whole, tmp_path):
     """torch.export.load is all that a program needs."""

@@ -15,8 +15,12 @@ def has_autocast(kind: str) -> bool:
 
 
 def without_autocast(kind: str) -> AbstractContextManager:
-    """Returns a context in which autocast is off for a device type."""
-    return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
+    """Returns a context in which autocast is off for a device type.
+
+    Where it already is off, the context does nothing: torch 2.6 cannot load an exported file with
+    a context of autocast.
+    """
+    return torch.autocast(kind, enabled=False) if has_autocast(kind) else nullcontext()
 
 
 class Precision:
