@@ -170,8 +170,10 @@ def test_five_couplings_begin_with_the_letter_that_the_corners_allow(sign, scale
 @pytest.mark.parametrize("couplings", [1, 2, 3, 5])
 def test_too_few_couplings_of_uneven_parts_are_refused(couplings):
     """Blocks that are not square have no inverse, so the reason differs."""
-    with pytest.raises(kf.errors.ArgumentError, match="were enough for every map") as caught:
+    with pytest.raises(kf.errors.ArgumentError, match="six are enough for any map") as caught:
         kf.factor_linear(cycle(7, 3), couplings=couplings)
+    with pytest.raises(kf.errors.ArgumentError, match="8 were enough for every map"):
+        kf.factor_linear(cycle(7, 3), couplings=couplings, partition=2)
     reason = ("one leaves", "two need", "not tried")[min(couplings, 3) - 1]
     assert reason in str(caught.value)
 
@@ -179,7 +181,7 @@ def test_too_few_couplings_of_uneven_parts_are_refused(couplings):
 @pytest.mark.parametrize("couplings", [1, 2, 3, 4])
 def test_too_few_couplings_are_refused_with_the_reason(couplings):
     """Theorem A says which maps this number of couplings can make."""
-    with pytest.raises(kf.errors.ArgumentError, match="for any map of even size") as caught:
+    with pytest.raises(kf.errors.ArgumentError, match="six are enough for any map") as caught:
         kf.factor_linear(sharp(6), couplings=couplings)
     reason = ("one leaves", "two need", "three need", "four exist")[couplings - 1]
     assert reason in str(caught.value)

@@ -86,7 +86,7 @@ def factor_linear(
     Args:
         matrix: T, (n, n), n at least 2, acting on columns: z = T x.
         couplings: Largest number of couplings; None for the fewest that the methods find. Six are
-            enough for equal halves, and sometimes needed; other parts may need more. "auto": six
+            enough for halves, and sometimes needed; other parts may need more. "auto": six
             (or as many as these parts need) if a search of a few seconds finds them, else at most
             17 in closed form (or as many as these parts need).
         partition: The kept and the changed features: "half", "alternating", the number of
@@ -117,8 +117,9 @@ def factor_linear(
         with a condition number above 2e9.
 
     Source:
-        Ours. Urschel 2023 proves that six are enough for equal halves and a positive determinant;
-        a negative one costs one negative diagonal entry. Koehler, Mehta, Risteski 2021 proved 47.
+        Ours. Urschel 2023 proves that six are enough for equal halves and a positive determinant
+        (docs/theory/six-couplings.md: also for halves of an odd number of features); a negative
+        determinant costs one negative diagonal entry. Koehler, Mehta, Risteski 2021 proved 47.
 
     Example:
         >>> import kappaflow as kf
@@ -331,8 +332,8 @@ def _note_of(
 def _too_few(problem: FactorProblem, couplings: int) -> ArgumentError:
     """Returns the error that explains why this number of couplings is not enough, or not tried."""
     enough = (
-        "six are enough for any map of even size."
-        if problem.even
+        "six are enough for any map."
+        if abs(len(problem.matrix) - 2 * problem.first) <= 1
         else f"{enough_for(problem)} were enough for every map in our tests."
     )
     few = TOO_FEW if problem.even else [*TOO_FEW[:2], *[TOO_FEW_UNEVEN] * 3]
