@@ -112,7 +112,6 @@ def couplings_page(results: Results) -> str:
         place=reference_place(speed) if speed else None,
         reference=reference_table(speed) if speed else None,
         parameters=parameters_sentence(speed) if speed else "",
-        note=speed.get("note", "") if speed else "",
         failures=failures(speed) if speed else {},
         ratios=ratio_tables(speed) if speed else {},
         growth=growth_chart(results["growth"]) if "growth" in results else None,
