@@ -56,7 +56,9 @@ check() { # NAME: an environment, the README, and the tests
 tests=("${TESTS[@]/#/tests/}")
 if [ "${1:-}" = --all ]; then
     shift
-    tests=(tests --ignore=tests/sbi --ignore=tests/interop/test_sbi.py)
+    # Packages other than the locked ones change the last digits of stored results, and sbi is not installed.
+    tests=(tests --ignore=tests/sbi --ignore=tests/interop/test_sbi.py --ignore=tests/benchmarks
+        --ignore=tests/docs --ignore=tests/studies/test_pages.py)
 fi
 [ $# -gt 0 ] || set -- lowest newest
 for name in "$@"; do

@@ -64,6 +64,7 @@ def test_a_cuda_device_is_mentioned_once_where_it_is_not_used(run, calls, monkey
     note = "--device cuda runs on the CUDA device of this machine"
     plain = run(*calls[command])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     outcome = run(*calls[command])
     assert outcome.err.count(note) == 1 and note not in plain.err
     assert outcome.out == plain.out

@@ -75,7 +75,8 @@ def _step_of(values: FloatArray, error: float) -> float | None:
     gaps = gaps[gaps > 2 * error]
     step = float(gaps.min()) if len(gaps) else 0.0
     while step > SMALLEST_STEP * error:
-        multiples = np.rint(gaps / step)
+        with np.errstate(over="ignore"):
+            multiples = np.rint(gaps / step)
         allowed = 2 * error * (1 + multiples)
         left = np.abs(gaps - multiples * step)
         off = (left > allowed) & (allowed < step / 4)  # the others decide nothing
