@@ -111,7 +111,7 @@ def test_other_names_are_refused(text):
 
 @pytest.mark.parametrize("preset", ["minutes", "full"])
 def test_the_presets_make_cases_that_differ(preset):
-    """Each of a kind; the full one has seven sets and ten seeds of what is claimed."""
+    """Each of a kind; the full one has seven sets and thirty seeds of what is claimed."""
     chosen = settings_of(PADDING, preset, None)
     cases = PADDING.cases(chosen, 0)
     assert len({json.dumps(case) for case in cases}) == len(cases)
@@ -122,7 +122,7 @@ def test_the_presets_make_cases_that_differ(preset):
     trained = [case for case in cases if case["kind"] == "plane"]
     many = len(chosen.compared) * chosen.seeds + len(chosen.others) * chosen.other_seeds
     assert len(trained) == len(chosen.sets) * many
-    assert (len(chosen.sets), chosen.seeds) == ((3, 2) if preset == "minutes" else (7, 10))
+    assert (len(chosen.sets), chosen.seeds) == ((3, 2) if preset == "minutes" else (7, 30))
     assert {case["seed"] for case in PADDING.cases(chosen, 3)} >= {3000}
 
 
