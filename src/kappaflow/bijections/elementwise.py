@@ -19,6 +19,7 @@ from kappaflow.bijection import Bijection, at_each_place, log_det_dtype
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import ElementwiseLinearization, Linearization, beside_features
 from kappaflow.nets.inputs import flag_text, moments
+from kappaflow.partition import index_on
 from kappaflow.registry import register
 
 
@@ -78,7 +79,9 @@ class Standardize(Bijection):
         mean, deviation = moments(feature_batch("x", x, self.features)[:, :own], weights)
         self.mean[:own] = mean
         self.deviation[:own] = deviation
-        self.mean[self.left], self.deviation[self.left] = 0.0, 1.0
+        left = index_on(self.mean.device, self.left)
+        self.mean.index_fill_(0, left, 0.0)
+        self.deviation.index_fill_(0, left, 1.0)
         self.fitted.fill_(True)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
