@@ -129,7 +129,9 @@ def reaching_values(results: dict[str, Any]) -> dict[str, Any]:
                 {line["row"]: _time_to(line["curve"], goal) for line in each}
                 for each, goal in zip(seeds, goals, strict=True)
             ]
-            ratios[kind].append(median(_times_faster(each) for each in reached))
+            ours = median(each[ROWS[0]] for each in reached)
+            faster = median(_times_faster(each) for each in reached)
+            ratios[kind].append(faster if math.isfinite(ours) else 0.0)
             of_row = (median(each.get(row, math.inf) for each in reached) for row in head)
             cells = (f"{time:.1f}" if math.isfinite(time) else "not" for time in of_row)
             ratio = ratio_text(ratios[kind][-1])
