@@ -164,7 +164,9 @@ def _cells(lines: list[dict[str, Any]], steps: int) -> list[str]:
     broken = [line["steps"] for line in lines if line["steps"] < steps]
     text = f"{median(line['validation_nll'] for line in known):.3f}" if known else "none"
     if broken:
-        text += f" (broke down at step {', '.join(map(str, broken))})"
+        text += (
+            f" ({len(broken)} of {len(lines)} broke down, at step {', '.join(map(str, broken))})"
+        )
     return [text, _number([line["condition_number"] for line in lines])]
 
 
