@@ -149,6 +149,11 @@ HEALTHY = {
         if name != "invertible_network"  # starts at random
     },
     **{f"{name}, moved": lambda make=make: drawn(noisy(make())) for name, make in RECIPES.items()},
+    **{
+        f"{name}, moved, seed {i}": lambda make=make, i=i: drawn(noisy(make(), i))
+        for name, make in RECIPES.items()
+        for i in range(1, 10)
+    },
     **{f"couplings, seed {i}": lambda i=i: drawn(moved(i)) for i in range(10)},
     **{
         f"conditional couplings, seed {i}": lambda i=i: drawn(moved(i, 2), context=2)
