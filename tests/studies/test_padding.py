@@ -330,15 +330,15 @@ def judged(tmp_path, kappas, **given):
 
 CASES = {
     "confirmed": (lambda s, i: 1.0 + i, "is confirmed:",
-                  "on 3 of 3 sets, reversed on 0, without a difference of 25 % on 0, open on 0"),
+                  "on 3 of 3 sets, reversed on 0, and open on 0. On 0 the"),
     "refuted": (lambda s, i: 20.0, "is refuted:",
-                "on 0 of 3 sets, reversed on 3, without a difference of 25 % on 0, open on 0"),
+                "on 0 of 3 sets, reversed on 3, and open on 0. On 0 the"),
     "alike": (lambda s, i: 13.0 if i % 2 else 11.0, "is refuted:",
-              "on 0 of 3 sets, reversed on 0, without a difference of 25 % on 3, open on 0"),
+              "on 0 of 3 sets, reversed on 0, and open on 0. On 3 the"),
     "open": (lambda s, i: 20.0 if i % 2 else 5.0, "is neither",
-             "on 0 of 3 sets, reversed on 0, without a difference of 25 % on 0, open on 3"),
+             "on 0 of 3 sets, reversed on 0, and open on 3. On 0 the"),
     "mixed": (lambda s, i: 20.0 if s == "rings" else 5.0, "is neither",
-              "on 2 of 3 sets, reversed on 1, without a difference of 25 % on 0, open on 0"),
+              "on 2 of 3 sets, reversed on 1, and open on 0. On 0 the"),
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from kappaflow_studies.engine.charts import (
 )
 from kappaflow_studies.engine.report import Table
 from kappaflow_studies.padding.cases import NONE, PaddingSettings, spec_of
-from kappaflow_studies.padding.comparisons import claimed_steps, ordered
+from kappaflow_studies.padding.comparisons import WITHIN, claimed_steps, ordered
 from kappaflow_studies.padding.measure import CELLS, PICTURED, span
 
 TONES = {"none": 6, "gaussian": 0, "zero": 4, "uniform": 3, "copy": 5, "learned": 2}
@@ -217,7 +217,7 @@ def _order(plane: pl.DataFrame, settings: PaddingSettings) -> Table:
         rows=rows,
         caption="Seeds in which the first has the larger median condition number, and p-value of "
         "the two-sided sign test. Confirmed: both steps at 5 %; refuted: one of them reversed; "
-        "alike: sign tests at 5 % find the condition numbers within 25 % of each other.",
+        f"alike: sign tests at 5 % find the condition numbers {WITHIN} of each other.",
     )
 
 

@@ -9,6 +9,7 @@ from kappaflow_studies.padding.cases import spec_of
 
 LEVEL = 0.05
 NEAR = 1.25  # ratio of two values below which their difference does not matter
+WITHIN = f"within {100 * (NEAR - 1):.0f} %"
 CLAIMED = ("zero", "none", "gaussian")  # from the worst to the best conditioned
 
 
@@ -39,7 +40,7 @@ class Signs:
     @property
     def description(self) -> str:
         """The result in a table, such as "9 of 10, p = 0.021"."""
-        near = f", within {NEAR - 1:.0%}".replace("%", " %") if self.near else ""
+        near = f", {WITHIN}" if self.near else ""
         return f"{self.above} of {self.pairs}, p = {self.p_value:.2g}{near}"
 
 

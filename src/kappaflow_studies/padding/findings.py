@@ -8,6 +8,7 @@ from kappaflow_studies.engine.report import Findings
 from kappaflow_studies.padding.cases import PaddingSettings, spec_of
 from kappaflow_studies.padding.charts import charts, tables
 from kappaflow_studies.padding.comparisons import (
+    WITHIN,
     Signs,
     claimed_order,
     claimed_steps,
@@ -90,11 +91,11 @@ def _on_tests(steps: list[list[Signs]], seeds: int) -> list[str]:
     return [
         f"The source's ordering is {verdict}: that zeros have a larger condition number than no "
         f"padding, and this a larger one than Gaussian padding, is confirmed on {confirmed} of "
-        f"{sets} sets, reversed on {refuted}, without a difference of 25 % on {alike}, open on "
-        f"{sets - confirmed - refuted - alike}.",
+        f"{sets} sets, reversed on {refuted}, and open on {sets - confirmed - refuted - alike}. "
+        f"On {alike} the condition numbers are {WITHIN} of each other.",
         f"Zeros are worse conditioned than no padding on {above[0]} of {sets} planar sets, and "
         f"better on {below[0]}; no padding is worse than Gaussian padding on {above[1]}, better "
-        f"on {below[1]}, and within 25 % of it on {near} (sign tests over {seeds} seeds, 5 %).",
+        f"on {below[1]}, and {WITHIN} of it on {near} (sign tests over {seeds} seeds, 5 %).",
     ]
 
 
