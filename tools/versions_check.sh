@@ -56,7 +56,7 @@ check() { # NAME: an environment, the README, and the tests
 tests=("${TESTS[@]/#/tests/}")
 if [ "${1:-}" = --all ]; then
     shift
-    # Packages other than the locked ones change the last digits of stored results, and sbi is not installed.
+    # sbi is not installed. Other packages than the locked ones change the last digits of stored results.
     tests=(tests --ignore=tests/sbi --ignore=tests/interop/test_sbi.py --ignore=tests/benchmarks
         --ignore=tests/docs --ignore=tests/studies/test_pages.py)
 fi

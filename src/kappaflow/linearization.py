@@ -50,7 +50,7 @@ class Linearization(ABC):
         """Returns J^-T y."""
 
     def matrix(self, x: Tensor) -> Tensor:
-        """Returns J in float64, (B, n, n), with the entries of a point in order; not for autograd.
+        """Returns J in float64, (B, n, n), without gradients; the entries of a point are in order.
 
         Args:
             x: The points.

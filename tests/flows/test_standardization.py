@@ -165,7 +165,8 @@ class Scored(torch.nn.Module):
 
 
 @pytest.mark.skipif(
-    Version(torch.__version__) < Version("2.7"), reason="it cannot trace iterators over layers"
+    Version(torch.__version__) < Version("2.7"),
+    reason="torch 2.6 cannot trace iterators over layers",
 )
 def test_a_compiled_or_exported_log_prob_has_no_check():
     """The check branches on values, which no graph can do."""

@@ -144,11 +144,11 @@ class CouplingLinearization(Linearization):
 
     @property
     def _order(self) -> tuple[Tensor, Tensor]:
-        return _order(self._partition, self.value.shape[1:], self.value.device)
+        return _order_of(self._partition, self.value.shape[1:], self.value.device)
 
 
 @lru_cache(maxsize=256)
-def _order(
+def _order_of(
     partition: AnyPartition, shape: torch.Size, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Returns the places of the kept and of the changed entries of a point."""

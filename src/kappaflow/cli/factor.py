@@ -35,7 +35,7 @@ def factor(
     kappaflow factor matrix.csv --report factors.html
 
     Couplings alternate in the part that they change; the last one of the product acts first. Six
-    are enough for halves of the features.
+    are enough if the parts are halves.
 
     Parameters
     ----------

@@ -40,9 +40,9 @@ def _copied(original: object) -> object:
 
 
 class _Detached(TorchFunctionMode):
-    """Copies tensors with a graph without their graph.
+    """Lets `copy.deepcopy` copy a tensor that has a graph, without the graph.
 
-    torch does not copy such tensors, and transforms of Pyro keep their last results.
+    torch refuses to copy such a tensor, and transforms of Pyro keep their last results.
     """
 
     def __torch_function__(  # noqa: D105
