@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kappaflow._checks import one_of, positive_int
 from kappaflow.autograd.checkpoint import MEMORY_MODES
 from kappaflow.autograd.replay import Replay, owners_of, without_autocast
-from kappaflow.autograd.reversible import InversionFallbacks, run_steps
+from kappaflow.autograd.reversible import SegmentRecord, run_steps
 from kappaflow.autograd.segment import LayerCall
 from kappaflow.autograd.trace import Map, Trace
 from kappaflow.errors import ArgumentError
@@ -87,18 +87,6 @@ class Bijection(nn.Module, ABC):
         """
         return AutogradLinearization(self.forward, self.inverse, x, context)
 
-    def trace(self, x: Tensor, context: Tensor | None = None) -> Trace:
-        """Returns the trace of `forward` at x, for a backward pass that has stored only x.
-
-        Args:
-            x: The input, (B, *event), which is detached.
-            context: Context rows, (B, C), for a conditional bijection.
-
-        Returns:
-            The trace, whose `answer` equals `forward` bit for bit.
-        """
-        return Trace(self, x, context)
-
     def trace_from_output(self, z: Tensor, context: Tensor | None = None) -> Trace:
         """Returns the trace at x = f^-1(z), for a backward pass that has stored only z.
 
@@ -128,8 +116,8 @@ class Chain(Bijection):
         context_features: With an embedding, the width of the context before it. Must be left out
             otherwise.
         memory: The memory mode of all parts, including nested chains; None leaves it to each part.
-            "store" keeps everything for the backward pass. "recompute" keeps the input of each
-            part and runs the part again. "invert" keeps one state for every 32 parts, and one
+            "store" keeps everything for the backward pass. "recompute" keeps one state for every 4
+            parts and runs these parts again. "invert" keeps one state for every 32 parts, and one
             number per row and part. It recovers inputs from outputs and checks them with these
             numbers. If the relative error is above 1e-4, a `NumericalWarning` names the part, and
             these 32 parts use "recompute" from then on, as the `repr` shows.
@@ -173,7 +161,7 @@ class Chain(Bijection):
         self.embedding = embedding
         self.context_features = self._width(context_features)
         self.memory = None if memory is None else one_of("memory", memory, MEMORY_MODES)
-        self._fallbacks = InversionFallbacks()
+        self._record = SegmentRecord()
 
     def __len__(self) -> int:
         return len(self.bijections)
@@ -203,7 +191,7 @@ class Chain(Bijection):
         context, log_det = self.embed(context), zero_log_det(x)
         if self.memory is not None:
             steps, contexts = self._steps(context, inverse=False)
-            return run_steps(self.memory, steps, contexts, x, log_det, self._fallbacks)
+            return run_steps(self.memory, steps, contexts, x, log_det, self._record)
         for bijection in self:
             x, part = bijection(x, context)
             log_det = log_det + part
@@ -213,7 +201,7 @@ class Chain(Bijection):
         context, log_det = self.embed(context), zero_log_det(z)
         if self.memory is not None:
             steps, contexts = self._steps(context, inverse=True)
-            return run_steps(self.memory, steps[::-1], contexts[::-1], z, log_det, self._fallbacks)
+            return run_steps(self.memory, steps[::-1], contexts[::-1], z, log_det, self._record)
         for bijection in reversed(list(self)):
             z, part = bijection.inverse(z, context)
             log_det = log_det + part
@@ -245,13 +233,12 @@ class Chain(Bijection):
         steps, contexts = [], []
         for number, (part, own) in enumerate(self._opened(context), start=1):
             if inverse:
-                trace = functools.partial(Trace, part.inverse)
                 trace_from_output = functools.partial(_inverse_trace, part, part.inverse, part)
                 steps.append(
-                    LayerCall(number, part, part.inverse, trace, trace_from_output, inverse=True)
+                    LayerCall(number, part, part.inverse, trace_from_output, inverse=True)
                 )
             else:
-                steps.append(LayerCall(number, part, part, part.trace, part.trace_from_output))
+                steps.append(LayerCall(number, part, part, part.trace_from_output))
             contexts.append(own)
         return steps, contexts
 
@@ -264,7 +251,7 @@ class Chain(Bijection):
                 yield part, context
 
     def extra_repr(self) -> str:
-        return "" if self.memory is None else f"memory={self.memory!r}{self._fallbacks.as_text()}"
+        return "" if self.memory is None else f"memory={self.memory!r}{self._record.as_text()}"
 
     def _width(self, given: int | None) -> int:
         """Returns the width of the context: before the embedding, or without one of the parts."""

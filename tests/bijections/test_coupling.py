@@ -266,7 +266,6 @@ def test_a_conditioner_of_the_wrong_width_is_refused_with_both_numbers(name, ret
         coupling,
         coupling.inverse,
         coupling.linearize,
-        coupling.trace,
         coupling.trace_from_output,
     ):
         with pytest.raises(kf.errors.ArgumentError) as caught:

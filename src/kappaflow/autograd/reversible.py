@@ -1,14 +1,15 @@
 """Backward passes that run layers again, from stored inputs or from inputs recovered by inversion.
 
-A segment of at most 32 layers is one autograd node. Its backward pass goes from the last layer to
-the first: it makes a `Trace` of each layer and pulls the cotangents through it.
+A segment of at most 32 layers is one autograd node. It runs without a graph, in pieces. Its
+backward pass goes from the last piece to the first: it makes a `Trace` of each piece and pulls the
+cotangents through it.
 
-With memory mode "recompute" the node stores the input of each layer. With "invert" it stores the
-input and the output of the segment, and a *fingerprint* of each layer's input: the projection of
-each row on a fixed random direction. The backward pass recovers each input from the output and
-compares fingerprints; at the first layer it compares the input itself. If a comparison fails, the
-segment warns, discards these gradients, computes them from its input, and from then on stores the
-inputs of its layers.
+With memory mode "recompute" a piece has up to four layers, and the node stores the input of each
+piece. With "invert" a piece is one layer. The node stores the input and the output of the segment,
+and a *fingerprint* of each layer's input: the projection of each row on a fixed random direction.
+The backward pass recovers each input from the output and compares fingerprints; at the first layer
+it compares the input itself. If a comparison fails, the segment warns, discards these gradients,
+computes them from its input, and uses "recompute" from then on.
 
 Source: Gomez, Ren, Urtasun, Grosse 2017 (RevNet) for the inversion; the fingerprints are ours.
 """
@@ -39,38 +40,45 @@ from kappaflow.autograd.fingerprints import (
     relative_error,
 )
 from kappaflow.autograd.replay import Precision, Replay
-from kappaflow.autograd.segment import LayerCall, Segment
+from kappaflow.autograd.segment import LayerCall, Segment, SegmentKey
 from kappaflow.autograd.trace import Map, Trace, gradients, hooks_set_aside, reads_others
 from kappaflow.errors import ArgumentError, NumericalError, NumericalWarning
 
 LONGEST = 32  # largest number of layers in a segment
+TOGETHER = 4  # largest number of layers in a piece that runs again from its input
 
 
-class InversionFallbacks:
-    """The segments of a chain that store inputs, because inversion was too inaccurate.
-
-    A copy of the chain starts with an empty set.
-    """
+class SegmentRecord:
+    """What a chain knows about its segments from earlier calls; a copy starts without it."""
 
     def __init__(self) -> None:
-        self._keys: set[tuple[bool, int, int]] = set()
+        self._inaccurate: set[SegmentKey] = set()  # inversion was too inaccurate
+        self._closed: set[SegmentKey] = set()  # read nothing but their parameters and contexts
 
-    def __deepcopy__(self, _: object) -> "InversionFallbacks":
-        return InversionFallbacks()
+    def __deepcopy__(self, _: object) -> "SegmentRecord":
+        return SegmentRecord()
 
-    def has(self, segment: Segment) -> bool:
-        """Returns whether a segment stores its inputs."""
-        return segment.key in self._keys
+    def is_inaccurate(self, segment: Segment) -> bool:
+        """Returns whether a segment stores inputs although the mode is "invert"."""
+        return segment.key in self._inaccurate
 
-    def add(self, segment: Segment) -> None:
-        """Makes a segment store its inputs from now on."""
-        self._keys.add(segment.key)
+    def add_inaccurate(self, segment: Segment) -> None:
+        """Makes a segment store inputs from now on."""
+        self._inaccurate.add(segment.key)
+
+    def is_closed(self, segment: Segment) -> bool:
+        """Returns whether an earlier call read no other tensors that require a gradient."""
+        return segment.key in self._closed
+
+    def add_closed(self, segment: Segment) -> None:
+        """Records that a call read no other tensors that require a gradient."""
+        self._closed.add(segment.key)
 
     def as_text(self) -> str:
-        """Returns the part of the chain's `repr`; empty if there are none."""
+        """Returns the part of the chain's `repr`; empty if no segment is inaccurate."""
         text = ""
         for inverse, suffix in ((False, ""), (True, " of the inverse")):
-            keys = sorted(key for key in self._keys if key[0] == inverse)
+            keys = sorted(key for key in self._inaccurate if key[0] == inverse)
             places = ", ".join(f"{first}-{last}" for _, first, last in keys)
             text += f", recomputing layers {places}{suffix}" if places else ""
         return text
@@ -82,7 +90,7 @@ def run_steps(
     contexts: Sequence[Tensor | None],
     x: Tensor,
     log_det: Tensor,
-    fallbacks: InversionFallbacks,
+    record: SegmentRecord,
 ) -> tuple[Tensor, Tensor]:
     """Runs layers in a memory mode; returns the value, and log_det plus their log-determinants.
 
@@ -92,14 +100,14 @@ def run_steps(
         contexts: The context of each layer.
         x: The input, (B, *event).
         log_det: The log_det before these layers, (B,).
-        fallbacks: Segments that store inputs although the mode is "invert"; updated in place.
+        record: What earlier calls found out about these layers; updated in place.
 
     Returns:
         The value, (B, *event), and the log_det, (B,), which are bit-identical in all modes.
     """
     if torch.compiler.is_compiling():
         if memory == "invert":
-            return call_eagerly(run_steps, memory, steps, contexts, x, log_det, fallbacks)
+            return call_eagerly(run_steps, memory, steps, contexts, x, log_det, record)
         for step, context in zip(steps, contexts, strict=True):
             if memory == "recompute":
                 x, part = rerun_later(step.run, x, context)
@@ -115,70 +123,83 @@ def run_steps(
         return x, log_det
     for start in range(0, len(steps), LONGEST):
         part = slice(start, start + LONGEST)
-        inverting = fallbacks if memory == "invert" else None
-        x, log_det = _run_segment(steps[part], contexts[part], x, log_det, inverting)
+        x, log_det = _run_segment(memory, steps[part], contexts[part], x, log_det, record)
     return x, log_det
 
 
 def _run_segment(
+    memory: str,
     steps: Sequence[LayerCall],
     contexts: Sequence[Tensor | None],
     x: Tensor,
     log_det: Tensor,
-    fallbacks: InversionFallbacks | None,
+    record: SegmentRecord,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the result of steps as one node, which inverts inputs if `fallbacks` is given.
+    """Returns the result of steps as one node.
 
-    A node computes gradients of parameters and contexts only. If a step reads another tensor that
-    requires a gradient, a node that stores inputs ends before it, and the step runs as a
-    checkpoint.
+    A node computes gradients of parameters and contexts only. If a piece reads another tensor that
+    requires a gradient, a node that stores inputs ends before it. The piece runs as checkpoints.
     """
     segment = Segment(steps, contexts)
-    fallbacks = None if fallbacks is None or fallbacks.has(segment) else fallbacks
-    x, log_det, stopped = _Node.apply(segment, fallbacks, x, log_det, *segment.tensors)
+    inverts = memory == "invert" and not record.is_inaccurate(segment)
+    x, log_det, stopped = _Node.apply(segment, inverts, record, x, log_det, *segment.tensors)
     if stopped is None:
         return x, log_det
-    i, replay = stopped
-    plain = functools.partial(_bypassing, steps[i].run)
-    with replay:
-        x, part = rerun_later(plain, x, contexts[i], module=steps[i].module)
-    log_det, i = log_det + part, i + 1
-    if i == len(steps):
+    with stopped.replay:
+        for i in stopped.steps:
+            plain = functools.partial(_bypassing, steps[i].run)
+            x, part = rerun_later(plain, x, contexts[i], module=steps[i].module)
+            log_det = log_det + part
+    following = stopped.steps.stop
+    if following == len(steps):
         return x, log_det
-    return _run_segment(steps[i:], contexts[i:], x, log_det, None)
+    rest = steps[following:], contexts[following:]
+    return _run_segment("recompute", *rest, x, log_det, record)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Consecutive steps that run again together: their numbers, and what repeats them exactly."""
+
+    steps: range
+    replay: Replay
 
 
 class _Node(torch.autograd.Function):
-    """Steps as one node, which stores all their inputs, or its input, output and fingerprints."""
+    """Steps as one node, which stores inputs of pieces, or its input, output and fingerprints."""
 
     @staticmethod
     def forward(  # noqa: D102
         ctx: Any,  # noqa: ANN401
         segment: Segment,
-        fallbacks: InversionFallbacks | None,
+        inverts: bool,
+        record: SegmentRecord,
         x: Tensor,
         log_det: Tensor,
         *tensors: Tensor,
-    ) -> tuple[Tensor, Tensor, tuple[int, Replay] | None]:
+    ) -> tuple[Tensor, Tensor, _Piece | None]:
         segment.tensors = []  # ctx holds them now and frees them after the backward pass
-        ctx.segment, ctx.fallbacks = segment, fallbacks
-        ctx.precision, ctx.replays = Precision(x.device), []
-        leaves, stopped = segment.leaves(tensors, ctx.needs_input_grad[4:]), None
-        inputs, prints, z = [], [], x.detach()
-        for i in range(len(segment.steps)):
-            replay = Replay(segment.owners[i], z)
-            answer = _run_step(segment, i, z, leaves, ctx.precision, traced=fallbacks is None)
-            replay.called()
+        ctx.segment, ctx.inverts, ctx.record = segment, inverts, record
+        ctx.precision, ctx.pieces = Precision(x.device), []
+        leaves, stopped = segment.leaves(tensors, ctx.needs_input_grad[5:]), None
+        traced = not (inverts or record.is_closed(segment))
+        inputs, prints, z, log_det = [], [], x.detach(), log_det.detach()
+        for numbers in segment.pieces(1 if inverts else TOGETHER):
+            piece = _Piece(numbers, Replay(segment.owners_of(numbers), z))
+            answer = _run_piece(segment, numbers, z, log_det, leaves, ctx.precision, traced=traced)
+            piece.replay.called()
             if answer is None:
-                stopped = (i, replay)
+                stopped = piece
                 break
-            ctx.replays.append(replay)
-            if fallbacks is None:
-                inputs.append(z)
-            else:
+            ctx.pieces.append(piece)
+            if inverts:
                 prints.append(fingerprint(z, direction_for(z)))
-            z, log_det = answer[0], log_det + answer[1]
-        kept = inputs[1:] if fallbacks is None else [z, torch.stack(prints)]
+            else:
+                inputs.append(z)
+            z, log_det = answer
+        if traced and stopped is None:
+            record.add_closed(segment)
+        kept = [z, torch.stack(prints)] if inverts else inputs[1:]
         ctx.kept = len(kept)
         ctx.save_for_backward(x, *kept, *tensors)
         return z, log_det, stopped
@@ -188,42 +209,43 @@ class _Node(torch.autograd.Function):
         x, *saved = ctx.saved_tensors
         states, tensors = saved[: ctx.kept], saved[ctx.kept :]
         cotangents = (cotangents[0], cotangents[1])  # the third output is no tensor
-        needed = ctx.needs_input_grad[4:]
-        kept = _Kept(ctx.segment, ctx.replays, ctx.precision, x, tensors, needed)
+        needed = ctx.needs_input_grad[5:]
+        kept = _Kept(ctx.segment, ctx.pieces, ctx.precision, x, tensors, needed)
         if torch.is_grad_enabled() or not ctx.segment.is_of(tensors):
             found = kept.by_plain_autograd(*cotangents)
-        elif ctx.fallbacks is None:
+        elif not ctx.inverts:
             found = kept.from_inputs([x, *states], *cotangents)
-        elif ctx.fallbacks.has(ctx.segment):
+        elif ctx.record.is_inaccurate(ctx.segment):
             found = kept.from_inputs(kept.inputs(states[0]), *cotangents)
         else:
-            found = kept.by_inversion(states[0], states[1], ctx.fallbacks, *cotangents)
-        return (None, None, found[0], cotangents[1], *found[1:])
+            found = kept.by_inversion(states[0], states[1], ctx.record, *cotangents)
+        return (None, None, None, found[0], cotangents[1], *found[1:])
 
 
-def _run_step(
+def _run_piece(
     segment: Segment,
-    i: int,
+    numbers: range,
     x: Tensor,
+    log_det: Tensor,
     leaves: list[Tensor],
     precision: Precision,
     *,
     traced: bool,
 ) -> tuple[Tensor, Tensor] | None:
-    """Returns value and log_det of a step; None if it reads tensors outside the segment.
+    """Returns the value and log_det after some steps; None if they read other tensors.
 
-    With `traced`, it builds the graph of the step to find the tensors that it reads.
+    With `traced`, it builds a graph to find the tensors that the steps read.
     """
-    step, context = segment.steps[i], segment.context(i, leaves)
-    if not traced:
-        with memory_modes_bypassed(), precision.again(), torch.set_grad_enabled(precision.rounds):
-            value, log_det = step.run(x, context)
-        return value.detach(), log_det.detach()
-    with memory_modes_bypassed(), precision.again():
-        trace = step.trace(x, context)
-    if reads_others(trace.outputs, (trace.leaf, *segment.own(i, leaves).values())):
+    leaf = x.detach().requires_grad_(x.is_floating_point()) if traced else x
+    with (
+        memory_modes_bypassed(),
+        precision.again(),
+        torch.set_grad_enabled(traced or precision.rounds),
+    ):
+        outputs = segment.run(numbers, leaf, log_det, leaves)
+    if traced and reads_others(outputs, (leaf, *segment.own(numbers, leaves).values())):
         return None
-    return trace.answer()
+    return outputs[0].detach(), outputs[1].detach()
 
 
 @dataclass(frozen=True)
@@ -231,8 +253,8 @@ class _Kept:
     """The stored state of a node, and the three ways to compute its gradients.
 
     Attributes:
-        segment: The steps; the node may have run only the first of them.
-        replays: The replay of each step that has run.
+        segment: The steps.
+        pieces: The pieces that have run; they may be only the first of the segment.
         precision: Autocast settings of the forward pass.
         x: The input.
         tensors: Contexts and parameters.
@@ -240,7 +262,7 @@ class _Kept:
     """
 
     segment: Segment
-    replays: Sequence[Replay]
+    pieces: Sequence[_Piece]
     precision: Precision
     x: Tensor
     tensors: Sequence[Tensor]
@@ -250,7 +272,7 @@ class _Kept:
         self,
         z: Tensor,
         prints: Tensor,
-        fallbacks: InversionFallbacks,
+        record: SegmentRecord,
         cotangent: Tensor,
         log_det_cotangent: Tensor,
     ) -> list[Tensor | None]:
@@ -259,20 +281,22 @@ class _Kept:
         Args:
             z: The output.
             prints: Fingerprints of the inputs of the steps, (steps, B).
-            fallbacks: Receives the segment if inversion is inaccurate.
+            record: Receives the segment if inversion is inaccurate.
             cotangent: Cotangent of the output.
             log_det_cotangent: Cotangent of the log_det, (B,).
         """
         recovered, x = [], z.detach()
 
-        def trace(i: int, context: Tensor | None) -> Trace:
+        def trace(numbers: range, leaves: list[Tensor]) -> Trace:
             nonlocal x
+            (i,) = numbers
+            context = self.segment.context(i, leaves)
             trace = self.segment.steps[i].trace_from_output(x, context)
             x = trace.x
             recovered.append(fingerprint(x, direction_for(x)))
             return trace
 
-        found = self._pulled(trace, cotangent, log_det_cotangent, known=False)
+        found = self._pulled(trace, cotangent, log_det_cotangent)
         # One comparison for all steps, since each would synchronize a GPU.
         errors = fingerprint_errors(torch.stack(recovered[::-1]), prints)
         errors[0] = torch.maximum(errors[0], relative_error(x, self.x.detach()))
@@ -280,7 +304,7 @@ class _Kept:
         for step, error in reversed(sizes):
             if not error <= LARGEST_ERROR:
                 if torch.isfinite(z).all():  # other outputs say nothing about the layers
-                    fallbacks.add(self.segment)
+                    record.add_inaccurate(self.segment)
                     text = error_text(
                         step.name, error, *self.segment.key[1:], inverse=step.inverse
                     )
@@ -289,24 +313,28 @@ class _Kept:
         return found
 
     def inputs(self, z: Tensor) -> list[Tensor]:
-        """Returns the input of each step by running them again; z is the last output."""
+        """Returns the input of each piece by running them again; z is the last output."""
         inputs, leaves = [self.x.detach()], self.segment.leaves(self.tensors, self.needed)
-        for i in range(len(self.replays)):
-            with self._again(i), torch.set_grad_enabled(self.precision.rounds):
-                context = self.segment.context(i, leaves)
-                inputs.append(self.segment.steps[i].run(inputs[-1], context)[0].detach())
+        unread = inputs[0].new_zeros(())  # log_det
+        for piece in self.pieces:
+            with self._again(piece), torch.set_grad_enabled(self.precision.rounds):
+                value = self.segment.run(piece.steps, inputs[-1], unread, leaves)[0]
+                inputs.append(value.detach())
         self._check_repeated(inputs.pop(), z.detach())
         return inputs
 
     def from_inputs(
         self, inputs: list[Tensor], cotangent: Tensor, log_det_cotangent: Tensor
     ) -> list[Tensor | None]:
-        """Returns gradients of x and the tensors, running each step again from its input."""
+        """Returns gradients of x and the tensors, running each piece again from its input."""
 
-        def trace(i: int, context: Tensor | None) -> Trace:
-            return self.segment.steps[i].trace(inputs.pop(), context)
+        def trace(numbers: range, leaves: list[Tensor]) -> Trace:
+            def run(x: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
+                return self.segment.run(numbers, x, torch.zeros_like(log_det_cotangent), leaves)
 
-        return self._pulled(trace, cotangent, log_det_cotangent, known=True)
+            return Trace(run, inputs.pop(), None)
+
+        return self._pulled(trace, cotangent, log_det_cotangent)
 
     def by_plain_autograd(
         self, cotangent: Tensor, log_det_cotangent: Tensor
@@ -320,15 +348,12 @@ class _Kept:
         with torch.enable_grad():
             x, *aliases = (_alias(t, differentiable) for t in (self.x, *self.tensors))
             z, log_det = x, torch.zeros_like(log_det_cotangent)
-            for i, step in enumerate(self.segment.steps[: len(self.replays)]):
-                places = self.segment.parameters[i]
-                names = [name for name, _ in step.module.named_parameters()]
-                put = {f"held.{n}": aliases[p] for n, p in zip(names, places, strict=True)}
-                with self._again(i):
-                    held, given = _Held(step), (z, self.segment.context(i, aliases))
-                    value, part = functional_call(held, put, given)
-                _check_sources(step, (value, part), [z, *aliases])
-                z, log_det = value, log_det + part
+            for piece in self.pieces:
+                with self._again(piece):
+                    for i in piece.steps:
+                        value, part = self._called(i, z, aliases)
+                        self._check_sources(range(i, i + 1), (value, part), [z, *aliases])
+                        z, log_det = value, log_det + part
             return gradients(
                 [z, log_det],
                 [x, *aliases],
@@ -336,34 +361,35 @@ class _Kept:
                 differentiable=differentiable,
             )
 
+    def _called(self, i: int, x: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Returns the result of a step with other tensors in the place of its own."""
+        step, places = self.segment.steps[i], self.segment.parameters[i]
+        names = [name for name, _ in step.module.named_parameters()]
+        put = {f"held.{name}": tensors[p] for name, p in zip(names, places, strict=True)}
+        return functional_call(_Held(step), put, (x, self.segment.context(i, tensors)))
+
     @contextmanager
-    def _again(self, i: int) -> Iterator[None]:
-        """Returns a context in which a step runs as in the forward pass."""
-        with memory_modes_bypassed(), self.precision.again(), self.replays[i]:
+    def _again(self, piece: _Piece) -> Iterator[None]:
+        """Returns a context in which a piece runs as in the forward pass."""
+        with memory_modes_bypassed(), self.precision.again(), piece.replay:
             yield
 
     def _pulled(
         self,
-        trace_of: Callable[[int, Tensor | None], Trace],
+        trace_of: Callable[[range, list[Tensor]], Trace],
         cotangent: Tensor,
         log_det_cotangent: Tensor,
-        *,
-        known: bool,
     ) -> list[Tensor | None]:
-        """Returns the gradients of x and the tensors, pulled through the trace of each step.
-
-        Unless `known`, it checks that no step reads another tensor that requires a gradient.
-        """
+        """Returns the gradients of x and the tensors, pulled through the trace of each piece."""
         found: list[Tensor | None] = [None] * len(self.tensors)
         leaves = self.segment.leaves(self.tensors, self.needed)
-        with hooks_set_aside(self.tensors), memory_modes_bypassed():
-            for i in reversed(range(len(self.replays))):
-                with self.precision.again(), self.replays[i]:
-                    trace = trace_of(i, self.segment.context(i, leaves))
-                own = self.segment.own(i, leaves)
+        with hooks_set_aside(self.tensors):
+            for piece in reversed(self.pieces):
+                with self._again(piece):
+                    trace = trace_of(piece.steps, leaves)
+                own = self.segment.own(piece.steps, leaves)
                 sources = (trace.leaf, *own.values())
-                if not known:
-                    _check_sources(self.segment.steps[i], trace.outputs, sources)
+                self._check_sources(piece.steps, trace.outputs, sources)
                 seeds = trace.seeds(cotangent, log_det_cotangent)
                 of_leaf, *others = gradients(trace.outputs, sources, seeds)
                 cotangent = trace.cotangent(of_leaf)
@@ -372,6 +398,18 @@ class _Kept:
                         before = found[place]
                         found[place] = more if before is None else before + more
         return [cotangent, *found]
+
+    def _check_sources(
+        self, numbers: range, outputs: Sequence[Tensor], known: Sequence[Tensor]
+    ) -> None:
+        """Raises an error if outputs depend on a tensor that would get no gradient here."""
+        if reads_others(outputs, known):
+            names = ", ".join(self.segment.steps[i].name for i in numbers)
+            raise ArgumentError(
+                f"layer {names} reads a tensor that requires a gradient but is not one of its "
+                "parameters, and would get no gradient: make the tensor a torch.nn.Parameter, or "
+                "use memory='store'."
+            )
 
     def _check_repeated(self, found: Tensor, z: Tensor) -> None:
         """Raises an error if layers give other values when they run again, where z is finite."""
@@ -409,13 +447,3 @@ def _alias(tensor: Tensor, differentiable: bool) -> Tensor:
     if differentiable:
         return tensor.view_as(tensor)
     return tensor.detach().requires_grad_(tensor.requires_grad)
-
-
-def _check_sources(step: LayerCall, outputs: Sequence[Tensor], known: Sequence[Tensor]) -> None:
-    """Raises an error if outputs depend on a tensor that would get no gradient here."""
-    if reads_others(outputs, known):
-        raise ArgumentError(
-            f"layer {step.name} reads a tensor that requires a gradient but is not one of its "
-            "parameters. memory='invert' cannot compute this gradient: make the tensor a "
-            "torch.nn.Parameter, or use memory='recompute'."
-        )

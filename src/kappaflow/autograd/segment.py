@@ -16,7 +16,6 @@ class LayerCall:
         number: Number of the layer in the chain, counted from 1 at the data.
         module: The module that holds its parameters and buffers.
         run: The map from x and context to z and log_det.
-        trace: Returns the trace of `run` at x, given x and context.
         trace_from_output: Returns the trace of `run` at the inverse of z, given z and context.
         inverse: Whether `run` goes from latent to data.
     """
@@ -24,7 +23,6 @@ class LayerCall:
     number: int
     module: nn.Module
     run: Map
-    trace: Callable[[Tensor, Tensor | None], Trace]
     trace_from_output: Callable[[Tensor, Tensor | None], Trace]
     inverse: bool = False
 
@@ -32,6 +30,9 @@ class LayerCall:
     def name(self) -> str:
         """The name of the layer, as in a profile."""
         return f"{self.number} {type(self.module).__name__}"
+
+
+SegmentKey = tuple[bool, int, int]
 
 
 class Segment:
@@ -53,7 +54,7 @@ class Segment:
     def __init__(self, steps: Sequence[LayerCall], contexts: Sequence[Tensor | None]) -> None:
         self.steps = steps
         numbers = [step.number for step in steps]
-        self.key = (steps[0].inverse, min(numbers), max(numbers))
+        self.key: SegmentKey = (steps[0].inverse, min(numbers), max(numbers))
         tensors: dict[int, Tensor] = {}
         places: dict[int, int] = {}
 
@@ -83,10 +84,42 @@ class Segment:
         """Returns whether these are still the parameters; `functional_call` exchanges them."""
         return all(slots.get(name) is tensors[place] for slots, name, place in self._slots)
 
-    def own(self, i: int, tensors: Sequence[Tensor]) -> dict[int, Tensor]:
-        """Returns the tensors that step i reads, by index."""
-        context = self.contexts[i]
-        places = self.parameters[i] if context is None else [*self.parameters[i], context]
+    def pieces(self, longest: int) -> Iterator[range]:
+        """Yields the numbers of consecutive steps, at most so many together.
+
+        A layer with a memory mode of its own holds many layers, and stands alone.
+        """
+        first = 0
+        for i, step in enumerate(self.steps):
+            alone = hasattr(step.module, "memory")
+            if alone and i > first:
+                yield range(first, i)
+                first = i
+            if alone or i + 1 - first == longest or i + 1 == len(self.steps):
+                yield range(first, i + 1)
+                first = i + 1
+
+    def run(
+        self, numbers: range, x: Tensor, log_det: Tensor, tensors: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the value after some steps, and log_det plus their log-determinants."""
+        for i in numbers:
+            x, part = self.steps[i].run(x, self.context(i, tensors))
+            log_det = log_det + part
+        return x, log_det
+
+    def owners_of(self, numbers: range) -> list[nn.Module]:
+        """Returns the submodules of some steps whose buffers a call may change."""
+        return [owner for i in numbers for owner in self.owners[i]]
+
+    def own(self, numbers: range, tensors: Sequence[Tensor]) -> dict[int, Tensor]:
+        """Returns the tensors that some steps read, by index."""
+        places: dict[int, None] = {}
+        for i in numbers:
+            places |= dict.fromkeys(self.parameters[i])
+            context = self.contexts[i]
+            if context is not None:
+                places[context] = None
         return {place: tensors[place] for place in places}
 
     def context(self, i: int, tensors: Sequence[Tensor]) -> Tensor | None:

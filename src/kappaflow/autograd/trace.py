@@ -1,9 +1,9 @@
-"""Records one layer at one input, to compute its gradients in a backward pass.
+"""Records a map at one input, to compute its gradients in a backward pass.
 
-A backward pass makes a `Trace` from a layer's input or output, and pulls the cotangents of
-(value, log_det) back to the input and the parameters. By default a trace is the autograd graph of
-the whole layer. A layer with a known derivative can trace only the unknown part, such as the
-network of a coupling, and compute the rest in closed form.
+A backward pass makes a `Trace`, and pulls the cotangents of (value, log_det) back to the input and
+the parameters. By default a trace is the autograd graph of the whole map. A layer with a known
+derivative can trace only the unknown part from its output, such as the network of a coupling, and
+compute the rest in closed form.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,11 +40,6 @@ class Trace:
     def x(self) -> Tensor:
         """The input of the map, detached."""
         return self.leaf.detach()
-
-    def answer(self) -> tuple[Tensor, Tensor]:
-        """Returns the value (B, *event) and log_det (B,) of the map, detached."""
-        value, log_det = self.outputs
-        return value.detach(), log_det.detach()
 
     def seeds(self, cotangent: Tensor, log_det_cotangent: Tensor) -> Sequence[Tensor]:
         """Returns the cotangents of `outputs`, computed from those of value and log_det."""

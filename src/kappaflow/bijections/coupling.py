@@ -81,17 +81,15 @@ class Coupling(Bijection):
         changed, log_det = self.restore(kept, changed, self.own_context(context))
         return self.partition.merge(kept, changed), log_det
 
-    def trace(self, x: Tensor, context: Tensor | None = None) -> Trace:
-        trace_class = self._trace_class(x)
-        if trace_class is None:
-            return super().trace(x, context)
-        return self._trace_conditioner(trace_class, x, context, is_output=False)
-
     def trace_from_output(self, z: Tensor, context: Tensor | None = None) -> Trace:
         trace_class = self._trace_class(z)
         if trace_class is None:
             return super().trace_from_output(z, context)
-        return self._trace_conditioner(trace_class, z, context, is_output=True)
+        kept, changed = self.partition.split(batch("z", z, self._event_of(z)).detach())
+        kept.requires_grad_()
+        with torch.enable_grad():
+            answer = self.parameters_from(kept, self.own_context(context), exact=False)
+        return trace_class(self.partition, kept, changed, answer)
 
     def parameters_from(self, kept: Tensor, context: Tensor | None, *, exact: bool) -> Tensor:
         """Returns the output of the conditioner in float32 or wider; `exact` disables autocast.
@@ -180,23 +178,8 @@ class Coupling(Bijection):
         return is_exact(self, kind) and x.dtype == log_det_dtype(x.dtype)
 
     def _trace_class(self, x: Tensor) -> Callable[..., Trace] | None:
-        """Returns the `Trace` of this kind of coupling, or None to trace the whole coupling."""
+        """Returns a `Trace` with only the conditioner's graph; None to trace the coupling."""
         return None
-
-    def _trace_conditioner(
-        self,
-        trace_class: Callable[..., Trace],
-        state: Tensor,
-        context: Tensor | None,
-        *,
-        is_output: bool,
-    ) -> Trace:
-        """Returns a trace, at an input or an output, that holds only the conditioner's graph."""
-        kept, changed = self.partition.split(batch("x", state, self._event_of(state)).detach())
-        kept.requires_grad_()
-        with torch.enable_grad():
-            answer = self.parameters_from(kept, self.own_context(context), exact=False)
-        return trace_class(self.partition, kept, changed, answer, is_output=is_output)
 
     def _event_of(self, x: object) -> tuple[int, ...] | None:
         rest = x.shape[2:] if isinstance(x, Tensor) and x.dim() > 1 else ()

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from kappaflow.autograd.trace import Trace
-from kappaflow.bijection import zero_log_det
 from kappaflow.bijections.log_scales import Scales
 from kappaflow.linearization import Linearization, columns
 from kappaflow.nets.linearized import LinearizedConvNet, LinearizedMLP, RecordedNetwork
@@ -46,9 +45,8 @@ class AffineTrace(CouplingTrace):
     Args:
         partition: The partition into kept and changed features.
         kept: The kept features, a leaf of the graph.
-        changed: The changed features before or after the coupling.
+        changed: The changed features after the coupling.
         answer: The output (r, t) of the conditioner, with its graph from `kept`.
-        is_output: Whether `changed` holds the features after the coupling.
         bound: The bound c.
     """
 
@@ -59,17 +57,11 @@ class AffineTrace(CouplingTrace):
         changed: Tensor,
         answer: Tensor,
         *,
-        is_output: bool,
         bound: float,
     ) -> None:
         self._scales = Scales(answer.detach(), bound)
-        if is_output:
-            changed = (changed - self._scales.shift).div_(self._scales.factor)
+        changed = (changed - self._scales.shift).div_(self._scales.factor)
         super().__init__(partition, kept, answer, changed)
-
-    def answer(self) -> tuple[Tensor, Tensor]:
-        value = self._partition.merge(self.leaf.detach(), self._scales.value(self._changed))
-        return value, self._scales.log_scale.flatten(1).sum(1)
 
     def seeds(self, cotangent: Tensor, log_det_cotangent: Tensor) -> Sequence[Tensor]:
         kept, changed = self._partition.split(cotangent)
@@ -87,15 +79,8 @@ class AdditiveTrace(CouplingTrace):
         kept: Tensor,
         changed: Tensor,
         answer: Tensor,
-        *,
-        is_output: bool,
     ) -> None:
-        shift = answer.detach()
-        super().__init__(partition, kept, answer, changed - shift if is_output else changed)
-
-    def answer(self) -> tuple[Tensor, Tensor]:
-        value = self._changed + self.outputs[0].detach()
-        return self._partition.merge(self.leaf.detach(), value), zero_log_det(value)
+        super().__init__(partition, kept, answer, changed - answer.detach())
 
     def seeds(self, cotangent: Tensor, log_det_cotangent: Tensor) -> Sequence[Tensor]:
         self._cotangents = self._partition.split(cotangent)

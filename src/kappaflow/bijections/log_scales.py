@@ -47,9 +47,6 @@ class Scales:
         self.log_scale = (2 * bound * self.gate).sub_(bound)
         self.factor = self.log_scale.exp()
 
-    def value(self, changed: Tensor) -> Tensor:
-        return (changed * self.factor).add_(self.shift)
-
     def pulled_back(
         self, changed: Tensor, cotangent: Tensor, log_det_cotangent: Tensor
     ) -> tuple[Tensor, Tensor]:

@@ -347,16 +347,11 @@ class SplineTrace(CouplingTrace):
         changed: Tensor,
         answer: Tensor,
         *,
-        is_output: bool,
         shape: SplineShape,
     ) -> None:
         raw = numbers(answer.detach(), changed, shape)
-        self._pieces = pieces_of(changed, raw, shape, is_output=is_output)
+        self._pieces = pieces_of(changed, raw, shape, is_output=True)
         super().__init__(partition, kept, answer, self._pieces.x)
-
-    def answer(self) -> tuple[Tensor, Tensor]:
-        value = self._partition.merge(self.leaf.detach(), self._pieces.y)
-        return value, self._pieces.log_det
 
     def seeds(self, cotangent: Tensor, log_det_cotangent: Tensor) -> tuple[Tensor]:
         kept, changed = self._partition.split(cotangent)
