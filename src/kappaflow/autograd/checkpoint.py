@@ -1,8 +1,8 @@
 """Memory modes, which select what a chain or a stack stores for the backward pass.
 
-`store` keeps every activation, as plain autograd does. `recompute` keeps some of the states between
-layers and runs the layers again in the backward pass, which gives bit-identical gradients for a
-fraction of the memory. `invert` recovers states from the output; see `reversible`.
+`store` keeps every activation, as plain autograd does. `recompute` keeps some of the states
+between layers and runs the layers again in the backward pass, which gives bit-identical gradients
+for a fraction of the memory. `invert` recovers states from the output; see `reversible`.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,6 +1,7 @@
 """Measures the conditioning of a flow over depth, for each layer and cumulatively."""
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from kappaflow.conditioning.round_trip import (
     latent_points,
     median_and_most,
     predicted_round_trip,
+    states_of,
     there_and_back,
 )
 from kappaflow.conditioning.spectrum import (
@@ -233,16 +235,16 @@ def profile_at(
         if found is None or _is_lost(found, x.dtype):
             found = in_float64(measure, flow, at, context, wide=wide)
         each, up_to, status = found
-        layer_log_det, layer_round_trip = _alone(layers, x)
+        states, log_dets = states_of(layers, x)
         return Profile(
             layers=tuple(layer.name for layer in layers),
             layer_sigma_max=each[0],
             layer_sigma_min=each[1],
-            layer_log_det=layer_log_det,
-            layer_round_trip=layer_round_trip,
+            layer_log_det=torch.stack([log_det.double() for log_det in log_dets]),
+            layer_round_trip=_round_trips(layers, states),
             sigma_max=up_to[0],
             sigma_min=up_to[1],
-            round_trip_data=there_and_back(layers, x)[:-1],
+            round_trip_data=there_and_back(layers, states)[:-1],
             round_trip_latent=back_and_there(
                 layers, latent_points(flow, len(x), context, generator)
             )[:-1].flip(0),
@@ -281,15 +283,12 @@ def _is_lost(found: Extremes, dtype: torch.dtype) -> bool:
     return dtype != torch.float64 and not torch.finfo(dtype).eps * worst < TOLERANCE
 
 
-def _alone(layers: tuple[Layer, ...], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the log_det and the reconstruction error of each layer alone, (L, B) each."""
-    log_dets, errors = [], []
-    for layer in layers:
-        value, log_det = layer.bijection(x, layer.context)
-        log_dets.append(log_det.double())
-        errors.append(distance(layer.bijection.inverse(value, layer.context)[0], x))
-        x = value
-    return torch.stack(log_dets), torch.stack(errors)
+def _round_trips(layers: Sequence[Layer], states: Sequence[Tensor]) -> Tensor:
+    """Returns the reconstruction error of each layer alone, (L, B)."""
+    return torch.stack([
+        distance(layer.bijection.inverse(z, layer.context)[0], x)
+        for layer, (x, z) in zip(layers, itertools.pairwise(states), strict=True)
+    ])
 
 
 def _dense_extremes(parts: list[Linearization], x: Tensor, progress: Progress) -> Extremes:

@@ -72,7 +72,8 @@ def round_trip(
         standardized = flow.standardization(x)[0]
         layers = layers_of(flow.core, context)
         latent = latent_points(flow, len(x), context, generator)
-        there, back = there_and_back(layers, standardized), back_and_there(layers, latent)
+        there = there_and_back(layers, states_of(layers, standardized)[0])
+        back = back_and_there(layers, latent)
     return RoundTrip(there[0], back[0])
 
 
@@ -86,12 +87,19 @@ def latent_points(
     )
 
 
-def there_and_back(layers: Sequence[Layer], x: Tensor) -> Tensor:
-    """Returns the reconstruction error of each state, data to latent to data, (layers + 1, B)."""
-    states = [x]
+def states_of(layers: Sequence[Layer], x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Returns the layers + 1 states from data to latent, and the log_det of each layer."""
+    states, log_dets = [x], []
     for layer in layers:
-        states.append(layer.bijection(states[-1], layer.context)[0])
-    errors, back = [torch.zeros_like(distance(x, x))], states[-1]
+        value, log_det = layer.bijection(states[-1], layer.context)
+        states.append(value)
+        log_dets.append(log_det)
+    return states, log_dets
+
+
+def there_and_back(layers: Sequence[Layer], states: Sequence[Tensor]) -> Tensor:
+    """Returns the error of each state from data to latent when recovered, (layers + 1, B)."""
+    errors, back = [torch.zeros_like(distance(states[0], states[0]))], states[-1]
     for layer, state in zip(reversed(layers), reversed(states[:-1]), strict=True):
         back = layer.bijection.inverse(back, layer.context)[0]
         errors.append(distance(back, state))
