@@ -544,7 +544,7 @@ def kept_bytes(chain, x):
 @pytest.mark.slow
 @pytest.mark.usefixtures("only_new_objects")
 def test_each_mode_keeps_the_states_that_it_needs():
-    """Inverting: one for 32 layers, and a number for each row and layer. Recomputing: one for 4."""
+    """Inverting: one for 32 layers, a number for each row and layer. Recomputing: one for 4."""
     rows, features = 256, 4
     x, state = points(rows, features, torch.float32), rows * features * 4
     depths = (32, 128)
