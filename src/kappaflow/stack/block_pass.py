@@ -24,7 +24,7 @@ from kappaflow.stack.native import executor
 from kappaflow.stack.shape import BlockShape, Route
 from kappaflow.stack.tape import Executor, Job, Work
 from kappaflow.stack.threads import row_threads
-from kappaflow.stack.weights import GradientSet
+from kappaflow.stack.weights import GradientSet, new_gradients
 
 # Limits measured on two cores. With fewer rows or less arithmetic per coupling, a second thread
 # mostly waits for the interpreter. With more rows, the data of a coupling does not fit the cache.
@@ -195,8 +195,7 @@ class BlockPass:
         x_gradient = z_gradient.new_empty(z_gradient.shape)
         context_gradient = context.new_empty(context.shape)
         sets = [self._gradients(tensors, thread) for thread in range(self.threads)]
-        is_paired = any(network.is_paired for network in self.shape.networks)
-        found = [(torch.zeros_like if is_paired else torch.empty_like)(t) for t in tensors]
+        found = new_gradients(self.shape, tensors)
         written = [part.tensors for part in sets]
         if self._executor(tensors).moves:
             sets[0].moved, written[0] = list(zip(written[0], found, strict=True)), found

@@ -147,9 +147,15 @@ class GradientSet:
     moved: Sequence[tuple[Tensor, Tensor]] = ()
 
     def __init__(self, shape: BlockShape, tensors: Sequence[Tensor]) -> None:
-        # Zeros, because some weights of a `PairedMLP` are never written.
-        self.tensors = [torch.zeros_like(t) for t in tensors]
+        self.tensors = new_gradients(shape, tensors)
         self.layers = _by_layer(shape, _each(gradient_views, shape, self.tensors))
+
+
+def new_gradients(shape: BlockShape, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Returns tensors for the gradients of the weights, to be overwritten."""
+    # Some weights of a `PairedMLP` are never written; memory that nobody writes is not resident.
+    is_paired = any(network.is_paired for network in shape.networks)
+    return [(torch.zeros_like if is_paired else torch.empty_like)(t) for t in tensors]
 
 
 def storage_key(tensors: Sequence[Tensor]) -> Hashable:
