@@ -56,6 +56,8 @@ def reaching(
     file
         File of results.
     """
+    if rows and (ROWS[0] not in rows or all(map(_ours, rows))):
+        raise SystemExit(f"'rows' should have {ROWS[0]!r} and a row of another library.")
     jobs = [
         Job(
             "reaching",
