@@ -103,12 +103,11 @@ def render(results: Line) -> str:
 PYTHONPATH=tests:. python docs/doctor_truth.py --measure
 ```
 
-"torch.distributions" and "plain" are transforms of torch and three couplings written by hand. An
-empty cell is a defect that this kind of flow cannot have, or that was not measured.
+A row is a defect, planted in flows of several sources; times are those of the processor.
+"torch.distributions" and "plain" are transforms of torch and three couplings written by hand. A
+source is left out where its flow cannot have the defect, or was not measured.
 
 ## Defects of whole flows
-
-Seconds of processor time where the doctor reported the expected code.
 
 {_table([line for line in planted if line["part"] == "flow"])}
 
@@ -126,32 +125,46 @@ is true. SOSPF of the same library (KF202) and MAF of nflows with random weights
 examined further. An `invertible_network` that was not trained does not encode the rows to its
 base (KF501), which is true too.
 
-| flow | notes | above a note | time [s] |
-| --- | --- | --- | ---: |
-{chr(10).join(_healthy(line) for line in healthy)}
+{_healthy(healthy)}
 """
 
 
 def _table(lines: list[Line]) -> str:
-    sources = list(dict.fromkeys(line["source"] for line in lines))
-    head = ["defect", "code", *sources]
-    rows = [head, ["---", "---", *["---:"] * len(sources)]]
+    rows = [["defect", "code", "found in", "time [s]"], ["---", "---", "---", "---:"]]
+    all_sources = list(dict.fromkeys(line["source"] for line in lines))
     for kind in dict.fromkeys(line["kind"] for line in lines):
-        of_kind = {line["source"]: line for line in lines if line["kind"] == kind}
-        code = next(iter(of_kind.values()))["code"]
-        rows.append([kind, code, *(_cell(of_kind.get(source)) for source in sources)])
+        here = [line for line in lines if line["kind"] == kind]
+        left_out = [one for one in all_sources if all(one != line["source"] for line in here)]
+        missed = [line["source"] for line in here if not line["found"]]
+        text = f"all but {', '.join(left_out + missed)}" if left_out + missed else "all"
+        text += f" (**missed in {', '.join(missed)}**)" if missed else ""
+        rows.append([kind, here[0]["code"], text, _times(here)])
+    return f"The sources are {', '.join(all_sources)}.\n\n{_lines(rows)}"
+
+
+def _healthy(lines: list[Line]) -> str:
+    rows = [["flow", "flows", "notes", "above a note", "time [s]"]]
+    rows.append(["---", "---:", "---", "---", "---:"])
+    kinds: dict[str, list[Line]] = {}
+    for line in lines:
+        kinds.setdefault(line["kind"].split(", seed ")[0], []).append(line)
+    for kind, here in kinds.items():
+        codes = (
+            ", ".join(sorted({code for line in here for code in line[name]}))
+            for name in ("notes", "alarms")
+        )
+        rows.append([kind, str(len(here)), *codes, _times(here)])
+    return _lines(rows)
+
+
+def _times(lines: list[Line]) -> str:
+    times = sorted(line["time_s"] for line in lines)
+    ends = f"{times[0]:.2f}", f"{times[-1]:.2f}"
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
+
+def _lines(rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _cell(line: Line | None) -> str:
-    if line is None:
-        return ""
-    return f"{line['time_s']:.2f}" if line["found"] else "**missed**"
-
-
-def _healthy(line: Line) -> str:
-    notes, alarms = (", ".join(line[name]) for name in ("notes", "alarms"))
-    return f"| {line['kind']} | {notes} | {alarms} | {line['time_s']:.2f} |"
 
 
 if __name__ == "__main__":
