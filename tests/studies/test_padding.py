@@ -18,6 +18,7 @@ from kappaflow_studies.engine.presets import settings_of
 from kappaflow_studies.padding import PADDING
 from kappaflow_studies.padding.cases import Spec, spec_of
 from kappaflow_studies.padding.comparisons import Signs, claimed_order, ordered, signs
+from kappaflow_studies.padding.findings import on_convergence
 from kappaflow_studies.padding.measure import (
     CELLS,
     SIDE,
@@ -277,6 +278,28 @@ def test_a_training_of_images_is_measured(padding, tmp_path):
     assert 8 > row["w2"] > apart["w2"] > 0  # 64 pixels from 0 to 1 are at most 8 apart
     assert len(row["picture"]) == 6 * 9 * row["picture_side"] and row["picture_side"] == 54
     assert row["likelihood"] == ("joint" if padding == "zero:1" else "bound")
+
+
+@pytest.mark.parametrize(
+    ("best", "text"),
+    [
+        ([9, 7, 8], " The validation NLL was lowest after 7 to 9 of 12 epochs."),
+        (
+            [9, 12, 8],
+            " The validation NLL was lowest after 8 to 9 of 12 epochs; in 1 training (1 zero) it "
+            "fell to the end.",
+        ),
+        ([12, 12, 12], " The validation NLL fell to the end of 12 epochs."),
+        ([None, None, None], ""),
+    ],
+)
+def test_trainings_of_images_say_whether_they_were_long_enough(best, text):
+    """A training that stopped has no best epoch."""
+    frame = pl.DataFrame(
+        {"padding": ["none", "zero:1", "gaussian:1"], "best_epoch": best},
+        schema_overrides={"best_epoch": pl.Float64},
+    )
+    assert on_convergence(frame, 12) == text
 
 
 def test_a_sign_test_is_paired_by_seed_and_exact():

@@ -50,6 +50,7 @@ COLUMNS = {
     pl.Float64: (
         "kappa_median", "kappa_p05", "kappa_p25", "kappa_p75", "kappa_p95", "nll", "nll_error",
         "weighted_nll", "weighted_error", "kl", "kl_error", "w2", "sliced_w2", "picture_side",
+        "best_epoch",
     ),
     pl.String: ("error", "likelihood", "padding"),
     pl.List(pl.Float64): (
@@ -148,11 +149,32 @@ def _on_images(frame: pl.DataFrame, settings: PaddingSettings) -> list[str]:
             kappa, w2 = (median(one[column]) for column in ("kappa_median", "w2"))
             ratio = significant((float("nan") if w2 is None else w2) / floor_w2)
             values.append(f"{significant(kappa)} and {ratio} ({spec_of(padding).description})")
+        epochs = settings.image_epochs[settings.image_sets.index(name)]
         sentences.append(
             f"On {name}, the condition number and W2 over its floor: {', '.join(values)}; medians "
-            f"over {count(settings.image_seeds, 'seed')}."
+            f"over {count(settings.image_seeds, 'seed')}.{on_convergence(rows, epochs)}"
         )
     return sentences
+
+
+def on_convergence(rows: pl.DataFrame, epochs: int) -> str:
+    """Returns a sentence on the epochs of the lowest validation NLL; empty without trainings."""
+    best = rows.filter(pl.col("best_epoch").is_not_null())
+    last, before = (best.filter((pl.col("best_epoch") == epochs) == end) for end in (True, False))
+    if best.is_empty():
+        return ""
+    if before.is_empty():
+        return f" The validation NLL fell to the end of {count(epochs, 'epoch')}."
+    first, final = (f"{before['best_epoch'].quantile(end):.0f}" for end in (0, 1))
+    text = f" The validation NLL was lowest after {first} to {final} of {epochs} epochs"
+    names = last["padding"].unique(maintain_order=True)
+    to_the_end = ", ".join(spec_of(name).description for name in names)
+    end = (
+        f"; in {count(len(last), 'training')} ({to_the_end}) it fell to the end"
+        if to_the_end
+        else ""
+    )
+    return f"{text}{end}."
 
 
 def _on_failures(frame: pl.DataFrame) -> list[str]:
