@@ -54,6 +54,7 @@ TINY = {
     "image_sets": [],
     "image_paddings": ["none", "zero:1", "gaussian:1"],
     "image_seeds": 1,
+    "image_sizes": [],
     "image_epochs": [],
     "image_batch_size": 256,
     "image_hidden": 2,
@@ -270,7 +271,12 @@ def test_a_training_of_images_is_measured(padding, tmp_path):
     """Of the digits, with a floor between training and held-out ones."""
     pytest.importorskip("sklearn")
     chosen = settings(
-        tmp_path, sets=[], image_sets=["digits"], image_epochs=[1], image_paddings=[padding]
+        tmp_path,
+        sets=[],
+        image_sets=["digits"],
+        image_sizes=[8],
+        image_epochs=[1],
+        image_paddings=[padding],
     )
     case, floor = PADDING.cases(chosen, 0)
     (row,), (apart,) = measure(case), measure(floor)

@@ -88,7 +88,7 @@ FEW = {"rows": 64, "epochs": 1, "batch_size": 32, "points": 2, "seeds": 1}
 FEW_IMAGES = {"image_batch_size": 256, "image_epochs": 1, "image_points": 2, "channels": 2}
 TRAINED = {**FEW, **FEW_IMAGES, "hidden": 4}
 PLANE = {**FEW, "depth": 2, "hidden": [4], "measured_every": 1, "draws": 2, "drawn": 20}
-NO_IMAGES = {"image_sets": [], "image_epochs": []}
+NO_IMAGES = {"image_sets": [], "image_sizes": [], "image_epochs": []}
 
 
 @pytest.mark.parametrize(

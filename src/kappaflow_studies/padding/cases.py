@@ -78,6 +78,9 @@ Seeds = Annotated[int, Field(ge=1, le=MOST_SEEDS)]
 PaddingName = Annotated[str, AfterValidator(checked(spec_of))]
 
 
+EACH_SET = ("image_sizes", "image_epochs")  # settings with a number for each image set
+
+
 class PaddingSettings(StudySettings):
     """Settings of the data, the trainings and the evaluation; widths of images count channels."""
 
@@ -99,6 +102,7 @@ class PaddingSettings(StudySettings):
     image_sets: tuple[ImagesName, ...]
     image_paddings: tuple[PaddingName, ...]
     image_seeds: Seeds
+    image_sizes: tuple[Count, ...]  # pixels per side to bring each image set to
     image_epochs: tuple[Count, ...]  # for each image set
     image_batch_size: Count
     image_hidden: Count  # channels of the networks of a `real_nvp_image`
@@ -111,8 +115,9 @@ class PaddingSettings(StudySettings):
 
     @model_validator(mode="after")
     def _check(self) -> "PaddingSettings":
-        if len(self.image_sets) != len(self.image_epochs):
-            raise ValueError("'image_epochs' should have a number for each of 'image_sets'")
+        for name in EACH_SET:
+            if len(self.image_sets) != len(getattr(self, name)):
+                raise ValueError(f"{name!r} should have a number for each of 'image_sets'")
         return self
 
 
@@ -123,19 +128,20 @@ def cases(settings: PaddingSettings, seed: int) -> list[Case]:
 
 
 NOT_SHARED = ("sets", "compared", "others", "seeds", "other_seeds", "image_sets",
-              "image_paddings", "image_seeds")  # fmt: skip
+              "image_paddings", "image_seeds", *EACH_SET)  # fmt: skip
 
 
 def _of_images(settings: PaddingSettings, first: int) -> list[Case]:
     found: list[Case] = []
     values = {key: v for key, v in settings if key.startswith("image_") and key not in NOT_SHARED}
-    for name, epochs in zip(settings.image_sets, settings.image_epochs, strict=True):
-        shared = {"set": name, **values, "image_epochs": epochs}
+    each_set = zip(settings.image_sets, settings.image_sizes, settings.image_epochs, strict=True)
+    for name, size, epochs in each_set:
+        shared = {"set": name, **values, "image_size": size, "image_epochs": epochs}
         for seed in range(first, first + settings.image_seeds):
             for padding in settings.image_paddings:
                 one = {"kind": "images", "padding": padding, "seed": seed, **shared}
                 found.append(one | {"pictured": seed == first})
-            floor = {"kind": "image floor", "set": name, "seed": seed}
+            floor = {"kind": "image floor", "set": name, "seed": seed, "image_size": size}
             found.append(floor | {"image_drawn": settings.image_drawn})
     return found
 

@@ -139,7 +139,8 @@ def _on_samples(plane: pl.DataFrame, floor: pl.DataFrame, settings: PaddingSetti
 
 def _on_images(frame: pl.DataFrame, settings: PaddingSettings) -> list[str]:
     sentences = []
-    for name in settings.image_sets:
+    each_set = zip(settings.image_sets, settings.image_sizes, settings.image_epochs, strict=True)
+    for name, size, epochs in each_set:
         rows, floor = (frame.filter(set=name, kind=kind) for kind in ("images", "image floor"))
         if rows.is_empty():
             continue
@@ -149,10 +150,10 @@ def _on_images(frame: pl.DataFrame, settings: PaddingSettings) -> list[str]:
             kappa, w2 = (median(one[column]) for column in ("kappa_median", "w2"))
             ratio = significant((float("nan") if w2 is None else w2) / floor_w2)
             values.append(f"{significant(kappa)} and {ratio} ({spec_of(padding).description})")
-        epochs = settings.image_epochs[settings.image_sets.index(name)]
         sentences.append(
-            f"On {name}, the condition number and W2 over its floor: {', '.join(values)}; medians "
-            f"over {count(settings.image_seeds, 'seed')}.{on_convergence(rows, epochs)}"
+            f"On {name} of {size} x {size} pixels, the condition number and W2 over its floor: "
+            f"{', '.join(values)}; medians over {count(settings.image_seeds, 'seed')}."
+            f"{on_convergence(rows, epochs)}"
         )
     return sentences
 

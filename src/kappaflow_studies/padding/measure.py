@@ -231,7 +231,7 @@ SIDE = 6  # samples per side of a sheet
 def trained_on_images(case: Case) -> Row:
     """Returns the results of a flow of an image set with a padding."""
     seed = case["seed"]
-    train, validation, test = parts(case["set"], seed)
+    train, validation, test = parts(case)
     how = {name: case[f"image_{name}"] for name in ("levels", "hidden", "blocks")}
     with _seeded_weights(seed):
         flow = real_nvp_image(
@@ -254,14 +254,15 @@ def trained_on_images(case: Case) -> Row:
 
 def image_floor(case: Case) -> Row:
     """Returns the distance between held-out images and an equal number of training images."""
-    train, _, test = parts(case["set"], case["seed"])
+    train, _, test = parts(case)
     count = min(case["image_drawn"], len(test))
     return distances(_scaled(train, count), _scaled(test, count))
 
 
-def parts(name: str, seed: int) -> tuple[Images, ...]:
+def parts(case: Case) -> tuple[Images, ...]:
     """Returns training, validation and test images."""
-    return split_images(load_images(name), fractions=FRACTIONS, seed=seed)
+    images = load_images(case["set"], size=case["image_size"])
+    return split_images(images, fractions=FRACTIONS, seed=case["seed"])
 
 
 def _scaled(images: Images, count: int) -> Tensor:
