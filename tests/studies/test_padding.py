@@ -301,11 +301,24 @@ def test_a_training_of_images_is_measured(padding, tmp_path):
 )
 def test_trainings_of_images_say_whether_they_were_long_enough(best, text):
     """A training that stopped has no best epoch."""
+    measured = {"epochs_measured": [[1.0]] * 3, "kappa_over_training": [[2.0]] * 3}
     frame = pl.DataFrame(
-        {"padding": ["none", "zero:1", "gaussian:1"], "best_epoch": best},
+        {"padding": ["none", "zero:1", "gaussian:1"], "best_epoch": best, **measured},
         schema_overrides={"best_epoch": pl.Float64},
     )
     assert on_convergence(frame, 12) == text
+
+
+def test_the_change_of_the_condition_number_at_the_end_is_told():
+    """As a factor, up or down, from the first measurement of the last quarter."""
+    kappas = [[9.0, 2.0, 4.0], [9.0, 8.0, 4.0], [9.0, 3.0, 3.0]]
+    frame = pl.DataFrame({
+        "padding": ["none"] * 3,
+        "best_epoch": [12.0] * 3,
+        "epochs_measured": [[8.0, 9.0, 12.0]] * 3,
+        "kappa_over_training": kappas,
+    })
+    assert "condition number changed by a factor of 2.00" in on_convergence(frame, 12)
 
 
 def test_a_sign_test_is_paired_by_seed_and_exact():

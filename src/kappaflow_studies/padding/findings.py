@@ -1,5 +1,8 @@
 """The results of the study, as sentences."""
 
+import math
+import statistics
+
 import polars as pl
 
 from kappaflow.report.numbers import count, significant
@@ -159,23 +162,35 @@ def _on_images(frame: pl.DataFrame, settings: PaddingSettings) -> list[str]:
 
 
 def on_convergence(rows: pl.DataFrame, epochs: int) -> str:
-    """Returns a sentence on the epochs of the lowest validation NLL; empty without trainings."""
+    """Returns sentences on whether the trainings were long enough; empty without trainings."""
     best = rows.filter(pl.col("best_epoch").is_not_null())
     last, before = (best.filter((pl.col("best_epoch") == epochs) == end) for end in (True, False))
     if best.is_empty():
         return ""
     if before.is_empty():
-        return f" The validation NLL fell to the end of {count(epochs, 'epoch')}."
-    first, final = (f"{before['best_epoch'].quantile(end):.0f}" for end in (0, 1))
-    text = f" The validation NLL was lowest after {first} to {final} of {epochs} epochs"
-    names = last["padding"].unique(maintain_order=True)
-    to_the_end = ", ".join(spec_of(name).description for name in names)
-    end = (
-        f"; in {count(len(last), 'training')} ({to_the_end}) it fell to the end"
-        if to_the_end
-        else ""
+        text = f"The validation NLL fell to the end of {count(epochs, 'epoch')}"
+    else:
+        first, final = (f"{before['best_epoch'].quantile(end):.0f}" for end in (0, 1))
+        text = f"The validation NLL was lowest after {first} to {final} of {epochs} epochs"
+        names = last["padding"].unique(maintain_order=True)
+        to_the_end = ", ".join(spec_of(name).description for name in names)
+        if to_the_end:
+            text += f"; in {count(len(last), 'training')} ({to_the_end}) it fell to the end"
+    return f" {text}.{_on_last_quarter(best, epochs)}"
+
+
+def _on_last_quarter(rows: pl.DataFrame, epochs: int) -> str:
+    changes = []
+    for at, kappas in rows.select("epochs_measured", "kappa_over_training").iter_rows():
+        late = [kappa for epoch, kappa in zip(at, kappas, strict=True) if epoch >= 0.75 * epochs]
+        changes += [abs(math.log(late[-1] / late[0]))] if len(late) > 1 else []
+    if not changes:
+        return ""
+    factor = significant(math.exp(statistics.median(changes)))
+    return (
+        " In the last quarter of the training the condition number changed by a factor of "
+        f"{factor} (median)."
     )
-    return f"{text}{end}."
 
 
 def _on_failures(frame: pl.DataFrame) -> list[str]:
