@@ -43,7 +43,7 @@ class Budget:
     """
 
     seconds: float = 6.0
-    at_least: int = 5
+    at_least: int = 3
     at_most: int = 101
 
     def repetitions(self, round_s: float) -> int:
