@@ -143,7 +143,7 @@ def _table(lines: list[Line]) -> str:
 
 
 def _healthy(lines: list[Line]) -> str:
-    rows = [["flow", "flows", "notes", "above a note", "time [s]"]]
+    rows = [["kind", "flows", "notes", "above a note", "time [s]"]]
     rows.append(["---", "---:", "---", "---", "---:"])
     kinds: dict[str, list[Line]] = {}
     for line in lines:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.autograd import forward_ad
+from torch.utils.checkpoint import checkpoint
 
 import kappaflow as kf
 from cases import BIJECTIONS, affine, alternating, started
@@ -814,7 +815,7 @@ def test_a_tensor_that_is_read_only_later_is_refused():
         loan.requires_grad_(False)
     loss_of(chain, points()).backward()
     loans[5].requires_grad_()
-    message = "layer 5 AffineCoupling, 6 AffineCoupling reads a tensor .* use memory='store'"
+    message = "layer 5 AffineCoupling or 6 AffineCoupling reads a tensor .* use memory='store'"
     with pytest.raises(kf.errors.ArgumentError, match=message):
         loss_of(chain, points()).backward()
 
@@ -827,6 +828,39 @@ def test_a_part_with_a_mode_of_its_own_runs_again_alone():
     pieces = Segment(steps, contexts).pieces(4)
     assert [list(piece) for piece in pieces] == [[0, 1], [2], [3], [4, 5, 6, 7]]
     assert [len(piece) for piece in Segment(steps, contexts).pieces(1)] == [1] * 8
+
+
+class Checkpointed(nn.Module):
+    """A network with a checkpoint, which runs a flow again in the backward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.flow, self.net = chain_of(2, "recompute"), nn.Linear(4, 4)
+
+    def forward(self, x):
+        z = torch.cat((x, x), 1)
+        return self.net(checkpoint(lambda z: self.flow(z)[0], z, use_reentrant=False))
+
+
+@pytest.mark.parametrize("memory", ["recompute", "invert"])
+def test_a_checkpoint_in_a_network_runs_a_flow_as_it_ran_before(memory):
+    """The flow inside ran by plain autograd, so it must do so again."""
+    wanted, found = (
+        gradients(chain_of(3, m, Checkpointed).double(), points()) for m in (None, memory)
+    )
+    assert largest_difference(found, wanted) < 1e-12
+
+
+@pytest.mark.parametrize("memory", MEMORY_MODES)
+def test_a_checkpoint_around_a_flow_finds_the_same_in_its_first_call(memory):
+    """The first call looks for what the layers read, and the second call does not."""
+    wanted, flow = gradients(chain_of(6, None).double(), points()), chain_of(6, memory).double()
+    for _ in range(2):
+        x = points().requires_grad_()
+        flow.zero_grad()
+        checkpoint(lambda x, flow=flow: loss_of(flow, x), x, use_reentrant=False).backward()
+        found = [x.grad, *(parameter.grad for parameter in flow.parameters())]
+        assert largest_difference(found, wanted) < 1e-12
 
 
 class Lending(Noisy):

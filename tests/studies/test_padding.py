@@ -290,6 +290,7 @@ def test_a_training_of_images_is_measured(padding, tmp_path):
     ("best", "text"),
     [
         ([9, 7, 8], " The validation NLL was lowest after 7 to 9 of 12 epochs."),
+        ([9, 9, 9], " The validation NLL was lowest after 9 of 12 epochs."),
         (
             [9, 12, 8],
             " The validation NLL was lowest after 8 to 9 of 12 epochs; in 1 training (1 zero) it "
@@ -311,11 +312,11 @@ def test_trainings_of_images_say_whether_they_were_long_enough(best, text):
 
 def test_the_change_of_the_condition_number_at_the_end_is_told():
     """As a factor, up or down, from the first measurement of the last quarter."""
-    kappas = [[9.0, 2.0, 4.0], [9.0, 8.0, 4.0], [9.0, 3.0, 3.0]]
+    kappas = [[9.0, 2.0, 4.0], [9.0, 8.0, 4.0], [9.0, 3.0, 3.0], [9.0, 3.0, math.inf]]
     frame = pl.DataFrame({
-        "padding": ["none"] * 3,
-        "best_epoch": [12.0] * 3,
-        "epochs_measured": [[8.0, 9.0, 12.0]] * 3,
+        "padding": ["none"] * 4,
+        "best_epoch": [12.0] * 4,
+        "epochs_measured": [[8.0, 9.0, 12.0]] * 4,
         "kappa_over_training": kappas,
     })
     assert "condition number changed by a factor of 2.00" in on_convergence(frame, 12)

@@ -17,12 +17,13 @@ Source: Gomez, Ren, Urtasun, Grosse 2017 (RevNet) for the inversion; the fingerp
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
 from kappaflow.autograd.checkpoint import (
@@ -234,13 +235,15 @@ def _run_piece(
 ) -> tuple[Tensor, Tensor] | None:
     """Returns the value and log_det after some steps; None if they read other tensors.
 
-    With `traced`, it builds a graph to find the tensors that the steps read.
+    With `traced`, it builds a graph to find the tensors that the steps read. Hooks for stored
+    tensors do not see this graph: a checkpoint around the flow would count its tensors.
     """
     leaf = x.detach().requires_grad_(x.is_floating_point()) if traced else x
     with (
         memory_modes_bypassed(),
         precision.again(),
         torch.set_grad_enabled(traced or precision.rounds),
+        saved_tensors_hooks(Tensor.detach, lambda tensor: tensor) if traced else nullcontext(),
     ):
         outputs = segment.run(numbers, leaf, log_det, leaves)
     if traced and reads_others(outputs, (leaf, *segment.own(numbers, leaves).values())):
@@ -362,7 +365,7 @@ class _Kept:
             )
 
     def _called(self, i: int, x: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Returns the result of a step with other tensors in the place of its own."""
+        """Returns the result of a step that reads these tensors instead of its parameters."""
         step, places = self.segment.steps[i], self.segment.parameters[i]
         names = [name for name, _ in step.module.named_parameters()]
         put = {f"held.{name}": tensors[p] for name, p in zip(names, places, strict=True)}
@@ -383,7 +386,8 @@ class _Kept:
         """Returns the gradients of x and the tensors, pulled through the trace of each piece."""
         found: list[Tensor | None] = [None] * len(self.tensors)
         leaves = self.segment.leaves(self.tensors, self.needed)
-        with hooks_set_aside(self.tensors):
+        # Bypassed while autograd runs too, since a checkpoint in a layer runs its part again then.
+        with hooks_set_aside(self.tensors), memory_modes_bypassed():
             for piece in reversed(self.pieces):
                 with self._again(piece):
                     trace = trace_of(piece.steps, leaves)
@@ -404,10 +408,10 @@ class _Kept:
     ) -> None:
         """Raises an error if outputs depend on a tensor that would get no gradient here."""
         if reads_others(outputs, known):
-            names = ", ".join(self.segment.steps[i].name for i in numbers)
+            names = " or ".join(self.segment.steps[i].name for i in numbers)
             raise ArgumentError(
                 f"layer {names} reads a tensor that requires a gradient but is not one of its "
-                "parameters, and would get no gradient: make the tensor a torch.nn.Parameter, or "
+                "parameters. The tensor would get no gradient: make it a torch.nn.Parameter, or "
                 "use memory='store'."
             )
 

@@ -87,7 +87,7 @@ class Segment:
     def pieces(self, longest: int) -> Iterator[range]:
         """Yields the numbers of consecutive steps, at most so many together.
 
-        A layer with a memory mode of its own holds many layers, and stands alone.
+        A layer that has a memory mode is not joined with others, since it holds many layers.
         """
         first = 0
         for i, step in enumerate(self.steps):

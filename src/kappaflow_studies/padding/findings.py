@@ -164,14 +164,15 @@ def _on_images(frame: pl.DataFrame, settings: PaddingSettings) -> list[str]:
 def on_convergence(rows: pl.DataFrame, epochs: int) -> str:
     """Returns sentences on whether the trainings were long enough; empty without trainings."""
     best = rows.filter(pl.col("best_epoch").is_not_null())
-    last, before = (best.filter((pl.col("best_epoch") == epochs) == end) for end in (True, False))
     if best.is_empty():
         return ""
-    if before.is_empty():
+    last = best.filter(best_epoch=epochs)
+    before = sorted(best.filter(pl.col("best_epoch") < epochs)["best_epoch"])
+    if not before:
         text = f"The validation NLL fell to the end of {count(epochs, 'epoch')}"
     else:
-        first, final = (f"{before['best_epoch'].quantile(end):.0f}" for end in (0, 1))
-        text = f"The validation NLL was lowest after {first} to {final} of {epochs} epochs"
+        ends = " to ".join(dict.fromkeys(f"{epoch:.0f}" for epoch in (before[0], before[-1])))
+        text = f"The validation NLL was lowest after {ends} of {epochs} epochs"
         names = last["padding"].unique(maintain_order=True)
         to_the_end = ", ".join(spec_of(name).description for name in names)
         if to_the_end:
@@ -180,10 +181,12 @@ def on_convergence(rows: pl.DataFrame, epochs: int) -> str:
 
 
 def _on_last_quarter(rows: pl.DataFrame, epochs: int) -> str:
+    """Returns a sentence on the change of the condition number; empty if it is not known."""
     changes = []
     for at, kappas in rows.select("epochs_measured", "kappa_over_training").iter_rows():
         late = [kappa for epoch, kappa in zip(at, kappas, strict=True) if epoch >= 0.75 * epochs]
-        changes += [abs(math.log(late[-1] / late[0]))] if len(late) > 1 else []
+        if len(late) > 1 and all(map(math.isfinite, late)):
+            changes.append(abs(math.log(late[-1] / late[0])))
     if not changes:
         return ""
     factor = significant(math.exp(statistics.median(changes)))
