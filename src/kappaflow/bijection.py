@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from kappaflow._checks import one_of, positive_int
 from kappaflow.autograd.checkpoint import MEMORY_MODES
 from kappaflow.autograd.replay import Replay, owners_of, without_autocast
-from kappaflow.autograd.reversible import SegmentRecord, run_steps
-from kappaflow.autograd.segment import LayerCall
+from kappaflow.autograd.reversible import run_steps
+from kappaflow.autograd.segment import LayerCall, SegmentRecord
 from kappaflow.autograd.trace import Map, Trace
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import (

@@ -1,4 +1,4 @@
-"""The layers of one autograd node, and the tensors that each of them reads."""
+"""The layers of one autograd node, the tensors that each reads, and what earlier calls found out."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -133,6 +133,42 @@ class Segment:
         for place in {place for place in self.contexts if place is not None}:
             leaves[place] = leaves[place].detach().requires_grad_(needed[place])
         return leaves
+
+
+class SegmentRecord:
+    """What a chain knows about its segments from earlier calls; a copy starts without it."""
+
+    def __init__(self) -> None:
+        self._inaccurate: set[SegmentKey] = set()  # inversion was too inaccurate
+        self._closed: set[SegmentKey] = set()  # read nothing but their parameters and contexts
+
+    def __deepcopy__(self, _: object) -> "SegmentRecord":
+        return SegmentRecord()
+
+    def is_inaccurate(self, segment: Segment) -> bool:
+        """Returns whether a segment stores inputs although the mode is "invert"."""
+        return segment.key in self._inaccurate
+
+    def add_inaccurate(self, segment: Segment) -> None:
+        """Makes a segment store inputs from now on."""
+        self._inaccurate.add(segment.key)
+
+    def is_closed(self, segment: Segment) -> bool:
+        """Returns whether an earlier call read no other tensors that require a gradient."""
+        return segment.key in self._closed
+
+    def add_closed(self, segment: Segment) -> None:
+        """Records that a call read no other tensors that require a gradient."""
+        self._closed.add(segment.key)
+
+    def as_text(self) -> str:
+        """Returns the part of the chain's `repr`; empty if no segment is inaccurate."""
+        text = ""
+        for inverse, suffix in ((False, ""), (True, " of the inverse")):
+            keys = sorted(key for key in self._inaccurate if key[0] == inverse)
+            places = ", ".join(f"{first}-{last}" for _, first, last in keys)
+            text += f", recomputing layers {places}{suffix}" if places else ""
+        return text
 
 
 def _parts_of(module: nn.Module) -> Iterator[nn.Module]:
