@@ -1,4 +1,4 @@
-"""The layers of one autograd node, the tensors that each reads, and what earlier calls found out."""
+"""The layers of one autograd node, the tensors they read, and the record of earlier calls."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
