@@ -18,6 +18,7 @@ from kappaflow.flows.base import StandardNormal
 from kappaflow.testing.contract import jittered
 from kappaflow_studies.universal.construction import universal_flow
 from kappaflow_studies.universal.targets import Banana, Ring
+from kappaflow_studies.universal.triangular import triangular_flow
 
 POINTS = 4
 
@@ -714,6 +715,7 @@ FLOWS = {
     ),
     "spline, mixed": Case(lambda: kf.spline(4, depth=2, hidden=(8,), mixing="lu"), (4,)),
     "universal_flow": Case(lambda: universal_flow(Ring(), 0.6), (2,), still=True),
+    "triangular_flow": Case(lambda: triangular_flow(Banana(), 0.5), (2,), still=True),
     "universal_flow, four features": Case(
         lambda: universal_flow(Banana(4), 0.9), (4,), still=True
     ),

@@ -19,6 +19,10 @@ two_sample_down_to = 0.1
 pictured = [0.2]
 picture_draws = 500
 bins = 8
+triangular = ["square", "banana-4d"]
+triangular_errors = [0.2, 0.05, 0.02]
+triangular_samples = 1000
+steps = [4, 8]
 """
 
 
@@ -43,8 +47,13 @@ def test_it_says_what_it_found(tiny):
     found = findings.found
     assert "1 planar targets and 1 in four or more dimensions, of 2 in all" in found[0]
     assert "with an exponent from 4.0" in found[1]
-    assert "Two samples agree with the bound in 2 of 2" in found[2]
-    assert "for 2 of 2 targets, samples are not recovered at an error of 1" in found[3]
+    assert "three couplings have the exponent 0.5" in found[2]
+    assert "six" not in found[2] and "below the allowed error in 6 of 6 cases" in found[2]
+    assert "four couplings have the exponent 0.0" in found[3]
+    assert "at an allowed error of 0.02 its total variation distance" in found[4]
+    assert "33 couplings are within 0.26" in found[5]
+    assert "Two samples agree with the bound in 2 of 2" in found[6]
+    assert "for 2 of 2 targets, samples are not recovered at an error of 1" in found[7]
     draws = next(chart for chart in findings.charts if chart.name == "draws")
     assert [panel.title for panel in draws.panels] == ["square itself", "square, 0.2"]
 
@@ -54,14 +63,18 @@ def test_what_is_drawn_is_what_was_measured(tiny):
     """Medians and bands of the singular values, point by point, in the order of the errors."""
     settings = settings_of(UNIVERSAL, "minutes", tiny)
     frame = measured(settings)
-    chart = UNIVERSAL.findings(frame, settings).charts[0]
-    smallest = next(s for s in chart.panels[0].series if s.name == "smallest")
+    charts = {chart.name: chart for chart in UNIVERSAL.findings(frame, settings).charts}
+    smallest = next(s for s in charts["conditioning"].panels[0].series if s.name == "smallest")
     rows = frame.filter((pl.col("target") == "square") & (pl.col("what") == "error"))
     rows = rows.sort("epsilon")
     assert smallest.x == [1e-5, 0.02, 0.05, 0.2]
     assert smallest.y == rows["sigma_min"].to_list() and smallest.y == sorted(smallest.y)
     bands = zip(smallest.low, smallest.y, smallest.high, strict=True)
     assert all(low < y < high for low, y, high in bands)
+    rates = {s.name: s for s in charts["rates"].panels[0].series}
+    assert rates["three, any map"].x == [0.02, 0.05, 0.2]  # not below the other constructions
+    four = frame.filter(target="square", form="triangular, 4").sort("epsilon")
+    assert rates["four, triangular map"].y == four["sigma_min"].to_list()
 
 
 def test_pictures_stand_upright():
@@ -83,6 +96,7 @@ def test_each_preset_has_cases_that_can_be_named():
 def test_two_errors_have_no_exponent(tiny):
     """Nothing is said of a slope then, and nothing fails."""
     settings = settings_of(UNIVERSAL, "minutes", tiny)
-    settings = settings.model_copy(update={"errors": (0.2, 0.1), "two_sample_down_to": 1.0})
+    few = {"errors": (0.2, 0.1), "two_sample_down_to": 1.0, "triangular": (), "steps": ()}
+    settings = settings.model_copy(update=few)
     found = UNIVERSAL.findings(measured(settings), settings)
     assert len(found.found) == 1 and found.tables[0].rows == []

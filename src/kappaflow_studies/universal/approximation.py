@@ -10,14 +10,15 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import linregress, t
 from torch import Tensor
 
-from kappaflow._checks import batch, natural_int, positive_int
+from kappaflow._checks import batch, natural_int, one_of, positive_int
 from kappaflow.bijection import Chain, Inverse
 from kappaflow.conditioning import spectrum
 from kappaflow.conditioning.points import layers_of
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
-from kappaflow_studies.universal.construction import FARTHEST, Scales, universal_flow
+from kappaflow_studies.universal.construction import Scales, universal_flow
 from kappaflow_studies.universal.targets import Target
+from kappaflow_studies.universal.triangular import Cells, triangular_flow
 
 CONFIDENCE = 0.95
 
@@ -71,7 +72,7 @@ class TransportError:
 def transport_error(
     flow: Flow,
     target: Target,
-    scales: Scales | None = None,
+    scales: Scales | Cells | None = None,
     *,
     samples: int = 100_000,
     seed: int = 0,
@@ -107,9 +108,7 @@ def transport_error(
         missed = flow.bijection.inverse(z)[0] - target.transport(z)
         squares.append(missed.square().sum(1))
     found = torch.cat(squares)
-    unseen = 0.0
-    if scales is not None:
-        unseen = scales.rare * target.features * (FARTHEST * scales.output_bound) ** 2
+    unseen = scales.unseen if scales is not None else 0.0
     bound = math.sqrt(found.mean().item() + unseen)
     spread = found.std().item() / math.sqrt(samples)
     return TransportError(bound, spread / (2 * bound) if bound else 0.0, unseen)
@@ -139,7 +138,26 @@ def two_sample_w2(a: Tensor, b: Tensor) -> float:
     return math.sqrt(costs[rows, columns].mean())
 
 
+def total_variation(flow: Flow, target: Target, *, samples: int = 10_000, seed: int = 0) -> float:
+    """Returns the estimated distance in total variation between a flow and a target, from 0 to 1.
+
+    This is the largest difference in the probability of an event, the mean of max(0, 1 - p / q)
+    over samples of the target, with p the density of the flow and q that of the target.
+
+    Example:
+        >>> from kappaflow_studies.universal import UniformCube, triangular_flow
+        >>> total_variation(triangular_flow(UniformCube(), 0.01), UniformCube()) < 0.01
+        True
+    """
+    generator = torch.Generator().manual_seed(natural_int("seed", seed))
+    z = torch.randn(samples, target.features, dtype=flow.dtype, generator=generator)
+    with torch.no_grad():
+        ratio = flow.log_prob(target.transport(z)) - target.log_density(z)
+    return (1 - ratio.exp()).clamp(min=0).mean().item()
+
+
 LEVELS = (0.05, 0.5, 0.95)
+FORMS = {"any map": None, "triangular, 3": 3, "triangular, 4": 4}  # of the construction
 
 
 @dataclass(frozen=True)
@@ -149,11 +167,12 @@ class Approximation:
     Singular values are those of dx/dz, in data units per latent unit.
     """
 
-    scales: Scales  #: the sizes of the construction, including the allowed error
+    scales: Scales | Cells  #: the sizes of the construction, including the allowed error
     error: TransportError  #: the bound on W2
     sigma_min: tuple[float, float, float]  #: 5 %, 50 % and 95 % quantiles of the smallest one
     sigma_max: tuple[float, float, float]  #: the same of the largest one
     status: str  #: status of the singular values
+    total_variation: float  #: distance of the densities, from 0 to 1
     two_sample_w2: float | None  #: W2 between samples of flow and target, if computed
     floor: float | None  #: W2 between two samples of the target of this size
 
@@ -162,15 +181,18 @@ def approximate(
     target: Target,
     epsilon: float,
     *,
+    form: str = "any map",
     samples: int = 100_000,
     points: int = 1000,
     draws: int = 0,
     seed: int = 0,
 ) -> Approximation:
-    """Returns the error and the singular values of `universal_flow` for a target and an error.
+    """Returns the error and the singular values of a construction for a target and an error.
 
-    The bound on W2 is from so many `samples`, the singular values (the smallest from the inverse)
-    at so many `points`, and the two-sample W2 from `draws`; 0 leaves it out.
+    The `form` is "any map" (`universal_flow`), "triangular, 3" or "triangular, 4"
+    (`triangular_flow`). The bound on W2 is from so many `samples`, the singular values (the
+    smallest from the inverse) and the total variation from so many `points`, and the two-sample
+    W2 from `draws`; 0 leaves it out.
 
     Raises:
         ArgumentError: An argument is out of range.
@@ -181,7 +203,7 @@ def approximate(
         >>> found.error.bound < 0.1, found.sigma_min[1] < 1e-5
         (True, True)
     """
-    flow, scales = universal_flow(target, epsilon), Scales.of(target, epsilon)
+    flow, scales = constructed(target, epsilon, form)
     positive_int("points", points)
     generator = torch.Generator().manual_seed(natural_int("seed", seed) + 1)
     z = torch.randn(points, target.features, dtype=torch.float64, generator=generator)
@@ -199,9 +221,18 @@ def approximate(
         sigma_min=_quantiles(found.sigma_min),
         sigma_max=_quantiles(found.sigma_max),
         status=found.status,
+        total_variation=total_variation(flow, target, samples=points, seed=seed),
         two_sample_w2=compared,
         floor=floor,
     )
+
+
+def constructed(target: Target, epsilon: float, form: str) -> tuple[Flow, Scales | Cells]:
+    """Returns a construction and its sizes."""
+    couplings = FORMS[one_of("form", form, tuple(FORMS))]
+    if couplings is None:
+        return universal_flow(target, epsilon), Scales.of(target, epsilon)
+    return triangular_flow(target, epsilon, couplings), Cells.of(target, epsilon, couplings)
 
 
 def _quantiles(values: torch.Tensor) -> tuple[float, float, float]:

@@ -1,12 +1,13 @@
-"""The charts of the study `universal`: what flows of three couplings cost for a smaller error.
+"""The charts of the study `universal`: what a smaller error costs, with three and four couplings.
 
-They show singular values, errors, samples, scales, and where float64 is too coarse.
+They show singular values, errors, samples, scales, where float64 is too coarse, and many couplings
+that are well conditioned at every point.
 """
 
 import polars as pl
 
 from kappaflow.report.charts import Chart, Panel, Series
-from kappaflow_studies.engine.charts import Dash, column_series, heat_panel, panel
+from kappaflow_studies.engine.charts import Dash, column_series, groups, heat_panel, panel
 from kappaflow_studies.universal.approximation import PowerLaw
 from kappaflow_studies.universal.measure import UniversalSettings
 from kappaflow_studies.universal.targets import TARGETS
@@ -17,10 +18,11 @@ Powers = dict[str, dict[str, PowerLaw]]
 
 
 def charts(
-    tables: Tables, powers: Powers, pictures: pl.DataFrame, settings: UniversalSettings
+    tables: Tables, powers: Powers, frame: pl.DataFrame, settings: UniversalSettings
 ) -> list[Chart]:
     """Returns the charts of the measurements and of the fitted power laws for each target."""
     return [
+        *_compared(tables, frame.filter(what="triangular"), settings),
         Chart(
             name="conditioning",
             title="Singular values against the error",
@@ -37,7 +39,7 @@ def charts(
             panels=[_lines(name, table, "W2", OF_ERROR) for name, table in tables.items()],
             share_y=True,
         ),
-        *_pictures(pictures, settings),
+        *_pictures(frame.filter(what="picture"), settings),
         Chart(
             name="scales",
             title="What is left of the old values",
@@ -54,6 +56,81 @@ def charts(
             panels=_float64(tables),
             columns=2,
         ),
+        *_every_point(frame.filter(what="every point")),
+    ]
+
+
+def _compared(
+    tables: Tables, triangular: pl.DataFrame, settings: UniversalSettings
+) -> list[Chart]:
+    """Returns the smallest singular value and the total variation for each construction."""
+    if triangular.is_empty():
+        return []
+    forms = {"three, any map": tables} | {
+        f"{number}, triangular map": groups(
+            triangular.filter(form=form).sort("epsilon"), "target", settings.triangular
+        )
+        for form, number in (("triangular, 3", "three"), ("triangular, 4", "four"))
+    }
+    least = min(settings.triangular_errors)
+
+    def panels(y: str, title: str, log: str) -> list[Panel]:
+        found = []
+        for name in settings.triangular:
+            series = [
+                column_series(
+                    table[name].filter(pl.col("epsilon") >= least), "epsilon", y,
+                    name=form, tone=tone,
+                )
+                for (form, table), tone in zip(forms.items(), (3, 1, 0), strict=True)
+                if name in table
+            ]  # fmt: skip
+            found.append(panel(name, ERROR, title, series, log=log))
+        return found
+
+    return [
+        Chart(
+            name="rates",
+            title="The smallest singular value with three and with four couplings",
+            caption="From latent to data, median over normal samples. Three couplings for any map "
+            "pay the fourth power of the error; with four, and a triangular map, nothing is left "
+            "to pay.",
+            panels=panels("sigma_min", "smallest singular value", "xy"),
+            share_y=True,
+        ),
+        Chart(
+            name="densities",
+            title="The distance of the densities",
+            caption="Total variation between flow and target: 0 for equal densities, 1 for "
+            "densities that do not overlap. A small W2 says nothing about the density; four "
+            "couplings make both small.",
+            panels=panels("total_variation", "total variation", "x"),
+            share_y=True,
+        ),
+    ]
+
+
+def _every_point(table: pl.DataFrame) -> list[Chart]:
+    if table.is_empty():
+        return []
+    table, across = table.sort("couplings"), "couplings"
+    lines = [
+        ("error", "largest error", "error"),
+        ("condition_number", "largest condition number", "condition number"),
+    ]
+    return [
+        Chart(
+            name="every-point",
+            title="Well conditioned at every point",
+            caption="An elementwise map of one feature, by couplings from commutators: the error "
+            "falls like one over their number, and the condition number approaches that of the "
+            "map, e. Both are maxima over a grid.",
+            panels=[
+                panel(title, across, y, [column_series(table, across, column, name=y, tone=tone)])
+                for tone, (column, title, y) in enumerate(lines)
+            ],
+            columns=2,
+        )
     ]
 
 

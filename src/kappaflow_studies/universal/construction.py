@@ -45,6 +45,11 @@ class Scales:
     rare: float  #: bound on the probability that a rounding fails, on ramps and in tails
 
     @property
+    def unseen(self) -> float:
+        """The bounded part of the mean square error, of rare points."""
+        return (self.epsilon / 8) ** 2
+
+    @property
     def low_digits(self) -> float:
         """The scale of the first coupling, D / 4R."""
         return self.input_grid.width / (4 * self.input_bound)
@@ -62,12 +67,7 @@ class Scales:
             ArgumentError: The target is not a `Target` or has an odd number of features, or the
                 error is not above 0 and at most the reach of the target.
         """
-        half, bound = _half_of(target), positive_float("reach", target.reach)
-        if positive_float("epsilon", epsilon) > bound:
-            raise ArgumentError(
-                f"'epsilon' should be at most {bound}, the bound on the target's features, "
-                f"got {epsilon}."
-            )
+        half, bound = checked(target, epsilon), target.reach
         rare = (epsilon / 8) ** 2 / (target.features * (FARTHEST * bound) ** 2)
         ramp, tail = rare / (4 * half), rare / (2 * target.features)
         reach = float(norm.isf(tail / 2))
@@ -135,7 +135,7 @@ def universal_flow(target: Target, epsilon: float) -> Flow:
 
 def write_flow(target: Target, scales: Scales) -> Flow:
     """Returns the three couplings of the construction with these sizes, in float64."""
-    half = _half_of(target)
+    half = checked(target, scales.epsilon)
     first, inputs, outputs = Partition.half(2 * half), scales.input_grid, scales.output_grid
     down, down_prime = scales.low_digits, scales.low_digits_prime
     eta, eta_prime = scales.eta, scales.eta_prime
@@ -154,13 +154,19 @@ def write_flow(target: Target, scales: Scales) -> Flow:
     return Flow(StandardNormal(2 * half), Chain(couplings)).double()
 
 
-def _half_of(target: Target) -> int:
+def checked(target: Target, epsilon: float) -> int:
+    """Returns half the number of features of a target, after a check of it and of the error."""
     if not isinstance(target, Target):
         raise ArgumentError(f"'target' should be a Target, got {type(target).__name__}.")
     if target.features % 2:
         raise ArgumentError(
             f"'target' should have an even number of features, got {target.features}: each half "
             "is written into the other one."
+        )
+    if positive_float("epsilon", epsilon) > target.reach:
+        raise ArgumentError(
+            f"'epsilon' should be at most {target.reach}, the bound on the target's features, "
+            f"got {epsilon}."
         )
     return target.features // 2
 

@@ -1,18 +1,24 @@
 """The cases of `universal`, and their measurement."""
 
+from dataclasses import asdict
+from itertools import product
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from kappaflow.flows import Flow
 from kappaflow_studies.engine.charts import cells
 from kappaflow_studies.engine.presets import Count, Many, NotEmpty, Positive, one_of
 from kappaflow_studies.engine.study import Case, Row, StudySettings
-from kappaflow_studies.universal.approximation import approximate
-from kappaflow_studies.universal.construction import universal_flow
+from kappaflow_studies.universal.approximation import FORMS, approximate, constructed
+from kappaflow_studies.universal.commutators import at_every_point
+from kappaflow_studies.universal.construction import Scales, universal_flow
 from kappaflow_studies.universal.targets import TARGETS, Target
 
+TRIANGULAR = {name: target for name, target in TARGETS.items() if target.triangular}
 TargetName = Annotated[str, one_of("target", lambda: TARGETS)]
+TriangularName = Annotated[str, one_of("triangular target", lambda: TRIANGULAR)]
 
 
 class UniversalSettings(StudySettings):
@@ -27,10 +33,17 @@ class UniversalSettings(StudySettings):
     pictured: tuple[Positive, ...]  # allowed errors of the constructions that are drawn
     picture_draws: Count  # number of samples in a picture
     bins: Many  # of a picture, along each axis
+    triangular: tuple[TriangularName, ...]  # targets of the constructions with a triangular map
+    triangular_errors: tuple[Positive, ...]  # allowed errors in W2 of these
+    triangular_samples: Many  # normal samples for their bound on W2
+    steps: tuple[Count, ...]  # of four couplings each, well conditioned at every point
+
+
+TWO_FORMS = [form for form, couplings in FORMS.items() if couplings is not None]
 
 
 def cases(settings: UniversalSettings, seed: int) -> list[Case]:
-    """Returns a case for each target and error, and one for each picture."""
+    """Returns a case for each construction, and one for each picture."""
     found: list[Case] = []
     for name in settings.targets:
         for error in settings.errors:
@@ -41,6 +54,11 @@ def cases(settings: UniversalSettings, seed: int) -> list[Case]:
             counts = {"draws": settings.picture_draws, "bins": settings.bins}
             for error in (0.0, *settings.pictured):
                 found.append({"what": "picture", "target": name, "epsilon": error, **counts})
+    counts = {"samples": settings.triangular_samples, "points": settings.points, "draws": 0}
+    for name, error, form in product(settings.triangular, settings.triangular_errors, TWO_FORMS):
+        case = {"what": "triangular", "target": name, "epsilon": error, "form": form}
+        found.append({**case, **counts})
+    found += [{"what": "every point", "steps": steps} for steps in settings.steps]
     return [{**case, "seed": seed} for case in found]
 
 
@@ -49,26 +67,30 @@ INVERTED = 200  # number of points for the round trip
 
 def measure(case: Case) -> list[Row]:
     """Returns the single row of a case."""
+    if case["what"] == "every point":
+        return [asdict(at_every_point(case["steps"]))]
     target = TARGETS[case["target"]]
     if case["what"] == "picture":
         return [{"counts": cells(_draws(target, case), 1.1 * target.reach, case["bins"])}]
     counts = {name: case[name] for name in ("samples", "points", "draws", "seed")}
-    found = approximate(target, case["epsilon"], **counts)
-    ends = ("_low", "", "_high")
-    return [
-        {
-            "bound": found.error.bound,
-            "standard_error": found.error.standard_error,
-            "unseen": found.error.unseen**0.5,
-            "two_sample_w2": found.two_sample_w2,
-            "floor": found.floor,
-            **{f"sigma_min{end}": v for end, v in zip(ends, found.sigma_min, strict=True)},
-            **{f"sigma_max{end}": v for end, v in zip(ends, found.sigma_max, strict=True)},
-            **{name: getattr(found.scales, name) for name in ("low_digits", "eta", "eta_prime")},
-            "hidden_layers": 2 * found.scales.input_grid.digits,
-            "round_trip": _round_trip(target, case),
-        }
-    ]
+    form = case.get("form", "any map")
+    found = approximate(target, case["epsilon"], form=form, **counts)
+    ends, scales = ("_low", "", "_high"), found.scales
+    row = {
+        "bound": found.error.bound,
+        "standard_error": found.error.standard_error,
+        "unseen": found.error.unseen**0.5,
+        "two_sample_w2": found.two_sample_w2,
+        "floor": found.floor,
+        "total_variation": found.total_variation,
+        **{f"sigma_min{end}": v for end, v in zip(ends, found.sigma_min, strict=True)},
+        **{f"sigma_max{end}": v for end, v in zip(ends, found.sigma_max, strict=True)},
+        "round_trip": _round_trip(constructed(target, case["epsilon"], form)[0], case),
+    }
+    if isinstance(scales, Scales):
+        row |= {name: getattr(scales, name) for name in ("low_digits", "eta", "eta_prime")}
+        row["hidden_layers"] = 2 * scales.input_grid.digits
+    return [row]
 
 
 def _draws(target: Target, case: Case) -> Tensor:
@@ -81,10 +103,9 @@ def _draws(target: Target, case: Case) -> Tensor:
 
 
 @torch.no_grad()
-def _round_trip(target: Target, case: Case) -> float:
+def _round_trip(flow: Flow, case: Case) -> float:
     """Returns the median distance between normal samples and their reconstructions."""
-    flow = universal_flow(target, case["epsilon"])
     generator = torch.Generator().manual_seed(case["seed"])
-    z = torch.randn(INVERTED, target.features, dtype=flow.dtype, generator=generator)
+    z = torch.randn(INVERTED, *flow.event_shape, dtype=flow.dtype, generator=generator)
     back = flow.bijection(flow.bijection.inverse(z)[0])[0]
     return (back - z).norm(dim=1).median().item()

@@ -40,6 +40,20 @@ class Grid:
         """Half of the covered range. Numbers beyond it are rounded to the last cell."""
         return self.width * 2.0 ** (self.digits - 1)
 
+    def round(self, x: Tensor) -> Tensor:
+        """Returns the middles of the cells, with a ramp from each cell to the next one.
+
+        `quantizer_network` returns the same off the ramps, by a ReLU network.
+
+        Example:
+            >>> Grid(width=1.0, digits=3, ramp=0.01).round(torch.tensor([0.25, -3.75, 99.0]))
+            tensor([ 0.5000, -3.5000,  3.5000])
+        """
+        last = 2.0 ** (self.digits - 1) - 1
+        edge = (x / self.width).detach().round().clamp(-last, last)
+        share = ((x / self.width - edge) / self.ramp + 0.5).clamp(0, 1)
+        return self.width * (edge - 0.5 + share)
+
 
 def quantizer_network(features: int, grid: Grid, answers: list[tuple[float, float]]) -> MLP:
     r"""Returns a ReLU network that splits each feature into its rounding and the remainder.

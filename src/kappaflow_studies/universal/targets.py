@@ -21,11 +21,13 @@ class Target(ABC):
 
     The map need not be an optimal transport. It may jump where a feature of the second half
     crosses a value, and where a feature of the first half crosses zero. `features` is n, `reach`
-    is R'.
+    is R', and `triangular` tells whether feature k of the map depends on the features up to k
+    only, and increases smoothly in the last of them.
     """
 
     features: int
     reach: float = 1.0
+    triangular = True
 
     @abstractmethod
     def transport(self, z: Tensor) -> Tensor:
@@ -37,21 +39,30 @@ class Target(ABC):
             torch.randn(n, self.features, dtype=torch.float64, generator=generator)
         )
 
-    def stretch(self) -> float:
-        r"""Returns :math:`\sqrt{E \|\partial \phi / \partial z_1\|_F^2}`, z_1 the first half of z.
+    def stretch(self, count: int | None = None) -> float:
+        r"""Returns the root mean square of the derivatives by the first `count` features of z.
 
-        An error in the first half grows by this factor, in the root mean square, estimated from
-        4096 points that are the same in each call.
+        None stands for the first half. An error in these features grows by this factor,
+        :math:`\sqrt{E \|\partial \phi / \partial z\|_F^2}`. It is estimated from 4096 points that
+        are the same in each call.
         """
         generator = torch.Generator().manual_seed(0)
-        z = torch.randn(
-            STRETCH_POINTS, self.features, dtype=torch.float64, generator=generator
-        ).requires_grad_()
+        z = torch.randn(STRETCH_POINTS, self.features, dtype=torch.float64, generator=generator)
+        first = self._jacobian(z)[:, :, : count or self.features // 2]
+        return first.square().sum(dim=(0, 2)).mean().sqrt().item()
+
+    def log_density(self, z: Tensor) -> Tensor:
+        r"""Returns the log-densities (B,) of the distribution at :math:`\phi(z)`, for z (B, n)."""
+        normal = -z.square().sum(1) / 2 - self.features / 2 * math.log(2 * math.pi)
+        return normal - torch.linalg.slogdet(self._jacobian(z).transpose(0, 1)).logabsdet
+
+    def _jacobian(self, z: Tensor) -> Tensor:
+        """Returns the derivatives by each feature of z, (outputs, B, inputs)."""
         with torch.enable_grad():
+            z = z.detach().requires_grad_()
             outputs = self.transport(z).sum(0)
             rows = [torch.autograd.grad(out, z, retain_graph=True)[0] for out in outputs]
-        first = torch.stack(rows)[:, :, : self.features // 2]
-        return first.square().sum(dim=(0, 2)).mean().sqrt().item()
+        return torch.stack(rows)
 
 
 @register("UniformCube")
@@ -103,6 +114,7 @@ class Ring(Target):
 
     inner: float = 0.5
     features = 2
+    triangular = False
 
     def __post_init__(self) -> None:
         if positive_float("inner", self.inner) >= 1:
@@ -124,6 +136,7 @@ class Checkerboard(Target):
     """
 
     features = 2
+    triangular = False
 
     def transport(self, z: Tensor) -> Tensor:
         first, second = uniform(z).unbind(1)
