@@ -50,7 +50,7 @@ def test_it_says_what_it_found(tiny):
     assert "three couplings have the exponent 0.5" in found[2]
     assert "six" not in found[2] and "below the allowed error in 6 of 6 cases" in found[2]
     assert "four couplings have the exponent 0.0" in found[3]
-    assert "at an allowed error of 0.02 its total variation distance" in found[4]
+    assert "at an allowed error of 0.02 the total variation distance" in found[4]
     assert "33 couplings are within 0.26" in found[5]
     assert "Two samples agree with the bound in 2 of 2" in found[6]
     assert "for 2 of 2 targets, samples are not recovered at an error of 1" in found[7]

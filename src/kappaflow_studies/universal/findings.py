@@ -182,7 +182,7 @@ def _on_densities(errors: pl.DataFrame, triangular: pl.DataFrame) -> list[str]:
     three = errors.filter(epsilon=at["epsilon"][0])
     sentence = (
         "Four couplings also have the right density: at an allowed error of "
-        f"{significant(at['epsilon'][0], 1)} its total variation distance from the target's is at "
+        f"{significant(at['epsilon'][0], 1)} the total variation distance from the target's is at "
         f"most {significant(max(at['total_variation']), 2)}"
     )
     if not three.is_empty():

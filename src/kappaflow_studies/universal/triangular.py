@@ -64,7 +64,7 @@ class Cells:
         one_of("couplings", couplings, (3, 4))
         if not target.triangular:
             raise ArgumentError(f"'target' should have a triangular map, got {target}.")
-        width = math.sqrt(3) * epsilon / max(target.stretch(target.features), epsilon / bound)
+        width = math.sqrt(3) * epsilon / max(target.stretch(target.features), epsilon)
         coarse = math.sqrt(width) if couplings == 3 and half == 1 else width
         reach = rare = 1.0
         for _ in range(SETTLED):  # a wrong rounding costs more if numbers are larger
