@@ -153,7 +153,20 @@ def ablation_values(results: dict[str, Any]) -> dict[str, Any]:
         "seeds": len({line["seed"] for line in lines}),
         "steps": results["steps"],
         "depths": " ".join(map(str, sorted({line["depth"] for line in lines}))),
+        "gap": f"{_largest_gap(lines):.2f}",
     }
+
+
+def _largest_gap(lines: list[dict[str, Any]]) -> float:
+    """Returns the largest difference in NLL between bounds, of zero starts at the usual rate."""
+    nll: dict[int, dict[str, list[float]]] = {}
+    for line in lines:
+        if line["zero"] and line["rate"] == RATES[0] and line["validation_nll"] is not None:
+            nll.setdefault(line["depth"], {}).setdefault(line["bound"], []).append(
+                line["validation_nll"]
+            )
+    medians = [[median(values) for values in bounds.values()] for bounds in nll.values()]
+    return max((max(values) - min(values) for values in medians), default=math.nan)
 
 
 def _cells(lines: list[dict[str, Any]], steps: int) -> list[str]:
