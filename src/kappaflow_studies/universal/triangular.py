@@ -11,7 +11,7 @@ is this approximation. With x_1, x_2 the halves, [.] the rounding to the grid, a
 4. :math:`x_2 \leftarrow \psi_2(y)`, without the copy of [x_1], which is read from x_1.
 
 Nothing is left of the old values: the composition is :math:`\psi`, except on the steep ramps
-between cells. Three couplings have to leave one copy. (docs/theory/universal.md)
+between cells. Three couplings leave one copy. (docs/theory/universal.md)
 """
 
 import math
@@ -80,13 +80,13 @@ class CellMap:
     r"""The map :math:`\psi` of a target, interpolated between the nodes of a grid.
 
     Within a cell it is affine and diagonal: each feature takes those before it at the middles of
-    their cells. A small share of the identity keeps it invertible where the target's map is flat.
+    their cells. A small `share` of a line keeps it invertible where the target's map is flat.
     """
 
     def __init__(self, target: Target, cells: Cells) -> None:
-        self.target, self.half = target, target.features // 2
-        self.grids = [cells.first] * self.half + [cells.second] * self.half
-        self.identity = cells.epsilon / (8 * math.sqrt(target.features) * target.reach)
+        self.target, half = target, target.features // 2
+        self.grids = [cells.first] * half + [cells.second] * half
+        self.share = cells.epsilon / (8 * math.sqrt(target.features) * target.reach)
 
     def affine(self, middles: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Returns images and slopes (B, d) at the middles of the cells of a half (B, d).
@@ -129,7 +129,7 @@ class CellMap:
         inputs = [*known, z, *[torch.zeros_like(z)] * (self.target.features - k - 1)]
         image = self.target.transport(torch.stack(inputs, 1))[:, k]
         line = z * (self.target.reach / self.grids[k].reach)
-        return (1 - self.identity) * image + self.identity * line
+        return (1 - self.share) * image + self.share * line
 
 
 @register("TriangularConditioner")
