@@ -164,7 +164,8 @@ def _on_triangular(rows: pl.DataFrame) -> list[str]:
         found.append(
             f"With a triangular map, {number} couplings have the exponent {_fixed_ends(planar)} "
             f"for two features and {_fixed_ends(more)} for more; the derivation says {exponents}, "
-            f"up to logarithms. The bound on W2 is below the allowed error in {kept} of {len(one)} cases."
+            f"up to logarithms. The bound on W2 is below the allowed error in {kept} of "
+            f"{len(one)} cases."
         )
     return found
 
