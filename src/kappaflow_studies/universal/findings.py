@@ -138,8 +138,8 @@ def _on_exponent(powers: Powers) -> list[str]:
     low, high = min(power.low for power in smallest), max(power.high for power in smallest)
     exponents = [power.exponent for power in smallest]
     return [
-        "The smallest singular value falls like a power of the error, with an exponent from "
-        f"{fixed(min(exponents), 2)} to {fixed(max(exponents), 2)} over the targets (95 % "
+        "For any map, the smallest singular value falls like a power of the error, with an "
+        f"exponent from {fixed(min(exponents), 2)} to {fixed(max(exponents), 2)} (95 % "
         f"intervals between {fixed(low, 2)} and {fixed(high, 2)}); the derivation says 4, and a "
         f"logarithm. The largest one stays: its exponents are within {fixed(max(largest), 2)} of "
         "zero."
