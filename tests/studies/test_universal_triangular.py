@@ -199,6 +199,7 @@ def test_each_shift_is_needed(monkeypatch, couplings, step):
         (UniformCube(3), 0.1, 4, "even number of features"),
         (SQUARE, 0.0, 4, "'epsilon' should be"),
         (SQUARE, 2.0, 4, "at most 1.0"),
+        (SQUARE, 1e-4, 4, "at least 0.001 with four couplings"),
         (SQUARE, 0.1, 5, "'couplings' should be one of 3, 4"),
     ],
 )

@@ -33,6 +33,7 @@ from kappaflow_studies.universal.quantizer import Grid
 from kappaflow_studies.universal.targets import Target
 
 FARTHEST = 64.0  # largest error of a feature if a rounding fails, in units of R' (R / D)^2
+LEAST = 1e-3  # smallest error with four couplings, in units of R': two halves share 53 bits
 SETTLED = 8  # number of steps until R and the probability of rare points fit each other
 
 
@@ -64,6 +65,11 @@ class Cells:
         one_of("couplings", couplings, (3, 4))
         if not target.triangular:
             raise ArgumentError(f"'target' should have a triangular map, got {target}.")
+        if couplings == 4 and epsilon < LEAST * bound:
+            raise ArgumentError(
+                f"'epsilon' should be at least {LEAST * bound:g} with four couplings, got "
+                f"{epsilon:g}: float64 has too few digits for less."
+            )
         width = math.sqrt(3) * epsilon / max(target.stretch(target.features), epsilon)
         coarse = math.sqrt(width) if couplings == 3 and half == 1 else width
         reach = rare = 1.0
@@ -235,8 +241,7 @@ def triangular_flow(target: Target, epsilon: float, couplings: int = 4) -> Flow:
     number of features. Nothing is trained: the conditioners are formulas of that map. With four
     couplings the flow, in float64, is as well conditioned as the map and close to the density of
     the target, except at rare points (`Cells.rare`). With three, its smallest singular value falls
-    like the root of the error for two features, and like the error for more. Four couplings need
-    an error of 0.001 or more: for less, float64 has too few digits.
+    like the root of the error for two features, and like the error for more.
     (docs/theory/universal.md)
 
     Raises:
