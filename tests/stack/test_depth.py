@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.stack import tape
 
 
 @pytest.mark.slow
@@ -31,3 +32,20 @@ def test_1024_couplings_are_finite_invertible_and_well_conditioned_at_start():
         assert (there - x).abs().max() < 1e-5
         assert (log_det + inverse_log_det).abs().max() < 1e-3
         optimizer.step()
+
+
+def test_a_deep_stack_records_its_operations_once(monkeypatch):
+    """More than 32 blocks share buffers; in the second pass each finds its tape again."""
+    recorded = []
+    original = tape.entries_of
+    monkeypatch.setattr(
+        tape, "entries_of", lambda job, codes: recorded.append(job) or original(job, codes)
+    )
+    flow = kf.real_nvp(2, depth=34 * 32, hidden=(2,))
+    x = torch.randn(8, 2)
+    with torch.no_grad():
+        flow.log_prob(x)
+        assert len(recorded) >= 34
+        recorded.clear()
+        flow.log_prob(x)
+    assert not recorded

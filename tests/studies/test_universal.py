@@ -93,6 +93,17 @@ def test_each_preset_has_cases_that_can_be_named():
     assert min(minutes.errors) <= 0.02 and "banana-4d" in minutes.targets
 
 
+@pytest.mark.slow
+def test_planar_targets_alone_have_exponents_too(tiny):
+    """Nothing is said of more features then."""
+    settings = settings_of(UNIVERSAL, "minutes", tiny)
+    planar = {"targets": ("square",), "triangular": ("square",), "steps": (), "pictured": ()}
+    settings = settings.model_copy(update=planar)
+    found = UNIVERSAL.findings(measured(settings), settings).found
+    three = next(one for one in found if "three couplings have the exponent" in one)
+    assert "for two features; the derivation" in three
+
+
 def test_two_errors_have_no_exponent(tiny):
     """Nothing is said of a slope then, and nothing fails."""
     settings = settings_of(UNIVERSAL, "minutes", tiny)

@@ -119,6 +119,12 @@ def test_total_variation_is_that_of_two_normals():
     assert total_variation(flow, SQUARE, samples=50_000) == pytest.approx(exact, abs=0.01)
 
 
+def test_no_samples_are_refused():
+    """A mean over nothing is no number."""
+    with pytest.raises(kf.errors.ArgumentError, match="'samples' should be"):
+        total_variation(triangular_flow(SQUARE, 0.1), SQUARE, samples=0)
+
+
 def test_they_are_inverted_in_float64():
     """At an error where three couplings for any map have lost the inverse."""
     for couplings in (3, 4):

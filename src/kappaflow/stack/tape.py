@@ -18,7 +18,7 @@ from kappaflow.autograd.replay import without_autocast
 from kappaflow.stack.operations import EAGER, NAMES, Entry, Operations, Recording
 from kappaflow.stack.threads import run_all, single_products
 
-MOST = 32  # tapes per set of buffers; several blocks share buffers if no states are stored
+MOST = 128  # tapes per set of buffers, which 4,096 couplings can share in log_prob
 P = TypeVar("P")
 
 
@@ -61,7 +61,9 @@ class Job:
 class TapeCache:
     """The most recent tapes for the same buffers, by the key of their job.
 
-    A tape keeps all tensors alive that it reads and writes.
+    A tape keeps all tensors alive that it reads and writes, also the weights of a deleted flow,
+    which is why their number is limited. With more blocks than tapes, all are recorded again in
+    each pass, and a pass takes about twice as long.
     """
 
     def __init__(self) -> None:

@@ -141,8 +141,12 @@ def two_sample_w2(a: Tensor, b: Tensor) -> float:
 def total_variation(flow: Flow, target: Target, *, samples: int = 10_000, seed: int = 0) -> float:
     """Returns the estimated distance in total variation between a flow and a target, from 0 to 1.
 
-    This is the largest difference in the probability of an event, the mean of max(0, 1 - p / q)
-    over samples of the target, with p the density of the flow and q that of the target.
+    This is the largest difference in the probability of an event. It is the mean of
+    max(0, 1 - p / q) over samples of the target, with p the density of the flow and q that of the
+    target.
+
+    Raises:
+        ArgumentError: `samples` is not positive.
 
     Example:
         >>> from kappaflow_studies.universal import UniformCube, triangular_flow
@@ -150,7 +154,9 @@ def total_variation(flow: Flow, target: Target, *, samples: int = 10_000, seed: 
         True
     """
     generator = torch.Generator().manual_seed(natural_int("seed", seed))
-    z = torch.randn(samples, target.features, dtype=flow.dtype, generator=generator)
+    z = torch.randn(
+        positive_int("samples", samples), target.features, dtype=flow.dtype, generator=generator
+    )
     with torch.no_grad():
         ratio = flow.log_prob(target.transport(z)) - target.log_density(z)
     return (1 - ratio.exp()).clamp(min=0).mean().item()

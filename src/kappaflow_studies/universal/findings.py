@@ -158,12 +158,14 @@ def _on_triangular(rows: pl.DataFrame) -> list[str]:
             if len(table) >= 3:
                 law = power_law(table["epsilon"].to_list(), table["sigma_min"].to_list())
                 (planar if TARGETS[name].features == 2 else more).append(law.exponent)
-        if not planar or not more:
+        known = [(planar, "for two features"), (more, "for more")]
+        measured = " and ".join(f"{_fixed_ends(values)} {of}" for values, of in known if values)
+        if not measured:
             return []
         kept = (one["bound"] < one["epsilon"]).sum()
         found.append(
-            f"With a triangular map, {number} couplings have the exponent {_fixed_ends(planar)} "
-            f"for two features and {_fixed_ends(more)} for more; the derivation says {exponents}, "
+            f"With a triangular map, {number} couplings have the exponent {measured}; the "
+            f"derivation says {exponents}, "
             f"up to logarithms. The bound on W2 is below the allowed error in {kept} of "
             f"{len(one)} cases."
         )
