@@ -14,8 +14,9 @@ from kappaflow.conditioning.profile import profile_at
 from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO, MATRIX_FREE_ABOVE
 from kappaflow.diagnosis.finding import Evidence, Finding, Severity, Table
-from kappaflow.diagnosis.isolation import isolated_copy
+from kappaflow.diagnosis.isolation import isolated_copy, one_line, why_no_copy
 from kappaflow.energies import LogDensity
+from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.options import DEFAULT_EFFORT, Effort
 
@@ -23,6 +24,10 @@ HUGE = 2000
 BATCH = 8  # least number of rows to compare a batch with parts of it
 ROWS_AT_ONCE, NUMBERS_AT_ONCE = 2048, 2**21
 TABLE_ROWS, DIGITS = 64, 7
+NEEDS_COPY = {  # what is not checked without a copy in the own dtype, or in float64
+    None: "stale results after a change of the parameters, a step of training",
+    torch.float64: "gradients, training mode, whether rounding causes an error",
+}
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,10 +76,14 @@ class Measurements:
     ) -> None:
         self.flow, self.rows, self.contexts = flow, rows, contexts
         self.make, self.log_density = make, log_density
-        self.effort, self.progress, self.describe = effort, progress, describe
+        self.effort, self.describe = effort, describe
         self.not_checked: list[str] = []  # what a larger effort would examine
+        self.left_out: dict[str, list[str]] = {}  # what the flow does not allow, by the reason
+        self._copyable: dict[torch.dtype | None, bool] = {}
+        self._progress, self._stopped_by = progress, None
         self.context = None if contexts is None else contexts[: self._most]
         self.results: dict[Callable[..., Any], Any] = {}
+        self._raised: dict[Callable[..., Any], Exception] = {}
 
     @functools.cached_property
     def _most(self) -> int:
@@ -83,6 +92,51 @@ class Measurements:
             return small
         work = n * len(layers_of(self.flow.core))
         return max(1, min(large if n <= HUGE else huge, int(self.effort.most_work / work)))
+
+    def progress(self, text: str) -> None:
+        """Reports the name of a measurement; an exception stops the doctor."""
+        try:
+            self._progress(text)
+        except Exception as error:
+            self._stopped_by = error
+            raise
+
+    def attempt(self, name: str, call: Callable[[], T], default: T) -> T:
+        """Returns the result of a call, or the default and a note if the flow raises an error."""
+        try:
+            return call()
+        except Exception as error:
+            refused = isinstance(error, ArgumentError) and self.log_density is not None
+            if error is self._stopped_by or refused:
+                raise
+            self.left_out.setdefault(one_line(error), []).append(name)
+            return default
+
+    def once(self, key: Callable[..., Any], call: Callable[[], T]) -> T:
+        """Returns the result of the first call with this key, or raises its error again."""
+        if key in self._raised:
+            raise self._raised[key]
+        if key not in self.results:
+            try:
+                self.results[key] = call()
+            except Exception as error:
+                self._raised[key] = error
+                raise
+        return self.results[key]
+
+    def copy(self, dtype: torch.dtype | None = None, *, at: Tensor | None = None) -> Flow | None:
+        """Returns a copy of the flow, in a dtype if one is given; None if no copy works.
+
+        `at` replaces the points whose shape and dtype it is made for.
+        """
+        at = self.points if at is None else at
+        if dtype not in self._copyable:
+            why = why_no_copy(self.flow, at, self.context, dtype)
+            self._copyable[dtype] = not why
+            if why:
+                self.left_out.setdefault(why, []).append(NEEDS_COPY[dtype])
+        works = self._copyable[dtype]
+        return isolated_copy(self.flow, at, self.context, dtype) if works else None
 
     def up_to(self, most: int, total: int, what: str) -> int:
         """Returns the smaller number, and notes what a larger effort would also examine.
@@ -138,13 +192,15 @@ class Measurements:
 
     @functools.cached_property
     def wide(self) -> Flow | None:
-        """A copy of the flow in float64; None if the flow cannot be converted."""
-        return isolated_copy(self.flow, self.points, self.context, torch.float64)
+        """A copy of the flow in float64; None if no copy works in float64."""
+        return self.copy(torch.float64)
 
-    @functools.cached_property
+    @property
     def profile(self) -> Profile:
         """The conditioning over depth at the points."""
+        return self.once(profile_at, self._measure_profile)
 
+    def _measure_profile(self) -> Profile:
         def show(layer: str) -> None:
             self.progress(f"conditioning over depth, {layer}")
 
@@ -202,10 +258,11 @@ def measurement(
     def decorate(function: Callable[[Measurements], T]) -> Callable[[Measurements], T]:
         @functools.wraps(function)
         def measured(m: Measurements) -> T:
-            if measured not in m.results:
+            def run() -> T:
                 m.progress(shown)
-                m.results[measured] = function(m)
-            return m.results[measured]
+                return function(m)
+
+            return m.once(measured, run)
 
         CHECKED[measured] = checked
         return measured

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from kappaflow.conditioning import Profile
+from kappaflow.conditioning import Profile, layers_of
 from kappaflow.conditioning.points import checked_context, checked_points, measuring
 from kappaflow.diagnosis.advice import without_own_names
 from kappaflow.diagnosis.check import CHECKED, TABLES, Measurements, Progress, quietly
@@ -18,7 +18,7 @@ from kappaflow.diagnosis.checks.data import data_findings
 from kappaflow.diagnosis.checks.likelihood import comparison_findings, explained_by_box
 from kappaflow.diagnosis.checks.state import state
 from kappaflow.diagnosis.finding import SEVERITIES, Diagnosis, Evidence, Finding, Tables
-from kappaflow.diagnosis.isolation import isolated
+from kappaflow.diagnosis.isolation import isolated, one_line
 from kappaflow.diagnosis.references import Comparison, TrainRows, comparisons_of
 from kappaflow.energies import LogDensity, check_target
 from kappaflow.errors import ArgumentError, KappaflowError
@@ -29,6 +29,18 @@ from kappaflow.options import THOROUGH, effort_of
 # The verdict shows the most severe finding, and the findings with these codes (data, likelihood
 # and training).
 IN_THE_VERDICT, MOST_IN_THE_VERDICT = ("KF5", "KF6"), 4
+# The figures of a flow whose singular values or reconstructions raise an error.
+NOT_MEASURED: Evidence = {
+    "precision": "not measured",
+    "condition_number_median": math.nan,
+    "condition_number_p95": math.nan,
+    "condition_number_max": math.nan,
+    "round_trip_data_max": math.nan,
+    "round_trip_latent_max": math.nan,
+    "predicted_round_trip_max": math.nan,
+    "worst_layer": None,
+    "status": "not measured",
+}
 Compare = Callable[[Flow, Tensor, Tensor | None], tuple[Comparison, ...]]
 
 
@@ -141,15 +153,22 @@ def diagnose_flow(
                 progress=progress,
                 describe=names,
             )
-            state(m)  # must be first: it checks the first calls of the flow
-            findings = [finding for check in checks_of_flows() for finding in check(m)]
+            # Must be first: it checks the first calls of the flow.
+            if m.attempt("parameters and state", lambda: state(m), None) is None:
+                own.bijection(m.points, m.context)  # raises again if rows cannot be encoded
+            findings = [
+                finding
+                for check in checks_of_flows()
+                for finding in m.attempt(check.code, lambda check=check: check(m), ())
+            ]
             comparisons: tuple[Comparison, ...] = ()
             if compare is not None and raw is not None:
                 comparisons = compare(own, raw.detach(), context)
                 findings += explained_by_box(m, comparison_findings(comparisons))
             tables = _tables(m)
-            figures = _figures(m, comparisons, rows)
-    return dataclasses.replace(_diagnosis(findings, figures, m.profile), tables=tables)
+            profile = m.attempt("conditioning", lambda: m.profile, None)
+            figures = _figures(m, profile, comparisons, rows)
+    return dataclasses.replace(_diagnosis(findings, figures, profile), tables=tables)
 
 
 @contextmanager
@@ -167,11 +186,9 @@ def _one_sentence_errors(flow: Flow, context: Tensor | None) -> Iterator[None]:
             if context is None
             else "If it is not conditional, leave 'context' out."
         )
-        first = (str(error).splitlines() or [""])[0]
-        raised = type(error).__name__ + (f" ({first})" if first else "")
         raise ArgumentError(
-            f"The doctor cannot examine this flow of {flow.library}, because it raised {raised}. "
-            f"{hint}"
+            f"The doctor cannot diagnose this flow of {flow.library}, because it raised "
+            f"{one_line(error)}. {hint}"
         ) from error
 
 
@@ -224,49 +241,66 @@ def _diagnosis(findings: list[Finding], figures: Evidence, profile: Profile | No
 
 def _tables(m: Measurements) -> Tables:
     """Returns the registered tables of measurements that have more than one column."""
-    tables = {name: make(m) for name, make in TABLES.items()}
+    tables = {
+        name: m.attempt(f"the table {name}", lambda make=make: make(m), {})
+        for name, make in TABLES.items()
+    }
     return {name: table for name, table in tables.items() if len(table) > 1}
 
 
-def _checked(m: Measurements, comparisons: Sequence[Comparison]) -> str:
+def _checked(m: Measurements, comparisons: Sequence[Comparison], *, measured: bool) -> str:
     """Returns the names of the checks that could run on this flow and at these rows."""
-    names = ["finite values", "reconstruction", "conditioning"]
+    names = ["finite values", "reconstruction", "conditioning"] if measured else []
     names += [
-        CHECKED[one] for one, result in m.results.items() if CHECKED[one] and result is not None
+        CHECKED[one]
+        for one, result in m.results.items()
+        if CHECKED.get(one) and result is not None
     ]
     return ", ".join([*names, *(f"the likelihood of {one.name}" for one in comparisons)])
 
 
-def _figures(m: Measurements, comparisons: Sequence[Comparison], rows: int | None) -> Evidence:
-    condition = m.profile.condition_number[-1]
+def _figures(
+    m: Measurements,
+    profile: Profile | None,
+    comparisons: Sequence[Comparison],
+    rows: int | None,
+) -> Evidence:
     dtype = str(m.flow.dtype).removeprefix("torch.")
     return {
         "library": m.flow.library if isinstance(m.flow, Wrapped) else "kappaflow",
-        "points": m.profile.sigma_max.shape[1],
-        "layers": len(m.profile.layers),
+        "points": len(m.points),
+        "layers": len(layers_of(m.flow.core, m.context)),
         "dtype": dtype,
-        "precision": usable_dtype(m.profile, dtype),
-        "condition_number_median": condition.quantile(0.5).item(),
-        "condition_number_p95": condition.quantile(0.95).item(),
-        "condition_number_max": condition.max().item(),
-        "round_trip_data_max": m.profile.round_trip_data[0].max().item(),
-        "round_trip_latent_max": m.profile.round_trip_latent[-1].max().item(),
-        "predicted_round_trip_max": m.profile.predicted_round_trip.max().item(),
-        "worst_layer": m.profile.layers[m.profile.worst_layer],
-        "status": m.profile.status,
+        **(NOT_MEASURED if profile is None else _of_profile(profile, dtype)),
         "rows": 0 if m.rows is None else len(m.rows),
-        "checked": _checked(m, comparisons),
+        "checked": _checked(m, comparisons, measured=profile is not None),
         "not_checked": _not_checked(m, rows),
     }
 
 
+def _of_profile(profile: Profile, dtype: str) -> Evidence:
+    condition = profile.condition_number[-1]
+    return {
+        "precision": usable_dtype(profile, dtype),
+        "condition_number_median": condition.quantile(0.5).item(),
+        "condition_number_p95": condition.quantile(0.95).item(),
+        "condition_number_max": condition.max().item(),
+        "round_trip_data_max": profile.round_trip_data[0].max().item(),
+        "round_trip_latent_max": profile.round_trip_latent[-1].max().item(),
+        "predicted_round_trip_max": profile.predicted_round_trip.max().item(),
+        "worst_layer": profile.layers[profile.worst_layer],
+        "status": profile.status,
+    }
+
+
 def _not_checked(m: Measurements, rows: int | None) -> str:
-    """Returns what is left out by the effort, with the option that includes it, or by the flow."""
+    """Returns what the effort leaves out, with the option that includes it, and the flow."""
     total = rows or (0 if m.rows is None else len(m.rows))
     m.up_to(len(m.points), total, "conditioning, Jacobians and gradients at {} rows")
     more = "" if m.effort == THOROUGH or not m.not_checked else " (thorough=True, --thorough)"
-    by_flow = getattr(m.flow, "not_checked", "")
-    return "; ".join(filter(None, ("; ".join(m.not_checked) + more, by_flow)))
+    by_flow = [getattr(m.flow, "not_checked", "")]
+    by_flow += [f"{', '.join(names)} ({why})" for why, names in m.left_out.items()]
+    return "; ".join(filter(None, ("; ".join(m.not_checked) + more, *by_flow)))
 
 
 def _verdict(figures: Evidence, findings: list[Finding]) -> str:

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Transform
 from torch.distributions.transforms import _InverseTransform
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
+from kappaflow.conditioning.points import measuring
+from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.flows import Flow
 from kappaflow.interop import Wrapped, wrap
 
@@ -19,14 +22,11 @@ from kappaflow.interop import Wrapped, wrap
 def isolated(flow: object, x: Tensor | None, context: Tensor | None) -> Iterator[Flow]:
     """Yields a flow that the doctor may call without changing the original.
 
-    It is a copy, wrapped if another library made it. If the flow cannot be copied, the original is
-    used, and its state is restored at the end.
+    It is a copy, wrapped if another library made it. If no copy works, the original is used, and
+    its state is restored at the end.
     """
     original = original_of(flow)
-    try:
-        own = _copied(original)
-    except Exception:  # tensors with a graph, files, locks, or a class that forbids copies
-        own = original
+    own = original if why_no_copy(original, x, context) else _copied(original)
     wrapped = wrap(own, x, context)
     with _restored(wrapped if own is original else None):
         yield wrapped
@@ -35,8 +35,77 @@ def isolated(flow: object, x: Tensor | None, context: Tensor | None) -> Iterator
 def _copied(original: object) -> object:
     """Returns a copy, with inference tensors wherever the original has them."""
     state = original.state_dict().values() if isinstance(original, nn.Module) else ()
-    with torch.inference_mode(any(isinstance(x, Tensor) and x.is_inference() for x in state)):
+    inference = any(isinstance(x, Tensor) and x.is_inference() for x in state)
+    with torch.inference_mode(inference), _Detached():
         return copy.deepcopy(original, _inverse_transforms(original))
+
+
+def why_no_copy(
+    flow: object, x: Tensor | None, context: Tensor | None, dtype: torch.dtype | None = None
+) -> str:
+    """Returns why a copy of a flow, in a dtype if one is given, does not work, or "" if it does.
+
+    A copy may still call the original, through a function that refers to it, and one in another
+    dtype may keep tensors of the first dtype. A copy for a trial shows both.
+    """
+    original = original_of(flow)
+    try:
+        own, *rows = _copy(original, x, context, dtype)
+    except Exception as error:  # files, locks, or a class that forbids copies
+        return f"copying it raises {one_line(error)}"
+    with _Watching(original) as watching:
+        error = _first_error(own, *rows)
+    if watching.used:
+        return "a copy still uses the parameters of the original"
+    if error is None or dtype is None or _first_error(wrap(original, x, context), x, context):
+        return ""  # the flow itself raises the same error
+    return f"a copy in {str(dtype).removeprefix('torch.')} raises {one_line(error)}"
+
+
+def one_line(error: Exception) -> str:
+    """Returns the class of an error and the first line of its message."""
+    first = (str(error).splitlines() or [""])[0]
+    return type(error).__name__ + (f" ({first})" if first else "")
+
+
+def _first_error(flow: Flow, x: Tensor | None, context: Tensor | None) -> Exception | None:
+    """Returns the error of a call of a flow at two rows, in each direction, or None."""
+    given = None if context is None else context[:2]
+    try:
+        with torch.random.fork_rng(devices=[]), measuring(flow):
+            if x is None or x.shape[1:] != flow.joint_shape:
+                x = flow.bijection.inverse(latent_points(flow, 2, given), given)[0]
+            z = flow.bijection(x[:2], given)[0]
+            flow.bijection.inverse(z, given)
+    except Exception as error:
+        return error
+    return None
+
+
+class _Watching(TorchFunctionMode):
+    """Notices whether torch computes with the parameters or buffers of a flow."""
+
+    def __init__(self, original: object) -> None:
+        super().__init__()
+        modules = [original, *getattr(original, "transforms", ())]
+        modules = [one for one in modules if isinstance(one, nn.Module)]
+        self.state = {
+            id(value): value  # kept, so that no other tensor gets the same id
+            for module in modules
+            for value in (*module.parameters(), *module.buffers())
+        }
+        self.used = False
+
+    def __torch_function__(  # noqa: D105
+        self,
+        func: Callable[..., Any],
+        types: Any,  # noqa: ANN401, ARG002
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        kwargs = kwargs or {}
+        self.used = self.used or any(id(one) in self.state for one in tree_leaves((args, kwargs)))
+        return func(*args, **kwargs)
 
 
 class _Detached(TorchFunctionMode):
@@ -76,7 +145,7 @@ def original_of(flow: object) -> object:
 
 
 def isolated_copy(
-    flow: object, x: Tensor, context: Tensor | None, dtype: torch.dtype | None = None
+    flow: object, x: Tensor | None, context: Tensor | None, dtype: torch.dtype | None = None
 ) -> Flow | None:
     """Returns a copy of a flow in evaluation mode, converted to a dtype if one is given.
 
@@ -86,20 +155,26 @@ def isolated_copy(
     if dtype is not None and not isinstance(original, nn.Module | Distribution):
         return None
     try:
-        with _Detached():
-            own = _copied(original)
-        if dtype is not None:
-            own = _converted(own, dtype)
-            x, context = x.to(dtype), None if context is None else context.to(dtype)
-        return wrap(own, x, context).eval()
-    except Exception:  # the flow cannot be copied (see above) or converted
+        return _copy(original, x, context, dtype)[0]
+    except Exception:  # files, locks, or a class that forbids copies
         return None
+
+
+def _copy(
+    original: object, x: Tensor | None, context: Tensor | None, dtype: torch.dtype | None
+) -> tuple[Flow, Tensor | None, Tensor | None]:
+    """Returns a copy in evaluation mode, with rows and contexts of its dtype."""
+    own = _copied(original)
+    if dtype is not None:
+        own = _converted(own, dtype)
+        x, context = (None if one is None else one.to(dtype) for one in (x, context))
+    return wrap(own, x, context).eval(), x, context
 
 
 def _converted(one: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401
     """Returns a module, a distribution or a part of one after converting it in place."""
     if isinstance(one, nn.Module):
-        return one.to(dtype)
+        return one.train().to(dtype)  # a flow clears its caches in training mode
     if isinstance(one, Tensor):
         return one.to(dtype) if one.is_floating_point() else one
     if isinstance(one, list):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from itertools import chain
 from typing import Any
 
 import torch
@@ -115,6 +116,12 @@ class Wrapped(Flow):
     @property
     def context_features(self) -> int:
         return self._context_features
+
+    def _first_float_tensor(self) -> Tensor:
+        """Returns a tensor with the dtype of the wrapped rows if one has it, else the first."""
+        first = super()._first_float_tensor()
+        state = (one for one in chain(self.parameters(), self.buffers()) if one is not self._place)
+        return next((one for one in state if one.dtype == self._place.dtype), first)
 
     def own_log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor | None:
         """Returns log_prob (B,) as the library computes it, or None if it has no log_prob."""

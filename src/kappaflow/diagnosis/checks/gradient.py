@@ -13,7 +13,6 @@ from kappaflow.diagnosis.checks.dtypes import dtypes
 from kappaflow.diagnosis.checks.log_dets import solver_tolerance
 from kappaflow.diagnosis.checks.state import state
 from kappaflow.diagnosis.finding import Evidence
-from kappaflow.diagnosis.isolation import isolated_copy
 from kappaflow.flows import Flow
 from kappaflow.interop import Wrapped
 
@@ -66,8 +65,7 @@ def gradient(m: Measurements) -> Gradient | None:
     """
     rows, directions = m.effort.gradient_rows, m.effort.directions
     x, context = m.points[:rows], None if m.context is None else m.context[:rows]
-    same = isolated_copy(m.flow, x, context)
-    wide = isolated_copy(m.flow, x, context, torch.float64)
+    same, wide = m.copy(), m.copy(torch.float64)
     if same is None or wide is None or not _trained(wide):
         return None
     x64, context64 = x.double(), None if context is None else context.double()
@@ -166,7 +164,7 @@ class Step:
 @measurement("a step of training", checked="a step of training")
 def step(m: Measurements) -> Step | None:
     """Takes one step of Adam on a copy. Returns None if the flow cannot be copied or trained."""
-    own = isolated_copy(m.flow, m.points, m.context)
+    own = m.copy()
     if own is None or not _trained(own):
         return None
     named = [

@@ -57,7 +57,8 @@ def layer_log_dets(m: Measurements) -> list[LayerError]:
         own, x = m.flow, m.points[:rows]
         context = None if m.context is None else m.context[:rows]
         errors, hidden = _measured(own, x, context, m.effort.probes)
-    moved = None if errors or not hidden else moved_copy(own, x, context)
+    dtype = None if own is m.flow else torch.float64
+    moved = None if errors or not hidden else moved_copy(m, dtype)
     if moved is not None:
         errors = _measured(moved, x, context, m.effort.probes, hidden)[0]
     return sorted(errors, key=lambda one: -abs(one.error))[:1]

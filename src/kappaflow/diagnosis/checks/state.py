@@ -61,7 +61,7 @@ def state(m: Measurements) -> State:
     """
     flow, context = m.flow, m.context
     x = flow.bijection.inverse(m.sample_latents, context)[0] if m.rows is None else m.points
-    fresh = isolated_copy(flow, x, context)
+    fresh = m.copy(at=x)
     before = _stored(flow)
     _call(flow, x, context)
     once = _stored(flow)
@@ -69,7 +69,7 @@ def state(m: Measurements) -> State:
     first, later = _changed(before, once), _changed(once, _stored(flow))
     stale, layer = None, None
     if fresh is not None and not first and not later:
-        stale, layer = _stale(isolated_copy(flow, x, context), fresh, x, context)
+        stale, layer = _stale(m.copy(at=x), fresh, x, context)
         if stale == 0:  # the caches of both may have been filled before
             stale = _unmoved(flow, fresh, x, context)
     reloaded, refused = _reload(m, x)
@@ -357,9 +357,9 @@ def _missed(flow: Flow, x: Tensor, context: Tensor | None) -> float:
     return errors.nan_to_num(torch.inf).median().item()
 
 
-def moved_copy(flow: Flow, x: Tensor, context: Tensor | None) -> Flow | None:
-    """Returns a copy of a flow with moved parameters; None if it has none or cannot be copied."""
-    own = isolated_copy(flow, x, context)
+def moved_copy(m: Measurements, dtype: torch.dtype | None) -> Flow | None:
+    """Returns a copy of a flow with moved parameters; None if it has none or no copy works."""
+    own = m.copy(dtype)
     if own is None or not any(parameter.requires_grad for parameter in own.parameters()):
         return None
     _move_parameters(own)

@@ -10,7 +10,6 @@ from torch import Tensor
 from kappaflow.conditioning import layers_of
 from kappaflow.conditioning.points import Layer
 from kappaflow.diagnosis.check import Measurements, Symptom, check, differ, measurement
-from kappaflow.diagnosis.isolation import isolated_copy
 from kappaflow.flows import Flow
 
 T = TypeVar("T")
@@ -31,7 +30,7 @@ class TrainingMode:
 @measurement("training mode")
 def training_mode(m: Measurements) -> TrainingMode | None:
     """Compares log_dets with differences in float64. Returns None if training changes nothing."""
-    own = isolated_copy(m.flow, m.points, m.context, torch.float64)
+    own = m.copy(torch.float64)
     if own is None or len(m.points) < LEAST_ROWS:
         return None
     x, context = m.points.double(), None if m.context is None else m.context.double()
