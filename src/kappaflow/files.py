@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.flows import Flow
+from kappaflow.flows.rows import name_columns
 from kappaflow.reading import parse_json, read_small
 from kappaflow.registry import allowed, build, describe
 from kappaflow.storage import make_directory, read_tensors, write_bytes, write_tensors
@@ -35,6 +36,8 @@ class ModelConfig(BaseModel):
     format_version: int = FORMAT_VERSION
     dtype: str
     model: dict[str, Any]
+    columns: tuple[str, ...] | None = None
+    context_columns: tuple[str, ...] | None = None
     run: dict[str, Any] | None = None
 
 
@@ -88,6 +91,15 @@ def load(path: str | Path) -> Flow:
     return flow.eval()
 
 
+def describe_run(flow: Flow, run: dict[str, Any] | None) -> ModelConfig:
+    """Returns the configuration of a flow in a run, which holds the names of the columns."""
+    config = describe_model(flow)
+    if run is None:
+        return config
+    names = {"columns": None, "context_columns": None}
+    return config.model_copy(update={**names, "run": run})
+
+
 def describe_model(flow: Flow) -> ModelConfig:
     """Returns the configuration of a flow, after checking that the flow can be rebuilt from it."""
     if not isinstance(flow, Flow):
@@ -100,7 +112,12 @@ def describe_model(flow: Flow) -> ModelConfig:
             f"'flow' should hold numbers of one type, got {listed}: "
             "convert it with flow.to(dtype)."
         )
-    config = ModelConfig(dtype=str(flow.dtype).removeprefix("torch."), model=describe(flow))
+    config = ModelConfig(
+        dtype=str(flow.dtype).removeprefix("torch."),
+        model=describe(flow),
+        columns=flow.columns or None,
+        context_columns=flow.context_columns or None,
+    )
     with torch.random.fork_rng(devices=[]):
         twin = build(config.model)
     if {k: v.shape for k, v in twin.state_dict().items()} == {
@@ -141,6 +158,8 @@ def build_model(config: ModelConfig, source: Path, weights: dict[str, Tensor]) -
         raise FileError(f"{source}: {error}") from None
     if not isinstance(flow, Flow):
         raise FileError(f"{source} describes a {type(flow).__name__}, not a flow.")
+    names = {"columns": config.columns, "context_columns": config.context_columns}
+    name_columns(flow, **{key: (config.run or {}).get(key, names[key]) for key in names})
     return flow.to(dtype)
 
 

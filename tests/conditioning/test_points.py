@@ -63,27 +63,16 @@ WRONG = {
         (torch.zeros(6, FEATURES), spoiled(WIDTH, math.nan)),
         "'context' should hold finite numbers only, got nan in row 2, counted from 0",
     ),
-    "double x": (
-        plain,
-        (POINTS.double(),),
-        "'x' should be of the .* type torch.float32, got torch.float64",
-    ),
-    "whole numbers": (plain, (POINTS.long(),), "'x' should hold floating-point numbers"),
     "x elsewhere": (plain, (POINTS.to("meta"),), "'x' should be on the .* device cpu, got meta"),
     "no points": (plain, (POINTS[:0],), "'x' should hold at least one row, got none"),
     "narrow x": (plain, (POINTS[:, :2],), r"'x' should have shape \(batch, 3\), got \(5, 2\)"),
     "one point alone": (plain, (POINTS[0],), r"'x' should have shape \(batch,.*got \(3,\)"),
-    "x as a list": (plain, (POINTS.tolist(),), "'x' should be a tensor, got list"),
+    "x as a list": (plain, (POINTS.tolist(),), "'x' should be a tensor, .*got list"),
     "context missing": (conditional, (POINTS,), "'context' should be given, with 2 columns"),
     "context as a list": (
         conditional,
         (POINTS, CONTEXT.tolist()),
-        "'context' should be a tensor, got list",
-    ),
-    "context of whole numbers": (
-        conditional,
-        (POINTS, CONTEXT.long()),
-        "'context' should hold floating-point numbers",
+        "'context' should be a tensor, .*got list",
     ),
     "fewer contexts": (
         conditional,
@@ -104,11 +93,6 @@ WRONG = {
         conditional,
         (POINTS, torch.zeros(5)),
         r"'context' should have shape \(batch, 2\), got \(5,\)",
-    ),
-    "double context": (
-        conditional,
-        (POINTS, CONTEXT.double()),
-        "'context' should be of the .* type torch.float32, got torch.float64",
     ),
     "context elsewhere": (
         conditional,
@@ -171,7 +155,6 @@ def test_contexts_without_points_are_checked_too():
     """The doctor may be given contexts alone."""
     for context, message in (
         (CONTEXT[:0], "'context' should hold at least one row, got none"),
-        (CONTEXT.double(), "'context' should be of the flow's type torch.float32"),
         (torch.zeros(5, 3), r"'context' should have shape \(batch, 2\)"),
         (None, "'context' should be given, with 2 columns"),
     ):

@@ -5,6 +5,7 @@ import math
 import pickle
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal
@@ -192,27 +193,20 @@ def test_the_width_of_the_context_is_that_of_the_embedding():
     [
         (lambda f, c: f.log_prob(torch.zeros(2, 3)), "'x' should have shape \\(..., 2\\), got"),
         (lambda f, c: f.log_prob(torch.tensor(1.0)), "'x' should have shape"),
-        (lambda f, c: f.log_prob([[1.0, 2.0]]), "'x' should be a tensor, got list"),
-        (
-            lambda f, c: f.log_prob(torch.zeros(2, 2).double()),
-            "type torch.float32, got torch.float64",
-        ),
-        (lambda f, c: f.log_prob(torch.zeros(2, 2).long()), "type torch.float32, got torch.int64"),
+        (lambda f, c: f.log_prob([[1.0, 2.0]]), "'x' should be a tensor, an array, .* got list"),
+        (lambda f, c: f.log_prob(torch.zeros(2, 2).cfloat()), "'x' should hold real numbers"),
+        (lambda f, c: f.log_prob(np.array([["a", "b"]])), "'x' should hold numbers, got an array"),
         (lambda f, c: f.log_prob(torch.zeros(2, 2), torch.zeros(2, 1)), "should be left out"),
         (lambda f, c: f.sample(2, torch.zeros(2, 1)), "should be left out"),
         (lambda f, c: f.sample(-1), "'n' should be at least 0, got -1"),
         (lambda f, c: f.sample(2.5), "'n' should be a whole number"),
         (lambda f, c: c.log_prob(torch.zeros(2, 3)), "'context' should be given, with 2 columns"),
         (lambda f, c: c.sample(2), "'context' should be given, with 2 columns"),
-        (lambda f, c: c.sample(2, [1.0, 2.0]), "'context' should have shape .* got list"),
+        (lambda f, c: c.sample(2, [1.0, 2.0]), "'context' should be a tensor, .* got list"),
         (lambda f, c: c.sample(2, torch.zeros(4, 3)), "'context' should have shape \\(..., 2\\)"),
         (
             lambda f, c: c.log_prob(torch.zeros(2, 3), torch.zeros(5, 2)),
             "leading shape \\(2,\\) as 'x' does, or one that broadcasts with it, got \\(5,\\)",
-        ),
-        (
-            lambda f, c: c.log_prob(torch.zeros(2, 3), torch.zeros(2, 2).double()),
-            "'context' should have the flow's dtype torch.float32",
         ),
         (lambda f, c: kf.Flow(f.bijection, f.base), "'base' should be a Base"),
         (lambda f, c: kf.Flow(f.base, torch.nn.Linear(2, 2)), "'bijection' should be a Bijection"),

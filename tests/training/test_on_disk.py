@@ -217,7 +217,7 @@ def test_rows_to_stop_by_may_be_given(tmp_path, path):
     """Then all of the table is trained on."""
     kept, held_out = Kept(tmp_path / "run"), frame().head(50)
     table = TableOnDisk(path, columns=["a", "b"], context="c")
-    given = (held_out.select("a", "b"), held_out.select("c"))
+    given = (held_out.select("a", "b"), held_out.select("c").rename({"c": "d"}))
     with pytest.raises(KappaflowError, match="the validation rows should have the columns"):
         kf.fit(flow(), table, validation=given, out=kept.out, max_epochs=1)
     given = load_table(held_out, context="c")

@@ -15,6 +15,7 @@ from kappaflow.bijections.image import MultiScale
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.flows.eval_mode import evaluation_mode
+from kappaflow.flows.rows import Data, context_for, tensors_for
 from kappaflow.stack import CouplingStack
 
 Module = TypeVar("Module", Bijection, Flow)
@@ -39,7 +40,7 @@ def checked_flow(flow: object) -> Flow:
 
 
 def checked_points(
-    module: Flow | Bijection, x: Tensor, context: Tensor | None
+    module: Flow | Bijection, x: Data, context: Data
 ) -> tuple[Tensor, Tensor | None]:
     """Returns points and contexts at which a flow or a bijection can be measured.
 
@@ -52,6 +53,8 @@ def checked_points(
             finite, or a context is missing or superfluous.
     """
     _check_state(module)
+    if isinstance(module, Flow):
+        x, context = tensors_for(module, x, context)
     batch("x", x, module.event_shape if isinstance(module, Flow) else None)
     if not len(x):
         raise ArgumentError("'x' should hold at least one row, got none.")
@@ -76,7 +79,12 @@ def _check_domain(flow: Flow, joined: Tensor) -> None:
     outside = flow.domain.outside(joined).nonzero().flatten()
     if len(outside):
         domains = flow.domain.domains
-        described = ", ".join(f"x[{i}] {one.description}" for i, one in enumerate(domains) if one)
+        names = flow.columns or tuple(f"x[{i}]" for i in range(len(domains)))
+        described = ", ".join(
+            f"{name} {domain.description}"
+            for name, domain in zip(names, domains, strict=False)
+            if domain
+        )
         raise ArgumentError(
             f"'x' should lie in the domain of the flow, {described}: row {int(outside[0])} does "
             "not"
@@ -91,7 +99,7 @@ def joined_points(flow: Flow, x: Tensor) -> Tensor:
 
 
 def checked_context(
-    module: Flow | Bijection, context: Tensor | None, *, like: Tensor | None = None
+    module: Flow | Bijection, context: Data, *, like: Tensor | None = None
 ) -> Tensor | None:
     """Returns a context checked as by `checked_points`.
 
@@ -108,6 +116,8 @@ def checked_context(
         )
     if isinstance(module, Flow) and not width:
         raise ArgumentError("'context' should be left out: this flow is not conditional.")
+    if isinstance(module, Flow):
+        context = context_for(module, context)
     batch("context", context, (width,) if width else None)
     if not len(context):
         raise ArgumentError("'context' should hold at least one row, got none.")

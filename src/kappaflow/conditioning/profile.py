@@ -33,6 +33,7 @@ from kappaflow.conditioning.spectrum import (
 )
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
+from kappaflow.flows.rows import Data
 from kappaflow.linearization import ChainLinearization, Linearization
 from kappaflow.summary import Facts, Summary, sparkline
 
@@ -164,9 +165,9 @@ def quantiles_by_layer(values: Tensor) -> dict[str, list[float]]:
 
 def profile(
     flow: Flow,
-    x: Tensor,
+    x: Data,
     *,
-    context: Tensor | None = None,
+    context: Data = None,
     generator: torch.Generator | None = None,
 ) -> Profile:
     """Measures the conditioning of a flow over its depth, at points x.
@@ -175,7 +176,7 @@ def profile(
 
     Args:
         flow: The flow to measure; its state and mode do not change.
-        x: Points, (B, *event); a few dozen are enough.
+        x: Points, (B, *event), of each kind that `Flow.log_prob` takes; a few dozen are enough.
         context: Context of each point, (B, C), for a conditional flow.
         generator: Random generator for the latent samples; seed 0 by default.
 

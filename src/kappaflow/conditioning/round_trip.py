@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kappaflow.conditioning.points import Layer, checked_flow, checked_points, layers_of, measuring
 from kappaflow.flows import Flow
+from kappaflow.flows.rows import Data
 from kappaflow.summary import Facts, Summary
 
 TRUSTED = 1e-2  # eps * condition number above which rounding hides most digits of a result
@@ -40,9 +41,9 @@ def median_and_most(values: Tensor) -> str:
 
 def round_trip(
     flow: Flow,
-    x: Tensor,
+    x: Data,
     *,
-    context: Tensor | None = None,
+    context: Data = None,
     generator: torch.Generator | None = None,
 ) -> RoundTrip:
     """Measures the reconstruction errors of a flow on data and on equally many base samples.
@@ -52,7 +53,7 @@ def round_trip(
 
     Args:
         flow: The flow to measure. Its standardization is left out.
-        x: Data, (B, *event).
+        x: Points, (B, *event), of each kind that `Flow.log_prob` takes.
         context: Contexts, (B, C), for a conditional flow; also used for the samples of the base.
         generator: Random generator for the latent samples; seed 0 by default.
 

@@ -23,7 +23,9 @@ from kappaflow.diagnosis.references import Comparison, TrainRows, comparisons_of
 from kappaflow.energies import LogDensity, check_target
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow
+from kappaflow.flows.rows import Data, plain_tensors
 from kappaflow.interop import Wrapped
+from kappaflow.interop.wrap import own_flow
 from kappaflow.options import THOROUGH, effort_of
 
 # The verdict shows the most severe finding, and the findings with these codes (data, likelihood
@@ -46,8 +48,8 @@ Compare = Callable[[Flow, Tensor, Tensor | None], tuple[Comparison, ...]]
 
 def doctor(
     flow: object,
-    x: Tensor | None = None,
-    context: Tensor | None = None,
+    x: Data = None,
+    context: Data = None,
     *,
     train: TrainRows | None = None,
     make: Callable[[], object] | None = None,
@@ -63,10 +65,11 @@ def doctor(
 
     Args:
         flow: A flow of kappaflow, or anything that `kappaflow.wrap` takes.
-        x: Rows of data, (B, *event), preferably held out. The flow is measured at the first 64 (8
-            above 500 dimensions, 4 above 2000); checks of the data use all rows. Without x, the
-            doctor uses samples of the flow. This reveals less, because a flow rarely fails where
-            its own density is high.
+        x: Rows of data, (B, *event), preferably held out: a tensor, an array, a data frame or a
+            `Table`, with its columns selected by the names of the flow. The flow is measured at
+            the first 64 (8 above 500 dimensions, 4 above 2000); checks of the data use all rows.
+            Without x, the doctor uses samples of the flow. This reveals less, because a flow
+            rarely fails where its own density is high.
         context: Context of each row, (B, C), for a conditional flow.
         train: Rows that the flow was trained on, (N, D); for a conditional flow the pair (rows,
             context). The doctor fits a Gaussian and a Gaussian mixture to them, and compares their
@@ -96,6 +99,10 @@ def doctor(
     """
     if train is not None and x is None:
         raise ArgumentError("'train' needs 'x', held-out rows to compare the likelihoods on.")
+    own = own_flow(flow)
+    named = own if isinstance(own, Flow) else None
+    if x is not None:
+        x, context = plain_tensors(named, x, context)
     diagnosis = diagnose_flow(
         flow,
         x,
@@ -108,7 +115,8 @@ def doctor(
             own, rows, given, train, progress, effort_of(thorough).compared_rows
         ),
     )
-    return diagnosis if x is None else with_findings(diagnosis, data_findings(x))
+    columns = () if named is None else named.columns
+    return diagnosis if x is None else with_findings(diagnosis, data_findings(x, columns))
 
 
 def diagnose_flow(

@@ -2,7 +2,7 @@
 
 import math
 from itertools import chain, takewhile
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,14 @@ from kappaflow.bijections import Domain, MultiScale
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.augmentation import Augmentation, log_weights
 from kappaflow.flows.base import Base, check_has_rsample
+from kappaflow.flows.rows import (
+    AsFrame,
+    Data,
+    check_device,
+    checked_context,
+    flatten_batch,
+    frame_of,
+)
 from kappaflow.flows.standardization import Standardization, check_first_batch
 from kappaflow.flows.torch_distribution import FlowDistribution, FlowTransform
 from kappaflow.registry import register
@@ -45,6 +53,9 @@ class Flow(nn.Module):
 
     #: Whether `check_first_batch` has not run yet.
     unchecked: bool = True
+    #: Names of the features and of the context, which `fit` takes from a table; empty without.
+    columns: tuple[str, ...] = ()
+    context_columns: tuple[str, ...] = ()
 
     def __init__(
         self, base: Base, bijection: Bijection, augment: Augmentation | None = None
@@ -83,7 +94,7 @@ class Flow(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the floating-point state; x and context must have the same."""
+        """Dtype of the floating-point state, in which the flow computes."""
         return self._first_float_tensor().dtype
 
     @property
@@ -119,8 +130,8 @@ class Flow(nn.Module):
 
     def log_prob(
         self,
-        x: Tensor,
-        context: Tensor | None = None,
+        x: Data,
+        context: Data = None,
         *,
         samples: int = 1,
         generator: torch.Generator | None = None,
@@ -138,9 +149,12 @@ class Flow(nn.Module):
         log p(x, e), which is not a likelihood of x.
 
         Args:
-            x: Points, (*batch, *event).
-            context: Context, (*batch, C), for a conditional flow. The leading shapes of x and
-                context broadcast.
+            x: Points, (*batch, *event): a tensor or an array of any number type, which is
+                converted to the flow's dtype, or a data frame or `Table`. Columns are selected by
+                name if the flow was fitted to named ones.
+            context: Context, (*batch, C), for a conditional flow, of the same kinds. The leading
+                shapes of x and context broadcast. A frame x with the columns of the context needs
+                no other.
             samples: Number of samples of e for each x. It must be 1 without an augmentation, and
                 for an augmentation without a density.
             generator: Source of randomness; torch's global generator by default.
@@ -149,14 +163,14 @@ class Flow(nn.Module):
             The log-density in nats, (*batch,), in float32 or wider.
 
         Raises:
-            ArgumentError: A shape, dtype or device does not fit, the context is missing or
+            ArgumentError: A shape, device or column does not fit, the context is missing or
                 unexpected, or `samples` must be 1 for this flow.
 
         Source:
             Importance weighting: Burda, Grosse, Salakhutdinov 2016.
         """
         self._check_samples(samples)
-        batch_shape, x, context = self._flatten_batch(x, context)
+        batch_shape, x, context = flatten_batch(self, x, context)
         if self.augment is None:
             log_prob = self.augmented_log_prob(x, context)
         else:
@@ -184,13 +198,13 @@ class Flow(nn.Module):
         """
         if self.augment is None:
             raise ArgumentError("'e' should be left out: this flow has no augmentation.")
-        _, x, context = self._flatten_batch(x, context)
+        _, x, context = flatten_batch(self, x, context)
         expected = self.augment.drop(x.new_zeros(len(x), *self.joint_shape))[1].shape
         if not isinstance(e, Tensor) or e.shape != expected:
             got = tuple(e.shape) if isinstance(e, Tensor) else type(e).__name__
             raise ArgumentError(f"'e' should have shape {tuple(expected)}, got {got}.")
-        self._check_kind("e", e)
-        return self.augmented_log_prob(self.augment.join(x, e), context)
+        check_device("e", e, self)
+        return self.augmented_log_prob(self.augment.join(x, e.to(x.dtype)), context)
 
     def augmented_log_prob(self, joined: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns the exact log-density, (B,), of points joined with their augmentations.
@@ -217,18 +231,21 @@ class Flow(nn.Module):
     def sample(
         self,
         n: int,
-        context: Tensor | None = None,
+        context: Data = None,
         *,
         temperature: float = 1.0,
+        as_frame: AsFrame = False,
         generator: torch.Generator | None = None,
-    ) -> Tensor:
+    ) -> Any:  # noqa: ANN401
         """Returns n samples: (n, *event), or (n, M, *event) for contexts (M, C).
 
         Args:
             n: Number of samples, for each context.
-            context: Contexts, (M, C), for a conditional flow.
+            context: Contexts, (M, C), for a conditional flow: a tensor, array or data frame.
             temperature: Factor on the spread of the latents, 0 or more. Below 1, samples are
                 nearer the mode and no longer follow p.
+            as_frame: Return a data frame, with the names of the columns and with the context of
+                each row. "pandas" or "polars"; True for pandas if it is installed, else polars.
             generator: Source of randomness; torch's global generator by default.
 
         Raises:
@@ -236,9 +253,10 @@ class Flow(nn.Module):
         """
         if finite_float("temperature", temperature) < 0:
             raise ArgumentError(f"'temperature' should be 0 or more, got {temperature}.")
-        if temperature == 1 and self.augment is None:
-            return self.sample_and_log_prob(n, context, generator=generator)[0]
-        return self._drop_augmentation(self._sample_joined(n, context, temperature, generator)[0])
+        context = checked_context(self, context)
+        joined = self._sample_joined(n, context, temperature, generator)[0]
+        samples = self._drop_augmentation(joined)
+        return frame_of(self, samples, context, as_frame) if as_frame else samples
 
     def rsample(
         self, n: int, context: Tensor | None = None, *, generator: torch.Generator | None = None
@@ -298,7 +316,7 @@ class Flow(nn.Module):
             >>> density.log_prob(density.rsample((3, 4))).shape
             torch.Size([3, 4])
         """
-        self._check_context(context)
+        context = checked_context(self, context)
         return FlowDistribution(self, context)
 
     def as_transform(self, context: Tensor | None = None, *, cache_size: int = 0) -> FlowTransform:
@@ -321,7 +339,7 @@ class Flow(nn.Module):
             >>> transform.inv(transform(torch.ones(5, 2))).shape
             torch.Size([5, 2])
         """
-        self._check_context(context)
+        context = checked_context(self, context)
         return FlowTransform(self, context, cache_size)
 
     def latents(self, z: Tensor) -> tuple[Tensor, ...]:
@@ -356,7 +374,7 @@ class Flow(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Returns samples of x joined with its augmentation, and their log-densities."""
         batch_shape: tuple[int, ...] = (natural_int("n", n),)
-        self._check_context(context)
+        context = checked_context(self, context)
         if context is not None:
             batch_shape = (n, *context.shape[:-1])
             context = context.expand(*batch_shape, context.shape[-1]).reshape(
@@ -380,59 +398,6 @@ class Flow(nn.Module):
             return
         self.unchecked = False
         check_first_batch(self, x, context, log_prob, stacklevel=3)
-
-    def _flatten_batch(
-        self, x: Tensor, context: Tensor | None
-    ) -> tuple[torch.Size, Tensor, Tensor | None]:
-        """Returns the batch shape, and x and context with the batch flattened to one dimension."""
-        event = self.event_shape
-        if not isinstance(x, Tensor):
-            raise ArgumentError(f"'x' should be a tensor, got {type(x).__name__}.")
-        if x.shape[x.dim() - len(event) :] != torch.Size(event):
-            raise ArgumentError(
-                f"'x' should have shape (..., {', '.join(map(str, event))}), got {tuple(x.shape)}."
-            )
-        self._check_kind("x", x)
-        self._check_context(context)
-        batch_shape = x.shape[: x.dim() - len(event)]
-        if context is not None:
-            try:
-                batch_shape = torch.broadcast_shapes(batch_shape, context.shape[:-1])
-            except RuntimeError:
-                raise ArgumentError(
-                    f"'context' should have leading shape {tuple(batch_shape)} as 'x' does, or "
-                    f"one that broadcasts with it, got {tuple(context.shape[:-1])}."
-                ) from None
-            context = context.expand(*batch_shape, -1).reshape(-1, context.shape[-1])
-        return batch_shape, x.expand(*batch_shape, *event).reshape(-1, *event), context
-
-    def _check_context(self, context: Tensor | None) -> None:
-        width = self.context_features
-        if context is None and width:
-            raise ArgumentError(
-                f"'context' should be given, with {width} columns: this flow is conditional."
-            )
-        if context is None:
-            return
-        if not width:
-            raise ArgumentError("'context' should be left out: this flow is not conditional.")
-        if not isinstance(context, Tensor) or context.dim() < 1 or context.shape[-1] != width:
-            got = tuple(context.shape) if isinstance(context, Tensor) else type(context).__name__
-            raise ArgumentError(f"'context' should have shape (..., {width}), got {got}.")
-        self._check_kind("context", context)
-
-    def _check_kind(self, name: str, value: Tensor) -> None:
-        state = self._first_float_tensor()
-        if value.dtype != state.dtype:
-            raise ArgumentError(
-                f"'{name}' should have the flow's dtype {state.dtype}, got {value.dtype}: "
-                f"convert it with {name}.to(flow.dtype), or the flow with flow.to({name}.dtype)."
-            )
-        if value.device != state.device:
-            raise ArgumentError(
-                f"'{name}' should be on the flow's device {state.device}, got {value.device}: "
-                f"move it with {name}.to(flow.device)."
-            )
 
     def _first_float_tensor(self) -> Tensor:
         """Returns a parameter or buffer, which has the dtype and the device of the flow."""

@@ -10,6 +10,7 @@ from kappaflow.bijection import log_det_dtype
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.augmentation import log_weights
 from kappaflow.flows.flow import Flow
+from kappaflow.flows.rows import flatten_batch
 
 
 @torch.no_grad()
@@ -64,7 +65,7 @@ def importance_weighted_log_prob(
     if positive_int("samples", samples) < 2:
         raise ArgumentError("'samples' should be at least 2 to estimate an error, got 1.")
     flow._check_samples(samples)
-    batch_shape, x, context = flow._flatten_batch(x, context)
+    batch_shape, x, context = flatten_batch(flow, x, context)
     # Running logs of the sums of w and w^2, so that memory does not grow with the samples.
     once = twice = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
     dtype = log_det_dtype(x.dtype)

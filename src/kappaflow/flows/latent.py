@@ -7,6 +7,7 @@ from kappaflow._checks import positive_int
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.flows.flow import Flow
+from kappaflow.flows.rows import flatten_batch
 
 PARALLEL = 1e-4  # angle in radians below which the arc between two latents is taken as a line
 
@@ -38,7 +39,7 @@ def reconstruct(flow: Flow, x: Tensor, context: Tensor | None = None) -> Tensor:
         True
     """
     with evaluation_mode(_checked(flow)):
-        batch_shape, rows, context = flow._flatten_batch(x, context)
+        batch_shape, rows, context = flatten_batch(flow, x, context)
         back = flow.bijection.inverse(_latent(flow, rows, context), context)[0]
         return flow._drop_augmentation(back).reshape(*batch_shape, *flow.event_shape)
 
@@ -85,8 +86,8 @@ def interpolate(
     if positive_int("steps", steps) < 2:
         raise ArgumentError(f"'steps' should be at least 2, both ends included, got {steps}.")
     with evaluation_mode(_checked(flow)):
-        shape, first, given = flow._flatten_batch(a, context)
-        other, second, _ = flow._flatten_batch(b, context)
+        shape, first, given = flatten_batch(flow, a, context)
+        other, second, _ = flatten_batch(flow, b, context)
         if len(shape) != 1 or shape != other:
             raise ArgumentError(
                 f"'a' and 'b' should each be one batch with the same number of points, got "

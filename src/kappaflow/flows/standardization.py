@@ -16,6 +16,7 @@ from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.factor import Whiten
 from kappaflow.flows.base import NormalMixture, sample_of
 from kappaflow.flows.eval_mode import evaluation_mode
+from kappaflow.flows.rows import flatten_batch
 from kappaflow.nets import StandardizeInputs
 from kappaflow.registry import build, describe, take_description
 
@@ -128,7 +129,7 @@ class Standardization(Chain):
             True
         """
         (flow,) = self._flow
-        _, x, context = flow._flatten_batch(x, context)
+        _, x, context = flatten_batch(flow, x, context)
         _check_rows(flow, x, context)
         for layer in self._layers():
             layer.fitted.fill_(False)

@@ -58,7 +58,9 @@ def flow_of(flow: Flow, parts: list[Bijection]) -> Flow:
     width = None if embedding is None else chain.context_features
     made = Chain(parts, embedding=embedding, context_features=width, memory=chain.memory)
     base, augment = copy.deepcopy(flow.base), copy.deepcopy(flow.augment)
-    return Flow(base, made, augment).to(flow.device).train(flow.training)
+    result = Flow(base, made, augment).to(flow.device).train(flow.training)
+    result.columns, result.context_columns = flow.columns, flow.context_columns
+    return result
 
 
 def parts_of(flow: Flow, *, stacks: bool = False) -> list[Bijection]:

@@ -12,7 +12,7 @@ from kappaflow.errors import ArgumentError, FileError, KappaflowError
 from kappaflow.files import (
     CONFIG,
     WEIGHTS,
-    describe_model,
+    describe_run,
     read_config,
     write_config,
     write_weights,
@@ -139,7 +139,7 @@ def write_derived_run(flow: Flow, run: StoredRun, place: Path, how: str) -> None
     `how` says how the flow was made, for its report.
     """
     stored_run = read_config(run.folder / CONFIG).run
-    described = describe_model(flow).model_copy(update={"run": stored_run})
+    described = describe_run(flow, stored_run)
     write_weights(place / WEIGHTS, flow.state_dict(), described)
     write_config(place / CONFIG, described)
     for name in (METRICS, RESULT):

@@ -329,7 +329,8 @@ def as_table(data: Any, *, every: bool = False) -> Table:  # noqa: ANN401
         raise ArgumentError(
             f"'context' should have as many rows as 'x', {len(table)}, got {len(context)}."
         )
-    names = tuple(f"context_{name}" for name in context.columns)
+    taken = {*table.columns, *map("x{}".format, range(len(context.columns)))}
+    names = tuple(f"context_{name}" if name in taken else name for name in context.columns)
     return dataclasses.replace(table, context=context.values, context_columns=names)
 
 

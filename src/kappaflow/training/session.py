@@ -14,8 +14,9 @@ from torch import Tensor
 
 from kappaflow.data import Dataset, Images, MappedTable, Table
 from kappaflow.errors import ArgumentError, NumericalError
-from kappaflow.files import describe_model
+from kappaflow.files import describe_run
 from kappaflow.flows import Flow
+from kappaflow.flows.rows import name_columns
 from kappaflow.locking import locked
 from kappaflow.ranks import is_first, ranks
 from kappaflow.summary import Facts, Summary
@@ -164,8 +165,10 @@ def fit_split(
     _check_budget(settings, train)
     engine = make_engine(flow, device, settings.precision)
     check_fits(train, validation, flow)
+    described = train.describe()
+    name_columns(flow, described.get("columns"), described.get("context_columns"))
     run = {
-        **train.describe(),
+        **described,
         **(about or {}),
         "fingerprints": {"train": train.fingerprint(), "validation": validation.fingerprint()},
         "training": settings.model_dump(),
@@ -178,7 +181,7 @@ def fit_split(
         nonlocal folder
         if out is None:
             return None
-        folder = RunFolder(out, describe_model(flow).model_copy(update={"run": run}))
+        folder = RunFolder(out, describe_run(flow, run))
         stored = folder.finished(flow)
         return None if stored is None else (stored, flow.state_dict())
 

@@ -10,6 +10,7 @@ from kappaflow.conditioning import TRUSTED
 from kappaflow.conditioning.profile import profile_at
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.check import Measurements, Symptom, check, differ, measurement
+from kappaflow.flows.rows import describe_column
 
 AT_ONCE = 256  # rows, to bound the memory
 TIMES = 100.0  # ratio to the median from which a condition number is reported
@@ -103,9 +104,10 @@ def context_ignored(m: Measurements) -> Iterator[Symptom]:
         (sorted(set(result.constant) - set(result.ignored)), "is constant"),
     ):
         if columns:
+            name = describe_column(m.flow.context_columns, columns[0])
             also = f", like {len(columns) - 1} more," if len(columns) > 1 else ""
             yield Symptom(
-                f"Column {columns[0]} of the context{also} {what}.",
+                f"{name[:1].upper()}{name[1:]} of the context{also} {what}.",
                 {"columns": len(columns), "rows": len(result.rows)},
             )
 

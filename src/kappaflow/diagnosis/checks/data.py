@@ -3,6 +3,7 @@
 `data_findings` examines a table, KF601 to KF606; KF607 repeats the warnings of loading.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 
@@ -44,19 +45,30 @@ class ExaminedData:
         return [Symptom(message, evidence, cause=cause, fix=fix)]
 
 
-def data_findings(data: Tensor | Table) -> Iterator[Finding]:
+def data_findings(data: Tensor | Table, columns: Sequence[str] = ()) -> Iterator[Finding]:
     """Runs the checks of data, KF601 to KF606, on a table or rows (B, n), at least 32 of them.
+
+    `columns` are the names of the columns of rows; x0, x1, ... by default.
 
     Yields:
         The findings, one for all columns with the same problem.
     """
     if len(data) < ROWS or (isinstance(data, Tensor) and data.dim() != 2):
         return
-    table = load_table(data.detach().cpu().double().numpy()) if isinstance(data, Tensor) else data
+    table = _named(data, columns) if isinstance(data, Tensor) else data
     examined = ExaminedData(table)
     for rule in sorted(CHECKS.values(), key=lambda rule: rule.code):
         if rule.subject == "data":
             yield from rule(examined)
+
+
+def _named(rows: Tensor, columns: Sequence[str]) -> Table:
+    table = load_table(rows.detach().cpu().double().numpy())
+    if len(columns) != len(table.columns):
+        return table
+    names = dict(zip(table.columns, columns, strict=True))
+    whole = tuple(names[name] for name in table.integer_columns)
+    return dataclasses.replace(table, columns=tuple(columns), integer_columns=whole)
 
 
 @check(

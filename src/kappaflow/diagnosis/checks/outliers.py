@@ -9,6 +9,7 @@ from torch import Tensor
 from kappaflow.bijections import Domain, Standardize
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.check import Measurements, Symptom, check, in_chunks, measurement
+from kappaflow.flows.rows import describe_column
 
 BASE_SAMPLES = 4096  # at most, without a context; with contexts, one for each row
 FAR = 30.0  # nats below the lowest density of all samples of the base, for a row to be far out
@@ -165,11 +166,11 @@ def wrong_scale(m: Measurements) -> Iterator[Symptom]:
     column = None if result.fits else _unstandardized_column(result)
     unfitted = [part for part in m.flow.standardization if not getattr(part, "fitted", True)]
     if column is not None and any(isinstance(part, (Domain, Standardize)) for part in unfitted):
-        spread = result.spreads[column]
+        spread, name = result.spreads[column], describe_column(m.flow.columns, column)
         also = "" if spread.isnan() else f" and standard deviation {spread:.3g}"
         yield Symptom(
             "The flow's standardization was never fitted, and the rows are not standardized: "
-            f"column {column} has mean {result.means[column]:.3g}{also}.",
+            f"{name} has mean {result.means[column]:.3g}{also}.",
             evidence,
             cause="The flow was not trained, and does not know the mean and the standard "
             "deviation of its columns.",

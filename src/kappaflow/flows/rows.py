@@ -1,0 +1,204 @@
+"""Rows and contexts in every form that `fit` accepts, as tensors for a flow; samples as frames."""
+
+import re
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kappaflow._checks import one_of
+from kappaflow.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from kappaflow.data import Table
+    from kappaflow.flows.flow import Flow
+
+#: A tensor or an array of real numbers, a data frame, a `Table`, or the path of a table.
+Data = Any
+AsFrame = bool | Literal["pandas", "polars"]
+Pair = tuple[Tensor, Tensor | None]
+PLAIN = (Tensor, np.ndarray)
+UNNAMED = re.compile(r"(context_)?x\d+")  # as `load_table` names the columns of an array
+
+
+def plain_tensors(flow: "Flow | None", x: Data, context: Data = None) -> Pair:
+    """Returns rows and contexts of any kind as tensors, in the dtype that they have.
+
+    If the flow has names, columns are selected by name, and a frame that has the columns of the
+    context also serves as the context.
+    """
+    names = () if flow is None else flow.columns
+    given = () if flow is None else flow.context_columns
+    if not isinstance(x, PLAIN):
+        table = _read("x", x)
+        if context is None and table.context is not None:
+            context = table.context
+        elif context is None and given and {*given} <= {*table.columns}:
+            context = _selected("context", table, given)
+        x = _selected("x", table, names)
+    if context is not None and not isinstance(context, PLAIN):
+        context = _selected("context", _read("context", context), given)
+    return _tensor("x", x), None if context is None else _tensor("context", context)
+
+
+def tensors_for(flow: "Flow", x: Data, context: Data = None) -> Pair:
+    """Returns rows and contexts of any kind as tensors in the dtype of the flow."""
+    x, context = plain_tensors(flow, x, context)
+    return _cast("x", x, flow), None if context is None else _cast("context", context, flow)
+
+
+def flatten_batch(
+    flow: "Flow", x: Data, context: Data
+) -> tuple[torch.Size, Tensor, Tensor | None]:
+    """Returns the batch shape, and x and context as tensors with one batch dimension.
+
+    Raises:
+        ArgumentError: A shape, a device or a column does not fit the flow, or the context is
+            missing or unexpected.
+    """
+    event = flow.event_shape
+    x, context = tensors_for(flow, x, context)
+    batch_shape = x.shape[: x.dim() - len(event)]
+    if x.shape[len(batch_shape) :] != torch.Size(event):
+        raise ArgumentError(
+            f"'x' should have shape (..., {', '.join(map(str, event))}), got {tuple(x.shape)}."
+        )
+    check_device("x", x, flow)
+    context = checked_context(flow, context)
+    if context is not None:
+        try:
+            batch_shape = torch.broadcast_shapes(batch_shape, context.shape[:-1])
+        except RuntimeError:
+            raise ArgumentError(
+                f"'context' should have leading shape {tuple(batch_shape)} as 'x' does, or one "
+                f"that broadcasts with it, got {tuple(context.shape[:-1])}."
+            ) from None
+        context = context.expand(*batch_shape, -1).reshape(-1, context.shape[-1])
+    return batch_shape, x.expand(*batch_shape, *event).reshape(-1, *event), context
+
+
+def checked_context(flow: "Flow", context: Data) -> Tensor | None:
+    """Returns a context of any kind as a tensor; raises as `flatten_batch` does."""
+    width = flow.context_features
+    if context is None and width:
+        raise ArgumentError(
+            f"'context' should be given, with {width} columns: this flow is conditional."
+        )
+    if context is None:
+        return None
+    if not width:
+        raise ArgumentError("'context' should be left out: this flow is not conditional.")
+    context = context_for(flow, context)
+    if context.dim() < 1 or context.shape[-1] != width:
+        raise ArgumentError(
+            f"'context' should have shape (..., {width}), got {tuple(context.shape)}."
+        )
+    check_device("context", context, flow)
+    return context
+
+
+def check_device(name: str, value: Tensor, flow: "Flow") -> None:
+    """Raises ArgumentError for a tensor on another device than the flow."""
+    if value.device != flow.device:
+        raise ArgumentError(
+            f"'{name}' should be on the flow's device {flow.device}, got {value.device}: "
+            f"move it with {name}.to(flow.device)."
+        )
+
+
+def context_for(flow: "Flow", context: Data) -> Tensor:
+    """Returns a context of any kind as a tensor in the dtype of the flow."""
+    if not isinstance(context, PLAIN):
+        context = _selected("context", _read("context", context), flow.context_columns)
+    return _cast("context", _tensor("context", context), flow)
+
+
+def name_columns(
+    flow: "Flow", columns: Sequence[str] | None, context_columns: Sequence[str] | None
+) -> None:
+    """Gives a flow the names of its columns; names of arrays (x0, x1, ...) count as none."""
+    flow.columns, flow.context_columns = (
+        () if all(map(UNNAMED.fullmatch, names or ())) else tuple(names or ())
+        for names in (columns, context_columns)
+    )
+
+
+def describe_column(names: Sequence[str], index: int) -> str:
+    """Returns "column 'mass'", or "column 2", counted from 0, without names."""
+    return f"column {names[index]!r}" if names else f"column {index}"
+
+
+def frame_of(flow: "Flow", samples: Tensor, context: Tensor | None, kind: AsFrame) -> Any:  # noqa: ANN401
+    """Returns samples, (*batch, D), with their contexts as a data frame, a row for each sample.
+
+    True makes a frame of pandas if it is installed, else of polars.
+    """
+    if len(flow.event_shape) != 1:
+        raise ArgumentError("'as_frame' should be False for a flow of images.")
+    one_of("as_frame", kind, (True, "pandas", "polars"))
+    library = kind if isinstance(kind, str) else "pandas" if find_spec("pandas") else "polars"
+    if not find_spec(library):
+        raise ArgumentError(f"'as_frame' is {library!r}, which is not installed.")
+    names = flow.columns or tuple(f"x{i}" for i in range(flow.event_shape[0]))
+    values = samples
+    if context is not None:
+        width = context.shape[-1]
+        names += flow.context_columns or tuple(f"context_{i}" for i in range(width))
+        values = torch.cat([samples, context.expand(*samples.shape[:-1], width)], dim=-1)
+    columns = values.reshape(-1, len(names)).detach().cpu().T.numpy()
+    return import_module(library).DataFrame(dict(zip(names, columns, strict=True)))
+
+
+def _read(argument: str, source: Data) -> "Table":
+    """Returns all columns of numbers of a frame, a table or a file."""
+    from kappaflow.data.load import load_every_column  # it loads polars, which tensors do without
+    from kappaflow.data.table import Table
+
+    if isinstance(source, Table):
+        return source
+    kind = type(source)
+    if not (
+        isinstance(source, str | PathLike) or hasattr(kind, "columns") or hasattr(kind, "to_frame")
+    ):
+        raise ArgumentError(
+            f"'{argument}' should be a tensor, an array, a data frame or a path, got "
+            f"{kind.__name__}."
+        )
+    return load_every_column(source)
+
+
+def _selected(argument: str, table: "Table", names: Sequence[str]) -> np.ndarray:
+    """Returns the named columns of a table; all modeled ones without names."""
+    if not names:
+        return table.values
+    lacking = [name for name in names if name not in table.all_columns]
+    if lacking:
+        raise ArgumentError(
+            f"'{argument}' should have the columns of the flow, {', '.join(names)}; "
+            f"{table.source} has no numbers named {', '.join(lacking)}."
+        )
+    return table.all_values[:, [table.all_columns.index(name) for name in names]]
+
+
+def _tensor(argument: str, values: Tensor | np.ndarray) -> Tensor:
+    if isinstance(values, Tensor):
+        return values
+    try:
+        return torch.from_numpy(np.ascontiguousarray(values))
+    except TypeError:
+        raise ArgumentError(
+            f"'{argument}' should hold numbers, got an array of {values.dtype}."
+        ) from None
+
+
+def _cast(argument: str, value: Tensor, flow: "Flow") -> Tensor:
+    if value.dtype == flow.dtype:
+        return value
+    if value.is_complex():
+        raise ArgumentError(f"'{argument}' should hold real numbers, got {value.dtype}.")
+    return value.to(flow.dtype)
