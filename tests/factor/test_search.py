@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy.linalg import hilbert
 
 import kappaflow as kf
 from factor.ensembles import geometric, orthogonal
@@ -11,6 +12,7 @@ from kappaflow.errors import NumericalError, NumericalWarning
 from kappaflow.factor import linear, search
 from kappaflow.factor.budget import OutOfBudget, SearchBudget, report, spend
 from kappaflow.factor.closed_forms import closed_form
+from kappaflow.factor.positive import factor_positive_definite
 from kappaflow.factor.problem import factor_problem
 
 
@@ -158,6 +160,43 @@ def test_a_large_residual_comes_with_a_warning():
     with pytest.warns(NumericalWarning, match="couplings=11 allows a closed form"):
         found = kf.factor_linear(matrix, couplings=6)
     assert 1e-10 < found.residual < 1e-8 and not found.is_exact
+
+
+def test_a_closed_form_that_rounding_spoils_is_passed_over():
+    """Six couplings of the Hilbert matrix, condition number 2e13: an error, no wrong product."""
+    matrix = hilbert(10)
+    with pytest.raises(NumericalError, match=r"too large for a search .* Pass couplings=11"):
+        kf.factor_linear(matrix, couplings=6)
+    with pytest.raises(NumericalError, match="positive"):
+        kf.factor_linear(matrix, method="positive")
+    for couplings in ("auto", 11):
+        found = kf.factor_linear(matrix, couplings=couplings)
+        assert found.method == "svd" and found.residual < 1e-13
+    with pytest.raises(NumericalError, match="eigenvalues that are not positive"):
+        factor_positive_definite(np.diag([-1e-20, 1.0, 1.0, 1.0]))
+
+
+def test_exactness_is_judged_by_the_inverse_too():
+    """The residual of six couplings of the Hilbert matrix is 8e-11, that of the inverse 1e-5."""
+    matrix = hilbert(6)
+    with pytest.warns(NumericalWarning, match=r"P\^-1 T from the identity by .*couplings=11"):
+        found = kf.factor_linear(matrix, method="positive")
+    error = np.linalg.norm(np.linalg.inv(dense(found)) @ matrix - np.eye(6)) / 6**0.5
+    assert not found.is_exact and found.residual < 1e-9 and found.inverse_residual > 1e-6
+    assert found.inverse_residual == pytest.approx(error, rel=0.1)
+    assert kf.factor_linear(matrix).is_exact
+
+
+@pytest.mark.parametrize("couplings", [6, "auto"])
+def test_two_ill_conditioned_couplings_do_not_replace_six(couplings):
+    """This map is two couplings, which a nearly zero entry makes ill-conditioned."""
+    matrix = np.array([[0.01, -1.0], [1.0, 0.5]])
+    few = kf.factor_linear(matrix, couplings=None)
+    found = kf.factor_linear(matrix, couplings=couplings)
+    assert len(few) == 2 and few.condition_number > 100
+    assert len(found) == 6 and found.condition_number < 4
+    number = f"{few.condition_number:.3g}"
+    assert f"couplings=None gives 2 with a largest condition number of {number}" in found.note
 
 
 @pytest.mark.parametrize("scale", [1e-310, 1e-295, 1e295])

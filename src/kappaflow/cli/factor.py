@@ -95,6 +95,7 @@ def _print(factorization: "Factorization", files: dict[str, Path | None]) -> Non
     tell()
     table([
         ("residual", f"{factorization.residual:.1e}"),
+        ("residual of the inverse", f"{factorization.inverse_residual:.1e}"),
         ("largest condition number", f"{factorization.condition_number:.3g}"),
         ("lower bound for so many couplings", f"{factorization.lower_bound:.3g}"),
         *(
@@ -131,6 +132,7 @@ def _plain(factorization: "Factorization") -> dict[str, Any]:
             for number, coupling in enumerate(factorization.couplings, start=1)
         ],
         "residual": factorization.residual,
+        "inverse_residual": factorization.inverse_residual,
         "condition_number": factorization.condition_number,
         "lower_bound": factorization.lower_bound,
         "before_search": factorization.before_search,

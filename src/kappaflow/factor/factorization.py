@@ -17,9 +17,8 @@ from kappaflow.partition import Partition
 from kappaflow.storage import read_tensors, write_tensors
 from kappaflow.summary import Facts, Summary
 
-EXACT = 1e-12  # largest relative residual at rounding level
+EXACT, EXACT_INVERSE = 1e-10, 1e-6  # largest residuals of an exact product and of its inverse
 ONE_SIZE = 1e-12  # largest difference of the logarithms of entries that count as equal
-EXACT_SHARE, EXACT_AT_MOST = 1e-17, 1e-10  # the same in units of cond(T), and its largest value
 SPLITTER = 2.0**27 + 1
 FORMAT, VERSION = "kappaflow couplings", "2"
 PARTS = ("weight", "diagonal", "kept", "changed")
@@ -33,6 +32,8 @@ class Factorization(Summary):
         matrix: T, (n, n), float64.
         couplings: The couplings in the order of the product.
         residual: |M1 M2 ... - T| / |T| in Frobenius norms, computed in extended precision.
+        inverse_residual: |(M1 M2 ...)^-1 T - I| / |I|: how well the couplings undo the matrix.
+            Rounding the entries of T alone changes it by about 1e-16 times the condition number.
         method: The method that found them: "direct", "rotation", "positive", "svd" or
             "continuation".
         flipped: Index of the coupling with the one negative diagonal entry that a map of negative
@@ -45,6 +46,7 @@ class Factorization(Summary):
     matrix: Tensor
     couplings: tuple[LinearCoupling, ...]
     residual: float
+    inverse_residual: float
     method: str
     flipped: int | None = None
     note: str = ""
@@ -65,13 +67,12 @@ class Factorization(Summary):
 
     @property
     def is_exact(self) -> bool:
-        """Whether the residual is at rounding level.
+        """Whether the residual is at most 1e-10 and the inverse residual at most 1e-6.
 
-        This is 1e-12, or 1e-17 times the condition number of T if that is more, at most 1e-10.
+        These bounds hold for every map. So if the condition number of T is above about 1e10, no
+        product of rounded couplings is exact.
         """
-        if EXACT < self.residual <= EXACT_AT_MOST:
-            return self.residual <= EXACT_SHARE * float(np.linalg.cond(self.matrix.numpy()))
-        return self.residual <= EXACT
+        return self.residual <= EXACT and self.inverse_residual <= EXACT_INVERSE
 
     @property
     def lower_bound(self) -> float:
@@ -127,6 +128,7 @@ class Factorization(Summary):
         facts = [
             ("map", f"{len(self.matrix)} features in {len(self)} couplings, by {self.method}"),
             ("relative residual", f"{self.residual:.1e}"),
+            ("inverse residual", f"{self.inverse_residual:.1e}"),
             ("condition numbers", sizes or "none"),
             ("lower bound for the largest", f"{self.lower_bound:.3g}"),
         ]
@@ -139,32 +141,44 @@ class Factorization(Summary):
 
 
 def ranking_key(found: Factorization) -> tuple[bool, float]:
-    """Returns a sort key: exact factorizations come first, then well-conditioned ones."""
-    return not found.is_exact, found.condition_number
+    """Returns a sort key: the best conditioned exact one comes first, then the most accurate."""
+    exact = found.is_exact
+    return not exact, found.condition_number if exact else found.inverse_residual
 
 
-def relative_residual(factors: Sequence[Factor], matrix: np.ndarray) -> float:
-    r"""Returns :math:`\|M_1 M_2 \cdots - T\|_F / \|T\|_F`.
+def residuals(factors: Sequence[Factor], matrix: np.ndarray) -> tuple[float, float]:
+    r"""Returns :math:`\|P - T\|_F / \|T\|_F` and :math:`\|P^{-1} T - I\|_F / \|I\|_F`.
 
-    The product is kept as a sum of two float64 matrices. Each weight and each matrix is split into
-    leading bits and a rest. There are so few leading bits that sums of their products are exact.
-    The error is about 2^-20 times the error of a float64 product, for four times the work.
+    P is the product of the factors. It is kept as a sum of two float64 matrices. Each weight and
+    each matrix is split into leading bits and a rest. There are so few leading bits that sums of
+    their products are exact. The error of P is about 2^-20 times the error of a float64 product,
+    for four times the work.
 
     Source:
         Error-free splitting of matrix products: Ozaki, Ogita, Oishi, Rump 2012.
     """
     high, low = np.eye(len(matrix)), np.zeros_like(matrix)
     for factor in reversed(factors):
-        changed, kept = factor.weight.shape
-        rows, read = slice(kept, None), slice(kept)
-        if not factor.lower:
-            rows, read = slice(changed), slice(changed, None)
+        rows, read = _sides(factor)
         mixed = _product(factor.weight, high[read], low[read])
         scaled = _scaled(factor.diagonal[:, None], high[rows], low[rows])
         high[rows], low[rows] = _sum(mixed, scaled)
     size = power_of_two(matrix)  # so that squares do not overflow
     off = (high - matrix) / size + low / size
-    return float(np.linalg.norm(off) / np.linalg.norm(matrix / size))
+    residual = np.linalg.norm(off) / np.linalg.norm(matrix / size)
+    off *= size
+    for factor in factors:  # P^-1 (P - T) = I - P^-1 T
+        rows, read = _sides(factor)
+        off[rows] = (off[rows] - factor.weight @ off[read]) / factor.diagonal[:, None]
+    return float(residual), float(np.linalg.norm(off) / len(matrix) ** 0.5)
+
+
+def _sides(factor: Factor) -> tuple[slice, slice]:
+    """Returns the rows that a factor changes and those that it reads."""
+    changed, kept = factor.weight.shape
+    if factor.lower:
+        return slice(kept, None), slice(kept)
+    return slice(changed), slice(changed, None)
 
 
 def _product(a: np.ndarray, high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -305,7 +319,7 @@ def _factorization(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -
     return Factorization(
         torch.from_numpy(matrix),
         couplings,
-        _residual(matrix, couplings),
+        *_residuals(matrix, couplings),
         metadata["method"],
         next((i for i, one in enumerate(couplings) if (one.diagonal < 0).any()), None),
         metadata["note"],
@@ -321,13 +335,13 @@ def _coupling(
     return LinearCoupling.of(partition, weight, diagonal)
 
 
-def _residual(matrix: np.ndarray, couplings: tuple[LinearCoupling, ...]) -> float:
-    """Returns the relative residual of alternating couplings."""
+def _residuals(matrix: np.ndarray, couplings: tuple[LinearCoupling, ...]) -> tuple[float, float]:
+    """Returns the residuals of alternating couplings."""
     if not couplings:
-        return relative_residual([], matrix)
+        return residuals([], matrix)
     first = couplings[0].partition
     if any(one.partition not in (first, first.swapped()) for one in couplings):
         raise ValueError("the couplings have different partitions")
     order = np.array(first.kept + first.changed)
     factors = [Factor(one.partition == first, *weight_and_diagonal(one)) for one in couplings]
-    return relative_residual(factors, matrix[np.ix_(order, order)])
+    return residuals(factors, matrix[np.ix_(order, order)])

@@ -16,7 +16,7 @@ from kappaflow.factor.budget import OutOfBudget, SearchBudget
 from kappaflow.factor.closed_forms import CARRIERS, SIX, applicable, closed_form, min_couplings
 from kappaflow.factor.coupling import Factor, flip_last, to_layers, weight_and_diagonal
 from kappaflow.factor.direct import direct_factors
-from kappaflow.factor.factorization import Factorization, ranking_key, relative_residual
+from kappaflow.factor.factorization import EXACT, Factorization, ranking_key, residuals
 from kappaflow.factor.problem import FactorProblem, factor_problem
 from kappaflow.factor.search import (
     SearchOptions,
@@ -39,6 +39,7 @@ DIRECT_NOTES = (
     "two would need a diagonal block with a diagonal Schur complement",
     "three would need an off-diagonal entry, or a positive diagonal",
 )
+FEWER_NOTE = "couplings=None gives {number} with a largest condition number of {condition:.3g}"
 SIX_NOTE = (
     "three work for special matrices only, and this is not one; five may work, with larger "
     "condition numbers: pass couplings=5, or couplings=None for the fewest"
@@ -64,8 +65,9 @@ TOO_FEW = (
 TOO_FEW_UNEVEN = "three to five are not tried for parts of different sizes"
 GOOD = 3.0  # condition number of factors that more factors hardly improve
 SMALLEST, LARGEST = 1e-290, 1e290  # scales of a matrix within which float64 holds the residual
-EXACT = 1e-12  # largest relative residual if the structure is present
-LARGE_RESIDUAL = 1e-10  # relative residual above which the result comes with a warning
+STRUCTURE = 1e-12  # largest relative residual if the structure is present
+ROUNDING = 2e-14  # inverse residual in units of cond(T) that rounding may explain
+USELESS = 0.1  # inverse residual at which an inexact product is not a factorization
 
 
 def factor_linear(
@@ -95,9 +97,8 @@ def factor_linear(
         method: "rotation": six couplings in closed form, for orthogonal matrices times a number.
             "positive": six in closed form, for symmetric positive definite matrices and equal
             halves. "svd": eleven in closed form, for any matrix; if `couplings` allows more, they
-            share the condition number of T. "continuation": six or more, by a search. "auto": one
-            or two couplings if the matrix allows, else the best conditioned result within
-            `couplings`.
+            share the condition number of T. "continuation": six or more, by a search. "auto": the
+            best conditioned result within `couplings`, or the most accurate if none is exact.
         max_time_s: Time limit of the search in seconds; 0 for closed forms only. By default the
             search takes a few seconds at most, by a limit on its operations, and is left out above
             64 features; but if no closed form has so few couplings, it has no limit.
@@ -113,8 +114,9 @@ def factor_linear(
             so few couplings; or the scale of the matrix is beyond 1e-290 to 1e290.
 
     Note:
-        Warns (NumericalWarning) if the residual is above 1e-10. There is no search for matrices
-        with a condition number above 2e9.
+        Warns (NumericalWarning) if the result is not exact (`Factorization.is_exact`) for another
+        reason than the rounding of the matrix. There is no search for matrices with a condition
+        number above 2e9.
 
     Source:
         Ours. Urschel 2023 proves that six are enough for equal halves and a positive determinant
@@ -143,8 +145,9 @@ def factor_linear(
         found = _best(problem, couplings, options)
     else:
         found = _by_method(method, problem, None if couplings == "auto" else couplings, options)
-    if found.residual > LARGE_RESIDUAL:
-        warnings.warn(_large_residual(found, problem), NumericalWarning, stacklevel=2)
+    rounded = found.inverse_residual <= ROUNDING * problem.condition_number
+    if not found.is_exact and not (found.residual <= EXACT and rounded):
+        warnings.warn(_inexact(found, problem), NumericalWarning, stacklevel=2)
     return found
 
 
@@ -176,6 +179,9 @@ def _best(problem: FactorProblem, couplings: Count, options: SearchOptions) -> F
     if best.method != "continuation" and not why_not:
         why_not = _why_not_searched(found, trouble)
     before = min((one.condition_number for one in closed), default=None)
+    if direct is not None and best is not direct:
+        fewer = FEWER_NOTE.format(number=len(direct), condition=direct.condition_number)
+        best = dataclasses.replace(best, note=fewer)
     note = _note_of(best, couplings, trouble, why_not)
     gained = best.method == "continuation" and before is not None
     return dataclasses.replace(best, note=note, before_search=before if gained else None)
@@ -230,9 +236,12 @@ def _closed_forms(problem: FactorProblem, couplings: int) -> list[Factorization]
     found = []
     for name in applicable(problem):
         if couplings >= min_couplings(problem, name):
-            factors = closed_form(name, problem, couplings)
-            if len(factors) <= couplings:
-                found.append(_restore_sign(factors, problem, name))
+            try:
+                factors = closed_form(name, problem, couplings)
+                if len(factors) <= couplings:
+                    found.append(_restore_sign(factors, problem, name))
+            except NumericalError:  # rounding spoilt it: the next may be more accurate
+                continue
     return found
 
 
@@ -275,16 +284,15 @@ def _direct(problem: FactorProblem, couplings: Count) -> Factorization | None:
         found = _assemble(factors, problem, "direct", negative[0] if negative else None)
     except NumericalError:  # a tiny off-diagonal entry makes the factors overflow
         return None
-    return found if found.residual <= EXACT else None
+    return found if found.residual <= STRUCTURE else None
 
 
 def _is_enough(found: Factorization, problem: FactorProblem, other: int) -> bool:
     """Returns whether `other` couplings could hardly be better conditioned than a result.
 
-    One or two couplings always are enough. Otherwise the reason is that cond(T) is at most the
-    product of the condition numbers.
+    The reason is that cond(T) is at most the product of the condition numbers.
     """
-    if len(found) <= 2 or not other:
+    if not other:
         return True
     least = problem.condition_number ** (1 / other)
     return found.is_exact and found.condition_number <= max(GOOD, 1.5 * least)
@@ -304,10 +312,11 @@ def _nothing(
     )
 
 
-def _large_residual(found: Factorization, problem: FactorProblem) -> str:
+def _inexact(found: Factorization, problem: FactorProblem) -> str:
     return (
-        f"the product of the couplings differs from the matrix by {found.residual:.1e} of its "
-        f"norm. Likely cause: the condition number of the matrix, {problem.condition_number:.1g}. "
+        f"the product P of the couplings differs from the matrix T by {found.residual:.1e} of its "
+        f"norm, and P^-1 T from the identity by {found.inverse_residual:.1e}. Likely cause: the "
+        f"condition number of the matrix, {problem.condition_number:.1g}. "
         f"couplings={min_couplings(problem, 'svd')} allows a closed form, exact to rounding."
     )
 
@@ -315,7 +324,9 @@ def _large_residual(found: Factorization, problem: FactorProblem) -> str:
 def _why_not_searched(found: list[Factorization], trouble: NumericalError | None) -> str:
     """Returns why the results of a search were not taken; empty if they were not better."""
     if found and not any(one.is_exact for one in found):
-        return f"{len(found[0])} couplings have a residual of {found[0].residual:.1g}"
+        poor = found[0]
+        also = f"that of the inverse is {poor.inverse_residual:.1g}"
+        return f"{len(poor)} couplings have a residual of {poor.residual:.1g}, {also}"
     return "it found no solution" if trouble and not found else ""
 
 
@@ -360,17 +371,26 @@ def _assemble(
         Factor(f.lower, *weight_and_diagonal(c)) for f, c in zip(factors, couplings, strict=True)
     ]
     with np.errstate(over="ignore", invalid="ignore"):
-        residual = relative_residual(made, problem.blocks)
+        residual, inverse = residuals(made, problem.blocks)
     if not np.isfinite(residual):
         raise _out_of_range(problem)
-    return Factorization(
+    found = Factorization(
         torch.from_numpy(problem.given.copy()),
         couplings,
         residual,
+        inverse,
         method,
         flipped,
         _note(len(couplings), method, even=problem.even),
     )
+    if residual > EXACT and not inverse <= USELESS:
+        raise NumericalError(
+            f"method={method!r} lost this matrix T to rounding: with the product P of its "
+            f"couplings, P^-1 T differs from the identity by {inverse:.1g}. Likely cause: the "
+            f"condition number of the matrix, {problem.condition_number:.1g}. Pass "
+            f"couplings={min_couplings(problem, 'svd')}, which have a closed form."
+        )
+    return found
 
 
 def _out_of_range(problem: FactorProblem) -> NumericalError:

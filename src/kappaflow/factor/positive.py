@@ -9,6 +9,7 @@ moves them. The entries of K are partial products of s / p, which the order keep
 
 import numpy as np
 
+from kappaflow.errors import NumericalError
 from kappaflow.factor.coupling import Factor, unit_factors
 from kappaflow.factor.rescale import rescale
 from kappaflow.factor.rotation import six_blocks
@@ -37,6 +38,10 @@ def factor_positive_definite(matrix: np.ndarray, *, scale: float = 1.0) -> list[
 
     Their condition numbers grow with that of the map: by a power of 0.25 to 0.8 in tests.
 
+    Raises:
+        NumericalError: The map is so ill-conditioned that rounding makes an eigenvalue of a block
+            negative.
+
     Source:
         Ours; theorem C. The order of partial sums: Steinitz 1913.
 
@@ -49,6 +54,12 @@ def factor_positive_definite(matrix: np.ndarray, *, scale: float = 1.0) -> list[
     d = len(matrix) // 2
     p, u = np.linalg.eigh(matrix[:d, :d])
     s, v = np.linalg.eigh(np.linalg.inv(matrix)[d:, d:])
+    if not (p[0] > 0 and s[0] > 0):  # also if they are nan
+        raise NumericalError(
+            "the matrix is too ill-conditioned for the closed form of positive definite maps: its "
+            "blocks have eigenvalues that are not positive in float64. method='svd' accepts any "
+            "invertible matrix."
+        )
     logs = np.log(s) - np.log(p)
     cycle = _order(logs - logs.mean())
     k = np.zeros(d)

@@ -27,7 +27,7 @@ class Trial:
     """The result for one count.
 
     `found` is the best-conditioned factorization found so far within this count that is exact to
-    rounding. If none is exact, it is the best-conditioned one; None if there is none. `why_not`
+    rounding. If none is exact, it is the most accurate one; None if there is none. `why_not`
     tells why the search for this count found nothing exact; empty if it succeeded.
     """
 
@@ -86,7 +86,10 @@ def trade_off(
             except (ArgumentError, NumericalError) as error:
                 why_not = str(error)
         if found is not None and not found.is_exact:
-            why_not = f"the residual is {found.residual:.1g}, more than rounding."
+            why_not = (
+                f"the residual is {found.residual:.1g}, that of the inverse "
+                f"{found.inverse_residual:.1g}."
+            )
         best = _better(best, found)
         trials.append(Trial(count, best, why_not))
     return trials
