@@ -269,6 +269,16 @@ def test_layers_that_are_not_known_are_left():
     assert certificate.differences["float64"].log_prob <= 1e-9
 
 
+def test_couplings_that_are_kept_count_as_couplings():
+    """Four spline couplings, each between six linear ones."""
+    flow = kf.spline(6, depth=4, hidden=(8,), partition="random")
+    _, certificate = kf.rewrite_fixed_partition(flow, torch.randn(20, 6))
+    assert certificate.left == ("SplineCoupling",) * 4
+    linear = sum(one.couplings for one in certificate.replaced)
+    assert certificate.couplings_before == 4
+    assert certificate.couplings_after == 4 + linear - certificate.joined
+
+
 @pytest.mark.slow
 def test_another_partition_can_be_asked_for():
     """Even and odd features, or parts of other sizes, if couplings have those sizes."""

@@ -111,10 +111,21 @@ def test_one_coupling_less_is_proved_impossible(parts, positive):
     for count in range(1, least):
         verdict = check_count(T, count, first=parts[0], positive=positive)
         assert verdict.verdict == "cannot", (count, verdict)
-    assert check_count(T, least, first=parts[0], positive=positive).verdict == "unknown"
+    enough = "can" if abs(parts[0] - parts[1]) == 1 else "unknown"
+    assert check_count(T, least, first=parts[0], positive=positive).verdict == enough
 
 
-def test_uneven_parts_have_no_proved_upper_bound():
+@pytest.mark.parametrize("half", [1, 2, 9])
+def test_halves_of_an_odd_size_take_six_and_mostly_five(half):
+    """Theorem F, in either order of the parts."""
+    for parts in ((half, half + 1), (half + 1, half)):
+        needed = couplings_needed(*parts)
+        assert (needed.every.least, needed.every.most, needed.guide) == (6, 6, 6)
+        assert needed.almost_every.most == 5 >= needed.almost_every.least
+        assert couplings_needed(*parts, positive=False).every.most == 6
+
+
+def test_other_parts_have_no_proved_upper_bound():
     """The guide is what the lower bound says, and at least six; it is no theorem."""
     needed = couplings_needed(3, 9)
     assert needed.every.most is None and needed.almost_every.most is None

@@ -166,6 +166,32 @@ def test_uneven_parts_use_ranks_traces_and_spectra():
     assert (verdict.verdict, verdict.argument) == ("cannot", "reality")
 
 
+@pytest.mark.parametrize("first", [2, 3])
+def test_an_odd_size_takes_six_and_five_if_two_kernels_differ(first):
+    """Theorem F: five with the larger part at both ends; a negative determinant takes a sign."""
+    rng = np.random.default_rng(first)
+    T = rng.integers(-3, 4, (5, 5))
+    T[0] *= round(np.sign(np.linalg.det(T)))
+    larger_at_the_ends, other = ("LULUL", "ULULU")[:: 1 if first == 2 else -1]
+    assert check_pattern(T, larger_at_the_ends, first=first).verdict == "can"
+    assert check_pattern(T.astype(float) / 7, larger_at_the_ends, first=first).verdict == "can"
+    assert check_pattern(T, other, first=first).verdict == "unknown"
+    for couplings in (5, 6, 7):
+        assert check_count(T, couplings, first=first).verdict == "can"
+    T[0] *= -1
+    assert check_count(T, 6, first=first).argument == "determinant"
+    assert check_count(T, 6, first=first, positive=False).verdict == "can"
+
+
+@pytest.mark.parametrize("second_row", [[0, 1, 1], [2, 4, 6], [0, 0, 0]])
+def test_equal_kernels_and_dependent_rows_leave_five_open(second_row):
+    """With (T^-1)22 = I the kernels agree; the rows of T12 may depend on each other. Six do."""
+    T = np.diag([2, 2, 1, 1, 1])
+    T[:2, 2:] = [1, 2, 3], second_row
+    assert check_pattern(T, "LULUL").verdict == "unknown"
+    assert check_pattern(T, "LULULU").argument == check_pattern(T, "ULULUL").argument == "theorem"
+
+
 @pytest.mark.parametrize(
     ("word", "upper", "lower", "verdict"),
     [

@@ -57,9 +57,10 @@ class Certificate:
     """Summary of a rewrite.
 
     Attributes:
-        couplings_before: Number of couplings in the old flow.
+        couplings_before: Number of couplings of any kind in the old flow, without linear ones.
         mixing_before: Number of its permutations and linear layers.
-        couplings_after: Number of couplings in the new flow, including linear ones.
+        couplings_after: Number of couplings in the new flow, including linear ones and those kept
+            unchanged.
         joined: Number of linear couplings that merged with a neighbor.
         replaced: Linear maps that were replaced by couplings, in the order of the flow.
         left: Class names of layers that were kept unchanged.

@@ -23,10 +23,8 @@ from kappaflow.rewrite.layers import (
     changed_by_run,
     flow_of,
     is_any_coupling,
-    is_coupling,
     is_elementwise,
     is_frozen,
-    is_inverse_coupling,
     is_linear,
     partition_of,
     parts_of,
@@ -132,7 +130,7 @@ class _Rewriter:
 
     def __call__(self, run: list[Bijection], features: int) -> list[Bijection]:
         """Returns layers with the same function, in float64, on one partition of the features."""
-        known = [part for part in run if is_coupling(part) or is_inverse_coupling(part)]
+        known = [part for part in run if is_any_coupling(part) and not is_linear(part)]
         self.couplings_before += len(known)
         self.mixing_before += sum(is_linear(part) and not is_elementwise(part) for part in run)
         if features < 2:  # one channel: couplings split only pixels there

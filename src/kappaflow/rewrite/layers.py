@@ -21,6 +21,7 @@ from kappaflow.bijections import (
     Permutation,
     Standardize,
 )
+from kappaflow.bijections.coupling import Coupling
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import LinearCoupling, Whiten
 from kappaflow.flows import Flow
@@ -199,9 +200,9 @@ def partition_of(item: Item | None) -> Partition | None:
 
 
 def is_any_coupling(item: Item) -> bool:
-    """Returns whether an item is a coupling, linear or not, in either direction."""
+    """Returns whether an item is a coupling of any kind, linear or not, in either direction."""
     item = item.bijection if isinstance(item, Inverse) else item
-    return isinstance(item, AffineCoupling | AdditiveCoupling | SandwichCoupling | LinearCoupling)
+    return isinstance(item, Coupling | SandwichCoupling | LinearCoupling)
 
 
 def elementwise(

@@ -1,4 +1,4 @@
-"""The arguments of theorem A, for a pattern that begins with L: L, L U, L U L, and so on."""
+"""The arguments of theorems A and F, for a pattern that begins with L: L, L U, L U L and so on."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,19 +36,20 @@ class _Names(NamedTuple):
     Q: str
     R: str
     S: str
+    inverse_Q: str
     inverse_S: str
     C: str
     B: str
     L: str
 
 
-UPRIGHT = _Names("T11", "T12", "T21", "T22", "(T^-1)22", "C", "B", "L")
-EXCHANGED = _Names("T22", "T21", "T12", "T11", "(T^-1)11", "B", "C", "U")
+UPRIGHT = _Names("T11", "T12", "T21", "T22", "(T^-1)12", "(T^-1)22", "C", "B", "L")
+EXCHANGED = _Names("T22", "T21", "T12", "T11", "(T^-1)21", "(T^-1)11", "B", "C", "U")
 
 
 @dataclass(frozen=True)
 class Case:
-    """The blocks [[P, Q], [R, S]] of T, the last block of T^-1, and the conditions.
+    """The blocks [[P, Q], [R, S]] of T, two blocks of T^-1, and the conditions.
 
     If `swapped`, the parts have been exchanged, for patterns that begin with U. Reasons still use
     the user's names for the blocks, and for the diagonals C and B (of the first and second part).
@@ -58,6 +59,7 @@ class Case:
     Q: Array
     R: Array
     S: Array
+    inverse_Q: Array
     inverse_S: Array
     positive: bool
     numbers: Numbers
@@ -75,6 +77,7 @@ class Case:
                 matrix[one, other],
                 matrix[other, one],
                 matrix[other, other],
+                inverse[one, other],
                 inverse[other, other],
                 positive,
                 numbers,
@@ -92,8 +95,18 @@ class Case:
         """Returns what is known about T = L U L ... with this many factors."""
         if length <= 3:
             return (self._one, self._two, self._three)[length - 1]()
-        if self.even and (length >= 6 or len(self.P) == 1):
-            return Finding("can", "theorem", "This many represent every map (Theorem A).")
+        near = abs(len(self.P) - len(self.S)) <= 1
+        if (near and length >= 6) or len(self.P) == len(self.S) == 1:
+            name = "A" if self.even else "F"
+            return Finding("can", "theorem", f"This many represent every map (Theorem {name}).")
+        if length == 5 and self._five_by_kernels():
+            n = self.name
+            return Finding(
+                "can",
+                "theorem",
+                f"The rows of {n.Q} are independent, and its kernel is not that of {n.inverse_Q} "
+                "(Theorem F).",
+            )
         return self._ranks(length) or self._four_or_more(length)
 
     def _four_or_more(self, length: int) -> Finding:
@@ -207,6 +220,14 @@ class Case:
         if not self.q_singular:
             return _can(f"{n.Q} is invertible (Theorem A).")
         return _unknown(f"{self.name.Q} is neither zero nor an invertible square.")
+
+    def _five_by_kernels(self) -> bool:
+        """Returns whether Q, (d, d + 1), has rank d and another kernel than (T^-1)12."""
+        if len(self.S) != len(self.P) + 1:
+            return False
+        kernel = self.numbers.null_space(self.Q)
+        moved = self.numbers.product(self.inverse_Q, kernel)
+        return kernel.shape[1] == 1 and bool(self.numbers.cleaned(moved, self.inverse_Q).any())
 
     def _spectra(self, why: str) -> Finding:
         """Returns whether C^-1 P and (T^-1)22 B can have the same spectrum, apart from ones."""

@@ -65,10 +65,10 @@ def couplings_needed(first: int, second: int, *, positive: bool = True) -> Coupl
         Bounds for every map and for almost every map, with their reasons, and the guide.
 
     Note:
-        Even halves of d >= 2: six are enough and needed. Sketch: L U L U L U represents T if a
-        certain matrix of determinant 1 is a commutator, and every such matrix is one. Five cannot
-        change the spectrum of a diagonal block of a block-diagonal T, and two such blocks may not
-        fit. Uneven parts of p < q features: the block T22 is a diagonal matrix plus p ranks for
+        Halves of d >= 2 features, or of d and d + 1: six are enough and, with positive diagonals,
+        needed. Sketch: L U L U L U represents T if a certain matrix of determinant 1 is a
+        commutator, and every such matrix is one. Five cannot change the spectrum of a diagonal
+        block of a block-diagonal T, and two such blocks may not fit. Other parts of p < q features: the block T22 is a diagonal matrix plus p ranks for
         each L with a U to its right. A q-cycle is q - 1 ranks away from every diagonal matrix,
         and q ranks from every positive one if the product of its entries is negative. If T is
         block diagonal, the outermost coupling does not help: :math:`2 \lceil q / p \rceil + 2` are
@@ -125,21 +125,25 @@ def _halves(positive: bool) -> tuple[Bounds, Bounds]:
 
 
 def _uneven(p: int, q: int, positive: bool) -> tuple[Bounds, Bounds]:
-    """Returns the lower bounds for parts of p and q features, p != q; no upper bound is proved."""
+    """Returns the bounds for parts of p and q features, p != q.
+
+    Upper bounds are proved only if the parts differ by one feature.
+    """
     small, large, n = min(p, q), max(p, q), p + q
     spectrum = 6 if positive or large > 2 else 5
     far = large if positive else large - 1  # ranks between a cycle and such a diagonal
     ranks = 2 * -(-far // small) + 2
+    near = large == small + 1  # theorem F
     every = Bounds(
         max(spectrum, ranks),
-        None,
+        6 if near else None,
         "ranks of a cycle above its diagonal" if ranks >= spectrum else "spectra of the blocks",
     )
     generic_ranks = 2 * -(-(large - isqrt(large)) // small)
     parameters = -(-(n * n - n) // (p * q))
     almost = Bounds(
         max(generic_ranks, parameters),
-        None,
+        5 if near else None,
         "ranks of a block above its diagonal" if generic_ranks > parameters else "parameters",
     )
     return every, almost
