@@ -2,6 +2,12 @@
 
 from kappaflow.flows.augmentation import Augmentation, Dequantize, VariationalDequantize
 from kappaflow.flows.base import Base, NormalMixture, StandardNormal
+from kappaflow.flows.base_distributions import (
+    ClassConditionalNormal,
+    DiagonalNormal,
+    StudentT,
+    UniformBox,
+)
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.importance import importance_weighted_log_prob
 from kappaflow.flows.invertible_network import invertible_network
@@ -18,15 +24,19 @@ from kappaflow.flows.zuko_flow import zuko_flow
 __all__ = [
     "Augmentation",
     "Base",
+    "ClassConditionalNormal",
     "CopyPad",
     "Dequantize",
     "DequantizeAndPad",
+    "DiagonalNormal",
     "Flow",
     "LearnedPad",
     "NormalMixture",
     "Pad",
     "Padding",
     "StandardNormal",
+    "StudentT",
+    "UniformBox",
     "UniformPad",
     "VariationalDequantize",
     "ZeroPad",

@@ -1,11 +1,12 @@
 """Base distributions of the latent: the standard normal and a mixture of normals."""
 
+import inspect
 import math
 import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, SupportsIndex
+from typing import Any, Self, SupportsIndex
 
 import numpy as np
 import torch
@@ -29,13 +30,34 @@ TINY = 1e-12  # smallest standard deviation to divide by
 class Base(nn.Module, ABC):
     """A distribution of latents, optionally conditional on a context.
 
+    `kappaflow.testing.check_base` verifies the contract:
+
+    1. `log_prob` is the logarithm of a density: its exponential integrates to 1.
+    2. `sample` draws from this density, in the dtype and on the device that it is given.
+    3. Rows do not depend on each other, and a call changes no state.
+    4. The generator alone determines the samples; without one, torch's global generator does.
+    5. `context_features` is the width of the context, 0 for none.
+
     Attributes:
-        event_shape: Shape of one event.
+        event_shape: Shape of one event; `__init__` sets it.
+        context_features: Width of the context that the base reads; 0 for none.
         has_rsample: Whether samples carry gradients to all parameters of the base.
+
+    Raises:
+        ArgumentError: The class lacks `log_prob` or `sample`.
     """
 
     event_shape: tuple[int, ...]
+    context_features: int = 0
     has_rsample: bool = True
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:  # noqa: ARG004
+        lacking = sorted(cls.__abstractmethods__)
+        if lacking:
+            raise ArgumentError(
+                f"'{cls.__name__}' should define {lacking[0]}, as every Base does."
+            )
+        return super().__new__(cls)
 
     @abstractmethod
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -57,9 +79,92 @@ class Base(nn.Module, ABC):
         generator of `device` is the default.
         """
 
-    def tempered(self, z: Tensor, temperature: float) -> Tensor:
+    def tempered(self, z: Tensor, temperature: float, context: Tensor | None = None) -> Tensor:
         """Returns samples z, (n, *event), with their spread multiplied by a temperature >= 0."""
         return z * temperature
+
+
+# What a flow passes to the methods of a base: positional arguments, and names of others.
+_CALLS = {
+    "log_prob": (2, (), "log_prob(z, context)"),
+    "sample": (
+        1,
+        ("context", "dtype", "device", "generator"),
+        "sample(n, *, context, dtype, device, generator)",
+    ),
+    "tempered": (3, (), "tempered(z, temperature, context)"),
+}
+
+
+def checked_base(base: object, context_features: int) -> Base:
+    """Returns a base that keeps the form of the contract, or raises an error.
+
+    `context_features` is the width of the context that the bijection reads.
+    """
+    name = type(base).__name__
+    if not isinstance(base, Base):
+        raise ArgumentError(
+            f"'base' should be a Base, got {name}: derive its class from kappaflow.flows.Base."
+        )
+    shape = getattr(base, "event_shape", None)
+    if not isinstance(shape, tuple) or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ArgumentError(
+            f"'base' should have an event_shape such as (2,), got {shape!r} from {name}: set it "
+            "in __init__."
+        )
+    for method, (count, names, form) in _CALLS.items():
+        signature = inspect.signature(getattr(base, method))
+        try:
+            signature.bind(*range(count), **dict.fromkeys(names))
+        except TypeError:
+            raise ArgumentError(
+                f"'base' should have a method {form}, got {name}.{method}{signature}."
+            ) from None
+    if context_features and base.context_features not in (0, context_features):
+        raise ArgumentError(
+            f"'base' should read a context of {context_features} columns, as the bijection does, "
+            f"got {name} with {base.context_features}."
+        )
+    return base
+
+
+def log_prob_of_base(base: Base, z: Tensor, context: Tensor | None = None) -> Tensor:
+    """Returns the log_prob of latents z, (B, *event), after checking that its shape is (B,)."""
+    value = base.log_prob(z, context)
+    if not isinstance(value, Tensor) or value.shape != z.shape[:1]:
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ArgumentError(
+            f"log_prob of {type(base).__name__} should have shape {tuple(z.shape[:1])}, one "
+            f"number for each row, got {got}: add up the features."
+        )
+    return value
+
+
+def sample_of_base(
+    base: Base,
+    n: int,
+    *,
+    context: Tensor | None = None,
+    dtype: torch.dtype,
+    device: torch.device,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Returns n samples, (n, *event), after checking their shape, dtype and device."""
+    z = base.sample(n, context=context, dtype=dtype, device=device, generator=generator)
+    expected = ((n, *base.event_shape), dtype, device.type)
+    actual = (tuple(z.shape), z.dtype, z.device.type) if isinstance(z, Tensor) else type(z)
+    if actual != expected:
+        raise ArgumentError(
+            f"sample of {type(base).__name__} should return shape, dtype and device "
+            f"{expected}, got {actual}."
+        )
+    return z
+
+
+def event_shape_of(event_shape: int | Sequence[int]) -> tuple[int, ...]:
+    """Returns a checked event shape; a number n is (n,)."""
+    shape = (event_shape,) if isinstance(event_shape, SupportsIndex) else tuple(event_shape)
+    return tuple(positive_int("event_shape", size) for size in shape)
 
 
 @register("StandardNormal")
@@ -76,8 +181,7 @@ class StandardNormal(Base):
 
     def __init__(self, event_shape: int | Sequence[int]) -> None:
         super().__init__()
-        shape = (event_shape,) if isinstance(event_shape, SupportsIndex) else tuple(event_shape)
-        self.event_shape = tuple(positive_int("event_shape", size) for size in shape)
+        self.event_shape = event_shape_of(event_shape)
         # Gives a flow without parameters its dtype and device.
         self.register_buffer("_place", torch.zeros(()), persistent=False)
 
@@ -198,7 +302,7 @@ class NormalMixture(Base):
         z = (self.means[which.to(own)] + away).to(dtype)
         return z if device is None else z.to(device)
 
-    def tempered(self, z: Tensor, temperature: float) -> Tensor:
+    def tempered(self, z: Tensor, temperature: float, context: Tensor | None = None) -> Tensor:
         """Returns samples moved towards or away from the mean of their likeliest component."""
         which = self._log_joint(z).argmax(0)
         means = self.means.to(z)[which]
@@ -228,9 +332,10 @@ class NormalMixture(Base):
 def check_has_rsample(base: Base) -> None:
     """Raises an error if samples of the base carry no gradients to some of its parameters."""
     if not base.has_rsample:
+        out = ": leave 'components' out." if isinstance(base, NormalMixture) else "."
         raise ArgumentError(
-            f"'flow' should have a base whose samples carry gradients, got {type(base).__name__}: "
-            "leave 'components' out."
+            f"'flow' should have a base whose samples carry gradients, got {type(base).__name__}"
+            f"{out}"
         )
 
 

@@ -13,7 +13,13 @@ from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import Domain, MultiScale
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.augmentation import Augmentation, log_weights
-from kappaflow.flows.base import Base, check_has_rsample
+from kappaflow.flows.base import (
+    Base,
+    check_has_rsample,
+    checked_base,
+    log_prob_of_base,
+    sample_of_base,
+)
 from kappaflow.flows.rows import (
     AsFrame,
     Data,
@@ -61,8 +67,7 @@ class Flow(nn.Module):
         self, base: Base, bijection: Bijection, augment: Augmentation | None = None
     ) -> None:
         super().__init__()
-        if not isinstance(base, Base):
-            raise ArgumentError(f"'base' should be a Base, got {type(base).__name__}.")
+        self.base = checked_base(base, getattr(bijection, "context_features", 0))
         if not isinstance(bijection, Bijection):
             raise ArgumentError(
                 f"'bijection' should be a Bijection, got {type(bijection).__name__}."
@@ -71,7 +76,6 @@ class Flow(nn.Module):
             raise ArgumentError(
                 f"'augment' should be an Augmentation, got {type(augment).__name__}."
             )
-        self.base = base
         self.bijection = bijection
         self.augment = augment
         _ = self.event_shape  # raises if shapes do not fit
@@ -90,7 +94,7 @@ class Flow(nn.Module):
     @property
     def context_features(self) -> int:
         """Width of the context; 0 for an unconditional flow."""
-        return self.bijection.context_features
+        return self.bijection.context_features or self.base.context_features
 
     @property
     def dtype(self) -> torch.dtype:
@@ -218,7 +222,7 @@ class Flow(nn.Module):
             inside = inside.to(joined.device, non_blocking=True)  # the host does not wait for it
             joined = torch.where(outside[:, None], inside, joined)
         z, log_det = self.bijection(joined, context)
-        log_prob = self.base.log_prob(z, context) + log_det
+        log_prob = log_prob_of_base(self.base, z, context) + log_det
         return log_prob if outside is None else log_prob.masked_fill(outside, -math.inf)
 
     def augmented(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -380,16 +384,17 @@ class Flow(nn.Module):
             context = context.expand(*batch_shape, context.shape[-1]).reshape(
                 -1, context.shape[-1]
             )
-        z = self.base.sample(
+        z = sample_of_base(
+            self.base,
             math.prod(batch_shape),
             context=context,
             dtype=self.dtype,
             device=self.device,
             generator=generator,
         )
-        z = z if temperature == 1 else self.base.tempered(z, temperature)
+        z = z if temperature == 1 else self.base.tempered(z, temperature, context)
         x, log_det = self.bijection.inverse(z, context)
-        log_prob = self.base.log_prob(z, context) - log_det
+        log_prob = log_prob_of_base(self.base, z, context) - log_det
         return x.reshape(*batch_shape, *self.joint_shape), log_prob.reshape(batch_shape)
 
     def _check_first_batch(self, x: Tensor, context: Tensor | None, log_prob: Tensor) -> None:

@@ -8,10 +8,18 @@ import torch
 from torch import Tensor
 
 from kappaflow.conditioning.points import joined_points
+from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.data import Table, atom_rows
 from kappaflow.data.table import describe_rows
 from kappaflow.diagnosis import Comparison, compare, references
-from kappaflow.flows import Flow, NormalMixture, importance_weighted_log_prob, padding_in
+from kappaflow.flows import (
+    Base,
+    Flow,
+    NormalMixture,
+    StandardNormal,
+    importance_weighted_log_prob,
+    padding_in,
+)
 from kappaflow.report import (
     Budget,
     Correlations,
@@ -341,14 +349,15 @@ def latent_of(flow: Flow, rows: Batch) -> Latent:
     centers = (edges[1:] + edges[:-1]) / 2
     about_base: dict[str, Any] = {}
     normal = (np.exp(-(centers**2) / 2) / math.sqrt(2 * math.pi)).tolist()
-    if isinstance(flow.base, NormalMixture):
-        generator = torch.Generator().manual_seed(0)
-        base_samples = flow.base.sample(BASE_SAMPLES, generator=generator).double().numpy()
+    if type(flow.base) is not StandardNormal:
+        numbers = torch.arange(BASE_SAMPLES) % len(rows)
+        samples = latent_points(flow, BASE_SAMPLES, rows.at(numbers).context)
+        base_samples = samples.flatten(1).double().cpu().numpy()
         mean, deviation = base_samples.mean(0), base_samples.std(0)
         z, base_samples = (z - mean) / deviation, (base_samples - mean) / deviation
         normal = _density(base_samples.ravel(), edges)
         about_base = {
-            "base": f"mixture of {flow.base.components} normals",
+            "base": _base_name(flow.base),
             "base_beyond_four": float((np.abs(base_samples) > 4).mean()),
         }
     return Latent(
@@ -359,6 +368,12 @@ def latent_of(flow: Flow, rows: Batch) -> Latent:
         beyond_four=float((np.abs(z) > 4).mean()),
         **about_base,
     )
+
+
+def _base_name(base: Base) -> str:
+    if isinstance(base, NormalMixture):
+        return f"mixture of {base.components} normals"
+    return type(base).__name__
 
 
 def padding_view(flow: Flow, test: Batch) -> tuple[PaddingView | None, Tensor | None]:

@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 
 from kappaflow.errors import ArgumentError
-from kappaflow.flows import Flow
+from kappaflow.flows import Flow, StandardNormal
+from kappaflow.flows.base import sample_of_base
+from kappaflow.testing.bases import check_base
 from kappaflow.testing.bijections import check_bijection, check_files, reached
 from kappaflow.testing.contract import (
     SAFETY,
     ReferenceJacobian,
+    gradient,
     jittered,
     norm,
     reference_jacobian,
@@ -26,8 +29,9 @@ def check_flow(flow: Flow, x: Tensor, context: Tensor | None = None) -> None:
     """Raises an error unless a flow obeys its laws and its bijection those of `check_bijection`.
 
     Checks that log_prob is that of the base plus log_det, that samples come with their density,
-    have standard normal latents and the documented shapes, repeat with the generator's seed, and
-    carry gradients in `rsample` only.
+    have latents that follow the base and the documented shapes, repeat with the generator's seed,
+    and carry gradients in `rsample` only. A base other than the standard normal has to obey the
+    laws of `check_base`.
 
     Args:
         flow: The flow. It is copied and stays unchanged.
@@ -51,6 +55,8 @@ def check_flow(flow: Flow, x: Tensor, context: Tensor | None = None) -> None:
     if not isinstance(flow, Flow):
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
     check_bijection(flow.bijection, x, context)
+    if type(flow.base) is not StandardNormal:
+        check_base(flow.base, context)
     twin = copy.deepcopy(flow).eval()
     check_density(twin, x, context)
     check_samples(twin, context)
@@ -61,7 +67,7 @@ def check_flow(flow: Flow, x: Tensor, context: Tensor | None = None) -> None:
 
 
 def check_density(flow: Flow, x: Tensor, context: Tensor | None) -> None:
-    """Checks log_prob against the standard normal plus log|det|, for any batch shape."""
+    """Checks log_prob against that of the base plus log|det|, for any batch shape."""
     at = reference_jacobian("forward", flow.bijection.forward, x, context)
     with torch.no_grad():
         log_prob = flow.log_prob(x, context)
@@ -71,7 +77,8 @@ def check_density(flow: Flow, x: Tensor, context: Tensor | None) -> None:
         f"log_prob should have shape (B,), got {tuple(log_prob.shape)}",
     )
     law = "log_prob should be that of the latent plus log|det|"
-    require_close(law, log_prob, true_log_prob(at), log_prob_tolerance(at))
+    expected, tolerance = true_log_prob(flow, at, context)
+    require_close(law, log_prob, expected, tolerance)
     require(
         twice.shape == (2, len(x)),
         f"log_prob of (2, B, *event) should have shape (2, B), got {tuple(twice.shape)}",
@@ -80,20 +87,26 @@ def check_density(flow: Flow, x: Tensor, context: Tensor | None) -> None:
         "log_prob should not depend on leading shapes",
         twice[1],
         log_prob,
-        log_prob_tolerance(at),
+        tolerance,
     )
 
 
-def true_log_prob(at: ReferenceJacobian) -> Tensor:
-    """Returns log N(z; 0, I) plus log|det| of the dense Jacobian, (B,)."""
-    n = at.singular_values.shape[1]
-    return -0.5 * norm(at.value) ** 2 - 0.5 * n * math.log(2 * math.pi) + at.true_log_det
+@torch.enable_grad()
+def true_log_prob(
+    flow: Flow, at: ReferenceJacobian, context: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Returns the base's log p(z) plus log|det| of the dense Jacobian, and its tolerance, (B,).
 
-
-def log_prob_tolerance(at: ReferenceJacobian) -> Tensor:
-    """Returns the tolerance of log_prob, (B,): that of log_det plus that of |z|^2."""
-    scale = norm(at.value) ** 2 + at.singular_values.shape[1]
-    return at.log_det_tolerance + SAFETY * at.eps * at.condition_number * scale
+    The tolerance is that of log_det plus that of log p(z), whose slope is its gradient by z.
+    """
+    z, n = at.value.detach().requires_grad_(), at.singular_values.shape[1]
+    if type(flow.base) is StandardNormal:
+        log_prob = -0.5 * z.double().square().flatten(1).sum(1) - 0.5 * n * math.log(2 * math.pi)
+    else:
+        log_prob = flow.base.log_prob(z, context).double()
+    scale = norm(z) * norm(gradient(log_prob.sum(), z)) + n
+    tolerance = at.log_det_tolerance + SAFETY * at.eps * at.condition_number * scale
+    return log_prob.detach() + at.true_log_det, tolerance
 
 
 def check_samples(flow: Flow, context: Tensor | None) -> None:
@@ -119,11 +132,12 @@ def check_samples(flow: Flow, context: Tensor | None) -> None:
     rows = samples.reshape(-1, *flow.event_shape)
     row_contexts = None if contexts is None else contexts.expand(3, *contexts.shape).flatten(0, 1)
     at = reference_jacobian("forward", flow.bijection.forward, rows, row_contexts)
+    expected, tolerance = true_log_prob(flow, at, row_contexts)
     require_close(
         "the log_prob of a sample should be the density there",
         log_prob.flatten(),
-        true_log_prob(at),
-        2 * log_prob_tolerance(at),
+        expected,
+        2 * tolerance,
     )
 
 
@@ -146,14 +160,39 @@ def check_generator(flow: Flow, context: Tensor | None) -> None:
 
 
 def check_latents(flow: Flow, context: Tensor | None) -> None:
-    """Checks that latents of samples have mean 0 and mean square 1 (six standard errors)."""
+    """Checks that latents of samples follow the base (six standard errors).
+
+    Latents of a standard normal have mean 0 and mean square 1. Those of another base have the mean
+    log_prob of other samples of it.
+    """
     contexts = None if context is None else context[:1]
     samples = flow.sample(SAMPLES, contexts, generator=seeded(3)).reshape(
         SAMPLES, *flow.event_shape
     )
     row_contexts = None if contexts is None else contexts.expand(SAMPLES, -1)
     with torch.no_grad():
-        z = flow.bijection(samples, row_contexts)[0].double()
+        latents = flow.bijection(samples, row_contexts)[0]
+        if type(flow.base) is not StandardNormal:
+            others = sample_of_base(
+                flow.base,
+                SAMPLES,
+                context=row_contexts,
+                dtype=flow.dtype,
+                device=flow.device,
+                generator=seeded(4),
+            )
+            own, expected = (
+                flow.base.log_prob(z, row_contexts).double() for z in (latents, others)
+            )
+            off = (own.mean() - expected.mean()).abs().item()
+            allowed = 6 * math.hypot(own.std().item(), expected.std().item()) / SAMPLES**0.5
+            require(
+                off <= allowed + SAFETY * torch.finfo(flow.dtype).eps,
+                "the latents of samples should follow the base: their mean log_prob is off by "
+                f"{off:.3g}, allowed {allowed:.3g}",
+            )
+            return
+    z = latents.double()
     mean, excess = z.mean().abs().item(), (z.square().mean() - 1).abs().item()
     for what, error, allowed in (
         ("mean 0", mean, 6 / math.sqrt(z.numel())),
@@ -170,6 +209,8 @@ def check_sample_gradients(flow: Flow, context: Tensor | None) -> None:
     twin = jittered(copy.deepcopy(flow))
     contexts = None if context is None else context[:2]
     if not any(parameter.requires_grad for parameter in twin.parameters()):
+        return
+    if not flow.base.has_rsample:
         return
     samples = twin.rsample(4, contexts, generator=seeded(4))
     require(

@@ -1,0 +1,251 @@
+"""Base distributions to take, and sentences about mistakes in one of your own."""
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+from torch.distributions import Independent, Normal, StudentT, Uniform
+
+import kappaflow as kf
+from cases import public_classes
+from kappaflow.errors import ArgumentError
+from kappaflow.flows import Base
+from kappaflow.testing import check_base, check_flow
+from kappaflow.testing.contract import jittered
+
+
+def fitted_mixture():
+    base = kf.flows.NormalMixture(2, components=2)
+    generator = torch.Generator().manual_seed(0)
+    side = 4.0 * torch.randint(0, 2, (500, 1), generator=generator)
+    base.fit(side + torch.randn(500, 2, generator=generator))
+    return base
+
+
+BASES = {
+    "standard normal": (lambda: kf.StandardNormal(2), 0),
+    "mixture": (fitted_mixture, 0),
+    "diagonal normal of images": (lambda: jittered(kf.flows.DiagonalNormal((1, 2, 2))), 0),
+    "classes": (lambda: jittered(kf.flows.ClassConditionalNormal(2, classes=3)), 3),
+    "student": (lambda: jittered(kf.flows.StudentT(2, degrees=2.0)), 0),
+    "box": (lambda: kf.flows.UniformBox(2, low=[0.5, -2], high=3), 0),
+}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_every_base_keeps_the_contract(name):
+    """Its density integrates to 1, and its samples follow it."""
+    make, classes = BASES[name]
+    check_base(make().double(), torch.eye(classes).double() if classes else None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BASES)
+def test_every_base_keeps_the_contract_in_float32(name):
+    """Its density integrates to 1, and its samples follow it."""
+    make, classes = BASES[name]
+    check_base(make(), torch.eye(classes) if classes else None)
+
+
+def test_every_exported_base_has_a_case():
+    """A base that is exported cannot be left out of the contract."""
+    tested = {type(make()) for make, _ in BASES.values()}
+    assert public_classes(Base) - {Base} == tested
+
+
+def test_log_probs_are_those_of_torch_distributions():
+    z = 2 * torch.randn(50, 3, generator=torch.Generator().manual_seed(0)).double()
+    normal = jittered(kf.flows.DiagonalNormal(3)).double()
+    student = jittered(kf.flows.StudentT(3, degrees=3.0)).double()
+    box = kf.flows.UniformBox(3, low=-1.0, high=2.0).double()
+    expected = Independent(Normal(normal.loc, normal.log_scale.exp()), 1).log_prob(z)
+    torch.testing.assert_close(normal.log_prob(z), expected)
+    torch.testing.assert_close(
+        student.log_prob(z), Independent(StudentT(student.degrees), 1).log_prob(z)
+    )
+    inside = ((z >= -1) & (z <= 2)).all(1)
+    one = Uniform(box.low, box.high, validate_args=False).log_prob(z[inside]).sum(1)
+    torch.testing.assert_close(box.log_prob(z)[inside], one)
+    assert box.log_prob(z)[~inside].isneginf().all()
+
+
+def test_a_class_has_its_own_normal():
+    base = jittered(kf.flows.ClassConditionalNormal(2, classes=3)).double()
+    z, classes = torch.randn(6, 2).double(), torch.arange(6) % 3
+    expected = Independent(Normal(base.loc[classes], base.log_scale[classes].exp()), 1).log_prob(z)
+    torch.testing.assert_close(base.log_prob(z, torch.eye(3)[classes].double()), expected)
+
+
+def test_many_degrees_of_freedom_are_a_normal_in_float32():
+    """Differences of lgamma would cancel: 0.4 nats at a million degrees."""
+    z = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    base = kf.flows.StudentT(2, degrees=1e6)
+    torch.testing.assert_close(
+        base.log_prob(z), kf.StandardNormal(2).log_prob(z), rtol=0, atol=1e-4
+    )
+
+
+def test_samples_of_student_have_its_tails():
+    """The share beyond 10 is that of two degrees of freedom."""
+    base = kf.flows.StudentT(1, degrees=2.0)
+    z = base.sample(20_000, generator=torch.Generator().manual_seed(0)).detach().numpy()[:, 0]
+    assert stats.kstest(z, stats.t(2).cdf).pvalue > 1e-3
+    expected = 2 * stats.t(2).sf(10)
+    assert abs((abs(z) > 10).mean() - expected) < 6 * math.sqrt(expected / len(z))
+
+
+def test_a_flow_learns_the_tails():
+    """The degrees of freedom of the base become those of the data."""
+    generator = torch.Generator().manual_seed(0)
+    x = kf.flows.StudentT(1, degrees=3.0).sample(4000, generator=generator).detach()
+    flow = kf.Flow(
+        kf.flows.StudentT(1, degrees=30.0), kf.Chain([kf.bijections.ElementwiseAffine(1)])
+    )
+    kf.fit(flow, x, max_epochs=10, learning_rate=0.1, progress=False)
+    assert 2.3 < flow.base.degrees.item() < 4
+
+
+def class_flow():
+    """Returns a flow whose bijection reads no context, on a base that reads the class."""
+    bijection = kf.real_nvp(2, depth=2, hidden=(8,)).bijection
+    return kf.Flow(kf.flows.ClassConditionalNormal(2, classes=2), bijection)
+
+
+def test_a_base_alone_may_read_the_context(tmp_path):
+    """Such a flow is trained, sampled, stored and resumed as any conditional flow."""
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.eye(2)[torch.randint(0, 2, (400,), generator=generator)]
+    x = torch.randn(400, 2, generator=generator) + 5 * classes[:, :1] * torch.eye(2)[0]
+    flow = class_flow()
+    assert flow.context_features == 2
+    with pytest.raises(ArgumentError, match="'context' should be given, with 2 columns"):
+        flow.sample(3)
+    out = tmp_path / "run"
+    result = kf.fit(flow, (x, classes), max_epochs=20, learning_rate=0.05, progress=False, out=out)
+    samples = flow.sample(300, torch.eye(2), generator=generator)
+    assert samples.shape == (300, 2, 2)
+    difference = (samples[:, 0] - samples[:, 1]).mean(0)
+    assert 3 < difference[0] < 7 and abs(difference[1]) < 1
+    torch.testing.assert_close(kf.load(out).log_prob(x, classes), flow.log_prob(x, classes))
+    modes = flow.sample(5, torch.eye(2), temperature=0.0)
+    assert torch.equal(modes[0], modes[1])
+    assert kf.fit(class_flow(), (x, classes), max_epochs=20, learning_rate=0.05, out=out).history
+    assert result.flow is flow
+
+
+def test_a_flow_on_an_own_base_keeps_the_contract():
+    x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)).double()
+    flow = jittered(class_flow().double())
+    check_flow(flow, x, torch.eye(2).double()[[0, 1, 1, 0]])
+
+
+class Logistic(Base):
+    """A correct base of one's own, which mistakes below change."""
+
+    def __init__(self, features=2):
+        super().__init__()
+        self.event_shape = (features,)
+
+    def log_prob(self, z, context=None):
+        return -(z.abs() + 2 * torch.nn.functional.softplus(-z.abs())).sum(1)
+
+    def sample(self, n, *, context=None, dtype=torch.float32, device=None, generator=None):
+        u = torch.rand(n, *self.event_shape, generator=generator, dtype=torch.float64)
+        return u.clamp(1e-12, 1 - 1e-12).logit().to(dtype=dtype, device=device)
+
+
+class NoSample(Base):
+    """Cannot be sampled."""
+
+    def log_prob(self, z, context=None):
+        return z.sum(1)
+
+
+class NoContext(Logistic):
+    """Its log_prob takes no context."""
+
+    def log_prob(self, z):
+        return z.sum(1)
+
+
+class NoGenerator(Logistic):
+    """Its sample takes no device and no generator."""
+
+    def sample(self, n, context=None, dtype=None):
+        return torch.rand(n, 2)
+
+
+class NoShape(Logistic):
+    """Has no event shape."""
+
+    def __init__(self):
+        super().__init__()
+        del self.event_shape
+
+
+class OldTempered(Logistic):
+    """Its tempered takes no context."""
+
+    def tempered(self, z, temperature):
+        return z
+
+
+class OtherWidth(Logistic):
+    """Reads a context of another width than the bijection."""
+
+    context_features = 3
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (NoSample, "'NoSample' should define sample, as every Base does."),
+        (NoContext, r"have a method log_prob\(z, context\), got NoContext.log_prob\(z\)."),
+        (NoGenerator, r"sample\(n, \*, context, dtype, device, generator\), got NoGenerator"),
+        (NoShape, r"an event_shape such as \(2,\), got None from NoShape: set it in __init__."),
+        (OldTempered, r"tempered\(z, temperature, context\), got OldTempered.tempered"),
+        (OtherWidth, "read a context of 2 columns, as the bijection does, got OtherWidth with 3"),
+        (lambda: Normal(0.0, 1.0), "should be a Base, got Normal: derive its class from"),
+    ],
+)
+def test_a_base_of_the_wrong_form_is_refused_in_one_sentence(make, sentence):
+    bijection = kf.real_nvp(2, depth=2, hidden=(4,), context_features=2).bijection
+    with pytest.raises(ArgumentError, match=sentence):
+        kf.Flow(make(), bijection)
+
+
+class PerFeature(Logistic):
+    """Its log_prob has one number for each feature."""
+
+    def log_prob(self, z, context=None):
+        return -z.abs()
+
+
+class OtherDtype(Logistic):
+    """Samples in float32 only."""
+
+    def sample(self, n, **named):
+        return super().sample(n, **named).float()
+
+
+def test_results_of_the_wrong_form_are_refused_in_one_sentence():
+    """With as many rows as features, log_probs per feature would be added up wrongly."""
+    flow = kf.Flow(PerFeature(), kf.Chain([]))
+    with pytest.raises(ArgumentError, match=r"log_prob of PerFeature should have shape \(2,\)"):
+        flow.log_prob(torch.zeros(2, 2))
+    bijection = kf.Chain([kf.bijections.ElementwiseAffine(2)])
+    double = kf.Flow(OtherDtype(), bijection).double()
+    with pytest.raises(ArgumentError, match="sample of OtherDtype .* got .*float32"):
+        double.sample(3)
+
+
+def test_a_box_needs_a_lower_end_below_its_upper_end():
+    with pytest.raises(ArgumentError, match="'high' should be above 'low'"):
+        kf.flows.UniformBox(2, low=1.0, high=[2.0, 1.0])
+    with pytest.raises(ArgumentError, match=r"'low' should be a number, or .* shape \(2,\)"):
+        kf.flows.UniformBox(2, low=[0.0, 0.0, 0.0])
+    with pytest.raises(ArgumentError, match="'degrees' should be above 1"):
+        kf.flows.StudentT(2, degrees=1.0)
+    with pytest.raises(ArgumentError, match=r"one-hot classes of shape \(B, 3\), got none"):
+        kf.flows.ClassConditionalNormal(2, classes=3).log_prob(torch.zeros(1, 2))
