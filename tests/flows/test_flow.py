@@ -315,3 +315,21 @@ def test_a_flow_asks_for_the_context_that_its_bijection_reads():
     assert flow.context_features == flow.bijection.context_features == 2
     flow.bijection = kf.bijections.Permutation((1, 0, 2))
     assert flow.context_features == 0
+
+
+def test_samples_have_the_shape_that_is_given():
+    """As torch.distributions shapes them, before the batch shape of the contexts."""
+    flow = kf.real_nvp(2, depth=2, hidden=(4,))
+    assert flow.sample((2, 3)).shape == flow.rsample(torch.Size((2, 3))).shape == (2, 3, 2)
+    generator = torch.Generator()
+    flat, shaped = (flow.sample(n, generator=generator.manual_seed(0)) for n in (6, [2, 3]))
+    assert torch.equal(flat.reshape(2, 3, 2), shaped)
+    assert flow.sample(()).shape == (2,)
+    conditional = kf.real_nvp(2, depth=2, hidden=(4,), context_features=1)
+    x, log_prob = conditional.sample_and_log_prob((2, 3), torch.zeros(5, 1))
+    assert x.shape == (2, 3, 5, 2) and log_prob.shape == (2, 3, 5)
+    cold = kf.real_nvp(2, depth=2, hidden=(4,), padding=1).sample((2, 3), temperature=0.5)
+    assert cold.shape == (2, 3, 2)
+    for wrong in ((2, -3), "23", 2.5):
+        with pytest.raises(kf.errors.ArgumentError, match="'n' should be"):
+            flow.sample(wrong)

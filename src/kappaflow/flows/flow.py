@@ -1,6 +1,7 @@
 """A flow: a base distribution and a bijection from data to latents."""
 
 import math
+from collections.abc import Sequence
 from itertools import chain, takewhile
 from typing import Any, Literal
 
@@ -234,7 +235,7 @@ class Flow(nn.Module):
     @torch.no_grad()
     def sample(
         self,
-        n: int,
+        n: int | Sequence[int],
         context: Data = None,
         *,
         temperature: float = 1.0,
@@ -244,7 +245,7 @@ class Flow(nn.Module):
         """Returns n samples: (n, *event), or (n, M, *event) for contexts (M, C).
 
         Args:
-            n: Number of samples, for each context.
+            n: Number of samples, for each context; or a shape (a, b), for (a, b, *event).
             context: Contexts, (M, C), for a conditional flow: a tensor, array or data frame.
             temperature: Factor on the spread of the latents, 0 or more. Below 1, samples are
                 nearer the mode and no longer follow p.
@@ -258,12 +259,19 @@ class Flow(nn.Module):
         if finite_float("temperature", temperature) < 0:
             raise ArgumentError(f"'temperature' should be 0 or more, got {temperature}.")
         context = checked_context(self, context)
-        joined = self._sample_joined(n, context, temperature, generator)[0]
-        samples = self._drop_augmentation(joined)
+        if temperature == 1 and self.augment is None:
+            samples = self.sample_and_log_prob(n, context, generator=generator)[0]
+        else:
+            joined = self._sample_joined(n, context, temperature, generator)[0]
+            samples = self._drop_augmentation(joined)
         return frame_of(self, samples, context, as_frame) if as_frame else samples
 
     def rsample(
-        self, n: int, context: Tensor | None = None, *, generator: torch.Generator | None = None
+        self,
+        n: int | Sequence[int],
+        context: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Returns samples like `sample`, with gradients to the parameters and the context.
 
@@ -277,7 +285,11 @@ class Flow(nn.Module):
         return self._drop_augmentation(self._sample_joined(n, context, 1.0, generator)[0])
 
     def sample_and_log_prob(
-        self, n: int, context: Tensor | None = None, *, generator: torch.Generator | None = None
+        self,
+        n: int | Sequence[int],
+        context: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Returns samples and their log-density in nats from one pass; both carry gradients.
 
@@ -285,7 +297,7 @@ class Flow(nn.Module):
         components. With an augmentation, the log-density is `log_prob` of the samples, with new e.
 
         Args:
-            n: Number of samples, for each context.
+            n: Number of samples, for each context, or a shape, as for `sample`.
             context: Contexts, (M, C), for a conditional flow.
             generator: Source of randomness; torch's global generator by default.
 
@@ -293,7 +305,7 @@ class Flow(nn.Module):
             Samples, (n, *event) or (n, M, *event), and log-densities, (n,) or (n, M).
 
         Raises:
-            ArgumentError: n is negative, or a context is missing or unexpected.
+            ArgumentError: A size is negative, or a context is missing or unexpected.
         """
         joined, log_prob = self._sample_joined(n, context, 1.0, generator)
         if self.augment is None:
@@ -374,13 +386,18 @@ class Flow(nn.Module):
         return x.reshape(*lead, *self.event_shape)
 
     def _sample_joined(
-        self, n: int, context: Tensor | None, temperature: float, generator: torch.Generator | None
+        self,
+        n: int | Sequence[int],
+        context: Tensor | None,
+        temperature: float,
+        generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
         """Returns samples of x joined with its augmentation, and their log-densities."""
-        batch_shape: tuple[int, ...] = (natural_int("n", n),)
+        sizes = n if isinstance(n, Sequence) else (n,)
+        batch_shape = tuple(natural_int("n", size) for size in sizes)
         context = checked_context(self, context)
         if context is not None:
-            batch_shape = (n, *context.shape[:-1])
+            batch_shape = (*batch_shape, *context.shape[:-1])
             context = context.expand(*batch_shape, context.shape[-1]).reshape(
                 -1, context.shape[-1]
             )
