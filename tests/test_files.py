@@ -71,9 +71,33 @@ def test_saving_leaves_the_flow_alone(flow, tmp_path):
 def test_saving_again_replaces_both_files(flow, saved):
     """The second flow is the one that is loaded, and nothing else is left in the folder."""
     other = jittered(kf.nice(2, depth=1, hidden=(4,)))
-    kf.save(other, saved)
+    kf.save(other, saved, overwrite=True)
     assert states_equal(kf.load(saved), other)
     assert sorted(os.listdir(saved)) == [CONFIG, WEIGHTS]
+
+
+def test_a_saved_flow_is_not_replaced_by_accident(flow, saved):
+    """Both files are as before; what a killed save left is no flow, and is replaced."""
+    before = {name: (saved / name).read_bytes() for name in (CONFIG, WEIGHTS)}
+    with pytest.raises(kf.errors.ArgumentError, match="holds a saved flow: pass overwrite=True"):
+        kf.save(jittered(flow, seed=5), saved)
+    assert before == {name: (saved / name).read_bytes() for name in before}
+    (saved / CONFIG).unlink()
+    kf.save(flow, saved)
+    assert states_equal(kf.load(saved), flow)
+
+
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
+def test_models_of_other_libraries_are_never_replaced(flow, tmp_path, name):
+    """Other libraries use the same two names."""
+    if name == CONFIG:
+        (tmp_path / name).write_text('{"model_type": "bert"}')
+    else:
+        save_file({"weight": torch.ones(3)}, tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(kf.errors.ArgumentError, match="a model that is not of this kappaflow"):
+        kf.save(flow, tmp_path, overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {name: before}
 
 
 def test_a_failing_write_leaves_the_old_file_whole(flow, saved, monkeypatch):
@@ -84,7 +108,7 @@ def test_a_failing_write_leaves_the_old_file_whole(flow, saved, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(kf.errors.FileError, match="cannot be written: No space left on device"):
-        kf.save(jittered(flow, seed=5), saved)
+        kf.save(jittered(flow, seed=5), saved, overwrite=True)
     monkeypatch.undo()
     assert sorted(os.listdir(saved)) == [CONFIG, WEIGHTS]
     kf.load(saved)

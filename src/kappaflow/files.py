@@ -41,16 +41,17 @@ class ModelConfig(BaseModel):
     run: dict[str, Any] | None = None
 
 
-def save(flow: Flow, path: str | Path) -> None:
+def save(flow: Flow, path: str | Path, *, overwrite: bool = False) -> None:
     """Writes a flow to a directory, each file whole or not at all.
 
     Args:
         flow: A flow made of registered bijections and networks.
         path: The directory; made if it is missing.
+        overwrite: Replace a saved flow. Runs, and models of other libraries, are never replaced.
 
     Raises:
         ArgumentError: A part is not registered, or the flow was changed after it was built, so
-            that a file could not describe it.
+            that a file could not describe it. Or the directory already holds a model.
         FileError: The directory cannot be written.
 
     Example:
@@ -63,11 +64,33 @@ def save(flow: Flow, path: str | Path) -> None:
         True
     """
     config = describe_model(flow)
+    _check_replaceable(Path(path), overwrite=overwrite)
     folder = make_directory(path)
-    if (folder / CONFIG).exists() and read_config(folder / CONFIG).run is not None:
-        raise ArgumentError(f"'path' should be another folder: {folder} holds a run.")
     write_weights(folder / WEIGHTS, flow.state_dict(), config)
     write_config(folder / CONFIG, config)
+
+
+def _check_replaceable(folder: Path, *, overwrite: bool) -> None:
+    """Raises an error if saving would replace a file that it may not replace.
+
+    Weights of kappaflow without a configuration are left by a save that was killed.
+    """
+    try:
+        if (folder / CONFIG).exists():
+            if read_config(folder / CONFIG).run is not None:
+                raise ArgumentError(f"'path' should be another folder: {folder} holds a run.")
+            if not overwrite:
+                raise ArgumentError(
+                    f"'path' should be a new folder, {folder} holds a saved flow: pass "
+                    "overwrite=True to replace it."
+                )
+        elif (folder / WEIGHTS).exists():
+            read_tensors(folder / WEIGHTS)
+    except FileError as error:
+        raise ArgumentError(
+            f"'path' should be another folder, {folder} holds a model that is not of this "
+            f"kappaflow: {error}"
+        ) from None
 
 
 def load(path: str | Path) -> Flow:

@@ -173,8 +173,8 @@ def test_a_file_that_is_linked_to_is_read_and_never_written(saved, tmp_path):
     (saved / WEIGHTS).rename(elsewhere)
     (saved / WEIGHTS).symlink_to(elsewhere)
     before = elsewhere.read_bytes()
-    kf.save(kf.load(saved), saved)
-    kf.save(kf.nice(2, depth=1, hidden=(4,)), saved)
+    kf.save(kf.load(saved), saved, overwrite=True)
+    kf.save(kf.nice(2, depth=1, hidden=(4,)), saved, overwrite=True)
     assert elsewhere.read_bytes() == before
     assert not (saved / WEIGHTS).is_symlink()
 
