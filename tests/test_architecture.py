@@ -1,6 +1,7 @@
 """The order of the layout, and what no file may do."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -210,8 +211,31 @@ def test_the_library_works_without_the_studies():
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    """As for any module."""
+    """As for any module; it names what users of other libraries look for."""
     import kappaflow
 
-    with pytest.raises(AttributeError, match="No kappaflow attribute nothing"):
-        kappaflow.nothing  # noqa: B018
+    for name, hint in (
+        ("nothing", r"has no attribute 'nothing'\."),
+        ("RealNVP", "'RealNVP': did you mean 'real_nvp'"),
+        ("NSF", "did you mean 'spline'"),
+        ("MAF", "did you mean 'zuko_flow"),
+        ("Realnvp", "did you mean 'real_nvp'"),
+        ("ActNorm", "did you mean 'bijections.ActNorm'"),
+        ("DiagGaussian", "did you mean 'flows.DiagonalNormal'"),
+    ):
+        with pytest.raises(AttributeError, match=hint):
+            getattr(kappaflow, name)
+    assert not hasattr(kappaflow, "__wrapped__")
+
+
+def test_names_of_other_libraries_lead_to_names_that_exist():
+    """Each class here is public, and each argument is one of a recipe or of `fit`."""
+    import kappaflow as kf
+    from kappaflow.names import ARGUMENTS, CLASSES
+
+    for name in CLASSES:
+        home, _, last = name.partition("(")[0].rpartition(".")
+        assert last in (getattr(kf, home) if home else kf).__all__
+    recipes = ("real_nvp", "spline", "glow", "fit")
+    known = {one for name in recipes for one in inspect.signature(getattr(kf, name)).parameters}
+    assert set(ARGUMENTS) <= known | set(kf.training.Settings.model_fields)

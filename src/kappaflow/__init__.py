@@ -4,8 +4,25 @@ The stub `__init__.pyi` lists the public names. Each is loaded at its first use,
 kappaflow` and the help of the command line do not wait for torch.
 """
 
+from importlib import import_module
+
 import lazy_loader
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+NAMESPACES = ("bijections", "nets", "flows", "training", "data")
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    """Returns a public name; the error for an unknown one names what is meant."""
+    if name in __all__ or name.startswith("_"):
+        return _load(name)
+    from kappaflow.names import CLASSES, did_you_mean
+
+    homes = [one for one in NAMESPACES if name in import_module(f"kappaflow.{one}").__all__]
+    if homes:
+        hint = f": did you mean '{homes[0]}.{name}'?"
+    else:
+        hint = did_you_mean(name, [*__all__, *CLASSES], CLASSES)
+    raise AttributeError(f"module 'kappaflow' has no attribute {name!r}{hint or '.'}")

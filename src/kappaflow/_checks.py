@@ -24,6 +24,11 @@ def natural_int(name: str, value: object, why: str = "") -> int:
 
 def layer_widths(hidden: object) -> tuple[int, ...]:
     """Returns the widths of hidden layers as ints of at least 1, or raises ArgumentError."""
+    if isinstance(hidden, SupportsIndex) and not isinstance(hidden, bool | Tensor):
+        raise ArgumentError(
+            f"'hidden' should be a sequence of layer widths, got {hidden!r}: hidden=({hidden!r}, "
+            f"{hidden!r}) are two hidden layers of {hidden!r} units."
+        )
     if isinstance(hidden, str) or not isinstance(hidden, Sequence):
         raise ArgumentError(f"'hidden' should be a sequence of layer widths, got {hidden!r}.")
     return tuple(positive_int("hidden", width) for width in hidden)

@@ -188,3 +188,34 @@ def test_numpy_integers_are_whole_numbers():
     numpy = pytest.importorskip("numpy")
     flow = kf.real_nvp(numpy.int64(3), depth=numpy.int32(2), hidden=(numpy.int64(4),))
     assert flow.event_shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"layers": 5}, "'layers' is not an argument of real_nvp: did you mean 'depth'"),
+        ({"transforms": 5}, "did you mean 'depth'"),
+        ({"context": 3}, "did you mean 'context_features'"),
+        ({"hidden_features": (8,)}, "did you mean 'hidden'"),
+        ({"detph": 3}, "did you mean 'depth'"),
+        ({"qqq": 3}, "'qqq' is not an argument of real_nvp; there are features, depth, "),
+        ({"hidden": 64}, r"'hidden' should be .* got 64: hidden=\(64, 64\) are two hidden layers"),
+        ({"dtype": "float64"}, "'dtype' should be a floating-point type .* got 'float64'"),
+        ({"dtype": torch.int64}, "'dtype' should be a floating-point type"),
+    ],
+)
+def test_arguments_of_other_libraries_lead_to_those_here(arguments, sentence):
+    with pytest.raises(kf.errors.ArgumentError, match=sentence):
+        kf.real_nvp(2, **arguments)
+
+
+def test_a_recipe_makes_a_flow_of_a_dtype(tmp_path):
+    """The dtype is not part of what describes the flow: `to` may change it later."""
+    double = kf.real_nvp(2, depth=2, hidden=(4,), dtype=torch.float64)
+    assert double.dtype == torch.float64
+    assert kf.registry.describe(double) == kf.registry.describe(double.float())
+    kf.save(double.double(), tmp_path)
+    assert kf.load(tmp_path).dtype == torch.float64
+    assert kf.glow((1, 4, 4), levels=1, steps=1, hidden=4, dtype=torch.float64).sample(
+        1
+    ).dtype == (torch.float64)

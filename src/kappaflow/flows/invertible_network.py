@@ -13,14 +13,14 @@ from kappaflow.bijections.conv1x1 import rotated
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
+from kappaflow.flows.recipe import recipe
 from kappaflow.flows.standardization import Bounds, input_layers
 from kappaflow.options import LinearKind
-from kappaflow.registry import register
 
 NODES = 100  # number of quadrature nodes
 
 
-@register("invertible_network")
+@recipe("invertible_network")
 def invertible_network(
     features: int,
     *,
@@ -31,6 +31,7 @@ def invertible_network(
     smoothing: float = 0.3,
     bounds: Bounds = None,
     seed: int = 0,
+    dtype: torch.dtype | None = None,
 ) -> Flow:
     """Returns an invertible feed-forward network of square linear layers and leaky ReLUs.
 
@@ -48,6 +49,7 @@ def invertible_network(
             maximum likelihood trains badly with it.
         bounds: The domain of each feature, as for `kappaflow.real_nvp`.
         seed: Seed of the rotations.
+        dtype: Floating-point type of the parameters; torch's default type by default.
 
     Raises:
         ArgumentError: An argument is out of its range.

@@ -2,22 +2,24 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from kappaflow._checks import image_shape, natural_int, positive_int
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import Flatten, Permutation, SigmoidCoupling, Squeeze
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.padding import Padding
+from kappaflow.flows.recipe import recipe
 from kappaflow.flows.recipes_image import image_flow, padded_shape
 from kappaflow.nets import VisionTransformer
 from kappaflow.options import Dequantization, Memory
 from kappaflow.partition import AnyPartition, Partition, SpatialPartition
-from kappaflow.registry import register
 
 PATTERNS = ("rows", "columns", "checkerboard")
 
 
-@register("jet")
+@recipe("jet")
 def jet(
     shape: Sequence[int],
     *,
@@ -35,6 +37,7 @@ def jet(
     logit: float | None = None,
     padding: int | Padding | None = None,
     seed: int = 0,
+    dtype: torch.dtype | None = None,
 ) -> Flow:
     """Returns a Jet: couplings of patches of one size, without scales.
 
@@ -59,6 +62,7 @@ def jet(
         logit: Margin of a logit of the pixels; None for none.
         padding: Number of channels to add, or a `Padding`; None for none.
         seed: Seed of the permutations.
+        dtype: Floating-point type of the parameters; torch's default type by default.
 
     Raises:
         ArgumentError: An argument is out of its range, or the image has no such patches.

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import get_args
 
+import torch
+
 from kappaflow._checks import image_shape, natural_int, one_of, positive_float, positive_int
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import (
@@ -22,10 +24,10 @@ from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.padding import Padding
 from kappaflow.flows.padding_options import DequantizeAndPad, checked_padding, padding_features
+from kappaflow.flows.recipe import recipe
 from kappaflow.nets import ConvNet, ResidualConvNet, StandardizeInputs
 from kappaflow.options import CouplingKind, Dequantization, Memory, Mixing
 from kappaflow.partition import AnyPartition, Partition, SpatialPartition
-from kappaflow.registry import register
 
 
 def padded_shape(
@@ -102,7 +104,7 @@ def check_levels(shape: tuple[int, int, int], levels: int, *, squeezes: int) -> 
 PRIOR_BOUND = 4.0  # bound on the log-scales of the couplings that model factored-out channels
 
 
-@register("glow")
+@recipe("glow")
 def glow(
     shape: Sequence[int],
     *,
@@ -119,6 +121,7 @@ def glow(
     values: int = 256,
     logit: float | None = None,
     padding: int | Padding | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Flow:
     """Returns a Glow: levels of steps, each an ActNorm, a 1x1 convolution and a coupling.
 
@@ -147,6 +150,7 @@ def glow(
             standardize the channels instead, which the first `kappaflow.fit` sets.
         padding: Number of Gaussian channels to add to those of the image, or any `Padding`; None
             for none. log_prob is then a bound, and samples do not contain the padding.
+        dtype: Floating-point type of the parameters; torch's default type by default.
 
     Raises:
         ArgumentError: An argument is out of its range, or the sides cannot be halved so often.
@@ -211,7 +215,7 @@ IN_A_ROW = 3  # consecutive couplings with one kind of partition
 LAST = 4  # couplings of the coarsest scale
 
 
-@register("real_nvp_image")
+@recipe("real_nvp_image")
 def real_nvp_image(
     shape: Sequence[int],
     *,
@@ -225,6 +229,7 @@ def real_nvp_image(
     values: int = 256,
     logit: float | None = None,
     padding: int | Padding | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Flow:
     """Returns a RealNVP of images: checkerboard and channel couplings, scale by scale.
 
@@ -246,6 +251,7 @@ def real_nvp_image(
         values: Number of values that a pixel can have.
         logit: Margin of a logit of the pixels, 0.05 in the source; None for none.
         padding: Number of channels to add, or a `Padding`; None for none.
+        dtype: Floating-point type of the parameters; torch's default type by default.
 
     Raises:
         ArgumentError: An argument is out of its range, or the sides cannot be halved so often.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from kappaflow._checks import natural_int, positive_float, positive_int
@@ -12,13 +13,13 @@ from kappaflow.flows.coupling_flow import coupling_flow, useful_depth
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.padding import Padding
 from kappaflow.flows.padding_options import checked_padding, padding_features
+from kappaflow.flows.recipe import recipe
 from kappaflow.flows.standardization import Bounds, input_layers
 from kappaflow.options import Memory, Mixing, PartitionName, Start
 from kappaflow.partition import Partition
-from kappaflow.registry import register
 
 
-@register("real_nvp")
+@recipe("real_nvp")
 def real_nvp(
     features: int,
     *,
@@ -38,6 +39,7 @@ def real_nvp(
     components: int = 1,
     mixing: Mixing | None = None,
     condition_bound: float | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Flow:
     """Returns a RealNVP: affine couplings that alternate between two parts, after standardization.
 
@@ -88,6 +90,7 @@ def real_nvp(
             `Partition`, such as `Partition(D, range(D - 1))`, which changes one feature. With one
             feature there are no such maps.
         condition_bound: For mixing="svd": the largest condition number of each map.
+        dtype: Floating-point type of the parameters; torch's default type by default.
 
     Raises:
         ArgumentError: An argument is out of its range.
@@ -128,7 +131,7 @@ def real_nvp(
     )
 
 
-@register("nice")
+@recipe("nice")
 def nice(
     features: int,
     *,
@@ -145,6 +148,7 @@ def nice(
     seed: int = 0,
     start: Start = "identity",
     components: int = 1,
+    dtype: torch.dtype | None = None,
 ) -> Flow:
     """Returns a NICE: additive couplings, which preserve volume, and a learned scale per feature.
 
@@ -182,8 +186,15 @@ def nice(
     )
 
 
-@register("planar")
-def planar(features: int, *, depth: int = 8, bounds: Bounds = None, seed: int = 0) -> Flow:
+@recipe("planar")
+def planar(
+    features: int,
+    *,
+    depth: int = 8,
+    bounds: Bounds = None,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+) -> Flow:
     """Returns a planar flow: maps that each move points along one direction.
 
     A new flow is the identity. Each map starts at u = 0 and with its own direction w, so that no
@@ -194,6 +205,7 @@ def planar(features: int, *, depth: int = 8, bounds: Bounds = None, seed: int = 
         depth: Number of planar maps.
         bounds: The domain of each feature, as for `real_nvp`.
         seed: Seed of the directions.
+        dtype: Floating-point type of the parameters; torch's default type by default.
 
     Returns:
         A flow with `log_prob` and `sample`, which inverts each map by a search: see `Planar`.
@@ -211,8 +223,15 @@ def planar(features: int, *, depth: int = 8, bounds: Bounds = None, seed: int = 
     return _repeated(Planar, features, depth=depth, bounds=bounds, seed=seed)
 
 
-@register("radial")
-def radial(features: int, *, depth: int = 8, bounds: Bounds = None, seed: int = 0) -> Flow:
+@recipe("radial")
+def radial(
+    features: int,
+    *,
+    depth: int = 8,
+    bounds: Bounds = None,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+) -> Flow:
     """Returns a radial flow: maps that each move points towards a center, or away from it.
 
     A new flow is the identity. Each map starts with its own center among the standardized data,
@@ -223,6 +242,7 @@ def radial(features: int, *, depth: int = 8, bounds: Bounds = None, seed: int = 
         depth: Number of radial maps.
         bounds: The domain of each feature, as for `real_nvp`.
         seed: Seed of the centers.
+        dtype: Floating-point type of the parameters; torch's default type by default.
 
     Raises:
         ArgumentError: An argument is out of its range.

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from kappaflow._checks import positive_int
@@ -20,14 +21,14 @@ from kappaflow.flows.coupling_flow import coupling_flow
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.padding import Padding
 from kappaflow.flows.padding_options import checked_padding, padding_features
+from kappaflow.flows.recipe import recipe
 from kappaflow.flows.standardization import Bounds, angles_of
 from kappaflow.nets import MLP, SinCosEmbedding
 from kappaflow.options import Memory, Mixing, PartitionName, Start
 from kappaflow.partition import Partition
-from kappaflow.registry import register
 
 
-@register("spline")
+@recipe("spline")
 def spline(
     features: int,
     *,
@@ -50,6 +51,7 @@ def spline(
     components: int = 1,
     mixing: Mixing | None = None,
     condition_bound: float | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Flow:
     """Returns a neural spline flow: standardization, then rational-quadratic spline couplings.
 
@@ -84,6 +86,7 @@ def spline(
         components: Number of components of the base.
         mixing: Form of a learned linear map before each coupling; None for none.
         condition_bound: For mixing="svd": the largest condition number of each map.
+        dtype: Floating-point type of the parameters; torch's default type by default.
 
     Raises:
         ArgumentError: An argument is out of its range.

@@ -13,8 +13,8 @@ from kappaflow.bijection import Bijection, Chain, log_det_dtype, zero_log_det
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
+from kappaflow.flows.recipe import recipe
 from kappaflow.flows.standardization import Bounds, context_embedding, input_layers
-from kappaflow.registry import register
 
 
 class ZukoLayer(Bijection):
@@ -71,11 +71,9 @@ KINDS: dict[str, tuple[str, int | None]] = {
     "realnvp": ("RealNVP", 8),
 }
 OPTIONS = {"nsf": ("bins",)}  # options of a kind that `kappaflow fit` has too
-# Arguments of zuko that have another name here.
-OWN = {"context": "context_features", "transforms": "depth", "hidden_features": "hidden"}
 
 
-@register("zuko_flow")
+@recipe("zuko_flow")
 def zuko_flow(
     features: int,
     kind: str = "nsf",
@@ -85,6 +83,7 @@ def zuko_flow(
     context_features: int = 0,
     embedding: nn.Module | None = None,
     bounds: Bounds = None,
+    dtype: torch.dtype | None = None,
     **options: Any,  # noqa: ANN401
 ) -> Flow:
     """Returns a flow of zuko that can be trained, saved and diagnosed like any other flow.
@@ -103,6 +102,7 @@ def zuko_flow(
         context_features: Width of the context; 0 for none.
         embedding: A network that embeds the context first, as for `kappaflow.real_nvp`.
         bounds: The domain of each feature, as for `kappaflow.real_nvp`.
+        dtype: Floating-point type of the parameters; torch's default type by default.
         **options: More arguments of zuko's class: numbers, strings and lists of these. Examples
             are bins=16 for nsf, and passes=2 for couplings of autoregressive kinds.
 
@@ -153,10 +153,8 @@ def _tried(made: Any, features: int, width: int) -> Any:  # noqa: ANN401
 
 
 def _refuse_others(options: Mapping[str, Any]) -> None:
-    """Raises an error for options with another name here, and for values that JSON cannot hold."""
+    """Raises an error for options whose values JSON cannot hold."""
     for name, value in options.items():
-        if name in OWN:
-            raise ArgumentError(f"{name!r} should be given as {OWN[name]!r}.")
         parts = value if isinstance(value, list | tuple) else [value]
         if not all(isinstance(one, bool | int | float | str | None) for one in parts):
             raise ArgumentError(

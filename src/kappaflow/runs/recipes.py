@@ -57,6 +57,7 @@ IMAGE_RECIPES: dict[str, Callable[..., Flow]] = {
 # and of `Settings`: arguments of couplings, and the maximum learning rate for tables.
 DEFAULTS: dict[str, Any] = {"depth": 16, "partition": "random-half"}
 LEARNING_RATE = 5e-3
+NOT_OPTIONS = ("kind", "dtype")  # arguments of recipes that a run determines
 NOT_IN_REPORTS = ("context_features", "values", "seed")  # facts of the data and of the training
 
 
@@ -81,7 +82,7 @@ def options_of(model: str) -> dict[str, Any]:
     options = {
         name: one.default
         for name, one in signature.parameters.items()
-        if one.kind is one.KEYWORD_ONLY and name != "kind"
+        if one.kind is one.KEYWORD_ONLY and name not in NOT_OPTIONS
     }
     if "padding" in options:
         options.update(dict.fromkeys(PADDING_OPTIONS))

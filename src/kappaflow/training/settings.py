@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kappaflow.errors import ArgumentError
+from kappaflow.names import ARGUMENTS, did_you_mean
 from kappaflow.options import TrainingOptions
 
 Checked = TypeVar("Checked", bound=BaseModel)
@@ -62,6 +63,7 @@ def checked_model(model: type[Checked], what: str, given: dict[str, object]) -> 
         name = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             known = ", ".join(model.model_fields)
-            raise ArgumentError(f"'{name}' is no setting of {what}; there are {known}.") from None
+            hint = did_you_mean(name, model.model_fields, ARGUMENTS) or f"; there are {known}."
+            raise ArgumentError(f"'{name}' is no setting of {what}{hint}") from None
         message = first["msg"].removeprefix("Input should be ")
         raise ArgumentError(f"'{name}' should be {message}, got {first['input']!r}.") from None

@@ -1,0 +1,67 @@
+"""`recipe`: what all recipes share, which are functions that return a flow."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from inspect import Parameter
+from typing import Any, ParamSpec
+
+import torch
+
+from kappaflow.errors import ArgumentError
+from kappaflow.flows.flow import Flow
+from kappaflow.names import ARGUMENTS, did_you_mean
+from kappaflow.registry import register
+
+P = ParamSpec("P")
+
+
+def recipe(name: str) -> Callable[[Callable[P, Flow]], Callable[P, Flow]]:
+    """Returns a decorator that registers a recipe, and converts its flow to `dtype`.
+
+    A model file holds its dtype elsewhere, so the arguments that describe the flow have none. An
+    unknown argument is an error that names the one that is meant.
+    """
+
+    def decorate(function: Callable[P, Flow]) -> Callable[P, Flow]:
+        signature = inspect.signature(function)
+        known = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        any_option = len(known) < len(signature.parameters)
+
+        @functools.wraps(function)
+        def without_dtype(*args: Any, **kwargs: Any) -> Flow:  # noqa: ANN401
+            return function(*args, **kwargs)
+
+        rest = [one for one in signature.parameters.values() if one.name != "dtype"]
+        without_dtype.__signature__ = signature.replace(parameters=rest)  # pyright: ignore[reportAttributeAccessIssue]
+        recorded = register(name)(without_dtype)
+
+        @functools.wraps(function)
+        def make(*args: P.args, **kwargs: P.kwargs) -> Flow:
+            dtype = kwargs.pop("dtype", None)
+            _check_names(name, kwargs, known, any_option=any_option)
+            if dtype is None:
+                return recorded(*args, **kwargs)
+            if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+                raise ArgumentError(
+                    "'dtype' should be a floating-point type such as torch.float64, got "
+                    f"{dtype!r}."
+                )
+            return recorded(*args, **kwargs).to(dtype)
+
+        return make
+
+    return decorate
+
+
+def _check_names(
+    recipe_name: str, given: dict[str, Any], known: list[Parameter], *, any_option: bool
+) -> None:
+    """Raises an error for an argument that a recipe does not have."""
+    names = [one.name for one in known]
+    for name in given.keys() - set(names):
+        hint = did_you_mean(name, names, ARGUMENTS)
+        foreign = any(name in listed.split() for listed in ARGUMENTS.values())
+        if not any_option or (hint and foreign):
+            hint = hint or f"; there are {', '.join(names)}."
+            raise ArgumentError(f"'{name}' is not an argument of {recipe_name}{hint}")
