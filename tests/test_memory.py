@@ -99,3 +99,27 @@ def test_a_batch_is_counted_once_when_its_layer_runs_twice():
         found[memory] = [*coupling.buffers(), *(p.grad for p in coupling.parameters())]
     assert found["recompute"][2] == 1
     assert all(torch.equal(a, b) for a, b in zip(*found.values(), strict=True))
+
+
+def test_a_functional_call_keeps_its_parameters_until_the_backward_pass():
+    """The layers run once, also where one of them reads a tensor from outside of the chain."""
+
+    class Reading(torch.nn.Module):
+        def __init__(self, outside):
+            super().__init__()
+            self.linear, self.outside = torch.nn.Linear(2, 4), [outside]
+
+        def forward(self, x):
+            return (self.linear(x) * self.outside[0]).sin()
+
+    outside = torch.tensor(1.5, requires_grad=True)
+    half, gradients = kf.Partition.half(4), {}
+    parts = [kf.AffineCoupling(part, Reading(outside)) for part in (half, half.swapped())]
+    x = torch.randn(8, 4)
+    for memory in ("store", "recompute"):
+        chain = kf.Chain(parts, memory=memory)
+        twice = {name: (2 * p).detach() for name, p in chain.named_parameters()}
+        leaves = [outside, *(p.requires_grad_() for p in twice.values())]
+        z, log_det = torch.func.functional_call(chain, twice, (x,))
+        gradients[memory] = torch.autograd.grad(z.square().sum() - log_det.sum(), leaves)
+    torch.testing.assert_close(gradients["recompute"], gradients["store"])

@@ -7,6 +7,7 @@ import torch
 
 import kappaflow as kf
 from cases import BIJECTIONS, affine
+from kappaflow.conditioning.spectrum import all_of_both
 from kappaflow.testing.contract import dense_jacobian, jittered
 
 
@@ -225,3 +226,13 @@ def test_wrong_arguments_are_refused(arguments, message):
     given = {"bijection": kf.bijections.ElementwiseAffine(4), "x": torch.zeros(2, 4), **arguments}
     with pytest.raises(kf.errors.ArgumentError, match=message):
         kf.spectrum(given.pop("bijection"), given.pop("x"), **given)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_all_singular_values_lose_only_half_of_the_digits_on_any_scale(scale):
+    """From a matrix and its inverse, with values up to a condition number of 1e10."""
+    values = scale * torch.logspace(5, -5, 9, dtype=torch.float64)
+    left, right = torch.linalg.qr(torch.randn(2, 9, 9, dtype=torch.float64))[0]
+    matrix, inverse = left * values @ right.mT, right / values @ left.mT
+    result = all_of_both(matrix[None], inverse[None])[0]
+    assert (result / values - 1).abs().max() < 10 * torch.finfo(torch.float64).eps * 1e5

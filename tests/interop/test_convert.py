@@ -168,6 +168,21 @@ def test_standardizing_transforms_are_the_standardization_of_the_flow():
     assert len(flow.standardization) == 1
 
 
+def test_permutations_in_a_row_are_joined_in_their_order():
+    """Two that do not commute: in the other order log_prob would change."""
+    pytest.importorskip("nflows")
+    from nflows import transforms as T
+    from nflows.distributions.normal import StandardNormal
+    from nflows.flows.base import Flow
+
+    parts = [T.Permutation(torch.tensor(index), dim=1) for index in ((1, 2, 0), (1, 0, 2))]
+    coupling = T.AffineCouplingTransform(torch.tensor([1, -1, 1]), coupling_flows.nflows_mlp)
+    original = Flow(T.CompositeTransform([*parts, coupling]), StandardNormal([3]))
+    flow = kf.convert(coupling_flows.perturbed(original, seed=0))
+    x, _ = rows(flow, conditional=False)
+    assert torch.allclose(flow.log_prob(x), original.log_prob(x), 0, 1e-12)
+
+
 def test_all_unsupported_layers_are_named_at_once():
     """With their number, class and reason."""
     pytest.importorskip("nflows")

@@ -1,5 +1,6 @@
 """The fixed affine map in front of context networks."""
 
+import pytest
 import torch
 
 import kappaflow as kf
@@ -18,11 +19,17 @@ def test_fitting_gives_mean_zero_and_deviation_one():
     )
 
 
-def test_a_constant_column_is_only_shifted():
-    """A deviation of rounding size is no deviation."""
-    units = kf.nets.StandardizeInputs(1)
-    units.fit(torch.full((7, 1), 0.1))
-    assert units.scale.item() == 1
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_column_that_is_constant_up_to_rounding_is_only_shifted(dtype):
+    """The deviation of a constant, or of noise in its last bit, is rounding, not a scale."""
+    constant = torch.full((7,), 0.1, dtype=dtype)
+    noisy = constant.clone()
+    noisy[::2] *= 1 + torch.finfo(dtype).eps
+    rows = torch.stack((constant, noisy, 0.1 * torch.arange(7, dtype=dtype)), 1)
+    for weights in (None, torch.ones(7)):
+        standardize = kf.nets.StandardizeInputs(3).to(dtype)
+        standardize.fit(rows, weights)
+        assert standardize.scale.tolist() == pytest.approx([1, 1, 0.2])
 
 
 def test_its_repr_works_where_it_has_no_numbers():

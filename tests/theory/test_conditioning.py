@@ -82,6 +82,16 @@ def test_no_product_of_scaled_couplings_beats_the_bound_for_outliers(count, lowe
     assert best > (0.5 if count == 2 else 0.1)
 
 
+def test_three_couplings_that_the_columns_of_the_wrong_half_would_exclude():
+    """An odd number of couplings begins and ends with the same kind."""
+    factors = np.tile(np.eye(4), (3, 1, 1))
+    factors[0, 2:, :2] = [[-1, 6], [-6, -1]]
+    factors[1, :2, 2:] = [[0, 0], [-1, -6]]
+    factors[2, 2:, :2] = [[0, -6], [0, 1]]
+    bound = ordered_outlier_bounds(np.linalg.multi_dot(factors), 3)[0]
+    assert 1 < bound <= max(map(np.linalg.cond, factors))
+
+
 def test_scales_alone_need_no_more_than_the_cube_root():
     """A large and a small singular value in different halves are no obstacle."""
     t = 1e6

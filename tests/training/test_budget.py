@@ -11,9 +11,12 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.testing.contract import jittered
 from kappaflow.training.batches import Batch
 from kappaflow.training.budget import (
     AT_ONCE,
+    REACH,
+    SOFTNESS,
     ConditionBudget,
     DualVariable,
     correlation_note,
@@ -238,6 +241,19 @@ def test_the_dual_variable_rises_while_points_are_above_and_falls_while_none_is(
     budget._follow(torch.full((8,), -9.0, dtype=torch.float64))
     assert dual.lasting == pytest.approx(math.exp(0.05 - 0.2))
     assert budget.dual is dual
+
+
+def test_the_penalty_is_a_mean_over_all_points():
+    """Of 48 points, three are above the aim: the penalty counts the others as zero."""
+    torch.manual_seed(0)
+    flow, x = jittered(small()).eval(), rows(48, seed=1)
+    log_condition = condition_numbers(flow, Batch(x, None)).log().sort().values
+    aim = log_condition[-4:-2].mean().item()
+    dual = DualVariable(shift=0.0)
+    penalty = ConditionBudget(math.exp(aim + REACH * SOFTNESS), flow, dual, 100)._penalty
+    excess = torch.nn.functional.softplus((log_condition[-3:] - aim) / SOFTNESS - REACH)
+    expected = SOFTNESS * excess.sum().item() / 48
+    assert penalty(Batch(x, None)).item() == pytest.approx(expected, rel=1e-3)
 
 
 def test_condition_numbers_of_rows_are_right_far_beyond_rounding():

@@ -79,8 +79,6 @@ class ActNorm(Bijection):
     @torch.no_grad()
     def _start_from(self, x: Tensor) -> None:
         mean, deviation = moments(x)
-        if x.numel() == self.features:
-            deviation = torch.ones_like(deviation)
         start = torch.stack((-deviation.log(), -mean / deviation)).to(self.shift)
         # Broadcast before the check, so that all processes decide alike.
         if torch.distributed.is_available() and torch.distributed.is_initialized():
