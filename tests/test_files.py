@@ -1,5 +1,6 @@
 """Model files: the same function comes back, or one clear sentence says why not."""
 
+import copy
 import json
 import os
 import subprocess
@@ -101,17 +102,18 @@ def test_models_of_other_libraries_are_never_replaced(flow, tmp_path, name):
 
 
 def test_a_failing_write_leaves_the_old_file_whole(flow, saved, monkeypatch):
-    """A full disk gives a FileError, the old model still loads, and no temporary file stays."""
+    """A full disk gives a FileError, the old weights remain, and no temporary file stays."""
+    other = jittered(copy.deepcopy(flow), seed=5)
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(kf.errors.FileError, match="cannot be written: No space left on device"):
-        kf.save(jittered(flow, seed=5), saved, overwrite=True)
+        kf.save(other, saved, overwrite=True)
     monkeypatch.undo()
     assert sorted(os.listdir(saved)) == [CONFIG, WEIGHTS]
-    kf.load(saved)
+    assert states_equal(kf.load(saved), flow) and not states_equal(flow, other)
 
 
 def test_files_can_be_read_by_whoever_the_umask_lets(saved):

@@ -1,5 +1,6 @@
 """`kappaflow doctor RUN --fix`: findings go, the run that was examined stays."""
 
+import inspect
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.cli.doctor import doctor
 from kappaflow.files import describe_model, read_config, write_weights
 
 SMALL = ("--hidden", 8, "--max-epochs", 2, "--quiet")
@@ -145,10 +147,7 @@ def test_padding_keeps_the_density_and_is_trained_on(run, finished, tmp_path):
     [
         (("--fix", "jitter"), "no column of the run follows"),
         (("--fix", "drop", "fuse"), "alone"),
-        (("--fix", "--out", "page.html"), "--into"),
         (("--fix", "--epochs", 0), "epochs"),
-        (("--fix", "--select", "KF3"), "--into"),
-        (("--fix", "--ignore", "KF3"), "--into"),
         (("--fix", "--into", "."), "'into' should be a new folder, . exists already"),
     ],
 )
@@ -158,6 +157,26 @@ def test_what_cannot_be_done_is_one_sentence(run, finished, words, said):
     assert said in found.err
     assert "Traceback" not in found.err
     assert len(found.err.strip().splitlines()) == 1
+
+
+COMBINED = {"run", "fix", "into", "epochs", "json"}
+VALUES = {"select": "KF3", "ignore": "KF3", "decimal": ",", "device": "cpu", "context": "a"}
+
+
+@pytest.mark.parametrize("option", sorted(set(inspect.signature(doctor).parameters) - COMBINED))
+def test_no_other_option_of_the_doctor_combines_with_a_fix(run, tmp_path, option):
+    """None is ignored in silence, and nothing is read or written."""
+    parameter = inspect.signature(doctor).parameters[option]
+    words = ["doctor", tmp_path / "run"]
+    if parameter.kind is parameter.POSITIONAL_ONLY:
+        words.append("rows.csv")
+    else:
+        words.append(f"--{option}")
+        words += [] if parameter.default is False else [VALUES.get(option, "page.html")]
+    outcome = run(*words, "--fix")
+    assert outcome.status == 2
+    assert "only combines with --into" in outcome.err or f"'{option}' is for" in outcome.err
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_run_has_no_new_run_in_it(run, finished):

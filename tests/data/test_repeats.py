@@ -153,6 +153,13 @@ def _autoregressive(g: np.random.Generator) -> np.ndarray:
     return x.round(1)[:, None]
 
 
+def test_a_block_that_follows_itself_twice_is_counted_once() -> None:
+    """Pasted two times after its source, it is one block of 40 rows, not one of 80."""
+    rows = np.random.default_rng(0).integers(100, size=2000)
+    block = pasted_block(np.concatenate([rows, rows[-40:], rows[-40:]]))
+    assert block == PastedBlock(first=2000, source=1960, rows=40)
+
+
 @pytest.mark.parametrize(
     "make",
     [

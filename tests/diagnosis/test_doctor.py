@@ -114,8 +114,7 @@ def test_a_layer_that_is_not_its_own_inverse_is_blamed_on_both_sides():
         assert findings[code].layer == "3 Scaled" and "not its own inverse" in findings[code].cause
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("std", "seed"), [(0.5, 1), (0.8, 6)])
+@pytest.mark.parametrize(("std", "seed"), [(0.5, 1), pytest.param(0.8, 6, marks=pytest.mark.slow)])
 def test_no_inverse_is_blamed_where_rounding_leaves_no_digit(std, seed):
     """Such a round trip may exceed eps times the condition number, which is not a bound."""
     torch.manual_seed(seed)

@@ -155,7 +155,6 @@ def test_initialization_from_the_first_batch_is_noted(seed):
     assert findings(flow, points(seed)) == {}
 
 
-@pytest.mark.slow
 @SEEDS
 def test_initialization_at_each_call_is_found(seed):
     """KF402 names what changes."""

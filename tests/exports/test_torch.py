@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import subprocess
 import sys
 import zipfile
@@ -128,18 +129,24 @@ def test_a_process_without_kappaflow_runs_the_file(whole, tmp_path):
 
 
 class Sly(kf.Bijection):
-    """The identity, which adds a constant while it is traced."""
+    """The identity, which adds a constant while it is traced, to batches of so few rows."""
+
+    def __init__(self, most_rows):
+        super().__init__()
+        self.most_rows = most_rows
 
     def forward(self, x, context=None):
-        return x + 1e-3 * is_traced(x), zero_log_det(x)
+        rows = torch.ones_like(x[:, 0]).sum()
+        return x + 1e-3 * is_traced(x) * (rows <= self.most_rows), zero_log_det(x)
 
     def inverse(self, z, context=None):
         return z, zero_log_det(z)
 
 
-def test_a_program_that_differs_from_the_flow_is_an_error_and_leaves_no_file(tmp_path):
-    """Nothing appears in the folder, not even a temporary file."""
-    flow = kf.Flow(kf.StandardNormal(2), Sly())
+@pytest.mark.parametrize("most_rows", [math.inf, 1])
+def test_a_program_that_differs_from_the_flow_is_an_error_and_leaves_no_file(tmp_path, most_rows):
+    """Also where it differs at single rows only. Not even a temporary file appears."""
+    flow = kf.Flow(kf.StandardNormal(2), Sly(most_rows))
     with pytest.raises(NumericalError, match="'encode' differs from the flow by 1.0e-03"):
         kf.export(flow, tmp_path / "out", functions=["encode"])
     assert not list(tmp_path.iterdir())

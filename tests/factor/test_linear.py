@@ -297,6 +297,18 @@ def test_the_note_says_why_fewer_are_not_taken():
     assert "search: 6 couplings have a residual of " in found.note
 
 
+def test_few_couplings_are_enough_only_if_six_could_hardly_be_better():
+    """A product of three couplings, where six have half their condition number."""
+    blocks = np.random.default_rng(1).standard_normal((3, 2, 2))
+    factors = np.tile(np.eye(4), (3, 1, 1))
+    factors[0, 2:, :2], factors[1, :2, 2:] = 1.5 * blocks[0], blocks[1]
+    factors[2, 2:, :2] = blocks[2] - 1.5 * blocks[0]
+    T = np.linalg.multi_dot(factors)
+    best, fewest = kf.factor_linear(T), kf.factor_linear(T, couplings=None)
+    assert (len(best), len(fewest)) == (6, 3)
+    assert best.condition_number < 0.6 * fewest.condition_number
+
+
 @pytest.mark.parametrize(
     ("n", "partition", "said"),
     [(4, "half", "so do four"), (5, "half", "are not tried"), (4, 1, "are not tried")],

@@ -7,6 +7,7 @@ import torch
 
 import kappaflow as kf
 from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.training.variational.fit import _fit_start
 from kappaflow.training.variational.settings import checked_energy_settings
 
 MEAN, DEVIATION = torch.tensor([1.0, -0.5]), torch.tensor([0.5, 2.0])
@@ -224,14 +225,19 @@ def test_time_ends_a_training_before_its_steps():
     assert result.best_epoch == 1  # at a temperature, for want of another
 
 
+def test_a_standardization_that_waits_for_data_is_the_identity():
+    """The scale of an energy is its own: the start has mean 0 and deviation 1."""
+    flow = small()
+    _fit_start(flow, seed=0)
+    standardize = flow.bijection.bijections[0]
+    assert standardize.fitted and standardize.deviation.tolist() == pytest.approx([1, 1])
+    assert standardize.mean.tolist() == pytest.approx([0, 0], abs=1e-6)
+
+
 @pytest.mark.slow
 def test_units_and_norms_that_wait_for_data_start_from_the_base():
-    """The doctor does not call the flow unfitted afterwards; its units are those of the energy."""
-    flow = small()
-    result = fitted(flow=flow, steps=1)
-    units = flow.bijection.bijections[0]
-    assert units.fitted and units.deviation.tolist() == pytest.approx([1, 1])
-    assert units.mean.tolist() == pytest.approx([0, 0], abs=1e-6)
+    """The doctor does not call the flow unfitted afterwards."""
+    result = fitted(flow=small(), steps=1)
     normed = kf.Flow(
         kf.StandardNormal(2),
         kf.Chain([kf.bijections.ActNorm(2), kf.bijections.ElementwiseAffine(2)]),

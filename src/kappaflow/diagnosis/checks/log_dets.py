@@ -18,12 +18,11 @@ from kappaflow.diagnosis.check import (
     quantiles,
     table,
 )
-from kappaflow.diagnosis.checks.layer_log_dets import layer_log_dets
+from kappaflow.diagnosis.checks.layer_log_dets import TOLERATED, layer_log_dets
 from kappaflow.diagnosis.checks.state import state
 from kappaflow.diagnosis.finding import Evidence, Table
 from kappaflow.flows import Flow
 
-TOLERATED = 1e-3  # largest reconstruction error, as a share of |x|, that is invisible in results
 SAFETY = 10.0  # tolerance in units of rounding, as in kappaflow.testing; correct flows need 5
 SMALLEST = 1e-12  # nats: the last digits of float64, which differ between processors
 ROUNDED = 1e-3  # share of an error that remains in float64 if rounding caused it
