@@ -44,6 +44,7 @@ from kappaflow.training.distributed import check_trainable
 from kappaflow.training.on_disk import examine_sample, rows_kept_until, split_for
 from kappaflow.training.session import FitResult, fit_split
 from kappaflow.training.settings import Settings, checked_settings
+from kappaflow.training.torch_data import is_torch_data, read_torch_data
 
 FRACTIONS = (0.9, 0.1)  # of the rows, for training and for validation
 
@@ -77,7 +78,8 @@ def fit(
         flow: The flow, trained in place.
         data: A tensor, array, data frame, `Table`, path or shipped name; with a context, (x,
             context); a `TableOnDisk`, which is not read into memory. For a flow of images
-            `Images`, or their path or name.
+            `Images`, or their path or name. Or a `torch.utils.data.Dataset` or `DataLoader` of
+            rows or images x, or of pairs (x, context): each item is read once, into memory.
         validation: Data that decides when to stop, in memory, of the same kind. By default a
             tenth of `data`; of a `TableOnDisk` at most 100,000 rows.
         weights: Weight of each row of `data` in the likelihood, (N,), 0 or more; equal by
@@ -120,6 +122,9 @@ def fit(
         hint = ": give what it was made of, and compile=True" if hasattr(flow, "_orig_mod") else ""
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}{hint}.")
     checked = checked_settings(**settings)
+    data, validation = (
+        read_torch_data(one, flow) if is_torch_data(one) else one for one in (data, validation)
+    )
     request = _DataRequest(
         flow, data, validation, weights, repair, duplicates, bounds, checked, out, device, progress
     )

@@ -1,0 +1,144 @@
+"""Reads datasets and loaders of `torch.utils.data` into memory, as a table or as images."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+from torch.utils.data import Dataset as TorchDataset
+
+from kappaflow.data import Images, Table
+from kappaflow.data.images.decode import Request
+from kappaflow.data.images.images import of_array
+from kappaflow.data.load import load_every_column
+from kappaflow.errors import ArgumentError, DataError
+from kappaflow.flows import Flow
+
+Item = tuple[Tensor, Tensor | None]
+
+
+def is_torch_data(data: object) -> bool:
+    """Returns whether data are a dataset or a loader of torch."""
+    return isinstance(data, TorchDataset | DataLoader)
+
+
+def read_torch_data(data: TorchDataset | DataLoader, flow: Flow) -> Table | Images | tuple:
+    """Returns the rows or images of a dataset or a loader, each read once, in a fixed order.
+
+    Random numbers of samplers and transforms come from torch's global generator with seed 0, so
+    that a resumed training reads the same.
+
+    Raises:
+        ArgumentError: An item is neither x nor a pair (x, context), or does not fit the flow.
+        DataError: There are no items, or pixels are not whole numbers.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        batches = _batches(data) if isinstance(data, DataLoader) else _items(data)
+        parts = [*batches]
+    if not parts:
+        raise DataError(f"'data' should hold rows, this {type(data).__name__} has none.")
+    x = _joined("x", [x for x, _ in parts])
+    contexts = [context for _, context in parts]
+    known = [one for one in contexts if one is not None]
+    if known and len(known) < len(contexts):
+        raise ArgumentError("'data' should have a context for each row, or for none.")
+    context = _joined("context", known) if known else None
+    if len(flow.event_shape) == 3:
+        return _images(x, context, flow, type(data).__name__)
+    if context is None:
+        return load_every_column(x)
+    return x, context if context.dim() > 1 else context[:, None]
+
+
+def _batches(loader: DataLoader) -> Iterator[Item]:
+    """Yields the batches of a loader, and the last incomplete one too."""
+    if loader.drop_last and type(loader.batch_sampler) is BatchSampler:
+        loader = DataLoader(
+            loader.dataset,
+            batch_size=loader.batch_size,
+            sampler=loader.sampler,
+            num_workers=loader.num_workers,
+            collate_fn=loader.collate_fn,
+        )
+    for batch in loader:
+        yield _pair(batch)
+
+
+def _items(dataset: Any) -> Iterator[Item]:  # noqa: ANN401
+    """Yields the items of a dataset as batches of one."""
+    is_stream = isinstance(dataset, IterableDataset)
+    for item in dataset if is_stream else (dataset[i] for i in range(len(dataset))):
+        x, context = _pair(item)
+        yield x[None], None if context is None else context[None]
+
+
+def _pair(item: Any) -> Item:  # noqa: ANN401
+    """Returns an item x, (x,) or (x, context) as two tensors."""
+    is_row = isinstance(item, list) and all(isinstance(one, int | float) for one in item)
+    parts = item if isinstance(item, tuple | list) and not is_row else (item,)
+    if len(parts) not in (1, 2):
+        raise ArgumentError(
+            f"'data' should have items x or (x, context), got a {type(item).__name__} of "
+            f"{len(parts)}."
+        )
+    return _tensor(parts[0]), _tensor(parts[1]) if len(parts) == 2 else None
+
+
+def _tensor(value: Any) -> Tensor:  # noqa: ANN401
+    """Returns numbers, an array or a picture of Pillow as a tensor."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if hasattr(value, "getbands"):  # a picture of Pillow, (height, width, channels)
+        pixels = torch.from_numpy(np.array(value))
+        return pixels[None] if pixels.dim() == 2 else pixels.movedim(2, 0)
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ArgumentError(
+            f"'data' should have items of tensors or numbers, got a {type(value).__name__}: "
+            "return x or (x, context)."
+        ) from None
+
+
+def _joined(name: str, parts: list[Tensor]) -> Tensor:
+    shapes = sorted({tuple(part.shape[1:]) for part in parts})
+    if len(shapes) > 1:
+        raise ArgumentError(
+            f"'data' should have items '{name}' of one shape, got {shapes[0]} and {shapes[1]}."
+        )
+    return torch.cat(parts)
+
+
+def _images(x: Tensor, labels: Tensor | None, flow: Flow, source: str) -> Images:
+    """Returns images of whole numbers, or of fractions such as n/255, with their classes."""
+    if tuple(x.shape[1:]) != flow.event_shape or x.shape[1] not in (1, 3):
+        raise ArgumentError(
+            f"'data' should hold images of shape {flow.event_shape}, as the flow takes, with 1 "
+            f"or 3 channels, got {tuple(x.shape[1:])} from {source}."
+        )
+    values = getattr(flow.augment, "values", 256)
+    scaled = x.double() * (values - 1) if x.is_floating_point() and x.max() <= 1 else x.double()
+    pixels = scaled.round()
+    if not ((scaled - pixels).abs().max() < 1e-3 and pixels.min() >= 0 and pixels.max() < values):
+        raise DataError(
+            f"'data' should hold images of whole numbers from 0 to {values - 1}, or of these "
+            f"divided by {values - 1}; {source} has values from {x.min():.4g} to {x.max():.4g}: "
+            "leave out transforms that change the values."
+        )
+    numbers = None
+    classes: tuple[str, ...] = ()
+    if labels is not None and not labels.is_floating_point() and labels.dim() == 1:
+        numbers = labels.numpy().astype(np.int64)
+        count = max(flow.context_features, int(numbers.max()) + 1)
+        classes = tuple(str(number) for number in range(count))
+    return of_array(
+        pixels.to(torch.uint8).numpy(),
+        Request(),
+        source=source,
+        labels=numbers,
+        classes=classes,
+        values=values,
+    )
