@@ -115,6 +115,47 @@ def test_two_outliers_of_a_half_exceed_the_cube_root_in_either_order():
         outlier_lower_bound(T, 1)
 
 
+@pytest.mark.parametrize("count", [4, 6, 8])
+def test_the_norms_in_the_proof_for_outliers_hold_for_all_products(count):
+    """Of T11, and of the blocks of the product without its outer couplings and its inverse."""
+    generator, d = np.random.default_rng(count), 2
+    for _ in range(30):
+        factors = couplings(d, count, generator, scaled=True)
+        g = [np.linalg.det(factor) ** (1 / d) for factor in factors]
+        k = max(map(np.linalg.cond, factors))
+        middle = np.prod(g[2:-2])
+        T, V = np.linalg.multi_dot(factors), np.linalg.multi_dot(factors[1:-1])
+        a, b, back = slice(d), slice(d, None), np.linalg.inv(V)
+        for block, bound in (
+            (T[a, a], g[-1] * np.prod(g[1:-1]) ** 0.5 * k ** ((count - 2) / 2)),
+            (V[a, b], g[-2] * (g[1] * middle) ** 0.5 * k ** ((count - 3) / 2)),
+            (V[b, a], (g[-2] * middle) ** 0.5 * k ** ((count - 3) / 2)),
+            (V[b, b], g[-2] * middle**0.5 * k ** ((count - 4) / 2)),
+            (back[a, b], k ** ((count - 3) / 2) / (g[1] * middle) ** 0.5),
+            (back[b, a], k ** ((count - 3) / 2) / (g[1] * (g[-2] * middle) ** 0.5)),
+            (back[a, a], k ** ((count - 4) / 2) / (g[1] * middle**0.5)),
+        ):
+            assert np.linalg.norm(block, 2) <= bound * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("norm", [5.0, 1e2, 1e4, 1e6])
+def test_two_outliers_of_a_half_take_the_square_root(norm):
+    """The golden ratio times it, by the six couplings of the proof."""
+    s = norm**0.5
+    p = (np.sqrt(5 * s * s + 4) - s - 2 / s) / 2
+    xi, alpha = np.sqrt(p / s), np.sqrt(p * s)
+    a, x = -alpha / norm * (1 / s + p + s), -xi / norm * (1 + s * (p + s))
+    blocks, factors = (a, xi, alpha, xi, alpha, x), []
+    for position, (block, g) in enumerate(zip(blocks, (1, 1 / s, s, 1 / s, s, 1), strict=True)):
+        factor = np.diag([g, g, 1.0, 1.0] if position % 2 else [1.0, 1.0, g, g])
+        factor[(1, 2) if position % 2 else (2, 1)] = block
+        factors.append(factor)
+    made = np.linalg.multi_dot(factors)
+    np.testing.assert_allclose(made, np.diag([1 / norm, norm, 1 / norm, norm]), atol=1e-12 * norm)
+    worst = max(map(np.linalg.cond, factors))
+    assert (norm**2 / 2 - norm) ** 0.25 <= worst <= (1 + 5**0.5) / 2 * s
+
+
 def test_additive_couplings_are_not_bounded_by_the_cube_root():
     """Exponent 3/8 of the condition number for eight features, whatever the order."""
     for t in (1e3, 1e6):
@@ -228,9 +269,13 @@ def log_worst(unknowns, T, power):
     """Returns a smooth maximum of log(kappa + 1/kappa) over six couplings of T, (4, 4).
 
     X, K and a matrix A are free, with one equation on K: K N has the trace of K. Then Z = K N A -
-    A adj(K) solves Z K = K N Z, by Cayley and Hamilton. Four of six scales are free, too.
+    A adj(K) solves Z K = K N Z, by Cayley and Hamilton. Five of six scales are free, too: the
+    scales of the U have the product h and those of the L have 1/h, so the blocks are those of
+    T diag(1/h, h).
     """
     X, K, A = unknowns[:12].reshape(3, 2, 2)
+    free, log_h = unknowns[12:16], unknowns[16]
+    T = T * np.exp(np.repeat([-log_h, log_h], 2))
     back, eye = np.linalg.inv(T), np.eye(2)
     N = (X @ back[2:, 2:] - back[:2, 2:]) @ np.linalg.inv(T[:2, :2] @ X + T[:2, 2:])
     off = (N - eye).T
@@ -239,8 +284,7 @@ def log_worst(unknowns, T, power):
         blocks = six_blocks(T, X, K, K @ N @ A - A @ (np.trace(K) * eye - K))
     except np.linalg.LinAlgError:
         return 50.0
-    free = unknowns[12:]
-    logs = [*free, -free[0] - free[2], -free[1] - free[3]]
+    logs = [*free, -log_h - free[0] - free[2], log_h - free[1] - free[3]]
     sides, costs = [0.0, 0.0], []
     for position, (block, g) in enumerate(zip(blocks, logs, strict=True)):
         changed = 1 - position % 2
@@ -261,7 +305,7 @@ def test_no_random_start_finds_better_couplings_of_a_map_with_an_outlier():
     searched = factor_linear(T, method="continuation").condition_number
     generator, best = np.random.default_rng(3), np.inf
     for _ in range(6):
-        point = generator.standard_normal(16) * np.exp(generator.normal(size=16))
+        point = generator.standard_normal(17) * np.exp(generator.normal(size=17))
         for power in (8, 64, 512):
             point = minimize(log_worst, point, args=(T, power), options={"maxiter": 300}).x
         best = min(best, log_worst(point, T, 1e5))

@@ -16,6 +16,7 @@ algebra        the equation that the search solves, and Newton's method for it
 kronecker      the linear systems of a Newton step
 descent        minimizes the condition numbers among the solutions
 uneven         the search for parts of different sizes
+free_scales    minimizes the condition numbers over all blocks and scales of a small map
 rescale        scalar diagonals that balance the condition numbers of given couplings
 trade_off      conditioning against the number of couplings
 whiten         `Whiten`, a layer that decorrelates data

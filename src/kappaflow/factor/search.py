@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from kappaflow.factor.budget import SearchBudget
-from kappaflow.factor.closed_forms import SIX, small_first
+from kappaflow.factor.budget import OutOfBudget, SearchBudget
+from kappaflow.factor.closed_forms import SIX, small_first, worst_condition_number
 from kappaflow.factor.continuation import continue_to, continue_to_five
 from kappaflow.factor.coupling import Factor, unit_factors
+from kappaflow.factor.free_scales import free_scales
 from kappaflow.factor.problem import FactorProblem
 from kappaflow.factor.rescale import rescale
 from kappaflow.factor.uneven import continue_uneven, enough_couplings
@@ -17,6 +18,8 @@ from kappaflow.factor.uneven import continue_uneven, enough_couplings
 OPERATIONS = 4e10  # limit of a search by default: a few seconds on one core
 LARGEST, LARGEST_UNEVEN = 64, 24  # most features for which such a search is worth starting
 ILL_CONDITIONED = 2e9  # condition number above which no search is accurate in float64
+LARGEST_FREE = 6  # most features for which all scales are unknowns; the time grows like n^6
+WELL_CONDITIONED, NEAR = 3.0, 1.5  # condition number, and ratio to the lower bound, that suffice
 COUNTS = (24, 16, 12, 8, 6)  # fewer couplings that are tried if the result for more is poor
 ONE_THREAD = 256  # largest number of features for which searches gain nothing from two threads
 
@@ -82,7 +85,21 @@ def by_continuation(problem: FactorProblem, couplings: int, seed: int) -> list[F
             factors = continue_uneven(unit, small, couplings=count, seed=seed)
         else:
             factors = unit_factors(continue_to(unit, couplings, seed=seed))
+    if problem.even and len(unit) <= LARGEST_FREE:
+        factors = _with_free_scales(rescale(factors), problem)
     return rescale(turn(factors), scale=problem.scale)
+
+
+def _with_free_scales(factors: list[Factor], problem: FactorProblem) -> list[Factor]:
+    """Returns the factors, improved by `free_scales` if they are far from a lower bound."""
+    values = problem.singular_values / problem.scale
+    least = max(values[0], 1 / values[-1]) ** (2 / len(factors))
+    if worst_condition_number(factors) <= max(WELL_CONDITIONED, NEAR * least):
+        return factors
+    try:
+        return free_scales(factors, problem.matrix / problem.scale)
+    except OutOfBudget:
+        return factors
 
 
 def by_five(problem: FactorProblem, seed: int) -> list[Factor]:

@@ -12,8 +12,8 @@ PADDING = Study(
     title="Padding, compared fairly",
     about="flows of the plane and of images without padding, with zeros, with noise of each kind",
     claim=(
-        "Padding with zeros makes flows badly conditioned and their samples poor; padding with "
-        "Gaussian noise makes both better than no padding does."
+        "Padding with zeros makes flows badly conditioned and their samples poor; with Gaussian "
+        "noise flows are frequently better conditioned than without padding."
     ),
     settings=PaddingSettings,
     presets=Path(__file__).with_name("presets.toml"),

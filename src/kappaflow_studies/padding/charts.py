@@ -216,7 +216,7 @@ def _order(plane: pl.DataFrame, settings: PaddingSettings) -> Table:
         columns=["set", "zero above none", "none above Gaussian", "the order"],
         rows=rows,
         caption="Seeds in which the first has the larger median condition number, and p-value of "
-        "the two-sided sign test. Confirmed: both steps at 5 %; refuted: one of them reversed; "
+        "the two-sided sign test. Confirmed: both steps at 5 %; reversed: one of them is; "
         f"alike: sign tests at 5 % find the condition numbers {WITHIN} of each other.",
     )
 

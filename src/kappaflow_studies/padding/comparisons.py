@@ -33,7 +33,11 @@ class Signs:
     @property
     def verdict(self) -> int:
         """1 if the first is above the second at the 5 % level, -1 if below, 0 if undecided."""
-        if self.p_value > LEVEL:
+        return self.verdict_at(LEVEL)
+
+    def verdict_at(self, level: float) -> int:
+        """Returns the verdict at another level."""
+        if self.p_value > level:
             return 0
         return 1 if 2 * self.above > self.pairs else -1
 
@@ -66,18 +70,19 @@ def _signs(both: pl.DataFrame, factor: float) -> Signs:
     return Signs(int((different["one"] > factor * different["other"]).sum()), len(different))
 
 
-def ordered(steps: list[Signs]) -> str:
-    """Returns the verdict on an order: confirmed, refuted, alike or open.
+def ordered(steps: list[Signs], level: float = LEVEL) -> str:
+    """Returns the verdict on an order: confirmed, reversed, alike or open.
 
-    It is confirmed if each step is, refuted if a step is reversed, and alike if each step that is
-    not confirmed is between values that are near each other.
+    It is confirmed if each step is, reversed if a step is, and alike if each step that is not
+    confirmed is between values that are near each other.
     """
-    verdicts = [step.verdict for step in steps]
+    verdicts = [step.verdict_at(level) for step in steps]
     if -1 in verdicts:
-        return "refuted"
+        return "reversed"
     if all(verdicts):
         return "confirmed"
-    return "alike" if all(step.verdict or step.near for step in steps) else "open"
+    alike = all(verdict or step.near for verdict, step in zip(verdicts, steps, strict=True))
+    return "alike" if alike else "open"
 
 
 def claimed_order(paddings: tuple[str, ...]) -> list[str] | None:
