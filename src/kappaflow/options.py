@@ -1,12 +1,16 @@
 """Declares, once, the values that named options accept, and the options of a training.
 
-`COMMAND` is the command line that runs, which reports show.
+`COMMAND` is the command line that runs, which reports show. `option` writes an option as the user
+gives it.
 
 Signatures, checks, `kappaflow.training.Settings` and the command line use these declarations. This
 file does not import torch, so that the help of the command line starts quickly.
 """
 
+import re
+import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -53,7 +57,28 @@ FactorMethod = Literal["auto", "rotation", "positive", "svd", "continuation"]
 ExportFormat = Literal["torch", "onnx"]
 ExportFunction = Literal["log_prob", "sample", "encode", "decode"]
 
-COMMAND: ContextVar[str] = ContextVar("COMMAND", default="from Python")
+PYTHON = "from Python"
+COMMAND: ContextVar[str] = ContextVar("COMMAND", default=PYTHON)
+_DASH = re.compile(r"-(?![\d.]*\d)")  # a value that a command line would take for an option
+
+
+def option(name: str, value: str | Sequence[str] | Mapping[str, str] | None = None) -> str:
+    """Returns an option as the user writes it: a flag in a command, else a keyword argument.
+
+    Example:
+        >>> option("exclude", ["id"]), option("repair", "drop"), option("columns")
+        ("exclude=['id']", "repair='drop'", 'columns=')
+    """
+    if COMMAND.get() == PYTHON:
+        return f"{name}=" if value is None else f"{name}={value!r}"
+    flag = f"--{name.replace('_', '-')}"
+    if value is None:
+        return flag
+    if isinstance(value, Mapping):
+        value = [f"{key}={part}" for key, part in value.items()]
+    words = [value] if isinstance(value, str) else value
+    sign = "=" if words and _DASH.match(words[0]) else " "
+    return f"{flag}{sign}{' '.join(map(shlex.quote, words))}"
 
 
 class Bound:

@@ -50,7 +50,8 @@ from kappaflow.runs.table_content import (
     samples_like,
 )
 from kappaflow.training import Batch, EnergyResult, FitResult, batch_of, batches_of
-from kappaflow.training.fit import images_of, rows_for
+from kappaflow.training.fit import images_of
+from kappaflow.training.rows import rows_for
 
 __all__ = ["depth_profile", "factorization", "latent", "pairs", "spectrum", "training"]
 

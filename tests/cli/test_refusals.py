@@ -6,6 +6,10 @@ import shutil
 import pytest
 from tests.cli.conftest import SMALL
 
+from kappaflow import fit_auto
+from kappaflow.errors import DataError
+from kappaflow.options import COMMAND, option
+
 GOOD = "a,b\n" + "".join(f"{i * 0.37 % 1:.4f},{i * 0.73 % 1:.4f}\n" for i in range(60))
 
 
@@ -52,6 +56,26 @@ def test_a_table_that_cannot_be_fitted_is_refused_in_one_sentence(run, tmp_path,
     outcome = run("fit", path, "--out", tmp_path / "run", *SMALL)
     refused(outcome, said)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_message_names_flags_in_a_command_and_keywords_in_python(run, tmp_path):
+    """Those of the function that was called, which takes them."""
+    path = tmp_path / "constant.csv"
+    path.write_text(files(tmp_path)["constant"])
+    command = run("fit", path, "--out", tmp_path / "run", *SMALL).err
+    with pytest.raises(DataError) as error:
+        fit_auto(path)
+    assert "--repair drop leaves" in command and "repair=" not in command
+    assert "repair='drop' leaves" in str(error.value) and "--repair" not in str(error.value)
+    names = ["x y", "-", "-999", "-1.5"]
+    before = COMMAND.set("kappaflow fit")
+    try:
+        shown = [option("missing", [name]) for name in names]
+        assert option("bounds", {"a b": "positive", "c": "0,1"}) == "--bounds 'a b=positive' c=0,1"
+    finally:
+        COMMAND.reset(before)
+    assert shown == ["--missing 'x y'", "--missing=-", "--missing -999", "--missing -1.5"]
+    assert option("missing", names[:1]) == "missing=['x y']"
 
 
 def refused(outcome, said):

@@ -96,7 +96,7 @@ LEFT_OUT = {  # text of a file, the column that is left out, and the sentence ab
     "dates": (
         rows(lambda i, a, b, c: (f"2020-01-{i % 28 + 1:02d}", f"{a}", f"{b}"), "day,a,b"),
         "column 'day' is left out: it holds dates or times, such as '2020-01-01' at line 2 (40 "
-        "values); 'where' (--where) can choose rows by it",
+        "values); where= can choose rows by it",
     ),
     "categories": (
         rows(lambda i, a, b, c: ("gh"[i % 2], f"{a}", f"{b}"), "day,a,b"),
@@ -112,11 +112,11 @@ LEFT_OUT = {  # text of a file, the column that is left out, and the sentence ab
     ),
     "a counter with thousands": (
         rows(lambda i, a, b, c: (f"{990 + i:,}", f"{a}", f"{b}"), "day;a;b", ";"),
-        "column 'day' is left out: it counts the rows, from 990 to 1029; name it in 'columns'",
+        "column 'day' is left out: it counts the rows, from 990 to 1029; name it in columns=",
     ),
     "an index": (
         rows(lambda i, a, b, c: (f"{i}", f"{a}", f"{b}"), ",a,b"),
-        "column 'column_1' is left out: it is the index of the rows; name it in 'columns'",
+        "column 'column_1' is left out: it is the index of the rows; name it in columns=",
     ),
     "an index in any order": (
         rows(lambda i, a, b, c: (f"{i * 7 % N}", f"{a}", f"{b}"), "Unnamed: 0,a,b"),
@@ -124,7 +124,7 @@ LEFT_OUT = {  # text of a file, the column that is left out, and the sentence ab
     ),
     "a running number": (
         rows(lambda i, a, b, c: (f"{1000 + 2 * i}", f"{a}", f"{b}"), "day,a,b"),
-        "column 'day' is left out: it counts the rows, from 1000 to 1078; name it in 'columns'",
+        "column 'day' is left out: it counts the rows, from 1000 to 1078; name it in columns=",
     ),
 }
 
@@ -156,13 +156,12 @@ REFUSED = {
     "one bad cell": (
         rows(lambda i, a, b, c: (f"{a}", "oops" if i == 30 else f"{b}"), "a,b"),
         "column 'b' of '{path}' holds numbers and a text 'oops' at line 32: correct it, read it "
-        "as missing (missing=['oops'], --missing oops), or leave the column out (exclude='b', "
-        "--exclude b).",
+        "as missing (missing=['oops']), or leave the column out (exclude=['b']).",
     ),
     "several bad cells": (
         rows(lambda i, a, b, c: (f"{a}", "-" if i in {3, 5} else f"{b}"), "a,b"),
         "column 'b' of '{path}' holds numbers and 2 texts, first '-' at line 5: correct it, read "
-        "it as missing (missing=['-'], --missing=-), or leave",
+        "it as missing (missing=['-']), or leave",
     ),
     "one cell with a decimal comma": (
         rows(lambda i, a, b, c: (f"{a:.4f}", comma(b) if i == 7 else f"{b:.4f}"), "a;b", ";"),
@@ -171,8 +170,7 @@ REFUSED = {
     "1,234 alone": (
         rows(lambda i, a, b, c: (f"{i + 1},{i + 234}", "x"), "a;k", ";"),
         "column 'a' of '{path}' holds '1,234' at line 2, which is 1234 with a decimal point and "
-        "1.234 with a decimal comma: say which with decimal='.' or decimal=',' (--decimal . or "
-        "--decimal ,).",
+        "1.234 with a decimal comma: say which with decimal='.' or decimal=','.",
     ),
 }
 
@@ -242,6 +240,7 @@ def test_values_named_as_missing_are_missing_in_any_source(tmp_path):
         table = load_table(source, missing=["-999"])
         np.testing.assert_array_equal(table.values, [[1.5, 2], [np.nan, 3], [np.nan, 4]])
         place = "line 3" if source is path else "row 2"
+        place = "index 1" if isinstance(source, pd.DataFrame) else place
         assert table.notes[0].endswith(f"2 values -999, read as missing: the first at {place}")
 
 
@@ -362,10 +361,12 @@ def test_codes_for_missing_values_are_found(value, column):
     (problem,) = (one for one in examine(table) if one.code == "sentinel")
     expected = (
         f"column 'x0' holds {value:g} in 5 of 40 rows, first at row 1, far from its other "
-        f"values: if it stands for a missing value, say so by missing=['{value:g}'] (--missing "
-        f"{value:g})"
+        f"values: if it stands for a missing value, say so by missing=['{value:g}'], if it "
+        "is a measurement, by missing=['none']"
     )
     assert problem.message == expected
+    known = load_table(table.values, missing="none")
+    assert not [one for one in examine(known) if one.code == "sentinel"]
 
 
 @pytest.mark.parametrize(

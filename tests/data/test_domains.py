@@ -84,7 +84,7 @@ def test_values_on_an_end_are_refused_with_their_count_and_a_cure():
     """Zeros have no logarithm, and no density above 0 has a value there."""
     with pytest.raises(DataError, match=r"2 rows hold an end of that, 0 \(first row 2\)") as error:
         clip_to_domain(table([1.0, 0.0, 3.0, 0.0]), {"x0": POSITIVE})
-    assert "--repair jitter" in str(error.value) and "--repair drop" in str(error.value)
+    assert "repair='jitter'" in str(error.value) and "repair='drop'" in str(error.value)
     with pytest.raises(DataError, match="1 row holds an end of that, 1 "):
         clip_to_domain(table([0.5, 1.0, 0.25]), {"x0": SHARE})
 
@@ -132,7 +132,7 @@ def test_positive_columns_that_pile_up_near_zero_get_a_hint():
     table = load_table(x)
     (hint,) = (note for note in prepare_table(table).notes if "pile up" in note)
     assert hint.startswith("columns 'x0', 'x2' hold positive values that pile up near 0: ")
-    assert "--bounds x0=positive x2=positive" in hint
+    assert "bounds={'x0': 'positive', 'x2': 'positive'}" in hint
     bounded = prepare_table(table, bounds={"x0": "positive", "x2": "positive"})
     assert not any("pile up" in note for note in bounded.notes + bounded.warnings)
 

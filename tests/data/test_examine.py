@@ -39,13 +39,14 @@ def test_a_missing_value_is_named_with_its_column_and_row(healthy: Array) -> Non
     """One value in the words a user reads, several with their number."""
     healthy[6, 1] = np.nan
     problem = only(examine(load_table(healthy)))
-    assert problem.message == "column 'x1' has a missing value at row 7"
+    assert problem.message == "column 'x1' has a missing value (NaN) at row 7"
     assert (problem.code, problem.severity) == ("missing", "stop")
     assert (problem.columns, problem.rows) == (("x1",), (7,))
     healthy[10:20, 1] = np.nan
     problem = only(examine(load_table(healthy)))
     assert (
-        problem.message == "column 'x1' has 11 missing values at rows 7, 11, 12, 13, 14 and 6 more"
+        problem.message
+        == "column 'x1' has 11 missing values (NaN) at rows 7, 11, 12, 13, 14 and 6 more"
     )
     assert problem.rows == (7, 11, 12, 13, 14)
 
@@ -63,7 +64,7 @@ def test_infinite_values_are_told_from_missing_ones(healthy: Array) -> None:
     """Both kinds in one column are two problems."""
     healthy[3, 2], healthy[4, 2], healthy[8, 2] = np.inf, -np.inf, np.nan
     missing, infinite = examine(load_table(healthy))
-    assert missing.message == "column 'x2' has a missing value at row 9"
+    assert missing.message == "column 'x2' has a missing value (NaN) at row 9"
     assert infinite.message == "column 'x2' has 2 infinite values at rows 4, 5"
     assert (infinite.code, infinite.severity) == ("infinite", "stop")
 
@@ -73,7 +74,7 @@ def test_context_is_examined_for_missing_and_infinite_values(healthy: Array) -> 
     healthy[0, 3], healthy[1, 3] = np.nan, np.inf
     messages = [problem.message for problem in examine(load_table(healthy, context=["x3"]))]
     assert messages == [
-        "context column 'x3' has a missing value at row 1",
+        "context column 'x3' has a missing value (NaN) at row 1",
         "context column 'x3' has an infinite value at row 2",
     ]
 
@@ -189,7 +190,7 @@ def test_a_rounded_column_warns_where_a_flow_can_resolve_its_steps(healthy: Arra
     problem = only(examine(load_table(wide)))
     assert (problem.code, problem.severity, problem.columns) == ("rounded", "warning", ("x1",))
     assert "is rounded to 0.1" in problem.message
-    assert "noise of width 0.1 (--repair dequantize)" in problem.message
+    assert "noise of width 0.1 (repair='dequantize')" in problem.message
 
 
 def test_few_rows_warn(healthy: Array) -> None:
@@ -207,7 +208,7 @@ def test_an_offset_that_float32_cannot_hold_warns(healthy: Array, single: bool) 
     table = load_table(healthy.astype(np.float32) if single else healthy)
     problem = next(p for p in examine(table) if p.code == "large-offset")
     assert (problem.severity, problem.columns) == ("warning", ("x0",))
-    assert "store the difference from" in problem.message and "--exclude x0" in problem.message
+    assert "store the difference from" in problem.message and "exclude=['x0']" in problem.message
     assert not [p for p in examine(table) if p.severity == "stop"]
 
 

@@ -157,9 +157,9 @@ def test_without_repair_one_error_joins_what_stops(healthy: Array) -> None:
     with pytest.raises(DataError) as error:
         prepare(load_table(table))
     assert str(error.value) == (
-        "no density can be fitted to 'the array': column 'x0' has a missing value at row 7; "
-        "column 'x4' is constant: every row holds 1.5; repair='drop' (--repair drop) leaves out "
-        "the rows and the columns concerned, repair='jitter' (--repair jitter) adds a little "
+        "no density can be fitted to 'the array': column 'x0' has a missing value (NaN) at row 7; "
+        "column 'x4' is constant: every row holds 1.5; repair='drop' leaves out "
+        "the rows and the columns concerned, repair='jitter' adds a little "
         "noise to the columns instead."
     )
 
@@ -167,7 +167,7 @@ def test_without_repair_one_error_joins_what_stops(healthy: Array) -> None:
 def test_jitter_is_not_offered_for_rows(healthy: Array) -> None:
     """Noise fills no holes."""
     healthy[6, 0] = np.nan
-    with pytest.raises(DataError, match="--repair drop. leaves out the rows concerned[.]$"):
+    with pytest.raises(DataError, match="repair='drop' leaves out the rows concerned[.]$"):
         prepare(load_table(healthy))
 
 

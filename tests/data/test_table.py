@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -130,6 +131,23 @@ def test_rows_of_other_sources_are_named_by_their_number() -> None:
     assert describe_rows(load_table(np.eye(3)), [2, 0]) == ["row 3", "row 1"]
 
 
+def test_rows_of_a_frame_with_an_index_are_named_by_it() -> None:
+    """Labels are numbers, text, dates or tuples, and follow their rows."""
+    frame = pd.DataFrame({"a": [0.5, 1.5, np.nan], "k": ["x", "y", "x"]}, index=[7, 3, 5])
+    table = load_table(frame)
+    assert describe_rows(table, [2, 0]) == ["index 5", "index 7"]
+    assert "'x' at index 7 (3 values)" in table.notes[0]
+    (problem,) = (one for one in examine(table) if one.code == "missing")
+    assert problem.message == "column 'a' has a missing value (NaN) at index 5"
+    assert describe_rows(load_table(frame, where="k=y"), [0]) == ["index 3"]
+    for index, name in (
+        (["p q", "r", "s"], "index 'p q'"),
+        (pd.date_range("2020-01-01", periods=3), "index 2020-01-01 00:00:00"),
+        (pd.MultiIndex.from_tuples([("u", 1), ("v", 2), ("w", 3)]), "index ('u', 1)"),
+    ):
+        assert describe_rows(load_table(frame.set_axis(index)), [0]) == [name]
+
+
 def test_messages_about_rows_of_a_text_file_name_lines(tmp_path: Path) -> None:
     """A missing value, repeated rows, and a value outside its bounds."""
     path = tmp_path / "t.csv"
@@ -143,5 +161,5 @@ def test_messages_about_rows_of_a_text_file_name_lines(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="line 5 has -3.5"):
         clip_to_domain(table, domains_of(["a=positive"], table))
-    with pytest.raises(DataError, match="line 3 has nan"):
+    with pytest.raises(DataError, match="line 3 has NaN"):
         require_finite(table, "t.csv")

@@ -297,7 +297,7 @@ def test_validation_rows_that_are_not_finite_stop_before_training():
     x, _ = gaussian(300)
     flow, bad = small(), x.clone()
     bad[4, 1] = math.nan
-    with pytest.raises(kf.errors.DataError, match="'x1' has a missing value at row 5"):
+    with pytest.raises(kf.errors.DataError, match=r"'x1' has a missing value \(NaN\) at row 5"):
         kf.fit(flow, x, validation=bad, max_epochs=1)
     assert not flow.bijection.bijections[0].fitted
 

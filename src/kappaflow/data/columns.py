@@ -12,6 +12,7 @@ import numpy as np
 from kappaflow.data.raw import Column, RawTable, quoted, text_example
 from kappaflow.data.table import BoolArray
 from kappaflow.errors import ArgumentError, DataError
+from kappaflow.options import option
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "!=": operator.ne,
@@ -211,21 +212,21 @@ def _refuse_clashes(named: list[str], excluded: set[str], context: list[str]) ->
 def _reason(raw: RawTable, column: Column, *, every: bool) -> str | None:
     """Returns why a column is left out, None if it is modeled."""
     if not column.is_number:
-        return f"it holds {_what(raw, column)}; 'where' (--where) can choose rows by it"
+        return f"it holds {_what(raw, column)}; {option('where')} can choose rows by it"
     if every or column.origin == "array":
         return None
     if column.is_truth:
         return (
             "it holds true and false, on which a density can grow without bound; name it in "
-            "'columns' (--columns) to model it as 1 and 0, or in 'context' (--context)"
+            f"{option('columns')} to model it as 1 and 0, or in {option('context')}"
         )
     if column.is_index:
-        return f"{ROW_NUMBERS[0]} of the rows; name it in 'columns' (--columns) to model it"
+        return f"{ROW_NUMBERS[0]} of the rows; name it in {option('columns')} to model it"
     running = column.running()
     if running is not None:
         return (
             f"{ROW_NUMBERS[1]}, from {running.first:.10g} to {running.last:.10g}; name it in "
-            "'columns' (--columns) to model it"
+            f"{option('columns')} to model it"
         )
     return None
 
@@ -239,8 +240,7 @@ def _what(raw: RawTable, column: Column) -> str:
     if not present.any():
         return kind
     row, count = int(present.argmax()), int(present.sum())
-    place = f"row {row + 1}" if raw.lines is None else f"line {raw.lines[row]}"
-    return text_example(kind, column.series[row], place, count)
+    return text_example(kind, column.series[row], raw.name_row(row), count)
 
 
 def _no_column(raw: RawTable, gone: dict[str, str]) -> str:
@@ -279,7 +279,7 @@ def _as_requested(names: set[str], argument: str) -> tuple[str, ...]:
     subject = "columns" if len(names) > 1 else "column"
     verb = "are" if len(names) > 1 else "is"
     listed = quoted(sorted(names), len(names))
-    return (f"{subject} {listed} {verb} left out, as '{argument}' (--{argument}) asks",)
+    return (f"{subject} {listed} {verb} left out, as {option(argument)} asks",)
 
 
 def _few_columns(modeled: int, possible: int) -> tuple[str, ...]:
@@ -288,6 +288,6 @@ def _few_columns(modeled: int, possible: int) -> tuple[str, ...]:
         return ()
     return (
         f"only {modeled} of {possible} columns {'is' if modeled == 1 else 'are'} modeled: name "
-        "the columns to model in 'columns' (--columns), or leave out the others with 'exclude' "
-        "(--exclude), if that is right",
+        f"the columns to model in {option('columns')}, or leave out the others with "
+        f"{option('exclude')}, if that is right",
     )

@@ -1,7 +1,6 @@
 """Columns with a domain: which columns have one, and which values lie outside."""
 
 import math
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +20,7 @@ from kappaflow.data.table import (
 )
 from kappaflow.domains import Interval, interval
 from kappaflow.errors import ArgumentError, DataError
+from kappaflow.options import option
 
 Bounds = Mapping[Any, Any] | Sequence[str]
 Domains = Mapping[str, Interval]
@@ -177,12 +177,10 @@ def bounds_hint(table: Table, domains: Domains) -> tuple[str, ...]:
     if not names:
         return ()
     one = len(names) == 1
-    options = " ".join(shlex.quote(f"{name}=positive") for name in names)
-    given = ", ".join(f"{name!r}: 'positive'" for name in names)
     return (
         f"{'column' if one else 'columns'} {quoted(names)} {'holds' if one else 'hold'} positive "
-        f"values that pile up near 0: --bounds {options} (bounds={{{given}}}) keeps samples above "
-        "0, and often fits better",
+        f"values that pile up near 0: {option('bounds', dict.fromkeys(names, 'positive'))} keeps "
+        "samples above 0, and often fits better",
     )
 
 
@@ -249,7 +247,7 @@ def _outside(
     more = f", as have {total - 1:,} more rows" if total > 1 else ""
     remedy = "leave out such rows, if the bounds are right"
     if "drop" in offered:
-        remedy = "repair='drop' (--repair drop) leaves out such rows, if the bounds are right"
+        remedy = f"{option('repair', 'drop')} leaves out such rows, if the bounds are right"
     if domain.circular:
         length = (domain.high or 0.0) - (domain.low or 0.0)
         remedy = (
@@ -269,11 +267,11 @@ def _on_end(
     value = table.values[first, table.columns.index(name)]
     total, place = int(on_end.sum()), describe_rows(table, [first])[0]
     held = "row" if total == 1 else "rows"
-    drop = "repair='drop' (--repair drop) leaves" if "drop" in offered else "or leave"
+    drop = f"{option('repair', 'drop')} leaves" if "drop" in offered else "or leave"
     return (
         f"column {name!r} of {table.source} should lie {domain.description}, and {total:,} {held} "
         f"hold an end of that, {value:g} (first {place}), where a density has no "
-        "value: repair='jitter' (--repair jitter) moves them inside, short of all others, "
+        f"value: {option('repair', 'jitter')} moves them inside, short of all others, "
         f"{drop} out the rows."
     ).replace("1 row hold ", "1 row holds ")
 

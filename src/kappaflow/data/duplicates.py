@@ -19,6 +19,7 @@ from kappaflow.data.table import (
     Table,
     describe_rows,
     named_rows,
+    plural,
 )
 from kappaflow.errors import ArgumentError
 from kappaflow.options import Duplicates
@@ -47,10 +48,9 @@ class PastedBlock:
         """Returns a clause with the names that `name_rows` gives to rows counted from 0."""
         further = self.rows - 1
         names = name_rows([self.first, self.first + further, self.source, self.source + further])
-        word = f"{names[0].split()[0]}s"
-        numbers = [name.split()[1] for name in names]
+        words, numbers = plural(names)
         return (
-            f"{word} {' to '.join(numbers[:2])} repeat {word} {' to '.join(numbers[2:])} in the "
+            f"{words} {' to '.join(numbers[:2])} repeat {words} {' to '.join(numbers[2:])} in the "
             "same order, as rows do that were pasted twice"
         )
 

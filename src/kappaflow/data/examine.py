@@ -1,11 +1,9 @@
 """`examine`: what stops a table from having a density, and what to know before fitting one."""
 
-import shlex
-
 import numpy as np
 
 from kappaflow.data.duplicates import describe_repeats, repeated_rows, repeats_of
-from kappaflow.data.raw import COUNTED, progression, quoted
+from kappaflow.data.raw import COUNTED, NO_MISSING, progression, quoted
 from kappaflow.data.rounding import PointMasses, coarse_columns, point_masses_of
 from kappaflow.data.statistics import Sentinel, relations, sentinels_of, standardized
 from kappaflow.data.table import (
@@ -17,6 +15,7 @@ from kappaflow.data.table import (
     first_rows,
     named_rows,
 )
+from kappaflow.options import option
 
 ROWS_PER_COLUMN = 10
 LARGE_OFFSET = 1e5
@@ -43,7 +42,7 @@ def examine(table: Table) -> tuple[Problem, ...]:
         >>> table = load_table(np.array([[0.5, 7.5], [1.25, 7.5], [2.125, np.nan]]))
         >>> for problem in examine(table):
         ...     print(problem.severity, problem.message)
-        stop column 'x1' has a missing value at row 3
+        stop column 'x1' has a missing value (NaN) at row 3
         stop column 'x1' is constant: every row holds 7.5
         warning 2 rows are few for 2 columns: a flow will learn them by heart, so give 20 at least
     """
@@ -111,7 +110,8 @@ def _incomplete_column(
                 if total == 1
                 else f"{total:,} {words}s"
             )
-            message = f"{subject} has {count} at {named_rows(table, mask)}"
+            written = " (NaN)" if code == "missing" and table.lines is None else ""
+            message = f"{subject} has {count}{written} at {named_rows(table, mask)}"
             problems.append(Problem(code, "stop", message, (name,), rows, gone))
     return problems
 
@@ -127,7 +127,7 @@ def _between_columns(table: Table) -> list[Problem]:
         problems += _dependent(distinct)
         problems += _badly_scaled(distinct)
         problems += _rounded(distinct)
-        sentinels = sentinels_of(distinct)
+        sentinels = sentinels_of(distinct) if distinct.has_codes else []
         problems += [_sentinel(distinct, result) for result in sentinels]
         named = {result.column for result in sentinels}
         problems += [
@@ -215,8 +215,7 @@ def _badly_scaled(table: Table) -> list[Problem]:
             "warning",
             f"column '{table.columns[j]}' varies by {std[j]:.3g} around {mean[j]:.6g}, of which "
             f"float32 keeps too few digits: store the difference from {mean[j]:.6g} in the data, "
-            f"or leave the column out (exclude={table.columns[j]!r}, --exclude "
-            f"{shlex.quote(table.columns[j])})",
+            f"or leave the column out ({option('exclude', [table.columns[j]])})",
             (table.columns[j],),
         )
         for j in np.flatnonzero(np.abs(mean) / LARGE_OFFSET > std)
@@ -228,7 +227,7 @@ def _rounded(table: Table) -> list[Problem]:
     problems = []
     for name, step in coarse_columns(table).items():
         whole = name in table.integer_columns
-        noise = f"add uniform noise of width {step:.6g} (--repair dequantize)"
+        noise = f"add uniform noise of width {step:.6g} ({option('repair', 'dequantize')})"
         if whole:
             message = (
                 f"column '{name}' holds whole numbers only, and a density can grow without bound "
@@ -248,7 +247,7 @@ def _rounded(table: Table) -> list[Problem]:
 
 def _special(name: str, column: FloatArray) -> tuple[str, str] | None:
     """Returns code and message of whole numbers of two values, or that count the rows."""
-    out = f"leave it out (exclude={name!r}, --exclude {shlex.quote(name)})"
+    out = f"leave it out ({option('exclude', [name])})"
     distinct = np.unique(column)
     if len(distinct) == 2:
         return "two-values", (
@@ -270,7 +269,8 @@ def _sentinel(table: Table, sentinel: Sentinel) -> Problem:
     message = (
         f"column '{sentinel.column}' holds {sentinel.value:g} in {count:,} of {len(table):,} "
         f"rows, first at {first}, far from its other values: if it stands for a missing value, "
-        f"say so by missing=['{sentinel.value:g}'] (--missing {sentinel.value:g})"
+        f"say so by {option('missing', [f'{sentinel.value:g}'])}, "
+        f"if it is a measurement, by {option('missing', [NO_MISSING])}"
     )
     return Problem(
         "sentinel", "warning", message, (sentinel.column,), first_rows(table, sentinel.mask)

@@ -7,6 +7,7 @@ import os
 import sys
 import zipfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from kappaflow.data.columns import Condition, choose_columns, find_column, matches, parse_condition
 from kappaflow.data.files import read_file, read_standard_input
 from kappaflow.data.raw import (
-    AS_USUAL,
+    NO_MISSING,
     Column,
     RawTable,
     ReadOptions,
@@ -27,7 +28,7 @@ from kappaflow.data.raw import (
     without_missing,
 )
 from kappaflow.data.shipped import path_of, shipped_names, toy, toy_names
-from kappaflow.data.table import BoolArray, FloatArray, Table, whole_columns
+from kappaflow.data.table import BoolArray, FloatArray, Table, weighted, whole_columns
 from kappaflow.data.text import all_numbers, consecutive, decoded, separator_of
 from kappaflow.data.text_numbers import MISSING
 from kappaflow.errors import ArgumentError, DataError, FileError
@@ -64,7 +65,8 @@ def load_table(
             is one that "=" has made constant.
         decimal: The decimal sign of a text file, "." or ","; recognized if None, where the file
             leaves no doubt.
-        missing: A value that means a missing one, or several, as text: "-999", "n.a.".
+        missing: A value that means a missing one, or several, as text: "-999", "n.a."; "none" if
+            numbers such as -999 are measurements.
 
     Returns:
         The table, its row numbers counted from 1 in the source.
@@ -81,13 +83,52 @@ def load_table(
         >>> table.values.shape
         (12332, 2)
     """
-    raw = _read(source, ReadOptions(decimal, as_names(missing, "missing")))
-    return table_of(raw, columns=columns, exclude=exclude, context=context, where=where)
+    return read_table(source, Reading(columns, exclude, context, where, decimal, missing))
 
 
-def load_every_column(source: object) -> Table:
-    """Returns all columns of numbers and booleans of a source, such as those of a context."""
-    return table_of(_read(source, AS_USUAL), every=True)
+@dataclass(frozen=True)
+class Reading:
+    """Which rows and columns of a source to read, and how: the options of `load_table`."""
+
+    columns: Sequence[str] | None = None
+    exclude: str | Iterable[str] = ()
+    context: str | Iterable[str] = ()
+    where: str | Iterable[str] | None = None
+    decimal: Literal[".", ","] | None = None
+    missing: str | Iterable[str] = ()
+
+    @property
+    def options(self) -> ReadOptions:
+        return ReadOptions(self.decimal, as_names(self.missing, "missing"))
+
+
+READ_ALL = Reading()
+
+
+def read_table(
+    source: object,
+    reading: Reading,
+    weights: object = None,
+    *,
+    every: bool = False,
+    names: Sequence[str] | None = None,
+) -> Table:
+    """Returns the table that `load_table` returns, with the weights of its rows.
+
+    `weights` has a number for each row of the source. `every` leaves out no column of numbers or
+    booleans, such as those of a context. `names` replace the names of all columns of the source.
+    """
+    raw = _read(source, reading.options)
+    table = table_of(
+        raw if names is None else raw.renamed(names),
+        columns=reading.columns,
+        exclude=reading.exclude,
+        context=reading.context,
+        where=reading.where,
+        every=every,
+        weights=weights,
+    )
+    return replace(table, has_codes=NO_MISSING not in reading.options.missing)
 
 
 def load_to_score(
@@ -105,15 +146,17 @@ def table_of(
     raw: RawTable,
     *,
     columns: Sequence[str] | None = None,
-    exclude: Iterable[str] = (),
-    context: Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
+    context: str | Iterable[str] = (),
     where: str | Iterable[str] | None = None,
     every: bool = False,
     texts: Sequence[str] = (),
+    weights: object = None,
 ) -> Table:
     """Returns the table of a source that has been read, as `load_table` does.
 
-    `every` leaves out no column of numbers or booleans; `texts` are columns to keep as text.
+    `every` leaves out no column of numbers or booleans; `texts` are columns to keep as text;
+    `weights` has a number for each row of the source.
     """
     if raw.row_count == 0:
         raise DataError(f"{raw.subject} has no rows: there is nothing to fit.")
@@ -131,13 +174,14 @@ def table_of(
     values = _stack(choice.modeled, keep)
     names = tuple(column.name for column in choice.modeled)
     context_names = tuple(column.name for column in choice.context)
-    return Table(
+    table = Table(
         values=values,
         columns=names,
         context=_stack(choice.context, keep) if context_names else None,
         context_columns=context_names,
         rows=np.flatnonzero(keep).astype(np.int64) + 1,
         lines=None if raw.lines is None else raw.lines[keep],
+        labels=None if raw.labels is None else raw.labels[keep],
         left_out=tuple(name for name in raw.columns if name not in {*names, *context_names}),
         source=raw.source,
         integer_columns=whole_columns(values, names),
@@ -145,6 +189,7 @@ def table_of(
         warnings=choice.warnings,
         texts={name: _texts(raw, name, keep) for name in texts},
     )
+    return weighted(table, weights, keep)
 
 
 def _texts(raw: RawTable, name: str, keep: BoolArray) -> NDArray[np.str_]:

@@ -35,6 +35,7 @@ from kappaflow.data.table import (
 )
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
+from kappaflow.options import option
 
 ROUNDS = 3
 # Noise must not repeat the draws of data that were themselves made with default_rng(seed).
@@ -185,9 +186,11 @@ def _jitter(
 
 
 def _no_way_out(table: Table, left: list[Problem], how: Repair) -> str:
-    other = " (repair='drop' can)" if how != "drop" and any(p.drop for p in left) else ""
+    other = (
+        f" ({option('repair', 'drop')} can)" if how != "drop" and any(p.drop for p in left) else ""
+    )
     return (
-        f"repair='{how}' cannot make {quoted([table.source])} fit for a density{other}: "
+        f"{option('repair', how)} cannot make {quoted([table.source])} fit for a density{other}: "
         f"{listed(left)}."
     )
 
@@ -280,8 +283,9 @@ def prepare_table(
 
 def describe_merged(table: Table) -> tuple[str, ...]:
     """Returns a sentence about rows that repeat others and are to be counted by a weight."""
-    repeats = repeats_of(table)
-    return (f"{describe_repeats(table, repeats)}: {DONE['weigh']}",) if repeats.total else ()
+    complete = table.select(complete_rows(table))
+    repeats = repeats_of(complete)
+    return (f"{describe_repeats(complete, repeats)}: {DONE['weigh']}",) if repeats.total else ()
 
 
 def few_to_train_on(rows: int) -> tuple[str, ...]:
@@ -373,8 +377,8 @@ def _refusal(table: Table, stops: list[Problem], offered: Collection[Repair]) ->
     what = " and ".join(["the rows"] * rows + ["the columns"] * columns)
     remedies = [f"leave out {what} concerned"]
     if "drop" in offered:
-        remedies = [f"repair='drop' (--repair drop) leaves out {what} concerned"]
+        remedies = [f"{option('repair', 'drop')} leaves out {what} concerned"]
     if "jitter" in offered and columns and len(table) > len(table.columns):
-        noise = "repair='jitter' (--repair jitter) adds a little noise to the columns instead"
-        remedies.append(noise)
+        noise = "adds a little noise to the columns instead"
+        remedies.append(f"{option('repair', 'jitter')} {noise}")
     return f"{text}; {', '.join(remedies)}."

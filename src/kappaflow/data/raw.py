@@ -3,6 +3,7 @@
 import os
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kappaflow.data.table import BoolArray, FloatArray, IntArray
+from kappaflow.data.table import BoolArray, FloatArray, IntArray, label_name
 from kappaflow.errors import ArgumentError, DataError, FileError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Decimal = Literal[".", ","]
 
 COUNTED = 20  # fewest rows of a progression that is no accident
+NO_MISSING = "none"  # as a value that means a missing one: there is none
 INDEX_NAMES = ("Unnamed: 0", "__index_level_0__")  # as pandas reads and writes an index
 
 
@@ -160,17 +162,30 @@ def progression(numbers: FloatArray) -> Progression | None:
 class RawTable:
     """The columns of a source, of one length; `subject` names the source in a sentence.
 
-    `lines` holds the line of a text file on which each row starts, counted from 1.
+    `lines` holds the line of a text file on which each row starts, counted from 1, and `labels`
+    the index of a data frame that has one.
     """
 
     columns: dict[str, Column]
     source: str
     subject: str
     lines: IntArray | None = None
+    labels: NDArray[Any] | None = None
 
     @property
     def row_count(self) -> int:
         return len(next(iter(self.columns.values())).series)
+
+    def renamed(self, names: Sequence[str]) -> "RawTable":
+        """Returns the columns with other names, in the same order."""
+        pairs = zip(names, self.columns.values(), strict=True)
+        return replace(self, columns={name: replace(column, name=name) for name, column in pairs})
+
+    def name_row(self, row: int) -> str:
+        """Returns the name of a row, counted from 0, as `describe_rows` does."""
+        if self.labels is not None:
+            return label_name(self.labels[row])
+        return f"row {row + 1}" if self.lines is None else f"line {self.lines[row]}"
 
 
 def collect(
@@ -192,13 +207,11 @@ def without_missing(raw: RawTable, options: ReadOptions) -> RawTable:
     """Returns the columns with the values that the user named as missing replaced by null."""
     if not options.missing:
         return raw
-    columns = [_without_missing(column, options) for column in raw.columns.values()]
-    return RawTable(
-        {column.name: column for column in columns}, raw.source, raw.subject, raw.lines
-    )
+    columns = [_without_missing(column, options, raw) for column in raw.columns.values()]
+    return replace(raw, columns={column.name: column for column in columns})
 
 
-def _without_missing(column: Column, options: ReadOptions) -> Column:
+def _without_missing(column: Column, options: ReadOptions, raw: RawTable) -> Column:
     import narwhals as nw
     import polars as pl
 
@@ -210,7 +223,7 @@ def _without_missing(column: Column, options: ReadOptions) -> Column:
     else:
         pairs = zip(column.texts(), hit, strict=True)
         series = pl.Series([None if gone else text for text, gone in pairs])
-    note = missing_note(column.name, int(hit.sum()), options, f"row {hit.argmax() + 1}")
+    note = missing_note(column.name, int(hit.sum()), options, raw.name_row(int(hit.argmax())))
     native = nw.from_native(series, series_only=True)
     return replace(column, series=native, notes=(*column.notes, note))
 
@@ -241,6 +254,8 @@ def missing_note(name: str, count: int, options: ReadOptions, first: str) -> str
 
 def from_frame(frame: "nw.DataFrame[Any]", source: str, subject: str) -> RawTable:
     """Returns the columns of an eager narwhals frame."""
+    import narwhals as nw
+
     columns = [
         Column(
             str(name),
@@ -250,7 +265,12 @@ def from_frame(frame: "nw.DataFrame[Any]", source: str, subject: str) -> RawTabl
         )
         for name in frame.columns
     ]
-    return collect(columns, source, subject)
+    raw = collect(columns, source, subject)
+    index = nw.maybe_get_index(frame)
+    if index is None:
+        return raw
+    numeric = getattr(index, "dtype", None) is not None and index.dtype.kind in "iuf"
+    return replace(raw, labels=np.asarray(index) if numeric else np.asarray(index, dtype=object))
 
 
 def text_example(kind: str, value: object, place: str, count: int) -> str:

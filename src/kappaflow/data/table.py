@@ -34,11 +34,13 @@ class Table:
             all count alike.
         lines: The line of the text file on which each row starts, counted from 1, int64 (rows,);
             None where the rows do not come from a text file.
+        labels: The index label of each row of a data frame that has an index, (rows,), else None.
         groups: Rows with the same number stay in one part of a split, int64 (rows,); None where
             these are the rows that are equal.
         notes: How the source was read, one sentence each.
         warnings: The sentences that keep the verdict on a fit to this table from being green.
         texts: Requested columns of text, by name, (rows,) each.
+        has_codes: Whether numbers such as -999 can stand for missing values.
 
     Example:
         >>> import numpy as np
@@ -58,10 +60,12 @@ class Table:
     integer_columns: tuple[str, ...] = ()
     weights: FloatArray | None = None
     lines: IntArray | None = None
+    labels: NDArray[Any] | None = None
     groups: IntArray | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     texts: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+    has_codes: bool = True
 
     def __post_init__(self) -> None:
         rows, width = len(self.rows), len(self.columns)
@@ -127,7 +131,8 @@ class Table:
                 f"'keep' should hold positions among the {len(self)} rows: {error}."
             ) from None
         optional = {
-            name: getattr(self, name) for name in ("context", "weights", "lines", "groups")
+            name: getattr(self, name)
+            for name in ("context", "weights", "lines", "labels", "groups")
         }
         chosen = {name: one if one is None else one[index] for name, one in optional.items()}
         texts = {name: values[index] for name, values in self.texts.items()}
@@ -197,8 +202,11 @@ def whole_columns(values: FloatArray, columns: tuple[str, ...]) -> tuple[str, ..
     return tuple(named)
 
 
-def weighted(table: Table, weights: object | None) -> Table:
+def weighted(table: Table, weights: object | None, keep: BoolArray | None = None) -> Table:
     """Returns a table with weights of its rows, (rows,), without those of weight zero.
+
+    `keep` is a mask of the rows of the source that are in the table, if the weights are those of
+    all rows of the source.
 
     Raises:
         ArgumentError: The weights are not finite numbers of 0 or more, or all of them are 0.
@@ -215,10 +223,12 @@ def weighted(table: Table, weights: object | None) -> Table:
         given = np.asarray(weights, dtype=np.float64)
     except (TypeError, ValueError):
         raise ArgumentError(f"'weights' should be numbers, got {weights!r}.") from None
-    if given.shape != (len(table),):
+    rows = len(table) if keep is None else len(keep)
+    if given.shape != (rows,):
         raise ArgumentError(
-            f"'weights' should have shape ({len(table)},), one for each row, got {given.shape}."
+            f"'weights' should have shape ({rows},), one for each row, got {given.shape}."
         )
+    given = given if keep is None else given[keep]
     if not np.isfinite(given).all() or (given < 0).any() or not given.any():
         raise ArgumentError("'weights' should be finite, 0 or more, and not all of them zero.")
     return replace(table, weights=given).select(given > 0)
@@ -294,7 +304,8 @@ def first_rows(table: Table, mask: BoolArray) -> tuple[int, ...]:
 def describe_rows(table: Table, index: Sequence[int] | IntArray) -> list[str]:
     """Returns names of rows, counted from 0, that a user can look up in the source.
 
-    "line 4" for a row of a text file, whose header is line 1; "row 3" for a row of another source.
+    "line 4" for a row of a text file, whose header is line 1; "index 'a'" for a row of a data
+    frame with an index; "row 3", counted from 1, for a row of another source.
 
     Example:
         >>> import dataclasses
@@ -305,8 +316,23 @@ def describe_rows(table: Table, index: Sequence[int] | IntArray) -> list[str]:
         >>> describe_rows(dataclasses.replace(table, lines=np.array([2, 5])), [0, 1])
         ['line 2', 'line 5']
     """
+    chosen = np.asarray(index, dtype=np.int64)
+    if table.labels is not None:
+        return [label_name(label) for label in table.labels[chosen]]
     word, numbers = ("row", table.rows) if table.lines is None else ("line", table.lines)
-    return [f"{word} {number}" for number in numbers[np.asarray(index, dtype=np.int64)]]
+    return [f"{word} {number}" for number in numbers[chosen]]
+
+
+def label_name(label: object) -> str:
+    """Returns the name of a row of a data frame with an index: "index 7" or "index 'a'"."""
+    return f"index {label!r}" if isinstance(label, str) else f"index {label}"
+
+
+def plural(names: Sequence[str]) -> tuple[str, list[str]]:
+    """Returns names of rows as a plural and their numbers: "rows" and ["1", "2"]."""
+    word = names[0].partition(" ")[0]
+    numbers = [name.partition(" ")[2] for name in names]
+    return "index values" if word == "index" else f"{word}s", numbers
 
 
 def describe_values(table: Table, index: int) -> str:
@@ -330,10 +356,10 @@ def named_rows(table: Table, mask: BoolArray) -> str:
     named = describe_rows(table, places[:SHOWN_ROWS])
     if len(named) == 1:
         return named[0]
-    word = named[0].split()[0]
-    shown = ", ".join(name.split()[1] for name in named)
+    words, numbers = plural(named)
+    shown = f"{words} {', '.join(numbers)}"
     more = len(places) - len(named)
-    return f"{word}s {shown} and {more:,} more" if more else f"{word}s {shown}"
+    return f"{shown} and {more:,} more" if more else shown
 
 
 def listed(problems: Sequence[Problem]) -> str:
@@ -349,8 +375,8 @@ def require_finite(table: Table, data: str) -> None:
     bad = ~np.isfinite(values)
     if bad.any():
         row, column = np.argwhere(bad)[0]
-        name = table.all_columns[column]
+        name, value = table.all_columns[column], values[row, column]
         raise DataError(
             f"column {name!r} of {data} should hold finite numbers, "
-            f"{describe_rows(table, [row])[0]} has {values[row, column]}."
+            f"{describe_rows(table, [row])[0]} has {'NaN' if np.isnan(value) else value}."
         )

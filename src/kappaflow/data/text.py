@@ -28,6 +28,7 @@ from kappaflow.data.text_numbers import (
     text_column,
 )
 from kappaflow.errors import DataError, FileError
+from kappaflow.options import option
 
 if TYPE_CHECKING:
     import polars as pl
@@ -341,7 +342,10 @@ def _refuse_ragged(text: str, separator: str, width: int, subject: str, lines_be
                 fields = "1 field" if len(row) == 1 else f"{len(row)} fields"
                 line = lines_before + reader.line_num
                 is_single = width == 1 and separator == ","
-                comma = ", or if it is a decimal comma, name it (--decimal ,)" * is_single
+                comma = (
+                    f", or if it is a decimal comma, name it ({option('decimal', ',')})"
+                    * is_single
+                )
                 raise FileError(
                     f"line {line} of {subject} has {fields} where the header "
                     f"has {width}: correct that line, or quote the text that holds the separator "

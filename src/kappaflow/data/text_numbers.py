@@ -5,7 +5,6 @@ currency. Each spelling is accepted for whole columns only. Facts about a column
 chunks of a file, so that a file read in chunks is understood exactly as one read at once.
 """
 
-import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from kappaflow.data.raw import (
     progression,
     shortened,
 )
+from kappaflow.options import option
 
 if TYPE_CHECKING:
     import narwhals as nw
@@ -368,7 +368,7 @@ class _Messages:
             return (
                 f"{self.column} of {self.subject} holds {text!r} at {self.name_row(row)}, which "
                 f"is {point:.10g} with a decimal point and {comma:.10g} with a decimal comma: say "
-                "which with decimal='.' or decimal=',' (--decimal . or --decimal ,)"
+                f"which with {option('decimal', '.')} or {option('decimal', ',')}"
             )
         best = self._best
         present, counts = self.facts.counts["present"], self.facts.counts
@@ -376,19 +376,17 @@ class _Messages:
         if kind != "text" or not others or 2 * max(counts["point"], counts["comma"]) <= present:
             return None
         row, text = self.facts.firsts[f"not {best}"]
-        out = f"leave the column out (exclude={name!r}, --exclude {shlex.quote(name)})"
+        out = f"leave the column out ({option('exclude', [name])})"
         if self.decimal is not None and max(counts["point"], counts["comma"]) == present:
             return (
                 f"{self.column} of {self.subject} holds {text!r} at {self.name_row(row)}, which "
-                f"is no number with a decimal {best}: do not name 'decimal' (--decimal), or {out}"
+                f"is no number with a decimal {best}: leave out {option('decimal')}, or {out}"
             )
         counted = "a text" if others == 1 else f"{others:,} texts, first"
-        shown = shlex.quote(text)
-        option = f"--missing={shown}" if text.startswith("-") else f"--missing {shown}"
         return (
             f"{self.column} of {self.subject} holds numbers and {counted} {text!r} at "
-            f"{self.name_row(row)}: correct it, read it as missing (missing=[{text!r}], {option}),"
-            f" or {out}"
+            f"{self.name_row(row)}: correct it, read it as missing ({option('missing', [text])}), "
+            f"or {out}"
         )
 
     def content(self) -> str:

@@ -8,19 +8,20 @@ history are where the training of the run begins.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kappaflow._checks import finite_float
-from kappaflow.data import Table, weighted
+from kappaflow.data import Table
 from kappaflow.data.domains import Bounds, Domains, domains_of
 from kappaflow.data.duplicates import Duplicates
+from kappaflow.data.load import Reading
 from kappaflow.data.table import Repair
 from kappaflow.errors import ArgumentError, DataError, FileError, NumericalError
 from kappaflow.files import CONFIG, read_config
@@ -38,8 +39,9 @@ from kappaflow.training import (
 )
 from kappaflow.training.collectives import from_rank_zero
 from kappaflow.training.distributed import connect_ranks
-from kappaflow.training.fit import as_table, is_image_data, split_rows, warn_of
+from kappaflow.training.fit import is_image_data, split_rows, warn_of
 from kappaflow.training.progress import steps_shown
+from kappaflow.training.rows import as_table
 from kappaflow.training.session import State
 
 SLOWER = 1e-3  # maximum learning rate with a mixture as the base: its components are narrow
@@ -191,6 +193,12 @@ def fit_auto(
     repair: Repair | None = None,
     duplicates: Duplicates = "keep",
     bounds: Bounds | None = None,
+    columns: Sequence[str] | None = None,
+    exclude: str | Iterable[str] = (),
+    context: str | Iterable[str] = (),
+    where: str | Iterable[str] | None = None,
+    missing: str | Iterable[str] = (),
+    decimal: Literal[".", ","] | None = None,
     search_time: float = 60.0,
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
@@ -211,6 +219,13 @@ def fit_auto(
         repair: As for `kappaflow.fit`.
         duplicates: As for `kappaflow.fit`.
         bounds: Domains of columns by name, such as {"mass": "positive"}.
+        columns: Columns to model, by name; all columns of numbers by default.
+        exclude: Columns to leave out.
+        context: Columns that the density is conditioned on.
+        where: A condition that rows have to meet, such as "class=g", or several.
+        missing: Values that mean a missing one, such as "-999".
+        decimal: The decimal sign of a text file. This and the five before are as for
+            `kappaflow.fit`.
         search_time: Time budget of the search, in seconds of the processor; 0 skips it. A search
             takes at most a quarter of `max_time_s` or of `max_epochs`.
         progress: Show what is being trained; by default on a terminal and in a notebook.
@@ -240,9 +255,12 @@ def fit_auto(
         )
     search = ModelSearch(seconds=search_time, learning_rate=settings.get("learning_rate"))
     checked = checked_settings(**settings)
-    table = weighted(as_table(data), weights)
+    reading = Reading(columns, exclude, context, where, decimal, missing)
+    table = as_table(data, reading, weights)
     domains = domains_of(bounds, table)
-    rows = split_rows(table, validation, domains, checked, repair=repair, duplicates=duplicates)
+    rows = split_rows(
+        table, validation, domains, checked, reading, repair=repair, duplicates=duplicates
+    )
     warn_of(rows.warnings, stacklevel=3)
     choice, start = search_model(
         rows.train,

@@ -23,8 +23,9 @@ from kappaflow.runs.table_data import TableConfig, TableData
 from kappaflow.storage import write_bytes
 from kappaflow.training import FitResult, batches_of
 from kappaflow.training.batches import check_fits
-from kappaflow.training.fit import images_of, rows_for
+from kappaflow.training.fit import images_of
 from kappaflow.training.progress import describe_flow
+from kappaflow.training.rows import rows_for
 from kappaflow.training.session import history_facts
 
 LEAST_ROWS = 10

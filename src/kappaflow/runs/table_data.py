@@ -26,12 +26,13 @@ from kappaflow.data.duplicates import (
     weigh_duplicate_rows,
 )
 from kappaflow.data.prepare import FEW_ROWS, few_to_train_on, noisy, prepare_table
-from kappaflow.data.raw import ReadOptions
+from kappaflow.data.raw import NO_MISSING, ReadOptions
 from kappaflow.data.rows_folder import SplitRequest, SplitTable
 from kappaflow.data.table import Repair, listed, require_finite
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
+from kappaflow.options import option
 from kappaflow.runs.recipes import (
     COUPLINGS,
     ModelConfig,
@@ -44,7 +45,6 @@ from kappaflow.training import Callback, Settings, correlation_note
 from kappaflow.training.on_disk import examine_sample, rows_kept_until, split_for, split_shown
 
 FRACTIONS = (0.8, 0.1, 0.1)  # of the data: for training, validation and test
-NO_MISSING = "none"
 HANDLED = {"keep": "kept", "drop": "dropped", "weigh": "counted by weights"}
 
 
@@ -240,8 +240,7 @@ def _in_memory(config: TableConfig) -> TableData:
     if against is not None:
         whole = whole.select(~np.isin(whole.rows, against.rows))
     _refuse_few_different(whole)
-    if NO_MISSING not in config.missing:
-        _refuse_sentinels(whole)
+    _refuse_sentinels(whole)
     prepared = prepare_table(
         whole,
         bounds=config.bounds,
@@ -295,8 +294,7 @@ def _refuse_sentinels(table: Table) -> None:
     problems = [one for one in examine(table) if one.code == "sentinel"]
     if problems:
         raise DataError(
-            f"{listed(problems)}, and --repair drop to leave out its rows; if it is a "
-            f"measurement, say --missing {NO_MISSING}."
+            f"{listed(problems)}; {option('repair', 'drop')} leaves out the rows of a missing one."
         )
 
 

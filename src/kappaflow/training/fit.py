@@ -3,13 +3,12 @@
 This file reads, repairs and splits the data; `session.py` trains on the two parts.
 """
 
-import dataclasses
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 
@@ -18,30 +17,28 @@ from kappaflow.data import (
     Images,
     Table,
     TableOnDisk,
-    examine,
     is_images,
     load_images,
-    load_table,
     split,
     split_images,
     weigh_duplicate_rows,
-    weighted,
 )
 from kappaflow.data.domains import Bounds, Domains, bounds_of, clip_to_domain, domains_of
 from kappaflow.data.duplicates import Duplicates
-from kappaflow.data.load import load_every_column
+from kappaflow.data.load import Reading
 from kappaflow.data.prepare import few_to_train_on, noisy, prepare_table
 from kappaflow.data.rows_folder import SplitRequest
-from kappaflow.data.table import Repair, require_finite
-from kappaflow.errors import ArgumentError, DataError, DataWarning
+from kappaflow.data.table import Repair
+from kappaflow.errors import ArgumentError, DataWarning
 from kappaflow.flows import Flow, set_bounds
 from kappaflow.locking import locked
 from kappaflow.ranks import is_first
-from kappaflow.training.batches import batch_of, check_fits, domains_in
+from kappaflow.training.batches import domains_in
 from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback
 from kappaflow.training.distributed import check_trainable
 from kappaflow.training.on_disk import examine_sample, rows_kept_until, split_for
+from kappaflow.training.rows import as_table, held_out_like, refuse_reading
 from kappaflow.training.session import FitResult, fit_split
 from kappaflow.training.settings import Settings, checked_settings
 from kappaflow.training.torch_data import is_torch_data, read_torch_data
@@ -60,6 +57,12 @@ def fit(
     repair: Repair | None = None,
     duplicates: Duplicates = "keep",
     bounds: Bounds | None = None,
+    columns: Sequence[str] | None = None,
+    exclude: str | Iterable[str] = (),
+    context: str | Iterable[str] = (),
+    where: str | Iterable[str] | None = None,
+    missing: str | Iterable[str] = (),
+    decimal: Literal[".", ","] | None = None,
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
     **settings: Any,  # noqa: ANN401
@@ -96,6 +99,14 @@ def fit(
             {"mass": "positive", "p": (0, 1), "angle": "circular"}. The flow has to be one that a
             recipe made and that is not fitted; it becomes what its recipe makes with these
             `bounds`.
+        columns: Columns to model, by name; all columns of numbers by default.
+        exclude: Columns to leave out.
+        context: Columns that the density is conditioned on.
+        where: A condition that rows of `data` and `validation` have to meet, such as "class=g",
+            or several. `weights` are still those of all rows.
+        missing: Values that mean a missing one, such as "-999".
+        decimal: The decimal sign of a text file. This and the five before are the options of
+            `kappaflow.load_table`.
         progress: Show a progress bar; by default on a terminal and in a notebook.
         callbacks: Called after each epoch: `Callback`, such as `kappaflow.training.TensorBoard`.
         **settings: `max_epochs`, `max_time_s`, `batch_size`, `learning_rate`, `seed`,
@@ -125,8 +136,20 @@ def fit(
     data, validation = (
         read_torch_data(one, flow) if is_torch_data(one) else one for one in (data, validation)
     )
+    reading = Reading(columns, exclude, context, where, decimal, missing)
     request = _DataRequest(
-        flow, data, validation, weights, repair, duplicates, bounds, checked, out, device, progress
+        flow,
+        data,
+        validation,
+        weights,
+        repair,
+        duplicates,
+        bounds,
+        reading,
+        checked,
+        out,
+        device,
+        progress,
     )
     with request.split() as parts:
         warn_of(parts.warnings, stacklevel=3)
@@ -140,7 +163,7 @@ def fit(
             progress=progress,
             callbacks=callbacks,
         )
-    return dataclasses.replace(result, notes=parts.notes)
+    return replace(result, notes=parts.notes)
 
 
 D = TypeVar("D", bound=Dataset, covariant=True)
@@ -170,6 +193,7 @@ class _DataRequest:
     repair: Repair | None
     duplicates: Duplicates
     bounds: Bounds | None
+    reading: Reading
     settings: Settings
     out: str | Path | None
     device: str | torch.device | None
@@ -192,15 +216,17 @@ class _DataRequest:
             value = getattr(self, name)
             if value is not None and not (name == "duplicates" and value == "keep"):
                 raise ArgumentError(f"'{name}' should be left out for {kind}.")
+        refuse_reading(self.reading, kind)
 
     def _table(self) -> SplitData[Table]:
-        table, bounds = weighted(as_table(self.data), self.weights), self.bounds
+        table, bounds = as_table(self.data, self.reading, self.weights), self.bounds
         domains = domains_of(bounds, table) if bounds else domains_in(self.flow, table)
         parts = split_rows(
             table,
             self.validation,
             domains,
             self.settings,
+            self.reading,
             repair=self.repair,
             duplicates=self.duplicates,
         )
@@ -262,14 +288,16 @@ def split_rows(
     validation: Any,  # noqa: ANN401
     domains: Domains,
     settings: Settings,
+    reading: Reading,
     *,
     repair: Repair | None,
     duplicates: Duplicates,
 ) -> SplitData[Table]:
     """Returns a table, prepared and split, with notes and warnings.
 
-    `validation` has rows that decide when to stop; None takes a tenth of the table. `domains` are
-    those of the columns that have one. `fit` describes `repair` and `duplicates`.
+    `validation` has rows that decide when to stop, read as the table was; None takes a tenth of
+    the table. `domains` are those of the columns that have one. `fit` describes `repair` and
+    `duplicates`.
     """
     notes_of_loading = table.notes
     prepared = prepare_table(table, domains=domains, repair=repair, duplicates=duplicates)
@@ -277,7 +305,9 @@ def split_rows(
     if validation is None:
         train, held_out = split(table, fractions=FRACTIONS, seed=settings.seed)
     else:
-        given = held_out_like(as_table(validation, every=True), table)
+        is_read = isinstance(validation, Table)
+        reading = Reading() if is_read else replace(reading, columns=None, exclude=())
+        given = held_out_like(as_table(validation, reading, every=True), table)
         train, held_out = table, noisy(given, prepared.widths, domains)
     few = few_to_train_on(len(train))  # before copies of a row become one
     if duplicates == "weigh":
@@ -311,73 +341,3 @@ def images_of(flow: Flow, data: Images | str | Path) -> Images:
         return data
     channels, height, width = flow.event_shape
     return load_images(data, size=(height, width), gray=channels == 1)
-
-
-def as_table(data: Any, *, every: bool = False) -> Table:  # noqa: ANN401
-    """Returns tabular data of any accepted kind as a table; a pair is (x, context).
-
-    With `every`, all columns of numbers or booleans are kept, as for a pair.
-
-    Raises:
-        ArgumentError: x and context have different numbers of rows.
-    """
-    if isinstance(data, Table):
-        return data
-    if not isinstance(data, tuple):
-        return load_every_column(data) if every else load_table(data)
-    if len(data) != 2:
-        raise ArgumentError(
-            f"'data' should be x or a pair (x, context), got a tuple of {len(data)}."
-        )
-    table, context = load_every_column(data[0]), load_every_column(data[1])
-    if len(table) != len(context):
-        raise ArgumentError(
-            f"'context' should have as many rows as 'x', {len(table)}, got {len(context)}."
-        )
-    taken = {*table.columns, *map("x{}".format, range(len(context.columns)))}
-    names = tuple(f"context_{name}" if name in taken else name for name in context.columns)
-    return dataclasses.replace(table, context=context.values, context_columns=names)
-
-
-def rows_for(flow: Flow, data: Any, like: Table | None = None) -> Table:  # noqa: ANN401
-    """Returns finite rows of data of any accepted kind, as a table that fits a flow.
-
-    Columns with the names of `like`, the rows of a training, are selected by name.
-
-    Raises:
-        ArgumentError: The flow is one of images, or the numbers of columns differ from its own.
-        DataError: A value is not finite, or outside of its domain.
-    """
-    if len(flow.event_shape) > 1:
-        raise ArgumentError("'flow' should be a flow of a table, got one of images.")
-    table = None if like is None else as_table(data, every=True)
-    if like is not None and table is not None and set(like.columns) <= set(table.columns):
-        table = _columns_of(table, like)
-    else:
-        table = as_table(data)
-    require_finite(table, table.source)
-    batch_of(table, flow)
-    check_fits(table, table, flow)
-    return table
-
-
-def _columns_of(table: Table, like: Table) -> Table:
-    """Returns a table with the columns of another one, in its order."""
-    values = table.values[:, [table.columns.index(name) for name in like.columns]]
-    return dataclasses.replace(table, values=values, columns=like.columns, integer_columns=())
-
-
-def held_out_like(validation: Table, train: Table) -> Table:
-    """Returns validation rows with the columns of the training rows; all have to be finite."""
-    lacking = [name for name in train.columns if name not in validation.columns]
-    if lacking or validation.context_columns != train.context_columns:
-        raise DataError(
-            f"the validation rows should have the columns of the training rows, "
-            f"{', '.join(train.columns + train.context_columns)}; they have "
-            f"{', '.join(validation.columns + validation.context_columns)}."
-        )
-    validation = _columns_of(validation, train)
-    bad = [p.message for p in examine(validation) if p.code in {"missing", "infinite"}]
-    if bad:
-        raise DataError(f"the validation rows cannot be scored: {bad[0]}.")
-    return validation

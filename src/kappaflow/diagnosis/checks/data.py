@@ -15,6 +15,7 @@ from kappaflow.data.raw import quoted
 from kappaflow.data.statistics import tail_of
 from kappaflow.diagnosis.check import CHECKS, Symptom, check
 from kappaflow.diagnosis.finding import Finding
+from kappaflow.options import option
 
 ROWS = 32  # least number of rows to examine as data
 
@@ -136,7 +137,7 @@ def column_discrete(data: ExaminedData) -> Iterator[Symptom]:
     yield from data.symptoms(
         "rounded",
         "Rounded values have no density: a flow that resolves their steps can put spikes on them.",
-        "Add noise of the width of a step (--repair dequantize).",
+        f"Add noise of the width of a step ({option('repair', 'dequantize')}).",
     )
     yield from data.symptoms(
         "atom",
