@@ -44,10 +44,12 @@ def test_refusals_name_the_row_that_was_given():
     """Rows are sorted internally; the message counts them in their order."""
     rows = X.copy()
     rows[41, 0] = -2.0
-    with pytest.raises(DataError, match="row 42 has -2: leave out such rows"):
+    with pytest.raises(DataError, match="row 42 has -2: repair='drop' leaves out such rows"):
         FlowDensity(bounds=BOUNDS, **SMALL).fit(rows)
     rows[41, 0] = 0.0
-    with pytest.raises(DataError, match=r"first row 42.*'jitter'.*, or leave out the rows\.$"):
+    with pytest.raises(
+        DataError, match=r"first row 42.*'jitter'.*, repair='drop' leaves out the rows"
+    ):
         FlowOutlierDetector(bounds=BOUNDS, **SMALL).fit(rows)
     with pytest.warns(match="moved 1 value of 'x0'"):
         FlowDensity(bounds=BOUNDS, repair="jitter", **SMALL).fit(rows)

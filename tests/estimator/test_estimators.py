@@ -131,11 +131,21 @@ def test_a_row_twice_is_a_row_of_twice_the_weight():
     assert not np.array_equal(clone(DENSITY).fit(X).score_samples(X), first.score_samples(X))
 
 
-def test_a_refusal_names_no_repair_that_estimators_lack():
-    rows = np.column_stack([X, np.ones(len(X))])
-    with pytest.raises(DataError, match="; leave out the columns.*'jitter'") as raised:
+def test_the_repairs_that_a_refusal_names_work():
+    """A column that "drop" leaves out has no say in a score."""
+    rows = np.column_stack([np.ones(len(X)), X])
+    with pytest.raises(DataError, match="'x0' is constant.*repair='drop' .*repair='jitter' "):
         clone(DENSITY).fit(rows)
-    assert "'x2' is constant" in str(raised.value) and "drop" not in str(raised.value)
+    with pytest.warns(DataWarning, match="left out column 'x0': it is constant"):
+        density = clone(DENSITY).set_params(repair="drop").fit(rows)
+    expected = clone(DENSITY).fit(X).score_samples(X)
+    np.testing.assert_array_equal(density.score_samples(rows), expected)
+    assert density.sample(3).shape == (3, 2)
+    rows[4, 1] = np.nan
+    with pytest.warns(DataWarning):
+        assert any("dropped 1 row with missing" in note for note in density.fit(rows).notes_)
+    with pytest.raises(DataError, match="column 'x1' of the array .* row 5 has NaN"):
+        density.score_samples(rows)
 
 
 @pytest.mark.slow
@@ -192,7 +202,7 @@ def test_too_few_rows_for_a_level_give_no_outliers():
         ({"learning_rate": 0}, "'learning_rate' should be"),
         ({"hidden": 16}, "'hidden' should be a sequence"),
         ({"model": "planar", "hidden": (8,)}, "'hidden' should be left out for planar"),
-        ({"repair": "drop"}, "'repair' should be"),
+        ({"repair": "fill"}, "'repair' should be"),
         ({"condition_budget": 0.5}, "'condition_budget' should be"),
     ],
 )
@@ -253,7 +263,7 @@ def test_notes_describe_the_rows():
     repeated, hint = density.notes_
     assert "rows 301 to 340 repeat rows 1 to 40 in the same order" in repeated
     assert repeated.endswith("count by a weight")
-    assert "--bounds x2=positive" in hint
+    assert "bounds={'x2': 'positive'}" in hint
     bounded = clone(DENSITY).set_params(bounds={2: "positive"}).fit(rows)
     assert bounded.notes_ == ()
 

@@ -5,20 +5,25 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
+import narwhals as nw
 import numpy as np
 import torch
+from narwhals.dependencies import is_into_dataframe
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kappaflow._checks import layer_widths, one_of
-from kappaflow.data import Table, load_table, resolutions, split, weighted
+from kappaflow.data import Table, split, weigh_duplicate_rows
 from kappaflow.data.domains import Bounds, clip_to_domain, domains_of, unwrap_circles
 from kappaflow.data.duplicates import DUPLICATES, Duplicates, settle_duplicates
+from kappaflow.data.load import Reading, read_table
 from kappaflow.data.prepare import describe_merged, few_to_train_on, noisy, prepare_table
+from kappaflow.data.split import row_hashes
+from kappaflow.data.table import REPAIRS, Repair, require_finite
 from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.files import CONFIG, WEIGHTS, load, save
@@ -36,13 +41,12 @@ from kappaflow.runs.recipes import (
 )
 from kappaflow.training import Settings, batch_of, checked_settings, fit_split, log_prob_of
 from kappaflow.training.batches import domains_in
+from kappaflow.training.fit import warn_of
 from kappaflow.training.session import State
 
 Floats = NDArray[np.float64]
 Packed = dict[str, bytes]
 RandomState = int | np.random.RandomState | None
-Repair = Literal["jitter", "dequantize"]
-REPAIRS: tuple[Repair, ...] = ("jitter", "dequantize")  # repairs that keep all rows
 SETTINGS = (  # parameters that are fields of `kappaflow.training.Settings`
     "max_epochs",
     "max_time_s",
@@ -77,6 +81,11 @@ class FlowEstimator(BaseEstimator):
         bounds: Bounds | None = None,
         repair: Repair | None = None,
         duplicates: Duplicates | None = None,
+        columns: Sequence[str] | None = None,
+        exclude: str | Sequence[str] = (),
+        context: str | Sequence[str] = (),
+        where: str | Sequence[str] | None = None,
+        missing: str | Sequence[str] = (),
         device: str | None = None,
         random_state: RandomState = None,
         verbose: bool = False,
@@ -96,6 +105,11 @@ class FlowEstimator(BaseEstimator):
         self.bounds = bounds
         self.repair: Repair | None = repair
         self.duplicates = duplicates
+        self.columns = columns
+        self.exclude = exclude
+        self.context = context
+        self.where = where
+        self.missing = missing
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -106,6 +120,9 @@ class FlowEstimator(BaseEstimator):
         check_is_fitted(self)
         return self.flow_
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "flow_")
+
     def diagnose(self, X: ArrayLike) -> Diagnosis:  # noqa: N803
         """Diagnoses the flow at these rows with `kappaflow.doctor`.
 
@@ -115,94 +132,102 @@ class FlowEstimator(BaseEstimator):
         Returns:
             The diagnosis.
         """
-        x = torch.tensor(self._noisy(self._checked(X)))
-        return doctor(self.flow_, x)
+        return self._diagnosis(self._to_score(X))
 
-    def _names(self) -> Sequence[str] | None:
-        """Returns the column names of the rows passed to `fit`, or None."""
-        return getattr(self, "feature_names_in_", None)
+    def _diagnosis(self, table: Table) -> Diagnosis:
+        """Returns the diagnosis at rows that get the noise of `fit`, in which copies differ."""
+        table = noisy(table, self._widths, domains_in(self.flow_, table))
+        context = None if table.context is None else torch.tensor(table.context)
+        return doctor(self.flow_, torch.tensor(table.values), context)
 
-    def _in_domains(self, values: Floats, names: Sequence[str] | None = None) -> Floats:
-        """Returns rows with values in the domains of their columns, repaired where possible."""
+    def _read(self, X: ArrayLike, weights: object = None, *, at_least: int = 2) -> Table:  # noqa: N803
+        """Returns the rows of `fit`, read as `kappaflow.fit_auto` reads them."""
         one_of("repair", self.repair, (None, *REPAIRS))
-        table = load_table(values)
-        if names is not None:
-            table = renamed(table, list(map(str, names)))
-        domains = domains_of(self.bounds, table)
-        rounded = resolutions(table) if self.repair == "dequantize" else ()
-        table, notes = clip_to_domain(
-            table, domains, repair=self.repair, offered=REPAIRS, rounded=rounded
-        )
-        for note in notes:
-            warnings.warn(note, DataWarning, stacklevel=3)
-        return table.values
+        one_of("duplicates", self.duplicates, (None, *DUPLICATES))
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)  # of an earlier fit, which this one may not replace
+        return self._table(X, self._reading(), weights, at_least=at_least, reset=True)
+
+    def _reading(self) -> Reading:
+        """Returns the options of reading that were given to the estimator."""
+        return Reading(self.columns, self.exclude, self.context, self.where, None, self.missing)
 
     def _table(
         self,
-        values: Floats,
-        weights: ArrayLike | None = None,
-        given: Floats | None = None,
+        X: ArrayLike,  # noqa: N803
+        reading: Reading,
+        weights: object = None,
         *,
-        merges: bool = False,
+        at_least: int = 1,
+        reset: bool = False,
+        every: bool = False,
     ) -> Table:
-        """Returns rows as a table to which a density can be fitted, and warns about problems.
+        """Returns rows as a table; `reset` stores the number and names of their columns."""
+        if is_into_dataframe(X):
+            rows = validate_data(self, X, reset=reset, skip_check_array=True)  # pyright: ignore
+        else:
+            rows = validate_data(
+                self,
+                X,  # pyright: ignore[reportArgumentType]
+                reset=reset,
+                dtype=np.float64,
+                ensure_min_samples=at_least,
+                ensure_all_finite=False,
+            )
+        if reset:
+            self._input_columns = column_names(rows)
+        return read_table(rows, reading, weights, every=every, names=self._input_columns)
 
-        Args:
-            values: The rows to model.
-            weights: Their weights.
-            given: The rows to condition on, to which the names of the features then belong.
-            merges: Whether to merge equal rows into one row with the sum of their weights.
+    def _to_score(self, X: ArrayLike) -> Table:  # noqa: N803
+        """Returns finite rows with the columns of the flow, if the estimator is fitted."""
+        check_is_fitted(self)
+        reading = Reading(self._columns, context=self._context_columns, missing=self.missing)
+        table = self._table(X, reading)
+        require_finite(table, table.source)
+        return table
+
+    def _prepared(self, table: Table, *, merges: bool = False) -> Table:
+        """Returns rows to which a density can be fitted, and warns about problems.
+
+        `merges` makes equal rows one row with the sum of their weights.
         """
         repeated: tuple[str, ...] = ()
         if merges:
-            repeated = describe_merged(self._named(values, given))
-            values, weights, given = distinct(values, weights, given)
-        if len(values) < 2:
-            raise DataError("all rows are equal: a density needs at least 2 different rows.")
-        table = weighted(self._named(values, given), weights)
+            repeated, table = describe_merged(table), merged(table)
+        if len(table) < 2:
+            count = "there is 1 row" if repeated == () else "all rows are equal"
+            raise DataError(f"{count}: a density needs at least 2 different rows.")
         how = "drop" if self.duplicates == "drop" else "keep"
         domains = domains_of(self.bounds, table)
         widths: dict[str, float] = {}
-        if len(table) <= len(table.columns):
+        if len(table) <= len(table.columns) and self.repair != "drop":
+            require_finite(table, table.source)
+            table, moved = clip_to_domain(table, domains, repair=self.repair)
             table = unwrap_circles(settle_duplicates(table, how), domains)
-            notes = warned = (
+            few = (
                 f"{len(table)} rows are too few for {len(table.columns)} columns, which then "
-                "always depend on each other: the bounds of the flow determine the density",
+                "always depend on each other: the bounds of the flow determine the density"
             )
+            notes, warned = (), (*moved, few)
         else:
-            prepared = prepare_table(
-                table, domains=domains, repair=self.repair, duplicates=how, offered=REPAIRS
-            )
-            table, widths, warned = prepared.table, prepared.widths, prepared.warnings
-            notes = prepared.notes + prepared.warnings
-        self._widths = {table.columns.index(name): width for name, width in widths.items()}
-        self.notes_ = (*repeated, *notes)
-        for note in warned:
-            warnings.warn(note, DataWarning, stacklevel=4)
-        return table
-
-    def _named(self, values: Floats, given: Floats | None) -> Table:
-        """Returns rows and the rows to condition on as a table with the names of the features."""
-        table, names = load_table(values), self._names()
-        if given is None:
-            return table if names is None else renamed(table, list(map(str, names)))
-        columns = [f"y{i}" for i in range(values.shape[1])]
-        if names is None:
-            names = [f"x{i}" for i in range(given.shape[1])]
-        return replace(
-            renamed(table, columns), context=given, context_columns=tuple(map(str, names))
-        )
+            prepared = prepare_table(table, domains=domains, repair=self.repair, duplicates=how)
+            notes, warned = prepared.notes[len(table.notes) :], prepared.warnings
+            table, widths = prepared.table, prepared.widths
+        self._widths, self._columns = widths, table.columns
+        self._context_columns = table.context_columns
+        self.notes_ = (*table.notes, *repeated, *notes, *warned)
+        warn_of((*table.notes, *warned), stacklevel=4)
+        return sorted_rows(table) if merges else table
 
     def _merges_copies(self) -> bool:
         """Returns whether equal rows become one row weighted by their number."""
-        how = one_of("duplicates", self.duplicates, (None, *DUPLICATES))
+        how = self.duplicates
         return how == "weigh" or (how is None and self.repair != "dequantize")
 
-    def _noisy(self, values: Floats) -> Floats:
-        """Returns rows with noise in the columns to which `fit` added noise."""
-        table = load_table(values)
-        widths = {table.columns[place]: width for place, width in self._widths.items()}
-        return noisy(table, widths, domains_in(self.flow_, table)).values
+    def _noisy(self, table: Table) -> Table:
+        """Returns rows with the noise of `fit`; that of a row depends on its values alone."""
+        hashes = row_hashes(table.all_values).view(np.int64)
+        return noisy(replace(table, rows=hashes), self._widths, domains_in(self.flow_, table))
 
     def _train(self, table: Table, kept: tuple[float, ...] = ()) -> tuple[Table, ...]:
         """Trains a flow on one part of a table, and returns held-out parts.
@@ -304,25 +329,9 @@ class FlowEstimator(BaseEstimator):
             )
         return flow
 
-    def _checked(self, X: ArrayLike) -> Floats:  # noqa: N803
-        """Returns rows after checking that the estimator is fitted and the features match."""
-        check_is_fitted(self)
-        return self._rows(X, reset=False)
-
-    def _rows(self, X: ArrayLike, *, reset: bool = True, at_least: int = 1) -> Floats:  # noqa: N803
-        """Returns finite rows in float64; `reset` stores the number and names of the columns."""
-        return validate_data(  # pyright: ignore[reportReturnType]
-            self,
-            X,  # pyright: ignore[reportArgumentType]
-            reset=reset,
-            dtype=np.float64,
-            ensure_min_samples=at_least,
-        )
-
-    def _log_prob(self, values: Floats) -> Floats:
+    def _log_prob(self, table: Table) -> Floats:
         """Returns log p of each row in nats."""
-        rows = batch_of(load_table(self._noisy(values)), self.flow_)
-        return log_prob_of(self.flow_, rows).numpy()
+        return log_prob_of(self.flow_, batch_of(self._noisy(table), self.flow_)).numpy()
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())  # pyright: ignore
@@ -337,39 +346,26 @@ class FlowEstimator(BaseEstimator):
             self.flow_ = unpacked(files)
 
 
-def distinct(
-    values: Floats, weights: ArrayLike | None, given: Floats | None = None
-) -> tuple[Floats, Floats | None, Floats | None]:
-    """Returns distinct rows with the sums of their weights, and the rows to condition on.
+def column_names(rows: Any) -> list[str]:  # noqa: ANN401
+    """Returns the names of the columns of a data frame; x0, x1, ... for an array."""
+    if is_into_dataframe(rows):
+        return [str(name) for name in nw.from_native(rows).columns]
+    return [f"x{i}" for i in range(rows.shape[1])]
+
+
+def merged(table: Table) -> Table:
+    """Returns a table of different rows with the sums of their weights, None where all are equal.
 
     The likelihood stays the same, and no row is both in the training and the validation part.
-
-    Args:
-        values: Rows (n, d).
-        weights: Weights (n,), or None for equal ones.
-        given: Rows to condition on (n, c), or None.
-
-    Returns:
-        Values, weights (None if still equal) and rows to condition on, in sorted order.
-
-    Raises:
-        ArgumentError: The weights do not fit the rows, or are negative or not finite.
     """
-    table = weighted(load_table(values), weights)
-    at = table.rows - 1
-    counts = np.ones(len(at)) if table.weights is None else table.weights
-    both = values[at] if given is None else np.hstack([values[at], given[at]])
-    _, first, groups = np.unique(both, axis=0, return_index=True, return_inverse=True)
-    sums = np.bincount(groups.reshape(-1), counts, minlength=len(first)).astype(np.float64)
-    merged = sums if np.ptp(sums) else None
-    return values[at][first], merged, None if given is None else given[at][first]
+    table, _ = weigh_duplicate_rows(table)
+    alike = table.weights is not None and np.ptp(table.weights) == 0
+    return replace(table, weights=None) if alike else table
 
 
-def renamed(table: Table, columns: Sequence[str]) -> Table:
-    """Returns the table with these column names."""
-    new = dict(zip(table.columns, columns, strict=True))
-    whole = tuple(new[name] for name in table.integer_columns)
-    return replace(table, columns=tuple(columns), integer_columns=whole)
+def sorted_rows(table: Table) -> Table:
+    """Returns a table with its rows in an order that depends on their values alone."""
+    return table.select(np.lexsort(table.all_values.T[::-1]))
 
 
 def packed(flow: Flow) -> Packed:

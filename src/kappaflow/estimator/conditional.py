@@ -1,20 +1,27 @@
 """`ConditionalFlowDensity`: the density of targets given features."""
 
-from collections.abc import Sequence
-from typing import ClassVar, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
+import narwhals as nw
 import numpy as np
 import torch
+from narwhals.dependencies import is_into_dataframe, is_into_series
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from kappaflow._checks import positive_int
-from kappaflow.diagnosis import Diagnosis, doctor
+from kappaflow.data import Table
+from kappaflow.data.domains import Bounds
+from kappaflow.data.duplicates import Duplicates
+from kappaflow.data.load import READ_ALL, Reading, read_table
+from kappaflow.data.table import Repair, require_finite
+from kappaflow.diagnosis import Diagnosis
 from kappaflow.errors import ArgumentError
-from kappaflow.estimator.base import Floats, FlowEstimator, RandomState
-from kappaflow.training import Batch, log_prob_of
+from kappaflow.estimator.base import Floats, FlowEstimator, RandomState, column_names
 
 LEVELS = 200  # number of quantiles that `predict` averages
 SAMPLES = 1000  # for quantiles and means of several targets, which have no closed form
@@ -32,7 +39,6 @@ class ConditionalFlowDensity(FlowEstimator):
         depth: Number of couplings; 1 is enough for one target.
         hidden: Widths of the couplings' networks.
         options: More arguments of the recipe, by name.
-        search_time: Unused: there is no model search.
         max_epochs: Largest number of epochs.
         max_time_s: Time limit for the training in seconds; None for no limit.
         batch_size: Rows per step.
@@ -40,9 +46,13 @@ class ConditionalFlowDensity(FlowEstimator):
         patience: Number of epochs without improvement before training stops.
         validation_fraction: Share of the rows held out for early stopping.
         condition_budget: Upper bound for the 95 % quantile of the condition number.
-        bounds: Domains of targets, by index or as "y0", "y1", ...
-        repair: "jitter" or "dequantize"; None for neither.
+        bounds: Domains of targets, by index or name: "y0", "y1", ... where y has no names.
+        repair: "drop", "jitter" or "dequantize" for targets that have no density.
         duplicates: "keep", "drop" or "weigh" rows that repeat earlier ones.
+        columns: The features to condition on; all columns of numbers if left out.
+        exclude: Features to leave out.
+        where: A condition on the rows of `fit`, such as "class=g", or several.
+        missing: Values of features that mean a missing one, such as "-999".
         device: The device for training, "cpu" or "cuda".
         random_state: Seed for weights, splits and the order of rows.
         verbose: Whether to show a progress bar.
@@ -65,6 +75,55 @@ class ConditionalFlowDensity(FlowEstimator):
     _default_model: ClassVar = "spline"
     _searches: ClassVar = False
 
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        depth: int | None = None,
+        hidden: Sequence[int] | None = None,
+        options: Mapping[str, Any] | None = None,
+        max_epochs: int | None = None,
+        max_time_s: float | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        patience: int | None = None,
+        validation_fraction: float = 0.1,
+        condition_budget: float | None = None,
+        bounds: Bounds | None = None,
+        repair: Repair | None = None,
+        duplicates: Duplicates | None = None,
+        columns: Sequence[str] | None = None,
+        exclude: str | Sequence[str] = (),
+        where: str | Sequence[str] | None = None,
+        missing: str | Sequence[str] = (),
+        device: str | None = None,
+        random_state: RandomState = None,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(
+            model,
+            depth=depth,
+            hidden=hidden,
+            options=options,
+            max_epochs=max_epochs,
+            max_time_s=max_time_s,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            patience=patience,
+            validation_fraction=validation_fraction,
+            condition_budget=condition_budget,
+            bounds=bounds,
+            repair=repair,
+            duplicates=duplicates,
+            columns=columns,
+            exclude=exclude,
+            where=where,
+            missing=missing,
+            device=device,
+            random_state=random_state,
+            verbose=verbose,
+        )
+
     def fit(
         self,
         X: ArrayLike,  # noqa: N803
@@ -85,13 +144,11 @@ class ConditionalFlowDensity(FlowEstimator):
             ArgumentError: A parameter or a weight is invalid.
             DataError: The targets have no density that a flow can fit.
         """
-        features, targets = self._both(X, y, reset=True)
-        self._one_target = targets.ndim == 1
-        rows = targets.reshape(len(targets), -1)
-        rows = self._in_domains(rows, [f"y{i}" for i in range(rows.shape[1])])
-        table = self._table(rows, sample_weight, features, merges=self._merges_copies())
+        self._targets = None
+        table = self._joined(X, y, self._read(X, sample_weight))
+        self._targets, self._one_target = table.columns, np.asarray(y).ndim == 1
         self.n_targets_ = len(table.columns)
-        self._train(table)
+        self._train(self._prepared(table, merges=self._merges_copies()))
         return self
 
     def log_prob(self, X: ArrayLike, y: ArrayLike) -> Floats:  # noqa: N803
@@ -104,7 +161,7 @@ class ConditionalFlowDensity(FlowEstimator):
         Returns:
             Log-densities (n,).
         """
-        return log_prob_of(self.flow_, Batch(*self._tensors(X, y))).numpy()
+        return self._log_prob(self._joined(X, y, self._to_score(X)))
 
     def score(self, X: ArrayLike, y: ArrayLike) -> float:  # noqa: N803
         """Returns the mean of log p(y | X) over rows in nats.
@@ -132,13 +189,7 @@ class ConditionalFlowDensity(FlowEstimator):
         Returns:
             The diagnosis.
         """
-        return doctor(self.flow_, *self._tensors(X, y))
-
-    def _tensors(self, X: ArrayLike, y: ArrayLike) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: N803
-        """Returns targets and features as inputs of the flow."""
-        check_is_fitted(self)
-        features, targets = self._both(X, y, reset=False)
-        return torch.tensor(self._noisy(self._rows_of(targets))), torch.tensor(features)
+        return self._diagnosis(self._joined(X, y, self._to_score(X)))
 
     def sample(
         self,
@@ -156,7 +207,7 @@ class ConditionalFlowDensity(FlowEstimator):
         Returns:
             Samples (n_samples, n), or (n_samples, n, targets) for several targets.
         """
-        context = torch.tensor(self._checked(X))
+        context = torch.tensor(self._to_score(X).values)
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         generator = torch.Generator().manual_seed(seed)
         samples = self.flow_.sample(
@@ -193,7 +244,7 @@ class ConditionalFlowDensity(FlowEstimator):
         if self.flow_.event_shape != (1,) or self.flow_.augment is not None:
             samples = self.sample(X, SAMPLES, random_state=0)
             return np.quantile(samples, levels, axis=0)
-        features = self._checked(X)
+        features = self._to_score(X).values
         z = np.repeat(ndtri(np.atleast_1d(levels)), len(features))[:, None]
         context = np.tile(features, (levels.size, 1))
         with torch.no_grad():
@@ -217,25 +268,52 @@ class ConditionalFlowDensity(FlowEstimator):
             return self.sample(X, SAMPLES, random_state=0).mean(0)
         return self.quantile(X, ((np.arange(LEVELS) + 0.5) / LEVELS).tolist()).mean(0)
 
-    def _both(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[Floats, Floats]:  # noqa: N803
-        """Returns finite features and targets in float64."""
-        features, targets = validate_data(  # pyright: ignore
-            self,
-            X,  # pyright: ignore[reportArgumentType]
-            y,  # pyright: ignore[reportArgumentType]
-            reset=reset,
-            dtype=np.float64,
-            multi_output=True,
-            y_numeric=True,
-            ensure_min_samples=2 if reset else 1,
-        )
-        return np.asarray(features, np.float64), np.asarray(targets, np.float64)
+    def _table(self, X: ArrayLike, reading: Reading, *args: object, **options: Any) -> Table:  # noqa: ANN401, N803
+        """Returns features as a table, with columns of true and false."""
+        return super()._table(X, reading, *args, every=True, **options)
 
-    def _rows_of(self, targets: Floats) -> Floats:
-        """Returns targets as rows after checking their number."""
-        rows = targets.reshape(len(targets), -1)
-        if rows.shape[1] != self.n_targets_:
-            raise ArgumentError(
-                f"'y' should have {self.n_targets_} targets, as in fit, got {rows.shape[1]}."
-            )
-        return rows
+    def _to_score(self, X: ArrayLike) -> Table:  # noqa: N803
+        """Returns finite features, if the estimator is fitted."""
+        check_is_fitted(self)
+        table = self._table(X, Reading(self._context_columns, missing=self.missing))
+        require_finite(table, table.source)
+        return table
+
+    def _joined(self, X: ArrayLike, y: ArrayLike, features: Table) -> Table:  # noqa: N803
+        """Returns the targets as a table, with the features as its context."""
+        check_consistent_length(X, y)
+        targets = targets_of(y, self._targets).select(features.rows - 1)
+        if self._targets is not None:
+            require_finite(targets, targets.source)
+            targets = targets.without_columns(set(self._targets) - set(self._columns))
+        return replace(
+            targets,
+            rows=features.rows,
+            labels=features.labels,
+            weights=features.weights,
+            context=features.values,
+            context_columns=features.columns,
+            notes=features.notes + targets.notes,
+        )
+
+
+def targets_of(y: Any, names: Sequence[str] | None) -> Table:  # noqa: ANN401
+    """Returns targets as a table; `names` are those of the targets of `fit`, if it is done."""
+    if is_into_series(y):
+        series = nw.from_native(y, series_only=True)
+        y = series.to_frame().to_native() if series.name else series.to_numpy()
+    if is_into_dataframe(y):
+        own = column_names(y)
+    else:
+        y = check_array(
+            y,
+            ensure_2d=False,
+            dtype="float64",
+            ensure_all_finite=False,
+            input_name="y",
+        )
+        y = y.reshape(len(y), -1)
+        own = [f"y{i}" for i in range(y.shape[1])]
+    if names is not None and len(own) != len(names):
+        raise ArgumentError(f"'y' should have {len(names)} targets, as in fit, got {len(own)}.")
+    return read_table(y, READ_ALL, every=True, names=names or own)

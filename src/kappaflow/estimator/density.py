@@ -9,6 +9,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from kappaflow._checks import positive_int
+from kappaflow.data.raw import quoted
+from kappaflow.errors import ArgumentError
 from kappaflow.estimator.base import Floats, FlowEstimator, RandomState
 
 
@@ -46,6 +48,12 @@ class FlowDensity(DensityMixin, FlowEstimator):
         duplicates: How to treat rows that repeat earlier ones: "weigh" each row by the number of
             its copies (the default, except with "dequantize"), so that a weight of two equals
             two copies; "keep" them, with all copies in one part of the split; or "drop" them.
+        columns: Columns to model, by name; all columns of numbers by default. The columns of an
+            array are x0, x1, ...
+        exclude: Columns to leave out.
+        context: Columns that the density is conditioned on. `flow_` then draws the samples.
+        where: A condition that the rows of `fit` have to meet, such as "class=g", or several.
+        missing: Values that mean a missing one, such as "-999".
         device: The device for training, "cpu" or "cuda".
         random_state: Seed for weights, splits and the order of rows.
         verbose: Whether to show a progress bar.
@@ -88,8 +96,8 @@ class FlowDensity(DensityMixin, FlowEstimator):
             ArgumentError: A parameter or a weight is invalid.
             DataError: The rows have no density that a flow can fit.
         """
-        values = self._in_domains(self._rows(X, at_least=2), self._names())
-        self._train(self._table(values, sample_weight, merges=self._merges_copies()))
+        table = self._read(X, sample_weight)
+        self._train(self._prepared(table, merges=self._merges_copies()))
         return self
 
     def score_samples(self, X: ArrayLike) -> Floats:  # noqa: N803
@@ -101,7 +109,7 @@ class FlowDensity(DensityMixin, FlowEstimator):
         Returns:
             Log-densities (n,).
         """
-        return self._log_prob(self._checked(X))
+        return self._log_prob(self._to_score(X))
 
     def score(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -127,9 +135,17 @@ class FlowDensity(DensityMixin, FlowEstimator):
             random_state: Seed of the samples.
 
         Returns:
-            Samples (n_samples, features).
+            Samples (n_samples, columns), of the columns that the density models.
+
+        Raises:
+            ArgumentError: The density has a context.
         """
         check_is_fitted(self)
+        if self._context_columns:
+            raise ArgumentError(
+                "'sample' does not know the context: call flow_.sample(n, context), with a tensor "
+                f"of {quoted(self._context_columns)}."
+            )
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         generator = torch.Generator().manual_seed(seed)
         n = positive_int("n_samples", n_samples)

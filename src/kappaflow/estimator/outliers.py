@@ -11,8 +11,9 @@ from sklearn.base import OutlierMixin
 
 from kappaflow._checks import one_of
 from kappaflow.data.domains import Bounds
+from kappaflow.data.table import Repair
 from kappaflow.errors import ArgumentError, DataWarning
-from kappaflow.estimator.base import Floats, FlowEstimator, RandomState, Repair
+from kappaflow.estimator.base import Floats, FlowEstimator, RandomState
 from kappaflow.training import batch_of, log_prob_of
 
 
@@ -41,9 +42,14 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
         validation_fraction: Share of the rows held out for early stopping.
         condition_budget: Upper bound for the 95 % quantile of the condition number.
         bounds: Domains of columns by name or index.
-        repair: "jitter" or "dequantize"; None for neither.
+        repair: "drop", "jitter" or "dequantize"; None for neither.
         duplicates: "keep" rows that repeat earlier ones (the default) or "drop" them. They cannot
             be weighed, because p-values count rows.
+        columns: Columns to model, by name.
+        exclude: Columns to leave out.
+        context: Columns that the density is conditioned on.
+        where: A condition that the rows of `fit` have to meet, or several.
+        missing: Values that mean a missing one.
         device: The device for training, "cpu" or "cuda".
         random_state: Seed for weights, splits and the order of rows.
         verbose: Whether to show a progress bar.
@@ -88,6 +94,11 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
         bounds: Bounds | None = None,
         repair: Repair | None = None,
         duplicates: Literal["keep", "drop"] | None = None,
+        columns: Sequence[str] | None = None,
+        exclude: str | Sequence[str] = (),
+        context: str | Sequence[str] = (),
+        where: str | Sequence[str] | None = None,
+        missing: str | Sequence[str] = (),
         device: str | None = None,
         random_state: RandomState = None,
         verbose: bool = False,
@@ -108,12 +119,20 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
             bounds=bounds,
             repair=repair,
             duplicates=duplicates,
+            columns=columns,
+            exclude=exclude,
+            context=context,
+            where=where,
+            missing=missing,
             device=device,
             random_state=random_state,
             verbose=verbose,
         )
         self.level = level
         self.calibration_fraction = calibration_fraction
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "offset_")
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: N803
         """Trains the flow and calibrates the p-values.
@@ -134,9 +153,11 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
             if not (isinstance(value, float | int) and 0 < value < 1):
                 raise ArgumentError(f"'{name}' should be between 0 and 1, got {value!r}.")
         one_of("duplicates", self.duplicates, (None, "keep", "drop"))
-        values = self._in_domains(self._rows(X, at_least=3), self._names())
-        (calibration,) = self._train(self._table(values), kept=(self.calibration_fraction,))
-        rows = batch_of(calibration, self.flow_)  # already with noise
+        table = self._read(X, at_least=3)
+        (calibration,) = self._train(self._prepared(table), kept=(self.calibration_fraction,))
+        if self._widths:  # with the noise of rows to score, which follows from their values
+            calibration = self._noisy(table.select(np.isin(table.rows, calibration.rows)))
+        rows = batch_of(calibration, self.flow_)
         scores = np.sort(log_prob_of(self.flow_, rows).numpy())
         self.calibration_scores_ = scores
         lowest = math.floor(self.level * (len(scores) + 1))
@@ -160,7 +181,7 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
         Returns:
             Log-densities (n,).
         """
-        return self._log_prob(self._checked(X))
+        return self._log_prob(self._to_score(X))
 
     def p_values(self, X: ArrayLike) -> Floats:  # noqa: N803
         """Returns the probability that a row like those of `fit` has at most this density.
