@@ -196,7 +196,7 @@ def test_too_few_rows_for_a_level_give_no_outliers():
     [
         ({"model": "nothing"}, "'model' should be"),
         ({"validation_fraction": 1.5}, "'validation_fraction' should be"),
-        ({"options": {"nothing": 1}}, "'options' should hold arguments"),
+        ({"options": {"nothing": 1}}, "'nothing' is not an argument of real_nvp"),
         ({"options": {"padding": 1}}, "add no padding"),
         ({"max_epochs": 0}, "'max_epochs' should be"),
         ({"learning_rate": 0}, "'learning_rate' should be"),

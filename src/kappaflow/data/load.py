@@ -131,6 +131,11 @@ def read_table(
     return replace(table, has_codes=NO_MISSING not in reading.options.missing)
 
 
+def load_every_column(source: object) -> Table:
+    """Returns all columns of numbers and booleans of a source, such as those of a context."""
+    return read_table(source, READ_ALL, every=True)
+
+
 def load_to_score(
     source: object, columns: Sequence[str], context: Sequence[str], options: ReadOptions
 ) -> Table:

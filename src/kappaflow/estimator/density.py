@@ -143,7 +143,7 @@ class FlowDensity(DensityMixin, FlowEstimator):
         check_is_fitted(self)
         if self._context_columns:
             raise ArgumentError(
-                "'sample' does not know the context: call flow_.sample(n, context), with a tensor "
+                "'sample' does not know the context: call flow_.sample(n, context), with rows "
                 f"of {quoted(self._context_columns)}."
             )
         seed = int(check_random_state(random_state).randint(2**31 - 1))

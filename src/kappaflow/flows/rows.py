@@ -156,10 +156,7 @@ def frame_of(flow: "Flow", samples: Tensor, context: Tensor | None, kind: AsFram
 
 def _read(argument: str, source: Data) -> "Table":
     """Returns all columns of numbers of a frame, a table or a file."""
-    from kappaflow.data.load import (
-        READ_ALL,
-        read_table,
-    )  # it loads polars, which tensors do without
+    from kappaflow.data.load import load_every_column  # it loads polars, which tensors do without
     from kappaflow.data.table import Table
 
     if isinstance(source, Table):
@@ -172,7 +169,7 @@ def _read(argument: str, source: Data) -> "Table":
             f"'{argument}' should be a tensor, an array, a data frame or a path, got "
             f"{kind.__name__}."
         )
-    return read_table(source, READ_ALL, every=True)
+    return load_every_column(source)
 
 
 def _selected(argument: str, table: "Table", names: Sequence[str]) -> np.ndarray:
