@@ -116,7 +116,12 @@ def load(path: str | Path) -> Flow:
 
 def describe_run(flow: Flow, run: dict[str, Any] | None) -> ModelConfig:
     """Returns the configuration of a flow in a run, which holds the names of the columns."""
-    config = describe_model(flow)
+    describe_source = getattr(type(flow), "describe_source", None)
+    if describe_source is not None:  # a flow of another library
+        dtype = str(flow.dtype).removeprefix("torch.")
+        config = ModelConfig(dtype=dtype, model=describe_source(flow))
+    else:
+        config = describe_model(flow)
     if run is None:
         return config
     names = {"columns": None, "context_columns": None}
@@ -173,6 +178,12 @@ def build_model(config: ModelConfig, source: Path, weights: dict[str, Tensor]) -
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise FileError(
             f"{source} asks for the type {config.dtype!r}, which is no floating-point type."
+        )
+    if "library" in config.model:
+        raise FileError(
+            f"{source} is of a run of {config.model.get('class')} of {config.model['library']}, "
+            "whose code no file holds: build that flow and call kappaflow.wrap(flow, x)."
+            f"load_state_dict(safetensors.torch.load_file({str(source.parent / WEIGHTS)!r}))."
         )
     try:
         with allowed(weights):

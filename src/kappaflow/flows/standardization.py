@@ -237,18 +237,18 @@ def _far(flow: "Flow", x: Tensor, context: Tensor | None) -> str | None:
     points = _augmented(flow, x)
     for layer in _first_layers(flow):
         if isinstance(layer, Standardize) and not layer.fitted:
-            result = _far_column(points[:, : layer.features - layer.padding], set(layer.left))
+            result = far_column(points[:, : layer.features - layer.padding], set(layer.left))
             if result is not None:
                 return _forgotten("column", result, conditional=context is not None)
         points = layer(points)[0]
     context_layer = context_standardization(flow)
     if context_layer is None or context_layer.fitted or context is None:
         return None
-    result = _far_column(context, set())
+    result = far_column(context, set())
     return None if result is None else _forgotten("context column", result, conditional=True)
 
 
-def _far_column(x: Tensor, left: set[int]) -> tuple[int, float, float] | None:
+def far_column(x: Tensor, left: set[int]) -> tuple[int, float, float] | None:
     """Returns index, mean and deviation of the first column that is far from standardized."""
     rows = x.double().movedim(1, -1).flatten(0, -2)
     means, deviations = rows.mean(0).tolist(), rows.std(0, correction=0).tolist()

@@ -1,6 +1,8 @@
 """`wrap`: PyTorch flows of any library as a `Flow` that can be measured."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import chain
 from typing import Any
@@ -45,8 +47,8 @@ def wrap(flow: object, x: Tensor | None = None, context: Tensor | None = None) -
         context: Context rows (B, C) for a conditional flow; only shape, dtype and device are used.
 
     Returns:
-        The flow, for `kappaflow.profile`, `spectrum`, `round_trip` and `doctor`. `own_log_prob`
-        and `own_sample` call the library.
+        The flow, for `kappaflow.profile`, `spectrum`, `round_trip`, `doctor` and `fit`.
+        `own_log_prob` and `own_sample` call the library.
 
     Raises:
         ArgumentError: The object is not supported, or the shape of its rows is not known.
@@ -76,6 +78,15 @@ def wrap(flow: object, x: Tensor | None = None, context: Tensor | None = None) -
     return Wrapped(flow if parts.flow is None else parts.flow, parts, width, like)
 
 
+def wrap_to_fit(flow: object, features: int, context_features: int) -> Flow:
+    """Returns a flow for rows of a table, which `kappaflow.fit` trains in place."""
+    owner = own_flow(flow)
+    first = next(owner.parameters(), None) if isinstance(owner, nn.Module) else None
+    x = torch.zeros(2, features) if first is None else first.detach().new_zeros(2, features)
+    context = x.new_zeros(2, context_features) if context_features else None
+    return wrap(flow, x, context)
+
+
 def own_flow(flow: object) -> object:
     """Returns the `Flow` inside an estimator or a distribution, or the object itself."""
     held = getattr(flow, "posterior_estimator", flow)  # of a posterior of sbi
@@ -88,6 +99,7 @@ class Wrapped(Flow):
     `original` is a tuple with the wrapped object, and `source` the module with the parameters, or
     None. `bijection` has one layer for each layer of the library, from data to latent. `log_prob`
     and `sample` use these layers and `base`; `own_log_prob` and `own_sample` call the library.
+    `kappaflow.fit` trains the log_prob of the library.
     `not_checked` is empty, or a sentence on what cannot be checked without derivatives.
     Nothing assumes that both agree: `kappaflow.doctor` checks it.
     """
@@ -103,6 +115,7 @@ class Wrapped(Flow):
         self.bijection = Chain(parts.layers)
         self.augment = None
         self._parts = parts
+        self._by_library = False
         self._context_features = context_features
         self.not_checked = parts.not_checked
         # A flow without floating-point tensors has the dtype and device of this one.
@@ -122,6 +135,41 @@ class Wrapped(Flow):
         first = super()._first_float_tensor()
         state = (one for one in chain(self.parameters(), self.buffers()) if one is not self._place)
         return next((one for one in state if one.dtype == self._place.dtype), first)
+
+    def augmented_log_prob(self, joined: Tensor, context: Tensor | None = None) -> Tensor:
+        """Returns log_prob, (B,), by the layers, or in `by_library` as the library computes it."""
+        own = self.own_log_prob(joined, context) if self._by_library else None
+        return super().augmented_log_prob(joined, context) if own is None else own
+
+    @contextmanager
+    def by_library(self) -> Iterator[None]:
+        """A context in which log_prob calls the library, as training does."""
+        self._by_library = True
+        try:
+            yield
+        finally:
+            self._by_library = False
+
+    def describe_source(self) -> dict[str, Any]:
+        """Returns what a run folder stores about the flow, which no file can rebuild.
+
+        Raises:
+            ArgumentError: The state of the flow holds something other than tensors.
+        """
+        state = self.state_dict()
+        for name, value in state.items():
+            if not isinstance(value, Tensor):
+                raise ArgumentError(
+                    f"'out' should be left out: the state of this flow of {self.library} holds "
+                    f"{name!r}, a {type(value).__name__}, which a model file cannot hold."
+                )
+        (original,) = self.original
+        shapes = sorted((name, [*value.shape]) for name, value in state.items())
+        return {
+            "library": self.library,
+            "class": f"{type(original).__module__}.{type(original).__qualname__}",
+            "shapes": hashlib.sha256(repr(shapes).encode()).hexdigest(),
+        }
 
     def own_log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor | None:
         """Returns log_prob (B,) as the library computes it, or None if it has no log_prob."""

@@ -5,7 +5,7 @@ This file reads, repairs and splits the data; `session.py` trains on the two par
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -31,6 +31,8 @@ from kappaflow.data.rows_folder import SplitRequest
 from kappaflow.data.table import Repair
 from kappaflow.errors import ArgumentError, DataWarning
 from kappaflow.flows import Flow, set_bounds
+from kappaflow.flows.standardization import far_column
+from kappaflow.interop.wrap import Wrapped, wrap_to_fit
 from kappaflow.locking import locked
 from kappaflow.ranks import is_first
 from kappaflow.training.batches import domains_in
@@ -47,7 +49,7 @@ FRACTIONS = (0.9, 0.1)  # of the rows, for training and for validation
 
 
 def fit(
-    flow: Flow,
+    flow: Flow | object,
     data: Any,  # noqa: ANN401
     *,
     validation: Any = None,  # noqa: ANN401
@@ -78,7 +80,9 @@ def fit(
     together, and the first writes.
 
     Args:
-        flow: The flow, trained in place.
+        flow: The flow, trained in place: a `Flow`, or one of another library that
+            `kappaflow.wrap` supports, which is trained by the log_prob of the library. Standardize
+            the data of the latter first.
         data: A tensor, array, data frame, `Table`, path or shipped name; with a context, (x,
             context); a `TableOnDisk`, which is not read into memory. For a flow of images
             `Images`, or their path or name. Or a `torch.utils.data.Dataset` or `DataLoader` of
@@ -113,7 +117,7 @@ def fit(
             `condition_budget` and the other fields of `kappaflow.training.Settings`.
 
     Returns:
-        The result; its `flow` is the one that was given.
+        The result; its `flow` is the one that was given, or the wrapper of that.
 
     Raises:
         ArgumentError: An argument is wrong, or `out` was made with other data or arguments.
@@ -129,14 +133,14 @@ def fit(
         >>> result.stopped_because, len(result.history)
         ('max_epochs', 3)
     """
-    if not isinstance(flow, Flow):
-        hint = ": give what it was made of, and compile=True" if hasattr(flow, "_orig_mod") else ""
-        raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}{hint}.")
     checked = checked_settings(**settings)
+    own = flow if isinstance(flow, Flow) else None
     data, validation = (
-        read_torch_data(one, flow) if is_torch_data(one) else one for one in (data, validation)
+        read_torch_data(one, own) if is_torch_data(one) else one for one in (data, validation)
     )
     reading = Reading(columns, exclude, context, where, decimal, missing)
+    if not isinstance(flow, Flow):
+        flow = _wrapped(flow, data, reading)
     request = _DataRequest(
         flow,
         data,
@@ -151,8 +155,10 @@ def fit(
         device,
         progress,
     )
-    with request.split() as parts:
-        warn_of(parts.warnings, stacklevel=3)
+    foreign = flow.by_library() if isinstance(flow, Wrapped) else nullcontext()
+    with foreign, request.split() as parts:
+        far = _not_standardized(flow, parts.train)
+        warn_of((*parts.warnings, *far), stacklevel=3)
         result = fit_split(
             flow,
             parts.train,
@@ -163,7 +169,38 @@ def fit(
             progress=progress,
             callbacks=callbacks,
         )
-    return replace(result, notes=parts.notes)
+    return replace(result, notes=(*parts.notes, *far))
+
+
+def _wrapped(flow: object, data: Any, reading: Reading) -> Flow:  # noqa: ANN401
+    """Returns a flow of another library as a `Flow` that shares its parameters."""
+    if hasattr(flow, "_orig_mod"):
+        raise ArgumentError(
+            f"'flow' should be a Flow, got {type(flow).__name__}: give what it was made of, and "
+            "compile=True."
+        )
+    if is_image_data(data) or isinstance(data, TableOnDisk):
+        raise ArgumentError(
+            "'data' should be a table in memory for a flow of another library, got "
+            f"{type(data).__name__}: pass rows, or the flow that kappaflow.wrap returns."
+        )
+    table = as_table(data, reading)
+    return wrap_to_fit(flow, len(table.columns), len(table.context_columns))
+
+
+def _not_standardized(flow: Flow, train: Dataset) -> tuple[str, ...]:
+    """Returns a warning if a flow of another library gets columns far from mean 0, deviation 1."""
+    if not isinstance(flow, Wrapped) or not isinstance(train, Table):
+        return ()
+    result = far_column(torch.from_numpy(train.values), set())
+    if result is None:
+        return ()
+    number, mean, deviation = result
+    return (
+        f"column {train.columns[number]!r} has mean {mean:.3g} and standard deviation "
+        f"{deviation:.3g}, and a flow of {flow.library} does not standardize its data: pass "
+        "(x - mean) / deviation.",
+    )
 
 
 D = TypeVar("D", bound=Dataset, covariant=True)

@@ -24,8 +24,12 @@ def is_torch_data(data: object) -> bool:
     return isinstance(data, TorchDataset | DataLoader)
 
 
-def read_torch_data(data: TorchDataset | DataLoader, flow: Flow) -> Table | Images | tuple:
+def read_torch_data(
+    data: TorchDataset | DataLoader, flow: Flow | None
+) -> Table | Images | tuple[Tensor, Tensor]:
     """Returns the rows or images of a dataset or a loader, each read once, in a fixed order.
+
+    None stands for a flow of rows.
 
     Random numbers of samplers and transforms come from torch's global generator with seed 0, so
     that a resumed training reads the same.
@@ -46,7 +50,7 @@ def read_torch_data(data: TorchDataset | DataLoader, flow: Flow) -> Table | Imag
     if known and len(known) < len(contexts):
         raise ArgumentError("'data' should have a context for each row, or for none.")
     context = _joined("context", known) if known else None
-    if len(flow.event_shape) == 3:
+    if flow is not None and len(flow.event_shape) == 3:
         return _images(x, context, flow, type(data).__name__)
     if context is None:
         return load_every_column(x)
