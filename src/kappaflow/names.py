@@ -24,6 +24,8 @@ ARGUMENTS = {
     "max_epochs": "epochs n_epochs num_epochs",
     "max_time_s": "max_time time_limit",
     "validation": "val val_data valid validation_data validation_set x_val",
+    "optimizer": "optim optimizer_class",
+    "scheduler": "lr_scheduler",
     "callbacks": "callback",
     "weights": "sample_weight sample_weights",
 }

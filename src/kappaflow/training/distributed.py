@@ -27,6 +27,7 @@ from kappaflow.ranks import rank, rank_here, ranks, ranks_here
 from kappaflow.training.batches import Batches
 from kappaflow.training.collectives import disconnect, lost_ranks_as_errors
 from kappaflow.training.optimizer import AdamW
+from kappaflow.training.own_optimizer import OwnOptimizer
 
 GRADIENT_TIMEOUT = timedelta(seconds=45)  # how long a rank waits for the gradients of another
 NARROW_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -78,7 +79,7 @@ class Engine:
         return mean
 
     def clipped_step(
-        self, optimizer: AdamW, loss: Tensor, value: Tensor, *, clip_norm: float
+        self, optimizer: AdamW | OwnOptimizer, loss: Tensor, value: Tensor, *, clip_norm: float
     ) -> tuple[float, float]:
         """Takes an optimizer step with the gradient of a loss, clipped to a norm.
 
@@ -105,7 +106,7 @@ class Engine:
                 self.scaler.update()
         return read, read_norm
 
-    def _backward(self, loss: Tensor, optimizer: AdamW) -> None:
+    def _backward(self, loss: Tensor, optimizer: AdamW | OwnOptimizer) -> None:
         if self.scaler is None:
             loss.backward()
         else:

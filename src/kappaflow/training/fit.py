@@ -40,6 +40,7 @@ from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback
 from kappaflow.training.distributed import check_trainable
 from kappaflow.training.on_disk import examine_sample, rows_kept_until, split_for
+from kappaflow.training.own_optimizer import MakeOptimizer, MakeScheduler
 from kappaflow.training.rows import as_table, held_out_like, refuse_reading
 from kappaflow.training.session import FitResult, fit_split
 from kappaflow.training.settings import Settings, checked_settings
@@ -67,6 +68,8 @@ def fit(
     decimal: Literal[".", ","] | None = None,
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
+    optimizer: MakeOptimizer | None = None,
+    scheduler: MakeScheduler | None = None,
     **settings: Any,  # noqa: ANN401
 ) -> FitResult:
     """Trains a flow by maximum likelihood, and returns it with its history.
@@ -113,6 +116,11 @@ def fit(
             `kappaflow.load_table`.
         progress: Show a progress bar; by default on a terminal and in a notebook.
         callbacks: Called after each epoch: `Callback`, such as `kappaflow.training.TensorBoard`.
+        optimizer: A function that makes an optimizer of torch from the list of parameters, such as
+            `functools.partial(torch.optim.SGD, lr=0.01)`. Its learning rate rises and falls as
+            that of the default, AdamW, does.
+        scheduler: A function that makes a scheduler of torch from the optimizer, in place of this
+            rise and fall. It moves after each epoch; `OneCycleLR` and `CyclicLR` after each step.
         **settings: `max_epochs`, `max_time_s`, `batch_size`, `learning_rate`, `seed`,
             `condition_budget` and the other fields of `kappaflow.training.Settings`.
 
@@ -134,6 +142,13 @@ def fit(
         ('max_epochs', 3)
     """
     checked = checked_settings(**settings)
+    for name, given, replaced in (
+        ("optimizer", optimizer, ("learning_rate", "weight_decay")),
+        ("scheduler", scheduler, ("warmup",)),
+    ):
+        for setting in () if given is None else replaced:
+            if setting in settings:
+                raise ArgumentError(f"'{setting}' should be left out: the '{name}' has its own.")
     own = flow if isinstance(flow, Flow) else None
     data, validation = (
         read_torch_data(one, own) if is_torch_data(one) else one for one in (data, validation)
@@ -168,6 +183,8 @@ def fit(
             device=device,
             progress=progress,
             callbacks=callbacks,
+            optimizer=optimizer,
+            scheduler=scheduler,
         )
     return replace(result, notes=(*parts.notes, *far))
 

@@ -31,6 +31,7 @@ from kappaflow.training.measure import (
 )
 from kappaflow.training.nonfinite import first_nonfinite_layer
 from kappaflow.training.optimizer import AdamW, WeightEMA, learning_rate_at
+from kappaflow.training.own_optimizer import OwnOptimizer
 from kappaflow.training.settings import MEASUREMENTS, Settings
 
 Figures = dict[str, Any]
@@ -59,6 +60,7 @@ class Progress:
     measured: int = 0  # number of measurements of the conditioning that were due
     dual: DualVariable = field(default_factory=DualVariable)
     scale: dict[str, int | float] = field(default_factory=dict)
+    optimizer: Any = None  # the state of an optimizer of the caller, without its tensors
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> "Progress":
@@ -90,10 +92,11 @@ class Training:
         validation: Batches,
         settings: Settings,
         engine: Engine,
+        optimizer: OwnOptimizer | None = None,
     ) -> None:
         self.flow, self.train, self.validation = flow, train, validation
         self.settings, self.engine = settings, engine
-        self.optimizer = AdamW(
+        self.optimizer = optimizer or AdamW(
             flow.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         some_unused = engine.world_size > 1 and has_unused_parameters(flow, train)
@@ -169,12 +172,13 @@ class Training:
         for name, tensor in groups.get("optimizer", {}).items():
             index, _, key = name.partition(".")
             entries.setdefault(int(index), {})[key] = tensor
-        self.optimizer.load_state_dict(entries)
         self.progress, self.history = Progress.of(progress), list(history)
+        self.optimizer.load_state_dict(entries, self.progress.optimizer)
         self.budget = self._budget()
         self.engine.restore_scaler(self.progress.scale)
 
     def plain_progress(self) -> dict[str, Any]:
+        self.progress.optimizer = self.optimizer.plain_state()
         return asdict(self.progress)
 
     def _budget(self) -> ConditionBudget | None:
@@ -283,9 +287,7 @@ class Training:
         `share` weighs the mean over the rows of this rank; gradients and NLL are means over ranks.
         `is_whole` tells whether the batch, over all ranks, has the full batch size.
         """
-        rate = self._learning_rate()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.optimizer.set_rate(self._learning_rate(), self.settings.learning_rate)
         self.progress.step += 1
         self.optimizer.zero_grad()
         with self.engine.autocast():
@@ -376,6 +378,7 @@ class Training:
         }
         progress.time_s, progress.scale = figures["time_s"], self.engine.scaler_state()
         self.history.append(plain(figures))
+        self.optimizer.end_epoch(figures["validation_nll"])
         return self.history[-1]
 
     def _validated(self, train_nll: float) -> tuple[Figures, dict[str, Tensor] | None]:

@@ -33,6 +33,13 @@ class AdamW:
     def parameters(self) -> list[nn.Parameter]:
         return self.param_groups[0]["params"]
 
+    def set_rate(self, rate: float, highest: float) -> None:  # noqa: ARG002
+        """Sets the learning rate; `highest` is that of the settings."""
+        self.param_groups[0]["lr"] = rate
+
+    def end_epoch(self, validation_nll: float) -> None:
+        """Does nothing: an `OwnOptimizer` moves its scheduler."""
+
     def zero_grad(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
@@ -68,7 +75,10 @@ class AdamW:
         """Returns "step", "exp_avg" and "exp_avg_sq" of each parameter that was moved."""
         return self._state
 
-    def load_state_dict(self, state: dict[int, dict[str, Tensor]]) -> None:
+    def plain_state(self) -> None:
+        """Returns None: `state_dict` is the whole state."""
+
+    def load_state_dict(self, state: dict[int, dict[str, Tensor]], plain: object = None) -> None:
         """Restores what `state_dict` returned.
 
         Raises:

@@ -26,6 +26,7 @@ from kappaflow.training.checkpoint import Groups
 from kappaflow.training.collectives import from_rank_zero, lost_ranks_as_errors
 from kappaflow.training.distributed import make_engine
 from kappaflow.training.loop import Figures, Training
+from kappaflow.training.own_optimizer import MakeOptimizer, MakeScheduler, OwnOptimizer
 from kappaflow.training.progress import (
     curve_facts,
     describe_flow,
@@ -147,6 +148,8 @@ def fit_split(
     about: dict[str, Any] | None = None,
     callbacks: Sequence[Callback] = (),
     start: State | None = None,
+    optimizer: MakeOptimizer | None = None,
+    scheduler: MakeScheduler | None = None,
 ) -> FitResult:
     """Trains a flow on data that is prepared and split: a table, a table in a file, or images.
 
@@ -165,6 +168,7 @@ def fit_split(
     _check_budget(settings, train)
     engine = make_engine(flow, device, settings.precision)
     check_fits(train, validation, flow)
+    own = _own_optimizer(flow, settings, optimizer, scheduler)
     described = train.describe()
     name_columns(flow, described.get("columns"), described.get("context_columns"))
     run = {
@@ -172,6 +176,7 @@ def fit_split(
         **(about or {}),
         "fingerprints": {"train": train.fingerprint(), "validation": validation.fingerprint()},
         "training": settings.model_dump(),
+        **({} if own is None else own.describe()),
     }
     batches, listeners = batches_of(train, flow), CallbackList(callbacks)
     held_out = batches_of(validation, flow)
@@ -197,9 +202,23 @@ def fit_split(
         torch.manual_seed(settings.seed)
         fit_standardization(flow, batches)
     with _started(folder, flow):
-        training = Training(flow, batches, held_out, settings, engine)
+        training = Training(flow, batches, held_out, settings, engine, own)
         _resume(training, folder, start)
         return replace(_train(training, folder, progress, listeners), **rows)
+
+
+def _own_optimizer(
+    flow: Flow,
+    settings: Settings,
+    optimizer: MakeOptimizer | None,
+    scheduler: MakeScheduler | None,
+) -> OwnOptimizer | None:
+    """Returns the optimizer that the caller's functions make; None without any."""
+    if optimizer is None and scheduler is None:
+        return None
+    rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    make = optimizer or partial(torch.optim.AdamW, fused=True, **rates)
+    return OwnOptimizer(flow.parameters(), make, scheduler)
 
 
 def _check_budget(settings: Settings, train: Dataset) -> None:
@@ -236,7 +255,7 @@ def _started(folder: RunFolder | None, flow: Flow) -> Iterator[None]:
 def _resume(training: Training, folder: RunFolder | None, start: State | None) -> None:
     """Restores a training on all ranks from the last checkpoint, or from `start`."""
 
-    def resumed() -> State:
+    def resumed() -> State | None:
         if folder is not None:
             folder.resume(training)
         if start is not None and not training.progress.step:
@@ -245,10 +264,12 @@ def _resume(training: Training, folder: RunFolder | None, start: State | None) -
                 for figures in training.history:
                     folder.log(figures)
                 folder.checkpoint(training)
+        if ranks() == 1:
+            return None
         return training.state(), training.plain_progress(), training.history
 
     state = from_rank_zero(resumed)
-    if not is_first():
+    if not is_first() and state is not None:
         training.restore(*state)
 
 
