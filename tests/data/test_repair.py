@@ -226,9 +226,7 @@ def test_one_row_is_not_offered_a_repair() -> None:
 def test_noise_cannot_make_up_for_rows() -> None:
     """More columns than rows depend on each other after any noise; leaving columns out helps."""
     table = load_table(np.random.default_rng(0).standard_normal((10, 20)))
-    with pytest.raises(
-        DataError, match=r"cannot make .* \(repair='drop' can\): 10 rows are too few"
-    ):
+    with pytest.raises(DataError, match=r"cannot make .*: 10 rows are too few.*exclude=\['x2', "):
         prepare(table, repair="jitter")
     with pytest.raises(DataError, match="leaves out the columns concerned[.]$"):
         prepare(table)

@@ -1,12 +1,15 @@
 """Estimators read data frames as `kappaflow.fit_auto` does, and their messages name input rows."""
 
+import ast
 import inspect
+import re
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 
 import kappaflow as kf
@@ -144,3 +147,29 @@ def test_a_conditional_density_has_no_option_without_effect():
     assert not {"search_time", "context"} & set(
         inspect.signature(ConditionalFlowDensity).parameters
     )
+
+
+def with_suggested(estimator, message):
+    """Returns an estimator with the first option that a message suggests, besides its own."""
+    (name, value), *_ = re.findall(r"(repair|exclude)=('\w+'|\[.*?\])", message)
+    value = ast.literal_eval(value)
+    return estimator.set_params(**{name: value})
+
+
+@pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")
+def test_pixels_can_be_fitted_after_what_the_messages_say():
+    """Some are constant, one in the training rows only, which whitening cannot standardize."""
+    pixels = load_digits().data
+    settings = {"options": {"start": "whiten"}, **SMALL}
+    estimator = FlowOutlierDetector(model="real_nvp", **settings)
+    messages = []
+    for _ in range(3):
+        try:
+            estimator.fit(pixels)
+            break
+        except DataError as error:
+            messages.append(str(error))
+            estimator = with_suggested(estimator, messages[-1])
+    assert "column 'x0' is constant: every row holds 0" in messages[0]
+    assert re.match("the 1,258 training rows cannot be whitened: column 'x56' is", messages[1])
+    assert (estimator.predict(pixels) == 1).mean() > 0.9

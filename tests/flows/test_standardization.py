@@ -219,3 +219,21 @@ def test_a_weight_of_two_is_the_row_twice(start):
     assert (found - expected).abs().median() < near
     mean = counts.double() @ weighted.standardization(x)[0] / counts.sum()
     assert mean.abs().max() < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (lambda x: 0 * x[:, 0] + 7, "column 'c' is constant: every row holds 7; exclude="),
+        (lambda x: x[:, 0] + 2 * x[:, 1], r"c = 1.00\*a \+ 2.00\*b: leave out 'c'; exclude="),
+        (lambda x: x[:, 0] + 1.2e-6 * x[:, 1] ** 2, "of the columns 'a', 'c' has .*exclude="),
+    ],
+)
+def test_rows_that_cannot_be_whitened_name_the_columns_and_a_way_out(column, message):
+    """Also where columns nearly depend on each other, without an exact relation."""
+    x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = torch.cat([x, column(x)[:, None]], dim=1)
+    flow = kf.real_nvp(3, depth=2, hidden=(8,), start="whiten").double()
+    flow.columns = ("a", "b", "c")
+    with pytest.raises(kf.errors.DataError, match=message):
+        flow.standardization.fit(x)

@@ -1,5 +1,7 @@
 """`examine`: what stops a table from having a density, and what to know before fitting one."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from kappaflow.data.duplicates import describe_repeats, repeated_rows, repeats_of
@@ -13,6 +15,7 @@ from kappaflow.data.table import (
     Table,
     describe_rows,
     first_rows,
+    listed,
     named_rows,
 )
 from kappaflow.options import option
@@ -69,6 +72,17 @@ def problems_of(table: Table, *, with_repeats: bool) -> tuple[Problem, ...]:
         problems += _duplicate_rows(whole) if with_repeats else []
         problems += _few_rows(whole)
     return tuple(problems)
+
+
+def refusal_of(values: FloatArray, names: Sequence[str]) -> str | None:
+    """Returns which columns of finite rows have no density and how to leave them out; or None."""
+    table = Table(values, tuple(names), np.arange(1, 1 + len(values)), "the rows")
+    problems = problems_of(table, with_repeats=False)
+    stops = [problem for problem in problems if problem.severity == "stop"]
+    if not stops:
+        return None
+    gone = list(dict.fromkeys(name for problem in stops for name in problem.drop))
+    return f"{listed(stops)}; {option('exclude', gone)} leaves {'them' if gone[1:] else 'it'} out"
 
 
 def complete_rows(table: Table) -> BoolArray:

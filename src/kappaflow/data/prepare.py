@@ -186,12 +186,15 @@ def _jitter(
 
 
 def _no_way_out(table: Table, left: list[Problem], how: Repair) -> str:
-    other = (
-        f" ({option('repair', 'drop')} can)" if how != "drop" and any(p.drop for p in left) else ""
+    drop = list(dict.fromkeys(name for problem in left for name in problem.drop))
+    out = (
+        f"; {option('exclude', drop)} leaves {'them' if drop[1:] else 'it'} out"
+        if how != "drop" and drop
+        else ""
     )
     return (
-        f"{option('repair', how)} cannot make {quoted([table.source])} fit for a density{other}: "
-        f"{listed(left)}."
+        f"{option('repair', how)} cannot make {quoted([table.source])} fit for a density: "
+        f"{listed(left)}{out}."
     )
 
 

@@ -1,5 +1,7 @@
 """Whitening of the data by six linear couplings of a fixed partition."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,11 +12,13 @@ from kappaflow.factor.coupling import LinearCoupling
 from kappaflow.factor.linear import factor_linear
 from kappaflow.linearization import Linearization
 from kappaflow.nets.inputs import flag_text
+from kappaflow.options import option
 from kappaflow.partition import Partition
 from kappaflow.registry import register
 
 COUPLINGS = 6
 DEPENDENT = 1e-12  # smallest variance in any direction, relative to the largest
+SHOWN, SMALL_SHARE = 6, 0.01  # columns that a message names, of shares above this of the largest
 
 
 @register("Whiten")
@@ -59,12 +63,15 @@ class Whiten(Bijection):
         return half if number % 2 else half.swapped()
 
     @torch.no_grad()
-    def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
+    def fit(
+        self, x: Tensor, weights: Tensor | None = None, names: Sequence[str] | None = None
+    ) -> None:
         """Sets the couplings so that these rows have unit covariance.
 
         Args:
             x: The rows, (N, features).
             weights: Weight of each row, (N,); None for equal weights.
+            names: Names of the features for messages; x0, x1, ... if None.
 
         Raises:
             DataError: There are too few rows, some combination of the features does not vary, or
@@ -84,13 +91,20 @@ class Whiten(Bijection):
             raise DataError(
                 f"{len(wide)} row{'s are' if len(wide) > 1 else ' is'} too few to whiten "
                 f"{self.features} columns: give at least {self.features + 1} training rows, or "
-                "start='identity' (--start identity)."
+                f"{option('start', 'identity')}."
             )
         variances, directions = torch.linalg.eigh(covariance)
         if not variances[0] > DEPENDENT * variances[-1]:
+            shares = directions[:, 0].abs()
+            most = shares.argsort(descending=True)[:SHOWN]
+            columns = [int(i) for i in most if shares[i] > SMALL_SHARE * shares.max()]
+            listed = ", ".join(repr(names[i] if names else f"x{i}") for i in sorted(columns))
+            drop = names[columns[0]] if names else f"x{columns[0]}"
             raise DataError(
-                "the rows cannot be whitened: some combination of the columns has next to no "
-                f"variance ({variances[0]:.1e} compared with {variances[-1]:.1e})."
+                f"the rows cannot be whitened: some combination of the columns {listed} has next "
+                f"to no variance ({variances[0]:.1e} compared with {variances[-1]:.1e}). Leave "
+                f"out {drop!r} ({option('exclude', [drop])}), or start without whitening "
+                f"({option('start', 'identity')})."
             )
         root = directions * variances.rsqrt() @ directions.mT
         found = list(factor_linear(root, couplings=COUPLINGS).couplings)[::-1]

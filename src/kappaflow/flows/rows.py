@@ -23,7 +23,7 @@ Data = Any
 AsFrame = bool | Literal["pandas", "polars"]
 Pair = tuple[Tensor, Tensor | None]
 PLAIN = (Tensor, np.ndarray)
-UNNAMED = re.compile(r"(context_)?x\d+")  # as `load_table` names the columns of an array
+UNNAMED = re.compile(r"(?:context_)?x(\d+)")  # as `load_table` names the columns of an array
 
 
 def plain_tensors(flow: "Flow | None", x: Data, context: Data = None) -> Pair:
@@ -121,11 +121,17 @@ def context_for(flow: "Flow", context: Data) -> Tensor:
 def name_columns(
     flow: "Flow", columns: Sequence[str] | None, context_columns: Sequence[str] | None
 ) -> None:
-    """Gives a flow the names of its columns; names of arrays (x0, x1, ...) count as none."""
+    """Gives a flow the names of its columns; those of a whole array (x0, x1, ...) are none."""
     flow.columns, flow.context_columns = (
-        () if all(map(UNNAMED.fullmatch, names or ())) else tuple(names or ())
+        () if _are_counted(names or ()) else tuple(names or ())
         for names in (columns, context_columns)
     )
+
+
+def _are_counted(names: Sequence[str]) -> bool:
+    """Returns whether names only number all columns of an array."""
+    matches = [UNNAMED.fullmatch(name) for name in names]
+    return all(match and int(match[1]) == i for i, match in enumerate(matches))
 
 
 def describe_column(names: Sequence[str], index: int) -> str:

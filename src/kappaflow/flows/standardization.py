@@ -145,7 +145,9 @@ class Standardization(Chain):
             flow.augment.fit(x, weights)
         points = _augmented(flow, x)
         for layer in _first_layers(flow):
-            if not layer.fitted:
+            if not layer.fitted and isinstance(layer, Whiten):
+                _fit_whiten(flow, layer, points, weights, x)
+            elif not layer.fitted:
                 layer.fit(points, weights)
             points = layer(points)[0]
         context_layer = context_standardization(flow)
@@ -164,6 +166,22 @@ class Standardization(Chain):
             yield context_layer
         if isinstance(flow.base, NormalMixture):
             yield flow.base
+
+
+def _fit_whiten(
+    flow: "Flow", layer: Whiten, points: Tensor, weights: Tensor | None, x: Tensor
+) -> None:
+    """Fits a layer to points; the error for rows that have no covariance names columns of x."""
+    names = list(flow.columns or (f"x{i}" for i in range(x[0].numel())))
+    try:
+        layer.fit(points, weights, [*names, *(f"padding {i}" for i in range(points.shape[1]))])
+    except DataError:
+        from kappaflow.data.examine import refusal_of  # it loads polars, which tensors do without
+
+        text = refusal_of(x.double().cpu().numpy(), names) if len(x) > points.shape[1] else None
+        if text is None:
+            raise
+        raise DataError(f"the {len(x):,} training rows cannot be whitened: {text}.") from None
 
 
 def _latents(flow: "Flow", x: Tensor, context: Tensor | None, weights: Tensor | None) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from kappaflow.data import Table
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
+from kappaflow.flows.rows import name_columns
 from kappaflow.training import Settings, batch_of, log_prob_of, standardization_log_det
 from kappaflow.training.batches import fit_standardization
 from kappaflow.training.distributed import make_engine
@@ -73,6 +74,7 @@ class Racer:
         self.recipe, self.arguments, self.learning_rate = candidate
         settings = settings.model_copy(update={"learning_rate": self.learning_rate})
         engine = make_engine(flow, device, settings.precision)
+        name_columns(flow, train.columns, train.context_columns)
         rows, self.held_out = batch_of(train, flow), batch_of(validation, flow)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
