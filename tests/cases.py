@@ -612,9 +612,9 @@ FLOWS = {
     "real_nvp, fitted units": Case(
         lambda: fitted_flow(kf.real_nvp(3, depth=3, hidden=(8,), context_features=2)), (3,), 2
     ),
-    "real_nvp, bounds, a circle that is cut": Case(
+    "real_nvp, bounds": Case(
         lambda: kf.real_nvp(
-            4, depth=3, hidden=(8,), bounds=["positive", None, (0, 1), "circular"], start="whiten"
+            4, depth=3, hidden=(8,), bounds=["positive", None, (0, 1), ",2"], start="whiten"
         ),
         (4,),
         interval=(0.0, 1.0),

@@ -20,7 +20,8 @@ BOUNDS = {0: "positive", "x1": (0, 1), 2: "circular"}
 @pytest.mark.parametrize("model", ["spline", "real_nvp"])
 def test_a_density_keeps_to_its_bounds(model):
     """Samples lie inside, scores outside are -inf, and a pickled copy is equal."""
-    density = clone(FlowDensity(model, bounds=BOUNDS, **SMALL)).fit(X)
+    bounds = BOUNDS if model == "spline" else {**BOUNDS, 2: (-np.pi, np.pi)}
+    density = clone(FlowDensity(model, bounds=bounds, **SMALL)).fit(X)
     drawn = density.sample(5000, random_state=0)
     assert (drawn[:, 0] > 0).all() and ((drawn[:, 1] > 0) & (drawn[:, 1] < 1)).all()
     assert (np.abs(drawn[:, 2]) <= np.pi).all()
@@ -33,7 +34,7 @@ def test_a_density_keeps_to_its_bounds(model):
 
 def test_bounds_are_a_parameter_as_scikit_learn_has_them():
     """`fit` neither changes nor copies it."""
-    density = FlowDensity(bounds=BOUNDS, **SMALL)
+    density = FlowDensity("spline", bounds=BOUNDS, **SMALL)
     check_get_params_invariance("FlowDensity", density)
     check_set_params("FlowDensity", density)
     assert density.fit(X).get_params()["bounds"] is BOUNDS
@@ -45,21 +46,25 @@ def test_refusals_name_the_row_that_was_given():
     rows = X.copy()
     rows[41, 0] = -2.0
     with pytest.raises(DataError, match="row 42 has -2: repair='drop' leaves out such rows"):
-        FlowDensity(bounds=BOUNDS, **SMALL).fit(rows)
+        FlowDensity("spline", bounds=BOUNDS, **SMALL).fit(rows)
     rows[41, 0] = 0.0
     with pytest.raises(
         DataError, match=r"first row 42.*'jitter'.*, repair='drop' leaves out the rows"
     ):
-        FlowOutlierDetector(bounds=BOUNDS, **SMALL).fit(rows)
+        FlowOutlierDetector(model="spline", bounds=BOUNDS, **SMALL).fit(rows)
     with pytest.warns(match="moved 1 value of 'x0'"):
-        FlowDensity(bounds=BOUNDS, repair="jitter", **SMALL).fit(rows)
+        FlowDensity("spline", bounds=BOUNDS, repair="jitter", **SMALL).fit(rows)
     with pytest.raises(ArgumentError, match="'bounds' names column 'mass'"):
         FlowDensity(bounds={"mass": "positive"}, **SMALL).fit(X)
+    with pytest.raises(
+        ArgumentError, match="no circular column with real_nvp.* Use the model 'spline'"
+    ):
+        FlowDensity("real_nvp", bounds=BOUNDS, **SMALL).fit(X)
 
 
 def test_a_row_outside_is_an_outlier():
     """Its p-value is the smallest possible."""
-    detector = FlowOutlierDetector(bounds=BOUNDS, **SMALL).fit(X)
+    detector = FlowOutlierDetector(model="spline", bounds=BOUNDS, **SMALL).fit(X)
     rows = [[1.0, 2.0, 0.0]]
     assert detector.predict(rows).tolist() == [-1]
     assert detector.p_values(rows)[0] == 1 / (1 + len(detector.calibration_scores_))

@@ -234,8 +234,8 @@ def test_a_wrapped_exported_flow_is_the_flow(whole):
 
 
 def domain():
-    """Returns a flow with all kinds of domains."""
-    bounds = ["positive", (0, 9), "circular:0,9"]
+    """Returns a flow with several kinds of domains."""
+    bounds = ["positive", (0, 9), ",9"]
     return kf.real_nvp(3, depth=1, hidden=(4,), start="gaussianize", bounds=bounds)
 
 

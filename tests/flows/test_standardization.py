@@ -79,7 +79,7 @@ WITH_MORE = {
     "padding": {"padding": 1},
     "copies as padding": {"padding": kf.flows.CopyPad(3, 2)},
     "bounds": {"bounds": ["positive", None, None]},
-    "circle": {"bounds": [None, None, "circular:-1e5,1e5"]},
+    "two ends": {"bounds": [None, None, "-1e5,1e5"]},
     "whiten": {"start": "whiten"},
     "whiten and padding": {"start": "whiten", "padding": 2},
 }

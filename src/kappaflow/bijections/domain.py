@@ -262,6 +262,11 @@ class CircleToLine(Bijection):
         there = torch.ones_like(x, dtype=torch.float64).index_copy(1, self._index(x), rate.exp())
         return ElementwiseLinearization(value, log_det, there, 1 / there)
 
+    def nearest_turn(self, x: Tensor, near: Tensor) -> Tensor:
+        """Returns x with each angle moved by full turns to the one nearest to that of `near`."""
+        away = _columns(x - near, self.angles)
+        return self._with_angles(x, _columns(near, self.angles) + wrapped(away, self.half_period))
+
     def _with_angles(self, x: Tensor, changed: Tensor) -> Tensor:
         return x.index_copy(1, self._index(x), changed.to(x.dtype))
 

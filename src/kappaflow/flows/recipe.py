@@ -10,6 +10,7 @@ import torch
 
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.flow import Flow
+from kappaflow.flows.standardization import refuse_circles
 from kappaflow.names import ARGUMENTS, did_you_mean
 from kappaflow.registry import register
 
@@ -20,7 +21,8 @@ def recipe(name: str) -> Callable[[Callable[P, Flow]], Callable[P, Flow]]:
     """Returns a decorator that registers a recipe, and converts its flow to `dtype`.
 
     A model file holds its dtype elsewhere, so the arguments that describe the flow have none. An
-    unknown argument is an error that names the one that is meant.
+    unknown argument is an error that names the one that is meant. Circular columns are refused by
+    all recipes but `spline`; files of earlier versions may have them.
     """
 
     def decorate(function: Callable[P, Flow]) -> Callable[P, Flow]:
@@ -40,6 +42,9 @@ def recipe(name: str) -> Callable[[Callable[P, Flow]], Callable[P, Flow]]:
         def make(*args: P.args, **kwargs: P.kwargs) -> Flow:
             dtype = kwargs.pop("dtype", None)
             _check_names(name, kwargs, known, any_option=any_option)
+            bounds: Any = kwargs.get("bounds")
+            if isinstance(bounds, list | tuple):
+                refuse_circles(name, bounds)
             if dtype is None:
                 return recorded(*args, **kwargs)
             if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:

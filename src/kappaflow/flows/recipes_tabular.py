@@ -73,9 +73,8 @@ def real_nvp(
         scale_bound: Bound on the sum over depth of the log-scales.
         residual: Add skip connections between hidden layers of equal width.
         dropout: Share of the conditioners' hidden units that a training step drops.
-        bounds: The domain of each feature, such as ["positive", (0, 1), "circular", None]; see
-            `Domain`. All samples lie in these domains. None for no domains. Circles are cut where
-            the training rows are sparsest.
+        bounds: The domain of each feature, such as ["positive", (0, 1), None]; see `Domain`. All
+            samples lie in these domains. None for no domains. For circles use `spline`.
         seed: Seed of the random partitions and of the initial rotations of linear maps.
         start: What the first `kappaflow.fit` sets before the couplings, from the training rows.
             "identity": nothing. "whiten": six linear couplings that make the rows uncorrelated;

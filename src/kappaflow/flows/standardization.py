@@ -316,7 +316,7 @@ def input_layers(
     """Returns the first layers of a flow: a `Domain` if there are bounds, and a `Standardize`.
 
     Padding features come last. `circle` is half the length of circles that remain circles; None
-    cuts circles into intervals.
+    cuts circles into intervals, as files of earlier versions need.
     """
     joint = features + padding
     if bounds is None or not any(intervals(bounds, features)):
@@ -332,6 +332,17 @@ def angles_of(features: int, bounds: Bounds) -> list[int]:
     return [place for place, domain in enumerate(result) if domain and domain.circular]
 
 
+def refuse_circles(model: str, bounds: Sequence[Bound]) -> None:
+    """Raises an ArgumentError for a circular feature in a model that does not keep circles."""
+    left = [] if model == "spline" else angles_of(len(bounds), bounds)
+    if left:
+        raise ArgumentError(
+            f"'bounds' should have no circular column with {model}, got one for feature "
+            f"{left[0]}: its layers do not map a circle to itself. Use the model 'spline' "
+            "(kappaflow.spline), whose layers do."
+        )
+
+
 def set_bounds(flow: "Flow", bounds: Sequence[Bound], *, seed: int = 0) -> None:
     """Sets bounds on a flow in place: its recipe builds it again, with new initial weights.
 
@@ -343,7 +354,8 @@ def set_bounds(flow: "Flow", bounds: Sequence[Bound], *, seed: int = 0) -> None:
         seed: Seed of the initial weights.
 
     Raises:
-        ArgumentError: The flow has other bounds, is fitted, or was not made by such a recipe.
+        ArgumentError: The flow has other bounds, is fitted, was not made by such a recipe, or its
+            recipe refuses circles.
 
     Example:
         >>> import kappaflow as kf
@@ -365,6 +377,7 @@ def set_bounds(flow: "Flow", bounds: Sequence[Bound], *, seed: int = 0) -> None:
         )
     if any(bool(getattr(part, "fitted", False)) for part in flow.standardization):
         raise ArgumentError("'bounds' should be given before a flow is fitted; this one is.")
+    refuse_circles(described["name"], bounds)
     texts = [None if domain is None else domain.text for domain in expected]
     arguments = {**described["arguments"], "bounds": texts}
     with torch.random.fork_rng(devices=[]):

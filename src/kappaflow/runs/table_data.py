@@ -184,12 +184,6 @@ class TableData:
         couples = couples and "gaussianize" not in model.arguments.get("start", "identity")
         if couples and not self.train.context_columns and not notes:
             notes = ("one column leaves a coupling nothing to read: the flow is a Gaussian",)
-        circles = [repr(name) for name, domain in self.domains.items() if domain.circular]
-        if circles and model.recipe != "spline":
-            notes += (
-                f"{model.recipe} cuts the circle of {' and '.join(circles)} where the training "
-                "rows are rarest, and its density has a seam there: spline has none",
-            )
         return notes
 
     def model_facts(self, model: ModelConfig) -> dict[str, Any]:

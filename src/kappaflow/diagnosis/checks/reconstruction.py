@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kappaflow.bijections import CircleToLine
 from kappaflow.conditioning import Profile, layers_of
 from kappaflow.conditioning.points import Layer
 from kappaflow.conditioning.round_trip import distance, first_not_finite
@@ -230,15 +231,22 @@ class Tails:
 @measurement("latents far out", checked="latents far out")
 def tails(m: Measurements) -> Tails:
     """Moves samples of the base away from their mean, decodes them and encodes them again."""
-    layers = layers_of(m.flow.core, m.context)
+    layers, to_line = layers_of(m.flow.core, m.context), None
+    if layers and isinstance(layers[-1].bijection, CircleToLine):
+        # All latents beyond some 5 sigma are next to the seam: compare points on the circle.
+        layers, to_line = layers[:-1], layers[-1].bijection
     latent_errors, data_errors, inside, faults = [], [], [], []
     for sigma in SIGMAS:
         z = _moved_out(m, sigma)
         inside.append(torch.isfinite(m.flow.base.log_prob(z, m.context)))
+        z = z if to_line is None else to_line.inverse(z)[0]
         x = _decode(layers, z)
         again = _encode(layers, x)
+        back = _decode(layers, again)
+        if to_line is not None:
+            again, back = to_line.nearest_turn(again, z), to_line.nearest_turn(back, x)
         latent_errors.append(distance(again, z) / lengths(z))
-        data_errors.append(distance(_decode(layers, again), x) / lengths(x))
+        data_errors.append(distance(back, x) / lengths(x))
         is_fine = bool((latent_errors[-1] <= VISIBLE).all())
         faults.append(None if is_fine else first_not_finite(layers, z, from_latent=True))
     return Tails(

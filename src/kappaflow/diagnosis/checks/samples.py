@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
-from kappaflow.diagnosis.advice import bound_scales
+from kappaflow.diagnosis.advice import bound_scales, in_float64
 from kappaflow.diagnosis.check import (
     Measurements,
     Symptom,
@@ -21,6 +21,7 @@ from kappaflow.diagnosis.check import (
 )
 from kappaflow.diagnosis.checks.log_dets import TOLERATED, log_det_wrong
 from kappaflow.diagnosis.checks.log_prob import (
+    NATS,
     ROUNDINGS,
     compare_densities,
     effect_of_rounding,
@@ -36,6 +37,7 @@ SMALL = 64  # dimensions up to which most samples are compared
 DIRECTIONS = 4
 SEEDS = (0x5851F42D4C957F2D, 0x2545F4914F6CDD1D)  # far apart: streams of small seeds are alike
 DOUBTFUL = 1e-3  # significance below which the comparison is repeated with other samples
+RARE = 1e-3  # share of samples whose log_prob may be lost to rounding
 UNLIKELY = 1e-7  # significance below which the samples are reported as wrong
 
 
@@ -61,10 +63,13 @@ def sampled_log_probs(m: Measurements) -> SampledLogProbs | None:
         x, returned = sampled or (None, None)
         if x is None or returned is None:
             return None
-    elif flow.augment is None and context is None:
-        x, returned = flow.sample_and_log_prob(len(m.points), generator=generator)
-    else:
+    elif flow.augment is not None:
         return None
+    elif context is None:
+        n = len(m.points) if math.prod(flow.joint_shape) > SMALL else max(m.effort.samples)
+        x, returned = flow.sample_and_log_prob(n, generator=generator)
+    else:
+        x, returned = (v[0] for v in flow.sample_and_log_prob(1, context, generator=generator))
     x = x.to(flow.dtype)
     layers = flow.augmented_log_prob(x, context)
     return SampledLogProbs(layers, returned, effect_of_rounding(flow, x, context, layers))
@@ -162,7 +167,9 @@ def samples_not_finite(m: Measurements) -> Iterator[Symptom]:
     "x = flow.sample(n); log_prob = flow.log_prob(x).",
 )
 def sampled_log_prob_wrong(m: Measurements) -> Iterator[Symptom]:
-    """torchflows 1.2.1 has this error in `sample(return_log_prob=True)`.
+    """torchflows 1.2.1 has this error in `sample(return_log_prob=True)`. It is a warning if more
+    than one sample in a thousand is so close to a bound or to the cut of a circle that the float
+    type cannot tell it from its neighbors, whose density differs.
 
     Example:
         class Sampling(kf.Flow):
@@ -189,6 +196,28 @@ def sampled_log_prob_wrong(m: Measurements) -> Iterator[Symptom]:
             f"these samples by up to {worst:.2g} nats.",
             {"worst_nats": worst, "tolerance_nats": tolerance},
         )
+    elif (symptom := _lost_to_rounding(m, result)) is not None:
+        yield symptom
+
+
+def _lost_to_rounding(m: Measurements, result: SampledLogProbs) -> Symptom | None:
+    """Returns a warning if rounding changes the density at many samples; None otherwise."""
+    away = (result.returned - result.layers).abs().nan_to_num(math.inf)
+    lost = (away > NATS) & ~(ROUNDINGS * result.rounding <= NATS)
+    share = lost.double().mean().item()
+    if share <= RARE:
+        return None
+    dtype = str(m.flow.dtype).removeprefix("torch.")
+    return Symptom(
+        f"log_prob at {100 * share:.2g} % of the samples differs by more than {NATS:g} nats from "
+        f"the log_prob returned with them, by up to {away[lost].max().item():.2g} nats.",
+        {"share": share, "worst_nats": away[lost].max().item()},
+        severity="warning",
+        cause=f"These samples are next to a bound, or to the cut of a circle, where {dtype} "
+        "cannot tell neighbors of different density apart.",
+        fix=f"Score and sample in float64: {in_float64(m.flow)}. For a circle use "
+        "kappaflow.spline, which does not cut it.",
+    )
 
 
 @check(
