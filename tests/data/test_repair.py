@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kappaflow.data import Table, examine, load_table, prepare, repair
+from kappaflow.data.prepare import prepare_table
 from kappaflow.errors import ArgumentError, DataError
 
 Array = NDArray[np.float64]
@@ -244,3 +245,15 @@ def test_an_unknown_repair_lists_the_known_ones(healthy: Array) -> None:
         prepare(table, repair="fill")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ArgumentError, match="'seed' should be at least 0"):
         repair(table, examine(table), "jitter", seed=-1)
+
+
+def test_many_problems_of_one_kind_are_one_warning() -> None:
+    """It has the first message, and names the other columns."""
+    x = np.random.default_rng(0).integers(0, 9, (400, 20))
+    (warning,) = prepare_table(load_table(x)).warnings
+    assert warning.startswith("column 'x0' holds whole numbers only")
+    assert warning.endswith(
+        "; the same holds for 'x1', 'x2', 'x3', 'x4', 'x5', 'x6', 'x7', 'x8', "
+        "'x9', 'x10', 'x11', 'x12' and 7 more"
+    )
+    assert len(prepare_table(load_table(x[:, :5])).warnings) == 5

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kappaflow.data.raw import Column, RawTable, quoted, text_example
+from kappaflow.data.raw import Column, RawTable, identifiers, quoted, text_example
 from kappaflow.data.table import BoolArray
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.options import option
@@ -108,7 +108,12 @@ def find_column(raw: RawTable, name: str, argument: str) -> Column:
     )
 
 
-ROW_NUMBERS = ("it is the index", "it counts the rows")
+ROW_NUMBERS = (
+    "it is the index",
+    "it counts the rows",
+    "it has a different whole number in each row",
+)
+WEIGHTS = re.compile(r"w|(.*_|sample|event|survey)?(weights?|wts?|wgts?)(_.*)?", re.IGNORECASE)
 SHOWN_EACH = 20  # columns that are left out for one reason, a sentence each; more share one
 
 
@@ -170,6 +175,7 @@ def choose_columns(
         *_sentences(gone),
         *_as_requested(excluded, "exclude"),
         *_as_requested(fixed - excluded, "where"),
+        *_weight_question(modeled),
         *warnings,
     )
     return Choice(modeled, conditioned, notes, warnings)
@@ -228,6 +234,12 @@ def _reason(raw: RawTable, column: Column, *, every: bool) -> str | None:
             f"{ROW_NUMBERS[1]}, from {running.first:.10g} to {running.last:.10g}; name it in "
             f"{option('columns')} to model it"
         )
+    ends = None if column.progression else identifiers(column.numbers())
+    if ends is not None:
+        return (
+            f"{ROW_NUMBERS[2]}, from {ends[0]:.10g} to {ends[1]:.10g}, as identifiers have; name "
+            f"it in {option('columns')} to model it"
+        )
     return None
 
 
@@ -268,6 +280,7 @@ def _sentences(gone: dict[str, str]) -> tuple[str, ...]:
             notes += [f"column '{name}' is left out: {gone[name]}" for name in names]
         else:
             they = sort.replace("it holds", "they hold").replace("it counts", "they count")
+            they = they.replace("it has", "they have")
             notes.append(f"columns {quoted(names, len(names))} are left out: {they}")
     return tuple(notes)
 
@@ -280,6 +293,18 @@ def _as_requested(names: set[str], argument: str) -> tuple[str, ...]:
     verb = "are" if len(names) > 1 else "is"
     listed = quoted(sorted(names), len(names))
     return (f"{subject} {listed} {verb} left out, as {option(argument)} asks",)
+
+
+def _weight_question(modeled: list[Column]) -> tuple[str, ...]:
+    """Returns a question about each column with the name and the values of weights of rows."""
+    named = [column for column in modeled if WEIGHTS.fullmatch(column.name)]
+    names = [column.name for column in named if not (column.numbers() < 0).any()]
+    return tuple(
+        f"column '{name}' is named like a weight of rows, and is modeled like the others: if it "
+        f"is one, leave it out ({option('exclude', [name])}) and pass its values to "
+        "kappaflow.fit_auto or kappaflow.fit as weights=, to an estimator as sample_weight="
+        for name in names
+    )
 
 
 def _few_columns(modeled: int, possible: int) -> tuple[str, ...]:

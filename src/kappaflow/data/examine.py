@@ -1,14 +1,15 @@
 """`examine`: what stops a table from having a density, and what to know before fitting one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from kappaflow.data.duplicates import describe_repeats, repeated_rows, repeats_of
-from kappaflow.data.raw import COUNTED, NO_MISSING, progression, quoted
+from kappaflow.data.raw import COUNTED, NO_MISSING, identifiers, progression, quoted
 from kappaflow.data.rounding import PointMasses, coarse_columns, point_masses_of
 from kappaflow.data.statistics import Sentinel, relations, sentinels_of, standardized
 from kappaflow.data.table import (
+    SHOWN_PROBLEMS,
     BoolArray,
     FloatArray,
     Problem,
@@ -72,6 +73,21 @@ def problems_of(table: Table, *, with_repeats: bool) -> tuple[Problem, ...]:
         problems += _duplicate_rows(whole) if with_repeats else []
         problems += _few_rows(whole)
     return tuple(problems)
+
+
+def messages_of(problems: Iterable[Problem]) -> list[str]:
+    """Returns the message of each problem; of many of one kind, that of the first for all."""
+    kinds: dict[str, list[Problem]] = {}
+    for problem in problems:
+        kinds.setdefault(problem.code, []).append(problem)
+    messages = []
+    for first, *others in kinds.values():
+        if len(others) < SHOWN_PROBLEMS:
+            messages += [problem.message for problem in (first, *others)]
+        else:
+            columns = [name for problem in others for name in problem.columns]
+            messages.append(f"{first.message}; the same holds for {quoted(columns)}")
+    return messages
 
 
 def refusal_of(values: FloatArray, names: Sequence[str]) -> str | None:
@@ -199,14 +215,27 @@ def _dependent(table: Table) -> list[Problem]:
         return [Problem("dependent-columns", "stop", message, drop, drop=drop)]
     problems = []
     for relation in result:
-        involved = tuple(names[j] for j in sorted((relation.column, *relation.others)))
-        message = (
-            f"columns {quoted(involved)} depend on each other linearly, {relation.text(names)}: "
-            f"leave out '{names[relation.column]}'"
-        )
+        places = sorted((relation.column, *relation.others))
+        involved = tuple(names[j] for j in places)
+        if is_one_hot(table.values[:, places]):
+            message = (
+                f"columns {quoted(involved)} are one category, one-hot encoded, and add up to 1: "
+                f"encode it with drop='first' (OneHotEncoder) or drop_first=True (get_dummies), "
+                f"or leave out '{names[relation.column]}'"
+            )
+        else:
+            message = (
+                f"columns {quoted(involved)} depend on each other linearly, "
+                f"{relation.text(names)}: leave out '{names[relation.column]}'"
+            )
         drop = (names[relation.column],)
         problems.append(Problem("dependent-columns", "stop", message, involved, drop=drop))
     return problems
+
+
+def is_one_hot(values: FloatArray) -> bool:
+    """Returns whether each row has a single 1, and 0 in all other columns."""
+    return bool(np.isin(values, (0.0, 1.0)).all() and (values.sum(axis=1) == 1).all())
 
 
 def _badly_scaled(table: Table) -> list[Problem]:
@@ -269,11 +298,17 @@ def _special(name: str, column: FloatArray) -> tuple[str, str] | None:
             f"can grow without bound: {out} or use it as context"
         )
     running = progression(column) if len(column) >= COUNTED else None
-    if running is None:
+    if running is not None:
+        return "counts-rows", (
+            f"column '{name}' counts the rows, from {running.first:.10g} to {running.last:.10g}: "
+            f"{out} if it says nothing else"
+        )
+    ends = identifiers(column)
+    if ends is None:
         return None
     return "counts-rows", (
-        f"column '{name}' counts the rows, from {running.first:.10g} to {running.last:.10g}: "
-        f"{out} if it says nothing else"
+        f"column '{name}' has a different whole number in each row, from {ends[0]:.10g} to "
+        f"{ends[1]:.10g}, as identifiers have: {out} if it says nothing else"
     )
 
 

@@ -20,7 +20,7 @@ from kappaflow.data.duplicates import (
     repeats_of,
     settle_duplicates,
 )
-from kappaflow.data.examine import complete_rows, problems_of
+from kappaflow.data.examine import complete_rows, messages_of, problems_of
 from kappaflow.data.raw import quoted
 from kappaflow.data.rounding import dequantize, resolutions
 from kappaflow.data.table import (
@@ -264,7 +264,7 @@ def prepare_table(
         moved, repair, 0, offered, with_repeats=False
     )
     notes = table.notes + bounds_hint(result, by_column)
-    warnings = [problem.message for problem in problems]
+    warnings = messages_of(problems)
     if repeats.total:
         sentence = f"{describe_repeats(complete, repeats)}: {DONE[duplicates]}"
         if repeats.unexpected and duplicates == "keep":
@@ -337,7 +337,7 @@ def prepare(
         (('x0', 'x1'), ("left out column 'x2': it follows linearly from other columns",))
     """
     table, _, notes, problems = _prepared(table, repair, seed, offered, with_repeats=True)
-    return table, (*table.notes, *notes, *(problem.message for problem in problems))
+    return table, (*table.notes, *notes, *messages_of(problems))
 
 
 def _prepared(
@@ -366,7 +366,7 @@ def _prepared(
 
 def _with_warnings(table: Table, problems: Sequence[Problem]) -> Table:
     """Returns a table whose warnings include the problems that forbid a green verdict."""
-    grave = tuple(problem.message for problem in problems if problem.code in NEVER_GREEN)
+    grave = tuple(messages_of(problem for problem in problems if problem.code in NEVER_GREEN))
     return replace(table, warnings=table.warnings + grave) if grave else table
 
 

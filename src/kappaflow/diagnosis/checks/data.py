@@ -89,7 +89,10 @@ def columns_depend(data: ExaminedData) -> Iterator[Symptom]:
         x = torch.randn(64, 3)
         x[:, 2] = x[:, 0] - 2 * x[:, 1]
     """
-    yield from data.symptoms("dependent-columns")
+    jitter = option("repair", "jitter")
+    yield from data.symptoms(
+        "dependent-columns", fix=f"Drop the column, or add noise to it ({jitter} of a fit)."
+    )
     yield from data.symptoms(
         "duplicated-column", "Two columns are equal: the data has no density.", "Drop one of them."
     )
@@ -133,11 +136,12 @@ def column_discrete(data: ExaminedData) -> Iterator[Symptom]:
         x = torch.randn(64, 3)
         x[:, 0] = (3 * x[:, 0]).round()
     """
-    yield from data.symptoms("integer-valued")
+    noise = f"Add noise of the width of a step ({option('repair', 'dequantize')} of a fit)"
+    yield from data.symptoms("integer-valued", fix=f"{noise}, or use the column as context.")
     yield from data.symptoms(
         "rounded",
         "Rounded values have no density: a flow that resolves their steps can put spikes on them.",
-        f"Add noise of the width of a step ({option('repair', 'dequantize')}).",
+        f"{noise}.",
     )
     yield from data.symptoms(
         "atom",

@@ -6,12 +6,13 @@ from typing import Any
 
 from kappaflow.diagnosis.check import Symptom, check
 from kappaflow.diagnosis.finding import Finding
+from kappaflow.options import option
 
 LAST = 0.4  # share of the epochs, the last ones, in which the gain is measured
 STILL_GAINED, STILL_GAINED_BITS = 0.1, 0.01  # reported gain: nats per row, bits per dimension
 P99_ROSE, MAX_ROSE = 3.0, 10.0  # nats of increase of the 99 % quantile and maximum for a report
 LEAST_ROWS = 500  # held-out rows needed for a reliable 99 % quantile
-RAISE = {"max_epochs": "max_epochs (--max-epochs)", "max_time_s": "max_time_s (--max-time-s)"}
+LIMITS = ("max_epochs", "max_time_s")
 History = Sequence[Mapping[str, Any]]
 
 
@@ -52,8 +53,7 @@ def cut_short(history: History, stopped_because: str, *, of_images: bool) -> Ite
     """
     name = "validation_bits_per_dimension" if of_images else "validation_nll"
     values = [value for value in _column(history, name) if math.isfinite(value)]
-    limit = RAISE.get(stopped_because)
-    if limit is None or not values:
+    if stopped_because not in LIMITS or not values:
         return
     last, gain = last_gain(values)
     least, unit = (
@@ -68,7 +68,7 @@ def cut_short(history: History, stopped_because: str, *, of_images: bool) -> Ite
     yield Symptom(
         message,
         {"epochs": len(values), "gain": gain if math.isfinite(gain) else None},
-        fix=f"Raise {limit} and train again in a new folder.",
+        fix=f"Raise {option(stopped_because)} and train again in a new folder.",
     )
 
 
