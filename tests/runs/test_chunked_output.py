@@ -308,7 +308,7 @@ def test_the_decimal_sign_of_data_to_score_can_be_named(run, small, tmp_path, de
     rows, data = 120, str(tmp_path / "t.csv")
     (tmp_path / "t.csv").write_text("a;b\n" + "1,234;5,678\n" * rows)
     for _ in range(2):
-        with pytest.raises(DataError, match="--decimal . or --decimal ,"):
+        with pytest.raises(DataError, match="decimal='.' or decimal=','"):
             write_scores(run, data, str(tmp_path / "out.csv"))
         write_scores(run, data, str(tmp_path / "out.npy"), decimal=decimal)
         found = np.load(tmp_path / "out.npy")[:, 1]
@@ -322,14 +322,14 @@ def test_the_decimal_sign_of_data_to_score_can_be_named(run, small, tmp_path, de
 
 @pytest.mark.parametrize("command", [score, doctor, sample])
 def test_every_command_that_reads_a_table_has_the_option_that_a_refusal_names(command):
-    """The sentence on an ambiguous column names --decimal."""
+    """The sentence on an ambiguous column names the option."""
     assert "decimal" in inspect.signature(command).parameters
 
 
 def test_samples_and_the_doctor_read_data_with_a_decimal_sign(conditional, run, tmp_path):
     """Contexts and rows to examine are read as the option says."""
     (tmp_path / "c.csv").write_text("c\n" + '"1,234"\n' * 3)
-    with pytest.raises(DataError, match="--decimal"):
+    with pytest.raises(DataError, match="decimal="):
         sample_run(conditional, 2, context=str(tmp_path / "c.csv"))
     drawn = sample_run(conditional, 2, context=str(tmp_path / "c.csv"), decimal=",")
     assert set(drawn["c"]) == {1.234}
