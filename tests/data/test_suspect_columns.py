@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from kappaflow.data import examine, load_table
-from kappaflow.data.raw import identifiers
+from kappaflow.data.counting import identifiers
 
 G = np.random.default_rng(0)
 X = G.normal(size=(200, 2))

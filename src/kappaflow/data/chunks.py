@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kappaflow.data.counting import COUNTED, Progression, progression
 from kappaflow.data.files import explained
 from kappaflow.data.load import table_of
 from kappaflow.data.raw import (
     AS_USUAL,
-    COUNTED,
     Column,
-    Progression,
     RawTable,
     ReadOptions,
     array_columns,
@@ -23,7 +22,6 @@ from kappaflow.data.raw import (
     from_frame,
     missing_note,
     named_missing,
-    progression,
     text_example,
     without_missing,
 )

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kappaflow.data.raw import Column, RawTable, identifiers, quoted, text_example
+from kappaflow.data.counting import identifiers
+from kappaflow.data.raw import Column, RawTable, quoted, text_example
 from kappaflow.data.table import BoolArray
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.options import option

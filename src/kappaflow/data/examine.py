@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from kappaflow.data.counting import COUNTED, identifiers, progression
 from kappaflow.data.duplicates import describe_repeats, repeated_rows, repeats_of
-from kappaflow.data.raw import COUNTED, NO_MISSING, identifiers, progression, quoted
+from kappaflow.data.raw import NO_MISSING, quoted
 from kappaflow.data.rounding import PointMasses, coarse_columns, point_masses_of
 from kappaflow.data.statistics import Sentinel, relations, sentinels_of, standardized
 from kappaflow.data.table import (

@@ -10,17 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from kappaflow.data.raw import (
-    COUNTED,
-    INDEX_NAMES,
-    Column,
-    Decimal,
-    Progression,
-    ReadOptions,
-    missing_note,
-    progression,
-    shortened,
-)
+from kappaflow.data.counting import COUNTED, Progression, progression
+from kappaflow.data.raw import INDEX_NAMES, Column, Decimal, ReadOptions, missing_note, shortened
 from kappaflow.options import option
 
 if TYPE_CHECKING:
