@@ -3,17 +3,30 @@
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
-from kappaflow.autograd.checkpoint import memory_modes_bypassed
+from kappaflow.autograd.checkpoint import twice_differentiable
 
 Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 Product = Callable[[Tensor], Tensor]
 ROWS_AT_ONCE = 8192  # points times vectors in one product, to bound memory
+SOFTMAX = {  # functions of torch that compute one
+    getattr(home, name)
+    for home in (torch, Tensor, functional)
+    for name in (
+        "softmax", "log_softmax", "logsumexp", "softmin", "gumbel_softmax",
+        "scaled_dot_product_attention", "multi_head_attention_forward",
+    )
+    if hasattr(home, name)
+}  # fmt: skip
 ADJOINT_TOLERANCE = 1e-3  # relative; rounding errors are far below, missing derivatives far above
 
 
@@ -86,7 +99,7 @@ class AutogradLinearization(Linearization):
     def __init__(self, encode: Map, decode: Map, x: Tensor, context: Tensor | None) -> None:
         self._encode, self._decode = encode, decode
         self._x, self._context = x, context
-        with memory_modes_bypassed():
+        with twice_differentiable():
             self.value, self.log_det = encode(x, context)
 
     def jv(self, v: Tensor) -> Tensor:
@@ -250,14 +263,15 @@ def at_points(function: Callable[[Tensor], Tensor], vectors: Tensor, dims: int) 
 def pushed_forward(function: Map, x: Tensor, context: Tensor | None, v: Tensor) -> Tensor:
     """Returns the derivative of `function` at x in the direction v, by forward-mode AD.
 
-    If part of the function has no forward mode, the derivative of the pullback is used. If part of
+    If part of the function has no forward mode, or none that has derivatives where gradients are
+    enabled, the derivative of the pullback is used. If part of
     it has only first derivatives, such as an inverse found by a search, the rows of the Jacobian
     are used.
     """
     rows, rows_context, vector, lead = _pair(x, context, v, x)
     _load_forward_mode()
     try:
-        with memory_modes_bypassed(), forward_ad.dual_level():
+        with twice_differentiable(), forward_ad.dual_level(), _refusing_softmax():
             value = function(forward_ad.make_dual(rows, vector), rows_context)[0]
             primal, tangent = forward_ad.unpack_dual(value)
             result = torch.zeros_like(primal) if tangent is None else tangent
@@ -267,6 +281,28 @@ def pushed_forward(function: Map, x: Tensor, context: Tensor | None, v: Tensor) 
         if result is None:
             return _pushed_by_rows(function, x, context, v.reshape(-1, *x.shape), lead)
     return result.reshape(*lead, len(x), *result.shape[1:])
+
+
+class _RefusingSoftmax(TorchFunctionMode):
+    """Raises an error where torch computes a softmax.
+
+    Its derivative in forward mode works in place, so that autograd cannot differentiate it.
+    """
+
+    def __torch_function__(  # noqa: D105
+        self,
+        func: Callable[..., Any],
+        types: Any,  # noqa: ANN401, ARG002
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        if func in SOFTMAX:
+            raise RuntimeError(f"{func.__name__} has no differentiable forward mode")
+        return func(*args, **(kwargs or {}))
+
+
+def _refusing_softmax() -> AbstractContextManager[object]:
+    return _RefusingSoftmax() if torch.is_grad_enabled() else nullcontext()
 
 
 @cache
@@ -284,7 +320,7 @@ def _pushed_by_double_vjp(
     Autograd silently leaves out a derivative that it cannot differentiate again. This is detected
     by comparing w . J v with v . J^T w for another vector w.
     """
-    with torch.enable_grad(), memory_modes_bypassed():
+    with torch.enable_grad(), twice_differentiable():
         point = x if x.requires_grad else x.detach().requires_grad_()
         value = function(point, context)[0]
         u = torch.zeros_like(value, requires_grad=True)
@@ -307,7 +343,7 @@ def _pushed_by_rows(
     function: Map, x: Tensor, context: Tensor | None, v: Tensor, lead: torch.Size
 ) -> Tensor:
     """Returns J v for vectors v, (K, B, *event), from the rows of J, with one pullback each."""
-    with torch.enable_grad(), memory_modes_bypassed():
+    with torch.enable_grad(), twice_differentiable():
         point = x.detach().requires_grad_()
         value = function(point, context)[0]
         entries = value.flatten(1)
@@ -324,7 +360,7 @@ def pulled_back(
     """Returns J^T u for the Jacobian J of `function` at x, given its value at x."""
     rows, rows_context, vector, lead = _pair(x, context, u, value)
     keep = torch.is_grad_enabled()
-    with memory_modes_bypassed(), torch.enable_grad():
+    with twice_differentiable(), torch.enable_grad():
         point = rows if rows.requires_grad else rows.detach().requires_grad_()
         image = function(point, rows_context)[0]
         pulled = torch.autograd.grad(image, point, vector, create_graph=keep)[0]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import (
     CheckpointPolicy,
     checkpoint,
@@ -37,6 +38,22 @@ def memory_modes_bypassed() -> Iterator[None]:
         yield
     finally:
         _bypassed.reset(token)
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Bypasses memory modes, and computes attention by operations that have all derivatives.
+
+    Fused kernels of attention, also those of `nn.TransformerEncoderLayer` in evaluation mode, have
+    neither forward mode nor second derivatives.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with memory_modes_bypassed(), sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def modes_bypassed() -> bool:

@@ -30,6 +30,7 @@ from kappaflow.autograd.checkpoint import (
     call_eagerly,
     memory_modes_bypassed,
     rerun_later,
+    twice_differentiable,
     uses_plain_autograd,
 )
 from kappaflow.autograd.fingerprints import (
@@ -312,7 +313,7 @@ class _Kept:
         outer graph and are not counted here.
         """
         differentiable = torch.is_grad_enabled()
-        with torch.enable_grad():
+        with torch.enable_grad(), twice_differentiable() if differentiable else nullcontext():
             x, *aliases = (_alias(t, differentiable) for t in (self.x, *self.tensors))
             z, log_det = x, torch.zeros_like(log_det_cotangent)
             for piece in self.pieces:

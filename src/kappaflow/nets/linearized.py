@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, pad
 
-from kappaflow.autograd.checkpoint import memory_modes_bypassed
+from kappaflow.autograd.checkpoint import twice_differentiable
 from kappaflow.autograd.replay import without_autocast
 from kappaflow.linearization import pulled_back, pushed_forward
 from kappaflow.nets.conv import ConvNet, hidden_layers, last_convolution
@@ -34,7 +34,7 @@ class RecordedNetwork:
     def __init__(self, network: Network, x: Tensor, context: Tensor | None = None) -> None:
         self._network, self._x, self._context = network, x, context
         differentiable = torch.is_grad_enabled()
-        with torch.enable_grad(), memory_modes_bypassed():
+        with torch.enable_grad(), twice_differentiable():
             self._leaf = x if differentiable and x.requires_grad else x.detach().requires_grad_()
             self._image = network(self._leaf, context)
         self.value = self._image if differentiable else self._image.detach()
