@@ -491,7 +491,7 @@ def test_verdicts_read_as_sentences():
         "The doctor found no problem at # rows in float#. It checked: finite values, "
         "reconstruction, conditioning, parameters and state, log_prob in several ways, scale of "
         "the data, log_dets, log_dets of each layer, samples against the density, gradients, "
-        "dtypes, a step of training, latents far out." + FIGURES
+        "dtypes, a step of training, latents far out, features that never change." + FIGURES
     )
     assert "found no problem at 1 row in" in kf.doctor(healthy(), points()[:1]).verdict
     stretched = [

@@ -354,6 +354,41 @@ class Narrowing(Planted):
         return z.half(), log_det
 
 
+class Dropping(Planted):
+    """Dropout in a flow that is given in training mode."""
+
+    def encode(self, x):
+        z, log_det = self.inner.bijection(x)
+        scale = nn.functional.dropout(self.log_scale, training=self.training)
+        return z * scale.exp(), log_det + scale.sum()
+
+
+class SlightlyOff(Planted):
+    """Decode is off by 0.0003 relative."""
+
+    def decode(self, z):
+        x, log_det = super().decode(z)
+        return 1.0003 * x, log_det
+
+
+class HalfInside(Planted):
+    """Rounds to float16 inside."""
+
+    def encode(self, x):
+        return super().encode(x.half().float())
+
+
+class NanOutside(Planted):
+    """The log_det is not a number a little outside the rows."""
+
+    edge = math.inf
+
+    def encode(self, x):
+        z, log_det = super().encode(x)
+        outside = (x.abs() > self.edge).any(1)
+        return z, torch.where(outside, torch.nan, log_det)
+
+
 @dataclass(frozen=True)
 class Case:
     """A flow, the rows it is examined on, and the code that has to be found."""
@@ -400,9 +435,13 @@ KINDS = {
     Unsaved: "KF212",
     OtherScale: "KF403",
     BrokenParameter: "KF101",
+    Dropping: "KF218",
+    SlightlyOff: "KF201",
+    HalfInside: "KF201",
+    NanOutside: "KF303",
 }
 ONLY_FLOAT64 = {Inexact}
-ONLY_FLOAT32 = {Stretched, Narrowing}
+ONLY_FLOAT32 = {Stretched, Narrowing, HalfInside}
 
 
 class Plain(nn.Module):
@@ -506,6 +545,8 @@ def planted(kind, name):
     if kind is LostRow:
         flow.far = x[200].clone()
     x = x if kind is LostRow else x[:128]
+    if kind is NanOutside:
+        flow.edge = 1.1 * x[:128].abs().max(0).values
     if kind is OtherScale:
         x = 1000 * x
     if kind is Unsaved:

@@ -129,8 +129,8 @@ def first_not_finite(
     encode = [(layer, layer.bijection.forward) for layer in layers]
     decode = [(layer, layer.bijection.inverse) for layer in reversed(layers)]
     for layer, step in decode + encode if from_latent else encode + decode:
-        state = step(state, layer.context)[0]
-        if not torch.isfinite(state).all():
+        state, log_det = step(state, layer.context)
+        if not (torch.isfinite(state).all() and torch.isfinite(log_det).all()):
             return layer.name
     return None
 

@@ -57,6 +57,7 @@ class Measurements:
         contexts: The context of each row, (B, C), or None.
         make: Builds an untrained flow of the same kind.
         log_density: The unnormalized density that the flow was fitted to.
+        modes: Whether each module of the flow was in training mode, by name.
         effort: The most that is examined.
         progress: Receives the name of each measurement before it starts.
         describe: Returns the name of a row in a message from its index.
@@ -70,13 +71,14 @@ class Measurements:
         *,
         make: Callable[[], object] | None = None,
         log_density: LogDensity | None = None,
+        modes: dict[str, bool] | None = None,
         effort: Effort = DEFAULT_EFFORT,
         progress: Progress = quietly,
         describe: Callable[[int], str] | None = None,
     ) -> None:
         self.flow, self.rows, self.contexts = flow, rows, contexts
         self.make, self.log_density = make, log_density
-        self.effort, self.describe = effort, describe
+        self.modes, self.effort, self.describe = modes or {}, effort, describe
         self.not_checked: list[str] = []  # what a larger effort would examine
         self.left_out: dict[str, list[str]] = {}  # what the flow does not allow, by the reason
         self._copyable: dict[torch.dtype | None, bool] = {}

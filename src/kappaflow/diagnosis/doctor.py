@@ -145,7 +145,10 @@ def diagnose_flow(
     with torch.random.fork_rng(devices=[]), isolated(flow, x, context) as own:
         if log_density is not None:
             check_target(own, log_density)
-        raw = x
+        raw, prefix = x, "source" if isinstance(own, Wrapped) else ""
+        modes = {
+            name: one.training for name, one in own.named_modules() if name.startswith(prefix)
+        }
         if x is None:
             context = checked_context(own, context)
         else:
@@ -157,6 +160,7 @@ def diagnose_flow(
                 context,
                 make=make,
                 log_density=log_density,
+                modes=modes,
                 effort=effort_of(thorough),
                 progress=progress,
                 describe=names,

@@ -29,9 +29,12 @@ from kappaflow.diagnosis.checks.samples import samples_not_finite
 from kappaflow.diagnosis.finding import Evidence, Table
 
 EXPLAINED = 100  # multiple of the predicted rounding error that rounding still explains
+FEW = 20  # the same at one point, for small errors; healthy flows reach 5
 SIGMAS = (0, 2, 4, 6, 8, 10)
+DEFINED = 4  # sigmas up to which a density should be a number
 NEAR, MANY = 2, 0.1  # distance in sigmas (a few samples in a hundred are there), and share lost
-SEARCHED = 1e-5  # relative error that a careful search for an inverse leaves in float64
+SEARCHED = 1e-5  # relative error that a careful search for an inverse leaves
+SUSPECT = 8e-5  # relative error that no search leaves: those of zuko's NAF leave up to 6e-5
 VISIBLE = 1e-3  # relative error from which the doctor looks for the layer
 CHECK_THERE = "Call the layer alone at such values (kappaflow.testing.check_bijection)."
 ROUNDED = 1e-3  # share of an error that remains in float64 if rounding caused it
@@ -46,7 +49,9 @@ ROUNDED = 1e-3  # share of an error that remains in float64 if rounding caused i
 def data_not_reconstructed(m: Measurements) -> Iterator[Symptom]:
     """The error exceeds a thousandth of |x|, or is not finite. If rounding, amplified by the
     condition number, explains it, the finding names the worst-conditioned layer, and float64
-    helps. If not, the finding names the layer with the largest error.
+    helps. If not, the finding names the layer with the largest error. A smaller error that is more
+    than 20 times what rounding explains is a warning above 8e-5 of |x|, and a note above 1e-5,
+    as searches for an inverse leave it.
 
     Example:
         def decode(z):
@@ -90,13 +95,12 @@ def _not_finite(m: Measurements, *, from_latent: bool) -> Iterator[Symptom]:
         return  # these explain more
     bad, points = count_not_finite(m.latent_errors if from_latent else m.data_errors)
     if bad:
-        start = m.latents if from_latent else m.standardized
         layers = layers_of(m.flow.core, m.context)
         yield Symptom(
             f"The reconstruction ({_way(from_latent)}) is not finite at {bad} of the {points} "
             "points.",
             {"finite_share": 1 - bad / points},
-            layer=first_not_finite(layers, start, from_latent=from_latent),
+            layer=first_not_finite(layers, _starts(m, from_latent), from_latent=from_latent),
             cause="A layer is not defined at values that the other direction produces.",
             fix=CHECK_THERE,
         )
@@ -127,37 +131,21 @@ def _singular_values_not_finite(profile: Profile) -> Symptom:
 
 
 def _too_large(m: Measurements, *, from_latent: bool) -> Iterator[Symptom]:
-    """Yields a symptom for a finite reconstruction error above a thousandth of |x|.
-
-    In float64 a smaller error that rounding does not explain is a note.
-    """
-    worst = largest(m.latent_errors if from_latent else m.data_errors)
-    if not worst > (TOLERATED if m.flow.dtype != torch.float64 else SEARCHED):
+    """Yields a symptom for a finite error above a thousandth of |x|, or not by rounding."""
+    errors = m.latent_errors if from_latent else m.data_errors
+    worst = largest(errors)
+    if not worst > TOLERATED:
+        yield from _unexplained(m, errors, from_latent=from_latent)
         return
     predicted = largest(m.profile.predicted_round_trip / lengths(m.standardized))
     # A prediction of 1 or more means that no digit is left; it is no longer a bound.
     rounding = math.isfinite(predicted) and (worst <= EXPLAINED * predicted or predicted >= 1)
-    message = (
-        f"The reconstruction error ({_way(from_latent)}) reaches {worst:.1e} of the length of a "
-        "point."
-    )
+    message = _message(worst, from_latent=from_latent)
     evidence: Evidence = {"worst": worst, "predicted": predicted, "tolerance": TOLERATED}
-    if worst <= TOLERATED:
-        if not rounding:
-            yield Symptom(
-                f"{message[:-1]}, in float64, where rounding explains {predicted:.1e}.",
-                evidence,
-                layer=_least_inverse_layer(m.profile),
-                severity="note",
-                cause="A layer is inverted by a search or a solver with a tolerance, or is not "
-                "quite its own inverse.",
-                fix="Lower the tolerance of the search or the solver, or check the layer.",
-            )
-        return
     if rounding:
         condition_number = largest(m.profile.condition_number[-1])
         yield Symptom(
-            message,
+            f"{message}.",
             evidence,
             layer=m.profile.layers[m.profile.worst_layer],
             cause=f"A condition number of {condition_number:.1e} amplifies rounding.",
@@ -165,11 +153,10 @@ def _too_large(m: Measurements, *, from_latent: bool) -> Iterator[Symptom]:
             f"log-scales: {bound_scales(m.flow)}.",
         )
         return
-    start = m.latents if from_latent else m.standardized
-    wide = _worst_in_float64(m, start, from_latent=from_latent)
+    wide = _worst_in_float64(m, _starts(m, from_latent), from_latent=from_latent)
     if wide <= ROUNDED * worst:
         yield Symptom(
-            f"{message[:-1]}, and {wide:.1e} in float64.",
+            f"{message}, and {wide:.1e} in float64.",
             {**evidence, "worst_in_float64": wide},
             layer=_least_inverse_layer(m.profile),
             cause="The formulas are correct, but lose digits: large numbers cancel.",
@@ -177,11 +164,45 @@ def _too_large(m: Measurements, *, from_latent: bool) -> Iterator[Symptom]:
         )
     else:
         yield Symptom(
-            message,
+            f"{message}.",
             evidence,
             layer=_least_inverse_layer(m.profile),
             cause=f"A layer is not its own inverse: rounding explains only {predicted:.1e}.",
         )
+
+
+def _unexplained(m: Measurements, errors: Tensor, *, from_latent: bool) -> Iterator[Symptom]:
+    """Yields a symptom for small errors that the rounding of no layer explains."""
+    predicted = m.profile.eps * m.profile.condition_number.amax(0)
+    # The condition number at the points of the latents is not known.
+    limit = EXPLAINED * predicted.max() if from_latent else FEW * predicted
+    worst = max(errors[errors > limit].tolist(), default=0.0)
+    if not worst > SEARCHED:
+        return
+    wide = _worst_in_float64(m, _starts(m, from_latent), from_latent=from_latent)
+    rounded = wide <= ROUNDED * worst
+    explained = largest(predicted)
+    yield Symptom(
+        f"{_message(worst, from_latent=from_latent)}, where rounding explains {explained:.1e}.",
+        {"worst": worst, "predicted": explained, "tolerance": TOLERATED},
+        layer=_least_inverse_layer(m.profile),
+        severity="warning" if worst > SUSPECT and not rounded else "note",
+        cause="A layer is not quite its own inverse, computes in half precision, or is inverted "
+        "by a search or a solver with a tolerance.",
+        fix="Check the layer alone (kappaflow.testing.check_bijection), or lower the tolerance of "
+        "the search or the solver.",
+    )
+
+
+def _message(worst: float, *, from_latent: bool) -> str:
+    return (
+        f"The reconstruction error ({_way(from_latent)}) reaches {worst:.1e} of the length of a "
+        "point"
+    )
+
+
+def _starts(m: Measurements, from_latent: bool) -> Tensor:
+    return m.latents if from_latent else m.standardized
 
 
 def _worst_in_float64(m: Measurements, start: Tensor, *, from_latent: bool) -> float:
@@ -218,6 +239,7 @@ class Tails:
         latent_errors: Relative errors of latents, (S, n); nan if not finite.
         data_errors: Relative errors of the decoded points, (S, n).
         inside: Whether each latent is in the support of the base, (S, n).
+        undefined: Whether the decoded point or its log_prob is not a number, (S, n).
         faults: The first layer that produces a value that is not finite, for each distance.
     """
 
@@ -225,6 +247,7 @@ class Tails:
     latent_errors: Tensor
     data_errors: Tensor
     inside: Tensor
+    undefined: Tensor
     faults: tuple[str | None, ...]
 
 
@@ -235,7 +258,7 @@ def tails(m: Measurements) -> Tails:
     if layers and isinstance(layers[-1].bijection, CircleToLine):
         # All latents beyond some 5 sigma are next to the seam: compare points on the circle.
         layers, to_line = layers[:-1], layers[-1].bijection
-    latent_errors, data_errors, inside, faults = [], [], [], []
+    latent_errors, data_errors, inside, undefined, faults = [], [], [], [], []
     for sigma in SIGMAS:
         z = _moved_out(m, sigma)
         inside.append(torch.isfinite(m.flow.base.log_prob(z, m.context)))
@@ -247,13 +270,17 @@ def tails(m: Measurements) -> Tails:
             again, back = to_line.nearest_turn(again, z), to_line.nearest_turn(back, x)
         latent_errors.append(distance(again, z) / lengths(z))
         data_errors.append(distance(back, x) / lengths(x))
-        is_fine = bool((latent_errors[-1] <= VISIBLE).all())
+        latent, log_det = m.flow.core(x, m.context)
+        log_prob = m.flow.base.log_prob(latent, m.context) + log_det
+        undefined.append(inside[-1] & (x.flatten(1).sum(1) + log_prob).isnan())
+        is_fine = not undefined[-1].any() and bool((latent_errors[-1] <= VISIBLE).all())
         faults.append(None if is_fine else first_not_finite(layers, z, from_latent=True))
     return Tails(
         SIGMAS,
         torch.stack(latent_errors),
         torch.stack(data_errors),
         torch.stack(inside),
+        torch.stack(undefined),
         tuple(faults),
     )
 
@@ -286,7 +313,9 @@ def far_out(m: Measurements) -> Table:
 def tails_lost(m: Measurements) -> Iterator[Symptom]:
     """The doctor moves samples of the base out by 2 to 10 standard deviations. It is a warning
     if more than a tenth is not reconstructed at 2 standard deviations, where a few samples in a
-    hundred are, and a note otherwise. Absurd samples come from there.
+    hundred are, or if a decoded point or its log_prob is not a number up to 4, and a note
+    otherwise. It is an error if log_prob is not a number at the samples. Absurd samples come from
+    there.
 
     Example:
         def growth(z):
@@ -305,9 +334,15 @@ def tails_lost(m: Measurements) -> Iterator[Symptom]:
         flow = (encode, decode)
         x = torch.rand(64, 2)
     """
-    if data_not_reconstructed(m) or latents_not_reconstructed(m):
+    if log_prob_not_finite(m) or samples_not_finite(m):
         return  # these explain more
+    others = (*data_not_reconstructed(m), *latents_not_reconstructed(m))
+    if any(one.severity == "error" for one in others):
+        return  # so do these
     result = tails(m)
+    if result.undefined[: SIGMAS.index(DEFINED) + 1].any():
+        yield _not_a_number(result)
+        return
     lost = [
         (~(errors <= TOLERATED))[inside].double().mean().item() if inside.any() else 0.0
         for errors, inside in zip(result.latent_errors, result.inside, strict=True)
@@ -333,6 +368,23 @@ def tails_lost(m: Measurements) -> Iterator[Symptom]:
                 "inspect the largest of many samples.",
             )
             return
+
+
+def _not_a_number(result: Tails) -> Symptom:
+    """Returns the symptom of the first distance at which log_prob or a point is not a number."""
+    number = int(result.undefined.any(1).int().argmax())
+    share, sigma = result.undefined[number].double().mean().item(), result.sigmas[number]
+    at = f"latents {sigma} sigma beyond the samples" if sigma else "samples"
+    return Symptom(
+        f"At {100 * share:.0f} % of the {at} of the base, the decoded point or its log_prob is "
+        "not a number.",
+        {"share": share, "sigma": sigma},
+        layer=result.faults[number],
+        severity="warning" if sigma else "error",
+        cause="A function is not defined there, such as a logarithm or a root of a negative "
+        "number: a little outside the data, the density is missing.",
+        fix="Clamp the argument of the function, or use a map that is defined everywhere.",
+    )
 
 
 def _decode(layers: Sequence[Layer], z: Tensor) -> Tensor:

@@ -343,6 +343,8 @@ def _unmoved(flow: Flow, moved: Flow, x: Tensor, context: Tensor | None) -> floa
     if not missed <= FINE:
         return 0.0
     value, log_det = moved.bijection(x, context)
+    if torch.equal(value.flatten(1), x.flatten(1)):
+        return 0.0  # the identity, whatever the parameters: KF405
     if not differ(value, z) and not differ(log_det, flow.bijection(x, context)[1]):
         base = moved.base.log_prob(z, context)
         return 0.0 if differ(base, flow.base.log_prob(z, context)) else 1.0

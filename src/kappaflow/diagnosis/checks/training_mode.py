@@ -1,4 +1,4 @@
-"""KF217: the log_det in training mode."""
+"""KF217, KF218: the log_det and random numbers in training mode."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,7 +9,15 @@ from torch import Tensor
 
 from kappaflow.conditioning import layers_of
 from kappaflow.conditioning.points import Layer
-from kappaflow.diagnosis.check import Measurements, Symptom, check, differ, measurement
+from kappaflow.diagnosis.check import (
+    Measurements,
+    Symptom,
+    check,
+    differ,
+    largest_difference,
+    measurement,
+)
+from kappaflow.diagnosis.checks.log_prob import log_prob_random
 from kappaflow.flows import Flow
 
 T = TypeVar("T")
@@ -82,6 +90,74 @@ def wrong_in_training(m: Measurements) -> Iterator[Symptom]:
             f"{result.error:.2g} nats.",
             {"worst_nats": result.error},
             layer=result.layer,
+        )
+
+
+@measurement("random numbers in training mode")
+def random_in_training(m: Measurements) -> tuple[float, str | None] | None:
+    """Calls a copy twice in the mode in which the flow was given.
+
+    Returns the largest change of log_prob in nats, and the first layer with values that change;
+    None if no call differs.
+    """
+    own = m.copy() if any(m.modes.values()) else None
+    if own is None:
+        return None
+    for name, module in own.named_modules():
+        module.training = m.modes.get(name, False)
+    own.augmented_log_prob(m.points, m.context)  # initializes what waits for data
+    values = [own.augmented_log_prob(m.points, m.context) for _ in range(2)]
+    if not differ(*values):
+        return None
+    layer, state = None, own.standardization(m.points)[0]
+    for one in layers_of(own.core, m.context):
+        results = [one.bijection(state, one.context) for _ in range(2)]
+        if any(differ(a, b) for a, b in zip(*results, strict=True)):
+            layer = one.name
+            break
+        state = results[0][0]
+    return largest_difference(*values), layer
+
+
+@check(
+    "KF218",
+    "the flow is in training mode and uses random numbers there",
+    severity="warning",
+    cause="Dropout or another layer draws random numbers: log_prob is random, and samples do not "
+    "follow it.",
+    fix="Call flow.eval() before log_prob and sample.",
+)
+def random_if_training(m: Measurements) -> Iterator[Symptom]:
+    """All other checks examine the flow in evaluation mode. This one calls it in the mode in which
+    it was given, twice, and compares log_prob.
+
+    Example:
+        class Dropping(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.network = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Dropout(0.5))
+                self.last = torch.nn.Linear(8, 1)
+
+            def encode(self, x):
+                shift = self.last(self.network(x[:, :1]))
+                return torch.cat((x[:, :1], x[:, 1:] + shift), 1), torch.zeros(len(x))
+
+            def decode(self, z):
+                shift = self.last(self.network(z[:, :1]))
+                return torch.cat((z[:, :1], z[:, 1:] - shift), 1), torch.zeros(len(z))
+
+
+        flow = Dropping()
+        x = torch.randn(64, 2)
+    """
+    result = random_in_training(m)
+    if result is not None and not log_prob_random(m):
+        worst, layer = result
+        yield Symptom(
+            f"The flow was given in training mode, where log_prob changes by up to {worst:.2g} "
+            "nats from call to call.",
+            {"worst_nats": worst},
+            layer=layer,
         )
 
 

@@ -1,0 +1,125 @@
+"""KF405: features that no network changes, seen as zeros and constants of the Jacobian."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from kappaflow.conditioning import layers_of
+from kappaflow.conditioning.round_trip import latent_points
+from kappaflow.conditioning.spectrum import DENSE_UP_TO
+from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
+from kappaflow.diagnosis.checks.state import moved_copy
+from kappaflow.interop import Wrapped
+
+POINTS = 8
+CONSTANT = 1e-5  # relative spread over the points of an entry that is constant
+SHOWN = 5  # features that a message names
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Zeros and constants of dz/dx at samples, after a change of the parameters.
+
+    Attributes:
+        features: Number of features.
+        fixed: Features whose latent is this feature with a constant scale and shift.
+        separate: Whether each latent depends on one feature alone.
+    """
+
+    features: int
+    fixed: list[int]
+    separate: bool
+
+
+@measurement("structure of the Jacobian", checked="features that never change")
+def structure(m: Measurements) -> Structure | None:
+    """Returns the structure; None without parameters, for one feature, or above 500."""
+    n = m.standardized[0].numel()
+    moved = moved_copy(m, None) if 1 < n <= DENSE_UP_TO else None
+    if moved is None:
+        return None
+    context = None if m.context is None else m.context[:POINTS]
+    z = latent_points(moved, POINTS if context is None else len(context), context)
+    x = moved.core.inverse(z, context)[0]
+    jacobian = moved.core.linearize(x, context).matrix(x)
+    jacobian = jacobian[torch.isfinite(jacobian).all(dim=(1, 2))]
+    if len(jacobian) < 2:
+        return None
+    used = (jacobian != 0).any(0)
+    spread = jacobian.amax(0) - jacobian.amin(0)
+    constant = (spread <= CONSTANT * jacobian.abs().amax(0)).all(1)
+    alone = used.sum(1) == 1
+    fixed = used[alone & constant].nonzero()[:, 1].sort().values.tolist()
+    return Structure(n, fixed, bool(alone.all()))
+
+
+@check(
+    "KF405",
+    "some features never change",
+    severity="warning",
+    cause="The masks, partitions or permutations leave them out in each layer, or the networks "
+    "read nothing but constants.",
+    fix="Alternate which features a layer changes, and check what reaches its network.",
+)
+def features_never_change(m: Measurements) -> Iterator[Symptom]:
+    """The doctor moves the parameters a little and looks for zeros in the Jacobian at samples.
+    If the latent of a feature is this feature with a constant scale and shift, no network changes
+    it; if no latent depends on two features, no network reads any. It is a note for less than
+    half of the features, as in autoregressive flows or with few random permutations, and for a
+    single layer.
+
+    Example:
+        class SameHalf(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.networks = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(4))
+
+            def encode(self, x):
+                kept, changed = x.chunk(2, 1)
+                for network in self.networks:
+                    changed = changed + network(kept).tanh()
+                return torch.cat((kept, changed), 1), torch.zeros(len(x))
+
+            def decode(self, z):
+                kept, changed = z.chunk(2, 1)
+                for network in self.networks:
+                    changed = changed - network(kept).tanh()
+                return torch.cat((kept, changed), 1), torch.zeros(len(z))
+
+
+        flow = SameHalf()
+        x = torch.randn(64, 4)
+    """
+    result = structure(m)
+    if result is None:
+        return
+    if result.separate:
+        if m.context is None and _has_networks(m):
+            yield Symptom(
+                f"No latent depends on more than one of the {result.features} features: the "
+                "networks read none.",
+                {"features": result.features},
+                cause="The networks read constants: their inputs are masked, detached or "
+                "multiplied by zero.",
+            )
+    elif result.fixed:
+        names = ", ".join(map(str, result.fixed[:SHOWN]))
+        more = ", ..." if len(result.fixed) > SHOWN else ""
+        functions = isinstance(m.flow, Wrapped) and m.flow.library == "functions"
+        few = 2 * len(result.fixed) < result.features
+        yield Symptom(
+            f"{len(result.fixed)} of {result.features} features only get a constant scale and "
+            f"shift, whatever the parameters: {names}{more}, counted from 0.",
+            {"features": result.features, "fixed": len(result.fixed)},
+            severity="note"
+            if few or (len(layers_of(m.flow.core)) == 1 and not functions)
+            else None,
+        )
+
+
+def _has_networks(m: Measurements) -> bool:
+    """Returns whether a flow has dense layers or convolutions, unlike one of elementwise maps."""
+    return any(isinstance(one, nn.Linear | _ConvNd) for one in m.flow.modules())
