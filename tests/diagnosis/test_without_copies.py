@@ -64,7 +64,7 @@ def test_a_flow_whose_copies_call_the_original_is_diagnosed_itself(make):
     torch.manual_seed(0)
     flow = make().train()
     before = {name: value.clone() for name, value in flow.state_dict().items()}
-    diagnosis = kf.doctor(flow, points())
+    diagnosis = kf.doctor(flow, points().double())  # rows are converted
     left_out = diagnosis.measured["not_checked"]
     assert STILL_USES in left_out and "gradients" in left_out and "stale" in left_out
     assert {"KF209", "KF211", "KF213"}.isdisjoint(one.code for one in diagnosis.findings)
@@ -106,8 +106,6 @@ def test_rows_may_have_any_dtype_of_a_flow_that_mixes_them(base):
     assert diagnosis.measured["dtype"] == "float32"
     raised = [one for one in diagnosis.findings if one.code == "KF105"]
     assert bool(raised) == (base == torch.float64)  # its couplings do not take these samples
-    with pytest.raises(ArgumentError, match="of the flow's type .* got torch.float16"):
-        kf.doctor(flow, points().half())
 
 
 class NoSolution(truth.Planted):

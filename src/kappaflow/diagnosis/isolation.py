@@ -70,12 +70,12 @@ def one_line(error: Exception) -> str:
 
 def _first_error(flow: Flow, x: Tensor | None, context: Tensor | None) -> Exception | None:
     """Returns the error of a call of a flow at two rows, in each direction, or None."""
-    given = None if context is None else context[:2]
     try:
+        given = None if context is None else context[:2].to(flow.dtype)
         with torch.random.fork_rng(devices=[]), measuring(flow):
             if x is None or x.shape[1:] != flow.joint_shape:
                 x = flow.bijection.inverse(latent_points(flow, 2, given), given)[0]
-            z = flow.bijection(x[:2], given)[0]
+            z = flow.bijection(x[:2].to(flow.dtype), given)[0]
             flow.bijection.inverse(z, given)
     except Exception as error:
         return error
