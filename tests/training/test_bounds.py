@@ -1,13 +1,13 @@
 """Flows fitted to laws that have a domain: their likelihood, their samples, what is refused."""
 
 import numpy as np
+import polars
 import pytest
 import torch
 from scipy import stats
 
 import kappaflow as kf
 from kappaflow.errors import DataWarning
-from kappaflow.estimator.base import renamed
 
 ROWS = 3000
 BOUNDS = {"angle": "circular", "mass": "positive", "share": (0, 1)}
@@ -25,8 +25,7 @@ def sample(seed=0, rows=ROWS):
     drawn = {name: law.rvs(rows, random_state=rng) for name, law in LAWS.items()}
     drawn["angle"] = (drawn["angle"] + np.pi) % (2 * np.pi) - np.pi
     log_p = sum(law.logpdf(drawn[name]) for name, law in LAWS.items())
-    values = np.stack([drawn[name] for name in COLUMNS], 1)
-    return renamed(kf.load_table(values), COLUMNS), float(log_p.mean())
+    return kf.load_table(polars.DataFrame(drawn)), float(log_p.mean())
 
 
 @pytest.fixture(scope="module")
