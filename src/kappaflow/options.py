@@ -39,6 +39,18 @@ FixedPartition = Literal["half", "alternating"]
 PartitionName = Literal[FixedPartition, "random", "random-half"]
 Start = Literal["identity", "whiten", "gaussianize", "whiten-gaussianize"]
 Mixing = Literal["lu", "plain", "qr", "svd", "orthogonal"]
+ActivationName = Literal[
+    "relu",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "silu",
+    "mish",
+    "softplus",
+    "tanh",
+    "sigmoid",
+]
 LayerMemory = Literal["recompute", "store"]
 Memory = Literal["recompute", "store", "invert"]
 PaddingKind = Literal["gaussian", "uniform", "zero", "copy", "learned"]

@@ -330,6 +330,8 @@ def test_what_is_worth_knowing_about_the_data_is_warned_of_and_returned():
         ({"batch_sise": 3}, "'batch_sise' is no setting .* did you mean 'batch_size'"),
         ({"lr": 0.1}, "did you mean 'learning_rate'"),
         ({"epochs": 3}, "did you mean 'max_epochs'"),
+        ({"val_data": None}, "did you mean 'validation'"),
+        ({"lr_scheduler": None}, "did you mean 'scheduler'"),
         ({"device": "cuda:99"}, "device"),
         ({"repair": "magic"}, "'?repair'?"),
     ],

@@ -8,7 +8,7 @@ from torch import nn
 
 from kappaflow._checks import natural_int, one_of, positive_int
 from kappaflow.bijection import Bijection, Chain
-from kappaflow.bijections import Gaussianize, Permutation
+from kappaflow.bijections import AdditiveCoupling, AffineCoupling, Gaussianize, Permutation
 from kappaflow.bijections.conv1x1 import check_form, mixing_layer
 from kappaflow.bijections.coupling import check_something_to_read
 from kappaflow.errors import ArgumentError
@@ -18,6 +18,8 @@ from kappaflow.flows.flow import Flow
 from kappaflow.flows.padding import Padding
 from kappaflow.flows.padding_options import checked_padding, padding_features
 from kappaflow.flows.standardization import Bounds, context_embedding, input_layers
+from kappaflow.nets import MLP
+from kappaflow.nets.activations import AnyActivation
 from kappaflow.options import Memory, Mixing, PartitionName, Start
 from kappaflow.partition import Partition, shuffled
 from kappaflow.stack import CouplingStack
@@ -36,13 +38,14 @@ def coupling_flow(
     seed: int,
     start: Start,
     components: int = 1,
+    activation: AnyActivation = "relu",
     bounds: Bounds = None,
     circle: float | None = None,
     mixing: Mixing | None = None,
     condition_bound: float | None = None,
     memory: Memory = "recompute",
     last: Sequence[Bijection] = (),
-    run_of: Callable[..., CouplingStack | Chain] = CouplingStack,
+    run_of: Callable[..., CouplingStack | Chain] | None = None,
     **couplings: Any,  # noqa: ANN401
 ) -> Flow:
     """Returns a flow of a `Standardize` and `depth` couplings that alternate between two parts.
@@ -50,8 +53,9 @@ def coupling_flow(
     With `mixing`, all couplings change the same part. `kappaflow.real_nvp` describes most
     arguments. `circle` is half the length of the circles, if the couplings support them; None cuts
     circles into intervals. `last` holds bijections after the couplings. `run_of` makes the
-    couplings: it takes the arguments that `CouplingStack` has for all kinds of couplings, and
-    `**couplings`.
+    couplings: it takes the arguments that `CouplingStack` has for all kinds of couplings, the
+    activation, and `**couplings`. By default they are a `CouplingStack`, or a chain if their
+    activation is not ReLU.
     """
     positive_int("features", features)
     positive_int("depth", depth, "depth counts couplings.")
@@ -76,8 +80,12 @@ def coupling_flow(
     if start == "whiten-gaussianize":
         run.append(Gaussianize(joint, padding=extra))
     if layers:
+        if run_of is None and activation == "relu":
+            run_of = CouplingStack
+        else:
+            couplings["activation"] = activation
         turns = [layer if mixing is None else 0 for layer in layers]
-        stack = run_of(
+        stack = (run_of or affine_couplings)(
             [_turn(partition, features, extra, turn, seed) for turn in turns],
             context_features=width,
             permutations=permutations,
@@ -94,6 +102,45 @@ def coupling_flow(
     count = positive_int("components", components)
     base = StandardNormal(joint) if count == 1 else NormalMixture(joint, components=count)
     return Flow(base, Chain([*units, *run, *last], **before), added)
+
+
+def affine_couplings(
+    partitions: Sequence[Partition],
+    hidden: Sequence[int],
+    *,
+    kind: str,
+    activation: AnyActivation,
+    context_features: int,
+    permutations: Sequence[Sequence[int]] | None,
+    memory: str,
+    scale_bound: float = 2.0,
+    **network: Any,  # noqa: ANN401
+) -> Chain:
+    """Returns a chain of affine or additive couplings, with permutations before them."""
+    parts: list[Bijection] = []
+    for layer, partition in enumerate(partitions):
+        if permutations is not None:
+            parts.append(Permutation(permutations[layer]))
+        conditioner = MLP(
+            len(partition.kept),
+            len(partition.changed) * (2 if kind == "affine" else 1),
+            hidden,
+            context_features=context_features,
+            activation=activation,
+            **network,
+        )
+        coupling = (
+            AffineCoupling(
+                partition,
+                conditioner,
+                scale_bound=scale_bound,
+                context_features=context_features,
+            )
+            if kind == "affine"
+            else AdditiveCoupling(partition, conditioner, context_features=context_features)
+        )
+        parts.append(coupling)
+    return Chain(parts, memory=memory)
 
 
 def _mixed(

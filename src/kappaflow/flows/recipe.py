@@ -12,6 +12,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.standardization import refuse_circles
 from kappaflow.names import ARGUMENTS, did_you_mean
+from kappaflow.nets.activations import named_activation
 from kappaflow.registry import register
 
 P = ParamSpec("P")
@@ -20,9 +21,10 @@ P = ParamSpec("P")
 def recipe(name: str) -> Callable[[Callable[P, Flow]], Callable[P, Flow]]:
     """Returns a decorator that registers a recipe, and converts its flow to `dtype`.
 
-    A model file holds its dtype elsewhere, so the arguments that describe the flow have none. An
-    unknown argument is an error that names the one that is meant. Circular columns are refused by
-    all recipes but `spline`; files of earlier versions may have them.
+    A model file holds its dtype elsewhere, so the arguments that describe the flow have none, and
+    activations of torch have names there. An unknown argument is an error that names the one that
+    is meant. Circular columns are refused by all recipes but `spline`; files of earlier versions
+    may have them.
     """
 
     def decorate(function: Callable[P, Flow]) -> Callable[P, Flow]:
@@ -45,6 +47,8 @@ def recipe(name: str) -> Callable[[Callable[P, Flow]], Callable[P, Flow]]:
             bounds: Any = kwargs.get("bounds")
             if isinstance(bounds, list | tuple):
                 refuse_circles(name, bounds)
+            if kwargs.get("activation") is not None:
+                kwargs["activation"] = named_activation(kwargs["activation"])
             if dtype is None:
                 return recorded(*args, **kwargs)
             if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:

@@ -15,6 +15,7 @@ from kappaflow.flows.padding import Padding
 from kappaflow.flows.padding_options import checked_padding, padding_features
 from kappaflow.flows.recipe import recipe
 from kappaflow.flows.standardization import Bounds, input_layers
+from kappaflow.nets.activations import AnyActivation
 from kappaflow.options import Memory, Mixing, PartitionName, Start
 from kappaflow.partition import Partition
 
@@ -34,6 +35,7 @@ def real_nvp(
     scale_bound: float = 12.0,
     residual: bool = False,
     dropout: float = 0.0,
+    activation: AnyActivation = "relu",
     seed: int = 0,
     start: Start = "identity",
     components: int = 1,
@@ -73,6 +75,9 @@ def real_nvp(
         scale_bound: Bound on the sum over depth of the log-scales.
         residual: Add skip connections between hidden layers of equal width.
         dropout: Share of the conditioners' hidden units that a training step drops.
+        activation: Activation of the conditioners, such as "silu" or `torch.nn.SiLU()`; see `MLP`.
+            Others than "relu" train about half as fast, in a `Chain` in place of a
+            `CouplingStack`.
         bounds: The domain of each feature, such as ["positive", (0, 1), None]; see `Domain`. All
             samples lie in these domains. None for no domains. For circles use `spline`.
         seed: Seed of the random partitions and of the initial rotations of linear maps.
@@ -121,6 +126,7 @@ def real_nvp(
         memory=memory,
         residual=residual,
         dropout=dropout,
+        activation=activation,
         seed=seed,
         start=start,
         components=components,
@@ -144,6 +150,7 @@ def nice(
     memory: Memory = "recompute",
     residual: bool = False,
     dropout: float = 0.0,
+    activation: AnyActivation = "relu",
     seed: int = 0,
     start: Start = "identity",
     components: int = 1,
@@ -178,6 +185,7 @@ def nice(
         memory=memory,
         residual=residual,
         dropout=dropout,
+        activation=activation,
         seed=seed,
         start=start,
         components=components,

@@ -24,6 +24,7 @@ from kappaflow.flows.padding_options import checked_padding, padding_features
 from kappaflow.flows.recipe import recipe
 from kappaflow.flows.standardization import Bounds, angles_of
 from kappaflow.nets import MLP, SinCosEmbedding
+from kappaflow.nets.activations import AnyActivation
 from kappaflow.options import Memory, Mixing, PartitionName, Start
 from kappaflow.partition import Partition
 
@@ -46,6 +47,7 @@ def spline(
     min_slope: float = 0.2,
     residual: bool = False,
     dropout: float = 0.0,
+    activation: AnyActivation = "relu",
     seed: int = 0,
     start: Start = "identity",
     components: int = 1,
@@ -81,6 +83,7 @@ def spline(
             `min_slope` bound all slopes of a coupling, see `SplineCoupling`.
         residual: Add skip connections between hidden layers of equal width.
         dropout: Share of hidden units that a training step drops.
+        activation: Activation of the conditioners, as in `MLP`.
         seed: Seed of the random partitions and of the initial rotations.
         start: "identity", "whiten", "gaussianize" or "whiten-gaussianize".
         components: Number of components of the base.
@@ -118,6 +121,7 @@ def spline(
         memory=memory,
         residual=residual,
         dropout=dropout,
+        activation=activation,
         seed=seed,
         start=start,
         components=components,
@@ -169,6 +173,7 @@ def spline_couplings(
     memory: str,
     residual: bool,
     dropout: float,
+    activation: AnyActivation = "relu",
     angles: Sequence[int] = (),
 ) -> Chain:
     """Returns a chain of spline couplings with optional permutations before them.
@@ -185,6 +190,7 @@ def spline_couplings(
             context_features=context_features,
             residual=residual,
             dropout=dropout,
+            activation=activation,
         )
         return SinCosEmbedding(network, read, half_period=shape.bound) if read else network
 

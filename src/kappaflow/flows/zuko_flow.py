@@ -1,5 +1,6 @@
 """Transforms of zuko as bijections, and a recipe for flows of zuko."""
 
+import copy
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.recipe import recipe
 from kappaflow.flows.standardization import Bounds, context_embedding, input_layers
+from kappaflow.nets.activations import MODULES, AnyActivation, named_activation
 
 
 class ZukoLayer(Bijection):
@@ -82,6 +84,7 @@ def zuko_flow(
     hidden: Sequence[int] = (128, 128),
     context_features: int = 0,
     embedding: nn.Module | None = None,
+    activation: AnyActivation | None = None,
     bounds: Bounds = None,
     dtype: torch.dtype | None = None,
     **options: Any,  # noqa: ANN401
@@ -101,6 +104,7 @@ def zuko_flow(
         hidden: Widths of the networks' hidden layers; gf has networks only with a context.
         context_features: Width of the context; 0 for none.
         embedding: A network that embeds the context first, as for `kappaflow.real_nvp`.
+        activation: Activation of the networks, as for `kappaflow.real_nvp`; None for zuko's.
         bounds: The domain of each feature, as for `kappaflow.real_nvp`.
         dtype: Floating-point type of the parameters; torch's default type by default.
         **options: More arguments of zuko's class: numbers, strings and lists of these. Examples
@@ -130,6 +134,8 @@ def zuko_flow(
         arguments["transforms"] = positive_int("depth", usual if depth is None else depth)
     elif depth is not None:
         raise ArgumentError(f"'depth' should be left out for {kind!r}, which is one transform.")
+    if activation is not None:
+        arguments["activation"] = _activation_maker(named_activation(activation))
     if kind == "gf" and not context_features:
         del arguments["hidden_features"]
     _refuse_others(options)
@@ -143,6 +149,13 @@ def zuko_flow(
     layers = getattr(made.transform, "transforms", [made.transform])
     own = [ZukoLayer(one, width) for one in layers]
     return Flow(StandardNormal(features), Chain([*input_layers(features, bounds), *own], **before))
+
+
+def _activation_maker(activation: str | nn.Module) -> Callable[[], nn.Module]:
+    """Returns a function that makes a new activation, as zuko's networks take it."""
+    if isinstance(activation, nn.Module):
+        return lambda: copy.deepcopy(activation)
+    return next(kind for kind, name in MODULES.items() if name == activation)
 
 
 def _tried(made: Any, features: int, width: int) -> Any:  # noqa: ANN401

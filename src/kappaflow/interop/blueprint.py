@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kappaflow.bijection import Bijection
-from kappaflow.nets.mlp import activation_of
+from kappaflow.nets.activations import activation_of
 from kappaflow.partition import Partition
 
 

@@ -10,34 +10,8 @@ from torch import Tensor, nn
 
 from kappaflow.interop.blueprint import Network, Unsupported
 from kappaflow.interop.layers import full_names, is_modified
-from kappaflow.nets.mlp import activation_of
+from kappaflow.nets.activations import FUNCTIONS, MODULES, has_default_arguments
 
-# The name of an activation in kappaflow's networks, by its class.
-ACTIVATIONS = {
-    nn.ReLU: "relu",
-    nn.LeakyReLU: "leaky_relu",
-    nn.ELU: "elu",
-    nn.SELU: "selu",
-    nn.GELU: "gelu",
-    nn.SiLU: "silu",
-    nn.Softplus: "softplus",
-    nn.Tanh: "tanh",
-    nn.Sigmoid: "sigmoid",
-}
-FUNCTIONS = {
-    torch.relu: "relu",
-    nn.functional.relu: "relu",
-    nn.functional.elu: "elu",
-    nn.functional.selu: "selu",
-    nn.functional.gelu: "gelu",
-    nn.functional.silu: "silu",
-    nn.functional.softplus: "softplus",
-    nn.functional.leaky_relu: "leaky_relu",
-    torch.tanh: "tanh",
-    nn.functional.tanh: "tanh",
-    torch.sigmoid: "sigmoid",
-    nn.functional.sigmoid: "sigmoid",
-}
 NO_EQUIVALENT = "which kappaflow's networks do not have"
 LINEAR = {"torch.nn.modules.linear.Linear", "zuko.nn.Linear"}
 ROWS = 32  # random inputs on which a network is compared with its layers
@@ -95,7 +69,7 @@ def read_steps(net: Any) -> Iterator[NetworkLayer]:  # noqa: ANN401
     names, kind = full_names(net), type(net)
     if names[0] in LINEAR or kind is nn.Conv2d:
         yield read_layer(net)
-    elif kind in ACTIVATIONS:
+    elif kind in MODULES:
         yield _activation(net)
     elif kind in {nn.Identity, nn.Dropout, nn.AlphaDropout}:
         return
@@ -160,20 +134,18 @@ def _norm(norm: Any) -> Norm:  # noqa: ANN401
 
 def _activation(layer: nn.Module) -> Activation:
     """Returns an activation by name and slope; a leaky ReLU of slope 0 is ReLU."""
-    name = ACTIVATIONS[type(layer)]
+    name = MODULES[type(layer)]
     if isinstance(layer, nn.LeakyReLU):
         slope = float(layer.negative_slope)
         return Activation("leaky_relu", slope) if slope else Activation("relu")
-    raw = torch.linspace(-32, 32, 257, dtype=torch.float64)
-    ours = activation_of(name, 0.0)(raw)
-    if not torch.equal(layer(raw), ours):  # its parameters are not torch's defaults
+    if not has_default_arguments(layer):
         raise Unsupported(f"its network has the activation {layer}, {NO_EQUIVALENT}")
     return Activation(name)
 
 
 def read_function(function: Any) -> Activation:  # noqa: ANN401
     """Returns an activation given as a function or as a module."""
-    if isinstance(function, nn.Module) and type(function) in ACTIVATIONS:
+    if isinstance(function, nn.Module) and type(function) in MODULES:
         return _activation(function)
     if function in FUNCTIONS:
         return Activation(FUNCTIONS[function])

@@ -1,41 +1,17 @@
 """Fully connected conditioners: MLP, ResidualMLP and PairedMLP."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 from torch.nn.functional import linear, sigmoid
 
-from kappaflow._checks import finite_float, layer_widths, natural_int, one_of, positive_int, share
+from kappaflow._checks import layer_widths, natural_int, positive_int, share
 from kappaflow.errors import ArgumentError
+from kappaflow.nets.activations import Activation, AnyActivation, activation_of, named_activation
 from kappaflow.nets.layers import ReadingNetwork, zeroed
 from kappaflow.registry import register
-
-Activation = Callable[[Tensor], Tensor]
-
-# With the default arguments of torch.
-_BY_NAME: dict[str, Activation] = {
-    "relu": torch.relu,
-    "leaky_relu": F.leaky_relu,
-    "elu": F.elu,
-    "selu": F.selu,
-    "gelu": F.gelu,
-    "silu": F.silu,
-    "softplus": F.softplus,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-}
-ACTIVATIONS = tuple(_BY_NAME)
-
-
-def activation_of(name: str, slope: float) -> Activation:
-    """Returns an activation function by its name; `slope` is that of "leaky_relu" below zero."""
-    found = _BY_NAME[one_of("activation", name, ACTIVATIONS)]
-    slope = finite_float("slope", slope)
-    return partial(F.leaky_relu, negative_slope=slope) if name == "leaky_relu" else found
-
 
 LEVELS = 256  # number of values of a random byte, which decides whether an entry is dropped
 
@@ -100,8 +76,10 @@ class MLP(ReadingNetwork):
         residual: Add skip connections between successive layers of equal width.
         dropout: Share of the hidden units that training drops; evaluation drops none. Must be 0
             or above 1/512, because shares are rounded to multiples of 1/256.
-        activation: "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "tanh" or
-            "sigmoid". Coupling stacks support only "relu".
+        activation: "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", "softplus", "tanh"
+            or "sigmoid"; or the module, class or function of torch. Another `torch.nn.Module`, of
+            which the network gets a copy, can be saved if its class is registered. Coupling stacks
+            support only "relu".
         slope: Slope of "leaky_relu" below zero.
 
     Raises:
@@ -122,12 +100,18 @@ class MLP(ReadingNetwork):
         context_features: int = 0,
         residual: bool = False,
         dropout: float = 0.0,
-        activation: str = "relu",
+        activation: AnyActivation | str = "relu",
         slope: float = 0.01,
     ) -> None:
         super().__init__(inputs, outputs, context_features)
         self.residual = residual
-        self.activation, self._activate = activation, activation_of(activation, slope)
+        kind = named_activation(activation)
+        self.activation = kind if isinstance(kind, str) else type(kind).__name__
+        self._activate: Activation | nn.Module
+        if isinstance(kind, str):
+            self._activate = activation_of(kind, slope)
+        else:
+            self._activate = copy.deepcopy(kind)
         self.dropout = share("dropout", dropout)
         if self.dropout and not levels_of(self.dropout):
             raise ArgumentError(

@@ -39,7 +39,7 @@ from kappaflow.training import (
 )
 from kappaflow.training.collectives import from_rank_zero
 from kappaflow.training.distributed import connect_ranks
-from kappaflow.training.fit import is_image_data, split_rows, warn_of
+from kappaflow.training.fit import OPTIONS, is_image_data, split_rows, warn_of
 from kappaflow.training.progress import steps_shown
 from kappaflow.training.rows import as_table
 from kappaflow.training.session import State
@@ -254,7 +254,7 @@ def fit_auto(
             "train it by kappaflow.fit."
         )
     search = ModelSearch(seconds=search_time, learning_rate=settings.get("learning_rate"))
-    checked = checked_settings(**settings)
+    checked = checked_settings(OPTIONS, **settings)
     reading = Reading(columns, exclude, context, where, decimal, missing)
     table = as_table(data, reading, weights)
     domains = domains_of(bounds, table)

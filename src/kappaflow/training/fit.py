@@ -46,6 +46,7 @@ from kappaflow.training.session import FitResult, fit_split
 from kappaflow.training.settings import Settings, checked_settings
 from kappaflow.training.torch_data import is_torch_data, read_torch_data
 
+OPTIONS = ("validation", "weights", "callbacks")  # one may be meant by an unknown argument
 FRACTIONS = (0.9, 0.1)  # of the rows, for training and for validation
 
 
@@ -141,7 +142,7 @@ def fit(
         >>> result.stopped_because, len(result.history)
         ('max_epochs', 3)
     """
-    checked = checked_settings(**settings)
+    checked = checked_settings((*OPTIONS, "optimizer", "scheduler"), **settings)
     for name, given, replaced in (
         ("optimizer", optimizer, ("learning_rate", "weight_decay")),
         ("scheduler", scheduler, ("warmup",)),

@@ -1,6 +1,7 @@
 """`Settings`: the checked options of a training, which config.json stores."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, TypeVar
 
 import numpy as np
@@ -48,12 +49,17 @@ class Settings(BaseModel, TrainingOptions):  # noqa: D101 - the docstring is the
         return max(PATIENT_EPOCHS, -(-PATIENT_STEPS // steps_per_epoch))
 
 
-def checked_settings(**given: object) -> Settings:
-    """Returns checked settings, or raises an error that names the invalid one."""
-    return checked_model(Settings, "a training", given)
+def checked_settings(also: Sequence[str] = (), **given: object) -> Settings:
+    """Returns checked settings, or raises an error that names the invalid one.
+
+    `also` has other arguments of the caller, one of which may be meant.
+    """
+    return checked_model(Settings, "a training", given, also)
 
 
-def checked_model(model: type[Checked], what: str, given: dict[str, object]) -> Checked:
+def checked_model(
+    model: type[Checked], what: str, given: dict[str, object], also: Sequence[str] = ()
+) -> Checked:
     """Returns a model of these settings, or raises an error that names the invalid one."""
     try:
         plain = {key: v.item() if isinstance(v, np.generic) else v for key, v in given.items()}
@@ -63,7 +69,8 @@ def checked_model(model: type[Checked], what: str, given: dict[str, object]) -> 
         name = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             known = ", ".join(model.model_fields)
-            hint = did_you_mean(name, model.model_fields, ARGUMENTS) or f"; there are {known}."
+            names = [*model.model_fields, *also]
+            hint = did_you_mean(name, names, ARGUMENTS) or f"; there are {known}."
             raise ArgumentError(f"'{name}' is no setting of {what}{hint}") from None
         message = first["msg"].removeprefix("Input should be ")
         raise ArgumentError(f"'{name}' should be {message}, got {first['input']!r}.") from None
