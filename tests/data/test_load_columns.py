@@ -249,3 +249,19 @@ def test_a_tensor_without_numbers_is_refused() -> None:
     """A tensor on the meta device has shapes only."""
     with pytest.raises(ArgumentError, match="without readable numbers"):
         load_table(torch.zeros(2, 2, device="meta"))
+
+
+def test_python_numbers_in_a_frame_are_numbers():
+    """Columns of objects, as a transposed frame has them; those of other objects are left out."""
+    frame = pd.DataFrame(
+        {
+            "a": [1, 2.5, None],
+            "b": [decimal.Decimal("0.1"), np.float32(2), np.int8(3)],
+            "c": [True, None, False],
+            "d": [1, "x", 2],
+        },
+        dtype=object,
+    )
+    table = load_table(frame)
+    np.testing.assert_array_equal(table.values, [[1, 0.1], [2.5, 2], [np.nan, 3]])
+    assert table.columns == ("a", "b") and table.left_out == ("c", "d")

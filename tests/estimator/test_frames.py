@@ -123,6 +123,8 @@ def test_a_fit_that_failed_leaves_no_fitted_estimator():
     density = ConditionalFlowDensity(**SMALL)
     with pytest.raises(DataError, match="column 'y0' has 120 missing values"):
         density.fit(X, np.full(120, np.nan))
+    with pytest.raises(ArgumentError, match="'y' should hold the targets, got None"):
+        density.fit(X, None)
     with pytest.raises(NotFittedError):
         density.predict(X)
 

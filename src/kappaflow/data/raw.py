@@ -1,5 +1,6 @@
 """Columns of any type as a source holds them: from arrays, tensors and data frames."""
 
+import decimal
 import os
 import sys
 from collections import Counter
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 Decimal = Literal[".", ","]
+NUMBERS = (int, float, np.number, decimal.Decimal)
 
 NO_MISSING = "none"  # as a value that means a missing one: there is none
 INDEX_NAMES = ("Unnamed: 0", "__index_level_0__")  # as pandas reads and writes an index
@@ -230,7 +232,7 @@ def from_frame(frame: "nw.DataFrame[Any]", source: str, subject: str) -> RawTabl
     columns = [
         Column(
             str(name),
-            series := frame.get_column(name),
+            series := _plain(frame.get_column(name)),
             origin="frame",
             is_index=str(name) in INDEX_NAMES and series.dtype.is_integer(),
         )
@@ -242,6 +244,22 @@ def from_frame(frame: "nw.DataFrame[Any]", source: str, subject: str) -> RawTabl
         return raw
     numeric = getattr(index, "dtype", None) is not None and index.dtype.kind in "iuf"
     return replace(raw, labels=np.asarray(index) if numeric else np.asarray(index, dtype=object))
+
+
+def _plain(series: "nw.Series[Any]") -> "nw.Series[Any]":
+    """Returns a column of Python numbers as one of floats, and any other unchanged."""
+    import narwhals as nw
+    import polars as pl
+
+    if series.dtype != nw.Object:
+        return series
+    gaps = series.is_null().to_numpy()
+    values = [None if gap else value for value, gap in zip(series.to_list(), gaps, strict=True)]
+    kept = [value for value in values if value is not None]
+    if not kept or any(isinstance(v, bool) or not isinstance(v, NUMBERS) for v in kept):
+        return series
+    floats = [None if value is None else float(value) for value in values]
+    return nw.from_native(pl.Series(floats, dtype=pl.Float64), series_only=True)
 
 
 def text_example(kind: str, value: object, place: str, count: int) -> str:

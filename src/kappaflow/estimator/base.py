@@ -226,6 +226,8 @@ class FlowEstimator(BaseEstimator):
 
     def _noisy(self, table: Table) -> Table:
         """Returns rows with the noise of `fit`; that of a row depends on its values alone."""
+        if not self._widths:
+            return table
         hashes = row_hashes(table.all_values).view(np.int64)
         return noisy(replace(table, rows=hashes), self._widths, domains_in(self.flow_, table))
 

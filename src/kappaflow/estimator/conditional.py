@@ -281,6 +281,8 @@ class ConditionalFlowDensity(FlowEstimator):
 
     def _joined(self, X: ArrayLike, y: ArrayLike, features: Table) -> Table:  # noqa: N803
         """Returns the targets as a table, with the features as its context."""
+        if y is None:
+            raise ArgumentError("'y' should hold the targets, got None.")
         check_consistent_length(X, y)
         targets = targets_of(y, self._targets).select(features.rows - 1)
         if self._targets is not None:

@@ -16,6 +16,7 @@ from kappaflow.data.table import describe_rows
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
+from kappaflow.options import option
 
 IMAGE_EXAMPLES = 4096  # images used to fit means and deviations
 ACTNORM_ROWS = 256  # rows used to initialize an ActNorm
@@ -278,7 +279,8 @@ def _check_dtype(table: Table, flow: Flow) -> None:
             raise DataError(
                 f"column {name!r} varies by {spread:.3g} around {column.mean():.3g}, which "
                 f"{dtype} cannot tell apart: store the difference from {column.mean():.6g} in "
-                "the data, leave the column out, or in Python give a float64 flow."
+                f"the data, leave the column out ({option('exclude', [name])}), or in Python give "
+                "a float64 flow."
             )
 
 
