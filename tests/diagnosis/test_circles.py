@@ -68,3 +68,12 @@ def test_samples_next_to_an_end_have_no_reliable_density_in_float32(bounds, widt
         assert found["KF206"].severity == "warning" and found["KF206"].evidence["worst_nats"] > 1
         assert "float32" in found["KF206"].cause and "float64" in found["KF206"].cure
         assert "KF206" not in {one.code for one in kf.doctor(flow.double()).findings}
+
+
+def test_padded_flows_are_measured_through_their_bounds():
+    """KF206 compares the joint density of the columns and the padding."""
+    scales = kf.bijections.ElementwiseAffine(2, log_scale=[-1.2, 0.0])
+    chain = kf.Chain([kf.bijections.Domain([(0, 1), None]), scales])
+    flow = kf.Flow(kf.StandardNormal(2), chain, augment=kf.flows.Pad(1))
+    found = kf.doctor(flow, torch.rand(64, 1)).findings
+    assert "KF206" in {one.code for one in found}
