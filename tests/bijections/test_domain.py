@@ -141,6 +141,7 @@ def test_a_rotation_can_wind_round_the_circle():
         ((-math.inf, 2), Interval(None, 2.0)),
         ("-pi, pi", Interval(-math.pi, math.pi)),
         ("real", None),
+        (" real ", None),
         (None, None),
     ],
     ids=str,

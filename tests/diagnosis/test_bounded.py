@@ -35,6 +35,13 @@ def test_svd_linear_takes_axes_and_exchanges():
         torch.testing.assert_close(layer.matrix(), matrix.double(), atol=1e-14, rtol=0)
 
 
+def test_svd_linear_takes_a_matrix_that_is_being_trained():
+    """The layer starts from its numbers, without its graph."""
+    matrix = spectrum_matrix(3, 10.0, 0)
+    layer = SVDLinear.of(matrix.clone().requires_grad_(), condition_bound=1e4)
+    torch.testing.assert_close(layer.matrix().detach(), matrix, atol=1e-12, rtol=0)
+
+
 def test_svd_linear_moves_values_outside_to_the_nearest_within():
     matrix = spectrum_matrix(5, 1e8, 0)
     values = torch.linalg.svdvals(SVDLinear.of(matrix, condition_bound=100.0).matrix())
@@ -85,6 +92,13 @@ def test_training_cannot_leave_the_bound():
                 parameter += 20 * torch.randn(parameter.shape)
     values = kf.spectrum(fixed.bijection, torch.zeros(1, 4))
     assert values.condition_number.item() <= 50.0 * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("bound", [1.0, float("nan"), float("inf")])
+def test_a_bound_that_is_none_is_refused_though_no_layer_exceeds_it(bound):
+    flow = kf.Flow(kf.StandardNormal(2), kf.Chain([kf.bijections.ActNorm(2)]))
+    with pytest.raises(ArgumentError, match="'condition_bound' should be"):
+        bounded(flow, bound)
 
 
 def test_layers_within_the_bound_are_unchanged():

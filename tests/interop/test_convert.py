@@ -266,6 +266,15 @@ def normed():
     return coupling_flows.zuko_flow("RealNVP", normalize=True)
 
 
+def preprocessed():
+    """Returns a coupling of normflows whose network transforms its input first."""
+    nf = pytest.importorskip("normflows")
+    net = nf.nets.resnet.ResidualNet(2, 4, 8, preprocessing=torch.sin)
+    return nf.NormalizingFlow(
+        nf.distributions.DiagGaussian(4), [nf.flows.AffineCouplingBlock(net)]
+    )
+
+
 def gin():
     """Returns a network of FrEIA whose log-scales sum to zero."""
     return coupling_flows.freia_flow("GINCouplingBlock")
@@ -291,6 +300,7 @@ UNSUPPORTED = {
     encoded: "base ConditionalDiagonalNormal: its encoder of the context is not a module",
     hooked: "1 GeneralCouplingTransform: it has hooks",
     normed: "its network has a LayerNorm, which kappaflow's networks do not have",
+    preprocessed: "1 AffineCouplingBlock: its network preprocesses its input",
     gin: "1 GINCouplingBlock: it subtracts the mean from its log-scales",
     graph: "GraphINN: it is a graph with branches",
 }

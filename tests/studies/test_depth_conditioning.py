@@ -14,6 +14,7 @@ from kappaflow_studies.depth_conditioning.distributions import Gaussian, distrib
 from kappaflow_studies.depth_conditioning.measure import (
     ROTATIONS,
     SCHEMES,
+    _kept,
     gradient_norms,
     measure,
     opened,
@@ -135,6 +136,14 @@ def test_binary_digits_whiten_in_as_many_layers():
         needed = math.ceil(math.log2(n))
         losses = [row["loss"] for row in whitened("binary digits", n, 40.0, needed, 1)]
         assert losses[-1] < 1e-12 and (needed == 1 or losses[-2] > 1e-3)
+
+
+@pytest.mark.parametrize("scheme", ["one partition", "random permutations"])
+def test_each_scheme_keeps_one_half(scheme):
+    """Layers count from 1."""
+    generator = torch.Generator().manual_seed(0)
+    for layer in range(1, 5):
+        assert len(_kept(scheme, 6, layer, generator)) == 3
 
 
 @pytest.mark.slow
