@@ -34,7 +34,7 @@ def test_the_gaussian_has_the_mean_and_covariance_of_the_training_rows():
     x = np.random.default_rng(0).normal(size=(300, 3)) @ np.diag([1.0, 10.0, 1e3])
     x[:, 2] += 50 * x[:, 1]
     gaussian, mixture = references(x[:200], x[200:])
-    expected = multivariate_normal(x[:200].mean(0), np.cov(x[:200].T)).logpdf(x[200:])
+    expected = multivariate_normal(x[:200].mean(0), np.cov(x[:200].T, ddof=0)).logpdf(x[200:])
     assert np.allclose(gaussian.nll, -expected, atol=1e-8)
     assert mixture.components == 1 and np.array_equal(mixture.nll, gaussian.nll)
 

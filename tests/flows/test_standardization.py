@@ -204,23 +204,6 @@ def test_rows_outside_of_a_domain_are_refused():
         flow.standardization.fit(-torch.ones(2, 3))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("start", ["identity", "whiten", "gaussianize", "whiten-gaussianize"])
-def test_a_weight_of_two_is_the_row_twice(start):
-    """Every layer that takes something from rows counts them by their weights."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(900, 3, generator=generator).double().cumsum(1).exp()
-    counts = torch.where(x[:, 0] > 1, 3, 1)
-    weighted, repeated = (flow_of(start=start).double() for _ in range(2))
-    weighted.standardization.fit_new(x, weights=counts)
-    repeated.standardization.fit_new(x.repeat_interleave(counts, 0))
-    found, expected = (flow.bijection(x)[0] for flow in (weighted, repeated))
-    near = 0.1 if "gaussianize" in start else 1e-9  # quantiles of repeated rows have steps
-    assert (found - expected).abs().median() < near
-    mean = counts.double() @ weighted.standardization(x)[0] / counts.sum()
-    assert mean.abs().max() < 1e-9
-
-
 @pytest.mark.parametrize(
     ("column", "message"),
     [

@@ -93,7 +93,7 @@ def test_the_gaussian_baseline_is_the_one_fitted_to_the_standardized_training_ro
     tables = TableConfig(table).load()
     mean, std = tables.train.values.mean(0), tables.train.values.std(0)
     train, test = ((t.values - mean) / std for t in (tables.train, tables.test))
-    expected = -multivariate_normal(train.mean(0), np.cov(train.T)).logpdf(test).mean()
+    expected = -multivariate_normal(train.mean(0), np.cov(train.T, ddof=0)).logpdf(test).mean()
     assert summary.result.gaussian_nll_standardized == pytest.approx(expected, abs=1e-4)
 
 

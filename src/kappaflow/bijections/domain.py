@@ -81,13 +81,13 @@ class Domain(Bijection):
     def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
         """Fits the deviations of rows x (N, features), for reports, and the cuts of circles.
 
-        The deviations are weighted by `weights`, (N,), if given.
+        `weights`, (N,), weight the rows; all rows have the same weight by default.
         """
         x = feature_batch("x", x, self.features)
         self.deviation.copy_(moments(x, weights)[1])
         for place in self._kinds.get("cut", ()):
             low, high = (ends[place] for ends in self._all_ends)
-            self.cut[place] = _sparsest_point(x[:, place].double(), low, high)
+            self.cut[place] = _sparsest_point(x[:, place].double(), low, high, weights)
         self.fitted.fill_(True)
 
     def outside(self, x: Tensor) -> Tensor:
@@ -360,13 +360,17 @@ def _from_normal(z: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return torch.where(is_low, low + share, high - share)
 
 
-def _sparsest_point(x: Tensor, low: float, high: float) -> float:
-    """Returns the middle of the widest arc that contains sqrt(n) of n rows."""
-    length, n = high - low, len(x)
-    held = max(1, round(math.sqrt(n)))
-    angles = torch.remainder(x - low, length).sort().values
-    beyond = torch.cat((angles, angles + length))[held : n + held]
-    arcs = beyond - angles if n > held else angles.new_tensor([length])
+def _sparsest_point(x: Tensor, low: float, high: float, weights: Tensor | None) -> float:
+    """Returns the middle of the widest arc with the weight of sqrt(n) of n different rows."""
+    length = high - low
+    angles, index = torch.remainder(x - low, length).unique(return_inverse=True)
+    each = torch.ones_like(x) if weights is None else weights.to(x)
+    mass = torch.zeros_like(angles).index_add_(0, index, each)
+    n, mass = len(angles), mass / mass.mean()
+    before = torch.cat((mass, mass)).cumsum(0) - torch.cat((mass, mass))
+    content = max(1, round(math.sqrt(n))) * (1 - 1e-9)  # sums of weights round
+    end = torch.searchsorted(before, before[:n] + content)
+    arcs = torch.cat((angles, angles + length))[end] - angles
     widest = int(arcs.argmax())
     return low + ((angles[widest] + arcs[widest] / 2) % length).item()
 

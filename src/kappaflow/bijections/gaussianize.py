@@ -83,8 +83,9 @@ class Gaussianize(Bijection):
         counts = np.ones(len(rows)) if weights is None else weights.double().cpu().numpy()
         counts = counts * (len(rows) / counts.sum())
         for i in range(self.features - self.padding):
-            order = np.argsort(rows[:, i], kind="stable")
-            knots, scores, slopes, tails = _curve(rows[order, i], counts[order], self.bins)
+            values, index = np.unique(rows[:, i], return_inverse=True)
+            mass = np.bincount(index, counts)
+            knots, scores, slopes, tails = _curve(values, mass, self.bins)
             for buffer, values in (
                 (self.knots, knots),
                 (self.scores, scores),
@@ -170,9 +171,10 @@ class Gaussianize(Bijection):
 def _curve(ordered: np.ndarray, counts: np.ndarray, bins: int) -> tuple[np.ndarray, ...]:
     """Returns knots, normal scores and slopes, (bins + 1,), and the scales of both tails, (2,).
 
-    The values are in ascending order, and their weights `counts` have mean 1.
+    The values are different and in ascending order; their weights `counts` add up to the number of
+    rows, on which the number of bins depends.
     """
-    n = len(ordered)
+    n = round(counts.sum())
     share = min(0.1, max(BEYOND / n, float(ndtr(-WIDEST))))
     used = max(1, min(bins, n // PER_BIN))
     reach = -float(torch.special.ndtri(torch.tensor(share, dtype=torch.float64)))

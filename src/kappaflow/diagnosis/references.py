@@ -18,6 +18,7 @@ from torch import Tensor
 from kappaflow.diagnosis.check import Progress, quietly
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
+from kappaflow.flows.base import sample_of
 from kappaflow.options import DEFAULT_EFFORT
 
 FloatArray = NDArray[np.float64]
@@ -85,12 +86,13 @@ def references(
     test: FloatArray,
     train_context: FloatArray | None = None,
     test_context: FloatArray | None = None,
+    weights: FloatArray | None = None,
 ) -> tuple[Reference, ...]:
     """Fits a Gaussian and a Gaussian mixture to training rows and evaluates both at test rows.
 
-    Rows are (n, columns), and contexts (n, c). With a context, both are fitted to the residuals of
-    a linear regression on it. The BIC chooses 1, 2, 4, 8, 16 or 32 components, on 5,000 rows at
-    most; 1 gives the Gaussian itself.
+    Rows are (n, columns), contexts (n, c), and weights of the training rows (n,). With a context,
+    both are fitted to the residuals of a linear regression on it. The BIC chooses 1, 2, 4, 8, 16
+    or 32 components, on 5,000 rows at most; 1 gives the Gaussian itself.
 
     Returns:
         The Gaussian and the mixture. The result is empty if a column is constant among the
@@ -104,13 +106,13 @@ def references(
         >>> [one.components for one in references(x[:200], x[200:])]
         [1, 1]
     """
-    train, test = _residuals(train, test, train_context, test_context)
-    whitened = _whitened(train, test)
+    train, test = _residuals(train, test, train_context, test_context, weights)
+    whitened = _whitened(train, test, weights)
     if whitened is None:
         return ()
     fitted, tested, log_scale = whitened
     gaussian = Reference("Gaussian", 1, _normal_nll(tested) + log_scale)
-    components, nll = _mixture(fitted, tested)
+    components, nll = _mixture(fitted, tested, weights)
     return gaussian, Reference("Gaussian mixture", components, nll + log_scale)
 
 
@@ -159,8 +161,11 @@ def compare(
     *,
     conditional: bool = False,
     fair: bool = True,
+    weights: FloatArray | None = None,
 ) -> tuple[Comparison, ...]:
     """Returns the comparison of a flow with each reference, from its NLL of each row in nats.
+
+    `weights`, (rows,), weight the rows; all rows have the same weight by default.
 
     Example:
         >>> one = compare(np.array([1.0, 2.0]), [Reference("Gaussian", 1, np.array([3.0, 3.0]))])
@@ -168,7 +173,8 @@ def compare(
         (-1.5, 0.5)
     """
     return tuple(
-        _compared(nll, reference, conditional=conditional, fair=fair) for reference in result
+        _compared(nll, reference, weights, conditional=conditional, fair=fair)
+        for reference in result
     )
 
 
@@ -221,20 +227,28 @@ def _to_numpy_if_given(values: Tensor | None) -> FloatArray | None:
 
 
 def _compared(
-    nll: FloatArray, reference: Reference, *, conditional: bool, fair: bool
+    nll: FloatArray,
+    reference: Reference,
+    weights: FloatArray | None,
+    *,
+    conditional: bool,
+    fair: bool,
 ) -> Comparison:
-    rows = len(nll)
+    rows, shares = len(nll), np.ones(len(nll)) if weights is None else weights
+    shares = shares / shares.sum()
     with np.errstate(invalid="ignore"):
         paired = nll - reference.nll
-        error = paired.std(ddof=1) / math.sqrt(rows) if rows > 1 else math.inf
+        difference = shares @ paired
+        variance = np.square(shares * (paired - difference)).sum() * rows / max(1, rows - 1)
+        error = math.sqrt(variance) if rows > 1 else math.inf
     return Comparison(
         kind=reference.kind,
         components=reference.components,
         conditional=conditional,
         rows=rows,
-        nll=float(reference.nll.mean()),
-        difference=float(paired.mean()),
-        standard_error=float(error),
+        nll=float(shares @ reference.nll),
+        difference=float(difference),
+        standard_error=error,
         fair=fair,
     )
 
@@ -244,6 +258,7 @@ def _residuals(
     test: FloatArray,
     train_context: FloatArray | None,
     test_context: FloatArray | None,
+    weights: FloatArray | None,
 ) -> tuple[FloatArray, FloatArray]:
     """Returns the residuals of a linear regression on the context."""
     if train_context is None or test_context is None:
@@ -254,20 +269,25 @@ def _residuals(
     def design(context: FloatArray) -> FloatArray:
         return np.hstack([np.ones((len(context), 1)), (context - mean) / spread])
 
-    weights = np.linalg.lstsq(design(train_context), train, rcond=None)[0]
-    return train - design(train_context) @ weights, test - design(test_context) @ weights
+    given = design(train_context)
+    root = 1.0 if weights is None else np.sqrt(weights)[:, None]
+    slopes = np.linalg.lstsq(root * given, root * train, rcond=None)[0]
+    return train - given @ slopes, test - design(test_context) @ slopes
 
 
-def _whitened(train: FloatArray, test: FloatArray) -> tuple[FloatArray, FloatArray, float] | None:
+def _whitened(
+    train: FloatArray, test: FloatArray, weights: FloatArray | None
+) -> tuple[FloatArray, FloatArray, float] | None:
     """Returns both, whitened by the covariance of the training rows, and the log-scale.
 
     Returns None if a column is constant among the training rows or depends on others.
     """
     if len(train) < 2 or (train.min(0) == train.max(0)).any():
         return None
-    mean, spread = train.mean(0), train.std(0, ddof=1)
+    mean = np.average(train, axis=0, weights=weights)
+    spread = np.sqrt(np.average((train - mean) ** 2, axis=0, weights=weights))
     standardized = (train - mean) / spread
-    correlation = np.atleast_2d(np.cov(standardized.T))
+    correlation = np.atleast_2d(np.cov(standardized.T, ddof=0, aweights=weights))
     try:
         factor = np.linalg.cholesky(correlation)
     except np.linalg.LinAlgError:
@@ -286,16 +306,17 @@ def _normal_nll(z: FloatArray) -> FloatArray:
     return 0.5 * (z**2).sum(1) + 0.5 * z.shape[1] * math.log(2 * math.pi)
 
 
-def _mixture(fitted: FloatArray, tested: FloatArray) -> tuple[int, FloatArray]:
+def _mixture(
+    fitted: FloatArray, tested: FloatArray, weights: FloatArray | None
+) -> tuple[int, FloatArray]:
     """Returns the number of components with the smallest BIC, and the NLL of the tested rows."""
     from sklearn.mixture import GaussianMixture
 
-    generator = np.random.default_rng(0)
-    if len(fitted) > FIT_ROWS:
-        fitted = fitted[generator.choice(len(fitted), FIT_ROWS, replace=False)]
-    rows, width = fitted.shape
+    rows, width = min(len(fitted), FIT_ROWS), fitted.shape[1]
+    shares = None if weights is None else torch.from_numpy(weights)
+    fitted = fitted[sample_of(len(fitted), shares, FIT_ROWS).numpy()]
     parameters = width * (width + 3) / 2
-    best, components = 2 * _normal_nll(fitted).sum() + parameters * math.log(rows), 1
+    best, components = 2 * rows * _normal_nll(fitted).mean() + parameters * math.log(rows), 1
     nll = _normal_nll(tested)
     for count in COMPONENTS:
         if count * parameters > rows:
@@ -305,7 +326,8 @@ def _mixture(fitted: FloatArray, tested: FloatArray) -> tuple[int, FloatArray]:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a mixture that did not converge is a valid density
-            bic = mixture.fit(fitted).bic(fitted)
+            fit = -2 * rows * mixture.fit(fitted).score(fitted)
+        bic = fit + (count * parameters + count - 1) * math.log(rows)
         if bic >= best:
             break
         best, components, nll = bic, count, -mixture.score_samples(tested)

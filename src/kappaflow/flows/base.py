@@ -339,27 +339,35 @@ def check_has_rsample(base: Base) -> None:
         )
 
 
-def best_components(rows: np.ndarray, seconds: float = math.inf) -> int:
+def best_components(
+    rows: np.ndarray, seconds: float = math.inf, weights: np.ndarray | None = None
+) -> int:
     """Returns the number of components, a power of 2, with which a mixture fits rows (N, D) best.
 
-    Each number is fitted to four fifths of the rows and scored on the rest. The search ends when
-    doubling the components gains less than `WORTH` nats per row. `seconds` is the approximate
-    processor time for the search and for fitting the mixture afterwards: numbers that would take
-    longer are not tried.
+    Each number is fitted to four fifths of the rows and scored on the rest, with their `weights`,
+    (N,). The search ends when doubling the components gains less than `WORTH` nats per row.
+    `seconds` is the approximate processor time for the search and for fitting the mixture
+    afterwards: numbers that would take longer are not tried.
     """
     started, step = time.process_time(), 0.0
     if len(rows) < LEAST_ROWS:
         return 1
-    some = rows[sample_of(len(rows)).numpy()]
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:EM_ROWS]
+    some, fifth = rows[order.numpy()], len(order) // 5
     some = (some - some.mean(0)) / np.maximum(some.std(0), TINY)
-    held_out, fitted = some[: len(some) // 5], some[len(some) // 5 :]
+    held_out, fitted, shares = some[:fifth], some[fifth:], None
+    if weights is not None:
+        shares = weights[order.numpy()]
+        fitted = fitted[sample_of(len(fitted), torch.from_numpy(shares[fifth:])).numpy()]
+        shares = shares[:fifth]
     columns, best, score, count = rows.shape[1], 1, -math.inf, 1
     while count <= MOST_COMPONENTS and 2 * count * (columns + 1) <= len(fitted):
         begun = time.process_time()
         if begun - started + 2 * GROWTH * step > seconds:
             break
         try:
-            result = float(normal_mixture(fitted, count).score(held_out))
+            each = normal_mixture(fitted, count).score_samples(held_out)
+            result = float(np.average(each, weights=shares))
         except ValueError:  # a component with too few distinct rows has no covariance
             break
         if result < score + WORTH:
@@ -369,17 +377,20 @@ def best_components(rows: np.ndarray, seconds: float = math.inf) -> int:
     return best
 
 
-def sample_of(count: int, weights: Tensor | None = None) -> Tensor:
-    """Returns the indices of at most `EM_ROWS` rows, the same in every call.
+def sample_of(count: int, weights: Tensor | None = None, most: int = EM_ROWS) -> Tensor:
+    """Returns the indices of at most `most` rows, in ascending order, the same in every call.
 
-    With weights, (count,), rows are drawn with replacement and in proportion to the weights.
+    With weights, (count,), rows repeat in proportion to them: a row of twice the smallest
+    weight comes twice, if that gives no more than `most` rows.
     """
-    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     if weights is None:
-        return torch.randperm(count, generator=generator)[:EM_ROWS]
-    cumulative = weights.double().cpu().cumsum(0)
-    uniform = torch.rand(min(count, EM_ROWS), generator=generator, dtype=torch.float64)
-    return torch.searchsorted(cumulative, uniform * cumulative[-1], right=True)
+        return order[:most].sort().values
+    shares = weights.double().cpu()[order]
+    total = shares.sum()
+    copies = min(round((total / shares[shares > 0].min()).item()), most)
+    ends = (shares.cumsum(0) / total * copies).round().long()
+    return order.repeat_interleave(ends.diff(prepend=ends.new_zeros(1))).sort().values
 
 
 def normal_mixture(rows: np.ndarray, components: int) -> Any:  # noqa: ANN401

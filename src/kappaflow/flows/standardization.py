@@ -185,7 +185,7 @@ def _fit_whiten(
 
 
 def _latents(flow: "Flow", x: Tensor, context: Tensor | None, weights: Tensor | None) -> Tensor:
-    """Returns the latents of a few thousand rows, sampled by weight if there are weights."""
+    """Returns the latents of a few thousand rows, which repeat in proportion to their weights."""
     some = sample_of(len(x), weights).to(x.device)
     given = None if context is None else context[some]
     with evaluation_mode(flow):

@@ -156,7 +156,7 @@ def candidates(
     if plain or len(table) < ROWS_A_COLUMN * len(table.columns):
         results = [("spline", {**spline, "start": "identity"}, LEARNING_RATE)]
     elif rows < FEW_ROWS and not table.context_columns and seconds > 0:
-        components = best_components(table.values, seconds)
+        components = best_components(table.values, seconds, table.weights)
         if components > 1:
             of_mixture = {**spline, "start": "identity", "components": components}
             results.insert(1, ("spline", of_mixture, SLOWER))
@@ -213,7 +213,7 @@ def fit_auto(
         data: A tensor, array, data frame, `Table`, path or shipped name; with a context, (x,
             context).
         validation: Rows that decide when to stop; a tenth of `data` by default.
-        weights: How much each row of `data` counts in the likelihood, (N,), 0 or more.
+        weights: As for `kappaflow.fit`.
         out: A folder to write to and to resume from, as for `kappaflow.fit`.
         device: Where to train, "cpu" or "cuda".
         repair: As for `kappaflow.fit`.

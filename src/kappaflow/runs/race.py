@@ -18,7 +18,7 @@ from kappaflow.training import Settings, batch_of, log_prob_of, standardization_
 from kappaflow.training.batches import fit_standardization
 from kappaflow.training.distributed import make_engine
 from kappaflow.training.loop import Training
-from kappaflow.training.measure import conditioning_figures
+from kappaflow.training.measure import conditioning_figures, mean, standard_error
 from kappaflow.training.session import State
 
 Candidate = tuple[str, dict[str, Any], float]  # recipe, arguments, highest learning rate
@@ -104,6 +104,11 @@ class Racer:
         best = self.training.progress.best_nll
         return math.inf if self.failed or not math.isfinite(best) else best
 
+    @property
+    def weights(self) -> Tensor | None:
+        """Weights of the validation rows; None if all count equally."""
+        return None if self.held_out.weights is None else self.held_out.weights.cpu()
+
     def scores(self) -> Tensor:
         """Returns log p of the validation rows on standardized columns, by the best weights."""
         with self._best_weights() as flow:
@@ -154,21 +159,17 @@ def preferred(ranked: list[Racer]) -> list[Racer]:
         return ranked
     best = last[0].scores()
     behind = [(one, best - one.scores()) for one in last]
-    tied = [one for one, gap in behind if (gap.mean() - _standard_error(gap)).item() <= 0]
+    weights = ranked[0].weights
+    tied = [one for one, gap in behind if mean(gap, weights) <= standard_error(gap, weights)]
     for racer in tied if len(tied) > 1 else ():
         racer.measure_condition()
     winner = min(tied, key=lambda racer: racer.condition or math.inf)
     return [winner, *(racer for racer in ranked if racer is not winner)]
 
 
-def _standard_error(values: Tensor) -> Tensor:
-    """Returns the standard error of the mean of values (N,)."""
-    return values.std(correction=0) / math.sqrt(len(values))
-
-
 def trials_of(ranked: list[Racer]) -> tuple[Trial, ...]:
     """Returns a trial for each model, compared row by row with the first one."""
-    best = ranked[0].scores()
+    best, weights = ranked[0].scores(), ranked[0].weights
     results = []
     for racer in ranked:
         if math.isinf(racer.nll):
@@ -182,9 +183,9 @@ def trials_of(ranked: list[Racer]) -> tuple[Trial, ...]:
                 round=racer.round,
                 steps=racer.training.progress.step,
                 seconds=round(racer.seconds, 2),
-                nll=(difference - best).mean().item(),
-                behind=difference.mean().item(),
-                error=_standard_error(difference).item(),
+                nll=mean(difference - best, weights),
+                behind=mean(difference, weights),
+                error=standard_error(difference, weights),
                 condition=racer.condition,
             )
         )

@@ -1,6 +1,7 @@
 """The content of a report on a table that training does not provide."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from kappaflow.flows import (
     importance_weighted_log_prob,
     padding_in,
 )
+from kappaflow.flows.base import sample_of
 from kappaflow.report import (
     Budget,
     Correlations,
@@ -40,16 +42,17 @@ from kappaflow.training import (
     Batch,
     FitResult,
     batch_of,
+    condition_at_test_rows,
     log_prob_of,
     quantile,
     standardization_log_det,
-    tested_condition,
 )
-from kappaflow.training.measure import standard_error
+from kappaflow.training.measure import mean, standard_error
 
 PAIRED_ROWS, FEWEST_PAIRED_ROWS, PAIRED_VALUES = 400, 100, 20_000  # fewer rows of many columns
 CORRELATED_ROWS, CORRELATED_COLUMNS = 20_000, 40  # at most
 BINS = 40
+PICTURED_ROWS = 20_000  # at most as many for a table with weights, if it has no more rows
 BASE_SAMPLES = 20_000  # that latents are compared with, if the base is not N(0, 1)
 WORST_ROWS, WORST_COLUMNS = 10, 12
 PADDING_SAMPLES = 64  # of the padding, for each row
@@ -80,8 +83,11 @@ def table_content(
     `nll` is the negative log-likelihood of each test row, in nats. A Gaussian and a Gaussian
     mixture are fitted to the training rows, and compared with the flow on the test rows.
     """
-    flow = result.flow
-    samples, likelihoods = samples_like(flow, test), _likelihoods(flow, nll, data)
+    flow, shown, pictured = result.flow, data.test, test
+    if data.test.weights is not None:
+        shown = _in_proportion(data.test)
+        pictured = batch_of(shown, flow)
+    samples, likelihoods = samples_like(flow, pictured), _likelihoods(flow, nll, data)
     padding, weighted = padding_view(flow, test)
     compared = comparisons_on(data, (nll if weighted is None else weighted).numpy())
     gaussian_nll = compared[0].nll if compared else math.nan
@@ -94,11 +100,11 @@ def table_content(
         "references": [_reference(one, flow) for one in compared],
         "worst_rows": worst_rows(data, nll),
         "separations": _separations(flow, nll, data),
-        "marginals": marginals_of(data.test, samples),
-        "correlations": correlations(data.test, samples),
-        "pairs": pairs_of(data.test, samples, _paired_rows(data.test)),
+        "marginals": marginals_of(shown, samples),
+        "correlations": correlations(shown, samples),
+        "pairs": pairs_of(shown, samples, _paired_rows(shown)),
         "budget": None if budget is None else _budget(flow, test, budget),
-        "latent": latent_of(flow, test),
+        "latent": latent_of(flow, pictured),
     }
     findings = table_findings(
         None if flow.likelihood == "joint" else compared,
@@ -111,9 +117,18 @@ def table_content(
     return content, findings
 
 
+def _in_proportion(table: Table) -> Table:
+    """Returns rows without weights, which repeat in proportion to the weights of a table."""
+    if table.weights is None:
+        return table
+    most = max(len(table), PICTURED_ROWS)
+    index = sample_of(len(table), torch.from_numpy(table.weights), most)
+    return replace(table, weights=None).select(index.numpy())
+
+
 def _budget(flow: Flow, test: Batch, budget: float) -> Budget:
     """Returns the condition budget and the condition number of test rows."""
-    median, p95, rows = tested_condition(flow, test)
+    median, p95, rows = condition_at_test_rows(flow, test)
     return Budget(limit=budget, median=median, p95=p95, rows=rows)
 
 
@@ -129,24 +144,28 @@ def samples_like(flow: Flow, rows: Batch) -> np.ndarray:
 
 
 def _likelihoods(flow: Flow, nll: Tensor, data: TableData) -> list[Likelihood]:
-    results = [_likelihood("test", flow, nll)]
+    weights = None if data.test.weights is None else torch.from_numpy(data.test.weights)
+    results = [_likelihood("test", flow, nll, weights)]
     on_mass = torch.from_numpy(atom_rows(data.test, data.train))
     if on_mass.any() and not on_mass.all():
-        results.append(_likelihood("test, rows on no point mass", flow, nll[~on_mass]))
-        results.append(_likelihood("test, rows on a point mass", flow, nll[on_mass]))
+        for name, rows in (("no", ~on_mass), ("a", on_mass)):
+            shares = None if weights is None else weights[rows]
+            results.append(
+                _likelihood(f"test, rows on {name} point mass", flow, nll[rows], shares)
+            )
     return results
 
 
-def _likelihood(name: str, flow: Flow, nll: Tensor) -> Likelihood:
-    standardized = nll + standardization_log_det(flow)
+def _likelihood(name: str, flow: Flow, nll: Tensor, weights: Tensor | None) -> Likelihood:
+    shift, average = standardization_log_det(flow), mean(nll, weights)
     levels = {"median": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
     return Likelihood(
         name=name,
         rows=len(nll),
-        nll=nll.mean().item(),
-        nll_standardized=standardized.mean().item(),
-        standard_error=standard_error(nll),
-        quantiles={name: quantile(standardized, level) for name, level in levels.items()},
+        nll=average,
+        nll_standardized=average + shift,
+        standard_error=standard_error(nll, weights),
+        quantiles={key: quantile(nll + shift, level, weights) for key, level in levels.items()},
     )
 
 
@@ -163,8 +182,9 @@ def comparisons_on(data: TableData, nll: np.ndarray) -> tuple[Comparison, ...]:
     train, test = data.train, data.test
     rows = len(nll)
     context = None if test.context is None else test.context[:rows]
-    result = references(train.values, test.values[:rows], train.context, context)
-    return compare(nll, result, conditional=context is not None)
+    result = references(train.values, test.values[:rows], train.context, context, train.weights)
+    weights = None if test.weights is None else test.weights[:rows]
+    return compare(nll, result, conditional=context is not None, weights=weights)
 
 
 def _reference(one: Comparison, flow: Flow) -> ReferenceView:
@@ -183,7 +203,8 @@ def _reference(one: Comparison, flow: Flow) -> ReferenceView:
 
 def worst_rows(data: TableData, nll: Tensor) -> RowsView:
     """Returns the test rows with the lowest density, and their values."""
-    test, train, names = data.test, data.train.all_values, data.test.all_columns
+    test, names = data.test, data.test.all_columns
+    train = _in_proportion(data.train).all_values
     worst = nll.nan_to_num(torch.inf, posinf=torch.inf).argsort(descending=True, stable=True)
     index = worst[:WORST_ROWS].numpy()
     values = test.all_values[index]
@@ -405,12 +426,14 @@ def _weighted(flow: Flow, rows: Batch) -> tuple[Weighted, Tensor]:
         generator=torch.Generator().manual_seed(0),
     )
     nll, error = -estimate.double().cpu(), error.double().cpu()
+    average = mean(nll, rows.weights)
+    shares = 1.0 if rows.weights is None else rows.weights / rows.weights.mean()
     weighted = Weighted(
         draws=PADDING_SAMPLES,
         rows=len(nll),
-        nll=nll.mean().item(),
-        nll_standardized=nll.mean().item() + standardization_log_det(flow),
-        standard_error=standard_error(nll),
-        monte_carlo_error=error.square().sum().sqrt().item() / len(nll),
+        nll=average,
+        nll_standardized=average + standardization_log_det(flow),
+        standard_error=standard_error(nll, rows.weights),
+        monte_carlo_error=math.sqrt(mean((shares * error) ** 2) / len(nll)),
     )
     return weighted, nll

@@ -18,7 +18,7 @@ from kappaflow.runs.recipes import ModelConfig, all_arguments
 from kappaflow.runs.stored import TableResult, read_finished
 from kappaflow.runs.table_data import TableConfig, TableData
 from kappaflow.storage import is_unfinished, make_directory, write_bytes
-from kappaflow.training import batch_of, checked_settings, log_prob_of, tested_condition
+from kappaflow.training import batch_of, checked_settings, condition_at_test_rows, log_prob_of
 from kappaflow.training.measure import standard_error
 
 OF_SOURCE = ("columns", "exclude", "context", "where", "repair", "decimal", "missing")
@@ -147,7 +147,7 @@ def _compared(
         nll = -log_prob_of(flow, test)
         free = nll if budget is None else free
         more = None if free is None else nll - free
-        median, p95, rows = tested_condition(flow, test)
+        median, p95, rows = condition_at_test_rows(flow, test)
         one = Budgeted(
             budget=budget,
             folder=folder.name,

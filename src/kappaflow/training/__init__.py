@@ -5,10 +5,10 @@ from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback, TensorBoard
 from kappaflow.training.fit import fit
 from kappaflow.training.measure import (
+    condition_at_test_rows,
     log_prob_of,
     quantile,
     standardization_log_det,
-    tested_condition,
 )
 from kappaflow.training.run_folder import read_metrics, read_result, write_result
 from kappaflow.training.session import FitResult, fit_split
@@ -27,6 +27,7 @@ __all__ = [
     "batch_of",
     "batches_of",
     "checked_settings",
+    "condition_at_test_rows",
     "correlation_note",
     "fit",
     "fit_energy",
@@ -36,6 +37,5 @@ __all__ = [
     "read_metrics",
     "read_result",
     "standardization_log_det",
-    "tested_condition",
     "write_result",
 ]

@@ -16,6 +16,7 @@ from kappaflow.data.table import describe_rows
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
+from kappaflow.flows.base import sample_of
 from kappaflow.options import option
 
 IMAGE_EXAMPLES = 4096  # images used to fit means and deviations
@@ -221,6 +222,8 @@ def fit_standardization(flow: Flow, train: Batches) -> None:
     flow.unchecked = False
     if any(isinstance(part, ActNorm) and not part.initialized for part in flow.modules()):
         few = rows.at(slice(0, ACTNORM_ROWS))
+        if few.weights is not None:
+            few = few.at(sample_of(len(few), few.weights, ACTNORM_ROWS))
         flow.train()
         with torch.no_grad():
             flow.log_prob(few.x, few.context)

@@ -14,7 +14,13 @@ from kappaflow.data import Table
 from kappaflow.flows import Flow
 from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.training.batches import Batch, Batches
-from kappaflow.training.measure import budget_figures, conditioning_figures, likelihood_figures
+from kappaflow.training.measure import (
+    budget_figures,
+    conditioning_figures,
+    likelihood_figures,
+    mean,
+    quantile,
+)
 
 LEVEL = 0.95  # the quantile that the budget limits
 EVERY = 4  # steps from one penalty to the next
@@ -102,7 +108,7 @@ class ConditionBudget:
             with torch.no_grad():
                 x = self.flow.standardization(self.flow.augmented(few.x))[0]
                 result = stretched(self.flow.core.linearize(x, few.context), x)
-            self._follow(result.log_condition_number - aim)
+            self._follow(result.log_condition_number - aim, few.weights)
             near = result.log_condition_number > aim - REACH * SOFTNESS
             some = near.nonzero()[: self.points // 3, 0]
             if not len(some):
@@ -111,15 +117,18 @@ class ConditionBudget:
             here = self.flow.core.linearize(x[some], context)
             apart = log_stretch(here, result.most[some], result.least[some])
         excess = SOFTNESS * softplus((apart - aim) / SOFTNESS)
-        return excess.mean() * near.double().mean().to(excess)
+        weights = excess.new_ones(len(near)) if few.weights is None else few.weights.to(excess)
+        share = weights[near].sum() / weights.sum()
+        return share * (weights[some] * excess).sum() / weights[some].sum()
 
-    def _follow(self, above: Tensor) -> None:
+    def _follow(self, above: Tensor, weights: Tensor | None = None) -> None:
         """Updates the dual variable by log(condition number) - aim of points, (B,)."""
-        above = above[torch.isfinite(above)]
+        finite = torch.isfinite(above)
+        above, weights = above[finite], None if weights is None else weights[finite]
         if not len(above):
             return
-        dual, off = self.dual, above.quantile(LEVEL).item()
-        dual.share_over += AVERAGED * ((above > 0).double().mean().item() - dual.share_over)
+        dual, off = self.dual, quantile(above, LEVEL, weights)
+        dual.share_over += AVERAGED * (mean((above > 0).double(), weights) - dual.share_over)
         moved = dual.lasting * math.exp(RATE * max(-MOST, min(MOST, off / SOFTNESS)))
         dual.lasting = max(FLOOR, moved)
         dual.per_log = dual.lasting * math.exp(AT_ONCE * max(-0.5, min(0.5, off)))
@@ -177,7 +186,9 @@ def correlation_note(table: Table, budget: float) -> str | None:
     if table.context is not None or len(table) < 2 or len(table.columns) < 2:
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
-        correlations = np.corrcoef(table.values, rowvar=False)
+        covariance = np.cov(table.values, rowvar=False, aweights=table.weights)
+        spread = np.sqrt(covariance.diagonal())
+        correlations = covariance / spread / spread[:, None]
     if not np.isfinite(correlations).all():
         return None
     values = np.linalg.eigvalsh(correlations)

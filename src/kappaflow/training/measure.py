@@ -3,7 +3,6 @@
 import math
 import sys
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +16,7 @@ ROWS_AT_ONCE = 4096
 NUMBERS_AT_ONCE = 2**20  # rows times features; networks need several times as much memory
 NUMBERS_OF_MATRICES = 2560  # rows times features whose Jacobians are formed at once
 TESTED = 4  # test rows for each validation row of an epoch
+SLACK = 1e-12  # rounding of a share of weights
 RESOLVED = 1e-3  # eps * condition number up to which a Jacobian shows its smallest singular value
 CONDITIONING = (
     "condition_number_median",
@@ -54,15 +54,36 @@ def scoring_generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def quantile(values: Tensor, level: float) -> float:
-    """Returns a quantile of values; nan if it is between two infinities."""
-    with np.errstate(invalid="ignore"):
-        return float(np.quantile(values.numpy(), level))
+def mean(values: Tensor, weights: Tensor | None = None) -> float:
+    """Returns the mean of values (N,) with optional weights (N,)."""
+    if weights is None:
+        return values.mean().item()
+    return ((weights.to(values) * values).sum() / weights.sum().to(values)).item()
 
 
-def standard_error(values: Tensor) -> float:
-    """Returns the standard error of the mean of values (N,)."""
-    return values.std(correction=0).item() / math.sqrt(len(values))
+def quantile(values: Tensor, level: float, weights: Tensor | None = None) -> float:
+    """Returns a quantile of values (N,); nan if one is nan.
+
+    It is the first value up to which the values have this share of the weights, (N,), or the mean
+    of this and the next value if they have exactly this share. So a value of twice the weight
+    counts like two equal values.
+    """
+    ordered, order = values.double().cpu().sort()
+    if ordered.isnan().any():
+        return math.nan
+    shares = (torch.ones_like(ordered) if weights is None else weights.cpu().double())[order]
+    ends = (shares / shares.sum()).cumsum(0)
+    at = torch.tensor([level - SLACK, level + SLACK], dtype=torch.float64)
+    first, last = torch.searchsorted(ends, at).clamp_max(len(ends) - 1)
+    return ((ordered[first] + ordered[last]) / 2).item()
+
+
+def standard_error(values: Tensor, weights: Tensor | None = None) -> float:
+    """Returns the standard error of the mean of values (N,) with optional weights (N,)."""
+    if weights is None:
+        return values.std(correction=0).item() / math.sqrt(len(values))
+    off = weights.to(values) * (values - mean(values, weights))
+    return (off.square().sum().sqrt() / weights.sum().to(values)).item()
 
 
 def standardization_log_det(flow: Flow) -> float:
@@ -80,16 +101,13 @@ def standardization_log_det(flow: Flow) -> float:
 def likelihood_figures(flow: Flow, rows: Batches) -> dict[str, float]:
     """Returns the mean NLL of held-out rows and its upper quantiles, in nats per row."""
     nll = -log_prob_of(flow, rows)
-    standardized, weights = nll + standardization_log_det(flow), rows.weights
-    mean = nll.mean().item() if weights is None else (weights.cpu() * nll).mean().item()
-    figures = {
-        "validation_nll": mean,
-        "validation_nll_standardized": mean + standardization_log_det(flow),
-    }
+    weights = None if rows.weights is None else rows.weights.cpu()
+    average, shift = mean(nll, weights), standardization_log_det(flow)
+    figures = {"validation_nll": average, "validation_nll_standardized": average + shift}
     if has_bits(flow):
-        figures["validation_bits_per_dimension"] = bits_per_dimension(flow, mean)
+        figures["validation_bits_per_dimension"] = bits_per_dimension(flow, average)
     for name, level in (("p95", 0.95), ("p99", 0.99), ("max", 1.0)):
-        figures[f"validation_nll_{name}"] = quantile(standardized, level)
+        figures[f"validation_nll_{name}"] = quantile(nll + shift, level, weights)
     return figures
 
 
@@ -129,7 +147,7 @@ def conditioning_figures(
     few, standardized = few.at(finite), standardized[finite]
     if condition is None:
         result = spectrum(flow.core, standardized, context=few.context).condition_number
-        condition = _in_figures(result.median().item(), result.quantile(0.95).item())
+        condition = _in_figures(*(quantile(result, at, few.weights) for at in (0.5, 0.95)))
     trip = round_trip(flow, few.x, context=few.context)
     trips = {
         "round_trip_data": trip.data.max().item(),
@@ -189,15 +207,17 @@ def budget_figures(flow: Flow, rows: Batches) -> dict[str, float]:
     return _in_figures(*_condition_at(flow, rows, budget_rows(flow))[:2])
 
 
-def tested_condition(flow: Flow, rows: Batches) -> tuple[float, float, int]:
+def condition_at_test_rows(flow: Flow, rows: Batches) -> tuple[float, float, int]:
     """Returns median and 95 % quantile of the condition number at test rows, and their number."""
     return _condition_at(flow, rows, TESTED * budget_rows(flow))
 
 
 def _condition_at(flow: Flow, rows: Batches, most: int) -> tuple[float, float, int]:
     """Returns median and 95 % quantile of the condition number at `most` rows, and how many."""
-    result = condition_numbers(flow, rows.at(slice(0, most)))
-    return result.quantile(0.5).item(), result.quantile(0.95).item(), len(result)
+    few = rows.at(slice(0, most))
+    result = condition_numbers(flow, few)
+    median, p95 = (quantile(result, level, few.weights) for level in (0.5, 0.95))
+    return median, p95, len(result)
 
 
 def _in_figures(median: float, p95: float) -> dict[str, float]:
