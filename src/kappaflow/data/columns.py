@@ -174,8 +174,6 @@ def choose_columns(
     notes = (
         *_read_notes(raw, [*modeled, *conditioned]),
         *_sentences(gone),
-        *_as_requested(excluded, "exclude"),
-        *_as_requested(fixed - excluded, "where"),
         *_weight_question(modeled),
         *warnings,
     )
@@ -284,16 +282,6 @@ def _sentences(gone: dict[str, str]) -> tuple[str, ...]:
             they = they.replace("it has", "they have")
             notes.append(f"columns {quoted(names, len(names))} are left out: {they}")
     return tuple(notes)
-
-
-def _as_requested(names: set[str], argument: str) -> tuple[str, ...]:
-    """Returns a sentence about columns that an argument leaves out."""
-    if not names:
-        return ()
-    subject = "columns" if len(names) > 1 else "column"
-    verb = "are" if len(names) > 1 else "is"
-    listed = quoted(sorted(names), len(names))
-    return (f"{subject} {listed} {verb} left out, as {option(argument)} asks",)
 
 
 def _weight_question(modeled: list[Column]) -> tuple[str, ...]:
