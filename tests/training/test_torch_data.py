@@ -67,6 +67,14 @@ def test_rows_are_those_of_a_tensor(name):
     assert result.validation_nll == expected.validation_nll
 
 
+def test_rows_are_read_wherever_a_table_is(tmp_path):
+    """By fit_auto and in reports too."""
+    result = kf.fit_auto(TensorDataset(X), search_time=0, max_epochs=1, progress=False)
+    expected = kf.fit_auto(X, search_time=0, max_epochs=1, progress=False)
+    assert result.validation_nll == expected.validation_nll
+    assert result.report(tmp_path / "page.html", DataLoader(TensorDataset(X))).exists()
+
+
 def test_pairs_have_a_context():
     data = TensorDataset(X, CONTEXT)
     expected = kf.fit(flow_of(1), (X, CONTEXT), **QUICK)

@@ -211,7 +211,7 @@ def fit_auto(
 
     Args:
         data: A tensor, array, data frame, `Table`, path or shipped name; with a context, (x,
-            context).
+            context). Or a dataset or a loader of torch, as for `kappaflow.fit`.
         validation: Rows that decide when to stop; a tenth of `data` by default.
         weights: As for `kappaflow.fit`.
         out: A folder to write to and to resume from, as for `kappaflow.fit`.

@@ -12,6 +12,7 @@ from kappaflow.data.table import require_finite
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
 from kappaflow.training.batches import batch_of, check_fits
+from kappaflow.training.torch_data import is_torch_data, read_torch_data
 
 
 def as_table(
@@ -29,6 +30,8 @@ def as_table(
         ArgumentError: x and context have different numbers of rows, or an option of reading does
             not apply to such data.
     """
+    if is_torch_data(data):
+        data = read_torch_data(data, None)
     if not isinstance(data, Table | tuple):
         return read_table(data, reading, weights, every=every)
     if isinstance(data, tuple):

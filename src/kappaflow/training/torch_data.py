@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 from torch.utils.data import Dataset as TorchDataset
 
-from kappaflow.data import Images, Table
+from kappaflow.data import Images
 from kappaflow.data.images.decode import Request
 from kappaflow.data.images.images import of_array
-from kappaflow.data.load import load_every_column
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
 
@@ -26,7 +25,7 @@ def is_torch_data(data: object) -> bool:
 
 def read_torch_data(
     data: TorchDataset | DataLoader, flow: Flow | None
-) -> Table | Images | tuple[Tensor, Tensor]:
+) -> Tensor | Images | tuple[Tensor, Tensor]:
     """Returns the rows or images of a dataset or a loader, each read once, in a fixed order.
 
     None stands for a flow of rows.
@@ -53,7 +52,7 @@ def read_torch_data(
     if flow is not None and len(flow.event_shape) == 3:
         return _images(x, context, flow, type(data).__name__)
     if context is None:
-        return load_every_column(x)
+        return x
     return x, context if context.dim() > 1 else context[:, None]
 
 
