@@ -129,6 +129,20 @@ def test_profile_and_doctor_take_frames_and_name_columns(fitted, frame):
     assert "'mass'" in message
 
 
+def test_the_doctor_names_rows_by_index_or_from_0_and_columns_by_name(frame):
+    """Also for a flow that was not fitted, and has no names."""
+    labeled = frame[["mass", "spin"]].set_axis([f"r{i}" for i in range(90)])
+    labeled.iloc[20:60, 1] = 0.25
+    for data, column, row in (
+        (labeled, "spin", "index values 'r20'"),
+        (labeled.to_numpy(), "x1", "rows 20"),
+    ):
+        findings = kf.doctor(kf.real_nvp(2, depth=2, hidden=(4,)), data).findings
+        (message,) = (finding.message for finding in findings if finding.code == "KF603")
+        expected = f"Column '{column}' holds the value 0.25 in 40 of 90 rows ({row}, "
+        assert message.startswith(expected), message
+
+
 def test_the_domain_of_a_named_flow_names_columns(frame):
     """The message of a value outside names the column."""
     flow = kf.real_nvp(2, depth=2, hidden=(4,))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kappaflow.conditioning import Profile, layers_of
 from kappaflow.conditioning.points import checked_context, checked_points, measuring
+from kappaflow.data.table import Table, describe_values
 from kappaflow.diagnosis.advice import without_own_names
 from kappaflow.diagnosis.check import CHECKED, TABLES, Measurements, Progress, quietly
 from kappaflow.diagnosis.checks import check_codes, checks_of_flows, is_selected
@@ -23,7 +24,7 @@ from kappaflow.diagnosis.references import Comparison, TrainRows, comparisons_of
 from kappaflow.energies import LogDensity, check_target
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow
-from kappaflow.flows.rows import Data, plain_tensors
+from kappaflow.flows.rows import PLAIN, Data, plain_tensors, read_rows
 from kappaflow.interop import Wrapped
 from kappaflow.interop.wrap import own_flow
 from kappaflow.options import THOROUGH, effort_of
@@ -68,6 +69,8 @@ def doctor(
         x: Rows of data, (B, *event), preferably held out: a tensor, an array, a data frame or a
             `Table`, with its columns selected by the names of the flow. The flow is measured at
             the first 64 (8 above 500 dimensions, 4 above 2000); checks of the data use all rows.
+            Findings count the rows of a tensor or an array from 0, and name those of a frame by
+            their index label.
             Without x, the doctor uses samples of the flow. This reveals less, because a flow
             rarely fails where its own density is high.
         context: Context of each row, (B, C), for a conditional flow.
@@ -101,8 +104,10 @@ def doctor(
         raise ArgumentError("'train' needs 'x', held-out rows to compare the likelihoods on.")
     own = own_flow(flow)
     named = own if isinstance(own, Flow) else None
+    source = x if x is None or isinstance(x, PLAIN) else read_rows("x", x)
+    names = (lambda i: describe_values(source, i)) if isinstance(source, Table) else None
     if x is not None:
-        x, context = plain_tensors(named, x, context)
+        x, context = plain_tensors(named, source, context)
     diagnosis = diagnose_flow(
         flow,
         x,
@@ -114,9 +119,14 @@ def doctor(
         compare=lambda own, rows, given: comparisons_of(
             own, rows, given, train, progress, effort_of(thorough).compared_rows
         ),
+        names=names,
     )
+    if x is None:
+        return diagnosis
     columns = () if named is None else named.columns
-    return diagnosis if x is None else with_findings(diagnosis, data_findings(x, columns))
+    if isinstance(source, Table):
+        columns = columns or source.columns
+    return with_findings(diagnosis, data_findings(x, columns, source))
 
 
 def diagnose_flow(

@@ -35,14 +35,14 @@ def plain_tensors(flow: "Flow | None", x: Data, context: Data = None) -> Pair:
     names = () if flow is None else flow.columns
     given = () if flow is None else flow.context_columns
     if not isinstance(x, PLAIN):
-        table = _read("x", x)
+        table = read_rows("x", x)
         if context is None and table.context is not None:
             context = table.context
         elif context is None and given and {*given} <= {*table.columns}:
             context = _selected("context", table, given)
         x = _selected("x", table, names)
     if context is not None and not isinstance(context, PLAIN):
-        context = _selected("context", _read("context", context), given)
+        context = _selected("context", read_rows("context", context), given)
     return _tensor("x", x), None if context is None else _tensor("context", context)
 
 
@@ -114,7 +114,7 @@ def check_device(name: str, value: Tensor, flow: "Flow") -> None:
 def context_for(flow: "Flow", context: Data) -> Tensor:
     """Returns a context of any kind as a tensor in the dtype of the flow."""
     if not isinstance(context, PLAIN):
-        context = _selected("context", _read("context", context), flow.context_columns)
+        context = _selected("context", read_rows("context", context), flow.context_columns)
     return _cast("context", _tensor("context", context), flow)
 
 
@@ -160,7 +160,7 @@ def frame_of(flow: "Flow", samples: Tensor, context: Tensor | None, kind: AsFram
     return import_module(library).DataFrame(dict(zip(names, columns, strict=True)))
 
 
-def _read(argument: str, source: Data) -> "Table":
+def read_rows(argument: str, source: Data) -> "Table":
     """Returns all columns of numbers of a frame, a table or a file."""
     from kappaflow.data.load import load_every_column  # it loads polars, which tensors do without
     from kappaflow.data.table import Table

@@ -46,10 +46,13 @@ class ExaminedData:
         return [Symptom(message, evidence, cause=cause, fix=fix)]
 
 
-def data_findings(data: Tensor | Table, columns: Sequence[str] = ()) -> Iterator[Finding]:
+def data_findings(
+    data: Tensor | Table, columns: Sequence[str] = (), source: object = None
+) -> Iterator[Finding]:
     """Runs the checks of data, KF601 to KF606, on a table or rows (B, n), at least 32 of them.
 
-    `columns` are the names of the columns of rows; x0, x1, ... by default.
+    `columns` are the names of the columns of rows; x0, x1, ... by default. `source`, if it is a
+    table, has the names of the rows.
 
     Yields:
         The findings, one for all columns with the same problem.
@@ -57,6 +60,10 @@ def data_findings(data: Tensor | Table, columns: Sequence[str] = ()) -> Iterator
     if len(data) < ROWS or (isinstance(data, Tensor) and data.dim() != 2):
         return
     table = _named(data, columns) if isinstance(data, Tensor) else data
+    if isinstance(source, Table):
+        table = dataclasses.replace(
+            table, rows=source.rows, lines=source.lines, labels=source.labels
+        )
     examined = ExaminedData(table)
     for rule in sorted(CHECKS.values(), key=lambda rule: rule.code):
         if rule.subject == "data":
@@ -64,7 +71,9 @@ def data_findings(data: Tensor | Table, columns: Sequence[str] = ()) -> Iterator
 
 
 def _named(rows: Tensor, columns: Sequence[str]) -> Table:
+    """Returns rows of a tensor, counted from 0 as in all findings on tensors, as a table."""
     table = load_table(rows.detach().cpu().double().numpy())
+    table = dataclasses.replace(table, rows=table.rows - 1)
     if len(columns) != len(table.columns):
         return table
     names = dict(zip(table.columns, columns, strict=True))
