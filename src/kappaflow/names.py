@@ -66,7 +66,7 @@ def did_you_mean(name: str, known: Iterable[str], others: dict[str, str]) -> str
     for own, foreign in others.items():
         if name in foreign.split() and own in names:
             return f": did you mean {own!r}?"
-    plain = {_plain(one): one for one in reversed(names)}
+    plain = {_plain(known_name): known_name for known_name in reversed(names)}
     close = [_plain(name)] if _plain(name) in plain else get_close_matches(_plain(name), plain, 1)
     return f": did you mean {plain[close[0]]!r}?" if close else ""
 

@@ -29,14 +29,20 @@ def recipe(name: str) -> Callable[[Callable[P, Flow]], Callable[P, Flow]]:
 
     def decorate(function: Callable[P, Flow]) -> Callable[P, Flow]:
         signature = inspect.signature(function)
-        known = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        known = [
+            parameter
+            for parameter in signature.parameters.values()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        ]
         any_option = len(known) < len(signature.parameters)
 
         @functools.wraps(function)
         def without_dtype(*args: Any, **kwargs: Any) -> Flow:  # noqa: ANN401
             return function(*args, **kwargs)
 
-        rest = [one for one in signature.parameters.values() if one.name != "dtype"]
+        rest = [
+            parameter for parameter in signature.parameters.values() if parameter.name != "dtype"
+        ]
         without_dtype.__signature__ = signature.replace(parameters=rest)  # pyright: ignore[reportAttributeAccessIssue]
         recorded = register(name)(without_dtype)
 
@@ -64,11 +70,11 @@ def recipe(name: str) -> Callable[[Callable[P, Flow]], Callable[P, Flow]]:
 
 
 def _check_names(
-    recipe_name: str, given: dict[str, Any], known: list[Parameter], *, any_option: bool
+    recipe_name: str, arguments: dict[str, Any], known: list[Parameter], *, any_option: bool
 ) -> None:
     """Raises an error for an argument that a recipe does not have."""
-    names = [one.name for one in known]
-    for name in given.keys() - set(names):
+    names = [parameter.name for parameter in known]
+    for name in arguments.keys() - set(names):
         hint = did_you_mean(name, names, ARGUMENTS)
         foreign = any(name in listed.split() for listed in ARGUMENTS.values())
         if not any_option or (hint and foreign):

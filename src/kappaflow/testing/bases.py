@@ -88,8 +88,8 @@ def check_forms(flow: Flow, context: Tensor | None) -> None:
     for dtype in (flow.dtype, torch.float64):
         for n in (0, 3):
             draw(flow, n, context, dtype=dtype)
-    z, given = draw(flow, 3, context), None if context is None else expanded(context, 3)
-    log_prob, least = log_prob_of_base(flow.base, z, given), log_det_dtype(flow.dtype)
+    z, rows = draw(flow, 3, context), None if context is None else expanded(context, 3)
+    log_prob, least = log_prob_of_base(flow.base, z, rows), log_det_dtype(flow.dtype)
     require(
         torch.promote_types(log_prob.dtype, least) == log_prob.dtype,
         f"the dtype of log_prob should be {least} or wider, got {log_prob.dtype}",
@@ -99,16 +99,16 @@ def check_forms(flow: Flow, context: Tensor | None) -> None:
 
 def check_rows(flow: Flow, context: Tensor | None) -> None:
     """Checks that the log_prob of a row does not depend on the other rows."""
-    z, given = draw(flow, 8, context), None if context is None else expanded(context, 8)
+    z, rows = draw(flow, 8, context), None if context is None else expanded(context, 8)
     with torch.no_grad():
-        whole = flow.base.log_prob(z, given)
+        together = flow.base.log_prob(z, rows)
         alone = [
-            flow.base.log_prob(z[i : i + 1], None if given is None else given[i : i + 1])
+            flow.base.log_prob(z[i : i + 1], None if rows is None else rows[i : i + 1])
             for i in range(len(z))
         ]
-    tolerance = SAFETY * torch.finfo(flow.dtype).eps * (z[0].numel() + whole.abs())
+    tolerance = SAFETY * torch.finfo(flow.dtype).eps * (z[0].numel() + together.abs())
     law = "log_prob of a row should not depend on the other rows"
-    require_close(law, torch.cat(alone), whole, tolerance)
+    require_close(law, torch.cat(alone), together, tolerance)
 
 
 def check_seed(flow: Flow, context: Tensor | None) -> None:
@@ -134,11 +134,11 @@ def check_parameters(flow: Flow, context: Tensor | None) -> None:
         return
     moved = jittered(copy.deepcopy(flow))
     n = 64 if context is None else 16 * len(context)
-    z, given = draw(moved, n, context), None if context is None else expanded(context, n)
-    found = {"log_prob": log_prob_of_base(moved.base, z.detach(), given)}
+    z, rows = draw(moved, n, context), None if context is None else expanded(context, n)
+    outputs = {"log_prob": log_prob_of_base(moved.base, z.detach(), rows)}
     if moved.base.has_rsample:
-        found["samples"] = z.square().flatten(1).sum(1)
-    for what, values in found.items():
+        outputs["samples"] = z.square().flatten(1).sum(1)
+    for what, values in outputs.items():
         missing = names - reached(moved, values.sum()) if values.requires_grad else names
         require(
             not missing,
@@ -168,8 +168,8 @@ def check_samples_against_density(flow: Flow, context: Tensor | None) -> None:
     centers, own = u.split([CENTERS, SAMPLES])
     proposals, log_q = kernels(centers)
     points = (middle + scale * proposals).to(flow.dtype)
-    given = None if context is None else context.expand(SAMPLES, -1)
-    log_p = log_prob_of_base(flow.base, points.reshape(-1, *flow.base.event_shape), given).double()
+    rows = None if context is None else context.expand(SAMPLES, -1)
+    log_p = log_prob_of_base(flow.base, points.reshape(-1, *flow.base.event_shape), rows).double()
     require(
         not (log_p.isnan() | log_p.isposinf()).any(),
         "log_prob should be a number or -inf everywhere, got nan or inf",

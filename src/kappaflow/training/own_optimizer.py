@@ -188,12 +188,12 @@ def _made(name: str, make: Any, argument: object, kind: Any) -> Any:  # noqa: AN
     if isinstance(make, Optimizer | LRScheduler | ReduceLROnPlateau) or not callable(make):
         raise ArgumentError(f"'{name}' should be {how}, got {type(make).__name__}.")
     try:
-        made = make(argument)
+        product = make(argument)
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"'{name}' should be {how}; this one fails: {error}.") from None
-    if not isinstance(made, kind):
-        raise ArgumentError(f"'{name}' should return one of torch.optim, got {made!r}.")
-    return made
+    if not isinstance(product, kind):
+        raise ArgumentError(f"'{name}' should return one of torch.optim, got {product!r}.")
+    return product
 
 
 def _check_optimizer(optimizer: Optimizer, trained: list[nn.Parameter]) -> None:
@@ -201,8 +201,8 @@ def _check_optimizer(optimizer: Optimizer, trained: list[nn.Parameter]) -> None:
     if isinstance(optimizer, LBFGS):
         raise ArgumentError("'optimizer' should take steps without a closure, got LBFGS.")
     known = {id(parameter) for parameter in trained}
-    held = {id(one) for group in optimizer.param_groups for one in group["params"]}
-    if not held or held - known:
+    moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not moved or moved - known:
         raise ArgumentError(
             "'optimizer' should hold trainable parameters of the flow, and no others: use the "
             "list that the function is called with."

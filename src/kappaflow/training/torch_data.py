@@ -45,7 +45,7 @@ def read_torch_data(
         raise DataError(f"'data' should hold rows, this {type(data).__name__} has none.")
     x = _joined("x", [x for x, _ in parts])
     contexts = [context for _, context in parts]
-    known = [one for one in contexts if one is not None]
+    known = [context for context in contexts if context is not None]
     if known and len(known) < len(contexts):
         raise ArgumentError("'data' should have a context for each row, or for none.")
     context = _joined("context", known) if known else None
@@ -80,7 +80,7 @@ def _items(dataset: Any) -> Iterator[Item]:  # noqa: ANN401
 
 def _pair(item: Any) -> Item:  # noqa: ANN401
     """Returns an item x, (x,) or (x, context) as two tensors."""
-    is_row = isinstance(item, list) and all(isinstance(one, int | float) for one in item)
+    is_row = isinstance(item, list) and all(isinstance(number, int | float) for number in item)
     parts = item if isinstance(item, tuple | list) and not is_row else (item,)
     if len(parts) not in (1, 2):
         raise ArgumentError(
