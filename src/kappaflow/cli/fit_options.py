@@ -236,7 +236,8 @@ class FitTable(ReadTable):
     ----------
     bounds
         Domains of columns, which all samples respect, such as --bounds mass=positive p=0,1 x=2,
-        angle=circular:0,360 (x above 2; angle in degrees; circular alone means radians).
+        angle=circular:0,360 (x above 2; angle in degrees; circular alone means radians). Circles
+        need the model spline.
     against
         Also score the rows that meet this condition, and report how well log_prob separates them.
     duplicates

@@ -106,7 +106,7 @@ def fit(
         bounds: Domains of columns by name, in which all samples then lie, such as
             {"mass": "positive", "p": (0, 1), "angle": "circular"}. The flow has to be one that a
             recipe made and that is not fitted; it becomes what its recipe makes with these
-            `bounds`.
+            `bounds`. Circles need `spline`.
         columns: Columns to model, by name; all columns of numbers by default.
         exclude: Columns to leave out.
         context: Columns that the density is conditioned on.
