@@ -134,9 +134,9 @@ def test_features_and_targets_of_frames_keep_their_names():
     """A feature of true and false counts as 1 and 0; text is left out; bounds name the target."""
     density = ConditionalFlowDensity(**SMALL, bounds={"price": "positive"}, where="kind=x")
     price = pd.Series(np.exp(X[:, 0]), name="price")
-    density.fit(FRAME[["b", "flag", "kind"]], price)
-    assert any("column 'kind' is left out" in note for note in density.notes_)
-    features = FRAME[["b", "flag", "kind"]]
+    features = FRAME[["b", "flag", "kind", "day"]]
+    density.fit(features, price)
+    assert any("column 'day' is left out" in note for note in density.notes_)
     assert np.isfinite(density.log_prob(features, price)).all()
     assert (density.sample(features[:4], 50) > 0).all()
     assert density.predict(features).shape == (120,)
@@ -175,3 +175,14 @@ def test_pixels_can_be_fitted_after_what_the_messages_say():
     assert "column 'x0' is constant: every row holds 0" in messages[0]
     assert re.match("the 1,258 training rows cannot be whitened: column 'x56' is", messages[1])
     assert (estimator.predict(pixels) == 1).mean() > 0.9
+
+
+def test_a_diagnosis_names_rows_and_columns_of_the_frame():
+    """As `kappaflow.doctor` does with the flow."""
+    frame = FRAME[["a", "b"]].set_axis([f"r{i}" for i in range(120)])
+    density = FlowDensity(**SMALL).fit(frame)
+    frame.iloc[20:60, 1] = 0.25
+    messages = [finding.message for finding in density.diagnose(frame).findings]
+    assert any(
+        "'b' holds the value 0.25 in 40 of 120 rows (index values 'r20'" in m for m in messages
+    )

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import narwhals as nw
 import numpy as np
-import torch
 from narwhals.dependencies import is_into_dataframe
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
@@ -136,9 +135,7 @@ class FlowEstimator(BaseEstimator):
 
     def _diagnosis(self, table: Table) -> Diagnosis:
         """Returns the diagnosis at rows that get the noise of `fit`, in which copies differ."""
-        table = noisy(table, self._widths, domains_in(self.flow_, table))
-        context = None if table.context is None else torch.tensor(table.context)
-        return doctor(self.flow_, torch.tensor(table.values), context)
+        return doctor(self.flow_, noisy(table, self._widths, domains_in(self.flow_, table)))
 
     def _read(self, X: ArrayLike, weights: object = None, *, at_least: int = 2) -> Table:  # noqa: N803
         """Returns the rows of `fit`, read as `kappaflow.fit_auto` reads them."""
