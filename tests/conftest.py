@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
+# On a busy machine everything is slow, which says nothing about the code.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 SETS = ("default", "avx2", "avx512")  # a processor that has one has those before it
 collect_ignore = ["rank_cases.py"]  # a program: it registers names that are registered once
 

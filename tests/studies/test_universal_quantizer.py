@@ -29,13 +29,13 @@ def points_off_ramps(grid, count=4000):
 
 
 def allowed(grid):
-    """Returns what one rounding a digit can make."""
-    return torch.finfo(torch.float64).eps * grid.digits * grid.reach
+    """Returns the rounding error of a layer a digit, of the last one, and of the comparison."""
+    return torch.finfo(torch.float64).eps * (grid.digits + 2) * grid.reach
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_it_rounds_as_floor_does(grid):
-    """Off the ramps it is the step function, up to one rounding a digit, however steep it is."""
+    """Off the ramps it is the step function up to rounding, however steep it is."""
     x = points_off_ramps(grid)
     found = quantizer_network(1, grid, [(1.0, 0.0)])(x)
     torch.testing.assert_close(found, cell_middles(x, grid), rtol=0, atol=allowed(grid))
@@ -57,7 +57,9 @@ def test_features_are_rounded_each_for_itself():
     together = quantizer_network(3, grid, answers)(x).reshape(50, len(answers), 3)
     single = quantizer_network(1, grid, answers)
     for i in range(3):
-        torch.testing.assert_close(together[:, :, i], single(x[:, i : i + 1]), rtol=0, atol=4e-15)
+        apart = single(x[:, i : i + 1])
+        largest = max(abs(a) + abs(b) for a, b in answers)
+        torch.testing.assert_close(together[:, :, i], apart, rtol=0, atol=largest * allowed(grid))
 
 
 def test_on_a_ramp_it_is_never_farther_than_half_a_cell():
