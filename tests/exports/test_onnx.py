@@ -41,6 +41,15 @@ def test_onnx_runtime_computes_what_the_flow_computes_in_float64(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_flow_in_float64_is_exported_with_all_digits(tmp_path):
+    """Numbers in its code are written as float64, which differ from float32 by 1e-8."""
+    pytest.importorskip("onnxruntime")
+    flow = jittered(kf.real_nvp(2, depth=1, hidden=(4,)), seed=1).double()
+    done = kf.export(flow, tmp_path / "out", format="onnx", functions=["encode"])
+    assert done.differences["encode"] < 1e-13 and not done.left_out
+
+
+@pytest.mark.slow
 def test_an_operation_that_the_runtime_lacks_is_one_sentence(tmp_path):
     """ONNX Runtime has no error function in float64, which intervals need."""
     pytest.importorskip("onnxruntime")

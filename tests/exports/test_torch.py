@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 import subprocess
 import sys
 import zipfile
@@ -103,12 +104,14 @@ def test_each_file_holds_its_metadata_and_no_paths_of_this_machine(scores):
     assert b".py" not in path.read_bytes()
 
 
-def test_a_program_holds_no_context_of_autocast(scores):
-    """Which torch 2.6 cannot load."""
+def test_a_program_holds_nothing_that_computes_nothing(scores):
+    """No conversion to the same type, and no autocast, which torch 2.6 cannot load."""
     for name in ("encode", "log_prob"):
         parts = torch.export.load(scores.folder / f"{name}.pt2").graph_module.modules()
         graphs = [part.graph for part in parts if isinstance(part, torch.fx.GraphModule)]
         assert graphs and not [graph for graph in graphs if "autocast" in str(graph)]
+        nodes = [node for graph in graphs for node in graph.nodes]
+        assert torch.ops.aten.to.dtype not in [node.target for node in nodes]
 
 
 @pytest.mark.slow
@@ -147,9 +150,57 @@ class Sly(kf.Bijection):
 def test_a_program_that_differs_from_the_flow_is_an_error_and_leaves_no_file(tmp_path, most_rows):
     """Also where it differs at single rows only. Not even a temporary file appears."""
     flow = kf.Flow(kf.StandardNormal(2), Sly(most_rows))
-    with pytest.raises(NumericalError, match="'encode' differs from the flow by 1.0e-03"):
+    with pytest.raises(NumericalError, match="'encode' .* differs from the flow by 1.0e-03"):
         kf.export(flow, tmp_path / "out", functions=["encode"])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_function_that_cannot_be_exported_stops_no_other(tmp_path):
+    """Neither one that differs from the flow nor one that cannot be traced, named or not."""
+    flow = kf.Flow(kf.StandardNormal(2), Sly(math.inf))
+    done = kf.export(flow, tmp_path / "out", functions=["encode", "decode"])
+    assert done.functions == ("decode",) and "without encode" in repr(done)
+    assert "'encode' cannot be exported: the program differs" in done.left_out["encode"]
+    assert [path.name for path in done.path.iterdir()] == ["decode.pt2"]
+    notes = {"kappaflow.json": ""}
+    torch.export.load(done.path / "decode.pt2", extra_files=notes)
+    assert json.loads(notes["kappaflow.json"])["functions"] == ["decode"]
+    padded = kf.real_nvp(1, depth=1, hidden=(4,), padding=1)
+    done = kf.export(padded, tmp_path / "padded", functions=["log_prob", "decode"])
+    assert done.functions == ("decode",) and "it is a bound" in done.left_out["log_prob"]
+
+
+class Counting(kf.Bijection):
+    """The identity, whose log_det has a number of rows that is counted in some way."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count, self.weight = count, torch.nn.Parameter(torch.ones(2))
+
+    def forward(self, x, context=None):
+        return x * self.weight[: len(self.weight)], torch.zeros(self.count(x))
+
+    def inverse(self, z, context=None):
+        return z, zero_log_det(z)
+
+
+def test_a_layer_that_fixes_the_number_of_rows_is_named_by_its_line(tmp_path):
+    """Length of a weight is a constant, and `x.shape[0]` of rows is none."""
+
+    def length(x):
+        return len(x)
+
+    def export(count):
+        flow = kf.Flow(kf.StandardNormal(2), Counting(count))
+        return kf.export(flow, tmp_path / "out", functions=["encode"])
+
+    line = length.__code__.co_firstlineno + 1
+    where = rf"{re.escape(__file__)}:{line}, `return len\(x\)`. Use x.shape\[0\] instead"
+    with pytest.raises(kf.errors.ArgumentError, match=rf"'encode' .* at {where}"):
+        export(length)
+    with pytest.raises(kf.errors.ArgumentError, match="fixes the number of rows. Use x.shape"):
+        export(lambda x: int(x.shape[0]))
+    assert export(lambda x: x.shape[0]).functions == ("encode",)
 
 
 def test_bad_arguments_are_named_before_any_work(tmp_path):
@@ -275,7 +326,7 @@ def test_flows_of_all_recipes_are_exported(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_functions_that_cannot_be_traced_are_left_out_or_refused(tmp_path):
+def test_functions_that_cannot_be_traced_are_left_out_or_refused(tmp_path, capsys):
     """The inverse of a planar map is a search, and a continuous flow steps adaptively."""
     flow = jittered(kf.planar(2, depth=1), seed=1)
     done = kf.export(flow, tmp_path / "out")
@@ -286,6 +337,11 @@ def test_functions_that_cannot_be_traced_are_left_out_or_refused(tmp_path):
     with pytest.raises(kf.errors.ArgumentError, match="'encode' of this flow cannot be exported"):
         kf.export(kf.zuko_flow(2, "cnf", hidden=(4,)), tmp_path / "cnf", functions=["encode"])
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    kf.save(flow, tmp_path / "model")
+    command = ["export", str(tmp_path / "model"), "--out", str(tmp_path / "named")]
+    assert main([*command, "--functions", "encode", "decode"]) == 1
+    assert "Not written: 'decode' of this flow: the inverse" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "named").iterdir()] == ["encode.pt2"]
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ def export(
     out: Path,
     format: ExportFormat = "torch",  # noqa: A002
     functions: Functions = None,
-) -> None:
+) -> int:
     """Write the flow of a run as programs that run without kappaflow.
 
     For example:
@@ -29,6 +29,7 @@ def export(
 
     The new folder has one file for each function: log_prob.pt2, sample.pt2, encode.pt2 and
     decode.pt2, or the same with .onnx. Each is compared with the flow before the folder appears.
+    A function that cannot be exported is not written. The exit status is 1 if you have named it.
 
     Parameters
     ----------
@@ -51,5 +52,6 @@ def export(
         rows.append(("decode(encode(x)), to x", f"{done.round_trip:.1e}"))
     table(rows)
     for reason in done.left_out.values():
-        tell(f"\nLeft out: {reason}")
+        tell(f"\nNot written: {reason}")
     tell(f"\nThe exported flow is {done.path}")
+    return 1 if functions and done.left_out else 0

@@ -6,20 +6,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from kappaflow._checks import one_of
-from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.errors import ArgumentError, KappaflowError, NumericalError
 from kappaflow.exports.functions import (
     FUNCTIONS,
     FlowFunction,
     RandomRows,
     describe_functions,
 )
-from kappaflow.exports.programs import Program, check_onnx, outputs, quiet
+from kappaflow.exports.programs import Call, Program, check_onnx, outputs, quiet
 from kappaflow.flows import Flow
 from kappaflow.options import ExportFormat
 from kappaflow.stack import CouplingStack
@@ -38,7 +38,7 @@ class Exported:
         functions: The functions that were written.
         differences: The largest absolute difference from the flow on random rows, by function.
         round_trip: Largest absolute error of decode(encode(x)); None without both functions.
-        left_out: Why a function was left out, by the names of these functions.
+        left_out: Why a function was not written, by the names of these functions.
     """
 
     path: Path
@@ -80,14 +80,15 @@ def export(
     it. Then there is no `log_prob` if it is a bound that is estimated with random numbers.
 
     Before the folder appears, every file is run on random rows and compared with the flow. Each
-    file holds metadata as JSON: columns, domains, shapes and the version of kappaflow.
+    file holds metadata as JSON: columns, domains, shapes and the version of kappaflow. A function
+    that cannot be exported is not written; `left_out` of the result has the reason.
 
     Args:
         flow: The flow, in float32 or float64. Its copy in evaluation mode is exported.
         path: The new folder.
         format: "torch" for programs of `torch.export`, or "onnx", which needs
             pip install 'kappaflow[onnx]'.
-        functions: Names of functions; None for all that can be exported.
+        functions: Names of functions; None for all.
         columns: Names of the columns of x, for the metadata.
         context_columns: Names of the columns of the context, for the metadata.
 
@@ -95,9 +96,10 @@ def export(
         The names of what was written, and the differences from the flow.
 
     Raises:
-        ArgumentError: The folder exists, an argument is out of its range, no function can be
-            exported, or one in `functions` cannot.
-        NumericalError: A program differs from the flow by more than rounding.
+        ArgumentError: The folder exists, an argument is out of its range, or no function can be
+            exported.
+        NumericalError: The program of each function differs from the flow by more than rounding,
+            or decode(encode(x)) differs from x by more.
 
     Example:
         >>> import tempfile, kappaflow as kf
@@ -119,26 +121,42 @@ def export(
         raise ArgumentError(f"'path' should be a new folder, {folder} exists already.")
     if format == "onnx":
         check_onnx()
-    found: dict[str, Program] = {}
-    left_out: dict[str, str] = {}
+    programs: dict[str, Program] = {}
+    errors: dict[str, KappaflowError] = {}
     with quiet(), torch.no_grad():
         rows = RandomRows(own)
         plain = _without_stacks(copy.deepcopy(own))
         for name in wanted:
             try:
-                found[name] = Program(plain, name, rows, format)
+                programs[name] = Program(plain, name, rows, format)
             except ArgumentError as error:
-                if functions is not None:
-                    raise
-                left_out[name] = str(error)
-        if not found:
-            raise ArgumentError(next(iter(left_out.values()), "'functions' should not be empty."))
-        about = describe_functions(own, rows, tuple(found), format, columns, context_columns)
+                errors[name] = error
+        comparison = Comparison(own, rows)
         with whole_directory(folder) as place:
-            for program in found.values():
-                program.write(place, about)
-            differences, round_trip = _compare(own, rows, found, place)
-    return Exported(folder, format, tuple(found), differences, round_trip, left_out)
+            while True:  # each file names the functions of all
+                about = describe_functions(
+                    own, rows, tuple(programs), format, columns, context_columns
+                )
+                failed = comparison.write(programs, place, about)
+                if not failed:
+                    break
+                errors |= failed
+                for name in failed:
+                    (place / programs.pop(name).file).unlink(missing_ok=True)
+            if not programs:
+                raise _nothing_written(errors)
+            round_trip = comparison.round_trip()
+    reasons = {name: str(error) for name, error in errors.items()}
+    differences = {name: comparison.differences[name] for name in programs}
+    return Exported(folder, format, tuple(programs), differences, round_trip, reasons)
+
+
+def _nothing_written(errors: dict[str, KappaflowError]) -> KappaflowError:
+    """Returns the error of an export without a function that can be written."""
+    if not errors:
+        return ArgumentError("'functions' should not be empty.")
+    first, *others = errors.values()
+    return type(first)(" ".join(map(str, (first, *others))))
 
 
 def _copy(flow: object) -> Flow:
@@ -171,52 +189,75 @@ def _check_columns(flow: Flow, columns: Sequence[str], context_columns: Sequence
             raise ArgumentError(f"'{name}' should have {width} names, got {len(given)}.")
 
 
-def _compare(
-    flow: Flow, rows: RandomRows, programs: dict[str, Program], place: Path
-) -> tuple[dict[str, float], float | None]:
-    """Returns the largest difference of each function, and the error of the round trip.
+class Comparison:
+    """Writes programs and compares them with the flow.
 
     The rounding error of the flow, which grows with its conditioning, is the difference between
     its values in float32 and in float64. It bounds the differences that are allowed.
     """
-    narrow, wide = copy.deepcopy(flow).float(), copy.deepcopy(flow).double()
-    eps = torch.finfo(flow.dtype).eps
-    scale = eps / torch.finfo(torch.float32).eps
-    calls = {name: program.load(place) for name, program in programs.items()}
-    differences: dict[str, float] = {}
-    for name, call in calls.items():
-        given = rows.of(name)
-        values = outputs(FlowFunction(flow, name)(*given))
-        near = outputs(FlowFunction(narrow, name)(*(one.float() for one in given)))
-        exact = outputs(FlowFunction(wide, name)(*(one.double() for one in given)))
-        first = call(*(one[:1].contiguous() for one in given))  # a batch of one row
-        differences[name] = 0.0
-        for found, alone, value, a, b in zip(
-            call(*given), first, values, near, exact, strict=True
+
+    def __init__(self, flow: Flow, rows: RandomRows) -> None:
+        self._flow, self._rows, self._calls = flow, rows, {}
+        self._narrow, self._wide = copy.deepcopy(flow).float(), copy.deepcopy(flow).double()
+        self._eps = torch.finfo(flow.dtype).eps
+        self.differences: dict[str, float] = {}
+
+    def write(
+        self, programs: dict[str, Program], folder: Path, about: dict[str, Any]
+    ) -> dict[str, KappaflowError]:
+        """Returns the errors of programs that cannot be written, after writing the others."""
+        failed: dict[str, KappaflowError] = {}
+        self._calls = {}
+        for name, program in programs.items():
+            try:
+                program.write(folder, about)
+                call = program.load(folder)
+                self.differences[name] = self._difference(name, call)
+                self._calls[name] = call
+            except (ArgumentError, NumericalError) as error:
+                failed[name] = error
+        return failed
+
+    def _difference(self, name: str, call: Call) -> float:
+        """Returns the largest difference of a program from the flow, also for a single row."""
+        rows = self._rows.of(name)
+        values = outputs(FlowFunction(self._flow, name)(*rows))
+        near = outputs(FlowFunction(self._narrow, name)(*(each.float() for each in rows)))
+        exact = outputs(FlowFunction(self._wide, name)(*(each.double() for each in rows)))
+        first = call(*(each[:1].contiguous() for each in rows))
+        largest = 0.0
+        for result, alone, value, a, b in zip(
+            call(*rows), first, values, near, exact, strict=True
         ):
-            allowed = MARGIN * (scale * _largest(a, b) + eps * max(1.0, _size(b)))
-            error = max(_largest(found, value), _largest(alone, value[:1]))
-            _check(error, allowed, f"the exported {name!r} differs from the flow")
-            differences[name] = max(differences[name], error)
-    if not {"encode", "decode"} <= set(calls):
-        return differences, None
-    joined, *context = rows.of("encode")
-    back = calls["decode"](calls["encode"](joined, *context)[0], *context)[0]
-    own = narrow.bijection.inverse(
-        narrow.bijection(joined.float(), *(one.float() for one in context))[0],
-        *(one.float() for one in context),
-    )[0]
-    error = _largest(back, joined)
-    allowed = MARGIN * (scale * _largest(own, joined.float()) + eps * max(1.0, _size(joined)))
-    _check(error, allowed, "decode(encode(x)) of the exported programs differs from x")
-    return differences, error
+            error = max(_largest(result, value), _largest(alone, value[:1]))
+            what = f"{name!r} cannot be exported: the program differs from the flow"
+            _check(error, self._allowed(_largest(a, b), _size(b)), what)
+            largest = max(largest, error)
+        return largest
+
+    def round_trip(self) -> float | None:
+        """Returns the largest error of decode(encode(x)); None without both functions."""
+        if not {"encode", "decode"} <= set(self._calls):
+            return None
+        joined, *context = self._rows.of("encode")
+        back = self._calls["decode"](self._calls["encode"](joined, *context)[0], *context)[0]
+        narrow = [each.float() for each in (joined, *context)]
+        latent = self._narrow.bijection(*narrow)[0]
+        own = self._narrow.bijection.inverse(latent, *narrow[1:])[0]
+        error = _largest(back, joined)
+        allowed = self._allowed(_largest(own, narrow[0]), _size(joined))
+        _check(error, allowed, "decode(encode(x)) of the exported programs differs from x")
+        return error
+
+    def _allowed(self, rounding: float, size: float) -> float:
+        scale = self._eps / torch.finfo(torch.float32).eps
+        return MARGIN * (scale * rounding + self._eps * max(1.0, size))
 
 
 def _check(error: float, allowed: float, what: str) -> None:
     if not error <= allowed:  # true for NaN too
         raise NumericalError(
-            f"{what} by {error:.1e}, and rounding explains {allowed:.1e}: no file was written. "
-            "Please report this flow."
+            f"{what} by {error:.1e}, and rounding explains {allowed:.1e}. Please report this flow."
         )
 
 

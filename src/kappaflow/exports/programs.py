@@ -3,7 +3,9 @@
 import importlib
 import io
 import json
+import linecache
 import logging
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -13,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
+from torch.overrides import TorchFunctionMode
 
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.exports.functions import INPUTS, OUTPUTS, FlowFunction, RandomRows
@@ -37,18 +40,14 @@ class Program:
         shapes = tuple({0: batch} for _ in examples)
         try:
             module = FlowFunction(flow, name)
-            self._traced = torch.export.export(
-                module, examples, dynamic_shapes=shapes, strict=False
-            )
+            with _RefuseLen():
+                self._traced = torch.export.export(
+                    module, examples, dynamic_shapes=shapes, strict=False
+                )
             for part in self._traced.graph_module.modules():
-                if not isinstance(part, GraphModule):
-                    continue
-                graph: Any = part.graph
-                for node in list(graph.nodes):
-                    node.meta.pop("stack_trace", None)  # it names files of this machine
-                    if node.target is torch.ops.aten.promote_types.default and not node.users:
-                        graph.erase_node(node)  # torch 2.6 cannot load it
-            self._onnx = self._converted() if kind == "onnx" else None
+                if isinstance(part, GraphModule):
+                    _simplify(part.graph, kind)
+            self._onnx = self._converted(rows.z.dtype) if kind == "onnx" else None
         except KappaflowError as error:
             text = str(error)
             reason = text if text.startswith(f"'{name}'") else f"{name!r} of this flow: {text}"
@@ -79,26 +78,87 @@ class Program:
 
     def load(self, place: Path) -> Call:
         """Returns the written program as a function of tensors."""
-        if self._kind == "torch":
+        try:
+            if self._kind == "onnx":
+                return load_onnx(place / self.file)[0]
             program = torch.export.load(place / self.file).module()
-            return lambda *given: outputs(program(*given))
-        return load_onnx(place / self.file)[0]
+        except Exception as error:  # the runtimes raise exceptions of many kinds
+            raise ArgumentError(
+                f"{self.name!r} of this flow cannot be loaded again: {_reason(error)}"
+            ) from error
+        return lambda *given: outputs(program(*given))
 
-    def _converted(self) -> Any:  # noqa: ANN401
-        count = len(self._traced.graph_signature.user_inputs)
+    def _converted(self, dtype: torch.dtype) -> Any:  # noqa: ANN401
+        lacking: dict[Any, Callable[..., Tensor]] = {
+            torch.ops.aten.linalg_solve_triangular.default: _substituted,
+            torch.ops.aten.log1p.default: _log1p,
+            torch.ops.aten.expm1.default: _expm1,
+        }
+        traced, count = self._traced, len(self._traced.graph_signature.user_inputs)
+        if any(node.target in lacking for node in _nodes(traced.graph_module)):  # it is slow
+            traced = traced.run_decompositions(lacking)
+        exact = {torch.ops.aten.scalar_tensor.default: _scalar_tensor}
         program: Any = torch.onnx.export(
-            self._traced.run_decompositions({
-                torch.ops.aten.linalg_solve_triangular.default: _substituted,
-                torch.ops.aten.log1p.default: _log1p,
-                torch.ops.aten.expm1.default: _expm1,
-            }),
+            traced,
             dynamo=True,
             verbose=False,
             input_names=[INPUTS[self.name], "context"][:count],
             output_names=list(OUTPUTS[self.name]),
+            custom_translation_table=exact if dtype == torch.float64 else None,
         )
         _session(program.model_proto.SerializeToString())  # fails if it lacks an operation
         return program
+
+
+class _RefuseLen(TorchFunctionMode):
+    """Raises an error for `len(x)` if its result would fix the number of rows of the program."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,  # noqa: ARG002
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        if func == Tensor.__len__ and args[0].dim() and isinstance(args[0].shape[0], torch.SymInt):
+            raise ArgumentError(
+                f"len(x) fixes the number of rows at {_calling_line()}. Use x.shape[0] instead."
+            )
+        return func(*args, **(kwargs or {}))
+
+
+def _calling_line() -> str:
+    """Returns the place of the innermost line outside of torch and of this file, and its text."""
+    own = (torch.__path__[0], __file__)
+    for frame, number in traceback.walk_stack(None):
+        file = frame.f_code.co_filename
+        if not file.startswith(own):
+            return f"{file}:{number}, `{linecache.getline(file, number).strip()}`"
+    return "an unknown line"
+
+
+def _nodes(module: GraphModule) -> Iterator[Any]:
+    """Yields the nodes of a graph and of the graphs in it."""
+    for part in module.modules():
+        if isinstance(part, GraphModule):
+            yield from list(part.graph.nodes)
+
+
+def _simplify(graph: Any, kind: ExportFormat) -> None:  # noqa: ANN401
+    """Removes operations that compute nothing: all later steps take time for each."""
+    aten = torch.ops.aten
+    unneeded = {aten.to.dtype, aten.promote_types.default}  # torch 2.6 cannot load the second
+    if kind == "onnx":
+        unneeded.add(aten._assert_tensor_metadata.default)
+    for node in list(graph.nodes):
+        node.meta.pop("stack_trace", None)  # it names files of this machine
+        if node.target is aten.to.dtype and len(node.args) == 2:
+            source, dtype = node.args
+            is_output = any(user.op == "output" for user in node.users)
+            if source.meta["val"].dtype == dtype and not is_output:
+                node.replace_all_uses_with(source)
+        if node.target in unneeded and not node.users:
+            graph.erase_node(node)
 
 
 def load_onnx(file: Path) -> tuple[Call, str]:
@@ -122,6 +182,15 @@ def _session(source: Path | bytes) -> Any:  # noqa: ANN401
 def outputs(answer: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Returns the outputs of a program as a tuple."""
     return (answer,) if isinstance(answer, Tensor) else tuple(answer)
+
+
+def _scalar_tensor(
+    s: float, dtype: int = 1, layout: str = "", device: str = "", pin_memory: bool = False
+) -> Any:  # noqa: ANN401, ARG001
+    """Returns a number as a tensor of ONNX; the exporter would round it to float32 first."""
+    onnx, onnxscript = map(importlib.import_module, ("onnx", "onnxscript"))
+    number = onnx.helper.make_tensor("number", max(dtype, 1), [], [s])
+    return onnxscript.opset18.Constant(value=number)
 
 
 def _log1p(x: Tensor) -> Tensor:
@@ -168,15 +237,26 @@ def _reason(error: BaseException) -> str:
     """Returns the first sentence of the innermost exception."""
     while error.__cause__ is not None:
         error = error.__cause__
+    if "Constraints violated" in str(error):
+        return (
+            "a layer fixes the number of rows. Use x.shape[0] without int(), range() or a loop "
+            "over rows."
+        )
     first = " ".join(str(error).split()).partition(". ")[0]
     return f"{type(error).__name__}: {first.rstrip('.')}."
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hides warnings, logs and prints of the exporters; errors are raised as one sentence."""
+    """Hides warnings, logs and prints of the exporters; errors are raised as one sentence.
+
+    Records no stack trace for each operation either, which takes a third of the time.
+    """
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
+    config: Any = importlib.import_module("torch.fx.config")
+    traces = getattr(config, "do_not_emit_stack_traces", False)  # only in new versions
+    config.do_not_emit_stack_traces = True
     try:
         with (
             warnings.catch_warnings(action="ignore"),
@@ -185,6 +265,7 @@ def quiet() -> Iterator[None]:
         ):
             yield
     finally:
+        config.do_not_emit_stack_traces = traces
         logging.disable(before)
 
 
