@@ -51,9 +51,9 @@ def identifiers(numbers: FloatArray) -> tuple[float, float] | None:
         >>> identifiers(np.random.default_rng(0).integers(0, 10_000, 300).astype(float))
     """
     few = numbers[:HEAD_ROWS]
-    if len(numbers) < COUNTED or not np.isfinite(numbers).all() or len(np.unique(few)) < len(few):
+    if len(numbers) < COUNTED or (few != np.rint(few)).any() or len(np.unique(few)) < len(few):
         return None
-    ordered = np.unique(numbers)
+    ordered = np.unique(numbers)  # NaN and infinity come last
     whole = np.array_equal(ordered, np.rint(ordered)) and np.abs(ordered[[0, -1]]).max() < 2**53
     if len(ordered) < len(numbers) or not whole:
         return None
