@@ -298,7 +298,14 @@ def conditional():
     )
 
 
+def diagonal():
+    """Returns a flow on a normal whose means and deviations are learned."""
+    bijection = kf.real_nvp(3, depth=1, hidden=(4,)).bijection
+    return kf.Flow(kf.flows.DiagonalNormal(3), bijection)
+
+
 RECIPES = {
+    "diagonal": (diagonal, ["sample"]),
     "domain": (domain, ["log_prob"]),
     "conditional": (conditional, ["sample"]),
     "glow": (lambda: kf.glow((1, 4, 4), levels=1, steps=1, hidden=4), ["encode", "decode"]),
@@ -320,6 +327,10 @@ def test_flows_of_all_recipes_are_exported(name, tmp_path):
     if name == "domain":
         program = torch.export.load(done.path / "log_prob.pt2").module()
         assert program(torch.tensor([[-1.0, 5.0, 5.0]])).item() == -float("inf")
+    if name == "diagonal":
+        program, noise = torch.export.load(done.path / "sample.pt2").module(), torch.randn(5, 3)
+        latents = flow.base.loc + flow.base.log_scale.exp() * noise
+        torch.testing.assert_close(program(noise), flow.bijection.inverse(latents)[0])
     if name == "conditional":
         program = torch.export.load(done.path / "sample.pt2").module()
         assert program(torch.randn(5, 4), torch.randn(5, 2)).shape == (5, 3)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kappaflow import __version__
 from kappaflow.errors import ArgumentError
-from kappaflow.flows import Base, Flow, StandardNormal
+from kappaflow.flows import Base, DiagonalNormal, Flow, StandardNormal
 from kappaflow.flows.base import NormalMixture
 from kappaflow.flows.standardization import context_standardization
 from kappaflow.nets.inputs import moments
@@ -80,10 +80,27 @@ class _MixtureLatents(nn.Module):
         return self.means[which] + (self.spreads[which] @ noise[:, :-1, None])[..., 0]
 
 
+class _DiagonalLatents(nn.Module):
+    """Maps noise N(0, I) to samples of a diagonal normal."""
+
+    def __init__(self, base: DiagonalNormal) -> None:
+        super().__init__()
+        self.loc: Tensor
+        self.scale: Tensor
+        self.register_buffer("loc", base.loc.detach().clone())
+        self.register_buffer("scale", base.log_scale.detach().exp())
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """Returns latents for noise, (B, *event)."""
+        return self.loc + self.scale * noise
+
+
 def latents_of(base: Base) -> nn.Module:
     """Returns a module that maps standard normal noise to samples of a base."""
     if isinstance(base, StandardNormal):
         return nn.Identity()
+    if isinstance(base, DiagonalNormal):
+        return _DiagonalLatents(base)
     if isinstance(base, NormalMixture):
         return _MixtureLatents(base)
     raise ArgumentError(
