@@ -197,6 +197,16 @@ def reported(rows, weights):
     return numbers_in(content)
 
 
+def plotted(rows, weights):
+    """Returns all heights of plots of rows, their latents and samples."""
+    flow, table = jittered(small()).eval(), weighted(load_table(rows), weights)
+    plots = (draw(flow, table, interactive=True) for draw in (kf.plot.pairs, kf.plot.latent))
+    traces = [trace for figure in plots for trace in figure.data]
+    return np.concatenate(
+        [np.ravel(trace.y) for trace in traces if trace.y is not None], dtype=float
+    )
+
+
 def numbers_in(content):
     """Returns the numbers in a nest of lists, dicts and models, except what counts rows."""
     if isinstance(content, BaseModel):
@@ -263,6 +273,7 @@ CASES = {
     "diagnosis.references.compare, given a context": partial(compared, context=1),
     "runs.model_search.fit_auto": found_by_search,
     "runs.table_content.table_content": reported,
+    "plot.pairs, and latent": plotted,
 }
 IN_SINGLE_PRECISION = {"runs.model_search.fit_auto"}
 OF_NETWORKS = ("nets.conv", "bijections.image_chain", "interop", "stack", "files", "registry")

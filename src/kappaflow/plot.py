@@ -44,6 +44,7 @@ from kappaflow.runs.image_content import pixels_of
 from kappaflow.runs.image_samples import SIDE
 from kappaflow.runs.table_content import (
     correlations,
+    in_proportion,
     latent_of,
     marginals_of,
     pairs_of,
@@ -230,7 +231,7 @@ def pairs(
         if columns is not None:
             raise ArgumentError("'columns' should be left out for a flow of images.")
         return _drawn(_images_and_samples(flow, data, rows), interactive=interactive)
-    table = rows_for(own, data, _trained_on(flow))
+    table = in_proportion(rows_for(own, data, _trained_on(flow)))
     table = table.select(_spread(len(table), rows))
     chosen = _columns(table, columns)
     with measuring(own):
@@ -355,7 +356,7 @@ def _flow_and_rows(flow: object, data: Any, most: int) -> tuple[Flow, Batch]:  #
     if data is None:
         raise ArgumentError("'x' should be given with a flow: the data to measure it at.")
     if len(own.event_shape) == 1:
-        rows = batch_of(rows_for(own, data, _trained_on(flow)), own)
+        rows = batch_of(in_proportion(rows_for(own, data, _trained_on(flow))), own)
     elif isinstance(data, Images | str | Path):
         rows = batches_of(images_of(own, data), own)
     else:

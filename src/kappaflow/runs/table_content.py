@@ -85,7 +85,7 @@ def table_content(
     """
     flow, shown, pictured = result.flow, data.test, test
     if data.test.weights is not None:
-        shown = _in_proportion(data.test)
+        shown = in_proportion(data.test)
         pictured = batch_of(shown, flow)
     samples, likelihoods = samples_like(flow, pictured), _likelihoods(flow, nll, data)
     padding, weighted = padding_view(flow, test)
@@ -117,7 +117,7 @@ def table_content(
     return content, findings
 
 
-def _in_proportion(table: Table) -> Table:
+def in_proportion(table: Table) -> Table:
     """Returns rows without weights, which repeat in proportion to the weights of a table."""
     if table.weights is None:
         return table
@@ -204,7 +204,7 @@ def _reference(one: Comparison, flow: Flow) -> ReferenceView:
 def worst_rows(data: TableData, nll: Tensor) -> RowsView:
     """Returns the test rows with the lowest density, and their values."""
     test, names = data.test, data.test.all_columns
-    train = _in_proportion(data.train).all_values
+    train = in_proportion(data.train).all_values
     worst = nll.nan_to_num(torch.inf, posinf=torch.inf).argsort(descending=True, stable=True)
     index = worst[:WORST_ROWS].numpy()
     values = test.all_values[index]
