@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.diagnosis.checks import integral as checks
 
 FEATURES = 4
 SEEDS = pytest.mark.parametrize(
@@ -191,3 +192,25 @@ def test_a_density_that_does_not_integrate_to_one_is_found(seed):
         wrong = codes(kf.Flow(HeavyBase(2, constant), right.bijection), x)
         assert set(wrong) == {"KF215"}
         assert wrong["KF215"].evidence["log_integral"] == pytest.approx(constant, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "standard_error", "effective", "fires"),
+    [
+        (1.051, 0.001, 201.0, True),
+        (0.949, 0.001, 201.0, True),
+        (1.049, 0.001, 201.0, False),
+        (1.061, 0.010, 201.0, True),
+        (1.059, 0.010, 201.0, False),
+        (1.500, 0.001, 199.0, False),
+    ],
+)
+def test_an_integral_differs_from_one_by_a_twentieth_and_six_errors(
+    monkeypatch, value, standard_error, effective, fires
+):
+    """KF207, if enough samples count."""
+    result = checks.Integral(value, standard_error, effective)
+    monkeypatch.setattr(checks, "integral", lambda m: result)
+    monkeypatch.setattr(checks, "log_det_wrong", lambda m: False)
+    monkeypatch.setattr(checks, "base_inconsistent", lambda m: False)
+    assert bool(list(checks.not_normalized.observe(None))) == fires
