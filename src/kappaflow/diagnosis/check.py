@@ -25,7 +25,8 @@ BATCH = 8  # least number of rows to compare a batch with parts of it
 ROWS_AT_ONCE, NUMBERS_AT_ONCE = 2048, 2**21
 TABLE_ROWS, DIGITS = 64, 7
 NEEDS_COPY = {  # what is not checked without a copy in the own dtype, or in float64
-    None: "stale results after a change of the parameters, a step of training",
+    None: "stale results, a step of training, random numbers in training mode, features that "
+    "never change",
     torch.float64: "gradients, training mode, whether rounding causes an error",
 }
 

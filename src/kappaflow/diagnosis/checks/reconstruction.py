@@ -10,7 +10,7 @@ from torch import Tensor
 from kappaflow.bijections import CircleToLine
 from kappaflow.conditioning import Profile, layers_of
 from kappaflow.conditioning.points import Layer
-from kappaflow.conditioning.round_trip import distance, first_not_finite
+from kappaflow.conditioning.round_trip import distance, first_not_finite, states_of
 from kappaflow.diagnosis.advice import bound_scales, in_float64
 from kappaflow.diagnosis.check import (
     Measurements,
@@ -172,8 +172,14 @@ def _too_large(m: Measurements, *, from_latent: bool) -> Iterator[Symptom]:
 
 
 def _unexplained(m: Measurements, errors: Tensor, *, from_latent: bool) -> Iterator[Symptom]:
-    """Yields a symptom for small errors that the rounding of no layer explains."""
-    predicted = m.profile.eps * m.profile.condition_number.amax(0)
+    """Yields a symptom for small errors that the rounding of no layer explains.
+
+    Each layer rounds its output, also where shifts make it large, and the inverse amplifies that.
+    """
+    states = states_of(layers_of(m.flow.core, m.context), m.standardized)[0][1:]
+    sizes = torch.stack([lengths(state) for state in states]) / lengths(m.standardized)
+    amplified = torch.maximum(m.profile.condition_number, sizes / m.profile.sigma_min).amax(0)
+    predicted = m.profile.eps * len(states) ** 0.5 * amplified
     # The condition number at the points of the latents is not known.
     limit = EXPLAINED * predicted.max() if from_latent else FEW * predicted
     worst = max(errors[errors > limit].tolist(), default=0.0)
