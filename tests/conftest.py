@@ -5,7 +5,6 @@ import importlib.util
 import itertools
 import shutil
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,19 +37,17 @@ def _seeded():
 
 @pytest.fixture
 def ticking(monkeypatch):
-    """Returns a function that sets the seconds of a step, whatever the speed of the machine.
+    """Returns a function that replaces the clocks, whatever the speed of the machine.
 
-    Each reading of a clock advances it, so that limits in seconds are limits of steps.
+    Each reading of a clock takes some processor time, so that limits in seconds are limits of
+    steps. On a machine that is busy with other work, that takes `slowness` times as long.
     """
     from kappaflow.training import loop
 
-    def tick(seconds):
-        for module, name, steps in (
-            (time, "process_time", 1),
-            (loop, "clock", loop.CLOCK_EVERY),
-        ):
-            times = itertools.count(0.0, seconds * steps)
-            monkeypatch.setattr(module, name, partial(next, times))
+    def tick(seconds, slowness=1.0):
+        readings = itertools.count()
+        monkeypatch.setattr(time, "process_time", lambda: seconds * next(readings))
+        monkeypatch.setattr(loop, "clock", lambda: slowness * seconds * next(readings))
 
     return tick
 

@@ -181,6 +181,24 @@ def test_a_training_that_had_settled_is_not_cut_short():
     assert not list(training_findings([], "max_epochs"))
 
 
+@pytest.mark.parametrize("stopped", ["max_epochs", "max_time_s", "patience"])
+def test_a_learning_rate_that_did_not_fall_is_a_warning(stopped):
+    """KF508: a limit ended the training at more than a tenth of the highest rate."""
+    history = epochs([3.0, 2.99, 2.98])
+    history[-1] |= {"learning_rate": 5e-3, "learning_rate_share": 1.0}
+    findings = list(training_findings(history, stopped))
+    if stopped == "patience":
+        assert not findings
+        return
+    (finding,) = findings
+    assert finding.code == "KF508" and stopped in finding.cure
+    assert finding.message == (
+        f"Training stopped at {stopped} with a learning rate of 0.005, 100 % of the highest."
+    )
+    history[-1] |= {"learning_rate": 5e-4, "learning_rate_share": 0.1}
+    assert not list(training_findings(history, stopped))
+
+
 def test_likelihoods_of_images_are_in_bits_per_dimension():
     """0.02 bits matter, and the unit is named."""
     (finding,) = training_findings(epochs([3.0, 2.98]), "max_epochs", of_images=True)

@@ -1,5 +1,6 @@
 """Model search: who wins, what is kept of the winner's training, and which limits bind it."""
 
+import itertools
 import json
 import shutil
 
@@ -118,7 +119,7 @@ def test_the_time_limit_binds_the_search(uniform):
     """Search and training together take the seconds that were given."""
     tables = uniform.load()
     limits = {"max_time_s": 4.0, "max_epochs": 100_000, "patience": 100_000}
-    settings = SETTINGS.model_copy(update=limits)
+    settings = SETTINGS.model_copy(update={"max_epochs": 100_000, "patience": 100_000, **limits})
     choice, start = search_model(
         tables.train, tables.validation, ModelSearch({}, 60.0), settings, progress=False
     )
@@ -129,6 +130,52 @@ def test_the_time_limit_binds_the_search(uniform):
     )
     assert result.stopped_because == "max_time_s" and result.history[-1]["time_s"] < 4.5
     assert result.history[-1]["learning_rate"] < 5e-4
+
+
+def _searched_and_trained(source, **limits):
+    """Returns the choice of a search, and the result of the training that follows."""
+    tables = source.load()
+    settings = SETTINGS.model_copy(update={"max_epochs": 100_000, "patience": 100_000, **limits})
+    rows = tables.train, tables.validation
+    choice, start = search_model(*rows, ModelSearch({}, 60.0), settings, progress=False)
+    flow = build_flow(choice.model, tables.train, settings.seed)
+    settings = choice.settings(settings)
+    return choice, fit_split(flow, *rows, settings, progress=False, start=start)
+
+
+def test_a_busy_machine_leaves_three_quarters_of_the_time_to_the_training(uniform, ticking):
+    """The search does less there, and the learning rate still falls to zero within the limit."""
+    ticking(0.004, slowness=4.0)
+    choice, result = _searched_and_trained(uniform, max_time_s=6.0)
+    assert choice.seconds < 0.3 * 6 and len(choice.trials) == 2
+    assert result.stopped_because == "max_time_s" and result.history[-1]["time_s"] < 6.05
+    assert result.history[-1]["learning_rate_share"] < 0.02
+
+
+def test_models_have_the_same_processor_time_while_the_load_rises(uniform, monkeypatch):
+    """A machine that becomes four times slower during the search favors none of them."""
+    readings = itertools.count()
+
+    def clock():
+        work = 0.004 * next(readings)
+        return work + 3 * max(0.0, work - 1.5)
+
+    monkeypatch.setattr(module.loop.time, "process_time", lambda: 0.004 * next(readings))
+    monkeypatch.setattr(module.loop, "clock", clock)
+    tables = uniform.load()
+    settings = SETTINGS.model_copy(update={"max_time_s": 20.0})
+    rows = tables.train, tables.validation
+    choice, _ = search_model(*rows, ModelSearch({}, 60.0), settings, progress=False)
+    one, two = (trial.seconds for trial in choice.trials)
+    assert one == pytest.approx(two, rel=0.25) and 3 < choice.seconds <= 5
+
+
+def test_models_for_which_there_is_no_time_are_left_out(uniform, ticking):
+    """The first model is trained, and the choice names how many others were not tried."""
+    ticking(0.002, 50.0)
+    choice, result = _searched_and_trained(uniform, max_time_s=8.0)
+    assert choice.left_out == 1 and "there was no time to try 1 more" in str(choice)
+    assert result.history[-1]["time_s"] <= 10
 
 
 @pytest.mark.parametrize(

@@ -91,8 +91,8 @@ def fit(
         ReLU), or a flow of zuko. For images: glow (the default), real_nvp_image or jet. Default
         for tables: a search, or real_nvp if an option of the model such as --depth is given.
     search_time
-        Time budget of the model search in seconds of processor time; 0 skips it. A search takes
-        at most a quarter of --max-time-s or of --max-epochs.
+        Time limit of the model search in seconds; 0 skips it. A search takes at most about a
+        quarter of --max-time-s or of --max-epochs; on a busy machine it does less.
     seed
         Seed of the initial weights, the order of the rows and the split.
     tensorboard

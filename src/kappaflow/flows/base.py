@@ -5,7 +5,7 @@ import math
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self, SupportsIndex
 
 import numpy as np
@@ -340,7 +340,11 @@ def check_has_rsample(base: Base) -> None:
 
 
 def best_components(
-    rows: np.ndarray, seconds: float = math.inf, weights: np.ndarray | None = None
+    rows: np.ndarray,
+    seconds: float = math.inf,
+    weights: np.ndarray | None = None,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> int:
     """Returns the number of components, a power of 2, with which a mixture fits rows (N, D) best.
 
@@ -349,7 +353,7 @@ def best_components(
     `seconds` is the approximate processor time for the search and for fitting the mixture
     afterwards: numbers that would take longer are not tried.
     """
-    started, step = time.process_time(), 0.0
+    started, step = clock(), 0.0
     if len(rows) < LEAST_ROWS:
         return 1
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:EM_ROWS]
@@ -362,7 +366,7 @@ def best_components(
         shares = shares[:fifth]
     columns, best, score, count = rows.shape[1], 1, -math.inf, 1
     while count <= MOST_COMPONENTS and 2 * count * (columns + 1) <= len(fitted):
-        begun = time.process_time()
+        begun = clock()
         if begun - started + 2 * GROWTH * step > seconds:
             break
         try:
@@ -373,7 +377,7 @@ def best_components(
         if result < score + WORTH:
             break
         best, score, count = count, result, 2 * count
-        step = time.process_time() - begun
+        step = clock() - begun
     return best
 
 

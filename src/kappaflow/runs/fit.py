@@ -1,5 +1,6 @@
 """`fit_run`: from data to a run folder with a trained flow, its result and its report."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from kappaflow.conditioning import layers_of
 from kappaflow.data import Table
 from kappaflow.errors import ArgumentError
 from kappaflow.files import CONFIG
+from kappaflow.flows import Flow
 from kappaflow.locking import locked
 from kappaflow.options import COMMAND
 from kappaflow.report import About
@@ -17,6 +19,7 @@ from kappaflow.runs.chunked_output import versions
 from kappaflow.runs.evaluate import evaluate, write_evaluation
 from kappaflow.runs.image_data import ImageData
 from kappaflow.runs.model_search import Choice, ModelSearch, search_model
+from kappaflow.runs.race import Stopwatch
 from kappaflow.runs.recipes import ModelConfig
 from kappaflow.runs.stored import DataConfig, ImageResult, RunData, TableResult, read_finished
 from kappaflow.training import (
@@ -30,6 +33,9 @@ from kappaflow.training import (
 )
 from kappaflow.training.collectives import from_rank_zero
 from kappaflow.training.session import State, history_facts
+
+# Processor time of an evaluation, with its report: of any flow, and more for each feature.
+EVALUATION_S, EVALUATION_S_A_FEATURE = 5.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ def fit_run(
     checked = checked_settings(**{**source.training_defaults, **settings})
     rate = settings.get("learning_rate")
     with locked(folder), source.opened(folder, device, progress) as data:
+        watch = Stopwatch()
         choice, start = _searched(model, data, checked, rate, folder, device, progress)
         if choice is not None:
             model, checked = choice.model, choice.settings(checked)
@@ -104,8 +111,7 @@ def fit_run(
             stored = {"command": COMMAND.get(), **read_result(folder)}
             done = "test_nll" in stored
             if not done:
-                if isinstance(data, ImageData):
-                    say("measuring the flow and drawing its report")
+                say(_announced(result.flow, watch.processor_share))
                 write_result(folder, stored)
                 about = _about(result, model, data, checked, choice)
                 about = about.model_copy(update={"command": str(stored["command"])})
@@ -115,6 +121,13 @@ def fit_run(
 
         value, done = from_rank_zero(evaluated)
         return RunSummary(folder, value, data.notes, done)
+
+
+def _announced(flow: Flow, processor_share: float) -> str:
+    """Returns a note on how long the evaluation takes at the present load of the machine."""
+    seconds = EVALUATION_S + EVALUATION_S_A_FEATURE * math.prod(flow.event_shape)
+    seconds /= max(0.01, min(1.0, processor_share))
+    return f"measuring the flow and writing its report, about {seconds:.0f} s"
 
 
 def _searched(

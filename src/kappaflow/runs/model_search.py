@@ -2,12 +2,12 @@
 
 All models begin from the same seed and see the same rows, in the same order. Each is trained for
 the same processor time at a constant learning rate; the better half continues, until one is left
-(successive halving). Nothing of the winner's training is lost: its weights, its optimizer and its
-history are where the training of the run begins.
+(successive halving). The clock limits the search as a whole, so on a busy machine it does less.
+Nothing of the winner's training is lost: its weights, its optimizer and its history are where the
+training of the run begins.
 """
 
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from kappaflow._checks import finite_float
 from kappaflow.data import Table
@@ -27,7 +27,16 @@ from kappaflow.errors import ArgumentError, DataError, FileError, NumericalError
 from kappaflow.files import CONFIG, read_config
 from kappaflow.flows.base import best_components
 from kappaflow.ranks import alone
-from kappaflow.runs.race import Candidate, Racer, Trial, preferred, raced, state_of, trials_of
+from kappaflow.runs.race import (
+    Candidate,
+    Choice,
+    Racer,
+    Stopwatch,
+    preferred,
+    raced,
+    state_of,
+    trials_of,
+)
 from kappaflow.runs.recipes import DEFAULTS, LEARNING_RATE, ModelConfig, build_flow, with_bounds
 from kappaflow.training import (
     Callback,
@@ -48,11 +57,14 @@ SLOWER = 1e-3  # maximum learning rate with a mixture as the base: its component
 SHARE = 0.25  # of the limits of a run that a search may use
 OF_TRAINING = 1 / 3  # of the time of the training after it
 HELD_OUT = 10_000  # most validation rows to compare on
-CALIBRATION_S = 0.15  # training of each model to measure its speed
+CALIBRATION_S = 0.15  # processor time of the training of each model that measures its speed
+OF_CALIBRATION = 0.05  # of the time of the search that this may take
 NONE_TRAINED = "none of the models could be trained: choose one by --model."
 ROUNDS = 2  # of a race, for the progress bar
 LEAST_STEPS = 40  # fewest steps for each of two models; with fewer there is no race
 OF_MIXTURE = 0.3  # of the time of the search that choosing and fitting a mixture may take
+OF_BUILDING = 0.5  # of the time of the search after which no other model is built
+OF_RACE = 0.9  # of the time of the search after which no model is trained; the rest compares them
 ROWS_A_COLUMN = 3  # fewest rows per column to fit a start to
 FEW_ROWS = 500  # rows per column below which one model has a mixture as its base
 DROPOUT = ((60, 0.3), (500, 0.1), (5_000, 0.05), (math.inf, 0.0))  # by training rows a column
@@ -60,7 +72,7 @@ DROPOUT = ((60, 0.3), (500, 0.1), (5_000, 0.05), (math.inf, 0.0))  # by training
 
 @dataclass(frozen=True)
 class ModelSearch:
-    """How to choose a model: arguments for all recipes, and a processor time in seconds.
+    """How to choose a model: arguments for all recipes, and a time limit in seconds.
 
     0 seconds is no search. Without a learning rate, each model has its own.
 
@@ -79,55 +91,6 @@ class ModelSearch:
             )
 
 
-class Choice(BaseModel):
-    """The model that a search chose, with all trials, the best first.
-
-    `reason` is why there was no race, if there was none.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    recipe: str
-    arguments: dict[str, Any]
-    learning_rate: float
-    trials: tuple[Trial, ...] = ()
-    seconds: float = 0.0
-    reason: str | None = None
-
-    @property
-    def model(self) -> ModelConfig:
-        return ModelConfig(self.recipe, dict(self.arguments))
-
-    def settings(self, given: Settings) -> Settings:
-        """Returns the settings with which the model that was chosen is trained."""
-        return given.model_copy(update={"learning_rate": self.learning_rate})
-
-    def rows(self) -> list[tuple[str, int, int, float, float, float]]:
-        """Returns a row for each trial, as a report shows it."""
-        return [
-            (str(one), one.round, one.steps, one.nll, one.behind, one.error) for one in self.trials
-        ]
-
-    def __str__(self) -> str:
-        if not self.trials:
-            return f"model: {self.recipe}, without a search: {self.reason}"
-        best, *others = self.trials
-        text = (
-            f"chose {best}: after a search of {self.seconds:.0f} s it has {best.nll:.3f} nats on "
-            "validation rows"
-        )
-        if others:
-            second = others[0]
-            if best.condition is not None and second.condition is not None:
-                return (
-                    f"{text}, as good as {second} up to one standard error "
-                    f"({second.behind:+.3f} ± {second.error:.3f}), and better conditioned: "
-                    f"{best.condition:.3g}, not {second.condition:.3g}"
-                )
-            text += f", {second.behind:.3f} ± {second.error:.3f} better than {second}"
-        return text
-
-
 Searched = tuple["Choice", State | None]  # and where the training of the winner starts
 
 
@@ -140,8 +103,8 @@ def candidates(
     single normal: flows that start without one overfit first. The arguments and the learning rate
     of the search replace those of the models. With `plain` there are only splines without a start:
     they keep circular columns whole, and begin within any condition budget. Tables of very few
-    rows get them too, since a start would be fitted to noise. `seconds` is about the processor
-    time to choose the number of components.
+    rows get them too, since a start would be fitted to noise. `seconds` is about the time to
+    choose the number of components.
     """
     rows = len(table) / len(table.columns)
     dropout = next(share for below, share in DROPOUT if rows < below)
@@ -156,7 +119,9 @@ def candidates(
     if plain or len(table) < ROWS_A_COLUMN * len(table.columns):
         results = [("spline", {**spline, "start": "identity"}, LEARNING_RATE)]
     elif rows < FEW_ROWS and not table.context_columns and seconds > 0:
-        components = best_components(table.values, seconds, table.weights)
+        components = best_components(
+            table.values, seconds, table.weights, clock=loop.clock
+        )
         if components > 1:
             of_mixture = {**spline, "start": "identity", "components": components}
             results.insert(1, ("spline", of_mixture, SLOWER))
@@ -226,8 +191,8 @@ def fit_auto(
         missing: Values that mean a missing one, such as "-999".
         decimal: The decimal sign of a text file. This and the five before are as for
             `kappaflow.fit`.
-        search_time: Time budget of the search, in seconds of the processor; 0 skips it. A search
-            takes at most a quarter of `max_time_s` or of `max_epochs`.
+        search_time: Time limit of the search in seconds; 0 skips it. A search takes at most about
+            a quarter of `max_time_s` or of `max_epochs`; on a busy machine it does less.
         progress: Show what is being trained; by default on a terminal and in a notebook.
         callbacks: Called after each epoch, as for `kappaflow.fit`.
         **settings: `max_time_s`, `max_epochs`, `seed` and the other fields of
@@ -333,7 +298,7 @@ class _Race:
         self, search: ModelSearch, device: str | torch.device | None, show: Callable[[str], None]
     ) -> tuple[Choice, State | None]:
         """Returns the choice, and the state from which the winner continues."""
-        settings, started, begun = self.settings, time.process_time(), loop.clock()
+        settings, watch = self.settings, Stopwatch()
         circles = any(domain.circular for domain in self.domains.values())
         budget = settings.condition_budget is not None
         steps = self._most_steps()
@@ -352,14 +317,13 @@ class _Race:
             return _first(
                 entrants, f"max_epochs={settings.max_epochs} leaves no time for one"
             ), None
-        to_calibrate = steps / 2 / len(entrants)
-        entered = [self._entered(candidate, device, to_calibrate) for candidate in entrants]
-        racers = [racer for racer in entered if racer is not None]
+        racers, left_out = self._racers(entrants, device, steps, search.seconds, watch)
         if not racers:
             raise NumericalError(NONE_TRAINED)
-        seconds = self._budget(racers, search.seconds, steps) - (time.process_time() - started)
-        left = max(0.0, steps - sum(racer.training.progress.step for racer in racers))
-        ranked = preferred(raced(racers, seconds, left, show))
+        share = watch.processor_share
+        limit = OF_RACE * self._time_limit(racers, search.seconds, steps, share)
+        left = max(0.0, steps - sum(racer.step for racer in racers))
+        ranked = preferred(raced(racers, watch.started + limit, left, share, show))
         winner = ranked[0]
         if math.isinf(winner.nll):
             raise NumericalError(NONE_TRAINED)
@@ -368,11 +332,36 @@ class _Race:
             arguments=winner.arguments,
             learning_rate=winner.learning_rate,
             trials=trials_of(ranked),
-            seconds=round(time.process_time() - started, 1),
+            seconds=round(watch.seconds, 1),
+            left_out=left_out,
         )
-        others = sum(racer.training.progress.step for racer in ranked[1:])
+        others = sum(racer.step for racer in ranked[1:])
         others = 0 if settings.max_epochs is None else others
-        return choice, state_of(winner, loop.clock() - begun, others)
+        return choice, state_of(winner, watch.seconds, others)
+
+    def _racers(
+        self,
+        entrants: list[Candidate],
+        device: str | torch.device | None,
+        steps: float,
+        seconds: float,
+        watch: Stopwatch,
+    ) -> tuple[list[Racer], int]:
+        """Returns the models after a few steps each, and how many were left out for lack of time.
+
+        The first one that can be trained is always built. Another is built if, at the pace of the
+        slowest so far, there is time left to compare them.
+        """
+        racers, longest, limit = list[Racer](), 0.0, OF_BUILDING * self._limit(seconds)
+        for i, candidate in enumerate(entrants):
+            begun = watch.seconds
+            if racers and begun + longest > limit:
+                return racers, len(entrants) - i
+            most_s = OF_CALIBRATION * self._limit(seconds)
+            racer = self._entered(candidate, device, steps / 2 / len(entrants), most_s)
+            racers += [] if racer is None else [racer]
+            longest = max(longest, watch.seconds - begun)
+        return racers, 0
 
     def _most_steps(self) -> float:
         """Returns the steps of all models together that a limit on epochs allows."""
@@ -382,7 +371,7 @@ class _Race:
         return SHARE * most * rows / self.settings.rows_a_step(rows)
 
     def _entered(
-        self, candidate: Candidate, device: str | torch.device | None, steps: float
+        self, candidate: Candidate, device: str | torch.device | None, steps: float, most_s: float
     ) -> Racer | None:
         """Returns a model after a few steps; None if it cannot be built or is not finite."""
         settings = self.settings.model_copy(update={"compile": False})
@@ -396,19 +385,20 @@ class _Race:
             if "components" in candidate[1]:  # a mixture that does not fit; the others may
                 return None
             raise
-        racer.race(CALIBRATION_S, steps)
-        racer.round = 0  # the calibration is not a round
+        racer.race(CALIBRATION_S, steps, loop.clock() + most_s)
         return None if math.isinf(racer.nll) else racer
 
-    def _budget(self, racers: list[Racer], seconds: float, most_steps: float) -> float:
-        """Returns the processor time of the search: by its limits, and by the training's time."""
+    def _time_limit(
+        self, racers: list[Racer], seconds: float, most_steps: float, share: float
+    ) -> float:
+        """Returns the time of the search: by its limits, and by the time of the training."""
         limit = self.settings.max_time_s or math.inf
-        step_s = float(np.median([racer.step_s for racer in racers]))
+        step_s = float(np.median([racer.step_s for racer in racers])) / max(share, 1e-9)
         training = min(limit, racers[0].training.steps * step_s)
         return min(self._limit(seconds), OF_TRAINING * training, most_steps * step_s)
 
     def _limit(self, seconds: float) -> float:
-        """Returns the processor time of the search by the limits that were given."""
+        """Returns the time of the search by the limits that were given."""
         return min(seconds, SHARE * (self.settings.max_time_s or math.inf))
 
 

@@ -1,4 +1,4 @@
-"""The race of a model search: models in training, who wins a round, and what is stored of it."""
+"""The race of a model search: models in training, who wins a round, and the choice it ends with."""
 
 import math
 import time
@@ -14,13 +14,21 @@ from kappaflow.data import Table
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
 from kappaflow.flows.rows import name_columns
-from kappaflow.training import Settings, batch_of, log_prob_of, standardization_log_det
+from kappaflow.runs.recipes import ModelConfig
+from kappaflow.training import (
+    Settings,
+    batch_of,
+    log_prob_of,
+    loop,
+    standardization_log_det,
+)
 from kappaflow.training.batches import fit_standardization
 from kappaflow.training.distributed import make_engine
 from kappaflow.training.loop import Training
 from kappaflow.training.measure import conditioning_figures, mean, standard_error
 from kappaflow.training.session import State
 
+TURNS, STEPS_A_TURN = 4, 20  # most turns of a model in a round; its fewest steps in one
 Candidate = tuple[str, dict[str, Any], float]  # recipe, arguments, highest learning rate
 
 
@@ -59,6 +67,60 @@ class Trial(BaseModel):
         return text if count == 1 else f"{text}, base a mixture of {count} normals"
 
 
+class Choice(BaseModel):
+    """The model that a search chose, with all trials, the best first.
+
+    `reason` is why there was no race, if there was none. `left_out` is the number of models for
+    which the time of the search was too short.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str
+    arguments: dict[str, Any]
+    learning_rate: float
+    trials: tuple[Trial, ...] = ()
+    seconds: float = 0.0
+    reason: str | None = None
+    left_out: int = 0
+
+    @property
+    def model(self) -> ModelConfig:
+        return ModelConfig(self.recipe, dict(self.arguments))
+
+    def settings(self, given: Settings) -> Settings:
+        """Returns the settings with which the model that was chosen is trained."""
+        return given.model_copy(update={"learning_rate": self.learning_rate})
+
+    def rows(self) -> list[tuple[str, int, int, float, float, float]]:
+        """Returns a row for each trial, as a report shows it."""
+        return [
+            (str(one), one.round, one.steps, one.nll, one.behind, one.error) for one in self.trials
+        ]
+
+    def __str__(self) -> str:
+        if not self.trials:
+            return f"model: {self.recipe}, without a search: {self.reason}"
+        best, *others = self.trials
+        text = (
+            f"chose {best}: after a search of {self.seconds:.0f} s it has {best.nll:.3f} nats on "
+            "validation rows"
+        )
+        if others:
+            second = others[0]
+            if best.condition is not None and second.condition is not None:
+                text += (
+                    f", as good as {second} up to one standard error "
+                    f"({second.behind:+.3f} ± {second.error:.3f}), and better conditioned: "
+                    f"{best.condition:.3g}, not {second.condition:.3g}"
+                )
+            else:
+                text += f", {second.behind:.3f} ± {second.error:.3f} better than {second}"
+        if self.left_out:
+            text += f"; there was no time to try {self.left_out} more"
+        return text
+
+
 class Racer:
     """A model in a race, in training."""
 
@@ -83,20 +145,24 @@ class Racer:
         self.seconds, self.round, self.failed = 0.0, 0, False
         self.condition: float | None = None
 
-    def race(self, seconds: float, steps: float = math.inf) -> None:
-        """Trains for this much more processor time, and for at most this many steps."""
+    def race(self, seconds: float, last: float, end: float = math.inf) -> None:
+        """Trains for some processor time, to a step, and until the clock reads `end`, at most."""
         started = time.process_time()
         try:
-            self.training.race(seconds, steps)
+            self.training.race(seconds, last, end)
         except NumericalError:
             self.failed = True
         self.seconds += time.process_time() - started
-        self.round += 1
+
+    @property
+    def step(self) -> int:
+        """The number of steps so far."""
+        return self.training.progress.step
 
     @property
     def step_s(self) -> float:
-        """Seconds for each step so far."""
-        return self.seconds / max(1, self.training.progress.step)
+        """Processor time for each step so far."""
+        return self.seconds / max(1, self.step)
 
     @property
     def nll(self) -> float:
@@ -131,17 +197,51 @@ class Racer:
             flow.load_state_dict(held)
 
 
+class Stopwatch:
+    """Measures elapsed seconds, and the processor's share of them on a busy machine."""
+
+    def __init__(self) -> None:
+        self.started, self._processor = loop.clock(), time.process_time()
+
+    @property
+    def seconds(self) -> float:
+        return loop.clock() - self.started
+
+    @property
+    def processor_share(self) -> float:
+        """Processor time per second; above 1 with several threads."""
+        return (time.process_time() - self._processor) / max(self.seconds, 1e-9)
+
+
 def raced(
-    racers: list[Racer], seconds: float, steps: float, show: Callable[[str], None]
+    racers: list[Racer], end: float, steps: float, share: float, show: Callable[[str], None]
 ) -> list[Racer]:
-    """Returns all models, the best first; each round eliminates the worse half."""
+    """Returns all models, the best first; each round eliminates the worse half.
+
+    The models of a round take turns, and all get the same processor time in a turn. How much it is
+    follows from the time left until the clock reads `end`, and from the processor's share in the
+    turn before (`share` before the first turn). `steps` limits the steps of all models together.
+    """
     out: list[Racer] = []
     rounds = max(1, math.ceil(math.log2(len(racers))))
     for number in range(rounds):
         show(f"round {number + 1} of {rounds}: {len(racers)} models")
-        share = rounds * len(racers)
+        until = loop.clock() + (end - loop.clock()) / (rounds - number)
+        first = [racer.step for racer in racers]
+        of_a_turn = STEPS_A_TURN * len(racers) * max(racer.step_s for racer in racers)
+        turns = min(TURNS, max(1, int(share * (until - loop.clock()) / of_a_turn)))
+        for turn in range(turns):
+            left = until - loop.clock()
+            if turn and left <= 0:
+                break
+            watch = Stopwatch()
+            seconds = share * max(0.0, left) / (turns - turn) / len(racers)
+            of_each = steps / rounds / len(racers) * (turn + 1) / turns
+            for racer, step in zip(racers, first, strict=True):
+                racer.race(seconds, step + of_each, end)
+            share = watch.processor_share
         for racer in racers:
-            racer.race(max(0.0, seconds) / share, steps / share)
+            racer.round += 1
         racers = sorted(racers, key=lambda racer: racer.nll)
         keep = max(1, math.ceil(len(racers) / 2))
         racers, out = racers[:keep], racers[keep:] + out
@@ -181,7 +281,7 @@ def trials_of(ranked: list[Racer]) -> tuple[Trial, ...]:
                 arguments=racer.arguments,
                 learning_rate=racer.learning_rate,
                 round=racer.round,
-                steps=racer.training.progress.step,
+                steps=racer.step,
                 seconds=round(racer.seconds, 2),
                 nll=mean(difference - best, weights),
                 behind=mean(difference, weights),

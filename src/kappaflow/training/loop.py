@@ -3,7 +3,8 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -35,7 +36,8 @@ from kappaflow.training.own_optimizer import OwnOptimizer
 from kappaflow.training.settings import MEASUREMENTS, Settings
 
 Figures = dict[str, Any]
-CLOCK_EVERY = 10  # steps between two readings of the clock, if there is a time limit
+CLOCK_EVERY = 10  # steps between two readings of the clock, with several ranks
+MOST_CLOSING = 0.2  # share of a time limit that is kept for the end of the last epoch, at most
 clock = time.perf_counter  # benchmarks replace it by processor time
 RISE = 100  # steps over which the learning rate rises during a model search
 
@@ -57,6 +59,7 @@ class Progress:
     skipped_in_row: int = 0
     blamed: str | None = None
     time_s: float = 0.0
+    closing_s: float = 0.0  # longest time from the last step of an epoch to the next epoch
     measured: int = 0  # number of measurements of the conditioning that were due
     dual: DualVariable = field(default_factory=DualVariable)
     scale: dict[str, int | float] = field(default_factory=dict)
@@ -82,7 +85,7 @@ class Training:
     The order of the rows and the numbers that random layers draw depend only on the seed and the
     epoch. A training that is restored at an epoch therefore continues exactly as if it had never
     stopped. With several ranks, each rank takes a share of each batch. The first rank measures,
-    and all ranks use its figures.
+    and all ranks use its figures. `started` is the reading of the clock at which its time begins.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Training:
         settings: Settings,
         engine: Engine,
         optimizer: OwnOptimizer | None = None,
+        started: float | None = None,
     ) -> None:
         self.flow, self.train, self.validation = flow, train, validation
         self.settings, self.engine = settings, engine
@@ -112,40 +116,46 @@ class Training:
         self.patience = settings.epochs_of_patience(self.steps_per_epoch)
         self.steps = self.steps_per_epoch * self.epochs
         self.racing = False
-        self._epoch_started, self._time_used = clock(), 0.0
+        self._counted = clock() if started is None else started  # `time_s` counts until then
+        self._time_used, self._rate_share = 0.0, None  # the share is of the highest learning rate
         self.budget = self._budget()
 
     def run(self, after_epoch: Callable[[Figures], None]) -> str:
         """Returns why the training ended: "max_epochs", "max_time_s" or "patience"."""
         while (reason := self._finished()) is None:
-            self._epoch_started = clock()
             train_nll = self._epoch()
             self.progress.epoch += 1
-            after_epoch(self._measured(train_nll))
-            self._epoch_started = clock()
+            with self._closing():
+                after_epoch(self._measured(train_nll))
         return reason
 
-    def race(self, seconds: float, steps: float = math.inf) -> float:
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        """Measures the time that the end of an epoch takes: validation, checkpoint, callbacks."""
+        ended = clock()
+        yield
+        self.progress.closing_s = max(self.progress.closing_s, clock() - ended)
+
+    def race(self, seconds: float, last: float = math.inf, end: float = math.inf) -> None:
         """Trains at the highest learning rate for some processor time of a model search.
 
-        Takes at least one step, and stops after `patience` epochs without improvement.
-
-        Returns:
-            The validation NLL of the best weights so far, in the units of the data.
+        Stops at the step `last`, when the clock reads `end`, and after `patience` epochs without
+        improvement. Takes at least one step before `last`.
         """
-        self.racing, started = True, time.process_time()
-        progress = self.progress
-        last = progress.step + steps
-        while progress.epoch - progress.best_epoch < self.patience:
-            self._epoch_started = clock()
-            train_nll = self._epoch(until=started + seconds, last=last)
+        self.racing, self._counted = True, clock()
+        progress, until = self.progress, time.process_time() + seconds
+
+        def is_over() -> bool:
+            return progress.step >= last or time.process_time() >= until or clock() >= end
+
+        while progress.step < last and progress.epoch - progress.best_epoch < self.patience:
+            train_nll = self._epoch(is_over)
             progress.epoch += 1
-            self._measured(train_nll)
-            self._epoch_started = clock()
-            if time.process_time() - started >= seconds or progress.step >= last:
+            with self._closing():
+                self._measured(train_nll)
+            if is_over():
                 break
         self.racing = False
-        return progress.best_nll
 
     def load_best(self) -> None:
         self.flow.load_state_dict(self.best)
@@ -197,12 +207,16 @@ class Training:
         return "max_epochs" if used >= self.epochs else None
 
     def _time_share(self) -> float:
-        """Returns the share of `max_time_s` that is used up; 0 without such a limit."""
+        """Returns the used share of the time for steps; 0 without a limit on time.
+
+        The end of the last epoch, with its validation and checkpoint, is within the limit too.
+        """
         if self.settings.max_time_s is None:
             return 0.0
         progress, limit = self.progress, self.settings.max_time_s
-        elapsed = progress.time_s + clock() - self._epoch_started
-        left = max(limit - progress.start_s, 1e-9)
+        elapsed = progress.time_s + clock() - self._counted
+        closing = min(progress.closing_s, MOST_CLOSING * limit)
+        left = max(limit - progress.start_s - closing, 1e-9)
         return max(0.0, min(1.0, (elapsed - progress.start_s) / left))
 
     def share_done(self) -> float:
@@ -236,11 +250,10 @@ class Training:
         done, planned = self._steps_done(), self._steps_planned()
         return learning_rate_at(done, planned, highest=highest, warmup=warmup)
 
-    def _epoch(self, until: float = math.inf, last: float = math.inf) -> float:
+    def _epoch(self, is_over: Callable[[], bool] = lambda: False) -> float:
         """Returns the mean training NLL of the steps of an epoch, without skipped ones.
 
-        An epoch ends early at the time limit, at the processor time `until`, and at the step
-        `last`.
+        An epoch ends early at the time limit, and where `is_over` returns True.
         """
         self.flow.train()
         seed = epoch_seed(self.settings.seed, self.progress.epoch)
@@ -255,10 +268,9 @@ class Training:
             if self.settings.compile:
                 self._check_compiled(batches[0])
             for i, index in enumerate(batches):
-                if i % CLOCK_EVERY == 0:
+                if i % CLOCK_EVERY == 0 or self.engine.world_size == 1:
                     self._time_used = from_rank_zero(self._time_share)
-                late = time.process_time() >= until or self.progress.step >= last
-                if i > 0 and (late or self._time_used >= 1):
+                if i > 0 and (self._time_used >= 1 or is_over()):
                     break
                 is_whole = len(index) == len(batches[0])
                 nll = self._step(*self._share(index), is_whole=is_whole)
@@ -287,7 +299,9 @@ class Training:
         `share` weighs the mean over the rows of this rank; gradients and NLL are means over ranks.
         `is_whole` tells whether the batch, over all ranks, has the full batch size.
         """
-        self.optimizer.set_rate(self._learning_rate(), self.settings.learning_rate)
+        rate, highest = self._learning_rate(), self.settings.learning_rate
+        follows = self.optimizer.set_rate(rate, highest)
+        self._rate_share = rate / highest if follows else None
         self.progress.step += 1
         self.optimizer.zero_grad()
         with self.engine.autocast():
@@ -372,6 +386,7 @@ class Training:
                 self.best = copied(self.flow.state_dict() if moved is None else moved)
         figures |= {
             "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate_share": self._rate_share,
             "skipped_steps": progress.skipped_steps,
             "blamed": progress.blamed,
             **from_rank_zero(self._costs),
@@ -400,8 +415,9 @@ class Training:
 
     def _costs(self) -> Figures:
         """Returns the time of training and the peak memory so far."""
+        before, self._counted = self._counted, clock()
         return {
-            "time_s": self.progress.time_s + clock() - self._epoch_started,
+            "time_s": self.progress.time_s + self._counted - before,
             "memory_bytes": peak_memory_bytes(self.flow.device),
         }
 

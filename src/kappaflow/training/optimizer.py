@@ -33,9 +33,10 @@ class AdamW:
     def parameters(self) -> list[nn.Parameter]:
         return self.param_groups[0]["params"]
 
-    def set_rate(self, rate: float, highest: float) -> None:  # noqa: ARG002
-        """Sets the learning rate; `highest` is that of the settings."""
+    def set_rate(self, rate: float, highest: float) -> bool:  # noqa: ARG002
+        """Sets the learning rate, and returns True; `highest` is that of the settings."""
         self.param_groups[0]["lr"] = rate
+        return True
 
     def end_epoch(self, validation_nll: float) -> None:
         """Does nothing: an `OwnOptimizer` moves its scheduler."""

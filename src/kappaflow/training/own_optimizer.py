@@ -79,13 +79,14 @@ class OwnOptimizer:
             described["scheduler"] = {"class": _name(self._scheduler), **numbers}
         return described
 
-    def set_rate(self, rate: float, highest: float) -> None:
-        """Scales the learning rate of each group by rate / highest, unless a scheduler does."""
+    def set_rate(self, rate: float, highest: float) -> bool:
+        """Scales the learning rates by rate / highest; False if a scheduler sets them instead."""
         if self._scheduler is not None:
-            return
+            return False
         for group in self.param_groups:
             if group["initial_lr"] is not None:
                 group["lr"] = group["initial_lr"] * (rate / highest)
+        return True
 
     def zero_grad(self) -> None:
         for parameter in self._trained:

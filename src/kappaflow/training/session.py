@@ -20,6 +20,7 @@ from kappaflow.flows.rows import name_columns
 from kappaflow.locking import locked
 from kappaflow.ranks import is_first, ranks
 from kappaflow.summary import Facts, Summary
+from kappaflow.training import loop
 from kappaflow.training.batches import batches_of, check_fits, fit_standardization
 from kappaflow.training.callbacks import Callback, CallbackList
 from kappaflow.training.checkpoint import Groups
@@ -165,6 +166,7 @@ def fit_split(
         ArgumentError: A setting does not fit the data, or `out` was made with other data.
         DataError: The flow cannot represent the data.
     """
+    started = loop.clock()
     _check_budget(settings, train)
     engine = make_engine(flow, device, settings.precision)
     check_fits(train, validation, flow)
@@ -198,11 +200,13 @@ def fit_split(
     if finished is not None:
         flow.load_state_dict(finished[1])
         return replace(FitResult.stored(flow.eval(), finished[0]), **rows)
+    if start is not None:  # fitted by the search
+        flow.load_state_dict(start[0]["flow"])
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         fit_standardization(flow, batches)
     with _started(folder, flow):
-        training = Training(flow, batches, held_out, settings, engine, own)
+        training = Training(flow, batches, held_out, settings, engine, own, started)
         _resume(training, folder, start)
         return replace(_train(training, folder, progress, listeners), **rows)
 

@@ -1,4 +1,4 @@
-"""Checks of the validation likelihood during training: KF506 and KF507."""
+"""Checks of the course of a training: KF506 to KF508."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +11,7 @@ from kappaflow.options import option
 LAST = 0.4  # share of the epochs, the last ones, in which the gain is measured
 STILL_GAINED, STILL_GAINED_BITS = 0.1, 0.01  # reported gain: nats per row, bits per dimension
 P99_ROSE, MAX_ROSE = 3.0, 10.0  # nats of increase of the 99 % quantile and maximum for a report
+FELL = 0.1  # share of the highest learning rate that the last step may have
 LEAST_ROWS = 500  # held-out rows needed for a reliable 99 % quantile
 LIMITS = ("max_epochs", "max_time_s")
 History = Sequence[Mapping[str, Any]]
@@ -23,7 +24,7 @@ def training_findings(
     held_out: int | None = None,
     of_images: bool = False,
 ) -> Iterator[Finding]:
-    """Runs the checks KF506 and KF507 on the history of a training.
+    """Runs the checks KF506 to KF508 on the history of a training.
 
     The history has the figures of each epoch, as in metrics.jsonl. `stopped_because` is such as
     "max_epochs". `held_out` is the number of held-out rows; None if unknown.
@@ -32,6 +33,7 @@ def training_findings(
         The findings.
     """
     yield from cut_short(history, stopped_because, of_images=of_images)
+    yield from learning_rate_stayed(history, stopped_because)
     if not of_images and (held_out is None or held_out >= LEAST_ROWS):
         yield from tails_grow(history)
 
@@ -68,6 +70,31 @@ def cut_short(history: History, stopped_because: str, *, of_images: bool) -> Ite
     yield Symptom(
         message,
         {"epochs": len(values), "gain": gain if math.isfinite(gain) else None},
+        fix=f"Raise {option(stopped_because)} and train again in a new folder.",
+    )
+
+
+@check(
+    "KF508",
+    "training ended at a high learning rate",
+    subject="run",
+    severity="warning",
+    cause="The limit left too few steps for the learning rate to fall, so the weights are noisy.",
+    fix="Raise the limit and train again in a new folder.",
+)
+def learning_rate_stayed(history: History, stopped_because: str) -> Iterator[Symptom]:
+    """`max_epochs` or `max_time_s` ended the training, and the learning rate of its last step was
+    above a tenth of the highest. The rate falls to zero at whichever limit comes first, unless
+    that leaves room for a few steps only: after a model search on a busy machine, for example, or
+    with one epoch of few batches.
+    """
+    share = history[-1].get("learning_rate_share") if history else None
+    if stopped_because not in LIMITS or share is None or share <= FELL:
+        return
+    yield Symptom(
+        f"Training stopped at {stopped_because} with a learning rate of "
+        f"{history[-1]['learning_rate']:.2g}, {100 * share:.0f} % of the highest.",
+        {"epochs": len(history), "share": share},
         fix=f"Raise {option(stopped_because)} and train again in a new folder.",
     )
 
