@@ -49,6 +49,24 @@ def test_a_whitened_start_is_fitted_stored_and_said(run, table, tmp_path):
     assert again.status == 2 and "run" in again.err
 
 
+def test_fit_without_out_names_the_folder_after_the_data(run, table, tmp_path, monkeypatch):
+    """The same command finds its run there; one with other options says how to name another."""
+    monkeypatch.chdir(tmp_path)
+    words = ("fit", table, *SMALL[:-1])
+    done = run(*words)
+    assert done.status == 0 and "the run folder is runs/data; --out names another" in done.err
+    assert (tmp_path / "runs/data/report.html").exists()
+    assert "runs/data was finished already" in run(*words).err
+    other = run(*words, "--seed", 1)
+    assert (
+        other.status == 2 and "'out' should be a new folder: runs/data was made with" in other.err
+    )
+    assert "Without --out the folder is runs/data: give another, such as --out runs/data-2." in (
+        " ".join(other.err.split())
+    )
+    assert "'out' should be given for standard input" in run("fit", "-", *SMALL).err
+
+
 def test_the_two_likelihoods_differ_by_the_change_of_units(finished):
     """test_nll - test_nll_standardized is the sum of the logs of the training deviations."""
     result = json.loads((finished / "result.json").read_text())

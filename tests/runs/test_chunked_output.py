@@ -14,7 +14,7 @@ from kappaflow.cli.doctor import doctor
 from kappaflow.cli.sample import sample
 from kappaflow.cli.score import score
 from kappaflow.data import chunks
-from kappaflow.errors import ArgumentError, DataError, FileError, WriteError
+from kappaflow.errors import ArgumentError, DataError, DataWarning, FileError, WriteError
 from kappaflow.runs import (
     ModelConfig,
     TableConfig,
@@ -106,6 +106,52 @@ def test_scores_in_parts_are_those_at_once(run, small, tmp_path, data, suffix):
     expected = score_run(run, str(tmp_path / data))["log_prob"]
     assert len(expected) == ROWS
     assert not list(tmp_path.glob(".*"))
+
+
+def test_rows_outside_the_range_of_the_training_are_counted(
+    run, small, tmp_path, capsys, monkeypatch
+):
+    """By column, in memory and in chunks, also by a call that resumes; a table in other units."""
+    frame = table().with_columns(pl.col("a") * 1000, b=pl.lit(0.0))
+    frame.write_csv(tmp_path / "t.csv")
+    data, out = str(tmp_path / "t.csv"), str(tmp_path / "out.csv")
+    with pytest.warns(DataWarning, match="column 'a' in 20.; check that its units"):
+        score_run(run, data)
+    score(run, data, out=out)
+    note = capsys.readouterr().err
+    once = write_scores(run, data, out).outside
+    assert 200 < once.rows <= ROWS and once.columns == {"a": once.rows}
+    assert f"{once.rows} of {ROWS} rows lie outside the range of the training rows" in note
+    small()
+    of, left = scores.Scores.of, iter([1, 2])
+
+    def stops(*given, **more):
+        if not next(left, None):
+            raise KeyboardInterrupt
+        return of(*given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scores.Scores, "of", stops)
+        with pytest.raises(KeyboardInterrupt):
+            write_scores(run, data, out)
+    assert write_scores(run, data, out).outside == once
+    score(run, data, out=out, json=True)
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["outside"] == {"rows": once.rows, "columns": {"a": once.rows}}
+    with pytest.raises(ArgumentError, match="'out' should be a file with 'json'"):
+        score(run, data, json=True)
+
+
+def test_context_rows_outside_the_range_of_the_training_are_counted(conditional, tmp_path, capsys):
+    """On stderr by the command, and as a warning in Python."""
+    context = str(tmp_path / "c.csv")
+    pl.DataFrame({"c": [0.0, 0.1, 500.0]}).write_csv(context)
+    sample(conditional, n=2, context=context, out=str(tmp_path / "s.csv"))
+    assert "1 of 3 context rows lie outside the range of the training rows" in (
+        capsys.readouterr().err
+    )
+    with pytest.warns(DataWarning, match="1 of 3 context rows .* column 'c' in 1"):
+        sample_run(conditional, 2, context=context)
 
 
 @pytest.mark.slow
@@ -302,6 +348,7 @@ def test_text_among_numbers_cannot_be_scored(run, small, tmp_path):
         small()
 
 
+@pytest.mark.filterwarnings("ignore:.* lie outside the range")
 @pytest.mark.parametrize("decimal", [".", ","])
 def test_the_decimal_sign_of_data_to_score_can_be_named(run, small, tmp_path, decimal):
     """A file that leaves it open is refused, and read with the option that the refusal names."""

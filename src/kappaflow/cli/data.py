@@ -41,5 +41,5 @@ def data(*, json: Annotated[bool, Parameter(negative=())] = False) -> None:
     for one in images:
         tell(f"{one.name}: {one.description}")
         tell(f"  comes with {one.package}; {one.citation}\n")
-    tell("A csv, tsv, parquet, arrow, npy or npz file will do: kappaflow fit FILE --out RUN")
-    tell("A folder of images will do: kappaflow fit FOLDER --size 32 --out RUN")
+    tell("A csv, tsv, parquet, arrow, npy or npz file will do: kappaflow fit FILE")
+    tell("A folder of images will do: kappaflow fit FOLDER --size 32")

@@ -1,5 +1,7 @@
 """`kappaflow fit`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -53,7 +55,7 @@ def fit(
     data: Annotated[str, Parameter(allow_leading_hyphen=True)],
     /,
     *,
-    out: Annotated[Path, Parameter(group=COMMON)],
+    out: Annotated[Path | None, Parameter(group=COMMON)] = None,
     model: Annotated[AnyModel | None, Parameter(group=COMMON)] = None,
     search_time: Annotated[float, Parameter(group=MODEL)] = 60.0,
     images: Annotated[FitImages | None, Parameter(name="*", group=IMAGES)] = None,
@@ -73,9 +75,9 @@ def fit(
 
     For example:
 
-    kappaflow fit events.csv --out runs/events --max-time-s 60
+    kappaflow fit events.csv --max-time-s 60
 
-    kappaflow fit photos --size 32 --out runs/photos
+    kappaflow fit photos --size 32 --out runs/small-photos
 
     Parameters
     ----------
@@ -84,7 +86,8 @@ def fit(
         images, idx files or CIFAR-10 batches; or the name of a data set (see kappaflow data).
         80 % of the rows or images are for training, 10 % for validation, 10 % for the test.
     out
-        The run folder.
+        The run folder. Default: runs/events for events.csv, and so on. A run with other options
+        needs another folder.
     model
         For tables: real_nvp (affine couplings), nice (additive couplings), spline
         (rational-quadratic splines), planar, radial, invertible_network (linear layers and leaky
@@ -107,14 +110,17 @@ def fit(
     from kappaflow.runs.recipes import LEARNING_RATE
 
     _refuse_missing(data)
+    folder = _default_folder(data) if out is None else out
     is_image_data = is_images(data)
     of_rows, of_images = given(rows or FitTable()), given(images or FitImages())
     settings, options = given(training or TrainingFlags()), options or ModelFlags()
     others = [*of_rows, *(set(settings) & OF_TABLES)] if is_image_data else [*of_images]
     _refuse_other_kind(data, model, is_image_data, others, options)
-    with by_the_first():
+    with by_the_first(), _explained(folder, named=out is not None):
         if not quiet:
             say_if_unused(device)
+            if out is None:
+                say(f"the run folder is {folder}; --out names another")
         if is_image_data:
             if len(of_images.get("size", ())) == 1:
                 of_images["size"] = of_images["size"][0]
@@ -128,7 +134,7 @@ def fit(
         summary = fit_run(
             source,
             chosen,
-            out,
+            folder,
             device=device,
             progress=False if quiet else None,
             say=(lambda text: None) if quiet else say,
@@ -137,6 +143,29 @@ def fit(
             **settings,
         )
         _print_summary(summary, of_rows.get("against"), json=json)
+
+
+def _default_folder(data: str) -> Path:
+    """Returns the run folder of some data, by their name."""
+    if data == "-":
+        raise ArgumentError("'out' should be given for standard input, such as --out runs/events.")
+    path = Path(data).expanduser().resolve()
+    name = path.name if path.is_dir() else Path(path.name.removesuffix(".gz")).stem
+    return Path("runs") / (name or "data")
+
+
+@contextmanager
+def _explained(folder: Path, *, named: bool) -> Iterator[None]:
+    """Adds to an error about a run folder that it was chosen by default."""
+    try:
+        yield
+    except ArgumentError as error:
+        if named or not str(error).startswith("'out'"):
+            raise
+        raise ArgumentError(
+            f"{error} Without --out the folder is {folder}: give another, such as "
+            f"--out {folder}-2."
+        ) from None
 
 
 def _table_model(

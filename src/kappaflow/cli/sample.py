@@ -45,7 +45,8 @@ def sample(
         For tables a csv, parquet, arrow, npy or npz file; - is csv on standard output. For images
         a png file with a grid, a new folder with a png file for each sample, or an npy file.
     context
-        A table with the context columns, for a conditional flow of tables.
+        A table with the context columns, for a conditional flow of tables. The number of its rows
+        outside the range of the training rows is printed on stderr.
     class_name
         The class of all samples, for a flow of images that was fitted --by-class. By default the
         classes take turns.
@@ -61,7 +62,7 @@ def sample(
 
     say_if_unused(device)
     say_if_unfinished(run)
-    write_samples(
+    written = write_samples(
         run,
         n,
         out,
@@ -72,5 +73,7 @@ def sample(
         decimal=decimal,
         device=device,
     )
+    if written.outside.rows:
+        say(written.outside.note(written.rows // n, "context rows"))
     if out != "-":
         say(f"{n:,} samples{' for each context' if context else ''} are in {out}")

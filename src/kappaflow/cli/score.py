@@ -1,12 +1,14 @@
 """`kappaflow score`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from kappaflow.cli.fit_options import Device
-from kappaflow.cli.show import JOINT, say, say_if_unused
+from kappaflow.cli.show import JOINT, print_json, say, say_if_unused
+from kappaflow.errors import ArgumentError
 
 
 def score(
@@ -19,6 +21,7 @@ def score(
     repair: Literal["drop"] | None = None,
     decimal: Literal[".", ","] | None = None,
     device: Device = None,
+    json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Write the log-density of each row or image, and its percentile among the training rows.
 
@@ -36,8 +39,9 @@ def score(
     joint_log_prob, the density of a row together with its padding, which is not a likelihood.
     Outside the bounds of a column the density is 0 and log_prob is -inf; the number of such rows
     is printed on stderr. A percentile of 1 means that 99 % of the training rows have a higher
-    density. For images there is also bits_per_dimension, and the name of the file, or its number
-    from 0, instead of row.
+    density. The number of rows outside the range of the training rows is printed on stderr, with
+    the columns: there the flow extrapolates. For images there is also bits_per_dimension, and the
+    name of the file, or its number from 0, instead of row.
 
     A table larger than memory is read, scored and written in chunks (parquet, arrow, npy, csv and
     tsv files; not npz, gz or standard input). If the command is stopped or killed, run it again:
@@ -58,13 +62,20 @@ def score(
         drop: leave out the rows that cannot be scored, instead of writing them without a score.
     decimal
         Decimal sign of a text file; if left out, that of the run, or recognized.
+    json
+        Print a summary as JSON: the numbers of rows, of infinite and empty scores, and of rows
+        outside the range of the training rows, in all and by column. Needs --out FILE.
     """
     from kappaflow.runs import write_scores
 
+    if json and out == "-":
+        raise ArgumentError("'out' should be a file with 'json' (--out FILE), got '-'.")
     say_if_unused(device)
     written = write_scores(
         run, data, out, identifier=id, repair=repair, decimal=decimal, device=device
     )
+    if json:
+        print_json(asdict(written))
     items = "images" if "image" in written.columns else "rows"
     if "joint_log_prob" in written.columns:
         say(JOINT)
@@ -79,6 +90,8 @@ def score(
             f"log_prob, the first is {written.first_name}: a value is missing, is text, or "
             "is too large for the flow's numbers"
         )
+    if written.outside.rows:
+        say(written.outside.note(written.rows + written.dropped))
     if written.dropped:
         say(f"{written.dropped:,} rows could not be scored and were left out")
     if out != "-":

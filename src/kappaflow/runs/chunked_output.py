@@ -5,7 +5,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from kappaflow.errors import ArgumentError, FileError
 from kappaflow.locking import LOCK, locked
 from kappaflow.native import describe
 from kappaflow.reading import parse_json, read_small
+from kappaflow.runs.ranges import Outside
 from kappaflow.storage import put_in_place, write_bytes
 from kappaflow.training.progress import rows_shown
 
@@ -52,7 +53,8 @@ class Written:
     """A summary of written columns.
 
     `infinite` and `empty` count scores that are -inf or empty; the first row with an empty score
-    has a number and a name such as "line 4". `dropped` rows were left out.
+    has a number and a name such as "line 4". `dropped` rows were left out. `outside` counts rows,
+    or context rows of samples, outside of the range of the training rows.
     """
 
     rows: int
@@ -62,6 +64,7 @@ class Written:
     first_empty: int | None = None
     first_name: str = ""
     dropped: int = 0
+    outside: Outside = field(default_factory=Outside)
 
 
 def written(columns: Mapping[str, np.ndarray]) -> Written:

@@ -22,6 +22,7 @@ from kappaflow.report import (
 from kappaflow.runs.image_content import image_content, points_of
 from kappaflow.runs.image_data import ImageData
 from kappaflow.runs.image_samples import BEST, write_sheet
+from kappaflow.runs.ranges import training_ranges
 from kappaflow.runs.stored import RunData
 from kappaflow.runs.table_content import table_content
 from kappaflow.storage import write_bytes
@@ -113,8 +114,8 @@ def write_evaluation(evaluation: Evaluation, flow: Flow, data: RunData, folder: 
 def metrics(report: AnyReport, flow: Flow, data: RunData) -> dict[str, Any]:
     """Returns the entries that evaluation adds to result.json.
 
-    These are held-out likelihood, conditioning, verdict, and quantiles of the log_prob of training
-    rows.
+    These are held-out likelihood, conditioning, verdict, and of the training rows the quantiles of
+    log_prob and the range of each column.
     """
     scores = log_prob_of(flow, batches_of(data.train, flow))
     with np.errstate(invalid="ignore"):  # nan between infinities
@@ -130,6 +131,7 @@ def metrics(report: AnyReport, flow: Flow, data: RunData) -> dict[str, Any]:
         "likelihood": kind,
         **metrics_without_data(report),
         "train_log_prob_quantiles": quantiles.tolist(),
+        **({} if isinstance(data, ImageData) else {"training_ranges": training_ranges(data)}),
     }
 
 

@@ -1,4 +1,4 @@
-"""The race of a model search: models in training, who wins a round, and the choice it ends with."""
+"""The race of a model search: models in training, who wins a round, and the choice."""
 
 import math
 import time

@@ -3,6 +3,7 @@
 import io
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from kappaflow.runs.chunked_output import (
     written,
 )
 from kappaflow.runs.image_samples import draw_pixels, values_of
+from kappaflow.runs.ranges import Outside, rows_outside, stored_ranges
 from kappaflow.runs.scores import refuse_table_options
 from kappaflow.runs.stored import (
     ImageRunConfig,
@@ -58,7 +60,7 @@ def sample_run(
 
     There are n samples, or n for each row of the data `context`, whose columns are returned too.
     The decimal sign of the context is by default that of the data of the run. The device is "cpu"
-    (the default) or "cuda".
+    (the default) or "cuda". A warning says if many context rows lie outside of the training range.
 
     Raises:
         ArgumentError: An argument is out of its range, a context is missing or not needed, or the
@@ -66,6 +68,7 @@ def sample_run(
     """
     check_sampling(n, temperature, seed)
     samples = Samples(folder, context, temperature, decimal, device)
+    samples.outside.warn(samples.contexts, "context rows")
     return samples.draw(n, torch.Generator().manual_seed(seed))
 
 
@@ -100,7 +103,8 @@ def sample_images(
 class Samples:
     """Samples from a run on a table, in chunks; `sample_run` describes the arguments.
 
-    `contexts` is the number of context rows; 1 without a context. `at_once` samples are made at
+    `contexts` is the number of context rows; 1 without a context. `outside` counts those outside
+    of the range of the training rows. `at_once` samples are made at
     once: chunks of a multiple of it hold the same samples as one chunk. `fingerprint` is that of
     the context.
     """
@@ -126,6 +130,8 @@ class Samples:
             )
         options = self.run.reading(decimal)
         table = None if context is None else finite_table(context, names, [], options)
+        ranges = {} if table is None else stored_ranges(folder)
+        self.outside = Outside() if table is None else rows_outside(table, ranges)
         self._given = None if table is None else table.values
         self._temperature = temperature
         self.contexts = 1 if table is None else len(table)
@@ -207,7 +213,8 @@ def write_samples(
         raise ArgumentError("'class' should be left out: this run is not on images.")
     check_sampling(n, temperature, seed)
     samples = Samples(folder, context, temperature, decimal, device)
-    return _write_rows(samples, folder, n, out, temperature, seed)
+    result = _write_rows(samples, folder, n, out, temperature, seed)
+    return replace(result, outside=samples.outside)
 
 
 def _write_rows(

@@ -31,6 +31,7 @@ from kappaflow.runs.chunked_output import (
     written,
 )
 from kappaflow.runs.image_data import images_for
+from kappaflow.runs.ranges import Outside, rows_outside, stored_ranges
 from kappaflow.runs.stored import (
     RESULT,
     device_entry,
@@ -66,7 +67,8 @@ def score_run(
     score: its numbers are NaN. With padding that has no density, joint_log_prob, the density of a
     row and its padding, replaces log_prob. A percentile of 1 means that 99 % of the training data
     has a higher density. A column `identifier` of a table is copied, as text. Images are anything
-    that `kappaflow.load_images` takes. The device is "cpu" (the default) or "cuda".
+    that `kappaflow.load_images` takes. The device is "cpu" (the default) or "cuda". A warning
+    says if more than a tenth of the rows lie outside of the range of the training rows.
 
     Returns:
         Columns. For a table: row (its number, from 1), the identifier if one is named, log_prob
@@ -84,7 +86,9 @@ def score_run(
         return _image_scores(folder, data, device)
     scores = Scores(folder, device)
     run, options = scores.run, scores.reading(identifier, decimal)
-    return scores.of(load_to_score(data, run.columns, run.context_columns, options))
+    table = load_to_score(data, run.columns, run.context_columns, options)
+    scores.outside(table).warn(len(table))
+    return scores.of(table)
 
 
 def refuse_table_options(**options: object) -> None:
@@ -113,6 +117,7 @@ class Scores:
     def __init__(self, folder: Path, device: str | None = None) -> None:
         self._quantiles = _quantiles(folder)
         self.run, self.flow = read_table_run(folder), load_on(folder, device)
+        self._ranges = stored_ranges(folder)
 
     def reading(self, identifier: str | None, decimal: Decimal | None = None) -> ReadOptions:
         """Returns how to read data to score; a column `identifier` is kept as text.
@@ -126,6 +131,10 @@ class Scores:
             )
         texts = () if identifier is None else (identifier,)
         return replace(self.run.reading(decimal), texts=texts, lenient=True)
+
+    def outside(self, table: Table) -> Outside:
+        """Returns how many rows lie outside of the range of the training rows."""
+        return rows_outside(table, self._ranges)
 
     def of(self, table: Table, *, generator: torch.Generator | None = None) -> Columns:
         """Returns the scores of rows; NaN for a row that cannot be scored.
@@ -234,7 +243,8 @@ def write_scores(
     table = load_to_score(data, run.columns, run.context_columns, options)
     columns = _repaired(scores.of(table), repair)
     write_table(columns, out)
-    return _named(written(columns), len(table), lambda row: describe_rows(table, [row - 1])[0])
+    result = replace(written(columns), outside=scores.outside(table))
+    return _named(result, len(table), lambda row: describe_rows(table, [row - 1])[0])
 
 
 def _write_image_scores(folder: Path, data: str, out: str, device: str | None) -> Written:
@@ -266,8 +276,12 @@ def _write_in_chunks(
         for _ in chunks.suspects(show):  # settles the types of the columns of a text file
             pass
 
+    outside: dict[int, Outside] = {}
+
     def make(place: int) -> Columns:
-        result = scores.of(chunks.read(place), generator=generator)
+        table = chunks.read(place)
+        outside[place] = scores.outside(table)
+        result = scores.of(table, generator=generator)
         if as_of(chunks.path) != before:
             raise DataError(f"{data} has changed while it was read: score it when it is whole.")
         return _repaired(result, repair)
@@ -289,6 +303,9 @@ def _write_in_chunks(
     }
     rows = [chunks.rows_of(place) for place in range(len(chunks))]
     result = write_in_chunks(Work("scoring", made_of, rows, make, generator), out)
+    for place in {*range(len(chunks))} - {*outside}:  # scored by an interrupted call
+        outside[place] = scores.outside(chunks.read(place))
+    result = replace(result, outside=sum(outside.values(), Outside()))
 
     def name(row: int) -> str:
         place, index = divmod(row - 1, chunks.size)

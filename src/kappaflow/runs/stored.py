@@ -122,6 +122,7 @@ class TableResult(Result):
     condition_rows: int | None = None
     auc: float | None
     auc_standard_error: float | None
+    training_ranges: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
 
 class ImageResult(Result):

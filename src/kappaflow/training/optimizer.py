@@ -34,7 +34,7 @@ class AdamW:
         return self.param_groups[0]["params"]
 
     def set_rate(self, rate: float, highest: float) -> bool:  # noqa: ARG002
-        """Sets the learning rate, and returns True; `highest` is that of the settings."""
+        """Returns True, after setting the learning rate; `highest` is that of the settings."""
         self.param_groups[0]["lr"] = rate
         return True
 

@@ -80,7 +80,7 @@ class OwnOptimizer:
         return described
 
     def set_rate(self, rate: float, highest: float) -> bool:
-        """Scales the learning rates by rate / highest; False if a scheduler sets them instead."""
+        """Returns whether it scaled the rates by rate / highest; a scheduler does so itself."""
         if self._scheduler is not None:
             return False
         for group in self.param_groups:

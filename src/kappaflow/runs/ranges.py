@@ -1,0 +1,89 @@
+"""Ranges of the training rows of a run, and rows of other data that lie outside of them."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from kappaflow.data import Table
+from kappaflow.errors import DataWarning, KappaflowError
+from kappaflow.runs.stored import TableResult, read_finished
+from kappaflow.runs.table_data import TableData
+
+Ranges = Mapping[str, tuple[float, float]]
+MOST_NAMED = 5  # columns in a note
+MANY = 0.1  # share of rows outside above which Python functions warn; a few always are
+
+
+@dataclass(frozen=True)
+class Outside:
+    """The number of rows outside of the range of the training rows, in all and by column."""
+
+    rows: int = 0
+    columns: Mapping[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: "Outside") -> "Outside":
+        names = {**self.columns, **other.columns}
+        counts = {n: self.columns.get(n, 0) + other.columns.get(n, 0) for n in names}
+        return Outside(self.rows + other.rows, counts)
+
+    def note(self, rows: int, kind: str = "rows") -> str:
+        """Returns a sentence about these rows, of so many in all."""
+        ordered = sorted(self.columns.items(), key=lambda pair: -pair[1])
+        named = ", ".join(f"{name!r} in {count:,}" for name, count in ordered[:MOST_NAMED])
+        more = len(ordered) - MOST_NAMED
+        named += f" and {more} more columns" if more > 0 else ""
+        hint = "; check that its units are those of the training" if 2 * self.rows > rows else ""
+        return (
+            f"{self.rows:,} of {rows:,} {kind} lie outside the range of the training rows, where "
+            f"the flow extrapolates: column {named}{hint}"
+        )
+
+    def warn(self, rows: int, kind: str = "rows") -> None:
+        """Warns the caller of a function if many rows are outside."""
+        if self.rows > MANY * rows:
+            warnings.warn(self.note(rows, kind), DataWarning, stacklevel=3)
+
+
+def training_ranges(data: TableData) -> dict[str, tuple[float, float]]:
+    """Returns the least and the greatest training value of each column, without circular ones.
+
+    Columns of the context are included. Rounded columns that got noise extend to the next step.
+    """
+    file, low, high = data.in_file, [], []
+    for block in [data.train] if file is None else file.blocks():
+        rows = _rows(block)
+        low, high = [*low, rows.min(0)], [*high, rows.max(0)]
+    names = (*data.train.columns, *data.train.context_columns)
+    extremes = zip(names, np.min(low, axis=0).tolist(), np.max(high, axis=0).tolist(), strict=True)
+    circles = {name for name, domain in data.domains.items() if domain.circular}
+    widths = {name: data.widths.get(name, 0.0) for name in names}
+    return {n: (a - widths[n], b + widths[n]) for n, a, b in extremes if n not in circles}
+
+
+def _rows(table: Table) -> np.ndarray:
+    """Returns the modeled columns and those of the context."""
+    return table.values if table.context is None else np.hstack([table.values, table.context])
+
+
+def stored_ranges(folder: Path) -> Ranges:
+    """Returns the ranges that a finished run stores; none for other folders and older runs."""
+    try:
+        result = read_finished(folder)
+    except KappaflowError:
+        return {}
+    return result.training_ranges if isinstance(result, TableResult) else {}
+
+
+def rows_outside(table: Table, ranges: Ranges) -> Outside:
+    """Returns how many rows of a table lie outside of the ranges."""
+    some, counts = np.zeros(len(table), dtype=bool), {}
+    for name, values in zip((*table.columns, *table.context_columns), _rows(table).T, strict=True):
+        low, high = ranges.get(name, (-np.inf, np.inf))
+        outside = np.isfinite(values) & ((values < low) | (values > high))
+        some |= outside
+        if outside.any():
+            counts[name] = int(outside.sum())
+    return Outside(int(some.sum()), counts)
