@@ -67,6 +67,25 @@ def test_fit_without_out_names_the_folder_after_the_data(run, table, tmp_path, m
     assert "'out' should be given for standard input" in run("fit", "-", *SMALL).err
 
 
+def test_notes_and_findings_are_the_same_in_the_terminal_in_json_and_on_the_page(
+    run, table, tmp_path
+):
+    """The table leaves out a column of text, and the training is too short."""
+    words = ("fit", table, "--out", tmp_path / "run", *SMALL[:-1])
+    shown = run(*words)
+    result = json.loads(run(*words, "--json").out)
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert result["notes"] == report["about"]["notes"] and "kind" in result["notes"][0]
+    assert all(note in shown.err for note in result["notes"])
+    keys = ("code", "severity", "message", "cause", "cure")
+    assert [[one[key] for key in keys] for one in result["findings"]] == [
+        [one[key] for key in keys] for one in report["findings"]
+    ]
+    assert result["findings"]
+    for one in result["findings"]:
+        assert f"{one['severity']} {one['code']}" in shown.out and one["message"] in shown.out
+
+
 def test_the_two_likelihoods_differ_by_the_change_of_units(finished):
     """test_nll - test_nll_standardized is the sum of the logs of the training deviations."""
     result = json.loads((finished / "result.json").read_text())

@@ -1,13 +1,14 @@
 """The page of a report from Python."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.errors import ArgumentError, DataError
+from kappaflow.errors import ArgumentError, DataError, DataWarning
 
 NAMES = ("a", "<b>")
 
@@ -50,6 +51,26 @@ def test_a_result_writes_its_page(result, tmp_path):
     nll = -result.flow.log_prob(x).mean().item()
     assert f"{nll:.2f}" in text and "report.json" not in text
     assert result.validation_nll == pytest.approx(nll, abs=1e-5)
+
+
+def test_the_page_has_the_notes_and_findings_of_the_fit(tmp_path):
+    """Python, the printed result and the page name the same problems of the data."""
+    table = replace(rows(40), notes=("column 'c' is left out: it holds text",))
+    flow, settings = kf.real_nvp(2, depth=2, hidden=(8,)), {"max_epochs": 1, "progress": False}
+    with pytest.warns(DataWarning):
+        result = kf.fit(flow, table, validation=rows(12, seed=2), **settings)
+    assert [note.partition(":")[0] for note in result.notes] == [
+        "column 'c' is left out", "40 rows are left to train on, fewer than 50",
+    ]  # fmt: skip
+    text = words(result.report(tmp_path / "page.html"))
+    assert all(note in text.replace("&#x27;", "'").replace("&#39;", "'") for note in result.notes)
+    assert {"KF506", "KF508", "KF607"} <= {one.code for one in result.findings}
+    assert all(one.message in text for one in result.findings)
+    assert all(one.code in result._repr_html_() for one in result.findings)
+    assert "rows for validation, which decided which epoch to keep" in text
+    assert "never used" not in text
+    other = words(kf.write_report(result, rows(50, seed=1), tmp_path / "other.html"))
+    assert "rows that the training never used" in other
 
 
 @pytest.mark.slow

@@ -274,7 +274,11 @@ def _print_summary(summary: "RunSummary", against: str | None, *, json: bool) ->
         samples = f"Samples are in {out / 'samples'}\n"
     else:
         _print_table(result, against)
-    tell(f"\n{result.verdict}\n\n{samples}The report is {out / 'report.html'}")
+    tell(f"\n{result.verdict}\n")
+    for one in result.findings:
+        where = f" in layer {one['layer']}" if one["layer"] else ""
+        tell(f"{one['severity']} {one['code']}{where}: {one['message']}")
+    tell(f"\n{samples}The report is {out / 'report.html'}")
 
 
 def _print_table(result: "TableResult", against: str | None) -> None:

@@ -247,7 +247,9 @@ class FlowEstimator(BaseEstimator):
             )
         fractions = (1 - held_out - sum(kept), held_out, *kept)
         train, validation, *others = split(table, fractions=fractions, seed=seed)
-        for note in few_to_train_on(len(train)):
+        few = few_to_train_on(len(train))
+        train = replace(train, warnings=(*train.warnings, *few))
+        for note in few:
             self.notes_ = (*self.notes_, note)
             warnings.warn(note, DataWarning, stacklevel=3)
         given = {name: getattr(self, name) for name in SETTINGS}
@@ -265,7 +267,7 @@ class FlowEstimator(BaseEstimator):
             start=start,
         )
         self.flow_ = result.flow.cpu().double()
-        self.history_ = result.history
+        self.history_, self.findings_ = result.history, result.findings
         self.validation_nll_ = result.validation_nll
         self.n_iter_ = len(result.history)
         return tuple(others)

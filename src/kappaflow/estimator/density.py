@@ -62,6 +62,7 @@ class FlowDensity(DensityMixin, FlowEstimator):
         choice_: The choice of the model search and its reason, as text.
         flow_: The trained `kappaflow.Flow`, in float64.
         history_: The losses and other figures of each epoch.
+        findings_: Findings on the training and on the rows, as in reports.
         validation_nll_: Mean negative log-likelihood of the validation rows, in nats.
         n_iter_: Number of epochs.
         notes_: Notes on the rows, one sentence each.

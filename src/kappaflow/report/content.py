@@ -32,6 +32,7 @@ class About(Part):
         model: Facts about the model: recipe, depth, partition, parameters.
         training: Facts about the training: epochs, time, reason for stopping, settings, versions.
         notes: Warnings about the data, and repairs or dropped rows, one sentence each.
+        by_validation: Whether the held-out rows or images decided which epoch to keep.
         trials: The candidates of a model search, best first: name, rounds, steps, validation NLL
             in nats on standardized columns, its difference from the best, and the standard error
             of that difference.
@@ -45,10 +46,17 @@ class About(Part):
     model: list[tuple[str, str]]
     training: list[tuple[str, str]]
     notes: list[str]
+    by_validation: bool = False
     trials: list[tuple[str, int, int, float, float, float]] = []
     finished_at: str = ""
     command: str = ""
     fingerprint: str = ""
+
+    def held_out(self, name: str) -> str:
+        """Returns which rows or images this report is about; `name` is such as "rows"."""
+        if self.by_validation:
+            return f"{name} for validation, which decided which epoch to keep"
+        return f"{name} that the training never used"
 
 
 class Likelihood(Part):

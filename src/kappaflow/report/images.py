@@ -140,7 +140,7 @@ def render_images(report: ImageReport, *, files: str = FILES) -> str:
                 _latent_section(report),
                 _neighbors_section(report.neighbors),
                 curves_section(charts, report.curves, report.best_epoch, _curves_note(report)),
-                _likelihood_section(report.likelihood),
+                _likelihood_section(report),
                 depth_section(
                     report.profile, _where(report.profile), depth_charts(report.profile)
                 ),
@@ -178,8 +178,9 @@ def _samples_section(report: ImageReport) -> Section:
     is_narrow = max(sheet.width for sheet in sheets) <= LARGEST_NARROW
     shown = [Shown(sheet, NARROW if is_narrow else WIDE) for sheet in sheets]
     text = (
-        "Samples of the flow at several temperatures, and images that the training never used. A "
-        "lower temperature samples closer to the mode: cleaner images, but less variety."
+        "Samples of the flow at several temperatures, and "
+        f"{report.about.held_out('images')}. A lower temperature samples closer to the mode: "
+        "cleaner images, but less variety."
     )
     pictures = Pictures(shown, columns=3 if is_narrow else 2)
     return Section("samples", "Samples and held-out images", [Text(text), pictures], "Samples")
@@ -225,34 +226,35 @@ def _where(profile: ProfileView) -> str:
     return f"held-out images, from the {'pixels' if has_logit else 'standardized channels'} on"
 
 
-def _likelihood_section(part: ImageLikelihood) -> Section:
+def _likelihood_section(report: ImageReport) -> Section:
+    part = report.likelihood
+    images = report.about.held_out(count(part.images, "image"))
     blocks = [
-        Text(_likelihood_text(part)),
+        Text(_likelihood_text(part, images)),
         _likelihood_table(part),
         Text(_likelihood_note(part), style="quiet"),
     ]
     return Section("likelihood", "Held-out likelihood", blocks, link="Likelihood")
 
 
-def _likelihood_text(part: ImageLikelihood) -> str:
-    images = count(part.images, "image")
+def _likelihood_text(part: ImageLikelihood, images: str) -> str:
     if part.bits_per_dimension is not None:
         return (
-            "The bits that the flow needs for each number of an image that the training never "
-            f"used, on average over {images}. Lower is better. The table compares it with "
-            "independent pixels: a code that knows how often each value occurs at each place "
-            "among the training images, and nothing about how pixels depend on each other."
+            f"The bits that the flow needs for each number of an image, on average over {images}. "
+            "Lower is better. The table compares it with independent pixels: a code that knows "
+            "how often each value occurs at each place among the training images, and nothing "
+            "about how pixels depend on each other."
         )
     if part.is_joint:
         return (
             "This flow has no likelihood, because its padding has no density. The table shows "
             "minus the logarithm of the joint density of an image and its padding, in nats, over "
-            f"{images} that the training never used. A flow can lower it without bound by "
-            "squeezing the padding, so do not compare it with any other number."
+            f"{images}. A flow can lower it without bound by squeezing the padding, so do not "
+            "compare it with any other number."
         )
     return (
-        f"The negative log-likelihood of {images} that the training never used, in nats per "
-        "image. This flow treats pixels as real numbers, so it has no bits per dimension."
+        f"The negative log-likelihood of {images}, in nats per image. This flow treats pixels as "
+        "real numbers, so it has no bits per dimension."
     )
 
 

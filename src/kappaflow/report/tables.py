@@ -192,7 +192,7 @@ def _likelihood_texts(report: Report) -> list[str]:
         ]
     texts = [
         " ".join([
-            "The negative log-likelihood (NLL) of rows that the training never used, in nats per "
+            f"The negative log-likelihood (NLL) of {report.about.held_out('rows')}, in nats per "
             "row. Lower is better.",
             *_comparisons(report),
         ])

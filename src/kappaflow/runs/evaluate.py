@@ -175,7 +175,7 @@ def _image_metrics(report: ImageReport) -> dict[str, Any]:
 
 
 def metrics_without_data(report: AnyReport) -> dict[str, Any]:
-    """Returns the metrics that the report alone determines: conditioning and verdict."""
+    """Returns the metrics that the report alone determines: conditioning, findings and notes."""
     kappa = report.profile.condition_number
     condition = {
         "condition_number_median": kappa.median[-1],
@@ -196,4 +196,6 @@ def metrics_without_data(report: AnyReport) -> dict[str, Any]:
         "round_trip_latent": report.profile.round_trip_latent.max[-1],
         "ok": report.ok,
         "verdict": report.verdict,
+        "findings": [one.model_dump(exclude={"evidence"}) for one in report.findings],
+        "notes": report.about.notes,
     }

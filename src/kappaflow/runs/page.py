@@ -99,7 +99,8 @@ def write_report(
     with evaluation_mode(own):
         device = own.device
         try:
-            report, _ = report_on(result, rows, _about(result, rows, note, title))
+            about = _about(result, rows, note, title, by_validation=data is result.validation)
+            report, _ = report_on(result, rows, about)
         finally:
             own.to(device)
     images = isinstance(report, ImageReport)
@@ -133,6 +134,7 @@ def _rows(result: FitResult, data: Any, train: Any, note: str) -> tuple[TableDat
         loaded=len(held_out),
         repeats=0,
         notes=(),
+        warnings=fitted.warnings if fitted is result.train else (),
     )
     return rows, note
 
@@ -167,7 +169,9 @@ def _check_count(held_out: Table | Images, name: str) -> None:
         raise DataError(f"a report needs at least {LEAST_ROWS} {name}, got {len(held_out)}.")
 
 
-def _about(result: FitResult, rows: RunData, note: str, title: str) -> About:
+def _about(
+    result: FitResult, rows: RunData, note: str, title: str, *, by_validation: bool
+) -> About:
     flow, test = result.flow, rows.test
     name = "images" if isinstance(test, Images) else "rows"
     facts = [
@@ -189,7 +193,8 @@ def _about(result: FitResult, rows: RunData, note: str, title: str) -> About:
         data=facts,
         model=[("flow", described), ("layers", str(len(layers_of(flow.core))))],
         training=[*history_facts(result), ("versions", versions())],
-        notes=[note] if note else [],
+        notes=[*result.notes, *([note] if note else [])],
+        by_validation=by_validation,
         finished_at=result.finished_at,
         command=COMMAND.get(),
         fingerprint=test.fingerprint(),

@@ -103,6 +103,8 @@ class Result(BaseModel):
     round_trip_latent: float | None
     verdict: str
     train_log_prob_quantiles: list[float | None]
+    findings: tuple[dict[str, str | None], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class TableResult(Result):

@@ -331,7 +331,9 @@ class _DataRequest:
             else:
                 held_out = held_out_like(as_table(self.validation, every=True), sample)
             warned += _budget_notes(self.settings, sample)
-            yield SplitData(result.train, held_out, notes + warned, warned)
+            rows = replace(result.train.sample, warnings=sample.warnings)
+            train = replace(result.train, sample=rows)
+            yield SplitData(train, held_out, notes + warned, warned)
 
     def _set_bounds(self, domains: Domains, columns: tuple[str, ...]) -> None:
         if self.bounds:
@@ -367,6 +369,7 @@ def split_rows(
     few = few_to_train_on(len(train))  # before copies of a row become one
     if duplicates == "weigh":
         train, _ = weigh_duplicate_rows(train)
+    train = replace(train, warnings=(*train.warnings, *few))
     warned = (*prepared.warnings, *few, *_budget_notes(settings, train))
     notes = (*prepared.notes, *warned)
     return SplitData(train, held_out, notes, warnings=(*notes_of_loading, *warned))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kappaflow.data import Dataset, Images, MappedTable, Table
+from kappaflow.diagnosis import Finding, training_findings, warning_findings
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.files import describe_run
 from kappaflow.flows import Flow
@@ -90,8 +91,22 @@ class FitResult(Summary):
             *curve_facts(self.history),
         ]
 
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The findings on the training and on its data, as on the page that `report` writes.
+
+        Those on the flow itself are returned by `kappaflow.doctor`.
+        """
+        rows, of_images = self.train, isinstance(self.validation, Images)
+        held_out = None if self.validation is None else len(self.validation)
+        course = training_findings(
+            self.history, self.stopped_because, held_out=held_out, of_images=of_images
+        )
+        return (*course, *warning_findings(rows.warnings if isinstance(rows, Table) else ()))
+
     def _details(self) -> Facts:
-        return [("note", note) for note in self.notes]
+        findings = [(f"{one.severity} {one.code}", one.message) for one in self.findings]
+        return [*findings, *(("note", note) for note in self.notes)]
 
     def plot(self, **options: Any) -> Any:  # noqa: ANN401
         """Returns the plot of the learning curves, by `kappaflow.plot.training`."""
