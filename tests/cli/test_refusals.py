@@ -100,7 +100,7 @@ def refused(outcome, said):
             "'start' should be 'identity' for one column, 'fLength'",
         ),
         (["fit", ".", "--out", "run"], "folder"),
-        (["fit", "magic"], "--out"),
+        (["fit", "-"], "'out' should be given for standard input"),
         (["fit", "magic", "--out", "run", "--depth", "0"], "'depth' should be at least 1"),
         (["fit", "magic", "--out", "run", "--depth", "two"], "two"),
         (["fit", "magic", "--out", "run", "--dept", "2"], "--depth"),
