@@ -350,7 +350,7 @@ def best_components(
 
     Each number is fitted to four fifths of the rows and scored on the rest, with their `weights`,
     (N,). The search ends when doubling the components gains less than `WORTH` nats per row.
-    `seconds` is the approximate processor time for the search and for fitting the mixture
+    `seconds` is the approximate time by the clock for the search and for fitting the mixture
     afterwards: numbers that would take longer are not tried.
     """
     started, step = clock(), 0.0

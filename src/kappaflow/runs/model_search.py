@@ -119,9 +119,7 @@ def candidates(
     if plain or len(table) < ROWS_A_COLUMN * len(table.columns):
         results = [("spline", {**spline, "start": "identity"}, LEARNING_RATE)]
     elif rows < FEW_ROWS and not table.context_columns and seconds > 0:
-        components = best_components(
-            table.values, seconds, table.weights, clock=loop.clock
-        )
+        components = best_components(table.values, seconds, table.weights, clock=loop.clock)
         if components > 1:
             of_mixture = {**spline, "start": "identity", "components": components}
             results.insert(1, ("spline", of_mixture, SLOWER))
