@@ -321,7 +321,9 @@ def test_a_flow_worse_than_a_gaussian_is_not_given_a_clean_bill(tmp_path):
         learning_rate=1e-9,
     )
     assert "worse than a Gaussian" in run.result.verdict
-    assert [finding.code for finding in read_report(run.folder).findings] == ["KF501", "KF506"]
+    assert [finding.code for finding in read_report(run.folder).findings] == [
+        "KF501", "KF506", "KF508",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
@@ -335,7 +337,7 @@ def test_one_column_is_told_to_be_a_gaussian(tmp_path):
         said[padding] = []
         fit_run(source, model, tmp_path / f"{padding}", say=said[padding].append, max_epochs=1)
     assert any("the flow is a Gaussian" in note for note in said[None])
-    assert not said[1]
+    assert len(said[1]) == 1 and said[1][0].startswith("measuring the flow")
 
 
 @pytest.mark.slow
