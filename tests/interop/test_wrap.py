@@ -138,7 +138,9 @@ def test_the_doctor_changes_nothing(name):
     assert codes == ({"KF206"} if name.startswith("torchflows") else set())
     if module:
         assert flow.training
-        assert all(torch.equal(value, before[key]) for key, value in flow.state_dict().items())
+        # torchflows has a buffer of uninitialized memory, which can hold NaN.
+        after = flow.state_dict()
+        torch.testing.assert_close(after, before, rtol=0, atol=0, equal_nan=True)
 
 
 def test_the_dtype_of_a_distribution_without_parameters_is_that_of_a_sample():

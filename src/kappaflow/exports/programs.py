@@ -94,18 +94,36 @@ class Program:
             torch.ops.aten.log1p.default: _log1p,
             torch.ops.aten.expm1.default: _expm1,
         }
-        traced, count = self._traced, len(self._traced.graph_signature.user_inputs)
-        if any(node.target in lacking for node in _nodes(traced.graph_module)):  # it is slow
+        traced: Any = self._traced
+        count = len(traced.graph_signature.user_inputs)
+        if any(operation in lacking for operation in _operations(traced)):
             traced = traced.run_decompositions(lacking)
         exact = {torch.ops.aten.scalar_tensor.default: _scalar_tensor}
-        program: Any = torch.onnx.export(
-            traced,
-            dynamo=True,
-            verbose=False,
-            input_names=[INPUTS[self.name], "context"][:count],
-            output_names=list(OUTPUTS[self.name]),
-            custom_translation_table=exact if dtype == torch.float64 else None,
-        )
+        decompose = traced.run_decompositions
+        skipped: list[bool] = []
+
+        def decompose_if_needed(table: dict[Any, Any]) -> Any:  # noqa: ANN401
+            skipped.append(not _is_decomposed_by(table, traced))
+            return traced if skipped[-1] else decompose(table)
+
+        def convert() -> Any:  # noqa: ANN401
+            return torch.onnx.export(
+                traced,
+                dynamo=True,
+                verbose=False,
+                input_names=[INPUTS[self.name], "context"][:count],
+                output_names=list(OUTPUTS[self.name]),
+                custom_translation_table=exact if dtype == torch.float64 else None,
+            )
+
+        traced.run_decompositions = decompose_if_needed  # it traces all again, which is slow
+        try:
+            program = convert()
+        except Exception:
+            if True not in skipped:
+                raise
+            traced.run_decompositions = decompose
+            program = convert()
         _session(program.model_proto.SerializeToString())  # fails if it lacks an operation
         return program
 
@@ -137,11 +155,22 @@ def _calling_line() -> str:
     return "an unknown line"
 
 
-def _nodes(module: GraphModule) -> Iterator[Any]:
-    """Yields the nodes of a graph and of the graphs in it."""
-    for part in module.modules():
-        if isinstance(part, GraphModule):
-            yield from list(part.graph.nodes)
+def _operations(traced: Any) -> set[Any]:  # noqa: ANN401
+    """Returns the operations of a program, also of graphs in its graph."""
+    graphs = [
+        part.graph for part in traced.graph_module.modules() if isinstance(part, GraphModule)
+    ]
+    return {node.target for graph in graphs for node in graph.nodes if node.op == "call_function"}
+
+
+def _is_decomposed_by(table: dict[Any, Any], traced: Any) -> bool:  # noqa: ANN401
+    """Returns whether a decomposition changes a program: an operation, one in place, a graph."""
+    return any(
+        operation in table
+        or isinstance(operation, torch._ops.HigherOrderOperator)
+        or (isinstance(operation, torch._ops.OpOverload) and operation._schema.is_mutable)
+        for operation in _operations(traced)
+    )
 
 
 def _simplify(graph: Any, kind: ExportFormat) -> None:  # noqa: ANN401
@@ -154,9 +183,12 @@ def _simplify(graph: Any, kind: ExportFormat) -> None:  # noqa: ANN401
         node.meta.pop("stack_trace", None)  # it names files of this machine
         if node.target is aten.to.dtype and len(node.args) == 2:
             source, dtype = node.args
-            is_output = any(user.op == "output" for user in node.users)
-            if source.meta["val"].dtype == dtype and not is_output:
+            is_output, is_other = (any(n.op == "output" for n in x.users) for x in (node, source))
+            is_named = is_output and source.op == "call_function" and not is_other
+            if source.meta["val"].dtype == dtype and (is_named or not is_output):
                 node.replace_all_uses_with(source)
+                if is_named:  # outputs are known by their names
+                    node.name, source.name = source.name, node.name
         if node.target in unneeded and not node.users:
             graph.erase_node(node)
 
