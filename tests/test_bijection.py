@@ -72,3 +72,15 @@ def test_the_width_survives_describing_and_building(make):
     built = registry.build(registry.describe(chain))
     assert built.context_features == chain.context_features
     assert registry.describe(built) == registry.describe(chain)
+
+
+def test_parts_of_a_chain_are_reached_by_index():
+    """Numbers from both ends and slices, as in a list; the error names nested parts."""
+    inner = kf.Chain([kf.bijections.Permutation((1, 0))] * 2)
+    chain = kf.Chain([kf.bijections.Permutation((1, 0)), inner])
+    assert chain[0] is chain.bijections[0]
+    assert chain[-1] is inner
+    assert chain[1:][0] is inner
+    message = r"between -2 and 1, got 2: this Chain has 2 parts. Part 1 is a Chain of 2 parts"
+    with pytest.raises(IndexError, match=message):
+        chain[2]

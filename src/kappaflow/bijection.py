@@ -1,8 +1,10 @@
 """`Bijection`, the central abstraction: an invertible map with its log-determinant."""
 
 import functools
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -169,7 +171,15 @@ class Chain(Bijection):
     def __iter__(self) -> Iterator[Bijection]:
         return iter(self.bijections)  # pyright: ignore[reportReturnType]
 
-    def __getitem__(self, part: slice) -> "Chain":
+    @overload
+    def __getitem__(self, part: int) -> Bijection: ...
+
+    @overload
+    def __getitem__(self, part: slice) -> "Chain": ...
+
+    def __getitem__(self, part: int | slice) -> "Bijection | Chain":
+        if not isinstance(part, slice):
+            return layer_at(self, part)
         width = None if self.embedding is None else self.context_features
         return Chain(
             list(self)[part],
@@ -307,6 +317,22 @@ def _inverse_trace(
     with torch.no_grad(), Replay(owners_of(bijection), z):
         x = inverse(z, context)[0]
     return Trace(forward, x, context)
+
+
+def layer_at(layers: Iterable[Bijection], index: int) -> Bijection:
+    """Returns a layer of a chain or a stack; the error names those that contain others."""
+    parts, place = list(layers), operator.index(index)
+    if -len(parts) <= place < len(parts):
+        return parts[place]
+    nested = "".join(
+        f" Part {i} is a {type(part).__name__} of {len(part)} parts, reached by [{i}][...]."
+        for i, part in enumerate(parts)
+        if isinstance(part, Sized)
+    )
+    raise IndexError(
+        f"'index' should be between {-len(parts)} and {len(parts) - 1}, got {place}: this "
+        f"{type(layers).__name__} has {len(parts)} parts.{nested}"
+    )
 
 
 def zero_log_det(x: Tensor) -> Tensor:
