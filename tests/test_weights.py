@@ -203,7 +203,7 @@ def raced(rows, weights):
     """Returns the mean likelihoods of three models, and their distances from the first."""
     shares, common = tensors(rows, weights)[1], {"recipe": "nice", "arguments": {}, "round": 1}
     common |= {"learning_rate": 0.1, "seconds": 1.0, "nll": 0.0, "condition": None}
-    common |= {"training": SimpleNamespace(progress=SimpleNamespace(step=1)), "weights": shares}
+    common |= {"step": 1, "weights": shares}
     models = [
         SimpleNamespace(scores=partial(torch.from_numpy, column.copy()), **common)
         for column in rows.T
