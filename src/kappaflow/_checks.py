@@ -36,11 +36,15 @@ def layer_widths(hidden: object) -> tuple[int, ...]:
 
 def _int_from(name: str, value: object, least: int, why: str) -> int:
     reason = f": {why}" if why else "."
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+    try:
+        number = value.__index__()  # pyright: ignore[reportAttributeAccessIssue]
+    except (AttributeError, TypeError):
+        number = None
+    if number is None or isinstance(value, bool):
+        shown = repr(value) if isinstance(value, str | float | bool) else type(value).__name__
         raise ArgumentError(
-            f"'{name}' should be a whole number of at least {least}, got {value!r}{reason}"
+            f"'{name}' should be a whole number of at least {least}, got {shown}{reason}"
         )
-    number = value.__index__()
     if number < least:
         raise ArgumentError(f"'{name}' should be at least {least}, got {number}{reason}")
     return number

@@ -254,7 +254,7 @@ def test_only_the_values_named_as_missing_are_missing():
 
 @pytest.mark.parametrize("missing", [-999, [-999]])
 def test_missing_values_that_are_no_text_are_refused(missing):
-    with pytest.raises(ArgumentError, match="'missing' should be text, such as '-999', got -999"):
+    with pytest.raises(ArgumentError, match="'missing' should be text, such as '-999', got int"):
         load_table(np.eye(3), missing=missing)
 
 

@@ -88,9 +88,9 @@ def test_a_search_without_time_gives_the_closed_form():
     matrix = orthogonal(8, np.random.default_rng(0))
     found = kf.factor_linear(matrix, max_time_s=1e-9)
     assert found.method == "rotation" and "the search ended at its limit" in found.note
-    with pytest.raises(NumericalError, match=r"ended at its limit. Pass couplings=11,"):
+    with pytest.raises(NumericalError, match=r"ended at its limit. .* pass couplings=11"):
         kf.factor_linear(gaussian(8), couplings=6, max_time_s=1e-9)
-    with pytest.raises(NumericalError, match=r"ended at its limit. Pass couplings=11,"):
+    with pytest.raises(NumericalError, match=r"ended at its limit. .* pass couplings=11"):
         kf.factor_linear(gaussian(8), couplings=6, method="continuation", max_time_s=1e-9)
 
 
@@ -147,7 +147,7 @@ def test_ill_conditioned_maps_have_the_closed_form(monkeypatch, n, condition):
     for couplings in ("auto", 11, None):
         found = kf.factor_linear(matrix, couplings=couplings)
         assert found.method == "svd" and found.residual < 1e-13
-    with pytest.raises(NumericalError, match=r"too large for a search .* Pass couplings=11"):
+    with pytest.raises(NumericalError, match=r"too large for a search .* pass couplings=11"):
         kf.factor_linear(matrix, couplings=6)
     with pytest.raises(NumericalError, match="too large for a search"):
         kf.factor_linear(matrix, couplings=6, method="continuation")
@@ -171,7 +171,7 @@ def test_all_scales_free_reach_rounding_near_that_condition_number():
 def test_a_closed_form_that_rounding_spoils_is_passed_over():
     """Six couplings of the Hilbert matrix, condition number 2e13: an error, no wrong product."""
     matrix = hilbert(10)
-    with pytest.raises(NumericalError, match=r"too large for a search .* Pass couplings=11"):
+    with pytest.raises(NumericalError, match=r"too large for a search .* pass couplings=11"):
         kf.factor_linear(matrix, couplings=6)
     with pytest.raises(NumericalError, match="positive"):
         kf.factor_linear(matrix, method="positive")

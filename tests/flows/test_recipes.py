@@ -148,6 +148,7 @@ def test_256_couplings_are_finite_wherever_their_networks_go():
         ({"features": 0}, "'features' should be at least 1, got 0"),
         ({"features": -3}, "'features' should be at least 1, got -3"),
         ({"features": 2.0}, "'features' should be a whole number of at least 1, got 2.0"),
+        ({"features": torch.zeros(2)}, "'features' should be a whole .* got Tensor"),
         ({"features": True}, "'features' should be a whole number of at least 1, got True"),
         ({"features": "4"}, "'features' should be a whole number"),
         ({"depth": 0}, "'depth' should be at least 1, got 0: depth counts couplings"),

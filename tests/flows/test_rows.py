@@ -150,3 +150,10 @@ def test_the_domain_of_a_named_flow_names_columns(frame):
     flow = kf.fit(flow, positive, bounds={"mass": "positive"}, **FEW).flow
     with pytest.raises(kf.errors.ArgumentError, match="mass above 0"):
         kf.profile(flow, positive.assign(mass=-1.0))
+
+
+@pytest.mark.boundary
+def test_a_missing_context_column_is_named(fitted, frame):
+    """The flow knows which columns its context has."""
+    with pytest.raises(kf.errors.ArgumentError, match="with 1 column: age: this flow"):
+        fitted.log_prob(frame.drop(columns="age"))

@@ -107,7 +107,7 @@ def test_the_context_is_part_of_it():
         losses(flow, x, context)
     fitted.standardization.fit(x, context)
     losses(fitted, x, context)
-    with pytest.raises(kf.errors.ArgumentError, match="'context' should be given, with 1 columns"):
+    with pytest.raises(kf.errors.ArgumentError, match="'context' should be given, with 1 column"):
         fitted.standardization.fit(x)
 
 

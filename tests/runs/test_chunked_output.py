@@ -348,6 +348,15 @@ def test_text_among_numbers_cannot_be_scored(run, small, tmp_path):
         small()
 
 
+def test_the_scores_do_not_replace_the_rows(run, tmp_path):
+    """A file that is read is not written."""
+    data = tmp_path / "t.csv"
+    data.write_text("a,b\n1,2\n")
+    with pytest.raises(ArgumentError, match="another file than the one to read"):
+        write_scores(run, str(data), str(data))
+    assert data.read_text() == "a,b\n1,2\n"
+
+
 @pytest.mark.filterwarnings("ignore:.* lie outside the range")
 @pytest.mark.parametrize("decimal", [".", ","])
 def test_the_decimal_sign_of_data_to_score_can_be_named(run, small, tmp_path, decimal):

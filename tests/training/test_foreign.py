@@ -153,3 +153,15 @@ def test_flows_of_libraries_are_trained_and_their_weights_come_back(name, tmp_pa
     kf.fit(again, data, out=tmp_path, **QUICK)
     states = flow.state_dict(), again.state_dict()
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.boundary
+def test_a_context_that_a_flow_does_not_expect_is_refused_in_a_sentence():
+    """Not by the error of a matrix product in the library."""
+    zuko = pytest.importorskip("zuko")
+    for flow, data in (
+        (zuko.flows.MAF(2, context=1, transforms=1), torch.randn(90, 2)),
+        (zuko.flows.MAF(2, transforms=1), (torch.randn(90, 2), torch.randn(90, 1))),
+    ):
+        with pytest.raises(kf.errors.ArgumentError, match=r"pass x, or \(x, context\)"):
+            kf.fit(flow, data, max_epochs=1, progress=False)

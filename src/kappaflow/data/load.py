@@ -210,7 +210,12 @@ def as_names(given: object, argument: str) -> tuple[str, ...]:
     texts = tuple(name for name in names if isinstance(name, str))
     if len(texts) < len(names):
         wrong = next(name for name in names if not isinstance(name, str))
-        raise ArgumentError(f"'{argument}' should be text, such as '{wrong}', got {wrong!r}.")
+        example = f"text, such as '{wrong}'"
+        if argument == "where":
+            example = "a condition as text, such as where='age>30'"
+        elif not isinstance(wrong, int | float):
+            example = "names of columns"
+        raise ArgumentError(f"'{argument}' should be {example}, got {type(wrong).__name__}.")
     return texts
 
 

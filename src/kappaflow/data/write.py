@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 WRITTEN = (".csv", ".parquet", ".arrow", ".feather", ".ipc", ".npy", ".npz")
 
 
-def check_writable(path: str) -> None:
+def check_writable(path: str, *, read: str | None = None) -> None:
     """Raises an error for a path that `write_table` could not write.
 
     Raises:
-        ArgumentError: The suffix is of no kind that can be written, or the path is a folder.
+        ArgumentError: The suffix is of no kind that can be written, or the path is a folder, or
+            that of the file to `read`.
         FileError: The folder that it would be in does not exist.
     """
     from kappaflow.storage import check_place
@@ -30,6 +31,11 @@ def check_writable(path: str) -> None:
     if path == "-":
         return
     target = Path(path)
+    if read is not None and target.exists() and target.resolve() == Path(read).resolve():
+        raise ArgumentError(
+            f"'out' should be another file than the one to read, got {path!r}: its rows would be "
+            "lost."
+        )
     if target.suffix.lower() not in WRITTEN:
         raise ArgumentError(
             f"'out' should end in one of {', '.join(WRITTEN)}, or be - for CSV on stdout, "

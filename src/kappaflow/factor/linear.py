@@ -307,8 +307,9 @@ def _nothing(
     if count < 5 or (count == 5 and not why_not):
         return _too_few(problem, count)
     return NumericalError(
-        f"{count} couplings of this matrix need a search, and {why_not}. Pass "
-        f"couplings={min_couplings(problem, 'svd')}, which have a closed form."
+        f"{count} couplings of this matrix need a search, and {why_not}. Leave 'couplings' out, "
+        f"or pass couplings={min_couplings(problem, 'svd')} for the fewest in closed form, which "
+        "may be ill-conditioned."
     )
 
 
@@ -388,7 +389,7 @@ def _assemble(
             f"method={method!r} lost this matrix T to rounding: with the product P of its "
             f"couplings, P^-1 T differs from the identity by {inverse:.1g}. Likely cause: the "
             f"condition number of the matrix, {problem.condition_number:.1g}. Pass "
-            f"couplings={min_couplings(problem, 'svd')}, which have a closed form."
+            f"couplings={min_couplings(problem, 'svd')}, the fewest in closed form."
         )
     return found
 

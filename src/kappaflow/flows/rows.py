@@ -86,8 +86,10 @@ def checked_context(flow: "Flow", context: Data) -> Tensor | None:
     """Returns a context of any kind as a tensor; raises as `flatten_batch` does."""
     width = flow.context_features
     if context is None and width:
+        names = f": {', '.join(flow.context_columns)}" if flow.context_columns else ""
         raise ArgumentError(
-            f"'context' should be given, with {width} columns: this flow is conditional."
+            f"'context' should be given, with {width} column{'s' if width > 1 else ''}{names}: "
+            "this flow is conditional."
         )
     if context is None:
         return None

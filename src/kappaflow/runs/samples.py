@@ -208,7 +208,7 @@ def write_samples(
         )
         write_images(drawn, out, values=values, turns=turns)
         return Written(n, (), 0)
-    check_writable(out)
+    check_writable(out, read=context)
     if class_name is not None:
         raise ArgumentError("'class' should be left out: this run is not on images.")
     check_sampling(n, temperature, seed)

@@ -220,7 +220,7 @@ def write_scores(
             identifier; or an option is for tables only.
         DataError: The data changed while it was read.
     """
-    check_writable(out)
+    check_writable(out, read=data)
     if is_image_run(folder):
         refuse_table_options(id=identifier, repair=repair, decimal=decimal)
         return _write_image_scores(folder, data, out, device)

@@ -29,7 +29,7 @@ from kappaflow.data.load import Reading
 from kappaflow.data.prepare import few_to_train_on, noisy, prepare_table
 from kappaflow.data.rows_folder import SplitRequest
 from kappaflow.data.table import Repair
-from kappaflow.errors import ArgumentError, DataWarning
+from kappaflow.errors import ArgumentError, DataWarning, KappaflowError
 from kappaflow.flows import Flow, set_bounds
 from kappaflow.flows.standardization import far_column
 from kappaflow.interop.wrap import Wrapped, wrap_to_fit
@@ -203,7 +203,22 @@ def _wrapped(flow: object, data: Any, reading: Reading) -> Flow:  # noqa: ANN401
             f"{type(data).__name__}: pass rows, or the flow that kappaflow.wrap returns."
         )
     table = as_table(data, reading)
-    return wrap_to_fit(flow, len(table.columns), len(table.context_columns))
+    width = len(table.context_columns)
+    wrapped = wrap_to_fit(flow, len(table.columns), width)
+    x, context = (torch.zeros(2, n, dtype=wrapped.dtype) for n in (len(table.columns), width))
+    try:
+        with torch.no_grad(), wrapped.by_library():
+            wrapped.log_prob(x.to(wrapped.device), context.to(wrapped.device) if width else None)
+    except KappaflowError:
+        raise
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise ArgumentError(
+            f"'flow' should take rows of {len(table.columns)} columns with a context of {width}, "
+            f"its log_prob raises {type(error).__name__} ({first}): pass x, or (x, context), as "
+            "the flow expects."
+        ) from error
+    return wrapped
 
 
 def _not_standardized(flow: Flow, train: Dataset) -> tuple[str, ...]:
