@@ -205,6 +205,8 @@ def _wrapped(flow: object, data: Any, reading: Reading) -> Flow:  # noqa: ANN401
     table = as_table(data, reading)
     width = len(table.context_columns)
     wrapped = wrap_to_fit(flow, len(table.columns), width)
+    if not isinstance(wrapped, Wrapped):
+        return wrapped
     x, context = (torch.zeros(2, n, dtype=wrapped.dtype) for n in (len(table.columns), width))
     try:
         with torch.no_grad(), wrapped.by_library():
