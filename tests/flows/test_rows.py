@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.estimator import ConditionalFlowDensity
 
 NAMES = ("mass", "spin")
 FEW = {"max_epochs": 1, "progress": False}
@@ -157,3 +158,15 @@ def test_a_missing_context_column_is_named(fitted, frame):
     """The flow knows which columns its context has."""
     with pytest.raises(kf.errors.ArgumentError, match="with 1 column: age: this flow"):
         fitted.log_prob(frame.drop(columns="age"))
+
+
+@pytest.mark.boundary
+def test_rows_that_belong_together_are_in_one_order(frame):
+    """Rows are paired by position, so the same labels in another order are a mistake."""
+    x, other = frame[["mass", "spin"]], frame["age"].sort_values()
+    for data, weights in ((x, other.abs()), ((x, other.to_frame()), None)):
+        flow = kf.real_nvp(2, depth=1, hidden=(4,), context_features=int(weights is None))
+        with pytest.raises(kf.errors.ArgumentError, match="in another order"):
+            kf.fit(flow, data, weights=weights, **FEW)
+    with pytest.raises(ValueError, match="'y' should have its rows in the order of the data"):
+        ConditionalFlowDensity(max_epochs=1).fit(x, other)

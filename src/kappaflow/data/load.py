@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,6 +105,19 @@ class Reading:
 READ_ALL = Reading()
 
 
+def check_same_order(rows: object, others: object, argument: str) -> None:
+    """Raises ArgumentError if two pandas objects have the same index labels in another order."""
+    first: Any = getattr(rows, "index", None)
+    second: Any = getattr(others, "index", None)
+    if not (hasattr(first, "equals") and hasattr(second, "equals")) or first.equals(second):
+        return
+    if len(first) == len(second) and set(first) == set(second):
+        raise ArgumentError(
+            f"'{argument}' should have its rows in the order of the data, its index has the same "
+            "labels in another order: pass it with .loc[data.index]."
+        )
+
+
 def read_table(
     source: object,
     reading: Reading,
@@ -118,6 +131,7 @@ def read_table(
     `weights` has a number for each row of the source. `every` leaves out no column of numbers or
     booleans, such as those of a context. `names` replace the names of all columns of the source.
     """
+    check_same_order(source, weights, "weights")
     raw = _read(source, reading.options)
     table = table_of(
         raw if names is None else raw.renamed(names),

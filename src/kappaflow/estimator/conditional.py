@@ -17,7 +17,7 @@ from kappaflow._checks import positive_int
 from kappaflow.data import Table
 from kappaflow.data.domains import Bounds
 from kappaflow.data.duplicates import Duplicates
-from kappaflow.data.load import READ_ALL, Reading, read_table
+from kappaflow.data.load import READ_ALL, Reading, check_same_order, read_table
 from kappaflow.data.table import Repair, require_finite
 from kappaflow.diagnosis import Diagnosis
 from kappaflow.errors import ArgumentError
@@ -145,6 +145,7 @@ class ConditionalFlowDensity(FlowEstimator):
             DataError: The targets have no density that a flow can fit.
         """
         self._targets = None
+        check_same_order(X, y, "y")
         table = self._joined(X, y, self._read(X, sample_weight))
         self._targets, self._one_target = table.columns, np.asarray(y).ndim == 1
         self.n_targets_ = len(table.columns)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from kappaflow.data import Table, examine, weighted
-from kappaflow.data.load import READ_ALL, Reading, as_names, read_table
+from kappaflow.data.load import READ_ALL, Reading, as_names, check_same_order, read_table
 from kappaflow.data.raw import quoted
 from kappaflow.data.table import require_finite
 from kappaflow.errors import ArgumentError, DataError
@@ -66,6 +66,7 @@ def _pair(data: tuple[Any, ...], reading: Reading) -> Table:
         raise ArgumentError(
             f"'data' should be x or a pair (x, context), got a tuple of {len(data)}."
         )
+    check_same_order(*data, "context")
     only = Reading(missing=reading.missing)
     table, context = (read_table(part, only, every=True) for part in data)
     if len(table) != len(context):
