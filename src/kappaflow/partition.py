@@ -43,6 +43,9 @@ class Partition:
     # The place of each feature among the kept features followed by the changed ones.
     places: tuple[int, ...] = field(init=False, compare=False)
 
+    def __deepcopy__(self, _: object) -> "Partition":
+        return self  # nothing of it changes
+
     def __post_init__(self) -> None:
         positive_int("features", self.features)
         kept = tuple(sorted(natural_int("kept", i) for i in self.kept))

@@ -114,7 +114,9 @@ def test_a_layer_that_is_not_its_own_inverse_is_blamed_on_both_sides():
         assert findings[code].layer == "3 Scaled" and "not its own inverse" in findings[code].cause
 
 
-@pytest.mark.parametrize(("std", "seed"), [(0.5, 1), pytest.param(0.8, 6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("std", "seed"), [(0.5, 6), pytest.param(0.8, 14, marks=pytest.mark.slow)]
+)
 def test_no_inverse_is_blamed_where_rounding_leaves_no_digit(std, seed):
     """Such a round trip may exceed eps times the condition number, which is not a bound."""
     torch.manual_seed(seed)
@@ -409,7 +411,7 @@ def test_a_wrong_inverse_is_not_blamed_for_its_log_det():
 def test_each_part_keeps_its_own_mode():
     """A part in evaluation mode of a flow in training mode stays so, and vice versa."""
     flow = healthy().train()
-    flow.bijection.bijections[1].blocks[0].eval()
+    flow.bijection[1][0].eval()
     modes = [module.training for module in flow.modules()]
     kf.doctor(flow, points())
     assert [module.training for module in flow.modules()] == modes
@@ -496,7 +498,7 @@ def test_verdicts_read_as_sentences():
     assert "found no problem at 1 row in" in kf.doctor(healthy(), points()[:1]).verdict
     stretched = [
         kf.bijections.ElementwiseAffine(FEATURES, log_scale=[math.log(size), 0.0, 0.0, 0.0])
-        for size in (3e4, 3e5)
+        for size in (1e4, 3e5)
     ]
     narrow = with_layer(stretched[0])
     own = narrow.sample(64, generator=torch.Generator().manual_seed(0))

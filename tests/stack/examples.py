@@ -83,17 +83,6 @@ def loss_of(z, log_det):
     return (z * features).sin().sum() + (log_det * rows).sum()
 
 
-def weight_gradients(module):
-    """Returns the gradients of the weights in the order of the plain chain's parameters."""
-    if not isinstance(module, kf.CouplingStack):
-        return [p.grad for p in module.parameters()]
-    found = []
-    for block in module.blocks:
-        for row in block.rows([t.grad for t in block.tensors()]):
-            found += row.values()
-    return found
-
-
 @dataclass(frozen=True)
 class Result:
     """Value and log_det, and gradients of x, the context (where there is one) and the weights."""
@@ -111,7 +100,7 @@ def result_of(module, way, x, context=None):
     value, log_det = (module if way == "forward" else module.inverse)(x, context)
     loss_of(value, log_det).backward()
     inputs = [x.grad] if context is None else [x.grad, context.grad]
-    gradients = inputs + [g.clone() for g in weight_gradients(module)]
+    gradients = inputs + [g.clone() for g in (p.grad for p in module.parameters())]
     module.zero_grad()
     return Result(value.detach(), log_det.detach(), gradients)
 

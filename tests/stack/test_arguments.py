@@ -104,7 +104,7 @@ def test_sequences_of_all_kinds_will_do():
     order = torch.tensor([3, 2, 1, 0])
     stack = kf.CouplingStack(iter(turns(4, 2)), [8], permutations=[order, None])
     assert stack.permutations == ((3, 2, 1, 0), None)
-    assert len(stack) == 2
+    assert len(stack) == 3  # with the permutation
     assert stack(torch.ones(1, 4))[0].shape == (1, 4)
 
 

@@ -57,7 +57,7 @@ def test_the_scale_is_halved_until_it_is_not_the_cause():
     engine = make_engine(kf.real_nvp(2, depth=2, hidden=(4,)), "cpu", "fp16")
     other = make_engine(kf.real_nvp(2, depth=2, hidden=(4,)), "cpu", "fp16")
     parameter = torch.nn.Parameter(torch.ones(1))
-    optimizer = AdamW([parameter], lr=1.0, weight_decay=0.0)
+    optimizer = AdamW(torch.nn.ParameterList([parameter]), lr=1.0, weight_decay=0.0)
     scales = []
     for _ in range(3):
         engine.restore_scaler({**engine.scaler_state(), "scale": 2.0 ** (1 - len(scales))})

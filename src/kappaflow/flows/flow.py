@@ -133,6 +133,13 @@ class Flow(nn.Module):
         """The bijection after its `standardization`, which acts on standardized columns."""
         return self._chain()[len(self.standardization) :]
 
+    def forward(self, x: Data, context: Data = None) -> Tensor:
+        """Returns `log_prob(x, context)`, for wrappers that call a module itself.
+
+        Examples are `torch.func.functional_call`, `DistributedDataParallel` and `fully_shard`.
+        """
+        return self.log_prob(x, context).clone()  # hooks on a view are lost if it is changed
+
     def log_prob(
         self,
         x: Data,

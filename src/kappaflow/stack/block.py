@@ -1,8 +1,10 @@
-"""A block: at most 32 couplings with stacked weights, executed as one autograd node."""
+"""A block: at most 32 couplings, executed as one autograd node on stacked weights."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from operator import ne
 from typing import Any
 
 import torch
@@ -10,22 +12,97 @@ from torch import Tensor, nn
 
 from kappaflow.autograd.fingerprints import LARGEST_ERROR, error_text, relative_error
 from kappaflow.bijection import Bijection, Chain, Inverse
-from kappaflow.bijections import Permutation
+from kappaflow.bijections.coupling import Coupling
 from kappaflow.errors import ArgumentError, NumericalWarning
-from kappaflow.partition import Partition
-from kappaflow.stack.block_pass import KEEP, BlockPass, ExecutionMode
-from kappaflow.stack.plain import couplings
-from kappaflow.stack.shape import BlockShape, NetworkShape, Order
-from kappaflow.stack.weights import StackedNetworks, layer_rows
+from kappaflow.nets.exact_type import is_exactly
+from kappaflow.stack.block_pass import KEEP, POOL, BlockPass, ExecutionMode
+from kappaflow.stack.plain import with_tensors
+from kappaflow.stack.shape import BlockShape
+from kappaflow.stack.weights import (
+    StackedTensor,
+    Weights,
+    grouped,
+    separated,
+    stacked_tensors,
+    weights_of,
+)
 
 
-class Block(nn.Module):
-    """Couplings with stacked weights.
+class Watched:
+    """Notices when layers no longer compute what a block executes.
+
+    Args:
+        layers: The layers.
+    """
+
+    def __init__(self, layers: Sequence[Bijection]) -> None:
+        modules = [part for layer in layers for part in layer.modules()]
+        self._kinds = [(part, type(part)) for part in modules]
+        self._hooks = [
+            hooks
+            for part in modules
+            for hooks in (part._forward_hooks, part._forward_pre_hooks)
+            + (part._backward_hooks, part._backward_pre_hooks)
+        ]
+        self._attributes = [vars(part) for part in modules]
+        self._children = [part._modules for part in modules]
+        self._modes = [own for own in self._attributes if _READ.keys() & own.keys()]
+        # Dictionaries with an entry that the layers read, by the name of the entry.
+        self._entries: dict[str, list[dict[str, Any]]] = {}
+        for part in modules:
+            for owner, names in (
+                (part._modules, part._modules),
+                (part._buffers, part._buffers),
+                (vars(part), _READ.keys() & vars(part).keys()),
+            ):
+                for name in names:
+                    self._entries.setdefault(name, []).append(owner)
+        self._values, self._numbers = self._current(), list(map(len, self._children))
+        self._counts = list(map(len, self._attributes))
+
+    def accept_buffers(self) -> None:
+        """Accepts the present buffers, which a change of the device replaces."""
+        for place, (name, owners) in enumerate(self._entries.items()):
+            if name == "index":  # the one of a permutation
+                self._values[place] = [owner[name] for owner in owners]
+
+    def unchanged(self, *, training: bool) -> bool:
+        """Returns whether the layers are the same, without hooks, and all in one mode."""
+        modes = [own["training"] for own in self._modes]
+        return not any(self._hooks) and modes.count(training) == len(modes) and not self.edited()
+
+    def edited(self) -> bool:
+        """Returns whether a part, an option or a method was replaced."""
+        try:
+            if self._current() != self._values:  # compares objects before their values
+                return True
+        except (KeyError, RuntimeError, ValueError):
+            return True
+        if list(map(len, self._children)) != self._numbers:
+            return True
+        if list(map(len, self._attributes)) != self._counts:
+            if not all(is_exactly(part, kind) for part, kind in self._kinds):
+                return True
+            self._counts = list(map(len, self._attributes))  # by a name that no method reads
+        return False
+
+    def _current(self) -> list[list[Any]]:
+        return [[owner[name] for owner in owners] for name, owners in self._entries.items()]
+
+
+# What the methods of couplings and of their conditioners read.
+_READ = dict.fromkeys(
+    ("partition", "scale", "scale_bound", "context_features", "residual", "dropout")
+    + ("activation", "_activate", "gates")
+)
+
+
+class Block:
+    """Couplings that run together, on the parameters of ordinary modules.
 
     Args:
         shape: Shape of the couplings.
-        partitions: The partition of each coupling.
-        permutations: The permutation before each coupling, or None.
+        layers: The couplings, with the permutations before them.
         first: Number of couplings of the stack before this block.
 
     Attributes:
@@ -33,49 +110,64 @@ class Block(nn.Module):
             not recovered accurately from the output.
     """
 
-    def __init__(
-        self,
-        shape: BlockShape,
-        partitions: Sequence[Partition],
-        permutations: Sequence[Order | None],
-        first: int,
-    ) -> None:
-        super().__init__()
-        self.shape, self.first, self.recomputing = shape, first, False
-        self.partitions, self.permutations = tuple(partitions), tuple(permutations)
-        self.networks = nn.ModuleList(
-            StackedNetworks(shape.network_of.count(i), network)
-            for i, network in enumerate(shape.networks)
-        )
+    def __init__(self, shape: BlockShape, layers: Sequence[Bijection], first: int) -> None:
+        self.shape, self.layers, self.first, self.recomputing = shape, tuple(layers), first, False
+        self._couplings = [part for part in layers if isinstance(part, Coupling)]
+        self._watched = Watched(layers)
+        # The dictionaries of the parameters, and the name there, for each stacked tensor.
+        self._owners = [
+            (
+                stacked.leaf,
+                [
+                    self._couplings[layer].conditioner.get_submodule(path)._parameters
+                    for layer, path in stacked.parts
+                ],
+            )
+            for stacked in stacked_tensors(shape)
+        ]
+        self.move_together()
 
-    def tensors(self) -> list[Tensor]:
-        """Returns the weights and the biases of each network."""
-        return [tensor for network in self._stacked() for tensor in network.tensors()]
+    def weights(self, like: Tensor, *, training: bool) -> "Weights | None":
+        """Returns the weights of the block.
 
-    def start_from(self, make: Callable[[NetworkShape], nn.Module]) -> None:
-        """Copies the initial weights of new conditioners, made in the order of the couplings."""
-        for number, row in zip(self.shape.network_of, self.shape.row_of, strict=True):
-            self._stacked()[number].take(row, make(self.shape.networks[number]))
+        Args:
+            like: A tensor of the dtype in which the block runs.
+            training: The mode in which it runs.
 
-    def rows(self, tensors: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        """Returns the weights of each coupling, slices of `tensors`, by their plain names."""
-        return layer_rows(self.shape, tensors)
+        Returns:
+            The weights; None if a layer or a parameter is not what the block executes.
+        """
+        if not self._watched.unchanged(training=training):
+            return None
+        try:
+            parameters = self._parameters()
+        except KeyError:  # a parametrization computes it
+            return None
+        if not set(map(type, parameters)) <= {nn.Parameter, Tensor}:
+            return None
+        weights = weights_of(self.shape, parameters)
+        checked = parameters if weights.stacked is None else weights.stacked
+        if any(tensor.dtype != like.dtype for tensor in checked):
+            return None
+        if weights.stacked is None:
+            sizes = (size for one in stacked_tensors(self.shape) for size in one.sizes)
+            if any(map(ne, (p.shape for p in parameters), sizes)):
+                return None
+        return weights
 
-    def plain(self, tensors: Sequence[Tensor] | None = None) -> list[Bijection]:
-        """Returns permutations and plain couplings that read these stacked tensors."""
-        rows = self.rows(self.tensors() if tensors is None else tensors)
-        parts: list[Bijection] = []
-        made = couplings(self.shape, self.partitions, rows)
-        for permutation, coupling in zip(self.permutations, made, strict=True):
-            if permutation is not None:
-                device = rows[0]["layers.0.weight"].device
-                parts.append(Permutation(permutation).to(device, non_blocking=True))
-            parts.append(coupling.train(self.training))
-        return parts
+    def plain(self, parameters: Sequence[Tensor]) -> list[Bijection]:
+        """Returns copies of the layers that read these tensors."""
+        named: list[dict[str, Tensor]] = [{} for _ in self._couplings]
+        pairs = zip(stacked_tensors(self.shape), grouped(self.shape, parameters), strict=True)
+        for stacked, parts in pairs:
+            for (layer, path), part in zip(stacked.parts, parts, strict=True):
+                named[layer][f"conditioner.{path}.{stacked.leaf}"] = part
+        rows: dict[Bijection, dict[str, Tensor]] = dict(zip(self._couplings, named, strict=True))
+        return [with_tensors(layer, rows.get(layer, {})) for layer in self.layers]
 
     def start(self, mode: ExecutionMode, x: Tensor) -> BlockPass:
         """Returns a pass for the batch x (B, features)."""
-        seed = mode.seed if self.training and self.shape.dropout > 0 else None
+        seed = mode.seed if self.shape.dropout > 0 else None
         return BlockPass(
             self.shape,
             mode.direction,
@@ -86,28 +178,78 @@ class Block(nn.Module):
             seed=None if seed is None else (seed + self.first) % 2**63,
         )
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Returns the state for copies and pickles, without `recomputing`."""
-        return {**self.__dict__, "recomputing": False}
-
     def layer_names(self) -> list[str]:
         """Returns the names of the couplings: number in the stack, from 1, and class."""
         name = "AffineCoupling" if self.shape.affine else "AdditiveCoupling"
         return [f"{self.first + i} {name}" for i in range(1, self.shape.layers + 1)]
 
-    def _stacked(self) -> list[StackedNetworks]:
-        return list(self.networks)  # pyright: ignore[reportReturnType]
+    @property
+    def is_edited(self) -> bool:
+        """Whether a part, an option or a method of a layer was replaced."""
+        return self._watched.edited()
 
-    def extra_repr(self) -> str:
-        layers = f"layers {self.first + 1} to {self.first + self.shape.layers}"
-        return layers + (", recomputing" if self.recomputing else "")
+    def tensors(self) -> list[tuple[StackedTensor, Sequence[nn.Parameter]]]:
+        """Returns the layout of each stacked tensor and its parameters; none if one is missing."""
+        try:
+            own = grouped(self.shape, self._parameters())
+        except KeyError:  # a parametrization computes one
+            return []
+        return list(zip(stacked_tensors(self.shape), own, strict=True))
+
+    def copy_parameters(self, memo: dict[int, Any]) -> None:
+        """Copies parameters that are side by side in memory, for `copy.deepcopy`."""
+        for stacked, parts in self.tensors():
+            plain = all(type(part) is nn.Parameter for part in parts)
+            memory = stacked.view_of(parts) if plain else None
+            if memory is not None:
+                for part, parameter in zip(stacked.split(memory.clone()), parts, strict=True):
+                    memo[id(parameter)] = nn.Parameter(part, parameter.requires_grad)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        """Returns the parameters; other types may be among them if layers were changed."""
+        named = self._owners
+        return [owner[leaf] for leaf, owners in named for owner in owners]  # pyright: ignore[reportReturnType]
+
+    @torch.no_grad()
+    def move_together(self) -> None:
+        """Moves the parameters of each stacked tensor side by side in memory, if they are not."""
+        self._watched.accept_buffers()
+        for stacked, parts in self.tensors():
+            if any(type(p) is not nn.Parameter or p.is_inference() or p.is_meta for p in parts):
+                continue
+            first, sizes = parts[0], tuple(p.shape for p in parts)
+            alike = len({(p.dtype, p.device) for p in parts}) == 1 and sizes == stacked.sizes
+            if not alike or stacked.view_of(parts) is not None:
+                continue
+            memory = first.new_empty(stacked.size)
+            for part, parameter in zip(stacked.split(memory), parts, strict=True):
+                part.copy_(parameter)
+                parameter.data = part
+
+
+@contextmanager
+def stacked(shape: BlockShape, weights: Weights) -> Iterator[list[Tensor]]:
+    """Yields the stacked tensors of weights, in their own memory or in that of the pool."""
+    if weights.stacked is not None:
+        yield list(weights.stacked)
+        return
+    first, layout = weights.parameters[0].detach(), stacked_tensors(shape)
+    # A tape is recorded for the memory that it reads, so copies need lasting memory.
+    key = "weights", shape, first.dtype, first.device
+    with torch.inference_mode(False):  # threads outside inference mode read these tensors
+        tensors = POOL.take(key, 0, lambda: [first.new_empty(one.size) for one in layout])
+    parts = grouped(shape, [parameter.detach() for parameter in weights.parameters])
+    for tensor, own in zip(tensors, parts, strict=True):
+        torch.cat([part.reshape(-1) for part in own], out=tensor.view(-1))
+    yield tensors
+    POOL.give(key, 0, tensors)
 
 
 Gradients = tuple[Tensor, Tensor, list[Tensor]]
 
 
 def run_block(
-    block: Block, x: Tensor, context: Tensor, mode: ExecutionMode
+    block: Block, x: Tensor, context: Tensor, mode: ExecutionMode, weights: Weights
 ) -> tuple[Tensor, Tensor]:
     """Returns the output (B, features) and the log_det (B,) of a block at x (B, features).
 
@@ -116,16 +258,18 @@ def run_block(
         x: The batch, (B, features).
         context: Context rows, (B, C), where C = 0 for none.
         mode: Direction, memory mode, product dtype and dropout seed.
+        weights: What `block.weights` returned.
 
     Returns:
         The output and the log_det, with a graph if gradients are enabled.
     """
-    tensors = block.tensors()
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, context, *tensors)):
+    parameters = weights.parameters
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, context, *parameters)):
         if mode.memory == "invert" and block.recomputing:
             mode = replace(mode, memory="recompute")
-        return _Node.apply(block, mode, x, context, *tensors)  # pyright: ignore[reportReturnType]
-    return block.start(replace(mode, memory="score"), x).forward(x, context, tensors)
+        return _Node.apply(block, mode, weights.stacked, x, context, *parameters)  # pyright: ignore[reportReturnType]
+    with stacked(block.shape, weights) as tensors:
+        return block.start(replace(mode, memory="score"), x).forward(x, context, tensors)
 
 
 class _Node(torch.autograd.Function):
@@ -134,31 +278,38 @@ class _Node(torch.autograd.Function):
         ctx: Any,  # noqa: ANN401
         block: Block,
         mode: ExecutionMode,
+        views: Sequence[Tensor] | None,
         x: Tensor,
         context: Tensor,
-        *tensors: Tensor,
+        *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
         ctx.block, ctx.mode = block, mode
         ctx.block_pass = block.start(mode, x)
-        z, log_det = ctx.block_pass.forward(x, context, tensors)
-        ctx.save_for_backward(x, context, z if mode.memory == "invert" else None, *tensors)
+        with stacked(block.shape, Weights(parameters, views)) as tensors:
+            z, log_det = ctx.block_pass.forward(x, context, tensors)
+        ctx.save_for_backward(x, context, z if mode.memory == "invert" else None, *parameters)
         return z, log_det
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:  # noqa: ANN401
         gradients = cotangents[0], cotangents[1]
-        x, context, z, *tensors = ctx.saved_tensors
-        needed = ctx.needs_input_grad[2:]
+        x, context, z, *parameters = ctx.saved_tensors
+        needed = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():
-            return None, None, *_differentiable(ctx, x, context, tensors, gradients, needed)
-        found = None
-        if ctx.mode.memory == "invert" and not ctx.block.recomputing and len(x):
-            found = _from_output(ctx.block, ctx.block_pass, x, z, context, tensors, gradients)
-        if found is None:
-            found = _from_states(ctx.block_pass, x, context, tensors, gradients)
+            found = _differentiable(ctx, x, context, parameters, gradients, needed)
+            return None, None, None, *found
+        shape, found = ctx.block.shape, None
+        # The memory may be other than in the forward pass, as with `fully_shard`.
+        with stacked(shape, weights_of(shape, parameters)) as tensors:
+            if ctx.mode.memory == "invert" and not ctx.block.recomputing and len(x):
+                found = _from_output(ctx.block, ctx.block_pass, x, z, context, tensors, gradients)
+            if found is None:
+                found = _from_states(ctx.block_pass, x, context, tensors, gradients)
         of_x, of_context, of_tensors = found
-        given = zip((of_x, of_context, *of_tensors), needed, strict=True)
-        return None, None, *(gradient if need else None for gradient, need in given)
+        found = [of_x, of_context, *separated(shape, of_tensors)]
+        if not all(needed):
+            found = [g if need else None for g, need in zip(found, needed, strict=True)]
+        return None, None, None, *found
 
 
 def _from_states(
@@ -213,7 +364,7 @@ def _differentiable(
     ctx: Any,  # noqa: ANN401
     x: Tensor,
     context: Tensor,
-    tensors: Sequence[Tensor],
+    parameters: Sequence[Tensor],
     gradients: Sequence[Tensor],
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
@@ -223,9 +374,9 @@ def _differentiable(
             "couplings with dropout have no second derivatives in training mode: call "
             "flow.eval(), or build the flow with dropout=0."
         )
-    inputs = [x, context, *tensors]
+    inputs = [x, context, *parameters]
     targets = [t for t, w in zip(inputs, needed, strict=True) if w]
-    plain = Chain(ctx.block.plain(tensors)).eval()  # without dropout, as in the forward pass
+    plain = Chain(ctx.block.plain(parameters)).eval()  # without dropout, as in the forward pass
     values = (plain if ctx.mode.direction > 0 else Inverse(plain))(x, context)
     pairs = [(v, g) for v, g in zip(values, gradients, strict=True) if v.requires_grad]
     made, theirs = zip(*pairs, strict=True)  # the log_det of additive couplings is a constant

@@ -1,6 +1,8 @@
 """`CouplingStack`: consecutive couplings of one shape that run fast and use little memory."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Self, overload
 
 import torch
 from torch import Tensor, nn
@@ -8,18 +10,20 @@ from torch import Tensor, nn
 from kappaflow._checks import batch, layer_widths, natural_int, one_of, positive_float, share
 from kappaflow.autograd.checkpoint import MEMORY_MODES, call_eagerly, is_traced, is_transformed
 from kappaflow.autograd.replay import has_autocast
-from kappaflow.bijection import Bijection, Chain, zero_log_det
+from kappaflow.bijection import Bijection, Chain, Inverse, layer_at, zero_log_det
 from kappaflow.bijections import Permutation
 from kappaflow.bijections.coupling import check_something_to_read
 from kappaflow.bijections.log_scales import SCALES
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
+from kappaflow.nets.exact_type import has_hooks
 from kappaflow.partition import Partition
 from kappaflow.registry import register
 from kappaflow.stack.block import Block, run_block
 from kappaflow.stack.block_pass import ExecutionMode
-from kappaflow.stack.plain import coupling, network, origin_of, use_plain_names
+from kappaflow.stack.plain import check_permutations, copied, coupling, settings_of
 from kappaflow.stack.shape import Order, block_shape
+from kappaflow.stack.weights import Weights
 
 LARGEST_BLOCK = 32  # largest number of couplings in a block
 
@@ -28,10 +32,11 @@ LARGEST_BLOCK = 32  # largest number of couplings in a block
 class CouplingStack(Bijection):
     """Consecutive couplings of one kind, with fully connected conditioners of one shape.
 
-    It computes the same function as a `Chain` of layers `AffineCoupling` or `AdditiveCoupling`
-    with `MLP` conditioners, and its state dictionary has the same names. The weights are stacked
-    in few tensors, and every 32 couplings run as one autograd node. Higher derivatives,
-    forward-mode AD and `torch.func` use the plain couplings.
+    It holds the layers of a `Chain` of `AffineCoupling` or `AdditiveCoupling` with `MLP`
+    conditioners, computes the same function, and has the same parameters. As in a `Chain`,
+    layers can be indexed, sliced, iterated, frozen and hooked. Every 32 couplings run as one
+    autograd node, on weights that are side by side in memory. Higher derivatives, forward-mode
+    AD, `torch.func`, and stacks with hooks or with a replaced part run layer by layer.
 
     Args:
         partitions: The partition of each coupling.
@@ -92,25 +97,27 @@ class CouplingStack(Bijection):
         self.memory = memory
         for partition in self.partitions:
             check_something_to_read(partition, self.context_features)
-        self.blocks = nn.ModuleList()
-        for first in range(0, len(self.partitions), LARGEST_BLOCK):
-            part = slice(first, first + LARGEST_BLOCK)
-            shape = block_shape(
-                self.partitions[part],
-                self.permutations[part],
-                hidden,
-                affine=kind == "affine",
-                scale_bound=positive_float("scale_bound", scale_bound),
-                context_features=self.context_features,
-                residual=bool(residual),
-                dropout=dropout,
-                scale=self.scale,
-                wiring=wiring,
+        positive_float("scale_bound", scale_bound)
+        parts: list[Bijection] = []
+        for partition, permutation in zip(self.partitions, self.permutations, strict=True):
+            if permutation is not None:
+                parts.append(Permutation(permutation))
+            parts.append(
+                coupling(
+                    partition,
+                    kind=kind,
+                    hidden=hidden,
+                    scale_bound=scale_bound,
+                    context_features=self.context_features,
+                    residual=bool(residual),
+                    dropout=dropout,
+                    scale=self.scale,
+                    wiring=wiring,
+                )
             )
-            block = Block(shape, self.partitions[part], self.permutations[part], first)
-            block.start_from(network)
-            self.blocks.append(block)
-        use_plain_names(self)
+        self.bijections = nn.ModuleList(parts)
+        self._set_blocks()
+        self.register_load_state_dict_pre_hook(check_permutations)
 
     @classmethod
     def of(cls, bijections: Iterable[Bijection], *, memory: str = "recompute") -> "CouplingStack":
@@ -142,34 +149,23 @@ class CouplingStack(Bijection):
                 "parts, list(chain), and put the stack in a chain with the embedding."
             )
         parts = list(bijections)
-        arguments, state = origin_of(parts)
-        stack = cls(**arguments, memory=memory)
-        first = next(tensor for tensor in state.values() if tensor.is_floating_point())
-        stack.to(first.device, first.dtype).load_state_dict(state)
-        trained = {p.requires_grad for part in parts for p in part.parameters()}
-        if len(trained) > 1:
+        if any(has_hooks(module) for part in parts for module in part.modules()):
             raise ArgumentError(
-                "'bijections' should have either only trainable or only frozen weights to be "
-                "stacked, got both."
+                "'bijections' should have no hooks to be stacked: register them on the layers of "
+                "the stack."
             )
-        return stack.train(parts[0].training).requires_grad_(True in trained)
+        stack = cls(**settings_of(parts), memory=memory)
+        plain = Chain(parts)
+        first = next(plain.parameters())
+        stack.to(first.device, first.dtype).load_state_dict(plain.state_dict())
+        theirs = dict(plain.named_parameters(remove_duplicate=False))
+        for name, parameter in stack.named_parameters():
+            parameter.requires_grad_(theirs[name].requires_grad)
+        return stack.train(parts[0].training)
 
     def to_chain(self) -> Chain:
         """Returns a chain of plain couplings with a copy of the weights."""
-        parts: list[Bijection] = []
-        for block in self._blocks():
-            for permutation, partition, number in zip(
-                block.permutations, block.partitions, block.shape.network_of, strict=True
-            ):
-                if permutation is not None:
-                    parts.append(Permutation(permutation))
-                made = network(block.shape.networks[number])
-                parts.append(coupling(block.shape, partition, made))
-        chain = Chain(parts, memory=self.memory)
-        like = self._like()
-        chain.to(like.device, like.dtype).load_state_dict(self.state_dict())
-        trained = any(parameter.requires_grad for parameter in self.parameters())
-        return chain.train(self.training).requires_grad_(trained)
+        return Chain(copy.deepcopy(list(self)), memory=self.memory).train(self.training)
 
     @property
     def memory(self) -> str:
@@ -181,46 +177,105 @@ class CouplingStack(Bijection):
         self._memory = one_of("memory", value, MEMORY_MODES)
 
     def __len__(self) -> int:
-        return len(self.partitions)
+        return len(self.bijections)
+
+    def __iter__(self) -> Iterator[Bijection]:
+        return iter(self.bijections)  # pyright: ignore[reportReturnType]
+
+    @overload
+    def __getitem__(self, part: int) -> Bijection: ...
+
+    @overload
+    def __getitem__(self, part: slice) -> Chain: ...
+
+    def __getitem__(self, part: int | slice) -> Bijection | Chain:
+        if isinstance(part, slice):
+            return Chain(list(self)[part], memory=self.memory)
+        return layer_at(self, part)
 
     def plain(self) -> Chain:
-        """Returns the readable definition: plain couplings that share the stack's weights.
-
-        Their weights are slices of the stacked weights. Gradients reach the stack, and writing to
-        a weight changes the stack. Each call makes new coupling objects.
-        """
-        return Chain([part for block in self._blocks() for part in block.plain()])
+        """Returns the readable definition: a chain of the stack's own layers."""
+        return Chain(self)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x, context = self._checked("x", x, context)
         if self._only_readable(x, context):
             return self.plain()(x, context)
         # Not compiled, because a compiler would split the blocks into more operations.
-        return call_eagerly(self._through, list(self._blocks()), x, context, 1)
+        return call_eagerly(self._through, x, context, 1)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z, context = self._checked("z", z, context)
         if self._only_readable(z, context):
             return self.plain().inverse(z, context)
-        return call_eagerly(self._through, list(self._blocks())[::-1], z, context, -1)
+        return call_eagerly(self._through, z, context, -1)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         x, context = self._checked("x", x, context)
         return self.plain().linearize(x, context)
 
-    def _through(
-        self, blocks: list[Block], x: Tensor, context: Tensor | None, direction: int
-    ) -> tuple[Tensor, Tensor]:
+    def _through(self, x: Tensor, context: Tensor | None, direction: int) -> tuple[Tensor, Tensor]:
+        weights = self._weights(x)
+        if not weights:
+            return (self.plain() if direction > 0 else Inverse(self.plain()))(x, context)
         # One number per call, so that both directions drop the same units for the same seed.
-        drops = self.training and next(self._blocks()).shape.dropout > 0
+        drops = self.training and self.blocks[0].shape.dropout > 0
         seed = int(torch.randint(2**62, ())) if drops else None
         mode = ExecutionMode(direction, self.memory, self._kind_of_products(x, direction), seed)
         log_det = zero_log_det(x)
         context = x.new_empty(len(x), 0) if context is None else context
-        for block in blocks:
-            x, part = run_block(block, x, context, mode)
+        for block, own in list(zip(self.blocks, weights, strict=True))[::direction]:
+            x, part = run_block(block, x, context, mode, own)
             log_det = log_det + part
         return x, log_det
+
+    def _weights(self, x: Tensor) -> list[Weights]:
+        """Returns the weights of each block; none if the layers have to run one by one."""
+        weights: list[Weights] = []
+        if self._is_rearranged():
+            return weights
+        for block in self.blocks:
+            own = block.weights(x, training=self.training)
+            if own is None:
+                return []
+            weights.append(own)
+        return weights
+
+    def _is_rearranged(self) -> bool:
+        """Returns whether a layer was replaced, added or removed."""
+        own = self._modules["bijections"]
+        return own is None or list(own._modules.values()) != self._executed
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        for block in self.blocks:
+            block.move_together()
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in ("blocks", "_executed")
+        }
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "CouplingStack":
+        for block in self.blocks:
+            block.copy_parameters(memo)
+        made = object.__new__(type(self))
+        memo[id(self)] = made
+        layers = copied(self.bijections, memo)
+        memo[id(self.bijections)] = layers
+        made.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return made
+
+    def _set_blocks(self) -> None:
+        self.blocks = _blocks_of(list(self))
+        self._executed = [layer for block in self.blocks for layer in block.layers]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._set_blocks()
 
     def _kind_of_products(self, x: Tensor, direction: int) -> torch.dtype:
         """Returns the dtype of the conditioners' products, narrow only in training with autocast.
@@ -268,14 +323,17 @@ class CouplingStack(Bijection):
     def _like(self) -> Tensor:
         return next(self.parameters())
 
-    def _blocks(self) -> Iterator[Block]:
-        return iter(self.blocks)  # pyright: ignore[reportReturnType]
+    def __repr__(self) -> str:
+        edited = self._is_rearranged() or any(block.is_edited for block in self.blocks)
+        return super().__repr__() if edited else f"{type(self).__name__}({self.extra_repr()})"
 
     def extra_repr(self) -> str:
-        shape = next(self._blocks()).shape
+        if not self.blocks:
+            return f"memory={self.memory!r}"
+        shape = self.blocks[0].shape
         network = shape.networks[0]
         parts = [
-            f"{len(self)} {self.kind} couplings of {self.partitions[0].features} features",
+            f"{len(self.partitions)} {self.kind} couplings of {shape.features} features",
             f"hidden={network.widths[1:-1]}",
             f"memory={self.memory!r}",
         ]
@@ -288,7 +346,31 @@ class CouplingStack(Bijection):
         for name in ("context_features", "residual", "dropout"):
             if value := getattr(network, name):
                 parts.append(f"{name}={value}")
+        for block in self.blocks:
+            if block.recomputing:
+                layers = block.first + 1, block.first + block.shape.layers
+                parts.append(f"recomputing layers {layers[0]}-{layers[1]}")
         return ", ".join(parts)
+
+
+def _blocks_of(layers: Sequence[Bijection]) -> list[Block]:
+    """Returns the blocks of layers; none if they are not couplings that a block can execute."""
+    try:
+        settings = settings_of(layers)
+        partitions = _checked_partitions(settings.pop("partitions"))
+    except ArgumentError:
+        return []
+    permutations = settings.pop("permutations") or (None,) * len(partitions)
+    affine = settings.pop("kind") == "affine"
+    ends = [i for i, layer in enumerate(layers, start=1) if not isinstance(layer, Permutation)]
+    blocks, start = [], 0
+    for first in range(0, len(partitions), LARGEST_BLOCK):
+        part = slice(first, first + LARGEST_BLOCK)
+        shape = block_shape(partitions[part], tuple(permutations[part]), affine=affine, **settings)
+        end = ends[part][-1]
+        blocks.append(Block(shape, layers[start:end], first))
+        start = end
+    return blocks
 
 
 def _check_wiring(wiring: str, hidden: tuple[int, ...], *, plainly: bool) -> None:

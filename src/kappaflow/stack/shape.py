@@ -196,7 +196,7 @@ def block_shape(
     hidden: tuple[int, ...],
     *,
     affine: bool,
-    scale_bound: float,
+    scale_bound: float = 1.0,
     context_features: int,
     residual: bool,
     dropout: float,

@@ -1,54 +1,138 @@
-"""Stacked weights: the weights of many conditioners of one shape in few tensors."""
+"""Stacked weights: the parameters of many conditioners of one shape, side by side in memory.
 
+The parameters are those of ordinary networks. A block places them in few memory areas, which it
+reads as stacked tensors. Parameters that are elsewhere, as with `torch.func.functional_call` or
+`fully_shard`, are copied to stacked tensors in each call.
+"""
+
+import functools
+import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kappaflow.stack.shape import BlockShape, NetworkShape
 
+T = TypeVar("T", bound=Tensor)
 
-class StackedNetworks(nn.Module):
-    """The weights of `count` fully connected conditioners of one shape.
+
+@dataclass(frozen=True)
+class StackedTensor:
+    """The layout of a stacked tensor: one weight, or all biases, of the conditioners of one shape.
 
     Attributes:
-        weights: The weights of each linear layer, (count, outputs, inputs).
-        biases: The biases of all linear layers, (count, sum of outputs), first layer first.
+        name: Its name in the block.
+        size: Its size: (count, outputs, inputs), or (count, sum of outputs), first layer first.
+        leaf: The name of its parameters in their layer, "weight" or "bias".
+        parts: Coupling and linear layer of each parameter in it, such as (0, "layers.0").
+        sizes: The size of each parameter.
     """
 
-    def __init__(self, count: int, shape: NetworkShape) -> None:
-        super().__init__()
-        self.shape = shape
-        sizes = zip(shape.outputs, shape.inputs, strict=True)
-        self.weights = nn.ParameterList(torch.zeros(count, *size) for size in sizes)
-        self.biases = nn.Parameter(torch.zeros(count, sum(shape.outputs)))
+    name: str
+    size: tuple[int, ...]
+    leaf: str
+    parts: tuple[tuple[int, str], ...]
+    sizes: tuple[tuple[int, ...], ...]
 
-    def tensors(self) -> list[Tensor]:
-        """Returns the weights, then the biases."""
-        return [*self.weights, self.biases]
+    def split(self, tensor: Tensor) -> list[Tensor]:
+        """Returns the part of each parameter, views of a stacked tensor."""
+        if tensor.dim() == 3:
+            return list(tensor.unbind())
+        widths = [width for (width,) in self.sizes[: len(self.parts) // len(tensor)]]
+        columns = [column.unbind() for column in tensor.split_with_sizes(widths, dim=1)]
+        return [part for row in zip(*columns, strict=True) for part in row]
 
-    @torch.no_grad()
-    def take(self, row: int, network: nn.Module) -> None:
-        """Copies the weights of a conditioner to a row of the stack."""
-        own = named_rows(self.shape, self.tensors())[row]
-        for name, tensor in network.named_parameters():
-            own[name].copy_(tensor)
+    def view_of(self, parts: Sequence[Tensor]) -> Tensor | None:
+        """Returns the stacked tensor whose memory is that of the parts; None if there is none."""
+        first = parts[0].detach()
+        start, step, (*offsets, entries) = first.data_ptr(), first.element_size(), self._ends
+        if list(map(Tensor.data_ptr, parts)) != [start + step * offset for offset in offsets]:
+            return None
+        # All of it is one live storage, so that no part can be in another one.
+        room = first.untyped_storage().nbytes() // step - first.storage_offset()
+        if room < entries or not all(map(Tensor.is_contiguous, parts)):
+            return None
+        return first.as_strided(self.size, self._strides)
+
+    @functools.cached_property
+    def _strides(self) -> tuple[int, ...]:
+        return tuple(math.prod(self.size[i + 1 :]) for i in range(len(self.size)))
+
+    @functools.cached_property
+    def _ends(self) -> list[int]:
+        """The number of entries before each parameter, and of all."""
+        return list(accumulate(map(math.prod, self.sizes), initial=0))
 
 
-def named_rows(shape: NetworkShape, tensors: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-    """Returns the weights of each stacked conditioner, by their names in an `MLP`.
+@functools.lru_cache(maxsize=1024)
+def stacked_tensors(shape: BlockShape) -> tuple[StackedTensor, ...]:
+    """Returns the layout of a block: for each network shape its weights, then its biases."""
+    found = []
+    for number, network in enumerate(shape.networks):
+        own = [layer for layer, kind in enumerate(shape.network_of) if kind == number]
+        sizes = zip(network.outputs, network.inputs, strict=True)
+        found += [
+            StackedTensor(
+                f"networks.{number}.weights.{i}",
+                (len(own), *size),
+                "weight",
+                tuple((layer, f"layers.{i}") for layer in own),
+                (size,) * len(own),
+            )
+            for i, size in enumerate(sizes)
+        ]
+        found.append(
+            StackedTensor(
+                f"networks.{number}.biases",
+                (len(own), sum(network.outputs)),
+                "bias",
+                tuple((k, f"layers.{i}") for k in own for i in range(len(network.outputs))),
+                tuple((width,) for width in network.outputs) * len(own),
+            )
+        )
+    return tuple(found)
 
-    They are slices, so gradients reach the stacked tensors.
+
+def grouped(shape: BlockShape, parameters: Sequence[T]) -> list[Sequence[T]]:
+    """Returns the parameters of each stacked tensor."""
+    ends = [0]
+    for stacked in stacked_tensors(shape):
+        ends.append(ends[-1] + len(stacked.parts))
+    return [parameters[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a block.
+
+    Attributes:
+        parameters: The parameters, in the order of the stacked tensors.
+        stacked: The stacked tensors whose memory the parameters have; None if they are elsewhere.
     """
-    *weights, biases = tensors
-    found: list[dict[str, Tensor]] = [{} for _ in biases]
-    parts = zip(weights, biases.split(shape.outputs, dim=1), strict=True)
-    for layer, (weight, bias) in enumerate(parts):
-        for row, w, b in zip(found, weight.unbind(), bias.unbind(), strict=True):
-            row[f"layers.{layer}.weight"], row[f"layers.{layer}.bias"] = w, b
-    return found
+
+    parameters: Sequence[Tensor]
+    stacked: Sequence[Tensor] | None
+
+
+def weights_of(shape: BlockShape, parameters: Sequence[Tensor]) -> Weights:
+    """Returns the weights of a block."""
+    views = []
+    for stacked, parts in zip(stacked_tensors(shape), grouped(shape, parameters), strict=True):
+        view = stacked.view_of(parts)
+        if view is None:
+            return Weights(parameters, None)
+        views.append(view)
+    return Weights(parameters, views)
+
+
+def separated(shape: BlockShape, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Returns the part of each parameter, views of stacked tensors."""
+    pairs = zip(stacked_tensors(shape), tensors, strict=True)
+    return [part for stacked, tensor in pairs for part in stacked.split(tensor)]
 
 
 @dataclass(frozen=True)
@@ -112,11 +196,6 @@ def _views(
 
 
 V = TypeVar("V")
-
-
-def layer_rows(shape: BlockShape, tensors: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-    """Returns the `named_rows` of each coupling."""
-    return _by_layer(shape, _each(named_rows, shape, tensors))
 
 
 def layer_weights(

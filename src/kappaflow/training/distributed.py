@@ -109,8 +109,10 @@ class Engine:
     def _backward(self, loss: Tensor, optimizer: AdamW | OwnOptimizer) -> None:
         if self.scaler is None:
             loss.backward()
+            optimizer.gather_gradients()
         else:
             self.scaler.scale(loss).backward()
+            optimizer.gather_gradients()
             self.scaler.unscale_(optimizer)  # pyright: ignore[reportArgumentType]
 
     def lower_scale(self) -> float | None:

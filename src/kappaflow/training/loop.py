@@ -101,7 +101,7 @@ class Training:
         self.flow, self.train, self.validation = flow, train, validation
         self.settings, self.engine = settings, engine
         self.optimizer = optimizer or AdamW(
-            flow.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            flow, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         some_unused = engine.world_size > 1 and has_unused_parameters(flow, train)
         self.likelihood = Likelihood(flow, compiled=settings.compile)

@@ -1,7 +1,7 @@
 """The optimizer of all trainings, its learning rates, and the average of the weights."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
+from kappaflow.stack.joint import JointParameters
 from kappaflow.training.checkpoint import copied_as
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # torch's defaults
@@ -19,18 +20,19 @@ class AdamW:
 
     The constructors of torch's optimizers import its compiler, which takes longer than a small
     training. This class calls the same function without it. `param_groups` is one group with
-    "params" and "lr", as in torch. Parameters without a gradient stay.
+    "params" and "lr", as in torch. Parameters without a gradient stay. Call `gather_gradients`
+    after each backward pass: the parameters of stacks are moved together.
     """
 
-    def __init__(
-        self, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float
-    ) -> None:
-        self.param_groups: list[dict[str, Any]] = [{"params": list(parameters), "lr": lr}]
+    def __init__(self, module: nn.Module, *, lr: float, weight_decay: float) -> None:
+        self._joint = JointParameters(module)
+        parameters = list(self._joint.tensors.values())
+        self.param_groups: list[dict[str, Any]] = [{"params": parameters, "lr": lr}]
         self.weight_decay = weight_decay
         self._state: dict[int, dict[str, Tensor]] = {}
 
     @property
-    def parameters(self) -> list[nn.Parameter]:
+    def parameters(self) -> list[Tensor]:
         return self.param_groups[0]["params"]
 
     def set_rate(self, rate: float, highest: float) -> bool:  # noqa: ARG002
@@ -42,8 +44,10 @@ class AdamW:
         """Does nothing: an `OwnOptimizer` moves its scheduler."""
 
     def zero_grad(self) -> None:
-        for parameter in self.parameters:
-            parameter.grad = None
+        self._joint.zero_grad()
+
+    def gather_gradients(self) -> None:
+        self._joint.gather_gradients()
 
     @torch.no_grad()
     def step(self) -> None:
@@ -51,7 +55,7 @@ class AdamW:
         moved = [self.parameters[i] for i in indices]
         states = [self._state_of(i) for i in indices]
         adamw(
-            moved,  # pyright: ignore[reportArgumentType]
+            moved,
             [p.grad for p in moved],  # pyright: ignore[reportArgumentType]
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
@@ -101,7 +105,7 @@ def learning_rate_at(step: float, steps: int, *, highest: float, warmup: float) 
     return highest * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
-def _new_state(parameter: nn.Parameter) -> dict[str, Tensor]:
+def _new_state(parameter: Tensor) -> dict[str, Tensor]:
     return {
         "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
         "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
@@ -117,12 +121,14 @@ class WeightEMA:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.parameters = dict(module.named_parameters())
+        self._joint = JointParameters(module)
+        self.parameters = self._joint.tensors
         self.averages = {name: p.detach().clone() for name, p in self.parameters.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Updates the averages after a step, counted from 1."""
+        self._joint.follow()
         decay = min(self.decay, step / (step + 10))  # forgets the initial weights soon
         averages = [self.averages[name] for name in self.parameters]
         torch._foreach_lerp_(averages, list(self.parameters.values()), 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
@@ -144,6 +150,7 @@ class WeightEMA:
 
     @torch.no_grad()
     def _swap(self) -> None:
+        self._joint.follow()
         for name, parameter in self.parameters.items():
             held = parameter.detach().clone()
             parameter.copy_(self.averages[name])

@@ -92,6 +92,9 @@ class OwnOptimizer:
         for parameter in self._trained:
             parameter.grad = None
 
+    def gather_gradients(self) -> None:
+        """Does nothing: an `AdamW` moves the parameters of stacks together."""
+
     def step(self) -> None:
         self._optimizer.step()
         if isinstance(self._scheduler, EACH_STEP):

@@ -36,9 +36,7 @@ class EnergyTraining:
     ) -> None:
         self.flow, self.log_density = flow.eval(), log_density
         self.settings, self.engine = settings, engine
-        self.optimizer = AdamW(
-            flow.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        self.optimizer = AdamW(flow, lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.average = WeightEMA(flow, settings.average)
         self.best = copied(flow.state_dict())
         self.best_epoch, self._best_at = 0, (0.0, float("inf"))

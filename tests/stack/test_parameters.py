@@ -1,0 +1,362 @@
+"""Parameters of flows with stacks are those of ordinary layers, for all that reads parameters."""
+
+import copy
+import re
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.optim.swa_utils import AveragedModel
+
+import kappaflow as kf
+from stack.examples import assert_alike, points, result_of, same, stack_of
+
+X = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+
+
+def flow(seed=0):
+    """Returns a flow off its start, whose first map is a `Standardize`."""
+    torch.manual_seed(seed)
+    made = kf.real_nvp(4, depth=6, hidden=(8,))
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    return made
+
+
+def loss(module, x=X):
+    """Returns the mean negative log-density."""
+    return -module.log_prob(x).mean()
+
+
+def is_fast(stack, x=X):
+    """Returns whether a stack runs in blocks, and in the memory of its parameters."""
+    weights = stack._weights(x)
+    return bool(weights) and all(part.stacked is not None for part in weights)
+
+
+def test_averages_by_name_are_loaded():
+    """A state changed by the names of the parameters is what is loaded."""
+    one, other = flow(), flow(1)
+    state = one.state_dict()
+    state.update({name: 0.5 * p for name, p in one.named_parameters()})
+    other.load_state_dict(state)
+    for mine, theirs in zip(other.parameters(), one.parameters(), strict=True):
+        assert torch.equal(mine, 0.5 * theirs)
+    assert {name for name, _ in one.named_parameters()} <= set(one.state_dict())
+    assert is_fast(other.bijection[1])
+
+
+def test_a_name_that_is_unknown_is_refused():
+    """The names of stacked tensors, once those of the parameters, are not loaded."""
+    state = flow().state_dict()
+    state["bijection.bijections.1.blocks.0.networks.0.weights.0"] = torch.ones(6, 8, 2)
+    with pytest.raises(RuntimeError, match="Unexpected key.*blocks.0.networks.0.weights.0"):
+        flow().load_state_dict(state)
+
+
+def test_functional_calls_use_their_parameters():
+    """Values and gradients are those of a flow that has these parameters."""
+    one, other = flow(), flow(1)
+    parameters = {
+        name: p.detach().clone().requires_grad_() for name, p in other.named_parameters()
+    }
+    for _ in range(2):  # again, with tapes that are recorded
+        log_prob = functional_call(one, parameters, (X,))
+        assert torch.equal(log_prob, other.log_prob(X))
+    gradients = torch.autograd.grad(-log_prob.mean(), list(parameters.values()))
+    loss(other).backward()
+    for mine, theirs in zip(gradients, other.parameters(), strict=True):
+        assert torch.equal(mine, theirs.grad)
+    assert is_fast(one.bijection[1])
+
+
+def test_two_functional_calls_have_their_own_gradients():
+    """The backward pass of the first call comes after the second call."""
+    stack = stack_of(4, 3, hidden=(5,))
+    x, _ = points(stack, 6)
+    sets = [
+        {name: (p.detach() * factor).requires_grad_() for name, p in stack.named_parameters()}
+        for factor in (1.0, -0.5)
+    ]
+    values = [functional_call(stack, one, (x,))[0].sin().sum() for one in sets]
+    for value, one in zip(values, sets, strict=True):
+        apart = torch.autograd.grad(
+            functional_call(stack.to_chain(), one, (x,))[0].sin().sum(), list(one.values())
+        )
+        found = torch.autograd.grad(value, list(one.values()))
+        for mine, theirs in zip(found, apart, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_an_averaged_model_follows():
+    """`AveragedModel` copies the flow, and its averages are those of the formula."""
+    one = flow()
+    average = AveragedModel(one, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9))
+    optimizer = torch.optim.SGD(one.parameters(), lr=0.01)
+    expected = None
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss(one).backward()
+        optimizer.step()
+        average.update_parameters(one)
+        now = [p.detach().clone() for p in one.parameters()]
+        expected = (
+            now
+            if expected is None
+            else [0.9 * a + 0.1 * b for a, b in zip(expected, now, strict=True)]
+        )
+    for mine, theirs in zip(average.module.parameters(), expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert is_fast(average.module.bijection[1])
+    plain = kf.Flow(one.base, average.module.bijection[1].to_chain())
+    units = average.module.bijection[0](X)[0]
+    torch.testing.assert_close(plain.bijection(units)[0], average.module.bijection(X)[0])
+
+
+def test_groups_by_dimension_are_weights_and_biases():
+    """Weight decay of matrices decays weights and no bias, as by each layer itself."""
+    one = flow()
+    groups = {2: set(), 1: set()}
+    for name, parameter in one.bijection[1].named_parameters():
+        groups[parameter.ndim].add(name.rpartition(".")[2])
+    assert groups == {2: {"weight"}, 1: {"bias"}}
+    matrices = [p for p in one.parameters() if p.ndim == 2]
+    assert len(matrices) == 12
+    chain = copy.deepcopy(one.bijection[1].to_chain())
+    ours = [p for p in chain.parameters() if p.ndim == 2]
+    for module, decayed in ((one.bijection[1], matrices), (chain, ours)):
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": decayed, "weight_decay": 0.5},
+                {"params": [p for p in module.parameters() if p.ndim < 2], "weight_decay": 0.0},
+            ],
+            lr=0.1,
+        )
+        z, log_det = module(X)
+        (z.square().sum() - log_det.sum()).backward()
+        optimizer.step()
+    for mine, theirs in zip(one.bijection[1].parameters(), chain.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_layers_are_reached_by_index():
+    """Numbers from both ends, slices and loops, as in a list; the error says what there is."""
+    chain = flow().bijection
+    stack = chain[-1]
+    assert chain[0] is chain.bijections[0]
+    assert isinstance(stack, kf.CouplingStack)
+    assert stack[3] is list(stack)[3]
+    assert stack[-1] is list(stack)[-1]
+    assert [type(part) for part in stack] == [kf.AffineCoupling] * len(stack)
+    x = chain[0](X)[0]
+    halves = stack[3:](stack[:3](x)[0])[0]
+    torch.testing.assert_close(halves, stack(x)[0])
+    assert stack[:3][1] is stack[1]
+    message = (
+        "'index' should be between -2 and 1, got 3: this Chain has 2 parts. Part 1 is a "
+        "CouplingStack of 6 parts, reached by [1][...]."
+    )
+    with pytest.raises(IndexError, match=re.escape(message)):
+        chain[3]
+    with pytest.raises(IndexError, match="between -6 and 5, got -7: this CouplingStack has 6"):
+        stack[-7]
+
+
+def test_a_frozen_layer_stays():
+    """Training moves the other layers only, also with weight decay and inside `fit`."""
+    one = flow()
+    stack = one.bijection[1]
+    stack[2].requires_grad_(False)
+    before = [p.clone() for p in stack[2].parameters()]
+    others = [p.clone() for p in stack[3].parameters()]
+    optimizer = torch.optim.AdamW(one.parameters(), weight_decay=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss(one).backward()
+        optimizer.step()
+    assert is_fast(stack)
+    kf.fit(one, X.repeat(4, 1) + 0.1 * torch.randn(80, 4), max_epochs=2)
+    assert all(map(torch.equal, stack[2].parameters(), before))
+    assert not any(map(torch.equal, stack[3].parameters(), others))
+    assert not any(p.requires_grad for p in stack[2].parameters())
+
+
+def test_writes_to_a_layer_are_seen():
+    """In place, and by `data`; other memory is slower and right."""
+    stack = stack_of(4, 3, hidden=(5,))
+    x, _ = points(stack, 6)
+    with torch.no_grad():
+        stack[1].conditioner.layers[0].weight += 1
+    assert is_fast(stack, x)
+    assert_alike(result_of(stack, "forward", x), result_of(stack.to_chain(), "forward", x), 1e-11)
+    layer = stack[1].conditioner.layers[0]
+    layer.weight.data = layer.weight.data.mT.contiguous().mT  # not side by side any more
+    assert stack._weights(x)
+    assert not is_fast(stack, x)
+    assert_alike(result_of(stack, "forward", x), result_of(stack.to_chain(), "forward", x), 1e-11)
+    assert is_fast(copy.deepcopy(stack), x)
+
+
+@pytest.mark.parametrize("part", ["coupling", "network", "linear"])
+def test_hooks_of_a_layer_run(part):
+    """While there are hooks the layers run one by one; the next call without is fast again."""
+    stack = stack_of(4, 3, hidden=(5,))
+    x, _ = points(stack, 6)
+    expected = result_of(stack, "forward", x)
+    module = {"coupling": stack[1], "network": stack[1].conditioner}.get(
+        part, stack[1].conditioner.layers[0]
+    )
+    called = []
+    handle = module.register_forward_hook(lambda *_: called.append(part))
+    assert_alike(result_of(stack, "forward", x), expected, 1e-11)
+    assert called == [part]
+    copied = copy.deepcopy(stack)
+    handle.remove()
+    assert same(result_of(stack, "forward", x), expected)
+    assert called == [part]
+    assert not is_fast(copied, x)
+
+
+def halved(stack):
+    stack[1].scale_bound = 0.5
+
+
+def other_network(stack):
+    stack[1].conditioner = nn.Sequential(nn.Linear(2, 4), nn.Tanh()).to(torch.float64)
+
+
+def other_layer(stack):
+    stack.bijections[1] = kf.Inverse(stack[1])
+
+
+def own_method(stack):
+    net = stack[1].conditioner
+    net.forward = lambda h: 0.5 * type(net).forward(net, h)
+
+
+def parametrized(stack):
+    nn.utils.parametrizations.weight_norm(stack[1].conditioner.layers[0])
+
+
+def leaky(stack):
+    stack[1].conditioner.activation = "leaky_relu"
+    stack[1].conditioner._activate = nn.functional.leaky_relu
+
+
+def longer(stack):
+    stack[1].conditioner.layers.append(nn.Linear(4, 4).to(torch.float64))
+
+
+def in_evaluation_mode(stack):
+    stack[1].eval()
+
+
+CHANGES = [
+    halved,
+    other_network,
+    other_layer,
+    own_method,
+    parametrized,
+    leaky,
+    longer,
+    in_evaluation_mode,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changes_of_a_layer_are_heeded(change):
+    """A stack with a changed layer computes what its layers compute one after the other."""
+    stack = stack_of(4, 3, hidden=(5,), dropout=0.5 if change is in_evaluation_mode else 0.0)
+    stack.train()
+    x, _ = points(stack, 6)
+    assert is_fast(stack, x)
+    change(stack)
+    assert not is_fast(stack, x)
+    for module in (stack, stack.double(), copy.deepcopy(stack) if change is halved else stack):
+        torch.manual_seed(0)
+        z, log_det = module(x)
+        torch.manual_seed(0)
+        expected, total = x, 0
+        for layer in module:
+            expected, part = layer(expected)
+            total = total + part
+        torch.testing.assert_close(z, expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(log_det, total, rtol=1e-12, atol=1e-12)
+    if change is halved:
+        assert "scale_bound=0.5" in repr(stack)
+
+
+def test_an_attribute_that_nothing_reads_costs_nothing():
+    """A name or a tag at a layer leaves the stack fast."""
+    stack = stack_of(4, 3, hidden=(5,))
+    x, _ = points(stack, 6)
+    stack[1].tag = "mine"
+    stack[1].conditioner.layers[0].tag = "mine"
+    assert is_fast(stack, x)
+
+
+def test_parameters_are_side_by_side_after_moves(tmp_path):
+    """Conversions, copies, loads and shared memory leave a stack fast."""
+    x = X.double()
+    moved = flow().double()
+    assert is_fast(moved.bijection[1], x)
+    assert is_fast(copy.deepcopy(moved).float().bijection[1])
+    torch.save(moved, tmp_path / "flow.pt")
+    loaded = torch.load(tmp_path / "flow.pt", weights_only=False)
+    assert is_fast(loaded.bijection[1], x)
+    assert torch.equal(loaded.log_prob(x), moved.log_prob(x))
+    assert is_fast(moved.share_memory().bijection[1], x)
+    first = next(moved.bijection[1].parameters())
+    assert first.is_shared()
+    kf.save(moved, tmp_path / "model")
+    assert is_fast(kf.load(tmp_path / "model").bijection[1], x)
+
+
+def test_copies_are_deep():
+    """Hooks, tags, parameters and what shares them are copied together, and apart."""
+    stack = stack_of(4, 3, hidden=(5,))
+    x, _ = points(stack, 6)
+    stack[0].tags = ["mine"]
+    stack[2].requires_grad_(False)
+    other, parameters = copy.deepcopy((stack, list(stack.parameters())))
+    assert all(a is b for a, b in zip(other.parameters(), parameters, strict=True))
+    assert [p.requires_grad for p in parameters] == [p.requires_grad for p in stack.parameters()]
+    assert same(result_of(other[:2], "forward", x), result_of(stack[:2], "forward", x))
+    other[0].tags.append("theirs")
+    other[0].register_forward_hook(lambda *_: pytest.fail("the hook of the copy ran"))
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.zero_()
+    assert stack[0].tags == ["mine"]
+    assert is_fast(stack, x)
+    assert all(p.any() for p in stack[0].parameters())
+    stack(x)
+
+
+def test_vectors_of_parameters_are_written():
+    """`vector_to_parameters` moves parameters to other memory, with the same results."""
+    one, other = flow(), flow(1)
+    nn.utils.vector_to_parameters(
+        nn.utils.parameters_to_vector(one.parameters()), other.parameters()
+    )
+    assert torch.equal(one.log_prob(X), other.log_prob(X))
+    loss(one).backward()
+    loss(other).backward()
+    for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine.grad, theirs.grad)
+
+
+def test_trainings_follow_parameters_that_move():
+    """A callback that moves the parameters to other memory does not stop the training."""
+
+    class Moved(kf.training.Callback):
+        def on_epoch(self, flow, figures):
+            vector = nn.utils.parameters_to_vector(flow.parameters())
+            nn.utils.vector_to_parameters(vector.clone(), flow.parameters())
+
+    rows = torch.randn(200, 4, generator=torch.Generator().manual_seed(1)).exp()
+    fits = [kf.fit(flow(), rows, max_epochs=3, callbacks=own) for own in ([], [Moved()])]
+    for a, b in zip(*(fit.flow.parameters() for fit in fits), strict=True):
+        assert torch.equal(a, b)
