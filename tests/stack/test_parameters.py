@@ -1,5 +1,6 @@
 """Parameters of flows with stacks are those of ordinary layers, for all that reads parameters."""
 
+import contextlib
 import copy
 import re
 
@@ -10,6 +11,7 @@ from torch.func import functional_call
 from torch.optim.swa_utils import AveragedModel
 
 import kappaflow as kf
+from kappaflow.training.optimizer import AdamW
 from stack.examples import assert_alike, points, result_of, same, stack_of
 
 X = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
@@ -360,3 +362,59 @@ def test_trainings_follow_parameters_that_move():
     fits = [kf.fit(flow(), rows, max_epochs=3, callbacks=own) for own in ([], [Moved()])]
     for a, b in zip(*(fit.flow.parameters() for fit in fits), strict=True):
         assert torch.equal(a, b)
+
+
+def steps_of(flow, *, joined):
+    """The parameters after three steps of the optimizer of `fit`."""
+    optimizer = AdamW(flow, lr=0.01, weight_decay=0.1)
+    for step in range(3):
+        optimizer.zero_grad()
+        with optimizer.joined() if joined else contextlib.nullcontext():
+            x = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+            (-flow.log_prob(x).mean()).backward()
+        optimizer.gather_gradients()
+        optimizer.step()
+    return [parameter.detach().clone() for parameter in flow.parameters()]
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute", "invert"])
+def test_steps_on_stacked_tensors_are_those_on_parameters(memory):
+    """Bit for bit, and a stack that is in a flow twice moves once."""
+    made = kf.real_nvp(4, depth=3, hidden=(8,), memory=memory)
+    stack = made.bijection[-1]
+    flow = kf.Flow(
+        kf.StandardNormal(4), kf.Chain([stack, kf.bijections.Permutation((3, 1, 0, 2)), stack])
+    )
+    results = [steps_of(copy.deepcopy(flow), joined=joined) for joined in (True, False)]
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_gradients_reach_parameters_where_somebody_looks():
+    """A hook of a parameter is called, and an error in a step leaves nothing behind."""
+    flow, seen = kf.real_nvp(4, depth=3, hidden=(8,)), []
+    optimizer = AdamW(flow, lr=0.01, weight_decay=0.0)
+    stack = flow.bijection[-1]
+    with optimizer.joined():
+        assert all(block.joined is not None for block in stack.blocks)
+    with pytest.raises(kf.errors.ArgumentError), optimizer.joined():
+        flow.log_prob(torch.ones(2, 5))
+    assert all(block.joined is None for block in stack.blocks)
+    next(stack[1].parameters()).register_hook(seen.append)
+    with optimizer.joined():
+        (-flow.log_prob(torch.ones(2, 4)).mean()).backward()
+    assert len(seen) == 1
+
+
+def test_parameters_get_their_gradients_back():
+    """To find the layer of a gradient that is not finite."""
+    flow = kf.real_nvp(4, depth=3, hidden=(8,))
+    expected = copy.deepcopy(flow)
+    for own in (flow, expected):
+        optimizer = AdamW(own, lr=0.01, weight_decay=0.0)
+        with optimizer.joined() if own is flow else contextlib.nullcontext():
+            (-own.log_prob(torch.ones(2, 4)).mean()).backward()
+        if own is flow:
+            optimizer.scatter_gradients()
+    for one, other in zip(flow.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)

@@ -108,10 +108,13 @@ class Block:
     Attributes:
         recomputing: Whether this block recomputes in memory mode "invert", because states were
             not recovered accurately from the output.
+        joined: The stacked tensors, in the memory of the parameters, if these receive the
+            gradients instead of the parameters, as in a step of `JointParameters`.
     """
 
     def __init__(self, shape: BlockShape, layers: Sequence[Bijection], first: int) -> None:
         self.shape, self.layers, self.first, self.recomputing = shape, tuple(layers), first, False
+        self.joined: list[Tensor] | None = None
         self._couplings = [part for part in layers if isinstance(part, Coupling)]
         self._watched = Watched(layers)
         # The dictionaries of the parameters, and the name there, for each stacked tensor.
@@ -139,6 +142,8 @@ class Block:
         """
         if not self._watched.unchanged(training=training):
             return None
+        if self.joined is not None and self.joined[0].dtype == like.dtype:
+            return Weights(self.joined, self.joined)
         try:
             parameters = self._parameters()
         except KeyError:  # a parametrization computes it
@@ -267,7 +272,7 @@ def run_block(
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, context, *parameters)):
         if mode.memory == "invert" and block.recomputing:
             mode = replace(mode, memory="recompute")
-        return _Node.apply(block, mode, weights.stacked, x, context, *parameters)  # pyright: ignore[reportReturnType]
+        return _Node.apply(block, mode, weights, x, context, *parameters)  # pyright: ignore[reportReturnType]
     with stacked(block.shape, weights) as tensors:
         return block.start(replace(mode, memory="score"), x).forward(x, context, tensors)
 
@@ -278,14 +283,14 @@ class _Node(torch.autograd.Function):
         ctx: Any,  # noqa: ANN401
         block: Block,
         mode: ExecutionMode,
-        views: Sequence[Tensor] | None,
+        weights: Weights,
         x: Tensor,
         context: Tensor,
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        ctx.block, ctx.mode = block, mode
+        ctx.block, ctx.mode, ctx.joined = block, mode, weights.joined
         ctx.block_pass = block.start(mode, x)
-        with stacked(block.shape, Weights(parameters, views)) as tensors:
+        with stacked(block.shape, Weights(parameters, weights.stacked)) as tensors:
             z, log_det = ctx.block_pass.forward(x, context, tensors)
         ctx.save_for_backward(x, context, z if mode.memory == "invert" else None, *parameters)
         return z, log_det
@@ -300,13 +305,14 @@ class _Node(torch.autograd.Function):
             return None, None, None, *found
         shape, found = ctx.block.shape, None
         # The memory may be other than in the forward pass, as with `fully_shard`.
-        with stacked(shape, weights_of(shape, parameters)) as tensors:
+        own = Weights(parameters, parameters) if ctx.joined else weights_of(shape, parameters)
+        with stacked(shape, own) as tensors:
             if ctx.mode.memory == "invert" and not ctx.block.recomputing and len(x):
                 found = _from_output(ctx.block, ctx.block_pass, x, z, context, tensors, gradients)
             if found is None:
                 found = _from_states(ctx.block_pass, x, context, tensors, gradients)
         of_x, of_context, of_tensors = found
-        found = [of_x, of_context, *separated(shape, of_tensors)]
+        found = [of_x, of_context, *(of_tensors if ctx.joined else separated(shape, of_tensors))]
         if not all(needed):
             found = [g if need else None for g, need in zip(found, needed, strict=True)]
         return None, None, None, *found
@@ -376,7 +382,8 @@ def _differentiable(
         )
     inputs = [x, context, *parameters]
     targets = [t for t, w in zip(inputs, needed, strict=True) if w]
-    plain = Chain(ctx.block.plain(parameters)).eval()  # without dropout, as in the forward pass
+    parts = separated(ctx.block.shape, parameters) if ctx.joined else parameters
+    plain = Chain(ctx.block.plain(parts)).eval()  # without dropout, as in the forward pass
     values = (plain if ctx.mode.direction > 0 else Inverse(plain))(x, context)
     pairs = [(v, g) for v, g in zip(values, gradients, strict=True) if v.requires_grad]
     made, theirs = zip(*pairs, strict=True)  # the log_det of additive couplings is a constant

@@ -5,6 +5,7 @@ its parameters, and results in the same numbers.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from kappaflow.errors import ArgumentError
 from kappaflow.stack.block import Block
 from kappaflow.stack.couplings import CouplingStack
-from kappaflow.stack.weights import StackedTensor
+from kappaflow.stack.weights import StackedTensor, stacked_tensors
 
 
 @dataclass
@@ -44,18 +45,34 @@ class _Joint:
             )
         self.tensor.data = view
 
+    @property
+    def can_join(self) -> bool:
+        """Whether nobody sees if the tensor receives the gradients instead of the parameters."""
+        return all(
+            p.requires_grad and not p._backward_hooks and not p._post_accumulate_grad_hooks
+            for p in self.parameters
+        )
+
     def gather(self) -> None:
-        """Sets the gradient of the tensor to those of the parameters; missing ones are zero."""
+        """Adds the gradients of the parameters to that of the tensor; missing ones are zero."""
         gradients = [parameter.grad for parameter in self.parameters]
         if all(gradient is None for gradient in gradients):
-            self.tensor.grad = None
             return
         pairs = zip(self.parameters, gradients, strict=True)
         found = [torch.zeros_like(p) if g is None else g for p, g in pairs]
         stacked = self.layout.view_of(found)
         if stacked is None:
             stacked = torch.cat([g.reshape(-1) for g in found]).view(self.layout.size)
-        self.tensor.grad = stacked
+        self.tensor.grad = stacked if self.tensor.grad is None else self.tensor.grad + stacked
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def scatter(self) -> None:
+        """Sets the gradients of the parameters to the parts of that of the tensor."""
+        if self.tensor.grad is not None:
+            parts = self.layout.split(self.tensor.grad)
+            for parameter, part in zip(self.parameters, parts, strict=True):
+                parameter.grad = part
 
 
 class JointParameters:
@@ -75,6 +92,7 @@ class JointParameters:
         self._joint: list[_Joint] = []
         self.tensors: dict[str, Tensor] = {}
         known: set[Tensor] = set()
+        self._stacks: set[CouplingStack] = set()
         for name, tensor in self._named(module, ""):
             if tensor not in known:
                 known.add(tensor)
@@ -85,14 +103,42 @@ class JointParameters:
         for joint in self._joint:
             joint.follow()
 
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """A context in which stacked tensors receive the gradients instead of the parameters.
+
+        Autograd then handles few tensors. Blocks with a frozen parameter or a parameter with a
+        hook stay as they are.
+        """
+        by_block: dict[Block, list[_Joint]] = {}
+        for joint in self._joint:
+            by_block.setdefault(joint.block, []).append(joint)
+        blocks = []
+        for block, joints in by_block.items():
+            own = {joint.layout: joint.tensor.requires_grad_() for joint in joints}
+            layouts = stacked_tensors(block.shape)
+            if len(own) == len(layouts) and all(joint.can_join for joint in joints):
+                block.joined = [own[layout] for layout in layouts]
+                blocks.append(block)
+        try:
+            yield
+        finally:
+            for block in blocks:
+                block.joined = None
+
+    def scatter_gradients(self) -> None:
+        """Sets the gradients of the parameters to the parts of those of the tensors."""
+        for joint in self._joint:
+            joint.scatter()
+
     def gather_gradients(self) -> None:
         """Sets the gradients of the tensors to those of the parameters."""
-        self.follow()
         for joint in self._joint:
             joint.gather()
 
     def zero_grad(self) -> None:
-        """Sets the gradients of the tensors and of the parameters to None."""
+        """Uses the memory that the parameters have now, and sets all gradients to None."""
+        self.follow()
         for joint in self._joint:
             joint.tensor.grad = None
             for parameter in joint.parameters:
@@ -102,7 +148,9 @@ class JointParameters:
 
     def _named(self, module: nn.Module, prefix: str) -> Iterator[tuple[str, Tensor]]:
         if isinstance(module, CouplingStack):
-            yield from self._stacked(module, prefix)
+            if module not in self._stacks:  # a stack may be in several places
+                self._stacks.add(module)
+                yield from self._stacked(module, prefix)
             return
         for name, parameter in module._parameters.items():
             if parameter is not None:

@@ -110,12 +110,18 @@ class Weights:
     """The weights of a block.
 
     Attributes:
-        parameters: The parameters, in the order of the stacked tensors.
+        parameters: The parameters, in the order of the stacked tensors; the stacked tensors
+            themselves if these receive the gradients.
         stacked: The stacked tensors whose memory the parameters have; None if they are elsewhere.
     """
 
     parameters: Sequence[Tensor]
     stacked: Sequence[Tensor] | None
+
+    @property
+    def joined(self) -> bool:
+        """Whether the stacked tensors receive the gradients."""
+        return self.parameters is self.stacked
 
 
 def weights_of(shape: BlockShape, parameters: Sequence[Tensor]) -> Weights:

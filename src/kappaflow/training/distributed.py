@@ -104,6 +104,8 @@ class Engine:
             else:
                 self.scaler.step(optimizer)  # pyright: ignore[reportArgumentType]
                 self.scaler.update()
+        else:
+            optimizer.scatter_gradients()
         return read, read_norm
 
     def _backward(self, loss: Tensor, optimizer: AdamW | OwnOptimizer) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -304,14 +304,16 @@ class Training:
         self._rate_share = rate / highest if follows else None
         self.progress.step += 1
         self.optimizer.zero_grad()
-        with self.engine.autocast():
-            log_prob = self.module(batch.x, batch.context, is_whole)
-            loss = -batch.mean(log_prob) * share
-        mean = self.engine.mean_over_ranks(loss)
-        if self.budget is not None and torch.isfinite(mean):
-            loss = self.budget.loss(loss, batch, self.progress.step)
-        clip_norm = self.settings.clip_norm
-        nll, norm = self.engine.clipped_step(self.optimizer, loss, mean, clip_norm=clip_norm)
+        alone = self.engine.world_size == 1 and not self.settings.compile
+        with self.optimizer.joined() if alone else nullcontext():
+            with self.engine.autocast():
+                log_prob = self.module(batch.x, batch.context, is_whole)
+                loss = -batch.mean(log_prob) * share
+            mean = self.engine.mean_over_ranks(loss)
+            if self.budget is not None and torch.isfinite(mean):
+                loss = self.budget.loss(loss, batch, self.progress.step)
+            clip_norm = self.settings.clip_norm
+            nll, norm = self.engine.clipped_step(self.optimizer, loss, mean, clip_norm=clip_norm)
         if math.isfinite(nll) and math.isfinite(norm):
             self.progress.updates += 1
             self.average.update(self.progress.updates)

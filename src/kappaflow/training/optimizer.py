@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -20,8 +20,8 @@ class AdamW:
 
     The constructors of torch's optimizers import its compiler, which takes longer than a small
     training. This class calls the same function without it. `param_groups` is one group with
-    "params" and "lr", as in torch. Parameters without a gradient stay. Call `gather_gradients`
-    after each backward pass: the parameters of stacks are moved together.
+    "params" and "lr", as in torch. Parameters without a gradient stay. The parameters of stacks
+    are moved together: call `gather_gradients` after each backward pass.
     """
 
     def __init__(self, module: nn.Module, *, lr: float, weight_decay: float) -> None:
@@ -46,8 +46,16 @@ class AdamW:
     def zero_grad(self) -> None:
         self._joint.zero_grad()
 
+    def joined(self) -> AbstractContextManager[None]:
+        """Returns a context for a step of one process, in which autograd handles few tensors."""
+        return self._joint.joined()
+
     def gather_gradients(self) -> None:
         self._joint.gather_gradients()
+
+    def scatter_gradients(self) -> None:
+        """Gives each parameter its gradient, to find the layers with one that is not finite."""
+        self._joint.scatter_gradients()
 
     @torch.no_grad()
     def step(self) -> None:

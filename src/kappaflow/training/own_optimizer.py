@@ -1,6 +1,7 @@
 """Optimizers and schedulers of torch in a training, with states that a checkpoint can hold."""
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from numbers import Number
 from typing import Any
 
@@ -92,8 +93,14 @@ class OwnOptimizer:
         for parameter in self._trained:
             parameter.grad = None
 
+    def joined(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def gather_gradients(self) -> None:
         """Does nothing: an `AdamW` moves the parameters of stacks together."""
+
+    def scatter_gradients(self) -> None:
+        """Does nothing, for the same reason."""
 
     def step(self) -> None:
         self._optimizer.step()
