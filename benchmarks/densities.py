@@ -135,7 +135,7 @@ def trained(job: dict[str, Any]) -> Line:
     from kappaflow.errors import NumericalError
     from kappaflow.training import batch_of, checked_settings, fit_split, log_prob_of
     from kappaflow.training import standardization_log_det as units
-    from kappaflow.training.measure import tested_condition
+    from kappaflow.training.measure import condition_at_test_rows
 
     torch.set_num_threads(1)
     train, validation, test = parts_of(job["table"])
@@ -162,7 +162,7 @@ def trained(job: dict[str, Any]) -> Line:
         return {**job, "epochs": epochs, "parameters": size, **failed}
     time_s = process_time() - start
     rows = batch_of(test, flow)
-    nll, (middle, worst, points) = -log_prob_of(flow, rows), tested_condition(flow, rows)
+    nll, (middle, worst, points) = -log_prob_of(flow, rows), condition_at_test_rows(flow, rows)
     return {
         **job,
         "epochs": epochs,
