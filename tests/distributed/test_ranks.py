@@ -118,8 +118,8 @@ def test_the_first_rank_searches_for_all(tmp_path):
     status, printed = ended(started(words, [*by_torchrun(2), "-m", "kappaflow"]))
     assert not status, printed
     assert printed.count("after a search of") == 1
-    trials = json.loads((run / "config.json").read_text())["run"]["model_search"]["trials"]
-    assert len(trials) == 3
+    search = json.loads((run / "config.json").read_text())["run"]["model_search"]
+    assert len(search["trials"]) + search["left_out"] == 3  # a busy machine tries fewer
     assert read_metrics(run)[-1]["learning_rate"] < 1e-3
 
 

@@ -37,7 +37,7 @@ def test_what_is_wrong_with_a_table_ends_all_ranks(tmp_path):
     data = write_rows(tmp_path / "rows.csv", ROWS)
     data.write_text(data.read_text() + "1,,3\n")
     status, said = ended(started_by(2, on_disk(data, tmp_path / "run")))
-    assert status and "should hold finite numbers, line 1502 has nan" in said, said
+    assert status and "should hold finite numbers, line 1502 has NaN" in said, said
     assert not (tmp_path / "run").exists()
 
 

@@ -556,8 +556,8 @@ def test_a_rewriting_that_goes_wrong_shows_in_the_certificate(monkeypatch):
         "kappaflow.rewrite.fixed_partition.merged", lambda parts: merged(parts)[:-1]
     )
     wrong = kf.rewrite_fixed_partition(flow)[1].differences
-    for one in wrong.values():
-        assert min(dataclasses.astuple(one)) > 1e-2
+    for one in wrong.values():  # a coupling may have a log_det near 0
+        assert min(one.z, one.log_prob) > 1e-2
 
 
 @pytest.mark.slow
