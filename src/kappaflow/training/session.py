@@ -1,5 +1,6 @@
 """`fit_split`: one training, from the first step or the last checkpoint to the result."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -295,7 +296,7 @@ def _resume(training: Training, folder: RunFolder | None, start: State | None) -
 def _train(
     training: Training, folder: RunFolder | None, progress: bool | None, listeners: CallbackList
 ) -> FitResult:
-    written = time.perf_counter()
+    written = -math.inf  # so the first epoch is written at once
     name = "joint nll" if training.flow.likelihood == "joint" else "nll"
     budget = training.settings.condition_budget
     words = partial(describe_likelihood, name=name, budget=budget)
