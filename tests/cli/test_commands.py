@@ -77,7 +77,7 @@ def test_notes_and_findings_are_the_same_in_the_terminal_in_json_and_on_the_page
     report = json.loads((tmp_path / "run/report.json").read_text())
     assert result["notes"] == report["about"]["notes"] and "kind" in result["notes"][0]
     assert all(note in shown.err for note in result["notes"])
-    keys = ("code", "severity", "message", "cause", "cure")
+    keys = ("code", "severity", "message", "cause", "fix")
     assert [[one[key] for key in keys] for one in result["findings"]] == [
         [one[key] for key in keys] for one in report["findings"]
     ]

@@ -96,7 +96,7 @@ def test_the_arguments_in_the_fix_remove_the_finding(make, snippet, codes):
         diagnoses.append(kf.doctor(flow, x))
     before, after = diagnoses
     assert codes <= {one.code for one in before.findings}
-    assert any(snippet in one.cure for one in before.findings)
+    assert any(snippet in one.fix for one in before.findings)
     assert not codes & {one.code for one in after.findings if one.severity != "note"}
     worst = [one.measured["condition_number_max"] for one in diagnoses]
     assert worst[1] < 1e-3 * worst[0]
@@ -118,7 +118,7 @@ def test_norms_are_initialized_by_one_call():
     flow = normflows.NormalizingFlow(base, [normflows.flows.ActNorm(3)])
     x = 5 + torch.randn(64, 3)
     found = {one.code: one for one in kf.doctor(flow, x).findings}
-    assert "flow.train(); flow.log_prob(x); flow.eval()" in found["KF401"].cure
+    assert "flow.train(); flow.log_prob(x); flow.eval()" in found["KF401"].fix
     flow.train()
     flow.log_prob(x)
     flow.eval()

@@ -66,7 +66,7 @@ def test_samples_next_to_an_end_have_no_reliable_density_in_float32(bounds, widt
     assert ("KF206" in found) == warns
     if warns:
         assert found["KF206"].severity == "warning" and found["KF206"].evidence["worst_nats"] > 1
-        assert "float32" in found["KF206"].cause and "float64" in found["KF206"].cure
+        assert "float32" in found["KF206"].cause and "float64" in found["KF206"].fix
         assert "KF206" not in {one.code for one in kf.doctor(flow.double()).findings}
 
 

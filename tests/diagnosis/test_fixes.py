@@ -14,7 +14,7 @@ WORST = {"worst": 1e-2, "predicted": 1e-3}
 
 def diagnosis(code, severity="error", **evidence):
     """Returns a diagnosis of one finding."""
-    finding = Finding(code, severity, None, "message", "cause", "cure", evidence)
+    finding = Finding(code, severity, None, "message", "cause", "fix", evidence)
     return Diagnosis((finding,), "verdict")
 
 

@@ -157,7 +157,7 @@ def test_a_training_cut_short_by_a_limit_is_a_warning(stopped):
     """KF506: it still improved in its last epochs; the setting to raise is named."""
     (finding,) = training_findings(epochs([3.0, 2.5, 2.2]), stopped)
     assert finding.code == "KF506" and finding.severity == "warning"
-    assert stopped in finding.cure and "the last 1 still gained 0.3 nats" in (finding.message)
+    assert stopped in finding.fix and "the last 1 still gained 0.3 nats" in (finding.message)
     (one,) = training_findings(epochs([3.0]), stopped)
     assert one.message == f"Training stopped at {stopped} after 1 epoch."
 
@@ -191,7 +191,7 @@ def test_a_learning_rate_that_did_not_fall_is_a_warning(stopped):
         assert not findings
         return
     (finding,) = findings
-    assert finding.code == "KF508" and stopped in finding.cure
+    assert finding.code == "KF508" and stopped in finding.fix
     assert finding.message == (
         f"Training stopped at {stopped} with a learning rate of 0.005, 100 % of the highest."
     )

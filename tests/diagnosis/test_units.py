@@ -37,7 +37,7 @@ def test_a_standardization_that_was_never_fitted_is_an_error():
     (finding,) = (one for one in diagnosis.findings if one.code == "KF403")
     assert not diagnosis.ok and finding.severity == "error"
     assert "standardization was never fitted" in diagnosis.verdict
-    assert "column 0 has mean 100" in finding.message and ".fit(x)" in finding.cure
+    assert "column 0 has mean 100" in finding.message and ".fit(x)" in finding.fix
     healthy = found(flow, normal(64))
     assert set(healthy) == {"KF401"}
 

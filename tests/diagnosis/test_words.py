@@ -22,7 +22,7 @@ OWN_NAMES = re.compile(
 
 def own_names(found):
     """The names of kappaflow alone in the texts of findings."""
-    texts = [f"{one.message} {one.cause} {one.cure}" for one in found]
+    texts = [f"{one.message} {one.cause} {one.fix}" for one in found]
     return [name for text in texts for name in OWN_NAMES.findall(text)]
 
 
@@ -86,7 +86,7 @@ def test_a_saturated_coupling_is_not_a_linear_layer():
     flow = kf.Flow(kf.StandardNormal(2), kf.Chain([coupling]))
     found = findings(flow, torch.rand(64, 2) * 1e-3)
     assert "KF305" not in found and "KF301" in found
-    assert "an argument of AffineCoupling" in found["KF301"].cure
+    assert "an argument of AffineCoupling" in found["KF301"].fix
     linear = kf.bijections.ElementwiseAffine(2, log_scale=[6.0, -6.0])
     assert "KF305" in findings(kf.Flow(kf.StandardNormal(2), linear), torch.randn(64, 2))
 
@@ -118,7 +118,7 @@ def test_a_row_on_the_edge_of_a_domain_is_no_overflow(value, cause):
     x = torch.rand(64, 2) + 0.5
     x[3, 1] = value
     found = findings(LOGARITHM, x)["KF101"]
-    assert cause in found.cause and "clamp" in found.cure
+    assert cause in found.cause and "clamp" in found.fix
 
 
 def test_a_broken_parameter_is_named():
@@ -142,6 +142,6 @@ def test_rows_outside_the_box_of_splines_are_not_blamed_on_training():
     """The splines cannot change the density there."""
     flow = foreign.nflows_flow("NSF").float()
     found = findings(flow, 30 * torch.randn(400, 4))["KF501"]
-    assert "outside of [-5, 5]" in found.cause and "Standardize" in found.cure
+    assert "outside of [-5, 5]" in found.cause and "Standardize" in found.fix
     inside = findings(flow, 0.5 * torch.randn(400, 4))
     assert "trained too little" in inside["KF501"].cause

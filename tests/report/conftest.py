@@ -340,7 +340,7 @@ def _findings(layers: int) -> list[FindingView]:
             layer=worst,
             message="One layer has a condition number of 3.6; the median of the others is 1.1.",
             cause="Its scale network reaches the bound on the log-scale for 12 % of the rows.",
-            cure="Train with a smaller bound on the log-scales, or add a coupling beside it.",
+            fix="Train with a smaller bound on the log-scales, or add a coupling beside it.",
             evidence={"condition_number": 3.61, "others": 1.12, "share_at_bound": 0.12},
         ),
         FindingView(
@@ -349,7 +349,7 @@ def _findings(layers: int) -> list[FindingView]:
             layer=None,
             message="The latent has 1.9 times as many coordinates beyond 4 as a Gaussian.",
             cause="The data have heavier tails than the couplings unfold.",
-            cure="More depth, or a spline flow, if tail probabilities matter to you.",
+            fix="More depth, or a spline flow, if tail probabilities matter to you.",
             evidence={"beyond_four": 1.2e-4, "points": 12340},
         ),
     ]

@@ -30,7 +30,7 @@ def finding(code="KF999", **parts):
         "layer": None,
         "message": "Something new is the matter.",
         "cause": "A cause.",
-        "cure": "A cure.",
+        "fix": "A fix.",
         "evidence": {"share": 0.25, "where": "the tail", "count": 3, "nothing": None},
     }
     return kf.diagnosis.Finding(code=code, **(content | parts))

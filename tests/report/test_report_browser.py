@@ -149,7 +149,7 @@ def test_long_words_do_not_widen_a_phone(make_report, open_page):
     word = "w" * 300
     about = plain.about.model_copy(update={"title": word, "data": [(word, word)], "notes": [word]})
     finding = plain.findings[0].model_copy(
-        update={"layer": word, "message": word, "cure": word, "evidence": {word: word}}
+        update={"layer": word, "message": word, "fix": word, "evidence": {word: word}}
     )
     part = plain.likelihoods[0].model_copy(update={"name": word})
     marginals = [m.model_copy(update={"column": word}) for m in plain.marginals]

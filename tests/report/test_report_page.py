@@ -97,7 +97,7 @@ def test_the_color_of_the_verdict_follows_the_worst_finding(
     """The level is a CSS class and a few words."""
     findings = [
         FindingView(
-            code="KF1", severity=s, layer=None, message="m", cause="c", cure="u", evidence={}
+            code="KF1", severity=s, layer=None, message="m", cause="c", fix="u", evidence={}
         )
         for s in severities
     ]

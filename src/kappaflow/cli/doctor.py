@@ -181,7 +181,7 @@ def _print(diagnosis: "Diagnosis", points: str, page: Path | None) -> None:
     for finding in diagnosis.findings:
         where = f" in layer {finding.layer}" if finding.layer else ""
         tell(f"{finding.severity} {finding.code}{where}: {finding.message}")
-        tell(f"  cause: {finding.cause}\n  fix:   {finding.cure}\n")
+        tell(f"  cause: {finding.cause}\n  fix:   {finding.fix}\n")
     measured = {"examined at": points, **diagnosis.measured}
     if not measured["not_checked"]:
         del measured["not_checked"]

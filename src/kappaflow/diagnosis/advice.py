@@ -102,5 +102,5 @@ def spline_box(flow: Flow) -> float | None:
 
 def without_own_names(finding: Finding) -> Finding:
     """Returns a finding on a flow of another library, without hints for kappaflow's own flows."""
-    cause, cure = (OWN_HINT.sub("", text) for text in (finding.cause, finding.cure))
-    return dataclasses.replace(finding, cause=cause, cure=cure)
+    cause, fix = (OWN_HINT.sub("", text) for text in (finding.cause, finding.fix))
+    return dataclasses.replace(finding, cause=cause, fix=fix)

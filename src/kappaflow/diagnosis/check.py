@@ -324,7 +324,7 @@ class Check(Generic[P]):
             layer=symptom.layer,
             message=symptom.message,
             cause=symptom.cause or self.cause,
-            cure=symptom.fix or self.fix,
+            fix=symptom.fix or self.fix,
             evidence=symptom.evidence,
         )
 

@@ -27,7 +27,7 @@ class Finding:
         layer: Name of the layer that causes the problem; None if it is not a single layer.
         message: The problem in one sentence, with its numbers.
         cause: Probable cause.
-        cure: What to do about it.
+        fix: What to do about it.
         evidence: Supporting numbers, by name.
     """
 
@@ -36,7 +36,7 @@ class Finding:
     layer: str | None
     message: str
     cause: str
-    cure: str
+    fix: str
     evidence: Evidence = field(default_factory=dict)
 
 
@@ -72,7 +72,7 @@ class Diagnosis(Summary):
         return [
             (
                 f"{one.severity} {one.code}",
-                f"{one.message}\nCause: {one.cause}\nWhat to do: {one.cure}",
+                f"{one.message}\nCause: {one.cause}\nWhat to do: {one.fix}",
             )
             for one in self.findings
         ]

@@ -367,7 +367,7 @@ class FindingView(Part):
     layer: str | None
     message: str
     cause: str
-    cure: str
+    fix: str
     evidence: dict[str, Evidence]
 
 

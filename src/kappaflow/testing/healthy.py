@@ -45,7 +45,7 @@ def assert_healthy(
     diagnosis = filter_findings(doctor(flow, x, context), select, ignore)
     lines = [
         f"{one.severity} {one.code}{f' in layer {one.layer}' if one.layer else ''}: {one.message} "
-        f"{one.cause} {one.cure}"
+        f"{one.cause} {one.fix}"
         for one in diagnosis.findings
         if one.severity in severe
     ]

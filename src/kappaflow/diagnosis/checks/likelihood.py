@@ -60,7 +60,7 @@ def explained_by_box(m: Measurements, findings: Iterable[Finding]) -> Iterator[F
                 one,
                 cause=f"{100 * share:.0f} % of the rows lie outside of [-{bound:g}, {bound:g}], "
                 "where the splines are linear: training cannot change the density there.",
-                cure="Standardize the columns before training, or widen the box of the splines.",
+                fix="Standardize the columns before training, or widen the box of the splines.",
             )
         else:
             yield one
