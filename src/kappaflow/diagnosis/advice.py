@@ -9,9 +9,9 @@ from torch import nn
 
 from kappaflow import flows
 from kappaflow.bijection import Bijection
-from kappaflow.diagnosis.finding import Finding
 from kappaflow.diagnosis.isolation import original_of
 from kappaflow.errors import ArgumentError
+from kappaflow.finding import Finding
 from kappaflow.flows import Flow
 from kappaflow.interop import Wrapped
 from kappaflow.registry import describe

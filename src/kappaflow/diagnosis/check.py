@@ -13,10 +13,11 @@ from kappaflow.conditioning import Profile, layers_of
 from kappaflow.conditioning.profile import profile_at
 from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO, MATRIX_FREE_ABOVE
-from kappaflow.diagnosis.finding import Evidence, Finding, Severity, Table
+from kappaflow.diagnosis.finding import Table
 from kappaflow.diagnosis.isolation import isolated_copy, one_line, why_no_copy
 from kappaflow.energies import LogDensity
 from kappaflow.errors import ArgumentError
+from kappaflow.finding import Evidence, Finding, Severity
 from kappaflow.flows import Flow
 from kappaflow.options import DEFAULT_EFFORT, Effort
 

@@ -18,11 +18,12 @@ from kappaflow.diagnosis.checks.conditioning import usable_dtype
 from kappaflow.diagnosis.checks.data import data_findings
 from kappaflow.diagnosis.checks.likelihood import comparison_findings, explained_by_box
 from kappaflow.diagnosis.checks.state import state
-from kappaflow.diagnosis.finding import SEVERITIES, Diagnosis, Evidence, Finding, Tables
+from kappaflow.diagnosis.finding import Diagnosis, Tables
 from kappaflow.diagnosis.isolation import isolated, one_line
 from kappaflow.diagnosis.references import Comparison, TrainRows, comparisons_of
 from kappaflow.energies import LogDensity, check_target
 from kappaflow.errors import ArgumentError, KappaflowError
+from kappaflow.finding import SEVERITIES, Evidence, Finding
 from kappaflow.flows import Flow
 from kappaflow.flows.rows import PLAIN, Data, plain_tensors, read_rows
 from kappaflow.interop import Wrapped

@@ -1,43 +1,16 @@
-"""`Finding` and `Diagnosis`, the results of the doctor."""
+"""`Diagnosis`, the result of the doctor."""
 
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from kappaflow.conditioning import Profile
+from kappaflow.finding import Evidence, Finding
 from kappaflow.summary import Facts, Summary
 
-Evidence = dict[str, float | int | str | None]
 Table = dict[str, list[float | int | str | None]]
 Tables = dict[str, Table]
-Severity = Literal["error", "warning", "note"]
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A problem of a flow, or a remark on it.
-
-    Attributes:
-        code: Code of the check, such as "KF201"; stable across versions.
-        severity: "error" (a returned number is wrong or not finite at the examined points),
-            "warning" (this will happen at other points or in a narrower dtype), or "note" (a
-            remark).
-        layer: Name of the layer that causes the problem; None if it is not a single layer.
-        message: The problem in one sentence, with its numbers.
-        cause: Probable cause.
-        fix: What to do about it.
-        evidence: Supporting numbers, by name.
-    """
-
-    code: str
-    severity: Severity
-    layer: str | None
-    message: str
-    cause: str
-    fix: str
-    evidence: Evidence = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)

@@ -16,8 +16,9 @@ from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import AdditiveCoupling, AffineCoupling, Permutation, SVDLinear
 from kappaflow.conditioning import layers_of
 from kappaflow.diagnosis.checks.reconstruction import EXPLAINED
-from kappaflow.diagnosis.finding import Diagnosis, Finding
+from kappaflow.diagnosis.finding import Diagnosis
 from kappaflow.errors import ArgumentError
+from kappaflow.finding import Finding
 from kappaflow.flows import Flow, nice, real_nvp
 from kappaflow.options import PartitionName
 from kappaflow.registry import build, describe

@@ -14,7 +14,7 @@ from kappaflow.data import Problem, Table, examine, load_table
 from kappaflow.data.raw import quoted
 from kappaflow.data.statistics import tail_of
 from kappaflow.diagnosis.check import CHECKS, Symptom, check
-from kappaflow.diagnosis.finding import Finding
+from kappaflow.finding import Finding
 from kappaflow.options import option
 
 ROWS = 32  # least number of rows to examine as data

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
-from kappaflow.diagnosis.finding import Evidence
 from kappaflow.energies import (
     ImportanceSamples,
     LogDensity,
@@ -17,6 +16,7 @@ from kappaflow.energies import (
     log_density_at,
     with_gradient,
 )
+from kappaflow.finding import Evidence
 from kappaflow.flows import Flow
 
 SAMPLES = 2048

@@ -12,7 +12,7 @@ from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
 from kappaflow.diagnosis.checks.dtypes import dtypes
 from kappaflow.diagnosis.checks.log_dets import solver_tolerance
 from kappaflow.diagnosis.checks.state import state
-from kappaflow.diagnosis.finding import Evidence
+from kappaflow.finding import Evidence
 from kappaflow.flows import Flow
 from kappaflow.interop import Wrapped
 

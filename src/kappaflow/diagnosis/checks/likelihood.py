@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from kappaflow.diagnosis.advice import spline_box
 from kappaflow.diagnosis.check import Measurements, Symptom, check
-from kappaflow.diagnosis.finding import Evidence, Finding
 from kappaflow.diagnosis.references import Comparison
+from kappaflow.finding import Evidence, Finding
 
 KNOWN = 0.1  # nats per row: largest two standard errors for a comparison that counts as decided
 OUTSIDE = 0.01  # share of rows outside of the box of splines that explains a low likelihood

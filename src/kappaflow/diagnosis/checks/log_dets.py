@@ -20,7 +20,8 @@ from kappaflow.diagnosis.check import (
 )
 from kappaflow.diagnosis.checks.layer_log_dets import TOLERATED, layer_log_dets
 from kappaflow.diagnosis.checks.state import state
-from kappaflow.diagnosis.finding import Evidence, Table
+from kappaflow.diagnosis.finding import Table
+from kappaflow.finding import Evidence
 from kappaflow.flows import Flow
 
 SAFETY = 10.0  # tolerance in units of rounding, as in kappaflow.testing; correct flows need 5

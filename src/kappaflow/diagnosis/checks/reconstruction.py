@@ -26,7 +26,8 @@ from kappaflow.diagnosis.check import (
 from kappaflow.diagnosis.checks.log_dets import TOLERATED
 from kappaflow.diagnosis.checks.log_prob import log_prob_not_finite
 from kappaflow.diagnosis.checks.samples import samples_not_finite
-from kappaflow.diagnosis.finding import Evidence, Table
+from kappaflow.diagnosis.finding import Table
+from kappaflow.finding import Evidence
 
 EXPLAINED = 100  # multiple of the predicted rounding error that rounding still explains
 FEW = 20  # the same at one point, for small errors; healthy flows reach 5

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kappaflow.diagnosis.check import Symptom, check
-from kappaflow.diagnosis.finding import Finding
+from kappaflow.finding import Finding
 from kappaflow.options import option
 
 LAST = 0.4  # share of the epochs, the last ones, in which the gain is measured
