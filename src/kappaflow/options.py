@@ -9,7 +9,6 @@ file does not import torch, so that the help of the command line starts quickly.
 
 import re
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -105,85 +104,6 @@ class Bound:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:  # noqa: ANN401, PLW3201
         return {**handler(source), **self.limits}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effort:
-    """The most that the doctor examines of a flow.
-
-    Pairs and triples are for flows of up to 500, of up to 2,000, and of more dimensions.
-
-    Attributes:
-        points: Rows at which the flow is measured; from 129 dimensions on, images are measured
-            at as many as flows of 2,000 dimensions.
-        depths: Depths at which the cumulative conditioning is searched where matrices are too
-            large; None for all.
-        tolerance: Relative residual of these searches; errors are about its square.
-        most_work: Points times dimensions times layers, above 500 dimensions; above it, the flow
-            is measured at fewer points.
-        numbers: Numbers in the rows whose log_prob is computed.
-        encoded_rows: Rows that are encoded and compared with samples of the base.
-        samples: Samples that are compared with the base: up to 64 dimensions, up to 500, and more.
-        compared_rows: Rows on which the likelihood is compared with simple densities.
-        context_rows: Rows at which the conditioning for different contexts is measured.
-        context_columns: Columns of the context that are examined one by one.
-        base_dimensions: Dimensions of a base whose density is integrated.
-        coordinates: Coordinates of encoded rows that are compared one by one.
-        layer_points: Points at which the log_det of each layer is compared.
-        probes: Random vectors that estimate log|det| above 500 dimensions.
-        gradient_rows: Rows at which the gradient is compared with differences.
-        directions: Directions in parameter space of this comparison.
-        training_features: Dimensions of a flow whose log_det in training mode is compared.
-        integral_draws: Samples that estimate the integral of the density.
-    """
-
-    points: tuple[int, int, int] = (64, 8, 4)
-    depths: int | None = 3
-    tolerance: float = 0.1
-    most_work: float = 1e6
-    numbers: int = 2**19
-    encoded_rows: tuple[int, int] = (4096, 64)
-    samples: tuple[int, int, int] = (4096, 512, 64)
-    compared_rows: int = 5000
-    context_rows: tuple[int, int] = (256, 4)
-    context_columns: int = 32
-    base_dimensions: int = 128
-    coordinates: int = 64
-    layer_points: tuple[int, int] = (2, 1)
-    probes: int = 8
-    gradient_rows: int = 16
-    directions: int = 4
-    training_features: int = 16
-    integral_draws: int = 8192
-
-
-ALL = sys.maxsize
-DEFAULT_EFFORT = Effort()
-THOROUGH = Effort(  # kappaflow doctor --thorough, and kappaflow.doctor(..., thorough=True)
-    points=(256, 32, 16),
-    depths=None,
-    tolerance=1e-3,
-    most_work=float("inf"),
-    numbers=ALL,
-    encoded_rows=(ALL, ALL),
-    samples=(16_384, 4096, 1024),
-    compared_rows=ALL,
-    context_rows=(4096, 64),
-    context_columns=ALL,
-    base_dimensions=ALL,
-    coordinates=ALL,
-    layer_points=(16, 1),
-    probes=64,
-    gradient_rows=64,
-    directions=16,
-    training_features=128,
-    integral_draws=65_536,
-)
-
-
-def effort_of(thorough: bool) -> Effort:  # noqa: FBT001
-    """Returns the most that the doctor examines, by the option `thorough`."""
-    return THOROUGH if thorough else DEFAULT_EFFORT
 
 
 Positive = Annotated[float, Bound(gt=0)]

@@ -13,15 +13,18 @@ from kappaflow.conditioning import Profile, layers_of
 from kappaflow.conditioning.profile import profile_at
 from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO, MATRIX_FREE_ABOVE
+from kappaflow.diagnosis.effort import DEFAULT_EFFORT, Effort
 from kappaflow.diagnosis.finding import Table
 from kappaflow.diagnosis.isolation import isolated_copy, one_line, why_no_copy
 from kappaflow.energies import LogDensity
 from kappaflow.errors import ArgumentError
 from kappaflow.finding import Evidence, Finding, Severity
 from kappaflow.flows import Flow
-from kappaflow.options import DEFAULT_EFFORT, Effort
 
-HUGE = 2000
+HUGE = 2000  # dimensions above which few points are measured
+FEWER, FEWEST = 8, 16  # by what the number of points is divided above 500, and above 2,000
+DEPTHS = 3  # at which the cumulative conditioning of large flows is searched
+TOLERANCES = {False: 0.1, True: 1e-3}  # relative residual of these searches, by `thorough`
 BATCH = 8  # least number of rows to compare a batch with parts of it
 ROWS_AT_ONCE, NUMBERS_AT_ONCE = 2048, 2**21
 TABLE_ROWS, DIGITS = 64, 7
@@ -91,11 +94,11 @@ class Measurements:
 
     @functools.cached_property
     def _most(self) -> int:
-        n, (small, large, huge) = math.prod(self.flow.joint_shape), self.effort.points
+        n, points = math.prod(self.flow.joint_shape), self.effort.points
         if n <= (DENSE_UP_TO if len(self.flow.joint_shape) == 1 else MATRIX_FREE_ABOVE):
-            return small
-        work = n * len(layers_of(self.flow.core))
-        return max(1, min(large if n <= HUGE else huge, int(self.effort.most_work / work)))
+            return points
+        affordable = self.effort.budget / (n * len(layers_of(self.flow.core)))
+        return max(1, int(min(points // (FEWER if n <= HUGE else FEWEST), affordable)))
 
     def progress(self, text: str) -> None:
         """Reports the name of a measurement; an exception stops the doctor."""
@@ -208,7 +211,7 @@ class Measurements:
         def show(layer: str) -> None:
             self.progress(f"conditioning over depth, {layer}")
 
-        depths = self.effort.depths
+        depths = None if self.effort.thorough else DEPTHS
         result = profile_at(
             self.flow,
             self.points,
@@ -216,7 +219,7 @@ class Measurements:
             wide=self.wide,
             progress=show,
             most_depths=depths,
-            tolerance=self.effort.tolerance,
+            tolerance=TOLERANCES[self.effort.thorough],
         )
         if depths is not None and result.status != "exact":
             self.up_to(depths, len(result.layers), "conditioning at {} depths (interpolated)")

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from kappaflow.diagnosis.checks.conditioning import usable_dtype
 from kappaflow.diagnosis.checks.data import data_findings
 from kappaflow.diagnosis.checks.likelihood import comparison_findings, explained_by_box
 from kappaflow.diagnosis.checks.state import state
+from kappaflow.diagnosis.effort import DEFAULT_EFFORT, THOROUGH
 from kappaflow.diagnosis.finding import Diagnosis, Tables
 from kappaflow.diagnosis.isolation import isolated, one_line
 from kappaflow.diagnosis.references import Comparison, TrainRows, comparisons_of
@@ -28,7 +30,6 @@ from kappaflow.flows import Flow
 from kappaflow.flows.rows import PLAIN, Data, plain_tensors, read_rows
 from kappaflow.interop import Wrapped
 from kappaflow.interop.wrap import own_flow
-from kappaflow.options import THOROUGH, effort_of
 
 # The verdict shows the most severe finding, and the findings with these codes (data, likelihood
 # and training).
@@ -117,9 +118,7 @@ def doctor(
         log_density=log_density,
         thorough=thorough,
         progress=progress,
-        compare=lambda own, rows, given: comparisons_of(
-            own, rows, given, train, progress, effort_of(thorough).compared_rows
-        ),
+        compare=partial(comparisons_of, train=train, progress=progress, thorough=thorough),
         names=names,
     )
     if x is None:
@@ -172,7 +171,7 @@ def diagnose_flow(
                 make=make,
                 log_density=log_density,
                 modes=modes,
-                effort=effort_of(thorough),
+                effort=THOROUGH if thorough else DEFAULT_EFFORT,
                 progress=progress,
                 describe=names,
             )
@@ -320,7 +319,7 @@ def _not_checked(m: Measurements, rows: int | None) -> str:
     """Returns what the effort leaves out, with the option that includes it, and the flow."""
     total = rows or (0 if m.rows is None else len(m.rows))
     m.up_to(len(m.points), total, "conditioning, Jacobians and gradients at {} rows")
-    more = "" if m.effort == THOROUGH or not m.not_checked else " (thorough=True, --thorough)"
+    more = "" if m.effort.thorough or not m.not_checked else " (thorough=True, --thorough)"
     by_flow = [getattr(m.flow, "not_checked", "")]
     by_flow += [f"{', '.join(names)} ({why})" for why, names in m.left_out.items()]
     return "; ".join(filter(None, ("; ".join(m.not_checked) + more, *by_flow)))

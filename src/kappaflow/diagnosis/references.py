@@ -19,14 +19,13 @@ from kappaflow.diagnosis.check import Progress, quietly
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.flows.base import sample_of
-from kappaflow.options import DEFAULT_EFFORT
 
 FloatArray = NDArray[np.float64]
 Kind = Literal["Gaussian", "Gaussian mixture"]
 
 DEPENDENT = 1e-6  # share of a column's standard deviation that earlier columns leave unexplained
 HALVED_ROWS = 200  # least number of rows to fit a reference to one half and compare on the other
-ROWS_AT_ONCE = 1_000
+COMPARED_ROWS, ROWS_AT_ONCE = 5_000, 1_000
 COMPONENTS = (2, 4, 8, 16, 32)  # tried after 1, as long as the BIC improves
 FIT_ROWS, ITERATIONS = 5_000, 30  # limits, so that all fits take some seconds
 FLOOR = 1e-4  # added to the variances of a component, in units of the Gaussian's variance
@@ -120,11 +119,12 @@ def comparisons_of(
     flow: Flow,
     x: Tensor,
     context: Tensor | None,
-    train: TrainRows | None,
+    train: TrainRows | None = None,
     progress: Progress = quietly,
-    most_rows: int = DEFAULT_EFFORT.compared_rows,
+    *,
+    thorough: bool = False,
 ) -> tuple[Comparison, ...]:
-    """Compares a flow with references at rows of a table, at most `most_rows` of them.
+    """Compares a flow with references at rows of a table, 5,000 at most unless `thorough`.
 
     Without training rows, the references are fitted to one half of the rows and compared on the
     other half, which puts them at a disadvantage.
@@ -142,7 +142,7 @@ def comparisons_of(
     progress("a Gaussian and a Gaussian mixture")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
     half = len(x) // 2 if fitted is None else 0
-    at, given = _rows_at(x, context, order[half:][:most_rows])
+    at, given = _rows_at(x, context, order[half:][: None if thorough else COMPARED_ROWS])
     rows, rows_given = _rows_at(x, context, order[:half]) if fitted is None else fitted
     result = references(
         _to_numpy(rows), _to_numpy(at), _to_numpy_if_given(rows_given), _to_numpy_if_given(given)

@@ -31,7 +31,6 @@ from kappaflow.diagnosis import (
 )
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.interop import wrap
-from kappaflow.options import effort_of
 from kappaflow.training.distributed import existing_device
 
 MODULE_NAME = "_examined_by_kappaflow"
@@ -100,9 +99,7 @@ def diagnose_code(
                 make=make,
                 thorough=thorough,
                 progress=progress,
-                compare=lambda own, rows, context: comparisons_of(
-                    own, rows, context, None, progress, effort_of(thorough).compared_rows
-                ),
+                compare=partial(comparisons_of, progress=progress, thorough=thorough),
                 names=lambda i: describe_values(table, i),
             )
             return with_findings(result, data_findings(table)), f"rows of {data}"

@@ -12,7 +12,7 @@ from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
 from kappaflow.flows import Base, StandardNormal
 
 LogProb = Callable[[Tensor], Tensor]  # of flat rows (N, n), in float64
-SAMPLES, PAIRS = 4096, 16
+DIMENSIONS, SAMPLES, PAIRS = 128, 4096, 16
 GRID, REACH = 4001, 14.0  # points of a coordinate, spaced by sinh up to 6e5 standard deviations
 ROWS = 65_536  # points of grids at once
 LEAST, EACH = 0.05, 0.01  # tolerated error of the log-integral: in all, and for each coordinate
@@ -55,7 +55,7 @@ def base_fit(m: Measurements) -> BaseFit | None:
     )
     n = z[0].numel()
     if (
-        m.up_to(m.effort.base_dimensions, n, f"the base of {n:,} dimensions") < n
+        m.up_to(m.effort.limit(DIMENSIONS), n, f"the base of {n:,} dimensions") < n
         or not torch.isfinite(z).all()
     ):
         return None

@@ -12,6 +12,7 @@ from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.check import Measurements, Symptom, check, differ, measurement
 from kappaflow.flows.rows import describe_column
 
+COLUMNS = 32  # that are examined one by one
 AT_ONCE = 256  # rows, to bound the memory
 TIMES = 100.0  # ratio to the median from which a condition number is reported
 
@@ -40,8 +41,8 @@ def contexts(m: Measurements) -> Contexts | None:
     context, x = m.contexts, m.points if m.rows is None else m.rows
     if context is None:
         return None
-    small, large = m.effort.context_rows
-    most = small if x[0].numel() <= DENSE_UP_TO else large
+    points = m.effort.points
+    most = 4 * points if x[0].numel() <= DENSE_UP_TO else points // 16
     most = m.up_to(most, len(x), "the conditioning for the contexts of {} rows")
     rows = torch.linspace(0, len(x) - 1, most).round().long().unique()
     x, context = x[rows], context[rows]
@@ -53,7 +54,7 @@ def contexts(m: Measurements) -> Contexts | None:
     ignored = []
     width = context.shape[1]
     for column in range(
-        m.up_to(m.effort.context_columns, width, "the effect of {} columns of the context")
+        m.up_to(m.effort.limit(COLUMNS), width, "the effect of {} columns of the context")
     ):
         moved = context.clone()
         moved[:, column] = others[:, column]

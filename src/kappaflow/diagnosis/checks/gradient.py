@@ -63,7 +63,7 @@ def gradient(m: Measurements) -> Gradient | None:
     Returns None if the flow has no trainable parameters or no copy in float64, or if the
     differences do not converge.
     """
-    rows, directions = m.effort.gradient_rows, m.effort.directions
+    rows, directions = m.effort.points // 4, m.effort.points // 16
     x, context = m.points[:rows], None if m.context is None else m.context[:rows]
     same, wide = m.copy(), m.copy(torch.float64)
     if same is None or wide is None or not _trained(wide):

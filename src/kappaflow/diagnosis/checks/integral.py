@@ -45,7 +45,7 @@ def integral(m: Measurements) -> Integral | None:
     samples = m.samples[torch.isfinite(m.samples).all(1)].cpu().double()[:CENTERS]
     if len(samples) < 8:
         return None
-    draws = m.effort.integral_draws
+    draws = 2 * m.effort.samples
     x, log_q = _proposals(samples, draws, torch.Generator().manual_seed(0))
     context = None if m.context is None else m.context[:1].expand(draws, -1)
     points = x.to(flow.dtype).to(flow.device)

@@ -12,6 +12,7 @@ from kappaflow.diagnosis.checks.outliers import encoded, wrong_scale
 from kappaflow.diagnosis.checks.samples import kolmogorov_smirnov
 
 LEAST_ROWS = 200
+COORDINATES = 64  # that are compared one by one
 DIRECTIONS = 8  # random projections
 UNLIKELY = 1e-7
 VISIBLE, LARGE = 0.1, 0.25  # Kolmogorov-Smirnov distance of a note, and of a warning
@@ -49,7 +50,9 @@ def latent_fit(m: Measurements) -> LatentFit | None:
     pairs = {"log_prob of the base": (found.base_log_prob.cpu(), found.samples_log_prob.cpu())}
     if m.contexts is None:  # coordinates of rows with different contexts mix their distributions
         count = z.shape[1]
-        separate = m.up_to(m.effort.coordinates, count, "{} coordinates of the encoded rows")
+        separate = m.up_to(
+            m.effort.limit(COORDINATES), count, "{} coordinates of the encoded rows"
+        )
         pairs |= {f"coordinate {i}": (z[:, i], base[:, i]) for i in range(separate)}
         generator = torch.Generator().manual_seed(6)
         along = torch.randn(DIRECTIONS, count, generator=generator, dtype=torch.float64)

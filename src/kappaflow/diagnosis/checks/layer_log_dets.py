@@ -47,22 +47,23 @@ def layer_log_dets(m: Measurements) -> list[LayerError]:
     Layers that start as the identity show a wrong log_det only after a change of their parameters,
     so those with a log_det of about zero are measured again.
     """
-    rows = m.effort.layer_points[math.prod(m.flow.joint_shape) > DENSE_UP_TO]
+    is_large = math.prod(m.flow.joint_shape) > DENSE_UP_TO
+    rows, probes = 1 if is_large else m.effort.points // 32, m.effort.points // 8
     x, context = m.points[:rows], None if m.context is None else m.context[:rows]
     own = m.flow
     try:
         if m.wide is not None:
             own, x = m.wide, x.double()
             context = None if context is None else context.double()
-        errors, hidden = _measured(own, x, context, m.effort.probes)
+        errors, hidden = _measured(own, x, context, probes)
     except Exception:  # a library that mixes float64 and float32
         own, x = m.flow, m.points[:rows]
         context = None if m.context is None else m.context[:rows]
-        errors, hidden = _measured(own, x, context, m.effort.probes)
+        errors, hidden = _measured(own, x, context, probes)
     dtype = None if own is m.flow else torch.float64
     moved = None if errors or not hidden else moved_copy(m, dtype)
     if moved is not None:
-        errors = _measured(moved, x, context, m.effort.probes, hidden)[0]
+        errors = _measured(moved, x, context, probes, hidden)[0]
     return sorted(errors, key=lambda one: -abs(one.error))[:1]
 
 

@@ -29,6 +29,7 @@ from kappaflow.interop import Wrapped
 
 NATS, ROUNDINGS = 1e-2, 1e2  # allowed difference of two ways: nats, and a multiple of rounding
 ROUNDED_AWAY = 1e-3  # share of a difference that remains in float64 if rounding caused it
+NUMBERS = 2**19  # numbers in the rows whose log_prob is computed
 ROUNDED = 4  # units of rounding by which points are moved
 
 
@@ -71,7 +72,7 @@ def log_prob_of_rows(m: Measurements) -> Tensor:
     """Returns log_prob of the rows, up to half a million numbers; of the points without rows."""
     if m.rows is None or len(m.rows) == len(m.points):
         return m.log_prob
-    most = max(len(m.points), m.effort.numbers // math.prod(m.flow.joint_shape))
+    most = max(len(m.points), m.effort.limit(NUMBERS) // math.prod(m.flow.joint_shape))
     most = m.up_to(most, len(m.rows), "log_prob of {} rows")
     contexts = None if m.contexts is None else m.contexts[:most]
     return in_chunks(lambda *of: (m.flow.augmented_log_prob(*of),), m.rows[:most], contexts)[0]

@@ -11,7 +11,8 @@ from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.check import Measurements, Symptom, check, in_chunks, measurement
 from kappaflow.flows.rows import describe_column
 
-BASE_SAMPLES = 4096  # at most, without a context; with contexts, one for each row
+LARGE_ROWS = 64  # rows above 500 dimensions
+BASE_SAMPLES = 4096  # rows and samples at most, without a context; with contexts, one for each row
 FAR = 30.0  # nats below the lowest density of all samples of the base, for a row to be far out
 SPREAD_ROWS = 32  # least number of rows for a standard deviation
 FEW = 0.05  # share of rows far out above which the flow was trained on other data
@@ -80,8 +81,8 @@ def encoded(m: Measurements) -> Encoded | None:
     """Encodes up to 4,096 rows, or 64 above 500 dimensions. Returns None without rows."""
     if m.rows is None:
         return None
-    flow, (small, large) = m.flow, m.effort.encoded_rows
-    most = small if m.rows[0].numel() <= DENSE_UP_TO else large
+    flow, is_large = m.flow, m.rows[0].numel() > DENSE_UP_TO
+    most = m.effort.limit(LARGE_ROWS if is_large else BASE_SAMPLES)
     rows = m.up_to(most, len(m.rows), "encoded rows and outliers: {} rows")
     x, context = m.rows[:rows], None if m.contexts is None else m.contexts[:rows]
     z, log_det = in_chunks(flow.bijection, x, context)

@@ -68,7 +68,7 @@ def sampled_log_probs(m: Measurements) -> SampledLogProbs | None:
         x, log_det = flow.bijection.inverse(z, context)
         returned = flow.base.log_prob(z, context) - log_det
     elif context is None:
-        n = len(m.points) if math.prod(flow.joint_shape) > SMALL else max(m.effort.samples)
+        n = len(m.points) if math.prod(flow.joint_shape) > SMALL else m.effort.samples
         x, returned = flow.sample_and_log_prob(n, generator=generator)
     else:
         x, returned = (v[0] for v in flow.sample_and_log_prob(1, context, generator=generator))
@@ -112,8 +112,7 @@ def sample_distribution(m: Measurements) -> SampleDistribution | None:
     """
     flow, context = m.flow, m.context
     large = flow.base.sample(1, context=None if context is None else context[:1]).numel()
-    few, some, many = sorted(m.effort.samples)
-    n = many if large <= SMALL else some if large <= DENSE_UP_TO else few
+    n = m.effort.samples // (1 if large <= SMALL else 8 if large <= DENSE_UP_TO else 64)
     if context is not None:
         context = context[torch.arange(n, device=context.device) % len(context)]
     x, again = (_sample(flow, n, context, SEEDS[0]) for _ in range(2))

@@ -47,7 +47,7 @@ def training_mode(m: Measurements) -> TrainingMode | None:
     if not differ(_seeded(lambda: own.augmented_log_prob(x, context)), before):
         return None
     n = x[0].numel()
-    if m.up_to(m.effort.training_features, n, f"log_dets in training mode, of {n} features") < n:
+    if m.up_to(m.effort.points // 4, n, f"log_dets in training mode, of {n} features") < n:
         return None
     errors = list(_errors(own, x, context))
     return max(errors, key=lambda one: one.error, default=None)
