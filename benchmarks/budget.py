@@ -61,8 +61,8 @@ def _of_depth(depth: int, budgets: Sequence[float], epochs: int, out: Path) -> l
     """Returns a line for each budget at a depth."""
     from kappaflow.runs import ModelConfig, TableConfig
     from kappaflow.runs.recipes import LEARNING_RATE, with_defaults
-    from kappaflow.runs.tradeoff import trade_off
     from kappaflow.training import read_result
+    from kappaflow_studies.condition_budget.measure import trade_off
 
     report = trade_off(
         TableConfig("magic"),

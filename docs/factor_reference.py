@@ -9,8 +9,8 @@ from pathlib import Path
 
 import polars as pl
 
-from kappaflow.factor.trade_off import FILE
 from kappaflow_studies.factor_tradeoff import title
+from kappaflow_studies.factors.trade_off import FILE
 
 RESULTS = Path(__file__).parent / "experiments" / "factor-tradeoff" / "results.parquet"
 ENOUGH = 5  # draws for quartiles that mean something

@@ -11,11 +11,19 @@ import lazy_loader
 __version__ = "0.1.0"
 
 NAMESPACES = ("bijections", "nets", "flows", "training", "data")
-_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+ELSEWHERE = {"theory": "kappaflow_studies.theory"}  # loaded by name, never imported
+_load, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ += ELSEWHERE
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def __getattr__(name: str) -> object:
     """Returns a public name; the error for an unknown one names what is meant."""
+    if name in ELSEWHERE:
+        return import_module(ELSEWHERE[name])
     if name in __all__ or name.startswith("_"):
         return _load(name)
     from kappaflow.names import CLASSES, did_you_mean

@@ -1,3 +1,5 @@
+import kappaflow_studies.theory as theory
+
 from . import (
     bijections,
     conditioning,
@@ -14,7 +16,6 @@ from . import (
     registry,
     rewrite,
     testing,
-    theory,
     training,
 )
 from .bijection import Bijection, Chain, Inverse

@@ -3,11 +3,17 @@
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from typing import Any
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "datasets": (),  # kinds of data beyond tables
     "libraries": (),  # flows of other libraries, and exports
     "views": ("kappaflow.plot",),  # `plot` of results
+}
+NAMES: dict[str, str] = {  # objects of such packages that commands use, as module:name
+    "factors_page": "kappaflow_studies.factors:factors_page",
+    "studies": "kappaflow_studies",
+    "trade_off": "kappaflow_studies.condition_budget.measure:trade_off",
 }
 
 
@@ -24,3 +30,10 @@ def load_extensions(group: str) -> None:
         import_module(module)
     for point in entry_points(group=f"kappaflow.{group}"):
         point.load()
+
+
+def load_by_name(name: str) -> Any:  # noqa: ANN401
+    """Returns an object of a package that hangs on the core, by its name in `NAMES`."""
+    module, _, attribute = NAMES[name].partition(":")
+    loaded = import_module(module)
+    return getattr(loaded, attribute) if attribute else loaded

@@ -35,7 +35,7 @@ from kappaflow.report.conditioning import (
     spectrum_chart,
 )
 from kappaflow.report.content import ProfileView
-from kappaflow.report.factors import factorization_chart
+from kappaflow.report.factorization import factorization_chart
 from kappaflow.report.pairs import corner_chart
 from kappaflow.report.pictures import encoded, grid
 from kappaflow.report.table_charts import latent_charts

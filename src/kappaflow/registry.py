@@ -134,7 +134,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 _CONSTRUCTORS: dict[str, Callable[..., Any]] = {}
 # The modules that register names. The studies are optional.
 OWN = tuple(f"kappaflow.{name}" for name in ("bijections", "stack", "factor", "flows", "rewrite"))
-STUDIES = "kappaflow_studies"
+STUDIES = "kappaflow_studies.catalog"
 _ATTRIBUTE = "_kappaflow_description"
 
 

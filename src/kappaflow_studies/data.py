@@ -10,9 +10,9 @@ from torch import Tensor
 from kappaflow.data import Images, Table, load_images, split_images
 from kappaflow.errors import ArgumentError
 from kappaflow.runs import TableConfig
-from kappaflow.runs.pool import Case
 from kappaflow.runs.table_data import FRACTIONS
 from kappaflow_studies import ensembles
+from kappaflow_studies.engine.pool import Case
 
 BEND = 1.0  # curvature of each banana
 

@@ -12,12 +12,12 @@ from kappaflow.errors import NumericalError
 from kappaflow.factor import factor_linear
 from kappaflow.report.charts import Chart, Series
 from kappaflow.report.numbers import significant
-from kappaflow.theory import min_condition_number
 from kappaflow_studies import ensembles
 from kappaflow_studies.engine.charts import groups, median, panel, quantile_series, ranged
 from kappaflow_studies.engine.presets import Counts, Ensemble, Many, NotEmpty
 from kappaflow_studies.engine.report import Findings, Table
 from kappaflow_studies.engine.study import Case, Row, Study, StudySettings
+from kappaflow_studies.theory import min_condition_number
 
 AMPLE = 1e6  # seconds of a search: none is left out or cut off
 Enough = Annotated[int, Field(ge=6)]  # six couplings are enough for all maps of even size

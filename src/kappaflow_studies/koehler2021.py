@@ -10,7 +10,7 @@ from scipy.linalg import lu, solve_triangular
 from kappaflow._checks import positive_float
 from kappaflow.errors import ArgumentError
 from kappaflow.factor.problem import square_floats
-from kappaflow.theory.exact import Array
+from kappaflow_studies.theory.exact import Array
 
 Pairs = list[tuple[int, int]]
 

@@ -5,8 +5,8 @@ import pytest
 from tests.report.conftest import CHROMIUM
 
 import kappaflow as kf
-from kappaflow.factor.trade_off import trade_off
-from kappaflow.report import render_factors
+from kappaflow_studies.factors.page import render_factors
+from kappaflow_studies.factors.trade_off import trade_off
 
 pytestmark = [
     pytest.mark.slow,

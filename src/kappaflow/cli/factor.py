@@ -85,7 +85,7 @@ def factor(
 
 def _print(factorization: "Factorization", files: dict[str, Path | None]) -> None:
     """Prints a line a coupling, and what the product is worth, for people."""
-    from kappaflow.report.factors import changes
+    from kappaflow.report.factorization import changes
 
     lines = [
         (str(number), changes(factorization, number), f"{condition:.3g}")

@@ -57,17 +57,18 @@ def reproduce(
     json
         Print the numbers as JSON.
     """
-    from kappaflow_studies import EXPERIMENTS, experiment_named, reproduce_all
+    from kappaflow.extensions import load_by_name
 
+    studies = load_by_name("studies")
+    experiments = studies.EXPERIMENTS
     if list and json:
-        print_json([{"name": one.name, "about": one.about} for one in EXPERIMENTS.values()])
+        print_json([{"name": one.name, "about": one.about} for one in experiments.values()])
         return
     if list:
-        table((one.name, one.about) for one in EXPERIMENTS.values())
+        table((one.name, one.about) for one in experiments.values())
         return
-    names = ", ".join(EXPERIMENTS)
     if experiment is None:
-        raise ArgumentError(f"'experiment' should be one of {names} or all.")
+        raise ArgumentError(f"'experiment' should be one of {', '.join(experiments)} or all.")
     arguments: dict[str, Any] = {
         "preset": preset,
         "seed": seed,
@@ -81,14 +82,14 @@ def reproduce(
             raise ArgumentError(
                 "'config' should be left out for all: its settings are those of one experiment."
             )
-        page, done = reproduce_all(EXPERIMENTS, folder, **arguments)
+        page, done = studies.reproduce_all(experiments, folder, **arguments)
         if json:
             print_json({name: one.report.model_dump(mode="json") for name, one in done.items()})
             return
         for name, one in done.items():
             tell("\n".join([f"{name}:", *one.found, ""]))
     else:
-        one = experiment_named(experiment).run(folder, config=config, **arguments)
+        one = studies.experiment_named(experiment).run(folder, config=config, **arguments)
         if json:
             tell(one.report.model_dump_json(indent=2))
             return

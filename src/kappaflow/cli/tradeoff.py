@@ -68,10 +68,9 @@ def tradeoff(
         Print the numbers as JSON.
     """
     from kappaflow.data import is_images
-    from kappaflow.report.tradeoff import describe_results, trade_off_rows
+    from kappaflow.extensions import load_by_name
     from kappaflow.runs import ModelConfig, TableConfig
     from kappaflow.runs.recipes import LEARNING_RATE, with_defaults
-    from kappaflow.runs.tradeoff import trade_off
 
     if is_images(data):
         raise ArgumentError(
@@ -79,7 +78,7 @@ def tradeoff(
             "dimensions take longer to measure than the training does."
         )
     arguments = {"depth": couplings, "hidden": None if hidden is None else tuple(hidden)}
-    report = trade_off(
+    report = load_by_name("trade_off")(
         TableConfig(data, split_seed=seed, **given(rows or ReadTable())),
         with_defaults(ModelConfig("real_nvp", without_none(arguments))),
         list(budgets),
@@ -94,5 +93,5 @@ def tradeoff(
     if json:
         tell(report.model_dump_json(indent=2))
         return
-    columns(trade_off_rows(report))
-    tell("\n" + "\n".join(describe_results(report)) + f"\n\nThe page is {out / 'index.html'}")
+    columns(report.rows())
+    tell("\n".join(["", *report.describe(), "", f"The page is {out / 'index.html'}"]))

@@ -26,7 +26,6 @@ from kappaflow.report.content import (
     Weighted,
 )
 from kappaflow.report.diagnosis import render_diagnosis, write_diagnosis
-from kappaflow.report.factors import render_factors
 from kappaflow.report.files import AnyReport, draw_again, read_report, read_report_on, store_report
 from kappaflow.report.images import ImageLikelihood, ImageReport, Neighbors, render_images
 from kappaflow.report.pictures import Picture, encoded
@@ -62,7 +61,6 @@ __all__ = [
     "read_report_on",
     "render",
     "render_diagnosis",
-    "render_factors",
     "render_images",
     "write_diagnosis",
     "store_report",

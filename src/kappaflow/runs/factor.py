@@ -3,15 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from kappaflow.data import load_matrix
+from kappaflow.extensions import load_by_name
 from kappaflow.factor import Factorization, factor_linear
 from kappaflow.factor.factorization import save_couplings
 from kappaflow.factor.linear import Count
-from kappaflow.factor.trade_off import nearest_reference, trade_off
 from kappaflow.options import FactorMethod
-from kappaflow.report import render_factors
 from kappaflow.report.files import check_output_path
 from kappaflow.storage import write_bytes
 
@@ -52,11 +49,7 @@ def factor_file(
     if report is not None:
         count = len(result) if couplings == "auto" else couplings
         known = {count: result} if count and method == "auto" else {}
-        trials = trade_off(matrix, known=known, **search)
         name = "standard input" if source == "-" else Path(source).name
-        own = float(np.linalg.cond(result.matrix.numpy()))
-        page = render_factors(
-            result, name, trials=trials, reference=nearest_reference(own, len(result.matrix))
-        )
+        page = load_by_name("factors_page")(result, matrix, name, known=known, **search)
         write_bytes(Path(report), page.encode())
     return result

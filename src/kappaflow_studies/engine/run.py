@@ -19,8 +19,8 @@ from kappaflow.errors import ArgumentError, FileError
 from kappaflow.locking import locked
 from kappaflow.reading import parse_json, read_small
 from kappaflow.report.charts import NO_STILLS, write_stills
-from kappaflow.runs.pool import measured
 from kappaflow.storage import append_bytes, make_directory, write_bytes
+from kappaflow_studies.engine.pool import measured
 from kappaflow_studies.engine.presets import settings_of
 from kappaflow_studies.engine.report import Reproduced, StudyReport, render_study
 from kappaflow_studies.engine.study import Measured, S, Study, StudySettings, frame_of

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from kappaflow.runs.pool import Case, Row
+from kappaflow_studies.engine.pool import Case, Row
 from kappaflow_studies.engine.report import Findings
 
 Measured = tuple[Case, Sequence[Row], float]  # a case, its rows and its seconds

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from kappaflow._checks import batch, positive_float, positive_int
 from kappaflow.errors import ArgumentError
-from kappaflow.theory.exact import Array
 from kappaflow_studies.sphere.mixture import SphereMixture
+from kappaflow_studies.theory.exact import Array
 
 NARROWEST = 16 * np.finfo(np.float64).eps  # least width of a ramp, relative to its position
 

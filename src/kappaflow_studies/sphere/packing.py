@@ -8,7 +8,7 @@ from scipy.special import betainc, logsumexp
 
 from kappaflow._checks import finite_float, positive_float, positive_int
 from kappaflow.errors import ArgumentError
-from kappaflow.theory.exact import Array
+from kappaflow_studies.theory.exact import Array
 
 COUNTED_UP_TO = 1e300  # the size of a larger code is rounded down to this number
 

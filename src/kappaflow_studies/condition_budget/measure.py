@@ -11,15 +11,20 @@ from kappaflow._checks import positive_int
 from kappaflow.errors import ArgumentError, FileError, KappaflowError, NumericalError
 from kappaflow.files import CONFIG, load
 from kappaflow.report.charts import NO_STILLS, write_stills
-from kappaflow.report.tradeoff import Budgeted, TradeOff, render_trade_off, trade_off_chart
 from kappaflow.runs.fit import fit_run
-from kappaflow.runs.pool import Case, Row, measured
 from kappaflow.runs.recipes import ModelConfig, all_arguments
 from kappaflow.runs.stored import TableResult, read_finished
 from kappaflow.runs.table_data import TableConfig, TableData
 from kappaflow.storage import is_unfinished, make_directory, write_bytes
 from kappaflow.training import batch_of, checked_settings, condition_at_test_rows, log_prob_of
 from kappaflow.training.measure import standard_error
+from kappaflow_studies.condition_budget.page import (
+    Budgeted,
+    TradeOff,
+    render_trade_off,
+    trade_off_chart,
+)
+from kappaflow_studies.engine.pool import Case, Row, measured
 
 OF_SOURCE = ("columns", "exclude", "context", "where", "repair", "decimal", "missing")
 NUMBERS, PAGE, FIGURES = "report.json", "index.html", "figures"

@@ -6,8 +6,8 @@ from typing import Literal
 
 from kappaflow._checks import positive_float, positive_int
 from kappaflow.errors import ArgumentError, NumericalError
-from kappaflow.theory.arguments import Case, Finding
-from kappaflow.theory.exact import Numbers, numbers_of
+from kappaflow_studies.theory.arguments import Case, Finding
+from kappaflow_studies.theory.exact import Numbers, numbers_of
 
 TOLERANCE = 1e-10
 ENOUGH = 6

@@ -77,6 +77,28 @@ class TradeOff(Part):
     flows: list[Budgeted]
     notes: list[str]
 
+    def describe(self) -> list[str]:
+        """Returns the results as text, one or two sentences for each flow."""
+        done = [flow for flow in self.flows if flow.failed is None]
+        texts = [f"Budget {flow.name}: {flow.failed}" for flow in self.flows if flow.failed]
+        free = next((flow for flow in done if flow.budget is None), None)
+        if free is not None:
+            nll = with_error(free.nll, free.standard_error)
+            texts.append(
+                "Without a budget, the flow has a 95 % condition number of "
+                f"{significant(free.condition_number_p95)} and a held-out NLL of {nll} nats per "
+                "row."
+            )
+        for flow in done:
+            if flow.budget is not None and is_finite(flow.condition_number_p95):
+                texts.append(_describe_flow(flow))
+        return texts
+
+    def rows(self) -> list[list[str]]:
+        """Returns the rows of the table for a terminal, as text, with the header first."""
+        head = ["budget", "95 % condition number", "held-out NLL", "cost", "time"]
+        return [head, *(_terminal_row(flow) for flow in self.flows)]
+
 
 def render_trade_off(report: TradeOff) -> str:
     """Returns the page of a trade-off."""
@@ -87,7 +109,7 @@ def render_trade_off(report: TradeOff) -> str:
         Page(
             command="kappaflow tradeoff",
             title=f"What a condition number costs on {report.data}",
-            verdict=Verdict("note", "Results", describe_results(report)),
+            verdict=Verdict("note", "Results", report.describe()),
             intro=[Text(ABOUT), *(Text(note, style="quiet") for note in report.notes)],
             without_script=f"{FILES} report.json has the numbers.",
             files=FILES,
@@ -171,23 +193,6 @@ def _curve(flows: Sequence[Budgeted], name: str, tone: int, dash: str = "solid")
     return band(name, places, quantiles, tone, dash=dash)
 
 
-def describe_results(report: TradeOff) -> list[str]:
-    """Returns the results as text, one or two sentences for each flow."""
-    done = [flow for flow in report.flows if flow.failed is None]
-    texts = [f"Budget {flow.name}: {flow.failed}" for flow in report.flows if flow.failed]
-    free = next((flow for flow in done if flow.budget is None), None)
-    if free is not None:
-        nll = with_error(free.nll, free.standard_error)
-        texts.append(
-            "Without a budget, the flow has a 95 % condition number of "
-            f"{significant(free.condition_number_p95)} and a held-out NLL of {nll} nats per row."
-        )
-    for flow in done:
-        if flow.budget is not None and is_finite(flow.condition_number_p95):
-            texts.append(_describe_flow(flow))
-    return texts
-
-
 def _describe_flow(flow: Budgeted) -> str:
     p95 = flow.condition_number_p95 or 0.0
     over = p95 / (flow.budget or 1.0)
@@ -200,12 +205,6 @@ def _describe_flow(flow: Budgeted) -> str:
     if flow.cost < 0:
         return f"{start}; the likelihood is better by {with_error(-flow.cost, flow.cost_error)}."
     return f"{start}; it costs {with_error(flow.cost, flow.cost_error)} nats per row."
-
-
-def trade_off_rows(report: TradeOff) -> list[list[str]]:
-    """Returns the rows of the table for a terminal, as text, with the header first."""
-    head = ["budget", "95 % condition number", "held-out NLL", "cost", "time"]
-    return [head, *(_terminal_row(flow) for flow in report.flows)]
 
 
 def _terminal_row(flow: Budgeted) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from kappaflow.theory.exact import Array, Number, Numbers
+from kappaflow_studies.theory.exact import Array, Number, Numbers
 
 MINORS_UP_TO = 8  # 2^8 principal minors are computed; for larger matrices only the diagonal
 

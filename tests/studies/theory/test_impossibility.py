@@ -8,7 +8,7 @@ import torch
 from scipy.linalg import block_diag
 
 from kappaflow.errors import ArgumentError
-from kappaflow.theory import check_count, check_pattern, fewest_couplings
+from kappaflow_studies.theory import check_count, check_pattern, fewest_couplings
 
 TURN = np.array([[0, 1], [-1, 0]])
 CYCLE = np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import block_diag
 
-from kappaflow.theory.diagonal_scalings import (
+from kappaflow_studies.theory.diagonal_scalings import (
     always_not_real,
     always_real,
     coefficient_signs,
@@ -13,7 +13,7 @@ from kappaflow.theory.diagonal_scalings import (
     pivot_signs,
     ranks_above_diagonal,
 )
-from kappaflow.theory.exact import Numbers, fractions
+from kappaflow_studies.theory.exact import Numbers, fractions
 
 CYCLE = np.array([[0, 2, 0], [0, 0, -3], [1, 0, 0]])
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import block_diag, expm, logm, polar
 
-from kappaflow.theory import couplings_needed
+from kappaflow_studies.theory import couplings_needed
 
 SLOW = pytest.mark.slow  # its first paths end
 STEPS = 10  # of Newton, before a step along the path is halved

@@ -7,7 +7,7 @@ import pytest
 from scipy.linalg import cossin, qr, schur
 from scipy.optimize import least_squares
 
-from kappaflow.theory import ROTATION_BLOCK_NORMS, check_pattern, rotation_bound
+from kappaflow_studies.theory import ROTATION_BLOCK_NORMS, check_pattern, rotation_bound
 
 I2 = np.eye(2)
 QUARTER = np.array([[0.0, 1.0], [-1.0, 0.0]])

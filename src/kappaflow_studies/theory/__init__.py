@@ -8,13 +8,13 @@ diagonal_scalings  properties of D M that hold for every diagonal matrix D
 exact              matrices of fractions, in which zero is exact
 """
 
-from kappaflow.theory.conditioning import (
+from kappaflow_studies.theory.conditioning import (
     additive_lower_bound,
     outlier_lower_bound,
     positive_definite_bound,
     scaled_lower_bound,
 )
-from kappaflow.theory.counts import (
+from kappaflow_studies.theory.counts import (
     ROTATION_BLOCK_NORMS,
     Bounds,
     CouplingsNeeded,
@@ -23,7 +23,12 @@ from kappaflow.theory.counts import (
     rotation_bound,
     unit_condition_number,
 )
-from kappaflow.theory.impossibility import Verdict, check_count, check_pattern, fewest_couplings
+from kappaflow_studies.theory.impossibility import (
+    Verdict,
+    check_count,
+    check_pattern,
+    fewest_couplings,
+)
 
 __all__ = [
     "Bounds",

@@ -7,16 +7,10 @@ import numpy as np
 import pytest
 
 import kappaflow as kf
-from kappaflow.factor.trade_off import Reference, Trial, trade_off
-from kappaflow.report import render_factors
 from kappaflow.report.charts import figures_of
-from kappaflow.report.factors import (
-    MOST_CELLS,
-    changes,
-    factors_chart,
-    map_chart,
-    trade_off_curve,
-)
+from kappaflow.report.factorization import MOST_CELLS, changes, factors_chart, map_chart
+from kappaflow_studies.factors.page import render_factors, trade_off_curve
+from kappaflow_studies.factors.trade_off import Reference, Trial, trade_off
 
 REFERENCE = Reference("other maps", 8, 70.0, [6, 8], [3.0, 2.0], [4.0, 3.0], [5.0, 4.0])
 

@@ -58,7 +58,7 @@ def trade_off(
 
     Example:
         >>> import torch, kappaflow as kf
-        >>> from kappaflow.factor.trade_off import trade_off
+        >>> from kappaflow_studies.factors.trade_off import trade_off
         >>> trials = trade_off(torch.eye(4)[[1, 2, 0, 3]], counts=(2, 6))
         >>> [trial.found is not None for trial in trials]
         [False, True]

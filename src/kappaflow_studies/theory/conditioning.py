@@ -13,7 +13,7 @@ from kappaflow.factor.coupling import Factor, unit_factors
 from kappaflow.factor.problem import square_floats
 from kappaflow.factor.rescale import rescale
 from kappaflow.factor.rotation import six_blocks
-from kappaflow.theory.exact import Array
+from kappaflow_studies.theory.exact import Array
 
 SCALAR = 1e-13  # relative size of N - I below which N counts as the identity
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import kappaflow as kf
-from kappaflow.factor import trade_off as module
-from kappaflow.factor.trade_off import FILE, nearest_reference, trade_off
+from kappaflow_studies.factors import trade_off as module
+from kappaflow_studies.factors.trade_off import FILE, nearest_reference, trade_off
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -8,16 +8,15 @@ import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.report.tradeoff import (
+from kappaflow.runs import ModelConfig, TableConfig
+from kappaflow.training import batch_of, log_prob_of
+from kappaflow_studies.condition_budget.measure import trade_off
+from kappaflow_studies.condition_budget.page import (
     Budgeted,
     TradeOff,
-    describe_results,
     render_trade_off,
     trade_off_chart,
 )
-from kappaflow.runs import ModelConfig, TableConfig
-from kappaflow.runs.tradeoff import trade_off
-from kappaflow.training import batch_of, log_prob_of
 
 SMALL = ModelConfig("real_nvp", {"depth": 2, "hidden": (8,)})
 SETTINGS = {"max_epochs": 6, "batch_size": 64, "learning_rate": 2e-2, "progress": False}
@@ -163,7 +162,7 @@ def test_what_is_found_is_said_in_either_direction():
         ],
         notes=[],
     )
-    failed, free, kept, exceeded, nearly, better = describe_results(report)
+    failed, free, kept, exceeded, nearly, better = report.describe()
     assert failed == "Budget 2: no weights kept it."
     assert "25.0" in free
     assert "10 is kept, with 9.90" in kept and "costs 0.500 ± 0.010" in kept

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from kappaflow.theory.diagonal_scalings import (
+from kappaflow_studies.theory.diagonal_scalings import (
     always_not_real,
     always_real,
     coefficient_signs,
@@ -17,7 +17,7 @@ from kappaflow.theory.diagonal_scalings import (
     rows_scaled,
     scaled_alike,
 )
-from kappaflow.theory.exact import Array, Number, Numbers
+from kappaflow_studies.theory.exact import Array, Number, Numbers
 
 
 @dataclass(frozen=True)

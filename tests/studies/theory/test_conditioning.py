@@ -7,13 +7,13 @@ from scipy.optimize import minimize
 from kappaflow import factor_linear
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor.rotation import six_blocks
-from kappaflow.theory import (
+from kappaflow_studies.theory import (
     additive_lower_bound,
     outlier_lower_bound,
     positive_definite_bound,
     scaled_lower_bound,
 )
-from kappaflow.theory.conditioning import (
+from kappaflow_studies.theory.conditioning import (
     commutator,
     ordered_outlier_bounds,
     two_block_factors,

@@ -7,7 +7,7 @@ import sympy
 from scipy.linalg import block_diag
 
 from kappaflow.errors import ArgumentError
-from kappaflow.theory import (
+from kappaflow_studies.theory import (
     ROTATION_BLOCK_NORMS,
     check_count,
     couplings_needed,

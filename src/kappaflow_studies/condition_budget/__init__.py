@@ -1,0 +1,1 @@
+"""`kappaflow tradeoff`: what bounding the condition number costs in likelihood, on a table."""
