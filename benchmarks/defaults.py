@@ -93,9 +93,9 @@ def trained(job: tuple[str, int, int, str]) -> dict[str, object]:
     import torch
 
     from kappaflow import real_nvp, spline
+    from kappaflow.flows.standardization import standardization_log_det as units
     from kappaflow.runs.table_data import TableConfig
     from kappaflow.training import batch_of, checked_settings, fit_split, log_prob_of
-    from kappaflow.training import standardization_log_det as units
 
     torch.set_num_threads(1)
     name, seed, epochs, data = job

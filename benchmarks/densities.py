@@ -133,8 +133,8 @@ def trained(job: dict[str, Any]) -> Line:
     import torch
 
     from kappaflow.errors import NumericalError
+    from kappaflow.flows.standardization import standardization_log_det as units
     from kappaflow.training import batch_of, checked_settings, fit_split, log_prob_of
-    from kappaflow.training import standardization_log_det as units
     from kappaflow.training.measure import condition_at_test_rows
 
     torch.set_num_threads(1)

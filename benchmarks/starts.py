@@ -61,9 +61,9 @@ def trained(table: str, model: str, seconds: float) -> dict[str, Any]:
 
     from benchmarks.tables_suite.data import load
     from kappaflow.data import load_table
+    from kappaflow.flows.standardization import standardization_log_det as log_det
     from kappaflow.runs.recipes import RECIPES
     from kappaflow.training import batch_of, checked_settings, fit_split, log_prob_of, loop
-    from kappaflow.training import standardization_log_det as log_det
 
     torch.set_num_threads(1)
     loop.clock = process_time

@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-Evidence = dict[str, float | int | str | None]
+from kappaflow.results import Value
+
+Evidence = dict[str, Value]
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 

@@ -34,7 +34,6 @@ from kappaflow.report.conditioning import (
     singular_value_chart,
     spectrum_chart,
 )
-from kappaflow.report.content import ProfileView
 from kappaflow.report.factorization import factorization_chart
 from kappaflow.report.pairs import corner_chart
 from kappaflow.report.pictures import encoded, grid
@@ -107,7 +106,7 @@ def depth_profile(
         profile = measure_profile(flow, rows.x, context=rows.context)
     elif x is not None:
         raise ArgumentError("'x' should be left out: a profile was measured at data already.")
-    chart = QUANTITIES[quantity](ProfileView.model_validate(profile.to_dict()))
+    chart = QUANTITIES[quantity](profile.quantiles())
     return _drawn(chart, ax, interactive=interactive)
 
 

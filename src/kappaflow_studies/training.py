@@ -14,6 +14,7 @@ from kappaflow.conditioning.spectrum import MATRIX_FREE_ABOVE
 from kappaflow.data import Images
 from kappaflow.errors import KappaflowError
 from kappaflow.flows import Flow
+from kappaflow.flows.standardization import standardization_log_det
 from kappaflow.partition import Partition
 from kappaflow.rewrite import rewrite_fixed_partition
 from kappaflow.training import (
@@ -23,7 +24,6 @@ from kappaflow.training import (
     fit,
     fit_split,
     log_prob_of,
-    standardization_log_det,
 )
 from kappaflow_studies.data import Parts
 from kappaflow_studies.engine.study import Case, Row

@@ -542,7 +542,7 @@ def test_a_condition_number_that_leaves_no_digit_is_reported():
 def compared(difference, standard_error, *, components=1, nll=4.0, fair=True):
     """A comparison with a Gaussian, or with a mixture of several."""
     kind = "Gaussian" if components == 1 else "Gaussian mixture"
-    return Comparison(kind, components, False, 500, nll, difference, standard_error, fair)
+    return Comparison(kind, components, False, 500, nll, nll, difference, standard_error, fair)
 
 
 @pytest.mark.parametrize(
@@ -572,7 +572,7 @@ def test_a_flow_better_than_a_gaussian_and_worse_than_a_mixture_is_found():
     assert (
         "0.50 ± 0.10 nats per row worse" in finding.message and "500 held-out" in finding.message
     )
-    same = Comparison("Gaussian mixture", 1, False, 500, 4.0, 1.0, 0.1)
+    same = Comparison("Gaussian mixture", 1, False, 500, 4.0, 4.0, 1.0, 0.1)
     assert [one.code for one in comparison_findings([compared(1.0, 0.1), same])] == ["KF501"]
 
 

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kappaflow.diagnosis import Comparison
+from kappaflow.finding import Finding
 from kappaflow.report import (
     About,
     Correlations,
-    FindingView,
     Latent,
     Likelihood,
     Marginal,
     Pairs,
-    ReferenceView,
     Report,
     RowsView,
     RowView,
@@ -157,14 +157,11 @@ def _correlations(names: list[str], data: np.ndarray, samples: np.ndarray) -> Co
     )
 
 
-def _references() -> list[ReferenceView]:
+def _references() -> list[Comparison]:
     """Returns a Gaussian and a mixture of four."""
-    made = {"conditional": False, "rows": 600, "standard_error": 0.12}
-    gaussian = {"kind": "Gaussian", "components": 1, "nll": 31.415, "nll_standardized": 12.914}
-    mixture = {"kind": "Gaussian mixture", "components": 4, "nll": 29.5, "nll_standardized": 11.0}
     return [
-        ReferenceView(name="a Gaussian", difference=-2.5, **made, **gaussian),
-        ReferenceView(name="a Gaussian mixture (4 components)", difference=0.5, **made, **mixture),
+        Comparison("Gaussian", 1, False, 600, 31.415, 12.914, -2.5, 0.12),
+        Comparison("Gaussian mixture", 4, False, 600, 29.5, 11.0, 0.5, 0.12),
     ]
 
 
@@ -331,10 +328,10 @@ def _table(values: np.ndarray, least: float = -np.inf) -> dict[str, list[float]]
     }
 
 
-def _findings(layers: int) -> list[FindingView]:
+def _findings(layers: int) -> list[Finding]:
     worst = f"{2 * layers // 3} AffineCoupling"
     return [
-        FindingView(
+        Finding(
             code="KF203",
             severity="warning",
             layer=worst,
@@ -343,7 +340,7 @@ def _findings(layers: int) -> list[FindingView]:
             fix="Train with a smaller bound on the log-scales, or add a coupling beside it.",
             evidence={"condition_number": 3.61, "others": 1.12, "share_at_bound": 0.12},
         ),
-        FindingView(
+        Finding(
             code="KF410",
             severity="note",
             layer=None,

@@ -2,16 +2,20 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 import kappaflow as kf
+from kappaflow.conditioning import ProfileQuantiles
 from kappaflow.errors import FileError
-from kappaflow.report import FindingView, ProfileView, draw_again, read_report, store_report
+from kappaflow.finding import Finding
+from kappaflow.report import draw_again, read_report, store_report
 from kappaflow.report.files import from_json, to_json
+from kappaflow.results import to_plain
 from kappaflow.testing.contract import jittered
 
 GOLD = Path(__file__).parent / "gold" / "report.json"
@@ -39,12 +43,12 @@ def test_numbers_that_are_not_finite_stay_what_they_are(make_report, tmp_path):
     bad = [float("nan"), float("-inf")]
     evidence = {"worst": float("inf"), "name": "NaN", "digits": "1e3", "whole": 3, "real": 3.0}
     evidence |= {"lowest": float("-inf"), "none": None}
-    finding = FindingView(**(report.findings[0].model_dump() | {"evidence": evidence}))
+    finding = replace(report.findings[0], evidence=evidence)
     profile = report.profile.model_dump() | {"layers": ["NaN", "b"]}
     profile["sigma_max"]["median"] = bad
     report = report.model_copy(
         update={
-            "profile": ProfileView(**profile),
+            "profile": ProfileQuantiles(**profile),
             "findings": [finding],
             "gaussian_nll_standardized": float("inf"),
             "marginals": [report.marginals[0].model_copy(update={"column": "NaN"})],
@@ -114,13 +118,12 @@ def test_an_unknown_key_is_an_error(report, tmp_path):
 
 def test_evidence_tells_a_number_that_is_not_finite_from_its_name(make_report):
     """Text "NaN" and the number nan are written differently, and each comes back unchanged."""
-    finding = make_report(layers=2).findings[0].model_dump()
-    finding = FindingView(**(finding | {"evidence": {"text": "NaN", "number": float("nan")}}))
-    written = json.loads(finding.model_dump_json())["evidence"]
-    assert written == {"text": "NaN", "number": {"number": "NaN"}}
-    again = FindingView.model_validate_json(finding.model_dump_json()).evidence
-    assert again["text"] == "NaN"
-    assert math.isnan(again["number"])
+    report = make_report(layers=2)
+    finding = replace(report.findings[0], evidence={"text": "NaN", "number": float("nan")})
+    assert to_plain(finding)["evidence"] == {"text": "NaN", "number": {"number": "NaN"}}
+    again = from_json(to_json(report.model_copy(update={"findings": [finding]}))).findings[0]
+    assert again.evidence["text"] == "NaN"
+    assert math.isnan(again.evidence["number"])
 
 
 @pytest.mark.parametrize(
@@ -128,9 +131,9 @@ def test_evidence_tells_a_number_that_is_not_finite_from_its_name(make_report):
 )
 def test_evidence_is_a_number_or_a_text(make_report, value):
     """Booleans, lists and objects are refused."""
-    finding = make_report(layers=2).findings[0].model_dump()
+    content = vars(make_report(layers=2).findings[0]) | {"evidence": {"a": value}}
     with pytest.raises(ValidationError, match="evidence"):
-        FindingView(**(finding | {"evidence": {"a": value}}))
+        TypeAdapter(Finding).validate_python(content)
 
 
 def without(key):

@@ -5,11 +5,13 @@ import hashlib
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from kappaflow.report import FindingView, Latent, Likelihood, Pairs, Report, render
+from kappaflow.finding import Finding
+from kappaflow.report import Latent, Likelihood, Pairs, Report, render
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 NAN, INF = float("nan"), float("inf")
@@ -96,9 +98,7 @@ def test_the_color_of_the_verdict_follows_the_worst_finding(
 ):
     """The level is a CSS class and a few words."""
     findings = [
-        FindingView(
-            code="KF1", severity=s, layer=None, message="m", cause="c", fix="u", evidence={}
-        )
+        Finding(code="KF1", severity=s, layer=None, message="m", cause="c", fix="u", evidence={})
         for s in severities
     ]
     html = render(make_report(ok=ok, findings=findings))
@@ -154,8 +154,7 @@ def test_names_with_script_tags_stay_text(make_report):
             "profile": profile,
             "separations": [plain.separations[0].model_copy(update={"name": EVIL})],
             "findings": [
-                f.model_copy(update={"layer": EVIL, "message": EVIL, "evidence": {EVIL: EVIL}})
-                for f in plain.findings
+                replace(f, layer=EVIL, message=EVIL, evidence={EVIL: EVIL}) for f in plain.findings
             ],
             "verdict": EVIL,
         }

@@ -276,8 +276,8 @@ def _print_summary(summary: "RunSummary", against: str | None, *, json: bool) ->
         _print_table(result, against)
     tell(f"\n{result.verdict}\n")
     for one in result.findings:
-        where = f" in layer {one['layer']}" if one["layer"] else ""
-        tell(f"{one['severity']} {one['code']}{where}: {one['message']}")
+        where = f" in layer {one.layer}" if one.layer else ""
+        tell(f"{one.severity} {one.code}{where}: {one.message}")
     tell(f"\n{samples}The report is {out / 'report.html'}")
 
 

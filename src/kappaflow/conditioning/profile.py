@@ -16,6 +16,7 @@ from kappaflow.conditioning.points import (
     layers_of,
     measuring,
 )
+from kappaflow.conditioning.quantiles import ProfileQuantiles, Quantiles, quantiles_by_layer
 from kappaflow.conditioning.round_trip import (
     back_and_there,
     distance,
@@ -47,7 +48,6 @@ TOLERANCE, TOLERANCE_BETWEEN = 1e-3, 1e-2
 Progress = Callable[[str], None]
 Pair = tuple[Tensor, Tensor]  # (L, B) each
 Extremes = tuple[Pair, Pair, Status]
-QUANTILES = {"median": 0.5, "p95": 0.95, "max": 1.0}
 
 
 @dataclass(frozen=True, repr=False)
@@ -129,38 +129,27 @@ class Profile(Summary):
 
         return depth_profile(self, **options)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain numbers for JSON: quantiles over the points, for each layer."""
+    def quantiles(self) -> ProfileQuantiles:
+        """Returns the quantiles over the points, for each layer."""
         quantities = {
-            "layer_condition_number": self.layer_condition_number,
-            "layer_sigma_max": self.layer_sigma_max,
-            "layer_sigma_min": self.layer_sigma_min,
-            "layer_log_det": self.layer_log_det,
-            "layer_round_trip": self.layer_round_trip,
-            "condition_number": self.condition_number,
-            "sigma_max": self.sigma_max,
-            "sigma_min": self.sigma_min,
-            "log_det": self.log_det,
-            "round_trip_data": self.round_trip_data,
-            "round_trip_latent": self.round_trip_latent,
+            name: quantiles_by_layer(getattr(self, name))
+            for name, entry in ProfileQuantiles.model_fields.items()
+            if entry.annotation is Quantiles
         }
-        tables = {name: quantiles_by_layer(values) for name, values in quantities.items()}
         predicted = quantiles_by_layer(self.predicted_round_trip[None])
-        return {
+        return ProfileQuantiles.model_validate({
             "layers": list(self.layers),
             "points": self.sigma_max.shape[1],
             "eps": self.eps,
             "status": self.status,
             "worst_layer": self.worst_layer,
             "predicted_round_trip": {name: values[0] for name, values in predicted.items()},
-            **tables,
-        }
+            **quantities,
+        })
 
-
-def quantiles_by_layer(values: Tensor) -> dict[str, list[float]]:
-    """Returns the minimum, 5 %, median, 95 % and maximum over the points, for values (L, B)."""
-    levels = {"min": 0.0, "p05": 0.05, **QUANTILES}
-    return {name: values.quantile(level, dim=1).tolist() for name, level in levels.items()}
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain numbers for JSON: quantiles over the points, for each layer."""
+        return self.quantiles().model_dump()
 
 
 def profile(

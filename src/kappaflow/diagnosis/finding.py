@@ -1,15 +1,17 @@
 """`Diagnosis`, the result of the doctor."""
 
-import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from kappaflow.conditioning import Profile
 from kappaflow.finding import Evidence, Finding
+from kappaflow.results import Value, to_plain
 from kappaflow.summary import Facts, Summary
 
-Table = dict[str, list[float | int | str | None]]
+Table = dict[str, list[Value]]
 Tables = dict[str, Table]
 
 
@@ -29,7 +31,9 @@ class Diagnosis(Summary):
     findings: tuple[Finding, ...]
     verdict: str
     measured: Evidence = field(default_factory=dict)
-    profile: Profile | None = field(default=None, repr=False, compare=False)
+    profile: Annotated[Profile | None, Field(exclude=True)] = field(
+        default=None, repr=False, compare=False
+    )
     tables: Tables = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -51,22 +55,12 @@ class Diagnosis(Summary):
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the diagnosis as plain values, without the profile."""
-        plain = dataclasses.asdict(dataclasses.replace(self, profile=None))
-        del plain["profile"]
-        return {"ok": self.ok, **plain}
+        """Returns the diagnosis as plain values for JSON, without the profile.
+
+        A number that is not finite is {"number": "NaN"}, "Infinity" or "-Infinity".
+        """
+        return {"ok": self.ok, **to_plain(self)}
 
     def to_json(self) -> str:
-        """Returns the diagnosis as JSON text; nan and infinities become strings."""
-        return json.dumps(_finite(self.to_dict()), indent=2, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:  # noqa: ANN401
-    """Returns the value with nan and infinities as strings, because JSON has no such numbers."""
-    if isinstance(value, float) and value - value != 0:
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
+        """Returns the diagnosis as JSON text."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)

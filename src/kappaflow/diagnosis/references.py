@@ -19,6 +19,7 @@ from kappaflow.diagnosis.check import Progress, quietly
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.flows.base import sample_of
+from kappaflow.flows.standardization import standardization_log_det
 
 FloatArray = NDArray[np.float64]
 Kind = Literal["Gaussian", "Gaussian mixture"]
@@ -55,6 +56,7 @@ class Comparison:
     Attributes:
         conditional: Whether both densities are given a context.
         nll: Mean negative log-likelihood of the reference, in nats per row.
+        nll_standardized: The same on standardized columns.
         difference: Mean NLL of the flow minus the reference's; negative if the flow is better.
         standard_error: Standard error of the difference, from the paired differences.
         fair: False if the reference was fitted to fewer rows than the flow may have seen. Then
@@ -66,6 +68,7 @@ class Comparison:
     conditional: bool
     rows: int
     nll: float
+    nll_standardized: float
     difference: float
     standard_error: float
     fair: bool = True
@@ -152,6 +155,7 @@ def comparisons_of(
         result,
         conditional=given is not None,
         fair=fitted is not None,
+        log_det=standardization_log_det(flow),
     )
 
 
@@ -162,10 +166,12 @@ def compare(
     conditional: bool = False,
     fair: bool = True,
     weights: FloatArray | None = None,
+    log_det: float = 0.0,
 ) -> tuple[Comparison, ...]:
     """Returns the comparison of a flow with each reference, from its NLL of each row in nats.
 
-    `weights`, (rows,), weight the rows; all rows have the same weight by default.
+    `weights`, (rows,), weight the rows; all rows have the same weight by default. `log_det` is
+    that of the standardization of the flow.
 
     Example:
         >>> one = compare(np.array([1.0, 2.0]), [Reference("Gaussian", 1, np.array([3.0, 3.0]))])
@@ -173,7 +179,7 @@ def compare(
         (-1.5, 0.5)
     """
     return tuple(
-        _compared(nll, reference, weights, conditional=conditional, fair=fair)
+        _compared(nll, reference, weights, log_det, conditional=conditional, fair=fair)
         for reference in result
     )
 
@@ -230,6 +236,7 @@ def _compared(
     nll: FloatArray,
     reference: Reference,
     weights: FloatArray | None,
+    log_det: float,
     *,
     conditional: bool,
     fair: bool,
@@ -241,12 +248,14 @@ def _compared(
         difference = shares @ paired
         variance = np.square(shares * (paired - difference)).sum() * rows / max(1, rows - 1)
         error = math.sqrt(variance) if rows > 1 else math.inf
+    mean = float(shares @ reference.nll)
     return Comparison(
         kind=reference.kind,
         components=reference.components,
         conditional=conditional,
         rows=rows,
-        nll=float(shares @ reference.nll),
+        nll=mean,
+        nll_standardized=mean + log_det,
         difference=float(difference),
         standard_error=error,
         fair=fair,

@@ -388,3 +388,15 @@ def set_bounds(flow: "Flow", bounds: Sequence[Bound], *, seed: int = 0) -> None:
         made.bijection.embedding = flow.bijection.embedding
     flow.base, flow.bijection, flow.augment = made.base, made.bijection, made.augment
     take_description(flow, made)
+
+
+def standardization_log_det(flow: "Flow") -> float:
+    """Returns log|det| of the standardization in nats, which turns an NLL into a standardized one.
+
+    For a flow with domains, it is that of the standard deviations of the columns. So flows with
+    and without bounds can be compared.
+    """
+    if flow.domain is not None:
+        return -flow.domain.deviation.double().log().sum().item()
+    point = torch.zeros(1, *flow.joint_shape, dtype=flow.dtype, device=flow.device)
+    return flow.standardization(point)[1].double().item()

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from kappaflow.conditioning import TRUSTED, Spectrum
+from kappaflow.conditioning import TRUSTED, ProfileQuantiles, Spectrum
 from kappaflow.report.charts import (
     DATA,
     INK,
@@ -19,7 +19,7 @@ from kappaflow.report.charts import (
     line,
     single_chart,
 )
-from kappaflow.report.content import Budget, ProfileView
+from kappaflow.report.content import Budget
 from kappaflow.report.numbers import count, drawable, is_finite, significant
 from kappaflow.report.page import Charts, KeyFigure, Section, Table, Text
 
@@ -28,18 +28,18 @@ SCALE = re.compile(r", scale (\d+)$")
 NO_SCALE = "other layers"
 
 
-def limit_of(profile: ProfileView) -> float | None:
+def limit_of(profile: ProfileQuantiles) -> float | None:
     """Returns the condition number that leaves two digits in the flow's dtype; None if unknown."""
     eps = profile.eps
     return TRUSTED / eps if eps and math.isfinite(eps) else None
 
 
-def depth_charts(profile: ProfileView) -> list[Chart]:
+def depth_charts(profile: ProfileQuantiles) -> list[Chart]:
     """Returns the charts of singular values, condition numbers and round-trip errors."""
     return [singular_value_chart(profile), condition_chart(profile), round_trip_chart(profile)]
 
 
-def singular_value_chart(profile: ProfileView) -> Chart:
+def singular_value_chart(profile: ProfileQuantiles) -> Chart:
     """Returns the chart of the largest and smallest singular value up to each depth."""
     series, ends = [], []
     for quantity, size, tone, dash in (
@@ -67,7 +67,7 @@ def singular_value_chart(profile: ProfileView) -> Chart:
     )
 
 
-def condition_chart(profile: ProfileView) -> Chart:
+def condition_chart(profile: ProfileQuantiles) -> Chart:
     """Returns the chart of condition numbers, per layer and cumulative; it marks the worst."""
     total, alone = profile.condition_number, profile.layer_condition_number
     layers, worst = profile.layers, profile.worst_layer
@@ -104,7 +104,7 @@ def condition_chart(profile: ProfileView) -> Chart:
     )
 
 
-def round_trip_chart(profile: ProfileView) -> Chart:
+def round_trip_chart(profile: ProfileQuantiles) -> Chart:
     """Returns the chart of round-trip errors from both sides, with the predicted error."""
     labels, layers = profile.layers, len(profile.layers)
     data, latent = profile.round_trip_data, profile.round_trip_latent
@@ -173,14 +173,14 @@ def spectrum_chart(spectrum: Spectrum) -> Chart:
     )
 
 
-def _depth_axis(profile: ProfileView) -> dict:
+def _depth_axis(profile: ProfileQuantiles) -> dict:
     layers = len(profile.layers)
     pad = max(0.2, 0.02 * layers)
     title = "depth (number of layers from the data)"
     return {"x": title, "x_range": (-pad, layers + pad), "x_whole": True}
 
 
-def _limit_rule(profile: ProfileView, limit: float | None) -> list[Rule]:
+def _limit_rule(profile: ProfileQuantiles, limit: float | None) -> list[Rule]:
     """Returns a line at the limit of the dtype, unless it would flatten the other curves."""
     lists = (*profile.condition_number.band, *profile.layer_condition_number.band)
     values = [v for numbers in lists for v in drawable(numbers, log=True) if v is not None]
@@ -190,7 +190,7 @@ def _limit_rule(profile: ProfileView, limit: float | None) -> list[Rule]:
     return [Rule(at=limit, text=text, dash="dash", tone=INK)]
 
 
-def depth_section(profile: ProfileView, where: str, charts: Sequence[Chart]) -> Section:
+def depth_section(profile: ProfileQuantiles, where: str, charts: Sequence[Chart]) -> Section:
     """Returns the section about conditioning over depth, with a table of the worst layers.
 
     `where` says which rows were used, such as "held-out rows". `charts` are those of the profile
@@ -218,7 +218,7 @@ def depth_section(profile: ProfileView, where: str, charts: Sequence[Chart]) -> 
     return Section("depth", "Conditioning over depth", blocks, link="Conditioning")
 
 
-def _worst_table(profile: ProfileView) -> Table:
+def _worst_table(profile: ProfileQuantiles) -> Table:
     """Returns a table of the worst-conditioned layers, the worst first."""
     median = profile.layer_condition_number.median
     worst = sorted(
@@ -235,7 +235,9 @@ def _worst_table(profile: ProfileView) -> Table:
     return Table(columns, rows, title=title)
 
 
-def conditioning_figures(profile: ProfileView, budget: Budget | None = None) -> list[KeyFigure]:
+def conditioning_figures(
+    profile: ProfileQuantiles, budget: Budget | None = None
+) -> list[KeyFigure]:
     """Returns the key figures at the top of a page: condition number and round-trip errors."""
     limit = limit_of(profile)
     median, p95 = profile.condition_number.median[-1], profile.condition_number.p95[-1]
@@ -258,7 +260,7 @@ def conditioning_figures(profile: ProfileView, budget: Budget | None = None) -> 
     return results
 
 
-def scales_section(profile: ProfileView) -> Section | None:
+def scales_section(profile: ProfileQuantiles) -> Section | None:
     """Returns a section with one row per scale of an image flow; None without scales."""
     rows = scale_rows(profile)
     if not rows:
@@ -274,7 +276,7 @@ def scales_section(profile: ProfileView) -> Section | None:
     return Section("scales", "Condition number by scale", blocks, is_sub=True)
 
 
-def scale_rows(profile: ProfileView) -> list[list[str]]:
+def scale_rows(profile: ProfileQuantiles) -> list[list[str]]:
     """Returns the table cells of each scale; the last row has the layers without a scale."""
     groups: dict[str, list[int]] = {}
     for place, name in enumerate(profile.layers):
@@ -288,7 +290,9 @@ def scale_rows(profile: ProfileView) -> list[list[str]]:
     return [_scale_row(name, groups[name], profile, total) for name in order]
 
 
-def _scale_row(name: str, places: Sequence[int], profile: ProfileView, total: float) -> list[str]:
+def _scale_row(
+    name: str, places: Sequence[int], profile: ProfileQuantiles, total: float
+) -> list[str]:
     values = profile.layer_condition_number.median
     digits = _digits([values[place] for place in places])
     known = math.isfinite(digits) and math.isfinite(total) and total > 0

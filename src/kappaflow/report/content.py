@@ -1,27 +1,12 @@
 """Data model of a report on a table, from which report.json and the page are written."""
 
-import math
-from collections.abc import Iterator
-from typing import Annotated, Literal
-
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
-    model_validator,
-)
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-
-class Part(BaseModel):
-    """Base class of the parts of a report: frozen, without unknown keys, nan stored as text."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+from kappaflow.conditioning import ProfileQuantiles
+from kappaflow.diagnosis import Comparison
+from kappaflow.finding import Finding
+from kappaflow.results import Part
 
 
 class About(Part):
@@ -76,31 +61,6 @@ class Likelihood(Part):
     nll_standardized: float
     standard_error: float
     quantiles: dict[str, float]
-
-
-class ReferenceView(Part):
-    """A simple density, fitted to the training rows and compared with the flow on held-out rows.
-
-    Attributes:
-        components: Number of Gaussians, selected by the BIC.
-        conditional: Whether it is conditional: a density of the residuals of a regression on the
-            context.
-        nll: Mean negative log-likelihood in nats per row, in the units of the data.
-        nll_standardized: The same on standardized columns.
-        difference: Mean over the rows of the flow's NLL minus the NLL of this density. Negative if
-            the flow is better.
-        standard_error: Standard error of the difference, from paired differences.
-    """
-
-    name: str
-    kind: Literal["Gaussian", "Gaussian mixture"]
-    components: int
-    conditional: bool
-    rows: int
-    nll: float
-    nll_standardized: float
-    difference: float
-    standard_error: float
 
 
 class Weighted(Part):
@@ -262,115 +222,6 @@ class Latent(Part):
     base_beyond_four: float = 6.3e-5
 
 
-class Quantiles(Part):
-    """A quantity over depth: quantiles over the rows, one number per layer."""
-
-    min: list[float]
-    p05: list[float]
-    median: list[float]
-    p95: list[float]
-    max: list[float]
-
-    @property
-    def band(self) -> tuple[list[float], list[float], list[float]]:
-        """The middle 90 % of the rows: 5 %, median, 95 %."""
-        return self.p05, self.median, self.p95
-
-
-class Spread(Part):
-    """A quantity of the whole flow: quantiles over the rows."""
-
-    min: float
-    p05: float
-    median: float
-    p95: float
-    max: float
-
-
-class ProfileView(Part):
-    """Conditioning over the layers of a flow, filled by `kappaflow.conditioning.Profile.to_dict`.
-
-    `Profile` describes the fields. Each `Quantiles` has one number per layer.
-    """
-
-    layers: Annotated[list[str], Field(min_length=1)]
-    points: int
-    eps: float
-    status: Literal["exact", "converged", "not converged", "not finite"]
-    worst_layer: int
-    predicted_round_trip: Spread
-    layer_condition_number: Quantiles
-    layer_sigma_max: Quantiles
-    layer_sigma_min: Quantiles
-    layer_log_det: Quantiles
-    layer_round_trip: Quantiles
-    condition_number: Quantiles
-    sigma_max: Quantiles
-    sigma_min: Quantiles
-    log_det: Quantiles
-    round_trip_data: Quantiles
-    round_trip_latent: Quantiles
-
-    @model_validator(mode="after")
-    def _fits_its_layers(self) -> "ProfileView":
-        """Returns itself if each list has one number per layer and the worst layer exists."""
-        count = len(self.layers)
-        for name, values in self._lists():
-            if len(values) != count:
-                raise PydanticCustomError(
-                    "length",
-                    "{name} should hold {count} numbers, one per layer, got {got}",
-                    {"name": name, "count": count, "got": len(values)},
-                )
-        if not 0 <= self.worst_layer < count:
-            raise PydanticCustomError(
-                "index",
-                "worst_layer should be from 0 to {last}, got {got}",
-                {"last": count - 1, "got": self.worst_layer},
-            )
-        return self
-
-    def _lists(self) -> Iterator[tuple[str, list[float]]]:
-        for name, quantity in self:
-            if isinstance(quantity, Quantiles):
-                for quantile, values in quantity:
-                    yield f"{name}.{quantile}", values
-
-
-def _tagged(value: object) -> object:
-    """Returns nan or infinity as {"number": "NaN"}: JSON has neither, and "NaN" is a string."""
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    return {"number": "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"}
-
-
-def _untagged(value: object) -> object:
-    """Returns the number that `_tagged` wrote, and anything else unchanged."""
-    return next((n for n in _NOT_FINITE if value == _tagged(n)), value)
-
-
-_NOT_FINITE = (math.nan, math.inf, -math.inf)
-
-# Strict types, so that digits in a string stay a string.
-Evidence = Annotated[
-    StrictInt | StrictFloat | StrictStr | None,
-    BeforeValidator(_untagged),
-    PlainSerializer(_tagged, when_used="json"),
-]
-
-
-class FindingView(Part):
-    """A finding of the doctor; see `kappaflow.diagnosis.Finding`."""
-
-    code: str
-    severity: Literal["error", "warning", "note"]
-    layer: str | None
-    message: str
-    cause: str
-    fix: str
-    evidence: dict[str, Evidence]
-
-
 class Budget(Part):
     """The condition budget of a training, and the condition numbers that the flow reached.
 
@@ -413,18 +264,18 @@ class Report(Part):
     padding: PaddingView | None = None
     gaussian_nll: float
     gaussian_nll_standardized: float
-    references: list[ReferenceView] = Field(default_factory=list)
+    references: list[Comparison] = Field(default_factory=list)
     worst_rows: RowsView | None = None
     separations: list[Separation]
     marginals: list[Marginal]
     correlations: Correlations | None = None
     pairs: Pairs
-    profile: ProfileView
+    profile: ProfileQuantiles
     budget: Budget | None = None
     latent: Latent
     verdict: str
     ok: bool
-    findings: list[FindingView]
+    findings: list[Finding]
 
     @property
     def is_joint(self) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from kappaflow.conditioning import ProfileQuantiles
 from kappaflow.diagnosis import CODES, Diagnosis
 from kappaflow.errors import ArgumentError
 from kappaflow.report.charts import Chart
@@ -15,7 +16,6 @@ from kappaflow.report.conditioning import (
     round_trip_chart,
     singular_value_chart,
 )
-from kappaflow.report.content import ProfileView
 from kappaflow.report.diagnosis_charts import (
     Table,
     Values,
@@ -93,7 +93,7 @@ def write_diagnosis(
 
 def render_diagnosis(diagnosis: Diagnosis, *, title: str = "A flow", points: str = "") -> str:
     """Returns the page of a diagnosis, one HTML document that makes no request."""
-    profile = _profile_of(diagnosis)
+    profile = None if diagnosis.profile is None else diagnosis.profile.quantiles()
     cards, over_depth, others = _place_charts(diagnosis, profile)
     sections = [findings_section(cards, "Findings")]
     if profile is not None:
@@ -117,7 +117,7 @@ def render_diagnosis(diagnosis: Diagnosis, *, title: str = "A flow", points: str
     )
 
 
-def _key_figures(diagnosis: Diagnosis, profile: ProfileView | None) -> list[KeyFigure]:
+def _key_figures(diagnosis: Diagnosis, profile: ProfileQuantiles | None) -> list[KeyFigure]:
     """Returns counts of findings, the float type to use, conditioning, and round trips."""
     severities = Counter(finding.severity for finding in diagnosis.findings)
     kinds = [count(severities[k], k) for k in ("error", "warning", "note") if severities[k]]
@@ -139,14 +139,8 @@ def _measured_section(diagnosis: Diagnosis, points: str) -> Section:
     return Section("measured", "How it was diagnosed", [Facts([("", facts)])], "Settings")
 
 
-def _profile_of(diagnosis: Diagnosis) -> ProfileView | None:
-    if diagnosis.profile is None:
-        return None
-    return ProfileView.model_validate(diagnosis.profile.to_dict())
-
-
 def _place_charts(
-    diagnosis: Diagnosis, profile: ProfileView | None
+    diagnosis: Diagnosis, profile: ProfileQuantiles | None
 ) -> tuple[list[Card], list[Chart], list[Chart]]:
     """Returns cards with the charts that explain them, charts over depth, and other charts."""
     codes = [finding.code for finding in diagnosis.findings]
@@ -167,7 +161,7 @@ def _place_charts(
 
 
 def _evidence(
-    diagnosis: Diagnosis, profile: ProfileView | None, codes: Sequence[str]
+    diagnosis: Diagnosis, profile: ProfileQuantiles | None, codes: Sequence[str]
 ) -> Iterator[Evidence]:
     """Yields the charts of all measurements, in the order of the page."""
     tables = diagnosis.tables

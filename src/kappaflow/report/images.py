@@ -5,13 +5,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from kappaflow.conditioning import ProfileQuantiles
+from kappaflow.finding import Finding
 from kappaflow.report.conditioning import (
     conditioning_figures,
     depth_charts,
     depth_section,
     scales_section,
 )
-from kappaflow.report.content import About, FindingView, Part, ProfileView
+from kappaflow.report.content import About, Part
 from kappaflow.report.numbers import count, fixed, is_finite, significant, with_error
 from kappaflow.report.page import (
     Card,
@@ -109,10 +111,10 @@ class ImageReport(Part):
     reconstructions: Picture
     interpolations: Picture
     neighbors: Neighbors
-    profile: ProfileView
+    profile: ProfileQuantiles
     verdict: str
     ok: bool
-    findings: list[FindingView]
+    findings: list[Finding]
 
 
 def render_images(report: ImageReport, *, files: str = FILES) -> str:
@@ -221,7 +223,7 @@ def _curves_note(report: ImageReport) -> str:
     )
 
 
-def _where(profile: ProfileView) -> str:
+def _where(profile: ProfileQuantiles) -> str:
     has_logit = profile.layers[0].endswith(" Logit")
     return f"held-out images, from the {'pixels' if has_logit else 'standardized channels'} on"
 

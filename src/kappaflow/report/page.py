@@ -21,7 +21,6 @@ from kappaflow.diagnosis import Finding
 from kappaflow.report import numbers
 from kappaflow.report.charts import Chart, Figure, color, figures_of
 from kappaflow.report.charts.plotly import label
-from kappaflow.report.content import FindingView
 from kappaflow.report.pictures import Shown
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -157,7 +156,7 @@ class Pictures:
 class Card:
     """A finding of the doctor, with the title of its check and the charts that explain it."""
 
-    finding: Finding | FindingView
+    finding: Finding
     check: str | None = None
     charts: Sequence[Chart] = ()
 
@@ -285,7 +284,7 @@ def glossary_section(terms: Sequence[str]) -> Section:
     return Section("glossary", "Glossary", [Glossary([(term, meanings[term]) for term in terms])])
 
 
-def verdict_of(ok: bool, findings: Iterable[Finding | FindingView], text: str) -> Verdict:
+def verdict_of(ok: bool, findings: Iterable[Finding], text: str) -> Verdict:
     """Returns the verdict of the doctor as a box: red for errors, else yellow for warnings."""
     severities = Counter(finding.severity for finding in findings)
     if not ok:

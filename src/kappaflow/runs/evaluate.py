@@ -13,12 +13,11 @@ from kappaflow.flows import Flow
 from kappaflow.report import (
     About,
     AnyReport,
-    FindingView,
     ImageReport,
-    ProfileView,
     Report,
     store_report,
 )
+from kappaflow.results import to_plain
 from kappaflow.runs.image_content import image_content, points_of
 from kappaflow.runs.image_data import ImageData
 from kappaflow.runs.image_samples import BEST, write_sheet
@@ -92,10 +91,10 @@ def report_on(
 def diagnosis_fields(diagnosis: Diagnosis, depth: Profile) -> dict[str, Any]:
     """Returns the fields of a report that a diagnosis and a profile determine."""
     return {
-        "profile": ProfileView.model_validate(depth.to_dict()),
+        "profile": depth.quantiles(),
         "verdict": diagnosis.verdict,
         "ok": diagnosis.ok,
-        "findings": [FindingView(**vars(finding)) for finding in diagnosis.findings],
+        "findings": list(diagnosis.findings),
     }
 
 
@@ -154,7 +153,7 @@ def _table_metrics(report: Report) -> dict[str, Any]:
         "gaussian_nll_standardized": report.gaussian_nll_standardized,
         "mixture_nll_standardized": None if mixture is None else mixture.nll_standardized,
         "mixture_components": None if mixture is None else mixture.components,
-        "references": [one.model_dump() for one in report.references],
+        "references": to_plain(report)["references"],
         "auc": None if separation is None else separation.auc,
         "auc_standard_error": None if separation is None else separation.auc_standard_error,
     }
@@ -196,6 +195,6 @@ def metrics_without_data(report: AnyReport) -> dict[str, Any]:
         "round_trip_latent": report.profile.round_trip_latent.max[-1],
         "ok": report.ok,
         "verdict": report.verdict,
-        "findings": [one.model_dump(exclude={"evidence"}) for one in report.findings],
+        "findings": to_plain(report)["findings"],
         "notes": report.about.notes,
     }

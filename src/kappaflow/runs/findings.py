@@ -1,6 +1,5 @@
 """Collects the findings on a run beyond its flow: held-out likelihood, training and data."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from kappaflow.diagnosis import (
     warning_findings,
 )
 from kappaflow.errors import KappaflowError
-from kappaflow.runs.stored import ImageResult, TableResult, read_finished
+from kappaflow.runs.stored import ImageResult, read_finished
 from kappaflow.training import read_result
 
 # Findings, and the names of the checks that they come from.
@@ -85,29 +84,13 @@ def stored_findings(folder: Path, warnings: Sequence[str] = ()) -> CollectedFind
             stopped_because=stopped_because,
         )
     return table_findings(
-        None if result.likelihood == "joint" else _comparisons(result),
+        None if result.likelihood == "joint" else result.references,
         standard_error=result.test_nll_standard_error,
         test_rows=result.test_rows,
         history=history,
         stopped_because=stopped_because,
         warnings=warnings,
     )
-
-
-def _comparisons(result: TableResult) -> list[Comparison]:
-    """Returns the stored comparisons; differences stored as None are infinite."""
-    return [
-        Comparison(
-            kind=one.kind,
-            components=one.components,
-            conditional=one.conditional,
-            rows=one.rows,
-            nll=math.nan if one.nll is None else one.nll,
-            difference=math.inf if one.difference is None else one.difference,
-            standard_error=math.inf if one.standard_error is None else one.standard_error,
-        )
-        for one in result.references
-    ]
 
 
 def _history(folder: Path) -> list[dict[str, Any]]:

@@ -14,13 +14,13 @@ from kappaflow.data import Table
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
 from kappaflow.flows.rows import name_columns
+from kappaflow.flows.standardization import standardization_log_det
 from kappaflow.runs.recipes import ModelConfig
 from kappaflow.training import (
     Settings,
     batch_of,
     log_prob_of,
     loop,
-    standardization_log_det,
 )
 from kappaflow.training.batches import fit_standardization
 from kappaflow.training.distributed import make_engine

@@ -8,8 +8,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kappaflow.data.raw import Decimal, ReadOptions
+from kappaflow.diagnosis import Comparison
 from kappaflow.errors import FileError
 from kappaflow.files import CONFIG, load, read_config
+from kappaflow.finding import Finding
 from kappaflow.flows import Flow
 from kappaflow.runs.image_data import ImageConfig, ImageData
 from kappaflow.runs.table_data import TableConfig, TableData
@@ -70,21 +72,6 @@ class ImageRunConfig(BaseModel):
 RunConfig = TableRunConfig | ImageRunConfig
 
 
-class StoredReference(BaseModel):
-    """A density fitted to the training rows and compared with the flow; see `Comparison`."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    kind: Literal["Gaussian", "Gaussian mixture"]
-    components: int
-    conditional: bool
-    rows: int
-    nll: float | None
-    nll_standardized: float | None
-    difference: float | None
-    standard_error: float | None
-
-
 class Result(BaseModel):
     """The content of result.json of a finished run; None is a number that is not finite."""
 
@@ -103,7 +90,7 @@ class Result(BaseModel):
     round_trip_latent: float | None
     verdict: str
     train_log_prob_quantiles: list[float | None]
-    findings: tuple[dict[str, str | None], ...] = ()
+    findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -119,7 +106,7 @@ class TableResult(Result):
     gaussian_nll_standardized: float | None
     mixture_nll_standardized: float | None = None
     mixture_components: int | None = None
-    references: tuple[StoredReference, ...] = ()
+    references: tuple[Comparison, ...] = ()
     condition_budget: float | None = None
     condition_rows: int | None = None
     auc: float | None

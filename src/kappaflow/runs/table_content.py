@@ -22,6 +22,7 @@ from kappaflow.flows import (
     padding_in,
 )
 from kappaflow.flows.base import sample_of
+from kappaflow.flows.standardization import standardization_log_det
 from kappaflow.report import (
     Budget,
     Correlations,
@@ -30,7 +31,6 @@ from kappaflow.report import (
     Marginal,
     PaddingView,
     Pairs,
-    ReferenceView,
     RowsView,
     RowView,
     Separation,
@@ -45,7 +45,6 @@ from kappaflow.training import (
     condition_at_test_rows,
     log_prob_of,
     quantile,
-    standardization_log_det,
 )
 from kappaflow.training.measure import mean, standard_error
 
@@ -89,7 +88,7 @@ def table_content(
         pictured = batch_of(shown, flow)
     samples, likelihoods = samples_like(flow, pictured), _likelihoods(flow, nll, data)
     padding, weighted = padding_view(flow, test)
-    compared = comparisons_on(data, (nll if weighted is None else weighted).numpy())
+    compared = comparisons_on(flow, data, (nll if weighted is None else weighted).numpy())
     gaussian_nll = compared[0].nll if compared else math.nan
     content = {
         "curves": [{key: line[key] for key in CURVES} for line in result.history],
@@ -97,7 +96,7 @@ def table_content(
         "padding": padding,
         "gaussian_nll": gaussian_nll,
         "gaussian_nll_standardized": gaussian_nll + standardization_log_det(flow),
-        "references": [_reference(one, flow) for one in compared],
+        "references": list(compared),
         "worst_rows": worst_rows(data, nll),
         "separations": _separations(flow, nll, data),
         "marginals": marginals_of(shown, samples),
@@ -169,35 +168,24 @@ def _likelihood(name: str, flow: Flow, nll: Tensor, weights: Tensor | None) -> L
     )
 
 
-def comparisons_on(data: TableData, nll: np.ndarray) -> tuple[Comparison, ...]:
-    """Compares a flow with a Gaussian and a mixture fitted to the training rows, on test rows.
+def comparisons_on(flow: Flow, data: TableData, nll: np.ndarray) -> tuple[Comparison, ...]:
+    """Returns the comparisons with a Gaussian and a mixture fitted to training rows, on test rows.
 
     `nll` is the negative log-likelihood under the flow of as many test rows, from the first on.
     There is no comparison if a column is constant among the training rows or follows from others,
     since there is no such density.
-
-    Returns:
-        The comparisons.
     """
     train, test = data.train, data.test
     rows = len(nll)
     context = None if test.context is None else test.context[:rows]
     result = references(train.values, test.values[:rows], train.context, context, train.weights)
     weights = None if test.weights is None else test.weights[:rows]
-    return compare(nll, result, conditional=context is not None, weights=weights)
-
-
-def _reference(one: Comparison, flow: Flow) -> ReferenceView:
-    return ReferenceView(
-        name=one.name,
-        kind=one.kind,
-        components=one.components,
-        conditional=one.conditional,
-        rows=one.rows,
-        nll=one.nll,
-        nll_standardized=one.nll + standardization_log_det(flow),
-        difference=one.difference,
-        standard_error=one.standard_error,
+    return compare(
+        nll,
+        result,
+        conditional=context is not None,
+        weights=weights,
+        log_det=standardization_log_det(flow),
     )
 
 

@@ -8,7 +8,6 @@ from kappaflow.training.measure import (
     condition_at_test_rows,
     log_prob_of,
     quantile,
-    standardization_log_det,
 )
 from kappaflow.training.run_folder import read_metrics, read_result, write_result
 from kappaflow.training.session import FitResult, fit_split
@@ -36,6 +35,5 @@ __all__ = [
     "quantile",
     "read_metrics",
     "read_result",
-    "standardization_log_det",
     "write_result",
 ]

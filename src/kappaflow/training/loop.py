@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
+from kappaflow.flows.standardization import standardization_log_det
 from kappaflow.storage import plain
 from kappaflow.training.batches import Batch, Batches
 from kappaflow.training.budget import ConditionBudget, DualVariable, project_to_budget
@@ -28,7 +29,6 @@ from kappaflow.training.measure import (
     conditioning_figures,
     likelihood_figures,
     peak_memory_bytes,
-    standardization_log_det,
 )
 from kappaflow.training.nonfinite import first_nonfinite_layer
 from kappaflow.training.optimizer import AdamW, WeightEMA, learning_rate_at

@@ -10,6 +10,7 @@ from kappaflow.conditioning import round_trip, spectrum
 from kappaflow.conditioning.points import joined_points, measuring
 from kappaflow.conditioning.stretched import MATRIX_UP_TO, stretched
 from kappaflow.flows import Flow
+from kappaflow.flows.standardization import standardization_log_det
 from kappaflow.training.batches import Batches
 
 ROWS_AT_ONCE = 4096
@@ -84,18 +85,6 @@ def standard_error(values: Tensor, weights: Tensor | None = None) -> float:
         return values.std(correction=0).item() / math.sqrt(len(values))
     off = weights.to(values) * (values - mean(values, weights))
     return (off.square().sum().sqrt() / weights.sum().to(values)).item()
-
-
-def standardization_log_det(flow: Flow) -> float:
-    """Returns log|det| of the standardization in nats, which turns an NLL into a standardized one.
-
-    For a flow with domains, it is that of the standard deviations of the columns. So flows with
-    and without bounds can be compared.
-    """
-    if flow.domain is not None:
-        return -flow.domain.deviation.double().log().sum().item()
-    point = torch.zeros(1, *flow.joint_shape, dtype=flow.dtype, device=flow.device)
-    return flow.standardization(point)[1].double().item()
 
 
 def likelihood_figures(flow: Flow, rows: Batches) -> dict[str, float]:
