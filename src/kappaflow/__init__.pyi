@@ -24,7 +24,6 @@ from .conditioning import profile, round_trip, spectrum
 from .data import load_images, load_table
 from .diagnosis import doctor
 from .errors import KappaflowError
-from .exports import export
 from .factor import factor_linear
 from .files import load, save
 from .flows import (
@@ -41,7 +40,9 @@ from .flows import (
     spline,
     zuko_flow,
 )
-from .interop import convert, wrap
+from .foreign import wrap
+from .interop import convert
+from .interop.exports import export
 from .partition import Partition, SpatialPartition
 from .registry import register
 from .report import write_diagnosis

@@ -7,11 +7,14 @@ from typing import Any
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "datasets": (),  # kinds of data beyond tables
-    "libraries": (),  # flows of other libraries, and exports
+    "libraries": ("kappaflow.interop",),  # flows of other libraries, and exports
     "views": ("kappaflow.plot",),  # `plot` of results
 }
 NAMES: dict[str, str] = {  # objects of such packages that commands use, as module:name
+    "diagnose_exported": "kappaflow.interop.exports.run:diagnose_exported",
+    "export_run": "kappaflow.interop.exports.run:export_run",
     "factors_page": "kappaflow_studies.factors:factors_page",
+    "is_exported": "kappaflow.interop.exports.exported:is_exported",
     "studies": "kappaflow_studies",
     "trade_off": "kappaflow_studies.condition_budget.measure:trade_off",
 }

@@ -270,7 +270,7 @@ def _find(name: str) -> None:
     The list is fixed: a name in a file never decides what is imported.
     """
     for module in (*OWN, STUDIES):
-        if name not in _CONSTRUCTORS and importlib.util.find_spec(module):
+        if name not in _CONSTRUCTORS and importlib.util.find_spec(module.partition(".")[0]):
             importlib.import_module(module)
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 import kappaflow as kf
+from kappaflow import wrap
 from kappaflow.diagnosis.advice import BOUNDS, CLIPS, bound_scales
-from kappaflow.interop import wrap
 
 CLIP = {"log_scale_min_clip": -2.0, "log_scale_max_clip": 2.0}
 

@@ -109,13 +109,13 @@ def doctor(
         Decimal sign of a table in a text file. Default: that of the run, or detected.
     """
     from kappaflow.diagnosis import check_codes, filter_findings
-    from kappaflow.interop.exported import is_exported
+    from kappaflow.extensions import load_by_name
     from kappaflow.report import write_diagnosis
     from kappaflow.report.files import check_output_path
-    from kappaflow.runs import diagnose_exported, is_code
+    from kappaflow.runs import is_code
 
     of_code = is_code(run)
-    exported = not of_code and is_exported(Path(run))
+    exported = not of_code and load_by_name("is_exported")(Path(run))
     _check_target(run, context, of_code=of_code)
     if trust and not exported:
         raise ArgumentError("'trust' is for exported flows: leave it out.")
@@ -133,7 +133,7 @@ def doctor(
         say_if_unfinished(Path(run))
     with words_shown(visible=False if json else None) as show:
         if exported:
-            diagnosis, points = diagnose_exported(
+            diagnosis, points = load_by_name("diagnose_exported")(
                 Path(run), data, trust=trust, thorough=thorough, progress=show, decimal=decimal
             )
         else:
@@ -263,15 +263,15 @@ def _why_nothing(diagnosis: "Diagnosis", fixes: Sequence[str]) -> str:
 
 def _compare(before: "Health", after: "Health") -> None:
     """Prints the figures of two flows side by side."""
-    codes = _codes(before.diagnosis), _codes(after.diagnosis)
+    each = (before, after)
+    codes = (_codes(one.diagnosis) for one in each)
     rows: list[tuple[str, ...]] = [("", "before", "after"), ("findings", *codes)]
     if before.nll is not None and after.nll is not None:
-        each = (before, after)
         for what in dict.fromkeys(one.likelihood for one in each):
             values = [number(one.nll, ".4g") if one.likelihood == what else "" for one in each]
             rows.append((NLL[what], *values))
     for name in FIGURES:
-        values = (one.diagnosis.measured[name] for one in (before, after))
+        values = (one.diagnosis.measured[name] for one in each)
         rows.append((name.replace("_", " "), *(f"{value:.3g}" for value in values)))
     columns(rows)
 

@@ -42,10 +42,10 @@ def export(
     functions
         The functions to write. Default: all that the flow has.
     """
-    from kappaflow.runs import export_run
+    from kappaflow.extensions import load_by_name
 
     say_if_unfinished(run)
-    done = export_run(run, out, format=format, functions=functions)
+    done = load_by_name("export_run")(run, out, format=format, functions=functions)
     tell("largest difference to the flow on random rows\n")
     rows = [(name, f"{error:.1e}") for name, error in done.differences.items()]
     if done.round_trip is not None:

@@ -13,7 +13,7 @@ from kappaflow.diagnosis.isolation import original_of
 from kappaflow.errors import ArgumentError
 from kappaflow.finding import Finding
 from kappaflow.flows import Flow
-from kappaflow.interop import Wrapped
+from kappaflow.foreign import Wrapped
 from kappaflow.registry import describe
 
 CLIPS = "log_scale_min_clip=-2.0, log_scale_max_clip=2.0"

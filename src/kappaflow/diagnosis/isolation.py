@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from kappaflow.conditioning.points import measuring
 from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.flows import Flow
-from kappaflow.interop import Wrapped, wrap
+from kappaflow.foreign import Wrapped, wrap
 
 
 @contextmanager

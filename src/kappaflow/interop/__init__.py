@@ -1,22 +1,35 @@
-"""Flows of other libraries: `wrap` measures them in place, `convert` copies them into a `Flow`.
+"""Flows of other libraries, and exports: registered with the core, which imports none of it.
 
 No library is imported here: the module of a flow's class determines its adapter and converter.
 
-wrap           `wrap` and `Wrapped`; also plain functions and objects with `encode` and `decode`
-foreign        the layers and the base of a wrapped flow
+zuko, nflows, normflows, freia    adapter and converter of one library each
+distributions, torchflows         adapters of libraries whose flows are not converted
+sbi            its estimators, and conditional flows as such estimators
+exports        `kappaflow.export`, and the doctor on exported flows
 convert        `convert`; builds bijections and stacks from a blueprint
 blueprint      the parts of a flow that is read and not built yet
 folding        folds scales and shifts between couplings into their networks
 layers         converts the layers of a flow, or reports why one is not supported
 networks       conditioner networks, read layer by layer and compared with their outputs
 matrices       linear maps in factored form
-zuko, nflows, normflows, freia    adapter and converter of one library each
-distributions, sbi, torchflows    adapters of libraries whose flows are not converted
-exported       flows that `kappaflow.export` wrote, read back
 """
 
+from kappaflow.foreign import Wrapped, register_library, wrap
 from kappaflow.interop.convert import convert
-from kappaflow.interop.exported import read_exported
-from kappaflow.interop.wrap import Wrapped, wrap
+from kappaflow.interop.exports.exported import read_exported
 
-__all__ = ["Wrapped", "convert", "read_exported", "wrap"]
+__all__ = ["Wrapped", "convert", "read_exported", "register_library", "wrap"]
+
+LIBRARIES = {
+    "zuko": "zuko",
+    "nflows": "nflows",
+    "normflows": "normflows",
+    "FrEIA": "freia",
+    "torchflows": "torchflows",
+    "sbi": "sbi",
+    "pyro": "distributions",
+    "kappaflow.interop.exports.exported": "exports.exported",
+    "torch.distributions": "distributions",
+}
+for package, adapter in LIBRARIES.items():
+    register_library(package, f"{__name__}.{adapter}")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 
 from kappaflow.errors import ArgumentError
-from kappaflow.interop.foreign import ForeignBase, ForeignLayer, Parts, seeded
+from kappaflow.foreign.layers import ForeignBase, ForeignLayer, Parts, seeded
 
 
 def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401, ARG001

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import StandardNormal
+from kappaflow.foreign.layers import ForeignLayer, Parts
 from kappaflow.interop.blueprint import (
     Blueprint,
     Coupling,
@@ -19,7 +20,6 @@ from kappaflow.interop.blueprint import (
     Scaling,
     Unsupported,
 )
-from kappaflow.interop.foreign import ForeignLayer, Parts
 from kappaflow.interop.layers import Converters, Layers, full_names
 from kappaflow.interop.matrices import convolution, dense, householder, rotation
 from kappaflow.interop.networks import check_outputs, concatenated, read_network

@@ -8,6 +8,15 @@ from torch import Tensor, nn
 
 from kappaflow.bijections import ActNorm, Squeeze, Standardize
 from kappaflow.errors import ArgumentError
+from kappaflow.foreign.layers import (
+    ContextReader,
+    ForeignBase,
+    ForeignLayer,
+    Parts,
+    default_dtype_of,
+    event_shape_of,
+    unchanged_context,
+)
 from kappaflow.interop.blueprint import (
     Blueprint,
     Coupling,
@@ -20,15 +29,6 @@ from kappaflow.interop.blueprint import (
     inverse_of,
 )
 from kappaflow.interop.convert import multi_scale
-from kappaflow.interop.foreign import (
-    ContextReader,
-    ForeignBase,
-    ForeignLayer,
-    Parts,
-    default_dtype_of,
-    event_shape_of,
-    unchanged_context,
-)
 from kappaflow.interop.layers import Converters, Layers, full_names, is_exactly
 from kappaflow.interop.matrices import (
     dense,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kappaflow.bijections import Squeeze
 from kappaflow.errors import ArgumentError
+from kappaflow.foreign.layers import ForeignBase, ForeignLayer, Parts, event_shape_of
 from kappaflow.interop.blueprint import (
     Blueprint,
     Coupling,
@@ -21,7 +22,6 @@ from kappaflow.interop.blueprint import (
     inverse_of,
 )
 from kappaflow.interop.convert import multi_scale
-from kappaflow.interop.foreign import ForeignBase, ForeignLayer, Parts, event_shape_of
 from kappaflow.interop.layers import Converters, Layers, full_names, is_exactly
 from kappaflow.interop.matrices import convolution, dense, lu_linear
 from kappaflow.interop.networks import check_outputs, concatenated, read_network

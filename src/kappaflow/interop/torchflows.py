@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kappaflow.interop.foreign import ForeignBase, ForeignLayer, Parts
+from kappaflow.foreign.layers import ForeignBase, ForeignLayer, Parts
 
 
 def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401, ARG001

@@ -9,6 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow.errors import ArgumentError
+from kappaflow.foreign.layers import (
+    ContextReader,
+    ForeignBase,
+    ForeignLayer,
+    Parts,
+    unchanged_context,
+)
 from kappaflow.interop.blueprint import (
     Blueprint,
     Coupling,
@@ -20,13 +27,6 @@ from kappaflow.interop.blueprint import (
     inverse_of,
 )
 from kappaflow.interop.distributions import log_prob_in_support
-from kappaflow.interop.foreign import (
-    ContextReader,
-    ForeignBase,
-    ForeignLayer,
-    Parts,
-    unchanged_context,
-)
 from kappaflow.interop.layers import Converters, Layers, full_names, is_exactly
 from kappaflow.interop.matrices import dense, lu_linear, rotation
 from kappaflow.interop.networks import check_outputs, constant, read_network

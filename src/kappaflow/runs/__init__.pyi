@@ -1,5 +1,4 @@
 from .diagnose import diagnose_run
-from .exports import diagnose_exported, export_run
 from .factor import factor_file
 from .fit import RunSummary, fit_run
 from .fix import FixedRun, Health, fix_run
@@ -39,9 +38,7 @@ __all__ = [
     "Written",
     "check_image_path",
     "diagnose_code",
-    "diagnose_exported",
     "diagnose_run",
-    "export_run",
     "factor_file",
     "fit_auto",
     "fit_run",

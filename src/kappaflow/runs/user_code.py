@@ -30,7 +30,7 @@ from kappaflow.diagnosis import (
     with_findings,
 )
 from kappaflow.errors import ArgumentError, KappaflowError
-from kappaflow.interop import wrap
+from kappaflow.foreign import wrap
 from kappaflow.training.distributed import existing_device
 
 MODULE_NAME = "_examined_by_kappaflow"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from kappaflow.conditioning import layers_of
 from kappaflow.diagnosis.check import Measurements, Symptom, check
 from kappaflow.diagnosis.isolation import one_line
-from kappaflow.interop import Wrapped
+from kappaflow.foreign import Wrapped
 
 
 @check(

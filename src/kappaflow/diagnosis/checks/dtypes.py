@@ -10,7 +10,7 @@ from kappaflow.bijection import Bijection
 from kappaflow.conditioning import layers_of
 from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
 from kappaflow.flows import Flow
-from kappaflow.interop.foreign import ForeignLayer
+from kappaflow.foreign.layers import ForeignLayer
 
 ROWS = 2
 NARROW = ("torch.float16", "torch.bfloat16")

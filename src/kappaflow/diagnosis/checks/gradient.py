@@ -14,7 +14,7 @@ from kappaflow.diagnosis.checks.log_dets import solver_tolerance
 from kappaflow.diagnosis.checks.state import state
 from kappaflow.finding import Evidence
 from kappaflow.flows import Flow
-from kappaflow.interop import Wrapped
+from kappaflow.foreign import Wrapped
 
 SETTLE = 2  # directions in which the differences must converge
 STEP = 1e-5  # step of the differences, relative to the size of a parameter

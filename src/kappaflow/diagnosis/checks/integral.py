@@ -11,7 +11,7 @@ from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement,
 from kappaflow.diagnosis.checks.base import base_inconsistent
 from kappaflow.diagnosis.checks.log_dets import log_det_wrong
 from kappaflow.diagnosis.finding import Table
-from kappaflow.interop import Wrapped
+from kappaflow.foreign import Wrapped
 
 DIMENSIONS = 3  # largest number of dimensions; above, no proposal is close enough
 CENTERS = 256

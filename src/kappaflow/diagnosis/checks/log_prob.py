@@ -25,7 +25,7 @@ from kappaflow.diagnosis.check import (
 from kappaflow.diagnosis.finding import Table
 from kappaflow.diagnosis.not_finite import Explanation, explain
 from kappaflow.flows import Flow
-from kappaflow.interop import Wrapped
+from kappaflow.foreign import Wrapped
 
 NATS, ROUNDINGS = 1e-2, 1e2  # allowed difference of two ways: nats, and a multiple of rounding
 ROUNDED_AWAY = 1e-3  # share of a difference that remains in float64 if rounding caused it

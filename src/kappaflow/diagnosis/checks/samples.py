@@ -31,7 +31,7 @@ from kappaflow.diagnosis.checks.log_prob import (
 from kappaflow.diagnosis.finding import Table
 from kappaflow.diagnosis.not_finite import explain
 from kappaflow.flows import Flow
-from kappaflow.interop import Wrapped
+from kappaflow.foreign import Wrapped
 
 SMALL = 64  # dimensions up to which most samples are compared
 DIRECTIONS = 4

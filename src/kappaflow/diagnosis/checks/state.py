@@ -21,8 +21,8 @@ from kappaflow.diagnosis.checks.log_prob import log_prob_random
 from kappaflow.diagnosis.isolation import isolated_copy, original_of
 from kappaflow.factor import Whiten
 from kappaflow.flows import Flow
-from kappaflow.interop import Wrapped
-from kappaflow.interop.foreign import ForeignLayer
+from kappaflow.foreign import Wrapped
+from kappaflow.foreign.layers import ForeignLayer
 from kappaflow.nets import StandardizeInputs
 
 FINE, BROKEN = 1e-5, 1e-3  # reconstruction error of a sound flow, and of one with a stale part

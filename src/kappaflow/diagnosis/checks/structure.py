@@ -12,7 +12,7 @@ from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
 from kappaflow.diagnosis.checks.state import moved_copy
-from kappaflow.interop import Wrapped
+from kappaflow.foreign import Wrapped
 
 POINTS = 8
 CONSTANT = 1e-5  # relative spread over the points of an entry that is constant

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from kappaflow._checks import one_of
 from kappaflow.errors import ArgumentError, KappaflowError, NumericalError
-from kappaflow.exports.functions import (
+from kappaflow.flows import Flow
+from kappaflow.interop.exports.functions import (
     FUNCTIONS,
     FlowFunction,
     RandomRows,
     describe_functions,
 )
-from kappaflow.exports.programs import Call, Program, check_onnx, outputs, quiet
-from kappaflow.flows import Flow
+from kappaflow.interop.exports.programs import Call, Program, check_onnx, outputs, quiet
 from kappaflow.options import ExportFormat
 from kappaflow.stack import CouplingStack
 from kappaflow.storage import whole_directory

@@ -11,7 +11,7 @@ import torch
 
 import kappaflow as kf
 from kappaflow.cli.app import main
-from kappaflow.exports.programs import _expm1, _log1p, _substituted
+from kappaflow.interop.exports.programs import _expm1, _log1p, _substituted
 from kappaflow.testing.contract import jittered
 
 

@@ -18,8 +18,8 @@ from torch.fx import GraphModule
 from torch.overrides import TorchFunctionMode
 
 from kappaflow.errors import ArgumentError, KappaflowError
-from kappaflow.exports.functions import INPUTS, OUTPUTS, FlowFunction, RandomRows
 from kappaflow.flows import Flow
+from kappaflow.interop.exports.functions import INPUTS, OUTPUTS, FlowFunction, RandomRows
 from kappaflow.options import ExportFormat
 
 SUFFIXES: dict[str, str] = {"torch": ".pt2", "onnx": ".onnx"}

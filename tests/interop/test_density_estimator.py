@@ -10,7 +10,7 @@ pytest.importorskip("sbi")
 from sbi.inference import NLE, NPE
 from sbi.utils import BoxUniform
 
-from kappaflow.sbi import density_estimator
+from kappaflow.interop.sbi import density_estimator
 
 SMALL = {"depth": 2, "hidden": (16,)}
 

@@ -5,8 +5,8 @@ programs    programs of torch.export and ONNX: traced, written and loaded again
 export      `export`, which compares each program with the flow
 """
 
-from kappaflow.exports.export import Exported, export
-from kappaflow.exports.functions import FUNCTIONS
-from kappaflow.exports.programs import NOTES, SUFFIXES, load_onnx, outputs
+from kappaflow.interop.exports.export import Exported, export
+from kappaflow.interop.exports.functions import FUNCTIONS
+from kappaflow.interop.exports.programs import NOTES, SUFFIXES, load_onnx, outputs
 
 __all__ = ["FUNCTIONS", "NOTES", "SUFFIXES", "Exported", "export", "load_onnx", "outputs"]

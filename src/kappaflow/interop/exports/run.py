@@ -10,9 +10,9 @@ from kappaflow.data.raw import Decimal
 from kappaflow.data.table import describe_values, require_finite
 from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly
 from kappaflow.errors import ArgumentError
-from kappaflow.exports import Exported, export
 from kappaflow.files import CONFIG, load, read_config
-from kappaflow.interop import read_exported
+from kappaflow.interop.exports import Exported, export
+from kappaflow.interop.exports.exported import read_exported
 from kappaflow.options import ExportFormat
 from kappaflow.runs.stored import TableRunConfig, read_run
 

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from kappaflow.errors import ArgumentError, FileError
-from kappaflow.exports import FUNCTIONS, NOTES, SUFFIXES, load_onnx, outputs
 from kappaflow.flows import Base, StandardNormal
-from kappaflow.interop.foreign import Call, ForeignBase, ForeignLayer, Parts
+from kappaflow.foreign.layers import Call, ForeignBase, ForeignLayer, Parts
+from kappaflow.interop.exports import FUNCTIONS, NOTES, SUFFIXES, load_onnx, outputs
 from kappaflow.linearization import Linearization
 from kappaflow.reading import parse_json
 

@@ -12,22 +12,11 @@ from torch import Tensor, nn
 
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.errors import ArgumentError, KappaflowError
+from kappaflow.extensions import load_extensions
 from kappaflow.flows import Flow, StandardNormal
-from kappaflow.interop.foreign import ForeignLayer, Parts, event_shape_of, per_row, seeded
+from kappaflow.foreign.layers import ForeignLayer, Parts, event_shape_of, per_row, seeded
 
-# The file with the adapter, by the package that defines the class of a flow or one of its bases.
-# No library is imported here: whoever has one of its flows has imported it.
-ADAPTERS = {
-    "zuko": "zuko",
-    "nflows": "nflows",
-    "normflows": "normflows",
-    "FrEIA": "freia",
-    "torchflows": "torchflows",
-    "sbi": "sbi",
-    "pyro": "distributions",
-    "kappaflow.interop.exported": "exported",
-    "torch.distributions": "distributions",
-}
+_LIBRARIES: dict[str, str] = {}  # modules of adapters, by the package that defines a flow's class
 Adapter = Callable[[Any, Tensor | None, Tensor | None], Parts]
 
 
@@ -76,6 +65,16 @@ def wrap(flow: object, x: Tensor | None = None, context: Tensor | None = None) -
     width = 0 if context is None else context.shape[1]
     like = next((one for one in (parts.like, x, context) if one is not None), None)
     return Wrapped(flow if parts.flow is None else parts.flow, parts, width, like)
+
+
+def register_library(package: str, adapter: str) -> None:
+    """Registers the module that adapts the flows of a package, which is loaded when it is needed.
+
+    Args:
+        package: The package or module that defines the class of a flow or one of its bases.
+        adapter: The module with `parts_of(flow, x, context)`, which returns the parts of a flow.
+    """
+    _LIBRARIES[package] = adapter
 
 
 def wrap_to_fit(flow: object, features: int, context_features: int) -> Flow:
@@ -226,14 +225,15 @@ def _parts_of(adapter: Adapter, flow: object, x: Tensor | None, context: Tensor 
 
 def _adapter(flow: object) -> Adapter:
     """Returns the adapter of the library that defines the flow's class."""
+    load_extensions("libraries")
     for kind in type(flow).__mro__:
-        for prefix, home in ADAPTERS.items():
-            if kind.__module__ == prefix or kind.__module__.startswith(f"{prefix}."):
-                return import_module(f"kappaflow.interop.{home}").parts_of
+        for package, adapter in _LIBRARIES.items():
+            if f"{kind.__module__}.".startswith(f"{package}."):
+                return import_module(adapter).parts_of
     if isinstance(flow, tuple | list) or (hasattr(flow, "encode") and hasattr(flow, "decode")):
         return _parts_of_functions
     raise ArgumentError(
-        f"'flow' should be a Flow, a flow of {', '.join(ADAPTERS)}, an object with encode and "
+        f"'flow' should be a Flow, a flow of {', '.join(_LIBRARIES)}, an object with encode and "
         f"decode, or a pair of such functions, got {type(flow).__name__}."
     )
 
