@@ -29,7 +29,6 @@ GUIDED = (
     "npy",
     "npz",
     "idx",
-    "CIFAR-10 batch",
 )
 LONG_S, SHORT_S = 30, 2
 LIMIT_S, MEMORY_MB = 30, 4096

@@ -1,7 +1,6 @@
 """Small real files of each kind, with the functions that load them."""
 
 import gzip
-import pickle
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ from PIL import Image
 
 import kappaflow as kf
 from kappaflow.cli.app import main
-from kappaflow.data import load_images, load_table
+from kappaflow.data import load_table
 from kappaflow.data.load import load_matrix
 from kappaflow.data.on_disk import open_chunks
 from kappaflow.errors import KappaflowError
 from kappaflow.files import CONFIG, WEIGHTS, read_config, write_weights
+from kappaflow.images import load_images
 from kappaflow.report import draw_again
 from kappaflow.runs.stored import read_finished, read_run
 from kappaflow.storage import read_tensors
@@ -26,7 +26,6 @@ from kappaflow.training import read_metrics, read_result
 from kappaflow.training.checkpoint import read_checkpoint
 
 ROWS = 24
-BATCH = {b"data": np.zeros((4, 3072), np.uint8), b"labels": [0, 1, 2, 3]}
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def _write_images(folder: Path) -> None:
     idx = struct.pack(">IIII", 0x803, 4, 5, 6) + bytes(range(120))
     (folder / "train-images-idx3-ubyte").write_bytes(idx)
     (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx, mtime=0))
-    (folder / "data_batch_1").write_bytes(pickle.dumps(BATCH, protocol=2))
+    (folder / "data_batch_1.bin").write_bytes(bytes(4 * 3073))
 
 
 def _model(path: Path) -> object:
@@ -154,5 +153,5 @@ KINDS: dict[str, Kind] = {
     },
     "idx": Kind("images/train-images-idx3-ubyte", _images),
     "idx.gz": Kind("images/train-images-idx3-ubyte.gz", _images),
-    "CIFAR-10 batch": Kind("images/data_batch_1", _images),
+    "CIFAR-10 batch": Kind("images/data_batch_1.bin", _images),
 }

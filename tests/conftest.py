@@ -36,6 +36,18 @@ def _seeded():
 
 
 @pytest.fixture
+def write(tmp_path):
+    """Returns a function that writes a file of the given name and returns its path."""
+
+    def write_file(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write_file
+
+
+@pytest.fixture
 def ticking(monkeypatch):
     """Returns a function that replaces the clocks, whatever the speed of the machine.
 

@@ -14,7 +14,7 @@ from torch import nn
 
 import kappaflow as kf
 from kappaflow.autograd.checkpoint import MEMORY_MODES
-from kappaflow.data import load_images
+from kappaflow.images import load_images
 from kappaflow.ranks import rank
 from kappaflow.storage import write_tensors
 from kappaflow.training import session

@@ -14,7 +14,8 @@ from tests.pretend import CUDA, PretendedDevice
 
 import kappaflow as kf
 from kappaflow.autograd.checkpoint import MEMORY_MODES
-from kappaflow.training.batches import Batch, fit_standardization
+from kappaflow.data.batches import Batch
+from kappaflow.training.batches import fit_standardization
 from kappaflow.training.distributed import Engine
 from kappaflow.training.loop import Training
 from kappaflow.training.settings import Settings

@@ -10,7 +10,7 @@ import lazy_loader
 
 __version__ = "0.1.0"
 
-NAMESPACES = ("bijections", "nets", "flows", "training", "data")
+NAMESPACES = ("bijections", "nets", "flows", "training", "data", "images")
 ELSEWHERE = {"theory": "kappaflow_studies.theory"}  # loaded by name, never imported
 _load, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ += ELSEWHERE

@@ -9,6 +9,7 @@ from . import (
     errors,
     factor,
     flows,
+    images,
     interop,
     linearization,
     nets,
@@ -21,7 +22,7 @@ from . import (
 from .bijection import Bijection, Chain, Inverse
 from .bijections import AffineCoupling
 from .conditioning import profile, round_trip, spectrum
-from .data import load_images, load_table
+from .data import load_table
 from .diagnosis import doctor
 from .errors import KappaflowError
 from .factor import factor_linear
@@ -29,18 +30,16 @@ from .files import load, save
 from .flows import (
     Flow,
     StandardNormal,
-    glow,
     invertible_network,
-    jet,
     nice,
     planar,
     radial,
     real_nvp,
-    real_nvp_image,
     spline,
     zuko_flow,
 )
 from .foreign import wrap
+from .images import glow, jet, load_images, real_nvp_image
 from .interop import convert
 from .interop.exports import export
 from .partition import Partition, SpatialPartition
@@ -80,6 +79,7 @@ __all__ = [
     "flows",
     "fuse",
     "glow",
+    "images",
     "interop",
     "invertible_network",
     "jet",

@@ -6,7 +6,8 @@ from importlib.metadata import entry_points
 from typing import Any
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "datasets": (),  # kinds of data beyond tables
+    "datasets": ("kappaflow.images.kind",),  # kinds of data beyond tables
+    "models": ("kappaflow.images.jet",),  # names in model files
     "libraries": ("kappaflow.interop",),  # flows of other libraries, and exports
     "views": ("kappaflow.plot",),  # `plot` of results
 }
@@ -27,7 +28,7 @@ def load_extensions(group: str) -> None:
     A package of yours joins a group by an entry point, for instance `kappaflow.datasets`.
 
     Args:
-        group: "datasets", "libraries" or "views".
+        group: "datasets", "models", "libraries" or "views".
     """
     for module in GROUPS[group]:
         import_module(module)

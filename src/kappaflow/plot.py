@@ -11,7 +11,6 @@ of images they are `Images`, their path or name, or a tensor.
 """
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -23,7 +22,8 @@ from kappaflow.conditioning import profile as measure_profile
 from kappaflow.conditioning import spectrum as measure_spectrum
 from kappaflow.conditioning.points import checked_flow, checked_points, measuring
 from kappaflow.conditioning.spectrum import MATRIX_FREE_ABOVE
-from kappaflow.data import Images, Table
+from kappaflow.data import Table
+from kappaflow.data.dataset import kind_of
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Factorization
 from kappaflow.flows import Flow
@@ -49,8 +49,7 @@ from kappaflow.runs.table_content import (
     pairs_of,
     samples_like,
 )
-from kappaflow.training import Batch, EnergyResult, FitResult, batch_of, batches_of
-from kappaflow.training.fit import images_of
+from kappaflow.training import Batch, EnergyResult, FitResult, batch_of
 from kappaflow.training.rows import rows_for
 
 __all__ = ["depth_profile", "factorization", "latent", "pairs", "spectrum", "training"]
@@ -356,8 +355,8 @@ def _flow_and_rows(flow: object, data: Any, most: int) -> tuple[Flow, Batch]:  #
         raise ArgumentError("'x' should be given with a flow: the data to measure it at.")
     if len(own.event_shape) == 1:
         rows = batch_of(in_proportion(rows_for(own, data, _trained_on(flow))), own)
-    elif isinstance(data, Images | str | Path):
-        rows = batches_of(images_of(own, data), own)
+    elif (kind := kind_of(data)) is not None:
+        rows = kind.load(data, own).batches(own)
     else:
         x, context = data if isinstance(data, tuple) else (data, None)
         rows = Batch(batch("x", x, own.event_shape).to(own.device, own.dtype), context)

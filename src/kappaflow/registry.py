@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from kappaflow.errors import ArgumentError, FileError
+from kappaflow.extensions import load_extensions
 
 STEPS, STEPS_PER_TENSOR = 2**14, 64  # limit on operations and constructor calls of a build
 NUMBERS, NUMBERS_PER_WEIGHT = 2**22, 16  # limit on allocated numbers; 2^22 are 16 MiB in float32
@@ -269,9 +270,13 @@ def _find(name: str) -> None:
 
     The list is fixed: a name in a file never decides what is imported.
     """
-    for module in (*OWN, STUDIES):
-        if name not in _CONSTRUCTORS and importlib.util.find_spec(module.partition(".")[0]):
+    for module in OWN:
+        if name not in _CONSTRUCTORS:
             importlib.import_module(module)
+    if name not in _CONSTRUCTORS:
+        load_extensions("models")
+    if name not in _CONSTRUCTORS and importlib.util.find_spec(STUDIES.partition(".")[0]):
+        importlib.import_module(STUDIES)
 
 
 def build(description: Any) -> Any:  # noqa: ANN401

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kappaflow.data import Images, Table, load_images, split_images
+from kappaflow.data import Table
 from kappaflow.errors import ArgumentError
+from kappaflow.images import Images, load_images, split_images
 from kappaflow.runs import TableConfig
 from kappaflow.runs.table_data import FRACTIONS
 from kappaflow_studies import ensembles

@@ -7,9 +7,9 @@ import polars as pl
 import torch
 from pydantic import Field, model_validator
 
-from kappaflow.data import Images
 from kappaflow.errors import NumericalError
-from kappaflow.flows import Flow, glow, real_nvp
+from kappaflow.flows import Flow, real_nvp
+from kappaflow.images import Images, glow
 from kappaflow.report.charts import Chart, Panel, Series
 from kappaflow.report.numbers import significant
 from kappaflow_studies.data import Parts, parts_of

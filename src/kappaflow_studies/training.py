@@ -11,15 +11,14 @@ from torch import Tensor
 
 from kappaflow.conditioning import layers_of, profile, round_trip, spectrum
 from kappaflow.conditioning.spectrum import MATRIX_FREE_ABOVE
-from kappaflow.data import Images
 from kappaflow.errors import KappaflowError
 from kappaflow.flows import Flow
 from kappaflow.flows.standardization import standardization_log_det
+from kappaflow.images import Images
 from kappaflow.partition import Partition
 from kappaflow.rewrite import rewrite_fixed_partition
 from kappaflow.training import (
     FitResult,
-    batches_of,
     checked_settings,
     fit,
     fit_split,
@@ -78,7 +77,7 @@ def held_out(flow: Flow, parts: Parts) -> Row:
     The loss is the KL divergence for tables of known density and the negative log-likelihood of
     standardized columns for others, both in nats; for images it is in bits per dimension.
     """
-    log_prob = log_prob_of(flow, batches_of(parts.test, flow)).double()
+    log_prob = log_prob_of(flow, parts.test.batches(flow)).double()
     if isinstance(parts.test, Images):
         loss = -log_prob / (math.log(2) * math.prod(parts.test.shape))
     elif parts.log_prob is not None:
@@ -90,7 +89,7 @@ def held_out(flow: Flow, parts: Parts) -> Row:
 
 def points(flow: Flow, parts: Parts, count: int) -> Tensor:
     """Returns the first test rows or images."""
-    return batches_of(parts.test, flow).at(slice(0, count)).x
+    return parts.test.batches(flow).at(slice(0, count)).x
 
 
 def evaluation(flow: Flow, parts: Parts, x: Tensor, prefix: str = "") -> Row:

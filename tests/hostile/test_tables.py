@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kappaflow.data import load_images, load_matrix, load_table, raw
+from kappaflow.data import load_matrix, load_table, raw
 from kappaflow.errors import FileError, KappaflowError
+from kappaflow.images import load_images
 
 ROOM = 2**22
 

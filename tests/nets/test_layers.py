@@ -18,7 +18,7 @@ NETS = {
     "ResidualConvNet": lambda inputs=INPUTS, **settings: kf.nets.ResidualConvNet(
         inputs, OUTPUTS, 6, **settings
     ),
-    "VisionTransformer": lambda inputs=INPUTS, **settings: kf.nets.VisionTransformer(
+    "VisionTransformer": lambda inputs=INPUTS, **settings: kf.images.VisionTransformer(
         inputs, OUTPUTS, **{"width": 8, "heads": 2, "places": (HEIGHT, WIDTH), **settings}
     ),
 }

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.data.batches import Batch
 from kappaflow.testing.contract import jittered
-from kappaflow.training.batches import Batch
 from kappaflow.training.budget import (
     AT_ONCE,
     REACH,

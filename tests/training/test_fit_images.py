@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.data import load_images, split_images
+from kappaflow.images import load_images, split_images
+from kappaflow.images.batches import ImageBatches
 from kappaflow.training import checked_settings, fit_split
-from kappaflow.training.batches import ImageBatches
 
 SETTINGS = {"max_epochs": 2, "batch_size": 64, "learning_rate": 2e-3}
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.data.batches import Batch
 from kappaflow.training import Settings
-from kappaflow.training.batches import Batch
 from kappaflow.training.distributed import Engine
 from kappaflow.training.loop import Training
 

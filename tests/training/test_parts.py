@@ -91,7 +91,7 @@ def test_the_gradient_is_clipped_and_weights_decay(setting, moves):
 
 def test_a_held_out_row_beyond_the_float_type_does_not_stop_the_measuring():
     """It is left out of the conditioning figures; where no row is left they are nan."""
-    from kappaflow.training.batches import Batch
+    from kappaflow.data.batches import Batch
     from kappaflow.training.measure import conditioning_figures
 
     flow = kf.real_nvp(2, depth=2, hidden=(4,))
@@ -104,8 +104,8 @@ def test_a_held_out_row_beyond_the_float_type_does_not_stop_the_measuring():
 
 def test_condition_numbers_that_are_measured_already_are_not_measured_again(monkeypatch):
     """A budget asks for them at more rows; the round trips are measured all the same."""
+    from kappaflow.data.batches import Batch
     from kappaflow.training import measure
-    from kappaflow.training.batches import Batch
 
     monkeypatch.delattr(measure, "spectrum")
     flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))

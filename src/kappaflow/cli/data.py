@@ -22,10 +22,11 @@ def data(*, json: Annotated[bool, Parameter(negative=())] = False) -> None:
     json
         Print the list as JSON.
     """
-    from kappaflow.data import data_sets, image_sets, toy_sets
+    from kappaflow.data import data_sets, toy_sets
+    from kappaflow.data.dataset import kinds
     from kappaflow.data.shipped import ROWS
 
-    sets, images = data_sets(), image_sets()
+    sets, images = data_sets(), [one for kind in kinds() for one in kind.sets()]
     if json:
         tables = [{**asdict(one), "path": str(one.path)} for one in sets]
         drawn = [{"name": one.name, "description": one.description} for one in toy_sets()]

@@ -105,7 +105,7 @@ def fit(
     json
         Print the result as JSON.
     """
-    from kappaflow.data import is_images
+    from kappaflow.images import is_images
     from kappaflow.runs import ImageConfig, ModelSearch, TableConfig, fit_run
     from kappaflow.runs.recipes import LEARNING_RATE
 
@@ -208,16 +208,19 @@ def _callbacks(folder: Path | None) -> list[Any]:
 
 def _refuse_missing(data: str) -> None:
     """Raises an error that lists the data sets if the data does not exist."""
-    from kappaflow.data import image_sets, table_names
+    from kappaflow.data import table_names
+    from kappaflow.data.dataset import kinds
     from kappaflow.data.load import no_such_file
 
     path = Path(data).expanduser()
-    tables, images = table_names(), tuple(one.name for one in image_sets())
-    if data == "-" or data in (*tables, *images) or path.exists():
+    sets = {kind.name: tuple(one.name for one in kind.sets()) for kind in kinds()}
+    named = {"tables": table_names(), **sets}
+    names = tuple(name for group in named.values() for name in group)
+    if data == "-" or data in names or path.exists():
         return
+    listed = ", ".join(f"of {kind} {', '.join(group)}" for kind, group in named.items() if group)
     raise FileError(
-        f"{no_such_file(path, (*tables, *images))}: give a path, or the name of a data set: of "
-        f"tables {', '.join(tables)}, of images {', '.join(images)}."
+        f"{no_such_file(path, names)}: give a path, or the name of a data set: {listed}."
     )
 
 

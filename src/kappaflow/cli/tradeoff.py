@@ -67,12 +67,12 @@ def tradeoff(
     json
         Print the numbers as JSON.
     """
-    from kappaflow.data import is_images
+    from kappaflow.data.dataset import kind_of
     from kappaflow.extensions import load_by_name
     from kappaflow.runs import ModelConfig, TableConfig
     from kappaflow.runs.recipes import LEARNING_RATE, with_defaults
 
-    if is_images(data):
+    if kind_of(data) is not None:
         raise ArgumentError(
             f"'data' should be a table, {data} holds images: condition numbers of so many "
             "dimensions take longer to measure than the training does."

@@ -1,19 +1,11 @@
-"""Tables and images to fit flows to: loading, examining, repairing, splitting, shipped sets.
+"""Tables to fit flows to: loading, examining, repairing, splitting, shipped sets; kinds of data.
 
 Functions return values or raise an error of one sentence. None prints or loads a pickle.
 """
 
+from kappaflow.data.dataset import Dataset, Kind, register_kind
 from kappaflow.data.duplicates import drop_duplicate_rows, weigh_duplicate_rows
 from kappaflow.data.examine import examine
-from kappaflow.data.images import (
-    Images,
-    ImageSet,
-    flipped,
-    image_sets,
-    is_images,
-    load_images,
-    split_images,
-)
 from kappaflow.data.load import load_matrix, load_table, table_names
 from kappaflow.data.on_disk import MappedTable, TableOnDisk
 from kappaflow.data.prepare import prepare, repair
@@ -30,14 +22,13 @@ from kappaflow.data.shipped import (
     toy_sets,
 )
 from kappaflow.data.split import split
-from kappaflow.data.table import Dataset, Problem, Table, weighted
+from kappaflow.data.table import Problem, Table, weighted
 from kappaflow.data.write import check_writable, write_table
 
 __all__ = [
     "DataSet",
     "Dataset",
-    "ImageSet",
-    "Images",
+    "Kind",
     "MappedTable",
     "Problem",
     "Table",
@@ -49,19 +40,15 @@ __all__ = [
     "dequantize",
     "drop_duplicate_rows",
     "examine",
-    "flipped",
-    "image_sets",
-    "is_images",
-    "load_images",
     "load_matrix",
     "load_table",
     "path_of",
     "prepare",
+    "register_kind",
     "repair",
     "resolutions",
     "shipped_names",
     "split",
-    "split_images",
     "table_names",
     "toy",
     "toy_log_prob",

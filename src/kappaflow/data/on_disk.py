@@ -5,18 +5,22 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kappaflow.data.chunks import ArrayChunks, Chunks, FrameChunks, TextChunks, chunk_size
+from kappaflow.data.dataset import Model
 from kappaflow.data.files import read_file
 from kappaflow.data.load import as_names, no_such_file, table_names
 from kappaflow.data.raw import AS_USUAL, RawTable, ReadOptions
 from kappaflow.data.split import places_of
 from kappaflow.data.table import IntArray, Table
 from kappaflow.errors import ArgumentError, FileError
+
+if TYPE_CHECKING:
+    from kappaflow.data.batches import MappedBatches
 
 Kind = type[FrameChunks] | type[ArrayChunks] | type[TextChunks]
 OPENED: dict[str, Kind] = {
@@ -199,6 +203,22 @@ class MappedTable:
 
     def describe(self) -> dict[str, Any]:
         return self.sample.describe()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self.sample.warnings
+
+    def batches(self, flow: Model) -> "MappedBatches":
+        """Returns the rows in batches that are read when they are needed."""
+        from kappaflow.data.batches import MappedBatches
+
+        return MappedBatches(self, flow)
+
+    def check(self, flow: Model, *, held_out: bool = False) -> None:  # noqa: ARG002
+        """Raises DataError for values that a flow cannot represent."""
+        from kappaflow.data.batches import check_mapped
+
+        check_mapped(self, flow)
 
     def at(self, index: IntArray | slice) -> NDArray[Any]:
         """Returns some of the rows, (n, columns and context), as a copy in the file's dtype."""

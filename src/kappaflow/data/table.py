@@ -1,15 +1,19 @@
-"""`Table`, the protocol `Dataset`, and how messages name rows and values."""
+"""`Table`, and how messages name rows and values."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kappaflow.data.dataset import Model
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.options import Repair
+
+if TYPE_CHECKING:
+    from kappaflow.data.batches import Batch
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -183,6 +187,18 @@ class Table:
         """Returns the names of the columns."""
         return {"columns": list(self.columns), "context_columns": list(self.context_columns)}
 
+    def batches(self, flow: Model) -> "Batch":
+        """Returns all rows as one batch, with the dtype and on the device of a flow."""
+        from kappaflow.data.batches import batch_of
+
+        return batch_of(self, flow)
+
+    def check(self, flow: Model, *, held_out: bool = False) -> None:
+        """Raises DataError for values that a flow cannot represent."""
+        from kappaflow.data.batches import check_rows
+
+        check_rows(self, flow, held_out=held_out)
+
 
 def whole_columns(values: FloatArray, columns: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the names of the columns whose finite values are all whole numbers.
@@ -232,40 +248,6 @@ def weighted(table: Table, weights: object | None, keep: BoolArray | None = None
     if not np.isfinite(given).all() or (given < 0).any() or not given.any():
         raise ArgumentError("'weights' should be finite, 0 or more, and not all of them zero.")
     return replace(table, weights=given).select(given > 0)
-
-
-@runtime_checkable
-class Dataset(Protocol):
-    """Rows or images that a flow is fitted to or scored on.
-
-    `Table`, `MappedTable` (the training rows of a `TableOnDisk`) and `Images` implement it.
-    `kappaflow.training.batches_of` reads any of them in batches.
-
-    Example:
-        >>> from kappaflow.data import load_images, load_table
-        >>> table, images = load_table("magic"), load_images("digits")
-        >>> isinstance(table, Dataset), isinstance(images, Dataset)
-        (True, True)
-        >>> images.describe()["classes"][:3]
-        ['0', '1', '2']
-    """
-
-    @property
-    def source(self) -> str:
-        """Where the data came from, for messages."""
-        ...
-
-    def __len__(self) -> int:
-        """Returns the number of rows or images."""
-        ...
-
-    def fingerprint(self) -> str:
-        """Returns a SHA-256 in hex that changes whenever the data changes."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """Returns plain values that a run folder stores about the data, such as its columns."""
-        ...
 
 
 JITTER = 1e-3  # of the spread of a column: the noise of the repair "jitter"

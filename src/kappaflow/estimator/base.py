@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kappaflow._checks import layer_widths, one_of
 from kappaflow.data import Table, split, weigh_duplicate_rows
+from kappaflow.data.batches import domains_in
 from kappaflow.data.domains import Bounds, clip_to_domain, domains_of, unwrap_circles
 from kappaflow.data.duplicates import DUPLICATES, Duplicates, settle_duplicates
 from kappaflow.data.load import Reading, read_table
@@ -39,7 +40,6 @@ from kappaflow.runs.recipes import (
     with_defaults,
 )
 from kappaflow.training import Settings, batch_of, checked_settings, fit_split, log_prob_of
-from kappaflow.training.batches import domains_in
 from kappaflow.training.fit import warn_of
 from kappaflow.training.session import State
 

@@ -11,11 +11,8 @@ from kappaflow.flows.base_distributions import (
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.importance import importance_weighted_log_prob
 from kappaflow.flows.invertible_network import invertible_network
-from kappaflow.flows.jet import jet
-from kappaflow.flows.latent import interpolate, reconstruct
 from kappaflow.flows.padding import CopyPad, LearnedPad, Pad, Padding, UniformPad, ZeroPad
 from kappaflow.flows.padding_options import DequantizeAndPad, padding_in, padding_of_kind
-from kappaflow.flows.recipes_image import glow, real_nvp_image
 from kappaflow.flows.recipes_tabular import nice, planar, radial, real_nvp
 from kappaflow.flows.spline import spline
 from kappaflow.flows.standardization import set_bounds
@@ -40,19 +37,14 @@ __all__ = [
     "UniformPad",
     "VariationalDequantize",
     "ZeroPad",
-    "glow",
     "importance_weighted_log_prob",
-    "interpolate",
     "invertible_network",
-    "jet",
     "nice",
     "padding_in",
     "padding_of_kind",
     "planar",
     "radial",
     "real_nvp",
-    "real_nvp_image",
-    "reconstruct",
     "set_bounds",
     "spline",
     "zuko_flow",

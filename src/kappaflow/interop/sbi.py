@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.distributions import AffineTransform
 
 from kappaflow._checks import one_of
+from kappaflow.data.batches import Batch
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.foreign.layers import ForeignLayer, Parts, default_dtype_of
 from kappaflow.interop import nflows, zuko
 from kappaflow.runs.recipes import CONDITIONAL
-from kappaflow.training.batches import Batch, fit_standardization
+from kappaflow.training.batches import fit_standardization
 
 Shape = torch.Size | tuple[int, ...]
 ESTIMATORS = {

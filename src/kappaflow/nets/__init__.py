@@ -3,7 +3,6 @@
 from kappaflow.nets.conv import ConvNet, ResidualConvNet
 from kappaflow.nets.inputs import SinCosEmbedding, StandardizeInputs
 from kappaflow.nets.mlp import MLP, PairedMLP, ResidualMLP
-from kappaflow.nets.vit import VisionTransformer
 
 __all__ = [
     "MLP",
@@ -13,5 +12,4 @@ __all__ = [
     "ResidualMLP",
     "StandardizeInputs",
     "PairedMLP",
-    "VisionTransformer",
 ]

@@ -43,7 +43,6 @@ from kappaflow.training import (
     Batch,
     FitResult,
     Settings,
-    batches_of,
     checked_settings,
     read_result,
     write_result,
@@ -71,7 +70,7 @@ class StoredRun:
         """Returns points to compare flows at, and a description; None for samples."""
         images = isinstance(self.config, ImageRunConfig)
         if self.data is not None:
-            test = batches_of(self.data.test, flow)
+            test = self.data.test.batches(flow)
             most = COMPARED_IMAGES if images else len(test)
             return test.at(slice(0, most)), f"held-out {'images' if images else 'rows'} of the run"
         if images:

@@ -4,13 +4,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from kappaflow.data import Images, Table
+from kappaflow.data import Table
+from kappaflow.data.batches import domains_in
 from kappaflow.data.prepare import noisy
 from kappaflow.data.raw import Decimal
 from kappaflow.data.table import describe_values
 from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly, with_findings
 from kappaflow.errors import KappaflowError
 from kappaflow.flows import Flow
+from kappaflow.images import Images
 from kappaflow.runs.findings import stored_findings
 from kappaflow.runs.image_content import points_of
 from kappaflow.runs.image_data import images_for
@@ -25,8 +27,7 @@ from kappaflow.runs.stored import (
     read_table_run,
     reload_data,
 )
-from kappaflow.training import batch_of, batches_of
-from kappaflow.training.batches import domains_in
+from kappaflow.training import batch_of
 
 Examine = Callable[..., Diagnosis]  # diagnose_flow, with the flow and the options
 MOST_IMAGES = 4096  # with `thorough`
@@ -97,7 +98,7 @@ def _table_from(folder: Path, flow: Flow, data: str, decimal: Decimal | None) ->
 
 def _at_images(flow: Flow, images: Images, most: int, examine: Examine) -> Diagnosis:
     """Returns the diagnosis at the first images."""
-    batches = batches_of(images, flow)
+    batches = images.batches(flow)
     few = batches.at(slice(0, most))
     return examine(few.x, few.context, rows=len(batches))
 

@@ -28,7 +28,6 @@ from kappaflow.storage import write_bytes
 from kappaflow.training import (
     FitResult,
     batch_of,
-    batches_of,
     log_prob_of,
     read_result,
     write_result,
@@ -65,7 +64,7 @@ def report_on(
     """Returns the report and the diagnosis of an evaluation."""
     flow = result.flow
     if isinstance(data, ImageData):
-        kind, test = ImageReport, batches_of(data.test, flow)
+        kind, test = ImageReport, data.test.batches(flow)
         nll, few = -log_prob_of(flow, test), test.at(slice(0, points_of(flow)))
         diagnosis = diagnose_flow(flow, few.x, few.context)
         content, findings = image_content(result, nll, data)
@@ -116,7 +115,7 @@ def metrics(report: AnyReport, flow: Flow, data: RunData) -> dict[str, Any]:
     These are held-out likelihood, conditioning, verdict, and of the training rows the quantiles of
     log_prob and the range of each column.
     """
-    scores = log_prob_of(flow, batches_of(data.train, flow))
+    scores = log_prob_of(flow, data.train.batches(flow))
     with np.errstate(invalid="ignore"):  # nan between infinities
         quantiles = np.quantile(scores.numpy(), np.linspace(0, 1, PERCENTILES + 1))
     if isinstance(report, Report):

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kappaflow.conditioning import layers_of
-from kappaflow.data import Images
-from kappaflow.flows import Flow, interpolate, padding_in, reconstruct
+from kappaflow.flows import Flow, padding_in
+from kappaflow.images import Images, interpolate, reconstruct
 from kappaflow.report import ImageLikelihood, Neighbors, Picture, encoded
 from kappaflow.report.pictures import Pixels, grid, shown
 from kappaflow.runs.findings import CollectedFindings, image_findings
@@ -24,7 +24,7 @@ from kappaflow.runs.image_samples import (
     sample_sheet,
     values_of,
 )
-from kappaflow.training import FitResult, batches_of, quantile
+from kappaflow.training import FitResult, quantile
 from kappaflow.training.measure import bits_per_dimension, has_bits, standard_error
 
 MOST_POINTS = 32
@@ -172,7 +172,7 @@ def sample_pictures(flow: Flow, classes: tuple[str, ...]) -> list[Picture]:
 
 def reconstruction_picture(flow: Flow, data: ImageData) -> Picture:
     """Returns held-out images, and below each its reconstruction from the latent."""
-    rows = batches_of(data.test, flow).at(slice(0, SIDE))
+    rows = data.test.batches(flow).at(slice(0, SIDE))
     back = reconstruct(flow, rows.x, rows.context)
     off = (back - rows.x).abs()
     worst, count = off.max().item(), int((off > 0.5).sum())
@@ -197,7 +197,7 @@ def reconstruction_picture(flow: Flow, data: ImageData) -> Picture:
 def interpolation_picture(flow: Flow, data: ImageData) -> Picture:
     """Returns interpolations between held-out images through the latent, one per row."""
     first, second = _pairs(data.test, by_class=bool(flow.context_features))
-    rows = batches_of(data.test, flow)
+    rows = data.test.batches(flow)
     a, b = rows.at(torch.tensor(first)), rows.at(torch.tensor(second))
     between = interpolate(flow, a.x, b.x, SIDE, context=a.context)
     images = between.transpose(0, 1).flatten(0, 1)
@@ -308,7 +308,7 @@ def independent_bits(train: Images, validation: Images, test: Images) -> NDArray
     one with the shortest code of the validation images.
 
     Example:
-        >>> from kappaflow.data import load_images
+        >>> from kappaflow.images import load_images
         >>> digits = load_images("digits")
         >>> parts = [digits.subset(range(start, start + 500)) for start in (0, 500, 1000)]
         >>> round(float(independent_bits(*parts).mean()), 2)

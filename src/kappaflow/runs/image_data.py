@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from kappaflow._checks import one_of
-from kappaflow.data import Images, load_images, split_images
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
+from kappaflow.images import Images, load_images, split_images
 from kappaflow.runs.image_samples import SampleSheets, values_of
 from kappaflow.runs.recipes import IMAGE_RECIPES, ModelConfig, all_arguments, with_padding
 from kappaflow.runs.table_data import FRACTIONS

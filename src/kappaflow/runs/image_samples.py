@@ -11,10 +11,10 @@ from torch import Tensor
 
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
+from kappaflow.images.batches import class_context
 from kappaflow.report.pictures import Pixels, enlarged, grid, png, shown
 from kappaflow.storage import make_directory, write_bytes
 from kappaflow.training import Batch, Callback
-from kappaflow.training.batches import class_context
 
 FOLDER, BEST = "samples", "best.png"
 TEMPERATURE = 0.8

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from kappaflow._checks import finite_float
 from kappaflow.data import Table
+from kappaflow.data.dataset import kind_of
 from kappaflow.data.domains import Bounds, Domains, domains_of
 from kappaflow.data.duplicates import Duplicates
 from kappaflow.data.load import Reading
@@ -48,7 +49,7 @@ from kappaflow.training import (
 )
 from kappaflow.training.collectives import from_rank_zero
 from kappaflow.training.distributed import connect_ranks
-from kappaflow.training.fit import OPTIONS, is_image_data, split_rows, warn_of
+from kappaflow.training.fit import OPTIONS, split_rows, warn_of
 from kappaflow.training.progress import steps_shown
 from kappaflow.training.rows import as_table
 from kappaflow.training.session import State
@@ -211,7 +212,7 @@ def fit_auto(
         >>> result.flow.sample(5).shape
         torch.Size([5, 2])
     """
-    if is_image_data(data):
+    if kind_of(data) is not None:
         raise ArgumentError(
             "'data' should be a table: for images choose a recipe, such as kappaflow.glow, and "
             "train it by kappaflow.fit."

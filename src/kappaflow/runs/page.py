@@ -8,10 +8,12 @@ import numpy as np
 
 from kappaflow.conditioning import layers_of
 from kappaflow.conditioning.points import checked_flow
-from kappaflow.data import Images, Table, split_images
+from kappaflow.data import Table
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
 from kappaflow.flows.eval_mode import evaluation_mode
+from kappaflow.images import Images, split_images
+from kappaflow.images.kind import ImageKind
 from kappaflow.options import COMMAND
 from kappaflow.report import About, ImageReport, render, render_images
 from kappaflow.report.files import check_output_path
@@ -21,9 +23,7 @@ from kappaflow.runs.image_data import ImageConfig, ImageData
 from kappaflow.runs.stored import RunData
 from kappaflow.runs.table_data import TableConfig, TableData
 from kappaflow.storage import write_bytes
-from kappaflow.training import FitResult, batches_of
-from kappaflow.training.batches import check_fits
-from kappaflow.training.fit import images_of
+from kappaflow.training import FitResult
 from kappaflow.training.progress import describe_flow
 from kappaflow.training.rows import rows_for
 from kappaflow.training.session import history_facts
@@ -149,16 +149,16 @@ def _images(result: FitResult, data: Any, train: Any, note: str) -> tuple[ImageD
                 f"'{name}' should be images for a flow of images: kappaflow.load_images reads "
                 f"them; got {type(given).__name__}."
             )
-    held_out = images_of(flow, data)
+    held_out = ImageKind().load(data, flow)
     _check_count(held_out, "images")
     if fitted is None:
         fitted, held_out = split_images(held_out, fractions=(0.5, 0.5))
         note = IMAGES_BY_HALF
     else:
-        fitted = images_of(flow, fitted)
+        fitted = ImageKind().load(fitted, flow)
     for part in (held_out, fitted):
-        batches_of(part, flow)
-        check_fits(part, part, flow)
+        part.batches(flow)
+        part.check(flow)
     validation = result.validation if isinstance(result.validation, Images) else held_out
     config = ImageConfig(held_out.source, by_class=bool(flow.context_features))
     return ImageData(config, held_out, fitted, validation, held_out, notes=()), note

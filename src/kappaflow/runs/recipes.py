@@ -14,20 +14,18 @@ from kappaflow.data.domains import Domains, bounds_of
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import (
     Flow,
-    glow,
     invertible_network,
-    jet,
     nice,
     padding_of_kind,
     planar,
     radial,
     real_nvp,
-    real_nvp_image,
     spline,
     zuko_flow,
 )
 from kappaflow.flows.zuko_flow import KINDS
 from kappaflow.flows.zuko_flow import OPTIONS as ZUKO_OPTIONS
+from kappaflow.images import glow, jet, real_nvp_image
 
 ZUKO = "zuko:"
 DEFAULT_PADDING = "gaussian"  # the kind that a number alone means

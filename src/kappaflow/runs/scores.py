@@ -8,10 +8,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from kappaflow.data import Images, Table, check_writable, write_table
+from kappaflow.data import Table, check_writable, write_table
+from kappaflow.data.batches import domains_in
 from kappaflow.data.chunks import Chunks
-from kappaflow.data.images.decode import readable
-from kappaflow.data.images.images import Files
 from kappaflow.data.load import load_to_score
 from kappaflow.data.on_disk import open_chunks
 from kappaflow.data.prepare import noisy
@@ -20,6 +19,9 @@ from kappaflow.data.table import describe_rows
 from kappaflow.errors import ArgumentError, DataError, FileError
 from kappaflow.files import CONFIG, WEIGHTS
 from kappaflow.flows import Flow
+from kappaflow.images import Images
+from kappaflow.images.decode import readable
+from kappaflow.images.images import Files
 from kappaflow.runs.chunked_output import (
     SCORES,
     Columns,
@@ -42,8 +44,7 @@ from kappaflow.runs.stored import (
     read_table_run,
 )
 from kappaflow.storage import as_of
-from kappaflow.training import batch_of, batches_of, log_prob_of
-from kappaflow.training.batches import domains_in
+from kappaflow.training import batch_of, log_prob_of
 from kappaflow.training.measure import (
     bits_per_dimension,
     has_bits,
@@ -104,7 +105,7 @@ def _image_scores(folder: Path, data: str, device: str | None) -> Columns:
     run, flow = read_image_run(folder), load_on(folder, device)
     crop = True if run.source is None else run.source.crop
     images = images_for(flow, data, crop=crop, classes=run.classes_of(flow))
-    scores = log_prob_of(flow, batches_of(images, flow)).numpy()
+    scores = log_prob_of(flow, images.batches(flow)).numpy()
     result: Columns = {"image": names_of(images)}
     if has_bits(flow):
         result["bits_per_dimension"] = -scores * bits_per_dimension(flow, 1.0)

@@ -1,6 +1,6 @@
 """Training by maximum likelihood or on an energy: finite, resumable, measured as it goes."""
 
-from kappaflow.training.batches import Batch, Batches, batch_of, batches_of
+from kappaflow.data.batches import Batch, Batches, batch_of
 from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback, TensorBoard
 from kappaflow.training.fit import fit
@@ -24,7 +24,6 @@ __all__ = [
     "Settings",
     "TensorBoard",
     "batch_of",
-    "batches_of",
     "checked_settings",
     "condition_at_test_rows",
     "correlation_note",

@@ -11,9 +11,9 @@ from torch.nn.functional import softplus
 
 from kappaflow.conditioning.stretched import log_stretch, stretched
 from kappaflow.data import Table
+from kappaflow.data.batches import Batch, Batches
 from kappaflow.flows import Flow
 from kappaflow.flows.eval_mode import evaluation_mode
-from kappaflow.training.batches import Batch, Batches
 from kappaflow.training.measure import (
     budget_figures,
     conditioning_figures,

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
+from kappaflow.data.batches import Batches
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.ranks import rank, rank_here, ranks, ranks_here
-from kappaflow.training.batches import Batches
 from kappaflow.training.collectives import disconnect, lost_ranks_as_errors
 from kappaflow.training.optimizer import AdamW
 from kappaflow.training.own_optimizer import OwnOptimizer

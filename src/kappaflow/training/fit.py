@@ -14,15 +14,13 @@ import torch
 
 from kappaflow.data import (
     Dataset,
-    Images,
     Table,
     TableOnDisk,
-    is_images,
-    load_images,
     split,
-    split_images,
     weigh_duplicate_rows,
 )
+from kappaflow.data.batches import domains_in
+from kappaflow.data.dataset import Kind, kind_of
 from kappaflow.data.domains import Bounds, Domains, bounds_of, clip_to_domain, domains_of
 from kappaflow.data.duplicates import Duplicates
 from kappaflow.data.load import Reading
@@ -35,7 +33,6 @@ from kappaflow.flows.standardization import far_column
 from kappaflow.foreign.wrap import Wrapped, wrap_to_fit
 from kappaflow.locking import locked
 from kappaflow.ranks import is_first
-from kappaflow.training.batches import domains_in
 from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback
 from kappaflow.training.distributed import check_trainable
@@ -89,8 +86,9 @@ def fit(
             the data of the latter first.
         data: A tensor, array, data frame, `Table`, path or shipped name; with a context, (x,
             context); a `TableOnDisk`, which is not read into memory. For a flow of images
-            `Images`, or their path or name. Or a `torch.utils.data.Dataset` or `DataLoader` of
-            rows or images x, or of pairs (x, context): each item is read once, into memory.
+            `kappaflow.images.Images`, or their path or name; likewise for another registered
+            `kappaflow.data.Kind`. Or a `torch.utils.data.Dataset` or `DataLoader` of rows or
+            images x, or of pairs (x, context): each item is read once, into memory.
         validation: Data that decides when to stop, in memory, of the same kind. By default a
             tenth of `data`; of a `TableOnDisk` at most 100,000 rows.
         weights: Weight of each row of `data`, (N,), 0 or more; equal by default. A weight of two
@@ -197,7 +195,7 @@ def _wrapped(flow: object, data: Any, reading: Reading) -> Flow:  # noqa: ANN401
             f"'flow' should be a Flow, got {type(flow).__name__}: give what it was made of, and "
             "compile=True."
         )
-    if is_image_data(data) or isinstance(data, TableOnDisk):
+    if kind_of(data) is not None or isinstance(data, TableOnDisk):
         raise ArgumentError(
             "'data' should be a table in memory for a flow of another library, got "
             f"{type(data).__name__}: pass rows, or the flow that kappaflow.wrap returns."
@@ -274,8 +272,8 @@ class _DataRequest:
     @contextmanager
     def split(self) -> Iterator[SplitData[Dataset]]:
         """Yields the data; a table on disk keeps its training rows in a file meanwhile."""
-        if is_image_data(self.data):
-            yield self._images()
+        if (kind := kind_of(self.data)) is not None:
+            yield self._of_kind(kind)
         elif isinstance(self.data, TableOnDisk):
             self._refuse("a TableOnDisk", "weights", "repair")
             with self._on_disk(self.data) as parts:
@@ -305,19 +303,13 @@ class _DataRequest:
         self._set_bounds(domains, parts.train.columns)
         return parts
 
-    def _images(self) -> SplitData[Images]:
-        """Returns the images and those that decide when to stop."""
-        self._refuse("images", "weights", "bounds", "duplicates")
-        if len(self.flow.event_shape) != 3:
-            raise ArgumentError(
-                "'flow' should be one of images for this data, got one of shape "
-                f"{self.flow.event_shape}."
-            )
-        train = images_of(self.flow, self.data)
+    def _of_kind(self, kind: Kind) -> SplitData[Dataset]:
+        """Returns data of a kind beyond tables, and that which decides when to stop."""
+        self._refuse(kind.name, "weights", "bounds", "duplicates")
+        train = kind.load(self.data, self.flow)
         if self.validation is None:
-            train, held_out = split_images(train, fractions=FRACTIONS, seed=self.settings.seed)
-            return SplitData(train, held_out)
-        return SplitData(train, images_of(self.flow, self.validation))
+            return SplitData(*kind.split(train, FRACTIONS, self.settings.seed))
+        return SplitData(train, kind.load(self.validation, self.flow))
 
     @contextmanager
     def _on_disk(self, data: TableOnDisk) -> Iterator[SplitData[Dataset]]:
@@ -403,16 +395,3 @@ def warn_of(notes: Sequence[str], *, stacklevel: int) -> None:
     """Warns about each note, on the first rank; `stacklevel` 2 is the caller of this function."""
     for note in notes if is_first() else ():
         warnings.warn(note, DataWarning, stacklevel=stacklevel)
-
-
-def is_image_data(data: Any) -> bool:  # noqa: ANN401
-    """Returns whether data are images, or the path or the name of images."""
-    return isinstance(data, Images) or (isinstance(data, str | Path) and is_images(data))
-
-
-def images_of(flow: Flow, data: Images | str | Path) -> Images:
-    """Returns images, resized to the shape of the flow if they come from a path or a name."""
-    if isinstance(data, Images):
-        return data
-    channels, height, width = flow.event_shape
-    return load_images(data, size=(height, width), gray=channels == 1)

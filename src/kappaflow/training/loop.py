@@ -13,11 +13,11 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from kappaflow.data.batches import Batch, Batches
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
 from kappaflow.flows.standardization import standardization_log_det
 from kappaflow.storage import plain
-from kappaflow.training.batches import Batch, Batches
 from kappaflow.training.budget import ConditionBudget, DualVariable, project_to_budget
 from kappaflow.training.checkpoint import Groups, copied_as
 from kappaflow.training.collectives import all_gather, from_rank_zero

@@ -9,9 +9,9 @@ from torch import Tensor
 from kappaflow.conditioning import round_trip, spectrum
 from kappaflow.conditioning.points import joined_points, measuring
 from kappaflow.conditioning.stretched import MATRIX_UP_TO, stretched
+from kappaflow.data.batches import Batches
 from kappaflow.flows import Flow
 from kappaflow.flows.standardization import standardization_log_det
-from kappaflow.training.batches import Batches
 
 ROWS_AT_ONCE = 4096
 NUMBERS_AT_ONCE = 2**20  # rows times features; networks need several times as much memory

@@ -8,8 +8,8 @@ from torch import Tensor
 from kappaflow.conditioning import Layer, layers_of
 from kappaflow.conditioning.points import joined_points
 from kappaflow.conditioning.round_trip import first_not_finite
+from kappaflow.data.batches import Batch
 from kappaflow.flows import Flow
-from kappaflow.training.batches import Batch
 
 
 @torch.no_grad()

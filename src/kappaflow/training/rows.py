@@ -11,7 +11,6 @@ from kappaflow.data.raw import quoted
 from kappaflow.data.table import require_finite
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
-from kappaflow.training.batches import batch_of, check_fits
 from kappaflow.training.torch_data import is_torch_data, read_torch_data
 
 
@@ -95,8 +94,8 @@ def rows_for(flow: Flow, data: Any, like: Table | None = None) -> Table:  # noqa
     else:
         table = as_table(data)
     require_finite(table, table.source)
-    batch_of(table, flow)
-    check_fits(table, table, flow)
+    table.batches(flow)
+    table.check(flow)
     return table
 
 

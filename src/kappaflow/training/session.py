@@ -13,7 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from kappaflow.data import Dataset, Images, MappedTable, Table
+from kappaflow.data import Dataset, MappedTable
 from kappaflow.diagnosis import Finding, training_findings, warning_findings
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.files import describe_run
@@ -23,7 +23,7 @@ from kappaflow.locking import locked
 from kappaflow.ranks import is_first, ranks
 from kappaflow.summary import Facts, Summary
 from kappaflow.training import loop
-from kappaflow.training.batches import batches_of, check_fits, fit_standardization
+from kappaflow.training.batches import fit_standardization
 from kappaflow.training.callbacks import Callback, CallbackList
 from kappaflow.training.checkpoint import Groups
 from kappaflow.training.collectives import from_rank_zero, lost_ranks_as_errors
@@ -74,8 +74,8 @@ class FitResult(Summary):
     stopped_because: str
     notes: tuple[str, ...] = ()
     finished_at: str = ""
-    train: Table | Images | None = field(default=None, compare=False)
-    validation: Table | Images | None = field(default=None, compare=False)
+    train: Dataset | None = field(default=None, compare=False)
+    validation: Dataset | None = field(default=None, compare=False)
 
     def _facts(self) -> Facts:
         kind = {"exact": "validation NLL", "bound": "bound on the validation NLL"}
@@ -98,12 +98,16 @@ class FitResult(Summary):
 
         Those on the flow itself are returned by `kappaflow.doctor`.
         """
-        rows, of_images = self.train, isinstance(self.validation, Images)
+        warnings = () if self.train is None else self.train.warnings
         held_out = None if self.validation is None else len(self.validation)
+        of_images = len(self.flow.event_shape) > 1
         course = training_findings(
-            self.history, self.stopped_because, held_out=held_out, of_images=of_images
+            self.history,
+            self.stopped_because,
+            held_out=held_out,
+            of_images=of_images,
         )
-        return (*course, *warning_findings(rows.warnings if isinstance(rows, Table) else ()))
+        return (*course, *warning_findings(warnings))
 
     def _details(self) -> Facts:
         findings = [(f"{one.severity} {one.code}", one.message) for one in self.findings]
@@ -183,9 +187,10 @@ def fit_split(
         DataError: The flow cannot represent the data.
     """
     started = loop.clock()
-    _check_budget(settings, train)
+    _check_budget(settings, flow)
     engine = make_engine(flow, device, settings.precision)
-    check_fits(train, validation, flow)
+    train.check(flow)
+    validation.check(flow, held_out=True)
     own = _own_optimizer(flow, settings, optimizer, scheduler)
     described = train.describe()
     name_columns(flow, described.get("columns"), described.get("context_columns"))
@@ -196,8 +201,8 @@ def fit_split(
         "training": settings.model_dump(),
         **({} if own is None else own.describe()),
     }
-    batches, listeners = batches_of(train, flow), CallbackList(callbacks)
-    held_out = batches_of(validation, flow)
+    batches, listeners = train.batches(flow), CallbackList(callbacks)
+    held_out = validation.batches(flow)
     folder = None
 
     def finished_before() -> tuple[dict[str, Any], dict[str, Tensor]] | None:
@@ -241,11 +246,11 @@ def _own_optimizer(
     return OwnOptimizer(flow.parameters(), make, scheduler)
 
 
-def _check_budget(settings: Settings, train: Dataset) -> None:
+def _check_budget(settings: Settings, flow: Flow) -> None:
     """Raises an error for a condition budget that this training cannot keep."""
     if settings.condition_budget is None:
         return
-    if isinstance(train, Images):
+    if len(flow.event_shape) > 1:
         raise ArgumentError(
             "'condition_budget' should be left out for images: measuring the condition number of "
             "so many dimensions takes longer than the training. Only tables can have one."

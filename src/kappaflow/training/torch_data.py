@@ -1,4 +1,4 @@
-"""Reads datasets and loaders of `torch.utils.data` into memory, as a table or as images."""
+"""Reads datasets and loaders of `torch.utils.data` into memory."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,9 +9,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 from torch.utils.data import Dataset as TorchDataset
 
-from kappaflow.data import Images
-from kappaflow.data.images.decode import Request
-from kappaflow.data.images.images import of_array
+from kappaflow.data.dataset import Dataset, kind_for
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
 
@@ -25,7 +23,7 @@ def is_torch_data(data: object) -> bool:
 
 def read_torch_data(
     data: TorchDataset | DataLoader, flow: Flow | None
-) -> Tensor | Images | tuple[Tensor, Tensor]:
+) -> Tensor | Dataset | tuple[Tensor, Tensor]:
     """Returns the rows or images of a dataset or a loader, each read once, in a fixed order.
 
     None stands for a flow of rows.
@@ -49,8 +47,9 @@ def read_torch_data(
     if known and len(known) < len(contexts):
         raise ArgumentError("'data' should have a context for each row, or for none.")
     context = _joined("context", known) if known else None
-    if flow is not None and len(flow.event_shape) == 3:
-        return _images(x, context, flow, type(data).__name__)
+    kind = None if flow is None else kind_for(flow)
+    if flow is not None and kind is not None:
+        return kind.from_tensors(x, context, flow, type(data).__name__)
     if context is None:
         return x
     return x, context if context.dim() > 1 else context[:, None]
@@ -113,35 +112,3 @@ def _joined(name: str, parts: list[Tensor]) -> Tensor:
             f"'data' should have items '{name}' of one shape, got {shapes[0]} and {shapes[1]}."
         )
     return torch.cat(parts)
-
-
-def _images(x: Tensor, labels: Tensor | None, flow: Flow, source: str) -> Images:
-    """Returns images of whole numbers, or of fractions such as n/255, with their classes."""
-    if tuple(x.shape[1:]) != flow.event_shape or x.shape[1] not in (1, 3):
-        raise ArgumentError(
-            f"'data' should hold images of shape {flow.event_shape}, as the flow takes, with 1 "
-            f"or 3 channels, got {tuple(x.shape[1:])} from {source}."
-        )
-    values = getattr(flow.augment, "values", 256)
-    scaled = x.double() * (values - 1) if x.is_floating_point() and x.max() <= 1 else x.double()
-    pixels = scaled.round()
-    if not ((scaled - pixels).abs().max() < 1e-3 and pixels.min() >= 0 and pixels.max() < values):
-        raise DataError(
-            f"'data' should hold images of whole numbers from 0 to {values - 1}, or of these "
-            f"divided by {values - 1}; {source} has values from {x.min():.4g} to {x.max():.4g}: "
-            "leave out transforms that change the values."
-        )
-    numbers = None
-    classes: tuple[str, ...] = ()
-    if labels is not None and not labels.is_floating_point() and labels.dim() == 1:
-        numbers = labels.numpy().astype(np.int64)
-        count = max(flow.context_features, int(numbers.max()) + 1)
-        classes = tuple(str(number) for number in range(count))
-    return of_array(
-        pixels.to(torch.uint8).numpy(),
-        Request(),
-        source=source,
-        labels=numbers,
-        classes=classes,
-        values=values,
-    )

@@ -8,8 +8,9 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from kappaflow.data import image_sets, shipped_names, toy_names
+from kappaflow.data import shipped_names, toy_names
 from kappaflow.errors import ArgumentError, FileError
+from kappaflow.images import image_sets
 from kappaflow.reading import parse_json, read_small
 from kappaflow_studies.data import banana_features
 from kappaflow_studies.engine.study import Case, Study, StudySettings

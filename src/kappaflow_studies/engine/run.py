@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kappaflow._checks import natural_int, positive_int
-from kappaflow.data.images.images import core_count
 from kappaflow.errors import ArgumentError, FileError
+from kappaflow.images.images import core_count
 from kappaflow.locking import locked
 from kappaflow.reading import parse_json, read_small
 from kappaflow.report.charts import NO_STILLS, write_stills

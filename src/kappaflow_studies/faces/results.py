@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kappaflow.files import load
 from kappaflow.flows import Flow
+from kappaflow.images.batches import ImageBatches
 from kappaflow.report import ImageReport, read_report_on
 from kappaflow.report.content import Part
 from kappaflow.report.pictures import Pixels, enlarged, grid, png, shown
@@ -17,7 +18,6 @@ from kappaflow.runs.image_samples import TEMPERATURE, draw_pixels, values_of
 from kappaflow.runs.stored import read_finished, read_image_run, reload_data
 from kappaflow.storage import write_bytes
 from kappaflow.training import log_prob_of
-from kappaflow.training.batches import ImageBatches
 from kappaflow.training.measure import bits_per_dimension
 
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from kappaflow.conditioning import spectrum
-from kappaflow.data import Images, load_images, split_images, toy, toy_log_prob, toy_sets
+from kappaflow.data import toy, toy_log_prob, toy_sets
 from kappaflow.errors import ArgumentError, NumericalError
-from kappaflow.flows import Flow, importance_weighted_log_prob, real_nvp, real_nvp_image
-from kappaflow.training.batches import ImageBatches
+from kappaflow.flows import Flow, importance_weighted_log_prob, real_nvp
+from kappaflow.images import Images, load_images, real_nvp_image, split_images
+from kappaflow.images.batches import ImageBatches
 from kappaflow_studies.engine.charts import cells
 from kappaflow_studies.engine.study import Case, Row
 from kappaflow_studies.padding.cases import spec_of

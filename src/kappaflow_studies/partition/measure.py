@@ -7,9 +7,9 @@ import torch
 
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import ImageChain, InvertibleConv1x1, MultiScale, Permutation
-from kappaflow.data import Images
 from kappaflow.errors import NumericalError
-from kappaflow.flows import Flow, glow, real_nvp
+from kappaflow.flows import Flow, real_nvp
+from kappaflow.images import Images, glow
 from kappaflow.options import Mixing
 from kappaflow.partition import Partition
 from kappaflow_studies.data import Parts, parts_of

@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 
+from kappaflow.data.batches import Batch
 from kappaflow.energies import ImportanceSamples, LogDensity, check_target, importance_sample
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.flows import Flow
 from kappaflow.flows.base import check_has_rsample
 from kappaflow.ranks import ranks
 from kappaflow.summary import Facts, Summary
-from kappaflow.training.batches import Batch, fit_standardization
+from kappaflow.training.batches import fit_standardization
 from kappaflow.training.callbacks import Callback, CallbackList
 from kappaflow.training.distributed import make_engine
 from kappaflow.training.loop import epoch_seed

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kappaflow.data.batches import Batch
 from kappaflow.energies import ImportanceSamples, LogDensity, log_density_at, with_gradient
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
 from kappaflow.storage import plain
-from kappaflow.training.batches import Batch
 from kappaflow.training.distributed import Engine
 from kappaflow.training.loop import copied, epoch_seed
 from kappaflow.training.measure import conditioning_figures

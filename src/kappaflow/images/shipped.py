@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kappaflow.data.images.archives import idx_files, load_idx
-from kappaflow.data.images.decode import Request, folder_of, module_of
-from kappaflow.data.images.folder import load_folder
-from kappaflow.data.images.images import Images, of_array
 from kappaflow.errors import FileError
+from kappaflow.images.archives import idx_files, load_idx
+from kappaflow.images.decode import Request, folder_of, module_of
+from kappaflow.images.folder import load_folder
+from kappaflow.images.images import Images, of_array
 
 FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 _TEN_DIGITS = tuple("0123456789")

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import kappaflow as kf
-from kappaflow.nets.vit import LayerNorm, SelfAttention, TransformerBlock
+from kappaflow.images.vit import LayerNorm, SelfAttention, TransformerBlock
 from kappaflow.testing.contract import jittered
 
 
@@ -59,7 +59,7 @@ def test_a_block_is_that_of_torch_with_the_norm_first():
 def test_it_is_an_embedding_blocks_a_norm_and_a_linear_layer():
     """Position (i, j) is the token i * width + j, and the context is added to all of them."""
     net = jittered(
-        kf.nets.VisionTransformer(
+        kf.images.VisionTransformer(
             2, 3, width=8, depth=1, heads=2, places=(2, 3), context_features=4
         )
     ).double()
@@ -81,7 +81,7 @@ def test_it_is_an_embedding_blocks_a_norm_and_a_linear_layer():
 
 def test_every_place_sees_every_place():
     """Already with one block."""
-    net = jittered(kf.nets.VisionTransformer(1, 1, width=8, depth=1, heads=2, places=(4, 3)))
+    net = jittered(kf.images.VisionTransformer(1, 1, width=8, depth=1, heads=2, places=(4, 3)))
     x = torch.randn(1, 1, 4, 3, requires_grad=True)
     for i in range(4):
         for j in range(3):
@@ -109,12 +109,12 @@ def test_every_place_sees_every_place():
 def test_sizes_that_cannot_be_are_refused(settings, message):
     """The message names the argument and its value."""
     with pytest.raises(kf.errors.ArgumentError, match=message):
-        kf.nets.VisionTransformer(2, 2, **settings)
+        kf.images.VisionTransformer(2, 2, **settings)
 
 
 def test_an_image_of_other_places_is_refused():
     """There is no vector for them."""
-    net = kf.nets.VisionTransformer(2, 2, places=(4, 3))
+    net = kf.images.VisionTransformer(2, 2, places=(4, 3))
     with pytest.raises(
         kf.errors.ArgumentError, match=r"should have \(4, 3\) places, got \(3, 4\)"
     ):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kappaflow.data import load_images, load_table, split, split_images
-from kappaflow.data.images.decode import Request
-from kappaflow.data.images.images import Images, of_array
+from kappaflow.data import load_table, split
 from kappaflow.errors import ArgumentError, DataError
+from kappaflow.images import load_images, split_images
+from kappaflow.images.decode import Request
+from kappaflow.images.images import Images, of_array
 
 
 def numbered(numbers: list[int]) -> Images:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from kappaflow.data import load_images
 from kappaflow.errors import FileError
+from kappaflow.images import load_images
 
 RAMP = np.arange(0, 240, 8, dtype=np.uint8).reshape(6, 5)
 # Where the standard says that the first row and the first column of each orientation belong.

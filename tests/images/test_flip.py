@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from kappaflow.data import flipped
 from kappaflow.errors import ArgumentError
+from kappaflow.images import flipped
 
 
 def test_each_image_is_kept_or_mirrored_left_to_right() -> None:

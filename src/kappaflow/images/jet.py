@@ -11,8 +11,8 @@ from kappaflow.errors import ArgumentError
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.padding import Padding
 from kappaflow.flows.recipe import recipe
-from kappaflow.flows.recipes_image import image_flow, padded_shape
-from kappaflow.nets import VisionTransformer
+from kappaflow.images import VisionTransformer
+from kappaflow.images.recipes import image_flow, padded_shape
 from kappaflow.options import Dequantization, Memory
 from kappaflow.partition import AnyPartition, Partition, SpatialPartition
 

@@ -100,8 +100,8 @@ def test_padding_channels_stand_beside_those_of_the_image(recipe, tmp_path):
     x = torch.randint(0, 16, (3, 1, 4, 4)).float()
     scores = [f.log_prob(x, generator=torch.Generator().manual_seed(1)) for f in (flow, loaded)]
     assert torch.equal(*scores)
-    assert torch.equal(kf.flows.reconstruct(flow, x), x)
-    assert kf.flows.interpolate(flow, x[:1], x[1:2], 3).shape == (3, 1, 1, 4, 4)
+    assert torch.equal(kf.images.reconstruct(flow, x), x)
+    assert kf.images.interpolate(flow, x[:1], x[1:2], 3).shape == (3, 1, 1, 4, 4)
 
 
 def test_units_leave_the_padding_as_it_is():

@@ -10,7 +10,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from kappaflow.data.images.decode import (
+from kappaflow.data.table import IntArray
+from kappaflow.errors import DataError, FileError
+from kappaflow.images.decode import (
     Form,
     Header,
     Request,
@@ -20,9 +22,7 @@ from kappaflow.data.images.decode import (
     require_pillow,
     shown,
 )
-from kappaflow.data.images.images import Files, Images, Pixels, in_threads
-from kappaflow.data.table import IntArray
-from kappaflow.errors import DataError, FileError
+from kappaflow.images.images import Files, Images, Pixels, in_threads
 
 SUFFIXES = (
     ".png",

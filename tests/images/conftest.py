@@ -1,4 +1,4 @@
-"""Small images and the check of messages that the tests of kappaflow.data.images share."""
+"""Small images and the check of messages that the tests of kappaflow.images share."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager

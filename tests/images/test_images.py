@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from kappaflow.data import load_images
-from kappaflow.data.images import images as module
-from kappaflow.data.images.decode import Form, Request
-from kappaflow.data.images.images import Files, Pixels, of_array
 from kappaflow.errors import ArgumentError, FileError
+from kappaflow.images import images as module
+from kappaflow.images import load_images
+from kappaflow.images.decode import Form, Request
+from kappaflow.images.images import Files, Pixels, of_array
 
 
 @pytest.fixture

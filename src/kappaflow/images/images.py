@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kappaflow.data.images.decode import (
+from kappaflow.data.dataset import Model
+from kappaflow.data.table import IntArray
+from kappaflow.errors import ArgumentError, DataError
+from kappaflow.images.decode import (
     Form,
     PixelArray,
     Request,
@@ -22,11 +25,11 @@ from kappaflow.data.images.decode import (
     readable,
     require_pillow,
 )
-from kappaflow.data.table import IntArray
-from kappaflow.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
+
+    from kappaflow.images.batches import ImageBatches
 
 
 class Origin(Protocol):
@@ -215,7 +218,7 @@ class Images:
         flip: Whether training mirrors each image with probability 1/2 each time it is read.
 
     Example:
-        >>> from kappaflow.data import load_images
+        >>> from kappaflow.images import load_images
         >>> images = load_images("digits")
         >>> len(images), images.shape, images.values
         (1797, (1, 8, 8), 17)
@@ -270,7 +273,7 @@ class Images:
             FileError: If a file is damaged, or has gone; the message names it.
 
         Example:
-            >>> from kappaflow.data import load_images
+            >>> from kappaflow.images import load_images
             >>> load_images("digits").batch([0, 1])[:, 0, 2]
             tensor([[ 0,  3, 15,  2,  0, 11,  8,  0],
                     [ 0,  0,  3, 15, 16,  6,  0,  0]], dtype=torch.uint8)
@@ -292,7 +295,7 @@ class Images:
             ArgumentError: If a position lies outside of the images.
 
         Example:
-            >>> from kappaflow.data import load_images
+            >>> from kappaflow.images import load_images
             >>> images = load_images("digits")
             >>> images.subset(images.labels == 7).labels[:3]
             array([7, 7, 7])
@@ -311,7 +314,7 @@ class Images:
             in the same order, with the same labels, brought to the same form.
 
         Example:
-            >>> from kappaflow.data import load_images
+            >>> from kappaflow.images import load_images
             >>> images = load_images("digits")
             >>> images.fingerprint() == images.subset(range(1797)).fingerprint()
             True
@@ -329,6 +332,26 @@ class Images:
     def describe(self) -> dict[str, Any]:
         """Returns the names of the classes, and whether training mirrors the images."""
         return {"classes": list(self.classes), "flip": self.flip}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """None: notes on images keep no verdict from being green."""
+        return ()
+
+    def batches(self, flow: Model) -> "ImageBatches":
+        """Returns the images in batches, decoded when they are needed."""
+        from kappaflow.images.batches import ImageBatches
+
+        return ImageBatches(self, flow)
+
+    def check(self, flow: Model, *, held_out: bool = False) -> None:
+        """Raises DataError for training images whose pixels have more values than a flow takes."""
+        values = getattr(flow.augment, "values", self.values)
+        if self.values > values and not held_out:
+            raise DataError(
+                f"{self.source} has pixels of {self.values} values, the flow expects {values}: "
+                f"build it with values={self.values}."
+            )
 
 
 def of_array(
@@ -375,10 +398,6 @@ def _positions(index: Any, count: int) -> IntArray:  # noqa: ANN401 - checked he
             f"'index' should hold positions from 0 to {count - 1}, got {outside[0]}."
         )
     return chosen.astype(np.int64)
-
-
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
 
 
 def flipped(batch: "Tensor", *, generator: "Generator") -> "Tensor":

@@ -1,21 +1,19 @@
-"""Loads files that hold many images: idx files as of MNIST, and Python batches of CIFAR-10."""
+"""Loads files that hold many images: idx files as of MNIST, and the binary batches of CIFAR-10."""
 
 import gzip
 import math
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kappaflow.data.images.decode import Request, explained, shown
-from kappaflow.data.images.images import Images, of_array
-from kappaflow.data.images.plain_pickle import Refused, read_plain_pickle
 from kappaflow.data.raw import unpacked
 from kappaflow.data.table import IntArray
 from kappaflow.errors import DataError, FileError
+from kappaflow.images.decode import Request, explained, shown
+from kappaflow.images.images import Images, of_array
 
 _IMAGES = re.compile(r"(.*)images([-.])idx3-ubyte(\.gz)?", re.IGNORECASE)
 
@@ -123,27 +121,30 @@ def _check_header(path: Path, header: bytes, axes: int) -> None:
     )
 
 
-_NAMES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
-_CLASSES = "batches.meta"
+_PYTHON_NAMES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
+_NAMES = tuple(f"{name}.bin" for name in _PYTHON_NAMES)
+_CLASSES = "batches.meta.txt"
 _SHAPE = (3, 32, 32)
+_ROW = 1 + math.prod(_SHAPE)  # bytes of an image, after its label
 
 
 def is_batch_name(name: str) -> bool:
     """Returns whether a name is that of a CIFAR-10 batch."""
-    return name in _NAMES
+    return name in _NAMES or name in _PYTHON_NAMES
 
 
 def batch_files(folder: Path) -> list[Path]:
     """Returns the CIFAR-10 batches in a folder, the one to test on last."""
-    return [folder / name for name in _NAMES if os.path.isfile(folder / name)]
+    binary = [folder / name for name in _NAMES if os.path.isfile(folder / name)]
+    return binary or [folder / name for name in _PYTHON_NAMES if os.path.isfile(folder / name)]
 
 
 def load_batches(files: list[Path], request: Request, source: str) -> Images:
     """Returns the images of batches one after the other, with their labels."""
-    parts = [_read_batch(path) for path in files]
-    labels = np.concatenate([labels for _, labels in parts])
+    rows = np.concatenate([_read_batch(path) for path in files])
+    labels = rows[:, 0].astype(np.int64)
     return of_array(
-        np.concatenate([pixels for pixels, _ in parts]),
+        rows[:, 1:].reshape(-1, *_SHAPE),
         request,
         source=source,
         labels=labels,
@@ -151,51 +152,27 @@ def load_batches(files: list[Path], request: Request, source: str) -> Images:
     )
 
 
-def _read_batch(path: Path) -> tuple[NDArray[np.uint8], IntArray]:
-    """Returns the images and labels of one batch; raises FileError if there are none."""
-    content = _read_pickle(path)
-    pixels, labels = content.get("data"), content.get("labels")
-    width = int(np.prod(_SHAPE))
-    if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != width:
+def _read_batch(path: Path) -> NDArray[np.uint8]:
+    """Returns the rows of one batch, (images, 3073): the label, then the pixels."""
+    if path.name in _PYTHON_NAMES:
         raise FileError(
-            f"{shown(path)} is no CIFAR-10 batch: it should hold 'data', an array of bytes with "
-            f"{width} columns."
+            f"{shown(path)} is a batch of CIFAR-10 for Python, a pickle, which is not read: "
+            f"download the binary release of CIFAR-10, whose batches are called {path.name}.bin."
         )
-    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
-        raise FileError(f"{shown(path)} is no CIFAR-10 batch: it should hold a list of 'labels'.")
-    if not len(pixels) == len(labels) > 0 or not 0 <= min(labels) <= max(labels) < 256:
+    with explained(path):
+        content = np.fromfile(path, np.uint8)
+    if content.size == 0 or content.size % _ROW:
         raise FileError(
-            f"{shown(path)} is damaged: it holds {len(labels)} labels, which should be 0 to 255, "
-            f"for {len(pixels)} images."
+            f"{shown(path)} is not a batch of CIFAR-10: it should hold {_ROW} bytes for each "
+            f"image, it holds {content.size:,} bytes."
         )
-    return pixels.reshape(-1, *_SHAPE), np.array(labels, dtype=np.int64)
+    return content.reshape(-1, _ROW)
 
 
 def _classes(path: Path, count: int) -> tuple[str, ...]:
     """Returns the class names stored next to the batches, or their numbers."""
-    names = _read_pickle(path).get("label_names") if os.path.isfile(path) else None
-    if isinstance(names, list) and len(names) >= count:
+    names = []
+    if os.path.isfile(path):
         with explained(path):
-            return tuple(_text(name) for name in names)
-    return tuple(str(label) for label in range(count))
-
-
-def _read_pickle(path: Path) -> dict[str, Any]:
-    """Returns the dict of a batch with keys as text, whether Python 2 or 3 wrote it."""
-    with explained(path):
-        try:
-            content = read_plain_pickle(path.read_bytes())
-        except Refused as refused:
-            raise FileError(
-                f"{shown(path)} contains {refused}, which is no part of a CIFAR-10 batch: nothing "
-                "in it was run, and it is not read."
-            ) from None
-        if not isinstance(content, dict):
-            raise FileError(f"{shown(path)} is no CIFAR-10 batch: it holds no dict.")
-        return {_text(key): value for key, value in content.items()}
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str | bytes):
-        raise ValueError("a text is missing")
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+            names = path.read_text("utf-8", "replace").split()
+    return tuple(names) if len(names) >= count else tuple(str(label) for label in range(count))

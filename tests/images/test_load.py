@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import kappaflow as kf
-from kappaflow.data import is_images, load_images, path_of
+from kappaflow.data import path_of
 from kappaflow.errors import ArgumentError, FileError
+from kappaflow.images import is_images, load_images
 
 
 def test_tables_and_images_are_told_apart(draw, write, tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_the_name_can_be_had_from_the_package() -> None:
     """Without torch or Pillow being loaded before they are needed."""
     assert kf.load_images is load_images
     code = (
-        "import sys, kappaflow as kf; from kappaflow.data import is_images; kf.load_images; "
+        "import sys, kappaflow as kf; from kappaflow.images import is_images; kf.load_images; "
         "is_images('digits'); print(sorted({'torch', 'PIL', 'sklearn'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

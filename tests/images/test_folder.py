@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from kappaflow.data import load_images
 from kappaflow.errors import DataError, FileError
+from kappaflow.images import load_images
 
 SUFFIXES = ("png", "jpg", "jpeg", "bmp", "gif", "webp", "tif", "tiff", "pgm", "ppm", "PNG", "JpG")
 
@@ -193,9 +193,9 @@ def test_a_folder_without_pillow_says_what_to_install(draw, tmp_path: Path) -> N
 import sys
 sys.modules["PIL"] = None
 import numpy as np
-from kappaflow.data import is_images, load_images
-from kappaflow.data.images.decode import Request
-from kappaflow.data.images.images import of_array
+from kappaflow.images import is_images, load_images
+from kappaflow.images.decode import Request
+from kappaflow.images.images import of_array
 from kappaflow.errors import FileError
 print(is_images({str(tmp_path)!r}))
 zeros = np.zeros((2, 1, 4, 4), dtype=np.uint8)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kappaflow.data import is_images, load_images
 from kappaflow.errors import FileError
+from kappaflow.images import is_images, load_images
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 6\n%%EndComments\nshowpage\n"
 SUFFIXES = ("png", "jpg", "bmp", "gif", "webp", "tif", "ppm")

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kappaflow.data.images.archives import (
+from kappaflow.data.load import no_such_file
+from kappaflow.data.split import sizes_of_parts, split_generator
+from kappaflow.errors import ArgumentError, DataError, DataWarning, FileError
+from kappaflow.images.archives import (
     batch_files,
     idx_files,
     is_batch_name,
@@ -14,13 +17,10 @@ from kappaflow.data.images.archives import (
     load_batches,
     load_idx,
 )
-from kappaflow.data.images.decode import Request, readable, requested, shown
-from kappaflow.data.images.folder import holds_images, is_image_name, load_folder
-from kappaflow.data.images.images import Images
-from kappaflow.data.images.shipped import image_sets, load_set
-from kappaflow.data.load import no_such_file
-from kappaflow.data.split import sizes_of_parts, split_generator
-from kappaflow.errors import ArgumentError, DataError, DataWarning, FileError
+from kappaflow.images.decode import Request, readable, requested, shown
+from kappaflow.images.folder import holds_images, is_image_name, load_folder
+from kappaflow.images.images import Images
+from kappaflow.images.shipped import image_sets, load_set
 
 
 def split_images(
@@ -46,7 +46,7 @@ def split_images(
         FileError: If a file cannot be read.
 
     Example:
-        >>> from kappaflow.data import load_images, split_images
+        >>> from kappaflow.images import load_images, split_images
         >>> [len(part) for part in split_images(load_images("digits"))]
         [1437, 180, 180]
     """
@@ -90,9 +90,9 @@ def load_images(
     Args:
         source: The name of a set, "digits", "mnist-5k", "faces", "lfw-subset" or "fashion-mnist"
             (see `image_sets`), where no file of that name exists; or a path: to a folder of image
-            files; to idx files as of MNIST, gzipped or not, one or a folder of them; or to Python
-            batches of CIFAR-10, one or a folder of them. In folders of the last two kinds the
-            training images come first. "./faces" is a folder, whatever sets are called.
+            files; to idx files as of MNIST, gzipped or not, one or a folder of them; or to batches
+            of the binary release of CIFAR-10, one or a folder of them. In folders of the last two
+            kinds the training images come first. "./faces" is a folder, whatever sets are called.
         size: The height and width to bring all images to (Lanczos filter), or one number for
             both. If None, all should have one size.
         gray: True for one channel, False for three, None to keep what is there: one channel where
@@ -107,7 +107,7 @@ def load_images(
         ArgumentError: If an argument has no usable value.
         DataError: If the images have different sizes, and no size is given.
         FileError: If the source is missing or holds no images, a file is damaged, or a package
-            should be installed. No pickle is run: batches of CIFAR-10 are read as plain data.
+            should be installed.
 
     Example:
         >>> load_images("digits", size=(16, 12), gray=False)
@@ -203,5 +203,5 @@ def _load_file(path: Path, request: Request, source: str) -> Images:
         raise FileError(f"{shown(path)} is one image: give a folder of them.")
     raise FileError(
         f"{shown(path)} is no set of images: give a folder of them, a CIFAR-10 batch "
-        "(data_batch_1 say), or an idx file (train-images-idx3-ubyte say, gzipped or not)."
+        "(data_batch_1.bin say), or an idx file (train-images-idx3-ubyte say, gzipped or not)."
     )

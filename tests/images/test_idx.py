@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kappaflow.data import is_images, load_images
 from kappaflow.errors import DataError, FileError
+from kappaflow.images import is_images, load_images
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -1,0 +1,23 @@
+from .images import Images, flipped
+from .jet import jet
+from .latent import interpolate, reconstruct
+from .load import is_images, load_images, split_images
+from .recipes import glow, real_nvp_image
+from .shipped import ImageSet, image_sets
+from .vit import VisionTransformer
+
+__all__ = [
+    "ImageSet",
+    "Images",
+    "VisionTransformer",
+    "flipped",
+    "glow",
+    "image_sets",
+    "interpolate",
+    "is_images",
+    "jet",
+    "load_images",
+    "real_nvp_image",
+    "reconstruct",
+    "split_images",
+]
