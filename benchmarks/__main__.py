@@ -29,24 +29,6 @@ COMMANDS = {
         "Compare both ends of spectra in float32 with extended precision, over condition numbers.",
     ),
     "write-page": ("page:write_page", "Write the pages docs/benchmarks*.md from the results."),
-    "defaults": (
-        "defaults:defaults",
-        "Train `kappaflow fit` on MAGIC, one default changed at a time.",
-    ),
-    "parts": ("parts:parts", "Time single parts of coupling stacks and what they replace."),
-    "closed-forms": (
-        "closed_forms:closed_forms",
-        "Measure the condition numbers of factors in closed form.",
-    ),
-    "fusing": ("fusing:fusing", "Time a flow before a rewrite, rewritten, and fused."),
-    "starts": (
-        "starts:starts",
-        "Train from each start on development tables, for the same processor time.",
-    ),
-    "whitening": (
-        "whitening:whitening",
-        "Train on MAGIC from the identity and from whitened data, and compare by epoch.",
-    ),
     "worst-maps": (
         "worst_maps:worst_maps",
         "Search for maps whose six couplings are badly conditioned.",
@@ -58,15 +40,6 @@ COMMANDS = {
     "budget": (
         "budget:budget",
         "Train on MAGIC within condition budgets at three depths, and compare what was kept.",
-    ),
-    "budget-time": (
-        "budget_time:budget_time",
-        "Time what a condition budget adds to a training.",
-    ),
-    "dropout": ("dropout:dropout", "Time dropout and the matrix product that it follows."),
-    "convolutions": (
-        "convolutions:convolutions",
-        "Time convolutional networks by the layout of their images.",
     ),
     "images": (
         "images:images",
@@ -81,21 +54,9 @@ COMMANDS = {
         "converting:converting",
         "Time flows of other libraries and their conversions, and measure the memory of both.",
     ),
-    "on-disk": (
-        "on_disk:on_disk",
-        "Train on a table on disk and in memory, and compare times and memory.",
-    ),
-    "compiling": (
-        "compiling:compiling",
-        "Time training steps with and without torch.compile.",
-    ),
     "splines": (
         "splines:splines",
         "Time spline couplings of several libraries, and measure their memory.",
-    ),
-    "densities": (
-        "densities:densities",
-        "Train flows of ours and of zuko for the same time on three tables, and compare them.",
     ),
     "known-densities": (
         "known_densities:known_densities",
@@ -105,29 +66,13 @@ COMMANDS = {
         "tables_suite.command:tables",
         "Compare kappaflow's default, flows of zuko and mixtures on real tables at equal time.",
     ),
-    "cut-short": (
-        "cut_short:cut_short",
-        "Compare what a longer training gains with what the end of a shorter one gained.",
-    ),
     "energies": (
         "energies:energies",
         "Train flows on energies: gradients, annealing, and a lattice field.",
     ),
-    "domains": (
-        "domains:domains",
-        "Train splines on bounded columns with each map to the line, and compare with the truth.",
-    ),
-    "gpu": (
-        "gpu:gpu",
-        "Measure on an accelerator: steps, memory, spectra, equality with the CPU, ranks.",
-    ),
     "score-stream": (
         "score_stream:score_stream",
         "Compare `kappaflow score` of a large table with zuko and scikit-learn: time and memory.",
-    ),
-    "mixing": (
-        "mixing:mixing",
-        "Train a Glow with each form of 1x1 convolution: conditioning, bits, time of a step.",
     ),
 }
 

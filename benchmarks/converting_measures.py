@@ -13,17 +13,7 @@ from benchmarks.turns import in_turn, timed
 
 
 def times_of(name: str, shape: Shape, repetitions: int) -> dict[str, Any]:
-    """Returns the ratio of times of the original and the converted flow, which take turns.
-
-    Args:
-        name: Name of the row.
-        shape: Shape of the flow.
-        repetitions: Number of repetitions for each flow.
-
-    Returns:
-        "original_ms" and "converted_ms" (medians of forward and backward), "ratio" (the median of
-        converted time over original time in the same round) and its quartiles "low" and "high".
-    """
+    """Returns the ratio of times of the original and the converted flow, which take turns."""
     x = shape.data()
     models = {kind: row_of(name, kind).build(shape) for kind in (ORIGINAL, CONVERTED)}
     steps = {kind: partial(_step, model, x) for kind, model in models.items()}
@@ -48,16 +38,7 @@ def _step(model: Model, x: torch.Tensor) -> None:
 
 
 def errors_of(name: str, shape: Shape) -> dict[str, Any]:
-    """Returns the largest differences of log_prob at the data, in nats.
-
-    Args:
-        name: Name of the row.
-        shape: Shape of the flow.
-
-    Returns:
-        "original" and "converted" (each in float32, against the original in float64), "float64"
-        (the converted flow against the original, both in float64) and "least", the least log_prob.
-    """
+    """Returns the largest differences of log_prob at the data, in nats."""
     import kappaflow as kf
 
     x = shape.data()

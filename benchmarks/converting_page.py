@@ -11,14 +11,7 @@ MEGABYTE = 1e6
 
 
 def converting_values(results: dict[str, Any]) -> dict[str, Any]:
-    """Returns the values for the template of the page.
-
-    Args:
-        results: The content of the file of results.
-
-    Returns:
-        "table", "rows" (a table of descriptions), "repetitions", "batch" and "errors" of log_prob.
-    """
+    """Returns the values for the template of the page."""
     order = list(results["rows"])
     times = [line for line in results["lines"] if line["part"] == "times"]
     times.sort(key=lambda line: (order.index(line["row"]), *_key(line)[1:]))

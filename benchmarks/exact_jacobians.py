@@ -21,16 +21,6 @@ def exact_extremes(core: kf.Chain, x: Tensor) -> tuple[float, float]:
 
     Its weights and the point are taken unchanged. Everything else is `numpy.longdouble`, which has
     64 bits of mantissa on x86 and may be float64 on other machines.
-
-    Args:
-        core: A chain of affine couplings with plain networks, and linear layers.
-        x: The point, (n,).
-
-    Returns:
-        Both values, from the product of the layers' matrices and from that of their inverses.
-
-    Raises:
-        TypeError: A layer is of another kind.
     """
     there, back, h = [], [], _numbers(x)
     for layer in layers_of(core):

@@ -18,14 +18,7 @@ SMALL = 8
 
 
 def take_draws(place: int, draws: Sequence[int], threads: int | None, file: Path) -> None:
-    """Measures a goal, and appends a line for each draw.
-
-    Args:
-        place: Index of the goal in `GOALS`.
-        draws: Numbers of the draws.
-        threads: Number of threads to record.
-        file: The file to append to.
-    """
+    """Measures a goal, and appends a line for each draw."""
     goal = GOALS[place]
     if goal.row != REWRITE:
         warm_up(goal)
@@ -78,17 +71,7 @@ def error_by_inverse(found: kf.factor.Factorization, matrix: np.ndarray) -> floa
 
 
 def rewritten(seed: int, *, epochs: int = 10, depth: int = 8) -> Line:
-    """Trains a flow with learned linear layers on MAGIC, rewrites it, and compares them.
-
-    Args:
-        seed: Seed of the weights and of the order of rows.
-        epochs: Number of epochs.
-        depth: Number of couplings, on one partition, with an LU layer between any two.
-
-    Returns:
-        The largest difference of log_prob on the held-out rows in float32, and the couplings and
-        the time that the rewrite needed.
-    """
+    """Trains a flow with learned linear layers on MAGIC, rewrites it, and compares them."""
     train, validation, test = magic()
     features = len(train.columns)
     flow = mixed_flow(features, depth, seed)

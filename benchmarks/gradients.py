@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks import inverting_peer
 from benchmarks.numerics import POINTS, condition_number, finite
 from benchmarks.ours import of_kappaflow
 from benchmarks.row import Shape
@@ -39,15 +38,6 @@ def gradient_errors(
     The reference is the same flow in float64 with memory="store", with the same float32 weights
     and points, so the error comes from the arithmetic alone. The gradient is the gradient of the
     mean log_prob for all parameters, as one vector.
-
-    Args:
-        last_layers: Factor on the last layer of each conditioner.
-        scale_bound: Bound on the sum of the log-scales.
-        shape: Shape of the flow.
-        seed: Seed of the noise in the weights.
-
-    Returns:
-        "condition_number", the "errors" by mode, and "warned", the modes that warned.
     """
     state = _jittered_state(last_layers, scale_bound, shape, seed)
     reference = _flow("store", scale_bound, shape, state).double()
@@ -66,9 +56,6 @@ def gradient_errors(
         of_mode = [text for text in messages if text.startswith("memory=")]
         if of_mode:  # other warnings are about the flow: noise makes log_prob absurdly low
             warned[mode] = of_mode[0]
-    if inverting_peer.installed():
-        error = inverting_peer.gradient_error(state, scale_bound, shape)
-        errors[inverting_peer.NAME] = finite(error)
     return {
         "last_layers": last_layers,
         "scale_bound": scale_bound,

@@ -29,18 +29,7 @@ Parts = tuple[Tensor, Tensor, Tensor]
 
 
 def digits_of(row: Row, seed: int, seconds: float, shape: ImageShape = SHAPE) -> dict[str, Any]:
-    """Returns the results of a row on held-out images after an amount of processor time.
-
-    Args:
-        row: The row with the flow.
-        seed: Seed of weights, batches and noise; the held-out images never change.
-        seconds: Processor time of the training steps.
-        shape: Shape of the flow.
-
-    Returns:
-        "parameters", "steps", "processor_s", the bits per dimension "train", "validation" and
-        "test" of the best weights, and "final_test" of the last weights.
-    """
+    """Returns the results of a row on held-out images after an amount of processor time."""
     train, validation, test = digits()
     torch.manual_seed(seed)
     model = row.build(shape)

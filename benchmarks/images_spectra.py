@@ -66,14 +66,7 @@ def image_spectra(
 
 
 def image_case(side: int, steps: int, hidden: int, noise: float) -> tuple[kf.Flow, Tensor]:
-    """Returns a Glow of 3 x side x side images with noise on its weights, and an image.
-
-    Args:
-        side: Side of the images.
-        steps: Number of steps in each of two levels.
-        hidden: Channels of the couplings' networks.
-        noise: Standard deviation of the noise added to all parameters.
-    """
+    """Returns a Glow of 3 x side x side images with noise on its weights, and an image."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         shape = (3, side, side)

@@ -115,17 +115,7 @@ class KnownTable:
 
 
 def cell_log_prob(log_prob: LogProb, centers: Rows, widths: Rows) -> Rows:
-    """Returns the log of the mean density in the cells around rounded rows.
-
-    Args:
-        log_prob: The density, (n, D) to (n,).
-        centers: Rounded rows, (n, D).
-        widths: Width of a cell in each direction, (D,).
-
-    Returns:
-        log P(cell) - log(volume), (n,), by the midpoint rule with `CELL_POINTS` points in each
-        direction.
-    """
+    """Returns the log of the mean density in the cells around rounded rows."""
     steps = (np.arange(CELL_POINTS) + 0.5) / CELL_POINTS - 0.5
     grid = np.stack(np.meshgrid(*[steps] * len(widths)), -1).reshape(-1, len(widths))
     found = np.stack([log_prob(centers + widths * point) for point in grid])
@@ -276,16 +266,7 @@ def known_densities(
 
 
 def measured(name: str, seconds: float, seed: int) -> Line:
-    """Fits a flow to a table and compares its density and its samples with the truth.
-
-    Args:
-        name: Name of the table.
-        seconds: Processor time of the fit.
-        seed: Seed of the rows, the split and the training.
-
-    Returns:
-        The divergence, differences of samples, and the verdict, as plain values.
-    """
+    """Fits a flow to a table and compares its density and its samples with the truth."""
     known = KNOWN[name]
     rng = np.random.default_rng([seed, list(KNOWN).index(name)])
     rows = known.training_rows(ROWS, rng)
@@ -363,16 +344,7 @@ def _mean_and_error(values: Rows) -> tuple[float, float]:
 
 
 def differences(one: Rows, truth: Rows) -> dict[str, float]:
-    """Returns the largest absolute difference over the columns between two sets of rows.
-
-    Args:
-        one: Rows, (n, D).
-        truth: Rows of the true density, (m, D).
-
-    Returns:
-        Differences by figure: of means and quantiles in true standard deviations, of standard
-        deviations as |ratio - 1|, and of correlations.
-    """
+    """Returns the largest absolute difference over the columns between two sets of rows."""
     deviation = truth.std(0)
     correlations = [np.corrcoef(rows, rowvar=False) for rows in (one, truth)]
     quantiles = [np.quantile(rows, LEVELS, axis=0) for rows in (one, truth)]
@@ -387,16 +359,7 @@ def differences(one: Rows, truth: Rows) -> dict[str, float]:
 
 
 def noise(density: KnownDensity, n: int, rng: np.random.Generator) -> dict[str, float]:
-    """Returns the average differences by sampling error alone.
-
-    Args:
-        density: The true density.
-        n: Number of true rows that are compared with `FRESH` other true rows.
-        rng: Random generator of the rows.
-
-    Returns:
-        Average over `NOISE_PAIRS` pairs, by figure.
-    """
+    """Returns the average differences by sampling error alone."""
     found = [
         differences(density.sample(n, rng), density.sample(FRESH, rng)) for _ in range(NOISE_PAIRS)
     ]

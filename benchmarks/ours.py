@@ -96,11 +96,6 @@ def noisy(
     """Returns a flow with normal noise on all its parameters, and points.
 
     A new flow is the identity, which is quick to measure and has no errors.
-
-    Args:
-        make: Makes the flow.
-        shape: Shape of the points.
-        noise: Standard deviation of the noise.
     """
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)

@@ -30,16 +30,6 @@ def peak_of_step(row: Row, shape: Shape | ImageShape) -> dict[str, int]:
     between steps count, because they occupy memory, and so do temporary gradients that are added
     to the allocated ones. The optimizer does not count, because its state is the same for all. The
     noise is about 0.3 MB, since the kernel counts pages in batches for each processor.
-
-    Args:
-        row: The row with the flow.
-        shape: Shape of the flow.
-
-    Returns:
-        "peak_bytes", and "kept_bytes": the memory held between forward and backward.
-
-    Raises:
-        OSError: The system is not Linux, or /proc is not writable.
     """
     torch.manual_seed(0)
     small = {"depth": 2} if isinstance(shape, Shape) else {"steps": 1}

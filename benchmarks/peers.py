@@ -111,12 +111,7 @@ def _nflows(shape: Shape) -> Model:
 
 
 def nflows_couplings(shape: Shape, coupling: Callable[..., nn.Module]) -> Model:
-    """Returns a flow of nflows whose even and odd features take turns.
-
-    Args:
-        shape: Shape of the flow.
-        coupling: Makes a coupling from a mask and a function that makes its network.
-    """
+    """Returns a flow of nflows whose even and odd features take turns."""
     from nflows.distributions.normal import StandardNormal  # pyright: ignore[reportMissingImports]
     from nflows.flows.base import Flow  # pyright: ignore[reportMissingImports]
     from nflows.nn.nets import MLP  # pyright: ignore[reportMissingImports]

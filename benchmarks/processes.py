@@ -36,16 +36,7 @@ class Job:
 
 
 def run(jobs: list[Job], *, threads: int | None, at_once: int = 1) -> list[dict[str, Any] | None]:
-    """Returns the results of jobs; None for a failed job, whose error goes to stderr.
-
-    Args:
-        jobs: The jobs, in order.
-        threads: Number of threads of torch in each process; torch's default if None.
-        at_once: Number of simultaneous processes; should be 1 if time is measured.
-
-    Returns:
-        For each job {"result": ..., "machine": ...}.
-    """
+    """Returns the results of jobs; None for a failed job, whose error goes to stderr."""
     with _progress(len(jobs)) as progress, ThreadPoolExecutor(at_once) as pool:
 
         def one(job: Job) -> dict[str, Any] | None:

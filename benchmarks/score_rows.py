@@ -66,22 +66,7 @@ def score_rows(
     features: int,
     at_most_s: float,
 ) -> dict[str, Any]:
-    """Returns times and memory of one row of the benchmark, measured in this process.
-
-    Args:
-        kind: A name of `KINDS`.
-        folder: Folder of the runs.
-        data: Path of the parquet file.
-        depth: Number of couplings.
-        width: Width of the hidden layers.
-        features: Number of columns of the table.
-        at_most_s: Time after which all but our command stop.
-
-    Returns:
-        "rows" scored, and whether they are the "whole"; "time_s" and "cpu_s"; "peak_bytes", the
-        peak memory beyond the imported libraries; "parameters"; for our command "parts", the
-        time at which each part was written, and "parts_cpu_s", the CPU time until then.
-    """
+    """Returns times and memory of one row of the benchmark, measured in this process."""
     score: Callable[[], dict[str, Any]]
     if kind in OURS:
         score = partial(_ours, Path(folder) / _recipe(kind), data)

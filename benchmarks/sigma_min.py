@@ -10,9 +10,6 @@ import kappaflow as kf
 from benchmarks.exact_jacobians import exact_extremes
 from benchmarks.lines import Line, grouped, write_results
 from benchmarks.machine import machine
-from benchmarks.peak import ENVIRONMENT
-from benchmarks.processes import Job, console, run
-from benchmarks.sigma_min_cost import COSTS
 from benchmarks.suite import KEPT, JsonFile
 from benchmarks.tables import markdown, number
 from kappaflow.conditioning import layers_of
@@ -38,11 +35,10 @@ def sigma_min(
     features: Sequence[int] = (4, 16, 64),
     condition_numbers: Sequence[float] = (1e3, 1e5, 1e7, 1e9, 1e11, 1e13, 1e17),
     seeds: int = 5,
-    costs: Sequence[str] = tuple(COSTS),
     threads: int = 1,
     file: JsonFile = KEPT / "sigma-min.json",
 ) -> None:
-    """Compare sigma_min and sigma_max of float32 flows with extended precision, and time them.
+    """Compare sigma_min and sigma_max of float32 flows with extended precision.
 
     The reference is the map with the float32 weights at a float32 point, computed in extended
     precision. The weights of each flow are scaled so that its condition number there is close to
@@ -56,8 +52,6 @@ def sigma_min(
         Requested condition numbers, at least 1e7 for flows with linear layers.
     seeds
         Number of flows of each kind.
-    costs
-        Flows for the measurement of time and memory.
     threads
         Number of threads of torch.
     file
@@ -72,11 +66,7 @@ def sigma_min(
         if wanted >= least
         for seed in range(seeds)
     ]
-    jobs = [Job("sigma_min_cost", {"name": name}, name, ENVIRONMENT) for name in costs]
-    costs_found = [found["result"] for found in run(jobs, threads=threads) if found]
-    console.print(error_table(lines, "sigma_min"), markup=False, soft_wrap=True)
-    console.print(cost_table(costs_found), markup=False, soft_wrap=True)
-    results = {"seeds": seeds, "features": list(features), "lines": lines, "costs": costs_found}
+    results = {"seeds": seeds, "features": list(features), "lines": lines}
     write_results(file, {"machine": machine(), **results})
 
 
@@ -199,22 +189,3 @@ def error_table(lines: Sequence[Line], end: str) -> str:
         errors = (number(max(line[way][end] for line in group)) for way in HEADS)
         rows.append([flow, f"{wanted:.0e}", *errors])
     return markdown(["flow", "condition number", *HEADS.values()], rows)
-
-
-def cost_table(costs: Sequence[Line]) -> str:
-    """Returns the cost of float64 relative to float32, by flow."""
-    head, rows = ["flow"], []
-    for measurement in ("spectrum", "profile"):
-        head += [f"`{measurement}` [s]", "times float32's", "peak [MB]", "times float32's"]
-    for line in costs:
-        cells = [line["flow"]]
-        for measurement in ("spectrum", "profile"):
-            one = line[measurement]
-            cells += [
-                number(one["time_s"]["float64"]),
-                number(one["time_ratio"]),
-                number(one["peak_bytes"]["float64"] / 1e6),
-                number(one["memory_ratio"]),
-            ]
-        rows.append(cells)
-    return markdown(head, rows)

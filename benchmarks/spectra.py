@@ -19,12 +19,7 @@ Line = dict[str, Any]
 
 
 def spectra_lines(dimensions: Sequence[int], matrix_free: Sequence[int]) -> list[Line]:
-    """Returns the figures of each case.
-
-    Args:
-        dimensions: Dimensions for both methods, each with a mild and an ill-conditioned flow.
-        matrix_free: Dimensions for the matrix-free method alone.
-    """
+    """Returns the figures of each case."""
     lines: list[Line] = []
     for n in dimensions:
         for bijection, x in (case(n), ill_conditioned(n)):
@@ -34,14 +29,7 @@ def spectra_lines(dimensions: Sequence[int], matrix_free: Sequence[int]) -> list
 
 
 def case(n: int, spread: float = 0.0) -> tuple[Bijection, Tensor]:
-    """Returns affine couplings with random weights, and a point (1, n).
-
-    Args:
-        n: Number of dimensions.
-        spread: Standard deviation of the log-scales over the features in each coupling, in
-            addition to the part that the weights compute. Above 0, linear couplings at both ends
-            mix the features, so that no entry of the Jacobian reveals its smallest singular value.
-    """
+    """Returns affine couplings with random weights, and a point (1, n)."""
     generator = torch.Generator().manual_seed(0)
     half = kf.Partition.half(n)
     turns = [half, half.swapped()]

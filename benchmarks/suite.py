@@ -182,17 +182,13 @@ def gradients(
     file
         File of results.
     """
-    from benchmarks import inverting_peer as peer
     from benchmarks.gradients import SETTINGS, SHAPE
 
-    if not peer.installed():
-        console.print(f"{peer.NAME} is not installed, its column is left out: {peer.INSTALL}")
     job = Job("gradients", {"settings": SETTINGS, "depth": depth}, "gradients")
     found = run([job], threads=threads)
     results = found[0]["result"] if found[0] else []
     lines = [{"depth": depth or SHAPE.depth, **line} for line in results]
-    descriptions = {peer.NAME: peer.DESCRIPTION} if peer.installed() else {}
-    _write(file, None, descriptions, lines, found)
+    _write(file, None, {}, lines, found)
 
 
 def spectra(

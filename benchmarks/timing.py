@@ -69,18 +69,7 @@ class Subject:
 def time_group(
     rows: list[Row], shape: Shape, budget: Budget, quantities: Sequence[str] = QUANTITIES
 ) -> dict[str, Any]:
-    """Returns medians, quartiles and paired ratios of the rows of a group and of the floor.
-
-    Args:
-        rows: Rows of one library.
-        shape: Shape of all rows.
-        budget: Number of repetitions.
-        quantities: What is timed.
-
-    Returns:
-        By row: "parameters", "finite_share", "fused_adam" and the figures of each quantity, or
-        the "error" of a row that does not run.
-    """
+    """Returns medians, quartiles and paired ratios of the rows of a group and of the floor."""
     torch.manual_seed(0)
     activation = rows[0].activation
     floor = SILU_FLOOR if activation is nn.SiLU else FLOOR
@@ -92,16 +81,7 @@ def time_group(
 
 
 def time_images(rows: list[Row], shape: ImageShape, budget: Budget) -> dict[str, Any]:
-    """Returns medians, quartiles and paired ratios of the rows of images and of their floor.
-
-    Args:
-        rows: Rows of all libraries.
-        shape: Shape of all rows.
-        budget: Number of repetitions.
-
-    Returns:
-        As `time_group`, without steps of the optimizer.
-    """
+    """Returns medians, quartiles and paired ratios of the rows of images and of their floor."""
     torch.manual_seed(0)
     found: dict[str, Any] = {FLOOR: {}}
     subjects = [floor_subject(image_floor(shape), found[FLOOR])]
@@ -146,15 +126,7 @@ def interleaved(subjects: list[Subject], quantity: str, budget: Budget) -> dict[
 
 
 def figures(name: str, times: dict[str, list[float]]) -> dict[str, float]:
-    """Returns the median and the quartiles of a row, and its paired ratios to those in `RATIOS`.
-
-    Args:
-        name: Name of the row.
-        times: Times of all rows in seconds, by repetition.
-
-    Returns:
-        Times in milliseconds, ratios as pure numbers.
-    """
+    """Returns median and quartiles of a row, and its paired ratios to those in `RATIOS`."""
     own = times[name]
     low, _, high = quantiles(own, n=4, method="inclusive") if len(own) > 1 else own * 3
     found = {

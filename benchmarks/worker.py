@@ -19,14 +19,12 @@ from benchmarks.images_digits import digits_of
 from benchmarks.images_rows import image_rows
 from benchmarks.lines import append_machine
 from benchmarks.machine import machine
-from benchmarks.mixing_training import step_times, trained
 from benchmarks.numerics import numerics_of
 from benchmarks.peak import peak_of_step
 from benchmarks.reaching import curve_of
 from benchmarks.row import ImageShape, Row, Shape
 from benchmarks.rows import all_rows
 from benchmarks.score_rows import score_rows
-from benchmarks.sigma_min_cost import cost_of
 from benchmarks.spectra import spectra_lines
 from benchmarks.splines import memory_at, times_at
 from benchmarks.timing import Budget, time_group, time_images
@@ -91,16 +89,6 @@ def image_digits(row: str, seed: int, seconds: float, shape: dict[str, Any]) -> 
     return digits_of(_image_row(row), seed, seconds, _image_shape(shape))
 
 
-def mixing_training(form: str, seed: int, steps: int, shape: dict[str, Any]) -> dict[str, Any]:
-    """Returns the results of a Glow with one form of 1x1 convolution."""
-    return trained(form, seed, steps, _image_shape(shape))
-
-
-def mixing_times(repetitions: int, shape: dict[str, Any]) -> dict[str, Any]:
-    """Returns the times of a step with each form of 1x1 convolution."""
-    return step_times(repetitions, _image_shape(shape))
-
-
 def converting_times(row: str, shape: dict[str, Any], repetitions: int) -> dict[str, Any]:
     """Returns the times of a step of one flow and of its conversion."""
     return times_of(row, _shape(shape), repetitions)
@@ -131,9 +119,6 @@ TASKS: dict[str, Callable[..., Any]] = {
     "converting_times": converting_times,
     "converting_memory": converting_memory,
     "converting_errors": converting_errors,
-    "mixing_training": mixing_training,
-    "mixing_times": mixing_times,
-    "sigma_min_cost": cost_of,
     "score_rows": score_rows,
     "spline_times": times_at,
     "spline_memory": memory_at,

@@ -31,18 +31,7 @@ SAID, WAITS = "another rank of this training has ended or does not answer", "wai
 
 
 def cables(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
-    """Yields the results of cutting the network between two machines.
-
-    Args:
-        long: 10 cuts in a training, and 3 cuts while one rank waits. A short run has none, since
-            each takes a minute of waiting.
-        seed: Decides the moments, the ends, and the number of ranks that resume.
-        folder: Results are kept here, so that the same call resumes after an interruption.
-
-    Yields:
-        Rows, if this process can make machines. `recovery_s` is the time until all affected
-        processes have reported why they end.
-    """
+    """Yields the results of cutting the network between two machines."""
     if not long or not can_part(folder / "probe"):
         return
     data = write_rows(folder / "rows.csv", ROWS)

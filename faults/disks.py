@@ -19,11 +19,7 @@ def can_mount(folder: Path) -> bool:
 
 @contextmanager
 def disk(place: Path) -> Iterator[Path]:
-    """Mounts a small disk while the context is active.
-
-    Yields:
-        Path of the disk.
-    """
+    """Mounts a small disk while the context is active."""
     place.mkdir(parents=True, exist_ok=True)
     _run("mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m", "tmpfs", place)
     try:

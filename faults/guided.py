@@ -38,17 +38,7 @@ COUNT = re.compile(r"^(?:Done |stat::number_of_executed_units: +)(\d+)", re.MULT
 def guided(
     *, long: bool, seed: int, folder: Path, seconds: int | None = None
 ) -> Iterator[Outcome]:
-    """Yields a row for all kinds of files; none if atheris is not installed.
-
-    Args:
-        long: Half a minute for each kind; otherwise two seconds.
-        seed: Seed of libFuzzer.
-        folder: Folder of originals, of new inputs, and of an input that failed.
-        seconds: Seconds for each kind, instead.
-
-    Yields:
-        The result.
-    """
+    """Yields a row for all kinds of files; none if atheris is not installed."""
     from faults.loaders import write_originals
 
     if importlib.util.find_spec("atheris") is None:

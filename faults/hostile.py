@@ -30,17 +30,7 @@ TOO_LONG = "took too long"
 
 
 def hostile(*, long: bool, seed: int, folder: Path, total: int | None = None) -> Iterator[Outcome]:
-    """Yields a row for each kind of file.
-
-    Args:
-        long: 100,000 inputs in total; otherwise 1,500.
-        seed: Seed of all inputs.
-        folder: Folder of originals, of results, and of inputs that failed.
-        total: Number of inputs, instead.
-
-    Yields:
-        A row for each kind; `recovery_s` is the longest time for one input.
-    """
+    """Yields a row for each kind of file."""
     from faults.loaders import KINDS, write_originals
 
     folder.mkdir(parents=True, exist_ok=True)

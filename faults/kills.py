@@ -29,16 +29,7 @@ DONE = "kills.jsonl"  # results so far, one line for each training
 
 
 def kills(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
-    """Yields the results of kills, signals, second processes, full disks and read-only disks.
-
-    Args:
-        long: 200 kills instead of 6, and more of the other faults.
-        seed: Decides the moments.
-        folder: Results are kept here, so that the same call resumes after an interruption.
-
-    Yields:
-        A row for each kind of fault.
-    """
+    """Yields the results of kills, signals, second processes, full disks and read-only disks."""
     data = write_rows(folder / "rows.csv")
     whole = trained_whole(data, folder / "whole")
     for fault, unit, strike, times in (
@@ -75,18 +66,6 @@ def repeated(
 
     A training that is hit is started again until it finishes, and is then compared with an
     undisturbed one. Then the next training follows.
-
-    Args:
-        fault: Description of the fault.
-        unit: What is counted.
-        strike: Applies the fault once.
-        times: Number of faults.
-        job: The training.
-        seed: Decides the moments.
-        file: File of the results so far, one line for each training.
-
-    Returns:
-        The row of the table.
     """
     chains: list[dict[str, Any]] = []
     key = {"fault": fault, "seed": seed}

@@ -67,11 +67,7 @@ def can_part(folder: Path) -> bool:
 
 @contextmanager
 def two_machines(folder: Path) -> Iterator[tuple[Machine, Machine]]:
-    """Makes two machines while the context is active.
-
-    Yields:
-        Both machines; each has its own folder.
-    """
+    """Makes two machines while the context is active."""
     names, cables = ("one", "other"), [f"kf{os.getpid()}{end}" for end in "ab"]
     places = [(folder / name).resolve() for name in names]
     for place in places:
@@ -93,11 +89,7 @@ def two_machines(folder: Path) -> Iterator[tuple[Machine, Machine]]:
 
 @contextmanager
 def _namespaces(name: str, hosts: Path) -> Iterator[int]:
-    """Makes a machine without a cable.
-
-    Yields:
-        Process ID of the machine.
-    """
+    """Makes a machine without a cable."""
     words = [*ALONE, "sh", "-ec", BEGINS, str(hosts), name]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:

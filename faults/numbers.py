@@ -99,16 +99,7 @@ PLANTED = (
 
 
 def numbers(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
-    """Yields the results of trainings and streams with numbers that are not finite.
-
-    Args:
-        long: Use three seeds instead of one.
-        seed: The first seed.
-        folder: Folder for files.
-
-    Yields:
-        A row for each fault.
-    """
+    """Yields the results of trainings and streams with numbers that are not finite."""
     seeds = range(seed, seed + (3 if long else 1))
     for planted in PLANTED:
         yield _counted(planted.fault, "trainings", [survives(planted, one) for one in seeds])

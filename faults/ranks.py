@@ -25,16 +25,7 @@ FAULT = "SIGKILL of one of two ranks at a random moment"
 
 
 def ranks(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
-    """Yields the results of kills of a rank.
-
-    Args:
-        long: 20 kills instead of 2.
-        seed: Decides the ranks, the moments, and the number of ranks that resume.
-        folder: Results are kept here, so that the same call resumes after an interruption.
-
-    Yields:
-        A row.
-    """
+    """Yields the results of kills of a rank."""
     data = write_rows(folder / "rows.csv", ROWS)
     finish(data, folder / "whole", count=2)
     strike = partial(kill, data=data, whole=folder / "whole")

@@ -36,19 +36,7 @@ def repeated(
     seed: int,
     file: Path,
 ) -> Outcome:
-    """Returns the result of a fault that is repeated a number of times.
-
-    Args:
-        fault: Description of the fault.
-        unit: What is counted.
-        strike: Applies the fault once, with its own folder and a seed.
-        times: Number of repetitions.
-        seed: Decides the other seeds.
-        file: File of the results so far, one line each; the folders are next to it.
-
-    Returns:
-        The row of the table.
-    """
+    """Returns the result of a fault that is repeated a number of times."""
     key = {"fault": fault, "seed": seed}
     done = [line for line in read_lines(file)[0] if key.items() <= line.items()]
     for number in range(len(done), times):

@@ -18,17 +18,7 @@ GROWTH_BYTES = 32 * 2**20  # growth that is allowed: the epoch history, and heap
 def soak(
     *, long: bool, seed: int, folder: Path, minutes: float | None = None
 ) -> Iterator[Outcome]:
-    """Yields whether memory, open files and threads of a training grow.
-
-    Args:
-        long: Train for two hours instead of a third of a minute.
-        seed: Seed of the training.
-        folder: Folder of the run, which resumes after an interruption, and of the measurements.
-        minutes: Length of the training, instead.
-
-    Yields:
-        A row; each resource that grew counts as lost.
-    """
+    """Yields whether memory, open files and threads of a training grow."""
     lasts_s = 60 * (minutes if minutes is not None else 120 if long else 1 / 3)
     data = write_rows(folder / "rows.csv")
     run = folder / f"run-{lasts_s:g}"

@@ -22,16 +22,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 def stream(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
-    """Yields the results of scoring many rows.
-
-    Args:
-        long: Ten million rows instead of 200,000, in chunks of 262,144 instead of 16,384.
-        seed: No effect: rows and run are always the same.
-        folder: Folder of the rows; scoring resumes there after an interruption.
-
-    Yields:
-        A row for memory, and a row for a kill.
-    """
+    """Yields the results of scoring many rows."""
     rows, chunk = (10_000_000, 262_144) if long else (200_000, 16_384)
     data, run = folder / f"{rows}.parquet", folder / "real_nvp"
     if not data.exists():

@@ -151,15 +151,7 @@ def _measured(jobs: list[Line], cache: Path, at_once: int) -> Iterator[Line]:
 
 
 def measured(job: Line, cache: Path) -> Line:
-    """Trains one model on one table and measures it on the test rows.
-
-    Args:
-        job: Table, model, seed and seconds.
-        cache: Folder for the log-likelihood of each test row.
-
-    Returns:
-        The job with its figures: NLL in nats on columns standardized by the training rows.
-    """
+    """Trains one model on one table and measures it on the test rows."""
     import numpy as np
     import torch
 

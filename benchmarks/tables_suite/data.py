@@ -19,6 +19,8 @@ Columns = dict[str, np.ndarray]
 MAX_ROWS = 300_000
 FRACTIONS = (0.8, 0.1)  # training and validation rows; the rest are test rows
 DEVELOPMENT = 12  # tables
+PATCH_SIDE = 4  # pixels
+PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket")
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,6 @@ class Source:
 def names(part: Part | None = None) -> tuple[str, ...]:
     """Returns the names of the tables, ordered by the SHA-256 hash of the name.
 
-    Args:
-        part: The first twelve names are `development`, the others `judged`; None returns all.
-
-    Returns:
-        Names of tables.
-
     Example:
         >>> len(names("development"))
         12
@@ -89,17 +85,7 @@ def names(part: Part | None = None) -> tuple[str, ...]:
 
 
 def load(name: str) -> Parts:
-    """Returns a table in three parts; the same rows for every model and every call.
-
-    Args:
-        name: One of `names()`.
-
-    Returns:
-        80 % of the rows for training, 10 % for validation, 10 % for test.
-
-    Raises:
-        SystemExit: If the package that holds the table is not installed.
-    """
+    """Returns a table in three parts; the same rows for every model and every call."""
     table = load_table(name)
     rows = np.stack(list(table.values()), axis=1)
     rows = rows[np.random.default_rng(_seed(name, "split")).permutation(len(rows))]
@@ -249,9 +235,26 @@ def _segment() -> Columns:
 
 
 def _patches() -> Columns:
-    from benchmarks.densities_tables import patches
 
     return {f"pixel_{number}": column for number, column in enumerate(patches().T)}
+
+
+def patches() -> np.ndarray:
+    """Returns patches that do not overlap, with noise within the gray value of each number."""
+    from skimage import data
+    from skimage.color import rgb2gray
+
+    rows = []
+    for name in PHOTOGRAPHS:
+        gray = np.round(255 * rgb2gray(getattr(data, name)()))
+        height, width = (size // PATCH_SIDE for size in gray.shape)
+        blocks = gray[: height * PATCH_SIDE, : width * PATCH_SIDE].reshape(
+            height, PATCH_SIDE, width, PATCH_SIDE
+        )
+        rows.append(blocks.transpose(0, 2, 1, 3).reshape(-1, PATCH_SIDE * PATCH_SIDE))
+    whole = np.concatenate(rows)
+    whole += np.random.default_rng(0).uniform(0, 1, whole.shape)
+    return ((whole - whole.mean(1, keepdims=True)) / 256)[:, :-1]
 
 
 def _colors() -> Columns:

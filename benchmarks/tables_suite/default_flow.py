@@ -40,17 +40,7 @@ def table_of(rows: np.ndarray, columns: Sequence[str]) -> Table:
 
 
 def default_flow(train: Table, validation: Table, seconds: float, seed: int) -> Default:
-    """Trains the default flow of `kappaflow fit` within a time limit.
-
-    Args:
-        train: Rows for training, in the units of the table.
-        validation: Rows that model selection and early stopping use.
-        seconds: Limit for model selection and training together.
-        seed: Seed of weights and batches.
-
-    Returns:
-        The trained flow.
-    """
+    """Trains the default flow of `kappaflow fit` within a time limit."""
     loop.clock = time.process_time  # all models of the suite get the same processor time
     settings = checked_settings(seed=seed, max_time_s=seconds)
     choice, start = search_model(train, validation, ModelSearch(), settings, progress=False)

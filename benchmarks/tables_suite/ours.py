@@ -12,16 +12,7 @@ from kappaflow.training import batch_of, log_prob_of
 
 
 def kappaflow_default(parts: Parts, seconds: float, seed: int) -> Fitted:
-    """Trains the default flow on rows in their own units, and changes the units afterwards.
-
-    Args:
-        parts: Rows in their own units; test rows are not used.
-        seconds: Limit for model selection and training together.
-        seed: Seed of weights and batches.
-
-    Returns:
-        The density of rows standardized by the training rows.
-    """
+    """Trains the default flow on rows in their own units, and changes the units afterwards."""
     train, validation = (table_of(rows, parts.columns) for rows in (parts.train, parts.validation))
     found = default_flow(train, validation, seconds, seed)
     flow, exact = found.flow, copy.deepcopy(found.flow).double().eval()

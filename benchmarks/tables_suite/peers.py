@@ -95,20 +95,7 @@ class Outcome:
 
 
 def zuko_flow(family: str, recipe: str, parts: Parts, seconds: float, seed: int) -> Fitted:
-    """Trains a flow of zuko.
-
-    Args:
-        family: One of `FAMILIES`.
-        recipe: "tutorial", or "fair": learning rate and size are tuned within a quarter of the
-            time, and the rest trains what validated best. If a short training of the tuning
-            validates better than that, as can be on small tables, it is kept instead.
-        parts: Standardized rows; test rows are not used.
-        seconds: Limit of processor time, tuning included.
-        seed: Of weights and batches.
-
-    Returns:
-        The density.
-    """
+    """Trains a flow of zuko."""
     start, kind = process_time(), FAMILIES[family]
     size, plan, tuned = (3, 64), Plan(1e-3, 256, tutorial=True), {}
     if recipe == "fair":
@@ -266,14 +253,6 @@ def mixture(parts: Parts, seconds: float, seed: int) -> Fitted:
     Each number of components gets a share of the time in proportion to it, since that is how the
     cost grows; what a converged fit leaves goes to the larger ones. Of many rows, the choice is
     made on some, and the chosen mixture is then fitted to all.
-
-    Args:
-        parts: Standardized rows; only training rows are used.
-        seconds: Limit of processor time.
-        seed: Of the starts.
-
-    Returns:
-        The density.
     """
     start, rows = process_time(), parts.train
     some = rows[:MIXTURE_ROWS]

@@ -34,17 +34,7 @@ def npz_of(cache: Path, line: Line) -> Path:
 
 
 def summary(lines: Iterable[Line], cache: Path, seconds: float) -> dict[str, Any] | None:
-    """Returns the comparison of all models, None where there are no results.
-
-    Args:
-        lines: Results; of several with one key the last counts.
-        cache: Folder with log p of each test row.
-        seconds: Only trainings of this length are compared.
-
-    Returns:
-        Plain values: `lines`, `models`, `tables`, mean `nll` and `condition` by table and model,
-        `ranks`, the `best` zuko configuration, `against` it and the mixture, `goals`.
-    """
+    """Returns the comparison of all models, None where there are no results."""
     latest = {key_of(line): line for line in lines if line["seconds"] == seconds}
     if not latest:
         return None
@@ -133,20 +123,7 @@ def average_ranks(scores: Scores, tables: list[str], models: list[str]) -> dict[
 def paired(
     scores: Scores, cache: Path, table: str, model: str, other: str
 ) -> dict[str, float | None]:
-    """Returns how much better a model is than another, row by row on the same test rows.
-
-    Args:
-        scores: All results.
-        cache: Folder with log p of each test row.
-        table: A table.
-        model: A model.
-        other: What it is compared with.
-
-    Returns:
-        `difference`: NLL of the other less that of the model, in nats, above 0 where the model is
-        better; None if it is not finite. `error`: its standard error, from the rows in the cache;
-        None where a file is missing or not finite.
-    """
+    """Returns how much better a model is than another, row by row on the same test rows."""
     ours, theirs = (_mean_nll(scores[table, name]) for name in (model, other))
     if ours is None or theirs is None:
         return {"difference": None, "error": None}
@@ -308,15 +285,7 @@ def source_rows() -> list[list[str]]:
 
 
 def less_time_table(short: dict[str, Any] | None, long: dict[str, Any] | None) -> str:
-    """Returns NLLs of kappaflow in a short time and of the best zuko configuration in a long one.
-
-    Args:
-        short: Results of the short trainings, or None.
-        long: Results of the long trainings, or None.
-
-    Returns:
-        A line for each table, with a last line that counts; empty without both results.
-    """
+    """Returns NLLs of kappaflow in a short time and of the best flow of zuko in a long one."""
     if short is None or long is None or long["best"] is None:
         return ""
     best, rows, lower = long["best"], [], 0

@@ -23,5 +23,5 @@ def test_a_small_benchmark_runs_end_to_end_to_its_page(benchmark, tmp_path):
         assert 0 < line["page_s"] < line["time_s"] and line["log_probs"] > 1
         assert line["condition_number"] > 1
     benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
-    text = (tmp_path / "benchmarks-doctor.md").read_text()
+    text = (tmp_path / "benchmarks-measuring.md").read_text()
     assert "one run each" in text and "| couplings | 64 |" in text

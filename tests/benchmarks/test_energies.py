@@ -5,42 +5,6 @@ import math
 import pytest
 import torch
 
-from abacus import MACHINE
-
-
-def line_of(part, kind, **more):
-    """Returns a line of a training."""
-    return {
-        "part": part,
-        "kind": kind,
-        "seed": 0,
-        "effective_sample_size": 0.912,
-        "pareto_k": 0.31,
-        "log_normalizer": 17.0004,
-        "log_normalizer_error": 0.0021,
-        "missed_mass": None,
-        "time_s": 9.4,
-        **more,
-    }
-
-
-RESULTS = {
-    "machine": MACHINE,
-    "steps": 300,
-    "lines": [
-        line_of("ring", "path", reached=8, log_z=0.0),
-        line_of("lattice", "free", positive=0.501, log_z=17.0, missed_mass=0.496),
-    ],
-}
-
-
-def test_the_page_has_a_row_for_each_training(benchmark):
-    page = benchmark("page")
-    text = page.page_of("energies", page.energies_values, {"energies": RESULTS})
-    assert "300 steps" in text and "4 x 4 places" in text
-    assert "| path | 0 | 8 | 0.912 | 0.31 | 17.000 ± 0.002 | 0.000 | no | 9 |" in text
-    assert "| free | 0 | 0.501 | 0.912 | 0.31 | 17.000 ± 0.002 | 17.000 | 0.50 | 9 |" in text
-
 
 def test_the_free_field_has_the_log_z_of_its_matrix(benchmark):
     """Minus the Hessian of the log-density at zero, by autograd, in float64."""
@@ -66,5 +30,5 @@ def test_a_small_benchmark_runs_end_to_end_to_its_page(benchmark, tmp_path):
     """One seed, ten steps."""
     benchmark("energies").energies(steps=10, seeds=1, file=tmp_path / "energies.json")
     benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
-    text = (tmp_path / "benchmarks-energies.md").read_text()
+    text = (tmp_path / "benchmarks-measuring.md").read_text()
     assert "10 steps" in text and "| broken, annealed |" in text

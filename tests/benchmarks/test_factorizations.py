@@ -49,24 +49,6 @@ def test_a_limit_for_every_draw_holds_for_the_worst(benchmark):
     assert descent[-1] == "not: residual, condition number"
 
 
-def test_of_eleven_factors_nine_have_one_limit_and_two_another(benchmark):
-    """The two are compared with the condition number of the map."""
-    cells = measured(benchmark, "svd", {})
-    assert cells[7] == "nine: 2 (2); two: 3 (3) cond(T)"
-    assert cells[-1] == "yes"
-    numbers = [2.0] * 9 + [50.0, 900.0]
-    cells = measured(benchmark, "svd", {"condition_numbers": numbers})
-    assert cells[-1] == "not: carriers to the map"
-
-
-def test_a_search_that_fails_is_counted(benchmark):
-    """Where every draw counts it is a miss."""
-    good = {"condition_numbers": [9.0] * 6}
-    cells = measured(benchmark, "rotations", good, {"error": "lost"})
-    assert cells[4] == "2, 1 failed"
-    assert cells[-1] == "no"
-
-
 def test_an_error_of_the_product_is_seen_through_the_inverse(benchmark):
     """In units of the smallest singular value of the map."""
     kf = importlib.import_module("kappaflow")
@@ -93,22 +75,6 @@ def test_a_line_that_was_cut_off_is_taken_out_of_the_file(benchmark, tmp_path):
     assert lines.read_lines(path) == ([{"draw": 0}, {"draw": 1}], [MACHINE])
 
 
-def test_a_page_says_which_machine_measured_what(benchmark, tmp_path):
-    """Results stand below the machine that took them."""
-    lines = benchmark("lines")
-    path = tmp_path / "draws.jsonl"
-    slate = {**MACHINE, "processor": "A slate"}
-    for machine, rows in ((MACHINE, ("a", "b", "a")), (slate, ("b",))):
-        lines.append_machine(path, machine)
-        for row in rows:
-            lines.append_line(path, {"row": row})
-    found = lines.parts_by_machine(path, "row")
-    assert found == [
-        {"machine": MACHINE, "parts": ["a", "b"]},
-        {"machine": slate, "parts": ["b"]},
-    ]
-
-
 def run(*arguments):
     """Runs a command of the benchmarks and returns what it printed."""
     command = [sys.executable, "-m", "benchmarks", *arguments, "--threads=1"]
@@ -124,25 +90,3 @@ def test_a_tiny_row_of_the_goals_runs_end_to_end(tmp_path):
     lines = json.loads(file.read_text())["lines"]
     assert {line["ensemble"] for line in lines} == {"orthogonal", "permutation"}
     assert max(line["condition_number"]["worst"] for line in lines) <= 13.6
-
-
-@pytest.mark.slow
-def test_draws_that_are_there_are_not_taken_again_and_have_their_page(benchmark, tmp_path):
-    """A file of them is gone on from; the page has the table and the machine."""
-    goals, file = benchmark("goals"), tmp_path / "factor.json"
-    figures = {"residual": 1e-15, "time_s": 0.01, "condition_numbers": [2.0], "of_the_map": 1.0}
-    benchmark("lines").append_machine(file.with_suffix(".jsonl"), MACHINE)
-    for goal in goals.GOALS:
-        if goal.row == "rotations" and goal.n < 512:
-            line = {"row": goal.row, "ensemble": goal.ensemble, "n": goal.n, "threads": 1}
-            line |= {"couplings": goal.couplings, "draw": 0, **figures}
-            benchmark("lines").append_line(file.with_suffix(".jsonl"), line)
-    run("factor", "--rows=rotations", "--draws=1", f"--json={file}")
-    assert {line["condition_number"]["worst"] for line in json.loads(file.read_text())["lines"]}
-    there = file.with_suffix(".jsonl").read_text()
-    benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
-    assert not (tmp_path / "benchmarks.md").exists()
-    text = (tmp_path / "benchmarks-factor.md").read_text()
-    assert row_of(text, "orthogonal")[4] == "1"
-    assert "An abacus, 2 cores, torch on 1 thread" in text
-    assert there.count('"n": 64') == 2

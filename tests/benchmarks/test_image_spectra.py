@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import kappaflow as kf
-from abacus import MACHINE
 
 
 @pytest.mark.slow
@@ -40,17 +39,3 @@ def test_a_tiny_benchmark_runs_end_to_end_to_its_page(benchmark, tmp_path):
     benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
     text = (tmp_path / "benchmarks-images.md").read_text()
     assert "| 3 x 4 x 4 |" in text and "| 3 x 16 x 16 [s] |" in text
-
-
-def test_a_page_shows_every_line_and_leaves_blank_what_has_no_reference(benchmark):
-    """Numbers with two digits."""
-    line = {"part": "spectrum", "shape": [3, 64, 64], "condition_number": 6.04, "time_s": 5.7}
-    results = {
-        "machine": MACHINE,
-        "steps": 4,
-        "hidden": 64,
-        "lines": [line, {"part": "profile", "layers": 19, "time_8_s": 3.21, "time_16_s": 9}],
-    }
-    text = benchmark("page").images_page({"image-spectra": results})
-    assert "| 3 x 64 x 64 | 6 | 5.7 |  |  |  |  |  |  |" in text
-    assert "| layers | 19 |" in text and "| 3 x 8 x 8 [s] | 3.2 |" in text

@@ -37,7 +37,7 @@ def test_a_small_benchmark_runs_end_to_end_to_its_page(benchmark, tmp_path, monk
     parts = {line["part"] for line in json.loads(file.read_text())["lines"]}
     assert "times" in parts
     benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
-    text = (tmp_path / "benchmarks-splines.md").read_text()
+    text = (tmp_path / "benchmarks-couplings.md").read_text()
     assert "2 couplings of 16 features" in text and "| kappaflow, recompute |" in text
     assert "| zuko, couplings |" in text
 

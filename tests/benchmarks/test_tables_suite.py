@@ -6,8 +6,6 @@ import time
 import numpy as np
 import pytest
 
-from abacus import MACHINE
-
 BEST = "zuko NSF, fair"
 
 
@@ -95,27 +93,6 @@ def test_a_result_that_is_not_finite_ranks_last_and_is_never_the_best(report, tm
     assert found["ranks"] == {"kappaflow": 1.0, BEST: 2.0, "zuko MAF, fair": 3.0}
 
 
-def test_the_last_line_of_a_training_counts(report, tmp_path):
-    """A training that was repeated is appended, and the older line stays in the file."""
-    lines = [line_of("magic", "mixture", 1.0), line_of("magic", "mixture", 2.0)]
-    found = report.summary(lines, tmp_path, 60.0)
-    assert found["nll"]["magic: mixture"] == 2.0 and len(found["lines"]) == 1
-
-
-def test_a_short_training_is_compared_with_a_long_one_of_the_best_other(report):
-    """By test NLL; a table without a number is left out."""
-    short = {"seconds": 60.0, "tables": ["a", "b", "c"], "best": None}
-    short["nll"] = {"a: kappaflow": 1.0, "b: kappaflow": 2.0, "c: kappaflow": None}
-    long = {"seconds": 240.0, "tables": ["a", "b", "c"], "best": "zuko NSF, fair"}
-    long["nll"] = {f"{table}: zuko NSF, fair": 1.5 for table in "abc"}
-    lines = report.less_time_table(short, long).splitlines()
-    assert lines[0].split(" | ")[1:] == [
-        "kappaflow, 60 s", "zuko NSF, fair, 240 s", "kappaflow's is lower |",
-    ]  # fmt: skip
-    assert [line.split(" | ")[-1] for line in lines[2:]] == ["yes |", "no |", "1 of 2 |"]
-    assert report.less_time_table(short, None) == ""
-
-
 def test_a_look_at_the_judged_tables_is_logged_before_anything_is_printed(benchmark, tmp_path):
     """Also where there are no results to print."""
     command = benchmark("tables_suite.command")
@@ -156,26 +133,6 @@ def test_what_is_in_the_file_is_not_trained_again(benchmark, tmp_path, monkeypat
     assert trained == ["Gaussian", "mixture", "mixture"]
 
 
-def test_comparisons_of_two_lengths_do_not_replace_each_other(benchmark, tmp_path, monkeypatch):
-    """Each length of training has its own file, and without a mixture its goal says so."""
-    command = benchmark("tables_suite.command")
-
-    def measured(jobs, cache, at_once):
-        yield from ({**line_of(**job, test=job["seconds"]), "processor_s": 1.0} for job in jobs)
-
-    monkeypatch.setattr(command, "_measured", measured)
-    options = {"only": ["magic"], "results": tmp_path, "cache": tmp_path}
-    for seconds in (60.0, 240.0):
-        command.tables(models=["kappaflow", BEST], seconds=seconds, **options)
-    for seconds in (60, 240):
-        found = json.loads((tmp_path / f"tables-development-{seconds}.json").read_text())
-        assert found["nll"]["magic: kappaflow"] == seconds and list(found["against"]) == [BEST]
-        assert found["goals"]["better than the mixture on every table"] == {
-            "holds": False,
-            "found": "no mixture was fitted",
-        }
-
-
 def test_the_condition_number_is_that_of_the_jacobian(benchmark):
     """A linear map has the condition number of its matrix at every row."""
     import torch
@@ -186,16 +143,6 @@ def test_the_condition_number_is_that_of_the_jacobian(benchmark):
     found = fitted.condition_numbers(density, np.random.default_rng(0).normal(size=(100, 2)))
     assert found.shape == (64,)
     assert found == pytest.approx(torch.linalg.cond(matrix).item())
-
-
-def test_the_page_is_written_from_the_files_of_results(benchmark, report, tmp_path):
-    """The page names each table of the suite, and shows the goals where ours has results."""
-    found = {"machine": MACHINE, **report.summary(results(report, tmp_path), tmp_path, 60.0)}
-    (tmp_path / "tables-development-60.json").write_text(json.dumps(found))
-    benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
-    text = (tmp_path / "benchmarks-tables.md").read_text()
-    assert "## The development tables, 60 seconds" in text and "### Goals" in text
-    assert "| diamonds | judged |" in text
 
 
 @pytest.mark.slow

@@ -50,8 +50,8 @@ def cut_short(history: History, stopped_because: str, *, of_images: bool) -> Ite
     """`max_epochs` or `max_time_s` ended the training, and the last 40 % of its epochs gained more
     than 0.1 nats per row on the validation rows (0.01 bits per dimension on images). These values
     were chosen on twelve development tables, where they decide correctly on eleven whether four
-    times the time gains more than 0.1 nats (`python -m benchmarks cut-short`). A shorter end
-    decides less well, because the learning rate falls to zero towards the limit.
+    times the time gains more than 0.1 nats (`python -m benchmarks cut-short` of commit a797bcd8).
+    A shorter end decides less well, because the learning rate falls to zero towards the limit.
     """
     name = "validation_bits_per_dimension" if of_images else "validation_nll"
     values = [value for value in _column(history, name) if math.isfinite(value)]
