@@ -7,8 +7,8 @@ from torch.distributions.transforms import AffineTransform
 import kappaflow as kf
 from kappaflow.cli.app import main
 from kappaflow.diagnosis import diagnose_flow
-from kappaflow.diagnosis.check import Measurements
 from kappaflow.diagnosis.checks.conditioning import growth_of
+from kappaflow.diagnosis.measurements import Measurements
 
 
 def of_context(x, context):

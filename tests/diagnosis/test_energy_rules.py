@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.diagnosis.check import Measurements
 from kappaflow.diagnosis.checks.energies import energy, modes_missed, weights_heavy
+from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.errors import ArgumentError
 
 FEATURES = 4

@@ -6,9 +6,9 @@ import torch
 
 import kappaflow as kf
 from diagnosis.faulty import FEATURES, SEEDS, Right, findings, moved, points
-from kappaflow.diagnosis.check import Measurements
 from kappaflow.diagnosis.checks import samples
 from kappaflow.diagnosis.checks.samples import sample_distribution
+from kappaflow.diagnosis.measurements import Measurements
 
 
 class Sampling(Right):

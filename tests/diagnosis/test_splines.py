@@ -6,8 +6,8 @@ import torch
 import kappaflow as kf
 from cases import splines
 from kappaflow.bijections.spline import numbers, spline_knots
-from kappaflow.diagnosis.check import Measurements
 from kappaflow.diagnosis.checks.gradient import gradient
+from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.testing import assert_healthy
 
 KINDS = {

@@ -16,6 +16,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.flows.rows import Data, context_for, tensors_for
+from kappaflow.linearization import Linearization
 from kappaflow.stack import CouplingStack
 
 Module = TypeVar("Module", Bijection, Flow)
@@ -192,6 +193,15 @@ class Layer:
     name: str
     bijection: Bijection
     context: Tensor | None
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.bijection(x, self.context)
+
+    def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self.bijection.inverse(z, self.context)
+
+    def linearize(self, x: Tensor) -> Linearization:
+        return self.bijection.linearize(x, self.context)
 
 
 def layers_of(bijection: Bijection, context: Tensor | None = None) -> tuple[Layer, ...]:

@@ -18,13 +18,12 @@ from kappaflow.conditioning.points import (
 )
 from kappaflow.conditioning.quantiles import ProfileQuantiles, Quantiles, quantiles_by_layer
 from kappaflow.conditioning.round_trip import (
-    back_and_there,
     distance,
     latent_points,
     median_and_most,
     predicted_round_trip,
+    reconstruction_errors,
     states_of,
-    there_and_back,
 )
 from kappaflow.conditioning.spectrum import (
     MATRIX_FREE_ABOVE,
@@ -226,6 +225,8 @@ def profile_at(
             found = in_float64(measure, flow, at, context, wide=wide)
         each, up_to, status = found
         states, log_dets = states_of(layers, x)
+        start = latent_points(flow, len(x), context, generator)
+        latents = states_of(layers, start, decode=True)[0]
         return Profile(
             layers=tuple(layer.name for layer in layers),
             layer_sigma_max=each[0],
@@ -234,10 +235,10 @@ def profile_at(
             layer_round_trip=_round_trips(layers, states),
             sigma_max=up_to[0],
             sigma_min=up_to[1],
-            round_trip_data=there_and_back(layers, states)[:-1],
-            round_trip_latent=back_and_there(
-                layers, latent_points(flow, len(x), context, generator)
-            )[:-1].flip(0),
+            round_trip_data=reconstruction_errors(layers, states)[:-1],
+            round_trip_latent=reconstruction_errors(layers, latents, from_latent=True)[:-1].flip(
+                0
+            ),
             predicted_round_trip=predicted_round_trip(up_to[0][-1] / up_to[1][-1], x),
             eps=torch.finfo(flow.dtype).eps,
             status=status,
@@ -247,7 +248,7 @@ def profile_at(
 def _linearize(layers: tuple[Layer, ...], x: Tensor) -> list[Linearization]:
     parts: list[Linearization] = []
     for layer in layers:
-        parts.append(layer.bijection.linearize(x, layer.context))
+        parts.append(layer.linearize(x))
         x = parts[-1].value
     return parts
 
@@ -276,7 +277,7 @@ def _is_lost(found: Extremes, dtype: torch.dtype) -> bool:
 def _round_trips(layers: Sequence[Layer], states: Sequence[Tensor]) -> Tensor:
     """Returns the reconstruction error of each layer alone, (L, B)."""
     return torch.stack([
-        distance(layer.bijection.inverse(z, layer.context)[0], x)
+        distance(layer.decode(z)[0], x)
         for layer, (x, z) in zip(layers, itertools.pairwise(states), strict=True)
     ])
 

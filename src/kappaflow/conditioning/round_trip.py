@@ -1,6 +1,6 @@
 """Measures reconstruction errors of a flow in both directions, and predicts them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,9 +73,13 @@ def round_trip(
         standardized = flow.standardization(x)[0]
         layers = layers_of(flow.core, context)
         latent = latent_points(flow, len(x), context, generator)
-        there = there_and_back(layers, states_of(layers, standardized)[0])
-        back = back_and_there(layers, latent)
-    return RoundTrip(there[0], back[0])
+        data, latents = (
+            reconstruction_errors(
+                layers, states_of(layers, start, decode=decode)[0], from_latent=decode
+            )
+            for start, decode in ((standardized, False), (latent, True))
+        )
+    return RoundTrip(data[0], latents[0])
 
 
 def latent_points(
@@ -88,50 +92,41 @@ def latent_points(
     )
 
 
-def states_of(layers: Sequence[Layer], x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Returns the layers + 1 states from data to latent, and the log_det of each layer."""
-    states, log_dets = [x], []
-    for layer in layers:
-        value, log_det = layer.bijection(states[-1], layer.context)
-        states.append(value)
-        log_dets.append(log_det)
-    return states, log_dets
+def layer_by_layer(
+    layers: Sequence[Layer], state: Tensor, *, decode: bool = False
+) -> Iterator[tuple[Layer, Tensor, Tensor, Tensor]]:
+    """Yields each layer with its input, output and log_det, from data to latent or back."""
+    for layer in reversed(layers) if decode else layers:
+        output, log_det = layer.decode(state) if decode else layer.encode(state)
+        yield layer, state, output, log_det
+        state = output
 
 
-def there_and_back(layers: Sequence[Layer], states: Sequence[Tensor]) -> Tensor:
-    """Returns the error of each state from data to latent when recovered, (layers + 1, B)."""
-    errors, back = [torch.zeros_like(distance(states[0], states[0]))], states[-1]
-    for layer, state in zip(reversed(layers), reversed(states[:-1]), strict=True):
-        back = layer.bijection.inverse(back, layer.context)[0]
-        errors.append(distance(back, state))
-    return torch.stack(errors[::-1])
+def states_of(
+    layers: Sequence[Layer], state: Tensor, *, decode: bool = False
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Returns the layers + 1 states from data to latent or back, and the log_det of each layer."""
+    calls = list(layer_by_layer(layers, state, decode=decode))
+    return [state, *(output for _, _, output, _ in calls)], [log_det for *_, log_det in calls]
 
 
-def back_and_there(layers: Sequence[Layer], z: Tensor) -> Tensor:
-    """Returns the reconstruction error of each state, latent to data to latent, (layers + 1, B).
-
-    Row 0 is the error of the latent. The last row, on the data side, is zero.
-    """
-    states = [z]
-    for layer in reversed(layers):
-        states.append(layer.bijection.inverse(states[-1], layer.context)[0])
-    errors, there = [torch.zeros_like(distance(z, z))], states[-1]
-    for layer, state in zip(layers, reversed(states[:-1]), strict=True):
-        there = layer.bijection(there, layer.context)[0]
-        errors.append(distance(there, state))
-    return torch.stack(errors[::-1])
+def reconstruction_errors(
+    layers: Sequence[Layer], states: Sequence[Tensor], *, from_latent: bool = False
+) -> Tensor:
+    """Returns the error of each state when recovered from the last one, (layers + 1, B)."""
+    back = states_of(layers, states[-1], decode=not from_latent)[0]
+    return torch.stack([distance(a, b) for a, b in zip(back[::-1], states, strict=True)])
 
 
 def first_not_finite(
     layers: Sequence[Layer], state: Tensor, *, from_latent: bool = False
 ) -> str | None:
     """Returns the name of the first layer of a round trip with a non-finite output, or None."""
-    encode = [(layer, layer.bijection.forward) for layer in layers]
-    decode = [(layer, layer.bijection.inverse) for layer in reversed(layers)]
-    for layer, step in decode + encode if from_latent else encode + decode:
-        state, log_det = step(state, layer.context)
-        if not (torch.isfinite(state).all() and torch.isfinite(log_det).all()):
-            return layer.name
+    for decode in (from_latent, not from_latent):
+        for layer, _, output, log_det in layer_by_layer(layers, state, decode=decode):
+            if not (torch.isfinite(output).all() and torch.isfinite(log_det).all()):
+                return layer.name
+            state = output
     return None
 
 

@@ -1,12 +1,12 @@
 """The doctor: checks of a flow, whose findings name a layer, a cause and a fix."""
 
-from kappaflow.diagnosis.check import Progress, quietly
 from kappaflow.diagnosis.checks import CODES, check_codes
 from kappaflow.diagnosis.checks.data import data_findings, warning_findings
 from kappaflow.diagnosis.checks.likelihood import comparison_findings, image_likelihood_findings
 from kappaflow.diagnosis.checks.training import training_findings
 from kappaflow.diagnosis.doctor import diagnose_flow, doctor, filter_findings, with_findings
 from kappaflow.diagnosis.finding import Diagnosis
+from kappaflow.diagnosis.measurements import Progress, quietly
 from kappaflow.diagnosis.references import Comparison, compare, comparisons_of, references
 from kappaflow.finding import SEVERITIES, Finding
 

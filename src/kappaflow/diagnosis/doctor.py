@@ -9,11 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from kappaflow.conditioning import Profile, layers_of
+from kappaflow.conditioning import Profile
 from kappaflow.conditioning.points import checked_context, checked_points, measuring
 from kappaflow.data.table import Table, describe_values
 from kappaflow.diagnosis.advice import without_own_names
-from kappaflow.diagnosis.check import CHECKED, TABLES, Measurements, Progress, quietly
+from kappaflow.diagnosis.check import CHECKED, TABLES
 from kappaflow.diagnosis.checks import check_codes, checks_of_flows, is_selected
 from kappaflow.diagnosis.checks.conditioning import usable_dtype
 from kappaflow.diagnosis.checks.data import data_findings
@@ -22,6 +22,7 @@ from kappaflow.diagnosis.checks.state import state
 from kappaflow.diagnosis.effort import DEFAULT_EFFORT, THOROUGH
 from kappaflow.diagnosis.finding import Diagnosis, Tables
 from kappaflow.diagnosis.isolation import isolated, one_line
+from kappaflow.diagnosis.measurements import Measurements, Progress, quietly
 from kappaflow.diagnosis.references import Comparison, TrainRows, comparisons_of
 from kappaflow.energies import LogDensity, check_target
 from kappaflow.errors import ArgumentError, KappaflowError
@@ -291,7 +292,7 @@ def _figures(
     return {
         "library": m.flow.library if isinstance(m.flow, Wrapped) else "kappaflow",
         "points": len(m.points),
-        "layers": len(layers_of(m.flow.core, m.context)),
+        "layers": len(m.layers),
         "dtype": dtype,
         **(NOT_MEASURED if profile is None else _of_profile(profile, dtype)),
         "rows": 0 if m.rows is None else len(m.rows),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from torch import Tensor
 
-from kappaflow.diagnosis.check import Progress, quietly
+from kappaflow.diagnosis.measurements import Progress, quietly
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.flows.base import sample_of

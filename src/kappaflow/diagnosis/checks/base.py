@@ -8,7 +8,8 @@ import torch
 from scipy.special import kolmogorov
 from torch import Tensor
 
-from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
+from kappaflow.diagnosis.check import Symptom, check, measurement
+from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.flows import Base, StandardNormal
 
 LogProb = Callable[[Tensor], Tensor]  # of flat rows (N, n), in float64

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
-from kappaflow.conditioning import layers_of
-from kappaflow.diagnosis.check import Measurements, Symptom, check
+from kappaflow.diagnosis.check import Symptom, check
 from kappaflow.diagnosis.isolation import one_line
+from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.foreign import Wrapped
 
 
@@ -51,9 +51,9 @@ def call_raises(m: Measurements) -> Iterator[Symptom]:
 def _layer_that_raises(m: Measurements) -> str | None:
     """Returns the layer that raises an error where samples of the base are decoded."""
     z = m.sample_latents
-    for layer in reversed(layers_of(m.flow.core, m.context)):
+    for layer in reversed(m.layers):
         try:
-            z = layer.bijection.inverse(z, layer.context)[0]
+            z = layer.decode(z)[0]
         except Exception:
             return layer.name
     return None

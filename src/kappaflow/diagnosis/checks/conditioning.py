@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-from kappaflow.conditioning import TRUSTED, Profile, layers_of
+from kappaflow.conditioning import TRUSTED, Profile
 from kappaflow.diagnosis.advice import bound_scales, in_float64
-from kappaflow.diagnosis.check import Measurements, Symptom, check, largest, quantiles, table
+from kappaflow.diagnosis.check import Symptom, check, table
 from kappaflow.diagnosis.checks.log_dets import log_dets
 from kappaflow.diagnosis.finding import Table
+from kappaflow.diagnosis.measurements import Measurements
+from kappaflow.diagnosis.tensors import largest, quantiles
 
 NOTHING = 1e-3  # growth of the log condition number that still counts as none
 MOST = 0.5  # share of the log growth that counts as most of it
@@ -246,9 +248,9 @@ def _is_linear(m: Measurements, number: int) -> bool:
 
     A coupling with saturated scales has the same slopes at all points alone.
     """
-    state, layers = m.standardized, layers_of(m.flow.core, m.context)
+    state, layers = m.standardized, m.layers
     for layer in layers[:number]:
-        state = layer.bijection(state, layer.context)[0]
+        state = layer.encode(state)[0]
     one = layers[number]
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(state.shape, generator=generator, dtype=torch.float64).to(state)

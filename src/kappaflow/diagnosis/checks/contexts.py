@@ -9,7 +9,9 @@ from torch import Tensor
 from kappaflow.conditioning import TRUSTED
 from kappaflow.conditioning.profile import profile_at
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
-from kappaflow.diagnosis.check import Measurements, Symptom, check, differ, measurement
+from kappaflow.diagnosis.check import Symptom, check, measurement
+from kappaflow.diagnosis.measurements import Measurements
+from kappaflow.diagnosis.tensors import differ
 from kappaflow.flows.rows import describe_column
 
 COLUMNS = 32  # that are examined one by one

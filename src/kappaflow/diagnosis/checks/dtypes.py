@@ -1,23 +1,27 @@
 """KF701, KF702, KF703: the floating-point dtypes in which layers return their results."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kappaflow.bijection import Bijection
 from kappaflow.conditioning import layers_of
-from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
+from kappaflow.diagnosis.check import Symptom, check, measurement
+from kappaflow.diagnosis.measurements import Measurements
+from kappaflow.finding import Evidence
 from kappaflow.flows import Flow
 from kappaflow.foreign.layers import ForeignLayer
 
 ROWS = 2
-NARROW = ("torch.float16", "torch.bfloat16")
+NARROW = ("float16", "bfloat16")
+DIRECTIONS = {"forward": "forward direction", "inverse": "inverse"}
+Call = Callable[..., tuple[Tensor, object]]
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """The dtype of a value or a log_det that a layer returned, "forward" or "inverse"."""
 
     layer: str
@@ -34,52 +38,40 @@ class Result:
     def is_changed(self) -> bool:
         return self.returned != self.given
 
-    @property
-    def where(self) -> str:
-        """The direction, as part of a sentence."""
-        return {"forward": "forward direction", "inverse": "inverse"}[self.direction]
-
-    @property
-    def evidence(self) -> dict[str, float | int | str | None]:
-        return {"direction": self.direction, "type": _short(self.returned)}
+    def symptom(self, text: str) -> Symptom:
+        """Returns a symptom; `text` has places for the direction and the dtype."""
+        message = text.format(DIRECTIONS[self.direction], self.returned)
+        evidence: Evidence = {"direction": self.direction, "type": self.returned}
+        return Symptom(message, evidence, layer=self.layer)
 
 
 Results = list[Result]
 
 
-@dataclass(frozen=True)
-class Dtypes:
-    """The first layer with each problem; None if no layer has it.
+class Dtypes(NamedTuple):
+    """The first result of a layer with each problem; None if no layer has it."""
 
-    Attributes:
-        narrow_log_det: Its log_det has less precision than float32.
-        changed: Its values have another dtype than the points.
-        changed_in_float64: The same in a float64 copy.
-        under_autocast: Its log_det has less precision than float32 under autocast to bfloat16.
-    """
-
-    narrow_log_det: Result | None
-    changed: Result | None
-    changed_in_float64: Result | None
-    under_autocast: Result | None
+    narrow_log_det: Result | None  # less precise than float32
+    changed: Result | None  # values in another dtype than the points
+    changed_in_float64: Result | None  # the same in a float64 copy
+    under_autocast: Result | None  # a narrow log_det under autocast to bfloat16
 
 
 @measurement("dtypes", checked="dtypes")
 def dtypes(m: Measurements) -> Dtypes:
     """Calls each layer in both directions in its own dtype, in float64, and under autocast."""
-    flow, x, context = m.flow, m.points[:ROWS], None if m.context is None else m.context[:ROWS]
-    values, log_dets = _results(flow, x, context)
-    in_float64 = cast = None
-    if flow.dtype != torch.float64 and m.wide is not None and m.wide.dtype == torch.float64:
-        in_float64 = _try(m.wide, x.double(), None if context is None else context.double())
-    if flow.dtype == torch.float32:
-        with torch.autocast(x.device.type, dtype=torch.bfloat16):
-            cast = _try(flow, x, context)
+    x, context = m.first(ROWS)
+    values, log_dets = _results(m.flow, x, context)
+    values64 = m.in_float64(_values_in_float64, x, context) or []
+    cast: Results = []
+    if m.flow.dtype == torch.float32:
+        with torch.autocast(x.device.type, dtype=torch.bfloat16), suppress(Exception):
+            cast = _results(m.flow, x, context)[1]  # dtypes that cannot be mixed raise an error
     return Dtypes(
-        narrow_log_det=_first(one for one in log_dets if one.is_narrow),
-        changed=_first(one for one in values if one.is_changed),
-        changed_in_float64=_first(one for one in (in_float64 or [[]])[0] if one.is_changed),
-        under_autocast=_first(one for one in (cast or [[], []])[1] if one.is_narrow),
+        narrow_log_det=next((one for one in log_dets if one.is_narrow), None),
+        changed=next((one for one in values if one.is_changed), None),
+        changed_in_float64=next((one for one in values64 if one.is_changed), None),
+        under_autocast=next((one for one in cast if one.is_narrow), None),
     )
 
 
@@ -103,11 +95,7 @@ def log_det_narrow(m: Measurements) -> Iterator[Symptom]:
     """
     result = dtypes(m).narrow_log_det
     if result is not None:
-        yield Symptom(
-            f"The log_det of the {result.where} is in {_short(result.returned)}.",
-            result.evidence,
-            layer=result.layer,
-        )
+        yield result.symptom("The log_det of the {} is in {}.")
 
 
 @check(
@@ -129,14 +117,13 @@ def dtype_changed(m: Measurements) -> Iterator[Symptom]:
         flow = (encode, lambda z: (z / 2, torch.full((len(z),), -1.3863)))
         x = torch.randn(64, 2)
     """
-    own, wide = dtypes(m).changed, dtypes(m).changed_in_float64
-    result = own or wide
+    own = dtypes(m).changed
+    result = own or dtypes(m).changed_in_float64
     if result is None:
         return
-    where = f"The {result.where}" if own else f"In a float64 copy, the {result.where}"
-    given, returned = _short(result.given), _short(result.returned)
+    start, given, returned = "The" if own else "In a float64 copy, the", *result[2:]
     yield Symptom(
-        f"{where} returns {returned} for points in {given}.",
+        f"{start} {DIRECTIONS[result.direction]} returns {returned} for points in {given}.",
         {"direction": result.direction, "given": given, "got": returned},
         layer=result.layer,
         severity="warning" if own else "note",
@@ -174,46 +161,33 @@ def autocast_narrows(m: Measurements) -> Iterator[Symptom]:
     """
     result = dtypes(m).under_autocast
     if result is not None and dtypes(m).narrow_log_det is None:
-        yield Symptom(
-            f"Under autocast, the log_det of the {result.where} is in {_short(result.returned)}.",
-            result.evidence,
-            layer=result.layer,
-        )
-
-
-def _short(dtype: str) -> str:
-    return dtype.removeprefix("torch.")
-
-
-def _first(results: Iterator[Result]) -> Result | None:
-    return next(results, None)
-
-
-def _try(flow: Flow, x: Tensor, context: Tensor | None) -> tuple[Results, Results] | None:
-    try:
-        return _results(flow, x, context)
-    except Exception:  # dtypes that cannot be mixed raise an error, not a wrong number
-        return None
+        yield result.symptom("Under autocast, the log_det of the {} is in {}.")
 
 
 def _results(flow: Flow, x: Tensor, context: Tensor | None) -> tuple[Results, Results]:
     """Returns the dtypes of all values and the dtypes of all log_dets."""
     values, log_dets, state = [], [], x
     for layer in layers_of(flow.bijection, context):
-        for direction in ("forward", "inverse"):
-            call = _unconverted(layer.bijection, direction)
+        for direction, call in zip(DIRECTIONS, unconverted(layer.bijection), strict=True):
             value, log_det = call(state.clone(), layer.context)
-            given = str(state.dtype)
-            values.append(Result(layer.name, direction, given, str(value.dtype)))
+            values.append(Result(layer.name, direction, *_names(state, value)))
             if isinstance(log_det, Tensor):
-                log_dets.append(Result(layer.name, direction, given, str(log_det.dtype)))
+                log_dets.append(Result(layer.name, direction, *_names(state, log_det)))
             if direction == "forward":
                 state = value.to(x.dtype)
     return values, log_dets
 
 
-def _unconverted(layer: Bijection, direction: str) -> Callable[..., tuple[Tensor, object]]:
-    """Returns the function of a layer for one direction, before its result is converted."""
+def _values_in_float64(flow: Flow, x: Tensor, context: Tensor | None) -> Results:
+    return _results(flow, x, context)[0] if flow.dtype == torch.float64 else []
+
+
+def _names(*tensors: Tensor) -> list[str]:
+    return [str(tensor.dtype).removeprefix("torch.") for tensor in tensors]
+
+
+def unconverted(layer: Bijection) -> tuple[Call, Call]:
+    """Returns both directions of a layer, as a library computes them: without copies."""
     if isinstance(layer, ForeignLayer):
-        return layer.encode if direction == "forward" else layer.decode
-    return layer.forward if direction == "forward" else layer.inverse
+        return layer.encode, layer.decode
+    return layer.forward, layer.inverse

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
-from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
+from kappaflow.diagnosis.check import Symptom, check, measurement
+from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.energies import (
     ImportanceSamples,
     LogDensity,

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from kappaflow.conditioning import TRUSTED, layers_of
-from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
+from kappaflow.diagnosis.check import Symptom, check, measurement
 from kappaflow.diagnosis.checks.dtypes import dtypes
 from kappaflow.diagnosis.checks.log_dets import solver_tolerance
 from kappaflow.diagnosis.checks.state import state
+from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.finding import Evidence
 from kappaflow.flows import Flow
 from kappaflow.foreign import Wrapped
@@ -409,7 +410,7 @@ def _wrong_layer(flow: Flow, x: Tensor, context: Tensor | None, directions: int)
     generator = torch.Generator().manual_seed(1)
     state = x
     for i, layer in enumerate(layers_of(flow.bijection, context)):
-        value = layer.bijection(state, layer.context)[0]
+        value = layer.encode(state)[0]
         weights = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
 
         def weighted(one: Flow, i: int = i, at: Tensor = state, by: Tensor = weights) -> Tensor:

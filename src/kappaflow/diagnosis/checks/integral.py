@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement, table
+from kappaflow.diagnosis.check import Symptom, check, measurement, table
 from kappaflow.diagnosis.checks.base import base_inconsistent
 from kappaflow.diagnosis.checks.log_dets import log_det_wrong
 from kappaflow.diagnosis.finding import Table
+from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.foreign import Wrapped
 
 DIMENSIONS = 3  # largest number of dimensions; above, no proposal is close enough

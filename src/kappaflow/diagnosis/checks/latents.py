@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
+from kappaflow.diagnosis.check import Symptom, check, measurement
 from kappaflow.diagnosis.checks.log_dets import TOLERATED
 from kappaflow.diagnosis.checks.outliers import encoded, wrong_scale
 from kappaflow.diagnosis.checks.samples import kolmogorov_smirnov
+from kappaflow.diagnosis.measurements import Measurements
 
 LEAST_ROWS = 200
 COORDINATES = 64  # that are compared one by one

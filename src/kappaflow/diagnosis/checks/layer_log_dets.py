@@ -9,8 +9,10 @@ from torch import Tensor
 from kappaflow.conditioning import layers_of
 from kappaflow.conditioning.round_trip import distance
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
-from kappaflow.diagnosis.check import Measurements, lengths, measurement
+from kappaflow.diagnosis.check import measurement
 from kappaflow.diagnosis.checks.state import moved_copy
+from kappaflow.diagnosis.measurements import Measurements
+from kappaflow.diagnosis.tensors import lengths
 from kappaflow.flows import Flow
 from kappaflow.linearization import Linearization
 
@@ -52,8 +54,8 @@ def layer_log_dets(m: Measurements) -> list[LayerError]:
     x, context = m.points[:rows], None if m.context is None else m.context[:rows]
     own = m.flow
     try:
-        if m.wide is not None:
-            own, x = m.wide, x.double()
+        if m.float64_copy is not None:
+            own, x = m.float64_copy, x.double()
             context = None if context is None else context.double()
         errors, hidden = _measured(own, x, context, probes)
     except Exception:  # a library that mixes float64 and float32
@@ -80,12 +82,12 @@ def _measured(
     """
     state, errors, hidden = flow.standardization(x)[0], [], set[str]()
     for layer in layers_of(flow.core, context):
-        z, forward = layer.bijection(state, layer.context)
+        z, forward = layer.encode(state)
         if only is None or layer.name in only:
-            returned, back = layer.bijection.inverse(z, layer.context)
+            returned, back = layer.decode(z)
             # Elsewhere the log_det of the inverse belongs to another point.
             same = distance(returned, state) <= TOLERATED * lengths(state)
-            there, error = layer.bijection.linearize(state, layer.context), 0.0
+            there, error = layer.linearize(state), 0.0
             if state[0].numel() <= DENSE_UP_TO:
                 true = torch.linalg.slogdet(there.matrix(state))[1]
             else:

@@ -5,7 +5,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from kappaflow.diagnosis.advice import spline_box
-from kappaflow.diagnosis.check import Measurements, Symptom, check
+from kappaflow.diagnosis.check import Symptom, check
+from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.diagnosis.references import Comparison
 from kappaflow.finding import Evidence, Finding
 

@@ -9,18 +9,12 @@ from torch import Tensor
 
 from kappaflow.conditioning import TRUSTED, Profile
 from kappaflow.conditioning.spectrum import DENSE_UP_TO, all_of_both
-from kappaflow.diagnosis.check import (
-    Measurements,
-    Symptom,
-    check,
-    columns,
-    measurement,
-    quantiles,
-    table,
-)
+from kappaflow.diagnosis.check import Symptom, check, measurement, table
 from kappaflow.diagnosis.checks.layer_log_dets import TOLERATED, layer_log_dets
 from kappaflow.diagnosis.checks.state import state
 from kappaflow.diagnosis.finding import Table
+from kappaflow.diagnosis.measurements import Measurements
+from kappaflow.diagnosis.tensors import columns, quantiles
 from kappaflow.finding import Evidence
 from kappaflow.flows import Flow
 
@@ -70,14 +64,16 @@ class LogDets:
 def log_dets(m: Measurements) -> LogDets:
     """Measures the log_dets of both directions, and that of the dense Jacobian if possible."""
     result = _measure(m.flow, m.points, m.context, m.profile)
-    if m.wide is None or result.true is None:
+    if m.float64_copy is None or result.true is None:
         return result
     off = torch.stack((result.forward - result.true, result.inverse + result.true)).abs()
     if not (off > VISIBLE).any():
         return result
     try:
         context = None if m.context is None else m.context.double()
-        return replace(result, wide=_measure(m.wide, m.points.double(), context, m.profile))
+        return replace(
+            result, wide=_measure(m.float64_copy, m.points.double(), context, m.profile)
+        )
     except Exception:  # a library that mixes float64 and float32
         return result
 

@@ -2,30 +2,27 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kappaflow.conditioning import layers_of
+from kappaflow.conditioning.round_trip import layer_by_layer
 from kappaflow.diagnosis.advice import bound_scales, in_float64
-from kappaflow.diagnosis.check import (
-    Measurements,
-    Symptom,
-    check,
+from kappaflow.diagnosis.check import Symptom, check, measurement, table
+from kappaflow.diagnosis.finding import Table
+from kappaflow.diagnosis.measurements import Measurements, library_log_prob
+from kappaflow.diagnosis.not_finite import Explanation, explain
+from kappaflow.diagnosis.tensors import (
     columns,
     count_not_finite,
     differ,
     in_chunks,
     largest_difference,
-    measurement,
-    table,
 )
-from kappaflow.diagnosis.finding import Table
-from kappaflow.diagnosis.not_finite import Explanation, explain
 from kappaflow.flows import Flow
-from kappaflow.foreign import Wrapped
 
 NATS, ROUNDINGS = 1e-2, 1e2  # allowed difference of two ways: nats, and a multiple of rounding
 ROUNDED_AWAY = 1e-3  # share of a difference that remains in float64 if rounding caused it
@@ -33,22 +30,15 @@ NUMBERS = 2**19  # numbers in the rows whose log_prob is computed
 ROUNDED = 4  # units of rounding by which points are moved
 
 
-@dataclass(frozen=True)
-class LogProbs:
-    """Log-densities of the points, computed in several ways, (n,), in nats.
+class LogProbs(NamedTuple):
+    """Log-densities of the points, computed in several ways, (n,), in nats."""
 
-    `layers` is the density of the base plus the log_dets, and `again` a second call of it.
-    `in_parts` is log_prob in batches of two rows, a half and the rest; None for a single row.
-    `mixing` is the first layer with values that change in a smaller batch. `library` is the
-    library's own log_prob. `rounding` is the change when the row is rounded differently.
-    """
-
-    layers: Tensor
-    again: Tensor
-    in_parts: Tensor | None
-    mixing: str | None
-    library: Tensor | None
-    rounding: Tensor
+    layers: Tensor  # the density of the base plus the log_dets
+    again: Tensor  # a second call
+    in_parts: Tensor | None  # in batches of two rows, a half and the rest; None for a single row
+    mixing: str | None  # the first layer with values that change in a smaller batch
+    library: Tensor | None  # the library's own log_prob
+    rounding: Tensor  # the change when the row is rounded differently
 
 
 @measurement("log_prob in several ways", checked="log_prob in several ways")
@@ -57,14 +47,16 @@ def log_probs(m: Measurements) -> LogProbs:
     flow, (x, context) = m.flow, m.batch
     layers = flow.augmented_log_prob(x, context) if len(x) > len(m.points) else m.log_prob
     again = flow.augmented_log_prob(x, context)
-    in_parts = mixing = None
-    if len(x) > 1:
-        in_parts = _in_parts(flow, x, context)
-        if differ(in_parts, layers):
-            mixing = _first_mixing_layer(flow, x, context)
-    library = _of_library(flow, x, context)
-    rounding = effect_of_rounding(flow, x, context, layers)
-    return LogProbs(layers, again, in_parts, mixing, library, rounding)
+    in_parts = _in_parts(flow, x, context)
+    mixed = in_parts is not None and differ(in_parts, layers)
+    return LogProbs(
+        layers,
+        again,
+        in_parts,
+        _first_mixing_layer(flow, x, context) if mixed else None,
+        library_log_prob(flow, x, context),
+        effect_of_rounding(flow, x, context, layers),
+    )
 
 
 @measurement("log_prob of all rows")
@@ -93,7 +85,7 @@ def densities(m: Measurements) -> Table:
 @table("log_prob")
 def log_prob_of_data_and_samples(m: Measurements) -> Table:
     """Returns log_prob at the points and at samples."""
-    return columns(data=m.log_prob, samples=m.sample_log_prob) if m.given else {}
+    return columns(data=m.log_prob, samples=m.sample_log_prob) if m.rows is not None else {}
 
 
 @check(
@@ -178,13 +170,13 @@ def rows_depend(m: Measurements) -> Iterator[Symptom]:
         return
     worst, tolerance = compare_densities(m, result.in_parts, result.layers, result.rounding)
     if worst > tolerance:
-        yield Symptom(
+        symptom = Symptom(
             f"log_prob of a row changes by up to {worst:.2g} nats with the other rows of the "
             "batch.",
             {"worst_nats": worst},
             layer=result.mixing,
-            **_if_rounding(m, worst, _in_parts),
         )
+        yield _blame_rounding(m, symptom, worst, _in_parts)
 
 
 @check(
@@ -217,42 +209,46 @@ def log_prob_inconsistent(m: Measurements) -> Iterator[Symptom]:
         return
     worst, tolerance = compare_densities(m, result.library, result.layers, result.rounding)
     if worst > tolerance:
-        yield Symptom(
+        symptom = Symptom(
             "log_prob differs from the density of the base plus the log_dets of the layers by up "
             f"to {worst:.2g} nats.",
             {"worst_nats": worst, "tolerance_nats": tolerance},
-            **_if_rounding(m, worst, _of_library),
         )
+        yield _blame_rounding(m, symptom, worst, library_log_prob)
 
 
-def _if_rounding(
-    m: Measurements, worst: float, other: Callable[..., Tensor | None]
-) -> dict[str, Any]:
-    """Returns the texts of a difference that a float64 copy does not have; {} if it has it too."""
-    x, context = m.batch
-    if m.wide is None or m.flow.dtype == torch.float64:
-        return {}
-    try:
-        x, context = x.double(), None if context is None else context.double()
-        layers, value = m.wide.augmented_log_prob(x, context), other(m.wide, x, context)
-    except Exception:  # a library that mixes float64 and float32
-        return {}
-    if value is None or not largest_difference(value, layers) <= ROUNDED_AWAY * worst:
-        return {}
-    return {
-        "severity": "warning",
-        "cause": "The formula is correct, but it loses digits where large numbers cancel: a "
+def _blame_rounding(
+    m: Measurements, symptom: Symptom, worst: float, other: Callable[..., Tensor | None]
+) -> Symptom:
+    """Returns the symptom as a warning if a float64 copy does not have the difference."""
+
+    def difference(flow: Flow, x: Tensor, context: Tensor | None) -> float:
+        value = other(flow, x, context)
+        layers = flow.augmented_log_prob(x, context)
+        return math.inf if value is None else largest_difference(value, layers)
+
+    remaining = m.in_float64(difference, *m.batch)
+    if remaining is None or remaining > ROUNDED_AWAY * worst:
+        return symptom
+    return replace(
+        symptom,
+        severity="warning",
+        cause="The formula is correct, but it loses digits where large numbers cancel: a "
         "float64 copy does not differ.",
-        "fix": f"Score and sample in float64: {in_float64(m.flow)}.",
-    }
+        fix=f"Score and sample in float64: {in_float64(m.flow)}.",
+    )
 
 
-def _in_parts(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor:
-    return torch.cat([flow.augmented_log_prob(*part) for part in _parts(x, context)])
-
-
-def _of_library(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor | None:
-    return flow.own_log_prob(x, context) if isinstance(flow, Wrapped) else None
+def _in_parts(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor | None:
+    """Returns log_prob in batches of two rows, a half and the rest; None for a single row."""
+    if len(x) < 2:
+        return None
+    end = 2 + len(x) // 2
+    parts = [one for one in (slice(0, 2), slice(2, end), slice(end, None)) if len(x[one])]
+    return torch.cat([
+        flow.augmented_log_prob(x[part], None if context is None else context[part])
+        for part in parts
+    ])
 
 
 def compare_densities(
@@ -275,23 +271,14 @@ def effect_of_rounding(flow: Flow, x: Tensor, context: Tensor | None, log_prob: 
     return (flow.augmented_log_prob(moved, context) - log_prob).abs()
 
 
-def _parts(x: Tensor, context: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
-    cut = 2 + len(x) // 2
-    parts = [one for one in (slice(0, 2), slice(2, cut), slice(cut, None)) if len(x[one])]
-    return [(x[part], None if context is None else context[part]) for part in parts]
-
-
 def _first_mixing_layer(flow: Flow, x: Tensor, context: Tensor | None) -> str | None:
     """Returns the first layer with a value or log_det that changes in a smaller batch."""
-    state = x
-    for layer in layers_of(flow.bijection, context):
-        value, log_det = layer.bijection(state, layer.context)
+    for layer, state, *results in layer_by_layer(layers_of(flow.bijection, context), x):
         for few in (len(x) // 2, 2):
-            few_contexts = None if layer.context is None else layer.context[:few]
-            own, own_log_det = layer.bijection(state[:few], few_contexts)
-            if differ(value[:few], own) or differ(log_det[:few], own_log_det):
+            part = replace(layer, context=None if layer.context is None else layer.context[:few])
+            own = part.encode(state[:few])
+            if any(differ(a[:few], b) for a, b in zip(results, own, strict=True)):
                 return layer.name
-        state = value
     return None
 
 
@@ -299,8 +286,7 @@ def _why_not_finite(m: Measurements, row: int) -> Explanation:
     """Returns the first layer whose output is not finite at a row, and why."""
     rows, contexts = (m.points, m.context) if m.rows is None else (m.rows, m.contexts)
     context = None if contexts is None else contexts[row : row + 1]
-    state = m.flow.standardization(rows[row : row + 1])[0]
-    return explain(m.flow, state, context, wide=m.wide)
+    return explain(m, m.flow.standardization(rows[row : row + 1])[0], context)
 
 
 def _size(log_prob: Tensor) -> float:

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from kappaflow.bijections import Domain, Standardize
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
-from kappaflow.diagnosis.check import Measurements, Symptom, check, in_chunks, measurement
+from kappaflow.diagnosis.check import Symptom, check, measurement
+from kappaflow.diagnosis.measurements import Measurements
+from kappaflow.diagnosis.tensors import in_chunks
 from kappaflow.flows.rows import describe_column
 
 LARGE_ROWS = 64  # rows above 500 dimensions

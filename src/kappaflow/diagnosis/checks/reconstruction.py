@@ -12,21 +12,13 @@ from kappaflow.conditioning import Profile, layers_of
 from kappaflow.conditioning.points import Layer
 from kappaflow.conditioning.round_trip import distance, first_not_finite, states_of
 from kappaflow.diagnosis.advice import bound_scales, in_float64
-from kappaflow.diagnosis.check import (
-    Measurements,
-    Symptom,
-    check,
-    count_not_finite,
-    largest,
-    lengths,
-    measurement,
-    quantiles,
-    table,
-)
+from kappaflow.diagnosis.check import Symptom, check, measurement, table
 from kappaflow.diagnosis.checks.log_dets import TOLERATED
 from kappaflow.diagnosis.checks.log_prob import log_prob_not_finite
 from kappaflow.diagnosis.checks.samples import samples_not_finite
 from kappaflow.diagnosis.finding import Table
+from kappaflow.diagnosis.measurements import Measurements
+from kappaflow.diagnosis.tensors import count_not_finite, largest, lengths, quantiles
 from kappaflow.finding import Evidence
 
 EXPLAINED = 100  # multiple of the predicted rounding error that rounding still explains
@@ -96,7 +88,7 @@ def _not_finite(m: Measurements, *, from_latent: bool) -> Iterator[Symptom]:
         return  # these explain more
     bad, points = count_not_finite(m.latent_errors if from_latent else m.data_errors)
     if bad:
-        layers = layers_of(m.flow.core, m.context)
+        layers = m.layers
         yield Symptom(
             f"The reconstruction ({_way(from_latent)}) is not finite at {bad} of the {points} "
             "points.",
@@ -177,7 +169,7 @@ def _unexplained(m: Measurements, errors: Tensor, *, from_latent: bool) -> Itera
 
     Each layer rounds its output, also where shifts make it large, and the inverse amplifies that.
     """
-    states = states_of(layers_of(m.flow.core, m.context), m.standardized)[0][1:]
+    states = states_of(m.layers, m.standardized)[0][1:]
     sizes = torch.stack([lengths(state) for state in states]) / lengths(m.standardized)
     amplified = torch.maximum(m.profile.condition_number, sizes / m.profile.sigma_min).amax(0)
     predicted = m.profile.eps * len(states) ** 0.5 * amplified
@@ -214,11 +206,11 @@ def _starts(m: Measurements, from_latent: bool) -> Tensor:
 
 def _worst_in_float64(m: Measurements, start: Tensor, *, from_latent: bool) -> float:
     """Returns the largest reconstruction error of a float64 copy, as a share; nan without one."""
-    if m.wide is None or m.flow.dtype == torch.float64:
+    if m.float64_copy is None or m.flow.dtype == torch.float64:
         return math.nan
     start, context = start.double(), None if m.context is None else m.context.double()
     try:
-        layers = layers_of(m.wide.core, context)
+        layers = layers_of(m.float64_copy.core, context)
         first, then = (_decode, _encode) if from_latent else (_encode, _decode)
         errors = distance(then(layers, first(layers, start)), start) / lengths(start)
     except Exception:  # a library that mixes float64 and float32
@@ -261,7 +253,7 @@ class Tails:
 @measurement("latents far out", checked="latents far out")
 def tails(m: Measurements) -> Tails:
     """Moves samples of the base away from their mean, decodes them and encodes them again."""
-    layers, to_line = layers_of(m.flow.core, m.context), None
+    layers, to_line = m.layers, None
     if layers and isinstance(layers[-1].bijection, CircleToLine):
         # All latents beyond some 5 sigma are next to the seam: compare points on the circle.
         layers, to_line = layers[:-1], layers[-1].bijection
@@ -396,11 +388,11 @@ def _not_a_number(result: Tails) -> Symptom:
 
 def _decode(layers: Sequence[Layer], z: Tensor) -> Tensor:
     for layer in reversed(layers):
-        z = layer.bijection.inverse(z, layer.context)[0]
+        z = layer.decode(z)[0]
     return z
 
 
 def _encode(layers: Sequence[Layer], x: Tensor) -> Tensor:
     for layer in layers:
-        x = layer.bijection(x, layer.context)[0]
+        x = layer.encode(x)[0]
     return x

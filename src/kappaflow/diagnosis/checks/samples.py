@@ -10,15 +10,7 @@ from torch import Tensor
 
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.advice import bound_scales, in_float64
-from kappaflow.diagnosis.check import (
-    Measurements,
-    Symptom,
-    check,
-    columns,
-    count_not_finite,
-    measurement,
-    table,
-)
+from kappaflow.diagnosis.check import Symptom, check, measurement, table
 from kappaflow.diagnosis.checks.log_dets import TOLERATED, log_det_wrong
 from kappaflow.diagnosis.checks.log_prob import (
     NATS,
@@ -29,7 +21,9 @@ from kappaflow.diagnosis.checks.log_prob import (
     log_prob_random,
 )
 from kappaflow.diagnosis.finding import Table
+from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.diagnosis.not_finite import explain
+from kappaflow.diagnosis.tensors import columns, count_not_finite, finite_rows
 from kappaflow.flows import Flow
 from kappaflow.foreign import Wrapped
 
@@ -146,11 +140,9 @@ def samples_not_finite(m: Measurements) -> Iterator[Symptom]:
     """
     bad, samples = count_not_finite(m.samples)
     if bad:
-        finite = torch.isfinite(m.samples.flatten(1)).all(dim=1)
-        row = slice(int(finite.int().argmin()), int(finite.int().argmin()) + 1)
-        context = None if m.context is None else m.context[row]
-        z = m.sample_latents[row]
-        why = explain(m.flow, z, context, from_latent=True, wide=m.wide)
+        first = int(finite_rows(m.samples).int().argmin())
+        context = None if m.context is None else m.context[first : first + 1]
+        why = explain(m, m.sample_latents[first : first + 1], context, from_latent=True)
         yield Symptom(
             f"{bad} of {samples} samples are not finite.",
             {"finite_share": 1 - bad / samples},

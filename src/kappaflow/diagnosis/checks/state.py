@@ -9,16 +9,11 @@ from torch import Tensor, nn
 
 from kappaflow.bijections import ActNorm, Domain, Gaussianize, Standardize
 from kappaflow.conditioning import layers_of
-from kappaflow.diagnosis.check import (
-    Measurements,
-    Symptom,
-    check,
-    differ,
-    largest_difference,
-    measurement,
-)
+from kappaflow.diagnosis.check import Symptom, check, measurement
 from kappaflow.diagnosis.checks.log_prob import log_prob_random
 from kappaflow.diagnosis.isolation import isolated_copy, original_of
+from kappaflow.diagnosis.measurements import Measurements
+from kappaflow.diagnosis.tensors import differ, largest_difference
 from kappaflow.factor import Whiten
 from kappaflow.flows import Flow
 from kappaflow.foreign import Wrapped
@@ -234,7 +229,7 @@ def calls_change_state(m: Measurements) -> Iterator[Symptom]:
 def overwritten(m: Measurements) -> tuple[str, str] | None:
     """Returns the first layer that writes into its input, and its direction."""
     state = m.standardized
-    for layer in layers_of(m.flow.core, m.context):
+    for layer in m.layers:
         one = layer.bijection
         encode, decode = one.forward, one.inverse
         if isinstance(one, ForeignLayer):  # its forward copies

@@ -10,8 +10,9 @@ from torch.nn.modules.conv import _ConvNd
 from kappaflow.conditioning import layers_of
 from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
-from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
+from kappaflow.diagnosis.check import Symptom, check, measurement
 from kappaflow.diagnosis.checks.state import moved_copy
+from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.foreign import Wrapped
 
 POINTS = 8

@@ -9,15 +9,10 @@ from torch import Tensor
 
 from kappaflow.conditioning import layers_of
 from kappaflow.conditioning.points import Layer
-from kappaflow.diagnosis.check import (
-    Measurements,
-    Symptom,
-    check,
-    differ,
-    largest_difference,
-    measurement,
-)
+from kappaflow.diagnosis.check import Symptom, check, measurement
 from kappaflow.diagnosis.checks.log_prob import log_prob_random
+from kappaflow.diagnosis.measurements import Measurements
+from kappaflow.diagnosis.tensors import differ, largest_difference
 from kappaflow.flows import Flow
 
 T = TypeVar("T")
@@ -193,7 +188,7 @@ def _log_det_by_differences(layer: Layer, x: Tensor) -> Tensor:
 
 
 def _call(layer: Layer, x: Tensor) -> tuple[Tensor, Tensor]:
-    return _seeded(lambda: layer.bijection(x, layer.context))
+    return _seeded(lambda: layer.encode(x))
 
 
 def _seeded(call: Callable[[], T]) -> T:
