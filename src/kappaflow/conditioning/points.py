@@ -46,12 +46,7 @@ def checked_points(
     """Returns points and contexts at which a flow or a bijection can be measured.
 
     A bijection without context accepts one, like the layers of a conditional chain. Both results
-    are detached from any graph and from inference mode. For a flow with an augmentation the points
-    include a sample of it, which is the same in each call.
-
-    Raises:
-        ArgumentError: A shape, a type, a device or a number of rows does not fit, a value is not
-            finite, or a context is missing or superfluous.
+    are detached from any graph. The points include the augmentation of the flow.
     """
     _check_state(module)
     if isinstance(module, Flow):
@@ -102,10 +97,7 @@ def joined_points(flow: Flow, x: Tensor) -> Tensor:
 def checked_context(
     module: Flow | Bijection, context: Data, *, like: Tensor | None = None
 ) -> Tensor | None:
-    """Returns a context checked as by `checked_points`.
-
-    `like` has the dtype and device that the context must have.
-    """
+    """Returns a checked context; `like` has the dtype and device that it must have."""
     _check_state(module)
     width = module.context_features
     if context is None:
