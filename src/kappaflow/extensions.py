@@ -9,7 +9,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "datasets": ("kappaflow.images.kind",),  # kinds of data beyond tables
     "models": ("kappaflow.images.jet",),  # names in model files
     "libraries": ("kappaflow.interop",),  # flows of other libraries, and exports
-    "views": ("kappaflow.plot",),  # `plot` of results
+    "views": ("kappaflow.plot", "kappaflow.runs.page"),  # `plot` and `report` of results
 }
 NAMES: dict[str, str] = {  # objects of such packages that commands use, as module:name
     "diagnose_exported": "kappaflow.interop.exports.run:diagnose_exported",

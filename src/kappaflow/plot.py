@@ -49,6 +49,7 @@ from kappaflow.runs.table_content import (
     pairs_of,
     samples_like,
 )
+from kappaflow.summary import register_view
 from kappaflow.training import Batch, EnergyResult, FitResult, batch_of
 from kappaflow.training.rows import rows_for
 
@@ -67,6 +68,7 @@ Quantity = Literal["condition_number", "singular_values", "round_trip"]
 T = TypeVar("T")
 
 
+@register_view("plot", Profile)
 def depth_profile(
     profile: Profile | Flow | FitResult | EnergyResult,
     x: Any = None,  # noqa: ANN401
@@ -109,6 +111,7 @@ def depth_profile(
     return _drawn(chart, ax, interactive=interactive)
 
 
+@register_view("plot", Spectrum)
 def spectrum(
     spectrum: Spectrum | Flow | FitResult | EnergyResult,
     x: Any = None,  # noqa: ANN401
@@ -153,6 +156,7 @@ def spectrum(
     return _drawn(spectrum_chart(spectrum), ax, interactive=interactive)
 
 
+@register_view("plot", FitResult, EnergyResult)
 def training(result: FitResult | EnergyResult, *, interactive: bool = False) -> Any:  # noqa: ANN401
     """Plots the learning curves of a training: loss, conditioning, round trips, learning rate.
 
@@ -280,6 +284,7 @@ def latent(
     return _drawn(_side_by_side("latent", "Latent", charts), interactive=interactive)
 
 
+@register_view("plot", Factorization)
 def factorization(factorization: Factorization, *, interactive: bool = False) -> Any:  # noqa: ANN401
     """Plots a linear map and its couplings as heat maps, with their condition numbers.
 

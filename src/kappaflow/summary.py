@@ -2,7 +2,10 @@
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from kappaflow.extensions import load_extensions
 
 LEVELS = "▁▂▃▄▅▆▇█"
 Facts = list[tuple[str, str]]  # names and values, as plain text
@@ -10,6 +13,24 @@ NAME, VALUE = (
     f'style="text-align: left; vertical-align: top; white-space: {wrapping}"'
     for wrapping in ("nowrap", "pre-line")
 )
+F = TypeVar("F", bound=Callable[..., Any])
+_VIEWS: dict[tuple[str, type], Callable[..., Any]] = {}
+
+
+def register_view(name: str, *kinds: type) -> Callable[[F], F]:
+    """Returns a decorator for the function that shows results of these types as `name`."""
+
+    def register(function: F) -> F:
+        _VIEWS.update({(name, kind): function for kind in kinds})
+        return function
+
+    return register
+
+
+def view(name: str, kind: type) -> Callable[..., Any]:
+    """Returns the registered function that shows results of a type."""
+    load_extensions("views")
+    return next(_VIEWS[name, one] for one in kind.__mro__ if (name, one) in _VIEWS)
 
 
 class Summary:
@@ -34,6 +55,14 @@ class Summary:
             for name, value in [*self._facts(), *self._details()]
         )
         return f"<table><caption {NAME}><b>{type(self).__name__}</b></caption>{rows}</table>"
+
+
+class PlottedSummary(Summary):
+    """Base class of results that `kappaflow.plot` draws."""
+
+    def plot(self, **options: Any) -> Any:  # noqa: ANN401
+        """Returns the plot of the result, by the function of `kappaflow.plot` for its type."""
+        return view("plot", type(self))(self, **options)
 
 
 def sparkline(values: Sequence[float | None], width: int, *, log: bool = False) -> str:

@@ -35,7 +35,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.flows.rows import Data
 from kappaflow.linearization import ChainLinearization, Linearization
-from kappaflow.summary import Facts, Summary, sparkline
+from kappaflow.summary import Facts, PlottedSummary, sparkline
 
 # Above 128 dimensions, matrices are formed if points times dimensions^3, for each layer, is at
 # most this; otherwise Lanczos iterations are faster. `python -m benchmarks image-spectra` times
@@ -50,7 +50,7 @@ Extremes = tuple[Pair, Pair, Status]
 
 
 @dataclass(frozen=True, repr=False)
-class Profile(Summary):
+class Profile(PlottedSummary):
     """Singular values, log_det and reconstruction errors over the L layers of a flow, at B points.
 
     All tensors are float64. Quantities named `layer_...` belong to one layer alone, at the input
@@ -121,12 +121,6 @@ class Profile(Summary):
             ("round trip from data", median_and_most(self.round_trip_data[0])),
             ("round trip from latent", median_and_most(self.round_trip_latent[-1])),
         ]
-
-    def plot(self, **options: Any) -> Any:  # noqa: ANN401
-        """Returns the plot of its values over depth, by `kappaflow.plot.depth_profile`."""
-        from kappaflow.plot import depth_profile
-
-        return depth_profile(self, **options)
 
     def quantiles(self) -> ProfileQuantiles:
         """Returns the quantiles over the points, for each layer."""

@@ -1,7 +1,7 @@
 """Extreme singular values and the condition number of the Jacobian of a bijection."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from kappaflow.conditioning.points import checked_points, in_float64, measuring
 from kappaflow.conditioning.round_trip import median_and_most
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization, Product
-from kappaflow.summary import Facts, Summary
+from kappaflow.summary import Facts, PlottedSummary
 
 # Number of dimensions above which "auto" uses Lanczos. Milliseconds of dense : Lanczos on 8
 # couplings with hidden layers of 128, at 1, 16 and 128 points: 64 dimensions 4:15, 21:27, 287:72;
@@ -35,7 +35,7 @@ class Extremes(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class Spectrum(Summary):
+class Spectrum(PlottedSummary):
     """The extreme singular values of dz/dx at B points.
 
     Attributes:
@@ -74,12 +74,6 @@ class Spectrum(Summary):
             ("largest singular value", median_and_most(ends[0])),
             ("smallest singular value", median_and_most(ends[1])),
         ]
-
-    def plot(self, **options: Any) -> Any:  # noqa: ANN401
-        """Returns the plot of the singular values, by `kappaflow.plot.spectrum`."""
-        from kappaflow.plot import spectrum
-
-        return spectrum(self, **options)
 
 
 def spectrum(

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from kappaflow.factor.coupling import Factor, LinearCoupling, weight_and_diagona
 from kappaflow.factor.problem import power_of_two, square_floats
 from kappaflow.partition import Partition
 from kappaflow.storage import read_tensors, write_tensors
-from kappaflow.summary import Facts, Summary
+from kappaflow.summary import Facts, PlottedSummary
 
 EXACT, EXACT_INVERSE = 1e-10, 1e-6  # largest residuals of an exact product and of its inverse
 ONE_SIZE = 1e-12  # largest difference of the logarithms of entries that count as equal
@@ -25,7 +24,7 @@ PARTS = ("weight", "diagonal", "kept", "changed")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Factorization(Summary):
+class Factorization(PlottedSummary):
     """A linear map T as a product of couplings, T = M1 M2 ...; the last coupling is applied first.
 
     Attributes:
@@ -116,12 +115,6 @@ class Factorization(Summary):
             tensor([[-7.,  3.]], dtype=torch.float64)
         """
         return Chain(reversed(self.couplings))
-
-    def plot(self, **options: Any) -> Any:  # noqa: ANN401
-        """Returns the plot of the map and its couplings, by `kappaflow.plot.factorization`."""
-        from kappaflow.plot import factorization
-
-        return factorization(self, **options)
 
     def _facts(self) -> Facts:
         sizes = ", ".join(f"{number:.3g}" for number in self.condition_numbers)

@@ -23,6 +23,7 @@ from kappaflow.runs.image_data import ImageConfig, ImageData
 from kappaflow.runs.stored import RunData
 from kappaflow.runs.table_data import TableConfig, TableData
 from kappaflow.storage import write_bytes
+from kappaflow.summary import register_view
 from kappaflow.training import FitResult
 from kappaflow.training.progress import describe_flow
 from kappaflow.training.rows import rows_for
@@ -40,6 +41,7 @@ IMAGES_BY_HALF = (
 )
 
 
+@register_view("report", FitResult)
 def write_report(
     flow: Flow | FitResult,
     data: Any = None,  # noqa: ANN401

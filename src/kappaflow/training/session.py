@@ -21,7 +21,7 @@ from kappaflow.flows import Flow
 from kappaflow.flows.rows import name_columns
 from kappaflow.locking import locked
 from kappaflow.ranks import is_first, ranks
-from kappaflow.summary import Facts, Summary
+from kappaflow.summary import Facts, PlottedSummary, view
 from kappaflow.training import loop
 from kappaflow.training.batches import fit_standardization
 from kappaflow.training.callbacks import Callback, CallbackList
@@ -51,7 +51,7 @@ State = tuple[Groups, dict[str, Any], list[Figures]]  # of a training: tensors, 
 
 
 @dataclass(frozen=True, repr=False)
-class FitResult(Summary):
+class FitResult(PlottedSummary):
     """The result of a training.
 
     Attributes:
@@ -113,12 +113,6 @@ class FitResult(Summary):
         findings = [(f"{one.severity} {one.code}", one.message) for one in self.findings]
         return [*findings, *(("note", note) for note in self.notes)]
 
-    def plot(self, **options: Any) -> Any:  # noqa: ANN401
-        """Returns the plot of the learning curves, by `kappaflow.plot.training`."""
-        from kappaflow.plot import training
-
-        return training(self, **options)
-
     def report(
         self,
         path: str | Path = "report.html",
@@ -130,9 +124,7 @@ class FitResult(Summary):
 
         `data` are held-out rows; the validation rows by default.
         """
-        from kappaflow.runs.page import write_report
-
-        return write_report(self, data, path, title=title)
+        return view("report", FitResult)(self, data, path, title=title)
 
     @classmethod
     def stored(cls, flow: Flow, content: dict[str, Any]) -> Self:

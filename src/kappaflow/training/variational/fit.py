@@ -12,7 +12,7 @@ from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.flows import Flow
 from kappaflow.flows.base import check_has_rsample
 from kappaflow.ranks import ranks
-from kappaflow.summary import Facts, Summary
+from kappaflow.summary import Facts, PlottedSummary
 from kappaflow.training.batches import fit_standardization
 from kappaflow.training.callbacks import Callback, CallbackList
 from kappaflow.training.distributed import make_engine
@@ -27,7 +27,7 @@ FINAL_DRAWS = 4096  # samples of the result
 
 
 @dataclass(frozen=True, repr=False)
-class EnergyResult(Summary):
+class EnergyResult(PlottedSummary):
     """The result of training on an energy.
 
     Attributes:
@@ -63,12 +63,6 @@ class EnergyResult(Summary):
             ),
             ("free energy", curve("free_energy", self.history)),
         ]
-
-    def plot(self, **options: Any) -> Any:  # noqa: ANN401
-        """Returns the plot of the learning curves, by `kappaflow.plot.training`."""
-        from kappaflow.plot import training
-
-        return training(self, **options)
 
 
 def fit_energy(
