@@ -393,7 +393,7 @@ class _Race:
         """Returns the time of the search: by its limits, and by the time of the training."""
         limit = self.settings.max_time_s or math.inf
         step_s = float(np.median([racer.step_s for racer in racers])) / max(share, 1e-9)
-        training = min(limit, racers[0].training.steps * step_s)
+        training = min(limit, racers[0].training.objective.steps * step_s)
         return min(self._limit(seconds), OF_TRAINING * training, most_steps * step_s)
 
     def _limit(self, seconds: float) -> float:

@@ -24,10 +24,12 @@ from kappaflow.training import (
 )
 from kappaflow.training.batches import fit_standardization
 from kappaflow.training.distributed import make_engine
-from kappaflow.training.loop import Training
+from kappaflow.training.loop import Start, Training
+from kappaflow.training.maximum_likelihood import MaximumLikelihood
 from kappaflow.training.measure import conditioning_figures, mean, standard_error
 from kappaflow.training.session import State
 
+RISE = 100  # steps over which the learning rate rises
 TURNS, STEPS_A_TURN = 4, 20  # most turns of a model in a round; its fewest steps in one
 Candidate = tuple[str, dict[str, Any], float]  # recipe, arguments, highest learning rate
 
@@ -141,18 +143,37 @@ class Racer:
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             fit_standardization(flow, rows)
-        self.training = Training(flow, rows, self.held_out, settings, engine)
+        objective = MaximumLikelihood(flow, rows, self.held_out, settings, engine)
+        self.training = Training(objective, settings, engine)
         self.seconds, self.round, self.failed = 0.0, 0, False
         self.condition: float | None = None
 
     def race(self, seconds: float, last: float, end: float = math.inf) -> None:
-        """Trains for some processor time, to a step, and until the clock reads `end`, at most."""
-        started = time.process_time()
+        """Trains for some processor time, to a step, and until the clock reads `end`, at most.
+
+        Stops after `patience` epochs without improvement too. Takes at least one step before
+        `last`.
+        """
+        started, progress = time.process_time(), self.training.progress
+
+        def is_over() -> bool:
+            late = time.process_time() >= started + seconds or loop.clock() >= end
+            return progress.step >= last or late
+
+        patience = self.training.objective.patience
+        self.training.start_clock()
         try:
-            self.training.race(seconds, last, end)
+            while progress.step < last and progress.epoch - progress.best_epoch < patience:
+                self.training.run_epoch(self._rate, is_over)
+                if is_over():
+                    break
         except NumericalError:
             self.failed = True
         self.seconds += time.process_time() - started
+
+    def _rate(self) -> float:
+        """Returns the learning rate of the next step: a linear rise, then the highest."""
+        return self.learning_rate * min(1.0, (self.step + 1) / RISE)
 
     @property
     def step(self) -> int:
@@ -296,7 +317,6 @@ def state_of(winner: Racer, seconds: float, others: int) -> State:
     """Returns the state from which the winner continues; time and `others` steps count as used."""
     training = winner.training
     progress = training.progress
-    progress.start_step, progress.start_epoch = progress.step, progress.epoch
-    progress.start_s = progress.time_s = seconds
-    progress.steps_of_others = others
+    progress.time_s = seconds
+    training.start = Start(progress.epoch, progress.step, seconds, others)
     return training.state(), training.plain_progress(), training.history

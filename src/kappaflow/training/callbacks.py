@@ -11,8 +11,9 @@ from kappaflow.storage import make_directory
 from kappaflow.training.settings import Settings
 
 if TYPE_CHECKING:
+    from kappaflow.training.fit_energy import EnergyResult
     from kappaflow.training.session import FitResult
-    from kappaflow.training.variational import EnergyResult, EnergySettings
+    from kappaflow.training.settings import EnergySettings
 
 Figures = dict[str, Any]
 

@@ -89,16 +89,20 @@ class RunFolder:
     def hold_checkpoint(self, training: Training) -> None:
         """Copies what `checkpoint` would write, so that an interrupted epoch loses only itself.
 
-        Most epochs only copy, because writing takes long; `write_held` writes the last copy.
+        Most epochs only copy, because writing takes long; `leave` writes the last copy.
         """
         state = {name: copied(tensors) for name, tensors in training.state().items()}
         self._held = state, training.plain_progress()
 
-    def write_held(self, training: Training) -> None:
-        """Writes the copy that `hold_checkpoint` made, if any, and the best weights."""
+    def leave(self, training: Training, stopped: BaseException) -> None:
+        """Writes the last copy and the best weights of a training that was stopped."""
         if self._held is not None:
             self._write(*self._held)
         self.write_best(training)
+        if isinstance(stopped, KeyboardInterrupt):
+            stopped.add_note(
+                f"interrupted in epoch {self.epoch + 1}: run the same command again to resume."
+            )
 
     def _write(self, groups: Groups, progress: dict[str, Any]) -> None:
         """Writes a checkpoint after the metrics of all its epochs are on the disk."""

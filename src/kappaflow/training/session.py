@@ -2,13 +2,13 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,7 +28,9 @@ from kappaflow.training.callbacks import Callback, CallbackList
 from kappaflow.training.checkpoint import Groups
 from kappaflow.training.collectives import from_rank_zero, lost_ranks_as_errors
 from kappaflow.training.distributed import make_engine
-from kappaflow.training.loop import Figures, Training
+from kappaflow.training.loop import Training
+from kappaflow.training.maximum_likelihood import MaximumLikelihood
+from kappaflow.training.objective import Figures
 from kappaflow.training.own_optimizer import MakeOptimizer, MakeScheduler, OwnOptimizer
 from kappaflow.training.progress import (
     curve_facts,
@@ -47,6 +49,7 @@ STOPPED = {
 }
 
 
+R = TypeVar("R")
 State = tuple[Groups, dict[str, Any], list[Figures]]  # of a training: tensors, progress, history
 
 
@@ -219,9 +222,27 @@ def fit_split(
         torch.manual_seed(settings.seed)
         fit_standardization(flow, batches)
     with _started(folder, flow):
-        training = Training(flow, batches, held_out, settings, engine, own, started)
+        objective = MaximumLikelihood(flow, batches, held_out, settings, engine)
+        training = Training(objective, settings, engine, own, started)
         _resume(training, folder, start)
-        return replace(_train(training, folder, progress, listeners), **rows)
+        name = "joint nll" if flow.likelihood == "joint" else "nll"
+        describe = partial(describe_likelihood, name=name, budget=settings.condition_budget)
+
+        def result_of(reason: str) -> FitResult:
+            result = _result(training, reason)
+
+            def ended() -> None:
+                if folder is not None:
+                    folder.finish(_to_store(result))
+                listeners.on_end(result)
+
+            from_rank_zero(ended)
+            return result
+
+        result = trained(
+            training, listeners, result_of, describe=describe, progress=progress, folder=folder
+        )
+        return replace(result, **rows)
 
 
 def _own_optimizer(
@@ -290,16 +311,26 @@ def _resume(training: Training, folder: RunFolder | None, start: State | None) -
         training.restore(*state)
 
 
-def _train(
-    training: Training, folder: RunFolder | None, progress: bool | None, listeners: CallbackList
-) -> FitResult:
+def trained(
+    training: Training,
+    listeners: CallbackList,
+    result_of: Callable[[str], R],
+    *,
+    describe: Callable[[Figures], str],
+    progress: bool | None,
+    folder: RunFolder | None = None,
+) -> R:
+    """Returns the result of a training, which runs with its callbacks, checkpoints and a bar.
+
+    `result_of` makes it from the reason of the end, of the flow with its best weights. If there
+    are none, NumericalError. If the training is stopped, the best weights so far are written.
+    """
     written = -math.inf  # so the first epoch is written at once
-    name = "joint nll" if training.flow.likelihood == "joint" else "nll"
-    budget = training.settings.condition_budget
-    words = partial(describe_likelihood, name=name, budget=budget)
     visible = progress if is_first() else False
-    begins = "compiling" if training.settings.compile else ""
-    with progress_bar(training.share_done, visible=visible, describe=words, begins=begins) as show:
+    begins = "compiling" if training.objective.compiled else ""
+    with progress_bar(
+        training.share_done, visible=visible, describe=describe, begins=begins
+    ) as show:
 
         def started() -> None:
             with training.average.in_place():
@@ -325,68 +356,17 @@ def _train(
         try:
             reason = training.run(lambda figures: from_rank_zero(partial(after_epoch, figures)))
             if training.progress.best_epoch:
-                return _ended(training, folder, listeners, reason)
+                if folder is not None:
+                    folder.checkpoint(training)
+                training.load_best()
+                return result_of(reason)
         except BaseException as stopped:
-            _leave(training, folder, stopped)
+            training.load_best()
+            if folder is not None:
+                folder.leave(training, stopped)
             raise
     training.load_best()
-    training.flow.eval()
-    raise NumericalError(_why_none(training))
-
-
-def _ended(
-    training: Training, folder: RunFolder | None, listeners: CallbackList, reason: str
-) -> FitResult:
-    """Returns the result of a training that has ended, and writes it to the folder."""
-    if folder is not None:
-        folder.checkpoint(training)
-    training.load_best()
-    training.flow.eval()
-    result = _result(training, reason)
-
-    def ended() -> None:
-        if folder is not None:
-            folder.finish(_to_store(result))
-        listeners.on_end(result)
-
-    from_rank_zero(ended)
-    return result
-
-
-def _leave(training: Training, folder: RunFolder | None, stopped: BaseException) -> None:
-    """Writes the last epoch and the best weights of a training that was stopped."""
-    training.load_best()
-    training.flow.eval()
-    if folder is None:
-        return
-    folder.write_held(training)
-    if isinstance(stopped, KeyboardInterrupt):
-        stopped.add_note(
-            f"interrupted in epoch {folder.epoch + 1}: run the same command again to resume."
-        )
-
-
-def _why_none(training: Training) -> str:
-    """Returns why a training has no weights to keep."""
-    progress, settings = training.progress, training.settings
-    measured = [line["condition_number_p95"] for line in training.history]
-    finite = [value for value in measured if value is not None]
-    if settings.condition_budget is not None and finite:
-        return (
-            f"in {progress.epoch} epochs no weights kept the condition budget of "
-            f"{settings.condition_budget:g}, the nearest had {min(finite):.4g}: the flow is as it "
-            "was. Try more epochs, a lower learning rate, a larger budget, or a flow that starts "
-            "as the identity."
-        )
-    return (
-        f"no validation likelihood was finite in {_counted(progress.epoch, 'epoch')}, with "
-        f"{_counted(progress.skipped_steps, 'skipped step')}: the flow is unchanged. Try a "
-        f"learning rate far below {settings.learning_rate:g}, and look for extreme rows."
-    )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    raise NumericalError(training.objective.why_none(training.history))
 
 
 def _result(training: Training, reason: str) -> FitResult:

@@ -8,7 +8,7 @@ import torch
 
 from kappaflow.data.batches import Batch
 from kappaflow.energies import ImportanceSamples, LogDensity, check_target, importance_sample
-from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.flows.base import check_has_rsample
 from kappaflow.ranks import ranks
@@ -16,11 +16,12 @@ from kappaflow.summary import Facts, PlottedSummary
 from kappaflow.training.batches import fit_standardization
 from kappaflow.training.callbacks import Callback, CallbackList
 from kappaflow.training.distributed import make_engine
-from kappaflow.training.loop import epoch_seed
-from kappaflow.training.progress import curve, describe_flow, progress_bar, short
-from kappaflow.training.variational.loop import EnergyTraining, Figures
-from kappaflow.training.variational.objective import check_start
-from kappaflow.training.variational.settings import checked_energy_settings
+from kappaflow.training.energy import Energy, check_start, latents
+from kappaflow.training.loop import Training, epoch_seed
+from kappaflow.training.objective import Figures
+from kappaflow.training.progress import curve, describe_flow, short
+from kappaflow.training.session import trained
+from kappaflow.training.settings import checked_energy_settings
 
 START_FROM = 256  # base samples that check the target and fit the standardization at the start
 FINAL_DRAWS = 4096  # samples of the result
@@ -37,7 +38,8 @@ class EnergyResult(PlottedSummary):
             "effective_sample_size", "pareto_k", "log_normalizer", "log_normalizer_error" (at
             inverse temperature 1 throughout), "gradient_norm" (mean over its steps, before
             clipping), "condition_number_median", "condition_number_p95", "round_trip_data",
-            "round_trip_latent", "learning_rate", "skipped_steps" and "blamed" (so far), "time_s".
+            "round_trip_latent", "learning_rate", "learning_rate_share", "skipped_steps" and
+            "blamed" (so far), "time_s", "memory_bytes".
         samples: 4,096 new samples of the flow with their importance weights, which give the
             effective sample size, log Z and its error. They played no part in choosing the
             weights.
@@ -130,74 +132,28 @@ def fit_energy(
         raise ArgumentError("'fit_energy' trains in one process: start it without torchrun.")
     engine = make_engine(flow, device)
     with torch.inference_mode(False), torch.enable_grad():
-        check_start(flow.eval(), log_density, _draws_of_base(flow, checked.seed))
-        _fit_start(flow, checked.seed)
-        training = EnergyTraining(flow, log_density, checked, engine)
-        return _train(training, progress, listeners)
+        z = latents(flow, START_FROM, epoch_seed(checked.seed, -3))
+        check_start(flow.eval(), log_density, z)
+        _fit_start(flow, z)
+        training = Training(Energy(flow, log_density, checked), checked, engine)
+
+        def result_of(reason: str) -> EnergyResult:
+            generator = torch.Generator().manual_seed(epoch_seed(checked.seed, -2))
+            samples = importance_sample(flow, log_density, FINAL_DRAWS, generator=generator)
+            best, history = training.progress.best_epoch, tuple(training.history)
+            result = EnergyResult(flow, history, samples, best, reason)
+            listeners.on_end(result)
+            return result
+
+        return trained(training, listeners, result_of, describe=describe_energy, progress=progress)
 
 
-def _train(
-    training: EnergyTraining, progress: bool | None, listeners: CallbackList
-) -> EnergyResult:
-    settings = training.settings
-
-    def share_done() -> float:
-        return training.step / settings.steps
-
-    with progress_bar(share_done, visible=progress, describe=describe_energy) as show:
-
-        def after_interval(figures: Figures) -> None:
-            show(figures)
-            with training.average.in_place():
-                listeners.on_epoch(training.flow, figures)
-                if training.best_epoch == figures["epoch"]:
-                    listeners.on_best(training.flow, figures)
-
-        listeners.on_start(training.flow, settings)
-        reason = training.run(after_interval)
-    training.load_best()
-    if not training.best_epoch:
-        raise NumericalError(_why_none(training))
-    result = _result(training, reason)
-    listeners.on_end(result)
-    return result
-
-
-def _result(training: EnergyTraining, reason: str) -> EnergyResult:
-    generator = torch.Generator().manual_seed(epoch_seed(training.settings.seed, -2))
-    flow = training.flow
-    samples = importance_sample(flow, training.log_density, FINAL_DRAWS, generator=generator)
-    return EnergyResult(
-        flow=flow,
-        history=tuple(training.history),
-        samples=samples,
-        best_epoch=training.best_epoch,
-        stopped_because=reason,
-    )
-
-
-def _why_none(training: EnergyTraining) -> str:
-    """Returns the error message for a training in which no interval had a finite free energy."""
-    return (
-        f"the free energy at {training.settings.measured_draws} samples was never finite in "
-        f"{training.step} steps, and {training.skipped_steps} steps were skipped. The flow is "
-        "unchanged. Look for points where log_density is not finite, and try a learning rate far "
-        f"below {training.settings.learning_rate:g}."
-    )
-
-
-def _draws_of_base(flow: Flow, seed: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(epoch_seed(seed, -3))
-    return flow.base.sample(START_FROM, dtype=flow.dtype, device=flow.device, generator=generator)
-
-
-def _fit_start(flow: Flow, seed: int) -> None:
+def _fit_start(flow: Flow, z: torch.Tensor) -> None:
     """Fits the standardization of a flow to base samples with mean 0 and deviation 1.
 
     Without data there is no scale to estimate, so the scale of the energy is used. If the flow has
     a domain, the samples are mapped through it first.
     """
-    z = _draws_of_base(flow, seed)
     z = torch.cat((z, -z))
     x = z / z.square().mean(0).sqrt()
     if flow.domain is not None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.training.variational.objective import reverse_kl_loss
+from kappaflow.training.energy import reverse_kl_loss
 
 MEAN = torch.tensor([1.0, -2.0], dtype=torch.float64)
 LOG_SCALE = (0.3, -0.2)

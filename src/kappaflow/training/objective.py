@@ -1,0 +1,88 @@
+"""`Objective`: what a training minimizes, and how it measures what it has reached."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+from kappaflow.flows import Flow
+
+if TYPE_CHECKING:
+    from kappaflow.training.loop import Progress
+
+Figures = dict[str, Any]
+State = dict[str, Tensor]
+Measured = tuple[Figures, State | None]  # other weights, if these are measured instead
+
+
+class Loss(NamedTuple):
+    """The loss of a step: the derivative of `value` is its gradient, `mean` is of all ranks.
+
+    `x` has the samples of the flow that the loss was computed from, if any.
+    """
+
+    value: Tensor
+    mean: Tensor
+    x: Tensor | None = None
+
+
+class Averages(NamedTuple):
+    """The mean loss over the rows of an epoch, and the mean gradient norm of its steps."""
+
+    loss: float
+    gradient_norm: float
+
+
+class Objective(Protocol):
+    """What a training minimizes. Its epochs may be intervals between two measurements.
+
+    `steps` is the length of a training that nothing else stops, `limit` the name of the setting
+    for it. `value` is the figure that decides which weights are the best. `causes` are the likely
+    causes of steps that are not finite. `compiled` tells whether torch compiles the steps. `start`
+    has more tensors of a checkpoint, if any.
+    """
+
+    flow: Flow
+    unit: str
+    limit: str
+    value: str
+    causes: str
+    compiled: bool
+    steps_per_epoch: int
+    steps: int
+    patience: int
+    start: State
+
+    def follow(self, progress: "Progress") -> None:
+        """Receives the progress of the training, at the beginning and when it is restored."""
+
+    def batches(self, seed: int) -> Iterator[tuple[Any, int]]:
+        """Yields what this rank uses in each step of an epoch, and the rows of all ranks."""
+        ...
+
+    def loss(self, batch: Any, done: float) -> Loss:  # noqa: ANN401
+        """Returns the loss of a step; `done` counts steps before it, by the time if that is more.
+
+        The step is skipped if the mean of the loss is not finite.
+        """
+        ...
+
+    def first_nonfinite(self, batch: Any, loss: Loss) -> str:  # noqa: ANN401
+        """Returns as text the part of a step that first was not finite."""
+        ...
+
+    def measure(self, averages: Averages, share_done: float | None) -> Measured:
+        """Returns the figures of an epoch.
+
+        `share_done` is the finished share of the training, or None in a model search, which does
+        not measure the conditioning.
+        """
+        ...
+
+    def is_best(self, figures: Figures) -> bool:
+        """Returns whether the weights with these figures are better than all before."""
+        ...
+
+    def why_none(self, history: list[Figures]) -> str:
+        """Returns the error message for a training that has no weights to keep."""
+        ...
