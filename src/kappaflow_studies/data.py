@@ -19,17 +19,7 @@ BEND = 1.0  # curvature of each banana
 
 
 def bananas(n: int, features: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    r"""Returns points (n, features), features even, and their log-densities in nats, in float64.
-
-    Each pair of features is a banana, :math:`(a, b + a^2 - 1)` with standard normal a and b. One
-    random rotation, the same for each number of features, mixes all pairs. Bends and rotation
-    preserve volume, so the entropy is that of a standard normal.
-
-    Example:
-        >>> x, log_prob = bananas(5, 4, torch.Generator().manual_seed(0))
-        >>> x.shape, log_prob.shape
-        (torch.Size([5, 4]), torch.Size([5]))
-    """
+    """Returns points (n, features), features even, and their log-densities in nats, in float64."""
     z = torch.randn(n, features, dtype=torch.float64, generator=generator)
     bent = z.clone()
     bent[:, 1::2] += BEND * (z[:, ::2].square() - 1)

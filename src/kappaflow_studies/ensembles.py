@@ -13,10 +13,7 @@ SHARP_FROM = 6  # least number of features
 
 
 def draw(name: str, n: int, number: int) -> np.ndarray:
-    """Returns T, (n, n), float64, of an ensemble by name and number, with det T > 0.
-
-    The names are those of `ENSEMBLES`, or "even permutations" or "odd permutations" (numbered).
-    """
+    """Returns T, (n, n), float64, of an ensemble by name and number, with det T > 0."""
     if name in NUMBERED:
         return np.eye(n)[list(_permutations(n, NUMBERED[name])[number])]
     generator = np.random.default_rng([number, n, zlib.crc32(name.encode())])
@@ -67,10 +64,7 @@ def sharp(n: int, generator: Generator) -> np.ndarray:  # noqa: ARG001 - there i
 
 
 def geometric(condition: float) -> Callable[[int, Generator], np.ndarray]:
-    """Returns an ensemble with singular values from 1 to 1 / condition in equal ratios.
-
-    The rotations on both sides are uniform.
-    """
+    """Returns an ensemble with singular values from 1 to 1 / condition in equal ratios."""
 
     def made(n: int, generator: Generator) -> np.ndarray:
         scales = np.geomspace(1, 1 / condition, n)

@@ -90,11 +90,7 @@ class Regression:
         return found
 
     def residuals(self, numbers: Tensor) -> Tensor:
-        """Returns the relative error |product - T| / |T| of each map, in Frobenius norms.
-
-        The product is built from the left, as its two halves of columns. A coupling scales one of
-        them, and adds a multiple of its old value to the other.
-        """
+        """Returns the relative error |product - T| / |T| of each map, in Frobenius norms."""
         eye = torch.eye(2 * self.half, dtype=numbers.dtype).expand(len(numbers), -1, -1)
         first, second = eye.split(self.half, 2)
         blocks = numbers[..., :-1].unbind(1)

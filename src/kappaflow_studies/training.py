@@ -72,11 +72,7 @@ def that_ended(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
 
 
 def held_out(flow: Flow, parts: Parts) -> Row:
-    """Returns the test loss of a flow and its standard error.
-
-    The loss is the KL divergence for tables of known density and the negative log-likelihood of
-    standardized columns for others, both in nats; for images it is in bits per dimension.
-    """
+    """Returns the test loss of a flow and its standard error."""
     log_prob = log_prob_of(flow, parts.test.batches(flow)).double()
     if isinstance(parts.test, Images):
         loss = -log_prob / (math.log(2) * math.prod(parts.test.shape))
@@ -102,12 +98,7 @@ LEVELS = {"low": 0.05, "middle": 0.5, "high": 0.95}
 
 
 def conditioning(flow: Flow, x: Tensor) -> Row:
-    """Returns the condition numbers of a flow in evaluation mode at points (B, *event).
-
-    "condition_low", "_middle" and "_high" are quantiles over the points of the whole flow's.
-    "worst_layer" is the median of the largest one of a layer, and "peak" of the first layers
-    together; it is None above 128 dimensions.
-    """
+    """Returns the condition numbers of a flow in evaluation mode at points (B, *event)."""
     small = x[0].numel() <= MATRIX_FREE_ABOVE
     whole, layers, peak = (_by_profile if small else _one_by_one)(flow, x)
     return {
@@ -140,10 +131,7 @@ def _one_by_one(flow: Flow, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
 def twin_of(
     flow: Flow, x: Tensor, *, partition: str | Partition = "half", couplings: int | None = 6
 ) -> tuple[Flow | None, Row]:
-    """Returns a flow rewritten to one partition (its twin; None if there is none), and its row.
-
-    The two are compared at x; a linear map becomes at most so many couplings.
-    """
+    """Returns a flow rewritten to one partition (its twin; None if there is none), and its row."""
     try:
         twin, certificate = rewrite_fixed_partition(
             flow, x, partition=partition, couplings=couplings
@@ -162,10 +150,7 @@ def twin_of(
 
 @torch.no_grad()
 def times_in_turns(flows: dict[str, Flow], x: Tensor, repeats: int) -> dict[str, float]:
-    """Returns the median seconds of `log_prob` by name, with the flows taking turns.
-
-    Each flow is timed so many times, after one warm-up.
-    """
+    """Returns the median seconds of `log_prob` by name, with the flows taking turns."""
     taken: dict[str, list[float]] = {name: [] for name in flows}
     first = next(iter(flows.values()))
     joined = first.augmented(x, generator=torch.Generator().manual_seed(0))

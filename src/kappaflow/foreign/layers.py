@@ -89,14 +89,7 @@ class ForeignLayer(Bijection):
 
 
 def per_row(numbers: object, x: Tensor, name: str) -> Tensor:
-    """Returns one value per row as a tensor (B,) in float32 or wider.
-
-    The numbers may be one number, or a tensor with one element, (B,), (B, 1), or (B, *event),
-    which is summed over each row.
-
-    Raises:
-        ArgumentError: The values have a wrong shape.
-    """
+    """Returns one value per row as a tensor (B,) in float32 or wider."""
     values = torch.as_tensor(numbers, device=x.device)
     values = values.to(torch.promote_types(values.dtype, log_det_dtype(x.dtype)))
     if values.numel() == 1:

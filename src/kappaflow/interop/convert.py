@@ -106,11 +106,7 @@ def _reader_of(flow: object) -> Callable[[Any, Any], Blueprint]:
 
 
 def multi_scale(levels: Sequence[Sequence[Part]], first_shape: Sequence[int]) -> list[Part]:
-    """Returns a multi-scale map, finest scale first, as the only part.
-
-    Each scale reads the first half of the channels of the one before. `first_shape` is the output
-    shape of the first.
-    """
+    """Returns a multi-scale map, finest scale first, as the only part."""
 
     def make() -> MultiScale:
         scales = [Chain(assemble(parts)) for parts in levels]

@@ -11,10 +11,7 @@ from kappaflow.foreign.layers import ForeignBase, ForeignLayer, Parts, seeded
 
 
 def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401, ARG001
-    """Returns the transforms of a distribution from data to latent.
-
-    A batch of distributions of single numbers is read as a vector of independent features.
-    """
+    """Returns the transforms of a distribution from data to latent."""
     if not hasattr(flow, "transforms"):
         raise ArgumentError(
             f"'flow' should be a TransformedDistribution, which {type(flow).__name__} is not."
@@ -94,10 +91,7 @@ def _inside(distribution: Any, value: Tensor) -> Tensor:  # noqa: ANN401
 
 
 def _log_det(transform: Any, z: Tensor, value: Tensor) -> Tensor:  # noqa: ANN401
-    """Returns log_abs_det_jacobian with the rows of z, and the features if it has one for each.
-
-    Without this, one value for each feature would be read as one for each row.
-    """
+    """Returns log_abs_det_jacobian with the rows of z, and the features if it has one for each."""
     log_det = transform.log_abs_det_jacobian(z, value)
     return log_det.expand(z.shape[: z.dim() - transform.domain.event_dim])
 

@@ -19,11 +19,7 @@ MAX_LOG_SCALE = 30.0  # largest log-scale that is folded into networks
 
 
 def fold_scalings(parts: Sequence[Part]) -> list[Part]:
-    """Returns parts of the same function with at most one scaling, before all others.
-
-    The parts are couplings on vectors, scalings and reorderings. A scaling stays in its place if
-    its factors are too large to fold.
-    """
+    """Returns parts of the same function with at most one scaling, before all others."""
     folded: list[Part] = []
     pending: Scaling | None = None
     for part in reversed(parts):

@@ -55,11 +55,7 @@ class Layers:
         return self.attempt(name, lambda: self._from_data(self.forward_parts(layer)))
 
     def forward_parts(self, layer: Any) -> Sequence[Part]:  # noqa: ANN401
-        """Returns the parts of a layer in the library's forward direction.
-
-        Raises:
-            Unsupported: The layer cannot be converted.
-        """
+        """Returns the parts of a layer in the library's forward direction."""
         if type(layer) in self._converters:
             return self._from_data([
                 Other(functools.partial(_apply, self._converters[type(layer)], layer))

@@ -21,10 +21,7 @@ def dense(matrix: Tensor, shift: Tensor | None = None, *, trained: bool = True) 
 
 
 def lu_linear(lower: Tensor, upper: Tensor, order: Tensor, shift: Tensor | None) -> Other:
-    """Returns the map z = P L U x + shift, with (P y)_i = y_order[i].
-
-    L has ones on its diagonal. If the diagonal of U is not positive, the result is a dense map.
-    """
+    """Returns the map z = P L U x + shift, with (P y)_i = y_order[i]."""
     diagonal = upper.diagonal()
     if not (diagonal > 0).all():
         return dense((lower @ upper)[order], shift)
@@ -93,12 +90,7 @@ def qr_linear(vectors: Tensor, upper: Tensor, shift: Tensor) -> Other:
 
 
 def rotation(matrix: Tensor) -> Other:
-    """Returns z = R x for an orthogonal R, as reflections if R is a rotation.
-
-    Source:
-        Householder 1958; the reflection without cancellation: Golub, Van Loan, Matrix
-        computations, section 5.1.
-    """
+    """Returns z = R x for an orthogonal R, as reflections (Golub, Van Loan, section 5.1)."""
     rest = matrix.detach().double().clone()
     unit = torch.eye(len(rest)).to(rest)
     if (rest @ rest.mT - unit).abs().max() > 1e2 * torch.finfo(matrix.dtype).eps:

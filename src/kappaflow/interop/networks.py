@@ -61,11 +61,7 @@ NetworkLayer = Layer | Norm | Activation
 
 
 def read_steps(net: Any) -> Iterator[NetworkLayer]:  # noqa: ANN401
-    """Yields linear layers, norms and activations in order.
-
-    Raises:
-        Unsupported: The network has other layers.
-    """
+    """Yields linear layers, norms and activations in order."""
     names, kind = full_names(net), type(net)
     if names[0] in LINEAR or kind is nn.Conv2d:
         yield read_layer(net)
@@ -162,14 +158,7 @@ def read_network(
     context: int = 0,
     separate_context: bool = False,
 ) -> Network:
-    """Returns the layers of a network, after checking that they compute its outputs.
-
-    The network has `inputs` inputs before the context; with `separate_context` it takes the
-    context as a second argument. The tensors of the result are copies.
-
-    Raises:
-        Unsupported: A layer is not supported, or the layers do not compute the outputs.
-    """
+    """Returns the layers of a network, after checking that they compute its outputs."""
     if not isinstance(net, nn.Module):
         raise Unsupported(f"its network is a {type(net).__name__}, which is not a module")
     if any(map(is_modified, net.modules())):

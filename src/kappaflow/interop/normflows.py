@@ -72,11 +72,7 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
 
 
 def _multiscale_parts(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401
-    """Returns a multi-scale flow as one layer with a flat latent.
-
-    The latent concatenates the latents of all scales, coarsest first. The context is one column
-    with the class of each row.
-    """
+    """Returns a multi-scale flow as one layer with a flat latent."""
     shape = event_shape_of(x, type(flow).__name__)
     shapes = [_shape(base, None, type(flow).__name__) for base in flow.q0]
     sizes = [math.prod(one) for one in shapes]

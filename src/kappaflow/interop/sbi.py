@@ -71,11 +71,7 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
 
 
 def _estimator(flow: Any) -> tuple[Any, str]:  # noqa: ANN401
-    """Returns the estimator itself or the one in a posterior, and its kind.
-
-    Raises:
-        ArgumentError: The estimator is not a flow.
-    """
+    """Returns the estimator itself or the one in a posterior, and its kind."""
     held = getattr(flow, "posterior_estimator", flow)  # of a DirectPosterior
     names = [one.__name__ for one in type(held).__mro__]
     kind = next((name for name in names if name in ESTIMATORS), None)

@@ -44,10 +44,7 @@ def parts_of(
     context: Tensor | None,
     read_context: ContextReader = unchanged_context,
 ) -> Parts:
-    """Returns the transforms of a flow of zuko: a lazy one, or a distribution made by one.
-
-    `read_context` embeds the context before the flow reads it.
-    """
+    """Returns the transforms of a flow of zuko: a lazy one, or a distribution made by one."""
     lazy = isinstance(flow, nn.Module)
 
     def maker(thing: Any) -> Make:  # noqa: ANN401

@@ -41,20 +41,7 @@ def trade_off(
     say: Callable[[str], None] = lambda text: None,
     **settings: Any,  # noqa: ANN401
 ) -> TradeOff:
-    """Trains a flow for each budget and one without, and writes what the budgets cost.
-
-    The folder `out` has a run folder for each flow, report.json, index.html and figures/. An
-    interrupted run is resumed, and a finished one is not trained again. The rows cannot come from
-    standard input. `processes` trainings run side by side, each on one thread. `say` receives
-    messages. `**settings` are fields of `kappaflow.training.Settings`, the same for all flows.
-
-    Returns:
-        The numbers.
-
-    Raises:
-        ArgumentError: An argument is wrong, or the folder holds something else.
-        DataError: The data has no density that a flow could fit.
-    """
+    """Returns what budgets cost, after training the missing flows and writing the page."""
     requested = _checked(budgets, settings)
     workers = positive_int("processes", processes)
     if source.data == "-":

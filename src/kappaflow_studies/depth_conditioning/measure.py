@@ -33,11 +33,7 @@ from kappaflow_studies.engine.study import Case, Row, StudySettings
 def train(
     flow: Flow, law: Distribution, *, steps: int, batch: int, rate: float, generator: Generator
 ) -> int | None:
-    """Returns the step at which a training in place stopped, not finite; None if it completed.
-
-    Each step of Adam uses new samples, so there is no overfitting; the rate falls to zero as half
-    a cosine.
-    """
+    """Returns the step at which a training in place stopped, not finite; None if it completed."""
     parameters = [parameter for parameter in flow.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -78,13 +74,7 @@ SCHEMES = (ROTATIONS, "random permutations", "binary digits", "one partition")
 def whitened(
     scheme: str, features: int, condition_number: float, layers: int, seed: int
 ) -> list[dict[str, float | None]]:
-    """Returns the loss of a Gaussian against the standard normal after each ideal layer, in nats.
-
-    A name of `SCHEMES` tells how the features are rotated or permuted before each coupling, or
-    which ones it keeps; "binary digits" keeps, in layer i, those with a zero as i-th digit. For
-    rotations a row also has the bound on the expected loss, given the spectrum before the layer,
-    and the bound from the initial loss alone.
-    """
+    """Returns the loss of a Gaussian in nats after each ideal layer, with bounds for rotations."""
     distribution, half = Gaussian(features, condition_number, seed), features // 2
     generator = torch.Generator().manual_seed(seed)
     covariance, start = distribution.covariance, distribution.loss

@@ -25,17 +25,7 @@ def quantile_series(
     dash: Dash = "solid",
     spread: tuple[float, float] | None = (0.25, 0.75),
 ) -> Series:
-    """Returns the median of a column at each value of another, with two quantiles as a band.
-
-    Rows without y are left out, and nan counts as the largest value. The band shows the quantiles
-    `spread`; None leaves it out.
-
-    Example:
-        >>> raw = pl.DataFrame({"depth": [1, 1, 1, 2], "loss": [3.0, 1.0, 2.0, 5.0]})
-        >>> line = quantile_series(raw, "depth", "loss", name="Adam", tone=0)
-        >>> line.x, line.y, line.low
-        ([1.0, 2.0], [2.0, 5.0], [1.5, 5.0])
-    """
+    """Returns the median of a column at each value of another, nan as the largest, and a band."""
     value = pl.col(y).fill_nan(INFINITY)
     levels = {"y": 0.5} | ({"low": spread[0], "high": spread[1]} if spread else {})
     quantiles = {end: value.quantile(level, "linear") for end, level in levels.items()}
@@ -95,10 +85,7 @@ def heat_panel(title: str, counts: Sequence[float | None], columns: int, end: fl
 
 
 def cells(points: Tensor, end: float, bins: int) -> list[int]:
-    """Returns the number of points (n, 2) in each cell of a grid, row by row from below.
-
-    The grid goes from -end to end; points that are not finite are nowhere.
-    """
+    """Returns the number of points (n, 2) in each cell of a grid, row by row from below."""
     edges = torch.linspace(-end, end, bins + 1, dtype=points.dtype).double()
     finite = points[points.isfinite().all(1)].double()
     counts = torch.histogramdd(finite.flip(1), [edges, edges]).hist  # rows: the second feature

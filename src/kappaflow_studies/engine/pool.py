@@ -22,16 +22,7 @@ Done = tuple[Case, list[Row], float]
 
 
 def measured(measure: Measure, cases: Sequence[Case], *, processes: int) -> Iterator[Done]:
-    """Yields each case with its rows and its seconds, in the order in which they end.
-
-    `measure` has to be a function of a module. With one process, cases run in this process.
-
-    Yields:
-        Case, rows, seconds.
-
-    Raises:
-        KappaflowError: A case raised it, or a process was killed.
-    """
+    """Yields each case with its rows and its seconds, in the order in which they end."""
     if processes == 1 or len(cases) <= 1:
         for case in cases:
             yield _one(measure, case)

@@ -121,14 +121,7 @@ def render_claims(
     *,
     about: str,
 ) -> str:
-    """Returns the page of all studies: one HTML document that makes no request.
-
-    Args:
-        experiments: The studies by name.
-        done: The result of each study, in the order of the page.
-        place: Folder of the page.
-        about: Preset, seed and time, as a sentence.
-    """
+    """Returns the page of all studies: one HTML document that makes no request."""
     return page.render_page(
         page.Page(
             command="kappaflow reproduce all",

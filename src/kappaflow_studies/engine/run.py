@@ -32,10 +32,7 @@ def key_of(case: Mapping[str, Any]) -> str:
 
 
 def read_measured(path: Path) -> dict[str, Measured]:
-    """Returns the measured cases of a file, keyed by `key_of`; empty if there is no such file.
-
-    Removes a last line that is incomplete because its writer was killed.
-    """
+    """Returns the measured cases of a file, keyed by `key_of`; empty if there is no such file."""
     if not path.exists():
         return {}
     try:

@@ -83,18 +83,7 @@ def reproduce_faces(
     progress: bool | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Reproduced:
-    """Returns the numbers, the page and the results as text, after training the missing flows.
-
-    Each flow has its own run folder in `out`, next to index.html, faces.json and the pictures. An
-    interrupted study resumes; finished runs are not trained again. The trainings run one after
-    another, on all threads of torch, with `seed` for weights, order and split; `say` receives a
-    message when one starts.
-
-    Raises:
-        ArgumentError: There is no such preset, `out` is a file, a folder holds another run, or
-            there is a `config`: the settings come from the preset.
-        FileError: The set of faces cannot be loaded.
-    """  # noqa: DOC502 - raised by the calls below
+    """Returns the numbers, the page and the results as text, after training the missing flows."""
     if config is not None:
         raise ArgumentError("'config' should be left out: faces has presets only.")
     if isinstance(preset, str) and preset not in PRESETS:

@@ -54,11 +54,7 @@ def render_factors(
     trials: Sequence[Trial] = (),
     reference: Reference | None = None,
 ) -> str:
-    """Returns the page of a factorization, one HTML document that makes no request.
-
-    `source` names the matrix. `trials` are factorizations with other numbers of couplings; the
-    curve is left out without them. `reference` is the curve of other maps, for comparison.
-    """
+    """Returns the page of a factorization, one HTML document that makes no request."""
     sections = [_map_section(factorization)]
     if len(factorization):
         sections.append(_couplings_section(factorization))
@@ -84,10 +80,7 @@ def render_factors(
 def trade_off_curve(
     factorization: Factorization, trials: Sequence[Trial], reference: Reference | None = None
 ) -> Chart | None:
-    """Returns the largest condition number of a factor over the number of couplings.
-
-    It returns None if no trial found a factorization. `reference` has other maps to compare with.
-    """
+    """Returns the largest condition number of a factor over the number of couplings."""
     done = [(trial.couplings, trial.found) for trial in trials if trial.found is not None]
     if not done or not len(factorization):
         return None

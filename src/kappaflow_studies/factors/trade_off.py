@@ -46,23 +46,7 @@ def trade_off(
     max_time_s: float | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Trial]:
-    """Returns the best factorization of a map within each count, in ascending order.
-
-    A factorization is also a candidate for each larger count. So as soon as one is exact to
-    rounding, the largest condition number of a factor never rises along the list. `known` has
-    existing factorizations, by the count that they were computed for. `max_time_s` limits each
-    search, as in `factor_linear`; by default no search takes more than a few seconds.
-
-    Raises:
-        ArgumentError: No number of couplings makes this matrix, or an argument is invalid.
-
-    Example:
-        >>> import torch, kappaflow as kf
-        >>> from kappaflow_studies.factors.trade_off import trade_off
-        >>> trials = trade_off(torch.eye(4)[[1, 2, 0, 3]], counts=(2, 6))
-        >>> [trial.found is not None for trial in trials]
-        [False, True]
-    """
+    """Returns the best factorization within each count, which smaller counts compete for too."""
     problem = factor_problem(matrix, partition)  # raises once, not for each count
     if max_time_s is None and not is_small(problem):
         max_time_s = 0.0
@@ -118,14 +102,7 @@ class Reference:
 
 
 def nearest_reference(condition_number: float, features: int) -> Reference:
-    """Returns the measurements for the ensemble most similar to a map (study `factor-tradeoff`).
-
-    It has the nearest condition number (in steps of half a digit), then the nearest size.
-
-    Example:
-        >>> nearest_reference(1.0, 8).name
-        'Orthogonal maps, 8 features'
-    """
+    """Returns the measurements for the ensemble nearest in condition number, then in size."""
 
     def distance(one: Reference) -> tuple[float, float]:
         digits = abs(math.log10(one.of_the_map) - math.log10(condition_number))

@@ -49,10 +49,7 @@ class Signs:
 
 
 def signs(frame: pl.DataFrame, upper: str, lower: str, value: str) -> Signs:
-    """Returns the sign test of a column between two paddings on one set, paired by seed.
-
-    A missing value, or one that is not finite, is above all others.
-    """
+    """Returns the sign test of a column, paired by seed; missing values are the largest."""
     of_one, of_other = (
         frame.filter(pl.col("padding") == padding).select(
             "seed", pl.col(value).fill_null(float("inf")).fill_nan(float("inf")).alias(name)
@@ -71,11 +68,7 @@ def _signs(both: pl.DataFrame, factor: float) -> Signs:
 
 
 def ordered(steps: list[Signs], level: float = LEVEL) -> str:
-    """Returns the verdict on an order: confirmed, reversed, alike or open.
-
-    It is confirmed if each step is, reversed if a step is, and alike if each step that is not
-    confirmed is between values that are near each other.
-    """
+    """Returns the verdict on an order: confirmed, reversed, alike or open."""
     verdicts = [step.verdict_at(level) for step in steps]
     if -1 in verdicts:
         return "reversed"

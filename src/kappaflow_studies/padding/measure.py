@@ -36,11 +36,7 @@ def conditioning(flow: Flow, x: Tensor) -> Row:
 
 
 def likelihood(flow: Flow, x: Tensor, draws: int, truth: Tensor | None = None) -> Row:
-    """Returns the mean NLL of held-out points (B, *event) in nats, if the flow has a likelihood.
-
-    If log_prob is a bound, `draws` samples of the padding give an importance-weighted estimate,
-    whose error is over the samples. `truth` are the true log-densities, for the KL divergence.
-    """
+    """Returns the mean NLL of held-out points in nats, importance-weighted if it is a bound."""
     generator = seeded(1)
     with torch.no_grad():
         parts = [flow.log_prob(part, generator=generator) for part in x.split(ROWS_AT_ONCE)]
@@ -82,15 +78,7 @@ def distances(a: Tensor, b: Tensor) -> Row:
 
 
 def sliced_w2(a: Tensor, b: Tensor, directions: int = DIRECTIONS) -> float:
-    """Returns the root mean square of W2 along random directions, the same in each call.
-
-    It is 0 for equal samples, (B, n), and at most W2 / sqrt(n) for n orthogonal directions (Rabin,
-    Peyre, Delon, Bernot 2012). On a line, the best pairing is that of the sorted points.
-
-    Example:
-        >>> sliced_w2(torch.zeros(3, 1), torch.full((3, 1), 2.0))
-        2.0
-    """
+    """Returns the root mean square of W2 along random directions, the same in each call."""
     if a.shape != b.shape:
         raise ArgumentError(
             f"'a' and 'b' should have one shape, got {tuple(a.shape)} and {tuple(b.shape)}."
@@ -153,10 +141,7 @@ def _results(
     unit: float = 1.0,
     truth: Tensor | None = None,
 ) -> Row:
-    """Returns the measurements of a flow after its training, or why the training stopped.
-
-    The settings have a prefix. As many samples are drawn, in a unit, as the reference has points.
-    """
+    """Returns the measurements of a flow after its training, or why the training stopped."""
     train, validation, x = data
     seed = case["seed"]
     how = {name: case[f"{prefix}{name}"] for name in ("epochs", "batch_size")}

@@ -77,11 +77,7 @@ def _on_loss(name: str, part: pl.DataFrame, seeds: int) -> list[str]:
 
 
 def _against_twin(part: pl.DataFrame) -> tuple[dict, dict] | None:
-    """Returns the best twin, and the fixed halves that can represent it; None if there are none.
-
-    This separates representation and optimization. The twin is that of the largest depth for
-    which fixed halves were trained with at least the depth of the twin.
-    """
+    """Returns the best twin, and fixed halves at least as deep; None if there are none."""
     trained = medians(part.filter(kind=HALVES), "couplings")
     twins = with_twins(part).filter(pl.col("kind") != ONE)
     if twins.is_empty() or trained.is_empty():

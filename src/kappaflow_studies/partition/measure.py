@@ -55,10 +55,7 @@ def changes_one(features: int) -> Partition:
 
 
 def image_flow(kind: str, shape: Sequence[int], values: int, steps: int, hidden: int) -> Flow:
-    """Returns a Glow of two levels, with 1x1 convolutions or permutations of a kind.
-
-    A permutation that exchanges the halves amounts to a fixed partition with alternating halves.
-    """
+    """Returns a Glow of two levels, with 1x1 convolutions or permutations of a kind."""
     how = {"levels": LEVELS, "steps": steps, "hidden": hidden, "mixing": OF_IMAGES[kind] or "lu"}
     whole = glow(shape, dequantize="uniform", values=values, **how)  # pyright: ignore[reportArgumentType]
     if OF_IMAGES[kind] is not None:
@@ -82,11 +79,7 @@ def _permuted(scales: MultiScale, kind: str) -> MultiScale:
 
 
 def widths(count: Callable[[int, int], int], target: int, hidden: int) -> tuple[int, int]:
-    """Returns the widths of two hidden layers for a number of parameters, nearly equal.
-
-    `count` returns the parameters for given widths, linear in the second one. The first widths
-    around `hidden` within half a percent of the target, or the nearest ones.
-    """
+    """Returns the widths of two hidden layers for a number of parameters, nearly equal."""
     found = []
     for away in range(hidden):
         for first in {hidden - away, hidden + away}:

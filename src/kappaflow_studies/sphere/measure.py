@@ -88,13 +88,7 @@ def cases(settings: SphereSettings, seed: int) -> list[Case]:
 
 
 def flow_of_budget(features: int, depth: int, parameters: int) -> Flow:
-    """Returns a RealNVP of a given depth, with hidden layers as wide as the budget allows.
-
-    Example:
-        >>> flow = flow_of_budget(8, 4, 16000)
-        >>> sum(p.numel() for p in flow.parameters())
-        15980
-    """
+    """Returns a RealNVP of a given depth, with hidden layers as wide as the budget allows."""
     best, hidden = 0, (0, 0)
     for first in range(1, parameters):
         smallest = _parameters(features, depth, (first, max(1, first // 2)))
@@ -174,12 +168,7 @@ def _train(flow: Flow, mixture: SphereMixture, case: Case) -> None:
 
 
 def passes(steps: int) -> tuple[int, int]:
-    """Returns the number of passes over all samples, and the steps of each pass.
-
-    Example:
-        >>> passes(700), passes(3000), passes(5)
-        ((2, 350), (10, 300), (1, 5))
-    """
+    """Returns the number of passes over all samples, and the steps of each pass."""
     epochs = max(1, steps // EPOCH)
     return epochs, round(steps / epochs)
 

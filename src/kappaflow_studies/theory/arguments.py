@@ -120,11 +120,7 @@ class Case:
         )
 
     def _ranks(self, length: int) -> Finding | None:
-        """Returns "cannot" if T22 or T11 is more ranks from diagonal than the couplings can add.
-
-        A coupling adds ranks to its block if one of the other kind is to its right. A coupling at
-        an end of the pattern does not count if its removal leaves the block unchanged.
-        """
+        """Returns "cannot" if T22 or T11 is more ranks from diagonal than couplings add."""
         n, odd, half = self.name, length % 2, length // 2
         last, first = not self.R.any() and not odd, not self.Q.any()
         for name, block, useful, passage in (

@@ -125,10 +125,7 @@ def _halves(positive: bool) -> tuple[Bounds, Bounds]:
 
 
 def _uneven(p: int, q: int, positive: bool) -> tuple[Bounds, Bounds]:
-    """Returns the bounds for parts of p and q features, p != q.
-
-    Upper bounds are proved only if the parts differ by one feature.
-    """
+    """Returns the bounds for parts of p and q features, p != q."""
     small, large, n = min(p, q), max(p, q), p + q
     spectrum = 6 if positive or large > 2 else 5
     far = large if positive else large - 1  # ranks between a cycle and such a diagonal

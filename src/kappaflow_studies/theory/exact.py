@@ -109,14 +109,7 @@ class Numbers:
 
 
 def numbers_of(matrix: object, tolerance: float) -> tuple[Array, Numbers]:
-    """Returns a square matrix and its arithmetic: exact if all entries are integers or fractions.
-
-    Integers in more than 64 rows are treated as floats, unless nearly all of them are zero. Floats
-    below the share `tolerance` of the largest entry count as zero.
-
-    Raises:
-        ArgumentError: The input is not a square matrix of finite numbers with at least two rows.
-    """
+    """Returns a square matrix and its arithmetic: exact for few integers, or for fractions."""
     given = array_of(matrix)
     if given.ndim != 2 or given.shape[0] != given.shape[1] or len(given) < 2:
         raise ArgumentError(f"'matrix' should be square, 2 x 2 or more, got shape {given.shape}.")

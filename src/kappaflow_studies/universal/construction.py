@@ -178,11 +178,7 @@ def _coupling(partition: Partition, conditioner: nn.Module, scale: float) -> Aff
 
 @torch.no_grad()
 def _shifts(half: int, grid: Grid, *, upper: float, lower: float, scale: float) -> MLP:
-    """Returns a network; its coupling adds upper [x] + lower (x - [x]) from latent to data.
-
-    From data to latent it subtracts that and divides by the scale. The log-scale is bounded by
-    c = -2 log(scale), and c tanh(r / c) is half of c at r = c log(3) / 2.
-    """
+    """Returns a network; its coupling adds upper [x] + lower (x - [x]) from latent to data."""
     net = quantizer_network(half, grid, [(0.0, 0.0), (-upper / scale, -lower / scale)])
     raw = net.layers[-1].get_parameter("bias")[:half]
     raw.fill_(-math.log(scale) * math.log(3))

@@ -95,10 +95,7 @@ class CellMap:
         self.share = cells.epsilon / (8 * math.sqrt(target.features) * target.reach)
 
     def affine(self, middles: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Returns images and slopes (B, d) at the middles of the cells of a half (B, d).
-
-        For the second half, `before` holds the middles of the first one.
-        """
+        """Returns images and slopes (B, d) at the middles of the cells of a half (B, d)."""
         known = [] if before is None else list(before.unbind(1))
         images, slopes = [], []
         for middle in middles.unbind(1):

@@ -188,14 +188,7 @@ def _event(shape: Sequence[str | int]) -> tuple[int, ...]:
 
 
 def parts_of(flow: ExportedFlow, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ARG001
-    """Returns the exported functions as one layer, after one that scales x.
-
-    The metadata has mean and deviation of each feature. Without the first layer, the condition
-    number would depend on the units of the columns.
-
-    A base other than the standard normal is known by its samples and by the density of x:
-    log p(z) = log p(x) + log|det dx/dz|.
-    """
+    """Returns the exported functions as one layer, after one that removes the units of x."""
     places = (1,) * (len(flow.event_shape) - 1)
     location, scale = (one.view(-1, *places) for one in (flow.location, flow.scale))
     volume = scale.expand(flow.event_shape).log().sum()
@@ -274,10 +267,7 @@ class _DifferenceLinearization(Linearization):
 
 
 def _jacobian(call: Call, x: Tensor, context: Tensor | None) -> Tensor:
-    """Returns the Jacobians of a function by central differences, (B, outputs, inputs).
-
-    The step, the cube root of eps for coordinates of size 1, balances rounding and curvature.
-    """
+    """Returns the Jacobians of a function by central differences, (B, outputs, inputs)."""
     n = x[0].numel()
     step = torch.finfo(x.dtype).eps ** (1 / 3)
     steps = step * torch.eye(n, dtype=x.dtype).view(n, 1, *x.shape[1:])

@@ -280,10 +280,7 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hides warnings, logs and prints of the exporters; errors are raised as one sentence.
-
-    Records no stack trace for each operation either, which takes a third of the time.
-    """
+    """Hides warnings, logs and prints of the exporters; errors are raised as one sentence."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     config: Any = importlib.import_module("torch.fx.config")

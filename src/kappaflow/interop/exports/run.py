@@ -24,17 +24,7 @@ def export_run(
     format: ExportFormat = "torch",
     functions: Sequence[str] | None = None,  # noqa: A002
 ) -> Exported:
-    """Exports the flow of a run, or of any saved model, with the names of its columns.
-
-    The other arguments are as for `kappaflow.export`.
-
-    Returns:
-        What was written.
-
-    Raises:
-        ArgumentError: As for `kappaflow.export`.
-        FileError: The folder holds no model.
-    """
+    """Returns the export of a run or of any saved model, with the names of its columns."""
     flow = load(folder)
     columns, context = (), ()
     if read_config(folder / CONFIG).run is not None:
@@ -57,16 +47,7 @@ def diagnose_exported(
     progress: Progress = quietly,
     decimal: Decimal | None = None,
 ) -> tuple[Diagnosis, str]:
-    """Returns the diagnosis of an exported flow, and a description of the points.
-
-    `path` is the folder or a file in it. `data` is a table with the columns that the files name.
-    By default the points are samples of the flow. `thorough` is as for `kappaflow.doctor`.
-    `trust` allows to load the files.
-
-    Raises:
-        ArgumentError: `trust` is False, or the data does not fit the flow.
-        FileError: A file is missing or damaged.
-    """
+    """Returns the diagnosis of an exported flow, and a description of the points."""
     flow = read_exported(path, trust=trust)
     if data is None:
         result = diagnose_flow(flow, thorough=thorough, progress=progress)
