@@ -23,7 +23,7 @@ extensions = [
     "sphinx-mathjax-offline",  # formulas without a request to anywhere
 ]
 myst_enable_extensions = ["dollarmath"]
-myst_heading_anchors = 2  # pages link to the rules of the doctor, which are headings
+myst_heading_anchors = 3  # pages link to the rules of the doctor, which are headings
 nb_execution_mode = "force"  # notebooks run whenever Sphinx reads them; other pages have no cells
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True

@@ -1,4 +1,4 @@
-"""Sphinx extension for the reference: topics, base classes, readable types, links elsewhere.
+"""Sphinx extension for the reference: docs/api.md, topics, base classes, types, links elsewhere.
 
 The documentation builds offline. So `docs/inventories` lists the few names of other libraries
 that the types of kappaflow use, with their addresses: NAME ROLE ADDRESS, one a line.
@@ -8,6 +8,7 @@ import re
 import zlib
 from pathlib import Path
 
+from api_page import api_page
 from docutils.nodes import make_id
 from sphinx.ext.autosummary import autosummary_toc, import_by_name
 
@@ -77,8 +78,10 @@ def inventory(library):
 
 
 def configure(app, config):
-    """Gives base classes and topics to the templates, and the inventories to intersphinx."""
-    tables = (DOCS / "api.md").read_text("utf-8")
+    """Writes api.md, gives bases and topics to the templates, and inventories to intersphinx."""
+    tables, page = api_page(), DOCS / "api.md"
+    if not page.exists() or page.read_text("utf-8") != tables:
+        page.write_text(tables, "utf-8")
     config.autosummary_context = {**inheritance(tables), "topic": topics(tables)}
     for library, address in LIBRARIES.items():
         path = DOCS / "inventories" / f"{library}.inv"
