@@ -18,9 +18,10 @@ from kappaflow.cli.fit_options import (
 )
 from kappaflow.estimator import FlowDensity
 from kappaflow.estimator.base import SETTINGS
+from kappaflow.images.kind import ImageKind
 from kappaflow.options import AnyModel, ImageModel, TableModel
 from kappaflow.runs import ImageConfig, TableConfig
-from kappaflow.runs.recipes import COUPLINGS, DEFAULTS, IMAGE_RECIPES, RECIPES, options_of
+from kappaflow.runs.recipes import COUPLINGS, DEFAULTS, RECIPES, options_of
 from kappaflow.training import Settings
 
 OF_THE_COMMAND = {
@@ -62,7 +63,7 @@ def leaves(hint):
 def test_models_have_the_names_of_their_recipes():
     """The command line offers every recipe."""
     assert set(get_args(TableModel)) == set(RECIPES)
-    assert set(get_args(ImageModel)) == set(IMAGE_RECIPES)
+    assert set(get_args(ImageModel)) == set(ImageKind().models())
 
 
 def test_each_option_of_fit_has_one_declaration():
@@ -86,7 +87,7 @@ def test_options_have_the_types_and_choices_of_the_recipes():
     """An option takes what the signature of each recipe takes."""
     hints = get_type_hints(ModelFlags, include_extras=True)
     plain = {name: leaves(hint) for name, hint in hints.items()}
-    for recipe in (*RECIPES.values(), *IMAGE_RECIPES.values()):
+    for recipe in (*RECIPES.values(), *ImageKind().models().values()):
         parameters = inspect.signature(recipe).parameters
         for name, taken in plain.items():
             parameter = parameters.get(RENAMED.get(name, name))

@@ -1,6 +1,7 @@
 """`Dataset`, which a flow is fitted to, and the registry of kinds of data beyond tables."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from kappaflow.errors import ArgumentError
@@ -85,8 +86,7 @@ class Dataset(Protocol):
 class Kind(ABC):
     """A kind of data beyond tables: which sources hold it, and how they are loaded.
 
-    `name` stands for several examples in messages, such as "images". `kappaflow.runs.RunKind` adds
-    what the commands need.
+    `name` stands for several examples in messages, such as "images".
     """
 
     name: ClassVar[str]
@@ -102,6 +102,14 @@ class Kind(ABC):
     @abstractmethod
     def split(self, data: Any, fractions: tuple[float, ...], seed: int) -> tuple[Any, ...]:  # noqa: ANN401
         """Returns parts of the data that share no example, copies included."""
+
+    def models(self) -> dict[str, Callable[..., Any]]:
+        """Returns the recipes of flows for such data, by name; the first is the default."""
+        return {}
+
+    def runs(self) -> Any:  # noqa: ANN401
+        """Returns the `kappaflow.runs.RunKind`, what the commands need; None for `fit` alone."""
+        return None
 
     def sets(self) -> tuple[Any, ...]:
         """Returns the built-in sets: name, description, package and citation of each."""

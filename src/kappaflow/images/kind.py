@@ -1,5 +1,6 @@
 """Registers images as a kind of data."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,12 @@ class ImageKind(Kind):
 
     def split(self, data: Images, fractions: tuple[float, ...], seed: int) -> tuple[Images, ...]:
         return split_images(data, fractions=fractions, seed=seed)
+
+    def models(self) -> dict[str, Callable[..., Any]]:
+        from kappaflow.images.jet import jet
+        from kappaflow.images.recipes import glow, real_nvp_image
+
+        return {"glow": glow, "real_nvp_image": real_nvp_image, "jet": jet}
 
     def sets(self) -> tuple[ImageSet, ...]:
         return image_sets()

@@ -4,10 +4,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kappaflow.conditioning import layers_of
-from kappaflow.data import Table
 from kappaflow.errors import ArgumentError
 from kappaflow.files import CONFIG
 from kappaflow.flows import Flow
@@ -17,11 +16,11 @@ from kappaflow.report import About
 from kappaflow.report.numbers import plain_text
 from kappaflow.runs.chunked_output import versions
 from kappaflow.runs.evaluate import evaluate, write_evaluation
-from kappaflow.runs.image_data import ImageData
-from kappaflow.runs.model_search import Choice, ModelSearch, search_model
+from kappaflow.runs.kinds import DataConfig, RunData
+from kappaflow.runs.model_search import Choice, ModelSearch
 from kappaflow.runs.race import Stopwatch
 from kappaflow.runs.recipes import ModelConfig
-from kappaflow.runs.stored import DataConfig, ImageResult, RunData, TableResult, read_finished
+from kappaflow.runs.stored import ImageResult, TableResult, read_finished
 from kappaflow.training import (
     Callback,
     FitResult,
@@ -81,12 +80,11 @@ def fit_run(
     rate = settings.get("learning_rate")
     with locked(folder), source.opened(folder, device, progress) as data:
         watch = Stopwatch()
-        choice, start = _searched(model, data, checked, rate, folder, device, progress)
+        options = {"folder": folder, "device": device, "progress": progress}
+        model, choice, start = _chosen(model, data, checked, rate, **options)
         if choice is not None:
-            model, checked = choice.model, choice.settings(checked)
+            checked = choice.settings(checked)
             data = replace(data, notes=(*data.notes, str(choice)))
-        if isinstance(model, ModelSearch):
-            raise ArgumentError("'model' should be a recipe for images, not a search.")
         data = replace(data, notes=data.notes + data.model_notes(model, checked.condition_budget))
         for note in data.notes:
             say(note)
@@ -115,8 +113,8 @@ def fit_run(
                 write_result(folder, stored)
                 about = _about(result, model, data, checked, choice)
                 about = about.model_copy(update={"command": str(stored["command"])})
-                value = evaluate(result, data, about, checked.condition_budget)
-                write_evaluation(value, result.flow, data, folder)
+                value = evaluate(result, cast("Any", data), about, checked.condition_budget)
+                write_evaluation(value, result.flow, cast("Any", data), folder)
             return read_finished(folder), done
 
         value, done = from_rank_zero(evaluated)
@@ -130,29 +128,19 @@ def _announced(flow: Flow, processor_share: float) -> str:
     return f"measuring the flow and writing its report, about {seconds:.0f} s"
 
 
-def _searched(
+def _chosen(
     model: ModelConfig | ModelSearch,
     data: RunData,
     settings: Settings,
     learning_rate: float | None,
-    folder: Path,
-    device: str | None,
-    progress: bool | None,
-) -> tuple[Choice | None, State | None]:
-    """Returns the choice of a model search and the state of its winner; None without a search."""
-    if not isinstance(model, ModelSearch) or isinstance(data, ImageData):
-        return None, None
-    rows = data.trained_on
-    return search_model(
-        rows if isinstance(rows, Table) else data.train,
-        data.validation,
-        replace(model, learning_rate=learning_rate or model.learning_rate),
-        settings,
-        folder=folder,
-        domains=data.domains,
-        device=device,
-        progress=progress,
-    )
+    **options: Any,  # noqa: ANN401
+) -> tuple[ModelConfig, Choice | None, State | None]:
+    """Returns a model; of a search its choice, and the state of the winner."""
+    if isinstance(model, ModelConfig):
+        return model, None, None
+    search = replace(model, learning_rate=learning_rate or model.learning_rate)
+    choice, start = data.search(search, settings, **options)
+    return choice.model, choice, start
 
 
 def _about(

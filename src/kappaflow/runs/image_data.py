@@ -1,7 +1,6 @@
 """`ImageConfig` and `ImageData`: which images a run uses, these images, and flows for them."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,8 +12,10 @@ from kappaflow._checks import one_of
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.images import Images, load_images, split_images
+from kappaflow.images.kind import ImageKind
 from kappaflow.runs.image_samples import SampleSheets, values_of
-from kappaflow.runs.recipes import IMAGE_RECIPES, ModelConfig, all_arguments, with_padding
+from kappaflow.runs.kinds import DataConfig, RunData
+from kappaflow.runs.recipes import ModelConfig, all_arguments, with_padding
 from kappaflow.runs.table_data import FRACTIONS
 from kappaflow.training import Callback, Settings
 
@@ -31,7 +32,7 @@ DECODED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class ImageConfig:
+class ImageConfig(DataConfig):
     """Which images a run uses. `load` and `opened` return them.
 
     Attributes:
@@ -73,35 +74,19 @@ class ImageConfig:
         unseen = _unseen(train)
         if self.by_class and unseen:
             notes += (f"no image of {', '.join(unseen)} is among those to train on",)
-        return ImageData(self, images, train, validation, test, notes)
-
-    @contextmanager
-    def opened(
-        self,
-        out: Path,  # noqa: ARG002
-        device: str | None,  # noqa: ARG002
-        progress: bool | None,  # noqa: ARG002
-    ) -> Iterator["ImageData"]:
-        """Yields the images for a training; nothing is written."""
-        yield self.load()
+        return ImageData(
+            self, train, validation, test, notes=notes, fingerprint=images.fingerprint()
+        )
 
 
 @dataclass(frozen=True)
-class ImageData:
-    """The images of a run, `whole` and split, with notes on them; there are no warnings."""
+class ImageData(RunData):
+    """The images of a run, split."""
 
     config: ImageConfig
-    whole: Images
     train: Images
     validation: Images
     test: Images
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of all images, in hex."""
-        return self.whole.fingerprint()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -138,10 +123,6 @@ class ImageData:
         """Returns the callback that writes grids of samples."""
         epochs = settings.max_epochs or self.config.training_defaults["max_epochs"]
         return (SampleSheets(folder, self.classes, epochs),)
-
-    def model_notes(self, model: ModelConfig, budget: float | None) -> tuple[str, ...]:  # noqa: ARG002
-        """Returns no remarks."""
-        return ()
 
     def model_facts(self, model: ModelConfig) -> dict[str, Any]:
         """Returns the arguments of a model for a report, with the defaults for the images."""
@@ -180,7 +161,8 @@ def image_flow(model: ModelConfig, images: Images, *, by_class: bool, seed: int)
     Raises:
         ArgumentError: An argument is wrong, or the model is too large for this machine.
     """
-    make = IMAGE_RECIPES[one_of("model", model.recipe, tuple(IMAGE_RECIPES))]
+    recipes = ImageKind().models()
+    make = recipes[one_of("model", model.recipe, tuple(recipes))]
     given = given_and_default(model, images)
     refuse_odd_sides(model.recipe, given.get("levels", 1), images)
     context = len(images.classes) if by_class else 0

@@ -163,7 +163,7 @@ def _images(result: FitResult, data: Any, train: Any, note: str) -> tuple[ImageD
         part.check(flow)
     validation = result.validation if isinstance(result.validation, Images) else held_out
     config = ImageConfig(held_out.source, by_class=bool(flow.context_features))
-    return ImageData(config, held_out, fitted, validation, held_out, notes=()), note
+    return ImageData(config, fitted, validation, held_out), note
 
 
 def _check_count(held_out: Table | Images, name: str) -> None:

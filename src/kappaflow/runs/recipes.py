@@ -10,6 +10,7 @@ import torch
 
 from kappaflow._checks import one_of
 from kappaflow.data import Table
+from kappaflow.data.dataset import kinds
 from kappaflow.data.domains import Domains, bounds_of
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import (
@@ -25,7 +26,6 @@ from kappaflow.flows import (
 )
 from kappaflow.flows.zuko_flow import KINDS
 from kappaflow.flows.zuko_flow import OPTIONS as ZUKO_OPTIONS
-from kappaflow.images import glow, jet, real_nvp_image
 
 ZUKO = "zuko:"
 DEFAULT_PADDING = "gaussian"  # the kind that a number alone means
@@ -45,11 +45,6 @@ RECIPES: dict[str, Callable[..., Flow]] = {
     "radial": radial,
     "invertible_network": invertible_network,
 }
-IMAGE_RECIPES: dict[str, Callable[..., Flow]] = {
-    "glow": glow,
-    "real_nvp_image": real_nvp_image,
-    "jet": jet,
-}
 
 # The defaults of `kappaflow fit`, `fit_auto` and the estimators that are not those of the recipes
 # and of `Settings`: arguments of couplings, and the maximum learning rate for tables.
@@ -67,6 +62,12 @@ class ModelConfig:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
+def recipes() -> dict[str, Callable[..., Flow]]:
+    """Returns all recipes by name, those for other kinds of data than tables too."""
+    others = (kind.models() for kind in kinds())
+    return {name: recipe for models in (RECIPES, *others) for name, recipe in models.items()}
+
+
 def options_of(model: str) -> dict[str, Any]:
     """Returns the options of a model and their defaults: the keyword arguments of its recipe.
 
@@ -76,7 +77,7 @@ def options_of(model: str) -> dict[str, Any]:
         >>> options_of("planar")
         {'depth': 8, 'bounds': None, 'seed': 0}
     """
-    signature = inspect.signature({**RECIPES, **IMAGE_RECIPES}[model])
+    signature = inspect.signature(recipes()[model])
     options = {
         name: one.default
         for name, one in signature.parameters.items()

@@ -1,11 +1,11 @@
 """`TableConfig` and `TableData`: which rows a run uses, and these rows, split."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
 from kappaflow.options import option
+from kappaflow.runs.kinds import DataConfig, RunData
+from kappaflow.runs.model_search import Choice, ModelSearch, search_model
 from kappaflow.runs.recipes import (
     COUPLINGS,
     ModelConfig,
@@ -41,15 +43,16 @@ from kappaflow.runs.recipes import (
     is_one_feature,
     with_bounds,
 )
-from kappaflow.training import Callback, Settings, correlation_note
+from kappaflow.training import Settings, correlation_note
 from kappaflow.training.on_disk import examine_sample, rows_kept_until, split_for, split_shown
+from kappaflow.training.session import State
 
 FRACTIONS = (0.8, 0.1, 0.1)  # of the data: for training, validation and test
 HANDLED = {"keep": "kept", "drop": "dropped", "weigh": "counted by weights"}
 
 
 @dataclass(frozen=True)
-class TableConfig:
+class TableConfig(DataConfig):
     """Which rows a run uses. `load` and `opened` return them.
 
     Attributes:
@@ -71,8 +74,6 @@ class TableConfig:
         duplicates: "keep" rows that repeat earlier ones, "drop" them, or "weigh" each row by the
             number of its copies.
     """
-
-    training_defaults: ClassVar[dict[str, Any]] = {}
 
     data: str
     columns: list[str] | None = None
@@ -123,7 +124,7 @@ class TableConfig:
 
 
 @dataclass(frozen=True)
-class TableData:
+class TableData(RunData):
     """The rows of a run, split, and notes on them, one sentence each.
 
     Attributes:
@@ -145,12 +146,9 @@ class TableData:
     against: Table | None
     loaded: int
     repeats: int
-    notes: tuple[str, ...]
     domains: dict[str, Interval] = field(default_factory=dict)
     in_file: MappedTable | None = None
-    warnings: tuple[str, ...] = ()
     widths: dict[str, float] = field(default_factory=dict)
-    fingerprint: str = ""
 
     @property
     def trained_on(self) -> Table | MappedTable:
@@ -169,13 +167,6 @@ class TableData:
         """Returns a new flow for the rows, with the domains of their columns."""
         return build_flow(with_bounds(model, self.domains, self.train), self.train, seed)
 
-    def check_files(self) -> None:
-        """Does nothing: the rows are read already."""
-
-    def callbacks(self, folder: Path, settings: Settings) -> Sequence[Callback]:  # noqa: ARG002
-        """Returns no callbacks."""
-        return ()
-
     def model_notes(self, model: ModelConfig, budget: float | None) -> tuple[str, ...]:
         """Returns remarks on a model for these rows, one sentence each."""
         note = None if budget is None else correlation_note(self.train, budget)
@@ -185,6 +176,23 @@ class TableData:
         if couples and not self.train.context_columns and not notes:
             notes = ("one column leaves a coupling nothing to read: the flow is a Gaussian",)
         return notes
+
+    def search(
+        self,
+        search: ModelSearch,
+        settings: Settings,
+        **options: Any,  # noqa: ANN401
+    ) -> tuple[Choice, State | None]:
+        """Returns the choice of a model search and the state of its winner."""
+        rows = self.trained_on
+        return search_model(
+            rows if isinstance(rows, Table) else self.train,
+            self.validation,
+            search,
+            settings,
+            domains=self.domains,
+            **options,
+        )
 
     def model_facts(self, model: ModelConfig) -> dict[str, Any]:
         """Returns the arguments of a model for a report; the domains are facts of the data."""
