@@ -8,7 +8,7 @@ training of the run begins.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -50,7 +50,7 @@ from kappaflow.training import (
 from kappaflow.training.collectives import from_rank_zero
 from kappaflow.training.distributed import connect_ranks
 from kappaflow.training.fit import OPTIONS, split_rows, warn_of
-from kappaflow.training.progress import steps_shown
+from kappaflow.training.progress import Bar, bar_shown
 from kappaflow.training.rows import as_table
 from kappaflow.training.session import State
 
@@ -61,7 +61,6 @@ HELD_OUT = 10_000  # most validation rows to compare on
 CALIBRATION_S = 0.15  # processor time of the training of each model that measures its speed
 OF_CALIBRATION = 0.05  # of the time of the search that this may take
 NONE_TRAINED = "none of the models could be trained: choose one by --model."
-ROUNDS = 2  # of a race, for the progress bar
 LEAST_STEPS = 40  # fewest steps for each of two models; with fewer there is no race
 OF_MIXTURE = 0.3  # of the time of the search that choosing and fitting a mixture may take
 OF_BUILDING = 0.5  # of the time of the search after which no other model is built
@@ -277,7 +276,7 @@ def search_model(
         stored = None if folder is None else chosen_before(folder)
         if stored is not None:
             return stored, None
-        with alone(), steps_shown("model search", ROUNDS, visible=progress) as show:
+        with alone(), bar_shown("model search", visible=progress) as show:
             race = _Race(train, validation.select(slice(0, HELD_OUT)), domains or {}, settings)
             return race.run(search, device, show)
 
@@ -294,7 +293,7 @@ class _Race:
     settings: Settings
 
     def run(
-        self, search: ModelSearch, device: str | torch.device | None, show: Callable[[str], None]
+        self, search: ModelSearch, device: str | torch.device | None, show: Bar
     ) -> tuple[Choice, State | None]:
         """Returns the choice, and the state from which the winner continues."""
         settings, watch = self.settings, Stopwatch()

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +27,7 @@ from kappaflow.training.distributed import make_engine
 from kappaflow.training.loop import Start, Training
 from kappaflow.training.maximum_likelihood import MaximumLikelihood
 from kappaflow.training.measure import conditioning_figures, mean, standard_error
+from kappaflow.training.progress import Bar
 from kappaflow.training.session import State
 
 RISE = 100  # steps over which the learning rate rises
@@ -234,9 +235,7 @@ class Stopwatch:
         return (time.process_time() - self._processor) / max(self.seconds, 1e-9)
 
 
-def raced(
-    racers: list[Racer], end: float, steps: float, share: float, show: Callable[[str], None]
-) -> list[Racer]:
+def raced(racers: list[Racer], end: float, steps: float, share: float, show: Bar) -> list[Racer]:
     """Returns all models, the best first; each round eliminates the worse half.
 
     The models of a round take turns, and all get the same processor time in a turn. How much it is
@@ -246,7 +245,7 @@ def raced(
     out: list[Racer] = []
     rounds = max(1, math.ceil(math.log2(len(racers))))
     for number in range(rounds):
-        show(f"round {number + 1} of {rounds}: {len(racers)} models")
+        show(number / rounds, f"round {number + 1} of {rounds}: {len(racers)} models")
         until = loop.clock() + (end - loop.clock()) / (rounds - number)
         first = [racer.step for racer in racers]
         of_a_turn = STEPS_A_TURN * len(racers) * max(racer.step_s for racer in racers)

@@ -4,11 +4,12 @@ import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from kappaflow import registry
@@ -23,69 +24,93 @@ UPDATES_A_SECOND = 4
 NOTEBOOK_WIDTH = 100  # characters
 
 
-class Show(Protocol):
-    """Shows the metrics of each epoch."""
+class Bar(Protocol):
+    """Moves a bar."""
 
-    def __call__(self, figures: Figures) -> None:
-        """Shows the metrics of an epoch."""
+    def __call__(
+        self,
+        done: float,
+        text: str,
+        title: str | None = None,
+        below: Callable[[int], Sequence[str]] = ...,
+    ) -> None:
+        """Shows the finished share, a text, and lines below that depend on the console's width."""
 
 
 @contextmanager
-def progress_bar(
+def bar_shown(
+    title: str, text: str = "", *, done: float = 0.0, visible: bool | None = None
+) -> Iterator[Bar]:
+    """Yields a function that moves a bar, shown by default on a terminal and in a notebook."""
+    console = Console(stderr=True)
+    if not (console.is_terminal or console.is_jupyter if visible is None else visible):
+        yield lambda done, text, title=None, below=_nothing: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=10),
+        TextColumn("{task.fields[text]}"),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=console)
+    task = bar.add_task(title, total=PARTS, completed=int(PARTS * done), text=text)
+    with _shown(bar, console) as update:
+
+        def show(
+            done: float,
+            text: str,
+            title: str | None = None,
+            below: Callable[[int], Sequence[str]] = _nothing,
+        ) -> None:
+            bar.update(task, completed=int(PARTS * done), text=text, description=title)
+            update(Group(bar, *map(Text, below(console.width))))
+
+        yield show
+
+
+def _nothing(width: int) -> Sequence[str]:  # noqa: ARG001
+    return ()
+
+
+@contextmanager
+def epochs_shown(
     share_done: Callable[[], float],
     *,
     visible: bool | None,
     describe: Callable[[Figures], str],
     begins: str = "",
-) -> Iterator[Show]:
-    """Shows a progress bar and curves of likelihood and conditioning inside the context.
-
-    `share_done` returns the completed fraction of the training, from 0 to 1. If `visible` is None,
-    the bar is shown on a terminal and in a notebook. `begins` is the text before the first epoch.
-
-    Yields:
-        A function that shows an epoch; it does nothing if the bar is not visible.
-    """
-    console = Console(stderr=True)
-    if not _is_visible(console, visible):
-        yield lambda figures: None
-        return
-    columns = (
-        TextColumn("epoch {task.fields[epoch]}"),
-        BarColumn(bar_width=10),
-        TextColumn("{task.fields[text]}"),
-        TimeRemainingColumn(),
-    )
-    bar, history = Progress(*columns, console=console), list[Figures]()
-    task = bar.add_task(
-        "training", total=PARTS, completed=int(PARTS * share_done()), text=begins, epoch=1
-    )
-    with _shown(bar, console) as update:
+) -> Iterator[Callable[[Figures], None]]:
+    """Yields a function that shows an epoch: a bar, and curves below; `begins` comes first."""
+    history = list[Figures]()
+    with bar_shown("epoch 1", begins, done=share_done(), visible=visible) as bar:
 
         def show(figures: Figures) -> None:
             history.append(figures)
-            epoch, text = figures["epoch"], describe(figures)
-            completed = int(PARTS * share_done())
-            bar.update(task, completed=completed, epoch=epoch, text=text)
-            update(Group(bar, *map(Text, curves(history, console.width))))
+            title, below = f"epoch {figures['epoch']}", partial(curves, history)
+            bar(share_done(), describe(figures), title, below)
 
         yield show
 
 
-def _is_visible(console: Console, visible: bool | None) -> bool:
-    return console.is_terminal or console.is_jupyter if visible is None else visible
+@contextmanager
+def rows_shown(
+    title: str, rows: int, done: int = 0, *, visible: bool | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Yields a function that moves a bar by a number of rows."""
+    share = rows and done / rows
+    with bar_shown(title, f"{done:,} of {rows:,} rows", done=share, visible=visible) as bar:
+
+        def show(more: int) -> None:
+            nonlocal done
+            done += more
+            bar(done / rows, f"{done:,} of {rows:,} rows")
+
+        yield show
 
 
 @contextmanager
 def _shown(bar: Progress, console: Console) -> Iterator[Callable[[RenderableType], None]]:
-    """Shows a bar inside the context.
-
-    On a terminal it disappears at the end. In a notebook it is one output, which is replaced a few
-    times a second and stays; this needs no widgets.
-
-    Yields:
-        A function that shows its argument in place of the bar.
-    """
+    """Yields a function that shows its argument instead of a bar; in a notebook it stays."""
     if not console.is_jupyter:
         with Live(
             bar, console=console, transient=True, refresh_per_second=UPDATES_A_SECOND
@@ -95,6 +120,7 @@ def _shown(bar: Progress, console: Console) -> Iterator[Callable[[RenderableType
     from IPython.display import display
 
     last: RenderableType = bar
+    # One output that is replaced a few times a second; this needs no widgets.
     output: Any = display(_as_text(last), raw=True, display_id=True)
     written = time.monotonic()
 
@@ -122,10 +148,7 @@ def _as_text(content: RenderableType) -> dict[str, str]:
 
 
 def curves(history: Sequence[Figures], width: int) -> list[str]:
-    """Returns the curves of likelihood and conditioning as lines of text, for a terminal's width.
-
-    There is a line for each curve with at least two numbers, and a warning if steps were skipped.
-    """
+    """Returns a line for each curve with at least two numbers, and one on skipped steps."""
     lines = []
     for name, curve in curve_facts(history, max(10, width - 40)):
         first, _, rest = curve.partition(" ")
@@ -163,65 +186,8 @@ def describe_flow(flow: Flow) -> str:
     return f"{name}, {shape} features, {sum(p.numel() for p in flow.parameters()):,} parameters"
 
 
-@contextmanager
-def steps_shown(
-    title: str, steps: int, *, visible: bool | None
-) -> Iterator[Callable[[str], None]]:
-    """Shows a progress bar over named steps inside the context.
-
-    Yields:
-        A function that takes the name of each step at its start; it does nothing if the bar is not
-        visible.
-    """
-    console = Console(stderr=True)
-    if not _is_visible(console, visible):
-        yield lambda text: None
-        return
-    columns = (TextColumn(title), MofNCompleteColumn(), BarColumn(bar_width=10))
-    bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=console)
-    task = bar.add_task(title, total=steps, completed=-1, text="")
-    with _shown(bar, console) as update:
-
-        def show(text: str) -> None:
-            bar.update(task, advance=1, text=text)
-            update(bar)
-
-        yield show
-
-
-@contextmanager
-def rows_shown(
-    title: str, rows: int, done: int, *, visible: bool | None = None
-) -> Iterator[Callable[[int], None]]:
-    """Shows a progress bar over rows, with the remaining time, inside the context.
-
-    Yields:
-        A function that takes the number of rows done since the last call; it does nothing if the
-        bar is not visible.
-    """
-    console = Console(stderr=True)
-    if not _is_visible(console, visible):
-        yield lambda more: None
-        return
-    columns = (TextColumn(title), BarColumn(bar_width=20), TextColumn("{task.fields[text]}"))
-    bar = Progress(*columns, TimeRemainingColumn(), console=console)
-    task = bar.add_task(title, total=rows, completed=done, text=f"{done:,} of {rows:,} rows")
-    with _shown(bar, console) as update:
-
-        def show(more: int) -> None:
-            nonlocal done
-            done += more
-            bar.update(task, completed=done, text=f"{done:,} of {rows:,} rows")
-            update(bar)
-
-        yield show
-
-
 def describe_likelihood(figures: Figures, name: str = "nll", budget: float | None = None) -> str:
-    """Returns the metrics of an epoch as text.
-
-    `name` is the name of the loss, and `budget` is a bound on the condition number.
-    """
+    """Returns the metrics of an epoch, with the name of the loss and a condition budget."""
     measured = figures["condition_number_p95"]
     condition = "" if measured is None else f", cond {short(measured)}"
     condition += f" of {budget:g}" if budget is not None and condition else ""

@@ -36,7 +36,7 @@ from kappaflow.training.progress import (
     curve_facts,
     describe_flow,
     describe_likelihood,
-    progress_bar,
+    epochs_shown,
 )
 from kappaflow.training.run_folder import RunFolder
 from kappaflow.training.settings import Settings
@@ -328,7 +328,7 @@ def trained(
     written = -math.inf  # so the first epoch is written at once
     visible = progress if is_first() else False
     begins = "compiling" if training.objective.compiled else ""
-    with progress_bar(
+    with epochs_shown(
         training.share_done, visible=visible, describe=describe, begins=begins
     ) as show:
 
