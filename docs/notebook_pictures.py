@@ -10,11 +10,8 @@ from PIL import Image
 DOCS = Path(__file__).parent
 EXECUTED = DOCS / "_build" / "jupyter_execute" / "notebooks"
 PICTURES = {  # which picture of the page, from 0
-    "table-density": 0,
-    "exploding-flow": 0,
     "six-couplings": 0,
     "calibration": 0,
-    "digits": 0,
     "zuko-flow": 1,
 }
 WIDTH = 560  # pixels, twice the width in the table

@@ -22,10 +22,7 @@ PAGES = [
 NEEDS = {
     "converting.md": ("zuko", "nflows", "normflows", "FrEIA"),
     "distributions.md": ("pyro", "sbi"),
-    "from-freia.md": ("FrEIA",),
-    "from-nflows.md": ("nflows",),
-    "from-normflows.md": ("normflows",),
-    "from-zuko.md": ("zuko",),
+    "index.md": ("zuko",),
     "other-libraries.md": ("zuko", "sbi"),
     "scikit-learn.md": ("sklearn",),
     "tutorial-images.md": ("PIL", "sklearn"),
