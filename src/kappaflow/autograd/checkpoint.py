@@ -99,18 +99,7 @@ def rerun_later(
     *inputs: Any,  # noqa: ANN401
     module: nn.Module | None = None,
 ) -> Any:  # noqa: ANN401
-    """Returns `function(*inputs)`, storing its inputs only; the backward pass runs it again.
-
-    Args:
-        function: The layer.
-        *inputs: The arguments of the layer; the first one is a tensor.
-        module: The module that the function calls. Its batch statistics are not updated by the
-            recomputation. If `torch.func.functional_call` has replaced its parameters, which are
-            restored before the backward pass, everything is stored.
-
-    Returns:
-        The output of the function.
-    """
+    """Returns `function(*inputs)`, storing its inputs only; the backward pass runs it again."""
     if torch.compiler.is_compiling():
         return checkpoint(function, *inputs, use_reentrant=False, context_fn=_save_random_numbers)
     if module is not None and _is_functional(module):

@@ -28,16 +28,7 @@ def random_direction(size: int, dtype: torch.dtype, device: torch.device) -> Ten
 
 
 def fingerprint(x: Tensor, direction: Tensor) -> Tensor:
-    """Returns the fingerprint of each row of x, which is its product with the direction.
-
-    Args:
-        x: A state, (B, *event).
-        direction: The vector from `direction_for`, (n,), where n is the number of entries of a
-            row.
-
-    Returns:
-        The fingerprints, (B,), in the dtype of the direction.
-    """
+    """Returns the fingerprint of each row of x, which is its product with the direction."""
     # Not a matrix product, which autocast and TF32 would round.
     return (x.flatten(1) * direction).sum(1)
 
@@ -46,14 +37,6 @@ def relative_error(found: Tensor, kept: Tensor) -> Tensor:
     """Returns the largest of |found - kept| / |kept| over the rows, in the maximum norm.
 
     For a row smaller than the median size, the error is relative to the median size.
-
-    Args:
-        found: The recovered state, (B, *event).
-        kept: The true state, (B, *event).
-
-    Returns:
-        A scalar tensor, which is nan if a number is not finite. Check `not error <=
-        LARGEST_ERROR`, which is true for nan.
 
     Example:
         >>> kept = torch.tensor([[1.0], [2.0], [0.0]])
@@ -82,18 +65,7 @@ def _worst(difference: Tensor, size: Tensor) -> Tensor:
 
 
 def error_text(layer: str, error: float, first: int, last: int, *, inverse: bool = False) -> str:
-    """Returns the warning that a segment stores the inputs of its layers from now on.
-
-    Args:
-        layer: Number and class of the layer whose input is inaccurate.
-        error: The `relative_error` of this input.
-        first: Number of the first layer of the segment, from 1.
-        last: Number of the last layer.
-        inverse: Whether the segment goes from latent to data.
-
-    Returns:
-        The message.
-    """
+    """Returns the warning that a segment stores the inputs of its layers from now on."""
     of = "the inverse of " if inverse else ""
     many = last > first
     layers = f"layers {first} to {last} keep their" if many else f"layer {first} keeps its"

@@ -58,19 +58,7 @@ def run_steps(
     log_det: Tensor,
     record: SegmentRecord,
 ) -> tuple[Tensor, Tensor]:
-    """Runs layers in a memory mode; returns the value, and log_det plus their log-determinants.
-
-    Args:
-        memory: One of `MEMORY_MODES`.
-        steps: The layers in the order of execution.
-        contexts: The context of each layer.
-        x: The input, (B, *event).
-        log_det: The log_det before these layers, (B,).
-        record: What earlier calls found out about these layers; updated in place.
-
-    Returns:
-        The value, (B, *event), and the log_det, (B,), which are bit-identical in all modes.
-    """
+    """Returns the value of layers run in a memory mode, and log_det plus theirs."""
     if torch.compiler.is_compiling():
         if memory == "invert":
             return call_eagerly(run_steps, memory, steps, contexts, x, log_det, record)
@@ -244,15 +232,7 @@ class _Kept:
         cotangent: Tensor,
         log_det_cotangent: Tensor,
     ) -> list[Tensor | None]:
-        """Returns gradients of x and the tensors from recovered inputs, if these are accurate.
-
-        Args:
-            z: The output.
-            prints: Fingerprints of the inputs of the steps, (steps, B).
-            record: Receives the segment if inversion is inaccurate.
-            cotangent: Cotangent of the output.
-            log_det_cotangent: Cotangent of the log_det, (B,).
-        """
+        """Returns gradients of x and the tensors from recovered inputs, if these are accurate."""
         recovered, x = [], z.detach()
 
         def trace(numbers: range, leaves: list[Tensor]) -> Trace:

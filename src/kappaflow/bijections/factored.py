@@ -278,13 +278,6 @@ def triangles_together(
 def reflections_of(rotation: Floats) -> Floats:
     r"""Returns vectors v_1 to v_k with :math:`H_1 \cdots H_k` equal to a rotation.
 
-    Args:
-        rotation: An orthogonal matrix with determinant 1, (n, n).
-
-    Returns:
-        The vectors, (k, n), where k is n or n - 1, whichever is even. Unneeded reflections come in
-        equal pairs, which cancel.
-
     Source:
         Householder 1958: the QR decomposition of an orthogonal matrix. R is the identity if each
         reflection maps a column to an axis and not to its negative.

@@ -96,15 +96,6 @@ class SplineShape:
 def splined(x: Tensor, raw: Tensor, shape: SplineShape) -> tuple[Tensor, Tensor]:
     """Returns the splines y at x, and the logarithms of the slopes at x.
 
-    Args:
-        x: Inputs, (B, C, ...), in float32 or wider.
-        raw: Parameters of the splines, (B, K + K + K - 1, C, ...), any finite numbers: widths,
-            heights, and slopes at the inner knots. Zeros give the identity up to rounding.
-        shape: The shape of the splines.
-
-    Returns:
-        The values y and log dy/dx, each with the shape of x.
-
     Example:
         >>> shape = SplineShape(2, bound=1.0)
         >>> y, log_slope = splined(torch.tensor([[0.5, 3.0]]), torch.zeros(1, 5, 2), shape)

@@ -63,11 +63,7 @@ def has_default_arguments(module: nn.Module) -> bool:
 
 
 def named_activation(value: object) -> str | nn.Module:
-    """Returns the name of an activation, or the module itself if it has none.
-
-    Raises:
-        ArgumentError: It is none of these.
-    """
+    """Returns the name of an activation, or the module itself if it has none."""
     if isinstance(value, str):
         return one_of("activation", value, ACTIVATIONS)
     if isinstance(value, type) and issubclass(value, nn.Module):

@@ -17,14 +17,11 @@ LEVELS = 256  # number of values of a random byte, which decides whether an entr
 
 
 def dropout(x: Tensor, share: float, *, training: bool) -> Tensor:
-    """Sets a random share of the entries of x to zero and scales up the others to keep the mean.
+    """Returns x with a random share of its entries at zero, the others scaled to keep the mean.
 
     The share, below 1, is rounded to a multiple of 1/256, so that one 64-bit number from torch's
     global generator decides eight entries. Shares up to 1/512 are rounded to zero; `MLP` rejects
     them.
-
-    Returns:
-        A tensor with the shape and dtype of x; x itself if not training.
 
     Source:
         Srivastava et al. 2014.

@@ -67,17 +67,7 @@ class Arithmetic(ABC):
         slope: Tensor,
         back: Tensor,
     ) -> None:
-        """Computes the gradients of x and of the conditioner's output.
-
-        Args:
-            ops: Executes or records the operations.
-            state: The state after `apply` or `prepare`.
-            x: The changed features before the coupling, (changed, columns).
-            log_det: `weight` times the gradient of the log_det, (columns,).
-            slope: Holds the gradient of y in its last rows, which the gradient of the
-                conditioner's output overwrites.
-            back: Receives the gradient of x, (changed, columns).
-        """
+        """Computes the gradients of x and of the conditioner's output."""
 
 
 class Affine(Arithmetic):

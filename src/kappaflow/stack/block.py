@@ -131,15 +131,7 @@ class Block:
         self.move_together()
 
     def weights(self, like: Tensor, *, training: bool) -> "Weights | None":
-        """Returns the weights of the block.
-
-        Args:
-            like: A tensor of the dtype in which the block runs.
-            training: The mode in which it runs.
-
-        Returns:
-            The weights; None if a layer or a parameter is not what the block executes.
-        """
+        """Returns the weights; None if a layer or a parameter is not what the block executes."""
         if not self._watched.unchanged(training=training):
             return None
         if self.joined is not None and self.joined[0].dtype == like.dtype:
@@ -256,18 +248,7 @@ Gradients = tuple[Tensor, Tensor, list[Tensor]]
 def run_block(
     block: Block, x: Tensor, context: Tensor, mode: ExecutionMode, weights: Weights
 ) -> tuple[Tensor, Tensor]:
-    """Returns the output (B, features) and the log_det (B,) of a block at x (B, features).
-
-    Args:
-        block: The couplings.
-        x: The batch, (B, features).
-        context: Context rows, (B, C), where C = 0 for none.
-        mode: Direction, memory mode, product dtype and dropout seed.
-        weights: What `block.weights` returned.
-
-    Returns:
-        The output and the log_det, with a graph if gradients are enabled.
-    """
+    """Returns the output (B, features) and the log_det (B,) of a block at x (B, features)."""
     parameters = weights.parameters
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, context, *parameters)):
         if mode.memory == "invert" and block.recomputing:

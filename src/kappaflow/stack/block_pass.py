@@ -137,16 +137,7 @@ class BlockPass:
     def forward(
         self, x: Tensor, context: Tensor, tensors: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Returns the output of the block and its log_det.
-
-        Args:
-            x: The batch, (B, features).
-            context: Context rows, (B, C).
-            tensors: The stacked weights and the biases of each network.
-
-        Returns:
-            The output z, (B, features), and the log_det, (B,).
-        """
+        """Returns the output of the block and its log_det."""
         kernel = ChunkKernel(self.shape, self.direction, tensors, self.product_dtype, self.like)
         with torch.inference_mode(False):  # threads outside inference mode write these tensors
             z = torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -179,17 +170,7 @@ class BlockPass:
         tensors: Sequence[Tensor],
         replay: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Returns the gradients of x, of the context and of the tensors. Call it once.
-
-        Args:
-            gradients: The gradients of z, (B, features), and of log_det, (B,).
-            context: Context rows, (B, C).
-            tensors: The tensors given to `forward`.
-            replay: If no states were stored, z and a tensor that receives the recomputed x.
-
-        Returns:
-            The gradients.
-        """
+        """Returns the gradients of x, of the context and of the tensors. Call it once."""
         kernel = ChunkKernel(self.shape, self.direction, tensors, self.product_dtype, self.like)
         z_gradient, log_det_gradient = gradients
         x_gradient = z_gradient.new_empty(z_gradient.shape)

@@ -247,21 +247,7 @@ class ChunkKernel:
         log_det: Tensor,
         fingerprints: Fingerprints | None = None,
     ) -> Iterator[Job]:
-        """Computes the output z and the log_det of an input x.
-
-        Args:
-            saved: Receives the states.
-            workspace: Temporary buffers.
-            x: The input, (features, columns).
-            z: Receives the output, (features, columns).
-            context: The context, (context, columns).
-            seeds: Dropout seed of each coupling, (layers,); None for no dropout.
-            log_det: Receives the log_det, (columns,).
-            fingerprints: Receives a fingerprint of each state; None for no fingerprints.
-
-        Yields:
-            The operations to execute.
-        """
+        """Yields the operations that compute the output z and the log_det of an input x."""
         workspace.context.copy_(context)
         if seeds is not None:
             workspace.seeds.copy_(seeds)
@@ -293,24 +279,7 @@ class ChunkKernel:
         beta: int,
         replay: InverseReplay | None = None,
     ) -> Iterator[Job]:
-        """Computes gradients from the saved states.
-
-        Args:
-            saved: The states after `forward`.
-            workspace: Temporary buffers.
-            z_gradient: The gradient of the output, (features, columns).
-            log_det_gradient: The gradient of the log_det, (columns,).
-            x_gradient: Receives the gradient of the input, (features, columns).
-            context: The context, (context, columns).
-            context_gradient: Receives the gradient of the context, (context, columns).
-            seeds: Dropout seeds, as for `forward`.
-            gradients: Receives the gradients of the weights.
-            beta: 1 adds to the gradients of the weights, 0 overwrites them.
-            replay: The output from which to recompute the states, if none were stored.
-
-        Yields:
-            The operations to execute.
-        """
+        """Yields the operations that compute gradients from the saved states."""
         workspace.context.copy_(context)
         if seeds is not None:
             workspace.seeds.copy_(seeds)

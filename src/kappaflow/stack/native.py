@@ -27,13 +27,7 @@ _STEP = struct.Struct("=q" + "qiiii" * 7 + "3d")  # as in tapes.c
 
 
 def executor(tensors: Sequence[Tensor], product_dtype: torch.dtype) -> Executor:
-    """Returns the executor of recorded operations: native, or Python.
-
-    Args:
-        tensors: The states and the weights. The native backend needs contiguous float32 numbers
-            on the processor.
-        product_dtype: The dtype of the conditioners' products.
-    """
+    """Returns the executor of recorded operations: native, or Python."""
     device = tensors[0].device.type
     fits = device == "cpu" and product_dtype == torch.float32
     fits = fits and all(t.dtype == torch.float32 and t.is_contiguous() for t in tensors)

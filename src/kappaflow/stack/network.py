@@ -183,21 +183,7 @@ class NetworkBackward:
         beta: int,
         scale: float,
     ) -> None:
-        """Computes the gradients of weights, kept half and context from that of the output.
-
-        Args:
-            ops: Executes or records the operations.
-            transposes: The transposed weights.
-            kept: The input of the conditioner, (inputs, columns).
-            context: The context, (context, columns), in the dtype of the products.
-            activations: The intermediate results of the conditioner.
-            slopes: Holds the gradient of the output, and receives those of the hidden layers.
-            gradients: Receives the gradients of the weights.
-            kept_gradient: The gradient of the input, (inputs, columns), to which it adds.
-            context_gradient: The gradient of the context, (context, columns), to which it adds.
-            beta: 1 adds to the gradients of the weights, 0 overwrites them.
-            scale: The factor by which dropout scales units; 1 without dropout.
-        """
+        """Computes the gradients of weights, kept half and context from that of the output."""
         if self.narrow is not None:
             ops.copy(slopes.answer, self.narrow.answer)
             slopes, kept = self.narrow, activations.narrow_kept

@@ -21,16 +21,7 @@ BITS = 1 / math.log(2)
 def write_curve(
     number: int, raw: Tensor, bound: float, direction: int, slope: Tensor, bits: Tensor
 ) -> None:
-    """Writes the slope d s / d r, and the log-scale s in bits times the direction.
-
-    Args:
-        number: Index of the curve in `CURVES`.
-        raw: The raw log-scales r, (changed, columns).
-        bound: The bound c on the absolute value.
-        direction: 1 from data to latent, -1 from latent to data.
-        slope: Receives d s / d r.
-        bits: Receives the log-scales.
-    """
+    """Writes the slope d s / d r, and the log-scale s in bits times the direction."""
     _WRITERS[number](raw, bound, direction * BITS, slope, bits)
 
 
@@ -220,18 +211,7 @@ class Operations:
         back: Tensor,
         slope: Tensor,
     ) -> None:
-        """Computes the gradients of x and of the answer from the gradient of y.
-
-        Args:
-            x: The changed features before the coupling.
-            factor: The factor from `scale`.
-            sigmoid: The sigmoid from `scale`.
-            answer: The output of the conditioner.
-            log_det: The gradient of the log_det, times the weight.
-            weight: 4 times the direction, because d s / d r = 4 sigma (1 - sigma).
-            back: Receives the gradient of x.
-            slope: Holds the gradient of y in its lower half; receives the gradient of the answer.
-        """
+        """Computes the gradients of x and of the answer from the gradient of y."""
         changed = len(back)
         raw, shift = slope[:changed], slope[changed:]
         torch.mul(shift, factor, out=back)
@@ -315,17 +295,7 @@ class Operations:
         carried_on: Tensor | None,
         back: Tensor,
     ) -> None:
-        """Computes the gradient of the previous layer through a linear layer, dropout and ReLU.
-
-        Args:
-            transpose: The transposed weights of the linear layer.
-            slope: The gradient of the linear layer's output.
-            active: The output of the previous layer after ReLU and dropout.
-            scale: The factor by which dropout scales units; 1 without dropout.
-            carried: The gradient that skips the linear layer in a residual conditioner, or None.
-            carried_on: Receives the gradient that skips the previous layer, or None.
-            back: Receives the gradient of the previous layer before ReLU.
-        """
+        """Computes the gradient of the previous layer through a linear layer, dropout and ReLU."""
         torch.mm(transpose, slope, out=back)
         if carried is not None:
             back.add_(carried)

@@ -110,17 +110,7 @@ KINDS = {AffineCoupling: "affine", AdditiveCoupling: "additive"}
 
 
 def settings_of(bijections: Sequence[Bijection]) -> dict[str, Any]:
-    """Returns the arguments of the stack that equals plain couplings.
-
-    Args:
-        bijections: Couplings of one kind, with permutations between them.
-
-    Returns:
-        Keyword arguments of `CouplingStack`.
-
-    Raises:
-        ArgumentError: The couplings cannot be stacked; the message gives the reason.
-    """
+    """Returns the arguments of the stack that equals plain couplings."""
     found: list[Coupling] = []
     permutations: list[tuple[int, ...] | None] = []
     pending: tuple[int, ...] | None = None

@@ -56,15 +56,7 @@ class Route:
 def routes(
     partitions: Sequence[Partition], permutations: Sequence[Order | None]
 ) -> tuple[Route, Route]:
-    """Returns the routes of the two directions: data to latent, and latent to data.
-
-    Args:
-        partitions: The partition of each coupling, at least one.
-        permutations: The permutation before each coupling, z[:, i] = x[:, index[i]], or None.
-
-    Returns:
-        Both routes; the second visits the couplings from the last to the first.
-    """
+    """Returns the routes of the two directions: data to latent, and latent to data."""
     incoming = tuple(range(partitions[0].features))
     order, halves = incoming, []
     for partition, permutation in zip(partitions, permutations, strict=True):

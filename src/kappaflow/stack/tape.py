@@ -101,11 +101,7 @@ class Executor:
         self._device_type = device_type
 
     def run(self, lanes: Sequence[Sequence[Work]]) -> None:
-        """Runs lanes in parallel, and the work of each lane in order.
-
-        Args:
-            lanes: The work of each thread.
-        """
+        """Runs lanes in parallel, and the work of each lane in order."""
 
         def follow(lane: Sequence[Work]) -> None:
             with self._default_modes():

@@ -41,11 +41,7 @@ def single_products() -> Iterator[None]:
 
 
 def run_all(tasks: Sequence[Callable[[], None]]) -> None:
-    """Runs tasks in parallel, the last one on the calling thread, and raises the first error.
-
-    Args:
-        tasks: Functions to call, within `single_products`. They must not call `run_all`.
-    """
+    """Runs tasks in parallel, the last one on the calling thread, and raises the first error."""
     *others, own = tasks
     waiting = [_pool(len(others)).submit(task) for task in others]
     try:
