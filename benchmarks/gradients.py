@@ -86,8 +86,7 @@ def _flow(
         shape.features,
         depth=shape.depth,
         hidden=shape.hidden,
-        memory=memory,
-        scale_bound=scale_bound,
+        couplings={"memory": memory, "scale_bound": scale_bound},
     )
     if state is not None:
         flow.load_state_dict(state)

@@ -29,6 +29,10 @@ def image_rows() -> list[Row]:
 
 def _glow(shape: ImageShape, *, memory: Memory) -> Model:
     flow = glow(
-        shape.image, levels=shape.levels, steps=shape.steps, hidden=shape.hidden, memory=memory
+        shape.image,
+        levels=shape.levels,
+        steps=shape.steps,
+        hidden=shape.hidden,
+        couplings={"memory": memory},
     )
     return of_kappaflow(flow)

@@ -70,7 +70,9 @@ def image_case(side: int, steps: int, hidden: int, noise: float) -> tuple[kf.Flo
     with torch.random.fork_rng():
         torch.manual_seed(0)
         shape = (3, side, side)
-        flow = kf.glow(shape, levels=LEVELS, steps=steps, hidden=hidden, memory="store")
+        flow = kf.glow(
+            shape, levels=LEVELS, steps=steps, hidden=hidden, couplings={"memory": "store"}
+        )
         with torch.no_grad():
             flow.log_prob(torch.randn(16, *shape))  # initializes the activation norms
             for parameter in flow.parameters():

@@ -107,7 +107,9 @@ def noisy(
 
 
 def _real_nvp(shape: Shape, *, memory: Memory) -> Model:
-    flow = real_nvp(shape.features, depth=shape.depth, hidden=shape.hidden, memory=memory)
+    flow = real_nvp(
+        shape.features, depth=shape.depth, hidden=shape.hidden, couplings={"memory": memory}
+    )
     return of_kappaflow(flow)
 
 

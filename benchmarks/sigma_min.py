@@ -127,7 +127,7 @@ def extremes_at(core: kf.Chain, points: Sequence[Tensor]) -> Extremes:
 
 def couplings(n: int, size: float, seed: int, depth: int = 8) -> kf.Chain:
     """Returns couplings with random weights of a given size."""
-    core = kf.real_nvp(n, depth=depth, hidden=HIDDEN, scale_bound=BOUND).core
+    core = kf.real_nvp(n, depth=depth, hidden=HIDDEN, couplings={"scale_bound": BOUND}).core
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in core.parameters():

@@ -91,9 +91,7 @@ def _flow(shape: Shape, memory: Memory) -> Flow:
         shape.features,
         depth=shape.depth,
         hidden=shape.hidden,
-        bins=BINS,
-        bound=BOUND,
-        memory=memory,
+        couplings={"bins": BINS, "bound": BOUND, "memory": memory},
     )
 
 

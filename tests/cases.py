@@ -523,14 +523,24 @@ FLOWS = {
     "glow": Case(lambda: kf.glow((1, 4, 4), levels=2, steps=2, hidden=4), (1, 4, 4)),
     "glow, three channels, H != W, additive, context": Case(
         lambda: kf.glow(
-            (3, 2, 4), levels=1, steps=2, hidden=4, coupling="additive", context_features=2
+            (3, 2, 4),
+            levels=1,
+            steps=2,
+            hidden=4,
+            couplings={"coupling": "additive"},
+            context_features=2,
         ),
         (3, 2, 4),
         2,
     ),
     "glow, logit": Case(
         lambda: kf.glow(
-            (1, 2, 2), levels=1, steps=1, hidden=4, logit=0.05, values=16, mixing="qr"
+            (1, 2, 2),
+            levels=1,
+            steps=1,
+            hidden=4,
+            pixels={"logit": 0.05, "values": 16},
+            couplings={"mixing": "qr"},
         ),
         (1, 2, 2),
         interval=(0.0, 16.0),
@@ -546,12 +556,22 @@ FLOWS = {
         lambda: kf.invertible_network(4, depth=2, condition_number=1.0), (4,)
     ),
     "jet": Case(
-        lambda: kf.jet((1, 4, 4), patch=2, depth=5, spatial_every=2, width=4, blocks=1, heads=2),
+        lambda: kf.jet(
+            (1, 4, 4),
+            patch=2,
+            depth=5,
+            couplings={"spatial_every": 2},
+            network={"width": 4, "blocks": 1, "heads": 2},
+        ),
         (1, 4, 4),
     ),
     "jet, context": Case(
         lambda: kf.jet(
-            (2, 2, 4), patch=2, depth=2, width=4, blocks=1, heads=1, context_features=2
+            (2, 2, 4),
+            patch=2,
+            depth=2,
+            network={"width": 4, "blocks": 1, "heads": 1},
+            context_features=2,
         ),
         (2, 2, 4),
         2,
@@ -561,7 +581,12 @@ FLOWS = {
     ),
     "real_nvp_image, odd sides, one level, context, store": Case(
         lambda: kf.real_nvp_image(
-            (2, 3, 3), levels=1, hidden=4, blocks=1, context_features=2, memory="store"
+            (2, 3, 3),
+            levels=1,
+            hidden=4,
+            blocks=1,
+            context_features=2,
+            couplings={"memory": "store"},
         ),
         (2, 3, 3),
         2,
@@ -628,21 +653,37 @@ FLOWS = {
         lambda: kf.real_nvp(5, depth=3, hidden=(8,), partition="alternating"), (5,)
     ),
     "real_nvp, random, residual": Case(
-        lambda: kf.real_nvp(5, depth=4, hidden=(8, 8), partition="random", residual=True), (5,)
+        lambda: kf.real_nvp(
+            5, depth=4, hidden=(8, 8), partition="random", network={"residual": True}
+        ),
+        (5,),
     ),
     "real_nvp, random halves, dropout": Case(
-        lambda: kf.real_nvp(5, depth=4, hidden=(8,), partition="random-half", dropout=0.2), (5,)
+        lambda: kf.real_nvp(
+            5, depth=4, hidden=(8,), partition="random-half", network={"dropout": 0.2}
+        ),
+        (5,),
     ),
-    "real_nvp, mixed, odd": Case(lambda: kf.real_nvp(5, depth=3, hidden=(8,), mixing="lu"), (5,)),
+    "real_nvp, mixed, odd": Case(
+        lambda: kf.real_nvp(5, depth=3, hidden=(8,), couplings={"mixing": "lu"}), (5,)
+    ),
     "real_nvp, mixed, one changed feature": Case(
         lambda: kf.real_nvp(
-            4, depth=3, hidden=(8,), partition=kf.Partition(4, (0, 1, 2)), mixing="plain"
+            4,
+            depth=3,
+            hidden=(8,),
+            partition=kf.Partition(4, (0, 1, 2)),
+            couplings={"mixing": "plain"},
         ),
         (4,),
     ),
     "real_nvp, mixed by rotations, context, invert": Case(
         lambda: kf.real_nvp(
-            3, depth=3, hidden=(8,), mixing="orthogonal", context_features=2, memory="invert"
+            3,
+            depth=3,
+            hidden=(8,),
+            couplings={"mixing": "orthogonal", "memory": "invert"},
+            context_features=2,
         ),
         (3,),
         2,
@@ -653,25 +694,30 @@ FLOWS = {
             depth=2,
             hidden=(8,),
             partition="alternating",
-            mixing="svd",
-            condition_bound=2.0,
-            memory="store",
+            couplings={"mixing": "svd", "condition_bound": 2.0, "memory": "store"},
         ),
         (4,),
     ),
     "real_nvp, mixed, whitened": Case(
-        lambda: kf.real_nvp(4, depth=2, hidden=(8,), mixing="qr", start="whiten"), (4,)
+        lambda: kf.real_nvp(4, depth=2, hidden=(8,), couplings={"mixing": "qr"}, start="whiten"),
+        (4,),
     ),
-    "real_nvp, mixed, one feature": Case(lambda: kf.real_nvp(1, mixing="lu"), (1,)),
+    "real_nvp, mixed, one feature": Case(lambda: kf.real_nvp(1, couplings={"mixing": "lu"}), (1,)),
     "real_nvp, mixed, one feature, context": Case(
         # The rounding of a log-scale grows with its bound.
-        lambda: kf.real_nvp(1, hidden=(8,), mixing="lu", context_features=2, scale_bound=3.0),
+        lambda: kf.real_nvp(
+            1, hidden=(8,), couplings={"mixing": "lu", "scale_bound": 3.0}, context_features=2
+        ),
         (1,),
         2,
     ),
     "real_nvp, custom partition, store": Case(
         lambda: kf.real_nvp(
-            6, depth=3, hidden=(8,), partition=kf.Partition(6, (5, 1)), memory="store"
+            6,
+            depth=3,
+            hidden=(8,),
+            partition=kf.Partition(6, (5, 1)),
+            couplings={"memory": "store"},
         ),
         (6,),
     ),
@@ -690,7 +736,9 @@ FLOWS = {
     ),
     "spline": Case(lambda: kf.spline(4, depth=3, hidden=(8,)), (4,)),
     "spline, fitted units, odd, context": Case(
-        lambda: fitted_flow(kf.spline(3, depth=3, hidden=(8,), bins=4, context_features=2)),
+        lambda: fitted_flow(
+            kf.spline(3, depth=3, hidden=(8,), couplings={"bins": 4}, context_features=2)
+        ),
         (3,),
         2,
     ),
@@ -700,7 +748,12 @@ FLOWS = {
     ),
     "spline, random, residual, invert": Case(
         lambda: kf.spline(
-            5, depth=3, hidden=(8, 8), partition="random", residual=True, memory="invert"
+            5,
+            depth=3,
+            hidden=(8, 8),
+            partition="random",
+            network={"residual": True},
+            couplings={"memory": "invert"},
         ),
         (5,),
     ),
@@ -711,12 +764,14 @@ FLOWS = {
             hidden=(8,),
             partition="random-half",
             start="whiten",
-            dropout=0.2,
-            memory="store",
+            network={"dropout": 0.2},
+            couplings={"memory": "store"},
         ),
         (5,),
     ),
-    "spline, mixed": Case(lambda: kf.spline(4, depth=2, hidden=(8,), mixing="lu"), (4,)),
+    "spline, mixed": Case(
+        lambda: kf.spline(4, depth=2, hidden=(8,), couplings={"mixing": "lu"}), (4,)
+    ),
     "universal_flow": Case(lambda: universal_flow(Ring(), 0.6), (2,), still=True),
     "triangular_flow": Case(lambda: triangular_flow(Banana(), 0.5), (2,), still=True),
     "universal_flow, four features": Case(

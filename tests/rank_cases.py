@@ -14,6 +14,7 @@ from torch import nn
 
 import kappaflow as kf
 from kappaflow.autograd.checkpoint import MEMORY_MODES
+from kappaflow.flows.recipe import from_options
 from kappaflow.images import load_images
 from kappaflow.ranks import rank
 from kappaflow.storage import write_tensors
@@ -56,7 +57,7 @@ def weights():
 def flow(**arguments):
     """Returns a flow of tables with the same weights each time; no map of it is the identity."""
     torch.manual_seed(0)
-    made = kf.real_nvp(3, **{"depth": 4, "hidden": (8,)} | arguments).double()
+    made = from_options(kf.real_nvp, 3, **{"depth": 4, "hidden": (8,)} | arguments).double()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -131,7 +132,7 @@ CASES = {
 def splines(memory, **settings):
     """Trains splines, of which whole batches can be compiled."""
     torch.manual_seed(0)
-    made = kf.spline(3, depth=2, hidden=(8,), bins=4, memory=memory).double()
+    made = kf.spline(3, depth=2, hidden=(8,), couplings={"bins": 4, "memory": memory}).double()
     return kf.fit(made, rows(), **EPOCHS | settings)
 
 

@@ -1,7 +1,6 @@
 """The order of the layout, and what no file may do."""
 
 import ast
-import inspect
 import subprocess
 import sys
 from functools import cache
@@ -306,11 +305,12 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_names_of_other_libraries_lead_to_names_that_exist():
     """Each class here is public, and each argument is one of a recipe or of `fit`."""
     import kappaflow as kf
+    from kappaflow.flows.recipe import flat_signature
     from kappaflow.names import ARGUMENTS, CLASSES
 
     for name in CLASSES:
         home, _, last = name.partition("(")[0].rpartition(".")
         assert last in (getattr(kf, home) if home else kf).__all__
     recipes = ("real_nvp", "spline", "glow", "fit")
-    known = {one for name in recipes for one in inspect.signature(getattr(kf, name)).parameters}
+    known = {one for name in recipes for one in flat_signature(getattr(kf, name)).parameters}
     assert set(ARGUMENTS) <= known | set(kf.training.Settings.model_fields)

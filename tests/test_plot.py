@@ -8,6 +8,7 @@ import torch
 
 import kappaflow as kf
 from kappaflow.errors import ArgumentError, DataError
+from kappaflow.flows.recipe import from_options
 
 plt = pytest.importorskip("matplotlib.pyplot")
 go = pytest.importorskip("plotly.graph_objects")
@@ -186,7 +187,7 @@ def test_images_are_shown_next_to_samples_of_their_classes():
     """Two grids of eight columns, in axes and in a figure; the last row has gray cells."""
     images = kf.load_images("digits").subset(range(12))
     small = {"levels": 1, "steps": 1, "hidden": 4, "dequantize": "uniform", "values": 17}
-    flow = kf.glow((1, 8, 8), context_features=10, **small)
+    flow = from_options(kf.glow, (1, 8, 8), context_features=10, **small)
     axes = kf.plot.pairs(flow, images)
     assert [ax.get_title() for ax in axes.flat] == ["Data", "Samples"]
     shown = [np.rint(ax.images[0].get_array() * 16) for ax in axes.flat]

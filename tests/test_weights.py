@@ -21,6 +21,7 @@ from kappaflow.diagnosis import compare, references
 from kappaflow.estimator import ConditionalFlowDensity, FlowDensity
 from kappaflow.flows import Dequantize, DequantizeAndPad, LearnedPad
 from kappaflow.flows.base import sample_of
+from kappaflow.flows.recipe import from_options
 from kappaflow.nets.inputs import moments
 from kappaflow.runs import model_search, page
 from kappaflow.runs.race import trials_of
@@ -86,7 +87,7 @@ def started(rows, weights, **options):
 def small(**options):
     """Returns a small flow in float64."""
     torch.manual_seed(0)
-    return kf.real_nvp(3, **{"depth": 2, "hidden": (8,), **options}).double()
+    return from_options(kf.real_nvp, 3, **{"depth": 2, "hidden": (8,), **options}).double()
 
 
 def of_context(rows, weights):

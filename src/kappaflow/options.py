@@ -1,10 +1,10 @@
-"""Declares, once, the values that named options accept, and the options of a training.
+"""Declares, once, the options of models and of a training, and the values that they accept.
 
 `COMMAND` is the command line that runs, which reports show. `option` writes an option as the user
 gives it.
 
-Signatures, checks, `kappaflow.training.Settings` and the command line use these declarations. This
-file does not import torch, so that the help of the command line starts quickly.
+Recipes, estimators, `kappaflow.training.Settings` and the command line use these declarations.
+This file does not import torch, so that the help of the command line starts quickly.
 """
 
 import re
@@ -36,7 +36,7 @@ AnyModel = Literal[TableModel, ImageModel]
 # Arguments of recipes, whose docstrings describe the values.
 FixedPartition = Literal["half", "alternating"]
 PartitionName = Literal[FixedPartition, "random", "random-half"]
-Start = Literal["identity", "whiten", "gaussianize", "whiten-gaussianize"]
+StartName = Literal["identity", "whiten", "gaussianize", "whiten-gaussianize"]
 Mixing = Literal["lu", "plain", "qr", "svd", "orthogonal"]
 ActivationName = Literal[
     "relu",
@@ -67,6 +67,140 @@ FactorMethod = Literal["auto", "rotation", "positive", "svd", "continuation"]
 # Exported flows.
 ExportFormat = Literal["torch", "onnx"]
 ExportFunction = Literal["log_prob", "sample", "encode", "decode"]
+
+
+# A described name in a docstring, and its text.
+_ENTRY = re.compile(r"^ {8}(\w+): ((?:.+\n)(?: {12}.+\n)*)", re.MULTILINE)
+
+
+def described(cls: type) -> dict[str, str]:
+    """Returns the descriptions of arguments and attributes in the docstring of a class."""
+    return dict(_ENTRY.findall(cls.__doc__ or ""))
+
+
+def inherit_descriptions(cls: type, section: str) -> None:
+    """Adds to a section of the docstring of a class what its bases describe and it does not."""
+    own, doc = described(cls), cls.__doc__ or ""
+    inherited = {
+        name: text
+        for base in reversed(cls.__mro__[1:])
+        for name, text in described(base).items()
+        if name not in own
+    }
+    start, header, rest = doc.partition(f"    {section}:\n")
+    entries = "".join(f"        {name}: {text}" for name, text in inherited.items())
+    cls.__doc__ = f"{start}{header}{entries}{rest}"
+
+
+class OptionGroup:
+    """Base class of the options that a recipe takes as one argument, an instance or a dict."""
+
+    def __init_subclass__(cls) -> None:
+        inherit_descriptions(cls, "Attributes")
+
+
+@dataclass(frozen=True)
+class StartOptions(OptionGroup):
+    """What the first `kappaflow.fit` computes from the training rows.
+
+    Attributes:
+        start: What precedes the couplings. identity: nothing. whiten: six linear couplings that
+            make the rows uncorrelated; training changes them further. gaussianize: a curve for
+            each feature that makes it about normal, then whiten. whiten-gaussianize: the curves
+            after whitening.
+        components: Number of components of the base: 1 for a standard normal; more for a
+            `NormalMixture`, which is fitted to the latents and trained with the flow.
+    """
+
+    start: StartName = "identity"
+    components: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(OptionGroup):
+    """The conditioners, and the network before them.
+
+    Attributes:
+        activation: Activation of the conditioners, such as "silu" or `torch.nn.SiLU()`; see `MLP`.
+            real_nvp and nice train about half as fast with another one than relu, in a `Chain` in
+            place of a `CouplingStack`.
+        residual: Add skip connections between hidden layers of equal width.
+        dropout: Share of the conditioners' hidden units that a training step drops.
+        embedding: A network that embeds the context first, from (B, context_features) to rows of
+            any width; None for none. To save the flow, register the class of the network, as for
+            `MLP`.
+    """
+
+    activation: ActivationName | Any = "relu"
+    residual: bool = False
+    dropout: float = 0.0
+    embedding: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CouplingOptions(OptionGroup):
+    """The couplings of `nice`.
+
+    Attributes:
+        memory: What is stored for the backward pass. recompute: the half that each coupling reads.
+            store: everything. invert: the input of every 32nd coupling, from which the others are
+            recovered by inversion. See `CouplingStack` and `Chain`.
+        seed: Seed of the random partitions and of the initial rotations of linear maps.
+    """
+
+    memory: Memory = "recompute"
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixingOptions(CouplingOptions):
+    """Couplings, and learned linear maps before them.
+
+    Attributes:
+        mixing: Form of a learned linear map with a shift before each coupling, lu, plain, qr, svd
+            or orthogonal, as in `InvertibleConv1x1`; None for none. All couplings then keep and
+            change the same features: the partition is half, alternating or any `Partition`, such
+            as `Partition(D, range(D - 1))`, which changes one feature. With one feature there are
+            no such maps.
+        condition_bound: With mixing svd: the largest condition number of each of these maps.
+    """
+
+    mixing: Mixing | None = None
+    condition_bound: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AffineOptions(MixingOptions):
+    """The couplings of `real_nvp`.
+
+    Attributes:
+        scale_bound: Bound on the sum over depth of the log-scales. Each coupling gets an equal
+            share, so that no feature is ever scaled by more than exp(scale_bound) or less than its
+            reciprocal, whatever the depth.
+    """
+
+    scale_bound: float = 12.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplineOptions(MixingOptions):
+    """The couplings of `spline`.
+
+    Attributes:
+        bins: Number of bins of each spline, at least 2. A conditioner outputs 3 bins - 1 numbers
+            for each changed feature.
+        bound: Half-width of the box on which the splines act, in standard deviations of the
+            training rows. Beyond it a coupling is the identity.
+        min_bin: Smallest width and height of a bin, relative to bins of equal size.
+        min_slope: Smallest slope at the knots; the largest is its reciprocal. min_bin and
+            min_slope bound all slopes of a coupling, see `SplineCoupling`.
+    """
+
+    bins: int = 8
+    bound: float = 5.0
+    min_bin: float = 0.4
+    min_slope: float = 0.2
+
 
 PYTHON = "from Python"
 COMMAND: ContextVar[str] = ContextVar("COMMAND", default=PYTHON)

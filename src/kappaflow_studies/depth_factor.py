@@ -90,14 +90,13 @@ def _flow(case: Case, parts: Parts) -> Flow:
     if not isinstance(parts.train, Images):
         hidden = (case["hidden"], case["hidden"])
         features = len(parts.train.columns)
-        return real_nvp(features, depth=case["depth"], hidden=hidden, mixing="lu")
+        return real_nvp(features, depth=case["depth"], hidden=hidden, couplings={"mixing": "lu"})
     return glow(
         parts.train.shape,
         levels=case["levels"],
         steps=case["depth"],
         hidden=case["hidden"],
-        dequantize="uniform",
-        values=parts.train.values,
+        pixels={"dequantize": "uniform", "values": parts.train.values},
     )
 
 

@@ -182,7 +182,7 @@ def test_what_is_no_domain_is_refused(value, said):
         (lambda: kf.bijections.Standardize(2, left=[2]), "'left'"),
         (lambda: kf.real_nvp(2, bounds=["positive"]), "one for each feature"),
         (lambda: kf.spline(2, bounds=["circular", None], start="whiten"), "'start'"),
-        (lambda: kf.spline(2, bounds=["circular", None], mixing="lu"), "'mixing'"),
+        (lambda: kf.spline(2, bounds=["circular", None], couplings={"mixing": "lu"}), "'mixing'"),
         (lambda: kf.spline(2, bounds=["circular", None], partition="random"), "'partition'"),
         (lambda: kf.spline(1, bounds=["circular"]), "padding=1"),
     ],

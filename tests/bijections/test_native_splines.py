@@ -127,7 +127,7 @@ def test_a_training_step_uses_it_in_each_memory_mode(libraries, monkeypatch):
         monkeypatch.delenv("KAPPAFLOW_NATIVE", raising=False)
         for memory in ("store", "recompute", "invert"):
             torch.manual_seed(0)
-            flow = kf.spline(5, depth=3, hidden=(16,), memory=memory)
+            flow = kf.spline(5, depth=3, hidden=(16,), couplings={"memory": memory})
             for parameter in flow.parameters():
                 torch.nn.init.normal_(parameter, std=0.3)
             loss = -flow.log_prob(torch.randn(40, 5)).mean()

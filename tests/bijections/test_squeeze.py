@@ -36,7 +36,9 @@ def test_no_images_have_the_shape_of_squeezed_ones():
         2,
         3,
     )
-    flow = kf.glow((1, 8, 8), levels=2, steps=1, hidden=2, dequantize="variational").eval()
+    flow = kf.glow(
+        (1, 8, 8), levels=2, steps=1, hidden=2, pixels={"dequantize": "variational"}
+    ).eval()
     assert flow.log_prob(torch.zeros(0, 1, 8, 8)).shape == (0,)
     assert flow.bijection.inverse(torch.zeros(0, 64))[0].shape == (0, 1, 8, 8)
 

@@ -333,8 +333,8 @@ def test_the_flow_of_an_unfinished_run_is_not_passed_off_as_final(run, digits_ru
 @pytest.mark.slow
 def test_a_run_of_the_library_on_images_can_be_sampled(run, tmp_path):
     """It knows its classes by their numbers, and is not scored."""
-    flow = kf.glow((1, 8, 8), levels=1, steps=1, hidden=2, dequantize="uniform", values=17,
-                   context_features=10)  # fmt: skip
+    flow = kf.glow((1, 8, 8), levels=1, steps=1, hidden=2, context_features=10,
+                   pixels={"dequantize": "uniform", "values": 17})  # fmt: skip
     images = kf.load_images("digits").subset(range(100))
     kf.fit(flow, images, max_epochs=1, out=tmp_path / "run", progress=False)
     out = tmp_path / "seven.png"

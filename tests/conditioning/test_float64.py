@@ -32,7 +32,7 @@ def linear(matrix):
 
 def couplings(n, depth, size, seed=0):
     """Returns couplings with random weights of a size."""
-    core = kf.real_nvp(n, depth=depth, hidden=(32, 32), scale_bound=40.0).core
+    core = kf.real_nvp(n, depth=depth, hidden=(32, 32), couplings={"scale_bound": 40.0}).core
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in core.parameters():

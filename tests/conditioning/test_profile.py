@@ -169,7 +169,10 @@ def test_the_latent_points_are_the_same_each_time_unless_a_generator_says_otherw
 @pytest.mark.parametrize("depth", [2, 8, 32])
 def test_the_round_trip_error_is_within_what_rounding_predicts(depth, scale_bound):
     """The median point is below 1.35 times eps * condition number * |x|, the worst below 10."""
-    flow = jittered(kf.real_nvp(8, depth=depth, hidden=(16,), scale_bound=scale_bound), seed=depth)
+    flow = jittered(
+        kf.real_nvp(8, depth=depth, hidden=(16,), couplings={"scale_bound": scale_bound}),
+        seed=depth,
+    )
     x = torch.randn(200, 8)
     profile = kf.profile(flow, x)
     testable = profile.eps * profile.condition_number[-1] < 1e-2

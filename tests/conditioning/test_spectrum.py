@@ -61,7 +61,7 @@ def test_values_are_those_of_the_autograd_jacobian(name, method):
 @pytest.mark.parametrize("k", [1, 3])
 def test_lanczos_agrees_with_dense_on_a_flow(k):
     """At several points of a flow of 40 dimensions, within the tolerance asked for."""
-    flow = jittered(kf.real_nvp(40, depth=6, hidden=(16,), scale_bound=4.0))
+    flow = jittered(kf.real_nvp(40, depth=6, hidden=(16,), couplings={"scale_bound": 4.0}))
     x = 2 * torch.randn(5, 40)
     dense = kf.spectrum(flow.bijection, x, k=k, method="dense")
     lanczos = kf.spectrum(flow.bijection, x, k=k, method="lanczos", tolerance=1e-4)

@@ -23,9 +23,8 @@ def moved(seed, context_features=0, memory="recompute"):
         FEATURES,
         depth=4,
         hidden=(8,),
-        scale_bound=3.0,
+        couplings={"scale_bound": 3.0, "memory": memory},
         context_features=context_features,
-        memory=memory,
     )
     for parameter in flow.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

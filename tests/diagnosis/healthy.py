@@ -18,6 +18,7 @@ import kappaflow as kf
 from diagnosis import truth
 from diagnosis.faulty import moved
 from interop import foreign
+from kappaflow.flows.recipe import from_options
 
 ROWS = 300
 HELD_OUT = slice(1000, 1190)  # too few to compare the likelihood with that of simple densities
@@ -61,7 +62,7 @@ def fitted(recipe, seed, scale=None, **options):
     rows = table(seed)
     rows = rows if scale is None else rows * torch.tensor(scale) + torch.tensor(scale)
     torch.manual_seed(seed)
-    flow = recipe(3, hidden=(32,), **options)
+    flow = from_options(recipe, 3, hidden=(32,), **options)
     kf.fit(flow, rows[:1000], max_epochs=20, learning_rate=5e-3, batch_size=100, seed=seed)
     return flow, rows[HELD_OUT], None
 
@@ -122,7 +123,7 @@ def mixture():
 def images(recipe, side=8, **options):
     """A flow on images with noise on its parameters, and images that it draws."""
     shape = (3, side, side)
-    return drawn(noisy(recipe(shape, **options), scale=0.02), shape, n=32)
+    return drawn(noisy(from_options(recipe, shape, **options), scale=0.02), shape, n=32)
 
 
 def float64(flow):
@@ -136,8 +137,10 @@ RECIPES = {
     "nice": lambda: kf.nice(4, depth=4, hidden=(16,)),
     "spline": lambda: kf.spline(4, depth=3, hidden=(16,)),
     "random partitions": lambda: kf.real_nvp(4, depth=4, hidden=(16,), partition="random"),
-    "with mixing": lambda: kf.real_nvp(4, depth=4, hidden=(16,), mixing="lu"),
-    "inverted memory": lambda: kf.real_nvp(4, depth=4, hidden=(16,), memory="invert"),
+    "with mixing": lambda: kf.real_nvp(4, depth=4, hidden=(16,), couplings={"mixing": "lu"}),
+    "inverted memory": lambda: kf.real_nvp(
+        4, depth=4, hidden=(16,), couplings={"memory": "invert"}
+    ),
     "planar": lambda: kf.planar(4),
     "radial": lambda: kf.radial(4),
     "invertible_network": lambda: kf.invertible_network(4),

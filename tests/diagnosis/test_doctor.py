@@ -21,7 +21,7 @@ def points(seed=0):
 def healthy(seed=0, dtype=torch.float32):
     """A fitted, jittered RealNVP of moderate conditioning."""
     torch.manual_seed(seed)
-    flow = kf.real_nvp(FEATURES, depth=6, hidden=(16,), scale_bound=3.0)
+    flow = kf.real_nvp(FEATURES, depth=6, hidden=(16,), couplings={"scale_bound": 3.0})
     for parameter in flow.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     flow.bijection.bijections[0].fit(points(seed))
@@ -120,7 +120,7 @@ def test_a_layer_that_is_not_its_own_inverse_is_blamed_on_both_sides():
 def test_no_inverse_is_blamed_where_rounding_leaves_no_digit(std, seed):
     """Such a round trip may exceed eps times the condition number, which is not a bound."""
     torch.manual_seed(seed)
-    flow = kf.real_nvp(FEATURES, depth=16, hidden=(16,), scale_bound=48.0)
+    flow = kf.real_nvp(FEATURES, depth=16, hidden=(16,), couplings={"scale_bound": 48.0})
     for parameter in flow.parameters():
         torch.nn.init.normal_(parameter, std=std)
     flow.bijection.bijections[0].fit(points(seed))

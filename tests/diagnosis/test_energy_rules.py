@@ -19,7 +19,7 @@ FAR = 12.0
 def curved(seed, features=FEATURES):
     """A flow with random weights, which is not a Gaussian."""
     torch.manual_seed(seed)
-    flow = kf.real_nvp(features, depth=2, hidden=(8,), scale_bound=3.0)
+    flow = kf.real_nvp(features, depth=2, hidden=(8,), couplings={"scale_bound": 3.0})
     for parameter in flow.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return flow.eval()
@@ -28,7 +28,7 @@ def curved(seed, features=FEATURES):
 def nearby(flow, seed):
     """A flow close to another one: the effective sample size is about nine tenths."""
     torch.manual_seed(seed + 100)
-    other = kf.real_nvp(FEATURES, depth=2, hidden=(8,), scale_bound=3.0)
+    other = kf.real_nvp(FEATURES, depth=2, hidden=(8,), couplings={"scale_bound": 3.0})
     other.load_state_dict(flow.state_dict())
     for parameter in other.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)

@@ -8,9 +8,11 @@ from kappaflow.diagnosis.fixes import padded
 from kappaflow.errors import ArgumentError
 
 MADE = [
-    lambda: kf.real_nvp(5, depth=4, hidden=(8, 8), dropout=0.1),
-    lambda: kf.real_nvp(5, depth=35, hidden=(8,), partition="random-half", seed=3),
-    lambda: kf.real_nvp(4, depth=3, hidden=(8, 8), partition="alternating", residual=True),
+    lambda: kf.real_nvp(5, depth=4, hidden=(8, 8), network={"dropout": 0.1}),
+    lambda: kf.real_nvp(5, depth=35, hidden=(8,), partition="random-half", couplings={"seed": 3}),
+    lambda: kf.real_nvp(
+        4, depth=3, hidden=(8, 8), partition="alternating", network={"residual": True}
+    ),
     lambda: kf.real_nvp(2, depth=2, hidden=(8,), context_features=3),
     lambda: kf.nice(3, depth=4, hidden=(8,)),
 ]
@@ -63,7 +65,7 @@ def test_the_original_flow_is_unchanged():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: kf.real_nvp(3, depth=2, hidden=(8,), mixing="lu"), "linear maps"),
+        (lambda: kf.real_nvp(3, depth=2, hidden=(8,), couplings={"mixing": "lu"}), "linear maps"),
         (lambda: kf.real_nvp(3, depth=2, hidden=(8,), padding=1), "no padding"),
         (lambda: kf.real_nvp(3, depth=2, hidden=(8,), partition="random"), "random permutations"),
         (lambda: kf.real_nvp(3, depth=2, hidden=(8,), start="whiten"), "whitening"),

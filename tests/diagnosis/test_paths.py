@@ -25,7 +25,7 @@ class Foreign(torch.nn.Module):
     def __init__(self, seed, *, left_out=0.0, mixing=0.0, noise=0.0):
         super().__init__()
         torch.manual_seed(seed)
-        self.flow = kf.real_nvp(FEATURES, depth=4, hidden=(8,), scale_bound=3.0)
+        self.flow = kf.real_nvp(FEATURES, depth=4, hidden=(8,), couplings={"scale_bound": 3.0})
         for parameter in self.flow.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
         self.flow.bijection.bijections[0].fit(points(seed))
@@ -183,7 +183,7 @@ def test_a_density_that_does_not_integrate_to_one_is_found(seed):
     """KF215 with the constant, since the base is wrong; none without a constant."""
     x = points(seed)[:, :2]
     torch.manual_seed(seed)
-    right = kf.real_nvp(2, depth=4, hidden=(8,), scale_bound=3.0)
+    right = kf.real_nvp(2, depth=4, hidden=(8,), couplings={"scale_bound": 3.0})
     for parameter in right.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     right.bijection.bijections[0].fit(x)

@@ -56,7 +56,7 @@ def test_the_severity_of_an_error_follows_its_size(dtype, off, severity):
 
 def test_dropout_is_reported_in_training_mode_alone():
     """With its layer; a flow that fit returns is in evaluation mode."""
-    flow = kf.real_nvp(4, depth=4, hidden=(8,), dropout=0.5)
+    flow = kf.real_nvp(4, depth=4, hidden=(8,), network={"dropout": 0.5})
     kf.fit(flow, torch.randn(200, 4), max_epochs=1, progress=False)
     assert "KF218" not in findings(flow, points())
     found = findings(flow.train(), points())["KF218"]

@@ -8,6 +8,7 @@ from cases import splines
 from kappaflow.bijections.spline import numbers, spline_knots
 from kappaflow.diagnosis.checks.gradient import gradient
 from kappaflow.diagnosis.measurements import Measurements
+from kappaflow.flows.recipe import from_options
 from kappaflow.testing import assert_healthy
 
 KINDS = {
@@ -25,7 +26,7 @@ def train_and_diagnose(kind, seed):
     ring = torch.stack((10 * angle.cos(), 1 + angle.sin(), angle.sin() * angle.cos()), 1)
     data = ring + noise * torch.tensor([1.0, 0.1, 0.2])
     torch.manual_seed(seed)
-    flow = kf.spline(3, hidden=(32,), seed=seed, **KINDS[kind])
+    flow = from_options(kf.spline, 3, hidden=(32,), seed=seed, **KINDS[kind])
     kf.fit(flow, data[:1000], max_epochs=15, learning_rate=5e-3, batch_size=100, seed=seed)
     assert_healthy(flow, data[1000:])
 

@@ -113,8 +113,8 @@ def test_a_state_that_cannot_be_loaded_is_found():
 @pytest.mark.slow
 def test_the_state_of_kappaflow_flows_is_complete():
     """With mixing layers, rebuilt at another seed."""
-    flow = kf.real_nvp(6, depth=4, hidden=(8,), mixing="lu", seed=1)
-    make = lambda: kf.real_nvp(6, depth=4, hidden=(8,), mixing="lu", seed=2)  # noqa: E731
+    flow = kf.real_nvp(6, depth=4, hidden=(8,), couplings={"mixing": "lu", "seed": 1})
+    make = lambda: kf.real_nvp(6, depth=4, hidden=(8,), couplings={"mixing": "lu", "seed": 2})  # noqa: E731
     x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
     assert "KF212" not in findings(flow, x, make=make)
 

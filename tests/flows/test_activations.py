@@ -8,6 +8,7 @@ from torch import nn
 
 import kappaflow as kf
 from kappaflow.errors import ArgumentError
+from kappaflow.flows.recipe import from_options
 from kappaflow.nets.activations import ACTIVATIONS, MODULES, activation_of, has_default_arguments
 from kappaflow.testing.contract import jittered
 
@@ -16,7 +17,9 @@ X = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
 
 def flow_of(activation, recipe=kf.real_nvp, **arguments):
     torch.manual_seed(0)
-    return jittered(recipe(3, depth=2, hidden=(8, 8), activation=activation, **arguments))
+    return jittered(
+        from_options(recipe, 3, depth=2, hidden=(8, 8), activation=activation, **arguments)
+    )
 
 
 def test_each_name_is_that_of_a_module():

@@ -63,7 +63,7 @@ def test_domains_and_shapes_are_said(plain):
     assert transform.forward_shape((4, 5, 3)) == transform.inverse_shape((4, 5, 3)) == (4, 5, 3)
     with pytest.raises(ArgumentError, match="'shape' should end with"):
         transform.forward_shape((4, 2))
-    image = moved(kf.glow((1, 4, 4), levels=2, steps=1, hidden=4, dequantize=None))
+    image = moved(kf.glow((1, 4, 4), levels=2, steps=1, hidden=4, pixels={"dequantize": None}))
     transform = image.as_transform()
     latent = image.base.event_shape
     assert transform.forward_shape((7, *latent)) == (7, 1, 4, 4)

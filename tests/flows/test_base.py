@@ -60,7 +60,7 @@ def test_samples_follow_the_density_and_the_generator():
 
 
 def test_temperature_zero_samples_the_means():
-    flow = kf.real_nvp(2, depth=2, hidden=(4,), components=2)
+    flow = kf.real_nvp(2, depth=2, hidden=(4,), start={"components": 2})
     flow.standardization.fit(two_clusters())
     x = flow.sample(200, temperature=0.0, generator=torch.Generator().manual_seed(0))
     distance = torch.cdist(x, CENTERS).min(1).values
@@ -72,7 +72,7 @@ def test_temperature_zero_samples_the_means():
 def test_a_flow_with_a_mixture_starts_at_the_mixture_trains_and_is_stored(tmp_path):
     """Its density integrates to one, and a loaded flow has the same."""
     x = two_clusters()
-    flow = kf.spline(2, depth=2, hidden=(8,), components=2)
+    flow = kf.spline(2, depth=2, hidden=(8,), start={"components": 2})
     assert not flow.standardization.fitted
     flow.standardization.fit(x)
     start = -flow.log_prob(x).mean().item()
@@ -100,7 +100,7 @@ def test_a_mixture_needs_as_many_rows_as_components():
     with pytest.raises(kf.errors.DataError, match="of 4 components needs .* got 3"):
         kf.flows.NormalMixture(2, components=4).fit(torch.randn(3, 2))
     with pytest.raises(kf.errors.ArgumentError, match="components"):
-        kf.real_nvp(2, components=0)
+        kf.real_nvp(2, start={"components": 0})
 
 
 def test_log_prob_of_narrow_clusters_far_from_zero_is_accurate_in_float32():
@@ -119,7 +119,7 @@ def test_log_prob_of_narrow_clusters_far_from_zero_is_accurate_in_float32():
 def test_a_mixture_counts_rows_by_their_weights():
     """Rows of weight 0 take no part."""
     x = two_clusters()
-    flow = kf.real_nvp(2, depth=2, hidden=(4,), components=2)
+    flow = kf.real_nvp(2, depth=2, hidden=(4,), start={"components": 2})
     flow.standardization.fit_new(x, weights=(x[:, 0] > 0).float())
     means = flow.bijection.inverse(flow.base.means.detach())[0]
     assert (means[:, 0] > 2).all()
@@ -143,7 +143,7 @@ def test_samples_of_a_float64_base_have_its_digits():
 
 def test_gradients_that_samples_do_not_carry_are_refused():
     """The weights of the components get none."""
-    flow = kf.real_nvp(2, depth=2, hidden=(4,), components=2)
+    flow = kf.real_nvp(2, depth=2, hidden=(4,), start={"components": 2})
     with pytest.raises(kf.errors.ArgumentError, match="got NormalMixture: leave 'components' out"):
         flow.rsample(3)
     with pytest.raises(kf.errors.ArgumentError, match="leave 'components' out"):
@@ -167,6 +167,6 @@ def test_rows_that_no_mixture_fits_are_refused_in_one_sentence():
 
 def test_padding_is_not_added_to_a_flow_with_a_mixture():
     """Its base would need more features."""
-    flow = kf.real_nvp(2, depth=2, hidden=(4,), components=2)
+    flow = kf.real_nvp(2, depth=2, hidden=(4,), start={"components": 2})
     with pytest.raises(kf.errors.ArgumentError, match="mixture as the base"):
         padded(flow, 1)

@@ -7,6 +7,7 @@ import kappaflow as kf
 from kappaflow.bijections import LULinear, QRLinear, SVDLinear
 from kappaflow.bijections.conv1x1 import FORMS
 from kappaflow.bijections.linear import Linear
+from kappaflow.flows.recipe import from_options
 from kappaflow.testing.contract import jittered
 
 KINDS = {"lu": LULinear, "plain": Linear, "qr": QRLinear}
@@ -23,7 +24,7 @@ def parts(flow):
 @pytest.mark.parametrize("features", [2, 5])
 def test_a_rotation_stands_in_front_of_each_coupling(form, features):
     """Of the form asked for, with a shift that is learned; a new flow turns and does no more."""
-    flow = kf.real_nvp(features, depth=3, hidden=(4,), mixing=form)
+    flow = kf.real_nvp(features, depth=3, hidden=(4,), couplings={"mixing": form})
     maps, couplings = parts(flow)
     assert {type(each) for each in maps} == {KINDS.get(form, SVDLinear)}
     assert {type(each) for each in couplings} == {kf.AffineCoupling}
@@ -46,7 +47,7 @@ def test_the_partition_does_not_take_turns(partition):
         "half": (0, 1),
         "alternating": (0, 2, 4),
     }.get(partition, (0, 1, 2, 3))
-    _, couplings = parts(kf.real_nvp(5, depth=3, partition=partition, mixing="lu"))
+    _, couplings = parts(kf.real_nvp(5, depth=3, partition=partition, couplings={"mixing": "lu"}))
     assert [coupling.partition.kept for coupling in couplings] == [kept] * 3
 
 
@@ -54,7 +55,9 @@ def test_a_seed_draws_the_rotations():
     """Each its own, the same ones each time, others for another seed."""
 
     def turns(seed):
-        maps, _ = parts(kf.real_nvp(4, depth=3, hidden=(4,), mixing="qr", seed=seed))
+        maps, _ = parts(
+            kf.real_nvp(4, depth=3, hidden=(4,), couplings={"mixing": "qr", "seed": seed})
+        )
         return torch.stack([each.matrix() for each in maps])
 
     assert torch.equal(turns(1), turns(1))
@@ -68,7 +71,7 @@ def test_orthogonal_maps_stay_rotations_and_bounded_ones_bounded():
         ({"mixing": "orthogonal"}, 1.0),
         ({"mixing": "svd", "condition_bound": 3.0}, 3.0),
     ):
-        flow = kf.real_nvp(5, depth=2, hidden=(4,), **settings).double()
+        flow = kf.real_nvp(5, depth=2, hidden=(4,), couplings=settings).double()
         with torch.no_grad():
             for parameter in flow.parameters():
                 parameter += 5 * torch.randn_like(parameter)
@@ -80,7 +83,9 @@ def test_the_memory_modes_have_the_same_gradients():
     x, gradients = torch.randn(32, 4, dtype=torch.float64), []
     for memory in ("store", "recompute", "invert"):
         torch.manual_seed(0)
-        flow = jittered(kf.real_nvp(4, depth=3, hidden=(8,), mixing="lu", memory=memory)).double()
+        flow = jittered(
+            kf.real_nvp(4, depth=3, hidden=(8,), couplings={"mixing": "lu", "memory": memory})
+        ).double()
         assert next(iter(flow.core)).memory == memory
         loss = -flow.log_prob(x).mean()
         gradients.append(torch.autograd.grad(loss, list(flow.parameters())))
@@ -101,7 +106,11 @@ def test_the_memory_modes_have_the_same_gradients():
 def test_it_is_written_anew_on_its_partition(features, partition, form):
     """A twin of linear and nonlinear couplings alone, of the same density."""
     torch.manual_seed(1)
-    flow = jittered(kf.real_nvp(features, depth=2, hidden=(8,), partition=partition, mixing=form))
+    flow = jittered(
+        kf.real_nvp(
+            features, depth=2, hidden=(8,), partition=partition, couplings={"mixing": form}
+        )
+    )
     twin, certificate = kf.rewrite_fixed_partition(flow, partition=partition, couplings=None)
     assert certificate.left == ()
     assert certificate.mixing_before == certificate.couplings_before == 2
@@ -119,12 +128,12 @@ def test_it_is_written_anew_on_its_partition(features, partition, form):
 
 def test_one_feature_has_nothing_to_mix():
     """The flow is what it is without: an affine map, of a context if there is one."""
-    flow = kf.real_nvp(1, mixing="lu")
+    flow = kf.real_nvp(1, couplings={"mixing": "lu"})
     assert [type(part) for part in flow.bijection] == [
         kf.bijections.Standardize,
         kf.bijections.ElementwiseAffine,
     ]
-    given = kf.real_nvp(1, hidden=(4,), context_features=2, mixing="lu")
+    given = kf.real_nvp(1, hidden=(4,), context_features=2, couplings={"mixing": "lu"})
     assert [type(part) for part in given.core] == [kf.CouplingStack]
 
 
@@ -147,4 +156,4 @@ def test_one_feature_has_nothing_to_mix():
 def test_arguments_that_cannot_be_are_refused(arguments, message):
     """One sentence names the argument, what it should be, and what it was."""
     with pytest.raises(kf.errors.ArgumentError, match=message):
-        kf.real_nvp(4, **arguments)
+        from_options(kf.real_nvp, 4, **arguments)

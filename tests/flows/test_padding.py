@@ -325,9 +325,11 @@ def test_recipes_of_tables_take_any_padding(recipe, kind, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_recipes_of_images_take_any_padding(recipe, kind, tmp_path):
     """Filled pixels next to channels of any kind; the model file names it."""
-    small = {"depth": 2, "width": 4, "patch": 1} if recipe == "jet" else {"levels": 1, "hidden": 4}
+    tiny = {"depth": 2, "patch": 1, "network": {"width": 4}}
+    small = tiny if recipe == "jet" else {"levels": 1, "hidden": 4}
     given = padding_of_kind(kind, 2, (1, 4, 4))
-    flow = getattr(kf, recipe)((1, 4, 4), padding=given, dequantize="uniform", values=8, **small)
+    pixels = {"dequantize": "uniform", "values": 8}
+    flow = getattr(kf, recipe)((1, 4, 4), padding=given, pixels=pixels, **small)
     x = torch.randint(0, 8, (6, 1, 4, 4), generator=seeded()).float()
     flow.augment.fit(x)
     assert kind not in ("copy", "learned") or given.standardization.fitted

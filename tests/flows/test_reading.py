@@ -7,11 +7,12 @@ from torch import nn
 import kappaflow as kf
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import set_bounds
+from kappaflow.flows.recipe import from_options
 
 RECIPES = {
-    "real_nvp": lambda **more: kf.real_nvp(3, depth=2, hidden=(8,), **more),
-    "nice": lambda **more: kf.nice(3, depth=2, hidden=(8,), **more),
-    "spline": lambda **more: kf.spline(3, depth=2, hidden=(8,), **more),
+    "real_nvp": lambda **more: from_options(kf.real_nvp, 3, depth=2, hidden=(8,), **more),
+    "nice": lambda **more: from_options(kf.nice, 3, depth=2, hidden=(8,), **more),
+    "spline": lambda **more: from_options(kf.spline, 3, depth=2, hidden=(8,), **more),
 }
 
 
@@ -51,7 +52,7 @@ def test_an_embedding_learns():
     x = 0.1 * torch.randn(1500, 1, generator=generator)
     x += (context[:, :1] - context[:, 1:]).sign()
     net = kf.nets.MLP(2, 1, (16,))
-    flow = kf.spline(1, depth=1, hidden=(16,), context_features=2, embedding=net)
+    flow = kf.spline(1, depth=1, hidden=(16,), context_features=2, network={"embedding": net})
     before = [p.clone() for p in net.parameters()]
     result = kf.fit(flow, (x, context), max_epochs=15, learning_rate=1e-2, batch_size=128)
     assert result.validation_nll < 0.4  # without a context: log of two bumps, above 0.5
@@ -61,7 +62,7 @@ def test_an_embedding_learns():
 def test_an_embedding_outlives_bounds():
     """Of a flow that `fit` gives bounds: the same module with its weights, which then learns."""
     net = embedding()
-    flow = kf.real_nvp(1, depth=2, hidden=(8,), context_features=5, embedding=net)
+    flow = kf.real_nvp(1, depth=2, hidden=(8,), context_features=5, network={"embedding": net})
     before = [p.clone() for p in net.parameters()]
     set_bounds(flow, ["positive"])
     assert flow.domain.domains[0].description == "above 0"
@@ -85,4 +86,4 @@ def test_an_embedding_outlives_bounds():
 def test_what_is_no_embedding_of_such_contexts_is_refused(arguments, said):
     """In one sentence."""
     with pytest.raises(ArgumentError, match=said):
-        kf.real_nvp(3, depth=2, hidden=(8,), **arguments)
+        from_options(kf.real_nvp, 3, depth=2, hidden=(8,), **arguments)

@@ -1,10 +1,16 @@
 """Recipes: depth, start, width, partitions and what they refuse."""
 
+import inspect
+from typing import get_args
+
 import pytest
 import torch
 
 import kappaflow as kf
 from kappaflow.bijections.coupling import Coupling
+from kappaflow.flows.recipe import from_options
+from kappaflow.options import AnyModel
+from kappaflow.runs import recipes as runs
 from kappaflow.testing.contract import jittered
 
 RECIPES = {"real_nvp": kf.real_nvp, "nice": kf.nice}
@@ -47,7 +53,7 @@ def test_a_random_partition_is_a_seeded_permutation_before_each_coupling():
     """The same seed gives the same flow, another seed another."""
 
     def indices(seed):
-        flow = kf.real_nvp(16, depth=3, hidden=(4,), partition="random", seed=seed)
+        flow = kf.real_nvp(16, depth=3, hidden=(4,), partition="random", couplings={"seed": seed})
         return [part.index.tolist() for part in parts(flow, kf.bijections.Permutation)]
 
     assert len(indices(0)) == 3
@@ -60,7 +66,9 @@ def test_a_random_half_is_drawn_for_every_two_couplings_which_take_turns():
     """Pairs complement each other, differ from pair to pair, and follow from the seed."""
 
     def kept(seed):
-        flow = kf.real_nvp(16, depth=5, hidden=(4,), partition="random-half", seed=seed)
+        flow = kf.real_nvp(
+            16, depth=5, hidden=(4,), partition="random-half", couplings={"seed": seed}
+        )
         return [set(coupling.partition.kept) for coupling in couplings(flow)]
 
     halves = kept(0)
@@ -96,7 +104,7 @@ def test_one_feature_is_an_affine_map():
 
 def test_one_feature_with_context_is_an_affine_map_of_the_context():
     """One coupling of the context, which may use the whole bound on the log-scale."""
-    flow = kf.real_nvp(1, depth=8, context_features=2, scale_bound=5.0)
+    flow = kf.real_nvp(1, depth=8, context_features=2, couplings={"scale_bound": 5.0})
     (coupling,) = couplings(flow)
     assert coupling.scale_bound == 5.0
     flow = jittered(flow)
@@ -106,7 +114,9 @@ def test_one_feature_with_context_is_an_affine_map_of_the_context():
 
 def test_the_bound_on_the_log_scales_is_shared_by_the_depth():
     """The sum over depth is what the argument says."""
-    bounds = [c.scale_bound for c in couplings(kf.real_nvp(4, depth=12, scale_bound=3.0))]
+    bounds = [
+        c.scale_bound for c in couplings(kf.real_nvp(4, depth=12, couplings={"scale_bound": 3.0}))
+    ]
     assert sum(bounds) == pytest.approx(3.0)
 
 
@@ -132,7 +142,7 @@ def test_256_couplings_are_finite_and_invertible_from_the_first_steps(recipe):
 @pytest.mark.slow
 def test_256_couplings_are_finite_wherever_their_networks_go():
     """With log-scales at their bound everywhere, no value leaves float32."""
-    flow = kf.real_nvp(6, depth=256, hidden=(8,), scale_bound=12.0)
+    flow = kf.real_nvp(6, depth=256, hidden=(8,), couplings={"scale_bound": 12.0})
     for coupling in couplings(flow):
         with torch.no_grad():
             coupling.conditioner.layers[-1].bias[: len(coupling.partition.changed)] = 100.0
@@ -164,10 +174,10 @@ def test_256_couplings_are_finite_wherever_their_networks_go():
         ({"context_features": -1}, "'context_features' should be at least 0"),
         ({"context_features": 1.5}, "'context_features' should be a whole number"),
         (
-            {"memory": "none"},
+            {"couplings": {"memory": "none"}},
             "'memory' should be one of 'recompute', 'store', 'invert', got 'none'",
         ),
-        ({"seed": "a"}, "'seed' should be a whole number"),
+        ({"couplings": {"seed": "a"}}, "'seed' should be a whole number"),
     ],
 )
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -181,7 +191,7 @@ def test_arguments_that_cannot_be_are_refused(recipe, arguments, message):
 def test_a_scale_bound_that_cannot_be_is_refused(bound):
     """It is a finite number above 0."""
     with pytest.raises(kf.errors.ArgumentError, match="'scale_bound' should be a"):
-        kf.real_nvp(4, scale_bound=bound)
+        kf.real_nvp(4, couplings={"scale_bound": bound})
 
 
 def test_numpy_integers_are_whole_numbers():
@@ -201,8 +211,16 @@ def test_numpy_integers_are_whole_numbers():
         ({"detph": 3}, "did you mean 'depth'"),
         ({"qqq": 3}, "'qqq' is not an argument of real_nvp; there are features, depth, "),
         ({"hidden": 64}, r"'hidden' should be .* got 64: hidden=\(64, 64\) are two hidden layers"),
-        ({"dtype": "float64"}, "'dtype' should be a floating-point type .* got 'float64'"),
-        ({"dtype": torch.int64}, "'dtype' should be a floating-point type"),
+        ({"dtype": torch.float64}, r"convert the flow, real_nvp\(...\).to\(torch.float64\)"),
+        (
+            {"dropout": 0.1},
+            r"'dropout' is now in network=...: real_nvp\(..., network=\{'dropout': 0.1\}\)",
+        ),
+        ({"memory": "store"}, r"now in couplings=.* couplings=\{'memory': 'store'\}"),
+        ({"network": {"drop": 0.1}}, "'drop' is not an option of 'network': .* 'dropout'"),
+        ({"network": {"qqq": 1}}, "'network'; there are activation, residual, dropout, embedding"),
+        ({"network": 3}, "'network' should be NetworkOptions or a dict of its options, got 3"),
+        ({"start": "whitened"}, "'start' should be one of 'identity', .* got 'whitened'"),
     ],
 )
 def test_arguments_of_other_libraries_lead_to_those_here(arguments, sentence):
@@ -210,13 +228,36 @@ def test_arguments_of_other_libraries_lead_to_those_here(arguments, sentence):
         kf.real_nvp(2, **arguments)
 
 
-def test_a_recipe_makes_a_flow_of_a_dtype(tmp_path):
-    """The dtype is not part of what describes the flow: `to` may change it later."""
-    double = kf.real_nvp(2, depth=2, hidden=(4,), dtype=torch.float64)
-    assert double.dtype == torch.float64
-    assert kf.registry.describe(double) == kf.registry.describe(double.float())
-    kf.save(double.double(), tmp_path)
-    assert kf.load(tmp_path).dtype == torch.float64
-    assert kf.glow((1, 4, 4), levels=1, steps=1, hidden=4, dtype=torch.float64).sample(
-        1
-    ).dtype == (torch.float64)
+def test_options_stand_in_groups_or_dicts_or_side_by_side():
+    """All three make the same flow, whose file holds the options side by side."""
+    groups = {
+        "start": kf.flows.StartOptions("whiten", components=2),
+        "couplings": kf.flows.AffineOptions(scale_bound=3.0, seed=5),
+        "network": kf.flows.NetworkOptions(activation=torch.nn.SiLU(), residual=True),
+    }
+    options = {name: value for group in groups.values() for name, value in vars(group).items()}
+    flows = [
+        kf.real_nvp(3, depth=2, **groups),
+        kf.real_nvp(3, depth=2, **{name: vars(group) for name, group in groups.items()}),
+        from_options(kf.real_nvp, 3, depth=2, **options),
+    ]
+    described = [kf.registry.describe(flow) for flow in flows]
+    assert described[0] == described[1] == described[2]
+    expected = {**options, "activation": "silu", "depth": 2}
+    assert described[0]["arguments"].items() >= expected.items()
+
+
+@pytest.mark.parametrize("name", get_args(AnyModel))
+def test_recipes_have_at_most_nine_keyword_arguments(name):
+    recipe = {**runs.RECIPES, **runs.IMAGE_RECIPES}[name]
+    keywords = [
+        parameter
+        for parameter in inspect.signature(recipe).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    assert len(keywords) <= 9
+
+
+def test_a_group_describes_the_options_that_it_inherits():
+    text = kf.flows.SplineOptions.__doc__
+    assert all(f"        {name}: " in text for name in vars(kf.flows.SplineOptions()))

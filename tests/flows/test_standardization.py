@@ -9,6 +9,7 @@ from packaging.version import Version
 
 import kappaflow as kf
 from kappaflow.errors import DataWarning
+from kappaflow.flows.recipe import from_options
 
 
 def raw(n=256, features=3):
@@ -20,7 +21,7 @@ def raw(n=256, features=3):
 
 def flow_of(features=3, **options):
     """Returns a small flow in training mode."""
-    return kf.real_nvp(features, **{"depth": 2, "hidden": (4,), **options})
+    return from_options(kf.real_nvp, features, **{"depth": 2, "hidden": (4,), **options})
 
 
 def losses(flow, x, context=None):

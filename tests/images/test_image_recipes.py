@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.flows.recipe import from_options
 from kappaflow.testing.contract import jittered
 
 
@@ -14,7 +15,7 @@ def small(recipe, **more):
         "real_nvp_image": {"levels": 2, "hidden": 4, "blocks": 1},
         "jet": {"patch": 2, "depth": 4, "spatial_every": 2, "width": 4, "blocks": 1, "heads": 1},
     }[recipe]
-    return jittered(getattr(kf, recipe)((1, 4, 4), **sizes | more)).double().eval()
+    return jittered(from_options(getattr(kf, recipe), (1, 4, 4), **sizes | more)).double().eval()
 
 
 RECIPES = ("glow", "real_nvp_image", "jet")
@@ -58,8 +59,8 @@ def test_memory_modes_give_the_same_gradients(recipe, memory):
 def test_a_new_flow_of_images_is_a_rotation_of_its_pixels():
     """Couplings begin as the identity, and convolutions at rotations: condition number 1."""
     for recipe in RECIPES:
-        flow = getattr(kf, recipe)(
-            (3, 4, 4), **({"levels": 1} if recipe != "jet" else {"patch": 2})
+        flow = from_options(
+            getattr(kf, recipe), (3, 4, 4), **({"levels": 1} if recipe != "jet" else {"patch": 2})
         )
         x = torch.randn(2, 3, 4, 4)
         assert (kf.spectrum(flow.core, x).condition_number < 1 + 1e-4).all()
@@ -114,7 +115,7 @@ def test_units_leave_the_padding_as_it_is():
     assert z[:, :2].std().item() == pytest.approx(1, abs=1e-3)
     deviation = x[:, :2].std((0, 2, 3), correction=0)
     assert log_det[0].item() == pytest.approx(-16 * deviation.log().sum().item(), rel=1e-4)
-    logit = kf.glow((2, 4, 4), levels=1, padding=1, logit=0.05).bijection.bijections[0]
+    logit = kf.glow((2, 4, 4), levels=1, padding=1, pixels={"logit": 0.05}).bijection.bijections[0]
     z, _ = logit(x)
     assert torch.equal(z[:, 2:], x[:, 2:])
     alone, log_det = kf.bijections.Logit(0.0, 256.0, margin=0.05)(x[:, :2])
@@ -142,11 +143,17 @@ def test_padding_alone_needs_no_whole_numbers():
         (lambda: kf.glow((28, 28)), r"'shape' should be \(channels, height, width\)"),
         (lambda: kf.glow((0, 4, 4)), "'shape' should be at least 1"),
         (lambda: kf.glow((1, 4, 4), levels=1, steps=0), "'steps' should be at least 1"),
-        (lambda: kf.glow((1, 4, 4), levels=1, coupling="spline"), "'coupling' should be one of"),
-        (lambda: kf.glow((1, 4, 4), levels=1, dequantize="no"), "'dequantize' should be one of"),
-        (lambda: kf.glow((1, 4, 4), levels=1, logit=0.7), "'margin' should be"),
+        (
+            lambda: kf.glow((1, 4, 4), levels=1, couplings={"coupling": "spline"}),
+            "'coupling' should be one of",
+        ),
+        (
+            lambda: kf.glow((1, 4, 4), levels=1, pixels={"dequantize": "no"}),
+            "'dequantize' should be one of",
+        ),
+        (lambda: kf.glow((1, 4, 4), levels=1, pixels={"logit": 0.7}), "'margin' should be"),
         (lambda: kf.jet((1, 6, 6), patch=4), "'patch' should divide the sides of the images"),
-        (lambda: kf.jet((1, 4, 4), width=6, heads=4), "heads"),
+        (lambda: kf.jet((1, 4, 4), network={"width": 6, "heads": 4}), "heads"),
     ],
 )
 def test_what_cannot_be_built_is_said(call, message):
@@ -161,7 +168,12 @@ def test_flows_of_pixels_learn(dequantize):
     """A few steps on images of two values lower the bits per dimension."""
     torch.manual_seed(0)
     flow = kf.glow(
-        (1, 4, 4), levels=1, steps=2, hidden=8, dequantize=dequantize, values=4, memory="store"
+        (1, 4, 4),
+        levels=1,
+        steps=2,
+        hidden=8,
+        pixels={"dequantize": dequantize, "values": 4},
+        couplings={"memory": "store"},
     )
     x = torch.randint(0, 2, (64, 1, 1, 1)).float().expand(64, 1, 4, 4) * 3
     optimizer = torch.optim.Adam(flow.parameters(), lr=1e-2)

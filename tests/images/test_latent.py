@@ -4,13 +4,14 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.flows.recipe import from_options
 from kappaflow.testing.contract import jittered
 
 
 def small(**more):
     """Returns a small Glow off its start."""
     given = {"levels": 2, "steps": 2, "hidden": 4, "values": 17, **more}
-    return jittered(kf.glow((1, 4, 4), **given)).eval()
+    return jittered(from_options(kf.glow, (1, 4, 4), **given)).eval()
 
 
 def pixels(n, seed=0):

@@ -53,7 +53,9 @@ def test_recomputing_a_layer_draws_the_same_units():
     gradients = {}
     for memory in ("store", "recompute"):
         torch.manual_seed(0)
-        flow = kf.real_nvp(4, depth=3, hidden=(16,), dropout=0.3, memory=memory).train()
+        flow = kf.real_nvp(
+            4, depth=3, hidden=(16,), network={"dropout": 0.3}, couplings={"memory": memory}
+        ).train()
         for parameter in flow.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
         flow.log_prob(torch.randn(32, 4)).sum().backward()

@@ -10,6 +10,7 @@ import kappaflow as kf
 from cases import affine
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.flows.base import StandardNormal
+from kappaflow.flows.recipe import from_options
 from kappaflow.rewrite import certificate as module
 from kappaflow.rewrite.layers import is_elementwise, partition_of
 from kappaflow.rewrite.merge import merged
@@ -31,7 +32,9 @@ def flow_of(*parts, features):
 def recipe(features, partition, depth=4, **settings):
     """Returns a RealNVP off its start."""
     return moved(
-        kf.real_nvp(features, depth=depth, hidden=(8, 8), partition=partition, **settings)
+        from_options(
+            kf.real_nvp, features, depth=depth, hidden=(8, 8), partition=partition, **settings
+        )
     )
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.flows.recipe import from_options
 from kappaflow.rewrite import certificate as module
 from kappaflow.testing.contract import jittered
 
@@ -12,7 +13,7 @@ def trained(recipe="glow", shape=(3, 8, 8), **settings):
     """Returns a flow whose activation norms have started, off its start."""
     torch.manual_seed(0)
     sizes = {"levels": 2, "steps": 2, "hidden": 4} if recipe == "glow" else {}
-    flow = getattr(kf, recipe)(shape, **sizes | settings)
+    flow = from_options(getattr(kf, recipe), shape, **sizes | settings)
     flow.train()
     flow.augmented_log_prob(torch.randn(32, *shape))
     return jittered(flow).eval()

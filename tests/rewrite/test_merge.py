@@ -298,7 +298,9 @@ def test_a_run_that_is_singular_to_rounding_stays():
 @pytest.mark.parametrize("made", [kf.fuse, lambda flow: kf.rewrite_fixed_partition(flow)[0]])
 def test_what_is_kept_for_the_backward_pass_stays(made, memory):
     """Of stacks, and of chains."""
-    stack = made(kf.real_nvp(4, depth=3, hidden=(4,), memory=memory)).bijection.bijections[-1]
+    stack = made(
+        kf.real_nvp(4, depth=3, hidden=(4,), couplings={"memory": memory})
+    ).bijection.bijections[-1]
     assert isinstance(stack, kf.CouplingStack) and stack.memory == memory
     chain = kf.Chain([affine(TWO_AND_TWO), kf.bijections.LULinear(4)], memory=memory)
     assert made(kf.Flow(StandardNormal(4), chain)).bijection.memory == memory

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import kappaflow as kf
+from kappaflow.flows.recipe import from_options
 from kappaflow.runs.image_samples import (
     SampleSheets,
     draw_pixels,
@@ -21,7 +22,7 @@ from kappaflow.testing.contract import jittered
 def small(**more):
     """Returns a small Glow of pixels of 17 values, off its start."""
     given = {"levels": 1, "steps": 2, "hidden": 4, "dequantize": "uniform", "values": 17, **more}
-    flow = jittered(kf.glow((1, 4, 4), **given)).eval()
+    flow = jittered(from_options(kf.glow, (1, 4, 4), **given)).eval()
     flow.bijection.bijections[0].fit(8 + 4 * torch.randn(50, 1, 4, 4))
     return flow
 

@@ -157,7 +157,8 @@ def test_a_run_on_images_that_is_not_finished_stays_so(copied):
 
 def test_a_run_of_the_library_on_images_is_compared_on_samples(tmp_path):
     """It has no source, and its classes are numbers."""
-    flow = kf.glow((1, 8, 8), **TINY, dequantize="uniform", values=17, context_features=10)
+    pixels = {"dequantize": "uniform", "values": 17}
+    flow = kf.glow((1, 8, 8), **TINY, pixels=pixels, context_features=10)
     images = kf.load_images("digits").subset(range(100))
     kf.fit(flow, images, max_epochs=1, out=tmp_path / "run", progress=False)
     done = rewrite_run(tmp_path / "run", tmp_path / "new")

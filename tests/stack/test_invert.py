@@ -322,7 +322,7 @@ def test_the_warning_leads_on(monkeypatch, way):
 
 def test_invert_costs_no_accuracy_where_it_is_silent():
     """At the depth and bound of the recipes' defaults float32 gradients are good to 1e-4."""
-    flow = kf.real_nvp(4, depth=16, hidden=(16,), memory="invert")
+    flow = kf.real_nvp(4, depth=16, hidden=(16,), couplings={"memory": "invert"})
     stack = next(m for m in flow.modules() if isinstance(m, kf.CouplingStack))
     torch.manual_seed(2)
     with torch.no_grad():

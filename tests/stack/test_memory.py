@@ -406,7 +406,7 @@ def test_checkpoints_around_a_stack(memory):
 
 def test_recipes_pass_the_mode_on():
     """A flow's memory mode is its stack's."""
-    flow = kf.real_nvp(4, depth=3, hidden=(8,), memory="store")
+    flow = kf.real_nvp(4, depth=3, hidden=(8,), couplings={"memory": "store"})
     assert [m.memory for m in flow.modules() if isinstance(m, kf.CouplingStack)] == ["store"]
 
 

@@ -380,7 +380,7 @@ def steps_of(flow, *, joined):
 @pytest.mark.parametrize("memory", ["store", "recompute", "invert"])
 def test_steps_on_stacked_tensors_are_those_on_parameters(memory):
     """Bit for bit, and a stack that is in a flow twice moves once."""
-    made = kf.real_nvp(4, depth=3, hidden=(8,), memory=memory)
+    made = kf.real_nvp(4, depth=3, hidden=(8,), couplings={"memory": memory})
     stack = made.bijection[-1]
     flow = kf.Flow(
         kf.StandardNormal(4), kf.Chain([stack, kf.bijections.Permutation((3, 1, 0, 2)), stack])

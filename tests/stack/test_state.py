@@ -240,7 +240,12 @@ def test_files_hold_flows_with_stacks(tmp_path, partition):
     """A saved and loaded flow has the same densities, and its file the plain names."""
     torch.manual_seed(1)
     flow = kf.real_nvp(
-        5, depth=4, hidden=(6,), partition=partition, context_features=2, memory="invert"
+        5,
+        depth=4,
+        hidden=(6,),
+        partition=partition,
+        context_features=2,
+        couplings={"memory": "invert"},
     )
     with torch.no_grad():
         for parameter in flow.parameters():

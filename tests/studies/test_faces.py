@@ -180,7 +180,10 @@ def test_the_presets_can_be_built(preset, tmp_path):
     for run in runs:
         side = run.size.size
         flow = kf.glow(
-            (1, side, side), dequantize="uniform", padding=run.padding, **run.size.model
+            (1, side, side),
+            pixels={"dequantize": "uniform"},
+            padding=run.padding,
+            **run.size.model,
         )
         assert flow.event_shape == (1, side, side)
         kf.training.checked_settings(**run.size.settings)

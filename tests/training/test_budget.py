@@ -12,6 +12,7 @@ import torch
 
 import kappaflow as kf
 from kappaflow.data.batches import Batch
+from kappaflow.flows.recipe import from_options
 from kappaflow.testing.contract import jittered
 from kappaflow.training.budget import (
     AT_ONCE,
@@ -42,7 +43,7 @@ def rows(count, seed):
 def small(**arguments):
     """A flow that trains in seconds."""
     torch.manual_seed(0)
-    return kf.real_nvp(4, **{"depth": 4, "hidden": (16,), **arguments})
+    return from_options(kf.real_nvp, 4, **{"depth": 4, "hidden": (16,), **arguments})
 
 
 def fitted(x, **settings):
@@ -202,7 +203,7 @@ def test_images_are_refused():
 def test_a_flow_that_cannot_come_down_says_so_and_is_as_it_was():
     """One that starts far above, with no time to fall."""
     torch.manual_seed(0)
-    flow = kf.real_nvp(4, depth=2, hidden=(8,), mixing="plain")
+    flow = kf.real_nvp(4, depth=2, hidden=(8,), couplings={"mixing": "plain"})
     with torch.no_grad():
         for part in flow.modules():
             if isinstance(part, kf.bijections.Linear):

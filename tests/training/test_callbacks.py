@@ -39,7 +39,7 @@ HELD_OUT = X[150:]
 def fitted(**more):
     """Returns the result of a small training."""
     torch.manual_seed(0)
-    flow = kf.real_nvp(2, depth=2, hidden=(8,), dropout=0.2)
+    flow = kf.real_nvp(2, depth=2, hidden=(8,), network={"dropout": 0.2})
     settings = {"max_epochs": 4, "progress": False, "validation": HELD_OUT, "batch_size": 50}
     return kf.fit(flow, X[:150], **{**settings, **more})
 

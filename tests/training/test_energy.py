@@ -20,7 +20,7 @@ def gaussian(x):
 def curved(seed=0):
     """A flow off its start, in float64."""
     torch.manual_seed(seed)
-    flow = kf.real_nvp(3, depth=4, hidden=(8,), scale_bound=3.0).double()
+    flow = kf.real_nvp(3, depth=4, hidden=(8,), couplings={"scale_bound": 3.0}).double()
     for parameter in flow.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return flow.eval()

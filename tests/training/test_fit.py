@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.flows.recipe import from_options
 from kappaflow.training.optimizer import learning_rate_at
 from kappaflow.training.settings import Settings
 
@@ -27,7 +28,7 @@ def gaussian(rows=2000, seed=0):
 def small(features=3, **arguments):
     """A flow that trains in a second."""
     torch.manual_seed(0)
-    return kf.real_nvp(features, **{"depth": 4, "hidden": (16,), **arguments})
+    return from_options(kf.real_nvp, features, **{"depth": 4, "hidden": (16,), **arguments})
 
 
 def figures_without_clock(history):
@@ -463,13 +464,12 @@ def test_a_resume_with_dropout_draws_the_same_units(tmp_path, monkeypatch):
     x, _ = gaussian(300)
     monkeypatch.setattr("kappaflow.training.session.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     whole = kf.fit(small(dropout=0.3), x, max_epochs=4, out=tmp_path / "whole")
-    monkeypatch.setattr(sys.modules[__name__], "small", lambda: kf.real_nvp(
-        3, depth=4, hidden=(16,), dropout=0.3
-    ))  # fmt: skip
+    dropping = small(dropout=0.3)
+    monkeypatch.setattr(sys.modules[__name__], "small", lambda: dropping)
     torch.manual_seed(0)
     interrupted(monkeypatch, 2, data=x, max_epochs=4, out=tmp_path / "run")
     torch.manual_seed(5)
-    flow = kf.real_nvp(3, depth=4, hidden=(16,), dropout=0.3)
+    flow = kf.real_nvp(3, depth=4, hidden=(16,), network={"dropout": 0.3})
     resumed = kf.fit(flow, x, max_epochs=4, out=tmp_path / "run")
     assert figures_without_clock(resumed.history) == figures_without_clock(whole.history)
     assert resumed.history[-1]["time_s"] > resumed.history[1]["time_s"] > 0

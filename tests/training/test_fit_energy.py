@@ -46,7 +46,7 @@ def lattice(side, mass_squared):
 
 def small(seed=0, features=2, hidden=16):
     torch.manual_seed(seed)
-    return kf.real_nvp(features, depth=4, hidden=(hidden,), memory="store")
+    return kf.real_nvp(features, depth=4, hidden=(hidden,), couplings={"memory": "store"})
 
 
 def fitted(log_density=gaussian, flow=None, **more):
@@ -75,7 +75,7 @@ def test_the_free_field_has_its_log_z():
     """On 3 x 3 places, by a flow that mixes them: exact to five standard errors."""
     log_density, log_z = lattice(3, 1.0)
     torch.manual_seed(0)
-    flow = kf.real_nvp(9, depth=6, hidden=(16,), memory="store")
+    flow = kf.real_nvp(9, depth=6, hidden=(16,), couplings={"memory": "store"})
     samples = fitted(log_density, flow, steps=250, learning_rate=0.01, annealing=0.0).samples
     assert samples.effective_sample_size > 0.7
     assert abs(samples.log_normalizer - log_z) < 5 * samples.log_normalizer_error < 0.05

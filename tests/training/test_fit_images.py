@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.flows.recipe import from_options
 from kappaflow.images import load_images, split_images
 from kappaflow.images.batches import ImageBatches
 from kappaflow.training import checked_settings, fit_split
@@ -23,7 +24,7 @@ def small(**settings):
     """Returns a small flow of digits, the same one each time."""
     torch.manual_seed(0)
     sizes = {"levels": 1, "steps": 1, "hidden": 4, "dequantize": "uniform", "values": 17}
-    return kf.glow((1, 8, 8), **sizes | settings)
+    return from_options(kf.glow, (1, 8, 8), **sizes | settings)
 
 
 @pytest.mark.slow
@@ -193,7 +194,9 @@ def test_bf16_narrows_the_convolutions_of_training_steps_only(dequantize):
     found = {}
     for precision, narrow in (("full", torch.float32), ("bf16", torch.bfloat16)):
         torch.manual_seed(0)
-        flow = kf.glow((1, 8, 8), levels=2, steps=1, hidden=4, dequantize=dequantize, values=17)
+        flow = kf.glow(
+            (1, 8, 8), levels=2, steps=1, hidden=4, pixels={"dequantize": dequantize, "values": 17}
+        )
         products, log_dets = set(), set()
         for part in flow.modules():
             if isinstance(part, kf.nets.ConvNet):

@@ -65,17 +65,27 @@ def drawing(memory):
 def with_dropout(memory):
     """Returns a flow whose networks are ours, of so many layers that a compiler reorders draws."""
     torch.manual_seed(0)
-    flow = kf.spline(10, depth=4, hidden=(16, 16), dropout=0.1, memory=memory)
+    flow = kf.spline(
+        10, depth=4, hidden=(16, 16), network={"dropout": 0.1}, couplings={"memory": memory}
+    )
     return shaken(flow).train()
 
 
 FLOWS = {
     "planar": lambda: kf.planar(3, depth=2),
     "real_nvp": lambda: kf.real_nvp(3, depth=2, hidden=(8,)),
-    "real_nvp, invert": lambda: kf.real_nvp(3, depth=2, hidden=(8,), memory="invert"),
-    "spline, store": lambda: kf.spline(3, depth=2, hidden=(8,), bins=4, memory="store"),
-    "spline, recompute": lambda: kf.spline(3, depth=2, hidden=(8,), bins=4, memory="recompute"),
-    "spline, invert": lambda: kf.spline(3, depth=2, hidden=(8,), bins=4, memory="invert"),
+    "real_nvp, invert": lambda: kf.real_nvp(
+        3, depth=2, hidden=(8,), couplings={"memory": "invert"}
+    ),
+    "spline, store": lambda: kf.spline(
+        3, depth=2, hidden=(8,), couplings={"bins": 4, "memory": "store"}
+    ),
+    "spline, recompute": lambda: kf.spline(
+        3, depth=2, hidden=(8,), couplings={"bins": 4, "memory": "recompute"}
+    ),
+    "spline, invert": lambda: kf.spline(
+        3, depth=2, hidden=(8,), couplings={"bins": 4, "memory": "invert"}
+    ),
 }
 
 
@@ -273,7 +283,7 @@ def test_compiled_recompute_keeps_less():
     """Between the two passes of a step."""
 
     def kept(memory):
-        flow = kf.spline(4, depth=2, hidden=(64, 64), memory=memory).train()
+        flow = kf.spline(4, depth=2, hidden=(64, 64), couplings={"memory": memory}).train()
         model, kept = Likelihood(flow, compiled=True), []
         with torch.autograd.graph.saved_tensors_hooks(
             lambda t: kept.append(t.numel()) or t, lambda t: t

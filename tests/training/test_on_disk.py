@@ -9,6 +9,7 @@ import kappaflow as kf
 from kappaflow.data import TableOnDisk, chunks, load_table, rows_folder
 from kappaflow.data.rows_folder import TRAIN
 from kappaflow.errors import ArgumentError, DataError, KappaflowError, WriteError
+from kappaflow.flows.recipe import from_options
 from kappaflow.training import fit_split, on_disk
 from kappaflow.training.settings import checked_settings
 
@@ -34,7 +35,7 @@ def flow(dtype=torch.float32, **arguments):
     """Returns a flow of two columns given one, the same each time."""
     torch.manual_seed(0)
     given = {"depth": 4, "hidden": (8,), "context_features": 1} | arguments
-    return kf.real_nvp(2, **given).to(dtype)
+    return from_options(kf.real_nvp, 2, **given).to(dtype)
 
 
 def losses(result):

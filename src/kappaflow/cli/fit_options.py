@@ -22,7 +22,7 @@ from kappaflow.options import (
     PaddingKind,
     PartitionName,
     Repair,
-    Start,
+    StartName,
     TrainingOptions,
 )
 
@@ -179,7 +179,7 @@ class ModelFlags:
     condition_number: Annotated[float | None, Parameter(group=CONDITIONING)] = None
     negative_slope: float | None = None
     smoothing: float | None = None
-    start: Start | None = None
+    start: StartName | None = None
     components: Whole | None = None
     residual: Annotated[bool | None, Flag] = None
     dropout: float | None = None

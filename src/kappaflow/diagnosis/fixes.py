@@ -1,7 +1,6 @@
 """Automatic fixes for a kappaflow flow: pad it, fuse or bound layers, convert to float64."""
 
 import copy
-import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from kappaflow.diagnosis.finding import Diagnosis
 from kappaflow.errors import ArgumentError
 from kappaflow.finding import Finding
 from kappaflow.flows import Flow, nice, real_nvp
+from kappaflow.flows.recipe import flat_signature
 from kappaflow.options import PartitionName
 from kappaflow.registry import build, describe
 from kappaflow.rewrite import fuse
@@ -236,7 +236,7 @@ def _describe(flow: Flow) -> dict[str, Any]:
             "'flow' should come from real_nvp or nice to be padded, this one was "
             f"{'assembled from layers' if by_hand else 'made by ' + described['name']}."
         )
-    options = inspect.signature(RECIPES[described["name"]]).parameters
+    options = flat_signature(RECIPES[described["name"]]).parameters
     plain = all(
         arguments.get(name, options[name].default) == options[name].default
         for name in AS_DEFAULT

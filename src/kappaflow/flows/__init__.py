@@ -13,25 +13,36 @@ from kappaflow.flows.importance import importance_weighted_log_prob
 from kappaflow.flows.invertible_network import invertible_network
 from kappaflow.flows.padding import CopyPad, LearnedPad, Pad, Padding, UniformPad, ZeroPad
 from kappaflow.flows.padding_options import DequantizeAndPad, padding_in, padding_of_kind
-from kappaflow.flows.recipes_tabular import nice, planar, radial, real_nvp
-from kappaflow.flows.spline import spline
+from kappaflow.flows.recipes_tabular import nice, planar, radial, real_nvp, spline
 from kappaflow.flows.standardization import set_bounds
 from kappaflow.flows.zuko_flow import zuko_flow
+from kappaflow.options import (
+    AffineOptions,
+    CouplingOptions,
+    NetworkOptions,
+    SplineOptions,
+    StartOptions,
+)
 
 __all__ = [
+    "AffineOptions",
     "Augmentation",
     "Base",
     "ClassConditionalNormal",
     "CopyPad",
+    "CouplingOptions",
     "Dequantize",
     "DequantizeAndPad",
     "DiagonalNormal",
     "Flow",
     "LearnedPad",
+    "NetworkOptions",
     "NormalMixture",
     "Pad",
     "Padding",
+    "SplineOptions",
     "StandardNormal",
+    "StartOptions",
     "StudentT",
     "UniformBox",
     "UniformPad",

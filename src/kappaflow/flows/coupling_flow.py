@@ -1,6 +1,7 @@
-"""`coupling_flow` builds the flows of all recipes with couplings."""
+"""`coupling_flow` builds the flows of all recipes of couplings for tables."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from kappaflow._checks import natural_int, one_of, positive_int
 from kappaflow.bijection import Bijection, Chain
-from kappaflow.bijections import AdditiveCoupling, AffineCoupling, Gaussianize, Permutation
+from kappaflow.bijections import Gaussianize, Permutation, RotationCoupling
 from kappaflow.bijections.conv1x1 import check_form, mixing_layer
 from kappaflow.bijections.coupling import check_something_to_read
 from kappaflow.errors import ArgumentError
@@ -17,144 +18,207 @@ from kappaflow.flows.base import NormalMixture, StandardNormal
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.padding import Padding
 from kappaflow.flows.padding_options import checked_padding, padding_features
+from kappaflow.flows.recipe import Options, as_group
 from kappaflow.flows.standardization import Bounds, context_embedding, input_layers
-from kappaflow.nets import MLP
-from kappaflow.nets.activations import AnyActivation
-from kappaflow.options import Memory, Mixing, PartitionName, Start
+from kappaflow.nets import MLP, SinCosEmbedding
+from kappaflow.options import (
+    CouplingOptions,
+    Mixing,
+    MixingOptions,
+    NetworkOptions,
+    PartitionName,
+    StartName,
+    StartOptions,
+)
 from kappaflow.partition import Partition, shuffled
 from kappaflow.stack import CouplingStack
 
 UNMIXED = ("random", "random-half")  # these already mix the features
 
 
+@dataclass(frozen=True)
+class Transformer:
+    """What couplings do to the features that they change.
+
+    Attributes:
+        coupling: Makes a coupling from a partition, a conditioner, and `context_features`.
+        parameters: Numbers of the conditioner for each changed feature.
+        stack: Arguments of a `CouplingStack` of such couplings; None if there is no such stack.
+        angles: Features on a circle, which the conditioners read by cosine and sine.
+        half_period: Half the length of the circles; None cuts them into intervals.
+    """
+
+    coupling: Callable[..., Bijection]
+    parameters: int
+    stack: Mapping[str, Any] | None = None
+    angles: Sequence[int] = ()
+    half_period: float | None = None
+
+
 def coupling_flow(
     features: int,
+    transformer: Transformer,
     *,
     depth: int,
+    hidden: Sequence[int],
     partition: PartitionName | Partition,
     padding: int | Padding | None,
     context_features: int,
-    embedding: nn.Module | None,
-    seed: int,
-    start: Start,
-    components: int = 1,
-    activation: AnyActivation = "relu",
-    bounds: Bounds = None,
-    circle: float | None = None,
-    mixing: Mixing | None = None,
-    condition_bound: float | None = None,
-    memory: Memory = "recompute",
+    bounds: Bounds,
+    start: StartName | StartOptions | Options,
+    couplings: CouplingOptions,
+    network: NetworkOptions | Options,
     last: Sequence[Bijection] = (),
-    run_of: Callable[..., CouplingStack | Chain] | None = None,
-    **couplings: Any,  # noqa: ANN401
 ) -> Flow:
     """Returns a flow of a `Standardize` and `depth` couplings that alternate between two parts.
 
     With `mixing`, all couplings change the same part. `kappaflow.real_nvp` describes most
-    arguments. `circle` is half the length of the circles, if the couplings support them; None cuts
-    circles into intervals. `last` holds bijections after the couplings. `run_of` makes the
-    couplings: it takes the arguments that `CouplingStack` has for all kinds of couplings, the
-    activation, and `**couplings`. By default they are a `CouplingStack`, or a chain if their
-    activation is not ReLU.
+    arguments. `last` holds bijections after the couplings. The couplings are a `CouplingStack` if
+    there is one for them and their activation is ReLU, else a chain.
     """
     positive_int("features", features)
     positive_int("depth", depth, "depth counts couplings.")
-    width, before = context_embedding(context_features, embedding)
-    natural_int("seed", seed)
+    start = as_group(StartOptions, "start", start)
+    network = as_group(NetworkOptions, "network", network)
+    width, before = context_embedding(context_features, network.embedding)
+    natural_int("seed", couplings.seed)
     added = checked_padding(padding)
     joint, extra = features + padding_features(added), padding_features(added)
     _check_partition(partition, joint, width)
-    _check_mixing(mixing, condition_bound, partition)
-    layers = range(useful_depth(joint, depth, width))
-    permutations = None
-    if partition == "random":
-        permutations = [
-            Permutation.random(joint, seed=seed + layer).index.tolist() for layer in layers
-        ]
-    run: list[Bijection] = []
-    if one_of("start", start, get_args(Start)) == "gaussianize":
-        run.append(Gaussianize(joint, padding=extra))
-    if start != "identity" and joint > 1:
-        _check_varies(added)
-        run.append(Whiten(joint))
-    if start == "whiten-gaussianize":
-        run.append(Gaussianize(joint, padding=extra))
-    if layers:
-        if run_of is None and activation == "relu":
-            run_of = CouplingStack
-        else:
-            couplings["activation"] = activation
-        turns = [layer if mixing is None else 0 for layer in layers]
-        stack = (run_of or affine_couplings)(
-            [_turn(partition, features, extra, turn, seed) for turn in turns],
-            context_features=width,
-            permutations=permutations,
-            memory=memory,
-            **couplings,
+    mixing = couplings.mixing if isinstance(couplings, MixingOptions) else None
+    if isinstance(couplings, MixingOptions):
+        _check_mixing(mixing, couplings.condition_bound, partition)
+    layers = _layers_before(start.start, joint, added)
+    count = useful_depth(joint, depth, width)
+    if count:
+        turns = [turn if mixing is None else 0 for turn in range(count)]
+        stack = _stack(
+            transformer,
+            [_turn(partition, features, extra, turn, couplings.seed) for turn in turns],
+            hidden,
+            _permutations(partition, joint, count, couplings.seed),
+            width,
+            couplings,
+            network,
         )
-        if mixing is None or joint == 1:
-            run.append(stack)
-        else:
-            plain = stack.to_chain() if isinstance(stack, CouplingStack) else stack
-            mixed = _mixed(plain, joint, mixing, condition_bound, seed)
-            run.append(Chain(mixed, memory=memory))
-    units = input_layers(features, bounds, padding=extra, circle=circle)
-    count = positive_int("components", components)
-    base = StandardNormal(joint) if count == 1 else NormalMixture(joint, components=count)
-    return Flow(base, Chain([*units, *run, *last], **before), added)
+        if isinstance(couplings, MixingOptions) and mixing is not None and joint > 1:
+            mixed = _mixed(_plain(stack), joint, mixing, couplings)
+            stack = Chain(mixed, memory=couplings.memory)
+        layers.append(stack)
+    units = input_layers(features, bounds, padding=extra, circle=transformer.half_period)
+    components = positive_int("components", start.components)
+    base = (
+        StandardNormal(joint) if components == 1 else NormalMixture(joint, components=components)
+    )
+    return Flow(base, Chain([*units, *layers, *last], **before), added)
 
 
-def affine_couplings(
+def joint_features(features: int, padding: int | Padding | None) -> int:
+    """Returns the number of features of x and of the padding."""
+    return positive_int("features", features) + padding_features(checked_padding(padding))
+
+
+def _layers_before(start: StartName, joint: int, padding: Padding | None) -> list[Bijection]:
+    """Returns the layers that the first fit sets, before the couplings."""
+    extra = padding_features(padding)
+    layers: list[Bijection] = []
+    if one_of("start", start, get_args(StartName)) == "gaussianize":
+        layers.append(Gaussianize(joint, padding=extra))
+    if start != "identity" and joint > 1:
+        _check_varies(padding)
+        layers.append(Whiten(joint))
+    if start == "whiten-gaussianize":
+        layers.append(Gaussianize(joint, padding=extra))
+    return layers
+
+
+def _permutations(
+    partition: PartitionName | Partition, joint: int, count: int, seed: int
+) -> list[list[int]] | None:
+    """Returns the permutation before each coupling, for random partitions."""
+    if partition != "random":
+        return None
+    seeds = range(seed, seed + count)
+    return [Permutation.random(joint, seed=one).index.tolist() for one in seeds]
+
+
+def _stack(
+    transformer: Transformer,
     partitions: Sequence[Partition],
     hidden: Sequence[int],
-    *,
-    kind: str,
-    activation: AnyActivation,
-    context_features: int,
     permutations: Sequence[Sequence[int]] | None,
-    memory: str,
-    scale_bound: float = 2.0,
-    **network: Any,  # noqa: ANN401
-) -> Chain:
-    """Returns a chain of affine or additive couplings, with permutations before them."""
+    context_features: int,
+    couplings: CouplingOptions,
+    network: NetworkOptions,
+) -> CouplingStack | Chain:
+    """Returns couplings, each with an optional permutation before it."""
+    options: dict[str, Any] = {
+        "context_features": context_features,
+        "residual": network.residual,
+        "dropout": network.dropout,
+    }
+    if transformer.stack is not None and network.activation == "relu":
+        return CouplingStack(
+            partitions,
+            hidden,
+            permutations=permutations,
+            memory=couplings.memory,
+            **options,
+            **transformer.stack,
+        )
+
+    def conditioner(partition: Partition, outputs: int) -> nn.Module:
+        angles = [i for i, kept in enumerate(partition.kept) if kept in transformer.angles]
+        inputs = len(partition.kept) + len(angles)
+        net = MLP(inputs, outputs, hidden, activation=network.activation, **options)
+        if not angles or transformer.half_period is None:
+            return net
+        return SinCosEmbedding(net, angles, half_period=transformer.half_period)
+
     parts: list[Bijection] = []
     for layer, partition in enumerate(partitions):
         if permutations is not None:
             parts.append(Permutation(permutations[layer]))
-        conditioner = MLP(
-            len(partition.kept),
-            len(partition.changed) * (2 if kind == "affine" else 1),
-            hidden,
-            context_features=context_features,
-            activation=activation,
-            **network,
-        )
-        coupling = (
-            AffineCoupling(
-                partition,
-                conditioner,
-                scale_bound=scale_bound,
-                context_features=context_features,
-            )
-            if kind == "affine"
-            else AdditiveCoupling(partition, conditioner, context_features=context_features)
-        )
-        parts.append(coupling)
-    return Chain(parts, memory=memory)
+        parts += _rotations(transformer, partition, conditioner, context_features)
+        net = conditioner(partition, transformer.parameters * len(partition.changed))
+        parts.append(transformer.coupling(partition, net, context_features=context_features))
+    return Chain(parts, memory=couplings.memory)
+
+
+def _rotations(
+    transformer: Transformer,
+    partition: Partition,
+    conditioner: Callable[[Partition, int], nn.Module],
+    context_features: int,
+) -> list[Bijection]:
+    """Returns a rotation of the angles that a coupling changes, which reads all other features."""
+    turned = sorted(set(partition.changed) & set(transformer.angles))
+    if not turned or transformer.half_period is None:
+        return []
+    others = [i for i in range(partition.features) if i not in turned]
+    reading = Partition(partition.features, others)
+    rotation = RotationCoupling(
+        reading,
+        conditioner(reading, 2 * len(turned)),
+        half_period=transformer.half_period,
+        context_features=context_features,
+    )
+    return [rotation]
+
+
+def _plain(couplings: CouplingStack | Chain) -> Chain:
+    return couplings.to_chain() if isinstance(couplings, CouplingStack) else couplings
 
 
 def _mixed(
-    couplings: Iterable[Bijection],
-    features: int,
-    mixing: Mixing,
-    condition_bound: float | None,
-    seed: int,
+    layers: Iterable[Bijection], features: int, mixing: Mixing, couplings: MixingOptions
 ) -> list[Bijection]:
-    generator = torch.Generator().manual_seed(seed)
-    parts: list[Bijection] = []
-    for coupling in couplings:
-        mix = mixing_layer(features, mixing, condition_bound=condition_bound, generator=generator)
-        parts += [mix, coupling]
+    """Returns couplings with a linear map before each."""
+    generator = torch.Generator().manual_seed(couplings.seed)
+    bound, parts = couplings.condition_bound, []
+    for layer in layers:
+        mix = mixing_layer(features, mixing, condition_bound=bound, generator=generator)
+        parts += [mix, layer]
     return parts
 
 

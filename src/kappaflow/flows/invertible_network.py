@@ -31,7 +31,6 @@ def invertible_network(
     smoothing: float = 0.3,
     bounds: Bounds = None,
     seed: int = 0,
-    dtype: torch.dtype | None = None,
 ) -> Flow:
     """Returns an invertible feed-forward network of square linear layers and leaky ReLUs.
 
@@ -49,7 +48,6 @@ def invertible_network(
             maximum likelihood trains badly with it.
         bounds: The domain of each feature, as for `kappaflow.real_nvp`.
         seed: Seed of the rotations.
-        dtype: Floating-point type of the parameters; torch's default type by default.
 
     Raises:
         ArgumentError: An argument is out of its range.

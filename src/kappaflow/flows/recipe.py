@@ -1,82 +1,152 @@
-"""`recipe`: what all recipes share, which are functions that return a flow."""
+"""`recipe`: what all recipes share, which are functions that return a flow.
+
+A recipe takes its rarer options in groups, such as `NetworkOptions`. Model files, runs and the
+command line hold all options of a recipe side by side, by their names: `from_options` makes a flow
+from these.
+"""
 
 import functools
 import inspect
-from collections.abc import Callable
-from inspect import Parameter
-from typing import Any, ParamSpec
-
-import torch
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from inspect import Parameter, Signature
+from typing import Any, ParamSpec, TypeVar
 
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.standardization import refuse_circles
 from kappaflow.names import ARGUMENTS, did_you_mean
 from kappaflow.nets.activations import named_activation
+from kappaflow.options import OptionGroup
 from kappaflow.registry import register
 
 P = ParamSpec("P")
+G = TypeVar("G", bound=OptionGroup)
+Options = Mapping[str, Any]
 
 
 def recipe(name: str) -> Callable[[Callable[P, Flow]], Callable[P, Flow]]:
-    """Returns a decorator that registers a recipe, and converts its flow to `dtype`.
+    """Returns a decorator that registers a recipe under a name, with all its options by name.
 
-    A model file holds its dtype elsewhere, so the arguments that describe the flow have none, and
-    activations of torch have names there. An unknown argument is an error that names the one that
-    is meant. Circular columns are refused by all recipes but `spline`; files of earlier versions
-    may have them.
+    Activations of torch are stored by their names. Circular columns are refused by all recipes
+    but `spline`; files of earlier versions may have them.
     """
 
     def decorate(function: Callable[P, Flow]) -> Callable[P, Flow]:
-        signature = inspect.signature(function)
-        known = [
-            parameter
-            for parameter in signature.parameters.values()
-            if parameter.kind is not parameter.VAR_KEYWORD
-        ]
-        any_option = len(known) < len(signature.parameters)
-
         @functools.wraps(function)
-        def without_dtype(*args: Any, **kwargs: Any) -> Flow:  # noqa: ANN401
-            return function(*args, **kwargs)
+        def by_name(*args: Any, **options: Any) -> Flow:  # noqa: ANN401
+            return function(*args, **in_groups(function, options))
 
-        rest = [
-            parameter for parameter in signature.parameters.values() if parameter.name != "dtype"
-        ]
-        without_dtype.__signature__ = signature.replace(parameters=rest)  # pyright: ignore[reportAttributeAccessIssue]
-        recorded = register(name)(without_dtype)
+        signature = flat_signature(function)
+        by_name.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue]
+        recorded = register(name)(by_name)
 
         @functools.wraps(function)
         def make(*args: P.args, **kwargs: P.kwargs) -> Flow:
-            dtype = kwargs.pop("dtype", None)
-            _check_names(name, kwargs, known, any_option=any_option)
-            bounds: Any = kwargs.get("bounds")
+            _check_names(name, function, kwargs)
+            options = _by_name(function, kwargs)
+            bounds: Any = options.get("bounds")
             if isinstance(bounds, list | tuple):
                 refuse_circles(name, bounds)
-            if kwargs.get("activation") is not None:
-                kwargs["activation"] = named_activation(kwargs["activation"])
-            if dtype is None:
-                return recorded(*args, **kwargs)
-            if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-                raise ArgumentError(
-                    "'dtype' should be a floating-point type such as torch.float64, got "
-                    f"{dtype!r}."
-                )
-            return recorded(*args, **kwargs).to(dtype)
+            if options.get("activation") is not None:
+                options["activation"] = named_activation(options["activation"])
+            return recorded(*args, **options)
 
         return make
 
     return decorate
 
 
-def _check_names(
-    recipe_name: str, arguments: dict[str, Any], known: list[Parameter], *, any_option: bool
-) -> None:
-    """Raises an error for an argument that a recipe does not have."""
-    names = [parameter.name for parameter in known]
-    for name in arguments.keys() - set(names):
-        hint = did_you_mean(name, names, ARGUMENTS)
+def from_options(recipe: Callable[..., Flow], *args: Any, **options: Any) -> Flow:  # noqa: ANN401
+    """Returns the flow of a recipe whose options stand side by side, as in files."""
+    return recipe(*args, **in_groups(recipe, options))
+
+
+def as_group(kind: type[G], name: str, value: object) -> G:
+    """Returns the value of an argument as a group of options."""
+    names = [field.name for field in fields(kind)]  # pyright: ignore[reportArgumentType]
+    if isinstance(value, kind):
+        return value
+    if name in names and isinstance(value, str):
+        return kind(**{name: value})
+    if not isinstance(value, Mapping):
+        raise ArgumentError(
+            f"'{name}' should be {kind.__name__} or a dict of its options, got {value!r}."
+        )
+    for option in value:
+        if option not in names:
+            hint = did_you_mean(option, names, ARGUMENTS) or f"; there are {', '.join(names)}."
+            raise ArgumentError(f"'{option}' is not an option of '{name}'{hint}")
+    return kind(**value)
+
+
+def in_groups(recipe: Callable[..., Any], options: Options) -> dict[str, Any]:
+    """Returns the arguments of a recipe, in which options that belong to a group are in it."""
+    arguments = dict(options)
+    for name, default in _groups(recipe).items():
+        group = as_group(type(default), name, arguments.pop(name, default))
+        given = {key: arguments.pop(key) for key in vars(default) if key in arguments}
+        arguments[name] = replace(group, **given)  # pyright: ignore[reportArgumentType]
+    return arguments
+
+
+def flat_signature(recipe: Callable[..., Any]) -> Signature:
+    """Returns the signature of a recipe with the options of its groups side by side.
+
+    Example:
+        >>> from kappaflow import nice
+        >>> list(flat_signature(nice).parameters)[-6:]
+        ['memory', 'seed', 'activation', 'residual', 'dropout', 'embedding']
+    """
+    signature, groups = inspect.signature(recipe), _groups(recipe)
+    parameters: list[Parameter] = []
+    for name, parameter in signature.parameters.items():
+        options = vars(groups[name]) if name in groups else {name: parameter.default}
+        parameters += [
+            parameter.replace(name=option, default=default) for option, default in options.items()
+        ]
+    return signature.replace(parameters=parameters)
+
+
+def _groups(recipe: Callable[..., Any]) -> dict[str, OptionGroup]:
+    """Returns the default of each argument that is a group of options, by name."""
+    parameters = inspect.signature(recipe).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    return {name: value for name, value in defaults.items() if isinstance(value, OptionGroup)}
+
+
+def _by_name(recipe: Callable[..., Any], arguments: Options) -> dict[str, Any]:
+    """Returns the arguments of a recipe with the options of its groups side by side."""
+    groups, options = _groups(recipe), {}
+    for name, value in arguments.items():
+        if name in groups:
+            options |= vars(as_group(type(groups[name]), name, value))
+        else:
+            options[name] = value
+    return options
+
+
+def _check_names(recipe_name: str, recipe: Callable[..., Any], arguments: Options) -> None:
+    """Raises an error for an argument that a recipe does not have, which says where it is."""
+    parameters = inspect.signature(recipe).parameters
+    names = [name for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD]
+    for name, value in arguments.items():
+        if name in names:
+            continue
+        for group, options in _groups(recipe).items():
+            if name in vars(options):
+                raise ArgumentError(
+                    f"'{name}' is now in {group}=...: "
+                    f"{recipe_name}(..., {group}={{{name!r}: {value!r}}})."
+                )
+        if name == "dtype":
+            raise ArgumentError(
+                f"'dtype' is not an argument of {recipe_name}: convert the flow, "
+                f"{recipe_name}(...).to({value})."
+            )
+        known = [*names, *flat_signature(recipe).parameters]
+        hint = did_you_mean(name, known, ARGUMENTS)
         foreign = any(name in listed.split() for listed in ARGUMENTS.values())
-        if not any_option or (hint and foreign):
+        if len(names) == len(parameters) or (hint and foreign):
             hint = hint or f"; there are {', '.join(names)}."
             raise ArgumentError(f"'{name}' is not an argument of {recipe_name}{hint}")

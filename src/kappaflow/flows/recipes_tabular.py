@@ -1,22 +1,37 @@
-"""Recipes for tables: RealNVP, NICE, planar and radial flows."""
+"""Recipes for tables: RealNVP, NICE, neural splines, planar and radial flows."""
 
 from collections.abc import Sequence
-
-import torch
-from torch import nn
+from dataclasses import asdict
+from functools import partial
 
 from kappaflow._checks import natural_int, positive_float, positive_int
-from kappaflow.bijection import Chain
-from kappaflow.bijections import ElementwiseAffine, Planar, Radial
+from kappaflow.bijection import Bijection, Chain
+from kappaflow.bijections import (
+    AdditiveCoupling,
+    AffineCoupling,
+    CircleToLine,
+    ElementwiseAffine,
+    Planar,
+    Radial,
+    SplineCoupling,
+)
+from kappaflow.bijections.spline import SplineShape
+from kappaflow.errors import ArgumentError
 from kappaflow.flows.base import StandardNormal
-from kappaflow.flows.coupling_flow import coupling_flow, useful_depth
+from kappaflow.flows.coupling_flow import Transformer, coupling_flow, joint_features, useful_depth
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.padding import Padding
-from kappaflow.flows.padding_options import checked_padding, padding_features
-from kappaflow.flows.recipe import recipe
-from kappaflow.flows.standardization import Bounds, input_layers
-from kappaflow.nets.activations import AnyActivation
-from kappaflow.options import Memory, Mixing, PartitionName, Start
+from kappaflow.flows.recipe import Options, as_group, recipe
+from kappaflow.flows.standardization import Bounds, angles_of, input_layers
+from kappaflow.options import (
+    AffineOptions,
+    CouplingOptions,
+    NetworkOptions,
+    PartitionName,
+    SplineOptions,
+    StartName,
+    StartOptions,
+)
 from kappaflow.partition import Partition
 
 
@@ -29,27 +44,16 @@ def real_nvp(
     partition: PartitionName | Partition = "half",
     padding: int | Padding | None = None,
     context_features: int = 0,
-    embedding: nn.Module | None = None,
     bounds: Bounds = None,
-    memory: Memory = "recompute",
-    scale_bound: float = 12.0,
-    residual: bool = False,
-    dropout: float = 0.0,
-    activation: AnyActivation = "relu",
-    seed: int = 0,
-    start: Start = "identity",
-    components: int = 1,
-    mixing: Mixing | None = None,
-    condition_bound: float | None = None,
-    dtype: torch.dtype | None = None,
+    start: StartName | StartOptions | Options = StartOptions(),
+    couplings: AffineOptions | Options = AffineOptions(),
+    network: NetworkOptions | Options = NetworkOptions(),
 ) -> Flow:
     """Returns a RealNVP: affine couplings that alternate between two parts, after standardization.
 
     A new flow is the identity, or with `mixing` a rotation, or with partition="random" a
-    permutation. The log-scales of all couplings together are bounded: each coupling gets
-    `scale_bound` / `depth`, so that no feature is ever scaled by more than exp(scale_bound) or
-    less than its reciprocal, whatever the depth. So a deep flow starts finite and
-    invertible in float32; `round_trip` measures a trained one.
+    permutation. The log-scales of all couplings together are bounded by `scale_bound`. So a deep
+    flow starts finite and invertible in float32; `round_trip` measures a trained one.
 
     Args:
         features: Number of features D. With one feature and no padding, a coupling has no feature
@@ -67,34 +71,15 @@ def real_nvp(
             and "random-half" give half of the padding to each part; the other partitions cover
             all features, those of x first.
         context_features: Width of the context; 0 for none.
-        embedding: A network that embeds the context first, from (B, context_features) to rows of
-            any width; None for none. To save the flow, register the class of the network, as for
-            `MLP`.
-        memory: What is kept for the backward pass: "recompute", "store" or "invert"; see
-            `CouplingStack`.
-        scale_bound: Bound on the sum over depth of the log-scales.
-        residual: Add skip connections between hidden layers of equal width.
-        dropout: Share of the conditioners' hidden units that a training step drops.
-        activation: Activation of the conditioners, such as "silu" or `torch.nn.SiLU()`; see `MLP`.
-            Others than "relu" train about half as fast, in a `Chain` in place of a
-            `CouplingStack`.
         bounds: The domain of each feature, such as ["positive", (0, 1), None]; see `Domain`. All
             samples lie in these domains. None for no domains. For circles use `spline`.
-        seed: Seed of the random partitions and of the initial rotations of linear maps.
-        start: What the first `kappaflow.fit` sets before the couplings, from the training rows.
-            "identity": nothing. "whiten": six linear couplings that make the rows uncorrelated;
-            training changes them further. "gaussianize": a curve for each feature that makes it
-            about normal, then "whiten". "whiten-gaussianize": the curves after whitening.
-        components: Number of components of the base: 1 for a standard normal; more for a
-            `NormalMixture`, which the first `kappaflow.fit` fits to the latents and training
-            changes further.
-        mixing: Form of a learned linear map with a shift before each coupling, "lu", "plain",
-            "qr", "svd" or "orthogonal", as in `InvertibleConv1x1`; None for none. All couplings
-            then keep and change the same features: `partition` is "half", "alternating" or any
-            `Partition`, such as `Partition(D, range(D - 1))`, which changes one feature. With one
-            feature there are no such maps.
-        condition_bound: For mixing="svd": the largest condition number of each map.
-        dtype: Floating-point type of the parameters; torch's default type by default.
+        start: What the first `kappaflow.fit` computes from the training rows: "identity",
+            "whiten", "gaussianize" or "whiten-gaussianize", or `StartOptions`, which also has the
+            components of a mixture as the base.
+        couplings: `scale_bound`, `mixing`, `condition_bound`, `memory` and `seed`: see
+            `AffineOptions`. A dict will do.
+        network: `activation`, `residual`, `dropout` and `embedding`: see `NetworkOptions`. A dict
+            will do.
 
     Raises:
         ArgumentError: An argument is out of its range.
@@ -105,33 +90,31 @@ def real_nvp(
         diffeomorphism approximators.
 
     Example:
-        >>> flow = real_nvp(4, depth=2, hidden=(8,))
+        >>> flow = real_nvp(4, depth=2, hidden=(8,), network={"dropout": 0.1})
         >>> flow.sample(3).shape
         torch.Size([3, 4])
     """
     depth = positive_int("depth", depth, "depth counts couplings.")
-    joint = positive_int("features", features) + padding_features(checked_padding(padding))
-    couplings = useful_depth(joint, depth, context_features)
+    joint = joint_features(features, padding)
+    couplings = as_group(AffineOptions, "couplings", couplings)
+    count = useful_depth(joint, depth, context_features)
+    bound = positive_float("scale_bound", couplings.scale_bound) / max(1, count)
     return coupling_flow(
         features,
-        kind="affine",
-        scale_bound=positive_float("scale_bound", scale_bound) / max(1, couplings),
+        Transformer(
+            partial(AffineCoupling, scale_bound=bound),
+            parameters=2,
+            stack={"kind": "affine", "scale_bound": bound},
+        ),
         depth=depth,
         hidden=hidden,
         partition=partition,
         padding=padding,
         context_features=context_features,
-        embedding=embedding,
         bounds=bounds,
-        memory=memory,
-        residual=residual,
-        dropout=dropout,
-        activation=activation,
-        seed=seed,
         start=start,
-        components=components,
-        mixing=mixing,
-        condition_bound=condition_bound,
+        couplings=couplings,
+        network=network,
         last=(ElementwiseAffine(joint),) if joint == 1 and not context_features else (),
     )
 
@@ -145,20 +128,15 @@ def nice(
     partition: PartitionName | Partition = "half",
     padding: int | Padding | None = None,
     context_features: int = 0,
-    embedding: nn.Module | None = None,
     bounds: Bounds = None,
-    memory: Memory = "recompute",
-    residual: bool = False,
-    dropout: float = 0.0,
-    activation: AnyActivation = "relu",
-    seed: int = 0,
-    start: Start = "identity",
-    components: int = 1,
-    dtype: torch.dtype | None = None,
+    start: StartName | StartOptions | Options = StartOptions(),
+    couplings: CouplingOptions | Options = CouplingOptions(),
+    network: NetworkOptions | Options = NetworkOptions(),
 ) -> Flow:
     """Returns a NICE: additive couplings, which preserve volume, and a learned scale per feature.
 
-    The arguments are those of `real_nvp`.
+    The arguments are those of `real_nvp`; `couplings` has `memory` and `seed`, see
+    `CouplingOptions`.
 
     Returns:
         A flow with `log_prob` and `sample`. A new one is the identity, or with partition="random"
@@ -171,26 +149,116 @@ def nice(
         >>> nice(4, depth=2, hidden=(8,)).sample(3).shape
         torch.Size([3, 4])
     """
-    joint = positive_int("features", features) + padding_features(checked_padding(padding))
     return coupling_flow(
         features,
-        kind="additive",
+        Transformer(AdditiveCoupling, parameters=1, stack={"kind": "additive"}),
         depth=depth,
         hidden=hidden,
         partition=partition,
         padding=padding,
         context_features=context_features,
-        embedding=embedding,
         bounds=bounds,
-        memory=memory,
-        residual=residual,
-        dropout=dropout,
-        activation=activation,
-        seed=seed,
         start=start,
-        components=components,
-        last=(ElementwiseAffine(joint),),
+        couplings=as_group(CouplingOptions, "couplings", couplings),
+        network=network,
+        last=(ElementwiseAffine(joint_features(features, padding)),),
     )
+
+
+@recipe("spline")
+def spline(
+    features: int,
+    *,
+    depth: int = 8,
+    hidden: Sequence[int] = (128, 128),
+    partition: PartitionName | Partition = "half",
+    padding: int | Padding | None = None,
+    context_features: int = 0,
+    bounds: Bounds = None,
+    start: StartName | StartOptions | Options = StartOptions(),
+    couplings: SplineOptions | Options = SplineOptions(),
+    network: NetworkOptions | Options = NetworkOptions(),
+) -> Flow:
+    """Returns a neural spline flow: standardization, then rational-quadratic spline couplings.
+
+    A new flow is the identity up to rounding, or with `mixing` a rotation, or with
+    partition="random" a permutation. Each coupling maps the box of half-width `bound` onto itself,
+    and is the identity outside of it.
+
+    The arguments are those of `real_nvp`, with two differences. `couplings` also has `bins`,
+    `bound`, `min_bin` and `min_slope`, see `SplineOptions`. `bounds` may have circular features:
+    they stay on their circle, and the density has no seam there. Couplings then read cosines and
+    sines of angles, and change angles by a rotation and a spline. A flow of one feature with a
+    context is a spline conditioned on it.
+
+    Raises:
+        ArgumentError: An argument is out of its range.
+
+    Source:
+        Durkan, Bekasov, Murray, Papamakarios 2019, Neural spline flows. Their flows have a
+        permutation and a linear map (mixing="lu") before each coupling.
+
+    Example:
+        >>> spline(4, depth=2, hidden=(8,), couplings={"bins": 4}).sample(3).shape
+        torch.Size([3, 4])
+    """
+    joint = joint_features(features, padding)
+    couplings = as_group(SplineOptions, "couplings", couplings)
+    start = as_group(StartOptions, "start", start)
+    angles = angles_of(features, bounds)
+    bound = couplings.bound
+    if angles:
+        _check_circles(joint, context_features, partition, start, couplings)
+    last: list[Bijection] = [CircleToLine(joint, angles, half_period=bound)] if angles else []
+    shape = SplineShape(couplings.bins, bound, couplings.min_bin, couplings.min_slope)
+    return coupling_flow(
+        features,
+        Transformer(
+            partial(SplineCoupling, **asdict(shape)),
+            parameters=shape.parameters,
+            angles=angles,
+            half_period=bound if angles else None,
+        ),
+        depth=depth,
+        hidden=hidden,
+        partition=partition,
+        padding=padding,
+        context_features=context_features,
+        bounds=bounds,
+        start=start,
+        couplings=couplings,
+        network=network,
+        last=[ElementwiseAffine(joint)] if joint == 1 and not context_features else last,
+    )
+
+
+def _check_circles(
+    joint: int,
+    context_features: int,
+    partition: PartitionName | Partition,
+    start: StartOptions,
+    couplings: SplineOptions,
+) -> None:
+    """Raises an error for arguments that mix an angle with others or leave nothing to read."""
+    for name, value, required in (
+        ("start", start.start, "identity"),
+        ("mixing", couplings.mixing, None),
+    ):
+        if value != required:
+            raise ArgumentError(
+                f"'{name}' should be {required!r} with circular columns, got {value!r}: linear "
+                "maps do not work on circles."
+            )
+    if partition == "random":
+        raise ArgumentError(
+            "'partition' should be 'half', 'alternating', 'random-half' or a Partition with "
+            "circular columns, got 'random'."
+        )
+    if joint == 1 and not context_features:
+        raise ArgumentError(
+            "'bounds' should not be one circular column alone, because a coupling would have "
+            "nothing to read: add a column or a context; kappaflow.spline also takes padding=1."
+        )
 
 
 @recipe("planar")
@@ -200,7 +268,6 @@ def planar(
     depth: int = 8,
     bounds: Bounds = None,
     seed: int = 0,
-    dtype: torch.dtype | None = None,
 ) -> Flow:
     """Returns a planar flow: maps that each move points along one direction.
 
@@ -212,7 +279,6 @@ def planar(
         depth: Number of planar maps.
         bounds: The domain of each feature, as for `real_nvp`.
         seed: Seed of the directions.
-        dtype: Floating-point type of the parameters; torch's default type by default.
 
     Returns:
         A flow with `log_prob` and `sample`, which inverts each map by a search: see `Planar`.
@@ -237,7 +303,6 @@ def radial(
     depth: int = 8,
     bounds: Bounds = None,
     seed: int = 0,
-    dtype: torch.dtype | None = None,
 ) -> Flow:
     """Returns a radial flow: maps that each move points towards a center, or away from it.
 
@@ -249,7 +314,6 @@ def radial(
         depth: Number of radial maps.
         bounds: The domain of each feature, as for `real_nvp`.
         seed: Seed of the centers.
-        dtype: Floating-point type of the parameters; torch's default type by default.
 
     Raises:
         ArgumentError: An argument is out of its range.

@@ -86,7 +86,6 @@ def zuko_flow(
     embedding: nn.Module | None = None,
     activation: AnyActivation | None = None,
     bounds: Bounds = None,
-    dtype: torch.dtype | None = None,
     **options: Any,  # noqa: ANN401
 ) -> Flow:
     """Returns a flow of zuko that can be trained, saved and diagnosed like any other flow.
@@ -106,7 +105,6 @@ def zuko_flow(
         embedding: A network that embeds the context first, as for `kappaflow.real_nvp`.
         activation: Activation of the networks, as for `kappaflow.real_nvp`; None for zuko's.
         bounds: The domain of each feature, as for `kappaflow.real_nvp`.
-        dtype: Floating-point type of the parameters; torch's default type by default.
         **options: More arguments of zuko's class: numbers, strings and lists of these. Examples
             are bins=16 for nsf, and passes=2 for couplings of autoregressive kinds.
 

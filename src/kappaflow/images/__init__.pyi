@@ -2,13 +2,25 @@ from .images import Images, flipped
 from .jet import jet
 from .latent import interpolate, reconstruct
 from .load import is_images, load_images, split_images
+from .options import (
+    GlowOptions,
+    ImageOptions,
+    JetOptions,
+    PixelOptions,
+    TransformerOptions,
+)
 from .recipes import glow, real_nvp_image
 from .shipped import ImageSet, image_sets
 from .vit import VisionTransformer
 
 __all__ = [
+    "GlowOptions",
+    "ImageOptions",
     "ImageSet",
     "Images",
+    "JetOptions",
+    "PixelOptions",
+    "TransformerOptions",
     "VisionTransformer",
     "flipped",
     "glow",

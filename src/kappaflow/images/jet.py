@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from kappaflow._checks import image_shape, natural_int, positive_int
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import Flatten, Permutation, SigmoidCoupling, Squeeze
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.padding import Padding
-from kappaflow.flows.recipe import recipe
+from kappaflow.flows.recipe import Options, as_group, recipe
 from kappaflow.images import VisionTransformer
+from kappaflow.images.options import JetOptions, PixelOptions, TransformerOptions
 from kappaflow.images.recipes import image_flow, padded_shape
-from kappaflow.options import Dequantization, Memory
 from kappaflow.partition import AnyPartition, Partition, SpatialPartition
 
 PATTERNS = ("rows", "columns", "checkerboard")
@@ -25,44 +23,29 @@ def jet(
     *,
     patch: int = 4,
     depth: int = 16,
-    spatial_every: int = 4,
-    width: int = 64,
-    blocks: int = 2,
-    heads: int = 4,
-    scale_bound: float = 4.0,
     context_features: int = 0,
-    memory: Memory = "recompute",
-    dequantize: Dequantization | None = None,
-    values: int = 256,
-    logit: float | None = None,
     padding: int | Padding | None = None,
-    seed: int = 0,
-    dtype: torch.dtype | None = None,
+    couplings: JetOptions | Options = JetOptions(),
+    network: TransformerOptions | Options = TransformerOptions(),
+    pixels: PixelOptions | Options = PixelOptions(),
 ) -> Flow:
     """Returns a Jet: couplings of patches of one size, without scales.
 
     The image becomes patches, whose pixels are channels. Before each coupling, the channels are
     permuted in a fixed random order. A vision transformer reads one half of the channels at all
-    places and changes the other half. Every `spatial_every`-th coupling splits the places instead,
+    places and changes the other half. Every spatial_every-th coupling splits the places instead,
     by rows, columns and checkerboard in turn.
 
     Args:
         shape: (C, H, W) of the images.
         patch: Side of a patch in pixels; it divides H and W.
         depth: Number of couplings.
-        spatial_every: Every how many couplings the places are split; 0 for never.
-        width: Width of the transformers, see `VisionTransformer`.
-        blocks: Number of blocks of each transformer.
-        heads: Number of attention heads.
-        scale_bound: Bound on the r of each coupling's scale 2 sigmoid(r).
         context_features: Number of classes or other numbers to condition on; 0 for none.
-        memory: The memory mode: "recompute", "store" or "invert"; see `Chain`.
-        dequantize: Noise between the values of a pixel: "uniform", "variational" or None.
-        values: Number of values that a pixel can have.
-        logit: Margin of a logit of the pixels; None for none.
         padding: Number of channels to add, or a `Padding`; None for none.
-        seed: Seed of the permutations.
-        dtype: Floating-point type of the parameters; torch's default type by default.
+        couplings: `scale_bound`, `spatial_every`, `memory` and `seed`: see `JetOptions`. A dict
+            will do.
+        network: `width`, `blocks` and `heads`: see `TransformerOptions`. A dict will do.
+        pixels: `dequantize`, `values` and `logit`: see `PixelOptions`. A dict will do.
 
     Raises:
         ArgumentError: An argument is out of its range, or the image has no such patches.
@@ -72,7 +55,7 @@ def jet(
         is not from there: the lower bound on the scales.
 
     Example:
-        >>> flow = jet((1, 8, 8), patch=4, depth=2, width=8, blocks=1, heads=2)
+        >>> flow = jet((1, 8, 8), depth=2, network={"width": 8, "blocks": 1, "heads": 2})
         >>> flow.sample(2).shape
         torch.Size([2, 1, 8, 8])
     """
@@ -86,21 +69,23 @@ def jet(
         )
     places = height // side, width_of_image // side
     features = channels * side**2
-    natural_int("seed", seed)
-    every = natural_int("spatial_every", spatial_every)
+    form = as_group(JetOptions, "couplings", couplings)
+    transformer = as_group(TransformerOptions, "network", network)
+    natural_int("seed", form.seed)
+    every = natural_int("spatial_every", form.spatial_every)
 
     def couple(partition: AnyPartition) -> Bijection:
-        network = VisionTransformer(
+        net = VisionTransformer(
             len(partition.kept),
             2 * len(partition.changed),
-            width=width,
-            depth=blocks,
-            heads=heads,
+            width=transformer.width,
+            depth=transformer.blocks,
+            heads=transformer.heads,
             places=places,
             context_features=context_features,
         )
         return SigmoidCoupling(
-            partition, network, context_features=context_features, scale_bound=scale_bound
+            partition, net, context_features=context_features, scale_bound=form.scale_bound
         )
 
     layers: list[Bijection] = [Squeeze(side)]
@@ -111,15 +96,13 @@ def jet(
             layers.append(couple(SpatialPartition(features, pattern, odd=spatial % 2 == 1)))
             spatial += 1
         else:
-            layers.append(Permutation.random(features, seed=seed + layer))
+            layers.append(Permutation.random(features, seed=form.seed + layer))
             layers.append(couple(Partition.half(features)))
     squeezed = (features, *places)
     return image_flow(
         sizes,
-        Chain([*layers, Flatten(squeezed)], memory=memory),
-        dequantize=dequantize,
-        values=values,
-        logit=logit,
+        Chain([*layers, Flatten(squeezed)], memory=form.memory),
+        pixels=pixels,
         padding=padding,
         context_features=natural_int("context_features", context_features),
     )

@@ -33,7 +33,8 @@ def reconstruct(flow: Flow, x: Tensor, context: Tensor | None = None) -> Tensor:
 
     Example:
         >>> import kappaflow as kf
-        >>> flow = kf.glow((1, 4, 4), levels=1, steps=1, hidden=4, dequantize="uniform", values=9)
+        >>> pixels = {"dequantize": "uniform", "values": 9}
+        >>> flow = kf.glow((1, 4, 4), levels=1, steps=1, hidden=4, pixels=pixels)
         >>> x = torch.arange(16.0).reshape(1, 1, 4, 4) % 9
         >>> bool((reconstruct(flow, x) == x).all())
         True

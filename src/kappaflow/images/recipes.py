@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import get_args
 
-import torch
-
 from kappaflow._checks import image_shape, natural_int, one_of, positive_float, positive_int
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import (
@@ -24,9 +22,14 @@ from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.padding import Padding
 from kappaflow.flows.padding_options import DequantizeAndPad, checked_padding, padding_features
-from kappaflow.flows.recipe import recipe
+from kappaflow.flows.recipe import Options, as_group, recipe
+from kappaflow.images.options import GlowOptions, ImageOptions, PixelOptions
 from kappaflow.nets import ConvNet, ResidualConvNet, StandardizeInputs
-from kappaflow.options import CouplingKind, Dequantization, Memory, Mixing
+from kappaflow.options import (
+    CouplingKind,
+    Dequantization,
+    Memory,
+)
 from kappaflow.partition import AnyPartition, Partition, SpatialPartition
 
 
@@ -42,9 +45,7 @@ def image_flow(
     shape: tuple[int, int, int],
     bijection: Bijection,
     *,
-    dequantize: Dequantization | None,
-    values: int,
-    logit: float | None,
+    pixels: PixelOptions | Options,
     padding: int | Padding | None,
     context_features: int,
 ) -> Flow:
@@ -53,34 +54,32 @@ def image_flow(
     `shape` is that of the images without padding channels, and the bijection takes images with
     them. `glow` describes the other arguments.
     """
+    pixels = as_group(PixelOptions, "pixels", pixels)
     joint_shape = padded_shape(shape, padding)
     added = joint_shape[0] - shape[0]
-    units = (
-        Standardize(joint_shape[0], padding=added)
-        if logit is None
-        else Logit(0.0, float(positive_int("values", values)), margin=logit, padding=added)
-    )
+    if pixels.logit is None:
+        units = Standardize(joint_shape[0], padding=added)
+    else:
+        most = float(positive_int("values", pixels.values))
+        units = Logit(0.0, most, margin=pixels.logit, padding=added)
     before = {}
     if context_features:
         before["embedding"] = StandardizeInputs(context_features)
         before["context_features"] = context_features
     base = StandardNormal(bijection.latent_shape(joint_shape))
-    augment = _augmentation(shape, dequantize, values, checked_padding(padding))
+    augment = _augmentation(shape, pixels, checked_padding(padding))
     return Flow(base, Chain([units, bijection], **before), augment)
 
 
 def _augmentation(
-    shape: tuple[int, int, int],
-    dequantize: Dequantization | None,
-    values: int,
-    padding: Padding | None,
+    shape: tuple[int, int, int], pixels: PixelOptions, padding: Padding | None
 ) -> Augmentation | None:
     """Returns the dequantization and padding as one augmentation; None for neither."""
-    if one_of("dequantize", dequantize, (None, *get_args(Dequantization))) is None:
+    kind = one_of("dequantize", pixels.dequantize, (None, *get_args(Dequantization)))
+    if kind is None:
         return padding
-    filling = (
-        Dequantize(values) if dequantize == "uniform" else VariationalDequantize(shape, values)
-    )
+    uniform = kind == "uniform"
+    filling = Dequantize(pixels.values) if uniform else VariationalDequantize(shape, pixels.values)
     return filling if padding is None else DequantizeAndPad(filling, padding)
 
 
@@ -111,17 +110,10 @@ def glow(
     levels: int = 3,
     steps: int = 8,
     hidden: int = 128,
-    coupling: CouplingKind = "affine",
-    mixing: Mixing = "lu",
-    condition_bound: float | None = None,
-    scale_bound: float = 12.0,
     context_features: int = 0,
-    memory: Memory = "recompute",
-    dequantize: Dequantization | None = None,
-    values: int = 256,
-    logit: float | None = None,
     padding: int | Padding | None = None,
-    dtype: torch.dtype | None = None,
+    couplings: GlowOptions | Options = GlowOptions(),
+    pixels: PixelOptions | Options = PixelOptions(),
 ) -> Flow:
     """Returns a Glow: levels of steps, each an ActNorm, a 1x1 convolution and a coupling.
 
@@ -134,23 +126,12 @@ def glow(
         levels: Number L of levels; each squeezes the image once.
         steps: Number K of steps in each level.
         hidden: Number of channels of the couplings' networks, `ConvNet`.
-        coupling: "affine" or "additive".
-        mixing: Form of the 1x1 convolutions, "lu", "plain", "qr", "svd" or "orthogonal": see
-            `InvertibleConv1x1`.
-        condition_bound: For mixing="svd": the largest condition number of each convolution.
-        scale_bound: Bound on the sum over all steps of the couplings' log-scales.
         context_features: Width of the context, such as the number of classes; 0 for none.
-        memory: What is kept for the backward pass: "store" keeps everything; "recompute" keeps all
-            but the hidden layers of the networks, the largest part, which run again; "invert"
-            keeps the output of each level, from which it computes the inputs, see `Chain`.
-        dequantize: None for images of real numbers, whose log_prob is exact; "uniform" or
-            "variational" for integer pixels, see `Dequantize` and `VariationalDequantize`.
-        values: Number of values of an integer pixel.
-        logit: Margin, such as 0.05, of a logit of the pixels, from 0 to `values`; None to
-            standardize the channels instead, which the first `kappaflow.fit` sets.
         padding: Number of Gaussian channels to add to those of the image, or any `Padding`; None
             for none. log_prob is then a bound, and samples do not contain the padding.
-        dtype: Floating-point type of the parameters; torch's default type by default.
+        couplings: `coupling`, `mixing`, `condition_bound`, `scale_bound` and `memory`: see
+            `GlowOptions`. A dict will do.
+        pixels: `dequantize`, `values` and `logit`: see `PixelOptions`. A dict will do.
 
     Raises:
         ArgumentError: An argument is out of its range, or the sides cannot be halved so often.
@@ -167,9 +148,11 @@ def glow(
     sizes = image_shape("shape", shape)
     check_levels(sizes, levels, squeezes=levels)
     natural_int("context_features", context_features)
-    one_of("coupling", coupling, get_args(CouplingKind))
-    one_of("memory", memory, get_args(Memory))
-    bound = positive_float("scale_bound", scale_bound) / (levels * positive_int("steps", steps))
+    form = as_group(GlowOptions, "couplings", couplings)
+    one_of("coupling", form.coupling, get_args(CouplingKind))
+    one_of("memory", form.memory, get_args(Memory))
+    count = levels * positive_int("steps", steps)
+    bound = positive_float("scale_bound", form.scale_bound) / count
 
     def couple(channels: int, kind: CouplingKind, bound: float) -> Bijection:
         partition = Partition.half(channels)
@@ -179,7 +162,7 @@ def glow(
             outputs,
             hidden,
             context_features=context_features,
-            memory="recompute" if memory == "recompute" else "store",
+            memory="recompute" if form.memory == "recompute" else "store",
         )
         if kind == "additive":
             return AdditiveCoupling(partition, network, context_features=context_features)
@@ -193,19 +176,19 @@ def glow(
         channels *= 4
         layers: list[Bijection] = [Squeeze()]
         for _ in range(steps):
-            mix = InvertibleConv1x1(channels, form=mixing, condition_bound=condition_bound)
-            layers += [ActNorm(channels), mix, couple(channels, coupling, bound)]
+            mix = InvertibleConv1x1(
+                channels, form=form.mixing, condition_bound=form.condition_bound
+            )
+            layers += [ActNorm(channels), mix, couple(channels, form.coupling, bound)]
         if level < levels - 1:
             layers.append(couple(channels, "affine", PRIOR_BOUND))
         # Only the networks recompute, which costs less than recomputing whole layers.
-        scales.append(ImageChain(layers, memory="invert" if memory == "invert" else None))
+        scales.append(ImageChain(layers, memory="invert" if form.memory == "invert" else None))
         channels //= 2
     return image_flow(
         sizes,
         MultiScale(joint_shape, scales),
-        dequantize=dequantize,
-        values=values,
-        logit=logit,
+        pixels=pixels,
         padding=padding,
         context_features=context_features,
     )
@@ -222,14 +205,10 @@ def real_nvp_image(
     levels: int = 2,
     hidden: int = 64,
     blocks: int = 2,
-    scale_bound: float = 12.0,
     context_features: int = 0,
-    memory: Memory = "recompute",
-    dequantize: Dequantization | None = None,
-    values: int = 256,
-    logit: float | None = None,
     padding: int | Padding | None = None,
-    dtype: torch.dtype | None = None,
+    couplings: ImageOptions | Options = ImageOptions(),
+    pixels: PixelOptions | Options = PixelOptions(),
 ) -> Flow:
     """Returns a RealNVP of images: checkerboard and channel couplings, scale by scale.
 
@@ -244,14 +223,10 @@ def real_nvp_image(
         levels: Number of scales.
         hidden: Number of channels of the couplings' networks, `ResidualConvNet`.
         blocks: Number of residual blocks of each network.
-        scale_bound: Bound on the sum over depth of the log-scales.
         context_features: Width of the context; 0 for none.
-        memory: What is kept for the backward pass: "recompute", "store" or "invert", see `Chain`.
-        dequantize: Noise between the values of a pixel: "uniform", "variational" or None.
-        values: Number of values that a pixel can have.
-        logit: Margin of a logit of the pixels, 0.05 in the source; None for none.
         padding: Number of channels to add, or a `Padding`; None for none.
-        dtype: Floating-point type of the parameters; torch's default type by default.
+        couplings: `scale_bound` and `memory`: see `ImageOptions`. A dict will do.
+        pixels: `dequantize`, `values` and `logit`, 0.05 in the source: see `PixelOptions`.
 
     Raises:
         ArgumentError: An argument is out of its range, or the sides cannot be halved so often.
@@ -267,8 +242,9 @@ def real_nvp_image(
     sizes = image_shape("shape", shape)
     check_levels(sizes, levels, squeezes=levels - 1)
     natural_int("context_features", context_features)
-    couplings = (levels - 1) * 2 * IN_A_ROW + LAST
-    bound = positive_float("scale_bound", scale_bound) / couplings
+    form = as_group(ImageOptions, "couplings", couplings)
+    count = (levels - 1) * 2 * IN_A_ROW + LAST
+    bound = positive_float("scale_bound", form.scale_bound) / count
 
     def couple(partition: AnyPartition) -> list[Bijection]:
         network = ResidualConvNet(
@@ -293,15 +269,13 @@ def real_nvp_image(
         layers = in_turns(SpatialPartition(channels), IN_A_ROW)
         channels *= 4
         layers += [Squeeze(), *in_turns(Partition.half(channels), IN_A_ROW)]
-        scales.append(Chain(layers, memory=memory))
+        scales.append(Chain(layers, memory=form.memory))
         channels //= 2
-    scales.append(Chain(in_turns(SpatialPartition(channels), LAST), memory=memory))
+    scales.append(Chain(in_turns(SpatialPartition(channels), LAST), memory=form.memory))
     return image_flow(
         sizes,
         MultiScale(joint_shape, scales),
-        dequantize=dequantize,
-        values=values,
-        logit=logit,
+        pixels=pixels,
         padding=padding,
         context_features=context_features,
     )

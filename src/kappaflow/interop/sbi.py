@@ -14,6 +14,7 @@ from kappaflow._checks import one_of
 from kappaflow.data.batches import Batch
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
+from kappaflow.flows.recipe import from_options
 from kappaflow.foreign.layers import ForeignLayer, Parts, default_dtype_of
 from kappaflow.interop import nflows, zuko
 from kappaflow.runs.recipes import CONDITIONAL
@@ -245,7 +246,7 @@ def density_estimator(
         arguments = {"depth": depth, "hidden": hidden, **options}
         if embedding_net is not None:
             arguments["embedding"] = _Embedding(embedding_net, shape)
-        flow = recipe(theta.shape[1], context_features=width, **arguments)
+        flow = from_options(recipe, theta.shape[1], context_features=width, **arguments)
         fit_standardization(flow, Batch(theta, rows))
         return FlowEstimator(flow, shape)
 

@@ -11,6 +11,7 @@ import torch
 from kappaflow._checks import one_of
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
+from kappaflow.flows.recipe import from_options
 from kappaflow.images import Images, load_images, split_images
 from kappaflow.images.kind import ImageKind
 from kappaflow.runs.image_samples import SampleSheets, values_of
@@ -170,7 +171,8 @@ def image_flow(model: ModelConfig, images: Images, *, by_class: bool, seed: int)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             given = with_padding(given, images.shape)
-            return make(images.shape, values=images.values, context_features=context, **given)
+            given |= {"values": images.values, "context_features": context}
+            return from_options(make, images.shape, **given)
     except (RuntimeError, MemoryError) as error:
         raise ArgumentError(f"a model of this size cannot be built here: {error}") from None
 

@@ -1,6 +1,5 @@
 """`ModelConfig`, the recipes by their names, and the options and defaults of each."""
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,6 +23,7 @@ from kappaflow.flows import (
     spline,
     zuko_flow,
 )
+from kappaflow.flows.recipe import flat_signature, from_options
 from kappaflow.flows.zuko_flow import KINDS
 from kappaflow.flows.zuko_flow import OPTIONS as ZUKO_OPTIONS
 
@@ -50,7 +50,7 @@ RECIPES: dict[str, Callable[..., Flow]] = {
 # and of `Settings`: arguments of couplings, and the maximum learning rate for tables.
 DEFAULTS: dict[str, Any] = {"depth": 16, "partition": "random-half"}
 LEARNING_RATE = 5e-3
-NOT_OPTIONS = ("kind", "dtype")  # arguments of recipes that a run determines
+NOT_OPTIONS = ("kind",)  # arguments of recipes that a run determines
 NOT_IN_REPORTS = ("context_features", "values", "seed")  # facts of the data and of the training
 
 
@@ -77,7 +77,7 @@ def options_of(model: str) -> dict[str, Any]:
         >>> options_of("planar")
         {'depth': 8, 'bounds': None, 'seed': 0}
     """
-    signature = inspect.signature(recipes()[model])
+    signature = flat_signature(recipes()[model])
     options = {
         name: one.default
         for name, one in signature.parameters.items()
@@ -157,7 +157,7 @@ def build_flow(model: ModelConfig, table: Table, seed: int) -> Flow:
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return recipe(len(table.columns), **arguments)
+            return from_options(recipe, len(table.columns), **arguments)
     except (RuntimeError, MemoryError) as error:
         raise ArgumentError(f"a model of this size cannot be built here: {error}") from None
 

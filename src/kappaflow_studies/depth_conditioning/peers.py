@@ -64,7 +64,7 @@ def installed(library: str) -> bool:
 
 
 def _ours(features: int, depth: int, hidden: tuple[int, ...]) -> Sequence[Any]:
-    return list(real_nvp(features, depth=depth, hidden=hidden, memory="store").core)
+    return list(real_nvp(features, depth=depth, hidden=hidden, couplings={"memory": "store"}).core)
 
 
 def _zuko(features: int, depth: int, hidden: tuple[int, ...]) -> Sequence[Any]:

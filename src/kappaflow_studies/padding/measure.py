@@ -222,10 +222,9 @@ def trained_on_images(case: Case) -> Row:
     with _seeded_weights(seed):
         flow = real_nvp_image(
             train.shape,
-            dequantize="uniform",
-            values=train.values,
+            pixels={"dequantize": "uniform", "values": train.values},
             padding=spec_of(case["padding"]).padding(train.shape),
-            memory="store",
+            couplings={"memory": "store"},
             **how,
         )
     x = ImageBatches(test, flow).at(slice(0, len(test))).x

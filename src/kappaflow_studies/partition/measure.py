@@ -9,6 +9,7 @@ from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import ImageChain, InvertibleConv1x1, MultiScale, Permutation
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow, real_nvp
+from kappaflow.flows.recipe import from_options
 from kappaflow.images import Images, glow
 from kappaflow.options import Mixing
 from kappaflow.partition import Partition
@@ -44,8 +45,13 @@ def parameters(flow: Flow) -> int:
 def table_flow(kind: str, features: int, depth: int, hidden: Sequence[int], seed: int) -> Flow:
     """Returns a RealNVP of a kind."""
     partition = {"partition": changes_one(features)} if kind == ONE else {}
-    return real_nvp(
-        features, depth=depth, hidden=hidden, seed=seed, **{**OF_TABLES[kind], **partition}
+    return from_options(
+        real_nvp,
+        features,
+        depth=depth,
+        hidden=hidden,
+        seed=seed,
+        **{**OF_TABLES[kind], **partition},
     )
 
 
@@ -57,7 +63,7 @@ def changes_one(features: int) -> Partition:
 def image_flow(kind: str, shape: Sequence[int], values: int, steps: int, hidden: int) -> Flow:
     """Returns a Glow of two levels, with 1x1 convolutions or permutations of a kind."""
     how = {"levels": LEVELS, "steps": steps, "hidden": hidden, "mixing": OF_IMAGES[kind] or "lu"}
-    whole = glow(shape, dequantize="uniform", values=values, **how)  # pyright: ignore[reportArgumentType]
+    whole = from_options(glow, shape, dequantize="uniform", values=values, **how)
     if OF_IMAGES[kind] is not None:
         return whole
     units, scales = whole.bijection  # pyright: ignore[reportGeneralTypeIssues]

@@ -34,7 +34,9 @@ class Case:
 def exported(path, **options) -> Case:
     """Exports a stack with permutations on a mixture of normals, fitted to columns far from 0."""
     torch.manual_seed(0)
-    flow = kf.real_nvp(3, depth=2, hidden=(8,), components=3, partition="random", start="whiten")
+    flow = kf.real_nvp(
+        3, depth=2, hidden=(8,), start={"components": 3, "start": "whiten"}, partition="random"
+    )
     flow.standardization.fit(50 + 5 * torch.randn(200, 3))
     flow = jittered(flow, seed=1).eval()
     with torch.no_grad():

@@ -21,7 +21,12 @@ def test_onnx_runtime_computes_what_the_flow_computes_in_float64(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     bounds = ["positive", None, None]
     flow = kf.real_nvp(
-        3, depth=1, hidden=(4,), start="gaussianize", bounds=bounds, components=2, mixing="svd"
+        3,
+        depth=1,
+        hidden=(4,),
+        start={"start": "gaussianize", "components": 2},
+        bounds=bounds,
+        couplings={"mixing": "svd"},
     )
     x = torch.randn(200, 3).abs() + 0.1
     flow.standardization.fit(x)

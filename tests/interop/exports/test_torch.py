@@ -294,7 +294,13 @@ def conditional():
     """Returns a flow of splines with a context and an embedding."""
     embedding = torch.nn.Linear(2, 3)
     return kf.spline(
-        3, depth=1, hidden=(4,), bins=2, context_features=2, embedding=embedding, padding=1
+        3,
+        depth=1,
+        hidden=(4,),
+        couplings={"bins": 2},
+        context_features=2,
+        network={"embedding": embedding},
+        padding=1,
     )
 
 
