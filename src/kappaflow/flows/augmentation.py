@@ -72,15 +72,9 @@ def log_weights(
     samples: int,
     generator: torch.Generator | None,
 ) -> Iterator[Tensor]:
-    """Yields log p(x, e) - log q(e | x) of samples e in chunks, (k, B).
+    """Yields log p(x, e) - log q(e | x) of samples e for each x, (B, *event), in chunks, (k, B).
 
-    Args:
-        augment: The distribution q of e.
-        log_prob: Returns log p of joined points and their contexts.
-        x: Points, (B, *event).
-        context: Context, (B, C), or None.
-        samples: Number of samples e for each x.
-        generator: Source of randomness.
+    `log_prob` returns log p of joined points and their contexts.
     """
     at_once = max(1, ROWS_AT_ONCE // max(1, x.shape[0])) if samples > 1 else 1
     for start in range(0, samples, at_once):

@@ -97,10 +97,7 @@ _CALLS = {
 
 
 def checked_base(base: object, context_features: int) -> Base:
-    """Returns a base that keeps the form of the contract, or raises an error.
-
-    `context_features` is the width of the context that the bijection reads.
-    """
+    """Returns a base that keeps the form of the contract, or raises an error."""
     name = type(base).__name__
     if not isinstance(base, Base):
         raise ArgumentError(
@@ -161,14 +158,46 @@ def sample_of_base(
     return z
 
 
-def event_shape_of(event_shape: int | Sequence[int]) -> tuple[int, ...]:
-    """Returns a checked event shape; a number n is (n,)."""
-    shape = (event_shape,) if isinstance(event_shape, SupportsIndex) else tuple(event_shape)
-    return tuple(positive_int("event_shape", size) for size in shape)
+class EventBase(Base):
+    """A base of this library, which draws samples on the device of the generator and moves them.
+
+    Args:
+        event_shape: Shape of one event; a number n is (n,).
+    """
+
+    def __init__(self, event_shape: int | Sequence[int]) -> None:
+        super().__init__()
+        shape = (event_shape,) if isinstance(event_shape, SupportsIndex) else tuple(event_shape)
+        self.event_shape = tuple(positive_int("event_shape", size) for size in shape)
+
+    def sample(
+        self,
+        n: int,
+        *,
+        context: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        source: dict[str, Any] = {
+            "device": device if generator is None else generator.device,
+            "generator": generator,
+        }
+        z = self.draw(n, context, dtype, source).to(dtype)
+        return z if device is None else z.to(device)
+
+    @abstractmethod
+    def draw(
+        self, n: int, context: Tensor | None, dtype: torch.dtype, source: dict[str, Any]
+    ) -> Tensor:
+        """Returns n samples on any device, from the device and the generator of a source."""
+
+    def extra_repr(self) -> str:
+        return f"event_shape={self.event_shape}"
 
 
 @register("StandardNormal")
-class StandardNormal(Base):
+class StandardNormal(EventBase):
     """Independent N(0, 1) in each coordinate of an event.
 
     Args:
@@ -180,8 +209,7 @@ class StandardNormal(Base):
     """
 
     def __init__(self, event_shape: int | Sequence[int]) -> None:
-        super().__init__()
-        self.event_shape = event_shape_of(event_shape)
+        super().__init__(event_shape)
         # Gives a flow without parameters its dtype and device.
         self.register_buffer("_place", torch.zeros(()), persistent=False)
 
@@ -190,25 +218,14 @@ class StandardNormal(Base):
         wide = z.to(log_det_dtype(z.dtype)).flatten(1)
         return -0.5 * (wide * wide).sum(1) - 0.5 * wide.shape[1] * math.log(2 * math.pi)
 
-    def sample(
-        self,
-        n: int,
-        *,
-        context: Tensor | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | None = None,
-        generator: torch.Generator | None = None,
+    def draw(
+        self, n: int, context: Tensor | None, dtype: torch.dtype, source: dict[str, Any]
     ) -> Tensor:
-        there = device if generator is None else generator.device
-        z = torch.randn((n, *self.event_shape), dtype=dtype, device=there, generator=generator)
-        return z if device is None else z.to(device)
-
-    def extra_repr(self) -> str:
-        return f"event_shape={self.event_shape}"
+        return torch.randn((n, *self.event_shape), dtype=dtype, **source)
 
 
 @register("NormalMixture")
-class NormalMixture(Base):
+class NormalMixture(EventBase):
     """A trainable mixture of normal distributions with full covariances.
 
     `kappaflow.fit` fits it to the latents of the training rows with the EM algorithm before the
@@ -235,8 +252,7 @@ class NormalMixture(Base):
     has_rsample = False  # samples carry no gradients to the weights of the components
 
     def __init__(self, features: int, *, components: int) -> None:
-        super().__init__()
-        self.event_shape = (positive_int("features", features),)
+        super().__init__(positive_int("features", features))
         self.components = positive_int("components", components)
         self.logits = nn.Parameter(torch.zeros(components))
         self.means = nn.Parameter(torch.randn(components, features))
@@ -283,24 +299,19 @@ class NormalMixture(Base):
         """Returns log p(z) in nats, (B,), for z (B, D); in float32 or wider."""
         return self._log_joint(z).logsumexp(0)
 
-    def sample(
-        self,
-        n: int,
-        *,
-        context: Tensor | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | None = None,
-        generator: torch.Generator | None = None,
+    def draw(
+        self, n: int, context: Tensor | None, dtype: torch.dtype, source: dict[str, Any]
     ) -> Tensor:
-        there, own = device if generator is None else generator.device, self.logits.device
-        wide = log_det_dtype(dtype)
-        noise = torch.randn((n, *self.event_shape), dtype=wide, device=there, generator=generator)
+        own, wide = self.logits.device, log_det_dtype(dtype)
+        noise = torch.randn((n, *self.event_shape), dtype=wide, **source)
         weights = self.logits.detach().to(noise.device).softmax(0)
-        which = torch.multinomial(weights, max(n, 1), replacement=True, generator=generator)[:n]
-        lower = self.lower(wide)[0][which.to(own)]
-        away = torch.linalg.solve_triangular(lower, noise.to(own)[..., None], upper=False)[..., 0]
-        z = (self.means[which.to(own)] + away).to(dtype)
-        return z if device is None else z.to(device)
+        chosen = torch.multinomial(
+            weights, max(n, 1), replacement=True, generator=source["generator"]
+        )
+        components = chosen[:n].to(own)
+        lower = self.lower(wide)[0][components]
+        away = torch.linalg.solve_triangular(lower, noise.to(own)[..., None], upper=False)
+        return self.means[components] + away[..., 0]
 
     def tempered(self, z: Tensor, temperature: float, context: Tensor | None = None) -> Tensor:
         """Returns samples moved towards or away from the mean of their likeliest component."""

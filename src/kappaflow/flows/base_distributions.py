@@ -12,11 +12,11 @@ from kappaflow._checks import finite_float, positive_int, real_numbers
 from kappaflow.autograd.replay import without_autocast
 from kappaflow.bijection import log_det_dtype
 from kappaflow.errors import ArgumentError
-from kappaflow.flows.base import Base, event_shape_of
+from kappaflow.flows.base import EventBase
 from kappaflow.registry import register
 
 
-class _Normal(Base):
+class _Normal(EventBase):
     """Independent normals with means and log-deviations that depend on the context."""
 
     loc: nn.Parameter
@@ -34,22 +34,12 @@ class _Normal(Base):
         terms = -0.5 * standardized.square() - log_scale - 0.5 * math.log(2 * math.pi)
         return terms.flatten(1).sum(1)
 
-    def sample(
-        self,
-        n: int,
-        *,
-        context: Tensor | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | None = None,
-        generator: torch.Generator | None = None,
+    def draw(
+        self, n: int, context: Tensor | None, dtype: torch.dtype, source: dict[str, Any]
     ) -> Tensor:
-        source = device if generator is None else generator.device
-        noise = torch.randn(
-            (n, *self.event_shape), dtype=log_det_dtype(dtype), device=source, generator=generator
-        )
+        noise = torch.randn((n, *self.event_shape), dtype=log_det_dtype(dtype), **source)
         loc, log_scale = self.moments(context, noise.dtype)
-        z = (loc + log_scale.exp() * noise.to(loc.device)).to(dtype)
-        return z if device is None else z.to(device)
+        return loc + log_scale.exp() * noise.to(loc.device)
 
     def tempered(self, z: Tensor, temperature: float, context: Tensor | None = None) -> Tensor:
         """Returns samples z, (n, *event), moved towards or away from their means."""
@@ -80,16 +70,12 @@ class DiagonalNormal(_Normal):
     """
 
     def __init__(self, event_shape: int | Sequence[int]) -> None:
-        super().__init__()
-        self.event_shape = event_shape_of(event_shape)
+        super().__init__(event_shape)
         self.loc = nn.Parameter(torch.zeros(self.event_shape))
         self.log_scale = nn.Parameter(torch.zeros(self.event_shape))
 
     def moments(self, context: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         return self.loc.to(dtype), self.log_scale.to(dtype)
-
-    def extra_repr(self) -> str:
-        return f"event_shape={self.event_shape}"
 
 
 @register("ClassConditionalNormal")
@@ -124,8 +110,7 @@ class ClassConditionalNormal(_Normal):
     """
 
     def __init__(self, event_shape: int | Sequence[int], *, classes: int) -> None:
-        super().__init__()
-        self.event_shape = event_shape_of(event_shape)
+        super().__init__(event_shape)
         self.context_features = positive_int("classes", classes)
         self.loc = nn.Parameter(torch.zeros(classes, *self.event_shape))
         self.log_scale = nn.Parameter(torch.zeros(classes, *self.event_shape))
@@ -151,7 +136,7 @@ class ClassConditionalNormal(_Normal):
 
 
 @register("StudentT")
-class StudentT(Base):
+class StudentT(EventBase):
     """Independent Student t with learned degrees of freedom in each coordinate, for heavy tails.
 
     A flow whose layers have bounded slopes keeps the tails of its base, so a normal base cannot
@@ -179,8 +164,7 @@ class StudentT(Base):
     """
 
     def __init__(self, event_shape: int | Sequence[int], *, degrees: float = 10.0) -> None:
-        super().__init__()
-        self.event_shape = event_shape_of(event_shape)
+        super().__init__(event_shape)
         if finite_float("degrees", degrees) <= 1:
             raise ArgumentError(f"'degrees' should be above 1, got {degrees}.")
         self.log_excess = nn.Parameter(torch.full(self.event_shape, math.log(degrees - 1)))
@@ -202,31 +186,18 @@ class StudentT(Base):
         terms = log_constant.to(dtype) - ((degrees + 1) / 2).to(dtype) * squares.log1p()
         return terms.flatten(1).sum(1)
 
-    def sample(
-        self,
-        n: int,
-        *,
-        context: Tensor | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | None = None,
-        generator: torch.Generator | None = None,
+    def draw(
+        self, n: int, context: Tensor | None, dtype: torch.dtype, source: dict[str, Any]
     ) -> Tensor:
-        source = device if generator is None else generator.device
-        uniform = torch.rand(
-            (2, n, *self.event_shape), dtype=torch.float64, device=source, generator=generator
-        )
+        uniform = torch.rand((2, n, *self.event_shape), dtype=torch.float64, **source)
         radius, angle = uniform.to(self.log_excess.device)
         degrees = self.degrees
         squares = degrees * torch.expm1(-2 / degrees * torch.log1p(-radius))
-        z = (squares.sqrt() * torch.cos(2 * math.pi * angle)).to(dtype)
-        return z if device is None else z.to(device)
-
-    def extra_repr(self) -> str:
-        return f"event_shape={self.event_shape}"
+        return squares.sqrt() * torch.cos(2 * math.pi * angle)
 
 
 @register("UniformBox")
-class UniformBox(Base):
+class UniformBox(EventBase):
     """The uniform distribution on a box; log_prob is -inf outside.
 
     Its flow needs a bijection from the support of the data onto the box, such as splines of the
@@ -256,8 +227,7 @@ class UniformBox(Base):
         low: Any = -1.0,  # noqa: ANN401
         high: Any = 1.0,  # noqa: ANN401
     ) -> None:
-        super().__init__()
-        self.event_shape = event_shape_of(event_shape)
+        super().__init__(event_shape)
         for name, value in (("low", low), ("high", high)):
             numbers = real_numbers(name, value)
             if numbers.shape not in ((), self.event_shape):
@@ -276,28 +246,16 @@ class UniformBox(Base):
         log_volume = (self.high.to(dtype) - self.low.to(dtype)).log().sum()
         return torch.where(inside, -log_volume, -torch.inf)
 
-    def sample(
-        self,
-        n: int,
-        *,
-        context: Tensor | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | None = None,
-        generator: torch.Generator | None = None,
+    def draw(
+        self, n: int, context: Tensor | None, dtype: torch.dtype, source: dict[str, Any]
     ) -> Tensor:
-        source = device if generator is None else generator.device
-        uniform = torch.rand(
-            (n, *self.event_shape), dtype=log_det_dtype(dtype), device=source, generator=generator
-        ).to(self.low.device)
+        uniform = torch.rand((n, *self.event_shape), dtype=log_det_dtype(dtype), **source)
+        uniform = uniform.to(self.low.device)
         low, high = self.low.to(uniform.dtype), self.high.to(uniform.dtype)
         z = torch.lerp(low, high, uniform).to(dtype)
-        z = torch.minimum(torch.maximum(z, self.low.to(dtype)), self.high.to(dtype))
-        return z if device is None else z.to(device)
+        return torch.minimum(torch.maximum(z, self.low.to(dtype)), self.high.to(dtype))
 
     def tempered(self, z: Tensor, temperature: float, context: Tensor | None = None) -> Tensor:
         """Returns samples z, (n, *event), moved towards or away from the center of the box."""
         center = (0.5 * (self.low + self.high)).to(z.dtype)
         return center + temperature * (z - center)
-
-    def extra_repr(self) -> str:
-        return f"event_shape={self.event_shape}"

@@ -195,7 +195,7 @@ def _rotations(
     turned = sorted(set(partition.changed) & set(transformer.angles))
     if not turned or transformer.half_period is None:
         return []
-    others = [i for i in range(partition.features) if i not in turned]
+    others = tuple(i for i in range(partition.features) if i not in turned)
     reading = Partition(partition.features, others)
     rotation = RotationCoupling(
         reading,
@@ -242,15 +242,12 @@ def _turn(
 
 
 def padded_partition(partition: Partition, padding: int, *, seed: int | None = None) -> Partition:
-    """Extends a partition of the data to data and padding; each part gets half of the padding.
+    """Returns a partition of data and padding, in which each part gets half of the padding.
 
     With at least two features of each, every coupling then reads and changes both data and
     padding. A coupling may learn to ignore the padding, so a padded flow can represent every flow
     without padding. The padding comes after the data; `seed` selects the kept padding features,
     and None keeps the first ones.
-
-    Returns:
-        A partition that also keeps ceil(padding / 2) features of the padding.
 
     Example:
         >>> padded_partition(Partition.half(2), 3)

@@ -37,6 +37,16 @@ class Padding(Augmentation):
     def description(self) -> str:
         """Description of the added features, as part of a sentence."""
 
+    def draw(
+        self, x: Tensor, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        e = self.samples(x, generator)
+        return e, self.log_prob(e, x)
+
+    def samples(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Returns e for each x; a class may define `draw` instead."""
+        raise NotImplementedError
+
     def join(self, x: Tensor, e: Tensor) -> Tensor:
         return torch.cat((x, e), 1)
 
@@ -62,7 +72,8 @@ class Padding(Augmentation):
         return feature_batch("e", e, self.features)
 
     def extra_repr(self) -> str:
-        return f"features={self.features}"
+        shown = [name for name in ("inputs", "features", "scale") if hasattr(self, name)]
+        return ", ".join(f"{name}={getattr(self, name):g}" for name in shown)
 
 
 @register("Pad")
@@ -91,17 +102,11 @@ class Pad(Padding):
     def description(self) -> str:
         return f"drawn from N(0, {self.scale:g}²)" if self.scale != 1 else "drawn from N(0, 1)"
 
-    def draw(
-        self, x: Tensor, *, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        e = self.scale * self.normal_draw(x, generator)
-        return e, self.log_prob(e, x)
+    def samples(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        return self.scale * self.normal_draw(x, generator)
 
     def log_prob(self, e: Tensor, x: Tensor) -> Tensor:
         return log_normal(self._checked(e) / self.scale, math.log(self.scale))
-
-    def extra_repr(self) -> str:
-        return f"features={self.features}, scale={self.scale:g}"
 
 
 @register("UniformPad")
@@ -133,20 +138,14 @@ class UniformPad(Padding):
     def description(self) -> str:
         return f"uniform on [-{self.scale:g}, {self.scale:g}]"
 
-    def draw(
-        self, x: Tensor, *, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def samples(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         unit = uniform_like(x.new_empty(len(x), self.features, *x.shape[2:]), generator)
-        e = self.scale * (2 * unit - 1)
-        return e, self.log_prob(e, x)
+        return self.scale * (2 * unit - 1)
 
     def log_prob(self, e: Tensor, x: Tensor) -> Tensor:
         inside = (self._checked(e).abs() <= self.scale).flatten(1).all(1)
         log_q = zero_log_det(e) - math.prod(e.shape[1:]) * math.log(2 * self.scale)
         return log_q.masked_fill(~inside, -math.inf)
-
-    def extra_repr(self) -> str:
-        return f"features={self.features}, scale={self.scale:g}"
 
 
 @register("ZeroPad")
@@ -175,10 +174,8 @@ class ZeroPad(Padding):
     def description(self) -> str:
         return "all zero"
 
-    def draw(
-        self, x: Tensor, *, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        return x.new_zeros(len(x), self.features, *x.shape[2:]), zero_log_det(x)
+    def samples(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        return x.new_zeros(len(x), self.features, *x.shape[2:])
 
     def log_prob(self, e: Tensor, x: Tensor) -> Tensor:
         return log_of_a_point(self._checked(e), torch.zeros_like(e))
@@ -264,13 +261,11 @@ class CopyPad(PaddingGiven):
         noise = f" with noise from N(0, {self.scale:g}²)" if self.has_density else ""
         return f"copies of the data{noise}"
 
-    def draw(
-        self, x: Tensor, *, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        e = self._copies(x)
-        if self.has_density:
-            e = e + self.scale * self.normal_draw(x, generator)
-        return e, self.log_prob(e, x)
+    def samples(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        copies = self._copies(x)
+        if not self.has_density:
+            return copies
+        return copies + self.scale * self.normal_draw(x, generator)
 
     def log_prob(self, e: Tensor, x: Tensor) -> Tensor:
         copies = self._copies(x)
@@ -281,9 +276,6 @@ class CopyPad(PaddingGiven):
     def _copies(self, x: Tensor) -> Tensor:
         turns = -(-self.features // self.inputs)
         return torch.cat([self.standardized(x)] * turns, 1)[:, : self.features]
-
-    def extra_repr(self) -> str:
-        return f"inputs={self.inputs}, features={self.features}, scale={self.scale:g}"
 
 
 @register("LearnedPad")
@@ -348,6 +340,3 @@ class LearnedPad(PaddingGiven):
             )
         mean, raw = output.to(x.dtype).chunk(2, 1)
         return mean, LARGEST_LOG_SCALE * torch.tanh(raw / LARGEST_LOG_SCALE)
-
-    def extra_repr(self) -> str:
-        return f"inputs={self.inputs}, features={self.features}"

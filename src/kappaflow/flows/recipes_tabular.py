@@ -307,16 +307,7 @@ def radial(
     """Returns a radial flow: maps that each move points towards a center, or away from it.
 
     A new flow is the identity. Each map starts with its own center among the standardized data,
-    so that no two maps have the same gradient.
-
-    Args:
-        features: Number of features.
-        depth: Number of radial maps.
-        bounds: The domain of each feature, as for `real_nvp`.
-        seed: Seed of the centers.
-
-    Raises:
-        ArgumentError: An argument is out of its range.
+    so that no two maps have the same gradient. The arguments are those of `planar`.
 
     Source:
         Rezende, Mohamed 2015.

@@ -55,12 +55,7 @@ def tensors_for(flow: "Flow", x: Data, context: Data = None) -> Pair:
 def flatten_batch(
     flow: "Flow", x: Data, context: Data
 ) -> tuple[torch.Size, Tensor, Tensor | None]:
-    """Returns the batch shape, and x and context as tensors with one batch dimension.
-
-    Raises:
-        ArgumentError: A shape, a device or a column does not fit the flow, or the context is
-            missing or unexpected.
-    """
+    """Returns the batch shape, and x and context as tensors with one batch dimension."""
     event = flow.event_shape
     x, context = tensors_for(flow, x, context)
     batch_shape = x.shape[: x.dim() - len(event)]

@@ -29,11 +29,7 @@ def context_embedding(
 ) -> tuple[int, dict[str, Any]]:
     """Returns the width of the context after its embedding, and keyword arguments for `Chain`.
 
-    The context is standardized first, then embedded by a network from (B, context_features) to (B,
-    width), if there is one.
-
-    Raises:
-        ArgumentError: The embedding is not a network for rows of this width.
+    The context is standardized first, then embedded by a network, if there is one.
     """
     natural_int("context_features", context_features)
     if embedding is None and not context_features:
