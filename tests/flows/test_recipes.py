@@ -10,7 +10,7 @@ import kappaflow as kf
 from kappaflow.bijections.coupling import Coupling
 from kappaflow.flows.recipe import from_options
 from kappaflow.options import AnyModel
-from kappaflow.runs import recipes as runs
+from kappaflow.runs.recipes import recipes
 from kappaflow.testing.contract import jittered
 
 RECIPES = {"real_nvp": kf.real_nvp, "nice": kf.nice}
@@ -249,7 +249,7 @@ def test_options_stand_in_groups_or_dicts_or_side_by_side():
 
 @pytest.mark.parametrize("name", get_args(AnyModel))
 def test_recipes_have_at_most_nine_keyword_arguments(name):
-    recipe = {**runs.RECIPES, **runs.IMAGE_RECIPES}[name]
+    recipe = recipes()[name]
     keywords = [
         parameter
         for parameter in inspect.signature(recipe).parameters.values()
