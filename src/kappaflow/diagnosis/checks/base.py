@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from scipy.special import kolmogorov
@@ -20,16 +20,12 @@ LEAST, EACH = 0.05, 0.01  # tolerated error of the log-integral: in all, and for
 UNLIKELY = 1e-7
 
 
-@dataclass(frozen=True)
-class BaseFit:
+class BaseFit(NamedTuple):
     """The base's log_prob against itself and against its samples.
 
-    Attributes:
-        log_integral: Logarithm of the integral of the density.
-        distance: Largest Kolmogorov-Smirnov distance of a coordinate of the samples from the
-            distribution that log_prob gives it.
-        significance: The probability of at least this distance for a correct base, times the
-            number of coordinates.
+    `distance` is the largest Kolmogorov-Smirnov distance of a coordinate of the samples from the
+    distribution that log_prob gives it, and `significance` the probability of at least this
+    distance for a correct base, times the number of coordinates.
     """
 
     log_integral: float
@@ -64,14 +60,13 @@ def base_fit(m: Measurements) -> BaseFit | None:
     flat = z.flatten(1)
     if not torch.isfinite(log_prob(flat[:PAIRS])).all() or not _independent(log_prob, flat):
         return None
-    start = flat[0]
-    total, distances = log_prob(start[None]).item(), []
-    for number in range(flat.shape[1]):
-        integral, distance = _coordinate(log_prob, start, flat[:, number], number)
-        total, distances = total + integral, [*distances, distance]
+    integrals, distances = zip(
+        *(_coordinate(log_prob, flat[0], flat[:, number], number) for number in range(n)),
+        strict=True,
+    )
     worst = max(distances)
-    significance = min(1.0, len(distances) * float(kolmogorov(math.sqrt(SAMPLES) * worst)))
-    return BaseFit(total, worst, significance)
+    significance = min(1.0, n * float(kolmogorov(math.sqrt(SAMPLES) * worst)))
+    return BaseFit(log_prob(flat[:1]).item() + sum(integrals), worst, significance)
 
 
 @check(
@@ -157,9 +152,9 @@ def _coordinate(log_prob: LogProb, start: Tensor, z: Tensor, number: int) -> tup
     cumulative = torch.cat((steps.new_zeros(1), steps.cumsum(0)))
     total = cumulative[-1]
     ordered = z.sort().values
-    place = torch.searchsorted(at, ordered).clamp(1, GRID - 1)
-    share = ((ordered - at[place - 1]) / (at[place] - at[place - 1])).clamp(0, 1)
-    expected = (cumulative[place - 1] + share * steps[place - 1]) / total
+    i = torch.searchsorted(at, ordered).clamp(1, GRID - 1)
+    share = ((ordered - at[i - 1]) / (at[i] - at[i - 1])).clamp(0, 1)
+    expected = (cumulative[i - 1] + share * steps[i - 1]) / total
     count = torch.arange(len(z), device=z.device)
     distance = torch.maximum((count + 1) / len(z) - expected, expected - count / len(z)).max()
     return total.log().item(), distance.item()

@@ -1,21 +1,20 @@
 """KF209, KF213, KF404: the gradient of log_prob, and the flow after a step along it."""
 
-import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kappaflow.conditioning import TRUSTED, layers_of
+from kappaflow.conditioning.round_trip import layer_by_layer
 from kappaflow.diagnosis.check import Symptom, check, measurement
 from kappaflow.diagnosis.checks.dtypes import dtypes
 from kappaflow.diagnosis.checks.log_dets import solver_tolerance
 from kappaflow.diagnosis.checks.state import state
-from kappaflow.diagnosis.measurements import Measurements
+from kappaflow.diagnosis.measurements import Measurements, library_log_prob, to_float64
 from kappaflow.finding import Evidence
 from kappaflow.flows import Flow
-from kappaflow.foreign import Wrapped
 
 SETTLE = 2  # directions in which the differences must converge
 STEP = 1e-5  # step of the differences, relative to the size of a parameter
@@ -28,33 +27,29 @@ Function = Callable[[Flow], Tensor]
 Direction = list[Tensor]  # one part for each trained parameter
 
 
-@dataclass(frozen=True)
-class Gradient:
-    """Derivatives of the mean log_prob along one direction in parameter space, in nats.
+class Slope(NamedTuple):
+    """A derivative along one direction in parameter space, by autograd and by differences."""
 
-    It is the direction with the largest error among the tried ones.
-
-    Attributes:
-        autograd: Derivative by autograd in the dtype of the flow.
-        autograd64: Derivative by autograd in float64.
-        difference: Central difference in float64.
-        size: Root of the sum of squares of the contributions of the parameters.
-        layer: The first layer with a wrong derivative.
-        solved: Whether a solver of differential equations computes the flow, with a tolerance.
-    """
-
+    seed: int  # of the direction
     autograd: float
-    autograd64: float
-    difference: float
+    difference: float  # central, or one-sided at a kink
+    size: float  # root of the sum of squares of the contributions of the parameters
+
+
+class Gradient(NamedTuple):
+    """Derivatives of the mean log_prob, in nats, along the direction with the largest error."""
+
+    autograd: float  # in the dtype of the flow
+    autograd64: float  # in float64
+    difference: float  # in float64
     size: float
-    layer: str | None
-    solved: bool
+    allowed: float  # relative difference of the last two
+    layer: str | None = None  # the first layer with a wrong derivative
 
     @property
     def is_wrong(self) -> bool:
         """Whether autograd and differences disagree in float64."""
-        allowed = WRONG_SOLVED if self.solved else WRONG
-        return abs(self.autograd64 - self.difference) > allowed * self.size
+        return abs(self.autograd64 - self.difference) > self.allowed * self.size
 
 
 @measurement("gradients", checked="gradients")
@@ -64,28 +59,25 @@ def gradient(m: Measurements) -> Gradient | None:
     Returns None if the flow has no trainable parameters or no copy in float64, or if the
     differences do not converge.
     """
-    rows, directions = m.effort.points // 4, m.effort.points // 16
-    x, context = m.points[:rows], None if m.context is None else m.context[:rows]
-    same, wide = m.copy(), m.copy(torch.float64)
-    if same is None or wide is None or not _trained(wide):
+    directions = m.effort.points // 16
+    x, context = m.first(m.effort.points // 4)
+    same, float64_copy = m.copy(), m.copy(torch.float64)
+    if same is None or float64_copy is None or not _trained(float64_copy):
         return None
-    x64, context64 = x.double(), None if context is None else context.double()
+    x64, context64 = x.double(), to_float64(context)
     try:
-        result = _compare(wide, lambda one: _mean_log_prob(one, x64, context64), directions)
-        if result is None:
+        slope = _slope(float64_copy, lambda flow: _mean_log_prob(flow, x64, context64), directions)
+        if slope is None:
             return None
-        seed, in_float64, difference, size = result
-        own = _product(
-            _gradients(same, lambda one: _mean_log_prob(one, x, context)), _direction(same, seed)
-        )[0]
-        measured = Gradient(own, in_float64, difference, size, None, solver_tolerance(wide) > 0)
-        if measured.is_wrong:
-            return dataclasses.replace(
-                measured, layer=_wrong_layer(wide, x64, context64, directions)
-            )
+        own = _gradients(same, lambda flow: _mean_log_prob(flow, x, context))
+        allowed = WRONG_SOLVED if solver_tolerance(float64_copy) > 0 else WRONG
+        result = Gradient(_product(own, _direction(same, slope.seed))[0], *slope[1:], allowed)
+        if result.is_wrong:
+            layer = _wrong_layer(float64_copy, x64, context64, directions)
+            return result._replace(layer=layer)
     except Exception:  # a library that mixes float64 and float32, or forbids derivatives
         return None
-    return measured
+    return result
 
 
 @check(
@@ -147,19 +139,13 @@ def gradient_wrong(m: Measurements) -> Iterator[Symptom]:
         )
 
 
-@dataclass(frozen=True)
-class Step:
-    """The gradients of log_prob at the points, and log_prob after one step of Adam.
+class Step(NamedTuple):
+    """The gradients of log_prob at the points, and log_prob after one step of Adam."""
 
-    `bad` holds the names of the parameters with a gradient that is not finite, of `trained`
-    trainable ones, and `idle` of those that log_prob does not depend on. `lost` is the number of
-    points with a log_prob that is only finite before the step.
-    """
-
-    bad: list[str]
-    idle: list[str]
-    trained: int
-    lost: int
+    bad: list[str]  # names of the parameters with a gradient that is not finite
+    idle: list[str]  # names of those that log_prob does not depend on
+    trained: int  # number of trainable parameters
+    lost: int  # number of points with a log_prob that is only finite before the step
 
 
 @measurement("a step of training", checked="a step of training")
@@ -168,12 +154,8 @@ def step(m: Measurements) -> Step | None:
     own = m.copy()
     if own is None or not _trained(own):
         return None
-    named = [
-        (name.removeprefix("source."), one)
-        for name, one in own.named_parameters()
-        if one.requires_grad and one.is_floating_point()
-    ]
-    optimizer = torch.optim.Adam([one for _, one in named], lr=LEARNING_RATE)
+    parameters = _trained(own)
+    optimizer = torch.optim.Adam(parameters.values(), lr=LEARNING_RATE)
     try:
         with torch.enable_grad():
             loss = _with_graph(own, lambda: -_mean_log_prob(own, m.points, m.context))
@@ -182,17 +164,18 @@ def step(m: Measurements) -> Step | None:
             loss.backward()
     except Exception:  # a library that forbids derivatives
         return None
+    gradients = {name: parameter.grad for name, parameter in parameters.items()}
     bad = [
         name
-        for name, one in named
-        if one.grad is not None and not bool(torch.isfinite(one.grad).all())
+        for name, value in gradients.items()
+        if value is not None and not bool(torch.isfinite(value).all())
     ]
     optimizer.step()
     _clear_caches(own)
     after = own.augmented_log_prob(m.points, m.context)
     lost = torch.isfinite(m.log_prob) & ~torch.isfinite(after)
-    idle = [name for name, one in named if one.grad is None]
-    return Step(bad, idle, len(named), int(lost.sum()))
+    idle = [name for name, value in gradients.items() if value is None]
+    return Step(bad, idle, len(parameters), int(lost.sum()))
 
 
 @check(
@@ -264,8 +247,8 @@ def parameters_do_not_train(m: Measurements) -> Iterator[Symptom]:
         return
     frozen = [
         name.removeprefix("source.")
-        for name, one in m.flow.named_parameters()
-        if not one.requires_grad
+        for name, parameter in m.flow.named_parameters()
+        if not parameter.requires_grad
     ]
     for names, what in ((frozen, "frozen"), (result.idle, "not used by log_prob")):
         if names:
@@ -278,12 +261,17 @@ def parameters_do_not_train(m: Measurements) -> Iterator[Symptom]:
 
 
 def _mean_log_prob(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor:
-    own = flow.own_log_prob(x, context) if isinstance(flow, Wrapped) else None
+    own = library_log_prob(flow, x, context)
     return (flow.augmented_log_prob(x, context) if own is None else own).mean()
 
 
-def _trained(flow: Flow) -> list[Tensor]:
-    return [one for one in flow.parameters() if one.requires_grad and one.is_floating_point()]
+def _trained(flow: Flow) -> dict[str, Tensor]:
+    """Returns the trainable parameters, by their names in the user's module."""
+    return {
+        name.removeprefix("source."): parameter
+        for name, parameter in flow.named_parameters()
+        if parameter.requires_grad and parameter.is_floating_point()
+    }
 
 
 def _direction(flow: Flow, seed: int) -> Direction:
@@ -291,39 +279,40 @@ def _direction(flow: Flow, seed: int) -> Direction:
     generator = torch.Generator().manual_seed(seed)
     return [
         (
-            torch.randn(one.shape, generator=generator, dtype=torch.float64)
-            * (one.detach().double().square().mean().sqrt().item() + 1e-2)
-        ).to(one)
-        for one in _trained(flow)
+            torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            * (parameter.detach().double().square().mean().sqrt().item() + 1e-2)
+        ).to(parameter)
+        for parameter in _trained(flow).values()
     ]
 
 
-def _compare(
-    flow: Flow, function: Function, directions: int
-) -> tuple[int, float, float, float] | None:
-    """Returns the seed of the direction with the largest error, both derivatives, and their size.
+def _slope(flow: Flow, function: Function, directions: int) -> Slope | None:
+    """Returns the derivative with the largest error; None if too few differences converge.
 
-    Returns None if the differences converge along too few directions.
+    Splines and ReLU have kinks. There a central difference is the average of both sides, and the
+    side that is closer to autograd counts.
     """
-    results = []
+    slopes = []
     gradients = _gradients(flow, function)
     for seed in range(directions):
         along = _direction(flow, seed)
         derived, size = _product(gradients, along)
-        fine, coarse = (_difference(flow, function, along, step) for step in (STEP, 4 * STEP))
-        scale = max(size, abs(fine))
-        if abs(fine - coarse) <= SETTLED * scale + 1e-9:
-            if abs(derived - fine) > WRONG * scale:
-                fine = _one_sided(flow, function, along, derived, fine, scale)
-            results.append((seed, derived, fine, scale))
-    if len(results) < SETTLE:
+        values = _values(flow, function, along, [4 * STEP, STEP, 0.0, -STEP, -4 * STEP])
+        coarse, fine = (values[0] - values[4]) / (8 * STEP), (values[1] - values[3]) / (2 * STEP)
+        size = max(size, abs(fine))
+        if abs(fine - coarse) <= SETTLED * size + 1e-9:
+            sides = [(values[i] - values[i + 1]) / STEP for i in (1, 2)]
+            if abs(derived - fine) > WRONG * size and abs(sides[0] - sides[1]) > SETTLED * size:
+                fine = min(sides, key=lambda side, derived=derived: abs(side - derived))
+            slopes.append(Slope(seed, derived, fine, size))
+    if len(slopes) < SETTLE:
         return None
-    return max(results, key=lambda one: abs(one[1] - one[2]) / max(one[3], 1e-12))
+    return max(slopes, key=lambda one: abs(one.autograd - one.difference) / max(one.size, 1e-12))
 
 
 def _gradients(flow: Flow, function: Function) -> Sequence[Tensor | None]:
     """Returns the gradient by autograd, None for a parameter that has none."""
-    parameters = _trained(flow)
+    parameters = list(_trained(flow).values())
     _clear_caches(flow)
     with torch.enable_grad():
         value = _with_graph(flow, lambda: function(flow))
@@ -339,8 +328,8 @@ def _product(gradients: Sequence[Tensor | None], along: Direction) -> tuple[floa
         for gradient, part in zip(gradients, along, strict=True)
         if gradient is not None
     ]
-    value = sum(one.sum().item() for one in products)
-    return value, sum(one.square().sum().item() for one in products) ** 0.5
+    value = sum(product.sum().item() for product in products)
+    return value, sum(product.square().sum().item() for product in products) ** 0.5
 
 
 def _with_graph(flow: Flow, call: Callable[[], Tensor]) -> Tensor:
@@ -356,46 +345,19 @@ def _with_graph(flow: Flow, call: Callable[[], Tensor]) -> Tensor:
     return value
 
 
-def _difference(flow: Flow, function: Function, along: Direction, step: float) -> float:
-    """Returns the derivative along a direction by central differences."""
-    ahead, behind = _values(flow, function, along, (step, -step))
-    return (ahead - behind) / (2 * step)
-
-
-def _one_sided(
-    flow: Flow,
-    function: Function,
-    along: Direction,
-    derived: float,
-    central: float,
-    scale: float,
-) -> float:
-    """Returns a one-sided difference if log_prob has a kink at the point, to match autograd.
-
-    Splines and ReLU have kinks. There a central difference is the average of both sides. Without
-    a kink both sides are practically equal, and the central difference is returned.
-    """
-    ahead, here, behind = _values(flow, function, along, (STEP, 0.0, -STEP))
-    sides = (ahead - here) / STEP, (here - behind) / STEP
-    nearest = min(sides, key=lambda side: abs(side - derived))
-    return nearest if abs(sides[0] - sides[1]) > SETTLED * scale else central
-
-
 def _values(
-    flow: Flow, function: Function, along: Direction, steps: Iterable[float]
+    flow: Flow, function: Function, along: Direction, steps: Sequence[float]
 ) -> list[float]:
     """Returns the values of the function after steps along a direction, and restores the flow."""
-    parameters = _trained(flow)
-    kept = [one.detach().clone() for one in parameters]
+    parameters = list(_trained(flow).values())
+    before = [parameter.detach().clone() for parameter in parameters]
     results = []
-    for step in steps:
-        for one, was, part in zip(parameters, kept, along, strict=True):
-            one.copy_(was + step * part)
+    for step in [*steps, 0.0]:  # the last one restores the flow
+        for parameter, start, part in zip(parameters, before, along, strict=True):
+            parameter.copy_(start + step * part)
         _clear_caches(flow)
-        results.append(function(flow).item())
-    for one, was in zip(parameters, kept, strict=True):
-        one.copy_(was)
-    _clear_caches(flow)
+        if len(results) < len(steps):
+            results.append(function(flow).item())
     return results
 
 
@@ -408,18 +370,15 @@ def _clear_caches(flow: Flow) -> None:
 def _wrong_layer(flow: Flow, x: Tensor, context: Tensor | None, directions: int) -> str | None:
     """Returns the first layer with a wrong derivative of value or log_det at fixed points."""
     generator = torch.Generator().manual_seed(1)
-    state = x
-    for i, layer in enumerate(layers_of(flow.bijection, context)):
-        value = layer.encode(state)[0]
+    layers = layers_of(flow.bijection, context)
+    for i, (layer, before, value, _) in enumerate(layer_by_layer(layers, x)):
         weights = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
 
-        def weighted(one: Flow, i: int = i, at: Tensor = state, by: Tensor = weights) -> Tensor:
-            same = layers_of(one.bijection, context)[i]
-            z, log_det = same.bijection(at, same.context)
+        def weighted(own: Flow, i: int = i, at: Tensor = before, by: Tensor = weights) -> Tensor:
+            z, log_det = layers_of(own.bijection, context)[i].encode(at)
             return (by * z).sum() + log_det.sum()
 
-        result = _compare(flow, weighted, directions)
-        if result is not None and abs(result[1] - result[2]) > WRONG * max(result[3], 1e-9):
+        slope = _slope(flow, weighted, directions)
+        if slope and abs(slope.autograd - slope.difference) > WRONG * max(slope.size, 1e-9):
             return layer.name
-        state = value
     return None

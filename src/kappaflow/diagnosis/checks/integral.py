@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,26 +11,22 @@ from kappaflow.diagnosis.check import Symptom, check, measurement, table
 from kappaflow.diagnosis.checks.base import base_inconsistent
 from kappaflow.diagnosis.checks.log_dets import log_det_wrong
 from kappaflow.diagnosis.finding import Table
-from kappaflow.diagnosis.measurements import Measurements
-from kappaflow.foreign import Wrapped
+from kappaflow.diagnosis.measurements import Measurements, library_log_prob
 
 DIMENSIONS = 3  # largest number of dimensions; above, no proposal is close enough
+FIGURES = ("integral", "standard_error", "effective_draws")
 CENTERS = 256
 WIDTH = 0.3  # width of a kernel, in standard deviations of the samples
 FAR, FREEDOM = 0.3, 3.0  # share of proposals from Student's t, and its degrees of freedom
 LEAST, ERRORS, WORTH = 0.05, 6.0, 200.0  # least error; in standard errors; effective samples
 
 
-@dataclass(frozen=True)
-class Integral:
-    """An estimate of the integral of a density: the mean of p / q over samples of a proposal q.
-
-    `effective` is the effective number of samples, (sum w)^2 / sum w^2.
-    """
+class Integral(NamedTuple):
+    """An estimate of the integral of a density: the mean of p / q over samples of a proposal q."""
 
     value: float
     standard_error: float
-    effective: float
+    effective: float  # effective number of samples, (sum w)^2 / sum w^2
 
 
 @measurement("integral of the density", checked="integral of the density")
@@ -50,7 +46,7 @@ def integral(m: Measurements) -> Integral | None:
     x, log_q = _proposals(samples, draws, torch.Generator().manual_seed(0))
     context = None if m.context is None else m.context[:1].expand(draws, -1)
     points = x.to(flow.dtype).to(flow.device)
-    own = flow.own_log_prob(points, context) if isinstance(flow, Wrapped) else None
+    own = library_log_prob(flow, points, context)
     log_p = flow.augmented_log_prob(points, context) if own is None else own
     weights = (log_p.cpu().double() - log_q).exp().nan_to_num(0, posinf=0)
     value, error = weights.mean().item(), weights.std().item() / math.sqrt(draws)
@@ -58,19 +54,11 @@ def integral(m: Measurements) -> Integral | None:
     return Integral(value, error, effective.item())
 
 
-def _evidence(result: Integral) -> dict[str, float]:
-    return {
-        "integral": result.value,
-        "standard_error": result.standard_error,
-        "effective_draws": result.effective,
-    }
-
-
 @table("integral")
 def integral_table(m: Measurements) -> Table:
     """Returns the estimate as a table of one row."""
-    result = integral(m)
-    return {} if result is None else {name: [one] for name, one in _evidence(result).items()}
+    figures = dict(zip(FIGURES, integral(m) or (), strict=False))
+    return {name: [figure] for name, figure in figures.items()}
 
 
 @check(
@@ -104,7 +92,7 @@ def not_normalized(m: Measurements) -> Iterator[Symptom]:
     if abs(result.value - 1) > max(LEAST, ERRORS * result.standard_error):
         yield Symptom(
             f"The density integrates to {result.value:.3g} ± {result.standard_error:.1g}.",
-            {**_evidence(result)},
+            dict(zip(FIGURES, result, strict=True)),
         )
 
 

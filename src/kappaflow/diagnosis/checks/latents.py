@@ -1,7 +1,7 @@
 """KF216: encoded rows, compared with samples of the base."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,20 +20,13 @@ VISIBLE, LARGE = 0.1, 0.25  # Kolmogorov-Smirnov distance of a note, and of a wa
 RELATED, STRONGLY = 0.3, 0.6  # correlation of two coordinates of a note, and of a warning
 
 
-@dataclass(frozen=True)
-class LatentFit:
-    """Encoded rows against samples of the base.
-
-    Attributes:
-        distances: Kolmogorov-Smirnov distance by what is compared, where it is significant.
-        correlation: Largest difference of a correlation between two coordinates.
-        pair: These two coordinates.
-    """
+class LatentFit(NamedTuple):
+    """Encoded rows against samples of the base."""
 
     rows: int
-    distances: dict[str, float]
-    correlation: float
-    pair: tuple[int, int]
+    distances: dict[str, float]  # significant Kolmogorov-Smirnov distances, by what is compared
+    correlation: float  # largest difference of a correlation between two coordinates
+    pair: tuple[int, int]  # these two coordinates
 
 
 @measurement("encoded rows", checked="encoded rows")
@@ -42,13 +35,13 @@ def latent_fit(m: Measurements) -> LatentFit | None:
 
     Returns None for fewer than 200 encoded rows.
     """
-    found = encoded(m)
-    if found is None or len(found.z) < LEAST_ROWS:
+    rows = encoded(m)
+    if rows is None or len(rows.z) < LEAST_ROWS:
         return None
-    z, base = found.z.flatten(1).cpu().double(), found.samples.flatten(1).cpu().double()
+    z, base = rows.z.flatten(1).cpu().double(), rows.samples.flatten(1).cpu().double()
     if not torch.isfinite(z).all():
         return None
-    pairs = {"log_prob of the base": (found.base_log_prob.cpu(), found.samples_log_prob.cpu())}
+    pairs = {"log_prob of the base": (rows.base_log_prob.cpu(), rows.samples_log_prob.cpu())}
     if m.contexts is None:  # coordinates of rows with different contexts mix their distributions
         count = z.shape[1]
         separate = m.up_to(
@@ -66,8 +59,8 @@ def latent_fit(m: Measurements) -> LatentFit | None:
     off = (
         (_correlations(z) - _correlations(base)).abs() if m.contexts is None else z.new_zeros(1, 1)
     )
-    place = int(off.argmax())
-    return LatentFit(len(z), distances, off.max().item(), (place // len(off), place % len(off)))
+    pair = divmod(int(off.argmax()), len(off))
+    return LatentFit(len(z), distances, off.max().item(), pair)
 
 
 @check(

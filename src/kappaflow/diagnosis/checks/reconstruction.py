@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +10,12 @@ from torch import Tensor
 from kappaflow.bijections import CircleToLine
 from kappaflow.conditioning import Profile, layers_of
 from kappaflow.conditioning.points import Layer
-from kappaflow.conditioning.round_trip import distance, first_not_finite, states_of
+from kappaflow.conditioning.round_trip import (
+    distance,
+    first_not_finite,
+    reconstruction_errors,
+    states_of,
+)
 from kappaflow.diagnosis.advice import bound_scales, in_float64
 from kappaflow.diagnosis.check import Symptom, check, measurement, table
 from kappaflow.diagnosis.checks.log_dets import TOLERATED
@@ -20,6 +25,7 @@ from kappaflow.diagnosis.finding import Table
 from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.diagnosis.tensors import count_not_finite, largest, lengths, quantiles
 from kappaflow.finding import Evidence
+from kappaflow.flows import Flow
 
 EXPLAINED = 100  # multiple of the predicted rounding error that rounding still explains
 FEW = 20  # the same at one point, for small errors; healthy flows reach 5
@@ -29,7 +35,7 @@ NEAR, MANY = 2, 0.1  # distance in sigmas (a few samples in a hundred are there)
 SEARCHED = 1e-5  # relative error that a careful search for an inverse leaves
 SUSPECT = 8e-5  # relative error that no search leaves: those of zuko's NAF leave up to 6e-5
 VISIBLE = 1e-3  # relative error from which the doctor looks for the layer
-CHECK_THERE = "Call the layer alone at such values (kappaflow.testing.check_bijection)."
+CHECK_LAYER = "Call the layer alone at such values (kappaflow.testing.check_bijection)."
 ROUNDED = 1e-3  # share of an error that remains in float64 if rounding caused it
 
 
@@ -54,10 +60,10 @@ def data_not_reconstructed(m: Measurements) -> Iterator[Symptom]:
         flow = (lambda x: (2 * x, torch.full((len(x),), 1.3863)), decode)
         x = torch.randn(64, 2)
     """
-    yield from _not_finite(m, from_latent=False)
+    yield from _not_finite(RoundTrip(m))
     if m.profile.status == "not finite" and not _explained(m):
         yield _singular_values_not_finite(m.profile)
-    yield from _too_large(m, from_latent=False)
+    yield from _too_large(RoundTrip(m))
 
 
 @check(
@@ -78,24 +84,47 @@ def latents_not_reconstructed(m: Measurements) -> Iterator[Symptom]:
         flow = (lambda x: (x, torch.zeros(len(x))), decode)
         x = torch.zeros(64, 2)
     """
-    yield from _not_finite(m, from_latent=True)
-    yield from _too_large(m, from_latent=True)
+    yield from _not_finite(RoundTrip(m, from_latent=True))
+    yield from _too_large(RoundTrip(m, from_latent=True))
 
 
-def _not_finite(m: Measurements, *, from_latent: bool) -> Iterator[Symptom]:
+class RoundTrip:
+    """A round trip of the points of a flow, or of latents, with its error as a share of each."""
+
+    def __init__(self, m: Measurements, *, from_latent: bool = False) -> None:
+        self.m, self.from_latent = m, from_latent
+        self.start = m.latents if from_latent else m.standardized
+        self.errors = m.latent_errors if from_latent else m.data_errors
+        self.words = "latent to data to latent" if from_latent else "data to latent to data"
+
+    def message(self, worst: float) -> str:
+        return (
+            f"The reconstruction error ({self.words}) reaches {worst:.1e} of the length of a point"
+        )
+
+    def worst_in_float64(self) -> float:
+        """Returns the largest error of a float64 copy; nan without one."""
+        return _worst_in_float64(self.m, self.start, from_latent=self.from_latent)
+
+    def least_inverse_layer(self) -> str:
+        """Returns the single layer with the largest reconstruction error."""
+        missed = self.m.profile.layer_round_trip.nan_to_num(0, posinf=0)
+        return self.m.profile.layers[int(missed.amax(dim=1).argmax())]
+
+
+def _not_finite(trip: RoundTrip) -> Iterator[Symptom]:
     """Yields a symptom if a reconstruction is not finite although log_prob and samples are."""
+    m = trip.m
     if log_prob_not_finite(m) or samples_not_finite(m):
         return  # these explain more
-    bad, points = count_not_finite(m.latent_errors if from_latent else m.data_errors)
+    bad, points = count_not_finite(trip.errors)
     if bad:
-        layers = m.layers
         yield Symptom(
-            f"The reconstruction ({_way(from_latent)}) is not finite at {bad} of the {points} "
-            "points.",
+            f"The reconstruction ({trip.words}) is not finite at {bad} of the {points} points.",
             {"finite_share": 1 - bad / points},
-            layer=first_not_finite(layers, _starts(m, from_latent), from_latent=from_latent),
+            layer=first_not_finite(m.layers, trip.start, from_latent=trip.from_latent),
             cause="A layer is not defined at values that the other direction produces.",
-            fix=CHECK_THERE,
+            fix=CHECK_LAYER,
         )
 
 
@@ -119,72 +148,60 @@ def _singular_values_not_finite(profile: Profile) -> Symptom:
         {"finite_share": 1 - bad / points},
         layer=profile.layers[int(faulty.int().argmax())],
         cause="A derivative is zero, infinite or not a number where the values are finite.",
-        fix=CHECK_THERE,
+        fix=CHECK_LAYER,
     )
 
 
-def _too_large(m: Measurements, *, from_latent: bool) -> Iterator[Symptom]:
+def _too_large(trip: RoundTrip) -> Iterator[Symptom]:
     """Yields a symptom for a finite error above a thousandth of |x|, or not by rounding."""
-    errors = m.latent_errors if from_latent else m.data_errors
-    worst = largest(errors)
+    m, profile = trip.m, trip.m.profile
+    worst = largest(trip.errors)
     if not worst > TOLERATED:
-        yield from _unexplained(m, errors, from_latent=from_latent)
+        yield from _unexplained(trip)
         return
-    predicted = largest(m.profile.predicted_round_trip / lengths(m.standardized))
-    # A prediction of 1 or more means that no digit is left; it is no longer a bound.
-    rounding = math.isfinite(predicted) and (worst <= EXPLAINED * predicted or predicted >= 1)
-    message = _message(worst, from_latent=from_latent)
+    predicted = largest(profile.predicted_round_trip / lengths(m.standardized))
     evidence: Evidence = {"worst": worst, "predicted": predicted, "tolerance": TOLERATED}
-    if rounding:
-        condition_number = largest(m.profile.condition_number[-1])
-        yield Symptom(
-            f"{message}.",
-            evidence,
-            layer=m.profile.layers[m.profile.worst_layer],
-            cause=f"A condition number of {condition_number:.1e} amplifies rounding.",
-            fix=f"Score and sample in float64: {in_float64(m.flow)}. Or train with bounded "
-            f"log-scales: {bound_scales(m.flow)}.",
+    in_words, layer = f"{trip.message(worst)}.", trip.least_inverse_layer()
+    cause = f"A layer is not its own inverse: rounding explains only {predicted:.1e}."
+    fix = None
+    # A prediction of 1 or more means that no digit is left; it is no longer a bound.
+    if math.isfinite(predicted) and (worst <= EXPLAINED * predicted or predicted >= 1):
+        layer = profile.layers[profile.worst_layer]
+        condition_number = largest(profile.condition_number[-1])
+        cause = f"A condition number of {condition_number:.1e} amplifies rounding."
+        fix = (
+            f"Score and sample in float64: {in_float64(m.flow)}. Or train with bounded "
+            f"log-scales: {bound_scales(m.flow)}."
         )
-        return
-    wide = _worst_in_float64(m, _starts(m, from_latent), from_latent=from_latent)
-    if wide <= ROUNDED * worst:
-        yield Symptom(
-            f"{message}, and {wide:.1e} in float64.",
-            {**evidence, "worst_in_float64": wide},
-            layer=_least_inverse_layer(m.profile),
-            cause="The formulas are correct, but lose digits: large numbers cancel.",
-            fix=f"Score and sample in float64: {in_float64(m.flow)}. Or rewrite the layer.",
-        )
-    else:
-        yield Symptom(
-            f"{message}.",
-            evidence,
-            layer=_least_inverse_layer(m.profile),
-            cause=f"A layer is not its own inverse: rounding explains only {predicted:.1e}.",
-        )
+    elif (in_copy := trip.worst_in_float64()) <= ROUNDED * worst:
+        evidence["worst_in_float64"] = in_copy
+        in_words = f"{trip.message(worst)}, and {in_copy:.1e} in float64."
+        cause = "The formulas are correct, but lose digits: large numbers cancel."
+        fix = f"Score and sample in float64: {in_float64(m.flow)}. Or rewrite the layer."
+    yield Symptom(in_words, evidence, layer=layer, cause=cause, fix=fix)
 
 
-def _unexplained(m: Measurements, errors: Tensor, *, from_latent: bool) -> Iterator[Symptom]:
+def _unexplained(trip: RoundTrip) -> Iterator[Symptom]:
     """Yields a symptom for small errors that the rounding of no layer explains.
 
     Each layer rounds its output, also where shifts make it large, and the inverse amplifies that.
     """
+    m, profile = trip.m, trip.m.profile
     states = states_of(m.layers, m.standardized)[0][1:]
     sizes = torch.stack([lengths(state) for state in states]) / lengths(m.standardized)
-    amplified = torch.maximum(m.profile.condition_number, sizes / m.profile.sigma_min).amax(0)
-    predicted = m.profile.eps * len(states) ** 0.5 * amplified
+    amplified = torch.maximum(profile.condition_number, sizes / profile.sigma_min).amax(0)
+    predicted = profile.eps * len(states) ** 0.5 * amplified
     # The condition number at the points of the latents is not known.
-    limit = EXPLAINED * predicted.max() if from_latent else FEW * predicted
-    worst = max(errors[errors > limit].tolist(), default=0.0)
+    limit = EXPLAINED * predicted.max() if trip.from_latent else FEW * predicted
+    worst = max(trip.errors[trip.errors > limit].tolist(), default=0.0)
     if not worst > SEARCHED:
         return
-    wide = _worst_in_float64(m, _starts(m, from_latent), from_latent=from_latent)
-    rounded = wide <= ROUNDED * worst
+    rounded = trip.worst_in_float64() <= ROUNDED * worst
     explained = largest(predicted)
     yield Symptom(
-        f"{_message(worst, from_latent=from_latent)}, where rounding explains {explained:.1e}.",
+        f"{trip.message(worst)}, where rounding explains {explained:.1e}.",
         {"worst": worst, "predicted": explained, "tolerance": TOLERATED},
-        layer=_least_inverse_layer(m.profile),
+        layer=trip.least_inverse_layer(),
         severity="warning" if worst > SUSPECT and not rounded else "note",
         cause="A layer is not quite its own inverse, computes in half precision, or is inverted "
         "by a search or a solver with a tolerance.",
@@ -193,95 +210,61 @@ def _unexplained(m: Measurements, errors: Tensor, *, from_latent: bool) -> Itera
     )
 
 
-def _message(worst: float, *, from_latent: bool) -> str:
-    return (
-        f"The reconstruction error ({_way(from_latent)}) reaches {worst:.1e} of the length of a "
-        "point"
-    )
-
-
-def _starts(m: Measurements, from_latent: bool) -> Tensor:
-    return m.latents if from_latent else m.standardized
-
-
 def _worst_in_float64(m: Measurements, start: Tensor, *, from_latent: bool) -> float:
     """Returns the largest reconstruction error of a float64 copy, as a share; nan without one."""
-    if m.float64_copy is None or m.flow.dtype == torch.float64:
-        return math.nan
-    start, context = start.double(), None if m.context is None else m.context.double()
-    try:
-        layers = layers_of(m.float64_copy.core, context)
-        first, then = (_decode, _encode) if from_latent else (_encode, _decode)
-        errors = distance(then(layers, first(layers, start)), start) / lengths(start)
-    except Exception:  # a library that mixes float64 and float32
-        return math.nan
-    return errors.nan_to_num(math.inf).max().item()
+
+    def errors(flow: Flow, start: Tensor, context: Tensor | None) -> Tensor:
+        layers = layers_of(flow.core, context)
+        states = states_of(layers, start, decode=from_latent)[0]
+        return reconstruction_errors(layers, states, from_latent=from_latent)[0] / lengths(start)
+
+    result = m.in_float64(errors, start, m.context)
+    return math.nan if result is None else result.nan_to_num(math.inf).max().item()
 
 
-def _way(from_latent: bool) -> str:
-    return "latent to data to latent" if from_latent else "data to latent to data"
+class Tail(NamedTuple):
+    """Latents some standard deviations beyond the samples of the base, and the decoded points.
 
-
-def _least_inverse_layer(profile: Profile) -> str:
-    """Returns the single layer with the largest reconstruction error."""
-    missed = profile.layer_round_trip.nan_to_num(0, posinf=0)
-    return profile.layers[int(missed.amax(dim=1).argmax())]
-
-
-@dataclass(frozen=True)
-class Tails:
-    """Reconstruction errors at growing distances, of latents and of the points decoded from them.
-
-    Attributes:
-        sigmas: Standard deviations beyond the samples of the base. Samples of a standard normal in
-            n dimensions are at a distance of about sqrt(n), give or take 1.
-        latent_errors: Relative errors of latents, (S, n); nan if not finite.
-        data_errors: Relative errors of the decoded points, (S, n).
-        inside: Whether each latent is in the support of the base, (S, n).
-        undefined: Whether the decoded point or its log_prob is not a number, (S, n).
-        faults: The first layer that produces a value that is not finite, for each distance.
+    Samples of a standard normal in n dimensions are at a distance of about sqrt(n), give or
+    take 1.
     """
 
-    sigmas: tuple[int, ...]
-    latent_errors: Tensor
-    data_errors: Tensor
-    inside: Tensor
-    undefined: Tensor
-    faults: tuple[str | None, ...]
+    sigma: int
+    latent_errors: Tensor  # relative errors of the latents, (n,); nan if not finite
+    data_errors: Tensor  # of the decoded points
+    inside: Tensor  # whether each latent is in the support of the base
+    undefined: Tensor  # whether the decoded point or its log_prob is not a number
+    fault: str | None  # the first layer that produces a value that is not finite
 
 
 @measurement("latents far out", checked="latents far out")
-def tails(m: Measurements) -> Tails:
+def tails(m: Measurements) -> list[Tail]:
     """Moves samples of the base away from their mean, decodes them and encodes them again."""
     layers, to_line = m.layers, None
     if layers and isinstance(layers[-1].bijection, CircleToLine):
         # All latents beyond some 5 sigma are next to the seam: compare points on the circle.
         layers, to_line = layers[:-1], layers[-1].bijection
-    latent_errors, data_errors, inside, undefined, faults = [], [], [], [], []
-    for sigma in SIGMAS:
-        z = _moved_out(m, sigma)
-        inside.append(torch.isfinite(m.flow.base.log_prob(z, m.context)))
-        z = z if to_line is None else to_line.inverse(z)[0]
-        x = _decode(layers, z)
-        again = _encode(layers, x)
-        back = _decode(layers, again)
-        if to_line is not None:
-            again, back = to_line.nearest_turn(again, z), to_line.nearest_turn(back, x)
-        latent_errors.append(distance(again, z) / lengths(z))
-        data_errors.append(distance(back, x) / lengths(x))
-        latent, log_det = m.flow.core(x, m.context)
-        log_prob = m.flow.base.log_prob(latent, m.context) + log_det
-        undefined.append(inside[-1] & (x.flatten(1).sum(1) + log_prob).isnan())
-        is_fine = not undefined[-1].any() and bool((latent_errors[-1] <= VISIBLE).all())
-        faults.append(None if is_fine else first_not_finite(layers, z, from_latent=True))
-    return Tails(
-        SIGMAS,
-        torch.stack(latent_errors),
-        torch.stack(data_errors),
-        torch.stack(inside),
-        torch.stack(undefined),
-        tuple(faults),
-    )
+    return [_tail(m, sigma, layers, to_line) for sigma in SIGMAS]
+
+
+def _tail(
+    m: Measurements, sigma: int, layers: Sequence[Layer], to_line: CircleToLine | None
+) -> Tail:
+    z = _moved_out(m, sigma)
+    inside = torch.isfinite(m.flow.base.log_prob(z, m.context))
+    z = z if to_line is None else to_line.inverse(z)[0]
+    x = states_of(layers, z, decode=True)[0][-1]
+    again = states_of(layers, x)[0][-1]
+    back = states_of(layers, again, decode=True)[0][-1]
+    if to_line is not None:
+        again, back = to_line.nearest_turn(again, z), to_line.nearest_turn(back, x)
+    latent_errors = distance(again, z) / lengths(z)
+    latent, log_det = m.flow.core(x, m.context)
+    log_prob = m.flow.base.log_prob(latent, m.context) + log_det
+    undefined = inside & (x.flatten(1).sum(1) + log_prob).isnan()
+    is_fine = not undefined.any() and bool((latent_errors <= VISIBLE).all())
+    fault = None if is_fine else first_not_finite(layers, z, from_latent=True)
+    return Tail(sigma, latent_errors, distance(back, x) / lengths(x), inside, undefined, fault)
 
 
 def _moved_out(m: Measurements, sigma: int) -> Tensor:
@@ -294,11 +277,10 @@ def _moved_out(m: Measurements, sigma: int) -> Tensor:
 @table("far_out")
 def far_out(m: Measurements) -> Table:
     """Returns quantiles of the errors at each distance."""
-    result = tails(m)
     return {
-        "sigma": list(result.sigmas),
-        **quantiles(result.latent_errors, "latent_"),
-        **quantiles(result.data_errors, "data_"),
+        "sigma": list(SIGMAS),
+        **quantiles(torch.stack([tail.latent_errors for tail in tails(m)]), "latent_"),
+        **quantiles(torch.stack([tail.data_errors for tail in tails(m)]), "data_"),
     }
 
 
@@ -339,60 +321,48 @@ def tails_lost(m: Measurements) -> Iterator[Symptom]:
     if any(one.severity == "error" for one in others):
         return  # so do these
     result = tails(m)
-    if result.undefined[: SIGMAS.index(DEFINED) + 1].any():
-        yield _not_a_number(result)
+    undefined = (tail for tail in result if tail.sigma <= DEFINED and tail.undefined.any())
+    if first := next(undefined, None):
+        yield _not_a_number(first)
         return
-    lost = [
-        (~(errors <= TOLERATED))[inside].double().mean().item() if inside.any() else 0.0
-        for errors, inside in zip(result.latent_errors, result.inside, strict=True)
-    ]
+    lost = {tail.sigma: _share_lost(tail) for tail in result}
     if lost[0]:
         return  # so does KF102
-    for sigma, share, fault in zip(result.sigmas, lost, result.faults, strict=True):
-        if share:
-            wide = _worst_in_float64(m, _moved_out(m, sigma), from_latent=True)
-            yield Symptom(
-                f"{100 * share:.0f} % of the latents {sigma} sigma beyond the samples of the base "
-                "are not reconstructed.",
-                {
-                    f"lost_at_{one}_sigma": value
-                    for one, value in zip(result.sigmas, lost, strict=True)
-                },
-                layer=fault,
-                severity="warning" if sigma <= NEAR and share > MANY else None,
-                cause="Rounding grows with the scales; in float64 these latents are reconstructed."
-                if wide <= TOLERATED
-                else None,
-                fix=f"Bound the log-scales: {bound_scales(m.flow)}. Or sample in float64 and "
-                "inspect the largest of many samples.",
-            )
-            return
+    tail = next((tail for tail in result if lost[tail.sigma]), None)
+    if tail is None:
+        return
+    in_copy = _worst_in_float64(m, _moved_out(m, tail.sigma), from_latent=True)
+    yield Symptom(
+        f"{100 * lost[tail.sigma]:.0f} % of the latents {tail.sigma} sigma beyond the samples of "
+        "the base are not reconstructed.",
+        {f"lost_at_{sigma}_sigma": share for sigma, share in lost.items()},
+        layer=tail.fault,
+        severity="warning" if tail.sigma <= NEAR and lost[tail.sigma] > MANY else None,
+        cause="Rounding grows with the scales; in float64 these latents are reconstructed."
+        if in_copy <= TOLERATED
+        else None,
+        fix=f"Bound the log-scales: {bound_scales(m.flow)}. Or sample in float64 and "
+        "inspect the largest of many samples.",
+    )
 
 
-def _not_a_number(result: Tails) -> Symptom:
-    """Returns the symptom of the first distance at which log_prob or a point is not a number."""
-    number = int(result.undefined.any(1).int().argmax())
-    share, sigma = result.undefined[number].double().mean().item(), result.sigmas[number]
+def _share_lost(tail: Tail) -> float:
+    """Returns the share of the latents in the support of the base that are not reconstructed."""
+    lost = ~(tail.latent_errors <= TOLERATED)[tail.inside]
+    return lost.double().mean().item() if len(lost) else 0.0
+
+
+def _not_a_number(tail: Tail) -> Symptom:
+    """Returns the symptom of a distance at which log_prob or a point is not a number."""
+    share, sigma = tail.undefined.double().mean().item(), tail.sigma
     at = f"latents {sigma} sigma beyond the samples" if sigma else "samples"
     return Symptom(
         f"At {100 * share:.0f} % of the {at} of the base, the decoded point or its log_prob is "
         "not a number.",
         {"share": share, "sigma": sigma},
-        layer=result.faults[number],
+        layer=tail.fault,
         severity="warning" if sigma else "error",
         cause="A function is not defined there, such as a logarithm or a root of a negative "
         "number: a little outside the data, the density is missing.",
         fix="Clamp the argument of the function, or use a map that is defined everywhere.",
     )
-
-
-def _decode(layers: Sequence[Layer], z: Tensor) -> Tensor:
-    for layer in reversed(layers):
-        z = layer.decode(z)[0]
-    return z
-
-
-def _encode(layers: Sequence[Layer], x: Tensor) -> Tensor:
-    for layer in layers:
-        x = layer.encode(x)[0]
-    return x

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,16 +34,12 @@ RARE, FEW = 1e-3, 2  # share and number of samples whose log_prob may be lost to
 UNLIKELY = 1e-7  # significance below which the samples are reported as wrong
 
 
-@dataclass(frozen=True)
-class SampledLogProbs:
-    """Log-densities of samples, (n,), in nats: through the layers, and as returned with them.
+class SampledLogProbs(NamedTuple):
+    """Log-densities of samples, (n,), in nats."""
 
-    `rounding` is the change of `layers` when the samples are rounded differently.
-    """
-
-    layers: Tensor
-    returned: Tensor
-    rounding: Tensor
+    layers: Tensor  # through the layers
+    returned: Tensor  # as returned with the samples
+    rounding: Tensor  # change of `layers` when the samples are rounded differently
 
 
 @measurement("log_prob returned with samples")
@@ -78,23 +73,18 @@ def sample_densities(m: Measurements) -> Table:
     return {} if result is None else columns(layers=result.layers, with_samples=result.returned)
 
 
-@dataclass(frozen=True)
-class SampleDistribution:
+class SampleDistribution(NamedTuple):
     """The latents of the flow's own samples, compared with samples of its base.
 
-    Attributes:
-        distance: Largest Kolmogorov-Smirnov distance between the two, over the log_prob of the
-            base and over projections on random directions.
-        significance: The probability of at least this distance for equal distributions, times
-            the number of comparisons.
-        repeated: Largest difference between two sets of samples with the same seed; not finite if
-            they differ in values that are not finite.
+    `distance` is the largest Kolmogorov-Smirnov distance over the log_prob of the base and over
+    projections on random directions, and `significance` the probability of at least this distance
+    for equal distributions, times the number of comparisons.
     """
 
     number: int
     distance: float
     significance: float
-    repeated: float
+    repeated: float  # largest difference between two sets of samples with the same seed
 
 
 @measurement("the distribution of samples", checked="samples against the density")

@@ -1,23 +1,23 @@
 """KF211, KF212, KF214, KF401, KF402: the stored state of a flow, and what calls change."""
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from kappaflow.bijections import ActNorm, Domain, Gaussianize, Standardize
 from kappaflow.conditioning import layers_of
+from kappaflow.conditioning.round_trip import layer_by_layer
 from kappaflow.diagnosis.check import Symptom, check, measurement
+from kappaflow.diagnosis.checks.dtypes import unconverted
 from kappaflow.diagnosis.checks.log_prob import log_prob_random
 from kappaflow.diagnosis.isolation import isolated_copy, original_of
-from kappaflow.diagnosis.measurements import Measurements
+from kappaflow.diagnosis.measurements import Measurements, library_log_prob
 from kappaflow.diagnosis.tensors import differ, largest_difference
 from kappaflow.factor import Whiten
 from kappaflow.flows import Flow
-from kappaflow.foreign import Wrapped
-from kappaflow.foreign.layers import ForeignLayer
 from kappaflow.nets import StandardizeInputs
 
 FINE, BROKEN = 1e-5, 1e-3  # reconstruction error of a sound flow, and of one with a stale part
@@ -25,27 +25,15 @@ MOVED = 0.05  # step of the parameters, relative to their size
 Stored = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class State:
-    """The effects of calls and of parameter changes on a flow.
+class State(NamedTuple):
+    """The effects of calls and of parameter changes on a flow."""
 
-    Attributes:
-        first: Parameters and buffers that the first calls changed and the second did not.
-        later: Parameters and buffers that the second calls changed.
-        stale: Error of log_prob or of a sample after the parameters changed, if the flow was
-            called before; 0 if it is right, None if it cannot be measured.
-        stale_layer: The first layer with stale results.
-        reloaded: Change of log_prob, in nats, when a new flow loads the state; None if there is no
-            new flow.
-        refused: Why the state could not be loaded, in one line.
-    """
-
-    first: tuple[str, ...]
-    later: tuple[str, ...]
-    stale: float | None
-    stale_layer: str | None
-    reloaded: float | None
-    refused: str | None
+    first: tuple[str, ...]  # parameters and buffers that only the first calls changed
+    later: tuple[str, ...]  # those that the second calls changed
+    stale: float | None  # error after a change of the parameters if the flow was called before
+    stale_layer: str | None  # the first layer with stale results
+    reloaded: float | None  # change of log_prob, in nats, when a new flow loads the state
+    refused: str | None  # why the state could not be loaded, in one line
 
 
 @measurement("changes by calls", checked="parameters and state")
@@ -67,9 +55,8 @@ def state(m: Measurements) -> State:
         stale, layer = _stale(m.copy(at=x), fresh, x, context)
         if stale == 0:  # the caches of both may have been filled before
             stale = _unmoved(flow, fresh, x, context)
-    reloaded, refused = _reload(m, x)
     first = tuple(name for name in first if name not in later)
-    return State(first, later, stale, layer, reloaded, refused)
+    return State(first, later, stale, layer, *_reload(m, x))
 
 
 @check(
@@ -228,19 +215,13 @@ def calls_change_state(m: Measurements) -> Iterator[Symptom]:
 @measurement("inputs of calls")
 def overwritten(m: Measurements) -> tuple[str, str] | None:
     """Returns the first layer that writes into its input, and its direction."""
-    state = m.standardized
-    for layer in m.layers:
-        one = layer.bijection
-        encode, decode = one.forward, one.inverse
-        if isinstance(one, ForeignLayer):  # its forward copies
-            encode, decode = one.encode, one.decode
-        z = one(state, layer.context)[0]
-        for call, given, name in ((encode, state, "forward"), (decode, z, "inverse")):
-            own, before = given.clone(), given.clone()
+    for layer, x, z, _ in layer_by_layer(m.layers, m.standardized):
+        encode, decode = unconverted(layer.bijection)
+        for name, call, value in (("forward", encode, x), ("inverse", decode, z)):
+            own, before = value.clone(), value.clone()
             call(own, layer.context)
             if not torch.equal(own.nan_to_num(0), before.nan_to_num(0)):
                 return layer.name, name
-        state = z
     return None
 
 
@@ -262,10 +243,10 @@ def input_overwritten(m: Measurements) -> Iterator[Symptom]:
         flow = (encode, lambda z: (z / 2, torch.full((len(z),), -1.3863)))
         x = torch.randn(64, 2)
     """
-    found = overwritten(m)
-    if found is not None:
+    if result := overwritten(m):
+        layer, direction = result
         yield Symptom(
-            f"The {found[1]} direction writes into the tensor that it is given.", layer=found[0]
+            f"The {direction} direction writes into the tensor that it is given.", layer=layer
         )
 
 
@@ -290,10 +271,8 @@ def _changed(before: Stored, after: Stored) -> tuple[str, ...]:
 
 def _call(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor:
     """Calls every direction of the flow once, and returns log_prob through the layers."""
-    z = flow.bijection(x, context)[0]
-    flow.bijection.inverse(z, context)
-    if isinstance(flow, Wrapped):
-        flow.own_log_prob(x, context)
+    flow.bijection.inverse(flow.bijection(x, context)[0], context)
+    library_log_prob(flow, x, context)
     return flow.augmented_log_prob(x, context)
 
 
@@ -305,27 +284,24 @@ def _stale(
         return None, None
     for one in (called, fresh):
         _move_parameters(one)
-    pairs = zip(
-        layers_of(called.bijection, context), layers_of(fresh.bijection, context), strict=True
-    )
     worst, blamed, at = 0.0, None, x
-    for old, new in pairs:
-        value, log_det = new.bijection(at, new.context)
-        results = [
-            (old.bijection(at, old.context), (value, log_det)),
-            (old.bijection.inverse(value, old.context), new.bijection.inverse(value, new.context)),
-        ]
-        for one, other in results:
-            for a, b in zip(one, other, strict=True):
-                if differ(a, b):
-                    worst = max(worst, largest_difference(a, b))
-                    blamed = blamed or new.name
-        at = value
-    if isinstance(called, Wrapped) and isinstance(fresh, Wrapped):
-        a, b = called.own_log_prob(x, context), fresh.own_log_prob(x, context)
-        if a is not None and b is not None and differ(a, b):
-            worst = max(worst, largest_difference(a, b))
-    return worst, blamed
+    pairs = (layers_of(one.bijection, context) for one in (called, fresh))
+    for old, new in zip(*pairs, strict=True):
+        results = new.encode(at)
+        difference = max(
+            _difference(old.encode(at), results),
+            _difference(old.decode(results[0]), new.decode(results[0])),
+        )
+        blamed = blamed or (new.name if difference else None)
+        worst, at = max(worst, difference), results[0]
+    a, b = (library_log_prob(flow, x, context) for flow in (called, fresh))
+    return max(worst, 0.0 if a is None or b is None else _difference([a], [b])), blamed
+
+
+def _difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    """Returns the largest difference of results; 0 if rounding explains all."""
+    pairs = zip(a, b, strict=True)
+    return max(largest_difference(*pair) if differ(*pair) else 0.0 for pair in pairs)
 
 
 def _unmoved(flow: Flow, moved: Flow, x: Tensor, context: Tensor | None) -> float:
@@ -379,18 +355,18 @@ def _reload(m: Measurements, x: Tensor) -> tuple[float | None, str | None]:
     """Returns the change of log_prob in a new flow with the same state, or the loading error."""
     original = original_of(m.flow)
     try:
-        made = None if m.make is None else m.make()
+        other = None if m.make is None else m.make()
     except Exception:  # make worked before, but may work only once
         return None, None
-    if not isinstance(original, nn.Module) or not isinstance(made, nn.Module):
+    if not isinstance(original, nn.Module) or not isinstance(other, nn.Module):
         return None, None
     try:
-        made.to(dtype=m.flow.dtype, device=m.flow.device)
-        made.load_state_dict(copy.deepcopy(original.state_dict()))
+        other.to(dtype=m.flow.dtype, device=m.flow.device)
+        other.load_state_dict(copy.deepcopy(original.state_dict()))
     except RuntimeError as error:
         return None, " ".join(str(error).split())
-    new = isolated_copy(made, x, m.context)
+    new = isolated_copy(other, x, m.context)
     if new is None:
         return None, None
     a, b = m.flow.augmented_log_prob(x, m.context), _call(new, x, m.context)
-    return (largest_difference(a, b) if differ(a, b) else 0.0), None
+    return _difference([a], [b]), None

@@ -1,7 +1,7 @@
 """KF405: features that no network changes, seen as zeros and constants of the Jacobian."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -20,19 +20,12 @@ CONSTANT = 1e-5  # relative spread over the points of an entry that is constant
 SHOWN = 5  # features that a message names
 
 
-@dataclass(frozen=True)
-class Structure:
-    """Zeros and constants of dz/dx at samples, after a change of the parameters.
-
-    Attributes:
-        features: Number of features.
-        fixed: Features whose latent is this feature with a constant scale and shift.
-        separate: Whether each latent depends on one feature alone.
-    """
+class Structure(NamedTuple):
+    """Zeros and constants of dz/dx at samples, after a change of the parameters."""
 
     features: int
-    fixed: list[int]
-    separate: bool
+    fixed: list[int]  # features whose latent is this feature with a constant scale and shift
+    separate: bool  # whether each latent depends on one feature alone
 
 
 @measurement("structure of the Jacobian", checked="features that never change")

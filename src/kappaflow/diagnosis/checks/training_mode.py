@@ -1,17 +1,17 @@
 """KF217, KF218: the log_det and random numbers in training mode."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from kappaflow.conditioning import layers_of
 from kappaflow.conditioning.points import Layer
+from kappaflow.conditioning.round_trip import layer_by_layer
 from kappaflow.diagnosis.check import Symptom, check, measurement
 from kappaflow.diagnosis.checks.log_prob import log_prob_random
-from kappaflow.diagnosis.measurements import Measurements
+from kappaflow.diagnosis.measurements import Measurements, to_float64
 from kappaflow.diagnosis.tensors import differ, largest_difference
 from kappaflow.flows import Flow
 
@@ -22,8 +22,7 @@ STEP = 1e-5  # of the differences, in float64
 WRONG, EACH = 0.1, 4.0  # nats that are wrong, and what each feature adds for statistics of a batch
 
 
-@dataclass(frozen=True)
-class TrainingMode:
+class TrainingMode(NamedTuple):
     """The layer with the largest error of a log_det in training mode, in nats."""
 
     layer: str
@@ -36,7 +35,7 @@ def training_mode(m: Measurements) -> TrainingMode | None:
     own = m.copy(torch.float64)
     if own is None or len(m.points) < LEAST_ROWS:
         return None
-    x, context = m.points.double(), None if m.context is None else m.context.double()
+    x, context = m.points.double(), to_float64(m.context)
     before = own.augmented_log_prob(x, context)
     own.train()
     if not differ(_seeded(lambda: own.augmented_log_prob(x, context)), before):
@@ -104,14 +103,15 @@ def random_in_training(m: Measurements) -> tuple[float, str | None] | None:
     values = [own.augmented_log_prob(m.points, m.context) for _ in range(2)]
     if not differ(*values):
         return None
-    layer, state = None, own.standardization(m.points)[0]
-    for one in layers_of(own.core, m.context):
-        results = [one.bijection(state, one.context) for _ in range(2)]
-        if any(differ(a, b) for a, b in zip(*results, strict=True)):
-            layer = one.name
-            break
-        state = results[0][0]
-    return largest_difference(*values), layer
+    layers, start = layers_of(own.core, m.context), own.standardization(m.points)[0]
+    calls = layer_by_layer(layers, start)
+    random = (layer.name for layer, x, *results in calls if _changes(layer, x, results))
+    return largest_difference(*values), next(random, None)
+
+
+def _changes(layer: Layer, x: Tensor, results: Sequence[Tensor]) -> bool:
+    """Returns whether a second call of a layer has other results."""
+    return any(differ(a, b) for a, b in zip(results, layer.encode(x), strict=True))
 
 
 @check(
