@@ -10,6 +10,7 @@ from kappaflow.report.numbers import format_time
 from kappaflow.storage import make_directory, write_bytes
 from kappaflow_studies.depth_conditioning import DEPTH_CONDITIONING
 from kappaflow_studies.depth_factor import DEPTH_FACTOR
+from kappaflow_studies.engine.folder import PAGE, checked_folder
 from kappaflow_studies.engine.report import Experiment, Reproduced, render_claims
 from kappaflow_studies.engine.run import run_study
 from kappaflow_studies.engine.study import Study
@@ -59,9 +60,6 @@ def experiment_named(name: str) -> Experiment:
     return EXPERIMENTS[name]
 
 
-PAGE = "index.html"
-
-
 def reproduce_all(
     experiments: Mapping[str, Experiment],
     out: str | Path,
@@ -81,9 +79,7 @@ def reproduce_all(
     Raises:
         ArgumentError: `out` is a file, or a study refuses an argument.
     """
-    place, started = Path(out), time.perf_counter()
-    if place.exists() and not place.is_dir():
-        raise ArgumentError(f"'out' should be a folder, {place} is a file.")
+    place, started = checked_folder(out), time.perf_counter()
     done: dict[str, Reproduced] = {}
     shared = {"preset": preset, "seed": seed, "processes": processes, "progress": progress}
     for number, (name, one) in enumerate(experiments.items(), start=1):

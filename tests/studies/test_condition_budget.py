@@ -181,7 +181,7 @@ def test_budgets_that_nothing_kept_are_no_numbers_that_are_not_finite():
     (panel,) = trade_off_chart(report).panels
     assert [series.name for series in panel.series] == ["without a budget"]
     html = render_trade_off(report)
-    assert '<td data-name="Time">–</td>' in html and '<td data-name="Time">1.00 s</td>' in html
+    assert '<td data-name="time">–</td>' in html and '<td data-name="time">1.00 s</td>' in html
     alone = TradeOff(data="x", model=[], flows=failed[:1], notes=[])
     assert trade_off_chart(alone).panels[0].series == []
     assert "Budget 2: none." in render_trade_off(alone)

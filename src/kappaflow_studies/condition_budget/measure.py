@@ -10,12 +10,11 @@ from torch import Tensor
 from kappaflow._checks import positive_int
 from kappaflow.errors import ArgumentError, FileError, KappaflowError, NumericalError
 from kappaflow.files import CONFIG, load
-from kappaflow.report.charts import NO_STILLS, write_stills
 from kappaflow.runs.fit import fit_run
 from kappaflow.runs.recipes import ModelConfig, all_arguments
 from kappaflow.runs.stored import TableResult, read_finished
 from kappaflow.runs.table_data import TableConfig, TableData
-from kappaflow.storage import is_unfinished, make_directory, write_bytes
+from kappaflow.storage import is_unfinished
 from kappaflow.training import batch_of, checked_settings, condition_at_test_rows, log_prob_of
 from kappaflow.training.measure import standard_error
 from kappaflow_studies.condition_budget.page import (
@@ -24,10 +23,10 @@ from kappaflow_studies.condition_budget.page import (
     render_trade_off,
     trade_off_chart,
 )
+from kappaflow_studies.engine.folder import as_text, checked_folder, write_results
 from kappaflow_studies.engine.pool import Case, Row, measured
 
 OF_SOURCE = ("columns", "exclude", "context", "where", "repair", "decimal", "missing")
-NUMBERS, PAGE, FIGURES = "report.json", "index.html", "figures"
 
 
 def trade_off(
@@ -49,7 +48,7 @@ def trade_off(
             "'data' should be a file or the name of a set, not standard input: it is read once "
             "for each budget."
         )
-    place = _folder(Path(out))
+    place = _folder(checked_folder(out))
     tables = source.load()
     for note in tables.notes:
         say(note)
@@ -73,10 +72,8 @@ def trade_off(
         flows=[*flows[1:], flows[0]],
         notes=list(tables.notes),
     )
-    if not write_stills(trade_off_chart(report), make_directory(place / FIGURES)):
-        say(NO_STILLS)
-    write_bytes(place / NUMBERS, (report.model_dump_json(indent=2) + "\n").encode())
-    write_bytes(place / PAGE, render_trade_off(report).encode())
+    charts = [trade_off_chart(report)]
+    write_results(place, report, render_trade_off(report), charts, say, indent=2)
     return report
 
 
@@ -174,8 +171,6 @@ def _checked(budgets: Sequence[float], settings: dict[str, Any]) -> list[float]:
 
 def _folder(place: Path) -> Path:
     """Returns the folder; it is new, or one of a trade-off."""
-    if place.exists() and not place.is_dir():
-        raise ArgumentError(f"'out' should be a folder, {place} is a file.")
     if (place / CONFIG).exists():
         raise ArgumentError(f"'out' should be a new folder, {place} is one of a run.")
     there = list(place.iterdir()) if place.exists() else []
@@ -199,10 +194,4 @@ def _describe_model(
     described["rows to train / validate / test"] = " / ".join(
         f"{len(part):,}" for part in (tables.train, tables.validation, tables.test)
     )
-    return [(name.replace("_", " "), _words(value)) for name, value in described.items()]
-
-
-def _words(value: Any) -> str:  # noqa: ANN401
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_words, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return [(name.replace("_", " "), as_text(value)) for name, value in described.items()]

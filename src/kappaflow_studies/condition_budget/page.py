@@ -7,26 +7,16 @@ from kappaflow.report.content import Part
 from kappaflow.report.numbers import (
     NOT_MEASURED,
     count,
-    fixed,
     format_time,
     is_finite,
     significant,
     with_error,
 )
-from kappaflow.report.page import (
-    Link,
-    Page,
-    Panels,
-    Section,
-    Table,
-    Text,
-    Verdict,
-    render_page,
-)
+from kappaflow.report.page import Link, Section, Table, Text
+from kappaflow_studies.engine.report import Findings, render_findings
 
 LEAST = 1e-6  # nats below which a cost counts as 0
 OVER = 1.1  # a flow above this multiple of its budget exceeds it
-FILES = "figures/, next to this page, has the charts as SVG and PNG."
 
 
 class Budgeted(Part):
@@ -63,6 +53,19 @@ class Budgeted(Part):
             return NOT_MEASURED
         return "0" if abs(self.cost) < LEAST else with_error(self.cost, self.cost_error)
 
+    @property
+    def cells(self) -> list[str]:
+        """The row of the table, as text."""
+        return [
+            self.name,
+            significant(self.condition_number_p95),
+            significant(self.condition_number_median),
+            with_error(self.nll, self.standard_error),
+            self.cost_text,
+            significant(self.epochs),
+            NOT_MEASURED if self.time_s is None else f"{significant(self.time_s)} s",
+        ]
+
 
 class TradeOff(Part):
     """The costs of condition budgets on one table.
@@ -95,31 +98,32 @@ class TradeOff(Part):
         return texts
 
     def rows(self) -> list[list[str]]:
-        """Returns the rows of the table for a terminal, as text, with the header first."""
-        head = ["budget", "95 % condition number", "held-out NLL", "cost", "time"]
-        return [head, *(_terminal_row(flow) for flow in self.flows)]
+        """Returns the rows of the table, as text, with the header first."""
+        return [list(COLUMNS), *(flow.cells for flow in self.flows)]
+
+
+COLUMNS = (
+    "budget", "95 % condition number", "median condition number", "held-out NLL",
+    "cost (nats per row)", "epochs", "time",
+)  # fmt: skip
 
 
 def render_trade_off(report: TradeOff) -> str:
     """Returns the page of a trade-off."""
+    head, *rows = report.rows()
+    linked: list[list[str | Link | None]] = [
+        [name if flow.failed else Link(name, f"{flow.folder}/report.html"), *cells]
+        for flow, (name, *cells) in zip(report.flows, rows, strict=True)
+    ]
     time = format_time(sum(flow.time_s or 0.0 for flow in report.flows))
-    settings = Table(("Setting", "Value"), [list(pair) for pair in report.model])
-    trainings = Text(f"{count(len(report.flows), 'training')}, {time} in total.")
-    return render_page(
-        Page(
-            command="kappaflow tradeoff",
-            title=f"What a condition number costs on {report.data}",
-            verdict=Verdict("note", "Results", report.describe()),
-            intro=[Text(ABOUT), *(Text(note, style="quiet") for note in report.notes)],
-            without_script=f"{FILES} report.json has the numbers.",
-            files=FILES,
-            sections=[
-                Section("charts", "The curve", [Panels(trade_off_chart(report), heading=False)]),
-                Section("table", "In numbers", [_table(report), Text(NOTE, style="quiet")]),
-                Section("settings", "Settings", [trainings, settings]),
-            ],
-            has_links=False,
-        )
+    return render_findings(
+        Findings(found=report.describe(), differs=[], charts=[trade_off_chart(report)]),
+        command="kappaflow tradeoff",
+        title=f"What a condition number costs on {report.data}",
+        intro=[Text(ABOUT), *(Text(note, style="quiet") for note in report.notes)],
+        numbers="report.json",
+        settings=(f"{count(len(report.flows), 'training')}, {time} in total.", report.model),
+        sections=[Section("table", "In numbers", [Table(head, linked), Text(NOTE, "quiet")])],
     )
 
 
@@ -205,35 +209,3 @@ def _describe_flow(flow: Budgeted) -> str:
     if flow.cost < 0:
         return f"{start}; the likelihood is better by {with_error(-flow.cost, flow.cost_error)}."
     return f"{start}; it costs {with_error(flow.cost, flow.cost_error)} nats per row."
-
-
-def _terminal_row(flow: Budgeted) -> list[str]:
-    if flow.failed is not None:
-        return [flow.name, "not kept", "", "", ""]
-    return [
-        flow.name,
-        significant(flow.condition_number_p95),
-        with_error(flow.nll, flow.standard_error),
-        flow.cost_text,
-        f"{fixed(flow.time_s, 0)} s",
-    ]
-
-
-def _table(report: TradeOff) -> Table:
-    columns = (
-        "Budget", "95 % condition number", "Median condition number", "Held-out NLL (nats)",
-        "Cost (nats per row)", "Epochs", "Time",
-    )  # fmt: skip
-    rows = [
-        [
-            flow.name if flow.failed else Link(flow.name, f"{flow.folder}/report.html"),
-            significant(flow.condition_number_p95),
-            significant(flow.condition_number_median),
-            with_error(flow.nll, flow.standard_error),
-            flow.cost_text,
-            significant(flow.epochs),
-            NOT_MEASURED if flow.time_s is None else f"{significant(flow.time_s)} s",
-        ]
-        for flow in report.flows
-    ]
-    return Table(columns, rows)

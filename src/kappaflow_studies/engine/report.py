@@ -1,6 +1,6 @@
 """The report of a study as plain numbers and as a page, and the page of all studies."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,37 +78,56 @@ SOURCE = (
 
 def render_study(report: StudyReport) -> str:
     """Returns the page of a study: one HTML document that makes no request."""
-    findings = report.findings
-    sections = [
-        page.Section("charts", "Charts", [page.Panels(chart) for chart in findings.charts])
-    ]
-    if findings.tables:
-        tables: list[page.Block] = []
-        for table in findings.tables:
-            tables += [page.Heading(table.title), page.Table(table.columns, table.rows)]
-            tables += [page.Text(table.caption, "quiet")] if table.caption else []
-        sections.append(page.Section("tables", "Tables", tables))
-    if findings.differs:
-        differs = [page.Text(text) for text in findings.differs]
-        sections.append(page.Section("differs", "Differences from the source", differs))
     text = (
         f"{report.cases:,} cases took {format_time(report.time_s)} of one thread in total, with "
         f"preset “{report.preset}” and seed {report.seed}. results.parquet, next to this page, "
         "has one row for each measurement with all of its settings. To run the study with other "
         "settings, edit config.json and pass it to the same command with --config."
     )
-    rows = [list(pair) for pair in report.settings + report.versions]
-    blocks = [page.Text(text), page.Table(("Setting", "Value"), rows)]
-    sections.append(page.Section("settings", "Settings", blocks))
+    return render_findings(
+        report.findings,
+        command=f"kappaflow reproduce {report.name}",
+        title=report.title,
+        intro=[page.Text(report.claim, lead="The claim.")],
+        numbers="results.parquet",
+        settings=(text, report.settings + report.versions),
+    )
+
+
+def render_findings(
+    findings: Findings,
+    *,
+    command: str,
+    title: str,
+    intro: Sequence[page.Text],
+    numbers: str,
+    settings: tuple[str, Sequence[tuple[str, str]]],
+    sections: Sequence[page.Section] = (),
+) -> str:
+    """Returns a page of findings: sentences, charts, tables, further sections, the settings."""
+    tables: list[page.Block] = []
+    for table in findings.tables:
+        tables += [page.Heading(table.title), page.Table(table.columns, table.rows)]
+        tables += [page.Text(table.caption, "quiet")] if table.caption else []
+    differs = [page.Text(text) for text in findings.differs]
+    text, rows = settings
+    described = [page.Text(text), page.Table(("Setting", "Value"), [list(row) for row in rows])]
+    parts = [
+        page.Section("charts", "Charts", [page.Panels(chart) for chart in findings.charts]),
+        page.Section("tables", "Tables", tables),
+        *sections,
+        page.Section("differs", "Differences from the source", differs),
+        page.Section("settings", "Settings", described),
+    ]
     return page.render_page(
         page.Page(
-            command=f"kappaflow reproduce {report.name}",
-            title=report.title,
+            command=command,
+            title=title,
             verdict=page.Verdict("note", "Results", findings.found),
-            intro=[page.Text(report.claim, lead="The claim.")],
-            without_script=f"{FILES} results.parquet has the numbers.",
+            intro=intro,
+            without_script=f"{FILES} {numbers} has the numbers.",
             files=FILES,
-            sections=sections,
+            sections=[part for part in parts if part.blocks],
             has_links=False,
         )
     )

@@ -18,12 +18,12 @@ from kappaflow.errors import ArgumentError, FileError
 from kappaflow.images.images import core_count
 from kappaflow.locking import locked
 from kappaflow.reading import parse_json, read_small
-from kappaflow.report.charts import NO_STILLS, write_stills
 from kappaflow.storage import append_bytes, make_directory, write_bytes
+from kappaflow_studies.engine.folder import as_text, checked_folder, write_results
 from kappaflow_studies.engine.pool import measured
 from kappaflow_studies.engine.presets import settings_of
 from kappaflow_studies.engine.report import Reproduced, StudyReport, render_study
-from kappaflow_studies.engine.study import Measured, S, Study, StudySettings, frame_of
+from kappaflow_studies.engine.study import Measured, S, Study, frame_of
 
 
 def key_of(case: Mapping[str, Any]) -> str:
@@ -54,7 +54,6 @@ def read_measured(path: Path) -> dict[str, Measured]:
 
 
 CONFIG, CASES, RESULTS = "config.json", "cases.jsonl", "results.parquet"
-NUMBERS, PAGE, FIGURES = "report.json", "index.html", "figures"
 PACKAGES = ("kappaflow", "torch", "numpy", "scipy", "zuko", "nflows", "normflows", "FrEIA", "POT")
 
 
@@ -92,7 +91,7 @@ def run_study(
         raise ArgumentError(
             f"the settings of {study.name} should come to a case, but their lists leave none."
         )
-    place = _folder(Path(out), study.name)
+    place = _folder(checked_folder(out), study.name)
     described = {"experiment": study.name, "seed": seed, "settings": settings.model_dump()}
     with locked(place):
         write_bytes(place / CONFIG, (json.dumps(described, indent=2) + "\n").encode())
@@ -114,7 +113,7 @@ def run_study(
         claim=study.claim,
         findings=study.findings(frame, settings),
         preset=preset if config is None else Path(config).name,
-        settings=_as_text(settings),
+        settings=[(name.replace("_", " "), as_text(value)) for name, value in settings],
         seed=seed,
         cases=len(done),
         time_s=sum(time_s for _, _, time_s in done),
@@ -130,20 +129,13 @@ def _written(
     findings, table = report.findings, BytesIO()
     frame.write_parquet(table)
     write_bytes(place / RESULTS, table.getvalue())
-    folder = make_directory(place / FIGURES)
-    files = [path for chart in findings.charts for path in write_stills(chart, folder)]
-    if findings.charts and not files:
-        say(NO_STILLS)
-    write_bytes(place / NUMBERS, (report.model_dump_json() + "\n").encode())
-    write_bytes(place / PAGE, render_study(report).encode())
+    page = write_results(place, report, render_study(report), findings.charts, say)
     found, differs = tuple(findings.found), tuple(findings.differs)
-    return Reproduced(report, place / PAGE, found, differs, tuple(findings.charts[:1]))
+    return Reproduced(report, page, found, differs, tuple(findings.charts[:1]))
 
 
 def _folder(place: Path, name: str) -> Path:
     """Returns the folder, created if necessary; refuses one that holds something else."""
-    if place.exists() and not place.is_dir():
-        raise ArgumentError(f"'out' should be a folder, {place} is a file.")
     if (place / CONFIG).exists():
         try:
             held = parse_json(read_small(place / CONFIG)).get("experiment")
@@ -156,16 +148,6 @@ def _folder(place: Path, name: str) -> Path:
                 f"'out' should be new or a folder of {name}, {place} is one of {held or 'a fit'}."
             )
     return make_directory(place)
-
-
-def _as_text(settings: StudySettings) -> list[tuple[str, str]]:
-
-    def words(value: Any) -> str:  # noqa: ANN401
-        if isinstance(value, list | tuple):
-            return ", ".join(words(item) for item in value)
-        return f"{value:g}" if isinstance(value, float) else str(value)
-
-    return [(name.replace("_", " "), words(value)) for name, value in settings]
 
 
 def _versions() -> list[tuple[str, str]]:
