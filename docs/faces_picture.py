@@ -1,4 +1,4 @@
-"""Draws condition numbers of faces: python docs/faces_picture.py faces.json PICTURE.svg."""
+"""Draws condition numbers of faces: python docs/faces_picture.py report.json PICTURE.svg."""
 
 import json
 import sys

@@ -37,7 +37,7 @@ def test_an_experiment_is_run_into_a_folder_of_its_name(run, tmp_path, monkeypat
     assert (tmp_path / "runs/faces/4-padded/report.html").exists()
     again = run("reproduce", "faces", "--quiet", "--json")
     numbers = json.loads(again.out)
-    assert numbers == json.loads((tmp_path / "runs/faces/faces.json").read_text())
+    assert numbers == json.loads((tmp_path / "runs/faces/report.json").read_text())
     assert numbers["preset"] == "minutes"
     refused(run("reproduce", "faces", "--seed", 1, "--quiet"), "was made with")
 

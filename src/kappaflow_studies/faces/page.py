@@ -1,115 +1,78 @@
-"""The page that compares flows of faces with and without padding."""
+"""The results of the study on faces, as sentences, charts, tables and a page."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from kappaflow.report import page
-from kappaflow.report.charts import DATA, SAMPLES, Chart, line, single_chart
-from kappaflow.report.images import ImageReport
+from kappaflow.report.charts import DATA, SAMPLES, Chart, line
 from kappaflow.report.numbers import count, fixed, is_finite, significant, with_error
-from kappaflow.report.page import Block, Link
-from kappaflow.report.pictures import NARROW, WIDE, Picture, Shown
+from kappaflow.report.pictures import Picture, Shown
+from kappaflow_studies.engine.charts import panel
+from kappaflow_studies.engine.report import Findings, Table, render_findings
 from kappaflow_studies.faces.results import FacesReport, FacesRun, FacesSize
 
 QUANTILES = (
     ("condition_number_median", "median", "solid"),
     ("condition_number_p95", "95 %", "dash"),
 )
+ALIKE = 1.1  # ratio of condition numbers below which they count as about the same
+ABOUT = (
+    "For each size, the same flow is trained twice with the same settings and seed: on the images "
+    "alone, and with added channels of Gaussian noise. Small differences may be chance."
+)
+COPIES = (
+    "Root mean square over the pixels, from 0 to 255. Held-out faces show people of the training "
+    "set, so they have near neighbors too. A sample much nearer than they are would be a copy."
+)
+WIDTH = 720  # CSS pixels of a picture
 
 
-NAMES = ("without padding", "with padding")
+def findings_of(report: FacesReport) -> Findings:
+    """Returns the sentences, the charts and the tables."""
+    return Findings(
+        found=[describe_results(size) for size in report.sizes],
+        differs=[],
+        charts=[condition_over_training(size) for size in report.sizes],
+        tables=[_table(size) for size in report.sizes],
+    )
+
+
+def render_faces(report: FacesReport, pictures: Sequence[str]) -> str:
+    """Returns the page of the study, with a picture of samples (PNG in base64) for each size."""
+    pairs = zip(report.sizes, pictures, strict=True)
+    return render_findings(
+        findings_of(report),
+        command="kappaflow reproduce faces",
+        title="A Glow of faces, with and without padding",
+        intro=[page.Text(ABOUT)],
+        numbers="report.json",
+        settings=("The reports of the runs have all settings.", report.settings),
+        sections=[_samples_section(size, picture) for size, picture in pairs],
+    )
 
 
 def condition_over_training(size: FacesSize) -> Chart:
     """Returns the median and the 95 % quantile of both trainings of a size."""
     series = []
-    for run, name, tone in zip(size.runs, NAMES, (DATA, SAMPLES), strict=True):
+    for run, tone in zip(size.runs, (DATA, SAMPLES), strict=True):
         x = [point["epoch"] for point in run.curve]
         for key, quantile, dash in QUANTILES:
             y = [point[key] for point in run.curve]
-            series.append(line(f"{name}, {quantile}", x, y, tone, dash=dash))
-    ends = [significant(_last(run)) if run.curve else "not measured" for run in size.runs]
-    return single_chart(
-        f"condition-{size.size}",
-        f"Condition number over training, {size.size} x {size.size}",
-        "The condition number from the standardized channels, padding included, to the latent, at "
-        "a few validation faces with the averaged weights of the epoch. Lower is better: each "
-        "factor of ten costs the inverse one digit.",
-        x="epoch",
-        x_whole=True,
-        y="condition number (pure number)",
-        y_log=True,
-        series=series,
-        alt="Median and 95 % quantile of the condition number over the epochs. The medians end at "
-        f"{ends[0]} without padding and {ends[1]} with padding.",
+            series.append(line(f"{name_of(run)}, {quantile}", x, y, tone, dash=dash))
+    return Chart(
+        name=f"condition-{size.size}",
+        title=f"Condition number over training, {size.size} x {size.size}",
+        caption="From the standardized channels, padding included, to the latent, at a few "
+        "validation faces with the averaged weights of the epoch.",
+        panels=[panel("", "epoch", "condition number", series, log="y")],
+        columns=1,
     )
 
 
-ALIKE = 1.1  # ratio of condition numbers below which they count as about the same
-
-
-FILES = "faces.json, next to this page, has all of its numbers."
-TERMS = ("Glow", "Padding", "Condition number", "Bits per dimension", "Temperature", "Held out")
-COLUMNS = (
-    "Flow", "Bits per dimension", "Condition number, kept weights", "Largest round trip",
-    "Parameters", "Epochs (kept)", "Time",
-)  # fmt: skip
-
-
-def render_faces(report: FacesReport, reports: Mapping[str, ImageReport]) -> str:
-    """Returns the page of the study, with the report of each run by the name of its folder."""
-    about = (
-        "For each size, the same flow is trained twice with the same settings and seed: on the "
-        "images alone, and with added channels of Gaussian noise. Preset "
-        f"“{report.preset}”, seed {report.seed}. Small differences may be chance."
-    )
-    sections = [_size_section(size, _pictures(size, reports)) for size in report.sizes]
-    return page.render_page(
-        page.Page(
-            command="kappaflow reproduce faces",
-            title="A Glow of faces, with and without padding",
-            verdict=page.Verdict("note", "Results", [*map(describe_results, report.sizes)]),
-            intro=[page.Text(about)],
-            without_script=f"The pictures do not. {FILES}",
-            files=FILES,
-            sections=[*sections, page.glossary_section([*TERMS, "Faces"])],
-        )
-    )
-
-
-def _size_section(size: FacesSize, pictures: Mapping[str, list[Shown]]) -> page.Section:
-    sides = f"{size.size} x {size.size}"
-    train, validation, test = size.images
-    distances = " ".join([*map(describe_distances, size.runs), describe_held_out(size)])
-    between = "Round trips show what rounding costs, paths between two latents the faces between."
-    near = (
-        f"Root mean square over the pixels, from 0 to 255. {distances} Held-out faces show people "
-        "of the training set, so they have near neighbors too. A sample much nearer than they are "
-        "would be a copy."
-    )
-    blocks: list[Block] = [
-        page.Text(f"{train} training, {validation} validation and {test} test faces."),
-        page.Charts([condition_over_training(size)], wide=True),
-        page.Table(COLUMNS, _rows(size)),
-        page.Text(_table_note(size), "quiet"),
-        page.Heading("Held-out faces, and samples at four temperatures"),
-        page.Text("Lower temperature: cleaner faces, but less variety.", "small"),
-        page.Pictures(pictures["held_out"]),
-        page.Pictures(pictures["samples"]),
-        page.Heading("Through the latent"),
-        page.Text(between, "small"),
-        page.Pictures(pictures["latent"]),
-        page.Heading("Nearest training faces"),
-        page.Text(near, "small"),
-        page.Pictures(pictures["neighbors"]),
-    ]
-    return page.Section(f"size-{size.size}", f"Faces of {sides} pixels", blocks, link=sides)
-
-
-def _rows(size: FacesSize) -> list[list[str | Link | None]]:
-    rows: list[list[str | Link | None]] = [
+def _table(size: FacesSize) -> Table:
+    rows = [
         [
-            Link(name_of(run), f"{run.folder}/report.html"),
+            name_of(run),
             with_error(run.bits_per_dimension, run.bits_standard_error),
             significant(run.kept_condition_number),
             significant(run.round_trip_data, 2),
@@ -120,8 +83,35 @@ def _rows(size: FacesSize) -> list[list[str | Link | None]]:
         for run in size.runs
     ]
     if size.independent_bits is not None:
-        rows.append(["independent pixels", fixed(size.independent_bits, 3), *[None] * 5])
-    return rows
+        rows.append(["independent pixels", fixed(size.independent_bits, 3), *[""] * 5])
+    return Table(
+        title=f"Faces of {size.size} x {size.size} pixels",
+        columns=[
+            "flow", "bits per dimension", "condition number, kept weights", "largest round trip",
+            "parameters", "epochs (kept)", "time",
+        ],
+        rows=rows,
+        caption=_table_note(size),
+    )  # fmt: skip
+
+
+def _samples_section(size: FacesSize, png: str) -> page.Section:
+    """Returns the picture of a size, the distances of its samples, and links to its runs."""
+    name = f"{size.size} x {size.size}"
+    picture = Picture(
+        title="",
+        alt=f"Held-out faces of {name} pixels, samples without padding, samples with padding.",
+        caption="Held-out faces, samples without padding, and samples with padding.",
+        columns=1,
+        png=png,
+    )
+    distances = " ".join([*map(describe_distances, size.runs), describe_held_out(size)])
+    links = [
+        page.Text(page.Link(f"The run {name_of(run)}", f"{run.folder}/report.html"), "small")
+        for run in size.runs
+    ]
+    blocks = [page.Pictures([Shown(picture, WIDTH)]), page.Text(f"{distances} {COPIES}"), *links]
+    return page.Section(f"samples-{size.size}", f"Samples of {name} pixels", blocks)
 
 
 def _table_note(size: FacesSize) -> str:
@@ -199,30 +189,3 @@ def _far(distances: Sequence[float]) -> str:
 
 def _last(run: FacesRun) -> float | None:
     return run.curve[-1]["condition_number_median"] if run.curve else None
-
-
-def _pictures(size: FacesSize, reports: Mapping[str, ImageReport]) -> dict[str, list[Shown]]:
-    """Returns the pictures of a pair of runs, the run without padding on the left."""
-    plain, padded = (reports[run.folder] for run in size.runs)
-
-    def side_by_side(one: Picture, other: Picture) -> list[Shown]:
-        return [
-            _large(picture.model_copy(update={"title": f"{picture.title}, {name_of(run)}"}))
-            for picture, run in zip((one, other), size.runs, strict=True)
-        ]
-
-    samples = zip(plain.samples, padded.samples, strict=True)
-    return {
-        "held_out": [_large(plain.held_out)],
-        "samples": [shown for pair in samples for shown in side_by_side(*pair)],
-        "latent": [
-            *side_by_side(plain.reconstructions, padded.reconstructions),
-            *side_by_side(plain.interpolations, padded.interpolations),
-        ],
-        "neighbors": side_by_side(plain.neighbors.picture, padded.neighbors.picture),
-    }
-
-
-def _large(picture: Picture) -> Shown:
-    """Returns a picture for a width of two columns, doubled if it fills at most half of it."""
-    return Shown(picture, max(WIDE, 2 * picture.width if picture.width <= NARROW else 0))

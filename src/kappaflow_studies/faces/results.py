@@ -16,7 +16,6 @@ from kappaflow.runs.image_content import nearest_images
 from kappaflow.runs.image_data import ImageData
 from kappaflow.runs.image_samples import TEMPERATURE, draw_pixels, values_of
 from kappaflow.runs.stored import read_finished, read_image_run, reload_data
-from kappaflow.storage import write_bytes
 from kappaflow.training import log_prob_of
 from kappaflow.training.measure import bits_per_dimension
 
@@ -68,6 +67,11 @@ class FacesReport(Part):
     seed: int
     sizes: list[FacesSize]
 
+    @property
+    def settings(self) -> list[tuple[str, str]]:
+        """The settings of all runs."""
+        return [("preset", self.preset), ("seed", str(self.seed))]
+
 
 DRAWN = 64  # number of samples with measured distances to the training faces
 COLUMNS, ROWS = 8, 2  # size of each band of a picture file, in images
@@ -94,15 +98,15 @@ def faces_size(size: int, plain: Path, padded: Path) -> FacesSize:
     )
 
 
-def write_picture(path: Path, plain: Path, padded: Path, *, seed: int = 0) -> None:
-    """Writes a PNG file: held-out faces above samples of two flows, one band each, enlarged."""
+def picture_of(plain: Path, padded: Path, *, seed: int = 0) -> bytes:
+    """Returns a PNG file: held-out faces above samples of two flows, one band each, enlarged."""
     count = COLUMNS * ROWS
     bands = [_all(reload_data(read_image_run(plain)))[:count]]
     for folder in (plain, padded):
         flow = load(folder)
         drawn = draw_pixels(flow, count, temperature=PICTURED_AT, seed=seed)
         bands.append(shown(drawn, values_of(flow)))
-    write_bytes(path, png(enlarged(_stacked([grid(band, COLUMNS) for band in bands]))))
+    return png(enlarged(_stacked([grid(band, COLUMNS) for band in bands])))
 
 
 def _run(folder: Path, parts: ImageData) -> FacesRun:

@@ -1,5 +1,6 @@
 """`faces`: a Glow of the ORL faces at two sizes, each with and without Gaussian channels."""
 
+import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,15 +8,13 @@ from typing import Any
 
 from kappaflow._checks import natural_int
 from kappaflow.errors import ArgumentError
-from kappaflow.report import ImageReport, read_report_on
 from kappaflow.report.numbers import count
 from kappaflow.runs import ImageConfig, ModelConfig, fit_run
 from kappaflow.storage import write_bytes
+from kappaflow_studies.engine.folder import checked_folder, write_results
 from kappaflow_studies.engine.report import Reproduced
-from kappaflow_studies.faces.page import condition_over_training, describe_results, render_faces
-from kappaflow_studies.faces.results import FacesReport, faces_size, write_picture
-
-NUMBERS, PAGE = "faces.json", "index.html"
+from kappaflow_studies.faces.page import findings_of, render_faces
+from kappaflow_studies.faces.results import FacesReport, faces_size, picture_of
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,7 @@ def reproduce_faces(
         raise ArgumentError(f"'preset' should be one of {', '.join(PRESETS)}, got {preset!r}.")
     chosen = PRESETS[preset] if isinstance(preset, str) else preset
     natural_int("seed", seed)
-    place = Path(out)
-    if place.exists() and not place.is_dir():
-        raise ArgumentError(f"'out' should be a folder, {place} is a file.")
+    place = checked_folder(out)
     runs = runs_of(chosen, place)
     for number, run in enumerate(runs, start=1):
         say(f"{run.description} ({number} of {len(runs)})")
@@ -104,18 +101,16 @@ def reproduce_faces(
         seed=seed,
         sizes=[faces_size(one.size.size, one.folder, two.folder) for one, two in pairs],
     )
+    pictures = []
     for one, two in pairs:
-        picture = place / f"faces-{one.size.size}.png"
-        write_picture(picture, one.folder, two.folder, seed=seed)
-    reports = {run.folder.name: read_report_on(run.folder, ImageReport) for run in runs}
-    write_bytes(place / NUMBERS, (report.model_dump_json(indent=2) + "\n").encode())
-    write_bytes(place / PAGE, render_faces(report, reports).encode())
-    return Reproduced(
-        report,
-        place / PAGE,
-        tuple(describe_results(size) for size in report.sizes),
-        charts=tuple(condition_over_training(size) for size in report.sizes),
+        picture = picture_of(one.folder, two.folder, seed=seed)
+        write_bytes(place / f"faces-{one.size.size}.png", picture)
+        pictures.append(base64.b64encode(picture).decode())
+    findings = findings_of(report)
+    page = write_results(
+        place, report, render_faces(report, pictures), findings.charts, say, indent=2
     )
+    return Reproduced(report, page, tuple(findings.found), charts=tuple(findings.charts))
 
 
 def runs_of(preset: FacesPreset, out: Path) -> list[OneRun]:
