@@ -12,10 +12,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "views": ("kappaflow.plot", "kappaflow.runs.page"),  # `plot` and `report` of results
 }
 NAMES: dict[str, str] = {  # objects of such packages that commands use, as module:name
-    "diagnose_exported": "kappaflow.interop.exports.run:diagnose_exported",
     "export_run": "kappaflow.interop.exports.run:export_run",
     "factors_page": "kappaflow_studies.factors:factors_page",
-    "is_exported": "kappaflow.interop.exports.exported:is_exported",
     "studies": "kappaflow_studies",
     "trade_off": "kappaflow_studies.condition_budget.measure:trade_off",
 }

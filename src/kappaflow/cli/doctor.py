@@ -55,7 +55,6 @@ def doctor(
     into: Path | None = None,
     epochs: Whole | None = None,
     thorough: Annotated[bool, Parameter(negative=())] = False,
-    trust: Annotated[bool, Parameter(negative=())] = False,
     json: Annotated[bool, Parameter(negative=())] = False,
     decimal: Literal[".", ","] | None = None,
     device: Device = None,
@@ -73,9 +72,9 @@ def doctor(
     Parameters
     ----------
     run
-        A run folder, a saved model, an exported flow (see kappaflow export), or a PyTorch flow in
-        your own code: FILE.py:NAME or MODULE:NAME, where NAME is a flow or a function that
-        returns a flow, (flow, x) or (flow, x, context).
+        A run folder, a saved model, or a PyTorch flow in your own code: FILE.py:NAME or
+        MODULE:NAME, where NAME is a flow or a function that returns a flow, (flow, x) or (flow,
+        x, context).
     data
         A table with the columns of the run, or images. Default: the held-out rows of the run. For
         a flow in code, a table on the scale that the flow expects. Default: samples of the flow.
@@ -100,46 +99,31 @@ def doctor(
     thorough
         Also examine what takes long: more points, all rows, all columns of a context, bases of
         any dimension. Without it, "not checked" in the output names what was left out.
-    trust
-        Load the .pt2 files of an exported flow, which could run code if somebody made them to.
-        Files in ONNX do not need it.
     json
         Print the diagnosis as JSON.
     decimal
         Decimal sign of a table in a text file. Default: that of the run, or detected.
     """
     from kappaflow.diagnosis import check_codes, filter_findings
-    from kappaflow.extensions import load_by_name
     from kappaflow.report import write_diagnosis
     from kappaflow.report.files import check_output_path
     from kappaflow.runs import is_code
 
     of_code = is_code(run)
-    exported = not of_code and load_by_name("is_exported")(Path(run))
     _check_target(run, context, of_code=of_code)
-    if trust and not exported:
-        raise ArgumentError("'trust' is for exported flows: leave it out.")
-    if exported and (fix is not None or device is not None):
-        name = "fix" if fix is not None else "device"
-        raise ArgumentError(f"'{name}' should be left out for an exported flow.")
     alone = not (data or context or select or ignore or out or decimal or device or thorough)
     _check_fix(fix, into, epochs, of_code=of_code, alone=alone)
     if fix is not None:
         return _fixed(Path(run), fix, into, epochs, json=json)
     check_codes(select or (), ignore or ())
     check_output_path("out", out, ".html")
-    if not of_code and not exported:
+    if not of_code:
         say_if_unused(device)
         say_if_unfinished(Path(run))
     with words_shown(visible=False if json else None) as show:
-        if exported:
-            diagnosis, points = load_by_name("diagnose_exported")(
-                Path(run), data, trust=trust, thorough=thorough, progress=show, decimal=decimal
-            )
-        else:
-            diagnosis, points = _diagnose(
-                run, data, tuple(context or ()), decimal, device, thorough=thorough, show=show
-            )
+        diagnosis, points = _diagnose(
+            run, data, tuple(context or ()), decimal, device, thorough=thorough, show=show
+        )
         diagnosis = filter_findings(diagnosis, select or (), ignore or ())
         if out is not None:
             show("drawing the page")

@@ -321,8 +321,7 @@ def _not_checked(m: Measurements, rows: int | None) -> str:
     total = rows or (0 if m.rows is None else len(m.rows))
     m.up_to(len(m.points), total, "conditioning, Jacobians and gradients at {} rows")
     more = "" if m.effort.thorough or not m.not_checked else " (thorough=True, --thorough)"
-    by_flow = [getattr(m.flow, "not_checked", "")]
-    by_flow += [f"{', '.join(names)} ({why})" for why, names in m.left_out.items()]
+    by_flow = [f"{', '.join(names)} ({why})" for why, names in m.left_out.items()]
     return "; ".join(filter(None, ("; ".join(m.not_checked) + more, *by_flow)))
 
 

@@ -167,7 +167,6 @@ class Parts:
             None) to samples and their log_prob, which may be None.
         like: A tensor with the dtype and device, if there is no module and no rows are given.
         flow: The flow inside the given object, if they differ.
-        not_checked: A sentence on what the doctor cannot check, if the layers have no derivatives.
     """
 
     library: str
@@ -178,7 +177,6 @@ class Parts:
     sample: Callable[[int, Tensor | None], tuple[Tensor, Tensor | None]] | None = None
     like: Tensor | None = None
     flow: object = None
-    not_checked: str = ""
 
 
 def event_shape_of(x: Tensor | None, name: str) -> tuple[int, ...]:

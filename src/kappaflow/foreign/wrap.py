@@ -99,7 +99,6 @@ class Wrapped(Flow):
     None. `bijection` has one layer for each layer of the library, from data to latent. `log_prob`
     and `sample` use these layers and `base`; `own_log_prob` and `own_sample` call the library.
     `kappaflow.fit` trains the log_prob of the library.
-    `not_checked` is empty, or a sentence on what cannot be checked without derivatives.
     Nothing assumes that both agree: `kappaflow.doctor` checks it.
     """
 
@@ -116,7 +115,6 @@ class Wrapped(Flow):
         self._parts = parts
         self._by_library = False
         self._context_features = context_features
-        self.not_checked = parts.not_checked
         # A flow without floating-point tensors has the dtype and device of this one.
         place = torch.zeros(()) if like is None else torch.zeros_like(like).sum()
         self.register_buffer("_place", place, persistent=False)

@@ -5,7 +5,7 @@ No library is imported here: the module of a flow's class determines its adapter
 zuko, nflows, normflows, freia    adapter and converter of one library each
 distributions, torchflows         adapters of libraries whose flows are not converted
 sbi            its estimators, and conditional flows as such estimators
-exports        `kappaflow.export`, and the doctor on exported flows
+exports        `kappaflow.export`: programs that run without kappaflow
 convert        `convert`; builds bijections and stacks from a blueprint
 blueprint      the parts of a flow that is read and not built yet
 folding        folds scales and shifts between couplings into their networks
@@ -16,9 +16,8 @@ matrices       linear maps in factored form
 
 from kappaflow.foreign import Wrapped, register_library, wrap
 from kappaflow.interop.convert import convert
-from kappaflow.interop.exports.exported import read_exported
 
-__all__ = ["Wrapped", "convert", "read_exported", "register_library", "wrap"]
+__all__ = ["Wrapped", "convert", "register_library", "wrap"]
 
 LIBRARIES = {
     "zuko": "zuko",
@@ -28,7 +27,6 @@ LIBRARIES = {
     "torchflows": "torchflows",
     "sbi": "sbi",
     "pyro": "distributions",
-    "kappaflow.interop.exports.exported": "exports.exported",
     "torch.distributions": "distributions",
 }
 for package, adapter in LIBRARIES.items():

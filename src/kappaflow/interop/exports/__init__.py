@@ -6,7 +6,5 @@ export      `export`, which compares each program with the flow
 """
 
 from kappaflow.interop.exports.export import Exported, export
-from kappaflow.interop.exports.functions import FUNCTIONS
-from kappaflow.interop.exports.programs import NOTES, SUFFIXES, load_onnx, outputs
 
-__all__ = ["FUNCTIONS", "NOTES", "SUFFIXES", "Exported", "export", "load_onnx", "outputs"]
+__all__ = ["Exported", "export"]

@@ -80,7 +80,7 @@ class Program:
         """Returns the written program as a function of tensors."""
         try:
             if self._kind == "onnx":
-                return load_onnx(place / self.file)[0]
+                return _load_onnx(place / self.file)
             program = torch.export.load(place / self.file).module()
         except Exception as error:  # the runtimes raise exceptions of many kinds
             raise ArgumentError(
@@ -193,8 +193,8 @@ def _simplify(graph: Any, kind: ExportFormat) -> None:  # noqa: ANN401
             graph.erase_node(node)
 
 
-def load_onnx(file: Path) -> tuple[Call, str]:
-    """Returns a program in ONNX as a function of tensors, and its metadata."""
+def _load_onnx(file: Path) -> Call:
+    """Returns a program in ONNX as a function of tensors."""
     session = _session(file)
     names = [one.name for one in session.get_inputs()]
 
@@ -203,7 +203,7 @@ def load_onnx(file: Path) -> tuple[Call, str]:
         found = session.run(None, dict(zip(names, arrays, strict=True)))
         return tuple(torch.from_numpy(array) for array in found)
 
-    return run, session.get_modelmeta().custom_metadata_map.get(ONNX_KEY, "")
+    return run
 
 
 def _session(source: Path | bytes) -> Any:  # noqa: ANN401
