@@ -1,7 +1,7 @@
 """Scoring of a table on disk by our command, flows of zuko, and a kernel density estimate."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import polars as pl
 import torch
 
 from benchmarks.peak import peak_of_call
-from kappaflow.runs import ModelConfig, TableConfig, chunked_output, fit_run
+from kappaflow.data.write import TableWriter
+from kappaflow.runs import ModelConfig, TableConfig, fit_run
 
 OURS = ("kappaflow score, real_nvp", "kappaflow score, spline")
 ZUKO = ("zuko, RealNVP", "zuko, NSF")
@@ -94,15 +95,14 @@ def _ours(run: Path, data: str) -> dict[str, Any]:
     from kappaflow import load
     from kappaflow.cli.app import main
 
-    moments, cpu, write = [], [], chunked_output.write_bytes
+    moments, cpu, append = [], [], TableWriter.append
 
-    def noted(path: Path, content: bytes) -> None:
-        write(path, content)
-        if path.suffix == ".parquet":
-            moments.append(time.perf_counter())
-            cpu.append(time.process_time())
+    def noted(self: TableWriter, columns: Mapping[str, np.ndarray]) -> None:
+        append(self, columns)
+        moments.append(time.perf_counter())
+        cpu.append(time.process_time())
 
-    chunked_output.write_bytes = noted
+    TableWriter.append = noted
     out, start = Path(data).with_name("ours.parquet"), time.perf_counter()
     if main(["score", str(run), data, "--out", str(out)]):
         raise SystemExit("the command failed")

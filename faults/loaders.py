@@ -14,8 +14,8 @@ from PIL import Image
 import kappaflow as kf
 from kappaflow.cli.app import main
 from kappaflow.data import load_table
-from kappaflow.data.load import load_matrix
-from kappaflow.data.on_disk import open_chunks
+from kappaflow.data.chunks import open_chunks
+from kappaflow.data.load import Reading, load_matrix
 from kappaflow.errors import KappaflowError
 from kappaflow.files import CONFIG, WEIGHTS, read_config, write_weights
 from kappaflow.images import load_images
@@ -116,9 +116,9 @@ def _table(path: Path) -> object:
         load_matrix(str(path))
     except KappaflowError:
         pass
-    table = load_table(path)
-    chunks = open_chunks(str(path), table.columns)
-    return table if chunks is None else [chunks.read(place) for place in range(len(chunks))]
+    chunks = open_chunks(str(path), Reading(load_table(path).columns))
+    chunks.settle()
+    return [chunks.read(place) for place in range(len(chunks))]
 
 
 def _images(path: Path) -> object:

@@ -1,4 +1,4 @@
-"""The part "stream": rows are scored in bounded memory, also after a kill."""
+"""The part "stream": rows are scored in bounded memory, and a kill leaves no half-written file."""
 
 import time
 from collections.abc import Iterator
@@ -38,10 +38,10 @@ def stream(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
     )
     out.unlink(missing_ok=True)
     _scored(run, data, out, chunk, parts=rows // chunk // 2)
-    kept = len(list((folder / f".{out.name}.parts").glob("0*.parquet")))
-    begun = time.perf_counter()
+    nothing, begun = not out.exists(), time.perf_counter()
     _scored(run, data, out, chunk)
-    same = kept > 0 and out.exists() and out.read_bytes() == whole.read_bytes()
+    same = nothing and out.exists() and out.read_bytes() == whole.read_bytes()
+    same = same and not list(folder.glob(".*.parts"))
     yield Outcome(
         "rows scored by a process that was killed in the middle",
         "rows",
@@ -59,7 +59,7 @@ def _scored(run: Path, data: Path, out: Path, chunk: int, *, parts: int | None =
     while process.poll() is None:
         found = held_by(process.pid)
         peak = peak if found is None else max(peak, found.peak_bytes)
-        if parts is not None and len(list(folder.glob("0*.parquet"))) >= parts:
+        if parts is not None and len(list(folder.glob(".0*.tmp"))) >= parts:
             process.kill()
             break
         time.sleep(0.01)

@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 
 from kappaflow.data import chunks, load_table, text
-from kappaflow.data.on_disk import open_chunks
+from kappaflow.data.chunks import MemorySource, open_chunks
+from kappaflow.data.load import Reading
 from kappaflow.errors import KappaflowError
 
 ROWS = 57
@@ -18,13 +19,18 @@ def _small(monkeypatch):
     monkeypatch.setattr(text, "BYTES_AT_ONCE", 7)
 
 
+def settled(path, columns, context=()):
+    """Returns the chunks of a table whose columns are known."""
+    result = open_chunks(str(path), Reading(columns, context=context))
+    result.settle()
+    return result
+
+
 def whole_and_chunks(path, columns, context=()):
-    """Returns what is read at once, and the chunks, each of them looked through."""
-    found = open_chunks(str(path), columns, context)
-    assert found is not None
-    list(found.suspects(lambda more: None))
+    """Returns the table that is read at once, and its chunks."""
+    result = settled(path, columns, context)
     whole = load_table(str(path), columns=columns, context=context)
-    return whole, [found.read(place) for place in range(len(found))]
+    return whole, [result.read(place) for place in range(len(result))]
 
 
 def assert_same(whole, parts):
@@ -141,12 +147,8 @@ def test_what_is_wrong_with_a_text_is_said_in_the_same_words(tmp_path, name):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(KappaflowError) as whole:
         load_table(str(path), columns=["a", "b"], context=["c"])
-    found = open_chunks(str(path), ["a", "b"], ["c"])
-    assert (found is None) == (name == "open quote")  # which is read at once, as it always was
-    if found is None:
-        return
     with pytest.raises(KappaflowError) as in_chunks:
-        list(found.suspects(lambda more: None))
+        settled(path, ["a", "b"], ["c"])
     assert str(in_chunks.value) == str(whole.value)
     assert type(in_chunks.value) is type(whole.value)
 
@@ -159,32 +161,42 @@ def test_what_is_wrong_with_the_columns_of_a_frame_is_said_in_the_same_words(tmp
         with pytest.raises(KappaflowError) as whole:
             load_table(str(tmp_path / name), columns=columns)
         with pytest.raises(KappaflowError) as in_chunks:
-            list(open_chunks(str(tmp_path / name), columns).suspects(lambda more: None))
+            settled(tmp_path / name, columns)
         assert str(in_chunks.value) == str(whole.value)
 
 
-def test_what_cannot_be_read_in_chunks_is_left_to_be_read_at_once(tmp_path, monkeypatch):
-    """Few rows, streams, pickles, damage, names with signs of patterns, shipped tables."""
+def test_what_cannot_be_read_in_chunks_is_read_at_once(tmp_path, monkeypatch):
+    """Few rows, streams, names with signs of patterns, shipped tables."""
     table = frame()
     table.head(10).write_parquet(tmp_path / "few.parquet")
     table.head(10).write_csv(tmp_path / "few.csv")
     table.write_ipc_stream(tmp_path / "stream.arrow")
-    np.save(tmp_path / "pickle.npy", np.array([[{}]] * ROWS), allow_pickle=True)
-    np.save(tmp_path / "cube.npy", np.zeros((ROWS, 3, 2)))
-    np.savez(tmp_path / "t.npz", np.zeros((ROWS, 3)))
+    np.savez(tmp_path / "t.npz", a=np.zeros(ROWS), b=np.zeros(ROWS))
     table.write_parquet(tmp_path / "t[1].parquet")
-    table.write_parquet(tmp_path / "cut.parquet")
-    content = (tmp_path / "cut.parquet").read_bytes()
-    (tmp_path / "cut.parquet").write_bytes(content[: len(content) // 2])
     (tmp_path / "old.csv").write_text("\r".join(["a,c", *["1,2"] * ROWS]), newline="")
-    (tmp_path / "wide.csv").write_bytes(frame().write_csv().encode("utf-16"))
     paths = sorted(tmp_path.iterdir())
     table.write_parquet(tmp_path / "t1.parquet")  # of which t[1].parquet is a pattern
     for path in paths:
-        assert open_chunks(str(path), ["a"], []) is None, path.name
+        assert isinstance(settled(path, ["a"]).source, MemorySource), path.name
     monkeypatch.chdir(tmp_path)
-    for name in ("magic", "-", "none.parquet"):
-        assert open_chunks(name, ["fDist"], []) is None
+    assert isinstance(settled("magic", ["fDist"]).source, MemorySource)
+
+
+def test_a_damaged_file_is_refused_as_it_is_when_read_at_once(tmp_path):
+    """Pickles, cubes, a file that is cut off, UTF-16."""
+    table = frame()
+    np.save(tmp_path / "pickle.npy", np.array([[{}]] * ROWS), allow_pickle=True)
+    np.save(tmp_path / "cube.npy", np.zeros((ROWS, 3, 2)))
+    table.write_parquet(tmp_path / "cut.parquet")
+    content = (tmp_path / "cut.parquet").read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(content[: len(content) // 2])
+    (tmp_path / "wide.csv").write_bytes(table.write_csv().encode("utf-16"))
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(KappaflowError) as whole:
+            load_table(path, columns=["a"])
+        with pytest.raises(KappaflowError) as in_chunks:
+            settled(path, ["a"])
+        assert str(in_chunks.value) == str(whole.value)
 
 
 def test_the_size_of_a_chunk_is_a_multiple_of_what_is_computed_at_once(monkeypatch):
@@ -197,11 +209,12 @@ def test_the_size_of_a_chunk_is_a_multiple_of_what_is_computed_at_once(monkeypat
     assert chunks.chunk_size(2**30, 256) == 256
 
 
-def test_only_text_with_gaps_is_looked_at_twice(tmp_path):
-    """The row of a missing value is found without reading all of a text again."""
+def test_a_text_file_is_converted_once(tmp_path):
+    """The converted file lasts as long as the chunks, and each row is counted once."""
     (tmp_path / "t.csv").write_text(lines_with({23: "1,,1", 51: "inf,1,1"}))
-    found = open_chunks(str(tmp_path / "t.csv"), ["a", "b"], [])
-    told = []
-    assert list(found.suspects(told.append)) == [2, 5]
-    assert sum(told) == 57
-    assert np.isnan(found.read(2).values[2, 1]) and found.read(2).rows[2] == 23
+    result, rows = open_chunks(str(tmp_path / "t.csv"), scratch=tmp_path), []
+    result.settle(rows.append)
+    assert sum(rows) == 57 and len(list(tmp_path.glob(".t.*.tmp"))) == 1
+    assert np.isnan(result.read(2).values[2, 1]) and result.read(2).rows[2] == 23
+    del result
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "t.csv"]

@@ -1,25 +1,23 @@
 """A table on disk is divided: each row is for one thing, and none is read into memory for good."""
 
-import json
 import re
 
 import numpy as np
 import polars as pl
 import pytest
 
-from kappaflow.data import TableOnDisk, chunks, load_table, rows_folder
-from kappaflow.data.duplicates import PastedBlock
-from kappaflow.data.rows_folder import (
-    COPIES,
-    KEPT,
-    NOTES,
+from kappaflow.data import TableOnDisk, chunks, load_table, on_disk
+from kappaflow.data.on_disk import (
+    MOST_HELD_OUT,
+    REST,
     TRAIN,
     SplitRequest,
-    copies_in,
+    divide,
+    hashes_in,
     read_split,
     split_on_disk,
 )
-from kappaflow.data.split import MOST_HELD_OUT, Copies, copies_of, division, row_hashes
+from kappaflow.data.split import row_hashes
 from kappaflow.errors import DataError, KappaflowError, WriteError
 
 ROWS = 157
@@ -50,9 +48,9 @@ WRITERS = {
 def divided(asked, folder):
     """Returns what is divided, whatever was there before."""
     found = asked.table.chunks()
-    list(found.suspects(lambda more: None))
-    copies = copies_in(found, lambda more: None)
-    return split_on_disk(found, asked, folder, lambda more: None, copies)
+    found.settle()
+    hashes = hashes_in(found, lambda more: None)
+    return split_on_disk(found, asked, folder, lambda more: None, hashes)
 
 
 def asked_of(path, *, fractions=FRACTIONS, seed=0, dtype="float64", **table):
@@ -105,12 +103,22 @@ def test_the_draw_depends_on_rows_and_seed_alone(tmp_path, monkeypatch):
 def test_parts_held_out_are_no_larger_than_memory_should_hold(monkeypatch):
     """However many rows there are; what is over is trained on."""
     monkeypatch.setattr(chunks, "CHUNK_ROWS", 262_144)
-    found = division(10**9, 8, FRACTIONS, seed=0)
-    assert [len(part) for part in found.held_out] == [MOST_HELD_OUT] * 2
-    assert (len(found.sample), found.train) == (262_144, 10**9 - 2 * MOST_HELD_OUT)
+    monkeypatch.setattr(on_disk, "MOST_HELD_OUT", 1000)
+    hashes = row_hashes(np.random.default_rng(0).normal(size=(600_000, 1)))
+    found = divide(hashes, 8, FRACTIONS, seed=0)
+    assert [len(part) for part in found.held_out] == [1000] * 2
+    assert len(found.sample) == 262_144 and MOST_HELD_OUT == 100_000
     assert len(np.unique(found.kept)) == len(found.kept)
-    assert [len(part) for part in division(10**7, 2**20, FRACTIONS, seed=0).held_out] == [16, 16]
-    assert division(30, 2, (), seed=0).held_out == ()
+    assert [len(part) for part in divide(hashes, 2**20, FRACTIONS, seed=0).held_out] == [16, 16]
+    assert divide(hashes[:30], 2, (), seed=0).held_out == ()
+
+
+def test_the_rows_of_a_part_are_random_and_in_random_order():
+    """Whatever the order in the file: their numbers and their order pass for uniform."""
+    numbers = row_hashes(np.sort(np.random.default_rng(0).normal(size=(20_000, 1)), axis=0))
+    for part in divide(numbers, 1, FRACTIONS, seed=0).held_out:
+        assert abs(part.mean() - 10_000) < 4 * 5774 / np.sqrt(len(part))
+        assert abs(np.corrcoef(part, np.arange(len(part)))[0, 1]) < 4 / np.sqrt(len(part))
 
 
 @pytest.mark.parametrize("duplicates", ["keep", "drop"])
@@ -138,15 +146,18 @@ def test_copies_of_a_row_are_in_one_part_or_dropped(tmp_path, duplicates):
     assert again.train.fingerprint() == found.train.fingerprint()
 
 
-def test_rows_with_more_copies_than_a_part_has_rows_are_trained_on():
+def test_rows_with_more_copies_than_a_part_has_rows_are_trained_on(monkeypatch):
     """However many they are, so that a part stays small; too few different rows are refused."""
-    copies = Copies(np.arange(100, 1000), np.zeros(900, np.int64))
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 262_144)
+    x = np.random.default_rng(0).normal(size=(1000, 2))
+    x[100:] = x[0]
     for seed in range(5):
-        found = division(1000, 2, FRACTIONS, seed, copies)
-        assert [len(part) for part in found.held_out] == [49, 50] or found.train >= 901
+        found = divide(row_hashes(x), 2, (0.9, 0.05, 0.05), seed)
+        assert [len(part) for part in found.held_out] == [50, 49]
         assert 0 not in found.not_trained_on
+    x[2:] = x[0]
     with pytest.raises(DataError, match="equal rows stay in one part"):
-        division(1000, 2, FRACTIONS, 0, Copies(np.arange(2, 1000), np.zeros(998, np.int64)))
+        divide(row_hashes(x), 2, FRACTIONS, 0)
 
 
 def test_rows_are_used_again_where_they_were_made_of_the_same(tmp_path):
@@ -163,7 +174,7 @@ def test_rows_are_used_again_where_they_were_made_of_the_same(tmp_path):
     ]
     for other in ({"seed": 1}, {"dtype": "float32"}, {"exclude": "a"}, {"fractions": (0.9, 0.1)}):
         assert read_split(folder, asked_of(path, **other)) is None, other
-    for name in (TRAIN, KEPT, COPIES, NOTES):
+    for name in (TRAIN, REST):
         content = (folder / name).read_bytes()
         for damaged in (content[:40], b"", None):
             if damaged is None:
@@ -172,11 +183,6 @@ def test_rows_are_used_again_where_they_were_made_of_the_same(tmp_path):
                 (folder / name).write_bytes(damaged)
             assert read_split(folder, asked) is None, (name, damaged)
         (folder / name).write_bytes(content)
-    notes = json.loads((folder / NOTES).read_text())
-    (folder / NOTES).write_text(json.dumps(notes | {"rows": ROWS + 1}))
-    assert read_split(folder, asked) is None
-    (folder / NOTES).write_text(json.dumps(notes))
-    assert read_split(folder, asked) is not None
     frame(ROWS + 1).write_parquet(path)
     assert read_split(folder, asked) is None
 
@@ -198,8 +204,8 @@ def test_a_table_that_changes_while_it_is_read_is_refused(tmp_path):
     frame().write_csv(path)
     asked = asked_of(path)
     found = asked.table.chunks()
-    list(found.suspects(lambda more: None))
-    told = []
+    found.settle()
+    hashes, told = hashes_in(found, lambda more: None), []
 
     def tell(more):
         told.append(more)
@@ -207,7 +213,7 @@ def test_a_table_that_changes_while_it_is_read_is_refused(tmp_path):
             path.touch()
 
     with pytest.raises(DataError, match="has changed while it was read"):
-        split_on_disk(found, asked, tmp_path / "rows", tell)
+        split_on_disk(found, asked, tmp_path / "rows", tell, hashes)
     assert list((tmp_path / "rows").iterdir()) == []
 
 
@@ -215,8 +221,8 @@ def test_too_little_room_is_said_before_a_row_is_written(tmp_path, monkeypatch):
     """With how much it takes; so is a folder that cannot be made."""
     frame().write_parquet(tmp_path / "t.parquet")
     asked = asked_of(tmp_path / "t.parquet")
-    usage = rows_folder.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(rows_folder.shutil, "disk_usage", lambda path: usage._replace(free=3023))
+    usage = on_disk.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(on_disk.shutil, "disk_usage", lambda path: usage._replace(free=3023))
     with pytest.raises(WriteError, match=re.escape("its disk has 0.00 GiB left")):
         divided(asked, tmp_path / "rows")
     monkeypatch.undo()
@@ -247,27 +253,3 @@ def test_what_is_no_table_on_disk_is_refused_in_a_sentence(tmp_path, monkeypatch
     (tmp_path / "text.csv").write_text("word\n" + "yes, it is\n".replace(",", "") * ROWS)
     with pytest.raises(KappaflowError, match=REFUSED[name]):
         divided(asked_of(name), None)
-
-
-def repeated_block(x):
-    """Returns the block of pasted rows that is found in a table on disk."""
-    return copies_of(row_hashes(x)).pasted_block(len(x))
-
-
-def test_rows_pasted_twice_are_found_among_chance_repeats():
-    """The block is named; sorted rows, slow series and constant stretches are no blocks."""
-    generator = np.random.default_rng(0)
-    for seed in range(20):
-        x = np.random.default_rng(seed).normal(size=(2000, 2)).round(1)
-        assert repeated_block(x) is None
-        assert repeated_block(x[np.lexsort(x.T)]) is None
-    steps = generator.normal(size=(2000, 2)).cumsum(axis=0).round(0)
-    assert repeated_block(steps) is None
-    assert repeated_block(np.repeat(generator.normal(size=(50, 2)), 40, axis=0)) is None
-    x = generator.normal(size=(2000, 2)).round(2)
-    pasted = repeated_block(np.concatenate([x, x[300:340], x[:100] + 50]))
-    assert pasted == PastedBlock(2000, 300, 40)
-    assert pasted.describe(lambda rows: [f"row {row + 1}" for row in rows]) == (
-        "rows 2001 to 2040 repeat rows 301 to 340 in the same order, as rows do that were pasted "
-        "twice"
-    )

@@ -1,9 +1,8 @@
-"""Scores and samples in parts: the same as at once, and going on where they stopped."""
+"""Scores and samples in chunks: the same as at once, and a file that is whole or not there."""
 
 import inspect
 import json
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,10 @@ from kappaflow.cli.doctor import doctor
 from kappaflow.cli.sample import sample
 from kappaflow.cli.score import score
 from kappaflow.data import chunks
-from kappaflow.errors import ArgumentError, DataError, DataWarning, FileError, WriteError
+from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.runs import (
     ModelConfig,
     TableConfig,
-    chunked_output,
     diagnose_run,
     fit_run,
     sample_run,
@@ -108,10 +106,8 @@ def test_scores_in_parts_are_those_at_once(run, small, tmp_path, data, suffix):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_rows_outside_the_range_of_the_training_are_counted(
-    run, small, tmp_path, capsys, monkeypatch
-):
-    """By column, in memory and in chunks, also by a call that resumes; a table in other units."""
+def test_rows_outside_the_range_of_the_training_are_counted(run, small, tmp_path, capsys):
+    """By column, in memory and in chunks; a table in other units."""
     frame = table().with_columns(pl.col("a") * 1000, b=pl.lit(0.0))
     frame.write_csv(tmp_path / "t.csv")
     data, out = str(tmp_path / "t.csv"), str(tmp_path / "out.csv")
@@ -123,17 +119,6 @@ def test_rows_outside_the_range_of_the_training_are_counted(
     assert 200 < once.rows <= ROWS and once.columns == {"a": once.rows}
     assert f"{once.rows} of {ROWS} rows lie outside the range of the training rows" in note
     small()
-    of, left = scores.Scores.of, iter([1, 2])
-
-    def stops(*given, **more):
-        if not next(left, None):
-            raise KeyboardInterrupt
-        return of(*given, **more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(scores.Scores, "of", stops)
-        with pytest.raises(KeyboardInterrupt):
-            write_scores(run, data, out)
     assert write_scores(run, data, out).outside == once
     score(run, data, out=out, json=True)
     summary = json.loads(capsys.readouterr().out)
@@ -187,48 +172,31 @@ def padded(tmp_path_factory):
     return fitted(tmp_path_factory.mktemp("runs") / "padded", padding=1, padding_kind="gaussian")
 
 
-class Killed(BaseException):
-    """What stands for the end of a process."""
-
-
-def stopped_after(count, monkeypatch, call, *words, **named):
-    """Calls what ends, as a process does, when it has written so many parts."""
-    write, seen = chunked_output.write_bytes, []
-
-    def write_or_stop(path, content):
-        if path.suffix == ".parquet":
-            if len(seen) == count:
-                raise Killed
-            seen.append(path)
-        write(path, content)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(chunked_output, "write_bytes", write_or_stop)
-        with pytest.raises(Killed):
-            call(*words, **named)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [0, 1, 3])
 @pytest.mark.parametrize("name", ["run", "padded"])
-def test_scores_go_on_where_they_stopped(request, small, tmp_path, monkeypatch, count, name):
-    """What was scored is not scored again; draws go on from where the generator was."""
+def test_an_interrupted_call_leaves_the_file_as_it_was(
+    request, small, tmp_path, monkeypatch, name
+):
+    """Nothing else is left; the next call writes the file that a call in memory does."""
     run = request.getfixturevalue(name)
     written(tmp_path, table())
-    data, once, out = (str(tmp_path / name) for name in ("t.parquet", "once.csv", "out.csv"))
-    write_scores(run, data, once)
+    data, once, out = str(tmp_path / "t.csv"), tmp_path / "once.csv", tmp_path / "out.csv"
+    write_scores(run, data, str(once))
+    out.write_text("before")
     small()
-    stopped_after(count, monkeypatch, write_scores, run, data, out)
-    assert not Path(out).exists()
-    scored = []
-    of = scores.Scores.of
-    monkeypatch.setattr(
-        scores.Scores, "of", lambda *a, **k: scored.append(len(a[1])) or of(*a, **k)
-    )
-    write_scores(run, data, out)
-    assert scored == [48, 48, 48, 48, 13][count:]
-    assert Path(out).read_bytes() == Path(once).read_bytes()
-    assert not list(tmp_path.glob(".*"))
+    of, left = scores.Scores.of, iter([1, 2])
+
+    def stops(*given, **more):
+        if not next(left, None):
+            raise KeyboardInterrupt
+        return of(*given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scores.Scores, "of", stops)
+        with pytest.raises(KeyboardInterrupt):
+            write_scores(run, data, str(out))
+    assert out.read_text() == "before" and not list(tmp_path.glob(".*"))
+    write_scores(run, data, str(out))
+    assert out.read_bytes() == once.read_bytes()
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -243,19 +211,16 @@ def test_samples_in_parts_are_those_at_once(run, small, tmp_path, suffix):
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("count", [0, 2])
 @pytest.mark.parametrize("name", ["run", "conditional", "padded"])
-def test_samples_go_on_where_they_stopped(request, small, tmp_path, monkeypatch, count, name):
-    """From the state of the generator behind the last part, with a context and without."""
+def test_samples_in_chunks_continue_the_generator(request, small, tmp_path, name):
+    """With a context and without."""
     run = request.getfixturevalue(name)
     (tmp_path / "given.csv").write_text("c\n0.5\n-0.5\n1.5\n")
     words = {"context": str(tmp_path / "given.csv")} if name == "conditional" else {}
     expected = sample_run(run, 130, seed=5, temperature=0.7, **words)
     small()
     out = str(tmp_path / "out.npz")
-    words = {"seed": 5, "temperature": 0.7, **words}
-    stopped_after(count, monkeypatch, write_samples, run, 130, out, **words)
-    write_samples(run, 130, out, **words)
+    write_samples(run, 130, out, seed=5, temperature=0.7, **words)
     with np.load(out) as found:
         assert {name: found[name].tobytes() for name in found} == {
             name: values.tobytes() for name, values in expected.items()
@@ -407,57 +372,6 @@ def test_identifiers_go_to_files_that_hold_text(run, tmp_path):
         write_scores(run, str(tmp_path / "t.csv"), str(tmp_path / "o.csv"), identifier="evnt")
 
 
-def test_another_identifier_is_another_call(run, small, tmp_path, monkeypatch):
-    """The chunks that are there are not mixed with others."""
-    small()
-    data, out = begun(run, tmp_path, monkeypatch)
-    with pytest.raises(ArgumentError, match="in: id. Remove"):
-        write_scores(run, data, out, identifier="kind")
-    with pytest.raises(ArgumentError, match="in: repair. Remove"):
-        write_scores(run, data, out, repair="drop")
-
-
-def begun(run, tmp_path, monkeypatch):
-    """Scores of which two parts are there."""
-    written(tmp_path, table())
-    data, out = str(tmp_path / "t.parquet"), str(tmp_path / "out.csv")
-    stopped_after(2, monkeypatch, write_scores, run, data, out)
-    return data, out
-
-
-@pytest.mark.slow
-def test_other_data_and_another_run_are_noticed(run, small, tmp_path, monkeypatch):
-    """The parts stay; one sentence says what differs, and which folder to remove."""
-    small()
-    data, out = begun(run, tmp_path, monkeypatch)
-    other = fitted(tmp_path / "other")
-    with pytest.raises(ArgumentError, match=r"out.csv.parts holds .* in: run. Remove"):
-        write_scores(other, data, out)
-    small(20)
-    with pytest.raises(ArgumentError, match="in: rows of a part. Remove"):
-        write_scores(run, data, out)
-    small()
-    with pytest.raises(ArgumentError, match="in: command, run, n, temperature, "):
-        write_samples(run, 500, out)
-    monkeypatch.setattr(scores, "versions", lambda: "another")
-    with pytest.raises(ArgumentError, match="in: versions. Remove"):
-        write_scores(run, data, out)
-    monkeypatch.undo()
-    small_again(monkeypatch)
-    table(2).write_parquet(data)
-    with pytest.raises(ArgumentError, match="in: data. Remove"):
-        write_scores(run, data, out)
-    shutil.rmtree(tmp_path / ".out.csv.parts")
-    write_scores(run, data, out)
-    assert len(pl.read_csv(out)) == ROWS
-
-
-def small_again(monkeypatch):
-    """The chunks of `small`."""
-    monkeypatch.setattr(measure, "ROWS_AT_ONCE", 16)
-    monkeypatch.setattr(chunks, "CHUNK_ROWS", 50)
-
-
 def test_data_that_changes_while_it_is_scored_is_noticed(run, small, tmp_path, monkeypatch):
     """Scores of two tables are not mixed."""
     small()
@@ -471,32 +385,6 @@ def test_data_that_changes_while_it_is_scored_is_noticed(run, small, tmp_path, m
     monkeypatch.setattr(scores.Scores, "of", rewritten)
     with pytest.raises(DataError, match="has changed while it was read"):
         write_scores(run, str(tmp_path / "t.parquet"), str(tmp_path / "out.csv"))
-
-
-def test_a_folder_without_a_manifest_is_begun_anew(run, small, tmp_path, monkeypatch):
-    """As a process leaves it that is killed while it removes the parts; a damaged one is said."""
-    small()
-    data, out = begun(run, tmp_path, monkeypatch)
-    manifest = tmp_path / ".out.csv.parts/manifest.json"
-    assert json.loads(manifest.read_text())["data"]["columns"] == ["a", "b"]
-    manifest.write_text("{")
-    with pytest.raises(FileError, match=r"manifest.json is damaged: remove that folder\.$"):
-        write_scores(run, data, out)
-    manifest.unlink()
-    (manifest.parent / "000000.parquet").write_bytes(b"of something else")
-    write_scores(run, data, out)
-    assert len(pl.read_csv(out)) == ROWS
-
-
-def test_a_part_that_is_damaged_leaves_the_file_as_it_was(run, small, tmp_path, monkeypatch):
-    """The file is whole or not there at all."""
-    small()
-    data, out = begun(run, tmp_path, monkeypatch)
-    Path(out).write_text("before")
-    (tmp_path / ".out.csv.parts/000001.parquet").write_bytes(b"PAR1")
-    with pytest.raises(WriteError, match="cannot be written"):
-        write_scores(run, data, out)
-    assert Path(out).read_text() == "before"
 
 
 def test_a_terminal_shows_how_many_rows_are_done(run, small, tmp_path, monkeypatch, capsys):

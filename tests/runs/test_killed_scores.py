@@ -1,7 +1,6 @@
-"""Real processes that score and sample, killed with SIGKILL at any moment, and started again."""
+"""Real processes that score and sample, killed with SIGKILL, and started again."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -14,22 +13,16 @@ import pytest
 from kappaflow.runs import ModelConfig, TableConfig, fit_run
 
 PROGRAM = """
-import sys, time
+import sys
 from kappaflow.cli.app import main
 from kappaflow.data import chunks
-from kappaflow.runs import chunked_output, samples
+from kappaflow.runs import samples
 from kappaflow.training import measure
-chunks.CHUNK_ROWS, parts = int(sys.argv[1]), iter(range(int(sys.argv[2])))
+chunks.CHUNK_ROWS = int(sys.argv[1])
 measure.ROWS_AT_ONCE = samples.ROWS_AT_ONCE = 64
-table_bytes = chunked_output.table_bytes
-def some(*given):
-    if next(parts, None) is None:
-        time.sleep(1000)  # until it is killed, however late that is
-    return table_bytes(*given)
-chunked_output.table_bytes = some
-sys.exit(main(sys.argv[3:]))
+sys.exit(main(sys.argv[2:]))
 """
-ROWS = 4000
+ROWS = 10_000
 
 
 @pytest.fixture(scope="module")
@@ -37,76 +30,61 @@ def run(tmp_path_factory):
     """A run on two columns, with ROWS rows to score beside it."""
     folder = tmp_path_factory.mktemp("run")
     x = np.random.default_rng(0).normal(size=(ROWS, 2))
-    pl.DataFrame({"a": x[:, 0], "b": x[:, 1]}).write_parquet(folder / "t.parquet")
+    pl.DataFrame({"a": x[:, 0], "b": x[:, 1]}).write_csv(folder / "t.csv")
     model = ModelConfig("real_nvp", {"depth": 2, "hidden": (8,)})
-    source = TableConfig(data=str(folder / "t.parquet"))
+    source = TableConfig(data=str(folder / "t.csv"))
     fit_run(source, model, folder / "run", progress=False, max_epochs=1)
     return folder / "run"
 
 
-def hears_control_c():
-    """Lets a process hear Ctrl-C, which shells disable for what runs in the background."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def started(rows, words, parts=10**9):
-    """Starts a process whose chunks have so many rows, and that waits after so many chunks."""
-    command = [sys.executable, "-c", PROGRAM, str(rows), str(parts), *map(str, words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def started(rows, words):
+    """Starts a process whose chunks have so many rows, and which Ctrl-C reaches."""
     return subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, preexec_fn=hears_control_c
+        [sys.executable, "-c", PROGRAM, str(rows), *map(str, words)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
 def finished(rows, words):
     """Runs a process to its end."""
     process = started(rows, words)
-    said = process.communicate(timeout=600)[1].decode()
-    assert process.returncode == 0, said
+    errors = process.communicate(timeout=600)[1].decode()
+    assert process.returncode == 0, errors
 
 
-def killed(words, folder, parts, delay_s):
-    """Kills a process a little after there are so many parts; returns how many it left."""
-    process = started(64, words, parts + 4 - len(list(folder.glob("0*.parquet"))))
-    deadline = time.monotonic() + 600
-    while process.poll() is None and time.monotonic() < deadline:
-        if len(list(folder.glob("0*.parquet"))) >= parts:
-            time.sleep(delay_s)
-            break
+def stopped(words, folder, chunks, sent):
+    """Sends a signal to a process once it has written so many chunks; returns it at its end."""
+    process = started(64, words)
+    while process.poll() is None and len(list(folder.glob(".0*.tmp"))) < chunks:
         time.sleep(0.0005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return len(list(folder.glob("0*.parquet")))
+    process.send_signal(sent)
+    process.errors = process.communicate(timeout=600)[1].decode()
+    return process
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["score", "sample"])
-def test_a_process_killed_at_random_moments_ends_with_the_same_file(run, tmp_path, command):
-    """Three kills, then to the end: the file of a process that made all at once."""
+def test_a_killed_process_leaves_no_file_and_starts_again(run, tmp_path, command):
+    """Two kills, then to the end: the file of a process that made all at once, and no other."""
     whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
-    words = [run, run.parent / "t.parquet"] if command == "score" else [run, "-n", ROWS]
+    words = [run, run.parent / "t.csv"] if command == "score" else [run, "-n", ROWS]
     finished(10 * ROWS, [command, *words, "--out", whole])
-    moments, folder, left = random.Random(0), tmp_path / ".out.csv.parts", []
-    for parts in (0, 2, 40):
-        words_out = [command, *words, "--out", out]
-        left.append(killed(words_out, folder, parts, moments.uniform(0, 0.01)))
-        assert not out.exists()
-    assert left == sorted(left) and left[-1] >= 40  # no part is ever lost
+    for chunks in (2, 40):
+        folder = tmp_path / ".out.csv.parts"
+        process = stopped([command, *words, "--out", out], folder, chunks, signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL and not out.exists()
     finished(64, [command, *words, "--out", out])
     assert out.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "whole.csv"]
 
 
 @pytest.mark.slow
-def test_control_c_says_how_to_go_on(run, tmp_path):
-    """Status 130 and one line; the parts stay."""
+def test_control_c_leaves_nothing(run, tmp_path):
+    """Status 130 and one line."""
     words = ["sample", run, "-n", 100 * ROWS, "--out", tmp_path / "out.csv"]
-    process, folder = started(64, words), tmp_path / ".out.csv.parts"
-    deadline = time.monotonic() + 600
-    while not len(list(folder.glob("0*.parquet"))) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=600)[1].decode()
+    process = stopped(words, tmp_path / ".out.csv.parts", 1, signal.SIGINT)
     assert process.returncode == 130
-    assert "run the same command again to resume" in said and "Traceback" not in said
-    assert list(folder.glob("0*.parquet"))
+    assert "stopped" in process.errors and "Traceback" not in process.errors
+    assert not list(tmp_path.iterdir())

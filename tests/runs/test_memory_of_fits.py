@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kappaflow.data.rows_folder import NOTES, TRAIN
+from kappaflow.data.on_disk import REST, TRAIN
 from kappaflow.training import read_metrics
 
 LIMITED = """
@@ -23,11 +23,11 @@ SMALL_CHUNKS = """
 import sys, time
 from contextlib import contextmanager
 from kappaflow.cli.app import main
-from kappaflow.data import chunks, rows_folder
+from kappaflow.data import chunks, on_disk
 from kappaflow.training.run_folder import RunFolder
 chunks.CHUNK_ROWS = 500
 size, last = int(sys.argv[1]), int(sys.argv[2])
-rows_file, log = rows_folder._rows_file, RunFolder.log
+rows_file, log = on_disk._rows_file, RunFolder.log
 @contextmanager
 def file_of_some(*given):
     with rows_file(*given) as take:
@@ -43,7 +43,7 @@ def log_some(self, figures):
     if figures["epoch"] > last:
         time.sleep(1000)
     log(self, figures)
-rows_folder._rows_file, RunFolder.log = file_of_some, log_some
+on_disk._rows_file, RunFolder.log = file_of_some, log_some
 sys.exit(main(sys.argv[3:]))
 """
 ALL = 10**12  # bytes or epochs
@@ -108,7 +108,7 @@ def test_a_process_killed_while_it_writes_rows_or_trains_goes_on(tmp_path):
         written_until(run, size)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        assert not (run / "rows" / NOTES).exists()
+        assert not (run / "rows" / REST).exists()
     files = set()
     for last in (3, 4):
         process = started(SMALL_CHUNKS, ALL, last, *words, run)

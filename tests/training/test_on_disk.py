@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.data import TableOnDisk, chunks, load_table, rows_folder
-from kappaflow.data.rows_folder import TRAIN
+from kappaflow.data import TableOnDisk, chunks, load_table
+from kappaflow.data import on_disk as storage
+from kappaflow.data.on_disk import TRAIN
 from kappaflow.errors import ArgumentError, DataError, KappaflowError, WriteError
 from kappaflow.flows.recipe import from_options
 from kappaflow.training import fit_split, on_disk
@@ -124,7 +125,7 @@ def test_a_finished_run_is_asked_for_again_and_writes_nothing(tmp_path, path, mo
     """Its rows are gone through, so that other rows are refused."""
     table, out = TableOnDisk(path, context="c"), tmp_path / "run"
     found = kf.fit(flow(), table, out=out, **EPOCHS)
-    monkeypatch.setattr(rows_folder, "put_in_place", None)
+    monkeypatch.setattr(storage, "put_in_place", None)
     assert losses(kf.fit(flow(), table, out=out, **EPOCHS)) == losses(found)
     frame(ROWS + 1).write_parquet(path)
     with pytest.raises(ArgumentError, match="was made with other train rows"):
@@ -193,7 +194,7 @@ def test_a_disk_that_is_full_is_said_in_a_sentence(tmp_path, path, monkeypatch):
 
     table, out = TableOnDisk(path, context="c"), tmp_path / "run"
     with monkeypatch.context() as patched:
-        patched.setattr(rows_folder, "put_in_place", full)
+        patched.setattr(storage, "put_in_place", full)
         with pytest.raises(WriteError, match="No space left"):
             kf.fit(flow(), table, out=out, **EPOCHS)
     assert not out.exists()

@@ -29,7 +29,7 @@ from kappaflow.options import COMMAND
 from kappaflow.ranks import rank
 
 USAGE, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
-RESUME = "stopped: run the same command again to resume a fit, scores or samples."
+RESUME = "stopped: run the same command again to resume a fit."
 
 
 def _version() -> str:

@@ -31,9 +31,8 @@ def sample(
 
     kappaflow sample runs/digits -n 64 --temperature 0.8 --out grid.png
 
-    More rows than fit in memory are sampled and written in chunks. If the command is stopped or
-    killed, run it again: it resumes and writes the same samples. Until all are there, the chunks
-    are in a hidden folder next to --out.
+    More rows than fit in memory are sampled and written in chunks. The file appears when all
+    samples are there.
 
     Parameters
     ----------

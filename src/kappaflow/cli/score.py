@@ -44,8 +44,7 @@ def score(
     name of the file, or its number from 0, instead of row.
 
     A table larger than memory is read, scored and written in chunks (parquet, arrow, npy, csv and
-    tsv files; not npz, gz or standard input). If the command is stopped or killed, run it again:
-    it resumes. Until all rows are scored, the chunks are in a hidden folder next to --out.
+    tsv files; not npz, gz or standard input). The file appears when all rows are scored.
 
     Parameters
     ----------

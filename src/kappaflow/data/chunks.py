@@ -1,17 +1,21 @@
-"""Tables on disk that are read a chunk at a time, with the numbers that `load_table` reads."""
+"""`TableOnDisk`: a file that is read a chunk at a time, with the numbers of `load_table`."""
 
-import functools
+import os
+import secrets
+import tempfile
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
 
-from kappaflow.data.counting import COUNTED, Progression, progression
+from kappaflow.data.counting import COUNTED, progression
 from kappaflow.data.files import explained
-from kappaflow.data.load import table_of
+from kappaflow.data.load import READ_ALL, Reading, as_names, no_such_file, read_source, table_of
 from kappaflow.data.raw import (
     AS_USUAL,
     Column,
@@ -20,28 +24,13 @@ from kappaflow.data.raw import (
     array_columns,
     collect,
     from_frame,
-    missing_note,
-    named_missing,
-    text_example,
     without_missing,
 )
 from kappaflow.data.table import Table
-from kappaflow.data.text import (
-    TextReader,
-    cuts_of,
-    header_of,
-    in_utf8,
-    lines_of_rows,
-    name_of_row,
-    separator_of,
-    unclosed,
-)
-
-if TYPE_CHECKING:
-    import polars as pl
+from kappaflow.data.text import convert_text
+from kappaflow.errors import ArgumentError, FileError
 
 CHUNK_ROWS = 262_144
-BYTES_OF_START = 10**6  # from which the separator of a text is found
 CHUNK_NUMBERS = 2**24  # of all columns, so that chunks of wide tables have fewer rows
 
 OnRows = Callable[[int], None]
@@ -53,37 +42,138 @@ def chunk_size(width: int, multiple: int = 1) -> int:
     return max(1, rows // multiple) * multiple
 
 
-class Chunks(ABC):
-    """A table on disk of several chunks; all but the last have `size` rows.
+class Source(ABC):
+    """A table on disk that can be read from any chunk on.
+
+    `size` is the number of rows of a chunk, where it is not free.
+    """
+
+    rows: int
+    width: int
+    size: int | None = None
+
+    def __init__(self, name: str, options: ReadOptions) -> None:
+        self.name, self.subject, self.options = name, f"'{name}'", options
+
+    @abstractmethod
+    def read(self, start: int, count: int, names: Sequence[str] | None = None) -> RawTable:
+        """Returns some rows: the named columns and maybe others, or all columns."""
+
+    def head(self, on_rows: OnRows) -> RawTable:
+        """Returns a row of all columns, in the types of the whole table."""
+        on_rows(self.rows)
+        return self.read(0, 1)
+
+    def with_running(self, column: Column) -> Column:
+        """Returns a column with the progression that it forms over all rows, if it forms one."""
+        size, result = self.size or chunk_size(1), None
+        for start in range(0, self.rows if column.can_count else 0, size):
+            numbers = self.read(start, size, [column.name]).columns[column.name].numbers()
+            counts = start or progression(numbers[:COUNTED])
+            part = progression(numbers) if counts else None
+            result = part if result is None else result.then(part)
+            if result is None:
+                break
+        return replace(column, progression=result)
+
+
+class MemorySource(Source):
+    """A table that is read at once: it is small, or of a kind without parts."""
+
+    def __init__(self, name: str, options: ReadOptions) -> None:
+        super().__init__(name, options)
+        self.raw = read_source(name, options)
+        self.rows = self.size = self.raw.row_count
+        self.width = len(self.raw.columns)
+
+    def read(self, start: int, count: int, names: Sequence[str] | None = None) -> RawTable:  # noqa: ARG002
+        return self.raw
+
+
+class TextSource(Source):
+    """A csv or tsv file, converted once to a parquet file that exists as long as this object."""
+
+    def __init__(
+        self, path: Path, name: str, options: ReadOptions, multiple: int, scratch: Path | None
+    ) -> None:
+        super().__init__(name, options)
+        folder = Path(tempfile.gettempdir()) if scratch is None else scratch
+        converted = folder / f".{path.stem}.{secrets.token_hex(4)}.tmp"
+        weakref.finalize(self, converted.unlink, missing_ok=True)
+        size_of = partial(chunk_size, multiple=multiple)
+        self.table = convert_text(path, converted, self.subject, options, size_of)
+        self.rows, self.size = self.table.rows, self.table.size
+        self.width = len(self.table.header)
+
+    def read(self, start: int, count: int, names: Sequence[str] | None = None) -> RawTable:  # noqa: ARG002
+        return self.table.read(start, self.name, names)
+
+    def head(self, on_rows: OnRows) -> RawTable:
+        self.table.settle(on_rows)
+        return collect(self.table.columns, self.name, self.subject)
+
+
+class FrameSource(Source):
+    """A parquet or Arrow file, in which polars reads rows without the rows before them."""
+
+    def __init__(self, path: Path, name: str, options: ReadOptions) -> None:
+        import polars as pl
+
+        super().__init__(name, options)
+        self.scan = (pl.scan_parquet if path.suffix.lower() == ".parquet" else pl.scan_ipc)(path)
+        self.rows = int(self.scan.select(pl.len()).collect().item())
+        self.width = len(self.scan.collect_schema())
+
+    def read(self, start: int, count: int, names: Sequence[str] | None = None) -> RawTable:
+        import narwhals as nw
+
+        scan = self.scan if names is None else self.scan.select(names)
+        frame = nw.from_native(scan.slice(start, count).collect())
+        return without_missing(from_frame(frame, self.name, self.subject), self.options)
+
+
+class ArraySource(Source):
+    """An npy file, mapped again for each chunk, so that chunks do not stay in memory."""
+
+    def __init__(self, path: Path, name: str, options: ReadOptions) -> None:
+        super().__init__(name, options)
+        self.path = path
+        self.rows, self.width = len(self._mapped()), len(self.read(0, 1).columns)
+
+    def _mapped(self) -> np.memmap:
+        result = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(result, np.memmap) or result.ndim not in (1, 2):
+            raise ValueError("this is not an array of rows")
+        return result
+
+    def read(self, start: int, count: int, names: Sequence[str] | None = None) -> RawTable:
+        columns = array_columns(self._mapped()[start : start + count], self.subject)
+        kept = [column for column in columns if names is None or column.name in names]
+        return without_missing(collect(kept, self.name, self.subject), self.options)
+
+
+class Chunks:
+    """A table in chunks of `size` rows, the last of which may have fewer.
 
     Contract: the tables of all chunks, concatenated, equal what `load_table` returns with the same
     columns and context: values, names, and row numbers of the whole file.
 
-    The columns to model, those left out, and notes on both are known once `suspects` has begun.
+    The columns to model, those left out, and notes on both are known after `settle`.
     `warnings` are the notes that keep the verdict on a fit from being green.
     """
 
     def __init__(
-        self,
-        path: Path,
-        source: str,
-        columns: Sequence[str] | None,
-        context: Sequence[str],
-        *,
-        exclude: Sequence[str] = (),
-        multiple: int = 1,
-        options: ReadOptions = AS_USUAL,
+        self, source: Source, path: Path, reading: Reading, options: ReadOptions, multiple: int
     ) -> None:
-        self.path, self.source, self.subject = path, source, f"'{source}'"
-        self.requested = None if columns is None else tuple(columns)
-        self.columns, self.context, self.exclude = self.requested or (), tuple(context), exclude
+        self.source, self.path, self.options, self.rows = source, path, options, source.rows
+        self.requested, self.exclude = reading.columns, as_names(reading.exclude, "exclude")
+        self.columns = tuple(reading.columns or ())
+        self.context = as_names(reading.context, "context")
         self.left_out: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
         self.warnings: tuple[str, ...] = ()
-        self.options = options
-        width = self._width() if columns is None else len(self.columns) + len(self.context)
-        self.size = chunk_size(width, multiple)
-        self.rows = self._open()
+        used = len(self.columns) + len(self.context) if self.columns else source.width
+        self.size = source.size or chunk_size(used, multiple)
 
     def __len__(self) -> int:
         return -(-self.rows // self.size)
@@ -94,256 +184,146 @@ class Chunks(ABC):
 
     def read(self, place: int) -> Table:
         """Returns a chunk, counted from 0."""
-        with explained(self.path, self.subject):
+        texts, start = self.options.texts, place * self.size
+        with explained(self.path, self.source.subject):
+            raw = self.source.read(start, self.size, [*self.columns, *self.context, *texts])
+            table = table_of(raw, columns=self.columns, context=self.context, texts=texts)
+        return replace(table, rows=table.rows + start, notes=())
+
+    def settle(self, on_rows: OnRows = lambda rows: None) -> None:
+        """Determines the columns and the notes on them, or raises the errors of `load_table`.
+
+        `on_rows` is called with the number of rows examined since the last call.
+        """
+        unused = {*self.exclude, *self.context}
+        with explained(self.path, self.source.subject):
+            head = self.source.head(on_rows)
+            if self.requested is None:
+                columns = [
+                    column if column.name in unused else self.source.with_running(column)
+                    for column in head.columns.values()
+                ]
+                head = replace(head, columns={column.name: column for column in columns})
             table = table_of(
-                self._raw(place),
-                columns=self.columns,
+                head,
+                columns=self.requested,
+                exclude=self.exclude,
                 context=self.context,
                 texts=self.options.texts,
             )
-        return replace(table, rows=table.rows + place * self.size, notes=())
+        self.columns, self.left_out = table.columns, table.left_out
+        self.notes, self.warnings = table.notes, table.warnings
 
-    def suspects(self, on_rows: OnRows) -> Iterator[int]:
-        """Yields the numbers of the chunks that may hold a missing or infinite value, ascending.
 
-        It has to run before the first chunk is read, and raises the errors of `load_table` about
-        columns. `on_rows` is called with the number of rows examined since the last call.
-        """
-        with explained(self.path, self.subject):
-            self._settle()
-        for place in range(len(self)):
-            yield place
-            on_rows(self.rows_of(place))
+SUFFIXES = (".parquet", ".arrow", ".feather", ".ipc", ".npy", ".csv", ".tsv")
+
+
+def open_chunks(
+    source: str,
+    reading: Reading = READ_ALL,
+    options: ReadOptions = AS_USUAL,
+    *,
+    multiple: int = 1,
+    scratch: Path | None = None,
+) -> Chunks:
+    """Returns the chunks of a table, whose sizes are a multiple of `multiple` rows.
+
+    A single chunk if the table is small, or of a kind that cannot be read in chunks (npz, gz,
+    standard input, an Arrow stream). A text file is converted to a parquet file in the folder
+    `scratch`, or else in that for temporary files.
+    """
+    path = Path(source).expanduser()
+    on_disk = _source_on_disk(path, source, options, multiple, scratch)
+    if on_disk is not None:
+        chunks = Chunks(on_disk, path, reading, options, multiple)
+        if len(chunks) > 1:
+            return chunks
+    return Chunks(MemorySource(source, options), path, reading, options, multiple)
+
+
+def _source_on_disk(
+    path: Path, name: str, options: ReadOptions, multiple: int, scratch: Path | None
+) -> Source | None:
+    """Returns a file that can be read in chunks; None for another, or one that is damaged."""
+    from polars.exceptions import PanicException, PolarsError
+
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES or not path.is_file():
+        return None
+    try:
+        if suffix in {".csv", ".tsv"}:
+            large = path.stat().st_size > 2 * CHUNK_ROWS  # a row has a character and a line end
+            return TextSource(path, name, options, multiple, scratch) if large else None
+        if suffix == ".npy":
+            return ArraySource(path, name, options)
+        # polars takes such signs for patterns, of which several files may be one
+        is_pattern = any(sign in str(path) for sign in "*?[")
+        return None if is_pattern else FrameSource(path, name, options)
+    except (OSError, ValueError, PolarsError, PanicException):
+        return None  # `read_source` says what is wrong
+
+
+@dataclass(frozen=True)
+class TableOnDisk:
+    """A table in a file, which `kappaflow.fit` reads a chunk at a time.
+
+    Args:
+        source: A path to a parquet, arrow, feather, ipc, npy, csv or tsv file.
+        columns: The columns to model, in that order; all columns of numbers if None.
+        exclude: Columns to leave out.
+        context: Columns of numbers that the density is conditioned on.
+        decimal: The decimal sign of a text file, "." or ","; recognized if None.
+        missing: Values that mean a missing one, as text.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import kappaflow as kf
+        >>> from kappaflow.data import toy, write_table
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "moons.parquet"
+        ...     x = toy("two_moons", 1000).values
+        ...     write_table({"a": x[:, 0], "b": x[:, 1]}, str(path))
+        ...     flow = kf.real_nvp(2, depth=2, hidden=(8,))
+        ...     out = path.with_name("run")
+        ...     kf.fit(flow, TableOnDisk(path), out=out, max_epochs=1).stopped_because
+        'max_epochs'
+    """
+
+    source: str | os.PathLike[str]
+    columns: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
+    context: Sequence[str] = ()
+    decimal: Literal[".", ","] | None = None
+    missing: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Checks the type of the path."""
+        if not isinstance(self.source, str | os.PathLike):
+            raise ArgumentError(
+                f"'source' should be the path of a file, got {type(self.source).__name__}."
+            )
 
     @property
-    def _used(self) -> set[str]:
-        return {*self.columns, *self.context, *self.options.texts}
+    def path(self) -> Path:
+        return Path(self.source).expanduser()
 
-    @abstractmethod
-    def _open(self) -> int:
-        """Returns the number of rows of the file; none for a file of one chunk of text."""
+    def chunks(self, scratch: Path | None = None) -> Chunks:
+        """Returns the chunks of the file; a small file is one chunk.
 
-    @abstractmethod
-    def _width(self) -> int:
-        """Returns the approximate number of columns of the file."""
-
-    @abstractmethod
-    def _raw(self, place: int) -> RawTable:
-        """Returns the required columns of a chunk, and maybe others."""
-
-    @abstractmethod
-    def _head(self) -> RawTable:
-        """Returns one row of all columns, which have the types of the whole table."""
-
-    def _settle(self) -> None:
-        """Determines the modeled columns, or raises an error about the requested ones."""
-        head = table_of(
-            self._head(),
-            columns=self.requested,
-            exclude=self.exclude,
-            context=self.context,
-            texts=self.options.texts,
-        )
-        self.columns, self.left_out = head.columns, head.left_out
-        self.notes, self.warnings = head.notes, head.warnings
-
-
-class TypedChunks(Chunks):
-    """A file that stores the types of its columns, so that no pass is needed to find them."""
-
-    @abstractmethod
-    def _stored(self, place: int) -> RawTable:
-        """Returns the required columns of a chunk as the file stores them."""
-
-    def _raw(self, place: int) -> RawTable:
-        return without_missing(self._stored(place), self.options)
-
-    def _settle(self) -> None:
-        super()._settle()
-        if self.options.missing and not self.options.lenient:
-            self.notes = self._missing_notes() + self.notes
-
-    def _missing_notes(self) -> tuple[str, ...]:
-        """Returns a note on each column with values that the user named as missing."""
-        counts: dict[str, int] = {}
-        firsts: dict[str, str] = {}
-        for place in range(len(self)):
-            for name, column in self._stored(place).columns.items():
-                hit = named_missing(column, self.options)
-                if hit is not None and hit.any():
-                    firsts.setdefault(name, f"row {place * self.size + hit.argmax() + 1}")
-                    counts[name] = counts.get(name, 0) + int(hit.sum())
-        return tuple(
-            missing_note(name, counts[name], self.options, firsts[name])
-            for name in (*self.columns, *self.context)
-            if name in counts
-        )
-
-
-class FrameChunks(TypedChunks):
-    """A parquet or Arrow file, in which polars can read rows without the rows before them."""
-
-    def _open(self) -> int:
-        import polars as pl
-
-        return int(self._scan.select(pl.len()).collect().item())
-
-    def _width(self) -> int:
-        return len(self._scan.collect_schema())
-
-    @functools.cached_property
-    def _scan(self) -> "pl.LazyFrame":
-        import polars as pl
-
-        parquet = self.path.suffix.lower() == ".parquet"
-        return (pl.scan_parquet if parquet else pl.scan_ipc)(self.path)
-
-    def _stored(self, place: int) -> RawTable:
-        used = self._scan.select([*self.columns, *self.context, *self.options.texts])
-        return self._collected(used.slice(place * self.size, self.size))
-
-    def _head(self) -> RawTable:
-        head = self._collected(self._scan.head(1))
-        columns = head.columns.values()
-        if self.requested is None:
-            gone = {*self.exclude, *self.context}
-            columns = [one if one.name in gone else self._of_all_rows(one) for one in columns]
-        return collect(list(columns), self.source, self.subject)
-
-    def _of_all_rows(self, column: Column) -> Column:
-        """Returns a column with the facts about all rows that decide whether it is modeled."""
-        import polars as pl
-
-        if column.is_number:
-            return replace(column, progression=self._running(column.name))
-        values = pl.col(column.name)
-        facts = {"count": values.count(), "row": pl.arg_where(values.is_not_null()).first()}
-        facts["first"] = values.drop_nulls().first()
-        ((count, row, first),) = self._scan.select(**facts).collect().rows()
-        what = text_example(column.kind, first, f"row {row + 1}", count) if count else column.kind
-        return replace(column, what=what)
-
-    def _running(self, name: str) -> Progression | None:
-        """Returns the progression that a column of integers forms; None if it forms none."""
-        if not self._scan.collect_schema()[name].is_integer():
-            return None
-        column = self._scan.select(name)
-
-        def of_rows(start: int, count: int) -> Progression | None:
-            numbers = column.slice(start, count).collect().to_series().to_numpy()
-            return progression(np.asarray(numbers, dtype=np.float64))
-
-        result = of_rows(0, COUNTED) and of_rows(0, self.size)
-        for place in range(1, len(self)):
-            if result is None:
-                return None
-            result = result.then(of_rows(place * self.size, self.rows_of(place)))
-        return result
-
-    def _collected(self, scan: "pl.LazyFrame") -> RawTable:
-        import narwhals as nw
-
-        return from_frame(nw.from_native(scan.collect()), self.source, self.subject)
-
-
-class ArrayChunks(TypedChunks):
-    """An npy file, mapped again for each chunk, so that chunks do not stay in memory."""
-
-    def _open(self) -> int:
-        return len(self._mapped())
-
-    def _width(self) -> int:
-        return len(array_columns(self._mapped()[:1], self.subject))
-
-    def _mapped(self) -> np.memmap:
-        result = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(result, np.memmap) or result.ndim not in (1, 2):
-            raise ValueError("this is no array of rows")
-        return result
-
-    def _stored(self, place: int) -> RawTable:
-        array = self._mapped()
-        rows = slice(place * self.size, (place + 1) * self.size)
-        names = [column.name for column in array_columns(array[:1], self.subject)]
-        places = [i for i, name in enumerate(names) if name in self._used]
-        if array.ndim == 1:
-            columns = array_columns(np.array(array[rows]), self.subject)
-        else:
-            result = array_columns(np.array(array[rows, places]), self.subject)
-            pairs = zip(places, result, strict=True)
-            columns = [replace(column, name=names[i]) for i, column in pairs]
-        return collect(columns, self.source, self.subject)
-
-    def _head(self) -> RawTable:
-        columns = array_columns(np.array(self._mapped()[:1]), self.subject)
-        return collect(columns, self.source, self.subject)
-
-
-class TextChunks(Chunks):
-    """Reads a csv or tsv file in chunks, after one pass that determines the column types."""
-
-    def _open(self) -> int:
-        if self.path.stat().st_size <= 2 * self.size:  # a row has a character and a line end
-            return 0
-        cuts = cuts_of(self.path, self.size)
-        if cuts is None or cuts.rows <= self.size:
-            return 0
-        self._cuts = cuts
-        self._first = self._bytes(0, cuts.places[0])
-        header = header_of(in_utf8(self._first, self.subject), self._separator, self.subject)
-        self._reader = TextReader(self._text, header, self._separator, self.subject, self.options)
-        return cuts.rows
-
-    def _width(self) -> int:
-        with self.path.open("rb") as file:
-            line = file.readline(BYTES_OF_START).decode(errors="replace")
-        return line.count(self._separator) + 1
-
-    @functools.cached_property
-    def _separator(self) -> str:
-        if self.path.suffix.lower() == ".tsv":
-            return "\t"
-        start = self._bytes(0, BYTES_OF_START).decode("utf-8-sig", errors="replace")
-        return separator_of(start, self.options.decimal)
-
-    def suspects(self, on_rows: OnRows) -> Iterator[int]:
-        header = self._reader.header
-        used = {"", *(self.requested or header), *self.context} - {*self.exclude}
-        results = []
-        for place in range(len(self)):
-            with explained(self.path, self.subject):
-                frame = self._reader.strings(place)
-            if frame.height != self.rows_of(place):
-                raise unclosed(self.subject)
-            facts, _ = self._reader.look_at(frame)
-            pairs = zip(header, facts, strict=True)
-            if any(name in used and one.counts["finite"] < one.rows for name, one in pairs):
-                results.append(place)
-            on_rows(self.rows_of(place))
-        self._reader.settle(self._name_of_row)
-        self._settle()
-        yield from results
-
-    def _name_of_row(self, row: int) -> str:
-        """Returns the name of a row (counted from 1), such as "line 4"."""
-        place, row = divmod(row - 1, self.size)
-        text, before = self._text(place)
-        return name_of_row(row + 1, lines_of_rows(text, self.rows_of(place), lines_before=before))
-
-    def _head(self) -> RawTable:
-        return collect(self._reader.columns, self.source, self.subject)
-
-    def _raw(self, place: int) -> RawTable:
-        return self._reader.read(place, self.source, self._used)
-
-    def _text(self, place: int) -> tuple[str, int]:
-        """Returns the header and a chunk as text, and the number of lines between the two."""
-        before = self._cuts.lines[place] - self._cuts.lines[0]
-        body = self._bytes(self._cuts.places[place], self._cuts.places[place + 1])
-        text = in_utf8(self._first + body, self.subject, lines_before=before)
-        return text if text.endswith("\n") else text + "\n", before
-
-    def _bytes(self, start: int, end: int) -> bytes:
-        with self.path.open("rb") as file:
-            file.seek(start)
-            return file.read(end - start)
+        Raises:
+            ArgumentError: A file of this kind cannot be read a chunk at a time.
+            FileError: There is no such file, or it is damaged.
+        """
+        source = str(self.source)
+        if self.path.suffix.lower() not in SUFFIXES:
+            raise ArgumentError(
+                f"'on_disk' should be given for a file that can be read a chunk at a time, "
+                f"{', '.join(SUFFIXES)}, got {source!r}: write it as one of these, or have it "
+                "read into memory."
+            )
+        if not self.path.exists():
+            raise FileError(f"{no_such_file(self.path)}: give the path of a table.")
+        columns = None if self.columns is None else as_names(self.columns, "columns")
+        exclude, context = as_names(self.exclude, "exclude"), as_names(self.context, "context")
+        options = ReadOptions(self.decimal, as_names(self.missing, "missing"))
+        return open_chunks(source, Reading(columns, exclude, context), options, scratch=scratch)

@@ -132,7 +132,7 @@ def read_table(
     booleans, such as those of a context. `names` replace the names of all columns of the source.
     """
     check_same_order(source, weights, "weights")
-    raw = _read(source, reading.options)
+    raw = read_source(source, reading.options)
     table = table_of(
         raw if names is None else raw.renamed(names),
         columns=reading.columns,
@@ -157,7 +157,7 @@ def load_to_score(
 
     The table also has the columns that `options` keeps as text.
     """
-    raw = _read(source, options)
+    raw = read_source(source, options)
     return table_of(raw, columns=columns, context=context, texts=options.texts)
 
 
@@ -233,7 +233,8 @@ def as_names(given: object, argument: str) -> tuple[str, ...]:
     return texts
 
 
-def _read(source: object, options: ReadOptions) -> RawTable:
+def read_source(source: object, options: ReadOptions) -> RawTable:
+    """Returns the columns of a file, a name, a data frame or an array."""
     if not isinstance(source, (str, os.PathLike)):
         return without_missing(read_memory(source), options)
     if source == "-":

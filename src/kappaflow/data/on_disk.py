@@ -1,170 +1,38 @@
-"""`TableOnDisk`: a table that is trained on without being read into memory."""
+"""Splits a table on disk: training rows go to a file that is mapped, the others to memory."""
 
 import functools
-import os
-from collections.abc import Iterator, Sequence
+import hashlib
+import io
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kappaflow.data.chunks import ArrayChunks, Chunks, FrameChunks, TextChunks, chunk_size
+from kappaflow.data.chunks import Chunks, OnRows, TableOnDisk, chunk_size
 from kappaflow.data.dataset import Model
-from kappaflow.data.files import read_file
-from kappaflow.data.load import as_names, no_such_file, table_names
-from kappaflow.data.raw import AS_USUAL, RawTable, ReadOptions
-from kappaflow.data.split import places_of
-from kappaflow.data.table import IntArray, Table
-from kappaflow.errors import ArgumentError, FileError
+from kappaflow.data.duplicates import Duplicates
+from kappaflow.data.rounding import mixed
+from kappaflow.data.split import row_hashes, sizes_of_parts
+from kappaflow.data.table import FloatArray, IntArray, Table, require_finite, whole_columns
+from kappaflow.errors import ArgumentError, DataError, FileError, KappaflowError, WriteError
+from kappaflow.reading import parse_json
+from kappaflow.storage import as_of, is_unfinished, make_directory, put_in_place, write_bytes
 
 if TYPE_CHECKING:
     from kappaflow.data.batches import MappedBatches
 
-Kind = type[FrameChunks] | type[ArrayChunks] | type[TextChunks]
-OPENED: dict[str, Kind] = {
-    ".parquet": FrameChunks,
-    ".arrow": FrameChunks,
-    ".feather": FrameChunks,
-    ".ipc": FrameChunks,
-    ".npy": ArrayChunks,
-    ".csv": TextChunks,
-    ".tsv": TextChunks,
-}
-
-
-def kind_of(path: Path) -> Kind | None:
-    """Returns the reader of chunks for a file of this name; None if there is none."""
-    return OPENED.get(path.suffix.lower())
-
-
-def open_chunks(
-    source: str,
-    columns: Sequence[str] | None,
-    context: Sequence[str] = (),
-    *,
-    exclude: Sequence[str] = (),
-    multiple: int = 1,
-    options: ReadOptions = AS_USUAL,
-) -> Chunks | None:
-    """Returns the chunks of a table on disk, whose sizes are a multiple of `multiple` rows.
-
-    None if `load_table` should read it at once: it is one chunk, a built-in table, or of a kind
-    that cannot be read in chunks (npz, gz, standard input, an Arrow stream), or something is wrong
-    with the file, which `load_table` then reports.
-    """
-    from polars.exceptions import PanicException, PolarsError
-
-    path = Path(source).expanduser()
-    kind = kind_of(path)
-    comes_along = source in table_names() and not path.is_file()
-    # polars takes such signs for patterns, of which several files may be one
-    is_pattern = kind is FrameChunks and any(sign in str(path) for sign in "*?[")
-    if kind is None or comes_along or is_pattern or not path.is_file():
-        return None
-    try:
-        chunks = kind(
-            path,
-            source,
-            columns,
-            context,
-            exclude=exclude,
-            multiple=multiple,
-            options=options,
-        )
-    except (OSError, ValueError, PolarsError, PanicException):
-        return None
-    return chunks if chunks.rows > chunks.size else None
-
-
-@dataclass(frozen=True)
-class TableOnDisk:
-    """A table in a file, which `kappaflow.fit` reads a chunk at a time.
-
-    Args:
-        source: A path to a parquet, arrow, feather, ipc, npy, csv or tsv file.
-        columns: The columns to model, in that order; all columns of numbers if None.
-        exclude: Columns to leave out.
-        context: Columns of numbers that the density is conditioned on.
-        decimal: The decimal sign of a text file, "." or ","; recognized if None.
-        missing: Values that mean a missing one, as text.
-
-    Example:
-        >>> import pathlib, tempfile
-        >>> import kappaflow as kf
-        >>> from kappaflow.data import toy, write_table
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = pathlib.Path(folder) / "moons.parquet"
-        ...     x = toy("two_moons", 1000).values
-        ...     write_table({"a": x[:, 0], "b": x[:, 1]}, str(path))
-        ...     flow = kf.real_nvp(2, depth=2, hidden=(8,))
-        ...     out = path.with_name("run")
-        ...     kf.fit(flow, TableOnDisk(path), out=out, max_epochs=1).stopped_because
-        'max_epochs'
-    """
-
-    source: str | os.PathLike[str]
-    columns: Sequence[str] | None = None
-    exclude: Sequence[str] = ()
-    context: Sequence[str] = ()
-    decimal: Literal[".", ","] | None = None
-    missing: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        """Checks the type of the path."""
-        if not isinstance(self.source, str | os.PathLike):
-            raise ArgumentError(
-                f"'source' should be the path of a file, got {type(self.source).__name__}."
-            )
-
-    @property
-    def options(self) -> ReadOptions:
-        return ReadOptions(self.decimal, as_names(self.missing, "missing"))
-
-    @property
-    def path(self) -> Path:
-        return Path(self.source).expanduser()
-
-    def chunks(self) -> Chunks:
-        """Returns the chunks of the file; a small file is one chunk.
-
-        Raises:
-            ArgumentError: A file of this kind cannot be read a chunk at a time.
-            FileError: There is no such file, or it is damaged.
-        """
-        path, source = self.path, str(self.source)
-        if kind_of(path) is None:
-            raise ArgumentError(
-                f"'on_disk' should be given for a file that can be read a chunk at a time, "
-                f"{', '.join(OPENED)}, got {source!r}: write it as one of these, or have it read "
-                "into memory."
-            )
-        if not path.exists():
-            raise FileError(f"{no_such_file(path)}: give the path of a table.")
-        columns = None if self.columns is None else as_names(self.columns, "columns")
-        context, exclude = as_names(self.context, "context"), as_names(self.exclude, "exclude")
-        options = self.options
-        result = open_chunks(source, columns, context, exclude=exclude, options=options)
-        return result or _Whole(path, source, columns, context, exclude=exclude, options=options)
-
-
-class _Whole(Chunks):
-    """A file that is read at once: it is small, or `read_file` says what is wrong with it."""
-
-    def _open(self) -> int:
-        self._read: RawTable = read_file(self.path, self.source, self.options)
-        self.size = max(self.size, self._read.row_count)
-        return self._read.row_count
-
-    def _width(self) -> int:
-        return 1
-
-    def _raw(self, place: int) -> RawTable:
-        return self._read
-
-    def _head(self) -> RawTable:
-        return self._read
+MOST_HELD_OUT = 100_000  # rows of a part, which stay in memory and are scored in each epoch
+STREAM = 40961  # other draws than those of data made with default_rng(seed)
+TRAIN, REST = "train.npy", "rest.npz"  # the rows to train on; all else
+Take = Callable[[NDArray[Any]], object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,6 +96,7 @@ class MappedTable:
         """Yields all rows as tables, a chunk at a time, with their numbers in the source."""
         width = len(self.columns)
         size = chunk_size(width + len(self.context_columns))
+        before = self.held_out - np.arange(len(self.held_out))  # trained on, before each held out
         for start in range(0, self.length, size):
             result = self.at(slice(start, start + size)).astype(np.float64)
             numbers = np.arange(start, start + len(result))
@@ -235,7 +104,7 @@ class MappedTable:
                 self.sample,
                 values=result[:, :width],
                 context=result[:, width:] if self.context_columns else None,
-                rows=places_of(numbers, self.held_out) + 1,
+                rows=numbers + np.searchsorted(before, numbers, side="right") + 1,
             )
 
     @functools.cached_property
@@ -249,3 +118,327 @@ class MappedTable:
         if result.shape != (self.length, width):
             raise FileError(f"{self.path} does not hold the rows that it should: remove it.")
         return result.view(np.ndarray)
+
+
+@dataclass(frozen=True)
+class SplitRequest:
+    """How to split a table on disk; fractions and seed are as for `divide`.
+
+    `dtype` is that of the training rows, as numpy names it. `duplicates` is "keep", which keeps
+    copies in the same part, or "drop".
+    """
+
+    table: TableOnDisk
+    fractions: tuple[float, ...]
+    seed: int
+    dtype: str
+    duplicates: Duplicates = "keep"
+
+    def __post_init__(self) -> None:
+        if self.duplicates not in {"keep", "drop"}:
+            raise ArgumentError(
+                f"'duplicates' should be 'keep' or 'drop' for a table on disk, got "
+                f"{self.duplicates!r}: 'keep' counts a row as often as it occurs."
+            )
+
+    def made_of(self) -> dict[str, Any]:
+        """Returns all that determines the rows, as plain values."""
+        table = self.table
+        return {
+            "data": as_of(table.path),
+            "columns": None if table.columns is None else list(table.columns),
+            "exclude": list(table.exclude),
+            "context": list(table.context),
+            "decimal": table.decimal,
+            "missing": list(table.missing),
+            "fractions": list(self.fractions),
+            "seed": self.seed,
+            "dtype": self.dtype,
+            "duplicates": self.duplicates,
+            "numpy": np.__version__,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class SplitTable:
+    """The parts of a split table, which share no row; the held-out ones are in memory.
+
+    `rows` is the number of rows of the table, and `repeats` the number that repeat earlier ones.
+    """
+
+    train: MappedTable
+    held_out: tuple[Table, ...]
+    rows: int
+    repeats: int
+
+
+def clear_rows(folder: Path) -> None:
+    """Removes what `split_on_disk` writes to a folder, and the folder if nothing else is in it."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if _is_ours(path):
+                path.unlink()
+        folder.rmdir()
+
+
+def holds_only_rows(folder: Path) -> bool:
+    """Returns whether a folder holds nothing but what `split_on_disk` writes."""
+    return folder.is_dir() and all(map(_is_ours, folder.iterdir()))
+
+
+def _is_ours(path: Path) -> bool:
+    return path.name in (TRAIN, REST) or is_unfinished(path)
+
+
+@dataclass(frozen=True, eq=False)
+class Division:
+    """Rows of a table, counted from 0, by their use; all others are trained on alone.
+
+    `held_out` are the rows of each part that is not trained on, and `sample` some training rows,
+    or all if they are few; both are in random order. `dropped` repeat earlier rows.
+    """
+
+    held_out: tuple[IntArray, ...]
+    sample: IntArray
+    dropped: IntArray
+
+    @property
+    def not_trained_on(self) -> IntArray:
+        """All rows that are held out or dropped, ascending."""
+        return np.sort(np.concatenate([self.dropped, *self.held_out]))
+
+    @property
+    def kept(self) -> IntArray:
+        """All rows that stay in memory: the parts one after the other, then the sample."""
+        return np.concatenate([*self.held_out, self.sample])
+
+
+def divide(
+    hashes: NDArray[np.uint64],
+    width: int,
+    fractions: tuple[float, ...],
+    seed: int,
+    *,
+    drop: bool = False,
+) -> Division:
+    """Returns a division of rows by hashes, so that equal rows are in one part.
+
+    The hashes are scrambled with the seed, and the rows with the smallest ones are held out, then
+    come those of the sample. A row with more copies than a part has rows is trained on.
+    `fractions` are the shares of the training rows and of each part that is held out, which has no
+    more than 100,000 rows; without them, all rows are trained on. `width`, the number of columns,
+    limits the number of rows in memory. `drop` uses each row once.
+
+    Example:
+        >>> rows = row_hashes(np.random.default_rng(0).normal(size=(50, 3)))
+        >>> result = divide(rows, 3, (0.8, 0.1, 0.1), seed=0)
+        >>> [len(part) for part in result.held_out], len(result.sample)
+        ([5, 5], 40)
+    """
+    keys = mixed(hashes ^ mixed(np.array([seed + STREAM], np.uint64)))
+    repeats = repeats_in(keys) if drop else np.empty(0, np.int64)
+    left = np.delete(np.arange(len(keys)), repeats)
+    keys = keys[left]
+    expected = sizes_of_parts(len(left), fractions) if fractions else [len(left)]
+    sizes = [min(size, MOST_HELD_OUT, chunk_size(width)) for size in expected[1:]]
+    ordered = np.sort(keys)
+    repeated, more = np.unique(ordered[1:][ordered[1:] == ordered[:-1]], return_counts=True)
+    common = repeated[more >= min(sizes, default=len(keys))]
+    if len(common):
+        keys[np.isin(keys, common)] = np.iinfo(np.uint64).max
+        ordered = np.sort(keys)
+    few = min(len(left), sum(sizes) + chunk_size(width))
+    chosen = np.flatnonzero(keys <= ordered[few - 1])
+    chosen = chosen[np.argsort(keys[chosen], kind="stable")][:few]
+    ends = np.searchsorted(keys[chosen], ordered[np.cumsum(sizes, dtype=np.int64)])
+    *held_out, sample = np.split(left[chosen], ends)
+    if not all(map(len, held_out)):
+        raise DataError(
+            f"a table with {int(more.sum()):,} rows that repeat others has too few different rows "
+            f"for {len(sizes) + 1} parts: equal rows stay in one part."
+        )
+    return Division(tuple(held_out), sample, repeats)
+
+
+def repeats_in(hashes: NDArray[np.uint64]) -> IntArray:
+    """Returns the places of the hashes that equal an earlier one, ascending.
+
+    Example:
+        >>> repeats_in(np.array([5, 7, 5, 5], dtype=np.uint64)).tolist()
+        [2, 3]
+    """
+    ordered = np.sort(hashes)
+    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    places = np.flatnonzero(np.isin(hashes, repeated))
+    first = np.unique(hashes[places], return_index=True)[1]
+    return np.delete(places, first)
+
+
+def hashes_in(chunks: Chunks, on_rows: OnRows) -> NDArray[np.uint64]:
+    """Returns a hash of 64 bits for each row of a table.
+
+    `on_rows` is called with the number of rows done since the last call.
+    """
+    hashes = np.empty(chunks.rows, dtype=np.uint64)
+    for chunk in range(len(chunks)):
+        numbers = chunks.read(chunk).all_values
+        hashes[chunk * chunks.size :][: len(numbers)] = row_hashes(numbers)
+        on_rows(len(numbers))
+    return hashes
+
+
+def split_on_disk(
+    chunks: Chunks,
+    request: SplitRequest,
+    folder: Path | None,
+    on_rows: OnRows,
+    hashes: NDArray[np.uint64],
+) -> SplitTable:
+    """Returns the parts of a table, after writing the training rows to a folder, if any.
+
+    Raises:
+        DataError: A value is missing or infinite, or the table changed while it was read.
+        WriteError: There is no room.
+    """
+    made_of, source = request.made_of(), str(request.table.source)
+    width, drop = len(chunks.columns) + len(chunks.context), request.duplicates == "drop"
+    plan = divide(hashes, width, request.fractions, request.seed, drop=drop)
+    shape = (chunks.rows - len(plan.not_trained_on), width)
+    sha = hashlib.sha256(repr((chunks.columns, chunks.context)).encode())
+    with _rows_file(folder, shape, np.dtype(request.dtype)) as write:
+
+        def take(rows: FloatArray) -> None:
+            with np.errstate(over="ignore"):  # as for a table in memory
+                stored = rows.astype(request.dtype)
+            sha.update(stored.data)
+            write(stored)
+
+        kept = _gone_through(chunks, plan, source, take, on_rows)
+        if request.made_of() != made_of:
+            raise DataError(f"{source} has changed while it was read: fit it when it is whole.")
+    notes = {
+        "made_of": made_of,
+        "columns": chunks.columns,
+        "context_columns": chunks.context,
+        "left_out": chunks.left_out,
+        "notes": chunks.notes,
+        "warnings": chunks.warnings,
+        "rows": chunks.rows,
+        "repeats": len(repeats_in(hashes)),
+        "digest": sha.hexdigest(),
+    }
+    arrays: dict[str, Any] = {
+        "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8),
+        "kept": kept,
+        "sample": plan.sample,
+        "dropped": plan.dropped,
+    }
+    arrays |= {f"part {place}": part for place, part in enumerate(plan.held_out)}
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    if folder is not None:
+        write_bytes(folder / REST, content.getvalue())
+    return _split_of(request, folder, content)
+
+
+def _gone_through(
+    chunks: Chunks, plan: Division, source: str, take: Take, on_rows: OnRows
+) -> FloatArray:
+    """Returns the rows that stay in memory; `take` receives those to train on, in their order."""
+    order, out = np.argsort(plan.kept), plan.not_trained_on
+    places = plan.kept[order]
+    kept = np.empty((len(places), len(chunks.columns) + len(chunks.context)))
+    for place in range(len(chunks)):
+        table, start = chunks.read(place), place * chunks.size
+        require_finite(table, source)
+        numbers, ends = table.all_values, (start, start + len(table))
+        here = slice(*np.searchsorted(places, ends))
+        kept[order[here]] = numbers[places[here] - start]
+        take(np.delete(numbers, out[slice(*np.searchsorted(out, ends))] - start, axis=0))
+        on_rows(len(table))
+    return kept
+
+
+def read_split(folder: Path, request: SplitRequest) -> SplitTable | None:
+    """Returns the split in a folder; None if it is of another request, incomplete or damaged."""
+    try:
+        with (folder / REST).open("rb") as file:
+            result = _split_of(request, folder, file)
+        return result if result.train.mapped.dtype == request.dtype else None
+    except (OSError, EOFError, ValueError, TypeError, KeyError, BadZipFile):
+        return None
+
+
+def _split_of(request: SplitRequest, folder: Path | None, content: IO[bytes]) -> SplitTable:
+    """Returns the parts of a table from what `split_on_disk` stored."""
+    content.seek(0)
+    stored = dict(np.load(content, allow_pickle=False))
+    notes = dict(parse_json(stored.pop("notes").tobytes()))
+    if notes["made_of"] != request.made_of():
+        raise ValueError("these are the rows of another request")
+    kept, sample, dropped = (stored.pop(name) for name in ("kept", "sample", "dropped"))
+    plan = Division(tuple(stored.values()), sample, dropped)
+    columns, context = tuple(notes["columns"]), tuple(notes["context_columns"])
+
+    def table(start: int, places: IntArray) -> Table:
+        numbers = kept[start : start + len(places)]
+        values = np.ascontiguousarray(numbers[:, : len(columns)])
+        return Table(
+            values=values,
+            columns=columns,
+            context=np.ascontiguousarray(numbers[:, len(columns) :]) if context else None,
+            context_columns=context,
+            rows=places + 1,
+            left_out=tuple(notes["left_out"]),
+            source=str(request.table.source),
+            integer_columns=whole_columns(values, columns),
+            notes=tuple(notes["notes"]),
+            warnings=tuple(notes["warnings"]),
+        )
+
+    starts = np.cumsum([0, *map(len, plan.held_out)]).tolist()
+    train = MappedTable(
+        path=(folder or Path()) / TRAIN,
+        length=notes["rows"] - len(plan.not_trained_on),
+        sample=table(starts[-1], plan.sample),
+        digest=notes["digest"],
+        held_out=plan.not_trained_on,
+    )
+    held_out = tuple(map(table, starts[:-1], plan.held_out))
+    return SplitTable(train, held_out, notes["rows"], notes["repeats"])
+
+
+@contextmanager
+def _rows_file(
+    folder: Path | None, shape: tuple[int, int], dtype: np.dtype[Any]
+) -> Iterator[Take]:
+    """Yields a function that writes rows to a file, which appears once all are written."""
+    if folder is None:
+        yield lambda rows: None
+        return
+    clear_rows(folder)
+    _refuse_without_room(make_directory(folder), shape, dtype)
+    path = folder / TRAIN
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    try:
+        with temporary.open("xb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            yield lambda rows: file.write(rows.data)
+        put_in_place(temporary, path)
+    except KappaflowError:
+        raise
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _refuse_without_room(folder: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+    needed, room = shape[0] * shape[1] * dtype.itemsize, shutil.disk_usage(folder).free
+    if needed > room:
+        raise WriteError(
+            f"{folder} cannot hold the rows to train on: they take {needed / 2**30:.2f} GiB, and "
+            f"its disk has {room / 2**30:.2f} GiB left."
+        )

@@ -120,12 +120,18 @@ class Column:
         """Returns the column as strings, missing values as None."""
         return [None if value is None else str(value) for value in self.series.to_list()]
 
+    @property
+    def can_count(self) -> bool:
+        """Whether its type is one in which rows are counted: integers, or any number in a text."""
+        dtype = self.series.dtype
+        return dtype.is_integer() or (self.origin == "text" and dtype.is_numeric())
+
     def running(self) -> "Progression | None":
         """Returns the progression of a column that counts its rows; None for any other."""
         import narwhals as nw
 
         result = self.progression
-        if result is None and self.series.dtype.is_integer():
+        if result is None and self.can_count:
             start = self.series.head(COUNTED).cast(nw.Float64).to_numpy()
             result = progression(start) and progression(self.numbers())
         return result if result is not None and result.rows >= COUNTED else None

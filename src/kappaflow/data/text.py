@@ -1,17 +1,18 @@
-"""Reads CSV and TSV, whole or in chunks, as text first, so that messages can name lines.
+"""Reads CSV and TSV as text first, so that messages can name lines.
 
-polars splits the records and converts the texts. The files are cut into chunks here, because
-polars gives neither the position nor the line of a record: any chunk can then be read without
-those before it.
+polars splits the records. A table larger than memory is converted once to a parquet file of texts,
+which is then read a chunk of rows at a time; a table in memory is a single chunk.
 """
 
+import codecs
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -35,97 +36,84 @@ if TYPE_CHECKING:
 
 BYTES_AT_ONCE = 2**22
 START = 10**6  # characters from which separator and header are found
-NEWLINE, QUOTE, RETURN = b'\n"\r'
 SEPARATORS = ",;\t"
 LINES_TRIED = 5  # lines by which the separator is found
+LINE_ENDS = "line ends"  # a column: how many there are within the quotes of a row
 
 
-class TextReader:
-    """Reads the chunks of a text table: first `look_at` each, then `settle`, then `read` any.
+class TextTable:
+    """The rows of a table in text form; `settle` has to be called before `read`.
 
-    `text_of` returns the header and the records of a chunk as text, and the number of lines of the
-    file between the two. `columns` has the columns that have a name or a value, each with one
-    empty value of its type; it is known once `settle` has been called.
+    `scan` has the columns of `header` as texts, named by their places, and `LINE_ENDS`. `columns`
+    has the columns that have a name or a value, each with one empty value of its type.
     """
 
     def __init__(
         self,
-        text_of: Callable[[int], tuple[str, int]],
+        scan: "pl.LazyFrame",
+        rows: int,
         header: list[str],
-        separator: str,
         subject: str,
         options: ReadOptions,
+        size: int | None = None,
     ) -> None:
-        self._text_of, self._subject, self._options = text_of, subject, options
-        self.header, self._separator = header, separator
-        self._facts = [Facts()] * len(header)
-        self._known: list[tuple[int, Kind]] = []
+        self.scan, self.rows, self.size = scan, rows, size or rows
+        self.header, self.subject, self.options = header, subject, options
         self.columns: list[Column] = []
+        self._read_as: dict[str, tuple[str, Kind]] = {}
+        self._line_of: list[int] = [2 + sum(name.count("\n") for name in header)]
 
-    def strings(self, place: int) -> "pl.DataFrame":
-        """Returns all columns of a chunk as text."""
-        text, before = self._text_of(place)
-        return strings_of(text, self._separator, self.header, self._subject, lines_before=before)
-
-    def look_at(self, frame: "pl.DataFrame") -> tuple[list[Facts], list["pl.Series"]]:
-        """Returns facts and cleaned texts of a chunk, and adds the facts to those of the table."""
-        texts = [cleaned(series, self._options) for series in frame]
-        facts = [facts_of(text, named) for text, named in texts]
-        self._facts = [total + new for total, new in zip(self._facts, facts, strict=True)]
-        return facts, [text for text, _ in texts]
-
-    def settle(self, name_row: Callable[[int], str]) -> None:
-        """Determines the columns; `name_row` names a row, counted from 1, such as "line 4"."""
-        kinds = kinds_to_read(self.header, self._facts, self._options)
-        columns = zip(self.header, self._facts, kinds, strict=True)
-        for place, (name, facts, kind) in enumerate(columns):
-            if name or facts.counts["present"]:
+    def settle(self, on_rows: Callable[[int], None] = lambda rows: None) -> None:
+        """Determines the columns; `on_rows` is called with the number of rows of each chunk."""
+        facts = [Facts()] * len(self.header)
+        for start in range(0, self.rows, self.size):
+            chunk = self._chunk(start)
+            facts = [
+                before + facts_of(*cleaned(chunk[str(place)], self.options))
+                for place, before in enumerate(facts)
+            ]
+            self._line_of.append(self._line_of[-1] + chunk.height + int(chunk[LINE_ENDS].sum()))
+            on_rows(chunk.height)
+        kinds = kinds_to_read(self.header, facts, self.options)
+        for place, (name, kind) in enumerate(zip(self.header, kinds, strict=True)):
+            if name or facts[place].counts["present"]:
                 column = text_column(
                     name or f"column_{len(self.columns) + 1}",
-                    facts,
+                    facts[place],
                     kind,
-                    subject=self._subject,
-                    options=self._options,
-                    name_row=name_row,
+                    subject=self.subject,
+                    options=self.options,
+                    name_row=self._name_row,
                     is_first=not name and not self.columns,
                 )
                 self.columns.append(column)
-                self._known.append((place, kind))
+                self._read_as[column.name] = str(place), kind
 
-    def read(self, place: int, source: str, names: set[str]) -> RawTable:
-        """Returns the named columns of a chunk."""
-        import polars as pl
+    def read(self, start: int, source: str, names: Sequence[str] | None = None) -> RawTable:
+        """Returns the chunk that begins at a row: the named columns, or all."""
+        chunk, columns = self._chunk(start), []
+        for column in self.columns:
+            if names is None or column.name in names:
+                place, kind = self._read_as[column.name]
+                values = chunk[place]
+                if column.name not in self.options.texts:
+                    values = of_kind(cleaned(values, self.options)[0], kind)
+                columns.append(replace(column, series=in_narwhals(values)))
+        return collect(columns, source, self.subject, self._lines(chunk, start))
 
-        text, before = self._text_of(place)
-        places = [at for column, at, _ in self._all() if column.name in names]
-        frame = pl.read_csv(
-            text.encode(), separator=self._separator, infer_schema=False, columns=places
-        )
-        cells = dict(zip(places, frame, strict=True))
-        texts = {at: cleaned(series, self._options)[0] for at, series in cells.items()}
-        lines = lines_of_rows(text, frame.height, lines_before=before)
-        return self.converted(cells, texts, source, lines)
+    def _chunk(self, start: int) -> "pl.DataFrame":
+        return self.scan.slice(start, min(self.size, self.rows - start)).collect()
 
-    def converted(
-        self,
-        cells: Mapping[int, "pl.Series"],
-        texts: Mapping[int, "pl.Series"],
-        source: str,
-        lines: IntArray | None,
-    ) -> RawTable:
-        """Returns columns from cells and from the same cells as cleaned texts, both by place."""
-        columns = []
-        for column, at, kind in self._all():
-            if at in cells:
-                is_kept = column.name in self._options.texts
-                series = cells[at] if is_kept else of_kind(texts[at], kind)
-                columns.append(replace(column, series=in_narwhals(series)))
-        return collect(columns, source, self._subject, lines)
+    def _lines(self, chunk: "pl.DataFrame", start: int) -> IntArray:
+        """Returns the line on which each row of a chunk starts, counted from 1."""
+        ends = chunk[LINE_ENDS].to_numpy().astype(np.int64)
+        first = self._line_of[start // self.size]
+        return first + np.arange(len(ends)) + np.cumsum(ends) - ends
 
-    def _all(self) -> Iterator[tuple[Column, int, Kind]]:
-        """Yields each column, its place in the file and its kind."""
-        for column, (place, kind) in zip(self.columns, self._known, strict=True):
-            yield column, place, kind
+    def _name_row(self, row: int) -> str:
+        """Returns the name of a row, counted from 1, such as "line 4"."""
+        start = (row - 1) // self.size * self.size
+        return f"line {self._lines(self._chunk(start), start)[row - 1 - start]}"
 
 
 def read_delimited(
@@ -135,72 +123,121 @@ def read_delimited(
     separator: str | None = None,
     options: ReadOptions = AS_USUAL,
 ) -> RawTable:
-    """Returns the columns of a text with a header line, which is one chunk."""
+    """Returns the columns of a text with a header line."""
     text = decoded(data, subject)
     separator = separator or separator_of(text, options.decimal)
     header = header_of(text, separator, subject)
-    reader = TextReader(lambda _: (text, 0), header, separator, subject, options)
-    frame = reader.strings(0)
-    lines = lines_of_rows(text, frame.height)
-    _, texts = reader.look_at(frame)
-    reader.settle(lambda row: name_of_row(row, lines))
-    return reader.converted(dict(enumerate(frame)), dict(enumerate(texts)), source, lines)
+
+    def lines() -> Iterable[str]:
+        return io.StringIO(text)
+
+    with _named_lines(lines, separator, header, subject):
+        frame = _cells(io.BytesIO(text.encode()), separator, header).collect()
+    _check_rows(frame.lazy(), frame.height, lines, separator, header, subject)
+    table = TextTable(frame.lazy(), frame.height, header, subject, options)
+    table.settle()
+    return table.read(0, source)
 
 
-@dataclass(frozen=True)
-class Cuts:
-    """Byte positions at which a text file is cut into chunks.
+def convert_text(
+    path: Path,
+    converted: Path,
+    subject: str,
+    options: ReadOptions,
+    size_of: Callable[[int], int],
+) -> TextTable:
+    """Returns the table of a text file, which is converted to a parquet file of texts.
 
-    `places` are the starts of the chunks, and the end of the last. `lines` are the numbers of
-    lines before each chunk, and `rows` is the number of records after the header.
+    `size_of` returns the number of rows of a chunk for a number of columns.
     """
+    import polars as pl
 
-    places: tuple[int, ...]
-    lines: tuple[int, ...]
-    rows: int
-
-
-def cuts_of(path: Path, size: int) -> Cuts | None:
-    """Returns where to cut a text into chunks of `size` records; None if a quote stays open.
-
-    A line end within quotes does not end a record. Empty lines at the end of the file are ignored.
-    """
-    places, lines = [], []
-    start, seen_lines, records, is_open = 0, 0, 0, 0
-    end = _end_of(path)
     with path.open("rb") as file:
-        while block := file.read(min(BYTES_AT_ONCE, end - start)):
-            read = np.frombuffer(block, np.uint8)
-            newlines, quotes = np.flatnonzero(read == NEWLINE), np.flatnonzero(read == QUOTE)
-            before = np.searchsorted(quotes, newlines) + is_open
-            ends = newlines[before % 2 == 0]
-            for last in ends[-records % size :: size].tolist():
-                places.append(start + last + 1)
-                lines.append(seen_lines + int(np.searchsorted(newlines, last)) + 1)
-            records += len(ends)
-            seen_lines += len(newlines)
-            is_open = (is_open + len(quotes)) % 2
-            start += len(block)
-    return None if is_open else Cuts((*places, end), tuple(lines), records)
+        check_text(file, subject)
+        start = _start_of(file)
+    if "\n" not in start:
+        raise ValueError(f"{subject} has lines that polars does not see")
+    separator = "\t" if path.suffix.lower() == ".tsv" else separator_of(start, options.decimal)
+    header = header_of(start, separator, subject)
+
+    def lines() -> Iterator[str]:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from file
+
+    with _named_lines(lines, separator, header, subject):
+        _cells(path, separator, header).sink_parquet(converted, compression="lz4")
+    scan = pl.scan_parquet(converted, glob=False)
+    rows = scan.select(pl.len()).collect().item() - _blank_lines_at_end(path)
+    _check_rows(scan.head(rows), rows, lines, separator, header, subject)
+    return TextTable(scan, rows, header, subject, options, size_of(len(header)))
 
 
-def _end_of(path: Path) -> int:
-    """Returns the length of a file in bytes without its trailing line ends."""
-    end = path.stat().st_size
+def _cells(source: Path | io.BytesIO, separator: str, header: list[str]) -> "pl.LazyFrame":
+    """Returns a text as columns of texts, named by their places, and the line ends in each row."""
+    import polars as pl
+
+    scan = pl.scan_csv(source, separator=separator, infer_schema=False, glob=False)
+    names = scan.collect_schema().names()
+    if len(names) != len(header):
+        raise pl.exceptions.ComputeError("the rows have another width than the header")
+    line_ends = pl.sum_horizontal(pl.all().str.count_matches("\n", literal=True))
+    places = [pl.col(name).alias(str(place)) for place, name in enumerate(names)]
+    return scan.select(*places, line_ends.alias(LINE_ENDS))
+
+
+@contextmanager
+def _named_lines(
+    lines: Callable[[], Iterable[str]], separator: str, header: list[str], subject: str
+) -> Iterator[None]:
+    """Turns an error of polars into one that names the line."""
+    from polars.exceptions import PolarsError
+
+    try:
+        yield
+    except PolarsError:
+        _refuse_ragged(lines(), separator, len(header), subject)
+        raise FileError(
+            f"{subject} cannot be read as a table in text form, most likely because a quote is "
+            "never closed."
+        ) from None
+
+
+def _check_rows(
+    scan: "pl.LazyFrame",
+    rows: int,
+    lines: Callable[[], Iterable[str]],
+    separator: str,
+    header: list[str],
+    subject: str,
+) -> None:
+    """Raises an error if there are no rows, or a row is shorter than the header."""
+    import polars as pl
+
+    last = str(len(header) - 1)
+    if rows and scan.select(pl.col(last).null_count()).collect().item():
+        _refuse_ragged(lines(), separator, len(header), subject)
+    if rows <= 0:
+        raise DataError(f"{subject} has a header but no rows: there is nothing to fit.")
+
+
+def _start_of(file: BinaryIO) -> str:
+    """Returns the first lines of a text file."""
+    file.seek(0)
+    return file.read(START).decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
+
+
+def _blank_lines_at_end(path: Path) -> int:
+    """Returns the number of empty lines at the end of a text file, which are not rows."""
     with path.open("rb") as file:
-        while end:
-            start = max(0, end - BYTES_AT_ONCE)
-            file.seek(start)
-            kept = len(file.read(end - start).rstrip(bytes((NEWLINE, RETURN))))
-            if kept:
-                return start + kept
-            end = start
-    return end
+        file.seek(max(0, path.stat().st_size - START))
+        end = file.read()
+    return max(0, end.count(b"\n", len(end.rstrip(b"\r\n"))) - 1)
 
 
 def decoded(data: bytes, subject: str) -> str:
     """Returns UTF-8 as text with one kind of line end; raises FileError for anything else."""
-    text = in_utf8(data, subject)
+    check_text(io.BytesIO(data), subject)
+    text = data.decode("utf-8-sig")
     if "\n" not in text:
         text = text.replace("\r", "\n")
     if not text.strip():
@@ -208,20 +245,26 @@ def decoded(data: bytes, subject: str) -> str:
     return text.rstrip("\r\n") + "\n"
 
 
-def in_utf8(data: bytes, subject: str, *, lines_before: int = 0) -> str:
-    """Returns UTF-8 as text; the error names another encoding, and the line of the whole file."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+def check_text(file: BinaryIO, subject: str) -> None:
+    """Raises FileError for UTF-16, binary data, or a byte that is not UTF-8, with its line."""
+    decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
+    if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
         raise FileError(f"{subject} is UTF-16 text: save it as UTF-8.")
-    if b"\0" in data:
-        raise FileError(f"{subject} holds binary data, not a table in text form.")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = lines_before + data.count(b"\n", 0, error.start) + 1
-        raise FileError(
-            f"{subject} is not UTF-8 text (byte 0x{data[error.start]:02x} in line {line}): save "
-            "it as UTF-8."
-        ) from None
+    file.seek(0)
+    block = b"start"
+    while block:
+        block = file.read(BYTES_AT_ONCE)
+        if b"\0" in block:
+            raise FileError(f"{subject} holds binary data, not a table in text form.")
+        try:
+            decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            line += error.object.count(b"\n", 0, error.start)
+            raise FileError(
+                f"{subject} is not UTF-8 text (byte 0x{error.object[error.start]:02x} in line "
+                f"{line}): save it as UTF-8."
+            ) from None
+        line += block.count(b"\n")
 
 
 def separator_of(text: str, decimal: str | None = None) -> str:
@@ -286,71 +329,18 @@ def consecutive(names: list[str]) -> bool:
     )
 
 
-def lines_of_rows(text: str, rows: int, *, lines_before: int = 0) -> IntArray | None:
-    """Returns the line on which each row after the header starts, counted from 1.
-
-    A line end within quotes ends no row. `lines_before` lines of the file come before the text.
-    None if rows cannot be separated.
-    """
-    read = np.frombuffer(text.encode(), np.uint8)
-    newlines, quotes = np.flatnonzero(read == NEWLINE), np.flatnonzero(read == QUOTE)
-    ends = np.flatnonzero(np.searchsorted(quotes, newlines) % 2 == 0)
-    return ends[:-1] + 2 + lines_before if len(ends) == rows + 1 else None
-
-
-def name_of_row(row: int, lines: IntArray | None) -> str:
-    """Returns "line 4" if the lines of rows are known, else "row 3"; rows count from 1."""
-    return f"row {row}" if lines is None else f"line {lines[row - 1]}"
-
-
-def strings_of(
-    text: str, separator: str, header: list[str], subject: str, *, lines_before: int = 0
-) -> "pl.DataFrame":
-    """Returns text with a header as columns of text; errors count `lines_before` more lines."""
-    import polars as pl
-
-    try:
-        frame = pl.read_csv(
-            text.encode(),
-            separator=separator,
-            infer_schema=False,
-        )
-    except pl.exceptions.PolarsError:
-        _refuse_ragged(text, separator, len(header), subject, lines_before)
-        raise unclosed(subject) from None
-    if frame.width != len(header) or (frame.height and frame.to_series(-1).null_count()):
-        _refuse_ragged(text, separator, len(header), subject, lines_before)
-    if frame.height == 0:
-        raise DataError(f"{subject} has a header but no rows: there is nothing to fit.")
-    return frame
-
-
-def unclosed(subject: str) -> FileError:
-    """Returns the error for text that cannot be split into rows."""
-    return FileError(
-        f"{subject} cannot be read as a table in text form, most likely because a "
-        "quote is never closed."
-    )
-
-
-def _refuse_ragged(text: str, separator: str, width: int, subject: str, lines_before: int) -> None:
+def _refuse_ragged(lines: Iterable[str], separator: str, width: int, subject: str) -> None:
     """Raises FileError for the first row that has more or fewer fields than the header."""
-    reader = csv.reader(io.StringIO(text), delimiter=separator)
+    reader = csv.reader(lines, delimiter=separator)
     try:
         for row in reader:
             if row and len(row) != width:
                 fields = "1 field" if len(row) == 1 else f"{len(row)} fields"
-                line = lines_before + reader.line_num
-                is_single = width == 1 and separator == ","
-                comma = (
-                    f", or if it is a decimal comma, name it ({option('decimal', ',')})"
-                    * is_single
-                )
+                comma = f", or if it is a decimal comma, name it ({option('decimal', ',')})"
                 raise FileError(
-                    f"line {line} of {subject} has {fields} where the header "
-                    f"has {width}: correct that line, or quote the text that holds the separator "
-                    f"'{separator}'{comma}."
+                    f"line {reader.line_num} of {subject} has {fields} where the header has "
+                    f"{width}: correct that line, or quote the text that holds the separator "
+                    f"'{separator}'{comma * (width == 1 and separator == ',')}."
                 )
     except csv.Error as error:
-        line = lines_before + reader.line_num
-        raise FileError(f"line {line} of {subject} cannot be read: {error}.") from None
+        raise FileError(f"line {reader.line_num} of {subject} cannot be read: {error}.") from None

@@ -1,16 +1,18 @@
-"""Writes tables to files, at once or by joining chunks."""
+"""Writes tables to files, a chunk of rows at a time; a file is replaced as a whole."""
 
-import io
 import sys
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kappaflow.errors import ArgumentError, WriteError
+from kappaflow.locking import locked
+from kappaflow.storage import check_place, put_in_place, remove_unfinished
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,8 +28,6 @@ def check_writable(path: str, *, read: str | None = None) -> None:
             that of the file to `read`.
         FileError: The folder that it would be in does not exist.
     """
-    from kappaflow.storage import check_place
-
     if path == "-":
         return
     target = Path(path)
@@ -59,129 +59,123 @@ def write_table(columns: Mapping[str, NDArray[Any]], path: str) -> None:
         1.5
         2.5
     """
-    from kappaflow.storage import write_bytes
+    with table_writer(path) as writer:
+        writer.append(columns)
 
+
+class TableWriter:
+    """Appends rows to a table; `folder` has the rows until the table is complete."""
+
+    def __init__(self, path: str, folder: Path | None) -> None:
+        self.path, self.folder = path, folder
+        self._parts: list[Path] = []
+        self._is_empty = True
+
+    def append(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Appends columns of equal length, of the same names and types in each call."""
+        frame = frame_of(columns)
+        if self.folder is None:
+            sys.stdout.write(frame.write_csv(include_header=self._is_empty))
+        else:
+            part = self.folder / f".{len(self._parts):06}.tmp"
+            with _explained(self.path):
+                frame.write_parquet(part)
+            self._parts.append(part)
+        self._is_empty = False
+
+    def finish(self) -> None:
+        """Writes all rows to the file, which is replaced as a whole."""
+        if self.folder is not None:
+            whole, target = self.folder / ".whole.tmp", Path(self.path)
+            with _explained(self.path):
+                _join(self._parts, whole, target.suffix.lower())
+            put_in_place(whole, target)
+
+
+@contextmanager
+def table_writer(path: str) -> Iterator[TableWriter]:
+    """Yields a writer of a table, whose file appears when the context ends without an error.
+
+    Until then the rows are in a hidden folder next to the file. If the process is killed, the next
+    writer of the same file removes them.
+
+    Yields:
+        The writer.
+
+    Raises:
+        WriteError: The disk is full, or another process writes the same file.
+    """
     check_writable(path)
     if path == "-":
-        sys.stdout.write(frame_of(columns).write_csv())
+        yield TableWriter(path, None)
         return
-    write_bytes(Path(path), table_bytes(columns, Path(path).suffix.lower()))
+    folder = Path(path).with_name(f".{Path(path).name}.parts")
+    with locked(folder):  # removes what a killed process left
+        try:
+            writer = TableWriter(path, folder)
+            yield writer
+            writer.finish()
+        finally:
+            remove_unfinished(folder)
+    with suppress(OSError):
+        folder.rmdir()
 
 
-def table_bytes(columns: Mapping[str, NDArray[Any]], suffix: str) -> bytes:
-    """Returns the content of a file with this suffix."""
-    buffer = io.BytesIO()
-    if suffix == ".npy":
-        arrays = [_filled(values) for values in columns.values()]
-        np.save(buffer, np.stack(arrays, axis=1), allow_pickle=False)
-    elif suffix == ".npz":
-        _write_archive(buffer, columns)
-    elif suffix == ".csv":
-        frame_of(columns).write_csv(buffer)
-    elif suffix == ".parquet":
-        frame_of(columns).write_parquet(buffer)
-    else:
-        frame_of(columns).write_ipc(buffer)
-    return buffer.getvalue()
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    from polars.exceptions import PolarsError
+
+    try:
+        yield
+    except (OSError, PolarsError) as error:
+        raise WriteError(f"{path} cannot be written: {error}.") from None
 
 
 def frame_of(columns: Mapping[str, NDArray[Any]]) -> "pl.DataFrame":
     """Returns columns as a frame; masked values are null."""
     import polars as pl
 
-    frame = pl.DataFrame({name: _filled(values) for name, values in columns.items()})
+    frame = pl.DataFrame({
+        name: values.filled(np.nan) if isinstance(values, np.ma.MaskedArray) else values
+        for name, values in columns.items()
+    })
     gaps = [name for name, values in columns.items() if isinstance(values, np.ma.MaskedArray)]
     return frame.with_columns(pl.col(gaps).fill_nan(None)) if gaps else frame
 
 
-def _filled(values: NDArray[Any]) -> NDArray[Any]:
-    """Returns an array with NaN for its masked values."""
-    return values.filled(np.nan) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
+def _join(parts: Sequence[Path], path: Path, suffix: str) -> None:
+    """Writes the rows of parquet files to a file of a kind, a few of them in memory at a time."""
+    import polars as pl
+
+    scan = pl.scan_parquet(list(parts), glob=False)
+    if suffix == ".csv":
+        scan.sink_csv(path)
+    elif suffix == ".parquet":
+        scan.sink_parquet(path)
+    elif suffix == ".npy":
+        _join_array(parts, scan, path)
+    elif suffix == ".npz":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in scan.collect_schema().names():
+                values = scan.select(name).collect().to_series().to_numpy()
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, values, allow_pickle=False)
+    else:
+        scan.sink_ipc(path, compression="uncompressed")
 
 
-def _write_archive(buffer: io.BytesIO, columns: Mapping[str, NDArray[Any]]) -> None:
-    """Writes the same as `np.savez`, which takes a name such as "file" for its own argument."""
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, values in columns.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, _filled(values), allow_pickle=False)
+def _join_array(parts: Sequence[Path], scan: "pl.LazyFrame", path: Path) -> None:
+    import polars as pl
 
-
-def join_parts(parts: Sequence[Path], path: Path) -> None:
-    """Writes the rows of parquet files into one file, a few of them in memory at a time.
-
-    `write_table` would write the same file from all rows at once. The suffix of the path decides
-    its kind.
-    """
-    from polars.exceptions import PolarsError
-
-    join = _JOINS.get(path.suffix.lower(), _arrow)
-    try:
-        join(parts, path)
-    except (OSError, PolarsError) as error:
-        raise WriteError(f"{path} cannot be written: {error}.") from None
-
-
-def _parquet(parts: Sequence[Path], path: Path) -> None:
-    _scan(parts).sink_parquet(path)
-
-
-def _arrow(parts: Sequence[Path], path: Path) -> None:
-    _scan(parts).sink_ipc(path, compression="uncompressed")
-
-
-def _csv(parts: Sequence[Path], path: Path) -> None:
-    _scan(parts).sink_csv(path)
-
-
-def _npy(parts: Sequence[Path], path: Path) -> None:
-    names = _scan(parts).collect_schema().names()
     with path.open("wb") as file:
-        _write_array(
-            file, parts, lambda part: np.stack([_column(part, name) for name in names], axis=1)
-        )
-
-
-def _npz(parts: Sequence[Path], path: Path) -> None:
-    with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
-        for name in _scan(parts).collect_schema().names():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                _write_array(file, parts, lambda part, name=name: _column(part, name))
-
-
-def _write_array(
-    file: IO[bytes], parts: Sequence[Path], array_of: Callable[[Path], np.ndarray]
-) -> None:
-    """Writes the arrays of all parts as one array in numpy's format."""
-    import polars as pl
-
-    first = array_of(parts[0])
-    rows = _scan(parts).select(pl.len()).collect().item()
-    header = {
-        "descr": np.lib.format.dtype_to_descr(first.dtype),
-        "fortran_order": False,
-        "shape": (rows, *first.shape[1:]),
-    }
-    np.lib.format.write_array_header_1_0(file, header)
-    for place, part in enumerate(parts):
-        file.write((array_of(part) if place else first).tobytes())
-
-
-def _scan(parts: Sequence[Path]) -> "pl.LazyFrame":
-    import polars as pl
-
-    return pl.scan_parquet(list(parts), glob=False)
-
-
-def _column(part: Path, name: str) -> np.ndarray:
-    import polars as pl
-
-    return pl.read_parquet(part, columns=[name]).to_series().to_numpy()
-
-
-_JOINS: dict[str, Callable[[Sequence[Path], Path], None]] = {
-    ".parquet": _parquet,
-    ".csv": _csv,
-    ".npy": _npy,
-    ".npz": _npz,
-}
+        for part in parts:
+            columns = [column.to_numpy() for column in pl.read_parquet(part)]
+            array = np.stack(columns, axis=1)
+            if not file.tell():
+                header = {
+                    "descr": np.lib.format.dtype_to_descr(array.dtype),
+                    "fortran_order": False,
+                    "shape": (scan.select(pl.len()).collect().item(), len(columns)),
+                }
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(array.tobytes())

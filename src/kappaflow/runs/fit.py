@@ -14,13 +14,13 @@ from kappaflow.locking import locked
 from kappaflow.options import COMMAND
 from kappaflow.report import About
 from kappaflow.report.numbers import plain_text
-from kappaflow.runs.chunked_output import versions
 from kappaflow.runs.evaluate import evaluate, write_evaluation
 from kappaflow.runs.kinds import DataConfig, RunData
 from kappaflow.runs.model_search import Choice, ModelSearch
 from kappaflow.runs.race import Stopwatch
 from kappaflow.runs.recipes import ModelConfig
 from kappaflow.runs.stored import ImageResult, TableResult, read_finished
+from kappaflow.runs.written import versions
 from kappaflow.training import (
     Callback,
     FitResult,

@@ -17,11 +17,11 @@ from kappaflow.images.kind import ImageKind
 from kappaflow.options import COMMAND
 from kappaflow.report import About, ImageReport, render, render_images
 from kappaflow.report.files import check_output_path
-from kappaflow.runs.chunked_output import versions
 from kappaflow.runs.evaluate import report_on
 from kappaflow.runs.image_data import ImageConfig, ImageData
 from kappaflow.runs.stored import RunData
 from kappaflow.runs.table_data import TableConfig, TableData
+from kappaflow.runs.written import versions
 from kappaflow.storage import write_bytes
 from kappaflow.summary import register_view
 from kappaflow.training import FitResult

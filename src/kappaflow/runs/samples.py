@@ -11,34 +11,25 @@ import numpy as np
 import torch
 
 from kappaflow._checks import finite_float, natural_int, positive_int
-from kappaflow.data import Table, check_writable, load_table, write_table
+from kappaflow.data import Table, check_writable, load_table
 from kappaflow.data.chunks import chunk_size
 from kappaflow.data.raw import Decimal, ReadOptions
 from kappaflow.data.table import require_finite
+from kappaflow.data.write import table_writer
 from kappaflow.errors import ArgumentError
-from kappaflow.files import CONFIG, WEIGHTS
 from kappaflow.flows import Flow
 from kappaflow.report.pictures import Pixels, enlarged, grid, png, shown
-from kappaflow.runs.chunked_output import (
-    Columns,
-    Work,
-    Written,
-    digest_of,
-    versions,
-    write_in_chunks,
-    written,
-)
 from kappaflow.runs.image_samples import draw_pixels, values_of
 from kappaflow.runs.ranges import Outside, rows_outside, stored_ranges
 from kappaflow.runs.scores import refuse_table_options
 from kappaflow.runs.stored import (
     ImageRunConfig,
-    device_entry,
     is_image_run,
     load_on,
     read_image_run,
     read_table_run,
 )
+from kappaflow.runs.written import Columns, Written, write_chunks
 from kappaflow.storage import check_place, whole_directory, write_bytes
 
 ROWS_AT_ONCE = 65_536
@@ -105,8 +96,7 @@ class Samples:
 
     `contexts` is the number of context rows; 1 without a context. `outside` counts those outside
     of the range of the training rows. `at_once` samples are made at
-    once: chunks of a multiple of it hold the same samples as one chunk. `fingerprint` is that of
-    the context.
+    once: chunks of a multiple of it hold the same samples as one chunk.
     """
 
     def __init__(
@@ -136,7 +126,6 @@ class Samples:
         self._temperature = temperature
         self.contexts = 1 if table is None else len(table)
         self.at_once = max(1, ROWS_AT_ONCE // self.contexts)
-        self.fingerprint = None if table is None else table.fingerprint()
 
     def draw(self, n: int, generator: torch.Generator) -> Columns:
         """Returns n samples for each context, by column."""
@@ -182,16 +171,14 @@ def write_samples(
 ) -> Written:
     """Writes the samples of `sample_run` or `sample_images` to a file or to standard output.
 
-    More rows than one chunk are sampled and written a chunk at a time, with the same numbers. If
-    the process is killed, the same call resumes. `out` is as for `write_table`; for images as for
-    `check_image_path`.
+    More rows than one chunk are sampled and written a chunk at a time, with the same numbers.
+    `out` is as for `write_table`; for images as for `check_image_path`.
 
     Returns:
         A summary.
 
     Raises:
-        ArgumentError: An argument is out of its range or for other data, or another call left
-            chunks of `out`.
+        ArgumentError: An argument is out of its range or for other data.
     """
     if is_image_run(folder):
         if context is not None:
@@ -213,42 +200,20 @@ def write_samples(
         raise ArgumentError("'class' should be left out: this run is not on images.")
     check_sampling(n, temperature, seed)
     samples = Samples(folder, context, temperature, decimal, device)
-    result = _write_rows(samples, folder, n, out, temperature, seed)
+    result = _write_rows(samples, n, out, seed)
     return replace(result, outside=samples.outside)
 
 
-def _write_rows(
-    samples: "Samples", folder: Path, n: int, out: str, temperature: float, seed: int
-) -> Written:
+def _write_rows(samples: "Samples", n: int, out: str, seed: int) -> Written:
     """Returns a summary of written samples of rows; many are written in chunks."""
     generator = torch.Generator().manual_seed(seed)
     width = len(samples.run.columns) + len(samples.run.context_columns)
     contexts = samples.contexts
     size = chunk_size(width, samples.at_once * contexts) // contexts
-    if n <= size:
-        columns = samples.draw(n, generator)
-        write_table(columns, out)
-        return written(columns)
     sizes = [min(size, n - start) for start in range(0, n, size)]
-    made_of = {
-        "command": "sample",
-        "run": digest_of(folder, (CONFIG, WEIGHTS)),
-        "n": n,
-        "context": samples.fingerprint,
-        "temperature": temperature,
-        "seed": seed,
-        "rows of a part": size * contexts,
-        **device_entry(samples.flow),
-        "versions": versions(),
-    }
-    work = Work(
-        "sampling",
-        made_of,
-        [count * contexts for count in sizes],
-        lambda place: samples.draw(sizes[place], generator),
-        generator,
-    )
-    return write_in_chunks(work, out)
+    drawn = (samples.draw(count, generator) for count in sizes)
+    with table_writer(out) as writer:
+        return write_chunks("sampling", n * contexts, drawn, writer)
 
 
 def _labels(

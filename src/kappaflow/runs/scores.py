@@ -1,6 +1,6 @@
 """Scores of rows and images by a finished run, in memory or written in chunks."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -10,39 +10,27 @@ import torch
 
 from kappaflow.data import Table, check_writable, write_table
 from kappaflow.data.batches import domains_in
-from kappaflow.data.chunks import Chunks
-from kappaflow.data.load import load_to_score
-from kappaflow.data.on_disk import open_chunks
+from kappaflow.data.chunks import Chunks, open_chunks
+from kappaflow.data.load import Reading, load_to_score
 from kappaflow.data.prepare import noisy
 from kappaflow.data.raw import Decimal, ReadOptions
 from kappaflow.data.table import describe_rows
+from kappaflow.data.write import TableWriter, table_writer
 from kappaflow.errors import ArgumentError, DataError, FileError
-from kappaflow.files import CONFIG, WEIGHTS
 from kappaflow.flows import Flow
 from kappaflow.images import Images
 from kappaflow.images.decode import readable
 from kappaflow.images.images import Files
-from kappaflow.runs.chunked_output import (
-    SCORES,
-    Columns,
-    Work,
-    Written,
-    digest_of,
-    versions,
-    write_in_chunks,
-    written,
-)
 from kappaflow.runs.image_data import images_for
 from kappaflow.runs.ranges import Outside, rows_outside, stored_ranges
 from kappaflow.runs.stored import (
-    RESULT,
-    device_entry,
     is_image_run,
     load_on,
     read_finished,
     read_image_run,
     read_table_run,
 )
+from kappaflow.runs.written import SCORES, Columns, Written, write_chunks, written
 from kappaflow.storage import as_of
 from kappaflow.training import batch_of, log_prob_of
 from kappaflow.training.measure import (
@@ -209,16 +197,15 @@ def write_scores(
     """Writes the scores of `score_run` to a file or to standard output.
 
     A parquet, Arrow, npy, csv or tsv file with more rows than one chunk is read, scored and
-    written a chunk at a time, with the same numbers. If the process is killed, the same call
-    resumes, provided that neither run nor data has changed. A NaN is written as empty; `repair`
-    "drop" leaves out such rows of a table.
+    written a chunk at a time, with the same numbers. The file appears when all rows are scored. A
+    NaN is written as empty; `repair` "drop" leaves out such rows of a table.
 
     Returns:
         A summary.
 
     Raises:
-        ArgumentError: Another call left chunks of `out`; or the file cannot hold text, such as an
-            identifier; or an option is for tables only.
+        ArgumentError: The file cannot hold text, such as an identifier; or an option is for
+            tables only.
         DataError: The data changed while it was read.
     """
     check_writable(out, read=data)
@@ -231,21 +218,15 @@ def write_scores(
             f"{out!r}: identifiers are text, and such a file holds numbers."
         )
     scores = Scores(folder, device)
-    run, options = scores.run, scores.reading(identifier, decimal)
-    chunks = open_chunks(
-        data,
-        run.columns,
-        run.context_columns,
-        multiple=rows_at_once(scores.flow),
-        options=options,
-    )
-    if chunks is not None:
-        return _write_in_chunks(scores, chunks, folder, data, out, identifier, repair, options)
-    table = load_to_score(data, run.columns, run.context_columns, options)
-    columns = _repaired(scores.of(table), repair)
-    write_table(columns, out)
-    result = replace(written(columns), outside=scores.outside(table))
-    return _named(result, len(table), lambda row: describe_rows(table, [row - 1])[0])
+    with table_writer(out) as writer:
+        chunks = open_chunks(
+            data,
+            Reading(scores.run.columns, context=scores.run.context_columns),
+            scores.reading(identifier, decimal),
+            multiple=rows_at_once(scores.flow),
+            scratch=writer.folder,
+        )
+        return _score_chunks(scores, chunks, repair, writer)
 
 
 def _write_image_scores(folder: Path, data: str, out: str, device: str | None) -> Written:
@@ -260,65 +241,35 @@ def _write_image_scores(folder: Path, data: str, out: str, device: str | None) -
     return written(columns)
 
 
-def _write_in_chunks(
-    scores: Scores,
-    chunks: Chunks,
-    folder: Path,
-    data: str,
-    out: str,
-    identifier: str | None,
-    repair: Literal["drop"] | None,
-    options: ReadOptions,
+def _score_chunks(
+    scores: Scores, chunks: Chunks, repair: Literal["drop"] | None, writer: TableWriter
 ) -> Written:
-    """Returns a summary of the written scores of a file that is read in chunks."""
+    """Returns a summary of the scores of a table, which are appended to a file."""
     generator = None if scores.flow.augment is None else scoring_generator()
-    before = as_of(chunks.path)
+    before = as_of(chunks.path) if chunks.path.is_file() else None
+    outside, names = Outside(), []
     with rows_shown("reading", chunks.rows, 0) as show:
-        for _ in chunks.suspects(show):  # settles the types of the columns of a text file
-            pass
+        chunks.settle(show)
 
-    outside: dict[int, Outside] = {}
+    def scored() -> Iterator[Columns]:
+        nonlocal outside
+        for place in range(len(chunks)):
+            table = chunks.read(place)
+            outside += scores.outside(table)
+            columns = scores.of(table, generator=generator)
+            if before is not None and as_of(chunks.path) != before:
+                raise DataError(
+                    f"{chunks.source.name} has changed while it was read: score it when it is "
+                    "whole."
+                )
+            first = written(columns).first_empty
+            if first is not None and not names:
+                names.append(describe_rows(table, [first - int(table.rows[0])])[0])
+            yield _repaired(columns, repair)
 
-    def make(place: int) -> Columns:
-        table = chunks.read(place)
-        outside[place] = scores.outside(table)
-        result = scores.of(table, generator=generator)
-        if as_of(chunks.path) != before:
-            raise DataError(f"{data} has changed while it was read: score it when it is whole.")
-        return _repaired(result, repair)
-
-    made_of = {
-        "command": "score",
-        "run": digest_of(folder, (CONFIG, WEIGHTS, RESULT)),
-        "data": {
-            **before,
-            "rows": chunks.rows,
-            "columns": [*chunks.columns, *chunks.context],
-        },
-        "id": identifier,
-        "repair": repair,
-        "decimal": options.decimal,
-        "rows of a part": chunks.size,
-        **device_entry(scores.flow),
-        "versions": versions(),
-    }
-    rows = [chunks.rows_of(place) for place in range(len(chunks))]
-    result = write_in_chunks(Work("scoring", made_of, rows, make, generator), out)
-    for place in {*range(len(chunks))} - {*outside}:  # scored by an interrupted call
-        outside[place] = scores.outside(chunks.read(place))
-    result = replace(result, outside=sum(outside.values(), Outside()))
-
-    def name(row: int) -> str:
-        place, index = divmod(row - 1, chunks.size)
-        return describe_rows(chunks.read(place), [index])[0]
-
-    return _named(result, chunks.rows, name)
-
-
-def _named(result: Written, rows: int, name: Callable[[int], str]) -> Written:
-    """Returns a summary with the name of the first row without a score."""
-    first = "" if result.first_empty is None else name(result.first_empty)
-    return replace(result, first_name=first, dropped=rows - result.rows)
+    result = write_chunks("scoring", chunks.rows, scored(), writer)
+    dropped = chunks.rows - result.rows
+    return replace(result, outside=outside, first_name="".join(names), dropped=dropped)
 
 
 def _repaired(columns: Columns, repair: Literal["drop"] | None) -> Columns:

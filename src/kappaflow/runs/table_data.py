@@ -25,9 +25,9 @@ from kappaflow.data.duplicates import (
     repeated_rows,
     weigh_duplicate_rows,
 )
+from kappaflow.data.on_disk import SplitRequest, SplitTable
 from kappaflow.data.prepare import FEW_ROWS, few_to_train_on, noisy, prepare_table
 from kappaflow.data.raw import NO_MISSING, ReadOptions
-from kappaflow.data.rows_folder import SplitRequest, SplitTable
 from kappaflow.data.table import Repair, listed, require_finite
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError

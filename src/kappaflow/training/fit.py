@@ -24,8 +24,8 @@ from kappaflow.data.dataset import Kind, kind_of
 from kappaflow.data.domains import Bounds, Domains, bounds_of, clip_to_domain, domains_of
 from kappaflow.data.duplicates import Duplicates
 from kappaflow.data.load import Reading
+from kappaflow.data.on_disk import SplitRequest
 from kappaflow.data.prepare import few_to_train_on, noisy, prepare_table
-from kappaflow.data.rows_folder import SplitRequest
 from kappaflow.data.table import Repair
 from kappaflow.errors import ArgumentError, DataWarning, KappaflowError
 from kappaflow.flows import Flow, set_bounds

@@ -9,18 +9,19 @@ import torch
 
 from kappaflow.data import Table, prepare
 from kappaflow.data.duplicates import Duplicates
-from kappaflow.data.prepare import DONE
-from kappaflow.data.rows_folder import (
+from kappaflow.data.on_disk import (
     SplitRequest,
     SplitTable,
     clear_rows,
-    copies_in,
+    hashes_in,
     read_split,
     split_on_disk,
 )
+from kappaflow.data.prepare import DONE
 from kappaflow.errors import DataError
 from kappaflow.files import CONFIG
 from kappaflow.ranks import is_first, is_first_here, machine
+from kappaflow.storage import make_directory
 from kappaflow.training.collectives import from_rank_zero, per_machine
 from kappaflow.training.distributed import connect_ranks
 from kappaflow.training.progress import rows_shown
@@ -91,57 +92,44 @@ def split_for(
 
 
 def split_shown(request: SplitRequest, folder: Path | None, progress: bool | None) -> SplitTable:
-    """Returns the result of `kappaflow.data.rows_folder.split_on_disk`, with progress bars."""
-    chunks = request.table.chunks()
+    """Returns the result of `kappaflow.data.on_disk.split_on_disk`, with progress bars."""
+    if folder is not None:
+        make_directory(folder)
+    chunks = request.table.chunks(folder)
     with rows_shown("reading", chunks.rows, 0, visible=progress) as show:
-        list(chunks.suspects(show))
+        chunks.settle(show)
     with rows_shown("reading", chunks.rows, 0, visible=progress) as show:
-        copies = copies_in(chunks, show)
+        hashes = hashes_in(chunks, show)
     with rows_shown("reading", chunks.rows, 0, visible=progress) as show:
-        return split_on_disk(chunks, request, folder, show, copies)
+        return split_on_disk(chunks, request, folder, show, hashes)
 
 
 def examine_sample(split_table: SplitTable, duplicates: Duplicates) -> tuple[Table, Notes, Notes]:
-    """Checks the random sample of the training rows, and returns it with notes and warnings.
-
-    Returns:
-        The sample, notes on the table, and warnings about the sample, each one sentence.
-
-    Raises:
-        DataError: The rows have no density, or fewer than two are left to train on.
-    """
-    if len(split_table.train) < 2:
+    """Returns the examined sample of the training rows, notes, and warnings."""
+    train, rows = split_table.train, f"{split_table.rows:,}"
+    if len(train) < 2:
         raise DataError(
-            f"'{split_table.train.sample.source}' has {split_table.rows:,} rows, of which only "
-            f"{len(split_table.train)} is left to train on: give more rows."
+            f"'{train.source}' has {rows} rows, of which only {len(train)} is left to train on: "
+            "give more rows."
         )
-    sample, few = split_table.train.sample, len(split_table.train.sample) < len(split_table.train)
+    sample, few = replace(train.sample, notes=()), len(train.sample) < len(train)
     if few:
-        named = f"{len(sample):,} random rows of {sample.source}"
-        sample = replace(sample, source=named)
-    sample, warned = prepare(replace(sample, notes=()), offered=())
+        sample = replace(sample, source=f"{len(sample):,} random rows of {train.source}")
+    sample, warned = prepare(sample, offered=())
     if few:
         warned = tuple(f"{sample.source}: {one}" for one in warned)
-    counts = [f"{len(part):,}" for part in split_table.held_out]
-    notes = (
-        *split_table.train.sample.notes,
-        f"read from disk: columns were examined on {len(sample):,} random rows of "
-        f"{len(split_table.train):,}",
-    )
+    notes = [
+        *train.sample.notes,
+        f"read from disk: columns were examined on {len(sample):,} random rows of {len(train):,}",
+    ]
     if split_table.repeats:
-        text = f"{split_table.repeats:,} of {split_table.rows:,} rows repeat earlier rows"
-        if split_table.pasted is not None:
-            text += (
-                f"; {split_table.pasted.describe(lambda rows: [f'row {row + 1}' for row in rows])}"
-            )
-        sentence = f"{text}: {DONE[duplicates]}"
-        if split_table.pasted is not None and duplicates == "keep":
-            warned += (sentence,)
-        else:
-            notes += (sentence,)
-    if counts:
-        notes += (f"rows held out in memory: {' and '.join(counts)} of {split_table.rows:,}",)
-    return sample, notes, warned
+        notes.append(
+            f"{split_table.repeats:,} of {rows} rows repeat earlier rows: {DONE[duplicates]}"
+        )
+    if split_table.held_out:
+        counts = [f"{len(part):,}" for part in split_table.held_out]
+        notes.append(f"rows held out in memory: {' and '.join(counts)} of {rows}")
+    return sample, tuple(notes), warned
 
 
 def _own_name() -> str:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kappaflow.data.rows_folder import holds_only_rows
+from kappaflow.data.on_disk import holds_only_rows
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.files import (
     CONFIG,
