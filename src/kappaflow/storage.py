@@ -9,15 +9,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as safetensors_bytes
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from kappaflow.errors import ArgumentError, FileError, WriteError
 from kappaflow.reading import parse_json
+
+if TYPE_CHECKING:  # loaded with the first tensors
+    from torch import Tensor
 
 NOTES = "kappaflow"
 DIGEST = "digest"
@@ -132,29 +130,23 @@ def make_directory(path: str | Path) -> Path:
     return folder
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+def write_tensors(path: Path, tensors: dict[str, "Tensor"], metadata: dict[str, str]) -> None:
     """Writes named tensors and strings to one safetensors file, with a digest over all of them.
 
     The strings go under one key of the header, as JSON: safetensors writes several keys in an
     order that changes from call to call, and the same content should be the same bytes.
     """
+    from safetensors.torch import save as safetensors_bytes
+
     own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     notes = json.dumps({**metadata, DIGEST: _digest(own, metadata)}, sort_keys=True)
     write_bytes(path, safetensors_bytes(own, metadata={NOTES: notes}))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns tensors and strings of a file that `write_tensors` wrote.
+def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
+    """Returns the tensors of a file by name, and its strings; refuses one that was changed."""
+    from safetensors import SafetensorError, safe_open
 
-    Args:
-        path: The file.
-
-    Returns:
-        The tensors by name, and the metadata.
-
-    Raises:
-        FileError: The file is missing, cut short, or was changed.
-    """
     if not path.is_file():
         raise FileError(f"{path} is missing: {path.parent} holds no whole model.")
     try:
@@ -171,8 +163,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+def _digest(tensors: dict[str, "Tensor"], metadata: dict[str, str]) -> str:
     """Returns a SHA-256 over strings, and names, types, shapes and bytes of tensors."""
+    import torch
+
     sha = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
