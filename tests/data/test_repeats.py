@@ -14,7 +14,7 @@ from kappaflow.data import (
     weigh_duplicate_rows,
     weighted,
 )
-from kappaflow.data.duplicates import PastedBlock, groups_of, pasted_block, repeats_of
+from kappaflow.data.duplicates import repeats_of
 from kappaflow.data.prepare import prepare_table
 from kappaflow.errors import ArgumentError, DataError
 
@@ -105,13 +105,12 @@ def test_pasted_rows_warn_with_their_number() -> None:
     x[-200:] = x[:200]
     found = repeats_of(load_table(x))
     assert (found.total, found.unexpected) == (200, True)
-    assert found.describe() == "200 rows repeat earlier rows, and rounding predicts none"
+    assert found.sentence.startswith("200 rows repeat earlier rows, and rounding predicts none")
     found = repeats_of(load_table(x.round(2)))
     assert found.unexpected
     assert found.total - (found.expected or 0) == pytest.approx(200, abs=15)
-    assert f"{found.total - (found.expected or 0):,.0f} more than rounding to 0.01" in (
-        found.describe()
-    )
+    more = found.total - (found.expected or 0)
+    assert f"{more:,.0f} more than rounding to 0.01" in found.sentence
     both = x[:, :2].round(2)
     both[-400:] = np.repeat(both[:200], 2, axis=0)
     found = repeats_of(load_table(both))
@@ -121,71 +120,23 @@ def test_pasted_rows_warn_with_their_number() -> None:
 
 @pytest.mark.parametrize("columns", [1, 2])
 def test_the_order_of_rows_does_not_change_what_rounding_predicts(columns: int) -> None:
-    """A sorted table has as many repeats by chance as a shuffled one, and no pasted rows."""
+    """A sorted table has as many repeats by chance as a shuffled one."""
     x = rounded(1)[:, 2 - columns :]
     found = repeats_of(load_table(x))
     sorted_rows = repeats_of(load_table(x[np.lexsort(x.T)]))
     assert sorted_rows.expected == pytest.approx(found.expected)
-    assert (sorted_rows.unexpected, sorted_rows.pasted) == (False, None)
-    assert not found.unexpected
+    assert not sorted_rows.unexpected and not found.unexpected
 
 
-@pytest.mark.parametrize("rows", [12, 100])
-def test_a_block_that_was_pasted_among_chance_repeats_is_named(rows: int) -> None:
-    """The number of repeats is within chance, and their order is not."""
-    x = rounded(2)
-    table = load_table(np.concatenate([x[:10_000], x[500 : 500 + rows], x[10_000:]]))
-    found = repeats_of(table)
-    assert found.pasted == PastedBlock(10_000, 500, rows)
-    assert found.total < found.expected + 4 * np.sqrt(found.expected)
-    warned = [one for one in examine(table) if one.code == "duplicate-rows"]
-    assert (
-        f"rows 10001 to {10_000 + rows} repeat rows 501 to {500 + rows} in the same order"
-        in warned[0].message
-    )
-    assert any("pasted twice: all are kept" in text for text in prepare_table(table).warnings)
-
-
-def _autoregressive(g: np.random.Generator) -> np.ndarray:
-    x = np.zeros(4000)
-    for i, step in enumerate(g.normal(size=3999)):
-        x[i + 1] = 0.99 * x[i] + 0.14 * step
-    return x.round(1)[:, None]
-
-
-def test_a_block_that_follows_itself_twice_is_counted_once() -> None:
-    """Pasted two times after its source, it is one block of 40 rows, not one of 80."""
-    rows = np.random.default_rng(0).integers(100, size=2000)
-    block = pasted_block(np.concatenate([rows, rows[-40:], rows[-40:]]))
-    assert block == PastedBlock(first=2000, source=1960, rows=40)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda g: g.normal(size=(4000, 1)).round(1),
-        lambda g: np.sort(g.normal(size=(4000, 1)).round(1), axis=0),
-        lambda g: np.cumsum(g.choice([-1.0, 1.0], 4000))[:, None],
-        lambda g: np.repeat(g.normal(size=(400, 2)).round(1), 10, axis=0),
-        lambda g: g.integers(0, 2, (4000, 2)).astype(float),
-        lambda g: np.indices((5, 6, 7)).reshape(3, -1).T[np.arange(4000) % 210].astype(float),
-        _autoregressive,
-    ],
-)
-def test_rows_in_an_order_that_chance_explains_are_not_called_pasted(make) -> None:  # noqa: ANN001
-    """Independent rows, sorted ones, walks, stretches, few values, and a grid gone through."""
-    for seed in range(10):
-        assert pasted_block(groups_of(load_table(make(np.random.default_rng(seed))))) is None
-
-
-@pytest.mark.parametrize("shares", [(0.5, 0.5), (1 / 3, 1 / 3, 1 / 3), (0.5, 0.3, 0.15, 0.05)])
-def test_draws_of_a_few_rows_are_not_called_pasted(shares: tuple[float, ...]) -> None:
-    """Rounding predicts no repeats here, and rows in a random order repeat in runs by chance."""
-    for seed in range(10):
-        g = np.random.default_rng(seed)
-        few = g.normal(size=(len(shares), 3))
-        found = repeats_of(load_table(few[g.choice(len(shares), 5000, p=shares)]))
-        assert found.unexpected and found.pasted is None
+def test_copies_in_magic_are_more_than_its_rounding_predicts() -> None:
+    """Also where two rounded columns alone repeat more rows; a real file."""
+    for columns, total, expected in ((None, 115, 0), (["fConc", "fConc1"], 260, 82)):
+        found = repeats_of(load_table("magic", columns=columns))
+        assert (found.total, round(found.expected or 0), found.unexpected) == (
+            total,
+            expected,
+            True,
+        )
 
 
 @settings(deadline=None, max_examples=60)

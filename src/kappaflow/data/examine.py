@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from kappaflow.data.counting import COUNTED, identifiers, progression
-from kappaflow.data.duplicates import describe_repeats, repeated_rows, repeats_of
+from kappaflow.data.duplicates import repeated_rows, repeats_of
 from kappaflow.data.raw import NO_MISSING, quoted
 from kappaflow.data.rounding import PointMasses, coarse_columns, point_masses_of
 from kappaflow.data.statistics import Sentinel, relations, sentinels_of, standardized
@@ -345,8 +345,7 @@ def _duplicate_rows(table: Table) -> list[Problem]:
     if not repeats.unexpected:
         return []
     rows = first_rows(table, repeated_rows(table))
-    message = describe_repeats(table, repeats)
-    return [Problem("duplicate-rows", "warning", message, (), rows)]
+    return [Problem("duplicate-rows", "warning", repeats.sentence, (), rows)]
 
 
 def _few_rows(table: Table) -> list[Problem]:

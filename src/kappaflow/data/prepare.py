@@ -16,7 +16,6 @@ from kappaflow.data.domains import (
 from kappaflow.data.duplicates import (
     Duplicates,
     Repeats,
-    describe_repeats,
     repeats_of,
     settle_duplicates,
 )
@@ -266,7 +265,7 @@ def prepare_table(
     notes = table.notes + bounds_hint(result, by_column)
     warnings = messages_of(problems)
     if repeats.total:
-        sentence = f"{describe_repeats(complete, repeats)}: {DONE[duplicates]}"
+        sentence = f"{repeats.sentence}: {DONE[duplicates]}"
         if repeats.unexpected and duplicates == "keep":
             warnings.append(sentence)
         else:
@@ -288,7 +287,7 @@ def describe_merged(table: Table) -> tuple[str, ...]:
     """Returns a sentence about rows that repeat others and are to be counted by a weight."""
     complete = table.select(complete_rows(table))
     repeats = repeats_of(complete)
-    return (f"{describe_repeats(complete, repeats)}: {DONE['weigh']}",) if repeats.total else ()
+    return (f"{repeats.sentence}: {DONE['weigh']}",) if repeats.total else ()
 
 
 def few_to_train_on(rows: int) -> tuple[str, ...]:
