@@ -74,29 +74,37 @@ _ENTRY = re.compile(r"^ {8}(\w+): ((?:.+\n)(?: {12}.+\n)*)", re.MULTILINE)
 
 
 def described(cls: type) -> dict[str, str]:
-    """Returns the descriptions of arguments and attributes in the docstring of a class."""
+    """Returns the texts of arguments and attributes in the docstring of a class, by name."""
     return dict(_ENTRY.findall(cls.__doc__ or ""))
 
 
-def inherit_descriptions(cls: type, section: str) -> None:
-    """Adds to a section of the docstring of a class what its bases describe and it does not."""
-    own, doc = described(cls), cls.__doc__ or ""
-    inherited = {
-        name: text
-        for base in reversed(cls.__mro__[1:])
-        for name, text in described(base).items()
-        if name not in own
-    }
-    start, header, rest = doc.partition(f"    {section}:\n")
-    entries = "".join(f"        {name}: {text}" for name, text in inherited.items())
-    cls.__doc__ = f"{start}{header}{entries}{rest}"
+def write_descriptions(
+    cls: type, section: str, names: Sequence[str] | None = None, others: Sequence[type] = ()
+) -> None:
+    """Writes a section of the docstring of a class, with what its bases and others describe.
+
+    Its own descriptions win over those of its bases, and these over those of others. `names` are
+    the names to describe, in their order; all by default.
+    """
+    texts: dict[str, str] = {}
+    for source in (*others, *reversed(cls.__mro__)):
+        texts |= described(source)
+    heading = f"    {section}:\n"
+    start, here, rest = (cls.__doc__ or "").partition(heading)
+    if not here:
+        start, attributes, rest = start.partition("    Attributes:\n")
+        rest = f"\n{attributes}{rest}"
+    while entry := _ENTRY.match(rest):
+        rest = rest[entry.end() :]
+    entries = "".join(f"        {name}: {texts[name]}" for name in names or texts)
+    cls.__doc__ = f"{start}{heading}{entries}{rest}"
 
 
 class OptionGroup:
     """Base class of the options that a recipe takes as one argument, an instance or a dict."""
 
     def __init_subclass__(cls) -> None:
-        inherit_descriptions(cls, "Attributes")
+        write_descriptions(cls, "Attributes")
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,8 @@ def test_the_options_of_reading_are_those_of_the_command(make, name):
         density = FlowDensity(**SMALL, **options).fit(frame, sample_weight=np.arange(1.0, 121))
         known, given = density._columns, density._context_columns
         assert len(density.score_samples(FRAME)) == 120
+        if name in ("columns", "exclude"):
+            assert len(density.score_samples(FRAME[columns])) == 120
     else:
         flow = kf.real_nvp(len(columns), depth=1, hidden=(4,), context_features=len(conditional))
         fit = kf.fit_auto if make == "fit_auto" else lambda *a, **k: kf.fit(flow, *a, **k)

@@ -3,9 +3,9 @@
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import narwhals as nw
 import numpy as np
@@ -28,6 +28,7 @@ from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.files import CONFIG, WEIGHTS, load, save
 from kappaflow.flows import Flow
+from kappaflow.options import TrainingOptions, write_descriptions
 from kappaflow.runs.model_search import ModelSearch, search_model
 from kappaflow.runs.recipes import (
     CONDITIONAL,
@@ -56,62 +57,72 @@ SETTINGS = (  # parameters that are fields of `kappaflow.training.Settings`
 )
 
 
+C = TypeVar("C", bound=type)
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(field,))
+def estimator(cls: C) -> C:
+    """Returns a class as a dataclass whose docstring also describes inherited parameters."""
+    cls = dataclass(kw_only=True, eq=False, repr=False)(cls)
+    names = [parameter.name for parameter in fields(cls)]
+    write_descriptions(cls, "Args", names, others=(TrainingOptions,))
+    return cls
+
+
+@estimator
 class FlowEstimator(BaseEstimator):
-    """A flow trained on rows, with the parameters of its recipe and its training."""
+    """A flow trained on rows, with the parameters of its recipe and its training.
 
-    _default_model: ClassVar = "real_nvp"
-    _searches: ClassVar = True  # for a model, if no parameter of the model is given
+    Args:
+        model: A recipe.
+        depth: Number of couplings, or layers of another kind; 16 couplings, or the default of
+            the recipe, if left out.
+        hidden: Widths of the couplings' networks; (128, 128) if left out.
+        options: More arguments of the recipe, by name, also those in its groups, such as
+            {"dropout": 0.1}; see `kappaflow.real_nvp`.
+        validation_fraction: Share of the rows held out for early stopping.
+        bounds: Domains of columns by name or index, such as {"mass": "positive", 1: (0, 1)}. All
+            samples lie in them; the score of a row outside is -inf.
+        repair: "drop" leaves out rows or columns without a density; "jitter" adds a little noise
+            to such columns; "dequantize" adds uniform noise to rounded columns, as wide as the
+            step between their values, also to scored rows: a score is then a bound. The noise of a
+            row depends on its index and the column only.
+        duplicates: How to treat rows that repeat earlier ones: "weigh" each row by the number of
+            its copies (the default, except with "dequantize"), so that a weight of two equals
+            two copies; "keep" them, with all copies in one part of the split; or "drop" them.
+        columns: Columns to model, by name; all columns of numbers by default. The columns of an
+            array are x0, x1, ...
+        exclude: Columns to leave out.
+        where: A condition that the rows of `fit` have to meet, such as "class=g", or several.
+        missing: Values that mean a missing one, such as "-999".
+        device: The device for training, "cpu" or "cuda".
+        random_state: Seed for weights, splits and the order of rows.
+        verbose: Whether to show a progress bar.
+    """
 
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        depth: int | None = None,
-        hidden: Sequence[int] | None = None,
-        options: Mapping[str, Any] | None = None,
-        search_time: float = 60.0,
-        max_epochs: int | None = None,
-        max_time_s: float | None = None,
-        batch_size: int | None = None,
-        learning_rate: float | None = None,
-        patience: int | None = None,
-        validation_fraction: float = 0.1,
-        condition_budget: float | None = None,
-        bounds: Bounds | None = None,
-        repair: Repair | None = None,
-        duplicates: Duplicates | None = None,
-        columns: Sequence[str] | None = None,
-        exclude: str | Sequence[str] = (),
-        context: str | Sequence[str] = (),
-        where: str | Sequence[str] | None = None,
-        missing: str | Sequence[str] = (),
-        device: str | None = None,
-        random_state: RandomState = None,
-        verbose: bool = False,
-    ) -> None:
-        self.model = model
-        self.depth = depth
-        self.hidden = hidden
-        self.options = options
-        self.search_time = search_time
-        self.max_epochs = max_epochs
-        self.max_time_s = max_time_s
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.condition_budget = condition_budget
-        self.bounds = bounds
-        self.repair: Repair | None = repair
-        self.duplicates = duplicates
-        self.columns = columns
-        self.exclude = exclude
-        self.context = context
-        self.where = where
-        self.missing = missing
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
+    _default_model: ClassVar[str] = "real_nvp"
+
+    model: str | None = field(default=None, kw_only=False)
+    depth: int | None = None
+    hidden: Sequence[int] | None = None
+    options: Mapping[str, Any] | None = None
+    max_epochs: int | None = None
+    max_time_s: float | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    patience: int | None = None
+    validation_fraction: float = 0.1
+    condition_budget: float | None = None
+    bounds: Bounds | None = None
+    repair: Repair | None = None
+    duplicates: Duplicates | None = None
+    columns: Sequence[str] | None = None
+    exclude: str | Sequence[str] = ()
+    where: str | Sequence[str] | None = None
+    missing: str | Sequence[str] = ()
+    device: str | None = None
+    random_state: RandomState = None
+    verbose: bool = False
 
     @property
     def flow_to_examine(self) -> Flow:
@@ -121,17 +132,6 @@ class FlowEstimator(BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "flow_")
-
-    def diagnose(self, X: ArrayLike) -> Diagnosis:  # noqa: N803
-        """Diagnoses the flow at these rows with `kappaflow.doctor`.
-
-        Args:
-            X: Rows (n, features), held-out rows if possible.
-
-        Returns:
-            The diagnosis.
-        """
-        return self._diagnosis(self._to_score(X))
 
     def _diagnosis(self, table: Table) -> Diagnosis:
         """Returns the diagnosis at rows that get the noise of `fit`, in which copies differ."""
@@ -147,7 +147,7 @@ class FlowEstimator(BaseEstimator):
 
     def _reading(self) -> Reading:
         """Returns the options of reading that were given to the estimator."""
-        return Reading(self.columns, self.exclude, self.context, self.where, None, self.missing)
+        return Reading(self.columns, self.exclude, (), self.where, None, self.missing)
 
     def _table(
         self,
@@ -160,6 +160,8 @@ class FlowEstimator(BaseEstimator):
         every: bool = False,
     ) -> Table:
         """Returns rows as a table; `reset` stores the number and names of their columns."""
+        if is_into_dataframe(X) and not reset and (self.columns or self.exclude):
+            return read_table(X, reading, weights, every=every)  # without columns left out
         if is_into_dataframe(X):
             rows = validate_data(self, X, reset=reset, skip_check_array=True)  # pyright: ignore
         else:
@@ -174,14 +176,6 @@ class FlowEstimator(BaseEstimator):
         if reset:
             self._input_columns = column_names(rows)
         return read_table(rows, reading, weights, every=every, names=self._input_columns)
-
-    def _to_score(self, X: ArrayLike) -> Table:  # noqa: N803
-        """Returns finite rows with the columns of the flow, if the estimator is fitted."""
-        check_is_fitted(self)
-        reading = Reading(self._columns, context=self._context_columns, missing=self.missing)
-        table = self._table(X, reading)
-        require_finite(table, table.source)
-        return table
 
     def _prepared(self, table: Table, *, merges: bool = False) -> Table:
         """Returns rows to which a density can be fitted, and warns about problems.
@@ -229,15 +223,7 @@ class FlowEstimator(BaseEstimator):
         return noisy(replace(table, rows=hashes), self._widths, domains_in(self.flow_, table))
 
     def _train(self, table: Table, kept: tuple[float, ...] = ()) -> tuple[Table, ...]:
-        """Trains a flow on one part of a table, and returns held-out parts.
-
-        Args:
-            table: All rows.
-            kept: The share of each held-out part.
-
-        Returns:
-            The held-out parts.
-        """
+        """Returns held-out parts of a table, of the shares `kept`, after training on the rest."""
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         held_out = self.validation_fraction
         if not (isinstance(held_out, float | int) and 0 < held_out < 1 - sum(kept)):
@@ -276,23 +262,7 @@ class FlowEstimator(BaseEstimator):
         self, table: Table, train: Table, validation: Table, settings: Settings
     ) -> tuple[Flow, State | None, Settings]:
         """Returns a new flow, the state to continue from after a model search, and settings."""
-        named = (self.model, self.depth, self.hidden, self.options or None)
-        if not self._searches or any(value is not None for value in named):
-            return self._built(table, settings.seed), None, settings
-        domains = domains_of(self.bounds, table)
-        choice, start = search_model(
-            train,
-            validation,
-            ModelSearch(seconds=self.search_time, learning_rate=self.learning_rate),
-            settings,
-            domains=domains,
-            device=self.device,
-            progress=bool(self.verbose),
-        )
-        self.choice_ = str(choice)
-        model = with_bounds(choice.model, domains, train)
-        flow = build_flow(model, train, settings.seed)
-        return flow, start, choice.settings(settings)
+        return self._built(table, settings.seed), None, settings
 
     def _built(self, table: Table, seed: int) -> Flow:
         """Returns a new flow for a table, initialized from a seed."""
@@ -345,6 +315,77 @@ class FlowEstimator(BaseEstimator):
         files = self.__dict__.get("flow_")
         if isinstance(files, dict):
             self.flow_ = unpacked(files)
+
+
+@estimator
+class RowEstimator(FlowEstimator):
+    """A density of rows, whose model a search chooses.
+
+    Args:
+        model: A recipe: "real_nvp", "spline", "nice", "planar", "radial", "invertible_network",
+            or a flow of zuko by its name in `kappaflow.zuko_flow`, such as "zuko:nsf". If model,
+            depth, hidden and options are left out, a model search chooses, as in
+            `kappaflow.fit_auto`. It measures time, so two fits may choose differently.
+        search_time: Time budget of the model search in CPU seconds; 0 skips it.
+        context: Columns that the density is conditioned on. `flow_` then draws the samples.
+    """
+
+    search_time: float = 60.0
+    context: str | Sequence[str] = ()
+
+    def diagnose(self, X: ArrayLike) -> Diagnosis:  # noqa: N803
+        """Diagnoses the flow at these rows with `kappaflow.doctor`.
+
+        Args:
+            X: Rows (n, features), held-out rows if possible.
+
+        Returns:
+            The diagnosis.
+        """
+        return self._diagnosis(self._to_score(X))
+
+    def score_samples(self, X: ArrayLike) -> Floats:  # noqa: N803
+        """Returns log p of each row in nats, in the units of the rows; lower for outliers.
+
+        Args:
+            X: Rows (n, features).
+
+        Returns:
+            Log-densities (n,).
+        """
+        return self._log_prob(self._to_score(X))
+
+    def _to_score(self, X: ArrayLike) -> Table:  # noqa: N803
+        """Returns finite rows with the columns of the flow, if the estimator is fitted."""
+        check_is_fitted(self)
+        reading = Reading(self._columns, context=self._context_columns, missing=self.missing)
+        table = self._table(X, reading)
+        require_finite(table, table.source)
+        return table
+
+    def _reading(self) -> Reading:
+        return replace(super()._reading(), context=self.context)
+
+    def _started(
+        self, table: Table, train: Table, validation: Table, settings: Settings
+    ) -> tuple[Flow, State | None, Settings]:
+        named = (self.model, self.depth, self.hidden, self.options or None)
+        if any(value is not None for value in named):
+            return super()._started(table, train, validation, settings)
+        domains = domains_of(self.bounds, table)
+        choice, start = search_model(
+            train,
+            validation,
+            ModelSearch(seconds=self.search_time, learning_rate=self.learning_rate),
+            settings,
+            domains=domains,
+            device=self.device,
+            progress=bool(self.verbose),
+        )
+        self.choice_ = str(choice)
+        model = with_bounds(choice.model, domains, train)
+        flow = build_flow(model, train, settings.seed)
+        return flow, start, choice.settings(settings)
 
 
 def column_names(rows: Any) -> list[str]:  # noqa: ANN401

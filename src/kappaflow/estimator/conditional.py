@@ -1,6 +1,6 @@
 """`ConditionalFlowDensity`: the density of targets given features."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -15,47 +15,32 @@ from sklearn.utils.validation import check_is_fitted
 
 from kappaflow._checks import positive_int
 from kappaflow.data import Table
-from kappaflow.data.domains import Bounds
-from kappaflow.data.duplicates import Duplicates
 from kappaflow.data.load import READ_ALL, Reading, check_same_order, read_table
-from kappaflow.data.table import Repair, require_finite
+from kappaflow.data.table import require_finite
 from kappaflow.diagnosis import Diagnosis
 from kappaflow.errors import ArgumentError
-from kappaflow.estimator.base import Floats, FlowEstimator, RandomState, column_names
+from kappaflow.estimator.base import Floats, FlowEstimator, RandomState, column_names, estimator
 
 LEVELS = 200  # number of quantiles that `predict` averages
 SAMPLES = 1000  # for quantiles and means of several targets, which have no closed form
 
 
+@estimator
 class ConditionalFlowDensity(FlowEstimator):
     """The density p(y | X) of targets given features, by a conditional flow.
 
     Quantiles of a single target are exact: for each row of features the flow is then an
-    increasing map of the target. `FlowDensity` describes the arguments in full.
+    increasing map of the target.
 
     Args:
         model: "spline" (the default), "real_nvp" or "nice". For one target the last two are a
             Gaussian with a mean and standard deviation that depend on the features.
         depth: Number of couplings; 1 is enough for one target.
-        hidden: Widths of the couplings' networks.
-        options: More arguments of the recipe, by name.
-        max_epochs: Largest number of epochs.
-        max_time_s: Time limit for the training in seconds; None for no limit.
-        batch_size: Rows per step.
-        learning_rate: Peak learning rate of Adam.
-        patience: Number of epochs without improvement before training stops.
-        validation_fraction: Share of the rows held out for early stopping.
-        condition_budget: Upper bound for the 95 % quantile of the condition number.
         bounds: Domains of targets, by index or name: "y0", "y1", ... where y has no names.
         repair: "drop", "jitter" or "dequantize" for targets that have no density.
-        duplicates: "keep", "drop" or "weigh" rows that repeat earlier ones.
         columns: The features to condition on; all columns of numbers if left out.
         exclude: Features to leave out.
-        where: A condition on the rows of `fit`, such as "class=g", or several.
         missing: Values of features that mean a missing one, such as "-999".
-        device: The device for training, "cpu" or "cuda".
-        random_state: Seed for weights, splits and the order of rows.
-        verbose: Whether to show a progress bar.
 
     Attributes:
         flow_: The trained `kappaflow.Flow` of the targets in float64; its context is the features.
@@ -72,57 +57,7 @@ class ConditionalFlowDensity(FlowEstimator):
         ((300,), (2, 2))
     """
 
-    _default_model: ClassVar = "spline"
-    _searches: ClassVar = False
-
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        depth: int | None = None,
-        hidden: Sequence[int] | None = None,
-        options: Mapping[str, Any] | None = None,
-        max_epochs: int | None = None,
-        max_time_s: float | None = None,
-        batch_size: int | None = None,
-        learning_rate: float | None = None,
-        patience: int | None = None,
-        validation_fraction: float = 0.1,
-        condition_budget: float | None = None,
-        bounds: Bounds | None = None,
-        repair: Repair | None = None,
-        duplicates: Duplicates | None = None,
-        columns: Sequence[str] | None = None,
-        exclude: str | Sequence[str] = (),
-        where: str | Sequence[str] | None = None,
-        missing: str | Sequence[str] = (),
-        device: str | None = None,
-        random_state: RandomState = None,
-        verbose: bool = False,
-    ) -> None:
-        super().__init__(
-            model,
-            depth=depth,
-            hidden=hidden,
-            options=options,
-            max_epochs=max_epochs,
-            max_time_s=max_time_s,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            patience=patience,
-            validation_fraction=validation_fraction,
-            condition_budget=condition_budget,
-            bounds=bounds,
-            repair=repair,
-            duplicates=duplicates,
-            columns=columns,
-            exclude=exclude,
-            where=where,
-            missing=missing,
-            device=device,
-            random_state=random_state,
-            verbose=verbose,
-        )
+    _default_model: ClassVar[str] = "spline"
 
     def fit(
         self,

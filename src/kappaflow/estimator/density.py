@@ -11,52 +11,15 @@ from sklearn.utils.validation import check_is_fitted
 from kappaflow._checks import positive_int
 from kappaflow.data.raw import quoted
 from kappaflow.errors import ArgumentError
-from kappaflow.estimator.base import Floats, FlowEstimator, RandomState
+from kappaflow.estimator.base import Floats, RandomState, RowEstimator, estimator
 
 
-class FlowDensity(DensityMixin, FlowEstimator):
+@estimator
+class FlowDensity(DensityMixin, RowEstimator):
     """The density of rows, by a normalizing flow trained with maximum likelihood.
 
     Columns are standardized internally, and a tenth of the rows is held out for early stopping.
     Problems with the rows (dependent or constant columns) give warnings before training.
-
-    Args:
-        model: A recipe: "real_nvp", "spline", "nice", "planar", "radial", "invertible_network",
-            or a flow of zuko by its name in `kappaflow.zuko_flow`, such as "zuko:nsf". If model,
-            depth, hidden and options are left out, a model search chooses, as in
-            `kappaflow.fit_auto`. It measures time, so two fits may choose differently.
-        depth: Number of couplings, or layers of another kind; 16 couplings, or the default of
-            the recipe, if left out.
-        hidden: Widths of the couplings' networks; (128, 128) if left out.
-        options: More arguments of the recipe, by name; see `kappaflow.real_nvp`.
-        search_time: Time budget of the model search in CPU seconds; 0 skips it.
-        max_epochs: Largest number of epochs; see `kappaflow.training.Settings`.
-        max_time_s: Time limit for the training in seconds; None for no limit.
-        batch_size: Rows per step.
-        learning_rate: Peak learning rate of Adam. If left out, the choice of the model search;
-            5e-3 without a search.
-        patience: Number of epochs without a better validation likelihood before training stops.
-        validation_fraction: Share of the rows held out for early stopping.
-        condition_budget: Upper bound for the 95 % quantile of the condition number; None for no
-            bound.
-        bounds: Domains of columns by name or index, such as {"mass": "positive", 1: (0, 1)}. All
-            samples lie in them; the score of a row outside is -inf.
-        repair: "jitter" adds a little noise to columns without a density; "dequantize" adds
-            uniform noise to rounded columns, as wide as the step between their values, also to
-            scored rows: a score is then a bound. The noise of a row depends on its index and the
-            column only.
-        duplicates: How to treat rows that repeat earlier ones: "weigh" each row by the number of
-            its copies (the default, except with "dequantize"), so that a weight of two equals
-            two copies; "keep" them, with all copies in one part of the split; or "drop" them.
-        columns: Columns to model, by name; all columns of numbers by default. The columns of an
-            array are x0, x1, ...
-        exclude: Columns to leave out.
-        context: Columns that the density is conditioned on. `flow_` then draws the samples.
-        where: A condition that the rows of `fit` have to meet, such as "class=g", or several.
-        missing: Values that mean a missing one, such as "-999".
-        device: The device for training, "cpu" or "cuda".
-        random_state: Seed for weights, splits and the order of rows.
-        verbose: Whether to show a progress bar.
 
     Attributes:
         choice_: The choice of the model search and its reason, as text.
@@ -100,17 +63,6 @@ class FlowDensity(DensityMixin, FlowEstimator):
         table = self._read(X, sample_weight)
         self._train(self._prepared(table, merges=self._merges_copies()))
         return self
-
-    def score_samples(self, X: ArrayLike) -> Floats:  # noqa: N803
-        """Returns log p of each row in nats, in the units of the rows.
-
-        Args:
-            X: Rows (n, features).
-
-        Returns:
-            Log-densities (n,).
-        """
-        return self._log_prob(self._to_score(X))
 
     def score(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,

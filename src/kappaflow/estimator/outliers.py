@@ -2,57 +2,33 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from dataclasses import field
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import OutlierMixin
 
 from kappaflow._checks import one_of
-from kappaflow.data.domains import Bounds
-from kappaflow.data.table import Repair
 from kappaflow.errors import ArgumentError, DataWarning
-from kappaflow.estimator.base import Floats, FlowEstimator, RandomState
+from kappaflow.estimator.base import Floats, RowEstimator, estimator
 from kappaflow.training import batch_of, log_prob_of
 
 
-class FlowOutlierDetector(OutlierMixin, FlowEstimator):
+@estimator
+class FlowOutlierDetector(OutlierMixin, RowEstimator):
     """Finds rows of much lower density than the training rows.
 
     Trains a flow on one part of the rows, and computes p-values from its log p on a held-out part.
     On average over calibrations, at most a share `level` of new rows from the same distribution is
-    called an outlier, whatever the distribution and whatever the flow has learned. `FlowDensity`
-    describes the arguments that both have in full.
+    called an outlier, whatever the distribution and whatever the flow has learned.
 
     Args:
         level: Largest rate of false alarms.
         calibration_fraction: Share of the rows held out for the p-values. With m such rows a
             p-value is at least 1 / (m + 1).
-        model: A recipe; if model, depth, hidden and options are left out, a search chooses.
-        depth: Number of couplings, or layers of another kind.
-        hidden: Widths of the couplings' networks.
-        options: More arguments of the recipe, by name.
-        search_time: Time budget of the model search in CPU seconds; 0 skips it.
-        max_epochs: Largest number of epochs.
-        max_time_s: Time limit for the training in seconds; None for no limit.
-        batch_size: Rows per step.
-        learning_rate: Peak learning rate of Adam.
-        patience: Number of epochs without improvement before training stops.
-        validation_fraction: Share of the rows held out for early stopping.
-        condition_budget: Upper bound for the 95 % quantile of the condition number.
-        bounds: Domains of columns by name or index.
-        repair: "drop", "jitter" or "dequantize"; None for neither.
         duplicates: "keep" rows that repeat earlier ones (the default) or "drop" them. They cannot
             be weighed, because p-values count rows.
-        columns: Columns to model, by name.
-        exclude: Columns to leave out.
-        context: Columns that the density is conditioned on.
-        where: A condition that the rows of `fit` have to meet, or several.
-        missing: Values that mean a missing one.
-        device: The device for training, "cpu" or "cuda".
-        random_state: Seed for weights, splits and the order of rows.
-        verbose: Whether to show a progress bar.
 
     Attributes:
         flow_: The trained `kappaflow.Flow`, in float64.
@@ -74,62 +50,9 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
         array([0.012])
     """
 
-    def __init__(
-        self,
-        level: float = 0.05,
-        *,
-        calibration_fraction: float = 0.2,
-        model: str | None = None,
-        depth: int | None = None,
-        hidden: Sequence[int] | None = None,
-        options: Mapping[str, Any] | None = None,
-        search_time: float = 60.0,
-        max_epochs: int | None = None,
-        max_time_s: float | None = None,
-        batch_size: int | None = None,
-        learning_rate: float | None = None,
-        patience: int | None = None,
-        validation_fraction: float = 0.1,
-        condition_budget: float | None = None,
-        bounds: Bounds | None = None,
-        repair: Repair | None = None,
-        duplicates: Literal["keep", "drop"] | None = None,
-        columns: Sequence[str] | None = None,
-        exclude: str | Sequence[str] = (),
-        context: str | Sequence[str] = (),
-        where: str | Sequence[str] | None = None,
-        missing: str | Sequence[str] = (),
-        device: str | None = None,
-        random_state: RandomState = None,
-        verbose: bool = False,
-    ) -> None:
-        super().__init__(
-            model,
-            depth=depth,
-            hidden=hidden,
-            options=options,
-            search_time=search_time,
-            max_epochs=max_epochs,
-            max_time_s=max_time_s,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            patience=patience,
-            validation_fraction=validation_fraction,
-            condition_budget=condition_budget,
-            bounds=bounds,
-            repair=repair,
-            duplicates=duplicates,
-            columns=columns,
-            exclude=exclude,
-            context=context,
-            where=where,
-            missing=missing,
-            device=device,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.level = level
-        self.calibration_fraction = calibration_fraction
+    level: float = field(default=0.05, kw_only=False)
+    calibration_fraction: float = 0.2
+    model: str | None = field(default=None, kw_only=True)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "offset_")
@@ -171,17 +94,6 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
             )
         self.offset_ = float(scores[lowest - 1]) if lowest else -math.inf
         return self
-
-    def score_samples(self, X: ArrayLike) -> Floats:  # noqa: N803
-        """Returns log p of each row in nats; lower for outliers.
-
-        Args:
-            X: Rows (n, features).
-
-        Returns:
-            Log-densities (n,).
-        """
-        return self._log_prob(self._to_score(X))
 
     def p_values(self, X: ArrayLike) -> Floats:  # noqa: N803
         """Returns the probability that a row like those of `fit` has at most this density.

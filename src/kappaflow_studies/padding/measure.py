@@ -109,7 +109,7 @@ MARGIN = 1.15
 def trained_on_plane(case: Case) -> Row:
     """Returns the results of a flow of a planar set with a padding."""
     seed, name = case["seed"], case["set"]
-    how = {"depth": case["depth"], "hidden": case["hidden"], "memory": "store"}
+    how = {"depth": case["depth"], "hidden": case["hidden"], "couplings": {"memory": "store"}}
     with _seeded_weights(seed):
         flow = real_nvp(2, padding=spec_of(case["padding"]).padding((2,)), **how)
     train, held_out = (
