@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kappaflow.cli.show import words_shown
+from kappaflow.cli.show import shown_step
 
 FLOWS = """
 import math
@@ -260,10 +260,10 @@ def test_ctrl_c_leaves_no_page_and_no_traceback(run, code, tmp_path):
 
 def test_words_are_shown_on_a_terminal_alone(capsys):
     """On stderr, and nothing of them in a pipe."""
-    with words_shown() as show:
+    with shown_step() as show:
         show("layer 1 of 2")
     assert capsys.readouterr().err == ""
-    with words_shown(visible=True) as show:
+    with shown_step(visible=True) as show:
         show("layer 1 of [2]")
     captured = capsys.readouterr()
     assert captured.out == ""

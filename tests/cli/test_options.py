@@ -18,6 +18,7 @@ from kappaflow.cli.fit_options import (
 )
 from kappaflow.estimator import FlowDensity
 from kappaflow.estimator.base import SETTINGS
+from kappaflow.flows.recipe import flat_signature
 from kappaflow.images.kind import ImageKind
 from kappaflow.options import AnyModel, ImageModel, TableModel
 from kappaflow.runs import ImageConfig, TableConfig
@@ -88,7 +89,7 @@ def test_options_have_the_types_and_choices_of_the_recipes():
     hints = get_type_hints(ModelFlags, include_extras=True)
     plain = {name: leaves(hint) for name, hint in hints.items()}
     for recipe in (*RECIPES.values(), *ImageKind().models().values()):
-        parameters = inspect.signature(recipe).parameters
+        parameters = flat_signature(recipe).parameters
         for name, taken in plain.items():
             parameter = parameters.get(RENAMED.get(name, name))
             if parameter is not None and name != "hidden":  # a sequence, or one number

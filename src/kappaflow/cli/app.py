@@ -22,7 +22,7 @@ from kappaflow.cli.reproduce import reproduce
 from kappaflow.cli.rewrite import rewrite
 from kappaflow.cli.sample import sample
 from kappaflow.cli.score import score
-from kappaflow.cli.show import tell
+from kappaflow.cli.show import print_text
 from kappaflow.cli.tradeoff import tradeoff
 from kappaflow.errors import BuildError, KappaflowError, NumericalError, RankError, WriteError
 from kappaflow.options import COMMAND
@@ -130,4 +130,4 @@ def _complain(message: str, status: int) -> int:
 
 def _say(message: str) -> None:
     who = f"rank {rank()}: " if rank() else ""
-    tell(f"kappaflow: {who}{' '.join(message.split())}", file=sys.stderr)
+    print_text(f"kappaflow: {who}{' '.join(message.split())}", file=sys.stderr)

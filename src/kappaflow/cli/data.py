@@ -1,14 +1,12 @@
 """`kappaflow data`."""
 
 from dataclasses import asdict
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from kappaflow.cli.show import print_json, tell
+from kappaflow.cli.parameters import Flag
+from kappaflow.cli.show import print_json, print_text
 
 
-def data(*, json: Annotated[bool, Parameter(negative=())] = False) -> None:
+def data(*, json: Flag = False) -> None:
     """List the data sets that are shipped or come with other packages, and their sources.
 
     For example:
@@ -33,14 +31,14 @@ def data(*, json: Annotated[bool, Parameter(negative=())] = False) -> None:
         print_json([*tables, *drawn, *map(asdict, images)])
         return
     for one in sets:
-        tell(f"{one.name}: {one.description}")
-        tell(f"  {one.rows:,} rows; columns {', '.join(one.columns)}")
-        tell(f"  {one.citation}; {one.license}\n")
+        print_text(f"{one.name}: {one.description}")
+        print_text(f"  {one.rows:,} rows; columns {', '.join(one.columns)}")
+        print_text(f"  {one.citation}; {one.license}\n")
     for one in toy_sets():
-        tell(f"{one.name}: {one.description}")
-    tell(f"  {ROWS:,} points each, generated on loading; columns x0, x1\n")
+        print_text(f"{one.name}: {one.description}")
+    print_text(f"  {ROWS:,} points each, generated on loading; columns x0, x1\n")
     for one in images:
-        tell(f"{one.name}: {one.description}")
-        tell(f"  comes with {one.package}; {one.citation}\n")
-    tell("A csv, tsv, parquet, arrow, npy or npz file will do: kappaflow fit FILE")
-    tell("A folder of images will do: kappaflow fit FOLDER --size 32")
+        print_text(f"{one.name}: {one.description}")
+        print_text(f"  comes with {one.package}; {one.citation}\n")
+    print_text("A csv, tsv, parquet, arrow, npy or npz file will do: kappaflow fit FILE")
+    print_text("A folder of images will do: kappaflow fit FOLDER --size 32")

@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from kappaflow.cli.fit_options import Device, Names
+from kappaflow.cli.parameters import Data, Decimal, Device, Flag, Integer, Names
 from kappaflow.cli.show import (
-    columns,
-    number,
+    formatted,
+    note_unfinished,
+    note_unused_cuda,
+    print_columns,
     print_json,
-    say_if_unfinished,
-    say_if_unused,
-    table,
-    tell,
-    words_shown,
+    print_text,
+    shown_step,
 )
-from kappaflow.cli.whole import Whole
 from kappaflow.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -44,7 +42,7 @@ Fixes = Annotated[
 
 def doctor(
     run: str,
-    data: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    data: Data | None = None,
     /,
     *,
     context: Names = None,
@@ -53,10 +51,10 @@ def doctor(
     out: Path | None = None,
     fix: Fixes = None,
     into: Path | None = None,
-    epochs: Whole | None = None,
-    thorough: Annotated[bool, Parameter(negative=())] = False,
-    json: Annotated[bool, Parameter(negative=())] = False,
-    decimal: Literal[".", ","] | None = None,
+    epochs: Integer | None = None,
+    thorough: Flag = False,
+    json: Flag = False,
+    decimal: Decimal = None,
     device: Device = None,
 ) -> int:
     """Find what is wrong with a flow, in which layer, why, and how to fix it.
@@ -118,9 +116,9 @@ def doctor(
     check_codes(select or (), ignore or ())
     check_output_path("out", out, ".html")
     if not of_code:
-        say_if_unused(device)
-        say_if_unfinished(Path(run))
-    with words_shown(visible=False if json else None) as show:
+        note_unused_cuda(device)
+        note_unfinished(Path(run))
+    with shown_step(visible=False if json else None) as show:
         diagnosis, points = _diagnose(
             run, data, tuple(context or ()), decimal, device, thorough=thorough, show=show
         )
@@ -139,7 +137,7 @@ def _diagnose(
     run: str,
     data: str | None,
     context: tuple[str, ...],
-    decimal: Literal[".", ","] | None,
+    decimal: Decimal,
     device: str | None,
     *,
     thorough: bool,
@@ -161,17 +159,17 @@ def _diagnose(
 
 def _print(diagnosis: "Diagnosis", points: str, page: Path | None) -> None:
     """Prints a diagnosis as text."""
-    tell(f"{diagnosis.verdict}\n")
+    print_text(f"{diagnosis.verdict}\n")
     for finding in diagnosis.findings:
         where = f" in layer {finding.layer}" if finding.layer else ""
-        tell(f"{finding.severity} {finding.code}{where}: {finding.message}")
-        tell(f"  cause: {finding.cause}\n  fix:   {finding.fix}\n")
+        print_text(f"{finding.severity} {finding.code}{where}: {finding.message}")
+        print_text(f"  cause: {finding.cause}\n  fix:   {finding.fix}\n")
     measured = {"examined at": points, **diagnosis.measured}
     if not measured["not_checked"]:
         del measured["not_checked"]
     if page is not None:
         measured["page"] = str(page)
-    table(
+    print_columns(
         (name.replace("_", " "), f"{value:.3g}" if isinstance(value, float) else str(value))
         for name, value in measured.items()
     )
@@ -210,12 +208,12 @@ def _fixed(
     """Fixes a run, prints it before and after, and returns the exit status."""
     from kappaflow.runs import fix_run
 
-    say_if_unfinished(run)
+    note_unfinished(run)
     given = {} if epochs is None else {"epochs": epochs}
     whole = run.resolve()
     out = whole.with_name(f"{whole.name}-fixed") if into is None else into
     visible = False if json else None
-    with words_shown(visible=visible) as show:
+    with shown_step(visible=visible) as show:
         result = fix_run(run, out, fixes, progress=visible, show=show, **given)
     if json:
         print_json(result.to_json())
@@ -228,13 +226,13 @@ def _print_fixed(fixed_run: "FixedRun", fixes: Sequence[str]) -> None:
     """Prints what was done, the run before and after, and further fixes."""
     if fixed_run.after is None:
         why = _why_nothing(fixed_run.before.diagnosis, fixes)
-        tell(f"{fixed_run.before.diagnosis.verdict}\n\nNothing changed: {why}.")
+        print_text(f"{fixed_run.before.diagnosis.verdict}\n\nNothing changed: {why}.")
     else:
-        tell("\n".join(fixed_run.done) + "\n")
+        print_text("\n".join(fixed_run.done) + "\n")
         _compare(fixed_run.before, fixed_run.after)
-        tell(f"\n{fixed_run.after.diagnosis.verdict}\n\nThe new run is {fixed_run.folder}")
+        print_text(f"\n{fixed_run.after.diagnosis.verdict}\n\nThe new run is {fixed_run.folder}")
     for name, reason in fixed_run.on_request.items():
-        tell(f"Available on request, --fix {name}: {reason}")
+        print_text(f"Available on request, --fix {name}: {reason}")
 
 
 def _why_nothing(diagnosis: "Diagnosis", fixes: Sequence[str]) -> str:
@@ -252,12 +250,12 @@ def _compare(before: "Health", after: "Health") -> None:
     rows: list[tuple[str, ...]] = [("", "before", "after"), ("findings", *codes)]
     if before.nll is not None and after.nll is not None:
         for what in dict.fromkeys(one.likelihood for one in each):
-            values = [number(one.nll, ".4g") if one.likelihood == what else "" for one in each]
+            values = [formatted(".4g", one.nll) if one.likelihood == what else "" for one in each]
             rows.append((NLL[what], *values))
     for name in FIGURES:
         values = (one.diagnosis.measured[name] for one in each)
         rows.append((name.replace("_", " "), *(f"{value:.3g}" for value in values)))
-    columns(rows)
+    print_columns(rows)
 
 
 def _codes(diagnosis: "Diagnosis") -> str:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kappaflow.cli.show import say_if_unfinished, table, tell
+from kappaflow.cli.show import note_unfinished, print_columns, print_text
 from kappaflow.options import ExportFormat, ExportFunction
 
 Functions = Annotated[list[ExportFunction] | None, Parameter(consume_multiple=True)]
@@ -44,14 +44,14 @@ def export(
     """
     from kappaflow.extensions import load_by_name
 
-    say_if_unfinished(run)
+    note_unfinished(run)
     done = load_by_name("export_run")(run, out, format=format, functions=functions)
-    tell("largest difference to the flow on random rows\n")
+    print_text("largest difference to the flow on random rows\n")
     rows = [(name, f"{error:.1e}") for name, error in done.differences.items()]
     if done.round_trip is not None:
         rows.append(("decode(encode(x)), to x", f"{done.round_trip:.1e}"))
-    table(rows)
+    print_columns(rows)
     for reason in done.left_out.values():
-        tell(f"\nNot written: {reason}")
-    tell(f"\nThe exported flow is {done.path}")
+        print_text(f"\nNot written: {reason}")
+    print_text(f"\nThe exported flow is {done.path}")
     return 1 if functions and done.left_out else 0

@@ -1,12 +1,10 @@
 """`kappaflow factor`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import Parameter
-
-from kappaflow.cli.show import columns, print_json, table, tell, words_shown
-from kappaflow.cli.whole import Count, FirstPart, Whole
+from kappaflow.cli.parameters import Count, Data, FirstPart, Flag, Integer
+from kappaflow.cli.show import print_columns, print_json, print_text, shown_step
 from kappaflow.options import FactorMethod
 
 if TYPE_CHECKING:
@@ -14,17 +12,17 @@ if TYPE_CHECKING:
 
 
 def factor(
-    matrix: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    matrix: Data,
     /,
     *,
     couplings: Count = "auto",
     partition: FirstPart = "half",
     method: FactorMethod = "auto",
     max_time_s: float | None = None,
-    seed: Whole = 0,
+    seed: Integer = 0,
     out: Path | None = None,
     report: Path | None = None,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    json: Flag = False,
 ) -> None:
     """Factor an invertible matrix into a few well-conditioned couplings.
 
@@ -65,7 +63,7 @@ def factor(
     """
     from kappaflow.runs import factor_file
 
-    with words_shown() as show:
+    with shown_step() as show:
         result = factor_file(
             matrix,
             couplings=None if couplings == "fewest" else couplings,
@@ -91,9 +89,9 @@ def _print(factorization: "Factorization", files: dict[str, Path | None]) -> Non
         (str(number), changes(factorization, number), f"{condition:.3g}")
         for number, condition in enumerate(factorization.condition_numbers, start=1)
     ]
-    columns([("coupling", "changes", "condition number"), *lines])
-    tell()
-    table([
+    print_columns([("coupling", "changes", "condition number"), *lines])
+    print_text()
+    print_columns([
         ("residual", f"{factorization.residual:.1e}"),
         ("residual of the inverse", f"{factorization.inverse_residual:.1e}"),
         ("largest condition number", f"{factorization.condition_number:.3g}"),

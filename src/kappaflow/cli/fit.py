@@ -19,7 +19,6 @@ from kappaflow.cli.fit_options import (
     OUTPUT,
     RENAMED,
     TRAINING,
-    Device,
     FitImages,
     FitTable,
     ModelFlags,
@@ -27,17 +26,17 @@ from kappaflow.cli.fit_options import (
     given,
     model_arguments,
 )
+from kappaflow.cli.parameters import Data, Device, Integer
 from kappaflow.cli.show import (
     JOINT,
-    by_the_first,
-    measured_rows,
-    number,
-    say,
-    say_if_unused,
-    table,
-    tell,
+    first_process_prints,
+    formatted,
+    note_unused_cuda,
+    print_columns,
+    print_note,
+    print_text,
+    rows_of_measurements,
 )
-from kappaflow.cli.whole import Whole
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.options import AnyModel, ImageModel, TableModel
 
@@ -52,16 +51,16 @@ WHAT = {
 
 
 def fit(
-    data: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    data: Data,
     /,
     *,
     out: Annotated[Path | None, Parameter(group=COMMON)] = None,
     model: Annotated[AnyModel | None, Parameter(group=COMMON)] = None,
     search_time: Annotated[float, Parameter(group=MODEL)] = 60.0,
     images: Annotated[FitImages | None, Parameter(name="*", group=IMAGES)] = None,
-    options: Annotated[ModelFlags | None, Parameter(name="*", group=MODEL)] = None,
+    options: Annotated[ModelFlags | None, Parameter(name="*", group=MODEL)] = None,  # pyright: ignore[reportInvalidTypeForm]
     training: Annotated[TrainingFlags | None, Parameter(name="*", group=TRAINING)] = None,  # pyright: ignore[reportInvalidTypeForm]
-    seed: Annotated[Whole, Parameter(group=COMMON)] = 0,
+    seed: Annotated[Integer, Parameter(group=COMMON)] = 0,
     rows: Annotated[FitTable | None, Parameter(name="*", group=COMMON)] = None,
     device: Annotated[Device, Parameter(group=TRAINING)] = None,
     tensorboard: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
@@ -116,11 +115,11 @@ def fit(
     settings, options = given(training or TrainingFlags()), options or ModelFlags()
     others = [*of_rows, *(set(settings) & OF_TABLES)] if is_image_data else [*of_images]
     _refuse_other_kind(data, model, is_image_data, others, options)
-    with by_the_first(), _explained(folder, named=out is not None):
+    with first_process_prints(), _explained(folder, named=out is not None):
         if not quiet:
-            say_if_unused(device)
+            note_unused_cuda(device)
             if out is None:
-                say(f"the run folder is {folder}; --out names another")
+                print_note(f"the run folder is {folder}; --out names another")
         if is_image_data:
             if len(of_images.get("size", ())) == 1:
                 of_images["size"] = of_images["size"][0]
@@ -137,7 +136,7 @@ def fit(
             folder,
             device=device,
             progress=False if quiet else None,
-            say=(lambda text: None) if quiet else say,
+            say=(lambda text: None) if quiet else print_note,
             callbacks=_callbacks(tensorboard),
             seed=seed,
             **settings,
@@ -169,7 +168,7 @@ def _explained(folder: Path, *, named: bool) -> Iterator[None]:
 
 
 def _table_model(
-    model: str | None, options: ModelFlags, search_time: float
+    model: str | None, options: object, search_time: float
 ) -> "ModelConfig | ModelSearch":
     """Returns the model, or a search if no option of a model is given."""
     from kappaflow.runs import ModelConfig, ModelSearch
@@ -183,7 +182,7 @@ def _table_model(
     return with_defaults(ModelConfig(name, arguments))
 
 
-def _image_model(model: str, options: ModelFlags) -> "ModelConfig":
+def _image_model(model: str, options: object) -> "ModelConfig":
     """Returns the model of images."""
     from kappaflow.runs import ModelConfig
 
@@ -225,7 +224,7 @@ def _refuse_missing(data: str) -> None:
 
 
 def _refuse_other_kind(
-    data: str, model: str | None, is_image_data: bool, others: list[str], options: ModelFlags
+    data: str, model: str | None, is_image_data: bool, others: list[str], options: object
 ) -> None:
     """Raises an error for a model or an option of tables with images, or the reverse.
 
@@ -267,44 +266,44 @@ def _print_summary(summary: "RunSummary", against: str | None, *, json: bool) ->
 
     result, out = summary.result, summary.folder
     if json:
-        tell(result.model_dump_json(indent=2, exclude={"train_log_prob_quantiles"}))
+        print_text(result.model_dump_json(indent=2, exclude={"train_log_prob_quantiles"}))
         return
     if summary.was_finished:
-        say(f"{out} was finished already; this is its stored result")
+        print_note(f"{out} was finished already; this is its stored result")
     samples = ""
     if isinstance(result, ImageResult):
         _print_images(result)
         samples = f"Samples are in {out / 'samples'}\n"
     else:
-        _print_table(result, against)
-    tell(f"\n{result.verdict}\n")
+        _print_columns(result, against)
+    print_text(f"\n{result.verdict}\n")
     for one in result.findings:
         where = f" in layer {one.layer}" if one.layer else ""
-        tell(f"{one.severity} {one.code}{where}: {one.message}")
-    tell(f"\n{samples}The report is {out / 'report.html'}")
+        print_text(f"{one.severity} {one.code}{where}: {one.message}")
+    print_text(f"\n{samples}The report is {out / 'report.html'}")
 
 
-def _print_table(result: "TableResult", against: str | None) -> None:
+def _print_columns(result: "TableResult", against: str | None) -> None:
     """Prints the likelihood of rows, the conditioning and the separation of other rows."""
-    error = f" +- {number(result.test_nll_standard_error, '.3f')} nats"
+    error = f" +- {formatted('.3f', result.test_nll_standard_error)} nats"
     what = WHAT[result.likelihood]
     rows = [
-        (f"{what}, standardized columns", number(result.test_nll_standardized, ".3f") + error),
+        (f"{what}, standardized columns", formatted(".3f", result.test_nll_standardized) + error),
         *_weighted_rows(result),
         *(
-            (f"  {name}", f"{number(value, '.3f')} nats")
+            (f"  {name}", f"{formatted('.3f', value)} nats")
             for name, value in result.test_nll_standardized_by_part.items()
         ),
         *_reference_rows(result),
-        (f"{what}, units of the data", f"{number(result.test_nll, '.3f')} nats"),
-        *measured_rows(result),
+        (f"{what}, units of the data", f"{formatted('.3f', result.test_nll)} nats"),
+        *rows_of_measurements(result),
     ]
     if against is not None:
-        auc = f"{number(result.auc, '.4f')} +- {number(result.auc_standard_error, '.4f')}"
+        auc = f"{formatted('.4f', result.auc)} +- {formatted('.4f', result.auc_standard_error)}"
         rows.append((f"AUC against {against}", auc))
-    table(rows)
+    print_columns(rows)
     if result.likelihood == "joint":
-        tell(f"\n{JOINT}")
+        print_text(f"\n{JOINT}")
 
 
 def _reference_rows(result: "TableResult") -> list[tuple[str, str]]:
@@ -318,8 +317,8 @@ def _reference_rows(result: "TableResult") -> list[tuple[str, str]]:
             count = f"{one.components} component{'s' if one.components > 1 else ''}"
             noise = "of one with noise of a" if one.conditional else "of a"
             name = f"{noise} Gaussian mixture ({count})"
-        paired = f"{number(one.difference, '+.3f')} +- {number(one.standard_error, '.3f')}"
-        value = f"{number(one.nll_standardized, '.3f')} nats (the flow: {paired})"
+        paired = f"{formatted('+.3f', one.difference)} +- {formatted('.3f', one.standard_error)}"
+        value = f"{formatted('.3f', one.nll_standardized)} nats (the flow: {paired})"
         rows.append((f"  {name}", value))
     return rows
 
@@ -328,24 +327,24 @@ def _weighted_rows(result: "TableResult") -> list[tuple[str, str]]:
     """Returns the likelihood by importance weights, where there is one."""
     if result.weighted_nll_standardized is None:
         return []
-    error = number(result.weighted_monte_carlo_error, ".3f")
-    value = f"{number(result.weighted_nll_standardized, '.3f')} nats, Monte Carlo error {error}"
+    error = formatted(".3f", result.weighted_monte_carlo_error)
+    value = f"{formatted('.3f', result.weighted_nll_standardized)} nats, Monte Carlo error {error}"
     return [("  by importance weights", value)]
 
 
 def _print_images(result: "ImageResult") -> None:
     """Prints the likelihood of images and the conditioning."""
-    bits = number(result.test_bits_per_dimension, ".3f")
-    bits_error = number(result.test_bits_per_dimension_standard_error, ".3f")
-    nll_error = number(result.test_nll_standard_error, ".1f")
-    nll = f"{number(result.test_nll, '.1f')} +- {nll_error} nats an image"
+    bits = formatted(".3f", result.test_bits_per_dimension)
+    bits_error = formatted(".3f", result.test_bits_per_dimension_standard_error)
+    nll_error = formatted(".1f", result.test_nll_standard_error)
+    nll = f"{formatted('.1f', result.test_nll)} +- {nll_error} nats an image"
     if result.likelihood == "joint":
-        table([("joint NLL of images and padding", nll), *measured_rows(result)])
-        tell(f"\n{JOINT}")
+        print_columns([("joint NLL of images and padding", nll), *rows_of_measurements(result)])
+        print_text(f"\n{JOINT}")
     else:
-        table([
+        print_columns([
             ("held-out bits per dimension", f"{bits} +- {bits_error}"),
-            ("  each pixel on its own", number(result.independent_bits_per_dimension, ".3f")),
+            ("  each pixel on its own", formatted(".3f", result.independent_bits_per_dimension)),
             ("held-out NLL", nll),
-            *measured_rows(result),
+            *rows_of_measurements(result),
         ])

@@ -1,36 +1,31 @@
-"""The options of `kappaflow fit`, with their help: of training, models, tables and images.
+"""The options of `kappaflow fit` with their help: of models, training, tables and images.
 
 Each dataclass is a group of options; None means not given. `kappaflow tradeoff` uses some of them.
+Most options of models and of the training are declared elsewhere: `flags` makes fields of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 from cyclopts import Group, Parameter
 
-from kappaflow.cli.whole import Whole, Wholes, to_whole
+from kappaflow.cli.parameters import Decimal, Flag, Integer, Integers, Names, to_integer
 from kappaflow.errors import ArgumentError
+from kappaflow.images.options import GlowOptions, PixelOptions, TransformerOptions
 from kappaflow.options import (
-    ActivationName,
-    CouplingKind,
-    Dequantization,
+    AffineOptions,
     Duplicates,
     LinearKind,
-    Memory,
-    Mixing,
+    NetworkOptions,
     PaddingKind,
     PartitionName,
     Repair,
-    StartName,
+    SplineOptions,
+    StartOptions,
     TrainingOptions,
+    described,
 )
-
-Flag = Parameter(negative=())
-Device = Annotated[
-    str | None, Parameter(help="Where to compute: cpu (the default), cuda, or cuda:1.")
-]
-Names = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
 
 # The order in which `kappaflow fit --help` shows the options.
 COMMON = Group("Common options", sort_key=1)
@@ -46,46 +41,84 @@ DEFAULT_IMAGE_MODEL = "glow"
 OF_ANY_MODEL = ("memory",)  # options of the model that leave its choice to the model search
 OF_TABLES = {"condition_budget"}  # training options that images do not have
 RENAMED = {"tail_bound": "bound"}  # options whose argument of the recipe has another name
+# What the help of an option has before and after the text of its declaration.
+NOTES = {
+    "activation": ("", " For zuko: its own default."),
+    "bins": ("spline, zuko:nsf: ", ""),
+    "coupling": ("glow: ", ""),
+    "dequantize": ("", " Default: uniform."),
+    "memory": ("", " The default for images up to 32 x 32 is store."),
+    "mixing": ("", " glow: the form of its 1x1 convolutions (lu)."),
+    "tail_bound": ("spline: ", ""),
+    "width": ("jet: ", " For images up to 16 x 16: 32."),
+}
+
+Fields = list[tuple[str, Any, None]]
 
 
-def optional_fields(declared: type, groups: Mapping[str, Group]) -> Any:  # noqa: ANN401
-    """Returns a dataclass with some fields of another one as options; None means not given.
+def flags(declared: type, groups: Mapping[str, Group]) -> Fields:
+    """Returns options for some fields of a dataclass, which has their types, texts and defaults.
 
     Args:
-        declared: The other dataclass, which has the types and the help texts.
-        groups: The names of the fields, each with its group in the help.
+        declared: The dataclass. The bounds of its types are for others to check.
+        groups: The options, each with its group in the help.
     """
-    hints = get_type_hints(declared)  # without bounds, which `Settings` checks
-
-    def parameter(name: str) -> Parameter:
-        whole = int in (hints[name], *get_args(hints[name]))
-        return Parameter(group=groups[name], negative=(), converter=to_whole if whole else None)
-
-    fields = [(name, Annotated[hints[name] | None, parameter(name)], None) for name in groups]
-    made = make_dataclass("Flags", fields, eq=False, repr=False)
-    made.__doc__ = declared.__doc__
-    made.__module__, made.__qualname__ = declared.__module__, declared.__qualname__  # its source
-    return made
+    texts, hints = described(declared), get_type_hints(declared)
+    return [
+        (option, _flag(option, hints[name], texts[name], getattr(declared, name), group), None)
+        for option, group in groups.items()
+        if (name := RENAMED.get(option, option))
+    ]
 
 
-TrainingFlags = optional_fields(
-    TrainingOptions,
-    {
-        "max_epochs": COMMON,
-        "max_time_s": COMMON,
-        "batch_size": TRAINING,
-        "learning_rate": TRAINING,
-        "patience": TRAINING,
-        "precision": TRAINING,
-        "compile": TRAINING,
-        "condition_budget": CONDITIONING,
-    },
+def _flag(option: str, hint: Any, text: str, default: object, group: Group) -> Any:  # noqa: ANN401
+    """Returns the type of an option: the first one of its declaration, or None."""
+    kind = hint if isinstance(hint, type) else (get_args(hint) or (hint,))[0]
+    kind = hint if isinstance(kind, str) else kind
+    before, after = NOTES.get(option, ("", ""))
+    text = " ".join(text.replace("`", "").replace('"', "").split())
+    if not ("Default:" in text or default is None or isinstance(default, bool)):
+        text += f" Default: {str(default).removesuffix('.0')}."
+    parameter = Parameter(
+        group=group,
+        negative=(),
+        converter=to_integer if kind is int else None,
+        help=before + text + after,
+    )
+    return Annotated[kind | None, parameter]
+
+
+def options_class(name: str, fields: Sequence[Fields], base: type = object) -> Any:  # noqa: ANN401
+    """Returns a dataclass of options, besides those of a base."""
+    every = [field for some in fields for field in some]
+    options = make_dataclass(name, every, bases=(base,), eq=False, repr=False)
+    options.__module__ = __name__
+    return options
+
+
+TrainingFlags = options_class(
+    "TrainingFlags",
+    [
+        flags(
+            TrainingOptions,
+            {
+                "max_epochs": COMMON,
+                "max_time_s": COMMON,
+                "batch_size": TRAINING,
+                "learning_rate": TRAINING,
+                "patience": TRAINING,
+                "precision": TRAINING,
+                "compile": TRAINING,
+                "condition_budget": CONDITIONING,
+            },
+        )
+    ],
 )
 
 
 @dataclass(eq=False, repr=False)
-class ModelFlags:
-    """Options of models of tables and of images.
+class RecipeFlags:
+    """Options of models that mean something else for each recipe.
 
     Parameters
     ----------
@@ -96,17 +129,6 @@ class ModelFlags:
     hidden
         Widths of the hidden layers of the conditioners, such as --hidden 128 128 (the default).
         For images a single number of channels (64; 32 for images up to 16 x 16).
-    scale_bound
-        Bound on the sum of the log-scales over depth.
-    mixing
-        Form of the 1x1 convolutions of glow (lu), or of linear maps before the couplings of
-        real_nvp or spline (none).
-    condition_bound
-        With --mixing svd: the largest condition number of each of these maps.
-    memory
-        What is stored for the backward pass: the half that each coupling reads (recompute, the
-        default), everything (store, the default for images up to 32 x 32), or the input of every
-        32nd coupling, from which the others are recomputed by inversion (invert).
     padding
         Number of features, for images channels, added to the data. The likelihood is then a bound.
     padding_kind
@@ -120,10 +142,6 @@ class ModelFlags:
         Features that each coupling keeps: the first half (half), the even ones (alternating), a
         random half for each coupling (random), or a random half for each pair of couplings, which
         keep and change it in turn (random-half, the default). With --mixing the default is half.
-    bins
-        spline, zuko:nsf: number of bins of each spline (8).
-    tail_bound
-        spline: distance, in standard deviations, beyond which the spline is the identity (5).
     linear
         invertible_network: svd (bounded condition numbers, the default) or plain.
     condition_number
@@ -132,65 +150,45 @@ class ModelFlags:
         invertible_network: slope of the leaky ReLU below zero (0.2).
     smoothing
         invertible_network: how much the corner of the leaky ReLU is rounded (0.3; 0: not at all).
-    start
-        What is fitted to the training rows before the first step: identity (nothing, the
-        default); whiten (six linear couplings that make the columns uncorrelated and keep
-        learning); gaussianize (a curve for each column that makes it about normal, then whiten);
-        whiten-gaussianize (whiten, then the curves).
-    components
-        Components of the base: 1 for a standard normal (the default), more for a mixture of
-        normal distributions, fitted to the training rows and trained with the flow.
-    residual
-        Add each hidden layer to the next layer of the same width.
-    dropout
-        Share of the hidden units that each training step leaves out (0).
-    activation
-        Activation of the networks of real_nvp, nice, spline (relu) or zuko. The first two train
-        about half as fast with another one than relu.
     levels
         glow, real_nvp_image: number of scales (as often as the sides can be halved, at most 3).
     steps
         glow: steps in each level (8).
-    coupling
-        glow: affine or additive (affine).
-    dequantize
-        Noise between the values of a pixel: uniform (the default) or variational (learned).
-    logit
-        Apply a logit to the pixels first, with this margin, such as 0.05.
     patch
         jet: side of a patch (4, or less for small images).
-    width
-        jet: width of the transformers (64; 32 for images up to 16 x 16).
     """
 
-    depth: Whole | None = None
-    hidden: Wholes | None = None
-    scale_bound: Annotated[float | None, Parameter(group=CONDITIONING)] = None
-    mixing: Mixing | None = None
-    condition_bound: Annotated[float | None, Parameter(group=CONDITIONING)] = None
-    memory: Annotated[Memory | None, Parameter(group=TRAINING)] = None
-    padding: Whole | None = None
+    depth: Integer | None = None
+    hidden: Integers | None = None
+    padding: Integer | None = None
     padding_kind: PaddingKind | None = None
     padding_scale: float | None = None
     partition: PartitionName | None = None
-    bins: Whole | None = None
-    tail_bound: float | None = None
     linear: LinearKind | None = None
     condition_number: Annotated[float | None, Parameter(group=CONDITIONING)] = None
     negative_slope: float | None = None
     smoothing: float | None = None
-    start: StartName | None = None
-    components: Whole | None = None
-    residual: Annotated[bool | None, Flag] = None
-    dropout: float | None = None
-    activation: ActivationName | None = None
-    levels: Annotated[Whole | None, Parameter(group=IMAGES)] = None
-    steps: Annotated[Whole | None, Parameter(group=IMAGES)] = None
-    coupling: Annotated[CouplingKind | None, Parameter(group=IMAGES)] = None
-    dequantize: Annotated[Dequantization | None, Parameter(group=IMAGES)] = None
-    logit: Annotated[float | None, Parameter(group=IMAGES)] = None
-    patch: Annotated[Whole | None, Parameter(group=IMAGES)] = None
-    width: Annotated[Whole | None, Parameter(group=IMAGES)] = None
+    levels: Annotated[Integer | None, Parameter(group=IMAGES)] = None
+    steps: Annotated[Integer | None, Parameter(group=IMAGES)] = None
+    patch: Annotated[Integer | None, Parameter(group=IMAGES)] = None
+
+
+ModelFlags = options_class(
+    "ModelFlags",
+    [
+        flags(StartOptions, {"start": MODEL, "components": MODEL}),
+        flags(SplineOptions, {"bins": MODEL, "tail_bound": MODEL, "mixing": MODEL}),
+        flags(
+            AffineOptions,
+            {"scale_bound": CONDITIONING, "condition_bound": CONDITIONING, "memory": TRAINING},
+        ),
+        flags(NetworkOptions, {"residual": MODEL, "dropout": MODEL, "activation": MODEL}),
+        flags(GlowOptions, {"coupling": IMAGES}),
+        flags(PixelOptions, {"dequantize": IMAGES, "logit": IMAGES}),
+        flags(TransformerOptions, {"width": IMAGES}),
+    ],
+    RecipeFlags,
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -224,7 +222,7 @@ class ReadTable:
     context: Names = None
     where: Names = None
     repair: Repair | None = None
-    decimal: Annotated[Literal[".", ","] | None, Parameter(group=DATA)] = None
+    decimal: Annotated[Decimal, Parameter(group=DATA)] = None
     missing: Annotated[Names, Parameter(group=DATA)] = None
 
 
@@ -256,7 +254,7 @@ class FitTable(ReadTable):
     against: Annotated[str | None, Parameter(group=DATA)] = None
     duplicates: Annotated[Duplicates | None, Parameter(group=DATA)] = None
     jitter: Annotated[Names, Parameter(group=DATA)] = None
-    on_disk: Annotated[bool | None, Parameter(negative=(), group=DATA)] = None
+    on_disk: Annotated[Flag | None, Parameter(group=DATA)] = None
 
 
 @dataclass(eq=False, repr=False)
@@ -278,11 +276,11 @@ class FitImages:
         Fit a density given the class of an image, which is the name of its folder.
     """
 
-    size: Wholes | None = None
+    size: Integers | None = None
     gray: bool | None = None
     crop: bool | None = None
-    flip: Annotated[bool | None, Flag] = None
-    by_class: Annotated[bool | None, Flag] = None
+    flip: Flag | None = None
+    by_class: Flag | None = None
 
 
 def given(options: object) -> dict[str, Any]:
@@ -295,17 +293,8 @@ def without_none(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def model_arguments(model: str, options: ModelFlags, models: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the arguments of a model.
-
-    Args:
-        model: The name of the model.
-        options: The options on the command line.
-        models: The models for this kind of data, which an error names.
-
-    Raises:
-        ArgumentError: An option belongs to other models.
-    """
+def model_arguments(model: str, options: object, models: tuple[str, ...]) -> dict[str, Any]:
+    """Returns the arguments of a model; an option of other models is an error that names them."""
     from kappaflow.runs.recipes import options_of
 
     arguments = {}

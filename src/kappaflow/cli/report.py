@@ -1,14 +1,12 @@
 """`kappaflow report`."""
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from kappaflow.cli.show import tell
+from kappaflow.cli.parameters import Flag
+from kappaflow.cli.show import print_text
 
 
-def report(run: Path, /, *, json: Annotated[bool, Parameter(negative=())] = False) -> None:
+def report(run: Path, /, *, json: Flag = False) -> None:
     """Write the report of a finished run again, from its stored results.
 
     For example:
@@ -27,6 +25,6 @@ def report(run: Path, /, *, json: Annotated[bool, Parameter(negative=())] = Fals
     from kappaflow.report import draw_again, read_report
 
     if json:
-        tell(read_report(run).model_dump_json(indent=2))
+        print_text(read_report(run).model_dump_json(indent=2))
         return
-    tell(draw_again(run))
+    print_text(draw_again(run))

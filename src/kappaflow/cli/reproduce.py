@@ -1,15 +1,11 @@
 """`kappaflow reproduce`: runs the studies of `kappaflow_studies`, one or all."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from cyclopts import Parameter
-
-from kappaflow.cli.show import print_json, say, table, tell
-from kappaflow.cli.whole import Whole
+from kappaflow.cli.parameters import Flag, Integer
+from kappaflow.cli.show import print_columns, print_json, print_note, print_text
 from kappaflow.errors import ArgumentError
-
-Flag = Parameter(negative=())
 
 
 def reproduce(
@@ -18,12 +14,12 @@ def reproduce(
     *,
     preset: Literal["minutes", "full"] = "minutes",
     out: Path | None = None,
-    seed: Whole = 0,
+    seed: Integer = 0,
     config: Path | None = None,
-    processes: Whole | None = None,
-    list: Annotated[bool, Flag] = False,
-    quiet: Annotated[bool, Flag] = False,
-    json: Annotated[bool, Flag] = False,
+    processes: Integer | None = None,
+    list: Flag = False,
+    quiet: Flag = False,
+    json: Flag = False,
 ) -> None:
     """Reproduce a claim of the source paper: measure it, and write raw results, charts and a page.
 
@@ -65,7 +61,7 @@ def reproduce(
         print_json([{"name": one.name, "about": one.about} for one in experiments.values()])
         return
     if list:
-        table((one.name, one.about) for one in experiments.values())
+        print_columns((one.name, one.about) for one in experiments.values())
         return
     if experiment is None:
         raise ArgumentError(f"'experiment' should be one of {', '.join(experiments)} or all.")
@@ -74,7 +70,7 @@ def reproduce(
         "seed": seed,
         "processes": processes,
         "progress": False if quiet else None,
-        "say": (lambda text: None) if quiet else say,
+        "say": (lambda text: None) if quiet else print_note,
     }
     folder = Path("runs") / experiment if out is None else out
     if experiment == "all":
@@ -87,12 +83,12 @@ def reproduce(
             print_json({name: one.report.model_dump(mode="json") for name, one in done.items()})
             return
         for name, one in done.items():
-            tell("\n".join([f"{name}:", *one.found, ""]))
+            print_text("\n".join([f"{name}:", *one.found, ""]))
     else:
         one = studies.experiment_named(experiment).run(folder, config=config, **arguments)
         if json:
-            tell(one.report.model_dump_json(indent=2))
+            print_text(one.report.model_dump_json(indent=2))
             return
-        tell("\n".join([*one.found, ""]))
+        print_text("\n".join([*one.found, ""]))
         page = one.page
-    tell(f"The page is {page}")
+    print_text(f"The page is {page}")

@@ -1,12 +1,10 @@
 """`kappaflow rewrite`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
-from kappaflow.cli.show import columns, print_json, say_if_unfinished, table, tell
-from kappaflow.cli.whole import Count, FirstPart, Whole
+from kappaflow.cli.parameters import Count, FirstPart, Flag, Integer
+from kappaflow.cli.show import note_unfinished, print_columns, print_json, print_text
 
 if TYPE_CHECKING:
     from kappaflow.runs import RewrittenRun
@@ -19,8 +17,8 @@ def rewrite(
     out: Path,
     partition: FirstPart = "half",
     couplings: Count = "auto",
-    seed: Whole = 0,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    seed: Integer = 0,
+    json: Flag = False,
 ) -> None:
     """Rewrite a flow to use one fixed partition, without changing what it computes.
 
@@ -59,7 +57,7 @@ def rewrite(
         couplings=None if couplings == "fewest" else couplings,
         seed=seed,
     )
-    say_if_unfinished(run)
+    note_unfinished(run)
     if json:
         print_json(done.to_json())
     else:
@@ -69,7 +67,7 @@ def rewrite(
 def _print(done: "RewrittenRun") -> None:
     """Prints the certificate for people."""
     certificate = done.certificate
-    table([
+    print_columns([
         ("couplings before", f"{certificate.couplings_before}"),
         ("permutations and linear layers before", f"{certificate.mixing_before}"),
         ("couplings after", f"{certificate.couplings_after}"),
@@ -77,8 +75,8 @@ def _print(done: "RewrittenRun") -> None:
         ("layers kept unchanged", ", ".join(certificate.left) or "none"),
     ])
     if certificate.replaced:
-        tell()
-        columns([
+        print_text()
+        print_columns([
             ("linear map", "couplings", "largest condition number", "residual"),
             *(
                 (
@@ -90,8 +88,8 @@ def _print(done: "RewrittenRun") -> None:
                 for one in certificate.replaced
             ),
         ])
-    tell()
-    columns([
+    print_text()
+    print_columns([
         ("largest difference", *certificate.differences),
         *(
             (name, *(f"{getattr(one, field):.1e}" for one in certificate.differences.values()))
@@ -102,4 +100,6 @@ def _print(done: "RewrittenRun") -> None:
             )
         ),
     ])
-    tell(f"\nCompared on {certificate.points:,} {done.points}.\nThe new run is {done.folder}")
+    print_text(
+        f"\nCompared on {certificate.points:,} {done.points}.\nThe new run is {done.folder}"
+    )

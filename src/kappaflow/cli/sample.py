@@ -1,26 +1,25 @@
 """`kappaflow sample`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from kappaflow.cli.fit_options import Device
-from kappaflow.cli.show import say, say_if_unfinished, say_if_unused
-from kappaflow.cli.whole import Whole
+from kappaflow.cli.parameters import Data, Decimal, Device, Integer
+from kappaflow.cli.show import note_unfinished, note_unused_cuda, print_note
 
 
 def sample(
     run: Path,
     /,
     *,
-    n: Annotated[Whole, Parameter(name=["-n", "--n"])],
-    out: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
+    n: Annotated[Integer, Parameter(name=["-n", "--n"])],
+    out: Data = "-",
     context: str | None = None,
     class_name: Annotated[str | None, Parameter(name="--class")] = None,
     temperature: float = 1.0,
-    seed: Whole = 0,
-    decimal: Literal[".", ","] | None = None,
+    seed: Integer = 0,
+    decimal: Decimal = None,
     device: Device = None,
 ) -> None:
     """Sample from the flow of a run, in the units of its data.
@@ -59,8 +58,8 @@ def sample(
     """
     from kappaflow.runs import write_samples
 
-    say_if_unused(device)
-    say_if_unfinished(run)
+    note_unused_cuda(device)
+    note_unfinished(run)
     written = write_samples(
         run,
         n,
@@ -73,6 +72,6 @@ def sample(
         device=device,
     )
     if written.outside.rows:
-        say(written.outside.note(written.rows // n, "context rows"))
+        print_note(written.outside.note(written.rows // n, "context rows"))
     if out != "-":
-        say(f"{n:,} samples{' for each context' if context else ''} are in {out}")
+        print_note(f"{n:,} samples{' for each context' if context else ''} are in {out}")

@@ -2,26 +2,24 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import Parameter
-
-from kappaflow.cli.fit_options import Device
-from kappaflow.cli.show import JOINT, print_json, say, say_if_unused
+from kappaflow.cli.parameters import Data, Decimal, Device, Flag
+from kappaflow.cli.show import JOINT, note_unused_cuda, print_json, print_note
 from kappaflow.errors import ArgumentError
 
 
 def score(
     run: Path,
-    data: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    data: Data,
     /,
     *,
-    out: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
+    out: Data = "-",
     id: str | None = None,
     repair: Literal["drop"] | None = None,
-    decimal: Literal[".", ","] | None = None,
+    decimal: Decimal = None,
     device: Device = None,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    json: Flag = False,
 ) -> None:
     """Write the log-density of each row or image, and its percentile among the training rows.
 
@@ -69,7 +67,7 @@ def score(
 
     if json and out == "-":
         raise ArgumentError("'out' should be a file with 'json' (--out FILE), got '-'.")
-    say_if_unused(device)
+    note_unused_cuda(device)
     written = write_scores(
         run, data, out, identifier=id, repair=repair, decimal=decimal, device=device
     )
@@ -77,21 +75,21 @@ def score(
         print_json(asdict(written))
     items = "images" if "image" in written.columns else "rows"
     if "joint_log_prob" in written.columns:
-        say(JOINT)
+        print_note(JOINT)
     if written.infinite and items == "rows":
-        say(
+        print_note(
             f"{written.infinite:,} of {written.rows:,} rows have a log_prob of -inf: the density "
             "is 0 outside of the bounds of a column"
         )
     if written.empty and items == "rows":
-        say(
+        print_note(
             f"{written.empty:,} of {written.rows:,} rows could not be scored and have an empty "
             f"log_prob, the first is {written.first_name}: a value is missing, is text, or "
             "is too large for the flow's numbers"
         )
     if written.outside.rows:
-        say(written.outside.note(written.rows + written.dropped))
+        print_note(written.outside.note(written.rows + written.dropped))
     if written.dropped:
-        say(f"{written.dropped:,} rows could not be scored and were left out")
+        print_note(f"{written.dropped:,} rows could not be scored and were left out")
     if out != "-":
-        say(f"the scores of {written.rows:,} {items} are in {out}")
+        print_note(f"the scores of {written.rows:,} {items} are in {out}")

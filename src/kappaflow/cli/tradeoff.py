@@ -6,25 +6,25 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from kappaflow.cli.fit_options import COMMON, OUTPUT, TRAINING, ReadTable, given, without_none
-from kappaflow.cli.show import columns, say, tell
-from kappaflow.cli.whole import Whole, Wholes
+from kappaflow.cli.parameters import Data, Integer, Integers
+from kappaflow.cli.show import print_columns, print_note, print_text
 from kappaflow.errors import ArgumentError
 
 Numbers = Annotated[list[float], Parameter(consume_multiple=True, group=COMMON)]
 
 
 def tradeoff(
-    data: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    data: Data,
     /,
     *,
     out: Annotated[Path, Parameter(group=COMMON)],
     budgets: Numbers = (10.0, 100.0, 1000.0, 10000.0),  # pyright: ignore[reportArgumentType]
-    couplings: Annotated[Whole | None, Parameter(group=TRAINING)] = None,
-    hidden: Annotated[Wholes | None, Parameter(group=TRAINING)] = None,
-    max_epochs: Annotated[Whole, Parameter(group=TRAINING)] = 60,
+    couplings: Annotated[Integer | None, Parameter(group=TRAINING)] = None,
+    hidden: Annotated[Integers | None, Parameter(group=TRAINING)] = None,
+    max_epochs: Annotated[Integer, Parameter(group=TRAINING)] = 60,
     max_time_s: Annotated[float | None, Parameter(group=TRAINING)] = None,
-    seed: Annotated[Whole, Parameter(group=TRAINING)] = 0,
-    processes: Annotated[Whole, Parameter(group=TRAINING)] = 1,
+    seed: Annotated[Integer, Parameter(group=TRAINING)] = 0,
+    processes: Annotated[Integer, Parameter(group=TRAINING)] = 1,
     rows: Annotated[ReadTable | None, Parameter(name="*", group=COMMON)] = None,
     quiet: Annotated[bool, Parameter(negative=(), group=OUTPUT)] = False,
     json: Annotated[bool, Parameter(negative=(), group=OUTPUT)] = False,
@@ -85,13 +85,13 @@ def tradeoff(
         out,
         processes=processes,
         progress=False if quiet else None,
-        say=(lambda text: None) if quiet else say,
+        say=(lambda text: None) if quiet else print_note,
         seed=seed,
         learning_rate=LEARNING_RATE,
         **without_none({"max_epochs": max_epochs, "max_time_s": max_time_s}),
     )
     if json:
-        tell(report.model_dump_json(indent=2))
+        print_text(report.model_dump_json(indent=2))
         return
-    columns(report.rows())
-    tell("\n".join(["", *report.describe(), "", f"The page is {out / 'index.html'}"]))
+    print_columns(report.rows())
+    print_text("\n".join(["", *report.describe(), "", f"The page is {out / 'index.html'}"]))

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from inspect import Parameter, Signature
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.flow import Flow
@@ -28,8 +28,7 @@ Options = Mapping[str, Any]
 def recipe(name: str) -> Callable[[Callable[P, Flow]], Callable[P, Flow]]:
     """Returns a decorator that registers a recipe under a name, with all its options by name.
 
-    Activations of torch are stored by their names. Circular columns are refused by all recipes
-    but `spline`; files of earlier versions may have them.
+    All recipes but `spline` refuse circular columns; files of earlier versions may have them.
     """
 
     def decorate(function: Callable[P, Flow]) -> Callable[P, Flow]:
@@ -101,9 +100,13 @@ def flat_signature(recipe: Callable[..., Any]) -> Signature:
     signature, groups = inspect.signature(recipe), _groups(recipe)
     parameters: list[Parameter] = []
     for name, parameter in signature.parameters.items():
-        options = vars(groups[name]) if name in groups else {name: parameter.default}
+        if name not in groups:
+            parameters.append(parameter)
+            continue
+        hints = get_type_hints(type(groups[name]))
         parameters += [
-            parameter.replace(name=option, default=default) for option, default in options.items()
+            parameter.replace(name=option, default=default, annotation=hints[option])
+            for option, default in vars(groups[name]).items()
         ]
     return signature.replace(parameters=parameters)
 
