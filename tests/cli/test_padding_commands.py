@@ -14,7 +14,7 @@ from kappaflow.runs import ModelConfig, TableConfig, fit_run
 from kappaflow.runs.recipes import with_padding
 from kappaflow.runs.table_content import PADDING_SAMPLES
 
-JOINT = "no likelihood"
+JOINT = "not a likelihood"
 
 
 def fit(run, table, folder, *words):
