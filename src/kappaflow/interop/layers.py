@@ -67,6 +67,10 @@ class Layers:
                 return self._known[name](layer)
         raise Unsupported("kappaflow has no equivalent layer")
 
+    def inverse_parts(self, layers: Sequence[Any]) -> list[Part]:
+        """Returns the parts of the inverse of layers, in the library's forward direction."""
+        return inverse_of([part for one in layers for part in self.forward_parts(one)])
+
     def attempt(self, name: str, convert: Callable[[], Sequence[Part]]) -> list[Part]:
         """Returns the result of `convert`; if unsupported, records the reason and returns []."""
         try:
@@ -83,6 +87,15 @@ class Layers:
     def _from_data(self, parts: Sequence[Part]) -> Sequence[Part]:
         """Returns parts of the library's forward direction as parts from data to latent."""
         return inverse_of(parts) if self._inverted else parts
+
+
+def flattened(layer: Any, inner: Callable[[Any], Sequence[Any] | None]) -> list[Any]:  # noqa: ANN401
+    """Returns a layer, or the layers of a composition and of compositions in it.
+
+    `inner` returns the layers of a composition, from data to latent, and None for others.
+    """
+    parts = inner(layer)
+    return [layer] if parts is None else [one for part in parts for one in flattened(part, inner)]
 
 
 def full_names(module: object) -> list[str]:

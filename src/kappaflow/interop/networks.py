@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kappaflow.interop.blueprint import Network, Unsupported
+from kappaflow.interop.blueprint import Coupling, Network, Part, Unsupported, inverse_of
 from kappaflow.interop.layers import full_names, is_modified
 from kappaflow.nets.activations import FUNCTIONS, MODULES, has_default_arguments
+from kappaflow.partition import Partition
 
 NO_EQUIVALENT = "which kappaflow's networks do not have"
 LINEAR = {"torch.nn.modules.linear.Linear", "zuko.nn.Linear"}
@@ -187,6 +188,13 @@ def check_outputs(network: Network, expected: int) -> Network:
             f"its network has {network.outputs} outputs, but the layer needs {expected}"
         )
     return network
+
+
+def conditional_normal(network: Network, width: int) -> list[Part]:
+    """Returns a normal base whose network outputs means and then log-deviations, as a coupling."""
+    network = check_outputs(network, 2 * width)
+    network = network.select_outputs([*range(width, 2 * width), *range(width)])
+    return inverse_of([Coupling(Partition(width, ()), network, "exp")])
 
 
 def concatenated(one: Network, other: Network) -> Network:

@@ -26,10 +26,9 @@ from kappaflow.interop.blueprint import (
     Reordering,
     Scaling,
     Unsupported,
-    inverse_of,
 )
 from kappaflow.interop.convert import multi_scale
-from kappaflow.interop.layers import Converters, Layers, full_names, is_exactly
+from kappaflow.interop.layers import Converters, Layers, flattened, full_names, is_exactly
 from kappaflow.interop.matrices import (
     dense,
     householder,
@@ -37,7 +36,7 @@ from kappaflow.interop.matrices import (
     qr_linear,
     svd_linear,
 )
-from kappaflow.interop.networks import check_outputs, identity, read_network
+from kappaflow.interop.networks import check_outputs, conditional_normal, identity, read_network
 from kappaflow.partition import Partition
 
 HOME = "nflows.transforms"
@@ -91,9 +90,10 @@ def parts_of(
 
 
 def _transforms_of(transform: Any) -> list[Any]:  # noqa: ANN401
-    if type(transform).__name__ != "CompositeTransform":
-        return [transform]
-    return [one for part in transform._transforms for one in _transforms_of(part)]
+    def inner(one: Any) -> Any:  # noqa: ANN401
+        return one._transforms if type(one).__name__ == "CompositeTransform" else None
+
+    return flattened(transform, inner)
 
 
 def _rows(n: int, context: Tensor | None) -> tuple[int, Tensor | None]:
@@ -114,7 +114,7 @@ def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN40
     known = {
         **KNOWN,
         POINTWISE: lambda layer: _pointwise(layer, width),
-        INVERSE: lambda layer: _inverse(layer, layers),
+        INVERSE: lambda layer: layers.inverse_parts(_layers_of(layer._transform)),
     }
     layers = Layers(known, converters)
     parts: list[Part] = []
@@ -134,9 +134,8 @@ def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN40
 
 
 def _layers_of(transform: Any) -> list[Any]:  # noqa: ANN401
-    if not is_exactly(transform, f"{HOME}.base.CompositeTransform"):
-        return [transform]
-    return [one for part in transform._transforms for one in _layers_of(part)]
+    name = f"{HOME}.base.CompositeTransform"
+    return flattened(transform, lambda one: one._transforms if is_exactly(one, name) else None)
 
 
 def _embedding(flow: Any) -> list[Network]:  # noqa: ANN401
@@ -171,9 +170,7 @@ def _base(base: Any) -> list[Part]:  # noqa: ANN401
         else:
             network = identity(base._log_z, 2 * width)
             network = network.replace_first(network.weights[0], network.biases[0], inputs=0)
-        network = check_outputs(network, 2 * width)
-        network = network.select_outputs([*range(width, 2 * width), *range(width)])
-        return inverse_of([Coupling(Partition(width, ()), network, "exp")])
+        return conditional_normal(network, width)
     raise Unsupported("it is not a normal distribution of independent features")
 
 
@@ -277,12 +274,6 @@ def _pointwise(layer: Any, width: int | None) -> list[Part]:  # noqa: ANN401
         return made
 
     return [Other(make)]
-
-
-def _inverse(layer: Any, layers: Layers) -> list[Part]:  # noqa: ANN401
-    return inverse_of([
-        part for one in _layers_of(layer._transform) for part in layers.forward_parts(one)
-    ])
 
 
 def _levels(layer: Any, layers: Layers, size: int) -> list[Part]:  # noqa: ANN401

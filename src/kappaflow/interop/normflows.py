@@ -24,7 +24,12 @@ from kappaflow.interop.blueprint import (
 from kappaflow.interop.convert import multi_scale
 from kappaflow.interop.layers import Converters, Layers, full_names, is_exactly
 from kappaflow.interop.matrices import convolution, dense, lu_linear
-from kappaflow.interop.networks import check_outputs, concatenated, read_network
+from kappaflow.interop.networks import (
+    check_outputs,
+    concatenated,
+    conditional_normal,
+    read_network,
+)
 from kappaflow.partition import Partition
 
 HOME = "normflows.flows"
@@ -171,9 +176,7 @@ def _base(base: Any) -> list[Part]:  # noqa: ANN401
     if kind == "ConditionalDiagGaussian" and len(base.shape) == 1:
         width, encoder = base.shape[0], base.context_encoder
         network = read_network(encoder, 0, context=_inputs(encoder))
-        network = check_outputs(network, 2 * width)
-        network = network.select_outputs([*range(width, 2 * width), *range(width)])
-        return inverse_of([Coupling(Partition(width, ()), network, "exp")])
+        return conditional_normal(network, width)
     raise Unsupported("it is not a normal distribution of independent features")
 
 

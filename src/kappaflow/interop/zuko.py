@@ -24,10 +24,9 @@ from kappaflow.interop.blueprint import (
     Reordering,
     Scaling,
     Unsupported,
-    inverse_of,
 )
 from kappaflow.interop.distributions import log_prob_in_support
-from kappaflow.interop.layers import Converters, Layers, full_names, is_exactly
+from kappaflow.interop.layers import Converters, Layers, flattened, full_names, is_exactly
 from kappaflow.interop.matrices import dense, lu_linear, rotation
 from kappaflow.interop.networks import check_outputs, constant, read_network
 from kappaflow.partition import Partition
@@ -53,7 +52,8 @@ def parts_of(
     base, whole = maker(flow.base), maker(flow)
     shape = tuple(base(context).event_shape)
     width = 0 if context is None else context.shape[1]
-    layers = [_layer(one, maker(one), shape, width) for one in _transforms_of(flow.transform)]
+    transforms = flattened(flow.transform, lambda one: getattr(one, "transforms", None))
+    layers = [_layer(one, maker(one), shape, width) for one in transforms]
     return Parts(
         "zuko",
         layers,
@@ -66,14 +66,6 @@ def parts_of(
         log_prob=lambda value, given: whole(given).log_prob(value),
         sample=lambda n, given: _sample(whole(given), n),
     )
-
-
-def _transforms_of(transform: Any) -> list[Any]:  # noqa: ANN401
-    """Returns the transforms of a composition and of compositions in it, from data to latent."""
-    inner = getattr(transform, "transforms", None)
-    if inner is None:
-        return [transform]
-    return [one for part in inner for one in _transforms_of(part)]
 
 
 def _layer(transform: Any, make: Make, shape: tuple[int, ...], width: int) -> ForeignLayer:  # noqa: ANN401
@@ -102,7 +94,11 @@ def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN40
             f"{type(flow).__name__}."
         )
     layers = Layers(
-        {**KNOWN, "zuko.lazy.LazyInverse": lambda one: _inverse(one, layers)}, converters
+        {
+            **KNOWN,
+            "zuko.lazy.LazyInverse": lambda one: layers.inverse_parts(_layers_of(one.transform)),
+        },
+        converters,
     )
     parts: list[Part] = []
     for layer in _layers_of(flow.transform):
@@ -116,9 +112,8 @@ def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN40
 
 
 def _layers_of(transform: Any) -> list[Any]:  # noqa: ANN401
-    if not is_exactly(transform, "zuko.lazy.LazyComposedTransform"):
-        return [transform]
-    return [one for part in transform.transforms for one in _layers_of(part)]
+    name = "zuko.lazy.LazyComposedTransform"
+    return flattened(transform, lambda one: one.transforms if is_exactly(one, name) else None)
 
 
 def _base(base: Any) -> list[Part]:  # noqa: ANN401
@@ -250,12 +245,6 @@ def _elementwise(layer: Any) -> list[Part]:  # noqa: ANN401
     features = len(raw[0])
     bound_of = bound if scale else None
     return [_scaling_of(output, tuple(range(features)), features, bound_of)]
-
-
-def _inverse(layer: Any, layers: Layers) -> list[Part]:  # noqa: ANN401
-    return inverse_of([
-        part for one in _layers_of(layer.transform) for part in layers.forward_parts(one)
-    ])
 
 
 KNOWN = {
