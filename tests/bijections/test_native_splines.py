@@ -5,7 +5,8 @@ import torch
 
 import kappaflow as kf
 from kappaflow.bijections.native_splines import MOST_BINS, POINTS, NativePieces, library_for
-from kappaflow.bijections.spline import Pieces, SplineShape, pieces_of
+from kappaflow.bijections.spline import Pieces, pieces_of
+from kappaflow.bijections.spline_shape import SplineShape
 from kappaflow.native import Library
 
 SHAPES = {

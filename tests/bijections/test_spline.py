@@ -9,15 +9,14 @@ from hypothesis import strategies as st
 
 import kappaflow as kf
 from kappaflow.bijections.spline import (
-    LEAST,
     Pieces,
     SplineNode,
-    SplineShape,
     pulled_back,
     spline_knots,
     splined,
     unsplined,
 )
+from kappaflow.bijections.spline_shape import LEAST, SplineShape
 
 FAR = 1e4
 SIZES = (0.0, 0.3, 3.0, 30.0, 1e4, 1e30)

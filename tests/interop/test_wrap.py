@@ -1,6 +1,8 @@
 """Wrapped flows of other libraries, compared with the libraries and dense Jacobians."""
 
 import copy
+import math
+import sys
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch
 import kappaflow as kf
 from interop import foreign
 from kappaflow.errors import ArgumentError
+from kappaflow.foreign.layers import ForeignLayer, Parts
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch deprecations
 
@@ -271,6 +274,32 @@ def test_an_object_that_is_not_a_flow_is_refused(flow, x, why):
     """When it is wrapped or first called."""
     with pytest.raises(ArgumentError, match=why):
         kf.wrap(flow, x).log_prob(x)
+
+
+class Halving:
+    """A flow of a library that kappaflow does not know."""
+
+
+def parts_of(flow, x, context):
+    """Returns one layer, z = x / 2: the adapter that the library of `Halving` registers."""
+    layer = ForeignLayer(
+        "Halving",
+        lambda x, _: (x / 2, -x.shape[1] * math.log(2)),
+        lambda z, _: (z * 2, z.shape[1] * math.log(2)),
+        ((2,), (2,)),
+    )
+    return Parts("halving", [layer], kf.StandardNormal(2))
+
+
+def test_a_library_is_registered_from_outside(monkeypatch):
+    """Its flows are wrapped and diagnosed like those of the libraries that kappaflow knows."""
+    with pytest.raises(ArgumentError, match="'flow' should be a Flow"):
+        kf.wrap(Halving())
+    monkeypatch.setattr("kappaflow.foreign.wrap._LIBRARIES", {})
+    monkeypatch.setitem(sys.modules, "their_adapter", sys.modules[__name__])
+    kf.interop.register_library(__name__, "their_adapter")
+    flow = kf.wrap(Halving())
+    assert flow.library == "halving" and kf.doctor(flow, 2 * torch.randn(64, 2)).ok
 
 
 def test_kappaflow_flows_need_no_wrapping():

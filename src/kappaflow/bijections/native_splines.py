@@ -2,22 +2,19 @@
 
 import ctypes
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from kappaflow.autograd.checkpoint import is_traced
+from kappaflow.bijections.spline_shape import SplineShape
 from kappaflow.native import Library, library
-
-if TYPE_CHECKING:
-    from kappaflow.bijections.spline import SplineShape
 
 MOST_BINS = 64  # as in splines.c
 POINTS = 2048  # smallest number of points for a thread
 
 
-def library_for(points: Tensor, raw: Tensor, shape: "SplineShape") -> Library | None:
+def library_for(points: Tensor, raw: Tensor, shape: SplineShape) -> Library | None:
     """Returns the library that evaluates splines at these points; None where Python code does."""
     if torch.compiler.is_compiling() or is_traced(points) or shape.bins > MOST_BINS:
         return None
@@ -41,7 +38,7 @@ class NativePieces:
         library: Library,
         points: Tensor,
         raw: Tensor,
-        shape: "SplineShape",
+        shape: SplineShape,
         *,
         is_output: bool = False,
     ) -> None:

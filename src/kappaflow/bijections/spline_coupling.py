@@ -14,7 +14,6 @@ from kappaflow.bijections.coupling_derivatives import SplineLinearization
 from kappaflow.bijections.spline import (
     Pieces,
     SplineNode,
-    SplineShape,
     SplineTrace,
     numbers,
     pulled_back,
@@ -22,6 +21,7 @@ from kappaflow.bijections.spline import (
     summed,
     unsplined,
 )
+from kappaflow.bijections.spline_shape import SplineShape
 from kappaflow.linearization import Linearization
 from kappaflow.partition import AnyPartition
 from kappaflow.registry import register

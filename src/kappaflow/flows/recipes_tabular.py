@@ -15,7 +15,7 @@ from kappaflow.bijections import (
     Radial,
     SplineCoupling,
 )
-from kappaflow.bijections.spline import SplineShape
+from kappaflow.bijections.spline_shape import SplineShape
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.coupling_flow import Transformer, coupling_flow, joint_features, useful_depth
