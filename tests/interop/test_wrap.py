@@ -295,7 +295,7 @@ def test_a_library_is_registered_from_outside(monkeypatch):
     """Its flows are wrapped and diagnosed like those of the libraries that kappaflow knows."""
     with pytest.raises(ArgumentError, match="'flow' should be a Flow"):
         kf.wrap(Halving())
-    monkeypatch.setattr("kappaflow.foreign.wrap._LIBRARIES", {})
+    monkeypatch.setattr("kappaflow.foreign.wrapped._LIBRARIES", {})
     monkeypatch.setitem(sys.modules, "their_adapter", sys.modules[__name__])
     kf.interop.register_library(__name__, "their_adapter")
     flow = kf.wrap(Halving())

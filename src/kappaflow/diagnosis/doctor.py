@@ -30,7 +30,7 @@ from kappaflow.finding import SEVERITIES, Evidence, Finding
 from kappaflow.flows import Flow
 from kappaflow.flows.rows import PLAIN, Data, plain_tensors, read_rows
 from kappaflow.foreign import Wrapped
-from kappaflow.foreign.wrap import own_flow
+from kappaflow.foreign.wrapped import own_flow
 
 # The verdict shows the most severe finding, and the findings with these codes (data, likelihood
 # and training).

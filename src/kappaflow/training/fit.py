@@ -30,7 +30,7 @@ from kappaflow.data.table import Repair
 from kappaflow.errors import ArgumentError, DataWarning, KappaflowError
 from kappaflow.flows import Flow, set_bounds
 from kappaflow.flows.standardization import far_column
-from kappaflow.foreign.wrap import Wrapped, wrap_to_fit
+from kappaflow.foreign.wrapped import Wrapped, wrap_to_fit
 from kappaflow.locking import locked
 from kappaflow.ranks import is_first
 from kappaflow.training.budget import correlation_note
