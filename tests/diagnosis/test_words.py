@@ -94,8 +94,8 @@ def test_a_saturated_coupling_is_not_a_linear_layer():
 @pytest.mark.parametrize(
     ("flow", "argument"),
     [
-        (kf.spline(2, depth=2, hidden=(4,)), "a larger min_slope (an argument of spline)"),
-        (kf.real_nvp(2, depth=2, hidden=(4,)), "a smaller scale_bound (an argument of real_nvp)"),
+        (kf.spline(2, depth=2, hidden=(4,)), "spline: couplings={'min_slope': ...}"),
+        (kf.real_nvp(2, depth=2, hidden=(4,)), "real_nvp: couplings={'scale_bound': ...}"),
         (kf.nice(2, depth=2, hidden=(4,)), "torch.tanh(raw / bound)"),
     ],
 )

@@ -40,33 +40,34 @@ def bound_scales(flow: Flow) -> str:
     """Returns how to bound the scales in the code that builds a flow, as part of a sentence."""
     if not isinstance(flow, Wrapped):
         for name, change in OWN_BOUNDS.items():
-            if taking := _recipe(flow, name) or _classes(flow, name):
-                return f"use a {change} {name} (an argument of {taking})"
+            if owner := _recipe(flow, name) or _classes(flow, name):
+                return f"use a {change} {name} (an argument of {owner})"
         return OTHER
     libraries = {type(part).__module__.split(".")[0] for part in _parts(flow)}
-    return "; ".join(BOUNDS[one] for one in sorted(libraries & BOUNDS.keys())) or OTHER
+    return "; ".join(BOUNDS[name] for name in sorted(libraries & BOUNDS.keys())) or OTHER
 
 
-def _recipe(flow: Flow, argument: str) -> str | None:
-    """Returns the name of the recipe that made a flow, if it takes an argument."""
+def _recipe(flow: Flow, option: str) -> str | None:
+    """Returns the recipe that made a flow, if its couplings have an option."""
     try:
         name = describe(flow)["name"]
     except ArgumentError:  # a flow with layers of the user
         return None
     recipe = getattr(flows, name, None)
-    takes = inspect.isfunction(recipe) and argument in inspect.signature(recipe).parameters
-    return name if takes else None
+    groups = inspect.signature(recipe).parameters if inspect.isfunction(recipe) else {}
+    has_option = "couplings" in groups and hasattr(groups["couplings"].default, option)
+    return f"{name}: couplings={{{option!r}: ...}}" if has_option else None
 
 
 def _classes(flow: Flow, argument: str) -> str:
     """Returns the classes of the layers that have such an argument."""
-    found = {
-        type(one).__name__
-        for one in flow.modules()
-        for place in (one, getattr(one, "shape", None))
-        if isinstance(one, Bijection) and isinstance(getattr(place, argument, None), float)
+    names = {
+        type(layer).__name__
+        for layer in flow.modules()
+        for owner in (layer, getattr(layer, "shape", None))
+        if isinstance(layer, Bijection) and isinstance(getattr(owner, argument, None), float)
     }
-    return ", ".join(sorted(found))
+    return ", ".join(sorted(names))
 
 
 def _parts(flow: Flow) -> list[object]:
@@ -87,17 +88,17 @@ def in_float64(flow: Flow) -> str:
 
 def spline_box(flow: Flow) -> float | None:
     """Returns half the width of the box outside of which splines are linear; None without any."""
-    found = []
+    widths: list[float] = []
     for part in _parts(flow):
-        for one in (part, getattr(part, "shape", None), getattr(part, "univariate", None)):
-            kind = one.func if isinstance(one, functools.partial) else one
+        for spline in (part, getattr(part, "shape", None), getattr(part, "univariate", None)):
+            kind = spline.func if isinstance(spline, functools.partial) else spline
             name = getattr(kind, "__name__", type(kind).__name__)
             if any(word in name for word in SPLINES):
-                given = one.keywords if isinstance(one, functools.partial) else {}
-                values = [given.get(key, getattr(one, key, None)) for key in BOX]
+                keywords = spline.keywords if isinstance(spline, functools.partial) else {}
+                values = [keywords.get(key, getattr(spline, key, None)) for key in BOX]
                 values += [ZUKO_BOUND] if name == "MonotonicRQSTransform" else []
-                found += [one for one in values if isinstance(one, float | int)][:1]
-    return min(map(float, found), default=None)
+                widths += [value for value in values if isinstance(value, float | int)][:1]
+    return min(map(float, widths), default=None)
 
 
 def without_own_names(finding: Finding) -> Finding:

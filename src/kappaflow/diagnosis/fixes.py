@@ -53,17 +53,12 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Fix:
-    """A named fix and the findings to which it applies.
-
-    `codes` are those of the findings (errors or warnings) to which it applies. If `trains`, the
-    flow has to be trained afterwards, because the fix changes its density or adds capacity that is
-    not used yet. `apply` returns None if there is nothing to change.
-    """
+    """A named fix, and the codes of the errors and warnings to which it applies."""
 
     name: str
     codes: tuple[str, ...]
-    trains: bool
-    apply: Callable[[Flow], Fixed | None]
+    trains: bool  # whether the flow has to be trained afterwards
+    apply: Callable[[Flow], Fixed | None]  # returns None if there is nothing to change
 
     def applies_to(self, diagnosis: Diagnosis) -> bool:
         return any(
@@ -87,50 +82,35 @@ def bounded(flow: Flow, condition_bound: float = BOUND) -> tuple[Flow, tuple[flo
 
     A layer above the bound becomes an `SVDLinear` with its smallest singular values raised. A
     fixed scale precedes it, and also a permutation if the determinant is negative. This changes
-    the density, so train the flow afterwards. Layers within the bound and the standardization of
-    the data stay unchanged.
-
-    Args:
-        flow: A flow of rows or images. For images, the channels are the features.
-        condition_bound: Largest allowed condition number of a linear layer, above 1.
+    the density, so train the flow afterwards. The standardization of the data stays unchanged. The
+    channels of images are their features.
 
     Returns:
         The flow, and the condition numbers of the replaced layers.
 
     Raises:
         ArgumentError: condition_bound is not above 1, or flow cannot be split into layers.
-
-    Example:
-        >>> import kappaflow as kf
-        >>> squeezed = kf.bijections.Linear.of([[1.0, 1.0], [1.0, 1.0001]])
-        >>> flow = kf.Flow(kf.StandardNormal(2), kf.Chain([squeezed]))
-        >>> fixed, before = bounded(flow)
-        >>> after = kf.spectrum(fixed.bijection, torch.zeros(1, 2)).condition_number
-        >>> f"{before[0]:.0f}", f"{after.item():.0f}"
-        ('39995', '708')
     """
     if not finite_float("condition_bound", condition_bound) > 1:
         raise ArgumentError(f"'condition_bound' should be above 1, got {condition_bound}.")
     parts = parts_of(flow, stacks=True)
-    units = 0
-    while units < len(parts) and parts[units].is_standardization:
-        units += 1
+    first = next((i for i, part in enumerate(parts) if not part.is_standardization), len(parts))
     replaced: list[float] = []
 
     def change(run: list[Bijection], features: int) -> list[Bijection]:
         results: list[Bijection] = []
         for part in run:
-            within = None
+            layers = None
             if is_linear(part):
-                within = _replacement(part, features, condition_bound, flow.dtype, replaced)
-            results += [part] if within is None else within
+                layers = _replacement(part, features, condition_bound, flow.dtype, replaced)
+            results += [part] if layers is None else layers
         return stacked(results, flow)
 
-    results = changed_by_run(parts[units:], flow.joint_shape, change)
+    results = changed_by_run(parts[first:], flow.joint_shape, change)
     if not replaced:
         return flow, ()
-    made = flow_of(flow, [part.to(flow.dtype) for part in (*parts[:units], *results)])
-    return made, tuple(replaced)
+    layers = [part.to(flow.dtype) for part in (*parts[:first], *results)]
+    return flow_of(flow, layers), tuple(replaced)
 
 
 def _replacement(
@@ -162,54 +142,46 @@ def padded(flow: Flow, features: int | None = None) -> Flow:
     Each coupling also reads and changes half of the padding. The new weights start at zero, so
     log_prob of the data stays the same until the flow is trained.
 
-    Args:
-        flow: A flow by `real_nvp` or `nice` of two features or more, without padding, linear maps
-            between its couplings, a whitening start or random permutations.
-        features: Number of features to add; by default as many as the flow has.
+    The flow comes from `real_nvp` or `nice`, with two features or more, without padding, linear
+    maps between its couplings, a whitening start or random permutations. By default, as many
+    features are added as the flow has.
 
     Raises:
         ArgumentError: The flow is not of this kind, or features is not a whole number above 0.
-
-    Example:
-        >>> import kappaflow as kf
-        >>> flow = kf.real_nvp(2, depth=2, hidden=(8,))
-        >>> x = torch.ones(3, 2)
-        >>> torch.allclose(padded(flow).log_prob(x), flow.log_prob(x))
-        True
     """
     described = _describe(flow)
     added = flow.joint_shape[0] if features is None else positive_int("features", features)
     with torch.random.fork_rng(devices=[]):
-        wide = build({**described, "arguments": {**described["arguments"], "padding": added}})
-    wide.to(flow.dtype)
-    outer, inner = _as_chain(wide), _as_chain(flow)
+        larger = build({**described, "arguments": {**described["arguments"], "padding": added}})
+    larger.to(flow.dtype)
+    outer, inner = _as_chain(larger), _as_chain(flow)
     if outer.embedding is not None and inner.embedding is not None:
         outer.embedding.load_state_dict(inner.embedding.state_dict())
     for new, old in zip(outer, inner, strict=True):
         if isinstance(new, CouplingStack) and isinstance(old, CouplingStack):
             # The plain couplings share their weights with the stack, so this writes to the stack.
-            for coupling, own in zip(_couplings(new), _couplings(old), strict=True):
-                _widen(coupling, own)
+            for pair in zip(_couplings(new), _couplings(old), strict=True):
+                _copy_coupling(*pair)
         else:
             _copy_elementwise(new, old)
-    return wide.to(flow.device).train(flow.training)
+    return larger.to(flow.device).train(flow.training)
 
 
-def _widen(new: Plain, old: Plain) -> None:
-    """Copies the weights of a coupling into the wider one for data and padding."""
-    wide, narrow = _linear_layers(new), _linear_layers(old)
-    for tensor in (wide[0].weight, wide[-1].weight, wide[-1].bias):
+def _copy_coupling(new: Plain, old: Plain) -> None:
+    """Copies the weights of a coupling into the larger one for data and padding."""
+    layers, old_layers = _linear_layers(new), _linear_layers(old)
+    for tensor in (layers[0].weight, layers[-1].weight, layers[-1].bias):
         tensor.zero_()
-    for layer, own in zip(wide[1:-1], narrow[1:-1], strict=True):
+    for layer, own in zip(layers[1:-1], old_layers[1:-1], strict=True):
         layer.weight.copy_(own.weight)
         layer.bias.copy_(own.bias)
-    wide[0].bias.copy_(narrow[0].bias)
-    kept = len(old.partition.kept)
-    wide[0].weight[:, :kept] = narrow[0].weight[:, :kept]
-    wide[0].weight[:, len(new.partition.kept) :] = narrow[0].weight[:, kept:]  # the context
+    layers[0].bias.copy_(old_layers[0].bias)
+    kept, columns = len(old.partition.kept), old_layers[0].weight
+    layers[0].weight[:, :kept] = columns[:, :kept]
+    layers[0].weight[:, len(new.partition.kept) :] = columns[:, kept:]  # the context
     parts = new.parameters_per_feature
     for name in ("weight", "bias"):
-        tensor, own = (getattr(layers[-1], name) for layers in (wide, narrow))
+        tensor, own = (getattr(each[-1], name) for each in (layers, old_layers))
         for part, of_data in zip(tensor.chunk(parts), own.chunk(parts), strict=True):
             part[: len(of_data)] = of_data
 
@@ -220,9 +192,9 @@ def _linear_layers(coupling: Plain) -> list[nn.Linear]:
 
 def _copy_elementwise(new: Bijection, old: Bijection) -> None:
     """Copies an elementwise map of the data, and leaves the values for the padding."""
-    there = new.state_dict()
+    state = new.state_dict()
     for name, tensor in old.state_dict().items():
-        own = there[name][: len(tensor)] if tensor.dim() else there[name]
+        own = state[name][: len(tensor)] if tensor.dim() else state[name]
         own.copy_(tensor)
 
 
@@ -259,34 +231,29 @@ def _couplings(stack: CouplingStack) -> Iterator[Plain]:
 
 
 def _fused(flow: Flow) -> Fixed | None:
-    made = fuse(flow)
-    before, after = len(layers_of(flow.core)), len(layers_of(made.core))
-    if after >= before:
-        return None
-    return Fixed(made, f"merged neighboring linear layers: {before} layers before, {after} now")
+    merged = fuse(flow)
+    before, after = len(layers_of(flow.core)), len(layers_of(merged.core))
+    note = f"merged neighboring linear layers: {before} layers before, {after} now"
+    return Fixed(merged, note) if after < before else None
 
 
 def _bounded(flow: Flow) -> Fixed | None:
-    made, replaced = bounded(flow)
-    if not replaced:
-        return None
+    changed, replaced = bounded(flow)
     listed = ", ".join(f"{value:.2g}" for value in replaced)
-    return Fixed(
-        made, f"bounded the condition number of linear layers by {BOUND:g}; it was {listed}"
-    )
+    note = f"bounded the condition number of linear layers by {BOUND:g}; it was {listed}"
+    return Fixed(changed, note) if replaced else None
 
 
-def _widened(flow: Flow) -> Fixed | None:
-    if flow.dtype == torch.float64:
-        return None
+def _in_float64(flow: Flow) -> Fixed | None:
     before = str(flow.dtype).removeprefix("torch.")
-    return Fixed(copy.deepcopy(flow).double(), f"converted from {before} to float64")
+    note = f"converted from {before} to float64"
+    return None if before == "float64" else Fixed(copy.deepcopy(flow).double(), note)
 
 
 def _padded(flow: Flow) -> Fixed | None:
-    made = padded(flow)
-    added = made.joint_shape[0] - flow.joint_shape[0]
-    return Fixed(made, f"added {added} features of Gaussian padding to the {flow.joint_shape[0]}")
+    larger, features = padded(flow), flow.joint_shape[0]
+    added = larger.joint_shape[0] - features
+    return Fixed(larger, f"added {added} features of Gaussian padding to the {features}")
 
 
 FIXES = {
@@ -295,6 +262,6 @@ FIXES = {
         Fix("pad", (), trains=True, apply=_padded),
         Fix("fuse", ("KF301", "KF302", "KF305"), trains=False, apply=_fused),
         Fix("bound", ("KF305",), trains=True, apply=_bounded),
-        Fix("float64", ("KF301", "KF303", *ROUND_TRIPS), trains=False, apply=_widened),
+        Fix("float64", ("KF301", "KF303", *ROUND_TRIPS), trains=False, apply=_in_float64),
     )
 }

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from kappaflow.conditioning import TRUSTED, Profile
+from kappaflow.conditioning.round_trip import states_of
 from kappaflow.diagnosis.advice import bound_scales, in_float64
 from kappaflow.diagnosis.check import Symptom, check, table
 from kappaflow.diagnosis.checks.log_dets import log_dets
@@ -48,23 +49,16 @@ def over_depth(m: Measurements) -> Table:
     }
 
 
-@dataclass(frozen=True)
-class Growth:
-    """Growth of the cumulative condition number over depth, at the worst point.
+class Growth(NamedTuple):
+    """Growth of the cumulative condition number over depth, at the worst point."""
 
-    Attributes:
-        point: Index of the point with the largest finite condition number.
-        per_layer: Geometric mean of the growth factors.
-        in_one: Whether that layer alone accounts for most of the growth.
-    """
-
-    point: int
+    point: int  # with the largest finite condition number
     layers: int
-    growing: int
-    per_layer: float
-    largest: float
+    growing: int  # number of layers in which it grows
+    per_layer: float  # geometric mean of the growth factors
+    largest: float  # factor, and the layer that has it
     layer: str
-    in_one: bool
+    in_one: bool  # whether that layer alone accounts for most of the growth
 
     def sentence(self, row: str) -> str:
         """Returns a sentence on where the condition number grows; `row` names the point."""
@@ -117,11 +111,16 @@ def ill_conditioned(m: Measurements) -> Iterator[Symptom]:
     lost = m.profile.eps * kappa
     if not math.isfinite(kappa) or lost <= TRUSTED / 10:
         return
-    is_error = lost > TRUSTED
     digits = max(0, round(-math.log10(lost)))
     left = ("no digit", "about 1 digit")[digits] if digits < 2 else f"about {digits} digits"
     growth = growth_of(m.profile)
-    where = growth.sentence(m.name_row(growth.point))
+    fix = (
+        f"Score and sample in float64: {in_float64(m.flow)}. Train with bounded log-scales: "
+        f"{bound_scales(m.flow)}."
+        if lost > TRUSTED
+        else "Watch it during training, because it can be worse far from the data. float64 has "
+        f"room: {in_float64(m.flow)}. To bound the log-scales, {bound_scales(m.flow)}."
+    )
     yield Symptom(
         f"The condition number reaches {kappa:.1e}, which leaves {left} of a result at the worst "
         "point.",
@@ -135,13 +134,10 @@ def ill_conditioned(m: Measurements) -> Iterator[Symptom]:
             "largest_factor_layer": growth.layer,
         },
         layer=m.profile.layers[m.profile.worst_layer],
-        severity="error" if is_error else "warning",
-        cause=f"Some directions are stretched and others squeezed. {where}",
-        fix=f"Score and sample in float64: {in_float64(m.flow)}. Train with bounded log-scales: "
-        f"{bound_scales(m.flow)}."
-        if is_error
-        else "Watch it during training, because it can be worse far from the data. float64 has "
-        f"room: {in_float64(m.flow)}. To bound the log-scales, {bound_scales(m.flow)}.",
+        severity="error" if lost > TRUSTED else "warning",
+        cause="Some directions are stretched and others squeezed. "
+        f"{growth.sentence(m.name_row(growth.point))}",
+        fix=fix,
     )
 
 
@@ -248,15 +244,12 @@ def _is_linear(m: Measurements, number: int) -> bool:
 
     A coupling with saturated scales has the same slopes at all points alone.
     """
-    state, layers = m.standardized, m.layers
-    for layer in layers[:number]:
-        state = layer.encode(state)[0]
-    one = layers[number]
+    layer, state = m.layers[number], states_of(m.layers[:number], m.standardized)[0][-1]
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(state.shape, generator=generator, dtype=torch.float64).to(state)
     far = FAR * (1 + state.abs().mean()) * v
     slopes = [
-        one.bijection.linearize(at, one.context).jv(v[None])[0].double()
+        layer.linearize(at).jv(v[None])[0].double()
         for at in (state, -state, far, torch.zeros_like(state))
     ]
     size = slopes[0].flatten(1).norm(dim=1).max()

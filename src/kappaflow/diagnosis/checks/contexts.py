@@ -1,7 +1,7 @@
 """KF210, KF306: the effect of the context on the density and on the conditioning."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,22 +19,14 @@ AT_ONCE = 256  # rows, to bound the memory
 TIMES = 100.0  # ratio to the median from which a condition number is reported
 
 
-@dataclass(frozen=True)
-class Contexts:
-    """The flow under the contexts of many rows.
+class Contexts(NamedTuple):
+    """The flow under the contexts of many rows."""
 
-    Attributes:
-        matters: Whether the density of any row changes with its context.
-        ignored: The examined columns of the context that change no density.
-        constant: The columns of the context with a single value.
-        condition_number: Condition number at the measured ones of the rows, (R,).
-    """
-
-    matters: bool
-    ignored: tuple[int, ...]
-    constant: tuple[int, ...]
-    condition_number: Tensor
-    rows: Tensor
+    matters: bool  # whether the density of any row changes with its context
+    ignored: list[int]  # the examined columns of the context that change no density
+    constant: list[int]  # the columns of the context with a single value
+    rows: Tensor  # indices of the rows
+    condition_number: Tensor  # at the measured ones of the rows, (R,)
 
 
 @measurement("contexts", checked="contexts")
@@ -43,37 +35,31 @@ def contexts(m: Measurements) -> Contexts | None:
     context, x = m.contexts, m.points if m.rows is None else m.rows
     if context is None:
         return None
-    points = m.effort.points
-    most = 4 * points if x[0].numel() <= DENSE_UP_TO else points // 16
+    is_small = x[0].numel() <= DENSE_UP_TO
+    most = 4 * m.effort.points if is_small else m.effort.points // 16
     most = m.up_to(most, len(x), "the conditioning for the contexts of {} rows")
     rows = torch.linspace(0, len(x) - 1, most).round().long().unique()
     x, context = x[rows], context[rows]
-    measured = len(x) if x[0].numel() <= DENSE_UP_TO else min(len(x), len(m.points))
     log_prob = m.flow.augmented_log_prob(x, context)
     is_constant = (context == context[:1]).all(0)
     others = context.roll(1, 0) + is_constant.to(context)
-    matters = differ(log_prob, m.flow.augmented_log_prob(x, others))
-    ignored = []
-    width = context.shape[1]
-    for column in range(
-        m.up_to(m.effort.limit(COLUMNS), width, "the effect of {} columns of the context")
-    ):
+
+    def matters(columns: int | slice) -> bool:
         moved = context.clone()
-        moved[:, column] = others[:, column]
-        if not differ(log_prob, m.flow.augmented_log_prob(x, moved)):
-            ignored.append(column)
+        moved[:, columns] = others[:, columns]
+        return differ(log_prob, m.flow.augmented_log_prob(x, moved))
+
+    most = m.effort.limit(COLUMNS)
+    examined = m.up_to(most, context.shape[1], "the effect of {} columns of the context")
+    measured = len(x) if is_small else min(len(x), len(m.points))
+    pairs = zip(x[:measured].split(AT_ONCE), context[:measured].split(AT_ONCE), strict=True)
     return Contexts(
-        matters,
-        tuple(ignored),
-        tuple(is_constant.nonzero().flatten().tolist()),
-        _condition_numbers(m, x[:measured], context[:measured]),
+        matters(slice(None)),
+        [column for column in range(examined) if not matters(column)],
+        is_constant.nonzero().flatten().tolist(),
         rows,
+        torch.cat([profile_at(m.flow, *pair).condition_number[-1] for pair in pairs]),
     )
-
-
-def _condition_numbers(m: Measurements, x: Tensor, context: Tensor) -> Tensor:
-    pairs = zip(x.split(AT_ONCE), context.split(AT_ONCE), strict=True)
-    return torch.cat([profile_at(m.flow, *pair).condition_number[-1] for pair in pairs])
 
 
 @check(
@@ -103,7 +89,7 @@ def context_ignored(m: Measurements) -> Iterator[Symptom]:
         )
         return
     for columns, what in (
-        ([*result.ignored], "has no effect on log_prob at any of the points"),
+        (result.ignored, "has no effect on log_prob at any of the points"),
         (sorted(set(result.constant) - set(result.ignored)), "is constant"),
     ):
         if columns:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,32 +36,22 @@ FEW = 0.01  # share of effective samples that is too small for any tail
 COORDINATES = 6  # coordinates of a point that a message shows
 
 
-@dataclass(frozen=True)
-class Energy:
+class Energy(NamedTuple):
     """A flow compared with an unnormalized density.
 
-    Attributes:
-        not_a_number: Number of samples without a log-density.
-        missed_mass: Share of the known mass in regions where weights are `MARGIN` nats above the
-            largest weight of the samples.
-        missed_by: Log ratio of the weight at the highest missed maximum to the largest weight of
-            the samples, in nats.
-        missed_at: The highest missed maximum, (D,); None if none is missed.
-        points_missed: Number of rows with a weight `MARGIN` nats above the largest weight of the
-            samples.
-        worst_by: Log ratio of the weight of that row to the largest weight of the samples, in
-            nats.
+    Regions and rows are missed if a weight there is `MARGIN` nats above the largest weight of the
+    samples.
     """
 
     samples: ImportanceSamples
-    not_a_number: int
-    missed_mass: float
-    missed_by: float
-    missed_at: Tensor | None
+    not_a_number: int  # number of samples without a log-density
+    missed_mass: float  # share of the known mass in missed regions
+    missed_by: float  # nats of the weight at the highest missed maximum above that weight
+    missed_at: Tensor | None  # the highest missed maximum, (D,)
     points: int
     points_missed: int
     worst_point: int
-    worst_by: float
+    worst_by: float  # nats of the weight of that row above the largest weight of the samples
 
 
 @measurement("the unnormalized density", checked="the unnormalized density")
@@ -82,19 +72,18 @@ def energy(m: Measurements) -> Energy | None:
     above = torch.zeros(0) if x is None else _log_weights(flow, log_density, x) - largest
     above = above.nan_to_num(-math.inf, posinf=math.inf, neginf=-math.inf)  # no weight anywhere
     missed = above > MARGIN
-    mass, by, at = 0.0, 0.0, None
+    mass, by, maxima = 0.0, 0.0, torch.zeros(0)
     if len(known) and samples.x[0].numel() <= DENSE_UP_TO:
-        given = None if x is None else x[missed.to(x.device)][:STARTS]
-        maxima, by = _maxima(flow, log_density, samples, given, largest, generator)
+        rows = None if x is None else x[missed.to(x.device)][:STARTS]
+        maxima, by = _maxima(flow, log_density, samples, rows, largest, generator)
         if len(maxima):
-            at = maxima[0].flatten()
             mass = _mass(flow, log_density, samples, maxima, largest, generator)
     return Energy(
         samples=samples,
         not_a_number=int((samples.log_density.isnan() | (samples.log_density == math.inf)).sum()),
         missed_mass=mass,
         missed_by=by,
-        missed_at=at,
+        missed_at=maxima[0].flatten() if len(maxima) else None,
         points=len(above),
         points_missed=int(missed.sum()),
         worst_point=int(above.argmax()) if len(above) else -1,
@@ -138,7 +127,7 @@ def modes_missed(m: Measurements) -> Iterator[Symptom]:
         {
             "missed_mass": result.missed_mass,
             "missed_by_nats": result.missed_by,
-            "missed_at": None if result.missed_at is None else _place_text(result),
+            "missed_at": None if result.missed_at is None else _coordinates(result),
             "points": result.points,
             "points_missed": result.points_missed,
             "worst_point": result.worst_point if result.points else None,
@@ -210,28 +199,23 @@ def weights_heavy(m: Measurements) -> Iterator[Symptom]:
 def _no_weights(samples: ImportanceSamples, evidence: Evidence) -> Symptom:
     """Returns the KF802 symptom for weights that are all zero or not all finite."""
     bad = int((samples.log_weights.isnan() | (samples.log_weights == math.inf)).sum())
-    if bad:
-        return Symptom(
-            f"The importance weights of {bad} of {len(samples)} samples are not finite.",
-            evidence,
-            severity="error",
-            cause="log_prob of the flow is not finite at these samples.",
-            fix="Bound the log-scales and train again.",
-        )
-    return Symptom(
-        f"The importance weights of all {len(samples)} samples are zero.",
-        evidence,
-        severity="error",
-        cause="log_density is -inf wherever the flow has samples.",
-        fix="Check log_density at samples of the flow, and train again from a flow with samples "
-        "in its domain.",
+    message = f"The importance weights of all {len(samples)} samples are zero."
+    cause = "log_density is -inf wherever the flow has samples."
+    fix = (
+        "Check log_density at samples of the flow, and train again from a flow with samples in "
+        "its domain."
     )
+    if bad:
+        message = f"The importance weights of {bad} of {len(samples)} samples are not finite."
+        cause = "log_prob of the flow is not finite at these samples."
+        fix = "Bound the log-scales and train again."
+    return Symptom(message, evidence, severity="error", cause=cause, fix=fix)
 
 
 def _missed_mass(result: Energy) -> str:
     return (
         f"At least about {result.missed_mass:.2g} of the mass lies where the flow has no samples, "
-        f"some around ({_place_text(result)}): weights there are {result.missed_by:.3g} nats "
+        f"some around ({_coordinates(result)}): weights there are {result.missed_by:.3g} nats "
         f"larger than at any of {len(result.samples)} samples."
     )
 
@@ -246,10 +230,10 @@ def _missed_rows(result: Energy) -> str:
     )
 
 
-def _place_text(result: Energy) -> str:
-    place = [] if result.missed_at is None else result.missed_at.tolist()
-    more = ", ..." if len(place) > COORDINATES else ""
-    return ", ".join(f"{value:.3g}" for value in place[:COORDINATES]) + more
+def _coordinates(result: Energy) -> str:
+    values = [] if result.missed_at is None else result.missed_at.tolist()
+    more = ", ..." if len(values) > COORDINATES else ""
+    return ", ".join(f"{value:.3g}" for value in values[:COORDINATES]) + more
 
 
 def _log_weights(flow: Flow, log_density: LogDensity, x: Tensor) -> Tensor:
@@ -272,24 +256,24 @@ def _maxima(
     flow: Flow,
     log_density: LogDensity,
     samples: ImportanceSamples,
-    given: Tensor | None,
+    rows: Tensor | None,
     largest: float,
     generator: torch.Generator,
 ) -> tuple[Tensor, float]:
     """Returns the maxima that the flow misses, highest first, and the largest excess in nats.
 
-    The given rows are kept as candidates too, because a step of a climb can leave a narrow region.
+    The rows are kept as candidates too, because a step of a climb can leave a narrow region.
     """
-    center, width = _place(samples.x)
+    center, width = _center_and_width(samples.x)
     reach = torch.logspace(0, math.log2(FURTHEST), STARTS, base=2.0)
     noise = torch.randn((STARTS, *center.shape), generator=generator)
     reach = reach.reshape(-1, *[1] * center.dim()).to(center)
     starts = center + reach * width * noise.to(center)
-    if given is not None and len(given):
-        starts = torch.cat((given, starts))
-        reach = torch.cat((torch.ones_like(reach[:1]).expand(len(given), *reach.shape[1:]), reach))
+    if rows is not None and len(rows):
+        starts = torch.cat((rows, starts))
+        reach = torch.cat((torch.ones_like(reach[:1]).expand(len(rows), *reach.shape[1:]), reach))
     result = _climb(log_density, starts, reach * width)
-    result = result if given is None else torch.cat((result, given))
+    result = result if rows is None else torch.cat((result, rows))
     above = _log_weights(flow, log_density, result) - largest
     # Sort by log-density: a climb that got stuck far out has a larger weight than any mode.
     order = (
@@ -306,7 +290,7 @@ def _maxima(
     return result[kept], above[kept[0]].item() if kept else 0.0
 
 
-def _place(samples: Tensor) -> tuple[Tensor, Tensor]:
+def _center_and_width(samples: Tensor) -> tuple[Tensor, Tensor]:
     """Returns mean and standard deviation of each coordinate of the samples."""
     deviation = samples.std(dim=0)
     return samples.mean(dim=0), deviation.clamp_min(1e-6 * deviation.max().clamp_min(1e-30))
@@ -336,7 +320,7 @@ def _mass(
 
     The estimate is unbiased for any positive proposal; a poor one misses some of the mass.
     """
-    _, width = _place(samples.x)
+    _, width = _center_and_width(samples.x)
     event, width = maxima.shape[1:], width.flatten().double()
     values, axes, slope = _curvatures(log_density, maxima, width)
     step = ((slope[:, None] @ axes) / values[:, None]) @ axes.mT  # Newton's, uphill

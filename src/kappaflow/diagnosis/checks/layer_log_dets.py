@@ -1,13 +1,14 @@
 """The log_det of each layer by itself, compared with its Jacobian or an estimate of it."""
 
+import functools
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kappaflow.conditioning import layers_of
-from kappaflow.conditioning.round_trip import distance
+from kappaflow.conditioning.round_trip import distance, layer_by_layer
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.check import measurement
 from kappaflow.diagnosis.checks.state import moved_copy
@@ -24,22 +25,14 @@ SETTLED = 0.02  # change by a step, in standard errors, after which more steps c
 DOUBTFUL, SURE = 4.0, 7.0  # standard errors from which an estimate is repeated, and reported
 
 
-@dataclass(frozen=True)
-class LayerError:
-    """The layer whose log_det is furthest from log|det| of its own Jacobian.
-
-    Attributes:
-        error: Difference in nats.
-        inverse: Whether only the log_det of the inverse is wrong.
-        standard_error: Standard error of an estimated log|det|; 0 if the Jacobian was formed.
-        moved: Whether the error only appears after a small change of the parameters.
-    """
+class LayerError(NamedTuple):
+    """The layer whose log_det is furthest from log|det| of its own Jacobian."""
 
     layer: str
-    error: float
-    inverse: bool
-    standard_error: float
-    moved: bool
+    error: float  # in nats
+    inverse: bool  # whether only the log_det of the inverse is wrong
+    standard_error: float  # of an estimated log|det|; 0 if the Jacobian was formed
+    moved: bool  # whether the error only appears after a small change of the parameters
 
 
 @measurement("log_dets layer by layer", checked="log_dets of each layer")
@@ -50,48 +43,37 @@ def layer_log_dets(m: Measurements) -> list[LayerError]:
     so those with a log_det of about zero are measured again.
     """
     is_large = math.prod(m.flow.joint_shape) > DENSE_UP_TO
-    rows, probes = 1 if is_large else m.effort.points // 32, m.effort.points // 8
-    x, context = m.points[:rows], None if m.context is None else m.context[:rows]
-    own = m.flow
-    try:
-        if m.float64_copy is not None:
-            own, x = m.float64_copy, x.double()
-            context = None if context is None else context.double()
-        errors, hidden = _measured(own, x, context, probes)
-    except Exception:  # a library that mixes float64 and float32
-        own, x = m.flow, m.points[:rows]
-        context = None if m.context is None else m.context[:rows]
-        errors, hidden = _measured(own, x, context, probes)
-    dtype = None if own is m.flow else torch.float64
+    measure = functools.partial(_measured, probes=m.effort.points // 8)
+    x, context = m.first(1 if is_large else m.effort.points // 32)
+    in_copy = m.in_float64(measure, x, context)
+    errors, hidden = measure(m.flow, x, context) if in_copy is None else in_copy
+    dtype = None if in_copy is None else torch.float64
     moved = None if errors or not hidden else moved_copy(m, dtype)
     if moved is not None:
-        errors = _measured(moved, x, context, probes, hidden)[0]
+        context = None if context is None else context.to(dtype)
+        errors = measure(moved, x.to(dtype), context, only=hidden)[0]
     return sorted(errors, key=lambda one: -abs(one.error))[:1]
 
 
 def _measured(
-    flow: Flow,
-    x: Tensor,
-    context: Tensor | None,
-    probes: int,
-    only: set[str] | None = None,
+    flow: Flow, x: Tensor, context: Tensor | None, probes: int, only: set[str] | None = None
 ) -> tuple[list[LayerError], set[str]]:
     """Returns the errors above the tolerance, and the layers whose log_det is below it.
 
     With `only`, the other layers are left out, and the parameters are moved ones.
     """
-    state, errors, hidden = flow.standardization(x)[0], [], set[str]()
-    for layer in layers_of(flow.core, context):
-        z, forward = layer.encode(state)
+    errors, hidden = [], set[str]()
+    layers, start = layers_of(flow.core, context), flow.standardization(x)[0]
+    for layer, state, z, forward in layer_by_layer(layers, start):
         if only is None or layer.name in only:
             returned, back = layer.decode(z)
             # Elsewhere the log_det of the inverse belongs to another point.
             same = distance(returned, state) <= TOLERATED * lengths(state)
-            there, error = layer.linearize(state), 0.0
+            linear, error = layer.linearize(state), 0.0
             if state[0].numel() <= DENSE_UP_TO:
-                true = torch.linalg.slogdet(there.matrix(state))[1]
+                true = torch.linalg.slogdet(linear.matrix(state))[1]
             else:
-                true, error = _estimate(there, state, forward, probes)
+                true, error = _estimate(linear, state, forward, probes)
             limit = WRONG * (1 + true.abs()) + SURE * error
             limit = limit + 1e3 * torch.finfo(state.dtype).eps * state[0].numel()
             if (true.abs() <= limit).any():
@@ -105,20 +87,19 @@ def _measured(
                     break
         if not torch.isfinite(z).all():
             break
-        state = z
     return errors, hidden
 
 
 def _estimate(
-    there: Linearization, x: Tensor, log_det: Tensor, probes: int
+    linear: Linearization, x: Tensor, log_det: Tensor, probes: int
 ) -> tuple[Tensor, float]:
     """Returns an estimate of log|det J| at one point, (1,), and its standard error.
 
     An estimate far from the given log_det is repeated with more random vectors.
     """
-    values = _log_dets(there, x, probes, seed=0)
+    values = _log_dets(linear, x, probes, seed=0)
     if abs(values.mean() - log_det) > DOUBTFUL * _standard_error(values):
-        values = _log_dets(there, x, MORE_PROBES, seed=1)
+        values = _log_dets(linear, x, MORE_PROBES, seed=1)
     return values.mean()[None], _standard_error(values)
 
 
@@ -126,7 +107,7 @@ def _standard_error(values: Tensor) -> float:
     return values.std().item() / math.sqrt(len(values))
 
 
-def _log_dets(there: Linearization, x: Tensor, probes: int, *, seed: int) -> Tensor:
+def _log_dets(linear: Linearization, x: Tensor, probes: int, *, seed: int) -> Tensor:
     """Returns independent estimates of log|det J| = tr log(J^T J) / 2, (probes,), in float64.
 
     For a random vector v of signs, v^T log(J^T J) v has this trace as its mean. Lanczos steps give
@@ -142,8 +123,8 @@ def _log_dets(there: Linearization, x: Tensor, probes: int, *, seed: int) -> Ten
     shape = (probes, 1, *x.shape[1:])
 
     def product(vectors: Tensor) -> Tensor:
-        forward = there.jv(vectors.to(x.dtype).reshape(shape))
-        return there.vjp(forward).detach().double().reshape(probes, n)
+        forward = linear.jv(vectors.to(x.dtype).reshape(shape))
+        return linear.vjp(forward).detach().double().reshape(probes, n)
 
     basis, diagonal, off_diagonal, values = [v], [], [], v.new_zeros(probes)
     for _ in range(min(STEPS, n)):

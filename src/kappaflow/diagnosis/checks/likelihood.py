@@ -26,9 +26,8 @@ def comparison_findings(
     that of the flow's mean NLL over `rows` held-out rows; None if it is not known.
 
     Yields:
-        A warning for each reference that is better than the flow by more than two standard errors
-        of the paired difference, a warning if there are too few rows to decide, and a note if the
-        flow is not better.
+        A warning for each reference that is better by more than two standard errors, a warning if
+        there are too few rows to decide, and a note if the flow is not better.
     """
     decided = False
     for one in comparisons:

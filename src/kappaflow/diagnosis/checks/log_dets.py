@@ -1,8 +1,9 @@
 """KF203: the log_det of each direction, compared with the Jacobian."""
 
+import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,52 +31,43 @@ TABLE_VALUES = 64  # largest number of singular values in a table
 DIRECTIONS = {"forward": "the forward direction", "inverse": "the inverse"}
 
 
-@dataclass(frozen=True)
-class LogDets:
-    """The log-determinants of a flow at the points, in nats and as float64 tensors.
+class LogDets(NamedTuple):
+    """The log-determinants of a flow at the points, in nats and as float64 tensors, (n,)."""
 
-    Attributes:
-        forward: log_det that `forward` returns, (n,).
-        inverse: log_det that `inverse` returns at the latent of the point, (n,).
-        true: log|det| of the dense Jacobian, (n,); None if there are too many dimensions.
-        size: The square root of the number of layers, plus a bound on the sum of |log s| over
-            all singular values of all layers, (n,).
-        units: The share of `forward` that belongs to the standardization, (n,).
-        forward_moves: Change of `forward` when the points are rounded, (n,).
-        inverse_moves: Change of `inverse` when the latents are rounded, (n,).
-        wide: The log_dets of a float64 copy; None if `forward` and `inverse` agree with the
-            Jacobian, or if there is no copy in float64.
-        singular_values: All singular values of the core (without the standardization) at some
-            points, descending, (b, n); None if there are too many dimensions.
-    """
+    forward: Tensor  # log_det that `forward` returns
+    inverse: Tensor  # log_det that `inverse` returns at the latent of the point
+    true: Tensor | None  # log|det| of the dense Jacobian; None if there are too many dimensions
+    size: Tensor  # the square root of the number of layers, plus a bound on the sum of |log s|
+    units: Tensor  # the share of `forward` that belongs to the standardization
+    forward_moves: Tensor  # change of `forward` when the points are rounded
+    inverse_moves: Tensor  # change of `inverse` when the latents are rounded
+    singular_values: Tensor | None  # of the core at some points, descending, (b, n)
+    errors_in_float64: dict[str, float] | None = None  # of both directions, if one is visible
 
-    forward: Tensor
-    inverse: Tensor
-    true: Tensor | None
-    size: Tensor
-    units: Tensor
-    forward_moves: Tensor
-    inverse_moves: Tensor
-    wide: "LogDets | None" = None
-    singular_values: Tensor | None = None
+    @property
+    def errors(self) -> dict[str, Tensor]:
+        """Differences from the Jacobian by direction; empty if it is not known."""
+        if self.true is None:
+            return {}
+        return {"forward": self.forward - self.true, "inverse": self.inverse + self.true}
 
 
 @measurement("log_dets and the Jacobian", checked="log_dets")
 def log_dets(m: Measurements) -> LogDets:
     """Measures the log_dets of both directions, and that of the dense Jacobian if possible."""
-    result = _measure(m.flow, m.points, m.context, m.profile)
-    if m.float64_copy is None or result.true is None:
+    measure = functools.partial(_measure, profile=m.profile)
+    result = measure(m.flow, m.points, m.context)
+    if not any((error.abs() > VISIBLE).any() for error in result.errors.values()):
         return result
-    off = torch.stack((result.forward - result.true, result.inverse + result.true)).abs()
-    if not (off > VISIBLE).any():
+    in_copy = m.in_float64(measure, m.points, m.context)
+    if in_copy is None or in_copy.true is None:
         return result
-    try:
-        context = None if m.context is None else m.context.double()
-        return replace(
-            result, wide=_measure(m.float64_copy, m.points.double(), context, m.profile)
-        )
-    except Exception:  # a library that mixes float64 and float32
-        return result
+    worst = {name: _largest(error) for name, error in in_copy.errors.items()}
+    return result._replace(errors_in_float64=worst)
+
+
+def _largest(error: Tensor) -> float:
+    return error.abs().nan_to_num(torch.inf).max().item()
 
 
 @table("log_dets")
@@ -134,14 +126,15 @@ def log_det_wrong(m: Measurements) -> Iterator[Symptom]:
             f"The log_det of {blamed} differs from log|det| of the Jacobian by up to "
             f"{worst:.2g} nats."
         )
-    wide = _worst_in_float64(log_dets(m), off)
+    in_copy = log_dets(m).errors_in_float64
+    rest = None if in_copy is None else max(in_copy[which] for which in off)
     evidence: Evidence = {"worst_nats": worst, "tolerance_nats": tolerance}
-    if wide is None or wide >= ROUNDED * worst:
+    if rest is None or rest >= ROUNDED * worst:
         yield Symptom(message, evidence, layer=layer)
     else:
         yield Symptom(
-            f"{message[:-1]}, and in float64 by {wide:.1g}.",
-            evidence | {"worst_nats_in_float64": wide},
+            f"{message[:-1]}, and in float64 by {rest:.1g}.",
+            evidence | {"worst_nats_in_float64": rest},
             layer=layer,
             severity="warning",
             cause="The formula is correct, but it loses digits where large numbers cancel.",
@@ -168,8 +161,9 @@ def _wrong_in_a_layer(m: Measurements) -> Iterator[Symptom]:
 
 def solver_tolerance(flow: Flow) -> float:
     """Returns the largest tolerance of a solver of differential equations; 0 without one."""
-    found = [getattr(module, name, None) for module in flow.modules() for name in ("atol", "rtol")]
-    return max((one for one in found if isinstance(one, float)), default=0.0)
+    names = ("atol", "rtol")
+    values = [getattr(module, name, None) for module in flow.modules() for name in names]
+    return max((value for value in values if isinstance(value, float)), default=0.0)
 
 
 def _errors(m: Measurements) -> dict[str, tuple[float, float] | None]:
@@ -180,8 +174,8 @@ def _errors(m: Measurements) -> dict[str, tuple[float, float] | None]:
     is the worst condition number over the depth. The inverse is called at a latent, so its log_det
     may also differ by the reconstruction error. A log_det that changes quickly (splines near a
     knot) may differ by the effect of rounding its argument. The log_det of a continuous flow is as
-    exact as the tolerance of its solver. Nothing below `SMALLEST` or a
-    hundred roundings is an error.
+    exact as the tolerance of its solver. Nothing below `SMALLEST` or a hundred roundings is an
+    error.
     """
     result, missed = log_dets(m), m.data_errors
     lost = m.profile.eps * m.profile.condition_number.amax(dim=0)
@@ -197,8 +191,8 @@ def _errors(m: Measurements) -> dict[str, tuple[float, float] | None]:
         return {"sum": _worst_above(result.forward + result.inverse, inverse_limit, returned)}
     known = torch.isfinite(result.true)
     return {
-        "forward": _worst_above(result.forward - result.true, forward_limit, usable & known),
-        "inverse": _worst_above(result.inverse + result.true, inverse_limit, returned & known),
+        "forward": _worst_above(result.errors["forward"], forward_limit, usable & known),
+        "inverse": _worst_above(result.errors["inverse"], inverse_limit, returned & known),
     }
 
 
@@ -210,15 +204,6 @@ def _worst_above(error: Tensor, tolerance: Tensor, usable: Tensor) -> tuple[floa
         return None
     row = int((error * above).nan_to_num(0).argmax())
     return error[row].item(), tolerance[row].item()
-
-
-def _worst_in_float64(result: LogDets, off: Iterable[str]) -> float | None:
-    """Returns the largest error in float64 of the failing directions; None without a copy."""
-    wide = result.wide
-    if wide is None or wide.true is None:
-        return None
-    errors = {"forward": wide.forward - wide.true, "inverse": wide.inverse + wide.true}
-    return max(errors[which].abs().nan_to_num(torch.inf).max().item() for which in off)
 
 
 def _measure(flow: Flow, x: Tensor, context: Tensor | None, profile: Profile) -> LogDets:

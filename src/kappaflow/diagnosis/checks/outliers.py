@@ -1,7 +1,7 @@
 """KF403, KF503: rows that the flow would never generate, and rows on another scale."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,54 +21,37 @@ FEW = 0.05  # share of rows far out above which the flow was trained on other da
 TAIL_ROWS = 500  # least number of rows to examine a tail
 ABSURD, SEVERAL = 30.0, 8  # nats per coordinate (about 8 standard deviations); least rows
 COLLAPSED = 0.05  # standard deviation of collapsed latents; samples of the base have 1
+MEANS_AND_SLOPES = ("mean", "mean_without", "slope_needed", "slope_measured")
 # Means and standard deviations of columns that nobody would call standardized.
 OFF_LATENT, OFF_RATIO = 0.5, 1.5  # of means and standard deviations of latents that fit
 OFF_MEAN, OFF_SPREADS = 3.0, (0.2, 5.0)
 
 
-@dataclass(frozen=True)
-class Outliers:
+class Outliers(NamedTuple):
     """The likelihood of the rows with and without the rows far out.
 
-    Attributes:
-        far: Indices of the rows with latents that are `FAR` nats less likely than any sample of
-            the base.
-        below: Nats by which its latent is less likely than any sample of the base.
-        slope_needed: Distance of the furthest row from the median in standardized units, divided
-            by the length of the longest sample of the base. A map that sends a sample there is at
-            least that steep somewhere.
-        slope_measured: The largest singular value of the map from latent to data at the points.
-        median_below: Median over the rows of the nats by which their latents are less likely than
-            any sample of the base.
-        latent_spread: Largest standard deviation of a coordinate of the latents; nan for fewer
-            than 32 rows.
-        fits: Whether mean and standard deviation of each coordinate of the latents are roughly
-            those of samples of the base.
-        means: Mean of each standardized column, (D,).
-        spreads: Standard deviation of each standardized column, (D,); nan for fewer than 32 rows.
+    Far-out rows have latents that are `FAR` nats less likely than any sample of the base.
     """
 
     rows: int
-    far: Tensor
-    worst: int
-    below: float
-    mean: float
+    far: Tensor  # indices of the rows far out
+    worst: int  # index of the furthest row
+    below: float  # nats by which its latent is less likely than any sample of the base
+    mean: float  # of log_prob
     mean_without: float
+    # The least slope of a map that sends a sample of the base to the furthest row, and the
+    # largest singular value of the map from latent to data at the points.
     slope_needed: float
     slope_measured: float
-    median_below: float
-    latent_spread: float
-    fits: bool
-    means: Tensor
-    spreads: Tensor
+    median_below: float  # median over the rows of `below`
+    latent_spread: float  # largest standard deviation of a coordinate of the latents
+    fits: bool  # whether the latents have roughly the means and deviations of samples
+    means: Tensor  # of each standardized column, (D,)
+    spreads: Tensor  # standard deviation of each standardized column; nan for few rows
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """The first rows, their latents, and samples of the base, with the log_prob of both.
-
-    With contexts there is one sample for each row.
-    """
+class Encoded(NamedTuple):
+    """The first rows, their latents, and samples of the base (one a row with contexts)."""
 
     x: Tensor
     z: Tensor
@@ -95,14 +78,9 @@ def encoded(m: Measurements) -> Encoded | None:
         device=flow.device,
         generator=torch.Generator().manual_seed(4),
     )
-    return Encoded(
-        x,
-        z,
-        log_det,
-        flow.base.log_prob(z, context).double(),
-        samples,
-        flow.base.log_prob(samples, context).double(),
-    )
+    densities = (flow.base.log_prob(values, context).double() for values in (z, samples))
+    base_log_prob, samples_log_prob = densities
+    return Encoded(x, z, log_det, base_log_prob, samples, samples_log_prob)
 
 
 @measurement("rows far out", checked="scale of the data")
@@ -111,19 +89,18 @@ def outliers(m: Measurements) -> Outliers | None:
     rows = encoded(m)
     if rows is None:
         return None
-    flow, x, z, samples = m.flow, rows.x, rows.z, rows.samples
-    base_log_prob = rows.base_log_prob
-    log_prob = base_log_prob + rows.log_det.double()
+    log_prob = rows.base_log_prob + rows.log_det.double()
     least = rows.samples_log_prob.nan_to_num(torch.inf).min()  # infinite if none has a density
-    below = (least - base_log_prob).nan_to_num(0, posinf=0)
+    below = (least - rows.base_log_prob).nan_to_num(0, posinf=0)
     far = (below > FAR).nonzero().flatten()
     near = torch.isfinite(log_prob).index_fill(0, far, False)
-    standardized = flow.standardization(x)[0].flatten(1).double()
+    standardized = m.flow.standardization(rows.x)[0].flatten(1).double()
+    z, samples = rows.z.flatten(1).double(), rows.samples.flatten(1).double()
     away = (standardized - standardized.median(dim=0).values).norm(dim=1)
-    reach = samples.flatten(1).double().norm(dim=1).max()
+    reach = samples.norm(dim=1).max()
     positive = m.profile.sigma_min[-1][m.profile.sigma_min[-1] > 0]
     return Outliers(
-        rows=len(x),
+        rows=len(rows.x),
         far=far,
         worst=int(below.argmax()),
         below=below.max().item(),
@@ -132,8 +109,8 @@ def outliers(m: Measurements) -> Outliers | None:
         slope_needed=(away[far].max() / reach).item() if len(far) else 0.0,
         slope_measured=(1 / positive.min()).item() if len(positive) else float("nan"),
         median_below=below.median().item(),
-        latent_spread=_spreads(z.flatten(1).double()).max().item(),
-        fits=_fits(z.flatten(1).double(), samples.flatten(1).double()),
+        latent_spread=_spreads(z).max().item(),
+        fits=_fits(z, samples),
         means=standardized.mean(0),
         spreads=_spreads(standardized),
     )
@@ -227,10 +204,7 @@ def few_rows_far_out(m: Measurements) -> Iterator[Symptom]:
             "rows": result.rows,
             "worst_row": result.worst,
             "nats_below": result.below,
-            "mean": result.mean,
-            "mean_without": result.mean_without,
-            "slope_needed": result.slope_needed,
-            "slope_measured": result.slope_measured,
+            **{name: getattr(result, name) for name in MEANS_AND_SLOPES},
         },
         cause=f"The tails of the data are heavier than those of the flow: a map that reaches "
         f"these rows needs a slope of {result.slope_needed:.2g}, and the largest measured slope "
