@@ -91,12 +91,10 @@ def growth_chart(results: dict[str, Any]) -> Chart:
             y="training step [ms]",
             x_log=True,
             y_log=True,
-            x_ticks=list(values),
             series=[
                 _series(name, [(v, times.get(_key(vars(s), name))) for v, s in along(axis)])
                 for name in names
             ],
-            alt=f"The time of a training step over the {title}.",
         )
         for axis, (title, values) in AXES.items()
     ]
@@ -123,5 +121,5 @@ def _series(name: str, points: list[tuple[int, float | None]]) -> Series:
         x=[float(value) for value, _ in points],
         y=[time for _, time in points],
         tone=SHOWN[name],
-        dash="dot" if name == FLOOR else "solid",
+        kind="dotted" if name == FLOOR else "line",
     )

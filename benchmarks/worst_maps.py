@@ -242,7 +242,9 @@ def chart(kept: dict, name: str) -> Chart:
         x, y = ([row[key] for row in mine] for key in ("norm", "condition_number"))
         series.append(Series(name=label, x=x, y=y, tone=tone + len(LINES)))
     bound: list[float | None] = [end ** (1 / 3) for end in GROWTH_NORMS]
-    series.append(Series(name="lower bound", x=[*GROWTH_NORMS], y=bound, tone=MUTED, dash="dot"))
+    series.append(
+        Series(name="lower bound", x=[*GROWTH_NORMS], y=bound, tone=MUTED, kind="dotted")
+    )
     panels.append(
         Panel(
             title="maps with outliers",

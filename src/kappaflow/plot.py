@@ -11,6 +11,7 @@ of images they are `Images`, their path or name, or a tensor.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -325,11 +326,11 @@ def _drawn(chart: Chart, ax: Any = None, *, interactive: bool) -> Any:  # noqa: 
 def _side_by_side(name: str, title: str, charts: Iterable[Chart]) -> Chart:
     """Returns the panels of several charts as one chart; each has the title of its chart."""
     panels = [
-        panel.model_copy(update={"title": panel.title or chart.title})
+        replace(panel, title=panel.title or chart.title)
         for chart in charts
-        for panel in chart.panels
+        for _, _, panel in chart.placed
     ]
-    return Chart(name=name, title=title, caption="", panels=panels, legend_each=True)
+    return Chart(name=name, title=title, panels=panels)
 
 
 def _flow_of(flow: object) -> Flow:
@@ -349,8 +350,8 @@ def _images_and_samples(flow: object, data: Any, most: int) -> Chart:  # noqa: A
     panels = []
     for title, images in (("Data", rows.x), ("Samples", samples)):
         png = encoded(grid(pixels_of(images, own), SIDE))
-        panels.append(Panel(title=title, heat=Heat(values=[], x=(0, 1), y=(0, 1), png=png)))
-    return Chart(name="images", title="Images", caption="", panels=panels)
+        panels.append(Panel(title=title, heat=Heat(values=[], png=png)))
+    return Chart(name="images", title="Images", panels=panels)
 
 
 def _flow_and_rows(flow: object, data: Any, most: int) -> tuple[Flow, Batch]:  # noqa: ANN401

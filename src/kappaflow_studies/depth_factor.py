@@ -1,7 +1,7 @@
 """`depth-factor`: how many couplings replace the linear maps of a trained flow."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import polars as pl
 import torch
@@ -11,6 +11,7 @@ from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow, real_nvp
 from kappaflow.images import Images, glow
 from kappaflow.report.charts import Chart, Panel, Series
+from kappaflow.report.charts.chart import Kind
 from kappaflow.report.numbers import significant
 from kappaflow_studies.data import Parts, parts_of
 from kappaflow_studies.engine.charts import column_series, ends, groups, panel
@@ -101,7 +102,7 @@ def _flow(case: Case, parts: Parts) -> Flow:
 
 
 LEAST, MOST = 5, 47  # factors of depth in the source
-LINES: tuple[tuple[int, Literal["dash", "dot"]], ...] = ((LEAST, "dash"), (MOST, "dot"))
+LINES: tuple[tuple[int, Kind], ...] = ((LEAST, "dashed"), (MOST, "dotted"))
 
 
 def findings(frame: pl.DataFrame, settings: DepthFactorSettings) -> Findings:
@@ -148,8 +149,8 @@ def _charts(found: pl.DataFrame) -> list[Chart]:
     before = [float(value) for value in sorted(found["couplings_before"].unique())]
     lines = [
         Series(name=f"{times} times as many", x=[*before], y=[times * x for x in before], tone=7,
-               dash=dash)
-        for times, dash in LINES
+               kind=kind)
+        for times, kind in LINES
     ]  # fmt: skip
     flows = _points(rows, "couplings_before", "couplings_after")
     return [
@@ -176,7 +177,7 @@ def _charts(found: pl.DataFrame) -> list[Chart]:
 
 def _points(rows: dict[str, pl.DataFrame], x: str, y: str) -> list[Series]:
     return [
-        column_series(part, x, y, name=name, tone=tone, dash="none")
+        column_series(part, x, y, name=name, tone=tone, kind="points")
         for tone, (name, part) in enumerate(rows.items())
     ]
 

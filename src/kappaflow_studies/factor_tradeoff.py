@@ -119,7 +119,7 @@ def _chart(frame: pl.DataFrame, settings: TradeOffSettings) -> Chart:
             of_the_map = max(1.0, *of_name["of_the_map"].to_list())
             counts = sorted(settings.couplings)
             x, y = [*map(float, counts)], [min_condition_number(of_the_map, m) for m in counts]
-            series.append(Series(name="none lies below", x=[*x], y=[*y], tone=7, dash="dot"))
+            series.append(Series(name="none lies below", x=[*x], y=[*y], tone=7, kind="dotted"))
         label = "largest condition number of a factor"
         panels.append(panel(title(name), "couplings", label, series, log="y"))
     return Chart(

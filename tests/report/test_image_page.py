@@ -174,7 +174,7 @@ def test_names_with_script_tags_stay_text(make):
     neighbors = report.neighbors.model_copy(update={"picture": hostile, "unit": EVIL})
     report = make(held_out=hostile, samples=[hostile], neighbors=neighbors, verdict=EVIL)
     page = Page(render_images(report))
-    assert sum(tag == "script" for tag, _ in page.tags) == 3
+    assert sum(tag == "script" for tag, _ in page.tags) == 4
     assert sum(tag == "img" for tag, _ in page.tags) == 5
 
 

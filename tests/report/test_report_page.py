@@ -160,7 +160,7 @@ def test_names_with_script_tags_stay_text(make_report):
         }
     )
     page = Page(render(hostile))
-    assert sum(tag == "script" for tag, _ in page.tags) == 3
+    assert sum(tag == "script" for tag, _ in page.tags) == 4
     assert not any(tag == "img" for tag, _ in page.tags)
     labels = list(_labels(page.figures))
     assert any("&lt;/script&gt;" in label for label in labels)

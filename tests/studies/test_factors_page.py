@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import kappaflow as kf
-from kappaflow.report.charts import figures_of
+from kappaflow.report.charts.plotly import draw
 from kappaflow.report.factorization import MOST_CELLS, changes, factors_chart, map_chart
 from kappaflow_studies.factors.page import render_factors, trade_off_curve
 from kappaflow_studies.factors.trade_off import Reference, Trial, trade_off
@@ -42,8 +42,9 @@ def test_the_page_shows_the_map_and_each_factor(found):
 
 def test_factors_share_one_scale_of_colors_that_is_even_about_zero(found):
     """The paler of two factors is the smaller one."""
-    figures = figures_of(factors_chart(found))
-    ends = {(figure.traces[0]["zmin"], figure.traces[0]["zmax"]) for figure in figures}
+    chart = factors_chart(found)
+    maps = [draw(panel, chart)["data"][0] for panel in chart.panels]
+    ends = {(drawn["zmin"], drawn["zmax"]) for drawn in maps}
     largest = max(coupling.matrix().abs().max().item() for coupling in found.couplings)
     assert ends == {(-largest, largest)}
 

@@ -450,7 +450,7 @@ def test_a_small_study_is_run_and_drawn(tmp_path):
     assert width.series[0].x == [0.0, 1.0, 2.0] and scale.series[0].x == [0.1, 1.0, 3.0]
     for panel in (width, scale):
         assert panel.series[-1].name == "two samples of the data"
-        assert panel.series[-1].dash == "dot"
+        assert panel.series[-1].kind == "dotted"
     tables = {table.title: table for table in findings.tables}
     assert tables["Likelihood, planar sets"].rows[1] == ["2 zeros", "none"]
     assert "±" in tables["Divergence, planar sets"].rows[0][1]

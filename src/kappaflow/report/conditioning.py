@@ -20,7 +20,7 @@ from kappaflow.report.charts import (
     single_chart,
 )
 from kappaflow.report.content import Budget
-from kappaflow.report.numbers import count, drawable, is_finite, significant
+from kappaflow.report.numbers import drawable, is_finite, significant
 from kappaflow.report.page import Charts, KeyFigure, Section, Table, Text
 
 LONGEST_NAME = 30  # characters of a layer's name in a legend
@@ -41,29 +41,25 @@ def depth_charts(profile: ProfileQuantiles) -> list[Chart]:
 
 def singular_value_chart(profile: ProfileQuantiles) -> Chart:
     """Returns the chart of the largest and smallest singular value up to each depth."""
-    series, ends = [], []
-    for quantity, size, tone, dash in (
-        (profile.sigma_max, "largest", STRETCH, "solid"),
-        (profile.sigma_min, "smallest", SQUEEZE, "dash"),
+    series = []
+    for quantity, size, tone, kind in (
+        (profile.sigma_max, "largest", STRETCH, "line"),
+        (profile.sigma_min, "smallest", SQUEEZE, "dashed"),
     ):
         values = [[1.0, *quantile] for quantile in quantity.band]
         labels = ["the data", *profile.layers]
         name = f"{size} singular value"
-        series.append(band(name, range(len(labels)), values, tone, dash=dash, labels=labels))
-        ends.append(significant(quantity.median[-1]))
+        series.append(band(name, range(len(labels)), values, tone, kind=kind, labels=labels))
     return single_chart(
         "envelope",
         "Stretching of small steps, from the data to each depth",
         "The two lines should open slowly and end at most two or three decades apart. Lines that "
         "keep moving apart mean that every layer makes the flow worse. Bands hold 90 % of the "
         "rows.",
-        height=360,
         **_depth_axis(profile),
         y="singular value (latent per standardized unit)",
         y_log=True,
         series=series,
-        alt="Largest and smallest singular value from the data to each depth. After the last "
-        f"layer their medians are {ends[0]} and {ends[1]}.",
     )
 
 
@@ -75,16 +71,15 @@ def condition_chart(profile: ProfileQuantiles) -> Chart:
     name, value = layers[worst], alone.median[worst]
     series = [
         band("all layers so far", places, total.band, DATA, labels=layers),
-        band(
-            "each layer alone", places, alone.band, MUTED, labels=layers, dash="none", whiskers="y"
-        ),
+        band("each layer alone", places, alone.band, MUTED, labels=layers, kind="points"),
     ]
     mark = "its condition number is not finite"
     if drawable([value], log=True)[0] is not None:
         mark = "the diamond marks it"
         short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
-        diamond = {"dash": "none", "mark": "diamond", "mark_size": 13}
-        series.append(line(f"worst: {short}", [worst + 1], [value], WORST, **diamond))
+        series.append(
+            line(f"worst: {short}", [worst + 1], [value], WORST, kind="points", mark="diamond")
+        )
     limit = limit_of(profile)
     text = f", {significant(limit, 1)}" if limit else ""
     return single_chart(
@@ -92,15 +87,11 @@ def condition_chart(profile: ProfileQuantiles) -> Chart:
         "Condition number of each layer and of all layers so far",
         "The layers should be alike, with none far above the others. The line should stay far "
         f"below the limit of the float type{text}. Look at layer “{name}” first: {mark}.",
-        height=400,
         **_depth_axis(profile),
         y="condition number (pure number)",
         y_log=True,
         series=series,
         rules=_limit_rule(profile, limit),
-        alt=f"Condition numbers over {count(len(layers), 'layer')}. The median of the whole flow "
-        f"is {significant(total.median[-1])}. The worst layer is {name} with "
-        f"{significant(value)}.",
     )
 
 
@@ -111,26 +102,22 @@ def round_trip_chart(profile: ProfileQuantiles) -> Chart:
     ways = ("data → latent → data", "latent → data → latent")
     series = [
         band(ways[0], range(layers), data.band, DATA, labels=labels),
-        band(ways[1], range(1, layers + 1), latent.band, SAMPLES, labels=labels, dash="dash"),
+        band(ways[1], range(1, layers + 1), latent.band, SAMPLES, labels=labels, kind="dashed"),
     ]
     expected = drawable([profile.predicted_round_trip.median], log=True)[0]
     if expected is not None:
-        name, dotted = "predicted from the condition number", {"dash": "dot", "width": 1.5}
-        series.append(line(name, [0, layers], [expected] * 2, INK, kind="outline", **dotted))
+        name = "predicted from the condition number"
+        series.append(line(name, [0, layers], [expected] * 2, INK, kind="dotted"))
     return single_chart(
         "round-trips",
         "Round-trip error from either side",
         "Read the solid line at its left end (data to latent to data) and the dashed line at its "
         "right end (latent to data to latent). Both should end near or below the dotted "
         "prediction. An error far above it has another cause than rounding.",
-        height=360,
         **_depth_axis(profile),
         y="error (standardized units)",
         y_log=True,
         series=series,
-        alt=f"Round-trip errors over depth. The median is {significant(data.median[0])} from data "
-        f"to latent and back, and {significant(latent.median[-1])} from latent to data and back; "
-        f"the prediction is {significant(expected)}.",
     )
 
 
@@ -140,22 +127,16 @@ def spectrum_chart(spectrum: Spectrum) -> Chart:
     dimensions = spectrum.dimensions
     largest = min(top.shape[1], (dimensions + 1) // 2)
     smallest = min(bottom.shape[1], dimensions // 2)
-    style = {"mark_size": 5, "whiskers": "y" if dimensions < 3 or top.shape[1] == 1 else None}
     levels = top.new_tensor([0.05, 0.5, 0.95])
-    series = [
-        band(name, places, values.quantile(levels, dim=0).tolist(), tone, dash=dash, **style)
-        for name, places, values, tone, dash in (
-            ("largest", range(1, largest + 1), top[:, :largest], STRETCH, "solid"),
-            (
-                "smallest",
-                range(dimensions - smallest + 1, dimensions + 1),
-                bottom[:, :smallest].flip(1),
-                SQUEEZE,
-                "dash",
-            ),
-        )
-    ]
-    condition = significant(spectrum.condition_number.median().item())
+    series = []
+    for name, values, first, tone in (
+        ("largest", top[:, :largest], 1, STRETCH),
+        ("smallest", bottom[:, :smallest].flip(1), dimensions - smallest + 1, SQUEEZE),
+    ):
+        numbers = range(first, first + values.shape[1])
+        kind = "line" if len(numbers) > 1 else "points"
+        quantiles = values.quantile(levels, dim=0).tolist()
+        series.append(band(name, numbers, quantiles, tone, kind=kind))
     return single_chart(
         "spectrum",
         "Singular values",
@@ -168,8 +149,6 @@ def spectrum_chart(spectrum: Spectrum) -> Chart:
         y_log=True,
         series=series,
         rules=[Rule(at=1.0)],
-        alt=f"Singular values of {count(len(top), 'row')} in {count(dimensions, 'dimension')}. "
-        f"The median condition number is {condition}.",
     )
 
 
@@ -187,7 +166,7 @@ def _limit_rule(profile: ProfileQuantiles, limit: float | None) -> list[Rule]:
     if limit is None or not values or limit > 1e4 * max(values):
         return []
     text = "above: too few digits left in this float type"
-    return [Rule(at=limit, text=text, dash="dash", tone=INK)]
+    return [Rule(at=limit, text=text)]
 
 
 def depth_section(profile: ProfileQuantiles, where: str, charts: Sequence[Chart]) -> Section:

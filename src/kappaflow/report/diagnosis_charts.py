@@ -1,8 +1,9 @@
 """Charts of the doctor's measurements, each from one table of a diagnosis."""
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from kappaflow.report.charts import (
     DATA,
@@ -12,7 +13,6 @@ from kappaflow.report.charts import (
     WORST,
     Chart,
     Rule,
-    Series,
     band,
     histogram,
     line,
@@ -47,42 +47,35 @@ class Values:
 
 def far_out_chart(table: Table) -> Chart:
     """Returns round-trip errors of both sides over the distance from the samples of the base."""
-    x, series, ends = table["sigma"], [], []
-    for side, name, tone, dash in (
-        ("latent", "latent → data → latent", SAMPLES, "dash"),
-        ("data", "data → latent → data", DATA, "solid"),
+    x, series = table["sigma"], []
+    for side, name, tone, kind in (
+        ("latent", "latent → data → latent", SAMPLES, "dashed"),
+        ("data", "data → latent → data", DATA, "line"),
     ):
         quantiles = [table[f"{side}_{q}"] for q in ("p05", "median", "p95")]
-        thin = {"kind": "outline", "width": 1, "in_legend": False}
-        series.append(band(name, x, quantiles, tone, dash=dash))
-        series.append(line("largest", x, table[f"{side}_max"], tone, **thin))
-        ends.append(significant(table[f"{side}_median"][-1], 2))
+        series.append(band(name, x, quantiles, tone, kind=kind))
+        series.append(line("", x, table[f"{side}_max"], tone, kind="dotted"))
     return single_chart(
         "far-out",
         "Round-trip error far from the data",
         "The doctor moves latents away from the origin and measures round trips from them and "
         "from their decoded rows. Both lines should stay far below the dotted line: above it, the "
         "lost digits are visible in samples. Where a line climbs or ends, the flow stops being "
-        "invertible in this float type. Bands hold 90 % of the samples; thin lines show the "
-        "largest error.",
+        "invertible in this float type. Bands hold 90 % of the samples; dotted "
+        "lines show the largest error.",
         x="distance beyond the base samples (std. dev.)",
         x_whole=True,
         y="error (share of the length)",
         y_log=True,
         series=series,
         rules=[Rule(at=LOST)],
-        empty=_empty_text(series),
-        alt="Round-trip errors over the distance from the samples of the base. "
-        f"{significant(x[-1])} standard deviations beyond them, the median is {ends[0]} on the "
-        f"latent side and {ends[1]} on the data side.",
     )
 
 
 def all_singular_values_chart(table: Table) -> Chart:
     """Returns all singular values of the whole flow, with their spread over the rows."""
     quantiles = [table[q] for q in ("p05", "median", "p95")]
-    series = [band("median over the rows", table["number"], quantiles, DATA, mark_size=5)]
-    ends = significant(table["median"][0]), significant(table["median"][-1])
+    series = [band("median over the rows", table["number"], quantiles, DATA)]
     return single_chart(
         "singular-values",
         "All singular values of the flow",
@@ -95,9 +88,6 @@ def all_singular_values_chart(table: Table) -> Chart:
         y_log=True,
         series=series,
         rules=[Rule(at=1.0)],
-        empty=_empty_text(series),
-        alt=f"Singular values of the whole flow. The median of the largest is {ends[0]}, that of "
-        f"the smallest is {ends[1]}.",
     )
 
 
@@ -119,14 +109,12 @@ def agreement_chart(
     ends = [min(known, default=0.0), max(known, default=0.0)]
     as_gaps = is_found and max(sizes, default=0.0) < CLOSE * (ends[1] - ends[0])
     most = f"{significant(max(sizes), 2)} nats" if sizes else f"an amount that is {NOT_FINITE}"
-    diagonal = {"dash": "dot", "kind": "outline", "width": 1.5, "in_legend": False}
-    series = [] if as_gaps or not known else [line("equal", ends, ends, MUTED, **diagonal)]
+    series = [] if as_gaps or not known else [line("", ends, ends, MUTED, kind="dotted")]
     for other, values, tone, mark in zip(
         others, gaps if as_gaps else columns, (DATA, SAMPLES), ("circle", "open diamond"),
         strict=False,
     ):  # fmt: skip
-        named = {"mark": mark, "in_legend": len(others) > 1}
-        series.append(line(other.name, x, values, tone, dash="none", **named))
+        series.append(line(other.name, x, values, tone, kind="points", mark=mark))
     place = "line at 0" if as_gaps else "dotted diagonal"
     across = others[0].name if len(others) == 1 else "compared values"
     return single_chart(
@@ -139,8 +127,6 @@ def agreement_chart(
         series=series,
         rules=[Rule(at=0.0)] if as_gaps else [],
         remark=what_is_not_drawn([expected.values, *(other.values for other in others)]),
-        alt=f"{' and '.join(other.name for other in others)} against {expected.name} at {len(x)} "
-        f"rows. The largest difference is {most}.",
     )
 
 
@@ -158,10 +144,23 @@ def log_dets_chart(table: Table, *, is_found: bool) -> Chart:
 
 def log_probs_chart(table: Table) -> Chart:
     """Returns histograms of log_prob at the rows and at samples of the flow."""
-    rows, samples = ([v for v in drawable(table[n]) if v is not None] for n in ("data", "samples"))
-    edges, beyond = _edges([*rows, *samples])
-    medians = [significant(statistics.median(v)) if v else "missing" for v in (rows, samples)]
-    remark = what_is_not_drawn([table["data"], table["samples"]])
+    columns = {"rows": table["data"], "samples": table["samples"]}
+    known = {
+        name: np.array([v for v in drawable(column) if v is not None])
+        for name, column in columns.items()
+    }
+    values = np.concatenate([*known.values()])
+    edges = _edges(values) if len(values) > 1 else np.array([])
+    beyond = int(((values < edges[0]) | (values > edges[-1])).sum()) if len(edges) else 0
+    series = []
+    for (name, numbers), tone in zip(known.items(), (DATA, SAMPLES), strict=True):
+        counts = (
+            np.histogram(numbers, edges)[0] / (max(1, len(numbers)) * np.diff(edges))
+            if len(edges)
+            else edges
+        )
+        series.append(histogram(name, edges.tolist(), counts.tolist(), tone, filled=tone == DATA))
+    remark = what_is_not_drawn([*columns.values()])
     if beyond:
         remark += f" {beyond} far from the others {'are' if beyond > 1 else 'is'} left out."
     return single_chart(
@@ -172,41 +171,30 @@ def log_probs_chart(table: Table) -> Chart:
         "them.",
         x="log_prob (nats)",
         y="density (per nat)",
-        y_from_zero=True,
-        series=[
-            histogram("rows", edges, _density(rows, edges), DATA, filled=True),
-            histogram("samples", edges, _density(samples, edges), SAMPLES, filled=False),
-        ],
+        y_range=(0, None),
+        series=series,
         remark=remark.strip(),
-        alt=f"Histograms of log_prob. The median is {medians[0]} at the rows and {medians[1]} at "
-        "samples of the flow.",
     )
 
 
 def integral_chart(table: Table) -> Chart:
     """Returns the integral of the density with its error, compared with 1."""
     value, error = as_float(table["integral"][0]), as_float(table["standard_error"][0])
-    series, reach = [], 1.0
+    series = []
     if value is not None and error is not None and is_finite(value) and is_finite(error):
-        reach = 1.15 * max(0.1, abs(value - 1) + 2 * error)
-        ends = {"low": [value - 2 * error], "high": [value + 2 * error], "whiskers": "x"}
-        name = "integral, ± 2 standard errors"
-        series = [line(name, [value], [0.0], DATA, dash="none", in_legend=False, **ends)]
+        ends = [value - 2 * error, value, value + 2 * error]
+        series = [line("integral, ± 2 standard errors", ends, [0.0] * 3)]
     return single_chart(
         "integral",
         "Integral of the density",
         "An estimate by importance sampling, with ± 2 standard errors. Its samples are worth "
-        f"{significant(table['effective_draws'][0], 2)} samples of the density itself. The bar "
+        f"{significant(table['effective_draws'][0], 2)} samples of the density itself. The line "
         "should reach the dotted line.",
         x="integral of the density",
-        x_range=(1 - reach, 1 + reach),
         y="one estimate",
         y_range=(-1, 1),
-        y_hidden=True,
         series=series,
         rules=[Rule(at=1.0, axis="x", text="1 is correct")],
-        alt=f"The density integrates to {significant(value)}, with a standard error of "
-        f"{significant(error, 2)}. 1 is correct.",
     )
 
 
@@ -235,7 +223,6 @@ def table_chart(name: str, table: Table) -> Chart | None:
         y_log=min(numbers) > 0 and max(numbers) > 100 * min(numbers),
         series=series,
         remark=f"{count(left_out, 'more column')} not drawn." if left_out > 0 else "",
-        alt=f"{title}: {', '.join(one.name for one in series)} over {_spaced(first)}.",
     )
 
 
@@ -243,32 +230,8 @@ def _spaced(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _empty_text(series: Sequence[Series]) -> str:
-    """Returns the text of a log axis without values: all are zero, or none is finite."""
-    numbers = [value for one in series for values in one.bounds for value in values]
-    return "no error at all" if all(number == 0 for number in numbers) else NOT_FINITE
-
-
-def _edges(values: Sequence[float]) -> tuple[list[float], int]:
-    """Returns edges of bins around the bulk of some values, and the number of values outside."""
-    if len(values) < 2:
-        return [], 0
-    low, middle, high = statistics.quantiles(values, n=4)
+def _edges(values: np.ndarray) -> np.ndarray:
+    """Returns the edges of bins around the bulk of some values."""
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
     reach = max(WIDTHS * (high - low), 1e-6 * (1 + abs(middle)))
-    kept = [value for value in values if abs(value - middle) <= reach]
-    start, end = min(kept), max(kept)
-    width = max((end - start) / BINS, 1e-9 * (1 + abs(middle)))
-    return [start + width * i for i in range(BINS + 1)], len(values) - len(kept)
-
-
-def _density(values: Sequence[float], edges: Sequence[float]) -> list[float]:
-    """Returns the share of all values in each bin, divided by its width."""
-    if not edges or not values:
-        return []
-    width = edges[1] - edges[0]
-    counts = [0] * BINS
-    for value in values:
-        place = round((value - edges[0]) / width, 6)
-        if 0 <= place <= BINS:
-            counts[min(int(place), BINS - 1)] += 1
-    return [number / (len(values) * width) for number in counts]
+    return np.histogram_bin_edges(values[abs(values - middle) <= reach], BINS)

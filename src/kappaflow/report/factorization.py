@@ -1,17 +1,18 @@
 """Charts of a factorization: the map, its factors and their condition numbers."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from kappaflow.factor import Factorization
-from kappaflow.report.charts import DATA, INK, Chart, Heat, Numbers, Panel, line, single_chart
-from kappaflow.report.numbers import count, significant
+from kappaflow.report.charts import DATA, INK, Chart, Heat, Panel, line, single_chart
+from kappaflow.report.charts.chart import Numbers
+from kappaflow.report.numbers import count
 
 MOST_FEATURES_LISTED = 8
 MOST_CELLS = 96  # largest number of cells per side of a heat map; more are too small to see
 MOST_FACTORS = 24
-MOST_TICKS = 16
 
 
 def changes(factorization: Factorization, number: int) -> str:
@@ -35,13 +36,8 @@ def changes(factorization: Factorization, number: int) -> str:
 def map_chart(factorization: Factorization) -> Chart:
     """Returns the heat map of the matrix T."""
     matrix = factorization.matrix.numpy()
-    size = f"{matrix.shape[0]} by {matrix.shape[1]}"
-    alt = (
-        f"Heat map of the {size} matrix T. Its entries lie between {significant(matrix.min())} "
-        f"and {significant(matrix.max())}."
-    )
-    panel = _heat_map(matrix, "The map T", alt, _largest_entry([matrix]))
-    return Chart(name="map", title="The map T", caption="", panels=[panel], height=None)
+    panel = _heat_map(matrix, "The map T", _largest_entry([matrix]))
+    return Chart(name="map", title="The map T", panels=[panel], height=None)
 
 
 def factors_chart(factorization: Factorization) -> Chart | None:
@@ -55,11 +51,9 @@ def factors_chart(factorization: Factorization) -> Chart | None:
         _heat_map(
             matrix,
             f"Coupling {number}",
-            f"Heat map of coupling {number} of {len(factorization)}, with condition number "
-            f"{significant(coupling.condition_number)}.",
             limit,
         )
-        for number, (matrix, coupling) in enumerate(zip(matrices, couplings, strict=True), start=1)
+        for number, matrix in enumerate(matrices, start=1)
     ]
     left_out = ""
     if len(factorization) > MOST_FACTORS:
@@ -82,19 +76,17 @@ def factorization_chart(factorization: Factorization) -> Chart:
     if factors is not None:
         charts += [condition_bars(factorization), factors]
     panels = [
-        panel.model_copy(update={"title": panel.title or chart.title})
+        replace(panel, title=panel.title or chart.title)
         for chart in charts
-        for panel in chart.panels
+        for _, _, panel in chart.placed
     ]
     return Chart(
         name="factorization",
         title=f"{count(len(factorization.matrix), 'feature')} in "
         f"{count(len(factorization), 'coupling')}",
-        caption="",
         panels=panels,
         columns=4,
         height=240,
-        legend_each=True,
     )
 
 
@@ -103,34 +95,31 @@ def condition_bars(factorization: Factorization) -> Chart:
     values = list(factorization.condition_numbers)
     least = factorization.lower_bound
     places = list(range(1, len(values) + 1))
-    dotted = {"kind": "outline", "dash": "dot", "width": 1.5}
     return single_chart(
         "condition-bars",
         "Condition number of each factor",
         "The bars should be equally high and close to the dotted line, a lower bound for the "
         "highest: norms multiply, so the factors of T cannot all be below a root of its norm.",
-        height=380,
         **count_axis("coupling, in the order of the product", places),
         y="condition number (pure number)",
         y_log=True,
         y_range=(1.0, 1.3 * max(*values, least, 5.0)),
         series=[
             line("condition number", places, values, DATA, kind="bars"),
-            line("not all can be smaller", [0.4, len(values) + 0.6], [least] * 2, INK, **dotted),
+            line(
+                "not all can be smaller", [0.4, len(values) + 0.6], [least] * 2, INK, kind="dotted"
+            ),
         ],
-        alt=f"Bars of the condition numbers of {count(len(values), 'coupling')}. The largest is "
-        f"{significant(factorization.condition_number)}.",
     )
 
 
 def count_axis(title: str, values: Sequence[int]) -> dict:
     """Returns the settings of an axis of counts."""
     pad = max(0.6, 0.04 * (max(values) - min(values)))
-    ticks = values if len(values) <= MOST_TICKS else None
-    return {"x": title, "x_range": (min(values) - pad, max(values) + pad), "x_ticks": ticks}
+    return {"x": title, "x_range": (min(values) - pad, max(values) + pad), "x_whole": True}
 
 
-def _heat_map(matrix: np.ndarray, title: str, alt: str, limit: float) -> Panel:
+def _heat_map(matrix: np.ndarray, title: str, limit: float) -> Panel:
     tile = tile_size(len(matrix))
     cells = _tiled(matrix, tile)
     first = (tile - 1) / 2
@@ -138,7 +127,12 @@ def _heat_map(matrix: np.ndarray, title: str, alt: str, limit: float) -> Panel:
     # Three digits are more than a color shows.
     values: list[Numbers] = [[float(f"{value:.3g}") for value in row] for row in cells]
     heat = Heat(values=values, x=ends, y=ends, limit=limit)
-    return Panel(title=title, x="column", y="row", heat=heat, alt=alt)
+    return Panel(
+        title=title,
+        x="column",
+        y="row",
+        heat=heat,
+    )
 
 
 def _largest_entry(matrices: Sequence[np.ndarray]) -> float:

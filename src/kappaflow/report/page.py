@@ -12,15 +12,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jinja2
 from markupsafe import Markup, escape
 
 from kappaflow.diagnosis import Finding
 from kappaflow.report import numbers
-from kappaflow.report.charts import Chart, Figure, color, figures_of
-from kappaflow.report.charts.plotly import label
+from kappaflow.report.charts import Chart, Panel
+from kappaflow.report.charts.chart import color, label
+from kappaflow.report.charts.plotly import draw, template
 from kappaflow.report.pictures import Shown
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -86,20 +87,11 @@ class Items:
 
 @dataclass(frozen=True)
 class Charts:
-    """Charts with one panel each, two in a row or, if wide, one."""
+    """Charts, two in a row or, if wide, one; a chart with several panels has a row to itself."""
 
     kind: ClassVar[str] = "charts"
     charts: Sequence[Chart]
     wide: bool = False
-
-
-@dataclass(frozen=True)
-class Panels:
-    """A chart with several panels in one frame, with or without its title."""
-
-    kind: ClassVar[str] = "panels"
-    chart: Chart
-    heading: bool = True
 
 
 @dataclass(frozen=True)
@@ -187,7 +179,7 @@ class Details:
 
 
 Plain = Verdict | Text | Heading | Items | Glossary | Details
-Block = Plain | Charts | Panels | Picker | Table | Facts | Pictures | Findings
+Block = Plain | Charts | Picker | Table | Facts | Pictures | Findings
 
 
 @dataclass(frozen=True)
@@ -230,27 +222,35 @@ class Page:
     has_links: bool = True
 
 
+class Placed(NamedTuple):
+    """A panel with its id on the page."""
+
+    name: str
+    panel: Panel
+
+
 @dataclass
 class _Drawn:
     """The figures of a page, collected while the template places them."""
 
     figures: dict[str, Any] = field(default_factory=dict)
 
-    def of(self, chart: Chart) -> list[Figure]:
-        """Returns the figures of a chart; the script of the page will draw them."""
-        figures = figures_of(chart)
-        for one in figures:
-            content = {"data": one.traces, "layout": one.layout, "height": one.height}
-            self.figures[one.name] = content
-        return figures
+    def of(self, chart: Chart) -> list[Placed | None]:
+        """Returns the panels of a chart with their ids; the script of the page will draw them."""
+        placed = []
+        for number, panel in enumerate(chart.panels, start=1):
+            name = f"{chart.name}-{number}" if len(chart.panels) > 1 else chart.name
+            placed.append(panel and Placed(name, panel))
+            if panel is not None:
+                self.figures[name] = draw(panel, chart)
+        return placed
 
-    def of_picker(self, picker: Picker) -> Figure:
-        """Returns the figure of a picker, which the script changes when the reader selects."""
-        (figure,) = self.of(picker.chart)
+    def of_picker(self, picker: Picker) -> Placed:
+        """Returns the panel of a picker, which the script changes when the reader selects."""
+        figure = Placed(picker.chart.name, picker.chart.placed[0][2])
         names = [label(name) for name in picker.columns]
         content = {"names": names, "frames": picker.frames, "clouds": picker.clouds}
-        self.figures[figure.name] |= content
-        self.figures[figure.name]["layout"]["showlegend"] = False
+        self.figures[figure.name] = draw(figure.panel, picker.chart) | content
         return figure
 
 
@@ -265,6 +265,7 @@ def render_page(page: Page) -> str:
         page=page,
         footer=f"{page.files} {LOADS_NOTHING}",
         drawn=_Drawn(),
+        template=template(),
         style=_file("page.css"),
         scripts=scripts,
         policy=_policy(scripts),

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from kappaflow.report.charts import DATA, SAMPLES, Chart, Heat, Panel, line
 from kappaflow.report.content import Correlations, Marginal, Pairs
 from kappaflow.report.numbers import count, drawable, fixed, is_finite
-from kappaflow.report.page import Block, Heading, Panels, Picker, Table, Text
+from kappaflow.report.page import Block, Charts, Heading, Picker, Table, Text
 from kappaflow.report.table_charts import marginal_panel
 
 ALL_PAIRS = 5  # columns at most, for a point cloud of each pair
@@ -83,7 +84,7 @@ def correlation_blocks(parts: Correlations) -> list[Block]:
         Heading("Correlations", id="correlations"),
         Text(text),
         Table(columns, rows),
-        Panels(correlations_chart(parts), heading=False),
+        Charts([correlations_chart(parts)]),
     ]
 
 
@@ -92,7 +93,7 @@ def correlations_chart(parts: Correlations) -> Chart:
     size = len(parts.columns)
     return Chart(
         name="correlations",
-        title="Correlations",
+        title="Rank correlations",
         caption="The two maps should look alike. The color is the rank correlation of two "
         "columns, from −1 to 1.",
         panels=[
@@ -107,7 +108,6 @@ def correlations_chart(parts: Correlations) -> Chart:
                     limit=1,
                     names=parts.columns,
                 ),
-                alt=f"Heat map of the rank correlations of {size} columns: {title.lower()}.",
             )
             for title, triangle in (("Held-out data", parts.data), ("Samples", parts.samples))
         ],
@@ -142,7 +142,7 @@ def pair_blocks(parts: Pairs, known: Correlations | None) -> list[Block]:
         ]
     if len(names) < 2 or not parts.data:
         return []
-    blocks: list[Block] = [Panels(pairs_chart(parts, shown))] if shown else []
+    blocks: list[Block] = [Charts([pairs_chart(parts, shown)])] if shown else []
     return blocks if len(names) <= ALL_PAIRS else [*blocks, _picker(parts, (shown or [(0, 1)])[0])]
 
 
@@ -151,16 +151,16 @@ def pairs_chart(parts: Pairs, shown: Sequence[tuple[int, int]]) -> Chart:
     few = len(parts.columns) <= ALL_PAIRS
     clouds = _clouds(parts, MOST_POINTS // (2 * len(shown)))
     frames = _frames(clouds)
+    last = len(parts.columns)
+    cells = [(j, i) if j < i else None for i in range(1, last) for j in range(last - 1)]
+    cells = cells if few else shown
     return Chart(
         name="pairs",
         title="Two columns at a time",
         caption="Axes are in the units of the columns. The two colors should mix everywhere. A "
         "patch of one color is data that the flow never samples, or samples that look like no "
         "data." + ("" if few else " These are the pairs whose correlations differ most."),
-        panels=[
-            panel if few else panel.model_copy(update={"place": None})
-            for panel in (_pair(parts.columns, j, i, clouds, frames) for j, i in shown)
-        ],
+        panels=[pair and _pair(parts.columns, *pair, clouds, frames) for pair in cells],
         columns=len(parts.columns) - 1 if few else 3,
         small=True,
         height=None,
@@ -171,7 +171,7 @@ def _picker(parts: Pairs, first: tuple[int, int]) -> Picker:
     """Returns the point cloud of a pair that the reader selects, which is `first` at first."""
     clouds = _clouds(parts, len(parts.data))
     frames = _frames(clouds)
-    panel = _pair(parts.columns, *first, clouds, frames).model_copy(update={"place": None})
+    panel = _pair(parts.columns, *first, clouds, frames)
     chart = Chart(
         name="any-pair",
         title="Any two columns",
@@ -202,24 +202,19 @@ def corner_chart(parts: Pairs, marginals: Sequence[Marginal], known: Correlation
     clouds = _clouds(parts, len(parts.data))
     frames = _frames(clouds)
     last = len(parts.columns) - 1
-    panels = []
+    panels: list[Panel | None] = []
     for i, marginal in enumerate(marginals):
+        x = marginal.column if i == last else ""
         for j in range(i):
-            panel = _pair(parts.columns, j, i, clouds, frames, "data", 2.5)
-            changes = {
-                "title": titles.get(frozenset((parts.columns[i], parts.columns[j])), ""),
-                "place": (i + 1, j + 1),
-                "x": panel.x if i == last else "",
-                "y": "" if j else panel.y,
-            }
-            panels.append(panel.model_copy(update=changes))
-        own = {"place": (i + 1, i + 1), "x_range": frames[i], "y_hidden": True}
-        own |= {"x": marginal.column if i == last else "", "y": ""}
-        panels.append(marginal_panel(marginal, "data").model_copy(update=own))
+            title = titles.get(frozenset((parts.columns[i], parts.columns[j])), "")
+            panel = _pair(parts.columns, j, i, clouds, frames, "data")
+            y = "" if j else panel.y
+            panels.append(replace(panel, title=title, x=parts.columns[j] if x else "", y=y))
+        own = replace(marginal_panel(marginal, "data"), x=x, y="", x_range=frames[i])
+        panels += [own, *[None] * (last - i)]
     return Chart(
         name="corner",
         title="Data against samples",
-        caption="",
         panels=panels,
         columns=len(parts.columns),
         small=True,
@@ -233,7 +228,6 @@ def _pair(
     clouds: tuple[Rows, Rows],
     frames: Sequence[Range],
     rows_name: str = "held-out data",
-    mark_size: float = 3.2,
 ) -> Panel:
     """Returns column i against column j, with the frame of the data."""
     samples = clouds[1]
@@ -250,17 +244,13 @@ def _pair(
                 [r[j] for r in rows],
                 [r[i] for r in rows],
                 tone,
-                dash="none",
-                mark_size=mark_size,
+                kind="points",
             )
             for rows, name, tone in zip(
                 clouds, (rows_name, "samples"), (DATA, SAMPLES), strict=True
             )
         ],
-        place=(i, j + 1),
         remark=f"{outside:,} of {len(samples):,} samples outside" if outside else "",
-        alt=f"Points of columns {columns[j]} and {columns[i]}: {rows_name} and samples. "
-        f"{outside} of {len(samples)} samples lie outside the frame.",
     )
 
 

@@ -14,7 +14,7 @@ from kappaflow.report.charts import (
     single_chart,
 )
 from kappaflow.report.content import Latent, Marginal, Separation
-from kappaflow.report.numbers import drawable, fixed, significant, what_is_not_drawn
+from kappaflow.report.numbers import drawable
 
 MOST_MARGINALS = 40
 
@@ -61,13 +61,11 @@ def marginal_panel(part: Marginal, rows: str = "held-out data") -> Panel:
         title=part.column,
         x="value (column's unit)",
         y="density (per unit)",
-        y_from_zero=True,
+        y_range=(0, None),
         series=[
             histogram(rows, part.edges, part.data, DATA, filled=True),
             histogram("samples", part.edges, part.samples, SAMPLES, filled=False),
         ],
-        remark=what_is_not_drawn([part.edges, part.data, part.samples]),
-        alt=f"Histograms of column {part.column}: {rows} and samples.",
     )
 
 
@@ -79,17 +77,13 @@ def separation_chart(part: Separation, number: int) -> Chart:
         "The two shapes should overlap little, with the filled one on the right. The AUC is the "
         "chance that a row like the training data scores above another row: 0.5 is a coin toss, 1 "
         "is perfect.",
-        height=300,
         x="log_prob (nats per row)",
         y="density (per nat)",
-        y_from_zero=True,
+        y_range=(0, None),
         series=[
             histogram("like the training data", part.edges, part.density_in, DATA, filled=True),
             histogram("other rows", part.edges, part.density_out, SAMPLES, filled=False),
         ],
-        remark=what_is_not_drawn([part.edges, part.density_in, part.density_out]),
-        alt=f"Histograms of log_prob for {part.name}: {part.rows_in} rows like the training data "
-        f"and {part.rows_out} other rows. AUC {fixed(part.auc, 3)}.",
     )
 
 
@@ -102,23 +96,18 @@ def latent_charts(latent: Latent, rows: str = "held-out rows") -> list[Chart]:
 def _latent_histogram(latent: Latent, rows: str) -> Chart:
     edges = latent.edges
     middles = [(a + b) / 2 for a, b in zip(edges[:-1], edges[1:], strict=True)]
-    style = {"kind": "outline", "dash": "dash", "width": 1.5}
     return single_chart(
         "latent",
         "All latent coordinates",
         "The filled histogram should fill the dashed curve and end where it ends. Shoulders, "
         "holes and long tails are structure of the data that the flow has not removed.",
-        height=300,
         x="latent coordinate (standard deviations)",
         y="density (per standard deviation)",
-        y_from_zero=True,
+        y_range=(0, None),
         series=[
             histogram(rows, edges, latent.density, DATA, filled=True),
-            line(latent.base, middles, latent.normal, INK, **style),
+            line(latent.base, middles, latent.normal, INK, kind="dashed"),
         ],
-        remark=what_is_not_drawn([latent.density]),
-        alt=f"Histogram of all latent coordinates of {rows}, with the density of the base. "
-        f"{significant(latent.beyond_four)} of them lie beyond 4 standard deviations.",
     )
 
 
@@ -126,23 +115,20 @@ def _latent_coordinates(latent: Latent) -> Chart:
     numbers = range(1, len(latent.coordinates) + 1)
     means = [mean for mean, _ in latent.coordinates]
     deviations = [deviation for _, deviation in latent.coordinates]
-    points = {"dash": "none", "mark_size": 7 if len(numbers) <= 100 else 4}
     shown = [v for v in drawable([*means, *deviations]) if v is not None]
     return single_chart(
         "latent-coordinates",
         "Each latent coordinate",
         "Filled points should lie on the line at 1 and open ones on the line at 0. A coordinate "
         "far from both does not follow the base yet.",
-        height=300,
         x="latent coordinate (number)",
         x_range=(0, len(numbers) + 1),
         x_whole=True,
         y="value (standard deviations)",
         y_range=(min([-0.25, *shown]) - 0.1, max([1.25, *shown]) + 0.1),
         series=[
-            line("standard deviation, should be 1", numbers, deviations, DATA, **points),
-            line("mean, should be 0", numbers, means, SAMPLES, mark="open diamond", **points),
+            line("standard deviation, should be 1", numbers, deviations, DATA, kind="points"),
+            line("mean, should be 0", numbers, means, SAMPLES, kind="points", mark="open diamond"),
         ],
-        rules=[Rule(at=at, dash="dash", tone=INK) for at in (0, 1)],
-        alt=f"Mean and standard deviation of each of {len(numbers)} latent coordinates.",
+        rules=[Rule(at=at) for at in (0, 1)],
     )

@@ -23,7 +23,6 @@ from kappaflow.report.page import (
     Heading,
     KeyFigure,
     Page,
-    Panels,
     Section,
     Table,
     Text,
@@ -341,7 +340,7 @@ def _samples_section(report: Report) -> Section:
     blocks: list[Block] = [Text("No column was compared.")]
     if marginals is not None:
         text = "Samples of the flow and held-out rows, in the units of the columns."
-        blocks = [Text(text), Panels(marginals)]
+        blocks = [Text(text), Charts([marginals])]
     if report.correlations is not None:
         blocks += correlation_blocks(report.correlations)
     blocks += pair_blocks(report.pairs, report.correlations)

@@ -13,6 +13,7 @@ from kappaflow.report.charts import (
     line,
     single_chart,
 )
+from kappaflow.report.charts.chart import Ends
 from kappaflow.report.content import About
 from kappaflow.report.numbers import (
     as_float,
@@ -21,7 +22,6 @@ from kappaflow.report.numbers import (
     format_date,
     is_finite,
     quantile,
-    significant,
 )
 from kappaflow.report.page import (
     Block,
@@ -45,30 +45,29 @@ class CurveChart(NamedTuple):
     title: str
     y: str  # title of the vertical axis
     caption: str
-    lines: Sequence[tuple[str, str, int, str]]  # name in the legend, key, tone, dash
+    lines: Sequence[tuple[str, str, int, str]]  # name in the legend, key, tone, kind
     log: bool = True
-    unit: str = ""  # unit of the second line; its value at the best epoch is part of the alt text
-    height: int = 280
-    kind: str = "line"
 
 
-def _likelihood(name: str, title: str, y: str, key: str, unit: str) -> CurveChart:
+def _likelihood(name: str, title: str, y: str, key: str) -> CurveChart:
     caption = (
         "Both lines should fall and flatten together. A validation line that rises while the "
         "training line still falls is overfitting. The report uses the weights of the best epoch."
     )
-    lines = [("training", f"train_{key}", MUTED, "solid")]
-    lines.append(("validation", f"validation_{key}", DATA, "solid"))
-    return CurveChart(name, title, y, caption, lines, log=False, unit=unit)
+    lines = [("training", f"train_{key}", MUTED, "line")]
+    lines.append(("validation", f"validation_{key}", DATA, "line"))
+    return CurveChart(name, title, y, caption, lines, log=False)
 
 
 LIKELIHOOD, ROW_NLL = "Likelihood over the epochs", "NLL (nats per row, standardized)"
-NLL = _likelihood("curve-nll", LIKELIHOOD, ROW_NLL, "nll_standardized", "nats per row")
-IMAGE_NLL = _likelihood("curve-nll", LIKELIHOOD, "NLL (nats per image)", "nll", "nats per image")
+NLL = _likelihood("curve-nll", LIKELIHOOD, ROW_NLL, "nll_standardized")
+IMAGE_NLL = _likelihood("curve-nll", LIKELIHOOD, "NLL (nats per image)", "nll")
 BITS = _likelihood(
-    "curve-bits", "Bits per dimension over the epochs", "bits per dimension",
-    "bits_per_dimension", "bits per dimension",
-)  # fmt: skip
+    "curve-bits",
+    "Bits per dimension over the epochs",
+    "bits per dimension",
+    "bits_per_dimension",
+)
 TAIL = CurveChart(
     "curve-tail",
     "Least likely rows over the epochs",
@@ -76,8 +75,8 @@ TAIL = CurveChart(
     "Both lines should fall with the mean. If they rise while the mean falls, the flow is making "
     "a few rows nearly impossible.",
     [
-        ("95 % quantile", "validation_nll_p95", DATA, "solid"),
-        ("99 % quantile", "validation_nll_p99", DATA, "dash"),
+        ("95 % quantile", "validation_nll_p95", DATA, "line"),
+        ("99 % quantile", "validation_nll_p99", DATA, "dashed"),
     ],
     log=False,
 )
@@ -88,8 +87,8 @@ CONDITION = CurveChart(
     "The lines should rise at first and then level off. If a line still climbs steadily at the "
     "end, longer training will cost the flow its inverse.",
     [
-        ("median", "condition_number_median", DATA, "solid"),
-        ("95 % quantile", "condition_number_p95", DATA, "dash"),
+        ("median", "condition_number_median", DATA, "line"),
+        ("95 % quantile", "condition_number_p95", DATA, "dashed"),
     ],
 )
 ROUND_TRIP = CurveChart(
@@ -99,8 +98,8 @@ ROUND_TRIP = CurveChart(
     "Both lines should stay flat and small, near 10⁻⁶ in single precision. Densities need the "
     "first, samples the second, and one can fail while the other looks fine.",
     [
-        ("data → latent → data", "round_trip_data", DATA, "solid"),
-        ("latent → data → latent", "round_trip_latent", SAMPLES, "dash"),
+        ("data → latent → data", "round_trip_data", DATA, "line"),
+        ("latent → data → latent", "round_trip_latent", SAMPLES, "dashed"),
     ],
 )
 ENERGY = CurveChart(
@@ -108,7 +107,7 @@ ENERGY = CurveChart(
     "Free energy over the intervals",
     "free energy (nats)",
     "The line should fall to minus the logarithm of the normalizing constant.",
-    [("free energy", "free_energy", DATA, "solid")],
+    [("free energy", "free_energy", DATA, "line")],
     log=False,
 )
 EFFECTIVE = CurveChart(
@@ -116,7 +115,7 @@ EFFECTIVE = CurveChart(
     "Effective share of the samples",
     "effective sample size (share of 1)",
     "The line should rise towards 1.",
-    [("effective sample size", "effective_sample_size", DATA, "solid")],
+    [("effective sample size", "effective_sample_size", DATA, "line")],
     log=False,
 )
 RATE = CurveChart(
@@ -124,9 +123,7 @@ RATE = CurveChart(
     "Learning rate",
     "learning rate (pure number)",
     "Sudden changes in the other curves often coincide with a drop here.",
-    [("learning rate", "learning_rate", MUTED, "solid")],
-    height=200,
-    kind="hold",
+    [("learning rate", "learning_rate", MUTED, "steps")],
 )
 
 
@@ -154,49 +151,36 @@ def _measured(charts: Sequence[CurveChart], curves: Curves, best_epoch: int) -> 
 
 def curve_chart(what: CurveChart, curves: Curves, best_epoch: int) -> Chart | None:
     """Returns a chart over the epochs, or None if none of its figures was measured."""
-    epochs = drawable(row.get("epoch") for row in curves)
-    columns = [
-        (name, [row.get(key) for row in curves], tone, dash)
-        for name, key, tone, dash in what.lines
-    ]
-    series = [
-        line(name, epochs, values, tone, dash=dash, kind=what.kind, bridge_gaps=True)
-        for name, values, tone, dash in columns
-        if any(value is not None for value in values)
-    ]
+    series = []
+    for name, key, tone, kind in what.lines:
+        points = [(row.get("epoch"), row[key]) for row in curves if row.get(key) is not None]
+        if points:
+            epochs, values = zip(*points, strict=True)
+            series.append(line(name, epochs, values, tone, kind=kind))
     if not series:
         return None
-    known = [epoch for epoch in epochs if epoch is not None] or [0.0]
-    pad = max(0.5, 0.03 * (max(known) - min(known)))
-    alt = f"{what.title}: {' and '.join(one.name for one in series)} over {len(curves)} epochs."
-    if what.unit:
-        key = what.lines[1][1]
-        best = next((row.get(key) for row in curves if row.get("epoch") == best_epoch), None)
-        alt += (
-            f" Best: epoch {best_epoch} with {significant(best)} {what.unit} on validation data."
-        )
+    epochs = [epoch for one in series for epoch in drawable(one.x) if epoch is not None] or [0.0]
+    pad = max(0.5, 0.03 * (max(epochs) - min(epochs)))
     return single_chart(
         what.name,
         what.title,
         what.caption,
-        height=what.height,
         x="epoch",
-        x_range=(min(known) - pad, max(known) + pad),
+        x_range=(min(epochs) - pad, max(epochs) + pad),
         x_whole=True,
         y=what.y,
         y_log=what.log,
-        y_range=None if what.log else _usual_range(series),
+        y_range=(None, None) if what.log else _usual_range(series),
         series=series,
         rules=[Rule(at=best_epoch, axis="x", text="best")],
-        alt=alt,
     )
 
 
-def _usual_range(series: Sequence[Series]) -> tuple[float, float] | None:
+def _usual_range(series: Sequence[Series]) -> Ends:
     """Returns an axis range that ignores the high values of the first epochs."""
     values = [value for one in series for value in drawable(one.y) if value is not None]
     if not values:
-        return None
+        return None, None
     low, high, usual = min(values), max(values), quantile(values, 0.9)
     if high - low > 3 * (usual - low) > 0:
         high = usual + (usual - low)

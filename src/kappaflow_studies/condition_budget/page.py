@@ -147,7 +147,7 @@ def trade_off_chart(report: TradeOff) -> Chart:
     bound = [flow for flow in done if flow.budget is not None]
     free = [flow for flow in done if flow.budget is None]
     curves = [_curve(bound, "with a budget", DATA)] if bound else []
-    curves += [_curve(free, "without a budget", SQUEEZE, dash="none")] if free else []
+    curves += [_curve(free, "without a budget", SQUEEZE, kind="points")] if free else []
     likelihood = Panel(
         title="Likelihood",
         x="95 % condition number",
@@ -164,7 +164,7 @@ def trade_off_chart(report: TradeOff) -> Chart:
         y_log=True,
         series=[
             line("measured", budgets, [flow.condition_number_p95 for flow in bound], DATA),
-            line("equal to the budget", budgets, budgets, MUTED, dash="dot"),
+            line("equal to the budget", budgets, budgets, MUTED, kind="dotted"),
         ],
     )
     caption = (
@@ -185,7 +185,7 @@ def trade_off_chart(report: TradeOff) -> Chart:
     )
 
 
-def _curve(flows: Sequence[Budgeted], name: str, tone: int, dash: str = "solid") -> Series:
+def _curve(flows: Sequence[Budgeted], name: str, tone: int, kind: str = "line") -> Series:
     """Returns the NLL over the condition number, with a band of one standard error."""
     ordered = sorted(flows, key=lambda flow: flow.condition_number_p95 or 0.0)
     errors = [(flow.nll, flow.standard_error or 0.0) for flow in ordered]
@@ -194,7 +194,7 @@ def _curve(flows: Sequence[Budgeted], name: str, tone: int, dash: str = "solid")
         for sign in (-1, 0, 1)
     ]
     places = [flow.condition_number_p95 for flow in ordered]
-    return band(name, places, quantiles, tone, dash=dash)
+    return band(name, places, quantiles, tone, kind=kind)
 
 
 def _describe_flow(flow: Budgeted) -> str:

@@ -3,6 +3,7 @@
 import polars as pl
 
 from kappaflow.report.charts import Chart, Panel, Series
+from kappaflow.report.charts.chart import Kind
 from kappaflow.report.numbers import fixed, significant, with_error
 from kappaflow_studies.depth_conditioning.ideal_couplings import last_whitening_factor
 from kappaflow_studies.depth_conditioning.measure import (
@@ -11,7 +12,7 @@ from kappaflow_studies.depth_conditioning.measure import (
     DepthConditioningSettings,
 )
 from kappaflow_studies.depth_conditioning.peers import OURS
-from kappaflow_studies.engine.charts import Dash, column_series, ends, median, panel
+from kappaflow_studies.engine.charts import column_series, ends, median, panel
 from kappaflow_studies.engine.report import Findings, Table
 
 GONE = 1e-9  # nats: a smaller loss counts as zero
@@ -168,8 +169,8 @@ def _table(deepest: pl.DataFrame, settings: DepthConditioningSettings) -> Table:
 TIMES = {"start": "at the start", "trained": "trained"}
 TONES = {"kappaflow": 0, "zuko": 1, "nflows": 2, "normflows": 3, "FrEIA": 7}
 INK = 6
-HIGHEST = 1e9  # largest drawn value: some flows of 64 couplings reach 1e94
-ABOVE = f"Values above {HIGHEST:.0e} are beyond the edge."
+HIGHEST = 1e9  # some flows of 64 couplings reach 1e94
+ABOVE = f"Values above {HIGHEST:.0e} are drawn there."
 SHOWN = 1e-3  # nats: smallest drawn loss of ideal layers
 COUPLINGS = "couplings"
 
@@ -247,14 +248,14 @@ def _condition(flows: pl.DataFrame, law: str, when: str, libraries: list[str]) -
     series = []
     for library in libraries:
         middle = _medians(here.filter(when=when, library=library), "condition")
-        look = {"name": library, "tone": TONES[library]}
+        look = {"name": library, "tone": TONES[library], "most": HIGHEST}
         band = ("condition_low", "condition_high")
         series.append(column_series(middle, "depth", y, band=band, **look))
     exact = here.group_by("depth").agg(pl.col("reference").median()).sort("depth")
     look = {"name": "exact map", "tone": INK}
-    series.append(column_series(exact, "depth", "reference", dash="dot", **look))
+    series.append(column_series(exact, "depth", "reference", kind="dotted", **look))
     title = f"{law}, {TIMES[when]}"
-    return panel(title, COUPLINGS, "condition number", series, y_most=HIGHEST)
+    return panel(title, COUPLINGS, "condition number", series)
 
 
 def _likelihood(flows: pl.DataFrame, ideal: pl.DataFrame, law: str, libraries: list[str]) -> Panel:
@@ -265,23 +266,23 @@ def _likelihood(flows: pl.DataFrame, ideal: pl.DataFrame, law: str, libraries: l
         found = table.agg(gap.mean(), error=error).sort("depth")
         found = found.with_columns(low=gap - pl.col("error"), high=gap + pl.col("error"))
         look = {"name": library, "tone": TONES[library], "band": ("low", "high")}
-        series.append(column_series(found, "depth", "gap", **look))
+        series.append(column_series(found, "depth", "gap", most=HIGHEST, **look))
     if law == "Gaussian":
         seen = pl.col("layer").is_in(flows["depth"].unique().to_list()), pl.col("loss") > SHOWN
-        look = {"name": "ideal layers", "tone": INK, "dash": "dot"}
+        look = {"name": "ideal layers", "tone": INK, "kind": "dotted"}
         series.append(column_series(_means(ideal, "loss").filter(*seen), "layer", "loss", **look))
-    return panel(law, COUPLINGS, "nats a point", series, y_most=HIGHEST)
+    return panel(law, COUPLINGS, "nats a point", series)
 
 
 def _products(flows: pl.DataFrame, law: str, end: str, libraries: list[str]) -> Panel:
     series = []
     for library in libraries:
         table = flows.filter(law=law, when="trained", library=library)
-        for column, name, dash in (
-            (f"sigma_{end}", library, "solid"),
-            (f"product_{end}", f"{library}, product", "dash"),
+        for column, name, kind in (
+            (f"sigma_{end}", library, "line"),
+            (f"product_{end}", f"{library}, product", "dashed"),
         ):
-            look = {"name": name, "tone": TONES[library], "dash": dash}
+            look = {"name": name, "tone": TONES[library], "kind": kind}
             y = f"{column}_median"
             series.append(column_series(_medians(table, column), "depth", y, **look))
     title = f"{law}, {'largest' if end == 'max' else 'smallest'}"
@@ -302,9 +303,10 @@ def _gradients(
         each = norms.group_by("place").agg(pl.col("norm").median()).sort("place")
         couplings = depth / max(1, len(each))  # couplings per layer
         each = each.with_columns(pl.col("place") * couplings)
-        series.append(column_series(each, "place", "norm", name=library, tone=TONES[library]))
+        look = {"name": library, "tone": TONES[library], "most": HIGHEST}
+        series.append(column_series(each, "place", "norm", **look))
     title, x = f"{law}, {TIMES[when]}", "coupling, from the data"
-    return panel(title, x, "norm", series, log="y", y_most=HIGHEST)
+    return panel(title, x, "norm", series, log="y")
 
 
 def _means(table: pl.DataFrame, column: str) -> pl.DataFrame:
@@ -321,7 +323,7 @@ def _whitening(whitening: pl.DataFrame) -> Panel:
         look = {"name": scheme, "tone": tone, "band": ("low", "high")}
         series.append(column_series(table, "layer", "loss", **look))
     bound = _means(whitening.filter(scheme=ROTATIONS), "expected")
-    look = {"name": "bound for rotations", "tone": 0, "dash": "dash"}
+    look = {"name": "bound for rotations", "tone": 0, "kind": "dashed"}
     series.append(column_series(bound, "layer", "expected", **look))
     return panel("loss", "layers", "nats", series, log="y")
 
@@ -334,13 +336,13 @@ def _factors(ideal: pl.DataFrame, features: int) -> Panel:
         bound=pl.col("expected") / before,
         exact=pl.lit(last_whitening_factor(features, features // 2)),
     )[1:]
-    lines: tuple[tuple[str, str, int, Dash], ...] = (
-        ("measured", ROTATIONS, 0, "solid"),
-        ("bound", "bound for rotations", 0, "dash"),
-        ("exact", "exact limit", INK, "dot"),
+    lines: tuple[tuple[str, str, int, Kind], ...] = (
+        ("measured", ROTATIONS, 0, "line"),
+        ("bound", "bound for rotations", 0, "dashed"),
+        ("exact", "exact limit", INK, "dotted"),
     )
     series = [
-        column_series(table, "layer", y, name=name, tone=tone, dash=dash)
-        for y, name, tone, dash in lines
+        column_series(table, "layer", y, name=name, tone=tone, kind=kind)
+        for y, name, tone, kind in lines
     ]
     return panel("factor of a rotated layer", "layers", "mean loss after / before", series, log="")

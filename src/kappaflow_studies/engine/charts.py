@@ -1,17 +1,16 @@
 """Lines, panels and text from tables of raw results."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 import torch
 from torch import Tensor
 
 from kappaflow.report.charts import Heat, Panel, Series
-from kappaflow.report.charts.chart import Numbers
+from kappaflow.report.charts.chart import Kind, Numbers
 from kappaflow.report.numbers import significant
 
-Dash = Literal["solid", "dash", "dot", "none"]
 INFINITY = float("inf")
 
 
@@ -22,7 +21,7 @@ def quantile_series(
     *,
     name: str,
     tone: int,
-    dash: Dash = "solid",
+    kind: Kind = "line",
     spread: tuple[float, float] | None = (0.25, 0.75),
 ) -> Series:
     """Returns the median of a column at each value of another, nan as the largest, and a band."""
@@ -31,7 +30,7 @@ def quantile_series(
     quantiles = {end: value.quantile(level, "linear") for end, level in levels.items()}
     found = frame.drop_nulls(y).group_by(x).agg(**quantiles).sort(x)
     band = ("low", "high") if spread else (None, None)
-    return column_series(found, x, "y", name=name, tone=tone, dash=dash, band=band)
+    return column_series(found, x, "y", name=name, tone=tone, kind=kind, band=band)
 
 
 def column_series(
@@ -41,27 +40,31 @@ def column_series(
     *,
     name: str,
     tone: int,
-    dash: Dash = "solid",
+    kind: Kind = "line",
     band: tuple[str | None, str | None] = (None, None),
+    most: float = INFINITY,
 ) -> Series:
-    """Returns a line from columns of a table, with a band between two more."""
-    low, high = (None if one is None else _numbers(table[one]) for one in band)
-    across, up = _numbers(table[x]), _numbers(table[y])
-    return Series(name=name, x=across, y=up, low=low, high=high, tone=tone, dash=dash)
+    """Returns a line from columns of a table, with a band between two more.
+
+    Values of y above `most` are drawn there.
+    """
+    low, high = (None if end is None else _numbers(table[end], most) for end in band)
+    across, up = _numbers(table[x]), _numbers(table[y], most)
+    return Series(name=name, x=across, y=up, low=low, high=high, tone=tone, kind=kind)
 
 
-def _numbers(column: pl.Series) -> Numbers:
-    return column.cast(pl.Float64).to_list()
+def _numbers(column: pl.Series, most: float = INFINITY) -> Numbers:
+    return column.cast(pl.Float64).clip(upper_bound=most).to_list()
 
 
 def level_series(
-    values: pl.Series, ends: Sequence[float], *, name: str, tone: int, dash: Dash
+    values: pl.Series, ends: Sequence[float], *, name: str, tone: int, kind: Kind
 ) -> list[Series]:
     """Returns a horizontal line at the median of values; none if there are no values."""
     middle = median(values)
     if middle is None:
         return []
-    return [Series(name=name, x=[*ends], y=[middle] * len(ends), tone=tone, dash=dash)]
+    return [Series(name=name, x=[*ends], y=[middle] * len(ends), tone=tone, kind=kind)]
 
 
 def panel(

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
+
 from kappaflow.report import page
 from kappaflow.report.charts import Chart
 from kappaflow.report.content import Part
@@ -24,7 +26,7 @@ class Findings(Part):
 
     found: list[str]  # sentences with numbers; the first one is the verdict on the claim
     differs: list[str]  # where the result or the method differs from the source
-    charts: list[Chart]  # the most informative one first
+    charts: list[Chart] = Field(default=[], exclude=True)  # the most informative one first
     tables: list[Table] = []
 
 
@@ -113,7 +115,7 @@ def render_findings(
     text, rows = settings
     described = [page.Text(text), page.Table(("Setting", "Value"), [list(row) for row in rows])]
     parts = [
-        page.Section("charts", "Charts", [page.Panels(chart) for chart in findings.charts]),
+        page.Section("charts", "Charts", [page.Charts([chart]) for chart in findings.charts]),
         page.Section("tables", "Tables", tables),
         *sections,
         page.Section("differs", "Differences from the source", differs),
@@ -158,7 +160,7 @@ def _claim(study: Experiment, done: Reproduced, place: Path) -> page.Section:
     blocks = [
         page.Text(study.claim, lead="The claim."),
         page.Verdict("note", "Results", done.found),
-        *(page.Panels(chart) for chart in done.charts),
+        *(page.Charts([chart]) for chart in done.charts),
         *(page.Text(text, "small") for text in done.differs),
         page.Text(link, "small"),
     ]

@@ -12,8 +12,8 @@ from kappaflow_studies.engine.report import Findings, Table, render_findings
 from kappaflow_studies.faces.results import FacesReport, FacesRun, FacesSize
 
 QUANTILES = (
-    ("condition_number_median", "median", "solid"),
-    ("condition_number_p95", "95 %", "dash"),
+    ("condition_number_median", "median", "line"),
+    ("condition_number_p95", "95 %", "dashed"),
 )
 ALIKE = 1.1  # ratio of condition numbers below which they count as about the same
 ABOUT = (
@@ -56,9 +56,9 @@ def condition_over_training(size: FacesSize) -> Chart:
     series = []
     for run, tone in zip(size.runs, (DATA, SAMPLES), strict=True):
         x = [point["epoch"] for point in run.curve]
-        for key, quantile, dash in QUANTILES:
+        for key, quantile, kind in QUANTILES:
             y = [point[key] for point in run.curve]
-            series.append(line(f"{name_of(run)}, {quantile}", x, y, tone, dash=dash))
+            series.append(line(f"{name_of(run)}, {quantile}", x, y, tone, kind=kind))
     return Chart(
         name=f"condition-{size.size}",
         title=f"Condition number over training, {size.size} x {size.size}",

@@ -29,7 +29,6 @@ from kappaflow.report.page import (
     Charts,
     KeyFigure,
     Page,
-    Panels,
     Section,
     Table,
     Text,
@@ -86,16 +85,10 @@ def trade_off_curve(
         return None
     counts, values = [n for n, _ in done], [one.condition_number for _, one in done]
     every, condition = range(min(counts), max(counts) + 1), _condition_of_map(factorization)
-    dotted = {"kind": "outline", "dash": "dot", "width": 1.5}
-    diamond = {"dash": "none", "mark": "diamond", "mark_size": 13}
+    least = [_least(condition, n) for n in every]
+    diamond = {"kind": "points", "mark": "diamond"}
     series = [
-        line(
-            "no factorization is below",
-            every,
-            [_least(condition, n) for n in every],
-            MUTED,
-            **dotted,
-        ),
+        line("no factorization is below", every, least, MUTED, kind="dotted"),
         line("this map", counts, values, DATA),
         line(
             "this page", [len(factorization)], [factorization.condition_number], WORST, **diamond
@@ -105,24 +98,20 @@ def trade_off_curve(
     if reference is not None:
         quantiles = (reference.low, reference.median, reference.high)
         series.insert(
-            0, band(reference.name, reference.couplings, quantiles, SAMPLES, dash="dash")
+            0, band(reference.name, reference.couplings, quantiles, SAMPLES, kind="dashed")
         )
         shown |= set(reference.couplings)
         others = "The dashed line and its quartiles show random maps similar to T. "
-    pairs = zip(counts, values, strict=True)
-    points = ", ".join(f"{n} couplings: {significant(value)}" for n, value in pairs)
     return single_chart(
         "trade-off",
         "Largest condition number of a factor against the number of couplings",
         "The best factorization found with at most so many couplings. The diamond is the "
         f"factorization of this page. {others}The dotted line is the root of the condition number "
         "of T: with so many factors, the largest cannot be below it.",
-        height=380,
         **count_axis("couplings", sorted(shown)),
         y="largest condition number (pure number)",
         y_log=True,
         series=series,
-        alt=f"Largest condition number of a factor. {points}.",
     )
 
 
@@ -144,7 +133,7 @@ def _map_section(factorization: Factorization) -> Section:
         if factors
         else [map_chart(factorization)]
     )
-    last = Panels(factors) if factors else Text("The identity has no factors.")
+    last = Charts([factors]) if factors else Text("The identity has no factors.")
     return Section("map", "The map and its factors", [Text(text), charts, last])
 
 

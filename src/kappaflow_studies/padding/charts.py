@@ -133,11 +133,11 @@ def _against(frame: pl.DataFrame, settings: PaddingSettings, what: str) -> list[
             here, rows = at.filter(set=of_set), frame.filter(set=of_set)
             series = [quantile_series(here, "place", y, name="Gaussian", tone=TONES["gaussian"])]
             for tone, padding in _toned(levels):
-                about = {"name": spec_of(padding).description, "tone": tone, "dash": "dash"}
+                about = {"name": spec_of(padding).description, "tone": tone, "kind": "dashed"}
                 series += level_series(rows.filter(padding=padding)[y], ends, **about)
             if y == "w2":
                 floor = rows.filter(kind="plane floor")[y]
-                series += level_series(floor, ends, name=FLOOR, tone=7, dash="dot")
+                series += level_series(floor, ends, name=FLOOR, tone=7, kind="dotted")
             log = "xy" if what == "scale" else "y"
             panels.append(panel(words(of_set), x, label, series, log=log))
         caption = "Median over the seeds, and quartiles as a band. Dashed: other paddings."

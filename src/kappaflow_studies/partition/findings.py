@@ -331,7 +331,7 @@ def _twin_panel(name: str, part: pl.DataFrame) -> Panel:
         if kind != ONE:
             middle, x, y = medians(rows, "depth"), "twin_couplings_after", "twin_loss"
             title, tone = f"twin of {kind}", TONES[kind]
-            series.append(column_series(middle, x, y, name=title, tone=tone, dash="none"))
+            series.append(column_series(middle, x, y, name=title, tone=tone, kind="points"))
     return panel(name, COUPLINGS, unit(name), series, log="x")
 
 
@@ -352,5 +352,7 @@ def _layer_panel(name: str, twins: pl.DataFrame) -> Panel:
         x, look = "couplings", {"tone": TONES[kind], "spread": None}
         twin = f"{kind}, twin"
         series.append(quantile_series(rows, x, "worst_layer", name=kind, **look))
-        series.append(quantile_series(rows, x, "twin_worst_layer", name=twin, dash="dash", **look))
+        series.append(
+            quantile_series(rows, x, "twin_worst_layer", name=twin, kind="dashed", **look)
+        )
     return panel(name, COUPLINGS, CONDITION, series)

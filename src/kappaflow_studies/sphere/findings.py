@@ -3,9 +3,9 @@
 import polars as pl
 
 from kappaflow.report.charts import Chart, Series
+from kappaflow.report.charts.chart import Kind
 from kappaflow.report.numbers import significant
 from kappaflow_studies.engine.charts import (
-    Dash,
     ends,
     filled,
     level_series,
@@ -259,7 +259,7 @@ def charts(frame: pl.DataFrame, settings: SphereSettings) -> list[Chart]:
             series = [*_of_budgets(frame, settings, k, d, column)]
             if name == "variation":
                 series += _of_budgets(
-                    frame, settings, k, d, "tearing_bound", dash="dot", prefix="forbidden at "
+                    frame, settings, k, d, "tearing_bound", kind="dotted", prefix="forbidden at "
                 )
             if name == "wasserstein":
                 series += _levels(frame, settings, k, d)
@@ -302,7 +302,7 @@ def _of_budgets(
     d: int,
     column: str,
     *,
-    dash: Dash = "solid",
+    kind: Kind = "line",
     prefix: str = "",
 ) -> list[Series]:
     """Returns a line for each budget, the median over seeds with quartiles."""
@@ -310,7 +310,7 @@ def _of_budgets(
     series = []
     for tone, budget in enumerate(sorted(settings.budgets)):
         name, rows = f"{prefix}{budget:,} parameters", flows.filter(budget=budget)
-        look = {"name": name, "tone": tone, "dash": dash, "spread": spread}
+        look = {"name": name, "tone": tone, "kind": kind, "spread": spread}
         series.append(quantile_series(rows, "depth", column, **look))
     return series
 
@@ -318,25 +318,27 @@ def _of_budgets(
 def _levels(frame: pl.DataFrame, settings: SphereSettings, k: int, d: int) -> list[Series]:
     flows, made = of_kind(frame, "flow", k, d), of_kind(frame, "generator", k, d)
     ends = (min(settings.depths), max(settings.depths))
-    floor, look = pl.concat([flows["floor"], made["floor"]]), {"tone": FLOOR, "dash": "dot"}
+    floor, look = pl.concat([flows["floor"], made["floor"]]), {"tone": FLOOR, "kind": "dotted"}
     return [
-        *level_series(made["two_sample"], ends, name="the generator", tone=GENERATOR, dash="dash"),
+        *level_series(
+            made["two_sample"], ends, name="the generator", tone=GENERATOR, kind="dashed"
+        ),
         *level_series(floor, ends, name="two samples of it", **look),
     ]
 
 
 def _family(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
-    lines: tuple[tuple[str, str, int, Dash], ...] = (
-        ("mean", "mean over pairs", 0, "solid"),
-        ("smallest", "smallest of all pairs", 1, "solid"),
-        ("predicted", "predicted: the smallest, 95 %", 1, "dot"),
-        ("nearest", "predicted: the mean, at least", 0, "dot"),
-        ("smallest_of_mixtures", "smallest of the mixtures, at least", 2, "dash"),
+    lines: tuple[tuple[str, str, int, Kind], ...] = (
+        ("mean", "mean over pairs", 0, "line"),
+        ("smallest", "smallest of all pairs", 1, "line"),
+        ("predicted", "predicted: the smallest, 95 %", 1, "dotted"),
+        ("nearest", "predicted: the mean, at least", 0, "dotted"),
+        ("smallest_of_mixtures", "smallest of the mixtures, at least", 2, "dashed"),
     )
     panels = []
     for d in settings.features:
         here = of_kind(frame, "family", d=d)
-        series = [_plain(here, y, name, tone, dash) for y, name, tone, dash in lines]
+        series = [_plain(here, y, name, tone, kind) for y, name, tone, kind in lines]
         title, y = f"{d} features", "W1 between means"
         panels.append(panel(title, "components", y, series, log="x"))
     pairs = settings.tuples * (settings.tuples - 1) // 2
@@ -360,7 +362,7 @@ def _bound(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
         ]
         numbers = [
             _plain(here, "min_parameters", "needed by counting", 3),
-            _plain(here, "generator_numbers", "of the generator", GENERATOR, "dash"),
+            _plain(here, "generator_numbers", "of the generator", GENERATOR, "dashed"),
         ]
         for title, y, series in (("depth", "couplings", by_size), ("numbers", "numbers", numbers)):
             title = f"{title}, {d} features"
@@ -377,8 +379,8 @@ def _bound(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
     )
 
 
-def _plain(frame: pl.DataFrame, y: str, name: str, tone: int, dash: Dash = "solid") -> Series:
-    return quantile_series(frame, "components", y, name=name, tone=tone, dash=dash, spread=None)
+def _plain(frame: pl.DataFrame, y: str, name: str, tone: int, kind: Kind = "line") -> Series:
+    return quantile_series(frame, "components", y, name=name, tone=tone, kind=kind, spread=None)
 
 
 def _name(k: int, d: int) -> str:

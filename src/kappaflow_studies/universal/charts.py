@@ -7,7 +7,8 @@ that are well conditioned at every point.
 import polars as pl
 
 from kappaflow.report.charts import Chart, Panel, Series
-from kappaflow_studies.engine.charts import Dash, column_series, groups, heat_panel, panel
+from kappaflow.report.charts.chart import Kind
+from kappaflow_studies.engine.charts import column_series, groups, heat_panel, panel
 from kappaflow_studies.universal.approximation import PowerLaw
 from kappaflow_studies.universal.measure import UniversalSettings
 from kappaflow_studies.universal.targets import TARGETS
@@ -134,24 +135,24 @@ def _every_point(table: pl.DataFrame) -> list[Chart]:
     ]
 
 
-Lines = tuple[tuple[str, str, int, Dash], ...]  # column, name, tone, dash
+Lines = tuple[tuple[str, str, int, Kind], ...]  # column, name, tone, kind
 OF_ERROR: Lines = (
-    ("bound", "bound", 0, "solid"),
-    ("epsilon", "allowed", 7, "dot"),
-    ("two_sample_w2", "two samples", 1, "solid"),
-    ("floor", "floor of two samples", 1, "dash"),
+    ("bound", "bound", 0, "line"),
+    ("epsilon", "allowed", 7, "dotted"),
+    ("two_sample_w2", "two samples", 1, "line"),
+    ("floor", "floor of two samples", 1, "dashed"),
 )
 OF_SCALES: Lines = (
-    ("low_digits", "first, D / 4R", 0, "solid"),
-    ("eta", "second, η", 1, "solid"),
-    ("eta_prime", "third, η′", 2, "solid"),
+    ("low_digits", "first, D / 4R", 0, "line"),
+    ("eta", "second, η", 1, "line"),
+    ("eta_prime", "third, η′", 2, "line"),
 )
 
 
 def _lines(title: str, table: pl.DataFrame, y: str, lines: Lines) -> Panel:
     series = [
-        column_series(table.drop_nulls(one), "epsilon", one, name=name, tone=tone, dash=dash)
-        for one, name, tone, dash in lines
+        column_series(table.drop_nulls(one), "epsilon", one, name=name, tone=tone, kind=kind)
+        for one, name, tone, kind in lines
     ]
     return panel(title, ERROR, y, series)
 
@@ -166,7 +167,7 @@ def _conditioning(name: str, table: pl.DataFrame, power: dict[str, PowerLaw] | N
     if power is not None:
         law, x = power["sigma_min"], table["epsilon"].to_list()
         fitted = [law.factor * error**law.exponent for error in x]
-        series.append(Series(name="fitted power", x=x, y=fitted, tone=6, dash="dash"))
+        series.append(Series(name="fitted power", x=x, y=fitted, tone=6, kind="dashed"))
     return panel(name, ERROR, "singular value", series)
 
 

@@ -7,11 +7,9 @@ from kappaflow.report.charts.chart import (
     SAMPLES,
     SQUEEZE,
     STRETCH,
-    WARNING,
     WORST,
     Chart,
     Heat,
-    Numbers,
     Panel,
     Rule,
     Series,
@@ -21,7 +19,7 @@ from kappaflow.report.charts.chart import (
     single_chart,
 )
 from kappaflow.report.charts.matplotlib import NO_STILLS, axes_of, write_stills
-from kappaflow.report.charts.plotly import Figure, color, figures_of, to_plotly
+from kappaflow.report.charts.plotly import to_plotly
 
 __all__ = [
     "DATA",
@@ -31,19 +29,14 @@ __all__ = [
     "SAMPLES",
     "SQUEEZE",
     "STRETCH",
-    "WARNING",
     "WORST",
     "Chart",
-    "Figure",
     "Heat",
-    "Numbers",
     "Panel",
     "Rule",
     "Series",
     "axes_of",
     "band",
-    "color",
-    "figures_of",
     "histogram",
     "line",
     "single_chart",

@@ -1,42 +1,46 @@
 """The content of a chart, as plain numbers and text; plotly.py and matplotlib.py draw it."""
 
+import html
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import model_validator
-
-from kappaflow.report.content import Part
 from kappaflow.report.numbers import (
     NOT_FINITE,
     as_float,
+    count,
     drawable,
-    power_of_ten,
+    significant,
     what_is_not_drawn,
 )
 
 Numbers = list[float | None]
-Range = tuple[float, float]
+Ends = tuple[float | None, float | None]
+Kind = Literal["line", "dashed", "dotted", "points", "steps", "area", "bars"]
 
-# Tones: colors by meaning. Pages resolve them for light and dark, files for white paper.
+# Tones: colors by meaning, which templates/page.css sets for light and dark pages.
 DATA, SAMPLES, STRETCH, SQUEEZE, WORST, WARNING, INK, MUTED = range(8)
+TONES = ("data", "samples", "stretch", "squeeze", "error", "warning", "ink", "muted")
+LONGEST_NAME = 60  # characters
+TEMPLATES = Path(__file__).parents[1] / "templates"
+FEW_POINTS, MANY_POINTS = 12, 64  # a line of few marks each point; marks of many are small
 
 
-class Series(Part):
-    """One line of a panel, or points, bars, or a histogram.
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Numbers that are drawn in one way.
 
     Attributes:
-        name: Entry in the legend; series of one chart with equal names share an entry.
+        name: Entry in the legend, if any; series of one chart with equal names share an entry.
         x: Horizontal positions; None makes a gap.
-        low: Lower ends of a band around y, or of whiskers.
+        low: Lower ends of a band around a line, or of a whisker through each point.
         high: Upper ends of the band or of the whiskers.
-        dash: Style of the line; "none" draws points only.
-        kind: "line"; "hold" keeps a value until the next x; "area" fills down to zero; "outline"
-            is a line without marks; "bars".
-        whiskers: The axis along which low and high are drawn as whiskers; None draws a band.
+        kind: "steps" keep a value until the next x, "area" fills the space below them.
         labels: Text for each point, shown on hover.
-        bridge_gaps: Whether the line connects the points on both sides of a gap.
     """
 
     name: str
@@ -45,39 +49,39 @@ class Series(Part):
     low: Numbers | None = None
     high: Numbers | None = None
     tone: int = DATA
-    dash: Literal["solid", "dash", "dot", "none"] = "solid"
-    kind: Literal["line", "hold", "area", "outline", "bars"] = "line"
-    whiskers: Literal["x", "y"] | None = None
-    labels: list[str] | None = None
+    kind: Kind = "line"
     mark: Literal["circle", "open diamond", "diamond"] = "circle"
-    mark_size: float = 7
-    width: float = 2
-    bridge_gaps: bool = False
-    in_legend: bool = True
+    labels: list[str] | None = None
 
-    @model_validator(mode="after")
-    def _check(self) -> "Series":
+    def __post_init__(self) -> None:
         lengths = {len(v) for v in (self.x, self.y, self.low, self.high) if v is not None}
         if len(lengths) > 1 or (self.low is None) != (self.high is None):
             raise ValueError(f"'{self.name}' should have x, y, low and high of one length")
-        return self
 
     @property
     def is_marked(self) -> bool:
         """Whether its points are marked: without a line, if there are few, or a single one."""
-        if self.dash == "none":
-            return True
         known = sum(value is not None for value in self.y)
-        return known == 1 or (self.kind == "line" and known <= 12)
+        most = {"points": len(self.y), "line": FEW_POINTS, "dashed": FEW_POINTS}.get(self.kind, 1)
+        return known <= most
 
     @property
     def bounds(self) -> list[Numbers]:
         """The lists of numbers along the vertical axis."""
-        ends = () if self.whiskers == "x" else (self.low, self.high)
-        return [values for values in (self.y, *ends) if values is not None]
+        return [values for values in (self.y, self.low, self.high) if values is not None]
+
+    @property
+    def description(self) -> str:
+        """Its name, with the first and the last value or the number of points."""
+        known = [value for value in self.y if value is not None]
+        if len(known) > 1 and self.kind in ("line", "dashed", "dotted"):
+            return f"{self.name}: {significant(known[0])} to {significant(known[-1])}"
+        values = significant(known[0]) if len(known) == 1 else count(len(known), "value")
+        return f"{self.name}: {values}"
 
 
-class Heat(Part):
+@dataclass(frozen=True, kw_only=True)
+class Heat:
     """Numbers on a grid as colors: a density, an image, or a matrix.
 
     Attributes:
@@ -90,43 +94,41 @@ class Heat(Part):
     """
 
     values: list[Numbers]
-    x: Range
-    y: Range
+    x: tuple[float, float] = (0, 1)
+    y: tuple[float, float] = (0, 1)
     limit: float | None = None
     png: str = ""
     names: list[str] | None = None
 
+    @property
+    def steps(self) -> tuple[float, float]:
+        """The distances of neighboring columns, and of neighboring rows."""
+        columns, rows = len(self.values[0]) if self.values else 0, len(self.values)
+        across = (self.x[1] - self.x[0]) / max(1, columns - 1) or 1
+        up = (self.y[1] - self.y[0]) / max(1, rows - 1) or 1
+        return across, up
 
-class Rule(Part):
-    """A reference line across a panel.
 
-    Attributes:
-        axis: "x" for a vertical line at a horizontal position, "y" for a horizontal line.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A reference line across a panel: horizontal at a value of y, or vertical at a value of x."""
 
     at: float
     axis: Literal["x", "y"] = "y"
     text: str = ""
-    dash: Literal["dash", "dot"] = "dot"
-    tone: int = MUTED
 
 
-class Panel(Part):
+@dataclass(frozen=True, kw_only=True)
+class Panel:
     """One pair of axes.
 
     Attributes:
-        x: Title of the horizontal axis, with its unit.
+        x: Title of the horizontal axis, with its unit. An axis without a title has no numbers.
         y: Title of the vertical axis, with its unit.
-        y_most: Upper end of the vertical axis. Larger values leave the panel at its upper edge, so
-            the caption should say so.
-        x_range: Ends of the horizontal axis; chosen from the numbers if left out.
-        y_range: Ends of the vertical axis; chosen from the numbers if left out.
+        x_range: Ends of the horizontal axis; an end that is None is chosen from the numbers.
+        y_range: Ends of the vertical axis.
         x_whole: Whether only whole numbers are marked on the horizontal axis.
-        x_ticks: The numbers marked on the horizontal axis; chosen if left out.
-        place: Row and column in the grid of the chart, from 1; in reading order if left out.
-        alt: Description with the main numbers, for readers who cannot see it.
         remark: A note on what is not drawn, in addition to values that are not finite.
-        empty: Text that replaces a panel without values.
     """
 
     title: str = ""
@@ -134,150 +136,152 @@ class Panel(Part):
     y: str = ""
     x_log: bool = False
     y_log: bool = False
-    y_most: float | None = None
-    series: list[Series] = []
+    series: Sequence[Series] = ()
     heat: Heat | None = None
-    rules: list[Rule] = []
-    x_range: Range | None = None
-    y_range: Range | None = None
+    rules: Sequence[Rule] = ()
+    x_range: Ends = (None, None)
+    y_range: Ends = (None, None)
     x_whole: bool = False
-    x_ticks: list[float] | None = None
-    y_from_zero: bool = False
-    y_hidden: bool = False
-    place: tuple[int, int] | None = None
-    alt: str = ""
     remark: str = ""
-    empty: str = NOT_FINITE
 
     @property
-    def is_empty(self) -> bool:
-        """Whether it has no value that its axes can show."""
-        lines = (drawable(one.y, log=self.y_log) for one in self.series)
-        return self.heat is None and all(value is None for line in lines for value in line)
+    def vertical(self) -> list[Numbers]:
+        """The lists of numbers along the vertical axis."""
+        return [values for one in self.series for values in one.bounds]
 
     @property
-    def is_histogram(self) -> bool:
-        return any(one.kind == "area" for one in self.series)
+    def empty(self) -> str:
+        """A text in place of its values, if its axes can show none of them."""
+        drawn = (v for one in self.series for v in drawable(one.y, log=self.y_log))
+        if self.heat is not None or any(value is not None for value in drawn):
+            return ""
+        all_zero = all(value == 0 for values in self.vertical for value in values)
+        return "all values are zero" if all_zero and self.vertical else NOT_FINITE
 
     @property
     def remarks(self) -> str:
         """Sentences about values that are not drawn."""
-        numbers = [values for one in self.series for values in one.bounds]
-        remarks = (what_is_not_drawn(numbers, log=self.y_log), self.remark)
-        return " ".join(remark for remark in remarks if remark)
+        return f"{what_is_not_drawn(self.vertical, log=self.y_log)} {self.remark}".strip()
+
+    @property
+    def description(self) -> str:
+        """What it shows, for readers who cannot see it."""
+        if self.heat is not None:
+            return "A heat map." if self.heat.limit else "A picture."
+        rules = [f"{rule.text}: {significant(rule.at)}" for rule in self.rules if rule.text]
+        named = [one.description for one in self.series if one.name]
+        drawn = "; ".join(named + rules)
+        return f"{self.y} against {self.x}. {drawn}."
 
 
-class Chart(Part):
+@dataclass(frozen=True, kw_only=True)
+class Chart:
     """A group of panels with a title and a caption.
 
     Attributes:
         name: Name of its files and of its place on a page.
         caption: What is drawn ("median and quartiles over 20 samples"), and what to look for.
+        panels: In reading order; None leaves a place empty.
         columns: Number of panels in a row, if there is space.
-        wide: Whether a panel takes the full width of a page.
+        share_y: Whether all panels have the same vertical range.
         small: Whether its panels are small multiples: no legend in each, no numbers on hover.
         height: Height of a panel on a page, in CSS pixels; None makes it square.
-        legend_each: Whether each panel of a file has a legend, as on a page, and not all one.
     """
 
     name: str
     title: str
-    caption: str
-    panels: list[Panel]
+    caption: str = ""
+    panels: Sequence[Panel | None] = ()
     columns: int = 3
-    wide: bool = False
     share_y: bool = False
     small: bool = False
     height: int | None = 330
-    legend_each: bool = False
 
-    def vertical(self, panel: Panel) -> list[Numbers]:
-        """Returns the numbers that set the range of the vertical axis of a panel."""
-        panels = self.panels if self.share_y else [panel]
-        results = [values for each in panels for one in each.series for values in one.bounds]
-        results.append([rule.at for each in panels for rule in each.rules if rule.axis == "y"])
-        most = panel.y_most
-        if most is None:
-            return results
-        return [[None if y is None else min(y, most) for y in ys] for ys in results]
-
-    def vertical_range(self, panel: Panel) -> Range | None:
-        """Returns the ends of the vertical axis of a panel; None to choose them when drawing."""
-        if panel.y_range is not None or panel.y_log or not self.share_y:
-            return panel.y_range
-        shown = [v for ys in self.vertical(panel) for v in drawable(ys) if v is not None]
-        low, high = min(shown, default=0.0), max(shown, default=1.0)
-        margin = 0.05 * (high - low or 1.0)
-        return 0.0 if panel.y_from_zero else low - margin, high + margin
+    @property
+    def placed(self) -> list[tuple[int, int, Panel]]:
+        """Each panel after its row and column, from 1."""
+        columns = self.grid[1]
+        places = ((n // columns + 1, n % columns + 1, p) for n, p in enumerate(self.panels))
+        return [(row, column, panel) for row, column, panel in places if panel is not None]
 
     @property
     def grid(self) -> tuple[int, int]:
         """The number of rows and of columns of panels."""
-        placed = [panel.place for panel in self.panels if panel.place is not None]
-        if placed:
-            return max(row for row, _ in placed), max(column for _, column in placed)
-        columns = min(self.columns, len(self.panels))
+        columns = max(1, min(self.columns, len(self.panels)))
         return -(-len(self.panels) // columns), columns
 
-    @property
-    def places(self) -> list[tuple[int, int]]:
-        """Row and column of each panel in the grid, from 1."""
-        columns = self.grid[1]
-        return [
-            panel.place or (number // columns + 1, number % columns + 1)
-            for number, panel in enumerate(self.panels)
-        ]
+    def x_ends(self, panel: Panel) -> Ends:
+        """Returns the ends of the horizontal axis of a panel; None is chosen when drawing."""
+        if panel.x_log and panel.x_range == (None, None):
+            return _log_ends(series.x for series in panel.series)
+        return panel.x_range
+
+    def y_ends(self, panel: Panel) -> Ends:
+        """Returns the ends of the vertical axis of a panel; None is chosen when drawing."""
+        panels = [each for _, _, each in self.placed] if self.share_y else [panel]
+        rules = [rule.at for rule in panel.rules if rule.axis == "y"]
+        numbers = [rules, *(values for each in panels for values in each.vertical)]
+        low, high = panel.y_range
+        if panel.y_log and low is None and high is None:
+            return _log_ends(numbers)
+        if not self.share_y:
+            return low, high
+        shown = [v for values in numbers for v in drawable(values) if v is not None] or [0.0]
+        margin = 0.05 * (max(shown) - min(shown) or 1.0)
+        return (
+            min(shown) - margin if low is None else low,
+            max(shown) + margin if high is None else high,
+        )
 
     @property
     def is_pictures(self) -> bool:
         """Whether its panels are pictures without axes."""
-        return all(panel.heat is not None and panel.heat.limit is None for panel in self.panels)
+        heats = [panel.heat for _, _, panel in self.placed]
+        return all(heat is not None and heat.limit is None for heat in heats)
 
     @property
     def entries(self) -> list[Series]:
         """A series for each entry of the legend."""
-        named = {s.name: s for panel in self.panels for s in panel.series if s.in_legend}
+        named = {s.name: s for _, _, panel in self.placed for s in panel.series if s.name}
         return list(named.values())
 
 
-@dataclass(frozen=True)
-class LogScale:
-    """The range of a logarithmic axis, as log10 of its ends, and its labeled ticks."""
-
-    low: float
-    high: float
-    ticks: list[float]
-    labels: list[str]
-
-
-def log_scale(numbers: Iterable[Iterable[object]]) -> LogScale:
-    """Returns a scale for all positive finite numbers, of at least a decade."""
+def _log_ends(numbers: Iterable[Sequence[float | None]]) -> tuple[float, float]:
+    """Returns the ends of a logarithmic axis with all positive numbers, of at least a decade."""
     values = [v for line in numbers for v in drawable(line, log=True) if v is not None]
     low, high = (math.log10(min(values)), math.log10(max(values))) if values else (0.0, 1.0)
     pad = max(0.0, 1 - (high - low)) / 2 + 0.05 * max(1.0, high - low)
-    low, high = low - pad, high + pad
-    ticks = _log_ticks(low, high)
-    return LogScale(low, high, ticks, [_tick_label(tick) for tick in ticks])
+    return 10 ** (low - pad), 10 ** (high + pad)
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Returns powers of ten; if there are many, a selection; if few, also 2 and 5 times each."""
-    step = max(1, math.ceil((high - low) / 8))
-    first = math.ceil(math.floor(low) / step) * step
-    decades = range(first, math.floor(high) + 1, step)
-    narrow, plain = high - low < 1.3, low > -2.1 and high < 4.3  # "5 × 10⁻⁷" takes much room
-    mantissas = (1, 2, 5) if narrow or (plain and high - low < 2.3) else (1,)
-    ticks = [mantissa * 10.0**decade for decade in decades for mantissa in mantissas]
-    return [tick for tick in ticks if low <= math.log10(tick) <= high]
+def log_ticks(ends: Ends) -> dict[float, str]:
+    """Returns the ticks of a logarithmic axis: powers of ten, and if few, also 2 and 5 times."""
+    low, high = ends[0] or 1.0, ends[1] or 10.0
+    first, last = math.log10(low), math.log10(high)
+    step = math.ceil((last - first) / 8)
+    powers = range(math.floor(first / step) * step, math.ceil(last), step)
+    mantissas = (1, 2, 5) if last - first < 2.3 else (1,)
+    ticks = [mantissa * 10.0**power for power in powers for mantissa in mantissas]
+    times = "1\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}"
+    return {t: significant(t, 1).removeprefix(times) for t in ticks if low <= t <= high}
 
 
-def _tick_label(value: float) -> str:
-    if 0.009 < value < 20_000:
-        return f"{value:,.6g}"
-    exponent = math.floor(math.log10(value) + 1e-9)
-    mantissa = round(value / 10.0**exponent)
-    power = power_of_ten(exponent)
-    return power if mantissa == 1 else f"{mantissa} × {power}"
+def color(tone: int) -> str:
+    """Returns the CSS variable of a tone."""
+    return f"var(--{TONES[tone % len(TONES)]})"
+
+
+def label(text: str, longest: int = LONGEST_NAME) -> str:
+    """Returns text that plotly shows literally: plotly reads a little HTML in every label."""
+    short = text if len(text) <= longest else text[: longest - 1] + "…"
+    return html.escape(short, quote=False)
+
+
+@cache
+def light_colors() -> dict[str, str]:
+    """Returns the colors of light pages and of white paper by the names of their variables."""
+    rule = (TEMPLATES / "page.css").read_text(encoding="utf-8").partition("}")[0]
+    return dict(re.findall(r"--([\w-]+): ([^;]+);", rule))
 
 
 def line(
@@ -288,8 +292,7 @@ def line(
     **more: Any,  # noqa: ANN401
 ) -> Series:
     """Returns a series; keywords are further fields of `Series`."""
-    numbers = ([as_float(v) for v in values] for values in (x, y))
-    return Series(**dict(zip(("x", "y"), numbers, strict=True)), name=name, tone=tone, **more)
+    return Series(name=name, x=_numbers(x), y=_numbers(y), tone=tone, **more)
 
 
 def band(
@@ -299,9 +302,17 @@ def band(
     tone: int,
     **more: Any,  # noqa: ANN401
 ) -> Series:
-    """Returns a line with a band or whiskers; `bands` are its low, middle and high values."""
-    low, middle, high = ([as_float(v) for v in values] for values in bands)
+    """Returns a line with a band, or points with whiskers, from low, middle and high values."""
+    low, middle, high = map(_numbers, bands)
     return line(name, x, middle, tone, low=low, high=high, **more)
+
+
+def histogram(
+    name: str, edges: Sequence[object], density: Sequence[object], tone: int, *, filled: bool
+) -> Series:
+    """Returns a histogram as an area or as its outline."""
+    kind = "area" if filled else "steps"
+    return line(name, [*edges[:1], *edges], [0.0, *density, 0.0] if edges else [], tone, kind=kind)
 
 
 def single_chart(name: str, title: str, caption: str, *, height: int = 330, **panel: Any) -> Chart:  # noqa: ANN401
@@ -310,16 +321,5 @@ def single_chart(name: str, title: str, caption: str, *, height: int = 330, **pa
     return Chart(name=name, title=title, caption=caption, panels=panels, height=height)
 
 
-def histogram(
-    name: str, edges: Sequence[object], density: Sequence[object], tone: int, *, filled: bool
-) -> Series:
-    """Returns a histogram as an area or an outline, without the bins that cannot be drawn."""
-    xs, ys = drawable(edges), drawable(density)
-    bins = list(zip(xs[:-1], xs[1:], ys, strict=False))
-    kept = [(a, b, y) for a, b, y in bins if a is not None and b is not None and y is not None]
-    x: Numbers = [corner for a, b, _ in kept for corner in (a, b)]
-    y: Numbers = [height for _, _, height in kept for _ in (0, 1)]
-    if kept:
-        x, y = [kept[0][0], *x, kept[-1][1]], [0.0, *y, 0.0]
-    kind, width = ("area", 1) if filled else ("outline", 2)
-    return line(name, x, y, tone, kind=kind, width=width)
+def _numbers(values: Iterable[object]) -> Numbers:
+    return [as_float(value) for value in values]

@@ -1,14 +1,29 @@
-"""A chart drawn by matplotlib on white paper, as SVG and PNG files or as axes."""
+"""Draws charts by matplotlib on white paper, as SVG and PNG files or as axes."""
 
 import base64
 import io
+import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from kappaflow.errors import ArgumentError
-from kappaflow.report.charts.chart import Chart, Heat, LogScale, Panel, Rule, Series, log_scale
+from kappaflow.report.charts.chart import (
+    DATA,
+    MANY_POINTS,
+    MUTED,
+    SAMPLES,
+    TEMPLATES,
+    TONES,
+    Chart,
+    Heat,
+    Panel,
+    Rule,
+    Series,
+    light_colors,
+    log_ticks,
+)
 from kappaflow.report.numbers import drawable
 from kappaflow.storage import write_bytes
 
@@ -16,282 +31,167 @@ NO_STILLS = 'no SVG and PNG files: they need matplotlib, pip install "kappaflow[
 NEEDS_MATPLOTLIB = (
     'plots need matplotlib: pip install "kappaflow[figures]", or pass interactive=True.'
 )
-DOTS_PER_INCH = 150
-WIDTH, HEIGHT, SIDE = 3.3, 2.7, 1.7  # inches of a panel, and of a picture
-ALONE, AMONG, SMALL = (6.0, 3.8), (3.9, 3.0), (1.9, 1.8)  # inches of a panel of axes
-ON_WHITE = (
-    "#0072b2", "#c2500a", "#00795a", "#8b3f86", "#a8201a", "#7a5200", "#1d2126", "#5b636d",
-)  # fmt: skip
-STYLES = {"solid": "-", "dash": "--", "dot": ":", "none": ""}
-MARKS = {"circle": "o", "open diamond": "D", "diamond": "D"}
-LONGEST_ALONE, LONGEST_TITLE, LONGEST_OF_SMALL, LONGEST_OF_PICTURE = 70, 34, 24, 20  # of a line
-MANY_POINTS = 64  # above this number, small marks are transparent
-LOOK: dict[Any, Any] = {
-    "svg.hashsalt": "kappaflow",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.facecolor": "white",
-    "text.parse_math": False,  # a "$" in a name is a "$"
-}
+STYLE = TEMPLATES / "plots.mplstyle"
+ALONE, AMONG, SMALL, PICTURE = (6.0, 3.8), (3.6, 2.8), (1.9, 1.8), (1.7, 2.05)  # inches
+LINES = {"dashed": "--", "dotted": ":", "points": ""}
 
 
 def write_stills(chart: Chart, folder: Path, kinds: Sequence[str] = ("svg", "png")) -> list[Path]:
-    """Writes NAME.svg and NAME.png of a chart to a folder, the same bytes for the same chart.
-
-    Returns:
-        The files; none if matplotlib is not installed (`pip install "kappaflow[figures]"`).
-
-    Raises:
-        FileError: A file cannot be written.
-    """
+    """Returns the files NAME.svg and NAME.png of a chart; none if matplotlib is missing."""
     try:
-        figure = to_matplotlib(chart)
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
     except ImportError:
         return []
-    import matplotlib as mpl
-
-    written = []
-    with mpl.rc_context(LOOK):
-        for kind in kinds:
+    files = {kind: folder / f"{chart.name}.{kind}" for kind in kinds}
+    with rc_context(fname=STYLE):
+        figure = Figure(layout="constrained")
+        _draw_chart(figure, chart, common_legend=True)
+        for kind, path in files.items():
             buffer = io.BytesIO()
             metadata = {"Date": None} if kind == "svg" else {"Software": None}
-            figure.savefig(buffer, format=kind, dpi=DOTS_PER_INCH, metadata=metadata)
-            path = folder / f"{chart.name}.{kind}"
+            figure.savefig(buffer, format=kind, metadata=metadata)
             write_bytes(path, buffer.getvalue())
-            written.append(path)
-    return written
-
-
-def to_matplotlib(chart: Chart) -> Any:  # noqa: ANN401 - matplotlib is optional
-    """Returns a `matplotlib.figure.Figure` of a chart, with a legend below its panels.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(LOOK):
-        size = (SIDE, SIDE + 0.35) if chart.is_pictures else (WIDTH, HEIGHT)
-        figure = Figure(layout="constrained")
-        _draw_chart(figure, chart, size)
-        return figure
+    return [*files.values()]
 
 
 def axes_of(chart: Chart, ax: Any = None) -> Any:  # noqa: ANN401 - matplotlib is optional
     """Returns the `matplotlib.axes.Axes` of a chart with one panel, or an array of axes.
 
     The axes belong to a new figure of pyplot. A chart with one panel can be drawn on `ax` instead.
-
-    Raises:
-        ArgumentError: matplotlib is not installed.
     """
     try:
-        import matplotlib as mpl
         import matplotlib.pyplot as plt
+        from matplotlib import rc_context
     except ImportError:
         raise ArgumentError(NEEDS_MATPLOTLIB) from None
     if ax is not None:
-        with mpl.rc_context(LOOK):
-            _draw_panel(ax, chart.panels[0], chart)
-            ax.set_title(textwrap.fill(chart.title, LONGEST_ALONE))
-            ax.legend(frameon=False, fontsize=8)
+        with rc_context(fname=STYLE):
+            _draw_panel(ax, chart.placed[0][2], chart)
+            ax.legend()
             return ax
     # Not in rc_context: the first figure of a notebook sets that new figures are displayed.
-    figure = plt.figure(layout="constrained", facecolor=LOOK["figure.facecolor"])
-    with mpl.rc_context(LOOK):
-        size = ALONE if len(chart.panels) == 1 else SMALL if chart.small else AMONG
-        size = (WIDTH, HEIGHT) if any(panel.heat for panel in chart.panels) else size
-        cells = _draw_chart(figure, chart, size)
-        if len(chart.panels) > 1:
-            return cells
-        cells[0, 0].set_title(textwrap.fill(chart.title, LONGEST_ALONE), fontsize=10)
-        return cells[0, 0]
+    figure = plt.figure(layout="constrained")
+    with rc_context(fname=STYLE):
+        cells = _draw_chart(figure, chart, common_legend=chart.small)
+        return cells if cells.size > 1 else cells[0, 0]
 
 
-def _draw_chart(figure: Any, chart: Chart, size: tuple[float, float]) -> Any:  # noqa: ANN401
-    """Returns the axes (rows, columns) of a chart on a figure; `size` is that of a panel."""
+def _draw_chart(figure: Any, chart: Chart, *, common_legend: bool) -> Any:  # noqa: ANN401
+    """Returns the axes (rows, columns) of a chart on a figure; those without a panel are off."""
     rows, columns = chart.grid
-    of_legend = max(1, min(4, columns + 1))
-    legend = 0 if chart.legend_each else -(-len(chart.entries) // of_legend)
-    figure.set_size_inches(max(columns * size[0], 4.0), rows * size[1] + 0.22 * legend)
+    size = ALONE if len(chart.panels) == 1 else SMALL if chart.small else AMONG
+    width, height = PICTURE if chart.is_pictures else size
+    figure.set_size_inches(max(columns * width, 4.0), rows * height)
     cells = figure.subplots(rows, columns, squeeze=False)
-    _fill(cells, chart)
-    if legend:
-        _add_legend(figure, of_legend)
-    for cell in figure.axes if chart.legend_each else ():
-        if cell.get_legend_handles_labels()[0]:
-            cell.legend(fontsize=8, framealpha=0.7, edgecolor="none")
+    is_alike = len({panel.y for _, _, panel in chart.placed}) == 1
+    for row, column, panel in chart.placed:
+        _draw_panel(cells[row - 1, column - 1], panel, chart)
+        if is_alike and column > 1:
+            cells[row - 1, column - 1].set_ylabel("")
+    for cell in cells.flat:
+        cell.axison = cell.axison and cell.has_data()
+    named = [(cell, *cell.get_legend_handles_labels()) for cell in figure.axes]
+    entries = {text: handle for _, *pair in named for handle, text in zip(*pair, strict=True)}
+    if common_legend and entries:
+        figure.set_size_inches(max(columns * width, 4.0), rows * height + 0.1 * len(entries))
+        place = {"loc": "outside lower center", "ncols": min(4, columns + 1), "frameon": False}
+        figure.legend([*entries.values()], [*entries], **place)
+    for cell, handles, _ in () if common_legend else named:
+        cell.legend() if handles else None
     return cells
 
 
-def _draw_panel(cell: Any, panel: Panel, chart: Chart) -> None:  # noqa: ANN401
-    """Draws a panel of a chart on matplotlib's axes; the chart sets the range of shared axes."""
-    longest = LONGEST_OF_SMALL if chart.small else LONGEST_TITLE
-    longest = LONGEST_OF_PICTURE if chart.is_pictures else longest
-    cell.set_title(textwrap.fill(panel.title, longest), fontsize=9 if longest > 30 else 8)
+def _draw_panel(ax: Any, panel: Panel, chart: Chart) -> None:  # noqa: ANN401
+    """Draws a panel of a chart on axes; the chart sets the range of shared axes."""
+    is_alone = len(chart.panels) == 1
+    longest = 70 if is_alone else 24 if chart.small or chart.is_pictures else 40
+    ax.set_title(textwrap.fill(panel.title or (chart.title if is_alone else ""), longest))
+    ax.set(xlabel=panel.x, ylabel=panel.y)
     if panel.heat is not None:
-        _draw_heat(cell, panel, panel.heat)
+        _draw_heat(ax, panel.heat)
         return
+    ax.set(xscale="log" if panel.x_log else "linear", yscale="log" if panel.y_log else "linear")
+    ax.grid(axis="y")
     for series in panel.series:
-        _draw_series(cell, series, panel)
+        _draw_series(ax, series, panel)
     for rule in panel.rules:
-        _draw_rule(cell, rule)
-    if panel.is_empty:
-        cell.text(0.5, 0.5, panel.empty, ha="center", va="center", transform=cell.transAxes)
-    cell.set(xlabel=panel.x, ylabel=panel.y)
-    _scale_axes(cell, panel, chart)
-    cell.grid(axis="y", color="#dddddd", linewidth=0.6)
-    cell.set_axisbelow(True)
+        _draw_rule(ax, rule)
+    ax.text(0.5, 0.5, panel.empty, ha="center", va="center", transform=ax.transAxes)
+    x_ends, y_ends = chart.x_ends(panel), chart.y_ends(panel)
+    ax.set(xlim=x_ends, ylim=y_ends)
+    for axis, ends, log in ((ax.xaxis, x_ends, panel.x_log), (ax.yaxis, y_ends, panel.y_log)):
+        if log:
+            axis.set_ticks([*log_ticks(ends)], log_ticks(ends).values())
+            axis.set_ticks([], minor=True)
+    ax.tick_params(labelbottom=panel.x != "", labelleft=panel.y != "")
+    if panel.x_whole and not panel.x_log:
+        ax.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _fill(cells: Any, chart: Chart) -> None:  # noqa: ANN401
-    """Draws each panel in its cell; cells without a panel stay empty."""
-    one_label = len({panel.y for panel in chart.panels}) == 1
-    empty = set(cells.flat)
-    for panel, (row, column) in zip(chart.panels, chart.places, strict=True):
-        cell = cells[row - 1, column - 1]
-        empty.discard(cell)
-        _draw_panel(cell, panel, chart)
-        if one_label and column > 1:
-            cell.set_ylabel("")
-    for cell in empty:
-        cell.axis("off")
-
-
-def _add_legend(figure: Any, columns: int) -> None:  # noqa: ANN401
-    handles = {
-        name: handle
-        for cell in figure.axes
-        for handle, name in zip(*cell.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        list(handles.values()),
-        list(handles),
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-        fontsize=8,
-    )
-
-
-def _scale_axes(cell: Any, panel: Panel, chart: Chart) -> None:  # noqa: ANN401
-    """Sets the range and the ticks of both axes, as on a page."""
-    if panel.x_log:
-        cell.set_xscale("log")
-        _set_log_axis(cell.xaxis, log_scale([series.x for series in panel.series]))
-    if panel.y_log:
-        cell.set_yscale("log")
-        _set_log_axis(cell.yaxis, log_scale(chart.vertical(panel)))
-    y_range = chart.vertical_range(panel)
-    if y_range is not None:
-        cell.set_ylim(*y_range)
-    elif panel.y_from_zero:
-        cell.set_ylim(bottom=0)
-    if panel.x_range is not None:
-        cell.set_xlim(*panel.x_range)
-    if panel.x_ticks is not None:
-        labels = [f"{tick:g}" for tick in panel.x_ticks] if panel.x_log else None
-        cell.set_xticks(panel.x_ticks, labels)
-    elif panel.x_whole and not panel.x_log:
-        cell.xaxis.get_major_locator().set_params(integer=True)
-    if panel.y_hidden:
-        cell.yaxis.set_visible(False)
-
-
-def _set_log_axis(axis: Any, scale: LogScale) -> None:  # noqa: ANN401
-    axis.axes.set(**{f"{axis.axis_name}lim": (10**scale.low, 10**scale.high)})
-    axis.set_ticks(scale.ticks, scale.labels)
-    axis.set_ticks([], minor=True)
-
-
-def _draw_series(cell: Any, series: Series, panel: Panel) -> None:  # noqa: ANN401
-    tone = ON_WHITE[series.tone % len(ON_WHITE)]
-    x, y = (_numbers(series.x, log=panel.x_log), _numbers(series.y, log=panel.y_log))
-    name = series.name if series.in_legend else None
+def _draw_series(ax: Any, series: Series, panel: Panel) -> None:  # noqa: ANN401
+    color, name = _color(series.tone), series.name
+    x, y = _numbers(series.x, log=panel.x_log), _numbers(series.y, log=panel.y_log)
     if series.kind == "bars":
-        cell.bar(x, y, width=0.65, color=tone, label=name)
+        ax.bar(x, y, width=0.65, color=color, label=name)
         return
-    if series.low is not None and series.high is not None:
-        log = panel.x_log if series.whiskers == "x" else panel.y_log
-        low, high = (_numbers(end, log=log) for end in (series.low, series.high))
-        if series.whiskers is None:
-            cell.fill_between(x, low, high, color=tone, alpha=0.18, linewidth=0)
-        elif series.whiskers == "x":
-            cell.hlines(y, low, high, color=tone, linewidth=1.4)
-        else:
-            cell.vlines(x, low, high, color=tone, linewidth=0.8)
     if series.kind == "area":
-        cell.fill_between(x, y, color=tone, alpha=0.22, linewidth=0, label=name)
+        ax.fill_between(x, y, step="post", color=color, alpha=0.22, linewidth=0, label=name)
         return
-    cell.plot(
+    low, high = (_numbers(ends or [], log=panel.y_log) for ends in (series.low, series.high))
+    if low and series.kind == "points":
+        ax.vlines(x, low, high, color=color, linewidth=0.8)
+    elif low:
+        ax.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+    many = len(y) > MANY_POINTS
+    ax.plot(
         x,
         y,
-        linestyle=STYLES[series.dash],
-        marker=MARKS[series.mark] if series.is_marked else "",
-        markersize=3 if series.mark_size == 7 else 0.6 * series.mark_size,
-        markerfacecolor="none" if series.mark == "open diamond" else tone,
-        drawstyle="steps-post" if series.kind == "hold" else "default",
-        linewidth=0.7 * series.width,
-        color=tone,
-        alpha=0.45 if series.mark_size < 7 and len(y) > MANY_POINTS else None,
-        markeredgewidth=0 if series.mark_size < 7 else None,
+        color=color,
+        linestyle=LINES.get(series.kind, "-"),
+        drawstyle="steps-post" if series.kind == "steps" else "default",
+        marker="" if not series.is_marked else "o" if series.mark == "circle" else "D",
+        markersize=8 if series.mark == "diamond" else 2 if many else 3.5,
+        markerfacecolor="none" if series.mark == "open diamond" else color,
+        markeredgewidth=0 if many else None,
+        alpha=0.45 if many and series.kind == "points" else None,
         label=name,
     )
 
 
-def _draw_rule(cell: Any, rule: Rule) -> None:  # noqa: ANN401
-    across = cell.axvline if rule.axis == "x" else cell.axhline
-    tone = ON_WHITE[rule.tone % len(ON_WHITE)]
-    across(rule.at, color=tone, linewidth=1, linestyle=STYLES[rule.dash], zorder=1)
-    if rule.text and rule.axis == "x":
-        cell.annotate(
-            rule.text, (rule.at, 1), xycoords=cell.get_xaxis_transform(), ha="center",
-            va="bottom", fontsize=7, color=tone,
-        )  # fmt: skip
-    elif rule.text:
-        cell.annotate(
-            rule.text, (1, rule.at), xycoords=cell.get_yaxis_transform(), ha="right",
-            va="bottom", fontsize=7, color=tone,
-        )  # fmt: skip
+def _draw_rule(ax: Any, rule: Rule) -> None:  # noqa: ANN401
+    draw, at, place, side = ax.axhline, (1, rule.at), ax.get_yaxis_transform(), "right"
+    if rule.axis == "x":
+        draw, at, place, side = ax.axvline, (rule.at, 1), ax.get_xaxis_transform(), "center"
+    draw(rule.at, color=_color(MUTED), linewidth=1, linestyle=":", zorder=1)
+    look = {"ha": side, "va": "bottom", "size": 7, "color": _color(MUTED), "xycoords": place}
+    ax.annotate(rule.text, at, **look)
 
 
-def _draw_heat(cell: Any, panel: Panel, heat: Heat) -> None:  # noqa: ANN401
-    rows = [_numbers(row) for row in heat.values]
-    if heat.png:
-        from matplotlib.image import imread
-
-        pixels = imread(io.BytesIO(base64.b64decode(heat.png)))
-        cell.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        cell.axis("off")
-        return
-    if heat.limit is None:
-        cell.imshow(
-            rows, origin="lower", extent=(*heat.x, *heat.y), aspect="equal", cmap="viridis",
-            interpolation="nearest",
-        )  # fmt: skip
-        cell.axis("off")
-        return
+def _draw_heat(ax: Any, heat: Heat) -> None:  # noqa: ANN401
     from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.image import imread
 
-    colors = LinearSegmentedColormap.from_list("", [ON_WHITE[1], "white", ON_WHITE[0]])
-    half = 0.5 * (heat.x[1] - heat.x[0]) / max(1, len(rows) - 1) or 0.5
-    left, right, top, bottom = (
-        heat.x[0] - half,
-        heat.x[1] + half,
-        heat.y[0] - half,
-        heat.y[1] + half,
-    )
-    cell.imshow(
-        rows, extent=(left, right, bottom, top), cmap=colors, vmin=-heat.limit, vmax=heat.limit,
-        interpolation="nearest",
-    )  # fmt: skip
-    cell.set(xlabel=panel.x, ylabel=panel.y)
-    for axis in (cell.xaxis, cell.yaxis):
+    if heat.limit is None:
+        ax.set_axis_off()
+        image = base64.b64decode(heat.png)
+        pixels = imread(io.BytesIO(image)) if image else [_numbers(row) for row in heat.values]
+        look = {"cmap": "gray"} if image else {"origin": "lower", "extent": (*heat.x, *heat.y)}
+        ax.imshow(pixels, **look)
+        return
+    colors = LinearSegmentedColormap.from_list("", [_color(SAMPLES), "white", _color(DATA)])
+    (left, right), (top, bottom), (across, up) = heat.x, heat.y, heat.steps
+    edges = (left - across / 2, right + across / 2, bottom + up / 2, top - up / 2)
+    look = {"extent": edges, "cmap": colors, "vmin": -heat.limit, "vmax": heat.limit}
+    ax.imshow([_numbers(row) for row in heat.values], **look)
+    for axis in (ax.xaxis, ax.yaxis):
         axis.get_major_locator().set_params(integer=True)
+
+
+def _color(tone: int) -> str:
+    return light_colors()[TONES[tone % len(TONES)]]
 
 
 def _numbers(values: Iterable[object], *, log: bool = False) -> list[float]:
     """Returns values with nan for what an axis cannot show."""
-    return [float("nan") if v is None else v for v in drawable(values, log=log)]
+    return [math.nan if v is None else v for v in drawable(values, log=log)]

@@ -3,6 +3,7 @@
   "use strict";
   const root = document.documentElement;
   const figures = JSON.parse(document.getElementById("figure-data").textContent);
+  const template = JSON.parse(document.getElementById("figure-template").textContent);
   const boxes = Array.from(document.querySelectorAll("[data-figure]"));
   const mouse = window.matchMedia("(pointer: fine)").matches;
   const config = { displayModeBar: false, displaylogo: false, doubleClick: "reset", typesetMath: false };
@@ -30,7 +31,7 @@
     for (const box of boxes) {
       const figure = colored(figures[box.dataset.figure], styles);
       const width = box.clientWidth;
-      const size = { width: width, height: figure.height || width, dragmode: mouse ? "zoom" : false };
+      const size = { template: colored(template, styles), width: width, height: figure.height || width, dragmode: mouse ? "zoom" : false };
       if (afresh) Plotly.purge(box);
       Plotly.react(box, figure.data, Object.assign(figure.layout, size), config);
     }
