@@ -170,9 +170,7 @@ def ratio_tables(speed: dict[str, Any]) -> dict[str, str]:
     """Returns the table of each quantity over the grid; empty if the grid is a single place."""
     titles = {
         "train_step": "Training step",
-        "forward_backward": "Forward and backward",
         "log_prob": "log_prob without gradient",
-        "sample": "Sampling without gradient",
     }
     places = {(line["depth"], line["batch"]) for line in speed["lines"]}
     if len(places) < 2:

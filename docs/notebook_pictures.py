@@ -12,7 +12,6 @@ EXECUTED = DOCS / "_build" / "jupyter_execute" / "notebooks"
 PICTURES = {  # which picture of the page, from 0
     "six-couplings": 0,
     "calibration": 0,
-    "zuko-flow": 1,
 }
 WIDTH = 560  # pixels, twice the width in the table
 
