@@ -40,7 +40,7 @@ def test_a_missing_value_is_named_with_its_column_and_row(healthy: Array) -> Non
     healthy[6, 1] = np.nan
     problem = only(examine(load_table(healthy)))
     assert problem.message == "column 'x1' has a missing value (NaN) at row 7"
-    assert (problem.code, problem.severity) == ("missing", "stop")
+    assert (problem.code, problem.severity) == ("missing", "error")
     assert (problem.columns, problem.rows) == (("x1",), (7,))
     healthy[10:20, 1] = np.nan
     problem = only(examine(load_table(healthy)))
@@ -66,7 +66,7 @@ def test_infinite_values_are_told_from_missing_ones(healthy: Array) -> None:
     missing, infinite = examine(load_table(healthy))
     assert missing.message == "column 'x2' has a missing value (NaN) at row 9"
     assert infinite.message == "column 'x2' has 2 infinite values at rows 4, 5"
-    assert (infinite.code, infinite.severity) == ("infinite", "stop")
+    assert (infinite.code, infinite.severity) == ("infinite", "error")
 
 
 def test_context_is_examined_for_missing_and_infinite_values(healthy: Array) -> None:
@@ -85,7 +85,7 @@ def test_a_constant_column_stops(healthy: Array) -> None:
     healthy[:, 3] = 0.1 + np.arange(400) % 2 * 2e-17
     first, second = examine(load_table(healthy))
     assert first.message == "column 'x2' is constant: every row holds 7.5"
-    assert (first.code, first.severity, first.columns) == ("constant", "stop", ("x2",))
+    assert (first.code, first.severity, first.columns) == ("constant", "error", ("x2",))
     assert (second.code, second.columns) == ("constant", ("x3",))
 
 
@@ -93,7 +93,7 @@ def test_columns_that_hold_the_same_values_stop(healthy: Array) -> None:
     """All of a group in one problem; 0.0 and -0.0 are the same."""
     healthy[::5, 0] = 0.0
     copies = np.column_stack([healthy, healthy[:, 0], np.where(healthy == 0, -0.0, healthy)[:, 0]])
-    problem = next(p for p in examine(load_table(copies)) if p.severity == "stop")
+    problem = next(p for p in examine(load_table(copies)) if p.severity == "error")
     assert (problem.code, problem.columns) == ("duplicated-column", ("x0", "x4", "x5"))
     assert problem.drop == ("x4", "x5")
     assert "hold the same values: leave out all but 'x0'" in problem.message
@@ -110,7 +110,7 @@ def test_values_are_compared_on_complete_rows(healthy: Array) -> None:
 def test_fewer_than_two_rows_stop(healthy: Array, rows: int, words: str) -> None:
     """Nothing else is said about a single row."""
     problem = only(examine(load_table(healthy).select(slice(0, rows))))
-    assert (problem.code, problem.severity) == ("too-few-rows", "stop")
+    assert (problem.code, problem.severity) == ("too-few-rows", "error")
     assert problem.message.startswith(words)
 
 
@@ -118,7 +118,7 @@ def test_a_table_without_columns_stops(healthy: Array) -> None:
     """As it can come out of a repair."""
     table = load_table(healthy)
     problem = only(examine(table.without_columns(table.columns)))
-    assert (problem.code, problem.severity) == ("no-numeric-column", "stop")
+    assert (problem.code, problem.severity) == ("no-numeric-column", "error")
 
 
 def test_whole_numbers_warn(healthy: Array) -> None:
@@ -209,7 +209,7 @@ def test_an_offset_that_float32_cannot_hold_warns(healthy: Array, single: bool) 
     problem = next(p for p in examine(table) if p.code == "large-offset")
     assert (problem.severity, problem.columns) == ("warning", ("x0",))
     assert "store the difference from" in problem.message and "exclude=['x0']" in problem.message
-    assert not [p for p in examine(table) if p.severity == "stop"]
+    assert not [p for p in examine(table) if p.severity == "error"]
 
 
 @pytest.mark.parametrize("scale", [1e30, 1e-30, 1e300, 1e-300])
@@ -230,7 +230,7 @@ def test_what_stops_comes_first(healthy: Array) -> None:
     healthy[4, 2] = np.nan
     healthy[:, 3] = 2 * healthy[:, 1] + 1
     severities = [problem.severity for problem in examine(load_table(healthy))]
-    assert severities == ["stop", "stop", "warning"]
+    assert severities == ["error", "error", "warning"]
 
 
 def test_a_column_without_any_number_hides_nothing_else(healthy: Array) -> None:

@@ -74,10 +74,10 @@ def test_one_hot_columns_are_distinguished_from_other_dependent_ones():
     sides = np.eye(2)[np.arange(200) // 100]
     names = ["a", "b", "red", "green", "blue", "left", "right"]
     frame = pd.DataFrame(np.hstack([X, kinds, sides]), columns=names)
-    messages = [one.message for one in examine(load_table(frame)) if one.severity == "stop"]
+    messages = [one.message for one in examine(load_table(frame)) if one.severity == "error"]
     assert len(messages) == 2
     assert messages[0].startswith("columns 'red', 'green', 'blue' are one category, one-hot")
     assert "drop='first' (OneHotEncoder) or drop_first=True (get_dummies)" in messages[1]
     shares = G.dirichlet([1, 1, 1], 200)
-    (problem,) = (one for one in examine(load_table(shares)) if one.severity == "stop")
+    (problem,) = (one for one in examine(load_table(shares)) if one.severity == "error")
     assert "depend on each other linearly" in problem.message

@@ -6,7 +6,7 @@ Functions return values or raise an error of one sentence. None prints or loads 
 from kappaflow.data.chunks import TableOnDisk
 from kappaflow.data.dataset import Dataset, Kind, register_kind
 from kappaflow.data.duplicates import drop_duplicate_rows, weigh_duplicate_rows
-from kappaflow.data.examine import examine
+from kappaflow.data.examine import Problem, examine
 from kappaflow.data.load import load_matrix, load_table, table_names
 from kappaflow.data.on_disk import MappedTable
 from kappaflow.data.prepare import prepare, repair
@@ -23,7 +23,7 @@ from kappaflow.data.shipped import (
     toy_sets,
 )
 from kappaflow.data.split import split
-from kappaflow.data.table import Problem, Table, weighted
+from kappaflow.data.table import Table, weighted
 from kappaflow.data.write import check_writable, write_table
 
 __all__ = [

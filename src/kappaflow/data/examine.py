@@ -1,6 +1,7 @@
 """`examine`: what stops a table from having a density, and what to know before fitting one."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,13 +14,13 @@ from kappaflow.data.table import (
     SHOWN_PROBLEMS,
     BoolArray,
     FloatArray,
-    Problem,
     Table,
     describe_rows,
     first_rows,
     listed,
     named_rows,
 )
+from kappaflow.finding import Finding
 from kappaflow.options import option
 
 ROWS_PER_COLUMN = 10
@@ -27,12 +28,89 @@ LARGE_OFFSET = 1e5
 SMALLEST = 1e-18
 
 
+@dataclass(frozen=True)
+class Problem(Finding):
+    """A finding about the columns or rows of a table.
+
+    It is an "error" if no density exists or can be computed, else a "warning". The message has no
+    full stop; cause and fix are empty where it says them. `layer` is None.
+
+    Attributes:
+        code: Its short name, such as "missing" or "dependent-columns".
+        columns: The columns concerned; empty if the problem is about whole rows.
+        rows: The first few rows concerned, as numbers in the source, counted from 1.
+        drop: The columns to remove to solve the problem.
+    """
+
+    columns: tuple[str, ...] = ()
+    rows: tuple[int, ...] = ()
+    drop: tuple[str, ...] = ()
+
+
+def _problem(
+    code: str,
+    message: str,
+    columns: tuple[str, ...] = (),
+    rows: tuple[int, ...] = (),
+    drop: tuple[str, ...] = (),
+) -> Problem:
+    cause, fix = _TEXTS.get(code, ("", ""))
+    for repair in ("jitter", "dequantize"):
+        fix = fix.replace(f"<{repair}>", option("repair", repair))
+    severity = "error" if code in STOPS else "warning"
+    return Problem(code, severity, None, message, cause, fix, {}, columns, rows, drop)
+
+
+STOPS = {
+    "no-numeric-column",
+    "too-few-rows",
+    "missing",
+    "infinite",
+    "constant",
+    "duplicated-column",
+    "dependent-columns",
+}
+_TEXTS = {  # cause and fix of the problems that the doctor reports, too
+    "constant": ("A column without spread has no density.", "Drop it."),
+    "duplicated-column": ("Two columns are equal: the data has no density.", "Drop one of them."),
+    "dependent-columns": (
+        "The data lies in a subspace and has no density: the likelihood can grow without bound.",
+        "Drop the column, or add noise to it (<jitter> of a fit).",
+    ),
+    "extreme-scale": (
+        "Squares of such values overflow or vanish in float32.",
+        "Measure the column in another unit.",
+    ),
+    "large-offset": (
+        "float32 keeps too few digits of values that vary little around a large one.",
+        "Subtract the mean first, in float64.",
+    ),
+    "integer-valued": (
+        "Discrete values have no density: a flow can put spikes of any height on them.",
+        "Add noise of the width of a step (<dequantize> of a fit), or use the column as context.",
+    ),
+    "rounded": (
+        "Rounded values have no density: a flow that resolves their steps can put spikes on them.",
+        "Add noise of the width of a step (<dequantize> of a fit).",
+    ),
+    "atom": (
+        "A point mass has no density.",
+        "Add noise to these values, drop the rows, or use the column as context.",
+    ),
+    "duplicate-rows": (
+        "More rows are repeated than rounding explains: held-out rows may be training rows.",
+        "Find out where they come from, and keep copies in one part of a split "
+        "(kappaflow.data.split).",
+    ),
+}
+
+
 def examine(table: Table) -> tuple[Problem, ...]:
-    """Returns the problems of a table; those that stop a fit come first.
+    """Returns the problems of a table; the errors, which stop a fit, come first.
 
     Missing or infinite values, constant, duplicated or linearly dependent columns, fewer than
-    two rows and no column at all are "stop"; whole numbers, coarse rounding, more repeated rows
-    and values than rounding predicts, few rows and offsets that float32 cannot hold are "warning".
+    two rows and no column at all are errors; whole numbers, coarse rounding, more repeated rows
+    and values than rounding predicts, few rows and offsets that float32 cannot hold are warnings.
     Columns are compared on the rows that are complete.
 
     Args:
@@ -47,8 +125,8 @@ def examine(table: Table) -> tuple[Problem, ...]:
         >>> table = load_table(np.array([[0.5, 7.5], [1.25, 7.5], [2.125, np.nan]]))
         >>> for problem in examine(table):
         ...     print(problem.severity, problem.message)
-        stop column 'x1' has a missing value (NaN) at row 3
-        stop column 'x1' is constant: every row holds 7.5
+        error column 'x1' has a missing value (NaN) at row 3
+        error column 'x1' is constant: every row holds 7.5
         warning 2 rows are few for 2 columns: a flow will learn them by heart, so give 20 at least
     """
     return problems_of(table, with_repeats=True)
@@ -58,13 +136,13 @@ def problems_of(table: Table, *, with_repeats: bool) -> tuple[Problem, ...]:
     """Returns what `examine` returns, optionally without looking for repeated rows."""
     if not table.columns:
         message = f"{table.source} has no numeric column left"
-        return (Problem("no-numeric-column", "stop", message),)
+        return (_problem("no-numeric-column", message),)
     problems = _incomplete(table)
     empty = {name for problem in problems for name in problem.drop}
     if len(table) < 2:
         count = "1 row" if len(table) else "no rows"
         problems.append(
-            Problem("too-few-rows", "stop", f"{count} is too few: a density needs at least 2 rows")
+            _problem("too-few-rows", f"{count} is too few: a density needs at least 2 rows")
         )
         return tuple(problems)
     whole = table.without_columns(empty)
@@ -95,7 +173,7 @@ def refusal_of(values: FloatArray, names: Sequence[str]) -> str | None:
     """Returns which columns of finite rows have no density and how to leave them out; or None."""
     table = Table(values, tuple(names), np.arange(1, 1 + len(values)), "the rows")
     problems = problems_of(table, with_repeats=False)
-    stops = [problem for problem in problems if problem.severity == "stop"]
+    stops = [problem for problem in problems if problem.severity == "error"]
     if not stops:
         return None
     gone = list(dict.fromkeys(name for problem in stops for name in problem.drop))
@@ -123,7 +201,7 @@ def _incomplete(table: Table) -> list[Problem]:
 def _incomplete_column(
     table: Table, name: str, column: FloatArray, subject: str, *, drop: bool
 ) -> list[Problem]:
-    """Returns at most one problem of each kind; a column without any number is itself to drop."""
+    """Returns at most one problem of each kind; a column without any number is to be dropped."""
     finite = np.isfinite(column)
     if finite.all():
         return []
@@ -143,7 +221,7 @@ def _incomplete_column(
             )
             written = " (NaN)" if code == "missing" and table.lines is None else ""
             message = f"{subject} has {count}{written} at {named_rows(table, mask)}"
-            problems.append(Problem(code, "stop", message, (name,), rows, gone))
+            problems.append(_problem(code, message, (name,), rows, gone))
     return problems
 
 
@@ -175,9 +253,8 @@ def _constant(table: Table) -> list[Problem]:
     size = np.maximum(np.abs(least), np.abs(most))
     flat = most / 2 - least / 2 <= 2 * np.finfo(np.float64).eps * size
     return [
-        Problem(
+        _problem(
             "constant",
-            "stop",
             f"column '{table.columns[j]}' is constant: every row holds {table.values[0, j]:.6g}",
             (table.columns[j],),
             drop=(table.columns[j],),
@@ -191,9 +268,8 @@ def _duplicated_columns(table: Table) -> list[Problem]:
     for name, column in zip(table.columns, table.values.T, strict=True):
         groups.setdefault((column + 0.0).tobytes(), []).append(name)
     return [
-        Problem(
+        _problem(
             "duplicated-column",
-            "stop",
             f"columns {quoted(names)} hold the same values: leave out all but '{names[0]}'",
             tuple(names),
             drop=tuple(names[1:]),
@@ -213,7 +289,7 @@ def _dependent(table: Table) -> list[Problem]:
             f"on each other linearly: give more rows than columns, or leave out {len(drop)} "
             f"column{'s' if len(drop) > 1 else ''}"
         )
-        return [Problem("dependent-columns", "stop", message, drop, drop=drop)]
+        return [_problem("dependent-columns", message, drop, drop=drop)]
     problems = []
     for relation in result:
         places = sorted((relation.column, *relation.others))
@@ -230,7 +306,7 @@ def _dependent(table: Table) -> list[Problem]:
                 f"{relation.text(names)}: leave out '{names[relation.column]}'"
             )
         drop = (names[relation.column],)
-        problems.append(Problem("dependent-columns", "stop", message, involved, drop=drop))
+        problems.append(_problem("dependent-columns", message, involved, drop=drop))
     return problems
 
 
@@ -244,9 +320,8 @@ def _badly_scaled(table: Table) -> list[Problem]:
     _, mean, std = standardized(table.values)
     size = np.maximum(np.abs(mean), std)
     extreme = [
-        Problem(
+        _problem(
             "extreme-scale",
-            "warning",
             f"column '{table.columns[j]}' has values of size {size[j]:.3g}, whose squares "
             "float32 cannot hold: measure it in another unit",
             (table.columns[j],),
@@ -254,9 +329,8 @@ def _badly_scaled(table: Table) -> list[Problem]:
         for j in np.flatnonzero((size > 1 / SMALLEST) | (size < SMALLEST))
     ]
     return extreme + [
-        Problem(
+        _problem(
             "large-offset",
-            "warning",
             f"column '{table.columns[j]}' varies by {std[j]:.3g} around {mean[j]:.6g}, of which "
             f"float32 keeps too few digits: store the difference from {mean[j]:.6g} in the data, "
             f"or leave the column out ({option('exclude', [table.columns[j]])})",
@@ -285,7 +359,7 @@ def _rounded(table: Table) -> list[Problem]:
         code = "integer-valued" if whole else "rounded"
         special = _special(name, table.values[:, table.columns.index(name)]) if whole else None
         code, message = special or (code, message)
-        problems.append(Problem(code, "warning", message, (name,)))
+        problems.append(_problem(code, message, (name,)))
     return problems
 
 
@@ -322,9 +396,7 @@ def _sentinel(table: Table, sentinel: Sentinel) -> Problem:
         f"say so by {option('missing', [f'{sentinel.value:g}'])}, "
         f"if it is a measurement, by {option('missing', [NO_MISSING])}"
     )
-    return Problem(
-        "sentinel", "warning", message, (sentinel.column,), first_rows(table, sentinel.mask)
-    )
+    return _problem("sentinel", message, (sentinel.column,), first_rows(table, sentinel.mask))
 
 
 def _point_mass(table: Table, name: str, masses: PointMasses) -> Problem:
@@ -337,7 +409,7 @@ def _point_mass(table: Table, name: str, masses: PointMasses) -> Problem:
         f"({named_rows(table, mask)}), where its neighbors predict "
         f"{masses.expected[0]:,.2g}: a density can grow without bound there"
     )
-    return Problem("atom", "warning", message, (name,), rows)
+    return _problem("atom", message, (name,), rows)
 
 
 def _duplicate_rows(table: Table) -> list[Problem]:
@@ -345,7 +417,7 @@ def _duplicate_rows(table: Table) -> list[Problem]:
     if not repeats.unexpected:
         return []
     rows = first_rows(table, repeated_rows(table))
-    return [Problem("duplicate-rows", "warning", repeats.sentence, (), rows)]
+    return [_problem("duplicate-rows", repeats.sentence, (), rows)]
 
 
 def _few_rows(table: Table) -> list[Problem]:
@@ -357,4 +429,4 @@ def _few_rows(table: Table) -> list[Problem]:
         f"{len(table)} rows are few for {columns}: a flow will learn them by heart, so give "
         f"{required} at least"
     )
-    return [Problem("few-rows", "warning", message)]
+    return [_problem("few-rows", message)]

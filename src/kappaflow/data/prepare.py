@@ -19,13 +19,12 @@ from kappaflow.data.duplicates import (
     repeats_of,
     settle_duplicates,
 )
-from kappaflow.data.examine import complete_rows, messages_of, problems_of
+from kappaflow.data.examine import Problem, complete_rows, messages_of, problems_of
 from kappaflow.data.raw import quoted
 from kappaflow.data.rounding import dequantize, resolutions
 from kappaflow.data.table import (
     JITTER,
     REPAIRS,
-    Problem,
     Repair,
     Table,
     listed,
@@ -96,13 +95,13 @@ def repaired(
     generator = _noise(seed)
     notes: list[str] = []
     for _ in range(ROUNDS):
-        stops = [problem for problem in problems if problem.severity == "stop"]
+        stops = [problem for problem in problems if problem.severity == "error"]
         if not stops:
             break
         table, messages = _repair_stops(table, stops, how, generator)
         notes += messages
         problems = problems_of(table, with_repeats=False)
-    left = [problem for problem in problems if problem.severity == "stop"]
+    left = [problem for problem in problems if problem.severity == "error"]
     if left:
         raise DataError(_no_way_out(table, left, how))
     widths = resolutions(table) if how == "dequantize" else {}
@@ -353,7 +352,7 @@ def _prepared(
     if repair is not None:
         one_of("repair", repair, REPAIRS)
     problems = problems_of(table, with_repeats=with_repeats)
-    stops = [problem for problem in problems if problem.severity == "stop"]
+    stops = [problem for problem in problems if problem.severity == "error"]
     if repair is None or not (stops or repair == "dequantize"):
         if stops:
             raise DataError(_refusal(table, stops, offered))

@@ -3,13 +3,14 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kappaflow.data.dataset import Model
 from kappaflow.errors import ArgumentError, DataError
+from kappaflow.finding import Finding
 from kappaflow.options import Repair
 
 if TYPE_CHECKING:
@@ -257,27 +258,6 @@ SHOWN_PROBLEMS = 5
 SHOWN_VALUES = 6
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A defect of a table, or a property worth knowing before a flow is fitted to it.
-
-    Args:
-        code: Its short name, such as "missing" or "dependent-columns".
-        severity: "stop" if no density exists or can be computed, else "warning".
-        message: One sentence, without a full stop, that names the columns and rows.
-        columns: The columns concerned; empty if the problem is about whole rows.
-        rows: The first few rows concerned, as numbers in the source, counted from 1.
-        drop: The columns to remove to solve the problem.
-    """
-
-    code: str
-    severity: Literal["stop", "warning"]
-    message: str
-    columns: tuple[str, ...] = ()
-    rows: tuple[int, ...] = ()
-    drop: tuple[str, ...] = ()
-
-
 def first_rows(table: Table, mask: BoolArray) -> tuple[int, ...]:
     """Returns the numbers, in the source, of the first few rows in a mask."""
     return tuple(int(row) for row in table.rows[np.flatnonzero(mask)[:SHOWN_ROWS]])
@@ -344,7 +324,7 @@ def named_rows(table: Table, mask: BoolArray) -> str:
     return f"{shown} and {more:,} more" if more else shown
 
 
-def listed(problems: Sequence[Problem]) -> str:
+def listed(problems: Sequence[Finding]) -> str:
     """Returns the messages of the first few problems in one line, and the number of others."""
     shown = "; ".join(problem.message for problem in problems[:SHOWN_PROBLEMS])
     more = len(problems) - SHOWN_PROBLEMS

@@ -4,18 +4,16 @@
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch import Tensor
 
-from kappaflow.data import Problem, Table, examine, load_table
+from kappaflow.data import Table, examine, load_table
 from kappaflow.data.raw import quoted
 from kappaflow.data.statistics import tail_of
 from kappaflow.diagnosis.check import CHECKS, Symptom, check
 from kappaflow.finding import Finding
-from kappaflow.options import option
 
 ROWS = 32  # least number of rows to examine as data
 
@@ -24,26 +22,20 @@ class ExaminedData:
     """A table and the problems that `kappaflow.data.examine` finds in it."""
 
     def __init__(self, table: Table) -> None:
-        self.table = table
+        self.table, self.problems = table, examine(table)
 
-    @functools.cached_property
-    def problems(self) -> list[Problem]:
-        return list(examine(self.table))
-
-    def symptoms(
-        self, problem_code: str, cause: str | None = None, fix: str | None = None
-    ) -> list[Symptom]:
-        """Returns one symptom for all columns with a kind of problem; none if no column has it."""
-        problems = [one for one in self.problems if one.code == problem_code]
-        if not problems:
-            return []
-        columns = list(dict.fromkeys(name for one in problems for name in one.columns))
-        first = problems[0].message
-        others = [one for one in columns if one not in problems[0].columns]
-        also = f"; the same holds for {quoted(others)}" if others else ""
-        evidence = {"columns": ", ".join(columns), "rows": len(self.table)}
-        message = f"{first[0].upper()}{first[1:]}{also}."
-        return [Symptom(message, evidence, cause=cause, fix=fix)]
+    def symptoms(self, *codes: str) -> Iterator[Symptom]:
+        """Yields one symptom for all columns with a kind of problem."""
+        for code in codes:
+            problems = [one for one in self.problems if one.code == code]
+            if problems:
+                columns = list(dict.fromkeys(name for one in problems for name in one.columns))
+                first, *_ = problems
+                others = [name for name in columns if name not in first.columns]
+                also = f"; the same holds for {quoted(others)}" if others else ""
+                message = f"{first.message[0].upper()}{first.message[1:]}{also}."
+                evidence = {"columns": ", ".join(columns), "rows": len(self.table)}
+                yield Symptom(message, evidence, cause=first.cause, fix=first.fix)
 
 
 def data_findings(
@@ -98,13 +90,7 @@ def columns_depend(data: ExaminedData) -> Iterator[Symptom]:
         x = torch.randn(64, 3)
         x[:, 2] = x[:, 0] - 2 * x[:, 1]
     """
-    jitter = option("repair", "jitter")
-    yield from data.symptoms(
-        "dependent-columns", fix=f"Drop the column, or add noise to it ({jitter} of a fit)."
-    )
-    yield from data.symptoms(
-        "duplicated-column", "Two columns are equal: the data has no density.", "Drop one of them."
-    )
+    yield from data.symptoms("dependent-columns", "duplicated-column")
 
 
 @check(
@@ -145,18 +131,7 @@ def column_discrete(data: ExaminedData) -> Iterator[Symptom]:
         x = torch.randn(64, 3)
         x[:, 0] = (3 * x[:, 0]).round()
     """
-    noise = f"Add noise of the width of a step ({option('repair', 'dequantize')} of a fit)"
-    yield from data.symptoms("integer-valued", fix=f"{noise}, or use the column as context.")
-    yield from data.symptoms(
-        "rounded",
-        "Rounded values have no density: a flow that resolves their steps can put spikes on them.",
-        f"{noise}.",
-    )
-    yield from data.symptoms(
-        "atom",
-        "A point mass has no density.",
-        "Add noise to these values, drop the rows, or use the column as context.",
-    )
+    yield from data.symptoms("integer-valued", "rounded", "atom")
 
 
 @check(
@@ -195,12 +170,7 @@ def column_exceeds_float32(data: ExaminedData) -> Iterator[Symptom]:
         x = torch.randn(64, 3)
         x[:, 0] = 1e7 + x[:, 0]
     """
-    yield from data.symptoms("large-offset")
-    yield from data.symptoms(
-        "extreme-scale",
-        "Squares of such values overflow or vanish in float32.",
-        "Measure the column in another unit.",
-    )
+    yield from data.symptoms("large-offset", "extreme-scale")
 
 
 @check(
