@@ -44,7 +44,6 @@ check() { # NAME: an environment, the README, and the tests
             bash -ex
         kappaflow doctor runs/events
         kappaflow export runs/events --out exported
-        kappaflow doctor exported --trust
     )
     "$bin/pip" install --quiet --upgrade 'pip>=25.1'
     "$bin/pip" install --quiet "${constraint[@]}" "${wheel[0]}[estimator,figures,images,onnx,zuko]" \

@@ -4,14 +4,15 @@ from kappaflow.data.batches import Batch, Batches, batch_of
 from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback, TensorBoard
 from kappaflow.training.fit import fit
-from kappaflow.training.fit_energy import EnergyResult, fit_energy
+from kappaflow.training.fit_energy import fit_energy
 from kappaflow.training.measure import (
     condition_at_test_rows,
     log_prob_of,
     quantile,
 )
+from kappaflow.training.results import EnergyResult, FitResult
 from kappaflow.training.run_folder import read_metrics, read_result, write_result
-from kappaflow.training.session import FitResult, fit_split
+from kappaflow.training.session import fit_split
 from kappaflow.training.settings import EnergySettings, Settings, checked_settings
 
 __all__ = [

@@ -2,18 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.storage import make_directory
-from kappaflow.training.settings import Settings
-
-if TYPE_CHECKING:
-    from kappaflow.training.fit_energy import EnergyResult
-    from kappaflow.training.session import FitResult
-    from kappaflow.training.settings import EnergySettings
+from kappaflow.training.results import EnergyResult, FitResult
+from kappaflow.training.settings import EnergySettings, Settings
 
 Figures = dict[str, Any]
 
@@ -37,7 +33,7 @@ class Callback:
         2 2
     """
 
-    def on_start(self, flow: Flow, settings: "Settings | EnergySettings") -> None:
+    def on_start(self, flow: Flow, settings: Settings | EnergySettings) -> None:
         """Called before the first epoch, or before the next epoch of a resumed run."""
 
     def on_epoch(self, flow: Flow, figures: Figures) -> None:
@@ -46,7 +42,7 @@ class Callback:
     def on_best(self, flow: Flow, figures: Figures) -> None:
         """Called after `on_epoch` if the weights are the best so far."""
 
-    def on_end(self, result: "FitResult | EnergyResult") -> None:
+    def on_end(self, result: FitResult | EnergyResult) -> None:
         """Called with the result at the end."""
 
 
@@ -72,7 +68,7 @@ class TensorBoard(Callback):
             raise ArgumentError(f"'tensorboard' should be a folder, {folder} is a file.")
         self._make = SummaryWriter
 
-    def on_start(self, flow: Flow, settings: "Settings | EnergySettings") -> None:
+    def on_start(self, flow: Flow, settings: Settings | EnergySettings) -> None:
         # The folder is made here, so that a training with wrong arguments leaves none.
         self._writer = self._make(str(make_directory(self._folder)))
         self._writer.add_text("settings", settings.model_dump_json())
@@ -84,7 +80,7 @@ class TensorBoard(Callback):
                 self._writer.add_scalar(name, value, figures["epoch"])
         self._writer.flush()
 
-    def on_end(self, result: "FitResult | EnergyResult") -> None:
+    def on_end(self, result: FitResult | EnergyResult) -> None:
         self._writer.close()
 
 
@@ -104,7 +100,7 @@ class CallbackList(Callback):
                 )
         self._callbacks = tuple(callbacks)
 
-    def on_start(self, flow: Flow, settings: "Settings | EnergySettings") -> None:
+    def on_start(self, flow: Flow, settings: Settings | EnergySettings) -> None:
         for one in self._each(flow):
             one.on_start(flow, settings)
 
@@ -116,7 +112,7 @@ class CallbackList(Callback):
         for one in self._each(flow):
             one.on_best(flow, figures)
 
-    def on_end(self, result: "FitResult | EnergyResult") -> None:
+    def on_end(self, result: FitResult | EnergyResult) -> None:
         for one in self._callbacks:
             one.on_end(result)
 

@@ -38,8 +38,9 @@ from kappaflow.training.callbacks import Callback
 from kappaflow.training.distributed import check_trainable
 from kappaflow.training.on_disk import examine_sample, rows_kept_until, split_for
 from kappaflow.training.own_optimizer import MakeOptimizer, MakeScheduler
+from kappaflow.training.results import FitResult
 from kappaflow.training.rows import as_table, held_out_like, refuse_reading
-from kappaflow.training.session import FitResult, fit_split
+from kappaflow.training.session import fit_split
 from kappaflow.training.settings import Settings, checked_settings
 from kappaflow.training.torch_data import is_torch_data, read_torch_data
 

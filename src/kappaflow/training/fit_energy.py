@@ -1,70 +1,29 @@
 """`fit_energy` trains a flow on an unnormalized log-density."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from kappaflow.data.batches import Batch
-from kappaflow.energies import ImportanceSamples, LogDensity, check_target, importance_sample
+from kappaflow.energies import LogDensity, check_target, importance_sample
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.flows.base import check_has_rsample
 from kappaflow.ranks import ranks
-from kappaflow.summary import Facts, PlottedSummary
 from kappaflow.training.batches import fit_standardization
 from kappaflow.training.callbacks import Callback, CallbackList
 from kappaflow.training.distributed import make_engine
 from kappaflow.training.energy import Energy, check_start, latents
 from kappaflow.training.loop import Training, epoch_seed
 from kappaflow.training.objective import Figures
-from kappaflow.training.progress import curve, describe_flow, short
+from kappaflow.training.progress import short
+from kappaflow.training.results import EnergyResult
 from kappaflow.training.session import trained
 from kappaflow.training.settings import checked_energy_settings
 
 START_FROM = 256  # base samples that check the target and fit the standardization at the start
 FINAL_DRAWS = 4096  # samples of the result
-
-
-@dataclass(frozen=True, repr=False)
-class EnergyResult(PlottedSummary):
-    """The result of training on an energy.
-
-    Attributes:
-        flow: The flow that was passed in, with the best weights, in evaluation mode.
-        history: The figures of each measured interval: "epoch" (its number), "step",
-            "inverse_temperature" (of its last step), "free_energy", "reverse_kl",
-            "effective_sample_size", "pareto_k", "log_normalizer", "log_normalizer_error" (at
-            inverse temperature 1 throughout), "gradient_norm" (mean over its steps, before
-            clipping), "condition_number_median", "condition_number_p95", "round_trip_data",
-            "round_trip_latent", "learning_rate", "learning_rate_share", "skipped_steps" and
-            "blamed" (so far), "time_s", "memory_bytes".
-        samples: 4,096 new samples of the flow with their importance weights, which give the
-            effective sample size, log Z and its error. They played no part in choosing the
-            weights.
-        best_epoch: The interval whose weights were kept.
-        stopped_because: "steps" or "max_time_s".
-    """
-
-    flow: Flow
-    history: tuple[Figures, ...]
-    samples: ImportanceSamples
-    best_epoch: int
-    stopped_because: str
-
-    def _facts(self) -> Facts:
-        samples = self.samples
-        return [
-            ("flow", describe_flow(self.flow)),
-            ("log Z", f"{samples.log_normalizer:.4g} ± {samples.log_normalizer_error:.2g}"),
-            ("effective sample size", f"{samples.effective_sample_size:.0%}"),
-            (
-                "intervals",
-                f"{len(self.history)}, best {self.best_epoch}, stopped by {self.stopped_because}",
-            ),
-            ("free energy", curve("free_energy", self.history)),
-        ]
 
 
 def fit_energy(

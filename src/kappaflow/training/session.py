@@ -4,24 +4,22 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from kappaflow.data import Dataset, MappedTable
-from kappaflow.diagnosis import Finding, training_findings, warning_findings
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.files import describe_run
 from kappaflow.flows import Flow
 from kappaflow.flows.rows import name_columns
 from kappaflow.locking import locked
 from kappaflow.ranks import is_first, ranks
-from kappaflow.summary import Facts, PlottedSummary, view
 from kappaflow.training import loop
 from kappaflow.training.batches import fit_standardization
 from kappaflow.training.callbacks import Callback, CallbackList
@@ -33,11 +31,10 @@ from kappaflow.training.maximum_likelihood import MaximumLikelihood
 from kappaflow.training.objective import Figures
 from kappaflow.training.own_optimizer import MakeOptimizer, MakeScheduler, OwnOptimizer
 from kappaflow.training.progress import (
-    curve_facts,
-    describe_flow,
     describe_likelihood,
     epochs_shown,
 )
+from kappaflow.training.results import FitResult
 from kappaflow.training.run_folder import RunFolder
 from kappaflow.training.settings import Settings
 
@@ -51,91 +48,6 @@ STOPPED = {
 
 R = TypeVar("R")
 State = tuple[Groups, dict[str, Any], list[Figures]]  # of a training: tensors, progress, history
-
-
-@dataclass(frozen=True, repr=False)
-class FitResult(PlottedSummary):
-    """The result of a training.
-
-    Attributes:
-        flow: The flow that was given, with the best weights, in evaluation mode.
-        history: The figures of each epoch, as in metrics.jsonl.
-        validation_nll: Mean negative log-likelihood of the validation rows, in nats, in the units
-            of x, by `Flow.log_prob`, even if that is a bound or a joint density.
-        best_epoch: The epoch whose weights were kept.
-        stopped_because: "max_epochs", "max_time_s" or "patience".
-        notes: Remarks on the data, one sentence each.
-        finished_at: When the training ended, in ISO 8601 and UTC; empty if unknown.
-        train: The training rows or images; for a table on disk a sample of its rows.
-        validation: The validation rows or images.
-    """
-
-    flow: Flow
-    history: tuple[Figures, ...]
-    validation_nll: float
-    best_epoch: int
-    stopped_because: str
-    notes: tuple[str, ...] = ()
-    finished_at: str = ""
-    train: Dataset | None = field(default=None, compare=False)
-    validation: Dataset | None = field(default=None, compare=False)
-
-    def _facts(self) -> Facts:
-        kind = {"exact": "validation NLL", "bound": "bound on the validation NLL"}
-        return [
-            ("flow", describe_flow(self.flow)),
-            (
-                kind.get(self.flow.likelihood, "joint validation NLL"),
-                f"{self.validation_nll:.4g} nats",
-            ),
-            (
-                "epochs",
-                f"{len(self.history)}, best {self.best_epoch}, stopped by {self.stopped_because}",
-            ),
-            *curve_facts(self.history),
-        ]
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """The findings on the training and on its data, as on the page that `report` writes.
-
-        Those on the flow itself are returned by `kappaflow.doctor`.
-        """
-        warnings = () if self.train is None else self.train.warnings
-        held_out = None if self.validation is None else len(self.validation)
-        of_images = len(self.flow.event_shape) > 1
-        course = training_findings(
-            self.history,
-            self.stopped_because,
-            held_out=held_out,
-            of_images=of_images,
-        )
-        return (*course, *warning_findings(warnings))
-
-    def _details(self) -> Facts:
-        findings = [(f"{one.severity} {one.code}", one.message) for one in self.findings]
-        return [*findings, *(("note", note) for note in self.notes)]
-
-    def report(
-        self,
-        path: str | Path = "report.html",
-        data: Any = None,  # noqa: ANN401
-        *,
-        title: str = "",
-    ) -> Path:
-        """Returns the path of a page about this training, by `kappaflow.write_report`.
-
-        `data` are held-out rows; the validation rows by default.
-        """
-        return view("report", FitResult)(self, data, path, title=title)
-
-    @classmethod
-    def stored(cls, flow: Flow, content: dict[str, Any]) -> Self:
-        """Returns the result that result.json holds; KeyError if it lacks an entry."""
-        names = ("validation_nll", "best_epoch", "stopped_because")
-        given = {name: content[name] for name in names}
-        finished_at = str(content.get("finished_at", ""))
-        return cls(flow, tuple(content["history"]), finished_at=finished_at, **given)
 
 
 def history_facts(result: FitResult) -> list[tuple[str, str]]:
