@@ -1,7 +1,7 @@
 """Charts of the doctor's measurements, each from one table of a diagnosis."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,8 +37,7 @@ BINS = 16
 WIDTHS = 6.0  # quartile distances beyond which a log_prob is counted but not drawn
 
 
-@dataclass(frozen=True)
-class Values:
+class Values(NamedTuple):
     """One way to compute a number: its name in a chart, and its value in nats at each row."""
 
     name: str
@@ -59,7 +58,7 @@ def far_out_chart(table: Table) -> Chart:
         "far-out",
         "Round-trip error far from the data",
         "The doctor moves latents away from the origin and measures round trips from them and "
-        "from their decoded rows. Both lines should stay far below the dotted line: above it, the "
+        "from their decoded rows. Both lines should stay far below the level line: above it, the "
         "lost digits are visible in samples. Where a line climbs or ends, the flow stops being "
         "invertible in this float type. Bands hold 90 % of the samples; dotted "
         "lines show the largest error.",
@@ -96,24 +95,19 @@ def agreement_chart(
 ) -> Chart:
     """Returns other ways to compute a number against the expected one: equal ones on a diagonal.
 
-    There are one or two other ways, at the same rows. If the doctor found a small difference, the
-    differences are drawn.
+    If the doctor found a small difference, the differences are drawn.
     """
-    x, columns = drawable(expected.values), [drawable(other.values) for other in others]
-    gaps = [
-        [None if a is None or b is None else b - a for a, b in zip(x, y, strict=True)]
-        for y in columns
-    ]
-    sizes = [abs(gap) for column in gaps for gap in column if gap is not None]
-    known = [value for value in x if value is not None]
-    ends = [min(known, default=0.0), max(known, default=0.0)]
+    x, columns = _floats(expected.values), [_floats(other.values) for other in others]
+    gaps = [column - x for column in columns]
+    sizes = [abs(gap) for values in gaps for gap in values[np.isfinite(values)]]
+    known = x[np.isfinite(x)]
+    ends = [known.min(), known.max()] if len(known) else [0.0, 0.0]
     as_gaps = is_found and max(sizes, default=0.0) < CLOSE * (ends[1] - ends[0])
     most = f"{significant(max(sizes), 2)} nats" if sizes else f"an amount that is {NOT_FINITE}"
-    series = [] if as_gaps or not known else [line("", ends, ends, MUTED, kind="dotted")]
-    for other, values, tone, mark in zip(
-        others, gaps if as_gaps else columns, (DATA, SAMPLES), ("circle", "open diamond"),
-        strict=False,
-    ):  # fmt: skip
+    series = [] if as_gaps or not len(known) else [line("", ends, ends, MUTED, kind="dotted")]
+    looks = ((DATA, "circle"), (SAMPLES, "open diamond"))
+    drawn = zip(others, gaps if as_gaps else columns, looks, strict=False)
+    for other, values, (tone, mark) in drawn:
         series.append(line(other.name, x, values, tone, kind="points", mark=mark))
     place = "line at 0" if as_gaps else "dotted diagonal"
     across = others[0].name if len(others) == 1 else "compared values"
@@ -126,7 +120,7 @@ def agreement_chart(
         y=f"{'difference' if as_gaps else across} (nats)",
         series=series,
         rules=[Rule(at=0.0)] if as_gaps else [],
-        remark=what_is_not_drawn([expected.values, *(other.values for other in others)]),
+        remark=what_is_not_drawn([expected.values]),
     )
 
 
@@ -144,23 +138,17 @@ def log_dets_chart(table: Table, *, is_found: bool) -> Chart:
 
 def log_probs_chart(table: Table) -> Chart:
     """Returns histograms of log_prob at the rows and at samples of the flow."""
-    columns = {"rows": table["data"], "samples": table["samples"]}
-    known = {
-        name: np.array([v for v in drawable(column) if v is not None])
-        for name, column in columns.items()
-    }
-    values = np.concatenate([*known.values()])
-    edges = _edges(values) if len(values) > 1 else np.array([])
-    beyond = int(((values < edges[0]) | (values > edges[-1])).sum()) if len(edges) else 0
+    known = [
+        values[np.isfinite(values)] for values in map(_floats, (table["data"], table["samples"]))
+    ]
+    values = np.concatenate(known)
+    edges = _edges(values) if len(values) > 1 else np.zeros(1)
+    beyond = int(((values < edges[0]) | (values > edges[-1])).sum())
     series = []
-    for (name, numbers), tone in zip(known.items(), (DATA, SAMPLES), strict=True):
-        counts = (
-            np.histogram(numbers, edges)[0] / (max(1, len(numbers)) * np.diff(edges))
-            if len(edges)
-            else edges
-        )
-        series.append(histogram(name, edges.tolist(), counts.tolist(), tone, filled=tone == DATA))
-    remark = what_is_not_drawn([*columns.values()])
+    for name, numbers, tone in zip(("rows", "samples"), known, (DATA, SAMPLES), strict=True):
+        density = np.histogram(numbers, edges)[0] / (max(1, len(numbers)) * np.diff(edges))
+        series.append(histogram(name, [*edges], [*density], tone, filled=tone == DATA))
+    remark = what_is_not_drawn([table["data"], table["samples"]])
     if beyond:
         remark += f" {beyond} far from the others {'are' if beyond > 1 else 'is'} left out."
     return single_chart(
@@ -228,6 +216,11 @@ def table_chart(name: str, table: Table) -> Chart | None:
 
 def _spaced(name: str) -> str:
     return name.replace("_", " ")
+
+
+def _floats(column: Column) -> np.ndarray:
+    """Returns a column with nan for what cannot be drawn."""
+    return np.array([np.nan if value is None else value for value in drawable(column)])
 
 
 def _edges(values: np.ndarray) -> np.ndarray:

@@ -9,10 +9,9 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jinja2
 from markupsafe import Markup, escape
@@ -29,8 +28,7 @@ LOADS_NOTHING = "This page makes no network requests."
 NO_FINDINGS = "The doctor found no error, no warning and nothing worth a note."
 
 
-@dataclass(frozen=True)
-class KeyFigure:
+class KeyFigure(NamedTuple):
     """A number at the top of a page, as text, with a note on how to read it."""
 
     label: str
@@ -40,112 +38,85 @@ class KeyFigure:
     finite: bool = True
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The box at the top of a page; the level sets its color, "note" is for results."""
 
-    kind: ClassVar[str] = "verdict"
     level: Literal["ok", "warning", "error", "note"]
     heading: str
     sentences: Sequence[str]
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(NamedTuple):
     """Text that links to a file next to the page."""
 
     text: str
     href: str
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """A paragraph, with bold words before it; "small" and "quiet" (gray) are for details."""
 
-    kind: ClassVar[str] = "text"
     text: str | Link
     style: Literal["", "small", "quiet"] = ""
     lead: str = ""
 
 
-@dataclass(frozen=True)
-class Heading:
+class Heading(NamedTuple):
     """A heading inside a section."""
 
-    kind: ClassVar[str] = "heading"
     text: str
     id: str = ""
 
 
-@dataclass(frozen=True)
-class Items:
+class Items(NamedTuple):
     """A bulleted list."""
 
-    kind: ClassVar[str] = "items"
     texts: Sequence[str]
 
 
-@dataclass(frozen=True)
-class Charts:
-    """Charts, two in a row or, if wide, one; a chart with several panels has a row to itself."""
+class Charts(NamedTuple):
+    """Charts, two in a row or, if wide, one."""
 
-    kind: ClassVar[str] = "charts"
     charts: Sequence[Chart]
     wide: bool = False
 
 
-@dataclass(frozen=True)
-class Picker:
-    """A point cloud of two columns that the reader selects.
+class Picker(NamedTuple):
+    """A point cloud of two columns that the reader selects."""
 
-    Attributes:
-        chart: The chart of the first pair, with a series for each of `clouds`.
-        pair: The places of the first pair among the columns.
-        frames: The ends of the axis of each column.
-        clouds: The values of each column, for each series.
-    """
-
-    kind: ClassVar[str] = "picker"
-    chart: Chart
+    chart: Chart  # of the first pair, with a series for each of `clouds`
     columns: Sequence[str]
-    pair: tuple[int, int]
-    frames: Sequence[tuple[float, float]]
-    clouds: Sequence[Sequence[Sequence[float | None]]]
+    pair: tuple[int, int]  # the numbers of the first pair
+    frames: Sequence[tuple[float, float]]  # the ends of the axis of each column
+    clouds: Sequence[Sequence[Sequence[float | None]]]  # the values of each column
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table whose first column names the rows; None is a cell without a value.
 
     On a narrow screen each row becomes a card. A table with very many columns scrolls sideways.
     """
 
-    kind: ClassVar[str] = "table"
     columns: Sequence[str]
     rows: Sequence[Sequence[str | Link | None]]
     title: str = ""
     scrolls: bool = False
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """Tables of names and values, side by side: (title, [(name, value), ...])."""
 
-    kind: ClassVar[str] = "facts"
     tables: Sequence[tuple[str, Sequence[tuple[str, str]]]]
 
 
-@dataclass(frozen=True)
-class Pictures:
+class Pictures(NamedTuple):
     """Pictures, one, two or three in a row where there is room."""
 
-    kind: ClassVar[str] = "pictures"
     pictures: Sequence[Shown]
     columns: int = 2
 
 
-@dataclass(frozen=True)
-class Card:
+class Card(NamedTuple):
     """A finding of the doctor, with the title of its check and the charts that explain it."""
 
     finding: Finding
@@ -153,73 +124,45 @@ class Card:
     charts: Sequence[Chart] = ()
 
 
-@dataclass(frozen=True)
-class Findings:
+class Findings(NamedTuple):
     """The findings of the doctor."""
 
-    kind: ClassVar[str] = "findings"
     cards: Sequence[Card]
 
 
-@dataclass(frozen=True)
-class Glossary:
-    """Terms and their meanings."""
-
-    kind: ClassVar[str] = "glossary"
-    terms: Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Details:
+class Details(NamedTuple):
     """Tables that the reader unfolds; without charts, which need a width to be drawn."""
 
-    kind: ClassVar[str] = "details"
     summary: str
-    blocks: "Sequence[Facts | Table | Text]"
+    blocks: Sequence[Facts | Table | Text]
 
 
-Plain = Verdict | Text | Heading | Items | Glossary | Details
+Plain = Verdict | Text | Heading | Items | Details
 Block = Plain | Charts | Picker | Table | Facts | Pictures | Findings
 
 
-@dataclass(frozen=True)
-class Section:
-    """A part of a page.
+class Section(NamedTuple):
+    """A part of a page."""
 
-    Attributes:
-        id: Its anchor.
-        link: Text of the link at the top of the page; the title by default.
-        is_sub: Whether it continues the section before it: a smaller heading and no link.
-    """
-
-    id: str
+    id: str  # its anchor
     title: str
     blocks: Sequence[Block]
-    link: str = ""
-    is_sub: bool = False
+    link: str = ""  # text of the link at the top of the page; the title by default
+    is_sub: bool = False  # continues the section before it: a smaller heading and no link
 
 
-@dataclass(frozen=True)
-class Page:
-    """A whole page.
+class Page(NamedTuple):
+    """A whole page."""
 
-    Attributes:
-        command: The command that wrote it, such as "kappaflow report".
-        intro: Paragraphs before the first section.
-        without_script: Where to find the content of the charts if the browser runs no scripts.
-        files: A sentence about the files next to the page.
-        has_links: Whether the page starts with links to the sections.
-    """
-
-    command: str
+    command: str  # that wrote it, such as "kappaflow report"
     title: str
     sections: Sequence[Section]
     verdict: Verdict | None = None
     key_figures: Sequence[KeyFigure] = ()
-    intro: Sequence[Text] = ()
-    without_script: str = ""
-    files: str = ""
-    has_links: bool = True
+    intro: Sequence[Text] = ()  # before the first section
+    without_script: str = ""  # where the numbers are if the browser runs no scripts
+    files: str = ""  # a sentence about the files next to the page
+    has_links: bool = True  # to the sections, at its start
 
 
 class Placed(NamedTuple):
@@ -229,11 +172,8 @@ class Placed(NamedTuple):
     panel: Panel
 
 
-@dataclass
-class _Drawn:
-    """The figures of a page, collected while the template places them."""
-
-    figures: dict[str, Any] = field(default_factory=dict)
+class _Drawn(dict[str, Any]):
+    """The figures of a page by their ids, collected while the template places them."""
 
     def of(self, chart: Chart) -> list[Placed | None]:
         """Returns the panels of a chart with their ids; the script of the page will draw them."""
@@ -242,24 +182,23 @@ class _Drawn:
             name = f"{chart.name}-{number}" if len(chart.panels) > 1 else chart.name
             placed.append(panel and Placed(name, panel))
             if panel is not None:
-                self.figures[name] = draw(panel, chart)
+                self[name] = draw(panel, chart)
         return placed
 
-    def of_picker(self, picker: Picker) -> Placed:
+    def of_picker(self, picker: Picker) -> Placed | None:
         """Returns the panel of a picker, which the script changes when the reader selects."""
-        figure = Placed(picker.chart.name, picker.chart.placed[0][2])
+        (placed,) = self.of(picker.chart)
         names = [label(name) for name in picker.columns]
-        content = {"names": names, "frames": picker.frames, "clouds": picker.clouds}
-        self.figures[figure.name] = draw(figure.panel, picker.chart) | content
-        return figure
+        self[picker.chart.name] |= {
+            "names": names,
+            "frames": picker.frames,
+            "clouds": picker.clouds,
+        }
+        return placed
 
 
 def render_page(page: Page) -> str:
-    """Returns a page as one HTML document: about 5 MB, nearly all of it plotly.js.
-
-    The document makes no request: its Content-Security-Policy forbids them, and runs no script but
-    its own two.
-    """
+    """Returns a page as one HTML document: about 5 MB, nearly all of it plotly.js."""
     scripts = [_plotly(), _file("page.js")]
     return _template().render(
         page=page,
@@ -280,19 +219,19 @@ def findings_section(cards: Sequence[Card], title: str = "Findings of the doctor
 
 def glossary_section(terms: Sequence[str]) -> Section:
     """Returns the section that explains some terms of templates/glossary.txt."""
-    lines = (line.split(": ", 1) for line in _file("glossary.txt").splitlines())
-    meanings = {term: meaning for term, meaning in lines}
-    return Section("glossary", "Glossary", [Glossary([(term, meanings[term]) for term in terms])])
+    meanings = dict(line.split(": ", 1) for line in _file("glossary.txt").splitlines())
+    return Section(
+        "glossary", "Glossary", [Facts([("", [(term, meanings[term]) for term in terms])])]
+    )
 
 
 def verdict_of(ok: bool, findings: Iterable[Finding], text: str) -> Verdict:
     """Returns the verdict of the doctor as a box: red for errors, else yellow for warnings."""
     severities = Counter(finding.severity for finding in findings)
+    errors, warnings = (numbers.count(severities[kind], kind) for kind in ("error", "warning"))
     if not ok:
-        errors = numbers.count(severities["error"], "error")
         return Verdict("error", f"Do not trust this flow yet: {errors}", [text])
     if severities["warning"]:
-        warnings = numbers.count(severities["warning"], "warning")
         return Verdict("warning", f"Usable, with {warnings}", [text])
     return Verdict("ok", "No problem found", [text])
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from kappaflow.report.charts import DATA, SAMPLES, Chart, Heat, Panel, line
+from kappaflow.report.charts.chart import Numbers
 from kappaflow.report.content import Correlations, Marginal, Pairs
 from kappaflow.report.numbers import count, drawable, fixed, is_finite
 from kappaflow.report.page import Block, Charts, Heading, Picker, Table, Text
@@ -16,9 +17,6 @@ SHOWN_PAIRS = 6  # point clouds of more columns, in addition to the one that the
 SHOWN_DIFFERENCES = 10
 NOTABLE = 3  # standard errors
 MOST_POINTS = 6000  # of a chart: each is an element of the document
-
-Range = tuple[float, float]
-Rows = list[list[float | None]]
 
 
 class Difference(NamedTuple):
@@ -35,16 +33,8 @@ class Difference(NamedTuple):
 def differences(parts: Correlations) -> list[Difference]:
     """Returns the pairs whose two correlations are finite, the largest difference first.
 
-    Source:
-        Fieller, Hartley, Pearson 1957: the variance of Fisher's transform of a rank correlation is
-        1.06 / (n - 3).
-
-    Example:
-        >>> one = Correlations(
-        ...     columns=["a", "b"], left_out=0, rows=109, data=[[], [0.0]], samples=[[], [0.6]]
-        ... )
-        >>> [round(number, 3) for number in differences(one)[0][4:]]
-        [0.6, 0.119]
+    The variance of Fisher's transform of a rank correlation is 1.06 / (n - 3), by Fieller, Hartley
+    and Pearson 1957.
     """
     unit = math.sqrt(1.06 / max(1, parts.rows - 3))
     pairs = [
@@ -115,7 +105,7 @@ def correlations_chart(parts: Correlations) -> Chart:
     )
 
 
-def _square(triangle: list[list[float]]) -> Rows:
+def _square(triangle: list[list[float]]) -> list[Numbers]:
     """Returns a symmetric matrix with an empty diagonal."""
     size = len(triangle)
     return [
@@ -130,38 +120,34 @@ def pair_blocks(parts: Pairs, known: Correlations | None) -> list[Block]:
     Of many columns, those pairs are drawn whose correlations differ most.
     """
     names = parts.columns
-    if len(names) <= ALL_PAIRS:
-        shown = [(j, i) for i in range(len(names)) for j in range(i)]
-    else:
-        places = {name: place for place, name in enumerate(names)}
-        worst = differences(known)[:SHOWN_PAIRS] if known else []
-        shown = [
-            (places[one.first], places[one.second])
-            for one in worst
-            if one.first in places and one.second in places
-        ]
     if len(names) < 2 or not parts.data:
         return []
-    blocks: list[Block] = [Charts([pairs_chart(parts, shown)])] if shown else []
-    return blocks if len(names) <= ALL_PAIRS else [*blocks, _picker(parts, (shown or [(0, 1)])[0])]
+    if len(names) <= ALL_PAIRS:
+        last = len(names) - 1
+        cells = [(j, i) if j < i else None for i in range(1, len(names)) for j in range(last)]
+        return [Charts([_pairs_chart(parts, cells, columns=last)])]
+    worst = differences(known) if known else []
+    pairs = [(one.first, one.second) for one in worst[:SHOWN_PAIRS]]
+    shown = [(names.index(a), names.index(b)) for a, b in pairs if {a, b} <= {*names}]
+    chosen = "These are the pairs whose correlations differ most."
+    clouds = [Charts([_pairs_chart(parts, shown, columns=3, note=chosen)])] if shown else []
+    return [*clouds, _picker(parts, (shown or [(0, 1)])[0])]
 
 
-def pairs_chart(parts: Pairs, shown: Sequence[tuple[int, int]]) -> Chart:
-    """Returns a point cloud for each given pair; of few columns, in a triangle of a grid."""
-    few = len(parts.columns) <= ALL_PAIRS
-    clouds = _clouds(parts, MOST_POINTS // (2 * len(shown)))
-    frames = _frames(clouds)
-    last = len(parts.columns)
-    cells = [(j, i) if j < i else None for i in range(1, last) for j in range(last - 1)]
-    cells = cells if few else shown
+def _pairs_chart(
+    parts: Pairs, cells: Sequence[tuple[int, int] | None], *, columns: int, note: str = ""
+) -> Chart:
+    """Returns a point cloud for each pair, and an empty place for None."""
+    count = sum(pair is not None for pair in cells)
+    clouds = Clouds(parts, MOST_POINTS // (2 * count))
     return Chart(
         name="pairs",
         title="Two columns at a time",
         caption="Axes are in the units of the columns. The two colors should mix everywhere. A "
         "patch of one color is data that the flow never samples, or samples that look like no "
-        "data." + ("" if few else " These are the pairs whose correlations differ most."),
-        panels=[pair and _pair(parts.columns, *pair, clouds, frames) for pair in cells],
-        columns=len(parts.columns) - 1 if few else 3,
+        f"data. {note}",
+        panels=[pair and clouds.panel(*pair) for pair in cells],
+        columns=columns,
         small=True,
         height=None,
     )
@@ -169,104 +155,82 @@ def pairs_chart(parts: Pairs, shown: Sequence[tuple[int, int]]) -> Chart:
 
 def _picker(parts: Pairs, first: tuple[int, int]) -> Picker:
     """Returns the point cloud of a pair that the reader selects, which is `first` at first."""
-    clouds = _clouds(parts, len(parts.data))
-    frames = _frames(clouds)
-    panel = _pair(parts.columns, *first, clouds, frames)
+    clouds = Clouds(parts)
     chart = Chart(
         name="any-pair",
         title="Any two columns",
         caption="Select two columns. The frame is that of the held-out data.",
-        panels=[panel],
+        panels=[clouds.panel(*first)],
         height=None,
     )
-    columns = tuple([list(column) for column in zip(*rows, strict=True)] for rows in clouds)
-    return Picker(chart, parts.columns, first, frames, columns)
-
-
-def _clouds(parts: Pairs, most: int) -> tuple[Rows, Rows]:
-    """Returns the first rows of data and of samples."""
-    data, samples = (
-        [drawable(row) for row in rows[:most]] for rows in (parts.data, parts.samples)
-    )
-    return data, samples
+    return Picker(chart, parts.columns, first, clouds.frames, (clouds.data, clouds.samples))
 
 
 def corner_chart(parts: Pairs, marginals: Sequence[Marginal], known: Correlations | None) -> Chart:
     """Returns each pair of columns with its rank correlations, and densities on the diagonal."""
-    pairs = differences(known) if known else []
     titles = {
-        frozenset((one.first, one.second)): f"r {fixed(one.data, 2)}, "
-        f"samples {fixed(one.samples, 2)}"
-        for one in pairs
+        (one.first, one.second): f"r {fixed(one.data, 2)}, samples {fixed(one.samples, 2)}"
+        for one in (differences(known) if known else [])
     }
-    clouds = _clouds(parts, len(parts.data))
-    frames = _frames(clouds)
-    last = len(parts.columns) - 1
+    clouds, names = Clouds(parts), parts.columns
     panels: list[Panel | None] = []
     for i, marginal in enumerate(marginals):
-        x = marginal.column if i == last else ""
+        is_last = i == len(names) - 1
         for j in range(i):
-            title = titles.get(frozenset((parts.columns[i], parts.columns[j])), "")
-            panel = _pair(parts.columns, j, i, clouds, frames, "data")
-            y = "" if j else panel.y
-            panels.append(replace(panel, title=title, x=parts.columns[j] if x else "", y=y))
-        own = replace(marginal_panel(marginal, "data"), x=x, y="", x_range=frames[i])
-        panels += [own, *[None] * (last - i)]
+            title = titles.get((names[j], names[i]), titles.get((names[i], names[j]), ""))
+            shown = {"x": names[j] if is_last else "", "y": "" if j else names[i]}
+            panels.append(replace(clouds.panel(j, i, "data"), title=title, **shown))
+        diagonal = marginal_panel(marginal, "data")
+        x = marginal.column if is_last else ""
+        panels.append(replace(diagonal, x=x, y="", x_range=clouds.frames[i]))
+        panels += [None] * (len(names) - 1 - i)
     return Chart(
         name="corner",
         title="Data against samples",
         panels=panels,
-        columns=len(parts.columns),
+        columns=len(names),
         small=True,
     )
 
 
-def _pair(
-    columns: list[str],
-    j: int,
-    i: int,
-    clouds: tuple[Rows, Rows],
-    frames: Sequence[Range],
-    rows_name: str = "held-out data",
-) -> Panel:
-    """Returns column i against column j, with the frame of the data."""
-    samples = clouds[1]
-    outside = sum(any(_is_outside(row[c], frames[c]) for c in (j, i)) for row in samples)
-    return Panel(
-        title=f"{columns[i]} against {columns[j]}",
-        x=columns[j],
-        y=columns[i],
-        x_range=frames[j],
-        y_range=frames[i],
-        series=[
-            line(
-                name,
-                [r[j] for r in rows],
-                [r[i] for r in rows],
-                tone,
-                kind="points",
-            )
-            for rows, name, tone in zip(
-                clouds, (rows_name, "samples"), (DATA, SAMPLES), strict=True
-            )
-        ],
-        remark=f"{outside:,} of {len(samples):,} samples outside" if outside else "",
-    )
+class Clouds:
+    """The first rows of data and of samples by columns, in the frames of the data."""
+
+    def __init__(self, parts: Pairs, most: int | None = None) -> None:
+        self.columns = parts.columns
+        self.data, self.samples = (
+            [drawable(column) for column in zip(*rows[:most], strict=True)]
+            for rows in (parts.data, parts.samples)
+        )
+        self.frames = [_frame(column) for column in self.data]
+
+    def panel(self, j: int, i: int, rows: str = "held-out data") -> Panel:
+        """Returns column i against column j."""
+        count = len(self.samples[0])
+        inside = sum(
+            all(_is_inside(self.samples[c][row], self.frames[c]) for c in (j, i))
+            for row in range(count)
+        )
+        return Panel(
+            title=f"{self.columns[i]} against {self.columns[j]}",
+            x=self.columns[j],
+            y=self.columns[i],
+            x_range=self.frames[j],
+            y_range=self.frames[i],
+            series=[
+                line(rows, self.data[j], self.data[i], DATA, kind="points"),
+                line("samples", self.samples[j], self.samples[i], SAMPLES, kind="points"),
+            ],
+            remark=f"{count - inside:,} of {count:,} samples outside" if inside < count else "",
+        )
 
 
-def _frames(clouds: tuple[Rows, Rows]) -> list[Range]:
-    """Returns the frame of each column of the data."""
-    return [_frame(list(column)) for column in zip(*clouds[0], strict=True)]
-
-
-def _frame(values: list[float | None]) -> Range:
+def _frame(values: Numbers) -> tuple[float, float]:
     """Returns the range of the data, widened on both sides for samples outside it."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return 0.0, 1.0
+    known = [value for value in values if value is not None] or [0.0, 1.0]
     pad = 0.2 * (max(known) - min(known)) or 0.5
     return min(known) - pad, max(known) + pad
 
 
-def _is_outside(value: float | None, frame: Range) -> bool:
-    return value is None or not frame[0] <= value <= frame[1]
+def _is_inside(value: float | None, frame: tuple[float, float]) -> bool:
+    return value is not None and frame[0] <= value <= frame[1]
