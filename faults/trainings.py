@@ -100,7 +100,7 @@ def losses(run: Path) -> list[dict[str, Any]]:
 def is_finished(run: Path) -> bool:
     """Returns whether a run is finished and evaluated."""
     path = run / "result.json"
-    return path.exists() and "test_nll" in json.loads(path.read_bytes())
+    return path.exists() and "test" in json.loads(path.read_bytes())
 
 
 def wait_for_epoch(process: "subprocess.Popen[str]", run: Path) -> float:

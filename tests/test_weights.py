@@ -17,7 +17,7 @@ import kappaflow as kf
 from kappaflow.bijections import ActNorm, Domain, Gaussianize, Standardize, gaussianize
 from kappaflow.data import load_table, weigh_duplicate_rows, weighted
 from kappaflow.data.load import read_table
-from kappaflow.diagnosis import compare, references
+from kappaflow.diagnosis import Comparison, compare, references
 from kappaflow.estimator import ConditionalFlowDensity, FlowDensity
 from kappaflow.flows import Dequantize, DequantizeAndPad, LearnedPad
 from kappaflow.flows.base import sample_of
@@ -27,7 +27,7 @@ from kappaflow.runs import model_search, page
 from kappaflow.runs.race import trials_of
 from kappaflow.runs.table_content import table_content
 from kappaflow.testing.contract import jittered
-from kappaflow.training import batch_of, log_prob_of
+from kappaflow.training import batch_of
 from kappaflow.training import budget as budgets
 from kappaflow.training.batches import fit_standardization
 from kappaflow.training.measure import (
@@ -191,13 +191,12 @@ def reported(rows, weights):
     flow = jittered(small(start="gaussianize")).eval()
     table = weighted(load_table(clusters(rows)), weights)
     data, _ = page._rows(page._untrained(flow), table, table, "")
-    test = batch_of(data.test, flow)
-    nll = -log_prob_of(flow, test)
-    content, _ = table_content(page._untrained(flow), nll, data, test, 2.0)
-    content["budget"] = content["budget"].model_dump(exclude={"rows"})
-    content["pairs"] = sorted(content["pairs"].data)
-    content["worst_rows"] = content["worst_rows"].rows[0]  # the next may be the same row
-    return numbers_in(content)
+    content = table_content(page._untrained(flow), data, 2.0)
+    charts = dict(content.charts) | {
+        "pairs": sorted(content.charts.pairs.data),
+        "worst_rows": content.charts.worst_rows.rows[0],  # the next may be the same row
+    }
+    return numbers_in([dict(content.held_out), charts, dict(content.condition)])
 
 
 def raced(rows, weights):
@@ -226,6 +225,8 @@ def numbers_in(content):
     """Returns the numbers in a nest of lists, dicts and models, except what counts rows."""
     if isinstance(content, BaseModel):
         content = content.model_dump(exclude={"rows", "standard_error"})
+    if isinstance(content, Comparison):
+        content = {key: value for key, value in vars(content).items() if key != "standard_error"}
     if isinstance(content, dict):
         content = list(content.values())
     if isinstance(content, list | tuple):

@@ -37,7 +37,7 @@ def test_fit_shows_the_condition_number_that_was_asked_for(run, correlated, tmp_
     assert 1 < result["condition_number_p95"] < 2.2
     assert "(budget 2, 50 rows)" in done.out
     report = json.loads((out / "report.json").read_text())
-    assert report["budget"]["p95"] == result["condition_number_p95"]
+    assert report["result"]["condition_number_p95"] == result["condition_number_p95"]
     assert "(budget 2.00)" in (out / "report.html").read_text()
     config = json.loads((out / "config.json").read_text())
     assert config["run"]["training"]["condition_budget"] == 2.0

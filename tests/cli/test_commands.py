@@ -29,7 +29,7 @@ def test_fit_writes_a_run_folder_with_everything_in_it(finished):
         "result.json", "diagnosis.json", "report.html", "report.json",
     }  # fmt: skip
     result = json.loads((finished / "result.json").read_text())
-    assert {"test_nll", "test_nll_standardized", "epochs", "stopped_because", "auc"} <= set(result)
+    assert {"test", "references", "separations", "epochs", "stopped_because"} <= set(result)
     assert json.loads((finished / "diagnosis.json").read_text())["ok"] is True
     assert json.loads((finished / "config.json").read_text())["run"]["columns"] == ["a", "b", "c"]
 
@@ -75,11 +75,11 @@ def test_notes_and_findings_are_the_same_in_the_terminal_in_json_and_on_the_page
     shown = run(*words)
     result = json.loads(run(*words, "--json").out)
     report = json.loads((tmp_path / "run/report.json").read_text())
-    assert result["notes"] == report["about"]["notes"] and "kind" in result["notes"][0]
+    assert result["notes"] == report["result"]["notes"] and "kind" in result["notes"][0]
     assert all(note in shown.err for note in result["notes"])
     keys = ("code", "severity", "message", "cause", "fix")
     assert [[one[key] for key in keys] for one in result["findings"]] == [
-        [one[key] for key in keys] for one in report["findings"]
+        [one[key] for key in keys] for one in report["result"]["findings"]
     ]
     assert result["findings"]
     for one in result["findings"]:
@@ -87,11 +87,11 @@ def test_notes_and_findings_are_the_same_in_the_terminal_in_json_and_on_the_page
 
 
 def test_the_two_likelihoods_differ_by_the_change_of_units(finished):
-    """test_nll - test_nll_standardized is the sum of the logs of the training deviations."""
-    result = json.loads((finished / "result.json").read_text())
+    """Their difference is the sum of the logs of the training deviations."""
+    test = json.loads((finished / "result.json").read_text())["test"]
     units = kf.load(finished).bijection.bijections[0]
     shift = units.deviation.double().log().sum().item()
-    assert result["test_nll"] - result["test_nll_standardized"] == pytest.approx(shift, abs=1e-5)
+    assert test["nll"] - test["nll_standardized"] == pytest.approx(shift, abs=1e-5)
 
 
 def test_fit_again_returns_the_stored_result_at_once(run, table, finished):
@@ -101,7 +101,7 @@ def test_fit_again_returns_the_stored_result_at_once(run, table, finished):
     again = run("fit", table, *words, *SMALL, "--json")
     assert again.status == 0
     stored = json.loads((finished / "result.json").read_text())
-    assert json.loads(again.out)["test_nll"] == stored["test_nll"]
+    assert json.loads(again.out)["test"] == stored["test"]
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
 
 
@@ -158,7 +158,7 @@ def test_scores_name_rows_and_count_those_without_one(run, table, finished, tmp_
 def test_the_median_training_row_has_percentile_fifty(run, finished, tmp_path, table):
     """The percentile is against the training rows' own scores."""
     result = json.loads((finished / "result.json").read_text())
-    quantiles = np.array(result["train_log_prob_quantiles"])
+    quantiles = np.array(result["calibration"]["log_prob_quantiles"])
     assert len(quantiles) == 1001 and (np.diff(quantiles) >= 0).all()
     scores = run("score", finished, table)
     rows = [tuple(map(float, line.split(",")[1:])) for line in scores.out.splitlines()[1:]]
@@ -183,7 +183,7 @@ def test_doctor_gives_a_verdict_and_names_the_points(run, table, finished):
     on_table = run("doctor", finished, table)
     assert on_table.status == 0
     assert "The doctor found no problem at 64 of 600 rows" in on_table.out
-    assert json.loads(run("doctor", finished, table, "--json").out)["ok"] is True
+    assert json.loads(run("doctor", finished, table, "--json").out)["result"]["ok"] is True
 
 
 def test_doctor_fails_on_a_flow_that_cannot_be_believed(run, finished, tmp_path):
@@ -203,7 +203,7 @@ def test_report_is_drawn_anew_from_its_numbers(run, finished):
     (finished / "report.html").unlink()
     assert run("report", finished).out.strip() == str(finished / "report.html")
     assert (finished / "report.html").read_bytes() == page
-    assert json.loads(run("report", finished, "--json").out)["ok"] is True
+    assert json.loads(run("report", finished, "--json").out)["result"]["ok"] is True
 
 
 def test_data_lists_the_shipped_sets_with_their_source(run):

@@ -66,8 +66,8 @@ def test_fit_writes_a_run_folder_with_grids_of_samples(digits_run):
         "samples/epoch-0001.png", "samples/epoch-0002.png", "samples/best.png",
     }  # fmt: skip
     result = json.loads((digits_run / "result.json").read_text())
-    assert {"test_bits_per_dimension", "test_bits_per_dimension_standard_error"} <= set(result)
-    assert {"test_nll", "epochs", "worst_layer", "verdict"} <= set(result)
+    assert {"nll", "bits_per_dimension", "bits_standard_error"} <= set(result["test"])
+    assert {"epochs", "worst_layer", "verdict"} <= set(result)
     run = json.loads((digits_run / "config.json").read_text())["run"]
     assert run["source"]["data"] == "digits" and run["flip"] is False and run["classes"] == []
     lines = (digits_run / "metrics.jsonl").read_text().splitlines()
@@ -91,8 +91,7 @@ def test_fit_again_returns_the_stored_result_at_once(run, digits_run):
     assert again.status == 0
     stored = json.loads((digits_run / "result.json").read_text())
     said = json.loads(again.out)
-    assert said["test_bits_per_dimension"] == stored["test_bits_per_dimension"]
-    assert "train_log_prob_quantiles" not in said
+    assert said["test"] == stored["test"] and "calibration" not in said
     refused(run(*words, "--max-epochs", 3), "max_epochs 2, not 3")
     refused(run(*words, "--max-epochs", 2, "--flip"), "flip false, not true")
     refused(run(*words, "--max-epochs", 2, "--size", 16), "shape [1, 8, 8]")
@@ -162,10 +161,8 @@ def test_channels_of_noise_are_added_by_an_option(run, pictures, tmp_path):
     assert config["model"]["arguments"]["padding"] == 2
     flow = kf.load(folder)
     assert flow.event_shape == (3, 4, 4) and flow.joint_shape == (5, 4, 4)
-    result = json.loads((folder / "result.json").read_text())
-    assert result["test_bits_per_dimension"] == pytest.approx(
-        result["test_nll"] / (3 * 4 * 4 * np.log(2))
-    )
+    test = json.loads((folder / "result.json").read_text())["test"]
+    assert test["bits_per_dimension"] == pytest.approx(test["nll"] / (3 * 4 * 4 * np.log(2)))
     page = (folder / "report.html").read_text()
     assert "Each image gets one sample of the noise in the pixels and in the padding" in page
     assert (
@@ -297,7 +294,7 @@ def test_report_of_a_run_on_images_is_drawn_anew(run, digits_run):
     (digits_run / "report.html").unlink()
     assert run("report", digits_run).status == 0
     assert (digits_run / "report.html").read_bytes() == page
-    assert json.loads(run("report", digits_run, "--json").out)["kind"] == "images"
+    assert json.loads(run("report", digits_run, "--json").out)["result"]["kind"] == "images"
 
 
 @pytest.mark.slow

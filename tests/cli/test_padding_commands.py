@@ -54,9 +54,9 @@ def test_a_bound_is_called_one_and_weighted(run, table, padded, kind):
     assert "of a Gaussian" in again.out and JOINT not in again.out
     stored = json.loads((folder / "result.json").read_text())
     assert stored["likelihood"] == "bound"
-    said = json.loads((folder / "report.json").read_text())["padding"]
+    said = json.loads((folder / "report.json").read_text())["result"]["padding"]
     assert said["features"] == 2 and said["has_density"] is True
-    assert said["weighted"]["nll_standardized"] == stored["weighted_nll_standardized"]
+    assert said == stored["padding"] and said["weighted"]["nll_standardized"] is not None
     page = (folder / "report.html").read_text()
     assert f"2 features, {said['description']}, were added to each row" in page
     assert "the mean of an upper bound" in page and "Monte Carlo error of" in page
@@ -71,7 +71,7 @@ def test_the_weighted_likelihood_is_that_of_the_stored_flow(table, padded):
     estimate, error = kf.flows.importance_weighted_log_prob(
         flow, x, PADDING_SAMPLES, generator=torch.Generator().manual_seed(0)
     )
-    found = json.loads((folder / "report.json").read_text())["padding"]["weighted"]
+    found = json.loads((folder / "report.json").read_text())["result"]["padding"]["weighted"]
     assert (found["rows"], found["draws"]) == (len(test), 64)
     assert found["nll"] == pytest.approx(-estimate.mean().item(), abs=1e-5)
     wanted = estimate.numpy().std() / np.sqrt(len(test))
@@ -91,7 +91,7 @@ def test_without_a_density_no_number_passes_for_a_likelihood(run, table, padded,
     assert "joint NLL of rows and padding" in again.out and JOINT in again.out
     assert "held-out NLL" not in again.out and "Gaussian" not in again.out
     stored = json.loads((folder / "result.json").read_text())
-    assert stored["likelihood"] == "joint" and stored["weighted_nll_standardized"] is None
+    assert stored["likelihood"] == "joint" and stored["padding"]["weighted"] is None
     page = (folder / "report.html").read_text()
     assert "This flow has no likelihood: 2 features, all zero, were added to each row" in page
     assert "Joint NLL with the padding, standardized" in page and JOINT in page
@@ -169,7 +169,7 @@ def test_images_with_zeros_beside_them_have_no_bits(run, tmp_path):
     assert "1 channel, all zero, was added to each image" in page
     assert "Joint NLL with the padding" in page and "Bits per dimension over" not in page
     stored = json.loads((folder / "result.json").read_text())
-    assert stored["likelihood"] == "joint" and stored["test_bits_per_dimension"] is None
+    assert stored["likelihood"] == "joint" and stored["test"]["bits_per_dimension"] is None
     scored = run("score", folder, "digits")
     assert scored.out.splitlines()[0] == "image,joint_log_prob,percentile" and JOINT in scored.err
 

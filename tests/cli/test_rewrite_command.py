@@ -81,8 +81,9 @@ def test_a_rewritten_run_is_sampled_scored_examined_and_reported(
     assert "held-out rows of the run" in run("doctor", folder).out
     assert run("report", folder).status == 0
     result, old = (json.loads((f / "result.json").read_text()) for f in (folder, finished))
-    assert result["test_nll"] == pytest.approx(old["test_nll"], abs=1e-4)
-    assert result["auc"] == pytest.approx(old["auc"], abs=1e-4)
+    assert result["test"]["nll"] == pytest.approx(old["test"]["nll"], abs=1e-4)
+    (auc,), (old_auc,) = ([one["auc"] for one in r["separations"]] for r in (result, old))
+    assert auc == pytest.approx(old_auc, abs=1e-4)
 
 
 def test_the_report_is_that_of_the_new_flow(rewritten, finished):

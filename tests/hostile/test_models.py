@@ -261,7 +261,7 @@ def test_what_a_model_says_has_one_digest():
 def test_a_report_whose_numbers_do_not_fit_each_other_is_not_drawn(tmp_path):
     """Each of them is a number, and the rows of the pairs are too short."""
     content = json.loads(GOLD.read_text())
-    content["pairs"]["data"][0] = []
+    content["charts"]["pairs"]["data"][0] = []
     (tmp_path / "report.json").write_text(json.dumps(content))
     with pytest.raises(kf.errors.FileError, match="its numbers do not fit each other"):
         draw_again(tmp_path)

@@ -11,19 +11,24 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kappaflow.conditioning import ProfileQuantiles
 from kappaflow.diagnosis import Comparison
 from kappaflow.finding import Finding
 from kappaflow.report import (
     About,
+    Conditioning,
     Correlations,
     Latent,
     Likelihood,
     Marginal,
     Pairs,
     Report,
-    RowsView,
-    RowView,
+    Result,
+    ScoreDensities,
     Separation,
+    TableCharts,
+    WorstRow,
+    WorstRows,
 )
 
 CHROMIUM = Path(os.environ.get("KAPPAFLOW_CHROMIUM", "/usr/bin/chromium"))
@@ -107,33 +112,63 @@ def build_report(
         columns,
     ))
     samples = 0.97 * data[rng.permutation(rows)] + 0.25 * rng.standard_normal((rows, columns))
-    content: dict[str, Any] = {
-        "about": _about(columns, layers, epochs),
-        "curves": _curves(rng, epochs),
-        "best_epoch": max(1, epochs - 6),
-        "likelihoods": _likelihoods(),
-        "gaussian_nll": 31.415,
-        "gaussian_nll_standardized": 12.914,
-        "references": _references(),
-        "worst_rows": _worst_rows(names, data),
-        "separations": [_separation(rng)],
-        "marginals": [_marginal(n, data[:, i], samples[:, i]) for i, n in enumerate(names)],
-        "correlations": _correlations(names, data, samples),
-        "pairs": Pairs(columns=names, data=_rounded(data[:400]), samples=_rounded(samples[:400])),
-        "profile": _profile(rng, layers),
-        "latent": _latent(rng, columns),
-        "verdict": "The flow is finite and invertible on the points examined. One layer is much "
-        "worse conditioned than the others; it does not hurt in float32, and would in bfloat16.",
-        "ok": True,
-        "findings": _findings(layers),
-    }
-    return Report(**(content | parts))
+    curves, scores = _curves(rng, epochs), _scores(rng)
+    profile = ProfileQuantiles.model_validate(_profile(rng, layers))
+    report = Report[TableCharts](
+        about=_about(columns, layers, epochs),
+        result=_result(layers, profile),
+        curves=curves,
+        best_epoch=max(1, epochs - 6),
+        profile=profile,
+        charts=TableCharts(
+            worst_rows=_worst_rows(names, data),
+            scores=[scores],
+            marginals=[_marginal(n, data[:, i], samples[:, i]) for i, n in enumerate(names)],
+            correlations=_correlations(names, data, samples),
+            pairs=Pairs(columns=names, data=_rounded(data[:400]), samples=_rounded(samples[:400])),
+            latent=_latent(rng, columns),
+        ),
+    )
+    return changed(report, **parts)
 
 
-def _worst_rows(names: list[str], data: np.ndarray) -> RowsView:
+def changed(report: Any, **parts: Any) -> Any:
+    """Returns a report with other parts, each where it belongs: its result, its charts, itself."""
+    for name in ("result", "charts"):
+        part = getattr(report, name)
+        own = {key: parts.pop(key) for key in type(part).model_fields if key in parts}
+        report = report.model_copy(update={name: part.model_copy(update=own)})
+    return type(report).model_validate(dict(report) | parts)
+
+
+def _result(layers: int, profile: ProfileQuantiles) -> Result:
+    test, *parts = _likelihoods()
+    verdict = (
+        "The flow is finite and invertible on the points examined. One layer is much worse "
+        "conditioned than the others; it does not hurt in float32, and would in bfloat16."
+    )
+    return Result(
+        kind="table",
+        likelihood="exact",
+        test=test,
+        parts=parts,
+        references=_references(),
+        separations=[_separation()],
+        **dict(Conditioning.at(profile)),
+        ok=True,
+        verdict=verdict,
+        findings=_findings(layers),
+        notes=[
+            "115 duplicate rows were found; they were kept.",
+            "The column 'column 3' holds the value 0 in 0.4 % of its rows.",
+        ],
+    )
+
+
+def _worst_rows(names: list[str], data: np.ndarray) -> WorstRows:
     """Returns three rows of a text file, with twelve columns at most."""
     rows = [
-        RowView(
+        WorstRow(
             name=f"line {17 + i}",
             values=_rounded(data[i : i + 1, :12])[0],
             log_prob=-90.5 + i,
@@ -141,7 +176,7 @@ def _worst_rows(names: list[str], data: np.ndarray) -> RowsView:
         )
         for i in range(3)
     ]
-    return RowsView(columns=names[:12], left_out=max(0, len(names) - 12), rows=rows)
+    return WorstRows(columns=names[:12], left_out=max(0, len(names) - 12), rows=rows)
 
 
 def _correlations(names: list[str], data: np.ndarray, samples: np.ndarray) -> Correlations:
@@ -187,10 +222,6 @@ def _about(columns: int, layers: int, epochs: int) -> About:
             ("Time", "41 s"),
             ("Optimizer", "Adam, learning rate 1e-3, batches of 512"),
             ("Versions", "kappaflow 0.1.0, torch 2.9.1, Python 3.11"),
-        ],
-        notes=[
-            "115 duplicate rows were found; they were kept.",
-            "The column 'column 3' holds the value 0 in 0.4 % of its rows.",
         ],
         finished_at="2026-03-01T08:05:09+00:00",
         command="kappaflow fit magic --out runs/magic",
@@ -245,16 +276,21 @@ def _likelihoods() -> list[Likelihood]:
     ]
 
 
-def _separation(rng: np.random.Generator) -> Separation:
-    edges = np.linspace(-45, 0, 46)
-    inside = np.histogram(-9.3 + 3 * rng.standard_normal(1234), edges, density=True)[0]
-    outside = np.histogram(-16.0 + 6 * rng.standard_normal(669), edges, density=True)[0]
+def _separation() -> Separation:
     return Separation(
         name="gamma rays against hadrons",
         rows_in=1234,
         rows_out=669,
         auc=0.8412,
         auc_standard_error=0.0102,
+    )
+
+
+def _scores(rng: np.random.Generator) -> ScoreDensities:
+    edges = np.linspace(-45, 0, 46)
+    inside = np.histogram(-9.3 + 3 * rng.standard_normal(1234), edges, density=True)[0]
+    outside = np.histogram(-16.0 + 6 * rng.standard_normal(669), edges, density=True)[0]
+    return ScoreDensities(
         edges=_rounded(edges),
         density_in=_rounded(inside),
         density_out=_rounded(outside),

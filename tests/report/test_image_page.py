@@ -9,17 +9,21 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
+from tests.report.conftest import changed
 from tests.report.test_report_page import EVIL, INF, NAN, Page
 
+from kappaflow.diagnosis import Comparison
 from kappaflow.errors import FileError
 from kappaflow.report import (
-    ImageLikelihood,
+    HeldOut,
+    ImageCharts,
     ImageReport,
+    Likelihood,
     Neighbors,
     Picture,
     encoded,
     read_report,
-    render_images,
+    render,
     store_report,
 )
 from kappaflow.report.conditioning import scale_rows
@@ -51,40 +55,46 @@ def make(make_report):
         names = [f"{i + 1} AffineCoupling, scale {1 + 2 * i // layers}" for i in range(layers)]
         profile = plain.profile.model_copy(update={"layers": names})
         given = {"side": side, "channels": channels}
-        content = {
-            "about": plain.about,
-            "curves": [
-                {**curve, "train_bits_per_dimension": 2.5, "validation_bits_per_dimension": 2.6}
-                for curve in plain.curves
-            ],
-            "best_epoch": 5,
-            "likelihood": ImageLikelihood(
-                images=180,
+        bits = {"train_bits_per_dimension": 2.5, "validation_bits_per_dimension": 2.6}
+        held_out = HeldOut(
+            kind="images",
+            likelihood="bound",
+            test=Likelihood(
+                name="test",
+                rows=180,
                 bits_per_dimension=2.2314,
                 bits_standard_error=0.0213,
                 nll=99.12,
                 standard_error=0.95,
                 quantiles={"median": 2.2, "p95": 2.7, "max": 3.4},
-                independent_bits=2.408,
             ),
-            "held_out": picture(8, 8, title="Held-out images", **given),
-            "samples": [
-                picture(8, 8, title=f"Temperature {t}", **given) for t in (0.5, 0.7, 0.8, 1.0)
-            ],
-            "reconstructions": picture(2, 8, rows=["image", "back"], **given),
-            "interpolations": picture(6, 8, **given),
-            "neighbors": Neighbors(
-                picture=picture(2, 8, rows=["sample", "nearest"], under=list("12345678"), **given),
-                of_samples=[1.5, 2.5, 3.5],
-                of_held_out=[1.25, 2.25, 3.25],
-                unit="root mean square over the pixels",
+            references=[Comparison("independent pixels", 1, False, 180, 2.408, 2.408, -0.2, 0.1)],
+        )
+        result = plain.result.model_copy(update=dict(held_out))
+        report = ImageReport(
+            about=plain.about,
+            curves=[{**curve, **bits} for curve in plain.curves],
+            best_epoch=5,
+            result=result,
+            charts=ImageCharts(
+                held_out=picture(8, 8, title="Held-out images", **given),
+                samples=[
+                    picture(8, 8, title=f"Temperature {t}", **given) for t in (0.5, 0.7, 0.8, 1.0)
+                ],
+                reconstructions=picture(2, 8, rows=["image", "back"], **given),
+                interpolations=picture(6, 8, **given),
+                neighbors=Neighbors(
+                    picture=picture(
+                        2, 8, rows=["sample", "nearest"], under=list("12345678"), **given
+                    ),
+                    of_samples=[1.5, 2.5, 3.5],
+                    of_held_out=[1.25, 2.25, 3.25],
+                    unit="root mean square over the pixels",
+                ),
             ),
-            "profile": profile,
-            "verdict": plain.verdict,
-            "ok": plain.ok,
-            "findings": plain.findings,
-        }
-        return ImageReport(**(content | parts))
+            profile=profile,
+        )
+        return changed(report, **parts)
 
     return build
 
@@ -92,7 +102,7 @@ def make(make_report):
 @pytest.fixture(scope="module")
 def usual(make):
     """The page of the usual report."""
-    return Page(render_images(make()))
+    return Page(render(make()))
 
 
 def test_the_sections_stand_in_the_order_of_reading(usual):
@@ -119,7 +129,9 @@ def test_every_picture_is_in_the_page_with_a_description(usual, make):
     pictures = [a for tag, a in usual.tags if tag == "img"]
     assert len(pictures) == 1 + 4 + 3
     assert all(a["src"].startswith("data:image/png;base64,") and a["alt"] for a in pictures)
-    assert pictures[1]["src"].endswith(report.samples[-1].png)  # temperature 1 beside the data
+    assert pictures[1]["src"].endswith(
+        report.charts.samples[-1].png
+    )  # temperature 1 beside the data
     for a in pictures:
         content = base64.b64decode(a["src"].partition(",")[2])
         assert content.startswith(b"\x89PNG")
@@ -148,11 +160,11 @@ def test_numbers_that_are_not_finite_do_not_break_the_page(make, value):
         else table
         for name, table in profile.items()
     }
-    likelihood = report.likelihood.model_copy(
+    test = report.result.test.model_copy(
         update={"bits_per_dimension": value, "bits_standard_error": value, "nll": value}
     )
     curves = [{key: None for key in curve} | {"epoch": 1} for curve in report.curves]
-    page = Page(render_images(make(profile=spoilt, likelihood=likelihood, curves=curves)))
+    page = Page(render(make(profile=spoilt, test=test, curves=curves)))
     assert page.figures
     if value != 1e300:
         assert " ".join(page.text).count("not finite") > 8
@@ -160,9 +172,9 @@ def test_numbers_that_are_not_finite_do_not_break_the_page(make, value):
 
 def test_a_flow_of_real_pixels_has_nats_instead_of_bits(make):
     """In the headline and in the table."""
-    given = {"bits_per_dimension": None, "bits_standard_error": None, "independent_bits": None}
-    likelihood = make().likelihood.model_copy(update=given)
-    text = " ".join(Page(render_images(make(likelihood=likelihood))).text)
+    given = {"bits_per_dimension": None, "bits_standard_error": None}
+    test = make().result.test.model_copy(update=given)
+    text = " ".join(Page(render(make(test=test, references=[]))).text)
     assert "treats pixels as real numbers" in text
     assert "Held-out bits per dimension" not in text and "independent" not in text
 
@@ -171,9 +183,9 @@ def test_names_with_script_tags_stay_text(make):
     """Names of classes, titles and captions never become markup."""
     hostile = picture(2, 2, title=EVIL, alt=EVIL, caption=EVIL, rows=[EVIL] * 2, under=[EVIL] * 2)
     report = make()
-    neighbors = report.neighbors.model_copy(update={"picture": hostile, "unit": EVIL})
+    neighbors = report.charts.neighbors.model_copy(update={"picture": hostile, "unit": EVIL})
     report = make(held_out=hostile, samples=[hostile], neighbors=neighbors, verdict=EVIL)
-    page = Page(render_images(report))
+    page = Page(render(report))
     assert sum(tag == "script" for tag, _ in page.tags) == 4
     assert sum(tag == "img" for tag, _ in page.tags) == 5
 
@@ -209,9 +221,7 @@ def test_a_flow_without_scales_has_no_table_of_them(make, make_report):
     """The section is left out."""
     plain = make_report(layers=3).profile
     assert scale_rows(plain) == []
-    sections = [
-        a["id"] for tag, a in Page(render_images(make(profile=plain))).tags if tag == "section"
-    ]
+    sections = [a["id"] for tag, a in Page(render(make(profile=plain))).tags if tag == "section"]
     assert sections == [name for name in SECTIONS if name != "scales"]
 
 
@@ -220,10 +230,10 @@ def test_a_report_reads_back_unchanged(make, tmp_path):
     report = make()
     page = store_report(report, tmp_path)
     assert read_report(tmp_path) == report
-    assert page.read_text(encoding="utf-8") == render_images(report)
+    assert page.read_text(encoding="utf-8") == render(report)
     assert from_json(to_json(report)) == report
     content = json.loads((tmp_path / "report.json").read_text())
-    content["samples"][0]["png"] = "AAAA"
+    content["charts"]["samples"][0]["png"] = "AAAA"
     (tmp_path / "report.json").write_text(json.dumps(content))
     with pytest.raises(FileError, match="samples.0.png"):
         read_report(tmp_path)
@@ -233,7 +243,7 @@ def test_a_report_reads_back_unchanged(make, tmp_path):
 @pytest.mark.parametrize(("scheme", "side", "channels"), [("light", 8, 1), ("dark", 64, 3)])
 def test_the_page_opens_in_a_browser_and_fits_its_width(make, open_page, scheme, side, channels):
     """All pictures are shown, sharp where enlarged, and nothing runs over the edge."""
-    html = render_images(make(side=side, channels=channels))
+    html = render(make(side=side, channels=channels))
     for width in (380, 900, 1280):
         page = open_page(html, width=width, scheme=scheme)
         sizes = page.evaluate(
@@ -249,6 +259,6 @@ def test_the_page_opens_in_a_browser_and_fits_its_width(make, open_page, scheme,
 def test_other_programs_can_read_the_pictures(make, tmp_path):
     """An independent reader finds the same mode and size."""
     path = Path(tmp_path / "picture.png")
-    path.write_bytes(base64.b64decode(make(channels=3).held_out.png))
+    path.write_bytes(base64.b64decode(make(channels=3).charts.held_out.png))
     with Image.open(path) as image:
         assert image.mode == "RGB" and image.size == (71, 71)

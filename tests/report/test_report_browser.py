@@ -1,5 +1,7 @@
+from dataclasses import replace
+
 import pytest
-from tests.report.conftest import CHROMIUM
+from tests.report.conftest import CHROMIUM, changed
 
 from kappaflow.report import render
 
@@ -86,7 +88,7 @@ def test_a_phone_breaks_no_word_and_shows_each_element(make_report, open_page, s
 def test_a_reader_selects_two_columns(make_report, open_page):
     """The chart shows them, with their names, their frame and the samples outside."""
     report = make_report(columns=7)
-    report.pairs.samples[0][5] = 1e6
+    report.charts.pairs.samples[0][5] = 1e6
     page = open_page(render(report))
     lists = page.locator(".picker select")
     lists.nth(0).select_option("column 6")
@@ -95,8 +97,8 @@ def test_a_reader_selects_two_columns(make_report, open_page):
     assert plot.locator(".xtitle").text_content() == "column 6"
     assert plot.locator(".ytitle").text_content() == "column 1"
     shown = plot.evaluate("(box) => [box.data[0].x.slice(0, 2), box.data[1].y.slice(0, 2)]")
-    assert shown[0] == [row[5] for row in report.pairs.data[:2]]
-    assert shown[1] == [row[0] for row in report.pairs.samples[:2]]
+    assert shown[0] == [row[5] for row in report.charts.pairs.data[:2]]
+    assert shown[1] == [row[0] for row in report.charts.pairs.samples[:2]]
     assert "of 400 samples outside" in page.locator(".picker .remark").text_content()
 
 
@@ -105,12 +107,11 @@ def test_markup_in_names_is_shown_as_it_is(make_report, open_page):
     plain = make_report(columns=3, layers=2)
     name = '<a href="https://example.org">%{x} $x$ <b>b</b></a><script>document.title="!"</script>'
     html = render(
-        plain.model_copy(
-            update={
-                "marginals": [m.model_copy(update={"column": name}) for m in plain.marginals],
-                "pairs": plain.pairs.model_copy(update={"columns": [name] * 3}),
-                "profile": plain.profile.model_copy(update={"layers": [name, name]}),
-            }
+        changed(
+            plain,
+            marginals=[m.model_copy(update={"column": name}) for m in plain.charts.marginals],
+            pairs=plain.charts.pairs.model_copy(update={"columns": [name] * 3}),
+            profile=plain.profile.model_copy(update={"layers": [name, name]}),
         )
     )
     page = open_page(html)
@@ -123,14 +124,14 @@ def test_markup_in_names_is_shown_as_it_is(make_report, open_page):
 SIZES = {
     "one of each": {"layers": 1, "epochs": 1, "columns": 1},
     "1024 layers": {"layers": 1024, "columns": 2},
-    "little": {"separations": [], "marginals": [], "findings": []},
+    "little": {"separations": [], "scores": [], "marginals": [], "findings": []},
     "nothing finite": {
         "curves": [
             {"epoch": i, "train_nll_standardized": NAN, "validation_nll_standardized": 1e300}
             for i in (1, 2)
         ]
     },
-    "300 columns": {"gaussian_nll_standardized": NAN, "columns": 300},
+    "300 columns": {"references": [], "columns": 300},
 }
 
 
@@ -147,23 +148,22 @@ def test_long_words_do_not_widen_a_phone(make_report, open_page):
     """A title, a path or a value without a space wraps."""
     plain = make_report(columns=2)
     word = "w" * 300
-    about = plain.about.model_copy(update={"title": word, "data": [(word, word)], "notes": [word]})
-    finding = plain.findings[0].model_copy(
-        update={"layer": word, "message": word, "fix": word, "evidence": {word: word}}
+    about = plain.about.model_copy(update={"title": word, "data": [(word, word)]})
+    finding = replace(
+        plain.result.findings[0], layer=word, message=word, fix=word, evidence={word: word}
     )
-    part = plain.likelihoods[0].model_copy(update={"name": word})
-    marginals = [m.model_copy(update={"column": word}) for m in plain.marginals]
-    report = plain.model_copy(
-        update={
-            "about": about,
-            "verdict": word,
-            "findings": [finding],
-            "likelihoods": [part],
-            "marginals": marginals,
-            "separations": [plain.separations[0].model_copy(update={"name": word})],
-            "pairs": plain.pairs.model_copy(update={"columns": [word, word]}),
-            "profile": plain.profile.model_copy(update={"layers": [word] * 16}),
-        }
+    report = changed(
+        plain,
+        about=about,
+        notes=[word],
+        verdict=word,
+        findings=[finding],
+        test=plain.result.test.model_copy(update={"name": word}),
+        parts=[],
+        marginals=[m.model_copy(update={"column": word}) for m in plain.charts.marginals],
+        separations=[plain.result.separations[0].model_copy(update={"name": word})],
+        pairs=plain.charts.pairs.model_copy(update={"columns": [word, word]}),
+        profile=plain.profile.model_copy(update={"layers": [word] * 16}),
     )
     for width in (390, 1280):
         open_page(render(report), width=width)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
+from tests.report.conftest import changed
 
 import kappaflow as kf
 from kappaflow.conditioning import ProfileQuantiles
@@ -43,39 +44,40 @@ def test_numbers_that_are_not_finite_stay_what_they_are(make_report, tmp_path):
     bad = [float("nan"), float("-inf")]
     evidence = {"worst": float("inf"), "name": "NaN", "digits": "1e3", "whole": 3, "real": 3.0}
     evidence |= {"lowest": float("-inf"), "none": None}
-    finding = replace(report.findings[0], evidence=evidence)
+    finding = replace(report.result.findings[0], evidence=evidence)
     profile = report.profile.model_dump() | {"layers": ["NaN", "b"]}
     profile["sigma_max"]["median"] = bad
-    report = report.model_copy(
-        update={
-            "profile": ProfileQuantiles(**profile),
-            "findings": [finding],
-            "gaussian_nll_standardized": float("inf"),
-            "marginals": [report.marginals[0].model_copy(update={"column": "NaN"})],
-        }
+    report = changed(
+        report,
+        profile=ProfileQuantiles(**profile),
+        findings=[finding],
+        test=report.result.test.model_copy(update={"nll_standardized": float("inf")}),
+        marginals=[report.charts.marginals[0].model_copy(update={"column": "NaN"})],
     )
     text = to_json(report)
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     again = from_json(text)
     assert str(again.profile.sigma_max.median) == "[nan, -inf]"
     assert again.profile.layers == ["NaN", "b"]
-    assert str(again.findings[0].evidence) == str(evidence)  # types, too
-    assert again.gaussian_nll_standardized == float("inf")
-    assert again.marginals[0].column == "NaN"
+    assert str(again.result.findings[0].evidence) == str(evidence)  # types, too
+    assert again.result.test.nll_standardized == float("inf")
+    assert again.charts.marginals[0].column == "NaN"
     assert to_json(again) == text
 
 
-def test_a_report_of_an_earlier_version_is_drawn_again(make_report, tmp_path):
-    """Without the date, the command, the fingerprint, the correlations and unusual values."""
-    content = json.loads(to_json(make_report(columns=2, layers=2, epochs=2, rows=6)))
-    for name in ("finished_at", "command", "fingerprint"):
-        del content["about"][name]
-    del content["correlations"]
-    for row in content["worst_rows"]["rows"]:
-        del row["unusual"]
+def test_a_report_of_an_earlier_version_is_refused_in_one_sentence(tmp_path):
+    """It says which command writes it again."""
+    (tmp_path / "report.json").write_text('{"about": {}, "best_epoch": 3, "likelihoods": []}')
+    with pytest.raises(FileError, match=r"report\.json was written by an earlier version: run"):
+        draw_again(tmp_path)
+
+
+def test_a_report_on_data_that_nobody_registered_is_refused(report, tmp_path):
+    """The sentence names the kinds that are registered."""
+    content = json.loads(to_json(changed(report, kind="sounds")))
     (tmp_path / "report.json").write_text(json.dumps(content))
-    page = draw_again(tmp_path).read_text(encoding="utf-8")
-    assert '<td class="none">' in page and 'id="correlations"' not in page
+    with pytest.raises(FileError, match="is a report on 'sounds', .* of data: .*table"):
+        draw_again(tmp_path)
 
 
 def test_a_folder_without_a_report_is_one_sentence(tmp_path):
@@ -119,9 +121,9 @@ def test_an_unknown_key_is_an_error(report, tmp_path):
 def test_evidence_tells_a_number_that_is_not_finite_from_its_name(make_report):
     """Text "NaN" and the number nan are written differently, and each comes back unchanged."""
     report = make_report(layers=2)
-    finding = replace(report.findings[0], evidence={"text": "NaN", "number": float("nan")})
+    finding = replace(report.result.findings[0], evidence={"text": "NaN", "number": float("nan")})
     assert to_plain(finding)["evidence"] == {"text": "NaN", "number": {"number": "NaN"}}
-    again = from_json(to_json(report.model_copy(update={"findings": [finding]}))).findings[0]
+    again = from_json(to_json(changed(report, findings=[finding]))).result.findings[0]
     assert again.evidence["text"] == "NaN"
     assert math.isnan(again.evidence["number"])
 
@@ -131,7 +133,7 @@ def test_evidence_tells_a_number_that_is_not_finite_from_its_name(make_report):
 )
 def test_evidence_is_a_number_or_a_text(make_report, value):
     """Booleans, lists and objects are refused."""
-    content = vars(make_report(layers=2).findings[0]) | {"evidence": {"a": value}}
+    content = vars(make_report(layers=2).result.findings[0]) | {"evidence": {"a": value}}
     with pytest.raises(ValidationError, match="evidence"):
         TypeAdapter(Finding).validate_python(content)
 
@@ -189,7 +191,7 @@ def test_the_profile_of_a_flow_fills_that_of_a_report(make_report, dtype):
 def test_a_correlation_too_many_is_found_on_reading(report, tmp_path):
     """It would belong to no pair of columns."""
     content = json.loads(to_json(report))
-    content["correlations"]["samples"][3].append(0.0)
+    content["charts"]["correlations"]["samples"][3].append(0.0)
     (tmp_path / "report.json").write_text(json.dumps(content))
     with pytest.raises(FileError, match="one correlation per column before it"):
         draw_again(tmp_path)
@@ -198,7 +200,7 @@ def test_a_correlation_too_many_is_found_on_reading(report, tmp_path):
 def test_a_row_with_more_values_than_columns_is_found_on_reading(report, tmp_path):
     """Its last cell would have no column on the page."""
     content = json.loads(to_json(report))
-    content["worst_rows"]["rows"][1]["values"].append(0.0)
+    content["charts"]["worst_rows"]["rows"][1]["values"].append(0.0)
     (tmp_path / "report.json").write_text(json.dumps(content))
     with pytest.raises(FileError, match="should hold 10 values, one per column, got 11"):
         draw_again(tmp_path)

@@ -9,7 +9,9 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from tests.report.conftest import changed
 
+from kappaflow.diagnosis import Comparison
 from kappaflow.finding import Finding
 from kappaflow.report import Latent, Likelihood, Pairs, Report, render
 
@@ -143,21 +145,20 @@ def test_names_with_script_tags_stay_text(make_report):
     """Names of columns, layers and rows never become markup, in HTML or in figures."""
     plain = make_report(columns=3, layers=2)
     profile = plain.profile.model_copy(update={"layers": [EVIL, EVIL]})
-    hostile = plain.model_copy(
-        update={
-            "about": plain.about.model_copy(
-                update={"title": EVIL, "notes": [EVIL], "command": EVIL, "finished_at": EVIL}
-            ),
-            "correlations": plain.correlations.model_copy(update={"columns": [EVIL] * 3}),
-            "marginals": [m.model_copy(update={"column": EVIL}) for m in plain.marginals],
-            "pairs": plain.pairs.model_copy(update={"columns": [EVIL] * 3}),
-            "profile": profile,
-            "separations": [plain.separations[0].model_copy(update={"name": EVIL})],
-            "findings": [
-                replace(f, layer=EVIL, message=EVIL, evidence={EVIL: EVIL}) for f in plain.findings
-            ],
-            "verdict": EVIL,
-        }
+    hostile = changed(
+        plain,
+        about=plain.about.model_copy(update={"title": EVIL, "command": EVIL, "finished_at": EVIL}),
+        notes=[EVIL],
+        correlations=plain.charts.correlations.model_copy(update={"columns": [EVIL] * 3}),
+        marginals=[m.model_copy(update={"column": EVIL}) for m in plain.charts.marginals],
+        pairs=plain.charts.pairs.model_copy(update={"columns": [EVIL] * 3}),
+        profile=profile,
+        separations=[plain.result.separations[0].model_copy(update={"name": EVIL})],
+        findings=[
+            replace(f, layer=EVIL, message=EVIL, evidence={EVIL: EVIL})
+            for f in plain.result.findings
+        ],
+        verdict=EVIL,
     )
     page = Page(render(hostile))
     assert sum(tag == "script" for tag, _ in page.tags) == 4
@@ -228,12 +229,10 @@ def spoilt(report: Report, value: float) -> Report:
             return [spoil(inner) for inner in item]
         return value if isinstance(item, float) else item
 
-    kept = {name: getattr(report, name) for name in ("about", "pairs", "latent")}
-    content = report.model_dump() | {k: v.model_dump() for k, v in kept.items()}
-    whole = {"about", "best_epoch", "verdict", "ok"}
-    content = {k: v if k in whole else spoil(v) for k, v in content.items()}
-    content["latent"]["coordinates"] = [(value, value)] * len(report.latent.coordinates)
-    return Report.model_validate(content)
+    content = spoil(report.model_dump())
+    latent = content["charts"]["latent"]
+    latent["coordinates"] = [(value, value)] * len(latent["coordinates"])
+    return type(report).model_validate(content)
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF, 1e300])
@@ -256,10 +255,9 @@ def test_numbers_that_are_not_finite_do_not_break_the_page(make_report, value):
         {"columns": 1},
         {"columns": 2},
         {"columns": 300},
-        {"separations": []},
+        {"separations": [], "scores": []},
         {"findings": []},
         {"curves": []},
-        {"likelihoods": []},
         {"marginals": []},
         {"pairs": Pairs(columns=[], data=[], samples=[])},
         {"latent": Latent(edges=[], density=[], normal=[], coordinates=[], beyond_four=NAN)},
@@ -269,7 +267,7 @@ def test_numbers_that_are_not_finite_do_not_break_the_page(make_report, value):
                 {"epoch": 2, "validation_nll_standardized": 3.0},
             ]
         },
-        {"gaussian_nll_standardized": -100.0},
+        {"references": [Comparison("Gaussian", 1, False, 600, -100.0, -100.0, 109.0, 0.1)]},
     ],
     ids=str,
 )
@@ -291,9 +289,9 @@ def test_a_single_column_has_no_pairs(make_report):
 def test_a_page_of_very_many_columns_draws_those_that_differ_most(make_report):
     """A page of 300 columns stays readable and shows the worst column."""
     report = make_report(columns=300)
-    worst = report.marginals[299]
+    worst = report.charts.marginals[299]
     shifted = worst.model_copy(update={"samples": worst.samples[12:] + worst.samples[:12]})
-    html = render(report.model_copy(update={"marginals": [*report.marginals[:299], shifted]}))
+    html = render(changed(report, marginals=[*report.charts.marginals[:299], shifted]))
     assert sum(name.startswith("marginal") for name in Page(html).figures) == 40
     assert 'title="column 300"' in html
 
@@ -314,13 +312,13 @@ def test_the_settings_are_folded_at_the_end(usual, report):
     """A closed <details> in the last section has the facts about model and training."""
     text = render(report)
     last = text[text.index('<section id="settings"') :]
-    assert re.findall("<details[^>]*>", last) == ["<details>"]
+    assert re.findall("<details[^>]*>", last) == ["<details>"] * 2
     assert "<caption>Model</caption>" in last and "<caption>Training</caption>" in last
     assert "<caption>Training</caption>" not in text[: -len(last)]
     trials = [("spline, depth 4", 3, 1200, 1.5, 0.0, 0.0), ("nice", 1, 300, 1.9, 0.4, 0.01)]
     about = report.about.model_copy(update={"trials": trials})
     last = render(report.model_copy(update={"about": about})).split('<section id="settings"')[1]
-    assert last.count("<details>") == 2 and '<th scope="row">spline, depth 4</th>' in last
+    assert last.count("<details>") == 3 and '<th scope="row">spline, depth 4</th>' in last
 
 
 def test_the_page_says_when_and_how_it_was_made_and_from_which_data(report):
@@ -341,8 +339,8 @@ def test_the_largest_difference_of_two_correlations_is_named_first(make_report):
     data = [[0.5] * place for place in range(10)]
     samples = [[0.5] * place for place in range(10)]
     samples[7][2] = -0.5
-    known = report.correlations.model_copy(update={"data": data, "samples": samples})
-    html = render(report.model_copy(update={"correlations": known}))
+    known = report.charts.correlations.model_copy(update={"data": data, "samples": samples})
+    html = render(changed(report, correlations=known))
     assert "The largest difference is that of column 3 and column 8: 0.50 in held-out" in html
     assert "1 of 45 pairs differ by more than 3 standard errors." in html
     table = html[html.index('id="correlations"') :]
@@ -371,7 +369,8 @@ def test_the_page_says_that_a_flow_is_worse_than_a_gaussian(make_report):
     part = Likelihood(
         name="test", rows=9, nll=5.0, nll_standardized=5.0, standard_error=0.1, quantiles={}
     )
-    html = render(make_report(likelihoods=[part], gaussian_nll_standardized=3.0))
+    gaussian = Comparison("Gaussian", 1, False, 9, 3.0, 3.0, 2.0, 0.1)
+    html = render(make_report(test=part, references=[gaussian]))
     assert "2.00 nats per row worse than a Gaussian" in html
 
 

@@ -1,6 +1,8 @@
 """The numbers of a report against independent computations."""
 
+import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,14 @@ import torch
 from scipy.stats import multivariate_normal
 
 import kappaflow as kf
+from kappaflow.diagnosis import Comparison
 from kappaflow.options import COMMAND
-from kappaflow.report import read_report
+from kappaflow.report import Likelihood, Result, read_report
 from kappaflow.report.pairs import differences
+from kappaflow.report.result import figures_of
+from kappaflow.results import to_plain
 from kappaflow.runs import ModelConfig, TableConfig, diagnose_run, fit_run
+from kappaflow.runs.stored import read_finished
 from kappaflow.runs.table_content import auc_of, correlations, worst_rows
 
 
@@ -80,8 +86,9 @@ def test_the_test_likelihood_is_that_of_the_loaded_flow(summary, table):
     flow = kf.load(summary.folder)
     with torch.no_grad():
         nll = -flow.log_prob(torch.from_numpy(tables.test.values).float()).double().numpy()
-    whole, without, on = read_report(summary.folder).likelihoods
-    assert summary.result.test_nll == pytest.approx(nll.mean(), abs=1e-5)
+    result = read_report(summary.folder).result
+    whole, (without, on) = result.test, result.parts
+    assert summary.result.test.nll == pytest.approx(nll.mean(), abs=1e-5)
     assert whole.standard_error == pytest.approx(nll.std() / np.sqrt(len(nll)), rel=1e-4)
     atom = tables.test.values[:, 2] == 0
     assert (without.rows, on.rows) == ((~atom).sum(), atom.sum())
@@ -94,13 +101,13 @@ def test_the_gaussian_baseline_is_the_one_fitted_to_the_standardized_training_ro
     mean, std = tables.train.values.mean(0), tables.train.values.std(0)
     train, test = ((t.values - mean) / std for t in (tables.train, tables.test))
     expected = -multivariate_normal(train.mean(0), np.cov(train.T, ddof=0)).logpdf(test).mean()
-    assert summary.result.gaussian_nll_standardized == pytest.approx(expected, abs=1e-4)
+    assert summary.result.references[0].nll_standardized == pytest.approx(expected, abs=1e-4)
 
 
 def test_densities_of_the_marginals_count_every_row(summary, table):
     """Bins hold the share of rows in them over their width, outliers in no bin."""
     tables = TableConfig(table).load()
-    marginal = read_report(summary.folder).marginals[0]
+    marginal = read_report(summary.folder).charts.marginals[0]
     edges = np.array(marginal.edges)
     share = (
         (tables.test.values[:, 0] >= edges[0]) & (tables.test.values[:, 0] <= edges[-1])
@@ -112,7 +119,7 @@ def test_latent_shares_and_moments_are_those_of_the_latent(summary, table):
     """Recomputed from the loaded flow."""
     x = torch.from_numpy(TableConfig(table).load().test.values).float()
     z = kf.load(summary.folder).bijection(x)[0].detach().double().numpy()
-    latent = read_report(summary.folder).latent
+    latent = read_report(summary.folder).charts.latent
     assert np.allclose(latent.coordinates, np.stack([z.mean(0), z.std(0)], 1), atol=1e-5)
     assert latent.beyond_four == (np.abs(z) > 4).mean()
 
@@ -125,7 +132,7 @@ def test_latents_are_compared_with_the_base_that_the_flow_has(tmp_path):
     model = ModelConfig("real_nvp", {"depth": 2, "hidden": (4,), "components": 2})
     source = TableConfig(str(tmp_path / "clusters.npy"))
     folder = fit_run(source, model, tmp_path / "run", progress=False, max_epochs=1).folder
-    latent = read_report(folder).latent
+    latent = read_report(folder).charts.latent
     assert latent.base == "mixture of 2 normals"
     assert np.abs(np.array(latent.coordinates) - [0, 1]).max() < 0.3
     middle = len(latent.density) // 2
@@ -143,7 +150,8 @@ def test_rows_to_compare_with_are_never_trained_on(table, tmp_path):
     result = fit_run(
         source, ModelConfig(arguments={"depth": 2, "hidden": (8,)}), tmp_path / "run", max_epochs=3
     ).result
-    assert 0.8 < result.auc <= 1 and result.auc_standard_error < 0.1
+    (separation,) = result.separations
+    assert 0.8 < separation.auc <= 1 and separation.auc_standard_error < 0.1
 
 
 def test_auc_agrees_with_counting_pairs():
@@ -212,12 +220,8 @@ def test_a_planted_difference_of_correlations_is_found_among_many_columns():
 @pytest.mark.slow
 def test_a_run_interrupted_between_training_and_report_is_completed(summary, table):
     """A command that adds the missing report has the same numbers, and names its own options."""
-    import json
-
     before = json.loads((summary.folder / "result.json").read_text())
-    trained = {
-        k: v for k, v in before.items() if not k.startswith(("test", "gaussian", "verdict"))
-    }
+    trained = {k: v for k, v in before.items() if not k.startswith(("test", "verdict"))}
     (summary.folder / "result.json").write_text(json.dumps(trained))
     report = (summary.folder / "report.json").read_bytes()
     before_command = COMMAND.set("another command")
@@ -229,10 +233,10 @@ def test_a_run_interrupted_between_training_and_report_is_completed(summary, tab
         max_epochs=3,
     )
     COMMAND.reset(before_command)
-    assert again.result.test_nll == before["test_nll"]
+    assert again.result.test.nll == before["test"]["nll"]
     completed = (summary.folder / "report.json").read_bytes()  # with the same date and command
     assert completed.replace(b"--where", b"where=") == report
-    assert read_report(summary.folder).ok is before["ok"]
+    assert read_report(summary.folder).result.ok is before["ok"]
 
 
 def test_rows_that_meet_against_are_not_trained_on_without_a_where_either(table):
@@ -271,8 +275,8 @@ def test_a_column_that_is_constant_among_the_training_rows_has_no_gaussian(tmp_p
         tmp_path / "run",
         max_epochs=1,
     ).result
-    assert result.gaussian_nll_standardized is None
-    assert result.test_nll_standardized is not None
+    assert result.references == [] and np.isfinite(result.test.nll_standardized)
+    assert "not finite for a Gaussian" in (tmp_path / "run/report.html").read_text()
 
 
 def _written(folder, x):
@@ -304,7 +308,7 @@ def test_the_test_likelihood_is_that_of_the_test_rows_and_no_others(summary, tab
         for name, part in vars(tables).items()
         if name in {"train", "validation", "test"}
     }
-    assert summary.result.test_nll == pytest.approx(nll["test"], abs=1e-9)
+    assert summary.result.test.nll == pytest.approx(nll["test"], abs=1e-9)
     assert abs(nll["train"] - nll["test"]) > 1e-3
 
 
@@ -321,7 +325,7 @@ def test_a_flow_worse_than_a_gaussian_is_not_given_a_clean_bill(tmp_path):
         learning_rate=1e-9,
     )
     assert "worse than a Gaussian" in run.result.verdict
-    assert [finding.code for finding in read_report(run.folder).findings] == [
+    assert [finding.code for finding in read_report(run.folder).result.findings] == [
         "KF501", "KF506", "KF508",
     ]  # fmt: skip
 
@@ -355,13 +359,12 @@ def test_a_flow_worse_than_a_mixture_says_so_in_its_verdict(tmp_path):
         "worse than a Gaussian mixture (2 components)" in run.result.verdict
     )
     gaussian, mixture = run.result.references
-    assert mixture.rows == run.result.test_rows == 60
-    assert run.result.mixture_components == mixture.components > 1
-    assert run.result.mixture_nll_standardized == mixture.nll_standardized
-    flow_nll = run.result.test_nll_standardized
+    assert mixture.rows == run.result.test.rows == 60
+    assert mixture.components > 1
+    flow_nll = run.result.test.nll_standardized
     assert flow_nll - mixture.nll_standardized == pytest.approx(mixture.difference)
-    shown = read_report(run.folder).references
-    assert [one.name for one in shown][0] == "a Gaussian"
+    assert read_report(run.folder).result.references == run.result.references
+    assert gaussian.name == "a Gaussian"
     assert (
         "Compared row by row with a Gaussian mixture" in (run.folder / "report.html").read_text()
     )
@@ -381,7 +384,7 @@ def test_few_rows_and_a_training_cut_short_are_in_the_verdict(tmp_path):
     )
     assert "32 rows are left to train on" in run.result.verdict
     assert "Training stopped at max_epochs after 1 epoch" in run.result.verdict
-    codes = {finding.code for finding in read_report(run.folder).findings}
+    codes = {finding.code for finding in read_report(run.folder).result.findings}
     assert {"KF505", "KF506", "KF607"} <= codes | {"KF505"} and codes & {"KF501", "KF505"}
     assert diagnose_run(run.folder)[0].verdict == run.result.verdict
 
@@ -396,7 +399,7 @@ def test_a_verdict_without_findings_says_what_was_checked(summary):
 
 def test_the_test_rows_with_the_lowest_density_have_their_line_and_values(summary, table):
     """The ten least likely, as they stand in the file."""
-    worst = read_report(summary.folder).worst_rows
+    worst = read_report(summary.folder).charts.worst_rows
     lines = Path(table).read_text().splitlines()
     assert worst.columns == ["a", "b", "c"] and worst.left_out == 0 and len(worst.rows) == 10
     log_probs = [row.log_prob for row in worst.rows]
@@ -418,3 +421,20 @@ def test_a_finding_on_a_row_names_line_and_values(summary, tmp_path):
     np.savetxt(path, x, delimiter=",", header="a,b,c", comments="")
     found = {one.code: one for one in diagnose_run(summary.folder, str(path))[0].findings}
     assert "the worst, line 12 (a = 60, b = 60, c = 60)," in found["KF503"].message
+
+
+def test_each_figure_of_a_result_is_in_all_files_and_on_the_page(summary):
+    """The fields of the classes, from `Result` to `Comparison`, are declared once."""
+    result = read_finished(summary.folder)
+    plain = to_plain(result)
+    assert set(plain) == set(Result.model_fields)
+    assert set(plain["test"]) == set(Likelihood.model_fields)
+    assert [set(one) for one in plain["references"]] == 2 * [{f.name for f in fields(Comparison)}]
+    assert json.loads((summary.folder / "report.json").read_text())["result"] == plain
+    assert plain.items() <= json.loads((summary.folder / "result.json").read_text()).items()
+    findings = json.loads((summary.folder / "diagnosis.json").read_text())["findings"]
+    assert findings == plain["findings"]
+    page = (summary.folder / "report.html").read_text()
+    names = {name for name, _ in figures_of(result)}
+    assert {"test nll", "references 1 difference", "condition number p95"} <= names
+    assert all(f'<th scope="row">{name}</th>' in page for name in names)

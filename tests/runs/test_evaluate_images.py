@@ -68,12 +68,12 @@ def test_bits_per_dimension_are_those_of_the_loaded_flow(summary, report):
         nll = -flow.log_prob(x, context, generator=torch.Generator().manual_seed(0)).double()
     bits = nll / (64 * math.log(2))
     result = summary.result
-    assert result.test_bits_per_dimension == pytest.approx(bits.mean().item(), abs=1e-5)
-    assert result.test_nll == pytest.approx(nll.mean().item(), abs=1e-3)
+    assert result.test.bits_per_dimension == pytest.approx(bits.mean().item(), abs=1e-5)
+    assert result.test.nll == pytest.approx(nll.mean().item(), abs=1e-3)
     error = bits.numpy().std() / math.sqrt(len(bits))
-    assert result.test_bits_per_dimension_standard_error == pytest.approx(error, rel=1e-4)
-    assert report.likelihood.quantiles["max"] == pytest.approx(bits.max().item(), abs=1e-4)
-    assert report.likelihood.bits_per_dimension == result.test_bits_per_dimension
+    assert result.test.bits_standard_error == pytest.approx(error, rel=1e-4)
+    assert report.result.test.quantiles["max"] == pytest.approx(bits.max().item(), abs=1e-4)
+    assert report.result.test.bits_per_dimension == result.test.bits_per_dimension
 
 
 def test_the_curves_are_in_bits_per_dimension(summary, report):
@@ -124,8 +124,8 @@ def test_the_page_from_python_is_that_of_the_command(summary, tmp_path):
 
 def test_a_flow_worse_than_the_histograms_is_told_so(summary, report):
     """After one epoch of a tiny flow the verdict says that it knows nothing of images."""
-    assert summary.result.test_bits_per_dimension > summary.result.independent_bits_per_dimension
-    assert "KF502" in [finding.code for finding in report.findings]
+    assert summary.result.test.bits_per_dimension > summary.result.references[0].nll
+    assert "KF502" in [finding.code for finding in report.result.findings]
     assert "histograms of single pixels" in summary.result.verdict
     for bits, independent in ((2.0, 2.1), (None, None), (math.nan, 2.0)):
         assert not list(image_likelihood_findings(bits, 0.01, independent))
@@ -136,15 +136,15 @@ def test_a_flow_worse_than_the_histograms_is_told_so(summary, report):
 def test_the_difference_to_the_histograms_is_known_image_by_image(summary):
     """Its error is that of the paired differences, which both vary with the image."""
     result = summary.result
-    assert 0 < result.independent_bits_standard_error
-    assert result.independent_bits_standard_error != result.test_bits_per_dimension_standard_error
+    assert 0 < result.references[0].standard_error
+    assert result.references[0].standard_error != result.test.bits_standard_error
 
 
 def test_grids_show_the_samples_at_their_temperature(summary, report):
     """A row for each of ten classes; colder ones come from the same latents, shortened."""
     flow = kf.load(summary.folder)
     context = torch.eye(10).repeat_interleave(8, 0)
-    for temperature, picture in zip((0.5, 0.7, 0.8, 1.0), report.samples, strict=True):
+    for temperature, picture in zip((0.5, 0.7, 0.8, 1.0), report.charts.samples, strict=True):
         generator = torch.Generator().manual_seed(0)
         drawn = flow.sample(1, context, temperature=temperature, generator=generator)
         assert np.array_equal(tiles_of(picture), drawn.reshape(80, 8, 8).numpy())
@@ -154,7 +154,7 @@ def test_grids_show_the_samples_at_their_temperature(summary, report):
 def test_held_out_images_stand_in_the_rows_of_their_classes(report):
     """They are test images, and of the class of their row."""
     test = SOURCE.load().test
-    tiles = tiles_of(report.held_out)
+    tiles = tiles_of(report.charts.held_out)
     for row in range(10):
         own = test.batch(np.flatnonzero(test.labels == row)[:8]).numpy()[:, 0]
         assert np.array_equal(tiles[8 * row : 8 * row + len(own)], own)
@@ -162,16 +162,16 @@ def test_held_out_images_stand_in_the_rows_of_their_classes(report):
 
 def test_reconstructions_are_held_out_images_twice(report):
     """The second row equals the first, and the caption says so."""
-    tiles = tiles_of(report.reconstructions)
+    tiles = tiles_of(report.charts.reconstructions)
     test = SOURCE.load().test.batch(range(8)).numpy()[:, 0]
     assert np.array_equal(tiles[:8], test) and np.array_equal(tiles[8:], test)
-    assert "All 512 pixels came back exactly." in report.reconstructions.caption
+    assert "All 512 pixels came back exactly." in report.charts.reconstructions.caption
 
 
 def test_interpolations_lead_from_held_out_images_to_others_of_the_class(report):
     """Each row begins and ends at a test image of one class."""
     test = SOURCE.load().test
-    tiles = tiles_of(report.interpolations).reshape(6, 8, 8, 8)
+    tiles = tiles_of(report.charts.interpolations).reshape(6, 8, 8, 8)
     for row in range(6):
         first, second = np.flatnonzero(test.labels == row)[:2]
         ends = test.batch([first, second]).numpy()[:, 0]
@@ -180,16 +180,16 @@ def test_interpolations_lead_from_held_out_images_to_others_of_the_class(report)
 
 def test_the_nearest_training_image_is_the_nearest(report):
     """Of all training images, by the root mean square over the pixels."""
-    tiles = tiles_of(report.neighbors.picture)
+    tiles = tiles_of(report.charts.neighbors.picture)
     train = SOURCE.load().train
     pixels = train.batch(range(len(train))).numpy()[:, 0].astype(float)
     for sample, nearest, distance in zip(
-        tiles[:8], tiles[8:], report.neighbors.of_samples, strict=True
+        tiles[:8], tiles[8:], report.charts.neighbors.of_samples, strict=True
     ):
         all_of_them = np.sqrt(((pixels - sample) ** 2).mean((1, 2)))
         assert distance == pytest.approx(all_of_them.min(), abs=0.05)
         assert np.sqrt(((nearest - sample) ** 2).mean()) == pytest.approx(all_of_them.min())
-    assert len(report.neighbors.of_held_out) == 8
+    assert len(report.charts.neighbors.of_held_out) == 8
 
 
 def test_the_layers_of_the_profile_name_their_scale(report):

@@ -9,7 +9,7 @@ import torch
 import kappaflow as kf
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.runs import ModelConfig, TableConfig, diagnose_run, fit_run, rewrite_run, score_run
-from kappaflow.runs import derived_run as module
+from kappaflow.runs import evaluate as module
 
 SMALL = {"depth": 3, "hidden": (8,), "partition": "random"}
 
@@ -49,10 +49,10 @@ def test_without_its_data_a_run_is_compared_on_samples_and_keeps_its_likelihood(
     assert done.points == "samples of the flow"
     assert done.certificate.differences["float64"].log_prob < 1e-10
     old, new = read(run / "result.json"), read(tmp_path / "new/result.json")
-    for key in ("test_nll", "test_nll_standard_error", "train_log_prob_quantiles", "epochs"):
+    for key in ("test", "references", "calibration", "epochs"):
         assert new[key] == old[key]
     report = read(tmp_path / "new/report.json")
-    assert "at samples of the flow" in report["about"]["notes"][-1]
+    assert "at samples of the flow" in report["result"]["notes"][-1]
     assert len(report["profile"]["layers"]) > len(read(run / "report.json")["profile"]["layers"])
     assert new["worst_layer"] in report["profile"]["layers"]
     scores = [score_run(folder, str(kept))["log_prob"] for folder in (run, tmp_path / "new")]
@@ -72,7 +72,7 @@ def test_held_out_rows_are_those_of_the_run(tmp_path):
     """As many as the test rows, and the doctor finds them again in the new folder."""
     run, _ = trained(tmp_path)
     done = rewrite_run(run, tmp_path / "new")
-    assert done.certificate.points == read(run / "result.json")["test_rows"]
+    assert done.certificate.points == read(run / "result.json")["test"]["rows"]
     assert diagnose_run(tmp_path / "new")[1] == "held-out rows of the run"
 
 
@@ -134,7 +134,7 @@ def test_what_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [('{"test_nll": 1}', "lacks 'validation_nll'"), ("no", "be read")]
+    ("text", "message"), [('{"test": {}}', "lacks 'validation_nll'"), ("no", "be read")]
 )
 def test_a_damaged_result_is_named(tmp_path, text, message):
     """That of the run, not a copy that is gone by then; and nothing is left."""
@@ -152,7 +152,7 @@ def test_a_rewritten_run_can_be_rewritten(tmp_path):
     run, _ = trained(tmp_path)
     rewrite_run(run, tmp_path / "one")
     rewrite_run(tmp_path / "one", tmp_path / "two", partition="alternating")
-    about = read(tmp_path / "two/report.json")["about"]
-    assert about["title"].count(", rewritten") == 1
-    notes = [note for note in about["notes"] if "before it was rewritten" in note]
+    report = read(tmp_path / "two/report.json")
+    assert report["about"]["title"].count(", rewritten") == 1
+    notes = [note for note in report["result"]["notes"] if "before it was rewritten" in note]
     assert len(notes) == 1

@@ -43,7 +43,7 @@ def test_the_widths_of_the_noise_are_stored_and_the_likelihood_is_a_bound(run):
     stored = json.loads((run.folder / CONFIG).read_text())["run"]
     assert stored["widths"] == {"x0": 0.1, "x1": 1.0}
     assert run.result.likelihood == "bound"
-    notes = json.loads((run.folder / "report.json").read_text())["about"]["notes"]
+    notes = json.loads((run.folder / "report.json").read_text())["result"]["notes"]
     assert any(
         "noise as wide as a step of their values to 'x0' (0.1), 'x1' (1)" in n for n in notes
     )
@@ -58,7 +58,7 @@ def test_scores_of_the_data_are_those_of_the_rows_that_were_trained_on(run, path
         expected = flow.log_prob(torch.from_numpy(tables.test.values).float()).numpy()
     np.testing.assert_allclose(scores[tables.test.rows - 1], expected, atol=1e-5)
     assert np.isfinite(scores).all()
-    assert -scores[tables.test.rows - 1].mean() == pytest.approx(run.result.test_nll, abs=1e-5)
+    assert -scores[tables.test.rows - 1].mean() == pytest.approx(run.result.test.nll, abs=1e-5)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(chunks, "CHUNK_ROWS", 400)
         write_scores(run.folder, str(path), str(tmp_path / "scores.npy"))

@@ -66,7 +66,7 @@ def test_the_numbers_are_those_of_the_runs(done):
         assert size.images == [320, 40, 40]
         for run in size.runs:
             stored = json.loads((folder / run.folder / "result.json").read_text())
-            assert run.bits_per_dimension == stored["test_bits_per_dimension"]
+            assert run.bits_per_dimension == stored["test"]["bits_per_dimension"]
             lines = (folder / run.folder / "metrics.jsonl").read_text().splitlines()
             condition = [json.loads(line)["condition_number_median"] for line in lines]
             assert [point["condition_number_median"] for point in run.curve] == condition

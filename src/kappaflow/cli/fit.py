@@ -33,6 +33,7 @@ from kappaflow.cli.show import (
     formatted,
     note_unused_cuda,
     print_columns,
+    print_json,
     print_note,
     print_text,
     rows_of_measurements,
@@ -41,7 +42,8 @@ from kappaflow.errors import ArgumentError, FileError
 from kappaflow.options import AnyModel, ImageModel, TableModel
 
 if TYPE_CHECKING:
-    from kappaflow.runs import ImageResult, ModelConfig, ModelSearch, RunSummary, TableResult
+    from kappaflow.report import Result
+    from kappaflow.runs import ModelConfig, ModelSearch, RunSummary
 
 WHAT = {
     "exact": "held-out NLL",
@@ -226,15 +228,7 @@ def _refuse_missing(data: str) -> None:
 def _refuse_other_kind(
     data: str, model: str | None, is_image_data: bool, others: list[str], options: object
 ) -> None:
-    """Raises an error for a model or an option of tables with images, or the reverse.
-
-    Args:
-        data: The data, as the user named it.
-        model: The name of the model, if given.
-        is_image_data: Whether the data are images.
-        others: Given options of the other kind of data and of its training.
-        options: The options of the model.
-    """
+    """Raises an error for a model or an option of tables with images, or the reverse."""
     from kappaflow.runs.recipes import options_of
 
     kind, other, own = "tables", "images", get_args(TableModel)
@@ -255,27 +249,27 @@ def _refuse_other_kind(
 
 
 def _print_summary(summary: "RunSummary", against: str | None, *, json: bool) -> None:
-    """Prints the result of a run, as a table for people or as JSON.
-
-    Args:
-        summary: The run.
-        against: The condition on other rows that are compared with; None for none.
-        json: Print JSON.
-    """
-    from kappaflow.runs import ImageResult
+    """Prints the result of a run, as a table for people or as JSON."""
+    from kappaflow.results import to_plain
 
     result, out = summary.result, summary.folder
     if json:
-        print_text(result.model_dump_json(indent=2, exclude={"train_log_prob_quantiles"}))
+        print_json(to_plain(result))
         return
     if summary.was_finished:
         print_note(f"{out} was finished already; this is its stored result")
     samples = ""
-    if isinstance(result, ImageResult):
-        _print_images(result)
-        samples = f"Samples are in {out / 'samples'}\n"
+    if result.kind == "images":
+        rows, samples = _image_rows(result), f"Samples are in {out / 'samples'}\n"
     else:
-        _print_columns(result, against)
+        rows = [
+            *_table_rows(result),
+            *rows_of_measurements(result),
+            *_separation_rows(result, against),
+        ]
+    print_columns(rows)
+    if result.is_joint:
+        print_text(f"\n{JOINT}")
     print_text(f"\n{result.verdict}\n")
     for one in result.findings:
         where = f" in layer {one.layer}" if one.layer else ""
@@ -283,32 +277,36 @@ def _print_summary(summary: "RunSummary", against: str | None, *, json: bool) ->
     print_text(f"\n{samples}The report is {out / 'report.html'}")
 
 
-def _print_columns(result: "TableResult", against: str | None) -> None:
-    """Prints the likelihood of rows, the conditioning and the separation of other rows."""
-    error = f" +- {formatted('.3f', result.test_nll_standard_error)} nats"
-    what = WHAT[result.likelihood]
-    rows = [
-        (f"{what}, standardized columns", formatted(".3f", result.test_nll_standardized) + error),
+def _table_rows(result: "Result") -> list[tuple[str, str]]:
+    """Returns labels and values of the likelihood of rows."""
+    what, test = WHAT[result.likelihood], result.test
+    error = f" +- {formatted('.3f', test.standard_error)} nats"
+    return [
+        (f"{what}, standardized columns", formatted(".3f", test.nll_standardized) + error),
         *_weighted_rows(result),
         *(
-            (f"  {name}", f"{formatted('.3f', value)} nats")
-            for name, value in result.test_nll_standardized_by_part.items()
+            (f"  {part.name}", f"{formatted('.3f', part.nll_standardized)} nats")
+            for part in result.parts
         ),
         *_reference_rows(result),
-        (f"{what}, units of the data", f"{formatted('.3f', result.test_nll)} nats"),
-        *rows_of_measurements(result),
+        (f"{what}, units of the data", f"{formatted('.3f', test.nll)} nats"),
     ]
-    if against is not None:
-        auc = f"{formatted('.4f', result.auc)} +- {formatted('.4f', result.auc_standard_error)}"
-        rows.append((f"AUC against {against}", auc))
-    print_columns(rows)
-    if result.likelihood == "joint":
-        print_text(f"\n{JOINT}")
 
 
-def _reference_rows(result: "TableResult") -> list[tuple[str, str]]:
+def _separation_rows(result: "Result", against: str | None) -> list[tuple[str, str]]:
+    """Returns the separation of other rows, which `against` describes."""
+    return [
+        (
+            f"AUC against {against}",
+            f"{formatted('.4f', one.auc)} +- {formatted('.4f', one.auc_standard_error)}",
+        )
+        for one in result.separations
+    ]
+
+
+def _reference_rows(result: "Result") -> list[tuple[str, str]]:
     """Returns the likelihood of a Gaussian and of a mixture, and how the flow compares."""
-    if result.likelihood == "joint":
+    if result.is_joint:
         return []
     rows = []
     for one in result.references:
@@ -323,28 +321,30 @@ def _reference_rows(result: "TableResult") -> list[tuple[str, str]]:
     return rows
 
 
-def _weighted_rows(result: "TableResult") -> list[tuple[str, str]]:
+def _weighted_rows(result: "Result") -> list[tuple[str, str]]:
     """Returns the likelihood by importance weights, where there is one."""
-    if result.weighted_nll_standardized is None:
+    weighted = None if result.padding is None else result.padding.weighted
+    if weighted is None:
         return []
-    error = formatted(".3f", result.weighted_monte_carlo_error)
-    value = f"{formatted('.3f', result.weighted_nll_standardized)} nats, Monte Carlo error {error}"
+    error = formatted(".3f", weighted.monte_carlo_error)
+    value = f"{formatted('.3f', weighted.nll_standardized)} nats, Monte Carlo error {error}"
     return [("  by importance weights", value)]
 
 
-def _print_images(result: "ImageResult") -> None:
-    """Prints the likelihood of images and the conditioning."""
-    bits = formatted(".3f", result.test_bits_per_dimension)
-    bits_error = formatted(".3f", result.test_bits_per_dimension_standard_error)
-    nll_error = formatted(".1f", result.test_nll_standard_error)
-    nll = f"{formatted('.1f', result.test_nll)} +- {nll_error} nats an image"
-    if result.likelihood == "joint":
-        print_columns([("joint NLL of images and padding", nll), *rows_of_measurements(result)])
-        print_text(f"\n{JOINT}")
-    else:
-        print_columns([
-            ("held-out bits per dimension", f"{bits} +- {bits_error}"),
-            ("  each pixel on its own", formatted(".3f", result.independent_bits_per_dimension)),
-            ("held-out NLL", nll),
-            *rows_of_measurements(result),
-        ])
+def _image_rows(result: "Result") -> list[tuple[str, str]]:
+    """Returns labels and values of the likelihood of images and of the conditioning."""
+    test = result.test
+    nll = f"{formatted('.1f', test.nll)} +- {formatted('.1f', test.standard_error)} nats an image"
+    if result.is_joint:
+        return [("joint NLL of images and padding", nll), *rows_of_measurements(result)]
+    bits = formatted(".3f", test.bits_per_dimension)
+    independent = result.references[0].nll if result.references else None
+    return [
+        (
+            "held-out bits per dimension",
+            f"{bits} +- {formatted('.3f', test.bits_standard_error)}",
+        ),
+        ("  each pixel on its own", formatted(".3f", independent)),
+        ("held-out NLL", nll),
+        *rows_of_measurements(result),
+    ]

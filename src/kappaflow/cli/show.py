@@ -5,10 +5,14 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from math import isfinite
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from kappaflow.ranks import is_first
+
+if TYPE_CHECKING:
+    from kappaflow.report import Result
 
 _CONTROL = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, direction, surrogates, other line ends
 JOINT = (
@@ -84,16 +88,19 @@ def note_unfinished(run: Path) -> None:
 
 
 def formatted(form: str, *values: float | None) -> str:
-    """Returns numbers with commas between them; None is a number that is not finite."""
-    return ", ".join("not finite" if value is None else format(value, form) for value in values)
+    """Returns numbers with commas between them."""
+    return ", ".join(
+        format(value, form) if value is not None and isfinite(value) else "not finite"
+        for value in values
+    )
 
 
-def rows_of_measurements(result: Any) -> list[tuple[str, str]]:  # noqa: ANN401
+def rows_of_measurements(result: "Result") -> list[tuple[str, str]]:
     """Returns labels and values of every run: conditioning, round trips, epochs."""
     condition = result.condition_number_median, result.condition_number_p95
     trips = result.round_trip_data, result.round_trip_latent
     skipped = [("steps skipped", f"{result.skipped_steps:,}")] if result.skipped_steps else []
-    budget = getattr(result, "condition_budget", None)
+    budget = result.condition_budget
     limit = "" if budget is None else f" (budget {budget:g}, {result.condition_rows:,} rows)"
     return [
         ("condition number, median and 95 %", formatted(".3g", *condition) + limit),

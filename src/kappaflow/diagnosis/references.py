@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from kappaflow.flows.standardization import standardization_log_det
 
 FloatArray = NDArray[np.float64]
 Kind = Literal["Gaussian", "Gaussian mixture"]
+KINDS: tuple[str, ...] = get_args(Kind)
 
 DEPENDENT = 1e-6  # share of a column's standard deviation that earlier columns leave unexplained
 HALVED_ROWS = 200  # least number of rows to fit a reference to one half and compare on the other
@@ -54,8 +55,9 @@ class Comparison:
     """A flow compared with a reference on the same held-out rows.
 
     Attributes:
+        kind: The reference: "Gaussian", "Gaussian mixture", or for images "independent pixels".
         conditional: Whether both densities are given a context.
-        nll: Mean negative log-likelihood of the reference, in nats per row.
+        nll: Mean negative log-likelihood of the reference, in `unit` per row.
         nll_standardized: The same on standardized columns.
         difference: Mean NLL of the flow minus the reference's; negative if the flow is better.
         standard_error: Standard error of the difference, from the paired differences.
@@ -63,7 +65,7 @@ class Comparison:
             only "worse" is a sound conclusion.
     """
 
-    kind: Kind
+    kind: str
     components: int
     conditional: bool
     rows: int
@@ -72,10 +74,13 @@ class Comparison:
     difference: float
     standard_error: float
     fair: bool = True
+    unit: Literal["nats", "bits per dimension"] = "nats"
 
     @property
     def name(self) -> str:
         """The name of the reference in a sentence."""
+        if self.kind not in KINDS:
+            return self.kind
         if self.kind == "Gaussian":
             return "a linear-Gaussian regression" if self.conditional else "a Gaussian"
         if self.conditional:

@@ -1,57 +1,75 @@
 """Reports on a training run, its results and their reliability, as JSON and as an HTML page.
 
-`Report` and `ImageReport` hold plain numbers and text; `store_report` and `read_report` keep them
-in a folder, with the page made from them. A page is a list of sections filled into one template. A
-chart is drawn by plotly on pages and by matplotlib in files. Nothing here trains or measures.
+A `Report` holds a `Result`, which are all figures of a run, and what only the page of its kind of
+data draws. `store_report` and `read_report` keep it in a folder, with the page made from it. A
+page is a list of sections filled into one template. A chart is drawn by plotly on pages and by
+matplotlib in files. Nothing here trains or measures.
 """
 
 from kappaflow.report.content import (
     About,
-    Budget,
     Correlations,
     Latent,
-    Likelihood,
     Marginal,
-    PaddingView,
     Pairs,
     Report,
-    RowsView,
-    RowView,
+    ScoreDensities,
+    TableCharts,
+    WorstRow,
+    WorstRows,
+)
+from kappaflow.report.diagnosis import render_diagnosis, write_diagnosis
+from kappaflow.report.files import (
+    AnyReport,
+    draw_again,
+    read_report,
+    register_report,
+    render,
+    store_report,
+)
+from kappaflow.report.images import ImageCharts, ImageReport, Neighbors
+from kappaflow.report.pictures import Picture, encoded
+from kappaflow.report.result import (
+    AddedPadding,
+    Conditioning,
+    HeldOut,
+    Likelihood,
+    Result,
     Separation,
     Weighted,
 )
-from kappaflow.report.diagnosis import render_diagnosis, write_diagnosis
-from kappaflow.report.files import AnyReport, draw_again, read_report, read_report_on, store_report
-from kappaflow.report.images import ImageLikelihood, ImageReport, Neighbors, render_images
-from kappaflow.report.pictures import Picture, encoded
-from kappaflow.report.tables import render
+from kappaflow.report.tables import TableReport
 
 __all__ = [
     "About",
+    "AddedPadding",
     "AnyReport",
-    "Budget",
+    "Conditioning",
     "Correlations",
-    "ImageLikelihood",
+    "HeldOut",
+    "ImageCharts",
     "ImageReport",
     "Latent",
     "Likelihood",
     "Marginal",
     "Neighbors",
-    "PaddingView",
     "Pairs",
     "Picture",
     "Report",
-    "RowView",
-    "RowsView",
+    "Result",
+    "ScoreDensities",
     "Separation",
+    "TableCharts",
+    "TableReport",
     "Weighted",
-    "encoded",
+    "WorstRow",
+    "WorstRows",
     "draw_again",
+    "encoded",
     "read_report",
-    "read_report_on",
+    "register_report",
     "render",
     "render_diagnosis",
-    "render_images",
-    "write_diagnosis",
     "store_report",
+    "write_diagnosis",
 ]

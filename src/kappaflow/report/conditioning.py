@@ -19,9 +19,9 @@ from kappaflow.report.charts import (
     line,
     single_chart,
 )
-from kappaflow.report.content import Budget
 from kappaflow.report.numbers import drawable, is_finite, significant
 from kappaflow.report.page import Charts, KeyFigure, Section, Table, Text
+from kappaflow.report.result import Conditioning
 
 LONGEST_NAME = 30  # characters of a layer's name in a legend
 SCALE = re.compile(r", scale (\d+)$")
@@ -215,15 +215,14 @@ def _worst_table(profile: ProfileQuantiles) -> Table:
 
 
 def conditioning_figures(
-    profile: ProfileQuantiles, budget: Budget | None = None
+    profile: ProfileQuantiles, reached: Conditioning | None = None
 ) -> list[KeyFigure]:
     """Returns the key figures at the top of a page: condition number and round-trip errors."""
     limit = limit_of(profile)
-    median, p95 = profile.condition_number.median[-1], profile.condition_number.p95[-1]
-    of_budget = ""
-    if budget is not None:
-        median, p95 = budget.median, budget.p95
-        of_budget = f" (budget {significant(budget.limit)})"
+    reached = reached or Conditioning.at(profile)
+    median, p95 = reached.condition_number_median, reached.condition_number_p95
+    budget = reached.condition_budget
+    of_budget = "" if budget is None else f" (budget {significant(budget)})"
     too_much = f", {significant(limit, 1)} is too much" if limit else ""
     note = f"95 %: {significant(p95)}{of_budget}; 1 is perfect{too_much}"
     finite = is_finite(median) and is_finite(p95)

@@ -1,12 +1,15 @@
-"""Data model of a report on a table, from which report.json and the page are written."""
+"""Data model of a report, from which report.json and the page are written."""
 
-from pydantic import Field, model_validator
+from typing import Generic, Literal, TypeVar
+
+from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from kappaflow.conditioning import ProfileQuantiles
-from kappaflow.diagnosis import Comparison
-from kappaflow.finding import Finding
+from kappaflow.report.result import Result
 from kappaflow.results import Part
+
+C = TypeVar("C", bound=Part)
 
 
 class About(Part):
@@ -16,7 +19,6 @@ class About(Part):
         data: Facts about the data, (label, value): source, rows, columns, split.
         model: Facts about the model: recipe, depth, partition, parameters.
         training: Facts about the training: epochs, time, reason for stopping, settings, versions.
-        notes: Warnings about the data, and repairs or dropped rows, one sentence each.
         by_validation: Whether the held-out rows or images decided which epoch to keep.
         trials: The candidates of a model search, best first: name, rounds, steps, validation NLL
             in nats on standardized columns, its difference from the best, and the standard error
@@ -30,7 +32,6 @@ class About(Part):
     data: list[tuple[str, str]]
     model: list[tuple[str, str]]
     training: list[tuple[str, str]]
-    notes: list[str]
     by_validation: bool = False
     trials: list[tuple[str, int, int, float, float, float]] = []
     finished_at: str = ""
@@ -44,79 +45,7 @@ class About(Part):
         return f"{name} that the training never used"
 
 
-class Likelihood(Part):
-    """Negative log-likelihood of held-out rows, in nats per row.
-
-    Attributes:
-        name: Name of the set of rows: "test", "test, rows on a point mass", ...
-        nll: Mean, in the units of the data.
-        nll_standardized: Mean on standardized columns, for comparison.
-        standard_error: Standard error of both means.
-        quantiles: Quantiles of the standardized NLL by name: "median", "p95", "p99", "max".
-    """
-
-    name: str
-    rows: int
-    nll: float
-    nll_standardized: float
-    standard_error: float
-    quantiles: dict[str, float]
-
-
-class Weighted(Part):
-    """Importance-weighted negative log-likelihood of held-out rows of a padded flow.
-
-    Attributes:
-        draws: Samples of the padding for each row.
-        nll: Mean in nats per row, in the units of the data.
-        nll_standardized: Mean on standardized columns.
-        standard_error: Standard error of both means, over the rows.
-        monte_carlo_error: Error of both means from the samples of the padding.
-    """
-
-    draws: int
-    rows: int
-    nll: float
-    nll_standardized: float
-    standard_error: float
-    monte_carlo_error: float
-
-
-class PaddingView(Part):
-    """Padding features added to each row; see `kappaflow.flows.padding.Padding`.
-
-    Attributes:
-        has_density: Whether the NLL of the report is an upper bound on average. If not, it belongs
-            to the joint density of a row and its padding, and is not a likelihood of the row.
-        weighted: A tighter estimate of the NLL; None if there is no likelihood.
-    """
-
-    features: int
-    description: str
-    has_density: bool
-    weighted: Weighted | None
-
-
-class Separation(Part):
-    """How well log_prob separates held-out rows like the training data from other rows.
-
-    Attributes:
-        rows_in: Number of rows like the training data, which should score higher.
-        auc: Probability that a row like the training data scores above another row.
-        auc_standard_error: Standard error of the AUC (Hanley, McNeil 1982).
-    """
-
-    name: str
-    rows_in: int
-    rows_out: int
-    auc: float
-    auc_standard_error: float
-    edges: list[float]
-    density_in: list[float]
-    density_out: list[float]
-
-
-class RowView(Part):
+class WorstRow(Part):
     """A test row, named as "line 17" or "row 16", with its values and its log-density in nats.
 
     Attributes:
@@ -130,7 +59,7 @@ class RowView(Part):
     unusual: tuple[str, float, float] | None = None
 
 
-class RowsView(Part):
+class WorstRows(Part):
     """Some test rows with their values.
 
     Attributes:
@@ -140,10 +69,10 @@ class RowsView(Part):
 
     columns: list[str]
     left_out: int
-    rows: list[RowView]
+    rows: list[WorstRow]
 
     @model_validator(mode="after")
-    def _fits_its_columns(self) -> "RowsView":
+    def _fits_its_columns(self) -> "WorstRows":
         """Returns itself if each row has one value per column."""
         for row in self.rows:
             if len(row.values) != len(self.columns):
@@ -222,62 +151,46 @@ class Latent(Part):
     base_beyond_four: float = 6.3e-5
 
 
-class Budget(Part):
-    """The condition budget of a training, and the condition numbers that the flow reached.
+class ScoreDensities(Part):
+    """Histograms of log_prob of the rows of a `Separation`."""
 
-    The 95 % quantile should be at most `limit`. Median and quantile are over `rows` held-out rows,
-    without the standardization.
-    """
-
-    limit: float
-    median: float
-    p95: float
-    rows: int
+    edges: list[float]
+    density_in: list[float]
+    density_out: list[float]
 
 
-class Report(Part):
-    """The content of a report on a table.
+class TableCharts(Part):
+    """What only the page of a table draws, and result.json does not have.
 
     Attributes:
-        curves: The lines of metrics.jsonl, one per epoch: epoch, train_nll_standardized,
-            validation_nll_standardized, validation_nll_p95/_p99/_max,
-            condition_number_median/_p95, round_trip_data, round_trip_latent, learning_rate,
-            time_s, memory_bytes, skipped_steps. NLL on standardized columns.
-        best_epoch: The epoch whose weights were kept.
-        likelihoods: Held-out likelihood, of all test rows and of parts of them.
-        gaussian_nll: NLL of the test rows under a Gaussian fitted to the training rows, in the
-            units of the data.
-        gaussian_nll_standardized: The same on standardized columns.
-        references: A Gaussian and a Gaussian mixture, compared with the flow row by row; may be
-            empty.
-        separations: How well log_prob separates other kinds of rows; often empty.
+        worst_rows: The test rows with the lowest density.
+        scores: Histograms for each of the separations.
         marginals: Histograms of data and samples, one per column.
-        correlations: Correlations among data and samples; None if there is no pair of columns,
-            or in reports of earlier versions.
+        correlations: Correlations among data and samples; None if there is no pair of columns.
         pairs: Data and samples for scatter plots of two columns at a time.
     """
 
-    about: About
-    curves: list[dict[str, float | int | None]]
-    best_epoch: int
-    likelihoods: list[Likelihood]
-    padding: PaddingView | None = None
-    gaussian_nll: float
-    gaussian_nll_standardized: float
-    references: list[Comparison] = Field(default_factory=list)
-    worst_rows: RowsView | None = None
-    separations: list[Separation]
+    worst_rows: WorstRows | None = None
+    scores: list[ScoreDensities] = []
     marginals: list[Marginal]
     correlations: Correlations | None = None
     pairs: Pairs
-    profile: ProfileQuantiles
-    budget: Budget | None = None
     latent: Latent
-    verdict: str
-    ok: bool
-    findings: list[Finding]
 
-    @property
-    def is_joint(self) -> bool:
-        """Whether the NLL is that of rows with their padding, not a likelihood of the rows."""
-        return self.padding is not None and not self.padding.has_density
+
+class Report(Part, Generic[C]):
+    """The content of a report: all figures, and what only its page draws.
+
+    Attributes:
+        curves: The lines of metrics.jsonl, one per epoch.
+        best_epoch: The epoch whose weights were kept.
+        charts: What only one kind of data has, such as `TableCharts`.
+    """
+
+    format: Literal[2] = 2
+    about: About
+    result: Result
+    curves: list[dict[str, float | int | str | None]]
+    best_epoch: int
+    profile: ProfileQuantiles
+    charts: C

@@ -1,20 +1,46 @@
 """Reports on disk: report.json has the numbers, report.html is the page made from them."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
 from kappaflow.errors import ArgumentError, FileError
+from kappaflow.extensions import load_extensions
 from kappaflow.reading import parse_json, read_small
 from kappaflow.report.content import Report
-from kappaflow.report.images import ImageReport, render_images
-from kappaflow.report.tables import render
+from kappaflow.report.page import Page, render_page
+from kappaflow.results import Part
 from kappaflow.storage import check_place, make_directory, write_bytes
 
-AnyReport = Report | ImageReport
 NUMBERS, PAGE = "report.json", "report.html"
-R = TypeVar("R", Report, ImageReport)
+AnyReport = Report[Any]
+
+
+@dataclass(frozen=True)
+class ReportKind:
+    """How a report on one kind of data is read and shown.
+
+    `page` takes a report and `alone`: whether the page has no report.json next to it.
+    """
+
+    charts: type[Part]
+    page: Callable[..., Page]
+
+
+KINDS: dict[str, ReportKind] = {}
+
+
+def register_report(kind: str, charts: type[Part], page: Callable[..., Page]) -> None:
+    """Registers the charts and the page of reports on a kind of data."""
+    KINDS[kind] = ReportKind(charts, page)
+
+
+def render(report: AnyReport, *, alone: bool = False) -> str:
+    """Returns the page of a report; `alone` if there is no report.json next to it."""
+    return render_page(_kind(report.result.kind).page(report, alone=alone))
 
 
 def store_report(report: AnyReport, folder: str | Path) -> Path:
@@ -25,44 +51,37 @@ def store_report(report: AnyReport, folder: str | Path) -> Path:
     Raises:
         FileError: The folder cannot be written.
     """
-    page = render_images(report) if isinstance(report, ImageReport) else render(report)
+    page = render(report)
     place = make_directory(folder)
     write_bytes(place / NUMBERS, to_json(report).encode())
     write_bytes(place / PAGE, page.encode())
     return place / PAGE
 
 
-def read_report(folder: str | Path) -> AnyReport:
+def read_report(folder: str | Path, kind: str | None = None) -> AnyReport:
     """Returns the report that `store_report` wrote to a folder.
 
     Raises:
-        FileError: report.json is missing, is not JSON, or is not a report.
+        FileError: report.json is missing, is not JSON, is not a report, is one of an earlier
+            version, or is one on another kind of data than `kind`.
     """
     path = Path(folder) / NUMBERS
     if not path.exists():
         raise FileError(f"{path} is missing: {path.parent} holds no report.")
     content = read_small(path)
     try:
-        return from_json(content)
+        report = from_json(content)
+        if kind not in (None, report.result.kind):
+            raise FileError(f"should be a report on {kind!r}, got one on {report.result.kind!r}.")
+        return report
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the whole"
         raise FileError(f"{path} is not a report: {key!r} is wrong: {first['msg']}.") from None
     except ValueError as error:
         raise FileError(f"{path} is damaged or cut short: not JSON ({error}).") from None
-
-
-def read_report_on(folder: str | Path, kind: type[R]) -> R:
-    """Returns the report in a folder if it is of the given kind, `Report` or `ImageReport`.
-
-    Raises:
-        FileError: As for `read_report`, or the report has the other kind.
-    """
-    report = read_report(folder)
-    if not isinstance(report, kind):
-        expected, other = ("images", "a table")[:: 1 if kind is ImageReport else -1]
-        raise FileError(f"{folder} should hold a report on {expected}, it holds one on {other}.")
-    return report
+    except FileError as error:
+        raise FileError(f"{path} {error}") from None
 
 
 def draw_again(folder: str | Path) -> Path:
@@ -90,11 +109,34 @@ def from_json(text: str | bytes) -> AnyReport:
     """Returns the report that `to_json` wrote.
 
     Raises:
+        FileError: It is that of an earlier version, or of a kind of data that is not registered.
         ValueError: The text is not JSON; a `pydantic.ValidationError` if it is not a report.
     """
     content = parse_json(text)
-    is_of_images = isinstance(content, dict) and content.get("kind") == "images"
-    return (ImageReport if is_of_images else Report).model_validate(content)
+    if not isinstance(content, dict) or not isinstance(content.get("result"), dict):
+        _refuse_earlier(content)
+        return Report[Part].model_validate(content)
+    return Report[_kind(content["result"].get("kind")).charts].model_validate(content)
+
+
+def _refuse_earlier(content: object) -> None:
+    """Raises an error for a report of a version before reports had a format."""
+    if isinstance(content, dict) and "best_epoch" in content and "format" not in content:
+        raise FileError(
+            "was written by an earlier version: run the same kappaflow fit again, which measures "
+            "the flow and writes its report again."
+        )
+
+
+def _kind(name: object) -> ReportKind:
+    """Returns a registered kind of report."""
+    if name not in KINDS:
+        load_extensions("datasets")
+    if not isinstance(name, str) or name not in KINDS:
+        raise FileError(
+            f"is a report on {name!r}, which is not a registered kind of data: {', '.join(KINDS)}."
+        )
+    return KINDS[name]
 
 
 def check_output_path(name: str, path: str | Path | None, suffix: str) -> None:

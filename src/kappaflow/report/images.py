@@ -1,19 +1,19 @@
 """The report on a flow of images: its content and its page."""
 
 import statistics
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from kappaflow.conditioning import ProfileQuantiles
-from kappaflow.finding import Finding
 from kappaflow.report.conditioning import (
     conditioning_figures,
     depth_charts,
     depth_section,
     scales_section,
 )
-from kappaflow.report.content import About, Part
+from kappaflow.report.content import Report
+from kappaflow.report.files import register_report
 from kappaflow.report.numbers import count, fixed, is_finite, significant, with_error
 from kappaflow.report.page import (
     Card,
@@ -25,10 +25,10 @@ from kappaflow.report.page import (
     Text,
     findings_section,
     glossary_section,
-    render_page,
     verdict_of,
 )
 from kappaflow.report.pictures import NARROW, WIDE, Picture, Shown
+from kappaflow.report.result import IMAGES, Result
 from kappaflow.report.tables import NO_LIKELIHOOD
 from kappaflow.report.training import (
     about_section,
@@ -37,40 +37,11 @@ from kappaflow.report.training import (
     origin,
     settings_section,
 )
+from kappaflow.results import Part
 
 LARGEST_NARROW = 2 * NARROW // 3  # pixels; wider sheets are placed two in a row
 ROOM_OF_LABELS = 60  # CSS pixels of the labels next to the rows of a sheet
 FILES = "report.json, next to this page, has all of its numbers and pictures."
-
-
-class ImageLikelihood(Part):
-    """Likelihood of held-out images.
-
-    Attributes:
-        is_joint: Whether the NLL belongs to images and their padding, and is not a likelihood of
-            the images, because the padding has no density; there are no bits then.
-        bits_per_dimension: Mean, in bits per number of an image; None if the flow treats pixels
-            as real numbers.
-        nll: Mean negative log-likelihood, in nats per image.
-        quantiles: Quantiles over the images of the bits, or of the nats if there are no bits,
-            by name: "median", "p95", "max".
-        independent_bits: Bits per dimension of the same images with independent pixels, each with
-            its histogram among the training images; None without bits.
-        independent_standard_error: Standard error of the difference of the two means, from
-            differences image by image; None without bits, or if it was not measured.
-    """
-
-    images: int
-    padding: int = 0
-    padding_description: str = "drawn from N(0, 1)"
-    is_joint: bool = False
-    bits_per_dimension: float | None
-    bits_standard_error: float | None
-    nll: float
-    standard_error: float
-    quantiles: dict[str, float]
-    independent_bits: float | None
-    independent_standard_error: float | None = None
 
 
 class Neighbors(Part):
@@ -88,79 +59,69 @@ class Neighbors(Part):
     unit: str
 
 
-class ImageReport(Part):
-    """The content of a report on a flow of images.
+class ImageCharts(Part):
+    """What only the page of a flow of images draws.
 
     Attributes:
-        curves: Figures of each epoch: epoch, train_bits_per_dimension,
-            validation_bits_per_dimension, train_nll, validation_nll, condition_number_median/_p95,
-            round_trip_data, round_trip_latent, learning_rate, time_s, memory_bytes, skipped_steps.
         held_out: Some of these images, in the same grid as the samples.
         samples: Grids of samples, one for each temperature.
         reconstructions: Held-out images above, their reconstructions from the latents below.
         interpolations: From one held-out image to another through the latent, one per row.
     """
 
-    kind: Literal["images"] = "images"
-    about: About
-    curves: list[dict[str, float | int | None]]
-    best_epoch: int
-    likelihood: ImageLikelihood
     held_out: Picture
     samples: Annotated[list[Picture], Field(min_length=1)]
     reconstructions: Picture
     interpolations: Picture
     neighbors: Neighbors
-    profile: ProfileQuantiles
-    verdict: str
-    ok: bool
-    findings: list[Finding]
 
 
-def render_images(report: ImageReport, *, files: str = FILES) -> str:
-    """Returns the page of a report on a flow of images, with its pictures inside.
+ImageReport = Report[ImageCharts]
 
-    `files` names the files next to the page.
-    """
-    charts = image_learning_curves(report.curves, report.best_epoch)
-    scales = scales_section(report.profile)
-    return render_page(
-        Page(
-            command="kappaflow report",
-            title=report.about.title,
-            verdict=verdict_of(report.ok, report.findings, report.verdict),
-            key_figures=[
-                *_likelihood_figures(report.likelihood),
-                *conditioning_figures(report.profile),
-            ],
-            intro=origin(report.about),
-            without_script=f"The pictures do not. {files}".strip(),
-            files=files,
-            sections=[
-                findings_section([Card(finding) for finding in report.findings]),
-                _samples_section(report),
-                _latent_section(report),
-                _neighbors_section(report.neighbors),
-                curves_section(charts, report.curves, report.best_epoch, _curves_note(report)),
-                _likelihood_section(report),
-                depth_section(
-                    report.profile, _where(report.profile), depth_charts(report.profile)
-                ),
-                *([scales] if scales else []),
-                about_section(report.about),
-                glossary_section(TERMS),
-                settings_section(report.about),
-            ],
-        )
+
+def image_page(report: ImageReport, *, alone: bool) -> Page:
+    """Returns the page of a report on a flow of images, with its pictures inside."""
+    charts, result = image_learning_curves(report.curves, report.best_epoch), report.result
+    scales, files = scales_section(report.profile), "" if alone else FILES
+    return Page(
+        command="kappaflow report",
+        title=report.about.title,
+        verdict=verdict_of(result.ok, result.findings, result.verdict),
+        key_figures=[*_likelihood_figures(result), *conditioning_figures(report.profile)],
+        intro=origin(report.about),
+        without_script=f"The pictures do not. {files}".strip(),
+        files=files,
+        sections=[
+            findings_section([Card(finding) for finding in result.findings]),
+            _samples_section(report),
+            _latent_section(report.charts),
+            _neighbors_section(report.charts.neighbors),
+            curves_section(charts, report.curves, report.best_epoch, _curves_note(result)),
+            _likelihood_section(report),
+            depth_section(report.profile, _where(report.profile), depth_charts(report.profile)),
+            *([scales] if scales else []),
+            about_section(report.about, result.notes),
+            glossary_section(TERMS),
+            settings_section(report.about, result),
+        ],
     )
 
 
-def _likelihood_figures(part: ImageLikelihood) -> list[KeyFigure]:
+register_report(IMAGES, ImageCharts, image_page)
+
+
+def pixel_bits(result: Result) -> float | None:
+    """Returns the bits per dimension with independent pixels; None for a flow without bits."""
+    return result.references[0].nll if result.references else None
+
+
+def _likelihood_figures(result: Result) -> list[KeyFigure]:
+    part = result.test
     nll = KeyFigure(
-        "Joint NLL with the padding" if part.is_joint else "Held-out NLL",
+        "Joint NLL with the padding" if result.is_joint else "Held-out NLL",
         with_error(part.nll, part.standard_error),
         "nats per image",
-        NO_LIKELIHOOD if part.is_joint else f"mean over {count(part.images, 'held-out image')}",
+        NO_LIKELIHOOD if result.is_joint else f"mean over {count(part.rows, 'held-out image')}",
         is_finite(part.nll),
     )
     if part.bits_per_dimension is None:
@@ -169,14 +130,14 @@ def _likelihood_figures(part: ImageLikelihood) -> list[KeyFigure]:
         "Held-out bits per dimension",
         with_error(part.bits_per_dimension, part.bits_standard_error),
         "bits",
-        f"{fixed(part.independent_bits, 2)} with independent pixels; lower is better",
+        f"{fixed(pixel_bits(result), 2)} with independent pixels; lower is better",
         is_finite(part.bits_per_dimension),
     )
     return [bits, nll]
 
 
 def _samples_section(report: ImageReport) -> Section:
-    sheets = [report.held_out, *reversed(report.samples)]
+    sheets = [report.charts.held_out, *reversed(report.charts.samples)]
     is_narrow = max(sheet.width for sheet in sheets) <= LARGEST_NARROW
     shown = [Shown(sheet, NARROW if is_narrow else WIDE) for sheet in sheets]
     text = (
@@ -188,14 +149,14 @@ def _samples_section(report: ImageReport) -> Section:
     return Section("samples", "Samples and held-out images", [Text(text), pictures], "Samples")
 
 
-def _latent_section(report: ImageReport) -> Section:
+def _latent_section(charts: ImageCharts) -> Section:
     text = (
         "Each image has one latent and each latent has one image. A round trip shows what "
         "rounding costs. A path from one latent to another shows the images between."
     )
     pictures = [
-        Shown(report.reconstructions, WIDE - ROOM_OF_LABELS),
-        Shown(report.interpolations, WIDE),
+        Shown(charts.reconstructions, WIDE - ROOM_OF_LABELS),
+        Shown(charts.interpolations, WIDE),
     ]
     return Section("latent-section", "Through the latent", [Text(text), Pictures(pictures)])
 
@@ -214,8 +175,8 @@ def _neighbors_section(neighbors: Neighbors) -> Section:
     return Section("neighbors", title, [Text(text), pictures], "Nearest images")
 
 
-def _curves_note(report: ImageReport) -> str:
-    if not report.likelihood.is_joint:
+def _curves_note(result: Result) -> str:
+    if not result.is_joint:
         return ""
     return (
         "The NLL in these charts belongs to the joint density of an image and its padding. It is "
@@ -229,25 +190,25 @@ def _where(profile: ProfileQuantiles) -> str:
 
 
 def _likelihood_section(report: ImageReport) -> Section:
-    part = report.likelihood
-    images = report.about.held_out(count(part.images, "image"))
+    result = report.result
+    images = report.about.held_out(count(result.test.rows, "image"))
     blocks = [
-        Text(_likelihood_text(part, images)),
-        _likelihood_table(part),
-        Text(_likelihood_note(part), style="quiet"),
+        Text(_likelihood_text(result, images)),
+        _likelihood_table(result),
+        Text(_likelihood_note(result), style="quiet"),
     ]
     return Section("likelihood", "Held-out likelihood", blocks, link="Likelihood")
 
 
-def _likelihood_text(part: ImageLikelihood, images: str) -> str:
-    if part.bits_per_dimension is not None:
+def _likelihood_text(result: Result, images: str) -> str:
+    if result.test.bits_per_dimension is not None:
         return (
             f"The bits that the flow needs for each number of an image, on average over {images}. "
             "Lower is better. The table compares it with independent pixels: a code that knows "
             "how often each value occurs at each place among the training images, and nothing "
             "about how pixels depend on each other."
         )
-    if part.is_joint:
+    if result.is_joint:
         return (
             "This flow has no likelihood, because its padding has no density. The table shows "
             "minus the logarithm of the joint density of an image and its padding, in nats, over "
@@ -260,32 +221,33 @@ def _likelihood_text(part: ImageLikelihood, images: str) -> str:
     )
 
 
-def _likelihood_table(part: ImageLikelihood) -> Table:
+def _likelihood_table(result: Result) -> Table:
+    part = result.test
     unit, mean, error = "Nats per image", part.nll, part.standard_error
     if part.bits_per_dimension is not None:
         unit, mean, error = "Bits per dimension", part.bits_per_dimension, part.bits_standard_error
     quantiles = [fixed(part.quantiles.get(key), 3) for key in ("median", "p95", "max")]
     rows: list[list[str | None]] = [["the flow", with_error(mean, error), *quantiles]]
-    if part.independent_bits is not None:
-        alone = fixed(part.independent_bits, 3)
-        rows.append(["for comparison: independent pixels", alone, None, None, None])
+    for one in result.references:
+        rows.append([f"for comparison: {one.name}", fixed(one.nll, 3), None, None, None])
     return Table((unit, "Mean", "Median image", "95 % quantile", "Worst image"), rows)
 
 
-def _likelihood_note(part: ImageLikelihood) -> str:
+def _likelihood_note(result: Result) -> str:
     texts = ["± is one standard error over the images."]
-    noise = ["the pixels"] if part.bits_per_dimension is not None else []
-    noise += ["the padding"] if part.padding else []
-    if noise and not part.is_joint:
-        bits = " on the bits" if part.bits_per_dimension is not None else ""
+    bits_per_dimension, padding = result.test.bits_per_dimension, result.padding
+    noise = ["the pixels"] if bits_per_dimension is not None else []
+    noise += ["the padding"] if padding else []
+    if noise and not result.is_joint:
+        bits = " on the bits" if bits_per_dimension is not None else ""
         texts.append(
             f"Each image gets one sample of the noise in {' and in '.join(noise)}, so the mean is "
             f"that of an upper bound{bits}."
         )
-    if part.padding:
-        were = "was" if part.padding == 1 else "were"
+    if padding:
+        were = "was" if padding.features == 1 else "were"
         texts.append(
-            f"{count(part.padding, 'channel')}, {part.padding_description}, {were} added to each "
+            f"{count(padding.features, 'channel')}, {padding.description}, {were} added to each "
             "image. Only the numbers of the image count as dimensions."
         )
     return " ".join(texts)

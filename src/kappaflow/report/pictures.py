@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator
 
-from kappaflow.report.content import Part
+from kappaflow.results import Part
 
 Pixels = NDArray[np.uint8]
 

@@ -13,8 +13,9 @@ from kappaflow.report.charts import (
     line,
     single_chart,
 )
-from kappaflow.report.content import Latent, Marginal, Separation
+from kappaflow.report.content import Latent, Marginal, ScoreDensities
 from kappaflow.report.numbers import drawable
+from kappaflow.report.result import Separation
 
 MOST_MARGINALS = 40
 
@@ -69,7 +70,7 @@ def marginal_panel(part: Marginal, rows: str = "held-out data") -> Panel:
     )
 
 
-def separation_chart(part: Separation, number: int) -> Chart:
+def separation_chart(part: Separation, scores: ScoreDensities, number: int) -> Chart:
     """Returns the scores of rows like the training data and of other rows."""
     return single_chart(
         f"separation-{number}",
@@ -81,8 +82,10 @@ def separation_chart(part: Separation, number: int) -> Chart:
         y="density (per nat)",
         y_range=(0, None),
         series=[
-            histogram("like the training data", part.edges, part.density_in, DATA, filled=True),
-            histogram("other rows", part.edges, part.density_out, SAMPLES, filled=False),
+            histogram(
+                "like the training data", scores.edges, scores.density_in, DATA, filled=True
+            ),
+            histogram("other rows", scores.edges, scores.density_out, SAMPLES, filled=False),
         ],
     )
 

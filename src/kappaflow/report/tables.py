@@ -1,5 +1,6 @@
 """The page of a report on a table."""
 
+import math
 from collections.abc import Sequence
 
 from kappaflow.report.conditioning import (
@@ -7,7 +8,8 @@ from kappaflow.report.conditioning import (
     depth_charts,
     depth_section,
 )
-from kappaflow.report.content import PaddingView, Report, RowsView
+from kappaflow.report.content import Latent, Report, TableCharts, WorstRows
+from kappaflow.report.files import register_report
 from kappaflow.report.numbers import (
     count,
     fixed,
@@ -28,10 +30,10 @@ from kappaflow.report.page import (
     Text,
     findings_section,
     glossary_section,
-    render_page,
     verdict_of,
 )
 from kappaflow.report.pairs import correlation_blocks, pair_blocks
+from kappaflow.report.result import TABLE, AddedPadding, Result
 from kappaflow.report.table_charts import latent_charts, marginals_chart, separation_chart
 from kappaflow.report.training import (
     about_section,
@@ -41,77 +43,81 @@ from kappaflow.report.training import (
     settings_section,
 )
 
+TableReport = Report[TableCharts]
 NO_LIKELIHOOD = "the padding has no density: this is not a likelihood, so do not compare it"
 FILES = "report.json, next to this page, has all of its numbers."
 
 
-def render(report: Report, *, files: str = FILES) -> str:
-    """Returns the page of a report on a table; values that are not finite are named as such.
-
-    `files` names the files next to the page.
-    """
-    charts = learning_curves(report.curves, report.best_epoch)
-    return render_page(
-        Page(
-            command="kappaflow report",
-            title=report.about.title,
-            verdict=verdict_of(report.ok, report.findings, report.verdict),
-            key_figures=key_figures(report),
-            intro=origin(report.about),
-            without_script=files or "The tables do not.",
-            files=files,
-            sections=[
-                findings_section([Card(finding) for finding in report.findings]),
-                about_section(report.about),
-                curves_section(charts, report.curves, report.best_epoch, _curves_note(report)),
-                _likelihood_section(report),
-                _samples_section(report),
-                depth_section(report.profile, _where(report), depth_charts(report.profile)),
-                _latent_section(report),
-                glossary_section(TERMS),
-                settings_section(report.about),
-            ],
-        )
+def table_page(report: TableReport, *, alone: bool) -> Page:
+    """Returns the page of a report on a table; values that are not finite are named as such."""
+    charts, result = learning_curves(report.curves, report.best_epoch), report.result
+    files = "" if alone else FILES
+    return Page(
+        command="kappaflow report",
+        title=report.about.title,
+        verdict=verdict_of(result.ok, result.findings, result.verdict),
+        key_figures=key_figures(report),
+        intro=origin(report.about),
+        without_script=files or "The tables do not.",
+        files=files,
+        sections=[
+            findings_section([Card(finding) for finding in result.findings]),
+            about_section(report.about, result.notes),
+            curves_section(charts, report.curves, report.best_epoch, _curves_note(result)),
+            _likelihood_section(report),
+            _samples_section(report.charts),
+            depth_section(report.profile, _where(result), depth_charts(report.profile)),
+            _latent_section(report.charts.latent),
+            glossary_section(TERMS),
+            settings_section(report.about, result),
+        ],
     )
 
 
-def key_figures(report: Report) -> list[KeyFigure]:
+register_report(TABLE, TableCharts, table_page)
+
+
+def key_figures(report: TableReport) -> list[KeyFigure]:
     """Returns four to seven numbers: likelihood, conditioning, round trips, separation."""
     return [
-        *_likelihood_figures(report),
-        *conditioning_figures(report.profile, report.budget),
-        *_separation_figures(report),
+        *_likelihood_figures(report.result),
+        *conditioning_figures(report.profile, report.result),
+        *_separation_figures(report.result),
     ]
 
 
-def _likelihood_figures(report: Report) -> list[KeyFigure]:
-    if not report.likelihoods:
-        return []
-    first = report.likelihoods[0]
-    name = "Held-out NLL" if report.padding is None else "Bound on the held-out NLL"
-    note = f"{fixed(report.gaussian_nll_standardized, 2)} for a Gaussian; lower is better"
-    if report.is_joint:
+def _likelihood_figures(result: Result) -> list[KeyFigure]:
+    test = result.test
+    name = "Held-out NLL" if result.padding is None else "Bound on the held-out NLL"
+    note = f"{fixed(gaussian_of(result), 2)} for a Gaussian; lower is better"
+    if result.is_joint:
         name, note = "Joint NLL with the padding", NO_LIKELIHOOD
     return [
         KeyFigure(
             f"{name}, standardized",
-            with_error(first.nll_standardized, first.standard_error),
+            with_error(test.nll_standardized, test.standard_error),
             "nats per row",
             note,
-            is_finite(first.nll_standardized),
+            is_finite(test.nll_standardized),
         ),
-        *_weighted_figures(report.padding),
+        *_weighted_figures(result.padding),
         KeyFigure(
             f"{name}, input units",
-            with_error(first.nll, first.standard_error),
+            with_error(test.nll, test.standard_error),
             "nats per row",
-            f"{count(first.rows, 'row')} of “{first.name}”",
-            is_finite(first.nll),
+            f"{count(test.rows, 'row')} of “{test.name}”",
+            is_finite(test.nll),
         ),
     ]
 
 
-def _weighted_figures(padding: PaddingView | None) -> list[KeyFigure]:
+def gaussian_of(result: Result) -> float:
+    """Returns the standardized NLL of the Gaussian that the flow is compared with, or nan."""
+    nll = (one.nll_standardized for one in result.references if one.kind == "Gaussian")
+    return next(nll, math.nan)
+
+
+def _weighted_figures(padding: AddedPadding | None) -> list[KeyFigure]:
     """Returns the importance-weighted likelihood; empty if there is none."""
     if padding is None or padding.weighted is None:
         return []
@@ -128,10 +134,10 @@ def _weighted_figures(padding: PaddingView | None) -> list[KeyFigure]:
     ]
 
 
-def _separation_figures(report: Report) -> list[KeyFigure]:
-    if not report.separations:
+def _separation_figures(result: Result) -> list[KeyFigure]:
+    if not result.separations:
         return []
-    first = report.separations[0]
+    first = result.separations[0]
     return [
         KeyFigure(
             "Separation (AUC)",
@@ -143,45 +149,44 @@ def _separation_figures(report: Report) -> list[KeyFigure]:
     ]
 
 
-def _where(report: Report) -> str:
-    padding = ", with their padding" if report.padding else ""
+def _where(result: Result) -> str:
+    padding = ", with their padding" if result.padding else ""
     return f"held-out rows, from the standardized columns on{padding}"
 
 
-def _curves_note(report: Report) -> str:
-    if report.is_joint:
+def _curves_note(result: Result) -> str:
+    if result.is_joint:
         return (
             "The NLL in these charts belongs to the joint density of a row and its padding. It is "
             "not a likelihood of the row."
         )
-    if report.padding:
+    if result.padding:
         return "The NLL in these charts is a bound, with one sample of the padding per row."
     return ""
 
 
-def _likelihood_section(report: Report) -> Section:
-    blocks: list[Block] = [Text(text) for text in _likelihood_texts(report)]
-    if report.likelihoods:
-        blocks += [
-            _likelihood_table(report),
-            Text(
-                "Median, quantiles and worst row are on standardized columns. ± is one standard "
-                "error.",
-                style="quiet",
-            ),
-        ]
-    else:
-        blocks.append(Text("No rows were held out."))
-    if report.worst_rows and report.worst_rows.rows:
-        blocks += _worst_rows(report.worst_rows, is_joint=report.is_joint)
-    if report.separations:
-        blocks.append(Charts([separation_chart(s, i) for i, s in enumerate(report.separations)]))
+def _likelihood_section(report: TableReport) -> Section:
+    result, charts = report.result, report.charts
+    blocks: list[Block] = [
+        *map(Text, _likelihood_texts(report)),
+        _likelihood_table(result),
+        Text(
+            "Median, quantiles and worst row are on standardized columns. ± is one standard "
+            "error.",
+            style="quiet",
+        ),
+    ]
+    if charts.worst_rows and charts.worst_rows.rows:
+        blocks += _worst_rows(charts.worst_rows, is_joint=result.is_joint)
+    if result.separations:
+        parts = zip(result.separations, charts.scores, strict=True)
+        blocks.append(Charts([separation_chart(*each, i) for i, each in enumerate(parts)]))
     return Section("likelihood", "Held-out likelihood", blocks, link="Likelihood")
 
 
-def _likelihood_texts(report: Report) -> list[str]:
-    padding = report.padding
-    if padding is not None and report.is_joint:
+def _likelihood_texts(report: TableReport) -> list[str]:
+    padding = report.result.padding
+    if padding is not None and report.result.is_joint:
         return [
             f"This flow has no likelihood: {_padding_text(padding)} Such padding has no density. "
             "The NLL on this page is minus the logarithm of the joint density of a row and its "
@@ -193,7 +198,7 @@ def _likelihood_texts(report: Report) -> list[str]:
         " ".join([
             f"The negative log-likelihood (NLL) of {report.about.held_out('rows')}, in nats per "
             "row. Lower is better.",
-            *_comparisons(report),
+            *_comparisons(report.result),
         ])
     ]
     if padding is not None:
@@ -201,10 +206,10 @@ def _likelihood_texts(report: Report) -> list[str]:
     return texts
 
 
-def _comparisons(report: Report) -> list[str]:
+def _comparisons(result: Result) -> list[str]:
     """Returns one sentence for each density that the flow is compared with."""
     texts = []
-    gain = gain_over_gaussian(report)
+    gain = gain_over_gaussian(result)
     if gain is not None and gain >= 0:
         texts.append(
             f"The flow is {fixed(gain, 2)} nats per row better than a Gaussian with the mean and "
@@ -215,7 +220,7 @@ def _comparisons(report: Report) -> list[str]:
             f"The flow is {fixed(-gain, 2)} nats per row worse than a Gaussian with the mean and "
             "covariance of the training rows, so it has learned nothing beyond them."
         )
-    for one in report.references:
+    for one in result.references:
         better = "better" if one.difference < 0 else "worse"
         texts.append(
             f"Compared row by row with {one.name}, it is {fixed(abs(one.difference), 2)} ± "
@@ -224,21 +229,21 @@ def _comparisons(report: Report) -> list[str]:
     return texts
 
 
-def gain_over_gaussian(report: Report) -> float | None:
+def gain_over_gaussian(result: Result) -> float | None:
     """Returns the nats per row by which the flow beats a Gaussian; None if one is not finite."""
-    if not report.likelihoods or report.is_joint:
+    flow, gaussian = result.test.nll_standardized, gaussian_of(result)
+    if result.is_joint or flow is None or not (is_finite(flow) and is_finite(gaussian)):
         return None
-    flow, gaussian = report.likelihoods[0].nll_standardized, report.gaussian_nll_standardized
-    return gaussian - flow if is_finite(flow) and is_finite(gaussian) else None
+    return gaussian - flow
 
 
-def _padding_text(padding: PaddingView) -> str:
+def _padding_text(padding: AddedPadding) -> str:
     features = count(padding.features, "feature")
     were = "was" if padding.features == 1 else "were"
     return f"{features}, {padding.description}, {were} added to each row."
 
 
-def _bound_text(padding: PaddingView) -> str:
+def _bound_text(padding: AddedPadding) -> str:
     text = (
         "The NLL in the table is therefore the mean of an upper bound, with one sample of the "
         "padding per row."
@@ -256,9 +261,9 @@ def _bound_text(padding: PaddingView) -> str:
     )
 
 
-def _likelihood_table(report: Report) -> Table:
+def _likelihood_table(result: Result) -> Table:
     rows: list[list[str | None]] = []
-    for part in report.likelihoods:
+    for part in (result.test, *result.parts):
         quantiles = [fixed(part.quantiles.get(key), 2) for key in ("median", "p95", "p99", "max")]
         rows.append([
             part.name,
@@ -267,7 +272,7 @@ def _likelihood_table(report: Report) -> Table:
             with_error(part.nll, part.standard_error),
             *quantiles,
         ])
-    for name, number, standardized, nll in _references(report):
+    for name, number, standardized, nll in _references(result):
         means = [fixed(standardized, 2), fixed(nll, 2)]
         rows.append([name, f"{number:,}", *means, None, None, None, None])
     columns = (
@@ -277,25 +282,23 @@ def _likelihood_table(report: Report) -> Table:
     return Table(columns, rows)
 
 
-def _references(report: Report) -> list[tuple[str, int, float, float]]:
+def _references(result: Result) -> list[tuple[str, int, float, float]]:
     """Returns name, number of rows, and both NLLs of each density that is compared."""
-    if report.is_joint:
+    if result.is_joint:
         return []
-    first = report.likelihoods[0]
-    where = f", on “{first.name}”" if len(report.likelihoods) > 1 else ""
-    gaussian = (report.gaussian_nll_standardized, report.gaussian_nll)
-    result = [
+    where = f", on “{result.test.name}”" if result.parts else ""
+    densities = [
         (one.name, one.rows, one.nll_standardized, one.nll)
-        for one in report.references
+        for one in result.references
         if one.components > 1 or one.kind == "Gaussian"
-    ] or [("a Gaussian", first.rows, *gaussian)]
+    ] or [("a Gaussian", result.test.rows, math.nan, math.nan)]
     return [
         (f"for comparison: {name}{where}", rows, standardized, nll)
-        for name, rows, standardized, nll in result
+        for name, rows, standardized, nll in densities
     ]
 
 
-def _worst_rows(rows: RowsView, *, is_joint: bool) -> list[Block]:
+def _worst_rows(rows: WorstRows, *, is_joint: bool) -> list[Block]:
     joint = " of a row and its padding" if is_joint else ""
     note = (
         f"log_prob{joint} is in nats, in input units. Line 1 of a file is its header; rows are "
@@ -335,28 +338,28 @@ def _value(value: float) -> str:
     return plain_text(float(f"{value:.6g}")) if is_plain else significant(value, 6)
 
 
-def _samples_section(report: Report) -> Section:
-    marginals = marginals_chart(report.marginals)
+def _samples_section(charts: TableCharts) -> Section:
+    marginals = marginals_chart(charts.marginals)
     blocks: list[Block] = [Text("No column was compared.")]
     if marginals is not None:
         text = "Samples of the flow and held-out rows, in the units of the columns."
         blocks = [Text(text), Charts([marginals])]
-    if report.correlations is not None:
-        blocks += correlation_blocks(report.correlations)
-    blocks += pair_blocks(report.pairs, report.correlations)
+    if charts.correlations is not None:
+        blocks += correlation_blocks(charts.correlations)
+    blocks += pair_blocks(charts.pairs, charts.correlations)
     return Section("samples", "Samples against data", blocks, link="Samples")
 
 
-def _latent_section(report: Report) -> Section:
-    share = significant(report.latent.beyond_four, 2)
-    base = report.latent.base
+def _latent_section(latent: Latent) -> Section:
+    share = significant(latent.beyond_four, 2)
+    base = latent.base
     what = "a standard normal distribution" if base == "N(0, 1)" else f"its base, a {base}"
     text = (
         f"The flow should turn held-out rows into samples of {what}. The share of their "
         f"coordinates beyond 4 standard deviations is {share}; for the base it is "
-        f"{significant(report.latent.base_beyond_four, 2)}."
+        f"{significant(latent.base_beyond_four, 2)}."
     )
-    charts = latent_charts(report.latent)
+    charts = latent_charts(latent)
     blocks: Sequence[Block] = [Text(text), Charts(charts)] if charts else [Text(text)]
     return Section("latent-section", "Latent", blocks)
 

@@ -1,6 +1,6 @@
 """The training on a page: data, learning curves, and the settings of model and training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from kappaflow.report.charts import (
@@ -21,7 +21,9 @@ from kappaflow.report.numbers import (
     drawable,
     format_date,
     is_finite,
+    plain_text,
     quantile,
+    significant,
 )
 from kappaflow.report.page import (
     Block,
@@ -34,8 +36,9 @@ from kappaflow.report.page import (
     Table,
     Text,
 )
+from kappaflow.report.result import Result, figures_of
 
-Curves = Sequence[dict[str, float | int | None]]
+Curves = Sequence[Mapping[str, float | int | str | None]]
 
 
 class CurveChart(NamedTuple):
@@ -224,16 +227,16 @@ def origin(about: About) -> list[Text]:
     return [Text(value, style="small", lead=name) for name, value in known if value]
 
 
-def about_section(about: About) -> Section:
+def about_section(about: About, notes: Sequence[str]) -> Section:
     """Returns the section about the data."""
     blocks: list[Block] = [Facts([("", about.data)])]
-    if about.notes:
-        blocks += [Heading("Notes on the data"), Items(about.notes)]
+    if notes:
+        blocks += [Heading("Notes on the data"), Items(notes)]
     return Section("about", "Data", blocks)
 
 
-def settings_section(about: About) -> Section:
-    """Returns the section with the settings of model and training, folded."""
+def settings_section(about: About, result: Result) -> Section:
+    """Returns the section with the settings of model and training, and all figures, folded."""
     blocks = [
         Details(
             "Model and training", [Facts([("Model", about.model), ("Training", about.training)])]
@@ -241,7 +244,13 @@ def settings_section(about: About) -> Section:
     ]
     if about.trials:
         blocks.append(Details("Model search", [_trials_table(about)]))
-    return Section("settings", "Settings", blocks)
+    figures = [
+        (name, significant(value, 6) if isinstance(value, float) else plain_text(value))
+        for name, value in figures_of(result)
+    ]
+    return Section(
+        "settings", "Settings", [*blocks, Details("All figures", [Facts([("", figures)])])]
+    )
 
 
 def _trials_table(about: About) -> Table:

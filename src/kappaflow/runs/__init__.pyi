@@ -16,8 +16,6 @@ from .samples import (
 )
 from .scores import Written, score_run, write_scores
 from .stored import (
-    ImageResult,
-    TableResult,
     is_image_run,
     is_unfinished_run,
 )
@@ -28,13 +26,11 @@ __all__ = [
     "FixedRun",
     "Health",
     "ImageConfig",
-    "ImageResult",
     "ModelConfig",
     "ModelSearch",
     "RewrittenRun",
     "RunSummary",
     "TableConfig",
-    "TableResult",
     "Written",
     "check_image_path",
     "diagnose_code",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from kappaflow.conditioning import Profile, layers_of, profile
-from kappaflow.diagnosis import Diagnosis, diagnose_flow, doctor
+from kappaflow.conditioning import layers_of, profile
+from kappaflow.diagnosis import diagnose_flow, doctor
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
 from kappaflow.files import (
     CONFIG,
@@ -21,22 +21,20 @@ from kappaflow.flows import Flow
 from kappaflow.report import (
     About,
     AnyReport,
-    ImageReport,
-    Report,
-    read_report_on,
-    store_report,
+    Conditioning,
+    read_report,
 )
+from kappaflow.report.result import IMAGES, TABLE
 from kappaflow.runs.evaluate import (
-    DIAGNOSIS,
-    POINTS,
     Evaluation,
     diagnosis_fields,
     evaluate,
-    metrics_without_data,
+    write_figures,
 )
 from kappaflow.runs.image_content import points_of
 from kappaflow.runs.image_samples import BEST, FOLDER, sample_batch, write_sheet
-from kappaflow.runs.stored import RESULT, ImageRunConfig, read_run, reload_data
+from kappaflow.runs.stored import EVALUATED, RESULT, ImageRunConfig, read_run, reload_data
+from kappaflow.runs.table_content import POINTS
 from kappaflow.runs.table_data import TableConfig, TableData
 from kappaflow.storage import make_directory, write_bytes
 from kappaflow.training import (
@@ -45,11 +43,16 @@ from kappaflow.training import (
     Settings,
     checked_settings,
     read_result,
-    write_result,
 )
 
 METRICS = "metrics.jsonl"
 REWRITTEN = "rewritten"
+OLD_CURVES = "the learning curves and the times are those of the flow before it was rewritten"
+AT_SAMPLES = (
+    "the data of the run is missing or has changed: conditioning is measured at samples of the "
+    "flow"
+)
+AT_TEST_ROWS = ("condition_number_median", "condition_number_p95", "condition_rows")
 COMPARED_IMAGES = 256  # images at most
 
 
@@ -65,6 +68,11 @@ class StoredRun:
             self.config = read_run(folder)
             with suppress(KappaflowError):
                 self.data = reload_data(self.config)
+
+    @property
+    def kind(self) -> str:
+        """The kind of data."""
+        return IMAGES if isinstance(self.config, ImageRunConfig) else TABLE
 
     def points(self, flow: Flow) -> tuple[Batch | None, str]:
         """Returns points to compare flows at, and a description; None for samples."""
@@ -90,14 +98,17 @@ class StoredRun:
         `result` is the training of the run with the other flow; `how` says how it was made, for
         the report.
         """
-        images = isinstance(self.config, ImageRunConfig)
-        flow, folder = result.flow, self.folder
-        report = read_report_on(folder, ImageReport) if images else read_report_on(folder, Report)
-        about = about_derived(report.about, flow, how)
-        if self.data is not None:
-            budget = report.budget if isinstance(report, Report) else None
-            return evaluate(result, self.data, about, None if budget is None else budget.limit)
-        if isinstance(report, ImageReport):
+        report = read_report(self.folder, self.kind)
+        about = about_derived(report.about, result.flow, how)
+        report = report.model_copy(update={"about": about})
+        notes = list(dict.fromkeys([*report.result.notes, OLD_CURVES]))
+        if self.data is None:
+            return self._at_samples(report, result.flow, [*notes, AT_SAMPLES])
+        return evaluate(result, self.data, about, notes, report.result.condition_budget)
+
+    def _at_samples(self, report: AnyReport, flow: Flow, notes: list[str]) -> Evaluation:
+        """Returns a report with the diagnosis and the conditioning of a flow at samples of it."""
+        if isinstance(self.config, ImageRunConfig):
             rows = sample_batch(flow, points_of(flow))
             diagnosis = diagnose_flow(flow, rows.x, rows.context)
             depth = diagnosis.profile or profile(flow, rows.x, context=rows.context)
@@ -105,8 +116,12 @@ class StoredRun:
             diagnosis = doctor(flow)
             points = flow.sample(POINTS, generator=torch.Generator().manual_seed(0))
             depth = diagnosis.profile or profile(flow, points)
-        changed = _at_samples(report, about, diagnosis, depth)
-        return Evaluation(changed, diagnosis, metrics_without_data(changed))
+        quantiles, budget = depth.quantiles(), report.result.condition_budget
+        kept = {} if budget is None else report.result.model_dump(include=set(AT_TEST_ROWS))
+        figures = dict(Conditioning.at(quantiles)) | kept | diagnosis_fields(diagnosis)
+        result = report.result.model_copy(update={**figures, "notes": notes})
+        changed = report.model_copy(update={"result": result, "profile": quantiles})
+        return Evaluation(changed, diagnosis)
 
     def write_pictures(self, flow: Flow, place: Path, *, finished: bool) -> None:
         """Copies the grids of samples of a run on images, and draws that of the last epoch."""
@@ -145,7 +160,7 @@ def write_derived_run(flow: Flow, run: StoredRun, place: Path, how: str) -> None
         if (run.folder / name).exists():
             write_bytes(place / name, (run.folder / name).read_bytes())
     stored = read_result(run.folder) if (place / RESULT).exists() else {}
-    finished = "test_nll" in stored  # not for a saved model or a run of kappaflow.fit
+    finished = EVALUATED in stored  # not for a saved model or a run of kappaflow.fit
     run.write_pictures(flow, place, finished=finished)
     if not finished:
         return
@@ -153,10 +168,7 @@ def write_derived_run(flow: Flow, run: StoredRun, place: Path, how: str) -> None
         result = FitResult.stored(flow, stored)
     except KeyError as error:
         raise FileError(f"{run.folder / RESULT} lacks {error}: it was changed.") from None
-    value = run.evaluate(result, how)
-    write_bytes(place / DIAGNOSIS, value.diagnosis.to_json().encode())
-    store_report(value.report, place)
-    write_result(place, stored | value.metrics)
+    write_figures(run.evaluate(result, how), place)
 
 
 def about_derived(about: About, flow: Flow, how: str) -> About:
@@ -167,26 +179,5 @@ def about_derived(about: About, flow: Flow, how: str) -> About:
         REWRITTEN: how,
     }
     title = about.title.removesuffix(f", {REWRITTEN}")
-    note = "the learning curves and the times are those of the flow before it was rewritten"
-    return about.model_copy(
-        update={
-            "title": f"{title}, {REWRITTEN}",
-            "model": list(facts.items()),
-            "notes": list(dict.fromkeys([*about.notes, note])),
-        }
-    )
-
-
-def _at_samples(
-    report: AnyReport, about: About, diagnosis: Diagnosis, depth: Profile
-) -> AnyReport:
-    """Returns a report with the conditioning of another flow, at samples of it."""
-    note = (
-        "the data of the run is missing or has changed: conditioning is measured at samples of "
-        "the flow"
-    )
-    changed = {
-        "about": about.model_copy(update={"notes": [*about.notes, note]}),
-        **diagnosis_fields(diagnosis, depth),
-    }
-    return report.model_copy(update=changed)
+    changed = {"title": f"{title}, {REWRITTEN}", "model": list(facts.items())}
+    return about.model_copy(update=changed)

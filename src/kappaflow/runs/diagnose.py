@@ -13,7 +13,7 @@ from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly, wit
 from kappaflow.errors import KappaflowError
 from kappaflow.flows import Flow
 from kappaflow.images import Images
-from kappaflow.runs.findings import stored_findings
+from kappaflow.runs.content import stored_findings
 from kappaflow.runs.image_content import points_of
 from kappaflow.runs.image_data import images_for
 from kappaflow.runs.image_samples import sample_batch

@@ -12,14 +12,14 @@ from kappaflow.files import CONFIG
 from kappaflow.flows import Flow
 from kappaflow.locking import locked
 from kappaflow.options import COMMAND
-from kappaflow.report import About
+from kappaflow.report import About, Result
 from kappaflow.report.numbers import plain_text
 from kappaflow.runs.evaluate import evaluate, write_evaluation
 from kappaflow.runs.kinds import DataConfig, RunData
 from kappaflow.runs.model_search import Choice, ModelSearch
 from kappaflow.runs.race import Stopwatch
 from kappaflow.runs.recipes import ModelConfig
-from kappaflow.runs.stored import ImageResult, TableResult, read_finished
+from kappaflow.runs.stored import EVALUATED, read_finished
 from kappaflow.runs.written import versions
 from kappaflow.training import (
     Callback,
@@ -42,7 +42,7 @@ class RunSummary:
     """The outcome of a run, and whether it was finished before this call."""
 
     folder: Path
-    result: TableResult | ImageResult
+    result: Result
     notes: tuple[str, ...]
     was_finished: bool
 
@@ -105,15 +105,17 @@ def fit_run(
             start=start,
         )
 
-        def evaluated() -> tuple[TableResult | ImageResult, bool]:
+        def evaluated() -> tuple[Result, bool]:
             stored = {"command": COMMAND.get(), **read_result(folder)}
-            done = "test_nll" in stored
+            done = EVALUATED in stored
             if not done:
                 say(_announced(result.flow, watch.processor_share))
                 write_result(folder, stored)
                 about = _about(result, model, data, checked, choice)
                 about = about.model_copy(update={"command": str(stored["command"])})
-                value = evaluate(result, cast("Any", data), about, checked.condition_budget)
+                value = evaluate(
+                    result, cast("Any", data), about, data.notes, checked.condition_budget
+                )
                 write_evaluation(value, result.flow, cast("Any", data), folder)
             return read_finished(folder), done
 
@@ -164,7 +166,6 @@ def _about(
         data=data.facts(),
         model=[(name.replace("_", " "), plain_text(value)) for name, value in model_facts.items()],
         training=[*training_facts(result, settings), ("versions", versions())],
-        notes=list(data.notes),
         trials=[] if choice is None else choice.rows(),
         finished_at=result.finished_at,
         fingerprint=data.fingerprint,

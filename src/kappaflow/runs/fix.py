@@ -16,7 +16,8 @@ from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.files import CONFIG, load, read_config
 from kappaflow.flows import Flow
 from kappaflow.registry import build
-from kappaflow.report import Report, read_report_on
+from kappaflow.report import read_report
+from kappaflow.runs.content import stored_findings
 from kappaflow.runs.derived_run import (
     ReopenedRun,
     StoredRun,
@@ -24,10 +25,9 @@ from kappaflow.runs.derived_run import (
     write_derived_run,
 )
 from kappaflow.runs.evaluate import evaluate, write_evaluation
-from kappaflow.runs.findings import stored_findings
 from kappaflow.runs.fit import fit_run, training_facts
 from kappaflow.runs.recipes import ModelConfig, named_recipe
-from kappaflow.runs.stored import RESULT
+from kappaflow.runs.stored import EVALUATED, RESULT
 from kappaflow.runs.table_data import TableData
 from kappaflow.storage import plain, whole_directory, write_bytes
 from kappaflow.training import Batch, fit_split, log_prob_of, read_result
@@ -129,7 +129,7 @@ def _can_resume(folder: Path) -> bool:
     """Returns whether a folder holds an unfinished training."""
     if not (folder / CONFIG).is_file() or read_config(folder / CONFIG).run is None:
         return False
-    return not (folder / RESULT).is_file() or "test_nll" not in read_result(folder)
+    return not (folder / RESULT).is_file() or EVALUATED not in read_result(folder)
 
 
 class _RunUnderRepair:
@@ -209,11 +209,10 @@ class _RunUnderRepair:
             },
         )
         done.append(f"trained for {len(result.history)} more epochs")
-        old = read_report_on(self.folder, Report).about
-        about = about_derived(old, result.flow, "; ".join(done))
+        about = about_derived(read_report(self.folder).about, result.flow, "; ".join(done))
         facts = training_facts(result, settings)
-        about = about.model_copy(update={"training": facts, "notes": list(rows.notes)})
-        value = evaluate(result, rows, about, settings.condition_budget)
+        about = about.model_copy(update={"training": facts})
+        value = evaluate(result, rows, about, rows.notes, settings.condition_budget)
         write_evaluation(value, result.flow, rows, new)
         return result.flow
 

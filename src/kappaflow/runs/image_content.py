@@ -10,11 +10,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kappaflow.conditioning import layers_of
-from kappaflow.flows import Flow, padding_in
+from kappaflow.diagnosis import Comparison, diagnose_flow
+from kappaflow.flows import Flow
 from kappaflow.images import Images, interpolate, reconstruct
-from kappaflow.report import ImageLikelihood, Neighbors, Picture, encoded
+from kappaflow.report import (
+    AddedPadding,
+    HeldOut,
+    ImageCharts,
+    Likelihood,
+    Neighbors,
+    Picture,
+    encoded,
+)
 from kappaflow.report.pictures import Pixels, grid, shown
-from kappaflow.runs.findings import CollectedFindings, image_findings
+from kappaflow.report.result import IMAGES
+from kappaflow.runs.content import Content
 from kappaflow.runs.image_data import ImageData
 from kappaflow.runs.image_samples import (
     MOST_ROWS,
@@ -24,59 +34,36 @@ from kappaflow.runs.image_samples import (
     sample_sheet,
     values_of,
 )
-from kappaflow.training import FitResult, quantile
+from kappaflow.training import FitResult, log_prob_of, quantile
 from kappaflow.training.measure import bits_per_dimension, has_bits, standard_error
 
 MOST_POINTS = 32
 # Cost of a profile of 28 x 28 pixels and 50 layers at 2 points, in layers^2 x pixels: half a
 # minute to a minute on one core. It computes a singular value of all layers up to each layer.
 WORK = 2 * 784 * 50**2
-CURVES = (
-    "epoch",
-    "train_nll",
-    "validation_nll",
-    "validation_bits_per_dimension",
-    "condition_number_median",
-    "condition_number_p95",
-    "round_trip_data",
-    "round_trip_latent",
-    "learning_rate",
-    "skipped_steps",
-    "time_s",
-    "memory_bytes",
-)
 TEMPERATURES = (0.5, 0.7, 0.8, 1.0)
 PAIRS = 6
 IMAGES_AT_ONCE = 1024
 WEIGHTS = (1.0, 4.0, 16.0, 64.0, 256.0)  # of the histogram over all pixels
 
 
-def image_content(
-    result: FitResult, nll: Tensor, data: ImageData
-) -> tuple[dict[str, Any], CollectedFindings]:
-    """Returns the fields of an `ImageReport` that only images have, and findings on the run.
-
-    `nll` is the negative log-likelihood of each test image, in nats.
-    """
+def image_content(result: FitResult, data: ImageData) -> Content:
+    """Returns what is measured of a flow on the test images of a run."""
     flow, classes = result.flow, data.classes
-    likelihood = _likelihood(flow, nll, data)
-    content = {
-        "curves": [_curve(flow, line) for line in result.history],
-        "likelihood": likelihood,
-        "held_out": held_out_picture(flow, data),
-        "samples": sample_pictures(flow, classes),
-        "reconstructions": reconstruction_picture(flow, data),
-        "interpolations": interpolation_picture(flow, data),
-        "neighbors": neighbors_of(flow, data),
-    }
-    findings = image_findings(
-        likelihood.bits_per_dimension,
-        likelihood.independent_standard_error,
-        likelihood.independent_bits,
-        history=result.history,
-        stopped_because=result.stopped_because,
+    test = data.test.batches(flow)
+    nll, few = -log_prob_of(flow, test), test.at(slice(0, points_of(flow)))
+    return Content(
+        held_out=_held_out(flow, nll, data),
+        charts=ImageCharts(
+            held_out=held_out_picture(flow, data),
+            samples=sample_pictures(flow, classes),
+            reconstructions=reconstruction_picture(flow, data),
+            interpolations=interpolation_picture(flow, data),
+            neighbors=neighbors_of(flow, data),
+        ),
+        diagnosis=diagnose_flow(flow, few.x, few.context),
+        points=few,
     )
-    return content, findings
 
 
 def points_of(flow: Flow) -> int:
@@ -85,49 +72,46 @@ def points_of(flow: Flow) -> int:
     return max(1, min(MOST_POINTS, round(WORK / (layers**2 * math.prod(flow.joint_shape)))))
 
 
-def _likelihood(flow: Flow, nll: Tensor, data: ImageData) -> ImageLikelihood:
+def _held_out(flow: Flow, nll: Tensor, data: ImageData) -> HeldOut:
     mean, error = nll.mean().item(), standard_error(nll)
-    counted = has_bits(flow)
-    scale = bits_per_dimension(flow, 1.0) if counted else 1.0
+    scale = bits_per_dimension(flow, 1.0) if has_bits(flow) else None
+    shown = nll if scale is None else nll * scale
     levels = {"median": 0.5, "p95": 0.95, "max": 1.0}
-    padding = padding_in(flow.augment)
-    padded: dict[str, Any] = {}
-    if padding is not None:
-        padded = {
-            "padding": padding.features,
-            "padding_description": padding.description,
-            "is_joint": not padding.has_density,
-        }
-    independent, paired_error = _independent(data, (nll * scale).numpy() if counted else None)
-    return ImageLikelihood(
-        images=len(nll),
-        **padded,
-        bits_per_dimension=mean * scale if counted else None,
-        bits_standard_error=error * scale if counted else None,
-        nll=mean,
-        standard_error=error,
-        quantiles={name: quantile(nll * scale, level) for name, level in levels.items()},
-        independent_bits=independent,
-        independent_standard_error=paired_error,
+    return HeldOut(
+        kind=IMAGES,
+        likelihood=flow.likelihood,
+        test=Likelihood(
+            name="test",
+            rows=len(nll),
+            nll=mean,
+            standard_error=error,
+            quantiles={name: quantile(shown, level) for name, level in levels.items()},
+            bits_per_dimension=None if scale is None else mean * scale,
+            bits_standard_error=None if scale is None else error * scale,
+        ),
+        references=[] if scale is None else [_independent(data, shown.numpy())],
+        padding=AddedPadding.of(flow),
     )
 
 
-def _independent(data: ImageData, bits: np.ndarray | None) -> tuple[float | None, float | None]:
-    """Returns the bits with independent pixels, and the standard error of the difference."""
-    if bits is None:
-        return None, None
+def _independent(data: ImageData, bits: np.ndarray) -> Comparison:
+    """Returns the comparison of the bits of each image with those of independent pixels."""
     alone = independent_bits(data.train, data.validation, data.test)
     with np.errstate(invalid="ignore"):
-        error = (bits - alone).std() / math.sqrt(len(bits))
-    return float(alone.mean()), float(error)
-
-
-def _curve(flow: Flow, line: dict[str, Any]) -> dict[str, Any]:
-    """Returns the figures of an epoch for the report."""
-    result = {key: line.get(key) for key in CURVES}
-    train = result["train_nll"]
-    bits = None if train is None or not has_bits(flow) else bits_per_dimension(flow, train)
-    return {**result, "train_bits_per_dimension": bits}
+        paired = bits - alone
+        error = paired.std() / math.sqrt(len(bits))
+    mean = float(alone.mean())
+    return Comparison(
+        kind="independent pixels",
+        components=1,
+        conditional=False,
+        rows=len(bits),
+        nll=mean,
+        nll_standardized=mean,
+        difference=float(paired.mean()),
+        standard_error=float(error),
+        unit="bits per dimension",
+    )
 
 
 def held_out_picture(flow: Flow, data: ImageData) -> Picture:

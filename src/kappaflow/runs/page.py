@@ -15,7 +15,7 @@ from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.images import Images, split_images
 from kappaflow.images.kind import ImageKind
 from kappaflow.options import COMMAND
-from kappaflow.report import About, ImageReport, render, render_images
+from kappaflow.report import About, render
 from kappaflow.report.files import check_output_path
 from kappaflow.runs.evaluate import report_on
 from kappaflow.runs.image_data import ImageConfig, ImageData
@@ -101,13 +101,11 @@ def write_report(
     with evaluation_mode(own):
         device = own.device
         try:
-            about = _about(result, rows, note, title, by_validation=data is result.validation)
-            report, _ = report_on(result, rows, about)
+            about = _about(result, rows, title, by_validation=data is result.validation)
+            report, _ = report_on(result, rows, about, [*result.notes, *([note] if note else [])])
         finally:
             own.to(device)
-    images = isinstance(report, ImageReport)
-    page = render_images(report, files="") if images else render(report, files="")
-    write_bytes(Path(path), page.encode())
+    write_bytes(Path(path), render(report, alone=True).encode())
     return Path(path)
 
 
@@ -171,9 +169,7 @@ def _check_count(held_out: Table | Images, name: str) -> None:
         raise DataError(f"a report needs at least {LEAST_ROWS} {name}, got {len(held_out)}.")
 
 
-def _about(
-    result: FitResult, rows: RunData, note: str, title: str, *, by_validation: bool
-) -> About:
+def _about(result: FitResult, rows: RunData, title: str, *, by_validation: bool) -> About:
     flow, test = result.flow, rows.test
     name = "images" if isinstance(test, Images) else "rows"
     facts = [
@@ -195,7 +191,6 @@ def _about(
         data=facts,
         model=[("flow", described), ("layers", str(len(layers_of(flow.core))))],
         training=[*history_facts(result), ("versions", versions())],
-        notes=[*result.notes, *([note] if note else [])],
         by_validation=by_validation,
         finished_at=result.finished_at,
         command=COMMAND.get(),

@@ -9,7 +9,7 @@ import numpy as np
 
 from kappaflow.data import Table
 from kappaflow.errors import DataWarning, KappaflowError
-from kappaflow.runs.stored import TableResult, read_finished
+from kappaflow.runs.stored import read_calibration
 from kappaflow.runs.table_data import TableData
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -71,10 +71,9 @@ def _rows(table: Table) -> np.ndarray:
 def stored_ranges(folder: Path) -> Ranges:
     """Returns the ranges that a finished run stores; none for other folders and older runs."""
     try:
-        result = read_finished(folder)
+        return read_calibration(folder).ranges
     except KappaflowError:
         return {}
-    return result.training_ranges if isinstance(result, TableResult) else {}
 
 
 def rows_outside(table: Table, ranges: Ranges) -> Outside:

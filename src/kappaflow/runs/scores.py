@@ -26,7 +26,7 @@ from kappaflow.runs.ranges import Outside, rows_outside, stored_ranges
 from kappaflow.runs.stored import (
     is_image_run,
     load_on,
-    read_finished,
+    read_calibration,
     read_image_run,
     read_table_run,
 )
@@ -171,12 +171,12 @@ def column_of(flow: Flow) -> str:
 
 def _quantiles(folder: Path) -> np.ndarray:
     """Returns the quantiles of the training scores of a finished run."""
-    quantiles = read_finished(folder).train_log_prob_quantiles
-    if None in quantiles:
+    quantiles = np.array(read_calibration(folder).log_prob_quantiles)
+    if not np.isfinite(quantiles).all():
         raise FileError(
             f"{folder} has training rows whose score is not finite: there is no percentile."
         )
-    return np.array(quantiles, dtype=float)
+    return quantiles
 
 
 def percentiles(scores: np.ndarray, quantiles: np.ndarray) -> np.ndarray:

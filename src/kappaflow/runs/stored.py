@@ -2,23 +2,24 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kappaflow.data.raw import Decimal, ReadOptions
-from kappaflow.diagnosis import Comparison
 from kappaflow.errors import FileError
 from kappaflow.files import CONFIG, load, read_config
-from kappaflow.finding import Finding
 from kappaflow.flows import Flow
+from kappaflow.report.result import Result
+from kappaflow.results import Part
 from kappaflow.runs.image_data import ImageConfig, ImageData
 from kappaflow.runs.table_data import TableConfig, TableData
 from kappaflow.training import read_result
 from kappaflow.training.distributed import existing_device
 
 RESULT = "result.json"
+EVALUATED, EARLIER = "test", "test_nll"  # entries of result.json only after the evaluation
 M = TypeVar("M", bound=BaseModel)
 
 DataConfig = TableConfig | ImageConfig
@@ -72,57 +73,16 @@ class ImageRunConfig(BaseModel):
 RunConfig = TableRunConfig | ImageRunConfig
 
 
-class Result(BaseModel):
-    """The content of result.json of a finished run; None is a number that is not finite."""
+class Calibration(Part):
+    """What scores of other rows are compared with; the entry `calibration` of result.json.
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    Attributes:
+        log_prob_quantiles: Quantiles of log_prob of the training rows, at equal steps.
+        ranges: The least and the greatest training value of each column.
+    """
 
-    epochs: int
-    stopped_because: str
-    time_s: float
-    skipped_steps: int
-    test_nll: float | None
-    test_nll_standard_error: float | None
-    condition_number_median: float | None
-    condition_number_p95: float | None
-    worst_layer: str
-    round_trip_data: float | None
-    round_trip_latent: float | None
-    verdict: str
-    train_log_prob_quantiles: list[float | None]
-    findings: tuple[Finding, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-class TableResult(Result):
-    """The result of a run on a table."""
-
-    test_nll_standardized: float | None
-    test_nll_standardized_by_part: dict[str, float | None]
-    test_rows: int = 0
-    likelihood: Literal["exact", "bound", "joint"] = "exact"
-    weighted_nll_standardized: float | None = None
-    weighted_monte_carlo_error: float | None = None
-    gaussian_nll_standardized: float | None
-    mixture_nll_standardized: float | None = None
-    mixture_components: int | None = None
-    references: tuple[Comparison, ...] = ()
-    condition_budget: float | None = None
-    condition_rows: int | None = None
-    auc: float | None
-    auc_standard_error: float | None
-    training_ranges: dict[str, tuple[float, float]] = Field(default_factory=dict)
-
-
-class ImageResult(Result):
-    """The result of a run on images; None also if the flow has no such number."""
-
-    test_bits_per_dimension: float | None
-    test_bits_per_dimension_standard_error: float | None
-    independent_bits_per_dimension: float | None
-    independent_bits_standard_error: float | None = None
-    test_images: int
-    likelihood: Literal["exact", "bound", "joint"] = "bound"
+    log_prob_quantiles: list[float]
+    ranges: dict[str, tuple[float, float]] = {}
 
 
 def load_on(folder: Path, device: str | torch.device | None) -> Flow:
@@ -173,8 +133,21 @@ def read_image_run(folder: Path) -> ImageRunConfig:
     return run
 
 
-def read_finished(folder: Path) -> TableResult | ImageResult:
+def read_finished(folder: Path) -> Result:
     """Returns the result of a finished run, or raises an error if it is not finished."""
+    stored = _finished(folder)
+    known = {name: stored[name] for name in Result.model_fields if name in stored}
+    return _validated(Result, known, folder / RESULT)
+
+
+def read_calibration(folder: Path) -> Calibration:
+    """Returns what scores of other rows are compared with, of a finished run."""
+    read_finished(folder)  # a damaged result is an error
+    return _validated(Calibration, _finished(folder).get("calibration"), folder / RESULT)
+
+
+def _finished(folder: Path) -> dict[str, Any]:
+    """Returns the content of result.json of a finished run."""
     run = read_run(folder)
     unfinished = FileError(f"{folder} is not finished: run the same fit again to resume it.")
     if not (folder / RESULT).exists():
@@ -185,10 +158,14 @@ def read_finished(folder: Path) -> TableResult | ImageResult:
             f"{folder} was made by kappaflow.fit, which stores no scores of the training data; "
             "kappaflow fit on the command line does."
         )
-    if "test_nll" not in stored:
+    if EARLIER in stored and EVALUATED not in stored:
+        raise FileError(
+            f"{folder} was finished by an earlier version: run the same fit again, which measures "
+            "its flow and writes its result again."
+        )
+    if EVALUATED not in stored:
         raise unfinished
-    kind = TableResult if isinstance(run, TableRunConfig) else ImageResult
-    return _validated(kind, stored, folder / RESULT)
+    return stored
 
 
 @overload

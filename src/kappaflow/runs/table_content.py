@@ -11,8 +11,8 @@ from torch import Tensor
 from kappaflow.conditioning.points import joined_points
 from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.data import Table, atom_rows
-from kappaflow.data.table import describe_rows
-from kappaflow.diagnosis import Comparison, compare, references
+from kappaflow.data.table import describe_rows, describe_values
+from kappaflow.diagnosis import Comparison, compare, diagnose_flow, references
 from kappaflow.flows import (
     Base,
     Flow,
@@ -24,19 +24,22 @@ from kappaflow.flows import (
 from kappaflow.flows.base import sample_of
 from kappaflow.flows.standardization import standardization_log_det
 from kappaflow.report import (
-    Budget,
+    AddedPadding,
     Correlations,
+    HeldOut,
     Latent,
     Likelihood,
     Marginal,
-    PaddingView,
     Pairs,
-    RowsView,
-    RowView,
+    ScoreDensities,
     Separation,
+    TableCharts,
     Weighted,
+    WorstRow,
+    WorstRows,
 )
-from kappaflow.runs.findings import CollectedFindings, table_findings
+from kappaflow.report.result import TABLE
+from kappaflow.runs.content import Content
 from kappaflow.runs.table_data import TableData
 from kappaflow.training import (
     Batch,
@@ -51,69 +54,54 @@ from kappaflow.training.measure import mean, standard_error
 PAIRED_ROWS, FEWEST_PAIRED_ROWS, PAIRED_VALUES = 400, 100, 20_000  # fewer rows of many columns
 CORRELATED_ROWS, CORRELATED_COLUMNS = 20_000, 40  # at most
 BINS = 40
+POINTS = 64  # rows at which conditioning is profiled
 PICTURED_ROWS = 20_000  # at most as many for a table with weights, if it has no more rows
 BASE_SAMPLES = 20_000  # that latents are compared with, if the base is not N(0, 1)
 WORST_ROWS, WORST_COLUMNS = 10, 12
 PADDING_SAMPLES = 64  # of the padding, for each row
 WEIGHTED_ROWS = 2000  # at most
-CURVES = (
-    "epoch",
-    "train_nll_standardized",
-    "validation_nll_standardized",
-    "validation_nll_p95",
-    "validation_nll_p99",
-    "validation_nll_max",
-    "condition_number_median",
-    "condition_number_p95",
-    "round_trip_data",
-    "round_trip_latent",
-    "learning_rate",
-    "skipped_steps",
-    "time_s",
-    "memory_bytes",
-)
 
 
-def table_content(
-    result: FitResult, nll: Tensor, data: TableData, test: Batch, budget: float | None
-) -> tuple[dict[str, Any], CollectedFindings]:
-    """Returns the fields of a `Report` that only tables have, and findings on the run.
+def table_content(result: FitResult, data: TableData, budget: float | None) -> Content:
+    """Returns what is measured of a flow on the test rows of a table. It is moved to the CPU.
 
-    `nll` is the negative log-likelihood of each test row, in nats. A Gaussian and a Gaussian
-    mixture are fitted to the training rows, and compared with the flow on the test rows.
+    A Gaussian and a Gaussian mixture are fitted to the training rows, and compared with the flow.
     """
-    flow, shown, pictured = result.flow, data.test, test
-    if data.test.weights is not None:
-        shown = in_proportion(data.test)
-        pictured = batch_of(shown, flow)
-    samples, likelihoods = samples_like(flow, pictured), _likelihoods(flow, nll, data)
-    padding, weighted = padding_view(flow, test)
-    compared = comparisons_on(flow, data, (nll if weighted is None else weighted).numpy())
-    gaussian_nll = compared[0].nll if compared else math.nan
-    content = {
-        "curves": [{key: line[key] for key in CURVES} for line in result.history],
-        "likelihoods": likelihoods,
-        "padding": padding,
-        "gaussian_nll": gaussian_nll,
-        "gaussian_nll_standardized": gaussian_nll + standardization_log_det(flow),
-        "references": list(compared),
-        "worst_rows": worst_rows(data, nll),
-        "separations": _separations(flow, nll, data),
-        "marginals": marginals_of(shown, samples),
-        "correlations": correlations(shown, samples),
-        "pairs": pairs_of(shown, samples, _paired_rows(shown)),
-        "budget": None if budget is None else _budget(flow, test, budget),
-        "latent": latent_of(flow, pictured),
-    }
-    findings = table_findings(
-        None if flow.likelihood == "joint" else compared,
-        standard_error=likelihoods[0].standard_error,
-        test_rows=likelihoods[0].rows,
-        history=result.history,
-        stopped_because=result.stopped_because,
-        warnings=data.warnings,
+    flow, shown = result.flow.cpu(), in_proportion(data.test)
+    test = batch_of(data.test, flow)
+    pictured = test if shown is data.test else batch_of(shown, flow)
+    nll, few = -log_prob_of(flow, test), test.at(slice(0, POINTS))
+    samples = samples_like(flow, pictured)
+    padding, weighted = added_padding(flow, test)
+    separation = separation_of(flow, nll, data)
+    whole, *parts = _likelihoods(flow, nll, data)
+    return Content(
+        held_out=HeldOut(
+            kind=TABLE,
+            likelihood="bound" if data.widths and flow.likelihood == "exact" else flow.likelihood,
+            test=whole,
+            parts=parts,
+            references=comparisons_on(flow, data, (nll if weighted is None else weighted).numpy()),
+            padding=padding,
+            separations=[separation[0]] if separation else [],
+        ),
+        charts=TableCharts(
+            worst_rows=worst_rows(data, nll),
+            scores=[separation[1]] if separation else [],
+            marginals=marginals_of(shown, samples),
+            correlations=correlations(shown, samples),
+            pairs=pairs_of(shown, samples, _paired_rows(shown)),
+            latent=latent_of(flow, pictured),
+        ),
+        diagnosis=diagnose_flow(
+            flow,
+            test.x,
+            test.context,
+            names=lambda i: describe_values(data.test, i),
+        ),
+        points=few,
+        condition={} if budget is None else _budget(flow, test, budget),
     )
-    return content, findings
 
 
 def in_proportion(table: Table) -> Table:
@@ -125,10 +113,15 @@ def in_proportion(table: Table) -> Table:
     return replace(table, weights=None).select(index.numpy())
 
 
-def _budget(flow: Flow, test: Batch, budget: float) -> Budget:
-    """Returns the condition budget and the condition number of test rows."""
+def _budget(flow: Flow, test: Batch, budget: float) -> dict[str, float]:
+    """Returns the condition budget and the condition number of all test rows."""
     median, p95, rows = condition_at_test_rows(flow, test)
-    return Budget(limit=budget, median=median, p95=p95, rows=rows)
+    return {
+        "condition_budget": budget,
+        "condition_number_median": median,
+        "condition_number_p95": p95,
+        "condition_rows": rows,
+    }
 
 
 @torch.no_grad()
@@ -168,7 +161,7 @@ def _likelihood(name: str, flow: Flow, nll: Tensor, weights: Tensor | None) -> L
     )
 
 
-def comparisons_on(flow: Flow, data: TableData, nll: np.ndarray) -> tuple[Comparison, ...]:
+def comparisons_on(flow: Flow, data: TableData, nll: np.ndarray) -> list[Comparison]:
     """Returns the comparisons with a Gaussian and a mixture fitted to training rows, on test rows.
 
     `nll` is the negative log-likelihood under the flow of as many test rows, from the first on.
@@ -180,16 +173,12 @@ def comparisons_on(flow: Flow, data: TableData, nll: np.ndarray) -> tuple[Compar
     context = None if test.context is None else test.context[:rows]
     result = references(train.values, test.values[:rows], train.context, context, train.weights)
     weights = None if test.weights is None else test.weights[:rows]
-    return compare(
-        nll,
-        result,
-        conditional=context is not None,
-        weights=weights,
-        log_det=standardization_log_det(flow),
-    )
+    log_det = standardization_log_det(flow)
+    conditional = context is not None
+    return [*compare(nll, result, conditional=conditional, weights=weights, log_det=log_det)]
 
 
-def worst_rows(data: TableData, nll: Tensor) -> RowsView:
+def worst_rows(data: TableData, nll: Tensor) -> WorstRows:
     """Returns the test rows with the lowest density, and their values."""
     test, names = data.test, data.test.all_columns
     train = in_proportion(data.train).all_values
@@ -199,7 +188,7 @@ def worst_rows(data: TableData, nll: Tensor) -> RowsView:
     spread = train.std(0)
     far = np.abs(values - train.mean(0)) / np.where(spread > 0, spread, np.inf)
     rows = [
-        RowView(
+        WorstRow(
             name=name,
             values=row[:WORST_COLUMNS].tolist(),
             log_prob=-each,
@@ -210,28 +199,31 @@ def worst_rows(data: TableData, nll: Tensor) -> RowsView:
         )
     ]
     left_out = max(0, len(names) - WORST_COLUMNS)
-    return RowsView(columns=list(names[:WORST_COLUMNS]), left_out=left_out, rows=rows)
+    return WorstRows(columns=list(names[:WORST_COLUMNS]), left_out=left_out, rows=rows)
 
 
-def _separations(flow: Flow, nll: Tensor, data: TableData) -> list[Separation]:
+def separation_of(
+    flow: Flow, nll: Tensor, data: TableData
+) -> tuple[Separation, ScoreDensities] | None:
+    """Returns how well scores separate test rows from other rows; None without such rows."""
     if data.against is None:
-        return []
+        return None
     inside, outside = -nll.numpy(), log_prob_of(flow, batch_of(data.against, flow)).numpy()
     auc, error = auc_of(inside, outside)
     low, high = np.quantile(np.concatenate([inside, outside]), [0.005, 1])
     edges = np.linspace(low, high, BINS + 1)
-    return [
-        Separation(
-            name="held-out rows like the training data, against the others",
-            rows_in=len(inside),
-            rows_out=len(outside),
-            auc=auc,
-            auc_standard_error=error,
-            edges=edges.tolist(),
-            density_in=_density(inside, edges),
-            density_out=_density(outside, edges),
-        )
-    ]
+    separation = Separation(
+        name="held-out rows like the training data, against the others",
+        rows_in=len(inside),
+        rows_out=len(outside),
+        auc=auc,
+        auc_standard_error=error,
+    )
+    return separation, ScoreDensities(
+        edges=edges.tolist(),
+        density_in=_density(inside, edges),
+        density_out=_density(outside, edges),
+    )
 
 
 def auc_of(inside: np.ndarray, outside: np.ndarray) -> tuple[float, float]:
@@ -385,24 +377,16 @@ def _base_name(base: Base) -> str:
     return type(base).__name__
 
 
-def padding_view(flow: Flow, test: Batch) -> tuple[PaddingView | None, Tensor | None]:
+def added_padding(flow: Flow, test: Batch) -> tuple[AddedPadding | None, Tensor | None]:
     """Returns the padding of a flow for a report; None if it has none.
 
     Padding with a density has an importance-weighted likelihood; the second result is this
     negative log-likelihood of each of the first 2,000 test rows at most.
     """
-    padding = padding_in(flow.augment)
-    if padding is None:
-        return None, None
-    few = test.at(slice(0, WEIGHTED_ROWS))
-    weighted, nll = _weighted(flow, few) if padding.has_density else (None, None)
-    view = PaddingView(
-        features=padding.features,
-        description=padding.description,
-        has_density=padding.has_density,
-        weighted=weighted,
-    )
-    return view, nll
+    padding, weighted, nll = padding_in(flow.augment), None, None
+    if padding is not None and padding.has_density:
+        weighted, nll = _weighted(flow, test.at(slice(0, WEIGHTED_ROWS)))
+    return AddedPadding.of(flow, weighted), nll
 
 
 def _weighted(flow: Flow, rows: Batch) -> tuple[Weighted, Tensor]:

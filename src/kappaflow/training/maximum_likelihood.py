@@ -8,7 +8,6 @@ from torch import Tensor
 
 from kappaflow.data.batches import Batch, Batches
 from kappaflow.flows import Flow
-from kappaflow.flows.standardization import standardization_log_det
 from kappaflow.training.budget import ConditionBudget, project_to_budget
 from kappaflow.training.collectives import all_gather
 from kappaflow.training.distributed import Engine, has_unused_parameters
@@ -19,6 +18,7 @@ from kappaflow.training.measure import (
     budget_figures,
     conditioning_figures,
     likelihood_figures,
+    train_figures,
 )
 from kappaflow.training.nonfinite import first_nonfinite_layer
 from kappaflow.training.objective import Averages, Figures, Loss, Measured, State
@@ -118,8 +118,7 @@ class MaximumLikelihood:
     def measure(self, averages: Averages, share_done: float | None) -> Measured:
         figures = {
             "epoch": self.progress.epoch,
-            "train_nll": averages.loss,
-            "train_nll_standardized": averages.loss + standardization_log_det(self.flow),
+            **train_figures(self.flow, averages.loss),
             **likelihood_figures(self.flow, self.validation),
             **self._conditioning(share_done),
         }

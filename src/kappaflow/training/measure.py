@@ -100,6 +100,13 @@ def likelihood_figures(flow: Flow, rows: Batches) -> dict[str, float]:
     return figures
 
 
+def train_figures(flow: Flow, nll: float) -> dict[str, float]:
+    """Returns the figures of the mean NLL of the training rows during an epoch."""
+    bits = {"train_bits_per_dimension": bits_per_dimension(flow, nll)} if has_bits(flow) else {}
+    shift = standardization_log_det(flow)
+    return {"train_nll": nll, "train_nll_standardized": nll + shift, **bits}
+
+
 def has_bits(flow: Flow) -> bool:
     """Returns whether a flow has a likelihood of pixels that are whole numbers."""
     return hasattr(flow.augment, "values") and flow.likelihood != "joint"

@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from kappaflow._checks import positive_int
-from kappaflow.errors import ArgumentError, FileError, KappaflowError, NumericalError
+from kappaflow.errors import ArgumentError, KappaflowError, NumericalError
 from kappaflow.files import CONFIG, load
 from kappaflow.runs.fit import fit_run
 from kappaflow.runs.recipes import ModelConfig, all_arguments
-from kappaflow.runs.stored import TableResult, read_finished
+from kappaflow.runs.stored import read_finished
 from kappaflow.runs.table_data import TableConfig, TableData
 from kappaflow.storage import is_unfinished
 from kappaflow.training import batch_of, checked_settings, condition_at_test_rows, log_prob_of
@@ -130,8 +130,6 @@ def _compared(
             results.append(Budgeted(budget=budget, folder=folder.name, failed=failed[budget]))
             continue
         result, flow = read_finished(folder), load(folder)
-        if not isinstance(result, TableResult):
-            raise FileError(f"{folder} should hold a run on a table, it holds one on images.")
         test = batch_of(tables.test, flow)
         nll = -log_prob_of(flow, test)
         free = nll if budget is None else free
@@ -145,8 +143,8 @@ def _compared(
             rows=rows,
             epochs=result.epochs,
             time_s=result.time_s,
-            nll=result.test_nll_standardized,
-            standard_error=result.test_nll_standard_error,
+            nll=result.test.nll_standardized,
+            standard_error=result.test.standard_error,
             cost=None if more is None else more.mean().item(),
             cost_error=None if more is None else standard_error(more),
         )

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from kappaflow.report.charts import DATA, MUTED, SQUEEZE, Chart, Panel, Series, band, line
-from kappaflow.report.content import Part
 from kappaflow.report.numbers import (
     NOT_MEASURED,
     count,
@@ -13,6 +12,7 @@ from kappaflow.report.numbers import (
     with_error,
 )
 from kappaflow.report.page import Link, Section, Table, Text
+from kappaflow.results import Part
 from kappaflow_studies.engine.report import Findings, render_findings
 
 LEAST = 1e-6  # nats below which a cost counts as 0

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from kappaflow.report import page
 from kappaflow.report.charts import Chart
-from kappaflow.report.content import Part
 from kappaflow.report.numbers import format_time
+from kappaflow.results import Part
 
 
 class Table(Part):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from kappaflow.report import page
 from kappaflow.report.charts import DATA, SAMPLES, Chart, line
-from kappaflow.report.numbers import count, fixed, is_finite, significant, with_error
+from kappaflow.report.numbers import as_float, count, fixed, is_finite, significant, with_error
 from kappaflow.report.pictures import Picture, Shown
 from kappaflow_studies.engine.charts import panel
 from kappaflow_studies.engine.report import Findings, Table, render_findings
@@ -188,4 +188,4 @@ def _far(distances: Sequence[float]) -> str:
 
 
 def _last(run: FacesRun) -> float | None:
-    return run.curve[-1]["condition_number_median"] if run.curve else None
+    return as_float(run.curve[-1]["condition_number_median"]) if run.curve else None

@@ -9,9 +9,10 @@ from torch import Tensor
 from kappaflow.files import load
 from kappaflow.flows import Flow
 from kappaflow.images.batches import ImageBatches
-from kappaflow.report import ImageReport, read_report_on
-from kappaflow.report.content import Part
+from kappaflow.report import read_report
+from kappaflow.report.images import pixel_bits
 from kappaflow.report.pictures import Pixels, enlarged, grid, png, shown
+from kappaflow.results import Part
 from kappaflow.runs.image_content import nearest_images
 from kappaflow.runs.image_data import ImageData
 from kappaflow.runs.image_samples import TEMPERATURE, draw_pixels, values_of
@@ -34,7 +35,7 @@ class FacesRun(Part):
     round_trip_data: float | None  # largest reconstruction error of a held-out face
     kept_condition_number: float  # of the kept weights, the median over `kept_points`
     kept_points: int  # number of held-out faces
-    curve: list[dict[str, float | int | None]]  # CURVES, for the epochs with a measurement
+    curve: list[dict[str, float | int | str | None]]  # CURVES, for the epochs with a measurement
     drawn_at: float  # temperature of the samples with measured distances
     of_samples: list[float]  # distance of each of 64 samples to its nearest training face
 
@@ -84,12 +85,12 @@ def faces_size(size: int, plain: Path, padded: Path) -> FacesSize:
     """Returns the results of a pair of finished run folders, for images of this side."""
     parts = reload_data(read_image_run(plain))
     counts = [len(part) for part in (parts.train, parts.validation, parts.test)]
-    report = read_report_on(plain, ImageReport)
+    report = read_report(plain)
     more = _bits(load(padded), parts) - _bits(load(plain), parts)
     return FacesSize(
         size=size,
         images=counts,
-        independent_bits=report.likelihood.independent_bits,
+        independent_bits=pixel_bits(report.result),
         bits_more=more.mean().item(),
         bits_more_standard_error=more.std(correction=0).item() / len(more) ** 0.5,
         of_held_out=_distances(_all(parts), parts, load(plain)),
@@ -111,18 +112,18 @@ def picture_of(plain: Path, padded: Path, *, seed: int = 0) -> bytes:
 
 def _run(folder: Path, parts: ImageData) -> FacesRun:
     flow, result = load(folder), read_finished(folder)
-    report = read_report_on(folder, ImageReport)
+    report = read_report(folder)
     kept = report.profile.condition_number
     drawn = draw_pixels(flow, DRAWN, temperature=TEMPERATURE, seed=1)
     return FacesRun(
-        padding=report.likelihood.padding,
+        padding=0 if result.padding is None else result.padding.features,
         folder=folder.name,
         parameters=sum(p.numel() for p in flow.parameters()),
         epochs=result.epochs,
         best_epoch=report.best_epoch,
         time_s=result.time_s,
-        bits_per_dimension=report.likelihood.bits_per_dimension,
-        bits_standard_error=report.likelihood.bits_standard_error,
+        bits_per_dimension=result.test.bits_per_dimension,
+        bits_standard_error=result.test.bits_standard_error,
         round_trip_data=result.round_trip_data,
         kept_condition_number=kept.median[-1],
         kept_points=report.profile.points,
