@@ -12,7 +12,7 @@ from packaging.version import Version
 from safetensors.torch import save_file
 
 import kappaflow as kf
-from kappaflow.data.load import load_matrix
+from kappaflow.data.matrix import load_matrix
 from kappaflow.files import CONFIG, WEIGHTS, ModelConfig, read_config, write_weights
 from kappaflow.registry import Allowance, build
 from kappaflow.report import draw_again, read_report

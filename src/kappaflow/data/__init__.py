@@ -7,7 +7,8 @@ from kappaflow.data.chunks import TableOnDisk
 from kappaflow.data.dataset import Dataset, Kind, register_kind
 from kappaflow.data.duplicates import drop_duplicate_rows, weigh_duplicate_rows
 from kappaflow.data.examine import Problem, examine
-from kappaflow.data.load import load_matrix, load_table, table_names
+from kappaflow.data.load import load_table, table_names
+from kappaflow.data.matrix import load_matrix
 from kappaflow.data.on_disk import MappedTable
 from kappaflow.data.prepare import prepare, repair
 from kappaflow.data.rounding import atom_rows, dequantize, resolutions

@@ -44,11 +44,6 @@ def identifiers(numbers: FloatArray) -> tuple[float, float] | None:
     """Returns the ends of whole numbers that are all different, as identifiers are; else None.
 
     Random numbers between these ends would repeat seven times on average, so chance is no cause.
-
-    Example:
-        >>> identifiers(np.delete(np.arange(100.0), [3, 7, 50, 51]))
-        (0.0, 99.0)
-        >>> identifiers(np.random.default_rng(0).integers(0, 10_000, 300).astype(float))
     """
     few = numbers[:HEAD_ROWS]
     if len(numbers) < COUNTED or (few != np.rint(few)).any() or len(np.unique(few)) < len(few):

@@ -37,12 +37,6 @@ def domains_of(bounds: Bounds | None, table: Table) -> dict[str, Interval]:
     `bounds` maps columns or their places to domains, as `kappaflow.domains.interval` takes them,
     or holds texts such as "angle=circular" and "p=0,1". A circle without ends is the one from -pi
     to pi, or from 0 to 2 pi if only that holds all values.
-
-    Example:
-        >>> from kappaflow.data import load_table
-        >>> table = load_table(np.array([[0.5, 6.0], [1.5, 2.0]]))
-        >>> domains_of(["x0=positive", "x1=circular:0,2pi"], table)["x0"].description
-        'above 0'
     """
     result = {}
     for name, value in _by_name(bounds, table).items():
@@ -122,12 +116,6 @@ def clip_to_domain(
     beyond the nearest other value. `offered` has the repairs that an error may name. `rounded`
     names columns whose values may be on an end, since they are given noise later. Domains of
     columns that the table does not have are ignored.
-
-    Example:
-        >>> from kappaflow.data import load_table
-        >>> table = load_table(np.array([[0.5], [0.0], [1.5]]))
-        >>> clip_to_domain(table, {"x0": Interval(0.0, None)}, repair="drop")[1]
-        ("dropped 1 row with 'x0' on an end of its domain, above 0 (row 2)",)
     """
     notes: list[str] = []
     for name, domain in domains.items():
@@ -165,12 +153,6 @@ def bounds_hint(table: Table, domains: Domains) -> tuple[str, ...]:
     A flow without bounds draws samples below 0 there, and has a long tail to learn. A column is
     named if the normal distribution fits its logarithms better, by 0.25 nats, and its 5 % quantile
     is less than a fifth of its standard deviation above 0. `domains` are not named.
-
-    Example:
-        >>> from kappaflow.data import load_table
-        >>> x = np.random.default_rng(0).exponential(size=(500, 1))
-        >>> bounds_hint(load_table(x), {})[0][:55]
-        "column 'x0' holds positive values that pile up near 0: "
     """
     columns = zip(table.columns, table.values.T, strict=True)
     names = [name for name, column in columns if name not in domains and _piles_up(column)]

@@ -37,14 +37,6 @@ def repeats_of(table: Table) -> Repeats:
     The estimate shifts every row by one step of a column's resolution, up or down, and counts the
     rows that then equal an earlier one. If the density changes little over a step, this is the
     number that chance produces. No model of the density is needed. All values must be finite.
-
-    Example:
-        >>> from kappaflow.data import load_table
-        >>> x = np.random.default_rng(0).normal(size=(20_000, 2))
-        >>> x = np.stack([x[:, 0].round(2), x[:, 1].round(1)], axis=1)
-        >>> found = repeats_of(load_table(x))
-        >>> found.total, round(found.expected), found.unexpected
-        (9035, 8998, False)
     """
     groups = groups_of(table)
     repeated = groups != np.arange(len(table))
@@ -77,11 +69,6 @@ def groups_of(table: Table) -> IntArray:
     """Returns the index of the first equal row for each row, (rows,), counted from 0.
 
     Compares values and context. NaN equals NaN, and 0.0 equals -0.0.
-
-    Example:
-        >>> from kappaflow.data import load_table
-        >>> groups_of(load_table(np.array([[0.5], [1.5], [0.5]])))
-        array([0, 1, 0])
     """
     import polars as pl
 
@@ -157,12 +144,6 @@ def settle_duplicates(table: Table, how: Duplicates = "keep") -> Table:
     "keep" and "weigh" mark equal rows, so that `split` puts them in the same part; with "weigh",
     `weigh_duplicate_rows` later merges those in the training rows. "drop" keeps the first of each
     set, and raises ArgumentError if rows have weights, which may differ between equal rows.
-
-    Example:
-        >>> from kappaflow.data import load_table
-        >>> table = load_table(np.array([[0.5], [1.5], [0.5]]))
-        >>> [len(settle_duplicates(table, how)) for how in ("keep", "drop", "weigh")]
-        [3, 2, 3]
     """
     from kappaflow._checks import one_of
 

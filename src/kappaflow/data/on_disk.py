@@ -8,7 +8,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -143,20 +143,8 @@ class SplitRequest:
 
     def made_of(self) -> dict[str, Any]:
         """Returns all that determines the rows, as plain values."""
-        table = self.table
-        return {
-            "data": as_of(table.path),
-            "columns": None if table.columns is None else list(table.columns),
-            "exclude": list(table.exclude),
-            "context": list(table.context),
-            "decimal": table.decimal,
-            "missing": list(table.missing),
-            "fractions": list(self.fractions),
-            "seed": self.seed,
-            "dtype": self.dtype,
-            "duplicates": self.duplicates,
-            "numpy": np.__version__,
-        }
+        values = {**asdict(self), "data": as_of(self.table.path), "numpy": np.__version__}
+        return json.loads(json.dumps(values, default=str))
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,12 +216,6 @@ def divide(
     `fractions` are the shares of the training rows and of each part that is held out, which has no
     more than 100,000 rows; without them, all rows are trained on. `width`, the number of columns,
     limits the number of rows in memory. `drop` uses each row once.
-
-    Example:
-        >>> rows = row_hashes(np.random.default_rng(0).normal(size=(50, 3)))
-        >>> result = divide(rows, 3, (0.8, 0.1, 0.1), seed=0)
-        >>> [len(part) for part in result.held_out], len(result.sample)
-        ([5, 5], 40)
     """
     keys = mixed(hashes ^ mixed(np.array([seed + STREAM], np.uint64)))
     repeats = repeats_in(keys) if drop else np.empty(0, np.int64)
@@ -261,12 +243,7 @@ def divide(
 
 
 def repeats_in(hashes: NDArray[np.uint64]) -> IntArray:
-    """Returns the places of the hashes that equal an earlier one, ascending.
-
-    Example:
-        >>> repeats_in(np.array([5, 7, 5, 5], dtype=np.uint64)).tolist()
-        [2, 3]
-    """
+    """Returns the places of the hashes that equal an earlier one, ascending."""
     ordered = np.sort(hashes)
     repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     places = np.flatnonzero(np.isin(hashes, repeated))
@@ -294,12 +271,7 @@ def split_on_disk(
     on_rows: OnRows,
     hashes: NDArray[np.uint64],
 ) -> SplitTable:
-    """Returns the parts of a table, after writing the training rows to a folder, if any.
-
-    Raises:
-        DataError: A value is missing or infinite, or the table changed while it was read.
-        WriteError: There is no room.
-    """
+    """Returns the parts of a table, after writing the training rows to a folder, if any."""
     made_of, source = request.made_of(), str(request.table.source)
     width, drop = len(chunks.columns) + len(chunks.context), request.duplicates == "drop"
     plan = divide(hashes, width, request.fractions, request.seed, drop=drop)

@@ -238,12 +238,6 @@ def prepare_table(
     Without `repair`, problems raise DataError; `offered` has the repairs that the error may name.
     `jitter` names columns to add Gaussian noise of 1e-3 of their standard deviation to.
     `duplicates` is as for `settle_duplicates`.
-
-    Example:
-        >>> from kappaflow.data import load_table
-        >>> prepared = prepare_table(load_table("magic"), duplicates="drop")
-        >>> len(prepared.table), prepared.repeats.total
-        (18905, 115)
     """
     if duplicates == "weigh" and repair == "dequantize":
         raise ArgumentError(

@@ -39,11 +39,6 @@ def resolution(column: FloatArray) -> float | None:
 
     It is the largest step of which all differences of values are multiples, up to float rounding.
     Any step is found, such as 0.1, 0.25 or 1/3, also if values were computed or stored as float32.
-
-    Example:
-        >>> x = np.random.default_rng(0).normal(size=1000)
-        >>> resolution(x), resolution(x.round(1)), resolution(x.round(2).astype(np.float32))
-        (None, 0.1, 0.01)
     """
     values = np.unique(np.asarray(column[np.isfinite(column)], dtype=np.float64))
     if len(values) < 2 or not np.isfinite(values[-1] - values[0]):
@@ -141,12 +136,6 @@ def point_masses(column: FloatArray) -> PointMasses:
     the resolution, extrapolated where their density rises towards the value, and how often their
     values repeat. A point mass is in at least 0.1 % of the rows and in 5, in twice as many as
     expected, and its count is beyond chance (Poisson; 0.1 % for all values of the column).
-
-    Example:
-        >>> x = np.random.default_rng(0).normal(size=2000).round(2)
-        >>> x[:60] = 1.5
-        >>> point_masses(x).values
-        array([1.5])
     """
     finite = column[np.isfinite(column)]
     values, counts = np.unique(finite, return_counts=True)

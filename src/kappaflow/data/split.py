@@ -71,10 +71,6 @@ def ends_of_parts(counts: IntArray, sizes: Sequence[int]) -> IntArray:
 
     `counts` are the rows of each group. The result is the first group after each part but the
     last: the nearest cut, with a group in each part.
-
-    Example:
-        >>> ends_of_parts(np.array([1, 1, 5, 1, 1, 1]), [2, 6, 2]).tolist()
-        [2, 4]
     """
     rows = np.concatenate([[0], np.cumsum(counts)])
     expected = np.cumsum(sizes)[:-1]

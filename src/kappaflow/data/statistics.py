@@ -172,11 +172,6 @@ def tail_of(column: FloatArray) -> Tail | None:
 
     The estimator of Dekkers, Einmahl and de Haan (1989) of distances from the median. None for
     fewer than 1,000 values, or if the furthest are all equal.
-
-    Example:
-        >>> cauchy = np.random.default_rng(0).standard_cauchy(5000)
-        >>> tail_of(cauchy).is_heavy, tail_of(np.arctan(cauchy)).is_heavy
-        (True, False)
     """
     if len(column) < TAIL_ROWS:
         return None
@@ -212,15 +207,6 @@ def sentinels_of(table: Table) -> list[Sentinel]:
     Such a number is -1 or is written in nines only (9, -99, 999.9), is held by more than 0.1 % of
     the rows and by at least 3, and lies apart from all other values of its column: by more than
     80 % of these spread over, or it is negative where they are not.
-
-    Example:
-        >>> from kappaflow.data import load_table
-        >>> x = np.random.default_rng(0).normal(size=(100, 2))
-        >>> x[::10, 1] = -999
-        >>> [(one.column, one.value, one.mask.sum()) for one in sentinels_of(load_table(x))]
-        [('x1', -999.0, np.int64(10))]
-        >>> sentinels_of(load_table("magic"))
-        []
     """
     results = []
     for name, column in zip(table.columns, table.values.T, strict=True):

@@ -268,15 +268,6 @@ def describe_rows(table: Table, index: Sequence[int] | IntArray) -> list[str]:
 
     "line 4" for a row of a text file, whose header is line 1; "index 'a'" for a row of a data
     frame with an index; "row 3", counted from 1, for a row of another source.
-
-    Example:
-        >>> import dataclasses
-        >>> from kappaflow.data import load_table
-        >>> table = load_table(np.eye(2))
-        >>> describe_rows(table, [0, 1])
-        ['row 1', 'row 2']
-        >>> describe_rows(dataclasses.replace(table, lines=np.array([2, 5])), [0, 1])
-        ['line 2', 'line 5']
     """
     chosen = np.asarray(index, dtype=np.int64)
     if table.labels is not None:
@@ -298,13 +289,7 @@ def plural(names: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def describe_values(table: Table, index: int) -> str:
-    """Returns the name of a row, counted from 0, with its first six values.
-
-    Example:
-        >>> from kappaflow.data import load_table
-        >>> describe_values(load_table(np.array([[0.5, 1234567.0], [1.5, 2.0]])), 0)
-        'row 1 (x0 = 0.5, x1 = 1.23457e+06)'
-    """
+    """Returns the name of a row, counted from 0, with its first six values."""
     names, row = table.all_columns, table.select(np.array([index])).all_values[0]
     pairs = zip(names[:SHOWN_VALUES], row.tolist()[:SHOWN_VALUES], strict=True)
     shown = ", ".join(f"{name} = {value:.6g}" for name, value in pairs)

@@ -98,12 +98,6 @@ def table_writer(path: str) -> Iterator[TableWriter]:
 
     Until then the rows are in a hidden folder next to the file. If the process is killed, the next
     writer of the same file removes them.
-
-    Yields:
-        The writer.
-
-    Raises:
-        WriteError: The disk is full, or another process writes the same file.
     """
     check_writable(path)
     if path == "-":

@@ -58,10 +58,6 @@ def split_for(
     The file of an earlier process is reused if it was made from the same data. If the run is
     finished, nothing is written. Under torchrun one rank per machine writes the file, unless that
     machine can read the file of the first machine.
-
-    Raises:
-        DataError: A value is missing or infinite, or the machines have different tables.
-        WriteError: The disk is full.
     """
     connect_ranks(device or "cpu")
 
