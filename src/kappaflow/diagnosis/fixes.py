@@ -25,6 +25,7 @@ from kappaflow.registry import build, describe
 from kappaflow.rewrite import fuse
 from kappaflow.rewrite.layers import (
     affine_map,
+    after_standardization,
     changed_by_run,
     elementwise_if_any,
     flow_of,
@@ -94,7 +95,7 @@ def bounded(flow: Flow, condition_bound: float = BOUND) -> tuple[Flow, tuple[flo
     if not finite_float("condition_bound", condition_bound) > 1:
         raise ArgumentError(f"'condition_bound' should be above 1, got {condition_bound}.")
     parts = parts_of(flow, stacks=True)
-    first = next((i for i, part in enumerate(parts) if not part.is_standardization), len(parts))
+    first = after_standardization(parts)
     replaced: list[float] = []
 
     def change(run: list[Bijection], features: int) -> list[Bijection]:

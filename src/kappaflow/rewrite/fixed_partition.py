@@ -98,8 +98,8 @@ def rewrite_fixed_partition(
     exact = flow_of(flow, layers)
     if is_frozen([flow]):  # including permutations, which have no parameters
         exact.requires_grad_(False)
-    made = copy.deepcopy(exact).to(flow.dtype)
-    return made, Certificate(
+    rewritten = copy.deepcopy(exact).to(flow.dtype)
+    return rewritten, Certificate(
         couplings_before=rewriter.couplings_before,
         mixing_before=rewriter.mixing_before,
         couplings_after=rewriter.couplings_after,
@@ -109,7 +109,7 @@ def rewrite_fixed_partition(
         points=len(x),
         differences={
             "float64": difference(flow, exact, x, context, torch.float64),
-            "float32": difference(flow, made, x, context, torch.float32),
+            "float32": difference(flow, rewritten, x, context, torch.float32),
         },
     )
 
@@ -140,47 +140,47 @@ class _Rewriter:
         self.runs += 1
         plan = Plan(resolve_partition(self._partition, features))
         plan.add_all(run)
-        found = [
-            _factored(plan.items, i, plan.partition, self._couplings, self._seed)
-            for i in range(len(plan.items))
-        ]
-        loose = [layer for layers, _ in found for layer in layers]
-        made = merged([layer.double() for layer in loose])
-        before, after = (sum(map(is_any_coupling, layers)) for layers in (loose, made))
+        layers: list[Bijection] = []
+        for i in range(len(plan.items)):
+            factors, replaced = _factored(
+                plan.items, i, plan.partition, self._couplings, self._seed
+            )
+            layers += factors
+            self.replaced += [] if replaced is None else [replaced]
+        fewer = merged([layer.double() for layer in layers])
+        before, after = (sum(map(is_any_coupling, each)) for each in (layers, fewer))
         self.couplings_after += after
         self.joined += before - after
-        self.replaced += [one for _, one in found if one is not None]
         self.left += plan.left
-        return stacked(made, self._flow)
+        return stacked(fewer, self._flow)
 
 
 def _factored(
-    items: Sequence[Item], place: int, partition: Partition, couplings: Count, seed: int
+    items: Sequence[Item], number: int, partition: Partition, couplings: Count, seed: int
 ) -> tuple[list[Bijection], Replaced | None]:
     """Returns an item as layers, and a record if it was a linear map."""
-    item = items[place]
+    item = items[number]
     if not isinstance(item, LinearMap):
         return [item], None
-    before = _nearest(items[:place][::-1], partition)
-    after = _nearest(items[place + 1 :], partition)
+    before = _nearest(items[:number][::-1], partition)
+    after = _nearest(items[number + 1 :], partition)
     # The first factor of the product acts last, and changes what the partition changes.
     ends = before.swapped() if before is not None else after
     ends = partition if ends is None else ends
     try:
-        found = factor_linear(item.matrix, couplings=couplings, partition=ends, seed=seed)
+        result = factor_linear(item.matrix, couplings=couplings, partition=ends, seed=seed)
     except (ArgumentError, NumericalError) as error:
         raise type(error)(f"the linear map of the flow's {item.name}: {error}") from None
     layers: list[Bijection] = [
-        coupling.requires_grad_(not item.frozen) for coupling in reversed(found.couplings)
+        coupling.requires_grad_(not item.frozen) for coupling in reversed(result.couplings)
     ]
-    numbers = found.condition_numbers[::-1]
     return layers, Replaced(
         item.name,
-        len(layers),
-        found.method,
-        found.residual,
-        numbers,
-        found.flipped is not None,
+        couplings=len(layers),
+        method=result.method,
+        residual=result.residual,
+        condition_numbers=result.condition_numbers[::-1],
+        flipped=result.flipped is not None,
     )
 
 
@@ -190,8 +190,8 @@ def _nearest(items: Sequence[Item], partition: Partition) -> Partition | None:
     It can merge if it uses the partition and only elementwise maps are between them.
     """
     for item in items:
-        if (found := partition_of(item)) is not None:
-            return found if found in (partition, partition.swapped()) else None
+        if (own := partition_of(item)) is not None:
+            return own if own in (partition, partition.swapped()) else None
         if isinstance(item, LinearMap) or not is_elementwise(item):
             return None
     return None

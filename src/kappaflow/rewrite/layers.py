@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
@@ -40,37 +41,27 @@ Change = Callable[[list[Bijection], int], list[Bijection]]
 
 
 def opened(bijection: Bijection, *, stacks: bool = False) -> list[Bijection]:
-    """Returns copies of the layers of a bijection in order, in evaluation mode.
+    """Returns copies of the innermost layers of a bijection in order, in evaluation mode.
 
-    Chains and stacks are replaced by their layers, and so is a coupling with linear ends. A module
-    with a hook is not split, because the hook would no longer be called.
+    A module with a hook is not split, because the hook would no longer be called.
     """
     return list(_walk(copy.deepcopy(bijection).eval(), stacks))
 
 
 def flow_of(flow: Flow, parts: list[Bijection]) -> Flow:
-    """Returns a flow with other layers, and everything else from a given flow.
-
-    That is its base, embedding, memory mode, training mode and device. The dtype is that of the
-    layers.
-    """
+    """Returns a flow with other layers, in their dtype, and everything else from a given flow."""
     chain = flow.bijection if isinstance(flow.bijection, Chain) else Chain([])
     embedding = copy.deepcopy(chain.embedding)
     width = None if embedding is None else chain.context_features
-    made = Chain(parts, embedding=embedding, context_features=width, memory=chain.memory)
+    layers = Chain(parts, embedding=embedding, context_features=width, memory=chain.memory)
     base, augment = copy.deepcopy(flow.base), copy.deepcopy(flow.augment)
-    result = Flow(base, made, augment).to(flow.device).train(flow.training)
+    result = Flow(base, layers, augment).to(flow.device).train(flow.training)
     result.columns, result.context_columns = flow.columns, flow.context_columns
     return result
 
 
 def parts_of(flow: Flow, *, stacks: bool = False) -> list[Bijection]:
-    """Returns copies of the layers of a flow; `stacks` keeps stacks whole.
-
-    Raises:
-        ArgumentError: The input is not a flow, its chain has a hook, or a chain inside it embeds
-            the context.
-    """
+    """Returns copies of the layers of a flow; `stacks` does not split stacks."""
     if not isinstance(flow, Flow):
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
     chain = flow.bijection
@@ -205,6 +196,11 @@ def is_any_coupling(item: Item) -> bool:
     return isinstance(item, Coupling | SandwichCoupling | LinearCoupling)
 
 
+def after_standardization(parts: Sequence[Bijection]) -> int:
+    """Returns the number of the first layer that does not belong to the standardization."""
+    return next((i for i, part in enumerate(parts) if not part.is_standardization), len(parts))
+
+
 def elementwise(
     scale: np.ndarray, shift: np.ndarray, *, frozen: bool = False
 ) -> ElementwiseAffine:
@@ -229,22 +225,21 @@ def changed_by_run(
     """Returns layers in which each sequence of layers on the same features has been changed.
 
     A sequence ends at a layer that rearranges pixels and features (a squeeze, a flattening) and at
-    a multi-scale map, in which the sequence of each scale is changed separately. In a flow of
-    tables all layers are one sequence. No part may be a chain. `change` maps a sequence and its
-    number of features to the new layers.
+    a multi-scale map, in which the sequence of each scale is changed separately. `change` maps a
+    sequence and its number of features to the new layers.
     """
-    found: list[Bijection] = []
+    changed: list[Bijection] = []
     run: list[Bijection] = []
-    here = tuple(shape)
+    shape = tuple(shape)
     for part in parts:
-        there = part.latent_shape(here)
-        if there == here and not isinstance(part, MultiScale):
+        next_shape = part.latent_shape(shape)
+        if next_shape == shape and not isinstance(part, MultiScale):
             run.append(part)
             continue
-        found += change(run, here[0]) if run else []
-        found.append(_scale_by_scale(part, change) if isinstance(part, MultiScale) else part)
-        run, here = [], there
-    return found + (change(run, here[0]) if run else [])
+        changed += change(run, shape[0]) if run else []
+        changed.append(_scale_by_scale(part, change) if isinstance(part, MultiScale) else part)
+        run, shape = [], next_shape
+    return changed + (change(run, shape[0]) if run else [])
 
 
 def _scale_by_scale(part: MultiScale, change: Change) -> MultiScale:
@@ -265,14 +260,11 @@ def stacked(parts: Sequence[Bijection], like: Flow) -> list[Bijection]:
     """
     modes = {part.memory for part in like.modules() if isinstance(part, CouplingStack)}
     memory = modes.pop() if len(modes) == 1 else "recompute"
-    found: list[Bijection] = []
+    layers: list[Bijection] = []
     for plain, group in groupby(parts, is_coupling):
         run = list(group)
         if plain and len(run) > 1:
-            try:
-                found.append(CouplingStack.of(run, memory=memory))
-                continue
-            except ArgumentError:  # different kinds or networks: keep them as they are
-                pass
-        found += run
-    return found
+            with suppress(ArgumentError):  # different kinds or networks stay apart
+                run = [CouplingStack.of(run, memory=memory)]
+        layers += run
+    return layers

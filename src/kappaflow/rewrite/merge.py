@@ -24,6 +24,7 @@ from kappaflow.nets.exact_type import is_exact
 from kappaflow.partition import Partition
 from kappaflow.rewrite.layers import (
     affine_map,
+    after_standardization,
     changed_by_run,
     elementwise,
     elementwise_if_any,
@@ -196,34 +197,32 @@ def fuse(flow: Flow) -> Flow:
         3
     """
     parts = parts_of(flow, stacks=True)
-    start = 0
-    while start < len(parts) and parts[start].is_standardization:
-        start += 1
+    start = after_standardization(parts)
     change = functools.partial(_fused_run, flow=flow)
-    found = changed_by_run(parts[start:], flow.joint_shape, change)
-    return flow_of(flow, [part.to(flow.dtype) for part in (*parts[:start], *found)])
+    fused = changed_by_run(parts[start:], flow.joint_shape, change)
+    return flow_of(flow, [part.to(flow.dtype) for part in (*parts[:start], *fused)])
 
 
 def _fused_run(run: list[Bijection], features: int, *, flow: Flow) -> list[Bijection]:
     """Returns the layers of a run, with neighboring linear ones fused."""
-    found: list[Bijection] = []
+    fused: list[Bijection] = []
     for linear, group in groupby(run, is_linear):
         layers = list(group)
-        found += _fused(layers, features, flow.dtype) if linear and len(layers) > 1 else layers
-    return stacked(found, flow)
+        fused += _fused(layers, features, flow.dtype) if linear and len(layers) > 1 else layers
+    return stacked(fused, flow)
 
 
 def _fused(run: list[Bijection], features: int, dtype: torch.dtype) -> list[Bijection]:
     """Returns linear layers as one: none for the identity, unchanged if they are singular."""
-    made = affine_map(run, features)
+    product = affine_map(run, features)
     if all(map(is_permutation, run)):
-        index = made.matrix.argmax(1).tolist()
+        index = product.matrix.argmax(1).tolist()
         return [] if index == sorted(index) else [Permutation(index)]
-    scale = made.matrix.diagonal()
+    scale = product.matrix.diagonal()
     if all(map(is_elementwise, run)) and (scale > 0).all():
         scale = np.ascontiguousarray(scale)
-        return elementwise_if_any(scale, made.shift, frozen=is_frozen(run))
-    matrix, shift = (torch.from_numpy(numbers).to(dtype) for numbers in made)
+        return elementwise_if_any(scale, product.shift, frozen=is_frozen(run))
+    matrix, shift = (torch.from_numpy(numbers).to(dtype) for numbers in product)
     try:
         return [Linear.of(matrix, shift).requires_grad_(not is_frozen(run))]
     except ArgumentError:  # singular to rounding, or not finite

@@ -1,6 +1,6 @@
 """A coupling with linear ends: linear couplings of the same partition before and after it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
@@ -10,6 +10,8 @@ from kappaflow.errors import ArgumentError
 from kappaflow.factor import LinearCoupling
 from kappaflow.linearization import ChainLinearization, Linearization
 from kappaflow.registry import register
+
+Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 @register("SandwichCoupling")
@@ -80,25 +82,24 @@ class SandwichCoupling(Bijection):
                 yield part
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        first, *others = self.parts()
-        x, log_det = first(x, context)
-        for part in others:
-            x, more = part(x, context)
-            log_det = log_det + more
-        return x, log_det
+        return _composed([*self.parts()], x, context)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        *others, last = self.parts()
-        z, log_det = last.inverse(z, context)
-        for part in reversed(others):
-            z, more = part.inverse(z, context)
-            log_det = log_det + more
-        return z, log_det
+        return _composed([part.inverse for part in reversed([*self.parts()])], z, context)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
-        found: list[Linearization] = []
+        parts: list[Linearization] = []
         for part in self.parts():
-            found.append(part.linearize(x, context))
-            x = found[-1].value
-        log_det = sum((part.log_det for part in found[1:]), found[0].log_det)
-        return ChainLinearization(found, x, log_det)
+            parts.append(part.linearize(x, context))
+            x = parts[-1].value
+        log_det = sum((part.log_det for part in parts[1:]), parts[0].log_det)
+        return ChainLinearization(parts, x, log_det)
+
+
+def _composed(maps: Sequence[Map], x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Returns the value of maps one after the other, and the sum of their log_dets."""
+    log_dets = []
+    for function in maps:
+        x, log_det = function(x, context)
+        log_dets.append(log_det)
+    return x, sum(log_dets[1:], log_dets[0])

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -56,7 +57,7 @@ def check_base(base: Base, context: Tensor | None = None) -> None:
     before = fingerprint(flow)
     check_forms(flow, rows)
     check_rows(flow, rows)
-    check_seed(flow, rows)
+    check_seed(lambda seed: draw(flow, 5, rows, seed=seed))
     require(fingerprint(flow) == before, "log_prob and sample should change no state, but they do")
     check_parameters(flow, rows)
     for row in [None] if rows is None else rows[:2, None]:
@@ -111,10 +112,10 @@ def check_rows(flow: Flow, context: Tensor | None) -> None:
     require_close(law, torch.cat(alone), together, tolerance)
 
 
-def check_seed(flow: Flow, context: Tensor | None) -> None:
-    """Checks that a generator determines the samples and the global one stays unchanged."""
+def check_seed(sample: Callable[[int], Tensor]) -> Tensor:
+    """Returns samples after checking that the seed of a generator determines them."""
     state = torch.random.get_rng_state()
-    first, same, other = (draw(flow, 5, context, seed=seed) for seed in (1, 1, 2))
+    first, same, other = map(sample, (1, 1, 2))
     require(
         torch.equal(first, same), "sample should repeat with the generator's seed, but does not"
     )
@@ -125,6 +126,7 @@ def check_seed(flow: Flow, context: Tensor | None) -> None:
         torch.equal(state, torch.random.get_rng_state()),
         "sample with a generator should leave torch's global one unchanged, but does not",
     )
+    return first
 
 
 def check_parameters(flow: Flow, context: Tensor | None) -> None:

@@ -137,10 +137,16 @@ def check_repeatable(name: str, function: Map, x: Tensor, context: Tensor | None
     """Checks that two calls give identical results."""
     with torch.no_grad():
         first, second = function(x, context), function(x, context)
-    same = all(
-        torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, second, strict=True)
+    require(
+        equal(first, second),
+        f"{name} should give the same result each time, but a second call differs",
     )
-    require(same, f"{name} should give the same result each time, but a second call differs")
+
+
+def equal(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> bool:
+    """Returns whether results are the same to the bit; nan counts as zero."""
+    pairs = zip(first, second, strict=True)
+    return all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs)
 
 
 def check_width(twin: Bijection, x: Tensor, context: Tensor | None) -> None:
@@ -151,8 +157,7 @@ def check_width(twin: Bijection, x: Tensor, context: Tensor | None) -> None:
     if not declared:
         moved = jittered(copy.deepcopy(twin))  # zero initialization would hide an effect
         with torch.no_grad():
-            pairs = zip(moved(x, context), moved(x, context.flip(0)), strict=True)
-            if all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs):
+            if equal(moved(x, context), moved(x, context.flip(0))):
                 return
     require(
         declared == width,
@@ -318,11 +323,10 @@ def reached(module: nn.Module, loss: Tensor) -> set[str]:
 def check_log_det_gradients(twin: Bijection, x: Tensor, context: Tensor | None) -> None:
     """Checks that log_det has the gradient of log|det J|, so that it is not detached.
 
-    Compares the log_det of each direction with minus that of the other one and with the dense
-    Jacobian. A direction computed by a search may have no second derivatives, so the dense
-    Jacobian of one direction must agree if there is any.
+    A direction computed by a search may have no second derivatives, so one dense Jacobian must
+    agree if there is any, and each log_det with minus that of the other direction.
     """
-    moved, x, context = widened(jittered(copy.deepcopy(twin)), x, context)
+    moved, x, context = in_float64(jittered(copy.deepcopy(twin)), x, context)
     forward = LogDetGradients(moved, "forward", "inverse", x, context)
     inverse = LogDetGradients(moved, "inverse", "forward", forward.value.detach(), context)
     values = torch.linalg.svdvals(forward.jacobian.detach())
@@ -341,21 +345,20 @@ def check_log_det_gradients(twin: Bijection, x: Tensor, context: Tensor | None) 
     require(agrees or not breaches, "".join(breaches[:1]))
 
 
-def widened(
+def in_float64(
     bijection: Bijection, x: Tensor, context: Tensor | None
 ) -> tuple[Bijection, Tensor, Tensor | None]:
     """Returns the arguments in float64, or unchanged if the bijection does not support it."""
-    wide, wide_x = copy.deepcopy(bijection).double(), x.double()
-    wide_context = None if context is None else context.double()
+    twin, rows = copy.deepcopy(bijection).double(), x.double()
+    contexts = None if context is None else context.double()
     try:
         with torch.no_grad():
-            z, _ = wide(wide_x, wide_context)
-            back, _ = wide.inverse(z, wide_context)
+            z, _ = twin(rows, contexts)
+            back, _ = twin.inverse(z, contexts)
     except RuntimeError:  # a constant of another dtype
         return bijection, x, context
-    if z.dtype != torch.float64 or back.dtype != torch.float64:
-        return bijection, x, context
-    return wide, wide_x, wide_context
+    supported = z.dtype == back.dtype == torch.float64
+    return (twin, rows, contexts) if supported else (bijection, x, context)
 
 
 def check_files(flow: Flow, x: Tensor, context: Tensor | None) -> None:
@@ -370,10 +373,8 @@ def check_files(flow: Flow, x: Tensor, context: Tensor | None) -> None:
             loaded = load(Path(folder))
         except KappaflowError as error:
             raise ContractError(f"saving and loading should work, but: {error}") from error
-        pairs = zip(
-            results(flow, x, context), results(loaded.to(x.device), x, context), strict=True
-        )
-        same = all(torch.equal(before, after) for before, after in pairs)
+        flows = (flow, loaded.to(x.device))
+        same = all(map(torch.equal, *(results(each, x, context) for each in flows)))
     require(same, "a saved and loaded flow should be the same function, bit for bit, but is not")
 
 

@@ -30,21 +30,13 @@ class ContractError(KappaflowError, AssertionError):
 
 @dataclass(frozen=True)
 class ReferenceJacobian:
-    """One direction of a bijection at B points, with tolerances for rounding.
+    """One direction of a bijection at B points, with tolerances for rounding."""
 
-    Attributes:
-        points: Inputs (B, *event).
-        value: Outputs (B, *event).
-        log_det: The log_det that the bijection returns, (B,).
-        jacobian: The Jacobian by plain autograd, (B, n, n) in float64.
-        singular_values: Singular values of the Jacobian, descending, (B, n).
-    """
-
-    points: Tensor
+    points: Tensor  # inputs (B, *event)
     value: Tensor
-    log_det: Tensor
-    jacobian: Tensor
-    singular_values: Tensor
+    log_det: Tensor  # as the bijection returns it, (B,)
+    jacobian: Tensor  # by plain autograd, (B, n, n) in float64
+    singular_values: Tensor  # of the Jacobian, descending, (B, n)
 
     @property
     def eps(self) -> float:
@@ -87,20 +79,7 @@ class ReferenceJacobian:
 def reference_jacobian(
     name: str, function: Map, points: Tensor, context: Tensor | None
 ) -> ReferenceJacobian:
-    """Returns the values and dense Jacobians of a function, if rounding permits a test.
-
-    Args:
-        name: Name of the function in messages.
-        function: `forward` or `inverse`.
-        points: Inputs (B, *event).
-        context: Context rows (B, C), or None.
-
-    Returns:
-        The reference.
-
-    Raises:
-        ContractError: A value is not finite, or rounding could hide every error at some row.
-    """
+    """Returns values and dense Jacobians; raises ContractError if rounding could hide errors."""
     with torch.no_grad():
         value, log_det = function(points, context)
     for what, tensor in (("value", value), ("log_det", log_det)):
@@ -131,11 +110,7 @@ def dense_jacobian(function: Map, points: Tensor, context: Tensor | None) -> Ten
 def jacobian_of(
     function: Map, x: Tensor, context: Tensor | None, *, differentiable: bool = False
 ) -> Tensor:
-    """Returns the Jacobians (B, n, n) of the value by x, where rows are independent.
-
-    Each row of a Jacobian comes from its own copy of the batch, so that one backward pass gives
-    many of them.
-    """
+    """Returns the Jacobians (B, n, n) of the value by x, many outputs in one backward pass."""
     n, rows = x[0].numel(), []
     for outputs in torch.arange(n).split(OUTPUTS_AT_ONCE):
         k = len(outputs)
@@ -160,17 +135,8 @@ def gradient(output: Tensor, x: Tensor, *, differentiable: bool = False) -> Tens
 class LogDetGradients:
     """The gradients of the log_det of one direction, and the same gradients in two other ways.
 
-    Args:
-        bijection: A bijection with perturbed parameters.
-        name: "forward" or "inverse".
-        other: Name of the other direction.
-        points: Inputs (B, *event).
-        context: Context rows (B, C), or None.
-
-    Attributes:
-        value: The output (B, *event), with its graph.
-        own: Gradients with respect to the inputs "x" and each parameter, by name.
-        by_other: The gradients of minus the log_det of the other direction at the output.
+    `own` are those by the inputs "x" and each parameter, by name, and `by_other` those of minus
+    the log_det of the other direction at the output.
     """
 
     @torch.enable_grad()
@@ -178,10 +144,8 @@ class LogDetGradients:
         self, bijection: Bijection, name: str, other: str, points: Tensor, context: Tensor | None
     ) -> None:
         self._name, self._context = name, context
-        self._function, self._x = (
-            getattr(bijection, name),
-            points.detach().clone().requires_grad_(),
-        )
+        self._function = getattr(bijection, name)
+        self._x = points.detach().clone().requires_grad_()
         parameters = {k: v for k, v in bijection.named_parameters() if v.requires_grad}
         self._leaves = {"x": self._x, **parameters}
         self.value, log_det = self._function(self._x, context)
@@ -266,10 +230,7 @@ def fingerprint(module: nn.Module) -> str:
 
 
 def jittered(module: M, *, seed: int = 0) -> M:
-    """Returns the module after adding noise to its parameters in place.
-
-    Many parameters start at zero, which would hide errors.
-    """
+    """Returns the module with noise on its parameters: a start at zero would hide errors."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
