@@ -134,9 +134,7 @@ def export(
         comparison = Comparison(own, rows)
         with whole_directory(folder) as place:
             while True:  # each file names the functions of all
-                about = describe_functions(
-                    own, rows, tuple(programs), format, columns, context_columns
-                )
+                about = describe_functions(own, tuple(programs), format, columns, context_columns)
                 failed = comparison.write(programs, place, about)
                 if not failed:
                     break

@@ -12,7 +12,6 @@ from kappaflow.errors import ArgumentError
 from kappaflow.flows import Base, DiagonalNormal, Flow, StandardNormal
 from kappaflow.flows.base import NormalMixture
 from kappaflow.flows.standardization import context_standardization
-from kappaflow.nets.inputs import moments
 from kappaflow.options import ExportFormat, ExportFunction
 
 FUNCTIONS: tuple[ExportFunction, ...] = get_args(ExportFunction)
@@ -144,7 +143,6 @@ class RandomRows:
 
 def describe_functions(
     flow: Flow,
-    rows: RandomRows,
     functions: tuple[str, ...],
     kind: ExportFormat,
     columns: Sequence[str],
@@ -163,7 +161,6 @@ def describe_functions(
     if width:
         inputs = {name: {**given, "context": (width,)} for name, given in inputs.items()}
     results = {name: dict(zip(OUTPUTS[name], shapes[name][1], strict=True)) for name in functions}
-    location, scale = moments(rows.joined)
     domain = flow.domain
     given = domain.domains[: math.prod(flow.event_shape)] if domain is not None else ()
     return {
@@ -179,8 +176,6 @@ def describe_functions(
         "columns": list(columns),
         "context_columns": list(context_columns),
         "domains": [None if one is None else one.description for one in given],
-        "location": location.tolist(),
-        "scale": scale.tolist(),
         "units": "x as in the data; log_prob and log_det in nats, for x in these units",
     }
 
