@@ -69,7 +69,7 @@ class Layers:
 
     def inverse_parts(self, layers: Sequence[Any]) -> list[Part]:
         """Returns the parts of the inverse of layers, in the library's forward direction."""
-        return inverse_of([part for one in layers for part in self.forward_parts(one)])
+        return inverse_of([part for layer in layers for part in self.forward_parts(layer)])
 
     def attempt(self, name: str, convert: Callable[[], Sequence[Part]]) -> list[Part]:
         """Returns the result of `convert`; if unsupported, records the reason and returns []."""
@@ -95,7 +95,9 @@ def flattened(layer: Any, inner: Callable[[Any], Sequence[Any] | None]) -> list[
     `inner` returns the layers of a composition, from data to latent, and None for others.
     """
     parts = inner(layer)
-    return [layer] if parts is None else [one for part in parts for one in flattened(part, inner)]
+    if parts is None:
+        return [layer]
+    return [nested for part in parts for nested in flattened(part, inner)]
 
 
 def full_names(module: object) -> list[str]:

@@ -90,8 +90,8 @@ def parts_of(
 
 
 def _transforms_of(transform: Any) -> list[Any]:  # noqa: ANN401
-    def inner(one: Any) -> Any:  # noqa: ANN401
-        return one._transforms if type(one).__name__ == "CompositeTransform" else None
+    def inner(part: Any) -> Any:  # noqa: ANN401
+        return part._transforms if type(part).__name__ == "CompositeTransform" else None
 
     return flattened(transform, inner)
 
@@ -135,7 +135,7 @@ def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN40
 
 def _layers_of(transform: Any) -> list[Any]:  # noqa: ANN401
     name = f"{HOME}.base.CompositeTransform"
-    return flattened(transform, lambda one: one._transforms if is_exactly(one, name) else None)
+    return flattened(transform, lambda part: part._transforms if is_exactly(part, name) else None)
 
 
 def _embedding(flow: Any) -> list[Network]:  # noqa: ANN401

@@ -52,7 +52,7 @@ def parts_of(
     base, whole = maker(flow.base), maker(flow)
     shape = tuple(base(context).event_shape)
     width = 0 if context is None else context.shape[1]
-    transforms = flattened(flow.transform, lambda one: getattr(one, "transforms", None))
+    transforms = flattened(flow.transform, lambda part: getattr(part, "transforms", None))
     layers = [_layer(one, maker(one), shape, width) for one in transforms]
     return Parts(
         "zuko",
@@ -96,7 +96,7 @@ def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN40
     layers = Layers(
         {
             **KNOWN,
-            "zuko.lazy.LazyInverse": lambda one: layers.inverse_parts(_layers_of(one.transform)),
+            "zuko.lazy.LazyInverse": lambda part: layers.inverse_parts(_layers_of(part.transform)),
         },
         converters,
     )
@@ -113,7 +113,7 @@ def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN40
 
 def _layers_of(transform: Any) -> list[Any]:  # noqa: ANN401
     name = "zuko.lazy.LazyComposedTransform"
-    return flattened(transform, lambda one: one.transforms if is_exactly(one, name) else None)
+    return flattened(transform, lambda part: part.transforms if is_exactly(part, name) else None)
 
 
 def _base(base: Any) -> list[Part]:  # noqa: ANN401

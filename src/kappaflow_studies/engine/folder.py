@@ -14,10 +14,10 @@ NUMBERS, PAGE, FIGURES = "report.json", "index.html", "figures"
 
 def checked_folder(out: str | Path) -> Path:
     """Returns the path of a folder, which may be new."""
-    place = Path(out)
-    if place.exists() and not place.is_dir():
-        raise ArgumentError(f"'out' should be a folder, {place} is a file.")
-    return place
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentError(f"'out' should be a folder, {folder} is a file.")
+    return folder
 
 
 def as_text(value: Any) -> str:  # noqa: ANN401
@@ -28,7 +28,7 @@ def as_text(value: Any) -> str:  # noqa: ANN401
 
 
 def write_results(
-    place: Path,
+    folder: Path,
     report: Part,
     page: str,
     charts: Sequence[Chart],
@@ -37,10 +37,10 @@ def write_results(
     indent: int | None = None,
 ) -> Path:
     """Returns the path of the page, after writing the numbers, the page and the charts."""
-    folder = make_directory(place / FIGURES)
-    files = [path for chart in charts for path in write_stills(chart, folder)]
+    figures = make_directory(folder / FIGURES)
+    files = [path for chart in charts for path in write_stills(chart, figures)]
     if charts and not files:
         say(NO_STILLS)
-    write_bytes(place / NUMBERS, (report.model_dump_json(indent=indent) + "\n").encode())
-    write_bytes(place / PAGE, page.encode())
-    return place / PAGE
+    write_bytes(folder / NUMBERS, (report.model_dump_json(indent=indent) + "\n").encode())
+    write_bytes(folder / PAGE, page.encode())
+    return folder / PAGE
