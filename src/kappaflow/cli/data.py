@@ -2,11 +2,11 @@
 
 from dataclasses import asdict
 
-from kappaflow.cli.parameters import Flag
+from kappaflow.cli.parameters import Json
 from kappaflow.cli.show import print_json, print_text
 
 
-def data(*, json: Flag = False) -> None:
+def data(*, json: Json = False) -> None:
     """List the data sets that are shipped or come with other packages, and their sources.
 
     For example:
@@ -14,11 +14,6 @@ def data(*, json: Flag = False) -> None:
     kappaflow data
 
     kappaflow fit digits --out runs/digits
-
-    Parameters
-    ----------
-    json
-        Print the list as JSON.
     """
     from kappaflow.data import data_sets, toy_sets
     from kappaflow.data.dataset import kinds

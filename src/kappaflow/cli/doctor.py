@@ -1,13 +1,13 @@
 """`kappaflow doctor`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from kappaflow.cli.parameters import Data, Decimal, Device, Flag, Integer, Names
+from kappaflow.cli.parameters import Data, Decimal, Device, Flag, Integer, Json, Names
 from kappaflow.cli.show import (
     formatted,
     note_unfinished,
@@ -53,7 +53,7 @@ def doctor(
     into: Path | None = None,
     epochs: Integer | None = None,
     thorough: Flag = False,
-    json: Flag = False,
+    json: Json = False,
     decimal: Decimal = None,
     device: Device = None,
 ) -> int:
@@ -97,15 +97,13 @@ def doctor(
     thorough
         Also examine what takes long: more points, all rows, all columns of a context, bases of
         any dimension. Without it, "not checked" in the output names what was left out.
-    json
-        Print the diagnosis as JSON.
     decimal
         Decimal sign of a table in a text file. Default: that of the run, or detected.
     """
     from kappaflow.diagnosis import check_codes, filter_findings
     from kappaflow.report import write_diagnosis
     from kappaflow.report.files import check_output_path
-    from kappaflow.runs import is_code
+    from kappaflow.runs import diagnose_code, diagnose_run, is_code
 
     of_code = is_code(run)
     _check_target(run, context, of_code=of_code)
@@ -119,9 +117,16 @@ def doctor(
         note_unused_cuda(device)
         note_unfinished(Path(run))
     with shown_step(visible=False if json else None) as show:
-        diagnosis, points = _diagnose(
-            run, data, tuple(context or ()), decimal, device, thorough=thorough, show=show
-        )
+        options: dict[str, Any] = {
+            "thorough": thorough,
+            "progress": show,
+            "decimal": decimal,
+            "device": device,
+        }
+        if of_code:
+            diagnosis, points = diagnose_code(run, data, tuple(context or ()), **options)
+        else:
+            diagnosis, points = diagnose_run(Path(run), data, **options)
         diagnosis = filter_findings(diagnosis, select or (), ignore or ())
         if out is not None:
             show("drawing the page")
@@ -131,30 +136,6 @@ def doctor(
     else:
         _print(diagnosis, points, out)
     return 0 if diagnosis.ok else 1
-
-
-def _diagnose(
-    run: str,
-    data: str | None,
-    context: tuple[str, ...],
-    decimal: Decimal,
-    device: str | None,
-    *,
-    thorough: bool,
-    show: Callable[[str], None],
-) -> "tuple[Diagnosis, str]":
-    """Returns the diagnosis and a description of the points."""
-    from kappaflow.runs import diagnose_code, diagnose_run, is_code
-
-    options: dict[str, Any] = {
-        "thorough": thorough,
-        "progress": show,
-        "decimal": decimal,
-        "device": device,
-    }
-    if is_code(run):
-        return diagnose_code(run, data, context, **options)
-    return diagnose_run(Path(run), data, **options)
 
 
 def _print(diagnosis: "Diagnosis", points: str, page: Path | None) -> None:

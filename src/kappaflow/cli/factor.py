@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kappaflow.cli.parameters import Count, Data, FirstPart, Flag, Integer
+from kappaflow.cli.parameters import Count, Data, FirstPart, Integer, Json
 from kappaflow.cli.show import print_columns, print_json, print_text, shown_step
 from kappaflow.options import FactorMethod
 
@@ -22,7 +22,7 @@ def factor(
     seed: Integer = 0,
     out: Path | None = None,
     report: Path | None = None,
-    json: Flag = False,
+    json: Json = False,
 ) -> None:
     """Factor an invertible matrix into a few well-conditioned couplings.
 
@@ -58,8 +58,6 @@ def factor(
     report
         An HTML file with pictures of the factors, and of what more couplings buy: for that the
         matrix is factored again with 8, 11, 12 and 16 couplings.
-    json
-        Print the result as JSON.
     """
     from kappaflow.runs import factor_file
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 from cyclopts import Parameter
 
@@ -26,7 +26,7 @@ from kappaflow.cli.fit_options import (
     given,
     model_arguments,
 )
-from kappaflow.cli.parameters import Data, Device, Integer
+from kappaflow.cli.parameters import Data, Device, Integer, Json, Quiet
 from kappaflow.cli.show import (
     JOINT,
     first_process_prints,
@@ -66,8 +66,8 @@ def fit(
     rows: Annotated[FitTable | None, Parameter(name="*", group=COMMON)] = None,
     device: Annotated[Device, Parameter(group=TRAINING)] = None,
     tensorboard: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
-    quiet: Annotated[bool, Parameter(negative=(), group=OUTPUT)] = False,
-    json: Annotated[bool, Parameter(negative=(), group=OUTPUT)] = False,
+    quiet: Annotated[Quiet, Parameter(group=OUTPUT)] = False,
+    json: Annotated[Json, Parameter(group=OUTPUT)] = False,
 ) -> None:
     """Train a flow on a table or on images, and write its model, figures and report to a folder.
 
@@ -101,14 +101,11 @@ def fit(
         Seed of the initial weights, the order of the rows and the split.
     tensorboard
         Folder for TensorBoard logs of each epoch.
-    quiet
-        Show no progress and no notes.
-    json
-        Print the result as JSON.
     """
     from kappaflow.images import is_images
     from kappaflow.runs import ImageConfig, ModelSearch, TableConfig, fit_run
     from kappaflow.runs.recipes import LEARNING_RATE
+    from kappaflow.training import TensorBoard
 
     _refuse_missing(data)
     folder = _default_folder(data) if out is None else out
@@ -139,7 +136,7 @@ def fit(
             device=device,
             progress=False if quiet else None,
             say=(lambda text: None) if quiet else print_note,
-            callbacks=_callbacks(tensorboard),
+            callbacks=[] if tensorboard is None else [TensorBoard(tensorboard)],
             seed=seed,
             **settings,
         )
@@ -198,13 +195,6 @@ def _image_model(model: str, options: object) -> "ModelConfig":
             )
         arguments["hidden"] = hidden[0]
     return ModelConfig(model, arguments)
-
-
-def _callbacks(folder: Path | None) -> list[Any]:
-    """Returns the callbacks that write logs."""
-    from kappaflow.training import TensorBoard
-
-    return [] if folder is None else [TensorBoard(folder)]
 
 
 def _refuse_missing(data: str) -> None:

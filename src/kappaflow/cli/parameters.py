@@ -1,6 +1,7 @@
 """Types of parameters that several commands have."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter, Token
@@ -41,7 +42,10 @@ Device = Annotated[
     str | None, Parameter(help="Where to compute: cpu (the default), cuda, or cuda:1.")
 ]
 Flag = Annotated[bool, Parameter(negative=())]
+Json = Annotated[bool, Parameter(negative=(), help="Print the result as JSON.")]
 Names = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
+Quiet = Annotated[bool, Parameter(negative=(), help="Show no progress and no notes.")]
+RunFolder = Annotated[Path, Parameter(help="The run folder.")]
 Integer = Annotated[int, Parameter(converter=to_integer)]
 Integers = Annotated[
     tuple[int, ...], Parameter(converter=_to_integers, consume_multiple=True, negative=())

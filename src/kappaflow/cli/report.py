@@ -1,12 +1,10 @@
 """`kappaflow report`."""
 
-from pathlib import Path
-
-from kappaflow.cli.parameters import Flag
+from kappaflow.cli.parameters import Json, RunFolder
 from kappaflow.cli.show import print_text
 
 
-def report(run: Path, /, *, json: Flag = False) -> None:
+def report(run: RunFolder, /, *, json: Json = False) -> None:
     """Write the report of a finished run again, from its stored results.
 
     For example:
@@ -14,13 +12,6 @@ def report(run: Path, /, *, json: Flag = False) -> None:
     kappaflow report runs/magic
 
     kappaflow report runs/digits
-
-    Parameters
-    ----------
-    run
-        The run folder.
-    json
-        Print the numbers as JSON instead.
     """
     from kappaflow.report import draw_again, read_report
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from kappaflow.cli.parameters import Flag, Integer
+from kappaflow.cli.parameters import Flag, Integer, Json, Quiet
 from kappaflow.cli.show import print_columns, print_json, print_note, print_text
 from kappaflow.errors import ArgumentError
 
@@ -18,8 +18,8 @@ def reproduce(
     config: Path | None = None,
     processes: Integer | None = None,
     list: Flag = False,
-    quiet: Flag = False,
-    json: Flag = False,
+    quiet: Quiet = False,
+    json: Json = False,
 ) -> None:
     """Reproduce a claim of the source paper: measure it, and write raw results, charts and a page.
 
@@ -48,10 +48,6 @@ def reproduce(
         Number of cases measured at the same time, each on one thread; default one per core.
     list
         List the experiments.
-    quiet
-        Show no progress and no notes.
-    json
-        Print the numbers as JSON.
     """
     from kappaflow.extensions import load_by_name
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kappaflow.cli.parameters import Count, FirstPart, Flag, Integer
+from kappaflow.cli.parameters import Count, FirstPart, Integer, Json
 from kappaflow.cli.show import note_unfinished, print_columns, print_json, print_text
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def rewrite(
     partition: FirstPart = "half",
     couplings: Count = "auto",
     seed: Integer = 0,
-    json: Flag = False,
+    json: Json = False,
 ) -> None:
     """Rewrite a flow to use one fixed partition, without changing what it computes.
 
@@ -45,8 +45,6 @@ def rewrite(
         a few seconds finds them, else at most 17 in closed form.
     seed
         Of searches, and of samples to compare on.
-    json
-        Print the certificate as JSON.
     """
     from kappaflow.runs import rewrite_run
 

@@ -1,16 +1,15 @@
 """`kappaflow sample`."""
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from kappaflow.cli.parameters import Data, Decimal, Device, Integer
+from kappaflow.cli.parameters import Data, Decimal, Device, Integer, RunFolder
 from kappaflow.cli.show import note_unfinished, note_unused_cuda, print_note
 
 
 def sample(
-    run: Path,
+    run: RunFolder,
     /,
     *,
     n: Annotated[Integer, Parameter(name=["-n", "--n"])],
@@ -35,8 +34,6 @@ def sample(
 
     Parameters
     ----------
-    run
-        The run folder.
     n
         Number of samples; with --context for each of its rows.
     out

@@ -1,16 +1,15 @@
 """`kappaflow score`."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Literal
 
-from kappaflow.cli.parameters import Data, Decimal, Device, Flag
+from kappaflow.cli.parameters import Data, Decimal, Device, Flag, RunFolder
 from kappaflow.cli.show import JOINT, note_unused_cuda, print_json, print_note
 from kappaflow.errors import ArgumentError
 
 
 def score(
-    run: Path,
+    run: RunFolder,
     data: Data,
     /,
     *,
@@ -46,8 +45,6 @@ def score(
 
     Parameters
     ----------
-    run
-        The run folder.
     data
         A table with the columns of the run, - for csv on standard input, or a shipped name; for
         a run on images a folder of images or the name of a set.

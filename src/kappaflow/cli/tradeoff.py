@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from kappaflow.cli.fit_options import COMMON, OUTPUT, TRAINING, ReadTable, given, without_none
-from kappaflow.cli.parameters import Data, Integer, Integers
+from kappaflow.cli.parameters import Data, Integer, Integers, Json, Quiet
 from kappaflow.cli.show import print_columns, print_note, print_text
 from kappaflow.errors import ArgumentError
 
@@ -26,8 +26,8 @@ def tradeoff(
     seed: Annotated[Integer, Parameter(group=TRAINING)] = 0,
     processes: Annotated[Integer, Parameter(group=TRAINING)] = 1,
     rows: Annotated[ReadTable | None, Parameter(name="*", group=COMMON)] = None,
-    quiet: Annotated[bool, Parameter(negative=(), group=OUTPUT)] = False,
-    json: Annotated[bool, Parameter(negative=(), group=OUTPUT)] = False,
+    quiet: Annotated[Quiet, Parameter(group=OUTPUT)] = False,
+    json: Annotated[Json, Parameter(group=OUTPUT)] = False,
 ) -> None:
     """Show how much likelihood it costs to bound the condition number of flows of a table.
 
@@ -62,10 +62,6 @@ def tradeoff(
         Seed of the initial weights, the order of rows and the split; the same for all flows.
     processes
         Number of trainings to run in parallel, each on one thread.
-    quiet
-        Show no progress and no notes.
-    json
-        Print the numbers as JSON.
     """
     from kappaflow.data.dataset import kind_of
     from kappaflow.extensions import load_by_name
