@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import kappaflow as kf
+from kappaflow import images
 from kappaflow.bijections.log_scales import SCALES
 from kappaflow.flows.base import StandardNormal
 from kappaflow.testing.contract import jittered
@@ -781,23 +782,23 @@ FLOWS = {
 
 IMAGE = (2, 4, 4)  # shape of the points of augmentations of images
 AUGMENTATIONS: dict[str, Case] = {
-    "Dequantize": Case(lambda: kf.flows.Dequantize(16), IMAGE),
+    "Dequantize": Case(lambda: images.Dequantize(16), IMAGE),
     "VariationalDequantize": Case(
-        lambda: kf.flows.VariationalDequantize(IMAGE, 16, depth=3, hidden=4), IMAGE
+        lambda: images.VariationalDequantize(IMAGE, 16, depth=3, hidden=4), IMAGE
     ),
     "VariationalDequantize, one coupling": Case(
-        lambda: kf.flows.VariationalDequantize(IMAGE, 16, depth=1, hidden=4), IMAGE
+        lambda: images.VariationalDequantize(IMAGE, 16, depth=1, hidden=4), IMAGE
     ),
-    "DequantizeAndPad": Case(lambda: kf.flows.DequantizeAndPad(kf.flows.Dequantize(16), 1), IMAGE),
+    "DequantizeAndPad": Case(lambda: images.DequantizeAndPad(images.Dequantize(16), 1), IMAGE),
     "DequantizeAndPad, learned twice": Case(
-        lambda: kf.flows.DequantizeAndPad(
-            kf.flows.VariationalDequantize(IMAGE, 16, depth=2, hidden=4),
+        lambda: images.DequantizeAndPad(
+            images.VariationalDequantize(IMAGE, 16, depth=2, hidden=4),
             kf.flows.LearnedPad(2, 3, kf.nets.ConvNet(2, 6, 4)),
         ),
         IMAGE,
     ),
     "DequantizeAndPad, zero": Case(
-        lambda: kf.flows.DequantizeAndPad(kf.flows.Dequantize(16), kf.flows.ZeroPad(2)), IMAGE
+        lambda: images.DequantizeAndPad(images.Dequantize(16), kf.flows.ZeroPad(2)), IMAGE
     ),
     "Pad": Case(lambda: kf.flows.Pad(3), (2,)),
     "Pad, scale, images": Case(lambda: kf.flows.Pad(1, scale=0.25), IMAGE),

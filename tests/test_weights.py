@@ -19,9 +19,10 @@ from kappaflow.data import load_table, weigh_duplicate_rows, weighted
 from kappaflow.data.load import read_table
 from kappaflow.diagnosis import Comparison, compare, references
 from kappaflow.estimator import ConditionalFlowDensity, FlowDensity
-from kappaflow.flows import Dequantize, DequantizeAndPad, LearnedPad
+from kappaflow.flows import LearnedPad
 from kappaflow.flows.base import sample_of
 from kappaflow.flows.recipe import from_options
+from kappaflow.images import Dequantize, DequantizeAndPad
 from kappaflow.nets.inputs import moments
 from kappaflow.runs import model_search, page
 from kappaflow.runs.race import trials_of
@@ -246,7 +247,7 @@ CASES = {
     "bijections.gaussianize._tail_of": tail,
     "factor.whiten.Whiten.fit": partial(fitted, kf.factor.Whiten(3)),
     "flows.padding.PaddingGiven.fit": partial(fitted, LearnedPad(3, 2)),
-    "flows.padding_options.DequantizeAndPad.fit": partial(
+    "images.dequantize.DequantizeAndPad.fit": partial(
         fitted, DequantizeAndPad(Dequantize(4), LearnedPad(3, 2))
     ),
     **{

@@ -8,6 +8,7 @@ import torch
 
 import kappaflow as kf
 from cases import AUGMENTATIONS
+from kappaflow import images
 from kappaflow.testing.contract import jittered
 
 
@@ -34,7 +35,7 @@ def test_bits_per_dimension_of_a_known_model():
 
     A normal so wide that it is flat over the pixels has log p = -log(sigma sqrt(2 pi)) there.
     """
-    flow = dequantised(kf.flows.Dequantize(256), scale=1e-4)
+    flow = dequantised(images.Dequantize(256), scale=1e-4)
     x = pixels(100, (1,), 256)
     bits = -flow.log_prob(x, generator=seeded()) / math.log(2)
     wanted = math.log2(1e4 * math.sqrt(2 * math.pi))
@@ -43,7 +44,7 @@ def test_bits_per_dimension_of_a_known_model():
 
 def test_the_bound_is_the_mean_over_the_interval():
     """Of log p over each pixel's interval, by a fine sum."""
-    flow = dequantised(kf.flows.Dequantize(4), scale=1.3, shift=-2.0).double()
+    flow = dequantised(images.Dequantize(4), scale=1.3, shift=-2.0).double()
     x = torch.tensor([[1.0]], dtype=torch.float64)
     with torch.no_grad():
         many = flow.log_prob(x.expand(100_000, 1), generator=seeded()).mean()
@@ -54,7 +55,7 @@ def test_the_bound_is_the_mean_over_the_interval():
 
 def test_more_samples_tighten_the_bound():
     """Up to log of the integral of p over the interval."""
-    flow = dequantised(kf.flows.Dequantize(4), scale=6.0, shift=-10.0).double()
+    flow = dequantised(images.Dequantize(4), scale=6.0, shift=-10.0).double()
     x = torch.full((2000, 1), 1.0, dtype=torch.float64)
     with torch.no_grad():
         one, ten = (flow.log_prob(x, samples=n, generator=seeded()).mean() for n in (1, 50))
@@ -90,7 +91,7 @@ def test_what_is_drawn_is_joined_and_dropped_again(name):
 
 def test_the_learned_noise_has_a_density_that_integrates_to_one():
     """Of a single pixel, over its interval."""
-    augment = jittered(kf.flows.VariationalDequantize((1, 1, 1), 4, depth=2, hidden=4)).double()
+    augment = jittered(images.VariationalDequantize((1, 1, 1), 4, depth=2, hidden=4)).double()
     grid = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
     with torch.no_grad():
         log_q = augment.log_prob(
@@ -102,14 +103,14 @@ def test_the_learned_noise_has_a_density_that_integrates_to_one():
 def test_rounding_never_carries_a_pixel_into_the_next_interval():
     """Not even the largest of many draws beside the largest value."""
     x = torch.full((2_000_000, 1), 255.0)
-    e, _ = kf.flows.Dequantize(256).draw(x, generator=seeded())
+    e, _ = images.Dequantize(256).draw(x, generator=seeded())
     assert (x + e).max() < 256
     assert e.max() > 0.9999
 
 
 @pytest.mark.parametrize(
     "augment",
-    [kf.flows.Dequantize(256), kf.flows.VariationalDequantize((1, 2, 2), 256, depth=1, hidden=2)],
+    [images.Dequantize(256), images.VariationalDequantize((1, 2, 2), 256, depth=1, hidden=2)],
 )
 def test_types_without_room_for_noise_beside_a_pixel_are_refused(augment):
     """In them x + e would be x, or worse; half precision has room beside few values."""
@@ -127,12 +128,12 @@ def test_types_without_room_for_noise_beside_a_pixel_are_refused(augment):
 def test_whole_numbers_are_given_as_floating_ones():
     """An integer type has no room for noise at all."""
     with pytest.raises(kf.errors.ArgumentError, match="'x' should hold floating-point"):
-        kf.flows.Dequantize(4).draw(torch.zeros(2, 1, 2, 2, dtype=torch.uint8))
+        images.Dequantize(4).draw(torch.zeros(2, 1, 2, 2, dtype=torch.uint8))
 
 
 def test_the_learned_noise_has_no_density_outside_the_interval():
     """As that which is not learned."""
-    augment = jittered(kf.flows.VariationalDequantize((1, 2, 2), 16, depth=2, hidden=4))
+    augment = jittered(images.VariationalDequantize((1, 2, 2), 16, depth=2, hidden=4))
     e = torch.full((5, 1, 2, 2), 0.5)
     e[:4, 0, 0, 0] = torch.tensor([0.0, 1.0, -0.1, 1.1])
     found = augment.log_prob(e, torch.zeros(5, 1, 2, 2))
@@ -169,7 +170,7 @@ def test_the_joint_density_is_exact():
 
 def test_draws_are_whole_numbers_of_the_range():
     """And their log_prob is the bound there."""
-    flow = dequantised(kf.flows.Dequantize(4), scale=0.3, shift=-0.6)
+    flow = dequantised(images.Dequantize(4), scale=0.3, shift=-0.6)
     x, log_prob = flow.sample_and_log_prob(500, generator=seeded())
     assert set(x.flatten().tolist()) == {0.0, 1.0, 2.0, 3.0}
     assert log_prob.isfinite().all()
@@ -187,7 +188,7 @@ def test_a_temperature_of_zero_is_the_mode():
 
 def test_filling_and_padding_have_the_density_of_both():
     """Written out: e is noise of one channel and two normal ones, and so is what is joined."""
-    both = kf.flows.DequantizeAndPad(kf.flows.Dequantize(4), 2)
+    both = images.DequantizeAndPad(images.Dequantize(4), 2)
     flow = kf.Flow(kf.StandardNormal((3, 2, 2)), kf.Chain([]), both)
     x = pixels(5, (1, 2, 2), 4)
     e, log_q = both.draw(x, generator=seeded())
@@ -235,12 +236,12 @@ def test_a_flow_with_padding_is_saved_measured_and_examined(tmp_path):
     ("call", "message"),
     [
         (
-            lambda: dequantised(kf.flows.Dequantize(4)).log_prob(torch.tensor([[0.5]])),
+            lambda: dequantised(images.Dequantize(4)).log_prob(torch.tensor([[0.5]])),
             "whole numbers",
         ),
-        (lambda: dequantised(kf.flows.Dequantize(4)).log_prob(torch.tensor([[4.0]])), "0 to 3"),
+        (lambda: dequantised(images.Dequantize(4)).log_prob(torch.tensor([[4.0]])), "0 to 3"),
         (
-            lambda: dequantised(kf.flows.Dequantize(4)).log_prob(torch.tensor([[-1.0]])),
+            lambda: dequantised(images.Dequantize(4)).log_prob(torch.tensor([[-1.0]])),
             "whole numbers",
         ),
         (lambda: dequantised(None).log_prob(torch.zeros(1, 1), samples=2), "exact"),
@@ -259,17 +260,17 @@ def test_a_flow_with_padding_is_saved_measured_and_examined(tmp_path):
             "'e' should have shape .4, 1., got .1, 1.",
         ),
         (
-            lambda: dequantised(kf.flows.Dequantize(4), features=2).joint_log_prob(
+            lambda: dequantised(images.Dequantize(4), features=2).joint_log_prob(
                 torch.zeros(4, 2), torch.zeros(4, 1)
             ),
             "'e' should have shape .4, 2.",
         ),
         (
-            lambda: kf.flows.DequantizeAndPad(kf.flows.Pad(1), 1),
+            lambda: images.DequantizeAndPad(kf.flows.Pad(1), 1),
             "'filling' should be a Dequantize or a Var",
         ),
         (
-            lambda: kf.flows.DequantizeAndPad(kf.flows.Dequantize(4), 0),
+            lambda: images.DequantizeAndPad(images.Dequantize(4), 0),
             "'features' should be at least 1",
         ),
         (
@@ -277,14 +278,14 @@ def test_a_flow_with_padding_is_saved_measured_and_examined(tmp_path):
             "'padding' should be less than the 2 features",
         ),
         (
-            lambda: kf.flows.VariationalDequantize((4,)),
+            lambda: images.VariationalDequantize((4,)),
             "'event_shape' should be .channels, height",
         ),
         (
             lambda: kf.Flow(
                 kf.StandardNormal((1, 2, 2)),
                 kf.Chain([]),
-                kf.flows.VariationalDequantize((1, 4, 4)),
+                images.VariationalDequantize((1, 4, 4)),
             ),
             "'augment' should be for images of the shape",
         ),

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow import images
 from kappaflow.flows import augmentation, padding_in, padding_of_kind
 from kappaflow.flows.coupling_flow import padded_partition
-from kappaflow.flows.padding_options import KINDS
+from kappaflow.flows.padding import KINDS
 from kappaflow.testing.contract import jittered
 
 WITH_DENSITY = ("gaussian", "uniform", "copy", "learned")
@@ -411,7 +412,7 @@ def test_a_whitened_start_takes_padding():
         ),
         (lambda: kf.real_nvp(2, padding=-1), "'padding' should be at least 0, got -1"),
         (lambda: kf.real_nvp(2, padding="zero"), "got 'zero': or a Padding, such as"),
-        (lambda: kf.nice(2, padding=kf.flows.Dequantize(4)), "'padding' should be a whole number"),
+        (lambda: kf.nice(2, padding=images.Dequantize(4)), "'padding' should be a whole number"),
         (lambda: kf.nice(2, padding=True), "'padding' should be a whole number"),
         (
             lambda: kf.real_nvp(2, padding=kf.flows.ZeroPad(1), start="whiten"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow import images
 from kappaflow_studies.data import image_parts, table_parts
 from kappaflow_studies.training import held_out, points, trained
 
@@ -41,7 +42,7 @@ def test_images_are_judged_in_bits_per_dimension():
     normal = kf.Flow(
         kf.StandardNormal((1, 8, 8)),
         kf.bijections.ElementwiseAffine(1),
-        kf.flows.Dequantize(parts.test.values),
+        images.Dequantize(parts.test.values),
     ).eval()
     x = parts.test.batch(range(len(parts.test))).float()
     noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))

@@ -1,6 +1,6 @@
 """Flows, and the recipes that assemble them: functions, never subclasses."""
 
-from kappaflow.flows.augmentation import Augmentation, Dequantize, VariationalDequantize
+from kappaflow.flows.augmentation import Augmentation
 from kappaflow.flows.base import Base, NormalMixture, StandardNormal
 from kappaflow.flows.base_distributions import (
     ClassConditionalNormal,
@@ -11,8 +11,16 @@ from kappaflow.flows.base_distributions import (
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.importance import importance_weighted_log_prob
 from kappaflow.flows.invertible_network import invertible_network
-from kappaflow.flows.padding import CopyPad, LearnedPad, Pad, Padding, UniformPad, ZeroPad
-from kappaflow.flows.padding_options import DequantizeAndPad, padding_in, padding_of_kind
+from kappaflow.flows.padding import (
+    CopyPad,
+    LearnedPad,
+    Pad,
+    Padding,
+    UniformPad,
+    ZeroPad,
+    padding_in,
+    padding_of_kind,
+)
 from kappaflow.flows.recipes_tabular import nice, planar, radial, real_nvp, spline
 from kappaflow.flows.standardization import set_bounds
 from kappaflow.flows.zuko_flow import zuko_flow
@@ -31,8 +39,6 @@ __all__ = [
     "ClassConditionalNormal",
     "CopyPad",
     "CouplingOptions",
-    "Dequantize",
-    "DequantizeAndPad",
     "DiagonalNormal",
     "Flow",
     "LearnedPad",
@@ -46,7 +52,6 @@ __all__ = [
     "StudentT",
     "UniformBox",
     "UniformPad",
-    "VariationalDequantize",
     "ZeroPad",
     "importance_weighted_log_prob",
     "invertible_network",

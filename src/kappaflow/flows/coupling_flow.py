@@ -16,8 +16,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow.factor import Whiten
 from kappaflow.flows.base import NormalMixture, StandardNormal
 from kappaflow.flows.flow import Flow
-from kappaflow.flows.padding import Padding
-from kappaflow.flows.padding_options import checked_padding, padding_features
+from kappaflow.flows.padding import Padding, checked_padding, padding_features
 from kappaflow.flows.recipe import Options, as_group
 from kappaflow.flows.standardization import Bounds, context_embedding, input_layers
 from kappaflow.nets import MLP, SinCosEmbedding

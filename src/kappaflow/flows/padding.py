@@ -3,17 +3,26 @@
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import feature_batch, finite_float, positive_float, positive_int
+from kappaflow._checks import (
+    feature_batch,
+    finite_float,
+    natural_int,
+    one_of,
+    positive_float,
+    positive_int,
+)
 from kappaflow.bijection import zero_log_det
 from kappaflow.bijections import Standardize
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.augmentation import Augmentation, Shape, uniform_like
 from kappaflow.flows.base import StandardNormal
-from kappaflow.nets import MLP
+from kappaflow.nets import MLP, ConvNet
+from kappaflow.options import PaddingKind
 from kappaflow.registry import register
 
 
@@ -340,3 +349,60 @@ class LearnedPad(PaddingGiven):
             )
         mean, raw = output.to(x.dtype).chunk(2, 1)
         return mean, LARGEST_LOG_SCALE * torch.tanh(raw / LARGEST_LOG_SCALE)
+
+
+KINDS: tuple[PaddingKind, ...] = get_args(PaddingKind)
+WITHOUT_SCALE = ("zero", "learned")
+IMAGE_HIDDEN = 32  # hidden channels of the network that draws learned padding of images
+
+
+def checked_padding(padding: object) -> Padding | None:
+    """Returns the padding for a `padding` argument; None and 0 give none, a number Gaussian."""
+    if padding is None or isinstance(padding, Padding):
+        return padding
+    features = natural_int("padding", padding, "or a Padding, such as kappaflow.flows.ZeroPad(2).")
+    return Pad(features) if features else None
+
+
+def padding_features(padding: Padding | None) -> int:
+    """Returns the number of features that a padding adds."""
+    return 0 if padding is None else padding.features
+
+
+def padding_of_kind(
+    kind: str, features: int, event_shape: Sequence[int], *, scale: float | None = None
+) -> Padding:
+    """Returns a padding of a kind for points of a shape, (D,) or (C, H, W).
+
+    The kinds are "gaussian", "uniform", "zero", "copy" and "learned"; the first, the second and
+    the fourth have a scale.
+
+    Raises:
+        ArgumentError: The kind is unknown, or a number is out of range or unexpected.
+
+    Example:
+        >>> padding_of_kind("uniform", 2, (3,), scale=0.5)
+        UniformPad(features=2, scale=0.5)
+    """
+    one_of("padding_kind", kind, KINDS)
+    if scale is not None and kind in WITHOUT_SCALE:
+        raise ArgumentError(f"'padding_scale' should be left out for {kind} padding, got {scale}.")
+    given = {} if scale is None else {"scale": scale}
+    inputs, *places = event_shape
+    match kind:
+        case "gaussian":
+            return Pad(features, **given)
+        case "uniform":
+            return UniformPad(features, **given)
+        case "zero":
+            return ZeroPad(features)
+        case "copy":
+            return CopyPad(inputs, features, **given)
+    network = ConvNet(inputs, 2 * features, IMAGE_HIDDEN) if places else None
+    return LearnedPad(inputs, features, network)
+
+
+def padding_in(augment: Augmentation | None) -> Padding | None:
+    """Returns the padding in the augmentation of a flow, or None."""
+    part = getattr(augment, "padding", augment)
+    return part if isinstance(part, Padding) else None

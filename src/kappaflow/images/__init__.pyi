@@ -1,3 +1,4 @@
+from .dequantize import Dequantize, DequantizeAndPad, VariationalDequantize
 from .images import Images, flipped
 from .jet import jet
 from .latent import interpolate, reconstruct
@@ -14,6 +15,8 @@ from .shipped import ImageSet, image_sets
 from .vit import VisionTransformer
 
 __all__ = [
+    "Dequantize",
+    "DequantizeAndPad",
     "GlowOptions",
     "ImageOptions",
     "ImageSet",
@@ -21,6 +24,7 @@ __all__ = [
     "JetOptions",
     "PixelOptions",
     "TransformerOptions",
+    "VariationalDequantize",
     "VisionTransformer",
     "flipped",
     "glow",

@@ -17,12 +17,12 @@ from kappaflow.bijections import (
     Standardize,
 )
 from kappaflow.errors import ArgumentError
-from kappaflow.flows.augmentation import Augmentation, Dequantize, VariationalDequantize
+from kappaflow.flows.augmentation import Augmentation
 from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
-from kappaflow.flows.padding import Padding
-from kappaflow.flows.padding_options import DequantizeAndPad, checked_padding, padding_features
+from kappaflow.flows.padding import Padding, checked_padding, padding_features
 from kappaflow.flows.recipe import Options, as_group, recipe
+from kappaflow.images.dequantize import Dequantize, DequantizeAndPad, VariationalDequantize
 from kappaflow.images.options import GlowOptions, ImageOptions, PixelOptions
 from kappaflow.nets import ConvNet, ResidualConvNet, StandardizeInputs
 from kappaflow.options import (

@@ -7,8 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import padding_of_kind
-from kappaflow.flows.padding import Padding
-from kappaflow.flows.padding_options import KINDS
+from kappaflow.flows.padding import KINDS, Padding
 from kappaflow_studies.engine.presets import (
     Count,
     Counts,
