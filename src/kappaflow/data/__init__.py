@@ -1,6 +1,25 @@
-"""Tables to fit flows to: loading, examining, repairing, splitting, shipped sets; kinds of data.
+"""Tables to fit flows to: loading, examining, repairing, splitting, writing, shipped sets.
 
 Functions return values or raise an error of one sentence. None prints or loads a pickle.
+
+How a source becomes a `Table`, in the order in which a reader meets the files:
+
+load           `load_table`: a path, a name, a data frame or an array becomes a table
+files, limits  open a file by its suffix, if it fits in memory
+text           split csv and tsv into columns of texts; text_numbers says what numbers they are
+memory         columns of arrays, tensors and data frames
+raw            `RawTable` and `Column`: what all of these return
+columns        choose the columns to model and the rows, with a sentence for what is left out
+table          `Table`, and how messages name rows
+chunks         the same table a chunk at a time, for files larger than memory
+
+What happens to it then:
+
+examine        problems: missing values, dependence, rounding (rounding), repeats (duplicates)
+prepare        repairs them, or refuses the table; domains keeps values in their domains
+split          parts that share no row; on_disk writes those to train on to a file
+dataset        the protocol of all data, and batches of tables
+write          files that appear when they are complete
 """
 
 from kappaflow.data.chunks import TableOnDisk

@@ -16,16 +16,8 @@ import numpy as np
 from kappaflow.data.counting import COUNTED, progression
 from kappaflow.data.files import explained
 from kappaflow.data.load import READ_ALL, Reading, as_names, no_such_file, read_source, table_of
-from kappaflow.data.raw import (
-    AS_USUAL,
-    Column,
-    RawTable,
-    ReadOptions,
-    array_columns,
-    collect,
-    from_frame,
-    without_missing,
-)
+from kappaflow.data.memory import array_columns, from_frame
+from kappaflow.data.raw import AS_USUAL, Column, RawTable, ReadOptions, collect, without_missing
 from kappaflow.data.table import Table
 from kappaflow.data.text import convert_text
 from kappaflow.errors import ArgumentError, FileError

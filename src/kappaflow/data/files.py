@@ -16,19 +16,9 @@ import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from numpy.typing import NDArray
 
-from kappaflow.data.raw import (
-    AS_USUAL,
-    Column,
-    RawTable,
-    ReadOptions,
-    array_columns,
-    collect,
-    from_frame,
-    refuse_large,
-    refuse_wide,
-    unpacked,
-    without_missing,
-)
+from kappaflow.data.limits import refuse_large, refuse_wide, unpacked
+from kappaflow.data.memory import array_columns, from_frame
+from kappaflow.data.raw import AS_USUAL, Column, RawTable, ReadOptions, collect, without_missing
 from kappaflow.data.text import read_delimited
 from kappaflow.errors import FileError, KappaflowError
 

@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 
 from kappaflow.data.columns import Condition, choose_columns, find_column, matches, parse_condition
 from kappaflow.data.files import read_file, read_standard_input
+from kappaflow.data.memory import array_columns, read_memory
 from kappaflow.data.raw import (
     NO_MISSING,
     Column,
     RawTable,
     ReadOptions,
-    array_columns,
     collect,
     quoted,
-    read_memory,
     without_missing,
 )
 from kappaflow.data.shipped import path_of, shipped_names, toy, toy_names

@@ -1,20 +1,17 @@
 """Columns of any type as a source holds them: from arrays, tensors and data frames."""
 
 import decimal
-import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kappaflow.data.counting import COUNTED, Progression, progression
 from kappaflow.data.table import BoolArray, FloatArray, IntArray, label_name
-from kappaflow.errors import ArgumentError, DataError, FileError
+from kappaflow.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
     import narwhals as nw
@@ -231,43 +228,6 @@ def missing_note(name: str, count: int, options: ReadOptions, first: str) -> str
     )
 
 
-def from_frame(frame: "nw.DataFrame[Any]", source: str, subject: str) -> RawTable:
-    """Returns the columns of an eager narwhals frame."""
-    import narwhals as nw
-
-    columns = [
-        Column(
-            str(name),
-            series := _plain(frame.get_column(name)),
-            origin="frame",
-            is_index=str(name) in INDEX_NAMES and series.dtype.is_integer(),
-        )
-        for name in frame.columns
-    ]
-    raw = collect(columns, source, subject)
-    index = nw.maybe_get_index(frame)
-    if index is None:
-        return raw
-    numeric = getattr(index, "dtype", None) is not None and index.dtype.kind in "iuf"
-    return replace(raw, labels=np.asarray(index) if numeric else np.asarray(index, dtype=object))
-
-
-def _plain(series: "nw.Series[Any]") -> "nw.Series[Any]":
-    """Returns a column of Python numbers as one of floats, and any other unchanged."""
-    import narwhals as nw
-    import polars as pl
-
-    if series.dtype != nw.Object:
-        return series
-    gaps = series.is_null().to_numpy()
-    values = [None if gap else value for value, gap in zip(series.to_list(), gaps, strict=True)]
-    kept = [value for value in values if value is not None]
-    if not kept or any(isinstance(v, bool) or not isinstance(v, NUMBERS) for v in kept):
-        return series
-    floats = [None if value is None else float(value) for value in values]
-    return nw.from_native(pl.Series(floats, dtype=pl.Float64), series_only=True)
-
-
 def text_example(kind: str, value: object, place: str, count: int) -> str:
     """Returns what a column without numbers holds, with its first value and how many there are."""
     counted = f" ({count:,} values)" if count > 1 else ""
@@ -283,149 +243,3 @@ def quoted(names: list[str] | tuple[str, ...], most: int = 12) -> str:
     """Returns the names in quotes, separated by commas, with the number of those beyond `most`."""
     shown = ", ".join(f"'{name}'" for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-def read_memory(source: object) -> RawTable:
-    """Returns the columns of an array, a tensor or a data frame; the error names another type."""
-    if isinstance(source, np.ndarray):
-        return collect(array_columns(source, "the array"), "the array", "the array")
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(source, torch.Tensor):
-        return collect(
-            array_columns(_tensor_array(source), "the tensor"), "the tensor", "the tensor"
-        )
-    return _read_frame(source)
-
-
-def _tensor_array(tensor: Any) -> NDArray[Any]:  # noqa: ANN401 - torch is not imported here
-    """Returns a tensor as an array; bfloat16, which numpy lacks, by way of float64."""
-    try:
-        dense = tensor.detach().to_dense().cpu()
-        return (dense.double() if dense.is_floating_point() else dense).numpy()
-    except (TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ArgumentError(f"'source' is a tensor without readable numbers: {reason}") from None
-
-
-def _read_frame(source: object) -> RawTable:
-    import narwhals as nw
-
-    subject = "the data frame"
-    try:
-        frame: Any = nw.from_native(source, allow_series=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
-        if isinstance(frame, nw.Series):
-            frame = frame.to_frame()
-        elif isinstance(frame, nw.LazyFrame):
-            frame = frame.collect()
-        return from_frame(frame, subject, subject)
-    except TypeError:
-        raise ArgumentError(
-            "'source' should be a path, the name of a shipped data set, a data frame, an array "
-            f"or a tensor, got {type(source).__name__}."
-        ) from None
-    except nw.exceptions.DuplicateError:
-        raise DataError(
-            f"{subject} has several columns of the same name: rename them, so that each name "
-            "stands for one column."
-        ) from None
-
-
-def array_columns(array: NDArray[Any], subject: str, name: str | None = None) -> list[Column]:
-    """Returns the columns of an array: x0, x1, ..., or name0, name1, ..., or its own fields."""
-    if array.dtype.names is not None and array.ndim == 1:
-        return [_column(field, array[field], subject) for field in array.dtype.names]
-    if array.ndim == 1:
-        return [_column(name or "x0", array, subject)]
-    if array.ndim != 2:
-        raise DataError(
-            f"{subject} has shape {array.shape}: reshape it to two axes, (rows, columns)."
-        )
-    stem = name or "x"
-    return [_column(f"{stem}{place}", part, subject) for place, part in enumerate(array.T)]
-
-
-def _column(name: str, values: NDArray[Any], subject: str) -> Column:
-    """Returns one axis of numbers, truth values or text as a column."""
-    import narwhals as nw
-    import polars as pl
-
-    if values.ndim != 1 or values.dtype.kind in "OcV":
-        raise DataError(
-            f"{subject} holds {_kind(values)}, not real numbers: give an array of floats or "
-            "integers."
-        )
-    if values.dtype.kind == "f" and values.dtype != np.float32:
-        values = values.astype(np.float64)
-    if values.dtype.kind in "SMm":
-        values = values.astype(str)
-    series = pl.Series(name, np.ascontiguousarray(values))
-    return Column(name, nw.from_native(series, series_only=True), origin="array")
-
-
-def _kind(values: NDArray[Any]) -> str:
-    if values.dtype.kind == "c":
-        return "complex numbers"
-    return "Python objects" if values.dtype.kind == "O" else f"entries of type {values.dtype}"
-
-
-COPIES = 4  # copies of a file's content: unpacked, parsed, as columns, as one array
-MOST_COLUMNS = 100_000
-_UNKNOWN = 2**33
-_CHUNK = 2**20
-_CGROUP = Path("/sys/fs/cgroup/memory.max")
-
-
-class Stream(Protocol):
-    """A file opened for reading bytes."""
-
-    def read(self, size: int, /) -> bytes:
-        """Returns up to `size` bytes."""
-        ...
-
-
-def memory_bytes() -> int:
-    """Returns the memory that this process may use: that of the machine, or a lower limit."""
-    if os.name != "posix":
-        return _UNKNOWN
-    import resource
-
-    results = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    results += [limit] if limit != resource.RLIM_INFINITY else []
-    try:
-        results.append(int(_CGROUP.read_text()))
-    except (OSError, ValueError):  # no such group, or one without a limit
-        pass
-    return min(results)
-
-
-def refuse_large(size: int, subject: str) -> None:
-    """Raises FileError if memory cannot hold the content of a file of this many bytes."""
-    most = memory_bytes() // COPIES
-    if size > most:
-        raise FileError(
-            f"{subject} would unpack to {size / 2**30:.1f} GiB, which is more than the "
-            f"{most / 2**30:.1f} GiB that there is room for: give a part of it."
-        )
-
-
-def refuse_wide(columns: int, subject: str) -> None:
-    """Raises FileError if there are more columns than a flow can be fitted to."""
-    if columns > MOST_COLUMNS:
-        raise FileError(
-            f"{subject} has {columns:,} columns, more than the {MOST_COLUMNS:,} that are read."
-        )
-
-
-def unpacked(stream: Stream, subject: str, most: int | None = None) -> bytes:
-    """Returns the content of a stream, up to `most` bytes; raises FileError if it is too large."""
-    parts, size, room = [], 0, memory_bytes() // COPIES
-    while most is None or size < most:
-        part = stream.read(_CHUNK if most is None else min(_CHUNK, most - size))
-        if not part:
-            break
-        parts.append(part)
-        size += len(part)
-        if size > room:
-            refuse_large(size, subject)
-    return b"".join(parts)

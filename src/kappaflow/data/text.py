@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from kappaflow.data.raw import AS_USUAL, Column, RawTable, ReadOptions, collect, refuse_wide
+from kappaflow.data.limits import refuse_wide
+from kappaflow.data.raw import AS_USUAL, Column, RawTable, ReadOptions, collect
 from kappaflow.data.table import IntArray
 from kappaflow.data.text_numbers import (
     Facts,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kappaflow.data.raw import unpacked
+from kappaflow.data.limits import unpacked
 from kappaflow.data.table import IntArray
 from kappaflow.errors import DataError, FileError
 from kappaflow.images.decode import Request, explained, shown
