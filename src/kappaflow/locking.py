@@ -1,4 +1,4 @@
-"""Folders that one process at a time writes to; the lock of a process ends with it."""
+"""Locks of folders: one process at a time writes to a run folder."""
 
 import json
 import os
@@ -19,53 +19,51 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
-    """Keeps other processes from writing to a folder inside the context.
+    """Holds the lock of a folder, so that no other process writes to it through this function.
 
-    The folder is made if it is missing, with its parents, and these are removed if nothing was
-    written to it; what was left in it by a process that was killed in the middle of a write is
-    removed. Where a file system has no locks, or nothing can be written, there is nothing to be
-    kept from. The thread that has entered may enter again. Under torchrun the first rank has the
-    lock for all.
-
-    Args:
-        folder: For those who ask for a lock; others read and write as they like.
+    The folder is created if it is missing, and removed again if it is still empty at the end.
+    Temporary files that a killed process left in it are removed. A file system without locks is
+    used without one. The same thread may enter several times. Under torchrun the first rank holds
+    the lock for all ranks.
 
     Raises:
-        WriteError: Another process has the folder, and which.
+        WriteError: Another process holds the lock; the message names it.
     """
     if not is_first():
         yield
         return
-    place = Path(folder).resolve()
-    missing = [one for one in (place, *place.parents) if not one.exists()]
+    path = Path(folder).resolve()
+    created = [parent for parent in (path, *path.parents) if not parent.exists()]
     make_directory(folder)
-    lock = FileLock(place / LOCK, timeout=0, is_singleton=True)
+    lock = FileLock(path / LOCK, timeout=0, is_singleton=True)
     try:
         lock.acquire()
     except Timeout:
         raise WriteError(
-            f"{folder} is in use by {_holder(place / LOCK)}: wait until that has ended, or write "
+            f"{folder} is in use by {_holder(path / LOCK)}: wait until that has ended, or write "
             "to another folder."
         ) from None
     except OSError:
         pass
     try:
         if lock.lock_counter == 1:
-            _sign(place / LOCK)
-            remove_unfinished(place)
+            _write_holder(path / LOCK)
+            remove_unfinished(path)
         yield
     finally:
-        if lock.lock_counter == 1:  # removed first: who waits for this file looks for a new one
+        if (
+            lock.lock_counter == 1
+        ):  # before the release: who waits for this file looks for a new one
             with suppress(OSError):
-                (place / LOCK).unlink(missing_ok=True)
+                (path / LOCK).unlink(missing_ok=True)
         lock.release()
-        for one in missing:
+        for parent in created:
             with suppress(OSError):
-                one.rmdir()
+                parent.rmdir()
 
 
-def _sign(path: Path) -> None:
-    """Writes the holder of the lock, for the error message of other processes."""
+def _write_holder(path: Path) -> None:
+    """Writes who holds the lock, for the error message of other processes."""
     since = time.strftime("%Y-%m-%d %H:%M:%S %z")
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
     with suppress(OSError):  # no room, or locked files cannot be written to, as on Windows

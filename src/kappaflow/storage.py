@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and tensors that notice when a byte has changed."""
+"""Atomic writes of files and folders, and files of tensors with a digest."""
 
 import hashlib
 import json
@@ -22,21 +22,31 @@ DIGEST = "digest"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all: temporary file, fsync, rename, fsync of the directory."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    """Writes a file atomically: after a crash it has the old content or the new one."""
+    temporary = temporary_path(path)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_directory(path.parent)
-    except OSError as error:
-        raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
+        with _write_errors(path):
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+        replace_file(temporary, path)
     finally:
         with suppress(OSError):  # a file system that became read-only refuses this too
             temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """Returns a new hidden name next to a path, which `remove_unfinished` recognizes."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+@contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    """Turns an OSError in the context into a WriteError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
 
 
 def check_place(name: str, path: Path) -> None:
@@ -48,55 +58,46 @@ def check_place(name: str, path: Path) -> None:
 
 
 def append_bytes(path: Path, content: bytes) -> None:
-    """Appends to a file, which is made if it is missing; `sync_file` sees it to the disk."""
-    try:
-        with path.open("ab") as file:
-            file.write(content)
-    except OSError as error:
-        raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
+    """Appends to a file, or creates it; call `sync_file` to make this durable."""
+    with _write_errors(path), path.open("ab") as file:
+        file.write(content)
 
 
 def sync_file(path: Path) -> None:
-    """Waits until what was written to a file is on the disk."""
-    try:
+    """Waits until the content of a file is on the disk."""
+    with _write_errors(path):
         _sync(path)
-    except OSError as error:
-        raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
 
 
-def put_in_place(temporary: Path, path: Path) -> None:
-    """Gives a file that has been written its name: fsync, rename, fsync of the directory."""
-    try:
+def replace_file(temporary: Path, path: Path) -> None:
+    """Renames a finished temporary file to a path: fsync, rename, fsync of the directory."""
+    with _write_errors(path):
         _sync(temporary)
         temporary.replace(path)
         _sync_directory(path.parent)
-    except OSError as error:
-        raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
 
 
 @contextmanager
-def whole_directory(path: Path) -> Iterator[Path]:
-    """Yields a directory that becomes `path` when all is in it, and is removed if it does not."""
-    place = make_directory(path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp"))
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yields a temporary directory, renamed to `path` at the end or removed on an error."""
+    folder = make_directory(temporary_path(path))
     try:
-        yield place
-        try:
-            place.replace(path)
+        yield folder
+        with _write_errors(path):
+            folder.replace(path)
             _sync_directory(path.parent)
-        except OSError as error:
-            raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def as_of(path: Path) -> dict[str, Any]:
-    """Returns what shows that a file is no longer what it was: path, size and time of change."""
-    found = path.stat()
-    return {"path": str(path.resolve()), "size": found.st_size, "mtime_ns": found.st_mtime_ns}
+def file_stamp(path: Path) -> dict[str, Any]:
+    """Returns path, size and modification time of a file, which differ after a change."""
+    stat = path.stat()
+    return {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401
-    """Returns a value that JSON can hold: a number that is not finite becomes None."""
+    """Returns a value for JSON: numbers that are not finite become None."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -105,23 +106,23 @@ def plain(value: Any) -> Any:  # noqa: ANN401
 
 
 def is_unfinished(path: Path) -> bool:
-    """Returns whether a file is what a process that was killed in the middle of a write left."""
+    """Returns whether a file is a temporary file of an interrupted write."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what killed processes left in a folder, and in those below, in the middle of writes.
+    """Removes temporary files of interrupted writes from a folder and its subfolders.
 
-    Nobody else may be writing there.
+    No other process may be writing there.
     """
-    for left in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
-        if left.is_file():
+    for path in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
+        if path.is_file():
             with suppress(OSError):
-                left.unlink()
+                path.unlink()
 
 
 def make_directory(path: str | Path) -> Path:
-    """Returns the directory, made if it is missing."""
+    """Returns a directory, which is created if it is missing."""
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -138,17 +139,17 @@ def write_tensors(path: Path, tensors: dict[str, "Tensor"], metadata: dict[str, 
     """
     from safetensors.torch import save as safetensors_bytes
 
-    own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    notes = json.dumps({**metadata, DIGEST: _digest(own, metadata)}, sort_keys=True)
-    write_bytes(path, safetensors_bytes(own, metadata={NOTES: notes}))
+    copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    notes = json.dumps({**metadata, DIGEST: _digest(copies, metadata)}, sort_keys=True)
+    write_bytes(path, safetensors_bytes(copies, metadata={NOTES: notes}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
-    """Returns the tensors of a file by name, and its strings; refuses one that was changed."""
+    """Returns the tensors of a file by name, and its strings; refuses a file that has changed."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise FileError(f"{path} is missing: {path.parent} holds no whole model.")
+        raise FileError(f"{path} is missing: {path.parent} has no complete model.")
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}

@@ -1,8 +1,6 @@
 """Tables of strangers: what is small on disk is neither large in memory nor long in time."""
 
 import gzip
-import pickletools
-import re
 import struct
 import zipfile
 
@@ -152,33 +150,3 @@ def test_text_that_is_no_table_is_one_sentence(name, tmp_path):
     except KappaflowError as error:
         said = str(error)
     assert said and "\n" not in said
-
-
-def number(name):
-    """Returns the byte of an instruction of pickles."""
-    return next(one.code for one in pickletools.opcodes if one.name == name).encode("latin-1")
-
-
-def test_a_batch_that_asks_for_much_is_refused(tmp_path):
-    """Bytes made over and over, and keys of tuples in tuples, whose comparison has no end."""
-    text = b"X" + struct.pack("<I", 2**16) + b"a" * 2**16
-    given = text + b"X\x06\x00\x00\x00latin1" + number("TUPLE2") + b"q\x00" + number("POP")
-    encode = b"c_codecs\nencode\nq\x01"
-    over = b"\x80\x02" + encode + given.replace(number("POP"), b"") + number("REDUCE")
-    over += (b"h\x01h\x00" + number("REDUCE")) * 10_000 + b"."
-    (tmp_path / "data_batch_1").write_bytes(over)
-    with pytest.raises(FileError, match="repeats its bytes"):
-        load_images(tmp_path / "data_batch_1")
-    twice = b"q\x00h\x00" + number("TUPLE2")
-    deep = b"\x80\x02}" + b")" + twice * 60 + b"K\x01" + number("SETITEM") + b"."
-    (tmp_path / "data_batch_1").write_bytes(deep)
-    with pytest.raises(FileError, match=re.escape("a str is missing")):
-        load_images(tmp_path / "data_batch_1")
-
-
-def test_many_marks_on_a_deep_stack_take_no_square_of_time(tmp_path):
-    """300,000 values, then as many empty tuples: each mark is found from the top."""
-    content = b"\x80\x02" + b"N" * 300_000 + b"(t" * 300_000 + b"."
-    (tmp_path / "data_batch_1").write_bytes(content)
-    with pytest.raises(FileError, match="is damaged"):
-        load_images(tmp_path / "data_batch_1")

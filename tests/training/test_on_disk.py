@@ -125,7 +125,7 @@ def test_a_finished_run_is_asked_for_again_and_writes_nothing(tmp_path, path, mo
     """Its rows are gone through, so that other rows are refused."""
     table, out = TableOnDisk(path, context="c"), tmp_path / "run"
     found = kf.fit(flow(), table, out=out, **EPOCHS)
-    monkeypatch.setattr(storage, "put_in_place", None)
+    monkeypatch.setattr(storage, "replace_file", None)
     assert losses(kf.fit(flow(), table, out=out, **EPOCHS)) == losses(found)
     frame(ROWS + 1).write_parquet(path)
     with pytest.raises(ArgumentError, match="was made with other train rows"):
@@ -194,7 +194,7 @@ def test_a_disk_that_is_full_is_said_in_a_sentence(tmp_path, path, monkeypatch):
 
     table, out = TableOnDisk(path, context="c"), tmp_path / "run"
     with monkeypatch.context() as patched:
-        patched.setattr(storage, "put_in_place", full)
+        patched.setattr(storage, "replace_file", full)
         with pytest.raises(WriteError, match="No space left"):
             kf.fit(flow(), table, out=out, **EPOCHS)
     assert not out.exists()

@@ -24,7 +24,7 @@ from kappaflow.data.split import row_hashes, sizes_of_parts
 from kappaflow.data.table import FloatArray, IntArray, Table, require_finite, whole_columns
 from kappaflow.errors import ArgumentError, DataError, FileError, KappaflowError, WriteError
 from kappaflow.reading import parse_json
-from kappaflow.storage import as_of, is_unfinished, make_directory, put_in_place, write_bytes
+from kappaflow.storage import file_stamp, is_unfinished, make_directory, replace_file, write_bytes
 
 if TYPE_CHECKING:
     from kappaflow.data.batches import MappedBatches
@@ -143,7 +143,7 @@ class SplitRequest:
 
     def made_of(self) -> dict[str, Any]:
         """Returns all that determines the rows, as plain values."""
-        values = {**asdict(self), "data": as_of(self.table.path), "numpy": np.__version__}
+        values = {**asdict(self), "data": file_stamp(self.table.path), "numpy": np.__version__}
         return json.loads(json.dumps(values, default=str))
 
 
@@ -397,7 +397,7 @@ def _rows_file(
         with temporary.open("xb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             yield lambda rows: file.write(rows.data)
-        put_in_place(temporary, path)
+        replace_file(temporary, path)
     except KappaflowError:
         raise
     except OSError as error:

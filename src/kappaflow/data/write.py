@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kappaflow.errors import ArgumentError, WriteError
 from kappaflow.locking import locked
-from kappaflow.storage import check_place, put_in_place, remove_unfinished
+from kappaflow.storage import check_place, remove_unfinished, replace_file
 
 if TYPE_CHECKING:
     import polars as pl
@@ -89,7 +89,7 @@ class TableWriter:
             whole, target = self.folder / ".whole.tmp", Path(self.path)
             with _explained(self.path):
                 _join(self._parts, whole, target.suffix.lower())
-            put_in_place(whole, target)
+            replace_file(whole, target)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from kappaflow.runs.fit import fit_run, training_facts
 from kappaflow.runs.recipes import ModelConfig, named_recipe
 from kappaflow.runs.stored import EVALUATED, RESULT
 from kappaflow.runs.table_data import TableData
-from kappaflow.storage import plain, whole_directory, write_bytes
+from kappaflow.storage import atomic_directory, plain, write_bytes
 from kappaflow.training import Batch, fit_split, log_prob_of, read_result
 
 COLUMN_FIXES = ("drop", "jitter")  # of a column that nearly follows from others
@@ -181,7 +181,7 @@ class _RunUnderRepair:
                 raise ArgumentError(
                     f"'into' should be a new folder, {new} holds an unfinished training."
                 )
-            with whole_directory(new) as place:
+            with atomic_directory(new) as place:
                 write_derived_run(
                     flow.eval(), self.run, place, f"from {self.folder}: {'; '.join(done)}"
                 )

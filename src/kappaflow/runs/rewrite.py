@@ -10,7 +10,7 @@ from kappaflow.factor.linear import Count
 from kappaflow.files import load
 from kappaflow.rewrite import Certificate, rewrite_fixed_partition
 from kappaflow.runs.derived_run import StoredRun, write_derived_run
-from kappaflow.storage import whole_directory, write_bytes
+from kappaflow.storage import atomic_directory, write_bytes
 
 CERTIFICATE = "certificate.json"
 
@@ -68,7 +68,7 @@ def rewrite_run(
         seed=seed,
     )
     done = RewrittenRun(new, certificate, points)
-    with whole_directory(new) as place:
+    with atomic_directory(new) as place:
         write_derived_run(made.eval(), run, place, f"from {old} on the partition {partition}")
         text = json.dumps(done.to_json(), indent=2) + "\n"
         write_bytes(place / CERTIFICATE, text.encode())

@@ -30,7 +30,7 @@ from kappaflow.runs.stored import (
     read_table_run,
 )
 from kappaflow.runs.written import Columns, Written, write_chunks
-from kappaflow.storage import check_place, whole_directory, write_bytes
+from kappaflow.storage import atomic_directory, check_place, write_bytes
 
 ROWS_AT_ONCE = 65_536
 PICTURE, ARRAY = ".png", ".npy"
@@ -284,7 +284,7 @@ def write_images(images: Pixels, path: str, *, values: int = 256, turns: int = 1
         write_bytes(target, png(enlarged(whole)))
     else:
         digits = len(str(len(images)))
-        with whole_directory(target) as place:
+        with atomic_directory(target) as place:
             for number, image in enumerate(shown(images, values), start=1):
                 (place / f"{number:0{digits}}.png").write_bytes(png(image))
 

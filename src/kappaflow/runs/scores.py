@@ -31,7 +31,7 @@ from kappaflow.runs.stored import (
     read_table_run,
 )
 from kappaflow.runs.written import SCORES, Columns, Written, write_chunks, written
-from kappaflow.storage import as_of
+from kappaflow.storage import file_stamp
 from kappaflow.training import batch_of, log_prob_of
 from kappaflow.training.measure import (
     bits_per_dimension,
@@ -246,7 +246,7 @@ def _score_chunks(
 ) -> Written:
     """Returns a summary of the scores of a table, which are appended to a file."""
     generator = None if scores.flow.augment is None else scoring_generator()
-    before = as_of(chunks.path) if chunks.path.is_file() else None
+    before = file_stamp(chunks.path) if chunks.path.is_file() else None
     outside, names = Outside(), []
     with rows_shown("reading", chunks.rows, 0) as show:
         chunks.settle(show)
@@ -257,7 +257,7 @@ def _score_chunks(
             table = chunks.read(place)
             outside += scores.outside(table)
             columns = scores.of(table, generator=generator)
-            if before is not None and as_of(chunks.path) != before:
+            if before is not None and file_stamp(chunks.path) != before:
                 raise DataError(
                     f"{chunks.source.name} has changed while it was read: score it when it is "
                     "whole."

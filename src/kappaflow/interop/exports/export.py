@@ -23,7 +23,7 @@ from kappaflow.interop.exports.functions import (
 from kappaflow.interop.exports.programs import Call, Program, check_onnx, outputs, quiet
 from kappaflow.options import ExportFormat
 from kappaflow.stack import CouplingStack
-from kappaflow.storage import whole_directory
+from kappaflow.storage import atomic_directory
 
 MARGIN = 20  # differences that rounding allows, in multiples of the rounding error of the flow
 
@@ -132,7 +132,7 @@ def export(
             except ArgumentError as error:
                 errors[name] = error
         comparison = Comparison(own, rows)
-        with whole_directory(folder) as place:
+        with atomic_directory(folder) as place:
             while True:  # each file names the functions of all
                 about = describe_functions(own, tuple(programs), format, columns, context_columns)
                 failed = comparison.write(programs, place, about)
