@@ -156,7 +156,7 @@ DAMAGES = {
         "is no directory: a model is a directory",
     ),
     "no config": (lambda s: (s / CONFIG).unlink(), "config.json is missing: .* holds no model"),
-    "no weights": (lambda s: (s / WEIGHTS).unlink(), "safetensors is missing: .* no complete model"),
+    "no weights": (lambda s: (s / WEIGHTS).unlink(), "is missing: .* no complete model"),
     "empty config": (lambda s: (s / CONFIG).write_text(""), "config.json is not JSON"),
     "config cut short": (
         lambda s: (s / CONFIG).write_text((s / CONFIG).read_text()[:50]),
