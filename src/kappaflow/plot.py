@@ -39,7 +39,7 @@ from kappaflow.report.factorization import factorization_chart
 from kappaflow.report.pairs import corner_chart
 from kappaflow.report.pictures import encoded, grid
 from kappaflow.report.table_charts import latent_charts
-from kappaflow.report.training import energy_curves, image_learning_curves, learning_curves
+from kappaflow.report.training import learning_curves
 from kappaflow.runs.image_content import pixels_of
 from kappaflow.runs.image_samples import SIDE
 from kappaflow.runs.table_content import (
@@ -182,12 +182,8 @@ def training(result: FitResult | EnergyResult, *, interactive: bool = False) -> 
         raise ArgumentError(
             f"'result' should be what fit or fit_energy returns, got {type(result).__name__}."
         )
-    curves = learning_curves
-    if isinstance(result, EnergyResult):
-        curves = energy_curves
-    elif len(result.flow.event_shape) > 1:
-        curves = image_learning_curves
-    charts = curves(result.history, result.best_epoch)
+    of_images = len(result.flow.event_shape) > 1
+    charts = learning_curves(result.history, result.best_epoch, of_images=of_images)
     return _drawn(_side_by_side("training", "Learning curves", charts), interactive=interactive)
 
 

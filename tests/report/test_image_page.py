@@ -26,8 +26,8 @@ from kappaflow.report import (
     render,
     store_report,
 )
-from kappaflow.report.conditioning import scale_rows
 from kappaflow.report.files import from_json, to_json
+from kappaflow.report.images import scale_rows
 from kappaflow.report.numbers import significant
 from kappaflow.report.pictures import NARROW, Shown, grid
 

@@ -1,7 +1,6 @@
 """Builds the conditioning part of a report: charts over depth, tables and key figures."""
 
 import math
-import re
 from collections.abc import Sequence
 
 from kappaflow.conditioning import TRUSTED, ProfileQuantiles, Spectrum
@@ -24,8 +23,6 @@ from kappaflow.report.page import Charts, KeyFigure, Section, Table, Text
 from kappaflow.report.result import Conditioning
 
 LONGEST_NAME = 30  # characters of a layer's name in a legend
-SCALE = re.compile(r", scale (\d+)$")
-NO_SCALE = "other layers"
 
 
 def limit_of(profile: ProfileQuantiles) -> float | None:
@@ -236,53 +233,3 @@ def conditioning_figures(
         finite = is_finite(middle) and is_finite(high)
         results.append(KeyFigure(name, significant(middle, 2), "median", note, finite))
     return results
-
-
-def scales_section(profile: ProfileQuantiles) -> Section | None:
-    """Returns a section with one row per scale of an image flow; None without scales."""
-    rows = scale_rows(profile)
-    if not rows:
-        return None
-    columns = ("Scale", "Layers", "Share of the digits", "Product of its layers", "Worst layer")
-    columns += ("Condition number of that layer",)
-    text = (
-        "The condition numbers of the layers multiply to an upper bound on that of the flow, so "
-        "their logarithms add up. The table shows the share of each scale in the sum, the finest "
-        "scale first."
-    )
-    blocks = [Text(text, "small"), Table(columns, rows)]
-    return Section("scales", "Condition number by scale", blocks, is_sub=True)
-
-
-def scale_rows(profile: ProfileQuantiles) -> list[list[str]]:
-    """Returns the table cells of each scale; the last row has the layers without a scale."""
-    groups: dict[str, list[int]] = {}
-    for place, name in enumerate(profile.layers):
-        result = SCALE.search(name)
-        groups.setdefault(f"scale {result[1]}" if result else NO_SCALE, []).append(place)
-    if set(groups) == {NO_SCALE}:
-        return []
-    values = profile.layer_condition_number.median
-    total = _digits(values)
-    order = sorted(groups, key=lambda name: (name == NO_SCALE, groups[name][0]))
-    return [_scale_row(name, groups[name], profile, total) for name in order]
-
-
-def _scale_row(
-    name: str, places: Sequence[int], profile: ProfileQuantiles, total: float
-) -> list[str]:
-    values = profile.layer_condition_number.median
-    digits = _digits([values[place] for place in places])
-    known = math.isfinite(digits) and math.isfinite(total) and total > 0
-    product = math.inf if digits >= 300 else 10**digits
-    worst = max(places, key=lambda i: values[i] if is_finite(values[i]) else math.inf)
-    share = f"{100 * digits / total:.0f} %" if known else "–"
-    numbers = [share, significant(product), profile.layers[worst], significant(values[worst])]
-    return [name, str(len(places)), *numbers]
-
-
-def _digits(values: Sequence[float]) -> float:
-    """Returns the sum of the base-10 logarithms; nan if one of them is not finite."""
-    if not all(is_finite(value) and value > 0 for value in values):
-        return math.nan
-    return sum(math.log10(value) for value in values)

@@ -1,6 +1,9 @@
 """The report on a flow of images: its content and its page."""
 
+import math
+import re
 import statistics
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -10,7 +13,6 @@ from kappaflow.report.conditioning import (
     conditioning_figures,
     depth_charts,
     depth_section,
-    scales_section,
 )
 from kappaflow.report.content import Report
 from kappaflow.report.files import register_report
@@ -33,13 +35,15 @@ from kappaflow.report.tables import NO_LIKELIHOOD
 from kappaflow.report.training import (
     about_section,
     curves_section,
-    image_learning_curves,
+    learning_curves,
     origin,
     settings_section,
 )
 from kappaflow.results import Part
 
 LARGEST_NARROW = 2 * NARROW // 3  # pixels; wider sheets are placed two in a row
+SCALE = re.compile(r", scale (\d+)$")
+NO_SCALE = "other layers"
 ROOM_OF_LABELS = 60  # CSS pixels of the labels next to the rows of a sheet
 FILES = "report.json, next to this page, has all of its numbers and pictures."
 
@@ -81,7 +85,10 @@ ImageReport = Report[ImageCharts]
 
 def image_page(report: ImageReport, *, alone: bool) -> Page:
     """Returns the page of a report on a flow of images, with its pictures inside."""
-    charts, result = image_learning_curves(report.curves, report.best_epoch), report.result
+    charts, result = (
+        learning_curves(report.curves, report.best_epoch, of_images=True),
+        report.result,
+    )
     scales, files = scales_section(report.profile), "" if alone else FILES
     return Page(
         command="kappaflow report",
@@ -269,3 +276,53 @@ TERMS = (
     "Predicted error",
     "Quantile, band",
 )
+
+
+def scales_section(profile: ProfileQuantiles) -> Section | None:
+    """Returns a section with one row per scale of an image flow; None without scales."""
+    rows = scale_rows(profile)
+    if not rows:
+        return None
+    columns = ("Scale", "Layers", "Share of the digits", "Product of its layers", "Worst layer")
+    columns += ("Condition number of that layer",)
+    text = (
+        "The condition numbers of the layers multiply to an upper bound on that of the flow, so "
+        "their logarithms add up. The table shows the share of each scale in the sum, the finest "
+        "scale first."
+    )
+    blocks = [Text(text, "small"), Table(columns, rows)]
+    return Section("scales", "Condition number by scale", blocks, is_sub=True)
+
+
+def scale_rows(profile: ProfileQuantiles) -> list[list[str]]:
+    """Returns the table cells of each scale; the last row has the layers without a scale."""
+    groups: dict[str, list[int]] = {}
+    for place, name in enumerate(profile.layers):
+        result = SCALE.search(name)
+        groups.setdefault(f"scale {result[1]}" if result else NO_SCALE, []).append(place)
+    if set(groups) == {NO_SCALE}:
+        return []
+    values = profile.layer_condition_number.median
+    total = _digits(values)
+    order = sorted(groups, key=lambda name: (name == NO_SCALE, groups[name][0]))
+    return [_scale_row(name, groups[name], profile, total) for name in order]
+
+
+def _scale_row(
+    name: str, places: Sequence[int], profile: ProfileQuantiles, total: float
+) -> list[str]:
+    values = profile.layer_condition_number.median
+    digits = _digits([values[place] for place in places])
+    known = math.isfinite(digits) and math.isfinite(total) and total > 0
+    product = math.inf if digits >= 300 else 10**digits
+    worst = max(places, key=lambda i: values[i] if is_finite(values[i]) else math.inf)
+    share = f"{100 * digits / total:.0f} %" if known else "–"
+    numbers = [share, significant(product), profile.layers[worst], significant(values[worst])]
+    return [name, str(len(places)), *numbers]
+
+
+def _digits(values: Sequence[float]) -> float:
+    """Returns the sum of the base-10 logarithms; nan if one of them is not finite."""
+    if not all(is_finite(value) and value > 0 for value in values):
+        return math.nan
+    return sum(math.log10(value) for value in values)

@@ -52,107 +52,95 @@ class CurveChart(NamedTuple):
     log: bool = True
 
 
-def _likelihood(name: str, title: str, y: str, key: str) -> CurveChart:
+def _likelihood(title: str, y: str, key: str) -> CurveChart:
     caption = (
         "Both lines should fall and flatten together. A validation line that rises while the "
         "training line still falls is overfitting. The report uses the weights of the best epoch."
     )
     lines = [("training", f"train_{key}", MUTED, "line")]
     lines.append(("validation", f"validation_{key}", DATA, "line"))
-    return CurveChart(name, title, y, caption, lines, log=False)
+    return CurveChart("curve-nll", f"{title} over the epochs", y, caption, lines, log=False)
 
 
-LIKELIHOOD, ROW_NLL = "Likelihood over the epochs", "NLL (nats per row, standardized)"
-NLL = _likelihood("curve-nll", LIKELIHOOD, ROW_NLL, "nll_standardized")
-IMAGE_NLL = _likelihood("curve-nll", LIKELIHOOD, "NLL (nats per image)", "nll")
-BITS = _likelihood(
-    "curve-bits",
-    "Bits per dimension over the epochs",
-    "bits per dimension",
-    "bits_per_dimension",
+ROW_NLL, BITS = "NLL (nats per row, standardized)", "bits per dimension"
+OF_IMAGES = (  # the first that has values is drawn
+    _likelihood("Bits per dimension", BITS, "bits_per_dimension"),
+    _likelihood("Likelihood", "NLL (nats per image)", "nll"),
 )
-TAIL = CurveChart(
-    "curve-tail",
-    "Least likely rows over the epochs",
-    ROW_NLL,
-    "Both lines should fall with the mean. If they rise while the mean falls, the flow is making "
-    "a few rows nearly impossible.",
-    [
-        ("95 % quantile", "validation_nll_p95", DATA, "line"),
-        ("99 % quantile", "validation_nll_p99", DATA, "dashed"),
-    ],
-    log=False,
+OF_ROWS = (  # or of an energy, which has no likelihood
+    _likelihood("Likelihood", ROW_NLL, "nll_standardized"),
+    CurveChart(
+        "curve-tail",
+        "Least likely rows over the epochs",
+        ROW_NLL,
+        "Both lines should fall with the mean. If they rise while the mean falls, the flow is "
+        "making a few rows nearly impossible.",
+        [
+            ("95 % quantile", "validation_nll_p95", DATA, "line"),
+            ("99 % quantile", "validation_nll_p99", DATA, "dashed"),
+        ],
+        log=False,
+    ),
+    CurveChart(
+        "curve-energy",
+        "Free energy over the intervals",
+        "free energy (nats)",
+        "The line should fall to minus the logarithm of the normalizing constant.",
+        [("free energy", "free_energy", DATA, "line")],
+        log=False,
+    ),
+    CurveChart(
+        "curve-effective",
+        "Effective share of the samples",
+        "effective sample size (share of 1)",
+        "The line should rise towards 1.",
+        [("effective sample size", "effective_sample_size", DATA, "line")],
+        log=False,
+    ),
 )
-CONDITION = CurveChart(
-    "curve-condition",
-    "Condition number over the epochs",
-    "condition number (pure number)",
-    "The lines should rise at first and then level off. If a line still climbs steadily at the "
-    "end, longer training will cost the flow its inverse.",
-    [
-        ("median", "condition_number_median", DATA, "line"),
-        ("95 % quantile", "condition_number_p95", DATA, "dashed"),
-    ],
-)
-ROUND_TRIP = CurveChart(
-    "curve-round-trip",
-    "Round-trip error over the epochs",
-    "error (standardized units)",
-    "Both lines should stay flat and small, near 10⁻⁶ in single precision. Densities need the "
-    "first, samples the second, and one can fail while the other looks fine.",
-    [
-        ("data → latent → data", "round_trip_data", DATA, "line"),
-        ("latent → data → latent", "round_trip_latent", SAMPLES, "dashed"),
-    ],
-)
-ENERGY = CurveChart(
-    "curve-energy",
-    "Free energy over the intervals",
-    "free energy (nats)",
-    "The line should fall to minus the logarithm of the normalizing constant.",
-    [("free energy", "free_energy", DATA, "line")],
-    log=False,
-)
-EFFECTIVE = CurveChart(
-    "curve-effective",
-    "Effective share of the samples",
-    "effective sample size (share of 1)",
-    "The line should rise towards 1.",
-    [("effective sample size", "effective_sample_size", DATA, "line")],
-    log=False,
-)
-RATE = CurveChart(
-    "curve-rate",
-    "Learning rate",
-    "learning rate (pure number)",
-    "Sudden changes in the other curves often coincide with a drop here.",
-    [("learning rate", "learning_rate", MUTED, "steps")],
+OF_ALL = (
+    CurveChart(
+        "curve-condition",
+        "Condition number over the epochs",
+        "condition number (pure number)",
+        "The lines should rise at first and then level off. If a line still climbs steadily at "
+        "the end, longer training will cost the flow its inverse.",
+        [
+            ("median", "condition_number_median", DATA, "line"),
+            ("95 % quantile", "condition_number_p95", DATA, "dashed"),
+        ],
+    ),
+    CurveChart(
+        "curve-round-trip",
+        "Round-trip error over the epochs",
+        "error (standardized units)",
+        "Both lines should stay flat and small, near 10⁻⁶ in single precision. Densities need the "
+        "first, samples the second, and one can fail while the other looks fine.",
+        [
+            ("data → latent → data", "round_trip_data", DATA, "line"),
+            ("latent → data → latent", "round_trip_latent", SAMPLES, "dashed"),
+        ],
+    ),
+    CurveChart(
+        "curve-rate",
+        "Learning rate",
+        "learning rate (pure number)",
+        "Sudden changes in the other curves often coincide with a drop here.",
+        [("learning rate", "learning_rate", MUTED, "steps")],
+    ),
 )
 
 
-def learning_curves(curves: Curves, best_epoch: int) -> list[Chart]:
-    """Returns the charts over the epochs of a report on a table, for figures with values."""
-    return _measured((NLL, TAIL, CONDITION, ROUND_TRIP, RATE), curves, best_epoch)
+def learning_curves(curves: Curves, best_epoch: int, *, of_images: bool = False) -> list[Chart]:
+    """Returns the charts over the epochs, for figures with values."""
+    likelihood, others = (
+        [chart for one in charts if (chart := _curve_chart(one, curves, best_epoch)) is not None]
+        for charts in (OF_IMAGES if of_images else OF_ROWS, OF_ALL)
+    )
+    return [*(likelihood[:1] if of_images else likelihood), *others]
 
 
-def image_learning_curves(curves: Curves, best_epoch: int) -> list[Chart]:
-    """Returns the same for images; their likelihood is in bits per dimension where possible."""
-    likelihood = _measured((BITS, IMAGE_NLL), curves, best_epoch)[:1]
-    return [*likelihood, *_measured((CONDITION, ROUND_TRIP, RATE), curves, best_epoch)]
-
-
-def energy_curves(curves: Curves, best_epoch: int) -> list[Chart]:
-    """Returns the charts over the intervals of a training on an energy."""
-    return _measured((ENERGY, EFFECTIVE, CONDITION, ROUND_TRIP, RATE), curves, best_epoch)
-
-
-def _measured(charts: Sequence[CurveChart], curves: Curves, best_epoch: int) -> list[Chart]:
-    """Returns the charts that have values."""
-    made = (curve_chart(one, curves, best_epoch) for one in charts)
-    return [chart for chart in made if chart is not None]
-
-
-def curve_chart(what: CurveChart, curves: Curves, best_epoch: int) -> Chart | None:
+def _curve_chart(what: CurveChart, curves: Curves, best_epoch: int) -> Chart | None:
     """Returns a chart over the epochs, or None if none of its figures was measured."""
     series = []
     for name, key, tone, kind in what.lines:
