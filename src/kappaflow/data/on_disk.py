@@ -388,7 +388,6 @@ def _rows_file(
     if folder is None:
         yield lambda rows: None
         return
-    clear_rows(folder)
     _refuse_without_room(make_directory(folder), shape, dtype)
     path = folder / TRAIN
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

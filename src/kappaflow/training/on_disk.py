@@ -90,6 +90,7 @@ def split_for(
 def split_shown(request: SplitRequest, folder: Path | None, progress: bool | None) -> SplitTable:
     """Returns the result of `kappaflow.data.on_disk.split_on_disk`, with progress bars."""
     if folder is not None:
+        clear_rows(folder)
         make_directory(folder)
     chunks = request.table.chunks(folder)
     with rows_shown("reading", chunks.rows, 0, visible=progress) as show:
