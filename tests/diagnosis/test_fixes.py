@@ -7,7 +7,6 @@ import pytest
 from kappaflow.cli.doctor import Fixes
 from kappaflow.diagnosis import Diagnosis, Finding
 from kappaflow.diagnosis.fixes import FIXES
-from kappaflow.runs.fix import NAMES
 
 WORST = {"worst": 1e-2, "predicted": 1e-3}
 
@@ -38,7 +37,7 @@ def test_fixes_apply_to_their_findings(found, applied):
 def test_the_command_offers_every_fix():
     """The option repeats the names, so that its help loads without torch."""
     names = get_args(get_args(get_args(get_args(Fixes)[0])[0])[0])
-    assert sorted(names) == sorted(NAMES)
+    assert sorted(names) == sorted(FIXES)
 
 
 def test_every_code_is_that_of_a_check():

@@ -35,7 +35,7 @@ FIGURES = (
     "round_trip_latent_max",
 )
 Fixes = Annotated[
-    list[Literal["fuse", "bound", "float64", "pad", "drop", "jitter"]] | None,
+    list[Literal["fuse", "bound", "float64", "pad"]] | None,
     Parameter(consume_multiple=True),
 ]
 
@@ -87,9 +87,8 @@ def doctor(
     fix
         Fix a run: write a new run, and compare both. Without names, the findings decide among
         fuse (merge neighboring linear layers), bound (bound nearly singular linear layers, then
-        train further) and float64. Other fixes change the model or the data, and only run when
-        named: pad (Gaussian padding; then train further), and drop or jitter (a column that nearly
-        follows from others; then train again).
+        train further) and float64. The fix pad (Gaussian padding; then train further) only runs
+        when named.
     into
         The new run that --fix writes. Default: RUN-fixed.
     epochs
@@ -187,6 +186,7 @@ def _fixed(
     run: Path, fixes: Sequence[str], into: Path | None, epochs: int | None, *, json: bool
 ) -> int:
     """Fixes a run, prints it before and after, and returns the exit status."""
+    from kappaflow.results import to_plain
     from kappaflow.runs import fix_run
 
     note_unfinished(run)
@@ -197,23 +197,23 @@ def _fixed(
     with shown_step(visible=visible) as show:
         result = fix_run(run, out, fixes, progress=visible, show=show, **given)
     if json:
-        print_json(result.to_json())
+        print_json(to_plain(result))
     else:
         _print_fixed(result, fixes)
-    return 0 if (result.after or result.before).diagnosis.ok else 1
+    return 0 if (result.after or result.before).ok else 1
 
 
 def _print_fixed(fixed_run: "FixedRun", fixes: Sequence[str]) -> None:
     """Prints what was done, the run before and after, and further fixes."""
     if fixed_run.after is None:
-        why = _why_nothing(fixed_run.before.diagnosis, fixes)
-        print_text(f"{fixed_run.before.diagnosis.verdict}\n\nNothing changed: {why}.")
+        why = _why_nothing(fixed_run.before, fixes)
+        print_text(f"{fixed_run.before.verdict}\n\nNothing changed: {why}.")
     else:
         print_text("\n".join(fixed_run.done) + "\n")
         _compare(fixed_run.before, fixed_run.after)
-        print_text(f"\n{fixed_run.after.diagnosis.verdict}\n\nThe new run is {fixed_run.folder}")
-    for name, reason in fixed_run.on_request.items():
-        print_text(f"Available on request, --fix {name}: {reason}")
+        print_text(f"\n{fixed_run.after.verdict}\n\nThe new run is {fixed_run.folder}")
+    if fixed_run.hint:
+        print_text(f"Another training may help: {fixed_run.hint}")
 
 
 def _why_nothing(diagnosis: "Diagnosis", fixes: Sequence[str]) -> str:
@@ -227,14 +227,14 @@ def _why_nothing(diagnosis: "Diagnosis", fixes: Sequence[str]) -> str:
 def _compare(before: "Health", after: "Health") -> None:
     """Prints the figures of two flows side by side."""
     each = (before, after)
-    codes = (_codes(one.diagnosis) for one in each)
+    codes = (_codes(one) for one in each)
     rows: list[tuple[str, ...]] = [("", "before", "after"), ("findings", *codes)]
     if before.nll is not None and after.nll is not None:
         for what in dict.fromkeys(one.likelihood for one in each):
             values = [formatted(".4g", one.nll) if one.likelihood == what else "" for one in each]
             rows.append((NLL[what], *values))
     for name in FIGURES:
-        values = (one.diagnosis.measured[name] for one in each)
+        values = (one.measured[name] for one in each)
         rows.append((name.replace("_", " "), *(f"{value:.3g}" for value in values)))
     print_columns(rows)
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, computed_field
 
 from kappaflow.conditioning import Profile
 from kappaflow.finding import Evidence, Finding
@@ -36,6 +36,7 @@ class Diagnosis(Summary):
     )
     tables: Tables = field(default_factory=dict, repr=False, compare=False)
 
+    @computed_field
     @property
     def ok(self) -> bool:
         """Whether the diagnosis has no errors; it may have warnings."""
@@ -59,7 +60,7 @@ class Diagnosis(Summary):
 
         A number that is not finite is {"number": "NaN"}, "Infinity" or "-Infinity".
         """
-        return {"ok": self.ok, **to_plain(self)}
+        return to_plain(self)
 
     def to_json(self) -> str:
         """Returns the diagnosis as JSON text."""

@@ -1,7 +1,6 @@
 """Run folders whose flow was made from that of another run: rewritten, or fixed."""
 
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -35,13 +34,10 @@ from kappaflow.runs.image_content import points_of
 from kappaflow.runs.image_samples import BEST, FOLDER, sample_batch, write_sheet
 from kappaflow.runs.stored import EVALUATED, RESULT, ImageRunConfig, read_run, reload_data
 from kappaflow.runs.table_content import POINTS
-from kappaflow.runs.table_data import TableConfig, TableData
 from kappaflow.storage import make_directory, write_bytes
 from kappaflow.training import (
     Batch,
     FitResult,
-    Settings,
-    checked_settings,
     read_result,
 )
 
@@ -129,22 +125,6 @@ class StoredRun:
             write_bytes(make_directory(place / FOLDER) / picture.name, picture.read_bytes())
         if finished and isinstance(self.config, ImageRunConfig):
             write_sheet(flow, self.config.classes_of(flow), place, BEST)
-
-    def reopened(self) -> "ReopenedRun | None":
-        """Returns what training the run again needs; None unless it is a table in memory."""
-        data, run = self.data, read_config(self.folder / CONFIG).run
-        if run is None or not isinstance(data, TableData) or data.in_file is not None:
-            return None
-        return ReopenedRun(data.config, data, checked_settings(**run["training"]))
-
-
-@dataclass(frozen=True)
-class ReopenedRun:
-    """What training a run on a table again needs: its rows and settings."""
-
-    source: TableConfig
-    data: TableData
-    settings: Settings
 
 
 def write_derived_run(flow: Flow, run: StoredRun, place: Path, how: str) -> None:
