@@ -11,11 +11,8 @@ ACTNORM_ROWS = 256  # rows used to initialize an ActNorm
 
 
 def fit_standardization(flow: Flow, train: Batches) -> None:
-    """Fits the standardization and ActNorm layers of a flow, unless they are already fitted.
-
-    An `ActNorm` is initialized from a batch here, before the training, so that weight averages do
-    not include its uninitialized parameters.
-    """
+    """Fits the standardization and ActNorm layers of a flow, unless they are already fitted."""
+    # An `ActNorm` is initialized here, so that weight averages leave out its first parameters.
     rows = train.examples()
     flow.standardization.fit_new(rows.x, rows.context, rows.weights)
     flow.unchecked = False

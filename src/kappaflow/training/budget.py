@@ -79,11 +79,8 @@ class ConditionBudget:
         self.points = max(16, min(48, VECTORS // n))
 
     def loss(self, nll: Tensor, batch: Batch, step: int) -> Tensor:
-        """Returns the loss of a step, counted from 1; updates the dual variable.
-
-        A large dual variable divides the likelihood instead of multiplying the penalty, so that
-        gradients keep their size and are not clipped.
-        """
+        """Returns the loss of a step, counted from 1; updates the dual variable."""
+        # A large dual variable divides the likelihood instead, so that gradients are not clipped.
         if step % self.every == 0:
             penalty = self._penalty(batch)
             nll = nll if penalty is None else nll + self.every * self.dual.per_log * penalty
@@ -138,16 +135,9 @@ class ConditionBudget:
 def project_to_budget(
     flow: Flow, start: State, rows: Batches, budget: float, figures: dict[str, Any]
 ) -> tuple[dict[str, float], State] | None:
-    """Moves weights that slightly exceed a budget towards the start until they keep it.
-
-    At the start most flows are the identity, so the condition number falls on the way there. The
-    secant method finds how far to go. `start` is the state of the flow before training, and
-    `figures` are those of the flow, with "condition_number_p95".
-
-    Returns:
-        The figures that change, and the new state; None if the flow keeps the budget already, is
-        far above it, or no state on the way keeps it. The flow is unchanged.
-    """
+    """Returns figures and state of weights moved towards the start into a budget, or None."""
+    # At the start most flows are the identity, so the condition number falls on the way there.
+    # The secant method finds how far to go. The flow is unchanged.
     p95 = figures["condition_number_p95"]
     if p95 is None or not budget < p95 < FAR * budget:
         return None

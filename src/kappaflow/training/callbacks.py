@@ -85,11 +85,7 @@ class TensorBoard(Callback):
 
 
 class CallbackList(Callback):
-    """Several callbacks as one, in the order in which they are called.
-
-    Raises:
-        ArgumentError: An item is not a `Callback`.
-    """
+    """Several callbacks as one, in the order in which they are called."""
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         for one in callbacks:

@@ -49,14 +49,8 @@ def read_checkpoint(folder: Path) -> tuple[Groups, dict[str, Any]] | None:
 
 @torch.no_grad()
 def copied_as(state: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns copies of stored tensors with the types, devices and strides of others.
-
-    The kernels of optimizers do not check shapes: a tensor that is too short would let them write
-    past its end.
-
-    Raises:
-        ValueError: The names or the shapes differ.
-    """
+    """Returns copies of stored tensors like others; ValueError if names or shapes differ."""
+    # The kernels of optimizers do not check shapes: a short tensor would let them write past it.
     different = sorted(state.keys() ^ like.keys())
     if different:
         raise ValueError(f"{different[0]!r} is missing or unknown")

@@ -35,14 +35,8 @@ DESCRIPTORS = Path("/dev/fd")
 
 
 def from_rank_zero(make: Callable[[], T]) -> T:
-    """Returns on every rank the result of a function that only the first rank calls.
-
-    The other ranks wait without a time limit, and the result is pickled for them.
-
-    Raises:
-        KappaflowError: The first rank raised it; all ranks raise it.
-        RankError: Another rank has ended.
-    """
+    """Returns on every rank the result or the error of a function that the first one calls."""
+    # The other ranks wait without a time limit.
     if ranks() == 1:
         return make()
     message: list[Any] = [None, None]
@@ -60,14 +54,7 @@ def from_rank_zero(make: Callable[[], T]) -> T:
 
 
 def per_machine(make: Callable[[], T]) -> T:
-    """Returns the result of a function that only the first rank of each machine calls.
-
-    All ranks wait until every machine is done. Each has the result of its machine, pickled.
-
-    Raises:
-        KappaflowError: A machine raised it; all ranks raise it.
-        RankError: Another rank has ended.
-    """
+    """Returns the result of a function that the first rank of each machine calls, or its error."""
     made, error = None, None
     if is_first_here():
         try:
@@ -111,11 +98,9 @@ def lost_ranks_as_errors() -> Iterator[None]:
 
 
 def disconnect() -> None:
-    """Closes the connections over which ranks exchange results, and ends their threads.
-
-    Without it nccl warns at the end of a process, and a thread of gloo that still frees a tensor
-    while Python shuts down aborts the process.
-    """
+    """Closes the connections over which ranks exchange results, and ends their threads."""
+    # Without it nccl warns at the end of a process, and a thread of gloo that still frees a tensor
+    # while Python shuts down aborts the process.
     _patient_group.cache_clear()
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -130,11 +115,7 @@ def _patient_group() -> dist.ProcessGroup:
 
 @contextmanager
 def heartbeat() -> Iterator[None]:
-    """Sets keepalive on TCP connections opened inside, so that they fail after 45 s of silence.
-
-    This works for connections of any library. Connections stay unchanged on a system without these
-    settings.
-    """
+    """Sets keepalive on TCP connections opened inside, so that they fail after 45 s of silence."""
     before = _sockets()
     yield
     for descriptor in _sockets() - before:

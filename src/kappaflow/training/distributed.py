@@ -55,11 +55,7 @@ class Engine:
         return torch.autocast(self.device.type, dtype=self.narrow_type)
 
     def parallel(self, module: nn.Module, *, some_unused: bool) -> nn.Module:
-        """Returns a module whose gradients are averaged over the ranks.
-
-        With `some_unused`, torch searches in each step for parameters without a gradient; it warns
-        if it finds none.
-        """
+        """Returns a module whose gradients are averaged over the ranks, if there are several."""
         if self.world_size == 1:
             return module
         # torch also compares the strides of dimensions of size 1, which do not matter.
@@ -81,14 +77,8 @@ class Engine:
     def clipped_step(
         self, optimizer: AdamW | OwnOptimizer, loss: Tensor, value: Tensor, *, clip_norm: float
     ) -> tuple[float, float]:
-        """Takes an optimizer step with the gradient of a loss, clipped to a norm.
-
-        The step is skipped if `value`, which decides on all ranks, or the norm of the gradient is
-        not finite. Both are read from the device at once. The gradients are zero before.
-
-        Returns:
-            The value, and the norm before clipping.
-        """
+        """Returns `value` and the gradient's norm, after a clipped step if both are finite."""
+        # `value` decides on all ranks. Both are read from the device at once.
         self._backward(loss, optimizer)
         trained = [p for p in optimizer.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in trained])  # pyright: ignore[reportArgumentType]
@@ -118,12 +108,7 @@ class Engine:
             self.scaler.unscale_(optimizer)  # pyright: ignore[reportArgumentType]
 
     def lower_scale(self) -> float | None:
-        """Halves the scale of the loss after a non-finite gradient.
-
-        Returns:
-            The previous scale; None without a scaler, or if the scale was at most 1 and therefore
-            not the cause.
-        """
+        """Returns the scale of the loss, which is halved, or None if it was not the cause."""
         if self.scaler is None:
             return None
         scale = self.scaler.get_scale()
@@ -140,16 +125,7 @@ class Engine:
 
 
 def make_engine(flow: Flow, device: str | torch.device | None, precision: str = "full") -> Engine:
-    """Returns the engine of a training and moves the flow to its device.
-
-    Under torchrun the function waits until all ranks are connected. The device of the flow is the
-    default.
-
-    Raises:
-        ArgumentError: The flow has no trainable parameters, or cannot be trained on this device or
-            in this precision.
-        RankError: Another rank has ended.
-    """
+    """Returns the engine of a training, with the flow on its device and all ranks connected."""
     if not any(parameter.requires_grad for parameter in flow.parameters()):
         raise ArgumentError("'flow' should have trainable parameters, it has none.")
     check_trainable(flow.dtype)
@@ -166,15 +142,7 @@ def make_engine(flow: Flow, device: str | torch.device | None, precision: str = 
 
 
 def connect_ranks(device: str | torch.device) -> torch.device:
-    """Returns the device of this rank, after connecting the ranks that torchrun started.
-
-    The device is "cpu" or "cuda"; without torchrun also "cuda:1".
-
-    Raises:
-        ArgumentError: The device does not exist, there are fewer devices than ranks, or the ranks
-            are already connected for CUDA only.
-        RankError: Another rank has ended.
-    """
+    """Returns the device of this rank, after connecting the ranks that torchrun started."""
     chosen = _device_of_this_rank(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
@@ -214,11 +182,7 @@ def has_unused_parameters(flow: Flow, rows: Batches) -> bool:
 
 
 def existing_device(device: str | torch.device | None) -> torch.device:
-    """Returns the device with a name, by default the CPU.
-
-    Raises:
-        ArgumentError: The name is not "cpu" or "cuda", or the device does not exist.
-    """
+    """Returns the device with a name, by default the CPU."""
     chosen = _cpu_or_cuda("cpu" if device is None else device)
     return chosen if chosen.type == "cpu" else _cuda(chosen, chosen.index or 0)
 

@@ -123,20 +123,10 @@ def reverse_kl_loss(
     inverse_temperature: float = 1.0,
     gradient: Literal["path", "total"] = "path",
 ) -> Loss:
-    r"""Returns the mean of log q(x) - beta log p(x) at samples x = x(z) of the flow q.
-
-    The total derivative of :math:`\log q_\theta(x_\theta(z))` has two parts. One is through x. The
-    other, the score, is through the parameters of the density at a fixed x, and its mean is zero.
-    The path estimator leaves out the score. If q equals the target, the derivative is then zero at
-    every sample, so the estimator has no noise.
-
-    Returns:
-        The loss in nats, a scalar. Both estimators have the same value.
-
-    Source:
-        Roeder, Wu, Duvenaud 2017, Sticking the landing; Vaitl, Nicoli, Nakajima, Kessel 2022,
-        Gradients should stay on path, for flows.
-    """
+    """Returns the mean of log q(x) - beta log p(x) at samples x = x(z) of the flow q, in nats."""
+    # The total derivative of log q(x(z)) is that through x, plus the score, whose mean is zero.
+    # The path estimator leaves out the score: it has no noise where q equals the target.
+    # Source: Roeder, Wu, Duvenaud 2017; for flows Vaitl, Nicoli, Nakajima, Kessel 2022.
     x, log_det = flow.bijection.inverse(z)
     log_q = flow.base.log_prob(z) - log_det
     if gradient == "total":

@@ -242,10 +242,7 @@ D = TypeVar("D", bound=Dataset, covariant=True)
 
 @dataclass(frozen=True)
 class SplitData(Generic[D]):
-    """Data to train on, and data that decides when to stop.
-
-    `notes` are remarks, one sentence each; `warnings` are those that `fit` warns about.
-    """
+    """Data to train on, data that decides when to stop, remarks, and what `fit` warns about."""
 
     train: D
     validation: D
@@ -360,12 +357,7 @@ def split_rows(
     repair: Repair | None,
     duplicates: Duplicates,
 ) -> SplitData[Table]:
-    """Returns a table, prepared and split, with notes and warnings.
-
-    `validation` has rows that decide when to stop, read as the table was; None takes a tenth of
-    the table. `domains` are those of the columns that have one. `fit` describes `repair` and
-    `duplicates`.
-    """
+    """Returns a table, prepared and split, with notes; by default a tenth is held out."""
     notes_of_loading = table.notes
     prepared = prepare_table(table, domains=domains, repair=repair, duplicates=duplicates)
     table = prepared.table

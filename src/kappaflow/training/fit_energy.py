@@ -108,11 +108,8 @@ def fit_energy(
 
 
 def _fit_start(flow: Flow, z: torch.Tensor) -> None:
-    """Fits the standardization of a flow to base samples with mean 0 and deviation 1.
-
-    Without data there is no scale to estimate, so the scale of the energy is used. If the flow has
-    a domain, the samples are mapped through it first.
-    """
+    """Fits the standardization of a flow to base samples with mean 0 and deviation 1."""
+    # Without data there is no scale to estimate, so the scale of the energy is used.
     z = torch.cat((z, -z))
     x = z / z.square().mean(0).sqrt()
     if flow.domain is not None:

@@ -25,11 +25,7 @@ NEGLIGIBLE = 0.01  # of the norm of the whole gradient
 
 
 class Likelihood(nn.Module):
-    """The log_prob of a flow, in training steps.
-
-    If compiled, full batches run by `torch.compile`. The last batch of an epoch is not compiled,
-    since each size would be compiled separately.
-    """
+    """The log_prob of a flow in training steps; `torch.compile` runs full batches, if compiled."""
 
     def __init__(self, flow: Flow, *, compiled: bool) -> None:
         super().__init__()
@@ -48,14 +44,7 @@ class Likelihood(nn.Module):
         return self._compiled(x, context)
 
     def check(self, x: Tensor, context: Tensor | None, epoch: int) -> None:
-        """Compares compiled gradients with uncompiled ones in some epochs, at a full batch.
-
-        With several ranks, the batch is the share of this one. Changes nothing. Epochs count from
-        1.
-
-        Raises:
-            BuildError: The flow cannot be compiled here, or the gradients differ.
-        """
+        """Compares compiled gradients with others in some epochs; BuildError if they differ."""
         if self._compiled is None or (self._checked and epoch & (epoch - 1)):
             return
         self._checked = True
@@ -108,10 +97,8 @@ class Likelihood(nn.Module):
 
 
 def _own_code(flow: Flow) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """Returns the log_prob of a flow as a function that shares no code object with others.
-
-    torch counts compilations per code object, and does not compile the ninth.
-    """
+    """Returns the log_prob of a flow as a function that shares no code object with others."""
+    # torch counts compilations per code object, and does not compile the ninth.
 
     def log_prob(x: Tensor, context: Tensor | None) -> Tensor:
         return flow.log_prob(x, context)

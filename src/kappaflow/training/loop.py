@@ -112,10 +112,7 @@ class Training:
         return reason
 
     def run_epoch(self, rate: Callable[[], float], is_over: Callable[[], bool]) -> None:
-        """Trains for an epoch, or until `is_over`, at other learning rates, and measures the loss.
-
-        A model search calls this; the conditioning is not measured.
-        """
+        """Trains for an epoch of a model search at its own rates; measures no conditioning."""
         averages = self._epoch(rate, is_over)
         self.progress.epoch += 1
         with self._closing():
@@ -182,10 +179,8 @@ class Training:
         return objective.limit if is_last else None
 
     def _time_share(self) -> float:
-        """Returns the used share of the time for steps; 0 without a limit on time.
-
-        The end of the last epoch, with its validation and checkpoint, is within the limit too.
-        """
+        """Returns the used share of the time for steps; 0 without a limit on time."""
+        # The end of the last epoch, with its validation and checkpoint, is within the limit too.
         if self.settings.max_time_s is None:
             return 0.0
         progress, limit, begun = self.progress, self.settings.max_time_s, self.start.start_s
@@ -220,10 +215,7 @@ class Training:
     def _epoch(
         self, rate: Callable[[], float], is_over: Callable[[], bool] = lambda: False
     ) -> Averages:
-        """Returns the mean loss and gradient norm of the steps of an epoch, without skipped ones.
-
-        An epoch ends early at the time limit, and where `is_over` returns True.
-        """
+        """Returns the averages over an epoch, which ends early at the time limit."""
         total, weight, norms = 0.0, 0, list[float]()
         seed, epoch = self.settings.seed, self.progress.epoch
         cuda = [self.flow.device] if self.flow.device.type == "cuda" else []
@@ -244,10 +236,7 @@ class Training:
         return Averages(total / weight, sum(norms) / len(norms))
 
     def _step(self, batch: object, rate: float) -> tuple[float, float] | None:
-        """Returns loss and gradient norm of a step, or None if it was not finite and was skipped.
-
-        Both are of all ranks: the gradients are means over them.
-        """
+        """Returns loss and gradient norm over all ranks, or None if the step was not finite."""
         follows = self.optimizer.set_rate(rate, self.settings.learning_rate)
         self._rate_share = rate / self.settings.learning_rate if follows else None
         done = self._steps_done()

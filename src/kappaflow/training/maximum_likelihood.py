@@ -26,11 +26,7 @@ from kappaflow.training.settings import MEASUREMENTS, Settings
 
 
 class Share(NamedTuple):
-    """The rows of a batch that this rank takes.
-
-    `weight` is the weight of their mean in the mean over ranks. `is_whole` tells whether the batch
-    of all ranks has the full size.
-    """
+    """The rows of a batch that this rank takes, and their weight in the mean over ranks."""
 
     batch: Batch
     weight: float
@@ -91,10 +87,7 @@ class MaximumLikelihood:
             self.likelihood.check(batch.x, batch.context, self.progress.epoch + 1)
 
     def share(self, index: Tensor, *, is_whole: bool) -> Share:
-        """Returns this rank's rows of a batch.
-
-        If there are fewer rows than ranks, the other ranks take the first row with weight zero.
-        """
+        """Returns this rank's rows of a batch; a row with weight zero if there are too few."""
         ranks = self.engine.world_size
         own = index.tensor_split(ranks)[self.engine.rank]
         batch = self.train.at(own if len(own) else index[:1])

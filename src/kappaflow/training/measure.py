@@ -113,28 +113,15 @@ def has_bits(flow: Flow) -> bool:
 
 
 def bits_per_dimension(flow: Flow, nll: float) -> float:
-    """Returns an NLL of discrete pixels, in nats per image, in bits per dimension.
-
-    Source:
-        Theis, van den Oord, Bethge 2016.
-
-    Example:
-        >>> import kappaflow as kf
-        >>> flow = kf.glow((1, 2, 2), levels=1, steps=1, hidden=4, dequantize="uniform")
-        >>> round(bits_per_dimension(flow, 4 * math.log(256)), 6)  # four uniform bytes
-        8.0
-    """
+    """Returns an NLL of discrete pixels, in nats per image, in bits per dimension."""
     return nll / (math.prod(flow.event_shape) * math.log(2))
 
 
 def conditioning_figures(
     flow: Flow, rows: Batches, condition: dict[str, float] | None = None
 ) -> dict[str, float]:
-    """Returns condition numbers (median and 95 %) and the largest round-trip errors at a few rows.
-
-    They are measured on standardized columns. The number of rows falls with the dimension, to
-    limit the time. `condition` gives condition numbers that are measured already.
-    """
+    """Returns condition numbers, unless they are known, and round-trip errors at a few rows."""
+    # They are of standardized columns. The number of rows falls with the dimension.
     few = rows.at(slice(0, max(4, min(64, 2048 // math.prod(flow.event_shape)))))
     standardized = flow.standardization(joined_points(flow, few.x))[0]
     finite = torch.isfinite(standardized).flatten(1).all(dim=1)
@@ -154,12 +141,9 @@ def conditioning_figures(
 
 @torch.no_grad()
 def condition_numbers(flow: Flow, rows: Batches) -> Tensor:
-    """Returns the condition number at each row, float64 on the CPU; nan where x is not finite.
-
-    They are measured on standardized columns, in chunks. Where a condition number is far below
-    1 / eps, the Jacobian alone gives it to 1e-3 in half the time. Elsewhere the inverse is used
-    too.
-    """
+    """Returns the condition number at each row, float64 on the CPU; nan where x is not finite."""
+    # Far below 1 / eps, the Jacobian alone gives it to 1e-3 in half the time; elsewhere the
+    # inverse is used too.
     parts = []
     at_once = max(1, NUMBERS_OF_MATRICES // math.prod(flow.joint_shape))
     for start in range(0, len(rows), at_once):
@@ -187,19 +171,13 @@ def _condition_numbers(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor:
 
 
 def budget_rows(flow: Flow) -> int:
-    """Returns the number of rows at which a condition number with a budget is measured.
-
-    512 rows give the 95 % quantile to a few per cent. In many dimensions, fewer rows limit the
-    time.
-    """
+    """Returns the number of rows at which a condition number with a budget is measured."""
+    # 512 rows give the 95 % quantile to a few per cent. In many dimensions time limits them.
     return max(64, min(512, 8192 // math.prod(flow.joint_shape)))
 
 
 def budget_figures(flow: Flow, rows: Batches) -> dict[str, float]:
-    """Returns median and 95 % quantile of the condition number at the rows of a budget.
-
-    They are nan if the condition number of a row is nan.
-    """
+    """Returns median and 95 % quantile of the condition number at the rows of a budget."""
     return _in_figures(*_condition_at(flow, rows, budget_rows(flow))[:2])
 
 

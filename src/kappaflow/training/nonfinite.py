@@ -14,12 +14,9 @@ from kappaflow.flows import Flow
 
 @torch.no_grad()
 def first_nonfinite_layer(flow: Flow, rows: Batch) -> str:
-    """Returns as text the layer at which a training step stopped being finite.
-
-    This is the first layer that maps finite values to values that are not finite. If all values
-    are finite, it is the last layer whose gradient is not, because gradients propagate from the
-    latent to the data.
-    """
+    """Returns as text the layer at which a training step stopped being finite."""
+    # If all values are finite, it is the last layer whose gradient is not: gradients propagate
+    # from the latent to the data.
     x = flow.standardization(joined_points(flow, rows.x))[0]
     if not torch.isfinite(x).all():
         return "the data"

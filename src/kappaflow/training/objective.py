@@ -61,10 +61,7 @@ class Objective(Protocol):
         ...
 
     def loss(self, batch: Any, done: float) -> Loss:  # noqa: ANN401
-        """Returns the loss of a step; `done` counts steps before it, by the time if that is more.
-
-        The step is skipped if the mean of the loss is not finite.
-        """
+        """Returns the loss of a step after `done` steps, counted by the time if that is more."""
         ...
 
     def first_nonfinite(self, batch: Any, loss: Loss) -> str:  # noqa: ANN401
@@ -72,11 +69,7 @@ class Objective(Protocol):
         ...
 
     def measure(self, averages: Averages, share_done: float | None) -> Measured:
-        """Returns the figures of an epoch.
-
-        `share_done` is the finished share of the training, or None in a model search, which does
-        not measure the conditioning.
-        """
+        """Returns the figures of an epoch; without conditioning if there is no `share_done`."""
         ...
 
     def is_best(self, figures: Figures) -> bool:

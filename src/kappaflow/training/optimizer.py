@@ -16,13 +16,10 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # torch's defaults
 
 
 class AdamW:
-    """Takes the steps of `torch.optim.AdamW(..., fused=True)`, bit for bit.
+    """Takes the steps of `torch.optim.AdamW(..., fused=True)`, bit for bit."""
 
-    The constructors of torch's optimizers import its compiler, which takes longer than a small
-    training. This class calls the same function without it. `param_groups` is one group with
-    "params" and "lr", as in torch. Parameters without a gradient stay. The parameters of stacks
-    are moved together: call `gather_gradients` after each backward pass.
-    """
+    # Constructors of torch's optimizers import its compiler, which takes longer than a training.
+    # The parameters of stacks are moved together: call `gather_gradients` after a backward pass.
 
     def __init__(self, module: nn.Module, *, lr: float, weight_decay: float) -> None:
         self._joint = JointParameters(module)
@@ -92,11 +89,7 @@ class AdamW:
         """Returns None: `state_dict` is the whole state."""
 
     def load_state_dict(self, state: dict[int, dict[str, Tensor]], plain: object = None) -> None:
-        """Restores what `state_dict` returned.
-
-        Raises:
-            ValueError: It is the state of other parameters.
-        """
+        """Restores what `state_dict` returned; ValueError if it is of other parameters."""
         unknown = state.keys() - set(range(len(self.parameters)))
         if unknown:
             raise ValueError(f"the optimizer has no parameter {min(unknown)}")
@@ -122,10 +115,7 @@ def _new_state(parameter: Tensor) -> dict[str, Tensor]:
 
 
 class WeightEMA:
-    """Exponential moving averages of the parameters of a module, with a smaller decay at first.
-
-    `decay` is the weight of the previous average at each step; 0 keeps the parameters themselves.
-    """
+    """Exponential moving averages of the parameters of a module; the decay is smaller at first."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay

@@ -24,20 +24,9 @@ EXAMPLES = {
 
 
 class OwnOptimizer:
-    """An optimizer of torch with an optional scheduler, in the place of `AdamW`.
+    """An optimizer of torch with an optional scheduler, in the place of `AdamW`."""
 
-    Without a scheduler, the learning rate of each parameter group rises and falls as that of
-    `AdamW`, from its initial value. A scheduler moves after each epoch, or after each step if
-    torch documents it so.
-
-    Args:
-        parameters: The trainable parameters of the flow.
-        make_optimizer: Makes the optimizer from the list of parameters.
-        make_scheduler: Makes the scheduler from the optimizer; None for none.
-
-    Raises:
-        ArgumentError: An argument is not such a function, or fails.
-    """
+    # Without a scheduler, each learning rate rises and falls as that of `AdamW`.
 
     def __init__(
         self,
@@ -133,11 +122,7 @@ class OwnOptimizer:
         return self._encoded({})
 
     def load_state_dict(self, state: dict[int, dict[str, Tensor]], plain: Any) -> None:  # noqa: ANN401
-        """Restores what `state_dict` and `plain_state` returned.
-
-        Raises:
-            ValueError: It is the state of another optimizer or scheduler.
-        """
+        """Restores what `state_dict` and `plain_state` returned; ValueError if it does not fit."""
         optimizer, scheduler = decoded(plain, state.get(0, {}))
         if (scheduler is None) != (self._scheduler is None):
             raise ValueError("it was made with a scheduler, or without one")
@@ -155,12 +140,7 @@ class OwnOptimizer:
 
 
 def encoded(value: Any, tensors: dict[str, Tensor], path: str) -> Any:  # noqa: ANN401
-    """Returns a state as JSON values; its tensors are added to `tensors`, by their paths.
-
-    Raises:
-        ArgumentError: The state holds something else than tensors, numbers, texts, dictionaries
-            and sequences.
-    """
+    """Returns a state as JSON values; its tensors are added to `tensors`, by their paths."""
     if isinstance(value, Tensor):
         tensors[path] = value
         return {"tensor": path}

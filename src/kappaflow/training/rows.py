@@ -21,14 +21,7 @@ def as_table(
     *,
     every: bool = False,
 ) -> Table:
-    """Returns tabular data of any accepted kind as a table; a pair is (x, context).
-
-    With `every`, all columns of numbers or booleans are kept, as for a pair.
-
-    Raises:
-        ArgumentError: x and context have different numbers of rows, or an option of reading does
-            not apply to such data.
-    """
+    """Returns tabular data of any kind as a table; `every` keeps all columns of numbers."""
     if is_torch_data(data):
         data = read_torch_data(data, None)
     if not isinstance(data, Table | tuple):
@@ -78,14 +71,7 @@ def _pair(data: tuple[Any, ...], reading: Reading) -> Table:
 
 
 def rows_for(flow: Flow, data: Any, like: Table | None = None) -> Table:  # noqa: ANN401
-    """Returns finite rows of data of any accepted kind, as a table that fits a flow.
-
-    Columns with the names of `like`, the rows of a training, are selected by name.
-
-    Raises:
-        ArgumentError: The flow is one of images, or the numbers of columns differ from its own.
-        DataError: A value is not finite, or outside of its domain.
-    """
+    """Returns finite rows of any kind that fit a flow, with the columns of `like` by name."""
     if len(flow.event_shape) > 1:
         raise ArgumentError("'flow' should be a flow of a table, got one of images.")
     table = None if like is None else as_table(data, every=True)

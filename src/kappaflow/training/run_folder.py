@@ -87,10 +87,7 @@ class RunFolder:
         self.write_best(training)
 
     def hold_checkpoint(self, training: Training) -> None:
-        """Copies what `checkpoint` would write, so that an interrupted epoch loses only itself.
-
-        Most epochs only copy, because writing takes long; `leave` writes the last copy.
-        """
+        """Copies what `checkpoint` would write, because writing takes long; `leave` writes it."""
         state = {name: copied(tensors) for name, tensors in training.state().items()}
         self._held = state, training.plain_progress()
 

@@ -24,17 +24,9 @@ def is_torch_data(data: object) -> bool:
 def read_torch_data(
     data: TorchDataset | DataLoader, flow: Flow | None
 ) -> Tensor | Dataset | tuple[Tensor, Tensor]:
-    """Returns the rows or images of a dataset or a loader, each read once, in a fixed order.
-
-    None stands for a flow of rows.
-
-    Random numbers of samplers and transforms come from torch's global generator with seed 0, so
-    that a resumed training reads the same.
-
-    Raises:
-        ArgumentError: An item is neither x nor a pair (x, context), or does not fit the flow.
-        DataError: There are no items, or pixels are not whole numbers.
-    """
+    """Returns the rows or images of a dataset or a loader, each read once, in a fixed order."""
+    # Samplers and transforms draw from torch's global generator with seed 0, so that a resumed
+    # training reads the same.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         batches = _batches(data) if isinstance(data, DataLoader) else _items(data)
