@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import kappaflow as kf
 from factor.ensembles import block_diagonal, cycle, geometric, orthogonal, sharp
-from kappaflow.factor import linear
+from kappaflow.factor import strategies
 
 ENSEMBLES = {
     "gaussian": lambda n, rng: rng.standard_normal((n, n)),
@@ -284,7 +284,7 @@ def test_the_note_reports_a_failed_search_for_five(monkeypatch):
     def lost(*_):
         raise kf.errors.NumericalError("lost")
 
-    monkeypatch.setattr(linear, "by_five", lost)
+    monkeypatch.setattr(strategies, "by_five", lost)
     found = kf.factor_linear(np.random.default_rng(0).standard_normal((4, 4)), couplings=None)
     assert len(found) == 6 and "search for five failed" in found.note
 

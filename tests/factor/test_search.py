@@ -9,9 +9,9 @@ from scipy.linalg import hilbert
 import kappaflow as kf
 from factor.ensembles import geometric, orthogonal
 from kappaflow.errors import NumericalError, NumericalWarning
-from kappaflow.factor import linear, search
+from kappaflow.factor import search, strategies
 from kappaflow.factor.budget import OutOfBudget, SearchBudget, report, spend
-from kappaflow.factor.closed_forms import closed_form
+from kappaflow.factor.closed_forms import by_positive
 from kappaflow.factor.positive import factor_positive_definite
 from kappaflow.factor.problem import factor_problem
 
@@ -32,7 +32,7 @@ def dense(found):
 def no_search(monkeypatch):
     """Makes every search fail the test."""
     for name in ("by_continuation", "by_five"):
-        monkeypatch.setattr(linear, name, lambda *_: pytest.fail("there was a search"))
+        monkeypatch.setattr(strategies, name, lambda *_: pytest.fail("there was a search"))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_time_limit_starts_the_search_of_a_large_map(monkeypatch):
     """And a limit of zero ends that of a small one."""
     calls = []
     monkeypatch.setattr(
-        linear, "by_continuation", lambda problem, n, seed: calls.append(n) or no()
+        strategies, "by_continuation", lambda problem, n, seed: calls.append(n) or no()
     )
     kf.factor_linear(gaussian(66), couplings=11, max_time_s=1e3)
     assert calls == [11, 8, 6]
@@ -98,7 +98,7 @@ def test_a_search_that_is_cut_off_is_exact_and_better_than_the_closed_form(monke
     """It stops during the descent and polishes; the same limit gives the same couplings."""
     matrix = orthogonal(8, np.random.default_rng(0))
     full = kf.factor_linear(matrix)
-    monkeypatch.setattr(search, "OPERATIONS", 4e7)
+    monkeypatch.setattr(strategies, "OPERATIONS", 4e7)
     one, two = kf.factor_linear(matrix), kf.factor_linear(matrix)
     assert "ended at its limit" in one.note and "limit" not in full.note
     assert full.condition_number < one.condition_number < one.before_search
@@ -221,7 +221,7 @@ def test_a_poor_result_is_compared_with_fewer_couplings(monkeypatch):
         calls.append(couplings)
         return no() if couplings > 6 else real(problem, couplings, seed)
 
-    monkeypatch.setattr(linear, "by_continuation", by_continuation)
+    monkeypatch.setattr(strategies, "by_continuation", by_continuation)
     found = kf.factor_linear(matrix, couplings=11)
     assert calls == [11, 8, 6] and len(found) == 6
     assert found.condition_number < 10 < 30 < found.before_search
@@ -260,7 +260,7 @@ def test_six_couplings_of_a_large_positive_definite_map_need_no_search(monkeypat
     matrix = np.cov(gaussian(66).cumsum(0), bias=True) + np.eye(66)
     assert kf.factor_linear(matrix, couplings=6).method == "positive"
     with pytest.raises(kf.errors.ArgumentError, match="not symmetric positive definite"):
-        closed_form("positive", factor_problem(gaussian(4), "half"), None)
+        by_positive(factor_problem(gaussian(4), "half"))
 
 
 def test_the_lower_bound_is_that_of_one_size_a_diagonal():

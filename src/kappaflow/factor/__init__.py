@@ -1,8 +1,10 @@
 """An invertible linear map as a few couplings of a fixed partition.
 
-linear         `factor_linear`, which chooses a method
-closed_forms   which closed forms a matrix has
-search         when to search, and the searches
+linear         `factor_linear`, which lets the strategies compete
+strategies     the table of strategies: counts, methods, conditions, costs
+closed_forms   the closed forms of a checked matrix
+search         the searches on a checked matrix
+assembly       factors as layers, with residuals and a note
 budget         the limit of a search, in seconds or in operations
 problem        the matrix to factor, checked and put into standard form
 factorization  the result: couplings, residual, condition numbers; its file

@@ -72,11 +72,7 @@ class Pattern:
 
 
 def sweep(pattern: Pattern, matrix: np.ndarray, values: Blocks, *, sign: int) -> list[np.ndarray]:
-    """Returns the stages of N^-1 T N'^-1 (sign -1), or of N' T^-1 N (sign 1).
-
-    `matrix` is T for sign -1, and its inverse for sign 1. The stages are the matrix, the result
-    after each coupling, and finally M or its inverse.
-    """
+    """Returns the stages of N^-1 T N'^-1 (sign -1, of T), or of N' T^-1 N (sign 1, of T^-1)."""
     states = [matrix]
     for index, by_rows, changed, kept in _order(pattern, len(matrix), sign):
         state, block = states[-1].copy(), values[index]
@@ -115,11 +111,9 @@ def _order(pattern: Pattern, features: int, sign: int) -> Iterator[tuple[int, bo
 
 
 def right_inverse(x1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns X^+ with X X^+ = 1, and S such that S X has orthonormal rows.
-
-    For a square X both are X^-1. Otherwise S is chosen so that the left square of S X is
-    symmetric and positive. S X then hardly depends on X.
-    """
+    """Returns X^+ with X X^+ = 1, and S such that S X has orthonormal rows."""
+    # For a square X both are X^-1. Otherwise S makes the left square of S X symmetric and
+    # positive, so that S X hardly depends on X.
     if len(x1) == x1.shape[1]:
         inverse = np.linalg.inv(x1)
         return inverse, inverse
@@ -185,11 +179,7 @@ def defect(pattern: Pattern, target: Target, values: Blocks) -> np.ndarray:
 
 
 def linearize(pattern: Pattern, target: Target, values: Blocks) -> Linearized:
-    """Returns the equation (theorem E) and its derivative, two Kronecker products for each block.
-
-    Raises:
-        LinAlgError: M12 does not have full row rank.
-    """
+    """Returns the equation (theorem E) and its derivative, two Kronecker products a block."""
     n, d = len(target.matrix), len(target.matrix) // 2
     rest = sweep(pattern, target.matrix, values, sign=-1)[-1]
     back = sweep(pattern, target.inverse, values, sign=1)[-1]
@@ -217,11 +207,7 @@ def move(values: Blocks, step: Blocks, length: float = 1.0) -> list[np.ndarray]:
 def newton(
     pattern: Pattern, target: Target, values: Blocks, *, tolerance: float, steps: int
 ) -> tuple[list[np.ndarray], float, int]:
-    """Returns a solution near a point, by damped Newton steps of least norm.
-
-    Stops at a norm `tolerance` of the defect, or after `steps` steps. Also returns the error,
-    which may be above the tolerance, and the number of steps.
-    """
+    """Returns a solution near a point by damped Newton steps, its error, and their number."""
     values, taken = list(values), 0
     here = linearize(pattern, target, values)
     while here.error > tolerance and taken < steps:

@@ -14,13 +14,7 @@ class OutOfBudget(Exception):
 
 
 class SearchBudget:
-    """Limits a search by wall time, or by floating-point operations, which depend on no clock.
-
-    Args:
-        max_time_s: Seconds that the search may take.
-        operations: Floating-point operations that the search may take.
-        progress: Receives a short text on each step of the search.
-    """
+    """Limits a search by wall time, or by floating-point operations, which depend on no clock."""
 
     def __init__(
         self,

@@ -18,13 +18,6 @@ SHARED = 2.5  # condition number of a carrier for a pair that two more hardly im
 CARRIERS = 8  # most carriers if the number of couplings is free
 
 
-def applicable(problem: FactorProblem) -> list[str]:
-    """Returns the names of the closed forms that are good for a matrix."""
-    if is_rotation(problem):
-        return ["rotation"]
-    return ["positive", "svd"] if is_positive(problem) else ["svd"]
-
-
 def is_rotation(problem: FactorProblem) -> bool:
     """Returns whether the map is a rotation times its scale, up to rounding."""
     unit = problem.matrix / problem.scale
@@ -42,16 +35,8 @@ def min_couplings(problem: FactorProblem, method: str) -> int:
     return {"rotation": SIX + 2 * excess, "svd": ELEVEN + 4 * excess}.get(method, SIX)
 
 
-def closed_form(method: str, problem: FactorProblem, couplings: int | None) -> list[Factor]:
-    """Returns the factors of a closed form; there may be more of them than `couplings`.
-
-    Raises:
-        ArgumentError: The closed form is for other matrices.
-    """
-    if method == "svd":
-        return by_svd(problem, couplings)
-    if method == "rotation":
-        return by_rotation(problem)
+def by_positive(problem: FactorProblem) -> list[Factor]:
+    """Returns six factors of a symmetric positive definite map, in closed form."""
     if not is_positive(problem):
         raise ArgumentError(
             "'method' should not be 'positive' for this matrix: it is not symmetric positive "
@@ -73,11 +58,7 @@ def by_rotation(problem: FactorProblem) -> list[Factor]:
 
 
 def by_svd(problem: FactorProblem, couplings: int | None = None) -> list[Factor]:
-    """Returns eleven factors (more for parts of different sizes), in closed form.
-
-    Adds factors, two at a time, which share the condition number of T, as long as `couplings`
-    allows it and the worst factor improves.
-    """
+    """Returns eleven factors in closed form, and more as long as they improve the worst one."""
     matrix, small, turn = small_first(problem)
     most = 2 if couplings is None else 2 + max(0, couplings - min_couplings(problem, "svd"))
     fewest = min(enough_carriers(problem), most - most % 2)

@@ -127,11 +127,9 @@ def _best_pattern(blocks: Blocks) -> Pattern:
 def _solve_nearby(
     target: Target, blocks: Blocks, patterns: list[Pattern]
 ) -> tuple[list[np.ndarray], int]:
-    """Returns smoothed blocks for a target, from a nearby target's, and the number of steps.
-
-    The equation is degenerate if the second of its three dependent blocks is singular. A path may
-    have to cross such a point. There, another choice of the three blocks is not degenerate.
-    """
+    """Returns smoothed blocks for a target, from a nearby target's, and the number of steps."""
+    # The equation is degenerate where the second of its three dependent blocks is singular.
+    # Another choice of the three blocks then is not.
     for pattern in patterns:
         try:
             values, error, taken = newton(
@@ -240,31 +238,9 @@ def continue_to(
     steps: int = 300,
     goal: float | None = None,
 ) -> list[np.ndarray]:
-    """Returns the blocks of six or more unit couplings, L first, whose product is T.
-
-    T has determinant 1. Follows the path O S^t from the closed form at its rotation O. Some
-    descent after each step keeps the path well conditioned. At the end, descent of at most `steps`
-    steps reduces the largest block norm; it stops once the worst condition number of a coupling is
-    at most `goal`. `seed` is that of the small step away from degenerate starts. With d = n // 2
-    the shapes of the blocks, (n - d, d) and (d, n - d), alternate.
-
-    Raises:
-        ArgumentError: The matrix does not have determinant 1, or there are fewer than six
-            couplings.
-        NumericalError: The search lost the path, or the residual is too large.
-
-    Note:
-        Up to n = 64 a Newton step may solve a dense system of n^2 / 4 equations; above, it takes
-        only products of d x d matrices.
-
-    Source:
-        Ours.
-
-    Example:
-        >>> blocks = continue_to(np.diag([4.0, 2.0, 0.5, 0.25]), 6)
-        >>> bool(np.allclose(product(blocks), np.diag([4.0, 2.0, 0.5, 0.25])))
-        True
-    """
+    """Returns the blocks of six or more unit couplings, L first, whose product is T, det T = 1."""
+    # Follows the path O S^t from the closed form at its rotation O. Descent after each step keeps
+    # the path well conditioned; at the end it reduces the largest block norm.
     matrix = _checked(matrix)
     if couplings < 6:
         raise ArgumentError(
@@ -283,22 +259,7 @@ def continue_to(
 def continue_to_five(
     matrix: np.ndarray, *, seed: int = 0, steps: int = 300, goal: float | None = None
 ) -> list[np.ndarray]:
-    """Returns the blocks A1, X1, A2, X2, A3 of five unit couplings with product T, (2d, 2d).
-
-    The other arguments are those of `continue_to`.
-
-    Raises:
-        ArgumentError: The size is odd, or T12 is singular.
-        NumericalError: As for `continue_to`.
-
-    Source:
-        Ours; theorem A, part (a).
-
-    Example:
-        >>> swap = np.array([[0.0, 1.0], [-1.0, 0.0]])
-        >>> bool(np.allclose(product(continue_to_five(swap)), swap))
-        True
-    """
+    """Returns the blocks A1, X1, A2, X2, A3 of five unit couplings with product T (theorem A)."""
     matrix = _checked(matrix)
     d = len(matrix) // 2
     corner = np.linalg.svd(matrix[:d, d:], compute_uv=False)

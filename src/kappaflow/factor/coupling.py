@@ -189,12 +189,7 @@ def condition_number(weight: np.ndarray, size: np.ndarray) -> float:
 
 
 def largest_singular_value(matrix: np.ndarray) -> float:
-    """Returns the spectral norm, by the eigenvalues of the Gram matrix: faster than all values.
-
-    Example:
-        >>> largest_singular_value(np.array([[3.0, 0.0], [4.0, 0.0]]))
-        5.0
-    """
+    """Returns the spectral norm, by the eigenvalues of the Gram matrix: faster than all values."""
     size = np.abs(matrix).max(initial=0.0)
     if size == 0:
         return 0.0
@@ -203,21 +198,14 @@ def largest_singular_value(matrix: np.ndarray) -> float:
 
 
 def two_by_two_condition(weight: float, scale: float) -> float:
-    """Returns the condition number of (1, 0; weight, scale), without cancellation.
-
-    Example:
-        >>> round(two_by_two_condition(2 + 2**0.5, 1.0), 2)
-        13.58
-    """
+    """Returns the condition number of (1, 0; weight, scale), without cancellation."""
     larger = (np.hypot(1 + scale, weight) + np.hypot(1 - scale, weight)) / 2
     return float(larger / scale * larger)
 
 
 def _times(weight: Tensor, part: Tensor) -> Tensor:
-    """Returns a matrix times the features (dimension 1) of a tensor, in full precision.
-
-    Autocast would round the product, and the inverse would no longer undo the forward map.
-    """
+    """Returns a matrix times the features (dimension 1) of a tensor, in full precision."""
+    # Autocast would round the product, and the inverse would no longer undo the forward map.
     wide = torch.promote_types(weight.dtype, part.dtype)
     with without_autocast(part.device.type):
         return (part.to(wide).movedim(1, -1) @ weight.to(wide).mT).movedim(-1, 1)
@@ -277,11 +265,8 @@ def unit_factors(blocks: Sequence[np.ndarray], *, lower_first: bool = True) -> l
 
 
 def flip_last(factors: Sequence[Factor]) -> tuple[list[Factor], int]:
-    """Returns factors of diag(1, ..., 1, -1) T, and the index of the one that took the sign.
-
-    The first lower factor takes the sign. An upper factor before it passes the sign on by flipping
-    its last column.
-    """
+    """Returns factors of diag(1, ..., 1, -1) T, and the index of the one that took the sign."""
+    # An upper factor before the first lower one passes the sign on by flipping its last column.
     changed = list(factors)
     for number, factor in enumerate(factors):
         if factor.lower:

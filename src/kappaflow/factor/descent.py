@@ -37,16 +37,8 @@ STRAIGHT = 1e-8  # cosine below which a change of the gradient carries no curvat
 
 
 def smooth_norm(blocks: Blocks, power: int) -> float:
-    """Returns the logarithm of the Schatten norm of order 2 `power` of all blocks together.
-
-    It is at least the logarithm of the largest singular value of any block, which it approaches as
-    the power (1, 2, 4, 8 and so on) grows. The difference is at most log(number of singular
-    values) / (2 power). Not all blocks may be zero.
-
-    Example:
-        >>> round(smooth_norm([np.diag([3.0, 1.0]), np.eye(2)], 8) / float(np.log(3)), 6)
-        1.0
-    """
+    """Returns the logarithm of the Schatten norm of order 2 `power` of all blocks together."""
+    # It exceeds the logarithm of the largest singular value by at most log(values) / (2 power).
     return _with_gradient(blocks, power)[0]
 
 
@@ -117,13 +109,9 @@ def descend(
     steps: int,
     least_gain: float = 3e-3,
 ) -> tuple[list[np.ndarray], int]:
-    """Returns a nearby solution whose blocks have a smaller smooth norm, and the number of steps.
-
-    Uses limited-memory BFGS (Nocedal 1980) on the gradient projected to the set of solutions.
-    Newton corrections with the matrix of the starting point bring each trial back to the set;
-    polish the result with `newton`. Stops early if ten steps lower the logarithm of the norm by
-    less than `least_gain`, or at the end of the search's budget.
-    """
+    """Returns a nearby solution whose blocks have a smaller smooth norm, and how many steps."""
+    # Limited-memory BFGS (Nocedal 1980) on the gradient projected to the set of solutions. Newton
+    # corrections bring each trial back to the set; polish the result with `newton`.
     try:
         state, memory = _State(pattern, target, list(values), power), _Memory()
     except OutOfBudget:
@@ -168,11 +156,8 @@ class _State:
         self.gradient = [g - part for g, part in zip(full, normal, strict=True)]
 
     def feasible(self, values: list[np.ndarray]) -> tuple[list[np.ndarray], float] | None:
-        """Returns a solution near a point and its objective; None if chord steps do not converge.
-
-        The objective is corrected by multiplier times defect, which estimates its value on the
-        set.
-        """
+        """Returns a solution near a point and its objective, or None without convergence."""
+        # Multiplier times defect corrects the objective to its value on the set.
         last = len(values[0]) ** 0.5 / 4
         for _ in range(CORRECTIONS + 1):
             try:

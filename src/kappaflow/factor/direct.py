@@ -19,20 +19,7 @@ TRUSTED = 1e8  # largest condition number of a block whose inverse may reveal st
 
 
 def direct_factors(matrix: np.ndarray, first: int, *, most: int = 4) -> list[Factor] | None:
-    """Returns the fewest factors of a map that needs at most three (four if n = 2), or None.
-
-    T, (n, n), is in blocks, and `first` is the size of P. None means that the map has no such
-    structure up to rounding, or needs more than `most` factors; the identity has an empty list.
-
-    Source:
-        Ours; the first steps of the proof of theorem A.
-
-    Example:
-        >>> [factor.lower for factor in direct_factors(np.array([[1.0, 0.0], [2.0, 3.0]]), 1)]
-        [True]
-        >>> len(direct_factors(-np.eye(2), 1)), direct_factors(-np.eye(4), 2)
-        (4, None)
-    """
+    """Returns the fewest factors of a map with one of these structures, else None."""
     if np.array_equal(matrix, np.eye(len(matrix))):
         return []
     size = power_of_two(matrix)  # so that products of three entries do not overflow
@@ -112,11 +99,8 @@ def _four(blocks: tuple[np.ndarray, ...], lower_first: bool) -> list[Factor] | N
 def _both_sides(
     scaled: np.ndarray, plain: np.ndarray, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns b, c with scaled = diag(b) plain diag(c), or None; c is 1 if any value works.
-
-    Rows and columns are connected by the entries of `plain` that are not zero up to rounding. A
-    walk over these connections propagates the ratios.
-    """
+    """Returns b, c with scaled = diag(b) plain diag(c), or None; c is 1 if any value works."""
+    # A walk over the entries that are not zero up to rounding propagates the ratios.
     d = len(plain)
     solid = np.abs(plain) > 1e-10 * np.abs(plain).max()
     b, c = np.zeros(d), np.zeros(d)

@@ -22,11 +22,7 @@ ROUNDING = 1e-14  # relative residual that needs no improvement
 
 
 def free_scales(factors: Sequence[Factor], matrix: np.ndarray) -> list[Factor]:
-    """Returns factors of the matrix that are no worse conditioned than the given ones.
-
-    The diagonal of each given factor has entries of one size. Returns the given factors if the
-    minimization finds none that are better and as accurate.
-    """
+    """Returns factors of the matrix that are no worse conditioned than those with equal scales."""
     program = _Program(factors, matrix)
     values = program.start
     report("improving all scales")

@@ -55,12 +55,10 @@ class KroneckerMap:
 
 
 class NormalEquations:
-    """Solves J J^T r = b for a map J whose range misses at most one direction, `missed`.
+    """Solves J J^T r = b for a map J whose range misses at most one direction, `missed`."""
 
-    Uses conjugate gradients, preconditioned by the nearest Kronecker product plus a multiple of
-    the identity. Up to d = 32, a dense Cholesky factor replaces slow iterations. Above, if few
-    digits are needed, the iterations start in float32.
-    """
+    # Conjugate gradients, preconditioned by `NearestInverse`. Up to d = 32 a dense Cholesky factor
+    # replaces slow iterations; above, they start in float32 if few digits are needed.
 
     def __init__(self, derivative: KroneckerMap, missed: np.ndarray | None) -> None:
         self.derivative = derivative
@@ -72,11 +70,7 @@ class NormalEquations:
     def solve(
         self, b: np.ndarray, *, tolerance: float, guess: np.ndarray | None = None
     ) -> np.ndarray:
-        """Returns r, (p, q), for the part of b in the range of J.
-
-        r is orthogonal to the missed direction. The residual has the relative `tolerance`; a dense
-        factor is more accurate. `guess` is the starting point of the conjugate gradients.
-        """
+        """Returns r, (p, q), orthogonal to the missed direction, for the part of b in range."""
         if b.size == 1 and self._missed is not None:
             return np.zeros_like(b)  # n = 2: the missed direction is the only one
         b = self._reached(b)
@@ -155,13 +149,9 @@ class NormalEquations:
 
 
 class NearestInverse:
-    """r -> (A x B + shift)^-1 r for the Kronecker product A x B nearest to J J^T.
+    """r -> (A x B + shift)^-1 r for the Kronecker product A x B nearest to J J^T."""
 
-    The shift replaces all other terms, and has the size of the remainder.
-
-    Source:
-        Van Loan, Pitsianis 1993; the singular vectors from the Gram matrices of the terms.
-    """
+    # The shift replaces all other terms. Source: Van Loan, Pitsianis 1993.
 
     def __init__(self, derivative: KroneckerMap) -> None:
         left, right = derivative.products()
@@ -189,11 +179,8 @@ class NearestInverse:
 
 
 def _factor(matrix: np.ndarray, missed: np.ndarray | None) -> tuple[np.ndarray, bool]:
-    """Returns a Cholesky factor of the matrix after filling in the missed direction.
-
-    If the map misses more directions, as at the identity, a small multiple of the identity matrix
-    is added; the right-hand sides have no component in these directions.
-    """
+    """Returns a Cholesky factor of the matrix after filling in the missed direction."""
+    # At the identity the map misses more directions: a small multiple of 1 is added for these.
     # The missed direction gets the size of the matrix, so that no digits are lost.
     size = np.trace(matrix) / len(matrix) + np.finfo(float).tiny
     if missed is not None:

@@ -19,13 +19,7 @@ SINGULAR = 4 * np.finfo(float).eps  # smallest reciprocal condition number, in t
 
 
 def square_floats(given: object) -> np.ndarray:
-    """Returns a tensor, array or nested list as float64, (n, n), with n at least 2.
-
-    The result may share memory with the input.
-
-    Raises:
-        ArgumentError: The input is not a square matrix of finite numbers.
-    """
+    """Returns a tensor, array or nested list as float64, (n, n), with n at least 2."""
     matrix = array_of(given)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ArgumentError(
@@ -70,12 +64,7 @@ def finite_floats(array: np.ndarray) -> np.ndarray:
 
 
 def power_of_two(matrix: np.ndarray) -> float:
-    """Returns the largest power of two below the largest entry; dividing by it rounds nothing.
-
-    Example:
-        >>> power_of_two(np.array([[3.0, -5.0]]))
-        4.0
-    """
+    """Returns the largest power of two below the largest entry; dividing by it rounds nothing."""
     largest = np.abs(matrix).max()
     return float(2.0 ** np.floor(np.log2(largest))) if largest > 0 else 1.0
 
@@ -123,10 +112,7 @@ class FactorProblem:
 
 
 def factor_problem(matrix: Tensor | np.ndarray, partition: str | int | Partition) -> FactorProblem:
-    """Returns the problem for a matrix and a partition; raises ArgumentError if one is invalid.
-
-    The partition is "half", "alternating", the size of the first part, or a `Partition`.
-    """
+    """Returns the problem for a matrix and a partition; raises ArgumentError if one is invalid."""
     given = square_floats(matrix)
     split = resolve_partition(partition, len(given))
     _check_invertible(given)

@@ -25,14 +25,9 @@ def rescale(
     limit: float = np.inf,
     free: Collection[int] = (),
 ) -> list[Factor]:
-    """Returns better-conditioned factors of `scale` times the product of the given ones.
-
-    `limit` is the largest condition number of a factor. Factors in `free` may exceed it, and so
-    may factors that start above it.
-
-    Source:
-        Ours. Geometric programs: Boyd, Kim, Vandenberghe, Hassibi 2007.
-    """
+    """Returns better-conditioned factors of `scale` times the product of the given ones."""
+    # No condition number exceeds `limit`, except those in `free` or above it at first. A
+    # geometric program: Boyd, Kim, Vandenberghe, Hassibi 2007.
     problem = _ScaleProgram(factors, limit, free)
     return _scaled(factors, np.exp(problem.solved(np.log(scale))))
 
@@ -56,11 +51,9 @@ class _ScaleProgram:
         self.limits[list(free)] = np.inf
 
     def costs(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns log(cond + 1/cond) of each factor, (m,), and its derivatives, (m, m).
-
-        If a diagonal has entries of different sizes, this is an upper bound: |M|^2 <= 1 + max d^2
-        + |W|^2, and the same for the inverse, whose blocks are 1/d and -W/d.
-        """
+        """Returns log(cond + 1/cond) of each factor, (m,), and its derivatives, (m, m)."""
+        # An upper bound if a diagonal has entries of different sizes: |M|^2 <= 1 + max d^2 +
+        # |W|^2.
         eye, value, slope = np.eye(len(y)), np.zeros(len(y)), np.zeros((len(y), len(y)))
         for size, norm, sign in ((self.high, self.norms, 1), (-self.low, self.inverse_norms, -1)):
             weight_slope = self.ratio - (eye if sign < 0 else 0)

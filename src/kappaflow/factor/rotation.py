@@ -23,20 +23,9 @@ TINY = 1e-14  # a component this small is rounding
 
 
 def commutator(rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns orthogonal K, Z with N = K^-1 Z K Z^-1, and no eigenvalue of K far from 1.
-
-    In each plane that N rotates by theta, K rotates by -theta/2 and Z reflects, so that
-    Z K Z^-1 = K^-1. On the eigenvalues 1 both are the identity. Hence |K - 1| <= sqrt 2.
-
-    Source:
-        Ours; theorem B. Thompson 1961 proves that a matrix of determinant 1 is a commutator.
-
-    Example:
-        >>> n = np.diag([-1.0, 1.0, -1.0])
-        >>> k, z = commutator(n)
-        >>> bool(np.allclose(k.T @ z @ k @ z.T, n))
-        True
-    """
+    """Returns orthogonal K, Z with N = K^-1 Z K Z^-1, and no eigenvalue of K far from 1."""
+    # Theorem B: in each plane that N rotates by theta, K rotates by -theta/2 and Z reflects, so
+    # that Z K Z^-1 = K^-1. On the eigenvalues 1 both are the identity. Hence |K - 1| <= sqrt 2.
     form, basis = schur(rotation, output="real")[:2]
     k, z = np.eye(len(form)), np.eye(len(form))
     for i, j, angle in _planes(form):
@@ -80,15 +69,9 @@ class SixBlocks(NamedTuple):
 def six_blocks(
     matrix: np.ndarray, x: np.ndarray, k: np.ndarray, z: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """Returns the six blocks of T that belong to X, K, Z (theorem C).
-
-    For any X, K and Z, (d, d), with invertible P X + Q, K and Z, the product has the blocks P, Q,
-    R of T, (2d, 2d). It also has the block S if they solve K (X Sh - Qh) = Z K Z^-1 (P X + Q),
-    where the h marks blocks of T^-1.
-
-    Source:
-        Ours; theorem B, the formulas at the end of its proof.
-    """
+    """Returns the six blocks of T, (2d, 2d), that belong to X, K, Z (proof of theorem B)."""
+    # If P X + Q, K and Z are invertible, the product has the blocks P, Q, R of T. It also has S if
+    # K (X Sh - Qh) = Z K Z^-1 (P X + Q), where the h marks blocks of T^-1.
     d = len(matrix) // 2
     p, q = matrix[:d, :d], matrix[:d, d:]
     r, s = matrix[d:, :d], matrix[d:, d:]
@@ -102,13 +85,8 @@ def six_blocks(
 
 
 def rotation_solution(rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the X, K, Z of theorem C for a rotation, (2d, 2d), in closed form; (d, d) each.
-
-    |X| <= 1, P X + Q is orthogonal (the orthogonal matrix nearest to Q), and so are K and Z.
-
-    Source:
-        Ours; theorem B.
-    """
+    """Returns the X, K, Z of theorem B for a rotation, (2d, 2d), in closed form; (d, d) each."""
+    # |X| <= 1, and P X + Q (the orthogonal matrix nearest to Q), K and Z are orthogonal.
     d = len(rotation) // 2
     p, q = rotation[:d, :d], rotation[:d, d:]
     left, sines, right = _singular(q)
@@ -120,22 +98,8 @@ def rotation_solution(rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def factor_rotation(rotation: np.ndarray) -> SixBlocks:
-    """Returns six unit couplings of condition number at most 13.6 whose product is a rotation.
-
-    The blocks have norms at most 2 + sqrt 2, 1, sqrt 2, 2, 2, 1 in any dimension. The cost is one
-    singular value decomposition, one Schur form and a few products of d x d matrices.
-
-    Raises:
-        ArgumentError: The matrix is not orthogonal, or its determinant is -1.
-
-    Source:
-        Ours; theorem B.
-
-    Example:
-        >>> six = factor_rotation(np.eye(64)[np.roll(np.arange(64), 2)])
-        >>> bool(max(np.linalg.norm(block, 2) for block in six) <= WEIGHT_BOUND)
-        True
-    """
+    """Returns six unit couplings of condition number at most 13.6 whose product is a rotation."""
+    # Theorem B: the blocks have norms at most 2 + sqrt 2, 1, sqrt 2, 2, 2, 1 in any dimension.
     rotation = np.asarray(rotation, dtype=float)
     if np.abs(rotation.T @ rotation - np.eye(len(rotation))).max() > ORTHOGONAL:
         raise ArgumentError(
@@ -162,20 +126,11 @@ def _singular(block: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def uneven_rotation_blocks(rotation: np.ndarray, small: int) -> list[np.ndarray]:
-    """Returns the blocks of unit factors L U L U ... L U of a rotation, in closed form.
-
-    The first part has `small` features, at most half of n; L changes the second part. There are
-    six blocks for two halves, and at most four more for each feature that the second part has in
-    excess (six more if the symmetric part of the lower right block is negative definite). No
-    weight is larger than sqrt((2 + sqrt 2)^2 + 1), no condition number larger than 14.6.
-
-    Source:
-        Ours.
-
-    Example:
-        >>> len(uneven_rotation_blocks(np.eye(5)[[1, 2, 3, 4, 0]], 2))
-        8
-    """
+    """Returns the blocks of unit factors L U L U ... L U of a rotation, in closed form."""
+    # The first part has `small` features, at most half of n. There are six blocks for halves, and
+    # at most four more for each feature in excess (six more if the symmetric part of the lower
+    # right block is negative definite). No weight is above sqrt((2 + sqrt 2)^2 + 1), no condition
+    # above 14.6.
     large = len(rotation) - small
     if large == small:
         return list(factor_rotation(rotation))

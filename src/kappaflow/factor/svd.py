@@ -46,22 +46,9 @@ class SingularValuePairs(NamedTuple):
 
 
 def singular_value_pairs(low: np.ndarray, high: np.ndarray, count: int) -> SingularValuePairs:
-    """Returns `count` couplings, an odd number, with these singular values (m,), pair by pair.
-
-    Without shears the product has the right determinant and too small a ratio of singular values.
-    Their difference grows with the shear, so bisection finds the shear. If `count` is 1, the shear
-    is zero and the diagonals are the singular values.
-
-    Source:
-        Ours.
-
-    Example:
-        >>> pairs = singular_value_pairs(np.array([1e-3]), np.array([1e3]), 5)
-        >>> np.linalg.svd(pairs.product(5))[1].round(6).tolist()
-        [[1000.0, 0.001]]
-        >>> round(float(np.linalg.cond([[pairs.upper[0], pairs.shear[0]], [0, 1]])), 1)
-        10.3
-    """
+    """Returns `count` couplings, an odd number, with these singular values (m,), pair by pair."""
+    # Without shears the product has too small a ratio of singular values. Bisection finds the
+    # shear; for one coupling it is zero and the diagonals are the singular values.
     ratio, size = high / low, np.sqrt(low * high)
     above, below = size * ratio ** (-0.5 / count), size * ratio ** (0.5 / count)
     # All couplings share the scale of a pair; the trailing diagonal never enlarges it.
@@ -131,11 +118,9 @@ def factor_svd(matrix: np.ndarray, small: int | None = None, *, carriers: int = 
 
 
 def _paired(matrix: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns a singular value decomposition into rotations, in the order of the pairs.
-
-    The `first` smallest values come first, ascending; then the `first` largest, descending; then
-    the others.
-    """
+    """Returns a singular value decomposition into rotations, in the order of the pairs."""
+    # The `first` smallest values come first, ascending; then the `first` largest, descending; then
+    # the others.
     left, values, right = np.linalg.svd(matrix)
     n = len(values)
     order = np.r_[n - 1 - np.arange(first), np.arange(n - first)]
@@ -176,10 +161,7 @@ def _carriers(pairs: SingularValuePairs, others: np.ndarray, count: int) -> list
 
 
 def _rescale_within(factors: list[Factor], carrier: int, condition: float) -> list[Factor]:
-    """Returns rescaled factors. All but two keep their bound, unless the two become too bad.
-
-    A map of an extreme scale, such as 1e12, is more than nine factors within 13.6 can represent.
-    """
+    """Returns rescaled factors: all but two keep their bound, unless the two become too bad."""
     carriers = (carrier, carrier + 1)
     bounded = rescale(factors, limit=UNIT_BOUND, free=carriers)
     carried = max(bounded[number].condition_number for number in carriers)

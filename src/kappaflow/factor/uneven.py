@@ -51,14 +51,7 @@ class _Coupling:
 
 
 def enough_couplings(first: int, second: int) -> int:
-    """Returns the number of couplings of a partition that was enough for every map in our tests.
-
-    2 ceil(larger / smaller) + 2, at least 6. This is a guide, not a theorem.
-
-    Example:
-        >>> enough_couplings(3, 3), enough_couplings(1, 5)
-        (6, 12)
-    """
+    """Returns 2 ceil(larger / smaller) + 2, at least 6: enough for every map in our tests."""
     smaller, larger = sorted((first, second))
     return max(6, 2 * -(-larger // smaller) + 2)
 
@@ -66,25 +59,8 @@ def enough_couplings(first: int, second: int) -> int:
 def continue_uneven(
     matrix: np.ndarray, first: int, *, couplings: int | None = None, seed: int = 0
 ) -> list[Factor]:
-    """Returns couplings of the first p features and the others with product T, det T > 0.
-
-    Raises:
-        ArgumentError: The determinant is not positive, or p is out of range.
-        NumericalError: No path reached T: too few couplings, or too many features.
-
-    Note:
-        Uses 8 n^4 bytes of memory and time proportional to n^6: minutes at 40 features; n above 48
-        is refused.
-
-    Source:
-        Ours.
-
-    Example:
-        >>> cycle = np.eye(4)[[0, 2, 3, 1]]
-        >>> found = continue_uneven(cycle, 1)
-        >>> bool(np.allclose(np.linalg.multi_dot([c.matrix for c in found]), cycle))
-        True
-    """
+    """Returns couplings of the first p features and the others with product T, det T > 0."""
+    # Uses 8 n^4 bytes of memory and time proportional to n^6: minutes at 40 features.
     matrix = np.asarray(matrix, dtype=float)
     n = len(matrix)
     if not 0 < first < n:
@@ -147,11 +123,7 @@ class _Step:
     def moved(
         self, pattern: list[_Coupling], defect: np.ndarray, shrink: float
     ) -> list[_Coupling]:
-        """Returns the couplings after a step of least norm that removes a defect.
-
-        The step also shrinks the weights and log-scales by the fraction `shrink`, as far as the
-        product allows.
-        """
+        """Returns the couplings after a step of least norm that removes a defect and shrinks."""
         along = sum(
             left @ coupling.weight @ right + (scaled @ coupling.log_scale).reshape(defect.shape)
             for coupling, (left, right, scaled) in zip(pattern, self.parts, strict=True)

@@ -11,8 +11,8 @@ from kappaflow.bijection import Bijection
 from kappaflow.conditioning.points import checked_points
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor import factor_linear
-from kappaflow.factor.linear import Count
 from kappaflow.factor.problem import resolve_partition
+from kappaflow.factor.strategies import Count
 from kappaflow.flows import Flow
 from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.partition import Partition

@@ -7,7 +7,7 @@ from kappaflow.data import load_matrix
 from kappaflow.extensions import load_by_name
 from kappaflow.factor import Factorization, factor_linear
 from kappaflow.factor.factorization import save_couplings
-from kappaflow.factor.linear import Count
+from kappaflow.factor.strategies import Count
 from kappaflow.options import FactorMethod
 from kappaflow.report.files import check_output_path
 from kappaflow.storage import write_bytes

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kappaflow.errors import ArgumentError
-from kappaflow.factor.linear import Count
+from kappaflow.factor.strategies import Count
 from kappaflow.files import load
 from kappaflow.rewrite import Certificate, rewrite_fixed_partition
 from kappaflow.runs.derived_run import StoredRun, write_derived_run

@@ -15,7 +15,7 @@ from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor.factorization import Factorization, ranking_key
 from kappaflow.factor.linear import factor_linear
 from kappaflow.factor.problem import factor_problem
-from kappaflow.factor.search import is_small
+from kappaflow.factor.strategies import is_small
 from kappaflow.partition import Partition
 
 COUNTS = (6, 8, 11, 12, 16)
