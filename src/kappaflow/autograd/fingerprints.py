@@ -33,7 +33,7 @@ def fingerprint(x: Tensor, direction: Tensor) -> Tensor:
     return (x.flatten(1) * direction).sum(1)
 
 
-def relative_error(found: Tensor, kept: Tensor) -> Tensor:
+def relative_error(recovered: Tensor, kept: Tensor) -> Tensor:
     """Returns the largest of |found - kept| / |kept| over the rows, in the maximum norm.
 
     For a row smaller than the median size, the error is relative to the median size.
@@ -43,17 +43,17 @@ def relative_error(found: Tensor, kept: Tensor) -> Tensor:
         >>> round(relative_error(kept + torch.tensor([[0.0], [0.02], [1e-9]]), kept).item(), 6)
         0.01
     """
-    wide = torch.promote_types(kept.dtype, torch.float32)
-    difference = (found.to(wide) - kept.to(wide)).abs().flatten(1)
-    size = kept.to(wide).abs().flatten(1)
+    sum_dtype = torch.promote_types(kept.dtype, torch.float32)
+    difference = (recovered.to(sum_dtype) - kept.to(sum_dtype)).abs().flatten(1)
+    size = kept.to(sum_dtype).abs().flatten(1)
     if not kept.numel():
         return size.sum()
     return _worst(difference.amax(1), size.amax(1))
 
 
-def fingerprint_errors(found: Tensor, kept: Tensor) -> Tensor:
+def fingerprint_errors(recovered: Tensor, kept: Tensor) -> Tensor:
     """Returns the `relative_error` of the fingerprints, (n, B), of each of n layers, (n,)."""
-    return _worst((found - kept).abs(), kept.abs()) if kept.numel() else kept.sum(1)
+    return _worst((recovered - kept).abs(), kept.abs()) if kept.numel() else kept.sum(1)
 
 
 def _worst(difference: Tensor, size: Tensor) -> Tensor:

@@ -188,6 +188,6 @@ def _set_random_state(random: _Random, device: torch.device) -> None:
         set_device_states(*random[1], device_type=device.type)
 
 
-def _same(one: _Random, other: _Random) -> bool:
-    states = ((state[0], *(state[1][1] if state[1] else ())) for state in (one, other))
+def _same(first: _Random, other: _Random) -> bool:
+    states = ((state[0], *(state[1][1] if state[1] else ())) for state in (first, other))
     return all(torch.equal(a, b) for a, b in zip(*states, strict=True))

@@ -166,14 +166,14 @@ class _Node(torch.autograd.Function):
         needed = ctx.needs_input_grad[5:]
         kept = _Kept(ctx.segment, ctx.pieces, ctx.precision, x, tensors, needed)
         if torch.is_grad_enabled() or not ctx.segment.is_of(tensors):
-            found = kept.by_plain_autograd(*cotangents)
+            computed = kept.by_plain_autograd(*cotangents)
         elif not ctx.inverts:
-            found = kept.from_inputs([x, *states], *cotangents)
+            computed = kept.from_inputs([x, *states], *cotangents)
         elif ctx.record.is_inaccurate(ctx.segment):
-            found = kept.from_inputs(kept.inputs(states[0]), *cotangents)
+            computed = kept.from_inputs(kept.inputs(states[0]), *cotangents)
         else:
-            found = kept.by_inversion(states[0], states[1], ctx.record, *cotangents)
-        return (None, None, None, found[0], cotangents[1], *found[1:])
+            computed = kept.by_inversion(states[0], states[1], ctx.record, *cotangents)
+        return (None, None, None, computed[0], cotangents[1], *computed[1:])
 
 
 def _run_piece(
@@ -244,7 +244,7 @@ class _Kept:
             recovered.append(fingerprint(x, direction_for(x)))
             return trace
 
-        found = self._pulled(trace, cotangent, log_det_cotangent)
+        pulled = self._pulled(trace, cotangent, log_det_cotangent)
         # One comparison for all steps, since each would synchronize a GPU.
         errors = fingerprint_errors(torch.stack(recovered[::-1]), prints)
         errors[0] = torch.maximum(errors[0], relative_error(x, self.x.detach()))
@@ -258,7 +258,7 @@ class _Kept:
                     )
                     warnings.warn(text, NumericalWarning, stacklevel=2)
                 return self.from_inputs(self.inputs(z), cotangent, log_det_cotangent)
-        return found
+        return pulled
 
     def inputs(self, z: Tensor) -> list[Tensor]:
         """Returns the input of each piece by running them again; z is the last output."""
@@ -311,9 +311,9 @@ class _Kept:
 
     def _called(self, i: int, x: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Returns the result of a step that reads these tensors instead of its parameters."""
-        step, places = self.segment.steps[i], self.segment.parameters[i]
+        step, indices = self.segment.steps[i], self.segment.parameters[i]
         names = [name for name, _ in step.module.named_parameters()]
-        put = {f"held.{name}": tensors[p] for name, p in zip(names, places, strict=True)}
+        put = {f"held.{name}": tensors[p] for name, p in zip(names, indices, strict=True)}
         return functional_call(_Held(step), put, (x, self.segment.context(i, tensors)))
 
     @contextmanager
@@ -329,7 +329,7 @@ class _Kept:
         log_det_cotangent: Tensor,
     ) -> list[Tensor | None]:
         """Returns the gradients of x and the tensors, pulled through the trace of each piece."""
-        found: list[Tensor | None] = [None] * len(self.tensors)
+        totals: list[Tensor | None] = [None] * len(self.tensors)
         leaves = self.segment.leaves(self.tensors, self.needed)
         # Bypassed while autograd runs too, since a checkpoint in a layer runs its part again then.
         with hooks_set_aside(self.tensors), memory_modes_bypassed():
@@ -342,11 +342,11 @@ class _Kept:
                 seeds = trace.seeds(cotangent, log_det_cotangent)
                 of_leaf, *others = gradients(trace.outputs, sources, seeds)
                 cotangent = trace.cotangent(of_leaf)
-                for place, more in zip(own, others, strict=True):
+                for index, more in zip(own, others, strict=True):
                     if more is not None:
-                        before = found[place]
-                        found[place] = more if before is None else before + more
-        return [cotangent, *found]
+                        before = totals[index]
+                        totals[index] = more if before is None else before + more
+        return [cotangent, *totals]
 
     def _check_sources(
         self, numbers: range, outputs: Sequence[Tensor], known: Sequence[Tensor]
@@ -360,10 +360,10 @@ class _Kept:
                 "use memory='store'."
             )
 
-    def _check_repeated(self, found: Tensor, z: Tensor) -> None:
+    def _check_repeated(self, repeated: Tensor, z: Tensor) -> None:
         """Raises an error if layers give other values when they run again, where z is finite."""
         finite = z.isfinite()
-        error = relative_error(found.where(finite, 0), z.where(finite, 0))
+        error = relative_error(repeated.where(finite, 0), z.where(finite, 0))
         if not error.item() <= LARGEST_ERROR:
             _, first, last = self.segment.key
             raise NumericalError(

@@ -56,11 +56,11 @@ class Segment:
         numbers = [step.number for step in steps]
         self.key: SegmentKey = (steps[0].inverse, min(numbers), max(numbers))
         tensors: dict[int, Tensor] = {}
-        places: dict[int, int] = {}
+        index_of: dict[int, int] = {}
 
         def place_of(tensor: Tensor) -> int:
             tensors[id(tensor)] = tensor
-            return places.setdefault(id(tensor), len(places))
+            return index_of.setdefault(id(tensor), len(index_of))
 
         self.contexts = [None if c is None else place_of(c) for c in contexts]
         self.parameters, self.owners = [], []
@@ -73,16 +73,16 @@ class Segment:
                     owners.append(part)
                 for name, parameter in part._parameters.items():
                     if parameter is not None:
-                        place = place_of(parameter)
-                        own[place] = None
-                        self._slots.append((part._parameters, name, place))
+                        index = place_of(parameter)
+                        own[index] = None
+                        self._slots.append((part._parameters, name, index))
             self.parameters.append(list(own))
             self.owners.append(owners)
         self.tensors = list(tensors.values())
 
     def is_of(self, tensors: Sequence[Tensor]) -> bool:
         """Returns whether these are still the parameters; `functional_call` exchanges them."""
-        return all(slots.get(name) is tensors[place] for slots, name, place in self._slots)
+        return all(slots.get(name) is tensors[index] for slots, name, index in self._slots)
 
     def pieces(self, longest: int) -> Iterator[range]:
         """Yields the numbers of consecutive steps, at most so many together.
@@ -114,24 +114,24 @@ class Segment:
 
     def own(self, numbers: range, tensors: Sequence[Tensor]) -> dict[int, Tensor]:
         """Returns the tensors that some steps read, by index."""
-        places: dict[int, None] = {}
+        indices: dict[int, None] = {}
         for i in numbers:
-            places |= dict.fromkeys(self.parameters[i])
+            indices |= dict.fromkeys(self.parameters[i])
             context = self.contexts[i]
             if context is not None:
-                places[context] = None
-        return {place: tensors[place] for place in places}
+                indices[context] = None
+        return {index: tensors[index] for index in indices}
 
     def context(self, i: int, tensors: Sequence[Tensor]) -> Tensor | None:
         """Returns the context of step i."""
-        place = self.contexts[i]
-        return None if place is None else tensors[place]
+        index = self.contexts[i]
+        return None if index is None else tensors[index]
 
     def leaves(self, tensors: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor]:
         """Returns the tensors, with contexts detached from their graph."""
         leaves = list(tensors)
-        for place in {place for place in self.contexts if place is not None}:
-            leaves[place] = leaves[place].detach().requires_grad_(needed[place])
+        for index in {index for index in self.contexts if index is not None}:
+            leaves[index] = leaves[index].detach().requires_grad_(needed[index])
         return leaves
 
 
@@ -166,8 +166,8 @@ class SegmentRecord:
         text = ""
         for inverse, suffix in ((False, ""), (True, " of the inverse")):
             keys = sorted(key for key in self._inaccurate if key[0] == inverse)
-            places = ", ".join(f"{first}-{last}" for _, first, last in keys)
-            text += f", recomputing layers {places}{suffix}" if places else ""
+            names = ", ".join(f"{first}-{last}" for _, first, last in keys)
+            text += f", recomputing layers {names}{suffix}" if names else ""
         return text
 
 

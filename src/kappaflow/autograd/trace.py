@@ -45,9 +45,9 @@ class Trace:
         """Returns the cotangents of `outputs`, computed from those of value and log_det."""
         return cotangent, log_det_cotangent.to(self.outputs[1].dtype)
 
-    def cotangent(self, found: Tensor | None) -> Tensor:
+    def cotangent(self, gradient: Tensor | None) -> Tensor:
         """Returns the cotangent of x from that of the leaf (None for zero), after `seeds`."""
-        return torch.zeros_like(self.leaf) if found is None else found
+        return torch.zeros_like(self.leaf) if gradient is None else gradient
 
 
 def gradients(
@@ -62,7 +62,7 @@ def gradients(
     required = [x for x in inputs if x.requires_grad]
     if not pairs or not required:
         return [None] * len(inputs)
-    found = iter(
+    computed = iter(
         torch.autograd.grad(
             [output for output, _ in pairs],
             required,
@@ -71,7 +71,7 @@ def gradients(
             allow_unused=True,
         )
     )
-    return [next(found) if x.requires_grad else None for x in inputs]
+    return [next(computed) if x.requires_grad else None for x in inputs]
 
 
 def reads_others(outputs: Iterable[Tensor], known: Iterable[Tensor]) -> bool:

@@ -41,12 +41,12 @@ class ActNorm(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.start(feature_batch("x", x, self.features))
-        wide, log_scale, shift = self._numbers(x)
-        return (wide * log_scale.exp() + shift).to(x.dtype), self._log_det(x)
+        x_wider, log_scale, shift = self._numbers(x)
+        return (x_wider * log_scale.exp() + shift).to(x.dtype), self._log_det(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        wide, log_scale, shift = self._numbers(feature_batch("z", z, self.features))
-        return ((wide - shift) * (-log_scale).exp()).to(z.dtype), -self._log_det(z)
+        z_wider, log_scale, shift = self._numbers(feature_batch("z", z, self.features))
+        return ((z_wider - shift) * (-log_scale).exp()).to(z.dtype), -self._log_det(z)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         value, log_det = self(x)  # runs first, because it may set the scales

@@ -34,9 +34,9 @@ class CouplingTrace(Trace):
     def x(self) -> Tensor:
         return self._partition.merge(self.leaf.detach(), self._changed)
 
-    def cotangent(self, found: Tensor | None) -> Tensor:
+    def cotangent(self, gradient: Tensor | None) -> Tensor:
         kept, changed = self._cotangents
-        return self._partition.merge(kept if found is None else kept + found, changed)
+        return self._partition.merge(kept if gradient is None else kept + gradient, changed)
 
 
 class AffineTrace(CouplingTrace):
@@ -115,17 +115,17 @@ class CouplingLinearization(Linearization):
         kept, changed = self._order
         basis = torch.eye(self.value[0].numel(), dtype=self.value.dtype, device=self.value.device)
         vectors = torch.cat((basis[kept], basis[changed].sum(0, keepdim=True)))
-        found = columns(self.jv, vectors, self.value)[:, changed]
-        return found[:, :, :-1], found[:, :, -1]
+        partials = columns(self.jv, vectors, self.value)[:, changed]
+        return partials[:, :, :-1], partials[:, :, -1]
 
     def _whole(self, below: Tensor, diagonal: Tensor) -> Tensor:
         kept, changed = self._order
         n = len(kept) + len(changed)
-        whole = below.new_zeros(len(below), n, n)
-        whole[:, kept, kept] = 1
-        whole[:, changed[:, None], kept] = below
-        whole[:, changed, changed] = diagonal
-        return whole
+        jacobian = below.new_zeros(len(below), n, n)
+        jacobian[:, kept, kept] = 1
+        jacobian[:, changed[:, None], kept] = below
+        jacobian[:, changed, changed] = diagonal
+        return jacobian
 
     @property
     def _order(self) -> tuple[Tensor, Tensor]:

@@ -65,9 +65,9 @@ class Domain(Bijection):
             raise ArgumentError(f"'bounds' should hold a domain, got {bounds!r}.")
         self.circle = None if circle is None else positive_float("circle", circle)
         self._kinds: dict[str, list[int]] = {}
-        for place, domain in enumerate(self.domains):
-            self._kinds.setdefault(_kind(domain, self.circle), []).append(place)
-        listed = [place for places in self._kinds.values() for place in places]
+        for index, domain in enumerate(self.domains):
+            self._kinds.setdefault(_kind(domain, self.circle), []).append(index)
+        listed = [index for places in self._kinds.values() for index in places]
         self._order = sorted(range(self.features), key=listed.__getitem__)
         self.deviation: Tensor
         self.cut: Tensor
@@ -85,9 +85,9 @@ class Domain(Bijection):
         """
         x = feature_batch("x", x, self.features)
         self.deviation.copy_(moments(x, weights)[1])
-        for place in self._kinds.get("cut", ()):
-            low, high = (ends[place] for ends in self._all_ends)
-            self.cut[place] = _sparsest_point(x[:, place].double(), low, high, weights)
+        for index in self._kinds.get("cut", ()):
+            low, high = (ends[index] for ends in self._all_ends)
+            self.cut[index] = _sparsest_point(x[:, index].double(), low, high, weights)
         self.fitted.fill_(True)
 
     def outside(self, x: Tensor) -> Tensor:
@@ -98,12 +98,12 @@ class Domain(Bijection):
         """
         lows, highs = self._all_ends
         closed = [domain is not None and domain.circular for domain in self.domains]
-        wide = x.detach().double()
-        low, high = (_numbers(ends, wide) for ends in (lows, highs))
+        x_double = x.detach().double()
+        low, high = (_numbers(ends, x_double) for ends in (lows, highs))
         on_circle = torch.tensor(closed).to(x.device, non_blocking=True)
         # The ends of a circle may round outwards in the dtype of x.
-        beyond_circle = (wide < low.to(x.dtype)) | (wide > high.to(x.dtype))
-        beyond_interval = (wide <= low) | (wide >= high)
+        beyond_circle = (x_double < low.to(x.dtype)) | (x_double > high.to(x.dtype))
+        beyond_interval = (x_double <= low) | (x_double >= high)
         return (on_circle & beyond_circle | ~on_circle & beyond_interval).any(1)
 
     @property
@@ -132,10 +132,10 @@ class Domain(Bijection):
 
     def _encoded(self, x: Tensor) -> Tensor:
         """Returns z in float64, so that no x is rounded to an end."""
-        wide = feature_batch("x", x, self.features).double()
+        x_double = feature_batch("x", x, self.features).double()
         parts = []
-        for kind, places in self._kinds.items():
-            own, (low, high) = _columns(wide, places), self._ends(places, wide)
+        for kind, indices in self._kinds.items():
+            own, (low, high) = _columns(x_double, indices), self._ends(indices, x_double)
             if kind == "lower":
                 own = (own - low).log()
             elif kind == "upper":
@@ -144,7 +144,7 @@ class Domain(Bijection):
                 own = _to_normal(own - low, high - own, high - low)
             elif kind == "cut":
                 half = (high - low) / 2
-                away = wrapped(own - self.cut[index_on(own.device, places)].to(own) - half, half)
+                away = wrapped(own - self.cut[index_on(own.device, indices)].to(own) - half, half)
                 own = _to_normal(away + half, half - away, 2 * half, least=_seam(x))
             elif kind == "circle":
                 own = (own - (low + high) / 2) * (2 * (self.circle or 1.0) / (high - low))
@@ -153,10 +153,10 @@ class Domain(Bijection):
 
     def _decoded(self, z: Tensor) -> Tensor:
         """Returns x inside the domain, in the dtype of z."""
-        wide = feature_batch("z", z, self.features).double()
+        z_double = feature_batch("z", z, self.features).double()
         parts = []
-        for kind, places in self._kinds.items():
-            own, (low, high) = _columns(wide, places), self._ends(places, wide)
+        for kind, indices in self._kinds.items():
+            own, (low, high) = _columns(z_double, indices), self._ends(indices, z_double)
             if kind == "lower":
                 own = low + own.exp()
             elif kind == "upper":
@@ -166,21 +166,21 @@ class Domain(Bijection):
             elif kind in {"cut", "circle"}:
                 half, middle = (high - low) / 2, (low + high) / 2
                 if kind == "cut":
-                    start = self.cut[index_on(own.device, places)].to(own) + half - middle
+                    start = self.cut[index_on(own.device, indices)].to(own) + half - middle
                     away = _from_normal(own, -half, half) + start
                 else:
                     away = own * (half / (self.circle or 1.0))
                 own = middle + wrapped(away, half)
                 own = torch.where(own >= high, low, own)  # the ends are the same point
             own = own.to(z.dtype)
-            parts.append(own if kind == "real" else own.clamp(*self._innermost(places, z)))
+            parts.append(own if kind == "real" else own.clamp(*self._innermost(indices, z)))
         return _columns(torch.cat(parts, 1), self._order)
 
     def _log_slope(self, z: Tensor) -> Tensor:
         """Returns log dz/dx of each entry, from z."""
         parts = []
-        for kind, places in self._kinds.items():
-            own, (low, high) = _columns(z, places), self._ends(places, z)
+        for kind, indices in self._kinds.items():
+            own, (low, high) = _columns(z, indices), self._ends(indices, z)
             if kind == "lower":
                 own = -own
             elif kind in {"interval", "cut"}:
@@ -192,16 +192,16 @@ class Domain(Bijection):
             parts.append(own)
         return _columns(torch.cat(parts, 1), self._order)
 
-    def _ends(self, places: list[int], like: Tensor) -> tuple[Tensor, Tensor]:
+    def _ends(self, indices: list[int], like: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the lower and upper ends, which are infinite if missing."""
-        low, high = (_numbers([ends[i] for i in places], like) for ends in self._all_ends)
+        low, high = (_numbers([ends[i] for i in indices], like) for ends in self._all_ends)
         return low, high
 
-    def _innermost(self, places: list[int], like: Tensor) -> tuple[Tensor, Tensor]:
+    def _innermost(self, indices: list[int], like: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the lowest and the highest number of a dtype inside each domain."""
         lows, highs = self._all_ends
-        lowest = [_smallest_above(lows[i], like.dtype, self.domains[i]) for i in places]
-        highest = [-_smallest_above(-highs[i], like.dtype, None) for i in places]
+        lowest = [_smallest_above(lows[i], like.dtype, self.domains[i]) for i in indices]
+        highest = [-_smallest_above(-highs[i], like.dtype, None) for i in indices]
         return _numbers(lowest, like), _numbers(highest, like)
 
     def extra_repr(self) -> str:
@@ -259,8 +259,8 @@ class CircleToLine(Bijection):
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         value, log_det = self(x)
         rate = self._log_slope(_columns(value, self.angles).double())
-        there = torch.ones_like(x, dtype=torch.float64).index_copy(1, self._index(x), rate.exp())
-        return ElementwiseLinearization(value, log_det, there, 1 / there)
+        slopes = torch.ones_like(x, dtype=torch.float64).index_copy(1, self._index(x), rate.exp())
+        return ElementwiseLinearization(value, log_det, slopes, 1 / slopes)
 
     def nearest_turn(self, x: Tensor, near: Tensor) -> Tensor:
         """Returns x with each angle moved by full turns to the one nearest to that of `near`."""
@@ -280,8 +280,8 @@ class CircleToLine(Bijection):
         return f"features={self.features}, angles={self.angles}, half_period={self.half_period:g}"
 
 
-def _columns(x: Tensor, places: Sequence[int]) -> Tensor:
-    return x[:, index_on(x.device, places)]
+def _columns(x: Tensor, indices: Sequence[int]) -> Tensor:
+    return x[:, index_on(x.device, indices)]
 
 
 def _numbers(values: Sequence[float] | float, like: Tensor) -> Tensor:
@@ -301,13 +301,13 @@ def wrapped(x: Tensor, half: Tensor | float) -> Tensor:
 
 def angle_places(angles: Sequence[int], features: int) -> list[int]:
     """Returns the sorted indices of the angles, or raises ArgumentError."""
-    places = sorted(set(angles))
-    if not places or len(places) != len(angles) or not 0 <= places[0] <= places[-1] < features:
+    indices = sorted(set(angles))
+    if not indices or len(indices) != len(angles) or not 0 <= indices[0] <= indices[-1] < features:
         raise ArgumentError(
             f"'angles' should list features from 0 to {features - 1}, each at most once, got "
             f"{angles!r}."
         )
-    return places
+    return indices
 
 
 def _kind(domain: Interval | None, circle: float | None) -> str:

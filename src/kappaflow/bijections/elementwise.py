@@ -156,12 +156,12 @@ class ElementwiseAffine(Bijection):
 
     def _start(self, name: str, values: Sequence[float] | None) -> Tensor:
         try:
-            given = torch.as_tensor([0.0] * self.features if values is None else values)
+            tensor = torch.as_tensor([0.0] * self.features if values is None else values)
         except (TypeError, ValueError, RuntimeError):
             raise ArgumentError(
                 f"'{name}' should hold {self.features} numbers, got {values!r}."
             ) from None
-        start = given.detach().float().clone()
+        start = tensor.detach().float().clone()
         if start.shape != (self.features,):
             raise ArgumentError(
                 f"'{name}' should hold {self.features} numbers, got shape {tuple(start.shape)}."
@@ -230,9 +230,9 @@ class Logit(Bijection):
 
     def _log_det(self, z: Tensor) -> Tensor:
         """Returns log|dz/dx| from z, which is accurate even if x was rounded to an end."""
-        wide = z.to(log_det_dtype(z.dtype))
+        z_wider = z.to(log_det_dtype(z.dtype))
         slope = math.log((1 - 2 * self.margin) / (self.high - self.low))
-        return (softplus(wide) + softplus(-wide) + slope).flatten(1).sum(1)
+        return (softplus(z_wider) + softplus(-z_wider) + slope).flatten(1).sum(1)
 
     def extra_repr(self) -> str:
         padding = f", padding={self.padding}" if self.padding else ""
@@ -285,13 +285,13 @@ class LeakyReLU(Bijection):
         return z, self._log_det(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        wide = batch("z", z).to(log_det_dtype(z.dtype))
+        z_wider = batch("z", z).to(log_det_dtype(z.dtype))
         if self.smoothing:
             slope = self.negative_slope
-            root = (wide.square() + slope * self.smoothing**2).sqrt()
-            x = (self._mean * wide - self._half * root) / slope
+            root = (z_wider.square() + slope * self.smoothing**2).sqrt()
+            x = (self._mean * z_wider - self._half * root) / slope
         else:
-            x = torch.where(wide < 0, wide / self.negative_slope, wide)
+            x = torch.where(z_wider < 0, z_wider / self.negative_slope, z_wider)
         return x.to(z.dtype), -self._log_det(x)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:

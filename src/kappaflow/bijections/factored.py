@@ -287,7 +287,7 @@ def reflections_of(rotation: Floats) -> Floats:
         (2, 2)
     """
     n = len(rotation)
-    rest, found = rotation.copy(), []
+    rest, planes = rotation.copy(), []
     for k in range(n):
         column = rest[k:, k]
         length, below = np.linalg.norm(column), column[1:] @ column[1:]
@@ -298,12 +298,12 @@ def reflections_of(rotation: Floats) -> Floats:
         # column[0] - length, without cancellation.
         vector[k] = -below / (column[0] + length) if column[0] > 0 else column[0] - length
         rest -= np.outer(2 * vector / (vector @ vector), vector @ rest)
-        found.append(vector)
+        planes.append(vector)
     number = n // 2 * 2
-    if len(found) % 2:
+    if len(planes) % 2:
         raise ArgumentError("'rotation' should have determinant 1, got a reflection.")
-    pairs = np.repeat(np.eye(n), 2, axis=0)[: number - len(found)]
-    return np.concatenate([np.reshape(found, (-1, n)), pairs])
+    pairs = np.repeat(np.eye(n), 2, axis=0)[: number - len(planes)]
+    return np.concatenate([np.reshape(planes, (-1, n)), pairs])
 
 
 def _positive_triangle(packed: Tensor) -> Triangular:

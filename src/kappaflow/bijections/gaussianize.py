@@ -159,10 +159,10 @@ class Gaussianize(Bijection):
             index = (values.T[:, :, None] >= inner[:, None]).sum(2)
         else:
             index = torch.searchsorted(inner, values.T.contiguous(), right=True)
-        found = []
+        quantiles = []
         for buffer in (self.knots, self.scores, self.slopes):
-            found += [buffer.gather(1, index).T, buffer.gather(1, index + 1).T]
-        return tuple(found)
+            quantiles += [buffer.gather(1, index).T, buffer.gather(1, index + 1).T]
+        return tuple(quantiles)
 
     def extra_repr(self) -> str:
         return f"features={self.features}, bins={self.bins}, fitted={flag_text(self.fitted)}"
@@ -181,8 +181,8 @@ def _curve(ordered: np.ndarray, counts: np.ndarray, bins: int) -> tuple[np.ndarr
     scores = np.linspace(-reach, reach, used + 1)
     # A knot is the mean of nearby quantiles, which is smoother than a single quantile.
     half = scores[1] - scores[0] if used > 1 else 0.5
-    places = n * ndtr(scores[:, None] + half * np.linspace(-0.4, 0.4, 33))
-    knots = np.interp(places, np.cumsum(counts) - counts / 2, ordered).mean(1)
+    ranks = n * ndtr(scores[:, None] + half * np.linspace(-0.4, 0.4, 33))
+    knots = np.interp(ranks, np.cumsum(counts) - counts / 2, ordered).mean(1)
     knots = _apart(knots, scores)
     slopes = _slopes(knots, scores)
     tails = np.full(2, math.inf)

@@ -196,13 +196,13 @@ class _TailLinearization(Linearization):
         return self._beside_identity(self._inner.matrix(self._images(x, 0)))
 
     def matrices(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        there, back = self._inner.matrices(self._images(x, 0))
-        return self._beside_identity(there), self._beside_identity(back)
+        forward, back = self._inner.matrices(self._images(x, 0))
+        return self._beside_identity(forward), self._beside_identity(back)
 
     def _beside_identity(self, inner: Tensor) -> Tensor:
-        whole = torch.eye(self._first + inner.shape[1]).to(inner).repeat(len(inner), 1, 1)
-        whole[:, self._first :, self._first :] = inner
-        return whole
+        jacobians = torch.eye(self._first + inner.shape[1]).to(inner).repeat(len(inner), 1, 1)
+        jacobians[:, self._first :, self._first :] = inner
+        return jacobians
 
     def _images(self, vectors: Tensor, side: int) -> Tensor:
         return vectors[..., self._first :].unflatten(-1, self._shapes[side])
@@ -302,7 +302,7 @@ class MultiScale(Bijection):
 
         Diagnostics use it to measure each layer. It shares the layers of the scales.
         """
-        found: list[Bijection] = [Flatten(self.event_shape)]
+        parts: list[Bijection] = [Flatten(self.event_shape)]
         shape, first = self.event_shape, 0
         device = next((t.device for t in (*self.parameters(), *self.buffers())), None)
         for number, (scale, split) in enumerate(zip(self, self._splits, strict=True), start=1):
@@ -310,11 +310,11 @@ class MultiScale(Bijection):
             if split is not None:
                 layers.append(Permutation(split.changed + split.kept).to(device))
             for layer in layers:
-                found.append(Tail(layer, shape, first=first, scale=number))
+                parts.append(Tail(layer, shape, first=first, scale=number))
                 shape = layer.latent_shape(shape)
             if split is not None:
                 first, shape = first + self._sizes[number - 1], (len(split.kept), *shape[1:])
-        return Chain(found)
+        return Chain(parts)
 
     def latent_shape(self, event_shape: Sequence[int]) -> Shape:
         if tuple(event_shape) != self.event_shape:

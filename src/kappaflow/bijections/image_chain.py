@@ -76,35 +76,35 @@ def linear_maps(steps: Sequence[Parts], dtype: torch.dtype) -> dict[int, LinearP
     A map is a matrix, (n, n), a shift, (n,), and log|det|. Triangular maps of one size after an
     `ActNorm` are computed together.
     """
-    found: dict[int, LinearParts] = {}
+    maps_by_step: dict[int, LinearParts] = {}
     stacks = _stacks(steps)
-    stacked = {i for places in stacks for i in places}
+    stacked = {i for indices in stacks for i in indices}
     for i, parts in enumerate(steps):
         if len(parts) > 1 and i not in stacked:
-            found[i] = _linear_map(parts[:-2], _layer(parts[-2]), dtype)
-    for places in stacks:
-        norms, layers = _layers_at(steps, places)
+            maps_by_step[i] = _linear_map(parts[:-2], _layer(parts[-2]), dtype)
+    for indices in stacks:
+        norms, layers = _layers_at(steps, indices)
         matrix, log_det = dense_together(layers, dtype)
         log_scale = torch.stack([norm.log_scale for norm in norms])
         shift = matrix @ torch.stack([norm.shift for norm in norms])[:, :, None]
         matrix, log_det = matrix * log_scale.exp()[:, None], log_det + log_scale.sum(1)
         maps = zip(matrix.unbind(), shift.squeeze(2).unbind(), log_det.unbind(), strict=True)
-        found |= dict(zip(places, maps, strict=True))
-    return found
+        maps_by_step |= dict(zip(indices, maps, strict=True))
+    return maps_by_step
 
 
 def triangles_of(steps: Sequence[Parts], dtype: torch.dtype) -> dict[int, Triangles]:
     """Returns the triangles of each step with an `ActNorm` and a triangular map, by its index."""
-    found: dict[int, Triangles] = {}
-    for places in _stacks(steps):
-        norms, layers = _layers_at(steps, places)
+    triangles: dict[int, Triangles] = {}
+    for indices in _stacks(steps):
+        norms, layers = _layers_at(steps, indices)
         order, lower, upper, log_det = triangles_together(layers, dtype)
         log_scale = torch.stack([norm.log_scale for norm in norms])
         offset = torch.stack([norm.shift for norm in norms]) * (-log_scale).exp()
         upper, log_det = upper * log_scale.exp()[:, None], log_det + log_scale.sum(1)
         each = zip(order, lower, upper, offset, log_det, strict=True)
-        found |= {i: Triangles(*parts) for i, parts in zip(places, each, strict=True)}
-    return found
+        triangles |= {i: Triangles(*parts) for i, parts in zip(indices, each, strict=True)}
+    return triangles
 
 
 def _stacks(steps: Sequence[Parts]) -> list[list[int]]:
@@ -117,8 +117,8 @@ def _stacks(steps: Sequence[Parts]) -> list[list[int]]:
     return list(sizes.values())
 
 
-def _layers_at(steps: Sequence[Parts], places: Sequence[int]) -> tuple[list[Any], list[Any]]:
-    return [steps[i][0] for i in places], [steps[i][1].linear for i in places]
+def _layers_at(steps: Sequence[Parts], indices: Sequence[int]) -> tuple[list[Any], list[Any]]:
+    return [steps[i][0] for i in indices], [steps[i][1].linear for i in indices]
 
 
 def step(
@@ -184,11 +184,11 @@ class StepNode(torch.autograd.Function):
         by_kept, by_changed = _parts(by, weights)
         z_kept, z_changed = _parts(cotangents[0], weights)
         scales = Scales(answer, ctx.bound)
-        found, seed = scales.pulled_back(changed, z_changed, cotangents[1])
+        x_gradient, seed = scales.pulled_back(changed, z_changed, cotangents[1])
         hidden = hidden or hidden_layers(kept, by_context, weights)
         read, by_by_context, *by_weights = pulled_back(seed, kept, by_context, weights, hidden)
         by_kept.copy_(z_kept).add_(read)
-        by_changed.copy_(found)
+        by_changed.copy_(x_gradient)
         flat = by.flatten(2)
         by_x = torch.matmul(matrix.mT, flat).view_as(x) if ctx.needs_input_grad[2] else None
         by_matrix, by_shift = torch.bmm(flat, x.flatten(2).mT).sum(0), by.sum((0, 2, 3))
@@ -211,11 +211,11 @@ def _differentiable(
 ) -> list[Tensor | None]:
     """Returns gradients that can be differentiated again, by plain autograd."""
     views = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
-    there = [view for view in views if view is not None]
+    present = [view for view in views if view is not None]
     x, *linear, by_context = views[:5]
     outputs = step(x, linear, by_context, bound, views[5:])  # pyright: ignore[reportArgumentType]
-    found = iter(gradients(outputs, there, cotangents, differentiable=True))
-    return [None if view is None else next(found) for view in views]
+    computed = iter(gradients(outputs, present, cotangents, differentiable=True))
+    return [None if view is None else next(computed) for view in views]
 
 
 @register("ImageChain")

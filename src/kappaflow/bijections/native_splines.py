@@ -79,7 +79,7 @@ class NativePieces:
 
     def _run(self, **tensors: Tensor) -> None:
         """Calls the library with these results, and cotangents if there are any."""
-        found, shape, rows = self._library, self._shape, len(self._points)
+        library, shape, rows = self._library, self._shape, len(self._points)
         if not self._points.numel():
             return
         columns = self._points[0].numel()
@@ -94,11 +94,11 @@ class NativePieces:
             raw=self._raw.data_ptr(),
             **{name: tensor.data_ptr() for name, tensor in tensors.items()},
         )
-        loop, least = found.parallel_for, max(1, POINTS // columns)
+        loop, least = library.parallel_for, max(1, POINTS // columns)
         if loop is None or rows <= least or torch.get_num_threads() == 1:
-            call, numbers = found.functions.splines, (0, rows)
+            call, numbers = library.functions.splines, (0, rows)
         else:
-            call, numbers = found.functions.splines_in_parallel, (loop, rows, least)
+            call, numbers = library.functions.splines_in_parallel, (loop, rows, least)
         call(*map(ctypes.c_int64, numbers), ctypes.byref(arguments))
 
 

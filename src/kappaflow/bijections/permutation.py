@@ -97,9 +97,9 @@ def _check_order(index: Sequence[int]) -> None:
 
 def _whole_numbers(index: Sequence[int] | Tensor) -> Tensor:
     try:
-        given = torch.as_tensor(index)
+        order = torch.as_tensor(index)
     except (TypeError, ValueError, RuntimeError):
-        given = torch.empty(())
-    if given.dim() != 1 or given.is_floating_point() or given.dtype == torch.bool:
+        order = torch.empty(())
+    if order.dim() != 1 or order.is_floating_point() or order.dtype == torch.bool:
         raise ArgumentError(f"'index' should be a list of whole numbers, got {index!r}.")
-    return given.long().clone()
+    return order.long().clone()

@@ -70,8 +70,8 @@ class RankOneLinearization(Linearization):
         return ((v - along) / self._scale).to(v.dtype)
 
 
-def _dot(one: Tensor, other: Tensor) -> Tensor:
-    return (one * other).sum(-1, keepdim=True)
+def _dot(u: Tensor, v: Tensor) -> Tensor:
+    return (u * v).sum(-1, keepdim=True)
 
 
 MOST_STEPS = 100  # limit on Newton steps; at most 50 are needed to reach the precision of a dtype
@@ -125,21 +125,21 @@ class Planar(Bijection):
         self.b = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        wide, v, w, b, slope = self._numbers("x", x)
-        bend = torch.tanh((wide * w).sum(1) + b)
-        return (wide + bend[:, None] * v).to(x.dtype), _log_slope_at(bend, slope)
+        x_wider, v, w, b, slope = self._numbers("x", x)
+        bend = torch.tanh((x_wider * w).sum(1) + b)
+        return (x_wider + bend[:, None] * v).to(x.dtype), _log_slope_at(bend, slope)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        wide, v, w, b, slope = self._numbers("z", z)
-        bend = torch.tanh(_root((wide * w).sum(1) + b, slope))
-        return (wide - bend[:, None] * v).to(z.dtype), -_log_slope_at(bend, slope)
+        z_wider, v, w, b, slope = self._numbers("z", z)
+        bend = torch.tanh(_root((z_wider * w).sum(1) + b, slope))
+        return (z_wider - bend[:, None] * v).to(z.dtype), -_log_slope_at(bend, slope)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
-        wide, v, w, b, slope = self._numbers("x", x)
-        bend = torch.tanh((wide * w).sum(1, keepdim=True) + b)
+        x_wider, v, w, b, slope = self._numbers("x", x)
+        bend = torch.tanh((x_wider * w).sum(1, keepdim=True) + b)
         along = _slope_at(bend, slope)
         return RankOneLinearization(
-            (wide + bend * v).to(x.dtype),
+            (x_wider + bend * v).to(x.dtype),
             _log_slope_at(bend, slope).squeeze(1),
             scale=torch.ones_like(bend),
             left=(1 - bend.square()) * v,
@@ -257,23 +257,23 @@ class Radial(Bijection):
         self.raw_ratio = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        wide, away, alpha, ratio = self._numbers("x", x)
+        x_wider, away, alpha, ratio = self._numbers("x", x)
         at = _Slopes(_length(away), alpha, ratio)
-        return (wide + at.push[:, None] * away).to(x.dtype), self._log_det(at)
+        return (x_wider + at.push[:, None] * away).to(x.dtype), self._log_det(at)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        wide, away, alpha, ratio = self._numbers("z", z)
+        z_wider, away, alpha, ratio = self._numbers("z", z)
         at = _Slopes(_radius(_length(away), alpha, ratio), alpha, ratio)
-        x = wide - (at.push / at.across)[:, None] * away
+        x = z_wider - (at.push / at.across)[:, None] * away
         return x.to(z.dtype), -self._log_det(at)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
-        wide, away, alpha, ratio = self._numbers("x", x)
+        x_wider, away, alpha, ratio = self._numbers("x", x)
         length = _length(away)
         at = _Slopes(length, alpha, ratio)
         outwards = away / torch.where(length > 0, length, 1)[:, None]
         return RankOneLinearization(
-            (wide + at.push[:, None] * away).to(x.dtype),
+            (x_wider + at.push[:, None] * away).to(x.dtype),
             self._log_det(at),
             scale=at.across[:, None],
             left=(at.along - at.across)[:, None] * outwards,
@@ -285,9 +285,9 @@ class Radial(Bijection):
         """Returns x, x - x_0, alpha and 1 + beta / alpha in the dtype of the computation."""
         batch(name, x, (self.features,))
         dtype = torch.promote_types(log_det_dtype(x.dtype), self.center.dtype)
-        wide = x.to(dtype)
+        x_wider = x.to(dtype)
         alpha, ratio = positive(self.raw_alpha.to(dtype)), positive(self.raw_ratio.to(dtype))
-        return wide, wide - self.center.to(dtype), alpha, ratio
+        return x_wider, x_wider - self.center.to(dtype), alpha, ratio
 
     def _log_det(self, at: "_Slopes") -> Tensor:
         across = log_slope(at.push, at.across)

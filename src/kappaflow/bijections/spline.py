@@ -67,8 +67,8 @@ class Pieces:
         along = knots[:, int(is_output), 1:-1]
         self.index = (self.safe.unsqueeze(1) >= along).sum(1, keepdim=True)
         ends = torch.cat((self.index, self.index + 1), 1)
-        places = ends.unsqueeze(1).expand(-1, 2, *ends.shape[1:])
-        (x0, x1), (self.y0, y1) = (axis.unbind(1) for axis in knots.gather(2, places).unbind(1))
+        positions = ends.unsqueeze(1).expand(-1, 2, *ends.shape[1:])
+        (x0, x1), (self.y0, y1) = (axis.unbind(1) for axis in knots.gather(2, positions).unbind(1))
         self.width, self.height = x1 - x0, y1 - self.y0
         self.s = self.height / self.width
         level = torch.zeros_like(raw[:, :1])  # slope 1 at both ends

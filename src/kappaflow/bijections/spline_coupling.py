@@ -108,11 +108,11 @@ class SplineCoupling(Coupling):
         self, points: Tensor, answer: Tensor, *, is_output: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Returns y at x, or x at y, and the log_det, (B,), for an output of the conditioner."""
-        raw, wide = numbers(answer, points, self.shape), points.to(answer.dtype)
+        raw, points_wider = numbers(answer, points, self.shape), points.to(answer.dtype)
         if is_transformed():
-            value, log_slope = (unsplined if is_output else splined)(wide, raw, self.shape)
+            value, log_slope = (unsplined if is_output else splined)(points_wider, raw, self.shape)
             return value.to(points.dtype), summed(log_slope)
-        value, log_det = SplineNode.apply(wide, raw, self.shape, is_output)
+        value, log_det = SplineNode.apply(points_wider, raw, self.shape, is_output)
         return value.to(points.dtype), log_det
 
     def _trace_class(self, x: Tensor) -> Callable[..., Trace] | None:
@@ -126,9 +126,9 @@ class SplineCoupling(Coupling):
             return super().linearize(x, context)
         kept, changed = self.partition.split(x)
         answer = net.value.to(log_det_dtype(x.dtype))
-        wide = changed.to(answer.dtype)
-        pieces = Pieces(wide, numbers(answer, changed, self.shape), self.shape)
-        by_raw = pulled_back(pieces, torch.ones_like(wide))[1]
+        changed_wider = changed.to(answer.dtype)
+        pieces = Pieces(changed_wider, numbers(answer, changed, self.shape), self.shape)
+        by_raw = pulled_back(pieces, torch.ones_like(changed_wider))[1]
         value, log_det = self._values(changed, answer)
         value = self.partition.merge(kept, value)
         return SplineLinearization(self.partition, net, value, log_det, pieces.slope, by_raw)

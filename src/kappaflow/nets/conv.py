@@ -95,10 +95,10 @@ def _differentiable(
     """Returns gradients that can be differentiated again, by plain autograd."""
     inputs = [x.view_as(x), None if shift is None else shift.view_as(shift)]
     inputs += [weight.view_as(weight) for weight in weights]
-    there = [tensor for tensor in inputs if tensor is not None]
-    answer = three_convolutions(inputs[0], inputs[1], tuple(there[-6:]))  # pyright: ignore[reportArgumentType]
-    found = iter(gradients([answer], there, [cotangent], differentiable=True))
-    return [None if tensor is None else next(found) for tensor in inputs]
+    present = [tensor for tensor in inputs if tensor is not None]
+    answer = three_convolutions(inputs[0], inputs[1], tuple(present[-6:]))  # pyright: ignore[reportArgumentType]
+    computed = iter(gradients([answer], present, [cotangent], differentiable=True))
+    return [None if tensor is None else next(computed) for tensor in inputs]
 
 
 def _convolution_backward(

@@ -58,14 +58,14 @@ def moments(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     The deviation of a constant feature is 1. `weights`, (N,), weight the rows; all rows have the
     same weight by default.
     """
-    wide = x.double().movedim(1, -1).flatten(0, -2)
+    x_double = x.double().movedim(1, -1).flatten(0, -2)
     if weights is None:
-        mean, deviation = wide.mean(0), wide.std(0, correction=0)
+        mean, deviation = x_double.mean(0), x_double.std(0, correction=0)
     else:
-        shares = weights.to(wide).repeat_interleave(len(wide) // len(x))
+        shares = weights.to(x_double).repeat_interleave(len(x_double) // len(x))
         shares = shares / shares.sum()
-        mean = shares @ wide
-        deviation = (shares @ (wide - mean).square()).sqrt()
+        mean = shares @ x_double
+        deviation = (shares @ (x_double - mean).square()).sqrt()
     # The deviation of a constant column is rounding error, which must not become a divisor.
     constant = deviation <= 8 * torch.finfo(x.dtype).eps * mean.abs()
     return mean, torch.where(constant, torch.ones_like(deviation), deviation)

@@ -50,7 +50,7 @@ class RecordedNetwork:
             return pulled_back(self._map, self._x, self._context, u, self._image)
         keep = torch.is_grad_enabled()
         cotangent = u.reshape(self._image.shape)
-        found = torch.autograd.grad(
+        gradient = torch.autograd.grad(
             self._image,
             self._leaf,
             cotangent,
@@ -58,8 +58,8 @@ class RecordedNetwork:
             create_graph=keep,
             allow_unused=True,
         )[0]
-        found = torch.zeros_like(self._leaf) if found is None else found
-        return found.reshape(*lead, *self._leaf.shape)
+        gradient = torch.zeros_like(self._leaf) if gradient is None else gradient
+        return gradient.reshape(*lead, *self._leaf.shape)
 
     def _map(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         value = self._network(x, context)

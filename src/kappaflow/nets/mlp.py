@@ -203,8 +203,8 @@ class ResidualMLP(ReadingNetwork):
         """Returns (B, outputs) for inputs (B, inputs) and contexts (B, context_features)."""
         first, *inner = self.layers[:-1]
         h = first(x if context is None else torch.cat((x, context), dim=1))
-        for block, (one, two) in enumerate(zip(inner[::2], inner[1::2], strict=True)):
-            change = two(self._activate(one(self._activate(h))))
+        for block, (lower, upper) in enumerate(zip(inner[::2], inner[1::2], strict=True)):
+            change = upper(self._activate(lower(self._activate(h))))
             if self.gates is not None:
                 change = change * sigmoid(self.gates[block](context))
             h = h + change

@@ -62,9 +62,9 @@ class Watched:
 
     def accept_buffers(self) -> None:
         """Accepts the present buffers, which a change of the device replaces."""
-        for place, (name, owners) in enumerate(self._entries.items()):
+        for index, (name, owners) in enumerate(self._entries.items()):
             if name == "index":  # the one of a permutation
-                self._values[place] = [owner[name] for owner in owners]
+                self._values[index] = [owner[name] for owner in owners]
 
     def unchanged(self, *, training: bool) -> bool:
         """Returns whether the layers are the same, without hooks, and all in one mode."""
@@ -147,7 +147,7 @@ class Block:
         if any(tensor.dtype != like.dtype for tensor in checked):
             return None
         if weights.stacked is None:
-            sizes = (size for one in stacked_tensors(self.shape) for size in one.sizes)
+            sizes = (size for entry in stacked_tensors(self.shape) for size in entry.sizes)
             if any(map(ne, (p.shape for p in parameters), sizes)):
                 return None
         return weights
@@ -234,7 +234,7 @@ def stacked(shape: BlockShape, weights: Weights) -> Iterator[list[Tensor]]:
     # A tape is recorded for the memory that it reads, so copies need lasting memory.
     key = "weights", shape, first.dtype, first.device
     with torch.inference_mode(False):  # threads outside inference mode read these tensors
-        tensors = POOL.take(key, 0, lambda: [first.new_empty(one.size) for one in layout])
+        tensors = POOL.take(key, 0, lambda: [first.new_empty(entry.size) for entry in layout])
     parts = grouped(shape, [parameter.detach() for parameter in weights.parameters])
     for tensor, own in zip(tensors, parts, strict=True):
         torch.cat([part.reshape(-1) for part in own], out=tensor.view(-1))
@@ -282,21 +282,27 @@ class _Node(torch.autograd.Function):
         x, context, z, *parameters = ctx.saved_tensors
         needed = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():
-            found = _differentiable(ctx, x, context, parameters, gradients, needed)
-            return None, None, None, *found
-        shape, found = ctx.block.shape, None
+            computed = _differentiable(ctx, x, context, parameters, gradients, needed)
+            return None, None, None, *computed
+        shape, computed = ctx.block.shape, None
         # The memory may be other than in the forward pass, as with `fully_shard`.
         own = Weights(parameters, parameters) if ctx.joined else weights_of(shape, parameters)
         with stacked(shape, own) as tensors:
             if ctx.mode.memory == "invert" and not ctx.block.recomputing and len(x):
-                found = _from_output(ctx.block, ctx.block_pass, x, z, context, tensors, gradients)
-            if found is None:
-                found = _from_states(ctx.block_pass, x, context, tensors, gradients)
-        of_x, of_context, of_tensors = found
-        found = [of_x, of_context, *(of_tensors if ctx.joined else separated(shape, of_tensors))]
+                computed = _from_output(
+                    ctx.block, ctx.block_pass, x, z, context, tensors, gradients
+                )
+            if computed is None:
+                computed = _from_states(ctx.block_pass, x, context, tensors, gradients)
+        of_x, of_context, of_tensors = computed
+        computed = [
+            of_x,
+            of_context,
+            *(of_tensors if ctx.joined else separated(shape, of_tensors)),
+        ]
         if not all(needed):
-            found = [g if need else None for g, need in zip(found, needed, strict=True)]
-        return None, None, None, *found
+            computed = [g if need else None for g, need in zip(computed, needed, strict=True)]
+        return None, None, None, *computed
 
 
 def _from_states(
@@ -324,7 +330,7 @@ def _from_output(
 ) -> Gradients | None:
     """Returns gradients from states recomputed from z; None if those are inaccurate."""
     recovered = x.new_empty(x.shape)
-    found = block_pass.backward(gradients, context, tensors, (z, recovered))
+    computed = block_pass.backward(gradients, context, tensors, (z, recovered))
     errors = block_pass.errors()
     last = next(reversed(errors))
     error = float(relative_error(recovered, x))
@@ -338,7 +344,7 @@ def _from_output(
             text = _too_large(block, layer, error, block_pass.direction)
             warnings.warn(text, NumericalWarning, stacklevel=2)
             return None
-    return found
+    return computed
 
 
 def _too_large(block: Block, layer: int, error: float, direction: int) -> str:
@@ -367,6 +373,8 @@ def _differentiable(
     plain = Chain(ctx.block.plain(parts)).eval()  # without dropout, as in the forward pass
     values = (plain if ctx.mode.direction > 0 else Inverse(plain))(x, context)
     pairs = [(v, g) for v, g in zip(values, gradients, strict=True) if v.requires_grad]
-    made, theirs = zip(*pairs, strict=True)  # the log_det of additive couplings is a constant
-    found = iter(torch.autograd.grad(made, targets, theirs, create_graph=True, allow_unused=True))
-    return [next(found) if w else None for w in needed]
+    outputs, theirs = zip(*pairs, strict=True)  # the log_det of additive couplings is a constant
+    computed = iter(
+        torch.autograd.grad(outputs, targets, theirs, create_graph=True, allow_unused=True)
+    )
+    return [next(computed) if w else None for w in needed]

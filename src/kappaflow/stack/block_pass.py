@@ -176,10 +176,13 @@ class BlockPass:
         x_gradient = z_gradient.new_empty(z_gradient.shape)
         context_gradient = context.new_empty(context.shape)
         sets = [self._gradients(tensors, thread) for thread in range(self.threads)]
-        found = new_gradients(self.shape, tensors)
+        tensor_gradients = new_gradients(self.shape, tensors)
         written = [part.tensors for part in sets]
         if self._executor(tensors).moves:
-            sets[0].moved, written[0] = list(zip(written[0], found, strict=True)), found
+            sets[0].moved, written[0] = (
+                list(zip(written[0], tensor_gradients, strict=True)),
+                tensor_gradients,
+            )
 
         def one(chunk: Chunk) -> Iterator[Job]:
             saved, workspace = chunk.saved or self._saved(chunk), self._workspace(chunk)
@@ -207,11 +210,12 @@ class BlockPass:
         sets[0].moved = ()
         parts = [slice(thread, None, self.threads) for thread in range(self.threads)]
         self._run(
-            [[functools.partial(_added_up, written, found, part)] for part in parts], tensors
+            [[functools.partial(_added_up, written, tensor_gradients, part)] for part in parts],
+            tensors,
         )
         for thread, part in enumerate(sets):
             POOL.give(self._pool_key("gradients", thread), 0, part)
-        return x_gradient, context_gradient, found
+        return x_gradient, context_gradient, tensor_gradients
 
     def errors(self) -> dict[int, float]:
         """Returns the largest error of the recomputed states, by layer, last layer first."""

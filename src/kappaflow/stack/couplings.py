@@ -262,12 +262,12 @@ class CouplingStack(Bijection):
     def __deepcopy__(self, memo: dict[int, Any]) -> "CouplingStack":
         for block in self.blocks:
             block.copy_parameters(memo)
-        made = object.__new__(type(self))
-        memo[id(self)] = made
+        duplicate = object.__new__(type(self))
+        memo[id(self)] = duplicate
         layers = copied(self.bijections, memo)
         memo[id(self.bijections)] = layers
-        made.__setstate__(copy.deepcopy(self.__getstate__(), memo))
-        return made
+        duplicate.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return duplicate
 
     def _set_blocks(self) -> None:
         self.blocks = _blocks_of(list(self))
@@ -399,20 +399,20 @@ def _checked_partitions(partitions: Sequence[Partition]) -> tuple[Partition, ...
             "'partitions' should be a sequence of partitions, one per coupling, "
             f"got {type(partitions).__name__}."
         )
-    found = tuple(partitions)
-    for partition in found:
+    unique = tuple(partitions)
+    for partition in unique:
         if not isinstance(partition, Partition):
             raise ArgumentError(
                 f"'partitions' should hold partitions, got {type(partition).__name__}."
             )
-        if partition.features != found[0].features:
+        if partition.features != unique[0].features:
             raise ArgumentError(
                 "'partitions' should all have the same number of features, got "
-                f"{found[0].features} and {partition.features}."
+                f"{unique[0].features} and {partition.features}."
             )
-    if not found:
+    if not unique:
         raise ArgumentError("'partitions' should hold at least one partition, got none.")
-    return found
+    return unique
 
 
 def _checked_permutations(
@@ -430,12 +430,12 @@ def _checked_permutations(
             f"'permutations' should have one entry for each of the {len(partitions)} couplings, "
             f"got {len(permutations)}."
         )
-    found: list[Order | None] = []
+    orders: list[Order | None] = []
     for permutation in permutations:
         index = None if permutation is None else tuple(Permutation(permutation).index.tolist())
         if index is not None and len(index) != partitions[0].features:
             raise ArgumentError(
                 f"'permutations' should have {partitions[0].features} features, got {len(index)}."
             )
-        found.append(index)
-    return tuple(found)
+        orders.append(index)
+    return tuple(orders)

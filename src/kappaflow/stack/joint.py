@@ -59,10 +59,10 @@ class _Joint:
         if all(gradient is None for gradient in gradients):
             return
         pairs = zip(self.parameters, gradients, strict=True)
-        found = [torch.zeros_like(p) if g is None else g for p, g in pairs]
-        stacked = self.layout.view_of(found)
+        filled = [torch.zeros_like(p) if g is None else g for p, g in pairs]
+        stacked = self.layout.view_of(filled)
         if stacked is None:
-            stacked = torch.cat([g.reshape(-1) for g in found]).view(self.layout.size)
+            stacked = torch.cat([g.reshape(-1) for g in filled]).view(self.layout.size)
         self.tensor.grad = stacked if self.tensor.grad is None else self.tensor.grad + stacked
         for parameter in self.parameters:
             parameter.grad = None

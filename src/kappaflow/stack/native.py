@@ -31,14 +31,14 @@ def executor(tensors: Sequence[Tensor], product_dtype: torch.dtype) -> Executor:
     device = tensors[0].device.type
     fits = device == "cpu" and product_dtype == torch.float32
     fits = fits and all(t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
-    found = backend() if fits else None
-    return Executor(device) if found is None else NativeExecutor(found)
+    native = backend() if fits else None
+    return Executor(device) if native is None else NativeExecutor(native)
 
 
 def backend() -> "Backend | None":
     """Returns the native backend; None if there is none, or if KAPPAFLOW_NATIVE is 0."""
-    found = library()
-    return None if found is None else _backend_of(found)
+    loaded = library()
+    return None if loaded is None else _backend_of(loaded)
 
 
 @functools.lru_cache(maxsize=1)

@@ -68,39 +68,39 @@ def coupling(
 
 def with_tensors(module: M, tensors: dict[str, Tensor]) -> M:
     """Returns a copy of a module with tensors as its parameters, so that gradients reach them."""
-    made = _shell(module)
+    shell = _shell(module)
     for name, tensor in tensors.items():
         path, _, leaf = name.rpartition(".")
-        setattr(made.get_submodule(path), leaf, tensor)
-    return made
+        setattr(shell.get_submodule(path), leaf, tensor)
+    return shell
 
 
 def _shell(module: M) -> M:
     """Returns a copy of a module without parameters, in a fraction of the time of making one."""
-    made = object.__new__(type(module))
-    made.__dict__ = module.__dict__ | {"_parameters": {}, "_buffers": dict(module._buffers)}
-    made._modules = {name: child and _shell(child) for name, child in module._modules.items()}
-    return made
+    shell = object.__new__(type(module))
+    shell.__dict__ = module.__dict__ | {"_parameters": {}, "_buffers": dict(module._buffers)}
+    shell._modules = {name: child and _shell(child) for name, child in module._modules.items()}
+    return shell
 
 
 def copied(module: M, memo: dict[int, Any]) -> M:
     """Returns `copy.deepcopy(module, memo)`, for layers of a stack in a tenth of the time."""
     if type(module) not in _COPIED:
         return copy.deepcopy(module, memo)
-    made = object.__new__(type(module))
-    memo[id(module)] = made
+    shell = object.__new__(type(module))
+    memo[id(module)] = shell
     for name, value in vars(module).items():
         if name == "_modules":
-            made.__dict__[name] = {
+            shell.__dict__[name] = {
                 key: child and copied(child, memo) for key, child in value.items()
             }
         elif name == "_parameters":
-            made.__dict__[name] = {key: copy.deepcopy(own, memo) for key, own in value.items()}
+            shell.__dict__[name] = {key: copy.deepcopy(own, memo) for key, own in value.items()}
         elif not value and type(value) in (dict, OrderedDict, set):
-            made.__dict__[name] = type(value)()
+            shell.__dict__[name] = type(value)()
         else:
-            made.__dict__[name] = copy.deepcopy(value, memo)
-    return made
+            shell.__dict__[name] = copy.deepcopy(value, memo)
+    return shell
 
 
 _COPIED = {nn.ModuleList, nn.Linear, MLP, ResidualMLP, PairedMLP, AffineCoupling, AdditiveCoupling}
@@ -111,25 +111,25 @@ KINDS = {AffineCoupling: "affine", AdditiveCoupling: "additive"}
 
 def settings_of(bijections: Sequence[Bijection]) -> dict[str, Any]:
     """Returns the arguments of the stack that equals plain couplings."""
-    found: list[Coupling] = []
+    couplings: list[Coupling] = []
     permutations: list[tuple[int, ...] | None] = []
     pending: tuple[int, ...] | None = None
-    for place, part in enumerate(bijections):
+    for position, part in enumerate(bijections):
         if type(part) is Permutation and pending is None:
             pending = tuple(part.index.tolist())
         elif type(part) in KINDS:
-            found.append(part)  # pyright: ignore[reportArgumentType]
+            couplings.append(part)  # pyright: ignore[reportArgumentType]
             permutations.append(pending)
             pending = None
         else:
             raise ArgumentError(
                 "'bijections' should be affine or additive couplings with at most one permutation "
-                f"before each, got {type(part).__name__} at place {place}."
+                f"before each, got {type(part).__name__} at place {position}."
             )
-    if pending is not None or not found:
+    if pending is not None or not couplings:
         raise ArgumentError("'bijections' should end with a coupling.")
-    arguments = _common(found)
-    arguments["partitions"] = [coupling.partition for coupling in found]
+    arguments = _common(couplings)
+    arguments["partitions"] = [coupling.partition for coupling in couplings]
     arguments["permutations"] = permutations if any(p is not None for p in permutations) else None
     return arguments
 
@@ -137,12 +137,12 @@ def settings_of(bijections: Sequence[Bijection]) -> dict[str, Any]:
 def _common(couplings: Sequence[Coupling]) -> dict[str, Any]:
     """Returns the settings that all couplings share."""
     first, *others = map(_described, couplings)
-    for place, other in enumerate(others, start=1):
+    for index, other in enumerate(others, start=1):
         for key, value in other.items():
             if value != first[key]:
                 raise ArgumentError(
                     f"'bijections' should be alike to be stacked, got {key}={first[key]!r} in "
-                    f"coupling 0 and {value!r} in coupling {place}."
+                    f"coupling 0 and {value!r} in coupling {index}."
                 )
     return first
 
@@ -170,7 +170,7 @@ def _described(coupling: Coupling) -> dict[str, Any]:
             "'bijections' should have MLP conditioners of plain linear layers to be stacked, got "
             f"{', '.join(type(layer).__name__ for layer in net.layers)}."
         )
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "kind": KINDS[type(coupling)],
         "hidden": tuple(layer.out_features for layer in net.layers[:-1]),  # pyright: ignore[reportAttributeAccessIssue]
         "context_features": coupling.context_features,
@@ -179,9 +179,9 @@ def _described(coupling: Coupling) -> dict[str, Any]:
         "wiring": WIRINGS[type(net)],
     }
     if isinstance(coupling, AffineCoupling):
-        found["scale_bound"] = coupling.scale_bound
-        found["scale"] = coupling.scale
-    return found
+        values["scale_bound"] = coupling.scale_bound
+        values["scale"] = coupling.scale
+    return values
 
 
 def check_permutations(
@@ -195,8 +195,8 @@ def check_permutations(
     errors: list[str],
 ) -> None:
     """Refuses other permutations than those of a stack, whose blocks are made for its own."""
-    for place, layer in enumerate(stack):
-        name = f"{prefix}bijections.{place}.index"
+    for position, layer in enumerate(stack):
+        name = f"{prefix}bijections.{position}.index"
         if isinstance(layer, Permutation) and name in state:
             if not torch.equal(state[name].cpu(), layer.index.cpu()):
                 errors.append(f"{name} differs from the permutation of this stack.")

@@ -86,10 +86,10 @@ def _route(
     return Route(len(incoming), tuple(segments), _gather(outgoing, now))
 
 
-def _gather(expected: Order, found: Order) -> Order | None:
+def _gather(expected: Order, actual: Order) -> Order | None:
     """Returns the index of each expected feature in `found`, or None if they are in order."""
-    place = {feature: i for i, feature in enumerate(found)}
-    return None if expected == found else tuple(place[feature] for feature in expected)
+    index_of = {feature: i for i, feature in enumerate(actual)}
+    return None if expected == actual else tuple(index_of[feature] for feature in expected)
 
 
 @dataclass(frozen=True)

@@ -74,11 +74,11 @@ class TapeCache:
         if job.key is None:
             return record(job)
         key = kind, job.key
-        found = self._known.pop(key, None) or record(job)
-        self._known[key] = found  # most recently used last
+        tape = self._known.pop(key, None) or record(job)
+        self._known[key] = tape  # most recently used last
         if len(self._known) > MOST:
             self._known.pop(next(iter(self._known)))
-        return found  # pyright: ignore[reportReturnType]
+        return tape  # pyright: ignore[reportReturnType]
 
 
 # Prepares a job, yields it, and continues when it is done; it may yield several jobs or none.
@@ -123,8 +123,8 @@ class Executor:
     @contextmanager
     def _default_modes(self) -> Iterator[None]:
         """Switches gradients, inference mode and autocast off on this thread."""
-        wide = without_autocast(self._device_type)
-        with torch.inference_mode(False), torch.no_grad(), wide:
+        autocast_off = without_autocast(self._device_type)
+        with torch.inference_mode(False), torch.no_grad(), autocast_off:
             yield
 
 

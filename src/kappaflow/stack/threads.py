@@ -22,8 +22,8 @@ def row_threads() -> int:
 
     The environment variable KAPPAFLOW_THREADS overrides it.
     """
-    given = os.environ.get("KAPPAFLOW_THREADS", "")
-    return int(given) if given.isdecimal() and int(given) else torch.get_num_threads()
+    setting = os.environ.get("KAPPAFLOW_THREADS", "")
+    return int(setting) if setting.isdecimal() and int(setting) else torch.get_num_threads()
 
 
 @contextmanager

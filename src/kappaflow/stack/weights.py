@@ -71,11 +71,11 @@ class StackedTensor:
 @functools.lru_cache(maxsize=1024)
 def stacked_tensors(shape: BlockShape) -> tuple[StackedTensor, ...]:
     """Returns the layout of a block: for each network shape its weights, then its biases."""
-    found = []
+    tensors = []
     for number, network in enumerate(shape.networks):
         own = [layer for layer, kind in enumerate(shape.network_of) if kind == number]
         sizes = zip(network.outputs, network.inputs, strict=True)
-        found += [
+        tensors += [
             StackedTensor(
                 f"networks.{number}.weights.{i}",
                 (len(own), *size),
@@ -85,7 +85,7 @@ def stacked_tensors(shape: BlockShape) -> tuple[StackedTensor, ...]:
             )
             for i, size in enumerate(sizes)
         ]
-        found.append(
+        tensors.append(
             StackedTensor(
                 f"networks.{number}.biases",
                 (len(own), sum(network.outputs)),
@@ -94,7 +94,7 @@ def stacked_tensors(shape: BlockShape) -> tuple[StackedTensor, ...]:
                 tuple((width,) for width in network.outputs) * len(own),
             )
         )
-    return tuple(found)
+    return tuple(tensors)
 
 
 def grouped(shape: BlockShape, parameters: Sequence[T]) -> list[Sequence[T]]:
