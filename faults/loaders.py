@@ -20,7 +20,7 @@ from kappaflow.data.matrix import load_matrix
 from kappaflow.errors import KappaflowError
 from kappaflow.files import CONFIG, WEIGHTS, read_config, write_weights
 from kappaflow.images import load_images
-from kappaflow.report import draw_again
+from kappaflow.report.files import draw_again
 from kappaflow.runs.stored import read_finished, read_run
 from kappaflow.storage import read_tensors
 from kappaflow.training import read_metrics, read_result

@@ -15,7 +15,7 @@ import kappaflow as kf
 from kappaflow.data.matrix import load_matrix
 from kappaflow.files import CONFIG, WEIGHTS, ModelConfig, read_config, write_weights
 from kappaflow.registry import Allowance, build
-from kappaflow.report import draw_again, read_report
+from kappaflow.report.files import draw_again, read_report
 from kappaflow.storage import read_tensors
 from kappaflow.testing.contract import jittered
 from kappaflow.training import read_metrics, read_result

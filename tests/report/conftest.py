@@ -14,22 +14,19 @@ import pytest
 from kappaflow.conditioning import ProfileQuantiles
 from kappaflow.diagnosis import Comparison
 from kappaflow.finding import Finding
-from kappaflow.report import (
+from kappaflow.report.content import (
     About,
-    Conditioning,
     Correlations,
     Latent,
-    Likelihood,
     Marginal,
     Pairs,
     Report,
-    Result,
     ScoreDensities,
-    Separation,
     TableCharts,
     WorstRow,
     WorstRows,
 )
+from kappaflow.report.result import Conditioning, Likelihood, Result, Separation
 
 CHROMIUM = Path(os.environ.get("KAPPAFLOW_CHROMIUM", "/usr/bin/chromium"))
 ARGUMENTS = [

@@ -6,7 +6,7 @@ import pytest
 from tests.report import diagnoses
 from tests.report.conftest import CHROMIUM
 
-from kappaflow.report import render_diagnosis
+from kappaflow.report.diagnosis import render_diagnosis
 
 pytestmark = [
     pytest.mark.slow,

@@ -8,7 +8,7 @@ import pytest
 from tests.report import diagnoses
 
 import kappaflow as kf
-from kappaflow.report import render_diagnosis
+from kappaflow.report.diagnosis import render_diagnosis
 
 
 def figures_of(html):

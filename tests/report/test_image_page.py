@@ -14,22 +14,11 @@ from tests.report.test_report_page import EVIL, INF, NAN, Page
 
 from kappaflow.diagnosis import Comparison
 from kappaflow.errors import FileError
-from kappaflow.report import (
-    HeldOut,
-    ImageCharts,
-    ImageReport,
-    Likelihood,
-    Neighbors,
-    Picture,
-    encoded,
-    read_report,
-    render,
-    store_report,
-)
-from kappaflow.report.files import from_json, to_json
-from kappaflow.report.images import scale_rows
+from kappaflow.report.files import from_json, read_report, render, store_report, to_json
+from kappaflow.report.images import ImageCharts, ImageReport, Neighbors, scale_rows
 from kappaflow.report.numbers import significant
-from kappaflow.report.pictures import NARROW, Shown, grid
+from kappaflow.report.pictures import NARROW, Picture, Shown, encoded, grid
+from kappaflow.report.result import HeldOut, Likelihood
 
 SECTIONS = [
     "findings", "samples", "latent-section", "neighbors", "curves", "likelihood", "depth",

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from tests.report.conftest import CHROMIUM, changed
 
-from kappaflow.report import render
+from kappaflow.report.files import render
 
 NAN = float("nan")
 

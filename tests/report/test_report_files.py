@@ -14,8 +14,7 @@ import kappaflow as kf
 from kappaflow.conditioning import ProfileQuantiles
 from kappaflow.errors import FileError
 from kappaflow.finding import Finding
-from kappaflow.report import draw_again, read_report, store_report
-from kappaflow.report.files import from_json, to_json
+from kappaflow.report.files import draw_again, from_json, read_report, store_report, to_json
 from kappaflow.results import to_plain
 from kappaflow.testing.contract import jittered
 

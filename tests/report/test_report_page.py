@@ -13,7 +13,9 @@ from tests.report.conftest import changed
 
 from kappaflow.diagnosis import Comparison
 from kappaflow.finding import Finding
-from kappaflow.report import Latent, Likelihood, Pairs, Report, render
+from kappaflow.report.content import Latent, Pairs, Report
+from kappaflow.report.files import render
+from kappaflow.report.result import Likelihood
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 NAN, INF = float("nan"), float("inf")

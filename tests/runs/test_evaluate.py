@@ -13,9 +13,9 @@ from scipy.stats import multivariate_normal
 import kappaflow as kf
 from kappaflow.diagnosis import Comparison
 from kappaflow.options import COMMAND
-from kappaflow.report import Likelihood, Result, read_report
+from kappaflow.report.files import read_report
 from kappaflow.report.pairs import differences
-from kappaflow.report.result import figures_of
+from kappaflow.report.result import Likelihood, Result, figures_of
 from kappaflow.results import to_plain
 from kappaflow.runs import ModelConfig, TableConfig, diagnose_run, fit_run
 from kappaflow.runs.stored import read_finished

@@ -13,7 +13,7 @@ from PIL import Image
 
 import kappaflow as kf
 from kappaflow.diagnosis import image_likelihood_findings
-from kappaflow.report import read_report
+from kappaflow.report.files import read_report
 from kappaflow.runs import ImageConfig, ModelConfig, fit_run, score_run
 from kappaflow.runs.image_content import independent_bits, points_of
 from kappaflow.training import FitResult

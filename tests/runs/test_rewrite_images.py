@@ -11,7 +11,7 @@ from PIL import Image
 
 import kappaflow as kf
 from kappaflow.errors import FileError
-from kappaflow.report import read_report
+from kappaflow.report.files import read_report
 from kappaflow.runs import (
     ImageConfig,
     ModelConfig,

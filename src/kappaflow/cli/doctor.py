@@ -100,7 +100,7 @@ def doctor(
         Decimal sign of a table in a text file. Default: that of the run, or detected.
     """
     from kappaflow.diagnosis import check_codes, filter_findings
-    from kappaflow.report import write_diagnosis
+    from kappaflow.report.diagnosis import write_diagnosis
     from kappaflow.report.files import check_output_path
     from kappaflow.runs import diagnose_code, diagnose_run, is_code
 

@@ -42,7 +42,7 @@ from kappaflow.errors import ArgumentError, FileError
 from kappaflow.options import AnyModel, ImageModel, TableModel
 
 if TYPE_CHECKING:
-    from kappaflow.report import Result
+    from kappaflow.report.result import Result
     from kappaflow.runs import ModelConfig, ModelSearch, RunSummary
 
 WHAT = {

@@ -13,7 +13,7 @@ def report(run: RunFolder, /, *, json: Json = False) -> None:
 
     kappaflow report runs/digits
     """
-    from kappaflow.report import draw_again, read_report
+    from kappaflow.report.files import draw_again, read_report
 
     if json:
         print_text(read_report(run).model_dump_json(indent=2))

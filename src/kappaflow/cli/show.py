@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from kappaflow.ranks import is_first
 
 if TYPE_CHECKING:
-    from kappaflow.report import Result
+    from kappaflow.report.result import Result
 
 _CONTROL = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, direction, surrogates, other line ends
 JOINT = (

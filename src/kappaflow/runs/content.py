@@ -14,8 +14,7 @@ from kappaflow.diagnosis import (
     warning_findings,
 )
 from kappaflow.errors import KappaflowError
-from kappaflow.report import HeldOut
-from kappaflow.report.result import IMAGES
+from kappaflow.report.result import IMAGES, HeldOut
 from kappaflow.results import Part
 from kappaflow.runs.stored import read_finished
 from kappaflow.training import Batch, read_result

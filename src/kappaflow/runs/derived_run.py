@@ -17,13 +17,9 @@ from kappaflow.files import (
     write_weights,
 )
 from kappaflow.flows import Flow
-from kappaflow.report import (
-    About,
-    AnyReport,
-    Conditioning,
-    read_report,
-)
-from kappaflow.report.result import IMAGES, TABLE
+from kappaflow.report.content import About
+from kappaflow.report.files import AnyReport, read_report
+from kappaflow.report.result import IMAGES, TABLE, Conditioning
 from kappaflow.runs.evaluate import (
     Evaluation,
     diagnosis_fields,

@@ -9,7 +9,9 @@ import numpy as np
 from kappaflow.conditioning import ProfileQuantiles, profile
 from kappaflow.diagnosis import Diagnosis, with_findings
 from kappaflow.flows import Flow
-from kappaflow.report import About, AnyReport, Conditioning, HeldOut, Report, Result, store_report
+from kappaflow.report.content import About, Report
+from kappaflow.report.files import AnyReport, store_report
+from kappaflow.report.result import Conditioning, HeldOut, Result
 from kappaflow.results import to_plain
 from kappaflow.runs.content import run_findings
 from kappaflow.runs.image_content import image_content

@@ -12,8 +12,9 @@ from kappaflow.files import CONFIG
 from kappaflow.flows import Flow
 from kappaflow.locking import locked
 from kappaflow.options import COMMAND
-from kappaflow.report import About, Result
+from kappaflow.report.content import About
 from kappaflow.report.numbers import plain_text
+from kappaflow.report.result import Result
 from kappaflow.runs.evaluate import evaluate, write_evaluation
 from kappaflow.runs.kinds import DataConfig, RunData
 from kappaflow.runs.model_search import Choice, ModelSearch

@@ -14,7 +14,7 @@ from kappaflow.diagnosis.fixes import FIXES
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.files import CONFIG, load, read_config
 from kappaflow.flows import Flow
-from kappaflow.report import read_report
+from kappaflow.report.files import read_report
 from kappaflow.results import to_plain
 from kappaflow.runs.content import stored_findings
 from kappaflow.runs.derived_run import StoredRun, about_derived, write_derived_run

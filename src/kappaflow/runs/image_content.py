@@ -13,17 +13,9 @@ from kappaflow.conditioning import layers_of
 from kappaflow.diagnosis import Comparison, diagnose_flow
 from kappaflow.flows import Flow
 from kappaflow.images import Images, interpolate, reconstruct
-from kappaflow.report import (
-    AddedPadding,
-    HeldOut,
-    ImageCharts,
-    Likelihood,
-    Neighbors,
-    Picture,
-    encoded,
-)
-from kappaflow.report.pictures import Pixels, grid, shown
-from kappaflow.report.result import IMAGES
+from kappaflow.report.images import ImageCharts, Neighbors
+from kappaflow.report.pictures import Picture, Pixels, encoded, grid, shown
+from kappaflow.report.result import IMAGES, AddedPadding, HeldOut, Likelihood
 from kappaflow.runs.content import Content
 from kappaflow.runs.image_data import ImageData
 from kappaflow.runs.image_samples import (

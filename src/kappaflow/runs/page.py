@@ -15,8 +15,8 @@ from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.images import Images, split_images
 from kappaflow.images.kind import ImageKind
 from kappaflow.options import COMMAND
-from kappaflow.report import About, render
-from kappaflow.report.files import check_output_path
+from kappaflow.report.content import About
+from kappaflow.report.files import check_output_path, render
 from kappaflow.runs.evaluate import report_on
 from kappaflow.runs.image_data import ImageConfig, ImageData
 from kappaflow.runs.stored import RunData

@@ -23,22 +23,17 @@ from kappaflow.flows import (
 )
 from kappaflow.flows.base import sample_of
 from kappaflow.flows.standardization import standardization_log_det
-from kappaflow.report import (
-    AddedPadding,
+from kappaflow.report.content import (
     Correlations,
-    HeldOut,
     Latent,
-    Likelihood,
     Marginal,
     Pairs,
     ScoreDensities,
-    Separation,
     TableCharts,
-    Weighted,
     WorstRow,
     WorstRows,
 )
-from kappaflow.report.result import TABLE
+from kappaflow.report.result import TABLE, AddedPadding, HeldOut, Likelihood, Separation, Weighted
 from kappaflow.runs.content import Content
 from kappaflow.runs.table_data import TableData
 from kappaflow.training import (

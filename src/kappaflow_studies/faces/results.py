@@ -9,7 +9,7 @@ from torch import Tensor
 from kappaflow.files import load
 from kappaflow.flows import Flow
 from kappaflow.images.batches import ImageBatches
-from kappaflow.report import read_report
+from kappaflow.report.files import read_report
 from kappaflow.report.images import pixel_bits
 from kappaflow.report.pictures import Pixels, enlarged, grid, png, shown
 from kappaflow.results import Part
