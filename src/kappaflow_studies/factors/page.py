@@ -1,8 +1,10 @@
 """The page of a factorization: the map, its factors, and the gain by more couplings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from kappaflow.factor import Factorization, LinearCoupling
 from kappaflow.report.charts import (
@@ -35,7 +37,7 @@ from kappaflow.report.page import (
     glossary_section,
     render_page,
 )
-from kappaflow_studies.factors.trade_off import Reference, Trial
+from kappaflow_studies.factors.trade_off import Reference, Trial, nearest_reference, trade_off
 
 TERMS = (
     "Coupling",
@@ -44,6 +46,21 @@ TERMS = (
     "Residual",
     "Method",
 )
+
+
+def factors_page(
+    factorization: Factorization,
+    matrix: Tensor | np.ndarray,
+    source: str,
+    *,
+    known: Mapping[int, Factorization],
+    **search: Any,  # noqa: ANN401
+) -> str:
+    """Returns the page of a factorization, with other numbers of couplings for its matrix."""
+    trials = trade_off(matrix, known=known, **search)
+    condition = float(np.linalg.cond(factorization.matrix.numpy()))
+    reference = nearest_reference(condition, len(factorization.matrix))
+    return render_factors(factorization, source, trials=trials, reference=reference)
 
 
 def render_factors(
