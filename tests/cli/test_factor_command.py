@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from tests.cli.test_refusals import refused
 
 import kappaflow as kf
-from kappaflow.runs import factor as module
+from kappaflow_studies.factors import page as module
 
 
 @pytest.fixture
