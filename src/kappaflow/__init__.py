@@ -28,7 +28,7 @@ def __getattr__(name: str) -> object:
         return _load(name)
     from kappaflow.names import CLASSES, did_you_mean
 
-    homes = [one for one in NAMESPACES if name in import_module(f"kappaflow.{one}").__all__]
+    homes = [home for home in NAMESPACES if name in import_module(f"kappaflow.{home}").__all__]
     if homes:
         hint = f": did you mean '{homes[0]}.{name}'?"
     else:

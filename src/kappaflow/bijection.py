@@ -263,21 +263,21 @@ class Chain(Bijection):
     def extra_repr(self) -> str:
         return "" if self.memory is None else f"memory={self.memory!r}{self._record.as_text()}"
 
-    def _width(self, given: int | None) -> int:
+    def _width(self, width: int | None) -> int:
         """Returns the width of the context: before the embedding, or without one of the parts."""
         if self.embedding is None:
-            if given is not None:
+            if width is not None:
                 raise ArgumentError(
-                    f"'context_features' should be left out without an embedding, got {given!r}: "
+                    f"'context_features' should be left out without an embedding, got {width!r}: "
                     "the bijections determine it."
                 )
             return max((part.context_features for part in self), default=0)
-        if given is None:
+        if width is None:
             raise ArgumentError(
                 "'context_features' should be given with an embedding: it is the width of the "
                 "context before it, as in Chain(..., embedding=net, context_features=3)."
             )
-        return positive_int("context_features", given)
+        return positive_int("context_features", width)
 
 
 @register("Inverse")
@@ -321,16 +321,16 @@ def _inverse_trace(
 
 def layer_at(layers: Iterable[Bijection], index: int) -> Bijection:
     """Returns a layer of a chain or a stack; the error names those that contain others."""
-    parts, place = list(layers), operator.index(index)
-    if -len(parts) <= place < len(parts):
-        return parts[place]
+    parts, number = list(layers), operator.index(index)
+    if -len(parts) <= number < len(parts):
+        return parts[number]
     nested = "".join(
         f" Part {i} is a {type(part).__name__} of {len(part)} parts, reached by [{i}][...]."
         for i, part in enumerate(parts)
         if isinstance(part, Sized)
     )
     raise IndexError(
-        f"'index' should be between {-len(parts)} and {len(parts) - 1}, got {place}: this "
+        f"'index' should be between {-len(parts)} and {len(parts) - 1}, got {number}: this "
         f"{type(layers).__name__} has {len(parts)} parts.{nested}"
     )
 

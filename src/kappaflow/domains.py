@@ -145,10 +145,10 @@ def _end(name: str, value: object, part: object) -> float | None:
         text = part.strip()
         if not text:
             return None
-        found = _PI.fullmatch(text)
-        if found:
-            size = float(found[2] or 1) * math.pi
-            return -size if found[1] == "-" else size
+        match = _PI.fullmatch(text)
+        if match:
+            size = float(match[2] or 1) * math.pi
+            return -size if match[1] == "-" else size
         part = text
     try:
         number = float(part)  # pyright: ignore[reportArgumentType]

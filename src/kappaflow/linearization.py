@@ -86,11 +86,11 @@ def dense(product: Product, x: Tensor) -> Tensor:
 
 def columns(product: Product, vectors: Tensor, x: Tensor) -> Tensor:
     """Returns the float64 products (B, n, k) with flat vectors (k, n), the same at all points."""
-    found = []
+    parts = []
     for some in vectors.split(max(1, ROWS_AT_ONCE // max(1, len(x)))):
         tangents = some.reshape(-1, 1, *x.shape[1:]).expand(-1, *x.shape)
-        found.append(product(tangents).detach().flatten(2).double())
-    return torch.cat(found).permute(1, 2, 0)
+        parts.append(product(tangents).detach().flatten(2).double())
+    return torch.cat(parts).permute(1, 2, 0)
 
 
 class AutogradLinearization(Linearization):
@@ -179,8 +179,8 @@ class ChainLinearization(Linearization):
     def matrices(self, x: Tensor) -> tuple[Tensor, Tensor]:
         product, inverse = _identity(x), _identity(x)
         for part in self.parts:
-            one, back = part.matrices(x)
-            product, inverse, x = one @ product, inverse @ back, part.value
+            matrix, back = part.matrices(x)
+            product, inverse, x = matrix @ product, inverse @ back, part.value
         return product, inverse
 
 
@@ -208,8 +208,8 @@ class InverseLinearization(Linearization):
         return self.inner.vjp(y)
 
     def matrices(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        back, there = self.inner.matrices(self.value)
-        return there, back
+        back, forward = self.inner.matrices(self.value)
+        return forward, back
 
 
 class RearrangedLinearization(Linearization):
@@ -222,11 +222,11 @@ class RearrangedLinearization(Linearization):
     """
 
     def __init__(
-        self, x: Tensor, there: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]
+        self, x: Tensor, forward: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]
     ) -> None:
-        self.value = there(x)
+        self.value = forward(x)
         self.log_det = x.new_zeros(len(x), dtype=torch.promote_types(x.dtype, torch.float32))
-        self._there, self._back = there, back
+        self._there, self._back = forward, back
         self._dims = x.dim() - 1, self.value.dim() - 1
 
     def jv(self, v: Tensor) -> Tensor:
@@ -256,8 +256,8 @@ def at_points(function: Callable[[Tensor], Tensor], vectors: Tensor, dims: int) 
         dims: Number of dimensions of an event.
     """
     lead = vectors.shape[: vectors.dim() - dims]
-    found = function(vectors.reshape(-1, *vectors.shape[len(lead) :]))
-    return found.reshape(*lead, *found.shape[1:])
+    pushed = function(vectors.reshape(-1, *vectors.shape[len(lead) :]))
+    return pushed.reshape(*lead, *pushed.shape[1:])
 
 
 def pushed_forward(function: Map, x: Tensor, context: Tensor | None, v: Tensor) -> Tensor:
@@ -327,16 +327,16 @@ def _pushed_by_double_vjp(
         pulled = torch.autograd.grad(value, point, u, create_graph=True)[0]
         if not pulled.requires_grad:
             return None
-        found = torch.autograd.grad(pulled, u, v, create_graph=True, allow_unused=True)[0]
-        if found is None:
+        pushed = torch.autograd.grad(pulled, u, v, create_graph=True, allow_unused=True)[0]
+        if pushed is None:
             return None
         w = torch.linspace(-1, 1, value[0].numel(), dtype=value.dtype, device=value.device) + 0.1
         w = w.reshape(value[0].shape).expand_as(value)
         back = torch.autograd.grad(value, point, w, retain_graph=True)[0]
-    one, other = (w * found).flatten(1).detach(), (v * back).flatten(1)
-    size = one.abs().sum(1) + other.abs().sum(1)
-    agree = (one.sum(1) - other.sum(1)).abs() <= ADJOINT_TOLERANCE * size
-    return found if bool((agree | ~torch.isfinite(size)).all()) else None
+    first, other = (w * pushed).flatten(1).detach(), (v * back).flatten(1)
+    size = first.abs().sum(1) + other.abs().sum(1)
+    agree = (first.sum(1) - other.sum(1)).abs() <= ADJOINT_TOLERANCE * size
+    return pushed if bool((agree | ~torch.isfinite(size)).all()) else None
 
 
 def _pushed_by_rows(

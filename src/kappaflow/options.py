@@ -90,8 +90,8 @@ def write_descriptions(
     for source in (*others, *reversed(cls.__mro__)):
         texts |= described(source)
     heading = f"    {section}:\n"
-    start, here, rest = (cls.__doc__ or "").partition(heading)
-    if not here:
+    start, attributes_title, rest = (cls.__doc__ or "").partition(heading)
+    if not attributes_title:
         start, attributes, rest = start.partition("    Attributes:\n")
         rest = f"\n{attributes}{rest}"
     while entry := _ENTRY.match(rest):

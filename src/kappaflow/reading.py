@@ -59,13 +59,13 @@ def parse_json(content: bytes | str) -> Any:  # noqa: ANN401
     """
     text = content if isinstance(content, str) else content.decode()
     try:
-        found = json.loads(text, object_pairs_hook=_object_of_unique_keys)
+        value = json.loads(text, object_pairs_hook=_object_of_unique_keys)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if "\\ud" in text.lower():  # json.loads accepts a lone surrogate, and encoding raises for it
-        json.dumps(found, ensure_ascii=False).encode()
-    _refuse_deep(found)
-    return found
+        json.dumps(value, ensure_ascii=False).encode()
+    _refuse_deep(value)
+    return value
 
 
 def _refuse_irregular(path: Path) -> None:
@@ -74,17 +74,17 @@ def _refuse_irregular(path: Path) -> None:
 
 
 def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         raise ValueError("it has two values for one key")
-    return found
+    return values
 
 
 def _refuse_deep(value: Any) -> None:  # noqa: ANN401
     """Raises ValueError for a value nested so deeply that recursion over it would fail."""
     level = [value]
     for _ in range(DEPTH):
-        level = [item for one in level for item in _parts_of(one)]
+        level = [item for parent in level for item in _parts_of(parent)]
         if not level:
             return
     raise ValueError("it is nested too deeply")

@@ -102,24 +102,24 @@ def _size(value: Any) -> int:  # noqa: ANN401
     if isinstance(value, int):
         return abs(value)
     if isinstance(value, Mapping):
-        return sum(_size(one) for name, one in value.items() if name != "seed")
+        return sum(_size(item) for name, item in value.items() if name != "seed")
     return len(value) + max(map(_size, value), default=0) if isinstance(value, list | tuple) else 1
 
 
 def _numbers_made(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> int:  # noqa: ANN401
     """Returns the number of entries that an operation allocates; 0 for views and in-place ones."""
     schema = func._schema
-    if any(one.alias_info for one in schema.returns):
+    if any(argument.alias_info for argument in schema.returns):
         return 0
-    given = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, named))
+    on_meta = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, named))
     elsewhere = {"device": "meta", "generator": None}
-    taken = {one.name for one in schema.arguments}
+    taken = {argument.name for argument in schema.arguments}
     others = {name: value for name, value in elsewhere.items() if name in taken}
     try:
-        made = func(*given[0], **given[1] | others)
+        result = func(*on_meta[0], **on_meta[1] | others)
     except (NotImplementedError, RuntimeError):  # the shape of the result depends on values
-        made = (args, named)
-    return _numbers_in(made)
+        result = (args, named)
+    return _numbers_in(result)
 
 
 def _numbers_in(value: Any) -> int:  # noqa: ANN401
@@ -221,7 +221,7 @@ def _record_function(name: str, function: Callable[..., Any]) -> Callable[..., A
     return made
 
 
-def _remember(made: object, name: str, bound: inspect.BoundArguments, *, skip_first: bool) -> None:
+def _remember(item: object, name: str, bound: inspect.BoundArguments, *, skip_first: bool) -> None:
     bound.apply_defaults()
     arguments = dict(list(bound.arguments.items())[int(skip_first) :])
     for key, parameter in bound.signature.parameters.items():
@@ -229,7 +229,7 @@ def _remember(made: object, name: str, bound: inspect.BoundArguments, *, skip_fi
             arguments.update(arguments.pop(key))
         elif parameter.kind is parameter.VAR_POSITIONAL and not arguments[key]:
             del arguments[key]
-    object.__setattr__(made, _ATTRIBUTE, (name, arguments))
+    object.__setattr__(item, _ATTRIBUTE, (name, arguments))
 
 
 def describe(value: Any) -> Any:  # noqa: ANN401

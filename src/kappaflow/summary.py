@@ -30,7 +30,7 @@ def register_view(name: str, *kinds: type) -> Callable[[F], F]:
 def view(name: str, kind: type) -> Callable[..., Any]:
     """Returns the registered function that shows results of a type."""
     load_extensions("views")
-    return next(_VIEWS[name, one] for one in kind.__mro__ if (name, one) in _VIEWS)
+    return next(_VIEWS[name, base] for base in kind.__mro__ if (name, base) in _VIEWS)
 
 
 class Summary:

@@ -58,15 +58,15 @@ def library() -> Library | None:
 
 def describe() -> str:
     """Returns which backend runs: "native backend (avx512)" or "no native backend"."""
-    found = library()
-    return "no native backend" if found is None else f"native backend ({found.instructions})"
+    loaded = library()
+    return "no native backend" if loaded is None else f"native backend ({loaded.instructions})"
 
 
 def path_of_library() -> Path:
     """Returns the path of the library with the instructions that torch finds here."""
-    found = torch.backends.cpu.get_cpu_capability().lower()
-    paths = {name: FOLDER / f"native_{name}.so" for name in (found, "default")}
-    return paths[found] if paths[found].exists() else paths["default"]
+    capability = torch.backends.cpu.get_cpu_capability().lower()
+    paths = {name: FOLDER / f"native_{name}.so" for name in (capability, "default")}
+    return paths[capability] if paths[capability].exists() else paths["default"]
 
 
 def digest(sources: Iterable[Path]) -> str:
@@ -78,9 +78,9 @@ def address_in_torch(name: str) -> int | None:
     """Returns the address of a function that torch's library exports; None if there is none."""
     folder = Path(torch.__file__).parent / "lib"
     for path in folder.glob("*torch_cpu.*"):
-        found = getattr(ctypes.CDLL(str(path)), name, None) if path.suffix != ".lib" else None
-        if found is not None:
-            return ctypes.cast(found, ctypes.c_void_p).value
+        function = getattr(ctypes.CDLL(str(path)), name, None) if path.suffix != ".lib" else None
+        if function is not None:
+            return ctypes.cast(function, ctypes.c_void_p).value
     return None
 
 
