@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 from tests.cli.test_refusals import refused
 
 import kappaflow as kf
-from kappaflow_studies.factors import page as module
+from kappaflow.runs import factor
+from kappaflow_studies.factors import page
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_number_that_is_not_finite_is_null_in_json(run, matrix, monkeypatch):
         found = kf.factor_linear(*arguments, **settings)
         return dataclasses.replace(found, residual=math.inf)
 
-    monkeypatch.setattr(module, "factor_linear", infinite)
+    monkeypatch.setattr(factor, "factor_linear", infinite)
     outcome = run("factor", matrix, "--json")
     assert json.loads(outcome.out, parse_constant=pytest.fail)["residual"] is None
 
@@ -144,7 +145,7 @@ def test_a_page_that_fails_does_not_take_the_couplings_along(run, matrix, tmp_pa
     def fails(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "trade_off", fails)
+    monkeypatch.setattr(page, "trade_off", fails)
     words = ("--out", tmp_path / "c.safetensors", "--report", tmp_path / "p.html")
     outcome = run("factor", matrix, *words)
     assert outcome.status == 1 and "No space left" in outcome.err
