@@ -17,13 +17,12 @@ from kappaflow.report.conditioning import (
     singular_value_chart,
 )
 from kappaflow.report.diagnosis_charts import (
+    AGREEMENTS,
     Table,
-    Values,
     agreement_chart,
     all_singular_values_chart,
     far_out_chart,
     integral_chart,
-    log_dets_chart,
     log_probs_chart,
     table_chart,
 )
@@ -172,15 +171,13 @@ def _evidence(
     for name, (of, draw) in CHARTS.items():
         if name in tables:
             yield Evidence(of, draw(tables[name]))
-    if "log_dets" in tables:
-        yield Evidence(("KF203",), log_dets_chart(tables["log_dets"], is_found="KF203" in codes))
+    drawn = set()
     for one in AGREEMENTS:
-        columns, is_found = tables.get(one.table, {}), one.code in codes
-        if "layers" in columns and one.column in columns and (one.always or is_found):
-            expected = Values(one.expected, columns["layers"])
-            others = [Values(one.other, columns[one.column])]
-            chart = agreement_chart(one.name, one.title, expected, others, is_found=is_found)
-            yield Evidence((one.code,), chart)
+        table, is_found = tables.get(one.table, {}), one.code in codes
+        is_measured = all(column in table for column, _ in (one.expected, *one.others))
+        if is_measured and one.name not in drawn and (one.always or is_found):
+            drawn.add(one.name)
+            yield Evidence((one.code,), agreement_chart(one, table, is_found=is_found))
     for name, table in tables.items():
         if name not in KNOWN_TABLES and len(table) > 1:
             chart = table_chart(name, table)
@@ -188,45 +185,13 @@ def _evidence(
                 yield Evidence((), chart)
 
 
-class Agreement(NamedTuple):
-    """A column of a table that should be equal to the column "layers"."""
-
-    code: str
-    table: str
-    column: str
-    name: str
-    title: str
-    other: str
-    expected: str = "log_prob through the layers"
-    always: bool = True  # drawn even if the doctor found no difference
-
-
-AGREEMENTS = (
-    Agreement(
-        "KF204", "densities", "in_halves", "in-halves",
-        "log_prob of the same rows in another batch", "log_prob in half a batch", always=False,
-    ),
-    Agreement(
-        "KF104", "densities", "again", "again", "log_prob of the same rows in a second call",
-        "log_prob in a second call", always=False,
-    ),
-    Agreement(
-        "KF205", "densities", "library", "library",
-        "log_prob of the library against base and layers", "log_prob of the library",
-    ),
-    Agreement(
-        "KF206", "sample_densities", "with_samples", "with-samples",
-        "Density returned with samples", "density returned with the sample",
-        "log_prob of the sample",
-    ),
-)  # fmt: skip
 CHARTS: dict[str, tuple[tuple[str, ...], Callable[[Table], Chart]]] = {
     "singular_values": (("KF301",), all_singular_values_chart),
     "far_out": (("KF303",), far_out_chart),
     "integral": (("KF207",), integral_chart),
     "log_prob": (("KF101", "KF102", "KF5"), log_probs_chart),
 }
-KNOWN_TABLES = {*CHARTS, "log_dets", "depth", *(one.table for one in AGREEMENTS)}
+KNOWN_TABLES = {*CHARTS, "depth", *(one.table for one in AGREEMENTS)}
 TERMS = (
     "Error, warning, note",
     "Latent",

@@ -37,11 +37,47 @@ BINS = 16
 WIDTHS = 6.0  # quartile distances beyond which a log_prob is counted but not drawn
 
 
-class Values(NamedTuple):
-    """One way to compute a number: its name in a chart, and its value in nats at each row."""
+class Agreement(NamedTuple):
+    """Columns of a table that should be equal to another column, in nats at each row."""
 
+    code: str
+    table: str
     name: str
-    values: Column
+    title: str
+    expected: tuple[str, str]  # column, and its name in the chart
+    others: tuple[tuple[str, str], ...]  # one or two columns with their names
+    always: bool = True  # drawn even if the doctor found no difference
+
+
+LAYERS = ("layers", "log_prob through the layers")
+FORWARD = ("forward", "forward")
+INVERSE = ("inverse", "inverse, with the opposite sign")
+AGREEMENTS = (  # of two with one name, the first whose columns were measured is drawn
+    Agreement(
+        "KF203", "log_dets", "log-dets", "log_det against log|det| of the Jacobian",
+        ("jacobian", "log|det| of the Jacobian"), (FORWARD, INVERSE),
+    ),
+    Agreement(
+        "KF203", "log_dets", "log-dets", "log_det of both directions", FORWARD, (INVERSE,)
+    ),
+    Agreement(
+        "KF204", "densities", "in-halves", "log_prob of the same rows in another batch",
+        LAYERS, (("in_halves", "log_prob in half a batch"),), always=False,
+    ),
+    Agreement(
+        "KF104", "densities", "again", "log_prob of the same rows in a second call",
+        LAYERS, (("again", "log_prob in a second call"),), always=False,
+    ),
+    Agreement(
+        "KF205", "densities", "library", "log_prob of the library against base and layers",
+        LAYERS, (("library", "log_prob of the library"),),
+    ),
+    Agreement(
+        "KF206", "sample_densities", "with-samples", "Density returned with samples",
+        ("layers", "log_prob of the sample"),
+        (("with_samples", "density returned with the sample"),),
+    ),
+)  # fmt: skip
 
 
 def far_out_chart(table: Table) -> Chart:
@@ -90,15 +126,14 @@ def all_singular_values_chart(table: Table) -> Chart:
     )
 
 
-def agreement_chart(
-    name: str, title: str, expected: Values, others: Sequence[Values], *, is_found: bool
-) -> Chart:
-    """Returns other ways to compute a number against the expected one: equal ones on a diagonal.
+def agreement_chart(agreement: Agreement, table: Table, *, is_found: bool) -> Chart:
+    """Returns the other columns against the expected one: equal ones are on a diagonal.
 
     If the doctor found a small difference, the differences are drawn.
     """
-    x, columns = _floats(expected.values), [_floats(other.values) for other in others]
-    gaps = [column - x for column in columns]
+    (column, expected), others = agreement.expected, agreement.others
+    x, columns = _floats(table[column]), [_floats(table[other]) for other, _ in others]
+    gaps = [values - x for values in columns]
     sizes = [abs(gap) for values in gaps for gap in values[np.isfinite(values)]]
     known = x[np.isfinite(x)]
     ends = [known.min(), known.max()] if len(known) else [0.0, 0.0]
@@ -107,33 +142,21 @@ def agreement_chart(
     series = [] if as_gaps or not len(known) else [line("", ends, ends, MUTED, kind="dotted")]
     looks = ((DATA, "circle"), (SAMPLES, "open diamond"))
     drawn = zip(others, gaps if as_gaps else columns, looks, strict=False)
-    for other, values, (tone, mark) in drawn:
-        series.append(line(other.name, x, values, tone, kind="points", mark=mark))
+    for (_, name), values, (tone, mark) in drawn:
+        series.append(line(name, x, values, tone, kind="points", mark=mark))
     place = "line at 0" if as_gaps else "dotted diagonal"
-    across = others[0].name if len(others) == 1 else "compared values"
+    across = others[0][1] if len(others) == 1 else "compared values"
     return single_chart(
-        name,
-        title,
+        agreement.name,
+        agreement.title,
         f"Each mark is a row. All marks should lie on the {place}. The largest distance from it "
         f"is {most}.",
-        x=f"{expected.name} (nats)",
+        x=f"{expected} (nats)",
         y=f"{'difference' if as_gaps else across} (nats)",
         series=series,
         rules=[Rule(at=0.0)] if as_gaps else [],
-        remark=what_is_not_drawn([expected.values]),
+        remark=what_is_not_drawn([table[column]]),
     )
-
-
-def log_dets_chart(table: Table, *, is_found: bool) -> Chart:
-    """Returns the log_dets of both directions against the Jacobian's, or against each other."""
-    forward = Values("forward", table["forward"])
-    inverse = Values("inverse, with the opposite sign", table["inverse"])
-    expected, others, title = forward, [inverse], "log_det of both directions"
-    if "jacobian" in table:
-        title = "log_det against log|det| of the Jacobian"
-        expected = Values("log|det| of the Jacobian", table["jacobian"])
-        others = [forward, inverse]
-    return agreement_chart("log-dets", title, expected, others, is_found=is_found)
 
 
 def log_probs_chart(table: Table) -> Chart:

@@ -315,10 +315,9 @@ def histogram(
     return line(name, [*edges[:1], *edges], [0.0, *density, 0.0] if edges else [], tone, kind=kind)
 
 
-def single_chart(name: str, title: str, caption: str, *, height: int = 330, **panel: Any) -> Chart:  # noqa: ANN401
+def single_chart(name: str, title: str, caption: str, **panel: Any) -> Chart:  # noqa: ANN401
     """Returns a chart with one panel; keywords are fields of `Panel`."""
-    panels = [Panel(**panel)]
-    return Chart(name=name, title=title, caption=caption, panels=panels, height=height)
+    return Chart(name=name, title=title, caption=caption, panels=[Panel(**panel)])
 
 
 def _numbers(values: Iterable[object]) -> Numbers:
