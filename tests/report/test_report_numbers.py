@@ -5,7 +5,19 @@ import pytest
 from kappaflow.report.charts import Chart, Panel, Series, histogram, line
 from kappaflow.report.charts.chart import log_ticks
 from kappaflow.report.charts.plotly import draw
-from kappaflow.report.numbers import drawable, fixed, significant, what_is_not_drawn, with_error
+from kappaflow.report.numbers import (
+    breakable,
+    count,
+    drawable,
+    fixed,
+    format_date,
+    format_time,
+    plain_text,
+    significant,
+    what_is_not_drawn,
+    with_error,
+    with_powers,
+)
 
 NBSP = "\N{NO-BREAK SPACE}"
 
@@ -45,6 +57,30 @@ def test_numbers_read_well(value, text):
 def test_a_mean_is_rounded_to_its_error(mean, error, text):
     """The error keeps two digits and the mean as many decimals."""
     assert with_error(mean, error) == text
+
+
+@pytest.mark.parametrize(
+    ("shown", "text"),
+    [
+        (count(1, "row"), "1 row"),
+        (count(12340, "row"), "12,340 rows"),
+        (format_time(8.2), "8 seconds"),
+        (format_time(400.0), "7 minutes"),
+        (format_time(9000.0), "2.5 hours"),
+        (format_date("2026-03-01T08:05:09+00:00"), "1 March 2026, 08:05 UTC"),
+        (plain_text((64, 64)), "64, 64"),
+        (plain_text(True), "yes"),
+        (plain_text(None), "none"),
+        (plain_text(1e-05), "0.00001"),
+        (plain_text(20.0), "20"),
+        (plain_text({"a": 2, "b": ()}), "a: 2, b: none"),
+        (with_powers("at most 1.5e-06 from"), f"at most 1.5{NBSP}×{NBSP}10⁻⁶ from"),
+        (breakable("a_b, temperature_of_the_sensor", "|"), "a_b, temperature_|of_|the_|sensor"),
+    ],
+)
+def test_counts_times_and_settings_read_well(shown, text):
+    """As a reader would write them."""
+    assert shown == text
 
 
 def test_fixed_decimals_survive_huge_numbers():

@@ -16,13 +16,7 @@ MOST_FACTORS = 24
 
 
 def changes(factorization: Factorization, number: int) -> str:
-    """Returns the features, counted from 0, that a coupling, counted from 1, changes.
-
-    Example:
-        >>> import torch, kappaflow as kf
-        >>> changes(kf.factor_linear(torch.eye(4)[[1, 2, 0, 3]]), 1)
-        'features 2 to 3'
-    """
+    """Returns the features, counted from 0, that a coupling, counted from 1, changes."""
     features = factorization.couplings[number - 1].partition.changed
     if len(features) == 1:
         return f"feature {features[0]}"

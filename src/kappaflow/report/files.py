@@ -47,9 +47,6 @@ def store_report(report: AnyReport, folder: str | Path) -> Path:
     """Returns the path of the page, written to a folder along with report.json.
 
     Creates the folder if it is missing; neither file is ever half written.
-
-    Raises:
-        FileError: The folder cannot be written.
     """
     page = render(report)
     place = make_directory(folder)
@@ -59,12 +56,7 @@ def store_report(report: AnyReport, folder: str | Path) -> Path:
 
 
 def read_report(folder: str | Path, kind: str | None = None) -> AnyReport:
-    """Returns the report that `store_report` wrote to a folder.
-
-    Raises:
-        FileError: report.json is missing, is not JSON, is not a report, is one of an earlier
-            version, or is one on another kind of data than `kind`.
-    """
+    """Returns the report that `store_report` wrote to a folder."""
     path = Path(folder) / NUMBERS
     if not path.exists():
         raise FileError(f"{path} is missing: {path.parent} holds no report.")
@@ -85,11 +77,7 @@ def read_report(folder: str | Path, kind: str | None = None) -> AnyReport:
 
 
 def draw_again(folder: str | Path) -> Path:
-    """Returns the path of the page of a report, written again from its report.json.
-
-    Raises:
-        FileError: As for `read_report`, or the numbers do not fit each other.
-    """
+    """Returns the path of the page of a report, written again from its report.json."""
     report = read_report(folder)
     try:
         return store_report(report, folder)
@@ -106,12 +94,7 @@ def to_json(report: AnyReport) -> str:
 
 
 def from_json(text: str | bytes) -> AnyReport:
-    """Returns the report that `to_json` wrote.
-
-    Raises:
-        FileError: It is that of an earlier version, or of a kind of data that is not registered.
-        ValueError: The text is not JSON; a `pydantic.ValidationError` if it is not a report.
-    """
+    """Returns the report that `to_json` wrote."""
     content = parse_json(text)
     if not isinstance(content, dict) or not isinstance(content.get("result"), dict):
         _refuse_earlier(content)
@@ -140,12 +123,7 @@ def _kind(name: object) -> ReportKind:
 
 
 def check_output_path(name: str, path: str | Path | None, suffix: str) -> None:
-    """Raises an error if a page cannot be written to a path, before any work is done.
-
-    Raises:
-        ArgumentError: The path has another ending than `suffix`, or is a folder.
-        FileError: Its folder does not exist.
-    """
+    """Raises an error if a page cannot be written to a path, before any work is done."""
     if path is None:
         return
     target = Path(path)

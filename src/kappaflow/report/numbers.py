@@ -57,12 +57,7 @@ def what_is_not_drawn(series: Iterable[Iterable[object]], *, log: bool = False) 
 
 
 def significant(value: object, digits: int = 3) -> str:
-    """Returns a number with `digits` significant digits, as a power of ten if large or small.
-
-    Example:
-        >>> significant(0.01234), significant(123456.0), significant(12), significant("NaN")
-        ('0.0123', '123,000', '12', 'not finite')
-    """
+    """Returns a number with `digits` significant digits, as a power of ten if large or small."""
     number = as_float(value)
     if number is None:
         return NOT_MEASURED
@@ -80,12 +75,7 @@ def significant(value: object, digits: int = 3) -> str:
 
 
 def with_error(value: object, error: object) -> str:
-    """Returns a mean and its standard error, both rounded to the second digit of the error.
-
-    Example:
-        >>> with_error(9.31249, 0.0431)
-        '9.312 ± 0.043'
-    """
+    """Returns a mean and its standard error, both rounded to the second digit of the error."""
     mean, deviation = as_float(value), as_float(error)
     if mean is None or not math.isfinite(mean) or abs(mean) >= 1e6:
         return significant(value)
@@ -111,12 +101,7 @@ def quantile(values: Sequence[float], level: float) -> float:
 
 
 def count(number: int, noun: str) -> str:
-    """Returns a number with its noun, in the singular or plural.
-
-    Example:
-        >>> count(1, "row"), count(12340, "row")
-        ('1 row', '12,340 rows')
-    """
+    """Returns a number with its noun, in the singular or plural."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
@@ -126,12 +111,7 @@ def power_of_ten(exponent: int) -> str:
 
 
 def format_time(time_s: float) -> str:
-    """Returns a duration as text, in seconds, minutes or hours.
-
-    Example:
-        >>> format_time(8.2), format_time(400.0), format_time(9000.0)
-        ('8 seconds', '7 minutes', '2.5 hours')
-    """
+    """Returns a duration as text, in seconds, minutes or hours."""
     if time_s < 100:
         return f"{time_s:.0f} seconds"
     if time_s < 6000:
@@ -140,12 +120,7 @@ def format_time(time_s: float) -> str:
 
 
 def format_date(text: str) -> str:
-    """Returns a date in ISO 8601 as a reader would write it, in UTC; other text unchanged.
-
-    Example:
-        >>> format_date("2026-03-01T08:05:09+00:00")
-        '1 March 2026, 08:05 UTC'
-    """
+    """Returns a date in ISO 8601 as a reader would write it, in UTC; other text unchanged."""
     try:
         date = datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
@@ -154,12 +129,7 @@ def format_date(text: str) -> str:
 
 
 def plain_text(value: object) -> str:
-    """Returns the value of a setting as a reader would write it, without Python's syntax.
-
-    Example:
-        >>> [plain_text(one) for one in ((64, 64), True, None, 1e-05, 20.0, {"a": 2, "b": ()})]
-        ['64, 64', 'yes', 'none', '0.00001', '20', 'a: 2, b: none']
-    """
+    """Returns the value of a setting as a reader would write it, without Python's syntax."""
     if value is None or value in ((), [], {}):
         return "none"
     if isinstance(value, bool):
@@ -175,12 +145,7 @@ def plain_text(value: object) -> str:
 
 
 def with_powers(text: str) -> str:
-    r"""Returns a sentence whose numbers like 1.5e-06 are written as powers of ten.
-
-    Example:
-        >>> with_powers("at most 1.5e-06 from data")
-        'at most 1.5\xa0×\xa010⁻⁶ from data'
-    """
+    r"""Returns a sentence whose numbers like 1.5e-06 are written as powers of ten."""
     number = r"\b(\d+(?:\.\d+)?)e([+-]\d+)\b"
     return re.sub(number, lambda found: f"{found[1]}{_TIMES}{power_of_ten(int(found[2]))}", text)
 
@@ -189,10 +154,6 @@ def breakable(text: str, mark: str) -> str:
     """Returns text with a mark after each sign inside a word of 20 letters or more.
 
     A line of the page may break at the mark.
-
-    Example:
-        >>> breakable("a_b, temperature_of_the_sensor", "|")
-        'a_b, temperature_|of_|the_|sensor'
     """
     return re.sub(r"\S{20,}", lambda word: re.sub(r"(?<=\w[_/.,:=])(?=\w)", mark, word[0]), text)
 
