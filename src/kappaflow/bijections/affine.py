@@ -31,10 +31,7 @@ LOG_TWO = 0.6931471805599453
 
 
 class ScaledCoupling(Coupling):
-    """Base of couplings that scale and shift: z_2 = x_2 e^s + t, where s and t depend on x_1.
-
-    A subclass defines the log-scale s as a function of the raw output r of the conditioner.
-    """
+    """Base of couplings z_2 = x_2 e^s + t; a subclass defines s of the raw numbers."""
 
     parameters_per_feature = 2
     parameters_of_a_feature = "a log-scale and a shift"

@@ -39,11 +39,9 @@ def mixing_layer(
     condition_bound: float | None = None,
     generator: torch.Generator | None = None,
 ) -> LinearMap:
-    """Returns a linear layer of a form, which starts as a random rotation.
-
-    For "lu" it may start as a rotation with a reflection. An "orthogonal" matrix remains a
-    rotation during training. `condition_bound` is for "svd" only.
-    """
+    """Returns a linear layer of a form, which starts as a random rotation."""
+    # For "lu" it may start as a rotation with a reflection. An "orthogonal" matrix remains a
+    # rotation during training. `condition_bound` is for "svd" only.
     if form == "plain":
         layer = Linear(features)
     elif form == "lu":
@@ -58,10 +56,7 @@ def mixing_layer(
 
 @torch.no_grad()
 def rotated(layer: LinearMap, generator: torch.Generator | None = None) -> LinearMap:
-    """Returns the layer after setting its matrix to a random rotation.
-
-    The matrix of an `LULinear` may also be a rotation with a reflection.
-    """
+    """Returns the layer with a random rotation as its matrix, of an `LULinear` up to a sign."""
     if isinstance(layer, Linear):
         turn = _orthogonal(layer.features, generator)
         turn[0] *= torch.linalg.det(turn).sign()

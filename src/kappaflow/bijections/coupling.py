@@ -92,12 +92,10 @@ class Coupling(Bijection):
         return trace_class(self.partition, kept, changed, answer)
 
     def parameters_from(self, kept: Tensor, context: Tensor | None, *, exact: bool) -> Tensor:
-        """Returns the output of the conditioner in float32 or wider; `exact` disables autocast.
-
-        Mixed precision is used only in training steps. The kept half can differ in its last bit
-        between the two directions. Rounded to bfloat16, this can change the output of the
-        conditioner, and the inverse would not be exact.
-        """
+        """Returns the output of the conditioner in float32 or wider; `exact` disables autocast."""
+        # The kept half can differ in its last bit between the two directions. Rounded to bfloat16,
+        # this can change the output, and the inverse would not be exact. So only training steps
+        # are narrow.
         inputs = (kept,) if context is None else (kept, context)
         device_type = kept.device.type
         exact = exact or not (self.training and torch.is_grad_enabled())
@@ -120,10 +118,7 @@ class Coupling(Bijection):
         return batch("context", context, (self.context_features,))
 
     def _full_width(self, answer: Tensor, kept: Tensor) -> Tensor:
-        """Returns the output of a conditioner in the shape that this coupling needs.
-
-        An output shared by all rows or pixels is expanded. A wrong width is an error.
-        """
+        """Returns the output of a conditioner of the right width, expanded to all rows."""
         shape = (
             kept.shape[0],
             self.parameters_per_feature * len(self.partition.changed),

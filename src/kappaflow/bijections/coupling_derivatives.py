@@ -14,14 +14,7 @@ from kappaflow.partition import AnyPartition, Partition
 
 
 class CouplingTrace(Trace):
-    """Base class of the traces of couplings.
-
-    Args:
-        partition: The partition into kept and changed features.
-        kept: The kept features, a leaf of the graph.
-        answer: The output of the conditioner, with its graph from `kept`.
-        changed: The changed features before the coupling.
-    """
+    """Base class of the traces of couplings; `answer` has its graph from the leaf `kept`."""
 
     def __init__(
         self, partition: AnyPartition, kept: Tensor, answer: Tensor, changed: Tensor
@@ -40,15 +33,7 @@ class CouplingTrace(Trace):
 
 
 class AffineTrace(CouplingTrace):
-    r"""Trace of :math:`z_2 = x_2 e^s + t` with bounded :math:`s = 2 c \sigma(2 r / c) - c`.
-
-    Args:
-        partition: The partition into kept and changed features.
-        kept: The kept features, a leaf of the graph.
-        changed: The changed features after the coupling.
-        answer: The output (r, t) of the conditioner, with its graph from `kept`.
-        bound: The bound c.
-    """
+    r"""Trace of :math:`z_2 = x_2 e^s + t` with bounded :math:`s = 2 c \sigma(2 r / c) - c`."""
 
     def __init__(
         self,
@@ -143,17 +128,7 @@ def _order_of(
 
 
 class AdditiveLinearization(CouplingLinearization):
-    r"""Linearization of z_2 = x_2 + t(x_1), with the Jacobian :math:`(1, 0; C, 1)`.
-
-    Args:
-        partition: The kept features x_1 and the changed features x_2.
-        conditioner: The recorded network, which returns t.
-        value: The output of the coupling, (B, features, ...).
-        log_det: The log_det, (B,).
-
-    Source:
-        Ours.
-    """
+    """Linearization of z_2 = x_2 + t(x_1), with the Jacobian :math:`(1, 0; C, 1)`."""
 
     def __init__(
         self,
@@ -183,21 +158,11 @@ class AdditiveLinearization(CouplingLinearization):
 
 
 class AffineLinearization(CouplingLinearization):
-    r"""Linearization of :math:`z_2 = x_2 e^s + t` for a conditioner that returns (r, t), s = s(r).
+    """Linearization of :math:`z_2 = x_2 e^s + t` for a conditioner that returns (r, t), s = s(r).
 
-    With the derivatives :math:`C_r, C_t` of the conditioner and :math:`a = x_2 s'(r)`, the
-    Jacobian is :math:`J = (1, 0; e^s (a C_r) + C_t, e^s)`, and its inverse is
+    With the derivatives :math:`C_r, C_t` of the conditioner and the slope :math:`a = x_2 s'(r)`,
+    :math:`J = (1, 0; e^s (a C_r) + C_t, e^s)` and
     :math:`J^{-1} = (1, 0; -a C_r - e^{-s} C_t, e^{-s})`.
-
-    Args:
-        partition: The kept features x_1 and the changed features x_2.
-        conditioner: The recorded network, which returns (r, t).
-        value: The output of the coupling, (B, features, ...).
-        log_scale: The log-scales s, (B, changed, ...), in the dtype of log-dets.
-        slope: The factor a = x_2 s'(r), (B, changed, ...), in the dtype of log-dets.
-
-    Source:
-        Ours.
     """
 
     def __init__(
@@ -248,22 +213,10 @@ class AffineLinearization(CouplingLinearization):
 
 
 class SplineLinearization(CouplingLinearization):
-    r"""Linearization of an elementwise curve z_2 = f(x_2; r) with r from the conditioner.
+    """Linearization of an elementwise curve z_2 = f(x_2; r) with r from the conditioner.
 
-    With the derivative C of the conditioner, the slopes f' and the derivatives G of f by r, the
-    Jacobian is :math:`J = (1, 0; G C, f')`, and its inverse is
-    :math:`J^{-1} = (1, 0; -G C / f', 1 / f')`.
-
-    Args:
-        partition: The kept features x_1 and the changed features x_2.
-        conditioner: The recorded network, which returns r, (B, P changed, ...).
-        value: The output of the coupling, (B, features, ...).
-        log_det: The log_det, (B,).
-        slope: The slopes f', (B, changed, ...), in the dtype of log-dets.
-        by_numbers: The derivatives G, (B, P, changed, ...), in the dtype of log-dets.
-
-    Source:
-        Ours.
+    With its derivative C, the slopes f' and the derivatives G of f by r (`by_numbers`),
+    :math:`J = (1, 0; G C, f')` and :math:`J^{-1} = (1, 0; -G C / f', 1 / f')`.
     """
 
     def __init__(

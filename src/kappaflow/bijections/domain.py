@@ -290,12 +290,7 @@ def _numbers(values: Sequence[float] | float, like: Tensor) -> Tensor:
 
 
 def wrapped(x: Tensor, half: Tensor | float) -> Tensor:
-    """Returns x wrapped to the circle from -half to half; values inside stay bit-identical.
-
-    Example:
-        >>> wrapped(torch.tensor([0.25, 3.0]), 2.0)
-        tensor([ 0.2500, -1.0000])
-    """
+    """Returns x wrapped to the circle from -half to half; values inside stay bit-identical."""
     return x - 2 * half * torch.round(x.detach() / (2 * half))
 
 

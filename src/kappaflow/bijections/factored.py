@@ -249,10 +249,7 @@ class SVDLinear(LinearMap):
 
 
 def dense_together(layers: Sequence[LULinear], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Returns M, (K, n, n), and log|det M|, (K,), of K layers of one size.
-
-    The result equals `dense` of each layer, but takes a few operations on stacks in total.
-    """
+    """Returns M, (K, n, n), and log|det M|, (K,), of K layers of one size."""
     order, lower, upper, log_det = triangles_together(layers, dtype)
     product = lower @ upper
     return product.gather(1, order[:, :, None].expand_as(product)), log_det
@@ -261,10 +258,7 @@ def dense_together(layers: Sequence[LULinear], dtype: torch.dtype) -> tuple[Tens
 def triangles_together(
     layers: Sequence[LULinear], dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns P, L, U and log|det M| of K layers of one size, as stacks.
-
-    P is (K, n), as indices; L and U are (K, n, n); log|det M| is (K,).
-    """
+    """Returns P as indices, (K, n), L and U, (K, n, n), and log|det M| of K layers."""
     triangles = torch.stack([layer.triangles for layer in layers]).to(dtype)
     logs = triangles.diagonal(dim1=1, dim2=2)
     lower = triangles.tril(-1) + torch.eye(
@@ -276,16 +270,9 @@ def triangles_together(
 
 
 def reflections_of(rotation: Floats) -> Floats:
-    r"""Returns vectors v_1 to v_k with :math:`H_1 \cdots H_k` equal to a rotation.
-
-    Source:
-        Householder 1958: the QR decomposition of an orthogonal matrix. R is the identity if each
-        reflection maps a column to an axis and not to its negative.
-
-    Example:
-        >>> reflections_of(np.array([[0.0, -1.0], [1.0, 0.0]])).shape
-        (2, 2)
-    """
+    r"""Returns vectors v_1 to v_k, k even, with :math:`H_1 \cdots H_k` equal to a rotation."""
+    # The QR decomposition of Householder 1958: R is the identity if each reflection maps a column
+    # to an axis and not to its negative. Unneeded reflections come in equal pairs, which cancel.
     n = len(rotation)
     rest, planes = rotation.copy(), []
     for k in range(n):

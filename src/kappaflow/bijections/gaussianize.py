@@ -145,10 +145,7 @@ class Gaussianize(Bijection):
         return z, log_slope
 
     def _tail(self, side: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the scale and slope of a tail, and whether it is straight, each (features,).
-
-        `side` is 0 for the left tails and -1 for the right ones.
-        """
+        """Returns scale and slope of the tails on a side, 0 or -1, and which are straight."""
         straight = self.tails[:, side].isinf()
         return torch.where(straight, 1, self.tails[:, side]), self.slopes[:, side], straight
 
@@ -169,11 +166,8 @@ class Gaussianize(Bijection):
 
 
 def _curve(ordered: np.ndarray, counts: np.ndarray, bins: int) -> tuple[np.ndarray, ...]:
-    """Returns knots, normal scores and slopes, (bins + 1,), and the scales of both tails, (2,).
-
-    The values are different and in ascending order; their weights `counts` add up to the number of
-    rows, on which the number of bins depends.
-    """
+    """Returns knots, normal scores and slopes, (bins + 1,), and the scales of both tails, (2,)."""
+    # The values ascend and are different; their weights `counts` add up to the number of rows.
     n = round(counts.sum())
     share = min(0.1, max(BEYOND / n, float(ndtr(-WIDEST))))
     used = max(1, min(bins, n // PER_BIN))
@@ -222,11 +216,9 @@ def _slopes(knots: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def _tail_of(
     beyond: np.ndarray, counts: np.ndarray, score: float, slope: float
 ) -> tuple[float, float]:
-    """Returns the candidate scale and slope with the largest likelihood of a tail's rows.
-
-    `beyond` holds the distances of the rows from the knot, `counts` their weights, `score` the
-    absolute normal score of the knot, and `slope` the slope of the last bin.
-    """
+    """Returns the candidate scale and slope with the largest likelihood of a tail's rows."""
+    # `beyond` holds the distances of the rows from the knot, `counts` their weights, `score` the
+    # absolute normal score of the knot, and `slope` the slope of the last bin.
     slope = float(np.clip(slope, LEAST_STEEP, MOST_STEEP))
     if len(beyond) < 4:
         return 2.0, slope

@@ -71,11 +71,8 @@ def _linear_map(norms: Sequence[Any], layer: Any, dtype: torch.dtype) -> LinearP
 
 
 def linear_maps(steps: Sequence[Parts], dtype: torch.dtype) -> dict[int, LinearParts]:
-    """Returns the linear map of each step of several layers, by its index in `steps`.
-
-    A map is a matrix, (n, n), a shift, (n,), and log|det|. Triangular maps of one size after an
-    `ActNorm` are computed together.
-    """
+    """Returns the matrix, shift and log|det| of each linear step, by its index in `steps`."""
+    # Triangular maps of one size after an `ActNorm` are computed together.
     maps_by_step: dict[int, LinearParts] = {}
     stacks = _stacks(steps)
     stacked = {i for indices in stacks for i in indices}
@@ -128,11 +125,8 @@ def step(
     bound: float,
     weights: Weights,
 ) -> tuple[Tensor, Tensor]:
-    """Returns images z and the log_det, (B,): M r + shift at each pixel, then an affine coupling.
-
-    `by_context`, (B, hidden), is the shift of the network's first layer by the context; `bound` is
-    the bound on the log-scales; `weights` are as in `three_convolutions`.
-    """
+    """Returns images and the log_det, (B,): M r + shift at each pixel, then a coupling."""
+    # `by_context`, (B, hidden), shifts the network's first layer; `bound` bounds the log-scales.
     matrix, shift, log_det_of_linear = linear
     kept, changed = _parts(mixed(matrix, shift, x), weights)
     answer = three_convolutions(fast_layout(kept), by_context, weights).contiguous()

@@ -23,15 +23,7 @@ def library_for(points: Tensor, raw: Tensor, shape: SplineShape) -> Library | No
 
 
 class NativePieces:
-    """Computes what `Pieces` does, apart from second derivatives.
-
-    Args:
-        library: The library.
-        points: Inputs, or with `is_output` outputs, (B, C, ...).
-        raw: Parameters of the splines, (B, 3 K - 1, C, ...).
-        shape: The shape of the splines.
-        is_output: Whether the points are outputs y.
-    """
+    """Computes what `Pieces` does, apart from second derivatives."""
 
     def __init__(
         self,

@@ -22,10 +22,7 @@ def positive(raw: Tensor) -> Tensor:
 
 
 def log_slope(excess: Tensor, slope: Tensor) -> Tensor:
-    """Returns log(slope) for slope = 1 + excess, computed from the more accurate of the two.
-
-    Sums over many layers that are nearly the identity stay accurate.
-    """
+    """Returns log(slope) for slope = 1 + excess, from the more accurate of the two."""
     return torch.where(excess > -0.5, excess.clamp(min=-0.5).log1p(), slope.log())
 
 
@@ -192,12 +189,10 @@ def _root(target: Tensor, slope: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _found(target: Tensor, slope: Tensor) -> Tensor:
-    """Returns the root s to the precision of the dtype.
-
-    h is odd, so the search uses |target|. For s >= 0, h is concave if its slope at zero is above
-    1, and Newton's steps rise to the root from the lower end of a bracket. Otherwise h is convex,
-    and the steps fall from the upper end. No step overshoots the root.
-    """
+    """Returns the root s to the precision of the dtype."""
+    # h is odd, so the search uses |target|. For s >= 0, h is concave if its slope at zero is above
+    # 1, and Newton's steps rise to the root from the lower end of a bracket. Otherwise h is
+    # convex, and the steps fall from the upper end. No step overshoots the root.
     if is_traced(target):
         raise ArgumentError("the inverse of Planar is a search, which a program cannot record.")
     size, rounding = target.abs(), 4 * torch.finfo(target.dtype).eps

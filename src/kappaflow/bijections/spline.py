@@ -31,14 +31,9 @@ from kappaflow.partition import AnyPartition
 
 
 def splined(x: Tensor, raw: Tensor, shape: SplineShape) -> tuple[Tensor, Tensor]:
-    """Returns the splines y at x, and the logarithms of the slopes at x.
-
-    Example:
-        >>> shape = SplineShape(2, bound=1.0)
-        >>> y, log_slope = splined(torch.tensor([[0.5, 3.0]]), torch.zeros(1, 5, 2), shape)
-        >>> y, log_slope
-        (tensor([[0.5000, 3.0000]]), tensor([[0., 0.]]))
-    """
+    """Returns the splines y at x, and the logarithms of the slopes at x, in its shape."""
+    # `raw`, (B, K + K + K - 1, C, ...), are widths, heights, and slopes at the inner knots, any
+    # finite numbers. Zeros give the identity up to rounding.
     pieces = Pieces(x, raw, shape)
     return pieces.y, pieces.log_slope
 
@@ -157,10 +152,7 @@ def spline_knots(raw: Tensor, shape: SplineShape) -> tuple[Tensor, Tensor, Tenso
 def pulled_back(
     pieces: Pieces, cotangent: Tensor, log_slope_cotangent: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Returns the cotangents of x and raw, given the cotangents of y and the log-slopes.
-
-    The cotangent of the log-slopes broadcasts with x; None is zero.
-    """
+    """Returns the cotangents of x and raw, given the cotangents of y and the log-slopes."""
     p, inside = pieces, pieces.inside
     by_y = torch.where(inside, cotangent, 0)
     u, v, uv, s, d0, d1 = p.u, p.v, p.uv, p.s, p.d0, p.d1
@@ -187,11 +179,9 @@ def pulled_back(
 
 
 def _by_shares(pieces: Pieces, before: Tensor, own: Tensor) -> Tensor:
-    """Returns the cotangents of the raw widths and heights, (B, 2 K, C, ...).
-
-    `before`, (B, 2, C, ...), are the cotangents of the starts of the bins, which are also those of
-    all widths and heights before them. `own` are those of the width and height of each bin.
-    """
+    """Returns the cotangents of the raw widths and heights, (B, 2 K, C, ...)."""
+    # `before`, (B, 2, C, ...), are the cotangents of the starts of the bins, which are also those
+    # of all widths and heights before them. `own` are those of the width and height of each bin.
     shape = pieces.shape
     bins = torch.arange(shape.bins, device=before.device).view(-1, *(1,) * (before.dim() - 2))
     index = pieces.index.unsqueeze(1)
@@ -254,11 +244,8 @@ class SplineNode(torch.autograd.Function):
 def _pulled_back_inverse(
     pieces: "Pieces | NativePieces", cotangent: Tensor, rows: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Returns the cotangents of y and raw, given those of x and of the log_det of the inverse.
-
-    With the log-slope L of y = F(x), the log_det of the inverse is -L, and
-    dx = (dy - dF / draw draw) / F'.
-    """
+    """Returns the cotangents of y and raw, given those of x and of the log_det of the inverse."""
+    # With the log-slope L of y = F(x), the log_det is -L, and dx = (dy - dF / draw draw) / F'.
     slope = pieces.pulled_back(torch.ones_like(cotangent), torch.zeros_like(rows))[0]
     by_log_det = pieces.pulled_back(torch.zeros_like(cotangent), -rows)[0]
     by_y = (cotangent + by_log_det) / slope

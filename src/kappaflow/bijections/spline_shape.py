@@ -11,26 +11,12 @@ LEAST = {"min_bin": 0.01, "min_slope": 0.001}  # smallest values that float32 re
 
 @dataclass(frozen=True)
 class SplineShape:
-    r"""The shape parameters that all splines of a layer share.
-
-    Args:
-        bins: Number of bins K.
-        bound: The bound B in units of x; all knots are in [-B, B] on both axes.
-        min_bin: Smallest width and height of a bin, relative to the width 2 B / K of equal bins.
-        min_slope: Smallest slope at a knot; the largest is its reciprocal.
-
-    Raises:
-        ArgumentError: An argument is out of its range.
-
-    Example:
-        >>> SplineShape(8).parameters
-        23
-    """
+    """The shape parameters that all splines of a layer share."""
 
     bins: int = 8
-    bound: float = 5.0
-    min_bin: float = 0.4
-    min_slope: float = 0.2
+    bound: float = 5.0  # B: all knots are in [-B, B] on both axes
+    min_bin: float = 0.4  # smallest width and height of a bin, relative to 2 B / bins
+    min_slope: float = 0.2  # smallest slope at a knot; the largest is its reciprocal
 
     def __post_init__(self) -> None:
         if positive_int("bins", self.bins) == 1:
@@ -55,13 +41,9 @@ class SplineShape:
 
     @property
     def slopes(self) -> tuple[float, float]:
-        r"""The range of all slopes, for any parameters of the splines.
-
-        Within a bin, :math:`\min(d_0, d_1, s^2 / d_0, s^2 / d_1) \le dy/dx` and
-        :math:`dy/dx \le \max(d_0, d_1, 2 s)`. The mean slope s of a bin is at most the ratio of
-        the widest to the narrowest bin. The upper end is attained, and the lower end up to a
-        factor of 2.
-        """
+        """The range of all slopes, for any parameters of the splines."""
+        # Within a bin, min(d0, d1, s^2 / d0, s^2 / d1) <= dy/dx <= max(d0, d1, 2 s). The mean
+        # slope s is at most the ratio of the widest to the narrowest bin.
         steepest = (self.bins - (self.bins - 1) * self.min_bin) / self.min_bin
         lowest = min(self.min_slope, self.min_slope / steepest**2)
         return lowest, max(1 / self.min_slope, 2 * steepest)

@@ -17,10 +17,7 @@ MOST_PASSES = 10
 
 @dataclass(frozen=True)
 class LanczosResult:
-    """Singular values (B, k), descending; convergence (B,); steps; right singular vectors.
-
-    The vectors (B, k, n) are in the order of the values.
-    """
+    """Singular values (B, k), descending; convergence (B,); steps; right vectors (B, k, n)."""
 
     values: Tensor
     converged: Tensor
@@ -101,15 +98,10 @@ class _Basis:
         self.size = 0
 
     def extend(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Adds orthonormal vectors that, with the existing ones, span the given ones (B, k, n).
-
-        Two passes are enough (Kahan, in Parlett 1998, 6.9) unless the given vectors add nothing.
-        Then an invariant subspace is complete, and the remainder is rounding, which may be inside
-        the span each time. Noise of this size continues the search in a random direction.
-
-        Returns:
-            The new vectors (B, k, n), and the coefficients of the given ones, (B, size, k).
-        """
+        """Returns new orthonormal vectors that span given ones (B, k, n), and coefficients."""
+        # Two passes are enough (Kahan, in Parlett 1998, 6.9) unless the given vectors add nothing.
+        # Then an invariant subspace is complete, and the remainder is rounding, which may be
+        # inside the span each time. Noise of this size continues the search in a random direction.
         basis, numbers = self._room[:, : self.size], torch.finfo(vectors.dtype)
         block = vectors / vectors.norm(dim=2, keepdim=True).clamp_min(numbers.tiny)
         for turn in range(MOST_PASSES):
@@ -146,12 +138,9 @@ def _apply(product: Product, block: Tensor, like: Tensor) -> Tensor:
 
 
 def _ritz(columns: list[Tensor], rest: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the k largest singular values of the projected matrix, residuals, and right vectors.
-
-    The right singular vectors are coefficients of the vectors of V. Column block j holds U^T A V_j
-    for the vectors of U at that time; `rest` (B, r, k) is the component of A^T U outside the span
-    of V.
-    """
+    """Returns the k largest singular values of the projection, residuals, and right vectors."""
+    # Column block j holds U^T A V_j for the vectors of U at that time; `rest` (B, r, k) is the
+    # component of A^T U outside the span of V.
     size = columns[-1].shape[1]
     padded = [pad(column, (0, 0, 0, size - column.shape[1])) for column in columns]
     projected = torch.cat(padded, 2).double()

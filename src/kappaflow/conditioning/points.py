@@ -43,11 +43,8 @@ def checked_flow(flow: object) -> Flow:
 def checked_points(
     module: Flow | Bijection, x: Data, context: Data
 ) -> tuple[Tensor, Tensor | None]:
-    """Returns points and contexts at which a flow or a bijection can be measured.
-
-    A bijection without context accepts one, like the layers of a conditional chain. Both results
-    are detached from any graph. The points include the augmentation of the flow.
-    """
+    """Returns points, with an augmentation, and contexts to measure at, without a graph."""
+    # A bijection without context accepts one, like the layers of a conditional chain.
     _check_state(module)
     if isinstance(module, Flow):
         x, context = tensors_for(module, x, context)
@@ -230,13 +227,10 @@ def in_float64(
     *,
     wide: Module | None = None,
 ) -> Found:
-    """Returns the result of a measurement on a float64 copy with the same weights and points.
-
-    In a narrower type, rounding moves the points that reach each layer, and layers with a
-    condition number near 1 / eps cannot be measured. `wide` is a float64 copy, for modules that
-    `copy.deepcopy` cannot copy. A module that cannot be copied or cannot run in float64 is
-    measured itself.
-    """
+    """Returns the result of a measurement on a float64 copy with the same weights and points."""
+    # In a narrower type, rounding moves the points that reach each layer. `wide` is a copy, for
+    # modules that `copy.deepcopy` cannot copy. A module that has no copy in float64 is measured
+    # itself.
     if x.dtype == torch.float64:
         return measure(module, x, context)
     try:

@@ -192,15 +192,10 @@ def profile_at(
     most_depths: int | None = None,
     tolerance: float = TOLERANCE,
 ) -> Profile:
-    """Returns the same as `profile`, for points that are already validated.
-
-    `wide` is a float64 copy of the flow, for flows that `copy.deepcopy` cannot copy; `progress` is
-    called before each layer is measured. `most_depths` is the number of depths at which Lanczos
-    iterations search the cumulative singular values; None for all. Those in between are
-    interpolated: their logarithms change in proportion to the log condition number of each layer.
-    `tolerance` is the relative residual at which the iterations stop; the error is about its
-    square.
-    """
+    """Returns the same as `profile`, for points that are already validated."""
+    # `wide` is a float64 copy of the flow. Lanczos iterations with a relative residual `tolerance`
+    # search the cumulative values at `most_depths` depths; None for all. Those between are
+    # interpolated.
 
     def measure(flow: Flow, x: Tensor, context: Tensor | None) -> Extremes:
         x = flow.standardization(x)[0]
@@ -277,11 +272,9 @@ def _round_trips(layers: Sequence[Layer], states: Sequence[Tensor]) -> Tensor:
 
 
 def _dense_extremes(parts: list[Linearization], x: Tensor, progress: Progress) -> Extremes:
-    """Returns (sigma_max, sigma_min) per layer and cumulatively, from dense Jacobians.
-
-    The cumulative inverse is the product of the layers' inverses: sigma_min never comes from the
-    forward Jacobian.
-    """
+    """Returns (sigma_max, sigma_min) per layer and cumulatively, from dense Jacobians."""
+    # The cumulative inverse is the product of the layers' inverses: sigma_min never comes from the
+    # forward Jacobian.
     each, up_to = [], []
     forward = backward = None
     for _, part in _with_progress(parts, progress):
@@ -305,12 +298,9 @@ def _lanczos_extremes(
     most_depths: int | None,
     tolerance: float,
 ) -> Extremes:
-    """Returns (sigma_max, sigma_min) per layer and cumulatively, by Lanczos iterations.
-
-    One more layer hardly changes the most and least stretched directions. So each cumulative
-    search starts from the result of the previous one. Only the search for the whole flow is
-    independent.
-    """
+    """Returns (sigma_max, sigma_min) per layer and cumulatively, by Lanczos iterations."""
+    # One more layer hardly changes the extreme directions, so each cumulative search starts from
+    # the result of the previous one. Only the search for the whole flow is independent.
     each, up_to, stati, state = [], [], set(), x
     near, layers = None, len(parts)
     most = layers if most_depths is None else min(most_depths, layers)

@@ -165,10 +165,7 @@ def extremes_by_lanczos(
     max_steps: int = 100,
     near: Directions | None = None,
 ) -> Extremes:
-    """Returns the k largest and the k smallest singular values, (B, k) each, with a status.
-
-    `near` holds the directions of a similar map at these points, to start from.
-    """
+    """Returns the k largest and the k smallest singular values, (B, k) each, with a status."""
     settings = {"k": k, "tolerance": tolerance, "max_steps": max_steps}
     stretched, squeezed = (None, None) if near is None else near
     z, like = linearization.value, x.flatten(1)
@@ -200,12 +197,9 @@ def flat(product: Product, like: Tensor) -> Product:
 
 
 def all_of_both(there: Tensor, back: Tensor) -> Tensor:
-    """Returns all singular values (B, n) of a map, descending, from its matrix and its inverse.
-
-    Each value comes from the matrix in which its rounding error is smaller. The relative error is
-    eps s_max / s in the map and eps s / s_min in the inverse, which has the reciprocal values. A
-    matrix, (B, n, n), that is not finite gives nan.
-    """
+    """Returns all singular values (B, n) of a map, descending, from its matrix and its inverse."""
+    # The relative error is eps s_max / s in the map and eps s / s_min in the inverse; each value
+    # comes from the more accurate one. A matrix, (B, n, n), that is not finite gives nan.
     large, small = largest(there, there.shape[1]), 1 / largest(back, back.shape[1]).flip(1)
     middle = large[:, :1].log() + small[:, -1:].log()  # twice the log of their geometric mean
     return torch.where(large.log() + small.log() >= middle, large, small)

@@ -27,14 +27,9 @@ class Stretched:
 
 @torch.no_grad()
 def stretched(linearization: Linearization, x: Tensor) -> Stretched:
-    r"""Returns the directions that a map stretches most and least at x, and its condition number.
-
-    Up to 128 dimensions these are the extreme right singular vectors of its matrix, and the
-    relative error of the condition number is eps times itself. Above, they are the result of
-    twelve steps of :math:`v \leftarrow J^T J v` and :math:`v \leftarrow J^{-1} J^{-T} v`, and it
-    is a lower bound. This is for training; `kappaflow.spectrum` is for reporting: its smallest
-    singular value is accurate at any condition number.
-    """
+    """Returns the directions that a map stretches most and least, and its condition number."""
+    # Up to 128 dimensions by singular vectors. Above, twelve steps of v <- J^T J v and of
+    # v <- J^-1 J^-T v give a lower bound. This is for training; `spectrum` is always accurate.
     if x.shape[1:].numel() <= MATRIX_UP_TO:
         return _from_matrices(linearization, x)
     z, start = linearization.value, _start(x)
@@ -45,22 +40,9 @@ def stretched(linearization: Linearization, x: Tensor) -> Stretched:
 
 
 def log_stretch(linearization: Linearization, most: Tensor, least: Tensor) -> Tensor:
-    r"""Returns :math:`\log |J v| - \log |J w|` for fixed directions v and w, (B,), differentiable.
-
-    If v and w are the extreme singular vectors, the derivative with respect to anything that J
-    depends on is the derivative of the log of the condition number: :math:`\partial \sigma = u^T
-    (\partial J) v`.
-
-    Source:
-        The derivative of a singular value: Stewart, Sun 1990, Matrix Perturbation Theory.
-
-    Example:
-        >>> import kappaflow as kf
-        >>> layer = kf.bijections.ElementwiseAffine(2, log_scale=[1.5, -0.5])
-        >>> e = torch.eye(2)
-        >>> log_stretch(layer.linearize(torch.zeros(1, 2)), e[:1], e[1:]).detach()
-        tensor([2.])
-    """
+    r"""Returns :math:`\log |J v| - \log |J w|` for fixed v and w, (B,), differentiable."""
+    # For the extreme singular vectors its derivative is that of the log of the condition number:
+    # d sigma = u^T (dJ) v (Stewart, Sun 1990, Matrix Perturbation Theory).
     lengths = linearization.jv(torch.stack((most, least))).flatten(2).norm(dim=2)
     return lengths[0].log() - lengths[1].log()
 

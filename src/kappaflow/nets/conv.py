@@ -20,10 +20,7 @@ Hidden = Sequence[Tensor]  # the two hidden layers
 
 
 def three_convolutions(x: Tensor, shift: Tensor | None, weights: Weights) -> Tensor:
-    """Returns the output of convolutions 3x3, 1x1 and 3x3 with ReLU between them.
-
-    `shift`, (B, hidden), is added to the first hidden layer at all pixels.
-    """
+    """Returns the output of convolutions 3x3, 1x1 and 3x3 with ReLU between them."""
     return last_convolution(hidden_layers(x, shift, weights), weights)
 
 
@@ -49,10 +46,7 @@ def pulled_back(
     *,
     leading: bool = True,
 ) -> tuple[Tensor, Tensor | None, *tuple[Tensor, ...]]:
-    """Returns the cotangents of x, the shift and the weights, given that of the output.
-
-    The hidden layers are those at x. If `leading` is False, the cotangent of x is None.
-    """
+    """Returns the cotangents of x, the shift and the weights, given that of the output."""
     first, second = hidden
     cotangent = cotangent.contiguous(memory_format=torch.channels_last)
     by, *last = _convolution_backward(cotangent, second, weights[4], 1)

@@ -53,11 +53,7 @@ def flag_text(flag: Tensor) -> str:
 
 
 def moments(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Returns mean and deviation of the features of x, (N, C, ...), each (C,) in float64.
-
-    The deviation of a constant feature is 1. `weights`, (N,), weight the rows; all rows have the
-    same weight by default.
-    """
+    """Returns mean and deviation of the features of x, (N, C, ...), each (C,) in float64."""
     x_double = x.double().movedim(1, -1).flatten(0, -2)
     if weights is None:
         mean, deviation = x_double.mean(0), x_double.std(0, correction=0)

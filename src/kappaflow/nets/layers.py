@@ -42,12 +42,9 @@ def image(name: str, x: Tensor, channels: int) -> Tensor:
 
 
 def fast_layout(x: Tensor) -> Tensor:
-    """Returns x in the channels-last memory layout if this makes convolutions faster.
-
-    It does on a CPU (`python -m benchmarks convolutions` of commit a797bcd8). Networks return
-    their output in the default layout, because mixing layouts is slow in a coupling.
-    `torch.func.vmap` does not support channels-last.
-    """
+    """Returns x in the channels-last memory layout if this makes convolutions faster."""
+    # Networks return the default layout, because mixing layouts is slow in a coupling.
+    # `torch.func.vmap` does not support channels-last.
     faster = x.device.type == "cpu" and not is_transformed()
     return x.contiguous(memory_format=torch.channels_last) if faster else x
 

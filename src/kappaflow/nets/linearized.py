@@ -19,17 +19,10 @@ Network = Callable[[Tensor, Tensor | None], Tensor]
 
 
 class RecordedNetwork:
-    """The derivative C of a network by its input at points x, as products C v and C^T u.
+    """The derivative C of a network by its input at points x, as products C v and C^T u."""
 
-    The graph of one forward pass is kept, so C^T u costs one backward pass. C v runs the network
-    again in forward mode. With gradients enabled, the products are differentiable. The network
-    maps (B, *inputs) and a context, which is held fixed, to `value`, (B, *outputs).
-
-    Example:
-        >>> square = RecordedNetwork(lambda x, context: x**2, torch.tensor([[3.0]]))
-        >>> [product(torch.ones(1, 1)).item() for product in (square.jv, square.vjp)]
-        [6.0, 6.0]
-    """
+    # The graph of one forward pass is kept, so C^T u costs one backward pass; C v runs the network
+    # again in forward mode. With gradients enabled, the products are differentiable.
 
     def __init__(self, network: Network, x: Tensor, context: Tensor | None = None) -> None:
         self._network, self._x, self._context = network, x, context
@@ -71,16 +64,7 @@ class LinearizedMLP:
 
     A ReLU network is linear near each point: :math:`C = W_L M_{L-1} W_{L-1} \dots M_1 W_1`, where
     the diagonal 0/1 matrices M mark the active units. Only these are stored, and a product costs
-    as much as a forward pass. With gradients enabled, the products are differentiable, because the
-    masks are constant near almost every point. At a unit that is exactly zero the derivative is 0,
-    as in torch. `value` is the output of the network, (B, outputs).
-
-    Example:
-        >>> net = MLP(2, 1, ())
-        >>> torch.nn.init.ones_(net.layers[0].weight).shape
-        torch.Size([1, 2])
-        >>> LinearizedMLP(net, torch.zeros(1, 2)).jv(torch.tensor([[2.0, 3.0]])).detach()
-        tensor([[5.]])
+    as much as a forward pass. At a unit that is exactly zero the derivative is 0, as in torch.
     """
 
     def __init__(self, net: MLP, x: Tensor, context: Tensor | None = None) -> None:
@@ -116,11 +100,7 @@ class LinearizedMLP:
 
 
 def is_plain(net: nn.Module) -> TypeGuard[MLP]:
-    """Returns whether a network is a plain ReLU `MLP`, so that its weights give its derivative.
-
-    It is not plain if it is a subclass, has a replaced `forward`, a forward hook, a
-    parametrization, a layer of another kind, another activation than ReLU, or active dropout.
-    """
+    """Returns whether a network is a plain ReLU `MLP`, so that its weights give its derivative."""
     if not is_exactly(net, MLP) or net.activation != "relu" or (net.training and net.dropout):
         return False
     layers = list(net.layers)
@@ -134,12 +114,9 @@ def _layers_of(net: MLP) -> list[nn.Linear]:
 
 
 class LinearizedConvNet:
-    """The derivative C of a `ConvNet` by its input at points x, as products C v and C^T u.
+    """The derivative C of a `ConvNet` by its input at points x, as products C v and C^T u."""
 
-    As for `LinearizedMLP`, :math:`C = W_3 M_2 W_2 M_1 W_1`, where the W are convolutions without
-    their biases. A product costs as much as a forward pass; forward-mode differentiation costs two
-    or more. `value` is the output of the network, (B, outputs, H, W).
-    """
+    # As for `LinearizedMLP`, C = W_3 M_2 W_2 M_1 W_1, with convolutions W without their biases.
 
     def __init__(self, net: ConvNet, x: Tensor, context: Tensor | None = None) -> None:
         weights = net.weights()

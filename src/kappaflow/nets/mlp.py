@@ -17,19 +17,9 @@ LEVELS = 256  # number of values of a random byte, which decides whether an entr
 
 
 def dropout(x: Tensor, share: float, *, training: bool) -> Tensor:
-    """Returns x with a random share of its entries at zero, the others scaled to keep the mean.
-
-    The share, below 1, is rounded to a multiple of 1/256, so that one 64-bit number from torch's
-    global generator decides eight entries. Shares up to 1/512 are rounded to zero; `MLP` rejects
-    them.
-
-    Source:
-        Srivastava et al. 2014.
-
-    Example:
-        >>> dropout(torch.ones(2), 0.5, training=False)
-        tensor([1., 1.])
-    """
+    """Returns x with a random share of its entries at zero, the others scaled up."""
+    # The share is rounded to a multiple of 1/256, so that one 64-bit number from torch's global
+    # generator decides eight entries. Source: Srivastava et al. 2014.
     left_out = levels_of(share)
     if not training or not left_out:
         return x
@@ -127,11 +117,9 @@ class MLP(ReadingNetwork):
         return self.layers[-1](h)
 
     def _activated(self, h: Tensor) -> Tensor:
-        """Returns h after the activation and dropout.
-
-        The factors of dropout are not negative, so relu(f h) = f relu(h). With dropout before
-        relu, the input of the next layer is all that the derivative of relu needs.
-        """
+        """Returns h after the activation and dropout."""
+        # The factors of dropout are not negative, so relu(f h) = f relu(h). With dropout before
+        # relu, the input of the next layer is all that the derivative of relu needs.
         if self.activation == "relu":
             return self._activate(dropout(h, self.dropout, training=self.training))
         return dropout(self._activate(h), self.dropout, training=self.training)
