@@ -15,8 +15,8 @@ import kappaflow as kf
 from kappaflow.cli.app import main
 from kappaflow.data import load_table
 from kappaflow.data.chunks import open_chunks
-from kappaflow.data.load import Reading
 from kappaflow.data.matrix import load_matrix
+from kappaflow.data.raw import Reading
 from kappaflow.errors import KappaflowError
 from kappaflow.files import CONFIG, WEIGHTS, read_config, write_weights
 from kappaflow.images import load_images

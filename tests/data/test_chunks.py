@@ -6,7 +6,7 @@ import pytest
 
 from kappaflow.data import chunks, load_table, text
 from kappaflow.data.chunks import MemorySource, open_chunks
-from kappaflow.data.load import Reading
+from kappaflow.data.raw import Reading
 from kappaflow.errors import KappaflowError
 
 ROWS = 57
@@ -21,7 +21,7 @@ def _small(monkeypatch):
 
 def settled(path, columns, context=()):
     """Returns the chunks of a table whose columns are known."""
-    result = open_chunks(str(path), Reading(columns, context=context))
+    result = open_chunks(str(path), Reading(tuple(columns), context=tuple(context)))
     result.settle()
     return result
 

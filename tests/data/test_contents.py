@@ -9,8 +9,8 @@ import pytest
 
 from kappaflow.data import examine, load_table, prepare, toy
 from kappaflow.data.chunks import open_chunks
-from kappaflow.data.load import load_to_score
-from kappaflow.data.raw import ReadOptions
+from kappaflow.data.load import read_table
+from kappaflow.data.raw import Reading
 from kappaflow.data.statistics import sentinels_of
 from kappaflow.errors import ArgumentError, DataError, FileError
 
@@ -255,7 +255,7 @@ def test_a_text_among_the_numbers_to_score_changes_no_number(
     """With thousands, with the decimal sign of the other column, and with one that is named."""
     path = tmp_path / "t.csv"
     path.write_text("a;b\n" + "".join(f"{one};{other}\n" for one in texts))
-    table = load_to_score(path, ["a"], [], ReadOptions(decimal, lenient=True))
+    table = read_table(path, Reading(("a",), decimal=decimal, lenient=True))
     np.testing.assert_array_equal(table.values[:, 0], numbers)
 
 
@@ -264,7 +264,7 @@ def test_numbers_to_score_that_can_be_others_are_refused(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("a;b\n1,234;5\nabc;5\n5,678;5\n")
     with pytest.raises(DataError, match="'1,234' at line 2, which is 1234 with a decimal point"):
-        load_to_score(path, ["a"], [], ReadOptions(lenient=True))
+        read_table(path, Reading(("a",), lenient=True))
 
 
 def test_frames_go_by_the_same_rules():
@@ -387,9 +387,9 @@ def test_a_file_read_in_chunks_is_read_the_same(tmp_path, name, monkeypatch):
 def test_missing_values_are_noted_in_chunks_too(tmp_path, monkeypatch):
     """With their number and the first line."""
     monkeypatch.setattr("kappaflow.data.chunks.CHUNK_ROWS", 7)
-    path, options = tmp_path / "t.csv", ReadOptions(missing=("-999",))
+    path, reading = tmp_path / "t.csv", Reading(missing=("-999",))
     path.write_text(rows(lambda i, a, b, c: ("-999.0" if i % 9 == 8 else f"{a}", f"{b}"), "a,b"))
-    chunks = open_chunks(str(path), options=options)
+    chunks = open_chunks(str(path), reading)
     chunks.settle()
     assert chunks.notes == load_table(path, missing="-999").notes
     assert chunks.notes[0].endswith("has 4 values -999, read as missing: the first at line 10")

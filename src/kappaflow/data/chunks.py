@@ -15,9 +15,9 @@ import numpy as np
 
 from kappaflow.data.counting import COUNTED, progression
 from kappaflow.data.files import explained
-from kappaflow.data.load import READ_ALL, Reading, as_names, no_such_file, read_source, table_of
+from kappaflow.data.load import no_such_file, read_source, table_of
 from kappaflow.data.memory import array_columns, from_frame
-from kappaflow.data.raw import AS_USUAL, Column, RawTable, ReadOptions, collect, without_missing
+from kappaflow.data.raw import READ_ALL, Column, RawTable, Reading, collect, without_missing
 from kappaflow.data.table import Table
 from kappaflow.data.text import convert_text
 from kappaflow.errors import ArgumentError, FileError
@@ -44,8 +44,8 @@ class Source(ABC):
     width: int
     size: int | None = None
 
-    def __init__(self, name: str, options: ReadOptions) -> None:
-        self.name, self.subject, self.options = name, f"'{name}'", options
+    def __init__(self, name: str, reading: Reading) -> None:
+        self.name, self.subject, self.reading = name, f"'{name}'", reading
 
     @abstractmethod
     def read(self, start: int, count: int, names: Sequence[str] | None = None) -> RawTable:
@@ -72,9 +72,9 @@ class Source(ABC):
 class MemorySource(Source):
     """A table that is read at once: it is small, or of a kind without parts."""
 
-    def __init__(self, name: str, options: ReadOptions) -> None:
-        super().__init__(name, options)
-        self.raw = read_source(name, options)
+    def __init__(self, name: str, reading: Reading) -> None:
+        super().__init__(name, reading)
+        self.raw = read_source(name, reading)
         self.rows = self.size = self.raw.row_count
         self.width = len(self.raw.columns)
 
@@ -86,14 +86,14 @@ class TextSource(Source):
     """A csv or tsv file, converted once to a parquet file that exists as long as this object."""
 
     def __init__(
-        self, path: Path, name: str, options: ReadOptions, multiple: int, scratch: Path | None
+        self, path: Path, name: str, reading: Reading, multiple: int, scratch: Path | None
     ) -> None:
-        super().__init__(name, options)
+        super().__init__(name, reading)
         folder = Path(tempfile.gettempdir()) if scratch is None else scratch
         converted = folder / f".{path.stem}.{secrets.token_hex(4)}.tmp"
         weakref.finalize(self, converted.unlink, missing_ok=True)
         size_of = partial(chunk_size, multiple=multiple)
-        self.table = convert_text(path, converted, self.subject, options, size_of)
+        self.table = convert_text(path, converted, self.subject, reading, size_of)
         self.rows, self.size = self.table.rows, self.table.size
         self.width = len(self.table.header)
 
@@ -108,10 +108,10 @@ class TextSource(Source):
 class FrameSource(Source):
     """A parquet or Arrow file, in which polars reads rows without the rows before them."""
 
-    def __init__(self, path: Path, name: str, options: ReadOptions) -> None:
+    def __init__(self, path: Path, name: str, reading: Reading) -> None:
         import polars as pl
 
-        super().__init__(name, options)
+        super().__init__(name, reading)
         self.scan = (pl.scan_parquet if path.suffix.lower() == ".parquet" else pl.scan_ipc)(path)
         self.rows = int(self.scan.select(pl.len()).collect().item())
         self.width = len(self.scan.collect_schema())
@@ -121,14 +121,14 @@ class FrameSource(Source):
 
         scan = self.scan if names is None else self.scan.select(names)
         frame = nw.from_native(scan.slice(start, count).collect())
-        return without_missing(from_frame(frame, self.name, self.subject), self.options)
+        return without_missing(from_frame(frame, self.name, self.subject), self.reading)
 
 
 class ArraySource(Source):
     """An npy file, mapped again for each chunk, so that chunks do not stay in memory."""
 
-    def __init__(self, path: Path, name: str, options: ReadOptions) -> None:
-        super().__init__(name, options)
+    def __init__(self, path: Path, name: str, reading: Reading) -> None:
+        super().__init__(name, reading)
         self.path = path
         self.rows, self.width = len(self._mapped()), len(self.read(0, 1).columns)
 
@@ -141,7 +141,7 @@ class ArraySource(Source):
     def read(self, start: int, count: int, names: Sequence[str] | None = None) -> RawTable:
         columns = array_columns(self._mapped()[start : start + count], self.subject)
         kept = [column for column in columns if names is None or column.name in names]
-        return without_missing(collect(kept, self.name, self.subject), self.options)
+        return without_missing(collect(kept, self.name, self.subject), self.reading)
 
 
 class Chunks:
@@ -154,13 +154,10 @@ class Chunks:
     `warnings` are the notes that keep the verdict on a fit from being green.
     """
 
-    def __init__(
-        self, source: Source, path: Path, reading: Reading, options: ReadOptions, multiple: int
-    ) -> None:
-        self.source, self.path, self.options, self.rows = source, path, options, source.rows
-        self.requested, self.exclude = reading.columns, as_names(reading.exclude, "exclude")
-        self.columns = tuple(reading.columns or ())
-        self.context = as_names(reading.context, "context")
+    def __init__(self, source: Source, path: Path, multiple: int) -> None:
+        self.source, self.path, self.rows = source, path, source.rows
+        self.requested = source.reading
+        self.columns, self.context = source.reading.columns or (), source.reading.context
         self.left_out: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
         self.warnings: tuple[str, ...] = ()
@@ -176,10 +173,11 @@ class Chunks:
 
     def read(self, place: int) -> Table:
         """Returns a chunk, counted from 0."""
-        texts, start = self.options.texts, place * self.size
+        start, texts = place * self.size, self.requested.texts
+        reading = Reading(self.columns, context=self.context, texts=texts)
         with explained(self.path, self.source.subject):
             raw = self.source.read(start, self.size, [*self.columns, *self.context, *texts])
-            table = table_of(raw, columns=self.columns, context=self.context, texts=texts)
+            table = table_of(raw, reading)
         return replace(table, rows=table.rows + start, notes=())
 
     def settle(self, on_rows: OnRows = lambda rows: None) -> None:
@@ -187,22 +185,16 @@ class Chunks:
 
         `on_rows` is called with the number of rows examined since the last call.
         """
-        unused = {*self.exclude, *self.context}
+        unused = {*self.requested.exclude, *self.context}
         with explained(self.path, self.source.subject):
             head = self.source.head(on_rows)
-            if self.requested is None:
+            if self.requested.columns is None:
                 columns = [
                     column if column.name in unused else self.source.with_running(column)
                     for column in head.columns.values()
                 ]
                 head = replace(head, columns={column.name: column for column in columns})
-            table = table_of(
-                head,
-                columns=self.requested,
-                exclude=self.exclude,
-                context=self.context,
-                texts=self.options.texts,
-            )
+            table = table_of(head, self.requested)
         self.columns, self.left_out = table.columns, table.left_out
         self.notes, self.warnings = table.notes, table.warnings
 
@@ -213,7 +205,6 @@ SUFFIXES = (".parquet", ".arrow", ".feather", ".ipc", ".npy", ".csv", ".tsv")
 def open_chunks(
     source: str,
     reading: Reading = READ_ALL,
-    options: ReadOptions = AS_USUAL,
     *,
     multiple: int = 1,
     scratch: Path | None = None,
@@ -225,16 +216,16 @@ def open_chunks(
     `scratch`, or else in that for temporary files.
     """
     path = Path(source).expanduser()
-    on_disk = _source_on_disk(path, source, options, multiple, scratch)
+    on_disk = _source_on_disk(path, source, reading, multiple, scratch)
     if on_disk is not None:
-        chunks = Chunks(on_disk, path, reading, options, multiple)
+        chunks = Chunks(on_disk, path, multiple)
         if len(chunks) > 1:
             return chunks
-    return Chunks(MemorySource(source, options), path, reading, options, multiple)
+    return Chunks(MemorySource(source, reading), path, multiple)
 
 
 def _source_on_disk(
-    path: Path, name: str, options: ReadOptions, multiple: int, scratch: Path | None
+    path: Path, name: str, reading: Reading, multiple: int, scratch: Path | None
 ) -> Source | None:
     """Returns a file that can be read in chunks; None for another, or one that is damaged."""
     from polars.exceptions import PanicException, PolarsError
@@ -245,12 +236,12 @@ def _source_on_disk(
     try:
         if suffix in {".csv", ".tsv"}:
             large = path.stat().st_size > 2 * CHUNK_ROWS  # a row has a character and a line end
-            return TextSource(path, name, options, multiple, scratch) if large else None
+            return TextSource(path, name, reading, multiple, scratch) if large else None
         if suffix == ".npy":
-            return ArraySource(path, name, options)
+            return ArraySource(path, name, reading)
         # polars takes such signs for patterns, of which several files may be one
         is_pattern = any(sign in str(path) for sign in "*?[")
-        return None if is_pattern else FrameSource(path, name, options)
+        return None if is_pattern else FrameSource(path, name, reading)
     except (OSError, ValueError, PolarsError, PanicException):
         return None  # `read_source` says what is wrong
 
@@ -315,7 +306,7 @@ class TableOnDisk:
             )
         if not self.path.exists():
             raise FileError(f"{no_such_file(self.path)}: give the path of a table.")
-        columns = None if self.columns is None else as_names(self.columns, "columns")
-        exclude, context = as_names(self.exclude, "exclude"), as_names(self.context, "context")
-        options = ReadOptions(self.decimal, as_names(self.missing, "missing"))
-        return open_chunks(source, Reading(columns, exclude, context), options, scratch=scratch)
+        reading = Reading.of(
+            self.columns, self.exclude, self.context, None, self.decimal, self.missing
+        )
+        return open_chunks(source, reading, scratch=scratch)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kappaflow.data.counting import identifiers
-from kappaflow.data.raw import Column, RawTable, quoted, text_example
+from kappaflow.data.raw import Column, RawTable, Reading, quoted, text_example
 from kappaflow.data.table import BoolArray
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.options import option
@@ -131,22 +131,15 @@ class Choice:
     warnings: tuple[str, ...]
 
 
-def choose_columns(
-    raw: RawTable,
-    columns: Sequence[str] | None,
-    exclude: tuple[str, ...],
-    context: tuple[str, ...],
-    conditions: Sequence[Condition],
-    *,
-    every: bool = False,
-) -> Choice:
+def choose_columns(raw: RawTable, reading: Reading, conditions: Sequence[Condition]) -> Choice:
     """Returns the columns to model and to condition on.
 
-    Without `columns` these are all columns of numbers, except booleans, the index of a data frame
-    and a number that counts the rows; `every` keeps those too.
+    If none are named, these are all columns of numbers, except booleans, the index of a data frame
+    and a number that counts the rows; `reading.every` keeps those too.
     """
-    conditioned = [_given(raw, name, "context") for name in context]
-    excluded = {find_column(raw, name, "exclude").name for name in exclude}
+    columns = reading.columns
+    conditioned = [_given(raw, name, "context") for name in reading.context]
+    excluded = {find_column(raw, name, "exclude").name for name in reading.exclude}
     for condition in conditions:
         find_column(raw, condition.column, "where")
     named = None if columns is None else [_given(raw, name, "columns") for name in columns]
@@ -164,7 +157,7 @@ def choose_columns(
     for column in left:
         if column.name not in filtered:
             _refuse_unusable(column)
-    reasons = {column.name: _reason(raw, column, every=every) for column in left}
+    reasons = {column.name: _reason(raw, column, every=reading.every) for column in left}
     modeled = [column for column in left if reasons[column.name] is None]
     gone = {name: reason for name, reason in reasons.items() if reason is not None}
     if not modeled:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kappaflow.data.limits import refuse_large, refuse_wide, unpacked
 from kappaflow.data.memory import array_columns, from_frame
-from kappaflow.data.raw import AS_USUAL, Column, RawTable, ReadOptions, collect, without_missing
+from kappaflow.data.raw import READ_ALL, Column, RawTable, Reading, collect, without_missing
 from kappaflow.data.text import read_delimited
 from kappaflow.errors import FileError, KappaflowError
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-Reader = Callable[[Path, str, str, ReadOptions], RawTable]
+Reader = Callable[[Path, str, str, Reading], RawTable]
 _OF_A_VALUE = 16  # bytes in memory: a number has 8, a text 16 and more
 
 
-def read_standard_input(options: ReadOptions = AS_USUAL) -> RawTable:
+def read_standard_input(reading: Reading = READ_ALL) -> RawTable:
     """Returns the columns of the CSV on standard input."""
     data = sys.stdin.buffer.read()
     if not data:
         raise FileError("standard input is empty: pipe a CSV with a header line into it.")
-    return read_delimited(data, "standard input", "standard input", options=options)
+    return read_delimited(data, "standard input", "standard input", reading=reading)
 
 
-def read_file(path: Path, source: str, options: ReadOptions = AS_USUAL) -> RawTable:
+def read_file(path: Path, source: str, reading: Reading = READ_ALL) -> RawTable:
     """Returns the columns of a file; raises FileError if it is no table."""
     subject = f"'{source}'"
     if path.is_dir():
@@ -47,7 +47,7 @@ def read_file(path: Path, source: str, options: ReadOptions = AS_USUAL) -> RawTa
     with explained(path, subject):
         if path.stat().st_size == 0:
             raise FileError(f"{subject} is empty (0 bytes).")
-        return reader(path, source, subject, options)
+        return reader(path, source, subject, reading)
 
 
 def _reader(path: Path, subject: str) -> Reader:
@@ -85,7 +85,7 @@ def explained(
         raise FileError(text) from None
 
 
-def _text(path: Path, source: str, subject: str, options: ReadOptions) -> RawTable:
+def _text(path: Path, source: str, subject: str, reading: Reading) -> RawTable:
     name = path.name.lower()
     if not name.endswith(".gz"):
         data = path.read_bytes()
@@ -98,10 +98,10 @@ def _text(path: Path, source: str, subject: str, options: ReadOptions) -> RawTab
                 f"{subject} is no complete gzip file: compress or copy it again."
             ) from None
     separator = "\t" if name.removesuffix(".gz").endswith(".tsv") else None
-    return read_delimited(data, source, subject, separator, options)
+    return read_delimited(data, source, subject, separator, reading)
 
 
-def _parquet(path: Path, source: str, subject: str, options: ReadOptions) -> RawTable:
+def _parquet(path: Path, source: str, subject: str, reading: Reading) -> RawTable:
     import narwhals as nw
     import polars as pl
 
@@ -115,7 +115,7 @@ def _parquet(path: Path, source: str, subject: str, options: ReadOptions) -> Raw
         raise FileError(f"{subject} is cut off: its end is missing, so copy or write it again.")
     _refuse_large_frame(pl.scan_parquet(path, glob=False), subject)
     frame = nw.from_native(pl.read_parquet(path, glob=False))
-    return without_missing(from_frame(frame, source, subject), options)
+    return without_missing(from_frame(frame, source, subject), reading)
 
 
 def _refuse_large_frame(frame: "pl.LazyFrame", subject: str) -> None:
@@ -127,7 +127,7 @@ def _refuse_large_frame(frame: "pl.LazyFrame", subject: str) -> None:
     refuse_large(frame.select(pl.len()).collect().item() * width * _OF_A_VALUE, subject)
 
 
-def _ipc(path: Path, source: str, subject: str, options: ReadOptions) -> RawTable:
+def _ipc(path: Path, source: str, subject: str, reading: Reading) -> RawTable:
     import narwhals as nw
     import polars as pl
 
@@ -140,17 +140,17 @@ def _ipc(path: Path, source: str, subject: str, options: ReadOptions) -> RawTabl
         frame = pl.read_ipc_stream(path)
     else:
         raise FileError(f"{subject} is no Arrow file, whatever its suffix says.")
-    return without_missing(from_frame(nw.from_native(frame), source, subject), options)
+    return without_missing(from_frame(nw.from_native(frame), source, subject), reading)
 
 
-def _numpy(path: Path, source: str, subject: str, options: ReadOptions) -> RawTable:
+def _numpy(path: Path, source: str, subject: str, reading: Reading) -> RawTable:
     with path.open("rb") as file:
         start = file.read(6)
     if start != b"\x93NUMPY" and not start.startswith(b"PK"):
         raise FileError(
             f"{subject} is no numpy file, whatever its suffix says (pickles are never read)."
         )
-    return without_missing(collect(_array_file_columns(path, subject), source, subject), options)
+    return without_missing(collect(_array_file_columns(path, subject), source, subject), reading)
 
 
 def _array_file_columns(path: Path, subject: str) -> list[Column]:

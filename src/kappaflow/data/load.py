@@ -3,7 +3,6 @@
 import difflib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ from kappaflow.data.raw import (
     NO_MISSING,
     Column,
     RawTable,
-    ReadOptions,
+    Reading,
     collect,
     quoted,
     without_missing,
@@ -76,26 +75,7 @@ def load_table(
         >>> table.values.shape
         (12332, 2)
     """
-    return read_table(source, Reading(columns, exclude, context, where, decimal, missing))
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Which rows and columns of a source to read, and how: the options of `load_table`."""
-
-    columns: Sequence[str] | None = None
-    exclude: str | Iterable[str] = ()
-    context: str | Iterable[str] = ()
-    where: str | Iterable[str] | None = None
-    decimal: Literal[".", ","] | None = None
-    missing: str | Iterable[str] = ()
-
-    @property
-    def options(self) -> ReadOptions:
-        return ReadOptions(self.decimal, as_names(self.missing, "missing"))
-
-
-READ_ALL = Reading()
+    return read_table(source, Reading.of(columns, exclude, context, where, decimal, missing))
 
 
 def check_same_order(rows: object, others: object, argument: str) -> None:
@@ -116,72 +96,24 @@ def read_table(
     reading: Reading,
     weights: object = None,
     *,
-    every: bool = False,
     names: Sequence[str] | None = None,
 ) -> Table:
-    """Returns the table that `load_table` returns, with the weights of its rows.
+    """Returns the table of a source, with the weights of its rows.
 
-    `weights` has a number for each row of the source. `every` leaves out no column of numbers or
-    booleans, such as those of a context. `names` replace the names of all columns of the source.
+    `weights` has a number for each row of the source. `names` replace the names of all columns of
+    the source.
     """
     check_same_order(source, weights, "weights")
-    raw = read_source(source, reading.options)
-    table = table_of(
-        raw if names is None else raw.renamed(names),
-        columns=reading.columns,
-        exclude=reading.exclude,
-        context=reading.context,
-        where=reading.where,
-        every=every,
-        weights=weights,
-    )
-    return replace(table, has_codes=NO_MISSING not in reading.options.missing)
+    raw = read_source(source, reading)
+    return table_of(raw if names is None else raw.renamed(names), reading, weights)
 
 
-def load_every_column(source: object) -> Table:
-    """Returns all columns of numbers and booleans of a source, such as those of a context."""
-    return read_table(source, READ_ALL, every=True)
-
-
-def load_to_score(
-    source: object, columns: Sequence[str], context: Sequence[str], options: ReadOptions
-) -> Table:
-    """Returns columns to score and of the context, missing where a value is no number.
-
-    The table also has the columns that `options` keeps as text.
-    """
-    raw = read_source(source, options)
-    return table_of(raw, columns=columns, context=context, texts=options.texts)
-
-
-def table_of(
-    raw: RawTable,
-    *,
-    columns: Sequence[str] | None = None,
-    exclude: str | Iterable[str] = (),
-    context: str | Iterable[str] = (),
-    where: str | Iterable[str] | None = None,
-    every: bool = False,
-    texts: Sequence[str] = (),
-    weights: object = None,
-) -> Table:
-    """Returns the table of a source that has been read, as `load_table` does.
-
-    `every` leaves out no column of numbers or booleans; `texts` are columns to keep as text;
-    `weights` has a number for each row of the source.
-    """
+def table_of(raw: RawTable, reading: Reading, weights: object = None) -> Table:
+    """Returns the table of a source whose columns have been read, as `read_table` does."""
     if raw.row_count == 0:
         raise DataError(f"{raw.subject} has no rows: there is nothing to fit.")
-    wheres = as_names(() if where is None else where, "where")
-    conditions = [parse_condition(text, raw) for text in wheres]
-    choice = choose_columns(
-        raw,
-        None if columns is None else as_names(columns, "columns"),
-        as_names(exclude, "exclude"),
-        as_names(context, "context"),
-        conditions,
-        every=every,
-    )
+    conditions = [parse_condition(text, raw) for text in reading.where]
+    choice = choose_columns(raw, reading, conditions)
     keep = _kept_rows(raw, conditions)
     values = _stack(choice.modeled, keep)
     names = tuple(column.name for column in choice.modeled)
@@ -199,7 +131,8 @@ def table_of(
         integer_columns=whole_columns(values, names),
         notes=choice.notes,
         warnings=choice.warnings,
-        texts={name: _texts(raw, name, keep) for name in texts},
+        texts={name: _texts(raw, name, keep) for name in reading.texts},
+        has_codes=NO_MISSING not in reading.missing,
     )
     return weighted(table, weights, keep)
 
@@ -209,42 +142,25 @@ def _texts(raw: RawTable, name: str, keep: BoolArray) -> NDArray[np.str_]:
     return np.array(["" if text is None else text for text in result], dtype=np.str_)[keep]
 
 
-def as_names(given: object, argument: str) -> tuple[str, ...]:
-    """Returns one text or several as a tuple; raises ArgumentError for anything else."""
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        given = (given,)
-    names = tuple(given)
-    texts = tuple(name for name in names if isinstance(name, str))
-    if len(texts) < len(names):
-        wrong = next(name for name in names if not isinstance(name, str))
-        example = f"text, such as '{wrong}'"
-        if argument == "where":
-            example = "a condition as text, such as where='age>30'"
-        elif not isinstance(wrong, int | float):
-            example = "names of columns"
-        raise ArgumentError(f"'{argument}' should be {example}, got {type(wrong).__name__}.")
-    return texts
-
-
-def read_source(source: object, options: ReadOptions) -> RawTable:
+def read_source(source: object, reading: Reading) -> RawTable:
     """Returns the columns of a file, a name, a data frame or an array."""
     if not isinstance(source, (str, os.PathLike)):
-        return without_missing(read_memory(source), options)
+        return without_missing(read_memory(source), reading)
     if source == "-":
-        return read_standard_input(options)
+        return read_standard_input(reading)
     text = os.fspath(source)
     path = Path(os.fsdecode(text)).expanduser()
     if isinstance(source, str) and source in table_names() and not path.is_file():
         if source in toy_names():
             return collect(array_columns(toy(source).values, source), source, source)
-        return read_file(path_of(source), source, options)
+        return read_file(path_of(source), source, reading)
     if not path.exists():
         missing = no_such_file(path, table_names())
         raise FileError(
             f"{missing}: give a path, or the name of a shipped data set "
             f"({', '.join(table_names())})."
         )
-    return read_file(path, os.fsdecode(text), options)
+    return read_file(path, os.fsdecode(text), reading)
 
 
 def table_names() -> tuple[str, ...]:

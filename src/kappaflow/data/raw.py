@@ -2,7 +2,7 @@
 
 import decimal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,29 +25,76 @@ INDEX_NAMES = ("Unnamed: 0", "__index_level_0__")  # as pandas reads and writes 
 
 
 @dataclass(frozen=True)
-class ReadOptions:
-    """How the values of a source are read.
+class Reading:
+    """Which rows and columns of a source are read, and how: the options of `load_table` and more.
 
     Attributes:
+        columns: Columns to model, in that order; None for all columns of numbers.
+        exclude: Columns to leave out.
+        context: Columns of numbers that the density is conditioned on.
+        where: Conditions that rows have to meet, such as "class=g".
         decimal: The decimal sign of text files, "." or ","; None to recognize it.
         missing: Values that mean a missing value, as text: "-999", "n.a.".
         texts: Columns whose values are kept as text, such as the names of rows.
         lenient: Whether a text in a column of numbers of a text file is a missing value instead of
             an error.
+        every: Whether no column of numbers or booleans is left out.
     """
 
+    columns: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+    context: tuple[str, ...] = ()
+    where: tuple[str, ...] = ()
     decimal: Decimal | None = None
     missing: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     lenient: bool = False
+    every: bool = False
 
     def __post_init__(self) -> None:
         if self.decimal not in {None, ".", ","}:
             raise ArgumentError(f"'decimal' should be '.' or ',', got {self.decimal!r}.")
 
+    @classmethod
+    def of(
+        cls,
+        columns: Iterable[str] | None = None,
+        exclude: str | Iterable[str] = (),
+        context: str | Iterable[str] = (),
+        where: str | Iterable[str] | None = None,
+        decimal: Decimal | None = None,
+        missing: str | Iterable[str] = (),
+    ) -> "Reading":
+        """Returns the options of a user, each of which may be one text or several."""
+        return cls(
+            None if columns is None else as_names(columns, "columns"),
+            as_names(exclude, "exclude"),
+            as_names(context, "context"),
+            as_names(() if where is None else where, "where"),
+            decimal,
+            as_names(missing, "missing"),
+        )
+
     @property
     def missing_numbers(self) -> list[float]:
         return [number for text in self.missing for number in _as_number(text)]
+
+
+def as_names(given: object, argument: str) -> tuple[str, ...]:
+    """Returns one text or several as a tuple; raises ArgumentError for anything else."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        given = (given,)
+    names = tuple(given)
+    texts = tuple(name for name in names if isinstance(name, str))
+    if len(texts) < len(names):
+        wrong = next(name for name in names if not isinstance(name, str))
+        example = f"text, such as '{wrong}'"
+        if argument == "where":
+            example = "a condition as text, such as where='age>30'"
+        elif not isinstance(wrong, int | float):
+            example = "names of columns"
+        raise ArgumentError(f"'{argument}' should be {example}, got {type(wrong).__name__}.")
+    return texts
 
 
 def _as_number(text: str) -> list[float]:
@@ -57,7 +104,7 @@ def _as_number(text: str) -> list[float]:
         return []
 
 
-AS_USUAL = ReadOptions()
+READ_ALL = Reading()
 
 
 @dataclass(frozen=True)
@@ -179,19 +226,19 @@ def collect(
     return RawTable({column.name: column for column in columns}, source, subject, lines)
 
 
-def without_missing(raw: RawTable, options: ReadOptions) -> RawTable:
+def without_missing(raw: RawTable, reading: Reading) -> RawTable:
     """Returns the columns with the values that the user named as missing replaced by null."""
-    if not options.missing:
+    if not reading.missing:
         return raw
-    columns = [_without_missing(column, options, raw) for column in raw.columns.values()]
+    columns = [_without_missing(column, reading, raw) for column in raw.columns.values()]
     return replace(raw, columns={column.name: column for column in columns})
 
 
-def _without_missing(column: Column, options: ReadOptions, raw: RawTable) -> Column:
+def _without_missing(column: Column, reading: Reading, raw: RawTable) -> Column:
     import narwhals as nw
     import polars as pl
 
-    hit = named_missing(column, options)
+    hit = named_missing(column, reading)
     if hit is None or not hit.any():
         return column
     if column.series.dtype.is_numeric():
@@ -199,31 +246,31 @@ def _without_missing(column: Column, options: ReadOptions, raw: RawTable) -> Col
     else:
         pairs = zip(column.texts(), hit, strict=True)
         series = pl.Series([None if gone else text for text, gone in pairs])
-    note = missing_note(column.name, int(hit.sum()), options, raw.name_row(int(hit.argmax())))
+    note = missing_note(column.name, int(hit.sum()), reading, raw.name_row(int(hit.argmax())))
     native = nw.from_native(series, series_only=True)
     return replace(column, series=native, notes=(*column.notes, note))
 
 
-def named_missing(column: Column, options: ReadOptions) -> BoolArray | None:
+def named_missing(column: Column, reading: Reading) -> BoolArray | None:
     """Returns a mask of the values that the user named as missing; None for other types."""
     import narwhals as nw
 
     if column.series.dtype.is_numeric():
-        named = np.array(options.missing_numbers)
+        named = np.array(reading.missing_numbers)
         if column.is_single:
             with np.errstate(over="ignore"):
                 named = named.astype(np.float32)
         return np.isin(column.numbers(), named)
     if column.series.dtype == nw.String:
-        return np.array([text in options.missing for text in column.texts()], dtype=np.bool_)
+        return np.array([text in reading.missing for text in column.texts()], dtype=np.bool_)
     return None
 
 
-def missing_note(name: str, count: int, options: ReadOptions, first: str) -> str:
+def missing_note(name: str, count: int, reading: Reading, first: str) -> str:
     """Returns the sentence about values that the user named as missing."""
     values = "1 value" if count == 1 else f"{count:,} values"
     return (
-        f"column '{name}' has {values} {' or '.join(options.missing)}, read as missing: the first "
+        f"column '{name}' has {values} {' or '.join(reading.missing)}, read as missing: the first "
         f"at {first}"
     )
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from kappaflow.data.limits import refuse_wide
-from kappaflow.data.raw import AS_USUAL, Column, RawTable, ReadOptions, collect
+from kappaflow.data.raw import READ_ALL, Column, RawTable, Reading, collect
 from kappaflow.data.table import IntArray
 from kappaflow.data.text_numbers import (
     Facts,
@@ -55,11 +55,11 @@ class TextTable:
         rows: int,
         header: list[str],
         subject: str,
-        options: ReadOptions,
+        reading: Reading,
         size: int | None = None,
     ) -> None:
         self.scan, self.rows, self.size = scan, rows, size or rows
-        self.header, self.subject, self.options = header, subject, options
+        self.header, self.subject, self.reading = header, subject, reading
         self.columns: list[Column] = []
         self._read_as: dict[str, tuple[str, Kind]] = {}
         self._line_of: list[int] = [2 + sum(name.count("\n") for name in header)]
@@ -70,12 +70,12 @@ class TextTable:
         for start in range(0, self.rows, self.size):
             chunk = self._chunk(start)
             facts = [
-                before + facts_of(*cleaned(chunk[str(place)], self.options))
+                before + facts_of(*cleaned(chunk[str(place)], self.reading))
                 for place, before in enumerate(facts)
             ]
             self._line_of.append(self._line_of[-1] + chunk.height + int(chunk[LINE_ENDS].sum()))
             on_rows(chunk.height)
-        kinds = kinds_to_read(self.header, facts, self.options)
+        kinds = kinds_to_read(self.header, facts, self.reading)
         for place, (name, kind) in enumerate(zip(self.header, kinds, strict=True)):
             if name or facts[place].counts["present"]:
                 column = text_column(
@@ -83,7 +83,7 @@ class TextTable:
                     facts[place],
                     kind,
                     subject=self.subject,
-                    options=self.options,
+                    reading=self.reading,
                     name_row=self._name_row,
                     is_first=not name and not self.columns,
                 )
@@ -97,8 +97,8 @@ class TextTable:
             if names is None or column.name in names:
                 place, kind = self._read_as[column.name]
                 values = chunk[place]
-                if column.name not in self.options.texts:
-                    values = of_kind(cleaned(values, self.options)[0], kind)
+                if column.name not in self.reading.texts:
+                    values = of_kind(cleaned(values, self.reading)[0], kind)
                 columns.append(replace(column, series=in_narwhals(values)))
         return collect(columns, source, self.subject, self._lines(chunk, start))
 
@@ -122,11 +122,11 @@ def read_delimited(
     source: str,
     subject: str,
     separator: str | None = None,
-    options: ReadOptions = AS_USUAL,
+    reading: Reading = READ_ALL,
 ) -> RawTable:
     """Returns the columns of a text with a header line."""
     text = decoded(data, subject)
-    separator = separator or separator_of(text, options.decimal)
+    separator = separator or separator_of(text, reading.decimal)
     header = header_of(text, separator, subject)
 
     def lines() -> Iterable[str]:
@@ -135,7 +135,7 @@ def read_delimited(
     with _named_lines(lines, separator, header, subject):
         frame = _cells(io.BytesIO(text.encode()), separator, header).collect()
     _check_rows(frame.lazy(), frame.height, lines, separator, header, subject)
-    table = TextTable(frame.lazy(), frame.height, header, subject, options)
+    table = TextTable(frame.lazy(), frame.height, header, subject, reading)
     table.settle()
     return table.read(0, source)
 
@@ -144,7 +144,7 @@ def convert_text(
     path: Path,
     converted: Path,
     subject: str,
-    options: ReadOptions,
+    reading: Reading,
     size_of: Callable[[int], int],
 ) -> TextTable:
     """Returns the table of a text file, which is converted to a parquet file of texts.
@@ -158,7 +158,7 @@ def convert_text(
         start = _start_of(file)
     if "\n" not in start:
         raise ValueError(f"{subject} has lines that polars does not see")
-    separator = "\t" if path.suffix.lower() == ".tsv" else separator_of(start, options.decimal)
+    separator = "\t" if path.suffix.lower() == ".tsv" else separator_of(start, reading.decimal)
     header = header_of(start, separator, subject)
 
     def lines() -> Iterator[str]:
@@ -170,7 +170,7 @@ def convert_text(
     scan = pl.scan_parquet(converted, glob=False)
     rows = scan.select(pl.len()).collect().item() - _blank_lines_at_end(path)
     _check_rows(scan.head(rows), rows, lines, separator, header, subject)
-    return TextTable(scan, rows, header, subject, options, size_of(len(header)))
+    return TextTable(scan, rows, header, subject, reading, size_of(len(header)))
 
 
 def _cells(source: Path | io.BytesIO, separator: str, header: list[str]) -> "pl.LazyFrame":

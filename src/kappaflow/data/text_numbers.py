@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from kappaflow.data.raw import INDEX_NAMES, Column, Decimal, ReadOptions, missing_note, shortened
+from kappaflow.data.raw import INDEX_NAMES, Column, Decimal, Reading, missing_note, shortened
 from kappaflow.options import option
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Facts:
         return self.counts[what] == self.counts["present"]
 
 
-def cleaned(series: "pl.Series", options: ReadOptions) -> tuple["pl.Series", "pl.Series | None"]:
+def cleaned(series: "pl.Series", reading: Reading) -> tuple["pl.Series", "pl.Series | None"]:
     """Returns texts without spaces around them and null for missing values.
 
     The second value marks those that the user named as missing, as text or as the same number.
@@ -65,10 +65,10 @@ def cleaned(series: "pl.Series", options: ReadOptions) -> tuple["pl.Series", "pl
     import polars as pl
 
     text = series.str.strip_chars()
-    if not options.missing:
+    if not reading.missing:
         return text.set(text.is_in(MISSING), None), None
     numbers = text.cast(pl.Float64, strict=False)
-    named = text.is_in(options.missing) | numbers.is_in(options.missing_numbers)
+    named = text.is_in(reading.missing) | numbers.is_in(reading.missing_numbers)
     named = named.fill_null(value=False)
     return text.set(named | text.is_in(MISSING), None), named
 
@@ -133,21 +133,19 @@ def _number(text: "pl.Series", decimal: Decimal) -> "pl.Series":
     return digits.set(~spelled, None).cast(pl.Float64, strict=False)
 
 
-def kinds_to_read(
-    names: Sequence[str], columns: Sequence[Facts], options: ReadOptions
-) -> list[Kind]:
+def kinds_to_read(names: Sequence[str], columns: Sequence[Facts], reading: Reading) -> list[Kind]:
     """Returns the kind that each column of a file is read as.
 
     A column that can be read with a decimal point and with a decimal comma, as other numbers, is
     read as the other columns of the file are; it is ambiguous if these give no answer.
     """
     votes: set[Decimal] = {vote for facts in columns if (vote := _only_decimal(facts)) is not None}
-    common = options.decimal or (votes.pop() if len(votes) == 1 else None)
+    common = reading.decimal or (votes.pop() if len(votes) == 1 else None)
     kinds: list[Kind] = []
     for name, facts in zip(names, columns, strict=True):
-        kind: Kind = "text" if name in options.texts else _kind(facts, options.decimal, common)
-        if kind == "text" and options.lenient and name not in options.texts:
-            kind = _kind(_numbers_only(facts, options.decimal), options.decimal, common)
+        kind: Kind = "text" if name in reading.texts else _kind(facts, reading.decimal, common)
+        if kind == "text" and reading.lenient and name not in reading.texts:
+            kind = _kind(_numbers_only(facts, reading.decimal), reading.decimal, common)
         kinds.append(kind)
     return kinds
 
@@ -212,7 +210,7 @@ def text_column(
     kind: Kind,
     *,
     subject: str,
-    options: ReadOptions,
+    reading: Reading,
     name_row: Callable[[int], str],
     is_first: bool = False,
 ) -> Column:
@@ -226,11 +224,11 @@ def text_column(
     types = {"truth": pl.Boolean, "text": pl.String, "ambiguous": pl.String}
     unnamed = is_first or name in INDEX_NAMES
     whole = facts.counts["present"] == facts.counts["whole"] == facts.rows
-    messages = _Messages(name, facts, subject, options.decimal, name_row)
+    messages = _Messages(name, facts, subject, reading.decimal, name_row)
     notes = messages.spelling(kind)
     if "named" in facts.firsts:
         first = name_row(facts.firsts["named"][0])
-        notes += (missing_note(name, facts.counts["named"], options, first),)
+        notes += (missing_note(name, facts.counts["named"], reading, first),)
     return Column(
         name,
         in_narwhals(pl.Series([None], dtype=types.get(kind, pl.Float64))),

@@ -20,8 +20,9 @@ from kappaflow.data import Table, split, weigh_duplicate_rows
 from kappaflow.data.batches import domains_in
 from kappaflow.data.domains import Bounds, clip_to_domain, domains_of, unwrap_circles
 from kappaflow.data.duplicates import DUPLICATES, Duplicates, settle_duplicates
-from kappaflow.data.load import Reading, read_table
+from kappaflow.data.load import read_table
 from kappaflow.data.prepare import describe_merged, few_to_train_on, noisy, prepare_table
+from kappaflow.data.raw import Reading, as_names
 from kappaflow.data.split import row_hashes
 from kappaflow.data.table import REPAIRS, Repair, require_finite
 from kappaflow.diagnosis import Diagnosis, doctor
@@ -147,7 +148,7 @@ class FlowEstimator(BaseEstimator):
 
     def _reading(self) -> Reading:
         """Returns the options of reading that were given to the estimator."""
-        return Reading(self.columns, self.exclude, (), self.where, None, self.missing)
+        return Reading.of(self.columns, self.exclude, (), self.where, None, self.missing)
 
     def _table(
         self,
@@ -157,11 +158,10 @@ class FlowEstimator(BaseEstimator):
         *,
         at_least: int = 1,
         reset: bool = False,
-        every: bool = False,
     ) -> Table:
         """Returns rows as a table; `reset` stores the number and names of their columns."""
         if is_into_dataframe(X) and not reset and (self.columns or self.exclude):
-            return read_table(X, reading, weights, every=every)  # without columns left out
+            return read_table(X, reading, weights)  # without columns left out
         if is_into_dataframe(X):
             rows = validate_data(self, X, reset=reset, skip_check_array=True)  # pyright: ignore
         else:
@@ -175,7 +175,7 @@ class FlowEstimator(BaseEstimator):
             )
         if reset:
             self._input_columns = column_names(rows)
-        return read_table(rows, reading, weights, every=every, names=self._input_columns)
+        return read_table(rows, reading, weights, names=self._input_columns)
 
     def _prepared(self, table: Table, *, merges: bool = False) -> Table:
         """Returns rows to which a density can be fitted, and warns about problems.
@@ -358,13 +358,15 @@ class RowEstimator(FlowEstimator):
     def _to_score(self, X: ArrayLike) -> Table:  # noqa: N803
         """Returns finite rows with the columns of the flow, if the estimator is fitted."""
         check_is_fitted(self)
-        reading = Reading(self._columns, context=self._context_columns, missing=self.missing)
+        reading = Reading.of(
+            columns=self._columns, context=self._context_columns, missing=self.missing
+        )
         table = self._table(X, reading)
         require_finite(table, table.source)
         return table
 
     def _reading(self) -> Reading:
-        return replace(super()._reading(), context=self.context)
+        return replace(super()._reading(), context=as_names(self.context, "context"))
 
     def _started(
         self, table: Table, train: Table, validation: Table, settings: Settings

@@ -15,7 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from kappaflow._checks import positive_int
 from kappaflow.data import Table
-from kappaflow.data.load import READ_ALL, Reading, check_same_order, read_table
+from kappaflow.data.load import check_same_order, read_table
+from kappaflow.data.raw import Reading
 from kappaflow.data.table import require_finite
 from kappaflow.diagnosis import Diagnosis
 from kappaflow.errors import ArgumentError
@@ -206,12 +207,12 @@ class ConditionalFlowDensity(FlowEstimator):
 
     def _table(self, X: ArrayLike, reading: Reading, *args: object, **options: Any) -> Table:  # noqa: ANN401, N803
         """Returns features as a table, with columns of true and false."""
-        return super()._table(X, reading, *args, every=True, **options)
+        return super()._table(X, replace(reading, every=True), *args, **options)
 
     def _to_score(self, X: ArrayLike) -> Table:  # noqa: N803
         """Returns finite features, if the estimator is fitted."""
         check_is_fitted(self)
-        table = self._table(X, Reading(self._context_columns, missing=self.missing))
+        table = self._table(X, Reading.of(columns=self._context_columns, missing=self.missing))
         require_finite(table, table.source)
         return table
 
@@ -254,4 +255,4 @@ def targets_of(y: Any, names: Sequence[str] | None) -> Table:  # noqa: ANN401
         own = [f"y{i}" for i in range(y.shape[1])]
     if names is not None and len(own) != len(names):
         raise ArgumentError(f"'y' should have {len(names)} targets, as in fit, got {len(own)}.")
-    return read_table(y, READ_ALL, every=True, names=names or own)
+    return read_table(y, Reading(every=True), names=names or own)

@@ -159,7 +159,7 @@ def frame_of(flow: "Flow", samples: Tensor, context: Tensor | None, kind: AsFram
 
 def read_rows(argument: str, source: Data) -> "Table":
     """Returns all columns of numbers of a frame, a table or a file."""
-    from kappaflow.data.load import load_every_column  # it loads polars, which tensors do without
+    from kappaflow.data.load import Reading, read_table  # they load polars
     from kappaflow.data.table import Table
 
     if isinstance(source, Table):
@@ -172,7 +172,7 @@ def read_rows(argument: str, source: Data) -> "Table":
             f"'{argument}' should be a tensor, an array, a data frame or a path, got "
             f"{kind.__name__}."
         )
-    return load_every_column(source)
+    return read_table(source, Reading(every=True))
 
 
 def _selected(argument: str, table: "Table", names: Sequence[str]) -> np.ndarray:

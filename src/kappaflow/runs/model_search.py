@@ -22,7 +22,7 @@ from kappaflow.data import Table
 from kappaflow.data.dataset import kind_of
 from kappaflow.data.domains import Bounds, Domains, domains_of
 from kappaflow.data.duplicates import Duplicates
-from kappaflow.data.load import Reading
+from kappaflow.data.raw import Reading
 from kappaflow.data.table import Repair
 from kappaflow.errors import ArgumentError, DataError, FileError, NumericalError
 from kappaflow.files import CONFIG, read_config
@@ -218,7 +218,7 @@ def fit_auto(
         )
     search = ModelSearch(seconds=search_time, learning_rate=settings.get("learning_rate"))
     checked = checked_settings(OPTIONS, **settings)
-    reading = Reading(columns, exclude, context, where, decimal, missing)
+    reading = Reading.of(columns, exclude, context, where, decimal, missing)
     table = as_table(data, reading, weights)
     domains = domains_of(bounds, table)
     rows = split_rows(

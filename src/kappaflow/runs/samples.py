@@ -13,7 +13,7 @@ import torch
 from kappaflow._checks import finite_float, natural_int, positive_int
 from kappaflow.data import Table, check_writable, load_table
 from kappaflow.data.chunks import chunk_size
-from kappaflow.data.raw import Decimal, ReadOptions
+from kappaflow.data.raw import Decimal, Reading
 from kappaflow.data.table import require_finite
 from kappaflow.data.write import table_writer
 from kappaflow.errors import ArgumentError
@@ -118,8 +118,8 @@ class Samples:
                     else "be left out: the flow has none."
                 )
             )
-        options = self.run.reading(decimal)
-        table = None if context is None else finite_table(context, names, [], options)
+        reading = self.run.reading(decimal)
+        table = None if context is None else finite_table(context, names, [], reading)
         ranges = {} if table is None else stored_ranges(folder)
         self.outside = Outside() if table is None else rows_outside(table, ranges)
         self._given = None if table is None else table.values
@@ -234,10 +234,10 @@ def _labels(
     return np.full(n, classes.index(class_name)), 1
 
 
-def finite_table(data: str, columns: list[str], context: list[str], options: ReadOptions) -> Table:
+def finite_table(data: str, columns: list[str], context: list[str], reading: Reading) -> Table:
     """Returns named columns of some data, or raises an error if a value is not finite."""
     table = load_table(
-        data, columns=columns, context=context, decimal=options.decimal, missing=options.missing
+        data, columns=columns, context=context, decimal=reading.decimal, missing=reading.missing
     )
     require_finite(table, data)
     return table

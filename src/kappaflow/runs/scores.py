@@ -11,9 +11,9 @@ import torch
 from kappaflow.data import Table, check_writable, write_table
 from kappaflow.data.batches import domains_in
 from kappaflow.data.chunks import Chunks, open_chunks
-from kappaflow.data.load import Reading, load_to_score
+from kappaflow.data.load import read_table
 from kappaflow.data.prepare import noisy
-from kappaflow.data.raw import Decimal, ReadOptions
+from kappaflow.data.raw import Decimal, Reading
 from kappaflow.data.table import describe_rows
 from kappaflow.data.write import TableWriter, table_writer
 from kappaflow.errors import ArgumentError, DataError, FileError
@@ -74,8 +74,7 @@ def score_run(
         refuse_table_options(id=identifier, decimal=decimal)
         return _image_scores(folder, data, device)
     scores = Scores(folder, device)
-    run, options = scores.run, scores.reading(identifier, decimal)
-    table = load_to_score(data, run.columns, run.context_columns, options)
+    table = read_table(data, scores.reading(identifier, decimal))
     scores.outside(table).warn(len(table))
     return scores.of(table)
 
@@ -108,7 +107,7 @@ class Scores:
         self.run, self.flow = read_table_run(folder), load_on(folder, device)
         self._ranges = stored_ranges(folder)
 
-    def reading(self, identifier: str | None, decimal: Decimal | None = None) -> ReadOptions:
+    def reading(self, identifier: str | None, decimal: Decimal | None = None) -> Reading:
         """Returns how to read data to score; a column `identifier` is kept as text.
 
         Raises:
@@ -119,7 +118,13 @@ class Scores:
                 f"'id' should name a column that the run does not use, got {identifier!r}."
             )
         texts = () if identifier is None else (identifier,)
-        return replace(self.run.reading(decimal), texts=texts, lenient=True)
+        return replace(
+            self.run.reading(decimal),
+            columns=tuple(self.run.columns),
+            context=tuple(self.run.context_columns),
+            texts=texts,
+            lenient=True,
+        )
 
     def outside(self, table: Table) -> Outside:
         """Returns how many rows lie outside of the range of the training rows."""
@@ -221,7 +226,6 @@ def write_scores(
     with table_writer(out) as writer:
         chunks = open_chunks(
             data,
-            Reading(scores.run.columns, context=scores.run.context_columns),
             scores.reading(identifier, decimal),
             multiple=rows_at_once(scores.flow),
             scratch=writer.folder,

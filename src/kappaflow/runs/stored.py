@@ -7,7 +7,7 @@ from typing import Any, TypeVar, overload
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kappaflow.data.raw import Decimal, ReadOptions
+from kappaflow.data.raw import Decimal, Reading
 from kappaflow.errors import FileError
 from kappaflow.files import CONFIG, load, read_config
 from kappaflow.flows import Flow
@@ -42,9 +42,9 @@ class TableRunConfig(BaseModel):
     fingerprints: dict[str, str]
     widths: dict[str, float] = Field(default_factory=dict)
 
-    def reading(self, decimal: Decimal | None = None) -> ReadOptions:
+    def reading(self, decimal: Decimal | None = None) -> Reading:
         """Returns how other data for the run is read; `decimal` replaces its decimal sign."""
-        options = ReadOptions() if self.source is None else self.source.reading()
+        options = Reading() if self.source is None else self.source.reading()
         return options if decimal is None else replace(options, decimal=decimal)
 
 

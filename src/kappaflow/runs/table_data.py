@@ -27,7 +27,7 @@ from kappaflow.data.duplicates import (
 )
 from kappaflow.data.on_disk import SplitRequest, SplitTable
 from kappaflow.data.prepare import FEW_ROWS, few_to_train_on, noisy, prepare_table
-from kappaflow.data.raw import NO_MISSING, ReadOptions
+from kappaflow.data.raw import NO_MISSING, Reading
 from kappaflow.data.table import Repair, listed, require_finite
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
@@ -90,9 +90,9 @@ class TableConfig(DataConfig):
     decimal: Literal[".", ","] | None = None
     missing: list[str] = field(default_factory=list)
 
-    def reading(self) -> ReadOptions:
+    def reading(self) -> Reading:
         """Returns how the values are read."""
-        return ReadOptions(self.decimal, tuple(self.missing))
+        return Reading(decimal=self.decimal, missing=tuple(self.missing))
 
     def load(self) -> "TableData":
         """Returns the rows: loaded, examined, repaired and split; equal rows are in one part.

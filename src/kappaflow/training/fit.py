@@ -23,9 +23,9 @@ from kappaflow.data.batches import domains_in
 from kappaflow.data.dataset import Kind, kind_of
 from kappaflow.data.domains import Bounds, Domains, bounds_of, clip_to_domain, domains_of
 from kappaflow.data.duplicates import Duplicates
-from kappaflow.data.load import Reading
 from kappaflow.data.on_disk import SplitRequest
 from kappaflow.data.prepare import few_to_train_on, noisy, prepare_table
+from kappaflow.data.raw import Reading
 from kappaflow.data.table import Repair
 from kappaflow.errors import ArgumentError, DataWarning, KappaflowError
 from kappaflow.flows import Flow, set_bounds
@@ -153,7 +153,7 @@ def fit(
     data, validation = (
         read_torch_data(one, own) if is_torch_data(one) else one for one in (data, validation)
     )
-    reading = Reading(columns, exclude, context, where, decimal, missing)
+    reading = Reading.of(columns, exclude, context, where, decimal, missing)
     if not isinstance(flow, Flow):
         flow = _wrapped(flow, data, reading)
     request = _DataRequest(

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from kappaflow.data import Table, examine, weighted
-from kappaflow.data.load import READ_ALL, Reading, as_names, check_same_order, read_table
-from kappaflow.data.raw import quoted
+from kappaflow.data.load import check_same_order, read_table
+from kappaflow.data.raw import READ_ALL, Reading, quoted
 from kappaflow.data.table import require_finite
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
@@ -25,21 +25,20 @@ def as_table(
     if is_torch_data(data):
         data = read_torch_data(data, None)
     if not isinstance(data, Table | tuple):
-        return read_table(data, reading, weights, every=every)
+        return read_table(data, replace(reading, every=every), weights)
     if isinstance(data, tuple):
         refuse_reading(reading, "a pair (x, context)", but=("exclude", "missing"))
         table = _pair(data, reading)
     else:
         refuse_reading(reading, "a Table", but=("exclude",))
         table = data
-    excluded = as_names(reading.exclude, "exclude")
-    lacking = [name for name in excluded if name not in table.columns]
+    lacking = [name for name in reading.exclude if name not in table.columns]
     if lacking:
         raise ArgumentError(
             f"'exclude' names column {lacking[0]!r}, which is not modeled: the columns are "
             f"{quoted(table.columns)}."
         )
-    return weighted(table.without_columns(excluded), weights)
+    return weighted(table.without_columns(reading.exclude), weights)
 
 
 def refuse_reading(reading: Reading, kind: str, but: Sequence[str] = ()) -> None:
@@ -59,8 +58,8 @@ def _pair(data: tuple[Any, ...], reading: Reading) -> Table:
             f"'data' should be x or a pair (x, context), got a tuple of {len(data)}."
         )
     check_same_order(*data, "context")
-    only = Reading(missing=reading.missing)
-    table, context = (read_table(part, only, every=True) for part in data)
+    only = Reading(missing=reading.missing, every=True)
+    table, context = (read_table(part, only) for part in data)
     if len(table) != len(context):
         raise ArgumentError(
             f"'context' should have as many rows as 'x', {len(table)}, got {len(context)}."
