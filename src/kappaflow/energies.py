@@ -39,11 +39,7 @@ def log_density_at(log_density: LogDensity, x: Tensor) -> Tensor:
 
 
 def with_gradient(log_density: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the log-density (n,) and its gradient (n, *event), both without a graph.
-
-    Raises:
-        ArgumentError: There is no gradient, or the shape is wrong.
-    """
+    """Returns the log-density (n,) and its gradient (n, *event), both without a graph."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value = log_density_at(log_density, x)

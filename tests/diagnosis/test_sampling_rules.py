@@ -6,6 +6,7 @@ import torch
 
 import kappaflow as kf
 from diagnosis.faulty import FEATURES, SEEDS, Right, findings, moved, points
+from interop.foreign import nflows_flow, zuko_flow
 from kappaflow.diagnosis.checks import samples
 from kappaflow.diagnosis.checks.samples import sample_distribution
 from kappaflow.diagnosis.measurements import Measurements
@@ -50,6 +51,38 @@ class Forgetting(Right):
 def test_samples_without_a_layer_are_found(seed):
     """KF208: the latents are not samples of the base."""
     assert set(findings(Forgetting(seed), points(seed))) == {"KF208"}
+
+
+@pytest.mark.parametrize("library", ["nflows", "zuko"])
+def test_a_method_that_replaces_the_sampling_of_a_library_is_found(library, monkeypatch):
+    """KF208: the library samples and scores in another method, which the doctor preferred."""
+    if library == "nflows":
+        flow = nflows_flow("RealNVP")
+        correct = flow._sample
+        monkeypatch.setattr(flow, "_sample", lambda n, context: 0.5 * correct(n, context))
+    else:
+        lazy = zuko_flow("NSF")
+        kind = type(lazy())
+
+        class Colder(kind):
+            def rsample(self, shape=()):
+                return 0.5 * super().rsample(shape)
+
+        flow = Colder(lazy().transform, lazy().base)
+    assert "KF208" in findings(flow, torch.randn(64, FEATURES, dtype=torch.float64))
+
+
+class Forgetful(kf.StandardNormal):
+    """A base that does not use the generator."""
+
+    def sample(self, n, *, generator=None, **of):
+        return super().sample(n, **of)
+
+
+def test_a_base_that_ignores_the_generator_is_named():
+    """KF704 of a flow of kappaflow, whose base alone has random numbers."""
+    flow = kf.Flow(Forgetful(2), kf.bijections.ElementwiseAffine(2))
+    assert findings(flow, torch.randn(64, 2))["KF704"].cause.startswith("The base does not use")
 
 
 class Numpy(Right):

@@ -64,6 +64,33 @@ def test_dropout_is_reported_in_training_mode_alone():
     assert flow.training
 
 
+class Normalized(torch.nn.Module):
+    """Batch normalization as a flow, with its running statistics in evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(4, affine=False, eps=1e-12)
+
+    def variance(self, x):
+        return x.var(0, correction=0) if self.training else self.norm.running_var
+
+    def encode(self, x):
+        return self.norm(x), -0.5 * self.variance(x).log().sum().expand(len(x))
+
+    def decode(self, z):
+        log_det = 0.5 * self.norm.running_var.log().sum().expand(len(z))
+        return z * self.norm.running_var.sqrt() + self.norm.running_mean, log_det
+
+
+def test_batch_statistics_in_training_mode_are_named():
+    """KF218: log_prob then depends on the batch; in evaluation mode there is no finding."""
+    flow, x = Normalized(), 3 * points() + 1
+    flow.norm(x)
+    assert "KF218" not in findings(flow.eval(), x)
+    found = findings(flow.train(), x)["KF218"]
+    assert "evaluation mode" in found.message and "statistics of the batch" in found.cause
+
+
 def test_a_gap_in_a_density_is_an_error_where_samples_reach_it():
     """The layer is named; far out it is a note, if the values are infinite."""
 

@@ -179,6 +179,13 @@ class Parts:
     flow: object = None
 
 
+def is_overridden(method: str, owner: object, libraries: Sequence[str]) -> bool:
+    """Returns whether a user's class, or the object itself, replaces a method of libraries."""
+    home = next((kind for kind in type(owner).__mro__ if method in vars(kind)), None)
+    own = home is not None and home.__module__.partition(".")[0] not in libraries
+    return own or method in vars(owner)
+
+
 def event_shape_of(x: Tensor | None, name: str) -> tuple[int, ...]:
     """Returns the shape of one row, or raises an error that asks for rows."""
     if x is None:

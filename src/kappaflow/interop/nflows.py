@@ -15,6 +15,7 @@ from kappaflow.foreign.layers import (
     Parts,
     default_dtype_of,
     event_shape_of,
+    is_overridden,
     unchanged_context,
 )
 from kappaflow.interop.blueprint import (
@@ -74,6 +75,10 @@ def parts_of(
         with default_dtype_of(flow):  # its standard normal samples in torch's default dtype
             return call(*_rows(n, given))
 
+    def sample(*given: Any) -> tuple[Tensor, Tensor | None]:  # noqa: ANN401
+        own = any(is_overridden(name, flow, ["nflows"]) for name in ("sample", "_sample"))
+        return (flow.sample(*given), None) if own else flow.sample_and_log_prob(*given)
+
     transforms = _transforms_of(flow._transform) if outer == shape else [flow._transform]
     return Parts(
         "nflows",
@@ -85,7 +90,7 @@ def parts_of(
         ),
         flow,
         log_prob=lambda value, given: flow.log_prob(value, context=read_context(given)),
-        sample=lambda n, given: draw(flow.sample_and_log_prob, n, read_context(given)),
+        sample=lambda n, given: draw(sample, n, read_context(given)),
     )
 
 

@@ -14,6 +14,7 @@ from kappaflow.foreign.layers import (
     ForeignBase,
     ForeignLayer,
     Parts,
+    is_overridden,
     unchanged_context,
 )
 from kappaflow.interop.blueprint import (
@@ -34,6 +35,7 @@ from kappaflow.partition import Partition
 Make = Callable[[Tensor | None], Any]
 AFFINE = "zuko.transforms.MonotonicAffineTransform"
 ADDITIVE = "zuko.transforms.AdditiveTransform"
+LIBRARIES = ("zuko", "torch")  # whose distributions sample as they score
 SLOPE = 1e-3  # default of the smallest slope of a monotonic affine transform
 
 
@@ -81,7 +83,8 @@ def _layer(transform: Any, make: Make, shape: tuple[int, ...], width: int) -> Fo
 def _sample(distribution: Any, n: int) -> tuple[Tensor, Tensor | None]:  # noqa: ANN401
     """Returns n samples, or one per row if the distribution has a batch of contexts."""
     shape = () if distribution.batch_shape else (n,)
-    if hasattr(distribution, "rsample_and_log_prob"):
+    own = any(is_overridden(name, distribution, LIBRARIES) for name in ("sample", "rsample"))
+    if hasattr(distribution, "rsample_and_log_prob") and not own:
         return distribution.rsample_and_log_prob(shape)
     return distribution.sample(shape), None
 

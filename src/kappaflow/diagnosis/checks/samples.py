@@ -284,9 +284,15 @@ def samples_not_repeatable(m: Measurements) -> Iterator[Symptom]:
     """
     result = sample_distribution(m)
     if result is not None and result.repeated:
+        cause = fix = None
+        if not isinstance(m.flow, Wrapped):
+            cause = "The base does not use the generator that its method sample gets."
+            fix = "Pass generator=generator to each function that makes random numbers."
         yield Symptom(
             f"Samples of {_owner(m)} differ although torch's generator has the same seed.",
             {"worst": result.repeated},
+            cause=cause,
+            fix=fix,
         )
 
 

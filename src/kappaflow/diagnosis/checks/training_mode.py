@@ -87,12 +87,19 @@ def wrong_in_training(m: Measurements) -> Iterator[Symptom]:
         )
 
 
-@measurement("random numbers in training mode")
-def random_in_training(m: Measurements) -> tuple[float, str | None] | None:
-    """Calls a copy twice in the mode in which the flow was given.
+class GivenMode(NamedTuple):
+    """The flow in the mode in which it was given, against itself: the largest change in nats."""
 
-    Returns the largest change of log_prob in nats, and the first layer with values that change;
-    None if no call differs.
+    worst: float
+    layer: str | None  # the first layer with values that change
+    is_random: bool  # whether two calls differ; else the flow differs from evaluation mode
+
+
+@measurement("random numbers in training mode")
+def given_mode(m: Measurements) -> GivenMode | None:
+    """Calls a copy twice in the mode in which the flow was given, and in evaluation mode.
+
+    Returns None if no call differs.
     """
     own = m.copy() if any(m.modes.values()) else None
     if own is None:
@@ -101,12 +108,14 @@ def random_in_training(m: Measurements) -> tuple[float, str | None] | None:
         module.training = m.modes.get(name, False)
     own.augmented_log_prob(m.points, m.context)  # initializes what waits for data
     values = [own.augmented_log_prob(m.points, m.context) for _ in range(2)]
-    if not differ(*values):
-        return None
     layers, start = layers_of(own.core, m.context), own.standardization(m.points)[0]
-    calls = layer_by_layer(layers, start)
-    random = (layer.name for layer, x, *results in calls if _changes(layer, x, results))
-    return largest_difference(*values), next(random, None)
+    if differ(*values):
+        calls = layer_by_layer(layers, start)
+        random = (layer.name for layer, x, *results in calls if _changes(layer, x, results))
+        return GivenMode(largest_difference(*values), next(random, None), True)
+    own.eval()
+    values[1] = own.augmented_log_prob(m.points, m.context)
+    return GivenMode(largest_difference(*values), None, False) if differ(*values) else None
 
 
 def _changes(layer: Layer, x: Tensor, results: Sequence[Tensor]) -> bool:
@@ -116,15 +125,16 @@ def _changes(layer: Layer, x: Tensor, results: Sequence[Tensor]) -> bool:
 
 @check(
     "KF218",
-    "the flow is in training mode and uses random numbers there",
+    "the flow is in training mode, which changes its log_prob",
     severity="warning",
     cause="Dropout or another layer draws random numbers: log_prob is random, and samples do not "
     "follow it.",
     fix="Call flow.eval() before log_prob and sample.",
 )
-def random_if_training(m: Measurements) -> Iterator[Symptom]:
+def training_mode_matters(m: Measurements) -> Iterator[Symptom]:
     """All other checks examine the flow in evaluation mode. This one calls it in the mode in which
-    it was given, twice, and compares log_prob.
+    it was given, twice, and compares log_prob, also with that in evaluation mode: the statistics
+    of a batch differ from the running ones.
 
     Example:
         class Dropping(torch.nn.Module):
@@ -145,15 +155,20 @@ def random_if_training(m: Measurements) -> Iterator[Symptom]:
         flow = Dropping()
         x = torch.randn(64, 2)
     """
-    result = random_in_training(m)
-    if result is not None and not log_prob_random(m):
-        worst, layer = result
-        yield Symptom(
-            f"The flow was given in training mode, where log_prob changes by up to {worst:.2g} "
-            "nats from call to call.",
-            {"worst_nats": worst},
-            layer=layer,
-        )
+    result = given_mode(m)
+    if result is None or log_prob_random(m):
+        return
+    than = "from call to call" if result.is_random else "compared with evaluation mode"
+    yield Symptom(
+        f"The flow was given in training mode, where log_prob changes by up to {result.worst:.2g} "
+        f"nats {than}.",
+        {"worst_nats": result.worst},
+        layer=result.layer,
+        cause=None
+        if result.is_random
+        else "A layer normalizes by the statistics of the batch: log_prob of a row depends on the "
+        "other rows.",
+    )
 
 
 def _errors(flow: Flow, x: Tensor, context: Tensor | None) -> Iterator[TrainingMode]:
