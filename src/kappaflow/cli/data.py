@@ -19,21 +19,23 @@ def data(*, json: Json = False) -> None:
     from kappaflow.data.dataset import kinds
     from kappaflow.data.shipped import ROWS
 
-    sets, images = data_sets(), [one for kind in kinds() for one in kind.sets()]
+    sets, images = data_sets(), [data_set for kind in kinds() for data_set in kind.sets()]
     if json:
-        tables = [{**asdict(one), "path": str(one.path)} for one in sets]
-        drawn = [{"name": one.name, "description": one.description} for one in toy_sets()]
+        tables = [{**asdict(data_set), "path": str(data_set.path)} for data_set in sets]
+        drawn = [
+            {"name": data_set.name, "description": data_set.description} for data_set in toy_sets()
+        ]
         print_json([*tables, *drawn, *map(asdict, images)])
         return
-    for one in sets:
-        print_text(f"{one.name}: {one.description}")
-        print_text(f"  {one.rows:,} rows; columns {', '.join(one.columns)}")
-        print_text(f"  {one.citation}; {one.license}\n")
-    for one in toy_sets():
-        print_text(f"{one.name}: {one.description}")
+    for data_set in sets:
+        print_text(f"{data_set.name}: {data_set.description}")
+        print_text(f"  {data_set.rows:,} rows; columns {', '.join(data_set.columns)}")
+        print_text(f"  {data_set.citation}; {data_set.license}\n")
+    for data_set in toy_sets():
+        print_text(f"{data_set.name}: {data_set.description}")
     print_text(f"  {ROWS:,} points each, generated on loading; columns x0, x1\n")
-    for one in images:
-        print_text(f"{one.name}: {one.description}")
-        print_text(f"  comes with {one.package}; {one.citation}\n")
+    for data_set in images:
+        print_text(f"{data_set.name}: {data_set.description}")
+        print_text(f"  comes with {data_set.package}; {data_set.citation}\n")
     print_text("A csv, tsv, parquet, arrow, npy or npz file will do: kappaflow fit FILE")
     print_text("A folder of images will do: kappaflow fit FOLDER --size 32")

@@ -190,12 +190,12 @@ def _fixed(
     from kappaflow.runs import fix_run
 
     note_unfinished(run)
-    given = {} if epochs is None else {"epochs": epochs}
-    whole = run.resolve()
-    out = whole.with_name(f"{whole.name}-fixed") if into is None else into
+    options = {} if epochs is None else {"epochs": epochs}
+    folder = run.resolve()
+    out = folder.with_name(f"{folder.name}-fixed") if into is None else into
     visible = False if json else None
     with shown_step(visible=visible) as show:
-        result = fix_run(run, out, fixes, progress=visible, show=show, **given)
+        result = fix_run(run, out, fixes, progress=visible, show=show, **options)
     if json:
         print_json(to_plain(result))
     else:
@@ -220,27 +220,30 @@ def _why_nothing(diagnosis: "Diagnosis", fixes: Sequence[str]) -> str:
     """Returns why nothing changed in the run."""
     if fixes:
         return f"{' and '.join(fixes)} {'find' if fixes[1:] else 'finds'} nothing to change"
-    severe = any(one.severity != "note" for one in diagnosis.findings)
+    severe = any(finding.severity != "note" for finding in diagnosis.findings)
     return "no automatic fix applies to these findings" if severe else "there is nothing to fix"
 
 
 def _compare(before: "Health", after: "Health") -> None:
     """Prints the figures of two flows side by side."""
     each = (before, after)
-    codes = (_codes(one) for one in each)
+    codes = (_codes(health) for health in each)
     rows: list[tuple[str, ...]] = [("", "before", "after"), ("findings", *codes)]
     if before.nll is not None and after.nll is not None:
-        for what in dict.fromkeys(one.likelihood for one in each):
-            values = [formatted(".4g", one.nll) if one.likelihood == what else "" for one in each]
+        for what in dict.fromkeys(health.likelihood for health in each):
+            values = [
+                formatted(".4g", health.nll) if health.likelihood == what else ""
+                for health in each
+            ]
             rows.append((NLL[what], *values))
     for name in FIGURES:
-        values = (one.measured[name] for one in each)
+        values = (health.measured[name] for health in each)
         rows.append((name.replace("_", " "), *(f"{value:.3g}" for value in values)))
     print_columns(rows)
 
 
 def _codes(diagnosis: "Diagnosis") -> str:
-    return " ".join(dict.fromkeys(one.code for one in diagnosis.findings)) or "none"
+    return " ".join(dict.fromkeys(finding.code for finding in diagnosis.findings)) or "none"
 
 
 def _title(run: str) -> str:

@@ -204,7 +204,7 @@ def _refuse_missing(data: str) -> None:
     from kappaflow.data.load import no_such_file
 
     path = Path(data).expanduser()
-    sets = {kind.name: tuple(one.name for one in kind.sets()) for kind in kinds()}
+    sets = {kind.name: tuple(data_set.name for data_set in kind.sets()) for kind in kinds()}
     named = {"tables": table_names(), **sets}
     names = tuple(name for group in named.values() for name in group)
     if data == "-" or data in names or path.exists():
@@ -261,9 +261,9 @@ def _print_summary(summary: "RunSummary", against: str | None, *, json: bool) ->
     if result.is_joint:
         print_text(f"\n{JOINT}")
     print_text(f"\n{result.verdict}\n")
-    for one in result.findings:
-        where = f" in layer {one.layer}" if one.layer else ""
-        print_text(f"{one.severity} {one.code}{where}: {one.message}")
+    for finding in result.findings:
+        where = f" in layer {finding.layer}" if finding.layer else ""
+        print_text(f"{finding.severity} {finding.code}{where}: {finding.message}")
     print_text(f"\n{samples}The report is {out / 'report.html'}")
 
 
@@ -285,13 +285,12 @@ def _table_rows(result: "Result") -> list[tuple[str, str]]:
 
 def _separation_rows(result: "Result", against: str | None) -> list[tuple[str, str]]:
     """Returns the separation of other rows, which `against` describes."""
-    return [
-        (
-            f"AUC against {against}",
-            f"{formatted('.4f', one.auc)} +- {formatted('.4f', one.auc_standard_error)}",
-        )
-        for one in result.separations
-    ]
+    rows = []
+    for separation in result.separations:
+        auc, error = separation.auc, separation.auc_standard_error
+        value = f"{formatted('.4f', auc)} +- {formatted('.4f', error)}"
+        rows.append((f"AUC against {against}", value))
+    return rows
 
 
 def _reference_rows(result: "Result") -> list[tuple[str, str]]:
@@ -299,14 +298,16 @@ def _reference_rows(result: "Result") -> list[tuple[str, str]]:
     if result.is_joint:
         return []
     rows = []
-    for one in result.references:
-        name = "of a linear-Gaussian regression" if one.conditional else "of a Gaussian"
-        if one.kind != "Gaussian":
-            count = f"{one.components} component{'s' if one.components > 1 else ''}"
-            noise = "of one with noise of a" if one.conditional else "of a"
+    for reference in result.references:
+        name = "of a linear-Gaussian regression" if reference.conditional else "of a Gaussian"
+        if reference.kind != "Gaussian":
+            count = f"{reference.components} component{'s' if reference.components > 1 else ''}"
+            noise = "of one with noise of a" if reference.conditional else "of a"
             name = f"{noise} Gaussian mixture ({count})"
-        paired = f"{formatted('+.3f', one.difference)} +- {formatted('.3f', one.standard_error)}"
-        value = f"{formatted('.3f', one.nll_standardized)} nats (the flow: {paired})"
+        nll = formatted(".3f", reference.nll_standardized)
+        difference = formatted("+.3f", reference.difference)
+        error = formatted(".3f", reference.standard_error)
+        value = f"{nll} nats (the flow: {difference} +- {error})"
         rows.append((f"  {name}", value))
     return rows
 

@@ -54,10 +54,10 @@ def reproduce(
     studies = load_by_name("studies")
     experiments = studies.EXPERIMENTS
     if list and json:
-        print_json([{"name": one.name, "about": one.about} for one in experiments.values()])
+        print_json([{"name": study.name, "about": study.about} for study in experiments.values()])
         return
     if list:
-        print_columns((one.name, one.about) for one in experiments.values())
+        print_columns((study.name, study.about) for study in experiments.values())
         return
     if experiment is None:
         raise ArgumentError(f"'experiment' should be one of {', '.join(experiments)} or all.")
@@ -74,17 +74,18 @@ def reproduce(
             raise ArgumentError(
                 "'config' should be left out for all: its settings are those of one experiment."
             )
-        page, done = studies.reproduce_all(experiments, folder, **arguments)
+        page, results = studies.reproduce_all(experiments, folder, **arguments)
         if json:
-            print_json({name: one.report.model_dump(mode="json") for name, one in done.items()})
+            reports = {name: result.report for name, result in results.items()}
+            print_json({name: report.model_dump(mode="json") for name, report in reports.items()})
             return
-        for name, one in done.items():
-            print_text("\n".join([f"{name}:", *one.found, ""]))
+        for name, result in results.items():
+            print_text("\n".join([f"{name}:", *result.found, ""]))
     else:
-        one = studies.experiment_named(experiment).run(folder, config=config, **arguments)
+        result = studies.experiment_named(experiment).run(folder, config=config, **arguments)
         if json:
-            print_text(one.report.model_dump_json(indent=2))
+            print_text(result.report.model_dump_json(indent=2))
             return
-        print_text("\n".join([*one.found, ""]))
-        page = one.page
+        print_text("\n".join([*result.found, ""]))
+        page = result.page
     print_text(f"The page is {page}")

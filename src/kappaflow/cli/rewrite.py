@@ -78,25 +78,21 @@ def _print(done: "RewrittenRun") -> None:
             ("linear map", "couplings", "largest condition number", "residual"),
             *(
                 (
-                    one.name,
-                    str(one.couplings),
-                    f"{max(one.condition_numbers, default=1.0):.3g}",
-                    f"{one.residual:.1e}",
+                    linear.name,
+                    str(linear.couplings),
+                    f"{max(linear.condition_numbers, default=1.0):.3g}",
+                    f"{linear.residual:.1e}",
                 )
-                for one in certificate.replaced
+                for linear in certificate.replaced
             ),
         ])
     print_text()
+    differences = certificate.differences.values()
     print_columns([
         ("largest difference", *certificate.differences),
-        *(
-            (name, *(f"{getattr(one, field):.1e}" for one in certificate.differences.values()))
-            for name, field in (
-                ("z", "z"),
-                ("log_det, nats", "log_det"),
-                ("log_prob, nats", "log_prob"),
-            )
-        ),
+        ("z", *(f"{difference.z:.1e}" for difference in differences)),
+        ("log_det, nats", *(f"{difference.log_det:.1e}" for difference in differences)),
+        ("log_prob, nats", *(f"{difference.log_prob:.1e}" for difference in differences)),
     ])
     print_text(
         f"\nCompared on {certificate.points:,} {done.points}.\nThe new run is {done.folder}"

@@ -238,10 +238,10 @@ class FlowEstimator(BaseEstimator):
         for note in few:
             self.notes_ = (*self.notes_, note)
             warnings.warn(note, DataWarning, stacklevel=3)
-        given = {name: getattr(self, name) for name in SETTINGS}
-        if given["learning_rate"] is None:
-            given["learning_rate"] = LEARNING_RATE
-        settings = checked_settings(**given, seed=seed)
+        named = {name: getattr(self, name) for name in SETTINGS}
+        if named["learning_rate"] is None:
+            named["learning_rate"] = LEARNING_RATE
+        settings = checked_settings(**named, seed=seed)
         flow, start, settings = self._started(table, train, validation, settings)
         result = fit_split(
             flow,
@@ -273,8 +273,8 @@ class FlowEstimator(BaseEstimator):
                 f"'model' should be one of {', '.join(CONDITIONAL)}, which read a context, got "
                 f"{model!r}."
             )
-        given = {"depth": self.depth, "hidden": self.hidden}
-        arguments: dict[str, Any] = {k: value for k, value in given.items() if value is not None}
+        usual = {"depth": self.depth, "hidden": self.hidden}
+        arguments: dict[str, Any] = {k: value for k, value in usual.items() if value is not None}
         for name in arguments:
             if name not in options:
                 raise ArgumentError(

@@ -170,7 +170,7 @@ class ConditionalFlowDensity(FlowEstimator):
         """
         check_is_fitted(self)
         domain = self.flow_.domain
-        if domain is not None and any(one and one.circular for one in domain.domains):
+        if domain is not None and any(column and column.circular for column in domain.domains):
             raise ArgumentError(
                 "quantiles and means are not defined for a circular target: use sample or "
                 "log_prob."

@@ -215,8 +215,8 @@ class StandardNormal(EventBase):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns log N(z; 0, I) in nats, (B,), for z (B, *event); in float32 or wider."""
-        wide = z.to(log_det_dtype(z.dtype)).flatten(1)
-        return -0.5 * (wide * wide).sum(1) - 0.5 * wide.shape[1] * math.log(2 * math.pi)
+        rows = z.to(log_det_dtype(z.dtype)).flatten(1)
+        return -0.5 * (rows * rows).sum(1) - 0.5 * rows.shape[1] * math.log(2 * math.pi)
 
     def draw(
         self, n: int, context: Tensor | None, dtype: torch.dtype, source: dict[str, Any]
@@ -302,16 +302,16 @@ class NormalMixture(EventBase):
     def draw(
         self, n: int, context: Tensor | None, dtype: torch.dtype, source: dict[str, Any]
     ) -> Tensor:
-        own, wide = self.logits.device, log_det_dtype(dtype)
-        noise = torch.randn((n, *self.event_shape), dtype=wide, **source)
+        device, float_type = self.logits.device, log_det_dtype(dtype)
+        noise = torch.randn((n, *self.event_shape), dtype=float_type, **source)
         weights = self.logits.detach().to(noise.device).softmax(0)
         chosen = torch.multinomial(
             weights, max(n, 1), replacement=True, generator=source["generator"]
         )
-        components = chosen[:n].to(own)
-        lower = self.lower(wide)[0][components]
-        away = torch.linalg.solve_triangular(lower, noise.to(own)[..., None], upper=False)
-        return self.means[components] + away[..., 0]
+        components = chosen[:n].to(device)
+        lower = self.lower(float_type)[0][components]
+        offsets = torch.linalg.solve_triangular(lower, noise.to(device)[..., None], upper=False)
+        return self.means[components] + offsets[..., 0]
 
     def tempered(self, z: Tensor, temperature: float, context: Tensor | None = None) -> Tensor:
         """Returns samples moved towards or away from the mean of their likeliest component."""
@@ -321,12 +321,12 @@ class NormalMixture(EventBase):
 
     def _log_joint(self, z: Tensor) -> Tensor:
         """Returns the log of the joint density of z, (B, D), and each component, (K, B)."""
-        wide = log_det_dtype(z.dtype)
-        lower, log_diagonal = self.lower(wide)
-        away = z.to(wide) - self.means.to(wide)[:, None]
+        float_type = log_det_dtype(z.dtype)
+        lower, log_diagonal = self.lower(float_type)
+        offsets = z.to(float_type) - self.means.to(float_type)[:, None]
         with without_autocast(z.device.type):  # narrow components need the precision
-            squares = (away @ lower.mT).square().sum(2)
-        constants = log_diagonal + self.logits.to(wide).log_softmax(0)
+            squares = (offsets @ lower.mT).square().sum(2)
+        constants = log_diagonal + self.logits.to(float_type).log_softmax(0)
         constants = constants - 0.5 * z.shape[1] * math.log(2 * math.pi)
         return constants[:, None] - 0.5 * squares
 

@@ -138,7 +138,7 @@ def _permutations(
     if partition != "random":
         return None
     seeds = range(seed, seed + count)
-    return [Permutation.random(joint, seed=one).index.tolist() for one in seeds]
+    return [Permutation.random(joint, seed=layer_seed).index.tolist() for layer_seed in seeds]
 
 
 def _stack(

@@ -64,13 +64,13 @@ class Padding(Augmentation):
         return joined[:, :own], joined[:, own:]
 
     def event_shape(self, joint_shape: Sequence[int]) -> Shape:
-        first, *places = joint_shape
+        first, *sides = joint_shape
         if first <= self.features:
             raise ArgumentError(
                 f"'augment' should add fewer features than the {first} that the bijection takes, "
                 f"got {self.features}."
             )
-        return (first - self.features, *places)
+        return (first - self.features, *sides)
 
     def normal_draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Returns samples of N(0, 1) with the shape of e for points x."""
@@ -387,18 +387,18 @@ def padding_of_kind(
     one_of("padding_kind", kind, KINDS)
     if scale is not None and kind in WITHOUT_SCALE:
         raise ArgumentError(f"'padding_scale' should be left out for {kind} padding, got {scale}.")
-    given = {} if scale is None else {"scale": scale}
-    inputs, *places = event_shape
+    options = {} if scale is None else {"scale": scale}
+    inputs, *sides = event_shape
     match kind:
         case "gaussian":
-            return Pad(features, **given)
+            return Pad(features, **options)
         case "uniform":
-            return UniformPad(features, **given)
+            return UniformPad(features, **options)
         case "zero":
             return ZeroPad(features)
         case "copy":
-            return CopyPad(inputs, features, **given)
-    network = ConvNet(inputs, 2 * features, IMAGE_HIDDEN) if places else None
+            return CopyPad(inputs, features, **options)
+    network = ConvNet(inputs, 2 * features, IMAGE_HIDDEN) if sides else None
     return LearnedPad(inputs, features, network)
 
 

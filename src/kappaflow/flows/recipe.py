@@ -84,8 +84,8 @@ def in_groups(recipe: Callable[..., Any], options: Options) -> dict[str, Any]:
     arguments = dict(options)
     for name, default in _groups(recipe).items():
         group = as_group(type(default), name, arguments.pop(name, default))
-        given = {key: arguments.pop(key) for key in vars(default) if key in arguments}
-        arguments[name] = replace(group, **given)  # pyright: ignore[reportArgumentType]
+        named = {key: arguments.pop(key) for key in vars(default) if key in arguments}
+        arguments[name] = replace(group, **named)  # pyright: ignore[reportArgumentType]
     return arguments
 
 

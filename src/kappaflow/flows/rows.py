@@ -33,16 +33,16 @@ def plain_tensors(flow: "Flow | None", x: Data, context: Data = None) -> Pair:
     context also serves as the context.
     """
     names = () if flow is None else flow.columns
-    given = () if flow is None else flow.context_columns
+    context_names = () if flow is None else flow.context_columns
     if not isinstance(x, PLAIN):
         table = read_rows("x", x)
         if context is None and table.context is not None:
             context = table.context
-        elif context is None and given and {*given} <= {*table.columns}:
-            context = _selected("context", table, given)
+        elif context is None and context_names and {*context_names} <= {*table.columns}:
+            context = _selected("context", table, context_names)
         x = _selected("x", table, names)
     if context is not None and not isinstance(context, PLAIN):
-        context = _selected("context", read_rows("context", context), given)
+        context = _selected("context", read_rows("context", context), context_names)
     return _tensor("x", x), None if context is None else _tensor("context", context)
 
 

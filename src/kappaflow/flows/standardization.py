@@ -35,10 +35,10 @@ def context_embedding(
     if embedding is None and not context_features:
         return 0, {}
     width = context_features if embedding is None else _width_of(embedding, context_features)
-    whole: nn.Module = StandardizeInputs(context_features)
+    network: nn.Module = StandardizeInputs(context_features)
     if embedding is not None:
-        whole = nn.Sequential(whole, embedding)
-    return width, {"embedding": whole, "context_features": context_features}
+        network = nn.Sequential(network, embedding)
+    return width, {"embedding": network, "context_features": context_features}
 
 
 def _width_of(embedding: object, context_features: int) -> int:
@@ -182,10 +182,10 @@ def _fit_whiten(
 
 def _latents(flow: "Flow", x: Tensor, context: Tensor | None, weights: Tensor | None) -> Tensor:
     """Returns the latents of a few thousand rows, which repeat in proportion to their weights."""
-    some = sample_of(len(x), weights).to(x.device)
-    given = None if context is None else context[some]
+    sample = sample_of(len(x), weights).to(x.device)
+    contexts = None if context is None else context[sample]
     with evaluation_mode(flow):
-        return flow.bijection(_augmented(flow, x[some]), given)[0]
+        return flow.bijection(_augmented(flow, x[sample]), contexts)[0]
 
 
 def _first_layers(flow: "Flow") -> Iterator[Domain | Gaussianize | Standardize | Whiten]:
@@ -325,7 +325,7 @@ def input_layers(
 def angles_of(features: int, bounds: Bounds) -> list[int]:
     """Returns the indices of the features on a circle."""
     result = () if bounds is None else intervals(bounds, features)
-    return [place for place, domain in enumerate(result) if domain and domain.circular]
+    return [i for i, domain in enumerate(result) if domain and domain.circular]
 
 
 def refuse_circles(model: str, bounds: Sequence[Bound]) -> None:
@@ -378,12 +378,12 @@ def set_bounds(flow: "Flow", bounds: Sequence[Bound], *, seed: int = 0) -> None:
     arguments = {**described["arguments"], "bounds": texts}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = build({**described, "arguments": arguments})
-    made.to(flow.device, flow.dtype).train(flow.training)
-    if isinstance(flow.bijection, Chain) and isinstance(made.bijection, Chain):
-        made.bijection.embedding = flow.bijection.embedding
-    flow.base, flow.bijection, flow.augment = made.base, made.bijection, made.augment
-    take_description(flow, made)
+        rebuilt = build({**described, "arguments": arguments})
+    rebuilt.to(flow.device, flow.dtype).train(flow.training)
+    if isinstance(flow.bijection, Chain) and isinstance(rebuilt.bijection, Chain):
+        rebuilt.bijection.embedding = flow.bijection.embedding
+    flow.base, flow.bijection, flow.augment = rebuilt.base, rebuilt.bijection, rebuilt.augment
+    take_description(flow, rebuilt)
 
 
 def standardization_log_det(flow: "Flow") -> float:

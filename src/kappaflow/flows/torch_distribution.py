@@ -89,12 +89,12 @@ class FlowTransform(Transform, nn.Module):
         return self._other(shape, self.flow.event_shape, self.flow.base.event_shape)
 
     def _other(
-        self, shape: tuple[int, ...], event: tuple[int, ...], there: tuple[int, ...]
+        self, shape: tuple[int, ...], event: tuple[int, ...], other_event: tuple[int, ...]
     ) -> torch.Size:
         lead = len(shape) - len(event)
         if lead < 0 or tuple(shape[lead:]) != event:
             raise ArgumentError(f"'shape' should end with {event}, got {tuple(shape)}.")
-        return torch.Size((*shape[:lead], *there))
+        return torch.Size((*shape[:lead], *other_event))
 
     def _through(self, call: Any, value: Tensor, event: tuple[int, ...]) -> tuple[Tensor, Tensor]:  # noqa: ANN401
         """Returns the result and log_det of one direction of the flow at (*batch, *event)."""
@@ -144,9 +144,9 @@ class FlowDistribution(Distribution):
         context = self.context
         if context is not None:
             context = context.expand(*batch_shape, context.shape[-1])
-        made = FlowDistribution(self.flow, context)
-        made._batch_shape = torch.Size(batch_shape)
-        return made
+        expanded = FlowDistribution(self.flow, context)
+        expanded._batch_shape = torch.Size(batch_shape)
+        return expanded
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns log p in nats, (*sample, *batch), for values (*sample, *batch, *event)."""

@@ -139,14 +139,15 @@ def zuko_flow(
     _refuse_others(options)
     make = getattr(_zuko_flows(), name)
     try:
-        made = _tried(make(features, width, **arguments, **options), features, width)
+        foreign = _tried(make(features, width, **arguments, **options), features, width)
     except (TypeError, ValueError, AssertionError, RuntimeError, IndexError) as error:
         raise ArgumentError(
             f"the options of {kind!r} should be arguments of zuko.flows.{name}: {error}."
         ) from None
-    layers = getattr(made.transform, "transforms", [made.transform])
-    own = [ZukoLayer(one, width) for one in layers]
-    return Flow(StandardNormal(features), Chain([*input_layers(features, bounds), *own], **before))
+    layers = getattr(foreign.transform, "transforms", [foreign.transform])
+    wrapped = [ZukoLayer(layer, width) for layer in layers]
+    bijection = Chain([*input_layers(features, bounds), *wrapped], **before)
+    return Flow(StandardNormal(features), bijection)
 
 
 def _activation_maker(activation: str | nn.Module) -> Callable[[], nn.Module]:
@@ -156,18 +157,18 @@ def _activation_maker(activation: str | nn.Module) -> Callable[[], nn.Module]:
     return next(kind for kind, name in MODULES.items() if name == activation)
 
 
-def _tried(made: Any, features: int, width: int) -> Any:  # noqa: ANN401
+def _tried(flow: Any, features: int, width: int) -> Any:  # noqa: ANN401
     """Returns the flow after computing a density, in which zuko checks some arguments."""
     with torch.no_grad():
-        made(torch.zeros(1, width) if width else None).log_prob(torch.zeros(1, features))
-    return made
+        flow(torch.zeros(1, width) if width else None).log_prob(torch.zeros(1, features))
+    return flow
 
 
 def _refuse_others(options: Mapping[str, Any]) -> None:
     """Raises an error for options whose values JSON cannot hold."""
     for name, value in options.items():
         parts = value if isinstance(value, list | tuple) else [value]
-        if not all(isinstance(one, bool | int | float | str | None) for one in parts):
+        if not all(isinstance(part, bool | int | float | str | None) for part in parts):
             raise ArgumentError(
                 f"{name!r} should be a number, a string or a list of these, got a "
                 f"{type(value).__name__}."
