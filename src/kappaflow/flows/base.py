@@ -159,11 +159,7 @@ def sample_of_base(
 
 
 class EventBase(Base):
-    """A base of this library, which draws samples on the device of the generator and moves them.
-
-    Args:
-        event_shape: Shape of one event; a number n is (n,).
-    """
+    """A base of this library: it draws samples on the device of the generator."""
 
     def __init__(self, event_shape: int | Sequence[int]) -> None:
         super().__init__()
