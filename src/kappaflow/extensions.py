@@ -14,6 +14,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 NAMES: dict[str, str] = {  # objects of such packages that commands use, as module:name
     "export_run": "kappaflow.interop.exports.run:export_run",
     "factors_page": "kappaflow_studies.factors.page:factors_page",
+    "image_options": "kappaflow.images.options",
     "studies": "kappaflow_studies",
     "trade_off": "kappaflow_studies.condition_budget.measure:trade_off",
 }

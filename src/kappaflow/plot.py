@@ -24,7 +24,7 @@ from kappaflow.conditioning import spectrum as measure_spectrum
 from kappaflow.conditioning.points import checked_flow, checked_points, measuring
 from kappaflow.conditioning.spectrum import MATRIX_FREE_ABOVE
 from kappaflow.data import Table
-from kappaflow.data.dataset import kind_of
+from kappaflow.data.dataset import kind_for, kind_of
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Factorization
 from kappaflow.flows import Flow
@@ -37,11 +37,9 @@ from kappaflow.report.conditioning import (
 )
 from kappaflow.report.factorization import factorization_chart
 from kappaflow.report.pairs import corner_chart
-from kappaflow.report.pictures import encoded, grid
+from kappaflow.report.pictures import encoded
 from kappaflow.report.table_charts import latent_charts
 from kappaflow.report.training import learning_curves
-from kappaflow.runs.image_content import pixels_of
-from kappaflow.runs.image_samples import SIDE
 from kappaflow.runs.table_content import (
     correlations,
     in_proportion,
@@ -58,6 +56,7 @@ __all__ = ["depth_profile", "factorization", "latent", "pairs", "spectrum", "tra
 
 MEASURED_ROWS = 64  # rows at which conditioning is measured
 LATENT_ROWS = 10_000
+MOST_IMAGES = 64
 MOST_COLUMNS = 10  # columns of `pairs` if none are named
 ENDS = 4  # singular values at each end above `MATRIX_FREE_ABOVE` dimensions
 QUANTITIES = {
@@ -339,13 +338,16 @@ def _trained_on(flow: object) -> Table | None:
 
 
 def _images_and_samples(flow: object, data: Any, most: int) -> Chart:  # noqa: ANN401
-    """Returns a grid of images, and one of samples, each of the class in the same place."""
-    own, rows = _flow_and_rows(flow, data, min(most, SIDE * SIDE))
+    """Returns a picture of images, and one of samples, each of the class in the same place."""
+    own, rows = _flow_and_rows(flow, data, min(most, MOST_IMAGES))
+    kind = kind_for(own)
+    if kind is None:
+        raise ArgumentError(f"'flow' should take rows or images, it takes {own.event_shape}.")
     with measuring(own):
         samples = torch.from_numpy(samples_like(own, rows))
     panels = []
     for title, images in (("Data", rows.x), ("Samples", samples)):
-        png = encoded(grid(pixels_of(images, own), SIDE))
+        png = encoded(kind.runs().picture(own, images))
         panels.append(Panel(title=title, heat=Heat(values=[], png=png)))
     return Chart(name="images", title="Images", panels=panels)
 

@@ -19,9 +19,10 @@ from kappaflow.cli.fit_options import (
 from kappaflow.estimator import FlowDensity
 from kappaflow.estimator.base import SETTINGS
 from kappaflow.flows.recipe import flat_signature
+from kappaflow.images import ImageConfig
 from kappaflow.images.kind import ImageKind
 from kappaflow.options import AnyModel, ImageModel, TableModel
-from kappaflow.runs import ImageConfig, TableConfig
+from kappaflow.runs import TableConfig
 from kappaflow.runs.recipes import COUPLINGS, DEFAULTS, RECIPES, options_of
 from kappaflow.training import Settings
 

@@ -14,10 +14,11 @@ from tests.report.test_report_page import EVIL, INF, NAN, Page
 
 from kappaflow.diagnosis import Comparison
 from kappaflow.errors import FileError
+from kappaflow.images.pictures import grid
+from kappaflow.images.report import ImageCharts, ImageReport, Neighbors, scale_rows
 from kappaflow.report.files import from_json, read_report, render, store_report, to_json
-from kappaflow.report.images import ImageCharts, ImageReport, Neighbors, scale_rows
 from kappaflow.report.numbers import significant
-from kappaflow.report.pictures import NARROW, Picture, Shown, encoded, grid
+from kappaflow.report.pictures import NARROW, Picture, Shown, encoded
 from kappaflow.report.result import HeldOut, Likelihood
 
 SECTIONS = [

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kappaflow.report.pictures import enlarged, grid, png, shown, size_of
+from kappaflow.images.pictures import enlarged, grid, shown
+from kappaflow.report.pictures import png, size_of
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])

@@ -10,7 +10,7 @@ from PIL import Image
 import kappaflow as kf
 from kappaflow.errors import ArgumentError
 from kappaflow.report.pictures import size_of
-from kappaflow.runs.stored import read_image_run
+from kappaflow.runs.stored import read_run
 from kappaflow_studies import EXPERIMENTS, FacesPreset, OneSize, experiment_named, reproduce_faces
 from kappaflow_studies.faces.page import describe_likelihood, describe_size
 from kappaflow_studies.faces.results import FacesReport
@@ -78,7 +78,7 @@ def test_distances_are_to_the_nearest_training_faces(done):
     """Of 64 samples and of all held-out faces, counted by hand."""
     folder, made, _ = done
     size = made.report.sizes[1]
-    parts = read_image_run(folder / "8-plain").source.load()
+    parts = read_run(folder / "8-plain").source.load()
     train, test = (
         part.batch(range(len(part))).numpy().reshape(len(part), -1).astype(float)
         for part in (parts.train, parts.test)
@@ -111,7 +111,7 @@ def test_the_picture_shows_held_out_faces_above_the_samples(done):
     assert size_of((folder / "faces-8.png").read_bytes())[0] >= 512
     whole = np.asarray(Image.open(folder / "faces-8.png"))
     factor = whole.shape[1] // 71
-    test = read_image_run(folder / "8-plain").source.load().test
+    test = read_run(folder / "8-plain").source.load().test
     small = whole[::factor, ::factor]
     assert small.shape == (3 * 17 + 2 * 6, 71)
     assert np.array_equal(small[:8, :8], test.batch([0]).numpy()[0, 0])

@@ -10,7 +10,6 @@ from cyclopts import Parameter
 
 from kappaflow.cli.fit_options import (
     COMMON,
-    DEFAULT_IMAGE_MODEL,
     DEFAULT_MODEL,
     IMAGES,
     MODEL,
@@ -39,9 +38,10 @@ from kappaflow.cli.show import (
     rows_of_measurements,
 )
 from kappaflow.errors import ArgumentError, FileError
-from kappaflow.options import AnyModel, ImageModel, TableModel
+from kappaflow.options import AnyModel, TableModel
 
 if TYPE_CHECKING:
+    from kappaflow.data import Kind
     from kappaflow.report.result import Result
     from kappaflow.runs import ModelConfig, ModelSearch, RunSummary
 
@@ -102,28 +102,28 @@ def fit(
     tensorboard
         Folder for TensorBoard logs of each epoch.
     """
-    from kappaflow.images import is_images
-    from kappaflow.runs import ImageConfig, ModelSearch, TableConfig, fit_run
+    from kappaflow.data.dataset import kind_of
+    from kappaflow.runs import ModelSearch, TableConfig, fit_run
     from kappaflow.runs.recipes import LEARNING_RATE
     from kappaflow.training import TensorBoard
 
     _refuse_missing(data)
     folder = _default_folder(data) if out is None else out
-    is_image_data = is_images(data)
+    kind = kind_of(data)
     of_rows, of_images = given(rows or FitTable()), given(images or FitImages())
     settings, options = given(training or TrainingFlags()), options or ModelFlags()
-    others = [*of_rows, *(set(settings) & OF_TABLES)] if is_image_data else [*of_images]
-    _refuse_other_kind(data, model, is_image_data, others, options)
+    of_tables = [*of_rows, *(set(settings) & OF_TABLES)]
+    _refuse_other_kind(data, kind, model, of_tables, [*of_images], options)
     with first_process_prints(), _explained(folder, named=out is not None):
         if not quiet:
             note_unused_cuda(device)
             if out is None:
                 print_note(f"the run folder is {folder}; --out names another")
-        if is_image_data:
-            if len(of_images.get("size", ())) == 1:
-                of_images["size"] = of_images["size"][0]
-            source = ImageConfig(data, split_seed=seed, **of_images)
-            chosen = _image_model(model or DEFAULT_IMAGE_MODEL, options)
+        if kind is not None:
+            runs, models = kind.runs(), tuple(kind.models())
+            source = runs.config(data, split_seed=seed, **runs.options(of_images))
+            name = model or models[0]
+            chosen = runs.model(name, model_arguments(name, options, models))
         else:
             source = TableConfig(data, split_seed=seed, **of_rows)
             chosen = _table_model(model, options, search_time)
@@ -181,22 +181,6 @@ def _table_model(
     return with_defaults(ModelConfig(name, arguments))
 
 
-def _image_model(model: str, options: object) -> "ModelConfig":
-    """Returns the model of images."""
-    from kappaflow.runs import ModelConfig
-
-    arguments = model_arguments(model, options, get_args(ImageModel))
-    hidden = arguments.get("hidden")
-    if hidden is not None:
-        if len(hidden) != 1:
-            raise ArgumentError(
-                f"'hidden' should be one number of channels for {model}, got "
-                f"{' '.join(map(str, hidden))}."
-            )
-        arguments["hidden"] = hidden[0]
-    return ModelConfig(model, arguments)
-
-
 def _refuse_missing(data: str) -> None:
     """Raises an error that lists the data sets if the data does not exist."""
     from kappaflow.data import table_names
@@ -216,31 +200,44 @@ def _refuse_missing(data: str) -> None:
 
 
 def _refuse_other_kind(
-    data: str, model: str | None, is_image_data: bool, others: list[str], options: object
+    data: str,
+    kind: "Kind | None",
+    model: str | None,
+    of_tables: list[str],
+    of_images: list[str],
+    options: object,
 ) -> None:
-    """Raises an error for a model or an option of tables with images, or the reverse."""
+    """Raises an error for a model or an option of another kind of data; None is a table.
+
+    `of_tables` and `of_images` are the given options of tables and of images, and `options` those
+    of the model.
+    """
     from kappaflow.runs.recipes import options_of
 
-    kind, other, own = "tables", "images", get_args(TableModel)
-    if is_image_data:
-        kind, other, own = "images", "tables", get_args(ImageModel)
+    name, other, own, refused = "tables", "images", get_args(TableModel), of_images
+    if kind is not None:
+        name, other, own, refused = kind.name, "tables", tuple(kind.models()), of_tables
+        fields = kind.runs().config.__dataclass_fields__
+        refused = [*refused, *(one for one in of_images if one not in fields)]
     if model is not None and model not in own:
         raise ArgumentError(
             f"'model' should be one of {', '.join(own)} for {data}, got {model!r}: that is a "
             f"model of {other}."
         )
-    taken = {name for each in own for name in options_of(each)}
-    unknown = [name for name in given(options) if RENAMED.get(name, name) not in taken]
-    for name in (*others, *unknown):
+    taken = {option for each in own for option in options_of(each)}
+    unknown = [option for option in given(options) if RENAMED.get(option, option) not in taken]
+    for option in (*refused, *unknown):
         raise ArgumentError(
-            f"'{name}' should be left out for {data}: --{name.replace('_', '-')} is an option of "
-            f"{other}, and these are {kind}."
+            f"'{option}' should be left out for {data}: --{option.replace('_', '-')} is an option "
+            f"of {other}, and these are {name}."
         )
 
 
 def _print_summary(summary: "RunSummary", against: str | None, *, json: bool) -> None:
     """Prints the result of a run, as a table for people or as JSON."""
     from kappaflow.results import to_plain
+    from kappaflow.runs.stored import run_kind
+    from kappaflow.runs.tables import TABLES
 
     result, out = summary.result, summary.folder
     if json:
@@ -248,15 +245,9 @@ def _print_summary(summary: "RunSummary", against: str | None, *, json: bool) ->
         return
     if summary.was_finished:
         print_note(f"{out} was finished already; this is its stored result")
-    samples = ""
-    if result.kind == "images":
-        rows, samples = _image_rows(result), f"Samples are in {out / 'samples'}\n"
-    else:
-        rows = [
-            *_table_rows(result),
-            *rows_of_measurements(result),
-            *_separation_rows(result, against),
-        ]
+    runs = run_kind(out)
+    likelihood = _table_rows(result) if runs is TABLES else runs.figures(result)
+    rows = [*likelihood, *rows_of_measurements(result), *_separation_rows(result, against)]
     print_columns(rows)
     if result.is_joint:
         print_text(f"\n{JOINT}")
@@ -264,7 +255,7 @@ def _print_summary(summary: "RunSummary", against: str | None, *, json: bool) ->
     for finding in result.findings:
         where = f" in layer {finding.layer}" if finding.layer else ""
         print_text(f"{finding.severity} {finding.code}{where}: {finding.message}")
-    print_text(f"\n{samples}The report is {out / 'report.html'}")
+    print_text(f"\n{runs.note(out)}The report is {out / 'report.html'}")
 
 
 def _table_rows(result: "Result") -> list[tuple[str, str]]:
@@ -320,22 +311,3 @@ def _weighted_rows(result: "Result") -> list[tuple[str, str]]:
     error = formatted(".3f", weighted.monte_carlo_error)
     value = f"{formatted('.3f', weighted.nll_standardized)} nats, Monte Carlo error {error}"
     return [("  by importance weights", value)]
-
-
-def _image_rows(result: "Result") -> list[tuple[str, str]]:
-    """Returns labels and values of the likelihood of images and of the conditioning."""
-    test = result.test
-    nll = f"{formatted('.1f', test.nll)} +- {formatted('.1f', test.standard_error)} nats an image"
-    if result.is_joint:
-        return [("joint NLL of images and padding", nll), *rows_of_measurements(result)]
-    bits = formatted(".3f", test.bits_per_dimension)
-    independent = result.references[0].nll if result.references else None
-    return [
-        (
-            "held-out bits per dimension",
-            f"{bits} +- {formatted('.3f', test.bits_standard_error)}",
-        ),
-        ("  each pixel on its own", formatted(".3f", independent)),
-        ("held-out NLL", nll),
-        *rows_of_measurements(result),
-    ]

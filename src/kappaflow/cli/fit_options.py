@@ -12,7 +12,7 @@ from cyclopts import Group, Parameter
 
 from kappaflow.cli.parameters import Decimal, Flag, Integer, Integers, Names, to_integer
 from kappaflow.errors import ArgumentError
-from kappaflow.images.options import GlowOptions, PixelOptions, TransformerOptions
+from kappaflow.extensions import load_by_name
 from kappaflow.options import (
     AffineOptions,
     Duplicates,
@@ -37,9 +37,9 @@ IMAGES = Group("Images", sort_key=6)
 OUTPUT = Group("Output", sort_key=7)
 
 DEFAULT_MODEL = "real_nvp"  # for tables, if options of the model are given without its name
-DEFAULT_IMAGE_MODEL = "glow"
 OF_ANY_MODEL = ("memory",)  # options of the model that leave its choice to the model search
 OF_TABLES = {"condition_budget"}  # training options that images do not have
+OF_IMAGES = load_by_name("image_options")
 RENAMED = {"tail_bound": "bound"}  # options whose argument of the recipe has another name
 # What the help of an option has before and after the text of its declaration.
 NOTES = {
@@ -183,9 +183,9 @@ ModelFlags = options_class(
             {"scale_bound": CONDITIONING, "condition_bound": CONDITIONING, "memory": TRAINING},
         ),
         flags(NetworkOptions, {"residual": MODEL, "dropout": MODEL, "activation": MODEL}),
-        flags(GlowOptions, {"coupling": IMAGES}),
-        flags(PixelOptions, {"dequantize": IMAGES, "logit": IMAGES}),
-        flags(TransformerOptions, {"width": IMAGES}),
+        flags(OF_IMAGES.GlowOptions, {"coupling": IMAGES}),
+        flags(OF_IMAGES.PixelOptions, {"dequantize": IMAGES, "logit": IMAGES}),
+        flags(OF_IMAGES.TransformerOptions, {"width": IMAGES}),
     ],
     RecipeFlags,
 )

@@ -61,6 +61,7 @@ def score(
         outside the range of the training rows, in all and by column. Needs --out FILE.
     """
     from kappaflow.runs import write_scores
+    from kappaflow.runs.stored import run_kind
 
     if json and out == "-":
         raise ArgumentError("'out' should be a file with 'json' (--out FILE), got '-'.")
@@ -70,7 +71,7 @@ def score(
     )
     if json:
         print_json(asdict(written))
-    items = "images" if "image" in written.columns else "rows"
+    items = run_kind(run).plural
     if "joint_log_prob" in written.columns:
         print_note(JOINT)
     if written.infinite and items == "rows":

@@ -1,5 +1,7 @@
+from .batches import flipped
+from .data import ImageConfig
 from .dequantize import Dequantize, DequantizeAndPad, VariationalDequantize
-from .images import Images, flipped
+from .images import Images
 from .jet import jet
 from .latent import interpolate, reconstruct
 from .load import is_images, load_images, split_images
@@ -17,6 +19,7 @@ from .vit import VisionTransformer
 __all__ = [
     "Dequantize",
     "DequantizeAndPad",
+    "ImageConfig",
     "GlowOptions",
     "ImageOptions",
     "ImageSet",

@@ -1,5 +1,7 @@
 """Images in batches, as tensors with the dtype and on the device of a flow."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -8,7 +10,9 @@ from torch.nn.functional import one_hot
 from kappaflow.data.batches import Batch
 from kappaflow.data.dataset import Model
 from kappaflow.errors import ArgumentError
-from kappaflow.images.images import Images, flipped
+
+if TYPE_CHECKING:
+    from kappaflow.images.images import Images
 
 IMAGE_EXAMPLES = 4096  # images used to fit means and deviations
 
@@ -26,7 +30,7 @@ class ImageBatches:
     weights = None  # all images count equally
     index_device = torch.device("cpu")
 
-    def __init__(self, images: Images, flow: Model) -> None:
+    def __init__(self, images: "Images", flow: Model) -> None:
         if images.shape != flow.event_shape:
             raise ArgumentError(
                 f"'data' should hold images of shape {flow.event_shape}, as the flow takes, got "
@@ -65,3 +69,35 @@ def class_context(labels: np.ndarray, flow: Model) -> Tensor | None:
         return None
     result = one_hot(torch.from_numpy(labels.astype(np.int64)), flow.context_features)
     return result.to(flow.device, flow.dtype)
+
+
+def flipped(batch: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Returns the images, each mirrored left to right with probability 1/2.
+
+    Args:
+        batch: Images (B, channels, height, width) of any type; not changed.
+        generator: Draws one number for each image, on its own device.
+
+    Returns:
+        New images of the same shape and type.
+
+    Raises:
+        ArgumentError: If the batch has other axes.
+
+    Example:
+        >>> import torch
+        >>> batch = torch.arange(3).expand(4, 1, 1, 3)
+        >>> flipped(batch, generator=torch.Generator().manual_seed(0))[:, 0, 0]
+        tensor([[2, 1, 0],
+                [0, 1, 2],
+                [2, 1, 0],
+                [2, 1, 0]])
+    """
+    if batch.dim() != 4:
+        raise ArgumentError(
+            "'batch' should have shape (batch, channels, height, width), got "
+            f"{tuple(batch.shape)}."
+        )
+    draws = torch.rand(len(batch), generator=generator, device=generator.device)
+    mirrored = (draws < 0.5).to(batch.device)[:, None, None, None]
+    return torch.where(mirrored, batch.flip(-1), batch)

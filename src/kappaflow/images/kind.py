@@ -16,6 +16,8 @@ from kappaflow.images.shipped import ImageSet, image_sets
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kappaflow.images.runs import ImageRuns
+
 
 @register_kind
 class ImageKind(Kind):
@@ -41,10 +43,14 @@ class ImageKind(Kind):
         return split_images(data, fractions=fractions, seed=seed)
 
     def models(self) -> dict[str, Callable[..., Any]]:
-        from kappaflow.images.jet import jet
-        from kappaflow.images.recipes import glow, real_nvp_image
+        from kappaflow.images.data import RECIPES
 
-        return {"glow": glow, "real_nvp_image": real_nvp_image, "jet": jet}
+        return RECIPES
+
+    def runs(self) -> "ImageRuns":
+        from kappaflow.images.runs import ImageRuns
+
+        return ImageRuns()
 
     def sets(self) -> tuple[ImageSet, ...]:
         return image_sets()

@@ -6,9 +6,6 @@ page is a list of sections filled into one template. A chart is drawn by plotly 
 matplotlib in files. Nothing here trains or measures.
 """
 
-# Both register their kind of report.
-from kappaflow.report import images as images
-from kappaflow.report import tables as tables
 from kappaflow.report.diagnosis import render_diagnosis, write_diagnosis
 
 __all__ = ["render_diagnosis", "write_diagnosis"]

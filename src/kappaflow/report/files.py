@@ -1,17 +1,18 @@
 """Reports on disk: report.json has the numbers, report.html is the page made from them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from kappaflow.data.dataset import kinds
 from kappaflow.errors import ArgumentError, FileError
-from kappaflow.extensions import load_extensions
 from kappaflow.reading import parse_json, read_small
-from kappaflow.report.content import Report
+from kappaflow.report.content import Report, TableCharts
 from kappaflow.report.page import Page, render_page
+from kappaflow.report.result import TABLE
+from kappaflow.report.tables import table_page
 from kappaflow.results import Part
 from kappaflow.storage import check_place, make_directory, write_bytes
 
@@ -19,28 +20,10 @@ NUMBERS, PAGE = "report.json", "report.html"
 AnyReport = Report[Any]
 
 
-@dataclass(frozen=True)
-class ReportKind:
-    """How a report on one kind of data is read and shown.
-
-    `page` takes a report and `alone`: whether the page has no report.json next to it.
-    """
-
-    charts: type[Part]
-    page: Callable[..., Page]
-
-
-KINDS: dict[str, ReportKind] = {}
-
-
-def register_report(kind: str, charts: type[Part], page: Callable[..., Page]) -> None:
-    """Registers the charts and the page of reports on a kind of data."""
-    KINDS[kind] = ReportKind(charts, page)
-
-
 def render(report: AnyReport, *, alone: bool = False) -> str:
     """Returns the page of a report; `alone` if there is no report.json next to it."""
-    return render_page(_kind(report.result.kind).page(report, alone=alone))
+    _, page = _kind(report.result.kind)
+    return render_page(page(report, alone=alone))
 
 
 def store_report(report: AnyReport, folder: str | Path) -> Path:
@@ -99,7 +82,8 @@ def from_json(text: str | bytes) -> AnyReport:
     if not isinstance(content, dict) or not isinstance(content.get("result"), dict):
         _refuse_earlier(content)
         return Report[Part].model_validate(content)
-    return Report[_kind(content["result"].get("kind")).charts].model_validate(content)
+    charts, _ = _kind(content["result"].get("kind"))
+    return Report[charts].model_validate(content)
 
 
 def _refuse_earlier(content: object) -> None:
@@ -111,15 +95,18 @@ def _refuse_earlier(content: object) -> None:
         )
 
 
-def _kind(name: object) -> ReportKind:
-    """Returns a registered kind of report."""
-    if name not in KINDS:
-        load_extensions("datasets")
-    if not isinstance(name, str) or name not in KINDS:
+def _kind(name: object) -> tuple[type[Part], Callable[..., Page]]:
+    """Returns the charts of reports on a kind of data, and the function that makes their page."""
+    if name == TABLE:
+        return TableCharts, table_page
+    kind = next((kind for kind in kinds() if kind.name == name), None)
+    if kind is None:
+        known = ", ".join([TABLE, *(kind.name for kind in kinds())])
         raise FileError(
-            f"is a report on {name!r}, which is not a registered kind of data: {', '.join(KINDS)}."
+            f"is a report on {name!r}, which is not a registered kind of data: {known}."
         )
-    return KINDS[name]
+    runs = kind.runs()
+    return runs.charts, runs.page
 
 
 def check_output_path(name: str, path: str | Path | None, suffix: str) -> None:

@@ -9,7 +9,7 @@ from kappaflow.finding import Finding
 from kappaflow.flows import Flow, padding_in
 from kappaflow.results import Part
 
-TABLE, IMAGES = "table", "images"
+TABLE = "table"
 
 
 class Likelihood(Part):

@@ -9,7 +9,6 @@ from kappaflow.report.conditioning import (
     depth_section,
 )
 from kappaflow.report.content import Latent, Report, TableCharts, WorstRows
-from kappaflow.report.files import register_report
 from kappaflow.report.numbers import (
     count,
     fixed,
@@ -33,7 +32,7 @@ from kappaflow.report.page import (
     verdict_of,
 )
 from kappaflow.report.pairs import correlation_blocks, pair_blocks
-from kappaflow.report.result import TABLE, AddedPadding, Result
+from kappaflow.report.result import AddedPadding, Result
 from kappaflow.report.table_charts import latent_charts, marginals_chart, separation_chart
 from kappaflow.report.training import (
     about_section,
@@ -72,9 +71,6 @@ def table_page(report: TableReport, *, alone: bool) -> Page:
             settings_section(report.about, result),
         ],
     )
-
-
-register_report(TABLE, TableCharts, table_page)
 
 
 def key_figures(report: TableReport) -> list[KeyFigure]:

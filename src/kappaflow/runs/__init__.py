@@ -1,7 +1,7 @@
 """Run folders from end to end: the functions behind the commands.
 
-`fit_run` is the path of `kappaflow fit`: a `TableConfig` or an `ImageConfig` loads the data
-(`table_data.py`, `image_data.py`), `search_model` may choose a model,
+`fit_run` is the path of `kappaflow fit`: a `DataConfig`, such as `TableConfig`, loads the data
+(`kinds.py`, `table_data.py`), `search_model` may choose a model,
 `kappaflow.training.fit_split` trains, and `evaluate` makes report and metrics.
 
 Each name of the stub is loaded at its first use, so that a command loads only what it needs.

@@ -2,37 +2,30 @@ from .diagnose import diagnose_run
 from .factor import factor_file
 from .fit import RunSummary, fit_run
 from .fix import FixedRun, Health, fix_run
-from .image_data import ImageConfig
+from .inference import sample_run, score_run, write_samples, write_scores
+from .kinds import DataConfig, RunConfig, RunData, RunKind
 from .model_search import ModelSearch, fit_auto
 from .page import write_report
 from .recipes import ModelConfig
 from .rewrite import RewrittenRun, rewrite_run
-from .samples import (
-    check_image_path,
-    sample_images,
-    sample_run,
-    write_images,
-    write_samples,
-)
-from .scores import Written, score_run, write_scores
-from .stored import (
-    is_image_run,
-    is_unfinished_run,
-)
+from .stored import is_unfinished_run
 from .table_data import TableConfig
 from .user_code import diagnose_code, is_code
+from .written import Written
 
 __all__ = [
+    "DataConfig",
     "FixedRun",
     "Health",
-    "ImageConfig",
     "ModelConfig",
     "ModelSearch",
     "RewrittenRun",
+    "RunConfig",
+    "RunData",
+    "RunKind",
     "RunSummary",
     "TableConfig",
     "Written",
-    "check_image_path",
     "diagnose_code",
     "diagnose_run",
     "factor_file",
@@ -40,13 +33,10 @@ __all__ = [
     "fit_run",
     "fix_run",
     "is_code",
-    "is_image_run",
     "is_unfinished_run",
     "rewrite_run",
-    "sample_images",
     "sample_run",
     "score_run",
-    "write_images",
     "write_report",
     "write_samples",
     "write_scores",

@@ -2,26 +2,29 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from kappaflow.diagnosis import (
     Diagnosis,
     Finding,
     comparison_findings,
-    image_likelihood_findings,
+    diagnose_flow,
     training_findings,
     warning_findings,
 )
-from kappaflow.errors import KappaflowError
-from kappaflow.report.result import IMAGES, HeldOut
+from kappaflow.flows import Flow
+from kappaflow.report.general import GeneralCharts
+from kappaflow.report.result import AddedPadding, HeldOut, Likelihood
 from kappaflow.results import Part
-from kappaflow.runs.stored import read_finished
-from kappaflow.training import Batch, read_result
+from kappaflow.training import Batch, quantile
+from kappaflow.training.measure import standard_error
 
 History = Sequence[dict[str, Any]]  # the figures of each epoch, as in metrics.jsonl
 # Findings, and the names of the checks that they come from.
 CollectedFindings = tuple[list[Finding], list[str]]
+LEVELS = {"median": 0.5, "p95": 0.95, "max": 1.0}
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,29 @@ class Content:
     condition: Mapping[str, float] = field(default_factory=dict)
 
 
+def general_content(kind: str, flow: Flow, nll: Tensor, few: Batch) -> Content:
+    """Returns what is measured of a flow on test data of any kind.
+
+    `nll` is the negative log-likelihood of each test example, in nats, and `few` are some of them.
+    """
+    test = Likelihood(
+        name="test",
+        rows=len(nll),
+        nll=nll.mean().item(),
+        standard_error=standard_error(nll),
+        quantiles={name: quantile(nll, level) for name, level in LEVELS.items()},
+    )
+    held_out = HeldOut(
+        kind=kind, likelihood=flow.likelihood, test=test, padding=AddedPadding.of(flow)
+    )
+    diagnosis = diagnose_flow(flow, few.x, few.context)
+    return Content(held_out, GeneralCharts(), diagnosis, few)
+
+
 def run_findings(
     held_out: HeldOut, history: History, stopped_because: str, warnings: Sequence[str] = ()
 ) -> CollectedFindings:
     """Returns the findings on likelihood, training and data of a run."""
-    if held_out.kind == IMAGES:
-        return _image_findings(held_out, history, stopped_because)
     findings, checked, test = [], [], held_out.test
     if not held_out.is_joint:
         findings += comparison_findings(held_out.references, test.standard_error, test.rows)
@@ -59,35 +79,3 @@ def run_findings(
     findings += warning_findings(warnings)
     course = ["the course of the training"] if history else []
     return findings, [*checked, *course, "warnings about the data"]
-
-
-def _image_findings(
-    held_out: HeldOut, history: History, stopped_because: str
-) -> CollectedFindings:
-    """Returns the findings on likelihood and training of a run on images."""
-    findings, pixels = training_findings(history, stopped_because, of_images=True), []
-    for one in held_out.references:
-        bits = held_out.test.bits_per_dimension
-        findings = [*image_likelihood_findings(bits, one.standard_error, one.nll), *findings]
-        pixels = [f"the likelihood of {one.name}"]
-    return [*findings], [*pixels, "the course of the training"]
-
-
-def stored_findings(folder: Path, warnings: Sequence[str] = ()) -> CollectedFindings:
-    """Returns the findings on a finished run from its stored result, as at the end of the run.
-
-    A saved model without a run has none. `warnings` come from reading the data of the run.
-    """
-    try:
-        result = read_finished(folder)
-    except KappaflowError:  # not a run, or not finished
-        return [], []
-    return run_findings(result, _history(folder), result.stopped_because, warnings)
-
-
-def _history(folder: Path) -> History:
-    """Returns the figures of each epoch; empty if the stored value is malformed."""
-    history = read_result(folder).get("history")
-    if not isinstance(history, list) or not all(isinstance(line, dict) for line in history):
-        return []
-    return history

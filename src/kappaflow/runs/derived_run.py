@@ -19,18 +19,17 @@ from kappaflow.files import (
 from kappaflow.flows import Flow
 from kappaflow.report.content import About
 from kappaflow.report.files import AnyReport, read_report
-from kappaflow.report.result import IMAGES, TABLE, Conditioning
+from kappaflow.report.result import Conditioning
 from kappaflow.runs.evaluate import (
     Evaluation,
     diagnosis_fields,
     evaluate,
     write_figures,
 )
-from kappaflow.runs.image_content import points_of
-from kappaflow.runs.image_samples import BEST, FOLDER, sample_batch, write_sheet
-from kappaflow.runs.stored import EVALUATED, RESULT, ImageRunConfig, read_run, reload_data
+from kappaflow.runs.kinds import COMPARED, RunKind, points_of
+from kappaflow.runs.stored import EVALUATED, RESULT, read_run, reload_data, run_kind
 from kappaflow.runs.table_content import POINTS
-from kappaflow.storage import make_directory, write_bytes
+from kappaflow.storage import write_bytes
 from kappaflow.training import (
     Batch,
     FitResult,
@@ -45,7 +44,6 @@ AT_SAMPLES = (
     "flow"
 )
 AT_TEST_ROWS = ("condition_number_median", "condition_number_p95", "condition_rows")
-COMPARED_IMAGES = 256  # images at most
 
 
 class StoredRun:
@@ -62,19 +60,18 @@ class StoredRun:
                 self.data = reload_data(self.config)
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> RunKind:
         """The kind of data."""
-        return IMAGES if isinstance(self.config, ImageRunConfig) else TABLE
+        return run_kind(self.folder)
 
     def points(self, flow: Flow) -> tuple[Batch | None, str]:
         """Returns points to compare flows at, and a description; None for samples."""
-        images = isinstance(self.config, ImageRunConfig)
         if self.data is not None:
-            test = self.data.test.batches(flow)
-            most = COMPARED_IMAGES if images else len(test)
-            return test.at(slice(0, most)), f"held-out {'images' if images else 'rows'} of the run"
-        if images:
-            return sample_batch(flow, COMPARED_IMAGES), "samples of the flow"
+            description = f"held-out {self.kind.plural} of the run"
+            return self.kind.compared(flow, self.data.test), description
+        samples = self.kind.sample_batch(flow, COMPARED)
+        if samples is not None:
+            return samples, "samples of the flow"
         if flow.context_features:
             raise ArgumentError(
                 f"'run' should be one whose data still exists, and that of {self.folder} is "
@@ -90,7 +87,7 @@ class StoredRun:
         `result` is the training of the run with the other flow; `how` says how it was made, for
         the report.
         """
-        report = read_report(self.folder, self.kind)
+        report = read_report(self.folder, self.kind.name)
         about = about_derived(report.about, result.flow, how)
         report = report.model_copy(update={"about": about})
         notes = list(dict.fromkeys([*report.result.notes, OLD_CURVES]))
@@ -100,8 +97,8 @@ class StoredRun:
 
     def _at_samples(self, report: AnyReport, flow: Flow, notes: list[str]) -> Evaluation:
         """Returns a report with the diagnosis and the conditioning of a flow at samples of it."""
-        if isinstance(self.config, ImageRunConfig):
-            rows = sample_batch(flow, points_of(flow))
+        rows = self.kind.sample_batch(flow, points_of(flow))
+        if rows is not None:
             diagnosis = diagnose_flow(flow, rows.x, rows.context)
             depth = diagnosis.profile or profile(flow, rows.x, context=rows.context)
         else:
@@ -114,13 +111,6 @@ class StoredRun:
         result = report.result.model_copy(update={**figures, "notes": notes})
         changed = report.model_copy(update={"result": result, "profile": quantiles})
         return Evaluation(changed, diagnosis)
-
-    def write_pictures(self, flow: Flow, place: Path, *, finished: bool) -> None:
-        """Copies the grids of samples of a run on images, and draws that of the last epoch."""
-        for picture in sorted((self.folder / FOLDER).glob("epoch-*.png")):
-            write_bytes(make_directory(place / FOLDER) / picture.name, picture.read_bytes())
-        if finished and isinstance(self.config, ImageRunConfig):
-            write_sheet(flow, self.config.classes_of(flow), place, BEST)
 
 
 def write_derived_run(flow: Flow, run: StoredRun, place: Path, how: str) -> None:
@@ -137,7 +127,7 @@ def write_derived_run(flow: Flow, run: StoredRun, place: Path, how: str) -> None
             write_bytes(place / name, (run.folder / name).read_bytes())
     stored = read_result(run.folder) if (place / RESULT).exists() else {}
     finished = EVALUATED in stored  # not for a saved model or a run of kappaflow.fit
-    run.write_pictures(flow, place, finished=finished)
+    run.kind.copy_files(run.config, flow, run.folder, place, finished=finished)
     if not finished:
         return
     try:

@@ -1,36 +1,13 @@
 """`diagnose_run`, which runs the doctor on a run folder, with its held-out or other data."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from kappaflow.data import Table
-from kappaflow.data.batches import domains_in
-from kappaflow.data.prepare import noisy
 from kappaflow.data.raw import Decimal
-from kappaflow.data.table import describe_values
 from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly, with_findings
 from kappaflow.errors import KappaflowError
-from kappaflow.flows import Flow
-from kappaflow.images import Images
-from kappaflow.runs.content import stored_findings
-from kappaflow.runs.image_content import points_of
-from kappaflow.runs.image_data import images_for
-from kappaflow.runs.image_samples import sample_batch
-from kappaflow.runs.samples import finite_table
-from kappaflow.runs.scores import refuse_table_options
-from kappaflow.runs.stored import (
-    is_image_run,
-    load_on,
-    read_image_run,
-    read_run,
-    read_table_run,
-    reload_data,
-)
-from kappaflow.training import batch_of
-
-Examine = Callable[..., Diagnosis]  # diagnose_flow, with the flow and the options
-MOST_IMAGES = 4096  # with `thorough`
+from kappaflow.runs.kinds import points_of
+from kappaflow.runs.stored import load_on, read_run, reload_data, run_kind, stored_findings
 
 
 def diagnose_run(
@@ -54,56 +31,19 @@ def diagnose_run(
         ArgumentError: The data does not fit the run, `decimal` is given for images, or the device
             does not exist.
     """
-    flow, images = load_on(folder, device), is_image_run(folder)
+    flow, kind = load_on(folder, device), run_kind(folder)
     examine = partial(diagnose_flow, flow, thorough=thorough, progress=progress)
-    most = MOST_IMAGES if thorough else points_of(flow)
-    if images:
-        refuse_table_options(decimal=decimal)
+    kind.refuse({"decimal": decimal})
     if data is not None:
-        result = (
-            _at_images(flow, _images_from(folder, flow, data), most, examine)
-            if images
-            else _at_table(flow, _table_from(folder, flow, data, decimal), examine)
-        )
-        return result, f"{'images' if images else 'rows'} of {data}"
+        other = kind.read(read_run(folder), flow, data, decimal=decimal)
+        result = kind.diagnose(flow, other, examine, thorough=thorough)
+        return result, f"{kind.plural} of {data}"
     try:
         held_out = reload_data(read_run(folder))
     except KappaflowError:
-        rows = sample_batch(flow, points_of(flow)) if images else None
+        rows = kind.sample_batch(flow, points_of(flow))
         result = examine() if rows is None else examine(rows.x, rows.context)
         return result, "samples of the flow (the data of the run is missing or has changed)"
-    if isinstance(held_out.test, Table):
-        result = _at_table(flow, held_out.test, examine)
-    else:
-        result = _at_images(flow, held_out.test, most, examine)
+    result = kind.diagnose(flow, held_out.test, examine, thorough=thorough)
     findings = stored_findings(folder, held_out.warnings)
-    return with_findings(result, *findings), (
-        f"held-out {'images' if images else 'rows'} of the run"
-    )
-
-
-def _images_from(folder: Path, flow: Flow, data: str) -> Images:
-    """Returns images from another source than the run."""
-    run = read_image_run(folder)
-    crop = True if run.source is None else run.source.crop
-    return images_for(flow, data, crop=crop, classes=run.classes_of(flow))
-
-
-def _table_from(folder: Path, flow: Flow, data: str, decimal: Decimal | None) -> Table:
-    """Returns rows from another source than the run."""
-    run = read_table_run(folder)
-    table = finite_table(data, run.columns, run.context_columns, run.reading(decimal))
-    return noisy(table, run.widths, domains_in(flow, table))
-
-
-def _at_images(flow: Flow, images: Images, most: int, examine: Examine) -> Diagnosis:
-    """Returns the diagnosis at the first images."""
-    batches = images.batches(flow)
-    few = batches.at(slice(0, most))
-    return examine(few.x, few.context, rows=len(batches))
-
-
-def _at_table(flow: Flow, table: Table, examine: Examine) -> Diagnosis:
-    """Returns the diagnosis at the rows of a table. Findings show the values of rows."""
-    rows = batch_of(table, flow)
-    return examine(rows.x, rows.context, names=lambda i: describe_values(table, i))
+    return with_findings(result, *findings), f"held-out {kind.plural} of the run"

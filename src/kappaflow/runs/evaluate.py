@@ -13,13 +13,8 @@ from kappaflow.report.content import About, Report
 from kappaflow.report.files import AnyReport, store_report
 from kappaflow.report.result import Conditioning, HeldOut, Result
 from kappaflow.results import to_plain
-from kappaflow.runs.content import run_findings
-from kappaflow.runs.image_content import image_content
-from kappaflow.runs.image_data import ImageData
-from kappaflow.runs.image_samples import BEST, write_sheet
-from kappaflow.runs.ranges import training_ranges
-from kappaflow.runs.stored import Calibration, RunData
-from kappaflow.runs.table_content import table_content
+from kappaflow.runs.kinds import Calibration, RunData
+from kappaflow.runs.stored import runs_on
 from kappaflow.storage import write_bytes
 from kappaflow.training import FitResult, log_prob_of, read_result, write_result
 
@@ -59,14 +54,12 @@ def report_on(
     budget: float | None = None,
 ) -> tuple[AnyReport, Diagnosis]:
     """Returns the report and the diagnosis of an evaluation."""
-    if isinstance(data, ImageData):
-        content, warnings = image_content(result, data), ()
-    else:
-        content, warnings = table_content(result, data, budget), data.warnings
+    content = data.content(result, budget)
     points = content.points
     depth = content.diagnosis.profile or profile(result.flow, points.x, context=points.context)
     history, stopped_because = result.history, result.stopped_because
-    findings = run_findings(content.held_out, history, stopped_because, warnings)
+    kind = runs_on(data.config.kind)
+    findings = kind.findings(content.held_out, history, stopped_because, data.warnings)
     diagnosis = with_findings(content.diagnosis, *findings)
     quantiles = depth.quantiles()
     report = Report(
@@ -109,12 +102,8 @@ def diagnosis_fields(diagnosis: Diagnosis) -> dict[str, object]:
 
 
 def write_evaluation(evaluation: Evaluation, flow: Flow, data: RunData, folder: Path) -> None:
-    """Writes diagnosis, report and result to a run folder, which completes the run.
-
-    For images, a grid of samples of the flow is written too.
-    """
-    if isinstance(data, ImageData):
-        write_sheet(flow, data.classes, folder, BEST)
+    """Writes diagnosis, report and result to a run folder, which completes the run."""
+    data.write_files(flow, folder)
     write_figures(evaluation, folder)
 
 
@@ -132,5 +121,4 @@ def _calibration(flow: Flow, data: RunData) -> Calibration:
     scores = log_prob_of(flow, data.train.batches(flow))
     with np.errstate(invalid="ignore"):  # nan between infinities
         quantiles = np.quantile(scores.numpy(), np.linspace(0, 1, PERCENTILES + 1))
-    ranges = {} if isinstance(data, ImageData) else training_ranges(data)
-    return Calibration(log_prob_quantiles=quantiles.tolist(), ranges=ranges)
+    return Calibration(log_prob_quantiles=quantiles.tolist(), ranges=dict(data.ranges()))

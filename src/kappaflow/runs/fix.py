@@ -16,11 +16,10 @@ from kappaflow.files import CONFIG, load, read_config
 from kappaflow.flows import Flow
 from kappaflow.report.files import read_report
 from kappaflow.results import to_plain
-from kappaflow.runs.content import stored_findings
 from kappaflow.runs.derived_run import StoredRun, about_derived, write_derived_run
 from kappaflow.runs.evaluate import evaluate, write_evaluation
 from kappaflow.runs.fit import training_facts
-from kappaflow.runs.stored import EVALUATED, RESULT
+from kappaflow.runs.stored import EVALUATED, RESULT, stored_findings
 from kappaflow.runs.table_data import TableData
 from kappaflow.storage import atomic_directory, write_bytes
 from kappaflow.training import Batch, checked_settings, fit_split, log_prob_of, read_result

@@ -1,26 +1,60 @@
-"""`DataConfig` and `RunData`: which data a run uses, and this data, split."""
+"""What runs need of a kind of data: configuration, parts, and what commands do with them."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
-from kappaflow.data import Dataset
-from kappaflow.errors import ArgumentError
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from kappaflow.conditioning import layers_of
+from kappaflow.data import Dataset, write_table
+from kappaflow.data.batches import Batch
+from kappaflow.data.raw import Decimal
+from kappaflow.diagnosis import Diagnosis
+from kappaflow.errors import ArgumentError, FileError
 from kappaflow.flows import Flow
+from kappaflow.report.general import GeneralCharts, general_page
+from kappaflow.report.page import Page
+from kappaflow.report.pictures import Pixels
+from kappaflow.report.result import HeldOut, Result
+from kappaflow.results import Part
+from kappaflow.runs.content import (
+    CollectedFindings,
+    Content,
+    History,
+    general_content,
+    run_findings,
+)
+from kappaflow.runs.ranges import Ranges
 from kappaflow.runs.recipes import ModelConfig, all_arguments
-from kappaflow.training import Callback, Settings
+from kappaflow.runs.written import Columns, Written, written
+from kappaflow.training import Callback, FitResult, Settings, log_prob_of
+from kappaflow.training.measure import bits_per_dimension, has_bits
+
+Examine = Callable[..., Diagnosis]  # diagnose_flow, with the flow and the options
+MOST_POINTS = 32
+# Cost of a profile of 28 x 28 pixels and 50 layers at 2 points, in layers^2 x numbers: half a
+# minute to a minute on one core. It computes a singular value of all layers up to each layer.
+WORK = 2 * 784 * 50**2
+MOST_EXAMINED = 4096  # with `thorough`
+COMPARED = 256  # examples at which two flows are compared, at most
 
 
 @dataclass(frozen=True)
 class DataConfig(ABC):
     """Which data a run uses, as plain values.
 
-    `data` is the source as a user names it. `training_defaults` are settings of the training.
+    `data` is the source as a user names it, `kind` the name of the kind of data, and
+    `training_defaults` are settings of the training.
     """
 
+    kind: ClassVar[str]
     training_defaults: ClassVar[dict[str, Any]] = {}
 
     data: str
@@ -92,3 +126,211 @@ class RunData(ABC):
     @abstractmethod
     def facts(self) -> list[tuple[str, str]]:
         """Returns the facts about the data for a report, as labels and values."""
+
+    def form(self) -> list[tuple[str, str]]:
+        """Returns the facts about the form of one example, such as its columns."""
+        return []
+
+    def content(self, result: FitResult, budget: float | None) -> Content:  # noqa: ARG002
+        """Returns what is measured of a flow on the test data, for a report.
+
+        `budget` is the condition budget of the training, if it had one.
+        """
+        flow = result.flow
+        test = self.test.batches(flow)
+        few = test.at(slice(0, points_of(flow)))
+        return general_content(self.config.kind, flow, -log_prob_of(flow, test), few)
+
+    def ranges(self) -> Ranges:
+        """Returns the least and the greatest training value of each column; {} without columns."""
+        return {}
+
+    def write_files(self, flow: Flow, folder: Path) -> None:  # noqa: B027 - none by default
+        """Writes more files to the folder of a finished run, such as samples."""
+
+
+C = TypeVar("C", bound=DataConfig)
+
+
+class RunConfig(BaseModel, Generic[C]):
+    """The entry `run` of config.json, for one type of `DataConfig`.
+
+    `source` is None if `kappaflow.fit` wrote the folder. The fingerprints are those of the
+    training and the validation data.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    source: C | None = None
+    fingerprints: dict[str, str]
+
+    def names(self, flow: Flow) -> tuple[Sequence[str], Sequence[str]]:  # noqa: ARG002
+        """Returns the names of the features and of the context; () if there are none."""
+        return (), ()
+
+
+class Calibration(Part):
+    """What scores of other rows are compared with; the entry `calibration` of result.json.
+
+    Attributes:
+        log_prob_quantiles: Quantiles of log_prob of the training rows, at equal steps.
+        ranges: The least and the greatest training value of each column.
+    """
+
+    log_prob_quantiles: list[float]
+    ranges: dict[str, tuple[float, float]] = {}
+
+    def percentiles(self, scores: np.ndarray) -> np.ndarray:
+        """Returns the percentiles of scores among the training rows, 0 to 100."""
+        quantiles = np.array(self.log_prob_quantiles)
+        if not np.isfinite(quantiles).all():
+            raise FileError(
+                "the run has training rows whose score is not finite: there is no percentile."
+            )
+        return np.interp(scores, quantiles, np.linspace(0, 100, len(quantiles)))
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """The configuration of a run, its flow on a device, and its calibration (empty: unknown)."""
+
+    config: Any  # the `RunConfig` of its kind
+    flow: Flow
+    calibration: Calibration = Calibration(log_prob_quantiles=[])
+
+    def columns(self, names: Columns, scores: np.ndarray) -> Columns:
+        """Returns names of examples with their scores, bits and percentiles."""
+        bits = {}
+        if has_bits(self.flow):
+            bits = {"bits_per_dimension": -scores * bits_per_dimension(self.flow, 1.0)}
+        # a joint density is no log_prob of a row
+        column = "joint_log_prob" if self.flow.likelihood == "joint" else "log_prob"
+        percentiles = self.calibration.percentiles(scores)
+        return {**names, **bits, column: scores, "percentile": percentiles}
+
+
+class RunKind(ABC):
+    """What the commands do with runs on a kind of data; `Kind.runs` returns it.
+
+    Attributes:
+        name: The name of the kind, also in result.json.
+        plural: Several examples in messages, such as "rows".
+        example: The column of scores that names an example.
+        entry: A key of the entry `run` of config.json that only such runs have. The method
+            `describe` of the dataset returns it.
+        charts: What only the page of such data draws.
+        page: The function that makes the page of a report.
+    """
+
+    name: ClassVar[str]
+    plural: ClassVar[str]
+    example: ClassVar[str]
+    entry: ClassVar[str]
+    config: ClassVar[type[DataConfig]]
+    run: ClassVar[type[RunConfig[Any]]]
+    charts: ClassVar[type[Part]] = GeneralCharts
+    page: ClassVar[Callable[..., Page]] = staticmethod(general_page)
+
+    @abstractmethod
+    def read(self, run: Any, flow: Flow, source: str, *, decimal: Decimal | None = None) -> Any:  # noqa: ANN401
+        """Returns other data than that of a run, in the form of its flow."""
+
+    @abstractmethod
+    def split_data(self, flow: Flow, train: Any, validation: Any, test: Any) -> RunData:  # noqa: ANN401
+        """Returns data that is split already as the data of a run."""
+
+    def options(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Returns the options of a command as arguments of `config`."""
+        return given
+
+    def model(self, recipe: str, arguments: dict[str, Any]) -> ModelConfig:
+        """Returns the model of a command."""
+        return ModelConfig(recipe, arguments)
+
+    def figures(self, result: Result) -> list[tuple[str, str]]:
+        """Returns labels and values of the likelihood of a result, for people."""
+        error = f"{result.test.standard_error:.3f} nats"
+        return [("held-out NLL", f"{result.test.nll:.3f} +- {error}")]
+
+    def note(self, folder: Path) -> str:  # noqa: ARG002
+        """Returns a line on more files of a run, or nothing."""
+        return ""
+
+    def findings(
+        self,
+        held_out: HeldOut,
+        history: History,
+        stopped_because: str,
+        warnings: Sequence[str] = (),
+    ) -> CollectedFindings:
+        """Returns the findings on likelihood, training and data of a run."""
+        return run_findings(held_out, history, stopped_because, warnings)
+
+    def identifiers(self, data: Any) -> np.ndarray:  # noqa: ANN401
+        """Returns what names each example next to its score; by default its number, from 0."""
+        return np.arange(len(data))
+
+    def picture(self, flow: Flow, examples: Tensor) -> Pixels:  # noqa: ARG002
+        """Returns examples, (N, *event), as one picture, for plots."""
+        raise ArgumentError(f"'data' should not be {self.plural}: they have no picture.")
+
+    def diagnose(self, flow: Flow, data: Any, examine: Examine, *, thorough: bool) -> Diagnosis:  # noqa: ANN401
+        """Returns the diagnosis at the first examples of some data."""
+        batches = data.batches(flow)
+        few = batches.at(slice(0, MOST_EXAMINED if thorough else points_of(flow)))
+        return examine(few.x, few.context, rows=len(batches))
+
+    def compared(self, flow: Flow, data: Dataset) -> Batch:
+        """Returns the examples at which two flows are compared."""
+        return data.batches(flow).at(slice(0, COMPARED))
+
+    def sample_batch(self, flow: Flow, count: int) -> Batch | None:  # noqa: ARG002
+        """Returns samples to measure a flow at where data is missing; None for a default."""
+        return None
+
+    def copy_files(self, config: Any, flow: Flow, old: Path, new: Path, *, finished: bool) -> None:  # noqa: ANN401, B027
+        """Writes the files of a run that was made from another, such as pictures."""
+
+    def scores(self, run: OpenRun, source: str, **options: Any) -> Columns:  # noqa: ANN401
+        """Returns the scores of other data; `score_run` describes the options."""
+        self.refuse(options)
+        data = self.read(run.config, run.flow, source)
+        scores = log_prob_of(run.flow, data.batches(run.flow)).numpy()
+        return run.columns({self.example: self.identifiers(data)}, scores)
+
+    def write_scores(self, run: OpenRun, source: str, out: str, **options: Any) -> Written:  # noqa: ANN401
+        """Returns a summary of scores that are written to a file, as `write_scores` does."""
+        columns = self.scores(run, source, **options)
+        if out.lower().endswith(".npy") and columns[self.example].dtype.kind == "U":
+            raise ArgumentError(
+                f"'out' should be a csv, parquet, arrow or npz file, got {out!r}: the names of "
+                f"the {self.plural} are text, and an npy file holds numbers."
+            )
+        write_table(columns, out)
+        return written(columns)
+
+    def draw(self, run: OpenRun, n: int, **options: Any) -> Columns:  # noqa: ANN401, ARG002
+        """Returns samples by column, as `sample_run` does."""
+        raise ArgumentError(f"'run' should be one on a table, it is one on {self.plural}.")
+
+    def write_samples(self, run: OpenRun, n: int, out: str, **options: Any) -> Written:  # noqa: ANN401, ARG002
+        """Returns a summary of samples that are written to a file, as `write_samples` does."""
+        raise ArgumentError(
+            f"'run' should be one on a table or on images to write samples, it is one on "
+            f"{self.plural}: call kappaflow.load(run).sample(n)."
+        )
+
+    def refuse(self, options: dict[str, Any]) -> None:
+        """Raises an error for options that were given and are for tables only."""
+        for name, value in options.items():
+            if value is not None:
+                shown = {"identifier": "id"}.get(name, name)
+                raise ArgumentError(
+                    f"'{shown}' should be left out for {self.plural}: it is for tables."
+                )
+
+
+def points_of(flow: Flow) -> int:
+    """Returns at how many examples the conditioning of a flow is profiled: 1 to 32."""
+    layers = len(layers_of(flow.core))
+    return max(1, min(MOST_POINTS, round(WORK / (layers**2 * math.prod(flow.joint_shape)))))

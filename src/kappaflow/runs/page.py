@@ -1,6 +1,7 @@
 """`write_report`: the page of a report on a flow, from Python."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +9,17 @@ import numpy as np
 
 from kappaflow.conditioning import layers_of
 from kappaflow.conditioning.points import checked_flow
-from kappaflow.data import Table
+from kappaflow.data import Dataset, Kind, Table
+from kappaflow.data.dataset import kind_for, kind_of
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
 from kappaflow.flows.eval_mode import evaluation_mode
-from kappaflow.images import Images, split_images
-from kappaflow.images.kind import ImageKind
 from kappaflow.options import COMMAND
 from kappaflow.report.content import About
 from kappaflow.report.files import check_output_path, render
 from kappaflow.runs.evaluate import report_on
-from kappaflow.runs.image_data import ImageConfig, ImageData
-from kappaflow.runs.stored import RunData
-from kappaflow.runs.table_data import TableConfig, TableData
+from kappaflow.runs.kinds import RunData
+from kappaflow.runs.tables import TABLES
 from kappaflow.runs.written import versions
 from kappaflow.storage import write_bytes
 from kappaflow.summary import register_view
@@ -30,14 +29,15 @@ from kappaflow.training.rows import rows_for
 from kappaflow.training.session import history_facts
 
 LEAST_ROWS = 10
+Parts = tuple[Any, Any, Any]  # to compare with, deciding when to stop, and held out
 BY_VALIDATION = "The held-out {} are the validation {}, which decided which epoch to keep."
 BY_HALF = (
     "Without training rows, the Gaussian and the mixture are fitted to a random half of the data; "
     "this page is about the other half."
 )
-IMAGES_BY_HALF = (
-    "A random half of the images takes the place of the unknown training images; this page is "
-    "about the other half."
+EXAMPLES_BY_HALF = (
+    "A random half of the {} takes the place of the unknown training {}; this page is about the "
+    "other half."
 )
 
 
@@ -90,18 +90,23 @@ def write_report(
     check_output_path("path", path, ".html")
     result = flow if isinstance(flow, FitResult) else _untrained(flow)
     own = checked_flow(result.flow)
-    of_images = len(own.event_shape) == 3
-    note = ""
+    kind = kind_for(own) or kind_of(result.validation if data is None else data)
+    runs, note = TABLES if kind is None else kind.runs(), ""
     if data is None:
-        data = result.validation
-        note = BY_VALIDATION.replace("{}", "images" if of_images else "rows")
+        data, note = result.validation, BY_VALIDATION.replace("{}", runs.plural)
     if data is None:
         raise ArgumentError("'data' should be given: rows that the flow was not trained on.")
-    rows, note = (_images if of_images else _rows)(result, data, train, note)
+    if kind is None:
+        parts, half = _rows(result, data, train)
+    else:
+        parts, half = _examples(kind, result, data, train)
+    rows, note = runs.split_data(own, *parts), half or note
     with evaluation_mode(own):
         device = own.device
         try:
-            about = _about(result, rows, title, by_validation=data is result.validation)
+            about = _about(
+                result, rows, runs.plural, title, by_validation=data is result.validation
+            )
             report, _ = report_on(result, rows, about, [*result.notes, *([note] if note else [])])
         finally:
             own.to(device)
@@ -114,77 +119,60 @@ def _untrained(flow: object) -> FitResult:
     return FitResult(checked_flow(flow), (), math.nan, 0, "")
 
 
-def _rows(result: FitResult, data: Any, train: Any, note: str) -> tuple[TableData, str]:  # noqa: ANN401
-    """Returns held-out rows and those that references are fitted to, and a remark on them."""
+def _rows(result: FitResult, data: Any, train: Any) -> tuple[Parts, str]:  # noqa: ANN401
+    """Returns held-out rows and those that references are fitted to."""
     fitted = result.train if train is None else rows_for(result.flow, train)
     fitted = fitted if isinstance(fitted, Table) else None
     held_out = rows_for(result.flow, data, fitted)
     _check_count(held_out, "rows")
-    if fitted is None:
-        order = np.random.default_rng(0).permutation(len(held_out))
-        half = len(held_out) // 2
-        fitted, held_out = held_out.select(order[:half]), held_out.select(order[half:])
-        note = BY_HALF
-    rows = TableData(
-        TableConfig(held_out.source),
-        fitted,
-        held_out,
-        held_out,
-        None,
-        loaded=len(held_out),
-        repeats=0,
-        notes=(),
-        warnings=fitted.warnings if fitted is result.train else (),
-    )
-    return rows, note
+    if fitted is not None:
+        warnings = fitted.warnings if fitted is result.train else ()
+        return (replace(fitted, warnings=warnings), held_out, held_out), ""
+    order = np.random.default_rng(0).permutation(len(held_out))
+    half = len(held_out) // 2
+    fitted, held_out = held_out.select(order[:half]), held_out.select(order[half:])
+    return (replace(fitted, warnings=()), held_out, held_out), BY_HALF
 
 
-def _images(result: FitResult, data: Any, train: Any, note: str) -> tuple[ImageData, str]:  # noqa: ANN401
-    """Returns held-out images and those that the flow was trained on, and a remark on them."""
-    flow = result.flow
+def _examples(kind: Kind, result: FitResult, data: Any, train: Any) -> tuple[Parts, str]:  # noqa: ANN401
+    """Returns held-out examples of another kind and those that the flow was trained on."""
+    flow, note = result.flow, ""
     fitted: Any = result.train if train is None else train
     for name, given in (("data", data), ("train", fitted)):
-        if not isinstance(given, Images | str | Path | None):
+        if not isinstance(given, str | Path | None) and not kind.recognizes(given):
             raise ArgumentError(
-                f"'{name}' should be images for a flow of images: kappaflow.load_images reads "
-                f"them; got {type(given).__name__}."
+                f"'{name}' should be {kind.name} for a flow of {kind.name}, got "
+                f"{type(given).__name__}."
             )
-    held_out = ImageKind().load(data, flow)
-    _check_count(held_out, "images")
+    held_out = kind.load(data, flow)
+    _check_count(held_out, kind.name)
     if fitted is None:
-        fitted, held_out = split_images(held_out, fractions=(0.5, 0.5))
-        note = IMAGES_BY_HALF
+        fitted, held_out = kind.split(held_out, (0.5, 0.5), 0)
+        note = EXAMPLES_BY_HALF.replace("{}", kind.name)
     else:
-        fitted = ImageKind().load(fitted, flow)
+        fitted = kind.load(fitted, flow)
     for part in (held_out, fitted):
         part.batches(flow)
         part.check(flow)
-    validation = result.validation if isinstance(result.validation, Images) else held_out
-    config = ImageConfig(held_out.source, by_class=bool(flow.context_features))
-    return ImageData(config, fitted, validation, held_out), note
+    validation = held_out if result.validation is None else result.validation
+    return (fitted, validation, held_out), note
 
 
-def _check_count(held_out: Table | Images, name: str) -> None:
+def _check_count(held_out: Dataset, name: str) -> None:
     if len(held_out) < LEAST_ROWS:
         raise DataError(f"a report needs at least {LEAST_ROWS} {name}, got {len(held_out)}.")
 
 
-def _about(result: FitResult, rows: RunData, title: str, *, by_validation: bool) -> About:
+def _about(
+    result: FitResult, rows: RunData, plural: str, title: str, *, by_validation: bool
+) -> About:
     flow, test = result.flow, rows.test
-    name = "images" if isinstance(test, Images) else "rows"
     facts = [
         ("source", test.source),
-        (f"held-out {name}", f"{len(test):,}"),
-        (f"{name} for comparison", f"{len(rows.train):,}"),
+        (f"held-out {plural}", f"{len(test):,}"),
+        (f"{plural} for comparison", f"{len(rows.train):,}"),
+        *rows.form(),
     ]
-    if isinstance(test, Images):
-        facts.append(("shape", " x ".join(map(str, test.shape))))
-        facts.append(("values of a pixel", str(test.values)))
-        facts.append(("given the class", "yes" if flow.context_features else "no"))
-    else:
-        facts.append(("columns", ", ".join(test.columns)))
-        if test.context_columns:
-            facts.append(("given", ", ".join(test.context_columns)))
     described = describe_flow(flow)
     return About(
         title=title or f"{described.partition(',')[0]} on {test.source}",

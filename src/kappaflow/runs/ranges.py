@@ -3,14 +3,15 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kappaflow.data import Table
-from kappaflow.errors import DataWarning, KappaflowError
-from kappaflow.runs.stored import read_calibration
-from kappaflow.runs.table_data import TableData
+from kappaflow.errors import DataWarning
+
+if TYPE_CHECKING:
+    from kappaflow.runs.table_data import TableData
 
 Ranges = Mapping[str, tuple[float, float]]
 MOST_NAMED = 5  # columns in a note
@@ -47,7 +48,7 @@ class Outside:
             warnings.warn(self.note(rows, kind), DataWarning, stacklevel=3)
 
 
-def training_ranges(data: TableData) -> dict[str, tuple[float, float]]:
+def training_ranges(data: "TableData") -> dict[str, tuple[float, float]]:
     """Returns the least and the greatest training value of each column, without circular ones.
 
     Columns of the context are included. Rounded columns that got noise extend to the next step.
@@ -66,14 +67,6 @@ def training_ranges(data: TableData) -> dict[str, tuple[float, float]]:
 def _rows(table: Table) -> np.ndarray:
     """Returns the modeled columns and those of the context."""
     return table.values if table.context is None else np.hstack([table.values, table.context])
-
-
-def stored_ranges(folder: Path) -> Ranges:
-    """Returns the ranges that a finished run stores; none for other folders and older runs."""
-    try:
-        return read_calibration(folder).ranges
-    except KappaflowError:
-        return {}
 
 
 def rows_outside(table: Table, ranges: Ranges) -> Outside:

@@ -65,7 +65,7 @@ class ModelConfig:
 def recipes() -> dict[str, Callable[..., Flow]]:
     """Returns all recipes by name, those for other kinds of data than tables too."""
     others = (kind.models() for kind in kinds())
-    return {name: recipe for models in (RECIPES, *others) for name, recipe in models.items()}
+    return {name: recipe for models in (*others, RECIPES) for name, recipe in models.items()}
 
 
 def options_of(model: str) -> dict[str, Any]:

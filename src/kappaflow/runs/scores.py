@@ -1,4 +1,4 @@
-"""Scores of rows and images by a finished run, in memory or written in chunks."""
+"""Scores of rows by a finished run, in memory or written in chunks."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from kappaflow.data import Table, check_writable, write_table
+from kappaflow.data import Table
 from kappaflow.data.batches import domains_in
 from kappaflow.data.chunks import Chunks, open_chunks
 from kappaflow.data.load import read_table
@@ -16,96 +16,31 @@ from kappaflow.data.prepare import noisy
 from kappaflow.data.raw import Decimal, Reading
 from kappaflow.data.table import describe_rows
 from kappaflow.data.write import TableWriter, table_writer
-from kappaflow.errors import ArgumentError, DataError, FileError
-from kappaflow.flows import Flow
-from kappaflow.images import Images
-from kappaflow.images.decode import readable
-from kappaflow.images.images import Files
-from kappaflow.runs.image_data import images_for
-from kappaflow.runs.ranges import Outside, rows_outside, stored_ranges
-from kappaflow.runs.stored import (
-    is_image_run,
-    load_on,
-    read_calibration,
-    read_image_run,
-    read_table_run,
-)
+from kappaflow.errors import ArgumentError, DataError
+from kappaflow.runs.kinds import OpenRun
+from kappaflow.runs.ranges import Outside, rows_outside
 from kappaflow.runs.written import SCORES, Columns, Written, write_chunks, written
 from kappaflow.storage import file_stamp
-from kappaflow.training import batch_of, log_prob_of
-from kappaflow.training.measure import (
-    bits_per_dimension,
-    has_bits,
-    rows_at_once,
-    scoring_generator,
-)
+from kappaflow.training import log_prob_of
+from kappaflow.training.measure import rows_at_once, scoring_generator
 from kappaflow.training.progress import rows_shown
 
 
-def score_run(
-    folder: Path,
-    data: str,
-    *,
-    identifier: str | None = None,
-    decimal: Decimal | None = None,
-    device: str | None = None,
+def table_scores(
+    run: OpenRun, data: str, *, identifier: str | None = None, decimal: Decimal | None = None
 ) -> Columns:
-    """Returns the log-density and the percentile of each row or image of some data.
-
-    A row with a value that is missing, text, or outside of the range of the flow's dtype has no
-    score: its numbers are NaN. With padding that has no density, joint_log_prob, the density of a
-    row and its padding, replaces log_prob. A percentile of 1 means that 99 % of the training data
-    has a higher density. A column `identifier` of a table is copied, as text. Images are anything
-    that `kappaflow.load_images` takes. The device is "cpu" (the default) or "cuda". A warning
-    says if more than a tenth of the rows lie outside of the range of the training rows.
-
-    Returns:
-        Columns. For a table: row (its number, from 1), the identifier if one is named, log_prob
-        (nats, in the units of the data) and percentile. For images: image (the name of the file,
-        or its number from 0), bits_per_dimension (if the flow treats pixels as whole numbers),
-        log_prob and percentile.
-
-    Raises:
-        ArgumentError: The data does not fit the run, an option is for tables only, or the device
-            does not exist.
-        FileError: The run is not finished, or a file cannot be read.
-    """
-    if is_image_run(folder):
-        refuse_table_options(id=identifier, decimal=decimal)
-        return _image_scores(folder, data, device)
-    scores = Scores(folder, device)
+    """Returns the scores of rows; warns if many are outside of the range of the training rows."""
+    scores = Scores(run)
     table = read_table(data, scores.reading(identifier, decimal))
     scores.outside(table).warn(len(table))
     return scores.of(table)
 
 
-def refuse_table_options(**options: object) -> None:
-    """Raises an error for options that were given and are for tables only."""
-    for name, value in options.items():
-        if value is not None:
-            raise ArgumentError(f"'{name}' should be left out for images: it is for tables.")
-
-
-def _image_scores(folder: Path, data: str, device: str | None) -> Columns:
-    """Returns the scores of images, brought to the form of the run."""
-    quantiles = _quantiles(folder)
-    run, flow = read_image_run(folder), load_on(folder, device)
-    crop = True if run.source is None else run.source.crop
-    images = images_for(flow, data, crop=crop, classes=run.classes_of(flow))
-    scores = log_prob_of(flow, images.batches(flow)).numpy()
-    result: Columns = {"image": names_of(images)}
-    if has_bits(flow):
-        result["bits_per_dimension"] = -scores * bits_per_dimension(flow, 1.0)
-    return result | {column_of(flow): scores, "percentile": percentiles(scores, quantiles)}
-
-
 class Scores:
     """Scores the rows of tables by a finished run."""
 
-    def __init__(self, folder: Path, device: str | None = None) -> None:
-        self._quantiles = _quantiles(folder)
-        self.run, self.flow = read_table_run(folder), load_on(folder, device)
-        self._ranges = stored_ranges(folder)
+    def __init__(self, run: OpenRun) -> None:
+        self._open, self.run, self.flow = run, run.config, run.flow
 
     def reading(self, identifier: str | None, decimal: Decimal | None = None) -> Reading:
         """Returns how to read data to score; a column `identifier` is kept as text.
@@ -128,7 +63,7 @@ class Scores:
 
     def outside(self, table: Table) -> Outside:
         """Returns how many rows lie outside of the range of the training rows."""
-        return rows_outside(table, self._ranges)
+        return rows_outside(table, self._open.calibration.ranges)
 
     def of(self, table: Table, *, generator: torch.Generator | None = None) -> Columns:
         """Returns the scores of rows; NaN for a row that cannot be scored.
@@ -138,14 +73,9 @@ class Scores:
         """
         filled, gaps = _without_gaps(table, self.flow.dtype)
         filled = noisy(filled, self.run.widths, domains_in(self.flow, filled))
-        scores = log_prob_of(self.flow, batch_of(filled, self.flow), generator=generator).numpy()
+        scores = log_prob_of(self.flow, filled.batches(self.flow), generator=generator).numpy()
         scores[gaps] = np.nan
-        return {
-            "row": table.rows,
-            **table.texts,
-            column_of(self.flow): scores,
-            "percentile": percentiles(scores, self._quantiles),
-        }
+        return self._open.columns({"row": table.rows, **table.texts}, scores)
 
 
 def _without_gaps(table: Table, dtype: torch.dtype) -> tuple[Table, np.ndarray]:
@@ -169,60 +99,22 @@ def _without_gaps(table: Table, dtype: torch.dtype) -> tuple[Table, np.ndarray]:
     return replace(table, values=filled(table.values), context=context), gaps
 
 
-def column_of(flow: Flow) -> str:
-    """Returns the name of the column of scores: a joint density is no log_prob of a row."""
-    return "joint_log_prob" if flow.likelihood == "joint" else "log_prob"
-
-
-def _quantiles(folder: Path) -> np.ndarray:
-    """Returns the quantiles of the training scores of a finished run."""
-    quantiles = np.array(read_calibration(folder).log_prob_quantiles)
-    if not np.isfinite(quantiles).all():
-        raise FileError(
-            f"{folder} has training rows whose score is not finite: there is no percentile."
-        )
-    return quantiles
-
-
-def percentiles(scores: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
-    """Returns the percentiles, 0 to 100, of scores in a distribution of given quantiles."""
-    return np.interp(scores, quantiles, np.linspace(0, 100, len(quantiles)))
-
-
-def write_scores(
-    folder: Path,
+def write_table_scores(
+    run: OpenRun,
     data: str,
     out: str,
     *,
     identifier: str | None = None,
     repair: Literal["drop"] | None = None,
     decimal: Decimal | None = None,
-    device: str | None = None,
 ) -> Written:
-    """Writes the scores of `score_run` to a file or to standard output.
-
-    A parquet, Arrow, npy, csv or tsv file with more rows than one chunk is read, scored and
-    written a chunk at a time, with the same numbers. The file appears when all rows are scored. A
-    NaN is written as empty; `repair` "drop" leaves out such rows of a table.
-
-    Returns:
-        A summary.
-
-    Raises:
-        ArgumentError: The file cannot hold text, such as an identifier; or an option is for
-            tables only.
-        DataError: The data changed while it was read.
-    """
-    check_writable(out, read=data)
-    if is_image_run(folder):
-        refuse_table_options(id=identifier, repair=repair, decimal=decimal)
-        return _write_image_scores(folder, data, out, device)
+    """Returns a summary of the scores of rows, which are written a chunk at a time."""
     if identifier is not None and Path(out).suffix.lower() in (".npy", ".npz"):
         raise ArgumentError(
             f"'out' should be a csv, parquet or arrow file where 'id' names a column, got "
             f"{out!r}: identifiers are text, and such a file holds numbers."
         )
-    scores = Scores(folder, device)
+    scores = Scores(run)
     with table_writer(out) as writer:
         chunks = open_chunks(
             data,
@@ -231,18 +123,6 @@ def write_scores(
             scratch=writer.folder,
         )
         return _score_chunks(scores, chunks, repair, writer)
-
-
-def _write_image_scores(folder: Path, data: str, out: str, device: str | None) -> Written:
-    """Returns a summary of written scores of images; an npy file cannot hold their names."""
-    columns = _image_scores(folder, data, device)
-    if out.lower().endswith(".npy") and columns["image"].dtype.kind == "U":
-        raise ArgumentError(
-            f"'out' should be a csv, parquet, arrow or npz file, got {out!r}: the names of the "
-            "images are text, and an npy file holds numbers."
-        )
-    write_table(columns, out)
-    return written(columns)
 
 
 def _score_chunks(
@@ -288,10 +168,3 @@ def _repaired(columns: Columns, repair: Literal["drop"] | None) -> Columns:
         name: np.ma.masked_array(values, gaps) if name in (*SCORES, "percentile") else values
         for name, values in columns.items()
     }
-
-
-def names_of(images: Images) -> np.ndarray:
-    """Returns the file name of each image, or its number from 0."""
-    if not isinstance(images.pixels.origin, Files):
-        return images.index.copy()
-    return np.array([readable(images.pixels.origin.name(i)) for i in images.index.tolist()])

@@ -1,20 +1,21 @@
 """What a run folder stores about its data, its model and its result, read back and checked."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from kappaflow.data.raw import Decimal, Reading
-from kappaflow.errors import FileError
+from kappaflow.data.dataset import kinds
+from kappaflow.errors import FileError, KappaflowError
 from kappaflow.files import CONFIG, load, read_config
 from kappaflow.flows import Flow
 from kappaflow.report.result import Result
-from kappaflow.results import Part
-from kappaflow.runs.image_data import ImageConfig, ImageData
-from kappaflow.runs.table_data import TableConfig, TableData
+from kappaflow.runs.content import CollectedFindings
+from kappaflow.runs.kinds import Calibration, OpenRun, RunConfig, RunData, RunKind
+from kappaflow.runs.tables import TABLES
 from kappaflow.training import read_result
 from kappaflow.training.distributed import existing_device
 
@@ -22,67 +23,17 @@ RESULT = "result.json"
 EVALUATED, EARLIER = "test", "test_nll"  # entries of result.json only after the evaluation
 M = TypeVar("M", bound=BaseModel)
 
-DataConfig = TableConfig | ImageConfig
-RunData = TableData | ImageData
+
+def runs_on(kind: str) -> RunKind:
+    """Returns what runs do with a kind of data; of one that is not registered, with tables."""
+    return next((one.runs() for one in kinds() if one.name == kind), TABLES)
 
 
-class TableRunConfig(BaseModel):
-    """The entry `run` of config.json, for a run on a table.
-
-    `source` is None if `kappaflow.fit` wrote the folder. The fingerprints are those of the
-    training and the validation rows. `widths` are those of the noise that was added to rounded
-    columns.
-    """
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    source: TableConfig | None = None
-    columns: list[str]
-    context_columns: list[str]
-    fingerprints: dict[str, str]
-    widths: dict[str, float] = Field(default_factory=dict)
-
-    def reading(self, decimal: Decimal | None = None) -> Reading:
-        """Returns how other data for the run is read; `decimal` replaces its decimal sign."""
-        options = Reading() if self.source is None else self.source.reading()
-        return options if decimal is None else replace(options, decimal=decimal)
-
-
-class ImageRunConfig(BaseModel):
-    """The entry `run` of config.json, for a run on images.
-
-    `source` is None if `kappaflow.fit` wrote the folder. `classes` are those that the flow reads,
-    or all if `kappaflow.fit` wrote it. The fingerprints are those of the training and the
-    validation images.
-    """
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    source: ImageConfig | None = None
-    classes: tuple[str, ...]
-    fingerprints: dict[str, str]
-
-    def classes_of(self, flow: Flow) -> tuple[str, ...]:
-        """Returns the names of the classes that a flow reads; () if it reads none."""
-        width = flow.context_features
-        if width not in (0, len(self.classes)):
-            raise FileError(f"the run has {len(self.classes)} classes, its flow reads {width}.")
-        return self.classes if width else ()
-
-
-RunConfig = TableRunConfig | ImageRunConfig
-
-
-class Calibration(Part):
-    """What scores of other rows are compared with; the entry `calibration` of result.json.
-
-    Attributes:
-        log_prob_quantiles: Quantiles of log_prob of the training rows, at equal steps.
-        ranges: The least and the greatest training value of each column.
-    """
-
-    log_prob_quantiles: list[float]
-    ranges: dict[str, tuple[float, float]] = {}
+def run_kind(folder: Path) -> RunKind:
+    """Returns the kind of a run; that of tables for a saved model without a run."""
+    run = read_config(folder / CONFIG).run or {}
+    others = (runs for kind in kinds() if (runs := kind.runs()) is not None)
+    return next((runs for runs in others if runs.entry in run), TABLES)
 
 
 def load_on(folder: Path, device: str | torch.device | None) -> Flow:
@@ -100,37 +51,22 @@ def device_entry(flow: Flow) -> dict[str, str]:
     return {} if flow.device.type == "cpu" else {"device": flow.device.type}
 
 
-def is_image_run(folder: Path) -> bool:
-    """Returns whether a folder holds a run on images; False for a saved model without a run."""
-    run = read_config(folder / CONFIG).run
-    return run is not None and "columns" not in run
-
-
-def read_run(folder: Path) -> RunConfig:
+def read_run(folder: Path) -> RunConfig[Any]:
     """Returns the configuration of a run, or raises an error if the folder holds none."""
     run = read_config(folder / CONFIG).run
     if run is None:
         raise FileError(
             f"{folder} holds a model but no run: it was saved, not fitted by a command."
         )
-    kind = TableRunConfig if "columns" in run else ImageRunConfig
-    return _validated(kind, run, folder / CONFIG)
+    return _validated(run_kind(folder).run, run, folder / CONFIG)
 
 
-def read_table_run(folder: Path) -> TableRunConfig:
-    """Returns the configuration of a run on a table, or raises an error for other folders."""
-    run = read_run(folder)
-    if isinstance(run, ImageRunConfig):
-        raise FileError(f"{folder} should hold a run on a table, it holds one on images.")
-    return run
-
-
-def read_image_run(folder: Path) -> ImageRunConfig:
-    """Returns the configuration of a run on images, or raises an error for other folders."""
-    run = read_run(folder)
-    if isinstance(run, TableRunConfig):
-        raise FileError(f"{folder} should hold a run on images, it holds one on a table.")
-    return run
+def open_run(folder: Path, device: str | None, *, finished: bool = False) -> OpenRun:
+    """Returns a run with its flow on a device; an error if it should be finished and is not."""
+    calibration = {}
+    with nullcontext() if finished else suppress(KappaflowError):
+        calibration = {"calibration": read_calibration(folder)}
+    return OpenRun(read_run(folder), load_on(folder, device), **calibration)
 
 
 def read_finished(folder: Path) -> Result:
@@ -168,11 +104,7 @@ def _finished(folder: Path) -> dict[str, Any]:
     return stored
 
 
-@overload
-def reload_data(run: TableRunConfig) -> TableData: ...
-@overload
-def reload_data(run: ImageRunConfig) -> ImageData: ...
-def reload_data(run: RunConfig) -> RunData:
+def reload_data(run: RunConfig[Any]) -> RunData:
     """Returns the data of a run, or raises an error if it is missing or has changed."""
     if run.source is None or run.source.data == "-":
         raise FileError("the data of the run cannot be read again.")
@@ -180,6 +112,22 @@ def reload_data(run: RunConfig) -> RunData:
     if data.trained_on.fingerprint() != run.fingerprints.get("train"):
         raise FileError("the data of the run has changed.")
     return data
+
+
+def stored_findings(folder: Path, warnings: Sequence[str] = ()) -> CollectedFindings:
+    """Returns the findings on a finished run from its stored result, as at the end of the run.
+
+    A saved model without a run has none. `warnings` come from reading the data of the run.
+    """
+    try:
+        result = read_finished(folder)
+    except KappaflowError:  # not a run, or not finished
+        return [], []
+    history = read_result(folder).get("history")
+    if not isinstance(history, list) or not all(isinstance(line, dict) for line in history):
+        history = []  # malformed
+    kind = run_kind(folder)
+    return kind.findings(result, history, result.stopped_because, warnings)
 
 
 def is_unfinished_run(folder: Path) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,7 +35,6 @@ from kappaflow.report.content import (
 )
 from kappaflow.report.result import TABLE, AddedPadding, HeldOut, Likelihood, Separation, Weighted
 from kappaflow.runs.content import Content
-from kappaflow.runs.table_data import TableData
 from kappaflow.training import (
     Batch,
     FitResult,
@@ -45,6 +44,9 @@ from kappaflow.training import (
     quantile,
 )
 from kappaflow.training.measure import mean, standard_error
+
+if TYPE_CHECKING:
+    from kappaflow.runs.table_data import TableData
 
 PAIRED_ROWS, FEWEST_PAIRED_ROWS, PAIRED_VALUES = 400, 100, 20_000  # fewer rows of many columns
 CORRELATED_ROWS, CORRELATED_COLUMNS = 20_000, 40  # at most
@@ -57,7 +59,7 @@ PADDING_SAMPLES = 64  # of the padding, for each row
 WEIGHTED_ROWS = 2000  # at most
 
 
-def table_content(result: FitResult, data: TableData, budget: float | None) -> Content:
+def table_content(result: FitResult, data: "TableData", budget: float | None) -> Content:
     """Returns what is measured of a flow on the test rows of a table. It is moved to the CPU.
 
     A Gaussian and a Gaussian mixture are fitted to the training rows, and compared with the flow.
@@ -130,7 +132,7 @@ def samples_like(flow: Flow, rows: Batch) -> np.ndarray:
     return drawn.double().cpu().numpy()
 
 
-def _likelihoods(flow: Flow, nll: Tensor, data: TableData) -> list[Likelihood]:
+def _likelihoods(flow: Flow, nll: Tensor, data: "TableData") -> list[Likelihood]:
     weights = None if data.test.weights is None else torch.from_numpy(data.test.weights)
     results = [_likelihood("test", flow, nll, weights)]
     on_mass = torch.from_numpy(atom_rows(data.test, data.train))
@@ -156,7 +158,7 @@ def _likelihood(name: str, flow: Flow, nll: Tensor, weights: Tensor | None) -> L
     )
 
 
-def comparisons_on(flow: Flow, data: TableData, nll: np.ndarray) -> list[Comparison]:
+def comparisons_on(flow: Flow, data: "TableData", nll: np.ndarray) -> list[Comparison]:
     """Returns the comparisons with a Gaussian and a mixture fitted to training rows, on test rows.
 
     `nll` is the negative log-likelihood under the flow of as many test rows, from the first on.
@@ -173,7 +175,7 @@ def comparisons_on(flow: Flow, data: TableData, nll: np.ndarray) -> list[Compari
     return [*compare(nll, result, conditional=conditional, weights=weights, log_det=log_det)]
 
 
-def worst_rows(data: TableData, nll: Tensor) -> WorstRows:
+def worst_rows(data: "TableData", nll: Tensor) -> WorstRows:
     """Returns the test rows with the lowest density, and their values."""
     test, names = data.test, data.test.all_columns
     train = in_proportion(data.train).all_values
@@ -198,7 +200,7 @@ def worst_rows(data: TableData, nll: Tensor) -> WorstRows:
 
 
 def separation_of(
-    flow: Flow, nll: Tensor, data: TableData
+    flow: Flow, nll: Tensor, data: "TableData"
 ) -> tuple[Separation, ScoreDensities] | None:
     """Returns how well scores separate test rows from other rows; None without such rows."""
     if data.against is None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -33,8 +33,11 @@ from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
 from kappaflow.options import option
+from kappaflow.report.result import TABLE
+from kappaflow.runs.content import Content
 from kappaflow.runs.kinds import DataConfig, RunData
 from kappaflow.runs.model_search import Choice, ModelSearch, search_model
+from kappaflow.runs.ranges import Ranges, training_ranges
 from kappaflow.runs.recipes import (
     COUPLINGS,
     ModelConfig,
@@ -43,7 +46,8 @@ from kappaflow.runs.recipes import (
     is_one_feature,
     with_bounds,
 )
-from kappaflow.training import Settings, correlation_note
+from kappaflow.runs.table_content import table_content
+from kappaflow.training import FitResult, Settings, correlation_note
 from kappaflow.training.on_disk import examine_sample, rows_kept_until, split_for, split_shown
 from kappaflow.training.session import State
 
@@ -74,6 +78,8 @@ class TableConfig(DataConfig):
         duplicates: "keep" rows that repeat earlier ones, "drop" them, or "weigh" each row by the
             number of its copies.
     """
+
+    kind: ClassVar[str] = TABLE
 
     data: str
     columns: list[str] | None = None
@@ -193,6 +199,20 @@ class TableData(RunData):
             domains=self.domains,
             **options,
         )
+
+    def content(self, result: FitResult, budget: float | None) -> Content:
+        """Returns what is measured of a flow on the test rows."""
+        return table_content(result, self, budget)
+
+    def ranges(self) -> Ranges:
+        """Returns the least and the greatest training value of each column."""
+        return training_ranges(self)
+
+    def form(self) -> list[tuple[str, str]]:
+        """Returns the names of the columns."""
+        given = self.test.context_columns
+        columns = [("columns", ", ".join(self.test.columns))]
+        return [*columns, ("given", ", ".join(given))] if given else columns
 
     def model_facts(self, model: ModelConfig) -> dict[str, Any]:
         """Returns the arguments of a model for a report; the domains are facts of the data."""

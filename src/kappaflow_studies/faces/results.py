@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -9,14 +10,15 @@ from torch import Tensor
 from kappaflow.files import load
 from kappaflow.flows import Flow
 from kappaflow.images.batches import ImageBatches
+from kappaflow.images.content import nearest_images
+from kappaflow.images.data import ImageData
+from kappaflow.images.pictures import enlarged, grid, shown
+from kappaflow.images.report import pixel_bits
+from kappaflow.images.samples import TEMPERATURE, draw_pixels, values_of
 from kappaflow.report.files import read_report
-from kappaflow.report.images import pixel_bits
-from kappaflow.report.pictures import Pixels, enlarged, grid, png, shown
+from kappaflow.report.pictures import Pixels, png
 from kappaflow.results import Part
-from kappaflow.runs.image_content import nearest_images
-from kappaflow.runs.image_data import ImageData
-from kappaflow.runs.image_samples import TEMPERATURE, draw_pixels, values_of
-from kappaflow.runs.stored import read_finished, read_image_run, reload_data
+from kappaflow.runs.stored import read_finished, read_run, reload_data
 from kappaflow.training import log_prob_of
 from kappaflow.training.measure import bits_per_dimension
 
@@ -83,7 +85,7 @@ CURVES = ("epoch", "condition_number_median", "condition_number_p95")
 
 def faces_size(size: int, plain: Path, padded: Path) -> FacesSize:
     """Returns the results of a pair of finished run folders, for images of this side."""
-    parts = reload_data(read_image_run(plain))
+    parts: Any = reload_data(read_run(plain))  # ImageData
     counts = [len(part) for part in (parts.train, parts.validation, parts.test)]
     report = read_report(plain)
     more = _bits(load(padded), parts) - _bits(load(plain), parts)
@@ -102,7 +104,8 @@ def faces_size(size: int, plain: Path, padded: Path) -> FacesSize:
 def picture_of(plain: Path, padded: Path, *, seed: int = 0) -> bytes:
     """Returns a PNG file: held-out faces above samples of two flows, one band each, enlarged."""
     count = COLUMNS * ROWS
-    bands = [_all(reload_data(read_image_run(plain)))[:count]]
+    parts: Any = reload_data(read_run(plain))  # ImageData
+    bands = [_all(parts)[:count]]
     for folder in (plain, padded):
         flow = load(folder)
         drawn = draw_pixels(flow, count, temperature=PICTURED_AT, seed=seed)

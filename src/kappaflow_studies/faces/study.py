@@ -8,8 +8,9 @@ from typing import Any
 
 from kappaflow._checks import natural_int
 from kappaflow.errors import ArgumentError
+from kappaflow.images import ImageConfig
 from kappaflow.report.numbers import count
-from kappaflow.runs import ImageConfig, ModelConfig, fit_run
+from kappaflow.runs import ModelConfig, fit_run
 from kappaflow.storage import write_bytes
 from kappaflow_studies.engine.folder import checked_folder, write_results
 from kappaflow_studies.engine.report import Reproduced

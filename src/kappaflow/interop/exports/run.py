@@ -6,7 +6,7 @@ from pathlib import Path
 from kappaflow.files import CONFIG, load, read_config
 from kappaflow.interop.exports import Exported, export
 from kappaflow.options import ExportFormat
-from kappaflow.runs.stored import TableRunConfig, read_run
+from kappaflow.runs.stored import read_run
 
 
 def export_run(
@@ -20,11 +20,7 @@ def export_run(
     flow = load(folder)
     columns, context = (), ()
     if read_config(folder / CONFIG).run is not None:
-        run = read_run(folder)
-        if isinstance(run, TableRunConfig):
-            columns, context = run.columns, run.context_columns
-        else:
-            context = run.classes_of(flow)
+        columns, context = read_run(folder).names(flow)
     return export(
         flow, out, format=format, functions=functions, columns=columns, context_columns=context
     )

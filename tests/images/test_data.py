@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 import kappaflow as kf
+from kappaflow.images.data import ImageConfig, defaults, image_flow, with_classes
 from kappaflow.runs import ModelConfig
-from kappaflow.runs.image_data import ImageConfig, defaults, image_flow, with_classes
 
 
 @pytest.fixture

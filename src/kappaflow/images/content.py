@@ -2,23 +2,19 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kappaflow.conditioning import layers_of
 from kappaflow.diagnosis import Comparison, diagnose_flow
 from kappaflow.flows import Flow
 from kappaflow.images import Images, interpolate, reconstruct
-from kappaflow.report.images import ImageCharts, Neighbors
-from kappaflow.report.pictures import Picture, Pixels, encoded, grid, shown
-from kappaflow.report.result import IMAGES, AddedPadding, HeldOut, Likelihood
-from kappaflow.runs.content import Content
-from kappaflow.runs.image_data import ImageData
-from kappaflow.runs.image_samples import (
+from kappaflow.images.pictures import grid, shown
+from kappaflow.images.report import ImageCharts, Neighbors
+from kappaflow.images.samples import (
     MOST_ROWS,
     SIDE,
     TEMPERATURE,
@@ -26,20 +22,23 @@ from kappaflow.runs.image_samples import (
     sample_sheet,
     values_of,
 )
+from kappaflow.report.pictures import Picture, Pixels, encoded
+from kappaflow.report.result import AddedPadding, HeldOut, Likelihood
+from kappaflow.runs.content import Content
+from kappaflow.runs.kinds import points_of
 from kappaflow.training import FitResult, log_prob_of, quantile
 from kappaflow.training.measure import bits_per_dimension, has_bits, standard_error
 
-MOST_POINTS = 32
-# Cost of a profile of 28 x 28 pixels and 50 layers at 2 points, in layers^2 x pixels: half a
-# minute to a minute on one core. It computes a singular value of all layers up to each layer.
-WORK = 2 * 784 * 50**2
+if TYPE_CHECKING:
+    from kappaflow.images.data import ImageData
+
 TEMPERATURES = (0.5, 0.7, 0.8, 1.0)
 PAIRS = 6
 IMAGES_AT_ONCE = 1024
 WEIGHTS = (1.0, 4.0, 16.0, 64.0, 256.0)  # of the histogram over all pixels
 
 
-def image_content(result: FitResult, data: ImageData) -> Content:
+def image_content(result: FitResult, data: "ImageData") -> Content:
     """Returns what is measured of a flow on the test images of a run."""
     flow, classes = result.flow, data.classes
     test = data.test.batches(flow)
@@ -58,19 +57,13 @@ def image_content(result: FitResult, data: ImageData) -> Content:
     )
 
 
-def points_of(flow: Flow) -> int:
-    """Returns at how many images the conditioning of a flow is profiled: 1 to 32."""
-    layers = len(layers_of(flow.core))
-    return max(1, min(MOST_POINTS, round(WORK / (layers**2 * math.prod(flow.joint_shape)))))
-
-
-def _held_out(flow: Flow, nll: Tensor, data: ImageData) -> HeldOut:
+def _held_out(flow: Flow, nll: Tensor, data: "ImageData") -> HeldOut:
     mean, error = nll.mean().item(), standard_error(nll)
     scale = bits_per_dimension(flow, 1.0) if has_bits(flow) else None
     shown = nll if scale is None else nll * scale
     levels = {"median": 0.5, "p95": 0.95, "max": 1.0}
     return HeldOut(
-        kind=IMAGES,
+        kind=data.config.kind,
         likelihood=flow.likelihood,
         test=Likelihood(
             name="test",
@@ -86,7 +79,7 @@ def _held_out(flow: Flow, nll: Tensor, data: ImageData) -> HeldOut:
     )
 
 
-def _independent(data: ImageData, bits: np.ndarray) -> Comparison:
+def _independent(data: "ImageData", bits: np.ndarray) -> Comparison:
     """Returns the comparison of the bits of each image with those of independent pixels."""
     alone = independent_bits(data.train, data.validation, data.test)
     with np.errstate(invalid="ignore"):
@@ -106,7 +99,7 @@ def _independent(data: ImageData, bits: np.ndarray) -> Comparison:
     )
 
 
-def held_out_picture(flow: Flow, data: ImageData) -> Picture:
+def held_out_picture(flow: Flow, data: "ImageData") -> Picture:
     """Returns a grid of held-out images like those of samples: a row for each class."""
     test = data.test
     if not flow.context_features:
@@ -146,7 +139,7 @@ def sample_pictures(flow: Flow, classes: tuple[str, ...]) -> list[Picture]:
     return made
 
 
-def reconstruction_picture(flow: Flow, data: ImageData) -> Picture:
+def reconstruction_picture(flow: Flow, data: "ImageData") -> Picture:
     """Returns held-out images, and below each its reconstruction from the latent."""
     rows = data.test.batches(flow).at(slice(0, SIDE))
     back = reconstruct(flow, rows.x, rows.context)
@@ -170,7 +163,7 @@ def reconstruction_picture(flow: Flow, data: ImageData) -> Picture:
     )
 
 
-def interpolation_picture(flow: Flow, data: ImageData) -> Picture:
+def interpolation_picture(flow: Flow, data: "ImageData") -> Picture:
     """Returns interpolations between held-out images through the latent, one per row."""
     first, second = _pairs(data.test, by_class=bool(flow.context_features))
     rows = data.test.batches(flow)
@@ -203,7 +196,7 @@ def _pairs(images: Images, *, by_class: bool) -> tuple[list[int], list[int]]:
     return (first, second) if first else ([0], [0])
 
 
-def neighbors_of(flow: Flow, data: ImageData) -> Neighbors:
+def neighbors_of(flow: Flow, data: "ImageData") -> Neighbors:
     """Returns samples with their nearest training images, by L2 distance of pixels."""
     values = values_of(flow)
     drawn = sample_sheet(flow, data.classes, temperature=TEMPERATURE, seed=1).images

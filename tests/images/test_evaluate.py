@@ -13,9 +13,11 @@ from PIL import Image
 
 import kappaflow as kf
 from kappaflow.diagnosis import image_likelihood_findings
+from kappaflow.images import ImageConfig
+from kappaflow.images.content import independent_bits
 from kappaflow.report.files import read_report
-from kappaflow.runs import ImageConfig, ModelConfig, fit_run, score_run
-from kappaflow.runs.image_content import independent_bits, points_of
+from kappaflow.runs import ModelConfig, fit_run, score_run
+from kappaflow.runs.kinds import points_of
 from kappaflow.training import FitResult
 
 SOURCE = ImageConfig("digits", by_class=True)

@@ -9,7 +9,7 @@ from PIL import Image
 
 import kappaflow as kf
 from kappaflow.flows.recipe import from_options
-from kappaflow.runs.image_samples import (
+from kappaflow.images.samples import (
     SampleSheets,
     draw_pixels,
     is_shown,
@@ -46,7 +46,7 @@ def test_pixels_are_the_samples_of_the_flow():
 
 def test_many_samples_are_drawn_in_parts(monkeypatch):
     """A part at a time, each after the other from one generator."""
-    import kappaflow.runs.image_samples as module
+    import kappaflow.images.samples as module
 
     flow = small(context_features=2)
     monkeypatch.setattr(module, "NUMBERS_AT_ONCE", 16 * 4)

@@ -1,6 +1,6 @@
 """`ImageConfig` and `ImageData`: which images a run uses, these images, and flows for them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,14 +12,23 @@ from kappaflow._checks import one_of
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.flows.recipe import from_options
-from kappaflow.images import Images, load_images, split_images
-from kappaflow.images.kind import ImageKind
-from kappaflow.runs.image_samples import SampleSheets, values_of
+from kappaflow.images.content import image_content
+from kappaflow.images.images import Images
+from kappaflow.images.jet import jet
+from kappaflow.images.load import load_images, split_images
+from kappaflow.images.recipes import glow, real_nvp_image
+from kappaflow.images.samples import BEST, SampleSheets, values_of, write_sheet
+from kappaflow.runs.content import Content
 from kappaflow.runs.kinds import DataConfig, RunData
 from kappaflow.runs.recipes import ModelConfig, all_arguments, with_padding
 from kappaflow.runs.table_data import FRACTIONS
-from kappaflow.training import Callback, Settings
+from kappaflow.training import Callback, FitResult, Settings
 
+RECIPES: dict[str, Callable[..., Flow]] = {
+    "glow": glow,
+    "real_nvp_image": real_nvp_image,
+    "jet": jet,
+}
 MOST_LEVELS = 3
 LEAST_SIDE = 2  # pixels at the coarsest scale
 PATCHES = (4, 2, 1)
@@ -44,6 +53,7 @@ class ImageConfig(DataConfig):
         split_seed: Decides which images train (80 %), validate (10 %) and test (10 %).
     """
 
+    kind: ClassVar[str] = "images"
     training_defaults: ClassVar[dict[str, Any]] = {"max_epochs": 60, "batch_size": 64}
 
     data: str
@@ -55,11 +65,7 @@ class ImageConfig(DataConfig):
     split_seed: int = 0
 
     def load(self) -> "ImageData":
-        """Returns the images, split; copies of one image are all in one part.
-
-        Raises:
-            ArgumentError: `by_class` is set, and there are no two classes.
-        """
+        """Returns the images, split; copies of one image are all in one part."""
         images = load_images(self.data, size=self.size, gray=self.gray, crop=self.crop)
         if self.by_class and len(images.classes) < 2:
             raise ArgumentError(
@@ -112,9 +118,6 @@ class ImageData(RunData):
         """Decodes each image once, to report a damaged file before training starts.
 
         The images that fit into memory are kept there for the first epoch.
-
-        Raises:
-            FileError: A file cannot be decoded; the message names it.
         """
         for part in (self.train, self.validation, self.test):
             for start in range(0, len(part), DECODED_AT_ONCE):
@@ -129,6 +132,22 @@ class ImageData(RunData):
         """Returns the arguments of a model for a report, with the defaults for the images."""
         given = given_and_default(model, self.train)
         return all_arguments(ModelConfig(model.recipe, given))
+
+    def form(self) -> list[tuple[str, str]]:
+        """Returns the shape and the values of an image, and whether the flow reads its class."""
+        return [
+            ("shape", " x ".join(map(str, self.test.shape))),
+            ("values of a pixel", str(self.test.values)),
+            ("given the class", "yes" if self.config.by_class else "no"),
+        ]
+
+    def content(self, result: FitResult, budget: float | None) -> Content:  # noqa: ARG002
+        """Returns what is measured of a flow on the test images."""
+        return image_content(result, self)
+
+    def write_files(self, flow: Flow, folder: Path) -> None:
+        """Writes a grid of samples."""
+        write_sheet(flow, self.classes, folder, BEST)
 
     def facts(self) -> list[tuple[str, str]]:
         """Returns the facts about the images for a report, as labels and values."""
@@ -158,12 +177,8 @@ def image_flow(model: ModelConfig, images: Images, *, by_class: bool, seed: int)
 
     The model is "glow", "real_nvp_image" or "jet", with arguments whose defaults depend on the
     size of the images. With `by_class` the flow reads the class as a context.
-
-    Raises:
-        ArgumentError: An argument is wrong, or the model is too large for this machine.
     """
-    recipes = ImageKind().models()
-    make = recipes[one_of("model", model.recipe, tuple(recipes))]
+    make = RECIPES[one_of("model", model.recipe, tuple(RECIPES))]
     given = given_and_default(model, images)
     refuse_odd_sides(model.recipe, given.get("levels", 1), images)
     context = len(images.classes) if by_class else 0
@@ -223,11 +238,7 @@ def refuse_odd_sides(recipe: str, levels: object, images: Images) -> None:
 
 
 def with_classes(images: Images, classes: tuple[str, ...]) -> Images:
-    """Returns images whose labels refer to the given classes, matched by name.
-
-    Raises:
-        ArgumentError: The images have no classes, or one that is not among the given.
-    """
+    """Returns images whose labels refer to the given classes, matched by name."""
     listed = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
     if images.labels is None:
         raise ArgumentError(
@@ -247,11 +258,7 @@ def with_classes(images: Images, classes: tuple[str, ...]) -> Images:
 
 
 def images_for(flow: Flow, data: str, *, crop: bool, classes: tuple[str, ...]) -> Images:
-    """Returns images in the form that a flow takes, with the classes that it reads; () for none.
-
-    Raises:
-        ArgumentError: The pixels have more values than those of the run, or a class is unknown.
-    """
+    """Returns images in the form that a flow takes, with the classes that it reads."""
     channels, height, width = flow.event_shape
     images = load_images(data, size=(height, width), gray=channels == 1, crop=crop)
     values = values_of(flow)

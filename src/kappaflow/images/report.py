@@ -15,7 +15,6 @@ from kappaflow.report.conditioning import (
     depth_section,
 )
 from kappaflow.report.content import Report
-from kappaflow.report.files import register_report
 from kappaflow.report.numbers import count, fixed, is_finite, significant, with_error
 from kappaflow.report.page import (
     Card,
@@ -30,7 +29,7 @@ from kappaflow.report.page import (
     verdict_of,
 )
 from kappaflow.report.pictures import NARROW, WIDE, Picture, Shown
-from kappaflow.report.result import IMAGES, Result
+from kappaflow.report.result import Result
 from kappaflow.report.tables import NO_LIKELIHOOD
 from kappaflow.report.training import (
     about_section,
@@ -112,9 +111,6 @@ def image_page(report: ImageReport, *, alone: bool) -> Page:
             settings_section(report.about, result),
         ],
     )
-
-
-register_report(IMAGES, ImageCharts, image_page)
 
 
 def pixel_bits(result: Result) -> float | None:

@@ -1,6 +1,8 @@
 """Samples of a flow of images as pixels, and grids of samples during training."""
 
+import io
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kappaflow.errors import NumericalError
+from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.flows import Flow
 from kappaflow.images.batches import class_context
-from kappaflow.report.pictures import Pixels, enlarged, grid, png, shown
-from kappaflow.storage import make_directory, write_bytes
+from kappaflow.images.pictures import enlarged, grid, shown
+from kappaflow.report.pictures import Pixels, png
+from kappaflow.storage import atomic_directory, check_place, make_directory, write_bytes
 from kappaflow.training import Batch, Callback
 
 FOLDER, BEST = "samples", "best.png"
+PICTURE, ARRAY = ".png", ".npy"
+MOST_IN_TURNS = 20  # classes that can have a column each
 TEMPERATURE = 0.8
 SIDE = 8  # a grid has 8 x 8 samples; by class, 8 in each row
 MOST_ROWS = 16
@@ -57,9 +62,6 @@ def draw_pixels(
 
     They are from 0 to `values_of(flow)` - 1. `labels` are the classes, (n,), for a flow that reads
     the class.
-
-    Raises:
-        NumericalError: A sample is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
     at_once = max(1, NUMBERS_AT_ONCE // math.prod(flow.event_shape))
@@ -141,3 +143,57 @@ def sample_batch(flow: Flow, count: int) -> Batch:
     labels = np.arange(count) % width if width else None
     x = torch.from_numpy(draw_pixels(flow, count, labels=labels)).to(flow.device, flow.dtype)
     return Batch(x, None if labels is None else class_context(labels, flow))
+
+
+def check_image_path(path: str) -> None:
+    """Raises an error for a path that `write_images` cannot write, before any work is done.
+
+    It should be a .png or .npy file, or a new folder.
+    """
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if path == "-" or suffix not in (PICTURE, ARRAY, ""):
+        raise ArgumentError(
+            "'out' should end in .png for one picture or in .npy for an array, or be a new folder "
+            f"for a picture of each sample, got {path!r}."
+        )
+    if not suffix and os.path.lexists(target):
+        raise ArgumentError(f"'out' should be a new folder, {path} is there already.")
+    check_place("out", target)
+
+
+def write_images(images: Pixels, path: str, *, values: int = 256, turns: int = 1) -> None:
+    """Writes images to one picture, to a folder of pictures, or to an array.
+
+    The images, (N, channels, height, width), are whole numbers from 0 to `values` - 1. A .png file
+    shows all of them in a grid, enlarged to at least 512 pixels; a folder holds one .png file per
+    image, not enlarged. Both scale the values from black to white. A .npy file holds the unscaled
+    numbers, uint8. Each of `turns` classes that take turns gets its own columns.
+    """
+    check_image_path(path)
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if suffix == ARRAY:
+        buffer = io.BytesIO()
+        np.save(buffer, images, allow_pickle=False)
+        write_bytes(target, buffer.getvalue())
+    elif suffix == PICTURE:
+        whole = grid(shown(images, values), columns_for(len(images), turns))
+        write_bytes(target, png(enlarged(whole)))
+    else:
+        digits = len(str(len(images)))
+        with atomic_directory(target) as place:
+            for number, image in enumerate(shown(images, values), start=1):
+                (place / f"{number:0{digits}}.png").write_bytes(png(image))
+
+
+def columns_for(count: int, turns: int = 1) -> int:
+    """Returns the number of images in a row: one column per class, or about a square.
+
+    Example:
+        >>> columns_for(64), columns_for(10), columns_for(30, turns=10)
+        (8, 4, 10)
+    """
+    if 1 < turns <= min(count, MOST_IN_TURNS):
+        return turns
+    return math.ceil(math.sqrt(count))

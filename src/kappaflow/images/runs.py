@@ -1,0 +1,190 @@
+"""What commands do with runs on images."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from kappaflow.cli.show import formatted
+from kappaflow.diagnosis import image_likelihood_findings, training_findings
+from kappaflow.errors import ArgumentError, FileError
+from kappaflow.flows import Flow
+from kappaflow.images.content import pixels_of
+from kappaflow.images.data import ImageConfig, ImageData, images_for
+from kappaflow.images.decode import readable
+from kappaflow.images.images import Files, Images
+from kappaflow.images.pictures import grid
+from kappaflow.images.report import ImageCharts, image_page
+from kappaflow.images.samples import (
+    BEST,
+    FOLDER,
+    SIDE,
+    check_image_path,
+    draw_pixels,
+    sample_batch,
+    values_of,
+    write_images,
+    write_sheet,
+)
+from kappaflow.report.page import Page
+from kappaflow.report.pictures import Pixels
+from kappaflow.report.result import HeldOut, Result
+from kappaflow.results import Part
+from kappaflow.runs.content import CollectedFindings, History
+from kappaflow.runs.kinds import OpenRun, RunConfig, RunKind
+from kappaflow.runs.recipes import ModelConfig
+from kappaflow.runs.written import Written
+from kappaflow.storage import make_directory, write_bytes
+from kappaflow.training import Batch
+
+
+class ImageRunConfig(RunConfig[ImageConfig]):
+    """The entry `run` of config.json, for a run on images.
+
+    `classes` are those that the flow reads, or all if `kappaflow.fit` wrote the folder.
+    """
+
+    classes: tuple[str, ...]
+
+    def classes_of(self, flow: Flow) -> tuple[str, ...]:
+        """Returns the names of the classes that a flow reads; () if it reads none."""
+        width = flow.context_features
+        if width not in (0, len(self.classes)):
+            raise FileError(f"the run has {len(self.classes)} classes, its flow reads {width}.")
+        return self.classes if width else ()
+
+    def names(self, flow: Flow) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return (), self.classes_of(flow)
+
+
+class ImageRuns(RunKind):
+    """Runs on images: other images in the form of the flow, samples as pictures."""
+
+    name = "images"
+    plural = "images"
+    example = "image"
+    entry = "classes"
+    config = ImageConfig
+    run = ImageRunConfig
+    charts: ClassVar[type[Part]] = ImageCharts
+    page: ClassVar[Callable[..., Page]] = staticmethod(image_page)
+
+    def read(self, run: ImageRunConfig, flow: Flow, source: str, **options: Any) -> Images:  # noqa: ANN401
+        self.refuse(options)
+        crop = True if run.source is None else run.source.crop
+        return images_for(flow, source, crop=crop, classes=run.classes_of(flow))
+
+    def options(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Returns the options of a command with a size of one number as this number."""
+        size = given.get("size", ())
+        return {**given, "size": size[0]} if len(size) == 1 else given
+
+    def model(self, recipe: str, arguments: dict[str, Any]) -> ModelConfig:
+        hidden = arguments.get("hidden")
+        if hidden is None:
+            return ModelConfig(recipe, arguments)
+        if len(hidden) != 1:
+            raise ArgumentError(
+                f"'hidden' should be one number of channels for {recipe}, got "
+                f"{' '.join(map(str, hidden))}."
+            )
+        return ModelConfig(recipe, {**arguments, "hidden": hidden[0]})
+
+    def split_data(self, flow: Flow, train: Images, validation: Images, test: Images) -> ImageData:
+        config = ImageConfig(test.source, by_class=bool(flow.context_features))
+        return ImageData(config, train, validation, test)
+
+    def figures(self, result: Result) -> list[tuple[str, str]]:
+        test = result.test
+        error = formatted(".1f", test.standard_error)
+        nll = f"{formatted('.1f', test.nll)} +- {error} nats an image"
+        if result.is_joint:
+            return [("joint NLL of images and padding", nll)]
+        independent = result.references[0].nll if result.references else None
+        bits = formatted(".3f", test.bits_per_dimension)
+        error = formatted(".3f", test.bits_standard_error)
+        return [
+            ("held-out bits per dimension", f"{bits} +- {error}"),
+            ("  each pixel on its own", formatted(".3f", independent)),
+            ("held-out NLL", nll),
+        ]
+
+    def note(self, folder: Path) -> str:
+        return f"Samples are in {folder / FOLDER}\n"
+
+    def findings(
+        self,
+        held_out: HeldOut,
+        history: History,
+        stopped_because: str,
+        warnings: Sequence[str] = (),  # noqa: ARG002
+    ) -> CollectedFindings:
+        """Returns the findings on likelihood and training."""
+        findings, checked = [], []
+        for one in held_out.references:
+            bits = held_out.test.bits_per_dimension
+            findings += image_likelihood_findings(bits, one.standard_error, one.nll)
+            checked.append(f"the likelihood of {one.name}")
+        findings += training_findings(history, stopped_because, of_images=True)
+        return findings, [*checked, "the course of the training"]
+
+    def identifiers(self, data: Images) -> np.ndarray:
+        """Returns the file name of each image, or its number from 0."""
+        if not isinstance(data.pixels.origin, Files):
+            return data.index.copy()
+        return np.array([readable(data.pixels.origin.name(i)) for i in data.index.tolist()])
+
+    def picture(self, flow: Flow, examples: Tensor) -> Pixels:
+        return grid(pixels_of(examples, flow), SIDE)
+
+    def sample_batch(self, flow: Flow, count: int) -> Batch:
+        return sample_batch(flow, count)
+
+    def copy_files(
+        self, config: ImageRunConfig, flow: Flow, old: Path, new: Path, *, finished: bool
+    ) -> None:
+        """Copies the grids of samples, and draws that of the last epoch."""
+        for picture in sorted((old / FOLDER).glob("epoch-*.png")):
+            write_bytes(make_directory(new / FOLDER) / picture.name, picture.read_bytes())
+        if finished:
+            write_sheet(flow, config.classes_of(flow), new, BEST)
+
+    def write_samples(
+        self,
+        run: OpenRun,
+        n: int,
+        out: str,
+        *,
+        class_name: str | None = None,
+        temperature: float = 1.0,
+        seed: int = 0,
+        **options: Any,  # noqa: ANN401
+    ) -> Written:
+        if options.pop("context", None) is not None:
+            raise ArgumentError("'context' should be left out for images: name a class instead.")
+        self.refuse(options)
+        check_image_path(out)
+        classes = run.config.classes_of(run.flow)
+        labels, turns = labels_of(classes, n, class_name)
+        pixels = draw_pixels(run.flow, n, labels=labels, temperature=temperature, seed=seed)
+        write_images(pixels, out, values=values_of(run.flow), turns=turns)
+        return Written(n, (), 0)
+
+
+def labels_of(
+    classes: tuple[str, ...], n: int, class_name: str | None
+) -> tuple[np.ndarray | None, int]:
+    """Returns the class of each sample, and the number of classes that take turns."""
+    if not classes:
+        if class_name is not None:
+            raise ArgumentError(
+                "'class' should be left out: the flow of this run does not read the class."
+            )
+        return None, 1
+    if class_name is None:
+        return np.arange(n) % len(classes), len(classes)
+    if class_name not in classes:
+        raise ArgumentError(f"'class' should be one of {', '.join(classes)}, got {class_name!r}.")
+    return np.full(n, classes.index(class_name)), 1

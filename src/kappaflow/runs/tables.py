@@ -1,0 +1,108 @@
+"""What commands do with runs on tables."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from kappaflow.data import Dataset, Table
+from kappaflow.data.batches import Batch, domains_in
+from kappaflow.data.prepare import noisy
+from kappaflow.data.raw import Decimal, Reading
+from kappaflow.data.table import describe_values
+from kappaflow.diagnosis import Diagnosis
+from kappaflow.flows import Flow
+from kappaflow.report.content import TableCharts
+from kappaflow.report.page import Page
+from kappaflow.report.result import TABLE
+from kappaflow.report.tables import table_page
+from kappaflow.results import Part
+from kappaflow.runs.kinds import Examine, OpenRun, RunConfig, RunKind
+from kappaflow.runs.samples import finite_table, table_samples, write_table_samples
+from kappaflow.runs.scores import table_scores, write_table_scores
+from kappaflow.runs.table_data import TableConfig, TableData
+from kappaflow.runs.written import Columns, Written
+
+
+class TableRunConfig(RunConfig[TableConfig]):
+    """The entry `run` of config.json, for a run on a table.
+
+    `widths` are those of the noise that was added to rounded columns.
+    """
+
+    columns: list[str]
+    context_columns: list[str]
+    widths: dict[str, float] = Field(default_factory=dict)
+
+    def reading(self, decimal: Decimal | None = None) -> Reading:
+        """Returns how other data for the run is read; `decimal` replaces its decimal sign."""
+        options = Reading() if self.source is None else self.source.reading()
+        return options if decimal is None else replace(options, decimal=decimal)
+
+    def names(self, flow: Flow) -> tuple[list[str], list[str]]:  # noqa: ARG002
+        return self.columns, self.context_columns
+
+
+class TableRuns(RunKind):
+    """Runs on tables, whose scores and samples are written a chunk at a time."""
+
+    name = TABLE
+    plural = "rows"
+    example = "row"
+    entry = "columns"
+    config = TableConfig
+    run = TableRunConfig
+    charts: ClassVar[type[Part]] = TableCharts
+    page: ClassVar[Callable[..., Page]] = staticmethod(table_page)
+
+    def read(
+        self, run: TableRunConfig, flow: Flow, source: str, *, decimal: Decimal | None = None
+    ) -> Table:
+        table = finite_table(source, run.columns, run.context_columns, run.reading(decimal))
+        return noisy(table, run.widths, domains_in(flow, table))
+
+    def split_data(
+        self,
+        flow: Flow,
+        train: Table,
+        validation: Table,
+        test: Table,  # noqa: ARG002
+    ) -> TableData:
+        config = TableConfig(test.source)
+        return TableData(
+            config,
+            train,
+            validation,
+            test,
+            None,
+            loaded=len(test),
+            repeats=0,
+            warnings=train.warnings,
+        )
+
+    def diagnose(self, flow: Flow, data: Table, examine: Examine, *, thorough: bool) -> Diagnosis:  # noqa: ARG002
+        """Returns the diagnosis at all rows of a table. Findings show the values of rows."""
+        rows = data.batches(flow)
+        return examine(rows.x, rows.context, names=lambda i: describe_values(data, i))
+
+    def compared(self, flow: Flow, data: Dataset) -> Batch:
+        return data.batches(flow).at(slice(None))
+
+    def scores(self, run: OpenRun, source: str, **options: Any) -> Columns:  # noqa: ANN401
+        return table_scores(run, source, **options)
+
+    def write_scores(self, run: OpenRun, source: str, out: str, **options: Any) -> Written:  # noqa: ANN401
+        return write_table_scores(run, source, out, **options)
+
+    def draw(self, run: OpenRun, n: int, **options: Any) -> Columns:  # noqa: ANN401
+        return table_samples(run, n, **options)
+
+    def write_samples(self, run: OpenRun, n: int, out: str, **options: Any) -> Written:  # noqa: ANN401
+        return write_table_samples(run, n, out, **options)
+
+    def refuse(self, options: dict[str, Any]) -> None:
+        """Raises no error: all options are for tables."""
+
+
+TABLES = TableRuns()
