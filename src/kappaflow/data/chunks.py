@@ -167,13 +167,13 @@ class Chunks:
     def __len__(self) -> int:
         return -(-self.rows // self.size)
 
-    def rows_of(self, place: int) -> int:
+    def rows_of(self, number: int) -> int:
         """Returns the number of rows of a chunk, counted from 0."""
-        return min(self.size, self.rows - place * self.size)
+        return min(self.size, self.rows - number * self.size)
 
-    def read(self, place: int) -> Table:
+    def read(self, number: int) -> Table:
         """Returns a chunk, counted from 0."""
-        start, texts = place * self.size, self.requested.texts
+        start, texts = number * self.size, self.requested.texts
         reading = Reading(self.columns, context=self.context, texts=texts)
         with explained(self.path, self.source.subject):
             raw = self.source.read(start, self.size, [*self.columns, *self.context, *texts])

@@ -143,7 +143,9 @@ def choose_columns(raw: RawTable, reading: Reading, conditions: Sequence[Conditi
     for condition in conditions:
         find_column(raw, condition.column, "where")
     named = None if columns is None else [_given(raw, name, "columns") for name in columns]
-    _refuse_clashes([one.name for one in named or []], excluded, [one.name for one in conditioned])
+    _refuse_clashes(
+        [column.name for column in named or []], excluded, [column.name for column in conditioned]
+    )
     if named is not None:
         if not named:
             raise ArgumentError(
@@ -151,7 +153,7 @@ def choose_columns(raw: RawTable, reading: Reading, conditions: Sequence[Conditi
             )
         return Choice(named, conditioned, _read_notes(raw, [*named, *conditioned]), ())
     fixed = {condition.column for condition in conditions if condition.is_equality}
-    idle = excluded | {one.name for one in conditioned} | fixed
+    idle = excluded | {column.name for column in conditioned} | fixed
     left = [column for name, column in raw.columns.items() if name not in idle]
     filtered = {condition.column for condition in conditions}
     for column in left:
@@ -200,10 +202,10 @@ def _refuse_clashes(named: list[str], excluded: set[str], context: list[str]) ->
     pairs = (("columns", "context", set(named) & set(context)),)
     pairs += (("columns", "exclude", set(named) & excluded),)
     pairs += (("context", "exclude", set(context) & excluded),)
-    for one, other, both in pairs:
+    for first, other, both in pairs:
         if both:
             raise ArgumentError(
-                f"'{one}' and '{other}' both name {quoted(sorted(both))}: a column has one role."
+                f"'{first}' and '{other}' both name {quoted(sorted(both))}: a column has one role."
             )
 
 

@@ -73,12 +73,12 @@ def groups_of(table: Table) -> IntArray:
     import polars as pl
 
     parts = table.all_values
-    places = np.arange(len(table))
+    rows = np.arange(len(table))
     if not parts.shape[1] or not len(parts):
-        return places
+        return rows
     frame = pl.from_numpy(np.ascontiguousarray(parts), orient="row")
-    first = pl.col("place").first().over(frame.columns)
-    grouped = frame.with_columns(pl.Series("place", places)).select(first)
+    first = pl.col("row").first().over(frame.columns)
+    grouped = frame.with_columns(pl.Series("row", rows)).select(first)
     return grouped.to_series().to_numpy().astype(np.int64)
 
 
@@ -199,9 +199,9 @@ def _repeats_by_chance(codes: IntArray, on_grid: BoolArray) -> tuple[float, floa
         return sum(both) / 2
 
     steps = odd[columns][:, None]
-    one = np.array([after(step) for step in steps])
-    two = np.array([after(2 * step) for step in steps])
-    return float(one.max()), float(max(one.max(), (2 * one - two).max()))
+    once = np.array([after(step) for step in steps])
+    twice = np.array([after(2 * step) for step in steps])
+    return float(once.max()), float(max(once.max(), (2 * once - twice).max()))
 
 
 def _meet(moved: np.ndarray, known: np.ndarray, counts: IntArray) -> float:
@@ -209,6 +209,6 @@ def _meet(moved: np.ndarray, known: np.ndarray, counts: IntArray) -> float:
 
     A row that equals m others comes first with probability 1 / (m + 1).
     """
-    place = np.searchsorted(known, moved).clip(max=len(known) - 1)
-    met = np.where(known[place] == moved, counts[place], 0)
+    index = np.searchsorted(known, moved).clip(max=len(known) - 1)
+    met = np.where(known[index] == moved, counts[index], 0)
     return float((met / (met + 1)).sum())

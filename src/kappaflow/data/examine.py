@@ -145,12 +145,12 @@ def problems_of(table: Table, *, with_repeats: bool) -> tuple[Problem, ...]:
             _problem("too-few-rows", f"{count} is too few: a density needs at least 2 rows")
         )
         return tuple(problems)
-    whole = table.without_columns(empty)
-    whole = whole.select(complete_rows(whole))
-    if whole.columns and len(whole) >= 2:
-        problems += _between_columns(whole)
-        problems += _duplicate_rows(whole) if with_repeats else []
-        problems += _few_rows(whole)
+    complete = table.without_columns(empty)
+    complete = complete.select(complete_rows(complete))
+    if complete.columns and len(complete) >= 2:
+        problems += _between_columns(complete)
+        problems += _duplicate_rows(complete) if with_repeats else []
+        problems += _few_rows(complete)
     return tuple(problems)
 
 
@@ -292,9 +292,9 @@ def _dependent(table: Table) -> list[Problem]:
         return [_problem("dependent-columns", message, drop, drop=drop)]
     problems = []
     for relation in result:
-        places = sorted((relation.column, *relation.others))
-        involved = tuple(names[j] for j in places)
-        if is_one_hot(table.values[:, places]):
+        members = sorted((relation.column, *relation.others))
+        involved = tuple(names[j] for j in members)
+        if is_one_hot(table.values[:, members]):
             message = (
                 f"columns {quoted(involved)} are one category, one-hot encoded, and add up to 1: "
                 f"encode it with drop='first' (OneHotEncoder) or drop_first=True (get_dummies), "
@@ -344,9 +344,9 @@ def _rounded(table: Table) -> list[Problem]:
     """Returns the columns of whole numbers, and those rounded to steps that a flow resolves."""
     problems = []
     for name, step in coarse_columns(table).items():
-        whole = name in table.integer_columns
+        is_whole = name in table.integer_columns
         noise = f"add uniform noise of width {step:.6g} ({option('repair', 'dequantize')})"
-        if whole:
+        if is_whole:
             message = (
                 f"column '{name}' holds whole numbers only, and a density can grow without bound "
                 f"on them: {noise}, or leave it out or use it as context"
@@ -356,8 +356,8 @@ def _rounded(table: Table) -> list[Problem]:
                 f"column '{name}' is rounded to {step:.6g}, and a density can grow without bound "
                 f"on its values: {noise}"
             )
-        code = "integer-valued" if whole else "rounded"
-        special = _special(name, table.values[:, table.columns.index(name)]) if whole else None
+        code = "integer-valued" if is_whole else "rounded"
+        special = _special(name, table.values[:, table.columns.index(name)]) if is_whole else None
         code, message = special or (code, message)
         problems.append(_problem(code, message, (name,)))
     return problems

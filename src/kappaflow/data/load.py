@@ -203,12 +203,12 @@ def _values_there(raw: RawTable, condition: Condition) -> str:
             if finite.size
             else ""
         )
-    held = sorted({text for text in column.texts() if text is not None})
-    return f": its values are {quoted(held, 6)}" if held else ""
+    values = sorted({text for text in column.texts() if text is not None})
+    return f": its values are {quoted(values, 6)}" if values else ""
 
 
 def _stack(columns: list[Column], keep: BoolArray) -> FloatArray:
     values = np.empty((int(keep.sum()), len(columns)))
-    for place, column in enumerate(columns):
-        values[:, place] = column.numbers()[keep]
+    for index, column in enumerate(columns):
+        values[:, index] = column.numbers()[keep]
     return values

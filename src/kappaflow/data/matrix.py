@@ -94,13 +94,13 @@ def _numbers(line: list[str], number: int, width: int, subject: str) -> list[flo
             f"got {len(line)}."
         )
     numbers = []
-    for place, cell in enumerate(map(str.strip, line), start=1):
+    for position, cell in enumerate(map(str.strip, line), start=1):
         try:
             numbers.append(float("" if "_" in cell else cell))  # "1_0" is ten to Python only
         except ValueError:
             what = "nothing" if cell in MISSING else f"{cell[:40]!r}"
             raise DataError(
                 f"line {number} of {subject} should hold numbers only, got {what} at place "
-                f"{place}."
+                f"{position}."
             ) from None
     return numbers

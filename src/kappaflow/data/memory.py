@@ -73,7 +73,7 @@ def array_columns(array: NDArray[Any], subject: str, name: str | None = None) ->
             f"{subject} has shape {array.shape}: reshape it to two axes, (rows, columns)."
         )
     stem = name or "x"
-    return [_column(f"{stem}{place}", part, subject) for place, part in enumerate(array.T)]
+    return [_column(f"{stem}{index}", part, subject) for index, part in enumerate(array.T)]
 
 
 def _column(name: str, values: NDArray[Any], subject: str) -> Column:

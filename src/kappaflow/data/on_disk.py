@@ -243,12 +243,12 @@ def divide(
 
 
 def repeats_in(hashes: NDArray[np.uint64]) -> IntArray:
-    """Returns the places of the hashes that equal an earlier one, ascending."""
+    """Returns the rows whose hash equals an earlier one, ascending."""
     ordered = np.sort(hashes)
     repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    places = np.flatnonzero(np.isin(hashes, repeated))
-    first = np.unique(hashes[places], return_index=True)[1]
-    return np.delete(places, first)
+    rows = np.flatnonzero(np.isin(hashes, repeated))
+    first = np.unique(hashes[rows], return_index=True)[1]
+    return np.delete(rows, first)
 
 
 def hashes_in(chunks: Chunks, on_rows: OnRows) -> NDArray[np.uint64]:
@@ -257,9 +257,9 @@ def hashes_in(chunks: Chunks, on_rows: OnRows) -> NDArray[np.uint64]:
     `on_rows` is called with the number of rows done since the last call.
     """
     hashes = np.empty(chunks.rows, dtype=np.uint64)
-    for chunk in range(len(chunks)):
-        numbers = chunks.read(chunk).all_values
-        hashes[chunk * chunks.size :][: len(numbers)] = row_hashes(numbers)
+    for number in range(len(chunks)):
+        numbers = chunks.read(number).all_values
+        hashes[number * chunks.size :][: len(numbers)] = row_hashes(numbers)
         on_rows(len(numbers))
     return hashes
 
@@ -285,7 +285,7 @@ def split_on_disk(
             sha.update(stored.data)
             write(stored)
 
-        kept = _gone_through(chunks, plan, source, take, on_rows)
+        kept = _read_rows(chunks, plan, source, take, on_rows)
         if request.made_of() != made_of:
             raise DataError(f"{source} has changed while it was read: fit it when it is whole.")
     notes = {
@@ -305,7 +305,7 @@ def split_on_disk(
         "sample": plan.sample,
         "dropped": plan.dropped,
     }
-    arrays |= {f"part {place}": part for place, part in enumerate(plan.held_out)}
+    arrays |= {f"part {i}": part for i, part in enumerate(plan.held_out)}
     content = io.BytesIO()
     np.savez(content, **arrays)
     if folder is not None:
@@ -313,19 +313,19 @@ def split_on_disk(
     return _split_of(request, folder, content)
 
 
-def _gone_through(
+def _read_rows(
     chunks: Chunks, plan: Division, source: str, take: Take, on_rows: OnRows
 ) -> FloatArray:
     """Returns the rows that stay in memory; `take` receives those to train on, in their order."""
     order, out = np.argsort(plan.kept), plan.not_trained_on
-    places = plan.kept[order]
-    kept = np.empty((len(places), len(chunks.columns) + len(chunks.context)))
-    for place in range(len(chunks)):
-        table, start = chunks.read(place), place * chunks.size
+    sorted_rows = plan.kept[order]
+    kept = np.empty((len(order), len(chunks.columns) + len(chunks.context)))
+    for number in range(len(chunks)):
+        table, start = chunks.read(number), number * chunks.size
         require_finite(table, source)
         numbers, ends = table.all_values, (start, start + len(table))
-        here = slice(*np.searchsorted(places, ends))
-        kept[order[here]] = numbers[places[here] - start]
+        of_chunk = slice(*np.searchsorted(sorted_rows, ends))
+        kept[order[of_chunk]] = numbers[sorted_rows[of_chunk] - start]
         take(np.delete(numbers, out[slice(*np.searchsorted(out, ends))] - start, axis=0))
         on_rows(len(table))
     return kept
@@ -352,15 +352,15 @@ def _split_of(request: SplitRequest, folder: Path | None, content: IO[bytes]) ->
     plan = Division(tuple(stored.values()), sample, dropped)
     columns, context = tuple(notes["columns"]), tuple(notes["context_columns"])
 
-    def table(start: int, places: IntArray) -> Table:
-        numbers = kept[start : start + len(places)]
+    def table(start: int, rows: IntArray) -> Table:
+        numbers = kept[start : start + len(rows)]
         values = np.ascontiguousarray(numbers[:, : len(columns)])
         return Table(
             values=values,
             columns=columns,
             context=np.ascontiguousarray(numbers[:, len(columns) :]) if context else None,
             context_columns=context,
-            rows=places + 1,
+            rows=rows + 1,
             left_out=tuple(notes["left_out"]),
             source=str(request.table.source),
             integer_columns=whole_columns(values, columns),

@@ -80,11 +80,11 @@ class Reading:
         return [number for text in self.missing for number in _as_number(text)]
 
 
-def as_names(given: object, argument: str) -> tuple[str, ...]:
+def as_names(value: object, argument: str) -> tuple[str, ...]:
     """Returns one text or several as a tuple; raises ArgumentError for anything else."""
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        given = (given,)
-    names = tuple(given)
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        value = (value,)
+    names = tuple(value)
     texts = tuple(name for name in names if isinstance(name, str))
     if len(texts) < len(names):
         wrong = next(name for name in names if not isinstance(name, str))
@@ -275,10 +275,10 @@ def missing_note(name: str, count: int, reading: Reading, first: str) -> str:
     )
 
 
-def text_example(kind: str, value: object, place: str, count: int) -> str:
+def text_example(kind: str, value: object, row: str, count: int) -> str:
     """Returns what a column without numbers holds, with its first value and how many there are."""
     counted = f" ({count:,} values)" if count > 1 else ""
-    return f"{kind}, such as {shortened(str(value))!r} at {place}{counted}"
+    return f"{kind}, such as {shortened(str(value))!r} at {row}{counted}"
 
 
 def shortened(text: str) -> str:

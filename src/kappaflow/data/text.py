@@ -45,7 +45,7 @@ LINE_ENDS = "line ends"  # a column: how many there are within the quotes of a r
 class TextTable:
     """The rows of a table in text form; `settle` has to be called before `read`.
 
-    `scan` has the columns of `header` as texts, named by their places, and `LINE_ENDS`. `columns`
+    `scan` has the columns of `header` as texts, named 0, 1, ..., and `LINE_ENDS`. `columns`
     has the columns that have a name or a value, each with one empty value of its type.
     """
 
@@ -70,17 +70,17 @@ class TextTable:
         for start in range(0, self.rows, self.size):
             chunk = self._chunk(start)
             facts = [
-                before + facts_of(*cleaned(chunk[str(place)], self.reading))
-                for place, before in enumerate(facts)
+                before + facts_of(*cleaned(chunk[str(index)], self.reading))
+                for index, before in enumerate(facts)
             ]
             self._line_of.append(self._line_of[-1] + chunk.height + int(chunk[LINE_ENDS].sum()))
             on_rows(chunk.height)
         kinds = kinds_to_read(self.header, facts, self.reading)
-        for place, (name, kind) in enumerate(zip(self.header, kinds, strict=True)):
-            if name or facts[place].counts["present"]:
+        for index, (name, kind) in enumerate(zip(self.header, kinds, strict=True)):
+            if name or facts[index].counts["present"]:
                 column = text_column(
                     name or f"column_{len(self.columns) + 1}",
-                    facts[place],
+                    facts[index],
                     kind,
                     subject=self.subject,
                     reading=self.reading,
@@ -88,15 +88,15 @@ class TextTable:
                     is_first=not name and not self.columns,
                 )
                 self.columns.append(column)
-                self._read_as[column.name] = str(place), kind
+                self._read_as[column.name] = str(index), kind
 
     def read(self, start: int, source: str, names: Sequence[str] | None = None) -> RawTable:
         """Returns the chunk that begins at a row: the named columns, or all."""
         chunk, columns = self._chunk(start), []
         for column in self.columns:
             if names is None or column.name in names:
-                place, kind = self._read_as[column.name]
-                values = chunk[place]
+                position, kind = self._read_as[column.name]
+                values = chunk[position]
                 if column.name not in self.reading.texts:
                     values = of_kind(cleaned(values, self.reading)[0], kind)
                 columns.append(replace(column, series=in_narwhals(values)))
@@ -174,7 +174,7 @@ def convert_text(
 
 
 def _cells(source: Path | io.BytesIO, separator: str, header: list[str]) -> "pl.LazyFrame":
-    """Returns a text as columns of texts, named by their places, and the line ends in each row."""
+    """Returns a text as columns of texts, named 0, 1, ..., and the line ends in each row."""
     import polars as pl
 
     scan = pl.scan_csv(source, separator=separator, infer_schema=False, glob=False)
@@ -182,8 +182,8 @@ def _cells(source: Path | io.BytesIO, separator: str, header: list[str]) -> "pl.
     if len(names) != len(header):
         raise pl.exceptions.ComputeError("the rows have another width than the header")
     line_ends = pl.sum_horizontal(pl.all().str.count_matches("\n", literal=True))
-    places = [pl.col(name).alias(str(place)) for place, name in enumerate(names)]
-    return scan.select(*places, line_ends.alias(LINE_ENDS))
+    cells = [pl.col(name).alias(str(index)) for index, name in enumerate(names)]
+    return scan.select(*cells, line_ends.alias(LINE_ENDS))
 
 
 @contextmanager

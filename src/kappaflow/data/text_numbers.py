@@ -107,8 +107,8 @@ def facts_of(text: "pl.Series", named: "pl.Series | None" = None) -> Facts:
 
 def _first(text: "pl.Series", mark: "pl.Series") -> Spot | None:
     """Returns the first row that is marked, counted from 1, and its text."""
-    place = mark.arg_max() if mark.any() else None
-    return None if place is None else (place + 1, text[place] or "")
+    index = mark.arg_max() if mark.any() else None
+    return None if index is None else (index + 1, text[index] or "")
 
 
 def _with_comma(text: "pl.Series", numbers: "pl.Series") -> "pl.Series":
@@ -223,7 +223,7 @@ def text_column(
 
     types = {"truth": pl.Boolean, "text": pl.String, "ambiguous": pl.String}
     unnamed = is_first or name in INDEX_NAMES
-    whole = facts.counts["present"] == facts.counts["whole"] == facts.rows
+    is_whole = facts.counts["present"] == facts.counts["whole"] == facts.rows
     messages = _Messages(name, facts, subject, reading.decimal, name_row)
     notes = messages.spelling(kind)
     if "named" in facts.firsts:
@@ -235,7 +235,7 @@ def text_column(
         problem=messages.problem(kind),
         notes=notes,
         what=messages.content() if kind == "text" else None,
-        is_index=unnamed and whole and kind == "plain",
+        is_index=unnamed and is_whole and kind == "plain",
     )
 
 

@@ -86,10 +86,10 @@ class TableWriter:
     def finish(self) -> None:
         """Writes all rows to the file, which is replaced as a whole."""
         if self.folder is not None:
-            whole, target = self.folder / ".whole.tmp", Path(self.path)
+            joined, target = self.folder / ".whole.tmp", Path(self.path)
             with _explained(self.path):
-                _join(self._parts, whole, target.suffix.lower())
-            replace_file(whole, target)
+                _join(self._parts, joined, target.suffix.lower())
+            replace_file(joined, target)
 
 
 @contextmanager

@@ -137,8 +137,8 @@ def _score_chunks(
 
     def scored() -> Iterator[Columns]:
         nonlocal outside
-        for place in range(len(chunks)):
-            table = chunks.read(place)
+        for number in range(len(chunks)):
+            table = chunks.read(number)
             outside += scores.outside(table)
             columns = scores.of(table, generator=generator)
             if before is not None and file_stamp(chunks.path) != before:

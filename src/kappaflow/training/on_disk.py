@@ -61,7 +61,7 @@ def split_for(
     """
     connect_ranks(device or "cpu")
 
-    def made(folder: Path | None) -> SplitTable:
+    def read_or_split(folder: Path | None) -> SplitTable:
         result = None if folder is None else read_split(folder, request)
         return result or split_shown(request, folder, progress if is_first() else False)
 
@@ -69,22 +69,22 @@ def split_for(
         if (out / RESULT).exists():
             return None
         refuse_other_files(out)
-        return made(out / ROWS).train.digest
+        return read_or_split(out / ROWS).train.digest
 
     def by_this_machine() -> tuple[Path, str | None]:
         for folder in (out / ROWS, own):
             result = read_split(folder, request)
             if result is not None and result.train.digest == digest:
                 return folder, digest
-        return own, made(own).train.digest
+        return own, read_or_split(own).train.digest
 
     digest, own = from_rank_zero(by_the_first), out / _own_name()
     if digest is None:
-        return made(None)
-    folder, here = per_machine(by_this_machine)
-    if here != digest:
+        return read_or_split(None)
+    folder, own_digest = per_machine(by_this_machine)
+    if own_digest != digest:
         raise DataError(f"{request.table.source} should be the same table on all machines.")
-    return made(folder)
+    return read_or_split(folder)
 
 
 def split_shown(request: SplitRequest, folder: Path | None, progress: bool | None) -> SplitTable:
@@ -114,7 +114,7 @@ def examine_sample(split_table: SplitTable, duplicates: Duplicates) -> tuple[Tab
         sample = replace(sample, source=f"{len(sample):,} random rows of {train.source}")
     sample, warned = prepare(sample, offered=())
     if few:
-        warned = tuple(f"{sample.source}: {one}" for one in warned)
+        warned = tuple(f"{sample.source}: {text}" for text in warned)
     notes = [
         *train.sample.notes,
         f"read from disk: columns were examined on {len(sample):,} random rows of {len(train):,}",
