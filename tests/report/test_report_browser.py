@@ -117,7 +117,7 @@ def test_markup_in_names_is_shown_as_it_is(make_report, open_page):
     page = open_page(html)
     assert "!" not in page.title()
     assert page.locator("svg a").count() == 0
-    assert page.locator(".small-figures h4").first.text_content() == name
+    assert page.locator(".panels.small h4").first.text_content() == name
     assert page.locator(".pairs .xtitle").first.text_content().startswith('<a href="https://')
 
 

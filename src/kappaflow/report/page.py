@@ -194,6 +194,7 @@ class _Drawn(dict[str, Any]):
             "frames": picker.frames,
             "clouds": picker.clouds,
         }
+        self[picker.chart.name]["layout"]["showlegend"] = False
         return placed
 
 

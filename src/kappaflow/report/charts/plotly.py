@@ -123,9 +123,10 @@ def _axis(title: str, ends: Ends, *, log: bool, small: bool) -> Content:
 
 def _rule(rule: Rule) -> Content:
     across, along = ("x", "y") if rule.axis == "y" else ("y", "x")
-    shape = {f"{across}ref": f"{across} domain", f"{across}0": 0, f"{across}1": 1}
-    shape |= {f"{along}0": rule.at, f"{along}1": rule.at, "label": {"text": label(rule.text)}}
-    return {"type": "line"} | shape
+    shape = {f"{across}ref": f"{across} domain", f"{across}0": 0, f"{across}1": 1, "type": "line"}
+    xanchor, yanchor = ("right", "top") if rule.axis == "y" else ("center", "bottom")
+    text = {"text": label(rule.text), "xanchor": xanchor, "yanchor": yanchor}
+    return shape | {f"{along}0": rule.at, f"{along}1": rule.at, "label": text}
 
 
 def _traces(series: Series, panel: Panel) -> list[Content]:
@@ -192,7 +193,6 @@ def _adapt_to_heat(layout: Content, heat: Heat) -> None:
         for axis in axes:
             axis["visible"] = False
         return
-    layout["margin"] = {"l": 46, "r": 8, "t": 6, "b": 40}
     axes[1]["autorange"] = "reversed"
     names = [label(name, LONGEST_OF_MATRIX) for name in heat.names or ()]
     ticks = {"tickvals": [*range(len(names))], "ticktext": names, "tickfont": {"size": 9}}
