@@ -225,8 +225,8 @@ def importance_sample(
     Example:
         >>> import kappaflow as kf
         >>> flow = kf.real_nvp(2, depth=2, hidden=(8,))
-        >>> found = kf.energies.importance_sample(flow, lambda x: -0.5 * x.square().sum(1), 100)
-        >>> round(found.log_normalizer, 4), round(found.effective_sample_size, 4)
+        >>> samples = kf.energies.importance_sample(flow, lambda x: -0.5 * x.square().sum(1), 100)
+        >>> round(samples.log_normalizer, 4), round(samples.effective_sample_size, 4)
         (1.8379, 1.0)
     """
     check_target(flow, log_density)

@@ -121,11 +121,11 @@ def difference(
 ) -> Difference:
     """Returns the differences between two flows, both computed in the same dtype."""
     flows = [copy.deepcopy(flow).to(dtype).eval() for flow in (one, other)]
-    found = []
+    largest = []
     at_once = max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // math.prod(x.shape[1:])))
     for rows in torch.arange(len(x), device=x.device).split(at_once):
-        given = x[rows].to(dtype), None if context is None else context[rows].to(dtype)
-        answers = [(*flow.bijection(*given), flow.augmented_log_prob(*given)) for flow in flows]
+        inputs = x[rows].to(dtype), None if context is None else context[rows].to(dtype)
+        answers = [(*flow.bijection(*inputs), flow.augmented_log_prob(*inputs)) for flow in flows]
         pairs = zip(*answers, strict=True)
-        found.append(torch.stack([(a.double() - b.double()).abs().max() for a, b in pairs]))
-    return Difference(*torch.stack(found).amax(0).tolist())
+        largest.append(torch.stack([(a.double() - b.double()).abs().max() for a, b in pairs]))
+    return Difference(*torch.stack(largest).amax(0).tolist())

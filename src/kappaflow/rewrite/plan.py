@@ -58,9 +58,9 @@ class Plan:
     def add_all(self, parts: Sequence[Bijection]) -> None:
         """Adds all layers of the old flow, then restores the order of the features."""
         mixes = [is_linear(part) and not is_elementwise(part) for part in parts]
-        last = max((place for place, does in enumerate(mixes) if does), default=0)
-        for place, part in enumerate(parts):
-            self._is_last_map = place > last
+        last = max((number for number, does in enumerate(mixes) if does), default=0)
+        for number, part in enumerate(parts):
+            self._is_last_map = number > last
             self._add(part)
         self._finish()
 
@@ -80,9 +80,9 @@ class Plan:
             self._add_coupling(part.bijection, own)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
             self.items[-1] = Inverse(self.items[-1])  # pyright: ignore[reportArgumentType]
         elif is_linear(part) and not self._in_order():
-            made = self._map_of(part).reordered(self._order)
+            scales = self._map_of(part).reordered(self._order)
             frozen = is_frozen([part])
-            self.items += elementwise_if_any(made.matrix.diagonal(), made.shift, frozen=frozen)
+            self.items += elementwise_if_any(scales.matrix.diagonal(), scales.shift, frozen=frozen)
         else:
             self._add_unchanged(part)
 
@@ -111,15 +111,15 @@ class Plan:
 
     def _add_linear(self, part: Bijection) -> None:
         """Adds a linear layer to the pending map, or an elementwise layer after that map."""
-        made = self._map_of(part).reordered(self._order)
+        linear = self._map_of(part).reordered(self._order)
         mixing, after = self._sources
         if is_elementwise(part):
-            self._after = made if self._after is None else self._after.then(made)
+            self._after = linear if self._after is None else self._after.then(linear)
             after.append(part)
             return
         for before in (self._after, self._pending):
-            made = made if before is None else before.then(made)
-        self._pending, self._after = made, None
+            linear = linear if before is None else before.then(linear)
+        self._pending, self._after = linear, None
         self._sources = [*mixing, *after, part], []
         self._names.append(type(part).__name__)
 

@@ -25,8 +25,8 @@ def reordered(coupling: AnyCoupling, order: Sequence[int], *, partition: Partiti
     The new partition keeps the same features, at new positions. A conditioner other than a plain
     `MLP` is wrapped.
     """
-    inputs = _places(order, coupling.partition.kept, partition.kept)
-    changed = _places(order, coupling.partition.changed, partition.changed)
+    inputs = _new_numbers(order, coupling.partition.kept, partition.kept)
+    changed = _new_numbers(order, coupling.partition.changed, partition.changed)
     width = len(changed)
     outputs = [i * width + j for i in range(coupling.parameters_per_feature) for j in changed]
     network = _reordered_network(coupling.conditioner, inputs, outputs)
@@ -59,7 +59,9 @@ class ReorderedNetwork(nn.Module):
         return answer.index_select(1, self.outputs)
 
 
-def _places(order: Sequence[int], features: Sequence[int], positions: Sequence[int]) -> list[int]:
+def _new_numbers(
+    order: Sequence[int], features: Sequence[int], positions: Sequence[int]
+) -> list[int]:
     """Returns the position of each feature, as an index into the list of new positions."""
     number = {order[position]: i for i, position in enumerate(positions)}
     return [number[feature] for feature in features]
@@ -73,13 +75,13 @@ def _reordered_network(
         return copy.deepcopy(network)
     if not (is_plain(network) and _only_first_layer_reads(network)):
         return ReorderedNetwork(copy.deepcopy(network), inputs, outputs)
-    made = copy.deepcopy(network)
-    state = made.state_dict()
-    first, last = "layers.0.weight", f"layers.{len(made.layers) - 1}"
+    permuted = copy.deepcopy(network)
+    state = permuted.state_dict()
+    first, last = "layers.0.weight", f"layers.{len(permuted.layers) - 1}"
     state[first][:, list(inputs)] = state[first][:, : len(inputs)].clone()
     for name in (f"{last}.weight", f"{last}.bias"):
         state[name][list(outputs)] = state[name].clone()
-    return made
+    return permuted
 
 
 def _only_first_layer_reads(network: MLP) -> bool:

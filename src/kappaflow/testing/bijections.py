@@ -190,10 +190,10 @@ def check_directions(twin: Bijection, x: Tensor, z: Tensor, context: Tensor | No
         ("data", ("forward", twin.forward), ("inverse", twin.inverse), x),
         ("latent", ("inverse", twin.inverse), ("forward", twin.forward), z),
     ):
-        there = reference_jacobian(*first, points, context)
-        check_rows(*first, there, context)
-        back = reference_jacobian(*second, there.value, context)
-        for law, at in ((first[0], there), (second[0], back)):
+        start = reference_jacobian(*first, points, context)
+        check_rows(*first, start, context)
+        returned = reference_jacobian(*second, start.value, context)
+        for law, at in ((first[0], start), (second[0], returned)):
             require_close(
                 f"the log_det of {law} should be log|det| of its Jacobian, from the {name} side",
                 at.log_det,
@@ -202,18 +202,18 @@ def check_directions(twin: Bijection, x: Tensor, z: Tensor, context: Tensor | No
             )
         require_close(
             f"the round trip from the {name} side should return its input",
-            back.value,
+            returned.value,
             points,
-            there.round_trip_tolerance,
+            start.round_trip_tolerance,
         )
         require_close(
             f"the log_dets of both directions should sum to zero, from the {name} side",
-            there.log_det.double() + back.log_det.double(),
-            torch.zeros_like(there.log_det),
-            there.log_det_tolerance,
+            start.log_det.double() + returned.log_det.double(),
+            torch.zeros_like(start.log_det),
+            start.log_det_tolerance,
         )
         if name == "data":
-            check_products(twin, there, back, context)
+            check_products(twin, start, returned, context)
 
 
 def check_rows(name: str, function: Map, at: ReferenceJacobian, context: Tensor | None) -> None:
@@ -238,34 +238,34 @@ def check_rows(name: str, function: Map, at: ReferenceJacobian, context: Tensor 
 
 
 def check_products(
-    twin: Bijection, there: ReferenceJacobian, back: ReferenceJacobian, context: Tensor | None
+    twin: Bijection, forward: ReferenceJacobian, inverse: ReferenceJacobian, context: Tensor | None
 ) -> None:
     """Checks the products of `linearize` against dense Jacobians."""
-    x = there.points
+    x = forward.points
     generator = torch.Generator().manual_seed(1)
     vectors, images = (
         torch.randn((2, *like.shape), generator=generator, dtype=torch.float64).to(x)
-        for like in (x, there.value)
+        for like in (x, forward.value)
     )
     with torch.no_grad():
         linearization = twin.linearize(x, context)
     require_close(
         "the value of linearize should be that of forward",
         linearization.value,
-        there.value,
-        there.value_tolerance,
+        forward.value,
+        forward.value_tolerance,
     )
     require_close(
         "the log_det of linearize should be that of forward",
         linearization.log_det,
-        there.log_det,
-        there.log_det_tolerance,
+        forward.log_det,
+        forward.log_det_tolerance,
     )
     for name, matrix, at, given in (
-        ("jv", there.jacobian, there, vectors),
-        ("vjp", there.jacobian.mT, there, images),
-        ("inverse_jv", back.jacobian, back, images),
-        ("inverse_vjp", back.jacobian.mT, back, vectors),
+        ("jv", forward.jacobian, forward, vectors),
+        ("vjp", forward.jacobian.mT, forward, images),
+        ("inverse_jv", inverse.jacobian, inverse, images),
+        ("inverse_vjp", inverse.jacobian.mT, inverse, vectors),
     ):
         product = getattr(linearization, name)
         with torch.no_grad():

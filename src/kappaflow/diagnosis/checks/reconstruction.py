@@ -137,8 +137,8 @@ def _explained(m: Measurements) -> bool:
 def _singular_values_not_finite(profile: Profile) -> Symptom:
     """Returns the KF201 symptom for finite values with derivatives that are not finite."""
     layers = torch.stack((profile.layer_sigma_max, profile.layer_sigma_min))
-    whole = torch.stack((profile.sigma_max, profile.sigma_min))
-    values = torch.cat((layers, whole)).permute(2, 0, 1)  # (n, 4, layers)
+    cumulative = torch.stack((profile.sigma_max, profile.sigma_min))
+    values = torch.cat((layers, cumulative)).permute(2, 0, 1)  # (n, 4, layers)
     usable = torch.where(values > 0, values, torch.nan)
     bad, points = count_not_finite(usable)
     faulty = (~torch.isfinite(usable)).any(dim=0).any(dim=0)
