@@ -126,7 +126,7 @@ def test_a_padded_run_is_used_as_any_other(run, table, padded, tmp_path, kind):
     new = json.loads((tmp_path / "new/result.json").read_text())
     assert new["likelihood"] == ("joint" if kind == "zero" else "bound")
     said = [json.loads((f / "report.json").read_text()) for f in (folder, tmp_path / "new")]
-    assert said[0]["padding"]["description"] == said[1]["padding"]["description"]
+    assert said[0]["result"]["padding"]["description"] == new["padding"]["description"]
 
 
 @pytest.mark.slow

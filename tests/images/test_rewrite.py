@@ -74,7 +74,7 @@ def test_the_new_folder_has_all_that_the_old_one_has(made):
     lost = {"checkpoint/state.safetensors"}
     assert files_of(place / "new") == files_of(place / "old") - lost | {"certificate.json"}
     assert done.points == "held-out images of the run"
-    assert done.certificate.points == read(place / "old/result.json")["test_images"]
+    assert done.certificate.points == read(place / "old/result.json")["test"]["rows"]
     assert done.certificate.differences["float64"].log_prob < 1e-9
     assert read(place / "new/certificate.json") == done.to_json()
     flow = kf.load(place / "new")
