@@ -32,26 +32,17 @@ FEW_POINTS, MANY_POINTS = 12, 64  # a line of few marks each point; marks of man
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Numbers that are drawn in one way.
+    """Numbers that are drawn in one way."""
 
-    Attributes:
-        name: Entry in the legend, if any; series of one chart with equal names share an entry.
-        x: Horizontal positions; None makes a gap.
-        low: Lower ends of a band around a line, or of a whisker through each point.
-        high: Upper ends of the band or of the whiskers.
-        kind: "steps" keep a value until the next x, "area" fills the space below them.
-        labels: Text for each point, shown on hover.
-    """
-
-    name: str
-    x: Numbers
+    name: str  # entry in the legend, if any; series of one chart with equal names share an entry
+    x: Numbers  # None makes a gap
     y: Numbers
-    low: Numbers | None = None
+    low: Numbers | None = None  # ends of a band around a line, or of whiskers through points
     high: Numbers | None = None
     tone: int = DATA
-    kind: Kind = "line"
+    kind: Kind = "line"  # "steps" keep a value until the next x, "area" fills the space below
     mark: Literal["circle", "open diamond", "diamond"] = "circle"
-    labels: list[str] | None = None
+    labels: list[str] | None = None  # text for each point, shown on hover
 
     def __post_init__(self) -> None:
         lengths = {len(v) for v in (self.x, self.y, self.low, self.high) if v is not None}
@@ -82,23 +73,14 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Heat:
-    """Numbers on a grid as colors: a density, an image, or a matrix.
+    """Numbers on a grid as colors: a density, an image, or a matrix."""
 
-    Attributes:
-        values: A list for each row: the lowest row first, or the top row of a matrix first.
-        x: Positions of the first and the last column.
-        y: Positions of the first and the last row.
-        limit: If given, the grid is a matrix, with axes and colors from -limit to limit.
-        png: A PNG file in base64 that is shown instead of the values, without smoothing.
-        names: Names on both axes of a square matrix, instead of numbers.
-    """
-
-    values: list[Numbers]
-    x: tuple[float, float] = (0, 1)
-    y: tuple[float, float] = (0, 1)
-    limit: float | None = None
-    png: str = ""
-    names: list[str] | None = None
+    values: list[Numbers]  # a list for each row: the lowest row first, or the top of a matrix
+    x: tuple[float, float] = (0, 1)  # positions of the first and the last column
+    y: tuple[float, float] = (0, 1)  # positions of the first and the last row
+    limit: float | None = None  # if given, a matrix, with axes and colors from -limit to limit
+    png: str = ""  # a PNG file in base64 that is shown instead of the values
+    names: list[str] | None = None  # on both axes of a square matrix, instead of numbers
 
     @property
     def steps(self) -> tuple[float, float]:
@@ -120,29 +102,20 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One pair of axes.
-
-    Attributes:
-        x: Title of the horizontal axis, with its unit. An axis without a title has no numbers.
-        y: Title of the vertical axis, with its unit.
-        x_range: Ends of the horizontal axis; an end that is None is chosen from the numbers.
-        y_range: Ends of the vertical axis.
-        x_whole: Whether only whole numbers are marked on the horizontal axis.
-        remark: A note on what is not drawn, in addition to values that are not finite.
-    """
+    """One pair of axes."""
 
     title: str = ""
-    x: str = ""
+    x: str = ""  # title of the horizontal axis, with its unit; without it, there are no numbers
     y: str = ""
     x_log: bool = False
     y_log: bool = False
     series: Sequence[Series] = ()
     heat: Heat | None = None
     rules: Sequence[Rule] = ()
-    x_range: Ends = (None, None)
+    x_range: Ends = (None, None)  # an end that is None is chosen from the numbers
     y_range: Ends = (None, None)
-    x_whole: bool = False
-    remark: str = ""
+    x_whole: bool = False  # mark only whole numbers
+    remark: str = ""  # on what is not drawn, in addition to values that are not finite
 
     @property
     def vertical(self) -> list[Numbers]:
@@ -176,26 +149,16 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A group of panels with a title and a caption.
+    """A group of panels with a title and a caption."""
 
-    Attributes:
-        name: Name of its files and of its place on a page.
-        caption: What is drawn ("median and quartiles over 20 samples"), and what to look for.
-        panels: In reading order; None leaves a place empty.
-        columns: Number of panels in a row, if there is space.
-        share_y: Whether all panels have the same vertical range.
-        small: Whether its panels are small multiples: no legend in each, no numbers on hover.
-        height: Height of a panel on a page, in CSS pixels; None makes it square.
-    """
-
-    name: str
+    name: str  # of its files and of its place on a page
     title: str
-    caption: str = ""
-    panels: Sequence[Panel | None] = ()
-    columns: int = 3
-    share_y: bool = False
-    small: bool = False
-    height: int | None = 330
+    caption: str = ""  # what is drawn, and what to look for
+    panels: Sequence[Panel | None] = ()  # in reading order; None leaves a place empty
+    columns: int = 3  # panels in a row, if there is space
+    share_y: bool = False  # the same vertical range in all panels
+    small: bool = False  # small multiples: no legend in each, no numbers on hover
+    height: int | None = 330  # of a panel on a page, in CSS pixels; None makes it square
 
     @property
     def placed(self) -> list[tuple[int, int, Panel]]:
