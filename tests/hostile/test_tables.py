@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kappaflow.data import load_matrix, load_table, raw
+from kappaflow.data import limits, load_matrix, load_table
 from kappaflow.errors import FileError, KappaflowError
 from kappaflow.images import load_images
 
@@ -18,7 +18,7 @@ ROOM = 2**22
 @pytest.fixture
 def narrow(monkeypatch):
     """A machine of 4 MiB, so that bombs can be small."""
-    monkeypatch.setattr(raw, "memory_bytes", lambda: ROOM)
+    monkeypatch.setattr(limits, "memory_bytes", lambda: ROOM)
 
 
 def bomb_npz(path):

@@ -9,7 +9,7 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -126,16 +126,11 @@ def read_delimited(
 ) -> RawTable:
     """Returns the columns of a text with a header line."""
     text = decoded(data, subject)
-    separator = separator or separator_of(text, reading.decimal)
-    header = header_of(text, separator, subject)
-
-    def lines() -> Iterable[str]:
-        return io.StringIO(text)
-
-    with _named_lines(lines, separator, header, subject):
-        frame = _cells(io.BytesIO(text.encode()), separator, header).collect()
-    _check_rows(frame.lazy(), frame.height, lines, separator, header, subject)
-    table = TextTable(frame.lazy(), frame.height, header, subject, reading)
+    layout = _Layout.of(text, lambda: io.StringIO(text), subject, reading, separator)
+    with layout.named_lines():
+        frame = layout.cells(io.BytesIO(text.encode())).collect()
+    layout.check(frame.lazy(), frame.height)
+    table = TextTable(frame.lazy(), frame.height, layout.header, subject, reading)
     table.settle()
     return table.read(0, source)
 
@@ -153,72 +148,101 @@ def convert_text(
     """
     import polars as pl
 
+    def lines() -> Iterator[str]:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from file
+
     with path.open("rb") as file:
         check_text(file, subject)
         start = _start_of(file)
     if "\n" not in start:
         raise ValueError(f"{subject} has lines that polars does not see")
-    separator = "\t" if path.suffix.lower() == ".tsv" else separator_of(start, reading.decimal)
-    header = header_of(start, separator, subject)
-
-    def lines() -> Iterator[str]:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from file
-
-    with _named_lines(lines, separator, header, subject):
-        _cells(path, separator, header).sink_parquet(converted, compression="lz4")
+    separator = "\t" if path.suffix.lower() == ".tsv" else None
+    layout = _Layout.of(start, lines, subject, reading, separator)
+    with layout.named_lines():
+        layout.cells(path).sink_parquet(converted, compression="lz4")
     scan = pl.scan_parquet(converted, glob=False)
     rows = scan.select(pl.len()).collect().item() - _blank_lines_at_end(path)
-    _check_rows(scan.head(rows), rows, lines, separator, header, subject)
-    return TextTable(scan, rows, header, subject, reading, size_of(len(header)))
+    layout.check(scan.head(rows), rows)
+    return TextTable(scan, rows, layout.header, subject, reading, size_of(len(layout.header)))
 
 
-def _cells(source: Path | io.BytesIO, separator: str, header: list[str]) -> "pl.LazyFrame":
-    """Returns a text as columns of texts, named 0, 1, ..., and the line ends in each row."""
-    import polars as pl
+@dataclass(frozen=True)
+class _Layout:
+    """How a text is split into cells; `lines` returns its lines once more, to name a bad one."""
 
-    scan = pl.scan_csv(source, separator=separator, infer_schema=False, glob=False)
-    names = scan.collect_schema().names()
-    if len(names) != len(header):
-        raise pl.exceptions.ComputeError("the rows have another width than the header")
-    line_ends = pl.sum_horizontal(pl.all().str.count_matches("\n", literal=True))
-    cells = [pl.col(name).alias(str(index)) for index, name in enumerate(names)]
-    return scan.select(*cells, line_ends.alias(LINE_ENDS))
+    lines: Callable[[], Iterable[str]]
+    separator: str
+    header: list[str]
+    subject: str
 
+    @classmethod
+    def of(
+        cls,
+        start: str,
+        lines: Callable[[], Iterable[str]],
+        subject: str,
+        reading: Reading,
+        separator: str | None,
+    ) -> "_Layout":
+        """Returns the layout that the first lines of a text have."""
+        separator = separator or separator_of(start, reading.decimal)
+        return cls(lines, separator, header_of(start, separator, subject), subject)
 
-@contextmanager
-def _named_lines(
-    lines: Callable[[], Iterable[str]], separator: str, header: list[str], subject: str
-) -> Iterator[None]:
-    """Turns an error of polars into one that names the line."""
-    from polars.exceptions import PolarsError
+    def cells(self, source: Path | io.BytesIO) -> "pl.LazyFrame":
+        """Returns columns of texts, named 0, 1, ..., and the line ends in each row."""
+        import polars as pl
 
-    try:
-        yield
-    except PolarsError:
-        _refuse_ragged(lines(), separator, len(header), subject)
+        scan = pl.scan_csv(source, separator=self.separator, infer_schema=False, glob=False)
+        names = scan.collect_schema().names()
+        if len(names) != len(self.header):
+            raise pl.exceptions.ComputeError("the rows have another width than the header")
+        line_ends = pl.sum_horizontal(pl.all().str.count_matches("\n", literal=True))
+        cells = [pl.col(name).alias(str(index)) for index, name in enumerate(names)]
+        return scan.select(*cells, line_ends.alias(LINE_ENDS))
+
+    @contextmanager
+    def named_lines(self) -> Iterator[None]:
+        """Turns an error of polars into one that names the line."""
+        from polars.exceptions import PolarsError
+
+        try:
+            yield
+        except PolarsError:
+            self._refuse_ragged()
+            raise FileError(
+                f"{self.subject} cannot be read as a table in text form, most likely because a "
+                "quote is never closed."
+            ) from None
+
+    def check(self, cells: "pl.LazyFrame", rows: int) -> None:
+        """Raises an error if there are no rows, or a row is shorter than the header."""
+        import polars as pl
+
+        last = pl.col(str(len(self.header) - 1))
+        if rows > 0 and cells.select(last.null_count()).collect().item():
+            self._refuse_ragged()
+        if rows <= 0:
+            raise DataError(f"{self.subject} has a header but no rows: there is nothing to fit.")
+
+    def _refuse_ragged(self) -> None:
+        """Raises FileError for the first row that has more or fewer fields than the header."""
+        reader, width = csv.reader(self.lines(), delimiter=self.separator), len(self.header)
+        try:
+            row = next((row for row in reader if row and len(row) != width), None)
+        except csv.Error as error:
+            raise FileError(
+                f"line {reader.line_num} of {self.subject} cannot be read: {error}."
+            ) from None
+        if row is None:
+            return
+        fields = "1 field" if len(row) == 1 else f"{len(row)} fields"
+        comma = f", or if it is a decimal comma, name it ({option('decimal', ',')})"
         raise FileError(
-            f"{subject} cannot be read as a table in text form, most likely because a quote is "
-            "never closed."
-        ) from None
-
-
-def _check_rows(
-    scan: "pl.LazyFrame",
-    rows: int,
-    lines: Callable[[], Iterable[str]],
-    separator: str,
-    header: list[str],
-    subject: str,
-) -> None:
-    """Raises an error if there are no rows, or a row is shorter than the header."""
-    import polars as pl
-
-    last = str(len(header) - 1)
-    if rows and scan.select(pl.col(last).null_count()).collect().item():
-        _refuse_ragged(lines(), separator, len(header), subject)
-    if rows <= 0:
-        raise DataError(f"{subject} has a header but no rows: there is nothing to fit.")
+            f"line {reader.line_num} of {self.subject} has {fields} where the header has {width}: "
+            f"correct that line, or quote the text that holds the separator '{self.separator}'"
+            f"{comma * (width == 1 and self.separator == ',')}."
+        )
 
 
 def _start_of(file: BinaryIO) -> str:
@@ -328,20 +352,3 @@ def consecutive(names: list[str]) -> bool:
         or len(names) > 1
         and all(int(b) - int(a) == 1 for a, b in zip(names, names[1:], strict=False))
     )
-
-
-def _refuse_ragged(lines: Iterable[str], separator: str, width: int, subject: str) -> None:
-    """Raises FileError for the first row that has more or fewer fields than the header."""
-    reader = csv.reader(lines, delimiter=separator)
-    try:
-        for row in reader:
-            if row and len(row) != width:
-                fields = "1 field" if len(row) == 1 else f"{len(row)} fields"
-                comma = f", or if it is a decimal comma, name it ({option('decimal', ',')})"
-                raise FileError(
-                    f"line {reader.line_num} of {subject} has {fields} where the header has "
-                    f"{width}: correct that line, or quote the text that holds the separator "
-                    f"'{separator}'{comma * (width == 1 and separator == ',')}."
-                )
-    except csv.Error as error:
-        raise FileError(f"line {reader.line_num} of {subject} cannot be read: {error}.") from None
