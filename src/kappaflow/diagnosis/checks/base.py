@@ -8,6 +8,7 @@ import torch
 from scipy.special import kolmogorov
 from torch import Tensor
 
+from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.diagnosis.check import Symptom, check, measurement
 from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.flows import Base, StandardNormal
@@ -43,13 +44,8 @@ def base_fit(m: Measurements) -> BaseFit | None:
     base, context = m.flow.base, None if m.context is None else m.context[:1]
     if type(base) is StandardNormal:
         return None
-    z = base.sample(
-        SAMPLES,
-        context=None if context is None else context.expand(SAMPLES, -1),
-        dtype=m.flow.dtype,
-        device=m.flow.device,
-        generator=torch.Generator().manual_seed(5),
-    )
+    contexts = None if context is None else context.expand(SAMPLES, -1)
+    z = latent_points(m.flow, SAMPLES, contexts, torch.Generator().manual_seed(5))
     n = z[0].numel()
     if (
         m.up_to(m.effort.limit(DIMENSIONS), n, f"the base of {n:,} dimensions") < n

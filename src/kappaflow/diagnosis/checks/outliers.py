@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kappaflow.bijections import Domain, Standardize
+from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.check import Symptom, check, measurement
 from kappaflow.diagnosis.measurements import Measurements
@@ -71,13 +72,8 @@ def encoded(m: Measurements) -> Encoded | None:
     rows = m.up_to(most, len(m.rows), "encoded rows and outliers: {} rows")
     x, context = m.rows[:rows], None if m.contexts is None else m.contexts[:rows]
     z, log_det = in_chunks(flow.bijection, x, context)
-    samples = flow.base.sample(
-        len(x) if context is not None else max(len(x), min(most, BASE_SAMPLES)),
-        context=context,
-        dtype=flow.dtype,
-        device=flow.device,
-        generator=torch.Generator().manual_seed(4),
-    )
+    count = len(x) if context is not None else max(len(x), min(most, BASE_SAMPLES))
+    samples = latent_points(flow, count, context, torch.Generator().manual_seed(4))
     densities = (flow.base.log_prob(values, context).double() for values in (z, samples))
     base_log_prob, samples_log_prob = densities
     return Encoded(x, z, log_det, base_log_prob, samples, samples_log_prob)

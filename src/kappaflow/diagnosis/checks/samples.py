@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.advice import bound_scales, in_float64
 from kappaflow.diagnosis.check import Symptom, check, measurement, table
@@ -306,13 +307,7 @@ def _distance_to_base(
     """Returns the distance of the latents of samples from the base, and its significance."""
     z = flow.bijection(x, context)[0]
     generator = torch.Generator().manual_seed(seed + 1)
-    base = flow.base.sample(
-        len(x),
-        context=context,
-        dtype=flow.dtype,
-        device=flow.device,
-        generator=torch.Generator().manual_seed(seed >> 1),
-    )
+    base = latent_points(flow, len(x), context, torch.Generator().manual_seed(seed >> 1))
     pairs = [(flow.base.log_prob(z, context), flow.base.log_prob(base, context))]
     if context is None:  # projections of rows with different contexts mix their distributions
         directions = torch.randn(
