@@ -21,7 +21,14 @@ from kappaflow.data.dataset import Model
 from kappaflow.data.duplicates import Duplicates
 from kappaflow.data.rounding import mixed
 from kappaflow.data.split import row_hashes, sizes_of_parts
-from kappaflow.data.table import FloatArray, IntArray, Table, require_finite, whole_columns
+from kappaflow.data.table import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Table,
+    require_finite,
+    whole_columns,
+)
 from kappaflow.errors import ArgumentError, DataError, FileError, KappaflowError, WriteError
 from kappaflow.reading import parse_json
 from kappaflow.storage import file_stamp, is_unfinished, make_directory, replace_file, write_bytes
@@ -227,7 +234,7 @@ def divide(
     repeated, more = np.unique(ordered[1:][ordered[1:] == ordered[:-1]], return_counts=True)
     common = repeated[more >= min(sizes, default=len(keys))]
     if len(common):
-        keys[np.isin(keys, common)] = np.iinfo(np.uint64).max
+        keys[_is_among(keys, common)] = np.iinfo(np.uint64).max
         ordered = np.sort(keys)
     few = min(len(left), sum(sizes) + chunk_size(width))
     chosen = np.flatnonzero(keys <= ordered[few - 1])
@@ -246,9 +253,15 @@ def repeats_in(hashes: NDArray[np.uint64]) -> IntArray:
     """Returns the rows whose hash equals an earlier one, ascending."""
     ordered = np.sort(hashes)
     repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    rows = np.flatnonzero(np.isin(hashes, repeated))
-    first = np.unique(hashes[rows], return_index=True)[1]
-    return np.delete(rows, first)
+    rows = np.flatnonzero(_is_among(hashes, repeated))
+    return np.delete(rows, np.unique(hashes[rows], return_index=True)[1])
+
+
+def _is_among(hashes: NDArray[np.uint64], few: NDArray[np.uint64]) -> BoolArray:
+    """Returns which hashes are among others, sorted ones; `np.isin` takes several copies."""
+    if not len(few):
+        return np.zeros(len(hashes), dtype=np.bool_)
+    return few[np.searchsorted(few, hashes).clip(max=len(few) - 1)] == hashes
 
 
 def hashes_in(chunks: Chunks, on_rows: OnRows) -> NDArray[np.uint64]:
