@@ -9,7 +9,7 @@ from pathlib import Path
 from kappaflow._checks import one_of, positive_int
 from kappaflow.data.statistics import nearest_relation
 from kappaflow.data.table import JITTER
-from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly, with_findings
+from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly
 from kappaflow.diagnosis.fixes import FIXES
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.files import CONFIG, load, read_config
@@ -17,12 +17,13 @@ from kappaflow.flows import Flow
 from kappaflow.report.files import read_report
 from kappaflow.results import to_plain
 from kappaflow.runs.derived_run import StoredRun, about_derived, write_derived_run
+from kappaflow.runs.diagnose import diagnose_run
 from kappaflow.runs.evaluate import evaluate, write_evaluation
 from kappaflow.runs.fit import training_facts
-from kappaflow.runs.stored import EVALUATED, RESULT, stored_findings
+from kappaflow.runs.stored import EVALUATED, RESULT, read_finished
 from kappaflow.runs.table_data import TableData
 from kappaflow.storage import atomic_directory, write_bytes
-from kappaflow.training import Batch, checked_settings, fit_split, log_prob_of, read_result
+from kappaflow.training import Batch, checked_settings, fit_split, read_result
 
 EPOCHS, SLOWER = 20, 0.3  # more epochs, and their share of the run's learning rate
 FIXED = "fixes.json"
@@ -87,9 +88,9 @@ def fix_run(
     if old.resolve() in new.resolve().parents:
         raise ArgumentError(f"'into' should be outside of {old}, got {new}.")
     run, flow = StoredRun(old), load(old)
-    rows, points = run.points(flow)
+    rows = run.points(flow)[0]
     data = run.data if isinstance(run.data, TableData) and run.data.in_file is None else None
-    before = _with_stored_findings(_health(flow, rows, show), old)
+    before, points = _health(old, show)
     flow, done, trains = _applied(flow, before, rows, fixes, data=data, show=show)
     if not done:
         return FixedRun(None, (), before, None, points, _hint(data))
@@ -99,8 +100,7 @@ def fix_run(
         _refuse_unfinished(new)
         with atomic_directory(new) as place:
             write_derived_run(flow.eval(), run, place, f"from {old}: {'; '.join(done)}")
-    after = _with_stored_findings(_health(flow, rows, show), new)
-    result = FixedRun(new, tuple(done), before, after, points, _hint(data))
+    result = FixedRun(new, tuple(done), before, _health(new, show)[0], points, _hint(data))
     write_bytes(new / FIXED, (json.dumps(to_plain(result), indent=2) + "\n").encode())
     return result
 
@@ -117,28 +117,19 @@ def _refuse_unfinished(new: Path) -> None:
         raise ArgumentError(f"'into' should be a new folder, {new} holds an unfinished training.")
 
 
-def _health(flow: Flow, rows: Batch | None, show: Progress) -> Health:
-    """Returns the diagnosis of a flow at some rows, or at samples of it."""
-    if rows is None:
-        return Health(**vars(diagnose_flow(flow, progress=show)), likelihood=flow.likelihood)
-    context = None if rows.context is None else rows.context.to(flow.dtype)
-    rows = Batch(rows.x.to(flow.dtype), context)
-    diagnosis = diagnose_flow(flow, rows.x, rows.context, progress=show)
-    nll = -log_prob_of(flow, rows).mean().item()
-    return Health(**vars(diagnosis), nll=nll, likelihood=flow.likelihood)
-
-
-def _with_stored_findings(health: Health, folder: Path) -> Health:
-    """Returns a health with the findings on likelihood and training that the run stores."""
-    known = {finding.code for finding in health.findings}
-    findings, checked = stored_findings(folder)
-    more = [finding for finding in findings if finding.code not in known]
-    return Health(**vars(health) | vars(with_findings(health, more, checked)))
+def _health(folder: Path, show: Progress) -> tuple[Health, str]:
+    """Returns the diagnosis and the likelihood of a run, and a description of the points."""
+    diagnosis, points = diagnose_run(folder, progress=show)
+    try:
+        result = read_finished(folder)
+    except KappaflowError:  # a saved model, or a run of kappaflow.fit
+        return Health(**vars(diagnosis)), points
+    return Health(**vars(diagnosis), nll=result.test.nll, likelihood=result.likelihood), points
 
 
 def _applied(
     flow: Flow,
-    health: Health,
+    health: Diagnosis,
     rows: Batch | None,
     names: Sequence[str],
     *,
@@ -164,7 +155,8 @@ def _applied(
         flow, trains = fixed.flow, trains or fix.trains
         done.append(f"{name}: {fixed.note}")
         if not names:
-            health = _health(flow, rows, show)
+            points = (None, None) if rows is None else (rows.x, rows.context)
+            health = diagnose_flow(flow, *points, progress=show)
     return flow, done, trains
 
 

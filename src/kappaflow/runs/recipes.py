@@ -1,6 +1,6 @@
 """`ModelConfig`, the recipes by their names, and the options and defaults of each."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -110,14 +110,6 @@ def all_arguments(model: ModelConfig) -> dict[str, Any]:
     used = {name: value for name, value in options_of(model.recipe).items() if value is not None}
     result = {**used, **model.arguments}
     return {name: value for name, value in result.items() if name not in NOT_IN_REPORTS}
-
-
-def named_recipe(name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """Returns the recipe of a model file and its arguments; None if it is not one of these."""
-    given = dict(arguments)
-    if name == "zuko_flow":
-        name = ZUKO + given.pop("kind")
-    return (name, given) if name in RECIPES else None
 
 
 def is_one_feature(model: ModelConfig, table: Table) -> bool:

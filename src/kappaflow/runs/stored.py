@@ -46,11 +46,6 @@ def load_on(folder: Path, device: str | torch.device | None) -> Flow:
     return load(folder).to(place)
 
 
-def device_entry(flow: Flow) -> dict[str, str]:
-    """Returns the device for what identifies resumed work; nothing for the CPU."""
-    return {} if flow.device.type == "cpu" else {"device": flow.device.type}
-
-
 def read_run(folder: Path) -> RunConfig[Any]:
     """Returns the configuration of a run, or raises an error if the folder holds none."""
     run = read_config(folder / CONFIG).run
