@@ -166,8 +166,8 @@ def training_mode_matters(m: Measurements) -> Iterator[Symptom]:
         layer=result.layer,
         cause=None
         if result.is_random
-        else "A layer normalizes by the statistics of the batch: log_prob of a row depends on the "
-        "other rows.",
+        else "A layer computes other values in training mode, such as with the statistics of the "
+        "batch instead of the running ones.",
     )
 
 
