@@ -24,7 +24,7 @@ from kappaflow.conditioning import spectrum as measure_spectrum
 from kappaflow.conditioning.points import checked_flow, checked_points, measuring
 from kappaflow.conditioning.spectrum import MATRIX_FREE_ABOVE
 from kappaflow.data import Table
-from kappaflow.data.dataset import kind_for, kind_of
+from kappaflow.data.dataset import kind_for, kind_of, runs_of
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Factorization
 from kappaflow.flows import Flow
@@ -347,7 +347,7 @@ def _images_and_samples(flow: object, data: Any, most: int) -> Chart:  # noqa: A
         samples = torch.from_numpy(samples_like(own, rows))
     panels = []
     for title, images in (("Data", rows.x), ("Samples", samples)):
-        png = encoded(kind.runs().picture(own, images))
+        png = encoded(runs_of(kind).picture(own, images))
         panels.append(Panel(title=title, heat=Heat(values=[], png=png)))
     return Chart(name="images", title="Images", panels=panels)
 

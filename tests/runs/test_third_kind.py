@@ -162,6 +162,16 @@ def test_a_third_kind_runs_through_the_commands(file, tmp_path, capsys):
     assert "300 series" in error and "'id' should be left out for series" in error
 
 
+def test_a_kind_without_runs_is_fitted_and_refused_elsewhere(file, tmp_path, monkeypatch):
+    """`fit` needs the `Kind` alone."""
+    monkeypatch.setattr(SeriesKind, "runs", Kind.runs)
+    result = kf.fit(kf.real_nvp(LENGTH, depth=2, hidden=(8,)), str(file), max_epochs=1)
+    with pytest.raises(ArgumentError, match="no method 'runs'"):
+        result.report(tmp_path / "page.html")
+    with pytest.raises(ArgumentError, match="already the name of a kind"):
+        register_kind(type("Other", (SeriesKind,), {}))
+
+
 def test_the_base_classes_say_what_they_cannot_do(file):
     """Without a picture or a search there is one clear sentence."""
     data = SeriesConfig(str(file)).load()

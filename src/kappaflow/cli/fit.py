@@ -102,7 +102,7 @@ def fit(
     tensorboard
         Folder for TensorBoard logs of each epoch.
     """
-    from kappaflow.data.dataset import kind_of
+    from kappaflow.data.dataset import kind_of, runs_of
     from kappaflow.runs import ModelSearch, TableConfig, fit_run
     from kappaflow.runs.recipes import LEARNING_RATE
     from kappaflow.training import TensorBoard
@@ -120,7 +120,7 @@ def fit(
             if out is None:
                 print_note(f"the run folder is {folder}; --out names another")
         if kind is not None:
-            runs, models = kind.runs(), tuple(kind.models())
+            runs, models = runs_of(kind), tuple(kind.models())
             source = runs.config(data, split_seed=seed, **runs.options(of_images))
             name = model or models[0]
             chosen = runs.model(name, model_arguments(name, options, models))
@@ -212,12 +212,13 @@ def _refuse_other_kind(
     `of_tables` and `of_images` are the given options of tables and of images, and `options` those
     of the model.
     """
+    from kappaflow.data.dataset import runs_of
     from kappaflow.runs.recipes import options_of
 
     name, other, own, refused = "tables", "images", get_args(TableModel), of_images
     if kind is not None:
         name, other, own, refused = kind.name, "tables", tuple(kind.models()), of_tables
-        fields = kind.runs().config.__dataclass_fields__
+        fields = runs_of(kind).config.__dataclass_fields__
         refused = [*refused, *(one for one in of_images if one not in fields)]
     if model is not None and model not in own:
         raise ArgumentError(

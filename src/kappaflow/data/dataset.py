@@ -150,6 +150,17 @@ def kind_of(source: object) -> Kind | None:
     return next((kind for kind in kinds() if kind.recognizes(source)), None)
 
 
+def runs_of(kind: Kind) -> Any:  # noqa: ANN401
+    """Returns the `RunKind` of a kind of data; an error if it has none."""
+    runs = kind.runs()
+    if runs is None:
+        raise ArgumentError(
+            f"'data' should not be {kind.name} here: their Kind has no method 'runs', which "
+            "returns a kappaflow.runs.RunKind for reports, plots and commands."
+        )
+    return runs
+
+
 def kind_for(flow: Model) -> Kind | None:
     """Returns the kind of data that a flow needs; None for a flow of tables."""
     return next((kind for kind in kinds() if kind.fits(flow)), None)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kappaflow.data.dataset import kinds
+from kappaflow.data.dataset import kinds, runs_of
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.reading import parse_json, read_small
 from kappaflow.report.content import Report, TableCharts
@@ -105,7 +105,7 @@ def _kind(name: object) -> tuple[type[Part], Callable[..., Page]]:
         raise FileError(
             f"is a report on {name!r}, which is not a registered kind of data: {known}."
         )
-    runs = kind.runs()
+    runs = runs_of(kind)
     return runs.charts, runs.page
 
 

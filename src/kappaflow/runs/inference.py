@@ -109,10 +109,10 @@ def write_samples(
     decimal: Decimal | None = None,
     device: str | None = None,
 ) -> Written:
-    """Writes the samples of `sample_run` or `sample_images` to a file or to standard output.
+    """Writes samples of the flow of a run to a file or to standard output.
 
     More rows than one chunk are sampled and written a chunk at a time, with the same numbers.
-    `out` is as for `write_table`; for images as for `check_image_path`.
+    `out` is as for `write_table`; for images a png or npy file, or a new folder.
 
     Returns:
         A summary.

@@ -10,7 +10,7 @@ import numpy as np
 from kappaflow.conditioning import layers_of
 from kappaflow.conditioning.points import checked_flow
 from kappaflow.data import Dataset, Kind, Table
-from kappaflow.data.dataset import kind_for, kind_of
+from kappaflow.data.dataset import kind_for, kind_of, runs_of
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
 from kappaflow.flows.eval_mode import evaluation_mode
@@ -91,7 +91,7 @@ def write_report(
     result = flow if isinstance(flow, FitResult) else _untrained(flow)
     own = checked_flow(result.flow)
     kind = kind_for(own) or kind_of(result.validation if data is None else data)
-    runs, note = TABLES if kind is None else kind.runs(), ""
+    runs, note = TABLES if kind is None else runs_of(kind), ""
     if data is None:
         data, note = result.validation, BY_VALIDATION.replace("{}", runs.plural)
     if data is None:

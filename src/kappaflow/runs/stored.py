@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from pydantic import BaseModel, ValidationError
 
-from kappaflow.data.dataset import kinds
+from kappaflow.data.dataset import kinds, runs_of
 from kappaflow.errors import FileError, KappaflowError
 from kappaflow.files import CONFIG, load, read_config
 from kappaflow.flows import Flow
@@ -26,7 +26,7 @@ M = TypeVar("M", bound=BaseModel)
 
 def runs_on(kind: str) -> RunKind:
     """Returns what runs do with a kind of data; of one that is not registered, with tables."""
-    return next((one.runs() for one in kinds() if one.name == kind), TABLES)
+    return next((runs_of(one) for one in kinds() if one.name == kind), TABLES)
 
 
 def run_kind(folder: Path) -> RunKind:
