@@ -9,6 +9,7 @@ from PIL import Image
 
 import kappaflow as kf
 from kappaflow.errors import ArgumentError
+from kappaflow.flows.recipe import from_options
 from kappaflow.report.pictures import size_of
 from kappaflow.runs.stored import read_run
 from kappaflow_studies import EXPERIMENTS, FacesPreset, OneSize, experiment_named, reproduce_faces
@@ -179,12 +180,8 @@ def test_the_presets_can_be_built(preset, tmp_path):
     ]  # fmt: skip
     for run in runs:
         side = run.size.size
-        flow = kf.glow(
-            (1, side, side),
-            pixels={"dequantize": "uniform"},
-            padding=run.padding,
-            **run.size.model,
-        )
+        options = {"dequantize": "uniform", "padding": run.padding, **run.size.model}
+        flow = from_options(kf.glow, (1, side, side), **options)
         assert flow.event_shape == (1, side, side)
         kf.training.checked_settings(**run.size.settings)
 
