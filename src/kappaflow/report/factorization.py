@@ -80,7 +80,6 @@ def factorization_chart(factorization: Factorization) -> Chart:
         f"{count(len(factorization), 'coupling')}",
         panels=panels,
         columns=4,
-        height=240,
     )
 
 
