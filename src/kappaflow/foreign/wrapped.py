@@ -63,7 +63,7 @@ def wrap(flow: object, x: Tensor | None = None, context: Tensor | None = None) -
             raise ArgumentError(f"'{name}' should be a tensor of rows, got {_describe(value)}.")
     parts = _parts_of(adapter, flow, x, context)
     width = 0 if context is None else context.shape[1]
-    like = next((one for one in (parts.like, x, context) if one is not None), None)
+    like = next((tensor for tensor in (parts.like, x, context) if tensor is not None), None)
     return Wrapped(flow if parts.flow is None else parts.flow, parts, width, like)
 
 
@@ -88,8 +88,8 @@ def wrap_to_fit(flow: object, features: int, context_features: int) -> Flow:
 
 def own_flow(flow: object) -> object:
     """Returns the `Flow` inside an estimator or a distribution, or the object itself."""
-    held = getattr(flow, "posterior_estimator", flow)  # of a posterior of sbi
-    return getattr(held, "flow_to_examine", flow)
+    estimator = getattr(flow, "posterior_estimator", flow)  # of a posterior of sbi
+    return getattr(estimator, "flow_to_examine", flow)
 
 
 class Wrapped(Flow):
@@ -116,8 +116,8 @@ class Wrapped(Flow):
         self._by_library = False
         self._context_features = context_features
         # A flow without floating-point tensors has the dtype and device of this one.
-        place = torch.zeros(()) if like is None else torch.zeros_like(like).sum()
-        self.register_buffer("_place", place, persistent=False)
+        reference = torch.zeros(()) if like is None else torch.zeros_like(like).sum()
+        self.register_buffer("_reference", reference, persistent=False)
 
     @property
     def joint_shape(self) -> tuple[int, ...]:
@@ -130,8 +130,12 @@ class Wrapped(Flow):
     def _first_float_tensor(self) -> Tensor:
         """Returns a tensor with the dtype of the wrapped rows if one has it, else the first."""
         first = super()._first_float_tensor()
-        state = (one for one in chain(self.parameters(), self.buffers()) if one is not self._place)
-        return next((one for one in state if one.dtype == self._place.dtype), first)
+        state = (
+            tensor
+            for tensor in chain(self.parameters(), self.buffers())
+            if tensor is not self._reference
+        )
+        return next((tensor for tensor in state if tensor.dtype == self._reference.dtype), first)
 
     def augmented_log_prob(self, joined: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns log_prob, (B,), by the layers, or in `by_library` as the library computes it."""
@@ -251,20 +255,20 @@ def _parts_of_functions(flow: Any, x: Tensor | None, context: Tensor | None) -> 
         module = flow if isinstance(flow, nn.Module) else None
     shape = event_shape_of(x, "encode")
 
-    def call(function: Any, value: Any, given: Tensor | None) -> Any:  # noqa: ANN401
-        return function(value) if given is None else function(value, given)
+    def call(function: Any, value: Any, context: Tensor | None) -> Any:  # noqa: ANN401
+        return function(value) if context is None else function(value, context)
 
     layer = ForeignLayer(
         type(flow).__name__ if not isinstance(flow, tuple | list) else "encode",
-        lambda value, given: call(encode, value, given),
-        lambda value, given: call(decode, value, given),
+        lambda value, context: call(encode, value, context),
+        lambda value, context: call(decode, value, context),
         (shape, shape),
         0 if context is None else context.shape[1],
     )
     log_prob, sample = _method(flow, "log_prob"), _method(flow, "sample")
 
-    def draw(n: int, given: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        result = call(sample, n, given)
+    def draw(n: int, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        result = call(sample, n, context)
         return result if isinstance(result, tuple) else (result, None)
 
     return Parts(
@@ -272,7 +276,9 @@ def _parts_of_functions(flow: Any, x: Tensor | None, context: Tensor | None) -> 
         [layer],
         StandardNormal(shape),
         module,
-        log_prob=None if log_prob is None else (lambda value, given: call(log_prob, value, given)),
+        log_prob=None
+        if log_prob is None
+        else (lambda value, context: call(log_prob, value, context)),
         sample=None if sample is None else draw,
     )
 

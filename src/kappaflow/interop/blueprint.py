@@ -65,8 +65,8 @@ class Network:
         inner = list(zip(self.weights, self.biases, strict=True))[1:-1]
         if self.blocks:
             for block in range(len(inner) // 2):
-                one, two = inner[2 * block : 2 * block + 2]
-                change = _linear(activate(_linear(activate(h), *one)), *two)
+                first, second = inner[2 * block : 2 * block + 2]
+                change = _linear(activate(_linear(activate(h), *first)), *second)
                 if self.gates:
                     change = change * torch.sigmoid(_linear(context, *self.gates[block]))
                 h = h + change

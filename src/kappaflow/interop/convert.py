@@ -134,7 +134,9 @@ def assemble(parts: Sequence[Part]) -> list[Bijection]:
         if isinstance(group[0], Other):
             bijections.append(_other(group[0]))
         elif inverted:
-            bijections += [_inverted(one) for one in reversed(_built(inverse_of(group)))]
+            bijections += [
+                _inverted(bijection) for bijection in reversed(_built(inverse_of(group)))
+            ]
         else:
             bijections += _built(group)
     return bijections
@@ -165,8 +167,8 @@ def _built(parts: Sequence[Part]) -> list[Bijection]:
         parts = fold_scalings(parts)
     bijections: list[Bijection] = []
     for stackable, group in groupby(map(_bijection, _join_reorderings(parts)), _is_stackable):
-        made = list(group)
-        bijections += _stacked(made) if stackable else made
+        built = list(group)
+        bijections += _stacked(built) if stackable else built
     return bijections
 
 

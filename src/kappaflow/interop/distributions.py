@@ -17,8 +17,8 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
             f"'flow' should be a TransformedDistribution, which {type(flow).__name__} is not."
         )
 
-    def conditioned(given: Tensor | None) -> Any:  # noqa: ANN401
-        return flow.condition(given) if hasattr(flow, "condition") else flow
+    def conditioned(context: Tensor | None) -> Any:  # noqa: ANN401
+        return flow.condition(context) if hasattr(flow, "condition") else flow
 
     if hasattr(flow, "condition") and context is None:
         raise ArgumentError("'context' should be given: this distribution is conditional.")
@@ -31,20 +31,20 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
         )
     shape = tuple(distribution.batch_shape[-1:] if scalar else distribution.event_shape)
 
-    def as_vectors(one: Any) -> Any:  # noqa: ANN401
-        return Independent(one, 1) if scalar else one
+    def as_vectors(distribution: Any) -> Any:  # noqa: ANN401
+        return Independent(distribution, 1) if scalar else distribution
 
     width = 0 if context is None else context.shape[1]
-    modules = [one for one in getattr(flow, "transforms", []) if isinstance(one, nn.Module)]
+    modules = [t for t in getattr(flow, "transforms", []) if isinstance(t, nn.Module)]
 
     def layer(i: int) -> ForeignLayer:
-        def decode(z: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
-            transform = conditioned(given).transforms[i]
+        def decode(z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+            transform = conditioned(context).transforms[i]
             value = transform(z)
             return value, _log_det(transform, z, value)
 
-        def encode(value: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
-            transform = conditioned(given).transforms[i]
+        def encode(value: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+            transform = conditioned(context).transforms[i]
             z = transform.inv(value)
             return z, -_log_det(transform, z, value)
 
@@ -56,12 +56,14 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
         [layer(i) for i in reversed(range(len(flow.transforms)))],
         ForeignBase(
             tuple(base.event_shape) or shape,
-            lambda z, given: log_prob_in_support(as_vectors(conditioned(given).base_dist), z),
-            lambda n, given: _sample(as_vectors(conditioned(given).base_dist), n),
+            lambda z, context: log_prob_in_support(as_vectors(conditioned(context).base_dist), z),
+            lambda n, context: _sample(as_vectors(conditioned(context).base_dist), n),
         ),
         nn.ModuleList(modules) if modules else None,
-        log_prob=lambda value, given: log_prob_in_support(as_vectors(conditioned(given)), value),
-        sample=lambda n, given: (_sample(as_vectors(conditioned(given)), n), None),
+        log_prob=lambda value, context: log_prob_in_support(
+            as_vectors(conditioned(context)), value
+        ),
+        sample=lambda n, context: (_sample(as_vectors(conditioned(context)), n), None),
         like=_one_sample(base),
     )
 

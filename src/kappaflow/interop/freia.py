@@ -44,8 +44,8 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
     width = 0 if context is None else context.shape[1]
     if hasattr(flow, "conditions") and hasattr(flow, "shapes"):
         layers = [
-            _layer(one, flow.shapes[i : i + 2], flow.conditions[i] is not None, width)
-            for i, one in enumerate(flow.module_list)
+            _layer(module, flow.shapes[i : i + 2], flow.conditions[i] is not None, width)
+            for i, module in enumerate(flow.module_list)
         ]
         latent = tuple(flow.shapes[-1])
     else:
@@ -55,15 +55,15 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
 
 
 def _layer(module: Any, shapes: Shapes, conditional: bool, width: int) -> ForeignLayer:  # noqa: ANN401
-    def call(value: Tensor, given: Tensor | None, rev: bool) -> tuple[Tensor, Any]:
-        condition = {"c": [given]} if conditional else {}
+    def call(value: Tensor, context: Tensor | None, rev: bool) -> tuple[Tensor, Any]:
+        condition = {"c": [context]} if conditional else {}
         output, log_det = module((value,), rev=rev, jac=True, **condition)
         return output[0], log_det
 
     return ForeignLayer(
         type(module).__name__,
-        lambda value, given: call(value, given, False),
-        lambda value, given: call(value, given, True),
+        lambda value, context: call(value, context, False),
+        lambda value, context: call(value, context, True),
         (shapes[0], shapes[1]),
         width if conditional else 0,
     )
@@ -72,18 +72,18 @@ def _layer(module: Any, shapes: Shapes, conditional: bool, width: int) -> Foreig
 def _graph_layer(flow: Any, width: int) -> ForeignLayer:  # noqa: ANN401
     """Returns a graph as one layer; several inputs or outputs are joined into one row."""
     both = flow.dims_in, flow.global_out_shapes
-    sides = [[tuple(one) for one in shapes] for shapes in both]
-    shapes = [one[0] if len(one) == 1 else (sum(map(math.prod, one)),) for one in sides]
+    sides = [[tuple(shape) for shape in shapes] for shapes in both]
+    shapes = [side[0] if len(side) == 1 else (sum(map(math.prod, side)),) for side in sides]
 
-    def call(value: Tensor, given: Tensor | None, rev: bool) -> tuple[Tensor, Any]:
-        condition = None if given is None else [given]
+    def call(value: Tensor, context: Tensor | None, rev: bool) -> tuple[Tensor, Any]:
+        condition = None if context is None else [context]
         output, log_det = flow(_split(value, sides[rev]), c=condition, rev=rev, jac=True)
         return _joined(output), log_det
 
     return ForeignLayer(
         type(flow).__name__,
-        lambda value, given: call(value, given, False),
-        lambda value, given: call(value, given, True),
+        lambda value, context: call(value, context, False),
+        lambda value, context: call(value, context, True),
         (shapes[0], shapes[1]),
         width,
     )
@@ -92,14 +92,18 @@ def _graph_layer(flow: Any, width: int) -> ForeignLayer:  # noqa: ANN401
 def _split(value: Tensor, shapes: list[tuple[int, ...]]) -> tuple[Tensor, ...]:
     if len(shapes) == 1:
         return (value,)
-    parts = value.split([math.prod(one) for one in shapes], 1)
-    return tuple(part.reshape(-1, *one) for part, one in zip(parts, shapes, strict=True))
+    parts = value.split([math.prod(shape) for shape in shapes], 1)
+    return tuple(part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True))
 
 
 def _joined(outputs: Any) -> Tensor:  # noqa: ANN401
     if isinstance(outputs, Tensor):
         return outputs
-    return outputs[0] if len(outputs) == 1 else torch.cat([one.flatten(1) for one in outputs], 1)
+    return (
+        outputs[0]
+        if len(outputs) == 1
+        else torch.cat([output.flatten(1) for output in outputs], 1)
+    )
 
 
 def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN401
@@ -219,20 +223,20 @@ def _halves(module: Any) -> tuple[Partition, Partition]:  # noqa: ANN401
 
 
 def _glow(module: Any) -> list[Part]:  # noqa: ANN401
-    one, two = _halves(module)
+    first, second = _halves(module)
     width = _condition(module)
     return [
         _scaling(module, read_network(net, len(partition.kept), context=width), partition)
-        for net, partition in ((module.subnet2, one), (module.subnet1, two))
+        for net, partition in ((module.subnet2, first), (module.subnet1, second))
     ]
 
 
 def _real_nvp(module: Any) -> list[Part]:  # noqa: ANN401
-    one, two = _halves(module)
+    first, second = _halves(module)
     width, couplings = _condition(module), []
     for scales, shifts, partition in (
-        (module.subnet_s2, module.subnet_t2, one),
-        (module.subnet_s1, module.subnet_t1, two),
+        (module.subnet_s2, module.subnet_t2, first),
+        (module.subnet_s1, module.subnet_t1, second),
     ):
         kept = len(partition.kept)
         nets = [read_network(net, kept, context=width) for net in (scales, shifts)]
@@ -241,10 +245,10 @@ def _real_nvp(module: Any) -> list[Part]:  # noqa: ANN401
 
 
 def _nice(module: Any) -> list[Part]:  # noqa: ANN401
-    one, two = _halves(module)
+    first, second = _halves(module)
     width = _condition(module)
     couplings = []
-    for net, partition in ((module.F, one), (module.G, two)):
+    for net, partition in ((module.F, first), (module.G, second)):
         network = read_network(net, len(partition.kept), context=width)
         network = check_outputs(network, len(partition.changed))
         couplings.append(Coupling(partition, network, None))

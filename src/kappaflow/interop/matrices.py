@@ -28,13 +28,13 @@ def lu_linear(lower: Tensor, upper: Tensor, order: Tensor, shift: Tensor | None)
     triangles = lower.tril(-1) + upper.triu(1) + diagonal.log().diag()
 
     def make() -> LULinear:
-        made = LULinear(len(lower)).to(lower)
-        made.load_state_dict({
+        linear = LULinear(len(lower)).to(lower)
+        linear.load_state_dict({
             "triangles": triangles.detach(),
             "permutation.index": order.detach(),
             "shift": diagonal.new_zeros(len(lower)) if shift is None else shift.detach(),
         })
-        return made
+        return linear
 
     return Other(make)
 
@@ -47,10 +47,10 @@ def convolution(part: Other) -> Other:
         if not isinstance(linear, LinearMap):
             raise TypeError(type(linear).__name__)
         form = "lu" if isinstance(linear, LULinear) else "plain"
-        made = InvertibleConv1x1(linear.features, form=form).to(linear.shift)
+        convolution = InvertibleConv1x1(linear.features, form=form).to(linear.shift)
         state = {k: v for k, v in linear.state_dict().items() if k != "shift"}
-        made.linear.load_state_dict(state)
-        return made
+        convolution.linear.load_state_dict(state)
+        return convolution
 
     return Other(make)
 
@@ -78,13 +78,13 @@ def qr_linear(vectors: Tensor, upper: Tensor, shift: Tensor) -> Other:
     row, column = torch.triu_indices(n, n, device=upper.device)
 
     def make() -> QRLinear:
-        made = QRLinear(n, reflections=len(vectors)).to(upper)
-        made.load_state_dict({
+        linear = QRLinear(n, reflections=len(vectors)).to(upper)
+        linear.load_state_dict({
             "reflections": vectors.detach(),
             "triangle": packed[row, column].detach(),
             "shift": shift.detach(),
         })
-        return made
+        return linear
 
     return Other(make)
 
@@ -129,12 +129,12 @@ def _singular(
     bound: float | None,
 ) -> Other:
     def make() -> SVDLinear:
-        made = SVDLinear(left.shape[1], reflections=len(left), condition_bound=bound).to(left)
-        state = made.state_dict()
+        linear = SVDLinear(left.shape[1], reflections=len(left), condition_bound=bound).to(left)
+        state = linear.state_dict()
         state |= {"left": left.detach(), "log_scale": log_scale.detach()}
         state |= {} if right is None else {"right": right.detach()}
         state |= {} if shift is None else {"shift": shift.detach()}
-        made.load_state_dict(state)
-        return made
+        linear.load_state_dict(state)
+        return linear
 
     return Other(make)

@@ -197,21 +197,21 @@ def conditional_normal(network: Network, width: int) -> list[Part]:
     return inverse_of([Coupling(Partition(width, ()), network, "exp")])
 
 
-def concatenated(one: Network, other: Network) -> Network:
+def concatenated(network: Network, other: Network) -> Network:
     """Returns the network with the outputs of two networks of the same input, concatenated."""
-    if one.convolves or one.blocks or other.blocks:
+    if network.convolves or network.blocks or other.blocks:
         raise Unsupported("it has two networks, which are not plain fully connected")
-    settings = [(n.activation, n.slope, len(n.weights), n.inputs) for n in (one, other)]
+    settings = [(n.activation, n.slope, len(n.weights), n.inputs) for n in (network, other)]
     if settings[0] != settings[1]:
         raise Unsupported("it has two networks of different depth or activation")
-    paired = all(a.shape == b.shape for a, b in zip(one.weights, other.weights, strict=True))
-    if not paired or len(one.weights) == 1:
+    paired = all(a.shape == b.shape for a, b in zip(network.weights, other.weights, strict=True))
+    if not paired or len(network.weights) == 1:
         raise Unsupported("it has two networks of different width or without a hidden layer")
-    first, *rest = zip(one.weights, other.weights, strict=True)
+    first, *rest = zip(network.weights, other.weights, strict=True)
     weights = (torch.cat(first), *(torch.block_diag(*pair) for pair in rest))
-    pairs = zip(one.biases, other.biases, strict=True)
+    pairs = zip(network.biases, other.biases, strict=True)
     biases = tuple(torch.cat(pair) for pair in pairs)
-    return replace(one, weights=weights, biases=biases, paired=True)
+    return replace(network, weights=weights, biases=biases, paired=True)
 
 
 def constant(biases: Tensor, inputs: int) -> Network:

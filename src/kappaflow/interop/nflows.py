@@ -59,38 +59,38 @@ def parts_of(
     shape = event_shape_of(x, type(flow).__name__) if shape is None else tuple(shape)
     outer = shape if x is None else tuple(x.shape[1:])
 
-    def embedded(given: Tensor | None) -> Tensor | None:
-        return None if given is None else flow._embedding_net(read_context(given))
+    def embedded(context: Tensor | None) -> Tensor | None:
+        return None if context is None else flow._embedding_net(read_context(context))
 
     def layer(transform: Any, shapes: tuple[tuple[int, ...], ...]) -> ForeignLayer:  # noqa: ANN401
         return ForeignLayer(
             type(transform).__name__,
-            lambda value, given: transform(value, context=embedded(given)),
-            lambda value, given: transform.inverse(value, context=embedded(given)),
+            lambda value, context: transform(value, context=embedded(context)),
+            lambda value, context: transform.inverse(value, context=embedded(context)),
             (shapes[0], shapes[1]),
             0 if context is None else context.shape[1],
         )
 
-    def draw(call: Any, n: int, given: Tensor | None) -> Any:  # noqa: ANN401
+    def draw(call: Any, n: int, context: Tensor | None) -> Any:  # noqa: ANN401
         with default_dtype_of(flow):  # its standard normal samples in torch's default dtype
-            return call(*_rows(n, given))
+            return call(*_rows(n, context))
 
-    def sample(*given: Any) -> tuple[Tensor, Tensor | None]:  # noqa: ANN401
+    def sample(*arguments: Any) -> tuple[Tensor, Tensor | None]:  # noqa: ANN401
         own = any(is_overridden(name, flow, ["nflows"]) for name in ("sample", "_sample"))
-        return (flow.sample(*given), None) if own else flow.sample_and_log_prob(*given)
+        return (flow.sample(*arguments), None) if own else flow.sample_and_log_prob(*arguments)
 
     transforms = _transforms_of(flow._transform) if outer == shape else [flow._transform]
     return Parts(
         "nflows",
-        [layer(one, (outer, shape)) for one in transforms],
+        [layer(transform, (outer, shape)) for transform in transforms],
         ForeignBase(
             shape,
-            lambda z, given: base.log_prob(z, context=embedded(given)),
-            lambda n, given: draw(base.sample, n, embedded(given)),
+            lambda z, context: base.log_prob(z, context=embedded(context)),
+            lambda n, context: draw(base.sample, n, embedded(context)),
         ),
         flow,
-        log_prob=lambda value, given: flow.log_prob(value, context=read_context(given)),
-        sample=lambda n, given: draw(sample, n, read_context(given)),
+        log_prob=lambda value, context: flow.log_prob(value, context=read_context(context)),
+        sample=lambda n, context: draw(sample, n, read_context(context)),
     )
 
 
@@ -114,7 +114,7 @@ def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN40
         )
     latent = tuple(getattr(flow._distribution, "_shape", ()))
     transforms = _layers_of(flow._transform)
-    multi_scale_flow = any(is_exactly(one, LEVELS) for one in transforms)
+    multi_scale_flow = any(is_exactly(transform, LEVELS) for transform in transforms)
     width = None if multi_scale_flow or len(latent) != 1 else latent[0]
     known = {
         **KNOWN,
@@ -147,7 +147,7 @@ def _embedding(flow: Any) -> list[Network]:  # noqa: ANN401
     net = flow._embedding_net
     if type(net) is nn.Identity:
         return []
-    first = next((one for one in net.modules() if isinstance(one, nn.Linear)), None)
+    first = next((module for module in net.modules() if isinstance(module, nn.Linear)), None)
     if first is None:
         raise Unsupported("it has no linear layer")
     return [read_network(net, first.in_features)]
@@ -166,7 +166,9 @@ def _base(base: Any) -> list[Part]:  # noqa: ANN401
         width = math.prod(base._shape)
         encoder = base._context_encoder
         if isinstance(encoder, nn.Module):
-            first = next((one for one in encoder.modules() if isinstance(one, nn.Linear)), None)
+            first = next(
+                (module for module in encoder.modules() if isinstance(module, nn.Linear)), None
+            )
             if first is None:
                 raise Unsupported("its encoder of the context has no linear layer")
             network = read_network(encoder, 0, context=first.in_features)
@@ -270,13 +272,13 @@ def _pointwise(layer: Any, width: int | None) -> list[Part]:  # noqa: ANN401
         raise Unsupported("its shift and scale are integers")
 
     def make() -> Standardize:
-        made = Standardize(width).to(scale)
-        made.load_state_dict({
+        standardize = Standardize(width).to(scale)
+        standardize.load_state_dict({
             "mean": -shift / scale,
             "deviation": 1 / scale,
             "fitted": torch.tensor(True),
         })
-        return made
+        return standardize
 
     return [Other(make)]
 
@@ -285,7 +287,7 @@ def _levels(layer: Any, layers: Layers, size: int) -> list[Part]:  # noqa: ANN40
     """Returns a multi-scale transform; each scale outputs the first half of its channels."""
     shapes = [tuple(int(n) for n in shape) for shape in layer._output_shapes]
     levels = [
-        [part for one in _layers_of(transform) for part in layers.convert(one)]
+        [part for step in _layers_of(transform) for part in layers.convert(step)]
         for transform in layer._transforms
     ]
     if not shapes or layer._split_dim != 1 or any(len(shape) != 3 for shape in shapes):

@@ -50,22 +50,24 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
     width = 0 if context is None else context.shape[1]
 
     def with_context(function: Callable[..., Any]) -> Callable[[Any, Tensor | None], Any]:
-        return lambda value, given: (
-            function(value) if given is None else function(value, context=given)
+        return lambda value, context: (
+            function(value) if context is None else function(value, context=context)
         )
 
     layers = [
         ForeignLayer(
-            type(one).__name__,
-            with_context(one.inverse),
-            with_context(one.forward),
+            type(layer).__name__,
+            with_context(layer.inverse),
+            with_context(layer.forward),
             (shape, shape),
             width,
         )
-        for one in reversed(flow.flows)
+        for layer in reversed(flow.flows)
     ]
     sample = with_context(flow.q0.forward)
-    base = ForeignBase(shape, with_context(flow.q0.log_prob), lambda n, given: sample(n, given)[0])
+    base = ForeignBase(
+        shape, with_context(flow.q0.log_prob), lambda n, context: sample(n, context)[0]
+    )
     return Parts(
         "normflows",
         layers,
@@ -80,38 +82,38 @@ def _multiscale_parts(flow: Any, x: Tensor | None, context: Tensor | None) -> Pa
     """Returns a multi-scale flow as one layer with a flat latent."""
     shape = event_shape_of(x, type(flow).__name__)
     shapes = [_shape(base, None, type(flow).__name__) for base in flow.q0]
-    sizes = [math.prod(one) for one in shapes]
+    sizes = [math.prod(shape) for shape in shapes]
 
     def split(z: Tensor) -> list[Tensor]:
         parts = z.split(sizes, 1)
-        return [part.reshape(-1, *one) for part, one in zip(parts, shapes, strict=True)]
+        return [part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
-    def classes(given: Tensor | None) -> tuple[Tensor, ...]:
+    def classes(context: Tensor | None) -> tuple[Tensor, ...]:
         if not flow.class_cond:
             return ()
-        if given is None:
+        if context is None:
             raise ArgumentError(
                 "'context' should be given, one column with the class of each row: this "
                 "MultiscaleFlow is conditional."
             )
-        return (given[:, 0].long(),)
+        return (context[:, 0].long(),)
 
-    def encode(value: Tensor, given: Tensor | None) -> tuple[Tensor, Any]:  # noqa: ARG001
+    def encode(value: Tensor, context: Tensor | None) -> tuple[Tensor, Any]:  # noqa: ARG001
         z, log_det = flow.inverse_and_log_det(value)
         return torch.cat([part.flatten(1) for part in z], 1), log_det
 
-    def decode(value: Tensor, given: Tensor | None) -> tuple[Tensor, Any]:  # noqa: ARG001
+    def decode(value: Tensor, context: Tensor | None) -> tuple[Tensor, Any]:  # noqa: ARG001
         return flow.forward_and_log_det(split(value))
 
-    def base_log_prob(z: Tensor, given: Tensor | None) -> Tensor:
+    def base_log_prob(z: Tensor, context: Tensor | None) -> Tensor:
         values = [
-            base.log_prob(part, *classes(given))
+            base.log_prob(part, *classes(context))
             for base, part in zip(flow.q0, split(z), strict=True)
         ]
         return torch.stack(values).sum(0)
 
-    def base_sample(n: int, given: Tensor | None) -> Tensor:
-        return torch.cat([base(n, *classes(given))[0].flatten(1) for base in flow.q0], 1)
+    def base_sample(n: int, context: Tensor | None) -> Tensor:
+        return torch.cat([base(n, *classes(context))[0].flatten(1) for base in flow.q0], 1)
 
     latent = (sum(sizes),)
     width = 0 if context is None else context.shape[1]
@@ -120,8 +122,8 @@ def _multiscale_parts(flow: Any, x: Tensor | None, context: Tensor | None) -> Pa
         [ForeignLayer(type(flow).__name__, encode, decode, (shape, latent), width)],
         ForeignBase(latent, base_log_prob, base_sample),
         flow,
-        log_prob=lambda value, given: flow.log_prob(value, *(classes(given) or (None,))),
-        sample=lambda n, given: flow.sample(n, *classes(given)),
+        log_prob=lambda value, context: flow.log_prob(value, *(classes(context) or (None,))),
+        sample=lambda n, context: flow.sample(n, *classes(context)),
     )
 
 
@@ -390,7 +392,9 @@ def _batch_norm(layer: Any) -> list[Part]:  # noqa: ANN401
 
 def _reverse(layer: Any, layers: Layers) -> list[Part]:  # noqa: ANN401
     return [
-        part for one in _layers_of([layer.flow]) for part in inverse_of(layers.forward_parts(one))
+        part
+        for step in _layers_of([layer.flow])
+        for part in inverse_of(layers.forward_parts(step))
     ]
 
 

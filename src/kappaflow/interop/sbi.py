@@ -41,47 +41,47 @@ OTHERS = {
 
 def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401, ARG001
     """Returns the layers of the flow in an estimator; the context holds one condition per row."""
-    whole, kind = _estimator(flow)
-    shape = tuple(whole.input_shape)
-    condition = tuple(getattr(whole, "condition_shape", ()))
-    _check_context(type(whole).__name__, condition, context)
+    estimator, kind = _estimator(flow)
+    shape = tuple(estimator.input_shape)
+    condition = tuple(getattr(estimator, "condition_shape", ()))
+    _check_context(type(estimator).__name__, condition, context)
     embeds = kind == "ZukoFlow"  # flows of nflows apply the embedding themselves
 
-    def shaped(given: Tensor | None) -> Tensor | None:
-        return None if given is None else given.reshape(-1, *condition)
+    def shaped(context: Tensor | None) -> Tensor | None:
+        return None if context is None else context.reshape(-1, *condition)
 
-    def read(given: Tensor | None) -> Tensor | None:
-        value = shaped(given)
-        return whole.embedding_net(value) if embeds and value is not None else value
+    def read(context: Tensor | None) -> Tensor | None:
+        value = shaped(context)
+        return estimator.embedding_net(value) if embeds and value is not None else value
 
-    def given_to(given: Tensor | None) -> tuple[Tensor | None, ...]:
-        return (shaped(given),) if condition else ()
+    def conditions(context: Tensor | None) -> tuple[Tensor | None, ...]:
+        return (shaped(context),) if condition else ()
 
     width = (math.prod(shape),)
-    parts = ESTIMATORS[kind](whole.net, torch.zeros(1, *width), context, read)
-    parts.layers[0].is_standardization = _standardizes(whole.net)
+    parts = ESTIMATORS[kind](estimator.net, torch.zeros(1, *width), context, read)
+    parts.layers[0].is_standardization = _standardizes(estimator.net)
     return dataclasses.replace(
         parts,
         library="sbi",
         layers=parts.layers if shape == width else [_flatten(shape, width), *parts.layers],
-        module=whole,
-        log_prob=lambda value, given: whole.log_prob(value[None], *given_to(given))[0],
-        sample=lambda n, given: _sample(whole, n, *given_to(given)),
-        flow=whole,
+        module=estimator,
+        log_prob=lambda value, context: estimator.log_prob(value[None], *conditions(context))[0],
+        sample=lambda n, context: _sample(estimator, n, *conditions(context)),
+        flow=estimator,
     )
 
 
 def _estimator(flow: Any) -> tuple[Any, str]:  # noqa: ANN401
     """Returns the estimator itself or the one in a posterior, and its kind."""
-    held = getattr(flow, "posterior_estimator", flow)  # of a DirectPosterior
-    names = [one.__name__ for one in type(held).__mro__]
+    estimator = getattr(flow, "posterior_estimator", flow)  # of a DirectPosterior
+    names = [base.__name__ for base in type(estimator).__mro__]
     kind = next((name for name in names if name in ESTIMATORS), None)
     if kind is not None:
-        return held, kind
+        return estimator, kind
     why = next((OTHERS[name] for name in names if name in OTHERS), "it is not an estimator")
     raise ArgumentError(
         f"'flow' should be a flow of sbi ({', '.join(ESTIMATORS)}) or a DirectPosterior with one, "
-        f"got {type(held).__name__}: {why}."
+        f"got {type(estimator).__name__}: {why}."
     )
 
 
@@ -111,27 +111,27 @@ def _standardizes(net: Any) -> bool:  # noqa: ANN401
     first = getattr(net.transform, "transforms", [net.transform])[0]
     if type(first).__name__ != "UnconditionalTransform" or any(True for _ in first.parameters()):
         return False
-    made = first()
-    both = (getattr(one, "base_transform", one) for one in (made, made.inv))
-    return any(isinstance(one, AffineTransform) for one in both)
+    transform = first()
+    both = (getattr(step, "base_transform", step) for step in (transform, transform.inv))
+    return any(isinstance(step, AffineTransform) for step in both)
 
 
 def _flatten(shape: tuple[int, ...], width: tuple[int, ...]) -> ForeignLayer:
     """Returns the layer that flattens rows that are not vectors."""
     layer = ForeignLayer(
         "Flatten",
-        lambda value, given: (value.flatten(1), 0.0),
-        lambda value, given: (value.reshape(-1, *shape), 0.0),
+        lambda value, context: (value.flatten(1), 0.0),
+        lambda value, context: (value.reshape(-1, *shape), 0.0),
         (shape, width),
     )
     layer.is_standardization = True
     return layer
 
 
-def _sample(whole: Any, n: int, *condition: Tensor | None) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+def _sample(estimator: Any, n: int, *condition: Tensor | None) -> tuple[Tensor, Tensor]:  # noqa: ANN401
     """Returns n samples, one per condition: sbi 0.27 mixes up several samples of several."""
-    with default_dtype_of(whole):
-        x, log_prob = whole.sample_and_log_prob((1 if condition else n,), *condition)
+    with default_dtype_of(estimator):
+        x, log_prob = estimator.sample_and_log_prob((1 if condition else n,), *condition)
     return (x[0], log_prob[0]) if condition else (x, log_prob)
 
 

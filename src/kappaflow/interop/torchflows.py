@@ -12,11 +12,11 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
     shape = tuple(flow.bijection.event_shape)
     width = 0 if context is None else context.shape[1]
 
-    def layer(one: Any) -> ForeignLayer:  # noqa: ANN401
+    def layer(bijection: Any) -> ForeignLayer:  # noqa: ANN401
         return ForeignLayer(
-            type(one).__name__,
-            lambda value, given: one.forward(value, context=given)[:2],
-            lambda value, given: one.inverse(value, context=given)[:2],
+            type(bijection).__name__,
+            lambda value, context: bijection.forward(value, context=context)[:2],
+            lambda value, context: bijection.inverse(value, context=context)[:2],
             (shape, shape),
             width,
         )
@@ -24,13 +24,13 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
     layers = getattr(flow.bijection, "layers", None) or [flow.bijection]
     return Parts(
         "torchflows",
-        [layer(one) for one in layers],
+        [layer(bijection) for bijection in layers],
         ForeignBase(
             shape,
-            lambda z, given: flow.base_log_prob(z),
-            lambda n, given: flow.base_sample((n,)),
+            lambda z, context: flow.base_log_prob(z),
+            lambda n, context: flow.base_sample((n,)),
         ),
         flow,
-        log_prob=lambda value, given: flow.log_prob(value, context=given),
-        sample=lambda n, given: flow.sample((n,), context=given, return_log_prob=True),
+        log_prob=lambda value, context: flow.log_prob(value, context=context),
+        sample=lambda n, context: flow.sample((n,), context=context, return_log_prob=True),
     )

@@ -49,32 +49,32 @@ def parts_of(
     lazy = isinstance(flow, nn.Module)
 
     def maker(thing: Any) -> Make:  # noqa: ANN401
-        return (lambda given: thing(read_context(given))) if lazy else (lambda given: thing)
+        return (lambda context: thing(read_context(context))) if lazy else (lambda context: thing)
 
-    base, whole = maker(flow.base), maker(flow)
+    base, distribution = maker(flow.base), maker(flow)
     shape = tuple(base(context).event_shape)
     width = 0 if context is None else context.shape[1]
     transforms = flattened(flow.transform, lambda part: getattr(part, "transforms", None))
-    layers = [_layer(one, maker(one), shape, width) for one in transforms]
+    layers = [_layer(transform, maker(transform), shape, width) for transform in transforms]
     return Parts(
         "zuko",
         layers,
         ForeignBase(
             shape,
-            lambda z, given: log_prob_in_support(base(given), z),
-            lambda n, given: _sample(base(given), n)[0],
+            lambda z, context: log_prob_in_support(base(context), z),
+            lambda n, context: _sample(base(context), n)[0],
         ),
         flow if lazy else None,
-        log_prob=lambda value, given: whole(given).log_prob(value),
-        sample=lambda n, given: _sample(whole(given), n),
+        log_prob=lambda value, context: distribution(context).log_prob(value),
+        sample=lambda n, context: _sample(distribution(context), n),
     )
 
 
 def _layer(transform: Any, make: Make, shape: tuple[int, ...], width: int) -> ForeignLayer:  # noqa: ANN401
     return ForeignLayer(
         type(transform).__name__,
-        lambda x, given: make(given).call_and_ladj(x),
-        lambda z, given: make(given).inv.call_and_ladj(z),
+        lambda x, context: make(context).call_and_ladj(x),
+        lambda z, context: make(context).inv.call_and_ladj(z),
         (shape, shape),
         width,
     )
@@ -215,20 +215,20 @@ def _scaling_of(
 
 
 def _unconditional(layer: Any) -> list[Part]:  # noqa: ANN401
-    made = layer(None)
-    name = full_names(made)[0]
+    transform = layer(None)
+    name = full_names(transform)[0]
     if name == "zuko.transforms.PermutationTransform":
-        return [Reordering(tuple(made.order.tolist()))]
+        return [Reordering(tuple(transform.order.tolist()))]
     if name == "zuko.transforms.RotationTransform":
-        return [rotation(made.R)]
+        return [rotation(transform.R)]
     if name == "zuko.transforms.LULinearTransform":
-        return [_triangles(made)]
-    raise Unsupported(f"kappaflow has no equivalent of {type(made).__name__}")
+        return [_triangles(transform)]
+    raise Unsupported(f"kappaflow has no equivalent of {type(transform).__name__}")
 
 
-def _triangles(made: Any) -> Part:  # noqa: ANN401
+def _triangles(transform: Any) -> Part:  # noqa: ANN401
     """Returns L U with the diagonal of L moved into U."""
-    lower, upper = made.L.detach(), made.U.detach()
+    lower, upper = transform.L.detach(), transform.U.detach()
     diagonal = lower.diagonal()
     if not (diagonal > 0).all():
         return dense(lower @ upper)
@@ -243,7 +243,7 @@ def _elementwise(layer: Any) -> list[Part]:  # noqa: ANN401
         network = read_network(layer.hyper, 0, context=layer.hyper.in_features)
         network = _in_order(check_outputs(network, features * layer.total), scale, features)
         return [Coupling(Partition(features, ()), network, scale, bound)]
-    raw = [one.detach().flatten() for one in layer.phi]
+    raw = [parameter.detach().flatten() for parameter in layer.phi]
     output = torch.cat([raw[1], raw[0]]) if scale else raw[0]
     features = len(raw[0])
     bound_of = bound if scale else None

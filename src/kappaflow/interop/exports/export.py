@@ -112,8 +112,8 @@ def export(
     """
     folder = Path(path)
     one_of("format", format, get_args(ExportFormat))
-    wanted = FUNCTIONS if functions is None else tuple(dict.fromkeys(functions))
-    for name in wanted:
+    names = FUNCTIONS if functions is None else tuple(dict.fromkeys(functions))
+    for name in names:
         one_of("functions", name, FUNCTIONS)
     own = _copy(flow)
     _check_columns(own, columns, context_columns)
@@ -126,21 +126,21 @@ def export(
     with quiet(), torch.no_grad():
         rows = RandomRows(own)
         plain = _without_stacks(copy.deepcopy(own))
-        for name in wanted:
+        for name in names:
             try:
                 programs[name] = Program(plain, name, rows, format)
             except ArgumentError as error:
                 errors[name] = error
         comparison = Comparison(own, rows)
-        with atomic_directory(folder) as place:
+        with atomic_directory(folder) as target:
             while True:  # each file names the functions of all
                 about = describe_functions(own, tuple(programs), format, columns, context_columns)
-                failed = comparison.write(programs, place, about)
+                failed = comparison.write(programs, target, about)
                 if not failed:
                     break
                 errors |= failed
                 for name in failed:
-                    (place / programs.pop(name).file).unlink(missing_ok=True)
+                    (target / programs.pop(name).file).unlink(missing_ok=True)
             if not programs:
                 raise _nothing_written(errors)
             round_trip = comparison.round_trip()
@@ -179,12 +179,12 @@ def _without_stacks(flow: Flow) -> Flow:
 
 def _check_columns(flow: Flow, columns: Sequence[str], context_columns: Sequence[str]) -> None:
     expected = math.prod(flow.event_shape)
-    for name, given, width in (
+    for name, titles, width in (
         ("columns", columns, expected),
         ("context_columns", context_columns, flow.context_features),
     ):
-        if given and len(given) != width:
-            raise ArgumentError(f"'{name}' should have {width} names, got {len(given)}.")
+        if titles and len(titles) != width:
+            raise ArgumentError(f"'{name}' should have {width} names, got {len(titles)}.")
 
 
 class Comparison:
@@ -259,9 +259,9 @@ def _check(error: float, allowed: float, what: str) -> None:
         )
 
 
-def _largest(one: Tensor, other: Tensor) -> float:
+def _largest(first: Tensor, second: Tensor) -> float:
     """Returns the largest absolute difference; equal infinities differ by 0."""
-    a, b = one.double(), other.double()
+    a, b = first.double(), second.double()
     return torch.where(a == b, 0.0, (a - b).abs()).max().item()
 
 

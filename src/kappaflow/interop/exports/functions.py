@@ -136,9 +136,9 @@ class RandomRows:
 
     def of(self, name: str) -> tuple[Tensor, ...]:
         """Returns the inputs of a function."""
-        given = {"log_prob": self.x, "sample": self.noise, "encode": self.joined}
-        rows = given.get(name, self.z)
-        return (rows,) if self.context is None else (rows, self.context)
+        rows = {"log_prob": self.x, "sample": self.noise, "encode": self.joined}
+        inputs = rows.get(name, self.z)
+        return (inputs,) if self.context is None else (inputs, self.context)
 
 
 def describe_functions(
@@ -159,23 +159,23 @@ def describe_functions(
     }
     inputs = {name: {INPUTS[name]: shapes[name][0]} for name in functions}
     if width:
-        inputs = {name: {**given, "context": (width,)} for name, given in inputs.items()}
+        inputs = {name: {**shapes, "context": (width,)} for name, shapes in inputs.items()}
     results = {name: dict(zip(OUTPUTS[name], shapes[name][1], strict=True)) for name in functions}
     domain = flow.domain
-    given = domain.domains[: math.prod(flow.event_shape)] if domain is not None else ()
+    domains = domain.domains[: math.prod(flow.event_shape)] if domain is not None else ()
     return {
         "kappaflow": __version__,
         "torch": torch.__version__,
         "format": kind,
         "functions": functions,
-        "inputs": {name: _with_batch(given) for name, given in inputs.items()},
-        "outputs": {name: _with_batch(given) for name, given in results.items()},
+        "inputs": {name: _with_batch(shapes) for name, shapes in inputs.items()},
+        "outputs": {name: _with_batch(shapes) for name, shapes in results.items()},
         "dtype": str(flow.dtype).removeprefix("torch."),
         "base": type(flow.base).__name__,
         "likelihood": flow.likelihood,
         "columns": list(columns),
         "context_columns": list(context_columns),
-        "domains": [None if one is None else one.description for one in given],
+        "domains": [None if domain is None else domain.description for domain in domains],
         "units": "x as in the data; log_prob and log_det in nats, for x in these units",
     }
 

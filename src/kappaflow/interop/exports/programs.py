@@ -57,17 +57,17 @@ class Program:
                 f"{name!r} of this flow cannot be exported to {kind}: {_reason(error)}"
             ) from error
 
-    def write(self, place: Path, about: dict[str, Any]) -> None:
+    def write(self, folder: Path, about: dict[str, Any]) -> None:
         """Writes the program with its metadata."""
-        given = about["inputs"][self.name], about["outputs"][self.name]
-        own = {**about, "function": self.name, "inputs": given[0], "outputs": given[1]}
+        signature = about["inputs"][self.name], about["outputs"][self.name]
+        own = {**about, "function": self.name, "inputs": signature[0], "outputs": signature[1]}
         text = json.dumps(own, indent=2)
         try:
             if self._onnx is None:
-                torch.export.save(self._traced, place / self.file, extra_files={NOTES: text})
+                torch.export.save(self._traced, folder / self.file, extra_files={NOTES: text})
             else:
                 self._onnx.model.metadata_props[ONNX_KEY] = text
-                self._onnx.save(place / self.file)
+                self._onnx.save(folder / self.file)
         except OSError:
             raise
         except Exception as error:  # torch 2.6 cannot write all that it can trace
@@ -76,17 +76,17 @@ class Program:
                 f"a newer one may write it: {_reason(error)}"
             ) from error
 
-    def load(self, place: Path) -> Call:
+    def load(self, folder: Path) -> Call:
         """Returns the written program as a function of tensors."""
         try:
             if self._kind == "onnx":
-                return _load_onnx(place / self.file)
-            program = torch.export.load(place / self.file).module()
+                return _load_onnx(folder / self.file)
+            program = torch.export.load(folder / self.file).module()
         except Exception as error:  # the runtimes raise exceptions of many kinds
             raise ArgumentError(
                 f"{self.name!r} of this flow cannot be loaded again: {_reason(error)}"
             ) from error
-        return lambda *given: outputs(program(*given))
+        return lambda *inputs: outputs(program(*inputs))
 
     def _converted(self, dtype: torch.dtype) -> Any:  # noqa: ANN401
         lacking: dict[Any, Callable[..., Tensor]] = {
@@ -196,12 +196,12 @@ def _simplify(graph: Any, kind: ExportFormat) -> None:  # noqa: ANN401
 def _load_onnx(file: Path) -> Call:
     """Returns a program in ONNX as a function of tensors."""
     session = _session(file)
-    names = [one.name for one in session.get_inputs()]
+    names = [item.name for item in session.get_inputs()]
 
-    def run(*given: Tensor) -> tuple[Tensor, ...]:
-        arrays = [tensor.detach().numpy() for tensor in given]
-        found = session.run(None, dict(zip(names, arrays, strict=True)))
-        return tuple(torch.from_numpy(array) for array in found)
+    def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+        arrays = [tensor.detach().numpy() for tensor in tensors]
+        results = session.run(None, dict(zip(names, arrays, strict=True)))
+        return tuple(torch.from_numpy(array) for array in results)
 
     return run
 
@@ -227,18 +227,18 @@ def _scalar_tensor(
 
 def _log1p(x: Tensor) -> Tensor:
     """Returns log(1 + x) accurately for small x, without log1p, which ONNX lacks (Kahan)."""
-    one = 1 + x
-    rounded = one - 1
+    shifted = 1 + x
+    rounded = shifted - 1
     safe = torch.where(rounded == 0, 1, rounded)
-    return torch.where(rounded == 0, x, one.log() * (x / safe))
+    return torch.where(rounded == 0, x, shifted.log() * (x / safe))
 
 
 def _expm1(x: Tensor) -> Tensor:
     """Returns exp(x) - 1 accurately for small x, without expm1, which ONNX lacks (Kahan)."""
-    one = x.exp()
-    rounded = one - 1
+    exponential = x.exp()
+    rounded = exponential - 1
     plain = (x.abs() > 0.5) | (rounded == 0)
-    safe = torch.where(plain, 1, one.log())
+    safe = torch.where(plain, 1, exponential.log())
     return torch.where(rounded == 0, x, torch.where(plain, rounded, rounded * (x / safe)))
 
 
