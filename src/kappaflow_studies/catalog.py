@@ -40,11 +40,11 @@ FACES = Experiment(
 )
 
 
-def _experiment(one: Study) -> Experiment:
-    return Experiment(one.name, one.title, one.about, one.claim, partial(run_study, one))
+def _experiment(study: Study) -> Experiment:
+    return Experiment(study.name, study.title, study.about, study.claim, partial(run_study, study))
 
 
-EXPERIMENTS = {one.name: one for one in (*map(_experiment, STUDIES), FACES)}
+EXPERIMENTS = {experiment.name: experiment for experiment in (*map(_experiment, STUDIES), FACES)}
 
 
 def experiment_named(name: str) -> Experiment:
@@ -79,14 +79,14 @@ def reproduce_all(
     Raises:
         ArgumentError: `out` is a file, or a study refuses an argument.
     """
-    place, started = checked_folder(out), time.perf_counter()
+    folder, started = checked_folder(out), time.perf_counter()
     done: dict[str, Reproduced] = {}
     shared = {"preset": preset, "seed": seed, "processes": processes, "progress": progress}
-    for number, (name, one) in enumerate(experiments.items(), start=1):
-        say(f"{name} ({number} of {len(experiments)}): {one.about}")
-        done[name] = one.run(place / name, say=say, **shared)
+    for number, (name, experiment) in enumerate(experiments.items(), start=1):
+        say(f"{name} ({number} of {len(experiments)}): {experiment.about}")
+        done[name] = experiment.run(folder / name, say=say, **shared)
     time_s = time.perf_counter() - started
     about = f"Preset “{preset}”, seed {seed}, {format_time(time_s)}."
-    page = render_claims(experiments, done, place, about=about)
-    write_bytes(make_directory(place) / PAGE, page.encode())
-    return place / PAGE, done
+    page = render_claims(experiments, done, folder, about=about)
+    write_bytes(make_directory(folder) / PAGE, page.encode())
+    return folder / PAGE, done

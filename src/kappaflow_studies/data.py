@@ -55,7 +55,9 @@ def table_parts(name: str, rows: int, seed: int) -> Parts:
         return _bananas(name, features, rows, seed)
     # The stored measurements were made without duplicate rows.
     tables = TableConfig(name, split_seed=seed, duplicates="drop").load()
-    validation, test = (one.select(slice(0, HELD_OUT)) for one in (tables.validation, tables.test))
+    validation, test = (
+        table.select(slice(0, HELD_OUT)) for table in (tables.validation, tables.test)
+    )
     return Parts(tables.train.select(slice(0, rows)), validation, test)
 
 

@@ -51,15 +51,15 @@ def cases(settings: DepthFactorSettings, seed: int) -> list[Case]:
     """Returns a case for each flow and seed; large images come first."""
     table = settings.of_tables() | {"repeats": settings.repeats}
     image = settings.of_images() | {"repeats": settings.repeats}
-    found: list[Case] = []
+    planned: list[Case] = []
     sets = zip(settings.images, settings.sizes, settings.levels, strict=True)
-    for name, size, levels in sorted(sets, key=lambda one: -one[1]):
+    for name, size, levels in sorted(sets, key=lambda image_set: -image_set[1]):
         for steps in sorted(settings.steps, reverse=True):
-            found.append({**image, "data": name, "size": size, "levels": levels, "depth": steps})
+            planned.append({**image, "data": name, "size": size, "levels": levels, "depth": steps})
     for name in settings.tables:
         for depth in sorted(settings.depths, reverse=True):
-            found.append({**table, "data": name, "depth": depth})
-    return [{**case, "seed": seed + i} for case in found for i in range(settings.seeds)]
+            planned.append({**table, "data": name, "depth": depth})
+    return [{**case, "seed": seed + i} for case in planned for i in range(settings.seeds)]
 
 
 TWIN = "twin_"
@@ -108,45 +108,45 @@ LINES: tuple[tuple[int, Kind], ...] = ((LEAST, "dashed"), (MOST, "dotted"))
 def findings(frame: pl.DataFrame, settings: DepthFactorSettings) -> Findings:
     """Returns the charts, the table and the sentences on them."""
     ended, stopped = that_ended(frame)
-    there = "couplings_after" in ended.columns
-    found = ended.drop_nulls("couplings_after") if there else ended.clear()
-    rewritten = f"{len(found)} of {len(ended)} trained flows were rewritten with one partition."
+    any_rewritten = "couplings_after" in ended.columns
+    rewritten = ended.drop_nulls("couplings_after") if any_rewritten else ended.clear()
+    share = f"{len(rewritten)} of {len(ended)} trained flows were rewritten with one partition."
     return Findings(
-        found=[*([] if found.is_empty() else _sentences(found)), rewritten, *stopped],
+        found=[*([] if rewritten.is_empty() else _sentences(rewritten)), share, *stopped],
         differs=[
             "The source bounds the layers for one linear map; we count the couplings of whole "
             "trained flows, where the ends of a map merge with the neighboring couplings.",
             "47 couplings for a map are the source's proof; six are a later theorem.",
         ],
-        charts=[] if found.is_empty() else _charts(found),
+        charts=[] if rewritten.is_empty() else _charts(rewritten),
         tables=[_table(ended)] if len(ended) else [],
     )
 
 
-def _sentences(found: pl.DataFrame) -> list[str]:
-    ratios = found["couplings_after"] / found["couplings_before"]
-    per_map = (found["couplings_after"] - found["couplings_before"]) / found["maps"]
-    layers = found["twin_worst_layer"] / found["worst_layer"]
-    times = found["twin_time_s"] / found["time_s"]
+def _sentences(rewritten: pl.DataFrame) -> list[str]:
+    ratios = rewritten["couplings_after"] / rewritten["couplings_before"]
+    per_map = (rewritten["couplings_after"] - rewritten["couplings_before"]) / rewritten["maps"]
+    layers = rewritten["twin_worst_layer"] / rewritten["worst_layer"]
+    times = rewritten["twin_time_s"] / rewritten["time_s"]
     return [
         f"Without their maps, our rewriting makes flows {ends(ratios)} times as deep, "
         f"{significant(ratios.median())} times in the median; the source allows {MOST}. The depth "
         f"of a twin is an upper bound, so it says nothing about the source's {LEAST}.",
         f"Each map costs {ends(per_map)} more couplings.",
         "log_prob changes by at most "
-        f"{significant(found['difference_float64'].max(), 2)} nats in float64 and "
-        f"{significant(found['difference_float32'].max(), 2)} in float32.",
+        f"{significant(rewritten['difference_float64'].max(), 2)} nats in float64 and "
+        f"{significant(rewritten['difference_float32'].max(), 2)} in float32.",
         f"The worst layer of a twin has {ends(layers)} times the condition number of the flow's "
         "worst layer; no linear coupling has one above "
-        f"{significant(found['map_condition'].max())}.",
+        f"{significant(rewritten['map_condition'].max())}.",
         f"log_prob of the twin takes {ends(times)} times as long, {significant(times.median())} "
         "in the median.",
     ]
 
 
-def _charts(found: pl.DataFrame) -> list[Chart]:
-    rows = groups(found, "data", sorted(found["data"].unique()))
-    before = [float(value) for value in sorted(found["couplings_before"].unique())]
+def _charts(rewritten: pl.DataFrame) -> list[Chart]:
+    rows = groups(rewritten, "data", sorted(rewritten["data"].unique()))
+    before = [float(value) for value in sorted(rewritten["couplings_before"].unique())]
     lines = [
         Series(name=f"{times} times as many", x=[*before], y=[times * x for x in before], tone=7,
                kind=kind)

@@ -52,16 +52,16 @@ def cases(settings: TradeOffSettings, seed: int) -> list[Case]:
 
 
 def measure(case: Case) -> list[Row]:
-    """Returns the result for one map and one largest count, or why there is none."""
+    """Returns the factorization of one map with at most so many couplings, or the error."""
     matrix = ensembles.draw(case["ensemble"], case["n"], case["draw"])
     of_the_map = float(np.linalg.cond(matrix))
     started = time.perf_counter()
     try:
-        found = factor_linear(matrix, couplings=case["couplings"], max_time_s=AMPLE)
+        factorization = factor_linear(matrix, couplings=case["couplings"], max_time_s=AMPLE)
     except NumericalError as error:
         return [{"error": str(error), "of_the_map": of_the_map}]
-    row = {"found": len(found), "method": found.method}
-    row |= {"condition_number": found.condition_number, "residual": found.residual}
+    row = {"found": len(factorization), "method": factorization.method}
+    row |= {"condition_number": factorization.condition_number, "residual": factorization.residual}
     return [row | {"time_s": time.perf_counter() - started, "of_the_map": of_the_map}]
 
 
@@ -71,39 +71,39 @@ SAME_BOUND = "geometric"  # ensembles with maps of equal condition number
 
 def findings(frame: pl.DataFrame, settings: TradeOffSettings) -> Findings:
     """Returns the curve, its tables and the sentences on them."""
-    there = frame.drop_nulls("condition_number")
-    lost = len(frame) - len(there)
+    solved = frame.drop_nulls("condition_number")
+    lost = len(frame) - len(solved)
     ended = f"all {len(frame):,} searches ended with a factorization"
     if lost:
         ended = f"{lost} of {len(frame):,} searches ended without one and are left out"
     return Findings(
         found=[
-            _headline(there),
+            _headline(solved),
             f"The largest relative residual of a product is "
-            f"{significant(there['residual'].max(), 2)}; {ended}.",
+            f"{significant(solved['residual'].max(), 2)}; {ended}.",
         ],
         differs=[
             "The source counts couplings and does not ask for their conditioning. The count of "
             "six is Urschel's (2023), by a theorem of Thompson (1961); the curve is ours."
         ],
-        charts=[_chart(there, settings)],
-        tables=[*(_table(there, settings, name) for name in settings.ensembles), _times(there)],
+        charts=[_chart(solved, settings)],
+        tables=[*(_table(solved, settings, name) for name in settings.ensembles), _times(solved)],
     )
 
 
 def _headline(frame: pl.DataFrame) -> str:
     sizes = frame["n"].unique().to_list()
     n = SHOWN if SHOWN in sizes else max(sizes)
-    here = frame.filter(n=n)
-    few, many = min(here["couplings"]), max(here["couplings"])
+    of_size = frame.filter(n=n)
+    fewest, most = min(of_size["couplings"]), max(of_size["couplings"])
     values = []
-    for name, rows in groups(here, "ensemble", sorted(here["ensemble"].unique())).items():
-        one, other = (rows.filter(couplings=m)["condition_number"] for m in (few, many))
-        values.append(f"{title(name)} {significant(median(one))} and {significant(median(other))}")
+    for name, rows in groups(of_size, "ensemble", sorted(of_size["ensemble"].unique())).items():
+        at_ends = (rows.filter(couplings=m)["condition_number"] for m in (fewest, most))
+        values.append(f"{title(name)} {' and '.join(significant(median(c)) for c in at_ends)}")
     return (
         f"More couplings are better conditioned. At {n} features, the largest condition number of "
-        f"a factor with {few} couplings and with {many} (median of {here['draw'].n_unique()} "
-        f"maps): {'; '.join(values)}."
+        f"a factor with {fewest} couplings and with {most} (median of "
+        f"{of_size['draw'].n_unique()} maps): {'; '.join(values)}."
     )
 
 
@@ -143,9 +143,9 @@ def title(name: str) -> str:
 
 def _table(frame: pl.DataFrame, settings: TradeOffSettings, name: str) -> Table:
     rows = [
-        [str(n), str(here["draw"].n_unique())]
-        + [_cell(here.filter(couplings=m)["condition_number"]) for m in settings.couplings]
-        for n, here in groups(frame.filter(ensemble=name), "n", settings.sizes).items()
+        [str(n), str(draws["draw"].n_unique())]
+        + [_cell(draws.filter(couplings=m)["condition_number"]) for m in settings.couplings]
+        for n, draws in groups(frame.filter(ensemble=name), "n", settings.sizes).items()
     ]
     return Table(
         title=title(name),

@@ -185,14 +185,14 @@ def triangular_couplings(matrix: Array, *, lower: bool, ratio: float = RATIO) ->
 
 def _triangular(matrix: object, *, lower: bool) -> Array:
     """Returns the matrix as floats; raises ArgumentError if it has no such factors."""
-    given = square_floats(matrix)
-    triangle = np.tril(given) if lower else np.triu(given)
-    if len(given) % 2 or (given != triangle).any() or not np.diag(given).all():
+    array = square_floats(matrix)
+    triangle = np.tril(array) if lower else np.triu(array)
+    if len(array) % 2 or (array != triangle).any() or not np.diag(array).all():
         raise ArgumentError(
             f"'matrix' should be {'lower' if lower else 'upper'} triangular, of an even number of "
             "rows, without a zero on its diagonal."
         )
-    return given
+    return array
 
 
 def _four(matrix: Array, *, lower_blocks: bool, ratio: float) -> list[Array]:
@@ -205,8 +205,8 @@ def _four(matrix: Array, *, lower_blocks: bool, ratio: float) -> list[Array]:
     C, B = np.diag(F) / expected, np.diag(G) * expected
     K = F / C[:, None]
     goal = solve_triangular(G, np.diag(B), lower=lower_blocks)
-    here, there = (eigenvectors(M, lower=lower_blocks) for M in (K, goal))
-    Z = there @ solve_triangular(here, np.eye(half), lower=lower_blocks)
+    eigenvectors_k, eigenvectors_goal = (eigenvectors(M, lower=lower_blocks) for M in (K, goal))
+    Z = eigenvectors_goal @ solve_triangular(eigenvectors_k, np.eye(half), lower=lower_blocks)
     X1 = solve_triangular(Z, np.eye(half), lower=lower_blocks)
     A2 = Z @ (K - np.eye(half))
     X2 = -solve_triangular(K, X1, lower=lower_blocks)
@@ -297,8 +297,8 @@ def koehler_route(matrix: object, *, ratio: float = RATIO) -> KoehlerRoute:
         >>> len(route.couplings), sum(PAPER.values())
         (15, 47)
     """
-    given = _even_invertible(matrix)
-    permutation, lower, upper = cast(tuple[Array, Array, Array], lu(given))
+    T = _even_invertible(matrix)
+    permutation, lower, upper = cast(tuple[Array, Array, Array], lu(T))
     parts = {
         "permutation": permutation_couplings(permutation.argmax(axis=1).tolist()),
         "lower triangular": merged(triangular_couplings(lower, lower=True, ratio=ratio)),
@@ -307,14 +307,14 @@ def koehler_route(matrix: object, *, ratio: float = RATIO) -> KoehlerRoute:
     couplings = merged([coupling for part in parts.values() for coupling in part])
     counts = {name: len(part) for name, part in parts.items()}
     negative = sum(int((np.diag(coupling) < 0).sum()) for coupling in couplings)
-    return KoehlerRoute(given, tuple(couplings), counts, negative)
+    return KoehlerRoute(T, tuple(couplings), counts, negative)
 
 
 def _even_invertible(matrix: object) -> Array:
     """Returns the matrix as floats; raises ArgumentError if it has no such factors."""
-    given = square_floats(matrix).copy()
-    if len(given) % 2:
-        raise ArgumentError(f"'matrix' should have an even number of rows, got {len(given)}.")
-    if np.linalg.matrix_rank(given) < len(given):
+    array = square_floats(matrix).copy()
+    if len(array) % 2:
+        raise ArgumentError(f"'matrix' should have an even number of rows, got {len(array)}.")
+    if np.linalg.matrix_rank(array) < len(array):
         raise ArgumentError("'matrix' should be invertible, as every product of couplings is.")
-    return given
+    return array

@@ -77,7 +77,7 @@ class Regression:
 
     def factors(self, numbers: Tensor) -> list[Tensor]:
         """Returns the couplings as matrices (B, n, n), in the order of the product."""
-        found = []
+        couplings = []
         logs = numbers[..., -1].clamp(-LARGEST_LOG, LARGEST_LOG)
         eye = torch.eye(self.half, dtype=numbers.dtype).expand(len(numbers), -1, -1)
         none = torch.zeros_like(eye)
@@ -86,8 +86,8 @@ class Regression:
             scale = torch.diag_embed(logs[:, layer].exp())
             lower, upper = ((eye, none), (block, scale)), ((scale, block), (none, eye))
             rows = lower if layer % 2 == 0 else upper
-            found.append(torch.cat([torch.cat(row, 2) for row in rows], 1))
-        return found
+            couplings.append(torch.cat([torch.cat(row, 2) for row in rows], 1))
+        return couplings
 
     def residuals(self, numbers: Tensor) -> Tensor:
         """Returns the relative error |product - T| / |T| of each map, in Frobenius norms."""
@@ -119,21 +119,21 @@ def by_adam(problem: Regression, steps: int, rate: float) -> Tensor:
 
 def by_lbfgs(problem: Regression, steps: int) -> Tensor:
     """Returns the final numbers of L-BFGS, map by map."""
-    found = []
+    solutions = []
     for number, target in enumerate(problem.targets):
-        one = Regression(target[None], problem.depth, torch.Generator())
+        single = Regression(target[None], problem.depth, torch.Generator())
 
-        def loss(flat: np.ndarray, one: Regression = one) -> tuple[float, np.ndarray]:
-            numbers = torch.from_numpy(flat).reshape(one.shape).requires_grad_()
-            value = (one.residuals(numbers) ** 2).sum()
+        def loss(flat: np.ndarray, single: Regression = single) -> tuple[float, np.ndarray]:
+            numbers = torch.from_numpy(flat).reshape(single.shape).requires_grad_()
+            value = (single.residuals(numbers) ** 2).sum()
             (slope,) = torch.autograd.grad(value, numbers)
             return value.item(), slope.flatten().numpy()
 
         options = {"maxiter": steps, "maxfun": 2 * steps, "maxcor": 30, "ftol": 0.0, "gtol": 1e-14}
         start = problem.start[number].flatten().numpy()
         done = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
-        found.append(torch.from_numpy(done.x).reshape(one.shape[1:]))
-    return torch.stack(found)
+        solutions.append(torch.from_numpy(done.x).reshape(single.shape[1:]))
+    return torch.stack(solutions)
 
 
 def measure(case: Case) -> list[Row]:
@@ -143,7 +143,9 @@ def measure(case: Case) -> list[Row]:
         for draw in range(case["draws"])
     ]
     if case["method"] == "exact":
-        return [{"draw": draw, **_exact(one, case["depth"])} for draw, one in enumerate(maps)]
+        return [
+            {"draw": draw, **_exact(matrix, case["depth"])} for draw, matrix in enumerate(maps)
+        ]
     return _fitted(torch.stack(maps), case)
 
 
@@ -156,7 +158,7 @@ def _fitted(maps: Tensor, case: Case) -> list[Row]:
     else:
         numbers = by_lbfgs(problem, case["steps"])
     residuals = problem.residuals(numbers).reshape(-1, restarts)
-    largest = torch.stack([torch.linalg.cond(one) for one in problem.factors(numbers)]).amax(0)
+    largest = torch.stack([*map(torch.linalg.cond, problem.factors(numbers))]).amax(0)
     largest = largest.reshape(-1, restarts)
     rows = []
     for draw, (of_starts, conditions) in enumerate(zip(residuals, largest, strict=True)):
@@ -174,11 +176,11 @@ def _fitted(maps: Tensor, case: Case) -> list[Row]:
 def _exact(matrix: Tensor, couplings: int) -> Row:
     row: Row = {"of_the_map": torch.linalg.cond(matrix).item()}
     try:
-        found = factor_linear(matrix, couplings=couplings)
+        factorization = factor_linear(matrix, couplings=couplings)
     except KappaflowError as error:
         return {**row, "why_not": str(error)}
-    fit = {"residual": found.residual, "condition_number": found.condition_number}
-    return {**fit, **row, "couplings_used": len(found)}
+    fit = {"residual": factorization.residual, "condition_number": factorization.condition_number}
+    return {**fit, **row, "couplings_used": len(factorization)}
 
 
 METHODS = {"exact": (2, "factorization"), "L-BFGS": (1, "L-BFGS"), "Adam": (0, "Adam")}
@@ -219,10 +221,10 @@ def _chart(frame: pl.DataFrame, settings: LinearDepthSettings, n: int, y: str) -
         "condition_number": ("Conditioning", "largest condition number of a coupling", OF_PRICE),
     }[y]
     panels = []
-    for ensemble, here in groups(frame.filter(n=n), "ensemble", settings.ensembles).items():
+    for ensemble, table in groups(frame.filter(n=n), "ensemble", settings.ensembles).items():
         series = [
             quantile_series(rows, "depth", y, name=METHODS[method][1], tone=METHODS[method][0])
-            for method, rows in groups(here, "method", METHODS).items()
+            for method, rows in groups(table, "method", METHODS).items()
             if rows["residual"].count()
         ]
         panels.append(panel(ensemble, "couplings", label, series, log="y"))
@@ -239,26 +241,26 @@ def _chart(frame: pl.DataFrame, settings: LinearDepthSettings, n: int, y: str) -
 
 def _share(frame: pl.DataFrame, method: str, depth: int) -> float | None:
     """Returns the share of maps that a method fits at a depth; None if it was not tried."""
-    here = frame.filter(method=method, depth=depth)
-    if here.is_empty():
+    fits = frame.filter(method=method, depth=depth)
+    if fits.is_empty():
         return None
-    return here.select((pl.col("residual").fill_null(float("inf")) < FITTED).mean()).item()
+    return fits.select((pl.col("residual").fill_null(float("inf")) < FITTED).mean()).item()
 
 
 def _on_exact(frame: pl.DataFrame) -> str:
     six = frame.filter(method="exact", depth=6)
-    found = six.drop_nulls("residual")
-    if found.is_empty():
+    factored = six.drop_nulls("residual")
+    if factored.is_empty():
         return "No factorization into six couplings was tried."
-    rotations = found.filter(pl.col("ensemble").is_in(["orthogonal", "permutation"]))
+    rotations = factored.filter(pl.col("ensemble").is_in(["orthogonal", "permutation"]))
     largest = rotations["condition_number"].max()
     bounded = "" if largest is None else (
         "; for rotations and permutations no coupling has a condition number above "
         f"{significant(largest)}"
     )  # fmt: skip
     return (
-        f"Six couplings are enough: they fit {len(found)} of {len(six)} maps exactly, with "
-        f"residuals of at most {significant(found['residual'].max(), 2)}{bounded}."
+        f"Six couplings are enough: they fit {len(factored)} of {len(six)} maps exactly, with "
+        f"residuals of at most {significant(factored['residual'].max(), 2)}{bounded}."
     )
 
 
@@ -312,12 +314,12 @@ def _on_few(frame: pl.DataFrame) -> list[str]:
 def _first_depths(frame: pl.DataFrame, settings: LinearDepthSettings) -> Table:
     rows = []
     for n in settings.sizes:
-        for name, here in groups(frame.filter(n=n), "ensemble", settings.ensembles).items():
-            depths = sorted(here["depth"].unique())
-            fitted = [[d for d in depths if (_share(here, m, d) or 0) >= 0.5] for m in METHODS]
+        for name, table in groups(frame.filter(n=n), "ensemble", settings.ensembles).items():
+            depths = sorted(table["depth"].unique())
+            fitted = [[d for d in depths if (_share(table, m, d) or 0) >= 0.5] for m in METHODS]
             rows.append([
                 f"{name}, {n}",
-                *(str(found[0]) if found else "none" for found in fitted),
+                *(str(fitting[0]) if fitting else "none" for fitting in fitted),
             ])
     return Table(
         title="The first depth at which half of the maps are fitted",

@@ -100,9 +100,9 @@ LEVELS = {"low": 0.05, "middle": 0.5, "high": 0.95}
 def conditioning(flow: Flow, x: Tensor) -> Row:
     """Returns the condition numbers of a flow in evaluation mode at points (B, *event)."""
     small = x[0].numel() <= MATRIX_FREE_ABOVE
-    whole, layers, peak = (_by_profile if small else _one_by_one)(flow, x)
+    conditions, layers, peak = (_by_profile if small else _one_by_one)(flow, x)
     return {
-        **{f"condition_{end}": whole.quantile(level).item() for end, level in LEVELS.items()},
+        **{f"condition_{end}": conditions.quantile(level).item() for end, level in LEVELS.items()},
         "worst_layer": layers.median().item(),
         "peak": None if peak is None else peak.median().item(),
         "round_trip": round_trip(flow, x).data.median().item(),
@@ -111,9 +111,9 @@ def conditioning(flow: Flow, x: Tensor) -> Row:
 
 def _by_profile(flow: Flow, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """Returns the condition numbers of the flow, of its worst layer, and of its worst prefix."""
-    found = profile(flow, x)
-    so_far = found.condition_number
-    return so_far[-1], found.layer_condition_number.amax(0), so_far.amax(0)
+    flow_profile = profile(flow, x)
+    so_far = flow_profile.condition_number
+    return so_far[-1], flow_profile.layer_condition_number.amax(0), so_far.amax(0)
 
 
 @torch.no_grad()
@@ -121,11 +121,11 @@ def _one_by_one(flow: Flow, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """Returns the same without the prefix: the time of a profile grows with depth squared."""
     joined = flow.augmented(x, generator=torch.Generator().manual_seed(0))
     point = flow.standardization(joined)[0]
-    whole, layers = spectrum(flow.core, point).condition_number, []
+    conditions, layers = spectrum(flow.core, point).condition_number, []
     for layer in layers_of(flow.core):
         layers.append(spectrum(layer.bijection, point).condition_number)
         point = layer.bijection(point)[0]
-    return whole, torch.stack(layers).amax(0), None
+    return conditions, torch.stack(layers).amax(0), None
 
 
 def twin_of(

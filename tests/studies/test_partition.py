@@ -10,9 +10,9 @@ from kappaflow_studies.engine.presets import settings_of
 from kappaflow_studies.partition import PARTITION
 from kappaflow_studies.partition.measure import (
     HALVES,
-    OF_IMAGES,
-    OF_TABLES,
-    ONE,
+    IMAGE_KINDS,
+    LAST_CHANGES,
+    TABLE_KINDS,
     image_flow,
     measure,
     parameters,
@@ -34,7 +34,7 @@ def test_flows_of_one_depth_have_equally_many_parameters(preset):
     hidden, depth = settings.hidden, settings.depths[0]
     for features in FEATURES.values():
         equal = parameters(table_flow(HALVES, features, depth, (hidden, hidden), 0))
-        for kind in OF_TABLES:
+        for kind in TABLE_KINDS:
 
             def count(a, b, kind=kind, features=features):
                 return parameters(table_flow(kind, features, depth, (a, b), 0))
@@ -45,7 +45,7 @@ def test_flows_of_one_depth_have_equally_many_parameters(preset):
     for steps in settings.steps:
         made = [
             parameters(image_flow(kind, (1, 8, 8), 17, steps, settings.channels))
-            for kind in OF_IMAGES
+            for kind in IMAGE_KINDS
         ]
         assert max(made) / min(made) < 1.02, steps
 
@@ -66,7 +66,7 @@ def test_a_permutation_that_exchanges_halves_is_a_fixed_partition():
 
 def test_the_kinds_are_what_they_are_called():
     """Partitions and maps, by name."""
-    made = {kind: table_flow(kind, 6, 2, (4, 4), 0) for kind in OF_TABLES}
+    made = {kind: table_flow(kind, 6, 2, (4, 4), 0) for kind in TABLE_KINDS}
     kept = {
         kind: {
             part.partition.kept for part in flow.modules() if isinstance(part, kf.AffineCoupling)
@@ -74,19 +74,19 @@ def test_the_kinds_are_what_they_are_called():
         for kind, flow in made.items()
     }
     assert kept["LU maps"] == kept["orthogonal maps"] == {(0, 1, 2)}
-    assert kept[ONE] == {(0, 1, 2, 3, 4)}
+    assert kept[LAST_CHANGES] == {(0, 1, 2, 3, 4)}
     stacks = {
         kind: next(iter(made[kind].core)) for kind in (HALVES, "alternating", "permutations")
     }
     assert stacks[HALVES].partitions[1].kept == (3, 4, 5)
     assert stacks["alternating"].partitions[0].kept == (0, 2, 4)
     assert all(index is not None for index in stacks["permutations"].permutations)
-    for kind, layer in (("LU maps", kf.bijections.LULinear), (ONE, kf.bijections.Linear)):
+    for kind, layer in (("LU maps", kf.bijections.LULinear), (LAST_CHANGES, kf.bijections.Linear)):
         assert sum(isinstance(part, layer) for part in made[kind].modules()) == 2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "data"), [("LU maps", "bananas-4"), (ONE, "bananas-6")])
+@pytest.mark.parametrize(("kind", "data"), [("LU maps", "bananas-4"), (LAST_CHANGES, "bananas-6")])
 def test_a_case_measures_a_flow_and_its_twin(kind, data):
     """Same loss to rounding, more couplings; the numbers are those of a trained flow."""
     (row,) = measure({**TABLE, "kind": kind, "data": data})
@@ -159,7 +159,7 @@ ROWS = [
     made_up(HALVES, 32, 6.5),
     made_up("LU maps", 2, 7.0, twin=12),
     made_up("LU maps", 4, 6.0, twin=24),
-    made_up(ONE, 4, 9.0, twin=90),
+    made_up(LAST_CHANGES, 4, 9.0, twin=90),
 ]
 
 
@@ -211,7 +211,7 @@ def test_charts_show_twins_where_they_are():
     assert (twins.name, twins.x, twins.y) == ("twin of LU maps", [12, 24], [7.0, 6.0])
     layers = next(chart for chart in read(ROWS).charts if chart.name == "layers")
     names = [series.name for series in layers.panels[0].series]
-    assert names == ["LU maps", "LU maps, twin", ONE, f"{ONE}, twin"]
+    assert names == ["LU maps", "LU maps, twin", LAST_CHANGES, f"{LAST_CHANGES}, twin"]
 
 
 def test_a_twin_that_is_not_found_is_said_to_be_missing():
@@ -232,4 +232,4 @@ def test_each_preset_has_cases():
     deepest = [case for case in few if case["depth"] == max(minutes.deeper)]
     assert {case["kind"] for case in deepest} == {HALVES}
     kinds = {case["kind"] for case in few if case["what"] == "table"}
-    assert kinds == set(OF_TABLES)
+    assert kinds == set(TABLE_KINDS)

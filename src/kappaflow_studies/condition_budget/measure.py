@@ -48,7 +48,7 @@ def trade_off(
             "'data' should be a file or the name of a set, not standard input: it is read once "
             "for each budget."
         )
-    place = _folder(checked_folder(out))
+    folder = _folder(checked_folder(out))
     tables = source.load()
     for note in tables.notes:
         say(note)
@@ -56,7 +56,7 @@ def trade_off(
     cases = [
         {
             "budget": budget,
-            "folder": str(place / _name(budget)),
+            "folder": str(folder / _name(budget)),
             "source": asdict(source),
             "model": asdict(model),
             "settings": settings,
@@ -65,7 +65,7 @@ def trade_off(
         for budget in order
     ]
     failed = _trained(cases, workers, say)
-    flows = _compared(order, place, tables, failed)
+    flows = _compared(order, folder, tables, failed)
     report = TradeOff(
         data=source.data,
         model=_describe_model(source, model, settings, tables),
@@ -73,7 +73,7 @@ def trade_off(
         notes=list(tables.notes),
     )
     charts = [trade_off_chart(report)]
-    write_results(place, report, render_trade_off(report), charts, say, indent=2)
+    write_results(folder, report, render_trade_off(report), charts, say, indent=2)
     return report
 
 
@@ -117,7 +117,7 @@ def _trained(
 
 def _compared(
     budgets: Sequence[float | None],
-    place: Path,
+    parent: Path,
     tables: TableData,
     failed: dict[float | None, str],
 ) -> list[Budgeted]:
@@ -125,7 +125,7 @@ def _compared(
     results: list[Budgeted] = []
     free: Tensor | None = None
     for budget in budgets:
-        folder = place / _name(budget)
+        folder = parent / _name(budget)
         if budget in failed:
             results.append(Budgeted(budget=budget, folder=folder.name, failed=failed[budget]))
             continue
@@ -135,7 +135,7 @@ def _compared(
         free = nll if budget is None else free
         more = None if free is None else nll - free
         median, p95, rows = condition_at_test_rows(flow, test)
-        one = Budgeted(
+        budgeted = Budgeted(
             budget=budget,
             folder=folder.name,
             condition_number_p95=p95,
@@ -148,7 +148,7 @@ def _compared(
             cost=None if more is None else more.mean().item(),
             cost_error=None if more is None else standard_error(more),
         )
-        results.append(one)
+        results.append(budgeted)
     return results
 
 
@@ -167,16 +167,16 @@ def _checked(budgets: Sequence[float], settings: dict[str, Any]) -> list[float]:
     return sorted(set(map(float, budgets)))
 
 
-def _folder(place: Path) -> Path:
+def _folder(folder: Path) -> Path:
     """Returns the folder; it is new, or one of a trade-off."""
-    if (place / CONFIG).exists():
-        raise ArgumentError(f"'out' should be a new folder, {place} is one of a run.")
-    there = list(place.iterdir()) if place.exists() else []
-    if not all(map(is_unfinished, there)) and not any(place.glob(f"budget-*/{CONFIG}")):
+    if (folder / CONFIG).exists():
+        raise ArgumentError(f"'out' should be a new folder, {folder} is one of a run.")
+    entries = list(folder.iterdir()) if folder.exists() else []
+    if not all(map(is_unfinished, entries)) and not any(folder.glob(f"budget-*/{CONFIG}")):
         raise ArgumentError(
-            f"'out' should be a new folder or one of a trade-off, {place} holds other files."
+            f"'out' should be a new folder or one of a trade-off, {folder} holds other files."
         )
-    return place
+    return folder
 
 
 def _name(budget: float | None) -> str:
@@ -187,8 +187,8 @@ def _name(budget: float | None) -> str:
 def _describe_model(
     source: TableConfig, model: ModelConfig, settings: dict[str, Any], tables: TableData
 ) -> list[tuple[str, str]]:
-    given = {name: getattr(source, name) for name in OF_SOURCE if getattr(source, name)}
-    described = {"recipe": model.recipe, **all_arguments(model), **settings, **given}
+    source_options = {name: getattr(source, name) for name in OF_SOURCE if getattr(source, name)}
+    described = {"recipe": model.recipe, **all_arguments(model), **settings, **source_options}
     described["rows to train / validate / test"] = " / ".join(
         f"{len(part):,}" for part in (tables.train, tables.validation, tables.test)
     )

@@ -193,8 +193,8 @@ def _curve(flows: Sequence[Budgeted], name: str, tone: int, kind: str = "line") 
         [None if nll is None else nll + sign * error for nll, error in errors]
         for sign in (-1, 0, 1)
     ]
-    places = [flow.condition_number_p95 for flow in ordered]
-    return band(name, places, quantiles, tone, kind=kind)
+    conditions = [flow.condition_number_p95 for flow in ordered]
+    return band(name, conditions, quantiles, tone, kind=kind)
 
 
 def _describe_flow(flow: Budgeted) -> str:

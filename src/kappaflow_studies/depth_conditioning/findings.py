@@ -46,8 +46,8 @@ def findings(frame: pl.DataFrame, settings: DepthConditioningSettings) -> Findin
 
 
 def _by_library(table: pl.DataFrame, value: pl.Expr) -> dict[str, float]:
-    found = table.group_by("library", maintain_order=True).agg(value=value.median())
-    return dict(found.select("library", "value").iter_rows())
+    medians = table.group_by("library", maintain_order=True).agg(value=value.median())
+    return dict(medians.select("library", "value").iter_rows())
 
 
 def _compared(values: dict[str, float], digits: int = 2) -> str:
@@ -62,10 +62,10 @@ def _compared(values: dict[str, float], digits: int = 2) -> str:
 def _on_condition(deepest: pl.DataFrame, settings: DepthConditioningSettings) -> list[str]:
     condition, at_start, after = pl.col("condition_median"), [], []
     for law in settings.distributions:
-        here = deepest.filter(law=law)
-        start, trained = (_by_library(here.filter(when=when), condition) for when in TIMES)
+        rows = deepest.filter(law=law)
+        start, trained = (_by_library(rows.filter(when=when), condition) for when in TIMES)
         at_start.append(f"on the {law} {_compared(start)}")
-        exact = significant(here["reference"].median(), 2)
+        exact = significant(rows["reference"].median(), 2)
         after.append(f"{ends(trained.values(), 2)} on the {law} (an exact map: {exact})")
     return [
         f"Median condition number of {max(settings.depths)} couplings at the start, ours and the "
@@ -142,8 +142,8 @@ def _table(deepest: pl.DataFrame, settings: DepthConditioningSettings) -> Table:
     rows = []
     for law in settings.distributions:
         for library in deepest["library"].unique(maintain_order=True):
-            here = deepest.filter(law=law, library=library)
-            start, trained = (here.filter(when=when) for when in TIMES)
+            flows = deepest.filter(law=law, library=library)
+            start, trained = (flows.filter(when=when) for when in TIMES)
             rows.append([
                 f"{law}, {library}",
                 *(
@@ -179,8 +179,8 @@ def charts(
     flows: pl.DataFrame, whitening: pl.DataFrame, settings: DepthConditioningSettings
 ) -> list[Chart]:
     """Returns the charts of flows, at the start and trained, and of ideal couplings."""
-    laws, there = list(settings.distributions), set(flows["library"])
-    libraries = [name for name in reversed(TONES) if name in there]  # ours is drawn last
+    laws, present = list(settings.distributions), set(flows["library"])
+    libraries = [name for name in reversed(TONES) if name in present]  # ours is drawn last
     ideal = whitening.filter(scheme=ROTATIONS)
     deepest = max(settings.depths)
     return [
@@ -244,14 +244,14 @@ def _medians(table: pl.DataFrame, name: str) -> pl.DataFrame:
 
 
 def _condition(flows: pl.DataFrame, law: str, when: str, libraries: list[str]) -> Panel:
-    here, y = flows.filter(law=law), "condition_median"
+    of_law, y = flows.filter(law=law), "condition_median"
     series = []
     for library in libraries:
-        middle = _medians(here.filter(when=when, library=library), "condition")
+        middle = _medians(of_law.filter(when=when, library=library), "condition")
         look = {"name": library, "tone": TONES[library], "most": HIGHEST}
         band = ("condition_low", "condition_high")
         series.append(column_series(middle, "depth", y, band=band, **look))
-    exact = here.group_by("depth").agg(pl.col("reference").median()).sort("depth")
+    exact = of_law.group_by("depth").agg(pl.col("reference").median()).sort("depth")
     look = {"name": "exact map", "tone": INK}
     series.append(column_series(exact, "depth", "reference", kind="dotted", **look))
     title = f"{law}, {TIMES[when]}"
@@ -263,10 +263,10 @@ def _likelihood(flows: pl.DataFrame, ideal: pl.DataFrame, law: str, libraries: l
     gap, error = pl.col("gap"), 2 * pl.col("gap_error").mean() / pl.len().sqrt()
     for library in libraries:
         table = flows.filter(law=law, when="trained", library=library).group_by("depth")
-        found = table.agg(gap.mean(), error=error).sort("depth")
-        found = found.with_columns(low=gap - pl.col("error"), high=gap + pl.col("error"))
+        means = table.agg(gap.mean(), error=error).sort("depth")
+        means = means.with_columns(low=gap - pl.col("error"), high=gap + pl.col("error"))
         look = {"name": library, "tone": TONES[library], "band": ("low", "high")}
-        series.append(column_series(found, "depth", "gap", most=HIGHEST, **look))
+        series.append(column_series(means, "depth", "gap", most=HIGHEST, **look))
     if law == "Gaussian":
         seen = pl.col("layer").is_in(flows["depth"].unique().to_list()), pl.col("loss") > SHOWN
         look = {"name": "ideal layers", "tone": INK, "kind": "dotted"}

@@ -114,9 +114,9 @@ def _after_coupling(covariance: Tensor, kept: Tensor) -> Tensor:
     is_kept = torch.zeros(len(covariance), dtype=torch.bool)
     is_kept[kept] = True
     order = torch.cat((is_kept.nonzero()[:, 0], (~is_kept).nonzero()[:, 0]))
-    found = torch.empty_like(covariance)
-    found[order[:, None], order] = after_ideal_coupling(covariance[order][:, order], len(kept))
-    return found
+    after = torch.empty_like(covariance)
+    after[order[:, None], order] = after_ideal_coupling(covariance[order][:, order], len(kept))
+    return after
 
 
 MOST_DRAWS = 1000  # largest number of distributions, so that different seeds never overlap
@@ -150,7 +150,7 @@ class DepthConditioningSettings(StudySettings):
 
 def cases(settings: DepthConditioningSettings, seed: int) -> list[Case]:
     """Returns a case for each distribution, depth, library and draw, and the whitening cases."""
-    found: list[Case] = []
+    planned: list[Case] = []
     common = settings.model_dump(
         include={"features", "steps", "batch", "learning_rate", "points", "test_points"}
     )
@@ -159,15 +159,15 @@ def cases(settings: DepthConditioningSettings, seed: int) -> list[Case]:
             for distribution, hardness in settings.distributions.items():
                 case = {"what": "flow", "library": library, "law": distribution}
                 case |= {"hardness": hardness, "depth": depth, "hidden": list(settings.hidden)}
-                found += [
+                planned += [
                     {**case, **common, "seed": seed * MOST_DRAWS + draw}
                     for draw in range(settings.draws)
                 ]
     for scheme in SCHEMES:
         case = {"what": "whitening", "scheme": scheme, "features": settings.features}
         case |= {"hardness": settings.condition_number, "layers": settings.whitening_layers}
-        found.append({**case, "draws": settings.whitening_draws, "seed": seed})
-    return found
+        planned.append({**case, "draws": settings.whitening_draws, "seed": seed})
+    return planned
 
 
 LEVELS = {"low": 0.05, "median": 0.5, "high": 0.95}
@@ -182,8 +182,8 @@ def measure(case: Case) -> list[Row]:
             for draw in range(case["draws"])
             for row in whitened(*arguments, seed=case["seed"] * 1000 + draw)
         ]
-    place = case["law"], case["features"], case["hardness"], case["seed"]
-    distribution = distribution_named(*place)
+    problem = case["law"], case["features"], case["hardness"], case["seed"]
+    distribution = distribution_named(*problem)
     torch.manual_seed(case["seed"])
     flow = flow_of(case["library"], case["features"], case["depth"], case["hidden"])
     generator = torch.Generator().manual_seed(case["seed"])
@@ -198,29 +198,29 @@ def measure(case: Case) -> list[Row]:
 def _measured(flow: Flow, distribution: Distribution, test: Tensor, points: int) -> Row:
     with torch.no_grad():
         in_its_type = torch.isfinite(flow.log_prob(test.to(flow.dtype)))
-    wide = opened(flow)
+    double_flow = opened(flow)
     with torch.no_grad():
-        missed = distribution.log_prob(test) - wide.log_prob(test)
-    found = profile(wide, test[:points])
+        missed = distribution.log_prob(test) - double_flow.log_prob(test)
+    flow_profile = profile(double_flow, test[:points])
     return {
         "gap": missed.mean().item(),
         "gap_error": missed.std().item() / math.sqrt(len(missed)),
         "finite_share": in_its_type.double().mean().item(),
-        "gradient_norms": gradient_norms(wide, test),
+        "gradient_norms": gradient_norms(double_flow, test),
         "reference": _reference(distribution, test[:points]),
-        **_conditioning(found),
+        **_conditioning(flow_profile),
     }
 
 
-def _conditioning(found: Profile) -> Row:
+def _conditioning(flow_profile: Profile) -> Row:
     """Returns the singular values of the flow, and the products of its layers' singular values."""
     quantities = {
-        "condition": found.condition_number[-1],
-        "condition_product": found.layer_condition_number.log().sum(0).exp(),
-        "sigma_max": found.sigma_max[-1],
-        "product_max": found.layer_sigma_max.log().sum(0).exp(),
-        "sigma_min": found.sigma_min[-1],
-        "product_min": found.layer_sigma_min.log().sum(0).exp(),
+        "condition": flow_profile.condition_number[-1],
+        "condition_product": flow_profile.layer_condition_number.log().sum(0).exp(),
+        "sigma_max": flow_profile.sigma_max[-1],
+        "product_max": flow_profile.layer_sigma_max.log().sum(0).exp(),
+        "sigma_min": flow_profile.sigma_min[-1],
+        "product_min": flow_profile.layer_sigma_min.log().sum(0).exp(),
     }
     row: Row = {
         f"{name}_{end}": values.quantile(level).item()
@@ -236,7 +236,7 @@ def _conditioning(found: Profile) -> Row:
 
 def _reference(distribution: Distribution, x: Tensor) -> float:
     """Returns the median condition number of a map that whitens the distribution exactly."""
-    jacobian = torch.func.vmap(torch.func.jacrev(lambda one: distribution.whiten(one[None])[0]))(x)
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda row: distribution.whiten(row[None])[0]))(x)
     return torch.linalg.cond(jacobian).median().item()
 
 

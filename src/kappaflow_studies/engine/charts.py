@@ -28,9 +28,9 @@ def quantile_series(
     value = pl.col(y).fill_nan(INFINITY)
     levels = {"y": 0.5} | ({"low": spread[0], "high": spread[1]} if spread else {})
     quantiles = {end: value.quantile(level, "linear") for end, level in levels.items()}
-    found = frame.drop_nulls(y).group_by(x).agg(**quantiles).sort(x)
+    table = frame.drop_nulls(y).group_by(x).agg(**quantiles).sort(x)
     band = ("low", "high") if spread else (None, None)
-    return column_series(found, x, "y", name=name, tone=tone, kind=kind, band=band)
+    return column_series(table, x, "y", name=name, tone=tone, kind=kind, band=band)
 
 
 def column_series(
@@ -103,8 +103,8 @@ def median(values: pl.Series) -> float | None:
 
 def groups(frame: pl.DataFrame, column: str, order: Iterable[Any]) -> dict[Any, pl.DataFrame]:
     """Returns the rows of each value of a column, in an order, without values that have none."""
-    found = {value: frame.filter(pl.col(column) == value) for value in order}
-    return {value: rows for value, rows in found.items() if not rows.is_empty()}
+    parts = {value: frame.filter(pl.col(column) == value) for value in order}
+    return {value: rows for value, rows in parts.items() if not rows.is_empty()}
 
 
 def filled(frame: pl.DataFrame, columns: dict[Any, Iterable[str]]) -> pl.DataFrame:

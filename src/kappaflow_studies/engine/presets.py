@@ -56,7 +56,7 @@ def _table(name: str) -> None:
 
 
 def _images(name: str) -> None:
-    known = [one.name for one in image_sets()]
+    known = [image_set.name for image_set in image_sets()]
     if name not in known and not Path(name).exists():
         listed = f"{', '.join(known)}, or name a file or a folder"
         raise ArgumentError(f"there are no images {name!r}, choose from {listed}.")
@@ -84,19 +84,19 @@ def settings_of(study: Study[S], preset: str, config: str | Path | None) -> S:
 def _read(path: Path, name: str) -> dict:
     try:
         text = read_small(path).decode()
-        found = parse_json(text) if path.suffix == ".json" else tomllib.loads(text)
+        content = parse_json(text) if path.suffix == ".json" else tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise FileError(f"{path} is neither TOML nor JSON: {error}.") from None
-    if isinstance(found, dict) and "experiment" in found:
-        if found["experiment"] != name:
+    if isinstance(content, dict) and "experiment" in content:
+        if content["experiment"] != name:
             raise ArgumentError(
                 f"'config' should hold settings of {name}, but {path} holds those of "
-                f"{found['experiment']}."
+                f"{content['experiment']}."
             )
-        found = found.get("settings")
-    if not isinstance(found, dict):
+        content = content.get("settings")
+    if not isinstance(content, dict):
         raise FileError(f"{path} should hold the fields of the settings, but it does not.")
-    return found
+    return content
 
 
 def _checked(study: Study[S], values: dict, source: str) -> S:

@@ -138,7 +138,7 @@ def render_findings(
 def render_claims(
     experiments: Mapping[str, Experiment],
     done: Mapping[str, Reproduced],
-    place: Path,
+    folder: Path,
     *,
     about: str,
 ) -> str:
@@ -150,13 +150,13 @@ def render_claims(
             intro=[page.Text(f"{SOURCE} {about}")],
             without_script="The folders of the studies have them as SVG and PNG.",
             files="Its links lead to the folders next to it.",
-            sections=[_claim(experiments[name], one, place) for name, one in done.items()],
+            sections=[_claim(experiments[name], result, folder) for name, result in done.items()],
         )
     )
 
 
-def _claim(study: Experiment, done: Reproduced, place: Path) -> page.Section:
-    link = page.Link(f"The whole study {study.name}", done.page.relative_to(place).as_posix())
+def _claim(study: Experiment, done: Reproduced, folder: Path) -> page.Section:
+    link = page.Link(f"The whole study {study.name}", done.page.relative_to(folder).as_posix())
     blocks = [
         page.Text(study.claim, lead="The claim."),
         page.Verdict("note", "Results", done.found),

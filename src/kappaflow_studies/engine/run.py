@@ -36,12 +36,15 @@ def read_measured(path: Path) -> dict[str, Measured]:
     if not path.exists():
         return {}
     try:
-        whole, newline, cut_short = read_small(path).rpartition(b"\n")
+        complete_lines, newline, cut_short = read_small(path).rpartition(b"\n")
         if cut_short:
             with path.open("r+b") as file:
-                file.truncate(len(whole) + len(newline))
-        entries = [parse_json(line) for line in whole.splitlines()]
-        return {key_of(one["case"]): (one["case"], one["rows"], one["time_s"]) for one in entries}
+                file.truncate(len(complete_lines) + len(newline))
+        entries = [parse_json(line) for line in complete_lines.splitlines()]
+        return {
+            key_of(entry["case"]): (entry["case"], entry["rows"], entry["time_s"])
+            for entry in entries
+        }
     except FileError:
         raise
     except OSError as error:
@@ -91,21 +94,21 @@ def run_study(
         raise ArgumentError(
             f"the settings of {study.name} should come to a case, but their lists leave none."
         )
-    place = _folder(checked_folder(out), study.name)
+    folder = _folder(checked_folder(out), study.name)
     described = {"experiment": study.name, "seed": seed, "settings": settings.model_dump()}
-    with locked(place):
-        write_bytes(place / CONFIG, (json.dumps(described, indent=2) + "\n").encode())
-        have = read_measured(place / CASES)
-        missing = [case for case in cases if key_of(case) not in have]
+    with locked(folder):
+        write_bytes(folder / CONFIG, (json.dumps(described, indent=2) + "\n").encode())
+        entries = read_measured(folder / CASES)
+        missing = [case for case in cases if key_of(case) not in entries]
         if missing and len(missing) < len(cases):
             say(f"{len(cases) - len(missing)} of {len(cases)} cases are already measured")
         with _bar(study.name, len(cases), len(cases) - len(missing), visible=progress) as advance:
             for case, rows, time_s in measured(study.measure, missing, processes=workers):
                 line = json.dumps({"case": case, "rows": rows, "time_s": time_s}) + "\n"
-                append_bytes(place / CASES, line.encode())
-                have[key_of(case)] = (case, rows, time_s)
+                append_bytes(folder / CASES, line.encode())
+                entries[key_of(case)] = (case, rows, time_s)
                 advance()
-    done = [have[key_of(case)] for case in cases]
+    done = [entries[key_of(case)] for case in cases]
     frame = frame_of(done)
     report = StudyReport(
         name=study.name,
@@ -119,43 +122,44 @@ def run_study(
         time_s=sum(time_s for _, _, time_s in done),
         versions=_versions(),
     )
-    return _written(report, frame, place, say)
+    return _written(report, frame, folder, say)
 
 
 def _written(
-    report: StudyReport, frame: pl.DataFrame, place: Path, say: Callable[[str], None]
+    report: StudyReport, frame: pl.DataFrame, folder: Path, say: Callable[[str], None]
 ) -> Reproduced:
     """Returns the result, after writing the measurements, the figures and the page."""
     findings, table = report.findings, BytesIO()
     frame.write_parquet(table)
-    write_bytes(place / RESULTS, table.getvalue())
-    page = write_results(place, report, render_study(report), findings.charts, say)
-    found, differs = tuple(findings.found), tuple(findings.differs)
-    return Reproduced(report, page, found, differs, tuple(findings.charts[:1]))
+    write_bytes(folder / RESULTS, table.getvalue())
+    page = write_results(folder, report, render_study(report), findings.charts, say)
+    sentences, differs = tuple(findings.found), tuple(findings.differs)
+    return Reproduced(report, page, sentences, differs, tuple(findings.charts[:1]))
 
 
-def _folder(place: Path, name: str) -> Path:
+def _folder(folder: Path, name: str) -> Path:
     """Returns the folder, created if necessary; refuses one that holds something else."""
-    if (place / CONFIG).exists():
+    if (folder / CONFIG).exists():
         try:
-            held = parse_json(read_small(place / CONFIG)).get("experiment")
+            experiment = parse_json(read_small(folder / CONFIG)).get("experiment")
         except (ValueError, AttributeError):
             raise FileError(
-                f"{place / CONFIG} cannot be read: 'out' should be a new folder."
+                f"{folder / CONFIG} cannot be read: 'out' should be a new folder."
             ) from None
-        if held != name:
+        if experiment != name:
             raise ArgumentError(
-                f"'out' should be new or a folder of {name}, {place} is one of {held or 'a fit'}."
+                f"'out' should be new or a folder of {name}, "
+                f"{folder} is one of {experiment or 'a fit'}."
             )
-    return make_directory(place)
+    return make_directory(folder)
 
 
 def _versions() -> list[tuple[str, str]]:
-    found = [f"Python {platform.python_version()}"]
+    versions = [f"Python {platform.python_version()}"]
     for package in PACKAGES:
         with suppress(PackageNotFoundError):
-            found.append(f"{package} {version(package)}")
-    return [("versions", ", ".join(found))]
+            versions.append(f"{package} {version(package)}")
+    return [("versions", ", ".join(versions))]
 
 
 @contextmanager

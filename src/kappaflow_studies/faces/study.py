@@ -90,8 +90,8 @@ def reproduce_faces(
         raise ArgumentError(f"'preset' should be one of {', '.join(PRESETS)}, got {preset!r}.")
     chosen = PRESETS[preset] if isinstance(preset, str) else preset
     natural_int("seed", seed)
-    place = checked_folder(out)
-    runs = runs_of(chosen, place)
+    folder = checked_folder(out)
+    runs = runs_of(chosen, folder)
     for number, run in enumerate(runs, start=1):
         say(f"{run.description} ({number} of {len(runs)})")
         _fit(run, seed, progress, say)
@@ -100,16 +100,18 @@ def reproduce_faces(
     report = FacesReport(
         preset=preset if isinstance(preset, str) else "of your own",
         seed=seed,
-        sizes=[faces_size(one.size.size, one.folder, two.folder) for one, two in pairs],
+        sizes=[
+            faces_size(plain.size.size, plain.folder, padded.folder) for plain, padded in pairs
+        ],
     )
     pictures = []
-    for one, two in pairs:
-        picture = picture_of(one.folder, two.folder, seed=seed)
-        write_bytes(place / f"faces-{one.size.size}.png", picture)
+    for plain, padded in pairs:
+        picture = picture_of(plain.folder, padded.folder, seed=seed)
+        write_bytes(folder / f"faces-{plain.size.size}.png", picture)
         pictures.append(base64.b64encode(picture).decode())
     findings = findings_of(report)
     page = write_results(
-        place, report, render_faces(report, pictures), findings.charts, say, indent=2
+        folder, report, render_faces(report, pictures), findings.charts, say, indent=2
     )
     return Reproduced(report, page, tuple(findings.found), charts=tuple(findings.charts))
 
@@ -117,8 +119,8 @@ def reproduce_faces(
 def runs_of(preset: FacesPreset, out: Path) -> list[OneRun]:
     """Returns the trainings of a preset in order; each pair starts without padding."""
     return [
-        OneRun(one, padding, out / f"{one.size}-{'padded' if padding else 'plain'}")
-        for one in preset.sizes
+        OneRun(size, padding, out / f"{size.size}-{'padded' if padding else 'plain'}")
+        for size in preset.sizes
         for padding in (0, preset.padding)
     ]
 

@@ -100,7 +100,7 @@ def trade_off_curve(
     done = [(trial.couplings, trial.found) for trial in trials if trial.found is not None]
     if not done or not len(factorization):
         return None
-    counts, values = [n for n, _ in done], [one.condition_number for _, one in done]
+    counts, values = [n for n, _ in done], [best.condition_number for _, best in done]
     every, condition = range(min(counts), max(counts) + 1), _condition_of_map(factorization)
     least = [_least(condition, n) for n in every]
     diamond = {"kind": "points", "mark": "diamond"}
@@ -178,11 +178,11 @@ def _trials_section(
         blocks.append(Charts([curve], wide=True))
     rows = [
         [
-            str(trial.couplings), str(len(one)), significant(one.condition_number),
-            significant(one.residual, 2), one.method,
+            str(trial.couplings), str(len(best)), significant(best.condition_number),
+            significant(best.residual, 2), best.method,
         ]
         for trial in trials
-        if (one := trial.found) is not None
+        if (best := trial.found) is not None
     ]  # fmt: skip
     columns = ("Allowed", "Used", "Largest condition number", "Residual", "Method")
     blocks.append(Table(columns, rows))

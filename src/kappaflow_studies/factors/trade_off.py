@@ -56,11 +56,11 @@ def trade_off(
     trials: list[Trial] = []
     best: Factorization | None = None
     for count in sorted(counts):
-        found, why_not = (known or {}).get(count), ""
-        if found is None:
+        candidate, why_not = (known or {}).get(count), ""
+        if candidate is None:
             progress(f"looking for {count} couplings")
             try:
-                found = factor_linear(
+                candidate = factor_linear(
                     matrix,
                     couplings=count,
                     partition=partition,
@@ -69,19 +69,19 @@ def trade_off(
                 )
             except (ArgumentError, NumericalError) as error:
                 why_not = str(error)
-        if found is not None and not found.is_exact:
+        if candidate is not None and not candidate.is_exact:
             why_not = (
-                f"the residual is {found.residual:.1g}, that of the inverse "
-                f"{found.inverse_residual:.1g}."
+                f"the residual is {candidate.residual:.1g}, that of the inverse "
+                f"{candidate.inverse_residual:.1g}."
             )
-        best = _better(best, found)
+        best = _better(best, candidate)
         trials.append(Trial(count, best, why_not))
     return trials
 
 
-def _better(one: Factorization | None, other: Factorization | None) -> Factorization | None:
-    there = [found for found in (one, other) if found is not None]
-    return min(there, key=ranking_key, default=None)
+def _better(first: Factorization | None, second: Factorization | None) -> Factorization | None:
+    candidates = [candidate for candidate in (first, second) if candidate is not None]
+    return min(candidates, key=ranking_key, default=None)
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ class Reference:
 def nearest_reference(condition_number: float, features: int) -> Reference:
     """Returns the measurements for the ensemble nearest in condition number, then in size."""
 
-    def distance(one: Reference) -> tuple[float, float]:
-        digits = abs(math.log10(one.of_the_map) - math.log10(condition_number))
-        return round(2 * digits), abs(math.log(one.features / features))
+    def distance(reference: Reference) -> tuple[float, float]:
+        digits = abs(math.log10(reference.of_the_map) - math.log10(condition_number))
+        return round(2 * digits), abs(math.log(reference.features / features))
 
     return min(_references(), key=distance)
 
 
 @cache
 def _references() -> list[Reference]:
-    return [Reference(**one) for one in json.loads(FILE.read_text("utf-8"))]
+    return [Reference(**fields) for fields in json.loads(FILE.read_text("utf-8"))]

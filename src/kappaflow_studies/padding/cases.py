@@ -131,22 +131,22 @@ NOT_SHARED = ("sets", "compared", "others", "seeds", "other_seeds", "image_sets"
 
 
 def _of_images(settings: PaddingSettings, first: int) -> list[Case]:
-    found: list[Case] = []
+    planned: list[Case] = []
     values = {key: v for key, v in settings if key.startswith("image_") and key not in NOT_SHARED}
     each_set = zip(settings.image_sets, settings.image_sizes, settings.image_epochs, strict=True)
     for name, size, epochs in each_set:
         shared = {"set": name, **values, "image_size": size, "image_epochs": epochs}
         for seed in range(first, first + settings.image_seeds):
             for padding in settings.image_paddings:
-                one = {"kind": "images", "padding": padding, "seed": seed, **shared}
-                found.append(one | {"pictured": seed == first})
+                case = {"kind": "images", "padding": padding, "seed": seed, **shared}
+                planned.append(case | {"pictured": seed == first})
             floor = {"kind": "image floor", "set": name, "seed": seed, "image_size": size}
-            found.append(floor | {"image_drawn": settings.image_drawn})
-    return found
+            planned.append(floor | {"image_drawn": settings.image_drawn})
+    return planned
 
 
 def _of_planes(settings: PaddingSettings, first: int) -> list[Case]:
-    found: list[Case] = []
+    planned: list[Case] = []
     trained = [(padding, settings.seeds) for padding in settings.compared]
     trained += [(padding, settings.other_seeds) for padding in settings.others]
     own = {key: v for key, v in settings if not key.startswith("image")}
@@ -157,6 +157,6 @@ def _of_planes(settings: PaddingSettings, first: int) -> list[Case]:
             shared = {"set": name, "seed": seed, "pictured": seed == first}
             for padding, seeds in trained:
                 if seed < first + seeds:
-                    found.append({"kind": "plane", "padding": padding, **shared, **values})
-            found.append({"kind": "plane floor", **shared, "drawn": settings.drawn})
-    return found
+                    planned.append({"kind": "plane", "padding": padding, **shared, **values})
+            planned.append({"kind": "plane floor", **shared, "drawn": settings.drawn})
+    return planned

@@ -1,6 +1,6 @@
 """The measurements as charts and tables."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 
@@ -15,18 +15,22 @@ from kappaflow_studies.engine.charts import (
     ranged,
 )
 from kappaflow_studies.engine.report import Table
-from kappaflow_studies.padding.cases import NONE, PaddingSettings, spec_of
+from kappaflow_studies.padding.cases import NONE, PaddingSettings, Spec, spec_of
 from kappaflow_studies.padding.comparisons import WITHIN, claimed_steps, ordered
 from kappaflow_studies.padding.measure import CELLS, PICTURED, span
 
 TONES = {"none": 6, "gaussian": 0, "zero": 4, "uniform": 3, "copy": 5, "learned": 2}
 FLOOR, MOST = "two samples of the data", 7  # the eighth tone belongs to the floor
+AXES = {  # the label of x, and the logarithmic axes
+    "width": ("features of padding", "y"),
+    "scale": ("standard deviation of the padding", "xy"),
+}
 
 
 def charts(frame: pl.DataFrame, settings: PaddingSettings) -> list[Chart]:
     """Returns the charts that have measurements."""
     plane, images = frame.filter(kind="plane"), frame.filter(kind="images")
-    found = [
+    every_chart = [
         over_training(plane, settings.sets, settings.compared, "conditioning"),
         *(pictures(frame, settings, name) for name in settings.sets),
         *_against(frame, settings, "width"),
@@ -34,7 +38,7 @@ def charts(frame: pl.DataFrame, settings: PaddingSettings) -> list[Chart]:
         over_training(images, settings.image_sets, settings.image_paddings, "image-conditioning"),
         sheets(images, settings),
     ]
-    return [chart for chart in found if chart.panels]
+    return [chart for chart in every_chart if chart.panels]
 
 
 def over_training(
@@ -47,9 +51,9 @@ def over_training(
     panels = []
     for of_set in sets:
         series = [
-            quantile_series(here, "epoch", "kappa", name=spec_of(padding).description, tone=tone)
+            quantile_series(rows, "epoch", "kappa", name=spec_of(padding).description, tone=tone)
             for tone, padding in _toned(paddings)
-            if not (here := long.filter(set=of_set, padding=padding)).is_empty()
+            if not (rows := long.filter(set=of_set, padding=padding)).is_empty()
         ]
         if series:
             panels.append(panel(words(of_set), "epoch", "condition number", series, log="y"))
@@ -68,9 +72,9 @@ def over_training(
 def pictures(frame: pl.DataFrame, settings: PaddingSettings, name: str) -> Chart:
     """Returns histograms of a set and of samples of its flows, side by side."""
     planes = frame.filter(pl.col("kind").str.starts_with("plane"), pl.col("set") == name)
-    drawn, end = planes.drop_nulls("picture"), span(name)
-    held = {"the data": drawn.filter(pl.col("padding").is_null())} | {
-        spec_of(padding).description: drawn.filter(padding=padding)
+    with_picture, end = planes.drop_nulls("picture"), span(name)
+    shown = {"the data": with_picture.filter(pl.col("padding").is_null())} | {
+        spec_of(padding).description: with_picture.filter(padding=padding)
         for padding in settings.compared
     }
     return Chart(
@@ -79,10 +83,10 @@ def pictures(frame: pl.DataFrame, settings: PaddingSettings, name: str) -> Chart
         caption=f"Histograms of {PICTURED:,} points, for the first seed.",
         panels=[
             heat_panel(title, rows["picture"][0].to_list(), CELLS, end)
-            for title, rows in held.items()
+            for title, rows in shown.items()
             if not rows.is_empty()
         ],
-        columns=len(held),
+        columns=len(shown),
     )
 
 
@@ -91,10 +95,10 @@ def sheets(images: pl.DataFrame, settings: PaddingSettings) -> Chart:
     panels = []
     for name in settings.image_sets:
         for padding in settings.image_paddings:
-            here = images.filter(set=name, padding=padding).drop_nulls("picture")
-            if not here.is_empty():
-                side, title = int(here["picture_side"][0]), spec_of(padding).description
-                counts = here["picture"][0].to_list()
+            with_picture = images.filter(set=name, padding=padding).drop_nulls("picture")
+            if not with_picture.is_empty():
+                side, title = int(with_picture["picture_side"][0]), spec_of(padding).description
+                counts = with_picture["picture"][0].to_list()
                 panels.append(heat_panel(f"{name}, {title}", counts, side, 1.0))
     return Chart(
         name="image-samples",
@@ -107,46 +111,47 @@ def sheets(images: pl.DataFrame, settings: PaddingSettings) -> Chart:
 
 def _against(frame: pl.DataFrame, settings: PaddingSettings, what: str) -> list[Chart]:
     """Returns condition number and distance, by the width or the scale of Gaussian padding."""
-    plane = frame.filter(kind="plane")
-    named = {name: spec_of(name) for name in (*settings.compared, *settings.others)}
-    gaussian = {name: spec for name, spec in named.items() if spec.kind == "gaussian"}
-    if what == "width":
-        places = {n: float(s.width) for n, s in gaussian.items() if s.scale in (None, 1.0)}
-        places |= {name: 0.0 for name in named if name == NONE}
-    else:
-        doubled = min((s.width for s in gaussian.values() if s.width >= 2), default=2)
-        places = {n: s.scale or 1.0 for n, s in gaussian.items() if s.width == doubled}
-    if len(places) < 3 or plane.is_empty():
+    specs = {name: spec_of(name) for name in (*settings.compared, *settings.others)}
+    x_of, plane = _x_of_gaussian(specs, what), frame.filter(kind="plane")
+    if len(x_of) < 3 or plane.is_empty():
         return []
-    key = pl.DataFrame({"padding": list(places), "place": list(places.values())})
-    at = plane.join(key, on="padding")
-    ends = (min(places.values()), max(places.values()))
-    levels = [n for n, s in named.items() if n not in places and s.kind != "gaussian"]
-    x = "features of padding" if what == "width" else "standard deviation of the padding"
-    found = []
+    gaussian = plane.join(pl.DataFrame({"padding": [*x_of], "x": [*x_of.values()]}), on="padding")
+    ends = (min(x_of.values()), max(x_of.values()))
+    levels = [n for n, spec in specs.items() if n not in x_of and spec.kind != "gaussian"]
+    label_of_x, log = AXES[what]
+    drawn = []
     for y, label, name in (
         ("kappa_median", "condition number", "conditioning"),
         ("w2", "exact W2 to the data", "distance"),
     ):
         panels = []
         for of_set in settings.sets:
-            here, rows = at.filter(set=of_set), frame.filter(set=of_set)
-            series = [quantile_series(here, "place", y, name="Gaussian", tone=TONES["gaussian"])]
+            curve, rows = gaussian.filter(set=of_set), frame.filter(set=of_set)
+            series = [quantile_series(curve, "x", y, name="Gaussian", tone=TONES["gaussian"])]
             for tone, padding in _toned(levels):
-                about = {"name": spec_of(padding).description, "tone": tone, "kind": "dashed"}
-                series += level_series(rows.filter(padding=padding)[y], ends, **about)
+                look = {"name": spec_of(padding).description, "tone": tone, "kind": "dashed"}
+                series += level_series(rows.filter(padding=padding)[y], ends, **look)
             if y == "w2":
                 floor = rows.filter(kind="plane floor")[y]
                 series += level_series(floor, ends, name=FLOOR, tone=7, kind="dotted")
-            log = "xy" if what == "scale" else "y"
-            panels.append(panel(words(of_set), x, label, series, log=log))
+            panels.append(panel(words(of_set), label_of_x, label, series, log=log))
         caption = "Median over the seeds, and quartiles as a band. Dashed: other paddings."
         caption += " A width of 0 is a flow without padding." if what == "width" else ""
         caption += " Dotted: two samples of the data (the floor)." if y == "w2" else ""
         title = f"{label[0].upper()}{label[1:]} against the {what} of Gaussian padding"
-        look = {"panels": panels, "columns": min(3, len(panels))}
-        found.append(Chart(name=f"{name}-{what}", title=title, caption=caption, **look))
-    return found
+        layout = {"panels": panels, "columns": min(3, len(panels))}
+        drawn.append(Chart(name=f"{name}-{what}", title=title, caption=caption, **layout))
+    return drawn
+
+
+def _x_of_gaussian(specs: Mapping[str, Spec], what: str) -> dict[str, float]:
+    """Returns the width or the scale of the Gaussian paddings that differ in nothing else."""
+    gaussian = {name: spec for name, spec in specs.items() if spec.kind == "gaussian"}
+    if what == "width":
+        widths = {n: float(spec.width) for n, spec in gaussian.items() if spec.scale in (None, 1)}
+        return widths | {name: 0.0 for name in specs if name == NONE}
+    smallest = min((spec.width for spec in gaussian.values() if spec.width >= 2), default=2)
+    return {n: spec.scale or 1.0 for n, spec in gaussian.items() if spec.width == smallest}
 
 
 def _toned(paddings: Sequence[str]) -> list[tuple[int, str]]:
@@ -170,7 +175,7 @@ Cell = Callable[[pl.DataFrame], str]
 OF_KAPPA = "Median over held-out points, and their 5 % and 95 % quantiles; medians over the seeds."
 OF_NLL = (
     "NLL in nats: importance-weighted (exact for planar sets without padding) ± Monte Carlo "
-    "error, and in brackets the bound with one sample. Zeros leave no likelihood."
+    "error, and in brackets the bound with one sample. Zero padding has no likelihood."
 )
 OF_W2 = (
     "W2 to as many held-out points, exact and sliced, medians over the seeds; the last row is the "
@@ -187,12 +192,12 @@ def tables(frame: pl.DataFrame, settings: PaddingSettings) -> list[Table]:
     plane = frame.filter(pl.col("kind").str.starts_with("plane"))
     images = frame.filter(pl.col("kind").str.starts_with("image"))
     paddings = (*settings.compared, *settings.others)
-    found = [_order(plane, settings)]
+    all_tables = [_order(plane, settings)]
     for rows, sets, names, where in (
         (plane, settings.sets, paddings, "planar sets"),
         (images, settings.image_sets, settings.image_paddings, "images"),
     ):
-        found += [
+        all_tables += [
             _by_padding(f"{title}, {where}", rows, sets, names, cell, caption)
             for title, cell, caption in (
                 ("Condition number", _conditioning, OF_KAPPA),
@@ -201,8 +206,8 @@ def tables(frame: pl.DataFrame, settings: PaddingSettings) -> list[Table]:
             )
         ]
     closed = [name for name in settings.sets if plane.filter(set=name)["kl"].count()]
-    found.append(_by_padding("Divergence, planar sets", plane, closed, paddings, _kl, OF_KL))
-    return [table for table in found if table.rows]
+    all_tables.append(_by_padding("Divergence, planar sets", plane, closed, paddings, _kl, OF_KL))
+    return [table for table in all_tables if table.rows]
 
 
 def _order(plane: pl.DataFrame, settings: PaddingSettings) -> Table:
@@ -229,12 +234,14 @@ def _by_padding(
     cell: Cell,
     caption: str,
 ) -> Table:
-    held = {spec_of(padding).description: frame.filter(padding=padding) for padding in paddings}
+    by_padding = {
+        spec_of(padding).description: frame.filter(padding=padding) for padding in paddings
+    }
     if cell is _distance:
-        held[FLOOR] = frame.filter(pl.col("padding").is_null())
+        by_padding[FLOOR] = frame.filter(pl.col("padding").is_null())
     rows = [
-        [name, *(cell(of_padding.filter(set=one)) for one in sets)]
-        for name, of_padding in held.items()
+        [name, *(cell(of_padding.filter(set=name_of_set)) for name_of_set in sets)]
+        for name, of_padding in by_padding.items()
         if sets and not of_padding.is_empty()
     ]
     return Table(title=title, columns=["padding", *map(words, sets)], rows=rows, caption=caption)

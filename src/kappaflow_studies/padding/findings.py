@@ -83,12 +83,11 @@ def _on_tests(steps: list[list[Signs]], seeds: int) -> list[str]:
     """Returns a verdict on the claimed order, and the results of the sign tests on each set."""
     sets = len(steps)
     above, below = (
-        [sum(pair[place].verdict == sign for pair in steps) for place in (0, 1)]
-        for sign in (1, -1)
+        [sum(pair[step].verdict == sign for pair in steps) for step in (0, 1)] for sign in (1, -1)
     )
-    whole = [ordered(pair) for pair in steps]
+    orders = [ordered(pair) for pair in steps]
     confirmed, reversed_, alike = (
-        whole.count(word) for word in ("confirmed", "reversed", "alike")
+        orders.count(word) for word in ("confirmed", "reversed", "alike")
     )
     verdict = "not confirmed"
     if confirmed >= ENOUGH * sets:
@@ -98,7 +97,7 @@ def _on_tests(steps: list[list[Signs]], seeds: int) -> list[str]:
     near = sum(pair[1].near for pair in steps)
     tests = sum(map(len, steps))
     strict = [ordered(pair, LEVEL / tests) for pair in steps]
-    changed = sum(one != other for one, other in zip(whole, strict, strict=True))
+    changed = sum(a != b for a, b in zip(orders, strict, strict=True))
     return [
         f"The source's ordering is {verdict}: zeros have a larger condition number than no "
         f"padding, and this a larger one than Gaussian padding, on {confirmed} of {sets} sets. It "
@@ -114,8 +113,8 @@ def _on_tests(steps: list[list[Signs]], seeds: int) -> list[str]:
 
 
 def _on_pairs(steps: list[list[Signs]]) -> list[str]:
-    pairs = [sum(pair[place].pairs for pair in steps) for place in (0, 1)]
-    above = [sum(pair[place].above for pair in steps) for place in (0, 1)]
+    pairs = [sum(pair[step].pairs for pair in steps) for step in (0, 1)]
+    above = [sum(pair[step].above for pair in steps) for step in (0, 1)]
     return [
         f"Zeros are worse conditioned than no padding in {above[0]} of {pairs[0]} pairs of one "
         f"set and seed, no padding than Gaussian padding in {above[1]} of {pairs[1]}. These are "
@@ -128,7 +127,7 @@ def _on_likelihood(plane: pl.DataFrame, settings: PaddingSettings, order: list[s
     sets = [plane.filter(set=name) for name in settings.sets]
     gains = []
     for rows in sets:
-        of_pair = (median(rows.filter(padding=one)["weighted_nll"]) for one in (gaussian, none))
+        of_pair = (median(rows.filter(padding=name)["weighted_nll"]) for name in (gaussian, none))
         padded, plain = (float("nan") if value is None else value for value in of_pair)
         gains.append(padded - plain)
     differ = f"the medians differ by {ends(gains, 2)} nats, where more is worse."
@@ -164,8 +163,8 @@ def _on_images(frame: pl.DataFrame, settings: PaddingSettings) -> list[str]:
             continue
         floor_w2, values = median(floor["w2"]) or float("nan"), []
         for padding in settings.image_paddings:
-            one = rows.filter(padding=padding)
-            kappa, w2 = (median(one[column]) for column in ("kappa_median", "w2"))
+            flows = rows.filter(padding=padding)
+            kappa, w2 = (median(flows[column]) for column in ("kappa_median", "w2"))
             ratio = significant((float("nan") if w2 is None else w2) / floor_w2)
             values.append(f"{significant(kappa)} and {ratio} ({spec_of(padding).description})")
         sentences.append(

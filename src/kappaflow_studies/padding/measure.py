@@ -28,10 +28,10 @@ ROWS_AT_ONCE = 500
 def conditioning(flow: Flow, x: Tensor) -> Row:
     """Returns quantiles over points of the condition number, and medians of its two parts."""
     joined = flow.augmented(x, generator=seeded(0))
-    found = spectrum(flow.core, flow.standardization(joined)[0])
-    kappa = found.condition_number.double().nan_to_num(math.inf)
+    singular_values = spectrum(flow.core, flow.standardization(joined)[0])
+    kappa = singular_values.condition_number.double().nan_to_num(math.inf)
     levels = {f"kappa_{name}": kappa.quantile(level).item() for name, level in QUANTILES.items()}
-    ends = {"sigma_max": found.sigma_max, "sigma_min": found.sigma_min}
+    ends = {"sigma_max": singular_values.sigma_max, "sigma_min": singular_values.sigma_min}
     return levels | {name: value.median().item() for name, value in ends.items()}
 
 
@@ -41,17 +41,17 @@ def likelihood(flow: Flow, x: Tensor, draws: int, truth: Tensor | None = None) -
     with torch.no_grad():
         parts = [flow.log_prob(part, generator=generator) for part in x.split(ROWS_AT_ONCE)]
     log_prob = torch.cat(parts).double()
-    found: Row = {"likelihood": flow.likelihood, **_mean("nll", -log_prob)}
+    row: Row = {"likelihood": flow.likelihood, **_mean("nll", -log_prob)}
     if flow.likelihood == "joint":
-        return found
+        return row
     error = torch.zeros_like(log_prob)
     if flow.likelihood == "bound":
         log_prob, error = _weighted(flow, x, draws)
-    found["weighted_nll"] = -log_prob.mean().item()
-    found["weighted_error"] = error.square().sum().sqrt().item() / len(error)
+    row["weighted_nll"] = -log_prob.mean().item()
+    row["weighted_error"] = error.square().sum().sqrt().item() / len(error)
     if truth is not None:
-        found |= _mean("kl", truth.double() - log_prob)
-    return found
+        row |= _mean("kl", truth.double() - log_prob)
+    return row
 
 
 def _mean(name: str, values: Tensor) -> Row:
@@ -86,8 +86,8 @@ def sliced_w2(a: Tensor, b: Tensor, directions: int = DIRECTIONS) -> float:
     generator = seeded(0)
     drawn = torch.randn(a.shape[1], directions, dtype=a.dtype, generator=generator)
     along = drawn / drawn.norm(dim=0)
-    one, other = ((points @ along).sort(dim=0).values for points in (a, b))
-    return (one - other).square().mean().sqrt().item()
+    projected_a, projected_b = ((points @ along).sort(dim=0).values for points in (a, b))
+    return (projected_a - projected_b).square().mean().sqrt().item()
 
 
 def curve(history: Iterable[Mapping[str, Any]]) -> Row:
@@ -117,7 +117,7 @@ def trained_on_plane(case: Case) -> Row:
         points(name, HELD_OUT, seed, "test"),
     )
     validation = table(name, HELD_OUT, seed, "validation")
-    found = _results(
+    row = _results(
         flow,
         case,
         (train, validation, held_out),
@@ -125,9 +125,9 @@ def trained_on_plane(case: Case) -> Row:
         rate=case["learning_rate"],
         truth=truth(name, held_out),
     )
-    if case["pictured"] and "error" not in found:
-        found["picture"] = picture(name, flow.sample(PICTURED, generator=seeded(seed + 1)))
-    return found
+    if case["pictured"] and "error" not in row:
+        row["picture"] = picture(name, flow.sample(PICTURED, generator=seeded(seed + 1)))
+    return row
 
 
 def _results(
@@ -176,11 +176,11 @@ def _seeded_weights(seed: int) -> Iterator[None]:
 def plane_floor(case: Case) -> Row:
     """Returns the distance between two independent samples of a set."""
     name, seed, count = case["set"], case["seed"], case["drawn"]
-    one, other = (points(name, count, seed, part) for part in PARTS[2:])
-    found = distances(one, other)
+    first, second = (points(name, count, seed, part) for part in PARTS[2:])
+    row = distances(first, second)
     if case["pictured"]:
-        found["picture"] = picture(name, points(name, PICTURED, seed, "other test"))
-    return found
+        row["picture"] = picture(name, points(name, PICTURED, seed, "other test"))
+    return row
 
 
 def table(name: str, count: int, seed: int, part: str) -> Tensor:
@@ -195,7 +195,7 @@ def points(name: str, count: int, seed: int, part: str) -> Tensor:
 
 def truth(name: str, x: Tensor) -> Tensor | None:
     """Returns the log-density of a set at points; None if it has no closed form."""
-    closed = {one.name for one in toy_sets() if one.log_prob is not None}
+    closed = {toy_set.name for toy_set in toy_sets() if toy_set.log_prob is not None}
     return torch.from_numpy(toy_log_prob(name, x.double().numpy())) if name in closed else None
 
 
@@ -230,11 +230,11 @@ def trained_on_images(case: Case) -> Row:
     x = ImageBatches(test, flow).at(slice(0, len(test))).x
     reference = _scaled(test, min(case["image_drawn"], len(test)))
     how = {"rate": LEARNING_RATE, "prefix": "image_", "unit": train.values - 1}
-    found = _results(flow, case, (train, validation, x), reference, **how)
-    if case["pictured"] and "error" not in found:
-        found["picture"] = sheet(flow.sample(SIDE * SIDE, generator=seeded(seed + 1)))
-        found["picture_side"] = SIDE * (train.shape[2] + 1)
-    return found
+    row = _results(flow, case, (train, validation, x), reference, **how)
+    if case["pictured"] and "error" not in row:
+        row["picture"] = sheet(flow.sample(SIDE * SIDE, generator=seeded(seed + 1)))
+        row["picture_side"] = SIDE * (train.shape[2] + 1)
+    return row
 
 
 def image_floor(case: Case) -> Row:

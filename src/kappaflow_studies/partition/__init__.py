@@ -1,4 +1,7 @@
-"""`partition`: which features change, what maps between couplings buy, and what twins cost."""
+"""Compares partitions, linear maps between couplings, and twins of flows with such maps.
+
+A twin computes the same function as a trained flow without its linear maps, on one partition.
+"""
 
 from pathlib import Path
 

@@ -18,9 +18,9 @@ from kappaflow_studies.engine.charts import (
 from kappaflow_studies.engine.report import Findings, Table
 from kappaflow_studies.partition.measure import (
     HALVES,
-    OF_IMAGES,
-    OF_TABLES,
-    ONE,
+    IMAGE_KINDS,
+    LAST_CHANGES,
+    TABLE_KINDS,
     PartitionSettings,
 )
 from kappaflow_studies.training import that_ended
@@ -32,7 +32,8 @@ def findings(frame: pl.DataFrame, settings: PartitionSettings) -> Findings:
     """Returns the charts, the tables and the sentences on them."""
     frame, stopped = that_ended(frame)
     parts = groups(frame, "data", sorted(frame["data"].unique()))
-    compared = {name: found for name in parts if (found := _against_twin(parts[name])) is not None}
+    pairs = ((name, _against_twin(rows)) for name, rows in parts.items())
+    compared = {name: pair for name, pair in pairs if pair is not None}
     return Findings(
         found=[
             *_verdict(parts, compared),
@@ -93,7 +94,7 @@ def _on_loss(name: str, part: pl.DataFrame, seeds: int) -> list[str]:
 def _against_twin(part: pl.DataFrame) -> tuple[dict, dict] | None:
     """Returns the best twin, and fixed halves at least as deep; None if there are none."""
     trained = medians(part.filter(kind=HALVES), "couplings")
-    twins = with_twins(part).filter(pl.col("kind") != ONE)
+    twins = with_twins(part).filter(pl.col("kind") != LAST_CHANGES)
     if twins.is_empty() or trained.is_empty():
         return None
     twins = twins.filter(pl.col("twin_couplings_after") <= trained["couplings"].max())
@@ -127,7 +128,7 @@ def _on_twins(frame: pl.DataFrame) -> list[str]:
     twins = with_twins(mixed)
     if twins.is_empty():
         return []
-    halves = twins.filter((pl.col("kind") != ONE) & (pl.col("twin_maps") > 0))
+    halves = twins.filter((pl.col("kind") != LAST_CHANGES) & (pl.col("twin_maps") > 0))
     more = (halves["twin_couplings_after"] - halves["twin_couplings_before"]) / halves["twin_maps"]
     cost = ends(more, 2) if len(more) else ""
     costs = f"On halves each permutation or map costs {cost} couplings. " if cost else ""
@@ -227,15 +228,15 @@ def _twins(frame: pl.DataFrame) -> Table:
     rows, conditions = [], ("worst_layer", "twin_worst_layer", "peak", "twin_peak")
     for name, part in _sets_and_kinds(frame.filter(pl.col("kind") != HALVES)).items():
         for depth, at in groups(part, "depth", sorted(part["depth"].unique())).items():
-            found, row = with_twins(at), [f"{name}, {depth}", str(at["couplings"][0])]
-            if found.is_empty():
+            rewritten, row = with_twins(at), [f"{name}, {depth}", str(at["couplings"][0])]
+            if rewritten.is_empty():
                 rows.append([*row, "none found", *[""] * (len(TWINS) - 3)])
                 continue
-            middle = medians(found, "depth").row(0, named=True)
+            middle = medians(rewritten, "depth").row(0, named=True)
             rows.append([
                 *row,
                 f"{middle['twin_couplings_after']:g}",
-                significant(found["twin_difference_float64"].max(), 2),
+                significant(rewritten["twin_difference_float64"].max(), 2),
                 *(significant(middle[column]) for column in conditions),
             ])
     return Table(
@@ -244,11 +245,11 @@ def _twins(frame: pl.DataFrame) -> Table:
         rows=rows,
         caption="Largest difference of log_prob, in float64. Condition numbers (medians over "
         "points and seeds) of the worst layer, and of the worst composition of the first layers. "
-        f"Twins of {ONE!r} are on that partition, all others on halves.",
+        f"Twins of {LAST_CHANGES!r} are on that partition, all others on halves.",
     )
 
 
-KINDS = tuple(dict.fromkeys((*OF_TABLES, *OF_IMAGES)))
+KINDS = tuple(dict.fromkeys((*TABLE_KINDS, *IMAGE_KINDS)))
 TONES = {kind: tone for tone, kind in enumerate(KINDS)}
 ALL = (0.0, 1.0)  # quantiles of a band over all seeds
 COUPLINGS, CONDITION = "couplings", "condition number"
@@ -328,7 +329,7 @@ def _twin_panel(name: str, part: pl.DataFrame) -> Panel:
         quantile_series(halves, "couplings", "loss", name=trained, tone=TONES[HALVES], spread=ALL)
     ]
     for kind, rows in groups(with_twins(part), "kind", KINDS).items():
-        if kind != ONE:
+        if kind != LAST_CHANGES:
             middle, x, y = medians(rows, "depth"), "twin_couplings_after", "twin_loss"
             title, tone = f"twin of {kind}", TONES[kind]
             series.append(column_series(middle, x, y, name=title, tone=tone, kind="points"))

@@ -18,23 +18,23 @@ from kappaflow_studies.engine.presets import Count, ImagesName, TableName, Train
 from kappaflow_studies.engine.study import Case, Row
 from kappaflow_studies.training import FAILED, evaluation, points, trained, twin_of
 
-HALVES, ONE = "halves", "one changes, affine maps"
-OF_TABLES: dict[str, dict[str, Any]] = {
+HALVES, LAST_CHANGES = "halves", "one changes, affine maps"
+TABLE_KINDS: dict[str, dict[str, Any]] = {
     HALVES: {},
     "alternating": {"partition": "alternating"},
     "permutations": {"partition": "random"},
     "LU maps": {"mixing": "lu"},
     "orthogonal maps": {"mixing": "orthogonal"},
-    ONE: {"mixing": "plain"},
+    LAST_CHANGES: {"mixing": "plain"},
 }
-OF_IMAGES: dict[str, Mixing | None] = {
+IMAGE_KINDS: dict[str, Mixing | None] = {
     HALVES: None,
     "permutations": None,
     "LU maps": "lu",
     "orthogonal maps": "orthogonal",
 }
 LEVELS = 2
-NEAR = 0.005  # allowed relative difference between numbers of parameters
+SIZE_TOLERANCE = 0.005  # allowed relative difference between numbers of parameters
 
 
 def parameters(flow: Flow) -> int:
@@ -44,14 +44,14 @@ def parameters(flow: Flow) -> int:
 
 def table_flow(kind: str, features: int, depth: int, hidden: Sequence[int], seed: int) -> Flow:
     """Returns a RealNVP of a kind."""
-    partition = {"partition": changes_one(features)} if kind == ONE else {}
+    partition = {"partition": changes_one(features)} if kind == LAST_CHANGES else {}
     return from_options(
         real_nvp,
         features,
         depth=depth,
         hidden=hidden,
         seed=seed,
-        **{**OF_TABLES[kind], **partition},
+        **{**TABLE_KINDS[kind], **partition},
     )
 
 
@@ -62,42 +62,44 @@ def changes_one(features: int) -> Partition:
 
 def image_flow(kind: str, shape: Sequence[int], values: int, steps: int, hidden: int) -> Flow:
     """Returns a Glow of two levels, with 1x1 convolutions or permutations of a kind."""
-    how = {"levels": LEVELS, "steps": steps, "hidden": hidden, "mixing": OF_IMAGES[kind] or "lu"}
-    whole = from_options(glow, shape, dequantize="uniform", values=values, **how)
-    if OF_IMAGES[kind] is not None:
-        return whole
-    units, scales = whole.bijection  # pyright: ignore[reportGeneralTypeIssues]
-    return Flow(whole.base, Chain([units, _permuted(scales, kind)]), whole.augment)
+    how = {"levels": LEVELS, "steps": steps, "hidden": hidden, "mixing": IMAGE_KINDS[kind] or "lu"}
+    flow = from_options(glow, shape, dequantize="uniform", values=values, **how)
+    if IMAGE_KINDS[kind] is not None:
+        return flow
+    units, scales = flow.bijection  # pyright: ignore[reportGeneralTypeIssues]
+    return Flow(flow.base, Chain([units, _permuted(scales, kind)]), flow.augment)
 
 
 def _permuted(scales: MultiScale, kind: str) -> MultiScale:
-    seed, made = 0, []
+    seed, permuted = 0, []
     for scale in scales:
         layers: list[Bijection] = list(scale)  # pyright: ignore[reportArgumentType]
-        for place, part in enumerate(layers):
+        for position, part in enumerate(layers):
             if isinstance(part, InvertibleConv1x1):
                 half = part.channels // 2
                 exchanged = Permutation([*range(half, part.channels), *range(half)])
                 drawn = Permutation.random(part.channels, seed=seed)
-                layers[place], seed = exchanged if kind == HALVES else drawn, seed + 1
-        made.append(ImageChain(layers))
-    return MultiScale(scales.event_shape, made)
+                layers[position], seed = exchanged if kind == HALVES else drawn, seed + 1
+        permuted.append(ImageChain(layers))
+    return MultiScale(scales.event_shape, permuted)
 
 
 def widths(count: Callable[[int, int], int], target: int, hidden: int) -> tuple[int, int]:
-    """Returns the widths of two hidden layers for a number of parameters, nearly equal."""
-    found = []
-    for away in range(hidden):
-        for first in {hidden - away, hidden + away}:
+    """Returns two nearly equal widths of hidden layers that give about `target` parameters."""
+    candidates = []
+    for distance in range(hidden):
+        for first in {hidden - distance, hidden + distance}:
             if first < 2:
                 continue
-            one, two = count(first, 1), count(first, 2)
-            second = max(2, 1 + round((target - one) / (two - one)))
-            off = abs(one + (second - 1) * (two - one) - target) / target
-            found.append((off > NEAR, abs(first - second) if off <= NEAR else off, first, second))
-        if away > hidden // 4 and not min(found)[0]:
+            fixed = count(first, 1)
+            per_unit = count(first, 2) - fixed  # of the second layer
+            second = max(2, 1 + round((target - fixed) / per_unit))
+            error = abs(fixed + (second - 1) * per_unit - target) / target
+            is_far = error > SIZE_TOLERANCE
+            candidates.append((is_far, error if is_far else abs(first - second), first, second))
+        if distance > hidden // 4 and not min(candidates)[0]:
             break
-    return min(found)[2:]
+    return min(candidates)[2:]
 
 
 class PartitionSettings(TrainingSettings):
@@ -117,19 +119,21 @@ class PartitionSettings(TrainingSettings):
 
 def cases(settings: PartitionSettings, seed: int) -> list[Case]:
     """Returns a case for each set, kind, depth and seed; the deep ones come first."""
-    found: list[Case] = []
-    for common, names, kinds, depths, deeper in (
-        (settings.of_tables(), settings.tables, OF_TABLES, settings.depths, settings.deeper),
-        (settings.of_images(), settings.images, OF_IMAGES, settings.steps, settings.deeper_steps),
+    planned: list[Case] = []
+    of_tables = settings.tables, TABLE_KINDS, settings.depths, settings.deeper
+    of_images = settings.images, IMAGE_KINDS, settings.steps, settings.deeper_steps
+    for common, (names, kinds, depths, deeper) in (
+        (settings.of_tables(), of_tables),
+        (settings.of_images(), of_images),
     ):
         for depth in sorted({*depths, *deeper}, reverse=True):
             for name in names:
                 for kind in kinds if depth in depths else (HALVES,):
-                    found += [
+                    planned += [
                         {**common, "data": name, "kind": kind, "depth": depth, "seed": seed + i}
                         for i in range(settings.seeds)
                     ]
-    return found
+    return planned
 
 
 TWIN = "twin_"
@@ -149,7 +153,7 @@ def measure(case: Case) -> list[Row]:
     row = {**about, **evaluation(flow, parts, x)}
     if case["kind"] == HALVES:  # a flow of halves is its own twin
         return [row]
-    alone = case["kind"] == ONE
+    alone = case["kind"] == LAST_CHANGES
     partition = changes_one(flow.event_shape[0]) if alone else "half"
     twin, certificate = twin_of(flow, x, partition=partition, couplings=None if alone else 6)
     row |= {f"{TWIN}{name}": value for name, value in certificate.items()}

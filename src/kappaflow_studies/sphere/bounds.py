@@ -211,9 +211,9 @@ def tearing_bound(mixture: SphereMixture, lipschitz: float) -> float:
 
 def most_in_cells(cells: int, apart: float) -> float:
     """Returns the largest Gaussian mass of sets of mass at most 1/k with a given distance."""
-    whole = float(ndtr(ndtri(1 / cells) + apart / 2))
-    full = floor(1 / whole)
-    rest = float(ndtr(ndtri(max(0.0, 1 - full * whole)) - apart / 2))
+    cell_mass = float(ndtr(ndtri(1 / cells) + apart / 2))
+    full = floor(1 / cell_mass)
+    rest = float(ndtr(ndtri(max(0.0, 1 - full * cell_mass)) - apart / 2))
     return full / cells + rest
 
 

@@ -13,11 +13,11 @@ from kappaflow_studies.sphere.mixture import SphereMixture
 from kappaflow_studies.sphere.packing import gaussian_norm, nearest_distance, sphere_features
 
 
-def wasserstein_bounds(one: SphereMixture, other: SphereMixture) -> tuple[float, float]:
+def wasserstein_bounds(first: SphereMixture, second: SphereMixture) -> tuple[float, float]:
     r"""Returns a lower and an upper bound on :math:`W_1` between two mixtures of one k and sigma.
 
-    With w the distance of the best matching of the means, and u the directions of the means of
-    one, nu the means of the other mixture, either way round,
+    With w the distance of the best matching of the means, u the directions of the means of one
+    mixture, and nu the means of the other, in either order,
 
     .. math:: \max\bigl(0,\; w - 2 \sigma E |z|,\;
               r - \mathrm{mean}_j \max_i \langle \nu_j, u_i \rangle - \sigma \sqrt{2 \log k}\bigr)
@@ -29,31 +29,31 @@ def wasserstein_bounds(one: SphereMixture, other: SphereMixture) -> tuple[float,
         ArgumentError: The mixtures differ in more than their means.
 
     Example:
-        >>> one, other = (SphereMixture.random(64, 32, sigma=0.02, seed=seed) for seed in (0, 1))
-        >>> [round(bound, 3) for bound in wasserstein_bounds(one, other)]
+        >>> first, second = (SphereMixture.random(64, 32, sigma=0.02, seed=i) for i in (0, 1))
+        >>> [round(bound, 3) for bound in wasserstein_bounds(first, second)]
         [0.885, 1.109]
     """
     for name in ("components", "features", "sigma"):
-        if getattr(one, name) != getattr(other, name):
+        if getattr(first, name) != getattr(second, name):
             raise ArgumentError(
-                f"'other' should have the same {name}, got {getattr(other, name)} and "
-                f"{getattr(one, name)}."
+                f"'second' should have the same {name}, got {getattr(second, name)} and "
+                f"{getattr(first, name)}."
             )
-    matched = matching_distance(one.means, other.means)
-    noise = one.sigma * sqrt(2 * log(one.components))
-    cosines = one.means @ other.means.T
+    matched = matching_distance(first.means, second.means)
+    noise = first.sigma * sqrt(2 * log(first.components))
+    cosines = first.means @ second.means.T
     lower = max(
         0.0,
-        matched - 2 * one.sigma * gaussian_norm(one.features),
-        one.radius - cosines.max(dim=0).values.mean().item() / one.radius - noise,
-        other.radius - cosines.max(dim=1).values.mean().item() / other.radius - noise,
+        matched - 2 * first.sigma * gaussian_norm(first.features),
+        first.radius - cosines.max(dim=0).values.mean().item() / first.radius - noise,
+        second.radius - cosines.max(dim=1).values.mean().item() / second.radius - noise,
     )
     return min(lower, matched), matched
 
 
-def matching_distance(one: Tensor, other: Tensor) -> float:
+def matching_distance(first: Tensor, second: Tensor) -> float:
     """Returns the mean distance of the best matching of k points (k, d) with k other points."""
-    costs = torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist").numpy()
+    costs = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist").numpy()
     rows, columns = linear_sum_assignment(costs)
     return float(costs[rows, columns].mean())
 

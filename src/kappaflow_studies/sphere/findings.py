@@ -21,10 +21,10 @@ from kappaflow_studies.sphere.measure import SphereSettings
 def findings(frame: pl.DataFrame, settings: SphereSettings) -> Findings:
     """Returns the charts, the tables and the sentences on them."""
     frame = filled(frame, {pl.Float64: COLUMNS})
-    made = of_kind(frame, "generator").drop_nulls("wasserstein_bound")
+    generators = of_kind(frame, "generator").drop_nulls("wasserstein_bound")
     return Findings(
         found=[
-            *_on_generators(made),
+            *_on_generators(generators),
             *_on_counting(frame, settings),
             *(line for k, d in settings.mixtures for line in _on_flows(frame, k, d)),
             *_on_transport(of_kind(frame, "flow").drop_nulls("divergence")),
@@ -37,20 +37,20 @@ def findings(frame: pl.DataFrame, settings: SphereSettings) -> Findings:
             "As far as we know the source trains no such flow.",
         ],
         charts=charts(frame, settings),
-        tables=[_generators(made), _best_flows(frame, settings)],
+        tables=[_generators(generators), _best_flows(frame, settings)],
     )
 
 
-def _on_generators(made: pl.DataFrame) -> list[str]:
-    if made.is_empty():
+def _on_generators(generators: pl.DataFrame) -> list[str]:
+    if generators.is_empty():
         return []
-    share = 100 * max(made["wasserstein_bound"] / made["mean_distance"])
+    share = 100 * max(generators["wasserstein_bound"] / generators["mean_distance"])
     return [
         f"Three linear layers generate the mixture to within {significant(share, 2)} % of the "
         "mean distance of two of its centers in W1, by a proved bound, for up to "
-        f"{made['components'].max():,} components in {made['features'].min()} to "
-        f"{made['features'].max()} features. Float32 moves their points by at most "
-        f"{significant(made['float32_gap'].max(), 2)} on average."
+        f"{generators['components'].max():,} components in {generators['features'].min()} to "
+        f"{generators['features'].max()} features. Float32 moves their points by at most "
+        f"{significant(generators['float32_gap'].max(), 2)} on average."
     ]
 
 
@@ -98,15 +98,16 @@ def _on_flows(frame: pl.DataFrame, k: int, d: int) -> list[str]:
             f"{significant(medians[best])} at depth {best}"
         )
     sentences = [f"{k} components in {d} features, divergence in nats. {'; '.join(parts)}."]
-    made = of_kind(frame, "generator", k, d)
-    if not made.is_empty():
+    generators = of_kind(frame, "generator", k, d)
+    if not generators.is_empty():
         nearest = min(
             value for rows in budgets.values() for value in _medians(rows, "two_sample").values()
         )
-        floor = median(pl.concat([flows["floor"], made["floor"]]))
+        floor = median(pl.concat([flows["floor"], generators["floor"]]))
         sentences.append(
-            f"There, W1 of samples: the generator, with its {max(made['numbers']):,.0f} numbers, "
-            f"{significant(median(made['two_sample']))}, two samples of the mixture "
+            "There, W1 of samples: the generator, with its "
+            f"{max(generators['numbers']):,.0f} numbers, "
+            f"{significant(median(generators['two_sample']))}, two samples of the mixture "
             f"{significant(floor)}, the best flow {significant(nearest)}."
         )
     return sentences
@@ -169,8 +170,8 @@ def _on_families(frame: pl.DataFrame, settings: SphereSettings) -> list[str]:
 
 
 def _medians(flows: pl.DataFrame, column: str) -> dict[int, float]:
-    found = flows.group_by("depth").agg(pl.col(column).median()).sort("depth")
-    return dict(zip(found["depth"].to_list(), found[column].to_list(), strict=True))
+    medians = flows.group_by("depth").agg(pl.col(column).median()).sort("depth")
+    return dict(zip(medians["depth"].to_list(), medians[column].to_list(), strict=True))
 
 
 MADE = ("hidden_units", "numbers", "wasserstein_bound", "mean_distance", "two_sample", "floor",
@@ -184,8 +185,8 @@ COLUMNS = dict.fromkeys((
 ))  # fmt: skip
 
 
-def _generators(made: pl.DataFrame) -> Table:
-    means = made.group_by("features", "components").agg(pl.col(name).mean() for name in MADE)
+def _generators(generators: pl.DataFrame) -> Table:
+    means = generators.group_by("features", "components").agg(pl.col(name).mean() for name in MADE)
     rows = [
         [
             f"{row['components']} components, {row['features']} features",
@@ -243,16 +244,16 @@ def of_kind(
     frame: pl.DataFrame, kind: str, k: int | None = None, d: int | None = None
 ) -> pl.DataFrame:
     """Returns the rows of a kind, and of a mixture if one is named."""
-    places = {"components": k, "features": d}
-    return frame.filter(kind=kind, **{name: v for name, v in places.items() if v is not None})
+    selection = {"components": k, "features": d}
+    return frame.filter(kind=kind, **{name: v for name, v in selection.items() if v is not None})
 
 
 def charts(frame: pl.DataFrame, settings: SphereSettings) -> list[Chart]:
     """Returns the charts of all rows."""
-    one = f"{_name(*settings.mixtures[0])}. " if len(settings.mixtures) == 1 else ""
+    of_mixture = f"{_name(*settings.mixtures[0])}. " if len(settings.mixtures) == 1 else ""
     many = f"Medians over {settings.seeds} mixtures, and quartiles as a band."
-    over = one + ("One mixture and one training each." if settings.seeds == 1 else many)
-    found = []
+    over = of_mixture + ("One mixture and one training each." if settings.seeds == 1 else many)
+    flow_charts = []
     for name, title, column, y, log, caption in FLOWS:
         panels = []
         for k, d in settings.mixtures:
@@ -265,8 +266,8 @@ def charts(frame: pl.DataFrame, settings: SphereSettings) -> list[Chart]:
                 series += _levels(frame, settings, k, d)
             panels.append(panel(_name(k, d), "couplings", y, series, log=log))
         caption = f"{caption.format(points=settings.points)} {over}"
-        found.append(Chart(name=name, title=title, caption=caption, panels=panels))
-    return [*found, _family(frame, settings), _bound(frame, settings)]
+        flow_charts.append(Chart(name=name, title=title, caption=caption, panels=panels))
+    return [*flow_charts, _family(frame, settings), _bound(frame, settings)]
 
 
 FLOWS = (
@@ -316,12 +317,13 @@ def _of_budgets(
 
 
 def _levels(frame: pl.DataFrame, settings: SphereSettings, k: int, d: int) -> list[Series]:
-    flows, made = of_kind(frame, "flow", k, d), of_kind(frame, "generator", k, d)
+    flows, generators = of_kind(frame, "flow", k, d), of_kind(frame, "generator", k, d)
     ends = (min(settings.depths), max(settings.depths))
-    floor, look = pl.concat([flows["floor"], made["floor"]]), {"tone": FLOOR, "kind": "dotted"}
+    floor = pl.concat([flows["floor"], generators["floor"]])
+    look = {"tone": FLOOR, "kind": "dotted"}
     return [
         *level_series(
-            made["two_sample"], ends, name="the generator", tone=GENERATOR, kind="dashed"
+            generators["two_sample"], ends, name="the generator", tone=GENERATOR, kind="dashed"
         ),
         *level_series(floor, ends, name="two samples of it", **look),
     ]
@@ -337,8 +339,8 @@ def _family(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
     )
     panels = []
     for d in settings.features:
-        here = of_kind(frame, "family", d=d)
-        series = [_plain(here, y, name, tone, kind) for y, name, tone, kind in lines]
+        families = of_kind(frame, "family", d=d)
+        series = [_plain(families, y, name, tone, kind) for y, name, tone, kind in lines]
         title, y = f"{d} features", "W1 between means"
         panels.append(panel(title, "components", y, series, log="x"))
     pairs = settings.tuples * (settings.tuples - 1) // 2
@@ -355,14 +357,14 @@ def _family(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
 def _bound(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
     panels = []
     for d in settings.bound_features:
-        here = of_kind(frame, "bound", d=d)
+        bounds = of_kind(frame, "bound", d=d)
         by_size = [
-            _plain(here.filter(layer_size=p), "min_depth", f"{p} parameters a layer", tone)
+            _plain(bounds.filter(layer_size=p), "min_depth", f"{p} parameters a layer", tone)
             for tone, p in enumerate(settings.layer_parameters)
         ]
         numbers = [
-            _plain(here, "min_parameters", "needed by counting", 3),
-            _plain(here, "generator_numbers", "of the generator", GENERATOR, "dashed"),
+            _plain(bounds, "min_parameters", "needed by counting", 3),
+            _plain(bounds, "generator_numbers", "of the generator", GENERATOR, "dashed"),
         ]
         for title, y, series in (("depth", "couplings", by_size), ("numbers", "numbers", numbers)):
             title = f"{title}, {d} features"

@@ -77,9 +77,9 @@ class MixtureGenerator(nn.Module):
         The cell of the first coordinate between quantiles gives the component c of
         :math:`\mu_c + \sigma z`, distributed exactly as the mixture.
         """
-        wide = batch("z", z, (self.mixture.features + 1,)).double()
-        chosen = torch.bucketize(wide[:, 0].contiguous(), torch.from_numpy(self.thresholds))
-        return self.mixture.means[chosen] + self.mixture.sigma * wide[:, 1:]
+        z_double = batch("z", z, (self.mixture.features + 1,)).double()
+        chosen = torch.bucketize(z_double[:, 0].contiguous(), torch.from_numpy(self.thresholds))
+        return self.mixture.means[chosen] + self.mixture.sigma * z_double[:, 1:]
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Returns n samples, (n, d), in the network's dtype."""

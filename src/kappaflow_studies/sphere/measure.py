@@ -56,8 +56,8 @@ class SphereSettings(StudySettings):
 def cases(settings: SphereSettings, seed: int) -> list[Case]:
     """Returns the cases; deep flows with many parameters come first."""
     families = product(sorted(settings.family_components, reverse=True), settings.features)
-    made = {*product(settings.components, settings.features), *settings.mixtures}
-    seeds = [{"seed": seed * MOST_SEEDS + one} for one in range(settings.seeds)]
+    mixtures = {*product(settings.components, settings.features), *settings.mixtures}
+    seeds = [{"seed": seed * MOST_SEEDS + draw} for draw in range(settings.seeds)]
     flow = settings.model_dump(include={"steps", "batch_size", "learning_rate", "points"})
     bound = settings.model_dump(include={"distance", "layer_lipschitz", "whole_lipschitz"})
     bound["layer_parameters"] = list(settings.layer_parameters)
@@ -68,17 +68,17 @@ def cases(settings: SphereSettings, seed: int) -> list[Case]:
 
     return [
         *(
-            case("flow", k, d) | {"depth": depth, "budget": budget} | one | flow
+            case("flow", k, d) | {"depth": depth, "budget": budget} | seeded | flow
             for depth in sorted(settings.depths, reverse=True)
             for budget in sorted(settings.budgets, reverse=True)
             for k, d in settings.mixtures
-            for one in seeds
+            for seeded in seeds
         ),
         *(case("family", k, d) | {"tuples": settings.tuples, "seed": seed} for k, d in families),
         *(
-            case("generator", k, d) | generator | one
-            for k, d in sorted(made, reverse=True)
-            for one in seeds
+            case("generator", k, d) | generator | seeded
+            for k, d in sorted(mixtures, reverse=True)
+            for seeded in seeds
         ),
         *(
             case("bound", k, d) | bound
@@ -180,28 +180,31 @@ def _divergences(flow: Flow, mixture: SphereMixture, generator: torch.Generator)
     samples = {"divergence": -ratio, "total_variation": (1 - ratio.exp()).clamp(min=0)}
     row: Row = {}
     for name, values in samples.items():
-        found = Estimate.of(values)
-        row |= {name: found.value, f"{name}_error": found.standard_error}
+        estimate = Estimate.of(values)
+        row |= {name: estimate.value, f"{name}_error": estimate.standard_error}
     return row
 
 
 def _compared(mixture: SphereMixture, drawn: Tensor, generator: torch.Generator) -> Row:
     """Returns W1 of two samples, and the floor: W1 of two samples of the mixture itself."""
-    one, other = (mixture.sample(len(drawn), generator=generator) for _ in range(2))
-    two_sample = matching_distance(one, drawn.double())
-    return {"two_sample": two_sample, "floor": matching_distance(one, other)}
+    first, second = (mixture.sample(len(drawn), generator=generator) for _ in range(2))
+    two_sample = matching_distance(first, drawn.double())
+    return {"two_sample": two_sample, "floor": matching_distance(first, second)}
 
 
 def _steepness(flow: Flow, mixture: SphereMixture, generator: torch.Generator) -> Row:
     """Returns the largest stretching in both directions at points of the flow, with the bounds."""
     with torch.no_grad():
         x = flow.sample(STRETCHED, generator=generator)
-    found = spectrum(flow.bijection, x)
-    to_data, to_latent = (1 / found.sigma_min).max().item(), found.sigma_max.max().item()
+    singular_values = spectrum(flow.bijection, x)
+    to_data, to_latent = (
+        (1 / singular_values.sigma_min).max().item(),
+        singular_values.sigma_max.max().item(),
+    )
     return {
         "stretch_to_data": to_data,
         "stretch_to_latent": to_latent,
-        "condition_number_median": found.condition_number.median().item(),
+        "condition_number_median": singular_values.condition_number.median().item(),
         "tearing_bound": tearing_bound(mixture, to_data),
         "volume_bound": volume_bound(mixture, to_latent),
     }
@@ -209,19 +212,19 @@ def _steepness(flow: Flow, mixture: SphereMixture, generator: torch.Generator) -
 
 def _generator(case: Case) -> list[Row]:
     mixture = _mixture(case)
-    made = MixtureGenerator(mixture, accuracy=case["accuracy"])
+    network = MixtureGenerator(mixture, accuracy=case["accuracy"])
     generator = torch.Generator().manual_seed(TEST_SEED + case["seed"])
     row: Row = {
-        "numbers": made.numbers,
-        "hidden_units": made.hidden_units,
-        "wasserstein_bound": made.wasserstein_bound(),
+        "numbers": network.numbers,
+        "hidden_units": network.hidden_units,
+        "wasserstein_bound": network.wasserstein_bound(),
         "mean_distance": mixture.mean_distance(),
     }
-    row |= _compared(mixture, made.sample(case["points"], generator=generator), generator)
+    row |= _compared(mixture, network.sample(case["points"], generator=generator), generator)
     z = torch.randn(case["points"], case["features"] + 1, generator=generator)
     with torch.no_grad():
-        exact = made(z.double())
-        row["float32_gap"] = (made.float()(z) - exact).norm(dim=1).mean().item()
+        exact = network(z.double())
+        row["float32_gap"] = (network.float()(z) - exact).norm(dim=1).mean().item()
     return [row]
 
 
@@ -229,7 +232,7 @@ def _family(case: Case) -> list[Row]:
     first = case["seed"] * case["tuples"]
     k, d, n = case["components"], case["features"], case["tuples"]
     mixtures = [
-        SphereMixture.random(k, d, sigma=case["sigma"], seed=first + one) for one in range(n)
+        SphereMixture.random(k, d, sigma=case["sigma"], seed=first + draw) for draw in range(n)
     ]
     pairs = [wasserstein_bounds(a, b) for i, a in enumerate(mixtures) for b in mixtures[:i]]
     least, most = torch.tensor(pairs, dtype=torch.float64).T

@@ -28,10 +28,10 @@ class Estimate:
     @classmethod
     def of(cls, values: Tensor) -> "Estimate":
         """Returns the average of values (n,) from independent samples."""
-        wide = values.detach().double().flatten()
-        n = len(wide)
-        error = wide.std().item() / n**0.5 if n > 1 else float("nan")
-        return cls(wide.mean().item(), error, n)
+        values_double = values.detach().double().flatten()
+        n = len(values_double)
+        error = values_double.std().item() / n**0.5 if n > 1 else float("nan")
+        return cls(values_double.mean().item(), error, n)
 
     def __str__(self) -> str:
         return f"{self.value:.4g} +- {self.standard_error:.2g}"
@@ -60,19 +60,23 @@ class SphereMixture:
     """
 
     def __init__(self, means: Tensor, sigma: float) -> None:
-        wide = batch("means", means).detach().double()
-        if wide.dim() != 2 or not wide.numel() or not wide.isfinite().all():
+        means_double = batch("means", means).detach().double()
+        if (
+            means_double.dim() != 2
+            or not means_double.numel()
+            or not means_double.isfinite().all()
+        ):
             raise ArgumentError("'means' should be a table (k, d) of finite numbers.")
-        norms = wide.norm(dim=1)
+        norms = means_double.norm(dim=1)
         self.radius = positive_float("the norm of the means", norms.mean().item())
         if (norms - self.radius).abs().max() > ROUND * self.radius:
             raise ArgumentError(
                 f"'means' should have one norm, got {norms.min().item():.6g} to "
                 f"{norms.max().item():.6g}."
             )
-        self.means = wide
+        self.means = means_double
         self.sigma = positive_float("sigma", sigma)
-        self.components, self.features = wide.shape
+        self.components, self.features = means_double.shape
 
     @classmethod
     def random(
@@ -108,9 +112,9 @@ class SphereMixture:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Returns log p(x) in nats, (B,) in float64, for points x (B, d)."""
-        wide = batch("x", x, (self.features,)).to(self.means)
+        x_double = batch("x", x, (self.features,)).to(self.means)
         # Differences first: |x|^2 - 2 x.m + |m|^2 would lose all digits near a narrow mean.
-        distance = torch.cdist(wide, self.means, compute_mode="donot_use_mm_for_euclid_dist")
+        distance = torch.cdist(x_double, self.means, compute_mode="donot_use_mm_for_euclid_dist")
         exponents = -0.5 * (distance / self.sigma) ** 2
         scale = self.features * math.log(self.sigma * math.sqrt(2 * math.pi))
         return exponents.logsumexp(dim=1) - scale - math.log(self.components)

@@ -73,17 +73,17 @@ class Case:
         a, b = slice(None, first), slice(first, None)
         return tuple(  # pyright: ignore[reportReturnType]
             cls(
-                matrix[one, one],
-                matrix[one, other],
-                matrix[other, one],
-                matrix[other, other],
-                inverse[one, other],
-                inverse[other, other],
+                matrix[part, part],
+                matrix[part, rest],
+                matrix[rest, part],
+                matrix[rest, rest],
+                inverse[part, rest],
+                inverse[rest, rest],
                 positive,
                 numbers,
-                swapped=one is b,
+                swapped=part is b,
             )
-            for one, other in ((a, b), (b, a))
+            for part, rest in ((a, b), (b, a))
         )
 
     @property
@@ -286,8 +286,10 @@ class Case:
                     "inertia", f"{both}, with unequal numbers of negative entries on the diagonal."
                 )
             return _can(f"{both}: C and B scale their spectra to any numbers.")
-        here, there = (pivot_signs(block, self.numbers) for block in (self.P, self.inverse_S))
-        if here and there and (not self.positive or here == there):
+        signs_of_P, signs_of_S = (
+            pivot_signs(block, self.numbers) for block in (self.P, self.inverse_S)
+        )
+        if signs_of_P and signs_of_S and (not self.positive or signs_of_P == signs_of_S):
             return _can(
                 f"No leading minor of {n.P} or {n.inverse_S} is zero: entries of C and B that are "
                 "far enough apart make the spectra equal, at very high condition numbers."

@@ -142,13 +142,13 @@ def positive_definite_bound(matrix: object) -> float:
 
 def _unit(matrix: object) -> Array:
     """Returns the matrix divided by its scale; raises ArgumentError if it has none."""
-    given = square_floats(matrix)
-    if len(given) % 2:
-        raise ArgumentError(f"'matrix' should be of even size, got {len(given)}.")
-    sign, log_size = slogdet(given)
+    array = square_floats(matrix)
+    if len(array) % 2:
+        raise ArgumentError(f"'matrix' should be of even size, got {len(array)}.")
+    sign, log_size = slogdet(array)
     if sign == 0:
         raise ArgumentError("'matrix' should be invertible.")
-    return given / np.exp(log_size / len(given))
+    return array / np.exp(log_size / len(array))
 
 
 def unit_minor_basis(matrix: Array) -> Array:

@@ -150,10 +150,10 @@ def rows_scaled(
 
 
 def scaled_alike(
-    target: Array, given: Array, allowed: Callable[[Number], bool], numbers: Numbers
+    target: Array, matrix: Array, allowed: Callable[[Number], bool], numbers: Numbers
 ) -> bool:
     """Returns whether target = B given C for allowed diagonals, by a walk over nonzero entries."""
-    if ((target != 0) != (given != 0)).any():
+    if ((target != 0) != (matrix != 0)).any():
         return False
     rows: dict[int, Number] = {}
     columns: dict[int, Number] = {}
@@ -163,14 +163,14 @@ def scaled_alike(
         rows[start], reached = 1, [start]
         while reached:
             i = reached.pop()
-            for j in np.flatnonzero(given[i]):
-                columns.setdefault(int(j), target[i, j] / given[i, j] / rows[i])
-                for k in np.flatnonzero(given[:, j]):
+            for j in np.flatnonzero(matrix[i]):
+                columns.setdefault(int(j), target[i, j] / matrix[i, j] / rows[i])
+                for k in np.flatnonzero(matrix[:, j]):
                     if int(k) not in rows:
-                        rows[int(k)] = target[k, j] / given[k, j] / columns[int(j)]
+                        rows[int(k)] = target[k, j] / matrix[k, j] / columns[int(j)]
                         reached.append(int(k))
     return all(
-        allowed(target[i, j] / given[i, j])
-        and numbers.agree(target[i, j], rows[i] * given[i, j] * columns[j])
-        for i, j in np.argwhere(given != 0).tolist()
+        allowed(target[i, j] / matrix[i, j])
+        and numbers.agree(target[i, j], rows[i] * matrix[i, j] * columns[j])
+        for i, j in np.argwhere(matrix != 0).tolist()
     )

@@ -110,12 +110,12 @@ class Numbers:
 
 def numbers_of(matrix: object, tolerance: float) -> tuple[Array, Numbers]:
     """Returns a square matrix and its arithmetic: exact for few integers, or for fractions."""
-    given = array_of(matrix)
-    if given.ndim != 2 or given.shape[0] != given.shape[1] or len(given) < 2:
-        raise ArgumentError(f"'matrix' should be square, 2 x 2 or more, got shape {given.shape}.")
-    if given.dtype == object and all(isinstance(x, (Integral, Fraction)) for x in given.flat):
-        return fractions(given), Numbers(None)
-    values = finite_floats(given)
+    array = array_of(matrix)
+    if array.ndim != 2 or array.shape[0] != array.shape[1] or len(array) < 2:
+        raise ArgumentError(f"'matrix' should be square, 2 x 2 or more, got shape {array.shape}.")
+    if array.dtype == object and all(isinstance(x, (Integral, Fraction)) for x in array.flat):
+        return fractions(array), Numbers(None)
+    values = finite_floats(array)
     few = len(values) <= EXACT_UP_TO or np.count_nonzero(values) <= 2 * len(values)
     if few and (values == np.round(values)).all():
         return fractions(values), Numbers(None)

@@ -183,13 +183,13 @@ def fewest_couplings(
 def _either_order(cases: _Cases, count: int) -> Verdict:
     """Returns one verdict for both patterns of a length."""
     patterns = tuple(("LU" * count)[i : i + count] for i in (0, 1))
-    found = [_verdict(cases, pattern) for pattern in patterns]
-    for verdict in found:
+    verdicts = [_verdict(cases, pattern) for pattern in patterns]
+    for verdict in verdicts:
         if verdict.verdict == "can" or verdict.argument == "determinant":
             return verdict
-    joined = "cannot" if all(v.verdict == "cannot" for v in found) else "unknown"
-    reason = " ".join(f"{' '.join(v.patterns[0])}: {v.reason}" for v in found)
-    argument = ", ".join(dict.fromkeys(v.argument for v in found))
+    joined = "cannot" if all(v.verdict == "cannot" for v in verdicts) else "unknown"
+    reason = " ".join(f"{' '.join(v.patterns[0])}: {v.reason}" for v in verdicts)
+    argument = ", ".join(dict.fromkeys(v.argument for v in verdicts))
     return Verdict(patterns, joined, reason, argument, cases.numbers.exact)
 
 
@@ -213,20 +213,20 @@ def _verdict(cases: _Cases, pattern: str) -> Verdict:
 
 def _cases(matrix: object, first: int | None, *, positive: bool, tolerance: float) -> _Cases:
     """Returns the input of the arguments, or raises ArgumentError for an invalid matrix."""
-    given, numbers = numbers_of(matrix, positive_float("tolerance", tolerance))
-    size = len(given) // 2 if first is None else positive_int("first", first)
-    if size >= len(given):
+    array, numbers = numbers_of(matrix, positive_float("tolerance", tolerance))
+    size = len(array) // 2 if first is None else positive_int("first", first)
+    if size >= len(array):
         raise ArgumentError(
-            f"'first' should be below {len(given)}, got {size}: both parts need a feature."
+            f"'first' should be below {len(array)}, got {size}: both parts need a feature."
         )
     try:
-        inverse = numbers.inverse(given)
+        inverse = numbers.inverse(array)
     except NumericalError as error:
         raise ArgumentError(
             "'matrix' should be invertible, as every product of couplings is."
         ) from error
-    lower, upper = Case.of(given, inverse, first=size, positive=positive, numbers=numbers)
-    return _Cases(lower, upper, numbers, positive and numbers.sign(given) == -1)
+    lower, upper = Case.of(array, inverse, first=size, positive=positive, numbers=numbers)
+    return _Cases(lower, upper, numbers, positive and numbers.sign(array) == -1)
 
 
 def _checked_pattern(pattern: str) -> str:

@@ -107,10 +107,10 @@ def transport_error(
         z = torch.randn(shape, dtype=flow.dtype, generator=generator)
         missed = flow.bijection.inverse(z)[0] - target.transport(z)
         squares.append(missed.square().sum(1))
-    found = torch.cat(squares)
+    squared_errors = torch.cat(squares)
     unseen = scales.unseen if scales is not None else 0.0
-    bound = math.sqrt(found.mean().item() + unseen)
-    spread = found.std().item() / math.sqrt(samples)
+    bound = math.sqrt(squared_errors.mean().item() + unseen)
+    spread = squared_errors.std().item() / math.sqrt(samples)
     return TransportError(bound, spread / (2 * bound) if bound else 0.0, unseen)
 
 
@@ -215,18 +215,18 @@ def approximate(
     z = torch.randn(points, target.features, dtype=torch.float64, generator=generator)
     # Inverted part by part: the inverse of the whole flow is too ill-conditioned to recover z.
     layers = reversed(layers_of(flow.bijection))
-    found = spectrum(Chain(Inverse(layer.bijection) for layer in layers), z)
+    singular_values = spectrum(Chain(Inverse(layer.bijection) for layer in layers), z)
     compared, floor = None, None
     if natural_int("draws", draws):
-        made = flow.sample(draws, generator=generator)
+        generated = flow.sample(draws, generator=generator)
         first, second = (target.sample(draws, generator=generator) for _ in range(2))
-        compared, floor = two_sample_w2(made, first), two_sample_w2(first, second)
+        compared, floor = two_sample_w2(generated, first), two_sample_w2(first, second)
     return Approximation(
         scales=scales,
         error=transport_error(flow, target, scales, samples=samples, seed=seed),
-        sigma_min=_quantiles(found.sigma_min),
-        sigma_max=_quantiles(found.sigma_max),
-        status=found.status,
+        sigma_min=_quantiles(singular_values.sigma_min),
+        sigma_max=_quantiles(singular_values.sigma_max),
+        status=singular_values.status,
         total_variation=total_variation(flow, target, samples=points, seed=seed),
         two_sample_w2=compared,
         floor=floor,

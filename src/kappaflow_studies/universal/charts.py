@@ -76,7 +76,7 @@ def _compared(
     least = min(settings.triangular_errors)
 
     def panels(y: str, title: str, log: str) -> list[Panel]:
-        found = []
+        target_panels = []
         for name in settings.triangular:
             series = [
                 column_series(
@@ -86,8 +86,8 @@ def _compared(
                 for (form, table), tone in zip(forms.items(), (3, 1, 0), strict=True)
                 if name in table
             ]  # fmt: skip
-            found.append(panel(name, ERROR, title, series, log=log))
-        return found
+            target_panels.append(panel(name, ERROR, title, series, log=log))
+        return target_panels
 
     return [
         Chart(
@@ -151,8 +151,8 @@ OF_SCALES: Lines = (
 
 def _lines(title: str, table: pl.DataFrame, y: str, lines: Lines) -> Panel:
     series = [
-        column_series(table.drop_nulls(one), "epsilon", one, name=name, tone=tone, kind=kind)
-        for one, name, tone, kind in lines
+        column_series(table.drop_nulls(column), "epsilon", column, name=name, tone=tone, kind=kind)
+        for column, name, tone, kind in lines
     ]
     return panel(title, ERROR, y, series)
 

@@ -52,7 +52,10 @@ def _powers(table: pl.DataFrame) -> dict[str, PowerLaw]:
 
 
 def _exponents(powers: Powers) -> Table:
-    rows = [[name, *(_interval(laws[one]) for one in FITTED)] for name, laws in powers.items()]
+    rows = [
+        [name, *(_interval(laws[quantity]) for quantity in FITTED)]
+        for name, laws in powers.items()
+    ]
     return Table(
         title="Exponents of the allowed error",
         columns=["target", "smallest singular value", "largest singular value", "bound on W2"],
@@ -148,11 +151,11 @@ def _on_exponent(powers: Powers) -> list[str]:
 
 def _on_triangular(rows: pl.DataFrame) -> list[str]:
     """Returns the exponents with three and with four couplings, for a triangular map."""
-    found = []
+    sentences = []
     derived = (("triangular, 3", "three", "1/2 and 1"), ("triangular, 4", "four", "0 for both"))
     for form, number, exponents in derived:
-        one = rows.filter(form=form)
-        tables = groups(one, "target", one["target"].unique(maintain_order=True))
+        of_form = rows.filter(form=form)
+        tables = groups(of_form, "target", of_form["target"].unique(maintain_order=True))
         planar, more = [], []
         for name, table in tables.items():
             if len(table) >= 3:
@@ -162,14 +165,14 @@ def _on_triangular(rows: pl.DataFrame) -> list[str]:
         measured = " and ".join(f"{_fixed_ends(values)} {of}" for values, of in known if values)
         if not measured:
             return []
-        kept = (one["bound"] < one["epsilon"]).sum()
-        found.append(
+        kept = (of_form["bound"] < of_form["epsilon"]).sum()
+        sentences.append(
             f"With a triangular map, {number} couplings have the exponent {measured}; the "
             f"derivation says {exponents}, "
             f"up to logarithms. The bound on W2 is below the allowed error in {kept} of "
-            f"{len(one)} cases."
+            f"{len(of_form)} cases."
         )
-    return found
+    return sentences
 
 
 def _fixed_ends(values: list[float]) -> str:

@@ -44,22 +44,22 @@ TWO_FORMS = [form for form, couplings in FORMS.items() if couplings is not None]
 
 def cases(settings: UniversalSettings, seed: int) -> list[Case]:
     """Returns a case for each construction, and one for each picture."""
-    found: list[Case] = []
+    planned: list[Case] = []
     for name in settings.targets:
         for error in settings.errors:
             draws = settings.draws if error >= settings.two_sample_down_to else 0
             counts = {"samples": settings.samples, "points": settings.points, "draws": draws}
-            found.append({"what": "error", "target": name, "epsilon": error, **counts})
+            planned.append({"what": "error", "target": name, "epsilon": error, **counts})
         if TARGETS[name].features == 2:
             counts = {"draws": settings.picture_draws, "bins": settings.bins}
             for error in (0.0, *settings.pictured):
-                found.append({"what": "picture", "target": name, "epsilon": error, **counts})
+                planned.append({"what": "picture", "target": name, "epsilon": error, **counts})
     counts = {"samples": settings.triangular_samples, "points": settings.points, "draws": 0}
     for name, error, form in product(settings.triangular, settings.triangular_errors, TWO_FORMS):
         case = {"what": "triangular", "target": name, "epsilon": error, "form": form}
-        found.append({**case, **counts})
-    found += [{"what": "every point", "steps": steps} for steps in settings.steps]
-    return [{**case, "seed": seed} for case in found]
+        planned.append({**case, **counts})
+    planned += [{"what": "every point", "steps": steps} for steps in settings.steps]
+    return [{**case, "seed": seed} for case in planned]
 
 
 INVERTED = 200  # number of points for the round trip
@@ -74,17 +74,17 @@ def measure(case: Case) -> list[Row]:
         return [{"counts": cells(_draws(target, case), 1.1 * target.reach, case["bins"])}]
     counts = {name: case[name] for name in ("samples", "points", "draws", "seed")}
     form = case.get("form", "any map")
-    found = approximate(target, case["epsilon"], form=form, **counts)
-    ends, scales = ("_low", "", "_high"), found.scales
+    approximation = approximate(target, case["epsilon"], form=form, **counts)
+    ends, scales = ("_low", "", "_high"), approximation.scales
     row = {
-        "bound": found.error.bound,
-        "standard_error": found.error.standard_error,
-        "unseen": found.error.unseen**0.5,
-        "two_sample_w2": found.two_sample_w2,
-        "floor": found.floor,
-        "total_variation": found.total_variation,
-        **{f"sigma_min{end}": v for end, v in zip(ends, found.sigma_min, strict=True)},
-        **{f"sigma_max{end}": v for end, v in zip(ends, found.sigma_max, strict=True)},
+        "bound": approximation.error.bound,
+        "standard_error": approximation.error.standard_error,
+        "unseen": approximation.error.unseen**0.5,
+        "two_sample_w2": approximation.two_sample_w2,
+        "floor": approximation.floor,
+        "total_variation": approximation.total_variation,
+        **{f"sigma_min{end}": v for end, v in zip(ends, approximation.sigma_min, strict=True)},
+        **{f"sigma_max{end}": v for end, v in zip(ends, approximation.sigma_max, strict=True)},
         "round_trip": _round_trip(constructed(target, case["epsilon"], form)[0], case),
     }
     if isinstance(scales, Scales):

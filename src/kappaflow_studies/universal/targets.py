@@ -97,10 +97,12 @@ class Banana(Target):
 
     def transport(self, z: Tensor) -> Tensor:
         noise = uniform(z).unbind(1)
-        found = [noise[0]]
-        for own in noise[1:]:
-            found.append((1 - self.width) * (2 * found[-1] ** 2 - 1) + self.width * own)
-        return torch.stack(found, 1)
+        coordinates = [noise[0]]
+        for noise_i in noise[1:]:
+            coordinates.append(
+                (1 - self.width) * (2 * coordinates[-1] ** 2 - 1) + self.width * noise_i
+            )
+        return torch.stack(coordinates, 1)
 
 
 @register("Ring")
@@ -179,8 +181,8 @@ class TruncatedMixture(Target):
         ranks = (1 + uniform(z)) / 2
         even = torch.full_like(first, 1 / len(first)).expand(len(z), -1)
         x = self._quantile(ranks[:, 0], first, even)
-        given = even * self._density(x, first)
-        y = self._quantile(ranks[:, 1], second, given / given.sum(1, keepdim=True))
+        weights = even * self._density(x, first)
+        y = self._quantile(ranks[:, 1], second, weights / weights.sum(1, keepdim=True))
         return torch.stack((x, y), 1)
 
     def _quantile(self, rank: Tensor, means: Tensor, weights: Tensor) -> Tensor:

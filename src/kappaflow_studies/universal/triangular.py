@@ -78,7 +78,7 @@ class Cells:
             rare = (epsilon / 8) ** 2 / (target.features * farthest**2)
             reach = float(norm.isf(rare / (4 * target.features)))
         ramp = rare / (2 * target.features)
-        first, second = (Grid.covering(reach, one, ramp) for one in (width, coarse))
+        first, second = (Grid.covering(reach, cell_width, ramp) for cell_width in (width, coarse))
         return cls(epsilon, reach, bound, first, second, rare)
 
 
@@ -207,9 +207,9 @@ def _map_first_and_store(cells: Cells, psi: CellMap, x2: Tensor) -> ScaleAndOffs
 
 def _map_second_without_copy(cells: Cells, psi: CellMap, x1: Tensor) -> ScaleAndOffset:
     """Returns what maps x_2 and removes [x_1] from it."""
-    place = psi.inverse(x1)
-    a = cells.first.round(place)
-    b = cells.second.round((place - a) / _room(cells))
+    psi_input = psi.inverse(x1)
+    a = cells.first.round(psi_input)
+    b = cells.second.round((psi_input - a) / _room(cells))
     image, slope = psi.affine(b, a)
     scale = slope / _below(cells.first, cells.input_bound)
     return scale, image - slope * b - scale * a
