@@ -6,17 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from pydantic import TypeAdapter, ValidationError
 from tests.report.conftest import changed
 
-import kappaflow as kf
 from kappaflow.conditioning import ProfileQuantiles
 from kappaflow.errors import FileError
 from kappaflow.finding import Finding
 from kappaflow.report.files import draw_again, from_json, read_report, store_report, to_json
 from kappaflow.results import to_plain
-from kappaflow.testing.contract import jittered
 
 GOLD = Path(__file__).parent / "gold" / "report.json"
 
@@ -175,16 +172,6 @@ def test_a_damaged_profile_is_found_on_reading(report, tmp_path, damage, words):
     (tmp_path / "report.json").write_text(json.dumps(content))
     with pytest.raises(FileError, match=words):
         read_report(tmp_path)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_profile_of_a_flow_fills_that_of_a_report(make_report, dtype):
-    """`Profile.to_dict` has exactly the keys of a report, and its values come back unchanged."""
-    flow = jittered(kf.real_nvp(3, depth=2, hidden=(4,))).to(dtype)
-    measured = kf.profile(flow, torch.randn(6, 3, dtype=dtype)).to_dict()
-    report = make_report(profile=measured)
-    assert report.profile.model_dump() == measured
-    assert from_json(to_json(report)).profile == report.profile
 
 
 def test_a_correlation_too_many_is_found_on_reading(report, tmp_path):
