@@ -209,15 +209,15 @@ def newton(
 ) -> tuple[list[np.ndarray], float, int]:
     """Returns a solution near a point by damped Newton steps, its error, and their number."""
     values, taken = list(values), 0
-    here = linearize(pattern, target, values)
-    while here.error > tolerance and taken < steps:
-        step = here.equations().least_norm(-here.defect, tolerance=INEXACT)
-        trial = _damped(pattern, target, values, step, here.error)
+    equation = linearize(pattern, target, values)
+    while equation.error > tolerance and taken < steps:
+        step = equation.equations().least_norm(-equation.defect, tolerance=INEXACT)
+        trial = _damped(pattern, target, values, step, equation.error)
         if trial is None:
             break
-        values, here = trial
+        values, equation = trial
         taken += 1
-    return values, here.error, taken
+    return values, equation.error, taken
 
 
 def _damped(
@@ -228,12 +228,12 @@ def _damped(
     while length >= SMALLEST_DAMPING:
         trial = move(values, step, length)
         try:
-            there = linearize(pattern, target, trial)
+            equation = linearize(pattern, target, trial)
         except LinAlgError:
             length /= 2
             continue
-        if there.error < (1 - length / 4) * error:
-            return trial, there
+        if equation.error < (1 - length / 4) * error:
+            return trial, equation
         length /= 2
     return None
 

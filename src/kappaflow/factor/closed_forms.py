@@ -102,4 +102,4 @@ def small_first(
         return problem.matrix, first, list
     order = np.roll(np.arange(n), -first)
     matrix = problem.matrix[np.ix_(order, order)]
-    return matrix, n - first, lambda found: [f._replace(lower=not f.lower) for f in found]
+    return matrix, n - first, lambda factors: [f._replace(lower=not f.lower) for f in factors]

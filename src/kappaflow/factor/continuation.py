@@ -135,13 +135,13 @@ def _solve_nearby(
             values, error, taken = newton(
                 pattern, target, pattern.unknowns(blocks), tolerance=ON_THE_PATH, steps=STEPS
             )
-            found = all_blocks(pattern, target, values)
+            solution = all_blocks(pattern, target, values)
         except LinAlgError:
             continue
         if not error <= ON_THE_PATH:  # also if it is nan
             continue
-        if worst_condition_number(found) < JUMP * worst_condition_number(blocks):
-            return _smooth(target, found), taken
+        if worst_condition_number(solution) < JUMP * worst_condition_number(blocks):
+            return _smooth(target, solution), taken
     raise NumericalError("no solution was found near the last one")
 
 

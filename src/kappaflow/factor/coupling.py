@@ -81,9 +81,9 @@ class LinearCoupling(Bijection):
 
         Numbers that are passed to the constructor would also be stored as text.
         """
-        given = LinearCoupling(partition, weight, diagonal)
-        coupling = LinearCoupling(partition).to(given.weight.dtype)
-        coupling.load_state_dict(given.state_dict())
+        exact = LinearCoupling(partition, weight, diagonal)
+        coupling = LinearCoupling(partition).to(exact.weight.dtype)
+        coupling.load_state_dict(exact.state_dict())
         return coupling
 
     @property
@@ -216,11 +216,11 @@ def _along_features(vector: Tensor, x: Tensor) -> Tensor:
     return vector.reshape(-1, *[1] * (x.dim() - 2))
 
 
-def _numbers(name: str, given: Numbers | None, shape: tuple[int, ...], *, empty: float) -> Tensor:
+def _numbers(name: str, value: Numbers | None, shape: tuple[int, ...], *, empty: float) -> Tensor:
     """Returns the numbers as a tensor of this shape; raises ArgumentError if they are invalid."""
-    if given is None:
+    if value is None:
         return torch.full(shape, empty)
-    numbers = real_numbers(name, given)
+    numbers = real_numbers(name, value)
     if numbers.shape != torch.Size(shape):
         raise ArgumentError(
             f"'{name}' should have the shape {shape} of (changed, kept) features, "

@@ -26,9 +26,9 @@ def direct_factors(matrix: np.ndarray, first: int, *, most: int = 4) -> list[Fac
     for count, find in enumerate((_one, _two, _three, _four), start=1):
         if count > most:
             break
-        given = matrix if count <= 2 else matrix / size
+        unit = matrix if count <= 2 else matrix / size
         for lower_first in (True, False):
-            factors = find(_ordered(given, first, lower_first), lower_first)
+            factors = find(_ordered(unit, first, lower_first), lower_first)
             if factors is not None and _signs_are_right(matrix, factors):
                 return rescale(factors, scale=size) if count > 2 else factors
     return None
@@ -72,10 +72,10 @@ def _three(blocks: tuple[np.ndarray, ...], lower_first: bool) -> list[Factor] | 
     inverse = np.linalg.inv(q)
     left = np.linalg.solve(q.T, s.T).T
     size = np.abs(s) @ np.abs(inverse) @ np.abs(p) + np.abs(r)
-    found = _both_sides(left @ p - r, inverse, ROUNDING * np.linalg.cond(q) * size.max())
-    if found is None:
+    scales = _both_sides(left @ p - r, inverse, ROUNDING * np.linalg.cond(q) * size.max())
+    if scales is None:
         return None
-    b, c = found
+    b, c = scales
     # Unit factors of diag(c, b)^-1 T; the first two take the diagonals.
     last = np.linalg.solve(q, p - np.diag(c))
     first = np.linalg.solve(q.T, (s - np.diag(b)).T).T

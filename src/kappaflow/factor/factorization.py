@@ -133,10 +133,10 @@ class Factorization(PlottedSummary):
         return [*facts, ("note", self.note)] if self.note else facts
 
 
-def ranking_key(found: Factorization) -> tuple[bool, float]:
+def ranking_key(result: Factorization) -> tuple[bool, float]:
     """Returns a sort key: the best conditioned exact one comes first, then the most accurate."""
-    exact = found.is_exact
-    return not exact, found.condition_number if exact else found.inverse_residual
+    exact = result.is_exact
+    return not exact, result.condition_number if exact else result.inverse_residual
 
 
 def residuals(factors: Sequence[Factor], matrix: np.ndarray) -> tuple[float, float]:
@@ -288,17 +288,17 @@ def load_couplings(path: str | Path) -> Factorization:
         raise FileError(f"{file} is damaged ({error}): factor the matrix again.") from None
 
 
-def _metadata(found: Factorization) -> dict[str, str]:
+def _metadata(result: Factorization) -> dict[str, str]:
     return {
         "format": FORMAT,
         "format_version": VERSION,
-        "features": str(len(found.matrix)),
-        "couplings": str(len(found)),
+        "features": str(len(result.matrix)),
+        "couplings": str(len(result)),
         "order": "matrix = coupling.1 coupling.2 ...: the last acts first on a column",
         "coupling": "z[changed] = diagonal * x[changed] + weight @ x[kept]; z[kept] = x[kept]",
-        "method": found.method,
-        "residual": repr(found.residual),
-        "note": found.note,
+        "method": result.method,
+        "residual": repr(result.residual),
+        "note": result.note,
     }
 
 
@@ -333,8 +333,11 @@ def _residuals(matrix: np.ndarray, couplings: tuple[LinearCoupling, ...]) -> tup
     if not couplings:
         return residuals([], matrix)
     first = couplings[0].partition
-    if any(one.partition not in (first, first.swapped()) for one in couplings):
+    if any(coupling.partition not in (first, first.swapped()) for coupling in couplings):
         raise ValueError("the couplings have different partitions")
     order = np.array(first.kept + first.changed)
-    factors = [Factor(one.partition == first, *weight_and_diagonal(one)) for one in couplings]
+    factors = [
+        Factor(coupling.partition == first, *weight_and_diagonal(coupling))
+        for coupling in couplings
+    ]
     return residuals(factors, matrix[np.ix_(order, order)])

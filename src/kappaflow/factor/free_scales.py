@@ -35,7 +35,9 @@ def free_scales(factors: Sequence[Factor], matrix: np.ndarray) -> list[Factor]:
             return list(factors)
         values = values - np.linalg.lstsq(slope, residual)[0]
     trial = program.factors(values)
-    worst, best = (max(one.condition_number for one in some) for some in (factors, trial))
+    worst, best = (
+        max(factor.condition_number for factor in product) for product in (factors, trial)
+    )
     left = np.linalg.norm(program.residual(values))
     accurate = left <= max(np.linalg.norm(program.residual(program.start)), ROUNDING)
     return trial if accurate and best < worst else list(factors)

@@ -169,10 +169,10 @@ class NearestInverse:
         self._sizes = sizes + max(SHIFT * rest, JITTERS[0] * sizes.sum()) / sizes.size
 
     def astype(self, dtype: type[np.floating]) -> "NearestInverse":
-        made = copy(self)
-        made._a, made._b = self._a.astype(dtype), self._b.astype(dtype)
-        made._sizes = self._sizes.astype(dtype)
-        return made
+        inverse = copy(self)
+        inverse._a, inverse._b = self._a.astype(dtype), self._b.astype(dtype)
+        inverse._sizes = self._sizes.astype(dtype)
+        return inverse
 
     def __call__(self, r: np.ndarray) -> np.ndarray:
         return self._a @ ((self._a.T @ r @ self._b) / self._sizes) @ self._b.T

@@ -177,7 +177,7 @@ class _Attempts:
             return False
         if strategy.cost == "last resort":
             others = [*self.closed, *self.searched]
-            return not any(one.method == "rotation" or one.is_exact for one in others)
+            return not any(result.method == "rotation" or result.is_exact for result in others)
         return strategy.condition(self.problem)
 
     def result(self, strategy: Strategy, count: int) -> Factorization | None:
@@ -224,7 +224,7 @@ class _Attempts:
         elif self.request.couplings is None and note == SIX_NOTE:
             note = LOST_NOTE if self.trouble or why_not else FEWEST_NOTE
         if best.method == "continuation" and self.closed:
-            before = min(one.condition_number for one in self.closed)
+            before = min(result.condition_number for result in self.closed)
         note = "; ".join(filter(None, [note, why_not and f"search: {why_not}"]))
         return dataclasses.replace(best, note=note, before_search=before)
 
@@ -236,7 +236,7 @@ class _Attempts:
 
     def _why_not_taken(self) -> str:
         """Returns why the results of a search were not taken; empty if they were not better."""
-        if self.searched and not any(one.is_exact for one in self.searched):
+        if self.searched and not any(result.is_exact for result in self.searched):
             poor = self.searched[0]
             also = f"that of the inverse is {poor.inverse_residual:.1g}"
             return f"{len(poor)} couplings have a residual of {poor.residual:.1g}, {also}"
@@ -287,12 +287,13 @@ def _nothing(
     )
 
 
-def _inexact(found: Factorization, problem: FactorProblem) -> str:
+def _inexact(result: Factorization, problem: FactorProblem) -> str:
     return (
-        f"the product P of the couplings differs from the matrix T by {found.residual:.1e} of its "
-        f"norm, and P^-1 T from the identity by {found.inverse_residual:.1e}. Likely cause: the "
-        f"condition number of the matrix, {problem.condition_number:.1g}. "
-        f"couplings={min_couplings(problem, 'svd')} allows a closed form, exact to rounding."
+        "the product P of the couplings differs from the matrix T by "
+        f"{result.residual:.1e} of its norm, and P^-1 T from the identity by "
+        f"{result.inverse_residual:.1e}. Likely cause: the condition number of the matrix, "
+        f"{problem.condition_number:.1g}. couplings={min_couplings(problem, 'svd')} allows a "
+        "closed form, exact to rounding."
     )
 
 

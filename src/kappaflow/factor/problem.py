@@ -18,9 +18,9 @@ PARTITIONS: tuple[FixedPartition, ...] = get_args(FixedPartition)
 SINGULAR = 4 * np.finfo(float).eps  # smallest reciprocal condition number, in the 1-norm
 
 
-def square_floats(given: object) -> np.ndarray:
+def square_floats(matrix_like: object) -> np.ndarray:
     """Returns a tensor, array or nested list as float64, (n, n), with n at least 2."""
-    matrix = array_of(given)
+    matrix = array_of(matrix_like)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ArgumentError(
             f"'matrix' should be square, got shape {matrix.shape}: couplings are invertible maps "
@@ -34,17 +34,17 @@ def square_floats(given: object) -> np.ndarray:
     return finite_floats(matrix)
 
 
-def array_of(given: object) -> np.ndarray:
+def array_of(value: object) -> np.ndarray:
     """Returns the input as an array of real numbers, with its dtype unchanged."""
     try:
-        if isinstance(given, Tensor):
-            plain = given.detach().cpu()
+        if isinstance(value, Tensor):
+            plain = value.detach().cpu()
             array = (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
         else:
-            array = np.asarray(given)
+            array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError):
         raise ArgumentError(
-            f"'matrix' should be a square matrix of numbers, got {type(given).__name__}."
+            f"'matrix' should be a square matrix of numbers, got {type(value).__name__}."
         ) from None
     if array.dtype.kind not in "biufO":
         raise ArgumentError(f"'matrix' should hold real numbers, got {array.dtype}.")
@@ -125,9 +125,9 @@ def factor_problem(matrix: Tensor | np.ndarray, partition: str | int | Partition
     return FactorProblem(given, split, order, blocks, bool(sign < 0), scale)
 
 
-def _check_invertible(given: np.ndarray) -> None:
+def _check_invertible(matrix: np.ndarray) -> None:
     """Raises ArgumentError for a numerically singular matrix, by LAPACK's condition estimate."""
-    unit = given / power_of_two(given)
+    unit = matrix / power_of_two(matrix)
     factors, _, stopped = lapack.dgetrf(unit)  # pyright: ignore[reportAttributeAccessIssue]
     estimate = lapack.dgecon  # pyright: ignore[reportAttributeAccessIssue]
     reciprocal = 0.0 if stopped else estimate(factors, np.abs(unit).sum(0).max())[0]
@@ -139,19 +139,19 @@ def _check_invertible(given: np.ndarray) -> None:
         )
 
 
-def resolve_partition(given: str | int | Partition, n: int) -> Partition:
+def resolve_partition(value: str | int | Partition, n: int) -> Partition:
     """Returns the partition of n features that a name, a size or a partition stands for."""
-    if isinstance(given, Partition):
-        partition = given
-    elif isinstance(given, str):
-        named = one_of("partition", given, PARTITIONS)
+    if isinstance(value, Partition):
+        partition = value
+    elif isinstance(value, str):
+        named = one_of("partition", value, PARTITIONS)
         partition = Partition.half(n) if named == "half" else Partition.alternating(n)
     else:
-        first = positive_int("partition", given, "how many features the first part has.")
+        first = positive_int("partition", value, "how many features the first part has.")
         partition = Partition(n, tuple(range(min(first, n - 1)))) if first < n else None
     if partition is None or partition.features != n or not partition.kept:
         raise ArgumentError(
-            f"'partition' should split {n} features into two parts, got {given!r}: "
+            f"'partition' should split {n} features into two parts, got {value!r}: "
             "lower couplings change one part, upper ones the other."
         )
     return partition

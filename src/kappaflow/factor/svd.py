@@ -58,9 +58,11 @@ def singular_value_pairs(low: np.ndarray, high: np.ndarray, count: int) -> Singu
     lower = np.ones_like(low) if count == 1 else (below / trailing) ** (2 / (count - 1))
 
     def too_large(shear: np.ndarray) -> np.ndarray:
-        made = SingularValuePairs(upper, lower, shear, trailing).product(count)
+        products = SingularValuePairs(upper, lower, shear, trailing).product(count)
         # The difference of the singular values is accurate even if they are nearly equal.
-        apart = np.hypot(made[:, 0, 0] - made[:, 1, 1], made[:, 0, 1] + made[:, 1, 0])
+        apart = np.hypot(
+            products[:, 0, 0] - products[:, 1, 1], products[:, 0, 1] + products[:, 1, 0]
+        )
         return apart > high - low
 
     left, right = np.zeros_like(low), np.ones_like(low)
@@ -131,14 +133,14 @@ def _paired(matrix: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray, np.
     return left, values, right
 
 
-def _rotations(made: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _rotations(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns rotations A, B (m, 2, 2) with made = A diag(low, high) B^T."""
-    one, _, other = np.linalg.svd(made)
-    one, other = one[:, :, ::-1].copy(), other[:, ::-1].copy()
-    negative = np.linalg.det(one) < 0
-    one[negative, :, 0] *= -1
-    other[negative, 0] *= -1
-    return one, other.transpose(0, 2, 1)
+    left, _, right = np.linalg.svd(blocks)
+    left, right = left[:, :, ::-1].copy(), right[:, ::-1].copy()
+    negative = np.linalg.det(left) < 0
+    left[negative, :, 0] *= -1
+    right[negative, 0] *= -1
+    return left, right.transpose(0, 2, 1)
 
 
 def _turn(rows: np.ndarray, rotations: np.ndarray) -> None:

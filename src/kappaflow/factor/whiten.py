@@ -77,19 +77,19 @@ class Whiten(Bijection):
             DataError: There are too few rows, some combination of the features does not vary, or
                 the covariance is not finite.
         """
-        wide = batch("x", x, (self.features,)).double()
-        counts = None if weights is None else weights.to(wide)
+        rows = batch("x", x, (self.features,)).double()
+        counts = None if weights is None else weights.to(rows)
         covariance = torch.tensor(torch.nan)
-        if len(wide):
-            covariance = torch.cov(wide.T, correction=0, aweights=counts)
+        if len(rows):
+            covariance = torch.cov(rows.T, correction=0, aweights=counts)
         if not covariance.isfinite().all():
             raise DataError(
                 "the rows cannot be whitened: their covariance is not finite. Likely causes: (a) "
                 "nan or inf in the rows, see x.isfinite(); (b) no rows; (c) numbers beyond 1e150."
             )
-        if len(wide) <= self.features:
+        if len(rows) <= self.features:
             raise DataError(
-                f"{len(wide)} row{'s are' if len(wide) > 1 else ' is'} too few to whiten "
+                f"{len(rows)} row{'s are' if len(rows) > 1 else ' is'} too few to whiten "
                 f"{self.features} columns: give at least {self.features + 1} training rows, or "
                 f"{option('start', 'identity')}."
             )

@@ -107,16 +107,16 @@ class ConditionBudget:
                 result = stretched(self.flow.core.linearize(x, few.context), x)
             self._follow(result.log_condition_number - aim, few.weights)
             near = result.log_condition_number > aim - REACH * SOFTNESS
-            some = near.nonzero()[: self.points // 3, 0]
-            if not len(some):
+            nearest = near.nonzero()[: self.points // 3, 0]
+            if not len(nearest):
                 return None
-            context = None if few.context is None else few.context[some]
-            here = self.flow.core.linearize(x[some], context)
-            apart = log_stretch(here, result.most[some], result.least[some])
-        excess = SOFTNESS * softplus((apart - aim) / SOFTNESS)
+            context = None if few.context is None else few.context[nearest]
+            linearization = self.flow.core.linearize(x[nearest], context)
+            log_condition = log_stretch(linearization, result.most[nearest], result.least[nearest])
+        excess = SOFTNESS * softplus((log_condition - aim) / SOFTNESS)
         weights = excess.new_ones(len(near)) if few.weights is None else few.weights.to(excess)
         share = weights[near].sum() / weights.sum()
-        return share * (weights[some] * excess).sum() / weights[some].sum()
+        return share * (weights[nearest] * excess).sum() / weights[nearest].sum()
 
     def _follow(self, above: Tensor, weights: Tensor | None = None) -> None:
         """Updates the dual variable by log(condition number) - aim of points, (B,)."""
@@ -141,12 +141,12 @@ def project_to_budget(
     p95 = figures["condition_number_p95"]
     if p95 is None or not budget < p95 < FAR * budget:
         return None
-    here = {name: tensor.detach().clone() for name, tensor in flow.state_dict().items()}
+    trained = {name: tensor.detach().clone() for name, tensor in flow.state_dict().items()}
     share, rate, above = 1.0, FIRST_RATE, math.log(p95 / budget)
     try:
         for _ in range(MOST_MOVES):
             share -= (math.log(p95 / budget) - math.log(JUST)) / rate
-            state = _between(start, here, share)
+            state = _between(start, trained, share)
             flow.load_state_dict(state)
             result = budget_figures(flow, rows)
             p95 = result["condition_number_p95"]
@@ -155,15 +155,15 @@ def project_to_budget(
                 return measured | likelihood_figures(flow, rows), state
             rate = max(LEAST_RATE, (above - math.log(p95 / budget)) / (1 - share))
     finally:
-        flow.load_state_dict(here)
+        flow.load_state_dict(trained)
     return None
 
 
-def _between(one: State, other: State, share: float) -> State:
+def _between(start: State, end: State, share: float) -> State:
     """Returns a mean of two states with a share of the other; integers are the other's."""
     return {
-        name: one[name].lerp(there, share) if there.is_floating_point() else there
-        for name, there in other.items()
+        name: start[name].lerp(tensor, share) if tensor.is_floating_point() else tensor
+        for name, tensor in end.items()
     }
 
 

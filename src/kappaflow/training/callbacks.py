@@ -88,29 +88,29 @@ class CallbackList(Callback):
     """Several callbacks as one, in the order in which they are called."""
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
-        for one in callbacks:
-            if not isinstance(one, Callback):
+        for callback in callbacks:
+            if not isinstance(callback, Callback):
                 raise ArgumentError(
                     "'callbacks' should hold kappaflow.training.Callback, "
-                    f"got {type(one).__name__}."
+                    f"got {type(callback).__name__}."
                 )
         self._callbacks = tuple(callbacks)
 
     def on_start(self, flow: Flow, settings: Settings | EnergySettings) -> None:
-        for one in self._each(flow):
-            one.on_start(flow, settings)
+        for callback in self._each(flow):
+            callback.on_start(flow, settings)
 
     def on_epoch(self, flow: Flow, figures: Figures) -> None:
-        for one in self._each(flow):
-            one.on_epoch(flow, figures)
+        for callback in self._each(flow):
+            callback.on_epoch(flow, figures)
 
     def on_best(self, flow: Flow, figures: Figures) -> None:
-        for one in self._each(flow):
-            one.on_best(flow, figures)
+        for callback in self._each(flow):
+            callback.on_best(flow, figures)
 
     def on_end(self, result: FitResult | EnergyResult) -> None:
-        for one in self._callbacks:
-            one.on_end(result)
+        for callback in self._callbacks:
+            callback.on_end(result)
 
     def _each(self, flow: Flow) -> Iterator[Callback]:
         with evaluation_mode(flow):

@@ -47,25 +47,25 @@ def from_rank_zero(make: Callable[[], T]) -> T:
             message[1] = error
     with lost_ranks_as_errors():
         dist.broadcast_object_list(message, group=_patient_group())
-    made, error = message
+    result, error = message
     if error is not None:
         raise error
-    return made
+    return result
 
 
 def per_machine(make: Callable[[], T]) -> T:
     """Returns the result of a function that the first rank of each machine calls, or its error."""
-    made, error = None, None
+    result, error = None, None
     if is_first_here():
         try:
-            made = make()
+            result = make()
         except KappaflowError as raised:
             error = raised
-    outcomes = all_gather((machine() if is_first_here() else None, made, error))
+    outcomes = all_gather((machine() if is_first_here() else None, result, error))
     for _, _, raised in outcomes:
         if raised is not None:
             raise raised
-    return next(made for place, made, _ in outcomes if place == machine())  # pyright: ignore[reportReturnType]
+    return next(result for number, result, _ in outcomes if number == machine())  # pyright: ignore[reportReturnType]
 
 
 def all_gather(value: T) -> list[T]:

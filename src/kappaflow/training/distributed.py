@@ -135,10 +135,10 @@ def make_engine(flow: Flow, device: str | torch.device | None, precision: str = 
         )
     if device is None:
         device = flow.device.type if ranks() > 1 else flow.device
-    here = connect_ranks(device)
-    flow.to(here)
-    scaler = GradScaler(here.type) if precision == "fp16" else None
-    return Engine(here, rank(), ranks(), NARROW_TYPES.get(precision), scaler)
+    own_device = connect_ranks(device)
+    flow.to(own_device)
+    scaler = GradScaler(own_device.type) if precision == "fp16" else None
+    return Engine(own_device, rank(), ranks(), NARROW_TYPES.get(precision), scaler)
 
 
 def connect_ranks(device: str | torch.device) -> torch.device:

@@ -70,12 +70,12 @@ class Likelihood(nn.Module):
         except Exception as error:  # torch.compile and the C++ compiler raise many kinds
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             return f"torch.compile, which needs a C++ compiler such as g++, failed here ({reason})"
-        whole = torch.nn.utils.get_total_norm(expected)
-        if not whole.isfinite():
+        total = torch.nn.utils.get_total_norm(expected)
+        if not total.isfinite():
             return None  # this step is skipped with and without the compiler
         allowed = max(LARGEST_ERROR, ROUNDINGS * self._rounding(x.device.type))
         errors = [
-            ((a - b).norm() / (b.norm() + NEGLIGIBLE * whole)).nan_to_num(torch.inf).item()
+            ((a - b).norm() / (b.norm() + NEGLIGIBLE * total)).nan_to_num(torch.inf).item()
             for a, b in zip(result, expected, strict=True)
         ]
         worst = max(errors)

@@ -40,10 +40,12 @@ def first_nonfinite_layer_of_samples(flow: Flow, z: Tensor) -> str:
 
 def _blame_gradient(layers: Sequence[Layer]) -> str:
     """Returns the last layer whose gradient is not finite, if there is one."""
-    there = False
+    has_gradients = False
     for layer in reversed(layers):
         gradients = [p.grad for p in layer.bijection.parameters() if p.grad is not None]
         if any(not torch.isfinite(gradient).all() for gradient in gradients):
             return f"the gradient of layer {layer.name}"
-        there = there or bool(gradients)
-    return "the sum over the batch" if there else "a value that is finite when computed again"
+        has_gradients = has_gradients or bool(gradients)
+    return (
+        "the sum over the batch" if has_gradients else "a value that is finite when computed again"
+    )

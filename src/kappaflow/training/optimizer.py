@@ -150,6 +150,6 @@ class WeightEMA:
     def _swap(self) -> None:
         self._joint.follow()
         for name, parameter in self.parameters.items():
-            held = parameter.detach().clone()
+            before = parameter.detach().clone()
             parameter.copy_(self.averages[name])
-            self.averages[name].copy_(held)
+            self.averages[name].copy_(before)

@@ -170,10 +170,10 @@ def curve_facts(history: Sequence[Figures], width: int = 40) -> Facts:
 def curve(name: str, history: Sequence[Figures], width: int = 40, *, log: bool = False) -> str:
     """Returns the first value of a figure, a sparkline, and its last value; empty without two."""
     values = [figures.get(name) for figures in history]
-    there = [value for value in values if value is not None]
-    if len(there) < 2:
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < 2:
         return ""
-    return f"{short(there[0])} {sparkline(values, width, log=log)} {short(there[-1])}"
+    return f"{short(numbers[0])} {sparkline(values, width, log=log)} {short(numbers[-1])}"
 
 
 def describe_flow(flow: Flow) -> str:

@@ -73,7 +73,9 @@ class FitResult(PlottedSummary):
         return (*course, *warning_findings(warnings))
 
     def _details(self) -> Facts:
-        findings = [(f"{one.severity} {one.code}", one.message) for one in self.findings]
+        findings = [
+            (f"{finding.severity} {finding.code}", finding.message) for finding in self.findings
+        ]
         return [*findings, *(("note", note) for note in self.notes)]
 
     def report(
@@ -93,9 +95,9 @@ class FitResult(PlottedSummary):
     def stored(cls, flow: Flow, content: dict[str, Any]) -> Self:
         """Returns the result that result.json holds; KeyError if it lacks an entry."""
         names = ("validation_nll", "best_epoch", "stopped_because")
-        given = {name: content[name] for name in names}
+        figures = {name: content[name] for name in names}
         finished_at = str(content.get("finished_at", ""))
-        return cls(flow, tuple(content["history"]), finished_at=finished_at, **given)
+        return cls(flow, tuple(content["history"]), finished_at=finished_at, **figures)
 
 
 @dataclass(frozen=True, repr=False)

@@ -197,9 +197,9 @@ def _is_of_started_run(path: Path) -> bool:
         return False
 
 
-def _check_same_run(folder: Path, there: ModelConfig, here: ModelConfig) -> None:
+def _check_same_run(folder: Path, stored: ModelConfig, config: ModelConfig) -> None:
     """Raises an error for a folder made with another model, other data or other settings."""
-    old, new = _flat(there.model_dump()), _flat(json.loads(here.model_dump_json()))
+    old, new = _flat(stored.model_dump()), _flat(json.loads(config.model_dump_json()))
     # Fingerprints come last: they only show that rows differ, and settings can explain why.
     keys = sorted(set(old) | set(new), key=lambda key: ("fingerprints" in key, key))
     for key in keys:

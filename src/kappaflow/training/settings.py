@@ -49,20 +49,20 @@ class Settings(BaseModel, TrainingOptions):  # noqa: D101 - the docstring is the
         return max(PATIENT_EPOCHS, -(-PATIENT_STEPS // steps_per_epoch))
 
 
-def checked_settings(also: Sequence[str] = (), **given: object) -> Settings:
+def checked_settings(also: Sequence[str] = (), **values: object) -> Settings:
     """Returns checked settings, or raises an error that names the invalid one.
 
     `also` has other arguments of the caller, one of which may be meant.
     """
-    return checked_model(Settings, "a training", given, also)
+    return checked_model(Settings, "a training", values, also)
 
 
 def checked_model(
-    model: type[Checked], what: str, given: dict[str, object], also: Sequence[str] = ()
+    model: type[Checked], what: str, values: dict[str, object], also: Sequence[str] = ()
 ) -> Checked:
     """Returns a model of these settings, or raises an error that names the invalid one."""
     try:
-        plain = {key: v.item() if isinstance(v, np.generic) else v for key, v in given.items()}
+        plain = {key: v.item() if isinstance(v, np.generic) else v for key, v in values.items()}
         return model.model_validate(plain)
     except ValidationError as error:
         first = error.errors()[0]
@@ -127,6 +127,6 @@ class EnergySettings(BaseModel):
         return 1.0 if step >= rise else self.inverse_temperature ** (1 - step / rise)
 
 
-def checked_energy_settings(**given: object) -> EnergySettings:
+def checked_energy_settings(**values: object) -> EnergySettings:
     """Returns checked settings; raises an ArgumentError that names a wrong argument."""
-    return checked_model(EnergySettings, "a training on an energy", given)
+    return checked_model(EnergySettings, "a training on an energy", values)
