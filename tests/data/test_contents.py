@@ -204,6 +204,9 @@ def test_a_decimal_sign_that_is_named_holds_for_every_column(tmp_path):
         DataError, match="'b' .* holds '0.25' at line 2, which is no number with a decimal"
     ):
         load_table(path, decimal=",")
+    path.write_text("a;b\n1,5;1.250\n2,5;0.5\n")  # of which the first can be 1250
+    with pytest.raises(DataError, match="'b' .* holds '0.5' at line 3, which is no number"):
+        load_table(path, decimal=",")
 
 
 def test_values_named_as_missing_are_missing_in_any_source(tmp_path):

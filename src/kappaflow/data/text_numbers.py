@@ -113,10 +113,10 @@ def _first(text: "pl.Series", mark: "pl.Series") -> Spot | None:
 
 def _with_comma(text: "pl.Series", numbers: "pl.Series") -> "pl.Series":
     """Returns plain numbers as they read with a decimal comma: 1.234 can be 1234."""
-    pointed = text.str.contains(".", literal=True).fill_null(value=False)
-    tried = text.filter(pointed).head(TRIED)
-    if _number(tried, ",").null_count():
-        return numbers.set(pointed, None)
+    tried = text.filter(text.str.contains(".", literal=True)).head(TRIED)
+    refused = tried.filter(_number(tried, ",").is_null())
+    if refused.len():
+        return numbers.set((text == refused[0]).fill_null(value=False), None)
     return _number(text, ",") if tried.len() else numbers
 
 
