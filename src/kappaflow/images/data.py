@@ -75,9 +75,9 @@ class ImageConfig(DataConfig):
         train, validation, test = split_images(images, fractions=FRACTIONS, seed=self.split_seed)
         notes = ()
         if images.left_out:
-            one = images.left_out == 1
-            files = "1 other file" if one else f"{images.left_out:,} other files"
-            notes += (f"{files} of the folder {'is' if one else 'are'} left out",)
+            is_single = images.left_out == 1
+            files = "1 other file" if is_single else f"{images.left_out:,} other files"
+            notes += (f"{files} of the folder {'is' if is_single else 'are'} left out",)
         unseen = _unseen(train)
         if self.by_class and unseen:
             notes += (f"no image of {', '.join(unseen)} is among those to train on",)
@@ -130,8 +130,8 @@ class ImageData(RunData):
 
     def model_facts(self, model: ModelConfig) -> dict[str, Any]:
         """Returns the arguments of a model for a report, with the defaults for the images."""
-        given = given_and_default(model, self.train)
-        return all_arguments(ModelConfig(model.recipe, given))
+        arguments = with_image_defaults(model, self.train)
+        return all_arguments(ModelConfig(model.recipe, arguments))
 
     def form(self) -> list[tuple[str, str]]:
         """Returns the shape and the values of an image, and whether the flow reads its class."""
@@ -168,8 +168,8 @@ class ImageData(RunData):
 
 def _unseen(images: Images) -> list[str]:
     """Returns the classes without an image."""
-    there = set() if images.labels is None else set(images.labels.tolist())
-    return [name for number, name in enumerate(images.classes) if number not in there]
+    seen = set() if images.labels is None else set(images.labels.tolist())
+    return [name for number, name in enumerate(images.classes) if number not in seen]
 
 
 def image_flow(model: ModelConfig, images: Images, *, by_class: bool, seed: int) -> Flow:
@@ -179,20 +179,20 @@ def image_flow(model: ModelConfig, images: Images, *, by_class: bool, seed: int)
     size of the images. With `by_class` the flow reads the class as a context.
     """
     make = RECIPES[one_of("model", model.recipe, tuple(RECIPES))]
-    given = given_and_default(model, images)
-    refuse_odd_sides(model.recipe, given.get("levels", 1), images)
+    arguments = with_image_defaults(model, images)
+    refuse_odd_sides(model.recipe, arguments.get("levels", 1), images)
     context = len(images.classes) if by_class else 0
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            given = with_padding(given, images.shape)
-            given |= {"values": images.values, "context_features": context}
-            return from_options(make, images.shape, **given)
+            arguments = with_padding(arguments, images.shape)
+            arguments |= {"values": images.values, "context_features": context}
+            return from_options(make, images.shape, **arguments)
     except (RuntimeError, MemoryError) as error:
         raise ArgumentError(f"a model of this size cannot be built here: {error}") from None
 
 
-def given_and_default(model: ModelConfig, images: Images) -> dict[str, Any]:
+def with_image_defaults(model: ModelConfig, images: Images) -> dict[str, Any]:
     """Returns the arguments of a model, with those that follow from the images filled in."""
     return {"dequantize": "uniform", **defaults(model.recipe, images.shape), **model.arguments}
 
@@ -245,15 +245,15 @@ def with_classes(images: Images, classes: tuple[str, ...]) -> Images:
             f"'images' should have classes, {images.source} has none: the flow of the run "
             f"reads the class, so put the images into folders called {listed}."
         )
-    place = {name: number for number, name in enumerate(classes)}
+    numbers = {name: number for number, name in enumerate(classes)}
     used = [images.classes[label] for label in np.unique(images.labels)]
     for name in used:
-        if name not in place:
+        if name not in numbers:
             raise ArgumentError(
                 f"'images' should have the classes of the run, {listed}; {images.source} has "
                 f"{name!r}."
             )
-    renamed = np.array([place.get(name, 0) for name in images.classes], dtype=np.int64)
+    renamed = np.array([numbers.get(name, 0) for name in images.classes], dtype=np.int64)
     return replace(images, labels=renamed[images.labels], classes=classes)
 
 

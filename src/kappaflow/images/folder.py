@@ -61,7 +61,7 @@ def order(name: str) -> list[tuple[tuple[str | int, ...], str]]:
     chunks = [(_NUMBER.split(part), part) for part in name.split("/")]
     # every other chunk is a number, so that numbers are compared with numbers only
     return [
-        (tuple(int(chunk) if place % 2 else chunk for place, chunk in enumerate(split)), part)
+        (tuple(int(chunk) if i % 2 else chunk for i, chunk in enumerate(split)), part)
         for split, part in chunks
     ]
 
@@ -86,13 +86,13 @@ def _files(folder: Path) -> Iterator[tuple[str, bool]]:
     entered: set[tuple[int, int]] = set()
     while waiting:
         prefix = waiting.pop()
-        here = folder / prefix
-        with explained(here):
-            status = here.stat()
+        current = folder / prefix
+        with explained(current):
+            status = current.stat()
             if (status.st_dev, status.st_ino) in entered:
                 continue
             entered.add((status.st_dev, status.st_ino))
-            with os.scandir(here) as entries:
+            with os.scandir(current) as entries:
                 listed = sorted(entries, key=lambda entry: entry.name, reverse=True)
         for entry in listed:
             name = prefix + entry.name
@@ -150,13 +150,14 @@ def _form(files: Files, request: Request) -> Form:
     headers = _headers(files)
     first = headers[0]
     sizes = [(header.height, header.width) for header in headers]
-    other = next((place for place, size in enumerate(sizes) if size != sizes[0]), None)
+    other = next((i for i, size in enumerate(sizes) if size != sizes[0]), None)
     if request.size is None and other is not None:
-        one, two = headers[0], headers[other]
+        second = headers[other]
         raise DataError(
-            f"the images have different sizes, {shown(files.path(0))} {one.height} x {one.width} "
-            f"and {shown(files.path(other))} {two.height} x {two.width} pixels (height x width): "
-            "give the size to bring them to, as in size=32 or size=(48, 32)."
+            f"the images have different sizes, {shown(files.path(0))} {first.height} x "
+            f"{first.width} and {shown(files.path(other))} {second.height} x {second.width} "
+            "pixels (height x width): give the size to bring them to, as in size=32 or "
+            "size=(48, 32)."
         )
     is_gray = all(header.is_gray for header in headers)
     return request.form(first.height, first.width, is_gray=is_gray)

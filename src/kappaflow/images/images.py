@@ -160,9 +160,9 @@ class Pixels:
         """Returns the images at these positions, in ascending order, decoded again."""
         images = np.empty((len(positions), *self.form.shape), np.uint8)
 
-        def fill(places: NDArray[np.int64]) -> None:
-            for place in places.tolist():
-                images[place] = self.origin.decode(int(positions[place]), self.form)
+        def fill(indices: NDArray[np.int64]) -> None:
+            for index in indices.tolist():
+                images[index] = self.origin.decode(int(positions[index]), self.form)
 
         in_threads(fill, np.arange(len(positions)))
         return images

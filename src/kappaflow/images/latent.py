@@ -87,21 +87,23 @@ def interpolate(
     if positive_int("steps", steps) < 2:
         raise ArgumentError(f"'steps' should be at least 2, both ends included, got {steps}.")
     with evaluation_mode(_checked(flow)):
-        shape, first, given = flatten_batch(flow, a, context)
+        shape, first, rows_context = flatten_batch(flow, a, context)
         other, second, _ = flatten_batch(flow, b, context)
         if len(shape) != 1 or shape != other:
             raise ArgumentError(
                 f"'a' and 'b' should each be one batch with the same number of points, got "
                 f"leading shapes {tuple(shape)} and {tuple(other)}."
             )
-        start, end = _latent(flow, first, given), _latent(flow, second, given)
+        start, end = _latent(flow, first, rows_context), _latent(flow, second, rows_context)
         between = _arc if spherical else _line
-        places = [step / (steps - 1) for step in range(steps)]
-        drawn = [
-            flow._drop_augmentation(flow.bijection.inverse(between(start, end, t), given)[0])
-            for t in places
+        fractions = [step / (steps - 1) for step in range(steps)]
+        points = [
+            flow._drop_augmentation(
+                flow.bijection.inverse(between(start, end, t), rows_context)[0]
+            )
+            for t in fractions
         ]
-        return torch.stack(drawn)
+        return torch.stack(points)
 
 
 def _latent(flow: Flow, rows: Tensor, context: Tensor | None) -> Tensor:
@@ -110,22 +112,22 @@ def _latent(flow: Flow, rows: Tensor, context: Tensor | None) -> Tensor:
     return flow.bijection(joined, context)[0]
 
 
-def _line(start: Tensor, end: Tensor, place: float) -> Tensor:
-    return start if place == 0 else end if place == 1 else torch.lerp(start, end, place)
+def _line(start: Tensor, end: Tensor, fraction: float) -> Tensor:
+    return start if fraction == 0 else end if fraction == 1 else torch.lerp(start, end, fraction)
 
 
-def _arc(start: Tensor, end: Tensor, place: float) -> Tensor:
+def _arc(start: Tensor, end: Tensor, fraction: float) -> Tensor:
     """Returns points on the arcs between two batches of latents, (B, *latent)."""
-    if place in (0, 1):
-        return _line(start, end, place)
-    one, two = start.flatten(1).double(), end.flatten(1).double()
-    cosine = torch.nn.functional.cosine_similarity(one, two, dim=1, eps=1e-12)
+    if fraction in (0, 1):
+        return _line(start, end, fraction)
+    first, second = start.flatten(1).double(), end.flatten(1).double()
+    cosine = torch.nn.functional.cosine_similarity(first, second, dim=1, eps=1e-12)
     angle = cosine.clamp(-1, 1).arccos()[:, None]
     # Opposite latents have no unique arc, and parallel latents need none.
     bent = (angle > PARALLEL) & (angle < torch.pi - PARALLEL)
     safe = torch.where(bent, angle, 1.0)
-    arc = ((1 - place) * safe).sin() * one + (place * safe).sin() * two
-    result = torch.where(bent, arc / safe.sin(), torch.lerp(one, two, place))
+    arc = ((1 - fraction) * safe).sin() * first + (fraction * safe).sin() * second
+    result = torch.where(bent, arc / safe.sin(), torch.lerp(first, second, fraction))
     return result.to(start.dtype).reshape(start.shape)
 
 

@@ -28,12 +28,12 @@ def grid(images: Pixels, columns: int, *, gap: int = 1, ground: int = 128) -> Pi
     """
     count, channels, height, width = images.shape
     rows = -(-count // columns)
-    tall, wide = rows * (height + gap) - gap, columns * (width + gap) - gap
-    whole = np.full((channels, tall, wide), ground, np.uint8)
-    for place, image in enumerate(images):
-        top, left = place // columns * (height + gap), place % columns * (width + gap)
-        whole[:, top : top + height, left : left + width] = image
-    return whole
+    total_height, total_width = rows * (height + gap) - gap, columns * (width + gap) - gap
+    picture = np.full((channels, total_height, total_width), ground, np.uint8)
+    for position, image in enumerate(images):
+        top, left = position // columns * (height + gap), position % columns * (width + gap)
+        picture[:, top : top + height, left : left + width] = image
+    return picture
 
 
 def enlarged(pixels: Pixels, least: int = 512) -> Pixels:

@@ -231,8 +231,9 @@ def _likelihood_table(result: Result) -> Table:
         unit, mean, error = "Bits per dimension", part.bits_per_dimension, part.bits_standard_error
     quantiles = [fixed(part.quantiles.get(key), 3) for key in ("median", "p95", "max")]
     rows: list[list[str | None]] = [["the flow", with_error(mean, error), *quantiles]]
-    for one in result.references:
-        rows.append([f"for comparison: {one.name}", fixed(one.nll, 3), None, None, None])
+    for reference in result.references:
+        name = f"for comparison: {reference.name}"
+        rows.append([name, fixed(reference.nll, 3), None, None, None])
     return Table((unit, "Mean", "Median image", "95 % quantile", "Worst image"), rows)
 
 

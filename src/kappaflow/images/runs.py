@@ -76,10 +76,10 @@ class ImageRuns(RunKind):
         crop = True if run.source is None else run.source.crop
         return images_for(flow, source, crop=crop, classes=run.classes_of(flow))
 
-    def options(self, given: dict[str, Any]) -> dict[str, Any]:
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
         """Returns the options of a command with a size of one number as this number."""
-        size = given.get("size", ())
-        return {**given, "size": size[0]} if len(size) == 1 else given
+        size = options.get("size", ())
+        return {**options, "size": size[0]} if len(size) == 1 else options
 
     def model(self, recipe: str, arguments: dict[str, Any]) -> ModelConfig:
         hidden = arguments.get("hidden")
@@ -123,10 +123,10 @@ class ImageRuns(RunKind):
     ) -> CollectedFindings:
         """Returns the findings on likelihood and training."""
         findings, checked = [], []
-        for one in held_out.references:
-            bits = held_out.test.bits_per_dimension
-            findings += image_likelihood_findings(bits, one.standard_error, one.nll)
-            checked.append(f"the likelihood of {one.name}")
+        for reference in held_out.references:
+            bits, error = held_out.test.bits_per_dimension, reference.standard_error
+            findings += image_likelihood_findings(bits, error, reference.nll)
+            checked.append(f"the likelihood of {reference.name}")
         findings += training_findings(history, stopped_because, of_images=True)
         return findings, [*checked, "the course of the training"]
 

@@ -122,8 +122,7 @@ def write_sheet(flow: Flow, classes: tuple[str, ...], folder: Path, name: str) -
         sheet = sample_sheet(flow, classes)
     except NumericalError:
         return  # training reports it, and may recover
-    place = make_directory(folder / FOLDER)
-    write_bytes(place / name, png(enlarged(sheet.picture)))
+    write_bytes(make_directory(folder / FOLDER) / name, png(enlarged(sheet.picture)))
 
 
 def _whole(drawn: Tensor, flow: Flow) -> Pixels:
@@ -178,13 +177,13 @@ def write_images(images: Pixels, path: str, *, values: int = 256, turns: int = 1
         np.save(buffer, images, allow_pickle=False)
         write_bytes(target, buffer.getvalue())
     elif suffix == PICTURE:
-        whole = grid(shown(images, values), columns_for(len(images), turns))
-        write_bytes(target, png(enlarged(whole)))
+        picture = grid(shown(images, values), columns_for(len(images), turns))
+        write_bytes(target, png(enlarged(picture)))
     else:
         digits = len(str(len(images)))
-        with atomic_directory(target) as place:
+        with atomic_directory(target) as directory:
             for number, image in enumerate(shown(images, values), start=1):
-                (place / f"{number:0{digits}}.png").write_bytes(png(image))
+                (directory / f"{number:0{digits}}.png").write_bytes(png(image))
 
 
 def columns_for(count: int, turns: int = 1) -> int:

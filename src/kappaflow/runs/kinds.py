@@ -239,9 +239,9 @@ class RunKind(ABC):
     def split_data(self, flow: Flow, train: Any, validation: Any, test: Any) -> RunData:  # noqa: ANN401
         """Returns data that is split already as the data of a run."""
 
-    def options(self, given: dict[str, Any]) -> dict[str, Any]:
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
         """Returns the options of a command as arguments of `config`."""
-        return given
+        return options
 
     def model(self, recipe: str, arguments: dict[str, Any]) -> ModelConfig:
         """Returns the model of a command."""

@@ -26,7 +26,7 @@ M = TypeVar("M", bound=BaseModel)
 
 def runs_on(kind: str) -> RunKind:
     """Returns what runs do with a kind of data; of one that is not registered, with tables."""
-    return next((runs_of(one) for one in kinds() if one.name == kind), TABLES)
+    return next((runs_of(other) for other in kinds() if other.name == kind), TABLES)
 
 
 def run_kind(folder: Path) -> RunKind:
@@ -42,8 +42,7 @@ def load_on(folder: Path, device: str | torch.device | None) -> Flow:
     Raises:
         ArgumentError: The device does not exist.
     """
-    place = existing_device(device)
-    return load(folder).to(place)
+    return load(folder).to(existing_device(device))
 
 
 def read_run(folder: Path) -> RunConfig[Any]:
