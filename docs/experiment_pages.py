@@ -18,7 +18,7 @@ from kappaflow.report.charts import write_stills
 from kappaflow.report.numbers import format_time
 from kappaflow_studies.catalog import STUDIES
 from kappaflow_studies.engine.presets import settings_of
-from kappaflow_studies.engine.report import StudyReport, Table
+from kappaflow_studies.engine.report import StudyReport, StudyTable
 
 HERE = Path(__file__).parent / "experiments"
 BEGIN = "<!-- results: made by docs/experiment_pages.py -->"
@@ -51,12 +51,12 @@ def pages(reports: dict[Path, StudyReport]) -> dict[Path, str]:
     return found
 
 
-def csv_name(table: Table) -> str:
+def csv_name(table: StudyTable) -> str:
     """Returns the name of the CSV file of a table, made from its title."""
     return "-".join(re.findall(r"[a-z0-9]+", table.title.lower())) + ".csv"
 
 
-def as_csv(table: Table) -> str:
+def as_csv(table: StudyTable) -> str:
     """Returns a table as CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([table.columns, *table.rows])

@@ -80,13 +80,13 @@ def reproduce_all(
         ArgumentError: `out` is a file, or a study refuses an argument.
     """
     folder, started = checked_folder(out), time.perf_counter()
-    done: dict[str, Reproduced] = {}
+    results: dict[str, Reproduced] = {}
     shared = {"preset": preset, "seed": seed, "processes": processes, "progress": progress}
     for number, (name, experiment) in enumerate(experiments.items(), start=1):
         say(f"{name} ({number} of {len(experiments)}): {experiment.about}")
-        done[name] = experiment.run(folder / name, say=say, **shared)
+        results[name] = experiment.run(folder / name, say=say, **shared)
     time_s = time.perf_counter() - started
-    about = f"Preset “{preset}”, seed {seed}, {format_time(time_s)}."
-    page = render_claims(experiments, done, folder, about=about)
+    caption = f"Preset “{preset}”, seed {seed}, {format_time(time_s)}."
+    page = render_claims(experiments, results, folder, about=caption)
     write_bytes(make_directory(folder) / PAGE, page.encode())
-    return folder / PAGE, done
+    return folder / PAGE, results

@@ -32,7 +32,7 @@ HELD_OUT = 2000  # number of validation rows, and of test rows, of a table
 
 
 @dataclass(frozen=True)
-class Parts:
+class DataParts:
     """Rows or images, split."""
 
     train: Table | Images
@@ -41,14 +41,14 @@ class Parts:
     log_prob: Tensor | None = None  # true log-densities of the test rows in nats, if known
 
 
-def parts_of(case: Case, size: int | None = None) -> Parts:
+def parts_of(case: Case, size: int | None = None) -> DataParts:
     """Returns the data of a case: of a table, or of images, resized if `size` is given."""
     if case["what"] == "table":
         return table_parts(case["data"], case["rows"], case["seed"])
     return image_parts(case["data"], size, case["seed"])
 
 
-def table_parts(name: str, rows: int, seed: int) -> Parts:
+def table_parts(name: str, rows: int, seed: int) -> DataParts:
     """Returns "bananas-8" (or more or fewer), or a shipped table, with at most so many rows."""
     features = banana_features(name)
     if features is not None:
@@ -58,14 +58,14 @@ def table_parts(name: str, rows: int, seed: int) -> Parts:
     validation, test = (
         table.select(slice(0, HELD_OUT)) for table in (tables.validation, tables.test)
     )
-    return Parts(tables.train.select(slice(0, rows)), validation, test)
+    return DataParts(tables.train.select(slice(0, rows)), validation, test)
 
 
-def image_parts(name: str, size: int | None, seed: int) -> Parts:
+def image_parts(name: str, size: int | None, seed: int) -> DataParts:
     """Returns gray images, resized if `size` is given, and split."""
     images = load_images(name, size=size, gray=True)
     train, validation, test = split_images(images, fractions=FRACTIONS, seed=seed)
-    return Parts(train, validation, test)
+    return DataParts(train, validation, test)
 
 
 def banana_features(name: str) -> int | None:
@@ -81,11 +81,11 @@ def banana_features(name: str) -> int | None:
     return int(number)
 
 
-def _bananas(name: str, features: int, rows: int, seed: int) -> Parts:
+def _bananas(name: str, features: int, rows: int, seed: int) -> DataParts:
     generator = torch.Generator().manual_seed(seed)
     tables, log_prob = [], None
     for count in (rows, HELD_OUT, HELD_OUT):
         x, log_prob = bananas(count, features, generator)
         columns = tuple(f"x{i}" for i in range(features))
         tables.append(Table(x.numpy(), columns, np.arange(1, count + 1), name))
-    return Parts(*tables, log_prob=log_prob)
+    return DataParts(*tables, log_prob=log_prob)

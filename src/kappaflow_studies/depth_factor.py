@@ -13,10 +13,10 @@ from kappaflow.images import Images, glow
 from kappaflow.report.charts import Chart, Panel, Series
 from kappaflow.report.charts.chart import Kind
 from kappaflow.report.numbers import significant
-from kappaflow_studies.data import Parts, parts_of
+from kappaflow_studies.data import DataParts, parts_of
 from kappaflow_studies.engine.charts import column_series, ends, groups, panel
 from kappaflow_studies.engine.presets import Count, ImagesName, TableName, TrainingSettings
-from kappaflow_studies.engine.report import Findings, Table
+from kappaflow_studies.engine.report import StudyFindings, StudyTable
 from kappaflow_studies.engine.study import Case, Row, Study
 from kappaflow_studies.training import (
     FAILED,
@@ -75,19 +75,19 @@ def measure(case: Case) -> list[Row]:
             trained(flow, parts, case)
         except NumericalError as error:
             return [{FAILED: str(error)}]
-    few = points(flow, parts, case["points"])
+    x = points(flow, parts, case["points"])
     shape = " x ".join(map(str, flow.event_shape))
-    row = {"shape": shape, **evaluation(flow, parts, few)}
-    twin, certificate = twin_of(flow, few)
+    row = {"shape": shape, **evaluation(flow, parts, x)}
+    twin, certificate = twin_of(flow, x)
     row |= certificate
     if twin is None:
         return [row]
     batch = points(flow, parts, case["batch_size"])
     times = times_in_turns({"time_s": flow, "twin_time_s": twin}, batch, case["repeats"])
-    return [{**row, **evaluation(twin.eval(), parts, few, TWIN), **times}]
+    return [{**row, **evaluation(twin.eval(), parts, x, TWIN), **times}]
 
 
-def _flow(case: Case, parts: Parts) -> Flow:
+def _flow(case: Case, parts: DataParts) -> Flow:
     if not isinstance(parts.train, Images):
         hidden = (case["hidden"], case["hidden"])
         features = len(parts.train.columns)
@@ -105,13 +105,13 @@ LEAST, MOST = 5, 47  # factors of depth in the source
 LINES: tuple[tuple[int, Kind], ...] = ((LEAST, "dashed"), (MOST, "dotted"))
 
 
-def findings(frame: pl.DataFrame, settings: DepthFactorSettings) -> Findings:
+def findings(frame: pl.DataFrame, settings: DepthFactorSettings) -> StudyFindings:
     """Returns the charts, the table and the sentences on them."""
     ended, stopped = that_ended(frame)
     any_rewritten = "couplings_after" in ended.columns
     rewritten = ended.drop_nulls("couplings_after") if any_rewritten else ended.clear()
     share = f"{len(rewritten)} of {len(ended)} trained flows were rewritten with one partition."
-    return Findings(
+    return StudyFindings(
         found=[*([] if rewritten.is_empty() else _sentences(rewritten)), share, *stopped],
         differs=[
             "The source bounds the layers for one linear map; we count the couplings of whole "
@@ -183,8 +183,8 @@ def _points(rows: dict[str, pl.DataFrame], x: str, y: str) -> list[Series]:
 
 
 def _against_twin(rows: dict[str, pl.DataFrame], column: str, title: str, unit: str) -> Panel:
-    every = sorted(value for part in rows.values() for value in part[column].drop_nulls())
-    equal = Series(name="equal", x=every[:1] + every[-1:], y=every[:1] + every[-1:], tone=7)
+    values = sorted(value for part in rows.values() for value in part[column].drop_nulls())
+    equal = Series(name="equal", x=values[:1] + values[-1:], y=values[:1] + values[-1:], tone=7)
     series = [*_points(rows, column, f"twin_{column}"), equal]
     return panel(title, f"{unit}, flow", f"{unit}, twin", series)
 
@@ -195,7 +195,7 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def _table(frame: pl.DataFrame) -> Table:
+def _table(frame: pl.DataFrame) -> StudyTable:
     rows = []
     for row in frame.sort("what", "data", "shape", "depth", "seed").iter_rows(named=True):
         size = "couplings" if row["what"] == "table" else f"steps in {row['levels']} levels"
@@ -214,7 +214,7 @@ def _table(frame: pl.DataFrame) -> Table:
             significant(row["twin_time_s"] / row["time_s"]),
         ])
     caption = "Couplings of the twin: linear and nonlinear. Difference: the largest, in float64."
-    return Table(title="All flows", columns=COLUMNS, rows=rows, caption=caption)
+    return StudyTable(title="All flows", columns=COLUMNS, rows=rows, caption=caption)
 
 
 DEPTH_FACTOR = Study(

@@ -15,7 +15,7 @@ from kappaflow.report.numbers import significant
 from kappaflow_studies import ensembles
 from kappaflow_studies.engine.charts import groups, median, panel, quantile_series, ranged
 from kappaflow_studies.engine.presets import Counts, Ensemble, Many, NotEmpty
-from kappaflow_studies.engine.report import Findings, Table
+from kappaflow_studies.engine.report import StudyFindings, StudyTable
 from kappaflow_studies.engine.study import Case, Row, Study, StudySettings
 from kappaflow_studies.theory import min_condition_number
 
@@ -69,14 +69,14 @@ SHOWN = 64  # features of the maps in the sentences, if they were measured
 SAME_BOUND = "geometric"  # ensembles with maps of equal condition number
 
 
-def findings(frame: pl.DataFrame, settings: TradeOffSettings) -> Findings:
+def findings(frame: pl.DataFrame, settings: TradeOffSettings) -> StudyFindings:
     """Returns the curve, its tables and the sentences on them."""
     solved = frame.drop_nulls("condition_number")
     lost = len(frame) - len(solved)
     ended = f"all {len(frame):,} searches ended with a factorization"
     if lost:
         ended = f"{lost} of {len(frame):,} searches ended without one and are left out"
-    return Findings(
+    return StudyFindings(
         found=[
             _headline(solved),
             f"The largest relative residual of a product is "
@@ -113,8 +113,8 @@ def _chart(frame: pl.DataFrame, settings: TradeOffSettings) -> Chart:
         of_name = frame.filter(ensemble=name)
         series = []
         for n, rows in groups(of_name, "n", settings.sizes).items():
-            look = {"name": f"{n} features", "tone": tones[n]}
-            series.append(quantile_series(rows, "couplings", "condition_number", **look))
+            style = {"name": f"{n} features", "tone": tones[n]}
+            series.append(quantile_series(rows, "couplings", "condition_number", **style))
         if name.startswith(SAME_BOUND) and series:
             of_the_map = max(1.0, *of_name["of_the_map"].to_list())
             counts = sorted(settings.couplings)
@@ -141,13 +141,13 @@ def title(name: str) -> str:
     return words[0].upper() + words[1:]
 
 
-def _table(frame: pl.DataFrame, settings: TradeOffSettings, name: str) -> Table:
+def _table(frame: pl.DataFrame, settings: TradeOffSettings, name: str) -> StudyTable:
     rows = [
         [str(n), str(draws["draw"].n_unique())]
         + [_cell(draws.filter(couplings=m)["condition_number"]) for m in settings.couplings]
         for n, draws in groups(frame.filter(ensemble=name), "n", settings.sizes).items()
     ]
-    return Table(
+    return StudyTable(
         title=title(name),
         columns=["features", "draws", *map(str, settings.couplings)],
         rows=rows,
@@ -162,14 +162,14 @@ def _cell(values: pl.Series) -> str:
     return middle if len(values) == 1 else ranged(middle, low, high)
 
 
-def _times(frame: pl.DataFrame) -> Table:
+def _times(frame: pl.DataFrame) -> StudyTable:
     counts = sorted(frame["couplings"].unique())
     slowest = frame.group_by("n", "couplings", "ensemble").agg(pl.col("time_s").median())
     rows = []
     for n in sorted(frame["n"].unique()):
         times = [slowest.filter(n=n, couplings=m)["time_s"].max() for m in counts]
         rows.append([str(n), *(significant(time_s, 2) for time_s in times)])
-    return Table(
+    return StudyTable(
         title="Time",
         columns=["features", *map(str, counts)],
         rows=rows,

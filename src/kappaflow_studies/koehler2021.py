@@ -29,11 +29,11 @@ def two_involutions(index: Sequence[int]) -> tuple[list[int], list[int]]:
     seen: set[int] = set()
     for start in range(len(index)):
         cycle: list[int] = []
-        at = start
-        while at not in seen:
-            seen.add(at)
-            cycle.append(at)
-            at = index[at]
+        position = start
+        while position not in seen:
+            seen.add(position)
+            cycle.append(position)
+            position = index[position]
         for k, element in enumerate(cycle):
             first[element] = cycle[-k % len(cycle)]
             second[element] = cycle[(1 - k) % len(cycle)]
@@ -62,15 +62,15 @@ def across(involution: Sequence[int]) -> tuple[Pairs, Pairs]:
     fixed = [i for i, j in enumerate(involution) if i == j]
     fixed_first = iter([i for i in fixed if i < half])
     fixed_second = iter([i for i in fixed if i >= half])
-    both = min(len(inside_first), len(inside_second))
+    paired = min(len(inside_first), len(inside_second))
     for (i, j), (k, m) in zip(inside_first, inside_second, strict=False):
         carried.append((j, k))
         moved += [(i, k), (j, m)]
-    for i, j in inside_first[both:]:
+    for i, j in inside_first[paired:]:
         k = next(fixed_second)
         carried.append((j, k))
         moved.append((i, k))
-    for k, m in inside_second[both:]:
+    for k, m in inside_second[paired:]:
         i = next(fixed_first)
         carried.append((i, m))
         moved.append((i, k))
@@ -257,8 +257,8 @@ class KoehlerRoute:
         product = np.eye(len(self.matrix), dtype=np.longdouble)
         for coupling in self.couplings:
             product = product @ coupling
-        off = ((product - self.matrix) ** 2).sum() / (self.matrix.astype(np.longdouble) ** 2).sum()
-        return float(np.sqrt(off))
+        error = ((product - self.matrix) ** 2).sum()
+        return float(np.sqrt(error / (self.matrix.astype(np.longdouble) ** 2).sum()))
 
     @property
     def condition_numbers(self) -> tuple[float, ...]:

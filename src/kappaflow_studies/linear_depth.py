@@ -17,7 +17,7 @@ from kappaflow.report.numbers import significant
 from kappaflow_studies import ensembles
 from kappaflow_studies.engine.charts import groups, panel, quantile_series
 from kappaflow_studies.engine.presets import Count, Counts, Ensemble, Even, NotEmpty, Positive
-from kappaflow_studies.engine.report import Findings, Table
+from kappaflow_studies.engine.report import StudyFindings, StudyTable
 from kappaflow_studies.engine.study import Case, Row, Study, StudySettings
 from kappaflow_studies.ensembles import has_size
 
@@ -72,8 +72,8 @@ class Regression:
         self.half = n // 2
         self.norms = targets.flatten(1).norm(dim=1)
         self.shape = (count, depth, self.half, self.half + 1)
-        drawn = torch.randn(self.shape, generator=generator, dtype=torch.float64)
-        self.start = START / self.half**0.5 * drawn
+        normal = torch.randn(self.shape, generator=generator, dtype=torch.float64)
+        self.start = START / self.half**0.5 * normal
 
     def factors(self, numbers: Tensor) -> list[Tensor]:
         """Returns the couplings as matrices (B, n, n), in the order of the product."""
@@ -131,8 +131,8 @@ def by_lbfgs(problem: Regression, steps: int) -> Tensor:
 
         options = {"maxiter": steps, "maxfun": 2 * steps, "maxcor": 30, "ftol": 0.0, "gtol": 1e-14}
         start = problem.start[number].flatten().numpy()
-        done = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
-        solutions.append(torch.from_numpy(done.x).reshape(single.shape[1:]))
+        result = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
+        solutions.append(torch.from_numpy(result.x).reshape(single.shape[1:]))
     return torch.stack(solutions)
 
 
@@ -188,12 +188,12 @@ FITTED = 1e-6  # relative residual below which a map counts as fitted
 FOUND_BY_ALL = 0.9  # share of the maps that counts as all of them
 
 
-def findings(frame: pl.DataFrame, settings: LinearDepthSettings) -> Findings:
+def findings(frame: pl.DataFrame, settings: LinearDepthSettings) -> StudyFindings:
     """Returns the charts, the table and the sentences on them."""
     *smaller, largest = sorted(settings.sizes)
     charts = [(largest, "residual"), (largest, "condition_number")]
     charts += [(n, "residual") for n in smaller]
-    return Findings(
+    return StudyFindings(
         found=[
             _on_exact(frame),
             *(_on_descent(frame, method) for method in ("L-BFGS", "Adam")),
@@ -311,7 +311,7 @@ def _on_few(frame: pl.DataFrame) -> list[str]:
     return sentences
 
 
-def _first_depths(frame: pl.DataFrame, settings: LinearDepthSettings) -> Table:
+def _first_depths(frame: pl.DataFrame, settings: LinearDepthSettings) -> StudyTable:
     rows = []
     for n in settings.sizes:
         for name, table in groups(frame.filter(n=n), "ensemble", settings.ensembles).items():
@@ -321,7 +321,7 @@ def _first_depths(frame: pl.DataFrame, settings: LinearDepthSettings) -> Table:
                 f"{name}, {n}",
                 *(str(fitting[0]) if fitting else "none" for fitting in fitted),
             ])
-    return Table(
+    return StudyTable(
         title="The first depth at which half of the maps are fitted",
         columns=["maps", *(name for _, name in METHODS.values())],
         rows=rows,

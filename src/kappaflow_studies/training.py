@@ -24,13 +24,13 @@ from kappaflow.training import (
     fit_split,
     log_prob_of,
 )
-from kappaflow_studies.data import Parts
+from kappaflow_studies.data import DataParts
 from kappaflow_studies.engine.study import Case, Row
 
 FAILED = "failed"  # the column with the reason why a training stopped
 
 
-def trained(flow: Flow, parts: Parts, case: Case) -> Flow:
+def trained(flow: Flow, parts: DataParts, case: Case) -> Flow:
     """Returns the flow in evaluation mode, after training it in place by maximum likelihood."""
     settings = checked_settings(
         max_epochs=case["epochs"],
@@ -71,7 +71,7 @@ def that_ended(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     ]
 
 
-def held_out(flow: Flow, parts: Parts) -> Row:
+def held_out(flow: Flow, parts: DataParts) -> Row:
     """Returns the test loss of a flow and its standard error."""
     log_prob = log_prob_of(flow, parts.test.batches(flow)).double()
     if isinstance(parts.test, Images):
@@ -83,12 +83,12 @@ def held_out(flow: Flow, parts: Parts) -> Row:
     return {"loss": loss.mean().item(), "loss_error": loss.std().item() / math.sqrt(len(loss))}
 
 
-def points(flow: Flow, parts: Parts, count: int) -> Tensor:
+def points(flow: Flow, parts: DataParts, count: int) -> Tensor:
     """Returns the first test rows or images."""
     return parts.test.batches(flow).at(slice(0, count)).x
 
 
-def evaluation(flow: Flow, parts: Parts, x: Tensor, prefix: str = "") -> Row:
+def evaluation(flow: Flow, parts: DataParts, x: Tensor, prefix: str = "") -> Row:
     """Returns the test loss and the conditioning of a flow, with a prefix of the columns."""
     row = held_out(flow, parts) | conditioning(flow, x)
     return {f"{prefix}{name}": value for name, value in row.items()}
@@ -112,8 +112,8 @@ def conditioning(flow: Flow, x: Tensor) -> Row:
 def _by_profile(flow: Flow, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """Returns the condition numbers of the flow, of its worst layer, and of its worst prefix."""
     flow_profile = profile(flow, x)
-    so_far = flow_profile.condition_number
-    return so_far[-1], flow_profile.layer_condition_number.amax(0), so_far.amax(0)
+    prefixes = flow_profile.condition_number
+    return prefixes[-1], flow_profile.layer_condition_number.amax(0), prefixes.amax(0)
 
 
 @torch.no_grad()
@@ -151,12 +151,12 @@ def twin_of(
 @torch.no_grad()
 def times_in_turns(flows: dict[str, Flow], x: Tensor, repeats: int) -> dict[str, float]:
     """Returns the median seconds of `log_prob` by name, with the flows taking turns."""
-    taken: dict[str, list[float]] = {name: [] for name in flows}
+    durations: dict[str, list[float]] = {name: [] for name in flows}
     first = next(iter(flows.values()))
     joined = first.augmented(x, generator=torch.Generator().manual_seed(0))
     for _ in range(repeats + 1):
         for name, flow in flows.items():
             started = time.perf_counter()
             flow.augmented_log_prob(joined)
-            taken[name].append(time.perf_counter() - started)
-    return {name: median(times[1:]) for name, times in taken.items()}
+            durations[name].append(time.perf_counter() - started)
+    return {name: median(times[1:]) for name, times in durations.items()}

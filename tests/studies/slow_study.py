@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kappaflow.errors import NumericalError
 from kappaflow_studies import Study, StudySettings, run_study
-from kappaflow_studies.engine.report import Findings
+from kappaflow_studies.engine.report import StudyFindings
 
 
 class Slow(StudySettings):
@@ -33,7 +33,7 @@ def measure(case):
 
 def findings(frame, settings):
     """Returns nothing to look at."""
-    return Findings(found=[], differs=[], charts=[])
+    return StudyFindings(found=[], differs=[], charts=[])
 
 
 if __name__ == "__main__":

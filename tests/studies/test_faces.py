@@ -99,7 +99,7 @@ def test_the_page_shows_both_flows_of_each_size(done):
     for name in ("4-plain", "4-padded", "8-plain", "8-padded"):
         assert f'href="{name}/report.html"' in page
     assert page.count("<img") == 2
-    assert all(sentence in page for sentence in made.found)
+    assert all(sentence in page for sentence in made.sentences)
     assert {"condition-4", "condition-8"} <= set(re.findall(r'data-figure="([^"]+)"', page))
     body = page[: page.index("<script>")]
     assert not re.search(r'(src|href)="(?!data:|#|[48]-)', body)

@@ -26,7 +26,7 @@ def test_the_largest_condition_number_never_rises():
     good, bad = sorted(both, key=lambda found: found.condition_number)
     trials = trade_off(turn, counts=(16, 6, 8, 7), known={6: bad, 7: good, 8: bad, 16: bad})
     assert [trial.couplings for trial in trials] == [6, 7, 8, 16]
-    assert [trial.found for trial in trials] == [bad, good, good, good]
+    assert [trial.factorization for trial in trials] == [bad, good, good, good]
     assert good.condition_number < bad.condition_number
 
 
@@ -34,8 +34,8 @@ def test_the_largest_condition_number_never_rises():
 def test_an_impossible_count_gives_the_reason():
     """The other counts are still computed."""
     few, enough = trade_off(gaussian(4), counts=(2, 6))
-    assert few.found is None and "two need" in few.why_not
-    assert len(enough.found) == 6 and enough.why_not == ""
+    assert few.factorization is None and "two need" in few.why_not
+    assert len(enough.factorization) == 6 and enough.why_not == ""
 
 
 @pytest.mark.slow
@@ -48,7 +48,7 @@ def test_known_factorizations_are_not_computed_again(monkeypatch):
     )
     trials = trade_off(gaussian(4), counts=(6, 8), known={6: known}, progress=said.append)
     assert asked == [8] and said == ["looking for 8 couplings"]
-    assert [trial.found for trial in trials] == [known, known]
+    assert [trial.factorization for trial in trials] == [known, known]
 
 
 @pytest.mark.slow
@@ -81,16 +81,16 @@ def test_an_inexact_factorization_does_not_win():
     off = dataclasses.replace(better, residual=1e-6)
     assert off.condition_number < good.condition_number
     trials = trade_off(turn, counts=(6, 8), known={6: good, 8: off})
-    assert [trial.found for trial in trials] == [good, good]
+    assert [trial.factorization for trial in trials] == [good, good]
     assert "residual is 1e-06" in trials[1].why_not and trials[0].why_not == ""
     trials = trade_off(turn, counts=(6, 8), known={6: off, 8: good})
-    assert [trial.found for trial in trials] == [off, good]
+    assert [trial.factorization for trial in trials] == [off, good]
     assert "residual is 1e-06" in trials[0].why_not
 
 
 def test_the_identity_needs_none_at_any_count():
     """A factorization without couplings is valid."""
-    assert [len(trial.found) for trial in trade_off(np.eye(4), counts=(1, 6))] == [0, 0]
+    assert [len(trial.factorization) for trial in trade_off(np.eye(4), counts=(1, 6))] == [0, 0]
 
 
 @pytest.mark.parametrize(

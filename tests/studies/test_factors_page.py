@@ -10,9 +10,9 @@ import kappaflow as kf
 from kappaflow.report.charts.plotly import draw
 from kappaflow.report.factorization import MOST_CELLS, changes, factors_chart, map_chart
 from kappaflow_studies.factors.page import render_factors, trade_off_curve
-from kappaflow_studies.factors.trade_off import Reference, Trial, trade_off
+from kappaflow_studies.factors.trade_off import CountResult, ReferenceMaps, trade_off
 
-REFERENCE = Reference("other maps", 8, 70.0, [6, 8], [3.0, 2.0], [4.0, 3.0], [5.0, 4.0])
+REFERENCE = ReferenceMaps("other maps", 8, 70.0, [6, 8], [3.0, 2.0], [4.0, 3.0], [5.0, 4.0])
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_the_curve_has_the_map_and_the_reference_where_there_is_one(found):
     names = [series.name for series in (least, mine, page)]
     assert names == ["no factorization is below", "this map", "this page"]
     assert mine.x == [6, 8]
-    assert mine.y == [trial.found.condition_number for trial in trials]
+    assert mine.y == [trial.factorization.condition_number for trial in trials]
     least = np.array(least.y)
     assert np.allclose(least, np.linalg.cond(found.matrix) ** (1 / np.array([6, 7, 8])))
     both = trade_off_curve(found, trials, REFERENCE)
@@ -80,7 +80,7 @@ def test_the_curve_has_the_map_and_the_reference_where_there_is_one(found):
 
 def test_a_count_that_was_not_found_has_a_line_and_no_point(found):
     """The reason is on the page, escaped."""
-    trials = [Trial(5, None, "five <need> more"), Trial(6, found)]
+    trials = [CountResult(5, None, "five <need> more"), CountResult(6, found)]
     page = render_factors(found, "map.npy", trials=trials)
     assert "5 couplings: five &lt;need&gt; more" in page
     assert drawn(page)["trade-off"]["data"][1]["x"] == [6]
@@ -95,7 +95,7 @@ def test_the_identity_has_a_page_without_factors():
 def test_the_identity_has_a_row_for_each_count():
     """It needs no couplings, whatever is allowed."""
     page = render_factors(
-        (found := kf.factor_linear(np.eye(3))), "identity.csv", trials=[Trial(6, found)]
+        (found := kf.factor_linear(np.eye(3))), "identity.csv", trials=[CountResult(6, found)]
     )
     assert '<th scope="row">6</th> <td data-name="Used">0</td>' in " ".join(page.split())
 

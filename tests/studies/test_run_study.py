@@ -15,7 +15,7 @@ import pytest
 from kappaflow.errors import ArgumentError, FileError, NumericalError
 from kappaflow.report.charts import Chart, Heat, Panel, Series
 from kappaflow_studies import Study, StudySettings, run_study
-from kappaflow_studies.engine.report import Findings, StudyReport, Table
+from kappaflow_studies.engine.report import StudyFindings, StudyReport, StudyTable
 from kappaflow_studies.engine.run import key_of, read_measured
 
 WORKER = Path(__file__).with_name("slow_study.py")
@@ -53,7 +53,7 @@ def findings(frame, settings):
     y = frame["power"].to_list()
     series = Series(name="<b>power</b>", x=frame["number"].to_list(), y=y, low=y, high=y)
     heat = Heat(values=[[0.0, 1.0], [2.0, None]], x=(0, 1), y=(0, 1))
-    return Findings(
+    return StudyFindings(
         found=[f"The largest power is {frame['power'].max():g}."],
         differs=["Nothing <i>differs</i>."],
         charts=[
@@ -65,7 +65,7 @@ def findings(frame, settings):
             ),
             Chart(name="heat", title="Heat", caption="A picture.", panels=[Panel(heat=heat)]),
         ],
-        tables=[Table(title="All", columns=["number", "power"], rows=[["2", "4"]])],
+        tables=[StudyTable(title="All", columns=["number", "power"], rows=[["2", "4"]])],
     )
 
 
@@ -107,7 +107,7 @@ def test_a_folder_has_results_figures_numbers_and_a_page(study, tmp_path):
     report = StudyReport.model_validate_json((out / "report.json").read_text())
     assert report.model_dump() == done.report.model_dump()
     assert report.cases == 2 and ("numbers", "2, 3") in report.settings
-    assert done.found == ("The largest power is 9.",)
+    assert done.sentences == ("The largest power is 9.",)
     page = (out / "index.html").read_text()
     body = page[: page.index("<script>")]
     assert set(re.findall(r'data-figure="([^"]+)"', body)) == {"powers", "heat"}
@@ -177,10 +177,10 @@ def test_settings_come_from_a_file_or_from_an_earlier_folder(study, tmp_path):
     config = tmp_path / "mine.toml"
     config.write_text("numbers = [7]\nexponents = [3.0]")
     done = run_study(study, tmp_path / "one", config=config, processes=1, progress=False)
-    assert done.found == ("The largest power is 343.",)
+    assert done.sentences == ("The largest power is 343.",)
     earlier = tmp_path / "one" / "config.json"
     again = run_study(study, tmp_path / "two", config=earlier, processes=1, progress=False)
-    assert again.found == done.found and again.report.preset == "config.json"
+    assert again.sentences == done.sentences and again.report.preset == "config.json"
 
 
 @pytest.mark.parametrize(

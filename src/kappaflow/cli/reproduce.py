@@ -80,12 +80,12 @@ def reproduce(
             print_json({name: report.model_dump(mode="json") for name, report in reports.items()})
             return
         for name, result in results.items():
-            print_text("\n".join([f"{name}:", *result.found, ""]))
+            print_text("\n".join([f"{name}:", *result.sentences, ""]))
     else:
         result = studies.experiment_named(experiment).run(folder, config=config, **arguments)
         if json:
             print_text(result.report.model_dump_json(indent=2))
             return
-        print_text("\n".join([*result.found, ""]))
+        print_text("\n".join([*result.sentences, ""]))
         page = result.page
     print_text(f"The page is {page}")

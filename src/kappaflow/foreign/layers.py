@@ -182,8 +182,8 @@ class Parts:
 def is_overridden(method: str, owner: object, libraries: Sequence[str]) -> bool:
     """Returns whether a user's class, or the object itself, replaces a method of libraries."""
     home = next((kind for kind in type(owner).__mro__ if method in vars(kind)), None)
-    own = home is not None and home.__module__.partition(".")[0] not in libraries
-    return own or method in vars(owner)
+    defined_outside = home is not None and home.__module__.partition(".")[0] not in libraries
+    return defined_outside or method in vars(owner)
 
 
 def event_shape_of(x: Tensor | None, name: str) -> tuple[int, ...]:

@@ -139,8 +139,8 @@ class Wrapped(Flow):
 
     def augmented_log_prob(self, joined: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns log_prob, (B,), by the layers, or in `by_library` as the library computes it."""
-        own = self.own_log_prob(joined, context) if self._by_library else None
-        return super().augmented_log_prob(joined, context) if own is None else own
+        log_prob = self.own_log_prob(joined, context) if self._by_library else None
+        return super().augmented_log_prob(joined, context) if log_prob is None else log_prob
 
     @contextmanager
     def by_library(self) -> Iterator[None]:

@@ -104,7 +104,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Coupling:
+class CouplingPart:
     """An affine or additive coupling.
 
     The network outputs raw log-scales, if the coupling is affine, and then shifts. `scale` is the
@@ -120,35 +120,35 @@ class Coupling:
 
 
 @dataclass(frozen=True)
-class Scaling:
+class ScalingPart:
     """The map z = x * exp(log_scale) + shift, with tensors (n,)."""
 
     log_scale: Tensor
     shift: Tensor
 
-    def inverse(self) -> "Scaling":
-        return Scaling(-self.log_scale, -self.shift * (-self.log_scale).exp())
+    def inverse(self) -> "ScalingPart":
+        return ScalingPart(-self.log_scale, -self.shift * (-self.log_scale).exp())
 
 
 @dataclass(frozen=True)
-class Reordering:
+class ReorderingPart:
     """The permutation z[:, i] = x[:, index[i]]."""
 
     index: tuple[int, ...]
 
-    def inverse(self) -> "Reordering":
-        return Reordering(tuple(sorted(range(len(self.index)), key=self.index.__getitem__)))
+    def inverse(self) -> "ReorderingPart":
+        return ReorderingPart(tuple(sorted(range(len(self.index)), key=self.index.__getitem__)))
 
 
 @dataclass(frozen=True)
-class Other:
+class OtherPart:
     """Any other bijection, built by `make`."""
 
     make: Callable[[], Bijection]
     inverted: bool = False
 
 
-Part = Coupling | Scaling | Reordering | Other
+Part = CouplingPart | ScalingPart | ReorderingPart | OtherPart
 
 
 @dataclass
@@ -169,7 +169,7 @@ def inverse_of(parts: Sequence[Part]) -> list[Part]:
     """Returns the parts of the inverse map."""
     return [
         part.inverse()
-        if isinstance(part, Scaling | Reordering)
+        if isinstance(part, ScalingPart | ReorderingPart)
         else replace(part, inverted=not part.inverted)
         for part in reversed(parts)
     ]

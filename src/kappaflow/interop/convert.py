@@ -20,12 +20,12 @@ from kappaflow.errors import ArgumentError, ConversionError
 from kappaflow.flows import Flow, StandardNormal
 from kappaflow.interop.blueprint import (
     Blueprint,
-    Coupling,
+    CouplingPart,
     Network,
-    Other,
+    OtherPart,
     Part,
-    Reordering,
-    Scaling,
+    ReorderingPart,
+    ScalingPart,
     inverse_of,
 )
 from kappaflow.interop.folding import fold_scalings
@@ -112,7 +112,7 @@ def multi_scale(levels: Sequence[Sequence[Part]], first_shape: Sequence[int]) ->
         scales = [Chain(assemble(parts)) for parts in levels]
         return MultiScale(scales[0].data_shape(first_shape), scales)
 
-    return [Other(make)]
+    return [OtherPart(make)]
 
 
 def flow_of(blueprint: Blueprint) -> Flow:
@@ -130,8 +130,8 @@ def assemble(parts: Sequence[Part]) -> list[Bijection]:
     """Returns the bijections from data to latent, couplings in stacks where possible."""
     bijections: list[Bijection] = []
     for group in _groups(parts):
-        inverted = any(isinstance(part, Coupling) and part.inverted for part in group)
-        if isinstance(group[0], Other):
+        inverted = any(isinstance(part, CouplingPart) and part.inverted for part in group)
+        if isinstance(group[0], OtherPart):
             bijections.append(_other(group[0]))
         elif inverted:
             bijections += [
@@ -143,27 +143,29 @@ def assemble(parts: Sequence[Part]) -> list[Bijection]:
 
 
 def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:
-    """Yields consecutive parts whose couplings have one direction, and each `Other` alone."""
+    """Yields consecutive parts whose couplings have one direction, and each `OtherPart` alone."""
     group: list[Part] = []
     direction: bool | None = None
     for part in parts:
-        own = part.inverted if isinstance(part, Coupling) else None
-        ends = isinstance(part, Other) or (None not in (own, direction) and own != direction)
+        part_direction = part.inverted if isinstance(part, CouplingPart) else None
+        ends = isinstance(part, OtherPart) or (
+            None not in (part_direction, direction) and part_direction != direction
+        )
         if ends and group:
             yield group
             group, direction = [], None
-        if isinstance(part, Other):
+        if isinstance(part, OtherPart):
             yield [part]
             continue
         group.append(part)
-        direction = direction if own is None else own
+        direction = direction if part_direction is None else part_direction
     if group:
         yield group
 
 
 def _built(parts: Sequence[Part]) -> list[Bijection]:
     """Returns the bijections of couplings, scalings and reorderings."""
-    if all(not isinstance(p, Coupling) or not p.network.convolves for p in parts):
+    if all(not isinstance(p, CouplingPart) or not p.network.convolves for p in parts):
         parts = fold_scalings(parts)
     bijections: list[Bijection] = []
     for stackable, group in groupby(map(_bijection, _join_reorderings(parts)), _is_stackable):
@@ -177,11 +179,11 @@ def _join_reorderings(parts: Sequence[Part]) -> list[Part]:
     joined: list[Part] = []
     for part in parts:
         before = joined[-1] if joined else None
-        if isinstance(part, Reordering) and isinstance(before, Reordering):
-            joined[-1] = part = Reordering(tuple(before.index[i] for i in part.index))
+        if isinstance(part, ReorderingPart) and isinstance(before, ReorderingPart):
+            joined[-1] = part = ReorderingPart(tuple(before.index[i] for i in part.index))
         else:
             joined.append(part)
-        if isinstance(part, Reordering) and part.index == tuple(range(len(part.index))):
+        if isinstance(part, ReorderingPart) and part.index == tuple(range(len(part.index))):
             joined.pop()
     return joined
 
@@ -226,18 +228,18 @@ def _stack_shape(part: Bijection) -> tuple[object, ...]:
 
 
 def _bijection(part: Part) -> Bijection:
-    if isinstance(part, Reordering):
+    if isinstance(part, ReorderingPart):
         return Permutation(part.index)
-    if isinstance(part, Scaling):
+    if isinstance(part, ScalingPart):
         affine = ElementwiseAffine(len(part.shift)).to(part.shift)
         affine.load_state_dict({"log_scale": part.log_scale, "shift": part.shift})
         return affine
-    if isinstance(part, Other):
+    if isinstance(part, OtherPart):
         return _other(part)
     return _coupling(part)
 
 
-def _other(part: Other) -> Bijection:
+def _other(part: OtherPart) -> Bijection:
     bijection = part.make()
     return _inverted(bijection) if part.inverted else bijection
 
@@ -248,11 +250,11 @@ def _inverted(part: Bijection) -> Bijection:
     if isinstance(part, Permutation):
         return Permutation(part.index.argsort())
     if isinstance(part, ElementwiseAffine):
-        return _bijection(Scaling(part.log_scale.detach(), part.shift.detach()).inverse())
+        return _bijection(ScalingPart(part.log_scale.detach(), part.shift.detach()).inverse())
     return Inverse(part)
 
 
-def _coupling(part: Coupling) -> Bijection:
+def _coupling(part: CouplingPart) -> Bijection:
     net = network_of(part.network, part.network.context_features)
     context = part.network.context_features
     if part.scale is None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from kappaflow.interop.blueprint import Coupling, Network, Part, Reordering, Scaling
+from kappaflow.interop.blueprint import CouplingPart, Network, Part, ReorderingPart, ScalingPart
 
 MAX_LOG_SCALE = 30.0  # largest log-scale that is folded into networks
 
@@ -21,9 +21,9 @@ MAX_LOG_SCALE = 30.0  # largest log-scale that is folded into networks
 def fold_scalings(parts: Sequence[Part]) -> list[Part]:
     """Returns parts of the same function with at most one scaling, before all others."""
     folded: list[Part] = []
-    pending: Scaling | None = None
+    pending: ScalingPart | None = None
     for part in reversed(parts):
-        if isinstance(part, Scaling):
+        if isinstance(part, ScalingPart):
             pending = part if pending is None else _compose(part, pending)
             continue
         if pending is None:
@@ -31,11 +31,11 @@ def fold_scalings(parts: Sequence[Part]) -> list[Part]:
         elif pending.log_scale.abs().max() > MAX_LOG_SCALE:
             folded += [pending, part]
             pending = None
-        elif isinstance(part, Reordering):
+        elif isinstance(part, ReorderingPart):
             index = torch.as_tensor(part.inverse().index)
-            pending = Scaling(pending.log_scale[index], pending.shift[index])
+            pending = ScalingPart(pending.log_scale[index], pending.shift[index])
             folded.append(part)
-        elif isinstance(part, Coupling):
+        elif isinstance(part, CouplingPart):
             pending, part = _move_before(part, pending)
             folded.append(part)
     if pending is not None:
@@ -43,16 +43,16 @@ def fold_scalings(parts: Sequence[Part]) -> list[Part]:
     return folded[::-1]
 
 
-def _compose(first: Scaling, second: Scaling) -> Scaling:
+def _compose(first: ScalingPart, second: ScalingPart) -> ScalingPart:
     """Returns `second` after `first` as one scaling."""
     by = second.log_scale.double()
-    return Scaling(
+    return ScalingPart(
         first.log_scale.double() + by,
         first.shift.double() * by.exp() + second.shift.double(),
     )
 
 
-def _move_before(coupling: Coupling, scaling: Scaling) -> tuple[Scaling, Coupling]:
+def _move_before(coupling: CouplingPart, scaling: ScalingPart) -> tuple[ScalingPart, CouplingPart]:
     """Returns the scaling A' and the coupling C' with C' after A' equal to A after C."""
     kept = torch.as_tensor(coupling.partition.kept, dtype=torch.long)
     changed = torch.as_tensor(coupling.partition.changed, dtype=torch.long)
@@ -66,7 +66,7 @@ def _move_before(coupling: Coupling, scaling: Scaling) -> tuple[Scaling, Couplin
     network = network.replace_last((weight * factors[:, None]).to(last), bias.to(last))
     shift = shift.clone()
     shift[changed] = 0
-    return Scaling(log_scale, shift), replace(coupling, network=network)
+    return ScalingPart(log_scale, shift), replace(coupling, network=network)
 
 
 def _undo_on_inputs(network: Network, log_scale: Tensor, shift: Tensor) -> Network:

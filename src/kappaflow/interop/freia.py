@@ -12,12 +12,12 @@ from kappaflow.flows import StandardNormal
 from kappaflow.foreign.layers import ForeignLayer, Parts
 from kappaflow.interop.blueprint import (
     Blueprint,
-    Coupling,
+    CouplingPart,
     Network,
-    Other,
+    OtherPart,
     Part,
-    Reordering,
-    Scaling,
+    ReorderingPart,
+    ScalingPart,
     Unsupported,
 )
 from kappaflow.interop.layers import Converters, Layers, full_names
@@ -166,9 +166,9 @@ def _all_in_one(module: Any) -> list[Part]:  # noqa: ANN401
     factors = torch.full((2 * changed,), 0.1, dtype=torch.float64)
     factors[:changed] *= float(module.clamp)
     network = check_outputs(network, 2 * changed).select_outputs(range(2 * changed), factors)
-    coupling = Coupling(Partition(features, tuple(range(kept))), network, "tanh", module.clamp)
+    coupling = CouplingPart(Partition(features, tuple(range(kept))), network, "tanh", module.clamp)
     scale = module.global_scale_activation(module.global_scale).detach().flatten()
-    affine = Scaling(scale.log(), module.global_offset.detach().flatten().clone())
+    affine = ScalingPart(scale.log(), module.global_offset.detach().flatten().clone())
     before = _rotations(module, transposed=True) if module.reverse_pre_permute else []
     return [*before, coupling, affine, *_rotations(module)]
 
@@ -187,7 +187,7 @@ def _rotations(module: Any, *, transposed: bool = False) -> list[Part]:  # noqa:
 def _fixed(matrix: Tensor) -> Part:
     """Returns a fixed matrix, as a reordering if it is a permutation."""
     if ((matrix == 0) | (matrix == 1)).all():
-        return Reordering(tuple(matrix.argmax(1).tolist()))
+        return ReorderingPart(tuple(matrix.argmax(1).tolist()))
     return dense(matrix, trained=False)
 
 
@@ -203,14 +203,14 @@ def _scaling(
     module: Any,  # noqa: ANN401
     network: Network,
     partition: Partition,
-) -> Coupling:
+) -> CouplingPart:
     """Returns a coupling whose network outputs raw log-scales and shifts."""
     changed, name = len(partition.changed), _clamp(module)
     _, curve, height = CURVES[name]
     factors = torch.ones(2 * changed, dtype=torch.float64)
     factors[:changed] = float(module.clamp) * STEEPNESS[name]
     network = check_outputs(network, 2 * changed).select_outputs(range(2 * changed), factors)
-    return Coupling(partition, network, curve, float(module.clamp) * height)
+    return CouplingPart(partition, network, curve, float(module.clamp) * height)
 
 
 def _halves(module: Any) -> tuple[Partition, Partition]:  # noqa: ANN401
@@ -251,7 +251,7 @@ def _nice(module: Any) -> list[Part]:  # noqa: ANN401
     for net, partition in ((module.F, first), (module.G, second)):
         network = read_network(net, len(partition.kept), context=width)
         network = check_outputs(network, len(partition.changed))
-        couplings.append(Coupling(partition, network, None))
+        couplings.append(CouplingPart(partition, network, None))
     return couplings
 
 
@@ -271,7 +271,7 @@ def _gin(module: Any) -> list[Part]:  # noqa: ANN401, ARG001
 
 
 def _permutation(module: Any) -> list[Part]:  # noqa: ANN401
-    return [Reordering(tuple(module.perm.tolist()))]
+    return [ReorderingPart(tuple(module.perm.tolist()))]
 
 
 def _linear(module: Any) -> list[Part]:  # noqa: ANN401
@@ -282,19 +282,19 @@ def _linear(module: Any) -> list[Part]:  # noqa: ANN401
 def _convolution(module: Any) -> list[Part]:  # noqa: ANN401
     matrix = module.M.detach().flatten(1)
     part = convolution(dense(matrix))
-    return [Other(lambda: part.make().requires_grad_(False))]
+    return [OtherPart(lambda: part.make().requires_grad_(False))]
 
 
 def _act_norm(module: Any) -> list[Part]:  # noqa: ANN401
     if module.init_on_next_batch:
         raise Unsupported("it is not initialized: it waits for its first batch")
-    return [Scaling(module.scale.detach().flatten().clone(), module.bias.detach().flatten())]
+    return [ScalingPart(module.scale.detach().flatten().clone(), module.bias.detach().flatten())]
 
 
 def _orthogonal(module: Any) -> list[Part]:  # noqa: ANN401
     log_scale = module._log_e(module.scaling).detach().flatten()
     shift = module.bias.detach().flatten() * log_scale.exp()
-    return [rotation(module.weights.detach().mT), Scaling(log_scale, shift)]
+    return [rotation(module.weights.detach().mT), ScalingPart(log_scale, shift)]
 
 
 def _householder(module: Any) -> list[Part]:  # noqa: ANN401

@@ -8,7 +8,7 @@ from torch import nn
 
 from kappaflow.bijection import Bijection
 from kappaflow.errors import ArgumentError, ConversionError
-from kappaflow.interop.blueprint import Other, Part, Unsupported, inverse_of
+from kappaflow.interop.blueprint import OtherPart, Part, Unsupported, inverse_of
 
 # The methods in which the libraries define what a layer or a flow computes.
 DEFINING = (
@@ -58,7 +58,7 @@ class Layers:
         """Returns the parts of a layer in the library's forward direction."""
         if type(layer) in self._converters:
             return self._from_data([
-                Other(functools.partial(_apply, self._converters[type(layer)], layer))
+                OtherPart(functools.partial(_apply, self._converters[type(layer)], layer))
             ])
         if any(map(is_modified, layer.modules() if hasattr(layer, "modules") else ())):
             raise Unsupported("it has hooks or replaced methods, which may change its output")

@@ -5,10 +5,10 @@ from torch import Tensor
 
 from kappaflow.bijections import InvertibleConv1x1, Linear, LULinear, QRLinear, SVDLinear
 from kappaflow.bijections.linear import LinearMap
-from kappaflow.interop.blueprint import Other, Unsupported
+from kappaflow.interop.blueprint import OtherPart, Unsupported
 
 
-def dense(matrix: Tensor, shift: Tensor | None = None, *, trained: bool = True) -> Other:
+def dense(matrix: Tensor, shift: Tensor | None = None, *, trained: bool = True) -> OtherPart:
     """Returns the map z = M x + shift."""
     matrix = matrix.detach().clone()
     shift = None if shift is None else shift.detach().clone()
@@ -17,10 +17,10 @@ def dense(matrix: Tensor, shift: Tensor | None = None, *, trained: bool = True) 
     values = torch.linalg.svdvals(matrix.double())
     if values[-1] <= len(matrix) * torch.finfo(matrix.dtype).eps * values[0]:
         raise Unsupported("its matrix is singular to the precision of its dtype")
-    return Other(lambda: Linear.of(matrix, shift).requires_grad_(trained))
+    return OtherPart(lambda: Linear.of(matrix, shift).requires_grad_(trained))
 
 
-def lu_linear(lower: Tensor, upper: Tensor, order: Tensor, shift: Tensor | None) -> Other:
+def lu_linear(lower: Tensor, upper: Tensor, order: Tensor, shift: Tensor | None) -> OtherPart:
     """Returns the map z = P L U x + shift, with (P y)_i = y_order[i]."""
     diagonal = upper.diagonal()
     if not (diagonal > 0).all():
@@ -36,10 +36,10 @@ def lu_linear(lower: Tensor, upper: Tensor, order: Tensor, shift: Tensor | None)
         })
         return linear
 
-    return Other(make)
+    return OtherPart(make)
 
 
-def convolution(part: Other) -> Other:
+def convolution(part: OtherPart) -> OtherPart:
     """Returns a linear map as an invertible 1x1 convolution, which has no shift."""
 
     def make() -> InvertibleConv1x1:
@@ -52,24 +52,24 @@ def convolution(part: Other) -> Other:
         convolution.linear.load_state_dict(state)
         return convolution
 
-    return Other(make)
+    return OtherPart(make)
 
 
-def householder(vectors: Tensor, shift: Tensor | None = None) -> Other:
+def householder(vectors: Tensor, shift: Tensor | None = None) -> OtherPart:
     """Returns z = H_1 ... H_k x + shift, for reflections along v_1 to v_k (k, n)."""
     if len(vectors) % 2 or vectors.shape[1] < 2:
         return dense(_reflect(vectors, torch.eye(vectors.shape[1]).to(vectors)), shift)
     return _singular(vectors, vectors.new_zeros(vectors.shape[1]), None, shift, bound=1.0)
 
 
-def svd_linear(left: Tensor, log_scale: Tensor, right: Tensor, shift: Tensor) -> Other:
+def svd_linear(left: Tensor, log_scale: Tensor, right: Tensor, shift: Tensor) -> OtherPart:
     """Returns z = Q_1 D Q_2 x + shift, with Q_1 and Q_2 as vectors of reflections."""
     if len(left) % 2 or len(left) != len(right):
         raise Unsupported("it has an odd number of reflections")
     return _singular(left, log_scale, right, shift, bound=None)
 
 
-def qr_linear(vectors: Tensor, upper: Tensor, shift: Tensor) -> Other:
+def qr_linear(vectors: Tensor, upper: Tensor, shift: Tensor) -> OtherPart:
     """Returns z = Q R x + shift, with Q as vectors of reflections, R with positive diagonal."""
     n = len(upper)
     if len(vectors) % 2:
@@ -86,10 +86,10 @@ def qr_linear(vectors: Tensor, upper: Tensor, shift: Tensor) -> Other:
         })
         return linear
 
-    return Other(make)
+    return OtherPart(make)
 
 
-def rotation(matrix: Tensor) -> Other:
+def rotation(matrix: Tensor) -> OtherPart:
     """Returns z = R x for an orthogonal R, as reflections (Golub, Van Loan, section 5.1)."""
     rest = matrix.detach().double().clone()
     unit = torch.eye(len(rest)).to(rest)
@@ -127,7 +127,7 @@ def _singular(
     shift: Tensor | None,
     *,
     bound: float | None,
-) -> Other:
+) -> OtherPart:
     def make() -> SVDLinear:
         linear = SVDLinear(left.shape[1], reflections=len(left), condition_bound=bound).to(left)
         state = linear.state_dict()
@@ -137,4 +137,4 @@ def _singular(
         linear.load_state_dict(state)
         return linear
 
-    return Other(make)
+    return OtherPart(make)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kappaflow.interop.blueprint import Coupling, Network, Part, Unsupported, inverse_of
+from kappaflow.interop.blueprint import CouplingPart, Network, Part, Unsupported, inverse_of
 from kappaflow.interop.layers import full_names, is_modified
 from kappaflow.nets.activations import FUNCTIONS, MODULES, has_default_arguments
 from kappaflow.partition import Partition
@@ -20,26 +20,26 @@ RESIDUAL = {"nflows.nn.nets.resnet.ResidualNet", "normflows.nets.resnet.Residual
 
 
 @dataclass(frozen=True)
-class Layer:
+class LinearLayer:
     """A linear layer, or a convolution that keeps the image size."""
 
     weight: Tensor
     bias: Tensor
 
-    def after(self, before: "Layer | Norm") -> "Layer":
+    def after(self, before: "LinearLayer | Norm") -> "LinearLayer":
         """Returns this layer after a linear layer or a norm as one layer."""
         if self.weight.dim() == 4:
             what = "a norm and a convolution" if isinstance(before, Norm) else "two convolutions"
             raise Unsupported(f"its network for images has {what} without an activation between")
         if isinstance(before, Norm):
-            return Layer(self.weight * before.factor, self.bias + self.weight @ before.shift)
+            return LinearLayer(self.weight * before.factor, self.bias + self.weight @ before.shift)
         bias = self.weight @ before.bias + self.bias
-        return Layer(self.weight @ before.weight, bias)
+        return LinearLayer(self.weight @ before.weight, bias)
 
-    def before(self, norm: "Norm") -> "Layer":
+    def before(self, norm: "Norm") -> "LinearLayer":
         """Returns this layer before a norm as one layer."""
         factor = norm.factor.reshape(-1, *(1,) * (self.weight.dim() - 1))
-        return Layer(factor * self.weight, norm.factor * self.bias + norm.shift)
+        return LinearLayer(factor * self.weight, norm.factor * self.bias + norm.shift)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Activation:
     slope: float = 0.01
 
 
-NetworkLayer = Layer | Norm | Activation
+NetworkLayer = LinearLayer | Norm | Activation
 
 
 def read_steps(net: Any) -> Iterator[NetworkLayer]:  # noqa: ANN401
@@ -80,7 +80,7 @@ def read_steps(net: Any) -> Iterator[NetworkLayer]:  # noqa: ANN401
     elif names[0] in {"normflows.nets.mlp.MLP", "normflows.nets.cnn.ConvNet2d"}:
         yield from read_steps(net.net)
     elif names[0] == "zuko.nn.MaskedLinear":
-        yield Layer(net.weight * net.mask, _bias(net))
+        yield LinearLayer(net.weight * net.mask, _bias(net))
     elif names[0] == "zuko.nn.MaskedMLP":
         for part in net:
             yield from read_steps(part)
@@ -98,7 +98,7 @@ def _nflows_mlp(net: Any) -> Iterator[NetworkLayer]:  # noqa: ANN401
         yield activation
 
 
-def read_layer(layer: Any) -> Layer:  # noqa: ANN401
+def read_layer(layer: Any) -> LinearLayer:  # noqa: ANN401
     """Returns a copy of a linear layer, or of a convolution that keeps the image size."""
     if isinstance(layer, nn.Conv2d):
         same = tuple(size // 2 for size in layer.kernel_size)
@@ -111,7 +111,7 @@ def read_layer(layer: Any) -> Layer:  # noqa: ANN401
         raise Unsupported(f"its network has a {type(layer).__name__}, {NO_EQUIVALENT}")
     if layer.weight.dim() == 3:
         raise Unsupported("its network has a stack of linear layers")
-    return Layer(layer.weight.detach().clone(), _bias(layer))
+    return LinearLayer(layer.weight.detach().clone(), _bias(layer))
 
 
 def _bias(layer: Any) -> Tensor:  # noqa: ANN401
@@ -194,7 +194,7 @@ def conditional_normal(network: Network, width: int) -> list[Part]:
     """Returns a normal base whose network outputs means and then log-deviations, as a coupling."""
     network = check_outputs(network, 2 * width)
     network = network.select_outputs([*range(width, 2 * width), *range(width)])
-    return inverse_of([Coupling(Partition(width, ()), network, "exp")])
+    return inverse_of([CouplingPart(Partition(width, ()), network, "exp")])
 
 
 def concatenated(network: Network, other: Network) -> Network:
@@ -232,7 +232,7 @@ def _read(net: Any, inputs: int) -> Network:  # noqa: ANN401
 
 def _network(steps: list[NetworkLayer], inputs: int) -> Network:
     """Returns linear layers with one activation between them; norms go into linear layers."""
-    layers: list[Layer] = []
+    layers: list[LinearLayer] = []
     activations: list[Activation] = []
     waiting: Norm | None = None  # a norm before its linear layer
     for step in steps:

@@ -20,12 +20,12 @@ from kappaflow.foreign.layers import (
 )
 from kappaflow.interop.blueprint import (
     Blueprint,
-    Coupling,
+    CouplingPart,
     Network,
-    Other,
+    OtherPart,
     Part,
-    Reordering,
-    Scaling,
+    ReorderingPart,
+    ScalingPart,
     Unsupported,
 )
 from kappaflow.interop.convert import multi_scale
@@ -76,8 +76,10 @@ def parts_of(
             return call(*_rows(n, context))
 
     def sample(*arguments: Any) -> tuple[Tensor, Tensor | None]:  # noqa: ANN401
-        own = any(is_overridden(name, flow, ["nflows"]) for name in ("sample", "_sample"))
-        return (flow.sample(*arguments), None) if own else flow.sample_and_log_prob(*arguments)
+        overridden = any(is_overridden(name, flow, ["nflows"]) for name in ("sample", "_sample"))
+        if overridden:
+            return flow.sample(*arguments), None
+        return flow.sample_and_log_prob(*arguments)
 
     transforms = _transforms_of(flow._transform) if outer == shape else [flow._transform]
     return Parts(
@@ -161,7 +163,7 @@ def _base(base: Any) -> list[Part]:  # noqa: ANN401
         raise Unsupported("it has a mean and a deviation for each pixel of an image")
     if name == "DiagonalNormal":
         mean, log_scale = base.mean_.detach().flatten(), base.log_std_.detach().flatten()
-        return [Scaling(log_scale, mean).inverse()]
+        return [ScalingPart(log_scale, mean).inverse()]
     if name == "ConditionalDiagonalNormal":
         width = math.prod(base._shape)
         encoder = base._context_encoder
@@ -205,19 +207,19 @@ def _affine(layer: Any) -> list[Part]:  # noqa: ANN401
     bias = network.biases[-1].clone()
     bias[:changed] += 2
     network = network.replace_last(network.weights[-1], bias)
-    return [Coupling(partition, network, "sigmoid", -math.log(FLOOR))]
+    return [CouplingPart(partition, network, "sigmoid", -math.log(FLOOR))]
 
 
 def _additive(layer: Any) -> list[Part]:  # noqa: ANN401
     partition = _partition(layer)
     network = _network(layer, partition, len(partition.changed))
-    return [Coupling(partition, network, None)]
+    return [CouplingPart(partition, network, None)]
 
 
 def _permutation(layer: Any) -> list[Part]:  # noqa: ANN401
     if layer._dim != 1:
         raise Unsupported("it permutes another dimension than the features")
-    return [Reordering(tuple(layer._permutation.tolist()))]
+    return [ReorderingPart(tuple(layer._permutation.tolist()))]
 
 
 def _triangles(layer: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
@@ -253,14 +255,14 @@ def _batch_norm(layer: Any) -> list[Part]:  # noqa: ANN401
     deviation = (layer.running_var + layer.eps).sqrt()
     scale = (layer.weight / deviation).detach()
     shift = layer.bias.detach() - layer.running_mean * scale
-    return [Scaling(scale.log(), shift)]
+    return [ScalingPart(scale.log(), shift)]
 
 
 def _act_norm(layer: Any) -> list[Part]:  # noqa: ANN401
     log_scale, shift = layer.log_scale.detach().clone(), layer.shift.detach().clone()
     if not layer.initialized:
-        return [Other(lambda: ActNorm(len(log_scale)).to(log_scale))]
-    return [Scaling(log_scale, shift)]
+        return [OtherPart(lambda: ActNorm(len(log_scale)).to(log_scale))]
+    return [ScalingPart(log_scale, shift)]
 
 
 def _pointwise(layer: Any, width: int | None) -> list[Part]:  # noqa: ANN401
@@ -280,7 +282,7 @@ def _pointwise(layer: Any, width: int | None) -> list[Part]:  # noqa: ANN401
         })
         return standardize
 
-    return [Other(make)]
+    return [OtherPart(make)]
 
 
 def _levels(layer: Any, layers: Layers, size: int) -> list[Part]:  # noqa: ANN401
@@ -300,7 +302,7 @@ def _levels(layer: Any, layers: Layers, size: int) -> list[Part]:  # noqa: ANN40
     for parts, shape in zip(levels[:-1], shapes[:-1], strict=True):
         channels = size // math.prod(shape[1:])
         out = (channels + 1) // 2
-        parts.append(Reordering((*range(out, channels), *range(out))))
+        parts.append(ReorderingPart((*range(out, channels), *range(out))))
         size -= math.prod(shape)
     return multi_scale(levels, leaving)
 
@@ -320,5 +322,5 @@ KNOWN = {
     f"{HOME}.normalization.BatchNorm": _batch_norm,
     f"{HOME}.normalization.ActNorm": _act_norm,
     f"{HOME}.standard.IdentityTransform": lambda _: [],
-    f"{HOME}.reshape.SqueezeTransform": lambda layer: [Other(lambda: Squeeze(layer.factor))],
+    f"{HOME}.reshape.SqueezeTransform": lambda layer: [OtherPart(lambda: Squeeze(layer.factor))],
 }

@@ -12,12 +12,12 @@ from kappaflow.errors import ArgumentError
 from kappaflow.foreign.layers import ForeignBase, ForeignLayer, Parts, event_shape_of
 from kappaflow.interop.blueprint import (
     Blueprint,
-    Coupling,
+    CouplingPart,
     Network,
-    Other,
+    OtherPart,
     Part,
-    Reordering,
-    Scaling,
+    ReorderingPart,
+    ScalingPart,
     Unsupported,
     inverse_of,
 )
@@ -194,7 +194,7 @@ def _moments(base: Any, loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]
 def _normal(mean: Tensor, log_deviation: Tensor) -> list[Part]:
     if not mean.any() and not log_deviation.any():
         return []
-    return [Scaling(log_deviation, mean).inverse()]
+    return [ScalingPart(log_deviation, mean).inverse()]
 
 
 def _base_of_images(base: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
@@ -268,9 +268,9 @@ def _block(layer: Any) -> list[Part]:  # noqa: ANN401
         raise Unsupported("its network does not read half of the features")
     check_outputs(network, changed * (2 if coupling.scale else 1))
     if not coupling.scale:
-        return [Coupling(partition, network, None)]
+        return [CouplingPart(partition, network, None)]
     network = network.select_outputs([*range(1, 2 * changed, 2), *range(0, 2 * changed, 2)])
-    return [Coupling(partition, *_curve(network, changed, coupling.scale_map))]
+    return [CouplingPart(partition, *_curve(network, changed, coupling.scale_map))]
 
 
 def _curve(network: Network, changed: int, kind: str) -> tuple[Network, str]:
@@ -311,14 +311,14 @@ def _masked(layer: Any) -> list[Part]:  # noqa: ANN401
     if scales is None:
         if shifts is None:
             return []
-        return [Coupling(partition, shifts, None)]
+        return [CouplingPart(partition, shifts, None)]
     if shifts is None:
         weight, bias = scales.weights[-1], scales.biases[-1]
         zeros = torch.zeros_like(weight), torch.zeros_like(bias)
         network = scales.replace_last(torch.cat((weight, zeros[0])), torch.cat((bias, zeros[1])))
     else:
         network = concatenated(scales, shifts)
-    return [Coupling(partition, network, "exp")]
+    return [CouplingPart(partition, network, "exp")]
 
 
 def _pruned(net: Any, partition: Partition) -> Network:  # noqa: ANN401
@@ -333,16 +333,16 @@ def _pruned(net: Any, partition: Partition) -> Network:  # noqa: ANN401
 
 def _permute(layer: Any) -> list[Part]:  # noqa: ANN401
     if layer.mode == "shuffle":
-        return [Reordering(tuple(layer.perm.tolist()))]
+        return [ReorderingPart(tuple(layer.perm.tolist()))]
     half = layer.num_channels // 2
-    return [Reordering((*range(half, layer.num_channels), *range(half)))]
+    return [ReorderingPart((*range(half, layer.num_channels), *range(half)))]
 
 
 def _lu_permute(layer: Any) -> list[Part]:  # noqa: ANN401
     lower, upper = (t.detach() for t in layer.linear._create_lower_upper())
     order = torch.arange(len(lower), device=lower.device)
     parts: list[Part] = [
-        Reordering(tuple(layer.permutation._permutation.tolist())),
+        ReorderingPart(tuple(layer.permutation._permutation.tolist())),
         lu_linear(lower, upper, order, layer.linear.bias.detach().clone()),
     ]
     return inverse_of(parts)
@@ -377,7 +377,7 @@ def _constant(layer: Any) -> list[Part]:  # noqa: ANN401
     log_scale, shift = layer.s.detach(), layer.t.detach()
     if max(log_scale[0].numel(), shift[0].numel()) != log_scale.shape[1]:
         raise Unsupported("it has a value for each pixel instead of each channel")
-    return [Scaling(log_scale.flatten().clone(), shift.flatten().clone())]
+    return [ScalingPart(log_scale.flatten().clone(), shift.flatten().clone())]
 
 
 def _act_norm(layer: Any) -> list[Part]:  # noqa: ANN401
@@ -408,5 +408,5 @@ KNOWN = {
     f"{HOME}.mixing.InvertibleAffine": _affine_map,
     f"{HOME}.normalization.ActNorm": _act_norm,
     f"{HOME}.normalization.BatchNorm": _batch_norm,
-    f"{HOME}.reshape.Squeeze": lambda _: inverse_of([Other(Squeeze)]),
+    f"{HOME}.reshape.Squeeze": lambda _: inverse_of([OtherPart(Squeeze)]),
 }

@@ -19,11 +19,11 @@ from kappaflow.foreign.layers import (
 )
 from kappaflow.interop.blueprint import (
     Blueprint,
-    Coupling,
+    CouplingPart,
     Network,
     Part,
-    Reordering,
-    Scaling,
+    ReorderingPart,
+    ScalingPart,
     Unsupported,
 )
 from kappaflow.interop.distributions import log_prob_in_support
@@ -48,8 +48,8 @@ def parts_of(
     """Returns the transforms of a flow of zuko: a lazy one, or a distribution made by one."""
     lazy = isinstance(flow, nn.Module)
 
-    def maker(thing: Any) -> Make:  # noqa: ANN401
-        return (lambda context: thing(read_context(context))) if lazy else (lambda context: thing)
+    def maker(part: Any) -> Make:  # noqa: ANN401
+        return (lambda context: part(read_context(context))) if lazy else (lambda context: part)
 
     base, distribution = maker(flow.base), maker(flow)
     shape = tuple(base(context).event_shape)
@@ -83,8 +83,10 @@ def _layer(transform: Any, make: Make, shape: tuple[int, ...], width: int) -> Fo
 def _sample(distribution: Any, n: int) -> tuple[Tensor, Tensor | None]:  # noqa: ANN401
     """Returns n samples, or one per row if the distribution has a batch of contexts."""
     shape = () if distribution.batch_shape else (n,)
-    own = any(is_overridden(name, distribution, LIBRARIES) for name in ("sample", "rsample"))
-    if hasattr(distribution, "rsample_and_log_prob") and not own:
+    overridden = any(
+        is_overridden(name, distribution, LIBRARIES) for name in ("sample", "rsample")
+    )
+    if hasattr(distribution, "rsample_and_log_prob") and not overridden:
         return distribution.rsample_and_log_prob(shape)
     return distribution.sample(shape), None
 
@@ -126,7 +128,7 @@ def _base(base: Any) -> list[Part]:  # noqa: ANN401
     loc, scale = base.base_dist.loc.detach(), base.base_dist.scale.detach()
     if not loc.any() and (scale == 1).all():
         return []
-    return [Scaling(scale.log(), loc.clone()).inverse()]
+    return [ScalingPart(scale.log(), loc.clone()).inverse()]
 
 
 def _coupling(layer: Any) -> list[Part]:  # noqa: ANN401
@@ -137,7 +139,7 @@ def _coupling(layer: Any) -> list[Part]:  # noqa: ANN401
     context = layer.hyper.in_features - kept
     network = read_network(layer.hyper, kept, context=context)
     network = check_outputs(network, changed * layer.total)
-    return [Coupling(partition, _in_order(network, scale, changed), scale, bound)]
+    return [CouplingPart(partition, _in_order(network, scale, changed), scale, bound)]
 
 
 def _univariate(function: Any, shapes: Any) -> tuple[str | None, float]:  # noqa: ANN401
@@ -191,7 +193,7 @@ def _autoregressive(layer: Any) -> list[Part]:  # noqa: ANN401
     first = output[torch.as_tensor(_rows(partition.kept, layer.total))]
     alone = _in_order(constant(first, 0), scale, len(kept)).biases[-1]
     return [
-        Coupling(partition, coupling, scale, bound),
+        CouplingPart(partition, coupling, scale, bound),
         _scaling_of(alone, partition.kept, features, bound if scale else None),
     ]
 
@@ -202,7 +204,7 @@ def _rows(features: tuple[int, ...], total: int) -> list[int]:
 
 def _scaling_of(
     output: Tensor, features: tuple[int, ...], width: int, bound: float | None
-) -> Scaling:
+) -> ScalingPart:
     """Returns the scaling of some features by a constant network output."""
     index = torch.as_tensor(features)
     log_scale, shift = output.new_zeros(width), output.new_zeros(width)
@@ -211,14 +213,14 @@ def _scaling_of(
     else:
         raw, shift[index] = output.chunk(2)
         log_scale[index] = raw / (1 + raw.abs() / bound)
-    return Scaling(log_scale, shift)
+    return ScalingPart(log_scale, shift)
 
 
 def _unconditional(layer: Any) -> list[Part]:  # noqa: ANN401
     transform = layer(None)
     name = full_names(transform)[0]
     if name == "zuko.transforms.PermutationTransform":
-        return [Reordering(tuple(transform.order.tolist()))]
+        return [ReorderingPart(tuple(transform.order.tolist()))]
     if name == "zuko.transforms.RotationTransform":
         return [rotation(transform.R)]
     if name == "zuko.transforms.LULinearTransform":
@@ -242,7 +244,7 @@ def _elementwise(layer: Any) -> list[Part]:  # noqa: ANN401
         features = layer.hyper.out_features // layer.total
         network = read_network(layer.hyper, 0, context=layer.hyper.in_features)
         network = _in_order(check_outputs(network, features * layer.total), scale, features)
-        return [Coupling(Partition(features, ()), network, scale, bound)]
+        return [CouplingPart(Partition(features, ()), network, scale, bound)]
     raw = [parameter.detach().flatten() for parameter in layer.phi]
     output = torch.cat([raw[1], raw[0]]) if scale else raw[0]
     features = len(raw[0])

@@ -38,7 +38,7 @@ class KeyFigure(NamedTuple):
     finite: bool = True
 
 
-class Verdict(NamedTuple):
+class ResultBox(NamedTuple):
     """The box at the top of a page; the level sets its color, "note" is for results."""
 
     level: Literal["ok", "warning", "error", "note"]
@@ -137,7 +137,7 @@ class Details(NamedTuple):
     blocks: Sequence[Facts | Table | Text]
 
 
-Plain = Verdict | Text | Heading | Items | Details
+Plain = ResultBox | Text | Heading | Items | Details
 Block = Plain | Charts | Picker | Table | Facts | Pictures | Findings
 
 
@@ -157,7 +157,7 @@ class Page(NamedTuple):
     command: str  # that wrote it, such as "kappaflow report"
     title: str
     sections: Sequence[Section]
-    verdict: Verdict | None = None
+    verdict: ResultBox | None = None
     key_figures: Sequence[KeyFigure] = ()
     intro: Sequence[Text] = ()  # before the first section
     without_script: str = ""  # where the numbers are if the browser runs no scripts
@@ -226,15 +226,15 @@ def glossary_section(terms: Sequence[str]) -> Section:
     )
 
 
-def verdict_of(ok: bool, findings: Iterable[Finding], text: str) -> Verdict:
+def verdict_of(ok: bool, findings: Iterable[Finding], text: str) -> ResultBox:
     """Returns the verdict of the doctor as a box: red for errors, else yellow for warnings."""
     severities = Counter(finding.severity for finding in findings)
     errors, warnings = (numbers.count(severities[kind], kind) for kind in ("error", "warning"))
     if not ok:
-        return Verdict("error", f"Do not trust this flow yet: {errors}", [text])
+        return ResultBox("error", f"Do not trust this flow yet: {errors}", [text])
     if severities["warning"]:
-        return Verdict("warning", f"Usable, with {warnings}", [text])
-    return Verdict("ok", "No problem found", [text])
+        return ResultBox("warning", f"Usable, with {warnings}", [text])
+    return ResultBox("ok", "No problem found", [text])
 
 
 @cache

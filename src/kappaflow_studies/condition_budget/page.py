@@ -13,7 +13,7 @@ from kappaflow.report.numbers import (
 )
 from kappaflow.report.page import Link, Section, Table, Text
 from kappaflow.results import Part
-from kappaflow_studies.engine.report import Findings, render_findings
+from kappaflow_studies.engine.report import StudyFindings, render_findings
 
 LEAST = 1e-6  # nats below which a cost counts as 0
 OVER = 1.1  # a flow above this multiple of its budget exceeds it
@@ -82,9 +82,9 @@ class TradeOff(Part):
 
     def describe(self) -> list[str]:
         """Returns the results as text, one or two sentences for each flow."""
-        done = [flow for flow in self.flows if flow.failed is None]
+        finished = [flow for flow in self.flows if flow.failed is None]
         texts = [f"Budget {flow.name}: {flow.failed}" for flow in self.flows if flow.failed]
-        free = next((flow for flow in done if flow.budget is None), None)
+        free = next((flow for flow in finished if flow.budget is None), None)
         if free is not None:
             nll = with_error(free.nll, free.standard_error)
             texts.append(
@@ -92,7 +92,7 @@ class TradeOff(Part):
                 f"{significant(free.condition_number_p95)} and a held-out NLL of {nll} nats per "
                 "row."
             )
-        for flow in done:
+        for flow in finished:
             if flow.budget is not None and is_finite(flow.condition_number_p95):
                 texts.append(_describe_flow(flow))
         return texts
@@ -117,7 +117,7 @@ def render_trade_off(report: TradeOff) -> str:
     ]
     time = format_time(sum(flow.time_s or 0.0 for flow in report.flows))
     return render_findings(
-        Findings(found=report.describe(), differs=[], charts=[trade_off_chart(report)]),
+        StudyFindings(found=report.describe(), differs=[], charts=[trade_off_chart(report)]),
         command="kappaflow tradeoff",
         title=f"What a condition number costs on {report.data}",
         intro=[Text(ABOUT), *(Text(note, style="quiet") for note in report.notes)],
@@ -143,9 +143,9 @@ NOTE = (
 
 def trade_off_chart(report: TradeOff) -> Chart:
     """Returns the likelihood against the measured condition number, and budgets against it."""
-    done = [flow for flow in report.flows if flow.failed is None]
-    bound = [flow for flow in done if flow.budget is not None]
-    free = [flow for flow in done if flow.budget is None]
+    finished = [flow for flow in report.flows if flow.failed is None]
+    bound = [flow for flow in finished if flow.budget is not None]
+    free = [flow for flow in finished if flow.budget is None]
     curves = [_curve(bound, "with a budget", DATA)] if bound else []
     curves += [_curve(free, "without a budget", SQUEEZE, kind="points")] if free else []
     likelihood = Panel(
@@ -199,8 +199,8 @@ def _curve(flows: Sequence[Budgeted], name: str, tone: int, kind: str = "line") 
 
 def _describe_flow(flow: Budgeted) -> str:
     p95 = flow.condition_number_p95 or 0.0
-    over = p95 / (flow.budget or 1.0)
-    kept = "kept" if over <= 1 else "kept within 10 %" if over <= OVER else "exceeded"
+    ratio = p95 / (flow.budget or 1.0)
+    kept = "kept" if ratio <= 1 else "kept within 10 %" if ratio <= OVER else "exceeded"
     start = f"The budget of {flow.name} is {kept}, with {significant(p95)} on held-out rows"
     if flow.cost is None or not is_finite(flow.cost):
         return f"{start}."

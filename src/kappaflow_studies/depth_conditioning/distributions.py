@@ -53,8 +53,8 @@ class Gaussian(Distribution):
         return non_standardness(self.covariance).item()
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        drawn = torch.randn(n, self.features, dtype=torch.float64, generator=generator)
-        return drawn @ self._factor.T
+        z = torch.randn(n, self.features, dtype=torch.float64, generator=generator)
+        return z @ self._factor.T
 
     def log_prob(self, x: Tensor) -> Tensor:
         log_det = self._factor.diagonal().log().sum()
@@ -64,7 +64,7 @@ class Gaussian(Distribution):
         return x @ self._inverse_root
 
 
-class Sheet(Distribution):
+class BentSheet(Distribution):
     r"""A thin, bent sheet :math:`(u, W \sin(2 u) + \sigma e)`, rotated, with scaled features.
 
     u and e are standard normal, and sigma is the thickness. u has a quarter of the features, which
@@ -82,8 +82,8 @@ class Sheet(Distribution):
         self._scale = 1 / self.sample(STANDARDIZED_ON, generator).std(0)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        drawn = torch.randn(n, self.features, dtype=torch.float64, generator=generator)
-        along, across = drawn[:, : self.inner], drawn[:, self.inner :]
+        z = torch.randn(n, self.features, dtype=torch.float64, generator=generator)
+        along, across = z[:, : self.inner], z[:, self.inner :]
         flat = torch.cat((along, self._bent(along) + self.thickness * across), 1)
         return flat @ self._turn.T * self._scale
 
@@ -102,13 +102,13 @@ class Sheet(Distribution):
 
 def distribution_named(name: str, features: int, hardness: float, seed: int) -> Distribution:
     """Returns "Gaussian" with this condition number, or "sheet" with this thickness."""
-    return {"Gaussian": Gaussian, "sheet": Sheet}[name](features, hardness, seed)
+    return {"Gaussian": Gaussian, "sheet": BentSheet}[name](features, hardness, seed)
 
 
 def random_rotation(n: int, generator: torch.Generator) -> Tensor:
     """Returns a uniformly random orthogonal matrix in float64."""
-    drawn = torch.randn(n, n, dtype=torch.float64, generator=generator)
-    turn, triangle = torch.linalg.qr(drawn)
+    normal = torch.randn(n, n, dtype=torch.float64, generator=generator)
+    turn, triangle = torch.linalg.qr(normal)
     return turn * triangle.diagonal().sign()
 
 

@@ -13,17 +13,17 @@ from kappaflow_studies.depth_conditioning.measure import (
 )
 from kappaflow_studies.depth_conditioning.peers import OURS
 from kappaflow_studies.engine.charts import column_series, ends, median, panel
-from kappaflow_studies.engine.report import Findings, Table
+from kappaflow_studies.engine.report import StudyFindings, StudyTable
 
 GONE = 1e-9  # nats: a smaller loss counts as zero
 
 
-def findings(frame: pl.DataFrame, settings: DepthConditioningSettings) -> Findings:
+def findings(frame: pl.DataFrame, settings: DepthConditioningSettings) -> StudyFindings:
     """Returns the charts, the table and the sentences on them."""
     flows, whitening = frame.filter(what="flow"), frame.filter(what="whitening")
     deepest = flows.filter(depth=max(settings.depths))
     absent = [name for name in settings.libraries if name not in set(flows["library"])]
-    return Findings(
+    return StudyFindings(
         found=[
             _on_products(flows, deepest),
             *_on_condition(deepest, settings),
@@ -138,7 +138,7 @@ def _on_whitening(whitening: pl.DataFrame, settings: DepthConditioningSettings) 
     ]
 
 
-def _table(deepest: pl.DataFrame, settings: DepthConditioningSettings) -> Table:
+def _table(deepest: pl.DataFrame, settings: DepthConditioningSettings) -> StudyTable:
     rows = []
     for law in settings.distributions:
         for library in deepest["library"].unique(maintain_order=True):
@@ -154,7 +154,7 @@ def _table(deepest: pl.DataFrame, settings: DepthConditioningSettings) -> Table:
                 with_error(trained["gap"].mean(), trained["gap_error"].mean()),
                 significant(start["finite_share"].mean(), 4),
             ])
-    return Table(
+    return StudyTable(
         title=f"Flows with {max(settings.depths)} couplings",
         columns=[
             "distribution, library", "condition number at the start", "product of the layers'",
@@ -247,13 +247,13 @@ def _condition(flows: pl.DataFrame, law: str, when: str, libraries: list[str]) -
     of_law, y = flows.filter(law=law), "condition_median"
     series = []
     for library in libraries:
-        middle = _medians(of_law.filter(when=when, library=library), "condition")
-        look = {"name": library, "tone": TONES[library], "most": HIGHEST}
+        medians = _medians(of_law.filter(when=when, library=library), "condition")
+        style = {"name": library, "tone": TONES[library], "most": HIGHEST}
         band = ("condition_low", "condition_high")
-        series.append(column_series(middle, "depth", y, band=band, **look))
+        series.append(column_series(medians, "depth", y, band=band, **style))
     exact = of_law.group_by("depth").agg(pl.col("reference").median()).sort("depth")
-    look = {"name": "exact map", "tone": INK}
-    series.append(column_series(exact, "depth", "reference", kind="dotted", **look))
+    style = {"name": "exact map", "tone": INK}
+    series.append(column_series(exact, "depth", "reference", kind="dotted", **style))
     title = f"{law}, {TIMES[when]}"
     return panel(title, COUPLINGS, "condition number", series)
 
@@ -265,12 +265,14 @@ def _likelihood(flows: pl.DataFrame, ideal: pl.DataFrame, law: str, libraries: l
         table = flows.filter(law=law, when="trained", library=library).group_by("depth")
         means = table.agg(gap.mean(), error=error).sort("depth")
         means = means.with_columns(low=gap - pl.col("error"), high=gap + pl.col("error"))
-        look = {"name": library, "tone": TONES[library], "band": ("low", "high")}
-        series.append(column_series(means, "depth", "gap", most=HIGHEST, **look))
+        style = {"name": library, "tone": TONES[library], "band": ("low", "high")}
+        series.append(column_series(means, "depth", "gap", most=HIGHEST, **style))
     if law == "Gaussian":
-        seen = pl.col("layer").is_in(flows["depth"].unique().to_list()), pl.col("loss") > SHOWN
-        look = {"name": "ideal layers", "tone": INK, "kind": "dotted"}
-        series.append(column_series(_means(ideal, "loss").filter(*seen), "layer", "loss", **look))
+        shown = pl.col("layer").is_in(flows["depth"].unique().to_list()), pl.col("loss") > SHOWN
+        style = {"name": "ideal layers", "tone": INK, "kind": "dotted"}
+        series.append(
+            column_series(_means(ideal, "loss").filter(*shown), "layer", "loss", **style)
+        )
     return panel(law, COUPLINGS, "nats a point", series)
 
 
@@ -282,9 +284,9 @@ def _products(flows: pl.DataFrame, law: str, end: str, libraries: list[str]) -> 
             (f"sigma_{end}", library, "line"),
             (f"product_{end}", f"{library}, product", "dashed"),
         ):
-            look = {"name": name, "tone": TONES[library], "kind": kind}
+            style = {"name": name, "tone": TONES[library], "kind": kind}
             y = f"{column}_median"
-            series.append(column_series(_medians(table, column), "depth", y, **look))
+            series.append(column_series(_medians(table, column), "depth", y, **style))
     title = f"{law}, {'largest' if end == 'max' else 'smallest'}"
     return panel(title, COUPLINGS, "singular value", series)
 
@@ -303,8 +305,8 @@ def _gradients(
         each = norms.group_by("place").agg(pl.col("norm").median()).sort("place")
         couplings = depth / max(1, len(each))  # couplings per layer
         each = each.with_columns(pl.col("place") * couplings)
-        look = {"name": library, "tone": TONES[library], "most": HIGHEST}
-        series.append(column_series(each, "place", "norm", **look))
+        style = {"name": library, "tone": TONES[library], "most": HIGHEST}
+        series.append(column_series(each, "place", "norm", **style))
     title, x = f"{law}, {TIMES[when]}", "coupling, from the data"
     return panel(title, x, "norm", series, log="y")
 
@@ -320,11 +322,11 @@ def _whitening(whitening: pl.DataFrame) -> Panel:
     series = []
     for tone, scheme in enumerate(SCHEMES):
         table = _means(whitening.filter(scheme=scheme), "loss")
-        look = {"name": scheme, "tone": tone, "band": ("low", "high")}
-        series.append(column_series(table, "layer", "loss", **look))
+        style = {"name": scheme, "tone": tone, "band": ("low", "high")}
+        series.append(column_series(table, "layer", "loss", **style))
     bound = _means(whitening.filter(scheme=ROTATIONS), "expected")
-    look = {"name": "bound for rotations", "tone": 0, "kind": "dashed"}
-    series.append(column_series(bound, "layer", "expected", **look))
+    style = {"name": "bound for rotations", "tone": 0, "kind": "dashed"}
+    series.append(column_series(bound, "layer", "expected", **style))
     return panel("loss", "layers", "nats", series, log="y")
 
 

@@ -189,8 +189,8 @@ def measure(case: Case) -> list[Row]:
     generator = torch.Generator().manual_seed(case["seed"])
     test = distribution.sample(case["test_points"], generator)
     rows = [{"when": "start", **_measured(flow, distribution, test, case["points"])}]
-    how = {"steps": case["steps"], "batch": case["batch"], "rate": case["learning_rate"]}
-    failed = train(flow, distribution, generator=generator, **how)
+    options = {"steps": case["steps"], "batch": case["batch"], "rate": case["learning_rate"]}
+    failed = train(flow, distribution, generator=generator, **options)
     trained = {"when": "trained", "failed_at": failed}
     return [*rows, {**trained, **_measured(flow, distribution, test, case["points"])}]
 

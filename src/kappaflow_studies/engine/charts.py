@@ -61,10 +61,10 @@ def level_series(
     values: pl.Series, ends: Sequence[float], *, name: str, tone: int, kind: Kind
 ) -> list[Series]:
     """Returns a horizontal line at the median of values; none if there are no values."""
-    middle = median(values)
-    if middle is None:
+    level = median(values)
+    if level is None:
         return []
-    return [Series(name=name, x=[*ends], y=[middle] * len(ends), tone=tone, kind=kind)]
+    return [Series(name=name, x=[*ends], y=[level] * len(ends), tone=tone, kind=kind)]
 
 
 def panel(

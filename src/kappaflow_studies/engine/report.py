@@ -12,7 +12,7 @@ from kappaflow.report.numbers import format_time
 from kappaflow.results import Part
 
 
-class Table(Part):
+class StudyTable(Part):
     """A table of numbers as text; the first column names the rows."""
 
     title: str
@@ -21,13 +21,13 @@ class Table(Part):
     caption: str = ""
 
 
-class Findings(Part):
+class StudyFindings(Part):
     """The conclusions from the raw results of a study."""
 
     found: list[str]  # sentences with numbers; the first one is the verdict on the claim
     differs: list[str]  # where the result or the method differs from the source
     charts: list[Chart] = Field(default=[], exclude=True)  # the most informative one first
-    tables: list[Table] = []
+    tables: list[StudyTable] = []
 
 
 class StudyReport(Part):
@@ -36,7 +36,7 @@ class StudyReport(Part):
     name: str
     title: str
     claim: str
-    findings: Findings
+    findings: StudyFindings
     preset: str  # or the name of the file of settings
     settings: list[tuple[str, str]]  # (label, value)
     seed: int
@@ -51,7 +51,7 @@ class Reproduced:
 
     report: Part  #: the numbers
     page: Path  #: path of the HTML page
-    found: tuple[str, ...]  #: what was found, in sentences; the verdict first
+    sentences: tuple[str, ...]  #: the findings; the verdict comes first
     differs: tuple[str, ...] = ()  #: differences from the source, in sentences
     charts: tuple[Chart, ...] = ()  #: the most informative charts
 
@@ -97,7 +97,7 @@ def render_study(report: StudyReport) -> str:
 
 
 def render_findings(
-    findings: Findings,
+    findings: StudyFindings,
     *,
     command: str,
     title: str,
@@ -125,7 +125,7 @@ def render_findings(
         page.Page(
             command=command,
             title=title,
-            verdict=page.Verdict("note", "Results", findings.found),
+            verdict=page.ResultBox("note", "Results", findings.found),
             intro=intro,
             without_script=f"{FILES} {numbers} has the numbers.",
             files=FILES,
@@ -137,7 +137,7 @@ def render_findings(
 
 def render_claims(
     experiments: Mapping[str, Experiment],
-    done: Mapping[str, Reproduced],
+    results: Mapping[str, Reproduced],
     folder: Path,
     *,
     about: str,
@@ -150,18 +150,20 @@ def render_claims(
             intro=[page.Text(f"{SOURCE} {about}")],
             without_script="The folders of the studies have them as SVG and PNG.",
             files="Its links lead to the folders next to it.",
-            sections=[_claim(experiments[name], result, folder) for name, result in done.items()],
+            sections=[
+                _claim(experiments[name], result, folder) for name, result in results.items()
+            ],
         )
     )
 
 
-def _claim(study: Experiment, done: Reproduced, folder: Path) -> page.Section:
-    link = page.Link(f"The whole study {study.name}", done.page.relative_to(folder).as_posix())
+def _claim(study: Experiment, result: Reproduced, folder: Path) -> page.Section:
+    link = page.Link(f"The whole study {study.name}", result.page.relative_to(folder).as_posix())
     blocks = [
         page.Text(study.claim, lead="The claim."),
-        page.Verdict("note", "Results", done.found),
-        *(page.Charts([chart]) for chart in done.charts),
-        *(page.Text(text, "small") for text in done.differs),
+        page.ResultBox("note", "Results", result.sentences),
+        *(page.Charts([chart]) for chart in result.charts),
+        *(page.Text(text, "small") for text in result.differs),
         page.Text(link, "small"),
     ]
     return page.Section(study.name, study.title, blocks)

@@ -108,8 +108,8 @@ def run_study(
                 append_bytes(folder / CASES, line.encode())
                 entries[key_of(case)] = (case, rows, time_s)
                 advance()
-    done = [entries[key_of(case)] for case in cases]
-    frame = frame_of(done)
+    results = [entries[key_of(case)] for case in cases]
+    frame = frame_of(results)
     report = StudyReport(
         name=study.name,
         title=study.title,
@@ -118,8 +118,8 @@ def run_study(
         preset=preset if config is None else Path(config).name,
         settings=[(name.replace("_", " "), as_text(value)) for name, value in settings],
         seed=seed,
-        cases=len(done),
-        time_s=sum(time_s for _, _, time_s in done),
+        cases=len(results),
+        time_s=sum(time_s for _, _, time_s in results),
         versions=_versions(),
     )
     return _written(report, frame, folder, say)
@@ -164,7 +164,7 @@ def _versions() -> list[tuple[str, str]]:
 
 @contextmanager
 def _bar(
-    name: str, total: int, done: int, *, visible: bool | None
+    name: str, total: int, completed: int, *, visible: bool | None
 ) -> Iterator[Callable[[], None]]:
     """Shows a progress bar.
 
@@ -177,5 +177,5 @@ def _bar(
         return
     columns = (TextColumn(name), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(name, total=total, completed=done)
+        task = bar.add_task(name, total=total, completed=completed)
         yield lambda: bar.advance(task)

@@ -9,7 +9,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from kappaflow_studies.engine.pool import Case, Row
-from kappaflow_studies.engine.report import Findings
+from kappaflow_studies.engine.report import StudyFindings
 
 Measured = tuple[Case, Sequence[Row], float]  # a case, its rows and its seconds
 
@@ -43,7 +43,7 @@ class Study(Generic[S]):
     presets: Path  #: a TOML file with the tables [minutes] and [full]
     cases: Callable[[S, int], Sequence[Case]]  #: from settings and a seed, slow ones first
     measure: Callable[[Case], Sequence[Row]]
-    findings: Callable[[pl.DataFrame, S], Findings]
+    findings: Callable[[pl.DataFrame, S], StudyFindings]
 
 
 def frame_of(measured: Sequence[Measured]) -> pl.DataFrame:

@@ -8,7 +8,7 @@ from kappaflow.report.charts import DATA, SAMPLES, Chart, line
 from kappaflow.report.numbers import as_float, count, fixed, is_finite, significant, with_error
 from kappaflow.report.pictures import Picture, Shown
 from kappaflow_studies.engine.charts import panel
-from kappaflow_studies.engine.report import Findings, Table, render_findings
+from kappaflow_studies.engine.report import StudyFindings, StudyTable, render_findings
 from kappaflow_studies.faces.results import FacesReport, FacesRun, FacesSize
 
 QUANTILES = (
@@ -27,9 +27,9 @@ COPIES = (
 WIDTH = 720  # CSS pixels of a picture
 
 
-def findings_of(report: FacesReport) -> Findings:
+def findings_of(report: FacesReport) -> StudyFindings:
     """Returns the sentences, the charts and the tables."""
-    return Findings(
+    return StudyFindings(
         found=[describe_results(size) for size in report.sizes],
         differs=[],
         charts=[condition_over_training(size) for size in report.sizes],
@@ -69,7 +69,7 @@ def condition_over_training(size: FacesSize) -> Chart:
     )
 
 
-def _table(size: FacesSize) -> Table:
+def _table(size: FacesSize) -> StudyTable:
     rows = [
         [
             name_of(run),
@@ -84,7 +84,7 @@ def _table(size: FacesSize) -> Table:
     ]
     if size.independent_bits is not None:
         rows.append(["independent pixels", fixed(size.independent_bits, 3), *[""] * 5])
-    return Table(
+    return StudyTable(
         title=f"Faces of {size.size} x {size.size} pixels",
         columns=[
             "flow", "bits per dimension", "condition number, kept weights", "largest round trip",

@@ -108,8 +108,8 @@ def picture_of(plain: Path, padded: Path, *, seed: int = 0) -> bytes:
     bands = [_all(parts)[:count]]
     for folder in (plain, padded):
         flow = load(folder)
-        drawn = draw_pixels(flow, count, temperature=PICTURED_AT, seed=seed)
-        bands.append(shown(drawn, values_of(flow)))
+        samples = draw_pixels(flow, count, temperature=PICTURED_AT, seed=seed)
+        bands.append(shown(samples, values_of(flow)))
     return png(enlarged(_stacked([grid(band, COLUMNS) for band in bands])))
 
 
@@ -117,7 +117,7 @@ def _run(folder: Path, parts: ImageData) -> FacesRun:
     flow, result = load(folder), read_finished(folder)
     report = read_report(folder)
     kept = report.profile.condition_number
-    drawn = draw_pixels(flow, DRAWN, temperature=TEMPERATURE, seed=1)
+    samples = draw_pixels(flow, DRAWN, temperature=TEMPERATURE, seed=1)
     return FacesRun(
         padding=0 if result.padding is None else result.padding.features,
         folder=folder.name,
@@ -136,7 +136,7 @@ def _run(folder: Path, parts: ImageData) -> FacesRun:
             if line["condition_number_median"] is not None
         ],
         drawn_at=TEMPERATURE,
-        of_samples=_distances(shown(drawn, values_of(flow)), parts, flow),
+        of_samples=_distances(shown(samples, values_of(flow)), parts, flow),
     )
 
 

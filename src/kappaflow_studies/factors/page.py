@@ -37,7 +37,12 @@ from kappaflow.report.page import (
     glossary_section,
     render_page,
 )
-from kappaflow_studies.factors.trade_off import Reference, Trial, nearest_reference, trade_off
+from kappaflow_studies.factors.trade_off import (
+    CountResult,
+    ReferenceMaps,
+    nearest_reference,
+    trade_off,
+)
 
 TERMS = (
     "Coupling",
@@ -67,8 +72,8 @@ def render_factors(
     factorization: Factorization,
     source: str,
     *,
-    trials: Sequence[Trial] = (),
-    reference: Reference | None = None,
+    trials: Sequence[CountResult] = (),
+    reference: ReferenceMaps | None = None,
 ) -> str:
     """Returns the page of a factorization, one HTML document that makes no request."""
     sections = [_map_section(factorization)]
@@ -94,13 +99,19 @@ def render_factors(
 
 
 def trade_off_curve(
-    factorization: Factorization, trials: Sequence[Trial], reference: Reference | None = None
+    factorization: Factorization,
+    trials: Sequence[CountResult],
+    reference: ReferenceMaps | None = None,
 ) -> Chart | None:
     """Returns the largest condition number of a factor over the number of couplings."""
-    done = [(trial.couplings, trial.found) for trial in trials if trial.found is not None]
-    if not done or not len(factorization):
+    points = [
+        (trial.couplings, best.condition_number)
+        for trial in trials
+        if (best := trial.factorization) is not None
+    ]
+    if not points or not len(factorization):
         return None
-    counts, values = [n for n, _ in done], [best.condition_number for _, best in done]
+    counts, values = [n for n, _ in points], [value for _, value in points]
     every, condition = range(min(counts), max(counts) + 1), _condition_of_map(factorization)
     least = [_least(condition, n) for n in every]
     diamond = {"kind": "points", "mark": "diamond"}
@@ -168,7 +179,7 @@ def _couplings_section(factorization: Factorization) -> Section:
 
 
 def _trials_section(
-    factorization: Factorization, trials: Sequence[Trial], reference: Reference | None
+    factorization: Factorization, trials: Sequence[CountResult], reference: ReferenceMaps | None
 ) -> Section:
     curve = trade_off_curve(factorization, trials, reference)
     blocks: list[Block] = [
@@ -182,7 +193,7 @@ def _trials_section(
             significant(best.residual, 2), best.method,
         ]
         for trial in trials
-        if (best := trial.found) is not None
+        if (best := trial.factorization) is not None
     ]  # fmt: skip
     columns = ("Allowed", "Used", "Largest condition number", "Residual", "Method")
     blocks.append(Table(columns, rows))

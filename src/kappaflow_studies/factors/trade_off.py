@@ -23,16 +23,16 @@ FILE = Path(__file__).with_name("reference.json")  # written by docs/factor_refe
 
 
 @dataclass(frozen=True)
-class Trial:
+class CountResult:
     """The result for one count.
 
-    `found` is the best-conditioned factorization found so far within this count that is exact to
+    `factorization` is the best-conditioned one so far within this count that is exact to
     rounding. If none is exact, it is the most accurate one; None if there is none. `why_not`
     tells why the search for this count found nothing exact; empty if it succeeded.
     """
 
     couplings: int
-    found: Factorization | None
+    factorization: Factorization | None
     why_not: str = ""
 
 
@@ -45,7 +45,7 @@ def trade_off(
     known: Mapping[int, Factorization] | None = None,
     max_time_s: float | None = None,
     progress: Callable[[str], None] = lambda text: None,
-) -> list[Trial]:
+) -> list[CountResult]:
     """Returns the best factorization within each count, which smaller counts compete for too."""
     problem = factor_problem(matrix, partition)  # raises once, not for each count
     if max_time_s is None and not is_small(problem):
@@ -53,7 +53,7 @@ def trade_off(
     natural_int("seed", seed)
     for count in counts:
         positive_int("counts", count)
-    trials: list[Trial] = []
+    trials: list[CountResult] = []
     best: Factorization | None = None
     for count in sorted(counts):
         candidate, why_not = (known or {}).get(count), ""
@@ -75,7 +75,7 @@ def trade_off(
                 f"{candidate.inverse_residual:.1g}."
             )
         best = _better(best, candidate)
-        trials.append(Trial(count, best, why_not))
+        trials.append(CountResult(count, best, why_not))
     return trials
 
 
@@ -85,7 +85,7 @@ def _better(first: Factorization | None, second: Factorization | None) -> Factor
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceMaps:
     """Measured condition numbers of factors, for an ensemble of random maps.
 
     `of_the_map` is the median condition number of the maps. `low`, `median` and `high` are the
@@ -101,10 +101,10 @@ class Reference:
     high: Sequence[float]
 
 
-def nearest_reference(condition_number: float, features: int) -> Reference:
+def nearest_reference(condition_number: float, features: int) -> ReferenceMaps:
     """Returns the measurements for the ensemble nearest in condition number, then in size."""
 
-    def distance(reference: Reference) -> tuple[float, float]:
+    def distance(reference: ReferenceMaps) -> tuple[float, float]:
         digits = abs(math.log10(reference.of_the_map) - math.log10(condition_number))
         return round(2 * digits), abs(math.log(reference.features / features))
 
@@ -112,5 +112,5 @@ def nearest_reference(condition_number: float, features: int) -> Reference:
 
 
 @cache
-def _references() -> list[Reference]:
-    return [Reference(**fields) for fields in json.loads(FILE.read_text("utf-8"))]
+def _references() -> list[ReferenceMaps]:
+    return [ReferenceMaps(**fields) for fields in json.loads(FILE.read_text("utf-8"))]

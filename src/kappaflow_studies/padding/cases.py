@@ -149,8 +149,8 @@ def _of_planes(settings: PaddingSettings, first: int) -> list[Case]:
     planned: list[Case] = []
     trained = [(padding, settings.seeds) for padding in settings.compared]
     trained += [(padding, settings.other_seeds) for padding in settings.others]
-    own = {key: v for key, v in settings if not key.startswith("image")}
-    values = {key: v for key, v in own.items() if key not in NOT_SHARED}
+    plane_settings = {key: v for key, v in settings if not key.startswith("image")}
+    values = {key: v for key, v in plane_settings.items() if key not in NOT_SHARED}
     values["hidden"] = list(settings.hidden)
     for seed in range(first, first + settings.seeds):
         for name in settings.sets:

@@ -14,13 +14,13 @@ from kappaflow_studies.engine.charts import (
     quantile_series,
     ranged,
 )
-from kappaflow_studies.engine.report import Table
+from kappaflow_studies.engine.report import StudyTable
 from kappaflow_studies.padding.cases import NONE, PaddingSettings, Spec, spec_of
 from kappaflow_studies.padding.comparisons import WITHIN, claimed_steps, ordered
 from kappaflow_studies.padding.measure import CELLS, PICTURED, span
 
 TONES = {"none": 6, "gaussian": 0, "zero": 4, "uniform": 3, "copy": 5, "learned": 2}
-FLOOR, MOST = "two samples of the data", 7  # the eighth tone belongs to the floor
+FLOOR, TONE_COUNT = "two samples of the data", 7  # the eighth tone belongs to the floor
 AXES = {  # the label of x, and the logarithmic axes
     "width": ("features of padding", "y"),
     "scale": ("standard deviation of the padding", "xy"),
@@ -119,7 +119,7 @@ def _against(frame: pl.DataFrame, settings: PaddingSettings, what: str) -> list[
     ends = (min(x_of.values()), max(x_of.values()))
     levels = [n for n, spec in specs.items() if n not in x_of and spec.kind != "gaussian"]
     label_of_x, log = AXES[what]
-    drawn = []
+    pair = []
     for y, label, name in (
         ("kappa_median", "condition number", "conditioning"),
         ("w2", "exact W2 to the data", "distance"),
@@ -129,8 +129,8 @@ def _against(frame: pl.DataFrame, settings: PaddingSettings, what: str) -> list[
             curve, rows = gaussian.filter(set=of_set), frame.filter(set=of_set)
             series = [quantile_series(curve, "x", y, name="Gaussian", tone=TONES["gaussian"])]
             for tone, padding in _toned(levels):
-                look = {"name": spec_of(padding).description, "tone": tone, "kind": "dashed"}
-                series += level_series(rows.filter(padding=padding)[y], ends, **look)
+                style = {"name": spec_of(padding).description, "tone": tone, "kind": "dashed"}
+                series += level_series(rows.filter(padding=padding)[y], ends, **style)
             if y == "w2":
                 floor = rows.filter(kind="plane floor")[y]
                 series += level_series(floor, ends, name=FLOOR, tone=7, kind="dotted")
@@ -140,8 +140,8 @@ def _against(frame: pl.DataFrame, settings: PaddingSettings, what: str) -> list[
         caption += " Dotted: two samples of the data (the floor)." if y == "w2" else ""
         title = f"{label[0].upper()}{label[1:]} against the {what} of Gaussian padding"
         layout = {"panels": panels, "columns": min(3, len(panels))}
-        drawn.append(Chart(name=f"{name}-{what}", title=title, caption=caption, **layout))
-    return drawn
+        pair.append(Chart(name=f"{name}-{what}", title=title, caption=caption, **layout))
+    return pair
 
 
 def _x_of_gaussian(specs: Mapping[str, Spec], what: str) -> dict[str, float]:
@@ -158,9 +158,10 @@ def _toned(paddings: Sequence[str]) -> list[tuple[int, str]]:
     """Returns each padding with a tone: its kind's, or another one if that is taken."""
     taken: list[int] = []
     for padding in paddings:
-        own = TONES[spec_of(padding).kind]
-        free = [own, *(tone for tone in range(MOST) if tone not in TONES.values()), *range(MOST)]
-        taken.append(next((tone for tone in free if tone not in taken), own))
+        preferred = TONES[spec_of(padding).kind]
+        unused = (tone for tone in range(TONE_COUNT) if tone not in TONES.values())
+        candidates = [preferred, *unused, *range(TONE_COUNT)]
+        taken.append(next((tone for tone in candidates if tone not in taken), preferred))
     return list(zip(taken, paddings, strict=True))
 
 
@@ -187,7 +188,7 @@ OF_KL = (
 )
 
 
-def tables(frame: pl.DataFrame, settings: PaddingSettings) -> list[Table]:
+def tables(frame: pl.DataFrame, settings: PaddingSettings) -> list[StudyTable]:
     """Returns the tables that have measurements."""
     plane = frame.filter(pl.col("kind").str.starts_with("plane"))
     images = frame.filter(pl.col("kind").str.starts_with("image"))
@@ -210,13 +211,13 @@ def tables(frame: pl.DataFrame, settings: PaddingSettings) -> list[Table]:
     return [table for table in all_tables if table.rows]
 
 
-def _order(plane: pl.DataFrame, settings: PaddingSettings) -> Table:
+def _order(plane: pl.DataFrame, settings: PaddingSettings) -> StudyTable:
     trained, rows = plane.filter(kind="plane"), []
     for name in settings.sets:
         steps = claimed_steps(trained.filter(set=name), settings.compared)
         if steps and not trained.is_empty():
             rows.append([words(name), *(s.description for s in steps), ordered(steps)])
-    return Table(
+    return StudyTable(
         title="The claimed order of condition numbers, set by set",
         columns=["set", "zero above none", "none above Gaussian", "the order"],
         rows=rows,
@@ -233,7 +234,7 @@ def _by_padding(
     paddings: Sequence[str],
     cell: Cell,
     caption: str,
-) -> Table:
+) -> StudyTable:
     by_padding = {
         spec_of(padding).description: frame.filter(padding=padding) for padding in paddings
     }
@@ -244,7 +245,9 @@ def _by_padding(
         for name, of_padding in by_padding.items()
         if sets and not of_padding.is_empty()
     ]
-    return Table(title=title, columns=["padding", *map(words, sets)], rows=rows, caption=caption)
+    return StudyTable(
+        title=title, columns=["padding", *map(words, sets)], rows=rows, caption=caption
+    )
 
 
 def _conditioning(frame: pl.DataFrame) -> str:

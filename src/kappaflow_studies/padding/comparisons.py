@@ -56,14 +56,14 @@ def signs(frame: pl.DataFrame, upper: str, lower: str, value: str) -> Signs:
         )
         for padding, name in ((upper, "one"), (lower, "other"))
     )
-    both = of_one.join(of_other, on="seed")
-    less, same, more = (_signs(both, factor) for factor in (1 / NEAR, 1, NEAR))
+    paired = of_one.join(of_other, on="seed")
+    less, same, more = (_signs(paired, factor) for factor in (1 / NEAR, 1, NEAR))
     return Signs(same.above, same.pairs, near=less.verdict == 1 and more.verdict == -1)
 
 
-def _signs(both: pl.DataFrame, factor: float) -> Signs:
+def _signs(paired: pl.DataFrame, factor: float) -> Signs:
     """Returns the sign test of a first column against a multiple of a second one."""
-    different = both.filter(pl.col("one") != factor * pl.col("other"))
+    different = paired.filter(pl.col("one") != factor * pl.col("other"))
     return Signs(int((different["one"] > factor * different["other"]).sum()), len(different))
 
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from kappaflow.report.numbers import count, significant
 from kappaflow_studies.engine.charts import ends, filled, median
-from kappaflow_studies.engine.report import Findings
+from kappaflow_studies.engine.report import StudyFindings
 from kappaflow_studies.padding.cases import PaddingSettings, spec_of
 from kappaflow_studies.padding.charts import charts, tables
 from kappaflow_studies.padding.comparisons import (
@@ -25,7 +25,7 @@ FEWEST = 6  # least number of seeds for a sign test that can reach 5 %
 ENOUGH = 5 / 7  # share of the sets that must agree for a verdict on the order
 
 
-def findings(frame: pl.DataFrame, settings: PaddingSettings) -> Findings:
+def findings(frame: pl.DataFrame, settings: PaddingSettings) -> StudyFindings:
     """Returns the charts, the tables and the sentences on them."""
     frame = filled(frame, COLUMNS)
     plane, floor = frame.filter(kind="plane"), frame.filter(kind="plane floor")
@@ -33,7 +33,7 @@ def findings(frame: pl.DataFrame, settings: PaddingSettings) -> Findings:
     on_order = []
     if order is not None:
         on_order = [*_on_order(plane, settings, order), _on_likelihood(plane, settings, order)]
-    return Findings(
+    return StudyFindings(
         found=[
             *on_order,
             *_on_samples(plane, floor, settings),
@@ -149,8 +149,8 @@ def _on_samples(plane: pl.DataFrame, floor: pl.DataFrame, settings: PaddingSetti
     if plane.is_empty() or floor.is_empty():
         return []
     of_floor = floor.group_by("set").agg(floor=pl.col("w2").median())
-    over = plane.join(of_floor, on="set").with_columns(pl.col("w2") / pl.col("floor"))
-    ratios = {padding: over.filter(padding=padding)["w2"] for padding in settings.compared}
+    over_floor = plane.join(of_floor, on="set").with_columns(pl.col("w2") / pl.col("floor"))
+    ratios = {padding: over_floor.filter(padding=padding)["w2"] for padding in settings.compared}
     return [f"Exact W2 of samples to the data, over its floor: {_listed(ratios, 2)}; medians."]
 
 
@@ -181,11 +181,11 @@ def on_convergence(rows: pl.DataFrame, epochs: int) -> str:
     if best.is_empty():
         return ""
     last = best.filter(best_epoch=epochs)
-    before = sorted(best.filter(pl.col("best_epoch") < epochs)["best_epoch"])
-    if not before:
+    early = sorted(best.filter(pl.col("best_epoch") < epochs)["best_epoch"])
+    if not early:
         text = f"The validation NLL fell to the end of {count(epochs, 'epoch')}"
     else:
-        ends = " to ".join(dict.fromkeys(f"{epoch:.0f}" for epoch in (before[0], before[-1])))
+        ends = " to ".join(dict.fromkeys(f"{epoch:.0f}" for epoch in (early[0], early[-1])))
         text = f"The validation NLL was lowest after {ends} of {epochs} epochs"
         names = last["padding"].unique(maintain_order=True)
         to_the_end = ", ".join(spec_of(name).description for name in names)
@@ -197,8 +197,9 @@ def on_convergence(rows: pl.DataFrame, epochs: int) -> str:
 def _on_last_quarter(rows: pl.DataFrame, epochs: int) -> str:
     """Returns a sentence on the change of the condition number; empty if it is not known."""
     changes = []
-    for at, kappas in rows.select("epochs_measured", "kappa_over_training").iter_rows():
-        late = [kappa for epoch, kappa in zip(at, kappas, strict=True) if epoch >= 0.75 * epochs]
+    curves = rows.select("epochs_measured", "kappa_over_training").iter_rows()
+    for measured_at, kappas in curves:
+        late = [k for epoch, k in zip(measured_at, kappas, strict=True) if epoch >= 0.75 * epochs]
         if len(late) > 1 and all(map(math.isfinite, late)):
             changes.append(abs(math.log(late[-1] / late[0])))
     if not changes:

@@ -84,9 +84,9 @@ def sliced_w2(a: Tensor, b: Tensor, directions: int = DIRECTIONS) -> float:
             f"'a' and 'b' should have one shape, got {tuple(a.shape)} and {tuple(b.shape)}."
         )
     generator = seeded(0)
-    drawn = torch.randn(a.shape[1], directions, dtype=a.dtype, generator=generator)
-    along = drawn / drawn.norm(dim=0)
-    projected_a, projected_b = ((points @ along).sort(dim=0).values for points in (a, b))
+    vectors = torch.randn(a.shape[1], directions, dtype=a.dtype, generator=generator)
+    unit_vectors = vectors / vectors.norm(dim=0)
+    projected_a, projected_b = ((points @ unit_vectors).sort(dim=0).values for points in (a, b))
     return (projected_a - projected_b).square().mean().sqrt().item()
 
 
@@ -109,9 +109,9 @@ MARGIN = 1.15
 def trained_on_plane(case: Case) -> Row:
     """Returns the results of a flow of a planar set with a padding."""
     seed, name = case["seed"], case["set"]
-    how = {"depth": case["depth"], "hidden": case["hidden"], "couplings": {"memory": "store"}}
+    options = {"depth": case["depth"], "hidden": case["hidden"], "couplings": {"memory": "store"}}
     with _seeded_weights(seed):
-        flow = real_nvp(2, padding=spec_of(case["padding"]).padding((2,)), **how)
+        flow = real_nvp(2, padding=spec_of(case["padding"]).padding((2,)), **options)
     train, held_out = (
         table(name, case["rows"], seed, "train"),
         points(name, HELD_OUT, seed, "test"),
@@ -144,18 +144,18 @@ def _results(
     """Returns the measurements of a flow after its training, or why the training stopped."""
     train, validation, x = data
     seed = case["seed"]
-    how = {name: case[f"{prefix}{name}"] for name in ("epochs", "batch_size")}
-    how |= {"every": case[f"{prefix}measured_every"], "learning_rate": rate, "seed": seed}
+    options = {name: case[f"{prefix}{name}"] for name in ("epochs", "batch_size")}
+    options |= {"every": case[f"{prefix}measured_every"], "learning_rate": rate, "seed": seed}
     try:
-        result = fitted(flow, train, validation, **how)
+        result = fitted(flow, train, validation, **options)
     except NumericalError as error:
         return {"error": str(error)}
-    drawn = flow.sample(len(reference), generator=seeded(seed))
+    samples = flow.sample(len(reference), generator=seeded(seed))
     return {
         **curve(result.history),
         **conditioning(flow, x[: case[f"{prefix}points"]]),
         **likelihood(flow, x, case[f"{prefix}draws"], truth),
-        **distances(drawn / unit, reference),
+        **distances(samples / unit, reference),
         "best_epoch": result.best_epoch,
         "time_s": result.history[-1]["time_s"],
     }
@@ -204,9 +204,9 @@ def span(name: str) -> float:
     return MARGIN * float(abs(toy(name, HELD_OUT, seed=0).values).max())
 
 
-def picture(name: str, drawn: Tensor) -> list[int]:
+def picture(name: str, samples: Tensor) -> list[int]:
     """Returns the number of points in each cell of a grid, row by row from below."""
-    return cells(drawn, span(name), CELLS)
+    return cells(samples, span(name), CELLS)
 
 
 FRACTIONS = (0.7, 0.1, 0.2)
@@ -218,19 +218,19 @@ def trained_on_images(case: Case) -> Row:
     """Returns the results of a flow of an image set with a padding."""
     seed = case["seed"]
     train, validation, test = parts(case)
-    how = {name: case[f"image_{name}"] for name in ("levels", "hidden", "blocks")}
+    options = {name: case[f"image_{name}"] for name in ("levels", "hidden", "blocks")}
     with _seeded_weights(seed):
         flow = real_nvp_image(
             train.shape,
             pixels={"dequantize": "uniform", "values": train.values},
             padding=spec_of(case["padding"]).padding(train.shape),
             couplings={"memory": "store"},
-            **how,
+            **options,
         )
     x = ImageBatches(test, flow).at(slice(0, len(test))).x
     reference = _scaled(test, min(case["image_drawn"], len(test)))
-    how = {"rate": LEARNING_RATE, "prefix": "image_", "unit": train.values - 1}
-    row = _results(flow, case, (train, validation, x), reference, **how)
+    options = {"rate": LEARNING_RATE, "prefix": "image_", "unit": train.values - 1}
+    row = _results(flow, case, (train, validation, x), reference, **options)
     if case["pictured"] and "error" not in row:
         row["picture"] = sheet(flow.sample(SIDE * SIDE, generator=seeded(seed + 1)))
         row["picture_side"] = SIDE * (train.shape[2] + 1)
@@ -254,9 +254,9 @@ def _scaled(images: Images, count: int) -> Tensor:
     return images.batch(range(count)).float() / (images.values - 1)
 
 
-def sheet(drawn: Tensor) -> list[int | None]:
+def sheet(samples: Tensor) -> list[int | None]:
     """Returns SIDE x SIDE samples as one picture, row by row from below, with None between."""
-    first = drawn.mean(1).nan_to_num(0).round().int()
+    first = samples.mean(1).nan_to_num(0).round().int()
     framed = torch.nn.functional.pad(first, (0, 1, 0, 1), value=-1)
     grid = framed.reshape(SIDE, SIDE, *framed.shape[1:]).transpose(1, 2)
     flat = grid.reshape(SIDE * framed.shape[1], -1).flip(0).flatten().tolist()

@@ -15,7 +15,7 @@ from kappaflow_studies.engine.charts import (
     quantile_series,
     ranged,
 )
-from kappaflow_studies.engine.report import Findings, Table
+from kappaflow_studies.engine.report import StudyFindings, StudyTable
 from kappaflow_studies.partition.measure import (
     HALVES,
     IMAGE_KINDS,
@@ -28,13 +28,13 @@ from kappaflow_studies.training import that_ended
 DECIMALS = 3
 
 
-def findings(frame: pl.DataFrame, settings: PartitionSettings) -> Findings:
+def findings(frame: pl.DataFrame, settings: PartitionSettings) -> StudyFindings:
     """Returns the charts, the tables and the sentences on them."""
     frame, stopped = that_ended(frame)
     parts = groups(frame, "data", sorted(frame["data"].unique()))
     pairs = ((name, _against_twin(rows)) for name, rows in parts.items())
     compared = {name: pair for name, pair in pairs if pair is not None}
-    return Findings(
+    return StudyFindings(
         found=[
             *_verdict(parts, compared),
             *(line for name in parts for line in _on_loss(name, parts[name], settings.seeds)),
@@ -60,11 +60,11 @@ def _deepest(part: pl.DataFrame) -> pl.DataFrame:
 
 
 def _verdict(parts: dict[str, pl.DataFrame], compared: dict[str, tuple[dict, dict]]) -> list[str]:
-    best = [at["kind"][0] for at in map(_deepest, parts.values()) if HALVES in at["kind"]]
+    best = [rows["kind"][0] for rows in map(_deepest, parts.values()) if HALVES in rows["kind"]]
     if not best or not compared:
         return []
     maps = sum(kind != HALVES for kind in best)
-    missed = sum(own["loss"] > twin["twin_loss"] for twin, own in compared.values())
+    missed = sum(trained["loss"] > twin["twin_loss"] for twin, trained in compared.values())
     return [
         f"At equal depth another partition, or maps, beat fixed halves on {maps} of {len(best)} "
         "data sets. Fixed halves trained at the depth of the rewritten flow end worse than it on "
@@ -73,21 +73,22 @@ def _verdict(parts: dict[str, pl.DataFrame], compared: dict[str, tuple[dict, dic
 
 
 def _on_loss(name: str, part: pl.DataFrame, seeds: int) -> list[str]:
-    at = _deepest(part)
-    if HALVES not in at["kind"]:
+    deepest = _deepest(part)
+    if HALVES not in deepest["kind"]:
         return []
-    losses = [fixed(loss, DECIMALS) for loss in at["loss"]]
-    values = dict(zip(at["kind"], losses, strict=True))
-    best, *others = at["kind"]
+    losses = [fixed(loss, DECIMALS) for loss in deepest["loss"]]
+    values = dict(zip(deepest["kind"], losses, strict=True))
+    best, *others = deepest["kind"]
     listed = ", ".join(f"{kind} {values[kind]}" for kind in others if kind != HALVES)
     first = (
         f"the fixed halves are best, {values[HALVES]}"
         if best == HALVES
         else f"{best} {values[best]}, fixed halves {values[HALVES]}"
     )
-    over = "one seed" if seeds == 1 else f"the median of {seeds} seeds"
+    average = "one seed" if seeds == 1 else f"the median of {seeds} seeds"
     return [
-        f"{name}, {int(at['couplings'][0])} couplings, {unit(name)}: {first}; {listed} ({over})."
+        f"{name}, {int(deepest['couplings'][0])} couplings, {unit(name)}: {first}; "
+        f"{listed} ({average})."
     ]
 
 
@@ -106,20 +107,20 @@ def _against_twin(part: pl.DataFrame) -> tuple[dict, dict] | None:
     return best, deep_enough.row(0, named=True)
 
 
-def _on_training(name: str, twin: dict, own: dict) -> str:
-    gap = own["loss"] - twin["twin_loss"]
+def _on_training(name: str, twin: dict, trained: dict) -> str:
+    gap = trained["loss"] - twin["twin_loss"]
     verdict = (
         f"{fixed(gap, DECIMALS)} worse: the optimizer is the limit"
         if gap > 0
         else f"{fixed(-gap, DECIMALS)} better: trained, that depth is worth more than the maps"
     )
     couplings, depth, kind = (twin[key] for key in ("couplings", "twin_couplings_after", "kind"))
-    larger = significant(own["parameters"] / twin["parameters"], 2)
+    larger = significant(trained["parameters"] / twin["parameters"], 2)
     return (
         f"{name}: {int(couplings)} couplings with {kind} equal {int(depth)} of fixed halves, with "
-        f"{fixed(twin['twin_loss'], DECIMALS)}. Fixed halves trained with {int(own['couplings'])} "
-        f"couplings, and {larger} times the parameters, end at {fixed(own['loss'], DECIMALS)}, "
-        f"{verdict}."
+        f"{fixed(twin['twin_loss'], DECIMALS)}. Fixed halves trained with "
+        f"{int(trained['couplings'])} couplings, and {larger} times the parameters, end at "
+        f"{fixed(trained['loss'], DECIMALS)}, {verdict}."
     )
 
 
@@ -144,12 +145,13 @@ def _on_twins(frame: pl.DataFrame) -> list[str]:
 def _on_conditioning(parts: dict[str, pl.DataFrame]) -> list[str]:
     sentences = []
     for name, part in parts.items():
-        at = _deepest(part).sort("condition_middle")
-        if HALVES in at["kind"]:
-            values = [significant(value) for value in at["condition_middle"]]
-            halves = values[at["kind"].to_list().index(HALVES)]
+        deepest = _deepest(part).sort("condition_middle")
+        kinds = deepest["kind"].to_list()
+        if HALVES in kinds:
+            values = [significant(value) for value in deepest["condition_middle"]]
+            halves = values[kinds.index(HALVES)]
             sentences.append(
-                f"{name} from {values[0]} ({at['kind'][0]}) to {values[-1]} ({at['kind'][-1]}), "
+                f"{name} from {values[0]} ({kinds[0]}) to {values[-1]} ({kinds[-1]}), "
                 f"fixed halves {halves}"
             )
     if not sentences:
@@ -169,22 +171,22 @@ def _sets_and_kinds(frame: pl.DataFrame) -> dict[str, pl.DataFrame]:
 
 def _by_depth(
     frame: pl.DataFrame, title: str, caption: str, cell: Callable[[pl.DataFrame], str]
-) -> Table:
+) -> StudyTable:
     """Returns a table with a row for each set and kind, and a column for each shared depth."""
     shared, rows = common(frame), []
     depths = sorted(shared["depth"].unique())
     for name, part in _sets_and_kinds(shared).items():
-        at = groups(part, "depth", depths)
-        rows.append([name, *(cell(at[depth]) if depth in at else "" for depth in depths)])
+        tables = groups(part, "depth", depths)
+        rows.append([name, *(cell(tables[depth]) if depth in tables else "" for depth in depths)])
     columns = ["set, kind", *(f"depth {depth}" for depth in depths)]
-    return Table(title=title, columns=columns, rows=rows, caption=caption)
+    return StudyTable(title=title, columns=columns, rows=rows, caption=caption)
 
 
-def _losses(frame: pl.DataFrame) -> Table:
-    def cell(at: pl.DataFrame) -> str:
-        loss = at["loss"]
+def _losses(frame: pl.DataFrame) -> StudyTable:
+    def cell(rows: pl.DataFrame) -> str:
+        loss = rows["loss"]
         middle, *limits = (fixed(v, DECIMALS) for v in (loss.median(), loss.min(), loss.max()))
-        return middle if len(at) == 1 else ranged(middle, *limits)
+        return middle if len(rows) == 1 else ranged(middle, *limits)
 
     caption = (
         "Median over seeds, and the smallest and the largest. Tables in nats, images in bits per "
@@ -196,9 +198,9 @@ def _losses(frame: pl.DataFrame) -> Table:
 WHOLE = ("condition_middle", "condition_low", "condition_high")
 
 
-def _conditions(frame: pl.DataFrame) -> Table:
-    def cell(at: pl.DataFrame) -> str:
-        middle = medians(at, "depth")
+def _conditions(frame: pl.DataFrame) -> StudyTable:
+    def cell(rows: pl.DataFrame) -> str:
+        middle = medians(rows, "depth")
         return ranged(*(significant(middle[column][0]) for column in WHOLE))
 
     caption = (
@@ -208,10 +210,10 @@ def _conditions(frame: pl.DataFrame) -> Table:
     return _by_depth(frame, "Conditioning", caption, cell)
 
 
-def _parameters(frame: pl.DataFrame) -> Table:
-    def cell(at: pl.DataFrame) -> str:
-        count, equal = at["parameters"][0], at["of_halves"][0]
-        widths = " x ".join(map(str, at["widths"][0]))
+def _parameters(frame: pl.DataFrame) -> StudyTable:
+    def cell(rows: pl.DataFrame) -> str:
+        count, equal = rows["parameters"][0], rows["of_halves"][0]
+        widths = " x ".join(map(str, rows["widths"][0]))
         return f"{count:,} ({fixed(100 * (count / equal - 1), 1)} %), {widths}"
 
     caption = "Trained numbers, how many more than of the fixed halves, and the hidden widths."
@@ -224,11 +226,11 @@ TWINS = [
 ]  # fmt: skip
 
 
-def _twins(frame: pl.DataFrame) -> Table:
+def _twins(frame: pl.DataFrame) -> StudyTable:
     rows, conditions = [], ("worst_layer", "twin_worst_layer", "peak", "twin_peak")
     for name, part in _sets_and_kinds(frame.filter(pl.col("kind") != HALVES)).items():
-        for depth, at in groups(part, "depth", sorted(part["depth"].unique())).items():
-            rewritten, row = with_twins(at), [f"{name}, {depth}", str(at["couplings"][0])]
+        for depth, flows in groups(part, "depth", sorted(part["depth"].unique())).items():
+            rewritten, row = with_twins(flows), [f"{name}, {depth}", str(flows["couplings"][0])]
             if rewritten.is_empty():
                 rows.append([*row, "none found", *[""] * (len(TWINS) - 3)])
                 continue
@@ -239,7 +241,7 @@ def _twins(frame: pl.DataFrame) -> Table:
                 significant(rewritten["twin_difference_float64"].max(), 2),
                 *(significant(middle[column]) for column in conditions),
             ])
-    return Table(
+    return StudyTable(
         title="Twins on one partition",
         columns=TWINS,
         rows=rows,
@@ -350,10 +352,10 @@ def _condition_panel(name: str, part: pl.DataFrame) -> Panel:
 def _layer_panel(name: str, twins: pl.DataFrame) -> Panel:
     series: list[Series] = []
     for kind, rows in groups(twins, "kind", KINDS).items():
-        x, look = "couplings", {"tone": TONES[kind], "spread": None}
+        x, style = "couplings", {"tone": TONES[kind], "spread": None}
         twin = f"{kind}, twin"
-        series.append(quantile_series(rows, x, "worst_layer", name=kind, **look))
+        series.append(quantile_series(rows, x, "worst_layer", name=kind, **style))
         series.append(
-            quantile_series(rows, x, "twin_worst_layer", name=twin, kind="dashed", **look)
+            quantile_series(rows, x, "twin_worst_layer", name=twin, kind="dashed", **style)
         )
     return panel(name, COUPLINGS, CONDITION, series)

@@ -13,7 +13,7 @@ from kappaflow.flows.recipe import from_options
 from kappaflow.images import Images, glow
 from kappaflow.options import Mixing
 from kappaflow.partition import Partition
-from kappaflow_studies.data import Parts, parts_of
+from kappaflow_studies.data import DataParts, parts_of
 from kappaflow_studies.engine.presets import Count, ImagesName, TableName, TrainingSettings
 from kappaflow_studies.engine.study import Case, Row
 from kappaflow_studies.training import FAILED, evaluation, points, trained, twin_of
@@ -62,9 +62,10 @@ def changes_one(features: int) -> Partition:
 
 def image_flow(kind: str, shape: Sequence[int], values: int, steps: int, hidden: int) -> Flow:
     """Returns a Glow of two levels, with 1x1 convolutions or permutations of a kind."""
-    how = {"levels": LEVELS, "steps": steps, "hidden": hidden, "mixing": IMAGE_KINDS[kind] or "lu"}
-    flow = from_options(glow, shape, dequantize="uniform", values=values, **how)
-    if IMAGE_KINDS[kind] is not None:
+    mixing = IMAGE_KINDS[kind]
+    options = {"levels": LEVELS, "steps": steps, "hidden": hidden, "mixing": mixing or "lu"}
+    flow = from_options(glow, shape, dequantize="uniform", values=values, **options)
+    if mixing is not None:
         return flow
     units, scales = flow.bijection  # pyright: ignore[reportGeneralTypeIssues]
     return Flow(flow.base, Chain([units, _permuted(scales, kind)]), flow.augment)
@@ -78,8 +79,8 @@ def _permuted(scales: MultiScale, kind: str) -> MultiScale:
             if isinstance(part, InvertibleConv1x1):
                 half = part.channels // 2
                 exchanged = Permutation([*range(half, part.channels), *range(half)])
-                drawn = Permutation.random(part.channels, seed=seed)
-                layers[position], seed = exchanged if kind == HALVES else drawn, seed + 1
+                shuffled = Permutation.random(part.channels, seed=seed)
+                layers[position], seed = exchanged if kind == HALVES else shuffled, seed + 1
         permuted.append(ImageChain(layers))
     return MultiScale(scales.event_shape, permuted)
 
@@ -144,23 +145,24 @@ def measure(case: Case) -> list[Row]:
     parts = parts_of(case)
     with torch.random.fork_rng():
         torch.manual_seed(case["seed"])
-        flow, about = _flow(case, parts)
+        flow, details = _flow(case, parts)
         try:
             trained(flow, parts, case)
         except NumericalError as error:
-            return [{**about, FAILED: str(error)}]
+            return [{**details, FAILED: str(error)}]
     x = points(flow, parts, case["points"])
-    row = {**about, **evaluation(flow, parts, x)}
+    row = {**details, **evaluation(flow, parts, x)}
     if case["kind"] == HALVES:  # a flow of halves is its own twin
         return [row]
-    alone = case["kind"] == LAST_CHANGES
-    partition = changes_one(flow.event_shape[0]) if alone else "half"
-    twin, certificate = twin_of(flow, x, partition=partition, couplings=None if alone else 6)
+    last_changes = case["kind"] == LAST_CHANGES
+    partition = changes_one(flow.event_shape[0]) if last_changes else "half"
+    couplings = None if last_changes else 6
+    twin, certificate = twin_of(flow, x, partition=partition, couplings=couplings)
     row |= {f"{TWIN}{name}": value for name, value in certificate.items()}
     return [row if twin is None else row | evaluation(twin.eval(), parts, x, TWIN)]
 
 
-def _flow(case: Case, parts: Parts) -> tuple[Flow, Row]:
+def _flow(case: Case, parts: DataParts) -> tuple[Flow, Row]:
     kind, depth, hidden = case["kind"], case["depth"], case["hidden"]
     data = parts.train
     if isinstance(data, Images):

@@ -13,16 +13,16 @@ from kappaflow_studies.engine.charts import (
     panel,
     quantile_series,
 )
-from kappaflow_studies.engine.report import Findings, Table
+from kappaflow_studies.engine.report import StudyFindings, StudyTable
 from kappaflow_studies.sphere.bounds import transport_divergence
 from kappaflow_studies.sphere.measure import SphereSettings
 
 
-def findings(frame: pl.DataFrame, settings: SphereSettings) -> Findings:
+def findings(frame: pl.DataFrame, settings: SphereSettings) -> StudyFindings:
     """Returns the charts, the tables and the sentences on them."""
     frame = filled(frame, {pl.Float64: COLUMNS})
     generators = of_kind(frame, "generator").drop_nulls("wasserstein_bound")
-    return Findings(
+    return StudyFindings(
         found=[
             *_on_generators(generators),
             *_on_counting(frame, settings),
@@ -185,7 +185,7 @@ COLUMNS = dict.fromkeys((
 ))  # fmt: skip
 
 
-def _generators(generators: pl.DataFrame) -> Table:
+def _generators(generators: pl.DataFrame) -> StudyTable:
     means = generators.group_by("features", "components").agg(pl.col(name).mean() for name in MADE)
     rows = [
         [
@@ -200,7 +200,7 @@ def _generators(generators: pl.DataFrame) -> Table:
         for row in means.sort("features", "components").to_dicts()
     ]
     columns = ["mixture", "hidden units", "numbers", "W1, at most", "samples", "floor", "float32"]
-    return Table(
+    return StudyTable(
         title="Generators",
         columns=columns,
         rows=rows,
@@ -209,7 +209,7 @@ def _generators(generators: pl.DataFrame) -> Table:
     )
 
 
-def _best_flows(frame: pl.DataFrame, settings: SphereSettings) -> Table:
+def _best_flows(frame: pl.DataFrame, settings: SphereSettings) -> StudyTable:
     rows = []
     for k, d in settings.mixtures:
         for budget in sorted(settings.budgets):
@@ -218,14 +218,14 @@ def _best_flows(frame: pl.DataFrame, settings: SphereSettings) -> Table:
             if not medians:
                 continue
             best = min(medians, key=lambda depth: medians[depth])
-            at = flows.filter(depth=best).median()
+            row = flows.filter(depth=best).median()
             rows.append([
                 f"{k} components, {d} features, {budget:,}",
                 str(best),
-                f"{at['parameters'].item():,.0f}",
-                *(significant(at[column].item()) for column in REACHED),
+                f"{row['parameters'].item():,.0f}",
+                *(significant(row[column].item()) for column in REACHED),
             ])
-    return Table(
+    return StudyTable(
         title="The best depth at each budget",
         columns=[
             "flow", "depth", "parameters", "divergence", "W1", "total variation", "forbidden",
@@ -251,8 +251,8 @@ def of_kind(
 def charts(frame: pl.DataFrame, settings: SphereSettings) -> list[Chart]:
     """Returns the charts of all rows."""
     of_mixture = f"{_name(*settings.mixtures[0])}. " if len(settings.mixtures) == 1 else ""
-    many = f"Medians over {settings.seeds} mixtures, and quartiles as a band."
-    over = of_mixture + ("One mixture and one training each." if settings.seeds == 1 else many)
+    averaged = f"Medians over {settings.seeds} mixtures, and quartiles as a band."
+    note = of_mixture + ("One mixture and one training each." if settings.seeds == 1 else averaged)
     flow_charts = []
     for name, title, column, y, log, caption in FLOWS:
         panels = []
@@ -265,7 +265,7 @@ def charts(frame: pl.DataFrame, settings: SphereSettings) -> list[Chart]:
             if name == "wasserstein":
                 series += _levels(frame, settings, k, d)
             panels.append(panel(_name(k, d), "couplings", y, series, log=log))
-        caption = f"{caption.format(points=settings.points)} {over}"
+        caption = f"{caption.format(points=settings.points)} {note}"
         flow_charts.append(Chart(name=name, title=title, caption=caption, panels=panels))
     return [*flow_charts, _family(frame, settings), _bound(frame, settings)]
 
@@ -311,8 +311,8 @@ def _of_budgets(
     series = []
     for tone, budget in enumerate(sorted(settings.budgets)):
         name, rows = f"{prefix}{budget:,} parameters", flows.filter(budget=budget)
-        look = {"name": name, "tone": tone, "kind": kind, "spread": spread}
-        series.append(quantile_series(rows, "depth", column, **look))
+        style = {"name": name, "tone": tone, "kind": kind, "spread": spread}
+        series.append(quantile_series(rows, "depth", column, **style))
     return series
 
 
@@ -320,12 +320,12 @@ def _levels(frame: pl.DataFrame, settings: SphereSettings, k: int, d: int) -> li
     flows, generators = of_kind(frame, "flow", k, d), of_kind(frame, "generator", k, d)
     ends = (min(settings.depths), max(settings.depths))
     floor = pl.concat([flows["floor"], generators["floor"]])
-    look = {"tone": FLOOR, "kind": "dotted"}
+    style = {"tone": FLOOR, "kind": "dotted"}
     return [
         *level_series(
             generators["two_sample"], ends, name="the generator", tone=GENERATOR, kind="dashed"
         ),
-        *level_series(floor, ends, name="two samples of it", **look),
+        *level_series(floor, ends, name="two samples of it", **style),
     ]
 
 

@@ -185,10 +185,10 @@ def _divergences(flow: Flow, mixture: SphereMixture, generator: torch.Generator)
     return row
 
 
-def _compared(mixture: SphereMixture, drawn: Tensor, generator: torch.Generator) -> Row:
+def _compared(mixture: SphereMixture, samples: Tensor, generator: torch.Generator) -> Row:
     """Returns W1 of two samples, and the floor: W1 of two samples of the mixture itself."""
-    first, second = (mixture.sample(len(drawn), generator=generator) for _ in range(2))
-    two_sample = matching_distance(first, drawn.double())
+    first, second = (mixture.sample(len(samples), generator=generator) for _ in range(2))
+    two_sample = matching_distance(first, samples.double())
     return {"two_sample": two_sample, "floor": matching_distance(first, second)}
 
 

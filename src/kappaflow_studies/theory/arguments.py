@@ -21,7 +21,7 @@ from kappaflow_studies.theory.exact import Array, Number, Numbers
 
 
 @dataclass(frozen=True)
-class Finding:
+class Conclusion:
     """A verdict, the name of the argument, and a sentence."""
 
     verdict: Literal["can", "cannot", "unknown"]
@@ -91,17 +91,17 @@ class Case:
         """The names of the blocks and diagonals as the user sees them."""
         return EXCHANGED if self.swapped else UPRIGHT
 
-    def judge(self, length: int) -> Finding:
+    def judge(self, length: int) -> Conclusion:
         """Returns what is known about T = L U L ... with this many factors."""
         if length <= 3:
             return (self._one, self._two, self._three)[length - 1]()
-        near = abs(len(self.P) - len(self.S)) <= 1
-        if (near and length >= 6) or len(self.P) == len(self.S) == 1:
+        nearly_equal = abs(len(self.P) - len(self.S)) <= 1
+        if (nearly_equal and length >= 6) or len(self.P) == len(self.S) == 1:
             name = "A" if self.even else "F"
-            return Finding("can", "theorem", f"This many represent every map (Theorem {name}).")
+            return Conclusion("can", "theorem", f"This many represent every map (Theorem {name}).")
         if length == 5 and self._five_by_kernels():
             n = self.name
-            return Finding(
+            return Conclusion(
                 "can",
                 "theorem",
                 f"The rows of {n.Q} are independent, and its kernel is not that of {n.inverse_Q} "
@@ -109,7 +109,7 @@ class Case:
             )
         return self._ranks(length) or self._four_or_more(length)
 
-    def _four_or_more(self, length: int) -> Finding:
+    def _four_or_more(self, length: int) -> Conclusion:
         """Returns what the spectra imply for four and for five factors."""
         if length == 4:
             return self._spectra("For four couplings")
@@ -119,7 +119,7 @@ class Case:
             else _unknown("No argument applies to this many couplings.")
         )
 
-    def _ranks(self, length: int) -> Finding | None:
+    def _ranks(self, length: int) -> Conclusion | None:
         """Returns "cannot" if T22 or T11 is more ranks from diagonal than couplings add."""
         n, odd, half = self.name, length % 2, length // 2
         last, first = not self.R.any() and not odd, not self.Q.any()
@@ -127,11 +127,11 @@ class Case:
             (n.S, self.S, half - (last or first), len(self.P)),
             (n.P, self.P, half - (first if odd else 1), len(self.S)),
         ):
-            away = ranks_above_diagonal(block, self.positive)
-            if away > passage * useful:
+            rank_distance = ranks_above_diagonal(block, self.positive)
+            if rank_distance > passage * useful:
                 return _cannot(
                     "rank",
-                    f"{name} is at least {away} ranks from every diagonal matrix"
+                    f"{name} is at least {rank_distance} ranks from every diagonal matrix"
                     f"{self._and_positive}; this pattern adds at most {passage * useful}.",
                 )
         return None
@@ -146,7 +146,7 @@ class Case:
         """Whether T12 is not square or has no inverse."""
         return not self.even or self.numbers.is_singular(self.Q)
 
-    def _one(self) -> Finding:
+    def _one(self) -> Conclusion:
         """Returns whether T is L: the first rows are those of the identity."""
         moved = self.P - np.eye(len(self.P), dtype=int)
         if self.Q.any() or self.numbers.cleaned(moved, self.P).any():
@@ -155,7 +155,7 @@ class Case:
             return _cannot("structure", f"{self.name.S} is not diagonal{self._and_positive}.")
         return _can("T has the form of a coupling.")
 
-    def _two(self) -> Finding:
+    def _two(self) -> Conclusion:
         """Returns whether T is L U: P and its Schur complement S - R P^-1 Q are diagonal."""
         if not self._scales(self.P):
             return _cannot("structure", f"{self.name.P} is not diagonal{self._and_positive}.")
@@ -167,7 +167,7 @@ class Case:
             )
         return _can(f"{self.name.P} and its Schur complement are diagonal.")
 
-    def _three(self) -> Finding:
+    def _three(self) -> Conclusion:
         """Returns whether T is L U L: P = C + Q A, S = B + A' Q, R = A' P + B A."""
         if self.q_singular:
             return self._three_on_null_spaces()
@@ -187,7 +187,7 @@ class Case:
             "structure", f"No diagonal {n.C} and {n.B}{self._and_positive} give {equation}."
         )
 
-    def _three_on_null_spaces(self) -> Finding:
+    def _three_on_null_spaces(self) -> Conclusion:
         """Returns "cannot" if S or P, restricted to the kernel of Q, cannot act as B or C."""
         n = self.name
         right = self.numbers.null_space(self.Q)
@@ -208,7 +208,7 @@ class Case:
             return _can(f"{n.Q} is zero, {n.P} and {n.S} are diagonal.")
         return _unknown(f"{self.name.Q} is neither zero nor an invertible square.")
 
-    def _five(self) -> Finding:
+    def _five(self) -> Conclusion:
         """Returns the verdict from Q: the last L changes P freely if Q is regular."""
         n = self.name
         if not self.Q.any():
@@ -225,7 +225,7 @@ class Case:
         moved = self.numbers.product(self.inverse_Q, kernel)
         return kernel.shape[1] == 1 and bool(self.numbers.cleaned(moved, self.inverse_Q).any())
 
-    def _spectra(self, why: str) -> Finding:
+    def _spectra(self, why: str) -> Conclusion:
         """Returns whether C^-1 P and (T^-1)22 B can have the same spectrum, apart from ones."""
         n, blocks = self.name, (self.P, self.inverse_S)
         names = (f"{n.C}^-1 {n.P}", f"{n.inverse_S} {n.B}")
@@ -244,7 +244,7 @@ class Case:
             return self._uneven_traces(equal)
         return self._coefficients(equal) or self._chosen_spectra()
 
-    def _uneven_traces(self, equal: str) -> Finding:
+    def _uneven_traces(self, equal: str) -> Conclusion:
         """Returns "cannot" if the traces cannot differ by the number of ones, q - p."""
         left, right = (
             coefficient_signs(block, 1, self.positive, self.numbers)
@@ -260,7 +260,7 @@ class Case:
             )
         return _unknown(f"The spectra of {self.name.P} and {self.name.inverse_S} may fit.")
 
-    def _coefficients(self, equal: str) -> Finding | None:
+    def _coefficients(self, equal: str) -> Conclusion | None:
         """Returns "cannot" if, in some degree, the two coefficients never have the same sign."""
         for degree in degrees_to_look_at(len(self.P)):
             left, right = (
@@ -276,7 +276,7 @@ class Case:
                 )
         return None
 
-    def _chosen_spectra(self) -> Finding:
+    def _chosen_spectra(self) -> Conclusion:
         """Returns "can" if C and B can give both matrices the same distinct real eigenvalues."""
         n, P, S = self.name, np.diag(self.P), np.diag(self.inverse_S)
         if is_triangular(self.P) and is_triangular(self.inverse_S) and P.all() and S.all():
@@ -315,13 +315,13 @@ def _sign_names(signs: frozenset[int]) -> str:
     return " or ".join(named[sign] for sign in sorted(signs))
 
 
-def _can(reason: str) -> Finding:
-    return Finding("can", "structure", reason)
+def _can(reason: str) -> Conclusion:
+    return Conclusion("can", "structure", reason)
 
 
-def _cannot(argument: str, reason: str) -> Finding:
-    return Finding("cannot", argument, reason)
+def _cannot(argument: str, reason: str) -> Conclusion:
+    return Conclusion("cannot", argument, reason)
 
 
-def _unknown(reason: str) -> Finding:
-    return Finding("unknown", "none", reason)
+def _unknown(reason: str) -> Conclusion:
+    return Conclusion("unknown", "none", reason)

@@ -170,14 +170,14 @@ def unit_minor_basis(matrix: Array) -> Array:
         True
     """
     d = len(matrix)
-    off = matrix - np.eye(d)
-    size = norm(off, 2)
+    deviation = matrix - np.eye(d)
+    size = norm(deviation, 2)
     if d == 1 or size < SCALAR:
         return np.eye(d)
     eye = np.eye(d)
     tried = [*eye, *((eye[i] + eye[j]) / 2**0.5 for i in range(d) for j in range(i))]
-    first = max(tried, key=lambda v: norm(off @ v - (v @ off @ v) * v))
-    second = off @ first / max(norm(off @ first), SCALAR * size)
+    first = max(tried, key=lambda v: norm(deviation @ v - (v @ deviation @ v) * v))
+    second = deviation @ first / max(norm(deviation @ first), SCALAR * size)
     if abs(first @ second) > 1 - SCALAR:
         raise NumericalError("the matrix is a multiple of the identity, but not the identity.")
     rest = qr(np.stack([first, second], 1), mode="complete")[0][:, 2:]

@@ -128,19 +128,19 @@ def _uneven(p: int, q: int, positive: bool) -> tuple[Bounds, Bounds]:
     """Returns the bounds for parts of p and q features, p != q."""
     small, large, n = min(p, q), max(p, q), p + q
     spectrum = 6 if positive or large > 2 else 5
-    far = large if positive else large - 1  # ranks between a cycle and such a diagonal
-    ranks = 2 * -(-far // small) + 2
-    near = large == small + 1  # theorem F
+    rank_distance = large if positive else large - 1  # ranks between a cycle and such a diagonal
+    ranks = 2 * -(-rank_distance // small) + 2
+    nearly_equal = large == small + 1  # theorem F
     every = Bounds(
         max(spectrum, ranks),
-        6 if near else None,
+        6 if nearly_equal else None,
         "ranks of a cycle above its diagonal" if ranks >= spectrum else "spectra of the blocks",
     )
     generic_ranks = 2 * -(-(large - isqrt(large)) // small)
     parameters = -(-(n * n - n) // (p * q))
     almost = Bounds(
         max(generic_ranks, parameters),
-        5 if near else None,
+        5 if nearly_equal else None,
         "ranks of a block above its diagonal" if generic_ranks > parameters else "parameters",
     )
     return every, almost

@@ -142,8 +142,8 @@ def rows_scaled(
             if new.any():
                 return False
             continue
-        at = int(np.argmax(abs(old)))
-        ratio = new[at] / old[at]
+        pivot = int(np.argmax(abs(old)))
+        ratio = new[pivot] / old[pivot]
         if not allowed(ratio) or numbers.cleaned(new - ratio * old, new).any():
             return False
     return True

@@ -116,8 +116,8 @@ def numbers_of(matrix: object, tolerance: float) -> tuple[Array, Numbers]:
     if array.dtype == object and all(isinstance(x, (Integral, Fraction)) for x in array.flat):
         return fractions(array), Numbers(None)
     values = finite_floats(array)
-    few = len(values) <= EXACT_UP_TO or np.count_nonzero(values) <= 2 * len(values)
-    if few and (values == np.round(values)).all():
+    is_quick = len(values) <= EXACT_UP_TO or np.count_nonzero(values) <= 2 * len(values)
+    if is_quick and (values == np.round(values)).all():
         return fractions(values), Numbers(None)
     numbers = Numbers(tolerance)
     return numbers.cleaned(values), numbers

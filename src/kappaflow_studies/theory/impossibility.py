@@ -6,7 +6,7 @@ from typing import Literal
 
 from kappaflow._checks import positive_float, positive_int
 from kappaflow.errors import ArgumentError, NumericalError
-from kappaflow_studies.theory.arguments import Case, Finding
+from kappaflow_studies.theory.arguments import Case, Conclusion
 from kappaflow_studies.theory.exact import Numbers, numbers_of
 
 TOLERANCE = 1e-10
@@ -200,7 +200,7 @@ def _verdict(cases: _Cases, pattern: str) -> Verdict:
         cases.lower.judge(len(pattern)) if pattern[0] == "L" else cases.upper.judge(len(pattern))
     )
     if cases.negative:
-        finding = Finding(
+        finding = Conclusion(
             "cannot",
             "determinant",
             "The determinant is negative; with positive diagonals it would be positive.",

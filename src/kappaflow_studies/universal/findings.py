@@ -4,7 +4,7 @@ import polars as pl
 
 from kappaflow.report.numbers import fixed, significant, with_error
 from kappaflow_studies.engine.charts import ends, filled, groups, ranged
-from kappaflow_studies.engine.report import Findings, Table
+from kappaflow_studies.engine.report import StudyFindings, StudyTable
 from kappaflow_studies.universal.approximation import FORMS, PowerLaw, power_law
 from kappaflow_studies.universal.charts import Powers, Tables, charts
 from kappaflow_studies.universal.measure import UniversalSettings
@@ -15,14 +15,14 @@ FOUND_AGAIN = 1e-2  # largest error of a normal sample that counts as recovered
 FITTED = ("sigma_min", "sigma_max", "bound")
 
 
-def findings(frame: pl.DataFrame, settings: UniversalSettings) -> Findings:
+def findings(frame: pl.DataFrame, settings: UniversalSettings) -> StudyFindings:
     """Returns the charts, the tables and the sentences on them."""
     frame = filled(frame, {pl.String: ["form"], pl.Int64: ["steps"]})
     errors = frame.filter(what="error").sort("epsilon")
     tables = groups(errors, "target", settings.targets)
     triangular = frame.filter(what="triangular").sort("epsilon")
     powers = {name: _powers(table) for name, table in tables.items() if len(table) >= 3}
-    return Findings(
+    return StudyFindings(
         found=[
             _on_error(errors),
             *_on_exponent(powers),
@@ -51,12 +51,12 @@ def _powers(table: pl.DataFrame) -> dict[str, PowerLaw]:
     return {column: power_law(x, table[column].to_list()) for column in FITTED}
 
 
-def _exponents(powers: Powers) -> Table:
+def _exponents(powers: Powers) -> StudyTable:
     rows = [
         [name, *(_interval(laws[quantity]) for quantity in FITTED)]
         for name, laws in powers.items()
     ]
-    return Table(
+    return StudyTable(
         title="Exponents of the allowed error",
         columns=["target", "smallest singular value", "largest singular value", "bound on W2"],
         rows=rows,
@@ -68,7 +68,7 @@ def _interval(power: PowerLaw) -> str:
     return ranged(*(fixed(round(v, 2) + 0.0, 2) for v in (power.exponent, power.low, power.high)))
 
 
-def _numbers(errors: pl.DataFrame) -> Table:
+def _numbers(errors: pl.DataFrame) -> StudyTable:
     shown = ("unseen", "two_sample_w2", "floor", "sigma_min", "sigma_max")
     rows = [
         [
@@ -81,7 +81,7 @@ def _numbers(errors: pl.DataFrame) -> Table:
         ]
         for row in errors.sort("target", "epsilon", descending=[False, True]).to_dicts()
     ]
-    return Table(
+    return StudyTable(
         title="All numbers",
         columns=[
             "target, allowed error", "bound on W2", "of it unseen", "two samples", "their floor",
@@ -93,10 +93,10 @@ def _numbers(errors: pl.DataFrame) -> Table:
     )  # fmt: skip
 
 
-def _triangular_numbers(rows: pl.DataFrame) -> Table:
+def _triangular_numbers(rows: pl.DataFrame) -> StudyTable:
     rows = rows.sort("target", "form", "epsilon", descending=[False, False, True])
     shown = ("bound", "total_variation", "sigma_min_low", "sigma_min", "sigma_max", "round_trip")
-    return Table(
+    return StudyTable(
         title="With a triangular map",
         columns=[
             "target, couplings, allowed error", "bound on W2", "total variation",
@@ -123,8 +123,8 @@ def _on_error(errors: pl.DataFrame) -> str:
     number = errors["target"].n_unique()
     share = ""
     if least is not None:
-        at = errors.filter(pl.col("epsilon") >= least)
-        largest = significant(max(at["bound"] / at["epsilon"]), 2)
+        rows = errors.filter(pl.col("epsilon") >= least)
+        largest = significant(max(rows["bound"] / rows["epsilon"]), 2)
         share = f"; it is at most {largest} of the allowed error, down to {significant(least, 1)}"
     return (
         f"{'Confirmed' if len(below) == number else 'In part'}: the bound on W2 falls below "
@@ -162,7 +162,9 @@ def _on_triangular(rows: pl.DataFrame) -> list[str]:
                 law = power_law(table["epsilon"].to_list(), table["sigma_min"].to_list())
                 (planar if TARGETS[name].features == 2 else more).append(law.exponent)
         known = [(planar, "for two features"), (more, "for more")]
-        measured = " and ".join(f"{_fixed_ends(values)} {of}" for values, of in known if values)
+        measured = " and ".join(
+            f"{_fixed_ends(values)} {features}" for values, features in known if values
+        )
         if not measured:
             return []
         kept = (of_form["bound"] < of_form["epsilon"]).sum()
@@ -185,17 +187,17 @@ def _on_densities(errors: pl.DataFrame, triangular: pl.DataFrame) -> list[str]:
     four = triangular.filter(form="triangular, 4")
     if four.is_empty():
         return []
-    at = four.filter(epsilon=four["epsilon"].min())
-    three = errors.filter(epsilon=at["epsilon"][0])
+    finest = four.filter(epsilon=four["epsilon"].min())
+    three = errors.filter(epsilon=finest["epsilon"][0])
     sentence = (
         "Four couplings also have the right density: at an allowed error of "
-        f"{significant(at['epsilon'][0], 1)} the total variation distance from the target's is at "
-        f"most {significant(max(at['total_variation']), 2)}"
+        f"{significant(finest['epsilon'][0], 1)} the total variation distance from the target's "
+        f"is at most {significant(max(finest['total_variation']), 2)}"
     )
     if not three.is_empty():
         least = significant(min(three["total_variation"]), 3)
         sentence += f"; three couplings for any map have at least {least}, with 1 the largest"
-    back = significant(max(at["round_trip"]), 1)
+    back = significant(max(finest["round_trip"]), 1)
     return [f"{sentence}. Normal samples are recovered to within {back} (median)."]
 
 
@@ -225,15 +227,15 @@ def _on_two_samples(errors: pl.DataFrame) -> list[str]:
 
 
 def _on_float64(tables: Tables) -> list[str]:
-    lost, drawn = [], []
+    lost, reached = [], []
     for table in tables.values():
         lost += table.filter(pl.col("round_trip") > FOUND_AGAIN)["epsilon"].to_list()[-1:]
-        drawn += table.filter(pl.col("bound") < pl.col("epsilon"))["epsilon"].to_list()[:1]
-    if not lost or not drawn:
+        reached += table.filter(pl.col("bound") < pl.col("epsilon"))["epsilon"].to_list()[:1]
+    if not lost or not reached:
         return []
     return [
         "float64 loses the inverse of three couplings for any map, and with it the density: for "
         f"{len(lost)} of {len(tables)} targets, samples are not recovered at an error of "
         f"{significant(max(lost), 1)} or less. Sampling works: the bound is below the allowed "
-        f"error even at {significant(max(drawn), 1)} for each target."
+        f"error even at {significant(max(reached), 1)} for each target."
     ]

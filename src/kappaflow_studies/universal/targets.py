@@ -16,7 +16,7 @@ HALVINGS = 24  # bisection steps for a quantile, before Newton's method
 STRETCH_POINTS = 4096
 
 
-class Target(ABC):
+class TargetDistribution(ABC):
     r"""A distribution Q on :math:`[-R', R']^n`, the image of a normal z under a map :math:`\phi`.
 
     The map need not be an optimal transport. It may jump where a feature of the second half
@@ -67,7 +67,7 @@ class Target(ABC):
 
 @register("UniformCube")
 @dataclass(frozen=True)
-class UniformCube(Target):
+class UniformCube(TargetDistribution):
     """The uniform distribution on :math:`[-1, 1]^n`, with n `features`."""
 
     features: int = 2
@@ -81,7 +81,7 @@ class UniformCube(Target):
 
 @register("Banana")
 @dataclass(frozen=True)
-class Banana(Target):
+class Banana(TargetDistribution):
     """Each feature is a parabola of the one before it, plus some uniform noise.
 
     `width` is the share of the noise, above 0 and at most 1.
@@ -107,7 +107,7 @@ class Banana(Target):
 
 @register("Ring")
 @dataclass(frozen=True)
-class Ring(Target):
+class Ring(TargetDistribution):
     """The uniform distribution between two circles, of radius `inner` and of radius 1.
 
     The first feature of the normal becomes the angle, which jumps at infinity, the second the
@@ -130,7 +130,7 @@ class Ring(Target):
 
 @register("Checkerboard")
 @dataclass(frozen=True)
-class Checkerboard(Target):
+class Checkerboard(TargetDistribution):
     """The uniform distribution on the eight dark squares of a board of four by four.
 
     The second feature gives the row. The first one is uniform on the two dark squares of that row,
@@ -149,7 +149,7 @@ class Checkerboard(Target):
 
 @register("TruncatedMixture")
 @dataclass(frozen=True)
-class TruncatedMixture(Target):
+class TruncatedMixture(TargetDistribution):
     """A mixture of round Gaussians with equal weights, each truncated to the square [-1, 1]^2.
 
     The map is that of Knothe and Rosenblatt: a quantile of the first feature, then one of the
@@ -207,9 +207,9 @@ class TruncatedMixture(Target):
         return (self._below(x[:, None] - means) - self._below(-1 - means)) / self._inside(means)
 
     def _density(self, x: Tensor, means: Tensor) -> Tensor:
-        at = (x[:, None] - means) / self.deviation
+        standardized = (x[:, None] - means) / self.deviation
         size = self.deviation * math.sqrt(2 * math.pi)
-        return (-at.square() / 2).exp() / (size * self._inside(means))
+        return (-standardized.square() / 2).exp() / (size * self._inside(means))
 
     def _inside(self, means: Tensor) -> Tensor:
         return self._below(1 - means) - self._below(-1 - means)
@@ -218,7 +218,7 @@ class TruncatedMixture(Target):
         return (1 + uniform(distance / self.deviation)) / 2
 
 
-TARGETS: dict[str, Target] = {
+TARGETS: dict[str, TargetDistribution] = {
     "square": UniformCube(),
     "ring": Ring(),
     "banana": Banana(),

@@ -115,8 +115,8 @@ def export(
     names = FUNCTIONS if functions is None else tuple(dict.fromkeys(functions))
     for name in names:
         one_of("functions", name, FUNCTIONS)
-    own = _copy(flow)
-    _check_columns(own, columns, context_columns)
+    eval_flow = _copy(flow)
+    _check_columns(eval_flow, columns, context_columns)
     if os.path.lexists(folder):
         raise ArgumentError(f"'path' should be a new folder, {folder} exists already.")
     if format == "onnx":
@@ -124,18 +124,20 @@ def export(
     programs: dict[str, Program] = {}
     errors: dict[str, KappaflowError] = {}
     with quiet(), torch.no_grad():
-        rows = RandomRows(own)
-        plain = _without_stacks(copy.deepcopy(own))
+        rows = RandomRows(eval_flow)
+        plain = _without_stacks(copy.deepcopy(eval_flow))
         for name in names:
             try:
                 programs[name] = Program(plain, name, rows, format)
             except ArgumentError as error:
                 errors[name] = error
-        comparison = Comparison(own, rows)
+        comparison = ProgramComparison(eval_flow, rows)
         with atomic_directory(folder) as target:
             while True:  # each file names the functions of all
-                about = describe_functions(own, tuple(programs), format, columns, context_columns)
-                failed = comparison.write(programs, target, about)
+                metadata = describe_functions(
+                    eval_flow, tuple(programs), format, columns, context_columns
+                )
+                failed = comparison.write(programs, target, metadata)
                 if not failed:
                     break
                 errors |= failed
@@ -187,7 +189,7 @@ def _check_columns(flow: Flow, columns: Sequence[str], context_columns: Sequence
             raise ArgumentError(f"'{name}' should have {width} names, got {len(titles)}.")
 
 
-class Comparison:
+class ProgramComparison:
     """Writes programs and compares them with the flow.
 
     The rounding error of the flow, which grows with its conditioning, is the difference between
@@ -201,14 +203,14 @@ class Comparison:
         self.differences: dict[str, float] = {}
 
     def write(
-        self, programs: dict[str, Program], folder: Path, about: dict[str, Any]
+        self, programs: dict[str, Program], folder: Path, metadata: dict[str, Any]
     ) -> dict[str, KappaflowError]:
         """Returns the errors of programs that cannot be written, after writing the others."""
         failed: dict[str, KappaflowError] = {}
         self._calls = {}
         for name, program in programs.items():
             try:
-                program.write(folder, about)
+                program.write(folder, metadata)
                 call = program.load(folder)
                 self.differences[name] = self._difference(name, call)
                 self._calls[name] = call
@@ -241,9 +243,9 @@ class Comparison:
         back = self._calls["decode"](self._calls["encode"](joined, *context)[0], *context)[0]
         narrow = [each.float() for each in (joined, *context)]
         latent = self._narrow.bijection(*narrow)[0]
-        own = self._narrow.bijection.inverse(latent, *narrow[1:])[0]
+        narrow_inverse = self._narrow.bijection.inverse(latent, *narrow[1:])[0]
         error = _largest(back, joined)
-        allowed = self._allowed(_largest(own, narrow[0]), _size(joined))
+        allowed = self._allowed(_largest(narrow_inverse, narrow[0]), _size(joined))
         _check(error, allowed, "decode(encode(x)) of the exported programs differs from x")
         return error
 

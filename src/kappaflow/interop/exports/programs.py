@@ -57,11 +57,11 @@ class Program:
                 f"{name!r} of this flow cannot be exported to {kind}: {_reason(error)}"
             ) from error
 
-    def write(self, folder: Path, about: dict[str, Any]) -> None:
+    def write(self, folder: Path, metadata: dict[str, Any]) -> None:
         """Writes the program with its metadata."""
-        signature = about["inputs"][self.name], about["outputs"][self.name]
-        own = {**about, "function": self.name, "inputs": signature[0], "outputs": signature[1]}
-        text = json.dumps(own, indent=2)
+        inputs, results = metadata["inputs"][self.name], metadata["outputs"][self.name]
+        details = {**metadata, "function": self.name, "inputs": inputs, "outputs": results}
+        text = json.dumps(details, indent=2)
         try:
             if self._onnx is None:
                 torch.export.save(self._traced, folder / self.file, extra_files={NOTES: text})
@@ -147,10 +147,10 @@ class _RefuseLen(TorchFunctionMode):
 
 def _calling_line() -> str:
     """Returns the place of the innermost line outside of torch and of this file, and its text."""
-    own = (torch.__path__[0], __file__)
+    skipped = (torch.__path__[0], __file__)
     for frame, number in traceback.walk_stack(None):
         file = frame.f_code.co_filename
-        if not file.startswith(own):
+        if not file.startswith(skipped):
             return f"{file}:{number}, `{linecache.getline(file, number).strip()}`"
     return "an unknown line"
 
