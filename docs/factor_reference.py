@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from kappaflow_studies.factor_tradeoff import title
-from kappaflow_studies.factors.trade_off import FILE
+from kappaflow_studies.factors.trade_off import REFERENCE_FILE
 
 RESULTS = Path(__file__).parent / "experiments" / "factor-tradeoff" / "results.parquet"
 ENOUGH = 5  # draws for quartiles that mean something
@@ -46,5 +46,5 @@ def _rounded(value: float) -> float:
 
 
 if __name__ == "__main__":
-    FILE.write_text(references(), "utf-8")
-    print(f"Wrote {FILE}")
+    REFERENCE_FILE.write_text(references(), "utf-8")
+    print(f"Wrote {REFERENCE_FILE}")

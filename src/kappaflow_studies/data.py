@@ -33,7 +33,7 @@ HELD_OUT = 2000  # number of validation rows, and of test rows, of a table
 
 @dataclass(frozen=True)
 class DataParts:
-    """Rows or images, split."""
+    """Rows or images, split for training, validation and test."""
 
     train: Table | Images
     validation: Table | Images
@@ -49,7 +49,7 @@ def parts_of(case: Case, size: int | None = None) -> DataParts:
 
 
 def table_parts(name: str, rows: int, seed: int) -> DataParts:
-    """Returns "bananas-8" (or more or fewer), or a shipped table, with at most so many rows."""
+    """Returns a shipped table, or bananas such as "bananas-8", with at most so many rows."""
     features = banana_features(name)
     if features is not None:
         return _bananas(name, features, rows, seed)

@@ -66,11 +66,11 @@ def sharp(n: int, generator: Generator) -> np.ndarray:  # noqa: ARG001 - there i
 def geometric(condition: float) -> Callable[[int, Generator], np.ndarray]:
     """Returns an ensemble with singular values from 1 to 1 / condition in equal ratios."""
 
-    def made(n: int, generator: Generator) -> np.ndarray:
+    def draw_matrix(n: int, generator: Generator) -> np.ndarray:
         scales = np.geomspace(1, 1 / condition, n)
         return orthogonal(n, generator) * scales @ orthogonal(n, generator)
 
-    return made
+    return draw_matrix
 
 
 ENSEMBLES: dict[str, Callable[[int, Generator], np.ndarray]] = {

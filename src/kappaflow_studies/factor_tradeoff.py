@@ -19,7 +19,7 @@ from kappaflow_studies.engine.report import StudyFindings, StudyTable
 from kappaflow_studies.engine.study import Case, Row, Study, StudySettings
 from kappaflow_studies.theory import min_condition_number
 
-AMPLE = 1e6  # seconds of a search: none is left out or cut off
+SEARCH_TIME_S = 1e6  # seconds of a search: none is left out or cut off
 Enough = Annotated[int, Field(ge=6)]  # six couplings are enough for all maps of even size
 
 
@@ -57,7 +57,9 @@ def measure(case: Case) -> list[Row]:
     of_the_map = float(np.linalg.cond(matrix))
     started = time.perf_counter()
     try:
-        factorization = factor_linear(matrix, couplings=case["couplings"], max_time_s=AMPLE)
+        factorization = factor_linear(
+            matrix, couplings=case["couplings"], max_time_s=SEARCH_TIME_S
+        )
     except NumericalError as error:
         return [{"error": str(error), "of_the_map": of_the_map}]
     row = {"found": len(factorization), "method": factorization.method}
@@ -65,8 +67,8 @@ def measure(case: Case) -> list[Row]:
     return [row | {"time_s": time.perf_counter() - started, "of_the_map": of_the_map}]
 
 
-SHOWN = 64  # features of the maps in the sentences, if they were measured
-SAME_BOUND = "geometric"  # ensembles with maps of equal condition number
+SHOWN_FEATURES = 64  # features of the maps in the sentences, if they were measured
+FIXED_CONDITION = "geometric"  # ensembles with maps of equal condition number
 
 
 def findings(frame: pl.DataFrame, settings: TradeOffSettings) -> StudyFindings:
@@ -93,7 +95,7 @@ def findings(frame: pl.DataFrame, settings: TradeOffSettings) -> StudyFindings:
 
 def _headline(frame: pl.DataFrame) -> str:
     sizes = frame["n"].unique().to_list()
-    n = SHOWN if SHOWN in sizes else max(sizes)
+    n = SHOWN_FEATURES if SHOWN_FEATURES in sizes else max(sizes)
     of_size = frame.filter(n=n)
     fewest, most = min(of_size["couplings"]), max(of_size["couplings"])
     values = []
@@ -115,7 +117,7 @@ def _chart(frame: pl.DataFrame, settings: TradeOffSettings) -> Chart:
         for n, rows in groups(of_name, "n", settings.sizes).items():
             style = {"name": f"{n} features", "tone": tones[n]}
             series.append(quantile_series(rows, "couplings", "condition_number", **style))
-        if name.startswith(SAME_BOUND) and series:
+        if name.startswith(FIXED_CONDITION) and series:
             of_the_map = max(1.0, *of_name["of_the_map"].to_list())
             counts = sorted(settings.couplings)
             x, y = [*map(float, counts)], [min_condition_number(of_the_map, m) for m in counts]

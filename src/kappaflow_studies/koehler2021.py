@@ -98,7 +98,7 @@ def swap_couplings(pairs: Iterable[tuple[int, int]], features: int) -> list[Arra
 
 
 def permutation_couplings(index: Sequence[int]) -> list[Array]:
-    """Returns at most thirteen couplings with the product of a permutation of an even number.
+    """Returns at most thirteen couplings whose product is a permutation of even size.
 
     The product maps x to x[index]; neighbors that change the same half are merged. All entries are
     0, 1 or -1, except where two couplings merge. The condition numbers are at most 3 + 2 sqrt(2) =

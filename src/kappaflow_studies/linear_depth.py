@@ -21,7 +21,7 @@ from kappaflow_studies.engine.report import StudyFindings, StudyTable
 from kappaflow_studies.engine.study import Case, Row, Study, StudySettings
 from kappaflow_studies.ensembles import has_size
 
-EXACT_FROM, EXACT_TO = 4, 16  # numbers of couplings for which the exact method runs
+EXACT_MIN, EXACT_MAX = 4, 16  # numbers of couplings for which the exact method runs
 
 
 class LinearDepthSettings(StudySettings):
@@ -51,12 +51,12 @@ def cases(settings: LinearDepthSettings, seed: int) -> list[Case]:
         for n, depth, name in product(sizes, depths, settings.ensembles)
         if has_size(name, n)
         for method in methods
-        if method["method"] != "exact" or EXACT_FROM <= depth <= EXACT_TO
+        if method["method"] != "exact" or EXACT_MIN <= depth <= EXACT_MAX
     ]
 
 
-START = 0.3  # the standard deviation of the initial numbers is START / sqrt(d)
-LARGEST_LOG = 12.0  # bound on the logs of diagonals, so that no product of 48 couplings overflows
+START_DEVIATION = 0.3  # the standard deviation of the initial numbers is START_DEVIATION / sqrt(d)
+MAX_LOG = 12.0  # bound on the logs of diagonals, so that no product of 48 couplings overflows
 
 
 class Regression:
@@ -73,12 +73,12 @@ class Regression:
         self.norms = targets.flatten(1).norm(dim=1)
         self.shape = (count, depth, self.half, self.half + 1)
         normal = torch.randn(self.shape, generator=generator, dtype=torch.float64)
-        self.start = START / self.half**0.5 * normal
+        self.start = START_DEVIATION / self.half**0.5 * normal
 
     def factors(self, numbers: Tensor) -> list[Tensor]:
         """Returns the couplings as matrices (B, n, n), in the order of the product."""
         couplings = []
-        logs = numbers[..., -1].clamp(-LARGEST_LOG, LARGEST_LOG)
+        logs = numbers[..., -1].clamp(-MAX_LOG, MAX_LOG)
         eye = torch.eye(self.half, dtype=numbers.dtype).expand(len(numbers), -1, -1)
         none = torch.zeros_like(eye)
         for layer in range(self.depth):
@@ -94,7 +94,7 @@ class Regression:
         eye = torch.eye(2 * self.half, dtype=numbers.dtype).expand(len(numbers), -1, -1)
         first, second = eye.split(self.half, 2)
         blocks = numbers[..., :-1].unbind(1)
-        scales = numbers[..., None, :, -1].clamp(-LARGEST_LOG, LARGEST_LOG).exp().unbind(1)
+        scales = numbers[..., None, :, -1].clamp(-MAX_LOG, MAX_LOG).exp().unbind(1)
         for layer, (block, scale) in enumerate(zip(blocks, scales, strict=True)):
             if layer % 2 == 0:
                 first, second = torch.baddbmm(first, second, block), second * scale
@@ -185,7 +185,7 @@ def _exact(matrix: Tensor, couplings: int) -> Row:
 
 METHODS = {"exact": (2, "factorization"), "L-BFGS": (1, "L-BFGS"), "Adam": (0, "Adam")}
 FITTED = 1e-6  # relative residual below which a map counts as fitted
-FOUND_BY_ALL = 0.9  # share of the maps that counts as all of them
+ALMOST_ALL = 0.9  # share of the maps that counts as all of them
 
 
 def findings(frame: pl.DataFrame, settings: LinearDepthSettings) -> StudyFindings:
@@ -211,14 +211,20 @@ def findings(frame: pl.DataFrame, settings: LinearDepthSettings) -> StudyFinding
     )
 
 
-OF_RESIDUAL = "A fit that stops above rounding stopped early: the representation is no limit."
-OF_PRICE = "A large condition number with a small residual: conditioning paid for the fit."
+RESIDUAL_CAPTION = "A fit that stops above rounding stopped early: the representation is no limit."
+CONDITION_CAPTION = (
+    "A large condition number with a small residual: conditioning paid for the fit."
+)
 
 
 def _chart(frame: pl.DataFrame, settings: LinearDepthSettings, n: int, y: str) -> Chart:
     kind, label, caption = {
-        "residual": ("Residual", "relative residual", OF_RESIDUAL),
-        "condition_number": ("Conditioning", "largest condition number of a coupling", OF_PRICE),
+        "residual": ("Residual", "relative residual", RESIDUAL_CAPTION),
+        "condition_number": (
+            "Conditioning",
+            "largest condition number of a coupling",
+            CONDITION_CAPTION,
+        ),
     }[y]
     panels = []
     for ensemble, table in groups(frame.filter(n=n), "ensemble", settings.ensembles).items():
@@ -267,7 +273,7 @@ def _on_exact(frame: pl.DataFrame) -> str:
 def _on_descent(frame: pl.DataFrame, method: str) -> str:
     depths = sorted(frame.filter(method=method)["depth"].unique())
     shares = {depth: _share(frame, method, depth) or 0.0 for depth in depths}
-    reached = [depth for depth, share in shares.items() if share >= FOUND_BY_ALL]
+    reached = [depth for depth, share in shares.items() if share >= ALMOST_ALL]
     six = f"{100 * shares[6]:.0f} % of the maps with six couplings, and " if 6 in shares else ""
     where = f"only from {reached[0]} on" if reached else f"at no depth up to {depths[-1]}"
     return f"{method} fits {six}nine maps in ten to {significant(FITTED, 1)} {where}."

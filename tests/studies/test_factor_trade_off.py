@@ -9,7 +9,7 @@ import pytest
 
 import kappaflow as kf
 from kappaflow_studies.factors import trade_off as module
-from kappaflow_studies.factors.trade_off import FILE, nearest_reference, trade_off
+from kappaflow_studies.factors.trade_off import REFERENCE_FILE, nearest_reference, trade_off
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -111,7 +111,7 @@ def test_the_file_is_made_of_the_results():
     spec = importlib.util.spec_from_file_location("factor_reference", DOCS / "factor_reference.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert FILE.read_text("utf-8") == module.references()
+    assert REFERENCE_FILE.read_text("utf-8") == module.references()
 
 
 def test_more_couplings_are_better_conditioned():

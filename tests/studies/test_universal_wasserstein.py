@@ -76,7 +76,7 @@ def test_all_samples_are_used_however_many_are_in_memory(monkeypatch):
             seen.append(len(z))
             return z + len(seen)
 
-    monkeypatch.setattr("kappaflow_studies.universal.approximation.AT_ONCE", 300)
+    monkeypatch.setattr("kappaflow_studies.universal.approximation.CHUNK_SIZE", 300)
     error = transport_error(gaussian(1.0), Seen(), samples=1000)
     assert seen == [300, 300, 300, 100]
     assert error.bound**2 == pytest.approx(2 * (0.3 * (1 + 4 + 9) + 0.1 * 16), rel=1e-12)

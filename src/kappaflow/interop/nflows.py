@@ -53,7 +53,7 @@ def parts_of(
     context: Tensor | None,
     read_context: ContextReader = unchanged_context,
 ) -> Parts:
-    """Returns the transforms of a flow of nflows; each embeds the context, read before."""
+    """Returns the transforms of a flow of nflows; each of them embeds the context."""
     base = flow._distribution
     shape = getattr(base, "_shape", None)
     shape = event_shape_of(x, type(flow).__name__) if shape is None else tuple(shape)

@@ -129,7 +129,7 @@ def _flatten(shape: tuple[int, ...], width: tuple[int, ...]) -> ForeignLayer:
 
 
 def _sample(estimator: Any, n: int, *condition: Tensor | None) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-    """Returns n samples, one per condition: sbi 0.27 mixes up several samples of several."""
+    """Returns n samples, one per condition: sbi 0.27 mixes up several samples per condition."""
     with default_dtype_of(estimator):
         x, log_prob = estimator.sample_and_log_prob((1 if condition else n,), *condition)
     return (x[0], log_prob[0]) if condition else (x, log_prob)

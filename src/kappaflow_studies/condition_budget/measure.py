@@ -26,7 +26,7 @@ from kappaflow_studies.condition_budget.page import (
 from kappaflow_studies.engine.folder import as_text, checked_folder, write_results
 from kappaflow_studies.engine.pool import Case, Row, measured
 
-OF_SOURCE = ("columns", "exclude", "context", "where", "repair", "decimal", "missing")
+SOURCE_OPTIONS = ("columns", "exclude", "context", "where", "repair", "decimal", "missing")
 
 
 def trade_off(
@@ -78,7 +78,7 @@ def trade_off(
 
 
 def train_one(case: Case) -> list[Row]:
-    """Returns a row for a case after training its flow; it holds the error, if there is one."""
+    """Returns a row for a case after training its flow, with the error if the training failed."""
     settings = dict(case["settings"])
     if case["budget"] is not None:
         settings["condition_budget"] = case["budget"]
@@ -100,7 +100,7 @@ def train_one(case: Case) -> list[Row]:
 def _trained(
     cases: Sequence[Case], processes: int, say: Callable[[str], None]
 ) -> dict[float | None, str]:
-    """Returns why flows were not trained, by their budgets; trains all others."""
+    """Returns the errors of failed trainings by budget, after training all flows."""
     failed: dict[float | None, str] = {}
     for number, (case, rows, _) in enumerate(
         measured(train_one, cases, processes=processes), start=1
@@ -180,14 +180,16 @@ def _folder(folder: Path) -> Path:
 
 
 def _name(budget: float | None) -> str:
-    """Returns the name of the folder of a run, its own for each number."""
+    """Returns the name of the folder of a budget."""
     return "budget-" + ("none" if budget is None else repr(budget).removesuffix(".0"))
 
 
 def _describe_model(
     source: TableConfig, model: ModelConfig, settings: dict[str, Any], tables: TableData
 ) -> list[tuple[str, str]]:
-    source_options = {name: getattr(source, name) for name in OF_SOURCE if getattr(source, name)}
+    source_options = {
+        name: getattr(source, name) for name in SOURCE_OPTIONS if getattr(source, name)
+    }
     described = {"recipe": model.recipe, **all_arguments(model), **settings, **source_options}
     described["rows to train / validate / test"] = " / ".join(
         f"{len(part):,}" for part in (tables.train, tables.validation, tables.test)

@@ -15,8 +15,8 @@ from kappaflow.report.page import Link, Section, Table, Text
 from kappaflow.results import Part
 from kappaflow_studies.engine.report import StudyFindings, render_findings
 
-LEAST = 1e-6  # nats below which a cost counts as 0
-OVER = 1.1  # a flow above this multiple of its budget exceeds it
+ZERO_COST = 1e-6  # nats below which a cost counts as 0
+BUDGET_TOLERANCE = 1.1  # a flow above this multiple of its budget exceeds it
 
 
 class Budgeted(Part):
@@ -51,7 +51,7 @@ class Budgeted(Part):
     def cost_text(self) -> str:
         if self.budget is None or self.cost is None:
             return NOT_MEASURED
-        return "0" if abs(self.cost) < LEAST else with_error(self.cost, self.cost_error)
+        return "0" if abs(self.cost) < ZERO_COST else with_error(self.cost, self.cost_error)
 
     @property
     def cells(self) -> list[str]:
@@ -200,11 +200,13 @@ def _curve(flows: Sequence[Budgeted], name: str, tone: int, kind: str = "line") 
 def _describe_flow(flow: Budgeted) -> str:
     p95 = flow.condition_number_p95 or 0.0
     ratio = p95 / (flow.budget or 1.0)
-    kept = "kept" if ratio <= 1 else "kept within 10 %" if ratio <= OVER else "exceeded"
+    kept = (
+        "kept" if ratio <= 1 else "kept within 10 %" if ratio <= BUDGET_TOLERANCE else "exceeded"
+    )
     start = f"The budget of {flow.name} is {kept}, with {significant(p95)} on held-out rows"
     if flow.cost is None or not is_finite(flow.cost):
         return f"{start}."
-    if abs(flow.cost) < max(LEAST, 2 * (flow.cost_error or 0.0)):
+    if abs(flow.cost) < max(ZERO_COST, 2 * (flow.cost_error or 0.0)):
         return f"{start}; its cost is within two standard errors of zero."
     if flow.cost < 0:
         return f"{start}; the likelihood is better by {with_error(-flow.cost, flow.cost_error)}."

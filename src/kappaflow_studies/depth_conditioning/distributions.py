@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kappaflow_studies.depth_conditioning.ideal_couplings import non_standardness
 
-STANDARDIZED_ON = 20_000  # number of samples
+STANDARDIZATION_SAMPLES = 20_000  # number of samples
 
 
 class Distribution(ABC):
@@ -79,7 +79,7 @@ class BentSheet(Distribution):
         self._mix = torch.randn(shape, dtype=torch.float64, generator=generator)
         self._turn = random_rotation(features, generator)
         self._scale = torch.ones(features, dtype=torch.float64)
-        self._scale = 1 / self.sample(STANDARDIZED_ON, generator).std(0)
+        self._scale = 1 / self.sample(STANDARDIZATION_SAMPLES, generator).std(0)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         z = torch.randn(n, self.features, dtype=torch.float64, generator=generator)

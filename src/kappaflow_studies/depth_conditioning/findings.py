@@ -15,7 +15,7 @@ from kappaflow_studies.depth_conditioning.peers import OURS
 from kappaflow_studies.engine.charts import column_series, ends, median, panel
 from kappaflow_studies.engine.report import StudyFindings, StudyTable
 
-GONE = 1e-9  # nats: a smaller loss counts as zero
+ZERO_LOSS = 1e-9  # nats: a smaller loss counts as zero
 
 
 def findings(frame: pl.DataFrame, settings: DepthConditioningSettings) -> StudyFindings:
@@ -122,7 +122,7 @@ def _on_whitening(whitening: pl.DataFrame, settings: DepthConditioningSettings) 
     exact = last_whitening_factor(settings.features, settings.features // 2)
     fixed_one = of["one partition"]["loss"]
     digits, permuted = (
-        of[scheme].filter(pl.col("worst") < GONE)["layer"].min()
+        of[scheme].filter(pl.col("worst") < ZERO_LOSS)["layer"].min()
         for scheme in ("binary digits", "random permutations")
     )
     done = "not within these layers" if permuted is None else f"after {permuted} layers"
@@ -169,9 +169,9 @@ def _table(deepest: pl.DataFrame, settings: DepthConditioningSettings) -> StudyT
 TIMES = {"start": "at the start", "trained": "trained"}
 TONES = {"kappaflow": 0, "zuko": 1, "nflows": 2, "normflows": 3, "FrEIA": 7}
 INK = 6
-HIGHEST = 1e9  # some flows of 64 couplings reach 1e94
-ABOVE = f"Values above {HIGHEST:.0e} are drawn there."
-SHOWN = 1e-3  # nats: smallest drawn loss of ideal layers
+MAX_DRAWN = 1e9  # some flows of 64 couplings reach 1e94
+CLIPPING_NOTE = f"Values above {MAX_DRAWN:.0e} are drawn there."
+MIN_DRAWN_LOSS = 1e-3  # nats: smallest drawn loss of ideal layers
 COUPLINGS = "couplings"
 
 
@@ -198,7 +198,7 @@ def charts(
             name="condition",
             title="Condition number against depth",
             caption="From data to latent: the median over points, and the quantiles of 5 % and "
-            f"95 % as a band. Dotted: an exact map to the standard normal. {ABOVE}",
+            f"95 % as a band. Dotted: an exact map to the standard normal. {CLIPPING_NOTE}",
             panels=[_condition(flows, law, when, libraries) for law in laws for when in TIMES],
             columns=2,
             share_y=True,
@@ -208,7 +208,7 @@ def charts(
             title="Gap in likelihood",
             caption="Nats per test point below the true density, and two standard errors as a "
             "band. Dotted: as many ideal layers with random rotations, down to "
-            f"{SHOWN:g}. {ABOVE}",
+            f"{MIN_DRAWN_LOSS:g}. {CLIPPING_NOTE}",
             panels=[_likelihood(flows, ideal, law, libraries) for law in laws],
             columns=2,
         ),
@@ -216,7 +216,7 @@ def charts(
             name="gradients",
             title="Gradients by layer",
             caption="Norm of the gradient of the mean loss by the weights of a layer, for flows "
-            f"with {deepest} couplings; a block of FrEIA has two. {ABOVE}",
+            f"with {deepest} couplings; a block of FrEIA has two. {CLIPPING_NOTE}",
             panels=[
                 _gradients(flows.filter(depth=deepest), law, when, libraries, deepest)
                 for law in laws
@@ -248,7 +248,7 @@ def _condition(flows: pl.DataFrame, law: str, when: str, libraries: list[str]) -
     series = []
     for library in libraries:
         medians = _medians(of_law.filter(when=when, library=library), "condition")
-        style = {"name": library, "tone": TONES[library], "most": HIGHEST}
+        style = {"name": library, "tone": TONES[library], "most": MAX_DRAWN}
         band = ("condition_low", "condition_high")
         series.append(column_series(medians, "depth", y, band=band, **style))
     exact = of_law.group_by("depth").agg(pl.col("reference").median()).sort("depth")
@@ -266,9 +266,12 @@ def _likelihood(flows: pl.DataFrame, ideal: pl.DataFrame, law: str, libraries: l
         means = table.agg(gap.mean(), error=error).sort("depth")
         means = means.with_columns(low=gap - pl.col("error"), high=gap + pl.col("error"))
         style = {"name": library, "tone": TONES[library], "band": ("low", "high")}
-        series.append(column_series(means, "depth", "gap", most=HIGHEST, **style))
+        series.append(column_series(means, "depth", "gap", most=MAX_DRAWN, **style))
     if law == "Gaussian":
-        shown = pl.col("layer").is_in(flows["depth"].unique().to_list()), pl.col("loss") > SHOWN
+        shown = (
+            pl.col("layer").is_in(flows["depth"].unique().to_list()),
+            pl.col("loss") > MIN_DRAWN_LOSS,
+        )
         style = {"name": "ideal layers", "tone": INK, "kind": "dotted"}
         series.append(
             column_series(_means(ideal, "loss").filter(*shown), "layer", "loss", **style)
@@ -305,7 +308,7 @@ def _gradients(
         each = norms.group_by("place").agg(pl.col("norm").median()).sort("place")
         couplings = depth / max(1, len(each))  # couplings per layer
         each = each.with_columns(pl.col("place") * couplings)
-        style = {"name": library, "tone": TONES[library], "most": HIGHEST}
+        style = {"name": library, "tone": TONES[library], "most": MAX_DRAWN}
         series.append(column_series(each, "place", "norm", **style))
     title, x = f"{law}, {TIMES[when]}", "coupling, from the data"
     return panel(title, x, "norm", series, log="y")

@@ -33,7 +33,7 @@ from kappaflow_studies.engine.study import Case, Row, StudySettings
 def train(
     flow: Flow, law: Distribution, *, steps: int, batch: int, rate: float, generator: Generator
 ) -> int | None:
-    """Returns the step at which a training in place stopped, not finite; None if it completed."""
+    """Returns the first step that was not finite, after training in place; None if all were."""
     parameters = [parameter for parameter in flow.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -119,7 +119,7 @@ def _after_coupling(covariance: Tensor, kept: Tensor) -> Tensor:
     return after
 
 
-MOST_DRAWS = 1000  # largest number of distributions, so that different seeds never overlap
+MAX_DRAWS = 1000  # largest number of distributions, so that different seeds never overlap
 Library = Annotated[str, one_of("library", lambda: LIBRARIES)]
 AboveOne = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
@@ -133,7 +133,7 @@ class DepthConditioningSettings(StudySettings):
     hidden: Counts  # widths of the networks' hidden layers
     condition_number: AboveOne  # of the Gaussian
     thickness: Positive  # of the sheet
-    draws: Annotated[int, Field(ge=1, le=MOST_DRAWS)]  # distributions of a kind, flows of a depth
+    draws: Annotated[int, Field(ge=1, le=MAX_DRAWS)]  # distributions of a kind, flows of a depth
     steps: Count  # of Adam
     batch: Count  # samples in a step
     learning_rate: Positive  # the first one
@@ -160,7 +160,7 @@ def cases(settings: DepthConditioningSettings, seed: int) -> list[Case]:
                 case = {"what": "flow", "library": library, "law": distribution}
                 case |= {"hardness": hardness, "depth": depth, "hidden": list(settings.hidden)}
                 planned += [
-                    {**case, **common, "seed": seed * MOST_DRAWS + draw}
+                    {**case, **common, "seed": seed * MAX_DRAWS + draw}
                     for draw in range(settings.draws)
                 ]
     for scheme in SCHEMES:

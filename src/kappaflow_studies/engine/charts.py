@@ -24,7 +24,7 @@ def quantile_series(
     kind: Kind = "line",
     spread: tuple[float, float] | None = (0.25, 0.75),
 ) -> Series:
-    """Returns the median of a column at each value of another, nan as the largest, and a band."""
+    """Returns the median of y at each value of x, and a band; nan counts as the largest value."""
     value = pl.col(y).fill_nan(INFINITY)
     levels = {"y": 0.5} | ({"low": spread[0], "high": spread[1]} if spread else {})
     quantiles = {end: value.quantile(level, "linear") for end, level in levels.items()}
@@ -102,7 +102,7 @@ def median(values: pl.Series) -> float | None:
 
 
 def groups(frame: pl.DataFrame, column: str, order: Iterable[Any]) -> dict[Any, pl.DataFrame]:
-    """Returns the rows of each value of a column, in an order, without values that have none."""
+    """Returns the rows of each value of a column in this order, without values that have none."""
     parts = {value: frame.filter(pl.col(column) == value) for value in order}
     return {value: rows for value, rows in parts.items() if not rows.is_empty()}
 

@@ -18,20 +18,20 @@ from kappaflow.errors import KappaflowError, NumericalError
 Case = dict[str, Any]
 Row = dict[str, Any]
 Measure = Callable[[Case], Sequence[Row]]
-Done = tuple[Case, list[Row], float]
+Measured = tuple[Case, Sequence[Row], float]  # a case, its rows and its seconds
 
 
-def measured(measure: Measure, cases: Sequence[Case], *, processes: int) -> Iterator[Done]:
+def measured(measure: Measure, cases: Sequence[Case], *, processes: int) -> Iterator[Measured]:
     """Yields each case with its rows and its seconds, in the order in which they end."""
     if processes == 1 or len(cases) <= 1:
         for case in cases:
-            yield _one(measure, case)
+            yield _measure(measure, case)
         return
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     workers = min(processes, len(cases))
-    with ProcessPoolExecutor(workers, context, initializer=_start) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_prepare_process) as pool:
         try:
-            waiting = {pool.submit(_one, measure, case) for case in cases}
+            waiting = {pool.submit(_measure, measure, case) for case in cases}
             while waiting:  # where polars is loaded, Ctrl-C is heard only after a wait
                 done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -48,7 +48,7 @@ def measured(measure: Measure, cases: Sequence[Case], *, processes: int) -> Iter
             raise
 
 
-def _one(measure: Measure, case: Case) -> Done:
+def _measure(measure: Measure, case: Case) -> Measured:
     """Returns a case with its rows, measured on one thread."""
     threads, started = torch.get_num_threads(), time.perf_counter()
     torch.set_num_threads(1)
@@ -63,7 +63,7 @@ def _one(measure: Measure, case: Case) -> Done:
     return case, rows, time.perf_counter() - started
 
 
-def _start() -> None:
+def _prepare_process() -> None:
     """Makes a process leave Ctrl-C to its parent, and end when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -8,10 +8,8 @@ from typing import Any, Generic, TypeVar
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from kappaflow_studies.engine.pool import Case, Row
+from kappaflow_studies.engine.pool import Case, Measured, Row
 from kappaflow_studies.engine.report import StudyFindings
-
-Measured = tuple[Case, Sequence[Row], float]  # a case, its rows and its seconds
 
 
 class StudySettings(BaseModel):

@@ -15,7 +15,7 @@ QUANTILES = (
     ("condition_number_median", "median", "line"),
     ("condition_number_p95", "95 %", "dashed"),
 )
-ALIKE = 1.1  # ratio of condition numbers below which they count as about the same
+ALIKE_RATIO = 1.1  # ratio of condition numbers below which they count as about the same
 ABOUT = (
     "For each size, the same flow is trained twice with the same settings and seed: on the images "
     "alone, and with added channels of Gaussian noise. Small differences may be chance."
@@ -139,7 +139,7 @@ def describe_size(size: FacesSize) -> str:
     if plain is None or padded is None or not (plain > 0 and padded > 0):
         return f"{start}, which cannot be compared."
     ratio = padded / plain
-    if max(ratio, 1 / ratio) < ALIKE:
+    if max(ratio, 1 / ratio) < ALIKE_RATIO:
         return f"{start}: about the same."
     direction, times = ("smaller", 1 / ratio) if ratio < 1 else ("larger", ratio)
     return f"{start}: {significant(times, 2)} times {direction} with padding."

@@ -76,10 +76,10 @@ class FacesReport(Part):
         return [("preset", self.preset), ("seed", str(self.seed))]
 
 
-DRAWN = 64  # number of samples with measured distances to the training faces
+SAMPLE_COUNT = 64  # number of samples with measured distances to the training faces
 COLUMNS, ROWS = 8, 2  # size of each band of a picture file, in images
-PICTURED_AT = 0.7
-BETWEEN = 6  # pixels between two bands
+PICTURE_TEMPERATURE = 0.7
+BAND_GAP = 6  # pixels between two bands
 CURVES = ("epoch", "condition_number_median", "condition_number_p95")
 
 
@@ -108,7 +108,7 @@ def picture_of(plain: Path, padded: Path, *, seed: int = 0) -> bytes:
     bands = [_all(parts)[:count]]
     for folder in (plain, padded):
         flow = load(folder)
-        samples = draw_pixels(flow, count, temperature=PICTURED_AT, seed=seed)
+        samples = draw_pixels(flow, count, temperature=PICTURE_TEMPERATURE, seed=seed)
         bands.append(shown(samples, values_of(flow)))
     return png(enlarged(_stacked([grid(band, COLUMNS) for band in bands])))
 
@@ -117,7 +117,7 @@ def _run(folder: Path, parts: ImageData) -> FacesRun:
     flow, result = load(folder), read_finished(folder)
     report = read_report(folder)
     kept = report.profile.condition_number
-    samples = draw_pixels(flow, DRAWN, temperature=TEMPERATURE, seed=1)
+    samples = draw_pixels(flow, SAMPLE_COUNT, temperature=TEMPERATURE, seed=1)
     return FacesRun(
         padding=0 if result.padding is None else result.padding.features,
         folder=folder.name,
@@ -155,6 +155,6 @@ def _distances(images: Pixels, parts: ImageData, flow: Flow) -> list[float]:
 
 def _stacked(bands: Sequence[Pixels]) -> Pixels:
     """Returns pictures of equal width above each other, with white lines between them."""
-    white = np.full((bands[0].shape[0], BETWEEN, bands[0].shape[2]), 255, np.uint8)
+    white = np.full((bands[0].shape[0], BAND_GAP, bands[0].shape[2]), 255, np.uint8)
     pieces = [piece for band in bands for piece in (band, white)]
     return np.concatenate(pieces[:-1], axis=1)

@@ -65,10 +65,15 @@ MINUTES = FacesPreset((
         {"max_epochs": 8, "batch_size": 8, "learning_rate": 2e-3, "conditioning_every": 4},
     ),
 ))
-SLOWLY = {"max_epochs": 120, "batch_size": 16, "learning_rate": 3e-4, "conditioning_every": 20}
+SLOW_TRAINING = {
+    "max_epochs": 120,
+    "batch_size": 16,
+    "learning_rate": 3e-4,
+    "conditioning_every": 20,
+}
 FULL = FacesPreset((
-    OneSize(32, {"levels": 5, "steps": 12, "hidden": 128, "memory": "recompute"}, SLOWLY),
-    OneSize(64, {"levels": 6, "steps": 12, "hidden": 128, "memory": "recompute"}, SLOWLY),
+    OneSize(32, {"levels": 5, "steps": 12, "hidden": 128, "memory": "recompute"}, SLOW_TRAINING),
+    OneSize(64, {"levels": 6, "steps": 12, "hidden": 128, "memory": "recompute"}, SLOW_TRAINING),
 ))
 PRESETS = {"minutes": MINUTES, "full": FULL}
 

@@ -19,7 +19,7 @@ from kappaflow.factor.strategies import is_small
 from kappaflow.partition import Partition
 
 COUNTS = (6, 8, 11, 12, 16)
-FILE = Path(__file__).with_name("reference.json")  # written by docs/factor_reference.py
+REFERENCE_FILE = Path(__file__).with_name("reference.json")  # written by docs/factor_reference.py
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def trade_off(
     max_time_s: float | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[CountResult]:
-    """Returns the best factorization within each count, which smaller counts compete for too."""
+    """Returns the best factorization with at most so many couplings, for each count."""
     problem = factor_problem(matrix, partition)  # raises once, not for each count
     if max_time_s is None and not is_small(problem):
         max_time_s = 0.0
@@ -113,4 +113,4 @@ def nearest_reference(condition_number: float, features: int) -> ReferenceMaps:
 
 @cache
 def _references() -> list[ReferenceMaps]:
-    return [ReferenceMaps(**fields) for fields in json.loads(FILE.read_text("utf-8"))]
+    return [ReferenceMaps(**fields) for fields in json.loads(REFERENCE_FILE.read_text("utf-8"))]

@@ -19,7 +19,7 @@ from kappaflow_studies.engine.presets import (
 from kappaflow_studies.engine.study import Case, StudySettings
 
 NONE = "none"
-WORDS = {
+KIND_WORDS = {
     NONE: "no padding",
     "gaussian": "Gaussian",
     "uniform": "uniform",
@@ -27,7 +27,7 @@ WORDS = {
     "copy": "copies",
     "learned": "learned",
 }
-SINGULAR = {"zero": "zero", "copy": "copy"}
+SINGULAR_WORDS = {"zero": "zero", "copy": "copy"}
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,13 @@ class Spec:
     def description(self) -> str:
         """The name of the padding in a chart, such as "2 Gaussian of scale 0.3"."""
         if self.kind == NONE:
-            return WORDS[NONE]
+            return KIND_WORDS[NONE]
         scale = "" if self.scale is None else f" of scale {self.scale:g}"
-        word = SINGULAR.get(self.kind, WORDS[self.kind]) if self.width == 1 else WORDS[self.kind]
+        word = (
+            SINGULAR_WORDS.get(self.kind, KIND_WORDS[self.kind])
+            if self.width == 1
+            else KIND_WORDS[self.kind]
+        )
         return f"{self.width} {word}{scale}"
 
     def padding(self, event_shape: tuple[int, ...]) -> Padding | None:
@@ -72,8 +76,8 @@ def spec_of(text: str) -> Spec:
     return Spec(kind, width, scale)
 
 
-MOST_SEEDS = 1000  # largest number of seeds, so that different seeds of a study never overlap
-Seeds = Annotated[int, Field(ge=1, le=MOST_SEEDS)]
+MAX_SEEDS = 1000  # largest number of seeds, so that different seeds of a study never overlap
+Seeds = Annotated[int, Field(ge=1, le=MAX_SEEDS)]
 PaddingName = Annotated[str, AfterValidator(checked(spec_of))]
 
 
@@ -122,7 +126,7 @@ class PaddingSettings(StudySettings):
 
 def cases(settings: PaddingSettings, seed: int) -> list[Case]:
     """Returns a case for each training (images first) and one for each two-sample floor."""
-    first = MOST_SEEDS * seed
+    first = MAX_SEEDS * seed
     return [*_of_images(settings, first), *_of_planes(settings, first)]
 
 

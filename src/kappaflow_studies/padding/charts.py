@@ -17,7 +17,7 @@ from kappaflow_studies.engine.charts import (
 from kappaflow_studies.engine.report import StudyTable
 from kappaflow_studies.padding.cases import NONE, PaddingSettings, Spec, spec_of
 from kappaflow_studies.padding.comparisons import WITHIN, claimed_steps, ordered
-from kappaflow_studies.padding.measure import CELLS, PICTURED, span
+from kappaflow_studies.padding.measure import CELLS, PICTURE_POINTS, span
 
 TONES = {"none": 6, "gaussian": 0, "zero": 4, "uniform": 3, "copy": 5, "learned": 2}
 FLOOR, TONE_COUNT = "two samples of the data", 7  # the eighth tone belongs to the floor
@@ -80,7 +80,7 @@ def pictures(frame: pl.DataFrame, settings: PaddingSettings, name: str) -> Chart
     return Chart(
         name=f"densities-{name.replace('_', '-')}",
         title=f"{words(name)}: the data, and samples of each flow",
-        caption=f"Histograms of {PICTURED:,} points, for the first seed.",
+        caption=f"Histograms of {PICTURE_POINTS:,} points, for the first seed.",
         panels=[
             heat_panel(title, rows["picture"][0].to_list(), CELLS, end)
             for title, rows in shown.items()
@@ -155,7 +155,7 @@ def _x_of_gaussian(specs: Mapping[str, Spec], what: str) -> dict[str, float]:
 
 
 def _toned(paddings: Sequence[str]) -> list[tuple[int, str]]:
-    """Returns each padding with a tone: its kind's, or another one if that is taken."""
+    """Returns each padding with a tone: that of its kind, or another one if it is taken."""
     taken: list[int] = []
     for padding in paddings:
         preferred = TONES[spec_of(padding).kind]
@@ -173,16 +173,18 @@ def words(name: str) -> str:
 
 NOTHING = "–"
 Cell = Callable[[pl.DataFrame], str]
-OF_KAPPA = "Median over held-out points, and their 5 % and 95 % quantiles; medians over the seeds."
-OF_NLL = (
+KAPPA_CAPTION = (
+    "Median over held-out points, and their 5 % and 95 % quantiles; medians over the seeds."
+)
+NLL_CAPTION = (
     "NLL in nats: importance-weighted (exact for planar sets without padding) ± Monte Carlo "
     "error, and in brackets the bound with one sample. Zero padding has no likelihood."
 )
-OF_W2 = (
+W2_CAPTION = (
     "W2 to as many held-out points, exact and sliced, medians over the seeds; the last row is the "
     "floor, two samples of the data. Images have pixels from 0 to 1."
 )
-OF_KL = (
+KL_CAPTION = (
     "KL divergence in nats from the density of the data, if it is known, ± the error over "
     "2,000 points; medians over the seeds."
 )
@@ -201,13 +203,15 @@ def tables(frame: pl.DataFrame, settings: PaddingSettings) -> list[StudyTable]:
         all_tables += [
             _by_padding(f"{title}, {where}", rows, sets, names, cell, caption)
             for title, cell, caption in (
-                ("Condition number", _conditioning, OF_KAPPA),
-                ("Likelihood", _likelihood, OF_NLL),
-                ("Distance of samples", _distance, OF_W2),
+                ("Condition number", _conditioning, KAPPA_CAPTION),
+                ("Likelihood", _likelihood, NLL_CAPTION),
+                ("Distance of samples", _distance, W2_CAPTION),
             )
         ]
     closed = [name for name in settings.sets if plane.filter(set=name)["kl"].count()]
-    all_tables.append(_by_padding("Divergence, planar sets", plane, closed, paddings, _kl, OF_KL))
+    all_tables.append(
+        _by_padding("Divergence, planar sets", plane, closed, paddings, _kl, KL_CAPTION)
+    )
     return [table for table in all_tables if table.rows]
 
 

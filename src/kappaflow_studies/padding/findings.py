@@ -21,8 +21,8 @@ from kappaflow_studies.padding.comparisons import (
     signs,
 )
 
-FEWEST = 6  # least number of seeds for a sign test that can reach 5 %
-ENOUGH = 5 / 7  # share of the sets that must agree for a verdict on the order
+MIN_SEEDS = 6  # least number of seeds for a sign test that can reach 5 %
+ENOUGH_SETS = 5 / 7  # share of the sets that must agree for a verdict on the order
 
 
 def findings(frame: pl.DataFrame, settings: PaddingSettings) -> StudyFindings:
@@ -66,7 +66,7 @@ COLUMNS = {
 
 def _on_order(plane: pl.DataFrame, settings: PaddingSettings, order: list[str]) -> list[str]:
     steps = [claimed_steps(plane.filter(set=name), settings.compared) for name in settings.sets]
-    tests = _on_pairs(steps) if settings.seeds < FEWEST else _on_tests(steps, settings.seeds)
+    tests = _on_pairs(steps) if settings.seeds < MIN_SEEDS else _on_tests(steps, settings.seeds)
     kappas = {padding: plane.filter(padding=padding)["kappa_median"] for padding in order}
     return [*tests, f"Median condition numbers: {_listed(kappas)}."]
 
@@ -90,9 +90,9 @@ def _on_tests(steps: list[list[Signs]], seeds: int) -> list[str]:
         orders.count(word) for word in ("confirmed", "reversed", "alike")
     )
     verdict = "not confirmed"
-    if confirmed >= ENOUGH * sets:
+    if confirmed >= ENOUGH_SETS * sets:
         verdict = "confirmed"
-    elif reversed_ >= ENOUGH * sets:
+    elif reversed_ >= ENOUGH_SETS * sets:
         verdict = "reversed"
     near = sum(pair[1].near for pair in steps)
     tests = sum(map(len, steps))
@@ -118,7 +118,7 @@ def _on_pairs(steps: list[list[Signs]]) -> list[str]:
     return [
         f"Zeros are worse conditioned than no padding in {above[0]} of {pairs[0]} pairs of one "
         f"set and seed, no padding than Gaussian padding in {above[1]} of {pairs[1]}. These are "
-        f"too few seeds for sign tests, which need {FEWEST} of a set: --preset full has them."
+        f"too few seeds for sign tests, which need {MIN_SEEDS} of a set: --preset full has them."
     ]
 
 
@@ -131,7 +131,7 @@ def _on_likelihood(plane: pl.DataFrame, settings: PaddingSettings, order: list[s
         padded, plain = (float("nan") if value is None else value for value in of_pair)
         gains.append(padded - plain)
     differ = f"the medians differ by {ends(gains, 2)} nats, where more is worse."
-    if settings.seeds < FEWEST:
+    if settings.seeds < MIN_SEEDS:
         return f"Importance-weighted NLL with Gaussian padding and without: {differ}"
     tests = [signs(rows, gaussian, none, "weighted_nll") for rows in sets]
     verdicts = [test.verdict for test in tests]

@@ -22,7 +22,7 @@ from kappaflow_studies.universal.approximation import two_sample_w2
 
 QUANTILES = {"p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
 DIRECTIONS = 200
-ROWS_AT_ONCE = 500
+CHUNK_SIZE = 500
 
 
 def conditioning(flow: Flow, x: Tensor) -> Row:
@@ -39,7 +39,7 @@ def likelihood(flow: Flow, x: Tensor, draws: int, truth: Tensor | None = None) -
     """Returns the mean NLL of held-out points in nats, importance-weighted if it is a bound."""
     generator = seeded(1)
     with torch.no_grad():
-        parts = [flow.log_prob(part, generator=generator) for part in x.split(ROWS_AT_ONCE)]
+        parts = [flow.log_prob(part, generator=generator) for part in x.split(CHUNK_SIZE)]
     log_prob = torch.cat(parts).double()
     row: Row = {"likelihood": flow.likelihood, **_mean("nll", -log_prob)}
     if flow.likelihood == "joint":
@@ -63,7 +63,7 @@ def _weighted(flow: Flow, x: Tensor, draws: int) -> tuple[Tensor, Tensor]:
     generator = seeded(2)
     pairs = [
         importance_weighted_log_prob(flow, part, draws, generator=generator)
-        for part in x.split(ROWS_AT_ONCE)
+        for part in x.split(CHUNK_SIZE)
     ]
     estimate, error = (torch.cat(part).double() for part in zip(*pairs, strict=True))
     return estimate, error
@@ -102,7 +102,7 @@ def curve(history: Iterable[Mapping[str, Any]]) -> Row:
 
 PARTS = ("train", "validation", "test", "other test")  # each has its own seed
 HELD_OUT = 2000
-PICTURED, CELLS = 40_000, 48
+PICTURE_POINTS, CELLS = 40_000, 48
 MARGIN = 1.15
 
 
@@ -126,7 +126,7 @@ def trained_on_plane(case: Case) -> Row:
         truth=truth(name, held_out),
     )
     if case["pictured"] and "error" not in row:
-        row["picture"] = picture(name, flow.sample(PICTURED, generator=seeded(seed + 1)))
+        row["picture"] = picture(name, flow.sample(PICTURE_POINTS, generator=seeded(seed + 1)))
     return row
 
 
@@ -179,7 +179,7 @@ def plane_floor(case: Case) -> Row:
     first, second = (points(name, count, seed, part) for part in PARTS[2:])
     row = distances(first, second)
     if case["pictured"]:
-        row["picture"] = picture(name, points(name, PICTURED, seed, "other test"))
+        row["picture"] = picture(name, points(name, PICTURE_POINTS, seed, "other test"))
     return row
 
 

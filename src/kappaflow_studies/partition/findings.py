@@ -195,13 +195,13 @@ def _losses(frame: pl.DataFrame) -> StudyTable:
     return _by_depth(frame, "Held-out loss", caption, cell)
 
 
-WHOLE = ("condition_middle", "condition_low", "condition_high")
+CONDITION_COLUMNS = ("condition_middle", "condition_low", "condition_high")
 
 
 def _conditions(frame: pl.DataFrame) -> StudyTable:
     def cell(rows: pl.DataFrame) -> str:
         middle = medians(rows, "depth")
-        return ranged(*(significant(middle[column][0]) for column in WHOLE))
+        return ranged(*(significant(middle[column][0]) for column in CONDITION_COLUMNS))
 
     caption = (
         "Condition numbers of whole flows: median over held-out points, and the quantiles of 5 % "
@@ -220,7 +220,7 @@ def _parameters(frame: pl.DataFrame) -> StudyTable:
     return _by_depth(frame, "Parameters", caption, cell)
 
 
-TWINS = [
+TWIN_COLUMNS = [
     "set, kind, depth", "couplings", "of the twin", "difference, nats", "worst layer",
     "of the twin", "worst on the way", "of the twin",
 ]  # fmt: skip
@@ -232,7 +232,7 @@ def _twins(frame: pl.DataFrame) -> StudyTable:
         for depth, flows in groups(part, "depth", sorted(part["depth"].unique())).items():
             rewritten, row = with_twins(flows), [f"{name}, {depth}", str(flows["couplings"][0])]
             if rewritten.is_empty():
-                rows.append([*row, "none found", *[""] * (len(TWINS) - 3)])
+                rows.append([*row, "none found", *[""] * (len(TWIN_COLUMNS) - 3)])
                 continue
             middle = medians(rewritten, "depth").row(0, named=True)
             rows.append([
@@ -243,7 +243,7 @@ def _twins(frame: pl.DataFrame) -> StudyTable:
             ])
     return StudyTable(
         title="Twins on one partition",
-        columns=TWINS,
+        columns=TWIN_COLUMNS,
         rows=rows,
         caption="Largest difference of log_prob, in float64. Condition numbers (medians over "
         "points and seeds) of the worst layer, and of the worst composition of the first layers. "
@@ -253,7 +253,7 @@ def _twins(frame: pl.DataFrame) -> StudyTable:
 
 KINDS = tuple(dict.fromkeys((*TABLE_KINDS, *IMAGE_KINDS)))
 TONES = {kind: tone for tone, kind in enumerate(KINDS)}
-ALL = (0.0, 1.0)  # quantiles of a band over all seeds
+ALL_SEEDS = (0.0, 1.0)  # quantiles of a band over all seeds
 COUPLINGS, CONDITION = "couplings", "condition number"
 BANDED = (HALVES, "LU maps")  # kinds with a band; more bands would hide each other
 
@@ -319,7 +319,7 @@ def unit(name: str) -> str:
 
 def _loss_panel(name: str, part: pl.DataFrame) -> Panel:
     series = [
-        quantile_series(rows, "couplings", "loss", name=kind, tone=TONES[kind], spread=ALL)
+        quantile_series(rows, "couplings", "loss", name=kind, tone=TONES[kind], spread=ALL_SEEDS)
         for kind, rows in groups(part, "kind", KINDS).items()
     ]
     return panel(name, COUPLINGS, unit(name), series, log="x")
@@ -328,7 +328,9 @@ def _loss_panel(name: str, part: pl.DataFrame) -> Panel:
 def _twin_panel(name: str, part: pl.DataFrame) -> Panel:
     halves, trained = part.filter(kind=HALVES), f"{HALVES}, trained"
     series = [
-        quantile_series(halves, "couplings", "loss", name=trained, tone=TONES[HALVES], spread=ALL)
+        quantile_series(
+            halves, "couplings", "loss", name=trained, tone=TONES[HALVES], spread=ALL_SEEDS
+        )
     ]
     for kind, rows in groups(with_twins(part), "kind", KINDS).items():
         if kind != LAST_CHANGES:

@@ -171,12 +171,12 @@ def _flow(case: Case, parts: DataParts) -> tuple[Flow, Row]:
         flow = image_flow(kind, data.shape, data.values, depth, hidden)
     else:
 
-        def made(*chosen: int, like: str = kind) -> Flow:
-            return table_flow(like, len(data.columns), depth, chosen, case["seed"])
+        def flow_with(*widths: int, kind: str = kind) -> Flow:
+            return table_flow(kind, len(data.columns), depth, widths, case["seed"])
 
-        couplings, equal = depth, parameters(made(hidden, hidden, like=HALVES))
-        chosen = list(widths(lambda a, b: parameters(made(a, b)), equal, hidden))
-        flow = made(*chosen)
+        couplings, equal = depth, parameters(flow_with(hidden, hidden, kind=HALVES))
+        chosen = list(widths(lambda a, b: parameters(flow_with(a, b)), equal, hidden))
+        flow = flow_with(*chosen)
     return flow, {
         "couplings": couplings,
         "parameters": parameters(flow),

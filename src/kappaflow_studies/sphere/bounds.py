@@ -12,7 +12,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow_studies.sphere.mixture import SphereMixture
 from kappaflow_studies.sphere.packing import Packing, gaussian_norm
 
-DEEPEST = 2**20
+MAX_DEPTH = 2**20
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def min_depth(family: Packing, flows: LayerClass, features: int) -> DepthBound:
 
     enough = 1
     while too_few(enough):
-        if enough >= DEEPEST:
+        if enough >= MAX_DEPTH:
             raise ArgumentError("'family' is too large: the depth would exceed 2^20.")
         enough *= 2
     short = enough // 2
@@ -121,7 +121,7 @@ def min_depth(family: Packing, flows: LayerClass, features: int) -> DepthBound:
 
 
 def min_parameters(family: Packing, *, bits: int = 32) -> float:
-    """Returns the number of numbers that a flow needs to approximate every mixture of a family.
+    """Returns the number of parameters that a flow needs to approximate every mixture of a family.
 
     n numbers of b bits describe at most :math:`2^{b n}` flows of any kind. With fewer flows than
     mixtures, two mixtures share their nearest flow, and one is missed by `family.distance` / 2.
@@ -137,7 +137,7 @@ def min_parameters(family: Packing, *, bits: int = 32) -> float:
     return family.bits / positive_int("bits", bits)
 
 
-GRID = 200  # number of tried margins
+MARGIN_COUNT = 200  # number of tried margins
 
 
 def volume_bound(mixture: SphereMixture, lipschitz: float) -> float:
@@ -202,7 +202,7 @@ def tearing_bound(mixture: SphereMixture, lipschitz: float) -> float:
     means = mixture.means.numpy()
     distances = np.sort(np.linalg.norm(means[:, None] - means, axis=-1), axis=1)[:, 1:]
     best = 0.0
-    for margin in np.linspace(0, distances.max(), GRID + 1)[1:]:
+    for margin in np.linspace(0, distances.max(), MARGIN_COUNT + 1)[1:]:
         outside = ndtr((margin - distances) / (2 * mixture.sigma)).sum(axis=1)
         inside = float(np.maximum(0, 1 - outside).mean())
         best = max(best, inside - most_in_cells(k, margin / constant))

@@ -174,19 +174,25 @@ def _medians(flows: pl.DataFrame, column: str) -> dict[int, float]:
     return dict(zip(medians["depth"].to_list(), medians[column].to_list(), strict=True))
 
 
-MADE = ("hidden_units", "numbers", "wasserstein_bound", "mean_distance", "two_sample", "floor",
-        "float32_gap")  # fmt: skip
-REACHED = ("divergence", "two_sample", "total_variation", "tearing_bound", "stretch_to_data",
-           "condition_number_median")  # fmt: skip
+GENERATOR_COLUMNS = (
+    "hidden_units", "numbers", "wasserstein_bound", "mean_distance", "two_sample", "floor",
+    "float32_gap",
+)  # fmt: skip
+FLOW_COLUMNS = (
+    "divergence", "two_sample", "total_variation", "tearing_bound", "stretch_to_data",
+    "condition_number_median",
+)  # fmt: skip
 COLUMNS = dict.fromkeys((
-    *MADE, *REACHED, "depth", "budget", "volume_bound", "parameters", "smallest", "mean",
-    "smallest_of_mixtures", "nearest", "predicted", "min_depth", "min_parameters", "layer_size",
-    "generator_numbers",
+    *GENERATOR_COLUMNS, *FLOW_COLUMNS, "depth", "budget", "volume_bound", "parameters",
+    "smallest", "mean", "smallest_of_mixtures", "nearest", "predicted", "min_depth",
+    "min_parameters", "layer_size", "generator_numbers",
 ))  # fmt: skip
 
 
 def _generators(generators: pl.DataFrame) -> StudyTable:
-    means = generators.group_by("features", "components").agg(pl.col(name).mean() for name in MADE)
+    means = generators.group_by("features", "components").agg(
+        pl.col(name).mean() for name in GENERATOR_COLUMNS
+    )
     rows = [
         [
             f"{row['components']} components, {row['features']} features",
@@ -223,7 +229,7 @@ def _best_flows(frame: pl.DataFrame, settings: SphereSettings) -> StudyTable:
                 f"{k} components, {d} features, {budget:,}",
                 str(best),
                 f"{row['parameters'].item():,.0f}",
-                *(significant(row[column].item()) for column in REACHED),
+                *(significant(row[column].item()) for column in FLOW_COLUMNS),
             ])
     return StudyTable(
         title="The best depth at each budget",

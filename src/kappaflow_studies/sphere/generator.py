@@ -10,7 +10,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow_studies.sphere.mixture import SphereMixture
 from kappaflow_studies.theory.exact import Array
 
-NARROWEST = 16 * np.finfo(np.float64).eps  # least width of a ramp, relative to its position
+MIN_RAMP = 16 * np.finfo(np.float64).eps  # least width of a ramp, relative to its position
 
 
 class MixtureGenerator(nn.Module):
@@ -130,7 +130,7 @@ def _ramps(components: int, accuracy: float) -> tuple[Array, Array, Array]:
     j = np.arange(1, components)
     half = accuracy / (components - 1) / 2
     thresholds, starts, ends = (_quantile(j, components, by) for by in (0.0, -half, half))
-    if (ends - starts < NARROWEST * np.maximum(1, abs(thresholds))).any():
+    if (ends - starts < MIN_RAMP * np.maximum(1, abs(thresholds))).any():
         raise ArgumentError(
             f"'accuracy' should be larger, got {accuracy} for {components} components: "
             "the ramps would be narrower than float64 can tell."

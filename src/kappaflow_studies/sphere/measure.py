@@ -25,7 +25,7 @@ from kappaflow_studies.sphere.mixture import Estimate, SphereMixture
 from kappaflow_studies.sphere.packing import mixture_packing
 from kappaflow_studies.training import fitted
 
-MOST_SEEDS = 1000  # largest number of seeds, so that different seeds of a study never overlap
+MAX_SEEDS = 1000  # largest number of seeds, so that different seeds of a study never overlap
 
 
 class SphereSettings(StudySettings):
@@ -34,7 +34,7 @@ class SphereSettings(StudySettings):
     mixtures: Annotated[tuple[tuple[Many, Many], ...], NotEmpty]  # (k, d), for flows
     budgets: Counts  # numbers of parameters of a flow, over all of its couplings
     depths: Counts  # numbers of couplings
-    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)]  # each has its own mixture
+    seeds: Annotated[int, Field(ge=1, le=MAX_SEEDS)]  # each has its own mixture
     steps: Count  # of each training
     batch_size: Count  # samples of the mixture in each step
     learning_rate: Positive  # the first one, of Adam
@@ -57,7 +57,7 @@ def cases(settings: SphereSettings, seed: int) -> list[Case]:
     """Returns the cases; deep flows with many parameters come first."""
     families = product(sorted(settings.family_components, reverse=True), settings.features)
     mixtures = {*product(settings.components, settings.features), *settings.mixtures}
-    seeds = [{"seed": seed * MOST_SEEDS + draw} for draw in range(settings.seeds)]
+    seeds = [{"seed": seed * MAX_SEEDS + draw} for draw in range(settings.seeds)]
     flow = settings.model_dump(include={"steps", "batch_size", "learning_rate", "points"})
     bound = settings.model_dump(include={"distance", "layer_lipschitz", "whole_lipschitz"})
     bound["layer_parameters"] = list(settings.layer_parameters)
@@ -116,9 +116,9 @@ def _parameters(features: int, depth: int, hidden: tuple[int, int]) -> int:
 
 
 HELD_OUT = 4096  # number of samples for divergences
-VALIDATED = 1024  # number of samples for the choice of the best weights
-EPOCH = 300  # approximate number of steps between two validations
-STRETCHED = 512  # number of points at which the Jacobian is measured
+VALIDATION_SAMPLES = 1024  # number of samples for the choice of the best weights
+EPOCH_STEPS = 300  # approximate number of steps between two validations
+STRETCH_POINTS = 512  # number of points at which the Jacobian is measured
 TEST_SEED = 2**32  # added to seeds, so that test samples differ from training samples
 
 
@@ -160,7 +160,7 @@ def _train(flow: Flow, mixture: SphereMixture, case: Case) -> None:
     fitted(
         flow,
         rows.float(),
-        mixture.sample(VALIDATED, generator=generator).float(),
+        mixture.sample(VALIDATION_SAMPLES, generator=generator).float(),
         epochs=epochs,
         every=epochs,
         **{name: case[name] for name in ("batch_size", "learning_rate", "seed")},
@@ -169,7 +169,7 @@ def _train(flow: Flow, mixture: SphereMixture, case: Case) -> None:
 
 def passes(steps: int) -> tuple[int, int]:
     """Returns the number of passes over all samples, and the steps of each pass."""
-    epochs = max(1, steps // EPOCH)
+    epochs = max(1, steps // EPOCH_STEPS)
     return epochs, round(steps / epochs)
 
 
@@ -195,7 +195,7 @@ def _compared(mixture: SphereMixture, samples: Tensor, generator: torch.Generato
 def _steepness(flow: Flow, mixture: SphereMixture, generator: torch.Generator) -> Row:
     """Returns the largest stretching in both directions at points of the flow, with the bounds."""
     with torch.no_grad():
-        x = flow.sample(STRETCHED, generator=generator)
+        x = flow.sample(STRETCH_POINTS, generator=generator)
     singular_values = spectrum(flow.bijection, x)
     to_data, to_latent = (
         (1 / singular_values.sigma_min).max().item(),

@@ -37,7 +37,7 @@ class Estimate:
         return f"{self.value:.4g} +- {self.standard_error:.2g}"
 
 
-ROUND = 1e-6  # largest relative difference between the norms of the means
+NORM_TOLERANCE = 1e-6  # largest relative difference between the norms of the means
 
 
 class SphereMixture:
@@ -69,7 +69,7 @@ class SphereMixture:
             raise ArgumentError("'means' should be a table (k, d) of finite numbers.")
         norms = means_double.norm(dim=1)
         self.radius = positive_float("the norm of the means", norms.mean().item())
-        if (norms - self.radius).abs().max() > ROUND * self.radius:
+        if (norms - self.radius).abs().max() > NORM_TOLERANCE * self.radius:
             raise ArgumentError(
                 f"'means' should have one norm, got {norms.min().item():.6g} to "
                 f"{norms.max().item():.6g}."

@@ -10,7 +10,7 @@ from kappaflow._checks import finite_float, positive_float, positive_int
 from kappaflow.errors import ArgumentError
 from kappaflow_studies.theory.exact import Array
 
-COUNTED_UP_TO = 1e300  # the size of a larger code is rounded down to this number
+MAX_CODE_SIZE = 1e300  # the size of a larger code is rounded down to this number
 
 
 def cap_share(cosine: float, features: int) -> float:
@@ -48,7 +48,7 @@ def code_size(cosine: float, features: int) -> float:
         (4.0, 656.0)
     """
     share = cap_share(cosine, features)
-    return float(np.floor(min(1 / share, COUNTED_UP_TO))) if share else COUNTED_UP_TO
+    return float(np.floor(min(1 / share, MAX_CODE_SIZE))) if share else MAX_CODE_SIZE
 
 
 def nearest_distance(points: int, features: int, *, radius: float = 1.0) -> float:

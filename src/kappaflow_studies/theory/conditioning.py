@@ -15,7 +15,7 @@ from kappaflow.factor.rescale import rescale
 from kappaflow.factor.rotation import six_blocks
 from kappaflow_studies.theory.exact import Array
 
-SCALAR = 1e-13  # relative size of N - I below which N counts as the identity
+IDENTITY_TOLERANCE = 1e-13  # relative size of N - I below which N counts as the identity
 
 
 def scaled_lower_bound(matrix: object, couplings: int) -> float:
@@ -172,13 +172,13 @@ def unit_minor_basis(matrix: Array) -> Array:
     d = len(matrix)
     deviation = matrix - np.eye(d)
     size = norm(deviation, 2)
-    if d == 1 or size < SCALAR:
+    if d == 1 or size < IDENTITY_TOLERANCE:
         return np.eye(d)
     eye = np.eye(d)
     tried = [*eye, *((eye[i] + eye[j]) / 2**0.5 for i in range(d) for j in range(i))]
     first = max(tried, key=lambda v: norm(deviation @ v - (v @ deviation @ v) * v))
-    second = deviation @ first / max(norm(deviation @ first), SCALAR * size)
-    if abs(first @ second) > 1 - SCALAR:
+    second = deviation @ first / max(norm(deviation @ first), IDENTITY_TOLERANCE * size)
+    if abs(first @ second) > 1 - IDENTITY_TOLERANCE:
         raise NumericalError("the matrix is a multiple of the identity, but not the identity.")
     rest = qr(np.stack([first, second], 1), mode="complete")[0][:, 2:]
     basis = np.column_stack([first, second, rest])

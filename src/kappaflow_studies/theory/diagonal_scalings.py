@@ -12,7 +12,7 @@ from kappaflow_studies.theory.exact import Array, Number, Numbers
 MINORS_UP_TO = 8  # 2^8 principal minors are computed; for larger matrices only the diagonal
 
 Signs = frozenset[int]
-ANY: Signs = frozenset({-1, 0, 1})
+ANY_SIGN: Signs = frozenset({-1, 0, 1})
 
 
 def components(matrix: Array) -> list[Array]:
@@ -100,13 +100,13 @@ def coefficient_signs(matrix: Array, degree: int, positive: bool, numbers: Numbe
         numbers.sign(matrix[np.ix_(index, index)]) for index in combinations(features, degree)
     ]
     if None in signs:
-        return ANY
+        return ANY_SIGN
     present = [sign for sign in signs if sign]
     if not present:
         return frozenset({0})
     if positive:
-        return ANY if len(set(present)) == 2 else frozenset({present[0] or 0})
-    return ANY if len(present) > 1 else frozenset({-1, 1})
+        return ANY_SIGN if len(set(present)) == 2 else frozenset({present[0] or 0})
+    return ANY_SIGN if len(present) > 1 else frozenset({-1, 1})
 
 
 def pivot_signs(matrix: Array, numbers: Numbers) -> list[int] | None:
@@ -152,7 +152,7 @@ def rows_scaled(
 def scaled_alike(
     target: Array, matrix: Array, allowed: Callable[[Number], bool], numbers: Numbers
 ) -> bool:
-    """Returns whether target = B given C for allowed diagonals, by a walk over nonzero entries."""
+    """Returns whether target = B M C for allowed diagonals, by a walk over nonzero entries."""
     if ((target != 0) != (matrix != 0)).any():
         return False
     rows: dict[int, Number] = {}

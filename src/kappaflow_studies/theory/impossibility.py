@@ -10,7 +10,7 @@ from kappaflow_studies.theory.arguments import Case, Conclusion
 from kappaflow_studies.theory.exact import Numbers, numbers_of
 
 TOLERANCE = 1e-10
-ENOUGH = 6
+ALWAYS_ENOUGH = 6
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def fewest_couplings(
     """
     cases = _cases(matrix, first, positive=positive, tolerance=tolerance)
     verdicts: list[Verdict] = []
-    for count in range(1, ENOUGH + 1):
+    for count in range(1, ALWAYS_ENOUGH + 1):
         verdicts.append(_either_order(cases, count))
         if verdicts[-1].argument == "determinant":
             raise ArgumentError(
@@ -177,7 +177,7 @@ def fewest_couplings(
             )
         if verdicts[-1].verdict != "cannot":
             return count, tuple(verdicts)
-    return ENOUGH, tuple(verdicts)
+    return ALWAYS_ENOUGH, tuple(verdicts)
 
 
 def _either_order(cases: _Cases, count: int) -> Verdict:

@@ -56,7 +56,7 @@ def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
     return PowerLaw(slope, slope - slack, slope + slack, math.exp(intercept))
 
 
-AT_ONCE = 20_000  # largest number of points in a chunk
+CHUNK_SIZE = 20_000  # largest number of points in a chunk
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def transport_error(
         raise ArgumentError(f"'samples' should be at least 2, got {samples}.")
     generator = torch.Generator().manual_seed(natural_int("seed", seed))
     squares = []
-    for start in range(0, samples, AT_ONCE):
-        shape = min(AT_ONCE, samples - start), target.features
+    for start in range(0, samples, CHUNK_SIZE):
+        shape = min(CHUNK_SIZE, samples - start), target.features
         z = torch.randn(shape, dtype=flow.dtype, generator=generator)
         missed = flow.bijection.inverse(z)[0] - target.transport(z)
         squares.append(missed.square().sum(1))

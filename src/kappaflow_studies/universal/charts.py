@@ -37,7 +37,7 @@ def charts(
             title="W2 against the error that is allowed",
             caption="The bound with the same normal samples on both sides, and W2 between two "
             f"samples of {settings.draws:,} points, next to its floor.",
-            panels=[_lines(name, table, "W2", OF_ERROR) for name, table in tables.items()],
+            panels=[_lines(name, table, "W2", ERROR_LINES) for name, table in tables.items()],
             share_y=True,
         ),
         *_pictures(frame.filter(what="picture"), settings),
@@ -46,7 +46,7 @@ def charts(
             title="What is left of the old values",
             caption="The constant scales of the three couplings; their product is the determinant "
             "for one pair of features.",
-            panels=[_lines(name, table, "scale", OF_SCALES) for name, table in tables.items()],
+            panels=[_lines(name, table, "scale", SCALE_LINES) for name, table in tables.items()],
             share_y=True,
         ),
         Chart(
@@ -136,13 +136,13 @@ def _every_point(table: pl.DataFrame) -> list[Chart]:
 
 
 Lines = tuple[tuple[str, str, int, Kind], ...]  # column, name, tone, kind
-OF_ERROR: Lines = (
+ERROR_LINES: Lines = (
     ("bound", "bound", 0, "line"),
     ("epsilon", "allowed", 7, "dotted"),
     ("two_sample_w2", "two samples", 1, "line"),
     ("floor", "floor of two samples", 1, "dashed"),
 )
-OF_SCALES: Lines = (
+SCALE_LINES: Lines = (
     ("low_digits", "first, D / 4R", 0, "line"),
     ("eta", "second, η", 1, "line"),
     ("eta_prime", "third, η′", 2, "line"),

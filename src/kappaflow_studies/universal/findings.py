@@ -11,8 +11,8 @@ from kappaflow_studies.universal.measure import UniversalSettings
 from kappaflow_studies.universal.targets import TARGETS
 
 GOAL = 0.02  # value of the bound on W2 that a sentence reports on
-FOUND_AGAIN = 1e-2  # largest error of a normal sample that counts as recovered
-FITTED = ("sigma_min", "sigma_max", "bound")
+RECOVERY_TOLERANCE = 1e-2  # largest error of a normal sample that counts as recovered
+FITTED_COLUMNS = ("sigma_min", "sigma_max", "bound")
 
 
 def findings(frame: pl.DataFrame, settings: UniversalSettings) -> StudyFindings:
@@ -48,12 +48,12 @@ def findings(frame: pl.DataFrame, settings: UniversalSettings) -> StudyFindings:
 
 def _powers(table: pl.DataFrame) -> dict[str, PowerLaw]:
     x = table["epsilon"].to_list()
-    return {column: power_law(x, table[column].to_list()) for column in FITTED}
+    return {column: power_law(x, table[column].to_list()) for column in FITTED_COLUMNS}
 
 
 def _exponents(powers: Powers) -> StudyTable:
     rows = [
-        [name, *(_interval(laws[quantity]) for quantity in FITTED)]
+        [name, *(_interval(laws[quantity]) for quantity in FITTED_COLUMNS)]
         for name, laws in powers.items()
     ]
     return StudyTable(
@@ -229,7 +229,7 @@ def _on_two_samples(errors: pl.DataFrame) -> list[str]:
 def _on_float64(tables: Tables) -> list[str]:
     lost, reached = [], []
     for table in tables.values():
-        lost += table.filter(pl.col("round_trip") > FOUND_AGAIN)["epsilon"].to_list()[-1:]
+        lost += table.filter(pl.col("round_trip") > RECOVERY_TOLERANCE)["epsilon"].to_list()[-1:]
         reached += table.filter(pl.col("bound") < pl.col("epsilon"))["epsilon"].to_list()[:1]
     if not lost or not reached:
         return []

@@ -39,7 +39,7 @@ class UniversalSettings(StudySettings):
     steps: tuple[Count, ...]  # of four couplings each, well conditioned at every point
 
 
-TWO_FORMS = [form for form, couplings in FORMS.items() if couplings is not None]
+TRIANGULAR_FORMS = [form for form, couplings in FORMS.items() if couplings is not None]
 
 
 def cases(settings: UniversalSettings, seed: int) -> list[Case]:
@@ -55,14 +55,16 @@ def cases(settings: UniversalSettings, seed: int) -> list[Case]:
             for error in (0.0, *settings.pictured):
                 planned.append({"what": "picture", "target": name, "epsilon": error, **counts})
     counts = {"samples": settings.triangular_samples, "points": settings.points, "draws": 0}
-    for name, error, form in product(settings.triangular, settings.triangular_errors, TWO_FORMS):
+    for name, error, form in product(
+        settings.triangular, settings.triangular_errors, TRIANGULAR_FORMS
+    ):
         case = {"what": "triangular", "target": name, "epsilon": error, "form": form}
         planned.append({**case, **counts})
     planned += [{"what": "every point", "steps": steps} for steps in settings.steps]
     return [{**case, "seed": seed} for case in planned]
 
 
-INVERTED = 200  # number of points for the round trip
+ROUND_TRIP_POINTS = 200  # number of points for the round trip
 
 
 def measure(case: Case) -> list[Row]:
@@ -106,6 +108,6 @@ def _draws(target: TargetDistribution, case: Case) -> Tensor:
 def _round_trip(flow: Flow, case: Case) -> float:
     """Returns the median distance between normal samples and their reconstructions."""
     generator = torch.Generator().manual_seed(case["seed"])
-    z = torch.randn(INVERTED, *flow.event_shape, dtype=flow.dtype, generator=generator)
+    z = torch.randn(ROUND_TRIP_POINTS, *flow.event_shape, dtype=flow.dtype, generator=generator)
     back = flow.bijection(flow.bijection.inverse(z)[0])[0]
     return (back - z).norm(dim=1).median().item()

@@ -34,7 +34,7 @@ from kappaflow_studies.universal.targets import TargetDistribution
 
 FARTHEST = 64.0  # largest error of a feature if a rounding fails, in units of R' (R / D)^2
 LEAST = 1e-3  # smallest error with four couplings, in units of R': two halves share 53 bits
-SETTLED = 8  # number of steps until R and the probability of rare points fit each other
+ROUNDS = 8  # number of steps until R and the probability of rare points fit each other
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Cells:
         width = math.sqrt(3) * epsilon / max(target.stretch(target.features), epsilon)
         coarse = math.sqrt(width) if couplings == 3 and half == 1 else width
         reach = rare = 1.0
-        for _ in range(SETTLED):  # a wrong rounding costs more if numbers are larger
+        for _ in range(ROUNDS):  # a wrong rounding costs more if numbers are larger
             farthest = FARTHEST * bound * (reach / width) ** 2
             rare = (epsilon / 8) ** 2 / (target.features * farthest**2)
             reach = float(norm.isf(rare / (4 * target.features)))
@@ -164,12 +164,12 @@ ScaleAndOffset = tuple[Tensor, Tensor]
 
 
 def _store_second(cells: Cells, psi: CellMap, x2: Tensor) -> ScaleAndOffset:
-    """Returns what writes [x_2] above x_1."""
+    """Returns the scale and offset that write [x_2] above x_1."""
     return torch.full_like(x2, _below(cells.second, cells.input_bound)), cells.second.round(x2)
 
 
 def _map_second(cells: Cells, psi: CellMap, x1: Tensor) -> ScaleAndOffset:
-    """Returns what maps x_2 and writes [x_1] above it."""
+    """Returns the scale and offset that map x_2 and write [x_1] above it."""
     b = cells.second.round(x1)
     a = cells.first.round((x1 - b) / _below(cells.second, cells.input_bound))
     image, slope = psi.affine(b, a)
@@ -178,7 +178,7 @@ def _map_second(cells: Cells, psi: CellMap, x1: Tensor) -> ScaleAndOffset:
 
 
 def _map_first(cells: Cells, psi: CellMap, x2: Tensor) -> ScaleAndOffset:
-    """Returns what removes [x_2] from x_1 and maps the rest."""
+    """Returns the scale and offset that remove [x_2] from x_1 and map the rest."""
     a = cells.first.round(x2)
     b = cells.second.round(psi.inverse((x2 - a) / _below(cells.first, cells.output_bound), a))
     image, slope = psi.affine(a)
@@ -187,18 +187,18 @@ def _map_first(cells: Cells, psi: CellMap, x2: Tensor) -> ScaleAndOffset:
 
 
 def _remove_first(cells: Cells, psi: CellMap, x1: Tensor) -> ScaleAndOffset:
-    """Returns what removes [x_1] from x_2."""
+    """Returns the scale and offset that remove [x_1] from x_2."""
     scale = torch.full_like(x1, 1 / _below(cells.first, cells.output_bound))
     return scale, -scale * cells.first.round(psi.inverse(x1))
 
 
 def _store_first(cells: Cells, psi: CellMap, x1: Tensor) -> ScaleAndOffset:
-    """Returns what writes [x_1] above x_2."""
+    """Returns the scale and offset that write [x_1] above x_2."""
     return torch.full_like(x1, _below(cells.first, cells.input_bound)), cells.first.round(x1)
 
 
 def _map_first_and_store(cells: Cells, psi: CellMap, x2: Tensor) -> ScaleAndOffset:
-    """Returns what maps [x_1] and writes [x_2] into the image of its cell."""
+    """Returns the scale and offset that map [x_1] and write [x_2] into the image of its cell."""
     a = cells.first.round(x2)
     b = cells.second.round((x2 - a) / _below(cells.first, cells.input_bound))
     image, slope = psi.affine(a)
@@ -208,7 +208,7 @@ def _map_first_and_store(cells: Cells, psi: CellMap, x2: Tensor) -> ScaleAndOffs
 
 
 def _map_second_without_copy(cells: Cells, psi: CellMap, x1: Tensor) -> ScaleAndOffset:
-    """Returns what maps x_2 and removes [x_1] from it."""
+    """Returns the scale and offset that map x_2 and remove [x_1] from it."""
     psi_input = psi.inverse(x1)
     a = cells.first.round(psi_input)
     b = cells.second.round((psi_input - a) / _room(cells))
