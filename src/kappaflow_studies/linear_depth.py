@@ -211,19 +211,17 @@ def findings(frame: pl.DataFrame, settings: LinearDepthSettings) -> StudyFinding
     )
 
 
-RESIDUAL_CAPTION = "A fit that stops above rounding stopped early: the representation is no limit."
-CONDITION_CAPTION = (
-    "A large condition number with a small residual: conditioning paid for the fit."
-)
+RESIDUAL_NOTE = "A fit that stops above rounding stopped early: the representation is no limit."
+CONDITION_NOTE = "A large condition number with a small residual: conditioning paid for the fit."
 
 
 def _chart(frame: pl.DataFrame, settings: LinearDepthSettings, n: int, y: str) -> Chart:
     kind, label, caption = {
-        "residual": ("Residual", "relative residual", RESIDUAL_CAPTION),
+        "residual": ("Residual", "relative residual", RESIDUAL_NOTE),
         "condition_number": (
             "Conditioning",
             "largest condition number of a coupling",
-            CONDITION_CAPTION,
+            CONDITION_NOTE,
         ),
     }[y]
     panels = []

@@ -134,9 +134,7 @@ def assemble(parts: Sequence[Part]) -> list[Bijection]:
         if isinstance(group[0], OtherPart):
             bijections.append(_other(group[0]))
         elif inverted:
-            bijections += [
-                _inverted(bijection) for bijection in reversed(_built(inverse_of(group)))
-            ]
+            bijections += [_inverted(layer) for layer in reversed(_built(inverse_of(group)))]
         else:
             bijections += _built(group)
     return bijections

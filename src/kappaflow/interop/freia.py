@@ -99,11 +99,9 @@ def _split(value: Tensor, shapes: list[tuple[int, ...]]) -> tuple[Tensor, ...]:
 def _joined(outputs: Any) -> Tensor:  # noqa: ANN401
     if isinstance(outputs, Tensor):
         return outputs
-    return (
-        outputs[0]
-        if len(outputs) == 1
-        else torch.cat([output.flatten(1) for output in outputs], 1)
-    )
+    if len(outputs) == 1:
+        return outputs[0]
+    return torch.cat([output.flatten(1) for output in outputs], 1)
 
 
 def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN401

@@ -149,10 +149,15 @@ def _embedding(flow: Any) -> list[Network]:  # noqa: ANN401
     net = flow._embedding_net
     if type(net) is nn.Identity:
         return []
-    first = next((module for module in net.modules() if isinstance(module, nn.Linear)), None)
-    if first is None:
-        raise Unsupported("it has no linear layer")
-    return [read_network(net, first.in_features)]
+    return [read_network(net, _input_width(net, "it"))]
+
+
+def _input_width(net: nn.Module, name: str) -> int:
+    """Returns the number of inputs of the first linear layer of a network."""
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            return module.in_features
+    raise Unsupported(f"{name} has no linear layer")
 
 
 def _base(base: Any) -> list[Part]:  # noqa: ANN401
@@ -168,12 +173,8 @@ def _base(base: Any) -> list[Part]:  # noqa: ANN401
         width = math.prod(base._shape)
         encoder = base._context_encoder
         if isinstance(encoder, nn.Module):
-            first = next(
-                (module for module in encoder.modules() if isinstance(module, nn.Linear)), None
-            )
-            if first is None:
-                raise Unsupported("its encoder of the context has no linear layer")
-            network = read_network(encoder, 0, context=first.in_features)
+            width_of_context = _input_width(encoder, "its encoder of the context")
+            network = read_network(encoder, 0, context=width_of_context)
         elif encoder.__module__ != base.__module__:  # the default of nflows is the identity
             raise Unsupported("its encoder of the context is not a module")
         else:

@@ -393,8 +393,8 @@ def _batch_norm(layer: Any) -> list[Part]:  # noqa: ANN401
 def _reverse(layer: Any, layers: Layers) -> list[Part]:  # noqa: ANN401
     return [
         part
-        for step in _layers_of([layer.flow])
-        for part in inverse_of(layers.forward_parts(step))
+        for flow in _layers_of([layer.flow])
+        for part in inverse_of(layers.forward_parts(flow))
     ]
 
 

@@ -187,10 +187,8 @@ def _name(budget: float | None) -> str:
 def _describe_model(
     source: TableConfig, model: ModelConfig, settings: dict[str, Any], tables: TableData
 ) -> list[tuple[str, str]]:
-    source_options = {
-        name: getattr(source, name) for name in SOURCE_OPTIONS if getattr(source, name)
-    }
-    described = {"recipe": model.recipe, **all_arguments(model), **settings, **source_options}
+    chosen = {name: getattr(source, name) for name in SOURCE_OPTIONS if getattr(source, name)}
+    described = {"recipe": model.recipe, **all_arguments(model), **settings, **chosen}
     described["rows to train / validate / test"] = " / ".join(
         f"{len(part):,}" for part in (tables.train, tables.validation, tables.test)
     )

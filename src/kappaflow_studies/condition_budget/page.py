@@ -16,7 +16,7 @@ from kappaflow.results import Part
 from kappaflow_studies.engine.report import StudyFindings, render_findings
 
 ZERO_COST = 1e-6  # nats below which a cost counts as 0
-BUDGET_TOLERANCE = 1.1  # a flow above this multiple of its budget exceeds it
+SLACK = 1.1  # a flow above this multiple of its budget exceeds it
 
 
 class Budgeted(Part):
@@ -200,9 +200,7 @@ def _curve(flows: Sequence[Budgeted], name: str, tone: int, kind: str = "line") 
 def _describe_flow(flow: Budgeted) -> str:
     p95 = flow.condition_number_p95 or 0.0
     ratio = p95 / (flow.budget or 1.0)
-    kept = (
-        "kept" if ratio <= 1 else "kept within 10 %" if ratio <= BUDGET_TOLERANCE else "exceeded"
-    )
+    kept = "kept" if ratio <= 1 else "kept within 10 %" if ratio <= SLACK else "exceeded"
     start = f"The budget of {flow.name} is {kept}, with {significant(p95)} on held-out rows"
     if flow.cost is None or not is_finite(flow.cost):
         return f"{start}."

@@ -268,14 +268,11 @@ def _likelihood(flows: pl.DataFrame, ideal: pl.DataFrame, law: str, libraries: l
         style = {"name": library, "tone": TONES[library], "band": ("low", "high")}
         series.append(column_series(means, "depth", "gap", most=MAX_DRAWN, **style))
     if law == "Gaussian":
-        shown = (
-            pl.col("layer").is_in(flows["depth"].unique().to_list()),
-            pl.col("loss") > MIN_DRAWN_LOSS,
-        )
+        layers = flows["depth"].unique().to_list()
+        shown = pl.col("layer").is_in(layers), pl.col("loss") > MIN_DRAWN_LOSS
+        losses = _means(ideal, "loss").filter(*shown)
         style = {"name": "ideal layers", "tone": INK, "kind": "dotted"}
-        series.append(
-            column_series(_means(ideal, "loss").filter(*shown), "layer", "loss", **style)
-        )
+        series.append(column_series(losses, "layer", "loss", **style))
     return panel(law, COUPLINGS, "nats a point", series)
 
 

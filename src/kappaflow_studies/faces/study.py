@@ -65,15 +65,10 @@ MINUTES = FacesPreset((
         {"max_epochs": 8, "batch_size": 8, "learning_rate": 2e-3, "conditioning_every": 4},
     ),
 ))
-SLOW_TRAINING = {
-    "max_epochs": 120,
-    "batch_size": 16,
-    "learning_rate": 3e-4,
-    "conditioning_every": 20,
-}
+SLOW = {"max_epochs": 120, "batch_size": 16, "learning_rate": 3e-4, "conditioning_every": 20}
 FULL = FacesPreset((
-    OneSize(32, {"levels": 5, "steps": 12, "hidden": 128, "memory": "recompute"}, SLOW_TRAINING),
-    OneSize(64, {"levels": 6, "steps": 12, "hidden": 128, "memory": "recompute"}, SLOW_TRAINING),
+    OneSize(32, {"levels": 5, "steps": 12, "hidden": 128, "memory": "recompute"}, SLOW),
+    OneSize(64, {"levels": 6, "steps": 12, "hidden": 128, "memory": "recompute"}, SLOW),
 ))
 PRESETS = {"minutes": MINUTES, "full": FULL}
 

@@ -19,7 +19,7 @@ from kappaflow_studies.engine.presets import (
 from kappaflow_studies.engine.study import Case, StudySettings
 
 NONE = "none"
-KIND_WORDS = {
+WORDS = {
     NONE: "no padding",
     "gaussian": "Gaussian",
     "uniform": "uniform",
@@ -27,7 +27,7 @@ KIND_WORDS = {
     "copy": "copies",
     "learned": "learned",
 }
-SINGULAR_WORDS = {"zero": "zero", "copy": "copy"}
+SINGULAR = {"zero": "zero", "copy": "copy"}
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,9 @@ class Spec:
     def description(self) -> str:
         """The name of the padding in a chart, such as "2 Gaussian of scale 0.3"."""
         if self.kind == NONE:
-            return KIND_WORDS[NONE]
+            return WORDS[NONE]
         scale = "" if self.scale is None else f" of scale {self.scale:g}"
-        word = (
-            SINGULAR_WORDS.get(self.kind, KIND_WORDS[self.kind])
-            if self.width == 1
-            else KIND_WORDS[self.kind]
-        )
+        word = SINGULAR.get(self.kind, WORDS[self.kind]) if self.width == 1 else WORDS[self.kind]
         return f"{self.width} {word}{scale}"
 
     def padding(self, event_shape: tuple[int, ...]) -> Padding | None:

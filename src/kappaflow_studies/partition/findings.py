@@ -253,7 +253,7 @@ def _twins(frame: pl.DataFrame) -> StudyTable:
 
 KINDS = tuple(dict.fromkeys((*TABLE_KINDS, *IMAGE_KINDS)))
 TONES = {kind: tone for tone, kind in enumerate(KINDS)}
-ALL_SEEDS = (0.0, 1.0)  # quantiles of a band over all seeds
+RANGE = (0.0, 1.0)  # quantiles of a band over all seeds
 COUPLINGS, CONDITION = "couplings", "condition number"
 BANDED = (HALVES, "LU maps")  # kinds with a band; more bands would hide each other
 
@@ -319,7 +319,7 @@ def unit(name: str) -> str:
 
 def _loss_panel(name: str, part: pl.DataFrame) -> Panel:
     series = [
-        quantile_series(rows, "couplings", "loss", name=kind, tone=TONES[kind], spread=ALL_SEEDS)
+        quantile_series(rows, "couplings", "loss", name=kind, tone=TONES[kind], spread=RANGE)
         for kind, rows in groups(part, "kind", KINDS).items()
     ]
     return panel(name, COUPLINGS, unit(name), series, log="x")
@@ -329,7 +329,7 @@ def _twin_panel(name: str, part: pl.DataFrame) -> Panel:
     halves, trained = part.filter(kind=HALVES), f"{HALVES}, trained"
     series = [
         quantile_series(
-            halves, "couplings", "loss", name=trained, tone=TONES[HALVES], spread=ALL_SEEDS
+            halves, "couplings", "loss", name=trained, tone=TONES[HALVES], spread=RANGE
         )
     ]
     for kind, rows in groups(with_twins(part), "kind", KINDS).items():

@@ -197,10 +197,8 @@ def _steepness(flow: Flow, mixture: SphereMixture, generator: torch.Generator) -
     with torch.no_grad():
         x = flow.sample(STRETCH_POINTS, generator=generator)
     singular_values = spectrum(flow.bijection, x)
-    to_data, to_latent = (
-        (1 / singular_values.sigma_min).max().item(),
-        singular_values.sigma_max.max().item(),
-    )
+    to_data = (1 / singular_values.sigma_min).max().item()
+    to_latent = singular_values.sigma_max.max().item()
     return {
         "stretch_to_data": to_data,
         "stretch_to_latent": to_latent,

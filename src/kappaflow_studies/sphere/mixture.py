@@ -60,23 +60,19 @@ class SphereMixture:
     """
 
     def __init__(self, means: Tensor, sigma: float) -> None:
-        means_double = batch("means", means).detach().double()
-        if (
-            means_double.dim() != 2
-            or not means_double.numel()
-            or not means_double.isfinite().all()
-        ):
+        centers = batch("means", means).detach().double()
+        if centers.dim() != 2 or not centers.numel() or not centers.isfinite().all():
             raise ArgumentError("'means' should be a table (k, d) of finite numbers.")
-        norms = means_double.norm(dim=1)
+        norms = centers.norm(dim=1)
         self.radius = positive_float("the norm of the means", norms.mean().item())
         if (norms - self.radius).abs().max() > NORM_TOLERANCE * self.radius:
             raise ArgumentError(
                 f"'means' should have one norm, got {norms.min().item():.6g} to "
                 f"{norms.max().item():.6g}."
             )
-        self.means = means_double
+        self.means = centers
         self.sigma = positive_float("sigma", sigma)
-        self.components, self.features = means_double.shape
+        self.components, self.features = centers.shape
 
     @classmethod
     def random(

@@ -286,10 +286,8 @@ class Case:
                     "inertia", f"{both}, with unequal numbers of negative entries on the diagonal."
                 )
             return _can(f"{both}: C and B scale their spectra to any numbers.")
-        signs_of_P, signs_of_S = (
-            pivot_signs(block, self.numbers) for block in (self.P, self.inverse_S)
-        )
-        if signs_of_P and signs_of_S and (not self.positive or signs_of_P == signs_of_S):
+        signs_P, signs_S = (pivot_signs(block, self.numbers) for block in (self.P, self.inverse_S))
+        if signs_P and signs_S and (not self.positive or signs_P == signs_S):
             return _can(
                 f"No leading minor of {n.P} or {n.inverse_S} is zero: entries of C and B that are "
                 "far enough apart make the spectra equal, at very high condition numbers."

@@ -175,9 +175,7 @@ class Approximation:
     Singular values are those of dx/dz, in data units per latent unit.
     """
 
-    scales: (
-        ConstructionScales | Cells
-    )  #: the sizes of the construction, including the allowed error
+    scales: ConstructionScales | Cells  #: the sizes of the construction, with the allowed error
     error: TransportError  #: the bound on W2
     sigma_min: tuple[float, float, float]  #: 5 %, 50 % and 95 % quantiles of the smallest one
     sigma_max: tuple[float, float, float]  #: the same of the largest one

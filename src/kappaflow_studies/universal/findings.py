@@ -12,7 +12,7 @@ from kappaflow_studies.universal.targets import TARGETS
 
 GOAL = 0.02  # value of the bound on W2 that a sentence reports on
 RECOVERY_TOLERANCE = 1e-2  # largest error of a normal sample that counts as recovered
-FITTED_COLUMNS = ("sigma_min", "sigma_max", "bound")
+FITTED = ("sigma_min", "sigma_max", "bound")
 
 
 def findings(frame: pl.DataFrame, settings: UniversalSettings) -> StudyFindings:
@@ -48,14 +48,11 @@ def findings(frame: pl.DataFrame, settings: UniversalSettings) -> StudyFindings:
 
 def _powers(table: pl.DataFrame) -> dict[str, PowerLaw]:
     x = table["epsilon"].to_list()
-    return {column: power_law(x, table[column].to_list()) for column in FITTED_COLUMNS}
+    return {column: power_law(x, table[column].to_list()) for column in FITTED}
 
 
 def _exponents(powers: Powers) -> StudyTable:
-    rows = [
-        [name, *(_interval(laws[quantity]) for quantity in FITTED_COLUMNS)]
-        for name, laws in powers.items()
-    ]
+    rows = [[name, *(_interval(laws[key]) for key in FITTED)] for name, laws in powers.items()]
     return StudyTable(
         title="Exponents of the allowed error",
         columns=["target", "smallest singular value", "largest singular value", "bound on W2"],

@@ -97,12 +97,10 @@ class Banana(TargetDistribution):
 
     def transport(self, z: Tensor) -> Tensor:
         noise = uniform(z).unbind(1)
-        coordinates = [noise[0]]
+        x = [noise[0]]
         for noise_i in noise[1:]:
-            coordinates.append(
-                (1 - self.width) * (2 * coordinates[-1] ** 2 - 1) + self.width * noise_i
-            )
-        return torch.stack(coordinates, 1)
+            x.append((1 - self.width) * (2 * x[-1] ** 2 - 1) + self.width * noise_i)
+        return torch.stack(x, 1)
 
 
 @register("Ring")
