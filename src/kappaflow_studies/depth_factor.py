@@ -20,9 +20,9 @@ from kappaflow_studies.engine.report import StudyFindings, StudyTable
 from kappaflow_studies.engine.study import Case, Row, Study
 from kappaflow_studies.training import (
     FAILED,
+    completed,
     evaluation,
     points,
-    that_ended,
     times_in_turns,
     trained,
     twin_of,
@@ -107,7 +107,7 @@ LINES: tuple[tuple[int, Kind], ...] = ((LEAST, "dashed"), (MOST, "dotted"))
 
 def findings(frame: pl.DataFrame, settings: DepthFactorSettings) -> StudyFindings:
     """Returns the charts, the table and the sentences on them."""
-    ended, stopped = that_ended(frame)
+    ended, stopped = completed(frame)
     any_rewritten = "couplings_after" in ended.columns
     rewritten = ended.drop_nulls("couplings_after") if any_rewritten else ended.clear()
     share = f"{len(rewritten)} of {len(ended)} trained flows were rewritten with one partition."

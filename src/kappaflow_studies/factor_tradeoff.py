@@ -139,8 +139,8 @@ def title(name: str) -> str:
     kind, _, condition = name.partition(" ")
     if condition:
         return f"{kind.capitalize()} spectrum of condition number {condition}"
-    words = "permutations" if kind == "permutation" else f"{kind} maps"
-    return words[0].upper() + words[1:]
+    text = "permutations" if kind == "permutation" else f"{kind} maps"
+    return text[0].upper() + text[1:]
 
 
 def _table(frame: pl.DataFrame, settings: TradeOffSettings, name: str) -> StudyTable:

@@ -40,7 +40,7 @@ def two_involutions(index: Sequence[int]) -> tuple[list[int], list[int]]:
     return first, second
 
 
-def across(involution: Sequence[int]) -> tuple[Pairs, Pairs]:
+def swaps_across(involution: Sequence[int]) -> tuple[Pairs, Pairs]:
     """Returns swaps E and M between the halves, of disjoint pairs, with E M E the involution.
 
     Couplings swap only between halves. To swap a pair inside a half, E exchanges one of the two
@@ -49,9 +49,9 @@ def across(involution: Sequence[int]) -> tuple[Pairs, Pairs]:
     there are pairs left, the other half has at least twice as many fixed points.
 
     Example:
-        >>> across([1, 0, 3, 2])
+        >>> swaps_across([1, 0, 3, 2])
         ([(1, 2)], [(0, 2), (1, 3)])
-        >>> across([1, 0, 2, 3])
+        >>> swaps_across([1, 0, 2, 3])
         ([(1, 2)], [(0, 2)])
     """
     half = len(involution) // 2
@@ -120,7 +120,7 @@ def permutation_couplings(index: Sequence[int]) -> list[Array]:
         )
     couplings: list[Array] = []
     for involution in two_involutions(index):
-        carried, moved = across(involution)
+        carried, moved = swaps_across(involution)
         for pairs in (carried, moved, carried):
             couplings += swap_couplings(pairs, len(index))
     return merged(couplings)
@@ -176,10 +176,10 @@ def triangular_couplings(matrix: Array, *, lower: bool, ratio: float = RATIO) ->
             np.diag(np.concatenate((diagonal[:half], ones))),
         ]
     if lower:
-        return _four(matrix, lower_blocks=True, ratio=ratio)
+        return _four_couplings(matrix, lower_blocks=True, ratio=ratio)
     order = np.roll(np.arange(n), half)  # exchanged halves make it block lower triangular
     exchanged = matrix[np.ix_(order, order)]
-    couplings = _four(exchanged, lower_blocks=False, ratio=ratio)
+    couplings = _four_couplings(exchanged, lower_blocks=False, ratio=ratio)
     return [coupling[np.ix_(order, order)] for coupling in couplings]
 
 
@@ -195,7 +195,7 @@ def _triangular(matrix: object, *, lower: bool) -> Array:
     return array
 
 
-def _four(matrix: Array, *, lower_blocks: bool, ratio: float) -> list[Array]:
+def _four_couplings(matrix: Array, *, lower_blocks: bool, ratio: float) -> list[Array]:
     """Returns L, U, L, U of [[F, 0], [R, G]] with triangular F and G, by Theorem A."""
     half = len(matrix) // 2
     F, R, G = matrix[:half, :half], matrix[half:, :half], matrix[half:, half:]

@@ -58,7 +58,7 @@ def fitted(
     return fit(flow, train, validation=validation, max_epochs=epochs, **measured, **settings)
 
 
-def that_ended(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+def completed(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     """Returns the rows of completed trainings, and at most one sentence about the others."""
     if FAILED not in frame.columns:
         return frame, []

@@ -16,8 +16,8 @@ from kappaflow_studies.depth_conditioning.measure import (
     SCHEMES,
     _kept,
     gradient_norms,
+    in_float64,
     measure,
-    opened,
     train,
     whitened,
 )
@@ -88,7 +88,7 @@ def test_each_library_is_a_bijection_of_ours(library):
     flow = jittered(flow_of(library, 4, 4, (5, 5))).double()
     x = torch.randn(4, 4, dtype=torch.float64)
     check_bijection(flow.bijection, x)
-    layers = list(opened(flow).bijection)
+    layers = list(in_float64(flow).bijection)
     assert len(layers) == (2 if library == "FrEIA" else 4)
 
 
@@ -106,7 +106,7 @@ def test_a_flow_learns_and_is_measured_as_it_is(library):
     assert train(flow, law, generator=seeded(), **settings) is None
     after = -flow.log_prob(x.float()).mean()
     assert after.item() < before - 0.3
-    wide = -opened(flow).log_prob(x).mean()
+    wide = -in_float64(flow).log_prob(x).mean()
     assert wide.item() == pytest.approx(after.item(), rel=1e-5)
 
 
@@ -119,7 +119,7 @@ def test_a_training_that_breaks_says_when():
 
 def test_gradients_are_told_layer_by_layer():
     """As plain differentiation has them, in the order from the data on."""
-    flow = opened(jittered(flow_of("kappaflow", 4, 3, (5,))))
+    flow = in_float64(jittered(flow_of("kappaflow", 4, 3, (5,))))
     x = torch.randn(30, 4, dtype=torch.float64)
     found = gradient_norms(flow, x)
     (-flow.log_prob(x).mean()).backward()

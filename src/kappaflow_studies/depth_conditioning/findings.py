@@ -61,12 +61,12 @@ def _compared(values: dict[str, float], digits: int = 2) -> str:
 
 def _on_condition(deepest: pl.DataFrame, settings: DepthConditioningSettings) -> list[str]:
     condition, at_start, after = pl.col("condition_median"), [], []
-    for law in settings.distributions:
-        rows = deepest.filter(law=law)
+    for distribution in settings.distributions:
+        rows = deepest.filter(law=distribution)
         start, trained = (_by_library(rows.filter(when=when), condition) for when in TIMES)
-        at_start.append(f"on the {law} {_compared(start)}")
+        at_start.append(f"on the {distribution} {_compared(start)}")
         exact = significant(rows["reference"].median(), 2)
-        after.append(f"{ends(trained.values(), 2)} on the {law} (an exact map: {exact})")
+        after.append(f"{ends(trained.values(), 2)} on the {distribution} (an exact map: {exact})")
     return [
         f"Median condition number of {max(settings.depths)} couplings at the start, ours and the "
         f"smallest and largest of the other libraries: {'; '.join(at_start)}.",
@@ -100,10 +100,12 @@ def _on_gradients(deepest: pl.DataFrame) -> str:
 def _on_likelihood(flows: pl.DataFrame, settings: DepthConditioningSettings) -> str:
     trained = flows.filter(when="trained")
     parts = []
-    for law in settings.distributions:
-        means = trained.filter(law=law).group_by("library", "depth").agg(pl.col("gap").mean())
+    for distribution in settings.distributions:
+        means = (
+            trained.filter(law=distribution).group_by("library", "depth").agg(pl.col("gap").mean())
+        )
         least = means.group_by("library").agg(pl.col("gap").min())
-        parts.append(f"on the {law} {_compared(dict(least.iter_rows()))}")
+        parts.append(f"on the {distribution} {_compared(dict(least.iter_rows()))}")
     stopped = trained["failed_at"].count()
     failed = f" {stopped} trainings met a loss that is not finite." if stopped else ""
     return f"Gap in likelihood at the best depth, in nats: {'; '.join(parts)}.{failed}"
@@ -140,12 +142,12 @@ def _on_whitening(whitening: pl.DataFrame, settings: DepthConditioningSettings) 
 
 def _table(deepest: pl.DataFrame, settings: DepthConditioningSettings) -> StudyTable:
     rows = []
-    for law in settings.distributions:
+    for distribution in settings.distributions:
         for library in deepest["library"].unique(maintain_order=True):
-            flows = deepest.filter(law=law, library=library)
+            flows = deepest.filter(law=distribution, library=library)
             start, trained = (flows.filter(when=when) for when in TIMES)
             rows.append([
-                f"{law}, {library}",
+                f"{distribution}, {library}",
                 *(
                     significant(median(table[f"{column}_median"]))
                     for table in (start, trained)
@@ -179,7 +181,7 @@ def charts(
     flows: pl.DataFrame, whitening: pl.DataFrame, settings: DepthConditioningSettings
 ) -> list[Chart]:
     """Returns the charts of flows, at the start and trained, and of ideal couplings."""
-    laws, present = list(settings.distributions), set(flows["library"])
+    names, present = list(settings.distributions), set(flows["library"])
     libraries = [name for name in reversed(TONES) if name in present]  # ours is drawn last
     ideal = whitening.filter(scheme=ROTATIONS)
     deepest = max(settings.depths)
@@ -190,7 +192,7 @@ def charts(
             caption="Trained flows, medians over points. Dashed: the product over the layers, an "
             "upper bound for the largest and a lower bound for the smallest singular value.",
             panels=[
-                _products(flows, law, end, libraries) for law in laws for end in ("max", "min")
+                _products(flows, name, end, libraries) for name in names for end in ("max", "min")
             ],
             columns=2,
         ),
@@ -199,7 +201,7 @@ def charts(
             title="Condition number against depth",
             caption="From data to latent: the median over points, and the quantiles of 5 % and "
             f"95 % as a band. Dotted: an exact map to the standard normal. {CLIPPING_NOTE}",
-            panels=[_condition(flows, law, when, libraries) for law in laws for when in TIMES],
+            panels=[_condition(flows, name, when, libraries) for name in names for when in TIMES],
             columns=2,
             share_y=True,
         ),
@@ -209,7 +211,7 @@ def charts(
             caption="Nats per test point below the true density, and two standard errors as a "
             "band. Dotted: as many ideal layers with random rotations, down to "
             f"{MIN_DRAWN_LOSS:g}. {CLIPPING_NOTE}",
-            panels=[_likelihood(flows, ideal, law, libraries) for law in laws],
+            panels=[_likelihood(flows, ideal, name, libraries) for name in names],
             columns=2,
         ),
         Chart(
@@ -218,8 +220,8 @@ def charts(
             caption="Norm of the gradient of the mean loss by the weights of a layer, for flows "
             f"with {deepest} couplings; a block of FrEIA has two. {CLIPPING_NOTE}",
             panels=[
-                _gradients(flows.filter(depth=deepest), law, when, libraries, deepest)
-                for law in laws
+                _gradients(flows.filter(depth=deepest), name, when, libraries, deepest)
+                for name in names
                 for when in TIMES
             ],
             columns=2,
@@ -243,43 +245,45 @@ def _medians(table: pl.DataFrame, name: str) -> pl.DataFrame:
     return table.group_by("depth").agg(*ends).sort("depth")
 
 
-def _condition(flows: pl.DataFrame, law: str, when: str, libraries: list[str]) -> Panel:
-    of_law, y = flows.filter(law=law), "condition_median"
+def _condition(flows: pl.DataFrame, distribution: str, when: str, libraries: list[str]) -> Panel:
+    of_distribution, y = flows.filter(law=distribution), "condition_median"
     series = []
     for library in libraries:
-        medians = _medians(of_law.filter(when=when, library=library), "condition")
+        medians = _medians(of_distribution.filter(when=when, library=library), "condition")
         style = {"name": library, "tone": TONES[library], "most": MAX_DRAWN}
         band = ("condition_low", "condition_high")
         series.append(column_series(medians, "depth", y, band=band, **style))
-    exact = of_law.group_by("depth").agg(pl.col("reference").median()).sort("depth")
+    exact = of_distribution.group_by("depth").agg(pl.col("reference").median()).sort("depth")
     style = {"name": "exact map", "tone": INK}
     series.append(column_series(exact, "depth", "reference", kind="dotted", **style))
-    title = f"{law}, {TIMES[when]}"
+    title = f"{distribution}, {TIMES[when]}"
     return panel(title, COUPLINGS, "condition number", series)
 
 
-def _likelihood(flows: pl.DataFrame, ideal: pl.DataFrame, law: str, libraries: list[str]) -> Panel:
+def _likelihood(
+    flows: pl.DataFrame, ideal: pl.DataFrame, distribution: str, libraries: list[str]
+) -> Panel:
     series: list[Series] = []
     gap, error = pl.col("gap"), 2 * pl.col("gap_error").mean() / pl.len().sqrt()
     for library in libraries:
-        table = flows.filter(law=law, when="trained", library=library).group_by("depth")
+        table = flows.filter(law=distribution, when="trained", library=library).group_by("depth")
         means = table.agg(gap.mean(), error=error).sort("depth")
         means = means.with_columns(low=gap - pl.col("error"), high=gap + pl.col("error"))
         style = {"name": library, "tone": TONES[library], "band": ("low", "high")}
         series.append(column_series(means, "depth", "gap", most=MAX_DRAWN, **style))
-    if law == "Gaussian":
+    if distribution == "Gaussian":
         layers = flows["depth"].unique().to_list()
         shown = pl.col("layer").is_in(layers), pl.col("loss") > MIN_DRAWN_LOSS
         losses = _means(ideal, "loss").filter(*shown)
         style = {"name": "ideal layers", "tone": INK, "kind": "dotted"}
         series.append(column_series(losses, "layer", "loss", **style))
-    return panel(law, COUPLINGS, "nats a point", series)
+    return panel(distribution, COUPLINGS, "nats a point", series)
 
 
-def _products(flows: pl.DataFrame, law: str, end: str, libraries: list[str]) -> Panel:
+def _products(flows: pl.DataFrame, distribution: str, end: str, libraries: list[str]) -> Panel:
     series = []
     for library in libraries:
-        table = flows.filter(law=law, when="trained", library=library)
+        table = flows.filter(law=distribution, when="trained", library=library)
         for column, name, kind in (
             (f"sigma_{end}", library, "line"),
             (f"product_{end}", f"{library}, product", "dashed"),
@@ -287,17 +291,17 @@ def _products(flows: pl.DataFrame, law: str, end: str, libraries: list[str]) -> 
             style = {"name": name, "tone": TONES[library], "kind": kind}
             y = f"{column}_median"
             series.append(column_series(_medians(table, column), "depth", y, **style))
-    title = f"{law}, {'largest' if end == 'max' else 'smallest'}"
+    title = f"{distribution}, {'largest' if end == 'max' else 'smallest'}"
     return panel(title, COUPLINGS, "singular value", series)
 
 
 def _gradients(
-    flows: pl.DataFrame, law: str, when: str, libraries: list[str], depth: int
+    flows: pl.DataFrame, distribution: str, when: str, libraries: list[str], depth: int
 ) -> Panel:
     series = []
     for library in libraries:
         norms = (
-            flows.filter(law=law, when=when, library=library)
+            flows.filter(law=distribution, when=when, library=library)
             .select(norm=pl.col("gradient_norms"))
             .with_columns(place=pl.int_ranges(1, pl.col("norm").list.len() + 1))
             .explode("norm", "place")
@@ -307,7 +311,7 @@ def _gradients(
         each = each.with_columns(pl.col("place") * couplings)
         style = {"name": library, "tone": TONES[library], "most": MAX_DRAWN}
         series.append(column_series(each, "place", "norm", **style))
-    title, x = f"{law}, {TIMES[when]}", "coupling, from the data"
+    title, x = f"{distribution}, {TIMES[when]}", "coupling, from the data"
     return panel(title, x, "norm", series, log="y")
 
 

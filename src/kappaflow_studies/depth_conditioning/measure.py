@@ -31,7 +31,13 @@ from kappaflow_studies.engine.study import Case, Row, StudySettings
 
 
 def train(
-    flow: Flow, law: Distribution, *, steps: int, batch: int, rate: float, generator: Generator
+    flow: Flow,
+    distribution: Distribution,
+    *,
+    steps: int,
+    batch: int,
+    rate: float,
+    generator: Generator,
 ) -> int | None:
     """Returns the first step that was not finite, after training in place; None if all were."""
     parameters = [parameter for parameter in flow.parameters() if parameter.requires_grad]
@@ -40,7 +46,7 @@ def train(
     flow.train()
     for step in range(steps):
         optimizer.zero_grad()
-        loss = -flow.log_prob(law.sample(batch, generator).to(flow.dtype)).mean()
+        loss = -flow.log_prob(distribution.sample(batch, generator).to(flow.dtype)).mean()
         loss.backward()
         if not _finite(loss, parameters):
             return step
@@ -198,7 +204,7 @@ def measure(case: Case) -> list[Row]:
 def _measured(flow: Flow, distribution: Distribution, test: Tensor, points: int) -> Row:
     with torch.no_grad():
         in_its_type = torch.isfinite(flow.log_prob(test.to(flow.dtype)))
-    double_flow = opened(flow)
+    double_flow = in_float64(flow)
     with torch.no_grad():
         missed = distribution.log_prob(test) - double_flow.log_prob(test)
     flow_profile = profile(double_flow, test[:points])
@@ -240,7 +246,7 @@ def _reference(distribution: Distribution, x: Tensor) -> float:
     return torch.linalg.cond(jacobian).median().item()
 
 
-def opened(flow: Flow) -> Flow:
+def in_float64(flow: Flow) -> Flow:
     """Returns a copy in float64 with a bijection for each layer."""
     parts = []
     for layer in copy.deepcopy(flow).double().core:

@@ -49,8 +49,8 @@ def column_series(
     Values of y above `most` are drawn there.
     """
     low, high = (None if end is None else _numbers(table[end], most) for end in band)
-    across, up = _numbers(table[x]), _numbers(table[y], most)
-    return Series(name=name, x=across, y=up, low=low, high=high, tone=tone, kind=kind)
+    x_values, y_values = _numbers(table[x]), _numbers(table[y], most)
+    return Series(name=name, x=x_values, y=y_values, low=low, high=high, tone=tone, kind=kind)
 
 
 def _numbers(column: pl.Series, most: float = INFINITY) -> Numbers:

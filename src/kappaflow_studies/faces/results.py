@@ -95,7 +95,7 @@ def faces_size(size: int, plain: Path, padded: Path) -> FacesSize:
         independent_bits=pixel_bits(report.result),
         bits_more=more.mean().item(),
         bits_more_standard_error=more.std(correction=0).item() / len(more) ** 0.5,
-        of_held_out=_distances(_all(parts), parts, load(plain)),
+        of_held_out=_distances(_held_out_pixels(parts), parts, load(plain)),
         plain=_run(plain, parts),
         padded=_run(padded, parts),
     )
@@ -105,7 +105,7 @@ def picture_of(plain: Path, padded: Path, *, seed: int = 0) -> bytes:
     """Returns a PNG file: held-out faces above samples of two flows, one band each, enlarged."""
     count = COLUMNS * ROWS
     parts: Any = reload_data(read_run(plain))  # ImageData
-    bands = [_all(parts)[:count]]
+    bands = [_held_out_pixels(parts)[:count]]
     for folder in (plain, padded):
         flow = load(folder)
         samples = draw_pixels(flow, count, temperature=PICTURE_TEMPERATURE, seed=seed)
@@ -144,7 +144,7 @@ def _bits(flow: Flow, parts: ImageData) -> Tensor:
     return -log_prob_of(flow, ImageBatches(parts.test, flow)) * bits_per_dimension(flow, 1.0)
 
 
-def _all(parts: ImageData) -> Pixels:
+def _held_out_pixels(parts: ImageData) -> Pixels:
     """Returns the held-out images with pixels from 0 to 255."""
     return shown(parts.test.batch(range(len(parts.test))).numpy(), parts.test.values)
 

@@ -52,11 +52,11 @@ def over_training(
     for of_set in sets:
         series = [
             quantile_series(rows, "epoch", "kappa", name=spec_of(padding).description, tone=tone)
-            for tone, padding in _toned(paddings)
+            for tone, padding in _with_tones(paddings)
             if not (rows := long.filter(set=of_set, padding=padding)).is_empty()
         ]
         if series:
-            panels.append(panel(words(of_set), "epoch", "condition number", series, log="y"))
+            panels.append(panel(set_title(of_set), "epoch", "condition number", series, log="y"))
     of_images = " of flows of images" if "image" in name else ""
     return Chart(
         name=name,
@@ -79,7 +79,7 @@ def pictures(frame: pl.DataFrame, settings: PaddingSettings, name: str) -> Chart
     }
     return Chart(
         name=f"densities-{name.replace('_', '-')}",
-        title=f"{words(name)}: the data, and samples of each flow",
+        title=f"{set_title(name)}: the data, and samples of each flow",
         caption=f"Histograms of {PICTURE_POINTS:,} points, for the first seed.",
         panels=[
             heat_panel(title, rows["picture"][0].to_list(), CELLS, end)
@@ -128,13 +128,13 @@ def _against(frame: pl.DataFrame, settings: PaddingSettings, what: str) -> list[
         for of_set in settings.sets:
             curve, rows = gaussian.filter(set=of_set), frame.filter(set=of_set)
             series = [quantile_series(curve, "x", y, name="Gaussian", tone=TONES["gaussian"])]
-            for tone, padding in _toned(levels):
+            for tone, padding in _with_tones(levels):
                 style = {"name": spec_of(padding).description, "tone": tone, "kind": "dashed"}
                 series += level_series(rows.filter(padding=padding)[y], ends, **style)
             if y == "w2":
                 floor = rows.filter(kind="plane floor")[y]
                 series += level_series(floor, ends, name=FLOOR, tone=7, kind="dotted")
-            panels.append(panel(words(of_set), label_of_x, label, series, log=log))
+            panels.append(panel(set_title(of_set), label_of_x, label, series, log=log))
         caption = "Median over the seeds, and quartiles as a band. Dashed: other paddings."
         caption += " A width of 0 is a flow without padding." if what == "width" else ""
         caption += " Dotted: two samples of the data (the floor)." if y == "w2" else ""
@@ -154,7 +154,7 @@ def _x_of_gaussian(specs: Mapping[str, Spec], what: str) -> dict[str, float]:
     return {n: spec.scale or 1.0 for n, spec in gaussian.items() if spec.width == smallest}
 
 
-def _toned(paddings: Sequence[str]) -> list[tuple[int, str]]:
+def _with_tones(paddings: Sequence[str]) -> list[tuple[int, str]]:
     """Returns each padding with a tone: that of its kind, or another one if it is taken."""
     taken: list[int] = []
     for padding in paddings:
@@ -165,7 +165,7 @@ def _toned(paddings: Sequence[str]) -> list[tuple[int, str]]:
     return list(zip(taken, paddings, strict=True))
 
 
-def words(name: str) -> str:
+def set_title(name: str) -> str:
     """Returns the name of a set on a page, such as "Two moons"."""
     text = name.replace("_", " ").replace("gaussians", "Gaussians")
     return text[0].upper() + text[1:]
@@ -220,7 +220,7 @@ def _order(plane: pl.DataFrame, settings: PaddingSettings) -> StudyTable:
     for name in settings.sets:
         steps = claimed_steps(trained.filter(set=name), settings.compared)
         if steps and not trained.is_empty():
-            rows.append([words(name), *(s.description for s in steps), ordered(steps)])
+            rows.append([set_title(name), *(s.description for s in steps), ordered(steps)])
     return StudyTable(
         title="The claimed order of condition numbers, set by set",
         columns=["set", "zero above none", "none above Gaussian", "the order"],
@@ -250,7 +250,7 @@ def _by_padding(
         if sets and not of_padding.is_empty()
     ]
     return StudyTable(
-        title=title, columns=["padding", *map(words, sets)], rows=rows, caption=caption
+        title=title, columns=["padding", *map(set_title, sets)], rows=rows, caption=caption
     )
 
 

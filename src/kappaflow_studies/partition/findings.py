@@ -23,14 +23,14 @@ from kappaflow_studies.partition.measure import (
     TABLE_KINDS,
     PartitionSettings,
 )
-from kappaflow_studies.training import that_ended
+from kappaflow_studies.training import completed
 
 DECIMALS = 3
 
 
 def findings(frame: pl.DataFrame, settings: PartitionSettings) -> StudyFindings:
     """Returns the charts, the tables and the sentences on them."""
-    frame, stopped = that_ended(frame)
+    frame, stopped = completed(frame)
     parts = groups(frame, "data", sorted(frame["data"].unique()))
     pairs = ((name, _against_twin(rows)) for name, rows in parts.items())
     compared = {name: pair for name, pair in pairs if pair is not None}

@@ -46,13 +46,13 @@ def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
         >>> round(power_law([0.5, 1.0, 2.0], [0.25, 1.0, 4.0]).exponent, 12)
         2.0
     """
-    across, up = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    if across.ndim != 1 or across.shape != up.shape or len(set(across.tolist())) < 3:
+    x_values, y_values = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if x_values.ndim != 1 or x_values.shape != y_values.shape or len(set(x_values.tolist())) < 3:
         raise ArgumentError("'x' and 'y' should hold as many numbers, at least three different x.")
-    if not (np.isfinite([across, up]).all() and across.min() > 0 and up.min() > 0):
+    if not (np.isfinite([x_values, y_values]).all() and x_values.min() > 0 and y_values.min() > 0):
         raise ArgumentError("'x' and 'y' should be positive: they are compared on log axes.")
-    slope, intercept, _, _, error = map(float, linregress(np.log(across), np.log(up)))
-    slack = float(t.ppf((1 + CONFIDENCE) / 2, len(across) - 2)) * error
+    slope, intercept, _, _, error = map(float, linregress(np.log(x_values), np.log(y_values)))
+    slack = float(t.ppf((1 + CONFIDENCE) / 2, len(x_values) - 2)) * error
     return PowerLaw(slope, slope - slack, slope + slack, math.exp(intercept))
 
 

@@ -114,7 +114,7 @@ def _compared(
 def _every_point(table: pl.DataFrame) -> list[Chart]:
     if table.is_empty():
         return []
-    table, across = table.sort("couplings"), "couplings"
+    table, x = table.sort("couplings"), "couplings"
     lines = [
         ("error", "largest error", "error"),
         ("condition_number", "largest condition number", "condition number"),
@@ -127,7 +127,7 @@ def _every_point(table: pl.DataFrame) -> list[Chart]:
             "falls like one over their number, and the condition number approaches that of the "
             "map, e. Both are maxima over a grid.",
             panels=[
-                panel(title, across, y, [column_series(table, across, column, name=y, tone=tone)])
+                panel(title, x, y, [column_series(table, x, column, name=y, tone=tone)])
                 for tone, (column, title, y) in enumerate(lines)
             ],
             columns=2,
