@@ -40,7 +40,7 @@ def two_involutions(index: Sequence[int]) -> tuple[list[int], list[int]]:
     return first, second
 
 
-def swaps_across(involution: Sequence[int]) -> tuple[Pairs, Pairs]:
+def across(involution: Sequence[int]) -> tuple[Pairs, Pairs]:
     """Returns swaps E and M between the halves, of disjoint pairs, with E M E the involution.
 
     Couplings swap only between halves. To swap a pair inside a half, E exchanges one of the two
@@ -49,9 +49,9 @@ def swaps_across(involution: Sequence[int]) -> tuple[Pairs, Pairs]:
     there are pairs left, the other half has at least twice as many fixed points.
 
     Example:
-        >>> swaps_across([1, 0, 3, 2])
+        >>> across([1, 0, 3, 2])
         ([(1, 2)], [(0, 2), (1, 3)])
-        >>> swaps_across([1, 0, 2, 3])
+        >>> across([1, 0, 2, 3])
         ([(1, 2)], [(0, 2)])
     """
     half = len(involution) // 2
@@ -120,7 +120,7 @@ def permutation_couplings(index: Sequence[int]) -> list[Array]:
         )
     couplings: list[Array] = []
     for involution in two_involutions(index):
-        carried, moved = swaps_across(involution)
+        carried, moved = across(involution)
         for pairs in (carried, moved, carried):
             couplings += swap_couplings(pairs, len(index))
     return merged(couplings)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from kappaflow.factor.algebra import (
+    FactorTarget,
     Pattern,
-    Target,
     all_blocks,
     defect,
     linearize,
@@ -35,7 +35,7 @@ def random_blocks(n, couplings, seed=0, size=0.7):
 
 def target_of(matrix):
     """Returns a matrix and its inverse."""
-    return Target(matrix, np.linalg.inv(matrix))
+    return FactorTarget(matrix, np.linalg.inv(matrix))
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kappaflow.factor.algebra import Pattern, Target, all_blocks, defect, move, product
+from kappaflow.factor.algebra import FactorTarget, Pattern, all_blocks, defect, move, product
 from kappaflow.factor.descent import descend, smooth_norm, smooth_norm_gradient
 
 PATTERNS = [Pattern(5, 0), Pattern(6, 2), Pattern(9, 4)]
@@ -15,7 +15,7 @@ def problem(n, pattern, seed=0):
     shapes = [(d, n - d) if i % 2 else (n - d, d) for i in range(pattern.couplings)]
     blocks = [0.7 * generator.standard_normal(shape) for shape in shapes]
     matrix = product(blocks)
-    return Target(matrix, np.linalg.inv(matrix)), pattern.unknowns(blocks)
+    return FactorTarget(matrix, np.linalg.inv(matrix)), pattern.unknowns(blocks)
 
 
 @pytest.mark.parametrize("power", [1, 2, 8])

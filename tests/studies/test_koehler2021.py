@@ -8,12 +8,12 @@ import pytest
 from kappaflow.errors import ArgumentError
 from kappaflow_studies.koehler2021 import (
     PAPER,
+    across,
     eigenvectors,
     koehler_route,
     merged,
     permutation_couplings,
     swap_couplings,
-    swaps_across,
     triangular_couplings,
     two_involutions,
 )
@@ -90,7 +90,7 @@ def test_pairs_inside_a_half_are_carried_across(n):
     """E M E is the involution; the pairs of E, and those of M, are disjoint and go across."""
     for seed in range(30):
         involution = two_involutions(np.random.default_rng(seed).permutation(n).tolist())[0]
-        carried, moved = swaps_across(involution)
+        carried, moved = across(involution)
         for pairs in (carried, moved):
             touched = [i for pair in pairs for i in pair]
             assert len(set(touched)) == len(touched)

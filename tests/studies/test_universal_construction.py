@@ -12,7 +12,7 @@ from kappaflow.conditioning.points import layers_of
 from kappaflow_studies.universal.approximation import transport_error
 from kappaflow_studies.universal.construction import (
     FARTHEST,
-    ConstructionScales,
+    Scales,
     universal_flow,
     write_flow,
 )
@@ -34,7 +34,7 @@ def normals(target, count=5000):
 def test_the_error_is_below_what_is_allowed(name, epsilon):
     """The bound on W2 with all that is unseen and three standard errors, and no wild guess."""
     target = TARGETS[name]
-    flow, scales = universal_flow(target, epsilon), ConstructionScales.of(target, epsilon)
+    flow, scales = universal_flow(target, epsilon), Scales.of(target, epsilon)
     error = transport_error(flow, target, scales, samples=5000)
     assert error.bound + 3 * error.standard_error < epsilon
     assert error.bound > 0.4 * epsilon
@@ -46,7 +46,7 @@ def test_the_error_is_below_what_is_allowed(name, epsilon):
 def test_the_bound_falls_below_two_hundredths(name):
     """For five planar laws and one in four dimensions."""
     target = TARGETS[name]
-    flow, scales = universal_flow(target, 0.02), ConstructionScales.of(target, 0.02)
+    flow, scales = universal_flow(target, 0.02), Scales.of(target, 0.02)
     error = transport_error(flow, target, scales, samples=10_000)
     assert error.bound + 3 * error.standard_error < 0.02
 
@@ -64,7 +64,7 @@ def test_it_is_three_affine_couplings_on_one_partition(name):
     parts = {type(part) for part in flow.modules() if isinstance(part, nn.Linear | kf.nets.MLP)}
     assert parts == {nn.Linear, kf.nets.MLP}
     z = normals(target, 100)
-    scales = ConstructionScales.of(target, 0.1)
+    scales = Scales.of(target, 0.1)
     product = scales.low_digits * scales.eta * scales.eta_prime
     wanted = torch.full((100,), target.features / 2 * math.log(product), dtype=torch.float64)
     torch.testing.assert_close(flow.bijection.inverse(z)[1], wanted, rtol=1e-14, atol=0)
@@ -74,7 +74,7 @@ def test_it_is_three_affine_couplings_on_one_partition(name):
 def test_the_second_coupling_reads_the_whole_point(name):
     """The first half comes rounded, the second as it was, from one half of numbers."""
     target = TARGETS[name]
-    flow, scales = universal_flow(target, 0.05), ConstructionScales.of(target, 0.05)
+    flow, scales = universal_flow(target, 0.05), Scales.of(target, 0.05)
     z, half = normals(target), target.features // 2
     *_, recoding, last = [layer.bijection for layer in layers_of(flow.bijection)]
     read = recoding.conditioner.decode(last.inverse(z)[0][:, half:])
@@ -85,7 +85,7 @@ def test_the_second_coupling_reads_the_whole_point(name):
 def test_singular_values_are_those_of_the_derivation():
     """Off the ramps J = (eta, l' p; eta / l', p + eta' l), where p = d phi_2 / d z_2, exactly."""
     epsilon = 0.02
-    flow, scales = universal_flow(CUBE, epsilon), ConstructionScales.of(CUBE, epsilon)
+    flow, scales = universal_flow(CUBE, epsilon), Scales.of(CUBE, epsilon)
     z = normals(CUBE, 200)
     slope = 2 * torch.exp(-(z[:, 1] ** 2) / 2) / math.sqrt(2 * math.pi)
     low, low_prime = scales.low_digits, scales.low_digits_prime
@@ -105,7 +105,7 @@ def test_singular_values_are_those_of_the_derivation():
 def test_the_determinant_is_the_fourth_power_of_the_error(name, epsilon):
     """Of one pair of features: 3 epsilon^4 / (1024 d^1.5 K R R'), as the page derives it."""
     target = TARGETS[name]
-    scales, half = ConstructionScales.of(target, epsilon), target.features / 2
+    scales, half = Scales.of(target, epsilon), target.features / 2
     wanted = 3 * epsilon**4 / (1024 * half**1.5 * target.stretch() * scales.input_bound)
     found = scales.low_digits * scales.eta * scales.eta_prime
     assert found == pytest.approx(wanted, rel=1e-12)
@@ -123,7 +123,7 @@ def test_it_can_be_inverted_in_float64():
 
 def test_the_rare_points_are_as_rare_as_the_scales_say():
     """Normal mass on the ramps and in the tails, each feature counted, exactly."""
-    scales, target = ConstructionScales.of(TARGETS["banana-4d"], 0.1), TARGETS["banana-4d"]
+    scales, target = Scales.of(TARGETS["banana-4d"], 0.1), TARGETS["banana-4d"]
     grid, half = scales.input_grid, target.features // 2
     cells = 2 ** (grid.digits - 1)
     edges = grid.width * torch.arange(1 - cells, cells, dtype=torch.float64)
@@ -139,7 +139,7 @@ def test_the_rare_points_are_as_rare_as_the_scales_say():
 def test_where_the_rounding_fails_nothing_is_far_off(name):
     """With ramps over half of each cell, which most points see, no feature is off by 4 R'."""
     target = TARGETS[name]
-    scales = ConstructionScales.of(target, 0.2)
+    scales = Scales.of(target, 0.2)
     wide = replace(
         scales,
         input_grid=replace(scales.input_grid, ramp=0.5),
@@ -153,7 +153,7 @@ def test_where_the_rounding_fails_nothing_is_far_off(name):
 
 def test_the_share_on_the_second_ramps_is_the_share_of_the_ramps():
     """phi_1 has a density, which is flat on the scale of a cell."""
-    target, scales = TARGETS["ring"], ConstructionScales.of(TARGETS["ring"], 0.05)
+    target, scales = TARGETS["ring"], Scales.of(TARGETS["ring"], 0.05)
     inputs, outputs = scales.input_grid, scales.output_grid
     z = normals(target, 50_000)
     z[:, 0] = inputs.width * ((z[:, 0] / inputs.width).floor() + 0.5)
@@ -213,7 +213,7 @@ def too_much_left(third, second, first):
 
 def wide_ramps(third, second, first):
     """The first quantizer_network is a slope on a tenth of each cell."""
-    grid = ConstructionScales.of(CUBE, 0.05).input_grid
+    grid = Scales.of(CUBE, 0.05).input_grid
     for layer in list(first.conditioner.layers)[0:-1:2]:
         layer.weight[3] *= grid.ramp / 0.1
         layer.bias[3] = 0.5 + (layer.bias[3] - 0.5) * grid.ramp / 0.1
@@ -244,7 +244,7 @@ def test_a_mistake_raises_the_error_far_above_the_bound(change):
         (UniformCube(3), 0.1, "even number of features"),
         (CUBE, 0.0, "'epsilon' should be"),
         (CUBE, 1.5, "at most 1.0"),
-        ("square", 0.1, "should be a TargetDistribution"),
+        ("square", 0.1, "should be a Target"),
     ],
 )
 def test_what_cannot_be_built_is_refused(target, epsilon, message):
@@ -269,7 +269,7 @@ def test_a_flow_comes_back_from_its_file(tmp_path):
 def test_draws_are_exact_long_after_inverting_is_not(name):
     """At an error of 1e-5 float64 still draws, while the condition number is far above 1 / eps."""
     target = TARGETS[name]
-    flow, scales = universal_flow(target, 1e-5), ConstructionScales.of(target, 1e-5)
+    flow, scales = universal_flow(target, 1e-5), Scales.of(target, 1e-5)
     assert transport_error(flow, target, scales, samples=2000).bound < 1e-5
     z = normals(target, 100)
     back = flow.bijection(flow.bijection.inverse(z)[0])[0]
@@ -279,7 +279,7 @@ def test_draws_are_exact_long_after_inverting_is_not(name):
 def test_a_finer_error_needs_more_digits_only():
     """The width of the networks stays, their depth grows like the logarithm."""
     flows = [universal_flow(CUBE, epsilon) for epsilon in (0.2, 0.1, 0.05)]
-    grids = [ConstructionScales.of(CUBE, epsilon).input_grid for epsilon in (0.2, 0.1, 0.05)]
+    grids = [Scales.of(CUBE, epsilon).input_grid for epsilon in (0.2, 0.1, 0.05)]
     assert [grid.digits for grid in grids] == [5, 6, 7] and isinstance(grids[0], Grid)
     for flow in flows:
         widths = {layer.out_features for layer in flow.bijection.bijections[0].conditioner.layers}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kappaflow.autograd.trace import Trace
-from kappaflow.bijections.log_scales import Scales
+from kappaflow.bijections.log_scales import LogScales
 from kappaflow.linearization import Linearization, columns
 from kappaflow.nets.linearized import LinearizedConvNet, LinearizedMLP, RecordedNetwork
 from kappaflow.partition import AnyPartition, Partition
@@ -44,7 +44,7 @@ class AffineTrace(CouplingTrace):
         *,
         bound: float,
     ) -> None:
-        self._scales = Scales(answer.detach(), bound)
+        self._scales = LogScales(answer.detach(), bound)
         changed = (changed - self._scales.shift).div_(self._scales.factor)
         super().__init__(partition, kept, answer, changed)
 

@@ -15,7 +15,7 @@ from kappaflow.bijections.affine import AffineCoupling
 from kappaflow.bijections.conv1x1 import InvertibleConv1x1
 from kappaflow.bijections.factored import LULinear, dense_together, triangles_together
 from kappaflow.bijections.linear import LinearMap, mixed
-from kappaflow.bijections.log_scales import Scales, bounded, scaled
+from kappaflow.bijections.log_scales import LogScales, bounded, scaled
 from kappaflow.nets import ConvNet
 from kappaflow.nets.conv import (
     Weights,
@@ -158,7 +158,7 @@ class StepNode(torch.autograd.Function):
         kept, changed = _parts(z, weights)
         hidden = hidden_layers(fast_layout(kept), by_context, weights)
         answer = last_convolution(hidden, weights).contiguous()
-        scales = Scales(answer, bound)
+        scales = LogScales(answer, bound)
         changed.mul_(scales.factor).add_(scales.shift)
         ctx.bound = bound
         tensors = (x, matrix, shift, log_det, by_context, answer, *weights)
@@ -177,7 +177,7 @@ class StepNode(torch.autograd.Function):
         by = torch.empty_like(x)
         by_kept, by_changed = _parts(by, weights)
         z_kept, z_changed = _parts(cotangents[0], weights)
-        scales = Scales(answer, ctx.bound)
+        scales = LogScales(answer, ctx.bound)
         x_gradient, seed = scales.pulled_back(changed, z_changed, cotangents[1])
         hidden = hidden or hidden_layers(kept, by_context, weights)
         read, by_by_context, *by_weights = pulled_back(seed, kept, by_context, weights, hidden)

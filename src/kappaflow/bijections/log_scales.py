@@ -31,7 +31,7 @@ def unscaled(changed: Tensor, log_scale: Tensor, shift: Tensor) -> tuple[Tensor,
     return value, -log_scale.flatten(1).sum(1)
 
 
-class Scales:
+class LogScales:
     """The log-scales s = 2 c sigmoid(2 r / c) - c of an output (r, t), and their derivatives."""
 
     def __init__(self, answer: Tensor, bound: float) -> None:

@@ -71,7 +71,7 @@ def estimator(cls: C) -> C:
 
 
 @estimator
-class FlowEstimator(BaseEstimator):
+class BaseFlowEstimator(BaseEstimator):
     """A flow trained on rows, with the parameters of its recipe and its training.
 
     Args:
@@ -318,7 +318,7 @@ class FlowEstimator(BaseEstimator):
 
 
 @estimator
-class RowEstimator(FlowEstimator):
+class RowEstimator(BaseFlowEstimator):
     """A density of rows, whose model a search chooses.
 
     Args:

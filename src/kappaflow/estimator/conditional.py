@@ -20,14 +20,20 @@ from kappaflow.data.raw import Reading
 from kappaflow.data.table import require_finite
 from kappaflow.diagnosis import Diagnosis
 from kappaflow.errors import ArgumentError
-from kappaflow.estimator.base import Floats, FlowEstimator, RandomState, column_names, estimator
+from kappaflow.estimator.base import (
+    BaseFlowEstimator,
+    Floats,
+    RandomState,
+    column_names,
+    estimator,
+)
 
 LEVELS = 200  # number of quantiles that `predict` averages
 SAMPLES = 1000  # for quantiles and means of several targets, which have no closed form
 
 
 @estimator
-class ConditionalFlowDensity(FlowEstimator):
+class ConditionalFlowDensity(BaseFlowEstimator):
     """The density p(y | X) of targets given features, by a conditional flow.
 
     Quantiles of a single target are exact: for each row of features the flow is then an

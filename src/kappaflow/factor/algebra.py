@@ -34,7 +34,7 @@ ENOUGH = 1e-3  # relative tolerance of a round; the next round reduces the remai
 
 
 @dataclass(frozen=True)
-class Target:
+class FactorTarget:
     """A map of determinant 1, (n, n), and its inverse; the first half has n // 2 features."""
 
     matrix: np.ndarray
@@ -123,7 +123,7 @@ def right_inverse(x1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows @ scale, left @ right @ scale
 
 
-def all_blocks(pattern: Pattern, target: Target, values: Blocks) -> list[np.ndarray]:
+def all_blocks(pattern: Pattern, target: FactorTarget, values: Blocks) -> list[np.ndarray]:
     """Returns the blocks of all couplings in the order of the product."""
     rest = sweep(pattern, target.matrix, values, sign=-1)[-1]
     back = sweep(pattern, target.inverse, values, sign=1)[-1] if len(rest) % 2 else None
@@ -170,7 +170,7 @@ class Linearized:
         return NormalEquations(self.derivative, self.missed)
 
 
-def defect(pattern: Pattern, target: Target, values: Blocks) -> np.ndarray:
+def defect(pattern: Pattern, target: FactorTarget, values: Blocks) -> np.ndarray:
     """Returns S (M12 + (M^-1)12), which is zero if the couplings make the map."""
     d = len(target.matrix) // 2
     x1 = sweep(pattern, target.matrix, values, sign=-1)[-1][:d, d:]
@@ -178,7 +178,7 @@ def defect(pattern: Pattern, target: Target, values: Blocks) -> np.ndarray:
     return right_inverse(x1)[1] @ (x1 + other)
 
 
-def linearize(pattern: Pattern, target: Target, values: Blocks) -> Linearized:
+def linearize(pattern: Pattern, target: FactorTarget, values: Blocks) -> Linearized:
     """Returns the equation (theorem E) and its derivative, two Kronecker products a block."""
     n, d = len(target.matrix), len(target.matrix) // 2
     rest = sweep(pattern, target.matrix, values, sign=-1)[-1]
@@ -205,7 +205,7 @@ def move(values: Blocks, step: Blocks, length: float = 1.0) -> list[np.ndarray]:
 
 
 def newton(
-    pattern: Pattern, target: Target, values: Blocks, *, tolerance: float, steps: int
+    pattern: Pattern, target: FactorTarget, values: Blocks, *, tolerance: float, steps: int
 ) -> tuple[list[np.ndarray], float, int]:
     """Returns a solution near a point by damped Newton steps, its error, and their number."""
     values, taken = list(values), 0
@@ -221,7 +221,7 @@ def newton(
 
 
 def _damped(
-    pattern: Pattern, target: Target, values: Blocks, step: Blocks, error: float
+    pattern: Pattern, target: FactorTarget, values: Blocks, step: Blocks, error: float
 ) -> tuple[list[np.ndarray], Linearized] | None:
     """Returns the first point along a step at which the error has decreased enough, or None."""
     length = 1.0

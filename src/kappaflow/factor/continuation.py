@@ -11,7 +11,7 @@ from numpy.linalg import LinAlgError, norm
 
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor import budget
-from kappaflow.factor.algebra import Pattern, Target, all_blocks, newton, product, refine
+from kappaflow.factor.algebra import FactorTarget, Pattern, all_blocks, newton, product, refine
 from kappaflow.factor.coupling import two_by_two_condition
 from kappaflow.factor.descent import descend
 from kappaflow.factor.paths import FiveCouplingPath, Path
@@ -92,7 +92,7 @@ def _start(
 
 
 def _nudge(
-    pattern: Pattern, target: Target, blocks: Blocks, seed: int, nudge: float
+    pattern: Pattern, target: FactorTarget, blocks: Blocks, seed: int, nudge: float
 ) -> list[np.ndarray]:
     """Returns a solution near a given one, after some descent."""
     generator, size = np.random.default_rng(seed), nudge / blocks[0].shape[1] ** 0.5
@@ -125,7 +125,7 @@ def _best_pattern(blocks: Blocks) -> Pattern:
 
 
 def _solve_nearby(
-    target: Target, blocks: Blocks, patterns: list[Pattern]
+    target: FactorTarget, blocks: Blocks, patterns: list[Pattern]
 ) -> tuple[list[np.ndarray], int]:
     """Returns smoothed blocks for a target, from a nearby target's, and the number of steps."""
     # The equation is degenerate where the second of its three dependent blocks is singular.
@@ -145,7 +145,7 @@ def _solve_nearby(
     raise NumericalError("no solution was found near the last one")
 
 
-def _smooth(target: Target, blocks: Blocks) -> list[np.ndarray]:
+def _smooth(target: FactorTarget, blocks: Blocks) -> list[np.ndarray]:
     """Returns the blocks after a little descent, accurate enough to change the pattern."""
     pattern = _best_pattern(blocks)
     values, _ = descend(
@@ -184,7 +184,7 @@ def _follow(path: Path | FiveCouplingPath, blocks: list[np.ndarray]) -> list[np.
 
 
 def _descend(
-    target: Target, blocks: list[np.ndarray], *, steps: int, goal: float | None
+    target: FactorTarget, blocks: list[np.ndarray], *, steps: int, goal: float | None
 ) -> list[np.ndarray]:
     """Returns the blocks after descent with increasing powers, in slices of steps."""
     pattern = _best_pattern(blocks)
@@ -206,7 +206,7 @@ def _descend(
     return blocks
 
 
-def _polish(target: Target, blocks: Blocks) -> list[np.ndarray]:
+def _polish(target: FactorTarget, blocks: Blocks) -> list[np.ndarray]:
     """Returns the blocks after solving the equation as accurately as rounding allows."""
     best, least = list(blocks), np.inf
     for pattern in _patterns(len(blocks)):

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.linalg import LinAlgError, norm
 
 from kappaflow.factor.algebra import (
+    FactorTarget,
     Pattern,
-    Target,
     all_blocks,
     defect,
     linearize,
@@ -43,7 +43,7 @@ def smooth_norm(blocks: Blocks, power: int) -> float:
 
 
 def smooth_norm_gradient(
-    pattern: Pattern, target: Target, values: Blocks, power: int
+    pattern: Pattern, target: FactorTarget, values: Blocks, power: int
 ) -> tuple[float, list[np.ndarray]]:
     """Returns `smooth_norm` of all blocks, and its gradient with respect to the unknown ones."""
     rest = sweep(pattern, target.matrix, values, sign=-1)
@@ -102,7 +102,7 @@ def _middle_adjoint(
 
 def descend(
     pattern: Pattern,
-    target: Target,
+    target: FactorTarget,
     values: Blocks,
     *,
     power: int,
@@ -140,7 +140,7 @@ class _State:
     def __init__(
         self,
         pattern: Pattern,
-        target: Target,
+        target: FactorTarget,
         values: list[np.ndarray],
         power: int,
         guess: np.ndarray | None = None,

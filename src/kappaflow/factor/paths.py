@@ -4,7 +4,7 @@ import numpy as np
 from numpy.linalg import norm
 from scipy.linalg import expm
 
-from kappaflow.factor.algebra import Target
+from kappaflow.factor.algebra import FactorTarget
 from kappaflow.factor.rotation import rotation_solution, six_blocks
 
 STRIDE = 1.0  # what a step adds to the log of the condition number while stretching
@@ -45,14 +45,14 @@ class Path:
             self._turns = _last_turn(self._rotation)
         self.degenerate = min(norm(block, 2) for block in self.blocks()) < DEGENERATE
 
-    def at(self, t: float) -> Target:
+    def at(self, t: float) -> FactorTarget:
         """Returns T(t) and its inverse, each computed from factors with known inverses."""
         if t < 0:
             rotation = self._turned_back(-t)
-            return Target(rotation, rotation.T)
+            return FactorTarget(rotation, rotation.T)
         scales = np.exp(t * self._logs)
         left = self._left if self._twist is None else expm((1 - t) * self._twist) @ self._left
-        return Target((left * scales) @ self._right, (self._right.T / scales) @ left.T)
+        return FactorTarget((left * scales) @ self._right, (self._right.T / scales) @ left.T)
 
     def stride(self, t: float) -> float:
         """Returns the length of the first step from t."""
@@ -94,14 +94,14 @@ class FiveCouplingPath:
         self.condition = float(np.linalg.cond(matrix))
         self._length = max(np.ptp(np.log(self._q[1])), np.ptp(np.log(self._w[1])))
 
-    def at(self, t: float) -> Target:
+    def at(self, t: float) -> FactorTarget:
         """Returns T(t) and its inverse."""
         p, s = t * self._p, t * self._s
         (q, q_inverse), (w, w_inverse) = _stretched(self._q, t), _stretched(self._w, t)
         matrix = np.block([[p, q], [w + s @ q_inverse @ p, s]])
         left, right = -w_inverse @ s @ q_inverse, -q_inverse @ p @ w_inverse
         inverse = np.block([[left, w_inverse], [q_inverse - q_inverse @ p @ left, right]])
-        return Target(matrix, inverse)
+        return FactorTarget(matrix, inverse)
 
     def stride(self, t: float) -> float:
         """Returns the length of the first step."""

@@ -135,7 +135,7 @@ def _sample(estimator: Any, n: int, *condition: Tensor | None) -> tuple[Tensor, 
     return (x[0], log_prob[0]) if condition else (x, log_prob)
 
 
-class FlowDensityEstimator(ConditionalDensityEstimator):
+class FlowEstimator(ConditionalDensityEstimator):
     """Wraps a conditional `Flow` as a density estimator for sbi.
 
     Args:
@@ -210,7 +210,7 @@ def density_estimator(
     depth: int = 8,
     hidden: tuple[int, ...] = (64, 64),
     **options: Any,  # noqa: ANN401
-) -> Callable[[Tensor, Tensor], FlowDensityEstimator]:
+) -> Callable[[Tensor, Tensor], FlowEstimator]:
     """Returns a builder for the argument `density_estimator` of sbi's trainers (NPE, NLE).
 
     The builder fits the standardization of parameters and simulations to the rows it receives. To
@@ -238,7 +238,7 @@ def density_estimator(
     """
     recipe = CONDITIONAL[one_of("model", model, tuple(CONDITIONAL))]
 
-    def build(theta: Tensor, x: Tensor) -> FlowDensityEstimator:
+    def build(theta: Tensor, x: Tensor) -> FlowEstimator:
         if theta.dim() != 2:
             raise ArgumentError(f"'theta' should have shape (B, D), got {tuple(theta.shape)}.")
         shape, rows = x.shape[1:], x.flatten(1)
@@ -248,6 +248,6 @@ def density_estimator(
             arguments["embedding"] = _Embedding(embedding_net, shape)
         flow = from_options(recipe, theta.shape[1], context_features=width, **arguments)
         fit_standardization(flow, Batch(theta, rows))
-        return FlowDensityEstimator(flow, shape)
+        return FlowEstimator(flow, shape)
 
     return build

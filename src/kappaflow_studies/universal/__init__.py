@@ -14,7 +14,7 @@ from kappaflow_studies.universal.approximation import (
     two_sample_w2,
 )
 from kappaflow_studies.universal.commutators import EveryPoint, at_every_point, commutator_flow
-from kappaflow_studies.universal.construction import ConstructionScales, Recoding, universal_flow
+from kappaflow_studies.universal.construction import Recoding, Scales, universal_flow
 from kappaflow_studies.universal.findings import findings
 from kappaflow_studies.universal.measure import UniversalSettings, cases, measure
 from kappaflow_studies.universal.quantizer import Grid, quantizer_network
@@ -23,7 +23,7 @@ from kappaflow_studies.universal.targets import (
     Banana,
     Checkerboard,
     Ring,
-    TargetDistribution,
+    Target,
     TruncatedMixture,
     UniformCube,
 )
@@ -46,10 +46,9 @@ UNIVERSAL = Study(
 )
 
 __all__ = [
-    "TARGETS", "UNIVERSAL", "Approximation", "Banana", "Cells", "Checkerboard",
-    "ConstructionScales", "EveryPoint", "Grid", "PowerLaw", "Recoding", "Ring",
-    "TargetDistribution", "TransportError", "TriangularConditioner", "TruncatedMixture",
-    "UniformCube", "approximate", "at_every_point", "commutator_flow", "power_law",
-    "quantizer_network", "total_variation", "transport_error", "triangular_flow",
-    "two_sample_w2", "universal_flow",
+    "TARGETS", "UNIVERSAL", "Approximation", "Banana", "Cells", "Checkerboard", "EveryPoint",
+    "Grid", "PowerLaw", "Recoding", "Ring", "Scales", "Target", "TransportError",
+    "TriangularConditioner", "TruncatedMixture", "UniformCube", "approximate",
+    "at_every_point", "commutator_flow", "power_law", "quantizer_network", "total_variation",
+    "transport_error", "triangular_flow", "two_sample_w2", "universal_flow",
 ]  # fmt: skip

@@ -16,8 +16,8 @@ from kappaflow.conditioning import spectrum
 from kappaflow.conditioning.points import layers_of
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
-from kappaflow_studies.universal.construction import ConstructionScales, universal_flow
-from kappaflow_studies.universal.targets import TargetDistribution
+from kappaflow_studies.universal.construction import Scales, universal_flow
+from kappaflow_studies.universal.targets import Target
 from kappaflow_studies.universal.triangular import Cells, triangular_flow
 
 CONFIDENCE = 0.95
@@ -71,8 +71,8 @@ class TransportError:
 @torch.no_grad()
 def transport_error(
     flow: Flow,
-    target: TargetDistribution,
-    scales: ConstructionScales | Cells | None = None,
+    target: Target,
+    scales: Scales | Cells | None = None,
     *,
     samples: int = 100_000,
     seed: int = 0,
@@ -138,9 +138,7 @@ def two_sample_w2(a: Tensor, b: Tensor) -> float:
     return math.sqrt(costs[rows, columns].mean())
 
 
-def total_variation(
-    flow: Flow, target: TargetDistribution, *, samples: int = 10_000, seed: int = 0
-) -> float:
+def total_variation(flow: Flow, target: Target, *, samples: int = 10_000, seed: int = 0) -> float:
     """Returns the estimated distance in total variation between a flow and a target, from 0 to 1.
 
     This is the largest difference in the probability of an event. It is the mean of
@@ -175,7 +173,7 @@ class Approximation:
     Singular values are those of dx/dz, in data units per latent unit.
     """
 
-    scales: ConstructionScales | Cells  #: the sizes of the construction, with the allowed error
+    scales: Scales | Cells  #: the sizes of the construction, with the allowed error
     error: TransportError  #: the bound on W2
     sigma_min: tuple[float, float, float]  #: 5 %, 50 % and 95 % quantiles of the smallest one
     sigma_max: tuple[float, float, float]  #: the same of the largest one
@@ -186,7 +184,7 @@ class Approximation:
 
 
 def approximate(
-    target: TargetDistribution,
+    target: Target,
     epsilon: float,
     *,
     form: str = "any map",
@@ -235,13 +233,11 @@ def approximate(
     )
 
 
-def constructed(
-    target: TargetDistribution, epsilon: float, form: str
-) -> tuple[Flow, ConstructionScales | Cells]:
+def constructed(target: Target, epsilon: float, form: str) -> tuple[Flow, Scales | Cells]:
     """Returns a construction and its sizes."""
     couplings = FORMS[one_of("form", form, tuple(FORMS))]
     if couplings is None:
-        return universal_flow(target, epsilon), ConstructionScales.of(target, epsilon)
+        return universal_flow(target, epsilon), Scales.of(target, epsilon)
     return triangular_flow(target, epsilon, couplings), Cells.of(target, epsilon, couplings)
 
 

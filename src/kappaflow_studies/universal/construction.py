@@ -26,13 +26,13 @@ from kappaflow.nets import MLP
 from kappaflow.partition import Partition
 from kappaflow.registry import register
 from kappaflow_studies.universal.quantizer import Grid, quantizer_network
-from kappaflow_studies.universal.targets import TargetDistribution
+from kappaflow_studies.universal.targets import Target
 
 FARTHEST = 4.0  # largest error of a feature, in units of R', if the rounding fails
 
 
 @dataclass(frozen=True)
-class ConstructionScales:
+class Scales:
     """The sizes of the construction for one target and one error."""
 
     epsilon: float  #: the allowed error in W2
@@ -60,12 +60,12 @@ class ConstructionScales:
         return self.output_grid.width / (4 * self.output_bound)
 
     @classmethod
-    def of(cls, target: TargetDistribution, epsilon: float) -> "ConstructionScales":
+    def of(cls, target: Target, epsilon: float) -> "Scales":
         """Returns sizes that distribute an error over the steps, as docs/theory/universal.md does.
 
         Raises:
-            ArgumentError: The target is not a `TargetDistribution` or has an odd number of
-                features, or the error is not above 0 and at most the reach of the target.
+            ArgumentError: The target is not a `Target` or has an odd number of features, or the
+                error is not above 0 and at most the reach of the target.
         """
         half, bound = checked(target, epsilon), target.reach
         rare = (epsilon / 8) ** 2 / (target.features * (FARTHEST * bound) ** 2)
@@ -94,7 +94,7 @@ class Recoding(nn.Module):
     :math:`\phi_1(y)`, and `lower` is the scale of :math:`\phi_2(y)` next to them.
     """
 
-    def __init__(self, target: TargetDistribution, decode: MLP, encode: MLP, lower: float) -> None:
+    def __init__(self, target: Target, decode: MLP, encode: MLP, lower: float) -> None:
         super().__init__()
         self.target, self.encode, self.lower = target, encode, lower
         self.decode = decode.requires_grad_(False)
@@ -109,7 +109,7 @@ class Recoding(nn.Module):
         return f"{self.target}, lower={self.lower:.4g}"
 
 
-def universal_flow(target: TargetDistribution, epsilon: float) -> Flow:
+def universal_flow(target: Target, epsilon: float) -> Flow:
     """Returns three affine couplings that approximate a distribution up to `epsilon` in W2.
 
     Nothing is trained: all weights follow from formulas. Log-scales are constant; shifts are ReLU
@@ -120,8 +120,8 @@ def universal_flow(target: TargetDistribution, epsilon: float) -> Flow:
     (Koehler, Mehta, Risteski 2021, in our reconstruction: docs/theory/universal.md.)
 
     Raises:
-        ArgumentError: The target is not a `TargetDistribution` or has an odd number of features,
-            or the error is out of range.
+        ArgumentError: The target is not a `Target` or has an odd number of features, or the error
+            is out of range.
 
     Example:
         >>> from kappaflow_studies.universal import UniformCube
@@ -130,10 +130,10 @@ def universal_flow(target: TargetDistribution, epsilon: float) -> Flow:
         >>> bool(flow.sample(1000, generator=generator).abs().max() < 1.1)
         True
     """
-    return write_flow(target, ConstructionScales.of(target, epsilon))
+    return write_flow(target, Scales.of(target, epsilon))
 
 
-def write_flow(target: TargetDistribution, scales: ConstructionScales) -> Flow:
+def write_flow(target: Target, scales: Scales) -> Flow:
     """Returns the three couplings of the construction with these sizes, in float64."""
     half = checked(target, scales.epsilon)
     first, inputs, outputs = Partition.half(2 * half), scales.input_grid, scales.output_grid
@@ -154,12 +154,10 @@ def write_flow(target: TargetDistribution, scales: ConstructionScales) -> Flow:
     return Flow(StandardNormal(2 * half), Chain(couplings)).double()
 
 
-def checked(target: TargetDistribution, epsilon: float) -> int:
+def checked(target: Target, epsilon: float) -> int:
     """Returns half the number of features of a target, after a check of it and of the error."""
-    if not isinstance(target, TargetDistribution):
-        raise ArgumentError(
-            f"'target' should be a TargetDistribution, got {type(target).__name__}."
-        )
+    if not isinstance(target, Target):
+        raise ArgumentError(f"'target' should be a Target, got {type(target).__name__}.")
     if target.features % 2:
         raise ArgumentError(
             f"'target' should have an even number of features, got {target.features}: each half "

@@ -13,8 +13,8 @@ from kappaflow_studies.engine.presets import Count, Many, NotEmpty, Positive, on
 from kappaflow_studies.engine.study import Case, Row, StudySettings
 from kappaflow_studies.universal.approximation import FORMS, approximate, constructed
 from kappaflow_studies.universal.commutators import at_every_point
-from kappaflow_studies.universal.construction import ConstructionScales, universal_flow
-from kappaflow_studies.universal.targets import TARGETS, TargetDistribution
+from kappaflow_studies.universal.construction import Scales, universal_flow
+from kappaflow_studies.universal.targets import TARGETS, Target
 
 TRIANGULAR = {name: target for name, target in TARGETS.items() if target.triangular}
 TargetName = Annotated[str, one_of("target", lambda: TARGETS)]
@@ -89,13 +89,13 @@ def measure(case: Case) -> list[Row]:
         **{f"sigma_max{end}": v for end, v in zip(ends, approximation.sigma_max, strict=True)},
         "round_trip": _round_trip(constructed(target, case["epsilon"], form)[0], case),
     }
-    if isinstance(scales, ConstructionScales):
+    if isinstance(scales, Scales):
         row |= {name: getattr(scales, name) for name in ("low_digits", "eta", "eta_prime")}
         row["hidden_layers"] = 2 * scales.input_grid.digits
     return [row]
 
 
-def _draws(target: TargetDistribution, case: Case) -> Tensor:
+def _draws(target: Target, case: Case) -> Tensor:
     """Returns samples of the construction; an error of zero stands for the target itself."""
     generator = torch.Generator().manual_seed(case["seed"])
     if not case["epsilon"]:

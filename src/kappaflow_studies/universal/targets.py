@@ -16,7 +16,7 @@ HALVINGS = 24  # bisection steps for a quantile, before Newton's method
 STRETCH_POINTS = 4096
 
 
-class TargetDistribution(ABC):
+class Target(ABC):
     r"""A distribution Q on :math:`[-R', R']^n`, the image of a normal z under a map :math:`\phi`.
 
     The map need not be an optimal transport. It may jump where a feature of the second half
@@ -67,7 +67,7 @@ class TargetDistribution(ABC):
 
 @register("UniformCube")
 @dataclass(frozen=True)
-class UniformCube(TargetDistribution):
+class UniformCube(Target):
     """The uniform distribution on :math:`[-1, 1]^n`, with n `features`."""
 
     features: int = 2
@@ -81,7 +81,7 @@ class UniformCube(TargetDistribution):
 
 @register("Banana")
 @dataclass(frozen=True)
-class Banana(TargetDistribution):
+class Banana(Target):
     """Each feature is a parabola of the one before it, plus some uniform noise.
 
     `width` is the share of the noise, above 0 and at most 1.
@@ -105,7 +105,7 @@ class Banana(TargetDistribution):
 
 @register("Ring")
 @dataclass(frozen=True)
-class Ring(TargetDistribution):
+class Ring(Target):
     """The uniform distribution between two circles, of radius `inner` and of radius 1.
 
     The first feature of the normal becomes the angle, which jumps at infinity, the second the
@@ -128,7 +128,7 @@ class Ring(TargetDistribution):
 
 @register("Checkerboard")
 @dataclass(frozen=True)
-class Checkerboard(TargetDistribution):
+class Checkerboard(Target):
     """The uniform distribution on the eight dark squares of a board of four by four.
 
     The second feature gives the row. The first one is uniform on the two dark squares of that row,
@@ -147,7 +147,7 @@ class Checkerboard(TargetDistribution):
 
 @register("TruncatedMixture")
 @dataclass(frozen=True)
-class TruncatedMixture(TargetDistribution):
+class TruncatedMixture(Target):
     """A mixture of round Gaussians with equal weights, each truncated to the square [-1, 1]^2.
 
     The map is that of Knothe and Rosenblatt: a quantile of the first feature, then one of the
@@ -216,7 +216,7 @@ class TruncatedMixture(TargetDistribution):
         return (1 + uniform(distance / self.deviation)) / 2
 
 
-TARGETS: dict[str, TargetDistribution] = {
+TARGETS: dict[str, Target] = {
     "square": UniformCube(),
     "ring": Ring(),
     "banana": Banana(),

@@ -30,7 +30,7 @@ from kappaflow.partition import Partition
 from kappaflow.registry import register
 from kappaflow_studies.universal.construction import checked
 from kappaflow_studies.universal.quantizer import Grid
-from kappaflow_studies.universal.targets import TargetDistribution
+from kappaflow_studies.universal.targets import Target
 
 FARTHEST = 64.0  # largest error of a feature if a rounding fails, in units of R' (R / D)^2
 LEAST = 1e-3  # smallest error with four couplings, in units of R': two halves share 53 bits
@@ -54,7 +54,7 @@ class Cells:
         return (self.epsilon / 8) ** 2
 
     @classmethod
-    def of(cls, target: TargetDistribution, epsilon: float, couplings: int = 4) -> "Cells":
+    def of(cls, target: Target, epsilon: float, couplings: int = 4) -> "Cells":
         """Returns grids for an error, as docs/theory/universal.md chooses them.
 
         Raises:
@@ -89,7 +89,7 @@ class CellMap:
     their cells. A small `share` of a line keeps it invertible where the target's map is flat.
     """
 
-    def __init__(self, target: TargetDistribution, cells: Cells) -> None:
+    def __init__(self, target: Target, cells: Cells) -> None:
         self.target, half = target, target.features // 2
         self.grids = [cells.first] * half + [cells.second] * half
         self.share = cells.epsilon / (8 * math.sqrt(target.features) * target.reach)
@@ -143,9 +143,7 @@ class TriangularConditioner(nn.Module):
     latent to data, from 1.
     """
 
-    def __init__(
-        self, target: TargetDistribution, epsilon: float, couplings: int, step: int
-    ) -> None:
+    def __init__(self, target: Target, epsilon: float, couplings: int, step: int) -> None:
         super().__init__()
         self.target, self.epsilon, self.couplings, self.step = target, epsilon, couplings, step
         self._cells = Cells.of(target, epsilon, couplings)
@@ -233,7 +231,7 @@ def _room(cells: Cells) -> float:
     return cells.first.width / (2 * (cells.input_bound + cells.second.width))
 
 
-def triangular_flow(target: TargetDistribution, epsilon: float, couplings: int = 4) -> Flow:
+def triangular_flow(target: Target, epsilon: float, couplings: int = 4) -> Flow:
     """Returns three or four affine couplings that approximate a distribution in W2.
 
     Their error is at most `epsilon`, to first order. The target has a triangular map and an even
