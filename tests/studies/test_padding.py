@@ -17,7 +17,7 @@ from kappaflow_studies import run_study
 from kappaflow_studies.engine.presets import settings_of
 from kappaflow_studies.padding import PADDING
 from kappaflow_studies.padding.cases import Spec, spec_of
-from kappaflow_studies.padding.comparisons import Signs, claimed_order, ordered, signs
+from kappaflow_studies.padding.comparisons import SignTest, claimed_order, ordered, sign_test
 from kappaflow_studies.padding.findings import on_convergence
 from kappaflow_studies.padding.measure import (
     CELLS,
@@ -327,16 +327,16 @@ def test_a_sign_test_is_paired_by_seed_and_exact():
     rows = [("a", s, k) for s, k in enumerate([2.0, 3.0, math.nan, 5.0, 1.0])]
     rows += [("b", s, k) for s, k in enumerate([1.0, 2.0, 4.0, 5.0, None])]
     frame = pl.DataFrame(rows, schema=["padding", "seed", "value"], orient="row")
-    found = signs(frame, "a", "b", "value")
-    assert found == Signs(3, 4)  # equal in seed 3; in 2 a is nan, in 4 b failed
+    found = sign_test(frame, "a", "b", "value")
+    assert found == SignTest(3, 4)  # equal in seed 3; in 2 a is nan, in 4 b failed
     assert found.p_value == pytest.approx(2 * binom.sf(2, 4, 0.5))
-    assert Signs(10, 10).p_value == pytest.approx(2 / 1024)
-    assert [Signs(n, 10).verdict for n in (0, 1, 2, 5, 8, 9, 10)] == [-1, -1, 0, 0, 0, 1, 1]
-    assert Signs(0, 0).p_value == 1 and Signs(0, 0).verdict == 0
-    assert ordered([Signs(10, 10), Signs(8, 10)]) == "open"
-    assert ordered([Signs(8, 10), Signs(0, 10)]) == "reversed"
-    assert ordered([Signs(10, 10), Signs(9, 10)]) == "confirmed"
-    assert ordered([Signs(10, 10), Signs(9, 10)], 0.01) == "open"
+    assert SignTest(10, 10).p_value == pytest.approx(2 / 1024)
+    assert [SignTest(n, 10).verdict for n in (0, 1, 2, 5, 8, 9, 10)] == [-1, -1, 0, 0, 0, 1, 1]
+    assert SignTest(0, 0).p_value == 1 and SignTest(0, 0).verdict == 0
+    assert ordered([SignTest(10, 10), SignTest(8, 10)]) == "open"
+    assert ordered([SignTest(8, 10), SignTest(0, 10)]) == "reversed"
+    assert ordered([SignTest(10, 10), SignTest(9, 10)]) == "confirmed"
+    assert ordered([SignTest(10, 10), SignTest(9, 10)], 0.01) == "open"
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ def test_values_are_near_each_other_within_a_quarter(ratio, near):
         rows = [("a", s, ratio * (2.0 + s)) for s in range(seeds)]
         rows += [("b", s, 2.0 + s) for s in range(seeds)]
         frame = pl.DataFrame(rows, schema=["padding", "seed", "value"], orient="row")
-        assert signs(frame, "a", "b", "value").near == (near and told)
+        assert sign_test(frame, "a", "b", "value").near == (near and told)
 
 
 def rows_of(kappas, sets=("a", "b", "c"), seeds=10, **others):

@@ -41,10 +41,8 @@ def read_measured(path: Path) -> dict[str, Measured]:
             with path.open("r+b") as file:
                 file.truncate(len(complete_lines) + len(newline))
         entries = [parse_json(line) for line in complete_lines.splitlines()]
-        return {
-            key_of(entry["case"]): (entry["case"], entry["rows"], entry["time_s"])
-            for entry in entries
-        }
+        cases = [(entry["case"], entry["rows"], entry["time_s"]) for entry in entries]
+        return {key_of(measured_case[0]): measured_case for measured_case in cases}
     except FileError:
         raise
     except OSError as error:

@@ -14,10 +14,10 @@ CLAIMED = ("zero", "none", "gaussian")  # from the worst to the best conditioned
 
 
 @dataclass(frozen=True)
-class Signs:
+class SignTest:
     """A sign test: how often the first of two different values is above the second.
 
-    `near` says whether sign tests find the first above 1 / `NEAR` and below `NEAR` times the
+    `near` tells whether sign tests find the first above 1 / `NEAR` and below `NEAR` times the
     second.
     """
 
@@ -48,26 +48,26 @@ class Signs:
         return f"{self.above} of {self.pairs}, p = {self.p_value:.2g}{near}"
 
 
-def signs(frame: pl.DataFrame, upper: str, lower: str, value: str) -> Signs:
+def sign_test(frame: pl.DataFrame, upper: str, lower: str, value: str) -> SignTest:
     """Returns the sign test of a column, paired by seed; missing values are the largest."""
-    of_one, of_other = (
+    upper_rows, lower_rows = (
         frame.filter(pl.col("padding") == padding).select(
             "seed", pl.col(value).fill_null(float("inf")).fill_nan(float("inf")).alias(name)
         )
-        for padding, name in ((upper, "one"), (lower, "other"))
+        for padding, name in ((upper, "upper"), (lower, "lower"))
     )
-    paired = of_one.join(of_other, on="seed")
-    less, same, more = (_signs(paired, factor) for factor in (1 / NEAR, 1, NEAR))
-    return Signs(same.above, same.pairs, near=less.verdict == 1 and more.verdict == -1)
+    paired = upper_rows.join(lower_rows, on="seed")
+    less, same, more = (_sign_test(paired, factor) for factor in (1 / NEAR, 1, NEAR))
+    return SignTest(same.above, same.pairs, near=less.verdict == 1 and more.verdict == -1)
 
 
-def _signs(paired: pl.DataFrame, factor: float) -> Signs:
+def _sign_test(paired: pl.DataFrame, factor: float) -> SignTest:
     """Returns the sign test of a first column against a multiple of a second one."""
-    different = paired.filter(pl.col("one") != factor * pl.col("other"))
-    return Signs(int((different["one"] > factor * different["other"]).sum()), len(different))
+    different = paired.filter(pl.col("upper") != factor * pl.col("lower"))
+    return SignTest(int((different["upper"] > factor * different["lower"]).sum()), len(different))
 
 
-def ordered(steps: list[Signs], level: float = LEVEL) -> str:
+def ordered(steps: list[SignTest], level: float = LEVEL) -> str:
     """Returns the verdict on an order: confirmed, reversed, alike or open."""
     verdicts = [step.verdict_at(level) for step in steps]
     if -1 in verdicts:
@@ -84,10 +84,10 @@ def claimed_order(paddings: tuple[str, ...]) -> list[str] | None:
     return [by_kind[kind] for kind in CLAIMED] if set(CLAIMED) <= set(by_kind) else None
 
 
-def claimed_steps(frame: pl.DataFrame, paddings: tuple[str, ...]) -> list[Signs]:
+def claimed_steps(frame: pl.DataFrame, paddings: tuple[str, ...]) -> list[SignTest]:
     """Returns the sign tests on one set of zero above none and none above Gaussian, if trained."""
     order = claimed_order(paddings)
     if order is None:
         return []
     zero, none, gaussian = order
-    return [signs(frame, *pair, "kappa_median") for pair in ((zero, none), (none, gaussian))]
+    return [sign_test(frame, *pair, "kappa_median") for pair in ((zero, none), (none, gaussian))]

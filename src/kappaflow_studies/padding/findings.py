@@ -14,11 +14,11 @@ from kappaflow_studies.padding.comparisons import (
     LEVEL,
     NEAR,
     WITHIN,
-    Signs,
+    SignTest,
     claimed_order,
     claimed_steps,
     ordered,
-    signs,
+    sign_test,
 )
 
 MIN_SEEDS = 6  # least number of seeds for a sign test that can reach 5 %
@@ -79,7 +79,7 @@ def _listed(values: dict[str, pl.Series], digits: int = 3) -> str:
     )
 
 
-def _on_tests(steps: list[list[Signs]], seeds: int) -> list[str]:
+def _on_tests(steps: list[list[SignTest]], seeds: int) -> list[str]:
     """Returns a verdict on the claimed order, and the results of the sign tests on each set."""
     sets = len(steps)
     above, below = (
@@ -112,7 +112,7 @@ def _on_tests(steps: list[list[Signs]], seeds: int) -> list[str]:
     ]
 
 
-def _on_pairs(steps: list[list[Signs]]) -> list[str]:
+def _on_pairs(steps: list[list[SignTest]]) -> list[str]:
     pairs = [sum(pair[step].pairs for pair in steps) for step in (0, 1)]
     above = [sum(pair[step].above for pair in steps) for step in (0, 1)]
     return [
@@ -133,7 +133,7 @@ def _on_likelihood(plane: pl.DataFrame, settings: PaddingSettings, order: list[s
     differ = f"the medians differ by {ends(gains, 2)} nats, where more is worse."
     if settings.seeds < MIN_SEEDS:
         return f"Importance-weighted NLL with Gaussian padding and without: {differ}"
-    tests = [signs(rows, gaussian, none, "weighted_nll") for rows in sets]
+    tests = [sign_test(rows, gaussian, none, "weighted_nll") for rows in sets]
     verdicts = [test.verdict for test in tests]
     p_values = ", ".join(f"{test.p_value:.1g}" for test in tests)
     return (
