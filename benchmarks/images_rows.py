@@ -18,7 +18,8 @@ def image_rows() -> list[Row]:
             OWN_IMAGES.format(mode),
             "images",
             "kappaflow",
-            f'`kappaflow.glow((3, 32, 32), levels=3, steps=8, hidden=128, memory="{mode}")`',
+            "`kappaflow.glow((3, 32, 32), levels=3, steps=8, hidden=128, "
+            f'couplings={{"memory": "{mode}"}})`',
             partial(_glow, memory=mode),
             ("speed", "memory", "digits") if mode == "store" else ("speed", "memory"),
         )

@@ -22,7 +22,7 @@ def recipe_rows() -> list[Row]:
             f"kappaflow, {mode}",
             "kappaflow",
             "kappaflow",
-            f'`kappaflow.real_nvp(64, depth=depth, memory="{mode}")`',
+            f'`kappaflow.real_nvp(64, depth=depth, couplings={{"memory": "{mode}"}})`',
             partial(_real_nvp, memory=mode),
             # A new flow has the same numbers in every mode, so numerics use the default only.
             TIMED if mode != MEMORY_MODES[0] else (*TIMED, "numerics"),

@@ -37,7 +37,8 @@ def spline_rows() -> list[Row]:
             f"kappaflow, {memory}",
             "splines",
             "kappaflow",
-            f'`kappaflow.spline(features, depth=depth, hidden=hidden, memory="{memory}")`',
+            "`kappaflow.spline(features, depth=depth, hidden=hidden, "
+            f'couplings={{"memory": "{memory}"}})`',
             partial(_ours, memory=memory),
         )
         for memory in ("recompute", "store", "invert")
