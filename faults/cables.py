@@ -27,7 +27,7 @@ from faults.repeated import Ended, repeated
 from faults.trainings import MOST_S, metrics, write_rows
 
 DONE = "cables.jsonl"
-SAID, WAITS = "another rank of this training has ended or does not answer", "waits"
+MESSAGE, WAITS = "another rank of this training has ended or does not answer", "waits"
 
 
 def cables(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
@@ -53,14 +53,14 @@ def pull(run: Path, seed: str, *, data: Path, whole: Path) -> Ended:
         _wait_for(epoch, run, processes)
         time.sleep(delay_s)
         machines[end].pull()
-        said, took_s = _heard(processes, SAID)
+        message, took_s = _heard(processes, MESSAGE)
     lost = lost_epochs(run)
     if (run / "config.json").exists():
         kf.load(run)
     finish(data, run, count=draws.choice([1, 2]))
     alike = same(both_losses(run), both_losses(whole))
-    ok = all(SAID in text for text in said) and took_s < ENDS_WITHIN_S and alike
-    return Ended(ok, lost, round(took_s, 2), "" if ok else "\n".join(said)[-2000:])
+    ok = all(MESSAGE in text for text in message) and took_s < ENDS_WITHIN_S and alike
+    return Ended(ok, lost, round(took_s, 2), "" if ok else "\n".join(message)[-2000:])
 
 
 def pull_while_one_waits(place: Path, seed: str) -> Ended:
@@ -70,9 +70,9 @@ def pull_while_one_waits(place: Path, seed: str) -> Ended:
         processes = _started(["faults.waiting"], machines, kept)
         _heard(processes, WAITS)
         machines[end].pull()
-        said, took_s = _heard(processes, SAID, enough=1)
-    ok = any(SAID in text for text in said) and took_s < ENDS_WITHIN_S
-    return Ended(ok, 0, round(took_s, 2), "" if ok else "\n".join(said)[-2000:])
+        message, took_s = _heard(processes, MESSAGE, enough=1)
+    ok = any(MESSAGE in text for text in message) and took_s < ENDS_WITHIN_S
+    return Ended(ok, 0, round(took_s, 2), "" if ok else "\n".join(message)[-2000:])
 
 
 def _started(
@@ -98,21 +98,21 @@ def _wait_for(epoch: int, run: Path, processes: list["subprocess.Popen[str]"]) -
 
 
 def _heard(
-    processes: Sequence["subprocess.Popen[str]"], wanted: str, enough: int = 2
+    processes: Sequence["subprocess.Popen[str]"], expected: str, enough: int = 2
 ) -> tuple[list[str], float]:
     """Returns the output of processes until enough of them contain a text, and the time."""
-    begun, said = time.perf_counter(), [""] * len(processes)
+    begun, message = time.perf_counter(), [""] * len(processes)
     with DefaultSelector() as selector:
         for number, process in enumerate(processes):
             if process.stdout is not None:
                 selector.register(process.stdout, EVENT_READ, number)
-        while sum(wanted in text for text in said) < enough and selector.get_map():
+        while sum(expected in text for text in message) < enough and selector.get_map():
             left_s = MOST_S - (time.perf_counter() - begun)
             if left_s < 0:
                 break
             for key, _ in selector.select(left_s):
                 content = os.read(key.fd, 2**16)
-                said[key.data] += content.decode(errors="replace")
+                message[key.data] += content.decode(errors="replace")
                 if not content:
                     selector.unregister(key.fileobj)
-    return said, time.perf_counter() - begun
+    return message, time.perf_counter() - begun

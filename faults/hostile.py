@@ -109,11 +109,11 @@ class _Worker:
         """Returns why a process ended early, or an empty text; counts its results."""
         out, heard = process.stdout, b""
         while out is not None and select.select([out], [], [], 4 * LIMIT_S)[0]:
-            said = out.read(2**16)
-            if not said:
+            message = out.read(2**16)
+            if not message:
                 status = process.wait()
                 return "" if self.found["tried"] == self.chunk[2] else f"ended with {status}"
-            *lines, heard = (heard + said).split(b"\n")
+            *lines, heard = (heard + message).split(b"\n")
             for line in lines:
                 self._count(*json.loads(line))
         process.kill()

@@ -19,8 +19,8 @@ from faults.strikes import (
     killed_in_a_write,
     left_without_room,
     made_read_only,
+    reported,
     shut_out,
-    told,
 )
 from faults.trainings import Job, ended, is_finished, losses, started, trained_whole, write_rows
 
@@ -35,8 +35,18 @@ def kills(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
     for fault, unit, strike, times in (
         ("SIGKILL at a random moment of a training", "kills", killed, 150 if long else 4),
         ("SIGKILL inside a write of a training", "kills", killed_in_a_write, 50 if long else 2),
-        ("SIGTERM during a training", "signals", partial(told, signal.SIGTERM), 20 if long else 1),
-        ("Ctrl-C during a training", "signals", partial(told, signal.SIGINT), 20 if long else 1),
+        (
+            "SIGTERM during a training",
+            "signals",
+            partial(reported, signal.SIGTERM),
+            20 if long else 1,
+        ),
+        (
+            "Ctrl-C during a training",
+            "signals",
+            partial(reported, signal.SIGINT),
+            20 if long else 1,
+        ),
         ("a second process on a run in use", "processes", shut_out, 10 if long else 1),
     ):
         job = Job(data, folder / "run", whole)

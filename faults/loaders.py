@@ -65,8 +65,8 @@ def write_originals(folder: Path) -> None:
     if not (folder / "run" / "report.json").exists():
         many = np.random.default_rng(1).normal(size=(300, 2)).round(4)
         pl.DataFrame(many, schema=["a", "b"]).write_csv(folder / "fitted.csv")
-        asked = f"--out {folder / 'run'} --depth 2 --hidden 8 --max-epochs 1 --model real_nvp"
-        if main(["fit", str(folder / "fitted.csv"), *asked.split()]):
+        requested = f"--out {folder / 'run'} --depth 2 --hidden 8 --max-epochs 1 --model real_nvp"
+        if main(["fit", str(folder / "fitted.csv"), *requested.split()]):
             raise RuntimeError("the run whose files are to be changed could not be made")
 
 

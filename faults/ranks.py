@@ -41,20 +41,20 @@ def kill(run: Path, seed: str, *, data: Path, whole: Path) -> Ended:
     time.sleep(delay_s)
     os.kill(victim, signal.SIGKILL)
     begun = time.perf_counter()
-    status, said = ended(process)
+    status, message = ended(process)
     took_s = time.perf_counter() - begun
     lost = lost_epochs(run)
     if (run / "config.json").exists():
         kf.load(run)
     finish(data, run, count=draws.choice([1, 2]))
-    clear = "another rank of this training has ended" in said or "SIGKILL" in said
+    clear = "another rank of this training has ended" in message or "SIGKILL" in message
     ok = (
         bool(status)
         and clear
         and took_s < ENDS_WITHIN_S
         and same(both_losses(run), both_losses(whole))
     )
-    return Ended(ok, lost, round(took_s, 2), "" if ok else said[-2000:])
+    return Ended(ok, lost, round(took_s, 2), "" if ok else message[-2000:])
 
 
 def words(data: Path, run: Path, epochs: int = EPOCHS) -> list[str]:
@@ -79,10 +79,10 @@ def by_torchrun(count: int) -> list[str]:
 
 def finish(data: Path, run: Path, *, count: int, epochs: int = EPOCHS) -> str:
     """Returns the output of a run after completing it."""
-    status, said = ended(started_by(count, words(data, run, epochs)))
+    status, message = ended(started_by(count, words(data, run, epochs)))
     if status:
-        raise SystemExit(f"a training that was left in peace failed: {said}")
-    return said
+        raise SystemExit(f"a training that was left in peace failed: {message}")
+    return message
 
 
 def pid_of(process: "subprocess.Popen[str]", chosen: int, *, epoch: int, run: Path) -> int:

@@ -18,13 +18,13 @@ class Ended:
         survived: Whether everything was correct.
         lost: Number of lost epochs beyond the promise: the epochs of one second, and one more.
         ended_s: Time from the fault until the affected ranks had ended or reported why.
-        said: The error, or the output of the ranks.
+        message: The error, or the output of the ranks.
     """
 
     survived: bool
     lost: int
     ended_s: float
-    said: str
+    message: str
 
 
 def repeated(

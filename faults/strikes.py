@@ -84,22 +84,22 @@ def killed_in_a_write(job: Job, moments: random.Random) -> Struck:
     return _after_a_kill(job) if status == -signal.SIGKILL else MISSED
 
 
-def told(number: signal.Signals, job: Job, moments: random.Random) -> Struck:
+def reported(number: signal.Signals, job: Job, moments: random.Random) -> Struck:
     """Returns the result of a signal that should end the process, with its last epoch saved."""
     process = started(job.words)
     wait_for_epoch(process, job.run)
     time.sleep(moments.uniform(0, DELAY_S))
     process.send_signal(number)
     begun = time.perf_counter()
-    status, said = ended(process)
+    status, message = ended(process)
     took = time.perf_counter() - begun
     if is_finished(job.run):
         return MISSED
     kept, made = checkpoint_epoch(job.run), len(metrics(job.run))
     way_on = r"interrupted in epoch (\d+): run the same command again to resume\.\n"
-    found = re.fullmatch(f"kappaflow: {way_on}", said)
+    found = re.fullmatch(f"kappaflow: {way_on}", message)
     if (job.run / "result.json").exists():  # the training was over and its evaluation running
-        in_words = "run the same command again to resume" in said and said.count("\n") == 1
+        in_words = "run the same command again to resume" in message and message.count("\n") == 1
     else:
         in_words = found is not None and int(found[1]) == kept + 1
     good = status == 128 + number and in_words and _loads(job)
@@ -114,12 +114,12 @@ def shut_out(job: Job, moments: random.Random) -> Struck:
     first.send_signal(signal.SIGSTOP)  # it keeps the run during the second process
     hit = first.poll() is None and not is_finished(job.run)
     begun = time.perf_counter()
-    status, said = ended(started(job.words))
+    status, message = ended(started(job.words))
     took = time.perf_counter() - begun
     first.kill()
     ended(first)
-    named = f"{job.run} is in use by process {first.pid} on " in said
-    good = status == 1 and named and said.count("\n") == 1
+    named = f"{job.run} is in use by process {first.pid} on " in message
+    good = status == 1 and named and message.count("\n") == 1
     return Struck(True, good, 0, took) if hit else MISSED
 
 
@@ -140,11 +140,13 @@ def made_read_only(job: Job, moments: random.Random) -> Struck:
 def _refused(job: Job, reason: str) -> Struck:
     """Returns whether a training that cannot write reports it in one sentence."""
     begun = time.perf_counter()
-    status, said = ended(started(job.words))
+    status, message = ended(started(job.words))
     took = time.perf_counter() - begun
     if status == 0:
         return MISSED
-    in_words = re.fullmatch(rf"kappaflow: \S+ cannot be [a-z ]+: {reason}\.\n", said) is not None
+    in_words = (
+        re.fullmatch(rf"kappaflow: \S+ cannot be [a-z ]+: {reason}\.\n", message) is not None
+    )
     return Struck(True, status == 1 and in_words and _loads(job), 0, took)
 
 

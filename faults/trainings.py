@@ -73,15 +73,15 @@ def _hears_control_c() -> None:
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
     """Returns the exit status and the output of a process, after waiting for its end."""
-    said = process.communicate(timeout=MOST_S)
-    return process.returncode, "".join(text or "" for text in said)
+    message = process.communicate(timeout=MOST_S)
+    return process.returncode, "".join(text or "" for text in message)
 
 
 def trained_whole(data: Path, run: Path) -> list[dict[str, Any]]:
     """Returns the losses of a training without faults."""
-    status, said = ended(started(Job(data, run, []).words))
+    status, message = ended(started(Job(data, run, []).words))
     if status:
-        raise SystemExit(f"a training that was left in peace failed: {said}")
+        raise SystemExit(f"a training that was left in peace failed: {message}")
     return losses(run)
 
 
@@ -106,9 +106,9 @@ def is_finished(run: Path) -> bool:
 def wait_for_epoch(process: "subprocess.Popen[str]", run: Path) -> float:
     """Returns the seconds until a process has finished an epoch or has ended, after waiting."""
     begun, epoch = time.perf_counter(), checkpoint_epoch(run)
-    wanted, before = epoch + 1, _written_at(run)
+    expected, before = epoch + 1, _written_at(run)
     while process.poll() is None and time.perf_counter() - begun < MOST_S:
-        if _written_at(run) != before and len(metrics(run)) >= wanted:
+        if _written_at(run) != before and len(metrics(run)) >= expected:
             break
         time.sleep(0.005)
     return time.perf_counter() - begun

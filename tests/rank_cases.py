@@ -140,7 +140,7 @@ COMPILED = {memory: lambda memory=memory: splines(memory, compile=True) for memo
 
 
 class Counted(kf.training.Callback):
-    """Counts the epochs that it is told of."""
+    """Counts the epochs that it is called for."""
 
     epochs = 0
 
@@ -157,7 +157,7 @@ class Stopped(kf.training.Callback):
 
 
 def resumed(out, *, stop):
-    """Returns the losses of a training that is stopped, or goes on, each epoch being kept."""
+    """Returns the losses of a training that is stopped, or resumed, each epoch being kept."""
     settings = EPOCHS | {"max_epochs": 5}
     callbacks = [Stopped()] if stop else []
     session.SECONDS_BETWEEN_CHECKPOINTS = 0.0
@@ -169,8 +169,8 @@ def resumed(out, *, stop):
 
 
 def refused():
-    """Returns what is said of what ranks cannot do, by argument."""
-    said = {}
+    """Returns what is reported of what ranks cannot do, by argument."""
+    message = {}
     for name, call in {
         "condition_budget": lambda: table(condition_budget=50.0),
         "device": lambda: kf.fit(flow(), rows(), device="cuda:0"),
@@ -180,8 +180,8 @@ def refused():
         try:
             call()
         except kf.KappaflowError as error:
-            said[name] = str(error)
-    return said
+            message[name] = str(error)
+    return message
 
 
 def outcomes(folder, cases):
@@ -209,7 +209,7 @@ def main(folder):
         map(torch.equal, first.flow.state_dict().values(), again.flow.state_dict().values())
     )
     found = {
-        "epochs told": counted.epochs,
+        "epochs reported": counted.epochs,
         "again": same and again.history == first.history,
         "refused": refused(),
     }

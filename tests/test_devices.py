@@ -140,7 +140,10 @@ def test_the_host_reads_once_in_a_training_step(name, device):
 )
 def test_steps_in_each_memory_mode_match_those_of_the_cpu(make, memory, device):
     """The gradients agree; 40 layers are several blocks, and the weights are stacked."""
-    flow, x = make(4, depth=40, hidden=(8,), couplings={"memory": memory}).double(), torch.randn(16, 4).double()
+    flow, x = (
+        make(4, depth=40, hidden=(8,), couplings={"memory": memory}).double(),
+        torch.randn(16, 4).double(),
+    )
     flow.log_prob(x).mean().backward()
     expected = [p.grad.clone() for p in flow.parameters()]
     flow.zero_grad()

@@ -68,8 +68,8 @@ def test_the_error_of_log_z_is_its_spread_over_seeds():
         for s in range(200)
     ]
     spread = torch.tensor([one.log_normalizer for one in found]).std().item()
-    said = torch.tensor([one.log_normalizer_error for one in found]).mean().item()
-    assert said == pytest.approx(spread, rel=0.25)
+    text = torch.tensor([one.log_normalizer_error for one in found]).mean().item()
+    assert text == pytest.approx(spread, rel=0.25)
 
 
 @pytest.mark.slow

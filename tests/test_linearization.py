@@ -34,21 +34,21 @@ def test_products_are_those_of_the_dense_jacobian(name, grad, vectors):
         linearization = bijection.linearize(x, context)
         for product, matrix in dense_of(bijection, x, context).items():
             found = getattr(linearization, product)(v)
-            wanted = torch.einsum("bij,...bj->...bi", matrix, v)
-            torch.testing.assert_close(found.detach(), wanted)
+            expected = torch.einsum("bij,...bj->...bi", matrix, v)
+            torch.testing.assert_close(found.detach(), expected)
 
 
 @pytest.mark.parametrize("name", BIJECTIONS)
 def test_matrices_are_those_of_the_dense_jacobian(name):
     """Couplings fill in blocks, and chains multiply."""
     bijection, x, context = BIJECTIONS[name].build(torch.float64)
-    wanted = dense_of(bijection, x, context)
+    expected = dense_of(bijection, x, context)
     linearization = bijection.linearize(x, context)
     there, back = linearization.matrices(x)
     torch.testing.assert_close(linearization.matrix(x), there)
     for product, matrix in (("jv", there), ("inverse_jv", back)):
         assert not matrix.requires_grad
-        torch.testing.assert_close(matrix, wanted[product].detach(), rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(matrix, expected[product].detach(), rtol=1e-5, atol=1e-7)
 
 
 class NoForwardMode(torch.autograd.Function):
@@ -177,5 +177,5 @@ def test_a_map_that_is_differentiated_once_only_is_pushed_forward(function, vect
         torch.autograd.functional.jacobian(lambda one: function(one[None], None)[0][0], row)
         for row in z
     ])
-    wanted = torch.einsum("bij,...bj->...bi", matrix, v)
-    torch.testing.assert_close(pushed_forward(function, z, None, v), wanted)
+    expected = torch.einsum("bij,...bj->...bi", matrix, v)
+    torch.testing.assert_close(pushed_forward(function, z, None, v), expected)

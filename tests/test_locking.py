@@ -34,8 +34,8 @@ def holder(tmp_path):
 @pytest.mark.slow
 def test_a_folder_that_another_process_has_is_refused_with_its_name(holder, tmp_path):
     """Which process, where and since when."""
-    said = rf"run is in use by process {holder.pid} on \S+, since \d{{4}}-\d\d-\d\d \d\d:"
-    with pytest.raises(WriteError, match=said), locked(tmp_path / "run"):
+    message = rf"run is in use by process {holder.pid} on \S+, since \d{{4}}-\d\d-\d\d \d\d:"
+    with pytest.raises(WriteError, match=message), locked(tmp_path / "run"):
         pytest.fail("two have it")
     assert (tmp_path / "run" / LOCK).exists(), "the lock of the other one was removed"
 

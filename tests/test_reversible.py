@@ -110,18 +110,19 @@ def gradients(chain, x, context=None, direction="forward"):
     return found
 
 
-def largest_difference(found, wanted):
+def largest_difference(found, expected):
     """Returns the largest relative difference between gradients, None being equal to None."""
-    assert [f is None for f in found] == [w is None for w in wanted]
-    pairs = [(f, w) for f, w in zip(found, wanted, strict=True) if f is not None]
+    assert [f is None for f in found] == [w is None for w in expected]
+    pairs = [(f, w) for f, w in zip(found, expected, strict=True) if f is not None]
     size = max((w.abs().max() for _, w in pairs), default=torch.ones(()))
     return max(((f - w).abs().max() / size).item() for f, w in pairs)
 
 
-def same_bits(found, wanted):
+def same_bits(found, expected):
     """Returns whether gradients are equal to the last bit."""
     return all(
-        (f is None and w is None) or torch.equal(f, w) for f, w in zip(found, wanted, strict=True)
+        (f is None and w is None) or torch.equal(f, w)
+        for f, w in zip(found, expected, strict=True)
     )
 
 
@@ -135,7 +136,7 @@ def test_every_bijection_has_the_same_gradients_in_each_mode(name, direction, dt
     if direction == "inverse":
         x = bijection(x, context)[0].detach()
     plain = in_mode(bijection, None)
-    wanted = gradients(plain, x, context, direction)
+    expected = gradients(plain, x, context, direction)
     for memory in MEMORY_MODES:
         chain = in_mode(bijection, memory)
         for found, right in zip(
@@ -149,9 +150,9 @@ def test_every_bijection_has_the_same_gradients_in_each_mode(name, direction, dt
                 assert torch.equal(found, right)
         found = gradients(chain, x, context, direction)
         if memory == "invert" or name in JOINED:
-            assert largest_difference(found, wanted) < 1e4 * torch.finfo(dtype).eps
+            assert largest_difference(found, expected) < 1e4 * torch.finfo(dtype).eps
         else:
-            assert same_bits(found, wanted)
+            assert same_bits(found, expected)
 
 
 @pytest.mark.slow
@@ -161,13 +162,13 @@ def test_every_bijection_has_the_same_gradients_in_each_mode(name, direction, dt
 def test_any_network_can_be_run_again(memory, name, direction):
     """Random numbers, batch statistics and power iterations are those of the one forward pass."""
     chains = [chain_of(35, m, CONDITIONERS[name]).double() for m in ("store", memory)]
-    (wanted, stored), (found, again) = (
+    (expected, stored), (found, again) = (
         (gradients(chain, points(), direction=direction), torch.get_rng_state())
         for chain in chains
     )
     if memory == "recompute":
-        assert same_bits(found, wanted)
-    assert largest_difference(found, wanted) < 1e-9
+        assert same_bits(found, expected)
+    assert largest_difference(found, expected) < 1e-9
     assert torch.equal(stored, again)
     for one, other in zip(*(chain.buffers() for chain in chains), strict=True):
         assert torch.equal(one, other)
@@ -177,9 +178,9 @@ def test_any_network_can_be_run_again(memory, name, direction):
 @pytest.mark.parametrize("memory", ["recompute", "invert"])
 def test_single_precision_is_good_to_rounding(memory):
     """70 couplings, three runs: the gradients of float32 are right to a part in 10^5."""
-    wanted = gradients(chain_of(70, None).double(), points())
+    expected = gradients(chain_of(70, None).double(), points())
     found = gradients(chain_of(70, memory), points(dtype=torch.float32))
-    assert largest_difference([f.double() for f in found], wanted) < 1e-5
+    assert largest_difference([f.double() for f in found], expected) < 1e-5
 
 
 def with_context(memory):
@@ -211,8 +212,8 @@ def test_contexts_and_embeddings_get_their_gradients(memory, direction, wanted_b
     both = [with_context(m) for m in (None, memory)]
     for chain in both:
         chain.embedding.requires_grad_(wanted_by == "embedding")
-    wanted, found = (gradients(c, points(features=3), context, direction) for c in both)
-    assert largest_difference(found, wanted) < 1e-10
+    expected, found = (gradients(c, points(features=3), context, direction) for c in both)
+    assert largest_difference(found, expected) < 1e-10
 
 
 @pytest.mark.slow
@@ -225,8 +226,8 @@ def test_what_is_frozen_gets_no_gradient(memory):
             part.requires_grad_(False)
         next(iter(chain)).conditioner[0].weight.requires_grad_()
         loss_of(chain, points()).backward()
-    wanted, found = ([p.grad for p in chain.parameters()] for chain in both)
-    assert largest_difference(found, wanted) < 1e-10
+    expected, found = ([p.grad for p in chain.parameters()] for chain in both)
+    assert largest_difference(found, expected) < 1e-10
 
 
 @pytest.mark.slow
@@ -239,8 +240,8 @@ def test_gradients_of_a_part_that_stands_in_several_places_add_up(depth, memory)
         one, other = chain_of(2, None)
         return kf.Chain([one, other, *[one] * (depth - 2)], memory=memory).double()
 
-    wanted, found = (gradients(shared(m), points()) for m in (None, memory))
-    assert largest_difference(found, wanted) < 1e-8
+    expected, found = (gradients(shared(m), points()) for m in (None, memory))
+    assert largest_difference(found, expected) < 1e-8
 
 
 @pytest.mark.slow
@@ -249,8 +250,8 @@ def test_gradients_of_a_part_that_stands_in_several_places_add_up(depth, memory)
 def test_small_batches_pass(rows, memory):
     """One point, and none."""
     both = [chain_of(33, m).double() for m in (None, memory)]
-    found, wanted = ([*gradients(chain, points(rows))] for chain in both)
-    torch.testing.assert_close(found, wanted, equal_nan=True)
+    found, expected = ([*gradients(chain, points(rows))] for chain in both)
+    torch.testing.assert_close(found, expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("memory", MEMORY_MODES)
@@ -265,8 +266,8 @@ def test_images_pass(memory):
         return kf.Chain([*parts, kf.bijections.Permutation((2, 0, 1))], memory=memory).double()
 
     x = points(6, 3 * 4 * 5).view(6, 3, 4, 5).to(memory_format=torch.channels_last)
-    wanted, found = (gradients(images(m), x) for m in (None, memory))
-    assert largest_difference(found, wanted) < 1e-12
+    expected, found = (gradients(images(m), x) for m in (None, memory))
+    assert largest_difference(found, expected) < 1e-12
 
 
 @pytest.mark.parametrize("memory", MEMORY_MODES)
@@ -288,8 +289,8 @@ def test_a_start_from_data_happens_once(memory):
 
     both = [fresh(m) for m in (None, memory)]
     for _ in range(2):
-        wanted, found = (gradients(chain, 3 + 2 * points()) for chain in both)
-        assert largest_difference(found, wanted) < 1e-12
+        expected, found = (gradients(chain, 3 + 2 * points()) for chain in both)
+        assert largest_difference(found, expected) < 1e-12
     for one, other in zip(*(chain.state_dict().values() for chain in both), strict=True):
         assert torch.equal(one, other)
 
@@ -313,11 +314,11 @@ def test_gradients_to_some_inputs_only(memory):
     """Asked for x alone, or for one parameter alone."""
     both = [chain_of(40, m).double() for m in (None, memory)]
     for choose in (lambda c, x: x, lambda c, x: c.bijections[36].conditioner[0].bias):
-        found, wanted = (
+        found, expected = (
             torch.autograd.grad(loss_of(c, x), choose(c, x))
             for c, x in ((c, points().requires_grad_()) for c in both)
         )
-        assert largest_difference(found, wanted) < 1e-10
+        assert largest_difference(found, expected) < 1e-10
 
 
 def second_order(chain, x, context=None):
@@ -335,11 +336,11 @@ def second_order(chain, x, context=None):
 @pytest.mark.parametrize("name", ["silu", "dropout", "batch norm"])
 def test_gradients_can_be_differentiated(memory, name):
     """Of 35 couplings, two runs."""
-    wanted, found = (
+    expected, found = (
         second_order(chain_of(35, m, CONDITIONERS[name]).double(), points())
         for m in (None, memory)
     )
-    assert largest_difference(found, wanted) < 1e-10
+    assert largest_difference(found, expected) < 1e-10
 
 
 @pytest.mark.slow
@@ -361,9 +362,9 @@ def test_second_derivatives_count_each_path_once(memory):
     context = points(features=2, seed=3).requires_grad_()
     both = [entangled(m) for m in (None, memory)]
     own = list(both[1].parameters())
-    wanted, found = (second_order(chain, points(features=3), context) for chain in both)
+    expected, found = (second_order(chain, points(features=3), context) for chain in both)
     assert all(now is then for now, then in zip(both[1].parameters(), own, strict=True))
-    assert largest_difference(found, wanted) < 1e-9
+    assert largest_difference(found, expected) < 1e-9
 
 
 @pytest.mark.slow
@@ -397,8 +398,8 @@ def test_forward_mode_and_function_transforms_work(memory):
         yield torch.autograd.functional.jvp(lambda y: chain(y)[0], x, v)[1]
         yield torch.autograd.functional.jacobian(lambda y: chain(y)[0], x, vectorize=True)
 
-    for found, wanted in zip(*(list(each(chain)) for chain in both), strict=True):
-        torch.testing.assert_close(found, wanted)
+    for found, expected in zip(*(list(each(chain)) for chain in both), strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.slow
@@ -414,10 +415,10 @@ def test_parameters_put_in_by_functional_call_get_the_gradients(memory):
         twin = chain_of(34, None).double()
         twin.load_state_dict({n: p.detach() for n, p in put.items()})
         value, log_det = twin(x)
-        wanted = torch.autograd.grad(
+        expected = torch.autograd.grad(
             value.square().mean() + log_det.mean(), list(twin.parameters())
         )
-        assert largest_difference(found, wanted) < 1e-10
+        assert largest_difference(found, expected) < 1e-10
 
 
 @pytest.mark.parametrize("memory", MEMORY_MODES)
@@ -623,7 +624,7 @@ def ill_conditioned(memory, depth=40, *, bad=36):
 def test_an_ill_conditioned_layer_is_named_and_the_gradients_are_exact():
     """Once for its run, which keeps its inputs from then on; the others go on inverting."""
     x = points(dtype=torch.float32)
-    wanted = gradients(ill_conditioned("store"), x)
+    expected = gradients(ill_conditioned("store"), x)
     chain = ill_conditioned("invert")
     assert repr(chain).startswith("Chain(\n  memory='invert'\n")
     with pytest.warns(
@@ -634,19 +635,19 @@ def test_an_ill_conditioned_layer_is_named_and_the_gradients_are_exact():
     assert "so layers 33 to 40 keep their inputs from now on" in str(w[0].message)
     assert chain.extra_repr() == "memory='invert', recomputing layers 33-40"
     own = len(list(chain[:32].parameters())) + 1
-    assert same_bits(found[own:], wanted[own:])
-    assert largest_difference(found, wanted) < 1e-5
+    assert same_bits(found[own:], expected[own:])
+    assert largest_difference(found, expected) < 1e-5
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         again = gradients(chain, x)
-    assert same_bits(again[own:], wanted[own:])
+    assert same_bits(again[own:], expected[own:])
 
 
 def test_a_run_that_failed_in_one_backward_pass_is_exact_in_the_next():
     """Graphs made before the warning and retained ones do not warn again."""
     x = points(dtype=torch.float32)
     chain = ill_conditioned("invert", 3, bad=2)
-    wanted = gradients(ill_conditioned("store", 3, bad=2), x)[1:]
+    expected = gradients(ill_conditioned("store", 3, bad=2), x)[1:]
     losses = [loss_of(chain, x) for _ in range(2)]
     with pytest.warns(NumericalWarning) as w:
         found = [
@@ -654,7 +655,7 @@ def test_a_run_that_failed_in_one_backward_pass_is_exact_in_the_next():
             for i in (0, 0, 1)
         ]
     assert len(w) == 1
-    assert all(same_bits(each, wanted) for each in found)
+    assert all(same_bits(each, expected) for each in found)
 
 
 class Wrong(kf.Bijection):
@@ -682,10 +683,10 @@ def test_the_inverse_of_a_chain_has_a_record_of_its_own():
         kf.Chain([*chain_of(2, None), kf.Inverse(Wrong())], memory=m).double()
         for m in ("store", "invert")
     ]
-    wanted = gradients(both[0], points(), direction="inverse")
+    expected = gradients(both[0], points(), direction="inverse")
     with pytest.warns(NumericalWarning, match="input of the inverse of layer 3 Inverse was"):
         found = gradients(both[1], points(), direction="inverse")
-    assert same_bits(found, wanted)
+    assert same_bits(found, expected)
     assert both[1].extra_repr() == "memory='invert', recomputing layers 1-3 of the inverse"
 
 
@@ -698,10 +699,10 @@ def test_a_wrong_reconstruction_is_found_and_never_handed_out(by, row):
         kf.Chain([*chain_of(2, None), Wrong(by, row), *chain_of(2, None)], memory=m).double()
         for m in ("store", "invert")
     ]
-    wanted = gradients(both[0], points())
+    expected = gradients(both[0], points())
     with pytest.warns(NumericalWarning, match="the input of layer [123] "):
         found = gradients(both[1], points())
-    assert same_bits(found, wanted)
+    assert same_bits(found, expected)
 
 
 class Sideways(Wrong):
@@ -720,10 +721,10 @@ def test_an_error_that_no_fingerprint_sees_is_seen_at_the_input_of_the_run():
     both = [
         kf.Chain([Sideways(), *chain_of(3, None)], memory=m).double() for m in ("store", "invert")
     ]
-    wanted = gradients(both[0], points())
+    expected = gradients(both[0], points())
     with pytest.warns(NumericalWarning, match="the input of layer 1 Sideways"):
         found = gradients(both[1], points())
-    assert same_bits(found, wanted)
+    assert same_bits(found, expected)
 
 
 def test_without_the_comparison_the_gradients_would_be_wrong(monkeypatch):
@@ -732,8 +733,8 @@ def test_without_the_comparison_the_gradients_would_be_wrong(monkeypatch):
     both = [
         kf.Chain([*chain_of(2, None), Wrong()], memory=m).double() for m in ("store", "invert")
     ]
-    wanted, found = (gradients(chain, points()) for chain in both)
-    assert largest_difference(found, wanted) > 1e-4
+    expected, found = (gradients(chain, points()) for chain in both)
+    assert largest_difference(found, expected) > 1e-4
 
 
 def test_an_error_of_one_row_is_not_hidden_by_another_row_that_is_far_away():
@@ -756,10 +757,10 @@ def test_a_value_that_is_not_finite_is_no_failure_of_the_mode():
     """Gradients are nan where plain autograd's are, and the mode stays as it is."""
     x = points()
     x[2, 1] = float("nan")
-    wanted = gradients(chain_of(3, "store").double(), x)
+    expected = gradients(chain_of(3, "store").double(), x)
     chain = chain_of(3, "invert").double()
     found = gradients(chain, x)
-    torch.testing.assert_close(found, wanted, equal_nan=True, rtol=0, atol=0)
+    torch.testing.assert_close(found, expected, equal_nan=True, rtol=0, atol=0)
     assert "recomputing" not in repr(chain)
 
 
@@ -845,22 +846,22 @@ class Checkpointed(nn.Module):
 @pytest.mark.parametrize("memory", ["recompute", "invert"])
 def test_a_checkpoint_in_a_network_runs_a_flow_as_it_ran_before(memory):
     """The flow inside ran by plain autograd, so it must do so again."""
-    wanted, found = (
+    expected, found = (
         gradients(chain_of(3, m, Checkpointed).double(), points()) for m in (None, memory)
     )
-    assert largest_difference(found, wanted) < 1e-12
+    assert largest_difference(found, expected) < 1e-12
 
 
 @pytest.mark.parametrize("memory", MEMORY_MODES)
 def test_a_checkpoint_around_a_flow_finds_the_same_in_its_first_call(memory):
     """The first call looks for what the layers read, and the second call does not."""
-    wanted, flow = gradients(chain_of(6, None).double(), points()), chain_of(6, memory).double()
+    expected, flow = gradients(chain_of(6, None).double(), points()), chain_of(6, memory).double()
     for _ in range(2):
         x = points().requires_grad_()
         flow.zero_grad()
         checkpoint(lambda x, flow=flow: loss_of(flow, x), x, use_reentrant=False).backward()
         found = [x.grad, *(parameter.grad for parameter in flow.parameters())]
-        assert largest_difference(found, wanted) < 1e-12
+        assert largest_difference(found, expected) < 1e-12
 
 
 class Lending(Noisy):
@@ -904,9 +905,9 @@ def test_a_hook_of_a_layer_acts_in_the_backward_pass(memory):
         chain.bijections[1].register_full_backward_pre_hook(lambda _, of: (2 * of[0], of[1]))
         return chain
 
-    wanted, found = (gradients(doubled(m), points()) for m in (None, memory))
+    expected, found = (gradients(doubled(m), points()) for m in (None, memory))
     assert largest_difference(found, gradients(chain_of(3, None).double(), points())) > 1e-3
-    assert largest_difference(found, wanted) < 1e-12
+    assert largest_difference(found, expected) < 1e-12
 
 
 @pytest.mark.slow
@@ -922,8 +923,8 @@ def test_rewinding_is_the_inverse_and_then_the_map(name):
     gradient = trace.cotangent(trace_gradients(trace.outputs, [trace.leaf], seeds)[0])
     twin = trace.x.requires_grad_()
     value, log_det = bijection(twin, context)
-    wanted = torch.autograd.grad((value * weight).sum() + log_det.sum(), twin)[0]
-    torch.testing.assert_close(gradient, wanted, rtol=1e-12, atol=1e-12)
+    expected = torch.autograd.grad((value * weight).sum() + log_det.sum(), twin)[0]
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-12)
 
 
 class Tempered(kf.AffineCoupling):
@@ -939,10 +940,10 @@ def test_a_subclass_is_rewound_by_its_own_formula():
     part = Tempered(half(4), CONDITIONERS["silu"]()).double()
     hooked = kf.AffineCoupling(half(4), CONDITIONERS["silu"]()).double()
     hooked.register_forward_hook(lambda module, inputs, output: (output[0], 5 * output[1]))
-    wanted, found = (
+    expected, found = (
         gradients(kf.Chain([part, hooked], memory=m), points()) for m in (None, "invert")
     )
-    assert largest_difference(found, wanted) < 1e-12
+    assert largest_difference(found, expected) < 1e-12
 
 
 def test_modes_are_bypassed_on_request():

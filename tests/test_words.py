@@ -1,4 +1,4 @@
-"""The vocabulary of source, benchmarks, help texts and documentation: no private dialect."""
+"""The vocabulary of the repository: no private dialect."""
 
 import re
 from functools import cache
@@ -24,7 +24,9 @@ BANNED = {
 @cache
 def texts():
     """Returns the path and the text of each file."""
-    files = [*ROOT.glob("src/**/*.py"), *ROOT.glob("benchmarks/**/*.py")]
+    folders = ("src", "benchmarks", "tests", "faults", "tools")
+    files = [path for folder in folders for path in ROOT.glob(f"{folder}/**/*.py")]
+    files.remove(Path(__file__))
     files += [*ROOT.glob("*/**/*.jinja"), *ROOT.glob("docs/**/*.md")]
     files += [ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")]
     names = [path.relative_to(ROOT).as_posix() for path in files]

@@ -11,8 +11,12 @@ if __name__ == "__main__":
     content = tomllib.loads(Path("pyproject.toml").read_text())
     project, dev = content["project"], content["dependency-groups"]["dev"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *dev, *(line for name in EXTRAS for line in extras[name])]
-    for line in wanted:
+    expected = [
+        *project["dependencies"],
+        *dev,
+        *(line for name in EXTRAS for line in extras[name]),
+    ]
+    for line in expected:
         requirement = Requirement(line)
         for bound in requirement.specifier:
             if bound.operator in {">=", "=="}:

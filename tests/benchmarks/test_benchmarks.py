@@ -37,9 +37,9 @@ def test_the_rows_of_a_missing_library_are_left_out_with_a_line(writer, monkeypa
     monkeypatch.setattr(rows.Row, "installed", property(lambda row: row.package == "kappaflow"))
     present = suite._present_rows("speed", None)
     assert {row.package for row in present} == {"kappaflow"}
-    said = capsys.readouterr().err
-    assert "zuko is not installed" in said
-    assert "pip install --group bench" in said
+    message = capsys.readouterr().err
+    assert "zuko is not installed" in message
+    assert "pip install --group bench" in message
 
 
 @pytest.mark.slow

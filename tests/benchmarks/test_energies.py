@@ -12,8 +12,8 @@ def test_the_free_field_has_the_log_z_of_its_matrix(benchmark):
     log_density = energies.lattice(0.7, 0.0, side=3)
     zero = torch.zeros(9, dtype=torch.float64)
     hessian = torch.autograd.functional.hessian(lambda x: -log_density(x[None])[0], zero)
-    wanted = 4.5 * math.log(2 * math.pi) - 0.5 * torch.logdet(hessian).item()
-    assert energies.free_log_normalizer(0.7, side=3) == pytest.approx(wanted, rel=1e-12)
+    expected = 4.5 * math.log(2 * math.pi) - 0.5 * torch.logdet(hessian).item()
+    assert energies.free_log_normalizer(0.7, side=3) == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_ring_has_mass_one(benchmark):

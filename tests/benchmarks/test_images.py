@@ -21,8 +21,8 @@ def test_the_floor_is_the_networks_of_the_flow(benchmark):
     floor, flow = benchmark("floor").image_floor(shape), row.build(shape).module
     networks = [part for part in flow.modules() if type(part).__name__ == "ConvNet"]
     assert len(networks) == len(floor.module) == 5
-    wanted = sum(p.numel() for network in networks for p in network.parameters())
-    assert sum(p.numel() for p in floor.module.parameters()) == wanted
+    expected = sum(p.numel() for network in networks for p in network.parameters())
+    assert sum(p.numel() for p in floor.module.parameters()) == expected
     floor.forward_backward()
     assert all(p.grad.abs().sum() > 0 for p in floor.module[-1].parameters())
     floor.zero_grad()

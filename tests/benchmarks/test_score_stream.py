@@ -1,4 +1,4 @@
-"""Scores of a large table are measured beside others, and the page says what was found."""
+"""Scores of a large table are measured next to others, and the page says what was found."""
 
 import json
 

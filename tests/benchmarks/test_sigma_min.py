@@ -20,9 +20,9 @@ def test_extended_precision_agrees_with_autograd_in_float64(benchmark, name):
         there = dense_jacobian(layer.bijection.forward, h, None)[0] @ there
         h = layer.bijection(h)[0].detach()
         back = back @ dense_jacobian(layer.bijection.inverse, h, None)[0]
-    wanted = torch.linalg.svdvals(there)[0].item(), 1 / torch.linalg.svdvals(back)[0].item()
+    expected = torch.linalg.svdvals(there)[0].item(), 1 / torch.linalg.svdvals(back)[0].item()
     found = benchmark("exact_jacobians").exact_extremes(core, x[0])
-    assert found == pytest.approx(wanted, rel=1e-9)
+    assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_layer_without_a_matrix_is_refused(benchmark):

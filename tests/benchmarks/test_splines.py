@@ -1,4 +1,4 @@
-"""Spline couplings are measured beside those of others, and the page says what was found."""
+"""Spline couplings are measured next to those of others, and the page says what was found."""
 
 import json
 from functools import partial

@@ -29,10 +29,10 @@ def test_it_is_a_convolution(form):
     """Of kernel 1 with the matrix as weight."""
     layer = jittered(kf.bijections.InvertibleConv1x1(5, form=form)).double()
     x = torch.randn(2, 5, 3, 4, dtype=torch.float64)
-    wanted = conv2d(x, layer.matrix()[:, :, None, None])
-    assert torch.allclose(layer(x)[0], wanted, atol=1e-12)
+    expected = conv2d(x, layer.matrix()[:, :, None, None])
+    assert torch.allclose(layer(x)[0], expected, atol=1e-12)
     channels_last = x.contiguous(memory_format=torch.channels_last)
-    assert torch.allclose(layer(channels_last)[0], wanted, atol=1e-12)
+    assert torch.allclose(layer(channels_last)[0], expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("bound", [1.0, 4.0])

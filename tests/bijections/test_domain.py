@@ -154,7 +154,7 @@ def test_domains_are_read(value, found):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         ("above", "should be 'positive'"),
         ((1, 1), "below the upper one"),
@@ -167,14 +167,14 @@ def test_domains_are_read(value, found):
     ],
     ids=str,
 )
-def test_what_is_no_domain_is_refused(value, said):
+def test_what_is_no_domain_is_refused(value, message):
     """In one sentence that names the forms."""
-    with pytest.raises(kf.errors.ArgumentError, match=said):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         interval("bounds", value)
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: kf.bijections.Domain([None, None]), "should hold a domain"),
         (lambda: kf.bijections.CircleToLine(2, [2], half_period=1.0), "'angles'"),
@@ -187,7 +187,7 @@ def test_what_is_no_domain_is_refused(value, said):
         (lambda: kf.spline(1, bounds=["circular"]), "padding=1"),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused(make, said):
+def test_arguments_that_do_not_fit_are_refused(make, message):
     """In one sentence."""
-    with pytest.raises(kf.errors.ArgumentError, match=said):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         make()

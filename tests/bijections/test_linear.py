@@ -89,10 +89,10 @@ def test_reflections_at_once_are_those_one_after_the_other(count, n):
     vectors[1::2] *= 1e4
     vectors[2::3] = vectors[:1] + 1e-9
     product = Reflections(vectors)
-    wanted = reflected(vectors)
+    expected = reflected(vectors)
     unit = torch.eye(n, dtype=torch.float64)
-    torch.testing.assert_close(product.times(unit).mT, wanted, rtol=0, atol=1e-14)
-    torch.testing.assert_close(product.solve(unit).mT, wanted.mT, rtol=0, atol=1e-14)
+    torch.testing.assert_close(product.times(unit).mT, expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(product.solve(unit).mT, expected.mT, rtol=0, atol=1e-14)
 
 
 @every_layer

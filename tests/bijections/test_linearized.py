@@ -42,8 +42,8 @@ def require_products(linearization, coupling, x, context=None, sizes=((3,),)):
             tolerance = 10 * torch.finfo(x.dtype).eps * s[:, 0] ** 2 / s[:, -1] * flat.norm(dim=-1)
             found = getattr(linearization, name)(v).detach()
             assert found.shape == v.shape and found.dtype == x.dtype
-            wanted = torch.einsum("bij,...bj->...bi", matrix, flat)
-            error = (found.double().flatten(len(vectors) + 1) - wanted).norm(dim=-1)
+            expected = torch.einsum("bij,...bj->...bi", matrix, flat)
+            error = (found.double().flatten(len(vectors) + 1) - expected).norm(dim=-1)
             assert (error <= tolerance).all(), name
 
 
@@ -90,8 +90,8 @@ def test_derivatives_of_the_products_are_those_of_double_autograd(name):
 
     for product in PRODUCTS:
         found = gradients(coupling.linearize(x, context), product)
-        wanted = gradients(Bijection.linearize(coupling, x, context), product)
-        torch.testing.assert_close(found, wanted)
+        expected = gradients(Bijection.linearize(coupling, x, context), product)
+        torch.testing.assert_close(found, expected)
 
 
 def test_a_saturated_bound_keeps_its_digits():
@@ -177,10 +177,10 @@ def test_autocast_changes_no_product():
     coupling, x, _ = BIJECTIONS["AffineCoupling"].build(torch.float32)
     with torch.no_grad():
         found = coupling.linearize(x)
-        wanted = {name: getattr(found, name)(x) for name in PRODUCTS}
+        expected = {name: getattr(found, name)(x) for name in PRODUCTS}
         with torch.autocast("cpu", torch.bfloat16):
             for name in PRODUCTS:
-                assert torch.equal(getattr(found, name)(x), wanted[name])
+                assert torch.equal(getattr(found, name)(x), expected[name])
             assert isinstance(coupling.linearize(x), AutogradLinearization)
 
 

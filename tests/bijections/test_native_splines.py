@@ -46,11 +46,11 @@ def test_values_and_gradients_are_those_of_float64(libraries, name, is_output):
     python = outcomes(Pieces(points, raw, shape, is_output=is_output), cotangent, rows)
     for path in libraries.values():
         made = NativePieces(Library(path), points, raw, shape, is_output=is_output)
-        for ours, plain, wanted in zip(
+        for ours, plain, expected in zip(
             outcomes(made, cotangent, rows), python, exact, strict=True
         ):
-            size = wanted.norm() + 1e-30
-            assert (ours - wanted).norm() / size <= 4 * (plain - wanted).norm() / size + 1e-6
+            size = expected.norm() + 1e-30
+            assert (ours - expected).norm() / size <= 4 * (plain - expected).norm() / size + 1e-6
 
 
 def test_parameters_of_another_shape_are_expanded_or_refused(libraries):
@@ -58,14 +58,14 @@ def test_parameters_of_another_shape_are_expanded_or_refused(libraries):
     shape, x, raw, cotangent, rows = examples("default")
     library = Library(libraries["default"])
     found = outcomes(NativePieces(library, x, raw[:1], shape), cotangent, rows)
-    wanted = NativePieces(library, x, raw[:1].expand_as(raw).contiguous(), shape)
-    for one, other in zip(found, outcomes(wanted, cotangent, rows), strict=True):
+    expected = NativePieces(library, x, raw[:1].expand_as(raw).contiguous(), shape)
+    for one, other in zip(found, outcomes(expected, cotangent, rows), strict=True):
         assert torch.equal(one, other)
     for wrong in (raw[:3], raw[:, 1:], raw[:, :, :2]):
         with pytest.raises(RuntimeError, match="expanded size"):
             NativePieces(library, x, wrong, shape)
     with pytest.raises(RuntimeError, match="expanded size"):
-        wanted.pulled_back(cotangent[:3], rows)
+        expected.pulled_back(cotangent[:3], rows)
 
 
 def test_numbers_that_are_not_finite_stay_where_they_are(libraries):
@@ -74,10 +74,10 @@ def test_numbers_that_are_not_finite_stay_where_they_are(libraries):
     points[3, 1], points[4, 2], points[5, 0] = float("nan"), float("inf"), -shape.bound
     raw[6, 0, 3] = float("nan")
     points[6, 3] = 0.1
-    wanted = outcomes(Pieces(points, raw, shape), cotangent, rows)
+    expected = outcomes(Pieces(points, raw, shape), cotangent, rows)
     for path in libraries.values():
         found = outcomes(NativePieces(Library(path), points, raw, shape), cotangent, rows)
-        for ours, plain in zip(found, wanted, strict=True):
+        for ours, plain in zip(found, expected, strict=True):
             torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 

@@ -54,7 +54,7 @@ def test_the_inverse_is_that_of_a_bracketing_search(seed, size):
     """Scipy finds the same root along w, and so the same point."""
     layer, z = drawn(seed, size=size), 3 * torch.randn(6, 4, dtype=torch.float64)
     v, w, b = moving(layer)
-    wanted = []
+    expected = []
     for row in z.numpy():
         reach = abs(w @ v) + 1
 
@@ -62,11 +62,11 @@ def test_the_inverse_is_that_of_a_bracketing_search(seed, size):
             return along + (w @ v) * np.tanh(along + b) - row @ w
 
         along = brentq(excess, row @ w - reach, row @ w + reach, xtol=1e-15, rtol=1e-15)
-        wanted.append(row - v * np.tanh(along + b))
+        expected.append(row - v * np.tanh(along + b))
     with torch.no_grad():
         found = layer.inverse(z)[0].numpy()
     rounding = 1e-13 * (1 + np.abs(v).max()) / min(1, slope_of(layer))  # that of the root too
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=rounding)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=rounding)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -157,8 +157,8 @@ def test_the_root_has_right_derivatives_to_the_third_order(slope):
     t, c = np.tanh(s.item()), slope - 1
     bell = 1 - t**2
     h1, h2, h3 = 1 + c * bell, -2 * c * t * bell, c * bell * (6 * t**2 - 2)
-    wanted = [1 / h1, -h2 / h1**3, (3 * h2**2 - h1 * h3) / h1**5]
-    np.testing.assert_allclose(found, wanted, rtol=1e-10)
+    expected = [1 / h1, -h2 / h1**3, (3 * h2**2 - h1 * h3) / h1**5]
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
 def test_transforms_of_functions_take_the_inverse_too():

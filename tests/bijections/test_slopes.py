@@ -24,8 +24,8 @@ def test_a_logarithm_is_accurate_near_one_and_near_zero(dtype):
         1e-30,
         math.log1p(-1e-9),
     ]
-    wanted = torch.tensor([*exact, math.log(3)], dtype=torch.float64)
-    error = (found.double() - wanted).abs() / wanted.abs()
+    expected = torch.tensor([*exact, math.log(3)], dtype=torch.float64)
+    error = (found.double() - expected).abs() / expected.abs()
     assert error.max() < 4 * torch.finfo(dtype).eps, error
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(found.sum(), inputs))
 

@@ -1,4 +1,4 @@
-"""Rational-quadratic splines, entry by entry: beside others', autograd, and at extremes."""
+"""Rational-quadratic splines, entry by entry: next to others', autograd, and at extremes."""
 
 import math
 
@@ -44,7 +44,7 @@ def numbers(shape, size, seed, rows, dtype=torch.float64):
 
 
 def points_on(raw, shape, seed, *, is_output=False):
-    """Returns points (rows, 1): at knots, beside them, at the bound, beyond it and between."""
+    """Returns points (rows, 1): at knots, next to them, at the bound, beyond it and between."""
     knots = spline_knots(raw, shape)[2][:, int(is_output), :, 0]
     generator = torch.Generator().manual_seed(seed)
     which = torch.randint(shape.bins + 1, (len(raw), 1), generator=generator)
@@ -84,7 +84,7 @@ def round_trip(there, back, points, raw, shape):
     is_output=st.booleans(),
 )
 def test_round_trips_hold_to_rounding_and_nothing_is_ever_nan(shape, size, seed, dtype, is_output):
-    """At extreme numbers; at knots, beside them, at the bound, far out; on both sides."""
+    """At extreme numbers; at knots, next to them, at the bound, far out; on both sides."""
     raw = numbers(shape, size, seed, 500, dtype)
     points = points_on(raw, shape, seed, is_output=is_output)
     there, back = (unsplined, splined) if is_output else (splined, unsplined)
@@ -113,12 +113,12 @@ def test_the_plain_discriminant_is_seen_to_fail():
     s, d0, d1, height, low, y = (
         part.double() for part in (found.s, found.d0, found.d1, found.height, found.y0, found.safe)
     )
-    wanted = plain_root(s, d0, d1, height, y - low)[1].clamp(max=1)
+    expected = plain_root(s, d0, d1, height, y - low)[1].clamp(max=1)
     narrow = (part.float() for part in (s, d0, d1, height))
     discriminant, theirs = plain_root(*narrow, (y - low).float())
     assert (discriminant < 0).any()
     roots = torch.stack((theirs, found.u)).double()
-    errors = (roots - wanted).abs() / wanted.clamp(min=1e-30)
+    errors = (roots - expected).abs() / expected.clamp(min=1e-30)
     assert errors[0].max() > 1e-2 > 20 * errors[1].max()
 
 
@@ -173,9 +173,9 @@ def test_the_derivative_by_hand_is_that_of_autograd(size):
     generator = torch.Generator().manual_seed(7)
     weights = torch.randn(2, *x.shape, generator=generator, dtype=torch.float64)
     outputs = splined(x, raw, shape)
-    wanted = torch.autograd.grad(outputs, (x, raw), tuple(weights))
+    expected = torch.autograd.grad(outputs, (x, raw), tuple(weights))
     found = pulled_back(Pieces(x.detach(), raw.detach(), shape), *weights)
-    for one, other in zip(found, wanted, strict=True):
+    for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12 * other.abs().max().item())
 
 
@@ -189,8 +189,8 @@ def test_the_derivative_of_the_inverse_is_that_of_the_implicit_function(size):
     x = unsplined(y, raw, shape)[0]
     (found,) = torch.autograd.grad(x.sum(), raw)
     pieces = Pieces(x.detach(), raw.detach(), shape)
-    wanted = -pulled_back(pieces, 1 / pieces.slope)[1]
-    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+    expected = -pulled_back(pieces, 1 / pieces.slope)[1]
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.slow
@@ -256,9 +256,9 @@ def compared():
     return 2 * torch.randn(2000, 1, dtype=torch.float64, generator=generator), raw, shape
 
 
-def require_close(found, wanted):
+def require_close(found, expected):
     """Equal to 1e-12."""
-    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_values_inverses_and_log_slopes_are_those_of_zuko():
@@ -266,8 +266,8 @@ def test_values_inverses_and_log_slopes_are_those_of_zuko():
     x, raw, shape = compared()
     theirs = of_zuko(raw, shape)
     y, log_slope = splined(x, raw, shape)
-    wanted = theirs.call_and_ladj(x[:, 0])
-    require_close((y[:, 0], log_slope[:, 0]), wanted)
+    expected = theirs.call_and_ladj(x[:, 0])
+    require_close((y[:, 0], log_slope[:, 0]), expected)
     require_close(unsplined(x, raw, shape)[0][:, 0], theirs.inv(x[:, 0]))
 
 
@@ -318,7 +318,7 @@ def test_zeros_make_the_identity():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"bins": 1}, "'bins' should be at least 2, got 1"),
         ({"bins": 0}, "'bins'"),
@@ -329,7 +329,7 @@ def test_zeros_make_the_identity():
         ({"min_slope": 1e-4}, "'min_slope'"),
     ],
 )
-def test_shapes_that_are_none_are_refused(arguments, said):
+def test_shapes_that_are_none_are_refused(arguments, message):
     """In one sentence."""
-    with pytest.raises(kf.errors.ArgumentError, match=said):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         SplineShape(**arguments)

@@ -97,13 +97,13 @@ def test_a_trace_is_what_autograd_finds_in_the_definition(kind, shape, dtype):
     context = None if context is None else context.requires_grad_()
     z = coupling(x, context)[0].detach()
     reference = Trace(coupling, x, context)
-    wanted = pulled(reference, coupling, context)
+    expected = pulled(reference, coupling, context)
     found = coupling.trace_from_output(z, context)
     assert type(found) is KINDS[kind][1]
     close = 1e-12 if dtype == torch.float64 else 1e-5
     torch.testing.assert_close(found.x, x, rtol=close, atol=close)
     torch.testing.assert_close(
-        pulled(found, coupling, context), wanted, rtol=close, atol=10 * close
+        pulled(found, coupling, context), expected, rtol=close, atol=10 * close
     )
 
 
@@ -154,12 +154,12 @@ def test_a_network_without_a_gradient_passes_what_is_kept():
     for kind, outputs in (("affine", 6), ("additive", 3), ("spline", 69)):
         coupling = KINDS[kind][0](half(5), Blind(2, outputs).double())
         z = coupling(points())[0].detach()
-        wanted, found = (
+        expected, found = (
             pulled(t, coupling, None)
             for t in (Trace(coupling, points(), None), coupling.trace_from_output(z))
         )
-        torch.testing.assert_close(found[0], wanted[0], rtol=1e-12, atol=1e-12)
-        assert found[1:] == wanted[1:] == [None, None]
+        torch.testing.assert_close(found[0], expected[0], rtol=1e-12, atol=1e-12)
+        assert found[1:] == expected[1:] == [None, None]
 
 
 class Tempered(kf.AffineCoupling):

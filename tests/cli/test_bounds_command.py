@@ -39,8 +39,8 @@ def test_a_run_keeps_its_bounds(run, bounded, tmp_path):
     assert config["run"]["source"]["bounds"] == list(BOUNDS[1:])
     assert config["model"]["arguments"]["bounds"] == ["circular:0,360", "0,", "0,1", ",5", None]
     report = json.loads((folder / "report.json").read_text())
-    said = dict(report["about"]["data"])["domains"]
-    assert said.startswith("mass above 0; p between 0 and 1; angle on the circle from 0 to 360")
+    message = dict(report["about"]["data"])["domains"]
+    assert message.startswith("mass above 0; p between 0 and 1; angle on the circle from 0 to 360")
     again = run(*words)
     assert again.status == 0 and "finished already" in again.err
     assert run("sample", folder, "-n", 2000, "--out", tmp_path / "drawn.csv").status == 0
@@ -65,7 +65,7 @@ def test_a_run_keeps_its_bounds(run, bounded, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--bounds", "mass=1,"), "column 'mass' of .* should lie above 1, line"),
         (("--bounds", "p=0,0.5"), "should lie between 0 and 0.5, line"),
@@ -93,10 +93,10 @@ def test_a_run_keeps_its_bounds(run, bounded, tmp_path):
     ],
     ids=str,
 )
-def test_what_does_not_fit_is_refused(run, bounded, tmp_path, words, said):
+def test_what_does_not_fit_is_refused(run, bounded, tmp_path, words, message):
     """In one sentence, before anything is written."""
     outcome = run("fit", bounded, "--out", tmp_path / "run", *words)
     assert outcome.status in (1, 2)
     assert len(outcome.err.strip().splitlines()) == 1
-    assert re.search(said, outcome.err)
+    assert re.search(message, outcome.err)
     assert not (tmp_path / "run").exists()

@@ -18,10 +18,10 @@ def correlated(tmp_path_factory):
     return path
 
 
-def refused(outcome, said):
+def refused(outcome, message):
     """Asserts the form of a refusal."""
     assert outcome.status == 2 and outcome.out == "", outcome
-    assert said in outcome.err and outcome.err.count("\n") == 1
+    assert message in outcome.err and outcome.err.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -43,8 +43,8 @@ def test_a_whitened_start_is_fitted_stored_and_said(run, table, tmp_path):
     assert whiten.fitted
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert config["model"]["arguments"]["start"] == "whiten"
-    said = json.loads((tmp_path / "run/report.json").read_text())
-    assert ["start", "whiten"] in said["about"]["model"]
+    message = json.loads((tmp_path / "run/report.json").read_text())
+    assert ["start", "whiten"] in message["about"]["model"]
     again = run("fit", table, "--out", tmp_path / "run", *SMALL, "--model", "nice")
     assert again.status == 2 and "run" in again.err
 
@@ -250,8 +250,8 @@ def test_planar_radial_and_invertible_networks_are_models_too(run, table, tmp_pa
     assert outcome.status == 0 and "held-out NLL" in outcome.out
     arguments = json.loads((folder / "config.json").read_text())["model"]["arguments"]
     names = (word[2:].replace("-", "_") for word in words[::2])
-    asked = dict(zip(names, words[1::2], strict=True))
-    assert arguments["depth"] == 2 and asked.items() <= arguments.items()
+    requested = dict(zip(names, words[1::2], strict=True))
+    assert arguments["depth"] == 2 and requested.items() <= arguments.items()
     assert run("sample", folder, "-n", 3).status == 0
     assert run("score", folder, table).status == 0
 
@@ -260,8 +260,8 @@ def test_planar_radial_and_invertible_networks_are_models_too(run, table, tmp_pa
 def test_one_column_is_no_gaussian_to_a_planar_flow(run, table, tmp_path):
     """Only couplings have nothing to read there."""
     words = ("--columns", "b", "--max-epochs", 1, "--depth", 1)
-    said = run("fit", table, "--out", tmp_path / "one", *words).err
-    assert "the flow is a Gaussian" in said
+    message = run("fit", table, "--out", tmp_path / "one", *words).err
+    assert "the flow is a Gaussian" in message
     planar = run("fit", table, "--out", tmp_path / "two", "--model", "planar", *words)
     assert planar.status == 0 and "the flow is a Gaussian" not in planar.err
 

@@ -203,7 +203,7 @@ def test_data_of_another_width_is_one_sentence(run, code, tmp_path):
 
 
 def test_code_that_python_cannot_read_is_one_sentence(run, tmp_path):
-    """With the line of the file, said once."""
+    """With the line of the file, reported once."""
     path = tmp_path / "flows.py"
     path.write_text("import torch\n\ndef make(:\n")
     assert run("doctor", f"{path}:make").err.endswith("SyntaxError in line 3: invalid syntax\n")
@@ -281,8 +281,8 @@ def test_a_run_says_what_its_own_diagnosis_says(run, tmp_path):
     stored = json.loads((folder / "diagnosis.json").read_text())
     again = json.loads(run("doctor", folder, "--json").out)
     assert "KF501" in [one["code"] for one in stored["findings"]]
-    said = [[(one["code"], one["message"]) for one in d["findings"]] for d in (again, stored)]
-    assert said[0] == said[1]
+    message = [[(one["code"], one["message"]) for one in d["findings"]] for d in (again, stored)]
+    assert message[0] == message[1]
     assert again["verdict"] == stored["verdict"]
     fixed = json.loads(run("doctor", folder, "--fix", "float64", "--json").out)
     assert "KF501" in [one["code"] for one in fixed["after"]["findings"]]

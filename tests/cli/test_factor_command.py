@@ -47,11 +47,11 @@ def test_factor_prints_a_line_a_coupling_and_what_the_product_is_worth(run, matr
 @pytest.mark.slow
 def test_the_same_as_json_leaves_the_matrices_out(run, matrix):
     """What each coupling keeps and changes, and the numbers."""
-    said = json.loads(run("factor", matrix, "--json", "--partition", "alternating").out)
-    assert [one["kept"] for one in said["couplings"][:2]] == [[0, 2, 4], [1, 3, 5]]
-    assert said["condition_number"] == max(o["condition_number"] for o in said["couplings"])
-    assert said["features"] == 6 and said["flipped"] == 1
-    assert "weight" not in json.dumps(said)
+    message = json.loads(run("factor", matrix, "--json", "--partition", "alternating").out)
+    assert [one["kept"] for one in message["couplings"][:2]] == [[0, 2, 4], [1, 3, 5]]
+    assert message["condition_number"] == max(o["condition_number"] for o in message["couplings"])
+    assert message["features"] == 6 and message["flipped"] == 1
+    assert "weight" not in json.dumps(message)
 
 
 @pytest.mark.slow
@@ -100,12 +100,12 @@ def test_a_permutation_comes_through_the_pipe_in_as_few_couplings_as_work(
     """- is csv on standard input, fewest finds four for the exchange of two features."""
     pipe = io.TextIOWrapper(io.BytesIO(b"0,1\n1,0\n"))
     monkeypatch.setattr(sys, "stdin", pipe)
-    said = json.loads(run("factor", "-", "--couplings", "fewest", "--json").out)
-    assert 1 < len(said["couplings"]) <= 4 and said["residual"] < 1e-14
+    message = json.loads(run("factor", "-", "--couplings", "fewest", "--json").out)
+    assert 1 < len(message["couplings"]) <= 4 and message["residual"] < 1e-14
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["nothing.npy"], "no file 'nothing.npy'"),
         (["singular.npy"], "'matrix' should be invertible"),
@@ -126,7 +126,9 @@ def test_a_permutation_comes_through_the_pipe_in_as_few_couplings_as_work(
         (["map.npy", "--report", "."], "'report' should end in .html"),
     ],
 )
-def test_what_cannot_be_factored_is_refused_in_one_sentence(run, matrix, monkeypatch, words, said):
+def test_what_cannot_be_factored_is_refused_in_one_sentence(
+    run, matrix, monkeypatch, words, message
+):
     """And nothing is written."""
     folder = matrix.parent
     monkeypatch.chdir(folder)
@@ -134,8 +136,8 @@ def test_what_cannot_be_factored_is_refused_in_one_sentence(run, matrix, monkeyp
     np.save("objects.npy", np.array([[1, "a"]], dtype=object), allow_pickle=True)
     (folder / "wide.csv").write_text("1,2,3\n4,5,6\n")
     before = sorted(folder.iterdir())
-    asked = words if "--out" in words else [*words, "--out", "c.safetensors"]
-    refused(run("factor", *asked), said)
+    requested = words if "--out" in words else [*words, "--out", "c.safetensors"]
+    refused(run("factor", *requested), message)
     assert sorted(folder.iterdir()) == before
 
 

@@ -61,15 +61,18 @@ def squeezed(table, tmp_path_factory):
 def test_a_nearly_singular_layer_gets_a_bound_and_the_flow_is_trained_on(run, squeezed, tmp_path):
     before, new = contents(squeezed), tmp_path / "new"
     found = run("doctor", squeezed, "--fix", "--into", new, "--epochs", 3, "--json")
-    said = json.loads(found.out)
-    assert "KF305" in [one["code"] for one in said["before"]["findings"]]
-    assert "KF305" not in [one["code"] for one in said["after"]["findings"]]
-    assert [word.split(":")[0] for word in said["done"]] == ["bound", "trained for 3 more epochs"]
-    assert said["after"]["measured"]["condition_number_max"] < 1e4
-    assert said["before"]["measured"]["condition_number_max"] > 1e4
+    message = json.loads(found.out)
+    assert "KF305" in [one["code"] for one in message["before"]["findings"]]
+    assert "KF305" not in [one["code"] for one in message["after"]["findings"]]
+    assert [word.split(":")[0] for word in message["done"]] == [
+        "bound",
+        "trained for 3 more epochs",
+    ]
+    assert message["after"]["measured"]["condition_number_max"] < 1e4
+    assert message["before"]["measured"]["condition_number_max"] > 1e4
     assert contents(squeezed) == before
     assert (new / "report.html").exists()
-    assert json.loads((new / "fixes.json").read_text()) == said
+    assert json.loads((new / "fixes.json").read_text()) == message
     assert run("score", new, read_config(new / "config.json").run["source"]["data"]).status == 0
     assert run("report", new).status == 0
 
@@ -118,7 +121,7 @@ def test_padding_keeps_the_density_and_is_trained_on(run, finished, tmp_path):
     assert found.status == 0, found.err
     assert "bound on the NLL" in found.out
     assert kf.load(new).joint_shape == (6,)
-    # The same command again, after a training that was killed before its report, goes on.
+    # The same command again, after a training that was killed before its report, resumes.
     result = json.loads((new / "result.json").read_text())
     kept = {key: result[key] for key in ("history", "validation_nll", "best_epoch")}
     kept["stopped_because"] = result["stopped_because"]
@@ -130,16 +133,16 @@ def test_padding_keeps_the_density_and_is_trained_on(run, finished, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--fix", "--epochs", 0), "epochs"),
         (("--fix", "--into", "."), "'into' should be a new folder, . exists already"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence(run, finished, words, said):
+def test_what_cannot_be_done_is_one_sentence(run, finished, words, message):
     found = run("doctor", finished, *words)
     assert found.status != 0
-    assert said in found.err
+    assert message in found.err
     assert "Traceback" not in found.err
     assert len(found.err.strip().splitlines()) == 1
 

@@ -90,8 +90,8 @@ def test_fit_again_returns_the_stored_result_at_once(run, digits_run):
     again = run(*words, "--max-epochs", 2, "--model", "glow", "--json")
     assert again.status == 0
     stored = json.loads((digits_run / "result.json").read_text())
-    said = json.loads(again.out)
-    assert said["test"] == stored["test"] and "calibration" not in said
+    message = json.loads(again.out)
+    assert message["test"] == stored["test"] and "calibration" not in message
     refused(run(*words, "--max-epochs", 3), "max_epochs 2, not 3")
     refused(run(*words, "--max-epochs", 2, "--flip"), "flip false, not true")
     refused(run(*words, "--max-epochs", 2, "--size", 16), "shape [1, 8, 8]")
@@ -118,7 +118,7 @@ def test_a_run_that_was_left_before_its_report_gets_it_by_the_same_command(
 
 @pytest.mark.slow
 def test_the_summary_is_in_bits_per_dimension(run, pictures, tmp_path):
-    """For people: the likelihood beside that of single pixels, and where the pictures are."""
+    """For people: the likelihood next to that of single pixels, and where the pictures are."""
     words = ("fit", pictures, "--size", 4, "--out", tmp_path / "run", "--model", "real_nvp_image")
     outcome = run(*words, "--levels", 1, "--hidden", 2, "--max-epochs", 1, "--quiet")
     assert outcome.status == 0
@@ -340,7 +340,7 @@ def test_a_run_of_the_library_on_images_can_be_sampled(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["fit", "digits", "--model", "nice"], "'model' should be one of glow"),
         (["fit", "digits", "--columns", "a"], "--columns is an option of tables"),
@@ -376,15 +376,15 @@ def test_a_run_of_the_library_on_images_can_be_sampled(run, tmp_path):
         (["fit", "faces", "--size", 8, "--hidden", 99_999_999_999], "this size"),
     ],
 )
-def test_an_option_that_does_not_fit_is_named(run, tmp_path, monkeypatch, words, said):
+def test_an_option_that_does_not_fit_is_named(run, tmp_path, monkeypatch, words, message):
     """One sentence with the option in it; nothing is written."""
     monkeypatch.chdir(tmp_path)
-    refused(run(*words, "--out", "run", "--quiet"), said)
+    refused(run(*words, "--out", "run", "--quiet"), message)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["-n", 3], "'out' should end in .png"),
         (["-n", 3, "--out", "samples.csv"], "'out' should end in .png"),
@@ -397,11 +397,11 @@ def test_an_option_that_does_not_fit_is_named(run, tmp_path, monkeypatch, words,
     ],
 )
 def test_samples_that_cannot_be_drawn_are_refused(
-    run, digits_run, tmp_path, monkeypatch, words, said
+    run, digits_run, tmp_path, monkeypatch, words, message
 ):
     """Before any work is done, and nothing is written."""
     monkeypatch.chdir(tmp_path)
-    refused(run("sample", digits_run, *words), said)
+    refused(run("sample", digits_run, *words), message)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -412,7 +412,7 @@ def test_a_class_is_nothing_for_a_table(run, finished, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["score", "class_run", "digits"], "'images' should have the classes of the run"),
         (["score", "class_run", "lfw-subset"], "'images' should have classes"),
@@ -422,10 +422,10 @@ def test_a_class_is_nothing_for_a_table(run, finished, tmp_path):
         (["doctor", "digits_run", "lfw-subset"], "pixels of 17 values"),
     ],
 )
-def test_images_that_do_not_fit_a_run_are_refused(request, run, words, said):
+def test_images_that_do_not_fit_a_run_are_refused(request, run, words, message):
     """Other classes, none, more values to a pixel, a table."""
     folder = request.getfixturevalue(words[1])
-    refused(run(words[0], folder, *words[2:]), said)
+    refused(run(words[0], folder, *words[2:]), message)
 
 
 def test_a_damaged_image_is_named_and_no_run_is_left(run, pictures, tmp_path):

@@ -24,8 +24,8 @@ def test_a_flow_of_zuko_is_a_model_too(run, table, tmp_path, model, more):
     assert run("fit", table, "--out", folder, "--model", model, *SMALL, *more).status == 0
     config = json.loads((folder / "config.json").read_text())["model"]
     assert (config["name"], config["arguments"]["kind"]) == ("zuko_flow", model[5:])
-    said = json.loads((folder / "report.json").read_text())["about"]["model"]
-    assert ["recipe", model] in said
+    message = json.loads((folder / "report.json").read_text())["about"]["model"]
+    assert ["recipe", model] in message
     assert run("score", folder, table).status == 0
     if not more or model == "zuko:nsf":
         assert run("sample", folder, "-n", 3).status == 0
@@ -77,14 +77,14 @@ def test_an_option_of_the_model_gives_real_nvp(run, table, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--search-time", -1), "'search_time' should be 0 or more"),
         (("--device", "tpu"), "'device' should be"),
     ],
 )
-def test_a_wrong_search_time_or_device_is_refused(run, table, tmp_path, words, said):
+def test_a_wrong_search_time_or_device_is_refused(run, table, tmp_path, words, message):
     """Before anything is written."""
     outcome = run("fit", table, "--out", tmp_path / "run", *words)
-    assert outcome.status == 2 and said in outcome.err
+    assert outcome.status == 2 and message in outcome.err
     assert not (tmp_path / "run").exists()

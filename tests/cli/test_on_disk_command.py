@@ -14,7 +14,7 @@ MODEL = "--model real_nvp --depth 2 --hidden 8 --max-epochs 1 --quiet".split()
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A finished run on a table on disk, which lies beside it."""
+    """A finished run on a table on disk, which lies next to it."""
     folder = tmp_path_factory.mktemp("on-disk")
     x = np.random.default_rng(0).normal(size=(600, 2))
     np.savetxt(folder / "t.csv", x, delimiter=",", header="a,b", comments="")
@@ -58,8 +58,8 @@ def test_what_needs_all_rows_is_refused(run, tmp_path, capsys, words):
     """By its name, before anything is read."""
     data, out = str(run.parent / "t.csv"), tmp_path / "run"
     assert main(["fit", data, "--on-disk", *words, "--out", str(out)]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"kappaflow: '{words[0][2:]}' should be left out with 'on_disk'")
+    text = capsys.readouterr().err
+    assert text.startswith(f"kappaflow: '{words[0][2:]}' should be left out with 'on_disk'")
     assert not out.exists()
 
 

@@ -54,11 +54,11 @@ def test_a_bound_is_called_one_and_weighted(run, table, padded, kind):
     assert "of a Gaussian" in again.out and JOINT not in again.out
     stored = json.loads((folder / "result.json").read_text())
     assert stored["likelihood"] == "bound"
-    said = json.loads((folder / "report.json").read_text())["result"]["padding"]
-    assert said["features"] == 2 and said["has_density"] is True
-    assert said == stored["padding"] and said["weighted"]["nll_standardized"] is not None
+    message = json.loads((folder / "report.json").read_text())["result"]["padding"]
+    assert message["features"] == 2 and message["has_density"] is True
+    assert message == stored["padding"] and message["weighted"]["nll_standardized"] is not None
     page = (folder / "report.html").read_text()
-    assert f"2 features, {said['description']}, were added to each row" in page
+    assert f"2 features, {message['description']}, were added to each row" in page
     assert "the mean of an upper bound" in page and "Monte Carlo error of" in page
     assert "Bound on the held-out NLL, standardized" in page and JOINT not in page
 
@@ -74,17 +74,17 @@ def test_the_weighted_likelihood_is_that_of_the_stored_flow(table, padded):
     found = json.loads((folder / "report.json").read_text())["result"]["padding"]["weighted"]
     assert (found["rows"], found["draws"]) == (len(test), 64)
     assert found["nll"] == pytest.approx(-estimate.mean().item(), abs=1e-5)
-    wanted = estimate.numpy().std() / np.sqrt(len(test))
-    assert found["standard_error"] == pytest.approx(wanted, rel=1e-4)
-    wanted = np.sqrt((error.numpy() ** 2).sum()) / len(test)
-    assert found["monte_carlo_error"] == pytest.approx(wanted, rel=1e-4)
+    expected = estimate.numpy().std() / np.sqrt(len(test))
+    assert found["standard_error"] == pytest.approx(expected, rel=1e-4)
+    expected = np.sqrt((error.numpy() ** 2).sum()) / len(test)
+    assert found["monte_carlo_error"] == pytest.approx(expected, rel=1e-4)
     units = flow.bijection.bijections[0].deviation.double().log().sum().item()
     assert found["nll_standardized"] == pytest.approx(found["nll"] - units, abs=1e-5)
 
 
 @pytest.mark.slow
 def test_without_a_density_no_number_passes_for_a_likelihood(run, table, padded, tmp_path):
-    """Every output says that it is the joint density, and no Gaussian stands beside it."""
+    """Every output says that it is the joint density, and no Gaussian stands next to it."""
     folder = padded("zero")
     words = ("--padding", 2, "--padding-kind", "zero")
     again = run("fit", table, "--out", folder, *SMALL, *words)
@@ -115,7 +115,7 @@ def test_a_copy_without_noise_has_no_density_either(run, table, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gaussian", "zero"])
 def test_a_padded_run_is_used_as_any_other(run, table, padded, tmp_path, kind):
-    """Sampled, examined, drawn anew, written anew: with the same words."""
+    """Sampled, examined, drawn again, written again: with the same words."""
     folder = padded(kind)
     assert run("sample", folder, "-n", 5, "--out", tmp_path / "s.csv").status == 0
     assert pl.read_csv(tmp_path / "s.csv").columns == ["a", "b", "c"]
@@ -125,8 +125,8 @@ def test_a_padded_run_is_used_as_any_other(run, table, padded, tmp_path, kind):
     assert run("rewrite", folder, "--out", tmp_path / "new").status == 0
     new = json.loads((tmp_path / "new/result.json").read_text())
     assert new["likelihood"] == ("joint" if kind == "zero" else "bound")
-    said = [json.loads((f / "report.json").read_text()) for f in (folder, tmp_path / "new")]
-    assert said[0]["result"]["padding"]["description"] == new["padding"]["description"]
+    message = [json.loads((f / "report.json").read_text()) for f in (folder, tmp_path / "new")]
+    assert message[0]["result"]["padding"]["description"] == new["padding"]["description"]
 
 
 @pytest.mark.slow
@@ -138,15 +138,15 @@ def test_options_of_padding_reach_the_model(run, table, tmp_path):
     words = ("--padding", 2, "--padding-kind", "uniform", "--padding-scale", 0.5)
     fit(run, table, tmp_path / "two", *words, "--model", "nice")
     assert repr(kf.load(tmp_path / "two").augment) == "UniformPad(features=2, scale=0.5)"
-    said = json.loads((tmp_path / "two/report.json").read_text())["about"]["model"]
-    assert ["padding kind", "uniform"] in said and ["padding scale", "0.5"] in said
+    message = json.loads((tmp_path / "two/report.json").read_text())["about"]["model"]
+    assert ["padding kind", "uniform"] in message and ["padding scale", "0.5"] in message
     other = run("fit", table, "--out", tmp_path / "one", *SMALL, "--padding", 2)
     refused(other, "made with padding 1, not 2")
 
 
 @pytest.mark.slow
 def test_one_padded_column_is_no_gaussian(run, table, tmp_path):
-    """What is said of a single column does not hold, and whitening has two features to do."""
+    """What is reported of a single column does not hold, and whitening has two features to do."""
     words = ("fit", table, "--columns", "a", "--depth", 2, "--hidden", 8, "--max-epochs", 1)
     alone = run(*words, "--out", tmp_path / "one")
     assert "the flow is a Gaussian" in alone.err
@@ -156,7 +156,7 @@ def test_one_padded_column_is_no_gaussian(run, table, tmp_path):
 
 @pytest.mark.slow
 def test_images_with_zeros_beside_them_have_no_bits(run, tmp_path):
-    """The joint density is said to be one, on the terminal, on the page, and in the scores."""
+    """The joint density is reported as one, on the terminal, on the page, and in the scores."""
     folder = tmp_path / "run"
     words = ("fit", "digits", "--out", folder, "--levels", 1, "--steps", 1, "--hidden", 4,
              "--max-epochs", 1, "--batch-size", 512, "--quiet")  # fmt: skip
@@ -189,7 +189,7 @@ def test_a_padding_can_be_given_as_one_in_python(table, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--padding", -1], "'padding' should be at least 0"),
         (["--padding", 1.5], "--padding"),
@@ -207,7 +207,7 @@ def test_a_padding_can_be_given_as_one_in_python(table, tmp_path):
         ),
     ],
 )
-def test_an_option_that_does_not_fit_is_named(run, table, tmp_path, words, said):
+def test_an_option_that_does_not_fit_is_named(run, table, tmp_path, words, message):
     """One sentence; nothing is written."""
-    refused(run("fit", table, "--out", tmp_path / "run", "--quiet", *words), said)
+    refused(run("fit", table, "--out", tmp_path / "run", "--quiet", *words), message)
     assert not (tmp_path / "run").exists()

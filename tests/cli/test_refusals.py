@@ -35,7 +35,7 @@ def files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("empty", "empty"),
         ("binary", "table"),
@@ -48,13 +48,13 @@ def files(tmp_path):
         ("header_only", "no rows"),
     ],
 )
-def test_a_table_that_cannot_be_fitted_is_refused_in_one_sentence(run, tmp_path, name, said):
+def test_a_table_that_cannot_be_fitted_is_refused_in_one_sentence(run, tmp_path, name, message):
     """The sentence says what is wrong and where; no run folder is made."""
     content = files(tmp_path)[name]
     path = tmp_path / f"{name}.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     outcome = run("fit", path, "--out", tmp_path / "run", *SMALL)
-    refused(outcome, said)
+    refused(outcome, message)
     assert not (tmp_path / "run").exists()
 
 
@@ -78,17 +78,19 @@ def test_a_message_names_flags_in_a_command_and_keywords_in_python(run, tmp_path
     assert option("missing", names[:1]) == "missing=['x y']"
 
 
-def refused(outcome, said):
+def refused(outcome, message):
     """Asserts the form of a refusal."""
     assert outcome.status == 2, outcome
     assert outcome.out == ""
     lines = outcome.err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("kappaflow: ") and said in lines[0], outcome.err
+    assert len(lines) == 1 and lines[0].startswith("kappaflow: ") and message in lines[0], (
+        outcome.err
+    )
     assert "Traceback" not in outcome.err
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["fit", "no-such-file.csv", "--out", "run"], "no-such-file.csv"),
         (["fit", "magc", "--out", "run"], "did you mean 'magic'?): give a path, or the name of a"),
@@ -147,25 +149,25 @@ def refused(outcome, said):
         (["frobnicate"], "frobnicate"),
     ],
 )
-def test_an_argument_that_cannot_be_used_is_named(run, tmp_path, monkeypatch, words, said):
+def test_an_argument_that_cannot_be_used_is_named(run, tmp_path, monkeypatch, words, message):
     """One sentence that names it; nothing is written where the command was given."""
     monkeypatch.chdir(tmp_path)
     quiet = ["--quiet"] if words[0] == "fit" else []
-    refused(run(*words, *quiet), said)
+    refused(run(*words, *quiet), message)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["-n", 0], "'n'"),
         (["-n", 3, "--out", "samples.docx"], ".csv"),
         (["-n", 3, "--out", "nowhere/samples.csv"], "nowhere"),
     ],
 )
-def test_samples_that_cannot_be_written_are_refused_first(run, finished, words, said):
+def test_samples_that_cannot_be_written_are_refused_first(run, finished, words, message):
     """Neither the number nor the file is tried in vain."""
-    refused(run("sample", finished, *words), said)
+    refused(run("sample", finished, *words), message)
 
 
 def test_scoring_rows_with_a_missing_value_names_the_first_line(run, finished, tmp_path):
@@ -213,7 +215,7 @@ def flipped(content, at):
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "said"),
+    ("name", "change", "message"),
     [
         ("model.safetensors", lambda b: b[: len(b) // 2], "damaged or cut short"),
         ("model.safetensors", lambda b: flipped(b, len(b) - 5), "digest"),
@@ -229,11 +231,11 @@ def flipped(content, at):
     ],
 )
 def test_a_damaged_run_folder_is_refused_in_one_sentence(
-    run, finished, tmp_path, name, change, said
+    run, finished, tmp_path, name, change, message
 ):
     """Cut short, bit-flipped, of another version, with an unknown key: never a wrong number."""
     copy = broken(finished, tmp_path, name, change)
-    refused(run("sample", copy, "-n", 3), said)
+    refused(run("sample", copy, "-n", 3), message)
 
 
 def test_a_run_that_is_not_finished_is_not_scored(run, finished, tmp_path, table):
@@ -286,7 +288,7 @@ def test_a_model_too_large_for_the_machine_is_refused(run, table, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new", "said"),
+    ("name", "old", "new", "message"),
     [
         ("config.json", b'"a",\n      "b"', b'"b",\n      "a"', "digest"),
         ("result.json", b'"verdict"', b'"verdikt"', "verdict"),
@@ -295,13 +297,13 @@ def test_a_model_too_large_for_the_machine_is_refused(run, table, tmp_path):
     ],
 )  # fmt: skip
 def test_a_changed_file_of_a_run_is_noticed_by_whoever_reads_it(
-    run, finished, tmp_path, table, name, old, new, said
+    run, finished, tmp_path, table, name, old, new, message
 ):
     """Swapped columns, a missing key, a string among numbers: one sentence each."""
     copy = broken(finished, tmp_path, name, lambda content: content.replace(old, new))
     assert (copy / name).read_bytes() != (finished / name).read_bytes()
     words = ("report", copy) if name == "report.json" else ("score", copy, table)
-    refused(run(*words), said)
+    refused(run(*words), message)
 
 
 def test_a_finished_run_with_damaged_weights_is_not_taken_for_finished(
@@ -328,7 +330,7 @@ def test_a_place_that_cannot_be_written_is_a_failure(run, finished, tmp_path, mo
 
 
 def test_one_absurd_outlier_is_told_of_the_same_way_twice(run, tmp_path):
-    """What is not finite is said to be so, by the first call and by the second."""
+    """What is not finite is reported as so, by the first call and by the second."""
     lines = GOOD.splitlines()
     lines[9] = "1e30,0.5"
     path = tmp_path / "outlier.csv"

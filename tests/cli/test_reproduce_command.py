@@ -43,7 +43,7 @@ def test_an_experiment_is_run_into_a_folder_of_its_name(run, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "'experiment' should be one of linear-depth"),
         (["cats"], "faces or all, got 'cats'"),
@@ -52,10 +52,10 @@ def test_an_experiment_is_run_into_a_folder_of_its_name(run, tmp_path, monkeypat
         (["faces", "--seed", 0.5], "--seed"),
     ],
 )
-def test_what_there_is_not_is_refused(run, tmp_path, monkeypatch, words, said):
+def test_what_there_is_not_is_refused(run, tmp_path, monkeypatch, words, message):
     """In one sentence, and nothing is written."""
     monkeypatch.chdir(tmp_path)
-    refused(run("reproduce", *words), said)
+    refused(run("reproduce", *words), message)
     assert list(tmp_path.iterdir()) == []
 
 

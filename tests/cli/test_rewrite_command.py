@@ -43,24 +43,24 @@ def finished(table, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rewritten(finished, tmp_path_factory):
-    """Returns the folder of the finished run, written anew, and what was printed."""
+    """Returns the folder of the finished run, written again, and what was printed."""
     folder = tmp_path_factory.mktemp("rewritten") / "run"
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    message = io.StringIO()
+    with contextlib.redirect_stdout(message):
         assert main(["rewrite", str(finished), "--out", str(folder)]) == 0
-    return folder, said.getvalue()
+    return folder, message.getvalue()
 
 
 def test_rewrite_prints_the_certificate(rewritten):
     """Couplings before and after, each linear map, the differences, and where they are from."""
-    folder, said = rewritten
+    folder, message = rewritten
     certificate = json.loads((folder / "certificate.json").read_text())
     assert certificate["compared_on"] == "held-out rows of the run"
-    assert f"couplings after                          {certificate['couplings_after']}" in said
+    assert f"couplings after                          {certificate['couplings_after']}" in message
     for one in certificate["replaced"]:
-        assert one["name"] in said
+        assert one["name"] in message
     assert certificate["differences"]["float64"]["log_prob"] < 1e-10
-    assert "log_prob, nats" in said and str(folder) in said
+    assert "log_prob, nats" in message and str(folder) in message
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_a_run_is_not_given_to_the_training_of_another_model(run, rewritten, tab
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["no-run", "--out", "new"], "no-run"),
         (["RUN"], "--out"),
@@ -138,12 +138,12 @@ def test_a_run_is_not_given_to_the_training_of_another_model(run, rewritten, tab
     ],
 )
 def test_what_cannot_be_rewritten_is_refused_in_one_sentence(
-    run, finished, tmp_path, monkeypatch, words, said
+    run, finished, tmp_path, monkeypatch, words, message
 ):
     """And nothing is written, nor is a file that is there touched."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there").write_text("mine")
-    refused(run("rewrite", *(finished if word == "RUN" else word for word in words)), said)
+    refused(run("rewrite", *(finished if word == "RUN" else word for word in words)), message)
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
     assert (tmp_path / "there").read_text() == "mine"
 

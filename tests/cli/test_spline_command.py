@@ -26,8 +26,8 @@ def test_splines_are_a_model_too(run, table, tmp_path, more):
     assert outcome.status == 0
     arguments = json.loads((folder / "config.json").read_text())["model"]["arguments"]
     assert (arguments["bins"], arguments["bound"], arguments["depth"]) == (4, 3.0, 2)
-    said = json.loads((folder / "report.json").read_text())["about"]["model"]
-    assert ["recipe", "spline"] in said and ["bins", "4"] in said
+    message = json.loads((folder / "report.json").read_text())["about"]["model"]
+    assert ["recipe", "spline"] in message and ["bins", "4"] in message
     couplings = [
         p for p in kf.load(folder).modules() if isinstance(p, kf.bijections.SplineCoupling)
     ]
@@ -42,7 +42,7 @@ def test_splines_are_a_model_too(run, table, tmp_path, more):
 
 @pytest.mark.slow
 def test_a_rewritten_run_keeps_its_splines(run, table, tmp_path):
-    """They are left as they are, and said so; the permutations become couplings."""
+    """They are left as they are, and reported so; the permutations become couplings."""
     folder = tmp_path / "run"
     assert run("fit", table, "--out", folder, *WORDS, "--partition", "random").status == 0
     done = run("rewrite", folder, "--out", tmp_path / "rewritten")
@@ -53,7 +53,7 @@ def test_a_rewritten_run_keeps_its_splines(run, table, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--bins", 1), "'bins' should be at least 2, got 1: one bin is the identity"),
         (("--tail-bound", 0), "'bound'"),
@@ -63,8 +63,8 @@ def test_a_rewritten_run_keeps_its_splines(run, table, tmp_path):
         (("--model", "nice", "--tail-bound", 4), "--tail-bound is an option of spline"),
     ],
 )
-def test_what_does_not_fit_is_refused(run, table, tmp_path, words, said):
+def test_what_does_not_fit_is_refused(run, table, tmp_path, words, message):
     """In one sentence, before anything is written."""
     words = words if "--model" in words else ("--model", "spline", *words)
     refused = run("fit", table, "--out", tmp_path / "run", *words, *SMALL)
-    assert refused.status == 2 and said in refused.err and not (tmp_path / "run").exists()
+    assert refused.status == 2 and message in refused.err and not (tmp_path / "run").exists()

@@ -41,8 +41,8 @@ def test_repeated_and_graded_values_are_found_as_often_as_they_occur(spectrum, k
     """A value that occurs k times is found k times, in blocks of k vectors."""
     found = run(rotated(spectrum), k)
     assert found.converged.all()
-    wanted = torch.tensor([spectrum[:k]], dtype=torch.float64)
-    torch.testing.assert_close(found.values, wanted, rtol=1e-6, atol=0)
+    expected = torch.tensor([spectrum[:k]], dtype=torch.float64)
+    torch.testing.assert_close(found.values, expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -52,8 +52,8 @@ def test_each_point_of_a_batch_has_its_own_values(dtype, k):
     spectra = [[2.0**-i for i in range(30)], [1.0] * 30, [1e3, *[800.0] * 29]]
     found = run(rotated(*spectra).to(dtype), k)
     assert found.converged.all()
-    wanted = torch.tensor(spectra, dtype=torch.float64)[:, :k]
-    torch.testing.assert_close(found.values, wanted, rtol=2e-6, atol=0)
+    expected = torch.tensor(spectra, dtype=torch.float64)[:, :k]
+    torch.testing.assert_close(found.values, expected, rtol=2e-6, atol=0)
 
 
 def test_one_value_just_above_many_is_not_missed():
@@ -96,8 +96,8 @@ def test_many_steps_keep_the_vectors_apart(dtype, k):
     """Values so close that it takes the whole space: none is found that is not there."""
     spectrum = [1 + i / 1000 for i in range(60, 0, -1)]
     found = run(rotated(spectrum, spectrum[::-1]).to(dtype), k, tolerance=1e-12)
-    wanted = torch.tensor([spectrum[:k]] * 2, dtype=torch.float64)
-    torch.testing.assert_close(found.values, wanted, rtol=1e-6, atol=0)
+    expected = torch.tensor([spectrum[:k]] * 2, dtype=torch.float64)
+    torch.testing.assert_close(found.values, expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7])
@@ -167,12 +167,12 @@ def test_directions_of_a_map_that_is_much_alike_save_steps():
     matrices = rotated(*spectra)
     first = run(matrices, 1, tolerance=1e-3)
     close = matrices + 1e-3 * torch.randn_like(matrices)
-    wanted = torch.linalg.svdvals(close)[:, :1]
+    expected = torch.linalg.svdvals(close)[:, :1]
     cold = run(close, 1, tolerance=1e-3)
     for near in (first.vectors, torch.randn_like(first.vectors)):
         near = near / near.norm(dim=2, keepdim=True)
         warm = run(close, 1, tolerance=1e-3, near=near)
-        torch.testing.assert_close(warm.values, wanted, rtol=1e-3, atol=0)
+        torch.testing.assert_close(warm.values, expected, rtol=1e-3, atol=0)
         assert warm.converged.all()
     warm = run(close, 1, tolerance=1e-3, near=first.vectors)
     assert warm.steps < 0.8 * cold.steps

@@ -65,9 +65,9 @@ def test_the_product_of_the_layers_bounds_the_whole():
 def test_log_det_is_that_of_the_flow_without_its_units():
     """It accumulates over depth."""
     flow, (x, context) = conditional_flow(), points()
-    wanted = flow.core(flow.standardization(x)[0], context)[1].detach().double()
+    expected = flow.core(flow.standardization(x)[0], context)[1].detach().double()
     found = kf.profile(flow, x, context=context)
-    torch.testing.assert_close(found.log_det[-1], wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.log_det[-1], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_change_of_units_is_no_ill_conditioning():
@@ -130,10 +130,10 @@ def test_round_trips_of_the_profile_are_those_of_the_flow():
     core = kf.Chain([layer.bijection for layer in layers_of(flow.core)])  # to the last bit
     context = flow.core.embed(context)
     with torch.no_grad():
-        wanted = (core.inverse(core(h, context)[0], context)[0] - h).norm(dim=1).double()
+        expected = (core.inverse(core(h, context)[0], context)[0] - h).norm(dim=1).double()
         z = flow.base.sample(50, generator=torch.Generator().manual_seed(0))
         latent = (core(core.inverse(z, context)[0], context)[0] - z).norm(dim=1).double()
-    torch.testing.assert_close(trip.data, wanted, rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(trip.data, expected, rtol=1e-4, atol=1e-9)
     torch.testing.assert_close(trip.latent, latent, rtol=1e-4, atol=1e-9)
 
 

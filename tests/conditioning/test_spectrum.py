@@ -28,10 +28,10 @@ def test_a_diagonal_map_has_the_singular_values_of_its_diagonal(method, dtype):
     found = kf.spectrum(
         stretch(8.0, 0.5, 2.0, 1.0).to(dtype), torch.randn(3, 4, dtype=dtype), k=2, method=method
     )
-    wanted = torch.tensor([[8.0, 2.0], [0.5, 1.0]]).double()
+    expected = torch.tensor([[8.0, 2.0], [0.5, 1.0]]).double()
     assert found.sigma_max.dtype == torch.float64
-    torch.testing.assert_close(found.sigma_max, wanted[0].expand(3, 2), rtol=1e-5, atol=0)
-    torch.testing.assert_close(found.sigma_min, wanted[1].expand(3, 2), rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.sigma_max, expected[0].expand(3, 2), rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.sigma_min, expected[1].expand(3, 2), rtol=1e-5, atol=0)
     torch.testing.assert_close(
         found.condition_number, torch.full((3,), 16.0).double(), rtol=1e-5, atol=0
     )
@@ -52,10 +52,10 @@ def test_an_orthogonal_map_has_condition_number_one(method, k):
 def test_values_are_those_of_the_autograd_jacobian(name, method):
     """Against the singular values of dense Jacobians by plain autograd, in float64."""
     bijection, x, context = BIJECTIONS[name].build(torch.float64)
-    wanted = torch.linalg.svdvals(dense_jacobian(bijection.forward, x, context))
+    expected = torch.linalg.svdvals(dense_jacobian(bijection.forward, x, context))
     found = kf.spectrum(bijection, x, context=context, k=2, method=method, tolerance=1e-8)
-    torch.testing.assert_close(found.sigma_max, wanted[:, :2], rtol=1e-7, atol=0)
-    torch.testing.assert_close(found.sigma_min, wanted[:, -2:].flip(1), rtol=1e-7, atol=0)
+    torch.testing.assert_close(found.sigma_max, expected[:, :2], rtol=1e-7, atol=0)
+    torch.testing.assert_close(found.sigma_min, expected[:, -2:].flip(1), rtol=1e-7, atol=0)
 
 
 @pytest.mark.parametrize("k", [1, 3])

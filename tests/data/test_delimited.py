@@ -117,7 +117,7 @@ def test_a_first_row_of_numbers_is_no_header(write: Write) -> None:
 
 
 def test_two_columns_of_one_name_are_refused(write: Write) -> None:
-    """A name that comes twice is told, not renamed."""
+    """A name that comes twice is reported, not renamed."""
     with pytest.raises(DataError, match="more than one column named 'a'"):
         load_table(write("t.csv", "a,b,a\n1,2,3\n"))
 

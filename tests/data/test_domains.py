@@ -29,10 +29,10 @@ def table(*columns):
 def test_domains_go_by_names_places_and_texts():
     """All three ways say the same."""
     rows = table([0.5, 0.7], [0.1, 0.2])
-    wanted = {"x0": POSITIVE, "x1": SHARE}
-    assert domains_of({"x0": "positive", "x1": (0, 1)}, rows) == wanted
-    assert domains_of({0: "positive", 1: "0,1"}, rows) == wanted
-    assert domains_of(["x0=positive", "x1=0,1"], rows) == wanted
+    expected = {"x0": POSITIVE, "x1": SHARE}
+    assert domains_of({"x0": "positive", "x1": (0, 1)}, rows) == expected
+    assert domains_of({0: "positive", 1: "0,1"}, rows) == expected
+    assert domains_of(["x0=positive", "x1=0,1"], rows) == expected
     assert bounds_of({"x1": SHARE}, rows.columns) == [None, "0,1"]
     assert bounds_of({}, rows.columns) is None
 
@@ -46,7 +46,7 @@ def test_a_circle_of_radians_is_read_as_its_values_are():
 
 
 @pytest.mark.parametrize(
-    ("bounds", "said"),
+    ("bounds", "message"),
     [
         ({"mass": "positive"}, "'bounds' names column 'mass', which is not modeled"),
         ({7: "positive"}, "'bounds' names column '7'"),
@@ -58,17 +58,17 @@ def test_a_circle_of_radians_is_read_as_its_values_are():
     ],
     ids=str,
 )
-def test_bounds_of_no_column_are_refused(bounds, said):
+def test_bounds_of_no_column_are_refused(bounds, message):
     """In one sentence."""
-    with pytest.raises(ArgumentError, match=said):
+    with pytest.raises(ArgumentError, match=message):
         domains_of(bounds, table([1.0, 2.0]))
 
 
 @pytest.mark.parametrize("repair", [None, "jitter"])
 def test_a_value_outside_is_refused_with_column_row_and_value(repair):
     """Noise does not make it right."""
-    said = r"column 'x0' of .* should lie above 0, row 2 has -0.25, as have 1 more rows"
-    with pytest.raises(DataError, match=said):
+    message = r"column 'x0' of .* should lie above 0, row 2 has -0.25, as have 1 more rows"
+    with pytest.raises(DataError, match=message):
         clip_to_domain(table([1.0, -0.25, 3.0, -1.0]), {"x0": POSITIVE}, repair=repair)
 
 

@@ -70,7 +70,7 @@ def test_infinite_values_are_told_from_missing_ones(healthy: Array) -> None:
 
 
 def test_context_is_examined_for_missing_and_infinite_values(healthy: Array) -> None:
-    """And said to be context."""
+    """And reported as context."""
     healthy[0, 3], healthy[1, 3] = np.nan, np.inf
     messages = [problem.message for problem in examine(load_table(healthy, context=["x3"]))]
     assert messages == [
@@ -108,7 +108,7 @@ def test_values_are_compared_on_complete_rows(healthy: Array) -> None:
 
 @pytest.mark.parametrize(("rows", "words"), [(1, "1 row is too few"), (0, "no rows is too few")])
 def test_fewer_than_two_rows_stop(healthy: Array, rows: int, words: str) -> None:
-    """Nothing else is said about a single row."""
+    """Nothing else is reported about a single row."""
     problem = only(examine(load_table(healthy).select(slice(0, rows))))
     assert (problem.code, problem.severity) == ("too-few-rows", "error")
     assert problem.message.startswith(words)

@@ -120,7 +120,7 @@ def test_a_missing_file_names_its_nearest_neighbor(write: Write, tmp_path: Path)
 
 
 def test_a_folder_is_no_table(tmp_path: Path) -> None:
-    """A folder is said to be one, even with a suffix."""
+    """A folder is reported as one, even with a suffix."""
     (tmp_path / "x.csv").mkdir()
     with pytest.raises(FileError, match="is a folder: give a file in it") as error:
         load_table(tmp_path / "x.csv")
@@ -264,7 +264,7 @@ def test_arrays_of_different_lengths_are_no_table(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_permission_says_so(write: Write) -> None:
-    """The operating system's refusal is passed on in words."""
+    """The operating system's refusal is passed on as text."""
     path = write("t.csv", CSV)
     path.chmod(0)
     with pytest.raises(FileError, match="may not be read"):

@@ -63,7 +63,7 @@ def test_binary_files_and_standard_input_are_read_too(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "printed"),
     [
         ("word.csv", "1,2\n3,x\n", "line 2 .* got 'x' at place 2"),
         ("gap.csv", "1,2\n3,\n", "line 2 .* got nothing at place 2"),
@@ -74,9 +74,9 @@ def test_binary_files_and_standard_input_are_read_too(tmp_path, monkeypatch):
         ("a.csv", "1,2\n3,4_0\n", "line 2 of .* got '4_0' at place 2"),
     ],
 )
-def test_a_place_without_a_number_is_named(tmp_path, name, text, said):
+def test_a_place_without_a_number_is_named(tmp_path, name, text, printed):
     """Nothing is left out or filled in."""
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=printed):
         load_matrix(written(tmp_path, name, text))
 
 
@@ -99,11 +99,11 @@ def test_files_that_hold_no_matrix_are_refused(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([[1, "a"]], dtype=object), allow_pickle=True)
     pl.DataFrame({"a": [1.0], "b": ["x"]}).write_parquet(tmp_path / "text.parquet")
     (tmp_path / "empty.csv").touch()
-    for name, error, said in (
+    for name, error, printed in (
         ("objects.npy", FileError, "pickled objects, which are never read"),
         ("text.parquet", DataError, "column 'b'"),
         ("empty.csv", FileError, "empty"),
         ("object.npy", FileError, "did you mean 'objects.npy'"),
     ):
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match=printed):
             load_matrix(str(tmp_path / name))

@@ -45,12 +45,12 @@ WRITERS = {
 }
 
 
-def divided(asked, folder):
+def divided(requested, folder):
     """Returns what is divided, whatever was there before."""
-    found = asked.table.chunks()
+    found = requested.table.chunks()
     found.settle()
     hashes = hashes_in(found, lambda more: None)
-    return split_on_disk(found, asked, folder, lambda more: None, hashes)
+    return split_on_disk(found, requested, folder, lambda more: None, hashes)
 
 
 def asked_of(path, *, fractions=FRACTIONS, seed=0, dtype="float64", **table):
@@ -127,8 +127,8 @@ def test_copies_of_a_row_are_in_one_part_or_dropped(tmp_path, duplicates):
     x = np.random.default_rng(0).normal(size=(400, 2)).round(1)
     pl.DataFrame(x, schema=["a", "b"], orient="row").write_parquet(tmp_path / "t.parquet")
     table = TableOnDisk(tmp_path / "t.parquet")
-    asked = SplitRequest(table, FRACTIONS, 0, "float64", duplicates)
-    found = divided(asked, tmp_path / "rows")
+    requested = SplitRequest(table, FRACTIONS, 0, "float64", duplicates)
+    found = divided(requested, tmp_path / "rows")
     parts = [*found.held_out]
     trained = np.concatenate([block.values for block in found.train.blocks()])
     rows = np.concatenate([block.rows for block in found.train.blocks()])
@@ -141,7 +141,7 @@ def test_copies_of_a_row_are_in_one_part_or_dropped(tmp_path, duplicates):
     assert total == (len(x) if duplicates == "keep" else distinct)
     for part in parts:
         assert abs(len(part) - 10) <= 4  # no more than a chunk has
-    again = read_split(tmp_path / "rows", asked)
+    again = read_split(tmp_path / "rows", requested)
     assert again.repeats == found.repeats
     assert again.train.fingerprint() == found.train.fingerprint()
 
@@ -164,9 +164,9 @@ def test_rows_are_used_again_where_they_were_made_of_the_same(tmp_path):
     """And not if the file has changed, something else is asked for, or one is damaged."""
     path, folder = tmp_path / "t.parquet", tmp_path / "rows"
     frame().write_parquet(path)
-    asked = asked_of(path)
-    assert read_split(folder, asked) is None
-    made, again = divided(asked, folder), read_split(folder, asked)
+    requested = asked_of(path)
+    assert read_split(folder, requested) is None
+    made, again = divided(requested, folder), read_split(folder, requested)
     assert again.train.fingerprint() == made.train.fingerprint()
     assert again.train.sample.fingerprint() == made.train.sample.fingerprint()
     assert [part.rows.tolist() for part in again.held_out] == [
@@ -181,10 +181,10 @@ def test_rows_are_used_again_where_they_were_made_of_the_same(tmp_path):
                 (folder / name).unlink()
             else:
                 (folder / name).write_bytes(damaged)
-            assert read_split(folder, asked) is None, (name, damaged)
+            assert read_split(folder, requested) is None, (name, damaged)
         (folder / name).write_bytes(content)
     frame(ROWS + 1).write_parquet(path)
-    assert read_split(folder, asked) is None
+    assert read_split(folder, requested) is None
 
 
 def test_a_value_that_is_missing_is_said_with_its_row(tmp_path):
@@ -202,32 +202,32 @@ def test_a_table_that_changes_while_it_is_read_is_refused(tmp_path):
     """Rows of two tables would be one."""
     path = tmp_path / "t.csv"
     frame().write_csv(path)
-    asked = asked_of(path)
-    found = asked.table.chunks()
+    requested = asked_of(path)
+    found = requested.table.chunks()
     found.settle()
-    hashes, told = hashes_in(found, lambda more: None), []
+    hashes, reported = hashes_in(found, lambda more: None), []
 
     def tell(more):
-        told.append(more)
-        if len(told) == 3:
+        reported.append(more)
+        if len(reported) == 3:
             path.touch()
 
     with pytest.raises(DataError, match="has changed while it was read"):
-        split_on_disk(found, asked, tmp_path / "rows", tell, hashes)
+        split_on_disk(found, requested, tmp_path / "rows", tell, hashes)
     assert list((tmp_path / "rows").iterdir()) == []
 
 
 def test_too_little_room_is_said_before_a_row_is_written(tmp_path, monkeypatch):
     """With how much it takes; so is a folder that cannot be made."""
     frame().write_parquet(tmp_path / "t.parquet")
-    asked = asked_of(tmp_path / "t.parquet")
+    requested = asked_of(tmp_path / "t.parquet")
     usage = on_disk.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(on_disk.shutil, "disk_usage", lambda path: usage._replace(free=3023))
     with pytest.raises(WriteError, match=re.escape("its disk has 0.00 GiB left")):
-        divided(asked, tmp_path / "rows")
+        divided(requested, tmp_path / "rows")
     monkeypatch.undo()
     with pytest.raises(WriteError, match="cannot be made a directory"):
-        divided(asked, tmp_path / "t.parquet" / "rows")
+        divided(requested, tmp_path / "t.parquet" / "rows")
 
 
 REFUSED = {

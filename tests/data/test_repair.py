@@ -1,4 +1,4 @@
-"""Repairs: what is dropped or changed, what is said, and that nothing that stops is left."""
+"""Repairs: what is dropped or changed, what is reported, and that nothing that stops is left."""
 
 import numpy as np
 import pytest

@@ -79,7 +79,7 @@ def test_rounding_predicts_the_repeats_of_rounded_rows() -> None:
         "9,035 rows repeat earlier rows, about as many as rounding to 0.01 and 0.1 predicts "
         "(8,998): all are kept, and copies stay in one part of the split",
     )
-    assert not any("repeat" in said for said in prepared.warnings)
+    assert not any("repeat" in message for message in prepared.warnings)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_row_numbers_survive_a_filter_a_slice_and_an_index() -> None:
 
 @pytest.mark.parametrize("keep", [np.array([True]), np.array([6]), np.array([-7])])
 def test_a_selection_outside_the_table_is_refused(keep: NDArray[np.int64]) -> None:
-    """A mask of another length or a position beyond the end is said, not padded."""
+    """A mask of another length or a position beyond the end is reported, not padded."""
     with pytest.raises(ArgumentError, match="'keep' should"):
         table_with_context().select(keep)
 

@@ -67,9 +67,9 @@ def test_the_mean_log_density_is_the_negative_entropy(name, plane):
     """Which the plane gives: what a KL divergence is measured from; within five errors."""
     log_p = toy_log_prob(name, plane)
     weight = np.exp(log_p) * (SIDE / CELLS) ** 2
-    wanted = (weight * np.where(weight > 0, log_p, 0)).sum()
+    expected = (weight * np.where(weight > 0, log_p, 0)).sum()
     found = toy_log_prob(name, toy(name, 20_000, seed=2).values)
-    assert abs(found.mean() - wanted) < 5 * found.std() / math.sqrt(20_000) + 1e-9
+    assert abs(found.mean() - expected) < 5 * found.std() / math.sqrt(20_000) + 1e-9
 
 
 def test_eight_gaussians_lie_on_a_circle_of_radius_two():

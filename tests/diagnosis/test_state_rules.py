@@ -89,10 +89,10 @@ def test_state_that_is_not_saved_is_found_if_the_flow_can_be_rebuilt(seed):
         flow, points(seed), make=lambda: Shuffled(seed + 1, saved=False, drawn_at=other)
     )
     assert set(found) == {"KF212"} and found["KF212"].severity == "error"
-    anew = Shuffled(seed, saved=False, drawn_at=other)
+    again = Shuffled(seed, saved=False, drawn_at=other)
     worst = (
         (
-            kf.wrap(anew, points()).log_prob(points(seed))
+            kf.wrap(again, points()).log_prob(points(seed))
             - kf.wrap(flow, points()).log_prob(points(seed))
         )
         .abs()

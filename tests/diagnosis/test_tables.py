@@ -36,9 +36,9 @@ def test_log_dets_and_singular_values_are_those_of_the_jacobian():
     flow, x = jittered(), points()
     tables = kf.doctor(flow, x).tables
     matrices = torch.stack([jacobian(flow, one) for one in x])
-    wanted = torch.linalg.slogdet(matrices)[1].tolist()
+    expected = torch.linalg.slogdet(matrices)[1].tolist()
     for column in ("jacobian", "forward", "inverse"):
-        assert tables["log_dets"][column] == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+        assert tables["log_dets"][column] == pytest.approx(expected, rel=1e-5, abs=1e-5)
     values = torch.linalg.svdvals(matrices[:16])
     for name, level in (("p05", 0.05), ("median", 0.5), ("max", 1.0)):
         quantiles = values.quantile(level, dim=0, interpolation="higher").tolist()
@@ -105,7 +105,7 @@ def test_tables_are_small_and_in_the_json():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("scale", "dtype", "wanted"),
+    ("scale", "dtype", "expected"),
     [
         (8.0, torch.float32, "float32 safe"),
         (10.0, torch.float32, "decode in float64"),
@@ -114,22 +114,22 @@ def test_tables_are_small_and_in_the_json():
         (31.0, torch.float64, "float64 with care"),
     ],
 )
-def test_the_dtype_to_use_is_named(scale, dtype, wanted):
+def test_the_dtype_to_use_is_named(scale, dtype, expected):
     """From eps times the condition number, with thresholds of 1e-3 and 1e-2."""
     flow = kf.Flow(
         kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2, log_scale=[scale, 0.0])
     )
     diagnosis = kf.doctor(flow.to(dtype), 1e-6 * torch.randn(64, 2, dtype=dtype))
-    assert diagnosis.measured["precision"] == wanted
+    assert diagnosis.measured["precision"] == expected
 
 
 def test_progress_receives_each_layer_before_it_is_measured():
     """An exception of it stops the doctor, and the flow is unchanged."""
-    flow, told = jittered().train(), []
-    kf.doctor(flow, points(), progress=told.append)
-    layers = [text for text in told if text.startswith("conditioning over depth")]
+    flow, reported = jittered().train(), []
+    kf.doctor(flow, points(), progress=reported.append)
+    layers = [text for text in reported if text.startswith("conditioning over depth")]
     assert layers == [f"conditioning over depth, layer {i} of 4" for i in range(1, 5)]
-    assert told[0] == "changes by calls"
+    assert reported[0] == "changes by calls"
 
     def stop(text):
         if "layer 2" in text:

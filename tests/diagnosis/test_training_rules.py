@@ -46,10 +46,10 @@ def test_the_derivatives_are_those_of_log_prob():
         )
         for seed in range(4)
     ]
-    wanted = min(along, key=lambda one: abs(one - found.autograd64))
-    assert found.autograd64 == pytest.approx(wanted, rel=1e-9)
-    assert found.difference == pytest.approx(wanted, rel=1e-5)
-    assert found.autograd == pytest.approx(wanted, rel=1e-3) and found.layer is None
+    expected = min(along, key=lambda one: abs(one - found.autograd64))
+    assert found.autograd64 == pytest.approx(expected, rel=1e-9)
+    assert found.difference == pytest.approx(expected, rel=1e-5)
+    assert found.autograd == pytest.approx(expected, rel=1e-3) and found.layer is None
 
 
 def test_the_layer_without_gradient_is_named():

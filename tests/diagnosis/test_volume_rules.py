@@ -23,8 +23,8 @@ def test_a_vanishing_volume_is_found(seed):
     share = findings(followed_by(seed, [9.0] * FEATURES), points(seed))["KF304"].evidence
     log_det = moved(seed).bijection(points(seed)[:64])[1] / FEATURES
     spread = points(seed).std(0).log().mean()
-    wanted = math.exp(-9 + ((-log_det).median() - spread).item())
-    assert share["share_of_width"] == pytest.approx(wanted, rel=2e-2)
+    expected = math.exp(-9 + ((-log_det).median() - spread).item())
+    assert share["share_of_width"] == pytest.approx(expected, rel=2e-2)
     assert "KF304" not in findings(followed_by(seed, [5.0] * FEATURES), points(seed))
 
 

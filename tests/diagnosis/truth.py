@@ -513,7 +513,7 @@ MAKERS = {
     "plain": lambda: foreign.perturbed(Plain(), scale=0.2),
 }  # fmt: skip
 SOURCES = tuple(MAKERS)
-# It has no parameters beside the frozen one, and no copy in float64. Normflows' scales overflow at
+# It has no parameters but the frozen one, and no copy in float64. Normflows' scales overflow at
 # such rows, which are other findings.
 SKIPPED = {
     (Frozen, "torch.distributions"),

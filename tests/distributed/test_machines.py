@@ -9,7 +9,7 @@ from faults.trainings import write_rows
 
 @pytest.mark.slow
 def test_two_machines_come_to_the_losses_of_one_process(tmp_path, monkeypatch):
-    """And where no cable is pulled, none counts as survived: nobody has said why it ends."""
+    """And where no cable is pulled, none counts as survived: nobody has reported why it ends."""
     if not can_part(tmp_path / "probe"):
         pytest.skip("no machines can be made here")
     monkeypatch.setattr(Machine, "pull", lambda _: None)
@@ -17,4 +17,4 @@ def test_two_machines_come_to_the_losses_of_one_process(tmp_path, monkeypatch):
     finish(data, tmp_path / "whole", count=1)
     found = pull(tmp_path / "run", "0", data=data, whole=tmp_path / "whole")
     assert same(both_losses(tmp_path / "run"), both_losses(tmp_path / "whole"))
-    assert "another rank" not in found.said and not found.survived and not found.lost
+    assert "another rank" not in found.message and not found.survived and not found.lost

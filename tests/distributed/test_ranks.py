@@ -22,11 +22,11 @@ def together(tmp_path_factory):
     """A folder in which each of two ranks has written what it came to, and what they printed."""
     folder = tmp_path_factory.mktemp("together")
     assert resumed(folder / "one then two", stop=True) is None
-    status, said = ended(
+    status, message = ended(
         started([str(folder)], [*by_torchrun(2), str(ROOT / "tests" / "rank_cases.py")])
     )
-    assert not status, said
-    return folder, said
+    assert not status, message
+    return folder, message
 
 
 @pytest.mark.slow
@@ -53,15 +53,15 @@ def test_two_ranks_come_to_what_one_process_does(together, name):
 
 @pytest.mark.slow
 def test_the_first_rank_writes_and_speaks(together):
-    """Callbacks are told once, a finished run is the same on all, refusals are one sentence."""
-    folder, said = together
+    """Callbacks are called once, a finished run is the same on all, refusals are one sentence."""
+    folder, message = together
     first, second = (json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1))
-    assert (first["epochs told"], second["epochs told"]) == (2, 0)
+    assert (first["epochs reported"], second["epochs reported"]) == (2, 0)
     assert first["again"] and second["again"]
     assert len(read_metrics(folder / "run")) == 2
     assert first["refused"] == second["refused"]
     assert set(first["refused"]) == {"condition_budget", "device", "fit_energy", "out"}
-    assert "Warning" not in said, said
+    assert "Warning" not in message, message
 
 
 @pytest.mark.slow
@@ -88,9 +88,9 @@ def test_each_rank_says_who_it_is(tmp_path, monkeypatch, capsys):
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     assert main(["fit", "two_moons", "--out", str(tmp_path / "run"), "--search-time", "-1"]) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("kappaflow: rank 1: 'search_time' should be")
-    assert not said.out
+    message = capsys.readouterr()
+    assert message.err.startswith("kappaflow: rank 1: 'search_time' should be")
+    assert not message.out
     assert not (tmp_path / "run").exists()
 
 
@@ -99,8 +99,8 @@ def test_two_compiled_ranks_come_to_what_one_process_does_without(tmp_path):
     """In each memory mode."""
     words = [str(tmp_path), "compiled"]
     program = [*by_torchrun(2), str(ROOT / "tests" / "rank_cases.py")]
-    status, said = ended(started(words, program))
-    assert not status, said
+    status, message = ended(started(words, program))
+    assert not status, message
     for number, memory in enumerate(COMPILED):
         one, other = (
             read_tensors(tmp_path / f"{number}-{rank}.safetensors")[0] for rank in (0, 1)
@@ -130,7 +130,7 @@ def test_the_first_rank_searches_for_all(tmp_path):
 def test_the_command_prints_once(tmp_path):
     """The first rank makes the report and speaks; `make faults-short` kills ranks."""
     data = write_rows(tmp_path / "rows.csv")
-    said = finish(data, tmp_path / "printed", count=2, epochs=3)
-    assert said.count("The report is") == said.count("held-out NLL, units") == 1, said
-    assert "Warning" not in said, said
+    message = finish(data, tmp_path / "printed", count=2, epochs=3)
+    assert message.count("The report is") == message.count("held-out NLL, units") == 1, message
+    assert "Warning" not in message, message
     assert (tmp_path / "printed" / "report.html").exists()

@@ -19,12 +19,12 @@ def on_disk(data, run):
 
 @pytest.mark.slow
 def test_two_ranks_read_one_file_to_the_losses_of_one(tmp_path):
-    """Up to rounding; the notes are said once, and no rows are left."""
+    """Up to rounding; the notes are reported once, and no rows are left."""
     data = write_rows(tmp_path / "rows.csv", ROWS)
     for count in (1, 2):
-        status, said = ended(started_by(count, on_disk(data, tmp_path / f"{count}")))
-        assert not status, said
-        assert said.count("rows held out in memory") == 1 and "Warning" not in said, said
+        status, message = ended(started_by(count, on_disk(data, tmp_path / f"{count}")))
+        assert not status, message
+        assert message.count("rows held out in memory") == 1 and "Warning" not in message, message
     assert same(both_losses(tmp_path / "1"), both_losses(tmp_path / "2"))
     assert len(both_losses(tmp_path / "2")) == EPOCHS
     names = [sorted(path.name for path in (tmp_path / one).iterdir()) for one in "12"]
@@ -36,8 +36,8 @@ def test_what_is_wrong_with_a_table_ends_all_ranks(tmp_path):
     """With the sentence of one process."""
     data = write_rows(tmp_path / "rows.csv", ROWS)
     data.write_text(data.read_text() + "1,,3\n")
-    status, said = ended(started_by(2, on_disk(data, tmp_path / "run")))
-    assert status and "should hold finite numbers, line 1502 has NaN" in said, said
+    status, message = ended(started_by(2, on_disk(data, tmp_path / "run")))
+    assert status and "should hold finite numbers, line 1502 has NaN" in message, message
     assert not (tmp_path / "run").exists()
 
 
@@ -68,7 +68,9 @@ def test_machines_that_share_no_disk_have_a_file_each(tmp_path, differ):
     found = [ended(process) for process in processes]
     if differ:
         assert all(status for status, _ in found)
-        assert any("should be the same table on all machines" in said for _, said in found), found
+        assert any(
+            "should be the same table on all machines" in message for _, message in found
+        ), found
         return
     assert not any(status for status, _ in found), found
     written = [place for place in ("one", "other") if (tmp_path / place / "run").exists()]

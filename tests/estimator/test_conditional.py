@@ -59,7 +59,7 @@ def test_quantiles_are_those_of_the_density(fitted):
     levels = fitted.quantile(at, [0.1, 0.5, 0.9])
     assert levels.shape == (3, 2)
     assert (np.diff(levels, axis=0) > 0).all()
-    # In closed form, beside draws and beside the integral of the density up to them.
+    # In closed form, next to draws and next to the integral of the density up to them.
     drawn = fitted.sample(at, 20_000, random_state=0)
     np.testing.assert_allclose(levels, np.quantile(drawn, [0.1, 0.5, 0.9], axis=0), atol=0.02)
     grid = np.linspace(-3, levels[1, 0], 20_001)

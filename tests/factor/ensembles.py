@@ -62,6 +62,6 @@ def product(factors):
     return result
 
 
-def relative(found, wanted):
+def relative(found, expected):
     """Returns the relative error of a matrix in the Frobenius norm."""
-    return np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)

@@ -47,8 +47,8 @@ def test_every_product_satisfies_the_equation_which_returns_its_blocks(pattern, 
     target = target_of(product(blocks))
     values = pattern.unknowns(blocks)
     assert np.linalg.norm(defect(pattern, target, values)) < 1e-9
-    for found, wanted in zip(all_blocks(pattern, target, values), blocks, strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-8)
+    for found, expected in zip(all_blocks(pattern, target, values), blocks, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-8)
 
 
 @pytest.mark.parametrize("n", [4, 5, 8])

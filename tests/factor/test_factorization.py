@@ -28,10 +28,10 @@ def in_200_bits(factors, matrix):
         result = mpmath.eye(len(matrix))
         for factor in factors:
             result = result * mpmath.matrix(factor.matrix.tolist())
-        wanted = mpmath.matrix(matrix.tolist())
-        left = mpmath.inverse(result) * (result - wanted)
+        expected = mpmath.matrix(matrix.tolist())
+        left = mpmath.inverse(result) * (result - expected)
         return (
-            float(mpmath.mnorm(result - wanted, "f") / mpmath.mnorm(wanted, "f")),
+            float(mpmath.mnorm(result - expected, "f") / mpmath.mnorm(expected, "f")),
             float(mpmath.mnorm(left, "f")) / len(matrix) ** 0.5,
         )
 
@@ -132,9 +132,9 @@ def test_the_rounding_of_a_product_of_scales_is_seen():
 def product(path):
     """Returns the product of the couplings in a file, as the documentation says."""
     with safe_open(path, framework="numpy") as file:
-        said = json.loads(file.metadata()["kappaflow"])
-        made = np.eye(int(said["features"]))
-        for number in range(1, int(said["couplings"]) + 1):
+        text = json.loads(file.metadata()["kappaflow"])
+        made = np.eye(int(text["features"]))
+        for number in range(1, int(text["couplings"]) + 1):
             part = {
                 name: file.get_tensor(f"coupling.{number}.{name}")
                 for name in ("kept", "changed", "weight", "diagonal")
@@ -143,7 +143,7 @@ def product(path):
             factor[np.ix_(part["changed"], part["kept"])] = part["weight"]
             factor[part["changed"], part["changed"]] = part["diagonal"]
             made = made @ factor
-    return made, said
+    return made, text
 
 
 @pytest.mark.slow
@@ -155,9 +155,9 @@ def test_the_product_of_the_couplings_is_the_matrix(tmp_path, partition, sign):
     matrix[0] *= sign
     found = kf.factor_linear(matrix, couplings=11, partition=partition)
     save_couplings(found, tmp_path / "c.safetensors")
-    made, said = product(tmp_path / "c.safetensors")
+    made, text = product(tmp_path / "c.safetensors")
     assert np.abs(made - matrix).max() < 1e-12 * np.abs(matrix).max()
-    assert said["method"] == found.method and float(said["residual"]) == found.residual
+    assert text["method"] == found.method and float(text["residual"]) == found.residual
 
 
 @pytest.mark.slow
@@ -203,9 +203,9 @@ def test_the_identity_comes_back_without_a_coupling(tmp_path):
 
 def changed(path, change):
     """Writes the tensors and notes of a file again, changed, with a digest that fits."""
-    tensors, said = read_tensors(path)
-    change(tensors, said)
-    write_tensors(path, tensors, said)
+    tensors, text = read_tensors(path)
+    change(tensors, text)
+    write_tensors(path, tensors, text)
 
 
 @pytest.fixture(scope="module")

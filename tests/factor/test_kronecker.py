@@ -38,8 +38,8 @@ def test_conjugate_gradients_and_the_dense_factor_agree(monkeypatch, largest):
     step = NormalEquations(jacobian, None).least_norm(b, tolerance=1e-11)
     np.testing.assert_allclose(jacobian(step), b, atol=1e-8)
     least = np.linalg.solve(jacobian.gram(), b.ravel()).reshape(b.shape)
-    for found, wanted in zip(step, jacobian.adjoint(least), strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-7)
+    for found, expected in zip(step, jacobian.adjoint(least), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("started", [False, True])

@@ -30,9 +30,9 @@ def check(found, matrix, tolerance=1e-12):
     assert found.residual <= tolerance
     x = torch.randn(3, len(matrix), dtype=torch.float64)
     z, log_det = found.bijection()(x)
-    wanted = x @ torch.as_tensor(matrix, dtype=torch.float64).mT
+    expected = x @ torch.as_tensor(matrix, dtype=torch.float64).mT
     sizes = np.prod(found.condition_numbers)
-    assert (z - wanted).norm() <= 1e-13 * max(sizes, 100) * wanted.norm()
+    assert (z - expected).norm() <= 1e-13 * max(sizes, 100) * expected.norm()
     size = np.linalg.slogdet(matrix)[1]
     np.testing.assert_allclose(log_det.detach(), size, atol=1e-10 * (1 + abs(size)))
     for coupling, number in zip(found.couplings, found.condition_numbers, strict=True):
@@ -310,14 +310,14 @@ def test_few_couplings_are_enough_only_if_six_could_hardly_be_better():
 
 
 @pytest.mark.parametrize(
-    ("n", "partition", "said"),
+    ("n", "partition", "printed"),
     [(4, "half", "so do four"), (5, "half", "are not tried"), (4, 1, "are not tried")],
 )
-def test_the_note_explains_why_not_fewer(n, partition, said):
+def test_the_note_explains_why_not_fewer(n, partition, printed):
     """Five couplings for Gaussian maps in two halves; otherwise as many as are always found."""
     matrix = np.random.default_rng(0).standard_normal((n, n))
     found = kf.factor_linear(matrix, couplings=None, partition=partition)
-    assert said in found.note
+    assert printed in found.note
 
 
 def test_a_scale_that_overflows_is_refused():

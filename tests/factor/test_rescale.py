@@ -114,8 +114,8 @@ def test_a_flip_negates_the_last_row_of_the_product(lower_first):
     rng = np.random.default_rng(5)
     factors = unit_factors(rng.standard_normal((5, 3, 3)), lower_first=lower_first)
     flipped, number = flip_last(factors)
-    wanted = product(factors)
-    wanted[-1] *= -1
-    np.testing.assert_allclose(product(flipped), wanted, atol=1e-12)
+    expected = product(factors)
+    expected[-1] *= -1
+    np.testing.assert_allclose(product(flipped), expected, atol=1e-12)
     assert number == (0 if lower_first else 1)
     assert sum((factor.diagonal < 0).sum() for factor in flipped) == 1

@@ -140,7 +140,7 @@ def test_a_transform_is_a_module_that_can_be_copied(plain):
 
 
 @pytest.mark.parametrize(
-    ("make", "call", "said"),
+    ("make", "call", "message"),
     [
         (lambda: kf.real_nvp(2, depth=2, padding=1), "as_distribution", "a bound"),
         (lambda: kf.real_nvp(2, depth=2, padding=1), "as_transform", "no padding"),
@@ -149,8 +149,8 @@ def test_a_transform_is_a_module_that_can_be_copied(plain):
         (lambda: kf.real_nvp(2, depth=2, context_features=1), "as_transform", "'context'"),
     ],
 )
-def test_what_is_no_density_says_so(make, call, said):
-    with pytest.raises(ArgumentError, match=said):
+def test_what_is_no_density_says_so(make, call, message):
+    with pytest.raises(ArgumentError, match=message):
         getattr(make(), call)()
 
 

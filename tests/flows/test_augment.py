@@ -38,8 +38,8 @@ def test_bits_per_dimension_of_a_known_model():
     flow = dequantised(images.Dequantize(256), scale=1e-4)
     x = pixels(100, (1,), 256)
     bits = -flow.log_prob(x, generator=seeded()) / math.log(2)
-    wanted = math.log2(1e4 * math.sqrt(2 * math.pi))
-    assert torch.allclose(bits, torch.full((100,), wanted), atol=1e-3)
+    expected = math.log2(1e4 * math.sqrt(2 * math.pi))
+    assert torch.allclose(bits, torch.full((100,), expected), atol=1e-3)
 
 
 def test_the_bound_is_the_mean_over_the_interval():
@@ -49,8 +49,8 @@ def test_the_bound_is_the_mean_over_the_interval():
     with torch.no_grad():
         many = flow.log_prob(x.expand(100_000, 1), generator=seeded()).mean()
         grid = 1 + (torch.arange(10_000, dtype=torch.float64)[:, None] + 0.5) / 10_000
-        wanted = flow.augmented_log_prob(grid).mean()
-    assert abs(many - wanted) < 0.01
+        expected = flow.augmented_log_prob(grid).mean()
+    assert abs(many - expected) < 0.01
 
 
 def test_more_samples_tighten_the_bound():
@@ -68,7 +68,7 @@ def test_more_samples_tighten_the_bound():
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_what_is_drawn_is_joined_and_dropped_again(name):
-    """And its density is what it is said to be."""
+    """And its density is what it is reported as."""
     case = AUGMENTATIONS[name]
     augment = jittered(case.make()).double()
     x = pixels(5, case.event, 16).double()
@@ -101,7 +101,7 @@ def test_the_learned_noise_has_a_density_that_integrates_to_one():
 
 
 def test_rounding_never_carries_a_pixel_into_the_next_interval():
-    """Not even the largest of many draws beside the largest value."""
+    """Not even the largest of many draws next to the largest value."""
     x = torch.full((2_000_000, 1), 255.0)
     e, _ = images.Dequantize(256).draw(x, generator=seeded())
     assert (x + e).max() < 256
@@ -113,7 +113,7 @@ def test_rounding_never_carries_a_pixel_into_the_next_interval():
     [images.Dequantize(256), images.VariationalDequantize((1, 2, 2), 256, depth=1, hidden=2)],
 )
 def test_types_without_room_for_noise_beside_a_pixel_are_refused(augment):
-    """In them x + e would be x, or worse; half precision has room beside few values."""
+    """In them x + e would be x, or worse; half precision has room next to few values."""
     for dtype in (torch.bfloat16, torch.float16):
         narrow = copy.deepcopy(augment).to(dtype)
         with pytest.raises(

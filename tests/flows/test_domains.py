@@ -1,4 +1,4 @@
-"""Flows of columns with a domain: densities on it and beside it, the seam, distributions."""
+"""Flows of columns with a domain: densities on it and next to it, the seam, distributions."""
 
 import math
 
@@ -180,7 +180,7 @@ def test_conditioning_is_that_of_standardized_columns():
 
 @pytest.mark.slow
 def test_rewriting_keeps_the_domain():
-    """A rewritten and a fused flow have the same density on it, and none beside it."""
+    """A rewritten and a fused flow have the same density on it, and none next to it."""
     flow = flow_of(kf.real_nvp, ["positive", (0, 1), None], depth=2, partition="random")
     x = flow.sample(50, generator=torch.Generator().manual_seed(0))
     outside = torch.tensor([[-1.0, 0.5, 0.0]], dtype=torch.float64)

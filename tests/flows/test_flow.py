@@ -34,8 +34,8 @@ def test_log_prob_is_that_of_the_affine_normal():
     """Against torch.distributions, where x = (z - shift) / scale."""
     x = 3 * torch.randn(50, 2, dtype=torch.float64)
     mean, deviation = torch.tensor([1.0, -2.0]).double(), torch.tensor([0.5, 4.0]).double()
-    wanted = Normal(mean, deviation).log_prob(x).sum(1)
-    torch.testing.assert_close(affine_flow().log_prob(x), wanted, rtol=1e-6, atol=1e-6)
+    expected = Normal(mean, deviation).log_prob(x).sum(1)
+    torch.testing.assert_close(affine_flow().log_prob(x), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_log_prob_is_that_of_a_correlated_normal():
@@ -55,8 +55,8 @@ def test_log_prob_is_in_the_units_of_x():
     flow, x = kf.real_nvp(2, depth=2, hidden=(4,)), 1000 * torch.randn(200, 2)
     flow.standardization.bijections[0].fit(x)
     standard = (x - x.mean(0)) / x.std(0, correction=0)
-    wanted = kf.StandardNormal(2).log_prob(standard) - x.std(0, correction=0).log().sum()
-    torch.testing.assert_close(flow.log_prob(x), wanted)
+    expected = kf.StandardNormal(2).log_prob(standard) - x.std(0, correction=0).log().sum()
+    torch.testing.assert_close(flow.log_prob(x), expected)
 
 
 @pytest.mark.parametrize("features", [1, 2])
@@ -71,7 +71,7 @@ def test_the_density_integrates_to_one(features):
 
 
 @pytest.mark.parametrize(
-    ("x_shape", "context_shape", "wanted"),
+    ("x_shape", "context_shape", "expected"),
     [
         ((3,), (2,), ()),
         ((5, 3), (5, 2), (5,)),
@@ -82,12 +82,12 @@ def test_the_density_integrates_to_one(features):
         ((0, 3), (0, 2), (0,)),
     ],
 )
-def test_leading_shapes_of_x_and_context_broadcast(x_shape, context_shape, wanted):
+def test_leading_shapes_of_x_and_context_broadcast(x_shape, context_shape, expected):
     """Each value is that of its own row and context."""
     flow, x, context = conditional_flow(), torch.randn(x_shape), torch.randn(context_shape)
     found = flow.log_prob(x, context)
-    assert found.shape == wanted
-    rows = x.expand(*wanted, 3).reshape(-1, 3), context.expand(*wanted, 2).reshape(-1, 2)
+    assert found.shape == expected
+    rows = x.expand(*expected, 3).reshape(-1, 3), context.expand(*expected, 2).reshape(-1, 2)
     torch.testing.assert_close(found.flatten(), flow.log_prob(*rows))
 
 
@@ -310,7 +310,7 @@ def test_a_flow_can_be_copied_and_sent_to_another_process(name):
 
 
 def test_a_flow_asks_for_the_context_that_its_bijection_reads():
-    """What the bijection declares decides, and a bijection put in later decides anew."""
+    """What the bijection declares decides, and a bijection put in later decides again."""
     flow = conditional_flow()
     assert flow.context_features == flow.bijection.context_features == 2
     flow.bijection = kf.bijections.Permutation((1, 0, 2))

@@ -193,11 +193,11 @@ def test_the_weighted_estimate_is_log_prob_with_as_many_samples():
     x = torch.randn(5, 2, generator=seeded()).double()
     estimate, error = kf.flows.importance_weighted_log_prob(flow, x, 7, generator=seeded(1))
     with torch.no_grad():
-        wanted = flow.log_prob(x, samples=7, generator=seeded(1))
+        expected = flow.log_prob(x, samples=7, generator=seeded(1))
         rows = x.repeat(7, 1)
         e, log_q = flow.augment.draw(rows, generator=seeded(1))
         weights = (flow.joint_log_prob(rows, e) - log_q).exp().reshape(7, 5)
-    assert torch.allclose(estimate, wanted)
+    assert torch.allclose(estimate, expected)
     assert torch.allclose(estimate, weights.mean(0).log())
     assert torch.allclose(error, weights.std(0) / (weights.mean(0) * math.sqrt(7)))
 
@@ -222,8 +222,8 @@ def test_what_a_likelihood_is_can_be_asked():
         "bound": [padded(kind, 2) for kind in WITH_DENSITY],
         "joint": [padded("zero", 2), padded("copy", 2, scale=0.0)],
     }
-    for wanted, flows in made.items():
-        assert [flow.likelihood for flow in flows] == [wanted] * len(flows)
+    for expected, flows in made.items():
+        assert [flow.likelihood for flow in flows] == [expected] * len(flows)
 
 
 @pytest.mark.parametrize(("kind", "scale"), [("zero", None), ("copy", 0.0)])

@@ -38,8 +38,8 @@ def test_layers_see_what_the_embedding_makes_of_a_context(recipe, tmp_path):
         if tensor.is_floating_point() and name.startswith("bijection.bijections.1"):
             nn.init.normal_(tensor, std=0.3)
     plain.load_state_dict(own, strict=False)
-    wanted = plain.log_prob(x, embedding()(context))
-    torch.testing.assert_close(flow.log_prob(x, context), wanted)
+    expected = plain.log_prob(x, embedding()(context))
+    torch.testing.assert_close(flow.log_prob(x, context), expected)
     kf.save(flow, tmp_path / "model")
     assert torch.equal(kf.load(tmp_path / "model").log_prob(x, context), flow.log_prob(x, context))
 
@@ -75,7 +75,7 @@ def test_an_embedding_outlives_bounds():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"embedding": embedding()}, "'context_features' should be given with an embedding"),
         ({"context_features": 4, "embedding": embedding()}, "should take rows of 4 numbers"),
@@ -83,7 +83,7 @@ def test_an_embedding_outlives_bounds():
         ({"context_features": 5, "embedding": nn.Flatten(0)}, r"should return rows \(B, width\)"),
     ],
 )
-def test_what_is_no_embedding_of_such_contexts_is_refused(arguments, said):
+def test_what_is_no_embedding_of_such_contexts_is_refused(arguments, message):
     """In one sentence."""
-    with pytest.raises(ArgumentError, match=said):
+    with pytest.raises(ArgumentError, match=message):
         from_options(kf.real_nvp, 3, depth=2, hidden=(8,), **arguments)

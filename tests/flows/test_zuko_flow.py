@@ -41,8 +41,8 @@ def test_the_density_is_that_of_zuko(kind):
     flow.bijection.bijections[0].fit(5 * x + 2)
     whole = theirs(flow, name, 3, **others)
     standardized, units = flow.standardization(5 * x + 2)
-    wanted = whole().log_prob(standardized) + units
-    torch.testing.assert_close(flow.log_prob(5 * x + 2), wanted, rtol=1e-9, atol=1e-9)
+    expected = whole().log_prob(standardized) + units
+    torch.testing.assert_close(flow.log_prob(5 * x + 2), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_a_flow_of_zuko_learns():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"kind": "rnvp"}, "'kind' should be one of 'maf'"),
         ({"kind": "cnf", "depth": 2}, "'depth' should be left out for 'cnf'"),
@@ -109,9 +109,9 @@ def test_a_flow_of_zuko_learns():
         ({"kind": "maf", "hidden": (0,)}, "'hidden' should be at least 1"),
     ],
 )
-def test_what_a_kind_does_not_take_is_refused(arguments, said):
+def test_what_a_kind_does_not_take_is_refused(arguments, message):
     """In one sentence that names the argument."""
-    with pytest.raises(ArgumentError, match=said):
+    with pytest.raises(ArgumentError, match=message):
         kf.zuko_flow(3, **arguments)
 
 

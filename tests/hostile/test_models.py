@@ -76,7 +76,7 @@ ABSURD = {
 
 @pytest.mark.parametrize("name", ABSURD)
 def test_absurd_sizes_are_refused_before_they_are_made(name, saved):
-    """What is built is in proportion to the weights beside it."""
+    """What is built is in proportion to the weights next to it."""
     described(saved, ABSURD[name])
     with pytest.raises(kf.errors.FileError, match="far too large for its weights"):
         kf.load(saved)
@@ -220,7 +220,7 @@ def test_tensors_of_another_type_are_refused(dtype, saved):
 
 @pytest.mark.parametrize("notes", ["[" * 10**5, "[1]", '"a"', '{"digest": 1, "digest": 1}', "{}"])
 def test_notes_that_are_none_are_refused(notes, saved):
-    """What the header says beside tensors is JSON of a stranger too."""
+    """What the header says next to tensors is JSON of a stranger too."""
     save_file({"a": torch.zeros(1)}, saved / WEIGHTS, {"kappaflow": notes})
     with pytest.raises(kf.errors.FileError):
         kf.load(saved)

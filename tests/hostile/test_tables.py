@@ -64,9 +64,9 @@ def test_an_archive_that_lies_about_its_sizes_is_refused(tmp_path):
     path = tmp_path / "t.npz"
     np.savez_compressed(path, x=np.arange(1000.0))
     content, size = path.read_bytes(), zipfile.ZipFile(path).infolist()[0].file_size
-    said = struct.pack("<I", size)
-    assert content.count(said) >= 1
-    path.write_bytes(content.replace(said, struct.pack("<I", 10)))
+    printed = struct.pack("<I", size)
+    assert content.count(printed) >= 1
+    path.write_bytes(content.replace(printed, struct.pack("<I", 10)))
     with pytest.raises(FileError, match="is damaged"):
         load_table(path)
 
@@ -146,7 +146,7 @@ def test_text_that_is_no_table_is_one_sentence(name, tmp_path):
     """Or a table, where one can be made of it; never another exception."""
     (tmp_path / "t.csv").write_bytes(TEXTS[name])
     try:
-        said = f"{len(load_table(tmp_path / 't.csv').values)} rows"
+        printed = f"{len(load_table(tmp_path / 't.csv').values)} rows"
     except KappaflowError as error:
-        said = str(error)
-    assert said and "\n" not in said
+        printed = str(error)
+    assert printed and "\n" not in printed

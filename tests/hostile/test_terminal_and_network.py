@@ -27,9 +27,9 @@ def test_names_of_columns_send_no_commands_to_a_terminal(tmp_path, capsys):
     """An escape sequence in a name is spelled out in messages."""
     (tmp_path / "t.csv").write_text("a\x1b]0;owned\x07\x9b31m,b\nx,1\n2,3\n4,5\n6,7\n")
     assert main(["fit", str(tmp_path / "t.csv"), "--out", str(tmp_path / "run")]) == 2
-    said = capsys.readouterr()
-    assert "\\x1b]0;owned\\x07\\x9b31m" in said.err
-    assert not {"\x1b", "\x07", "\x9b"} & set(said.err + said.out)
+    message = capsys.readouterr()
+    assert "\\x1b]0;owned\\x07\\x9b31m" in message.err
+    assert not {"\x1b", "\x07", "\x9b"} & set(message.err + message.out)
 
 
 def test_a_warning_is_a_line_without_commands(capfd, monkeypatch):
@@ -67,18 +67,18 @@ def test_no_job_asks_for_the_network(tmp_path):
         f"report {run}",
         f"doctor {run}",
     ]
-    guarding, asked = True, []
+    guarding, requested = True, []
 
     def guard(event, given):  # which Python cannot take away again
         if guarding and event in NETWORK:
-            asked.append((event, given[1:]))
+            requested.append((event, given[1:]))
 
     sys.addaudithook(guard)
     try:
         assert [main(job.split()) for job in jobs] == [0, 0, 0, 0, 0]
-        assert asked == []
+        assert requested == []
         with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", 9), timeout=1)
-        assert ("socket.connect", (("127.0.0.1", 9),)) in asked
+        assert ("socket.connect", (("127.0.0.1", 9),)) in requested
     finally:
         guarding = False

@@ -72,11 +72,11 @@ def test_every_mode_of_pixels_is_read(tmp_path: Path, mode: str, gray) -> None:
     picture.save(tmp_path / f"a.{suffix}")
     need_to_be_read(tmp_path / f"a.{suffix}")
     channels = 1 if gray or (gray is None and mode in ("1", "L", "LA")) else 3
-    wanted = picture.convert("L" if mode in ("1", "L", "LA") else "RGB")
-    wanted = wanted.convert("L" if channels == 1 else "RGB")
+    expected = picture.convert("L" if mode in ("1", "L", "LA") else "RGB")
+    expected = expected.convert("L" if channels == 1 else "RGB")
     found = only(tmp_path, gray=gray)
     assert found.shape == (channels, 6, 5)
-    np.testing.assert_array_equal(found, planes(wanted))
+    np.testing.assert_array_equal(found, planes(expected))
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif", "bmp", "tif"])
@@ -185,10 +185,10 @@ def test_sizes_are_heights_and_widths(draw, tmp_path: Path, crop: bool) -> None:
     parts = {(3, 4): (0, 1, 5, 5), (12, 7): (0, 0, 4, 6), (1, 1): (0, 0, 5, 5)}
     for (height, width), part in parts.items():
         source = picture.crop(part) if crop else picture
-        wanted = source.resize((width, height), Image.Resampling.LANCZOS)
+        expected = source.resize((width, height), Image.Resampling.LANCZOS)
         found = only(tmp_path, size=(height, width), crop=crop)
         assert found.shape == (3, height, width)
-        np.testing.assert_array_equal(found, planes(wanted))
+        np.testing.assert_array_equal(found, planes(expected))
     np.testing.assert_array_equal(only(tmp_path, size=(6, 5), crop=crop), planes(picture))
 
 
@@ -214,10 +214,10 @@ def test_a_large_jpeg_is_decoded_small_to_nearly_the_same(
     with Image.open(tmp_path / "a.jpg") as picture:
         whole = ImageOps.exif_transpose(picture)
     height, width = (size, size) if isinstance(size, int) else size
-    wanted = whole.resize((width, height), Image.Resampling.LANCZOS)
+    expected = whole.resize((width, height), Image.Resampling.LANCZOS)
     found = only(tmp_path, size=size, crop=False)
     assert found.shape == (1, height, width)
-    assert np.abs(found - planes(wanted).astype(float)).mean() < 1
+    assert np.abs(found - planes(expected).astype(float)).mean() < 1
 
 
 @pytest.mark.parametrize(
@@ -239,8 +239,8 @@ def test_other_jpegs_are_decoded_whole(tmp_path: Path, sides, size, orientation:
     with Image.open(tmp_path / "a.jpg") as picture:
         whole = ImageOps.exif_transpose(picture)
     height, width = (size, size) if isinstance(size, int) else size
-    wanted = whole.resize((width, height), Image.Resampling.LANCZOS)
-    np.testing.assert_array_equal(only(tmp_path, size=size, crop=False), planes(wanted))
+    expected = whole.resize((width, height), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(only(tmp_path, size=size, crop=False), planes(expected))
 
 
 def test_many_files_are_decoded_in_their_order(draw, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_two_sizes_are_named_with_their_files(draw, refused, tmp_path: Path) -> 
 def test_all_gray_files_make_one_channel_and_any_color_three(
     draw, tmp_path: Path, last, channels: int
 ) -> None:
-    """Unless it is said what to make; the other files follow."""
+    """Unless it is reported what to make; the other files follow."""
     for name in ("a.png", "b.png"):
         draw(name, np.full((6, 5), 77, dtype=np.uint8))
     draw("c.png", np.full(last, 99, dtype=np.uint8))

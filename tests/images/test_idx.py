@@ -44,12 +44,12 @@ def test_a_folder_holds_training_images_first(folder: Path) -> None:
     assert images.shape == (1, 7, 5) and images.values == 256
     assert images.labels is not None and images.labels.tolist() == [2, 0, 1, 2, 1, 3]
     assert images.classes == ("0", "1", "2", "3")
-    wanted = np.concatenate([images_of(4), images_of(2, seed=1)])
-    np.testing.assert_array_equal(images.batch(range(6)).numpy()[:, 0], wanted)
+    expected = np.concatenate([images_of(4), images_of(2, seed=1)])
+    np.testing.assert_array_equal(images.batch(range(6)).numpy()[:, 0], expected)
 
 
 def test_one_file_is_loaded_with_its_labels(folder: Path) -> None:
-    """So that the usual halves can be told apart."""
+    """So that the usual halves can be distinguished."""
     path = folder / "t10k-images-idx3-ubyte"
     images = load_images(path)
     assert is_images(path) and is_images(str(path))

@@ -53,7 +53,7 @@ def test_a_reconstruction_takes_any_leading_shape_and_a_context():
 
 
 def test_the_mode_of_a_flow_is_left_as_it_was():
-    """Also part by part, and an ActNorm that waits for its first batch goes on waiting."""
+    """Also part by part, and an ActNorm that waits for its first batch still waits."""
     flow = kf.glow((1, 4, 4), levels=1, steps=2, hidden=4)
     flow.train()
     flow.bijection.bijections[0].eval()
@@ -104,7 +104,7 @@ def test_latents_of_one_line_have_no_arc_and_are_joined_by_it(factor):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"steps": 1}, "'steps' should be at least 2"),
         ({"b": torch.zeros(3, 1, 4, 4)}, "'a' and 'b'"),
@@ -112,8 +112,12 @@ def test_latents_of_one_line_have_no_arc_and_are_joined_by_it(factor):
         ({"flow": 3}, "'flow' should be a Flow"),
     ],
 )
-def test_what_cannot_be_joined_is_refused(change, said):
+def test_what_cannot_be_joined_is_refused(change, message):
     """One sentence that names it."""
-    asked = {"flow": small(), "a": torch.zeros(2, 1, 4, 4), "b": torch.zeros(2, 1, 4, 4)} | change
-    with pytest.raises(kf.errors.ArgumentError, match=said):
-        kf.images.interpolate(**asked)
+    requested = {
+        "flow": small(),
+        "a": torch.zeros(2, 1, 4, 4),
+        "b": torch.zeros(2, 1, 4, 4),
+    } | change
+    with pytest.raises(kf.errors.ArgumentError, match=message):
+        kf.images.interpolate(**requested)

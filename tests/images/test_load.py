@@ -103,7 +103,7 @@ def test_a_size_is_one_or_two_numbers_of_pixels(refused, draw, tmp_path, size, w
 
 @pytest.mark.parametrize("gray", ["yes", 1, 0])
 def test_gray_and_crop_are_true_or_false(refused, draw, tmp_path: Path, gray: object) -> None:
-    """Or not said, in the one case."""
+    """Or not reported, in the one case."""
     draw("a.png")
     with refused(ArgumentError, "'gray' should be True, False, or None"):
         load_images(tmp_path, gray=gray)  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""A run on images that is written anew: a whole run, with its images and without them."""
+"""A run on images that is written again: a whole run, with its images and without them."""
 
 import json
 import shutil

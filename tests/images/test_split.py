@@ -14,7 +14,7 @@ from kappaflow.images.images import Images, of_array
 
 
 def numbered(numbers: list[int]) -> Images:
-    """Returns images that are told apart by one pixel, labeled by their place."""
+    """Returns images that are distinguished by one pixel, labeled by their place."""
     pixels = np.array(numbers, dtype=np.uint8)[:, None, None, None]
     labels = np.arange(len(numbers))
     return of_array(pixels, Request(), source="numbers", labels=labels)

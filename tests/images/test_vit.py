@@ -16,8 +16,8 @@ def test_attention_is_that_of_torch_and_of_the_paper():
     parts = [
         part.unflatten(2, (3, 2)).transpose(1, 2) for part in attention.enter(tokens).chunk(3, 2)
     ]
-    wanted = attention.leave(scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2))
-    torch.testing.assert_close(attention(tokens), wanted, rtol=1e-12, atol=1e-12)
+    expected = attention.leave(scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(attention(tokens), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_the_norm_is_that_of_torch():
@@ -27,10 +27,10 @@ def test_the_norm_is_that_of_torch():
     peer.load_state_dict(norm.state_dict())
     tokens = 3 + torch.randn(4, 5, 6).double().requires_grad_()
     torch.testing.assert_close(norm(tokens), peer(tokens), rtol=1e-12, atol=1e-12)
-    found, wanted = (
+    found, expected = (
         torch.autograd.grad(n(tokens).square().sum(), tokens)[0] for n in (norm, peer)
     )
-    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_large_scores_do_not_overflow():
@@ -72,11 +72,11 @@ def test_it_is_an_embedding_blocks_a_norm_and_a_linear_layer():
         ],
         dim=1,
     )
-    wanted = net.last(net.norm(net.blocks[0](tokens)))
+    expected = net.last(net.norm(net.blocks[0](tokens)))
     found = net(x, context)
     for i in range(2):
         for j in range(3):
-            torch.testing.assert_close(found[:, :, i, j], wanted[:, 3 * i + j])
+            torch.testing.assert_close(found[:, :, i, j], expected[:, 3 * i + j])
 
 
 def test_every_place_sees_every_place():

@@ -16,8 +16,8 @@ def test_it_is_three_convolutions_with_relu_between_them():
     h = conv2d(x, first.weight, first.bias, padding=1)
     h = torch.relu(h + (context @ net.first.context.weight.T)[:, :, None, None])
     h = torch.relu(conv2d(h, net.middle.weight, net.middle.bias))
-    wanted = conv2d(h, net.last.weight, net.last.bias, padding=1)
-    torch.testing.assert_close(net(x, context), wanted, rtol=1e-12, atol=1e-12)
+    expected = conv2d(h, net.last.weight, net.last.bias, padding=1)
+    torch.testing.assert_close(net(x, context), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_place_sees_the_five_by_five_places_around_it():
@@ -25,9 +25,9 @@ def test_a_place_sees_the_five_by_five_places_around_it():
     net = jittered(kf.nets.ConvNet(1, 1, 8))
     x = torch.randn(1, 1, 9, 9, requires_grad=True)
     seen = torch.autograd.grad(net(x)[0, 0, 4, 4], x)[0][0, 0] != 0
-    wanted = torch.zeros(9, 9, dtype=torch.bool)
-    wanted[2:7, 2:7] = True
-    assert torch.equal(seen, wanted)
+    expected = torch.zeros(9, 9, dtype=torch.bool)
+    expected[2:7, 2:7] = True
+    assert torch.equal(seen, expected)
 
 
 def test_its_state_has_these_names_and_shapes():
@@ -45,7 +45,7 @@ def test_its_state_has_these_names_and_shapes():
 
 
 def test_a_map_of_contexts_alone_has_a_bias():
-    """Beside a convolution it needs none, since that has one."""
+    """Next to a convolution it needs none, since that has one."""
     names = kf.nets.ConvNet(0, 3, 5, context_features=4).state_dict().keys()
     assert {name for name in names if name.startswith("first")} == {
         "first.context.weight",

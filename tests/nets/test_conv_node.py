@@ -35,8 +35,8 @@ def test_gradients_are_those_of_the_single_layers(memory, context):
     """By plain autograd, which a bypass of memory modes leaves alone with the layers."""
     net, given = networks(context, memory), points(context)
     with memory_modes_bypassed():
-        wanted = gradients(net, given)
-    for found, right in zip(gradients(net, given), wanted, strict=True):
+        expected = gradients(net, given)
+    for found, right in zip(gradients(net, given), expected, strict=True):
         assert torch.allclose(found, right, rtol=1e-10, atol=1e-12)
 
 
@@ -83,8 +83,8 @@ def test_forward_mode_and_transforms_see_the_layers():
     net, (x,) = networks(memory="recompute"), points()
     tangent = torch.ones_like(x)
     _, pushed = torch.func.jvp(net, (x.detach(),), (tangent,))
-    wanted = torch.autograd.functional.jvp(net, x.detach(), tangent)[1]
-    assert torch.allclose(pushed, wanted)
+    expected = torch.autograd.functional.jvp(net, x.detach(), tangent)[1]
+    assert torch.allclose(pushed, expected)
 
 
 def test_a_frozen_input_and_frozen_weights_are_fine():

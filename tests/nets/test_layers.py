@@ -138,8 +138,8 @@ def finite_difference(function, step=1e-6):
 def test_the_derivative_by_every_route_is_that_of_finite_differences(make, product):
     """Forward mode needs no vmap, and a vjp can be differentiated."""
     net, x, v, context = ready(make, context_features=CONTEXT), images(), images(), contexts()
-    wanted = finite_difference(lambda step: net(x + step * v, context))
-    torch.testing.assert_close(product(net, x, v, context), wanted, rtol=1e-6, atol=1e-8)
+    expected = finite_difference(lambda step: net(x + step * v, context))
+    torch.testing.assert_close(product(net, x, v, context), expected, rtol=1e-6, atol=1e-8)
 
 
 @every_net
@@ -158,8 +158,8 @@ def test_products_with_the_derivative_can_be_differentiated(make, product):
     slopes = torch.autograd.grad(pairing, list(weights.values()), materialize_grads=True)
     found = sum((slope * way).sum() for slope, way in zip(slopes, direction.values(), strict=True))
     with torch.enable_grad():
-        wanted = (moved(1e-6) - moved(-1e-6)) / 2e-6
-    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-8)
+        expected = (moved(1e-6) - moved(-1e-6)) / 2e-6
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
 
 
 def parametrized(net, weights):

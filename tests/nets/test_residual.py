@@ -21,8 +21,8 @@ def test_it_is_a_convolution_blocks_and_a_convolution():
     h = h + (context @ net.first.context.weight.T)[:, :, None, None]
     for block in net.blocks:
         h = h + convolved(block.second, torch.relu(convolved(block.first, torch.relu(h))))
-    wanted = convolved(net.last, torch.relu(h))
-    torch.testing.assert_close(net(x, context), wanted, rtol=1e-12, atol=1e-12)
+    expected = convolved(net.last, torch.relu(h))
+    torch.testing.assert_close(net(x, context), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 20])
@@ -31,9 +31,9 @@ def test_new_blocks_change_nothing_however_many_there_are(blocks):
     net = kf.nets.ResidualConvNet(2, 3, 5, blocks=blocks)
     torch.nn.init.normal_(net.last.weight)
     x = torch.randn(4, 2, 3, 3)
-    wanted = convolved(net.last, torch.relu(convolved(net.first.convolution, x)))
+    expected = convolved(net.last, torch.relu(convolved(net.first.convolution, x)))
     assert len(net.blocks) == blocks
-    torch.testing.assert_close(net(x), wanted)
+    torch.testing.assert_close(net(x), expected)
 
 
 def test_a_place_sees_two_places_further_with_each_block():
@@ -41,9 +41,9 @@ def test_a_place_sees_two_places_further_with_each_block():
     net = jittered(kf.nets.ResidualConvNet(1, 1, 8, blocks=2))
     x = torch.randn(1, 1, 15, 15, requires_grad=True)
     seen = torch.autograd.grad(net(x)[0, 0, 7, 7], x)[0][0, 0] != 0
-    wanted = torch.zeros(15, 15, dtype=torch.bool)
-    wanted[2:13, 2:13] = True
-    assert torch.equal(seen, wanted)
+    expected = torch.zeros(15, 15, dtype=torch.bool)
+    expected[2:13, 2:13] = True
+    assert torch.equal(seen, expected)
 
 
 @pytest.mark.parametrize(

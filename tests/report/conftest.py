@@ -370,7 +370,7 @@ def _findings(layers: int) -> list[Finding]:
             layer=worst,
             message="One layer has a condition number of 3.6; the median of the others is 1.1.",
             cause="Its scale network reaches the bound on the log-scale for 12 % of the rows.",
-            fix="Train with a smaller bound on the log-scales, or add a coupling beside it.",
+            fix="Train with a smaller bound on the log-scales, or add a coupling next to it.",
             evidence={"condition_number": 3.61, "others": 1.12, "share_at_bound": 0.12},
         ),
         Finding(

@@ -121,7 +121,7 @@ def test_every_picture_is_in_the_page_with_a_description(usual, make):
     assert all(a["src"].startswith("data:image/png;base64,") and a["alt"] for a in pictures)
     assert pictures[1]["src"].endswith(
         report.charts.samples[-1].png
-    )  # temperature 1 beside the data
+    )  # temperature 1 next to the data
     for a in pictures:
         content = base64.b64decode(a["src"].partition(",")[2])
         assert content.startswith(b"\x89PNG")

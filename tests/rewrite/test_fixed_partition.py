@@ -142,16 +142,16 @@ def test_the_function_is_the_same_and_all_couplings_have_one_partition(name):
     x = flow.sample(20, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(made.log_prob(x), flow.log_prob(x), atol=1e-3)
     z = torch.randn(20, *flow.event_shape)
-    wanted, found = (f.bijection.inverse(z)[0].detach() for f in (flow, made))
-    assert torch.allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
+    expected, found = (f.bijection.inverse(z)[0].detach() for f in (flow, made))
+    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
     assert all(torch.equal(state[key], value) for key, value in flow.state_dict().items())
     half = kf.Partition.half(*flow.event_shape)
     couplings = couplings_of(made)
     assert {partition_of(part) for part in couplings} <= {half, half.swapped()}
     assert len(couplings) == certificate.couplings_after
     assert certificate.left == ()
-    beside = [part for part in made.bijection if not isinstance(part, kf.CouplingStack)]
-    assert all(partition_of(part) or is_elementwise(part) for part in beside)
+    next_to = [part for part in made.bijection if not isinstance(part, kf.CouplingStack)]
+    assert all(partition_of(part) or is_elementwise(part) for part in next_to)
 
 
 @pytest.mark.slow
@@ -295,7 +295,7 @@ def test_another_partition_can_be_asked_for():
 
 @pytest.mark.slow
 def test_the_certificate_is_plain_json():
-    """With the largest condition number beside what it was made of."""
+    """With the largest condition number next to what it was made of."""
     _, certificate = kf.rewrite_fixed_partition(recipe(4, "random"))
     written = json.loads(json.dumps(certificate.to_json()))
     assert written["condition_number"] == certificate.condition_number
@@ -306,14 +306,14 @@ def test_a_printed_certificate_is_a_few_lines():
     """What stood there before and stands there now, condition numbers and differences."""
     _, certificate = kf.rewrite_fixed_partition(recipe(6, "random"))
     lines = dict(line.split("  ", 1) for line in str(certificate).splitlines())
-    said = {name: value.strip() for name, value in lines.items()}
-    assert said["couplings before"] == "4"
-    assert said["permutations and linear layers before"] == "4"
-    assert said["couplings after"] == str(certificate.couplings_after)
-    assert said["largest condition number of these"] == f"{certificate.condition_number:.3g}"
+    message = {name: value.strip() for name, value in lines.items()}
+    assert message["couplings before"] == "4"
+    assert message["permutations and linear layers before"] == "4"
+    assert message["couplings after"] == str(certificate.couplings_after)
+    assert message["largest condition number of these"] == f"{certificate.condition_number:.3g}"
     worst = certificate.differences["float32"]
-    assert f"log_prob {worst.log_prob:.1e} nats" in said["largest difference in float32"]
-    assert said["compared on"] == "256 rows" and said["layers kept unchanged"] == "none"
+    assert f"log_prob {worst.log_prob:.1e} nats" in message["largest difference in float32"]
+    assert message["compared on"] == "256 rows" and message["layers kept unchanged"] == "none"
     assert repr(certificate).startswith("Certificate(couplings_before=4")
 
 
@@ -331,12 +331,12 @@ def test_what_is_no_flow_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("points", "said"),
+    ("points", "message"),
     [(torch.zeros(0, 6), "at least one row"), (torch.full((2, 6), torch.nan), "finite")],
 )
-def test_points_without_a_number_are_refused(points, said):
+def test_points_without_a_number_are_refused(points, message):
     """The largest of no differences, or of NaN, would say nothing about the two flows."""
-    with pytest.raises(ArgumentError, match=said):
+    with pytest.raises(ArgumentError, match=message):
         kf.rewrite_fixed_partition(recipe(6, "random"), points)
 
 
@@ -378,11 +378,11 @@ def test_all_points_are_compared(monkeypatch):
     flow, other = recipe(4, "random", context_features=2), recipe(4, "half", context_features=2)
     x, context = torch.randn(50, 4), torch.randn(50, 2)
     answers = [(*f.bijection(x, context), f.log_prob(x, context)) for f in (flow, other)]
-    wanted = [(a - b).abs().max().item() for a, b in zip(*answers, strict=True)]
+    expected = [(a - b).abs().max().item() for a, b in zip(*answers, strict=True)]
     monkeypatch.setattr(module, "ROWS_AT_ONCE", 7)
     for order in (torch.arange(50), torch.arange(50).flip(0)):
         found = module.difference(flow, other, x[order], context[order], torch.float64)
-        assert dataclasses.astuple(found) == pytest.approx(wanted, rel=1e-4)
+        assert dataclasses.astuple(found) == pytest.approx(expected, rel=1e-4)
 
 
 class Shifted(kf.AffineCoupling):
@@ -400,7 +400,7 @@ class Shifted(kf.AffineCoupling):
 
 @pytest.mark.slow
 def test_a_coupling_of_another_class_is_left_with_its_partition():
-    """Linear maps beside it are factored on the partition that was asked for all the same."""
+    """Linear maps next to it are factored on the partition that was asked for all the same."""
     own = affine(kf.Partition.alternating(4))
     flow = flow_of(
         Shifted(own.partition, own.conditioner),
@@ -587,16 +587,16 @@ def test_the_embedding_of_the_context_is_taken_over_as_a_copy():
     flow = moved(kf.Flow(StandardNormal(4), chain))
     x, context = torch.randn(9, 4), torch.randn(9, 2)
     for made in (kf.fuse(flow), kf.rewrite_fixed_partition(flow, x, context=context)[0]):
-        wanted = flow.log_prob(x, context)
-        assert torch.allclose(made.log_prob(x, context), wanted, atol=1e-4)
+        expected = flow.log_prob(x, context)
+        assert torch.allclose(made.log_prob(x, context), expected, atol=1e-4)
         made.bijection.embedding.weight.data.zero_()
-        assert torch.equal(flow.log_prob(x, context), wanted)
+        assert torch.equal(flow.log_prob(x, context), expected)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["log_scale", "shift"])
 def test_an_elementwise_map_that_only_scales_or_only_shifts_is_kept(name):
-    """In another order, where it is written anew; one that does nothing is left out."""
+    """In another order, where it is written again; one that does nothing is left out."""
     elementwise = kf.bijections.ElementwiseAffine(4)
     parts = kf.bijections.Permutation((1, 0, 3, 2)), elementwise, affine(kf.Partition.half(4))
     flow = kf.Flow(StandardNormal(4), kf.Chain(parts))
@@ -622,7 +622,7 @@ def test_linear_couplings_join_the_inverse_of_a_coupling():
 
 
 def test_what_is_frozen_stays_frozen():
-    """Factors and elementwise maps of frozen layers, beside couplings that train."""
+    """Factors and elementwise maps of frozen layers, next to couplings that train."""
     half = kf.Partition.half(6)
     fixed = [
         kf.bijections.LULinear(6),

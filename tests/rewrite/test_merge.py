@@ -159,7 +159,7 @@ def kinds(flow):
 
 
 @pytest.mark.parametrize(
-    ("parts", "wanted"),
+    ("parts", "expected"),
     [
         (
             [kf.bijections.Permutation((1, 2, 3, 0)), kf.bijections.Permutation((2, 0, 3, 1))],
@@ -211,11 +211,11 @@ def kinds(flow):
         ([kf.factor.Whiten(4), kf.bijections.LULinear(4)], ["Whiten", "LULinear"]),
     ],
 )
-def test_what_a_run_becomes(parts, wanted):
+def test_what_a_run_becomes(parts, expected):
     """A permutation, a map of single features, a matrix, or nothing; the function is the same."""
     flow = flow_of(*parts)
     made = kf.fuse(flow)
-    assert kinds(made) == wanted
+    assert kinds(made) == expected
     x = torch.randn(9, 4)
     assert torch.allclose(made.log_prob(x), flow.log_prob(x), rtol=1e-5, atol=1e-5)
     z, back = made.bijection(x)[0], flow.bijection(x)[0]
@@ -274,9 +274,9 @@ def test_a_large_shift_does_not_drown_the_matrix(make):
     flow = flow_of(units, make(4), affine(TWO_AND_TWO)).double()
     units.shift.data.sub_(1e8 * units.log_scale.exp().detach())
     x = 1e8 + torch.randn(9, 4, dtype=torch.float64)
-    wanted = flow.bijection(x)[0]
+    expected = flow.bijection(x)[0]
     found = kf.fuse(flow).bijection(x)[0]
-    assert torch.allclose(found, wanted, rtol=0, atol=1e-6), (found - wanted).abs().max()
+    assert torch.allclose(found, expected, rtol=0, atol=1e-6), (found - expected).abs().max()
 
 
 def test_a_run_that_is_singular_to_rounding_stays():

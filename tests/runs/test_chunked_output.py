@@ -168,7 +168,7 @@ def test_scores_given_a_context_are_those_at_once(conditional, small, tmp_path):
 
 @pytest.fixture(scope="module")
 def padded(tmp_path_factory):
-    """A run whose scores are drawn: bounds, with noise beside the rows."""
+    """A run whose scores are drawn: bounds, with noise next to the rows."""
     return fitted(tmp_path_factory.mktemp("runs") / "padded", padding=1, padding_kind="gaussian")
 
 
@@ -395,5 +395,5 @@ def test_a_terminal_shows_how_many_rows_are_done(run, small, tmp_path, monkeypat
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("FORCE_COLOR", "1")
     write_scores(run, str(tmp_path / "t.csv"), str(tmp_path / "out.csv"))
-    said = capsys.readouterr().err
-    assert "reading" in said and "scoring" in said and "205 of 205 rows" in said
+    message = capsys.readouterr().err
+    assert "reading" in message and "scoring" in message and "205 of 205 rows" in message

@@ -262,7 +262,7 @@ def test_a_gap_in_the_rows_to_compare_with_stops_before_training(table, tmp_path
 
 @pytest.mark.slow
 def test_a_column_that_is_constant_among_the_training_rows_has_no_gaussian(tmp_path):
-    """The run is finished all the same; the Gaussian's NLL is said to be not finite."""
+    """The run is finished all the same; the Gaussian's NLL is reported as not finite."""
     x = np.random.default_rng(0).normal(size=(60, 2))
     x[:, 1] = 0.1  # no float32: rounding alone is no variation
     seen = TableConfig(_written(tmp_path, x + np.eye(60, 2))).load()
@@ -332,16 +332,16 @@ def test_a_flow_worse_than_a_gaussian_is_not_given_a_clean_bill(tmp_path):
 
 @pytest.mark.slow
 def test_one_column_is_told_to_be_a_gaussian(tmp_path):
-    """A coupling has nothing to read, and the user is told before training."""
+    """A coupling has nothing to read, and the user is reported before training."""
     x = np.random.default_rng(0).normal(size=(200, 2))
     source = TableConfig(_written(tmp_path, x), columns=["a"])
-    said = {}
+    text = {}
     for padding in (None, 1):
         model = ModelConfig("real_nvp", {"depth": 1, "hidden": (4,), "padding": padding})
-        said[padding] = []
-        fit_run(source, model, tmp_path / f"{padding}", say=said[padding].append, max_epochs=1)
-    assert any("the flow is a Gaussian" in note for note in said[None])
-    assert len(said[1]) == 1 and said[1][0].startswith("measuring the flow")
+        text[padding] = []
+        fit_run(source, model, tmp_path / f"{padding}", say=text[padding].append, max_epochs=1)
+    assert any("the flow is a Gaussian" in note for note in text[None])
+    assert len(text[1]) == 1 and text[1][0].startswith("measuring the flow")
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ ROWS = 10_000
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run on two columns, with ROWS rows to score beside it."""
+    """A run on two columns, with ROWS rows to score next to it."""
     folder = tmp_path_factory.mktemp("run")
     x = np.random.default_rng(0).normal(size=(ROWS, 2))
     pl.DataFrame({"a": x[:, 0], "b": x[:, 1]}).write_csv(folder / "t.csv")

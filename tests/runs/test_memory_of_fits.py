@@ -63,8 +63,8 @@ def started(program, *words):
 
 def finished(process):
     """Waits until a process has ended well."""
-    said = process.communicate(timeout=1000)[1]
-    assert process.returncode == 0, said
+    message = process.communicate(timeout=1000)[1]
+    assert process.returncode == 0, message
 
 
 @pytest.mark.slow
@@ -82,8 +82,8 @@ def test_a_table_larger_than_memory_is_trained_on(tmp_path):
     finished(started(LIMITED, *words, "--out", tmp_path / "run"))
     words.remove("--on-disk")
     process = started(LIMITED, *words, "--out", tmp_path / "other")
-    said = process.communicate(timeout=1000)[1]
-    assert process.returncode in (1, 2) and "does not fit in memory" in said, said
+    message = process.communicate(timeout=1000)[1]
+    assert process.returncode in (1, 2) and "does not fit in memory" in message, message
 
 
 def written_until(folder, size):

@@ -36,7 +36,7 @@ def peak_bytes(*words):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A small run, with few rows and with many to score beside it."""
+    """A small run, with few rows and with many to score next to it."""
     folder = tmp_path_factory.mktemp("run")
     x = np.random.default_rng(0).normal(size=(MANY, COLUMNS))
     frame = pl.DataFrame({f"x{i}": x[:, i] for i in range(COLUMNS)})

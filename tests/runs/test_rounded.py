@@ -82,8 +82,8 @@ def test_the_command_and_python_keep_the_same_rows(x, path):
     flow = kf.real_nvp(2, depth=2, hidden=(8,))
     with pytest.warns(kf.errors.DataWarning) as caught:
         result = kf.fit(flow, x, **SETTINGS)
-    (said,) = [note for note in result.notes if "repeat" in note]
-    assert said in tables.notes and said.endswith("copies stay in one part of the split")
+    (text,) = [note for note in result.notes if "repeat" in note]
+    assert text in tables.notes and text.endswith("copies stay in one part of the split")
     assert not any("repeat" in str(warning.message) for warning in caught)
     parts = split(load_table(x), fractions=(0.9, 0.1))
     assert sum(map(len, parts)) == len(x)

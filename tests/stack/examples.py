@@ -105,36 +105,36 @@ def result_of(module, way, x, context=None):
     return Result(value.detach(), log_det.detach(), gradients)
 
 
-def assert_alike(found, wanted, tolerance):
+def assert_alike(found, expected, tolerance):
     """Asserts that two results are equal to a relative tolerance.
 
     A gradient can be a small sum of large terms: where it is much smaller than the largest one,
     its error is measured by a hundredth of that.
     """
-    assert found.value.dtype == wanted.value.dtype
-    assert _error(found.value, wanted.value) <= tolerance * wanted.value.norm()
-    assert _error(found.log_det, wanted.log_det) <= tolerance * (1 + wanted.log_det.norm())
-    assert_close_gradients(found.gradients, wanted.gradients, tolerance)
+    assert found.value.dtype == expected.value.dtype
+    assert _error(found.value, expected.value) <= tolerance * expected.value.norm()
+    assert _error(found.log_det, expected.log_det) <= tolerance * (1 + expected.log_det.norm())
+    assert_close_gradients(found.gradients, expected.gradients, tolerance)
 
 
-def assert_close_gradients(found, wanted, tolerance):
+def assert_close_gradients(found, expected, tolerance):
     """Asserts the same of gradients, one after the other."""
-    largest = max(g.norm() for g in wanted)
-    for number, (mine, theirs) in enumerate(zip(found, wanted, strict=True)):
+    largest = max(g.norm() for g in expected)
+    for number, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
         assert mine.shape == theirs.shape
         allowed = tolerance * (theirs.norm() + 0.01 * largest)
-        assert _error(mine, theirs) <= allowed, f"gradient {number} of {len(wanted)}"
+        assert _error(mine, theirs) <= allowed, f"gradient {number} of {len(expected)}"
 
 
-def _error(found, wanted):
-    return (found.to(wanted.dtype) - wanted).norm()
+def _error(found, expected):
+    return (found.to(expected.dtype) - expected).norm()
 
 
-def same(found, wanted):
+def same(found, expected):
     """Returns whether two results are equal bit for bit."""
-    pairs = zip(found.gradients, wanted.gradients, strict=True)
+    pairs = zip(found.gradients, expected.gradients, strict=True)
     return (
-        torch.equal(found.value, wanted.value)
-        and torch.equal(found.log_det, wanted.log_det)
+        torch.equal(found.value, expected.value)
+        and torch.equal(found.log_det, expected.log_det)
         and all(torch.equal(a, b) for a, b in pairs)
     )

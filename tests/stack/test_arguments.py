@@ -78,11 +78,11 @@ def refusal(wrong):
 
 @pytest.mark.parametrize(("wrong", "message"), WRONG)
 def test_a_wrong_argument_is_named(wrong, message):
-    """What is wrong is said in one sentence, with the argument and what was given."""
-    said = refusal(wrong)
-    assert re.search(message, said)
-    assert said.endswith(".")
-    assert "\n" not in said
+    """What is wrong is reported in one sentence, with the argument and what was given."""
+    text = refusal(wrong)
+    assert re.search(message, text)
+    assert text.endswith(".")
+    assert "\n" not in text
 
 
 @pytest.mark.boundary
@@ -151,7 +151,7 @@ def test_a_context_that_nobody_reads_is_left_alone():
 
 
 def test_a_memory_mode_set_later_is_checked_too():
-    """A typing error is said at once, not at the next call."""
+    """A typing error is reported at once, not at the next call."""
     stack = kf.CouplingStack([kf.Partition.half(4)], (4,))
     with pytest.raises(kf.errors.ArgumentError, match="'memory' should be one of .*, got 'Store'"):
         stack.memory = "Store"

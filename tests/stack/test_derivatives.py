@@ -110,9 +110,9 @@ def test_only_what_is_asked_for_is_derived_twice():
     (first,) = torch.autograd.grad(stack(x, context)[0].sin().sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first.sin().sum(), x)
     chain = stack.to_chain()
-    (wanted,) = torch.autograd.grad(chain(x, context)[0].sin().sum(), x, create_graph=True)
-    (wanted,) = torch.autograd.grad(wanted.sin().sum(), x)
-    assert (second - wanted).norm() <= 1e-11 * wanted.norm()
+    (expected,) = torch.autograd.grad(chain(x, context)[0].sin().sum(), x, create_graph=True)
+    (expected,) = torch.autograd.grad(expected.sin().sum(), x)
+    assert (second - expected).norm() <= 1e-11 * expected.norm()
 
 
 def test_dropout_has_no_second_derivative():
@@ -134,10 +134,10 @@ def test_a_graph_made_in_evaluation_mode_stays_there():
     x, _ = points(stack, 6)
     x.requires_grad_()
     loss = stack(x)[0].square().sum()
-    (wanted,) = torch.autograd.grad(loss, x, retain_graph=True)
+    (expected,) = torch.autograd.grad(loss, x, retain_graph=True)
     stack.train()
     (found,) = torch.autograd.grad(loss, x, create_graph=True)
-    assert (found - wanted).norm() <= 1e-12 * wanted.norm()
+    assert (found - expected).norm() <= 1e-12 * expected.norm()
     assert stack.training
 
 
@@ -165,12 +165,12 @@ def test_forward_mode_is_the_chains(kind, way):
             duals = [t.detach() for t in given]
             duals[place] = forward_ad.make_dual(duals[place], tensor.detach().cos())
             found = forward_ad.unpack_dual(function(*duals)[0]).tangent
-        _, wanted = torch.autograd.functional.jvp(
+        _, expected = torch.autograd.functional.jvp(
             lambda t, place=place: function(*given[:place], t, *given[place + 1 :])[0],
             tensor.detach(),
             tensor.detach().cos(),
         )
-        assert torch.allclose(found, wanted, rtol=1e-9, atol=1e-12), place
+        assert torch.allclose(found, expected, rtol=1e-9, atol=1e-12), place
 
 
 @pytest.mark.slow
@@ -188,10 +188,10 @@ def test_transforms_of_functions(way, memory):
     def one(point):
         return whole(point[None])[0][0]
 
-    wanted = torch.autograd.functional.jacobian(value, x)
-    dense = torch.stack([wanted[i, :, i] for i in range(5)])
+    expected = torch.autograd.functional.jacobian(value, x)
+    dense = torch.stack([expected[i, :, i] for i in range(5)])
     for jacobian in (jacfwd(value)(x), jacrev(value)(x)):
-        assert torch.allclose(jacobian, wanted, rtol=1e-10, atol=1e-12)
+        assert torch.allclose(jacobian, expected, rtol=1e-10, atol=1e-12)
     for jacobian in (vmap(jacfwd(one))(x), vmap(jacrev(one))(x)):
         assert torch.allclose(jacobian, dense, rtol=1e-10, atol=1e-12)
     assert torch.allclose(vmap(one)(x), value(x), rtol=1e-12)
@@ -225,8 +225,8 @@ def test_other_weights_in_place_of_its_own(memory):
             parameter.mul_(1.1)
     value, log_det = stack(x)
     loss = value.square().sum() + log_det.sum()
-    wanted = torch.autograd.grad(loss, list(stack.parameters()))
-    for mine, theirs in zip(found, wanted, strict=True):
+    expected = torch.autograd.grad(loss, list(stack.parameters()))
+    for mine, theirs in zip(found, expected, strict=True):
         assert torch.equal(mine, theirs)
 
     def by_weights(weights):
@@ -234,7 +234,7 @@ def test_other_weights_in_place_of_its_own(memory):
         return value.square().sum() + log_det.sum()
 
     found = grad(by_weights)(dict(stack.named_parameters()))
-    for mine, theirs in zip(found.values(), wanted, strict=True):
+    for mine, theirs in zip(found.values(), expected, strict=True):
         assert (mine - theirs).norm() <= 1e-10 * theirs.norm()
 
 
@@ -254,8 +254,8 @@ def test_gradients_of_each_row(way):
 
     by_row = vmap(grad(loss), in_dims=(None, 0))(weights, x)
     value, log_det = module(x)
-    wanted = torch.autograd.grad(value.square().sum() + log_det.sum(), list(stack.parameters()))
-    for mine, theirs in zip(by_row.values(), wanted, strict=True):
+    expected = torch.autograd.grad(value.square().sum() + log_det.sum(), list(stack.parameters()))
+    for mine, theirs in zip(by_row.values(), expected, strict=True):
         assert (mine.sum(0) - theirs).norm() <= 1e-10 * theirs.norm()
 
 

@@ -55,18 +55,18 @@ def test_modes_and_threads_leave_out_the_same_units(threads, way):
     stack = dropping(depth=34, memory="store")
     x, _ = points(stack, 64)
     torch.manual_seed(5)
-    wanted = result_of(stack, way, x)
+    expected = result_of(stack, way, x)
     for memory in MEMORY:
         for number in (1, 2):
             threads(number)
             stack.memory = memory
             torch.manual_seed(5)
             found = result_of(stack, way, x)
-            assert torch.equal(found.value, wanted.value)
-            for mine, theirs in zip(found.gradients, wanted.gradients, strict=True):
+            assert torch.equal(found.value, expected.value)
+            for mine, theirs in zip(found.gradients, expected.gradients, strict=True):
                 assert (mine - theirs).norm() <= 1e-10 * theirs.norm()
     torch.manual_seed(6)
-    assert not torch.equal(result_of(stack, way, x).value, wanted.value)
+    assert not torch.equal(result_of(stack, way, x).value, expected.value)
 
 
 @pytest.mark.parametrize("memory", MEMORY)
@@ -119,7 +119,7 @@ def test_no_dropout_draws_nothing():
 
 
 def test_training_draws_from_the_global_generator():
-    """In training each call draws anew; a seed repeats it, with or without gradients."""
+    """In training each call draws again; a seed repeats it, with or without gradients."""
     stack = dropping()
     x, _ = points(stack, 20)
     first, second = stack(x)[0], stack(x)[0]

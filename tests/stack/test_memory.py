@@ -68,7 +68,7 @@ def test_invert_keeps_a_number_a_layer():
 @pytest.mark.slow
 @pytest.mark.usefixtures("only_new_objects")
 def test_changing_halves_cost_a_state_in_two_layers():
-    """Where the halves are drawn anew for each two couplings, their features move once."""
+    """Where the halves are drawn again for each two couplings, their features move once."""
     moved = 16 * FEATURES * 4
     most = 32 * FEATURES // 2 * 4 + moved + 2 * FEATURES * 4 + 4
     assert kept_by_a_row(32, "recompute", "random-half") <= most
@@ -128,7 +128,7 @@ def test_passes_do_not_share_buffers(threads, memory):
     threads(2)
     stack = stack_of(4, 5, memory=memory)
     batches = [points(stack, 60, seed=i)[0] for i in range(3)]
-    wanted = [result_of(stack, "forward", x) for x in batches]
+    expected = [result_of(stack, "forward", x) for x in batches]
     inputs = [x.clone().requires_grad_() for x in batches]
     outputs = [stack(x) for x in inputs]
     with torch.no_grad():
@@ -136,10 +136,10 @@ def test_passes_do_not_share_buffers(threads, memory):
     for place in (1, 2, 0):
         stack.zero_grad()
         value, log_det = outputs[place]
-        assert torch.equal(value, wanted[place].value)
+        assert torch.equal(value, expected[place].value)
         loss_of(value, log_det).backward()
-        assert torch.equal(inputs[place].grad, wanted[place].gradients[0])
-        assert same(result_of(stack, "forward", batches[place]), wanted[place])
+        assert torch.equal(inputs[place].grad, expected[place].gradients[0])
+        assert same(result_of(stack, "forward", batches[place]), expected[place])
 
 
 @pytest.mark.parametrize("memory", MEMORY)
@@ -298,14 +298,14 @@ def test_the_value_may_be_changed_in_place(memory):
     stack = stack_of(4, 3, memory=memory)
     x, _ = points(stack, 6)
     x.requires_grad_()
-    wanted = torch.autograd.grad(stack(x)[0].mul(3).sum(), x)[0]
+    expected = torch.autograd.grad(stack(x)[0].mul(3).sum(), x)[0]
     value = stack(x)[0]
     value.mul_(3)
     if memory == "invert":
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             value.sum().backward()
     else:
-        assert torch.equal(torch.autograd.grad(value.sum(), x)[0], wanted)
+        assert torch.equal(torch.autograd.grad(value.sum(), x)[0], expected)
 
 
 @pytest.mark.parametrize("memory", MEMORY)
@@ -337,7 +337,7 @@ def test_only_what_requires_gradients_gets_them(memory, what):
     """Frozen weights, or points without gradients, get none, and the others the chain's."""
     stack = stack_of(4, 33, (5,), memory=memory, context_features=2)
     x, context = points(stack, 6)
-    wanted = result_of(stack.to_chain(), "forward", x, context)
+    expected = result_of(stack.to_chain(), "forward", x, context)
     names = [name for name, _ in stack.to_chain().named_parameters()]
     if what == "only weights":
         loss_of(*stack(x, context)).backward()
@@ -351,14 +351,14 @@ def test_only_what_requires_gradients_gets_them(memory, what):
         assert all((p.grad is None) == (p is first) for p in stack.parameters())
         bias = stack[0].conditioner.layers[0].bias.grad
         place = names.index("bijections.0.conditioner.layers.0.bias")
-        assert torch.allclose(bias, wanted.gradients[2 + place], rtol=1e-9)
+        assert torch.allclose(bias, expected.gradients[2 + place], rtol=1e-9)
     else:
         stack.requires_grad_(False)
         inputs, place = (x, 0) if what == "only points" else (context, 1)
         inputs.requires_grad_()
         loss_of(*stack(x, context)).backward()
         assert all(p.grad is None for p in stack.parameters())
-        assert torch.allclose(inputs.grad, wanted.gradients[place], rtol=1e-9)
+        assert torch.allclose(inputs.grad, expected.gradients[place], rtol=1e-9)
 
 
 def test_nothing_to_differentiate_makes_no_graph():
@@ -380,7 +380,7 @@ def test_inference_mode_leaves_nothing_that_spoils_training(pool, threads, memor
     threads(2)
     stack = stack_of(4, 3, memory=memory)
     x, _ = points(stack, 60)
-    wanted = result_of(stack, "forward", x)
+    expected = result_of(stack, "forward", x)
     pool.forget()
     for way in (stack, stack.inverse):
         with torch.inference_mode():
@@ -389,8 +389,8 @@ def test_inference_mode_leaves_nothing_that_spoils_training(pool, threads, memor
         assert not value.requires_grad
         assert not log_det.requires_grad
     with torch.inference_mode():
-        assert torch.equal(stack(x)[0], wanted.value)
-    assert same(result_of(stack, "forward", x), wanted)
+        assert torch.equal(stack(x)[0], expected.value)
+    assert same(result_of(stack, "forward", x), expected)
 
 
 @pytest.mark.parametrize("memory", MEMORY)
@@ -398,10 +398,10 @@ def test_checkpoints_around_a_stack(memory):
     """`torch.utils.checkpoint` runs a stack again like any other module."""
     stack = stack_of(4, 3, memory=memory)
     x, _ = points(stack, 6)
-    wanted = result_of(stack, "forward", x)
+    expected = result_of(stack, "forward", x)
     x.requires_grad_()
     loss_of(*torch.utils.checkpoint.checkpoint(stack, x, use_reentrant=False)).backward()
-    assert torch.equal(x.grad, wanted.gradients[0])
+    assert torch.equal(x.grad, expected.gradients[0])
 
 
 def test_recipes_pass_the_mode_on():

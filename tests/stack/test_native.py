@@ -113,9 +113,9 @@ def test_evaluation_is_equal_to_rounding(monkeypatch):
         with torch.inference_mode():
             value, log_det = way(x)
             monkeypatch.setenv("KAPPAFLOW_NATIVE", "0")
-            wanted, wanted_log_det = way(x)
+            expected, wanted_log_det = way(x)
             monkeypatch.delenv("KAPPAFLOW_NATIVE")
-        assert torch.allclose(value, wanted, rtol=1e-5, atol=1e-6)
+        assert torch.allclose(value, expected, rtol=1e-5, atol=1e-6)
         assert torch.allclose(log_det, wanted_log_det, rtol=1e-5, atol=1e-5)
 
 
@@ -298,8 +298,8 @@ def test_a_tape_follows_the_weights(threads, monkeypatch):
     threads(2)
     stack = stack_of(5, 6, (8, 8), dtype=torch.float32)
     results = []
-    for wanted in ("", "0"):
-        monkeypatch.setenv("KAPPAFLOW_NATIVE", wanted)
+    for expected in ("", "0"):
+        monkeypatch.setenv("KAPPAFLOW_NATIVE", expected)
         mine, found = copy.deepcopy(stack), []
         for seed in range(6):
             torch.manual_seed(seed)
@@ -322,8 +322,8 @@ def test_tapes_of_two_stacks_are_kept_apart(threads, monkeypatch):
     x, _ = points(stacks[0], 70, dtype=torch.float32)
     for _ in range(2):
         for stack in stacks:
-            wanted, found = both(monkeypatch, stack, "forward", x, None)
-            assert_alike(found, wanted, 1e-5)
+            expected, found = both(monkeypatch, stack, "forward", x, None)
+            assert_alike(found, expected, 1e-5)
 
 
 @pytest.mark.usefixtures("chunked", "backend", "pool")
@@ -396,7 +396,7 @@ def test_other_products_and_threads_are_right(libraries, threads, monkeypatch):
     threads(2)
     stack = stack_of(5, 6, (8, 8), dtype=torch.float32)
     x, _ = points(stack, 70, dtype=torch.float32)
-    wanted = result_of(stack, "forward", x)
+    expected = result_of(stack, "forward", x)
     before, address = threadpool_info(), package.address_in_torch
     for missing in ({"sgemm_"}, {"torch_parallel_for"}, {"MKL_Set_Num_Threads_Local"}):
         with monkeypatch.context() as patch:
@@ -407,7 +407,7 @@ def test_other_products_and_threads_are_right(libraries, threads, monkeypatch):
             made = native.Backend(Library(list(libraries.values())[-1]))
             patch.setattr(native, "backend", lambda found=made: found)
             assert made.loop is None
-            assert_alike(result_of(stack, "forward", x), wanted, 1e-5)
+            assert_alike(result_of(stack, "forward", x), expected, 1e-5)
     assert threadpool_info() == before
 
 

@@ -44,9 +44,9 @@ def test_there_and_back_again(settings):
     assert other.permutations == stack.permutations
     x, context = points(stack, 6)
     for way in ("forward", "inverse"):
-        wanted = result_of(stack, way, x, context)
-        assert same(result_of(other, way, x, context), wanted)
-        assert_alike(result_of(chain, way, x, context), wanted, 1e-11)
+        expected = result_of(stack, way, x, context)
+        assert same(result_of(other, way, x, context), expected)
+        assert_alike(result_of(chain, way, x, context), expected, 1e-11)
     again = other.to_chain()
     for key, tensor in again.state_dict().items():
         assert torch.equal(tensor, chain.state_dict()[key])

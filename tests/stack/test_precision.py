@@ -13,9 +13,9 @@ def narrow():
     return torch.autocast("cpu", dtype=torch.bfloat16)
 
 
-def off(found, wanted):
+def off(found, expected):
     """Returns the relative distance of two tensors."""
-    return ((found - wanted).norm() / wanted.norm()).item()
+    return ((found - expected).norm() / expected.norm()).item()
 
 
 def example(**settings):
@@ -36,16 +36,16 @@ def test_training_steps_are_near_those_of_float32(threads, memory, settings):
     threads(2)
     stack, x, context = example(memory=memory, **settings)
     chain = stack.to_chain()
-    wanted = result_of(stack, "forward", x, context)
+    expected = result_of(stack, "forward", x, context)
     with narrow():
         found = result_of(stack, "forward", x, context)
         plain = result_of(chain, "forward", x, context)
     assert found.value.dtype == found.log_det.dtype == torch.float32
     assert all(g.dtype == torch.float32 for g in found.gradients)
-    assert 1e-4 < off(found.value, wanted.value) < 1e-2
-    assert (found.log_det - wanted.log_det).abs().max() <= 2e-2
+    assert 1e-4 < off(found.value, expected.value) < 1e-2
+    assert (found.log_det - expected.log_det).abs().max() <= 2e-2
     gradient, plainly, exact = (
-        torch.cat([g.flatten() for g in result.gradients]) for result in (found, plain, wanted)
+        torch.cat([g.flatten() for g in result.gradients]) for result in (found, plain, expected)
     )
     assert off(gradient, exact) < 5e-2
     assert off(gradient, exact) < 1.5 * off(plainly, exact)
@@ -90,18 +90,18 @@ def test_scores_and_samples_are_float32s(memory):
         stack.eval()
         pairs.append((stack(x, context), scores))
         assert same(result_of(stack, "inverse", x, context), trained)
-    for found, wanted in pairs:
-        assert torch.equal(found[0], wanted[0])
-        assert torch.equal(found[1], wanted[1])
+    for found, expected in pairs:
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1], expected[1])
 
 
 def test_float64_stays():
     """Points of float64 are not narrowed."""
     stack = stack_of().train()
     x, _ = points(stack, 6)
-    wanted = result_of(stack, "forward", x)
+    expected = result_of(stack, "forward", x)
     with narrow():
-        assert same(result_of(stack, "forward", x), wanted)
+        assert same(result_of(stack, "forward", x), expected)
 
 
 def test_invert_is_as_good_as_recompute():
@@ -117,8 +117,10 @@ def test_invert_is_as_good_as_recompute():
         stack.memory = "invert"
         found = result_of(stack, "forward", x, context)
     pairs = zip(found.gradients, recomputed.gradients, exact.gradients, strict=True)
-    for mine, theirs, wanted in pairs:
-        assert (mine - wanted).norm() <= 1.5 * (theirs - wanted).norm() + 1e-3 * wanted.norm()
+    for mine, theirs, expected in pairs:
+        assert (mine - expected).norm() <= 1.5 * (
+            theirs - expected
+        ).norm() + 1e-3 * expected.norm()
 
 
 def test_second_derivatives_are_those_of_float32():
@@ -131,8 +133,8 @@ def test_second_derivatives_are_those_of_float32():
         (second,) = torch.autograd.grad(first.square().sum(), x)
     value, _ = stack(x, context)
     (first,) = torch.autograd.grad(value.square().sum(), x, create_graph=True)
-    (wanted,) = torch.autograd.grad(first.square().sum(), x)
-    assert (second - wanted).norm() <= 5e-2 * wanted.norm()
+    (expected,) = torch.autograd.grad(first.square().sum(), x)
+    assert (second - expected).norm() <= 5e-2 * expected.norm()
 
 
 def test_types_do_not_share_buffers(pool):

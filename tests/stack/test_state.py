@@ -42,11 +42,11 @@ def made(name, **settings):
 def test_the_names_are_those_of_the_chain(name):
     """The state has the chain's names in the chain's order, and the same tensors."""
     stack = made(name)
-    state, wanted = stack.state_dict(), stack.to_chain().state_dict()
-    assert list(state) == list(wanted)
+    state, expected = stack.state_dict(), stack.to_chain().state_dict()
+    assert list(state) == list(expected)
     for key, tensor in state.items():
-        assert tensor.dtype == wanted[key].dtype
-        assert torch.equal(tensor, wanted[key])
+        assert tensor.dtype == expected[key].dtype
+        assert torch.equal(tensor, expected[key])
         assert not tensor.requires_grad
 
 
@@ -64,9 +64,9 @@ def test_states_go_both_ways(name):
     report = other.load_state_dict(chain.state_dict())
     assert (report.missing_keys, report.unexpected_keys) == ([], [])
     x, context = points(stack, 5)
-    wanted = result_of(stack, "forward", x, context)
-    assert same(result_of(other, "forward", x, context), wanted)
-    assert_alike(result_of(chain, "forward", x, context), wanted, 1e-11)
+    expected = result_of(stack, "forward", x, context)
+    assert same(result_of(other, "forward", x, context), expected)
+    assert_alike(result_of(chain, "forward", x, context), expected, 1e-11)
 
 
 def test_the_state_is_that_of_a_part_too():
@@ -74,8 +74,8 @@ def test_the_state_is_that_of_a_part_too():
     stack = made("two blocks, permuted")
     outer = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2), "b": kf.Inverse(stack)})
     names = [n for n in outer.state_dict() if n.startswith("b.")]
-    wanted = [f"b.bijection.{n}" for n in stack.to_chain().state_dict()]
-    assert names == wanted
+    expected = [f"b.bijection.{n}" for n in stack.to_chain().state_dict()]
+    assert names == expected
     state = {n: torch.zeros_like(t) if "cond" in n else t for n, t in outer.state_dict().items()}
     outer.load_state_dict(state)
     assert not any(p.any() for p in stack.parameters())
@@ -149,8 +149,8 @@ def test_a_loose_load_keeps_what_is_missing():
     assert set(report.missing_keys) == set(before) - {name}
     assert report.unexpected_keys == ["else"]
     for key, tensor in stack.state_dict().items():
-        wanted = torch.ones(5, 2) if key == name else before[key]
-        assert torch.equal(tensor, wanted.to(tensor))
+        expected = torch.ones(5, 2) if key == name else before[key]
+        assert torch.equal(tensor, expected.to(tensor))
 
 
 def test_a_state_of_another_type_is_converted():
@@ -169,8 +169,8 @@ def test_the_type_can_be_changed():
     assert wide is stack
     value, log_det = stack(x)
     assert value.dtype == log_det.dtype == torch.float64
-    wanted = stack.to_chain()(x)
-    assert torch.allclose(value, wanted[0], rtol=1e-11)
+    expected = stack.to_chain()(x)
+    assert torch.allclose(value, expected[0], rtol=1e-11)
     value, log_det = stack.to(torch.float32)(x.float())
     assert value.dtype == log_det.dtype == torch.float32
 
@@ -210,29 +210,29 @@ def test_copies_are_equal_and_apart(name):
     """Copies have equal results and state, and loading into one leaves the other alone."""
     stack = made(name, memory="store").train()
     x, context = points(stack, 5)
-    wanted = result_of(stack, "inverse", x, context)
+    expected = result_of(stack, "inverse", x, context)
     for way, other in copies(stack):
         assert repr(other) == repr(stack), way
         assert other.training
-        assert same(result_of(other, "inverse", x, context), wanted), way
+        assert same(result_of(other, "inverse", x, context), expected), way
         zeros = {
             n: torch.zeros_like(t) if t.is_floating_point() else t
             for n, t in other.state_dict().items()
         }
         other.load_state_dict(zeros)
         assert not any(p.any() for p in other.parameters()), way
-        assert same(result_of(stack, "inverse", x, context), wanted), way
+        assert same(result_of(stack, "inverse", x, context), expected), way
 
 
 def test_a_copy_made_while_a_graph_is_alive_works():
     """A stack can be copied between a forward and its backward pass, as early stopping does."""
     stack = made("half")
     x, _ = points(stack, 5)
-    wanted = result_of(stack, "forward", x)
+    expected = result_of(stack, "forward", x)
     value, _ = stack(x)
     other = copy.deepcopy(stack)
     value.sum().backward()
-    assert same(result_of(other, "forward", x), wanted)
+    assert same(result_of(other, "forward", x), expected)
 
 
 @pytest.mark.parametrize("partition", ["half", "alternating", "random", "random-half"])

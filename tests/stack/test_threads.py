@@ -26,10 +26,10 @@ def test_the_number_of_threads_does_not_matter(threads, way, memory):
     stack = stack_of(5, 6, (8, 8), memory=memory, context_features=2, partition="uneven")
     x, context = points(stack, 100)
     threads(1)
-    wanted = result_of(stack, way, x, context)
+    expected = result_of(stack, way, x, context)
     for number in (2, 3):
         threads(number)
-        assert_alike(result_of(stack, way, x, context), wanted, 1e-12)
+        assert_alike(result_of(stack, way, x, context), expected, 1e-12)
         assert torch.get_num_threads() == number
 
 
@@ -62,13 +62,13 @@ def test_equal_chunks_have_equal_bits(threads, memory):
     stack = stack_of(4, 6, (8, 8), memory=memory)
     x, _ = points(stack, 64)
     threads(1)
-    wanted = result_of(stack, "forward", x)
+    expected = result_of(stack, "forward", x)
     threads(2)
     found = result_of(stack, "forward", x)
-    assert torch.equal(found.value, wanted.value)
-    assert torch.equal(found.log_det, wanted.log_det)
-    assert torch.equal(found.gradients[0], wanted.gradients[0])
-    assert_alike(found, wanted, 1e-12)
+    assert torch.equal(found.value, expected.value)
+    assert torch.equal(found.log_det, expected.log_det)
+    assert torch.equal(found.gradients[0], expected.gradients[0])
+    assert_alike(found, expected, 1e-12)
 
 
 @pytest.mark.slow
@@ -117,11 +117,11 @@ def test_a_nan_stays_in_its_row(way):
     bad = x.clone()
     bad[7] = torch.nan
     value, log_det = (stack if way == "forward" else stack.inverse)(bad)
-    wanted, wanted_log_det = (stack if way == "forward" else stack.inverse)(x)
+    expected, wanted_log_det = (stack if way == "forward" else stack.inverse)(x)
     others = torch.arange(40) != 7
     assert value[7].isnan().all()
     assert log_det[7].isnan()
-    assert torch.equal(value[others], wanted[others])
+    assert torch.equal(value[others], expected[others])
     assert torch.equal(log_det[others], wanted_log_det[others])
 
 
@@ -150,10 +150,10 @@ def test_the_round_trip_survives_another_batch(monkeypatch, way):
         }
         errors = {
             name: max(
-                ((found - wanted).norm(dim=1) / (1 + wanted.norm(dim=1))).max().item(),
-                (its_log_det + log_det[: len(wanted)]).abs().max().item() / 6,
+                ((found - expected).norm(dim=1) / (1 + expected.norm(dim=1))).max().item(),
+                (its_log_det + log_det[: len(expected)]).abs().max().item() / 6,
             )
-            for name, (wanted, (found, its_log_det)) in parts.items()
+            for name, (expected, (found, its_log_det)) in parts.items()
         }
     # Measured: 4e-7 to 2.6e-6, whatever the batch.
     assert max(errors.values()) < 1e-5, errors
@@ -214,7 +214,7 @@ def test_several_callers_do_not_meet(threads, memory):
         loss = value.square().sum() + log_det.sum()
         return torch.autograd.grad(loss, list(stack.parameters()))
 
-    wanted = [gradients(x) for x in batches]
+    expected = [gradients(x) for x in batches]
     found = {}
 
     def work(number):
@@ -231,7 +231,7 @@ def test_several_callers_do_not_meet(threads, memory):
     for number, results in found.items():
         assert len(results) == 5
         for result in results:
-            for mine, theirs in zip(result, wanted[number], strict=True):
+            for mine, theirs in zip(result, expected[number], strict=True):
                 assert (mine - theirs).norm() <= 1e-11 * theirs.norm()
 
 

@@ -83,7 +83,7 @@ def test_other_settings_in_the_same_folder_are_refused(done, data):
 
 
 @pytest.mark.parametrize(
-    ("budgets", "more", "said"),
+    ("budgets", "more", "message"),
     [
         ([], {}, "'budgets' should be at least one"),
         ([0.5], {}, "'budgets' should be greater than 1"),
@@ -94,10 +94,10 @@ def test_other_settings_in_the_same_folder_are_refused(done, data):
     ],
 )
 def test_what_cannot_be_asked_is_refused_before_anything_is_trained(
-    data, tmp_path, budgets, more, said
+    data, tmp_path, budgets, more, message
 ):
     """In one sentence, and no folder is made."""
-    with pytest.raises(kf.errors.ArgumentError, match=said):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         trade_off(TableConfig(data), SMALL, budgets, tmp_path / "out", **{**SETTINGS, **more})
     assert not (tmp_path / "out").exists()
 
@@ -175,7 +175,7 @@ def test_what_is_found_is_said_in_either_direction():
 
 
 def test_budgets_that_nothing_kept_are_no_numbers_that_are_not_finite():
-    """What is not there is not drawn, and a training that left nothing took no time to be told."""
+    """What is missing is not drawn, and a training that left nothing has no time."""
     failed = [Budgeted(budget=2.0, folder="x", failed="none."), flow_of(None, 25.0, 4.0, 0.0)]
     report = TradeOff(data="x", model=[], flows=failed, notes=[])
     (panel,) = trade_off_chart(report).panels
@@ -190,10 +190,10 @@ def test_budgets_that_nothing_kept_are_no_numbers_that_are_not_finite():
 def test_pictures_that_cannot_be_drawn_are_said(data, tmp_path, monkeypatch):
     """As where an experiment has no matplotlib: the page does without."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    said = []
+    message = []
     settings = {**SETTINGS, "max_epochs": 1}
-    trade_off(TableConfig(data), SMALL, [100.0], tmp_path / "out", say=said.append, **settings)
-    assert "need matplotlib" in said[-1] and not list(tmp_path.glob("out/figures/*"))
+    trade_off(TableConfig(data), SMALL, [100.0], tmp_path / "out", say=message.append, **settings)
+    assert "need matplotlib" in message[-1] and not list(tmp_path.glob("out/figures/*"))
 
 
 @pytest.mark.slow

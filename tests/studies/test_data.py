@@ -17,8 +17,8 @@ def test_the_density_of_bananas_is_that_of_what_made_them():
     turn = torch.from_numpy(ensembles.draw("orthogonal", 6, 0).copy())
     z = x @ turn
     z[:, 1::2] -= z[:, ::2].square() - 1
-    wanted = -0.5 * z.square().sum(1) - 3 * math.log(2 * math.pi)
-    torch.testing.assert_close(log_prob, wanted)
+    expected = -0.5 * z.square().sum(1) - 3 * math.log(2 * math.pi)
+    torch.testing.assert_close(log_prob, expected)
     torch.testing.assert_close(torch.cov(z.T), torch.eye(6).double(), rtol=0, atol=0.1)
     assert abs(z.mean(0)).max() < 0.1
     # Not a Gaussian of the same covariance, which has less entropy only if it is normal itself.

@@ -1,4 +1,4 @@
-"""`depth-conditioning`: the laws, the flows of other libraries, ideal layers, what is said."""
+"""`depth-conditioning`: the laws, the flows of other libraries, ideal layers, what is reported."""
 
 import math
 from itertools import pairwise
@@ -64,8 +64,8 @@ def test_a_law_has_the_density_of_its_exact_map(name):
     x = law.sample(20, seeded()) + torch.randn(20, 8, dtype=torch.float64)
     jacobian = torch.func.vmap(torch.func.jacrev(lambda one: law.whiten(one[None])[0]))(x)
     normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), 1.0)
-    wanted = normal.log_prob(law.whiten(x)).sum(1) + torch.linalg.slogdet(jacobian)[1]
-    torch.testing.assert_close(law.log_prob(x), wanted)
+    expected = normal.log_prob(law.whiten(x)).sum(1) + torch.linalg.slogdet(jacobian)[1]
+    torch.testing.assert_close(law.log_prob(x), expected)
 
 
 @pytest.mark.parametrize("name", LAWS)
@@ -123,11 +123,11 @@ def test_gradients_are_told_layer_by_layer():
     x = torch.randn(30, 4, dtype=torch.float64)
     found = gradient_norms(flow, x)
     (-flow.log_prob(x).mean()).backward()
-    wanted = [
+    expected = [
         math.sqrt(sum(p.grad.square().sum().item() for p in layer.parameters()))
         for layer in flow.bijection
     ]
-    assert found == pytest.approx(wanted) and len(set(wanted)) == 3
+    assert found == pytest.approx(expected) and len(set(expected)) == 3
 
 
 def test_binary_digits_whiten_in_as_many_layers():

@@ -47,7 +47,7 @@ def settings():
 
 
 def read(rows, settings):
-    """Returns what is said of rows."""
+    """Returns what is reported of rows."""
     return DEPTH_FACTOR.findings(pl.DataFrame(rows, infer_schema_length=None), settings)
 
 
@@ -63,7 +63,7 @@ def test_it_says_how_much_deeper_twins_are(settings):
 
 
 def test_the_chart_has_the_factors_of_the_source(settings):
-    """Two lines, beside a point for each flow."""
+    """Two lines, next to a point for each flow."""
     chart = read([made_up(4, 24), made_up(8, 40)], settings).charts[0]
     points, least, most = chart.panels[0].series
     assert (points.x, points.y) == ([4, 8], [24, 40])
@@ -71,7 +71,7 @@ def test_the_chart_has_the_factors_of_the_source(settings):
 
 
 def test_a_flow_without_a_twin_is_named(settings):
-    """In the table, with all others; where none has one that is what is said."""
+    """In the table, with all others; where none has one that is what is reported."""
     lost = {name: None for name in made_up(4, 24) if name.startswith(("coupl", "twin", "map"))}
     findings = read([made_up(4, 24), made_up(8, 40, **lost)], settings)
     assert findings.found[-1] == "1 of 2 trained flows were rewritten with one partition."

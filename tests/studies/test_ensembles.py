@@ -30,7 +30,7 @@ def test_a_toeplitz_matrix_is_constant_along_its_diagonals():
 
 
 def test_the_three_cycle_is_the_one_that_no_five_couplings_make():
-    """The identity beside a cycle."""
+    """The identity next to a cycle."""
     matrix = ensembles.draw("three-cycle", 8, 0)
     assert (matrix[:5, :5] == np.eye(5)).all()
     assert (np.linalg.matrix_power(matrix, 3) == np.eye(8)).all()

@@ -24,10 +24,14 @@ TINY = FacesPreset((OneSize(4, MODEL, SETTINGS), OneSize(8, MODEL, SETTINGS)), p
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A finished experiment, and what was said on the way."""
+    """A finished experiment, and what was reported on the way."""
     folder = tmp_path_factory.mktemp("experiments") / "faces"
-    said = []
-    return folder, reproduce_faces(folder, preset=TINY, progress=False, say=said.append), said
+    message = []
+    return (
+        folder,
+        reproduce_faces(folder, preset=TINY, progress=False, say=message.append),
+        message,
+    )
 
 
 def changed(report, **values):
@@ -39,7 +43,7 @@ def changed(report, **values):
 @pytest.mark.slow
 def test_each_pair_differs_in_the_padding_alone(done):
     """Four run folders as fit leaves them, with a report each."""
-    folder, _, said = done
+    folder, _, message = done
     names = ["4-plain", "4-padded", "8-plain", "8-padded"]
     for name in names:
         assert {"report.html", "result.json", "samples"} <= {
@@ -54,7 +58,7 @@ def test_each_pair_differs_in_the_padding_alone(done):
         assert plain["model"]["arguments"].pop("padding") is None
         assert plain["model"]["arguments"] == padded["model"]["arguments"]
         assert plain["run"] == padded["run"]
-    assert "8 x 8, 2 padding channels (4 of 4)" in said
+    assert "8 x 8, 2 padding channels (4 of 4)" in message
 
 
 @pytest.mark.slow

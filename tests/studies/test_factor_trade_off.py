@@ -42,12 +42,12 @@ def test_an_impossible_count_gives_the_reason():
 def test_known_factorizations_are_not_computed_again(monkeypatch):
     """Progress is reported for the other counts only."""
     known = kf.factor_linear(gaussian(4))
-    asked, said = [], []
+    requested, text = [], []
     monkeypatch.setattr(
-        module, "factor_linear", lambda *_, couplings, **__: asked.append(couplings) or known
+        module, "factor_linear", lambda *_, couplings, **__: requested.append(couplings) or known
     )
-    trials = trade_off(gaussian(4), counts=(6, 8), known={6: known}, progress=said.append)
-    assert asked == [8] and said == ["looking for 8 couplings"]
+    trials = trade_off(gaussian(4), counts=(6, 8), known={6: known}, progress=text.append)
+    assert requested == [8] and text == ["looking for 8 couplings"]
     assert [trial.factorization for trial in trials] == [known, known]
 
 

@@ -1,4 +1,4 @@
-"""The trade-off of couplings and conditioning: cases, and what is said of them."""
+"""The trade-off of couplings and conditioning: cases, and what is reported of them."""
 
 import polars as pl
 import pytest
@@ -38,10 +38,14 @@ def test_medians_and_quartiles_are_over_the_draws(settings):
     rows += [row("Gaussian", 4, 0, 6, None, residual=None, method=None, error="lost")]
     rows += [row("geometric 1e2", 8, 0, 6, 4.0), row("geometric 1e2", 8, 0, 12, 3.0)]
     found = FACTOR_TRADEOFF.findings(pl.DataFrame(rows, infer_schema_length=None), settings)
-    said = " ".join(found.found)
-    assert "At 8 features" in said and "with 6 couplings and with 12 (median of 2 maps)" in said
-    assert "Gaussian maps 5.50 and 2.50; Geometric spectrum of condition number 1e2 4.00" in said
-    assert "1 of 7 searches ended without one" in said
+    message = " ".join(found.found)
+    assert (
+        "At 8 features" in message and "with 6 couplings and with 12 (median of 2 maps)" in message
+    )
+    assert (
+        "Gaussian maps 5.50 and 2.50; Geometric spectrum of condition number 1e2 4.00" in message
+    )
+    assert "1 of 7 searches ended without one" in message
     gaussian, geometric, times = found.tables
     assert gaussian.rows == [["8", "2", "5.50 (5.25 to 5.75)", "2.50 (2.25 to 2.75)"]]
     assert geometric.rows == [["8", "1", "4.00", "3.00"]]
@@ -69,7 +73,7 @@ def test_a_small_run_finds_better_factors_with_more_couplings(tmp_path):
 
 
 def test_draws_go_with_sizes(tmp_path):
-    """A number is missing: it is said."""
+    """A number is missing: it is reported."""
     text = 'ensembles = ["Gaussian"]\nsizes = [4, 8]\ndraws = [1]\ncouplings = [6]'
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(ArgumentError, match="'draws' should have a number for each size"):

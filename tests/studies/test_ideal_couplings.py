@@ -36,8 +36,8 @@ def test_it_is_the_divergence_from_the_standard_normal():
         torch.distributions.MultivariateNormal(torch.zeros(5, dtype=torch.float64), matrix)
         for matrix in (covariance, torch.eye(5, dtype=torch.float64))
     )
-    wanted = torch.distributions.kl_divergence(law, standard)
-    torch.testing.assert_close(non_standardness(covariance), wanted)
+    expected = torch.distributions.kl_divergence(law, standard)
+    torch.testing.assert_close(non_standardness(covariance), expected)
 
 
 def test_the_ideal_coupling_is_ideal():

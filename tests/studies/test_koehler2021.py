@@ -165,7 +165,7 @@ def test_the_route_is_the_badly_conditioned_one():
 
 
 def test_the_paper_sums_to_47():
-    """The one number that the source states, beside ours."""
+    """The one number that the source states, next to ours."""
     assert sum(PAPER.values()) == 47
     text = str(koehler_route(random_matrix(8)))
     assert "47" in text and "13     21" in text and "together              19" in text

@@ -1,4 +1,4 @@
-"""Linear couplings fitted by descent: the products, the gradients, and what is said of them."""
+"""Linear couplings fitted by descent: products, gradients, and their findings."""
 
 import numpy as np
 import polars as pl
@@ -42,8 +42,8 @@ def test_the_residual_is_that_of_the_product():
     one = problem(4)
     product = np.linalg.multi_dot([factor[1].numpy() for factor in one.factors(one.start)])
     target = one.targets[1].numpy()
-    wanted = np.linalg.norm(product - target) / np.linalg.norm(target)
-    assert one.residuals(one.start)[1].item() == pytest.approx(wanted, rel=1e-12)
+    expected = np.linalg.norm(product - target) / np.linalg.norm(target)
+    assert one.residuals(one.start)[1].item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_adam_treats_each_map_as_if_alone():
@@ -113,13 +113,16 @@ def test_what_is_said_follows_the_numbers():
         infer_schema_length=None,
     )
     found = LINEAR_DEPTH.findings(frame, settings)
-    said = " ".join(found.found).replace("\xa0", " ")
-    assert "they fit 2 of 2 maps exactly, with residuals of at most 2.0 × 10⁻¹⁵" in said
-    assert "no coupling has a condition number above 6.10" in said
-    assert "L-BFGS fits 50 % of the maps with six couplings" in said and "only from 8 on" in said
-    assert "Adam fits 50 %" in said and "at no depth up to 6" in said
-    assert "the smallest residual is 0.300" in said
-    assert "the exact search fits 50 % of ours, L-BFGS 0 %" in said
+    message = " ".join(found.found).replace("\xa0", " ")
+    assert "they fit 2 of 2 maps exactly, with residuals of at most 2.0 × 10⁻¹⁵" in message
+    assert "no coupling has a condition number above 6.10" in message
+    assert (
+        "L-BFGS fits 50 % of the maps with six couplings" in message
+        and "only from 8 on" in message
+    )
+    assert "Adam fits 50 %" in message and "at no depth up to 6" in message
+    assert "the smallest residual is 0.300" in message
+    assert "the exact search fits 50 % of ours, L-BFGS 0 %" in message
     (table,) = found.tables
     assert table.rows == [["orthogonal, 6", "5", "6", "6"]]
     (residual, conditioning) = found.charts

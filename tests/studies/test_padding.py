@@ -1,4 +1,4 @@
-"""Padding compared: what is measured, the sign tests, and what is said of them."""
+"""Padding compared: what is measured, the sign tests, and what is reported of them."""
 
 import json
 import math
@@ -148,9 +148,9 @@ def test_exact_distances_are_those_of_pot():
     """Where that package is installed."""
     ot = pytest.importorskip("ot")
     a, b = (torch.randn(60, 3, generator=seeded(s)).double().numpy() for s in (0, 1))
-    wanted = math.sqrt(ot.emd2([], [], ot.dist(a, b)))
+    expected = math.sqrt(ot.emd2([], [], ot.dist(a, b)))
     found = distances(torch.from_numpy(a), torch.from_numpy(b))["w2"]
-    assert found == pytest.approx(wanted, rel=1e-9)
+    assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_samples_that_are_not_finite_have_no_distance():
@@ -194,14 +194,14 @@ def test_likelihoods_are_exact_weighted_or_none():
         kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2, log_scale=[-math.log(2.0)] * 2)
     )
     off = likelihood(wide, x, 3, truth=flow.log_prob(x))
-    wanted = 2 * math.log(2.0) + 1 / 4 - 1  # of N(0, 1) from N(0, 4), twice
-    assert abs(off["kl"] - wanted) < 5 * off["kl_error"]
+    expected = 2 * math.log(2.0) + 1 / 4 - 1  # of N(0, 1) from N(0, 4), twice
+    assert abs(off["kl"] - expected) < 5 * off["kl_error"]
     mix = kf.factor.LinearCoupling(kf.Partition(2, (1,)), torch.tensor([[0.8]]))
     padded = kf.Flow(kf.StandardNormal(2), mix, kf.flows.Pad(1))
     bound = likelihood(padded, x[:, :1], 64)
     _, errors = kf.flows.importance_weighted_log_prob(padded, x[:, :1], 64, generator=seeded(2))
-    wanted = math.sqrt((errors.double() ** 2).sum()) / len(x)
-    assert bound["weighted_error"] == pytest.approx(wanted, rel=1e-4)
+    expected = math.sqrt((errors.double() ** 2).sum()) / len(x)
+    assert bound["weighted_error"] == pytest.approx(expected, rel=1e-4)
     assert bound["likelihood"] == "bound" and bound["weighted_nll"] < bound["nll"]
     true = torch.distributions.Normal(0.0, math.sqrt(1 + 0.8**2)).log_prob(x[:, 0]).mean().item()
     assert abs(bound["weighted_nll"] + true) < 5 * bound["weighted_error"] + 0.01
@@ -344,11 +344,11 @@ def test_a_sign_test_is_paired_by_seed_and_exact():
 )
 def test_values_are_near_each_other_within_a_quarter(ratio, near):
     """A significant difference can be small; a few seeds cannot tell."""
-    for seeds, told in ((10, True), (5, False)):
+    for seeds, reported in ((10, True), (5, False)):
         rows = [("a", s, ratio * (2.0 + s)) for s in range(seeds)]
         rows += [("b", s, 2.0 + s) for s in range(seeds)]
         frame = pl.DataFrame(rows, schema=["padding", "seed", "value"], orient="row")
-        assert sign_test(frame, "a", "b", "value").near == (near and told)
+        assert sign_test(frame, "a", "b", "value").near == (near and reported)
 
 
 def rows_of(kappas, sets=("a", "b", "c"), seeds=10, **others):
@@ -403,8 +403,8 @@ def test_the_order_is_judged_by_sign_tests(tmp_path, name):
     assert "differ by 0.25 to 0.25 nats" in words
     assert "4.0 (no padding), 4.0 (2 zeros), 4.0 (2 Gaussian)" in words
     verdicts = [row[-1] for row in found.tables[0].rows]
-    wanted = {"mixed": ["confirmed", "confirmed", "reversed"]}.get(name, [name] * 3)
-    assert verdicts == wanted
+    expected = {"mixed": ["confirmed", "confirmed", "reversed"]}.get(name, [name] * 3)
+    assert verdicts == expected
     assert found.tables[0].rows[0][1] == "10 of 10, p = 0.002"
 
 

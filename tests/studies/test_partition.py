@@ -59,9 +59,9 @@ def test_a_permutation_that_exchanges_halves_is_a_fixed_partition():
         flow.log_prob(x)  # starts what is started from data
         flow.eval()
         assert sum(isinstance(part, kf.bijections.Permutation) for part in flow.modules()) == 4
-        _, said = kf.rewrite_fixed_partition(flow, x)
-        assert (said.couplings_after > said.couplings_before) == costs
-        assert said.differences["float64"].log_prob < 1e-9
+        _, message = kf.rewrite_fixed_partition(flow, x)
+        assert (message.couplings_after > message.couplings_before) == costs
+        assert message.differences["float64"].log_prob < 1e-9
 
 
 def test_the_kinds_are_what_they_are_called():
@@ -147,7 +147,7 @@ def made_up(kind, depth, loss, seed=0, twin=None, **others):
 
 
 def read(rows, **changes):
-    """Returns what is said of rows."""
+    """Returns what is reported of rows."""
     settings = settings_of(PARTITION, "minutes", None).model_copy(update=changes)
     return PARTITION.findings(pl.DataFrame(rows, infer_schema_length=None), settings)
 
@@ -184,7 +184,7 @@ def test_it_says_what_maps_buy_and_what_training_misses():
 
 
 def test_fixed_halves_can_be_the_best():
-    """Then that is what is said; and no twin is deep enough to compare with."""
+    """Then that is what is reported; and no twin is deep enough to compare with."""
     rows = [made_up(HALVES, 4, 5.0), made_up("LU maps", 4, 6.0, twin=24)]
     found = read(rows).found
     assert "the fixed halves are best, 5.000; LU maps 6.000 (one seed)" in found[0]
@@ -204,7 +204,7 @@ def test_medians_and_ranges_are_over_seeds():
 
 
 def test_charts_show_twins_where_they_are():
-    """At their own depth beside the trained halves; those of another partition are left out."""
+    """At their own depth next to the trained halves; those of another partition are left out."""
     chart = next(chart for chart in read(ROWS).charts if chart.name == "twins")
     halves, twins = chart.panels[0].series
     assert (halves.x, halves.y) == ([2, 4, 16, 32], [8.0, 7.0, 5.5, 6.5])

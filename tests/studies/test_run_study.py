@@ -128,14 +128,14 @@ def test_the_pictures_are_the_same_bytes_each_time(study, tmp_path):
 
 @pytest.mark.slow
 def test_what_is_measured_is_not_measured_again(study, tmp_path):
-    """A larger preset goes on from a smaller one; another seed is another case."""
+    """A larger preset continues a smaller one; another seed is another case."""
     out = tmp_path / "out"
-    said = []
+    message = []
     run_study(study, out, processes=1, progress=False)
     MEASURED.clear()
-    run_study(study, out, preset="full", processes=1, progress=False, say=said.append)
+    run_study(study, out, preset="full", processes=1, progress=False, say=message.append)
     assert [case["number"] for case in MEASURED] == [5]
-    assert said == ["2 of 3 cases are already measured"]
+    assert message == ["2 of 3 cases are already measured"]
     assert pl.read_parquet(out / "results.parquet")["number"].to_list() == [2, 3, 5]
     MEASURED.clear()
     run_study(study, out, seed=1, processes=1, progress=False)
@@ -144,7 +144,7 @@ def test_what_is_measured_is_not_measured_again(study, tmp_path):
 
 
 def test_a_failure_names_the_case_and_keeps_what_was_done(study, tmp_path):
-    """The same command goes on there."""
+    """The same command resumes there."""
     config = tmp_path / "mine.toml"
     config.write_text("numbers = [2, 13, 3]")
     out = tmp_path / "out"
@@ -184,7 +184,7 @@ def test_settings_come_from_a_file_or_from_an_earlier_folder(study, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("numbers = [1.5]", "'numbers.0' is wrong"),
         ("exponents = [1.5]", "'numbers' is wrong (field required)"),
@@ -193,13 +193,13 @@ def test_settings_come_from_a_file_or_from_an_earlier_folder(study, tmp_path):
         ("numbers = [1979-05-27]", "plain values"),
     ],
 )
-def test_wrong_settings_are_refused_by_name(study, tmp_path, text, said):
+def test_wrong_settings_are_refused_by_name(study, tmp_path, text, message):
     """In one sentence, and nothing is written."""
     config = tmp_path / "mine.toml"
     config.write_text(text)
     with pytest.raises((ArgumentError, FileError)) as caught:
         run_study(study, tmp_path / "out", config=config, progress=False)
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
@@ -239,9 +239,9 @@ def started(out, allowed):
     What it says goes to a file.
     """
     (out.parent / "allowed").write_text(str(allowed))
-    with (out.parent / "said").open("w") as said:
+    with (out.parent / "message").open("w") as message:
         return subprocess.Popen(
-            [sys.executable, WORKER, out], stderr=said, preexec_fn=hears_control_c
+            [sys.executable, WORKER, out], stderr=message, preexec_fn=hears_control_c
         )
 
 
@@ -285,7 +285,7 @@ def test_an_experiment_that_is_killed_goes_on_and_leaves_no_process_behind(tmp_p
         assert lines_of(out) == allowed and len(pids_of(out)) == both
         wait_for(lambda: not any(map(is_alive, pids_of(out))))
     again = started(out, 8)
-    assert again.wait(600) == 0, (tmp_path / "said").read_text()
+    assert again.wait(600) == 0, (tmp_path / "message").read_text()
     assert lines_of(out) == 8
     numbers = pl.read_parquet(out / "results.parquet")["number"].to_list()
     assert numbers == list(range(8))
@@ -299,5 +299,5 @@ def test_a_process_that_is_killed_is_said(tmp_path):
     wait_for(lambda: lines_of(out) == 1)
     os.kill(pids_of(out)[0], signal.SIGKILL)
     assert process.wait(600) == 3
-    assert "a process was killed while it measured" in (tmp_path / "said").read_text()
+    assert "a process was killed while it measured" in (tmp_path / "message").read_text()
     assert lines_of(out) >= 1

@@ -127,8 +127,8 @@ def test_the_least_of_an_experiment_is_written_too(name, changed, tmp_path):
     study, out = BY_NAME[name], tmp_path / "out"
     done = run_study(study, out, config=own(study, tmp_path, **changed), processes=1)
     assert (out / "index.html").exists() and done.report.cases >= 1
-    said = " ".join((*done.sentences, *done.report.findings.differs))
-    assert not re.search(r"\b(nan|inf|None)\b", said), said
+    message = " ".join((*done.sentences, *done.report.findings.differs))
+    assert not re.search(r"\b(nan|inf|None)\b", message), message
 
 
 @pytest.mark.parametrize(
@@ -148,5 +148,5 @@ def test_trainings_that_stop_do_not_stop_the_experiment(name, changed, tmp_path)
     done = run_study(study, out, config=config, processes=1)
     cases = done.report.cases
     stop = "training stopped" if cases == 1 else "trainings stopped"
-    assert any(f"{cases} of {cases} {stop}" in said for said in done.sentences)
+    assert any(f"{cases} of {cases} {stop}" in message for message in done.sentences)
     assert (out / "index.html").exists()

@@ -1,4 +1,4 @@
-"""Mixtures on a sphere: flows of a budget, what is measured of them, and what is said."""
+"""Mixtures on a sphere: flows of a budget, what is measured of them, and what is reported."""
 
 import json
 from math import log
@@ -112,7 +112,7 @@ def test_a_case_measured_again_has_the_same_rows():
 
 
 def test_a_training_that_fails_is_a_row_that_says_so():
-    """The experiment goes on."""
+    """The experiment continues."""
     (row,) = measure({**FLOW, "learning_rate": 1e30, "steps": 200})
     assert "divergence" not in row and row["failed"]
 
@@ -208,20 +208,20 @@ def test_what_is_said_follows_the_numbers():
         infer_schema_length=None,
     )
     found = SPHERE.findings(frame, settings())
-    said = " ".join(found.found)
-    assert "within 2.0 % of the mean distance of two of its centers" in said
-    assert "100 parameters: 4.00 at depth 1, least 2.50 at depth 2" in said
-    assert "200 parameters: 2.00 at depth 1, least 2.00 at depth 1" in said
-    assert "with its 41 numbers, 0.210, two samples of the mixture 0.200" in said
-    assert "the best flow 0.250" in said
-    assert "in 5 of 6 flows: 20 to 120 % of it. The volume bound forbids nothing" in said
-    assert "1.00 at depth 1 and 2.00 at depth 2" in said
-    assert "are closer than 50 % of their mean distance" in said
-    assert "in 1 of 1 families" in said and "predicted 0.250" in said
-    assert "in W1, so KL(flow | mixture) is at least" in said
-    assert "this is at most 0.25 % of the measured divergence; it holds in 6 of 6 flows" in said
-    assert "12.0 numbers of 32 bits, where the generator has 1,234" in said
-    assert "5 with 8" in said and "The smallest flow trained here has 100 numbers" in said
+    message = " ".join(found.found)
+    assert "within 2.0 % of the mean distance of two of its centers" in message
+    assert "100 parameters: 4.00 at depth 1, least 2.50 at depth 2" in message
+    assert "200 parameters: 2.00 at depth 1, least 2.00 at depth 1" in message
+    assert "with its 41 numbers, 0.210, two samples of the mixture 0.200" in message
+    assert "the best flow 0.250" in message
+    assert "in 5 of 6 flows: 20 to 120 % of it. The volume bound forbids nothing" in message
+    assert "1.00 at depth 1 and 2.00 at depth 2" in message
+    assert "are closer than 50 % of their mean distance" in message
+    assert "in 1 of 1 families" in message and "predicted 0.250" in message
+    assert "in W1, so KL(flow | mixture) is at least" in message
+    assert "this is at most 0.25 % of the measured divergence; it holds in 6 of 6 flows" in message
+    assert "12.0 numbers of 32 bits, where the generator has 1,234" in message
+    assert "5 with 8" in message and "The smallest flow trained here has 100 numbers" in message
     generators, flows = found.tables
     assert generators.rows[0][:4] == ["4 components, 2 features", "9", "41", "2.0 %"]
     assert [row[:2] for row in flows.rows] == [

@@ -106,7 +106,7 @@ def test_two_cells_and_a_gap_are_a_half_and_a_tail():
 
 
 def test_bounds_fall_with_the_constant_and_have_their_limits():
-    """Nothing is said of a steep flow, nearly everything of a flat one."""
+    """Nothing is reported of a steep flow, nearly everything of a flat one."""
     mixture = SphereMixture.random(32, 8, sigma=0.02)
     for bound in (volume_bound, tearing_bound):
         values = [bound(mixture, constant) for constant in (1e-3, 0.1, 1.0, 10.0, 1e3)]

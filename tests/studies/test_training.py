@@ -19,9 +19,9 @@ def test_tables_are_judged_on_standardized_columns():
     rows = torch.from_numpy(parts.test.values).float()
     standardized = flow.standardization(rows)[0]
     normal = 0.5 * standardized.square().sum(1) + 5 * math.log(2 * math.pi)
-    said = held_out(flow.eval(), parts)
-    assert said["loss"] == pytest.approx(normal.mean().item(), rel=1e-5)
-    assert said["loss_error"] == pytest.approx(normal.std().item() / len(rows) ** 0.5, rel=1e-3)
+    message = held_out(flow.eval(), parts)
+    assert message["loss"] == pytest.approx(normal.mean().item(), rel=1e-5)
+    assert message["loss_error"] == pytest.approx(normal.std().item() / len(rows) ** 0.5, rel=1e-3)
     assert torch.equal(points(flow, parts, 5), rows[:5])
 
 
@@ -30,9 +30,9 @@ def test_tables_of_known_density_are_judged_by_divergence():
     parts = table_parts("bananas-4", 300, 0)
     flow = kf.real_nvp(4, depth=1, hidden=(4,)).eval()
     rows = torch.from_numpy(parts.test.values).float()
-    wanted = (parts.log_prob - flow.log_prob(rows).double()).mean().item()
-    assert held_out(flow, parts)["loss"] == pytest.approx(wanted, abs=1e-5)
-    assert wanted > 0.5
+    expected = (parts.log_prob - flow.log_prob(rows).double()).mean().item()
+    assert held_out(flow, parts)["loss"] == pytest.approx(expected, abs=1e-5)
+    assert expected > 0.5
 
 
 def test_images_are_judged_in_bits_per_dimension():

@@ -43,18 +43,18 @@ def test_large_images_are_measured_layer_by_layer(glow, monkeypatch):
 def test_a_twin_is_the_same_density_without_maps(glow):
     """More couplings, no linear layer; the certificate's numbers."""
     flow, x = glow
-    twin, said = twins.twin_of(flow, x)
+    twin, message = twins.twin_of(flow, x)
     torch.testing.assert_close(twin.eval().log_prob(x), flow.log_prob(x), rtol=0, atol=1e-2)
     assert not any(isinstance(part, kf.bijections.InvertibleConv1x1) for part in twin.modules())
-    assert said["couplings_after"] > said["couplings_before"] == 5
-    assert said["maps"] == 4 and said["difference_float64"] < 1e-9
+    assert message["couplings_after"] > message["couplings_before"] == 5
+    assert message["maps"] == 4 and message["difference_float64"] < 1e-9
 
 
 def test_a_flow_without_a_twin_says_why():
     """One sentence instead of numbers."""
     flow = kf.real_nvp(4, depth=2, hidden=(4,), partition=kf.Partition(4, (0,)))
-    twin, said = twins.twin_of(flow, torch.randn(3, 4))
-    assert twin is None and "parts of the sizes" in said["why_not"]
+    twin, message = twins.twin_of(flow, torch.randn(3, 4))
+    assert twin is None and "parts of the sizes" in message["why_not"]
 
 
 def test_flows_take_turns_when_they_are_timed():

@@ -95,7 +95,7 @@ def test_each_preset_has_cases_that_can_be_named():
 
 @pytest.mark.slow
 def test_planar_targets_alone_have_exponents_too(tiny):
-    """Nothing is said of more features then."""
+    """Nothing is reported of more features then."""
     settings = settings_of(UNIVERSAL, "minutes", tiny)
     planar = {"targets": ("square",), "triangular": ("square",), "steps": (), "pictured": ()}
     settings = settings.model_copy(update=planar)
@@ -105,7 +105,7 @@ def test_planar_targets_alone_have_exponents_too(tiny):
 
 
 def test_two_errors_have_no_exponent(tiny):
-    """Nothing is said of a slope then, and nothing fails."""
+    """Nothing is reported of a slope then, and nothing fails."""
     settings = settings_of(UNIVERSAL, "minutes", tiny)
     few = {"errors": (0.2, 0.1), "two_sample_down_to": 1.0, "triangular": (), "steps": ()}
     settings = settings.model_copy(update=few)

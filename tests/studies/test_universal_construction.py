@@ -66,8 +66,8 @@ def test_it_is_three_affine_couplings_on_one_partition(name):
     z = normals(target, 100)
     scales = Scales.of(target, 0.1)
     product = scales.low_digits * scales.eta * scales.eta_prime
-    wanted = torch.full((100,), target.features / 2 * math.log(product), dtype=torch.float64)
-    torch.testing.assert_close(flow.bijection.inverse(z)[1], wanted, rtol=1e-14, atol=0)
+    expected = torch.full((100,), target.features / 2 * math.log(product), dtype=torch.float64)
+    torch.testing.assert_close(flow.bijection.inverse(z)[1], expected, rtol=1e-14, atol=0)
 
 
 @pytest.mark.parametrize("name", ["ring", "banana-4d"])
@@ -106,9 +106,9 @@ def test_the_determinant_is_the_fourth_power_of_the_error(name, epsilon):
     """Of one pair of features: 3 epsilon^4 / (1024 d^1.5 K R R'), as the page derives it."""
     target = TARGETS[name]
     scales, half = Scales.of(target, epsilon), target.features / 2
-    wanted = 3 * epsilon**4 / (1024 * half**1.5 * target.stretch() * scales.input_bound)
+    expected = 3 * epsilon**4 / (1024 * half**1.5 * target.stretch() * scales.input_bound)
     found = scales.low_digits * scales.eta * scales.eta_prime
-    assert found == pytest.approx(wanted, rel=1e-12)
+    assert found == pytest.approx(expected, rel=1e-12)
 
 
 def test_it_can_be_inverted_in_float64():

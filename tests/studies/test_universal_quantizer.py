@@ -46,8 +46,8 @@ def test_the_rest_is_what_rounding_leaves(grid):
     """Magnified by the inverse of the width it is exact to rounding: no large numbers cancel."""
     x = points_off_ramps(grid)
     found = quantizer_network(1, grid, [(0.0, 1 / grid.width)])(x)
-    wanted = (x - cell_middles(x, grid)) / grid.width
-    torch.testing.assert_close(found, wanted, rtol=0, atol=allowed(grid) / grid.width)
+    expected = (x - cell_middles(x, grid)) / grid.width
+    torch.testing.assert_close(found, expected, rtol=0, atol=allowed(grid) / grid.width)
 
 
 def test_features_are_rounded_each_for_itself():

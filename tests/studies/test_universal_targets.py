@@ -78,8 +78,8 @@ def test_the_map_makes_the_law_of_a_normal(name):
     z = torch.randn(500, target.features, dtype=torch.float64)
     jacobian = torch.func.vmap(torch.func.jacfwd(lambda one: target.transport(one[None])[0]))(z)
     found = DENSITIES[type(target)](target, target.transport(z)) * torch.linalg.det(jacobian).abs()
-    wanted = NORMAL.log_prob(z).sum(1).exp()
-    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=0)
+    expected = NORMAL.log_prob(z).sum(1).exp()
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
 
 
 @pytest.mark.slow
@@ -93,9 +93,9 @@ def test_draws_fill_the_whole_support(name):
     axis = (torch.arange(n, dtype=torch.float64) + 0.5) * 2 / n - 1
     grid = torch.cartesian_prod(*[axis] * target.features).reshape(-1, target.features)
     density = DENSITIES[type(target)](target, grid)
-    wanted = (density * grid.square().sum(1)).sum() / density.sum()
+    expected = (density * grid.square().sum(1)).sum() / density.sum()
     allowed = 5 * squares.std() / math.sqrt(len(squares)) + 1 / n
-    assert (squares.mean() - wanted).abs() < allowed
+    assert (squares.mean() - expected).abs() < allowed
     assert drawn.abs().max() <= target.reach
 
 

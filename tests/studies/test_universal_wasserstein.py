@@ -22,8 +22,8 @@ def test_a_shift_has_its_length():
 def test_on_the_line_it_pairs_by_rank():
     """The closed form in one dimension."""
     a, b = torch.randn(300, 1), torch.rand(300, 1)
-    wanted = (a.double().sort(0)[0] - b.double().sort(0)[0]).square().mean().sqrt().item()
-    assert two_sample_w2(a, b) == pytest.approx(wanted, rel=1e-12)
+    expected = (a.double().sort(0)[0] - b.double().sort(0)[0]).square().mean().sqrt().item()
+    assert two_sample_w2(a, b) == pytest.approx(expected, rel=1e-12)
 
 
 def test_it_is_the_optimal_transport_cost():

@@ -61,8 +61,8 @@ def test_samples_of_a_fitted_flow_stay_in_the_domain(fitted):
     assert (np.abs(drawn[:, 0]) <= np.pi).all()
     assert (drawn[:, 1] > 0).all() and ((drawn[:, 2] > 0) & (drawn[:, 2] < 1)).all()
     means = np.cos(drawn[:, 0]).mean(), np.log(drawn[:, 1]).mean(), drawn[:, 2].mean()
-    wanted = -stats.vonmises(2.0).expect(np.cos), 0.0, LAWS["share"].mean()
-    np.testing.assert_allclose(means, wanted, atol=0.12)
+    expected = -stats.vonmises(2.0).expect(np.cos), 0.0, LAWS["share"].mean()
+    np.testing.assert_allclose(means, expected, atol=0.12)
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def small(**arguments):
 
 
 def fitted(x, **settings):
-    """What comes of a fit; that correlations ask for more than the budget is said elsewhere."""
+    """Returns what a fit gives, without the warning that correlations exceed the budget."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", kf.errors.DataWarning)
         return kf.fit(small(), x, batch_size=128, progress=False, **settings)
@@ -285,10 +285,12 @@ def test_weights_a_little_above_are_moved_until_they_keep_the_budget():
             parameter.add_(0.05 * torch.randn(parameter.shape)) if "bias" not in name else None
     here = {name: t.clone() for name, t in flow.state_dict().items()}
     now = quantile(condition_numbers(flow, Batch(x, None)), 0.95)
-    asked = 1 + 0.8 * (now - 1)
-    moved = project_to_budget(flow, start, Batch(x, None), asked, {"condition_number_p95": now})
+    requested = 1 + 0.8 * (now - 1)
+    moved = project_to_budget(
+        flow, start, Batch(x, None), requested, {"condition_number_p95": now}
+    )
     assert moved is not None
-    assert 0.9 * asked < moved[0]["condition_number_p95"] <= asked
+    assert 0.9 * requested < moved[0]["condition_number_p95"] <= requested
     assert all(torch.equal(t, here[name]) for name, t in flow.state_dict().items())
     flow.load_state_dict(moved[1])
     again = quantile(condition_numbers(flow, Batch(x, None)), 0.95)

@@ -11,26 +11,26 @@ X = torch.randn(200, 2, generator=torch.Generator().manual_seed(0)).exp()
 
 
 class Listener(kf.training.Callback):
-    """Keeps what it is told, and what the flow says at that moment."""
+    """Keeps what it receives, and what the flow says at that moment."""
 
     def __init__(self, stops_after=None):
-        self.told, self.nll, self.stops_after = [], [], stops_after
+        self.reported, self.nll, self.stops_after = [], [], stops_after
 
     def on_start(self, flow, settings):
-        self.told.append(("start", settings.max_epochs, flow.training))
+        self.reported.append(("start", settings.max_epochs, flow.training))
 
     def on_epoch(self, flow, figures):
-        self.told.append(("epoch", figures["epoch"], flow.training))
+        self.reported.append(("epoch", figures["epoch"], flow.training))
         with torch.no_grad():
             self.nll.append((figures["validation_nll"], -flow.log_prob(HELD_OUT).mean().item()))
         if figures["epoch"] == self.stops_after:
             raise KeyboardInterrupt
 
     def on_best(self, flow, figures):
-        self.told.append(("best", figures["epoch"], flow.training))
+        self.reported.append(("best", figures["epoch"], flow.training))
 
     def on_end(self, result):
-        self.told.append(("end", result.best_epoch, False))
+        self.reported.append(("end", result.best_epoch, False))
 
 
 HELD_OUT = X[150:]
@@ -47,24 +47,24 @@ def fitted(**more):
 def test_each_moment_is_told_in_its_order():
     listener = Listener()
     result = fitted(callbacks=[listener])
-    epochs = [number for what, number, _ in listener.told if what == "epoch"]
+    epochs = [number for what, number, _ in listener.reported if what == "epoch"]
     assert epochs == [1, 2, 3, 4]
-    assert listener.told[0] == ("start", 4, False)
-    assert listener.told[-1] == ("end", result.best_epoch, False)
-    best = [number for what, number, _ in listener.told if what == "best"]
+    assert listener.reported[0] == ("start", 4, False)
+    assert listener.reported[-1] == ("end", result.best_epoch, False)
+    best = [number for what, number, _ in listener.reported if what == "best"]
     assert best[0] == 1
     assert best[-1] == result.best_epoch
     for number in best:
-        place = listener.told.index(("best", number, False))
-        assert listener.told[place - 1] == ("epoch", number, False)
+        place = listener.reported.index(("best", number, False))
+        assert listener.reported[place - 1] == ("epoch", number, False)
 
 
 @pytest.mark.slow
 def test_the_weights_are_those_that_are_validated_and_the_training_does_not_notice():
     listener = Listener()
     with_it, without = fitted(callbacks=[listener]), fitted()
-    for said, found in listener.nll:
-        assert found == pytest.approx(said, abs=1e-5)
+    for message, found in listener.nll:
+        assert found == pytest.approx(message, abs=1e-5)
     assert [line["validation_nll"] for line in with_it.history] == [
         line["validation_nll"] for line in without.history
     ]
@@ -78,11 +78,11 @@ def test_a_run_that_goes_on_tells_the_rest_and_a_finished_one_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fitted(out=tmp_path / "run", callbacks=[first])
     fitted(out=tmp_path / "run", callbacks=[second])
-    told = [number for what, number, _ in second.told if what == "epoch"]
-    assert told[-1] == 4
-    assert told in ([1, 2, 3, 4], [2, 3, 4], [3, 4])  # a checkpoint a second
+    reported = [number for what, number, _ in second.reported if what == "epoch"]
+    assert reported[-1] == 4
+    assert reported in ([1, 2, 3, 4], [2, 3, 4], [3, 4])  # a checkpoint a second
     fitted(out=tmp_path / "run", callbacks=[third])
-    assert third.told == []
+    assert third.reported == []
 
 
 def test_tensorboard_reads_the_figures(tmp_path):

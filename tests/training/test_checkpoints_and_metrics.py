@@ -1,4 +1,4 @@
-"""A checkpoint and the metrics beside it: what is where, and what is made of them together."""
+"""A checkpoint and the metrics next to it: what is where, and what is made of them together."""
 
 import json
 import shutil

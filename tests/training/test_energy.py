@@ -49,13 +49,13 @@ def test_the_total_gradient_is_autograd_of_draws_and_their_density():
     flow.zero_grad()
     x = flow.bijection.inverse(z)[0]
     (flow.log_prob(x) - wavy(x)).mean().backward()
-    wanted = torch.cat([p.grad.flatten() for p in flow.parameters() if p.grad is not None])
-    assert torch.allclose(found, wanted, rtol=1e-9, atol=1e-12)
+    expected = torch.cat([p.grad.flatten() for p in flow.parameters() if p.grad is not None])
+    assert torch.allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("inverse_temperature", [1.0, 0.3])
 def test_the_path_gradient_is_the_total_one_without_the_score(inverse_temperature):
-    """Draw by draw, not only in the mean: a sign or a factor would show."""
+    """Draw by draw, not only on average: a sign or a factor would show."""
     flow, z = curved(), draws(50, 3)
     how = {"inverse_temperature": inverse_temperature}
     path = gradient(flow, wavy, z, gradient="path", **how)
@@ -83,13 +83,13 @@ def test_both_are_unbiased(which):
     mean, variance = -t * (-s).exp(), (-2 * s).exp()
     (0.5 * ((mean - MEAN).square() + variance).sum() + s.sum()).backward()
     assert s.grad is not None and t.grad is not None
-    wanted = torch.cat((s.grad, t.grad))
+    expected = torch.cat((s.grad, t.grad))
     each = torch.stack([
         gradient(flow, gaussian, draws(200, 2, seed), gradient=which) for seed in range(100)
     ])
     error = each.std(dim=0) / 10
-    assert ((each.mean(0) - wanted).abs() < 4.5 * error).all()
-    assert (error < wanted.abs().max() / 50).all()
+    assert ((each.mean(0) - expected).abs() < 4.5 * error).all()
+    assert (error < expected.abs().max() / 50).all()
 
 
 def test_at_the_target_each_draw_has_no_path_gradient_but_a_total_one():
@@ -105,6 +105,6 @@ def test_the_value_is_the_free_energy_of_the_tempered_target(which):
     flow, z = curved(), draws(50, 3)
     loss = reverse_kl_loss(flow, wavy, z, inverse_temperature=0.3, gradient=which)
     x = flow.bijection.inverse(z)[0]
-    wanted = (flow.log_prob(x) - 0.3 * wavy(x)).mean().item()
-    assert loss.value.item() == pytest.approx(wanted, rel=1e-10)
-    assert torch.equal(loss.x, x) and math.isfinite(wanted)
+    expected = (flow.log_prob(x) - 0.3 * wavy(x)).mean().item()
+    assert loss.value.item() == pytest.approx(expected, rel=1e-10)
+    assert torch.equal(loss.x, x) and math.isfinite(expected)

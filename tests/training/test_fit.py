@@ -619,7 +619,7 @@ def test_a_result_without_its_history_is_no_result(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["_step", "_measured"])
 def test_control_c_keeps_the_last_epoch_and_the_best_weights(tmp_path, monkeypatch, moment):
-    """Within a second of the last checkpoint too; the exception goes on, with a note."""
+    """Within a second of the last checkpoint too; the exception is raised again, with a note."""
     from kappaflow.training.checkpoint import read_checkpoint
     from kappaflow.training.loop import Training
 

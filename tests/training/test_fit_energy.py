@@ -1,4 +1,4 @@
-"""Training on energies: closed forms, modes, what is skipped, told, repeated and refused."""
+"""Training on energies: closed forms, modes, what is skipped, reported, repeated and refused."""
 
 import math
 
@@ -98,7 +98,7 @@ def test_annealing_reaches_both_modes_where_none_drops_one():
 
 @pytest.mark.slow
 def test_a_seed_repeats_a_training_and_another_one_does_not():
-    """To the last bit; the generator of torch goes on as if nothing had been."""
+    """To the last bit; the generator of torch continues as if nothing had happened."""
     torch.manual_seed(7)
     drawn = torch.rand(2)
     flows = [small(3) for _ in range(3)]
@@ -120,20 +120,20 @@ def test_the_weights_are_those_that_are_measured_as_best():
     """Of the cold intervals; the final draws are none of those that chose."""
 
     class Listener(kf.training.Callback):
-        told, states = [], {}
+        reported, states = [], {}
 
         def on_start(self, flow, settings):
-            self.told.append(("start", settings.steps))
+            self.reported.append(("start", settings.steps))
 
         def on_epoch(self, flow, figures):
-            self.told.append(("epoch", figures["epoch"]))
+            self.reported.append(("epoch", figures["epoch"]))
             self.states[figures["epoch"]] = {k: v.clone() for k, v in flow.state_dict().items()}
 
         def on_best(self, flow, figures):
-            self.told.append(("best", figures["epoch"]))
+            self.reported.append(("best", figures["epoch"]))
 
         def on_end(self, result):
-            self.told.append(("end", result.best_epoch))
+            self.reported.append(("end", result.best_epoch))
 
     listener = Listener()
     result = fitted(steps=80, callbacks=[listener], learning_rate=0.05, annealing=0.5)
@@ -141,12 +141,14 @@ def test_the_weights_are_those_that_are_measured_as_best():
     assert [line["epoch"] for line in cold] == [3, 4]
     best = min(cold, key=lambda line: line["free_energy"])
     assert result.best_epoch == best["epoch"]
-    assert [told for told in listener.told if told[0] in ("start", "end")] == [
+    assert [reported for reported in listener.reported if reported[0] in ("start", "end")] == [
         ("start", 80),
         ("end", result.best_epoch),
     ]
-    assert [number for what, number in listener.told if what == "epoch"] == [1, 2, 3, 4]
-    assert [number for what, number in listener.told if what == "best"][-1] == result.best_epoch
+    assert [number for what, number in listener.reported if what == "epoch"] == [1, 2, 3, 4]
+    assert [number for what, number in listener.reported if what == "best"][
+        -1
+    ] == result.best_epoch
     for name, value in listener.states[result.best_epoch].items():
         assert torch.equal(value, result.flow.state_dict()[name])
 

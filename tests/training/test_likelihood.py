@@ -17,7 +17,7 @@ from kappaflow.training import Callback, read_metrics
 from kappaflow.training.likelihood import Likelihood
 
 EPOCHS = {"max_epochs": 4, "batch_size": 50, "validation": torch.randn(40, 3)}
-# Said by torch of itself while it compiles, and kept from users by it.
+# Warnings of torch itself while it compiles, which it hides from users.
 compiling = pytest.mark.filterwarnings(
     "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning",
     "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning",
@@ -139,7 +139,7 @@ def test_rounding_is_not_wrong(monkeypatch):
 
 
 def test_a_compiler_that_fails_is_one_sentence(monkeypatch):
-    """With the first line of what it said."""
+    """With the first line of what it reported."""
 
     def failing(function):
         def run(x, context):
@@ -303,8 +303,8 @@ def test_two_processes_compile_to_the_same_bits(tmp_path):
     words += ["--batch-size", "100", "--max-epochs", "3"]
     weights = []
     for name in ("one", "other"):
-        status, said = ended(started([*words, "--out", str(tmp_path / name)]))
-        assert status == 0, said
+        status, printed = ended(started([*words, "--out", str(tmp_path / name)]))
+        assert status == 0, printed
         weights.append((tmp_path / name / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
     for file in ("config.json", "report.json"):  # what a stored run could not say rightly

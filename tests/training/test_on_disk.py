@@ -87,8 +87,8 @@ def test_losses_are_bit_for_bit_those_of_the_same_rows_in_memory(tmp_path, path,
     both = np.hstack([whole.values, whole.context]).astype(kept.rows.dtype)
     place = {row.tobytes(): i for i, row in enumerate(both)}
     trained = np.array([place[row.tobytes()] for row in kept.rows])
-    asked = on_disk.SplitRequest(table, (0.9, 0.1), 0, str(kept.rows.dtype))
-    held_out = on_disk.split_shown(asked, None, progress=False).held_out[0]
+    requested = on_disk.SplitRequest(table, (0.9, 0.1), 0, str(kept.rows.dtype))
+    held_out = on_disk.split_shown(requested, None, progress=False).held_out[0]
     assert set(trained) | set(held_out.rows - 1) == set(range(ROWS))
     in_memory = fit_split(other, whole.select(trained), held_out, checked_settings(**EPOCHS))
     assert losses(found) == losses(in_memory)
@@ -188,8 +188,8 @@ def test_values_outside_of_a_domain_are_refused_wherever_they_are(tmp_path, path
     found = kf.fit(flow(), table, out=tmp_path / "run", bounds={"a": "positive"}, max_epochs=1)
     samples = found.flow.sample(50, torch.zeros(1, 1))
     assert (samples[..., 0] > 0).all()
-    asked = on_disk.SplitRequest(table, (0.9, 0.1), 0, "float32")
-    train = on_disk.split_shown(asked, None, progress=False).train
+    requested = on_disk.SplitRequest(table, (0.9, 0.1), 0, "float32")
+    train = on_disk.split_shown(requested, None, progress=False).train
     unseen = sorted(set(range(1, ROWS + 1)) - set(train.sample.rows) - set(train.held_out + 1))
     values = x["a"].to_list()
     values[unseen[400] - 1] = -0.25
@@ -199,7 +199,7 @@ def test_values_outside_of_a_domain_are_refused_wherever_they_are(tmp_path, path
 
 
 def test_a_disk_that_is_full_is_said_in_a_sentence(tmp_path, path, monkeypatch):
-    """The rows that were written are gone, and the same call goes on when there is room."""
+    """The rows that were written are gone, and the same call resumes when there is room."""
 
     def full(temporary, place):
         raise WriteError(f"{place} cannot be written: No space left on device.")

@@ -90,7 +90,7 @@ def test_narrow_products_are_for_float32_flows(named):
 
 
 def test_gradients_that_overflow_in_float16_lower_their_scale_and_training_goes_on():
-    """Steps without one are counted, said to be what they are, and soon over."""
+    """Steps without one are counted, reported as what they are, and soon over."""
     result = kf.fit(with_overflows(), rows(), max_epochs=6, batch_size=50, precision="fp16")
     skipped = [line["skipped_steps"] for line in result.history]
     assert 0 < skipped[-1] < 12 and skipped[-1] == skipped[-3]
@@ -117,7 +117,7 @@ class Stops(Callback):
 
 @pytest.mark.slow
 def test_the_scale_is_kept_in_the_checkpoint(tmp_path, monkeypatch):
-    """A run in float16 goes on to the same losses, bit for bit."""
+    """A run in float16 resumes to the same losses, bit for bit."""
     monkeypatch.setattr("kappaflow.training.session.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     how = {"max_epochs": 4, "batch_size": 50, "precision": "fp16"}
     whole = kf.fit(with_overflows(), rows(), out=tmp_path / "whole", **how)

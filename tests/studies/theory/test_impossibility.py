@@ -288,7 +288,7 @@ def test_fractions_and_tensors_are_taken_exactly():
 
 
 def test_large_sparse_matrices_are_decided_exactly():
-    """A 3-cycle beside the identity of 200 features."""
+    """A 3-cycle next to the identity of 200 features."""
     T = block_diag(np.eye(100, dtype=int), CYCLE, np.eye(97, dtype=int))
     assert check_count(T, 5).verdict == "cannot"
 

@@ -30,17 +30,17 @@ def factored(n, diagonal, rng):
     return basis @ left @ first @ back, basis @ np.linalg.inv(first) @ inside @ back
 
 
-def pivots(n, wanted, rng):
+def pivots(n, expected, rng):
     """Returns a basis in which a matrix has these pivots, whose product is its determinant."""
     if len(n) == 1:
         return np.eye(1)
     first = rng.standard_normal(len(n))
     others = rng.standard_normal((len(n), len(n) - 2))
-    basis = np.column_stack([first, n @ first - wanted[0] * first, others])
+    basis = np.column_stack([first, n @ first - expected[0] * first, others])
     inside = np.linalg.solve(basis, n @ basis)
     rest = inside[1:, 1:] - np.outer(inside[1:, 0], inside[0, 1:]) / inside[0, 0]
     after = np.eye(len(n))
-    after[1:, 1:] = pivots(rest, wanted[1:], rng)
+    after[1:, 1:] = pivots(rest, expected[1:], rng)
     return basis @ after
 
 
@@ -96,11 +96,11 @@ def six(t, d, rng):
     return [*five(t @ upper(x), d, rng), upper(-x)]
 
 
-def of_determinant(t, wanted=1.0):
+def of_determinant(t, expected=1.0):
     """Returns a multiple of a matrix with one row negated if necessary."""
     t = t.copy()
-    t[0] *= np.sign(np.linalg.det(t) * wanted)
-    return t * (wanted / np.linalg.det(t)) ** (1 / len(t))
+    t[0] *= np.sign(np.linalg.det(t) * expected)
+    return t * (expected / np.linalg.det(t)) ** (1 / len(t))
 
 
 def gaussian(d, rng):

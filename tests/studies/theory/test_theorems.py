@@ -1,4 +1,4 @@
-"""Theorems A, B, C and E as the documentation states them, their formulas written out anew."""
+"""Theorems A, B, C and E as the documentation states them, their formulas written out again."""
 
 from fractions import Fraction
 
@@ -158,8 +158,8 @@ def test_the_condition_number_of_a_scaled_coupling_is_that_of_the_lemma(shape):
         coupling[shape[1] :, : shape[1]] = block
         coupling[shape[1] :, shape[1] :] *= scale
         kappa = np.linalg.cond(coupling)
-        wanted = scale + 1 / scale + np.linalg.norm(block, 2) ** 2 / scale
-        assert kappa + 1 / kappa == pytest.approx(wanted, rel=1e-10)
+        expected = scale + 1 / scale + np.linalg.norm(block, 2) ** 2 / scale
+        assert kappa + 1 / kappa == pytest.approx(expected, rel=1e-10)
 
 
 def letters(d, e, count, generator, *, lower_first=True):
@@ -280,8 +280,8 @@ def test_four_with_free_signs_reach_a_generic_map(seed):
     T = np.random.default_rng(seed).standard_normal((4, 4))
     P, Q, R, _ = quarters(T)
     goal = quarters(np.linalg.inv(T))[3]
-    wanted = np.array([40.0, 0.1])
-    c, b = (scaled_to(block, wanted) for block in (P, goal))  # c = 1 / C, b = B
+    expected = np.array([40.0, 0.1])
+    c, b = (scaled_to(block, expected) for block in (P, goal))  # c = 1 / C, b = B
     K, G = c[:, None] * P, goal * b
     V, W = (np.linalg.eig(M)[1][:, np.argsort(-np.linalg.eigvals(M))] for M in (K, G))
     Z = W @ np.linalg.inv(V)
@@ -293,10 +293,10 @@ def test_four_with_free_signs_reach_a_generic_map(seed):
     assert check_pattern(T, "LULU", positive=False).verdict == "can"
 
 
-def scaled_to(matrix, wanted):
+def scaled_to(matrix, expected):
     """Returns a diagonal d such that diag(d) matrix has these two eigenvalues."""
     first, second = matrix[0, 0], matrix[1, 1]
-    ratio = second * wanted.prod() / np.linalg.det(matrix)
-    x = np.roots([first, -wanted.sum(), ratio])
+    ratio = second * expected.prod() / np.linalg.det(matrix)
+    x = np.roots([first, -expected.sum(), ratio])
     x = x[np.isreal(x)].real.max()
-    return np.array([x, wanted.prod() / np.linalg.det(matrix) / x])
+    return np.array([x, expected.prod() / np.linalg.det(matrix) / x])
