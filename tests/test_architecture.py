@@ -100,7 +100,6 @@ def test_files_import_only_from_lines_above_their_own():
 
 HANGING = LAYOUT[LAYOUT.index("cli") + 1 :]  # packages of the library that the core loads by name
 STUDY = "kappaflow_studies"
-LAZY_CIRCLES = ("kappaflow.data.",)  # in these, files may import one another
 
 
 def test_no_file_of_the_core_imports_what_hangs_on_it():
@@ -123,9 +122,6 @@ def import_graph():
     for name, path in files.items():
         modules = {module_of(one, files) for one in imported_modules(path, types=False)}
         graph[name] = modules - {None, name, "kappaflow"}
-        for package in LAZY_CIRCLES:  # a method of Table returns the Batches that read it
-            if name.startswith(package):
-                graph[name] = {one for one in graph[name] if not one.startswith(package)}
     return graph
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kappaflow.data import Table, examine, load_table
 from kappaflow.data.domains import clip_to_domain, domains_of
-from kappaflow.data.table import describe_rows, require_finite
+from kappaflow.data.naming import describe_rows, require_finite
 from kappaflow.errors import ArgumentError, DataError
 
 

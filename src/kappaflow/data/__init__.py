@@ -10,7 +10,7 @@ text           split csv and tsv into columns of texts; text_numbers says what n
 memory         columns of arrays, tensors and data frames
 raw            `RawTable` and `Column`: what all of these return
 columns        choose the columns to model and the rows, with a sentence for what is left out
-table          `Table`, and how messages name rows
+table, naming  `Table`, and how messages name its rows
 chunks         the same table a chunk at a time, for files larger than memory
 
 What happens to it then:

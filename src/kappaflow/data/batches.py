@@ -1,7 +1,7 @@
 """Rows of a table in batches, as tensors with the dtype and on the device of a flow."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -9,12 +9,15 @@ from torch import Tensor
 
 from kappaflow.data.dataset import Model
 from kappaflow.data.domains import clip_to_domain
-from kappaflow.data.on_disk import MappedTable
+from kappaflow.data.naming import describe_rows
 from kappaflow.data.raw import quoted
-from kappaflow.data.table import Table, describe_rows
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.options import option
+
+if TYPE_CHECKING:
+    from kappaflow.data.on_disk import MappedTable
+    from kappaflow.data.table import Table
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Batches(Protocol):
         ...
 
 
-def batch_of(table: Table, flow: Model) -> Batch:
+def batch_of(table: "Table", flow: Model) -> Batch:
     """Returns all rows of a table as one batch for a flow.
 
     Raises:
@@ -118,7 +121,7 @@ class MappedBatches:
     weights = None  # all rows count equally
     index_device = torch.device("cpu")
 
-    def __init__(self, table: MappedTable, flow: Model) -> None:
+    def __init__(self, table: "MappedTable", flow: Model) -> None:
         self.table, self.flow = table, flow
         self._examples = batch_of(table.sample, flow)
 
@@ -136,21 +139,21 @@ class MappedBatches:
         return self._examples
 
 
-def check_rows(table: Table, flow: Model, *, held_out: bool) -> None:
+def check_rows(table: "Table", flow: Model, *, held_out: bool) -> None:
     """Raises DataError for a column that a flow cannot hold, or a value outside its domain."""
     if not held_out:
         _check_dtype(table, flow)
     _check_domains(table, flow)
 
 
-def check_mapped(table: MappedTable, flow: Model) -> None:
+def check_mapped(table: "MappedTable", flow: Model) -> None:
     """Raises DataError as `check_rows` does, for a sample of the rows and for all domains."""
     _check_dtype(table.sample, flow)
     for rows in () if flow.domain is None else table.blocks():
         _check_domains(rows, flow)
 
 
-def domains_in(flow: Model, table: Table) -> dict[str, Interval]:
+def domains_in(flow: Model, table: "Table") -> dict[str, Interval]:
     """Returns the domains of a flow, by column names of a table."""
     if flow.domain is None or flow.event_shape != (len(table.columns),):
         return {}
@@ -158,7 +161,7 @@ def domains_in(flow: Model, table: Table) -> dict[str, Interval]:
     return {name: domain for name, domain in pairs if domain is not None}
 
 
-def _check_dtype(table: Table, flow: Model) -> None:
+def _check_dtype(table: "Table", flow: Model) -> None:
     """Raises an error if the flow's dtype cannot hold or distinguish the values of a column."""
     dtype = _dtype_name(flow)
     for name, column in zip(table.columns, table.values.T, strict=True):
@@ -179,7 +182,7 @@ def _check_dtype(table: Table, flow: Model) -> None:
             )
 
 
-def _check_domains(table: Table, flow: Model) -> None:
+def _check_domains(table: "Table", flow: Model) -> None:
     """Raises an error for values outside of a domain, or values that round to an end."""
     domains, domain = domains_in(flow, table), flow.domain
     if domain is None:

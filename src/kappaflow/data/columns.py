@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from kappaflow.data.counting import identifiers
+from kappaflow.data.naming import BoolArray
 from kappaflow.data.raw import Column, RawTable, Reading, quoted, text_example
-from kappaflow.data.table import BoolArray
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.options import option
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kappaflow.data.table import FloatArray
+from kappaflow.data.naming import FloatArray
 
 COUNTED = 20  # fewest rows of a progression that is no accident
 CHANCE_REPEATS = 7.0  # expected repeats of random numbers: a probability of 1e-3 that none occurs

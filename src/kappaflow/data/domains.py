@@ -3,24 +3,18 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kappaflow.data.naming import JITTER, REPAIRS, BoolArray, FloatArray, describe_rows, named_rows
 from kappaflow.data.raw import quoted
-from kappaflow.data.table import (
-    JITTER,
-    REPAIRS,
-    BoolArray,
-    FloatArray,
-    Repair,
-    Table,
-    describe_rows,
-    named_rows,
-)
 from kappaflow.domains import Interval, interval
 from kappaflow.errors import ArgumentError, DataError
-from kappaflow.options import option
+from kappaflow.options import Repair, option
+
+if TYPE_CHECKING:
+    from kappaflow.data.table import Table
 
 Bounds = Mapping[Any, Any] | Sequence[str]
 Domains = Mapping[str, Interval]
@@ -31,7 +25,7 @@ SKEWED = 0.25  # nats by which a normal distribution fits the logarithms better
 NEAR_ZERO = 0.2  # largest 5 % quantile of a column that piles up, in standard deviations
 
 
-def domains_of(bounds: Bounds | None, table: Table) -> dict[str, Interval]:
+def domains_of(bounds: Bounds | None, table: "Table") -> dict[str, Interval]:
     """Returns the domains of columns that have one, by column.
 
     `bounds` maps columns or their places to domains, as `kappaflow.domains.interval` takes them,
@@ -61,7 +55,7 @@ def domains_of(bounds: Bounds | None, table: Table) -> dict[str, Interval]:
     return result
 
 
-def _by_name(bounds: Bounds | None, table: Table) -> Mapping[str, Any]:
+def _by_name(bounds: Bounds | None, table: "Table") -> Mapping[str, Any]:
     """Returns bounds by column, also from texts such as "p=0,1"."""
     if bounds is None:
         return {}
@@ -87,7 +81,7 @@ def _by_name(bounds: Bounds | None, table: Table) -> Mapping[str, Any]:
     return result
 
 
-def _name_of(key: str | int, table: Table) -> str:
+def _name_of(key: str | int, table: "Table") -> str:
     """Returns the name of a column, given its name or its index."""
     if isinstance(key, int) and 0 <= key < len(table.columns):
         return table.columns[key]
@@ -102,13 +96,13 @@ def bounds_of(domains: Domains, columns: Sequence[str]) -> list[str | None] | No
 
 
 def clip_to_domain(
-    table: Table,
+    table: "Table",
     domains: Domains,
     *,
     repair: Repair | None = None,
     offered: Collection[Repair] = REPAIRS,
     rounded: Collection[str] = (),
-) -> tuple[Table, tuple[str, ...]]:
+) -> tuple["Table", tuple[str, ...]]:
     """Returns a table whose values lie in their domains, and a sentence for each change.
 
     Without `repair`, values outside raise DataError. "drop" leaves out rows with a value beyond or
@@ -147,7 +141,7 @@ def clip_to_domain(
     return table, tuple(notes)
 
 
-def bounds_hint(table: Table, domains: Domains) -> tuple[str, ...]:
+def bounds_hint(table: "Table", domains: Domains) -> tuple[str, ...]:
     """Returns a sentence about positive columns whose values pile up near 0, if there are any.
 
     A flow without bounds draws samples below 0 there, and has a long tail to learn. A column is
@@ -180,7 +174,7 @@ def _piles_up(column: FloatArray) -> bool:
     return bool(gain > SKEWED and np.quantile(scaled, 0.05) < NEAR_ZERO * deviation)
 
 
-def unwrap_circles(table: Table, domains: Domains) -> Table:
+def unwrap_circles(table: "Table", domains: Domains) -> "Table":
     """Returns a table in which values that noise has moved over an end are mirrored at it.
 
     On a circle they are wrapped to a number between its ends.
@@ -204,7 +198,7 @@ def _mirrored(column: FloatArray, domain: Interval) -> FloatArray:
     return column
 
 
-def _moved_in(table: Table, name: str, domain: Interval, on_end: BoolArray) -> Table:
+def _moved_in(table: "Table", name: str, domain: Interval, on_end: BoolArray) -> "Table":
     values, place = table.values.copy(), table.columns.index(name)
     column = values[:, place]
     inner = column[np.isfinite(column) & ~on_end & ~domain.outside(column)]
@@ -221,7 +215,7 @@ def _moved_in(table: Table, name: str, domain: Interval, on_end: BoolArray) -> T
 
 
 def _outside(
-    table: Table, name: str, domain: Interval, beyond: BoolArray, offered: Collection[Repair]
+    table: "Table", name: str, domain: Interval, beyond: BoolArray, offered: Collection[Repair]
 ) -> str:
     first = int(np.flatnonzero(beyond)[0])
     value = table.values[first, table.columns.index(name)]
@@ -243,7 +237,7 @@ def _outside(
 
 
 def _on_end(
-    table: Table, name: str, domain: Interval, on_end: BoolArray, offered: Collection[Repair]
+    table: "Table", name: str, domain: Interval, on_end: BoolArray, offered: Collection[Repair]
 ) -> str:
     first = int(np.flatnonzero(on_end)[0])
     value = table.values[first, table.columns.index(name)]

@@ -6,8 +6,9 @@ from typing import get_args
 
 import numpy as np
 
+from kappaflow.data.naming import BoolArray, FloatArray, IntArray, named_rows
 from kappaflow.data.rounding import listed_steps, mixed, resolution
-from kappaflow.data.table import BoolArray, FloatArray, IntArray, Table, named_rows
+from kappaflow.data.table import Table
 from kappaflow.errors import ArgumentError
 from kappaflow.options import Duplicates
 

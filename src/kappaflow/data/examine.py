@@ -7,19 +7,19 @@ import numpy as np
 
 from kappaflow.data.counting import COUNTED, identifiers, progression
 from kappaflow.data.duplicates import repeated_rows, repeats_of
-from kappaflow.data.raw import NO_MISSING, quoted
-from kappaflow.data.rounding import PointMasses, coarse_columns, point_masses_of
-from kappaflow.data.statistics import Sentinel, relations, sentinels_of, standardized
-from kappaflow.data.table import (
+from kappaflow.data.naming import (
     SHOWN_PROBLEMS,
     BoolArray,
     FloatArray,
-    Table,
     describe_rows,
     first_rows,
     listed,
     named_rows,
 )
+from kappaflow.data.raw import NO_MISSING, quoted
+from kappaflow.data.rounding import PointMasses, coarse_columns, point_masses_of
+from kappaflow.data.statistics import Sentinel, relations, sentinels_of, standardized
+from kappaflow.data.table import Table
 from kappaflow.finding import Finding
 from kappaflow.options import option
 

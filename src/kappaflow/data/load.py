@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from kappaflow.data.columns import Condition, choose_columns, find_column, matches, parse_condition
 from kappaflow.data.files import read_file, read_standard_input
 from kappaflow.data.memory import array_columns, read_memory
+from kappaflow.data.naming import BoolArray, FloatArray
 from kappaflow.data.raw import (
     NO_MISSING,
     Column,
@@ -22,7 +23,7 @@ from kappaflow.data.raw import (
     without_missing,
 )
 from kappaflow.data.shipped import path_of, shipped_names, toy, toy_names
-from kappaflow.data.table import BoolArray, FloatArray, Table, weighted, whole_columns
+from kappaflow.data.table import Table, weighted, whole_columns
 from kappaflow.errors import ArgumentError, DataError, FileError
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from kappaflow.data.files import explained, read_file
 from kappaflow.data.load import no_such_file
+from kappaflow.data.naming import FloatArray
 from kappaflow.data.raw import RawTable, quoted
-from kappaflow.data.table import FloatArray
 from kappaflow.data.text import all_numbers, consecutive, decoded, separator_of
 from kappaflow.data.text_numbers import MISSING
 from kappaflow.errors import DataError, FileError

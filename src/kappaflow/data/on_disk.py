@@ -19,16 +19,10 @@ from numpy.typing import NDArray
 from kappaflow.data.chunks import Chunks, OnRows, TableOnDisk, chunk_size
 from kappaflow.data.dataset import Model
 from kappaflow.data.duplicates import Duplicates
+from kappaflow.data.naming import BoolArray, FloatArray, IntArray, require_finite
 from kappaflow.data.rounding import mixed
 from kappaflow.data.split import row_hashes, sizes_of_parts
-from kappaflow.data.table import (
-    BoolArray,
-    FloatArray,
-    IntArray,
-    Table,
-    require_finite,
-    whole_columns,
-)
+from kappaflow.data.table import Table, whole_columns
 from kappaflow.errors import ArgumentError, DataError, FileError, KappaflowError, WriteError
 from kappaflow.reading import parse_json
 from kappaflow.storage import file_stamp, is_unfinished, make_directory, replace_file, write_bytes

@@ -20,20 +20,13 @@ from kappaflow.data.duplicates import (
     settle_duplicates,
 )
 from kappaflow.data.examine import Problem, complete_rows, messages_of, problems_of
+from kappaflow.data.naming import JITTER, REPAIRS, listed, named_rows
 from kappaflow.data.raw import quoted
 from kappaflow.data.rounding import dequantize, resolutions
-from kappaflow.data.table import (
-    JITTER,
-    REPAIRS,
-    Repair,
-    Table,
-    listed,
-    named_rows,
-    whole_columns,
-)
+from kappaflow.data.table import Table, whole_columns
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
-from kappaflow.options import option
+from kappaflow.options import Repair, option
 
 ROUNDS = 3
 # Noise must not repeat the draws of data that were themselves made with default_rng(seed).

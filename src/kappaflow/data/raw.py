@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kappaflow.data.counting import COUNTED, Progression, progression
-from kappaflow.data.table import BoolArray, FloatArray, IntArray, label_name
+from kappaflow.data.naming import BoolArray, FloatArray, IntArray, label_name
 from kappaflow.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import pdtrc
 
-from kappaflow.data.table import BoolArray, FloatArray, IntArray, Table, whole_columns
+from kappaflow.data.naming import BoolArray, FloatArray, IntArray
+from kappaflow.data.table import Table, whole_columns
 from kappaflow.errors import ArgumentError
 
 POINT_MASS_SHARE = 0.001  # of the rows: the likelihood of fewer hardly shows

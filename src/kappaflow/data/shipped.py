@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kappaflow.data.table import FloatArray, Table
+from kappaflow.data.naming import FloatArray
+from kappaflow.data.table import Table
 from kappaflow.errors import ArgumentError
 
 _HERE = Path(__file__).parent

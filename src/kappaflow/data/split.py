@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kappaflow.data.duplicates import groups_of
+from kappaflow.data.naming import FloatArray, IntArray
 from kappaflow.data.rounding import mixed
-from kappaflow.data.table import FloatArray, IntArray, Table
+from kappaflow.data.table import Table
 from kappaflow.errors import ArgumentError, DataError
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kappaflow.data.table import BoolArray, FloatArray, Table
+from kappaflow.data.naming import BoolArray, FloatArray
+from kappaflow.data.table import Table
 
 # A unit combination of standardized columns whose root mean square is below this is a relation.
 # Rounding to float32 leaves about 6e-8 (2**-24) of a column of mean 0, several times that after

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from kappaflow.data.limits import refuse_wide
+from kappaflow.data.naming import IntArray
 from kappaflow.data.raw import READ_ALL, Column, RawTable, Reading, collect
-from kappaflow.data.table import IntArray
 from kappaflow.data.text_numbers import (
     Facts,
     Kind,

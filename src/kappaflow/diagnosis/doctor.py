@@ -11,7 +11,8 @@ from torch import Tensor
 
 from kappaflow.conditioning import Profile
 from kappaflow.conditioning.points import checked_context, checked_points, measuring
-from kappaflow.data.table import Table, describe_values
+from kappaflow.data.naming import describe_values
+from kappaflow.data.table import Table
 from kappaflow.diagnosis.check import CHECKED, TABLES
 from kappaflow.diagnosis.checks import checks_of_flows
 from kappaflow.diagnosis.checks.conditioning import usable_dtype

@@ -21,15 +21,15 @@ from kappaflow.data.batches import domains_in
 from kappaflow.data.domains import Bounds, clip_to_domain, domains_of, unwrap_circles
 from kappaflow.data.duplicates import DUPLICATES, Duplicates, settle_duplicates
 from kappaflow.data.load import read_table
+from kappaflow.data.naming import REPAIRS, require_finite
 from kappaflow.data.prepare import describe_merged, few_to_train_on, noisy, prepare_table
 from kappaflow.data.raw import Reading, as_names
 from kappaflow.data.split import row_hashes
-from kappaflow.data.table import REPAIRS, Repair, require_finite
 from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.files import CONFIG, WEIGHTS, load, save
 from kappaflow.flows import Flow
-from kappaflow.options import TrainingOptions, write_descriptions
+from kappaflow.options import Repair, TrainingOptions, write_descriptions
 from kappaflow.runs.model_search import ModelSearch, search_model
 from kappaflow.runs.recipes import (
     CONDITIONAL,

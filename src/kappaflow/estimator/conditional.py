@@ -16,8 +16,8 @@ from sklearn.utils.validation import check_is_fitted
 from kappaflow._checks import positive_int
 from kappaflow.data import Table
 from kappaflow.data.load import check_same_order, read_table
+from kappaflow.data.naming import require_finite
 from kappaflow.data.raw import Reading
-from kappaflow.data.table import require_finite
 from kappaflow.diagnosis import Diagnosis
 from kappaflow.errors import ArgumentError
 from kappaflow.estimator.base import (

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kappaflow.data.limits import unpacked
-from kappaflow.data.table import IntArray
+from kappaflow.data.naming import IntArray
 from kappaflow.errors import DataError, FileError
 from kappaflow.images.decode import Request, explained, shown
 from kappaflow.images.images import Images, of_array

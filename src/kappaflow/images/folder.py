@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from kappaflow.data.table import IntArray
+from kappaflow.data.naming import IntArray
 from kappaflow.errors import DataError, FileError
 from kappaflow.images.decode import (
     Form,

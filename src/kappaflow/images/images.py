@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kappaflow.data.dataset import Model
-from kappaflow.data.table import IntArray
+from kappaflow.data.naming import IntArray
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.images.decode import (
     Form,

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kappaflow._checks import one_of, positive_int
+from kappaflow.data.naming import JITTER
 from kappaflow.data.statistics import nearest_relation
-from kappaflow.data.table import JITTER
 from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly
 from kappaflow.diagnosis.fixes import FIXES
 from kappaflow.errors import ArgumentError, KappaflowError

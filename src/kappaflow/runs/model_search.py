@@ -23,10 +23,10 @@ from kappaflow.data.dataset import kind_of
 from kappaflow.data.domains import Bounds, Domains, domains_of
 from kappaflow.data.duplicates import Duplicates
 from kappaflow.data.raw import Reading
-from kappaflow.data.table import Repair
 from kappaflow.errors import ArgumentError, DataError, FileError, NumericalError
 from kappaflow.files import CONFIG, read_config
 from kappaflow.flows.base import best_components
+from kappaflow.options import Repair
 from kappaflow.ranks import alone
 from kappaflow.runs.race import (
     Candidate,

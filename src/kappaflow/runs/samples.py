@@ -8,8 +8,8 @@ import torch
 
 from kappaflow.data import Table, check_writable, load_table
 from kappaflow.data.chunks import chunk_size
+from kappaflow.data.naming import require_finite
 from kappaflow.data.raw import Decimal, Reading
-from kappaflow.data.table import require_finite
 from kappaflow.data.write import table_writer
 from kappaflow.errors import ArgumentError
 from kappaflow.runs.kinds import OpenRun

@@ -12,9 +12,9 @@ from kappaflow.data import Table
 from kappaflow.data.batches import domains_in
 from kappaflow.data.chunks import Chunks, open_chunks
 from kappaflow.data.load import read_table
+from kappaflow.data.naming import describe_rows
 from kappaflow.data.prepare import noisy
 from kappaflow.data.raw import Decimal, Reading
-from kappaflow.data.table import describe_rows
 from kappaflow.data.write import TableWriter, table_writer
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.runs.kinds import OpenRun

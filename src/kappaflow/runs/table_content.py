@@ -11,7 +11,7 @@ from torch import Tensor
 from kappaflow.conditioning.points import joined_points
 from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.data import Table, atom_rows
-from kappaflow.data.table import describe_rows, describe_values
+from kappaflow.data.naming import describe_rows, describe_values
 from kappaflow.diagnosis import Comparison, compare, diagnose_flow, references
 from kappaflow.flows import (
     Base,

@@ -25,14 +25,14 @@ from kappaflow.data.duplicates import (
     repeated_rows,
     weigh_duplicate_rows,
 )
+from kappaflow.data.naming import listed, require_finite
 from kappaflow.data.on_disk import SplitRequest, SplitTable
 from kappaflow.data.prepare import FEW_ROWS, few_to_train_on, noisy, prepare_table
 from kappaflow.data.raw import NO_MISSING, Reading
-from kappaflow.data.table import Repair, listed, require_finite
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
-from kappaflow.options import option
+from kappaflow.options import Repair, option
 from kappaflow.report.result import TABLE
 from kappaflow.runs.content import Content
 from kappaflow.runs.kinds import DataConfig, RunData

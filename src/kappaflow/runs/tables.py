@@ -8,9 +8,9 @@ from pydantic import Field
 
 from kappaflow.data import Dataset, Table
 from kappaflow.data.batches import Batch, domains_in
+from kappaflow.data.naming import describe_values
 from kappaflow.data.prepare import noisy
 from kappaflow.data.raw import Decimal, Reading
-from kappaflow.data.table import describe_values
 from kappaflow.diagnosis import Diagnosis
 from kappaflow.flows import Flow
 from kappaflow.report.content import TableCharts

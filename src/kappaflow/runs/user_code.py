@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow.data import Table, load_table
+from kappaflow.data.naming import describe_values, require_finite
 from kappaflow.data.raw import Decimal
-from kappaflow.data.table import describe_values, require_finite
 from kappaflow.diagnosis import (
     Diagnosis,
     Progress,

@@ -26,12 +26,12 @@ from kappaflow.data.duplicates import Duplicates
 from kappaflow.data.on_disk import SplitRequest
 from kappaflow.data.prepare import few_to_train_on, noisy, prepare_table
 from kappaflow.data.raw import Reading
-from kappaflow.data.table import Repair
 from kappaflow.errors import ArgumentError, DataWarning, KappaflowError
 from kappaflow.flows import Flow, set_bounds
 from kappaflow.flows.standardization import far_column
 from kappaflow.foreign.wrapped import Wrapped, wrap_to_fit
 from kappaflow.locking import locked
+from kappaflow.options import Repair
 from kappaflow.ranks import is_first
 from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback

@@ -7,8 +7,8 @@ from typing import Any
 
 from kappaflow.data import Table, examine, weighted
 from kappaflow.data.load import check_same_order, read_table
+from kappaflow.data.naming import require_finite
 from kappaflow.data.raw import READ_ALL, Reading, quoted
-from kappaflow.data.table import require_finite
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
 from kappaflow.training.torch_data import is_torch_data, read_torch_data
