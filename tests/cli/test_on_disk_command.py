@@ -33,7 +33,7 @@ def test_a_run_on_disk_is_reported_and_examined_on_its_held_out_rows(run, capsys
         60,
     ]
     result = json.loads((run / "result.json").read_text())
-    assert result["test_rows"] == 60
+    assert result["test"]["rows"] == 60
     assert ["rows that repeat earlier ones", "none"] in json.loads(
         (run / "report.json").read_text()
     )["about"]["data"]

@@ -39,6 +39,7 @@ from kappaflow.cli.show import (
 )
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.options import AnyModel, TableModel
+from kappaflow.ranks import is_first
 
 if TYPE_CHECKING:
     from kappaflow.data import Kind
@@ -140,7 +141,8 @@ def fit(
             seed=seed,
             **settings,
         )
-        _print_summary(summary, of_rows.get("against"), json=json)
+        if is_first():  # the run folder is on its machine
+            _print_summary(summary, of_rows.get("against"), json=json)
 
 
 def _default_folder(data: str) -> Path:
