@@ -379,7 +379,9 @@ def _columns(table: Table, columns: Sequence[str | int] | None) -> list[str]:
     if isinstance(columns, str) or not columns:
         raise ArgumentError(f"'columns' should be a list of columns, got {columns!r}.")
     numbers = dict(enumerate(table.columns))
-    names = [numbers.get(one, one) if isinstance(one, int) else one for one in columns]
+    names = [
+        numbers.get(column, column) if isinstance(column, int) else column for column in columns
+    ]
     for name in names:
         one_of("columns", str(name), table.columns)
     return [str(name) for name in dict.fromkeys(names)]

@@ -67,7 +67,7 @@ class Domain(Bijection):
         self._kinds: dict[str, list[int]] = {}
         for index, domain in enumerate(self.domains):
             self._kinds.setdefault(_kind(domain, self.circle), []).append(index)
-        listed = [index for places in self._kinds.values() for index in places]
+        listed = [index for indices in self._kinds.values() for index in indices]
         self._order = sorted(range(self.features), key=listed.__getitem__)
         self.deviation: Tensor
         self.cut: Tensor

@@ -221,7 +221,7 @@ def _refuse_other_kind(
     if kind is not None:
         name, other, own, refused = kind.name, "tables", tuple(kind.models()), of_tables
         fields = runs_of(kind).config.__dataclass_fields__
-        refused = [*refused, *(one for one in of_images if one not in fields)]
+        refused = [*refused, *(flag for flag in of_images if flag not in fields)]
     if model is not None and model not in own:
         raise ArgumentError(
             f"'model' should be one of {', '.join(own)} for {data}, got {model!r}: that is a "

@@ -199,10 +199,10 @@ def layers_of(bijection: Bijection, context: Tensor | None = None) -> tuple[Laye
     The layers of a stack are its plain couplings, the same function up to rounding. The layers of
     a multi-scale map act on one flat state; their names contain the number of their scale.
     """
-    found = _walk(bijection, context)
+    walked = _walk(bijection, context)
     return tuple(
         Layer(f"{i} {part.layer_name()}", part, part_context)
-        for i, (part, part_context) in enumerate(found, start=1)
+        for i, (part, part_context) in enumerate(walked, start=1)
     )
 
 

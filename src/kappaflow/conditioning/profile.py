@@ -209,10 +209,10 @@ def profile_at(
         if not layers:
             raise ArgumentError("'flow' should have a layer after its standardization to measure.")
         at, x = x, flow.standardization(x)[0]
-        found = None if _forms_matrices(x, len(layers)) else measure(flow, at, context)
-        if found is None or _is_lost(found, x.dtype):
-            found = in_float64(measure, flow, at, context, wide=wide)
-        each, up_to, status = found
+        measured_once = None if _forms_matrices(x, len(layers)) else measure(flow, at, context)
+        if measured_once is None or _is_lost(measured_once, x.dtype):
+            measured_once = in_float64(measure, flow, at, context, wide=wide)
+        each, up_to, status = measured_once
         states, log_dets = states_of(layers, x)
         start = latent_points(flow, len(x), context, generator)
         latents = states_of(layers, start, decode=True)[0]
@@ -257,9 +257,9 @@ def _forms_matrices(x: Tensor, layers: int) -> bool:
     return n <= MATRIX_FREE_ABOVE or len(x) * n**3 <= DENSE_WORK * layers
 
 
-def _is_lost(found: Extremes, dtype: torch.dtype) -> bool:
+def _is_lost(extremes: Extremes, dtype: torch.dtype) -> bool:
     # Whether rounding may change singular values by a thousandth.
-    worst = max((top / bottom).nan_to_num(torch.inf).max().item() for top, bottom in found[:2])
+    worst = max((top / bottom).nan_to_num(torch.inf).max().item() for top, bottom in extremes[:2])
     return dtype != torch.float64 and not torch.finfo(dtype).eps * worst < TOLERANCE
 
 
@@ -317,13 +317,13 @@ def _lanczos_extremes(
                 near=None if is_whole else near,
             )
             pairs, near = [*pairs, (up_to, so_far)], so_far.directions
-        for found, one in pairs:
-            found.append((one.top[:, 0], one.bottom[:, 0]))
-            stati.add(one.status)
+        for left, right in pairs:
+            left.append((right.top[:, 0], right.bottom[:, 0]))
+            stati.add(right.status)
     order: tuple[Status, ...] = ("not finite", "not converged", "converged")
     layers_alone = _stacked(each)
-    whole = _interpolated(_stacked(up_to), depths, layers_alone)
-    return layers_alone, whole, next(status for status in order if status in stati)
+    interpolated = _interpolated(_stacked(up_to), depths, layers_alone)
+    return layers_alone, interpolated, next(status for status in order if status in stati)
 
 
 def _interpolated(measured: Pair, depths: list[int], each: Pair) -> Pair:
@@ -336,7 +336,7 @@ def _interpolated(measured: Pair, depths: list[int], each: Pair) -> Pair:
             _between(logs[i - 1] if i else torch.zeros_like(logs[0]), logs[i], part)
             for i, part in enumerate(weights.split(_steps(depths)))
         ]).exp()
-        for logs in (one.log() for one in measured)
+        for logs in (extremes.log() for extremes in measured)
     )
     return top, bottom
 

@@ -152,8 +152,8 @@ def spectrum(
 
 
 def _dense(linearization: Linearization, x: Tensor, k: int) -> tuple[Tensor, Tensor, Status]:
-    there, back = linearization.matrices(x)
-    top, bottom = largest(there, k), 1 / largest(back, k)
+    forward, back = linearization.matrices(x)
+    top, bottom = largest(forward, k), 1 / largest(back, k)
     return top, bottom, "exact" if _finite(top, bottom) else "not finite"
 
 
@@ -196,11 +196,11 @@ def flat(product: Product, like: Tensor) -> Product:
     return lambda vectors: product(vectors.reshape(len(vectors), *like.shape)).flatten(2)
 
 
-def all_of_both(there: Tensor, back: Tensor) -> Tensor:
+def all_of_both(forward: Tensor, back: Tensor) -> Tensor:
     """Returns all singular values (B, n) of a map, descending, from its matrix and its inverse."""
     # The relative error is eps s_max / s in the map and eps s / s_min in the inverse; each value
     # comes from the more accurate one. A matrix, (B, n, n), that is not finite gives nan.
-    large, small = largest(there, there.shape[1]), 1 / largest(back, back.shape[1]).flip(1)
+    large, small = largest(forward, forward.shape[1]), 1 / largest(back, back.shape[1]).flip(1)
     middle = large[:, :1].log() + small[:, -1:].log()  # twice the log of their geometric mean
     return torch.where(large.log() + small.log() >= middle, large, small)
 

@@ -50,20 +50,20 @@ def log_stretch(linearization: Linearization, most: Tensor, least: Tensor) -> Te
 def _from_matrices(linearization: Linearization, x: Tensor) -> Stretched:
     matrices = linearization.matrix(x)
     finite = torch.isfinite(matrices).all(dim=(1, 2))
-    found = torch.zeros(2, len(x), x.shape[1:].numel(), dtype=x.dtype, device=x.device)
+    directions = torch.zeros(2, len(x), x.shape[1:].numel(), dtype=x.dtype, device=x.device)
     apart = matrices.new_full((len(x),), torch.nan)
     if finite.any():
         _, s, right = torch.linalg.svd(matrices[finite])
-        found[:, finite] = torch.stack((right[:, 0], right[:, -1])).to(x.dtype)
+        directions[:, finite] = torch.stack((right[:, 0], right[:, -1])).to(x.dtype)
         apart[finite] = s[:, 0].log() - s[:, -1].log()
-    most, least = found.reshape(2, *x.shape)
+    most, least = directions.reshape(2, *x.shape)
     return Stretched(most, least, apart)
 
 
-def _power(there: Product, back: Product, v: Tensor) -> Tensor:
+def _power(forward: Product, back: Product, v: Tensor) -> Tensor:
     """Returns the result of repeated v <- back(there(v)), as unit vectors (1, B, n)."""
     for _ in range(POWER_STEPS):
-        v = back(there(v))
+        v = back(forward(v))
         v = v / v.norm(dim=2, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
     return v
 

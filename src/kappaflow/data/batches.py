@@ -188,18 +188,18 @@ def _check_domains(table: "Table", flow: Model) -> None:
     if domain is None:
         return
     clip_to_domain(table, domains)
-    for place, name in enumerate(table.columns):
+    for index, name in enumerate(table.columns):
         if name not in domains:
             continue
         x = torch.tensor(domain.inside, dtype=flow.dtype).repeat(len(table), 1)
-        x[:, place] = torch.from_numpy(table.values[:, place].copy()).to(flow.dtype)
+        x[:, index] = torch.from_numpy(table.values[:, index].copy()).to(flow.dtype)
         outside = domain.outside(x.to(flow.device)).cpu().numpy()
         if outside.any():
             row = int(np.flatnonzero(outside)[0])
             raise DataError(
                 f"column {name!r} should lie {domains[name].description}, and "
                 f"{_dtype_name(flow)} rounds {int(outside.sum()):,} of its "
-                f"values to an end, such as {float(table.values[row, place])!r} in "
+                f"values to an end, such as {float(table.values[row, index])!r} in "
                 f"{describe_rows(table, [row])[0]}: give 1 - x where x is next to 1, or use a "
                 "float64 flow."
             )

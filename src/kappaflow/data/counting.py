@@ -49,11 +49,11 @@ def identifiers(numbers: FloatArray) -> tuple[float, float] | None:
     if len(numbers) < COUNTED or (few != np.rint(few)).any() or len(np.unique(few)) < len(few):
         return None
     ordered = np.unique(numbers)  # NaN and infinity come last
-    whole = np.array_equal(ordered, np.rint(ordered)) and np.abs(ordered[[0, -1]]).max() < 2**53
-    if len(ordered) < len(numbers) or not whole:
+    is_whole = np.array_equal(ordered, np.rint(ordered)) and np.abs(ordered[[0, -1]]).max() < 2**53
+    if len(ordered) < len(numbers) or not is_whole:
         return None
     step = int(np.gcd.reduce(np.diff(ordered).astype(np.int64)))
-    places = (ordered[-1] - ordered[0]) / step + 1
-    if len(numbers) * (len(numbers) - 1) / 2 < CHANCE_REPEATS * places:
+    length = (ordered[-1] - ordered[0]) / step + 1
+    if len(numbers) * (len(numbers) - 1) / 2 < CHANCE_REPEATS * length:
         return None
     return float(ordered[0]), float(ordered[-1])

@@ -152,9 +152,9 @@ def bounds_hint(table: "Table", domains: Domains) -> tuple[str, ...]:
     names = [name for name, column in columns if name not in domains and _piles_up(column)]
     if not names:
         return ()
-    one = len(names) == 1
+    word, verb = ("column", "holds") if len(names) == 1 else ("columns", "hold")
     return (
-        f"{'column' if one else 'columns'} {quoted(names)} {'holds' if one else 'hold'} positive "
+        f"{word} {quoted(names)} {verb} positive "
         f"values that pile up near 0: {option('bounds', dict.fromkeys(names, 'positive'))} keeps "
         "samples above 0, and often fits better",
     )
@@ -241,12 +241,12 @@ def _on_end(
 ) -> str:
     first = int(np.flatnonzero(on_end)[0])
     value = table.values[first, table.columns.index(name)]
-    total, place = int(on_end.sum()), describe_rows(table, [first])[0]
-    held = "row" if total == 1 else "rows"
+    total, row = int(on_end.sum()), describe_rows(table, [first])[0]
+    noun = "row" if total == 1 else "rows"
     drop = f"{option('repair', 'drop')} leaves" if "drop" in offered else "or leave"
     return (
-        f"column {name!r} of {table.source} should lie {domain.description}, and {total:,} {held} "
-        f"hold an end of that, {value:g} (first {place}), where a density has no "
+        f"column {name!r} of {table.source} should lie {domain.description}, and {total:,} {noun} "
+        f"hold an end of that, {value:g} (first {row}), where a density has no "
         f"value: {option('repair', 'jitter')} moves them inside, short of all others, "
         f"{drop} out the rows."
     ).replace("1 row hold ", "1 row holds ")

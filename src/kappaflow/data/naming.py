@@ -65,13 +65,13 @@ def describe_values(table: "Table", index: int) -> str:
 
 def named_rows(table: "Table", mask: BoolArray) -> str:
     """Returns names of the rows in a mask, such as "line 7" or "rows 7, 9, 12 and 30 more"."""
-    places = np.flatnonzero(mask)
-    named = describe_rows(table, places[:SHOWN_ROWS])
+    indices = np.flatnonzero(mask)
+    named = describe_rows(table, indices[:SHOWN_ROWS])
     if len(named) == 1:
         return named[0]
     words, numbers = plural(named)
     shown = f"{words} {', '.join(numbers)}"
-    more = len(places) - len(named)
+    more = len(indices) - len(named)
     return f"{shown} and {more:,} more" if more else shown
 
 

@@ -148,8 +148,8 @@ def point_masses(column: FloatArray) -> PointMasses:
     before = np.concatenate([[0], np.cumsum(counts)])
     widths = _widths(values[often], step, single=_is_float32(values))
     expected = np.array([
-        _expected_count(values, before, place, width)
-        for place, width in zip(often.tolist(), widths.tolist(), strict=True)
+        _expected_count(values, before, index, width)
+        for index, width in zip(often.tolist(), widths.tolist(), strict=True)
     ])
     chance = pdtrc(counts[often] - 2, expected) * len(values)
     beyond = (chance < FALSE_ALARM) & (counts[often] > POINT_MASS_FACTOR * expected)
@@ -166,23 +166,23 @@ def _widths(values: FloatArray, step: float | None, *, single: bool) -> FloatArr
     return np.spacing(size.astype(np.float32) if single else size).astype(np.float64)
 
 
-def _expected_count(values: FloatArray, before: IntArray, place: int, width: float) -> float:
+def _expected_count(values: FloatArray, before: IntArray, index: int, width: float) -> float:
     """Returns how many rows should hold a value, by the rows on either side of it.
 
     Values are rounded to `width`. `values` are distinct and ascending; `before` counts the rows
     with a lower value than each.
     """
-    right = _expected_by_side(values - values[place], before, place, width)
+    right = _expected_by_side(values - values[index], before, index, width)
     mirrored = before[-1] - before[::-1]
     left = _expected_by_side(
-        values[place] - values[::-1], mirrored, len(values) - 1 - place, width
+        values[index] - values[::-1], mirrored, len(values) - 1 - index, width
     )
     return max(3 / NEIGHBORS, left, right)  # fewer repeats could go unseen among neighbors
 
 
-def _expected_by_side(away: FloatArray, before: IntArray, place: int, width: float) -> float:
+def _expected_by_side(away: FloatArray, before: IntArray, index: int, width: float) -> float:
     """Returns the count that the rows above a value predict; `away` are distances to the value."""
-    start = place + 1
+    start = index + 1
     if start >= len(away):
         return 0.0
     end = min(len(away), int(np.searchsorted(before, before[start] + NEIGHBORS)))
@@ -272,10 +272,10 @@ def dequantize(table: Table, widths: dict[str, float], *, seed: int = 0) -> Tabl
     return replace(table, values=values, integer_columns=kept)
 
 
-def _uniform(rows: IntArray, place: int, seed: int) -> FloatArray:
+def _uniform(rows: IntArray, index: int, seed: int) -> FloatArray:
     """Returns a number in (0, 1) for each row number: SplitMix64 (Steele, Lea, Flood 2014)."""
     with np.errstate(over="ignore"):
-        key = np.uint64(STREAM) * np.uint64(seed + 1) + np.uint64(place)
+        key = np.uint64(STREAM) * np.uint64(seed + 1) + np.uint64(index)
         bits = mixed(rows.astype(np.uint64) + mixed(np.array([key])))
     return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 

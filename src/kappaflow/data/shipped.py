@@ -194,7 +194,7 @@ def toy_names() -> tuple[str, ...]:
         >>> toy_names()[:3]
         ('eight_gaussians', 'four_gaussians', 'two_moons')
     """
-    return tuple(one.name for one in _SETS)
+    return tuple(toy_set.name for toy_set in _SETS)
 
 
 def toy_set(name: str) -> ToySet:

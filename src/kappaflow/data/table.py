@@ -81,10 +81,10 @@ class Table:
                 f"{len(self.context_columns)} names in 'context_columns'."
             )
         for name in ("weights", "groups"):
-            given = getattr(self, name)
-            if given is not None and given.shape != (rows,):
+            value = getattr(self, name)
+            if value is not None and value.shape != (rows,):
                 raise ArgumentError(
-                    f"'{name}' should have shape ({rows},), one for each row, got {given.shape}."
+                    f"'{name}' should have shape ({rows},), one for each row, got {value.shape}."
                 )
 
     def __len__(self) -> int:
@@ -232,15 +232,15 @@ def weighted(table: Table, weights: object | None, keep: BoolArray | None = None
     if weights is None:
         return table
     try:
-        given = np.asarray(weights, dtype=np.float64)
+        numbers = np.asarray(weights, dtype=np.float64)
     except (TypeError, ValueError):
         raise ArgumentError(f"'weights' should be numbers, got {weights!r}.") from None
     rows = len(table) if keep is None else len(keep)
-    if given.shape != (rows,):
+    if numbers.shape != (rows,):
         raise ArgumentError(
-            f"'weights' should have shape ({rows},), one for each row, got {given.shape}."
+            f"'weights' should have shape ({rows},), one for each row, got {numbers.shape}."
         )
-    given = given if keep is None else given[keep]
-    if not np.isfinite(given).all() or (given < 0).any() or not given.any():
+    numbers = numbers if keep is None else numbers[keep]
+    if not np.isfinite(numbers).all() or (numbers < 0).any() or not numbers.any():
         raise ArgumentError("'weights' should be finite, 0 or more, and not all of them zero.")
-    return replace(table, weights=given).select(given > 0)
+    return replace(table, weights=numbers).select(numbers > 0)

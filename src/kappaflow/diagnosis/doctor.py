@@ -156,7 +156,7 @@ def diagnose_flow(
             check_target(own, log_density)
         raw, prefix = x, "source" if isinstance(own, Wrapped) else ""
         modes = {
-            name: one.training for name, one in own.named_modules() if name.startswith(prefix)
+            name: part.training for name, part in own.named_modules() if name.startswith(prefix)
         }
         if x is None:
             context = checked_context(own, context)

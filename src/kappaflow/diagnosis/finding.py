@@ -43,16 +43,16 @@ class Diagnosis(Summary):
         return all(finding.severity != "error" for finding in self.findings)
 
     def _facts(self) -> Facts:
-        codes = ", ".join(f"{one.severity} {one.code}" for one in self.findings)
+        codes = ", ".join(f"{finding.severity} {finding.code}" for finding in self.findings)
         return [("findings", codes or "none"), ("verdict", self.verdict)]
 
     def _details(self) -> Facts:
         return [
             (
-                f"{one.severity} {one.code}",
-                f"{one.message}\nCause: {one.cause}\nWhat to do: {one.fix}",
+                f"{finding.severity} {finding.code}",
+                f"{finding.message}\nCause: {finding.cause}\nWhat to do: {finding.fix}",
             )
-            for one in self.findings
+            for finding in self.findings
         ]
 
     def to_dict(self) -> dict[str, Any]:

@@ -71,12 +71,12 @@ def one_line(error: Exception) -> str:
 def _first_error(flow: Flow, x: Tensor | None, context: Tensor | None) -> Exception | None:
     """Returns the error of a call of a flow at two rows, in each direction, or None."""
     try:
-        given = None if context is None else context[:2].to(flow.dtype)
+        few_contexts = None if context is None else context[:2].to(flow.dtype)
         with torch.random.fork_rng(devices=[]), measuring(flow):
             if x is None or x.shape[1:] != flow.joint_shape:
-                x = flow.bijection.inverse(latent_points(flow, 2, given), given)[0]
-            z = flow.bijection(x[:2].to(flow.dtype), given)[0]
-            flow.bijection.inverse(z, given)
+                x = flow.bijection.inverse(latent_points(flow, 2, few_contexts), few_contexts)[0]
+            z = flow.bijection(x[:2].to(flow.dtype), few_contexts)[0]
+            flow.bijection.inverse(z, few_contexts)
     except Exception as error:
         return error
     return None
@@ -104,7 +104,9 @@ class _Watching(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         kwargs = kwargs or {}
-        self.used = self.used or any(id(one) in self.state for one in tree_leaves((args, kwargs)))
+        self.used = self.used or any(
+            id(leaf) in self.state for leaf in tree_leaves((args, kwargs))
+        )
         return func(*args, **kwargs)
 
 
@@ -133,9 +135,9 @@ def _inverse_transforms(original: object) -> dict[int, Any]:
     """
     transforms = getattr(original, "transforms", ()) if isinstance(original, Distribution) else ()
     return {
-        id(one): copy.deepcopy(one.inv).inv
-        for one in transforms
-        if isinstance(one, _InverseTransform)
+        id(transform): copy.deepcopy(transform.inv).inv
+        for transform in transforms
+        if isinstance(transform, _InverseTransform)
     }
 
 
@@ -167,7 +169,7 @@ def _copy(
     own = _copied(original)
     if dtype is not None:
         own = _converted(own, dtype)
-        x, context = (None if one is None else one.to(dtype) for one in (x, context))
+        x, context = (None if tensor is None else tensor.to(dtype) for tensor in (x, context))
     return wrap(own, x, context).eval(), x, context
 
 

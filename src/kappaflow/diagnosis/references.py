@@ -150,15 +150,18 @@ def comparisons_of(
     progress("a Gaussian and a Gaussian mixture")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
     half = len(x) // 2 if fitted is None else 0
-    at, given = _rows_at(x, context, order[half:][: None if thorough else COMPARED_ROWS])
+    at, at_context = _rows_at(x, context, order[half:][: None if thorough else COMPARED_ROWS])
     rows, rows_given = _rows_at(x, context, order[:half]) if fitted is None else fitted
     result = references(
-        _to_numpy(rows), _to_numpy(at), _to_numpy_if_given(rows_given), _to_numpy_if_given(given)
+        _to_numpy(rows),
+        _to_numpy(at),
+        _to_numpy_if_given(rows_given),
+        _to_numpy_if_given(at_context),
     )
     return compare(
-        -_log_prob(flow, at, given),
+        -_log_prob(flow, at, at_context),
         result,
-        conditional=given is not None,
+        conditional=at_context is not None,
         fair=fitted is not None,
         log_det=standardization_log_det(flow),
     )
@@ -199,24 +202,26 @@ def _checked_train(
     """Returns training rows and their context, or raises an error if they do not fit x."""
     if isinstance(train, tuple) and len(train) != 2:
         raise ArgumentError(f"'train' should be rows or (rows, context), got {len(train)} values.")
-    rows, given = train if isinstance(train, tuple) else (train, None)
+    rows, context_rows = train if isinstance(train, tuple) else (train, None)
     if not isinstance(rows, Tensor) or rows.dim() != 2 or rows.shape[1:] != x.shape[1:]:
         got = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
         raise ArgumentError(
             f"'train' should hold rows of a table like 'x', (N, {x[0].numel()}), got {got}."
         )
-    if (given is None) != (context is None) or (
-        given is not None
+    if (context_rows is None) != (context is None) or (
+        context_rows is not None
         and context is not None
-        and given.shape != (len(rows), *context.shape[1:])
+        and context_rows.shape != (len(rows), *context.shape[1:])
     ):
         raise ArgumentError(
             "'train' should be rows alone for a flow without a context, and (rows, context), with "
             "as many rows each, for one with a context."
         )
-    if not all(bool(torch.isfinite(part).all()) for part in (rows, given) if part is not None):
+    if not all(
+        bool(torch.isfinite(part).all()) for part in (rows, context_rows) if part is not None
+    ):
         raise ArgumentError("'train' should hold finite numbers only.")
-    return rows, given
+    return rows, context_rows
 
 
 def _log_prob(flow: Flow, x: Tensor, context: Tensor | None) -> FloatArray:
@@ -224,8 +229,8 @@ def _log_prob(flow: Flow, x: Tensor, context: Tensor | None) -> FloatArray:
     results = []
     for start in range(0, len(x), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
-        given = None if context is None else context[part]
-        results.append(flow.log_prob(x[part], given, generator=generator))
+        part_context = None if context is None else context[part]
+        results.append(flow.log_prob(x[part], part_context, generator=generator))
     return _to_numpy(torch.cat(results))
 
 
@@ -283,10 +288,10 @@ def _residuals(
     def design(context: FloatArray) -> FloatArray:
         return np.hstack([np.ones((len(context), 1)), (context - mean) / spread])
 
-    given = design(train_context)
+    features = design(train_context)
     root = 1.0 if weights is None else np.sqrt(weights)[:, None]
-    slopes = np.linalg.lstsq(root * given, root * train, rcond=None)[0]
-    return train - given @ slopes, test - design(test_context) @ slopes
+    slopes = np.linalg.lstsq(root * features, root * train, rcond=None)[0]
+    return train - features @ slopes, test - design(test_context) @ slopes
 
 
 def _whitened(

@@ -49,7 +49,7 @@ def filter_findings(
         ArgumentError: No check has such a code.
     """
     check_codes(select, ignore)
-    findings = [one for one in diagnosis.findings if is_selected(one.code, select, ignore)]
+    findings = [entry for entry in diagnosis.findings if is_selected(entry.code, select, ignore)]
     filtered = _replace_findings(diagnosis, findings)
     hidden = len(diagnosis.findings) - len(findings)
     if not hidden:
@@ -86,7 +86,7 @@ def _verdict(figures: Evidence, findings: list[Finding]) -> str:
 def _messages(severe: list[Finding]) -> str:
     """Returns the first message, followed by the messages on data, likelihood and training."""
     first = severe[0].message
-    others = [one.message for one in severe[1:] if one.code.startswith(IN_THE_VERDICT)]
+    others = [entry.message for entry in severe[1:] if entry.code.startswith(IN_THE_VERDICT)]
     shown = [first[:1].lower() + first[1:], *others[:MOST_IN_THE_VERDICT]]
     more = len(others) - MOST_IN_THE_VERDICT
     if more > 0:

@@ -112,8 +112,8 @@ def _before(couplings: int) -> int:
 
 def _patterns(couplings: int) -> list[Pattern]:
     """Returns all patterns with this number of couplings; the first has the fastest descent."""
-    places = sorted(range(0, couplings - 2, 2), key=lambda b: abs(b - _before(couplings)))
-    return [Pattern(couplings, before) for before in places]
+    candidates = sorted(range(0, couplings - 2, 2), key=lambda b: abs(b - _before(couplings)))
+    return [Pattern(couplings, before) for before in candidates]
 
 
 def _best_pattern(blocks: Blocks) -> Pattern:

@@ -144,9 +144,9 @@ class LinearCoupling(Bijection):
         return self.partition.merge(pulled, scaled.to(y.dtype))
 
     def _log_det(self, x: Tensor) -> Tensor:
-        places = x.shape[2:].numel()
-        one = self.log_scale.to(log_det_dtype(x.dtype)).sum() * places
-        return one.expand(x.shape[0])
+        pixels = x.shape[2:].numel()
+        log_det = self.log_scale.to(log_det_dtype(x.dtype)).sum() * pixels
+        return log_det.expand(x.shape[0])
 
     def extra_repr(self) -> str:
         return repr(self.partition)
@@ -183,8 +183,8 @@ def condition_number(weight: np.ndarray, size: np.ndarray) -> float:
         # The smallest value comes from the inverse, without cancellation.
         bottoms = np.c_[weight, np.diag(size)], np.c_[weight / size[:, None], np.diag(1 / size)]
         tops = np.eye(weight.shape[1], sum(weight.shape))
-        one, other = (largest_singular_value(np.r_[tops, bottom]) for bottom in bottoms)
-        return one * other
+        first, other = (largest_singular_value(np.r_[tops, bottom]) for bottom in bottoms)
+        return first * other
     return two_by_two_condition(largest_singular_value(weight), size[0])
 
 
@@ -206,9 +206,9 @@ def two_by_two_condition(weight: float, scale: float) -> float:
 def _times(weight: Tensor, part: Tensor) -> Tensor:
     """Returns a matrix times the features (dimension 1) of a tensor, in full precision."""
     # Autocast would round the product, and the inverse would no longer undo the forward map.
-    wide = torch.promote_types(weight.dtype, part.dtype)
+    common = torch.promote_types(weight.dtype, part.dtype)
     with without_autocast(part.device.type):
-        return (part.to(wide).movedim(1, -1) @ weight.to(wide).mT).movedim(-1, 1)
+        return (part.to(common).movedim(1, -1) @ weight.to(common).mT).movedim(-1, 1)
 
 
 def _along_features(vector: Tensor, x: Tensor) -> Tensor:

@@ -221,6 +221,6 @@ def _search(
         memory.pairs = []  # the stored curvature does not apply here: try the gradient direction
 
 
-def _dot(one: Blocks, other: Blocks) -> float:
+def _dot(u: Blocks, v: Blocks) -> float:
     """Returns the inner product of two steps."""
-    return float(sum(np.vdot(a, b) for a, b in zip(one, other, strict=True)))
+    return float(sum(np.vdot(a, b) for a, b in zip(u, v, strict=True)))

@@ -113,16 +113,16 @@ class FactorProblem:
 
 def factor_problem(matrix: Tensor | np.ndarray, partition: str | int | Partition) -> FactorProblem:
     """Returns the problem for a matrix and a partition; raises ArgumentError if one is invalid."""
-    given = square_floats(matrix)
-    split = resolve_partition(partition, len(given))
-    _check_invertible(given)
+    square = square_floats(matrix)
+    split = resolve_partition(partition, len(square))
+    _check_invertible(square)
     order = np.array(split.kept + split.changed)
-    blocks = given[np.ix_(order, order)].copy()
+    blocks = square[np.ix_(order, order)].copy()
     sign, log_size = np.linalg.slogdet(blocks)
     if sign < 0:
         blocks[-1] *= -1
-    scale = float(np.exp(log_size / len(given)))
-    return FactorProblem(given, split, order, blocks, bool(sign < 0), scale)
+    scale = float(np.exp(log_size / len(square)))
+    return FactorProblem(square, split, order, blocks, bool(sign < 0), scale)
 
 
 def _check_invertible(matrix: np.ndarray) -> None:

@@ -88,7 +88,7 @@ class _ScaleProgram:
                 "fun": lambda v: (limits - self.costs(v[:m])[0])[bounded],
                 "jac": lambda v: np.c_[-self.costs(v[:m])[1], np.zeros(m)][bounded],
             })
-        found = minimize(
+        solution = minimize(
             lambda v: v[m] + TIE_BREAK * self.costs(v[:m])[0].mean(),
             np.append(start, costs.max()),
             jac=lambda v: np.append(TIE_BREAK * self.costs(v[:m])[1].mean(0), 1.0),
@@ -97,9 +97,9 @@ class _ScaleProgram:
             options={"maxiter": STEPS, "ftol": 1e-10},
         ).x[:m]
         for side in sides:  # satisfy the constraints exactly
-            found = found + side * (log_scale - side @ found) / side.sum()
-        better = np.isfinite(found).all() and self.costs(found)[0].max() < costs.max()
-        return found if better else start
+            solution = solution + side * (log_scale - side @ solution) / side.sum()
+        better = np.isfinite(solution).all() and self.costs(solution)[0].max() < costs.max()
+        return solution if better else start
 
 
 def _norm(weight: np.ndarray) -> float:

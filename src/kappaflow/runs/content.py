@@ -73,7 +73,8 @@ def run_findings(
     if not held_out.is_joint:
         findings += comparison_findings(held_out.references, test.standard_error, test.rows)
         checked += [
-            f"the likelihood of {one.name} on {one.rows:,} rows" for one in held_out.references
+            f"the likelihood of {reference.name} on {reference.rows:,} rows"
+            for reference in held_out.references
         ]
     findings += training_findings(history, stopped_because, held_out=test.rows)
     findings += warning_findings(warnings)

@@ -113,28 +113,28 @@ class StoredRun:
         return Evaluation(changed, diagnosis)
 
 
-def write_derived_run(flow: Flow, run: StoredRun, place: Path, how: str) -> None:
+def write_derived_run(flow: Flow, run: StoredRun, target: Path, how: str) -> None:
     """Writes a run folder `place` for a flow, in evaluation mode, made from that of another run.
 
     `how` says how the flow was made, for its report.
     """
     stored_run = read_config(run.folder / CONFIG).run
     described = describe_run(flow, stored_run)
-    write_weights(place / WEIGHTS, flow.state_dict(), described)
-    write_config(place / CONFIG, described)
+    write_weights(target / WEIGHTS, flow.state_dict(), described)
+    write_config(target / CONFIG, described)
     for name in (METRICS, RESULT):
         if (run.folder / name).exists():
-            write_bytes(place / name, (run.folder / name).read_bytes())
-    stored = read_result(run.folder) if (place / RESULT).exists() else {}
+            write_bytes(target / name, (run.folder / name).read_bytes())
+    stored = read_result(run.folder) if (target / RESULT).exists() else {}
     finished = EVALUATED in stored  # not for a saved model or a run of kappaflow.fit
-    run.kind.copy_files(run.config, flow, run.folder, place, finished=finished)
+    run.kind.copy_files(run.config, flow, run.folder, target, finished=finished)
     if not finished:
         return
     try:
         result = FitResult.stored(flow, stored)
     except KeyError as error:
         raise FileError(f"{run.folder / RESULT} lacks {error}: it was changed.") from None
-    write_figures(run.evaluate(result, how), place)
+    write_figures(run.evaluate(result, how), target)
 
 
 def about_derived(about: About, flow: Flow, how: str) -> About:

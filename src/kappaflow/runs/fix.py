@@ -98,8 +98,8 @@ def fix_run(
         flow = _trained_further(flow, data, old, new, done, epochs, progress)
     else:
         _refuse_unfinished(new)
-        with atomic_directory(new) as place:
-            write_derived_run(flow.eval(), run, place, f"from {old}: {'; '.join(done)}")
+        with atomic_directory(new) as temporary:
+            write_derived_run(flow.eval(), run, temporary, f"from {old}: {'; '.join(done)}")
     result = FixedRun(new, tuple(done), before, _health(new, show)[0], points, _hint(data))
     write_bytes(new / FIXED, (json.dumps(to_plain(result), indent=2) + "\n").encode())
     return result

@@ -140,9 +140,9 @@ def chosen_before(folder: Path) -> Choice | None:
     try:
         return None if stored is None else Choice.model_validate(stored)
     except ValidationError as error:
-        place = ".".join(map(str, error.errors()[0]["loc"]))
+        path = ".".join(map(str, error.errors()[0]["loc"]))
         raise FileError(
-            f"{folder / CONFIG} does not hold the choice of a model search ({place})."
+            f"{folder / CONFIG} does not hold the choice of a model search ({path})."
         ) from None
 
 

@@ -91,14 +91,15 @@ class Choice(BaseModel):
     def model(self) -> ModelConfig:
         return ModelConfig(self.recipe, dict(self.arguments))
 
-    def settings(self, given: Settings) -> Settings:
+    def settings(self, base: Settings) -> Settings:
         """Returns the settings with which the model that was chosen is trained."""
-        return given.model_copy(update={"learning_rate": self.learning_rate})
+        return base.model_copy(update={"learning_rate": self.learning_rate})
 
     def rows(self) -> list[tuple[str, int, int, float, float, float]]:
         """Returns a row for each trial, as a report shows it."""
         return [
-            (str(one), one.round, one.steps, one.nll, one.behind, one.error) for one in self.trials
+            (str(trial), trial.round, trial.steps, trial.nll, trial.behind, trial.error)
+            for trial in self.trials
         ]
 
     def __str__(self) -> str:
@@ -210,13 +211,13 @@ class Racer:
     @contextmanager
     def _best_weights(self) -> Iterator[Flow]:
         flow = self.training.flow
-        held = {name: value.clone() for name, value in flow.state_dict().items()}
+        before = {name: value.clone() for name, value in flow.state_dict().items()}
         self.training.load_best()
         flow.eval()
         try:
             yield flow
         finally:
-            flow.load_state_dict(held)
+            flow.load_state_dict(before)
 
 
 class Stopwatch:
@@ -274,13 +275,15 @@ def preferred(ranked: list[Racer]) -> list[Racer]:
     Of the models in the last round that are as good as the best, up to one standard error of the
     difference, the best conditioned wins.
     """
-    last = [one for one in ranked if one.round == ranked[0].round and not math.isinf(one.nll)]
+    last = [
+        trial for trial in ranked if trial.round == ranked[0].round and not math.isinf(trial.nll)
+    ]
     if len(last) < 2:
         return ranked
     best = last[0].scores()
-    behind = [(one, best - one.scores()) for one in last]
+    behind = [(trial, best - trial.scores()) for trial in last]
     weights = ranked[0].weights
-    tied = [one for one, gap in behind if mean(gap, weights) <= standard_error(gap, weights)]
+    tied = [trial for trial, gap in behind if mean(gap, weights) <= standard_error(gap, weights)]
     for racer in tied if len(tied) > 1 else ():
         racer.measure_condition()
     winner = min(tied, key=lambda racer: racer.condition or math.inf)

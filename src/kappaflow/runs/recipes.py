@@ -79,9 +79,9 @@ def options_of(model: str) -> dict[str, Any]:
     """
     signature = flat_signature(recipes()[model])
     options = {
-        name: one.default
-        for name, one in signature.parameters.items()
-        if one.kind is one.KEYWORD_ONLY and name not in NOT_OPTIONS
+        name: parameter.default
+        for name, parameter in signature.parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in NOT_OPTIONS
     }
     if "padding" in options:
         options.update(dict.fromkeys(PADDING_OPTIONS))
@@ -161,15 +161,15 @@ def with_padding(arguments: dict[str, Any], event_shape: Sequence[int]) -> dict[
         ArgumentError: A kind or a scale is given without padding, or one of them is wrong.
     """
     kind, scale = (arguments.get(name) for name in PADDING_OPTIONS)
-    given = {name: value for name, value in arguments.items() if name not in PADDING_OPTIONS}
+    own = {name: value for name, value in arguments.items() if name not in PADDING_OPTIONS}
     if kind is None and scale is None:
-        return given
-    features = given.get("padding")
+        return own
+    features = own.get("padding")
     if not features:
         name = PADDING_OPTIONS[0] if kind is not None else PADDING_OPTIONS[1]
         raise ArgumentError(f"'{name}' should be left out where there is no padding.")
     if (kind or DEFAULT_PADDING) != DEFAULT_PADDING or scale is not None:
-        given["padding"] = padding_of_kind(
+        own["padding"] = padding_of_kind(
             kind or DEFAULT_PADDING, features, event_shape, scale=scale
         )
-    return given
+    return own

@@ -59,7 +59,7 @@ def rewrite_run(
     run = StoredRun(old)
     flow = load(old)
     rows, points = run.points(flow)
-    made, certificate = rewrite_fixed_partition(
+    rewritten, certificate = rewrite_fixed_partition(
         flow,
         None if rows is None else rows.x,
         context=None if rows is None else rows.context,
@@ -68,8 +68,10 @@ def rewrite_run(
         seed=seed,
     )
     done = RewrittenRun(new, certificate, points)
-    with atomic_directory(new) as place:
-        write_derived_run(made.eval(), run, place, f"from {old} on the partition {partition}")
+    with atomic_directory(new) as temporary:
+        write_derived_run(
+            rewritten.eval(), run, temporary, f"from {old} on the partition {partition}"
+        )
         text = json.dumps(done.to_json(), indent=2) + "\n"
-        write_bytes(place / CERTIFICATE, text.encode())
+        write_bytes(temporary / CERTIFICATE, text.encode())
     return done

@@ -122,7 +122,7 @@ def _one_sentence_errors(home: str) -> Iterator[None]:
         raise
     except Exception as error:
         file = _file_of(home)
-        if any(one.filename == file for one in traceback.extract_tb(error.__traceback__)):
+        if any(frame.filename == file for frame in traceback.extract_tb(error.__traceback__)):
             raise _failure(home, error) from error
         raise
 
@@ -166,7 +166,7 @@ def _made(target: str) -> tuple[object, Tensor | None, Tensor | None, Maker | No
     if not isinstance(result, tuple) or all(map(callable, result)):  # of encode and decode
         return result, None, None, make
     flow, *tensors = result
-    if not 1 <= len(tensors) <= 2 or not all(isinstance(one, Tensor) for one in tensors):
+    if not 1 <= len(tensors) <= 2 or not all(isinstance(tensor, Tensor) for tensor in tensors):
         raise ArgumentError(
             f"{target} should give a flow, (flow, x) or (flow, x, context) with tensors, got a "
             f"tuple of {', '.join(type(one).__name__ for one in result)}."
@@ -200,9 +200,9 @@ def _refuse_arguments(target: str, function: Maker) -> None:
         return
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     needed = [
-        repr(one.name)
-        for one in parameters
-        if one.default is inspect.Parameter.empty and one.kind not in variable
+        repr(parameter.name)
+        for parameter in parameters
+        if parameter.default is inspect.Parameter.empty and parameter.kind not in variable
     ]
     if needed:
         raise ArgumentError(
@@ -216,8 +216,12 @@ def _without_points(function: Maker) -> Maker:
 
     def make() -> object:
         with redirect_stdout(sys.stderr):
-            made = function()
-        return made[0] if isinstance(made, tuple) and not all(map(callable, made)) else made
+            returned = function()
+        return (
+            returned[0]
+            if isinstance(returned, tuple) and not all(map(callable, returned))
+            else returned
+        )
 
     return make
 

@@ -59,12 +59,12 @@ def write_chunks(title: str, rows: int, chunks: Iterable[Columns], writer: Table
 
 def _together(parts: list[Written]) -> Written:
     """Returns the summary of several chunks."""
-    first = next((one.first_empty for one in parts if one.first_empty is not None), None)
+    first = next((part.first_empty for part in parts if part.first_empty is not None), None)
     return Written(
-        rows=sum(one.rows for one in parts),
+        rows=sum(part.rows for part in parts),
         columns=parts[0].columns,
-        infinite=sum(one.infinite for one in parts),
-        empty=sum(one.empty for one in parts),
+        infinite=sum(part.infinite for part in parts),
+        empty=sum(part.empty for part in parts),
         first_empty=first,
     )
 

@@ -112,8 +112,8 @@ def _flat_log_prob(base: Base, like: Tensor, context: Tensor | None) -> LogProb:
     """Returns the log_prob of the base as a function of flat rows, in float64."""
 
     def log_prob(rows: Tensor) -> Tensor:
-        given = None if context is None else context.expand(len(rows), -1)
-        return base.log_prob(rows.reshape(len(rows), *like.shape[1:]), given).double()
+        contexts = None if context is None else context.expand(len(rows), -1)
+        return base.log_prob(rows.reshape(len(rows), *like.shape[1:]), contexts).double()
 
     return log_prob
 

@@ -27,9 +27,11 @@ class ExaminedData:
     def symptoms(self, *codes: str) -> Iterator[Symptom]:
         """Yields one symptom for all columns with a kind of problem."""
         for code in codes:
-            problems = [one for one in self.problems if one.code == code]
+            problems = [problem for problem in self.problems if problem.code == code]
             if problems:
-                columns = list(dict.fromkeys(name for one in problems for name in one.columns))
+                columns = list(
+                    dict.fromkeys(name for problem in problems for name in problem.columns)
+                )
                 first, *_ = problems
                 others = [name for name in columns if name not in first.columns]
                 also = f"; the same holds for {quoted(others)}" if others else ""
@@ -69,8 +71,8 @@ def _named(rows: Tensor, columns: Sequence[str]) -> Table:
     if len(columns) != len(table.columns):
         return table
     names = dict(zip(table.columns, columns, strict=True))
-    whole = tuple(names[name] for name in table.integer_columns)
-    return dataclasses.replace(table, columns=tuple(columns), integer_columns=whole)
+    integers = tuple(names[name] for name in table.integer_columns)
+    return dataclasses.replace(table, columns=tuple(columns), integer_columns=integers)
 
 
 @check(
@@ -190,10 +192,10 @@ def column_heavy_tailed(data: ExaminedData) -> Iterator[Symptom]:
         x = torch.distributions.StudentT(1.5).sample((4000, 2))
     """
     table = data.table
-    whole = table.values[np.isfinite(table.values).all(axis=1)]
+    finite_rows = table.values[np.isfinite(table.values).all(axis=1)]
     tails = {
         name: tail
-        for name, column in zip(table.columns, whole.T, strict=True)
+        for name, column in zip(table.columns, finite_rows.T, strict=True)
         if (tail := tail_of(column)) is not None and tail.is_heavy
     }
     if not tails:

@@ -68,10 +68,10 @@ def dtypes(m: Measurements) -> Dtypes:
         with torch.autocast(x.device.type, dtype=torch.bfloat16), suppress(Exception):
             cast = _results(m.flow, x, context)[1]  # dtypes that cannot be mixed raise an error
     return Dtypes(
-        narrow_log_det=next((one for one in log_dets if one.is_narrow), None),
-        changed=next((one for one in values if one.is_changed), None),
-        changed_in_float64=next((one for one in values64 if one.is_changed), None),
-        under_autocast=next((one for one in cast if one.is_narrow), None),
+        narrow_log_det=next((entry for entry in log_dets if entry.is_narrow), None),
+        changed=next((entry for entry in values if entry.is_changed), None),
+        changed_in_float64=next((entry for entry in values64 if entry.is_changed), None),
+        under_autocast=next((entry for entry in cast if entry.is_narrow), None),
     )
 
 

@@ -50,7 +50,7 @@ def latent_fit(m: Measurements) -> LatentFit | None:
         pairs |= {f"coordinate {i}": (z[:, i], base[:, i]) for i in range(separate)}
         generator = torch.Generator().manual_seed(6)
         along = torch.randn(DIRECTIONS, count, generator=generator, dtype=torch.float64)
-        pairs |= {f"direction {i}": (z @ one, base @ one) for i, one in enumerate(along)}
+        pairs |= {f"direction {i}": (z @ axis, base @ axis) for i, axis in enumerate(along)}
     distances = {}
     for name, (own, others) in pairs.items():
         distance, significance = kolmogorov_smirnov(own, others)

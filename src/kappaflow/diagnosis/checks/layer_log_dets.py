@@ -131,8 +131,8 @@ def _log_dets(linear: Linearization, x: Tensor, probes: int, *, seed: int) -> Te
         w = product(basis[-1])
         diagonal.append((w * basis[-1]).sum(1))
         for _ in range(2):
-            for one in basis:  # full orthogonalization keeps the quadrature exact
-                w = w - (w * one).sum(1, keepdim=True) * one
+            for vector in basis:  # full orthogonalization keeps the quadrature exact
+                w = w - (w * vector).sum(1, keepdim=True) * vector
         before, values = values, _quadrature(diagonal, off_diagonal, n)
         length, change = w.norm(dim=1), (values - before).abs().mean().item()
         if len(basis) > 1 and change <= SETTLED * _standard_error(values) + 1e-9 * n:

@@ -30,19 +30,19 @@ def comparison_findings(
         there are too few rows to decide, and a note if the flow is not better.
     """
     decided = False
-    for one in comparisons:
-        if math.isnan(one.nll) or (one.kind != "Gaussian" and one.components == 1):
+    for result in comparisons:
+        if math.isnan(result.nll) or (result.kind != "Gaussian" and result.components == 1):
             continue  # a mixture of one component is the Gaussian
-        reach = 2 * one.standard_error
-        worse = not math.isfinite(one.difference) or one.difference > reach
-        if worse or (one.fair and not decided and one.difference > -reach):
+        reach = 2 * result.standard_error
+        worse = not math.isfinite(result.difference) or result.difference > reach
+        if worse or (result.fair and not decided and result.difference > -reach):
             decided = True
             if not worse and not reach <= KNOWN:
-                yield from too_few_rows(one)
-            elif one.kind == "Gaussian":
-                yield from no_better_than_gaussian(one, worse=worse)
+                yield from too_few_rows(result)
+            elif result.kind == "Gaussian":
+                yield from no_better_than_gaussian(result, worse=worse)
             else:
-                yield from no_better_than_mixture(one, worse=worse)
+                yield from no_better_than_mixture(result, worse=worse)
     if not decided and standard_error is not None and rows < FEW_ROWS:
         yield from uncertain_likelihood(rows, standard_error)
 
@@ -54,16 +54,16 @@ def explained_by_box(m: Measurements, findings: Iterable[Finding]) -> Iterator[F
     if bound is not None and m.rows is not None:
         rows = m.flow.standardization(m.rows)[0].flatten(1)
         share = (rows.abs() > bound).any(1).double().mean().item()
-    for one in findings:
-        if share > OUTSIDE and one.code in {"KF501", "KF504"}:
+    for finding in findings:
+        if share > OUTSIDE and finding.code in {"KF501", "KF504"}:
             yield dataclasses.replace(
-                one,
+                finding,
                 cause=f"{100 * share:.0f} % of the rows lie outside of [-{bound:g}, {bound:g}], "
                 "where the splines are linear: training cannot change the density there.",
                 fix="Standardize the columns before training, or widen the box of the splines.",
             )
         else:
-            yield one
+            yield finding
 
 
 @check(
@@ -74,7 +74,7 @@ def explained_by_box(m: Measurements, findings: Iterable[Finding]) -> Iterator[F
     cause="The flow was trained too little, or memorized too few training rows.",
     fix="Train longer, give more rows, or use fewer and smaller layers (depth, hidden).",
 )
-def no_better_than_gaussian(one: Comparison, *, worse: bool) -> Iterator[Symptom]:
+def no_better_than_gaussian(result: Comparison, *, worse: bool) -> Iterator[Symptom]:
     """A Gaussian (with a context: a linear-Gaussian regression) is fitted to the training rows
     and compared with the flow on held-out rows, paired by row. It is a warning if the flow is
     worse by more than two standard errors, and a note if neither is better and the difference is
@@ -87,7 +87,7 @@ def no_better_than_gaussian(one: Comparison, *, worse: bool) -> Iterator[Symptom
         flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
         x = 3 * torch.randn(400, 2)
     """
-    yield _worse(one) if worse else _no_better(one)
+    yield _worse(result) if worse else _no_better(result)
 
 
 @check(
@@ -98,7 +98,7 @@ def no_better_than_gaussian(one: Comparison, *, worse: bool) -> Iterator[Symptom
     cause="The flow was trained too little, or memorized too few training rows.",
     fix="Train longer, give more rows, or use fewer and smaller layers (depth, hidden).",
 )
-def no_better_than_mixture(one: Comparison, *, worse: bool) -> Iterator[Symptom]:
+def no_better_than_mixture(result: Comparison, *, worse: bool) -> Iterator[Symptom]:
     """The same as KF501, with a mixture of up to 32 Gaussians with full covariances, fitted to
     at most 5,000 training rows. The BIC chooses the number (Schwarz 1978).
 
@@ -108,38 +108,39 @@ def no_better_than_mixture(one: Comparison, *, worse: bool) -> Iterator[Symptom]
         x[:300] += 1
         x[300:] -= 1
     """
-    yield _worse(one) if worse else _no_better(one)
+    yield _worse(result) if worse else _no_better(result)
 
 
-def _worse(one: Comparison) -> Symptom:
-    fitted = "" if one.fair else " fitted to the other half of them"
-    amount = f"{one.difference:.2f} ± {one.standard_error:.2f} nats per row worse than"
-    if not math.isfinite(one.difference):
+def _worse(result: Comparison) -> Symptom:
+    fitted = "" if result.fair else " fitted to the other half of them"
+    amount = f"{result.difference:.2f} ± {result.standard_error:.2f} nats per row worse than"
+    if not math.isfinite(result.difference):
         amount = "without a finite likelihood on some rows, and so worse than"
     return Symptom(
-        f"On {one.rows:,} held-out rows the flow is {amount} {one.name}{fitted}.", _evidence(one)
+        f"On {result.rows:,} held-out rows the flow is {amount} {result.name}{fitted}.",
+        _evidence(result),
     )
 
 
-def _no_better(one: Comparison) -> Symptom:
+def _no_better(result: Comparison) -> Symptom:
     return Symptom(
-        f"On {one.rows:,} held-out rows the flow is no better than {one.name}: the difference is "
-        f"{one.difference:.2f} ± {one.standard_error:.2f} nats per row.",
-        _evidence(one),
+        f"On {result.rows:,} held-out rows the flow is no better than {result.name}: the "
+        f"difference is {result.difference:.2f} ± {result.standard_error:.2f} nats per row.",
+        _evidence(result),
         severity="note",
         cause="The data is as simple as that density, or the flow has not learned more than it.",
         fix="Use the simpler density, or train longer.",
     )
 
 
-def _evidence(one: Comparison) -> Evidence:
+def _evidence(result: Comparison) -> Evidence:
     return {
-        "nll": one.nll + one.difference,
-        "reference_nll": one.nll,
-        "difference": one.difference,
-        "standard_error": one.standard_error,
-        "components": one.components,
-        "rows": one.rows,
+        "nll": result.nll + result.difference,
+        "reference_nll": result.nll,
+        "difference": result.difference,
+        "standard_error": result.standard_error,
+        "components": result.components,
+        "rows": result.rows,
     }
 
 
@@ -151,19 +152,21 @@ def _evidence(one: Comparison) -> Evidence:
     cause="The difference is within two standard errors of zero.",
     fix="Give more rows, or use the simpler density.",
 )
-def too_few_rows(one: Comparison) -> Iterator[Symptom]:
+def too_few_rows(result: Comparison) -> Iterator[Symptom]:
     """The difference to a Gaussian or a mixture is within two standard errors of zero, and two
     standard errors exceed 0.1 nats per row. Or there are fewer than 100 held-out rows, and the
     standard error of the mean NLL is above 0.2 nats.
     """
-    better = "better" if one.difference < 0 else "worse"
-    known = f": it is {abs(one.difference):.2f} ± {one.standard_error:.2f} nats per row {better}"
-    if not math.isfinite(one.standard_error):  # a single row has no standard error
+    better = "better" if result.difference < 0 else "worse"
+    known = (
+        f": it is {abs(result.difference):.2f} ± {result.standard_error:.2f} nats per row {better}"
+    )
+    if not math.isfinite(result.standard_error):  # a single row has no standard error
         known = ""
     yield Symptom(
-        f"There are too few held-out rows ({one.rows:,}) to tell whether the flow is better than "
-        f"{one.name}{known}.",
-        _evidence(one),
+        f"There are too few held-out rows ({result.rows:,}) to tell whether the flow is better "
+        f"than {result.name}{known}.",
+        _evidence(result),
     )
 
 

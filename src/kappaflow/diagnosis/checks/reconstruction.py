@@ -131,7 +131,7 @@ def _not_finite(trip: RoundTrip) -> Iterator[Symptom]:
 def _explained(m: Measurements) -> bool:
     """Returns whether values that are not finite explain the singular values that are not."""
     values = (m.log_prob, m.samples, m.data_errors, m.latent_errors)
-    return any(count_not_finite(one)[0] for one in values)
+    return any(count_not_finite(value)[0] for value in values)
 
 
 def _singular_values_not_finite(profile: Profile) -> Symptom:
@@ -318,7 +318,7 @@ def tails_lost(m: Measurements) -> Iterator[Symptom]:
     if log_prob_not_finite(m) or samples_not_finite(m):
         return  # these explain more
     others = (*data_not_reconstructed(m), *latents_not_reconstructed(m))
-    if any(one.severity == "error" for one in others):
+    if any(finding.severity == "error" for finding in others):
         return  # so do these
     result = tails(m)
     undefined = (tail for tail in result if tail.sigma <= DEFINED and tail.undefined.any())

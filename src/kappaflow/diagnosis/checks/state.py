@@ -282,10 +282,10 @@ def _stale(
     """Returns the error of a called flow against a fresh one, and the layer with the error."""
     if called is None or not any(True for _ in called.parameters()):
         return None, None
-    for one in (called, fresh):
-        _move_parameters(one)
+    for examined in (called, fresh):
+        _move_parameters(examined)
     worst, blamed, at = 0.0, None, x
-    pairs = (layers_of(one.bijection, context) for one in (called, fresh))
+    pairs = (layers_of(examined.bijection, context) for examined in (called, fresh))
     for old, new in zip(*pairs, strict=True):
         results = new.encode(at)
         difference = max(

@@ -116,4 +116,4 @@ def features_never_change(m: Measurements) -> Iterator[Symptom]:
 
 def _has_networks(m: Measurements) -> bool:
     """Returns whether a flow has dense layers or convolutions, unlike one of elementwise maps."""
-    return any(isinstance(one, nn.Linear | _ConvNd) for one in m.flow.modules())
+    return any(isinstance(module, nn.Linear | _ConvNd) for module in m.flow.modules())
