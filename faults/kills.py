@@ -19,8 +19,8 @@ from faults.strikes import (
     killed_in_a_write,
     left_without_room,
     made_read_only,
-    reported,
     shut_out,
+    signaled,
 )
 from faults.trainings import Job, ended, is_finished, losses, started, trained_whole, write_rows
 
@@ -38,13 +38,13 @@ def kills(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
         (
             "SIGTERM during a training",
             "signals",
-            partial(reported, signal.SIGTERM),
+            partial(signaled, signal.SIGTERM),
             20 if long else 1,
         ),
         (
             "Ctrl-C during a training",
             "signals",
-            partial(reported, signal.SIGINT),
+            partial(signaled, signal.SIGINT),
             20 if long else 1,
         ),
         ("a second process on a run in use", "processes", shut_out, 10 if long else 1),

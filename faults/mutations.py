@@ -33,10 +33,10 @@ def mutated_json(content: bytes, chance: random.Random) -> bytes:
     """Returns JSON, or a line of JSON lines, with one to three changed values."""
     lines = content.splitlines() if content.count(b"\n{") else [content]
     place = chance.randrange(len(lines))
-    message = json.loads(lines[place])
+    parsed = json.loads(lines[place])
     for _ in range(chance.randint(1, 3)):
-        message = _changed(message, chance)
-    lines[place] = json.dumps(message).encode()
+        parsed = _changed(parsed, chance)
+    lines[place] = json.dumps(parsed).encode()
     return b"\n".join(lines)
 
 
@@ -93,10 +93,10 @@ def _slice(content: bytes, chance: random.Random) -> tuple[int, int]:
     return start, min(len(content), start + chance.choice((1, 4, 16, 256, 4096)))
 
 
-def _changed(message: Any, chance: random.Random) -> Any:  # noqa: ANN401
+def _changed(content: Any, chance: random.Random) -> Any:  # noqa: ANN401
     """Returns JSON values in which a key or a value is changed, removed, or nested deeper."""
-    message = copy.deepcopy(message)
-    places = list(_places(message))
+    content = copy.deepcopy(content)
+    places = list(_places(content))
     if not places:
         return chance.choice(VALUES)
     holder, key = chance.choice(places)
@@ -110,13 +110,13 @@ def _changed(message: Any, chance: random.Random) -> Any:  # noqa: ANN401
             holder[key] = chance.choice(([holder[key]], {"a": holder[key]}))
     else:
         holder[key] = copy.deepcopy(chance.choice(VALUES))
-    return message
+    return content
 
 
-def _places(message: Any) -> Iterator[tuple[Any, Any]]:  # noqa: ANN401
-    if isinstance(message, dict | list):
+def _places(content: Any) -> Iterator[tuple[Any, Any]]:  # noqa: ANN401
+    if isinstance(content, dict | list):
         for key, value in list(
-            message.items() if isinstance(message, dict) else enumerate(message)
+            content.items() if isinstance(content, dict) else enumerate(content)
         ):
-            yield message, key
+            yield content, key
             yield from _places(value)

@@ -84,7 +84,7 @@ def killed_in_a_write(job: Job, moments: random.Random) -> Struck:
     return _after_a_kill(job) if status == -signal.SIGKILL else MISSED
 
 
-def reported(number: signal.Signals, job: Job, moments: random.Random) -> Struck:
+def signaled(number: signal.Signals, job: Job, moments: random.Random) -> Struck:
     """Returns the result of a signal that should end the process, with its last epoch saved."""
     process = started(job.words)
     wait_for_epoch(process, job.run)

@@ -85,9 +85,9 @@ def check(folder):
         states.set_model_state_dict(other, {**full, **halved}, options=FULL)
         for p, q in zip(other.parameters(), alone.parameters(), strict=True):
             torch.testing.assert_close(p.full_tensor(), 0.5 * q)
-    target_value = states.get_optimizer_state_dict(alone, expected)["state"]
+    reference = states.get_optimizer_state_dict(alone, expected)["state"]
     found = states.get_optimizer_state_dict(shared, optimizer, options=FULL)["state"]
-    assert found.keys() == target_value.keys() == dict(alone.named_parameters()).keys()
+    assert found.keys() == reference.keys() == dict(alone.named_parameters()).keys()
 
 
 def _check_checkpoint(path, shared, optimizer, alone, rows):

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 NAMESPACES = ("bijections", "nets", "flows", "training", "data", "images")
 ELSEWHERE = {"theory": "kappaflow_studies.theory"}  # loaded by name, never imported
 _load, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__all__ += ELSEWHERE
+__all__ += ELSEWHERE  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __dir__() -> list[str]:

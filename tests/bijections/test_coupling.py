@@ -164,8 +164,8 @@ def test_forward_mode_works_in_each_memory_mode(memory):
     x, v = torch.randn(2, 3, 5, dtype=torch.float64)
     with forward_ad.dual_level(), torch.no_grad():
         tangent = forward_ad.unpack_dual(coupling(forward_ad.make_dual(x, v))[0]).tangent
-    target_value = torch.autograd.functional.jvp(lambda y: coupling(y)[0], x, v)[1]
-    torch.testing.assert_close(tangent, target_value)
+    reference = torch.autograd.functional.jvp(lambda y: coupling(y)[0], x, v)[1]
+    torch.testing.assert_close(tangent, reference)
 
 
 def test_a_context_is_read():
@@ -219,9 +219,9 @@ def test_the_bound_is_a_tanh_up_to_rounding_of_the_size_of_the_bound(bound, dtyp
     raw = torch.cat((torch.logspace(-12, 3, 4001).to(dtype), torch.zeros(1, dtype=dtype)))
     raw = torch.cat((raw, -raw))
     # float64 is held to a tanh of its own, whose error is smaller still
-    target_value = bound * torch.tanh(raw.double() / bound)
+    reference = bound * torch.tanh(raw.double() / bound)
     found = bounded(raw, bound)
-    assert (found.double() - target_value).abs().max() <= 2 * torch.finfo(dtype).eps * bound
+    assert (found.double() - reference).abs().max() <= 2 * torch.finfo(dtype).eps * bound
     assert (found[raw == 0] == 0).all()
 
 

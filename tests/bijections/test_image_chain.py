@@ -51,8 +51,8 @@ def everything(chain, given):
     """Returns value, log_det, and gradients by points, contexts and parameters."""
     z, log_det = chain(*given)
     loss = z.square().sum() + (log_det * torch.arange(1.0, 1 + len(log_det))).sum()
-    target_value = [*given, *(p for p in chain.parameters() if p.requires_grad)]
-    return [z, log_det, *torch.autograd.grad(loss, target_value)]
+    inputs = [*given, *(p for p in chain.parameters() if p.requires_grad)]
+    return [z, log_det, *torch.autograd.grad(loss, inputs)]
 
 
 @pytest.mark.slow
@@ -93,14 +93,14 @@ def test_the_way_back_is_that_of_the_layers(monkeypatch, form, norm, solved):
     monkeypatch.setattr(Triangles, "solve", lambda *given: count.append(1) or solve(*given))
     chain, plain = (steps(form=form, norm=norm, kind=k).double() for k in (ImageChain, kf.Chain))
     z = chain(*images())[0].detach()
-    target_value = plain.inverse(z)
+    reference = plain.inverse(z)
     assert not count
     with torch.no_grad():
         for found in (chain.inverse(z), chain.eval().inverse(z)):
-            for one, other in zip(found, target_value, strict=True):
+            for one, other in zip(found, reference, strict=True):
                 torch.testing.assert_close(one, other.detach(), rtol=1e-11, atol=1e-11)
     assert len(count) == 2 * solved
-    for one, other in zip(chain.inverse(z), target_value, strict=True):
+    for one, other in zip(chain.inverse(z), reference, strict=True):
         assert torch.equal(one, other)
 
 

@@ -422,8 +422,8 @@ def test_a_diagnosis_has_the_profile_behind_it():
     """The numbers that `profile` returns at the same rows; JSON leaves them out."""
     x = torch.cat((points(), points(1)))
     diagnosis = kf.doctor(healthy(), x)
-    target_value = kf.profile(healthy(), x[:64])
-    assert diagnosis.profile.to_dict() == target_value.to_dict()
+    reference = kf.profile(healthy(), x[:64])
+    assert diagnosis.profile.to_dict() == reference.to_dict()
     assert "profile" not in diagnosis.to_dict() and "profile" not in json.loads(
         diagnosis.to_json()
     )

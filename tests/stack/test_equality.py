@@ -131,10 +131,10 @@ def test_a_stack_is_its_chain(name, kind):
     stack = stack_of(features, depth, kind=kind, **others)
     chain, (x, context) = stack.to_chain(), points(stack, rows)
     for way in WAYS:
-        target_value = result_of(chain, way, x, context)
+        reference = result_of(chain, way, x, context)
         for memory in MEMORY:
             stack.memory = memory
-            assert_alike(result_of(stack, way, x, context), target_value, 1e-10)
+            assert_alike(result_of(stack, way, x, context), reference, 1e-10)
 
 
 @pytest.mark.slow
@@ -148,17 +148,17 @@ def test_float32_is_as_good_as_the_chain(name):
     exact = stack.to_chain().double()
     wide = None if context is None else context.double()
     for way in WAYS:
-        target_value = result_of(exact, way, x.double(), wide)
+        reference = result_of(exact, way, x.double(), wide)
         for memory in MEMORY:
             stack.memory = memory
             found = result_of(stack, way, x, context)
             assert found.value.dtype == found.log_det.dtype == torch.float32
             for mine, theirs in zip(
                 [found.value, found.log_det, *found.gradients],
-                [target_value.value, target_value.log_det, *target_value.gradients],
+                [reference.value, reference.log_det, *reference.gradients],
                 strict=True,
             ):
-                largest = max(1.0, *(g.norm().item() for g in target_value.gradients))
+                largest = max(1.0, *(g.norm().item() for g in reference.gradients))
                 assert (mine.double() - theirs).norm() <= 2e-5 * (theirs.norm() + 0.1 * largest)
 
 
@@ -198,8 +198,8 @@ def test_a_stack_of_any_shape_is_its_chain(arguments, rows, way, memory):
     torch.manual_seed(0)
     stack = jittered(kf.CouplingStack(**arguments, memory=memory)).double()
     x, context = points(stack, rows)
-    target_value = result_of(stack.to_chain(), way, x, context)
-    assert_alike(result_of(stack, way, x, context), target_value, 1e-10)
+    reference = result_of(stack.to_chain(), way, x, context)
+    assert_alike(result_of(stack, way, x, context), reference, 1e-10)
 
 
 @pytest.mark.slow
@@ -211,9 +211,9 @@ def test_plain_reads_the_weights_of_the_stack(permuted, way):
     x, context = points(stack, 6)
     plain = stack.plain()
     value, log_det = (plain if way == "forward" else plain.inverse)(x, context)
-    target_value = result_of(stack.to_chain(), way, x, context)
-    assert torch.equal(value, target_value.value)
-    assert torch.equal(log_det, target_value.log_det)
+    reference = result_of(stack.to_chain(), way, x, context)
+    assert torch.equal(value, reference.value)
+    assert torch.equal(log_det, reference.log_det)
     (value.sum() + log_det.sum()).backward()
     through_plain = [p.grad.clone() for p in stack.parameters()]
     stack.zero_grad()
@@ -239,18 +239,18 @@ def test_the_layout_of_points_does_not_matter(way):
     """Strided, transposed, expanded and broadcast points give what contiguous ones give."""
     stack = stack_of(4, 3, context_features=2)
     x, context = points(stack, 40)
-    target_value = result_of(stack, way, x, context)
+    reference = result_of(stack, way, x, context)
     layouts = {
         "strided": (x.repeat_interleave(2, 0)[::2], context.repeat_interleave(3, 1)[:, ::3]),
         "transposed": (x.T.contiguous().T, context.T.contiguous().T),
     }
     for one, other in layouts.values():
         assert not one.is_contiguous()
-        assert_alike(result_of(stack, way, one, other), target_value, 1e-12)
+        assert_alike(result_of(stack, way, one, other), reference, 1e-12)
     alone = x[:1].expand(5, 4), context[:1].expand(5, 2)
     value, log_det = (stack if way == "forward" else stack.inverse)(*alone)
-    assert torch.allclose(value, target_value.value[:1].expand(5, 4), rtol=1e-12)
-    assert torch.allclose(log_det, target_value.log_det[:1].expand(5), rtol=1e-12)
+    assert torch.allclose(value, reference.value[:1].expand(5, 4), rtol=1e-12)
+    assert torch.allclose(log_det, reference.log_det[:1].expand(5), rtol=1e-12)
 
 
 @pytest.mark.slow
@@ -280,11 +280,11 @@ def test_a_stack_in_a_chain_is_its_couplings():
     plain = kf.Chain([first.to_chain(), *around, second.to_chain()])
     x = torch.randn(6, 4, dtype=torch.float64)
     for way in WAYS:
-        (value, log_det), (target_value, wanted_log_det) = (
+        (value, log_det), (reference, reference_log_det) = (
             (m if way == "forward" else m.inverse)(x) for m in (chain, plain)
         )
-        assert torch.allclose(value, target_value, rtol=1e-12)
-        assert torch.allclose(log_det, wanted_log_det, rtol=1e-12)
+        assert torch.allclose(value, reference, rtol=1e-12)
+        assert torch.allclose(log_det, reference_log_det, rtol=1e-12)
 
 
 @pytest.mark.parametrize("outer", MEMORY)
@@ -292,8 +292,8 @@ def test_a_chain_with_a_memory_mode_may_hold_stacks(outer):
     """A chain that recomputes or inverts its parts gets the same gradients from stacks."""
     stack = stack_of(4, 34, (5,))
     x, _ = points(stack, 6)
-    target_value = result_of(kf.Chain([stack]), "forward", x)
-    assert_alike(result_of(kf.Chain([stack], memory=outer), "forward", x), target_value, 1e-10)
+    reference = result_of(kf.Chain([stack]), "forward", x)
+    assert_alike(result_of(kf.Chain([stack], memory=outer), "forward", x), reference, 1e-10)
 
 
 @pytest.mark.parametrize("kind", ["affine", "additive"])

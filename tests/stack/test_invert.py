@@ -64,7 +64,7 @@ def test_an_ill_conditioned_stack_warns_once(threads, way):
         for parameter in stack.parameters():
             parameter.mul_(4)
     x, _ = points(stack, 60, dtype=torch.float32)
-    target_value = result_of(stack, way, x)
+    reference = result_of(stack, way, x)
     stack.memory = "invert"
     assert "recomputing" not in repr(stack)
     found, texts = warned(stack, way, x)
@@ -72,11 +72,11 @@ def test_an_ill_conditioned_stack_warns_once(threads, way):
     assert "AffineCoupling" in text
     assert "relative error" in text
     assert "layers 1 to 10" in text
-    assert_alike(found, target_value, 1e-5)
+    assert_alike(found, reference, 1e-5)
     assert "recomputing layers 1-10" in repr(stack)
     again, texts = warned(stack, way, x)
     assert texts == []
-    assert_alike(again, target_value, 1e-5)
+    assert_alike(again, reference, 1e-5)
 
 
 @pytest.mark.parametrize("kind", ["affine", "additive"])
@@ -85,7 +85,7 @@ def test_an_error_of_one_layer_is_caught(monkeypatch, way, kind):
     """An inverse that is off by 1e-3 in one layer is noticed, named, and harmless."""
     stack = stack_of(4, 6, kind=kind, memory="store")
     x, _ = points(stack, 12)
-    target_value = result_of(stack, way, x)
+    reference = result_of(stack, way, x)
     stack.memory = "invert"
     which = arithmetic.Affine if kind == "affine" else arithmetic.Additive
 
@@ -99,7 +99,7 @@ def test_an_error_of_one_layer_is_caught(monkeypatch, way, kind):
     (text,) = texts
     layer = 4 if way == "forward" else 3  # the third to be undone
     assert f"layer {layer} {'Affine' if kind == 'affine' else 'Additive'}Coupling" in text
-    assert_alike(found, target_value, 1e-12)
+    assert_alike(found, reference, 1e-12)
     assert stack.blocks[0].recomputing
 
 
@@ -119,18 +119,18 @@ def test_an_error_that_cancels_is_caught(monkeypatch):
             y.add_(1e-2 if call == 2 else -1e-2)
 
     corrupted(monkeypatch, arithmetic.Additive, wrong)
-    target_value = result_of(stack.to_chain(), "forward", x, context)
+    reference = result_of(stack.to_chain(), "forward", x, context)
     found, texts = warned(stack, "forward", x, context)
     (text,) = texts
     assert "layer 4 AdditiveCoupling" in text
-    assert_alike(found, target_value, 1e-12)
+    assert_alike(found, reference, 1e-12)
 
 
 def test_an_error_of_one_row_is_caught(monkeypatch):
     """One wrong row in a batch is enough."""
     stack = stack_of(4, 4, memory="invert")
     x, _ = points(stack, 200)
-    target_value = result_of(stack.to_chain(), "forward", x)
+    reference = result_of(stack.to_chain(), "forward", x)
 
     def wrong(call, y):
         if call == 1:
@@ -139,14 +139,14 @@ def test_an_error_of_one_row_is_caught(monkeypatch):
     corrupted(monkeypatch, arithmetic.Affine, wrong)
     found, texts = warned(stack, "forward", x)
     assert len(texts) == 1
-    assert_alike(found, target_value, 1e-12)
+    assert_alike(found, reference, 1e-12)
 
 
 def test_an_error_below_the_bound_is_not_reported(monkeypatch):
     """A state that is off by a tenth of the bound is used, and the gradients are that good."""
     stack = stack_of(4, 4, memory="invert")
     x, _ = points(stack, 50)
-    target_value = result_of(stack.to_chain(), "forward", x)
+    reference = result_of(stack.to_chain(), "forward", x)
 
     def wrong(call, y):
         if call == 1:
@@ -156,9 +156,9 @@ def test_an_error_below_the_bound_is_not_reported(monkeypatch):
     found, texts = warned(stack, "forward", x)
     assert texts == []
     assert not stack.blocks[0].recomputing
-    assert_close_gradients(found.gradients, target_value.gradients, 100 * LARGEST_ERROR)
+    assert_close_gradients(found.gradients, reference.gradients, 100 * LARGEST_ERROR)
     with pytest.raises(AssertionError):
-        assert_close_gradients(found.gradients, target_value.gradients, LARGEST_ERROR / 1e3)
+        assert_close_gradients(found.gradients, reference.gradients, LARGEST_ERROR / 1e3)
 
 
 @pytest.mark.parametrize("bad", [0, 1, 3])
@@ -170,7 +170,7 @@ def test_a_nan_that_comes_back_is_caught_in_each_chunk(monkeypatch, bad):
     """
     stack = stack_of(4, 3, memory="invert")
     x, _ = points(stack, 64)
-    target_value = result_of(stack.to_chain(), "forward", x)
+    reference = result_of(stack.to_chain(), "forward", x)
 
     def wrong(call, y):
         if call == 3 * bad + 2:
@@ -179,7 +179,7 @@ def test_a_nan_that_comes_back_is_caught_in_each_chunk(monkeypatch, bad):
     corrupted(monkeypatch, arithmetic.Affine, wrong)
     found, texts = warned(stack, "forward", x)
     assert len(texts) == 1
-    assert_alike(found, target_value, 1e-12)
+    assert_alike(found, reference, 1e-12)
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ def test_only_the_block_with_the_error_recomputes(monkeypatch):
     """Of 70 couplings those 32 keep their states from now on; the others go on as before."""
     stack = stack_of(4, 70, (5,), memory="invert")
     x, _ = points(stack, 6)
-    target_value = result_of(stack.to_chain(), "forward", x)
+    reference = result_of(stack.to_chain(), "forward", x)
 
     def wrong(call, y):
         if call == 6 + 10:  # the last 6 are undone first
@@ -199,7 +199,7 @@ def test_only_the_block_with_the_error_recomputes(monkeypatch):
     assert "layer 54 AffineCoupling" in text
     assert "layers 33 to 64" in text
     assert [block.recomputing for block in stack.blocks] == [False, True, False]
-    assert_alike(found, target_value, 1e-11)
+    assert_alike(found, reference, 1e-11)
 
 
 def test_both_directions_share_the_verdict():
@@ -207,15 +207,15 @@ def test_both_directions_share_the_verdict():
     stack = stack_of(4, 3, memory="invert")
     stack.blocks[0].recomputing = True
     x, _ = points(stack, 6)
-    target_value = result_of(stack.to_chain(), "inverse", x)
-    assert_alike(result_of(stack, "inverse", x), target_value, 1e-11)
+    reference = result_of(stack.to_chain(), "inverse", x)
+    assert_alike(result_of(stack, "inverse", x), reference, 1e-11)
 
 
 def test_a_pass_begun_before_the_verdict_is_exact(monkeypatch):
     """A graph made by inversion whose block has gone over to recomputing gets exact gradients."""
     stack = stack_of(4, 4, memory="invert")
     x, _ = points(stack, 12)
-    target_value = result_of(stack.to_chain(), "forward", x)
+    reference = result_of(stack.to_chain(), "forward", x)
     older = x.clone().requires_grad_()
     value, log_det = stack(older)
     corrupted(monkeypatch, arithmetic.Affine, lambda _, y: y.mul_(1.01))
@@ -223,7 +223,7 @@ def test_a_pass_begun_before_the_verdict_is_exact(monkeypatch):
     assert len(texts) == 1
     features, rows = torch.arange(1, 5), torch.linspace(0.5, 1.5, 12, dtype=torch.float64)
     ((value * features).sin().sum() + (log_det * rows).sum()).backward()
-    assert (older.grad - target_value.gradients[0]).norm() <= 1e-12 * older.grad.norm()
+    assert (older.grad - reference.gradients[0]).norm() <= 1e-12 * older.grad.norm()
 
 
 def test_a_warning_made_an_error_can_be_caught(monkeypatch):
@@ -233,8 +233,8 @@ def test_a_warning_made_an_error_can_be_caught(monkeypatch):
     corrupted(monkeypatch, arithmetic.Affine, lambda _, y: y.mul_(1.01))
     with pytest.raises(NumericalWarning, match="memory='invert'"):
         result_of(stack, "forward", x)
-    target_value = result_of(stack.to_chain(), "forward", x)
-    assert_alike(result_of(stack, "forward", x), target_value, 1e-12)
+    reference = result_of(stack.to_chain(), "forward", x)
+    assert_alike(result_of(stack, "forward", x), reference, 1e-12)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-6, 1e-3])
@@ -329,6 +329,6 @@ def test_invert_costs_no_accuracy_where_it_is_silent():
         for parameter in stack.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     x, _ = points(stack, 64, dtype=torch.float32)
-    target_value = result_of(stack.to_chain().double(), "forward", x.double())
+    reference = result_of(stack.to_chain().double(), "forward", x.double())
     found = result_of(stack, "forward", x)
-    assert_close_gradients(found.gradients, target_value.gradients, 1e-4)
+    assert_close_gradients(found.gradients, reference.gradients, 1e-4)

@@ -113,10 +113,10 @@ def test_evaluation_is_equal_to_rounding(monkeypatch):
         with torch.inference_mode():
             value, log_det = way(x)
             monkeypatch.setenv("KAPPAFLOW_NATIVE", "0")
-            expected, wanted_log_det = way(x)
+            expected, reference_log_det = way(x)
             monkeypatch.delenv("KAPPAFLOW_NATIVE")
         assert torch.allclose(value, expected, rtol=1e-5, atol=1e-6)
-        assert torch.allclose(log_det, wanted_log_det, rtol=1e-5, atol=1e-5)
+        assert torch.allclose(log_det, reference_log_det, rtol=1e-5, atol=1e-5)
 
 
 # These add up terms in an order that depends on the BLAS and the instruction set.

@@ -117,12 +117,12 @@ def test_a_nan_stays_in_its_row(way):
     bad = x.clone()
     bad[7] = torch.nan
     value, log_det = (stack if way == "forward" else stack.inverse)(bad)
-    expected, wanted_log_det = (stack if way == "forward" else stack.inverse)(x)
+    expected, reference_log_det = (stack if way == "forward" else stack.inverse)(x)
     others = torch.arange(40) != 7
     assert value[7].isnan().all()
     assert log_det[7].isnan()
     assert torch.equal(value[others], expected[others])
-    assert torch.equal(log_det[others], wanted_log_det[others])
+    assert torch.equal(log_det[others], reference_log_det[others])
 
 
 @pytest.mark.slow

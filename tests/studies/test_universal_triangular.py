@@ -82,9 +82,9 @@ def test_singular_values_fall_as_derived(couplings):
         flow = triangular_flow(SQUARE, epsilon, couplings)
         spectrum = kf.spectrum(latent_to_data(flow), normals(SQUARE))
         found.append(spectrum.sigma_min.median().item())
-    target_value = 1.0 if couplings == 4 else 10.0
+    reference = 1.0 if couplings == 4 else 10.0
     assert found[0] / found[1] == pytest.approx(
-        target_value, rel=0.35
+        reference, rel=0.35
     )  # R grows with three couplings
 
 

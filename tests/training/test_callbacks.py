@@ -63,8 +63,8 @@ def test_each_moment_is_told_in_its_order():
 def test_the_weights_are_those_that_are_validated_and_the_training_does_not_notice():
     listener = Listener()
     with_it, without = fitted(callbacks=[listener]), fitted()
-    for message, found in listener.nll:
-        assert found == pytest.approx(message, abs=1e-5)
+    for computed, logged in listener.nll:
+        assert logged == pytest.approx(computed, abs=1e-5)
     assert [line["validation_nll"] for line in with_it.history] == [
         line["validation_nll"] for line in without.history
     ]

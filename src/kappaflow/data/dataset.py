@@ -123,7 +123,7 @@ class Kind(ABC):
         self, x: "Tensor", context: "Tensor | None", flow: Model, source: str
     ) -> Dataset:
         """Returns examples in memory; called for a flow that `fits`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no method 'from_tensors'.")
 
 
 KINDS: dict[str, Kind] = {}
