@@ -25,7 +25,6 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "kappaflow_studies.universal": (),
     "kappaflow_studies.sphere": (),
     "kappaflow_studies.depth_conditioning": (),
-    "kappaflow_studies.koehler2021": (),
 }
 # Heading, packages that define its names, and guides.
 TOPICS: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -100,7 +99,6 @@ TOPICS: tuple[tuple[str, tuple[str, ...], str], ...] = (
             "kappaflow_studies.universal",
             "kappaflow_studies.sphere",
             "kappaflow_studies.depth_conditioning",
-            "kappaflow_studies.koehler2021",
         ),
         "`kappaflow reproduce` runs [the studies](experiments/index.md).",
     ),

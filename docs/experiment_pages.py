@@ -28,7 +28,7 @@ END = "<!-- end of the results -->"
 def reports() -> dict[Path, StudyReport]:
     """Returns the report of each folder, with the findings of its measurements."""
     found = {}
-    for study in STUDIES:
+    for study in STUDIES.values():
         folder = HERE / study.name
         report = StudyReport.model_validate_json((folder / "report.json").read_bytes())
         settings = settings_of(study, "full", folder / "config.json")

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 from kappaflow.errors import ArgumentError
@@ -11,10 +10,9 @@ from kappaflow.storage import make_directory, write_bytes
 from kappaflow_studies.depth_conditioning import DEPTH_CONDITIONING
 from kappaflow_studies.depth_factor import DEPTH_FACTOR
 from kappaflow_studies.engine.folder import PAGE, checked_folder
-from kappaflow_studies.engine.report import Experiment, Reproduced, render_claims
+from kappaflow_studies.engine.report import Reproduced, render_claims
 from kappaflow_studies.engine.run import run_study
 from kappaflow_studies.engine.study import Study
-from kappaflow_studies.faces.study import reproduce_faces
 from kappaflow_studies.factor_tradeoff import FACTOR_TRADEOFF
 from kappaflow_studies.linear_depth import LINEAR_DEPTH
 from kappaflow_studies.padding import PADDING
@@ -22,46 +20,30 @@ from kappaflow_studies.partition import PARTITION
 from kappaflow_studies.sphere import SPHERE
 from kappaflow_studies.universal import UNIVERSAL
 
-# Ordered as in the source paper.
-STUDIES: tuple[Study, ...] = (
-    LINEAR_DEPTH, FACTOR_TRADEOFF, DEPTH_FACTOR, PARTITION, UNIVERSAL, DEPTH_CONDITIONING, SPHERE,
-    PADDING,
-)  # fmt: skip
-
-FACES = Experiment(
-    name="faces",
-    title="Faces, with and without padding",
-    about="a Glow of faces of 32 x 32 and 64 x 64 pixels, with and without Gaussian channels",
-    claim=(
-        "Flows of images are better conditioned when channels of Gaussian noise are trained "
-        "together with those of the image, and their samples are no worse."
-    ),
-    run=reproduce_faces,
-)
+STUDIES: dict[str, Study] = {
+    study.name: study
+    for study in (  # ordered as in the source paper
+        LINEAR_DEPTH, FACTOR_TRADEOFF, DEPTH_FACTOR, PARTITION, UNIVERSAL, DEPTH_CONDITIONING,
+        SPHERE, PADDING,
+    )
+}  # fmt: skip
 
 
-def _experiment(study: Study) -> Experiment:
-    return Experiment(study.name, study.title, study.about, study.claim, partial(run_study, study))
-
-
-EXPERIMENTS = {experiment.name: experiment for experiment in (*map(_experiment, STUDIES), FACES)}
-
-
-def experiment_named(name: str) -> Experiment:
+def study_named(name: str) -> Study:
     """Returns a study by name.
 
     Raises:
         ArgumentError: No study has this name; the message lists the names.
     """
-    if name not in EXPERIMENTS:
+    if name not in STUDIES:
         raise ArgumentError(
-            f"'experiment' should be one of {', '.join(EXPERIMENTS)} or all, got {name!r}."
+            f"'experiment' should be one of {', '.join(STUDIES)} or all, got {name!r}."
         )
-    return EXPERIMENTS[name]
+    return STUDIES[name]
 
 
 def reproduce_all(
-    experiments: Mapping[str, Experiment],
+    studies: Mapping[str, Study],
     out: str | Path,
     *,
     preset: str = "minutes",
@@ -74,7 +56,7 @@ def reproduce_all(
 
     Each study runs in a folder of `out` with its name, and index.html compares them. An
     interrupted study resumes; a finished one is not measured again. The page has the order of
-    `experiments`; the other arguments are those of `run_study`.
+    `studies`; the other arguments are those of `run_study`.
 
     Raises:
         ArgumentError: `out` is a file, or a study refuses an argument.
@@ -82,11 +64,11 @@ def reproduce_all(
     folder, started = checked_folder(out), time.perf_counter()
     results: dict[str, Reproduced] = {}
     shared = {"preset": preset, "seed": seed, "processes": processes, "progress": progress}
-    for number, (name, experiment) in enumerate(experiments.items(), start=1):
-        say(f"{name} ({number} of {len(experiments)}): {experiment.about}")
-        results[name] = experiment.run(folder / name, say=say, **shared)
+    for number, (name, study) in enumerate(studies.items(), start=1):
+        say(f"{name} ({number} of {len(studies)}): {study.about}")
+        results[name] = run_study(study, folder / name, say=say, **shared)
     time_s = time.perf_counter() - started
     caption = f"Preset “{preset}”, seed {seed}, {format_time(time_s)}."
-    page = render_claims(experiments, results, folder, about=caption)
+    page = render_claims(results, folder, about=caption)
     write_bytes(make_directory(folder) / PAGE, page.encode())
     return folder / PAGE, results

@@ -5,51 +5,28 @@ import re
 
 import pytest
 from tests.cli.test_refusals import refused
+from tests.studies.powers import powers
 
-from kappaflow_studies import EXPERIMENTS, FacesPreset, OneSize
-from kappaflow_studies.faces import study as module
-
-TINY = FacesPreset((
-    OneSize(4, {"levels": 1, "steps": 1, "hidden": 2, "memory": "store"}, {"max_epochs": 1}),
-))
+import kappaflow_studies
 
 
 def test_the_experiments_are_listed(run):
     """A line each, with what is compared; or as JSON."""
-    names = [one["name"] for one in json.loads(run("reproduce", "--list", "--json").out)]
-    assert names == list(EXPERIMENTS) and {"linear-depth", "faces"} <= set(names)
-    listed = run("reproduce", "--list")
-    assert listed.status == 0
-    lines = listed.out.splitlines()
-    assert len(lines) == len(names)
-    assert re.match(r"faces +a Glow of faces of 32 x 32 and 64 x 64 pixels", lines[-1])
-
-
-@pytest.mark.slow
-def test_an_experiment_is_run_into_a_folder_of_its_name(run, tmp_path, monkeypatch):
-    """The sentences of what was found, then the page; as JSON the numbers."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(module.PRESETS, "minutes", TINY)
-    done = run("reproduce", "faces", "--quiet")
-    assert done.status == 0, done.err
-    assert done.out.startswith("At 4 x 4 the condition number ends at ")
-    assert "runs/faces/index.html" in done.out and done.err == ""
-    assert (tmp_path / "runs/faces/4-padded/report.html").exists()
-    again = run("reproduce", "faces", "--quiet", "--json")
-    numbers = json.loads(again.out)
-    assert numbers == json.loads((tmp_path / "runs/faces/report.json").read_text())
-    assert numbers["preset"] == "minutes"
-    refused(run("reproduce", "faces", "--seed", 1, "--quiet"), "was made with")
+    names = [study["name"] for study in json.loads(run("reproduce", "--list", "--json").out)]
+    assert names == list(kappaflow_studies.STUDIES) and "linear-depth" in names
+    lines = run("reproduce", "--list").out.splitlines()
+    assert len(lines) == len(names) and re.match(r"linear-depth +\w", lines[0])
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "'experiment' should be one of linear-depth"),
-        (["cats"], "faces or all, got 'cats'"),
-        (["faces", "--preset", "hours"], "hours"),
-        (["faces", "--seed", -1], "'seed'"),
-        (["faces", "--seed", 0.5], "--seed"),
+        (["cats"], "padding or all, got 'cats'"),
+        (["padding", "--preset", "hours"], "hours"),
+        (["padding", "--seed", -1], "'seed'"),
+        (["padding", "--seed", 0.5], "--seed"),
+        (["all", "--config", "x.toml"], "'config'"),
     ],
 )
 def test_what_there_is_not_is_refused(run, tmp_path, monkeypatch, words, message):
@@ -57,13 +34,6 @@ def test_what_there_is_not_is_refused(run, tmp_path, monkeypatch, words, message
     monkeypatch.chdir(tmp_path)
     refused(run("reproduce", *words), message)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_in_the_place_of_the_folder_is_refused(run, tmp_path):
-    """It is left as it is."""
-    (tmp_path / "faces").write_text("mine")
-    refused(run("reproduce", "faces", "--out", tmp_path / "faces", "--quiet"), "'out' should be a")
-    assert (tmp_path / "faces").read_text() == "mine"
 
 
 @pytest.mark.slow
@@ -85,15 +55,12 @@ def test_an_experiment_of_cases_takes_settings_from_a_file(run, tmp_path):
 
 @pytest.mark.slow
 def test_all_of_them_make_one_page(run, tmp_path, monkeypatch):
-    """A section each, with a link to its own page; settings are for one of them."""
-    import kappaflow_studies as package
-
-    monkeypatch.setitem(module.PRESETS, "minutes", TINY)
-    monkeypatch.setattr(package, "EXPERIMENTS", {"faces": EXPERIMENTS["faces"]})
-    done = run("reproduce", "all", "--out", tmp_path / "all", "--quiet")
+    """A section each, with a link to its own page; without --out in a folder of its name."""
+    monkeypatch.setattr(kappaflow_studies, "STUDIES", {"powers": powers(tmp_path)})
+    monkeypatch.chdir(tmp_path)
+    done = run("reproduce", "all", "--quiet")
     assert done.status == 0, done.err
-    page = (tmp_path / "all/index.html").read_text()
-    assert 'href="faces/index.html"' in page and EXPERIMENTS["faces"].claim in page
-    assert 'data-figure="condition-4"' in page
-    refused(run("reproduce", "all", "--config", tmp_path / "x.toml"), "'config'")
-    refused(run("reproduce", "faces", "--config", tmp_path / "x.toml"), "'config'")
+    assert done.out.startswith("powers:\nThe largest power is 9.") and done.err == ""
+    page = (tmp_path / "runs/all/index.html").read_text()
+    assert 'href="powers/index.html"' in page and "Powers grow." in page
+    assert 'data-figure="powers"' in page and "runs/all/index.html" in done.out

@@ -11,88 +11,29 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from tests.studies.powers import MEASURED, powers
 
 from kappaflow.errors import ArgumentError, FileError, NumericalError
-from kappaflow.report.charts import Chart, Heat, Panel, Series
-from kappaflow_studies import Study, StudySettings, run_study
-from kappaflow_studies.engine.report import StudyFindings, StudyReport, StudyTable
+from kappaflow_studies import run_study
+from kappaflow_studies.engine.report import StudyReport
 from kappaflow_studies.engine.run import key_of, read_measured
 
 WORKER = Path(__file__).with_name("slow_study.py")
 
 
-class Powers(StudySettings):
-    """Which powers of which numbers."""
-
-    numbers: tuple[int, ...]
-    exponents: tuple[float, ...] = (2.0,)
-
-
-MEASURED = []
-
-
-def measure(case):
-    """Returns a power, and remembers that it was asked for."""
-    MEASURED.append(case)
-    if case["number"] == 13:
-        raise NumericalError("thirteen is no number to take powers of.")
-    return [{"power": float(case["number"]) ** case["exponent"], "parts": [1.0, 2.0]}]
-
-
-def cases(settings, seed):
-    """Returns a case for each pair."""
-    return [
-        {"number": n, "exponent": e, "seed": seed}
-        for n in settings.numbers
-        for e in settings.exponents
-    ]
-
-
-def findings(frame, settings):
-    """Returns a chart of lines, one of pictures, and a table."""
-    y = frame["power"].to_list()
-    series = Series(name="<b>power</b>", x=frame["number"].to_list(), y=y, low=y, high=y)
-    heat = Heat(values=[[0.0, 1.0], [2.0, None]], x=(0, 1), y=(0, 1))
-    return StudyFindings(
-        found=[f"The largest power is {frame['power'].max():g}."],
-        differs=["Nothing <i>differs</i>."],
-        charts=[
-            Chart(
-                name="powers",
-                title="Powers",
-                caption="Of numbers.",
-                panels=[Panel(x="number", y="power", y_log=True, series=[series])],
-            ),
-            Chart(name="heat", title="Heat", caption="A picture.", panels=[Panel(heat=heat)]),
-        ],
-        tables=[StudyTable(title="All", columns=["number", "power"], rows=[["2", "4"]])],
-    )
-
-
 @pytest.fixture
 def study(tmp_path):
-    """A study of powers, with presets in a file."""
-    presets = tmp_path / "presets.toml"
-    presets.write_text("[minutes]\nnumbers = [2, 3]\n[full]\nnumbers = [2, 3, 5]\n")
+    """The study of powers, not yet measured."""
     MEASURED.clear()
-    return Study(
-        name="powers",
-        title="Powers of numbers",
-        about="powers",
-        claim="Powers grow.",
-        settings=Powers,
-        presets=presets,
-        cases=cases,
-        measure=measure,
-        findings=findings,
-    )
+    return powers(tmp_path)
 
 
 @pytest.mark.slow
 def test_a_folder_has_results_figures_numbers_and_a_page(study, tmp_path):
-    """The raw results carry the columns of their case."""
+    """The raw results carry the columns of their case; figures are the same bytes each time."""
     out = tmp_path / "out"
     done = run_study(study, out, processes=1, progress=False)
+    run_study(study, tmp_path / "again", processes=1, progress=False)
     assert {path.name for path in out.iterdir()} == {
         "config.json", "cases.jsonl", "results.parquet", "report.json", "index.html", "figures",
     }  # fmt: skip
@@ -101,29 +42,19 @@ def test_a_folder_has_results_figures_numbers_and_a_page(study, tmp_path):
         (2, 2.0, 0, 4.0, [1.0, 2.0]),
         (3, 2.0, 0, 9.0, [1.0, 2.0]),
     ]
-    assert {path.name for path in (out / "figures").iterdir()} == {
-        "powers.svg", "powers.png", "heat.svg", "heat.png",
-    }  # fmt: skip
+    figures = {path.name: path.read_bytes() for path in (out / "figures").iterdir()}
+    assert set(figures) == {"powers.svg", "powers.png", "heat.svg", "heat.png"}
+    for name, content in figures.items():
+        assert (tmp_path / "again" / "figures" / name).read_bytes() == content
     report = StudyReport.model_validate_json((out / "report.json").read_text())
     assert report.model_dump() == done.report.model_dump()
     assert report.cases == 2 and ("numbers", "2, 3") in report.settings
-    assert done.sentences == ("The largest power is 9.",)
+    assert report.findings.found == ["The largest power is 9."]
     page = (out / "index.html").read_text()
     body = page[: page.index("<script>")]
     assert set(re.findall(r'data-figure="([^"]+)"', body)) == {"powers", "heat"}
     assert "Nothing &lt;i&gt;differs&lt;/i&gt;." in body and "<b>power" not in page
     assert "Powers grow." in body and not re.search(r'(src|href)="(?!data:|#)', body)
-
-
-@pytest.mark.slow
-def test_the_pictures_are_the_same_bytes_each_time(study, tmp_path):
-    """No clock and no random name is in them."""
-    folders = [tmp_path / name for name in ("one", "two")]
-    for folder in folders:
-        run_study(study, folder, processes=1, progress=False)
-    for name in ("powers.svg", "powers.png", "heat.svg", "heat.png"):
-        one, two = (folder / "figures" / name for folder in folders)
-        assert one.read_bytes() == two.read_bytes()
 
 
 @pytest.mark.slow
@@ -176,11 +107,11 @@ def test_settings_come_from_a_file_or_from_an_earlier_folder(study, tmp_path):
     """TOML with the fields, or config.json."""
     config = tmp_path / "mine.toml"
     config.write_text("numbers = [7]\nexponents = [3.0]")
-    done = run_study(study, tmp_path / "one", config=config, processes=1, progress=False)
-    assert done.sentences == ("The largest power is 343.",)
-    earlier = tmp_path / "one" / "config.json"
-    again = run_study(study, tmp_path / "two", config=earlier, processes=1, progress=False)
-    assert again.sentences == done.sentences and again.report.preset == "config.json"
+    first, second = tmp_path / "first", tmp_path / "second"
+    for settings, out in ((config, first), (first / "config.json", second)):
+        report = run_study(study, out, config=settings, processes=1, progress=False).report
+        assert report.findings.found == ["The largest power is 343."]
+        assert report.preset == settings.name
 
 
 @pytest.mark.parametrize(
@@ -204,22 +135,22 @@ def test_wrong_settings_are_refused_by_name(study, tmp_path, text, message):
 
 
 def test_a_folder_of_something_else_is_refused(study, tmp_path):
-    """Of another experiment, of a run of fit; a file is no folder."""
+    """Of another study, of a run of fit; a file is not a folder."""
     out = tmp_path / "out"
     out.mkdir()
-    (out / "config.json").write_text('{"experiment": "roots"}')
-    with pytest.raises(ArgumentError, match="is one of roots"):
-        run_study(study, out, progress=False)
-    (out / "config.json").write_text('{"model": 3}')
-    with pytest.raises(ArgumentError, match="is one of a fit"):
-        run_study(study, out, progress=False)
+    for content, message in (
+        ('{"experiment": "roots"}', "of roots"),
+        ('{"model": 3}', "of a fit"),
+    ):
+        (out / "config.json").write_text(content)
+        with pytest.raises(ArgumentError, match=f"is one of {message}"):
+            run_study(study, out, progress=False)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ArgumentError, match="is a file"):
         run_study(study, tmp_path / "file", progress=False)
-    with pytest.raises(ArgumentError, match="'preset' should be one of minutes, full"):
-        run_study(study, tmp_path / "new", preset="hours", progress=False)
-    with pytest.raises(ArgumentError, match="'processes'"):
-        run_study(study, tmp_path / "new", processes=0, progress=False)
+    for wrong in ({"preset": "hours"}, {"processes": 0}, {"seed": -1}):
+        with pytest.raises(ArgumentError, match=f"'{next(iter(wrong))}'"):
+            run_study(study, tmp_path / "new", progress=False, **wrong)
 
 
 def test_the_key_of_a_case_is_its_values():

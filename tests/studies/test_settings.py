@@ -11,7 +11,6 @@ from kappaflow_studies import run_study
 from kappaflow_studies.catalog import STUDIES
 from kappaflow_studies.engine.presets import settings_of
 
-BY_NAME = {study.name: study for study in STUDIES}
 NAMES = {
     "linear-depth": "ensembles",
     "factor-tradeoff": "ensembles",
@@ -32,10 +31,10 @@ def own(study, tmp_path, **changed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", STUDIES)
 def test_no_number_may_be_negative(name, tmp_path):
     """Not in a list either; the sentence names the field."""
-    study = BY_NAME[name]
+    study = STUDIES[name]
     for field, value in tomllib.loads(study.presets.read_text())["minutes"].items():
         if isinstance(value, list) and (not value or isinstance(value[0], str)):
             continue
@@ -49,7 +48,7 @@ def test_no_number_may_be_negative(name, tmp_path):
 @pytest.mark.parametrize(("name", "field"), NAMES.items())
 def test_an_unknown_name_is_refused_with_those_that_are_known(name, field, tmp_path):
     """Before anything is measured, and nothing is written."""
-    study, out = BY_NAME[name], tmp_path / "out"
+    study, out = STUDIES[name], tmp_path / "out"
     with pytest.raises(ArgumentError, match=r"'Nobody'.* choose from \w+") as caught:
         run_study(study, out, config=own(study, tmp_path, **{field: ["Nobody"]}))
     assert f"'{field}." in str(caught.value) and not out.exists()
@@ -78,7 +77,7 @@ def test_an_unknown_name_is_refused_with_those_that_are_known(name, field, tmp_p
 )
 def test_settings_that_cannot_be_are_refused(name, changed, why, tmp_path):
     """With the reason, before the folder is made."""
-    study, out = BY_NAME[name], tmp_path / "out"
+    study, out = STUDIES[name], tmp_path / "out"
     with pytest.raises(ArgumentError, match=why):
         run_study(study, out, config=own(study, tmp_path, **changed))
     assert not out.exists()
@@ -124,10 +123,10 @@ NO_IMAGES = {"image_sets": [], "image_sizes": [], "image_epochs": []}
 )  # fmt: skip
 def test_the_least_of_an_experiment_is_written_too(name, changed, tmp_path):
     """With lists that may be empty left empty: what has no rows has no sentence and no chart."""
-    study, out = BY_NAME[name], tmp_path / "out"
+    study, out = STUDIES[name], tmp_path / "out"
     done = run_study(study, out, config=own(study, tmp_path, **changed), processes=1)
     assert (out / "index.html").exists() and done.report.cases >= 1
-    message = " ".join((*done.sentences, *done.report.findings.differs))
+    message = " ".join((*done.report.findings.found, *done.report.findings.differs))
     assert not re.search(r"\b(nan|inf|None)\b", message), message
 
 
@@ -142,11 +141,11 @@ def test_the_least_of_an_experiment_is_written_too(name, changed, tmp_path):
 )
 def test_trainings_that_stop_do_not_stop_the_experiment(name, changed, tmp_path):
     """They are counted, and the page is written without them."""
-    study, out = BY_NAME[name], tmp_path / "out"
+    study, out = STUDIES[name], tmp_path / "out"
     wild = {**TRAINED, "epochs": 60, "tables": ["bananas-4"], "learning_rate": 1e30} | changed
     config = own(study, tmp_path, **wild)
     done = run_study(study, out, config=config, processes=1)
     cases = done.report.cases
     stop = "training stopped" if cases == 1 else "trainings stopped"
-    assert any(f"{cases} of {cases} {stop}" in message for message in done.sentences)
+    assert any(f"{cases} of {cases} {stop}" in message for message in done.report.findings.found)
     assert (out / "index.html").exists()

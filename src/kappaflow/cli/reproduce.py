@@ -51,16 +51,16 @@ def reproduce(
     """
     from kappaflow.extensions import load_by_name
 
-    studies = load_by_name("studies")
-    experiments = studies.EXPERIMENTS
+    package = load_by_name("studies")
+    studies = package.STUDIES
     if list and json:
-        print_json([{"name": study.name, "about": study.about} for study in experiments.values()])
+        print_json([{"name": study.name, "about": study.about} for study in studies.values()])
         return
     if list:
-        print_columns((study.name, study.about) for study in experiments.values())
+        print_columns((study.name, study.about) for study in studies.values())
         return
     if experiment is None:
-        raise ArgumentError(f"'experiment' should be one of {', '.join(experiments)} or all.")
+        raise ArgumentError(f"'experiment' should be one of {', '.join(studies)} or all.")
     arguments: dict[str, Any] = {
         "preset": preset,
         "seed": seed,
@@ -71,21 +71,21 @@ def reproduce(
     folder = Path("runs") / experiment if out is None else out
     if experiment == "all":
         if config is not None:
-            raise ArgumentError(
-                "'config' should be left out for all: its settings are those of one experiment."
-            )
-        page, results = studies.reproduce_all(experiments, folder, **arguments)
+            raise ArgumentError("'config' should be left out for all: it is of one experiment.")
+        page, results = package.reproduce_all(studies, folder, **arguments)
         if json:
             reports = {name: result.report for name, result in results.items()}
             print_json({name: report.model_dump(mode="json") for name, report in reports.items()})
             return
         for name, result in results.items():
-            print_text("\n".join([f"{name}:", *result.sentences, ""]))
+            print_text("\n".join([f"{name}:", *result.report.findings.found, ""]))
     else:
-        result = studies.experiment_named(experiment).run(folder, config=config, **arguments)
+        result = package.run_study(
+            package.study_named(experiment), folder, config=config, **arguments
+        )
         if json:
             print_text(result.report.model_dump_json(indent=2))
             return
-        print_text("\n".join([*result.sentences, ""]))
+        print_text("\n".join([*result.report.findings.found, ""]))
         page = result.page
     print_text(f"The page is {page}")

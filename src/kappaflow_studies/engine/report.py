@@ -1,6 +1,6 @@
 """The report of a study as plain numbers and as a page, and the page of all studies."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,25 +49,8 @@ class StudyReport(Part):
 class Reproduced:
     """The result of a study."""
 
-    report: Part  #: the numbers
+    report: StudyReport  #: the numbers, sentences, charts and tables
     page: Path  #: path of the HTML page
-    sentences: tuple[str, ...]  #: the findings; the verdict comes first
-    differs: tuple[str, ...] = ()  #: differences from the source, in sentences
-    charts: tuple[Chart, ...] = ()  #: the most informative charts
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A study as the command line sees it.
-
-    `run` runs it in a folder, with the keywords preset, config, seed, processes, progress and say.
-    """
-
-    name: str  #: its name on the command line
-    title: str  #: a short title
-    about: str  #: what is compared, in one line
-    claim: str  #: the claim of the source paper, in our words
-    run: Callable[..., Reproduced]
 
 
 FILES = "figures/, next to this page, has the charts as SVG and PNG."
@@ -135,13 +118,7 @@ def render_findings(
     )
 
 
-def render_claims(
-    experiments: Mapping[str, Experiment],
-    results: Mapping[str, Reproduced],
-    folder: Path,
-    *,
-    about: str,
-) -> str:
+def render_claims(results: Mapping[str, Reproduced], folder: Path, *, about: str) -> str:
     """Returns the page of all studies: one HTML document that makes no request."""
     return page.render_page(
         page.Page(
@@ -150,20 +127,18 @@ def render_claims(
             intro=[page.Text(f"{SOURCE} {about}")],
             without_script="The folders of the studies have them as SVG and PNG.",
             files="Its links lead to the folders next to it.",
-            sections=[
-                _claim(experiments[name], result, folder) for name, result in results.items()
-            ],
+            sections=[_claim(result, folder) for result in results.values()],
         )
     )
 
 
-def _claim(study: Experiment, result: Reproduced, folder: Path) -> page.Section:
-    link = page.Link(f"The whole study {study.name}", result.page.relative_to(folder).as_posix())
+def _claim(result: Reproduced, folder: Path) -> page.Section:
+    report, target = result.report, result.page.relative_to(folder).as_posix()
     blocks = [
-        page.Text(study.claim, lead="The claim."),
-        page.ResultBox("note", "Results", result.sentences),
-        *(page.Charts([chart]) for chart in result.charts),
-        *(page.Text(text, "small") for text in result.differs),
-        page.Text(link, "small"),
+        page.Text(report.claim, lead="The claim."),
+        page.ResultBox("note", "Results", report.findings.found),
+        *(page.Charts([chart]) for chart in report.findings.charts[:1]),
+        *(page.Text(text, "small") for text in report.findings.differs),
+        page.Text(page.Link(f"The whole study {report.name}", target), "small"),
     ]
-    return page.Section(study.name, study.title, blocks)
+    return page.Section(report.name, report.title, blocks)

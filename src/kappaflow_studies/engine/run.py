@@ -127,12 +127,10 @@ def _written(
     report: StudyReport, frame: pl.DataFrame, folder: Path, say: Callable[[str], None]
 ) -> Reproduced:
     """Returns the result, after writing the measurements, the figures and the page."""
-    findings, table = report.findings, BytesIO()
+    charts, table = report.findings.charts, BytesIO()
     frame.write_parquet(table)
     write_bytes(folder / RESULTS, table.getvalue())
-    page = write_results(folder, report, render_study(report), findings.charts, say)
-    sentences, differs = tuple(findings.found), tuple(findings.differs)
-    return Reproduced(report, page, sentences, differs, tuple(findings.charts[:1]))
+    return Reproduced(report, write_results(folder, report, render_study(report), charts, say))
 
 
 def _folder(folder: Path, name: str) -> Path:

@@ -1,1 +1,0 @@
-"""Faces, with and without padding."""
