@@ -1,10 +1,9 @@
-"""Writes docs/doctor-truth-table.md from stored results: python docs/doctor_truth.py [--measure].
+"""The text of docs/doctor-truth-table.md, from stored results; Sphinx writes the page.
 
-With --measure it first runs the doctor on all flows of tests/diagnosis, which takes some minutes
-and resumes if it is stopped.
+`python docs/doctor_truth.py` runs the doctor on all flows of tests/diagnosis that the results
+lack, which takes some minutes and resumes if it is stopped.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -16,7 +15,6 @@ from textwrap import fill
 from typing import Any
 
 DOCS = Path(__file__).parent
-PAGE = DOCS / "doctor-truth-table.md"
 RESULTS = DOCS.parent / "benchmarks" / "results" / "doctor-truth.json"
 Line = dict[str, Any]
 
@@ -78,9 +76,9 @@ def measure() -> None:
         write_bytes(RESULTS, (json.dumps(stored, indent=1) + "\n").encode())
 
 
-def render(results: Line) -> str:
-    """Returns the page."""
-    lines = list(results["lines"].values())
+def truth_page() -> str:
+    """Returns the page as Markdown."""
+    lines = list(json.loads(RESULTS.read_text("utf-8"))["lines"].values())
     planted = [line for line in lines if line["part"] != "healthy"]
     healthy = [line for line in lines if line["part"] == "healthy"]
     found, times = sum(line["found"] for line in planted), [line["time_s"] for line in lines]
@@ -89,18 +87,18 @@ def render(results: Line) -> str:
     kinds = {(line["kind"], line["part"]) for line in planted}
     summary = [
         f"`tests/diagnosis` plants {len(kinds)} kinds of defects in flows of {len(sources)}",
-        f"sources, and has {len(healthy)} healthy flows. The [doctor](rules.md) found {found}",
+        f"sources, and has {len(healthy)} healthy flows. The [doctor](doctor.md) found {found}",
         f"of {len(planted)} planted defects with the expected code, and reported more than a note",
         f"on {len(healthy) - quiet} of the healthy flows. It took {median(times):.2f} s in the",
-        f"median and {max(times):.1f} s at most, on one thread at the default effort. The rules",
-        "list [what it cannot find](rules.md).",
+        f"median and {max(times):.1f} s at most, on one thread at the default effort. Its page",
+        "lists [what it cannot find](doctor.md).",
     ]
     return f"""# Truth table of the doctor
 
 {fill(" ".join(summary), 120)}
 
 ```sh
-PYTHONPATH=tests:. python docs/doctor_truth.py --measure
+python docs/doctor_truth.py
 ```
 
 A row is a defect, planted in flows of several sources; times are those of the processor.
@@ -168,9 +166,5 @@ def _lines(rows: list[list[str]]) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--measure", action="store_true")
-    if parser.parse_args().measure:
-        sys.path[:0] = [str(DOCS.parent / "tests"), str(DOCS.parent)]
-        measure()
-    PAGE.write_text(render(json.loads(RESULTS.read_text("utf-8"))), "utf-8")
+    sys.path[:0] = [str(DOCS.parent / "tests"), str(DOCS.parent)]
+    measure()

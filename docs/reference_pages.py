@@ -1,4 +1,4 @@
-"""Sphinx extension for the reference: docs/api.md, topics, base classes, types, links elsewhere.
+"""Sphinx extension for the reference: pages made of code, topics, base classes, types, links.
 
 The documentation builds offline. So `docs/inventories` lists the few names of other libraries
 that the types of kappaflow use, with their addresses: NAME ROLE ADDRESS, one a line.
@@ -9,7 +9,9 @@ import zlib
 from pathlib import Path
 
 from api_page import api_page
+from doctor_truth import truth_page
 from docutils.nodes import make_id
+from rules_page import rules_page
 from sphinx.ext.autosummary import autosummary_toc, import_by_name
 
 DOCS = Path(__file__).parent
@@ -78,10 +80,13 @@ def inventory(library):
 
 
 def configure(app, config):
-    """Writes api.md, gives bases and topics to the templates, and inventories to intersphinx."""
-    tables, page = api_page(), DOCS / "api.md"
-    if not page.exists() or page.read_text("utf-8") != tables:
-        page.write_text(tables, "utf-8")
+    """Writes pages, gives bases and topics to the templates, and inventories to intersphinx."""
+    tables = api_page()
+    pages = {"api.md": tables, "rules.md": rules_page(), "doctor-truth-table.md": truth_page()}
+    for name, text in pages.items():
+        page = DOCS / name
+        if not page.exists() or page.read_text("utf-8") != text:
+            page.write_text(text, "utf-8")
     config.autosummary_context = {**inheritance(tables), "topic": topics(tables)}
     for library, address in LIBRARIES.items():
         path = DOCS / "inventories" / f"{library}.inv"

@@ -1,13 +1,16 @@
-"""Writes the sections of docs/rules.md from the checks: python docs/rules_page.py."""
+"""The text of docs/rules.md, from the checks of the doctor; Sphinx writes the page."""
 
 import inspect
 import re
-from pathlib import Path
 
 from kappaflow.diagnosis.check import CHECKS, Check
 from kappaflow.diagnosis.checks import CODES
 
-PAGE = Path(__file__).parent / "rules.md"
+START = """# What the doctor finds
+
+The checks of the [doctor](doctor.md), by code. Each example makes a `flow` and rows `x` (the last
+two a `log_density`) for which its check reports a finding. A finding may have a more specific
+severity, cause and fix than those given here."""
 
 
 def example(check: Check) -> str:
@@ -34,11 +37,6 @@ def section(check: Check) -> str:
     return "\n\n".join([f"## {check.code}: {check.title}", texts, *paragraphs]) + block
 
 
-def render(page: str) -> str:
-    """Returns the page with its introduction and the sections of all checks."""
-    introduction = page.partition("\n## KF")[0].rstrip()
-    return "\n\n".join([introduction, *(section(CHECKS[code]) for code in CODES)]) + "\n"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(render(PAGE.read_text("utf-8")), "utf-8")
+def rules_page() -> str:
+    """Returns the page as Markdown."""
+    return "\n\n".join([START, *(section(CHECKS[code]) for code in CODES)]) + "\n"

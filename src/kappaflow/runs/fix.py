@@ -68,11 +68,10 @@ def fix_run(
     """Returns what was done to fix a run in the folder `into`, and the run before and after.
 
     Without names, the errors and warnings decide among "fuse" (merge neighboring linear layers),
-    "bound" (bound the condition number of nearly singular linear layers) and "float64". The fix
-    "pad" (Gaussian padding) only runs when named. After "bound" and "pad" the flow is trained
-    further on the rows of the run. If that is interrupted, the same call resumes it. The folder,
-    that of a run or any saved model, stays unchanged. `show` receives the name of each step before
-    it starts.
+    "bound" (bound the condition number of nearly singular linear layers) and "float64". After
+    "bound" the flow is trained further on the rows of the run. If that is interrupted, the same
+    call resumes it. The folder, that of a run or any saved model, stays unchanged. `show` receives
+    the name of each step before it starts.
 
     Raises:
         ArgumentError: `into` exists or is inside the run, a fix does not exist, or the flow or its

@@ -141,22 +141,13 @@ def autocast_narrows(m: Measurements) -> Iterator[Symptom]:
     """Under `torch.autocast` the log_det comes back in bfloat16.
 
     Example:
-        class Scaling(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.network = torch.nn.Linear(2, 2)
-                self.register_buffer("one", torch.ones(1, 2))
-
-            def encode(self, x):
-                log_scale = self.network(self.one)
-                return x * log_scale.exp(), log_scale.sum().expand(len(x))
-
-            def decode(self, z):
-                log_scale = self.network(self.one)
-                return z * (-log_scale).exp(), -log_scale.sum().expand(len(z))
+        class Scaling(kf.bijections.ElementwiseAffine):
+            def forward(self, x, context=None):
+                log_scale = self.log_scale @ torch.eye(2)
+                return x * log_scale.exp() + self.shift, log_scale.sum().expand(len(x))
 
 
-        flow = Scaling()
+        flow = kf.Flow(kf.StandardNormal(2), Scaling(2))
         x = torch.randn(64, 2)
     """
     result = dtypes(m).under_autocast

@@ -93,19 +93,13 @@ def gradient_wrong(m: Measurements) -> Iterator[Symptom]:
     loses digits, for example because it inverts layers in float32.
 
     Example:
-        class Detached(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.log_scale = torch.nn.Parameter(torch.zeros(2))
-
-            def encode(self, x):
-                return x * self.log_scale.exp(), self.log_scale.detach().sum().expand(len(x))
-
-            def decode(self, z):
-                return z * (-self.log_scale).exp(), -self.log_scale.detach().sum().expand(len(z))
+        class Detached(kf.bijections.ElementwiseAffine):
+            def forward(self, x, context=None):
+                z, log_det = super().forward(x)
+                return z, log_det.detach()
 
 
-        flow = Detached()
+        flow = kf.Flow(kf.StandardNormal(2), Detached(2))
         x = torch.randn(64, 2)
     """
     result = gradient(m)
@@ -190,21 +184,13 @@ def training_not_finite(m: Measurements) -> Iterator[Symptom]:
     step of Adam with a learning rate of 0.001.
 
     Example:
-        class Rooted(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.scale = torch.nn.Parameter(torch.zeros(2))
-
-            def encode(self, x):
-                s = torch.where(self.scale > 0, self.scale.sqrt(), torch.ones(2))
-                return x * s, s.log().sum().expand(len(x))
-
-            def decode(self, z):
-                s = torch.where(self.scale > 0, self.scale.sqrt(), torch.ones(2))
-                return z / s, -s.log().sum().expand(len(z))
+        class Rooted(kf.bijections.ElementwiseAffine):
+            def forward(self, x, context=None):
+                z, log_det = super().forward(x)
+                return z + 0 * torch.where(self.shift > 0, self.shift.sqrt(), 0.0), log_det
 
 
-        flow = Rooted()
+        flow = kf.Flow(kf.StandardNormal(2), Rooted(2))
         x = torch.randn(64, 2)
     """
     result = step(m)

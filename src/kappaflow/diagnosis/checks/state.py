@@ -71,22 +71,16 @@ def results_stale(m: Measurements) -> Iterator[Symptom]:
     direction follows it, because the flow was called before the doctor saw it.
 
     Example:
-        class Caching(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.log_scale = torch.nn.Parameter(torch.zeros(2))
-                self.cached = None
+        class Caching(kf.bijections.ElementwiseAffine):
+            cached = None
 
-            def encode(self, x):
+            def forward(self, x, context=None):
                 if self.cached is None:
-                    self.cached = self.log_scale.exp()
-                return x * self.cached, self.cached.log().sum().expand(len(x))
-
-            def decode(self, z):
-                return z * (-self.log_scale).exp(), -self.log_scale.sum().expand(len(z))
+                    self.cached = super().forward(x.new_ones(1, 2))[0]
+                return x * self.cached, super().forward(x)[1]
 
 
-        flow = Caching()
+        flow = kf.Flow(kf.StandardNormal(2), Caching(2))
         x = torch.randn(64, 2)
     """
     worst = state(m).stale
@@ -111,21 +105,20 @@ def state_incomplete(m: Measurements) -> Iterator[Symptom]:
     function that takes less than five seconds.
 
     Example:
-        class Shuffled(torch.nn.Module):
+        class Shuffled(kf.bijections.ElementwiseAffine):
             def __init__(self):
-                super().__init__()
-                self.log_scale = torch.nn.Parameter(torch.linspace(-1, 1, 8))
+                super().__init__(8, log_scale=torch.linspace(-1, 1, 8))
                 self.order = torch.randperm(8)
 
-            def encode(self, x):
-                return x[:, self.order] * self.log_scale.exp(), self.log_scale.sum().expand(len(x))
+            def forward(self, x, context=None):
+                return super().forward(x[:, self.order])
 
-            def decode(self, z):
-                x = z * (-self.log_scale).exp()
-                return x[:, self.order.argsort()], -self.log_scale.sum().expand(len(z))
+            def inverse(self, z, context=None):
+                x, log_det = super().inverse(z)
+                return x[:, self.order.argsort()], log_det
 
 
-        make = Shuffled
+        make = lambda: kf.Flow(kf.StandardNormal(8), Shuffled())
         flow = make()
         x = torch.randn(64, 8)
     """
@@ -187,20 +180,13 @@ def calls_change_state(m: Measurements) -> Iterator[Symptom]:
     """Each call in evaluation mode changes parameters or buffers.
 
     Example:
-        class Running(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.register_buffer("mean", torch.zeros(2))
-
-            def encode(self, x):
-                self.mean.mul_(0.9).add_(0.1 * x.mean(0))
-                return x - self.mean, torch.zeros(len(x))
-
-            def decode(self, z):
-                return z + self.mean, torch.zeros(len(z))
+        class Running(kf.bijections.ElementwiseAffine):
+            def forward(self, x, context=None):
+                self.shift.data -= 0.1 * x.mean(0)
+                return super().forward(x)
 
 
-        flow = Running()
+        flow = kf.Flow(kf.StandardNormal(2), Running(2))
         x = torch.randn(64, 2) + 3
     """
     names = state(m).later

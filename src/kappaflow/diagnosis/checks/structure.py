@@ -66,25 +66,9 @@ def features_never_change(m: Measurements) -> Iterator[Symptom]:
     single layer.
 
     Example:
-        class SameHalf(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.networks = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(4))
-
-            def encode(self, x):
-                kept, changed = x.chunk(2, 1)
-                for network in self.networks:
-                    changed = changed + network(kept).tanh()
-                return torch.cat((kept, changed), 1), torch.zeros(len(x))
-
-            def decode(self, z):
-                kept, changed = z.chunk(2, 1)
-                for network in self.networks:
-                    changed = changed - network(kept).tanh()
-                return torch.cat((kept, changed), 1), torch.zeros(len(z))
-
-
-        flow = SameHalf()
+        nets = [kf.nets.MLP(2, 4, (8,)) for _ in range(4)]
+        couplings = [kf.AffineCoupling(kf.Partition.half(4), net) for net in nets]
+        flow = kf.Flow(kf.StandardNormal(4), kf.Chain(couplings))
         x = torch.randn(64, 4)
     """
     result = structure(m)

@@ -61,20 +61,13 @@ def wrong_in_training(m: Measurements) -> Iterator[Symptom]:
     dimensions. Training maximizes this log_prob.
 
     Example:
-        class Training(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.log_scale = torch.nn.Parameter(torch.ones(2))
-
-            def encode(self, x):
-                scale = self.log_scale * (0.5 if self.training else 1)
-                return x * scale.exp(), self.log_scale.sum().expand(len(x))
-
-            def decode(self, z):
-                return z * (-self.log_scale).exp(), -self.log_scale.sum().expand(len(z))
+        class Training(kf.bijections.ElementwiseAffine):
+            def forward(self, x, context=None):
+                z, log_det = super().forward(x)
+                return (z / 2 if self.training else z), log_det
 
 
-        flow = Training()
+        flow = kf.Flow(kf.StandardNormal(2), Training(2))
         x = torch.randn(64, 2)
     """
     result = training_mode(m)
@@ -137,22 +130,13 @@ def training_mode_matters(m: Measurements) -> Iterator[Symptom]:
     of a batch differ from the running ones.
 
     Example:
-        class Dropping(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.network = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Dropout(0.5))
-                self.last = torch.nn.Linear(8, 1)
-
-            def encode(self, x):
-                shift = self.last(self.network(x[:, :1]))
-                return torch.cat((x[:, :1], x[:, 1:] + shift), 1), torch.zeros(len(x))
-
-            def decode(self, z):
-                shift = self.last(self.network(z[:, :1]))
-                return torch.cat((z[:, :1], z[:, 1:] - shift), 1), torch.zeros(len(z))
+        class Dropping(kf.bijections.ElementwiseAffine):
+            def forward(self, x, context=None):
+                z, log_det = super().forward(x)
+                return torch.nn.functional.dropout(z, training=self.training), log_det
 
 
-        flow = Dropping()
+        flow = kf.Flow(kf.StandardNormal(2), Dropping(2))
         x = torch.randn(64, 2)
     """
     result = given_mode(m)
