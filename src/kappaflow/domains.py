@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,19 +72,11 @@ class Interval:
 
 
 def interval(name: str, value: object) -> Interval | None:
-    """Parses a domain from text or a pair of ends; returns None for all real numbers.
+    """Returns a domain from text or a pair of ends; None for all real numbers.
 
-    Args:
-        name: Name of the argument, for messages.
-        value: None or "real"; "positive"; "circular", from -pi to pi, or "circular:0,360",
-            ("circular", 0, 360); "0,1", (0, 1); "2,", (2, None); ",5", (None, 5). An end may be a
-            multiple of pi, as in "circular:0,2pi".
-
-    Returns:
-        The domain.
-
-    Raises:
-        ArgumentError: The value has none of these forms, or its ends are not in order.
+    The forms are None or "real"; "positive"; "circular", from -pi to pi, or "circular:0,360",
+    ("circular", 0, 360); "0,1", (0, 1); "2,", (2, None); ",5", (None, 5). An end may be a multiple
+    of pi, as in "circular:0,2pi". `name` is that of the argument, for messages.
 
     Example:
         >>> interval("bounds", "2,"), interval("bounds", (0, 1))
@@ -91,22 +84,22 @@ def interval(name: str, value: object) -> Interval | None:
     """
     if value is None or isinstance(value, Interval):
         return value
-    parts = value.split(",") if isinstance(value, str) else value
+    parts = value
+    if isinstance(value, str):
+        parts = [part.strip() for part in value.replace("circular:", "circular,").split(",")]
     if not isinstance(parts, Sequence):
         raise _not_a_domain(name, value)
-    first = parts[0] if parts else ""
-    circular = isinstance(first, str) and first.strip().partition(":")[0] == "circular"
-    if isinstance(value, str) and value.strip() in {"", "real"}:
-        return None
-    if isinstance(value, str) and value.strip() == "positive":
-        return Interval(0.0, None)
+    parts = list(parts)
+    circular = parts[:1] == ["circular"]
     if circular:
-        rest = [first.strip().partition(":")[2], *parts[1:]] if isinstance(value, str) else []
-        parts = list(parts[1:]) if not isinstance(value, str) else rest
-        parts = [-math.pi, math.pi] if parts in ([""], []) else parts
-    if len(parts) != 2:
-        raise _not_a_domain(name, value)
-    low, high = (_end(name, value, part) for part in parts)
+        parts = parts[1:] or [-math.pi, math.pi]
+    if parts in ([""], ["real"]):
+        return None
+    parts = [0.0, None] if parts == ["positive"] else parts
+    try:
+        low, high = map(_end, parts)
+    except (TypeError, ValueError):
+        raise _not_a_domain(name, value) from None
     if (low is None and high is None) or (circular and (low is None or high is None)):
         raise _not_a_domain(name, value)
     if low is not None and high is not None and not low < high:
@@ -117,18 +110,7 @@ def interval(name: str, value: object) -> Interval | None:
 
 
 def intervals(bounds: Sequence[Bound], features: int) -> tuple[Interval | None, ...]:
-    """Parses the domain of each feature; None stands for all real numbers.
-
-    Args:
-        bounds: One value for each feature, in a form that `interval` parses.
-        features: Number of features.
-
-    Returns:
-        One domain for each feature.
-
-    Raises:
-        ArgumentError: The number of values differs from `features`, or one is not a domain.
-    """
+    """Returns the domain of each feature; None for all real numbers."""
     if isinstance(bounds, str) or not isinstance(bounds, Sequence) or len(bounds) != features:
         raise ArgumentError(
             f"'bounds' should be a sequence of {features}, one for each feature, with None where "
@@ -137,25 +119,14 @@ def intervals(bounds: Sequence[Bound], features: int) -> tuple[Interval | None, 
     return tuple(interval("bounds", bound) for bound in bounds)
 
 
-def _end(name: str, value: object, part: object) -> float | None:
-    """Returns an end of a domain as a number; None if there is none."""
-    if part is None:
+def _end(part: Any) -> float | None:  # noqa: ANN401
+    """Returns an end of a domain as a number, and None if there is none; else ValueError."""
+    if part is None or part == "":
         return None
-    if isinstance(part, str):
-        text = part.strip()
-        if not text:
-            return None
-        match = _PI.fullmatch(text)
-        if match:
-            size = float(match[2] or 1) * math.pi
-            return -size if match[1] == "-" else size
-        part = text
-    try:
-        number = float(part)  # pyright: ignore[reportArgumentType]
-    except (TypeError, ValueError):
-        raise _not_a_domain(name, value) from None
+    match = _PI.fullmatch(part.strip()) if isinstance(part, str) else None
+    number = float(f"{match[1]}{match[2] or 1}") * math.pi if match else float(part)
     if math.isnan(number) or isinstance(part, bool):
-        raise _not_a_domain(name, value)
+        raise ValueError(part)
     return None if math.isinf(number) else number
 
 

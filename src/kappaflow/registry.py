@@ -250,19 +250,29 @@ def describe(value: Any) -> Any:  # noqa: ANN401
         return value.tolist()
     if isinstance(value, (list, tuple, torch.nn.ModuleList)):
         return [describe(item) for item in value]
-    remembered = getattr(value, _ATTRIBUTE, None)
-    if remembered is None:
+    if not hasattr(value, _ATTRIBUTE):
         raise ArgumentError(
             f"a {type(value).__name__} cannot be written to a model file: "
             "register its class with @kappaflow.register('a.name')."
         )
-    name, arguments = remembered
+    name, arguments = made_by(value)
     return {"name": name, "arguments": {key: describe(item) for key, item in arguments.items()}}
+
+
+def made_by(item: object) -> tuple[str, dict[str, Any]]:
+    """Returns the name and the arguments that made an object; those of no class are empty."""
+    return getattr(item, _ATTRIBUTE, (type(item).__name__, {}))
+
+
+def remake(item: object, **changes: Any) -> Any:  # noqa: ANN401
+    """Returns a new object like a registered one, with some arguments changed."""
+    name, arguments = made_by(item)
+    return _CONSTRUCTORS[name](**arguments | changes)
 
 
 def take_description(target: object, source: object) -> None:
     """Copies the description of `source` to an object that has taken over its parts."""
-    object.__setattr__(target, _ATTRIBUTE, getattr(source, _ATTRIBUTE))
+    object.__setattr__(target, _ATTRIBUTE, made_by(source))
 
 
 def _find(name: str) -> None:

@@ -52,9 +52,7 @@ def test_a_layer_that_loses_points_of_a_circle_far_out_is_found():
 @pytest.mark.parametrize(
     ("bounds", "width", "warns"),
     [
-        (["circular"] * 2, 2.0, True),
         ([(0, 1)] * 2, 2.0, True),
-        (["circular"] * 2, 1.0, False),
         ([(0, 1)] * 2, 1.0, False),
         (["positive"] * 2, 2.0, False),
     ],

@@ -1,7 +1,8 @@
 """Bijections from bounded or circular columns to the real line."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,21 +19,67 @@ from kappaflow.registry import register
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 
+class Curve(NamedTuple):
+    """The map of a kind of column to the line; each function also takes the ends."""
+
+    encode: Callable[[Tensor, Tensor, Tensor], Tensor]
+    decode: Callable[[Tensor, Tensor, Tensor], Tensor]
+    log_slope: Callable[[Tensor, Tensor, Tensor], Tensor]  # log dz/dx, from z
+
+
+CURVES = {
+    "real": Curve(
+        lambda x, low, high: x,
+        lambda z, low, high: z,
+        lambda z, low, high: torch.zeros_like(z),
+    ),
+    "lower": Curve(
+        lambda x, low, high: (x - low).log(),
+        lambda z, low, high: low + z.exp(),
+        lambda z, low, high: -z,
+    ),
+    "upper": Curve(
+        lambda x, low, high: -(high - x).log(),
+        lambda z, low, high: high - (-z).exp(),
+        lambda z, low, high: z,
+    ),
+    "interval": Curve(
+        lambda x, low, high: _to_normal(x - low, high - x, high - low),
+        lambda z, low, high: _from_normal(z, low, high),
+        lambda z, low, high: _normal_log_slope(z) - (high - low).log(),
+    ),
+}
+
+
+def _rescaled_circle(half_length: float) -> Curve:
+    """Returns the map of a circle to the one from -half_length to half_length."""
+
+    def decode(z: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        half = (high - low) / 2
+        x = (low + high) / 2 + wrapped(z * (half / half_length), half)
+        return torch.where(x >= high, low, x)  # the ends are the same point
+
+    return Curve(
+        lambda x, low, high: (x - (low + high) / 2) * (2 * half_length / (high - low)),
+        decode,
+        lambda z, low, high: torch.zeros_like(z) + (2 * half_length / (high - low)).log(),
+    )
+
+
 @register("Domain")
 class Domain(Bijection):
-    r"""Maps each bounded or circular feature to the real line; other features stay unchanged.
+    r"""Maps each bounded feature to the real line; others stay unchanged, and circles circles.
 
     With a lower end a, z = log(x - a). With an upper end b, z = -log(b - x). With two ends,
     :math:`z = \Phi^{-1}((x - a) / (b - a))`, the quantile of the standard normal, which maps a
-    uniform distribution to a normal one. All maps are increasing. A circle is cut where the
-    training rows are sparsest and then mapped like an interval. With `circle` it stays a circle,
-    rescaled to length 2 `circle` and centered at 0.
+    uniform distribution to a normal one. All maps are increasing. A circle is rescaled to length
+    2 `circle` and centered at 0; a flow then ends with a `CircleToLine`.
 
     Args:
         bounds: The domain of each feature: "positive", "circular" (from -pi to pi),
             "circular:0,360", "0,1" or (0, 1), "2," or (2, None) for above 2, ",5" for below 5, or
             None for no domain.
-        circle: Half the length to which circles are rescaled; None cuts circles into intervals.
+        circle: Half the length to which circles are rescaled; required if there are any.
 
     Raises:
         ArgumentError: No feature has a domain, or a bound is not a valid domain.
@@ -63,31 +110,23 @@ class Domain(Bijection):
         self.domains = intervals(bounds, self.features)
         if not any(self.domains):
             raise ArgumentError(f"'bounds' should hold a domain, got {bounds!r}.")
-        self.circle = None if circle is None else positive_float("circle", circle)
         self._kinds: dict[str, list[int]] = {}
         for index, domain in enumerate(self.domains):
-            self._kinds.setdefault(_kind(domain, self.circle), []).append(index)
+            self._kinds.setdefault(_kind(domain), []).append(index)
+        self.circle = positive_float("circle", circle) if "circle" in self._kinds else None
         listed = [index for indices in self._kinds.values() for index in indices]
         self._order = sorted(range(self.features), key=listed.__getitem__)
+        self._low = [-math.inf if d is None or d.low is None else d.low for d in self.domains]
+        self._high = [math.inf if d is None or d.high is None else d.high for d in self.domains]
         self.deviation: Tensor
-        self.cut: Tensor
         self.fitted: Tensor
-        low = [domain.low or 0.0 if domain else 0.0 for domain in self.domains]
         self.register_buffer("deviation", torch.ones(self.features))
-        self.register_buffer("cut", torch.tensor(low))
         self.register_buffer("fitted", torch.tensor(False))
 
     @torch.no_grad()
     def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
-        """Fits the deviations of rows x (N, features), for reports, and the cuts of circles.
-
-        `weights`, (N,), weight the rows; all rows have the same weight by default.
-        """
-        x = feature_batch("x", x, self.features)
-        self.deviation.copy_(moments(x, weights)[1])
-        for index in self._kinds.get("cut", ()):
-            low, high = (ends[index] for ends in self._all_ends)
-            self.cut[index] = _sparsest_point(x[:, index].double(), low, high, weights)
+        """Fits the deviations of rows x (N, features), for reports, with weights (N,)."""
+        self.deviation.copy_(moments(feature_batch("x", x, self.features), weights)[1])
         self.fitted.fill_(True)
 
     def outside(self, x: Tensor) -> Tensor:
@@ -96,10 +135,9 @@ class Domain(Bijection):
         The ends of an interval are outside, and the ends of a circle are inside. NaN counts as
         inside.
         """
-        lows, highs = self._all_ends
         closed = [domain is not None and domain.circular for domain in self.domains]
         x_double = x.detach().double()
-        low, high = (_numbers(ends, x_double) for ends in (lows, highs))
+        low, high = (_numbers(ends, x_double) for ends in (self._low, self._high))
         on_circle = torch.tensor(closed).to(x.device, non_blocking=True)
         # The ends of a circle may round outwards in the dtype of x.
         beyond_circle = (x_double < low.to(x.dtype)) | (x_double > high.to(x.dtype))
@@ -110,12 +148,6 @@ class Domain(Bijection):
     def inside(self) -> tuple[float, ...]:
         """An arbitrary point inside the domain."""
         return tuple(_point_inside(domain) for domain in self.domains)
-
-    @property
-    def _all_ends(self) -> tuple[list[float], list[float]]:
-        lows = [-math.inf if d is None or d.low is None else d.low for d in self.domains]
-        highs = [math.inf if d is None or d.high is None else d.high for d in self.domains]
-        return lows, highs
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z = self._encoded(x)
@@ -133,84 +165,36 @@ class Domain(Bijection):
     def _encoded(self, x: Tensor) -> Tensor:
         """Returns z in float64, so that no x is rounded to an end."""
         x_double = feature_batch("x", x, self.features).double()
-        parts = []
-        for kind, indices in self._kinds.items():
-            own, (low, high) = _columns(x_double, indices), self._ends(indices, x_double)
-            if kind == "lower":
-                own = (own - low).log()
-            elif kind == "upper":
-                own = -(high - own).log()
-            elif kind == "interval":
-                own = _to_normal(own - low, high - own, high - low)
-            elif kind == "cut":
-                half = (high - low) / 2
-                away = wrapped(own - self.cut[index_on(own.device, indices)].to(own) - half, half)
-                own = _to_normal(away + half, half - away, 2 * half, least=_seam(x))
-            elif kind == "circle":
-                own = (own - (low + high) / 2) * (2 * (self.circle or 1.0) / (high - low))
-            parts.append(own)
+        parts = [curve.encode(*args) for curve, args in self._by_kind(x_double)]
         return _columns(torch.cat(parts, 1), self._order)
 
     def _decoded(self, z: Tensor) -> Tensor:
         """Returns x inside the domain, in the dtype of z."""
         z_double = feature_batch("z", z, self.features).double()
-        parts = []
-        for kind, indices in self._kinds.items():
-            own, (low, high) = _columns(z_double, indices), self._ends(indices, z_double)
-            if kind == "lower":
-                own = low + own.exp()
-            elif kind == "upper":
-                own = high - (-own).exp()
-            elif kind == "interval":
-                own = _from_normal(own, low, high)
-            elif kind in {"cut", "circle"}:
-                half, middle = (high - low) / 2, (low + high) / 2
-                if kind == "cut":
-                    start = self.cut[index_on(own.device, indices)].to(own) + half - middle
-                    away = _from_normal(own, -half, half) + start
-                else:
-                    away = own * (half / (self.circle or 1.0))
-                own = middle + wrapped(away, half)
-                own = torch.where(own >= high, low, own)  # the ends are the same point
-            own = own.to(z.dtype)
-            parts.append(own if kind == "real" else own.clamp(*self._innermost(indices, z)))
-        return _columns(torch.cat(parts, 1), self._order)
+        parts = [curve.decode(*args) for curve, args in self._by_kind(z_double)]
+        x = _columns(torch.cat(parts, 1), self._order).to(z.dtype)
+        ends = [_innermost(domain, z.dtype) for domain in self.domains]
+        lowest, highest = (_numbers(side, z) for side in zip(*ends, strict=True))
+        return x.clamp(lowest, highest)
 
     def _log_slope(self, z: Tensor) -> Tensor:
         """Returns log dz/dx of each entry, from z."""
-        parts = []
-        for kind, indices in self._kinds.items():
-            own, (low, high) = _columns(z, indices), self._ends(indices, z)
-            if kind == "lower":
-                own = -own
-            elif kind in {"interval", "cut"}:
-                own = 0.5 * own.square() + HALF_LOG_TAU - (high - low).log()
-            elif kind == "circle":
-                own = torch.zeros_like(own) + (2 * (self.circle or 1.0) / (high - low)).log()
-            elif kind == "real":
-                own = torch.zeros_like(own)
-            parts.append(own)
+        parts = [curve.log_slope(*args) for curve, args in self._by_kind(z)]
         return _columns(torch.cat(parts, 1), self._order)
 
-    def _ends(self, indices: list[int], like: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the lower and upper ends, which are infinite if missing."""
-        low, high = (_numbers([ends[i] for i in indices], like) for ends in self._all_ends)
-        return low, high
-
-    def _innermost(self, indices: list[int], like: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the lowest and the highest number of a dtype inside each domain."""
-        lows, highs = self._all_ends
-        lowest = [_smallest_above(lows[i], like.dtype, self.domains[i]) for i in indices]
-        highest = [-_smallest_above(-highs[i], like.dtype, None) for i in indices]
-        return _numbers(lowest, like), _numbers(highest, like)
+    def _by_kind(self, values: Tensor) -> Iterator[tuple[Curve, tuple[Tensor, Tensor, Tensor]]]:
+        """Yields each curve with its columns of `values` and their ends."""
+        for kind, indices in self._kinds.items():
+            curve = _rescaled_circle(self.circle or 1.0) if kind == "circle" else CURVES[kind]
+            low, high = (
+                _numbers([ends[i] for i in indices], values) for ends in (self._low, self._high)
+            )
+            yield curve, (_columns(values, indices), low, high)
 
     def extra_repr(self) -> str:
         text = ", ".join("None" if d is None else repr(d.text) for d in self.domains)
         circle = "" if self.circle is None else f", circle={self.circle:g}"
-        cuts = ""
-        if self._kinds.get("cut") and not self.cut.is_meta:
-            cuts = f", cut={[round(self.cut[i].item(), 4) for i in self._kinds['cut']]}"
-        return f"bounds=[{text}]{circle}{cuts}, fitted={flag_text(self.fitted)}"
+        return f"bounds=[{text}]{circle}, fitted={flag_text(self.fitted)}"
 
 
 @register("CircleToLine")
@@ -247,7 +231,7 @@ class CircleToLine(Bijection):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         half = self.half_period
         own = wrapped(_columns(feature_batch("x", x, self.features), self.angles).double(), half)
-        z = _to_normal(own + half, half - own, 2 * half, least=_seam(x))
+        z = _to_normal(own + half, half - own, 2 * half, least=torch.finfo(x.dtype).eps / 4)
         return self._with_angles(x, z), _log_det(self._log_slope(z), x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -274,7 +258,7 @@ class CircleToLine(Bijection):
         return index_on(like.device, self.angles)
 
     def _log_slope(self, z: Tensor) -> Tensor:
-        return 0.5 * z.square() + HALF_LOG_TAU - math.log(2 * self.half_period)
+        return _normal_log_slope(z) - math.log(2 * self.half_period)
 
     def extra_repr(self) -> str:
         return f"features={self.features}, angles={self.angles}, half_period={self.half_period:g}"
@@ -305,12 +289,12 @@ def angle_places(angles: Sequence[int], features: int) -> list[int]:
     return indices
 
 
-def _kind(domain: Interval | None, circle: float | None) -> str:
-    """Returns which map a column has: a circle is "cut" to an interval or stays a "circle"."""
+def _kind(domain: Interval | None) -> str:
+    """Returns which map a column has."""
     if domain is None:
         return "real"
     if domain.circular:
-        return "cut" if circle is None else "circle"
+        return "circle"
     if domain.high is None:
         return "lower"
     return "upper" if domain.low is None else "interval"
@@ -325,13 +309,21 @@ def _point_inside(domain: Interval | None) -> float:
     return domain.low + 1.0 if domain.low is not None else (domain.high or 0.0) - 1.0
 
 
-def _smallest_above(end: float, dtype: torch.dtype, domain: Interval | None) -> float:
-    """Returns the smallest number of a dtype above an end; for a circle, the end is allowed."""
+def _innermost(domain: Interval | None, dtype: torch.dtype) -> tuple[float, float]:
+    """Returns the lowest and the highest number of a dtype inside a domain."""
+    if domain is None:
+        return -math.inf, math.inf
+    low = _smallest_above(domain.low, dtype, closed=domain.circular)
+    return low, -_smallest_above(None if domain.high is None else -domain.high, dtype)
+
+
+def _smallest_above(end: float | None, dtype: torch.dtype, *, closed: bool = False) -> float:
+    """Returns the smallest number of a dtype above an end, which a closed domain contains."""
     info = torch.finfo(dtype)
-    if end == -math.inf:
+    if end is None:
         return info.min
     nearest = torch.tensor(end, dtype=dtype).item()
-    if nearest > end or (nearest == end and domain is not None and domain.circular):
+    if nearest > end or (closed and nearest == end):
         return nearest
     step = torch.tensor(nearest + max(abs(nearest) * info.eps, info.tiny), dtype=dtype)
     return step.item()
@@ -348,31 +340,16 @@ def _to_normal(
     return torch.where(is_low, z, -z)
 
 
+def _normal_log_slope(z: Tensor) -> Tensor:
+    """Returns log dz/du at the normal quantile z of u."""
+    return 0.5 * z.square() + HALF_LOG_TAU
+
+
 def _from_normal(z: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Returns the position of a normal quantile in an interval, from the nearer end."""
     is_low = z < 0
     share = 0.5 * torch.erfc(torch.where(is_low, -z, z) * math.sqrt(0.5)) * (high - low)
     return torch.where(is_low, low + share, high - share)
-
-
-def _sparsest_point(x: Tensor, low: float, high: float, weights: Tensor | None) -> float:
-    """Returns the middle of the widest arc with the weight of sqrt(n) of n different rows."""
-    length = high - low
-    angles, index = torch.remainder(x - low, length).unique(return_inverse=True)
-    each = torch.ones_like(x) if weights is None else weights.to(x)
-    mass = torch.zeros_like(angles).index_add_(0, index, each)
-    n, mass = len(angles), mass / mass.mean()
-    before = torch.cat((mass, mass)).cumsum(0) - torch.cat((mass, mass))
-    content = max(1, round(math.sqrt(n))) * (1 - 1e-9)  # sums of weights round
-    end = torch.searchsorted(before, before[:n] + content)
-    arcs = torch.cat((angles, angles + length))[end] - angles
-    widest = int(arcs.argmax())
-    return low + ((angles[widest] + arcs[widest] / 2) % length).item()
-
-
-def _seam(x: Tensor) -> float:
-    """Returns the distance from the seam, as a share of the circle, below which points move."""
-    return torch.finfo(x.dtype).eps / 4
 
 
 def _log_det(log_slope: Tensor, like: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ from kappaflow.flows.padding import (
     padding_in,
     padding_of_kind,
 )
+from kappaflow.flows.recipe import set_bounds
 from kappaflow.flows.recipes_tabular import nice, planar, radial, real_nvp, spline
-from kappaflow.flows.standardization import set_bounds
 from kappaflow.flows.zuko_flow import zuko_flow
 from kappaflow.options import (
     AffineOptions,

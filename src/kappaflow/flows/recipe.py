@@ -7,18 +7,20 @@ from these.
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from inspect import Parameter, Signature
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
+import torch
+
+from kappaflow.domains import Bound, intervals
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.flow import Flow
-from kappaflow.flows.standardization import refuse_circles
 from kappaflow.names import ARGUMENTS, did_you_mean
 from kappaflow.nets.activations import named_activation
 from kappaflow.options import OptionGroup
-from kappaflow.registry import register
+from kappaflow.registry import made_by, register, remake, take_description
 
 P = ParamSpec("P")
 G = TypeVar("G", bound=OptionGroup)
@@ -26,10 +28,7 @@ Options = Mapping[str, Any]
 
 
 def recipe(name: str) -> Callable[[Callable[P, Flow]], Callable[P, Flow]]:
-    """Returns a decorator that registers a recipe under a name, with all its options by name.
-
-    All recipes but `spline` refuse circular columns; files of earlier versions may have them.
-    """
+    """Returns a decorator that registers a recipe under a name, with all its options by name."""
 
     def decorate(function: Callable[P, Flow]) -> Callable[P, Flow]:
         @functools.wraps(function)
@@ -44,9 +43,6 @@ def recipe(name: str) -> Callable[[Callable[P, Flow]], Callable[P, Flow]]:
         def make(*args: P.args, **kwargs: P.kwargs) -> Flow:
             _check_names(name, function, kwargs)
             options = _by_name(function, kwargs)
-            bounds: Any = options.get("bounds")
-            if isinstance(bounds, list | tuple):
-                refuse_circles(name, bounds)
             if options.get("activation") is not None:
                 options["activation"] = named_activation(options["activation"])
             return recorded(*args, **options)
@@ -153,3 +149,46 @@ def _check_names(recipe_name: str, recipe: Callable[..., Any], arguments: Option
         if len(names) == len(parameters) or (hint and foreign):
             hint = hint or f"; there are {', '.join(names)}."
             raise ArgumentError(f"'{name}' is not an argument of {recipe_name}{hint}")
+
+
+def set_bounds(flow: Flow, bounds: Sequence[Bound], *, seed: int = 0) -> None:
+    """Sets bounds on a flow in place: its recipe builds it again, with new initial weights.
+
+    A flow that already has these bounds is unchanged. An embedding keeps its weights.
+
+    Args:
+        flow: A flow from a recipe for tables that is not fitted.
+        bounds: The domain of each feature, in the forms of `kappaflow.bijections.Domain`.
+        seed: Seed of the initial weights.
+
+    Raises:
+        ArgumentError: The flow has other bounds, is fitted, was not made by such a recipe, or its
+            recipe refuses circles.
+
+    Example:
+        >>> import kappaflow as kf
+        >>> flow = kf.real_nvp(2, depth=2, hidden=(8,))
+        >>> set_bounds(flow, ["positive", None])
+        >>> flow.domain.domains[0].description
+        'above 0'
+    """
+    domains = intervals(bounds, flow.event_shape[0])
+    if flow.domain is not None:
+        if flow.domain.domains[: len(domains)] != domains:
+            raise ArgumentError("'bounds' should be left out: the flow already has other bounds.")
+        return
+    name, arguments = made_by(flow)
+    if "bounds" not in arguments:
+        raise ArgumentError(
+            f"'bounds' should be left out for a flow made by {name!r}: put a "
+            "kappaflow.bijections.Domain before its chain."
+        )
+    if any(bool(getattr(part, "fitted", False)) for part in flow.standardization):
+        raise ArgumentError("'bounds' should be given before a flow is fitted; this one is.")
+    texts = [None if domain is None else domain.text for domain in domains]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        new = remake(flow, bounds=texts)
+    new.to(flow.device, flow.dtype).train(flow.training)
+    flow.base, flow.bijection, flow.augment = new.base, new.bijection, new.augment
+    take_description(flow, new)

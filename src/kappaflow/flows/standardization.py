@@ -18,7 +18,6 @@ from kappaflow.flows.base import NormalMixture, sample_of
 from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.flows.rows import flatten_batch
 from kappaflow.nets import StandardizeInputs
-from kappaflow.registry import build, describe, take_description
 
 if TYPE_CHECKING:
     from kappaflow.flows.flow import Flow
@@ -311,79 +310,26 @@ def input_layers(
 ) -> list[Bijection]:
     """Returns the first layers of a flow: a `Domain` if there are bounds, and a `Standardize`.
 
-    Padding features come last. `circle` is half the length of circles that remain circles; None
-    cuts circles into intervals, as files of earlier versions need.
+    Padding features come last. `circle` is half the length that circles get; None refuses them.
     """
     joint = features + padding
     if bounds is None or not any(intervals(bounds, features)):
         return [Standardize(joint, padding=padding)]
-    left = [] if circle is None else angles_of(features, bounds)
-    domain = Domain([*bounds, *[None] * padding], circle=circle if left else None)
-    return [domain, Standardize(joint, padding=padding, left=left)]
+    angles = angles_of(features, bounds)
+    if angles and circle is None:
+        raise ArgumentError(
+            f"'bounds' should have no circular column with this model, got one for feature "
+            f"{angles[0]}: its layers do not map a circle to itself. Use the model 'spline' "
+            "(kappaflow.spline), whose layers do."
+        )
+    domain = Domain([*bounds, *[None] * padding], circle=circle)
+    return [domain, Standardize(joint, padding=padding, left=angles)]
 
 
 def angles_of(features: int, bounds: Bounds) -> list[int]:
     """Returns the indices of the features on a circle."""
     result = () if bounds is None else intervals(bounds, features)
     return [i for i, domain in enumerate(result) if domain and domain.circular]
-
-
-def refuse_circles(model: str, bounds: Sequence[Bound]) -> None:
-    """Raises an ArgumentError for a circular feature in a model that does not keep circles."""
-    left = [] if model == "spline" else angles_of(len(bounds), bounds)
-    if left:
-        raise ArgumentError(
-            f"'bounds' should have no circular column with {model}, got one for feature "
-            f"{left[0]}: its layers do not map a circle to itself. Use the model 'spline' "
-            "(kappaflow.spline), whose layers do."
-        )
-
-
-def set_bounds(flow: "Flow", bounds: Sequence[Bound], *, seed: int = 0) -> None:
-    """Sets bounds on a flow in place: its recipe builds it again, with new initial weights.
-
-    A flow that already has these bounds is unchanged. An embedding keeps its weights.
-
-    Args:
-        flow: A flow from a recipe for tables that is not fitted.
-        bounds: The domain of each feature, in the forms of `kappaflow.bijections.Domain`.
-        seed: Seed of the initial weights.
-
-    Raises:
-        ArgumentError: The flow has other bounds, is fitted, was not made by such a recipe, or its
-            recipe refuses circles.
-
-    Example:
-        >>> import kappaflow as kf
-        >>> flow = kf.real_nvp(2, depth=2, hidden=(8,))
-        >>> set_bounds(flow, ["positive", None])
-        >>> flow.domain.domains[0].description
-        'above 0'
-    """
-    expected = intervals(bounds, flow.event_shape[0])
-    if flow.domain is not None:
-        if flow.domain.domains[: len(expected)] != expected:
-            raise ArgumentError("'bounds' should be left out: the flow already has other bounds.")
-        return
-    described = describe(flow)
-    if "bounds" not in described["arguments"]:
-        raise ArgumentError(
-            f"'bounds' should be left out for a flow made by {described['name']!r}: put a "
-            "kappaflow.bijections.Domain before its chain."
-        )
-    if any(bool(getattr(part, "fitted", False)) for part in flow.standardization):
-        raise ArgumentError("'bounds' should be given before a flow is fitted; this one is.")
-    refuse_circles(described["name"], bounds)
-    texts = [None if domain is None else domain.text for domain in expected]
-    arguments = {**described["arguments"], "bounds": texts}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        rebuilt = build({**described, "arguments": arguments})
-    rebuilt.to(flow.device, flow.dtype).train(flow.training)
-    if isinstance(flow.bijection, Chain) and isinstance(rebuilt.bijection, Chain):
-        rebuilt.bijection.embedding = flow.bijection.embedding
-    flow.base, flow.bijection, flow.augment = rebuilt.base, rebuilt.bijection, rebuilt.augment
-    take_description(flow, rebuilt)
 
 
 def standardization_log_det(flow: "Flow") -> float:
