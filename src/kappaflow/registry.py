@@ -4,8 +4,7 @@ A registered class or function records the arguments of each object that it make
 converts such an object to plain JSON values, and `build` makes an object from them. Only
 registered names are used: a file never contains an import path, and no code from a file is run.
 
-Inside `allowed`, the steps and the memory of `build` are limited in proportion to the weights in
-the file.
+Inside `allowed`, `build` is limited in proportion to the weights in the file.
 """
 
 import functools
@@ -22,28 +21,23 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.extensions import load_extensions
 
-STEPS, STEPS_PER_TENSOR = 2**14, 64  # limit on operations and constructor calls of a build
-NUMBERS, NUMBERS_PER_WEIGHT = 2**22, 16  # limit on allocated numbers; 2^22 are 16 MiB in float32
+# Limits on the entries of tensors that a build allocates; a step counts as `STEP` or more.
+NUMBERS, PER_WEIGHT, STEP, STEPS_PER_TENSOR = 2**22, 16, 2**8, 64
 
 _ALLOWANCE: ContextVar["Allowance | None"] = ContextVar("allowance", default=None)
 
 
 class Allowance(TorchDispatchMode):
-    """Limits on the steps and the memory of a computation, which are checked before each step.
+    """A limit on the memory and the steps of a build, which is checked before each operation."""
 
-    Args:
-        steps: Number of operations and of calls of constructors.
-        numbers: Number of tensor entries in new memory.
-    """
-
-    def __init__(self, steps: int, numbers: int) -> None:
+    def __init__(self, numbers: int) -> None:
         super().__init__()
-        self.steps, self.numbers = steps, numbers
+        self.numbers = numbers
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -52,8 +46,8 @@ class Allowance(TorchDispatchMode):
 
     def spend(self, numbers: int) -> None:
         """Counts a step that allocates this many numbers, or raises FileError."""
-        self.steps, self.numbers = self.steps - 1, self.numbers - numbers
-        if self.steps < 0 or self.numbers < 0:
+        self.numbers -= max(STEP, numbers)
+        if self.numbers < 0:
             raise FileError(
                 "the model that it describes is far too large for its weights: at least one size "
                 "differs from the model that was saved."
@@ -72,25 +66,19 @@ class Allowance(TorchDispatchMode):
 
 
 @contextmanager
-def allowed(weights: Mapping[str, Tensor]) -> Iterator[Allowance]:
-    """Limits the size of models that are built inside the context, in proportion to weights.
-
-    Yields:
-        The limits. Registered constructors count against them with `charge`.
-    """
-    numbers = sum(tensor.numel() for tensor in weights.values())
-    allowance = Allowance(
-        STEPS + STEPS_PER_TENSOR * len(weights), NUMBERS + NUMBERS_PER_WEIGHT * numbers
-    )
+def allowed(weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Limits the size of models that are built inside the context, in proportion to weights."""
+    numbers = PER_WEIGHT * sum(tensor.numel() for tensor in weights.values())
+    allowance = Allowance(NUMBERS + numbers + STEP * STEPS_PER_TENSOR * len(weights))
     token = _ALLOWANCE.set(allowance)
     try:
         with allowance:
-            yield allowance
+            yield
     finally:
         _ALLOWANCE.reset(token)
 
 
-def charge(signature: Signature, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+def _charge(signature: Signature, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
     """Counts a constructor call and the sizes in its arguments; does nothing outside `allowed`."""
     allowance = _ALLOWANCE.get()
     if allowance is not None:
@@ -108,26 +96,17 @@ def _size(value: Any) -> int:  # noqa: ANN401
 
 def _numbers_made(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> int:  # noqa: ANN401
     """Returns the number of entries that an operation allocates; 0 for views and in-place ones."""
-    schema = func._schema
-    if any(argument.alias_info for argument in schema.returns):
+    if any(argument.alias_info for argument in func._schema.returns):
         return 0
-    on_meta = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, named))
+    args, named = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, named))
+    parameters = {argument.name for argument in func._schema.arguments}
     elsewhere = {"device": "meta", "generator": None}
-    taken = {argument.name for argument in schema.arguments}
-    others = {name: value for name, value in elsewhere.items() if name in taken}
+    named |= {name: value for name, value in elsewhere.items() if name in parameters}
     try:
-        result = func(*on_meta[0], **on_meta[1] | others)
+        result = func(*args, **named)
     except (NotImplementedError, RuntimeError):  # the shape of the result depends on values
         result = (args, named)
-    return _numbers_in(result)
-
-
-def _numbers_in(value: Any) -> int:  # noqa: ANN401
-    if isinstance(value, Tensor):
-        return value.numel()
-    if isinstance(value, dict):
-        return sum(map(_numbers_in, value.values()))
-    return sum(map(_numbers_in, value)) if isinstance(value, (list, tuple)) else 0
+    return sum(leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
 
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -200,7 +179,7 @@ def _record_class(name: str, cls: type) -> type:
             return
         # An iterator would be empty when it is described.
         args = tuple(list(a) if isinstance(a, Iterator) else a for a in args)
-        charge(signature, self, *args, **kwargs)
+        _charge(signature, self, *args, **kwargs)
         initialize(self, *args, **kwargs)
         _remember(self, name, signature.bind(self, *args, **kwargs), skip_first=True)
 
@@ -213,7 +192,7 @@ def _record_function(name: str, function: Callable[..., Any]) -> Callable[..., A
 
     @functools.wraps(function)
     def made(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        charge(signature, *args, **kwargs)
+        _charge(signature, *args, **kwargs)
         result = function(*args, **kwargs)
         _remember(result, name, signature.bind(*args, **kwargs), skip_first=False)
         return result
