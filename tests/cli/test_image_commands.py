@@ -372,7 +372,6 @@ def test_a_run_of_the_library_on_images_can_be_sampled(run, tmp_path):
         (["fit", "digits", "--mixing", "cholesky"], "cholesky"),
         (["fit", "digits", "--logit", 2], "'margin'"),
         (["fit", "digits", "--batch-size", 0], "'batch_size'"),
-        (["fit", "lfw-subset", "--by-class", "--size", 8], "'by_class' should be left out"),
         (["fit", "faces", "--size", 8, "--hidden", 99_999_999_999], "this size"),
     ],
 )
@@ -415,11 +414,9 @@ def test_a_class_is_nothing_for_a_table(run, finished, tmp_path):
     ("words", "message"),
     [
         (["score", "class_run", "digits"], "'images' should have the classes of the run"),
-        (["score", "class_run", "lfw-subset"], "'images' should have classes"),
-        (["score", "digits_run", "lfw-subset"], "pixels of 17 values"),
+        (["score", "digits_run", "faces"], "pixels of 17 values"),
         (["score", "digits_run", "magic"], "magic"),
         (["score", "finished", "digits"], "digits"),
-        (["doctor", "digits_run", "lfw-subset"], "pixels of 17 values"),
     ],
 )
 def test_images_that_do_not_fit_a_run_are_refused(request, run, words, message):
@@ -456,5 +453,4 @@ def test_data_lists_the_sets_of_images_with_whom_to_cite(run):
     listed = run("data").out
     assert "digits: 1,797 handwritten digits" in listed and "comes with scikit-learn" in listed
     named = [one["name"] for one in json.loads(run("data", "--json").out)]
-    sets = ["digits", "mnist-5k", "faces", "lfw-subset", "fashion-mnist"]
-    assert named == ["magic", *toy_names(), *sets]
+    assert named == ["magic", *toy_names(), "digits", "mnist-5k", "faces"]

@@ -91,23 +91,6 @@ def test_the_first_damaged_file_of_many_is_named(draw, write, refused, tmp_path:
             load_images(tmp_path)
 
 
-def test_a_file_that_has_gone_or_changed_is_named(draw, refused, tmp_path: Path) -> None:
-    """After it was loaded, before it is decoded."""
-    for name in ("a.png", "b.png"):
-        draw(name)
-    images = load_images(tmp_path)
-    (tmp_path / "a.png").unlink()
-    draw("b.png", np.zeros((7, 7), dtype=np.uint8))
-    for ask in (lambda: images.batch([0]), images.fingerprint):
-        with refused(FileError, "there is no file", "a.png'"):
-            ask()
-    with refused(FileError, "b.png' is 7 x 7", "was 6 x 5", "load the images again"):
-        images.batch([1])
-    draw("b.png", np.zeros((64, 128), dtype=np.uint8), format="JPEG")
-    with refused(FileError, "b.png' is 64 x 128", "was 6 x 5"):
-        images.batch([1])
-
-
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_what_may_not_be_read_is_named(draw, refused, tmp_path: Path) -> None:
     """A file, and a folder below."""

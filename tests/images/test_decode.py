@@ -200,13 +200,12 @@ def test_parts_and_sizes_are_never_empty(draw, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-@pytest.mark.parametrize("sides", [(256, 192), (256, 190), (250, 190), (251, 191)])
-@pytest.mark.parametrize("size", [8, (20, 12), 50])
+@pytest.mark.parametrize("size", [8, (20, 12), 30])
 def test_a_large_jpeg_is_decoded_small_to_nearly_the_same(
-    tmp_path: Path, size, sides, orientation: int
+    tmp_path: Path, size, orientation: int
 ) -> None:
-    """Within 1 of 255 on average of what all its pixels give, whatever divides its sides."""
-    across, down = np.meshgrid(np.linspace(0, 9, sides[0]), np.linspace(0, 7, sides[1]))
+    """Within 1 of 255 on average of what all its pixels give."""
+    across, down = np.meshgrid(np.linspace(0, 9, 256), np.linspace(0, 7, 192))
     waves = 127 + 80 * np.sin(across) * np.cos(down) + 40 * np.sin(2 * across)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -224,14 +223,14 @@ def test_a_large_jpeg_is_decoded_small_to_nearly_the_same(
     ("sides", "size", "orientation"),
     [
         ((251, 191), 8, 1),
-        ((256, 190), 50, 1),
+        ((256, 190), 8, 1),
         ((256, 192), 33, 1),
         ((256, 192), (8, 40), 6),
         ((256, 192), (40, 8), 1),
     ],
 )
 def test_other_jpegs_are_decoded_whole(tmp_path: Path, sides, size, orientation: int) -> None:
-    """Of sides without a common divisor, or below six times what is asked for in one direction."""
+    """With sides that 8 does not divide, or less than six times as large in one direction."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     pixels = np.random.default_rng(0).integers(0, 256, sides[::-1], dtype=np.uint8)

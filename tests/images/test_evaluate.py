@@ -180,26 +180,6 @@ def test_interpolations_lead_from_held_out_images_to_others_of_the_class(report)
         assert np.array_equal(tiles[row, 0], ends[0]) and np.array_equal(tiles[row, -1], ends[1])
 
 
-def test_the_nearest_training_image_is_the_nearest(report):
-    """Of all training images, by the root mean square over the pixels."""
-    tiles = tiles_of(report.charts.neighbors.picture)
-    train = SOURCE.load().train
-    pixels = train.batch(range(len(train))).numpy()[:, 0].astype(float)
-    for sample, nearest, distance in zip(
-        tiles[:8], tiles[8:], report.charts.neighbors.of_samples, strict=True
-    ):
-        all_of_them = np.sqrt(((pixels - sample) ** 2).mean((1, 2)))
-        assert distance == pytest.approx(all_of_them.min(), abs=0.05)
-        assert np.sqrt(((nearest - sample) ** 2).mean()) == pytest.approx(all_of_them.min())
-    assert len(report.charts.neighbors.of_held_out) == 8
-
-
-def test_the_layers_of_the_profile_name_their_scale(report):
-    """So that the page can say which scale carries the condition number."""
-    assert [name.split(", ")[1] for name in report.profile.layers[1:]] == ["scale 1"] * 4
-    assert report.profile.points == 32 and report.profile.status == "exact"
-
-
 def test_fewer_points_are_measured_where_each_costs_more():
     """Between 1 and 32, by the pixels and the square of the layers."""
     sizes = [((1, 8, 8), 1), ((1, 28, 28), 8), ((3, 64, 64), 8)]

@@ -18,7 +18,7 @@ SUFFIXES = ("png", "jpg", "jpeg", "bmp", "gif", "webp", "tif", "tiff", "pgm", "p
 
 def names_of(images):
     """Returns the names of the files in their order."""
-    return list(images.pixels.origin.names)
+    return list(images.names)
 
 
 def test_every_kind_of_image_file_counts(draw, tmp_path: Path) -> None:
@@ -174,18 +174,6 @@ def test_all_gray_files_make_one_channel_and_any_color_three(
         assert batch.float().mean((1, 2, 3)).tolist() == [77, 77, 99]
 
 
-def test_headers_are_read_at_once_and_pixels_later(draw, refused, tmp_path: Path) -> None:
-    """A file with a whole header and no pixels spoils the batches with it, and only those."""
-    for name in ("a.png", "c.png"):
-        draw(name)
-    whole = draw("b.png").read_bytes()
-    (tmp_path / "b.png").write_bytes(whole[: whole.index(b"IDAT") + 12])
-    images = load_images(tmp_path)
-    assert images.batch([0, 2]).shape == (2, 3, 6, 5)
-    with refused(FileError, "b.png'", "damaged"):
-        images.batch([0, 1])
-
-
 def test_a_folder_without_pillow_says_what_to_install(draw, tmp_path: Path) -> None:
     """An optional package; sets in memory do without it as long as their form is kept."""
     draw("a.png")
@@ -199,7 +187,7 @@ from kappaflow.images.images import of_array
 from kappaflow.errors import FileError
 print(is_images({str(tmp_path)!r}))
 zeros = np.zeros((2, 1, 4, 4), dtype=np.uint8)
-of_array(zeros, Request(), source="zeros").pixels.read(np.arange(2))
+of_array(zeros, Request(), source="zeros")
 for load in (
     lambda: load_images({str(tmp_path)!r}),
     lambda: of_array(zeros, Request(size=(3, 3)), source="zeros"),

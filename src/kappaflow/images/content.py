@@ -13,11 +13,10 @@ from kappaflow.diagnosis import Comparison, diagnose_flow
 from kappaflow.flows import Flow
 from kappaflow.images import Images, interpolate, reconstruct
 from kappaflow.images.pictures import grid, shown
-from kappaflow.images.report import ImageCharts, Neighbors
+from kappaflow.images.report import ImageCharts
 from kappaflow.images.samples import (
     MOST_ROWS,
     SIDE,
-    TEMPERATURE,
     Sheet,
     sample_sheet,
     values_of,
@@ -50,7 +49,6 @@ def image_content(result: FitResult, data: "ImageData") -> Content:
             samples=sample_pictures(flow, classes),
             reconstructions=reconstruction_picture(flow, data),
             interpolations=interpolation_picture(flow, data),
-            neighbors=neighbors_of(flow, data),
         ),
         diagnosis=diagnose_flow(flow, few.x, few.context),
         points=few,
@@ -196,55 +194,6 @@ def _pairs(images: Images, *, by_class: bool) -> tuple[list[int], list[int]]:
     return (first, second) if first else ([0], [0])
 
 
-def neighbors_of(flow: Flow, data: "ImageData") -> Neighbors:
-    """Returns samples with their nearest training images, by L2 distance of pixels."""
-    values = values_of(flow)
-    drawn = sample_sheet(flow, data.classes, temperature=TEMPERATURE, seed=1).images
-    drawn = drawn[:: len(drawn) // SIDE][:SIDE]
-    held_out = _of(data.test, range(min(SIDE, len(data.test))), values)
-    (of_samples, nearest), (of_held_out, _) = (
-        nearest_images(images, data.train, values) for images in (drawn, held_out)
-    )
-    unit = f"root mean square over the pixels, which go from 0 to {values - 1}"
-    scale = (values - 1) / 255
-    return Neighbors(
-        picture=Picture(
-            title="Samples and the training images nearest to them",
-            alt=f"{len(drawn)} samples at temperature {TEMPERATURE}, and below each the training "
-            "image nearest to it.",
-            caption="A sample that repeats a training image has a distance near zero. Pixels say "
-            "little about likeness: this shows what is nearest, and no more.",
-            columns=len(drawn),
-            rows=["sample", "nearest"],
-            under=[f"{distance * scale:.3g}" for distance in of_samples],
-            png=encoded(grid(np.concatenate([drawn, nearest]), len(drawn))),
-        ),
-        of_samples=[distance * scale for distance in of_samples],
-        of_held_out=[distance * scale for distance in of_held_out],
-        unit=unit,
-    )
-
-
-def nearest_images(images: Pixels, train: Images, values: int) -> tuple[list[float], Pixels]:
-    """Returns the nearest training image of each image, and its distance.
-
-    Images are (N, channels, height, width), on the scale of a picture, 0 to 255, and distances are
-    root mean squares over the pixels on that scale. `values` is the number of values of a training
-    pixel.
-    """
-    queries = torch.from_numpy(images).flatten(1).float()
-    best = torch.full((len(images),), torch.inf)
-    result = np.zeros_like(images)
-    for start in range(0, len(train), IMAGES_AT_ONCE):
-        part = _of(train, range(start, min(start + IMAGES_AT_ONCE, len(train))), values)
-        distance = torch.cdist(queries, torch.from_numpy(part).flatten(1).float())
-        least, where = distance.min(1)
-        closer = (least < best).numpy()
-        result[closer] = part[where.numpy()[closer]]
-        best = torch.minimum(best, least)
-    return (best / queries.shape[1] ** 0.5).tolist(), result
-
-
 def _of_sheet(sheet: Sheet, title: str, alt: str, caption: str) -> Picture:
     return Picture(
         title=title,
@@ -256,10 +205,9 @@ def _of_sheet(sheet: Sheet, title: str, alt: str, caption: str) -> Picture:
     )
 
 
-def _of(images: Images, index: Sequence[int] | np.ndarray, values: int | None = None) -> Pixels:
+def _of(images: Images, index: Sequence[int] | np.ndarray) -> Pixels:
     """Returns some images on the scale of a picture."""
-    chosen = np.asarray(index, dtype=np.int64)
-    return shown(images.batch(chosen).numpy(), values or images.values)
+    return shown(images.batch(index).numpy(), images.values)
 
 
 def pixels_of(x: Tensor, flow: Flow) -> Pixels:

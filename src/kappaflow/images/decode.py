@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, BinaryIO, Literal, SupportsIndex
+from typing import TYPE_CHECKING, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,17 +71,14 @@ def _missing(package: str, needed_for: str) -> FileError:
     return FileError(f"{needed_for} needs the package {package}: {INSTALL}.")
 
 
-Fit = Literal["keep", "crop", "squeeze"]
-
-
 @dataclass(frozen=True)
 class Form:
-    """The shape of all images of a set; `fit` says how those of another size are changed."""
+    """The shape of all images of a set; `crop` says how those of another shape are changed."""
 
     channels: int
     height: int
     width: int
-    fit: Fit
+    crop: bool
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -99,9 +96,7 @@ class Request:
     def form(self, height: int, width: int, *, is_gray: bool) -> Form:
         """Returns the form for a source of images of this size, gray or not."""
         channels = 1 if (is_gray if self.gray is None else self.gray) else 3
-        if self.size is None:
-            return Form(channels, height, width, "keep")
-        return Form(channels, *self.size, "crop" if self.crop else "squeeze")
+        return Form(channels, *(self.size or (height, width)), self.crop)
 
 
 def requested(size: object, gray: object, crop: object) -> Request:
@@ -133,7 +128,6 @@ PixelArray = NDArray[np.uint8]
 
 # Listed explicitly, so that Pillow tries no other decoder: some of those start programs.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-_TURNED_BY_PILLOW = ("TIFF",)
 _GRAY_MODES = ("1", "L", "LA", "La")
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 _COLOR_MODES = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
@@ -148,7 +142,7 @@ _TURNS = {
     8: "ROTATE_90",
 }
 _ORIENTATION = 0x0112
-_ENOUGH = 3
+_ENOUGH = 3  # times as large as requested: a JPEG may be decoded at a fraction of its size
 
 
 @dataclass(frozen=True)
@@ -164,41 +158,24 @@ def read_header(path: Path) -> Header:
     """Returns the header of a file, without decoding its pixels."""
     with _opened(path) as image:
         width, height = image.size
-        if _orientation(image) >= 5:
+        if _orientation(image) in (5, 6, 7, 8):
             width, height = height, width
         return Header(height, width, _is_gray(image))
 
 
 def decode_file(path: Path, form: Form) -> PixelArray:
-    """Returns the pixels of a file in the given form, (channels, height, width)."""
+    """Returns the pixels of a file in the given form, (channels, height, width).
+
+    Pillow decodes a large JPEG at 1/2, 1/4 or 1/8 of its size if 8 divides its sides, which
+    changes pixels of photographs by 0.4 of 255.
+    """
     with _opened(path) as image:
         orientation = _orientation(image)
-        if form.fit != "keep" and image.format == "JPEG":
-            width, height = form.width, form.height
-            _reduce(image, (height, width) if orientation >= 5 else (width, height))
+        if image.width % 8 == image.height % 8 == 0:
+            side = _ENOUGH * max(form.height, form.width)
+            image.draft(None, (side, side))
         image.load()
-        upright = _turned(_flat(image), orientation)
-        if form.fit == "keep" and upright.size != (form.width, form.height):
-            raise FileError(
-                f"{shown(path)} is {upright.height} x {upright.width} pixels (height x width), "
-                f"and was {form.height} x {form.width} when it was loaded: load the images again."
-            )
-        return fitted(upright, form)
-
-
-def _reduce(image: "Image.Image", sides: tuple[int, int]) -> None:
-    """Lets a JPEG be decoded at a fraction of its size, which is faster, if it changes little.
-
-    This requires sides that are multiples of the factor, and a decoded image at least 3 times as
-    large as `sides` (width, height), the size after the resize. Pixels of photographs then change
-    by 0.4 of 255.
-    """
-    width, height = image.size
-    for scale in (8, 4, 2):
-        large = width >= _ENOUGH * scale * sides[0] and height >= _ENOUGH * scale * sides[1]
-        if large and width % scale == height % scale == 0:
-            image.draft(None, (width // scale, height // scale))
-            return
+        return fitted(_turned(_flat(image), orientation), form)
 
 
 def fitted(image: "Image.Image", form: Form) -> PixelArray:
@@ -208,7 +185,7 @@ def fitted(image: "Image.Image", form: Form) -> PixelArray:
     image = _in_mode("L" if form.channels == 1 else "RGB", image)
     size = (form.width, form.height)
     if image.size != size:
-        part = _central(image, form) if form.fit == "crop" else image
+        part = _central(image, form) if form.crop else image
         image = part.resize(size, Image.Resampling.LANCZOS)
     pixels = np.asarray(image)
     return pixels[None] if form.channels == 1 else pixels.transpose(2, 0, 1)
@@ -230,32 +207,25 @@ def _opened(path: Path) -> Iterator["Image.Image"]:
     Pillow gets an open file, because it would map the file of a path into memory. Rotated TIFF
     files would then be sheared, and a truncated file would crash the process.
     """
-    with explained(path), path.open("rb") as file:
-        yield _image_of(file, path)
-
-
-def _image_of(file: BinaryIO, path: Path) -> "Image.Image":
     from PIL import Image
 
-    image = Image.open(file, formats=FORMATS)
-    # Pillow reads 16-bit PNG and PNM as mode I; elsewhere I means 32 bits of unknown scale
-    deep = image.mode in _DEEP_MODES or (image.mode == "I" and image.format in ("PNG", "PPM"))
-    if not deep and image.mode not in _GRAY_MODES + _COLOR_MODES:
-        raise FileError(
-            f"{shown(path)} holds pixels of Pillow's mode {image.mode}, whose range is not known: "
-            "save it with 8 or 16 bits a channel."
-        )
-    return image
+    with explained(path), path.open("rb") as file:
+        image = Image.open(file, formats=FORMATS)
+        # Pillow reads 16-bit PNG and PNM as mode I; elsewhere I means 32 bits of unknown scale
+        deep = image.mode in _DEEP_MODES or (image.mode == "I" and image.format in ("PNG", "PPM"))
+        if not deep and image.mode not in _GRAY_MODES + _COLOR_MODES:
+            raise FileError(
+                f"{shown(path)} holds pixels of Pillow's mode {image.mode}, whose range is not "
+                "known: save it with 8 or 16 bits a channel."
+            )
+        yield image
 
 
 def _orientation(image: "Image.Image") -> int:
-    """Returns the EXIF orientation, 1 to 8; 1 if it is unknown without decoding."""
-    if image.format in _TURNED_BY_PILLOW:
+    """Returns the EXIF orientation, 1 to 8; 1 if Pillow turns the image, or would decode it."""
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
         return 1
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1  # Pillow would have to decode the image
-    value = image.getexif().get(_ORIENTATION, 1)
-    return value if value in _TURNS else 1
+    return image.getexif().get(_ORIENTATION, 1)
 
 
 def _turned(image: "Image.Image", orientation: int) -> "Image.Image":
@@ -268,21 +238,10 @@ def _turned(image: "Image.Image", orientation: int) -> "Image.Image":
 
 def _is_gray(image: "Image.Image") -> bool:
     """Returns whether an image is gray; for a palette, whether all of its colors are."""
-    if image.mode == "P" and image.palette is not None:
-        return _is_gray_palette(bytes(image.palette.palette), image.palette.rawmode or "RGB")
+    if image.mode == "P":
+        colors = np.reshape(image.getpalette("RGB") or [], (-1, 3))
+        return bool((colors == colors[:, :1]).all())
     return image.mode in _GRAY_MODES or image.mode.startswith("I")
-
-
-def _is_gray_palette(entries: bytes, layout: str) -> bool:
-    """Returns whether all colors of a palette are gray; False for unknown layouts."""
-    colors = np.frombuffer(entries, dtype=np.uint8)
-    if layout == "RGB;L" and colors.size % 3 == 0:
-        colors = colors.reshape(3, -1).T
-    elif layout in ("RGB", "BGR", "BGRX") and colors.size % len(layout) == 0:
-        colors = colors.reshape(-1, len(layout))[:, :3]
-    else:
-        return False
-    return bool((colors == colors[:, :1]).all())
 
 
 def _flat(image: "Image.Image") -> "Image.Image":

@@ -1,28 +1,33 @@
-"""Loads a folder of image files: headers at once, pixels later."""
+"""Loads a folder of image files."""
 
+import math
 import os
 import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from kappaflow.data.limits import refuse_large
 from kappaflow.data.naming import IntArray
 from kappaflow.errors import DataError, FileError
 from kappaflow.images.decode import (
     Form,
     Header,
     Request,
+    decode_file,
     explained,
     read_header,
     readable,
     require_pillow,
     shown,
 )
-from kappaflow.images.images import Files, Images, Pixels, in_threads
+from kappaflow.images.images import Images
 
 SUFFIXES = (
     ".png",
@@ -39,21 +44,15 @@ SUFFIXES = (
 _NUMBER = re.compile("([0-9]+)")
 
 
-@dataclass(frozen=True)
-class Listing:
-    """Image files and other files below a folder, by their paths from there."""
-
-    images: tuple[str, ...]
-    others: tuple[str, ...]
-
-
-def find_images(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Listing:
-    """Returns the files below a folder, sorted folder by folder; hidden ones do not count."""
+def find_images(
+    folder: Path, suffixes: tuple[str, ...] = SUFFIXES
+) -> tuple[tuple[str, ...], list[str]]:
+    """Returns the image files below a folder, folder by folder, and the other files."""
     images, others = [], []
     for name, can_be_read in _files(folder):
         is_image = can_be_read and name.lower().endswith(suffixes)
         (images if is_image else others).append(name)
-    return Listing(tuple(sorted(images, key=order)), tuple(sorted(others, key=order)))
+    return tuple(sorted(images, key=order)), others
 
 
 def order(name: str) -> list[tuple[tuple[str | int, ...], str]]:
@@ -116,28 +115,45 @@ def load_folder(
     folder: Path, request: Request, source: str, suffixes: tuple[str, ...] = SUFFIXES
 ) -> Images:
     """Returns the images below a folder; raises an error if they are no set."""
-    listing = find_images(folder, suffixes)
-    if not listing.images:
-        raise FileError(_nothing_in(folder, listing))
+    names, others = find_images(folder, suffixes)
+    if not names:
+        raise FileError(_nothing_in(folder, others))
     require_pillow(f"reading {shown(folder)}")
-    files = Files(folder, listing.images)
-    form = _form(files, request)
-    labels, classes = _labels(listing.images)
+    paths = [folder / name for name in names]
+    with _threads() as pool:
+        form = _form(paths, list(pool.map(read_header, paths)), request)
+        refuse_large(len(paths) * math.prod(form.shape), f"the pixels of {shown(folder)}")
+        pixels = np.empty((len(paths), *form.shape), np.uint8)
+        for position, image in enumerate(pool.map(partial(decode_file, form=form), paths)):
+            pixels[position] = image
+    labels, classes = _labels(names)
     return Images(
-        pixels=Pixels(files, form),
-        index=np.arange(len(files)),
+        pixels=pixels,
+        index=np.arange(len(paths)),
         labels=labels,
         classes=classes,
         source=source,
-        left_out=len(listing.others),
+        names=names,
+        left_out=len(others),
     )
 
 
-def _nothing_in(folder: Path, listing: Listing) -> str:
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """Yields threads for Pillow, whose remarks on metadata are not shown."""
+    from PIL import Image
+
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield pool
+
+
+def _nothing_in(folder: Path, others: list[str]) -> str:
     known = ", ".join(suffix[1:] for suffix in SUFFIXES)
-    if not listing.others:
+    if not others:
         return f"{shown(folder)} holds no files: give a folder with images ({known})."
-    endings = Counter(PurePosixPath(name).suffix or "without suffix" for name in listing.others)
+    endings = Counter(PurePosixPath(name).suffix or "without suffix" for name in others)
     listed = ", ".join(readable(ending) for ending, _ in endings.most_common(3))
     return (
         f"{shown(folder)} holds no images among its files ({listed}): give a folder with "
@@ -145,35 +161,20 @@ def _nothing_in(folder: Path, listing: Listing) -> str:
     )
 
 
-def _form(files: Files, request: Request) -> Form:
-    """Returns the form for all files after a look at the header of each."""
-    headers = _headers(files)
+def _form(paths: list[Path], headers: list[Header], request: Request) -> Form:
+    """Returns the form for all files, by the header of each."""
     first = headers[0]
     sizes = [(header.height, header.width) for header in headers]
     other = next((i for i, size in enumerate(sizes) if size != sizes[0]), None)
     if request.size is None and other is not None:
         second = headers[other]
         raise DataError(
-            f"the images have different sizes, {shown(files.path(0))} {first.height} x "
-            f"{first.width} and {shown(files.path(other))} {second.height} x {second.width} "
-            "pixels (height x width): give the size to bring them to, as in size=32 or "
-            "size=(48, 32)."
+            f"the images have different sizes, {shown(paths[0])} {first.height} x {first.width} "
+            f"and {shown(paths[other])} {second.height} x {second.width} pixels (height x width): "
+            "give the size to bring them to, as in size=32 or size=(48, 32)."
         )
     is_gray = all(header.is_gray for header in headers)
     return request.form(first.height, first.width, is_gray=is_gray)
-
-
-def _headers(files: Files) -> list[Header]:
-    from PIL import Image
-
-    def read(positions: IntArray) -> list[Header]:
-        return [read_header(files.path(position)) for position in positions.tolist()]
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks on metadata, which are not used
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        parts = in_threads(read, np.arange(len(files)))
-    return [header for part in parts for header in part]
 
 
 def _labels(names: tuple[str, ...]) -> tuple[IntArray | None, tuple[str, ...]]:

@@ -1,13 +1,10 @@
-"""`Images`: a set of images of one shape, with labels, decoded on demand."""
+"""`Images`: a set of images of one shape in memory, with labels."""
 
 import hashlib
-import os
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +12,7 @@ from numpy.typing import NDArray
 from kappaflow.data.dataset import Model
 from kappaflow.data.naming import IntArray
 from kappaflow.errors import ArgumentError, DataError
-from kappaflow.images.decode import (
-    Form,
-    PixelArray,
-    Request,
-    decode_file,
-    explained,
-    fitted,
-    readable,
-    require_pillow,
-)
+from kappaflow.images.decode import PixelArray, Request, fitted, readable, require_pillow
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,188 +20,20 @@ if TYPE_CHECKING:
     from kappaflow.images.batches import ImageBatches
 
 
-class Origin(Protocol):
-    """A sequence of images before they are brought to one form."""
-
-    def __len__(self) -> int:
-        """Returns the number of images."""
-        ...
-
-    def decode(self, position: int, form: Form) -> PixelArray:
-        """Returns one image in a form, (channels, height, width)."""
-        ...
-
-    def name(self, position: int) -> str:
-        """Returns the name of an image within its source."""
-        ...
-
-    def digest(self, position: int) -> bytes:
-        """Returns the sha256 of the data of an image, regardless of its name."""
-        ...
-
-
-@dataclass(frozen=True)
-class Files:
-    """Image files below a folder, named by their paths from there."""
-
-    folder: Path
-    names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def path(self, position: int) -> Path:
-        """Returns the file of an image."""
-        return self.folder / self.names[position]
-
-    def decode(self, position: int, form: Form) -> PixelArray:
-        return decode_file(self.path(position), form)
-
-    def name(self, position: int) -> str:
-        return self.names[position]
-
-    def digest(self, position: int) -> bytes:
-        path = self.path(position)
-        with explained(path), path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-
-
-@dataclass(frozen=True, eq=False)
-class Memory:
-    """Images of one size, (images, channels, height, width), of values 0 to `values` - 1."""
-
-    pixels: PixelArray
-    values: int = 256
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def decode(self, position: int, form: Form) -> PixelArray:
-        from PIL import Image
-
-        image = self.pixels[position]
-        plane = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
-        # the filter of a resize overshoots at edges; Pillow cuts that off at 255 only
-        return np.minimum(fitted(Image.fromarray(plane), form), self.values - 1)
-
-    def name(self, position: int) -> str:
-        return ""
-
-    def digest(self, position: int) -> bytes:
-        return hashlib.sha256(self.pixels[position].tobytes()).digest()
-
-
-KEPT_BYTES = 512 * 2**20
-
-
-class Pixels:
-    """Images of one form by their position in the source, shared by all subsets of a set.
-
-    Pixels are 0 to `values` - 1. `decoded` holds all images, if there is nothing to decode.
-    `budget` is the number of bytes that may be kept.
-    """
-
-    def __init__(
-        self,
-        origin: Origin,
-        form: Form,
-        *,
-        values: int = 256,
-        decoded: PixelArray | None = None,
-        budget: int = KEPT_BYTES,
-    ) -> None:
-        self.origin = origin
-        self.form = form
-        self.values = values
-        each = int(np.prod(form.shape))
-        self._room = len(origin) if decoded is not None else min(len(origin), budget // each)
-        # memory that is not written to is not taken: the kept images fill it one by one
-        self._kept = np.empty((self._room, *form.shape), np.uint8) if decoded is None else decoded
-        self._is_kept = np.full(len(origin), decoded is not None)
-        self._digests: dict[int, bytes] = {}
-
-    def read(self, positions: IntArray) -> PixelArray:
-        """Returns the images at these positions, (len(positions), channels, height, width)."""
-        kept = self._is_kept[positions]
-        if kept.all():
-            return self._kept[positions]
-        missing = np.unique(positions[~kept])
-        fresh = self._decode(missing)
-        images = np.empty((len(positions), *self.form.shape), np.uint8)
-        images[kept] = self._kept[positions[kept]]
-        images[~kept] = fresh[np.searchsorted(missing, positions[~kept])]
-        self._keep(missing, fresh)
-        return images
-
-    def digests(self, positions: IntArray) -> list[bytes]:
-        """Returns the sha256 of the data of each of these images, which is read once."""
-        listed = positions.tolist()
-        missing = np.array(sorted({*listed} - self._digests.keys()), dtype=np.int64)
-        for part in in_threads(self._digests_of, missing):
-            self._digests.update(part)
-        return [self._digests[position] for position in listed]
-
-    def _digests_of(self, positions: IntArray) -> dict[int, bytes]:
-        return {position: self.origin.digest(position) for position in positions.tolist()}
-
-    def _decode(self, positions: IntArray) -> PixelArray:
-        """Returns the images at these positions, in ascending order, decoded again."""
-        images = np.empty((len(positions), *self.form.shape), np.uint8)
-
-        def fill(indices: NDArray[np.int64]) -> None:
-            for index in indices.tolist():
-                images[index] = self.origin.decode(int(positions[index]), self.form)
-
-        in_threads(fill, np.arange(len(positions)))
-        return images
-
-    def _keep(self, positions: IntArray, images: PixelArray) -> None:
-        """Keeps as many images as there is room for; marked last, so that readers find them."""
-        fit = positions < self._room
-        self._kept[positions[fit]] = images[fit]
-        self._is_kept[positions[fit]] = True
-
-
-T = TypeVar("T")
-
-RUNS_PER_THREAD = 4  # files take different times; and a failure or Ctrl-C need not wait for all
-LEAST_PER_THREAD = 8
-
-
-def in_threads(work: Callable[[IntArray], T], positions: IntArray) -> list[T]:
-    """Returns the results of `work` for runs of positions, in their order.
-
-    The threads end with the call: starting them takes less than decoding one image, and a fork
-    loses none.
-    """
-    threads = min(core_count(), len(positions) // LEAST_PER_THREAD)
-    if threads <= 1:
-        return [work(positions)]
-    runs = np.array_split(positions, min(threads * RUNS_PER_THREAD, len(positions)))
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, runs))
-
-
-def core_count() -> int:
-    """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Images:
     """Images of one shape with whole numbers as pixels, made by `load_images`.
 
-    Files are decoded when a batch needs them, on all cores, and kept as long as they fit in 512 MB
-    together. Subsets share them.
+    Subsets share the pixels of the set that they come from.
 
     Args:
-        pixels: Where the pixels come from.
-        index: Which of its images these are, int64 (N,).
+        pixels: The pixels of all images of the source, uint8 (M, channels, height, width).
+        index: Which of them these images are, int64 (N,).
         labels: The class of each image, int64 (N,), read-only, or None.
         classes: The names of the labels; () without.
         source: Where the images came from, for messages.
+        values: The number of values that a pixel can have, the whole numbers 0 to `values` - 1.
+        names: The file of each image of the source, below its folder; () for a set in memory.
         left_out: How many other files lie in the folder.
         flip: Whether training mirrors each image with probability 1/2 each time it is read.
 
@@ -224,29 +44,27 @@ class Images:
         (1797, (1, 8, 8), 17)
     """
 
-    pixels: Pixels
+    pixels: PixelArray
     index: IntArray
     labels: IntArray | None
     classes: tuple[str, ...]
     source: str
-    left_out: int = field(default=0)
+    values: int = 256
+    names: tuple[str, ...] = ()
+    left_out: int = 0
     flip: bool = False
 
     def __post_init__(self) -> None:
-        """Protects the labels and the positions from being written to."""
-        for array in (self.index, self.labels):
+        """Protects the arrays from being written to."""
+        for array in (self.pixels, self.index, self.labels):
             if array is not None:
                 array.flags.writeable = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """The shape of each image, (channels, height, width), with 1 or 3 channels."""
-        return self.pixels.form.shape
-
-    @property
-    def values(self) -> int:
-        """The number of values that a pixel can have, the whole numbers 0 to `values` - 1."""
-        return self.pixels.values
+        _, channels, height, width = self.pixels.shape
+        return channels, height, width
 
     def __len__(self) -> int:
         return len(self.index)
@@ -260,7 +78,7 @@ class Images:
         return f"Images({', '.join(parts)}, from '{readable(self.source)}')"
 
     def batch(self, index: "Sequence[int] | NDArray[Any] | Tensor") -> "Tensor":
-        """Returns the pixels of the chosen images, decoded in parallel if they are not kept yet.
+        """Returns the pixels of the chosen images.
 
         Args:
             index: Positions counted from 0, in any order, also repeated; or a mask (N,).
@@ -270,7 +88,6 @@ class Images:
 
         Raises:
             ArgumentError: If a position lies outside of the images.
-            FileError: If a file is damaged, or has gone; the message names it.
 
         Example:
             >>> from kappaflow.images import load_images
@@ -280,16 +97,13 @@ class Images:
         """
         import torch
 
-        return torch.from_numpy(self.pixels.read(self.index[_positions(index, len(self))]))
+        return torch.from_numpy(self.pixels[self.index[_positions(index, len(self))]])
 
     def subset(self, index: "Sequence[int] | NDArray[Any] | Tensor") -> "Images":
-        """Returns the chosen images with their labels; nothing is decoded.
+        """Returns the chosen images with their labels, without a copy of their pixels.
 
         Args:
             index: Positions counted from 0, in any order, also repeated; or a mask (N,).
-
-        Returns:
-            Images that share what is decoded with these.
 
         Raises:
             ArgumentError: If a position lies outside of the images.
@@ -304,14 +118,16 @@ class Images:
         labels = None if self.labels is None else self.labels[chosen]
         return replace(self, index=self.index[chosen], labels=labels)
 
-    def fingerprint(self) -> str:
-        """Returns a sha256, in hex, of the source of the pixels, their names, labels and form.
+    def digests(self) -> list[bytes]:
+        """Returns the sha256 of the pixels of each image."""
+        return [hashlib.sha256(self.pixels[i].tobytes()).digest() for i in self.index.tolist()]
 
-        Files are read through once, and not decoded.
+    def fingerprint(self) -> str:
+        """Returns a sha256, in hex, of the pixels, their values, labels and file names.
 
         Returns:
             The same 64 hex digits for the same images under the same names below their folder,
-            in the same order, with the same labels, brought to the same form.
+            in the same order, with the same labels.
 
         Example:
             >>> from kappaflow.images import load_images
@@ -319,14 +135,14 @@ class Images:
             >>> images.fingerprint() == images.subset(range(1797)).fingerprint()
             True
         """
-        form = self.pixels.form
-        digest = hashlib.sha256(repr((form, self.values, self.classes)).encode())
+        digest = hashlib.sha256(repr((self.shape, self.values, self.classes)).encode())
         if self.labels is not None:
             digest.update(self.labels.astype("<i8").tobytes())
-        contents = self.pixels.digests(self.index)
-        for position, content in zip(self.index.tolist(), contents, strict=True):
-            name = self.pixels.origin.name(position).encode("utf-8", "surrogateescape")
-            digest.update(name + b"\0" + content)
+        if self.names:
+            names = "\0".join(self.names[i] for i in self.index.tolist())
+            digest.update(names.encode("utf-8", "surrogateescape"))
+        for content in self.digests():
+            digest.update(content)
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
@@ -339,7 +155,7 @@ class Images:
         return ()
 
     def batches(self, flow: Model) -> "ImageBatches":
-        """Returns the images in batches, decoded when they are needed."""
+        """Returns the images in batches, in the dtype and on the device of a flow."""
         from kappaflow.images.batches import ImageBatches
 
         return ImageBatches(self, flow)
@@ -363,19 +179,17 @@ def of_array(
     classes: tuple[str, ...] = (),
     values: int = 256,
 ) -> Images:
-    """Returns images (N, channels, height, width) in memory, in the requested form."""
+    """Returns images of an array (N, channels, height, width), in the requested form."""
     form = request.form(*pixels.shape[2:], is_gray=pixels.shape[1] == 1)
-    origin = Memory(pixels, values)
-    as_they_are = pixels if form.shape == pixels.shape[1:] else None
-    if as_they_are is None:
+    if form.shape != pixels.shape[1:]:
         require_pillow(f"another size or other channels of '{readable(source)}'")
-    return Images(
-        pixels=Pixels(origin, form, values=values, decoded=as_they_are),
-        index=np.arange(len(pixels)),
-        labels=labels,
-        classes=classes,
-        source=source,
-    )
+        from PIL import Image
+
+        planes = pixels[:, 0] if pixels.shape[1] == 1 else pixels.transpose(0, 2, 3, 1)
+        resized = np.stack([fitted(Image.fromarray(plane), form) for plane in planes])
+        # the filter of a resize overshoots at edges; Pillow cuts that off at 255 only
+        pixels = np.minimum(resized, values - 1)
+    return Images(pixels, np.arange(len(pixels)), labels, classes, source, values)
 
 
 def _positions(index: Any, count: int) -> IntArray:  # noqa: ANN401 - checked here

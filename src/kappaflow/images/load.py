@@ -28,9 +28,8 @@ def split_images(
 ) -> tuple[Images, ...]:
     """Returns parts of the images that share no image, copies included, and leave none out.
 
-    Images with the same content, such as files with the same bytes, go to the same part, so that
-    no test image is a copy of a training image. Files are compared by their bytes, without
-    decoding, as `split` compares the rows of a table.
+    Images with the same pixels go to the same part, so that no test image is a copy of a training
+    image, as `split` does with the rows of a table.
 
     Args:
         images: At least one different image for each part.
@@ -43,7 +42,6 @@ def split_images(
     Raises:
         ArgumentError: If the fractions are not positive numbers that sum to 1.
         DataError: If there are fewer different images than parts.
-        FileError: If a file cannot be read.
 
     Example:
         >>> from kappaflow.images import load_images, split_images
@@ -51,7 +49,7 @@ def split_images(
         [1437, 180, 180]
     """
     copies: dict[bytes, list[int]] = {}
-    for position, content in enumerate(images.pixels.digests(images.index)):
+    for position, content in enumerate(images.digests()):
         copies.setdefault(content, []).append(position)
     groups = list(copies.values())
     try:
@@ -75,24 +73,24 @@ def load_images(
     gray: bool | None = None,
     crop: bool = True,
 ) -> Images:
-    """Returns the images of a source, of one shape, decoded on demand.
+    """Returns the images of a source, of one shape, in memory.
 
     The images of a folder (png, jpg, jpeg, bmp, gif, webp, tif, tiff, pgm, ppm) include those in
     all folders below, in the order of their paths. Hidden files are skipped, and other files are
     counted. If all images lie in one of several subfolders, the first folder of its path is the
-    label of an image. Only headers are read at first.
+    label of an image.
 
     Images are turned as their EXIF orientation says; transparency becomes white; of 16 bits the
     upper 8 are kept; of several frames or pages the first. Gray is 0.299 R + 0.587 G + 0.114 B.
     JPEG files at least six times as large as requested are decoded at a half to an eighth of their
-    size, if that divides their sides.
+    size, if 8 divides their sides.
 
     Args:
-        source: The name of a set, "digits", "mnist-5k", "faces", "lfw-subset" or "fashion-mnist"
-            (see `image_sets`), where no file of that name exists; or a path: to a folder of image
-            files; to idx files as of MNIST, gzipped or not, one or a folder of them; or to batches
-            of the binary release of CIFAR-10, one or a folder of them. In folders of the last two
-            kinds the training images come first. "./faces" is a folder, whatever sets are called.
+        source: The name of a set, "digits", "mnist-5k" or "faces" (see `image_sets`), where no
+            file of that name exists; or a path: to a folder of image files; to idx files as of
+            MNIST, gzipped or not, one or a folder of them; or to batches of the binary release of
+            CIFAR-10, one or a folder of them. In folders of the last two kinds the training images
+            come first. "./faces" is a folder, whatever sets are called.
         size: The height and width to bring all images to (Lanczos filter), or one number for
             both. If None, all should have one size.
         gray: True for one channel, False for three, None to keep what is there: one channel where
@@ -106,8 +104,8 @@ def load_images(
     Raises:
         ArgumentError: If an argument has no usable value.
         DataError: If the images have different sizes, and no size is given.
-        FileError: If the source is missing or holds no images, a file is damaged, or a package
-            should be installed.
+        FileError: If the source is missing or holds no images, a file is damaged, the pixels need
+            more than a quarter of the memory, or a package should be installed.
 
     Example:
         >>> load_images("digits", size=(16, 12), gray=False)

@@ -1,9 +1,5 @@
 """The report on a flow of images: its content and its page."""
 
-import math
-import re
-import statistics
-from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -15,7 +11,7 @@ from kappaflow.report.conditioning import (
     depth_section,
 )
 from kappaflow.report.content import Report
-from kappaflow.report.numbers import count, fixed, is_finite, significant, with_error
+from kappaflow.report.numbers import count, fixed, is_finite, with_error
 from kappaflow.report.page import (
     Card,
     KeyFigure,
@@ -41,25 +37,8 @@ from kappaflow.report.training import (
 from kappaflow.results import Part
 
 LARGEST_NARROW = 2 * NARROW // 3  # pixels; wider sheets are placed two in a row
-SCALE = re.compile(r", scale (\d+)$")
-NO_SCALE = "other layers"
 ROOM_OF_LABELS = 60  # CSS pixels of the labels next to the rows of a sheet
 FILES = "report.json, next to this page, has all of its numbers and pictures."
-
-
-class Neighbors(Part):
-    """Samples above, and the training images nearest to them below.
-
-    Attributes:
-        of_samples: Distance of each sample shown to its nearest training image.
-        of_held_out: The same for an equal number of held-out images.
-        unit: The unit of a distance, as part of a sentence.
-    """
-
-    picture: Picture
-    of_samples: list[float]
-    of_held_out: list[float]
-    unit: str
 
 
 class ImageCharts(Part):
@@ -76,7 +55,6 @@ class ImageCharts(Part):
     samples: Annotated[list[Picture], Field(min_length=1)]
     reconstructions: Picture
     interpolations: Picture
-    neighbors: Neighbors
 
 
 ImageReport = Report[ImageCharts]
@@ -84,11 +62,8 @@ ImageReport = Report[ImageCharts]
 
 def image_page(report: ImageReport, *, alone: bool) -> Page:
     """Returns the page of a report on a flow of images, with its pictures inside."""
-    charts, result = (
-        learning_curves(report.curves, report.best_epoch, of_images=True),
-        report.result,
-    )
-    scales, files = scales_section(report.profile), "" if alone else FILES
+    charts = learning_curves(report.curves, report.best_epoch, of_images=True)
+    result, files = report.result, "" if alone else FILES
     return Page(
         command="kappaflow report",
         title=report.about.title,
@@ -101,11 +76,9 @@ def image_page(report: ImageReport, *, alone: bool) -> Page:
             findings_section([Card(finding) for finding in result.findings]),
             _samples_section(report),
             _latent_section(report.charts),
-            _neighbors_section(report.charts.neighbors),
             curves_section(charts, report.curves, report.best_epoch, _curves_note(result)),
             _likelihood_section(report),
             depth_section(report.profile, _where(report.profile), depth_charts(report.profile)),
-            *([scales] if scales else []),
             about_section(report.about, result.notes),
             glossary_section(TERMS),
             settings_section(report.about, result),
@@ -162,20 +135,6 @@ def _latent_section(charts: ImageCharts) -> Section:
         Shown(charts.interpolations, WIDE),
     ]
     return Section("latent-section", "Through the latent", [Text(text), Pictures(pictures)])
-
-
-def _neighbors_section(neighbors: Neighbors) -> Section:
-    text = f"Distances are the {neighbors.unit}."
-    if neighbors.of_samples and neighbors.of_held_out:
-        samples = significant(statistics.median(neighbors.of_samples))
-        held_out = significant(statistics.median(neighbors.of_held_out))
-        text += (
-            " The median distance to the nearest training image is "
-            f"{samples} for these samples and {held_out} for held-out images."
-        )
-    pictures = Pictures([Shown(neighbors.picture, WIDE)], columns=1)
-    title = "Nearest training images"
-    return Section("neighbors", title, [Text(text), pictures], "Nearest images")
 
 
 def _curves_note(result: Result) -> str:
@@ -273,53 +232,3 @@ TERMS = (
     "Predicted error",
     "Quantile, band",
 )
-
-
-def scales_section(profile: ProfileQuantiles) -> Section | None:
-    """Returns a section with one row per scale of an image flow; None without scales."""
-    rows = scale_rows(profile)
-    if not rows:
-        return None
-    columns = ("Scale", "Layers", "Share of the digits", "Product of its layers", "Worst layer")
-    columns += ("Condition number of that layer",)
-    text = (
-        "The condition numbers of the layers multiply to an upper bound on that of the flow, so "
-        "their logarithms add up. The table shows the share of each scale in the sum, the finest "
-        "scale first."
-    )
-    blocks = [Text(text, "small"), Table(columns, rows)]
-    return Section("scales", "Condition number by scale", blocks, is_sub=True)
-
-
-def scale_rows(profile: ProfileQuantiles) -> list[list[str]]:
-    """Returns the table cells of each scale; the last row has the layers without a scale."""
-    groups: dict[str, list[int]] = {}
-    for place, name in enumerate(profile.layers):
-        result = SCALE.search(name)
-        groups.setdefault(f"scale {result[1]}" if result else NO_SCALE, []).append(place)
-    if set(groups) == {NO_SCALE}:
-        return []
-    values = profile.layer_condition_number.median
-    total = _digits(values)
-    order = sorted(groups, key=lambda name: (name == NO_SCALE, groups[name][0]))
-    return [_scale_row(name, groups[name], profile, total) for name in order]
-
-
-def _scale_row(
-    name: str, places: Sequence[int], profile: ProfileQuantiles, total: float
-) -> list[str]:
-    values = profile.layer_condition_number.median
-    digits = _digits([values[place] for place in places])
-    known = math.isfinite(digits) and math.isfinite(total) and total > 0
-    product = math.inf if digits >= 300 else 10**digits
-    worst = max(places, key=lambda i: values[i] if is_finite(values[i]) else math.inf)
-    share = f"{100 * digits / total:.0f} %" if known else "–"
-    numbers = [share, significant(product), profile.layers[worst], significant(values[worst])]
-    return [name, str(len(places)), *numbers]
-
-
-def _digits(values: Sequence[float]) -> float:
-    """Returns the sum of the base-10 logarithms; nan if one of them is not finite."""
-    if not all(is_finite(value) and value > 0 for value in values):
-        return math.nan
-    return sum(math.log10(value) for value in values)

@@ -14,7 +14,7 @@ from kappaflow.flows import Flow
 from kappaflow.images.content import pixels_of
 from kappaflow.images.data import ImageConfig, ImageData, images_for
 from kappaflow.images.decode import readable
-from kappaflow.images.images import Files, Images
+from kappaflow.images.images import Images
 from kappaflow.images.pictures import grid
 from kappaflow.images.report import ImageCharts, image_page
 from kappaflow.images.samples import (
@@ -132,9 +132,9 @@ class ImageRuns(RunKind):
 
     def identifiers(self, data: Images) -> np.ndarray:
         """Returns the file name of each image, or its number from 0."""
-        if not isinstance(data.pixels.origin, Files):
+        if not data.names:
             return data.index.copy()
-        return np.array([readable(data.pixels.origin.name(i)) for i in data.index.tolist()])
+        return np.array([readable(data.names[i]) for i in data.index.tolist()])
 
     def picture(self, flow: Flow, examples: Tensor) -> Pixels:
         return grid(pixels_of(examples, flow), SIDE)

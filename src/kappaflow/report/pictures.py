@@ -77,7 +77,6 @@ class Picture(Part):
         caption: One or two sentences on what to look for.
         columns: Number of images per row.
         rows: Label of each row, from the top; may be empty.
-        under: Label below each column; may be empty.
         png: The PNG file in base64, with one pixel for each pixel of the images.
     """
 
@@ -86,7 +85,6 @@ class Picture(Part):
     caption: str
     columns: int
     rows: list[str] = []
-    under: list[str] = []
     png: Annotated[str, AfterValidator(_check_png)]
 
     @property

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 from kappaflow.conditioning import layers_of
 from kappaflow.errors import ArgumentError
-from kappaflow.files import CONFIG
 from kappaflow.flows import Flow
 from kappaflow.locking import locked
 from kappaflow.options import COMMAND
@@ -90,8 +89,6 @@ def fit_run(
         for note in data.notes:
             say(note)
         flow = data.build_flow(model, checked.seed)
-        if not (folder / CONFIG).exists():
-            data.check_files()
         stored = {} if choice is None else {"model_search": choice.model_dump(mode="json")}
         result = fit_split(
             flow,

@@ -104,9 +104,6 @@ class RunData(ABC):
     def build_flow(self, model: ModelConfig, seed: int) -> Flow:
         """Returns a new flow for the data, initialized from the seed alone."""
 
-    def check_files(self) -> None:  # noqa: B027 - nothing to check by default
-        """Raises FileError for a damaged file, before training starts."""
-
     def callbacks(self, folder: Path, settings: Settings) -> Sequence[Callback]:  # noqa: ARG002
         """Returns callbacks that write to the run folder during training."""
         return ()

@@ -1,6 +1,7 @@
 """Runs a study, or resumes it, and writes its folder."""
 
 import json
+import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,7 +16,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kappaflow._checks import natural_int, positive_int
 from kappaflow.errors import ArgumentError, FileError
-from kappaflow.images.images import core_count
 from kappaflow.locking import locked
 from kappaflow.reading import parse_json, read_small
 from kappaflow.storage import append_bytes, make_directory, write_bytes
@@ -86,7 +86,7 @@ def run_study(
     """
     settings = settings_of(study, preset, config)
     natural_int("seed", seed)
-    workers = core_count() if processes is None else positive_int("processes", processes)
+    workers = _core_count() if processes is None else positive_int("processes", processes)
     cases = list({key_of(case): case for case in study.cases(settings, seed)}.values())
     if not cases:
         raise ArgumentError(
@@ -131,6 +131,13 @@ def _written(
     frame.write_parquet(table)
     write_bytes(folder / RESULTS, table.getvalue())
     return Reproduced(report, write_results(folder, report, render_study(report), charts, say))
+
+
+def _core_count() -> int:
+    """Returns the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _folder(folder: Path, name: str) -> Path:
