@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.stack import tape
+from kappaflow.stack.operations import Recording
 
 
 @pytest.mark.slow
@@ -37,10 +37,8 @@ def test_1024_couplings_are_finite_invertible_and_well_conditioned_at_start():
 def test_a_deep_stack_records_its_operations_once(monkeypatch):
     """More than 32 blocks share buffers; in the second pass each finds its tape again."""
     recorded = []
-    original = tape.entries_of
-    monkeypatch.setattr(
-        tape, "entries_of", lambda job, codes: recorded.append(job) or original(job, codes)
-    )
+    take = Recording.take
+    monkeypatch.setattr(Recording, "take", lambda self: recorded.append(self) or take(self))
     flow = kf.real_nvp(2, depth=34 * 32, hidden=(2,))
     x = torch.randn(8, 2)
     with torch.no_grad():

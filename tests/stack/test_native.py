@@ -18,8 +18,9 @@ from kappaflow.bijections.log_scales import SCALES
 from kappaflow.errors import NumericalWarning
 from kappaflow.native import Library
 from kappaflow.stack import native
+from kappaflow.stack.native import NativeExecutor
 from kappaflow.stack.operations import CURVES, NAMES
-from kappaflow.stack.tape import MOST, Executor, Job, NativeExecutor, TapeCache
+from kappaflow.stack.tape import MOST, Executor, Job, TapeCache
 from stack.examples import MEMORY, WAYS, assert_alike, points, result_of, stack_of
 
 SETTINGS = {

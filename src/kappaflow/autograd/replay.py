@@ -60,10 +60,6 @@ class Replay:
     batch statistics or the vectors of a spectral norm, have their earlier values. On exit
     generators and buffers are restored. A data-dependent initialization (the call set a flag or
     a parameter) is not repeated.
-
-    Args:
-        owners: The submodules whose buffers the call may change; see `owners_of`.
-        x: A tensor on the device of the call.
     """
 
     def __init__(self, owners: Iterable[nn.Module], x: Tensor) -> None:

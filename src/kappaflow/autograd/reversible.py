@@ -206,16 +206,7 @@ def _run_piece(
 
 @dataclass(frozen=True)
 class _Kept:
-    """The stored state of a node, and the three ways to compute its gradients.
-
-    Attributes:
-        segment: The steps.
-        pieces: The pieces that have run; they may be only the first of the segment.
-        precision: Autocast settings of the forward pass.
-        x: The input.
-        tensors: Contexts and parameters.
-        needed: Whether each of the tensors needs a gradient.
-    """
+    """The stored state of a node, and the three ways to compute its gradients."""
 
     segment: Segment
     pieces: Sequence[_Piece]

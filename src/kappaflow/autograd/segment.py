@@ -10,21 +10,13 @@ from kappaflow.autograd.trace import Map, Trace
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One layer of a chain, in the direction of the call.
+    """One layer of a chain, in the direction of the call."""
 
-    Attributes:
-        number: Number of the layer in the chain, counted from 1 at the data.
-        module: The module that holds its parameters and buffers.
-        run: The map from x and context to z and log_det.
-        trace_from_output: Returns the trace of `run` at the inverse of z, given z and context.
-        inverse: Whether `run` goes from latent to data.
-    """
-
-    number: int
+    number: int  # in the chain, counted from 1 at the data
     module: nn.Module
     run: Map
-    trace_from_output: Callable[[Tensor, Tensor | None], Trace]
-    inverse: bool = False
+    trace_from_output: Callable[[Tensor, Tensor | None], Trace]  # at the inverse of z
+    inverse: bool = False  # whether `run` goes from latent to data
 
     @property
     def name(self) -> str:
@@ -38,17 +30,9 @@ SegmentKey = tuple[bool, int, int]
 class Segment:
     """Consecutive layers that one autograd node runs, with all tensors that they read.
 
-    Args:
-        steps: At least one layer.
-        contexts: The context of each layer.
-
-    Attributes:
-        steps: The layers.
-        key: Whether they run inverted, and the numbers of the first and the last layer.
-        tensors: All contexts and parameters, without repetition; the node takes them over.
-        contexts: Index of the context of each layer in `tensors`.
-        parameters: Indices of the parameters of each layer in `tensors`.
-        owners: The submodules of each layer whose buffers a call may change.
+    `tensors` are all contexts and parameters, without repetition; the node takes them over.
+    `contexts` and `parameters` are the indices of those of each layer, and `owners` its submodules
+    whose buffers a call may change.
     """
 
     def __init__(self, steps: Sequence[LayerCall], contexts: Sequence[Tensor | None]) -> None:

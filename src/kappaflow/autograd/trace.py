@@ -16,20 +16,10 @@ Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 class Trace:
-    """Traces a map at one input by plain autograd; the reference for all other traces.
+    """Traces a map at one input by plain autograd; the reference for all other traces."""
 
-    Args:
-        run: The map, from x and context to value and log_det.
-        x: The input, (B, *event). The trace detaches it.
-        context: The context, (B, C), or None.
-
-    Attributes:
-        leaf: Start of the graph: x, or the part of x that the traced network reads.
-        outputs: End of the graph: value and log_det, unless a subclass traces a part.
-    """
-
-    leaf: Tensor
-    outputs: Sequence[Tensor]
+    leaf: Tensor  # start of the graph: x, or the part of x that the traced network reads
+    outputs: Sequence[Tensor]  # value and log_det, unless a subclass traces a part
 
     def __init__(self, run: Map, x: Tensor, context: Tensor | None) -> None:
         self.leaf = x.detach().requires_grad_(x.is_floating_point())

@@ -1,5 +1,6 @@
 """Derivatives of couplings: traces for backward passes and linearizations for conditioning."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -10,7 +11,7 @@ from kappaflow.autograd.trace import Trace
 from kappaflow.bijections.log_scales import LogScales
 from kappaflow.linearization import Linearization, columns
 from kappaflow.nets.linearized import LinearizedConvNet, LinearizedMLP, RecordedNetwork
-from kappaflow.partition import AnyPartition, Partition
+from kappaflow.partition import AnyPartition
 
 
 class CouplingTrace(Trace):
@@ -78,14 +79,63 @@ RecordedConditioner = LinearizedMLP | LinearizedConvNet | RecordedNetwork
 class CouplingLinearization(Linearization):
     r"""Base class of the linearizations of couplings.
 
-    The Jacobian is :math:`J = (1, 0; M, D)` with a diagonal D, and its inverse is
+    With the derivatives C of the conditioner and G of the changed features by its output, the
+    Jacobian is :math:`J = (1, 0; M, D)` with :math:`M = G C` and a diagonal D, and its inverse is
     :math:`J^{-1} = (1, 0; -D^{-1} M, D^{-1})`. So one product for each kept feature, and one for
     all changed features, give both matrices.
     """
 
-    def __init__(self, partition: AnyPartition, value: Tensor, log_det: Tensor) -> None:
+    def __init__(
+        self,
+        partition: AnyPartition,
+        conditioner: RecordedConditioner,
+        value: Tensor,
+        log_det: Tensor,
+    ) -> None:
         self.value, self.log_det = value, log_det
-        self._partition, self._places = partition, _places(partition, value)
+        self._partition, self._places = partition, _Places(partition, value.dim() - 1)
+        self._conditioner = conditioner
+        self._features = 1 - value.dim()  # dimension of the features, counted from the end
+
+    @abstractmethod
+    def pushed(self, changed: Tensor, numbers: Tensor) -> Tensor:
+        """Returns D v + G w, for w of the shape of the conditioner's output."""
+
+    @abstractmethod
+    def pulled(self, changed: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns D u and G^T u."""
+
+    @abstractmethod
+    def pushed_back(self, changed: Tensor, numbers: Tensor) -> Tensor:
+        """Returns D^-1 (v - G w)."""
+
+    @abstractmethod
+    def pulled_back(self, changed: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns D^-1 u and G^T D^-1 u."""
+
+    def jv(self, v: Tensor) -> Tensor:
+        kept, changed = self._places.split(v)
+        changed = self.pushed(changed, self._conditioner.jv(kept))
+        return self._places.merge(kept, changed, like=v)
+
+    def vjp(self, u: Tensor) -> Tensor:
+        kept, changed = self._places.split(u)
+        changed, seed = self.pulled(changed)
+        return self._places.merge(kept + self._pull(seed), changed, like=u)
+
+    def inverse_jv(self, w: Tensor) -> Tensor:
+        kept, changed = self._places.split(w)
+        changed = self.pushed_back(changed, self._conditioner.jv(kept))
+        return self._places.merge(kept, changed, like=w)
+
+    def inverse_vjp(self, y: Tensor) -> Tensor:
+        kept, changed = self._places.split(y)
+        changed, seed = self.pulled_back(changed)
+        return self._places.merge(kept - self._pull(seed), changed, like=y)
+
+    def _pull(self, seed: Tensor) -> Tensor:
+        """Returns C^T u, computed in the dtype of the network."""
+        return self._conditioner.vjp(seed.to(self._conditioner.value.dtype))
 
     def matrix(self, x: Tensor) -> Tensor:
         return self._whole(*self._blocks())
@@ -130,39 +180,23 @@ def _order_of(
 class AdditiveLinearization(CouplingLinearization):
     """Linearization of z_2 = x_2 + t(x_1), with the Jacobian :math:`(1, 0; C, 1)`."""
 
-    def __init__(
-        self,
-        partition: AnyPartition,
-        conditioner: RecordedConditioner,
-        value: Tensor,
-        log_det: Tensor,
-    ) -> None:
-        super().__init__(partition, value, log_det)
-        self._conditioner = conditioner
+    def pushed(self, changed: Tensor, numbers: Tensor) -> Tensor:
+        return changed + numbers
 
-    def jv(self, v: Tensor) -> Tensor:
-        kept, changed = self._places.split(v)
-        return self._places.merge(kept, changed + self._conditioner.jv(kept), like=v)
+    def pulled(self, changed: Tensor) -> tuple[Tensor, Tensor]:
+        return changed, changed
 
-    def vjp(self, u: Tensor) -> Tensor:
-        kept, changed = self._places.split(u)
-        return self._places.merge(kept + self._conditioner.vjp(changed), changed, like=u)
+    def pushed_back(self, changed: Tensor, numbers: Tensor) -> Tensor:
+        return changed - numbers
 
-    def inverse_jv(self, w: Tensor) -> Tensor:
-        kept, changed = self._places.split(w)
-        return self._places.merge(kept, changed - self._conditioner.jv(kept), like=w)
-
-    def inverse_vjp(self, y: Tensor) -> Tensor:
-        kept, changed = self._places.split(y)
-        return self._places.merge(kept - self._conditioner.vjp(changed), changed, like=y)
+    def pulled_back(self, changed: Tensor) -> tuple[Tensor, Tensor]:
+        return changed, changed
 
 
 class AffineLinearization(CouplingLinearization):
     """Linearization of :math:`z_2 = x_2 e^s + t` for a conditioner that returns (r, t), s = s(r).
 
-    With the derivatives :math:`C_r, C_t` of the conditioner and the slope :math:`a = x_2 s'(r)`,
-    :math:`J = (1, 0; e^s (a C_r) + C_t, e^s)` and
-    :math:`J^{-1} = (1, 0; -a C_r - e^{-s} C_t, e^{-s})`.
+    With the slope :math:`a = x_2 s'(r)`, :math:`G = (a e^s, 1)`.
     """
 
     def __init__(
@@ -173,50 +207,31 @@ class AffineLinearization(CouplingLinearization):
         log_scale: Tensor,
         slope: Tensor,
     ) -> None:
-        super().__init__(partition, value, log_scale.flatten(1).sum(1))
-        self._features = 1 - value.dim()  # dimension of the features, counted from the end
-        self._conditioner = conditioner
+        super().__init__(partition, conditioner, value, log_scale.flatten(1).sum(1))
         self._scale, self._inverse_scale = log_scale.exp(), (-log_scale).exp()
         self._slope = slope
 
-    def jv(self, v: Tensor) -> Tensor:
-        kept, changed = self._places.split(v)
-        raw, shift = self._conditioner.jv(kept).chunk(2, dim=self._features)
-        return self._places.merge(
-            kept, (changed + self._slope * raw) * self._scale + shift, like=v
-        )
+    def pushed(self, changed: Tensor, numbers: Tensor) -> Tensor:
+        raw, shift = numbers.chunk(2, dim=self._features)
+        return (changed + self._slope * raw) * self._scale + shift
 
-    def vjp(self, u: Tensor) -> Tensor:
-        kept, changed = self._places.split(u)
+    def pulled(self, changed: Tensor) -> tuple[Tensor, Tensor]:
         scaled = changed * self._scale
-        pulled = self._pull(self._slope * scaled, changed)
-        return self._places.merge(kept + pulled, scaled, like=u)
+        return scaled, torch.cat((self._slope * scaled, changed), self._features)
 
-    def inverse_jv(self, w: Tensor) -> Tensor:
-        kept, changed = self._places.split(w)
-        raw, shift = self._conditioner.jv(kept).chunk(2, dim=self._features)
-        return self._places.merge(
-            kept, (changed - shift) * self._inverse_scale - self._slope * raw, like=w
-        )
+    def pushed_back(self, changed: Tensor, numbers: Tensor) -> Tensor:
+        raw, shift = numbers.chunk(2, dim=self._features)
+        return (changed - shift) * self._inverse_scale - self._slope * raw
 
-    def inverse_vjp(self, y: Tensor) -> Tensor:
-        kept, changed = self._places.split(y)
+    def pulled_back(self, changed: Tensor) -> tuple[Tensor, Tensor]:
         scaled = changed * self._inverse_scale
-        pulled = self._pull(self._slope * changed, scaled)
-        return self._places.merge(kept - pulled, scaled, like=y)
-
-    def _pull(self, raw: Tensor, shift: Tensor) -> Tensor:
-        """Returns C^T (raw, shift), computed in the dtype of the network."""
-        return self._conditioner.vjp(
-            torch.cat((raw, shift), self._features).to(self._conditioner.value.dtype)
-        )
+        return scaled, torch.cat((self._slope * changed, scaled), self._features)
 
 
 class SplineLinearization(CouplingLinearization):
     """Linearization of an elementwise curve z_2 = f(x_2; r) with r from the conditioner.
 
-    With its derivative C, the slopes f' and the derivatives G of f by r (`by_numbers`),
-    :math:`J = (1, 0; G C, f')` and :math:`J^{-1} = (1, 0; -G C / f', 1 / f')`.
+    D are the slopes f', and G the derivatives of f by r, (B, numbers, changed, ...).
     """
 
     def __init__(
@@ -228,43 +243,33 @@ class SplineLinearization(CouplingLinearization):
         slope: Tensor,
         by_numbers: Tensor,
     ) -> None:
-        super().__init__(partition, value, log_det)
-        self._features = 1 - value.dim()  # dimension of the features, counted from the end
-        self._conditioner = conditioner
+        super().__init__(partition, conditioner, value, log_det)
         self._slope, self._by_numbers = slope, by_numbers
 
-    def jv(self, v: Tensor) -> Tensor:
-        kept, changed = self._places.split(v)
-        return self._places.merge(kept, changed * self._slope + self._pushed(kept), like=v)
+    def pushed(self, changed: Tensor, numbers: Tensor) -> Tensor:
+        return changed * self._slope + self._shift(numbers)
 
-    def vjp(self, u: Tensor) -> Tensor:
-        kept, changed = self._places.split(u)
-        return self._places.merge(kept + self._pulled(changed), changed * self._slope, like=u)
+    def pulled(self, changed: Tensor) -> tuple[Tensor, Tensor]:
+        return changed * self._slope, self._seed(changed)
 
-    def inverse_jv(self, w: Tensor) -> Tensor:
-        kept, changed = self._places.split(w)
-        return self._places.merge(kept, (changed - self._pushed(kept)) / self._slope, like=w)
+    def pushed_back(self, changed: Tensor, numbers: Tensor) -> Tensor:
+        return (changed - self._shift(numbers)) / self._slope
 
-    def inverse_vjp(self, y: Tensor) -> Tensor:
-        kept, changed = self._places.split(y)
+    def pulled_back(self, changed: Tensor) -> tuple[Tensor, Tensor]:
         changed = changed / self._slope
-        return self._places.merge(kept - self._pulled(changed), changed, like=y)
+        return changed, self._seed(changed)
 
-    def _pushed(self, kept: Tensor) -> Tensor:
-        """Returns G C v."""
-        shape = self._by_numbers.shape[1:3]
-        numbers = self._conditioner.jv(kept).unflatten(self._features, shape)
-        return (numbers * self._by_numbers).sum(self._features - 1)
+    def _shift(self, numbers: Tensor) -> Tensor:
+        each = numbers.unflatten(self._features, self._by_numbers.shape[1:3])
+        return (each * self._by_numbers).sum(self._features - 1)
 
-    def _pulled(self, changed: Tensor) -> Tensor:
-        """Returns C^T G^T u, computed in the dtype of the network."""
-        numbers = changed.unsqueeze(self._features - 1) * self._by_numbers
-        flat = numbers.flatten(self._features - 1, self._features)
-        return self._conditioner.vjp(flat.to(self._conditioner.value.dtype))
+    def _seed(self, changed: Tensor) -> Tensor:
+        each = changed.unsqueeze(self._features - 1) * self._by_numbers
+        return each.flatten(self._features - 1, self._features)
 
 
-class _ImagePlaces:
-    """Splits and merges vectors of images, (..., features, height, width), by a partition."""
+class _Places:
+    """Splits and merges vectors, (..., features, *places), by a partition."""
 
     def __init__(self, partition: AnyPartition, dims: int) -> None:
         self._partition, self._dims = partition, dims
@@ -279,39 +284,3 @@ class _ImagePlaces:
         """Returns the vectors, of the type of `like`, whose `split` is (kept, changed)."""
         rows = (part.to(like.dtype).flatten(0, -self._dims - 1) for part in (kept, changed))
         return self._partition.merge(*rows).reshape(like.shape)
-
-
-def _places(partition: AnyPartition, value: Tensor) -> "_Places | _ImagePlaces":
-    if isinstance(partition, Partition) and value.dim() == 2:
-        return _Places(partition, value.device)
-    return _ImagePlaces(partition, value.dim() - 1)
-
-
-class _Places:
-    """Splits and merges vectors, (..., features), by a partition, with precomputed indices."""
-
-    def __init__(self, partition: Partition, device: torch.device) -> None:
-        self._sizes = len(partition.kept), len(partition.changed)
-        order = partition.kept + partition.changed
-        in_order = list(range(partition.features))
-        self._swapped = list(partition.changed + partition.kept) == in_order
-        self._order = self._back = None
-        if not self._swapped and list(order) != in_order:
-            self._order = torch.tensor(order, device=device)
-            self._back = self._order.argsort()
-
-    def split(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the kept and the changed entries of vectors."""
-        kept, changed = self._sizes
-        if self._swapped:
-            return v[..., changed:], v[..., :changed]
-        joined = v if self._order is None else v.index_select(-1, self._order)
-        return joined[..., :kept], joined[..., kept:]
-
-    def merge(self, kept: Tensor, changed: Tensor, *, like: Tensor) -> Tensor:
-        """Returns the vectors, of the type of `like`, whose `split` is (kept, changed)."""
-        parts = (kept.to(like.dtype), changed.to(like.dtype))
-        if self._swapped:
-            return torch.cat(parts[::-1], -1)
-        joined = torch.cat(parts, -1)
-        return joined if self._back is None else joined.index_select(-1, self._back)

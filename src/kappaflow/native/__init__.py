@@ -20,18 +20,7 @@ _forked = False
 
 
 class Library:
-    """The compiled library for one instruction set.
-
-    Args:
-        path: The file.
-
-    Attributes:
-        functions: The functions of the library.
-        instructions: The instruction set.
-
-    Raises:
-        OSError: The file cannot be loaded, or is not compiled from this source.
-    """
+    """The compiled library for one instruction set."""
 
     def __init__(self, path: Path) -> None:
         self.functions = ctypes.CDLL(str(path))

@@ -18,14 +18,9 @@ from kappaflow.stack.shape import BlockShape
 
 
 class CouplingState:
-    """The intermediate results of one coupling for a chunk of columns.
+    """The conditioner's results, the factor E and its sigmoid of one coupling, for some columns.
 
-    Attributes:
-        network: The activations of its conditioner.
-        answer: The output of its conditioner. Raw log-scales, unless the coupling is additive, are
-            above the shifts.
-        sigmoid: The sigmoid of the scaled raw log-scales, (changed, columns).
-        factor: The factor E of the changed features, (changed, columns).
+    In `answer` the raw log-scales are above the shifts; additive couplings have only shifts.
     """
 
     def __init__(self, network: Activations, *, affine: bool) -> None:
@@ -35,13 +30,9 @@ class CouplingState:
 
 
 class Arithmetic(ABC):
-    """A kind of coupling in one direction: the map x -> y of its changed features, on columns.
+    """A kind of coupling in one direction: the map x -> y of its changed features, on columns."""
 
-    Attributes:
-        weight: The factor that the gradient of the log_det gets before `pull`.
-    """
-
-    weight: float = 0.0
+    weight: float = 0.0  # the factor that the gradient of the log_det gets before `pull`
 
     @abstractmethod
     def apply(
@@ -114,7 +105,7 @@ class Curved(Affine):
 
     def __init__(self, scale: str, bound: float, direction: int) -> None:
         self.direction, self.weight = direction, float(direction)
-        self._curve = CURVES.index(scale), float(bound), direction
+        self._curve = list(CURVES).index(scale), float(bound), direction
 
     def apply(
         self, ops: Operations, state: CouplingState, x: Tensor, y: Tensor, log_scales: Tensor

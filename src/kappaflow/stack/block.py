@@ -1,11 +1,12 @@
 """A block: at most 32 couplings, executed as one autograd node on stacked weights."""
 
+import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from operator import ne
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,6 @@ from kappaflow.bijections.coupling import Coupling
 from kappaflow.errors import ArgumentError, NumericalWarning
 from kappaflow.nets.exact_type import is_exactly
 from kappaflow.stack.block_pass import KEEP, POOL, BlockPass, ExecutionMode
-from kappaflow.stack.plain import with_tensors
 from kappaflow.stack.shape import BlockShape
 from kappaflow.stack.weights import (
     StackedTensor,
@@ -27,13 +27,11 @@ from kappaflow.stack.weights import (
     weights_of,
 )
 
+T = TypeVar("T", bound=Tensor)
+
 
 class Watched:
-    """Notices when layers no longer compute what a block executes.
-
-    Args:
-        layers: The layers.
-    """
+    """Notices when layers no longer compute what a block executes."""
 
     def __init__(self, layers: Sequence[Bijection]) -> None:
         modules = [part for layer in layers for part in layer.modules()]
@@ -98,18 +96,11 @@ _READ = dict.fromkeys(
 
 
 class Block:
-    """Couplings that run together, on the parameters of ordinary modules.
+    """Couplings, and the permutations before them, that run together on ordinary parameters.
 
-    Args:
-        shape: Shape of the couplings.
-        layers: The couplings, with the permutations before them.
-        first: Number of couplings of the stack before this block.
-
-    Attributes:
-        recomputing: Whether this block recomputes in memory mode "invert", because states were
-            not recovered accurately from the output.
-        joined: The stacked tensors, in the memory of the parameters, if these receive the
-            gradients instead of the parameters, as in a step of `JointParameters`.
+    `first` is the number of couplings before this block. `recomputing` tells that memory mode
+    "invert" stores states here, because they were not recovered accurately. `joined` are the
+    stacked tensors if these receive the gradients, as in a step of `JointParameters`.
     """
 
     def __init__(self, shape: BlockShape, layers: Sequence[Bijection], first: int) -> None:
@@ -152,15 +143,10 @@ class Block:
                 return None
         return weights
 
-    def plain(self, parameters: Sequence[Tensor]) -> list[Bijection]:
-        """Returns copies of the layers that read these tensors."""
-        named: list[dict[str, Tensor]] = [{} for _ in self._couplings]
-        pairs = zip(stacked_tensors(self.shape), grouped(self.shape, parameters), strict=True)
-        for stacked, parts in pairs:
-            for (layer, path), part in zip(stacked.parts, parts, strict=True):
-                named[layer][f"conditioner.{path}.{stacked.leaf}"] = part
-        rows: dict[Bijection, dict[str, Tensor]] = dict(zip(self._couplings, named, strict=True))
-        return [with_tensors(layer, rows.get(layer, {})) for layer in self.layers]
+    def plain(self, parameters: Sequence[Tensor]) -> Chain:
+        """Returns a chain of copies of the layers that read these tensors."""
+        tensors = dict(zip(map(id, self._parameters()), parameters, strict=True))
+        return copy.deepcopy(Chain(self.layers), tensors)
 
     def start(self, mode: ExecutionMode, x: Tensor) -> BlockPass:
         """Returns a pass for the batch x (B, features)."""
@@ -175,11 +161,6 @@ class Block:
             seed=None if seed is None else (seed + self.first) % 2**63,
         )
 
-    def layer_names(self) -> list[str]:
-        """Returns the names of the couplings: number in the stack, from 1, and class."""
-        name = "AffineCoupling" if self.shape.affine else "AdditiveCoupling"
-        return [f"{self.first + i} {name}" for i in range(1, self.shape.layers + 1)]
-
     @property
     def is_edited(self) -> bool:
         """Whether a part, an option or a method of a layer was replaced."""
@@ -188,10 +169,9 @@ class Block:
     def tensors(self) -> list[tuple[StackedTensor, Sequence[nn.Parameter]]]:
         """Returns the layout of each stacked tensor and its parameters; none if one is missing."""
         try:
-            own = grouped(self.shape, self._parameters())
+            return self._grouped(self._parameters())
         except KeyError:  # a parametrization computes one
             return []
-        return list(zip(stacked_tensors(self.shape), own, strict=True))
 
     def copy_parameters(self, memo: dict[int, Any]) -> None:
         """Copies parameters that are side by side in memory, for `copy.deepcopy`."""
@@ -201,6 +181,9 @@ class Block:
             if memory is not None:
                 for part, parameter in zip(stacked.split(memory.clone()), parts, strict=True):
                     memo[id(parameter)] = nn.Parameter(part, parameter.requires_grad)
+
+    def _grouped(self, tensors: Sequence[T]) -> list[tuple[StackedTensor, Sequence[T]]]:
+        return list(zip(stacked_tensors(self.shape), grouped(self.shape, tensors), strict=True))
 
     def _parameters(self) -> list[nn.Parameter]:
         """Returns the parameters; other types may be among them if layers were changed."""
@@ -348,9 +331,9 @@ def _from_output(
 
 
 def _too_large(block: Block, layer: int, error: float, direction: int) -> str:
-    names = block.layer_names()
-    first = block.first + 1
-    return error_text(names[layer], error, first, block.first + len(names), inverse=direction < 0)
+    first, last = block.first + 1, block.first + block.shape.layers
+    name = f"{first + layer} {'Affine' if block.shape.affine else 'Additive'}Coupling"
+    return error_text(name, error, first, last, inverse=direction < 0)
 
 
 def _differentiable(
@@ -370,7 +353,7 @@ def _differentiable(
     inputs = [x, context, *parameters]
     targets = [t for t, w in zip(inputs, needed, strict=True) if w]
     parts = separated(ctx.block.shape, parameters) if ctx.joined else parameters
-    plain = Chain(ctx.block.plain(parts)).eval()  # without dropout, as in the forward pass
+    plain = ctx.block.plain(parts).eval()  # without dropout, as in the forward pass
     values = (plain if ctx.mode.direction > 0 else Inverse(plain))(x, context)
     pairs = [(v, g) for v, g in zip(values, gradients, strict=True) if v.requires_grad]
     outputs, theirs = zip(*pairs, strict=True)  # the log_det of additive couplings is a constant

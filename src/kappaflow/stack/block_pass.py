@@ -41,19 +41,12 @@ KEEP: dict[str, Keep] = {
 
 @dataclass(frozen=True)
 class ExecutionMode:
-    """How a batch is executed by the blocks of a stack.
+    """How a batch is executed by the blocks of a stack."""
 
-    Attributes:
-        direction: 1 from data to latent, -1 from latent to data.
-        memory: A memory mode, or "score" if no gradient is needed.
-        product_dtype: The dtype of the conditioners' products.
-        seed: Seed of the dropout masks, the same in both directions; None for no dropout.
-    """
-
-    direction: int
-    memory: str
+    direction: int  # 1 from data to latent, -1 from latent to data
+    memory: str  # a memory mode, or "score" if no gradient is needed
     product_dtype: torch.dtype
-    seed: int | None
+    seed: int | None  # of the dropout masks, the same in both directions
 
 
 @dataclass
@@ -73,17 +66,7 @@ class Chunk:
 
 
 class BlockPass:
-    """A forward pass of a batch through a block, and its backward pass.
-
-    Args:
-        shape: The couplings.
-        direction: 1 from data to latent, -1 from latent to data.
-        x: The batch, (B, features).
-        keep: The states to store: "nothing", "states" or "everything".
-        fingerprinted: Whether to store fingerprints of the states.
-        product_dtype: The dtype of the conditioners' products.
-        seed: Seed of the dropout masks; None for no dropout.
-    """
+    """A forward pass of a batch through a block, and its backward pass."""
 
     chunks: Sequence[Chunk] = ()  # in case `__init__` raises
 

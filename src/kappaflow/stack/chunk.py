@@ -87,23 +87,10 @@ class StepBuffers:
 
 
 class SavedStates:
-    """The stored intermediate states of a chunk.
+    """The stored intermediate states of a chunk, by the segments of its route.
 
-    Args:
-        shape: The couplings.
-        route: The order of the couplings.
-        columns: Number of rows of the batch.
-        like: A tensor with the dtype and the device of the states.
-        keep: With "nothing", each state overwrites the one before. "states" stores all states, and
-            "everything" also stores the results of the conditioners.
-        product_dtype: The dtype of the conditioners' products.
-
-    Attributes:
-        gathers: The gathers before each segment and after the last one.
-        entries: The features at the start of each segment, (features, columns).
-        step_buffers: The buffers that each coupling of a segment reads and writes.
-        ends: The two halves at the end of each segment.
-        states: The results of each coupling; empty unless everything is stored.
+    With "nothing", each state overwrites the one before. "states" stores all states, and
+    "everything" also stores the results of the conditioners.
     """
 
     def __init__(
@@ -149,13 +136,7 @@ def new_state(
 
 @dataclass(frozen=True)
 class InverseReplay:
-    """Inputs of a backward pass that recomputes the states from the output.
-
-    Attributes:
-        z: The output, (features, columns).
-        x: Receives the recomputed input, (features, columns).
-        fingerprints: The fingerprints of the states, for comparison.
-    """
+    """A backward pass that recomputes the states from the output z, and writes the input x."""
 
     z: Tensor
     x: Tensor
@@ -163,18 +144,7 @@ class InverseReplay:
 
 
 class Workspace:
-    """Buffers that a chunk needs only while it runs.
-
-    Attributes:
-        context: The context, (context, columns), in the dtype of the products.
-        context_gradient: The gradient of the context, (context, columns), in the dtype of the
-            states.
-        log_det_gradient: The gradient of the log_det, (columns,).
-        x_gradient: The gradient of the input, (features, columns).
-        fingerprints: A fingerprint of each state, (layers, columns).
-        seeds: The dropout seed of each coupling, (layers,).
-        tapes: The tapes recorded on these buffers and on the buffers of each `SavedStates`.
-    """
+    """Buffers that a chunk needs only while it runs, and the tapes recorded on them."""
 
     def __init__(
         self, shape: BlockShape, columns: int, like: Tensor, product_dtype: torch.dtype
@@ -204,15 +174,7 @@ class Workspace:
 
 
 class ChunkKernel:
-    """Runs the couplings of a block, in one direction, on chunks of rows.
-
-    Args:
-        shape: The couplings.
-        direction: 1 from data to latent, -1 from latent to data.
-        tensors: The stacked weights and biases of the conditioners.
-        product_dtype: The dtype of the conditioners' products.
-        like: A tensor with the dtype and the device of the states.
-    """
+    """Runs the couplings of a block, in one direction, on chunks of rows."""
 
     def __init__(
         self,

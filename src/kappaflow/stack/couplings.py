@@ -21,7 +21,7 @@ from kappaflow.partition import Partition
 from kappaflow.registry import register
 from kappaflow.stack.block import Block, run_block
 from kappaflow.stack.block_pass import ExecutionMode
-from kappaflow.stack.plain import check_permutations, copied, coupling, settings_of
+from kappaflow.stack.plain import check_permutations, coupling, settings_of
 from kappaflow.stack.shape import Order, block_shape
 from kappaflow.stack.weights import Weights
 
@@ -262,10 +262,7 @@ class CouplingStack(Bijection):
     def __deepcopy__(self, memo: dict[int, Any]) -> "CouplingStack":
         for block in self.blocks:
             block.copy_parameters(memo)
-        duplicate = object.__new__(type(self))
-        memo[id(self)] = duplicate
-        layers = copied(self.bijections, memo)
-        memo[id(self.bijections)] = layers
+        duplicate = memo[id(self)] = object.__new__(type(self))
         duplicate.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return duplicate
 

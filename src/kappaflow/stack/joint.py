@@ -19,14 +19,7 @@ from kappaflow.stack.weights import StackedTensor, stacked_tensors
 
 @dataclass
 class _Joint:
-    """A stacked tensor that shares its memory with parameters.
-
-    Attributes:
-        layout: Its layout.
-        block: The block of the parameters.
-        parameters: The parameters.
-        tensor: The stacked tensor; `grad` receives their gradients.
-    """
+    """A stacked tensor that shares its memory with parameters; its `grad` receives theirs."""
 
     layout: StackedTensor
     block: Block
@@ -79,12 +72,6 @@ class JointParameters:
     """The parameters of a module; those of a stack are joined to its stacked tensors.
 
     Parameters of a stacked tensor that are partly frozen are not joined.
-
-    Args:
-        module: The module.
-
-    Attributes:
-        tensors: The tensors, by name.
     """
 
     def __init__(self, module: nn.Module) -> None:

@@ -12,6 +12,7 @@ import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from kappaflow.native import Library, address_in_torch, library
 from kappaflow.stack.operations import Entry
-from kappaflow.stack.tape import Executor, NativeExecutor
+from kappaflow.stack.tape import Executor, Job, Work, entries_of
 from kappaflow.stack.threads import run_all
 
 _STEP = struct.Struct("=q" + "qiiii" * 7 + "3d")  # as in tapes.c
@@ -35,15 +36,33 @@ def executor(tensors: Sequence[Tensor], product_dtype: torch.dtype) -> Executor:
     return Executor(device) if native is None else NativeExecutor(native)
 
 
+class NativeExecutor(Executor):
+    """Executes tapes with the native backend."""
+
+    moves = True
+
+    def __init__(self, backend: "Backend") -> None:
+        super().__init__("cpu")
+        self._backend = backend
+
+    def run(self, lanes: Sequence[Sequence[Work]]) -> None:
+        with self.default_modes():
+            for works in zip_longest(*lanes):
+                running = [work() for work in works if work is not None]
+                while jobs := [job for work in running if (job := next(work, None))]:
+                    tapes = [job.tapes.get("native", job, self._record) for job in jobs]
+                    for tape, job in zip(tapes, jobs, strict=True):
+                        tape.move(job.moved)
+                    self._backend.execute(tapes)
+
+    def _record(self, job: Job) -> "Tape":
+        return Tape(entries_of(job, self._backend.codes))
+
+
 def backend() -> "Backend | None":
     """Returns the native backend; None if there is none, or if KAPPAFLOW_NATIVE is 0."""
     loaded = library()
     return None if loaded is None else _backend_of(loaded)
-
-
-@functools.lru_cache(maxsize=1)
-def _backend_of(library: Library) -> "Backend":
-    return Backend(library)
 
 
 class Backend:
@@ -51,12 +70,6 @@ class Backend:
 
     Matrix products are those of torch where it exports them, as with MKL on Linux, otherwise
     those of scipy. Tapes run on torch's threads with MKL, otherwise on threads of Python.
-
-    Args:
-        library: The library.
-
-    Attributes:
-        codes: The number of each operation.
     """
 
     def __init__(self, library: Library) -> None:
@@ -74,10 +87,6 @@ class Backend:
         """The address of the loop over torch's threads; None without them or without MKL."""
         return self._library.parallel_for if self._set_threads else None
 
-    def tape(self, entries: Sequence[Entry]) -> "Tape":
-        """Returns a tape of recorded operations."""
-        return Tape(entries)
-
     def execute(self, tapes: Sequence["Tape"]) -> None:
         """Executes tapes in parallel, without the interpreter."""
         count = len(tapes)
@@ -94,12 +103,11 @@ class Backend:
             run_all([functools.partial(one, index) for index in range(count)])
 
 
-class Tape:
-    """Recorded operations for the library. It keeps the memory of their tensors alive.
+_backend_of = functools.lru_cache(maxsize=1)(Backend)
 
-    Args:
-        entries: Code and operands of each operation.
-    """
+
+class Tape:
+    """Recorded operations for the library. It keeps the memory of their tensors alive."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         storages = (o.untyped_storage() for e in entries for o in e if isinstance(o, Tensor))

@@ -17,14 +17,9 @@ from kappaflow.stack.weights import Transposes, Views
 class Activations:
     """Intermediate results of a conditioner that its gradients need.
 
-    Attributes:
-        active: The hidden layers after ReLU and dropout, (width, columns) each. With residual
-            blocks, every second one is the sum before ReLU.
-        read: The inputs of the linear layers after the first one: `active`, or in a residual
-            conditioner its sum with the previous layer.
-        answer: The output, (outputs, columns).
-        narrow_kept: The input of the first layer in the dtype of the products.
-        narrow_answer: `answer` in the dtype of the products.
+    `active` are the hidden layers after ReLU and dropout; with residual blocks, every second one
+    is the sum before ReLU. `read` are the inputs of the next layers: the same, or sums with the
+    layer before. The narrow ones have the dtype of the products.
     """
 
     def __init__(
@@ -41,13 +36,7 @@ class Activations:
 
 
 class Slopes:
-    """Gradients of the layers of a conditioner, in the rows of one buffer.
-
-    Attributes:
-        hidden: The gradients of the hidden layers before ReLU, (width, columns) each.
-        answer: The gradient of the output, (outputs, columns).
-        everything: All of these, (sum of outputs, columns), in the order of the biases.
-    """
+    """Gradients of the layers of a conditioner before ReLU, in the rows of one buffer."""
 
     def __init__(self, shape: NetworkShape, buffer: Tensor) -> None:
         self.everything = buffer[len(buffer) - sum(shape.outputs) :]
@@ -91,17 +80,7 @@ def evaluate(
     activations: Activations,
     masks: DropoutMasks | None,
 ) -> None:
-    """Evaluates a conditioner at `kept` and a context, and writes into `activations`.
-
-    Args:
-        ops: Executes or records the operations.
-        shape: The shape of the conditioner.
-        views: The weights of the conditioner.
-        kept: The input, (inputs, columns).
-        context: The context, (context, columns), in the dtype of the products.
-        activations: Receives the output and the hidden layers.
-        masks: Dropout masks; None for no dropout.
-    """
+    """Evaluates a conditioner at `kept` and a context, and writes into `activations`."""
     h = kept
     if kept.dtype != context.dtype:
         ops.copy(kept, activations.narrow_kept)

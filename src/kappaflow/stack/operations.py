@@ -18,13 +18,6 @@ from torch import Tensor
 BITS = 1 / math.log(2)
 
 
-def write_curve(
-    number: int, raw: Tensor, bound: float, direction: int, slope: Tensor, bits: Tensor
-) -> None:
-    """Writes the slope d s / d r, and the log-scale s in bits times the direction."""
-    _WRITERS[number](raw, bound, direction * BITS, slope, bits)
-
-
 def _softsign(raw: Tensor, bound: float, unit: float, slope: Tensor, bits: Tensor) -> None:
     torch.abs(raw, out=slope).mul_(1 / bound).add_(1).reciprocal_()
     torch.mul(raw, slope, out=bits).mul_(unit)
@@ -60,15 +53,15 @@ def _softplus(raw: Tensor, bound: float, unit: float, slope: Tensor, bits: Tenso
     torch.sigmoid(raw, out=slope)
 
 
-_WRITERS: list[Callable[[Tensor, float, float, Tensor, Tensor], None]] = [
-    _softsign,
-    _atan,
-    _exp,
-    _sigmoid,
-    _logsigmoid,
-    _softplus,
-]
-CURVES = ("softsign", "atan", "exp", "sigmoid", "logsigmoid", "softplus")
+# In the order of tapes.c.
+CURVES: dict[str, Callable[[Tensor, float, float, Tensor, Tensor], None]] = {
+    "softsign": _softsign,
+    "atan": _atan,
+    "exp": _exp,
+    "sigmoid": _sigmoid,
+    "logsigmoid": _logsigmoid,
+    "softplus": _softplus,
+}
 
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
@@ -184,13 +177,7 @@ class Operations:
         The shift is the lower half of the answer.
         """
         _write_bits(answer, offset, steepness, width, sigmoid, factor)
-        log_scales.add_(factor)
-        factor.exp2_()
-        shift = answer[len(factor) :]
-        if width > 0:
-            torch.addcmul(shift, x, factor, out=target)
-        else:
-            torch.sub(x, shift, out=target).mul_(factor)
+        _scale_and_shift(x, answer, width, factor, log_scales, target)
 
     def affine_back(self, factor: Tensor, answer: Tensor, direction: int, y: Tensor) -> None:
         """Undoes `affine` in place."""
@@ -212,13 +199,7 @@ class Operations:
         slope: Tensor,
     ) -> None:
         """Computes the gradients of x and of the answer from the gradient of y."""
-        changed = len(back)
-        raw, shift = slope[:changed], slope[changed:]
-        torch.mul(shift, factor, out=back)
-        if weight < 0:
-            torch.neg(back, out=shift)
-            x = torch.sub(x, answer[changed:], out=raw)
-        torch.addcmul(log_det, back, x, value=weight, out=raw)
+        raw = _pulled(x, factor, answer, log_det, weight, back, slope)
         _sigmoid_backward(raw, sigmoid, grad_input=raw)
 
     def curve(
@@ -231,7 +212,7 @@ class Operations:
         factor: Tensor,
     ) -> None:
         """Writes the factor of a log-scale for a curve from `CURVES`, and the curve's slope."""
-        write_curve(number, answer[: len(factor)], bound, direction, slope, factor)
+        _write_curve(answer, number, bound, direction, slope, factor)
         factor.exp2_()
 
     def curve_affine(
@@ -247,14 +228,8 @@ class Operations:
         target: Tensor,
     ) -> None:
         """Computes the same as `affine` with the factor from `curve`."""
-        write_curve(number, answer[: len(factor)], bound, direction, slope, factor)
-        log_scales.add_(factor)
-        factor.exp2_()
-        shift = answer[len(factor) :]
-        if direction > 0:
-            torch.addcmul(shift, x, factor, out=target)
-        else:
-            torch.sub(x, shift, out=target).mul_(factor)
+        _write_curve(answer, number, bound, direction, slope, factor)
+        _scale_and_shift(x, answer, direction, factor, log_scales, target)
 
     def curve_pull(
         self,
@@ -268,14 +243,7 @@ class Operations:
         slope: Tensor,
     ) -> None:
         """Computes the same as `affine_pull`; `curve` holds the slope of the log-scale."""
-        changed = len(back)
-        raw, shift = slope[:changed], slope[changed:]
-        torch.mul(shift, factor, out=back)
-        if direction < 0:
-            torch.neg(back, out=shift)
-            x = torch.sub(x, answer[changed:], out=raw)
-        torch.addcmul(log_det, back, x, value=direction, out=raw)
-        raw.mul_(curve)
+        _pulled(x, factor, answer, log_det, direction, back, slope).mul_(curve)
 
     def relu(self, source: Tensor, target: Tensor) -> None:
         """Writes the source with negative numbers replaced by zero."""
@@ -330,16 +298,51 @@ def _write_bits(
     torch.add(offset, sigmoid, alpha=width, out=bits)
 
 
+def _write_curve(
+    answer: Tensor, number: int, bound: float, direction: int, slope: Tensor, bits: Tensor
+) -> None:
+    """Writes the slope d s / d r, and the log-scale s in bits times the direction."""
+    [*CURVES.values()][number](answer[: len(bits)], bound, direction * BITS, slope, bits)
+
+
+def _scale_and_shift(
+    x: Tensor, answer: Tensor, sign: float, factor: Tensor, log_scales: Tensor, target: Tensor
+) -> None:
+    """Writes y at x, given the logarithm of the factor in bits, which becomes the factor."""
+    log_scales.add_(factor)
+    factor.exp2_()
+    shift = answer[len(factor) :]
+    if sign > 0:
+        torch.addcmul(shift, x, factor, out=target)
+    else:
+        torch.sub(x, shift, out=target).mul_(factor)
+
+
+def _pulled(
+    x: Tensor,
+    factor: Tensor,
+    answer: Tensor,
+    log_det: Tensor,
+    weight: float,
+    back: Tensor,
+    slope: Tensor,
+) -> Tensor:
+    """Returns the gradient of the log-scale, after writing those of x and of the shift."""
+    changed = len(back)
+    raw, shift = slope[:changed], slope[changed:]
+    torch.mul(shift, factor, out=back)
+    if weight < 0:
+        torch.neg(back, out=shift)
+        x = torch.sub(x, answer[changed:], out=raw)
+    return torch.addcmul(log_det, back, x, value=weight, out=raw)
+
+
 EAGER = Operations()
 NAMES = tuple(name for name in vars(Operations) if not name.startswith("_"))
 
 
 class Recording(Operations):
-    """Records operations, each as its code and its operands.
-
-    Args:
-        codes: The code of each operation, by name.
-    """
+    """Records operations, each as its code and its operands."""
 
     def __init__(self, codes: Mapping[str, Any]) -> None:
         self._entries: list[Entry] = []

@@ -1,12 +1,10 @@
 """Conversion between plain couplings and stacks: modules and arguments."""
 
-import copy
-from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kappaflow.bijection import Bijection
 from kappaflow.bijections import AdditiveCoupling, AffineCoupling, Permutation
@@ -18,7 +16,6 @@ from kappaflow.partition import Partition
 
 PlainCoupling = AffineCoupling | AdditiveCoupling
 Network = MLP | ResidualMLP | PairedMLP
-M = TypeVar("M", bound=nn.Module)
 
 
 def coupling(
@@ -65,45 +62,6 @@ def coupling(
         scale=scale,
     )
 
-
-def with_tensors(module: M, tensors: dict[str, Tensor]) -> M:
-    """Returns a copy of a module with tensors as its parameters, so that gradients reach them."""
-    shell = _shell(module)
-    for name, tensor in tensors.items():
-        path, _, leaf = name.rpartition(".")
-        setattr(shell.get_submodule(path), leaf, tensor)
-    return shell
-
-
-def _shell(module: M) -> M:
-    """Returns a copy of a module without parameters, in a fraction of the time of making one."""
-    shell = object.__new__(type(module))
-    shell.__dict__ = module.__dict__ | {"_parameters": {}, "_buffers": dict(module._buffers)}
-    shell._modules = {name: child and _shell(child) for name, child in module._modules.items()}
-    return shell
-
-
-def copied(module: M, memo: dict[int, Any]) -> M:
-    """Returns `copy.deepcopy(module, memo)`, for layers of a stack in a tenth of the time."""
-    if type(module) not in _COPIED:
-        return copy.deepcopy(module, memo)
-    shell = object.__new__(type(module))
-    memo[id(module)] = shell
-    for name, value in vars(module).items():
-        if name == "_modules":
-            shell.__dict__[name] = {
-                key: child and copied(child, memo) for key, child in value.items()
-            }
-        elif name == "_parameters":
-            shell.__dict__[name] = {key: copy.deepcopy(own, memo) for key, own in value.items()}
-        elif not value and type(value) in (dict, OrderedDict, set):
-            shell.__dict__[name] = type(value)()
-        else:
-            shell.__dict__[name] = copy.deepcopy(value, memo)
-    return shell
-
-
-_COPIED = {nn.ModuleList, nn.Linear, MLP, ResidualMLP, PairedMLP, AffineCoupling, AdditiveCoupling}
 
 WIRINGS = {MLP: "plain", ResidualMLP: "blocks", PairedMLP: "paired"}
 KINDS = {AffineCoupling: "affine", AdditiveCoupling: "additive"}

@@ -24,33 +24,20 @@ class CouplingStep:
 
 @dataclass(frozen=True)
 class RouteSegment:
-    """Couplings that alternate between the same two halves.
+    """Couplings that alternate between the same two halves; the first reads the first half."""
 
-    Attributes:
-        gather: Index of the features of both halves among those of the previous segment, or among
-            the inputs of the block; None if they are in order.
-        sizes: Number of features in each half; the first step reads the first half.
-        steps: The couplings in the order of execution.
-    """
-
-    gather: Order | None
+    gather: Order | None  # index of the features among those before; None if they are in order
     sizes: tuple[int, int]
     steps: tuple[CouplingStep, ...]
 
 
 @dataclass(frozen=True)
 class Route:
-    """The couplings of a block in the order of execution.
-
-    Attributes:
-        features: Number of features.
-        segments: The segments, at least one.
-        gather: Index of each output feature in the halves of the last segment.
-    """
+    """The couplings of a block in the order of execution."""
 
     features: int
     segments: tuple[RouteSegment, ...]
-    gather: Order | None
+    gather: Order | None  # index of each output feature in the halves of the last segment
 
 
 def routes(
@@ -87,28 +74,20 @@ def _route(
 
 
 def _gather(expected: Order, actual: Order) -> Order | None:
-    """Returns the index of each expected feature in `found`, or None if they are in order."""
+    """Returns the index of each expected feature in `actual`, or None if they are in order."""
     index_of = {feature: i for i, feature in enumerate(actual)}
     return None if expected == actual else tuple(index_of[feature] for feature in expected)
 
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """The shape of a fully connected conditioner.
+    """The shape of a fully connected conditioner."""
 
-    Attributes:
-        widths: Widths of the input (without the context), the hidden layers and the output.
-        context_features: Width of the context, which the first layer reads next to the input.
-        residual: Whether each hidden layer is added to the next of equal width.
-        dropout: Share of the hidden units that dropout sets to zero.
-        wiring: "plain", "blocks" (a `ResidualMLP`) or "paired" (a `PairedMLP`).
-    """
-
-    widths: tuple[int, ...]
+    widths: tuple[int, ...]  # of the input (without the context), the hidden layers, the output
     context_features: int
     residual: bool
     dropout: float
-    wiring: str = "plain"
+    wiring: str = "plain"  # or "blocks" (a `ResidualMLP`) or "paired" (a `PairedMLP`)
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -138,26 +117,14 @@ class NetworkShape:
 # Compared by identity: equal blocks share one object, which is a fast key for their buffers.
 @dataclass(frozen=True, eq=False)
 class BlockShape:
-    """The shape of a block of couplings.
-
-    Attributes:
-        features: Number of features.
-        encode: The route from data to latent.
-        decode: The route from latent to data.
-        networks: The distinct conditioner shapes.
-        network_of: Index of the shape of each coupling.
-        row_of: Number of earlier couplings with the same shape.
-        affine: Whether the couplings scale and shift, or only shift.
-        scale_bound: Bound on the log-scale of each coupling.
-        scale: The curve of the log-scales.
-    """
+    """The shape of a block of couplings."""
 
     features: int
     encode: Route
     decode: Route
-    networks: tuple[NetworkShape, ...]
-    network_of: tuple[int, ...]
-    row_of: tuple[int, ...]
+    networks: tuple[NetworkShape, ...]  # the distinct conditioners
+    network_of: tuple[int, ...]  # index of the conditioner of each coupling
+    row_of: tuple[int, ...]  # number of earlier couplings with the same one
     affine: bool
     scale_bound: float
     scale: str

@@ -8,8 +8,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import zip_longest
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,34 +21,12 @@ MOST = 128  # tapes per set of buffers, which 4,096 couplings can share in log_p
 P = TypeVar("P")
 
 
-class NativeBackend(Protocol):
-    """Makes tapes and executes them; see `native`."""
-
-    @property
-    def codes(self) -> Mapping[str, int]:
-        """The code of each operation, by name."""
-        ...
-
-    def tape(self, entries: Sequence[Entry]) -> Any:  # noqa: ANN401
-        """Returns a tape of recorded operations."""
-        ...
-
-    def execute(self, tapes: Sequence[Any]) -> None:
-        """Executes tapes in parallel, without the interpreter."""
-        ...
-
-
 @dataclass(frozen=True)
 class Job:
-    """Operations to execute.
+    """Operations to execute: `describe` calls them on an `Operations`.
 
-    Attributes:
-        describe: Calls the operations on an `Operations`.
-        tapes: The tapes recorded so far.
-        key: Identifies the calls, together with the owner of `tapes`; None if they will not be
-            repeated.
-        moved: Pairs of tensors: a native tape uses the second, of the same layout, in place of
-            the first.
+    `key` identifies them within `tapes`; it is None if they will not be repeated. A native tape
+    uses the second tensor of each pair of `moved`, of the same layout, in place of the first.
     """
 
     describe: Callable[[Operations], None]
@@ -86,16 +63,9 @@ Work = Callable[[], Iterator[Job]]
 
 
 class Executor:
-    """Executes operations eagerly.
+    """Executes operations eagerly."""
 
-    Args:
-        device_type: Device type of the tensors.
-
-    Attributes:
-        moves: Whether it heeds `Job.moved`.
-    """
-
-    moves = False
+    moves = False  # whether it heeds `Job.moved`
 
     def __init__(self, device_type: str) -> None:
         self._device_type = device_type
@@ -104,7 +74,7 @@ class Executor:
         """Runs lanes in parallel, and the work of each lane in order."""
 
         def follow(lane: Sequence[Work]) -> None:
-            with self._default_modes():
+            with self.default_modes():
                 for work in lane:
                     for job in work():
                         self._execute(job)
@@ -121,38 +91,11 @@ class Executor:
             call()
 
     @contextmanager
-    def _default_modes(self) -> Iterator[None]:
+    def default_modes(self) -> Iterator[None]:
         """Switches gradients, inference mode and autocast off on this thread."""
         autocast_off = without_autocast(self._device_type)
         with torch.inference_mode(False), torch.no_grad(), autocast_off:
             yield
-
-
-class NativeExecutor(Executor):
-    """Executes tapes with the native backend.
-
-    Args:
-        backend: The backend that makes and executes tapes.
-    """
-
-    moves = True
-
-    def __init__(self, backend: NativeBackend) -> None:
-        super().__init__("cpu")
-        self._backend = backend
-
-    def run(self, lanes: Sequence[Sequence[Work]]) -> None:
-        with self._default_modes():
-            for works in zip_longest(*lanes):
-                running = [work() for work in works if work is not None]
-                while jobs := [job for work in running if (job := next(work, None))]:
-                    tapes = [job.tapes.get("native", job, self._record) for job in jobs]
-                    for tape, job in zip(tapes, jobs, strict=True):
-                        tape.move(job.moved)
-                    self._backend.execute(tapes)
-
-    def _record(self, job: Job) -> Any:  # noqa: ANN401
-        return self._backend.tape(entries_of(job, self._backend.codes))
 
 
 def entries_of(job: Job, codes: Mapping[str, Any]) -> list[Entry]:

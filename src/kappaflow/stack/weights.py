@@ -22,21 +22,13 @@ T = TypeVar("T", bound=Tensor)
 
 @dataclass(frozen=True)
 class StackedTensor:
-    """The layout of a stacked tensor: one weight, or all biases, of the conditioners of one shape.
+    """The layout of a stacked tensor: one weight, or all biases, of conditioners of one shape."""
 
-    Attributes:
-        name: Its name in the block.
-        size: Its size: (count, outputs, inputs), or (count, sum of outputs), first layer first.
-        leaf: The name of its parameters in their layer, "weight" or "bias".
-        parts: Coupling and linear layer of each parameter in it, such as (0, "layers.0").
-        sizes: The size of each parameter.
-    """
-
-    name: str
-    size: tuple[int, ...]
-    leaf: str
-    parts: tuple[tuple[int, str], ...]
-    sizes: tuple[tuple[int, ...], ...]
+    name: str  # in the block
+    size: tuple[int, ...]  # (count, outputs, inputs), or (count, sum of outputs)
+    leaf: str  # the name of its parameters in their layer, "weight" or "bias"
+    parts: tuple[tuple[int, str], ...]  # coupling and linear layer, such as (0, "layers.0")
+    sizes: tuple[tuple[int, ...], ...]  # of each parameter
 
     def split(self, tensor: Tensor) -> list[Tensor]:
         """Returns the part of each parameter, views of a stacked tensor."""
@@ -107,12 +99,9 @@ def grouped(shape: BlockShape, parameters: Sequence[T]) -> list[Sequence[T]]:
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights of a block.
+    """The parameters of a block, and the stacked tensors with the same memory, if there are any.
 
-    Attributes:
-        parameters: The parameters, in the order of the stacked tensors; the stacked tensors
-            themselves if these receive the gradients.
-        stacked: The stacked tensors whose memory the parameters have; None if they are elsewhere.
+    The parameters are the stacked tensors themselves if these receive the gradients.
     """
 
     parameters: Sequence[Tensor]
@@ -143,31 +132,19 @@ def separated(shape: BlockShape, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Views:
-    """Weights of one conditioner, or their gradients, ready for products with columns.
+    """Weights of one conditioner, or their gradients, ready for products with columns."""
 
-    Attributes:
-        weights: The weights of each linear layer, (outputs, inputs), without context columns.
-        context_weight: The context columns of the first layer, (outputs, context).
-        biases: The biases of each linear layer, (outputs, 1); for gradients a single tensor,
-            (sum of outputs,).
-    """
-
-    weights: tuple[Tensor, ...]
-    context_weight: Tensor
-    biases: tuple[Tensor, ...]
+    weights: tuple[Tensor, ...]  # (outputs, inputs), without context columns
+    context_weight: Tensor  # of the first layer, (outputs, context)
+    biases: tuple[Tensor, ...]  # (outputs, 1); for gradients a single tensor, (sum of outputs,)
 
 
 @dataclass(frozen=True)
 class Transposes:
-    """Transposed weights of one conditioner for the backward pass.
+    """Transposed weights of one conditioner for the backward pass."""
 
-    Attributes:
-        weights: The weights of each linear layer, (inputs, outputs), without context rows.
-        context_weight: The context rows of the first layer, (context, outputs).
-    """
-
-    weights: tuple[Tensor, ...]
-    context_weight: Tensor
+    weights: tuple[Tensor, ...]  # (inputs, outputs), without context rows
+    context_weight: Tensor  # of the first layer, (context, outputs)
 
 
 def weight_views(shape: NetworkShape, tensors: Sequence[Tensor]) -> list[Views]:
@@ -221,15 +198,9 @@ def layer_transposes(
 
 
 class GradientSet:
-    """Gradients of the weights, accumulated by one thread.
+    """Gradients of the weights, accumulated by one thread."""
 
-    Attributes:
-        tensors: The gradients of the stacked weights.
-        layers: Views of the same gradients, by layer.
-        moved: Pairs of these tensors and others that a native tape writes in their place.
-    """
-
-    moved: Sequence[tuple[Tensor, Tensor]] = ()
+    moved: Sequence[tuple[Tensor, Tensor]] = ()  # as in `Job`
 
     def __init__(self, shape: BlockShape, tensors: Sequence[Tensor]) -> None:
         self.tensors = new_gradients(shape, tensors)
