@@ -12,7 +12,7 @@ from kappaflow.data import (
     dequantize,
     examine,
     load_table,
-    repair,
+    prepare,
     resolutions,
     split,
 )
@@ -175,14 +175,14 @@ def test_repair_dequantizes_rounded_columns_only() -> None:
     x[:, 2] = np.rint(5 * x[:, 2])
     x[4, 1] = np.nan
     table = load_table(x)
-    found, notes = repair(table, examine(table), "dequantize")
+    found, notes = prepare(table, repair="dequantize")
     assert notes[0] == "dropped 1 row with missing or infinite values (row 5)"
     assert notes[1].startswith("added uniform noise as wide as a step of their values to 'x0' (0")
     assert resolutions(found) == {} and examine(found) == ()
     np.testing.assert_array_equal(found.values[:, 1], np.delete(x[:, 1], 4))
     dependent = load_table(np.hstack([x[:, :1], 2 * x[:, :1]]))
     with pytest.raises(DataError, match=r"'dequantize' cannot .*exclude=\['x1'\] leaves it out"):
-        repair(dependent, examine(dependent), "dequantize")
+        prepare(dependent, repair="dequantize")
 
 
 def test_the_mean_log_density_of_noisy_rows_bounds_that_of_the_steps() -> None:

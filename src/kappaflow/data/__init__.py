@@ -29,7 +29,7 @@ from kappaflow.data.examine import Problem, examine
 from kappaflow.data.load import load_table, table_names
 from kappaflow.data.matrix import load_matrix
 from kappaflow.data.on_disk import MappedTable
-from kappaflow.data.prepare import prepare, repair
+from kappaflow.data.prepare import prepare
 from kappaflow.data.rounding import atom_rows, dequantize, resolutions
 from kappaflow.data.shipped import (
     DataSet,
@@ -66,7 +66,6 @@ __all__ = [
     "path_of",
     "prepare",
     "register_kind",
-    "repair",
     "resolutions",
     "shipped_names",
     "split",

@@ -13,11 +13,18 @@ from typing import Literal
 
 import numpy as np
 
-from kappaflow.data.counting import COUNTED, progression
 from kappaflow.data.files import explained
 from kappaflow.data.load import no_such_file, read_source, table_of
 from kappaflow.data.memory import array_columns, from_frame
-from kappaflow.data.raw import READ_ALL, Column, RawTable, Reading, collect, without_missing
+from kappaflow.data.raw import (
+    READ_ALL,
+    Column,
+    RawTable,
+    Reading,
+    collect,
+    running,
+    without_missing,
+)
 from kappaflow.data.table import Table
 from kappaflow.data.text import convert_text
 from kappaflow.errors import ArgumentError, FileError
@@ -57,16 +64,15 @@ class Source(ABC):
         return self.read(0, 1)
 
     def with_running(self, column: Column) -> Column:
-        """Returns a column with the progression that it forms over all rows, if it forms one."""
-        size, result = self.size or chunk_size(1), None
-        for start in range(0, self.rows if column.can_count else 0, size):
-            numbers = self.read(start, size, [column.name]).columns[column.name].numbers()
-            counts = start or progression(numbers[:COUNTED])
-            part = progression(numbers) if counts else None
-            result = part if result is None else result.then(part)
-            if result is None:
-                break
-        return replace(column, progression=result)
+        """Returns a column with its ends, if it counts all rows of the table."""
+        if not column.can_count:
+            return column
+        size, name = self.size or chunk_size(1), column.name
+        parts = (
+            self.read(start, size, [name]).columns[name].numbers()
+            for start in range(0, self.rows, size)
+        )
+        return replace(column, ends=running(parts))
 
 
 class MemorySource(Source):

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kappaflow.data.counting import identifiers
 from kappaflow.data.naming import BoolArray
-from kappaflow.data.raw import Column, RawTable, Reading, quoted, text_example
+from kappaflow.data.raw import Column, RawTable, Reading, quoted, running, text_example
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.options import option
 
@@ -109,11 +108,7 @@ def find_column(raw: RawTable, name: str, argument: str) -> Column:
     )
 
 
-ROW_NUMBERS = (
-    "it is the index",
-    "it counts the rows",
-    "it has a different whole number in each row",
-)
+ROW_NUMBERS = ("it is the index", "it counts the rows")
 WEIGHTS = re.compile(r"w|(.*_|sample|event|survey)?(weights?|wts?|wgts?)(_.*)?", re.IGNORECASE)
 SHOWN_EACH = 20  # columns that are left out for one reason, a sentence each; more share one
 
@@ -222,17 +217,13 @@ def _reason(raw: RawTable, column: Column, *, every: bool) -> str | None:
         )
     if column.is_index:
         return f"{ROW_NUMBERS[0]} of the rows; name it in {option('columns')} to model it"
-    running = column.running()
-    if running is not None:
-        return (
-            f"{ROW_NUMBERS[1]}, from {running.first:.10g} to {running.last:.10g}; name it in "
-            f"{option('columns')} to model it"
-        )
-    ends = None if column.progression else identifiers(column.numbers())
+    ends = column.ends
+    if ends is None and column.can_count:
+        ends = running([column.numbers()])
     if ends is not None:
         return (
-            f"{ROW_NUMBERS[2]}, from {ends[0]:.10g} to {ends[1]:.10g}, as identifiers have; name "
-            f"it in {option('columns')} to model it"
+            f"{ROW_NUMBERS[1]}, from {ends[0]:.10g} to {ends[1]:.10g}; name it in "
+            f"{option('columns')} to model it"
         )
     return None
 
@@ -241,7 +232,7 @@ def _what(raw: RawTable, column: Column) -> str:
     """Returns what a column without numbers holds, with the first value."""
     if column.what is not None:
         return column.what
-    kind = column.kind
+    kind = "dates or times" if column.series.dtype.is_temporal() else "text"
     present = (~column.series.is_null()).to_numpy()
     if not present.any():
         return kind
@@ -269,13 +260,11 @@ def _sentences(gone: dict[str, str]) -> tuple[str, ...]:
     for name, reason in gone.items():
         sorts.setdefault(reason.partition(",")[0], []).append(name)
     notes = []
-    for sort, names in sorts.items():
-        if len(names) <= SHOWN_EACH:
-            notes += [f"column '{name}' is left out: {gone[name]}" for name in names]
-        else:
-            they = sort.replace("it holds", "they hold").replace("it counts", "they count")
-            they = they.replace("it has", "they have")
-            notes.append(f"columns {quoted(names, len(names))} are left out: {they}")
+    for names in sorts.values():
+        shown = names if len(names) <= SHOWN_EACH else names[:1]
+        notes += [f"column '{name}' is left out: {gone[name]}" for name in shown]
+        if others := names[len(shown) :]:
+            notes[-1] += f"; so are {quoted(others, len(others))}"
     return tuple(notes)
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kappaflow.data.counting import COUNTED, identifiers, progression
 from kappaflow.data.duplicates import repeated_rows, repeats_of
 from kappaflow.data.naming import (
     SHOWN_PROBLEMS,
@@ -16,7 +15,7 @@ from kappaflow.data.naming import (
     listed,
     named_rows,
 )
-from kappaflow.data.raw import NO_MISSING, quoted
+from kappaflow.data.raw import NO_MISSING, quoted, running
 from kappaflow.data.rounding import PointMasses, coarse_columns, point_masses_of
 from kappaflow.data.statistics import Sentinel, relations, sentinels_of, standardized
 from kappaflow.data.table import Table
@@ -186,42 +185,25 @@ def complete_rows(table: Table) -> BoolArray:
 
 
 def _incomplete(table: Table) -> list[Problem]:
-    """Returns a problem for each column and kind of missing or infinite values."""
-    problems = []
-    for name, column in zip(table.columns, table.values.T, strict=True):
-        problems += _incomplete_column(table, name, column, f"column '{name}'", drop=True)
-    if table.context is not None:
-        for name, column in zip(table.context_columns, table.context.T, strict=True):
-            problems += _incomplete_column(
-                table, name, column, f"context column '{name}'", drop=False
-            )
-    return problems
+    """Returns a problem for each column and kind of missing or infinite values.
 
-
-def _incomplete_column(
-    table: Table, name: str, column: FloatArray, subject: str, *, drop: bool
-) -> list[Problem]:
-    """Returns at most one problem of each kind; a column without any number is to be dropped."""
-    finite = np.isfinite(column)
-    if finite.all():
-        return []
-    gone = (name,) if drop and not finite.any() else ()
+    A modeled column without any number is to be dropped.
+    """
     problems = []
-    for code, words, mask in (
-        ("missing", "missing value", np.isnan(column)),
-        ("infinite", "infinite value", np.isinf(column)),
-    ):
-        total = int(mask.sum())
-        if total:
-            rows = first_rows(table, mask)
-            count = (
-                f"a{'n' if code == 'infinite' else ''} {words}"
-                if total == 1
-                else f"{total:,} {words}s"
-            )
-            written = " (NaN)" if code == "missing" and table.lines is None else ""
-            message = f"{subject} has {count}{written} at {named_rows(table, mask)}"
-            problems.append(_problem(code, message, (name,), rows, gone))
+    for name, column in zip(table.all_columns, table.all_values.T, strict=True):
+        is_modeled = name in table.columns
+        subject = f"{'' if is_modeled else 'context '}column '{name}'"
+        drop = (name,) if is_modeled and not np.isfinite(column).any() else ()
+        written = " (NaN)" if table.lines is None else ""
+        for code, article, mask in (
+            ("missing", "a", np.isnan(column)),
+            ("infinite", "an", np.isinf(column)),
+        ):
+            if total := int(mask.sum()):
+                count = f"{article} {code} value" if total == 1 else f"{total:,} {code} values"
+                count += written if code == "missing" else ""
+                message = f"{subject} has {count} at {named_rows(table, mask)}"
+                problems.append(_problem(code, message, (name,), first_rows(table, mask), drop))
     return problems
 
 
@@ -294,25 +276,13 @@ def _dependent(table: Table) -> list[Problem]:
     for relation in result:
         members = sorted((relation.column, *relation.others))
         involved = tuple(names[j] for j in members)
-        if is_one_hot(table.values[:, members]):
-            message = (
-                f"columns {quoted(involved)} are one category, one-hot encoded, and add up to 1: "
-                f"encode it with drop='first' (OneHotEncoder) or drop_first=True (get_dummies), "
-                f"or leave out '{names[relation.column]}'"
-            )
-        else:
-            message = (
-                f"columns {quoted(involved)} depend on each other linearly, "
-                f"{relation.text(names)}: leave out '{names[relation.column]}'"
-            )
+        message = (
+            f"columns {quoted(involved)} depend on each other linearly, {relation.text(names)}: "
+            f"leave out '{names[relation.column]}'"
+        )
         drop = (names[relation.column],)
         problems.append(_problem("dependent-columns", message, involved, drop=drop))
     return problems
-
-
-def is_one_hot(values: FloatArray) -> bool:
-    """Returns whether each row has a single 1, and 0 in all other columns."""
-    return bool(np.isin(values, (0.0, 1.0)).all() and (values.sum(axis=1) == 1).all())
 
 
 def _badly_scaled(table: Table) -> list[Problem]:
@@ -372,18 +342,12 @@ def _special(name: str, column: FloatArray) -> tuple[str, str] | None:
             f"column '{name}' holds only {distinct[0]:g} and {distinct[1]:g}, on which a density "
             f"can grow without bound: {out} or use it as context"
         )
-    running = progression(column) if len(column) >= COUNTED else None
-    if running is not None:
-        return "counts-rows", (
-            f"column '{name}' counts the rows, from {running.first:.10g} to {running.last:.10g}: "
-            f"{out} if it says nothing else"
-        )
-    ends = identifiers(column)
+    ends = running([column])
     if ends is None:
         return None
     return "counts-rows", (
-        f"column '{name}' has a different whole number in each row, from {ends[0]:.10g} to "
-        f"{ends[1]:.10g}, as identifiers have: {out} if it says nothing else"
+        f"column '{name}' counts the rows, from {ends[0]:.10g} to {ends[1]:.10g}: {out} if it "
+        "says nothing else"
     )
 
 

@@ -1,6 +1,5 @@
 """Columns of any type as a source holds them: from arrays, tensors and data frames."""
 
-import decimal
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kappaflow.data.counting import COUNTED, Progression, progression
-from kappaflow.data.naming import BoolArray, FloatArray, IntArray, label_name
+from kappaflow.data.naming import FloatArray, IntArray, label_name
 from kappaflow.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
@@ -18,8 +16,7 @@ if TYPE_CHECKING:
 
 
 Decimal = Literal[".", ","]
-NUMBERS = (int, float, np.number, decimal.Decimal)
-
+COUNTED = 20  # fewest numbers that count rows by no accident
 NO_MISSING = "none"  # as a value that means a missing one: there is none
 INDEX_NAMES = ("Unnamed: 0", "__index_level_0__")  # as pandas reads and writes an index
 
@@ -118,7 +115,7 @@ class Column:
         what: What it holds instead of numbers; None to derive it from the values.
         origin: The kind of its source. Columns of an array are never left out.
         is_index: Whether it is the index of a data frame, written to a file as a column.
-        progression: The progression that its values form, if it is known.
+        ends: The first and the last number of a column that counts its rows, if they are known.
     """
 
     name: str
@@ -128,17 +125,12 @@ class Column:
     what: str | None = None
     origin: Literal["text", "frame", "array"] = "text"
     is_index: bool = False
-    progression: "Progression | None" = None
+    ends: tuple[float, float] | None = None
 
     @property
     def is_number(self) -> bool:
         """Whether it can be modeled: integers, floats, decimals, and booleans as 0 and 1."""
         return self.series.dtype.is_numeric() or self.is_truth
-
-    @property
-    def kind(self) -> str:
-        """What a column without numbers holds: "dates or times", or "text"."""
-        return "dates or times" if self.series.dtype.is_temporal() else "text"
 
     @property
     def is_truth(self) -> bool:
@@ -170,15 +162,24 @@ class Column:
         dtype = self.series.dtype
         return dtype.is_integer() or (self.origin == "text" and dtype.is_numeric())
 
-    def running(self) -> "Progression | None":
-        """Returns the progression of a column that counts its rows; None for any other."""
-        import narwhals as nw
 
-        result = self.progression
-        if result is None and self.can_count:
-            start = self.series.head(COUNTED).cast(nw.Float64).to_numpy()
-            result = progression(start) and progression(self.numbers())
-        return result if result is not None and result.rows >= COUNTED else None
+def running(parts: Iterable[FloatArray]) -> tuple[float, float] | None:
+    """Returns the ends of numbers that count the rows: whole, at equal steps, 20 or more.
+
+    The numbers come in parts, of which no more are read than it takes to rule this out.
+    """
+    first = step = 0.0
+    count = 0
+    for numbers in parts:
+        if not count:
+            first, step = (float(number) for number in (*numbers[:2], np.nan, np.nan)[:2])
+            step -= first
+            if not (step and first.is_integer() and step.is_integer()):
+                return None
+        if (numbers != first + step * np.arange(count, count + len(numbers))).any():
+            return None
+        count += len(numbers)
+    return None if count < COUNTED else (first, first + step * (count - 1))
 
 
 @dataclass(frozen=True)
@@ -238,32 +239,24 @@ def _without_missing(column: Column, reading: Reading, raw: RawTable) -> Column:
     import narwhals as nw
     import polars as pl
 
-    hit = named_missing(column, reading)
-    if hit is None or not hit.any():
-        return column
     if column.series.dtype.is_numeric():
-        series = pl.Series(np.where(hit, np.nan, column.numbers()))
-    else:
-        pairs = zip(column.texts(), hit, strict=True)
-        series = pl.Series([None if gone else text for text, gone in pairs])
-    note = missing_note(column.name, int(hit.sum()), reading, raw.name_row(int(hit.argmax())))
-    native = nw.from_native(series, series_only=True)
-    return replace(column, series=native, notes=(*column.notes, note))
-
-
-def named_missing(column: Column, reading: Reading) -> BoolArray | None:
-    """Returns a mask of the values that the user named as missing; None for other types."""
-    import narwhals as nw
-
-    if column.series.dtype.is_numeric():
-        named = np.array(reading.missing_numbers)
+        numbers, named = column.numbers(), np.array(reading.missing_numbers)
         if column.is_single:
             with np.errstate(over="ignore"):
                 named = named.astype(np.float32)
-        return np.isin(column.numbers(), named)
-    if column.series.dtype == nw.String:
-        return np.array([text in reading.missing for text in column.texts()], dtype=np.bool_)
-    return None
+        hit = np.isin(numbers, named)
+        series = pl.Series(np.where(hit, np.nan, numbers))
+    elif column.series.dtype == nw.String:
+        texts = column.texts()
+        hit = np.array([text in reading.missing for text in texts], dtype=np.bool_)
+        series = pl.Series([None if text in reading.missing else text for text in texts])
+    else:
+        return column
+    if not hit.any():
+        return column
+    note = missing_note(column.name, int(hit.sum()), reading, raw.name_row(int(hit.argmax())))
+    native = nw.from_native(series, series_only=True)
+    return replace(column, series=native, notes=(*column.notes, note))
 
 
 def missing_note(name: str, count: int, reading: Reading, first: str) -> str:
@@ -277,13 +270,9 @@ def missing_note(name: str, count: int, reading: Reading, first: str) -> str:
 
 def text_example(kind: str, value: object, row: str, count: int) -> str:
     """Returns what a column without numbers holds, with its first value and how many there are."""
-    counted = f" ({count:,} values)" if count > 1 else ""
-    return f"{kind}, such as {shortened(str(value))!r} at {row}{counted}"
-
-
-def shortened(text: str) -> str:
-    """Returns a text shortened to 40 characters."""
-    return text if len(text) <= 40 else f"{text[:40]}..."
+    values = "1 value" if count == 1 else f"{count:,} values"
+    text = str(value) if len(str(value)) <= 40 else f"{str(value)[:40]}..."
+    return f"{kind}, such as {text!r} at {row} ({values})"
 
 
 def quoted(names: list[str] | tuple[str, ...], most: int = 12) -> str:

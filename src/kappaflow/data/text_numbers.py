@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from kappaflow.data.raw import INDEX_NAMES, Column, Decimal, Reading, missing_note, shortened
+from kappaflow.data.raw import INDEX_NAMES, Column, Decimal, Reading, missing_note, text_example
 from kappaflow.options import option
 
 if TYPE_CHECKING:
@@ -297,9 +297,8 @@ class _Messages:
         if not present:
             return "nothing"
         row, text = self.facts.firsts["present"]
-        counted = "1 value" if present == 1 else f"{present:,} values"
         kind = "dates or times" if self.facts.is_all("date") else "text"
-        return f"{kind}, such as {shortened(text)!r} at {self.name_row(row)} ({counted})"
+        return text_example(kind, text, self.name_row(row), present)
 
     @property
     def _best(self) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from kappaflow.data import Table, prepare
+from kappaflow.data import Table
 from kappaflow.data.duplicates import Duplicates
 from kappaflow.data.on_disk import (
     SplitRequest,
@@ -17,7 +17,7 @@ from kappaflow.data.on_disk import (
     read_split,
     split_on_disk,
 )
-from kappaflow.data.prepare import DONE
+from kappaflow.data.prepare import DONE, prepare_table
 from kappaflow.errors import DataError
 from kappaflow.files import CONFIG
 from kappaflow.ranks import is_first, is_first_here, machine
@@ -112,7 +112,8 @@ def examine_sample(split_table: SplitTable, duplicates: Duplicates) -> tuple[Tab
     sample, few = replace(train.sample, notes=()), len(train.sample) < len(train)
     if few:
         sample = replace(sample, source=f"{len(sample):,} random rows of {train.source}")
-    sample, warned = prepare(sample, offered=())
+    prepared = prepare_table(sample, offered=())
+    sample, warned = replace(prepared.table, groups=None), prepared.warnings
     if few:
         warned = tuple(f"{sample.source}: {text}" for text in warned)
     notes = [

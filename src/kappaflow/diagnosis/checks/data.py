@@ -146,7 +146,8 @@ def column_discrete(data: ExaminedData) -> Iterator[Symptom]:
     "(kappaflow.data.split).",
 )
 def rows_repeated(data: ExaminedData) -> Iterator[Symptom]:
-    """The message says how many rows more than rounding predicts repeat earlier ones.
+    """The message says how many rows repeat earlier ones, though two columns or more have a
+    value for nearly each different row, so that rounding explains no repeat.
 
     Example:
         flow = kf.Flow(kf.StandardNormal(3), kf.bijections.ElementwiseAffine(3))
