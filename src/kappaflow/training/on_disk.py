@@ -113,9 +113,8 @@ def examine_sample(split_table: SplitTable, duplicates: Duplicates) -> tuple[Tab
     if few:
         sample = replace(sample, source=f"{len(sample):,} random rows of {train.source}")
     prepared = prepare_table(sample, offered=())
-    sample, warned = replace(prepared.table, groups=None), prepared.warnings
-    if few:
-        warned = tuple(f"{sample.source}: {text}" for text in warned)
+    sample, prefix = prepared.table, f"{sample.source}: " * few
+    warned = tuple(f"{prefix}{text}" for text in prepared.warnings)
     notes = [
         *train.sample.notes,
         f"read from disk: columns were examined on {len(sample):,} random rows of {len(train):,}",
