@@ -78,9 +78,9 @@ def test_an_embedding_outlives_bounds():
     ("arguments", "message"),
     [
         ({"embedding": embedding()}, "'context_features' should be given with an embedding"),
-        ({"context_features": 4, "embedding": embedding()}, "should take rows of 4 numbers"),
+        ({"context_features": 4, "embedding": embedding()}, "should map rows of 4 numbers"),
         ({"context_features": 5, "embedding": "mlp"}, "should be a torch.nn.Module, got str"),
-        ({"context_features": 5, "embedding": nn.Flatten(0)}, r"should return rows \(B, width\)"),
+        ({"context_features": 5, "embedding": nn.Flatten(0)}, r"to rows \(B, width\)"),
     ],
 )
 def test_what_is_no_embedding_of_such_contexts_is_refused(arguments, message):

@@ -112,22 +112,6 @@ def test_the_context_is_part_of_it():
         fitted.standardization.fit(x)
 
 
-def test_an_absurd_log_prob_after_fit_is_warned_of():
-    """Other rows than those that were fitted to, missing values, and points outside a domain."""
-    for rows, message in (
-        (torch.randn(64, 3) * 100, "log_prob of the first .* nats on average, .* per feature"),
-        (torch.full((64, 3), torch.nan), "not finite in 64 of the 64 rows .* missing"),
-    ):
-        flow = flow_of()
-        flow.standardization.fit(torch.randn(64, 3))
-        with pytest.warns(DataWarning, match=message):
-            losses(flow, rows)
-    flow, x = flow_of(bounds=["positive", None, None]), torch.rand(64, 3)
-    flow.standardization.fit(x)
-    with pytest.warns(DataWarning, match="not finite in 64 .* outside their domain"):
-        losses(flow, -x)
-
-
 def test_nothing_is_warned_of_where_there_is_no_training():
     """Scoring, evaluation mode, and standardized data are quiet; so are constant columns."""
     flow = flow_of()

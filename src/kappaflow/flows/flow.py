@@ -1,18 +1,18 @@
 """A flow: a base distribution and a bijection from data to latents."""
 
 import math
+import warnings
 from collections.abc import Sequence
-from itertools import chain, takewhile
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kappaflow._checks import finite_float, natural_int, positive_int
 from kappaflow.autograd.checkpoint import is_transformed
 from kappaflow.bijection import Bijection, Chain
-from kappaflow.bijections import Domain, MultiScale
-from kappaflow.errors import ArgumentError
+from kappaflow.bijections import MultiScale
+from kappaflow.errors import ArgumentError, DataWarning
 from kappaflow.flows.augmentation import Augmentation, log_weights
 from kappaflow.flows.base import (
     Base,
@@ -21,6 +21,7 @@ from kappaflow.flows.base import (
     log_prob_of_base,
     sample_of_base,
 )
+from kappaflow.flows.parts import FlowParts
 from kappaflow.flows.rows import (
     AsFrame,
     Data,
@@ -29,13 +30,13 @@ from kappaflow.flows.rows import (
     flatten_batch,
     frame_of,
 )
-from kappaflow.flows.standardization import Standardization, check_first_batch
+from kappaflow.flows.standardization import Standardization
 from kappaflow.flows.torch_distribution import FlowDistribution, FlowTransform
 from kappaflow.registry import register
 
 
 @register("Flow")
-class Flow(nn.Module):
+class Flow(FlowParts):
     """The density p(x) = p_Z(f(x)) |det df/dx| of a bijection f and a base p_Z.
 
     Without an augmentation all densities are exact. With one, the bijection takes y = (x, e),
@@ -58,11 +59,8 @@ class Flow(nn.Module):
         -1.8379
     """
 
-    #: Whether `check_first_batch` has not run yet.
+    #: Whether no training batch was compared with the standardization yet.
     unchecked: bool = True
-    #: Names of the features and of the context, which `fit` takes from a table; empty without.
-    columns: tuple[str, ...] = ()
-    context_columns: tuple[str, ...] = ()
 
     def __init__(
         self, base: Base, bijection: Bijection, augment: Augmentation | None = None
@@ -82,39 +80,6 @@ class Flow(nn.Module):
         _ = self.event_shape  # raises if shapes do not fit
 
     @property
-    def event_shape(self) -> tuple[int, ...]:
-        """Shape of one point x."""
-        joint = self.joint_shape
-        return joint if self.augment is None else self.augment.event_shape(joint)
-
-    @property
-    def joint_shape(self) -> tuple[int, ...]:
-        """Shape of one input of the bijection, which is x joined with its augmentation."""
-        return self.bijection.data_shape(self.base.event_shape)
-
-    @property
-    def context_features(self) -> int:
-        """Width of the context; 0 for an unconditional flow."""
-        return self.bijection.context_features or self.base.context_features
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the floating-point state, in which the flow computes."""
-        return self._first_float_tensor().dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the state."""
-        return self._first_float_tensor().device
-
-    @property
-    def likelihood(self) -> Literal["exact", "bound", "joint"]:
-        """Whether `log_prob` is exact, a bound on log p(x), or joint (no likelihood of x)."""
-        if self.augment is None:
-            return "exact"
-        return "bound" if self.augment.has_density else "joint"
-
-    @property
     def standardization(self) -> Standardization:
         """The first layers, which scale data to mean 0 and deviation 1.
 
@@ -123,15 +88,9 @@ class Flow(nn.Module):
         return Standardization(self)
 
     @property
-    def domain(self) -> Domain | None:
-        """The domain of the features (the first layer), or None."""
-        first = takewhile(lambda part: part.is_standardization, self._chain())
-        return next((part for part in first if isinstance(part, Domain)), None)
-
-    @property
     def core(self) -> Chain:
         """The bijection after its `standardization`, which acts on standardized columns."""
-        return self._chain()[len(self.standardization) :]
+        return self.chain()[len(self.standardization) :]
 
     def forward(self, x: Data, context: Data = None) -> Tensor:
         """Returns `log_prob(x, context)`, for wrappers that call a module itself.
@@ -191,7 +150,7 @@ class Flow(nn.Module):
             )
             log_prob = torch.cat([*weights]).logsumexp(0) - math.log(samples)
         if self.unchecked and self.training and log_prob.requires_grad:
-            self._check_first_batch(x, context, log_prob)
+            self._warn_once(x, context)
         return log_prob.reshape(batch_shape)
 
     def joint_log_prob(self, x: Tensor, e: Tensor, context: Tensor | None = None) -> Tensor:
@@ -217,27 +176,6 @@ class Flow(nn.Module):
             raise ArgumentError(f"'e' should have shape {tuple(expected)}, got {got}.")
         check_device("e", e, self)
         return self.augmented_log_prob(self.augment.join(x, e.to(x.dtype)), context)
-
-    def augmented_log_prob(self, joined: Tensor, context: Tensor | None = None) -> Tensor:
-        """Returns the exact log-density, (B,), of points joined with their augmentations.
-
-        The value is -inf outside the `domain` of the flow.
-        """
-        domain = self.domain
-        outside = None if domain is None else domain.outside(joined)
-        if domain is not None and outside is not None:
-            inside = torch.tensor(domain.inside, dtype=joined.dtype)
-            inside = inside.to(joined.device, non_blocking=True)  # the host does not wait for it
-            joined = torch.where(outside[:, None], inside, joined)
-        z, log_det = self.bijection(joined, context)
-        log_prob = log_prob_of_base(self.base, z, context) + log_det
-        return log_prob if outside is None else log_prob.masked_fill(outside, -math.inf)
-
-    def augmented(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Returns x joined with a sample of its augmentation, as the bijection takes it."""
-        if self.augment is None:
-            return x
-        return self.augment.join(x, self.augment.draw(x, generator=generator)[0])
 
     @torch.no_grad()
     def sample(
@@ -270,7 +208,7 @@ class Flow(nn.Module):
             samples = self.sample_and_log_prob(n, context, generator=generator)[0]
         else:
             joined = self._sample_joined(n, context, temperature, generator)[0]
-            samples = self._drop_augmentation(joined)
+            samples = self.drop_augmentation(joined)
         return frame_of(self, samples, context, as_frame) if as_frame else samples
 
     def rsample(
@@ -289,7 +227,7 @@ class Flow(nn.Module):
         check_has_rsample(self.base)
         if self.augment is None:
             return self.sample_and_log_prob(n, context, generator=generator)[0]
-        return self._drop_augmentation(self._sample_joined(n, context, 1.0, generator)[0])
+        return self.drop_augmentation(self._sample_joined(n, context, 1.0, generator)[0])
 
     def sample_and_log_prob(
         self,
@@ -317,7 +255,7 @@ class Flow(nn.Module):
         joined, log_prob = self._sample_joined(n, context, 1.0, generator)
         if self.augment is None:
             return joined, log_prob
-        x = self._drop_augmentation(joined)
+        x = self.drop_augmentation(joined)
         return x, self.log_prob(x, context, generator=generator)
 
     def as_distribution(self, context: Tensor | None = None) -> FlowDistribution:
@@ -370,7 +308,7 @@ class Flow(nn.Module):
 
         A flow without scales returns z as its only part.
         """
-        parts = list(self._chain())
+        parts = list(self.chain())
         last = parts[-1] if parts else None
         return last.latents(z) if isinstance(last, MultiScale) else (z,)
 
@@ -384,13 +322,6 @@ class Flow(nn.Module):
             f"{left_out} the joint density of a point and its padding. The padding has no "
             "density, so there is no likelihood of the point to estimate."
         )
-
-    def _drop_augmentation(self, joined: Tensor) -> Tensor:
-        """Returns x for joined points with any leading shape."""
-        lead = joined.shape[: joined.dim() - len(self.joint_shape)]
-        rows = joined.reshape(-1, *self.joint_shape)
-        x = rows if self.augment is None else self.augment.drop(rows)[0]
-        return x.reshape(*lead, *self.event_shape)
 
     def _sample_joined(
         self,
@@ -421,19 +352,11 @@ class Flow(nn.Module):
         log_prob = log_prob_of_base(self.base, z, context) - log_det
         return x.reshape(*batch_shape, *self.joint_shape), log_prob.reshape(batch_shape)
 
-    def _check_first_batch(self, x: Tensor, context: Tensor | None, log_prob: Tensor) -> None:
-        """Warns if the log_prob of the first training batch is far too low; skips traced code."""
+    def _warn_once(self, x: Tensor, context: Tensor | None) -> None:
+        """Warns if the standardization was forgotten; skips traced code."""
         if torch.compiler.is_compiling() or is_transformed() or x.is_meta:
             return
         self.unchecked = False
-        check_first_batch(self, x, context, log_prob, stacklevel=3)
-
-    def _first_float_tensor(self) -> Tensor:
-        """Returns a parameter or buffer, which has the dtype and the device of the flow."""
-        for tensor in chain(self.parameters(), self.bijection.buffers(), self.buffers()):
-            if tensor.is_floating_point():
-                return tensor
-        return torch.empty(0)
-
-    def _chain(self) -> Chain:
-        return self.bijection if isinstance(self.bijection, Chain) else Chain([self.bijection])
+        message = self.standardization.forgotten(x, context)
+        if message is not None:
+            warnings.warn(message, DataWarning, stacklevel=3)

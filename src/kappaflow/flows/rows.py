@@ -13,10 +13,10 @@ from torch import Tensor
 
 from kappaflow._checks import one_of
 from kappaflow.errors import ArgumentError
+from kappaflow.flows.parts import FlowParts
 
 if TYPE_CHECKING:
     from kappaflow.data import Table
-    from kappaflow.flows.flow import Flow
 
 #: A tensor or an array of real numbers, a data frame, a `Table`, or the path of a table.
 Data = Any
@@ -26,7 +26,7 @@ PLAIN = (Tensor, np.ndarray)
 UNNAMED = re.compile(r"(?:context_)?x(\d+)")  # as `load_table` names the columns of an array
 
 
-def plain_tensors(flow: "Flow | None", x: Data, context: Data = None) -> Pair:
+def plain_tensors(flow: FlowParts | None, x: Data, context: Data = None) -> Pair:
     """Returns rows and contexts of any kind as tensors, in the dtype that they have.
 
     If the flow has names, columns are selected by name, and a frame that has the columns of the
@@ -46,14 +46,14 @@ def plain_tensors(flow: "Flow | None", x: Data, context: Data = None) -> Pair:
     return _tensor("x", x), None if context is None else _tensor("context", context)
 
 
-def tensors_for(flow: "Flow", x: Data, context: Data = None) -> Pair:
+def tensors_for(flow: FlowParts, x: Data, context: Data = None) -> Pair:
     """Returns rows and contexts of any kind as tensors in the dtype of the flow."""
     x, context = plain_tensors(flow, x, context)
     return _cast("x", x, flow), None if context is None else _cast("context", context, flow)
 
 
 def flatten_batch(
-    flow: "Flow", x: Data, context: Data
+    flow: FlowParts, x: Data, context: Data
 ) -> tuple[torch.Size, Tensor, Tensor | None]:
     """Returns the batch shape, and x and context as tensors with one batch dimension."""
     event = flow.event_shape
@@ -77,7 +77,7 @@ def flatten_batch(
     return batch_shape, x.expand(*batch_shape, *event).reshape(-1, *event), context
 
 
-def checked_context(flow: "Flow", context: Data) -> Tensor | None:
+def checked_context(flow: FlowParts, context: Data) -> Tensor | None:
     """Returns a context of any kind as a tensor; raises as `flatten_batch` does."""
     width = flow.context_features
     if context is None and width:
@@ -99,7 +99,7 @@ def checked_context(flow: "Flow", context: Data) -> Tensor | None:
     return context
 
 
-def check_device(name: str, value: Tensor, flow: "Flow") -> None:
+def check_device(name: str, value: Tensor, flow: FlowParts) -> None:
     """Raises ArgumentError for a tensor on another device than the flow."""
     if value.device != flow.device:
         raise ArgumentError(
@@ -108,7 +108,7 @@ def check_device(name: str, value: Tensor, flow: "Flow") -> None:
         )
 
 
-def context_for(flow: "Flow", context: Data) -> Tensor:
+def context_for(flow: FlowParts, context: Data) -> Tensor:
     """Returns a context of any kind as a tensor in the dtype of the flow."""
     if not isinstance(context, PLAIN):
         context = _selected("context", read_rows("context", context), flow.context_columns)
@@ -116,7 +116,7 @@ def context_for(flow: "Flow", context: Data) -> Tensor:
 
 
 def name_columns(
-    flow: "Flow", columns: Sequence[str] | None, context_columns: Sequence[str] | None
+    flow: FlowParts, columns: Sequence[str] | None, context_columns: Sequence[str] | None
 ) -> None:
     """Gives a flow the names of its columns; those of a whole array (x0, x1, ...) are none."""
     flow.columns, flow.context_columns = (
@@ -136,7 +136,7 @@ def describe_column(names: Sequence[str], index: int) -> str:
     return f"column {names[index]!r}" if names else f"column {index}"
 
 
-def frame_of(flow: "Flow", samples: Tensor, context: Tensor | None, kind: AsFrame) -> Any:  # noqa: ANN401
+def frame_of(flow: FlowParts, samples: Tensor, context: Tensor | None, kind: AsFrame) -> Any:  # noqa: ANN401
     """Returns samples, (*batch, D), with their contexts as a data frame, a row for each sample.
 
     True makes a frame of pandas if it is installed, else of polars.
@@ -199,7 +199,7 @@ def _tensor(argument: str, values: Tensor | np.ndarray) -> Tensor:
         ) from None
 
 
-def _cast(argument: str, value: Tensor, flow: "Flow") -> Tensor:
+def _cast(argument: str, value: Tensor, flow: FlowParts) -> Tensor:
     if value.dtype == flow.dtype:
         return value
     if value.is_complex():

@@ -1,9 +1,9 @@
 """The first layers of a flow, which apply bounds and standardize its data and its context."""
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import takewhile
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +12,13 @@ from kappaflow._checks import natural_int
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import Domain, Gaussianize, Standardize
 from kappaflow.domains import Bound, intervals
-from kappaflow.errors import ArgumentError, DataError, DataWarning
+from kappaflow.errors import ArgumentError, DataError
 from kappaflow.factor import Whiten
 from kappaflow.flows.base import NormalMixture, sample_of
 from kappaflow.flows.eval_mode import evaluation_mode
+from kappaflow.flows.parts import FlowParts
 from kappaflow.flows.rows import flatten_batch
 from kappaflow.nets import StandardizeInputs
-
-if TYPE_CHECKING:
-    from kappaflow.flows.flow import Flow
 
 
 def context_embedding(
@@ -41,26 +39,24 @@ def context_embedding(
 
 
 def _width_of(embedding: object, context_features: int) -> int:
+    """Returns the width of embedded contexts, which are rows of numbers."""
     if not isinstance(embedding, nn.Module):
         raise ArgumentError(
             f"'embedding' should be a torch.nn.Module, got {type(embedding).__name__}."
         )
     if not context_features:
         raise ArgumentError("'context_features' should be given with an embedding.")
-    training = embedding.training
     try:
-        with torch.no_grad():
-            result = embedding.eval()(torch.zeros(2, context_features))
-    except (RuntimeError, TypeError, ValueError) as error:
+        with torch.no_grad(), evaluation_mode(embedding):
+            batch, width = embedding(torch.zeros(2, context_features)).shape
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise ArgumentError(
-            f"'embedding' should take rows of {context_features} numbers: {error}"
+            f"'embedding' should map rows of {context_features} numbers to rows (B, width): "
+            f"{error}"
         ) from None
-    finally:
-        embedding.train(training)
-    if not isinstance(result, torch.Tensor) or result.dim() != 2 or len(result) != 2:
-        got = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
-        raise ArgumentError(f"'embedding' should return rows (B, width), got {got} for B = 2.")
-    return result.shape[1]
+    if batch != 2:
+        raise ArgumentError(f"'embedding' should return 2 rows for 2 contexts, got {batch}.")
+    return width
 
 
 Bounds = Sequence[Bound] | None
@@ -68,7 +64,6 @@ Fitted = Domain | Gaussianize | NormalMixture | Standardize | StandardizeInputs 
 
 FAR_MEAN = 10.0  # largest absolute mean of a standardized column of a batch
 FAR_DEVIATIONS = 0.05, 20.0  # range of the deviation of a standardized column of a batch
-ABSURD = 50.0  # nats per feature; a point 10 standard deviations from its Gaussian has 51
 
 
 class Standardization(Chain):
@@ -86,13 +81,8 @@ class Standardization(Chain):
         True
     """
 
-    def __init__(self, flow: "Flow") -> None:
-        chain = flow.bijection if isinstance(flow.bijection, Chain) else [flow.bijection]
-        layers = list(chain)
-        count = next(
-            (i for i, part in enumerate(layers) if not part.is_standardization), len(layers)
-        )
-        super().__init__(layers[:count])
+    def __init__(self, flow: FlowParts) -> None:
+        super().__init__([*takewhile(lambda part: part.is_standardization, flow.chain())])
         self._flow = (flow,)  # in a tuple, so that the flow is not registered as a submodule
 
     @property
@@ -151,6 +141,26 @@ class Standardization(Chain):
         if isinstance(flow.base, NormalMixture) and not flow.base.fitted:
             flow.base.fit(_latents(flow, x, context, weights))
 
+    @torch.no_grad()
+    def forgotten(self, x: Tensor, context: Tensor | None) -> str | None:
+        """Returns a message if a batch is far from standardized, and nothing is fitted."""
+        (flow,) = self._flow
+        if self.fitted or not len(x):
+            return None
+        points = _augmented(flow, x)
+        for layer in _first_layers(flow):
+            if isinstance(layer, Standardize) and not layer.fitted:
+                own = points[:, : layer.features - layer.padding]
+                result = far_column(own, set(layer.left))
+                if result is not None:
+                    return _forgotten("column", result, conditional=context is not None)
+            points = layer(points)[0]
+        context_layer = context_standardization(flow)
+        if context_layer is None or context_layer.fitted or context is None:
+            return None
+        result = far_column(context, set())
+        return None if result is None else _forgotten("context column", result, conditional=True)
+
     def _layers(self) -> Iterator[Fitted]:
         (flow,) = self._flow
         yield from _first_layers(flow)
@@ -164,7 +174,7 @@ class Standardization(Chain):
 
 
 def _fit_whiten(
-    flow: "Flow", layer: Whiten, points: Tensor, weights: Tensor | None, x: Tensor
+    flow: FlowParts, layer: Whiten, points: Tensor, weights: Tensor | None, x: Tensor
 ) -> None:
     """Fits a layer to points; the error for rows that have no covariance names columns of x."""
     names = list(flow.columns or (f"x{i}" for i in range(x[0].numel())))
@@ -179,7 +189,7 @@ def _fit_whiten(
         raise DataError(f"the {len(x):,} training rows cannot be whitened: {text}.") from None
 
 
-def _latents(flow: "Flow", x: Tensor, context: Tensor | None, weights: Tensor | None) -> Tensor:
+def _latents(flow: FlowParts, x: Tensor, context: Tensor | None, weights: Tensor | None) -> Tensor:
     """Returns the latents of a few thousand rows, which repeat in proportion to their weights."""
     sample = sample_of(len(x), weights).to(x.device)
     contexts = None if context is None else context[sample]
@@ -187,14 +197,14 @@ def _latents(flow: "Flow", x: Tensor, context: Tensor | None, weights: Tensor | 
         return flow.bijection(_augmented(flow, x[sample]), contexts)[0]
 
 
-def _first_layers(flow: "Flow") -> Iterator[Domain | Gaussianize | Standardize | Whiten]:
-    for part in flow.bijection if isinstance(flow.bijection, Chain) else [flow.bijection]:
+def _first_layers(flow: FlowParts) -> Iterator[Domain | Gaussianize | Standardize | Whiten]:
+    for part in flow.chain():
         if not isinstance(part, Domain | Gaussianize | Standardize | Whiten):
             return
         yield part
 
 
-def context_standardization(flow: "Flow") -> StandardizeInputs | None:
+def context_standardization(flow: FlowParts) -> StandardizeInputs | None:
     """Returns the layer that standardizes the context, if there is one."""
     first = flow.bijection.embedding if isinstance(flow.bijection, Chain) else None
     if isinstance(first, nn.Sequential) and len(first):
@@ -202,12 +212,12 @@ def context_standardization(flow: "Flow") -> StandardizeInputs | None:
     return first if isinstance(first, StandardizeInputs) else None
 
 
-def _augmented(flow: "Flow", x: Tensor) -> Tensor:
+def _augmented(flow: FlowParts, x: Tensor) -> Tensor:
     """Returns augmented points, with random numbers from a fixed seed."""
     return flow.augmented(x, generator=torch.Generator().manual_seed(0))
 
 
-def _check_rows(flow: "Flow", x: Tensor, context: Tensor | None) -> None:
+def _check_rows(flow: FlowParts, x: Tensor, context: Tensor | None) -> None:
     """Raises an error for rows without a finite mean and deviation."""
     for name, rows in (("x", x), ("context", context)):
         if rows is None:
@@ -227,38 +237,6 @@ def _check_rows(flow: "Flow", x: Tensor, context: Tensor | None) -> None:
                 f"'x' should be inside the domain of its columns, got {int(outside.sum()):,} of "
                 f"{len(x):,} rows outside."
             )
-
-
-def check_first_batch(
-    flow: "Flow", x: Tensor, context: Tensor | None, log_prob: Tensor, stacklevel: int
-) -> None:
-    """Warns if a first training batch shows that the standardization was forgotten.
-
-    `stacklevel` is that of `warnings.warn`, counted from the caller of this function.
-    """
-    if not len(x):
-        return
-    with torch.no_grad():
-        message = None if flow.standardization.fitted else _far(flow, x, context)
-        message = message or _absurd(flow, log_prob)
-    if message is not None:
-        warnings.warn(message, DataWarning, stacklevel=stacklevel + 1)
-
-
-def _far(flow: "Flow", x: Tensor, context: Tensor | None) -> str | None:
-    """Returns a message about the first column that is far from standardized, or None."""
-    points = _augmented(flow, x)
-    for layer in _first_layers(flow):
-        if isinstance(layer, Standardize) and not layer.fitted:
-            result = far_column(points[:, : layer.features - layer.padding], set(layer.left))
-            if result is not None:
-                return _forgotten("column", result, conditional=context is not None)
-        points = layer(points)[0]
-    context_layer = context_standardization(flow)
-    if context_layer is None or context_layer.fitted or context is None:
-        return None
-    result = far_column(context, set())
-    return None if result is None else _forgotten("context column", result, conditional=True)
 
 
 def far_column(x: Tensor, left: set[int]) -> tuple[int, float, float] | None:
@@ -282,26 +260,6 @@ def _forgotten(what: str, result: tuple[int, float, float], *, conditional: bool
         f"the standardization of this flow is not fitted, and {what} {number} (counted from 0) of "
         f"the first training batch has mean {mean:.3g} and standard deviation {deviation:.3g}: "
         f"call {call} with the training rows before the first step, or train with kappaflow.fit."
-    )
-
-
-def _absurd(flow: "Flow", log_prob: Tensor) -> str | None:
-    """Returns a message about an absurd log_prob of the first batch, or None."""
-    bad = int((~log_prob.isfinite()).sum())
-    if bad:
-        outside = " and for values outside their domain" if flow.domain is not None else ""
-        return (
-            f"log_prob is not finite in {bad:,} of the {len(log_prob):,} rows of the first "
-            f"training batch: look for missing or infinite values{outside}."
-        )
-    mean = log_prob.double().mean().item()
-    each = mean / math.prod(flow.event_shape)
-    if each >= -ABSURD:
-        return None
-    return (
-        f"log_prob of the first training batch is {mean:.3g} nats on average, {each:.3g} per "
-        "feature, which is absurdly low: compare the batch with the rows that "
-        "flow.standardization.fit was called with, and look for outliers."
     )
 
 
@@ -332,7 +290,7 @@ def angles_of(features: int, bounds: Bounds) -> list[int]:
     return [i for i, domain in enumerate(result) if domain and domain.circular]
 
 
-def standardization_log_det(flow: "Flow") -> float:
+def standardization_log_det(flow: FlowParts) -> float:
     """Returns log|det| of the standardization in nats, which turns an NLL into a standardized one.
 
     For a flow with domains, it is that of the standard deviations of the columns. So flows with
@@ -341,4 +299,4 @@ def standardization_log_det(flow: "Flow") -> float:
     if flow.domain is not None:
         return -flow.domain.deviation.double().log().sum().item()
     point = torch.zeros(1, *flow.joint_shape, dtype=flow.dtype, device=flow.device)
-    return flow.standardization(point)[1].double().item()
+    return Standardization(flow)(point)[1].double().item()

@@ -1,7 +1,7 @@
 """Flows as distributions and transforms of `torch.distributions`, which Pyro also uses."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,11 @@ from torch.distributions import Distribution, Transform, constraints
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError
 
-if TYPE_CHECKING:
-    from kappaflow.flows.flow import Flow
+# A `Flow`, whose file imports this one.
+FlowType = Any
 
 
-def support_of(flow: "Flow") -> constraints.Constraint:
+def support_of(flow: FlowType) -> constraints.Constraint:
     """Returns the support of a flow's density as a constraint on its points."""
     if flow.domain is None:
         return constraints.independent(constraints.real, len(flow.event_shape))
@@ -43,7 +43,7 @@ class FlowTransform(Transform, nn.Module):
 
     bijective = True
 
-    def __init__(self, flow: "Flow", context: Tensor | None = None, cache_size: int = 0) -> None:
+    def __init__(self, flow: FlowType, context: Tensor | None = None, cache_size: int = 0) -> None:
         super().__init__(cache_size=cache_size)
         if flow.augment is not None:
             raise ArgumentError(
@@ -56,7 +56,7 @@ class FlowTransform(Transform, nn.Module):
         self.codomain = support_of(flow)
 
     @property
-    def flow_to_examine(self) -> "Flow":
+    def flow_to_examine(self) -> FlowType:
         """The flow that `kappaflow.wrap` and `doctor` examine."""
         return self.flow
 
@@ -117,7 +117,7 @@ class FlowDistribution(Distribution):
 
     arg_constraints = {}  # pyright: ignore
 
-    def __init__(self, flow: "Flow", context: Tensor | None = None) -> None:
+    def __init__(self, flow: FlowType, context: Tensor | None = None) -> None:
         if flow.likelihood != "exact":
             raise ArgumentError(
                 "'flow' should have an exact log_prob to be a distribution, the log_prob of this "
@@ -128,7 +128,7 @@ class FlowDistribution(Distribution):
         super().__init__(batch, torch.Size(flow.event_shape), validate_args=False)
 
     @property
-    def flow_to_examine(self) -> "Flow":
+    def flow_to_examine(self) -> FlowType:
         """The flow that `kappaflow.wrap` and `doctor` examine."""
         return self.flow
 

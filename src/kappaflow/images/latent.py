@@ -42,7 +42,7 @@ def reconstruct(flow: Flow, x: Tensor, context: Tensor | None = None) -> Tensor:
     with evaluation_mode(_checked(flow)):
         batch_shape, rows, context = flatten_batch(flow, x, context)
         back = flow.bijection.inverse(_latent(flow, rows, context), context)[0]
-        return flow._drop_augmentation(back).reshape(*batch_shape, *flow.event_shape)
+        return flow.drop_augmentation(back).reshape(*batch_shape, *flow.event_shape)
 
 
 @torch.no_grad()
@@ -98,9 +98,7 @@ def interpolate(
         between = _arc if spherical else _line
         fractions = [step / (steps - 1) for step in range(steps)]
         points = [
-            flow._drop_augmentation(
-                flow.bijection.inverse(between(start, end, t), rows_context)[0]
-            )
+            flow.drop_augmentation(flow.bijection.inverse(between(start, end, t), rows_context)[0])
             for t in fractions
         ]
         return torch.stack(points)
