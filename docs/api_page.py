@@ -22,9 +22,6 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "kappaflow.interop.exports": ("Exported",),
     "kappaflow.interop.sbi": ("density_estimator", "FlowEstimator"),
     "kappaflow_studies": (),
-    "kappaflow_studies.universal": (),
-    "kappaflow_studies.sphere": (),
-    "kappaflow_studies.depth_conditioning": (),
 }
 # Heading, packages that define its names, and guides.
 TOPICS: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -94,12 +91,7 @@ TOPICS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("Errors", ("kappaflow.errors",), "All that the library raises on purpose."),
     (
         "Studies",
-        (
-            "kappaflow_studies",
-            "kappaflow_studies.universal",
-            "kappaflow_studies.sphere",
-            "kappaflow_studies.depth_conditioning",
-        ),
+        ("kappaflow_studies",),
         "`kappaflow reproduce` runs [the studies](experiments/index.md).",
     ),
 )

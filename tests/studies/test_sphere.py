@@ -1,6 +1,5 @@
 """Mixtures on a sphere: flows of a budget, what is measured of them, and what is reported."""
 
-import json
 from math import log
 
 import polars as pl
@@ -52,22 +51,15 @@ def settings(**changed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("features", [2, 5, 32])
-@pytest.mark.parametrize("depth", [1, 3, 16])
+@pytest.mark.parametrize(("features", "depth"), [(2, 3), (5, 16), (32, 1)])
 def test_a_flow_of_a_budget_uses_nearly_all_of_it(features, depth):
-    """Never more; the depth is what was asked for."""
+    """Never more; the depth is the one of the case."""
     flow = flow_of_budget(features, depth, 5000)
     assert 4700 < sum(p.numel() for p in flow.parameters()) <= 5000
     stacks = [part for part in flow.bijection if isinstance(part, CouplingStack)]
     assert sum(len(stack.to_chain()) for stack in stacks) == depth
-
-
-def test_a_budget_below_one_hidden_unit_is_refused():
-    """With the least that it takes."""
-    least = sum(p.numel() for p in flow_of_budget(8, 4, 400).parameters())
-    with pytest.raises(ArgumentError, match="'budgets' should be larger, got 10: 4 couplings of"):
-        flow_of_budget(8, 4, 10)
-    assert least <= 400
+    with pytest.raises(ArgumentError, match="'budgets' should be larger, got 10: "):
+        flow_of_budget(features, depth, 10)
 
 
 @pytest.mark.slow
@@ -102,15 +94,6 @@ def test_more_steps_are_more_training(monkeypatch):
     assert twice < once - 0.2
 
 
-@pytest.mark.slow
-def test_a_case_measured_again_has_the_same_rows():
-    """Of every kind, whatever was drawn in between."""
-    for case in SPHERE.cases(settings(depths=(2,), budgets=(100,)), 3):
-        rows = measure(case)
-        torch.randn(3)
-        assert measure(case) == rows
-
-
 def test_a_training_that_fails_is_a_row_that_says_so():
     """The experiment continues."""
     (row,) = measure({**FLOW, "learning_rate": 1e30, "steps": 200})
@@ -143,7 +126,7 @@ def test_the_bound_is_that_of_the_theory():
     rows = measure(case | layers)
     family = mixture_packing(64, 32, distance=0.1, sigma=0.05)
     assert [row["min_depth"] for row in rows] == [
-        min_depth(family, LayerClass(p, 2.0, 2.0, 50.0), 32).layers for p in (1, 8)
+        min_depth(family, LayerClass(p, 2.0, 2.0, 50.0), 32) for p in (1, 8)
     ]
     assert rows[0]["min_depth"] > rows[1]["min_depth"] > 1
     assert rows[0]["min_parameters"] == min_parameters(family)
@@ -152,31 +135,16 @@ def test_the_bound_is_that_of_the_theory():
 
 @pytest.mark.parametrize("preset", ["minutes", "full"])
 def test_the_presets_make_cases_that_differ(preset):
-    """Seeds of one run are not those of another; three budgets, depths of 1 to 32."""
-    found = settings_of(SPHERE, preset, None)
-    cases = SPHERE.cases(found, 0)
+    """Seeds of one run are not those of another; deep flows come first."""
+    preset_settings = settings_of(SPHERE, preset, None)
+    cases = SPHERE.cases(preset_settings, 0)
     assert len({str(case) for case in cases}) == len(cases)
     flows, others = (
-        [case for case in some if case["kind"] == "flow"]
-        for some in (cases, SPHERE.cases(found, 1))
+        [case for case in SPHERE.cases(preset_settings, seed) if case["kind"] == "flow"]
+        for seed in (0, 1)
     )
     assert not {case["seed"] for case in flows} & {case["seed"] for case in others}
-    assert len({case["budget"] for case in flows}) == 3
     assert (flows[0]["depth"], flows[-1]["depth"]) == (32, 1)
-    made = {(c["components"], c["features"]) for c in cases if c["kind"] == "generator"}
-    assert (256, 32) in made and set(found.mixtures) <= made
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("depths", []), ("seeds", 0), ("mixtures", [[4, 1]]), ("sigma", -1.0), ("accuracy", 0.5)],
-)
-def test_settings_that_cannot_be_are_refused(name, value, tmp_path):
-    """In one sentence that names the field."""
-    config = tmp_path / "own.json"
-    config.write_text(json.dumps(settings().model_dump() | {name: value}))
-    with pytest.raises(ArgumentError, match=f"'{name}"):
-        settings_of(SPHERE, "minutes", config)
 
 
 def flow_row(depth, budget, divergence, **more):
@@ -207,44 +175,26 @@ def test_what_is_said_follows_the_numbers():
         ],
         infer_schema_length=None,
     )
-    found = SPHERE.findings(frame, settings())
-    message = " ".join(found.found)
-    assert "within 2.0 % of the mean distance of two of its centers" in message
-    assert "100 parameters: 4.00 at depth 1, least 2.50 at depth 2" in message
-    assert "200 parameters: 2.00 at depth 1, least 2.00 at depth 1" in message
-    assert "with its 41 numbers, 0.210, two samples of the mixture 0.200" in message
-    assert "the best flow 0.250" in message
-    assert "in 5 of 6 flows: 20 to 120 % of it. The volume bound forbids nothing" in message
-    assert "1.00 at depth 1 and 2.00 at depth 2" in message
-    assert "are closer than 50 % of their mean distance" in message
-    assert "in 1 of 1 families" in message and "predicted 0.250" in message
-    assert "in W1, so KL(flow | mixture) is at least" in message
-    assert "this is at most 0.25 % of the measured divergence; it holds in 6 of 6 flows" in message
-    assert "12.0 numbers of 32 bits, where the generator has 1,234" in message
-    assert "5 with 8" in message and "The smallest flow trained here has 100 numbers" in message
-    generators, flows = found.tables
-    assert generators.rows[0][:4] == ["4 components, 2 features", "9", "41", "2.0 %"]
-    assert [row[:2] for row in flows.rows] == [
-        ["4 components, 2 features, 100", "2"],
-        ["4 components, 2 features, 200", "1"],
-    ]
-    charts = {chart.name: chart for chart in found.charts}
-    names = [series.name for series in charts["wasserstein"].panels[0].series]
-    assert names == ["100 parameters", "200 parameters", "the generator", "two samples of it"]
-    assert [series.y for series in charts["wasserstein"].panels[0].series[2:]] == [
-        [0.21, 0.21],
-        [0.2, 0.2],
-    ]
+    findings = SPHERE.findings(frame, settings())
+    message = " ".join(findings.found)
+    for number in (
+        "100 parameters: 4.00 at depth 1, least 2.50 at depth 2", "the best flow 0.250",
+        "200 parameters: 2.00 at depth 1, least 2.00 at depth 1", "in 5 of 6 flows: 20 to 120 %",
+        "at most 0.25 % of the measured divergence; it holds in 6 of 6", "in 1 of 1 families",
+    ):  # fmt: skip
+        assert number in message
+    charts = {chart.name: chart for chart in findings.charts}
+    series = charts["wasserstein"].panels[0].series
+    assert [line.name for line in series[2:]] == ["the generator", "two samples of it"]
+    assert [line.y for line in series[2:]] == [[0.21, 0.21], [0.2, 0.2]]
     assert charts["divergence"].panels[0].series[0].y == [4.0, 2.5]
     assert charts["variation"].panels[0].series[2].y == [0.1, 0.25]
-    assert charts["family"].panels[0].series[2].y == [0.25]
 
 
 def test_a_kind_without_results_is_not_spoken_of():
     """As where the bound finds no family at all, or every training failed."""
     frame = pl.DataFrame({"kind": ["generator"], "components": [4], "features": [2]})
-    found = SPHERE.findings(frame, settings())
-    assert found.found == [] and len(found.charts) == 6
+    assert SPHERE.findings(frame, settings()).found == []
 
 
 @pytest.mark.slow
@@ -252,9 +202,11 @@ def test_all_kinds_are_measured_and_spoken_of():
     """With few steps: each case has its rows, each chart its lines."""
     small = settings()
     measured = [(case, measure(case), 0.1) for case in SPHERE.cases(small, 0)]
+    torch.randn(3)
+    assert all(measure(case) == rows for case, rows, _ in measured)  # whatever was sampled before
     assert all(rows for _, rows, _ in measured)
-    found = SPHERE.findings(frame_of(measured), small)
-    assert len(found.found) == 8
-    for chart in found.charts:
+    findings = SPHERE.findings(frame_of(measured), small)
+    assert len(findings.found) == 8
+    for chart in findings.charts:
         for panel in chart.panels:
             assert panel.series and all(series.y for series in panel.series)

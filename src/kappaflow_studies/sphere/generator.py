@@ -5,7 +5,6 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor, nn
 
-from kappaflow._checks import batch, positive_float, positive_int
 from kappaflow.errors import ArgumentError
 from kappaflow_studies.sphere.mixture import SphereMixture
 from kappaflow_studies.theory.exact import Array
@@ -27,22 +26,14 @@ class MixtureGenerator(nn.Module):
     Koehler, Mehta, Risteski 2021 state that such networks exist; this one is ours.
 
     Raises:
-        ArgumentError: `accuracy` is not above 0, so large that ramps overlap, or so small that
-            they are narrower than float64 resolves.
-
-    Example:
-        >>> generator = MixtureGenerator(SphereMixture.random(256, 32), accuracy=0.01)
-        >>> generator.hidden_units, generator.numbers
-        (638, 9404)
-        >>> generator.wasserstein_bound() < 0.003 * generator.mixture.mean_distance()
-        True
+        ArgumentError: `accuracy` is so large that ramps overlap, or so small that they are
+            narrower than float64 resolves.
     """
 
     def __init__(self, mixture: SphereMixture, *, accuracy: float = 0.01) -> None:
         super().__init__()
         self.mixture = mixture
-        self.accuracy = positive_float("accuracy", accuracy)
-        self.thresholds, self.starts, self.ends = _ramps(mixture.components, self.accuracy)
+        self.thresholds, self.starts, self.ends = _ramps(mixture.components, accuracy)
         d, ramps = mixture.features, mixture.components - 1
         hidden = ramps + 2 * d
         first, second, last = (
@@ -68,25 +59,14 @@ class MixtureGenerator(nn.Module):
         self.network = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Returns points (B, d) for standard Gaussian z (B, d + 1), in the network's dtype."""
-        return self.network(batch("z", z, (self.mixture.features + 1,)))
+        """Returns points (B, d) for standard Gaussian z (B, d + 1)."""
+        return self.network(z)
 
-    def coupled(self, z: Tensor) -> Tensor:
-        r"""Returns the exact points of the mixture (B, d), float64, for inputs (B, d + 1).
-
-        The cell of the first coordinate between quantiles gives the component c of
-        :math:`\mu_c + \sigma z`, distributed exactly as the mixture.
-        """
-        z_double = batch("z", z, (self.mixture.features + 1,)).double()
-        chosen = torch.bucketize(z_double[:, 0].contiguous(), torch.from_numpy(self.thresholds))
-        return self.mixture.means[chosen] + self.mixture.sigma * z_double[:, 1:]
-
-    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Returns n samples, (n, d), in the network's dtype."""
-        dtype = next(self.parameters()).dtype
-        size = positive_int("n", n), self.mixture.features + 1
-        with torch.no_grad():
-            return self(torch.randn(size, generator=generator, dtype=dtype))
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Returns n samples, (n, d)."""
+        size = n, self.mixture.features + 1
+        return self(torch.randn(size, generator=generator, dtype=torch.float64))
 
     def wasserstein_bound(self) -> float:
         r"""Returns a bound on :math:`W_1` from the generator's distribution to the mixture.
@@ -113,9 +93,6 @@ class MixtureGenerator(nn.Module):
     def numbers(self) -> int:
         """Returns the number of nonzero weights and biases."""
         return sum(int(p.count_nonzero()) for p in self.parameters())
-
-    def extra_repr(self) -> str:
-        return f"{self.mixture}, accuracy={self.accuracy:g}"
 
 
 def _ramps(components: int, accuracy: float) -> tuple[Array, Array, Array]:
