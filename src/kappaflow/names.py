@@ -25,7 +25,6 @@ ARGUMENTS = {
     "max_time_s": "max_time time_limit",
     "validation": "val val_data valid validation_data validation_set x_val",
     "optimizer": "optim optimizer_class",
-    "scheduler": "lr_scheduler",
     "callbacks": "callback",
     "weights": "sample_weight sample_weights",
 }

@@ -339,7 +339,7 @@ def test_what_is_worth_knowing_about_the_data_is_warned_of_and_returned():
         ({"lr": 0.1}, "did you mean 'learning_rate'"),
         ({"epochs": 3}, "did you mean 'max_epochs'"),
         ({"val_data": None}, "did you mean 'validation'"),
-        ({"lr_scheduler": None}, "did you mean 'scheduler'"),
+        ({"optim": None}, "did you mean 'optimizer'"),
         ({"device": "cuda:99"}, "device"),
         ({"repair": "magic"}, "'?repair'?"),
     ],

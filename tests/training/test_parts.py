@@ -8,7 +8,7 @@ from kappaflow.summary import LEVELS, sparkline
 from kappaflow.training.checkpoint import FILE, read_checkpoint, write_checkpoint
 from kappaflow.training.loop import epoch_seed
 from kappaflow.training.optimizer import WeightEMA
-from kappaflow.training.progress import curves
+from kappaflow.training.progress import curve_facts
 from kappaflow.training.progress import describe_likelihood as describe
 
 
@@ -140,19 +140,15 @@ def test_a_sparkline_rises_and_falls_with_its_values():
     assert len(long) == 20 and long[-1] == LEVELS[-1] and sorted(long) == list(long)
 
 
-def test_curves_of_a_training_show_likelihood_conditioning_and_skipped_steps():
-    """As lines with the first and the last value; a curve of one number is left out."""
+def test_curves_of_a_training_show_likelihood_and_conditioning():
+    """With the first and the last value; a curve of one number is left out."""
     epochs = [
-        {"validation_nll_standardized": n, "condition_number_p95": c, "skipped_steps": k}
-        for n, c, k in ((6.5, 10.0, 0), (5.5, None, 0), (4.5, 1000.0, 2))
+        {"validation_nll_standardized": n, "condition_number_p95": c}
+        for n, c in ((6.5, 10.0), (5.5, None), (4.5, 1000.0))
     ]
-    assert curves(epochs[:1], 80) == []
-    assert curves(epochs, 80) == [
-        "held out              6.5 █▅▁ 4.5",
-        "condition 95 %         10 ▁ █ 1e+03",
-        "2 steps were not finite and were skipped",
-    ]
+    assert curve_facts(epochs[:1]) == []
+    assert curve_facts(epochs) == [("held out", "6.5 █▅▁ 4.5"), ("condition 95 %", "10 ▁ █ 1e+03")]
     images = [
         {"validation_bits_per_dimension": b, "condition_number_p95": 2.0} for b in (3.0, 2.0)
     ]
-    assert curves(images, 80)[0] == "held out                3 █▁ 2"
+    assert curve_facts(images)[0] == ("held out", "3 █▁ 2")

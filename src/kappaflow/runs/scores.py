@@ -132,7 +132,7 @@ def _score_chunks(
     generator = None if scores.flow.augment is None else scoring_generator()
     before = file_stamp(chunks.path) if chunks.path.is_file() else None
     outside, names = Outside(), []
-    with rows_shown("reading", chunks.rows, 0) as show:
+    with rows_shown("reading", chunks.rows) as show:
         chunks.settle(show)
 
     def scored() -> Iterator[Columns]:

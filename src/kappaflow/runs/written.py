@@ -49,7 +49,7 @@ def written(columns: Mapping[str, np.ndarray]) -> Written:
 def write_chunks(title: str, rows: int, chunks: Iterable[Columns], writer: TableWriter) -> Written:
     """Returns a summary of chunks, which are appended to a file, with a progress bar."""
     parts = []
-    with rows_shown(title, rows, 0) as show:
+    with rows_shown(title, rows) as show:
         for columns in chunks:
             writer.append(columns)
             parts.append(written(columns))

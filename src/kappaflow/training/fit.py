@@ -37,14 +37,14 @@ from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback
 from kappaflow.training.distributed import check_trainable
 from kappaflow.training.on_disk import examine_sample, rows_kept_until, split_for
-from kappaflow.training.own_optimizer import MakeOptimizer, MakeScheduler
+from kappaflow.training.own_optimizer import MakeOptimizer
 from kappaflow.training.results import FitResult
 from kappaflow.training.rows import as_table, held_out_like, refuse_reading
 from kappaflow.training.session import fit_split
 from kappaflow.training.settings import Settings, checked_settings
 from kappaflow.training.torch_data import is_torch_data, read_torch_data
 
-OPTIONS = ("validation", "weights", "callbacks")  # one may be meant by an unknown argument
+OPTIONS = ("validation", "weights", "callbacks", "optimizer")  # one may be meant by an unknown argument
 FRACTIONS = (0.9, 0.1)  # of the rows, for training and for validation
 
 
@@ -68,7 +68,6 @@ def fit(
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
     optimizer: MakeOptimizer | None = None,
-    scheduler: MakeScheduler | None = None,
     **settings: Any,  # noqa: ANN401
 ) -> FitResult:
     """Trains a flow by maximum likelihood, and returns it with its history.
@@ -119,8 +118,6 @@ def fit(
         optimizer: A function that makes an optimizer of torch from the list of parameters, such as
             `functools.partial(torch.optim.SGD, lr=0.01)`. Its learning rate rises and falls as
             that of the default, AdamW, does.
-        scheduler: A function that makes a scheduler of torch from the optimizer, in place of this
-            rise and fall. It moves after each epoch; `OneCycleLR` and `CyclicLR` after each step.
         **settings: `max_epochs`, `max_time_s`, `batch_size`, `learning_rate`, `seed`,
             `condition_budget` and the other fields of `kappaflow.training.Settings`.
 
@@ -141,14 +138,10 @@ def fit(
         >>> result.stopped_because, len(result.history)
         ('max_epochs', 3)
     """
-    checked = checked_settings((*OPTIONS, "optimizer", "scheduler"), **settings)
-    for name, given, replaced in (
-        ("optimizer", optimizer, ("learning_rate", "weight_decay")),
-        ("scheduler", scheduler, ("warmup",)),
-    ):
-        for setting in () if given is None else replaced:
-            if setting in settings:
-                raise ArgumentError(f"'{setting}' should be left out: the '{name}' has its own.")
+    checked = checked_settings(OPTIONS, **settings)
+    for name in ("learning_rate", "weight_decay"):
+        if optimizer is not None and name in settings:
+            raise ArgumentError(f"'{name}' should be left out: the 'optimizer' has its own.")
     own = flow if isinstance(flow, Flow) else None
     data, validation = (
         read_torch_data(one, own) if is_torch_data(one) else one for one in (data, validation)
@@ -184,7 +177,6 @@ def fit(
             progress=progress,
             callbacks=callbacks,
             optimizer=optimizer,
-            scheduler=scheduler,
         )
     return replace(result, notes=(*parts.notes, *far))
 

@@ -93,11 +93,11 @@ def split_shown(request: SplitRequest, folder: Path | None, progress: bool | Non
         clear_rows(folder)
         make_directory(folder)
     chunks = request.table.chunks(folder)
-    with rows_shown("reading", chunks.rows, 0, visible=progress) as show:
+    with rows_shown("reading", chunks.rows, visible=progress) as show:
         chunks.settle(show)
-    with rows_shown("reading", chunks.rows, 0, visible=progress) as show:
+    with rows_shown("reading", chunks.rows, visible=progress) as show:
         hashes = hashes_in(chunks, show)
-    with rows_shown("reading", chunks.rows, 0, visible=progress) as show:
+    with rows_shown("reading", chunks.rows, visible=progress) as show:
         return split_on_disk(chunks, request, folder, show, hashes)
 
 

@@ -29,7 +29,7 @@ from kappaflow.training.distributed import make_engine
 from kappaflow.training.loop import Training
 from kappaflow.training.maximum_likelihood import MaximumLikelihood
 from kappaflow.training.objective import Figures
-from kappaflow.training.own_optimizer import MakeOptimizer, MakeScheduler, OwnOptimizer
+from kappaflow.training.own_optimizer import MakeOptimizer, OwnOptimizer
 from kappaflow.training.progress import (
     describe_likelihood,
     epochs_shown,
@@ -77,7 +77,6 @@ def fit_split(
     callbacks: Sequence[Callback] = (),
     start: State | None = None,
     optimizer: MakeOptimizer | None = None,
-    scheduler: MakeScheduler | None = None,
 ) -> FitResult:
     """Trains a flow on data that is prepared and split: a table, a table in a file, or images.
 
@@ -98,7 +97,7 @@ def fit_split(
     engine = make_engine(flow, device, settings.precision)
     train.check(flow)
     validation.check(flow, held_out=True)
-    own = _own_optimizer(flow, settings, optimizer, scheduler)
+    own = None if optimizer is None else OwnOptimizer(flow.parameters(), optimizer)
     described = train.describe()
     name_columns(flow, described.get("columns"), described.get("context_columns"))
     run = {
@@ -155,20 +154,6 @@ def fit_split(
             training, listeners, result_of, describe=describe, progress=progress, folder=folder
         )
         return replace(result, **rows)
-
-
-def _own_optimizer(
-    flow: Flow,
-    settings: Settings,
-    optimizer: MakeOptimizer | None,
-    scheduler: MakeScheduler | None,
-) -> OwnOptimizer | None:
-    """Returns the optimizer that the caller's functions make; None without any."""
-    if optimizer is None and scheduler is None:
-        return None
-    rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
-    make = optimizer or partial(torch.optim.AdamW, fused=True, **rates)
-    return OwnOptimizer(flow.parameters(), make, scheduler)
 
 
 def _check_budget(settings: Settings, flow: Flow) -> None:
