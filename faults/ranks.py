@@ -15,7 +15,7 @@ import kappaflow as kf
 from faults.outcome import Outcome
 from faults.repeated import Ended, repeated
 from faults.trainings import MOST_S, checkpoint_epoch, ended, metrics, started, write_rows
-from kappaflow.training.session import SECONDS_BETWEEN_CHECKPOINTS
+from kappaflow.training.run_folder import SECONDS_BETWEEN_CHECKPOINTS
 
 ROWS, EPOCHS = 1500, 30
 ENDS_WITHIN_S = 60.0

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kappaflow.training.checkpoint import read_checkpoint
-from kappaflow.training.session import SECONDS_BETWEEN_CHECKPOINTS
+from kappaflow.training.run_folder import SECONDS_BETWEEN_CHECKPOINTS
 
 ROWS, BATCH, EPOCHS = 600, 64, 60
 STEPS = -(-int(0.8 * ROWS) // BATCH)  # steps of an epoch; four of five rows are training rows

@@ -1,6 +1,6 @@
 """What is counted of trainings that are struck; `make faults-short` strikes real ones."""
 
-from kappaflow.training.session import SECONDS_BETWEEN_CHECKPOINTS
+from kappaflow.training.run_folder import SECONDS_BETWEEN_CHECKPOINTS
 
 
 def test_what_is_lost_beyond_the_promise_is_counted(part, tmp_path, monkeypatch):

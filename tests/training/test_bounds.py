@@ -168,7 +168,7 @@ def test_a_condition_budget_is_kept_behind_a_domain():
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_its_bounds(tmp_path, monkeypatch):
     """To the same weights, bit for bit, as one that was not interrupted."""
-    monkeypatch.setattr("kappaflow.training.session.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr("kappaflow.training.run_folder.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     table, _ = sample(rows=300)
 
     def fit(out, **more):

@@ -115,7 +115,7 @@ def interrupted(out, x, after, **settings):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "log", ended)
-        patch.setattr("kappaflow.training.session.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+        patch.setattr("kappaflow.training.run_folder.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
         with contextlib.suppress(StopTraining):
             fitted(x, out=out, **settings)
     return (out / "result.json").exists()

@@ -26,7 +26,7 @@ def x():
 @pytest.fixture
 def stopped(tmp_path, x, monkeypatch):
     """The folder of a run of five epochs that was stopped in its fourth."""
-    monkeypatch.setattr("kappaflow.training.session.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr("kappaflow.training.run_folder.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     measured = Training._measured
 
     def dying(self, train_nll):
@@ -73,7 +73,7 @@ def test_the_line_of_an_epoch_is_on_the_disk_before_its_checkpoint(tmp_path, x, 
     """Whenever a checkpoint is written there are as many lines, and they have been synced."""
     from kappaflow.training import run_folder
 
-    monkeypatch.setattr("kappaflow.training.session.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr("kappaflow.training.run_folder.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     synced, seen = [], []
     sync, write = run_folder.sync_file, run_folder.write_checkpoint
 
@@ -191,7 +191,7 @@ def test_control_c_while_the_end_is_written_loses_no_epoch(tmp_path, x, monkeypa
     """The last checkpoint is written again; the first epoch wrote one before."""
     from kappaflow.training import run_folder
 
-    monkeypatch.setattr("kappaflow.training.session.SECONDS_BETWEEN_CHECKPOINTS", 1e9)
+    monkeypatch.setattr("kappaflow.training.run_folder.SECONDS_BETWEEN_CHECKPOINTS", 1e9)
     write, calls = getattr(run_folder, moment), []
 
     def interrupted(*arguments):

@@ -124,7 +124,7 @@ def test_an_interrupted_run_goes_on_to_the_same_losses_bit_for_bit(tmp_path, mon
     With 60 epochs the conditioning is not measured after every one.
     """
     x, _ = gaussian(100)
-    monkeypatch.setattr("kappaflow.training.session.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr("kappaflow.training.run_folder.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     whole = kf.fit(small(), x, max_epochs=60, out=tmp_path / "whole")
     interrupted(monkeypatch, after, data=x, max_epochs=60, out=tmp_path / "run")
     torch.manual_seed(99)
@@ -436,7 +436,7 @@ def test_a_resumed_run_has_the_weights_of_its_best_epoch_too(tmp_path, monkeypat
     """Where the best epoch lies before the interruption."""
     from kappaflow.training.loop import Training
 
-    monkeypatch.setattr("kappaflow.training.session.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr("kappaflow.training.run_folder.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     whole, held_out = overfitting(max_epochs=25)
     measured = Training._measured
 
@@ -462,7 +462,7 @@ def test_a_resume_with_dropout_draws_the_same_units(tmp_path, monkeypatch):
     import sys
 
     x, _ = gaussian(300)
-    monkeypatch.setattr("kappaflow.training.session.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr("kappaflow.training.run_folder.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     whole = kf.fit(small(dropout=0.3), x, max_epochs=4, out=tmp_path / "whole")
     dropping = small(dropout=0.3)
     monkeypatch.setattr(sys.modules[__name__], "small", lambda: dropping)

@@ -277,7 +277,7 @@ def test_progress_is_shown_when_asked_for(capsys):
     from kappaflow.training.fit_energy import describe_energy
 
     fitted(progress=True)
-    assert "free energy" in capsys.readouterr().err
+    assert "epoch 1" in capsys.readouterr().err
     line = {"condition_number_p95": 3.0, "effective_sample_size": 0.5, "free_energy": -1.2}
     assert describe_energy(line) == "free energy -1.2, effective 50%, cond 3"
     lost = dict.fromkeys(line)

@@ -191,7 +191,7 @@ def test_a_training_that_goes_on_compares_at_once(tmp_path, monkeypatch):
         Likelihood, "_fault", lambda self, x, context: checked.append(original(self, x, context))
     )
     as_compiled_by(lambda function: function, monkeypatch)
-    monkeypatch.setattr("kappaflow.training.session.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr("kappaflow.training.run_folder.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     out, settings = tmp_path / "run", EPOCHS | {"compile": True}
     with pytest.raises(kf.KappaflowError, match="stopped"):
         kf.fit(FLOWS["planar"](), rows(), out=out, callbacks=[Stopped()], **settings)

@@ -42,7 +42,7 @@ def figures(result):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_interrupted_run_resumes_bit_for_bit(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("kappaflow.training.session.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr("kappaflow.training.run_folder.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     out, options = tmp_path / "run", {"optimizer": OPTIMIZERS[name], **QUICK}
     expected = kf.fit(flow_of(), X, **options)
     with pytest.raises(KeyboardInterrupt):

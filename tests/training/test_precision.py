@@ -118,7 +118,7 @@ class Stops(Callback):
 @pytest.mark.slow
 def test_the_scale_is_kept_in_the_checkpoint(tmp_path, monkeypatch):
     """A run in float16 resumes to the same losses, bit for bit."""
-    monkeypatch.setattr("kappaflow.training.session.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr("kappaflow.training.run_folder.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     how = {"max_epochs": 4, "batch_size": 50, "precision": "fp16"}
     whole = kf.fit(with_overflows(), rows(), out=tmp_path / "whole", **how)
     with pytest.raises(KeyboardInterrupt):

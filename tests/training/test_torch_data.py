@@ -55,7 +55,6 @@ ROWS = {
     "stream": Stream,
     "subset": lambda: Subset(TensorDataset(torch.cat((X, X + 9))), range(300)),
     "loader": lambda: DataLoader(TensorDataset(X), batch_size=7),
-    "loader without its last batch": lambda: DataLoader(X, batch_size=7, drop_last=True),
 }
 
 
@@ -99,7 +98,7 @@ def test_shuffled_and_random_data_are_the_same_when_resumed(tmp_path):
 
 def test_a_sampler_chooses_the_rows():
     sampler = SubsetRandomSampler(range(100))
-    loader = DataLoader(TensorDataset(X), sampler=sampler, batch_size=8, drop_last=True)
+    loader = DataLoader(TensorDataset(X), sampler=sampler, batch_size=8)
     result = kf.fit(flow_of(), loader, **QUICK)
     assert len(result.train) + len(result.validation) == 100
     weighted = DataLoader(X, sampler=WeightedRandomSampler([1.0] * 300, 200), batch_size=10)

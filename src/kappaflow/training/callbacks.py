@@ -1,12 +1,11 @@
 """Training callbacks, including one for TensorBoard."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
-from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.storage import make_directory
 from kappaflow.training.results import EnergyResult, FitResult
 from kappaflow.training.settings import EnergySettings, Settings
@@ -84,34 +83,11 @@ class TensorBoard(Callback):
         self._writer.close()
 
 
-class CallbackList(Callback):
-    """Several callbacks as one, in the order in which they are called."""
-
-    def __init__(self, callbacks: Sequence[Callback]) -> None:
-        for callback in callbacks:
-            if not isinstance(callback, Callback):
-                raise ArgumentError(
-                    "'callbacks' should hold kappaflow.training.Callback, "
-                    f"got {type(callback).__name__}."
-                )
-        self._callbacks = tuple(callbacks)
-
-    def on_start(self, flow: Flow, settings: Settings | EnergySettings) -> None:
-        for callback in self._each(flow):
-            callback.on_start(flow, settings)
-
-    def on_epoch(self, flow: Flow, figures: Figures) -> None:
-        for callback in self._each(flow):
-            callback.on_epoch(flow, figures)
-
-    def on_best(self, flow: Flow, figures: Figures) -> None:
-        for callback in self._each(flow):
-            callback.on_best(flow, figures)
-
-    def on_end(self, result: FitResult | EnergyResult) -> None:
-        for callback in self._callbacks:
-            callback.on_end(result)
-
-    def _each(self, flow: Flow) -> Iterator[Callback]:
-        with evaluation_mode(flow):
-            yield from self._callbacks
+def check_callbacks(callbacks: Sequence[Callback]) -> None:
+    """Raises ArgumentError for an object that is not a `Callback`."""
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise ArgumentError(
+                "'callbacks' should hold kappaflow.training.Callback, "
+                f"got {type(callback).__name__}."
+            )

@@ -44,7 +44,8 @@ from kappaflow.training.session import fit_split
 from kappaflow.training.settings import Settings, checked_settings
 from kappaflow.training.torch_data import is_torch_data, read_torch_data
 
-OPTIONS = ("validation", "weights", "callbacks", "optimizer")  # one may be meant by an unknown argument
+# One of them may be meant by an unknown argument.
+OPTIONS = ("validation", "weights", "callbacks", "optimizer")
 FRACTIONS = (0.9, 0.1)  # of the rows, for training and for validation
 
 

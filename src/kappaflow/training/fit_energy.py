@@ -12,7 +12,7 @@ from kappaflow.flows import Flow
 from kappaflow.flows.base import check_has_rsample
 from kappaflow.ranks import ranks
 from kappaflow.training.batches import fit_standardization
-from kappaflow.training.callbacks import Callback, CallbackList
+from kappaflow.training.callbacks import Callback, check_callbacks
 from kappaflow.training.distributed import make_engine
 from kappaflow.training.energy import Energy, check_start, latents
 from kappaflow.training.loop import Training, epoch_seed
@@ -86,7 +86,7 @@ def fit_energy(
     checked = checked_energy_settings(**settings)
     check_target(flow, log_density)
     check_has_rsample(flow.base)
-    listeners = CallbackList(callbacks)
+    check_callbacks(callbacks)
     if ranks() > 1:
         raise ArgumentError("'fit_energy' trains in one process: start it without torchrun.")
     engine = make_engine(flow, device)
@@ -100,11 +100,9 @@ def fit_energy(
             generator = torch.Generator().manual_seed(epoch_seed(checked.seed, -2))
             samples = importance_sample(flow, log_density, FINAL_DRAWS, generator=generator)
             best, history = training.progress.best_epoch, tuple(training.history)
-            result = EnergyResult(flow, history, samples, best, reason)
-            listeners.on_end(result)
-            return result
+            return EnergyResult(flow, history, samples, best, reason)
 
-        return trained(training, listeners, result_of, describe=describe_energy, progress=progress)
+        return trained(training, callbacks, result_of, describe=describe_energy, progress=progress)
 
 
 def _fit_start(flow: Flow, z: torch.Tensor) -> None:

@@ -36,11 +36,9 @@ class OwnOptimizer:
         """Returns the class and its numbers, by which a run folder knows the training."""
         kind = type(self._optimizer)
         groups = self._optimizer.state_dict()["param_groups"]
-        numbers = {
-            f"group {i}": json.loads(json.dumps(group | {"params": len(group["params"])}, default=repr))
-            for i, group in enumerate(groups)
-        }
-        return {"optimizer": {"class": f"{kind.__module__}.{kind.__qualname__}", **numbers}}
+        numbers = {f"group {i}": g | {"params": len(g["params"])} for i, g in enumerate(groups)}
+        named = {"class": f"{kind.__module__}.{kind.__qualname__}", **numbers}
+        return {"optimizer": json.loads(json.dumps(named, default=repr))}
 
     def set_rate(self, rate: float, highest: float) -> None:
         """Scales each rate by rate / highest."""
@@ -88,9 +86,7 @@ class OwnOptimizer:
 
 def _some(entries: dict[str, Any], *, tensors: bool) -> dict[str, Any]:
     """Returns the entries of a state that are tensors, or the others."""
-    return {
-        name: value for name, value in entries.items() if isinstance(value, Tensor) == tensors
-    }
+    return {name: value for name, value in entries.items() if isinstance(value, Tensor) == tensors}
 
 
 def _made(make: Any, trained: list[nn.Parameter]) -> Optimizer:  # noqa: ANN401

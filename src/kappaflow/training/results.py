@@ -91,6 +91,20 @@ class FitResult(PlottedSummary):
         """
         return view("report", FitResult)(self, data, path, title=title)
 
+    def content(self) -> dict[str, Any]:
+        """Returns what result.json holds."""
+        last = self.history[-1]
+        return {
+            "validation_nll": self.validation_nll,
+            "epochs": last["epoch"],
+            "best_epoch": self.best_epoch,
+            "stopped_because": self.stopped_because,
+            "skipped_steps": last["skipped_steps"],
+            "time_s": last["time_s"],
+            "finished_at": self.finished_at,
+            "history": list(self.history),
+        }
+
     @classmethod
     def stored(cls, flow: Flow, content: dict[str, Any]) -> Self:
         """Returns the result that result.json holds; KeyError if it lacks an entry."""

@@ -1,6 +1,8 @@
 """The folder of a run: its configuration, checkpoints, metrics and result."""
 
 import json
+import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from kappaflow.storage import (
 from kappaflow.training.checkpoint import Groups, read_checkpoint, write_checkpoint
 from kappaflow.training.loop import Training, copied
 
+SECONDS_BETWEEN_CHECKPOINTS = 1.0  # writing takes long
 METRICS, RESULT = "metrics.jsonl", "result.json"
 ROWS = "rows"  # training rows of a table on disk, during the training
 
@@ -47,7 +50,8 @@ class RunFolder:
         self.path, self.config = Path(path), config
         self.epoch = 0  # of the last checkpoint
         self._epoch_of_weights = -1  # of the best weights that are written
-        self._held: tuple[Groups, dict[str, Any]] | None = None
+        self._written_s = -math.inf  # so the first epoch is written at once
+        self._copied: tuple[Groups, dict[str, Any]] | None = None
         if (self.path / CONFIG).exists():
             _check_same_run(self.path, read_config(self.path / CONFIG), config)
         else:
@@ -86,15 +90,20 @@ class RunFolder:
         self._write(training.state(), training.plain_progress())
         self.write_best(training)
 
-    def hold_checkpoint(self, training: Training) -> None:
-        """Copies what `checkpoint` would write, because writing takes long; `leave` writes it."""
-        state = {name: copied(tensors) for name, tensors in training.state().items()}
-        self._held = state, training.plain_progress()
+    def end_epoch(self, training: Training, figures: dict[str, Any]) -> None:
+        """Appends the metrics of an epoch, and writes a checkpoint, or copies it for `leave`."""
+        self.log(figures)
+        if time.perf_counter() - self._written_s >= SECONDS_BETWEEN_CHECKPOINTS:
+            self.checkpoint(training)
+            self._written_s = time.perf_counter()
+        else:
+            state = {name: copied(tensors) for name, tensors in training.state().items()}
+            self._copied = state, training.plain_progress()
 
     def leave(self, training: Training, stopped: BaseException) -> None:
         """Writes the last copy and the best weights of a training that was stopped."""
-        if self._held is not None:
-            self._write(*self._held)
+        if self._copied is not None:
+            self._write(*self._copied)
         self.write_best(training)
         if isinstance(stopped, KeyboardInterrupt):
             stopped.add_note(
@@ -105,7 +114,7 @@ class RunFolder:
         """Writes a checkpoint after the metrics of all its epochs are on the disk."""
         sync_file(self.path / METRICS)
         write_checkpoint(self.path, groups, progress)
-        self.epoch, self._held = progress["epoch"], None
+        self.epoch, self._copied = progress["epoch"], None
 
     def write_best(self, training: Training) -> None:
         """Writes the best weights so far if they have changed."""
@@ -144,7 +153,14 @@ def refuse_other_files(folder: Path) -> None:
 
 def read_result(folder: Path) -> dict[str, Any]:
     """Returns the content of result.json of a finished run."""
-    return _read_json(folder / RESULT)
+    path = folder / RESULT
+    try:
+        content = parse_json(read_small(path))
+    except ValueError as error:
+        raise FileError(f"{path} cannot be read ({error}).") from None
+    if not isinstance(content, dict):
+        raise FileError(f"{path} should hold a JSON object.")
+    return content
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
@@ -173,16 +189,6 @@ def _epochs_until(folder: Path, epoch: object) -> list[dict[str, Any]]:
 
 def _line(figures: dict[str, Any]) -> str:
     return json.dumps(figures, allow_nan=False) + "\n"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = parse_json(read_small(path))
-    except ValueError as error:
-        raise FileError(f"{path} cannot be read ({error}).") from None
-    if not isinstance(content, dict):
-        raise FileError(f"{path} should hold a JSON object.")
-    return content
 
 
 def _is_of_started_run(path: Path) -> bool:

@@ -1,7 +1,5 @@
 """`fit_split`: one training, from the first step or the last checkpoint to the result."""
 
-import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -17,12 +15,13 @@ from kappaflow.data import Dataset, MappedTable
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.files import describe_run
 from kappaflow.flows import Flow
+from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.flows.rows import name_columns
 from kappaflow.locking import locked
 from kappaflow.ranks import is_first, ranks
 from kappaflow.training import loop
 from kappaflow.training.batches import fit_standardization
-from kappaflow.training.callbacks import Callback, CallbackList
+from kappaflow.training.callbacks import Callback, check_callbacks
 from kappaflow.training.checkpoint import Groups
 from kappaflow.training.collectives import from_rank_zero, lost_ranks_as_errors
 from kappaflow.training.distributed import make_engine
@@ -30,15 +29,11 @@ from kappaflow.training.loop import Training
 from kappaflow.training.maximum_likelihood import MaximumLikelihood
 from kappaflow.training.objective import Figures
 from kappaflow.training.own_optimizer import MakeOptimizer, OwnOptimizer
-from kappaflow.training.progress import (
-    describe_likelihood,
-    epochs_shown,
-)
-from kappaflow.training.results import FitResult
+from kappaflow.training.progress import describe_likelihood, epochs_shown
+from kappaflow.training.results import EnergyResult, FitResult
 from kappaflow.training.run_folder import RunFolder
 from kappaflow.training.settings import Settings
 
-SECONDS_BETWEEN_CHECKPOINTS = 1.0
 STOPPED = {
     "max_epochs": "the limit on epochs",
     "max_time_s": "the limit on time",
@@ -46,7 +41,7 @@ STOPPED = {
 }
 
 
-R = TypeVar("R")
+R = TypeVar("R", FitResult, EnergyResult)
 State = tuple[Groups, dict[str, Any], list[Figures]]  # of a training: tensors, progress, history
 
 
@@ -97,6 +92,7 @@ def fit_split(
     engine = make_engine(flow, device, settings.precision)
     train.check(flow)
     validation.check(flow, held_out=True)
+    check_callbacks(callbacks)
     own = None if optimizer is None else OwnOptimizer(flow.parameters(), optimizer)
     described = train.describe()
     name_columns(flow, described.get("columns"), described.get("context_columns"))
@@ -107,8 +103,11 @@ def fit_split(
         "training": settings.model_dump(),
         **({} if own is None else own.describe()),
     }
-    batches, listeners = train.batches(flow), CallbackList(callbacks)
-    held_out = validation.batches(flow)
+    batches, held_out = train.batches(flow), validation.batches(flow)
+    rows = {
+        "train": train.sample if isinstance(train, MappedTable) else train,
+        "validation": validation,
+    }
     folder = None
 
     def finished_before() -> tuple[dict[str, Any], dict[str, Tensor]] | None:
@@ -119,10 +118,6 @@ def fit_split(
         stored = folder.finished(flow)
         return None if stored is None else (stored, flow.state_dict())
 
-    rows = {
-        "train": train.sample if isinstance(train, MappedTable) else train,
-        "validation": validation,
-    }
     finished = from_rank_zero(finished_before)
     if finished is not None:
         flow.load_state_dict(finished[1])
@@ -138,20 +133,13 @@ def fit_split(
         _resume(training, folder, start)
         name = "joint nll" if flow.likelihood == "joint" else "nll"
         describe = partial(describe_likelihood, name=name, budget=settings.condition_budget)
-
-        def result_of(reason: str) -> FitResult:
-            result = _result(training, reason)
-
-            def ended() -> None:
-                if folder is not None:
-                    folder.finish(_to_store(result))
-                listeners.on_end(result)
-
-            from_rank_zero(ended)
-            return result
-
         result = trained(
-            training, listeners, result_of, describe=describe, progress=progress, folder=folder
+            training,
+            callbacks,
+            partial(_result, training),
+            describe=describe,
+            progress=progress,
+            folder=folder,
         )
         return replace(result, **rows)
 
@@ -210,7 +198,7 @@ def _resume(training: Training, folder: RunFolder | None, start: State | None) -
 
 def trained(
     training: Training,
-    listeners: CallbackList,
+    callbacks: Sequence[Callback],
     result_of: Callable[[str], R],
     *,
     describe: Callable[[Figures], str],
@@ -222,41 +210,42 @@ def trained(
     `result_of` makes it from the reason of the end, of the flow with its best weights. If there
     are none, NumericalError. If the training is stopped, the best weights so far are written.
     """
-    written = -math.inf  # so the first epoch is written at once
-    visible = progress if is_first() else False
-    begins = "compiling" if training.objective.compiled else ""
+
+    def call(event: str, content: object) -> None:
+        with training.average.in_place(), evaluation_mode(training.flow):
+            for callback in callbacks:
+                getattr(callback, event)(training.flow, content)
+
+    def after_epoch(figures: Figures) -> None:
+        show(figures)
+        call("on_epoch", figures)
+        if training.progress.best_epoch == figures["epoch"]:
+            call("on_best", figures)
+        if folder is not None:
+            folder.end_epoch(training, figures)
+
+    def ended(result: R) -> None:
+        if folder is not None and isinstance(result, FitResult):
+            folder.finish(result.content())
+        for callback in callbacks:
+            callback.on_end(result)
+
     with epochs_shown(
-        training.share_done, visible=visible, describe=describe, begins=begins
+        training.share_done,
+        visible=progress if is_first() else False,
+        describe=describe,
+        begins="compiling" if training.objective.compiled else "",
     ) as show:
-
-        def started() -> None:
-            with training.average.in_place():
-                listeners.on_start(training.flow, training.settings)
-
-        def after_epoch(figures: Figures) -> None:
-            nonlocal written
-            show(figures)
-            with training.average.in_place():
-                listeners.on_epoch(training.flow, figures)
-                if training.progress.best_epoch == figures["epoch"]:
-                    listeners.on_best(training.flow, figures)
-            if folder is None:
-                return
-            folder.log(figures)
-            if time.perf_counter() - written >= SECONDS_BETWEEN_CHECKPOINTS:
-                folder.checkpoint(training)
-                written = time.perf_counter()
-            else:
-                folder.hold_checkpoint(training)
-
-        from_rank_zero(started)
+        from_rank_zero(partial(call, "on_start", training.settings))
         try:
             reason = training.run(lambda figures: from_rank_zero(partial(after_epoch, figures)))
             if training.progress.best_epoch:
                 if folder is not None:
                     folder.checkpoint(training)
                 training.load_best()
-                return result_of(reason)
+                result = result_of(reason)
+                from_rank_zero(partial(ended, result))
+                return result
         except BaseException as stopped:
             training.load_best()
             if folder is not None:
@@ -276,17 +265,3 @@ def _result(training: Training, reason: str) -> FitResult:
         stopped_because=reason,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-def _to_store(result: FitResult) -> dict[str, Any]:
-    last = result.history[-1]
-    return {
-        "validation_nll": result.validation_nll,
-        "epochs": last["epoch"],
-        "best_epoch": result.best_epoch,
-        "stopped_because": result.stopped_because,
-        "skipped_steps": last["skipped_steps"],
-        "time_s": last["time_s"],
-        "finished_at": result.finished_at,
-        "history": list(result.history),
-    }

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from kappaflow.data.dataset import Dataset, kind_for
@@ -29,8 +29,7 @@ def read_torch_data(
     # training reads the same.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        batches = _batches(data) if isinstance(data, DataLoader) else _items(data)
-        parts = [*batches]
+        parts = [*(map(_pair, data) if isinstance(data, DataLoader) else _items(data))]
     if not parts:
         raise DataError(f"'data' should hold rows, this {type(data).__name__} has none.")
     x = _joined("x", [x for x, _ in parts])
@@ -47,25 +46,9 @@ def read_torch_data(
     return x, context if context.dim() > 1 else context[:, None]
 
 
-def _batches(loader: DataLoader) -> Iterator[Item]:
-    """Yields the batches of a loader, and the last incomplete one too."""
-    if loader.drop_last and type(loader.batch_sampler) is BatchSampler:
-        loader = DataLoader(
-            loader.dataset,
-            batch_size=loader.batch_size,
-            sampler=loader.sampler,
-            num_workers=loader.num_workers,
-            collate_fn=loader.collate_fn,
-        )
-    for batch in loader:
-        yield _pair(batch)
-
-
-def _items(dataset: Any) -> Iterator[Item]:  # noqa: ANN401
+def _items(dataset: TorchDataset) -> Iterator[Item]:
     """Yields the items of a dataset as batches of one."""
-    is_stream = isinstance(dataset, IterableDataset)
-    for item in dataset if is_stream else (dataset[i] for i in range(len(dataset))):
-        x, context = _pair(item)
+    for x, context in map(_pair, DataLoader(dataset, batch_size=None, collate_fn=lambda x: x)):
         yield x[None], None if context is None else context[None]
 
 
