@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from scipy import stats
-from torch.distributions import Independent, Normal, StudentT, Uniform
+from torch.distributions import Independent, Normal, StudentT
 
 import kappaflow as kf
 from cases import public_classes
@@ -29,7 +29,6 @@ BASES = {
     "diagonal normal of images": (lambda: jittered(kf.flows.DiagonalNormal((1, 2, 2))), 0),
     "classes": (lambda: jittered(kf.flows.ClassConditionalNormal(2, classes=3)), 3),
     "student": (lambda: jittered(kf.flows.StudentT(2, degrees=2.0)), 0),
-    "box": (lambda: kf.flows.UniformBox(2, low=[0.5, -2], high=3), 0),
 }
 
 
@@ -58,16 +57,11 @@ def test_log_probs_are_those_of_torch_distributions():
     z = 2 * torch.randn(50, 3, generator=torch.Generator().manual_seed(0)).double()
     normal = jittered(kf.flows.DiagonalNormal(3)).double()
     student = jittered(kf.flows.StudentT(3, degrees=3.0)).double()
-    box = kf.flows.UniformBox(3, low=-1.0, high=2.0).double()
     expected = Independent(Normal(normal.loc, normal.log_scale.exp()), 1).log_prob(z)
     torch.testing.assert_close(normal.log_prob(z), expected)
     torch.testing.assert_close(
         student.log_prob(z), Independent(StudentT(student.degrees), 1).log_prob(z)
     )
-    inside = ((z >= -1) & (z <= 2)).all(1)
-    one = Uniform(box.low, box.high, validate_args=False).log_prob(z[inside]).sum(1)
-    torch.testing.assert_close(box.log_prob(z)[inside], one)
-    assert box.log_prob(z)[~inside].isneginf().all()
 
 
 def test_a_class_has_its_own_normal():
@@ -155,40 +149,12 @@ class Logistic(Base):
         return u.clamp(1e-12, 1 - 1e-12).logit().to(dtype=dtype, device=device)
 
 
-class NoSample(Base):
-    """Cannot be sampled."""
-
-    def log_prob(self, z, context=None):
-        return z.sum(1)
-
-
-class NoContext(Logistic):
-    """Its log_prob takes no context."""
-
-    def log_prob(self, z):
-        return z.sum(1)
-
-
-class NoGenerator(Logistic):
-    """Its sample takes no device and no generator."""
-
-    def sample(self, n, context=None, dtype=None):
-        return torch.rand(n, 2)
-
-
 class NoShape(Logistic):
     """Has no event shape."""
 
     def __init__(self):
         super().__init__()
         del self.event_shape
-
-
-class OldTempered(Logistic):
-    """Its tempered takes no context."""
-
-    def tempered(self, z, temperature):
-        return z
 
 
 class OtherWidth(Logistic):
@@ -200,11 +166,7 @@ class OtherWidth(Logistic):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (NoSample, "'NoSample' should define sample, as every Base does."),
-        (NoContext, r"have a method log_prob\(z, context\), got NoContext.log_prob\(z\)."),
-        (NoGenerator, r"sample\(n, \*, context, dtype, device, generator\), got NoGenerator"),
         (NoShape, r"an event_shape such as \(2,\), got None from NoShape: set it in __init__."),
-        (OldTempered, r"tempered\(z, temperature, context\), got OldTempered.tempered"),
         (OtherWidth, "read a context of 2 columns, as the bijection does, got OtherWidth with 3"),
         (lambda: Normal(0.0, 1.0), "should be a Base, got Normal: derive its class from"),
     ],
@@ -240,11 +202,7 @@ def test_results_of_the_wrong_form_are_refused_in_one_sentence():
         double.sample(3)
 
 
-def test_a_box_needs_a_lower_end_below_its_upper_end():
-    with pytest.raises(ArgumentError, match="'high' should be above 'low'"):
-        kf.flows.UniformBox(2, low=1.0, high=[2.0, 1.0])
-    with pytest.raises(ArgumentError, match=r"'low' should be a number, or .* shape \(2,\)"):
-        kf.flows.UniformBox(2, low=[0.0, 0.0, 0.0])
+def test_wrong_arguments_are_refused():
     with pytest.raises(ArgumentError, match="'degrees' should be above 1"):
         kf.flows.StudentT(2, degrees=1.0)
     with pytest.raises(ArgumentError, match=r"one-hot classes of shape \(B, 3\), got none"):
