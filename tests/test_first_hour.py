@@ -65,7 +65,7 @@ class TestDesign:
 
     def test_a_base_of_ones_own_needs_only_its_contract(self):
         """What it lacks is named, not found by a traceback."""
-        with pytest.raises(TypeError, match="abstract methods 'log_prob', 'sample'"):
+        with pytest.raises(TypeError, match="abstract methods .*log_prob"):
             type("Mine", (kf.flows.Base,), {})()
         flow = kf.Flow(kf.flows.StudentT(2, degrees=5.0), small().bijection)
         assert flow.log_prob(torch.zeros(1, 2)).isfinite().all()
