@@ -1,0 +1,167 @@
+"""Each measurement runs end to end at a tiny size, and its figures reach the page."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+import torch
+
+OURS = "kappaflow, recompute"
+GLOW = "kappaflow glow, recompute"
+# The options of a command, and what its page then shows.
+COMMANDS = {
+    "ablation.ablation": ({"steps": 3, "seeds": 1, "depths": [2]}, ["couplings", "--depths 2"]),
+    "converting.converting": (
+        {"features": [4], "depths": [2], "rows": ["zuko RealNVP"], "repetitions": 2},
+        ["couplings", "zuko RealNVP"],
+    ),
+    "doctor.doctor": (
+        {"threads": 1, "repetitions": 1, "small": True},
+        ["measuring", "| couplings | 64 |"],
+    ),
+    "energies.energies": ({"steps": 10, "seeds": 1}, ["measuring", "| broken, annealed |"]),
+    "factor.factor": (
+        {"rows": ["rotations"], "draws": 1, "threads": 1},
+        ["measuring", "orthogonal"],
+    ),
+    "images.images": (
+        {
+            "parts": ["speed"],
+            "batch": 2,
+            "steps": 1,
+            "hidden": 4,
+            "threads": 1,
+            "repetitions": 2,
+            "rows": [GLOW],
+        },
+        ["images", GLOW],
+    ),
+    "images_spectra.image_spectra": (
+        {"sides": (4,), "matrix_free": (8,), "profiled": (1,), "hidden": 2},
+        ["images", "| 3 x 4 x 4 |"],
+    ),
+    "reaching.reaching": (
+        {"seconds": 0.3, "seeds": 1, "tables": ["magic"], "rows": [OURS, "normflows"]},
+        ["couplings", "normflows"],
+    ),
+    "sigma_min.sigma_min": (
+        {"features": (4,), "condition_numbers": (1e7,), "seeds": 1},
+        ["measuring", "| 32 couplings | 1e+07 |"],
+    ),
+    "splines.splines": (
+        {"widths": (8,), "repetitions": 2, "depth": 2, "batch": 16},
+        ["couplings", "| zuko, couplings |"],
+    ),
+    "suite.spectra": ({"dimensions": [8], "matrix_free": [16]}, ["couplings", "\n| 16 | "]),
+}
+
+
+@pytest.fixture
+def threads():
+    """Gives back torch's number of threads, which some commands set."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def run_to_page(benchmark, name, options, folder):
+    """Runs a command into a folder, writes the pages there, and returns its results."""
+    module, function = name.split(".")
+    command = getattr(benchmark(module), function)
+    file = folder / command.__kwdefaults__["file"].name
+    command(**options, file=file)
+    benchmark("page").write_page(folder=folder, docs=folder)
+    return json.loads(file.with_suffix(".json").read_text())["lines"]
+
+
+def text_of(folder, page):
+    """Returns the text of a page."""
+    return (folder / f"benchmarks-{page}.md").read_text("utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("threads")
+@pytest.mark.filterwarnings("ignore:Inputs to the softmax:UserWarning")  # of nflows
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_runs_to_its_page(benchmark, tmp_path, name):
+    """Its page shows what was measured."""
+    options, (page, *expected) = COMMANDS[name]
+    assert run_to_page(benchmark, name, options, tmp_path)
+    assert all(part in text_of(tmp_path, page) for part in expected)
+
+
+@pytest.mark.usefixtures("threads")
+def test_times_of_our_rows_run_to_their_page(benchmark, tmp_path):
+    """Two couplings, eight points, two repetitions; the floor has as many parameters."""
+    options = {"groups": ["kappaflow"], "depths": [2], "batches": [8], "threads": 1}
+    (line,) = run_to_page(benchmark, "suite.speed", {**options, "repetitions": 2}, tmp_path)
+    row = line["rows"]["kappaflow, store"]
+    assert row["parameters"] == line["rows"]["conditioners alone (floor)"]["parameters"]
+    assert "| kappaflow, store |" in text_of(tmp_path, "couplings")
+
+
+@pytest.mark.slow
+def test_growth_runs_to_its_picture(benchmark, tmp_path, monkeypatch):
+    """One shape."""
+    module = benchmark("growth")
+    monkeypatch.setattr(module, "AXES", {"depth": ("depth (couplings)", (2,))})
+    monkeypatch.setattr(module, "SHOWN", {OURS: 0})
+    run_to_page(benchmark, "growth.growth", {"seconds": 0.01, "threads": 1}, tmp_path)
+    assert (tmp_path / "images" / "benchmarks-growth.svg").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_known_densities_are_fitted_once(benchmark, tmp_path):
+    """A second call finds the result in the file."""
+    known = benchmark("known_densities")
+    for _ in range(2):
+        known.known_densities(seconds=1, only=["heavy"], results=tmp_path)
+    lines = (tmp_path / "known-densities.jsonl").read_text().splitlines()
+    assert sum('"table"' in line for line in lines) == 1
+    benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
+    assert "| heavy | " in (tmp_path / "benchmarks.md").read_text("utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Inputs to the softmax:UserWarning")
+def test_scores_of_a_large_table_run_to_their_page(benchmark, tmp_path, monkeypatch):
+    """Few rows, one of ours and another, which is stopped at once."""
+    module = benchmark("score_stream")
+    monkeypatch.setattr(module, "OURS", module.OURS[:1])
+    monkeypatch.setattr(module, "KINDS", (*module.OURS, "zuko, NSF"))
+    options = {"rows": 21_000, "depth": 2, "width": 8, "at_most_s": 0}
+    lines = run_to_page(benchmark, "score_stream.score_stream", options, tmp_path)
+    rows = {line["kind"]: line["rows"] for line in lines if "kind" in line}
+    assert rows == {"kappaflow score, real_nvp": 21_000, "zuko, NSF": 4096}
+    assert "zuko, NSF (4,096 rows)" in text_of(tmp_path, "measuring")
+
+
+@pytest.mark.slow
+def test_a_comparison_on_tables_runs_and_resumes(benchmark, tmp_path, monkeypatch, ticking):
+    """Two seconds of each model on a generated table, where a step takes a fiftieth."""
+    pytest.importorskip("sklearn")
+    pytest.importorskip("zuko")
+    command, data = benchmark("tables_suite.command"), benchmark("tables_suite.data")
+    x = np.random.default_rng(0).normal(size=(1500, 2))
+    rows = np.stack([x[:, 0], x[:, 0] ** 2 + 0.3 * x[:, 1]], 1)
+    parts = data.Parts(rows[:1200], rows[1200:1350], rows[1350:], ("x", "y"))
+    monkeypatch.setattr(data, "load", lambda name: parts)
+
+    def measured_in_this_process(jobs, cache, at_once):
+        yield from (command.measured(job, cache) for job in jobs)
+
+    monkeypatch.setattr(command, "_measured", measured_in_this_process)
+    ticking(0.02)
+    monkeypatch.setattr(benchmark("tables_suite.peers"), "process_time", time.process_time)
+    options = {"seconds": 2.0, "only": ["magic"], "results": tmp_path, "cache": tmp_path}
+    command.tables(**options)
+    file = tmp_path / "tables-development.jsonl"
+    before = file.read_text()
+    lines = {line["model"]: line for line in map(json.loads, before.splitlines()[1:])}
+    assert tuple(lines) == command.MODELS
+    for model, line in lines.items():
+        assert line["test"] is not None and line["processor_s"] < 4, model
+    assert lines["zuko NSF, fair"]["test"] < lines["Gaussian"]["test"] - 0.3
+    command.tables(**options)
+    assert file.read_text() == before
