@@ -36,10 +36,6 @@ def _in_full_precision(module):
         matrix = module.M.flatten(1)
         module.M_inv.copy_(torch.linalg.inv(matrix).reshape(module.M.shape))
         module.logDetM.copy_(torch.linalg.slogdet(matrix)[1])
-    if type(module).__name__ == "OrthogonalTransform":
-        module.weights.copy_(torch.linalg.qr(module.weights)[0])
-    if getattr(module, "W", None) is not None and hasattr(module, "Vs"):
-        module.W.copy_(torch.linalg.qr(module.W)[0])
 
 
 def zuko_flow(name, context=0, features=FEATURES, **settings):
@@ -67,7 +63,6 @@ def zuko_mixed():
         UnconditionalTransform(PermutationTransform, torch.randperm(n), buffer=True),
         coupling(n, univariate=AdditiveTransform, shapes=((),), activation=nn.SiLU),
         UnconditionalTransform(RotationTransform, torch.randn(n, n)),
-        zuko.flows.MAF(n, transforms=1, passes=2, hidden_features=(8, 8)).transform,
         UnconditionalTransform(LULinearTransform, torch.eye(n)),
         coupling(n, hidden_features=(8,), mask=[0, 0, 1, 1, 0]).inv,
         zuko.flows.gaussianization.ElementWiseTransform(n, univariate=MonotonicAffineTransform),
@@ -102,11 +97,7 @@ def nflows_flow(kind="residual", context=0):
     """Returns a flow of nflows."""
     pytest.importorskip("nflows")
     from nflows import transforms as T
-    from nflows.distributions.normal import (
-        ConditionalDiagonalNormal,
-        DiagonalNormal,
-        StandardNormal,
-    )
+    from nflows.distributions.normal import DiagonalNormal, StandardNormal
     from nflows.flows.base import Flow
 
     n, parts = FEATURES, []
@@ -135,48 +126,7 @@ def nflows_flow(kind="residual", context=0):
         base = DiagonalNormal([n])
     if kind == "conditional":
         embedding = nn.Sequential(nn.Linear(CONTEXT, 6), nn.ReLU(), nn.Linear(6, context))
-        base = ConditionalDiagonalNormal([n], nn.Linear(context, 2 * n))
     return Flow(T.CompositeTransform(parts), base, embedding)
-
-
-def nflows_moments():
-    """Returns a flow of nflows whose base uses the embedded context as its moments."""
-    pytest.importorskip("nflows")
-    from nflows.distributions.normal import ConditionalDiagonalNormal
-    from nflows.flows.base import Flow
-    from nflows.transforms import LULinear
-
-    embedding = nn.Linear(CONTEXT, 4)
-    return Flow(LULinear(2), ConditionalDiagonalNormal([2]), embedding)
-
-
-def nflows_images():
-    """Returns a multi-scale flow of nflows on images 2 x 8 x 8."""
-    pytest.importorskip("nflows")
-    from nflows import transforms as T
-    from nflows.distributions.normal import StandardNormal
-    from nflows.flows.base import Flow
-
-    whole = T.MultiscaleCompositeTransform(2)
-    shape = (2, 8, 8)
-    for _ in range(2):
-        channels = 4 * shape[0]
-        parts = [T.SqueezeTransform(), T.ActNorm(channels), T.OneByOneConvolution(channels)]
-        parts[1].initialized.fill_(True)
-        shape = (channels, shape[1] // 2, shape[2] // 2)
-        shape = whole.add_transform(T.CompositeTransform(parts), shape)
-    return Flow(whole, StandardNormal([2 * 8 * 8]))
-
-
-def three_convolutions(inputs, outputs):
-    """Returns a network of convolutions 3x3, 1x1, 3x3."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, 6, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(6, 6, 1),
-        nn.ReLU(),
-        nn.Conv2d(6, outputs, 3, padding=1),
-    )
 
 
 def normflows_flow(kind="exp"):
@@ -203,37 +153,6 @@ def normflows_flow(kind="exp"):
     return nf.NormalizingFlow(nf.distributions.DiagGaussian(n), flows)
 
 
-def normflows_conditional():
-    """Returns a flow of normflows whose base reads a context."""
-    nf = pytest.importorskip("normflows")
-    net = nn.Linear(CONTEXT, 2 * FEATURES)
-    base = nf.distributions.base.ConditionalDiagGaussian(FEATURES, net)
-    return nf.ConditionalNormalizingFlow(base, [nf.flows.Permute(FEATURES)])
-
-
-def normflows_glow(*, glow_base=False, lu=True):
-    """Returns a Glow of normflows with three scales on images 2 x 8 x 8, norms initialized."""
-    nf = pytest.importorskip("normflows")
-    bases, flows, merges, levels = [], [], [], 3
-    for level in range(levels):
-        channels = 2 * 2 ** (levels + 1 - level)
-        flows.append([
-            *(nf.flows.GlowBlock(channels, 6, use_lu=lu, scale_map="sigmoid") for _ in range(2)),
-            nf.flows.Squeeze(),
-        ])
-        if level:
-            merges.append(nf.flows.Merge())
-        side = 2**level
-        shape = (channels if level == 0 else channels // 2, side, side)
-        made = nf.distributions.GlowBase if glow_base else nf.distributions.DiagGaussian
-        bases.append(made(shape))
-    flow = nf.MultiscaleFlow(bases, flows, merges, class_cond=False).double()
-    x = torch.randn(32, 2, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    with torch.no_grad():
-        flow.inverse_and_log_det(x)
-    return flow
-
-
 def freia_net(inputs, outputs):
     """Returns a network like those in the documentation of FrEIA."""
     return nn.Sequential(
@@ -255,8 +174,6 @@ def freia_flow(kind="AllInOneBlock", context=0, **settings):
             matrix = torch.eye(n) + 0.1 * torch.randn(n, n)
             inn.append(M.FixedLinearTransform, M=matrix, b=torch.randn(n))
             inn.append(M.PermuteRandom, seed=i)
-            inn.append(M.OrthogonalTransform) if i == 0 else None
-            inn.append(M.HouseholderPerm, n_reflections=3 + i, fixed=i == 2)
             inn.append(M.ActNorm)
             inn[len(inn) - 1].init_on_next_batch = False
             inn.append(M.GLOWCouplingBlock, subnet_constructor=freia_net)
@@ -276,21 +193,6 @@ def freia_graph():
         nodes.append(Node(nodes[-1], GLOWCouplingBlock, {"subnet_constructor": freia_net}))
         nodes.append(Node(nodes[-1], PermuteRandom, {"seed": i}))
     return GraphINN([*nodes, OutputNode(nodes[-1], name="out")], verbose=False)
-
-
-def freia_images():
-    """Returns a sequence of FrEIA on images 4 x 6 x 5."""
-    pytest.importorskip("FrEIA")
-    from FrEIA import modules as M
-    from FrEIA.framework import SequenceINN
-
-    inn = SequenceINN(4, 6, 5)
-    matrix = torch.eye(4) + 0.1 * torch.randn(4, 4)
-    for _ in range(2):
-        inn.append(M.AllInOneBlock, subnet_constructor=three_convolutions)
-        inn.append(M.Fixed1x1Conv, M=matrix)
-        inn.append(M.GLOWCouplingBlock, subnet_constructor=three_convolutions)
-    return inn
 
 
 FLOWS = {
@@ -328,15 +230,7 @@ CONDITIONAL = {
     "zuko RealNVP": lambda: zuko_flow("RealNVP", CONTEXT),
     "zuko elementwise": lambda: zuko_flow("RealNVP", CONTEXT, features=1),
     "nflows": lambda: nflows_flow("conditional", 4),
-    "nflows, the context as moments": nflows_moments,
-    "normflows": normflows_conditional,
     "FrEIA AllInOne": lambda: freia_flow(context=CONTEXT),
     "FrEIA RNVP": lambda: freia_flow("RNVPCouplingBlock", CONTEXT),
     "FrEIA conditional affine": lambda: freia_flow("ConditionalAffineTransform", CONTEXT),
-}
-IMAGES = {
-    "normflows Glow": normflows_glow,
-    "normflows Glow, dense, Glow's base": lambda: normflows_glow(glow_base=True, lu=False),
-    "nflows multi-scale": nflows_images,
-    "FrEIA images": freia_images,
 }

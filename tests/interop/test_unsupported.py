@@ -115,25 +115,12 @@ def not_finite():
     return flow
 
 
-def neural():
-    """Returns a flow of zuko whose elementwise map is a network."""
-    return coupling_flows.zuko_flow("NAF")
-
-
 def uniform_base():
     """Returns a flow of nflows on a box."""
     pytest.importorskip("nflows")
     from nflows.distributions.uniform import BoxUniform
 
     return nflows_of(lu(), base=BoxUniform(torch.zeros(4), torch.ones(4)))
-
-
-def scales_of_a_table():
-    """Returns a multi-scale flow of normflows on vectors."""
-    nf = pytest.importorskip("normflows")
-    bases = [nf.distributions.DiagGaussian(4) for _ in range(2)]
-    flows = [[nf.flows.Permute(4)], [nf.flows.Permute(8)]]
-    return nf.MultiscaleFlow(bases, flows, [nf.flows.Merge()], class_cond=False)
 
 
 UNSUPPORTED = {
@@ -145,9 +132,7 @@ UNSUPPORTED = {
     method_of_a_layer: "1 LULinear: it has hooks or replaced methods",
     other_density: "Halved: it has hooks, or overrides log_prob of NormalizingFlow",
     not_finite: "1 GeneralCouplingTransform: its network has weights that are not finite",
-    neural: "1 MaskedAutoregressiveTransform: it transforms features by a MNN, which is",
     uniform_base: "base BoxUniform: it is not a normal distribution",
-    scales_of_a_table: "base DiagGaussian: it is not a distribution of images",
 }
 
 

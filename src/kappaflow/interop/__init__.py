@@ -11,7 +11,6 @@ blueprint      the parts of a flow that is read and not built yet
 folding        folds scales and shifts between couplings into their networks
 layers         converts the layers of a flow, or reports why one is not supported
 networks       conditioner networks, read layer by layer and compared with their outputs
-matrices       linear maps in factored form
 """
 
 from kappaflow.foreign import Wrapped, register_library, wrap

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from kappaflow.bijection import Bijection
 from kappaflow.nets.activations import activation_of
@@ -22,10 +23,10 @@ class Unsupported(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class Network:
-    """The weights of a conditioner: a fully connected network, or one of three convolutions.
+    """The weights of a conditioner, a fully connected network.
 
     Attributes:
-        weights: Weight of each linear layer or convolution.
+        weights: Weight of each linear layer.
         inputs: Number of inputs before the context.
         blocks: Whether the layers form residual blocks, as in `ResidualMLP`.
         paired: Whether the layers after the first one are block diagonal with two blocks: two
@@ -43,10 +44,6 @@ class Network:
     gates: tuple[tuple[Tensor, Tensor], ...] = ()
 
     @property
-    def convolves(self) -> bool:
-        return self.weights[0].dim() == 4
-
-    @property
     def context_features(self) -> int:
         return self.weights[0].shape[1] - self.inputs
 
@@ -61,21 +58,21 @@ class Network:
         """Returns the outputs for (B, inputs + context)."""
         activate = activation_of(self.activation, self.slope)
         context = x[:, self.inputs :]
-        h = _linear(x, self.weights[0], self.biases[0])
+        h = linear(x, self.weights[0], self.biases[0])
         inner = list(zip(self.weights, self.biases, strict=True))[1:-1]
         if self.blocks:
             for block in range(len(inner) // 2):
                 first, second = inner[2 * block : 2 * block + 2]
-                change = _linear(activate(_linear(activate(h), *first)), *second)
+                change = linear(activate(linear(activate(h), *first)), *second)
                 if self.gates:
-                    change = change * torch.sigmoid(_linear(context, *self.gates[block]))
+                    change = change * torch.sigmoid(linear(context, *self.gates[block]))
                 h = h + change
         else:
             for layer in inner:
-                h = _linear(activate(h), *layer)
+                h = linear(activate(h), *layer)
         if len(self.weights) == 1:
             return h
-        return _linear(h if self.blocks else activate(h), self.weights[-1], self.biases[-1])
+        return linear(h if self.blocks else activate(h), self.weights[-1], self.biases[-1])
 
     def select_outputs(self, rows: Sequence[int], factors: Tensor | None = None) -> "Network":
         """Returns the network with these outputs in this order, times factors."""
@@ -83,8 +80,7 @@ class Network:
         weight, bias = self.weights[-1][index], self.biases[-1][index]
         if factors is not None:
             factors = factors.to(weight)  # from float64
-            weight = weight * factors.reshape(-1, *(1,) * (weight.dim() - 1))
-            bias = bias * factors
+            weight, bias = weight * factors[:, None], bias * factors
         return self.replace_last(weight, bias)
 
     def replace_last(self, weight: Tensor, bias: Tensor) -> "Network":
@@ -173,9 +169,3 @@ def inverse_of(parts: Sequence[Part]) -> list[Part]:
         else replace(part, inverted=not part.inverted)
         for part in reversed(parts)
     ]
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    if weight.dim() == 2:
-        return torch.nn.functional.linear(x, weight, bias)
-    return torch.nn.functional.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)

@@ -13,7 +13,6 @@ from kappaflow.bijections import (
     AdditiveCoupling,
     AffineCoupling,
     ElementwiseAffine,
-    MultiScale,
     Permutation,
 )
 from kappaflow.errors import ArgumentError, ConversionError
@@ -30,7 +29,7 @@ from kappaflow.interop.blueprint import (
 )
 from kappaflow.interop.folding import fold_scalings
 from kappaflow.interop.layers import is_modified, keeps_methods
-from kappaflow.nets import MLP, ConvNet, PairedMLP, ResidualMLP
+from kappaflow.nets import MLP, PairedMLP, ResidualMLP
 from kappaflow.stack import CouplingStack
 
 # The file that reads a flow and the methods that define its density, by the package that defines
@@ -105,16 +104,6 @@ def _reader_of(flow: object) -> Callable[[Any, Any], Blueprint]:
     )
 
 
-def multi_scale(levels: Sequence[Sequence[Part]], first_shape: Sequence[int]) -> list[Part]:
-    """Returns a multi-scale map, finest scale first, as the only part."""
-
-    def make() -> MultiScale:
-        scales = [Chain(assemble(parts)) for parts in levels]
-        return MultiScale(scales[0].data_shape(first_shape), scales)
-
-    return [OtherPart(make)]
-
-
 def flow_of(blueprint: Blueprint) -> Flow:
     """Returns the flow that a blueprint describes."""
     bijections = assemble(blueprint.parts)
@@ -163,10 +152,9 @@ def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:
 
 def _built(parts: Sequence[Part]) -> list[Bijection]:
     """Returns the bijections of couplings, scalings and reorderings."""
-    if all(not isinstance(p, CouplingPart) or not p.network.convolves for p in parts):
-        parts = fold_scalings(parts)
     bijections: list[Bijection] = []
-    for stackable, group in groupby(map(_bijection, _join_reorderings(parts)), _is_stackable):
+    joined = _join_reorderings(fold_scalings(parts))
+    for stackable, group in groupby(map(_bijection, joined), _is_stackable):
         built = list(group)
         bijections += _stacked(built) if stackable else built
     return bijections
@@ -269,16 +257,13 @@ def _coupling(part: CouplingPart) -> Bijection:
 def network_of(network: Network, context: int) -> nn.Module:
     """Returns a kappaflow network with a copy of the weights."""
     like, inputs, outputs = network.weights[0], network.inputs, network.outputs
-    if network.convolves:
-        net = ConvNet(inputs, outputs, len(like))
-        names = ("first.convolution", "middle", "last")
-        return _loaded(net, dict(zip(names, _pairs(network), strict=True)))
     settings = {
         "context_features": context,
         "activation": network.activation,
         "slope": network.slope,
     }
-    layers = {f"layers.{i}": pair for i, pair in enumerate(_pairs(network))}
+    pairs = zip(network.weights, network.biases, strict=True)
+    layers = {f"layers.{i}": pair for i, pair in enumerate(pairs)}
     if network.blocks:
         blocks, gated = (len(network.weights) - 2) // 2, bool(network.gates)
         net = ResidualMLP(inputs, outputs, len(like), blocks=blocks, gated=gated, **settings)
@@ -286,10 +271,6 @@ def network_of(network: Network, context: int) -> nn.Module:
     hidden = [len(weight) for weight in network.weights[:-1]]
     kind = PairedMLP if network.paired else MLP
     return _loaded(kind(inputs, outputs, hidden, **settings), layers)
-
-
-def _pairs(network: Network) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(network.weights, network.biases, strict=True))
 
 
 @torch.no_grad()

@@ -14,14 +14,12 @@ from kappaflow.interop.blueprint import (
     Blueprint,
     CouplingPart,
     Network,
-    OtherPart,
     Part,
     ReorderingPart,
     ScalingPart,
     Unsupported,
 )
-from kappaflow.interop.layers import Converters, Layers, full_names
-from kappaflow.interop.matrices import convolution, dense, householder, rotation
+from kappaflow.interop.layers import Converters, Layers, dense, full_names
 from kappaflow.interop.networks import check_outputs, concatenated, read_network
 from kappaflow.partition import Partition
 
@@ -167,26 +165,17 @@ def _all_in_one(module: Any) -> list[Part]:  # noqa: ANN401
     coupling = CouplingPart(Partition(features, tuple(range(kept))), network, "tanh", module.clamp)
     scale = module.global_scale_activation(module.global_scale).detach().flatten()
     affine = ScalingPart(scale.log(), module.global_offset.detach().flatten().clone())
-    before = _rotations(module, transposed=True) if module.reverse_pre_permute else []
-    return [*before, coupling, affine, *_rotations(module)]
+    rotation = module._construct_householder_permutation() if module.householder else module.w_perm
+    matrix = rotation.detach().reshape(features, -1)
+    before = [_rotation(module, matrix.mT)] if module.reverse_pre_permute else []
+    return [*before, coupling, affine, _rotation(module, matrix)]
 
 
-def _rotations(module: Any, *, transposed: bool = False) -> list[Part]:  # noqa: ANN401
-    """Returns the fixed or learned rotation at the end of a block, or its transpose."""
-    if not module.householder:
-        matrix = module.w_perm.detach().reshape(module.in_channels, -1)
-        return [_fixed(matrix.mT if transposed else matrix)]
-    matrix, vectors = module.w_0.detach(), module.vk_householder.detach().clone()
-    if transposed:
-        return [_fixed(matrix.mT), householder(vectors.flip(0))]
-    return [householder(vectors), _fixed(matrix)]
-
-
-def _fixed(matrix: Tensor) -> Part:
-    """Returns a fixed matrix, as a reordering if it is a permutation."""
+def _rotation(module: Any, matrix: Tensor) -> Part:  # noqa: ANN401
+    """Returns the matrix at an end of a block, as a reordering if it is a permutation."""
     if ((matrix == 0) | (matrix == 1)).all():
         return ReorderingPart(tuple(matrix.argmax(1).tolist()))
-    return dense(matrix, trained=False)
+    return dense(matrix, trained=bool(module.householder))
 
 
 def _clamp(module: Any) -> str:  # noqa: ANN401
@@ -264,10 +253,6 @@ def _conditional(module: Any) -> list[Part]:  # noqa: ANN401
     return [_scaling(module, network, Partition(module.channels, ()))]
 
 
-def _gin(module: Any) -> list[Part]:  # noqa: ANN401, ARG001
-    raise Unsupported("it subtracts the mean from its log-scales (GIN)")
-
-
 def _permutation(module: Any) -> list[Part]:  # noqa: ANN401
     return [ReorderingPart(tuple(module.perm.tolist()))]
 
@@ -277,30 +262,10 @@ def _linear(module: Any) -> list[Part]:  # noqa: ANN401
     return [dense(module.M.detach().mT, shift, trained=False)]
 
 
-def _convolution(module: Any) -> list[Part]:  # noqa: ANN401
-    matrix = module.M.detach().flatten(1)
-    part = convolution(dense(matrix))
-    return [OtherPart(lambda: part.make().requires_grad_(False))]
-
-
 def _act_norm(module: Any) -> list[Part]:  # noqa: ANN401
     if module.init_on_next_batch:
         raise Unsupported("it is not initialized: it waits for its first batch")
     return [ScalingPart(module.scale.detach().flatten().clone(), module.bias.detach().flatten())]
-
-
-def _orthogonal(module: Any) -> list[Part]:  # noqa: ANN401
-    log_scale = module._log_e(module.scaling).detach().flatten()
-    shift = module.bias.detach().flatten() * log_scale.exp()
-    return [rotation(module.weights.detach().mT), ScalingPart(log_scale, shift)]
-
-
-def _householder(module: Any) -> list[Part]:  # noqa: ANN401
-    if module.conditional:
-        raise Unsupported("its reflections depend on a condition")
-    if module.fixed:
-        return [dense(module.W.detach().mT, trained=False)]
-    return [householder(module.Vs.detach().flip(0))]
 
 
 KNOWN = {
@@ -310,11 +275,7 @@ KNOWN = {
     f"{HOME}.coupling_layers.NICECouplingBlock": _nice,
     f"{HOME}.coupling_layers.AffineCouplingOneSided": _one_sided,
     f"{HOME}.coupling_layers.ConditionalAffineTransform": _conditional,
-    f"{HOME}.coupling_layers.GINCouplingBlock": _gin,
     f"{HOME}.fixed_transforms.PermuteRandom": _permutation,
     f"{HOME}.fixed_transforms.FixedLinearTransform": _linear,
-    f"{HOME}.fixed_transforms.Fixed1x1Conv": _convolution,
     f"{HOME}.invertible_resnet.ActNorm": _act_norm,
-    f"{HOME}.orthogonal.OrthogonalTransform": _orthogonal,
-    f"{HOME}.orthogonal.HouseholderPerm": _householder,
 }

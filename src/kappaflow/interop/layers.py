@@ -4,9 +4,11 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from kappaflow.bijection import Bijection
+from kappaflow.bijections import Linear
 from kappaflow.errors import ArgumentError, ConversionError
 from kappaflow.interop.blueprint import OtherPart, Part, Unsupported, inverse_of
 
@@ -87,6 +89,18 @@ class Layers:
     def _from_data(self, parts: Sequence[Part]) -> Sequence[Part]:
         """Returns parts of the library's forward direction as parts from data to latent."""
         return inverse_of(parts) if self._inverted else parts
+
+
+def dense(matrix: Tensor, shift: Tensor | None = None, *, trained: bool = True) -> OtherPart:
+    """Returns the map z = M x + shift."""
+    matrix = matrix.detach().clone()
+    shift = None if shift is None else shift.detach().clone()
+    if not torch.isfinite(matrix).all():
+        raise Unsupported("its matrix has values that are not finite")
+    values = torch.linalg.svdvals(matrix.double())
+    if values[-1] <= len(matrix) * torch.finfo(matrix.dtype).eps * values[0]:
+        raise Unsupported("its matrix is singular to the precision of its dtype")
+    return OtherPart(lambda: Linear.of(matrix, shift).requires_grad_(trained))
 
 
 def flattened(layer: Any, inner: Callable[[Any], Sequence[Any] | None]) -> list[Any]:  # noqa: ANN401

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kappaflow.bijections import ActNorm, Squeeze, Standardize
+from kappaflow.bijections import ActNorm, Standardize
 from kappaflow.errors import ArgumentError
 from kappaflow.foreign.layers import (
     ContextReader,
@@ -28,20 +28,18 @@ from kappaflow.interop.blueprint import (
     ScalingPart,
     Unsupported,
 )
-from kappaflow.interop.convert import multi_scale
-from kappaflow.interop.layers import Converters, Layers, flattened, full_names, is_exactly
-from kappaflow.interop.matrices import (
+from kappaflow.interop.layers import (
+    Converters,
+    Layers,
     dense,
-    householder,
-    lu_linear,
-    qr_linear,
-    svd_linear,
+    flattened,
+    full_names,
+    is_exactly,
 )
-from kappaflow.interop.networks import check_outputs, conditional_normal, identity, read_network
+from kappaflow.interop.networks import check_outputs, read_network
 from kappaflow.partition import Partition
 
 HOME = "nflows.transforms"
-LEVELS = f"{HOME}.base.MultiscaleCompositeTransform"
 POINTWISE = f"{HOME}.standard.PointwiseAffineTransform"
 INVERSE = f"{HOME}.base.InverseTransform"
 FLOOR = 1e-3  # smallest scale of an affine coupling
@@ -116,20 +114,14 @@ def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN40
         )
     latent = tuple(getattr(flow._distribution, "_shape", ()))
     transforms = _layers_of(flow._transform)
-    multi_scale_flow = any(is_exactly(transform, LEVELS) for transform in transforms)
-    width = None if multi_scale_flow or len(latent) != 1 else latent[0]
+    width = latent[0] if len(latent) == 1 else None
     known = {
         **KNOWN,
         POINTWISE: lambda layer: _pointwise(layer, width),
         INVERSE: lambda layer: layers.inverse_parts(_layers_of(layer._transform)),
     }
     layers = Layers(known, converters)
-    parts: list[Part] = []
-    for layer in transforms:
-        if is_exactly(layer, LEVELS):
-            parts += _levels(layer, layers, math.prod(latent))
-        else:
-            parts += layers.convert(layer)
+    parts = [part for layer in transforms for part in layers.convert(layer)]
     embedding: list[Network] = []
     layers.attempt("embedding of the context", lambda: embedding.extend(_embedding(flow)) or [])
     parts += layers.attempt(
@@ -149,38 +141,19 @@ def _embedding(flow: Any) -> list[Network]:  # noqa: ANN401
     net = flow._embedding_net
     if type(net) is nn.Identity:
         return []
-    return [read_network(net, _input_width(net, "it"))]
-
-
-def _input_width(net: nn.Module, name: str) -> int:
-    """Returns the number of inputs of the first linear layer of a network."""
-    for module in net.modules():
-        if isinstance(module, nn.Linear):
-            return module.in_features
-    raise Unsupported(f"{name} has no linear layer")
+    first = next((part for part in net.modules() if isinstance(part, nn.Linear)), None)
+    if first is None:
+        raise Unsupported("it has no linear layer")
+    return [read_network(net, first.in_features)]
 
 
 def _base(base: Any) -> list[Part]:  # noqa: ANN401
     name = full_names(base)[0].removeprefix("nflows.distributions.normal.")
     if name == "StandardNormal":
         return []
-    if name in {"DiagonalNormal", "ConditionalDiagonalNormal"} and len(base._shape) != 1:
-        raise Unsupported("it has a mean and a deviation for each pixel of an image")
-    if name == "DiagonalNormal":
+    if name == "DiagonalNormal" and len(base._shape) == 1:
         mean, log_scale = base.mean_.detach().flatten(), base.log_std_.detach().flatten()
         return [ScalingPart(log_scale, mean).inverse()]
-    if name == "ConditionalDiagonalNormal":
-        width = math.prod(base._shape)
-        encoder = base._context_encoder
-        if isinstance(encoder, nn.Module):
-            width_of_context = _input_width(encoder, "its encoder of the context")
-            network = read_network(encoder, 0, context=width_of_context)
-        elif encoder.__module__ != base.__module__:  # the default of nflows is the identity
-            raise Unsupported("its encoder of the context is not a module")
-        else:
-            network = identity(base._log_z, 2 * width)
-            network = network.replace_first(network.weights[0], network.biases[0], inputs=0)
-        return conditional_normal(network, width)
     raise Unsupported("it is not a normal distribution of independent features")
 
 
@@ -223,33 +196,13 @@ def _permutation(layer: Any) -> list[Part]:  # noqa: ANN401
     return [ReorderingPart(tuple(layer._permutation.tolist()))]
 
 
-def _triangles(layer: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-    lower, upper = layer._create_lower_upper()
-    return lower.detach(), upper.detach()
+def _linear(layer: Any) -> list[Part]:  # noqa: ANN401
+    return [dense(layer.weight(), layer.bias)]
 
 
-def _lu(layer: Any) -> list[Part]:  # noqa: ANN401
-    lower, upper = _triangles(layer)
-    order = torch.arange(len(lower), device=lower.device)
-    return [lu_linear(lower, upper, order, layer.bias.detach().clone())]
-
-
-def _convolution(layer: Any) -> list[Part]:  # noqa: ANN401
-    return [*_permutation(layer.permutation), *_lu(layer)]
-
-
-def _qr(layer: Any) -> list[Part]:  # noqa: ANN401
-    vectors = layer.orthogonal.q_vectors.detach().flip(0)
-    upper = layer._create_upper().detach()
-    return [qr_linear(vectors, upper, layer.bias.detach().clone())]
-
-
-def _svd(layer: Any) -> list[Part]:  # noqa: ANN401
-    left, right = (
-        side.q_vectors.detach().flip(0) for side in (layer.orthogonal_1, layer.orthogonal_2)
-    )
-    log_scale = layer.log_diagonal.detach()
-    return [svd_linear(left, log_scale, right, layer.bias.detach().clone())]
+def _reflections(layer: Any) -> list[Part]:  # noqa: ANN401
+    unit = torch.eye(layer.features).to(layer.q_vectors)
+    return [dense(layer(unit)[0].mT)]
 
 
 def _batch_norm(layer: Any) -> list[Part]:  # noqa: ANN401
@@ -286,42 +239,16 @@ def _pointwise(layer: Any, width: int | None) -> list[Part]:  # noqa: ANN401
     return [OtherPart(make)]
 
 
-def _levels(layer: Any, layers: Layers, size: int) -> list[Part]:  # noqa: ANN401
-    """Returns a multi-scale transform; each scale outputs the first half of its channels."""
-    shapes = [tuple(int(n) for n in shape) for shape in layer._output_shapes]
-    levels = [
-        [part for step in _layers_of(transform) for part in layers.convert(step)]
-        for transform in layer._transforms
-    ]
-    if not shapes or layer._split_dim != 1 or any(len(shape) != 3 for shape in shapes):
-        layers.unsupported.append((
-            type(layer).__name__,
-            "it does not split the channels of images",
-        ))
-        return []
-    leaving = (size // math.prod(shapes[0][1:]), *shapes[0][1:])
-    for parts, shape in zip(levels[:-1], shapes[:-1], strict=True):
-        channels = size // math.prod(shape[1:])
-        out = (channels + 1) // 2
-        parts.append(ReorderingPart((*range(out, channels), *range(out))))
-        size -= math.prod(shape)
-    return multi_scale(levels, leaving)
-
-
 KNOWN = {
     f"{HOME}.coupling.AffineCouplingTransform": _affine,
     f"{HOME}.coupling.AdditiveCouplingTransform": _additive,
     f"{HOME}.permutations.Permutation": _permutation,
-    f"{HOME}.lu.LULinear": _lu,
-    f"{HOME}.conv.OneByOneConvolution": _convolution,
-    f"{HOME}.qr.QRLinear": _qr,
-    f"{HOME}.svd.SVDLinear": _svd,
-    f"{HOME}.orthogonal.HouseholderSequence": lambda layer: [
-        householder(layer.q_vectors.detach().flip(0))
-    ],
-    f"{HOME}.linear.NaiveLinear": lambda layer: [dense(layer._weight, layer.bias)],
+    f"{HOME}.lu.LULinear": _linear,
+    f"{HOME}.qr.QRLinear": _linear,
+    f"{HOME}.svd.SVDLinear": _linear,
+    f"{HOME}.linear.NaiveLinear": _linear,
+    f"{HOME}.orthogonal.HouseholderSequence": _reflections,
     f"{HOME}.normalization.BatchNorm": _batch_norm,
     f"{HOME}.normalization.ActNorm": _act_norm,
     f"{HOME}.standard.IdentityTransform": lambda _: [],
-    f"{HOME}.reshape.SqueezeTransform": lambda layer: [OtherPart(lambda: Squeeze(layer.factor))],
 }

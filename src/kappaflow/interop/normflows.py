@@ -7,29 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kappaflow.bijections import Squeeze
-from kappaflow.errors import ArgumentError
+from kappaflow.errors import ArgumentError, ConversionError
 from kappaflow.foreign.layers import ForeignBase, ForeignLayer, Parts, event_shape_of
 from kappaflow.interop.blueprint import (
     Blueprint,
     CouplingPart,
     Network,
-    OtherPart,
     Part,
     ReorderingPart,
     ScalingPart,
     Unsupported,
     inverse_of,
 )
-from kappaflow.interop.convert import multi_scale
-from kappaflow.interop.layers import Converters, Layers, full_names, is_exactly
-from kappaflow.interop.matrices import convolution, dense, lu_linear
-from kappaflow.interop.networks import (
-    check_outputs,
-    concatenated,
-    conditional_normal,
-    read_network,
-)
+from kappaflow.interop.layers import Converters, Layers, dense, full_names, is_exactly
+from kappaflow.interop.networks import check_outputs, concatenated, read_network
 from kappaflow.partition import Partition
 
 HOME = "normflows.flows"
@@ -139,112 +130,39 @@ def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN40
     """Returns the blueprint of a flow of normflows."""
     known = {**KNOWN, f"{HOME}.base.Reverse": lambda layer: _reverse(layer, layers)}
     layers = Layers(known, converters, inverted=True)
-    if hasattr(flow, "merges"):
-        parts = _multiscale_layers(flow, layers)
-    elif hasattr(flow, "flows") and type(flow).__name__ != "NormalizingFlowVAE":
-        parts = [
-            part for layer in _layers_of(reversed(flow.flows)) for part in layers.convert(layer)
-        ]
-        parts += layers.attempt(f"base {type(flow.q0).__name__}", lambda: _base(flow.q0))
-    else:
+    if not hasattr(flow, "flows") or type(flow).__name__ == "NormalizingFlowVAE":
         raise ArgumentError(
-            f"'flow' should be a NormalizingFlow or MultiscaleFlow of normflows, got "
-            f"{type(flow).__name__}."
+            f"'flow' should be a NormalizingFlow of normflows, got {type(flow).__name__}."
         )
+    if hasattr(flow, "merges"):
+        raise ConversionError("normflows", [(type(flow).__name__, "it has several scales")])
+    parts = [part for layer in _layers_of(flow.flows) for part in layers.convert(layer)]
+    parts += layers.attempt(f"base {type(flow.q0).__name__}", lambda: _base(flow.q0))
     layers.raise_if_unsupported("normflows")
     like = next(iter([*flow.parameters(), *flow.buffers()]))
-    if hasattr(flow, "merges"):
-        shape = (sum(math.prod(base.shape) for base in flow.q0),)
-    else:
-        shape = tuple(flow.q0.shape)
-    return Blueprint(parts, shape, like)
+    return Blueprint(parts, tuple(flow.q0.shape), like)
 
 
 def _layers_of(flows: Any) -> list[Any]:  # noqa: ANN401
     """Returns flows with compositions expanded to their layers, from data to latent."""
-    layers: list[Any] = []
-    for layer in flows:
-        inner = layer._flows if is_exactly(layer, f"{HOME}.base.Composite") else None
-        if is_exactly(layer, f"{HOME}.affine.glow.GlowBlock"):
-            inner = layer.flows
-        layers += [layer] if inner is None else _layers_of(reversed(inner))
-    return layers
+    composite = f"{HOME}.base.Composite"
+    return [
+        part
+        for layer in reversed(flows)
+        for part in (_layers_of(layer._flows) if is_exactly(layer, composite) else [layer])
+    ]
 
 
 def _base(base: Any) -> list[Part]:  # noqa: ANN401
     kind = full_names(base)[0].removeprefix(BASES)
-    if kind == "DiagGaussian" and len(base.shape) == 1:
-        return _normal(*_moments(base, base.loc, base.log_scale))
-    if kind == "ConditionalDiagGaussian" and len(base.shape) == 1:
-        width, encoder = base.shape[0], base.context_encoder
-        network = read_network(encoder, 0, context=_inputs(encoder))
-        return conditional_normal(network, width)
-    raise Unsupported("it is not a normal distribution of independent features")
-
-
-def _moments(base: Any, loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-    """Returns the mean and log-deviation of each latent feature, (D,) each."""
+    if kind != "DiagGaussian" or len(base.shape) != 1:
+        raise Unsupported("it is not a normal distribution of independent features")
     if base.temperature is not None:
         raise Unsupported("it has a temperature")
-    shape = (1, *base.shape)
-    flat = [torch.broadcast_to(t.detach(), shape).reshape(-1) for t in (loc, log_scale)]
-    return flat[0].clone(), flat[1].clone()
-
-
-def _normal(mean: Tensor, log_deviation: Tensor) -> list[Part]:
-    if not mean.any() and not log_deviation.any():
+    mean, log_scale = base.loc.detach().flatten(), base.log_scale.detach().flatten()
+    if not mean.any() and not log_scale.any():
         return []
-    return [ScalingPart(log_deviation, mean).inverse()]
-
-
-def _base_of_images(base: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-    """Returns the flattened mean and log-deviation of a base of images."""
-    kind = full_names(base)[0].removeprefix(BASES)
-    if len(getattr(base, "shape", ())) != 3:
-        raise Unsupported("it is not a distribution of images")
-    if kind == "DiagGaussian":
-        return _moments(base, base.loc, base.log_scale)
-    if kind == "GlowBase" and not base.class_cond:
-        factor = base.logscale_factor
-        loc = base.loc * (base.loc_logs * factor).exp()
-        return _moments(base, loc, base.log_scale * (base.log_scale_logs * factor).exp())
-    if kind in {"GlowBase", "ClassCondDiagGaussian"}:
-        raise Unsupported("it has a distribution for each class")
-    raise Unsupported("it is not a normal distribution of independent features")
-
-
-def _multiscale_layers(flow: Any, layers: Layers) -> list[Part]:  # noqa: ANN401
-    """Returns the scales of a multi-scale flow, finest first, and its bases on flat latents."""
-    if flow.transform is not None:
-        layers.unsupported.append((
-            f"transform {type(flow.transform).__name__}",
-            "kappaflow has no equivalent layer",
-        ))
-    levels = [
-        [part for layer in _layers_of(reversed(level)) for part in layers.convert(layer)]
-        for level in reversed(flow.flows)
-    ]
-    for merge in flow.merges:
-        layers.attempt("Merge", lambda merge=merge: _check_merge(merge))
-    moments: list[tuple[Tensor, Tensor]] = []
-    for base in reversed(flow.q0):
-        name = f"base {type(base).__name__}"
-        layers.attempt(name, lambda base=base: moments.append(_base_of_images(base)) or [])
-    if layers.unsupported:
-        return []
-    channels, height, width = flow.q0[-1].shape
-    channels *= 2 if len(flow.q0) > 1 else 1
-    means, deviations = zip(*moments, strict=True)
-    return [
-        *multi_scale(levels, (channels, height, width)),
-        *_normal(torch.cat(means), torch.cat(deviations)),
-    ]
-
-
-def _check_merge(merge: Any) -> list[Part]:  # noqa: ANN401
-    if full_names(merge)[0] != f"{HOME}.reshape.Merge" or merge.mode != "channel":
-        raise Unsupported("it does not split the channels of images into halves")
-    return []
+    return [ScalingPart(log_scale.clone(), mean.clone()).inverse()]
 
 
 def _block(layer: Any) -> list[Part]:  # noqa: ANN401
@@ -257,12 +175,10 @@ def _block(layer: Any) -> list[Part]:  # noqa: ANN401
         kept = range((features + 1) // 2)
     elif mode == "channel_inv":
         kept = range((features + 1) // 2, features)
-    elif not network.convolves and mode == "checkerboard":
+    elif mode == "checkerboard":
         kept = range(1, features, 2)
-    elif not network.convolves and mode == "checkerboard_inv":
-        kept = range(0, features, 2)
     else:
-        raise Unsupported("it packs the pixels of a checkerboard, which no partition does")
+        kept = range(0, features, 2)
     partition = Partition(features, tuple(kept))
     if len(partition.kept) != inputs:
         raise Unsupported("its network does not read half of the features")
@@ -290,13 +206,10 @@ def _curve(network: Network, changed: int, kind: str) -> tuple[Network, str]:
 
 
 def _inputs(net: Any) -> int:  # noqa: ANN401
-    first = next((m for m in net.modules() if hasattr(m, "in_features")), None)
-    if first is not None:
-        return first.in_features
-    first = next((m for m in net.modules() if hasattr(m, "in_channels")), None)
+    first = next((part for part in net.modules() if hasattr(part, "in_features")), None)
     if first is None:
         raise Unsupported("its network has no linear layer")
-    return first.in_channels
+    return first.in_features
 
 
 def _masked(layer: Any) -> list[Part]:  # noqa: ANN401
@@ -324,8 +237,6 @@ def _masked(layer: Any) -> list[Part]:  # noqa: ANN401
 def _pruned(net: Any, partition: Partition) -> Network:  # noqa: ANN401
     """Returns the network of a masked coupling without masked inputs and unused outputs."""
     network = check_outputs(read_network(net, partition.features), partition.features)
-    if network.convolves:
-        raise Unsupported("it masks images")
     network = network.select_outputs(partition.changed)
     weight = network.weights[0][:, torch.as_tensor(partition.kept)]
     return network.replace_first(weight, network.biases[0], len(partition.kept))
@@ -339,37 +250,16 @@ def _permute(layer: Any) -> list[Part]:  # noqa: ANN401
 
 
 def _lu_permute(layer: Any) -> list[Part]:  # noqa: ANN401
-    lower, upper = (t.detach() for t in layer.linear._create_lower_upper())
-    order = torch.arange(len(lower), device=lower.device)
     parts: list[Part] = [
         ReorderingPart(tuple(layer.permutation._permutation.tolist())),
-        lu_linear(lower, upper, order, layer.linear.bias.detach().clone()),
+        dense(layer.linear.weight(), layer.linear.bias),
     ]
     return inverse_of(parts)
 
 
-def _convolution(layer: Any) -> list[Part]:  # noqa: ANN401
-    if layer.use_lu:
-        lower, upper = _lu(layer)
-        part = lu_linear(lower, upper, layer.P.argmax(1), None)
-    else:
-        part = dense(layer.W)
-    return inverse_of([convolution(part)])
-
-
-def _lu(layer: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-    lower = layer.L.detach().tril(-1) + layer.eye
-    diagonal = layer.sign_S * layer.log_S.detach().exp()
-    return lower, layer.U.detach().triu(1) + diagonal.diag()
-
-
 def _affine_map(layer: Any) -> list[Part]:  # noqa: ANN401
     """Returns the linear layer for the map z W."""
-    if layer.use_lu:
-        lower, upper = _lu(layer)
-        matrix = layer.P @ lower @ upper
-    else:
-        matrix = layer.W.detach()
+    matrix = layer._assemble_W() if layer.use_lu else layer.W
     return inverse_of([dense(matrix.mT)])
 
 
@@ -386,16 +276,8 @@ def _act_norm(layer: Any) -> list[Part]:  # noqa: ANN401
     return _constant(layer)
 
 
-def _batch_norm(layer: Any) -> list[Part]:  # noqa: ANN401
-    raise Unsupported(f"{type(layer).__name__} of normflows normalizes by each batch")
-
-
 def _reverse(layer: Any, layers: Layers) -> list[Part]:  # noqa: ANN401
-    return [
-        part
-        for flow in _layers_of([layer.flow])
-        for part in inverse_of(layers.forward_parts(flow))
-    ]
+    return layers.inverse_parts(_layers_of([layer.flow])[::-1])
 
 
 KNOWN = {
@@ -404,9 +286,6 @@ KNOWN = {
     f"{HOME}.affine.coupling.AffineConstFlow": _constant,
     f"{HOME}.mixing.Permute": _permute,
     f"{HOME}.mixing.LULinearPermute": _lu_permute,
-    f"{HOME}.mixing.Invertible1x1Conv": _convolution,
     f"{HOME}.mixing.InvertibleAffine": _affine_map,
     f"{HOME}.normalization.ActNorm": _act_norm,
-    f"{HOME}.normalization.BatchNorm": _batch_norm,
-    f"{HOME}.reshape.Squeeze": lambda _: inverse_of([OtherPart(Squeeze)]),
 }

@@ -27,9 +27,15 @@ from kappaflow.interop.blueprint import (
     Unsupported,
 )
 from kappaflow.interop.distributions import log_prob_in_support
-from kappaflow.interop.layers import Converters, Layers, flattened, full_names, is_exactly
-from kappaflow.interop.matrices import dense, lu_linear, rotation
-from kappaflow.interop.networks import check_outputs, constant, read_network
+from kappaflow.interop.layers import (
+    Converters,
+    Layers,
+    dense,
+    flattened,
+    full_names,
+    is_exactly,
+)
+from kappaflow.interop.networks import check_outputs, read_network
 from kappaflow.partition import Partition
 
 Make = Callable[[Tensor | None], Any]
@@ -171,71 +177,16 @@ def _in_order(network: Network, scale: str | None, changed: int) -> Network:
     return network.select_outputs([*range(1, 2 * changed, 2), *range(0, 2 * changed, 2)])
 
 
-def _autoregressive(layer: Any) -> list[Part]:  # noqa: ANN401
-    """Returns a transform of two passes as a coupling and a scaling of the first features."""
-    scale, bound = _univariate(layer.univariate, layer.shapes)
-    if layer.order is None or layer.passes != 2:
-        passes = "more than two" if layer.passes > 2 else "fewer than two"
-        raise Unsupported(f"it is autoregressive in {passes} passes, and a coupling has two")
-    order = layer.order.cpu()
-    features = len(order)
-    kept = (order == 0).nonzero()[:, 0].tolist()
-    if layer.hyper.in_features > features:
-        raise Unsupported("it is autoregressive and reads a context")
-    partition = Partition(features, tuple(kept))
-    network = check_outputs(read_network(layer.hyper, features), features * layer.total)
-    output = network.evaluate(network.weights[0].new_zeros(1, features))[0]
-    weight = network.weights[0][:, torch.as_tensor(partition.kept)]
-    inner = network.replace_first(weight, network.biases[0], len(partition.kept))
-    coupling = _in_order(
-        inner.select_outputs(_rows(partition.changed, layer.total)), scale, len(partition.changed)
-    )
-    first = output[torch.as_tensor(_rows(partition.kept, layer.total))]
-    alone = _in_order(constant(first, 0), scale, len(kept)).biases[-1]
-    return [
-        CouplingPart(partition, coupling, scale, bound),
-        _scaling_of(alone, partition.kept, features, bound if scale else None),
-    ]
-
-
-def _rows(features: tuple[int, ...], total: int) -> list[int]:
-    return [feature * total + i for feature in features for i in range(total)]
-
-
-def _scaling_of(
-    output: Tensor, features: tuple[int, ...], width: int, bound: float | None
-) -> ScalingPart:
-    """Returns the scaling of some features by a constant network output."""
-    index = torch.as_tensor(features)
-    log_scale, shift = output.new_zeros(width), output.new_zeros(width)
-    if bound is None:
-        shift[index] = output
-    else:
-        raw, shift[index] = output.chunk(2)
-        log_scale[index] = raw / (1 + raw.abs() / bound)
-    return ScalingPart(log_scale, shift)
-
-
 def _unconditional(layer: Any) -> list[Part]:  # noqa: ANN401
     transform = layer(None)
     name = full_names(transform)[0]
     if name == "zuko.transforms.PermutationTransform":
         return [ReorderingPart(tuple(transform.order.tolist()))]
     if name == "zuko.transforms.RotationTransform":
-        return [rotation(transform.R)]
+        return [dense(transform.R)]
     if name == "zuko.transforms.LULinearTransform":
-        return [_triangles(transform)]
+        return [dense(transform.L @ transform.U)]
     raise Unsupported(f"kappaflow has no equivalent of {type(transform).__name__}")
-
-
-def _triangles(transform: Any) -> Part:  # noqa: ANN401
-    """Returns L U with the diagonal of L moved into U."""
-    lower, upper = transform.L.detach(), transform.U.detach()
-    diagonal = lower.diagonal()
-    if not (diagonal > 0).all():
-        return dense(lower @ upper)
-    order = torch.arange(len(lower), device=lower.device)
-    return lu_linear(lower / diagonal, diagonal[:, None] * upper, order, None)
 
 
 def _elementwise(layer: Any) -> list[Part]:  # noqa: ANN401
@@ -245,16 +196,13 @@ def _elementwise(layer: Any) -> list[Part]:  # noqa: ANN401
         network = read_network(layer.hyper, 0, context=layer.hyper.in_features)
         network = _in_order(check_outputs(network, features * layer.total), scale, features)
         return [CouplingPart(Partition(features, ()), network, scale, bound)]
-    raw = [parameter.detach().flatten() for parameter in layer.phi]
-    output = torch.cat([raw[1], raw[0]]) if scale else raw[0]
-    features = len(raw[0])
-    bound_of = bound if scale else None
-    return [_scaling_of(output, tuple(range(features)), features, bound_of)]
+    shift, *raw = (parameter.detach().flatten().clone() for parameter in layer.phi)
+    log_scale = raw[0] / (1 + raw[0].abs() / bound) if scale else torch.zeros_like(shift)
+    return [ScalingPart(log_scale, shift)]
 
 
 KNOWN = {
     "zuko.flows.coupling.GeneralCouplingTransform": _coupling,
-    "zuko.flows.autoregressive.MaskedAutoregressiveTransform": _autoregressive,
     "zuko.flows.gaussianization.ElementWiseTransform": _elementwise,
     "zuko.lazy.UnconditionalTransform": _unconditional,
 }
