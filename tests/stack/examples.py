@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 import kappaflow as kf
 from kappaflow.testing.contract import jittered
@@ -74,6 +75,73 @@ def points(stack, rows, *, dtype=torch.float64, seed=5):
     width = stack.context_features
     context = torch.randn(rows, width, generator=generator, dtype=torch.float64)
     return x.to(dtype), context.to(dtype) if width else None
+
+
+class Noisy(nn.Module):
+    """Drops units in training: once as torch does, once as the library does."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = kf.nets.MLP(2, 8, (16,), dropout=0.3)
+        self.last = nn.Sequential(nn.Dropout(0.3), nn.Linear(8, 4))
+
+    def forward(self, x):
+        return self.last(self.net(x))
+
+
+def silu():
+    """Returns a network of two inputs and four outputs."""
+    return nn.Sequential(nn.Linear(2, 8), nn.SiLU(), nn.Linear(8, 4))
+
+
+def chain_of(depth, memory, network=silu, *, seed=0, **settings):
+    """Returns couplings of four features in training mode, whose halves take turns."""
+    torch.manual_seed(seed)
+    settings = {"scale_bound": 6 / max(depth, 6), **settings}
+    parts = [kf.AffineCoupling(p, network(), **settings) for p in turns(4, depth)]
+    return kf.Chain(parts, memory=memory).train()
+
+
+def rows_of(count=16, features=4, *, dtype=torch.float64, seed=5):
+    """Returns the same N(0, 1) rows for the same arguments."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, features, dtype=torch.float64, generator=generator).to(dtype)
+
+
+def weighted_loss(module, x, context=None, direction="forward"):
+    """Returns a number that depends on every entry of value and log_det."""
+    torch.manual_seed(11)
+    value, log_det = (module if direction == "forward" else module.inverse)(x, context)
+    weight = torch.linspace(0.5, 1.5, value.numel(), dtype=x.dtype).view_as(value)
+    return (value.square() * weight).mean() + log_det.sin().mean()
+
+
+def gradients(module, x, context=None, direction="forward"):
+    """Returns gradients to x, the context if it requires one, and all parameters."""
+    module.zero_grad()
+    x = x.detach().clone().requires_grad_()
+    weighted_loss(module, x, context, direction).backward()
+    leaves = [x, *([] if context is None or not context.requires_grad else [context])]
+    computed = [leaf.grad for leaf in (*leaves, *module.parameters())]
+    if context is not None:
+        context.grad = None
+    return computed
+
+
+def largest_difference(actual, expected):
+    """Returns the largest relative difference between gradients, None being equal to None."""
+    assert [a is None for a in actual] == [e is None for e in expected]
+    pairs = [(a, e) for a, e in zip(actual, expected, strict=True) if a is not None]
+    size = max((e.abs().max() for _, e in pairs), default=torch.ones(()))
+    return max(((a - e).abs().max() / size).item() for a, e in pairs)
+
+
+def same_bits(actual, expected):
+    """Returns whether gradients are equal to the last bit."""
+    return all(
+        (a is None and e is None) or torch.equal(a, e)
+        for a, e in zip(actual, expected, strict=True)
+    )
 
 
 def loss_of(z, log_det):

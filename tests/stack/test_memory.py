@@ -1,305 +1,250 @@
-"""What the memory modes keep, for how long, and that no two passes share it."""
+"""The memory modes of chains and stacks: the gradients of plain autograd, and what each keeps."""
 
 import gc
-import threading
-import time
 
 import pytest
 import torch
+from torch import nn
+from torch.autograd import forward_ad
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 import kappaflow as kf
+from kappaflow.autograd.checkpoint import MEMORY_MODES, memory_modes_bypassed
+from kappaflow.bijections.log_scales import SCALES
+from kappaflow.errors import ArgumentError
 from kappaflow.stack import block_pass
-from stack.examples import MEMORY, WAYS, loss_of, points, result_of, same, stack_of
+from kappaflow.testing.contract import jittered
+from stack.examples import (
+    WAYS,
+    Noisy,
+    chain_of,
+    gradients,
+    largest_difference,
+    rows_of,
+    same_bits,
+    stack_of,
+    weighted_loss,
+)
 
-ROWS, FEATURES = 64, 16
-
-
-def live_bytes():
-    """Returns the size of all tensors that Python knows, each storage once.
-
-    Tensors without numbers, which tests of torch.export leave alive, are not counted.
-    """
-    tensors = [o for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter)]
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    return sum(storages.values())
-
-
-def kept_bytes(rows, depth, memory, partition="half"):
-    """Returns what is alive because of a forward pass, its result included."""
-    stack = stack_of(
-        FEATURES, depth, (8,), dtype=torch.float32, memory=memory, partition=partition
-    )
-    x, _ = points(stack, rows, dtype=torch.float32)
-    stack(x)  # what is made once for all
-    block_pass.POOL.forget()
-    gc.collect()
-    before = live_bytes()
-    result = stack(x)
-    block_pass.POOL.forget()
-    after = live_bytes()
-    del result
-    return after - before
+KINDS = pytest.mark.parametrize("kind", ["chain", "stack"])
+MODES = pytest.mark.parametrize("memory", MEMORY_MODES)
+DIRECTIONS = pytest.mark.parametrize("direction", WAYS)
 
 
-def kept_by_a_row(depth, memory, partition="half"):
-    """Returns the bytes that each further row of a batch costs."""
-    few, many = (kept_bytes(rows, depth, memory, partition) for rows in (ROWS, 2 * ROWS))
-    assert (many - few) % ROWS == 0
-    return (many - few) // ROWS
+def couplings(kind, memory, depth=3, *, context_features=0, dropout=0.0):
+    """Returns couplings of four features; for the mode None a chain that runs plain autograd."""
+    if kind == "chain":
+
+        def network():
+            if dropout:
+                return Noisy()
+            settings = {"context_features": context_features, "activation": "silu"}
+            return kf.nets.MLP(2, 4, (8,), **settings)
+
+        chain = chain_of(depth, memory, network, context_features=context_features)
+        return jittered(chain).double()
+    settings = {"context_features": context_features, "dropout": dropout}
+    stack = stack_of(4, depth, (5,), memory=memory or "store", **settings).train()
+    return stack if memory else kf.Chain(list(stack.to_chain()))
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("only_new_objects")
-def test_recompute_keeps_half_a_state_a_layer():
-    """Beyond that: what goes in and comes out of each 32 couplings, and one log_det."""
-    depth, blocks = 64, 2
-    half_states = depth * FEATURES // 2 * 4
-    assert kept_by_a_row(depth, "recompute") == half_states + blocks * 2 * FEATURES * 4 + 4
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("only_new_objects")
-def test_invert_keeps_a_number_a_layer():
-    """A fingerprint a layer, what comes out of each 32 couplings, and one log_det."""
-    depth, blocks = 64, 2
-    assert kept_by_a_row(depth, "invert") == depth * 4 + blocks * FEATURES * 4 + 4
+@MODES
+@KINDS
+@DIRECTIONS
+def test_gradients_are_those_of_plain_autograd(direction, kind, memory):
+    """With respect to points, contexts and weights, over two segments, for no and one row too."""
+    plain, module = (couplings(kind, m, 34, context_features=2) for m in (None, memory))
+    for count in (16, 1, 0):
+        x, context = rows_of(count), rows_of(count, 2, seed=1).requires_grad_()
+        expected, actual = (gradients(m, x, context, direction) for m in (plain, module))
+        if count:
+            assert largest_difference(actual, expected) < 1e-10
+        else:
+            torch.testing.assert_close(actual, expected, equal_nan=True)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("only_new_objects")
-def test_changing_halves_cost_a_state_in_two_layers():
-    """Where the halves are drawn again for each two couplings, their features move once."""
-    moved = 16 * FEATURES * 4
-    most = 32 * FEATURES // 2 * 4 + moved + 2 * FEATURES * 4 + 4
-    assert kept_by_a_row(32, "recompute", "random-half") <= most
+@MODES
+@KINDS
+@pytest.mark.parametrize("frozen", ["x", "context", "weights", "layers"])
+def test_what_is_frozen_gets_no_gradient(frozen, kind, memory):
+    """The others have the gradients of plain autograd."""
+    results = []
+    for mode in (None, memory):
+        module = couplings(kind, mode, 34, context_features=2)
+        inputs = {"x": rows_of(), "context": rows_of(features=2, seed=1)}
+        for name, leaf in inputs.items():
+            leaf.requires_grad_(name != frozen)
+        module.requires_grad_(frozen != "weights")
+        for part in list(module)[::3]:
+            part.requires_grad_(frozen not in {"weights", "layers"})
+        weighted_loss(module, *inputs.values()).backward()
+        results.append([leaf.grad for leaf in (*inputs.values(), *module.parameters())])
+    assert largest_difference(*results) < 1e-10
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("only_new_objects")
-def test_store_keeps_what_the_conditioners_compute():
-    """Each layer keeps its half state, hidden layer and answer, and three halves made of it."""
-    most = 32 * 4 * (6 * FEATURES // 2 + 8) + 2 * FEATURES * 4 + 4
-    assert kept_by_a_row(32, "store") <= most
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("only_new_objects")
-def test_scoring_keeps_nothing():
-    """Without gradients only the value and the log_det are left, and buffers that lie idle."""
-    stack = stack_of(FEATURES, 32, (8,), dtype=torch.float32)
-    x, _ = points(stack, ROWS, dtype=torch.float32)
-    with torch.no_grad():
-        stack(x)
-        block_pass.POOL.forget()
-        before = live_bytes()
-        result = stack(x)
-        block_pass.POOL.forget()
-        after = live_bytes()
-    assert after - before == ROWS * (FEATURES + 1) * 4
-    del result
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("chunked")
-@pytest.mark.parametrize("memory", MEMORY)
-@pytest.mark.parametrize("way", WAYS)
-def test_a_second_backward_has_the_same_gradients(threads, way, memory):
-    """With `retain_graph` the states, given up by the first backward, are computed again."""
-    threads(2)
-    stack = stack_of(4, 34, memory=memory)
-    x, _ = points(stack, 60)
-    x.requires_grad_()
-    inputs = [x, *stack.parameters()]
-    loss = loss_of(*(stack if way == "forward" else stack.inverse)(x))
+@MODES
+@KINDS
+def test_a_second_backward_pass_gives_the_same(kind, memory):
+    """As long as the graph is retained, with the same random numbers; a third one is an error."""
+    module, x = couplings(kind, memory, 34, dropout=0.3), rows_of().requires_grad_()
+    loss, inputs = weighted_loss(module, x), [x, *module.parameters()]
     first = torch.autograd.grad(loss, inputs, retain_graph=True)
-    others = [torch.autograd.grad(loss, inputs, retain_graph=i < 2) for i in range(3)]
-    for second in others:
-        for mine, theirs in zip(second, first, strict=True):
-            assert (mine - theirs).norm() <= 1e-11 * theirs.norm()
-    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+    state = torch.get_rng_state()
+    second = torch.autograd.grad(loss, inputs)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert largest_difference(second, first) < 1e-12
+    with pytest.raises(RuntimeError, match="second time"):
         torch.autograd.grad(loss, inputs)
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("chunked")
-@pytest.mark.parametrize("memory", MEMORY)
-def test_passes_do_not_share_buffers(threads, memory):
-    """Three passes before the first backward, and backwards in another order, do no harm."""
-    threads(2)
-    stack = stack_of(4, 5, memory=memory)
-    batches = [points(stack, 60, seed=i)[0] for i in range(3)]
-    expected = [result_of(stack, "forward", x) for x in batches]
-    inputs = [x.clone().requires_grad_() for x in batches]
-    outputs = [stack(x) for x in inputs]
-    with torch.no_grad():
-        stack(batches[0] * 3), stack.inverse(batches[1])
-    for place in (1, 2, 0):
-        stack.zero_grad()
-        value, log_det = outputs[place]
-        assert torch.equal(value, expected[place].value)
-        loss_of(value, log_det).backward()
-        assert torch.equal(inputs[place].grad, expected[place].gradients[0])
-        assert same(result_of(stack, "forward", batches[place]), expected[place])
+@MODES
+@KINDS
+@pytest.mark.parametrize("frozen", [False, True])
+@DIRECTIONS
+def test_gradients_can_be_differentiated(direction, frozen, kind, memory):
+    """Second derivatives by points, contexts and weights are those of plain autograd."""
+    results = []
+    for mode in (None, memory):
+        module = couplings(kind, mode, 4, context_features=2).requires_grad_(not frozen)
+        results.append(second_order(module, direction))
+    assert largest_difference(*results) < 1e-10
 
 
-@pytest.mark.parametrize("memory", MEMORY)
-def test_a_stack_twice_in_one_graph(memory):
-    """Passes of which one reads what the other has made have the chain's gradients."""
-    stack = stack_of(4, 3, memory=memory)
-    x, _ = points(stack, 6)
-    found = []
-    for module in (stack, stack.to_chain()):
-        inputs = x.clone().requires_grad_()
-        once, log_det = module(inputs)
-        twice, further = module(once.sin())
-        loss_of(twice, log_det + further).backward()
-        found.append(inputs.grad)
-    assert (found[0] - found[1]).norm() <= 1e-11 * found[1].norm()
+def second_order(module, direction="forward"):
+    """Returns first derivatives with a graph, and the derivatives of their squares."""
+    x, context = rows_of().requires_grad_(), None
+    inputs = [x, *(p for p in module.parameters() if p.requires_grad)]
+    if module.context_features:
+        context = rows_of(features=2, seed=1).requires_grad_()
+        inputs.append(context)
+    loss = weighted_loss(module, x, context, direction)
+    first = torch.autograd.grad(loss, inputs, create_graph=True)
+    penalty = sum(gradient.square().sum() for gradient in first)
+    assert largest_difference(torch.autograd.grad(loss, inputs, retain_graph=True), first) < 1e-12
+    return [*first, *torch.autograd.grad(penalty, inputs)]
 
 
-@pytest.mark.usefixtures("chunked")
-@pytest.mark.parametrize("memory", MEMORY)
-def test_a_dropped_graph_gives_its_buffers_back(pool, memory):
-    """Passes without backward leave as many idle buffers as passes with one, however often."""
-    stack = stack_of(4, 3, memory=memory)
-    x, _ = points(stack, 60)
-    result_of(stack, "forward", x)
-    idle = []
-    for _ in range(4):
-        value, log_det = stack(x)
-        del value, log_det
-        idle.append(pool.idle())
-    assert len(set(idle)) == 1
-    for _ in range(3):
-        result_of(stack, "forward", x)
-    assert pool.idle() == idle[0]
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kind": "additive"},
+        {"context_features": 2, "residual": True, "hidden": (3, 3)},
+        {"partition": "uneven", "permuted": True},
+        {"hidden": ()},
+        *({"scale": scale} for scale in SCALES if scale != "tanh"),
+        {"hidden": (4, 2), "wiring": "paired"},
+        {"hidden": (3,) * 3, "wiring": "blocks", "context_features": 2},
+        {"depth": 34},
+    ],
+    ids=str,
+)
+@DIRECTIONS
+def test_stacks_of_each_kind_have_second_derivatives(settings, direction):
+    """They come from the plain couplings."""
+    stack = stack_of(**{"hidden": (5,), **settings}).train()
+    plain = kf.Chain(list(stack.to_chain()))
+    results = [second_order(module, direction) for module in (plain, stack)]
+    assert largest_difference(*results) < 1e-10
 
 
-@pytest.mark.usefixtures("chunked")
-def test_a_pass_holds_its_buffers(pool):
-    """What a pass has kept does not lie idle before its backward, and does behind it."""
-    stack = stack_of(4, 3)
-    x, _ = points(stack, 60)
-    result_of(stack, "forward", x)
-    idle = pool.idle()
-    loss = loss_of(*stack(x))
-    assert pool.idle() < idle
-    loss.backward()
-    assert pool.idle() == idle
-
-
-def test_idle_buffers_are_given_up(pool, monkeypatch):
-    """Buffers that nobody has taken for a while are let go of."""
-    monkeypatch.setattr(block_pass, "IDLE_S", 0.05)
-    own = block_pass.Pool()
-    with own._lock:  # of the thread that lets go
-        own.give("key", 7, object())
-        assert own.idle() == 1
-    deadline = time.monotonic() + 300
-    while own.idle() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert own.idle() == 0
-    with own._lock:
-        own.give("key", 7, object())
-        assert own.idle() == 1, "it works a second time"
-
-
-def test_buffers_in_use_are_not_given_up(monkeypatch):
-    """As long as somebody takes and gives, what lies idle stays."""
-    monkeypatch.setattr(block_pass, "IDLE_S", 1e9)
-    own = block_pass.Pool()
-    first = own.take("key", 7, object)
-    own.give("key", 7, first)
-    own.give("key", 7, own.take("key", 7, object))
-    timers = [own._sweeper]
-    own._sweep()
-    timers.append(own._sweeper)
-    assert own.idle() == 1
-    assert own.take("key", 7, object) is first
-    own.give("key", 7, first)
-    own._sweep()
-    timers.append(own._sweeper)
-    assert own.idle() == 1
-    own._sweep()
-    assert own.idle() == 0
-    for timer in timers:
-        timer.cancel()
-
-
-def test_buffers_of_many_sizes_do_not_pile_up():
-    """Of each kind two sizes stay: a third one takes the place of the one not used for longest."""
-    own = block_pass.Pool()
-    made = {size: own.take("kind", size, object) for size in (1, 2)}
-    other = own.take("other kind", 1, object)
-    for size, item in made.items():
-        own.give("kind", size, item)
-    own.give("other kind", 1, other)
-    own.give("kind", 1, own.take("kind", 1, object))
-    own.give("kind", 3, own.take("kind", 3, object))
-    assert own.take("kind", 1, object) is made[1]
-    assert own.take("kind", 2, object) is not made[2]
-    assert own.take("other kind", 1, object) is other
-    own._sweeper.cancel()
+def test_dropout_has_no_second_derivative():
+    """A graph of evaluation mode has one, also after the stack is trained again."""
+    stack, x = couplings("stack", "store", dropout=0.5), rows_of().requires_grad_()
+    message = r"dropout have no second derivatives.*call flow.eval\(\)"
+    with pytest.raises(ArgumentError, match=message):
+        torch.autograd.grad(stack(x)[0].sum(), x, create_graph=True)
+    loss = stack.eval()(x)[0].square().sum()
+    (expected,) = torch.autograd.grad(loss, x, retain_graph=True)
+    stack.train()
+    (actual,) = torch.autograd.grad(loss, x, create_graph=True)
+    assert (actual - expected).norm() <= 1e-12 * expected.norm()
+    assert stack.training
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("only_new_objects")
-def test_garbage_may_be_collected_while_a_buffer_is_taken():
-    """A pass that is garbage gives its buffers back even where a collection meets a `take`.
+@MODES
+@KINDS
+def test_forward_mode_and_function_transforms_work(kind, memory):
+    """Dual points and weights, jvp, vjp, jacrev, hessian, vmap and gradients of each row."""
+    both = [couplings(kind, m, 34) for m in (None, memory)]
+    x, v = rows_of(3), rows_of(3, seed=6)
 
-    The lock of the pool is held then by the same thread: a plain lock would stop it for ever.
-    """
-    stack = stack_of(4, 2)
-    x, _ = points(stack, 6)
-    pool = block_pass.Pool()
+    def loss(weights, row, module):
+        value, log_det = functional_call(module, weights, (row[None],))
+        return value.square().sum() + log_det.sum()
 
-    class Key:
-        def __hash__(self):
-            pool.give("other", 7, object())  # as the collection of a pass would
-            return 1
+    def each(module):
+        with forward_ad.dual_level():
+            dual = module(forward_ad.make_dual(x, v))[0]
+            yield forward_ad.unpack_dual(dual).tangent
+        yield torch.func.jvp(lambda y: module(y)[0], (x,), (v,))[1]
+        yield torch.func.vjp(lambda y: module(y)[0], x)[1](v)[0]
+        yield torch.func.jacrev(lambda y: module(y[None])[0][0])(x[0])
+        yield torch.func.hessian(lambda y: module(y[None])[1][0])(x[0])
+        yield torch.vmap(lambda y: module(y[None])[0][0])(x)
+        yield torch.autograd.functional.jacobian(
+            lambda y: module(y)[0], x, vectorize=kind == "chain"
+        )
+        own = {name: p.detach() for name, p in module.named_parameters()}
+        yield torch.func.jvp(lambda w: loss(w, x[0], module), (own,), (own,))[1]
+        by_row = torch.vmap(torch.func.grad(loss), in_dims=(None, 0, None))(own, x, module)
+        yield list(by_row.values())
 
-    taker = threading.Thread(target=lambda: pool.take(Key(), 7, object), daemon=True)
-    taker.start()
-    taker.join(timeout=120)
-    assert not taker.is_alive()
-    pool._sweeper.cancel()
-
-    class Ring:
-        pass
-
-    rings = [Ring() for _ in range(3)]
-    for ring in rings:
-        ring.own, ring.result = ring, stack(x)
-    del rings, ring
-    gc.collect()
-    assert torch.isfinite(stack(x)[0]).all()
+    for actual, expected in zip(*(list(each(module)) for module in both), strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
-@pytest.mark.parametrize("memory", MEMORY)
-@pytest.mark.parametrize("what", ["weights", "points", "context"])
-def test_what_was_changed_in_place_is_noticed(memory, what):
-    """Weights, points or contexts changed between forward and backward raise torch's own error."""
-    stack = stack_of(4, 3, memory=memory, context_features=2)
-    x, context = points(stack, 6)
-    loss = loss_of(*stack(x, context))
-    changed = {"weights": list(stack.parameters())[1], "points": x, "context": context}
+@MODES
+@KINDS
+def test_parameters_of_functional_calls_get_their_gradients(kind, memory):
+    """Although the module has other ones again in the backward pass, and other calls others."""
+    module, x = couplings(kind, memory, 34), rows_of()
+    sets = [
+        {name: (factor * p.detach()).requires_grad_() for name, p in module.named_parameters()}
+        for factor in (1.1, -0.5)
+    ]
+    losses = []
+    for parameters in sets:
+        moved = {name: 1.0 * p for name, p in parameters.items()}
+        value, log_det = functional_call(module, moved, (x,))
+        losses.append(value.sin().mean() + log_det.mean())
+    for loss, parameters in zip(losses, sets, strict=True):
+        plain = couplings(kind, None, 34)
+        plain.load_state_dict({name: p.detach() for name, p in parameters.items()})
+        value, log_det = plain(x)
+        expected = torch.autograd.grad(
+            value.sin().mean() + log_det.mean(), list(plain.parameters())
+        )
+        actual = torch.autograd.grad(loss, list(parameters.values()))
+        assert largest_difference(actual, expected) < 1e-10
+
+
+@MODES
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [*(("stack", leaf) for leaf in ("x", "context", "weight")), ("chain", "weight")],
+)
+def test_a_tensor_changed_before_the_backward_pass_is_an_error(kind, changed, memory):
+    """As in plain autograd."""
+    module = couplings(kind, memory, context_features=2)
+    weight = module[1].conditioner.layers[-1].weight
+    leaves = {"x": rows_of(), "context": rows_of(features=2), "weight": weight}
+    loss = weighted_loss(module, leaves["x"], leaves["context"])
     with torch.no_grad():
-        changed[what].mul_(2)
+        leaves[changed].mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
 
 
-@pytest.mark.parametrize("memory", MEMORY)
-def test_the_value_may_be_changed_in_place(memory):
-    """What came out belongs to the caller: it is changed in place as plain autograd allows.
-
-    In the mode "invert" it is what the states come back from, and the change is an error.
-    """
-    stack = stack_of(4, 3, memory=memory)
-    x, _ = points(stack, 6)
-    x.requires_grad_()
-    expected = torch.autograd.grad(stack(x)[0].mul(3).sum(), x)[0]
-    value = stack(x)[0]
+@MODES
+@KINDS
+def test_the_value_may_be_changed_in_place(kind, memory):
+    """As plain autograd allows; with "invert" it is needed, and the change is an error."""
+    module, x = couplings(kind, memory), rows_of().requires_grad_()
+    expected = torch.autograd.grad(module(x)[0].mul(3).sum(), x)[0]
+    value = module(x)[0]
     value.mul_(3)
     if memory == "invert":
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -308,110 +253,148 @@ def test_the_value_may_be_changed_in_place(memory):
         assert torch.equal(torch.autograd.grad(value.sum(), x)[0], expected)
 
 
-@pytest.mark.parametrize("memory", MEMORY)
-def test_a_step_of_an_optimizer_between_passes(memory):
-    """Losses of some steps of Adam are those of the plain chain."""
-    stack = stack_of(4, 4, memory=memory)
-    chain = stack.to_chain()
-    x, _ = points(stack, 40)
-    losses = []
-    for module in (stack, chain):
-        adam = torch.optim.Adam(module.parameters(), lr=1e-2)
-        own = []
-        for _ in range(5):
-            value, log_det = module(x)
-            loss = (value.square().sum(1) / 2 - log_det).mean()
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-            own.append(loss.item())
-        losses.append(own)
-    assert losses[0] == pytest.approx(losses[1], rel=1e-9)
-    assert losses[0][-1] < losses[0][0]
+@MODES
+@KINDS
+def test_a_checkpoint_around_a_flow_has_the_same_gradients(kind, memory):
+    """In the first call, which looks for what the layers read, and in the second one."""
+    expected, flow = gradients(couplings(kind, None, 6), rows_of()), couplings(kind, memory, 6)
+    for _ in range(2):
+        x = rows_of().requires_grad_()
+        flow.zero_grad()
+        checkpoint(lambda x, flow=flow: weighted_loss(flow, x), x, use_reentrant=False).backward()
+        actual = [x.grad, *(parameter.grad for parameter in flow.parameters())]
+        assert largest_difference(actual, expected) < 1e-12
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("memory", MEMORY)
-@pytest.mark.parametrize("what", ["only weights", "only points", "only context", "some weights"])
-def test_only_what_requires_gradients_gets_them(memory, what):
-    """Frozen weights, or points without gradients, get none, and the others the chain's."""
-    stack = stack_of(4, 33, (5,), memory=memory, context_features=2)
-    x, context = points(stack, 6)
-    expected = result_of(stack.to_chain(), "forward", x, context)
-    names = [name for name, _ in stack.to_chain().named_parameters()]
-    if what == "only weights":
-        loss_of(*stack(x, context)).backward()
-        assert x.grad is None
-        assert context.grad is None
-    elif what == "some weights":
-        first = stack[0].conditioner.layers[0].weight
-        first.requires_grad_(False)
-        loss_of(*stack(x, context)).backward()
-        assert first.grad is None
-        assert all((p.grad is None) == (p is first) for p in stack.parameters())
-        bias = stack[0].conditioner.layers[0].bias.grad
-        place = names.index("bijections.0.conditioner.layers.0.bias")
-        assert torch.allclose(bias, expected.gradients[2 + place], rtol=1e-9)
-    else:
-        stack.requires_grad_(False)
-        inputs, place = (x, 0) if what == "only points" else (context, 1)
-        inputs.requires_grad_()
-        loss_of(*stack(x, context)).backward()
-        assert all(p.grad is None for p in stack.parameters())
-        assert torch.allclose(inputs.grad, expected.gradients[place], rtol=1e-9)
+@MODES
+@KINDS
+def test_a_part_that_is_used_twice_adds_up_its_gradients(kind, memory):
+    """Within a segment, and from one to the next; a hook of its weight acts once."""
+
+    def shared(memory):
+        if kind == "stack":
+            stack = couplings(kind, memory)
+            parts = [stack, kf.bijections.Permutation((3, 1, 0, 2)), stack]
+            return kf.Chain(parts), stack[0].conditioner.layers[0].weight
+        first, second = couplings(kind, None, 2)
+        parts = [first, second, *[first] * 34]
+        return kf.Chain(parts, memory=memory).double(), first.conditioner.layers[0].weight
+
+    (plain, _), (module, weight) = shared(None), shared(memory)
+    expected, actual = (gradients(m, rows_of()) for m in (plain, module))
+    assert largest_difference(actual, expected) < 1e-8
+    handle = weight.register_hook(lambda gradient: 2 * gradient)
+    hooked = gradients(module, rows_of())
+    handle.remove()
+    for parameter, one, two in zip(module.parameters(), actual[1:], hooked[1:], strict=True):
+        torch.testing.assert_close(two, 2 * one if parameter is weight else one)
+    assert same_bits(actual, gradients(module, rows_of()))
 
 
-def test_nothing_to_differentiate_makes_no_graph():
-    """Without anything that requires gradients the results have no graph."""
-    stack = stack_of(4, 3)
-    x, _ = points(stack, 6)
+@MODES
+@KINDS
+def test_without_gradients_there_is_no_graph(kind, memory):
+    """Neither under `no_grad` nor where nothing requires a gradient."""
+    module, x = couplings(kind, memory), rows_of()
     with torch.no_grad():
-        assert not any(t.requires_grad for t in stack(x))
-    stack.requires_grad_(False)
-    assert not any(t.requires_grad for t in stack(x))
-    assert not any(t.requires_grad for t in stack.inverse(x))
+        assert not any(t.requires_grad for t in module(x))
+    module.requires_grad_(False)
+    assert not any(t.requires_grad for t in (*module(x), *module.inverse(x)))
+
+
+class Counting(nn.Module):
+    """A network that counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.calls = nn.Linear(2, 4), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.net(x)
+
+
+@pytest.mark.parametrize(
+    ("memory", "direction", "calls"),
+    [
+        ("store", "forward", 1),
+        ("recompute", "forward", 2),
+        ("invert", "forward", 2),
+        ("invert", "inverse", 3),
+    ],
+)
+def test_how_often_a_network_runs(memory, direction, calls):
+    """The mode of a chain is that of its parts; bypassed or without gradients it has no effect."""
+    parts = list(chain_of(2, None, Counting))
+    parts[0].memory = "recompute"
+    chain = kf.Chain([kf.Chain(parts, memory="invert")], memory=memory).double()
+
+    def counted(*, gradients=True):
+        for part in parts:
+            part.conditioner.calls = 0
+        loss = weighted_loss(chain, rows_of(), direction=direction)
+        if gradients:
+            loss.backward()
+        return [part.conditioner.calls for part in parts]
+
+    assert counted() == [calls] * 2
+    with memory_modes_bypassed():
+        assert counted() == [1] * 2
+    with torch.no_grad():
+        assert counted(gradients=False) == [1] * 2
+
+
+def kept_bytes(module, x):
+    """Returns the bytes of tensors that are alive because of a forward pass.
+
+    Storages are kept while they are counted, so that no two have one address.
+    """
+
+    def alive():
+        gc.collect()
+        kinds = torch.Tensor, torch.nn.Parameter  # and not those of a compiler, without numbers
+        tensors = [o for o in gc.get_objects() if type(o) in kinds]
+        return {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors}
+
+    saved = {}
+
+    def pack(tensor):
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    block_pass.POOL.forget()
+    before = alive()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = module(x)
+    block_pass.POOL.forget()
+    found = {**saved, **alive()}
+    del output
+    return sum(storage.nbytes() for address, storage in found.items() if address not in before)
+
+
+STATE = 4 * 4  # bytes of four features
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("chunked")
-@pytest.mark.parametrize("memory", MEMORY)
-def test_inference_mode_leaves_nothing_that_spoils_training(pool, threads, memory):
-    """Buffers that inference mode has made, on any thread, can be used by a training step."""
-    threads(2)
-    stack = stack_of(4, 3, memory=memory)
-    x, _ = points(stack, 60)
-    expected = result_of(stack, "forward", x)
-    pool.forget()
-    for way in (stack, stack.inverse):
-        with torch.inference_mode():
-            value, log_det = way(x)
-            way(x.clone())  # points that belong to inference mode themselves
-        assert not value.requires_grad
-        assert not log_det.requires_grad
-    with torch.inference_mode():
-        assert torch.equal(stack(x)[0], expected.value)
-    assert same(result_of(stack, "forward", x), expected)
-
-
-@pytest.mark.parametrize("memory", MEMORY)
-def test_checkpoints_around_a_stack(memory):
-    """`torch.utils.checkpoint` runs a stack again like any other module."""
-    stack = stack_of(4, 3, memory=memory)
-    x, _ = points(stack, 6)
-    expected = result_of(stack, "forward", x)
-    x.requires_grad_()
-    loss_of(*torch.utils.checkpoint.checkpoint(stack, x, use_reentrant=False)).backward()
-    assert torch.equal(x.grad, expected.gradients[0])
-
-
-def test_recipes_pass_the_mode_on():
-    """A flow's memory mode is its stack's."""
-    flow = kf.real_nvp(4, depth=3, hidden=(8,), couplings={"memory": "store"})
-    assert [m.memory for m in flow.modules() if isinstance(m, kf.CouplingStack)] == ["store"]
-
-
-def test_a_pass_whose_making_was_interrupted_goes_in_silence():
-    """Ctrl-C can come anywhere; what `__del__` raises would be printed with a traceback."""
-    from kappaflow.stack.block_pass import BlockPass
-
-    BlockPass.__new__(BlockPass).__del__()
+@pytest.mark.usefixtures("only_new_objects")
+@pytest.mark.parametrize(
+    ("kind", "memory", "depth", "expected"),
+    [
+        # A state for every 32 layers and a fingerprint for each, besides the log_det.
+        ("chain", "invert", 32, 32 * 4 + STATE + 4),
+        ("chain", "invert", 128, 128 * 4 + 4 * STATE + 4),
+        ("stack", "invert", 64, 64 * 4 + 2 * STATE + 4),
+        # A state for every 4 layers; half of a state for each layer, and two for every 32.
+        ("chain", "recompute", 128, 32 * STATE + 4),
+        ("stack", "recompute", 64, 64 * STATE // 2 + 4 * STATE + 4),
+        # In addition the hidden layer, and the results of half of a state each.
+        ("stack", "store", 64, 64 * (5 * 4 + 6 * STATE // 2) + 4 * STATE + 4),
+    ],
+)
+def test_each_mode_keeps_the_states_that_it_needs(kind, memory, depth, expected):
+    """The bytes that each further row of a batch costs."""
+    module = couplings(kind, memory, depth).float()
+    few, many = rows_of(64, dtype=torch.float32), rows_of(128, dtype=torch.float32)
+    for x in (few, many):
+        module(x)  # checks what the layers read, once
+    assert (kept_bytes(module, many) - kept_bytes(module, few)) / 64 == expected
