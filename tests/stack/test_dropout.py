@@ -69,30 +69,6 @@ def test_modes_and_threads_leave_out_the_same_units(threads, way):
     assert not torch.equal(result_of(stack, way, x).value, expected.value)
 
 
-@pytest.mark.parametrize("memory", MEMORY)
-def test_a_second_backward_leaves_out_the_same_units(memory):
-    """What is computed again for a retained graph has the units of the first pass."""
-    stack = dropping(memory=memory)
-    x, _ = points(stack, 20)
-    loss = loss_of(*stack(x))
-    torch.manual_seed(99)
-    first = torch.autograd.grad(loss, list(stack.parameters()), retain_graph=True)
-    stack(x)
-    second = torch.autograd.grad(loss, list(stack.parameters()))
-    for mine, theirs in zip(second, first, strict=True):
-        assert (mine - theirs).norm() <= 1e-12 * theirs.norm()
-
-
-def test_a_backward_draws_nothing():
-    """A backward pass leaves torch's generator where it was."""
-    for memory in MEMORY:
-        stack = dropping(memory=memory)
-        loss = loss_of(*stack(points(stack, 20)[0]))
-        before = torch.get_rng_state()
-        loss.backward()
-        assert torch.equal(torch.get_rng_state(), before)
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_evaluation_draws_nothing(way):
     """In evaluation mode nothing is left out, and torch's generator stays where it was."""
@@ -105,17 +81,6 @@ def test_evaluation_draws_nothing(way):
     without = stack_of(4, 3, (8, 8))
     without.load_state_dict(stack.state_dict())
     assert torch.equal(result_of(without, way, x).value, found.value)
-
-
-def test_no_dropout_draws_nothing():
-    """A stack without dropout, and the readable path of any stack, draws nothing in training."""
-    stack = stack_of(4, 3).train()
-    x, _ = points(stack, 20)
-    before = torch.get_rng_state()
-    result_of(stack, "forward", x)
-    stack.plain()
-    stack.linearize(x)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_training_draws_from_the_global_generator():
@@ -188,29 +153,6 @@ def test_rows_and_layers_and_chunks_draw_apart():
     assert 1.2 < ratio < 2.9
 
 
-def test_conditioners_without_hidden_layers_have_nothing_to_leave_out():
-    """Dropout goes behind hidden layers: without any, training is evaluation."""
-    stack = dropping(hidden=())
-    x, _ = points(stack, 20)
-    trained = result_of(stack, "forward", x)
-    assert same(result_of(stack.eval(), "forward", x), trained)
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_both_directions_leave_out_the_same_units_from_a_seed(way):
-    """From the same seed a block is its own inverse in training mode, as a `Chain` asks for."""
-    stack = dropping(depth=8)
-    x, _ = points(stack, 20)
-    there, back = (stack, stack.inverse) if way == "forward" else (stack.inverse, stack)
-    torch.manual_seed(8)
-    z, log_det = there(x)
-    torch.manual_seed(8)
-    again, its_log_det = back(z)
-    assert torch.allclose(again, x, atol=1e-9)
-    assert torch.allclose(its_log_det, -log_det, atol=1e-9)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("memory", MEMORY)
 def test_both_directions_leave_out_the_same_units_after_the_same_seed(memory):
     """Also over several blocks: in training mode, too, the inverse is that of the forward map."""

@@ -2,13 +2,10 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import kappaflow as kf
 from kappaflow.bijections.log_scales import SCALES
 from kappaflow.stack import block_pass
-from kappaflow.testing.contract import jittered
 from stack.examples import (
     MEMORY,
     WAYS,
@@ -162,67 +159,6 @@ def test_float32_is_as_good_as_the_chain(name):
                 assert (mine.double() - theirs).norm() <= 2e-5 * (theirs.norm() + 0.1 * largest)
 
 
-@st.composite
-def shapes(draw):
-    """Draws the arguments of a stack."""
-    features, context = draw(st.integers(1, 6)), draw(st.integers(0, 2))
-    least = 0 if context else 1
-    if features == 1:
-        context, least = max(context, 1), 0
-    size = st.integers(least, features - 1)
-    depth = draw(st.integers(1, 5))
-    orders = [draw(st.permutations(range(features))) for _ in range(depth)]
-    partitions = [kf.Partition(features, tuple(order[: draw(size)])) for order in orders]
-    permutation = st.one_of(st.none(), st.permutations(range(features)))
-    return {
-        "partitions": partitions,
-        "hidden": draw(st.lists(st.integers(1, 4), max_size=3)),
-        "kind": draw(st.sampled_from(["affine", "additive"])),
-        "scale_bound": 0.8,
-        "context_features": context,
-        "residual": draw(st.booleans()),
-        "permutations": [draw(permutation) for _ in range(depth)],
-    }
-
-
-@pytest.mark.slow
-@settings(deadline=None, max_examples=60, derandomize=True)
-@given(
-    arguments=shapes(),
-    rows=st.integers(1, 40),
-    way=st.sampled_from(WAYS),
-    memory=st.sampled_from(MEMORY),
-)
-def test_a_stack_of_any_shape_is_its_chain(arguments, rows, way, memory):
-    """Any partitions, permutations and conditioners give the chain's values and gradients."""
-    torch.manual_seed(0)
-    stack = jittered(kf.CouplingStack(**arguments, memory=memory)).double()
-    x, context = points(stack, rows)
-    reference = result_of(stack.to_chain(), way, x, context)
-    assert_alike(result_of(stack, way, x, context), reference, 1e-10)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("permuted", [False, True])
-def test_plain_reads_the_weights_of_the_stack(permuted, way):
-    """`plain()` has the values of `to_chain()` bit for bit, and its gradients reach the stack."""
-    stack = stack_of(5, 34, (5,), permuted=permuted, context_features=2)
-    x, context = points(stack, 6)
-    plain = stack.plain()
-    value, log_det = (plain if way == "forward" else plain.inverse)(x, context)
-    reference = result_of(stack.to_chain(), way, x, context)
-    assert torch.equal(value, reference.value)
-    assert torch.equal(log_det, reference.log_det)
-    (value.sum() + log_det.sum()).backward()
-    through_plain = [p.grad.clone() for p in stack.parameters()]
-    stack.zero_grad()
-    value, log_det = (stack if way == "forward" else stack.inverse)(x, context)
-    (value.sum() + log_det.sum()).backward()
-    for mine, theirs in zip((p.grad for p in stack.parameters()), through_plain, strict=True):
-        assert (mine - theirs).norm() <= 1e-11 * theirs.norm()
-
-
 def test_plain_writes_into_the_stack():
     """What is written into the weights of `plain()` is read by the stack's next call."""
     stack = stack_of()
@@ -269,24 +205,6 @@ def test_one_output_is_enough(memory, given):
     assert (found[0] - found[1]).norm() <= 1e-11 * found[1].norm()
 
 
-def test_a_stack_in_a_chain_is_its_couplings():
-    """Chains with other bijections around a stack, and of several stacks, work as usual."""
-    first, second = stack_of(4, 3), stack_of(4, 2, (5, 5))
-    around = [
-        kf.bijections.Permutation((3, 1, 0, 2)),
-        kf.bijections.ElementwiseAffine(4, shift=[1.0, 0, 0, 2]).double(),
-    ]
-    chain = kf.Chain([first, *around, second])
-    plain = kf.Chain([first.to_chain(), *around, second.to_chain()])
-    x = torch.randn(6, 4, dtype=torch.float64)
-    for way in WAYS:
-        (value, log_det), (reference, reference_log_det) = (
-            (m if way == "forward" else m.inverse)(x) for m in (chain, plain)
-        )
-        assert torch.allclose(value, reference, rtol=1e-12)
-        assert torch.allclose(log_det, reference_log_det, rtol=1e-12)
-
-
 @pytest.mark.parametrize("outer", MEMORY)
 def test_a_chain_with_a_memory_mode_may_hold_stacks(outer):
     """A chain that recomputes or inverts its parts gets the same gradients from stacks."""
@@ -317,20 +235,6 @@ def test_a_stack_starts_as_the_chain_does():
     for place, network in enumerate(plain):
         for name, tensor in network.state_dict().items():
             assert torch.equal(state[f"bijections.{place}.conditioner.{name}"], tensor)
-
-
-def test_no_call_changes_the_state():
-    """Forward, backward and inverse leave the weights, the state's names and the mode alone."""
-    stack = stack_of(4, 3, memory="invert")
-    before = {name: tensor.clone() for name, tensor in stack.state_dict().items()}
-    x, _ = points(stack, 6)
-    copy = x.clone()
-    for way in WAYS:
-        result_of(stack, way, x)
-    assert torch.equal(x, copy)
-    assert repr(stack) == repr(stack_of(4, 3, memory="invert"))
-    for name, tensor in stack.state_dict().items():
-        assert torch.equal(tensor, before[name])
 
 
 @pytest.mark.filterwarnings("ignore")  # torch.jit.trace is deprecated

@@ -68,24 +68,15 @@ def test_copies_share_nothing():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_training_flag_is_kept(training):
-    """What is made of a chain, or a stack, is in its mode."""
-    chain = kf.Chain([affine(), affine()]).train(training)
-    stack = of(chain)
+def test_dtype_and_modes_are_kept(training):
+    """The training flag, the dtype of the weights and the memory mode."""
+    chain = kf.Chain([affine(), affine()]).train(training).double()
+    stack = of(chain, memory="invert")
+    assert {p.dtype for p in stack.parameters()} == {torch.float64}
+    assert stack.memory == stack.to_chain().memory == "invert"
     assert all(m.training == training for m in stack.modules())
     assert all(m.training == training for m in stack.to_chain().modules())
     assert all(m.training == training for part in stack.plain() for m in part.modules())
-
-
-def test_type_and_mode_are_kept():
-    """The type of the weights is kept, and so is the memory mode of the stack."""
-    chain = kf.Chain([affine(), affine()]).double()
-    stack = of(chain, memory="invert")
-    assert {p.dtype for p in stack.parameters()} == {torch.float64}
-    assert stack.memory == "invert"
-    assert stack.to_chain().memory == "invert"
-    stack.memory = "store"
-    assert stack.to_chain().memory == "store"
 
 
 def test_lists_and_iterators_will_do():
@@ -190,12 +181,6 @@ def test_what_cannot_be_stacked_is_refused(parts, message):
     """Other bijections, conditioners, hooks and unlike couplings are refused, and named."""
     with pytest.raises(ArgumentError, match=message):
         of(parts())
-
-
-def test_the_memory_mode_is_checked():
-    """A mode that is none is refused by its name."""
-    with pytest.raises(ArgumentError, match="'memory' should be one of"):
-        of([affine()], memory="forget")
 
 
 def test_frozen_weights_stay_frozen():

@@ -51,34 +51,6 @@ for memory in ("recompute", "invert"):
     assert os.waitstatus_to_exitcode(status) == 0, memory
 """
 
-WORKERS = """
-import torch, warnings
-warnings.simplefilter("ignore")
-import kappaflow as kf
-from kappaflow.stack import block_pass
-
-block_pass.MOST_ROWS = block_pass.LEAST_ROWS = 16
-block_pass.LEAST_WORK = 0.0
-torch.set_num_threads(2)
-half = kf.Partition.half(4)
-stack = kf.CouplingStack([half, half.swapped()], (8,))
-stack(torch.randn(100, 4))[0].sum().backward()
-
-class Latents(torch.utils.data.Dataset):
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, place):
-        torch.set_num_threads(2)
-        with torch.no_grad():
-            return stack(torch.full((100, 4), float(place)))[0]
-
-loader = torch.utils.data.DataLoader(Latents(), num_workers=2, multiprocessing_context="fork")
-for place, batch in enumerate(loader):
-    with torch.no_grad():
-        wanted = stack(torch.full((100, 4), float(place)))[0]
-    assert torch.allclose(batch[0], wanted, atol=1e-6)
-"""
 
 END = """
 import torch, kappaflow as kf
@@ -104,13 +76,6 @@ def run(program):
 def test_a_forked_process_can_train():
     """After the parent has trained on threads, a child trains too, with the same gradients."""
     finished = run(FORK)
-    assert finished.returncode == 0, finished.stderr
-
-
-@pytest.mark.slow
-def test_workers_of_a_data_loader_can_call_a_stack():
-    """Forked workers of a `DataLoader` may call a stack that their parent has used."""
-    finished = run(WORKERS)
     assert finished.returncode == 0, finished.stderr
 
 

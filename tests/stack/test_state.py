@@ -10,12 +10,9 @@ import torch
 
 import kappaflow as kf
 from stack.examples import (
-    assert_alike,
-    partitions_of,
     points,
     result_of,
     same,
-    shuffles,
     stack_of,
 )
 
@@ -36,76 +33,6 @@ KINDS = {
 def made(name, **settings):
     """Returns a stack by the name of its kind."""
     return stack_of(**{"hidden": (5,), **KINDS[name], **settings})
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_the_names_are_those_of_the_chain(name):
-    """The state has the chain's names in the chain's order, and the same tensors."""
-    stack = made(name)
-    state, expected = stack.state_dict(), stack.to_chain().state_dict()
-    assert list(state) == list(expected)
-    for key, tensor in state.items():
-        assert tensor.dtype == expected[key].dtype
-        assert torch.equal(tensor, expected[key])
-        assert not tensor.requires_grad
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", KINDS)
-def test_states_go_both_ways(name):
-    """A chain loads a stack's state and a stack loads a chain's, strictly, with equal results."""
-    stack = made(name)
-    other, chain = made(name), made(name).to_chain()
-    for module in (other, chain):
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.zero_()
-    chain.load_state_dict(stack.state_dict())
-    report = other.load_state_dict(chain.state_dict())
-    assert (report.missing_keys, report.unexpected_keys) == ([], [])
-    x, context = points(stack, 5)
-    expected = result_of(stack, "forward", x, context)
-    assert same(result_of(other, "forward", x, context), expected)
-    assert_alike(result_of(chain, "forward", x, context), expected, 1e-11)
-
-
-def test_the_state_is_that_of_a_part_too():
-    """Inside other modules the names have the path in front, and load from there."""
-    stack = made("two blocks, permuted")
-    outer = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2), "b": kf.Inverse(stack)})
-    names = [n for n in outer.state_dict() if n.startswith("b.")]
-    expected = [f"b.bijection.{n}" for n in stack.to_chain().state_dict()]
-    assert names == expected
-    state = {n: torch.zeros_like(t) if "cond" in n else t for n, t in outer.state_dict().items()}
-    outer.load_state_dict(state)
-    assert not any(p.any() for p in stack.parameters())
-    del state["b.bijection.bijections.1.conditioner.layers.1.bias"]
-    with pytest.raises(RuntimeError, match=r"b\.bijection\.bijections\.1\.conditioner"):
-        outer.load_state_dict(state)
-
-
-def test_the_state_is_shared_with_the_weights():
-    """As with any module, what the state holds are the weights, not copies."""
-    stack = made("half")
-    state = stack.state_dict()
-    with torch.no_grad():
-        for parameter in stack.parameters():
-            parameter.fill_(3.0)
-    assert all((t == 3.0).all() for t in state.values())
-
-
-def test_loading_does_not_touch_what_is_given():
-    """The dictionary that is loaded, and its tensors, stay as they are, and stay apart."""
-    stack = made("half")
-    state = {n: t.clone() for n, t in stack.state_dict().items()}
-    before = {n: t.clone() for n, t in state.items()}
-    other = made("half")
-    other.load_state_dict(state)
-    with torch.no_grad():
-        for parameter in other.parameters():
-            parameter.zero_()
-    assert list(state) == list(before)
-    assert all(torch.equal(t, before[n]) for n, t in state.items())
 
 
 @pytest.mark.parametrize(
@@ -138,27 +65,6 @@ def test_a_wrong_state_is_refused_by_plain_names(change, message):
     with pytest.raises(RuntimeError, match=message) as caught:
         stack.load_state_dict(state)
     assert "blocks." not in str(caught.value)
-
-
-def test_a_loose_load_keeps_what_is_missing():
-    """With `strict=False` what is missing is listed and keeps its numbers."""
-    stack = made("half")
-    before = {n: t.clone() for n, t in stack.state_dict().items()}
-    name = "bijections.2.conditioner.layers.0.weight"
-    report = stack.load_state_dict({name: torch.ones(5, 2), "else": torch.ones(1)}, strict=False)
-    assert set(report.missing_keys) == set(before) - {name}
-    assert report.unexpected_keys == ["else"]
-    for key, tensor in stack.state_dict().items():
-        expected = torch.ones(5, 2) if key == name else before[key]
-        assert torch.equal(tensor, expected.to(tensor))
-
-
-def test_a_state_of_another_type_is_converted():
-    """A float32 state goes into a float64 stack, whose type stays."""
-    stack = made("half")
-    state = {n: t.float() for n, t in stack.state_dict().items()}
-    stack.load_state_dict(state)
-    assert {p.dtype for p in stack.parameters()} == {torch.float64}
 
 
 def test_the_type_can_be_changed():
@@ -323,13 +229,3 @@ def test_another_process_can_have_a_stack():
     assert torch.allclose(torch.from_numpy(value), mine, rtol=1e-12)
     for theirs, parameter in zip(gradients, stack.parameters(), strict=True):
         assert torch.allclose(torch.from_numpy(theirs), parameter.grad, rtol=1e-9, atol=1e-12)
-
-
-def test_permutations_survive():
-    """The permutations of a stack are those given, and those of its chain."""
-    orders = shuffles(5, 4)
-    stack = kf.CouplingStack(partitions_of("half", 5, 4), (4,), permutations=orders)
-    chain = stack.to_chain()
-    found = [p.index.tolist() for p in chain if isinstance(p, kf.bijections.Permutation)]
-    assert found == [order for order in orders if order is not None]
-    assert [type(p) for p in chain].count(kf.AffineCoupling) == 4

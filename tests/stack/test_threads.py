@@ -71,21 +71,6 @@ def test_equal_chunks_have_equal_bits(threads, memory):
     assert_alike(found, expected, 1e-12)
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("chunked")
-@pytest.mark.parametrize("memory", MEMORY)
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_a_repetition_has_the_same_bits(threads, number, memory):
-    """The same call on as many threads gives the same bits, whatever lay in the buffers."""
-    threads(number)
-    stack = stack_of(4, 34, (8,), memory=memory, dtype=torch.float32)
-    x, _ = points(stack, 120, dtype=torch.float32)
-    first = result_of(stack, "forward", x)
-    result_of(stack, "inverse", 100 * x + 7)
-    result_of(stack, "forward", torch.full_like(x, torch.nan)) if memory != "invert" else None
-    assert same(result_of(stack, "forward", x), first)
-
-
 @pytest.mark.usefixtures("chunked")
 def test_old_numbers_in_the_buffers_do_no_harm(threads, pool):
     """A step of nan leaves nothing behind that a later step of the same shape could read."""
@@ -123,41 +108,6 @@ def test_a_nan_stays_in_its_row(way):
     assert log_det[7].isnan()
     assert torch.equal(value[others], expected[others])
     assert torch.equal(log_det[others], reference_log_det[others])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS)
-def test_the_round_trip_survives_another_batch(monkeypatch, way):
-    """A row of 600 comes back alone, and from other chunks, as exactly as from the same batch.
-
-    Products of another width round otherwise, which conditioners pass on: the error may be that
-    of a few roundings, times the condition number, and no more.
-    """
-    monkeypatch.setattr(block_pass, "MOST_ROWS", 256)
-    monkeypatch.setattr(block_pass, "LEAST_WORK", 0.0)
-    stack = stack_of(6, 24, (32, 32), dtype=torch.float32, total_bound=6.0)
-    x, _ = points(stack, 600, dtype=torch.float32)
-    there, back = (stack, stack.inverse) if way == "forward" else (stack.inverse, stack)
-    with torch.no_grad():
-        z, log_det = there(x)
-        parts = {
-            "the same batch": (x, back(z)),
-            "alone": (
-                x[:40],
-                tuple(map(torch.cat, zip(*map(back, z[:40].split(1)), strict=True))),
-            ),
-            "other chunks": (x[:451], back(z[:451])),
-        }
-        errors = {
-            name: max(
-                ((found - expected).norm(dim=1) / (1 + expected.norm(dim=1))).max().item(),
-                (its_log_det + log_det[: len(expected)]).abs().max().item() / 6,
-            )
-            for name, (expected, (found, its_log_det)) in parts.items()
-        }
-    # Measured: 4e-7 to 2.6e-6, whatever the batch.
-    assert max(errors.values()) < 1e-5, errors
-    assert max(errors.values()) < 10 * errors["the same batch"], errors
 
 
 @pytest.mark.usefixtures("chunked")
