@@ -17,9 +17,6 @@ from kappaflow import images
 from kappaflow.bijections.log_scales import SCALES
 from kappaflow.flows.base import StandardNormal
 from kappaflow.testing.contract import jittered
-from kappaflow_studies.universal.construction import universal_flow
-from kappaflow_studies.universal.targets import Banana, Ring
-from kappaflow_studies.universal.triangular import triangular_flow
 
 POINTS = 4
 
@@ -33,19 +30,17 @@ class Case:
         event: Shape of one point.
         context: Width of the context, 0 for none.
         interval: Where the points lie; None for N(0, I).
-        still: Leave its parameters as they are made: each is there for a reason.
     """
 
     make: Callable[[], nn.Module]
     event: tuple[int, ...]
     context: int = 0
     interval: tuple[float, float] | None = None
-    still: bool = False
 
     def build(self, dtype: torch.dtype) -> tuple[nn.Module, Tensor, Tensor | None]:
         """Returns the module, off its start, with points and contexts, all of this type."""
         torch.manual_seed(7)
-        module = self.make() if self.still else jittered(self.make(), seed=1)
+        module = jittered(self.make(), seed=1)
         module = module.to(dtype).eval()
         x = torch.randn(POINTS, *self.event, dtype=torch.float64)
         if self.interval is not None:
@@ -764,11 +759,6 @@ FLOWS = {
     ),
     "spline, mixed": Case(
         lambda: kf.spline(4, depth=2, hidden=(8,), couplings={"mixing": "lu"}), (4,)
-    ),
-    "universal_flow": Case(lambda: universal_flow(Ring(), 0.6), (2,), still=True),
-    "triangular_flow": Case(lambda: triangular_flow(Banana(), 0.5), (2,), still=True),
-    "universal_flow, four features": Case(
-        lambda: universal_flow(Banana(4), 0.9), (4,), still=True
     ),
 }
 

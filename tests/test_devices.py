@@ -29,7 +29,7 @@ BY_VALUES = {
     "zuko_flow": "aten.nonzero, zuko_flow.py",
 }
 FIXED = {"Flow of one permutation", "triangular_flow"}  # have no parameters
-LARGE = {"jet", "real_nvp_image", "glow", "universal_flow"}
+LARGE = {"jet", "real_nvp_image", "glow"}
 PLAIN = [name for name in FLOWS if "," not in name] + [
     "nice, random, context",
     "real_nvp, fitted units",

@@ -9,7 +9,6 @@ Inside `allowed`, `build` is limited in proportion to the weights in the file.
 
 import functools
 import importlib
-import importlib.util
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -112,9 +111,8 @@ def _numbers_made(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> in
 C = TypeVar("C", bound=Callable[..., Any])
 
 _CONSTRUCTORS: dict[str, Callable[..., Any]] = {}
-# The modules that register names. The studies are optional.
+# The modules of the core that register names.
 OWN = tuple(f"kappaflow.{name}" for name in ("bijections", "stack", "factor", "flows", "rewrite"))
-STUDIES = "kappaflow_studies.catalog"
 _ATTRIBUTE = "_kappaflow_description"
 
 
@@ -264,8 +262,6 @@ def _find(name: str) -> None:
             importlib.import_module(module)
     if name not in _CONSTRUCTORS:
         load_extensions("models")
-    if name not in _CONSTRUCTORS and importlib.util.find_spec(STUDIES.partition(".")[0]):
-        importlib.import_module(STUDIES)
 
 
 def build(description: Any) -> Any:  # noqa: ANN401

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from itertools import product
 
 import numpy as np
 import polars as pl
@@ -21,56 +23,32 @@ from kappaflow_studies.padding.comparisons import SignTest, claimed_order, order
 from kappaflow_studies.padding.findings import on_convergence
 from kappaflow_studies.padding.measure import (
     CELLS,
-    SIDE,
     conditioning,
-    distances,
+    distance,
     likelihood,
     measure,
     picture,
     points,
-    sheet,
-    sliced_w2,
     span,
     truth,
 )
-from kappaflow_studies.universal.approximation import two_sample_w2
+from kappaflow_studies.wasserstein import wasserstein
 
 TINY = {
-    "sets": ["eight_gaussians"],
-    "compared": ["none", "zero:2", "gaussian:2"],
-    "others": ["gaussian:2:0.1", "gaussian:1", "gaussian:2:3"],
-    "seeds": 1,
-    "other_seeds": 1,
-    "rows": 128,
-    "epochs": 1,
-    "batch_size": 128,
-    "learning_rate": 5e-3,
-    "depth": 2,
-    "hidden": [4],
-    "measured_every": 1,
-    "points": 8,
-    "draws": 4,
-    "drawn": 40,
-    "image_sets": [],
-    "image_paddings": ["none", "zero:1", "gaussian:1"],
-    "image_seeds": 1,
-    "image_sizes": [],
-    "image_epochs": [],
-    "image_batch_size": 256,
-    "image_hidden": 2,
-    "image_levels": 1,
-    "image_blocks": 1,
-    "image_points": 2,
-    "image_draws": 2,
-    "image_drawn": 20,
-    "image_measured_every": 1,
-}
+    "sets": ["eight_gaussians"], "compared": ["none", "zero:2", "gaussian:2"],
+    "others": ["gaussian:2:0.1", "gaussian:1", "gaussian:2:3"], "seeds": 1, "rows": 128,
+    "epochs": 1, "batch_size": 128, "depth": 2, "hidden": [4], "measured_every": 1, "points": 8,
+    "draws": 4, "drawn": 40, "image_sets": [], "image_sizes": [], "image_epochs": [],
+    "image_batch_size": 256, "image_hidden": 2, "image_levels": 1, "image_points": 2,
+    "image_draws": 2, "image_drawn": 20, "image_measured_every": 1,
+}  # fmt: skip
 
 
 def write(folder, **others):
-    """Returns the path of a file of settings."""
+    """Returns the path of a file of small settings, some of them changed."""
     path = folder / "mine.json"
-    path.write_text(json.dumps({**TINY, **others}))
+    minutes = settings_of(PADDING, "minutes", None).model_dump()
+    path.write_text(json.dumps({**minutes, **TINY, **others}))
     return path
 
 
@@ -113,53 +91,22 @@ def test_other_names_are_refused(text):
 
 @pytest.mark.parametrize("preset", ["minutes", "full"])
 def test_the_presets_make_cases_that_differ(preset):
-    """Each of a kind; the full one has seven sets and thirty seeds of what is claimed."""
+    """Each seed of the compared paddings, fewer of the others, and a floor for each set."""
     chosen = settings_of(PADDING, preset, None)
     cases = PADDING.cases(chosen, 0)
     assert len({json.dumps(case) for case in cases}) == len(cases)
     assert claimed_order(chosen.compared) == ["zero:2", "none", "gaussian:2"]
-    assert claimed_order(chosen.image_paddings) == ["zero:1", "none", "gaussian:1"]
     kinds = [case["kind"] for case in cases]
     assert kinds.count("plane floor") == len(chosen.sets) * chosen.seeds
-    trained = [case for case in cases if case["kind"] == "plane"]
-    many = len(chosen.compared) * chosen.seeds + len(chosen.others) * chosen.other_seeds
-    assert len(trained) == len(chosen.sets) * many
-    assert (len(chosen.sets), chosen.seeds) == ((3, 2) if preset == "minutes" else (7, 30))
+    trainings = len(chosen.compared) * chosen.seeds + len(chosen.others) * chosen.other_seeds
+    assert kinds.count("plane") == len(chosen.sets) * trainings
     assert {case["seed"] for case in PADDING.cases(chosen, 3)} >= {3000}
-
-
-@pytest.mark.slow
-def test_sliced_distances_are_exact_on_a_line_and_below_in_the_plane():
-    """A shift by t costs |t| exactly, and |t| / sqrt(n) along all directions of n dimensions."""
-    a = torch.randn(300, 1, generator=seeded()).double()
-    b = 2 * torch.randn(300, 1, generator=seeded(1)).double()
-    assert sliced_w2(a, b) == pytest.approx(two_sample_w2(a, b), rel=1e-9)
-    a = torch.randn(200, 5, generator=seeded()).double()
-    shift = torch.tensor([3.0, 0.0, 0.0, 4.0, 0.0]).double()
-    assert distances(a, a + shift)["w2"] == pytest.approx(5)
-    assert sliced_w2(a, a + shift, 20_000) == pytest.approx(5 / math.sqrt(5), rel=0.02)
-    other = torch.randn(200, 5, generator=seeded(2)).double()
-    found = distances(a, other)
-    assert 0 < found["sliced_w2"] < found["w2"] / math.sqrt(5) * 1.1
-    assert sliced_w2(a, other) == sliced_w2(a, other)
-
-
-def test_exact_distances_are_those_of_pot():
-    """Where that package is installed."""
-    ot = pytest.importorskip("ot")
-    a, b = (torch.randn(60, 3, generator=seeded(s)).double().numpy() for s in (0, 1))
-    expected = math.sqrt(ot.emd2([], [], ot.dist(a, b)))
-    found = distances(torch.from_numpy(a), torch.from_numpy(b))["w2"]
-    assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_samples_that_are_not_finite_have_no_distance():
     """They are not left out: the rest would look better than it is."""
-    a = torch.zeros(3, 2)
-    found = distances(torch.tensor([[0.0, math.inf]]).expand(3, 2), a)
-    assert math.isnan(found["w2"]) and math.isnan(found["sliced_w2"])
-    with pytest.raises(ArgumentError, match="'a' and 'b' should have one shape"):
-        sliced_w2(a, a[:2])
+    samples = torch.tensor([[0.0, math.inf]]).expand(3, 2)
+    assert math.isnan(distance(samples, torch.zeros(3, 2))["w2"])
 
 
 def test_conditioning_is_that_of_the_standardized_map():
@@ -168,18 +115,14 @@ def test_conditioning_is_that_of_the_standardized_map():
     units = kf.bijections.Standardize(2)
     units.fit(torch.tensor([[0.0, 0.0], [2000.0, 1.0]]))
     flow = kf.Flow(kf.StandardNormal(2), kf.Chain([units, stretch]))
-    found = conditioning(flow, torch.randn(5, 2))
-    assert found["kappa_median"] == pytest.approx(8, rel=1e-5)
-    assert found["kappa_p05"] == found["kappa_p95"] == found["kappa_median"]
-    assert found["sigma_max"] == pytest.approx(4, rel=1e-5)
-    assert found["sigma_min"] == pytest.approx(0.5, rel=1e-5)
+    row = conditioning(flow, torch.randn(5, 2))
+    expected = {"kappa_p05": 8, "kappa_median": 8, "sigma_max": 4, "sigma_min": 0.5}
+    assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-5)
     flow = jittered(kf.real_nvp(2, depth=4, hidden=(8,), padding=1)).eval()
     x = 50 + 9 * torch.randn(20, 2, generator=seeded())
     flow.standardization.bijections[0].fit(flow.augmented(x, generator=seeded()))
-    whole = kf.profile(flow, x).condition_number[-1]
-    found = conditioning(flow, x)
-    for name, level in (("median", 0.5), ("p95", 0.95)):
-        assert found[f"kappa_{name}"] == pytest.approx(whole.quantile(level).item(), rel=1e-5)
+    expected = kf.profile(flow, x).condition_number[-1].quantile(0.95).item()
+    assert conditioning(flow, x)["kappa_p95"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_likelihoods_are_exact_weighted_or_none():
@@ -219,16 +162,6 @@ def test_a_picture_counts_points_where_they_are():
     assert np.abs(toy("two_moons", 5000, seed=9).values).max() < 1.3 * end
 
 
-def test_a_sheet_holds_images_side_by_side():
-    """The first at the top left, upright, with gaps between."""
-    drawn = torch.zeros(SIDE * SIDE, 1, 2, 3)
-    drawn[0, 0, 0, 0], drawn[1, 0, 1, 2] = 5, 7
-    flat = sheet(drawn)
-    rows = [flat[i : i + SIDE * 4] for i in range(0, len(flat), SIDE * 4)][::-1]
-    assert rows[0][0] == 5 and rows[1][6] == 7 and len(rows) == SIDE * 3
-    assert rows[0][3] is None and rows[2] == [None] * SIDE * 4
-
-
 def test_parts_of_a_set_are_independent_and_repeat():
     """Training, validation and test rows come from seeds of their own."""
     parts = [points("rings", 50, seed, part) for seed in (0, 1) for part in ("train", "test")]
@@ -250,7 +183,7 @@ def test_a_training_of_the_plane_is_measured(padding, tmp_path):
     }
     assert row["kappa_p05"] <= row["kappa_median"] <= row["kappa_p95"]
     assert row["epochs_measured"] == [1] and len(row["kappa_over_training"]) == 1
-    assert row["sliced_w2"] < row["w2"] and len(row["picture"]) == CELLS**2
+    assert row["w2"] > 0 and len(row["picture"]) == CELLS**2
     assert ("weighted_nll" in row) == ("kl" in row) == (padding != "zero:2")
 
 
@@ -258,68 +191,42 @@ def test_floors_are_between_samples_of_the_data(tmp_path):
     """Of the plane as many points as are drawn."""
     (case,) = (c for c in PADDING.cases(settings(tmp_path), 0) if c["kind"] == "plane floor")
     (row,) = measure(case)
-    one, other = (points("eight_gaussians", 40, 0, part) for part in ("test", "other test"))
-    assert row["w2"] == two_sample_w2(one, other)
+    first, second = (points("eight_gaussians", 40, 0, part) for part in ("test", "other test"))
+    assert row["w2"] == wasserstein(first, second, order=2)
     assert sum(row["picture"]) > 39_000
 
 
 @pytest.mark.parametrize(
     "padding",
-    ["none", *(pytest.param(one, marks=pytest.mark.slow) for one in ("zero:1", "gaussian:1"))],
+    ["none", *(pytest.param(name, marks=pytest.mark.slow) for name in ("zero:1", "gaussian:1"))],
 )
 def test_a_training_of_images_is_measured(padding, tmp_path):
     """Of the digits, with a floor between training and held-out ones."""
     pytest.importorskip("sklearn")
-    chosen = settings(
-        tmp_path,
-        sets=[],
-        image_sets=["digits"],
-        image_sizes=[8],
-        image_epochs=[1],
-        image_paddings=[padding],
-    )
+    images = {"image_sets": ["digits"], "image_sizes": [8], "image_epochs": [1]}
+    chosen = settings(tmp_path, sets=[], image_paddings=[padding], **images)
     case, floor = PADDING.cases(chosen, 0)
     (row,), (apart,) = measure(case), measure(floor)
     assert row["kappa_median"] >= 1
     assert 8 > row["w2"] > apart["w2"] > 0  # 64 pixels from 0 to 1 are at most 8 apart
-    assert len(row["picture"]) == 6 * 9 * row["picture_side"] and row["picture_side"] == 54
     assert row["likelihood"] == ("joint" if padding == "zero:1" else "bound")
 
 
 @pytest.mark.parametrize(
-    ("best", "text"),
-    [
-        ([9, 7, 8], " The validation NLL was lowest after 7 to 9 of 12 epochs."),
-        ([9, 9, 9], " The validation NLL was lowest after 9 of 12 epochs."),
-        (
-            [9, 12, 8],
-            " The validation NLL was lowest after 8 to 9 of 12 epochs; in 1 training (1 zero) it "
-            "fell to the end.",
-        ),
-        ([12, 12, 12], " The validation NLL fell to the end of 12 epochs."),
-        ([None, None, None], ""),
-    ],
-)
-def test_trainings_of_images_say_whether_they_were_long_enough(best, text):
-    """A training that stopped has no best epoch."""
-    measured = {"epochs_measured": [[1.0]] * 3, "kappa_over_training": [[2.0]] * 3}
+    ("best", "number"),
+    [([9, 7, 8], "after 7 to 9 of 12"), ([9, 9, 9], "after 9 of 12"),
+     ([9, 12, 8], "in 1 training (1 zero)"), ([12] * 3, "to the end of 12"), ([None] * 3, "")],
+)  # fmt: skip
+def test_trainings_of_images_say_whether_they_were_long_enough(best, number):
+    """A training that stopped has no best epoch; the change is that of the last quarter."""
+    kappas = [[9.0, 2.0, 4.0], [9.0, 8.0, 4.0], [9.0, 3.0, math.inf]]
+    measured = {"epochs_measured": [[8.0, 9.0, 12.0]] * 3, "kappa_over_training": kappas}
     frame = pl.DataFrame(
         {"padding": ["none", "zero:1", "gaussian:1"], "best_epoch": best, **measured},
         schema_overrides={"best_epoch": pl.Float64},
     )
-    assert on_convergence(frame, 12) == text
-
-
-def test_the_change_of_the_condition_number_at_the_end_is_told():
-    """As a factor, up or down, from the first measurement of the last quarter."""
-    kappas = [[9.0, 2.0, 4.0], [9.0, 8.0, 4.0], [9.0, 3.0, 3.0], [9.0, 3.0, math.inf]]
-    frame = pl.DataFrame({
-        "padding": ["none"] * 4,
-        "best_epoch": [12.0] * 4,
-        "epochs_measured": [[8.0, 9.0, 12.0]] * 4,
-        "kappa_over_training": kappas,
-    })
-    assert "condition number changed by a factor of 2.00" in on_convergence(frame, 12)
+    text = on_convergence(frame, 12)
+    assert number in text and ("a factor of 2.00" in text) == bool(text)
 
 
 def test_a_sign_test_is_paired_by_seed_and_exact():
@@ -327,9 +234,9 @@ def test_a_sign_test_is_paired_by_seed_and_exact():
     rows = [("a", s, k) for s, k in enumerate([2.0, 3.0, math.nan, 5.0, 1.0])]
     rows += [("b", s, k) for s, k in enumerate([1.0, 2.0, 4.0, 5.0, None])]
     frame = pl.DataFrame(rows, schema=["padding", "seed", "value"], orient="row")
-    found = sign_test(frame, "a", "b", "value")
-    assert found == SignTest(3, 4)  # equal in seed 3; in 2 a is nan, in 4 b failed
-    assert found.p_value == pytest.approx(2 * binom.sf(2, 4, 0.5))
+    test = sign_test(frame, "a", "b", "value")
+    assert test == SignTest(3, 4)  # equal in seed 3; in 2 a is nan, in 4 b failed
+    assert test.p_value == pytest.approx(2 * binom.sf(2, 4, 0.5))
     assert SignTest(10, 10).p_value == pytest.approx(2 / 1024)
     assert [SignTest(n, 10).verdict for n in (0, 1, 2, 5, 8, 9, 10)] == [-1, -1, 0, 0, 0, 1, 1]
     assert SignTest(0, 0).p_value == 1 and SignTest(0, 0).verdict == 0
@@ -351,87 +258,68 @@ def test_values_are_near_each_other_within_a_quarter(ratio, near):
         assert sign_test(frame, "a", "b", "value").near == (near and reported)
 
 
-def rows_of(kappas, sets=("a", "b", "c"), seeds=10, **others):
+def rows_of(kappas, sets, seeds):
     """Returns rows of the plane whose condition numbers are functions of set and seed."""
-    found = []
-    for name in sets:
-        for seed in range(seeds):
-            for padding, kappa in kappas.items():
-                row = {"kind": "plane", "set": name, "padding": padding, "seed": seed}
-                row |= {"kappa_median": kappa(name, seed), "w2": 2.0, "likelihood": "exact"}
-                row |= {"weighted_nll": 1.0 + seed + (padding == "gaussian:2") * 0.25}
-                found.append(row | others)
-            found.append({"kind": "plane floor", "set": name, "seed": seed, "w2": 0.5})
-    return pl.DataFrame(found, infer_schema_length=None)
+    rows = []
+    for name, seed in product(sets, range(seeds)):
+        for padding, kappa in kappas.items():
+            row = {"kind": "plane", "set": name, "padding": padding, "seed": seed}
+            row |= {"kappa_median": kappa(name, seed), "w2": 2.0, "likelihood": "exact"}
+            rows.append(row | {"weighted_nll": 1.0 + seed + (padding == "gaussian:2") * 0.25})
+        rows.append({"kind": "plane floor", "set": name, "seed": seed, "w2": 0.5})
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def judged(tmp_path, kappas, **given):
+def judged(tmp_path, gaussian, seeds=10, zero=900.0):
     """Returns the findings on made-up trainings."""
     sets = ("eight_gaussians", "two_moons", "rings")
-    frame = rows_of(kappas, sets, **given)
-    chosen = settings(tmp_path, sets=list(sets), seeds=given.get("seeds", 10), others=[])
-    return PADDING.findings(frame, chosen)
+    kappas = {"zero:2": lambda s, i: zero, "none": lambda s, i: 12.0 + i / 100}
+    frame = rows_of(kappas | {"gaussian:2": gaussian}, sets, seeds)
+    if zero is None:
+        stopped = pl.when(pl.col("padding") == "zero:2").then(pl.lit("stopped"))
+        frame = frame.with_columns(stopped.alias("error"))
+    return PADDING.findings(frame, settings(tmp_path, sets=list(sets), seeds=seeds, others=[]))
 
 
 CASES = {
-    "confirmed": (lambda s, i: 1.0 + i, "is confirmed:",
-                  "on 3 of 3 sets. It is reversed on 0 and open on 0. On 0 the"),
-    "reversed": (lambda s, i: 20.0, "is reversed:",
-                 "on 0 of 3 sets. It is reversed on 3 and open on 0. On 0 the"),
-    "alike": (lambda s, i: 13.0 if i % 2 else 11.0, "is not confirmed:",
-              "on 0 of 3 sets. It is reversed on 0 and open on 0. On 3 the"),
-    "open": (lambda s, i: 20.0 if i % 2 else 5.0, "is not confirmed:",
-             "on 0 of 3 sets. It is reversed on 0 and open on 3. On 0 the"),
-    "mixed": (lambda s, i: 20.0 if s == "rings" else 5.0, "is not confirmed:",
-              "on 2 of 3 sets. It is reversed on 1 and open on 0. On 0 the"),
-}  # fmt: skip
+    "confirmed": (lambda s, i: 1.0 + i, "confirmed", (3, 0, 0, 0)),
+    "reversed": (lambda s, i: 20.0, "reversed", (0, 3, 0, 0)),
+    "alike": (lambda s, i: 13.0 if i % 2 else 11.0, "not confirmed", (0, 0, 0, 3)),
+    "open": (lambda s, i: 20.0 if i % 2 else 5.0, "not confirmed", (0, 0, 3, 0)),
+    "mixed": (lambda s, i: 20.0 if s == "rings" else 5.0, "not confirmed", (2, 1, 0, 0)),
+}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_order_is_judged_by_sign_tests(tmp_path, name):
-    """Confirmed, reversed, open, or one on some sets and another on others."""
+    """Confirmed, reversed, alike, open, or one on some sets and another on others."""
     gaussian, verdict, counts = CASES[name]
-    kappas = {"zero:2": lambda s, i: 900.0, "none": lambda s, i: 12.0 + i / 100}
-    found = judged(tmp_path, kappas | {"gaussian:2": gaussian})
-    words = " ".join(found.found)
-    assert f"The source's ordering {verdict}" in words and counts in words
-    assert "Zeros are worse conditioned than no padding on 3 of 3 planar sets" in words
-    assert "900 (2 zeros)" in words
-    assert "larger than the NLL without on 3 of 3 sets and smaller on 0 (sign tests, p =" in words
-    assert "biased against padding" in words
-    assert "At the Bonferroni level of these 6 tests, 0.0083, the order changes on 0 sets" in words
-    assert "differ by 0.25 to 0.25 nats" in words
-    assert "4.0 (no padding), 4.0 (2 zeros), 4.0 (2 Gaussian)" in words
-    verdicts = [row[-1] for row in found.tables[0].rows]
+    findings = judged(tmp_path, gaussian)
+    order, zeros, conditions, likelihoods, samples = findings.found
+    assert f"ordering is {verdict}:" in order
+    on_sets = re.findall(r"on (\d) of 3 sets|reversed on (\d) and open on (\d). On (\d)", order)
+    assert tuple(int(n) for group in on_sets for n in group if n) == counts
+    assert "on 3 of 3 planar sets" in zeros and "0.0083, the order changes on 0 sets" in zeros
+    assert "900 (2 zeros)" in conditions and "by 0.25 to 0.25 nats" in likelihoods
+    assert "on 3 of 3 sets and smaller on 0" in likelihoods
+    assert "4.0 (no padding), 4.0 (2 zeros), 4.0 (2 Gaussian)" in samples
     expected = {"mixed": ["confirmed", "confirmed", "reversed"]}.get(name, [name] * 3)
-    assert verdicts == expected
-    assert found.tables[0].rows[0][1] == "10 of 10, p = 0.002"
+    assert [row[-1] for row in findings.tables[0].rows] == expected
+    assert findings.tables[0].rows[0][1] == "10 of 10, p = 0.002"
 
 
 def test_few_seeds_are_no_sign_test(tmp_path):
     """Pairs are counted, and the page says that they are too few."""
-    kappas = {"zero:2": lambda s, i: 900.0, "none": lambda s, i: 12.0}
-    kappas["gaussian:2"] = lambda s, i: 5.0 + 10 * i
-    found = judged(tmp_path, kappas, seeds=2)
-    assert "in 6 of 6 pairs" in found.found[0] and "in 3 of 6" in found.found[0]
-    assert "too few seeds" in found.found[0] and "sign tests)" not in " ".join(found.found)
+    found = judged(tmp_path, lambda s, i: 5.0 + 10 * i, seeds=2).found
+    assert "in 6 of 6 pairs" in found[0] and "in 3 of 6" in found[0]
+    assert "too few seeds" in found[0] and "sign tests)" not in " ".join(found)
 
 
 def test_trainings_that_stopped_are_named(tmp_path):
     """And count as the worst conditioned."""
-    kappas = {
-        "zero:2": lambda s, i: None,
-        "none": lambda s, i: 12.0,
-        "gaussian:2": lambda s, i: 5.0,
-    }
-    frame = rows_of(kappas, ("rings",))
-    error = pl.when(pl.col("padding") == "zero:2").then(pl.lit("stopped")).alias("error")
-    chosen = settings(tmp_path, sets=["rings"], seeds=10, others=[])
-    found = PADDING.findings(frame.with_columns(error), chosen)
-    assert (
-        "10 trainings stopped because steps were not finite: rings with 2 zeros" in found.found[-1]
-    )
-    assert found.tables[0].rows[0][1] == "10 of 10, p = 0.002"
+    findings = judged(tmp_path, lambda s, i: 5.0, zero=None)
+    assert "30 trainings stopped" in findings.found[-1] and "2 zeros" in findings.found[-1]
+    assert findings.tables[0].rows[0][1] == "10 of 10, p = 0.002"
 
 
 @pytest.mark.slow
@@ -455,7 +343,5 @@ def test_a_small_study_is_run_and_drawn(tmp_path):
     assert tables["Likelihood, planar sets"].rows[1] == ["2 zeros", "none"]
     assert "±" in tables["Divergence, planar sets"].rows[0][1]
     assert tables["Distance of samples, planar sets"].rows[-1][0] == "two samples of the data"
-    page = (out / "index.html").read_text()
-    assert "Padding, compared fairly" in page and "Eight Gaussians" in page
     frame = pl.read_parquet(out / "results.parquet")
     assert frame.filter(pl.col("kind") == "plane").height == 6

@@ -138,8 +138,7 @@ def _of_images(settings: PaddingSettings, first: int) -> list[Case]:
         shared = {"set": name, **values, "image_size": size, "image_epochs": epochs}
         for seed in range(first, first + settings.image_seeds):
             for padding in settings.image_paddings:
-                case = {"kind": "images", "padding": padding, "seed": seed, **shared}
-                planned.append(case | {"pictured": seed == first})
+                planned.append({"kind": "images", "padding": padding, "seed": seed, **shared})
             floor = {"kind": "image floor", "set": name, "seed": seed, "image_size": size}
             planned.append(floor | {"image_drawn": settings.image_drawn})
     return planned

@@ -36,7 +36,6 @@ def charts(frame: pl.DataFrame, settings: PaddingSettings) -> list[Chart]:
         *_against(frame, settings, "width"),
         *_against(frame, settings, "scale"),
         over_training(images, settings.image_sets, settings.image_paddings, "image-conditioning"),
-        sheets(images, settings),
     ]
     return [chart for chart in every_chart if chart.panels]
 
@@ -87,25 +86,6 @@ def pictures(frame: pl.DataFrame, settings: PaddingSettings, name: str) -> Chart
             if not rows.is_empty()
         ],
         columns=len(shown),
-    )
-
-
-def sheets(images: pl.DataFrame, settings: PaddingSettings) -> Chart:
-    """Returns samples of each flow of images."""
-    panels = []
-    for name in settings.image_sets:
-        for padding in settings.image_paddings:
-            with_picture = images.filter(set=name, padding=padding).drop_nulls("picture")
-            if not with_picture.is_empty():
-                side, title = int(with_picture["picture_side"][0]), spec_of(padding).description
-                counts = with_picture["picture"][0].to_list()
-                panels.append(heat_panel(f"{name}, {title}", counts, side, 1.0))
-    return Chart(
-        name="image-samples",
-        title="Samples of the flows of images",
-        caption="The first 36 samples of the first seed, at temperature 1.",
-        panels=panels,
-        columns=max(1, len(settings.image_paddings)),
     )
 
 
@@ -181,8 +161,8 @@ NLL_CAPTION = (
     "error, and in brackets the bound with one sample. Zero padding has no likelihood."
 )
 W2_CAPTION = (
-    "W2 to as many held-out points, exact and sliced, medians over the seeds; the last row is the "
-    "floor, two samples of the data. Images have pixels from 0 to 1."
+    "Exact W2 to as many held-out points, medians over the seeds; the last row is the floor, two "
+    "samples of the data. Images have pixels from 0 to 1."
 )
 KL_CAPTION = (
     "KL divergence in nats from the density of the data, if it is known, ± the error over "
@@ -273,8 +253,8 @@ def _likelihood(frame: pl.DataFrame) -> str:
 
 
 def _distance(frame: pl.DataFrame) -> str:
-    exact, sliced = median(frame["w2"]), median(frame["sliced_w2"])
-    return NOTHING if exact is None else f"{significant(exact)}, {significant(sliced)}"
+    exact = median(frame["w2"])
+    return NOTHING if exact is None else significant(exact)
 
 
 def _kl(frame: pl.DataFrame) -> str:

@@ -54,8 +54,7 @@ def findings(frame: pl.DataFrame, settings: PaddingSettings) -> StudyFindings:
 COLUMNS = {
     pl.Float64: (
         "kappa_median", "kappa_p05", "kappa_p25", "kappa_p75", "kappa_p95", "nll", "nll_error",
-        "weighted_nll", "weighted_error", "kl", "kl_error", "w2", "sliced_w2", "picture_side",
-        "best_epoch",
+        "weighted_nll", "weighted_error", "kl", "kl_error", "w2", "best_epoch",
     ),
     pl.String: ("error", "likelihood", "padding"),
     pl.List(pl.Float64): (

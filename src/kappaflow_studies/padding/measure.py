@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kappaflow.conditioning import spectrum
 from kappaflow.data import toy, toy_log_prob, toy_sets
-from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow, importance_weighted_log_prob, real_nvp
 from kappaflow.images import Images, load_images, real_nvp_image, split_images
 from kappaflow.images.batches import ImageBatches
@@ -18,10 +18,9 @@ from kappaflow_studies.engine.charts import cells
 from kappaflow_studies.engine.study import Case, Row
 from kappaflow_studies.padding.cases import spec_of
 from kappaflow_studies.training import fitted
-from kappaflow_studies.universal.approximation import two_sample_w2
+from kappaflow_studies.wasserstein import wasserstein
 
 QUANTILES = {"p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
-DIRECTIONS = 200
 CHUNK_SIZE = 500
 
 
@@ -69,25 +68,10 @@ def _weighted(flow: Flow, x: Tensor, draws: int) -> tuple[Tensor, Tensor]:
     return estimate, error
 
 
-def distances(a: Tensor, b: Tensor) -> Row:
-    """Returns W2 between two samples of equal size, exact and sliced; nan if not finite."""
-    a, b = a.flatten(1).double(), b.flatten(1).double()
-    if not (a.isfinite().all() and b.isfinite().all()):
-        return {"w2": math.nan, "sliced_w2": math.nan}
-    return {"w2": two_sample_w2(a, b), "sliced_w2": sliced_w2(a, b)}
-
-
-def sliced_w2(a: Tensor, b: Tensor, directions: int = DIRECTIONS) -> float:
-    """Returns the root mean square of W2 along random directions, the same in each call."""
-    if a.shape != b.shape:
-        raise ArgumentError(
-            f"'a' and 'b' should have one shape, got {tuple(a.shape)} and {tuple(b.shape)}."
-        )
-    generator = seeded(0)
-    vectors = torch.randn(a.shape[1], directions, dtype=a.dtype, generator=generator)
-    unit_vectors = vectors / vectors.norm(dim=0)
-    projected_a, projected_b = ((points @ unit_vectors).sort(dim=0).values for points in (a, b))
-    return (projected_a - projected_b).square().mean().sqrt().item()
+def distance(a: Tensor, b: Tensor) -> Row:
+    """Returns W2 between two samples of equal size; nan if not finite."""
+    finite = a.isfinite().all() and b.isfinite().all()
+    return {"w2": wasserstein(a.flatten(1), b.flatten(1), order=2) if finite else math.nan}
 
 
 def curve(history: Iterable[Mapping[str, Any]]) -> Row:
@@ -155,7 +139,7 @@ def _results(
         **curve(result.history),
         **conditioning(flow, x[: case[f"{prefix}points"]]),
         **likelihood(flow, x, case[f"{prefix}draws"], truth),
-        **distances(samples / unit, reference),
+        **distance(samples / unit, reference),
         "best_epoch": result.best_epoch,
         "time_s": result.history[-1]["time_s"],
     }
@@ -177,7 +161,7 @@ def plane_floor(case: Case) -> Row:
     """Returns the distance between two independent samples of a set."""
     name, seed, count = case["set"], case["seed"], case["drawn"]
     first, second = (points(name, count, seed, part) for part in PARTS[2:])
-    row = distances(first, second)
+    row = distance(first, second)
     if case["pictured"]:
         row["picture"] = picture(name, points(name, PICTURE_POINTS, seed, "other test"))
     return row
@@ -211,7 +195,6 @@ def picture(name: str, samples: Tensor) -> list[int]:
 
 FRACTIONS = (0.7, 0.1, 0.2)
 LEARNING_RATE = 2e-3
-SIDE = 6  # samples per side of a sheet
 
 
 def trained_on_images(case: Case) -> Row:
@@ -230,18 +213,14 @@ def trained_on_images(case: Case) -> Row:
     x = ImageBatches(test, flow).at(slice(0, len(test))).x
     reference = _scaled(test, min(case["image_drawn"], len(test)))
     options = {"rate": LEARNING_RATE, "prefix": "image_", "unit": train.values - 1}
-    row = _results(flow, case, (train, validation, x), reference, **options)
-    if case["pictured"] and "error" not in row:
-        row["picture"] = sheet(flow.sample(SIDE * SIDE, generator=seeded(seed + 1)))
-        row["picture_side"] = SIDE * (train.shape[2] + 1)
-    return row
+    return _results(flow, case, (train, validation, x), reference, **options)
 
 
 def image_floor(case: Case) -> Row:
     """Returns the distance between held-out images and an equal number of training images."""
     train, _, test = parts(case)
     count = min(case["image_drawn"], len(test))
-    return distances(_scaled(train, count), _scaled(test, count))
+    return distance(_scaled(train, count), _scaled(test, count))
 
 
 def parts(case: Case) -> tuple[Images, ...]:
@@ -252,15 +231,6 @@ def parts(case: Case) -> tuple[Images, ...]:
 
 def _scaled(images: Images, count: int) -> Tensor:
     return images.batch(range(count)).float() / (images.values - 1)
-
-
-def sheet(samples: Tensor) -> list[int | None]:
-    """Returns SIDE x SIDE samples as one picture, row by row from below, with None between."""
-    first = samples.mean(1).nan_to_num(0).round().int()
-    framed = torch.nn.functional.pad(first, (0, 1, 0, 1), value=-1)
-    grid = framed.reshape(SIDE, SIDE, *framed.shape[1:]).transpose(1, 2)
-    flat = grid.reshape(SIDE * framed.shape[1], -1).flip(0).flatten().tolist()
-    return [None if value < 0 else value for value in flat]
 
 
 def measure(case: Case) -> list[Row]:

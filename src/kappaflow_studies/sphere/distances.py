@@ -2,12 +2,9 @@
 
 from math import log, sqrt
 
-import torch
-from scipy.optimize import linear_sum_assignment
-from torch import Tensor
-
 from kappaflow_studies.sphere.mixture import SphereMixture
 from kappaflow_studies.sphere.packing import gaussian_norm, nearest_distance
+from kappaflow_studies.wasserstein import wasserstein
 
 CONFIDENCE = 0.95  # of the prediction for many
 
@@ -24,19 +21,12 @@ def wasserstein_bounds(first: SphereMixture, second: SphereMixture) -> tuple[flo
 
     (Ours, by Kantorovich's duality: docs/theory/depth-bound.md.)
     """
-    matched = matching_distance(first.means, second.means)
+    matched = wasserstein(first.means, second.means, order=1)
     cosines = first.means @ second.means.T
     nearest = min(cosines.max(dim=side).values.mean().item() for side in (0, 1))
     noise = first.sigma * sqrt(2 * log(first.components))
     shared_noise = matched - 2 * first.sigma * gaussian_norm(first.features)
     return min(max(0.0, shared_noise, 1 - nearest - noise), matched), matched
-
-
-def matching_distance(first: Tensor, second: Tensor) -> float:
-    """Returns the mean distance of the best matching of k points (k, d) with k other points."""
-    costs = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist").numpy()
-    rows, columns = linear_sum_assignment(costs)
-    return float(costs[rows, columns].mean())
 
 
 def random_family(components: int, features: int, tuples: int) -> tuple[float, float]:

@@ -19,11 +19,12 @@ from kappaflow_studies.sphere.bounds import (
     tearing_bound,
     volume_bound,
 )
-from kappaflow_studies.sphere.distances import matching_distance, random_family, wasserstein_bounds
+from kappaflow_studies.sphere.distances import random_family, wasserstein_bounds
 from kappaflow_studies.sphere.generator import MixtureGenerator
 from kappaflow_studies.sphere.mixture import SphereMixture
 from kappaflow_studies.sphere.packing import mixture_packing
 from kappaflow_studies.training import fitted
+from kappaflow_studies.wasserstein import wasserstein
 
 MAX_SEEDS = 1000  # largest number of seeds, so that different seeds of a study never overlap
 
@@ -187,8 +188,8 @@ def _divergences(flow: Flow, mixture: SphereMixture, generator: torch.Generator)
 def _compared(mixture: SphereMixture, samples: Tensor, generator: torch.Generator) -> Row:
     """Returns W1 of two samples, and the floor: W1 of two samples of the mixture itself."""
     first, second = (mixture.sample(len(samples), generator=generator) for _ in range(2))
-    two_sample = matching_distance(first, samples.double())
-    return {"two_sample": two_sample, "floor": matching_distance(first, second)}
+    two_sample, floor = (wasserstein(first, other, order=1) for other in (samples, second))
+    return {"two_sample": two_sample, "floor": floor}
 
 
 def _steepness(flow: Flow, mixture: SphereMixture, generator: torch.Generator) -> Row:

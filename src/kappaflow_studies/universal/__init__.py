@@ -3,31 +3,8 @@
 from pathlib import Path
 
 from kappaflow_studies.engine.study import Study
-from kappaflow_studies.universal.approximation import (
-    Approximation,
-    PowerLaw,
-    TransportError,
-    approximate,
-    power_law,
-    total_variation,
-    transport_error,
-    two_sample_w2,
-)
-from kappaflow_studies.universal.commutators import EveryPoint, at_every_point, commutator_flow
-from kappaflow_studies.universal.construction import Recoding, Scales, universal_flow
 from kappaflow_studies.universal.findings import findings
 from kappaflow_studies.universal.measure import UniversalSettings, cases, measure
-from kappaflow_studies.universal.quantizer import Grid, quantizer_network
-from kappaflow_studies.universal.targets import (
-    TARGETS,
-    Banana,
-    Checkerboard,
-    Ring,
-    Target,
-    TruncatedMixture,
-    UniformCube,
-)
-from kappaflow_studies.universal.triangular import Cells, TriangularConditioner, triangular_flow
 
 UNIVERSAL = Study(
     name="universal",
@@ -45,10 +22,4 @@ UNIVERSAL = Study(
     findings=findings,
 )
 
-__all__ = [
-    "TARGETS", "UNIVERSAL", "Approximation", "Banana", "Cells", "Checkerboard", "EveryPoint",
-    "Grid", "PowerLaw", "Recoding", "Ring", "Scales", "Target", "TransportError",
-    "TriangularConditioner", "TruncatedMixture", "UniformCube", "approximate",
-    "at_every_point", "commutator_flow", "power_law", "quantizer_network", "total_variation",
-    "transport_error", "triangular_flow", "two_sample_w2", "universal_flow",
-]  # fmt: skip
+__all__ = ["UNIVERSAL"]

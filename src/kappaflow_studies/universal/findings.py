@@ -5,9 +5,9 @@ import polars as pl
 from kappaflow.report.numbers import fixed, significant, with_error
 from kappaflow_studies.engine.charts import ends, filled, groups, ranged
 from kappaflow_studies.engine.report import StudyFindings, StudyTable
-from kappaflow_studies.universal.approximation import FORMS, PowerLaw, power_law
+from kappaflow_studies.universal.approximation import PowerLaw, power_law
 from kappaflow_studies.universal.charts import Powers, Tables, charts
-from kappaflow_studies.universal.measure import UniversalSettings
+from kappaflow_studies.universal.measure import FORMS, UniversalSettings
 from kappaflow_studies.universal.targets import TARGETS
 
 GOAL = 0.02  # value of the bound on W2 that a sentence reports on

@@ -1,20 +1,25 @@
 """The cases of `universal`, and their measurement."""
 
-from dataclasses import asdict
 from itertools import product
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from kappaflow.bijection import Chain, Inverse
+from kappaflow.conditioning import layers_of, spectrum
 from kappaflow.flows import Flow
 from kappaflow_studies.engine.charts import cells
 from kappaflow_studies.engine.presets import Count, Many, NotEmpty, Positive, one_of
 from kappaflow_studies.engine.study import Case, Row, StudySettings
-from kappaflow_studies.universal.approximation import FORMS, approximate, constructed
+from kappaflow_studies.universal.approximation import total_variation, transport_error
 from kappaflow_studies.universal.commutators import at_every_point
 from kappaflow_studies.universal.construction import Scales, universal_flow
 from kappaflow_studies.universal.targets import TARGETS, Target
+from kappaflow_studies.universal.triangular import triangular_flow
+from kappaflow_studies.wasserstein import wasserstein
+
+FORMS = {"any map": None, "triangular, 3": 3, "triangular, 4": 4}  # numbers of couplings
 
 TRIANGULAR = {name: target for name, target in TARGETS.items() if target.triangular}
 TargetName = Annotated[str, one_of("target", lambda: TARGETS)]
@@ -64,35 +69,53 @@ def cases(settings: UniversalSettings, seed: int) -> list[Case]:
     return [{**case, "seed": seed} for case in planned]
 
 
+LEVELS = {"_low": 0.05, "": 0.5, "_high": 0.95}  # quantiles of singular values
 ROUND_TRIP_POINTS = 200  # number of points for the round trip
 
 
 def measure(case: Case) -> list[Row]:
     """Returns the single row of a case."""
     if case["what"] == "every point":
-        return [asdict(at_every_point(case["steps"]))]
+        return [at_every_point(case["steps"])]
     target = TARGETS[case["target"]]
     if case["what"] == "picture":
         return [{"counts": cells(_draws(target, case), 1.1 * target.reach, case["bins"])}]
-    counts = {name: case[name] for name in ("samples", "points", "draws", "seed")}
-    form = case.get("form", "any map")
-    approximation = approximate(target, case["epsilon"], form=form, **counts)
-    ends, scales = ("_low", "", "_high"), approximation.scales
-    row = {
-        "bound": approximation.error.bound,
-        "standard_error": approximation.error.standard_error,
-        "unseen": approximation.error.unseen**0.5,
-        "two_sample_w2": approximation.two_sample_w2,
-        "floor": approximation.floor,
-        "total_variation": approximation.total_variation,
-        **{f"sigma_min{end}": v for end, v in zip(ends, approximation.sigma_min, strict=True)},
-        **{f"sigma_max{end}": v for end, v in zip(ends, approximation.sigma_max, strict=True)},
-        "round_trip": _round_trip(constructed(target, case["epsilon"], form)[0], case),
-    }
-    if isinstance(scales, Scales):
-        row |= {name: getattr(scales, name) for name in ("low_digits", "eta", "eta_prime")}
-        row["hidden_layers"] = 2 * scales.input_grid.digits
-    return [row]
+    couplings = FORMS[case.get("form", "any map")]
+    if couplings is None:
+        scales = Scales.of(target, case["epsilon"])
+        flow, sizes = (
+            universal_flow(target, case["epsilon"]),
+            {
+                **{name: getattr(scales, name) for name in ("low_digits", "eta", "eta_prime")},
+                "hidden_layers": 2 * scales.input_grid.digits,
+            },
+        )
+    else:
+        flow, sizes = triangular_flow(target, case["epsilon"], couplings), {}
+    return [{**approximated(flow, target, case), **sizes}]
+
+
+def approximated(flow: Flow, target: Target, case: Case) -> Row:
+    """Returns the errors of a construction, and its singular values from latent to data."""
+    seed, unseen = case["seed"], (case["epsilon"] / 8) ** 2
+    bound, error = transport_error(flow, target, unseen=unseen, samples=case["samples"], seed=seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    z = torch.randn(case["points"], target.features, dtype=torch.float64, generator=generator)
+    # Inverted part by part: the inverse of the whole flow is too ill-conditioned to recover z.
+    layers = reversed(layers_of(flow.bijection))
+    singular_values = spectrum(Chain(Inverse(layer.bijection) for layer in layers), z)
+    row: Row = {"bound": bound, "standard_error": error, "unseen": unseen**0.5}
+    row |= {"two_sample_w2": None, "floor": None}
+    if case["draws"]:
+        generated = flow.sample(case["draws"], generator=generator)
+        first, second = (target.sample(case["draws"], generator=generator) for _ in range(2))
+        row["two_sample_w2"] = wasserstein(generated, first, order=2)
+        row["floor"] = wasserstein(first, second, order=2)
+    row["total_variation"] = total_variation(flow, target, samples=case["points"], seed=seed)
+    for name in ("sigma_min", "sigma_max"):
+        values: Tensor = getattr(singular_values, name)
+        row |= {f"{name}{end}": values.quantile(level).item() for end, level in LEVELS.items()}
+    return row | {"round_trip": _round_trip(flow, case)}
 
 
 def _draws(target: Target, case: Case) -> Tensor:

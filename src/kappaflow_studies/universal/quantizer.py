@@ -6,8 +6,6 @@ from math import ceil, log2
 import torch
 from torch import Tensor
 
-from kappaflow._checks import positive_float, positive_int
-from kappaflow.errors import ArgumentError
 from kappaflow.nets import MLP
 
 # A hidden layer has four units per feature: the positive and the negative part of the remainder,
@@ -29,10 +27,6 @@ class Grid:
     @classmethod
     def covering(cls, reach: float, width: float, ramp: float) -> "Grid":
         """Returns the smallest grid with cells of this width that covers [-reach, reach]."""
-        positive_float("reach", reach)
-        positive_float("width", width)
-        if positive_float("ramp", ramp) >= 1:
-            raise ArgumentError(f"'ramp' should be a share of a cell, below 1, got {ramp}.")
         return cls(width, max(1, ceil(log2(2 * reach / width))), ramp)
 
     @property
@@ -86,7 +80,7 @@ def quantizer_network(features: int, grid: Grid, answers: list[tuple[float, floa
         counted = torch.tensor([0, 0, 1, -2 * half, 2 * half], dtype=torch.float64)
     counted[-1] -= grid.reach - grid.width / 2  # counting started at the first cell
     layers.append(torch.stack([a * counted + b * rest for a, b in answers]))
-    return _network(positive_int("features", features), layers)
+    return _network(features, layers)
 
 
 @torch.no_grad()

@@ -15,19 +15,18 @@ between cells. Three couplings leave one copy. (docs/theory/universal.md)
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from scipy.stats import norm
 from torch import Tensor, nn
 
-from kappaflow._checks import one_of
 from kappaflow.bijection import Chain
 from kappaflow.bijections import AffineCoupling
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow, StandardNormal
 from kappaflow.partition import Partition
-from kappaflow.registry import register
 from kappaflow_studies.universal.construction import checked
 from kappaflow_studies.universal.quantizer import Grid
 from kappaflow_studies.universal.targets import Target
@@ -48,21 +47,10 @@ class Cells:
     second: Grid  #: rounds the second half of the input
     rare: float  #: bound on the probability that a rounding fails, on ramps and in tails
 
-    @property
-    def unseen(self) -> float:
-        """The bounded part of the mean square error, of rare points."""
-        return (self.epsilon / 8) ** 2
-
     @classmethod
     def of(cls, target: Target, epsilon: float, couplings: int = 4) -> "Cells":
-        """Returns grids for an error, as docs/theory/universal.md chooses them.
-
-        Raises:
-            ArgumentError: The target has no triangular map or an odd number of features, or the
-                error or the number of couplings is out of range.
-        """
+        """Returns grids for an error, as docs/theory/universal.md chooses them."""
         half, bound = checked(target, epsilon), target.reach
-        one_of("couplings", couplings, (3, 4))
         if not target.triangular:
             raise ArgumentError(f"'target' should have a triangular map, got {target}.")
         if couplings == 4 and epsilon < LEAST * bound:
@@ -135,30 +123,24 @@ class CellMap:
         return (1 - self.share) * image + self.share * line
 
 
-@register("TriangularConditioner")
 class TriangularConditioner(nn.Module):
     """The conditioner of one of the three or four couplings, as a formula of the target's map.
 
-    It returns raw log-scales and shifts (B, 2 d) for the kept half (B, d). `step` counts from
-    latent to data, from 1.
+    It returns raw log-scales and shifts (B, 2 d) for the kept half (B, d).
     """
 
-    def __init__(self, target: Target, epsilon: float, couplings: int, step: int) -> None:
+    def __init__(self, step: "Step", cells: Cells, psi: CellMap) -> None:
         super().__init__()
-        self.target, self.epsilon, self.couplings, self.step = target, epsilon, couplings, step
-        self._cells = Cells.of(target, epsilon, couplings)
-        self._map = CellMap(target, self._cells)
+        self.step, self.cells, self.psi = step, cells, psi
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        scale, offset = STEPS[self.couplings][self.step - 1](self._cells, self._map, x)
+        scale, offset = self.step(self.cells, self.psi, x)
         return torch.cat((-scale.log(), -offset / scale), dim=1)
-
-    def extra_repr(self) -> str:
-        return f"{self.target}, epsilon={self.epsilon:g}, step {self.step} of {self.couplings}"
 
 
 # What a coupling multiplies the changed half by, and what it adds.
 ScaleAndOffset = tuple[Tensor, Tensor]
+Step = Callable[[Cells, CellMap, Tensor], ScaleAndOffset]
 
 
 def _store_second(cells: Cells, psi: CellMap, x2: Tensor) -> ScaleAndOffset:
@@ -215,7 +197,7 @@ def _map_second_without_copy(cells: Cells, psi: CellMap, x1: Tensor) -> ScaleAnd
     return scale, image - slope * b - scale * a
 
 
-STEPS = {
+STEPS: dict[int, Sequence[Step]] = {  # from latent to data
     4: (_store_second, _map_second, _map_first, _remove_first),
     3: (_store_first, _map_first_and_store, _map_second_without_copy),
 }
@@ -243,24 +225,18 @@ def triangular_flow(target: Target, epsilon: float, couplings: int = 4) -> Flow:
 
     Raises:
         ArgumentError: The target has no triangular map or an odd number of features, or the error
-            or the number of couplings is out of range.
-
-    Example:
-        >>> from kappaflow_studies.universal import UniformCube
-        >>> flow = triangular_flow(UniformCube(), 0.01)
-        >>> x = torch.tensor([[0.5, -0.3]], dtype=torch.float64)
-        >>> round(flow.log_prob(x).exp().item(), 2)  # of the square with the area four
-        0.25
+            is out of range.
     """
-    Cells.of(target, epsilon, couplings)
+    return write_flow(target, Cells.of(target, epsilon, couplings), couplings)
+
+
+def write_flow(target: Target, cells: Cells, couplings: int) -> Flow:
+    """Returns the three or four couplings of the construction with these grids, in float64."""
     half = Partition.half(target.features)  # keeps the first half
     partitions = [half, half.swapped()] * 2 if couplings == 3 else [half.swapped(), half] * 2
+    psi = CellMap(target, cells)
     layers = [
-        AffineCoupling(
-            partitions[step - 1],
-            TriangularConditioner(target, epsilon, couplings, step),
-            scale="exp",
-        )
-        for step in range(1, couplings + 1)
+        AffineCoupling(partition, TriangularConditioner(step, cells, psi), scale="exp")
+        for partition, step in zip(partitions, STEPS[couplings], strict=False)
     ]
     return Flow(StandardNormal(target.features), Chain(layers[::-1])).double()
