@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 import kappaflow as kf
 from cases import FLOWS, alternating
+from kappaflow.files import read_config, write_weights
 from kappaflow.storage import read_tensors, write_tensors
 from kappaflow.testing.contract import jittered
 
@@ -53,20 +54,17 @@ def test_a_loaded_flow_is_the_saved_one_bit_for_bit(name, dtype, tmp_path):
         assert torch.equal(loaded.log_prob(x, context), flow.log_prob(x, context))
 
 
-def test_saving_and_loading_use_no_random_numbers(flow, tmp_path):
-    """The global generator is where it was: saving in the middle of training changes nothing."""
-    state = torch.random.get_rng_state()
-    kf.save(flow, tmp_path)
-    assert torch.equal(state, torch.random.get_rng_state())
-
-
-def test_saving_leaves_the_flow_alone(flow, tmp_path):
-    """Mode and state are as before."""
-    flow.train()
+def test_saving_leaves_the_flow_and_the_random_numbers_alone(flow, tmp_path):
+    """Also where a parameter is nan: a flow that has gone wrong can be looked at later."""
+    with torch.no_grad():
+        next(flow.parameters()).fill_(float("nan"))
     before = {key: value.clone() for key, value in flow.state_dict().items()}
-    kf.save(flow, str(tmp_path / "a" / "b"))
+    state = torch.random.get_rng_state()
+    kf.save(flow.train(), str(tmp_path / "a" / "b"))
+    assert torch.equal(state, torch.random.get_rng_state())
     assert flow.training
-    assert all(torch.equal(flow.state_dict()[key], value) for key, value in before.items())
+    for content in (flow.state_dict(), kf.load(tmp_path / "a" / "b").state_dict()):
+        torch.testing.assert_close(content, before, rtol=0, atol=0, equal_nan=True)
 
 
 def test_saving_again_replaces_both_files(flow, saved):
@@ -132,9 +130,6 @@ def edit(saved, change):
 
 def rewrite_tensors(saved, change):
     """Rewrites the weights after `change` has had them, with a digest that is right."""
-    from kappaflow.files import read_config, write_weights
-    from kappaflow.storage import read_tensors
-
     tensors, _ = read_tensors(saved / WEIGHTS)
     change(tensors)
     write_weights(saved / WEIGHTS, tensors, read_config(saved / CONFIG))
@@ -158,10 +153,6 @@ DAMAGES = {
     "no config": (lambda s: (s / CONFIG).unlink(), "config.json is missing: .* holds no model"),
     "no weights": (lambda s: (s / WEIGHTS).unlink(), "is missing: .* no complete model"),
     "empty config": (lambda s: (s / CONFIG).write_text(""), "config.json is not JSON"),
-    "config cut short": (
-        lambda s: (s / CONFIG).write_text((s / CONFIG).read_text()[:50]),
-        "config.json is not JSON",
-    ),
     "config is no text": (lambda s: (s / CONFIG).write_bytes(b"\xff\xfe\x00"), "is not JSON"),
     "config is deep": (lambda s: (s / CONFIG).write_text("[" * 100_000), "is not JSON"),
     "config is a list": (lambda s: (s / CONFIG).write_text("[1]"), "has format version None"),
@@ -176,10 +167,6 @@ DAMAGES = {
     "another model": (
         lambda s: edit(s, lambda c: c["model"]["arguments"].update(seed=1)),
         "does not match config.json next to it: the digest says",
-    ),
-    "unknown dtype": (
-        lambda s: rewrite_config(s, lambda c: c.update(dtype="float31")),
-        "asks for the type 'float31', which is no floating-point type",
     ),
     "integer dtype": (
         lambda s: rewrite_config(s, lambda c: c.update(dtype="int64")),
@@ -207,24 +194,23 @@ DAMAGES = {
         "safetensors is missing",
     ),
     "weights are text": (lambda s: (s / WEIGHTS).write_text("hello"), "is damaged or cut short"),
-    "weights are empty": (lambda s: (s / WEIGHTS).write_bytes(b""), "is damaged or cut short"),
     "no digest": (
         lambda s: save_file({"a": torch.zeros(1)}, s / WEIGHTS),
         "was written by something else",
     ),
     "a tensor too few": (
         lambda s: rewrite_tensors(s, lambda t: t.popitem()),
-        "safetensors lacks .* \\(1 such\\): it is not of this model",
+        "does not fit the model: .*Missing key",
     ),
     "a tensor too many": (
         lambda s: rewrite_tensors(s, lambda t: t.update(more=torch.zeros(1))),
-        "safetensors has an unknown 'more'",
+        'does not fit the model: .*Unexpected key.* "more"',
     ),
     "a tensor of another shape": (
         lambda s: rewrite_tensors(
             s, lambda t: t.update({"bijection.bijections.0.mean": torch.zeros(4)})
         ),
-        "holds 'bijection.bijections.0.mean' of shape \\(4,\\), the model has \\(3,\\)",
+        "does not fit the model: .*size mismatch for bijection.bijections.0.mean",
     ),
     "an index that is no permutation": (
         lambda s: rewrite_tensors(
@@ -274,19 +260,17 @@ def outcome(saved, flow):
 
 
 def test_a_model_cut_short_anywhere_is_a_file_error(flow, saved):
-    """At 60 lengths of the weights, and of the configuration, nothing but a FileError comes."""
+    """At 60 lengths of either file nothing but a FileError comes, and for longer weights."""
+    content = (saved / WEIGHTS).read_bytes()
+    (saved / WEIGHTS).write_bytes(content + b"\0" * 8)
+    assert outcome(saved, flow) == "error"
+    (saved / WEIGHTS).write_bytes(content)
     for name in (WEIGHTS, CONFIG):
         content = (saved / name).read_bytes()
         for length in range(0, len(content) - 2, max(1, len(content) // 60)):
             (saved / name).write_bytes(content[:length])
             assert outcome(saved, flow) == "error"
         (saved / name).write_bytes(content)
-
-
-def test_a_model_with_bytes_behind_its_end_is_refused(flow, saved):
-    """What does not belong to the weights is noticed."""
-    (saved / WEIGHTS).write_bytes((saved / WEIGHTS).read_bytes() + b"\0" * 8)
-    assert outcome(saved, flow) == "error"
 
 
 @pytest.mark.slow
@@ -323,15 +307,21 @@ def appended(flow):
     flow.bijection.bijections.append(kf.bijections.Permutation((2, 1, 0)))
 
 
-def another_memory(flow):
-    flow.bijection.bijections[1].memory = "store"
-
-
 def replaced(flow):
     flow.bijection = kf.Chain([kf.bijections.ElementwiseAffine(3)])
 
 
-@pytest.mark.parametrize("change", [appended, another_memory, replaced])
+def another_memory(flow):
+    flow.bijection.bijections[1].memory = "store"
+
+
+def another_bound(flow):
+    coupling = kf.AffineCoupling(kf.Partition.half(3), kf.nets.MLP(1, 4, (4,)))
+    flow.__dict__.update(jittered(kf.Flow(kf.StandardNormal(3), coupling)).__dict__)
+    flow.bijection.scale_bound = 1.0
+
+
+@pytest.mark.parametrize("change", [appended, another_memory, another_bound, replaced])
 def test_a_flow_changed_after_it_was_built_is_not_saved(change, flow, tmp_path):
     """Its description would be of another function, so nothing is written."""
     change(flow)
@@ -340,29 +330,11 @@ def test_a_flow_changed_after_it_was_built_is_not_saved(change, flow, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-def plain_flow():
-    """A flow of plain couplings, with a permutation between them."""
-    half = kf.Partition.half(3)
-    parts = [
-        kf.AffineCoupling(half, kf.nets.MLP(1, 4, (4,))),
-        kf.bijections.Permutation((1, 2, 0)),
-        kf.AffineCoupling(half, kf.nets.MLP(1, 4, (4,))),
-    ]
-    return jittered(kf.Flow(kf.StandardNormal(3), kf.Chain(parts)))
-
-
-def test_a_bound_changed_after_a_flow_was_built_is_noticed(tmp_path):
-    """A number that is not state, in a part of a part."""
-    flow = plain_flow()
-    flow.bijection.bijections[0].scale_bound = 1.0
-    with pytest.raises(kf.errors.ArgumentError, match="'flow' was changed after it was built"):
-        kf.save(flow, tmp_path / "model")
-
-
 def test_a_part_exchanged_for_one_with_other_state_is_saved_as_it_is(tmp_path):
     """A permutation's index is state, so exchanging it is no change of the description."""
-    flow = plain_flow()
-    flow.bijection.bijections[1] = kf.bijections.Permutation((2, 1, 0))
+    parts = [kf.bijections.Permutation((1, 2, 0)), kf.bijections.ElementwiseAffine(3)]
+    flow = kf.Flow(kf.StandardNormal(3), kf.Chain(parts))
+    flow.bijection.bijections[0] = kf.bijections.Permutation((2, 1, 0))
     kf.save(flow, tmp_path)
     assert states_equal(kf.load(tmp_path), flow)
 
@@ -373,7 +345,7 @@ def test_a_part_exchanged_for_one_with_other_state_is_saved_as_it_is(tmp_path):
         (lambda: kf.Flow(kf.StandardNormal(2), NotRegistered()), "a NotRegistered cannot be"),
         (lambda: kf.bijections.Permutation((0, 1)), "'flow' should be a Flow, got Permutation"),
         (
-            lambda: mixed(),
+            lambda: of_two_types(),
             "'flow' should hold numbers of one type, got torch.float32, torch.float64",
         ),
     ],
@@ -385,31 +357,26 @@ def test_what_no_file_can_describe_is_not_saved(make, message, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-def mixed():
+def of_two_types():
     """Returns a flow in two types, which loading in one would change."""
     flow = kf.real_nvp(2, depth=2, hidden=(4,))
     flow.bijection.bijections[0].double()
     return flow
 
 
-def test_numbers_that_json_has_no_word_for_come_back():
-    """An infinite start is written and read as such."""
-    import tempfile
+@kf.register("test_files.Identity")
+class Identity(NotRegistered):
+    """The identity, which has an argument."""
 
-    flow = kf.Flow(
-        kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2, log_scale=[float("-inf"), 0.0])
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        kf.save(flow, folder)
-        assert states_equal(kf.load(folder), flow)
+    def __init__(self, end):
+        super().__init__()
+        self.end = end
 
 
-def test_nan_parameters_are_saved_and_loaded(flow, tmp_path):
-    """A flow that has gone wrong can be looked at later."""
-    with torch.no_grad():
-        next(flow.parameters()).fill_(float("nan"))
-    kf.save(flow, tmp_path)
-    assert next(kf.load(tmp_path).parameters()).isnan().all()
+def test_numbers_that_json_has_no_word_for_come_back(tmp_path):
+    """An infinite argument is written and read as such."""
+    kf.save(kf.Flow(kf.StandardNormal(2), Identity(float("-inf"))), tmp_path)
+    assert kf.load(tmp_path).bijection.end == float("-inf")
 
 
 def test_a_model_is_not_saved_over_a_run(flow, tmp_path):

@@ -50,20 +50,19 @@ def _int_from(name: str, value: object, least: int, why: str) -> int:
     return number
 
 
-def finite_float(name: str, value: object) -> float:
+def finite_float(name: str, value: object, what: str = "a finite number") -> float:
     """Returns `value` as a finite float, or raises ArgumentError."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
-        raise ArgumentError(f"'{name}' should be a finite number, got {value!r}.")
+        raise ArgumentError(f"'{name}' should be {what}, got {value!r}.")
     return float(value)
 
 
 def positive_float(name: str, value: object) -> float:
     """Returns `value` as a finite float above 0, or raises ArgumentError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ArgumentError(f"'{name}' should be a number above 0, got {value!r}.")
-    if not 0 < value < float("inf"):
-        raise ArgumentError(f"'{name}' should be a finite number above 0, got {value}.")
-    return float(value)
+    what = "a finite number above 0"
+    if finite_float(name, value, what) <= 0:
+        raise ArgumentError(f"'{name}' should be {what}, got {value!r}.")
+    return finite_float(name, value)
 
 
 def real_numbers(name: str, value: object) -> Tensor:
@@ -83,9 +82,10 @@ def real_numbers(name: str, value: object) -> Tensor:
 
 def share(name: str, value: object) -> float:
     """Returns `value` as a float from 0 to below 1, or raises ArgumentError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ArgumentError(f"'{name}' should be at least 0 and below 1, got {value!r}.")
-    return float(value)
+    what = "at least 0 and below 1"
+    if not 0 <= finite_float(name, value, what) < 1:
+        raise ArgumentError(f"'{name}' should be {what}, got {value!r}.")
+    return finite_float(name, value)
 
 
 def one_of(name: str, value: T, choices: tuple[T, ...]) -> T:

@@ -9,6 +9,7 @@ import copy
 import hashlib
 import json
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal
 
 import torch
@@ -198,31 +199,18 @@ def build_model(config: ModelConfig, source: Path, weights: dict[str, Tensor]) -
 
 
 def load_tensors(flow: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    """Loads tensors into a module; an error names those that do not fit."""
+    """Loads tensors into a module of the same names, shapes and types."""
     expected = flow.state_dict()
-    for what, names in (
-        ("lacks", sorted(set(expected) - set(tensors))),
-        ("has an unknown", sorted(set(tensors) - set(expected))),
-    ):
-        if names:
+    for name in set(tensors) & set(expected):
+        if tensors[name].dtype != expected[name].dtype:
             raise FileError(
-                f"{source} {what} {names[0]!r} ({len(names)} such): it is not of this model."
-            )
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            raise FileError(
-                f"{source} holds {name!r} of shape {tuple(tensor.shape)}, "
-                f"the model has {tuple(expected[name].shape)}."
-            )
-        if tensor.dtype != expected[name].dtype:
-            raise FileError(
-                f"{source} holds {name!r} in {tensor.dtype}, the model has {expected[name].dtype}."
+                f"{source} holds {name!r} in {tensors[name].dtype}, the model has "
+                f"{expected[name].dtype}."
             )
     try:
         flow.load_state_dict(tensors)
     except (ArgumentError, RuntimeError) as error:
-        text = " ".join(str(error).split())
-        raise FileError(f"{source} does not fit the model: {text}") from None
+        raise FileError(f"{source} does not fit the model: {shorten(str(error), 400)}") from None
 
 
 def write_weights(path: Path, state: dict[str, Tensor], config: ModelConfig) -> None:

@@ -66,7 +66,7 @@ def test_elementwise_affine_holds_at_scales_of_e_to_the_80():
     [
         ({"log_scale": [1.0]}, "'log_scale' should hold 2 numbers, got shape \\(1,\\)"),
         ({"shift": [[1.0, 2.0]]}, "'shift' should hold 2 numbers, got shape \\(1, 2\\)"),
-        ({"shift": "ab"}, "'shift' should hold 2 numbers"),
+        ({"shift": "ab"}, "'shift' should hold numbers, got 'ab'"),
     ],
 )
 def test_elementwise_affine_refuses_another_number_of_starts(settings, message):

@@ -398,17 +398,12 @@ def test_a_whitened_start_takes_padding():
             lambda: kf.flows.UniformPad(1, scale=math.nan),
             "'scale' should be a finite number above 0",
         ),
-        (lambda: kf.flows.UniformPad(1, scale="1"), "'scale' should be a number above 0"),
+        (lambda: kf.flows.UniformPad(1, scale="1"), "'scale' should be a finite number above 0"),
         (lambda: kf.flows.CopyPad(2, 1, scale=-0.1), "'scale' should be 0 or more, got -0.1"),
         (lambda: kf.flows.CopyPad(0, 1), "'inputs' should be at least 1"),
-        (lambda: kf.flows.LearnedPad(2, 1, 64), "'network' should be a torch module, got int"),
         (
             lambda: kf.flows.LearnedPad(2, 2, kf.nets.MLP(2, 3)).draw(torch.zeros(1, 2)),
             "'network' should return shape .1, 4., mu and log sigma of 2 features",
-        ),
-        (
-            lambda: kf.real_nvp(3, padding=kf.flows.CopyPad(2, 1)),
-            "all 3 features except the padding, got 'inputs' 2",
         ),
         (lambda: kf.real_nvp(2, padding=-1), "'padding' should be at least 0, got -1"),
         (lambda: kf.real_nvp(2, padding="zero"), "got 'zero': or a Padding, such as"),
@@ -424,7 +419,6 @@ def test_a_whitened_start_takes_padding():
         ),
         (lambda: padding_of_kind("noise", 1, (2,)), "'padding_kind' should be one of 'gaussian'"),
         (lambda: padding_of_kind("learned", 1, (2,), scale=1.0), "left out for learned padding"),
-        (lambda: kf.flows.importance_weighted_log_prob(None, None, 2), "'flow' should be a Flow"),
         (
             lambda: kf.flows.importance_weighted_log_prob(kf.real_nvp(2), torch.zeros(1, 2), 2),
             "should have an augmentation: the log_prob of this one is exact",

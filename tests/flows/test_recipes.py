@@ -211,7 +211,6 @@ def test_numpy_integers_are_whole_numbers():
         ({"detph": 3}, "did you mean 'depth'"),
         ({"qqq": 3}, "'qqq' is not an argument of real_nvp; there are features, depth, "),
         ({"hidden": 64}, r"'hidden' should be .* got 64: hidden=\(64, 64\) are two hidden layers"),
-        ({"dtype": torch.float64}, r"convert the flow, real_nvp\(...\).to\(torch.float64\)"),
         (
             {"dropout": 0.1},
             r"'dropout' is now in network=...: real_nvp\(..., network=\{'dropout': 0.1\}\)",

@@ -105,7 +105,7 @@ def test_chains_in_chains_without_end_are_refused(depth, saved):
         kf.load(saved)
     (saved / CONFIG).write_text(text)
     described(saved, nested(6))
-    with pytest.raises(kf.errors.FileError, match="has an unknown"):
+    with pytest.raises(kf.errors.FileError, match="Unexpected key"):
         kf.load(saved)
 
 

@@ -48,7 +48,7 @@ OF_ANOTHER_TYPE = [
     ({"partitions": [half(4), 3]}, "'partitions' should hold partitions, got int"),
     ({"hidden": 8}, "'hidden' should be a sequence of layer widths, got 8"),
     ({"hidden": (8.0,)}, "'hidden' should be a whole number of at least 1, got 8.0"),
-    ({"scale_bound": "2"}, "'scale_bound' should be a number above 0, got '2'"),
+    ({"scale_bound": "2"}, "'scale_bound' should be a finite number above 0, got '2'"),
     ({"context_features": 1.5}, "'context_features' should be a whole number"),
     ({"permutations": [None, 5]}, "should be a list of whole numbers, got 5"),
     ({"partitions": half(4)}, "'partitions' should be a sequence of partitions.*Partition"),

@@ -14,6 +14,7 @@ from kappaflow._checks import (
     natural_int,
     positive_float,
     positive_int,
+    real_numbers,
 )
 from kappaflow.bijection import Bijection, at_each_place, log_det_dtype
 from kappaflow.errors import ArgumentError
@@ -155,18 +156,12 @@ class ElementwiseAffine(Bijection):
         return at_each_place(self.log_scale.to(log_det_dtype(x.dtype)).sum(), x)
 
     def _start(self, name: str, values: Sequence[float] | None) -> Tensor:
-        try:
-            tensor = torch.as_tensor([0.0] * self.features if values is None else values)
-        except (TypeError, ValueError, RuntimeError):
-            raise ArgumentError(
-                f"'{name}' should hold {self.features} numbers, got {values!r}."
-            ) from None
-        start = tensor.detach().float().clone()
+        start = torch.zeros(self.features) if values is None else real_numbers(name, values)
         if start.shape != (self.features,):
             raise ArgumentError(
                 f"'{name}' should hold {self.features} numbers, got shape {tuple(start.shape)}."
             )
-        return start
+        return start.float()
 
     def extra_repr(self) -> str:
         return f"features={self.features}"

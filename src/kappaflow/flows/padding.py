@@ -224,15 +224,6 @@ class PaddingGiven(Padding):
         """Returns x standardized with the mean and deviation of the training rows."""
         return self.standardization(feature_batch("x", x, self.inputs))[0]
 
-    def event_shape(self, joint_shape: Sequence[int]) -> Shape:
-        result = super().event_shape(joint_shape)
-        if result[0] != self.inputs:
-            raise ArgumentError(
-                f"'augment' should read all {result[0]} features except the padding, got 'inputs' "
-                f"{self.inputs}."
-            )
-        return result
-
 
 @register("CopyPad")
 class CopyPad(PaddingGiven):
@@ -301,7 +292,7 @@ class LearnedPad(PaddingGiven):
             or as many channels for images. By default an `MLP` with two hidden layers of 64 units.
 
     Raises:
-        ArgumentError: `network` is not a module, or its output has a wrong shape.
+        ArgumentError: The output of the network has a wrong shape.
 
     Note:
         log sigma is bounded as 5 tanh(r / 5), so that no feature collapses to a point.
@@ -317,10 +308,6 @@ class LearnedPad(PaddingGiven):
 
     def __init__(self, inputs: int, features: int, network: nn.Module | None = None) -> None:
         super().__init__(inputs, features)
-        if not isinstance(network, nn.Module | None):
-            raise ArgumentError(
-                f"'network' should be a torch module, got {type(network).__name__}."
-            )
         self.network = MLP(inputs, 2 * features, HIDDEN) if network is None else network
 
     @property
@@ -352,7 +339,6 @@ class LearnedPad(PaddingGiven):
 
 
 KINDS: tuple[PaddingKind, ...] = get_args(PaddingKind)
-WITHOUT_SCALE = ("zero", "learned")
 IMAGE_HIDDEN = 32  # hidden channels of the network that draws learned padding of images
 
 
@@ -385,21 +371,18 @@ def padding_of_kind(
         UniformPad(features=2, scale=0.5)
     """
     one_of("padding_kind", kind, KINDS)
-    if scale is not None and kind in WITHOUT_SCALE:
-        raise ArgumentError(f"'padding_scale' should be left out for {kind} padding, got {scale}.")
-    options = {} if scale is None else {"scale": scale}
     inputs, *sides = event_shape
-    match kind:
-        case "gaussian":
-            return Pad(features, **options)
-        case "uniform":
-            return UniformPad(features, **options)
-        case "zero":
-            return ZeroPad(features)
-        case "copy":
-            return CopyPad(inputs, features, **options)
-    network = ConvNet(inputs, 2 * features, IMAGE_HIDDEN) if sides else None
-    return LearnedPad(inputs, features, network)
+    if kind in ("zero", "learned"):
+        if scale is not None:
+            raise ArgumentError(
+                f"'padding_scale' should be left out for {kind} padding, got {scale}."
+            )
+        network = ConvNet(inputs, 2 * features, IMAGE_HIDDEN) if sides else None
+        return ZeroPad(features) if kind == "zero" else LearnedPad(inputs, features, network)
+    options = {} if scale is None else {"scale": scale}
+    if kind == "copy":
+        return CopyPad(inputs, features, **options)
+    return (Pad if kind == "gaussian" else UniformPad)(features, **options)
 
 
 def padding_in(augment: Augmentation | None) -> Padding | None:

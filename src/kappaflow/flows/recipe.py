@@ -33,10 +33,9 @@ def recipe(name: str) -> Callable[[Callable[P, Flow]], Callable[P, Flow]]:
     def decorate(function: Callable[P, Flow]) -> Callable[P, Flow]:
         @functools.wraps(function)
         def by_name(*args: Any, **options: Any) -> Flow:  # noqa: ANN401
-            return function(*args, **in_groups(function, options))
+            return from_options(function, *args, **options)
 
-        signature = flat_signature(function)
-        by_name.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue]
+        by_name.__signature__ = flat_signature(function)  # pyright: ignore
         recorded = register(name)(by_name)
 
         @functools.wraps(function)
@@ -54,7 +53,11 @@ def recipe(name: str) -> Callable[[Callable[P, Flow]], Callable[P, Flow]]:
 
 def from_options(recipe: Callable[..., Flow], *args: Any, **options: Any) -> Flow:  # noqa: ANN401
     """Returns the flow of a recipe whose options stand side by side, as in files."""
-    return recipe(*args, **in_groups(recipe, options))
+    for name, default in _groups(recipe).items():
+        group = as_group(type(default), name, options.pop(name, default))
+        named = {key: options.pop(key) for key in vars(default) if key in options}
+        options[name] = replace(group, **named)  # pyright: ignore[reportArgumentType]
+    return recipe(*args, **options)
 
 
 def as_group(kind: type[G], name: str, value: object) -> G:
@@ -73,16 +76,6 @@ def as_group(kind: type[G], name: str, value: object) -> G:
             hint = did_you_mean(option, names, ARGUMENTS) or f"; there are {', '.join(names)}."
             raise ArgumentError(f"'{option}' is not an option of '{name}'{hint}")
     return kind(**value)
-
-
-def in_groups(recipe: Callable[..., Any], options: Options) -> dict[str, Any]:
-    """Returns the arguments of a recipe, in which options that belong to a group are in it."""
-    arguments = dict(options)
-    for name, default in _groups(recipe).items():
-        group = as_group(type(default), name, arguments.pop(name, default))
-        named = {key: arguments.pop(key) for key in vars(default) if key in arguments}
-        arguments[name] = replace(group, **named)  # pyright: ignore[reportArgumentType]
-    return arguments
 
 
 def flat_signature(recipe: Callable[..., Any]) -> Signature:
@@ -138,11 +131,6 @@ def _check_names(recipe_name: str, recipe: Callable[..., Any], arguments: Option
                     f"'{name}' is now in {group}=...: "
                     f"{recipe_name}(..., {group}={{{name!r}: {value!r}}})."
                 )
-        if name == "dtype":
-            raise ArgumentError(
-                f"'dtype' is not an argument of {recipe_name}: convert the flow, "
-                f"{recipe_name}(...).to({value})."
-            )
         known = [*names, *flat_signature(recipe).parameters]
         hint = did_you_mean(name, known, ARGUMENTS)
         foreign = any(name in listed.split() for listed in ARGUMENTS.values())

@@ -150,14 +150,8 @@ class FlowDistribution(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns log p in nats, (*sample, *batch), for values (*sample, *batch, *event)."""
-        event = len(self.event_shape)
-        if value.shape[value.dim() - event :] != self.event_shape:
-            raise ArgumentError(
-                f"'value' should end with the shape {tuple(self.event_shape)} of a point, got "
-                f"{tuple(value.shape)}."
-            )
-        lead = torch.broadcast_shapes(value.shape[: value.dim() - event], self.batch_shape)
-        return self.flow.log_prob(value.expand(*lead, *self.event_shape), self.context)
+        log_prob = self.flow.log_prob(value, self.context)
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
     @property
     def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -2,7 +2,7 @@
 
 import copy
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -136,7 +136,6 @@ def zuko_flow(
         arguments["activation"] = _activation_maker(named_activation(activation))
     if kind == "gf" and not context_features:
         del arguments["hidden_features"]
-    _refuse_others(options)
     make = getattr(_zuko_flows(), name)
     try:
         foreign = _tried(make(features, width, **arguments, **options), features, width)
@@ -162,17 +161,6 @@ def _tried(flow: Any, features: int, width: int) -> Any:  # noqa: ANN401
     with torch.no_grad():
         flow(torch.zeros(1, width) if width else None).log_prob(torch.zeros(1, features))
     return flow
-
-
-def _refuse_others(options: Mapping[str, Any]) -> None:
-    """Raises an error for options whose values JSON cannot hold."""
-    for name, value in options.items():
-        parts = value if isinstance(value, list | tuple) else [value]
-        if not all(isinstance(part, bool | int | float | str | None) for part in parts):
-            raise ArgumentError(
-                f"{name!r} should be a number, a string or a list of these, got a "
-                f"{type(value).__name__}."
-            )
 
 
 def _zuko_flows() -> Any:  # noqa: ANN401
