@@ -364,7 +364,7 @@ def test_a_run_of_the_library_on_images_can_be_sampled(run, tmp_path):
         (["fit", "digits", "--model", "jet", "--hidden", 2], "an option of glow and real_nvp"),
         (["fit", "digits", "--hidden", 8, 8], "'hidden' should be one number"),
         (["fit", "digits", "--levels", 4], "'levels' should be at most 3"),
-        (["fit", "digits", "--size", 7], "'size' should be given for glow"),
+        (["fit", "digits", "--size", 7], "should be even to be squeezed"),
         (["fit", "digits", "--size", 8, 8, 8], "'size'"),
         (["fit", "digits", "--size", 0], "'size'"),
         (["fit", "digits", "--steps", 1.5], "--steps"),

@@ -170,16 +170,6 @@ def test_reconstructions_are_held_out_images_twice(report):
     assert "All 512 pixels came back exactly." in report.charts.reconstructions.caption
 
 
-def test_interpolations_lead_from_held_out_images_to_others_of_the_class(report):
-    """Each row begins and ends at a test image of one class."""
-    test = SOURCE.load().test
-    tiles = tiles_of(report.charts.interpolations).reshape(6, 8, 8, 8)
-    for row in range(6):
-        first, second = np.flatnonzero(test.labels == row)[:2]
-        ends = test.batch([first, second]).numpy()[:, 0]
-        assert np.array_equal(tiles[row, 0], ends[0]) and np.array_equal(tiles[row, -1], ends[1])
-
-
 def test_fewer_points_are_measured_where_each_costs_more():
     """Between 1 and 32, by the pixels and the square of the layers."""
     sizes = [((1, 8, 8), 1), ((1, 28, 28), 8), ((3, 64, 64), 8)]

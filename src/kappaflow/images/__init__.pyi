@@ -1,4 +1,3 @@
-from .batches import flipped
 from .data import ImageConfig
 from .dequantize import Dequantize, DequantizeAndPad, VariationalDequantize
 from .images import Images
@@ -29,7 +28,6 @@ __all__ = [
     "TransformerOptions",
     "VariationalDequantize",
     "VisionTransformer",
-    "flipped",
     "glow",
     "image_sets",
     "interpolate",

@@ -121,22 +121,21 @@ def _check_header(path: Path, header: bytes, axes: int) -> None:
     )
 
 
-_PYTHON_NAMES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
-_NAMES = tuple(f"{name}.bin" for name in _PYTHON_NAMES)
-_CLASSES = "batches.meta.txt"
+_BATCH = re.compile(r"(data_batch_[1-5]|test_batch)(\.bin)?")
 _SHAPE = (3, 32, 32)
 _ROW = 1 + math.prod(_SHAPE)  # bytes of an image, after its label
 
 
 def is_batch_name(name: str) -> bool:
     """Returns whether a name is that of a CIFAR-10 batch."""
-    return name in _NAMES or name in _PYTHON_NAMES
+    return _BATCH.fullmatch(name) is not None
 
 
 def batch_files(folder: Path) -> list[Path]:
     """Returns the CIFAR-10 batches in a folder, the one to test on last."""
-    binary = [folder / name for name in _NAMES if os.path.isfile(folder / name)]
-    return binary or [folder / name for name in _PYTHON_NAMES if os.path.isfile(folder / name)]
+    with explained(folder):
+        files = [path for path in folder.iterdir() if is_batch_name(path.name)]
+    return sorted(path for path in files if os.path.isfile(path))
 
 
 def load_batches(files: list[Path], request: Request, source: str) -> Images:
@@ -148,13 +147,13 @@ def load_batches(files: list[Path], request: Request, source: str) -> Images:
         request,
         source=source,
         labels=labels,
-        classes=_classes(files[0].with_name(_CLASSES), int(labels.max()) + 1),
+        classes=tuple(str(label) for label in range(int(labels.max()) + 1)),
     )
 
 
 def _read_batch(path: Path) -> NDArray[np.uint8]:
     """Returns the rows of one batch, (images, 3073): the label, then the pixels."""
-    if path.name in _PYTHON_NAMES:
+    if path.suffix != ".bin":
         raise FileError(
             f"{shown(path)} is a batch of CIFAR-10 for Python, a pickle, which is not read: "
             f"download the binary release of CIFAR-10, whose batches are called {path.name}.bin."
@@ -167,12 +166,3 @@ def _read_batch(path: Path) -> NDArray[np.uint8]:
             f"image, it holds {content.size:,} bytes."
         )
     return content.reshape(-1, _ROW)
-
-
-def _classes(path: Path, count: int) -> tuple[str, ...]:
-    """Returns the class names stored next to the batches, or their numbers."""
-    names = []
-    if os.path.isfile(path):
-        with explained(path):
-            names = path.read_text("utf-8", "replace").split()
-    return tuple(names) if len(names) >= count else tuple(str(label) for label in range(count))

@@ -52,7 +52,7 @@ class ImageBatches:
         chosen = np.arange(len(self))[index.numpy() if isinstance(index, Tensor) else index]
         pixels = self.images.batch(chosen)
         if self.images.flip:
-            pixels = flipped(pixels, generator=torch.default_generator)
+            pixels = _flipped(pixels)
         x = pixels.to(self.flow.device, self.flow.dtype)
         if self.images.labels is None or not self.flow.context_features:
             return Batch(x, None)
@@ -71,33 +71,7 @@ def class_context(labels: np.ndarray, flow: Model) -> Tensor | None:
     return result.to(flow.device, flow.dtype)
 
 
-def flipped(batch: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Returns the images, each mirrored left to right with probability 1/2.
-
-    Args:
-        batch: Images (B, channels, height, width) of any type; not changed.
-        generator: Draws one number for each image, on its own device.
-
-    Returns:
-        New images of the same shape and type.
-
-    Raises:
-        ArgumentError: If the batch has other axes.
-
-    Example:
-        >>> import torch
-        >>> batch = torch.arange(3).expand(4, 1, 1, 3)
-        >>> flipped(batch, generator=torch.Generator().manual_seed(0))[:, 0, 0]
-        tensor([[2, 1, 0],
-                [0, 1, 2],
-                [2, 1, 0],
-                [2, 1, 0]])
-    """
-    if batch.dim() != 4:
-        raise ArgumentError(
-            "'batch' should have shape (batch, channels, height, width), got "
-            f"{tuple(batch.shape)}."
-        )
-    draws = torch.rand(len(batch), generator=generator, device=generator.device)
-    mirrored = (draws < 0.5).to(batch.device)[:, None, None, None]
+def _flipped(batch: Tensor) -> Tensor:
+    """Returns images (B, C, H, W), each mirrored left to right with probability 1/2."""
+    mirrored = (torch.rand(len(batch)) < 0.5)[:, None, None, None]
     return torch.where(mirrored, batch.flip(-1), batch)

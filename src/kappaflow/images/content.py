@@ -5,13 +5,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from kappaflow.diagnosis import Comparison, diagnose_flow
 from kappaflow.flows import Flow
-from kappaflow.images import Images, interpolate, reconstruct
+from kappaflow.images import Images, reconstruct
 from kappaflow.images.pictures import grid, shown
 from kappaflow.images.report import ImageCharts
 from kappaflow.images.samples import (
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from kappaflow.images.data import ImageData
 
 TEMPERATURES = (0.5, 0.7, 0.8, 1.0)
-PAIRS = 6
 IMAGES_AT_ONCE = 1024
 WEIGHTS = (1.0, 4.0, 16.0, 64.0, 256.0)  # of the histogram over all pixels
 
@@ -48,7 +46,6 @@ def image_content(result: FitResult, data: "ImageData") -> Content:
             held_out=held_out_picture(flow, data),
             samples=sample_pictures(flow, classes),
             reconstructions=reconstruction_picture(flow, data),
-            interpolations=interpolation_picture(flow, data),
         ),
         diagnosis=diagnose_flow(flow, few.x, few.context),
         points=few,
@@ -159,39 +156,6 @@ def reconstruction_picture(flow: Flow, data: "ImageData") -> Picture:
         rows=["image", "back"],
         png=encoded(grid(both, len(back))),
     )
-
-
-def interpolation_picture(flow: Flow, data: "ImageData") -> Picture:
-    """Returns interpolations between held-out images through the latent, one per row."""
-    first, second = _pairs(data.test, by_class=bool(flow.context_features))
-    rows = data.test.batches(flow)
-    a, b = rows.at(torch.tensor(first)), rows.at(torch.tensor(second))
-    between = interpolate(flow, a.x, b.x, SIDE, context=a.context)
-    images = between.transpose(0, 1).flatten(0, 1)
-    same = ", both of one class" if flow.context_features else ""
-    return Picture(
-        title="From one image to another",
-        alt=f"{len(first)} rows of {SIDE} images that lead from one held-out image to another "
-        f"through the latent{same}.",
-        caption=f"The first and the last of each row are held-out images{same}; between them the "
-        "latent moves on an arc. Good: each step is an image of the kind, not two images at once.",
-        columns=SIDE,
-        png=encoded(grid(pixels_of(images, flow), SIDE)),
-    )
-
-
-def _pairs(images: Images, *, by_class: bool) -> tuple[list[int], list[int]]:
-    """Returns positions of images to start from and of others to arrive at."""
-    if not by_class or images.labels is None:
-        count = min(PAIRS, len(images))
-        return list(range(count)), [(i + count) % len(images) for i in range(count)]
-    first, second = [], []
-    for label in np.unique(images.labels):
-        result = np.flatnonzero(images.labels == label)
-        if len(result) > 1 and len(first) < PAIRS:
-            first.append(int(result[0]))
-            second.append(int(result[1]))
-    return (first, second) if first else ([0], [0])
 
 
 def _of_sheet(sheet: Sheet, title: str, alt: str, caption: str) -> Picture:

@@ -170,7 +170,6 @@ def image_flow(model: ModelConfig, images: Images, *, by_class: bool, seed: int)
     """
     make = RECIPES[one_of("model", model.recipe, tuple(RECIPES))]
     arguments = with_image_defaults(model, images)
-    refuse_odd_sides(model.recipe, arguments.get("levels", 1), images)
     context = len(images.classes) if by_class else 0
     try:
         with torch.random.fork_rng():
@@ -213,18 +212,6 @@ def defaults(recipe: str, shape: tuple[int, int, int]) -> dict[str, Any]:
         levels += 1
     hidden = SMALL_HIDDEN if max(sides) <= SMALL_SIDE else HIDDEN
     return {**result, "hidden": hidden, "levels": max(1, levels)}
-
-
-def refuse_odd_sides(recipe: str, levels: object, images: Images) -> None:
-    """Raises an error that names a size if the sides of the images cannot be halved."""
-    _, height, width = images.shape
-    squeezes = recipe == "glow" or (recipe == "real_nvp_image" and levels != 1)
-    if squeezes and (height % 2 or width % 2):
-        near = " ".join(str(max(4, side // 4 * 4)) for side in (height, width))
-        raise ArgumentError(
-            f"'size' should be given for {recipe}: the sides of the images, {height} x {width} "
-            f"pixels, should divide by 2, as with --size {near}."
-        )
 
 
 def with_classes(images: Images, classes: tuple[str, ...]) -> Images:

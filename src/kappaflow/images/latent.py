@@ -53,7 +53,6 @@ def interpolate(
     steps: int = 8,
     *,
     context: Tensor | None = None,
-    spherical: bool = True,
 ) -> Tensor:
     """Returns points between a and b on a path through the latent space, both ends included.
 
@@ -66,7 +65,6 @@ def interpolate(
         b: Last points, (B, *event).
         steps: Number of points on each path, 2 or more.
         context: Context, (B, C), for a conditional flow; the same at all steps.
-        spherical: Whether to follow the arc between the two latents or a straight line.
 
     Returns:
         The points, (steps, B, *event). The first and the last are `reconstruct` of a and b.
@@ -95,10 +93,9 @@ def interpolate(
                 f"leading shapes {tuple(shape)} and {tuple(other)}."
             )
         start, end = _latent(flow, first, rows_context), _latent(flow, second, rows_context)
-        between = _arc if spherical else _line
         fractions = [step / (steps - 1) for step in range(steps)]
         points = [
-            flow.drop_augmentation(flow.bijection.inverse(between(start, end, t), rows_context)[0])
+            flow.drop_augmentation(flow.bijection.inverse(_arc(start, end, t), rows_context)[0])
             for t in fractions
         ]
         return torch.stack(points)
@@ -110,14 +107,10 @@ def _latent(flow: Flow, rows: Tensor, context: Tensor | None) -> Tensor:
     return flow.bijection(joined, context)[0]
 
 
-def _line(start: Tensor, end: Tensor, fraction: float) -> Tensor:
-    return start if fraction == 0 else end if fraction == 1 else torch.lerp(start, end, fraction)
-
-
 def _arc(start: Tensor, end: Tensor, fraction: float) -> Tensor:
     """Returns points on the arcs between two batches of latents, (B, *latent)."""
     if fraction in (0, 1):
-        return _line(start, end, fraction)
+        return end if fraction else start
     first, second = start.flatten(1).double(), end.flatten(1).double()
     cosine = torch.nn.functional.cosine_similarity(first, second, dim=1, eps=1e-12)
     angle = cosine.clamp(-1, 1).arccos()[:, None]

@@ -90,7 +90,7 @@ def check_levels(shape: tuple[int, int, int], levels: int, *, squeezes: int) -> 
     if squeezes and any(side % 2 for side in sides):
         raise ArgumentError(
             f"the sides of the images should be even to be squeezed, got {sides[0]} x "
-            f"{sides[1]} pixels: crop, pad or resize them."
+            f"{sides[1]} pixels: give their size, such as 32."
         )
     if any(side % 2**squeezes for side in sides):
         most = min((side & -side).bit_length() - 1 for side in sides) + levels - squeezes

@@ -48,13 +48,11 @@ class ImageCharts(Part):
         held_out: Some of these images, in the same grid as the samples.
         samples: Grids of samples, one for each temperature.
         reconstructions: Held-out images above, their reconstructions from the latents below.
-        interpolations: From one held-out image to another through the latent, one per row.
     """
 
     held_out: Picture
     samples: Annotated[list[Picture], Field(min_length=1)]
     reconstructions: Picture
-    interpolations: Picture
 
 
 ImageReport = Report[ImageCharts]
@@ -128,13 +126,10 @@ def _samples_section(report: ImageReport) -> Section:
 def _latent_section(charts: ImageCharts) -> Section:
     text = (
         "Each image has one latent and each latent has one image. A round trip shows what "
-        "rounding costs. A path from one latent to another shows the images between."
+        "rounding costs."
     )
-    pictures = [
-        Shown(charts.reconstructions, WIDE - ROOM_OF_LABELS),
-        Shown(charts.interpolations, WIDE),
-    ]
-    return Section("latent-section", "Through the latent", [Text(text), Pictures(pictures)])
+    pictures = Pictures([Shown(charts.reconstructions, WIDE - ROOM_OF_LABELS)], columns=1)
+    return Section("latent-section", "Through the latent", [Text(text), pictures])
 
 
 def _curves_note(result: Result) -> str:

@@ -56,7 +56,7 @@ def write_report(
     writes. For a table these are the likelihood of held-out rows, compared with a Gaussian and a
     Gaussian mixture; the conditioning over depth; samples against data; the latent; and the
     findings and the verdict of the doctor. For images they are also samples, reconstructions,
-    interpolations and the nearest training images, and the likelihood is compared with independent
+    and the likelihood is compared with independent
     pixels. For the result of a training the page has the learning curves.
 
     Args:
