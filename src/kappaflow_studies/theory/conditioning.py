@@ -1,21 +1,12 @@
-"""How well conditioned the couplings of a linear map can be: bounds from below and from above.
-
-The constructions `commutator` and `two_block_factors` are those of the proofs in
-docs/theory/conditioning.md.
-"""
+"""How well conditioned the couplings of a linear map can be: bounds from below and from above."""
 
 import numpy as np
-from numpy.linalg import cond, inv, norm, qr, slogdet, svd
+from numpy.linalg import cond, inv, norm, slogdet, svd
 
 from kappaflow._checks import positive_int
-from kappaflow.errors import ArgumentError, NumericalError
-from kappaflow.factor.coupling import Factor, unit_factors
+from kappaflow.errors import ArgumentError
 from kappaflow.factor.problem import square_floats
-from kappaflow.factor.rescale import rescale
-from kappaflow.factor.rotation import six_blocks
 from kappaflow_studies.theory.exact import Array
-
-IDENTITY_TOLERANCE = 1e-13  # relative size of N - I below which N counts as the identity
 
 
 def scaled_lower_bound(matrix: object, couplings: int) -> float:
@@ -149,114 +140,3 @@ def _unit(matrix: object) -> Array:
     if sign == 0:
         raise ArgumentError("'matrix' should be invertible.")
     return array / np.exp(log_size / len(array))
-
-
-def unit_minor_basis(matrix: Array) -> Array:
-    r"""Returns a basis S in which all leading minors of a matrix N of determinant 1 are one.
-
-    N is not a multiple of the identity other than the identity itself. Near the identity the
-    condition number of S is bounded by a number that depends on the size of N alone.
-
-    Raises:
-        NumericalError: A Schur complement is a multiple of the identity other than the identity.
-
-    Source:
-        Sourour 1986; the bounded choice near the identity is ours.
-
-    Example:
-        >>> N = np.diag([2.0, 0.5])
-        >>> S = unit_minor_basis(N)
-        >>> bool(np.isclose((np.linalg.inv(S) @ N @ S)[0, 0], 1))
-        True
-    """
-    d = len(matrix)
-    deviation = matrix - np.eye(d)
-    size = norm(deviation, 2)
-    if d == 1 or size < IDENTITY_TOLERANCE:
-        return np.eye(d)
-    eye = np.eye(d)
-    tried = [*eye, *((eye[i] + eye[j]) / 2**0.5 for i in range(d) for j in range(i))]
-    first = max(tried, key=lambda v: norm(deviation @ v - (v @ deviation @ v) * v))
-    second = deviation @ first / max(norm(deviation @ first), IDENTITY_TOLERANCE * size)
-    if abs(first @ second) > 1 - IDENTITY_TOLERANCE:
-        raise NumericalError("the matrix is a multiple of the identity, but not the identity.")
-    rest = qr(np.stack([first, second], 1), mode="complete")[0][:, 2:]
-    basis = np.column_stack([first, second, rest])
-    moved = inv(basis) @ matrix @ basis
-    basis[:, 1:] = basis[:, 1:] @ unit_minor_basis(
-        moved[1:, 1:] - np.outer(moved[1:, 0], moved[0, 1:])
-    )
-    return basis
-
-
-def commutator(matrix: Array) -> tuple[Array, Array]:
-    """Returns K and Z with N = K^-1 Z K Z^-1, for a matrix N of determinant 1.
-
-    Both are bounded near N = I and N = -I, in any fixed dimension, and K has distinct real
-    eigenvalues. They are not the best conditioned ones.
-
-    Raises:
-        NumericalError: As for `unit_minor_basis`.
-
-    Source:
-        Ours. Existence: Thompson 1961.
-
-    Example:
-        >>> K, Z = commutator(np.array([[0.0, 1.0], [-1.0, 0.0]]))
-        >>> N = np.linalg.inv(K) @ Z @ K @ np.linalg.inv(Z)
-        >>> bool(np.allclose(N, [[0, 1], [-1, 0]]))
-        True
-    """
-    d = len(matrix)
-    sign = -1.0 if d % 2 == 0 and np.trace(matrix) < 0 else 1.0
-    basis = unit_minor_basis(sign * matrix)
-    minors_one = inv(basis) @ (sign * matrix) @ basis
-    lower, upper = np.eye(d), minors_one.copy()
-    for j in range(d - 1):  # elimination: all pivots are one
-        lower[j + 1 :, j] = upper[j + 1 :, j] / upper[j, j]
-        upper[j + 1 :] -= np.outer(lower[j + 1 :, j], upper[j])
-    # K = D L^-1 and K N = sign D U have the eigenvalues D and sign D, which are the same set.
-    values = np.arange(1.0, d + 1)
-    if sign < 0:
-        values = np.repeat(values[: d // 2], 2) * np.tile([1.0, -1.0], d // 2)
-    k = values[:, None] * inv(lower)
-    z = _eigenvectors(sign * values[:, None] * np.triu(upper)) @ inv(_eigenvectors(k))
-    return basis @ k @ inv(basis), basis @ z @ inv(basis)
-
-
-def _eigenvectors(matrix: Array) -> Array:
-    """Returns eigenvectors, (d, d), in ascending order of the real eigenvalues."""
-    values, vectors = map(np.real, np.linalg.eig(matrix))
-    return vectors[:, np.argsort(values)]
-
-
-def two_block_factors(matrix: Array) -> list[Factor]:
-    r"""Returns six factors of a map with d singular values s and d singular values 1/s.
-
-    With T = O1 diag(s I, I/s) O2 and well-conditioned upper left blocks of O1 and O2, the worst
-    condition number is at most a constant times :math:`s^{1/3} = \kappa(T)^{1/6}`, the least
-    possible order. The constant depends on the dimension and on these blocks.
-
-    Args:
-        matrix: T, (2d, 2d), of determinant 1, with an invertible T11.
-
-    Raises:
-        NumericalError: As for `unit_minor_basis`.
-
-    Source:
-        Ours, theorem C.
-
-    Example:
-        >>> turn = np.linalg.qr(np.vander([1.0, 2.0, 3.0, 4.0]))[0]
-        >>> T = turn @ np.diag([1e3, 1e3, 1e-3, 1e-3]) @ turn
-        >>> made = np.linalg.multi_dot([factor.matrix for factor in two_block_factors(T)])
-        >>> bool(np.allclose(made, T))
-        True
-    """
-    d, s = len(matrix) // 2, norm(matrix, 2)
-    p, sh = matrix[:d, :d], inv(matrix)[d:, d:]
-    k, z = commutator(inv(p) @ sh)
-    x = inv(p) @ (s ** (2 / 3) * np.eye(d) - matrix[:d, d:])
-    k *= s ** (1 / 3) / norm(k, 2)
-    z *= s ** (1 / 6) / norm(z, 2)
-    return rescale(unit_factors(six_blocks(matrix, x, k, z)))

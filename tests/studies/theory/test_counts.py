@@ -6,27 +6,15 @@ import pytest
 import sympy
 from scipy.linalg import block_diag
 
+from kappaflow import factor_linear
 from kappaflow.errors import ArgumentError
 from kappaflow_studies.theory import (
-    ROTATION_BLOCK_NORMS,
     check_count,
     couplings_needed,
     min_condition_number,
     rotation_bound,
     unit_condition_number,
 )
-
-# With so many couplings of positive diagonals test_uneven_paths.py reaches the hardest maps.
-FOUND = {
-    (1, 2): 6,
-    (2, 3): 6,
-    (2, 4): 6,
-    (1, 3): 8,
-    (1, 4): 10,
-    (2, 6): 8,
-    (1, 5): 12,
-    (3, 6): 6,
-}
 
 
 def hardest(first, second, *, positive):
@@ -73,29 +61,6 @@ def test_the_plane_takes_fewer(positive, every, almost):
     assert needed.almost_every.least == needed.almost_every.most == almost
 
 
-@pytest.mark.parametrize(("positive", "count"), [(True, 3), (False, 2)])
-def test_the_plane_does_not_do_with_fewer(positive, count):
-    """-I for positive diagonals, the swap for any: the checker excludes one coupling less."""
-    worst = [[-1, 0], [0, -1]] if positive else [[0, 1], [1, 0]]
-    assert check_count(worst, count, positive=positive).verdict == "cannot"
-    assert check_count(worst, count + 1, positive=positive).verdict == "can"
-
-
-@pytest.mark.parametrize(("parts", "found"), FOUND.items())
-def test_the_lower_bound_for_uneven_parts_meets_what_was_found(parts, found):
-    """Where paths were followed, they ended with as many couplings as are needed."""
-    first, second = parts
-    assert couplings_needed(first, second).every.least == found
-    assert couplings_needed(second, first).every.least == found
-
-
-def test_the_smallest_uneven_parts_are_the_ones_where_signs_matter():
-    """(1, 2): six with positive diagonals (a quarter turn), with any at least five (a cycle)."""
-    assert couplings_needed(1, 2).every.least == 6
-    assert couplings_needed(1, 2, positive=False).every.least == 5
-    assert couplings_needed(3, 2, positive=False).every.least == 6
-
-
 @pytest.mark.parametrize("parts", [(1, 2), (1, 3), (1, 4), (2, 5), (2, 6), (1, 7), (5, 2)])
 @pytest.mark.parametrize("positive", [True, False])
 def test_one_coupling_less_is_proved_impossible(parts, positive):
@@ -113,6 +78,47 @@ def test_one_coupling_less_is_proved_impossible(parts, positive):
         assert verdict.verdict == "cannot", (count, verdict)
     enough = "can" if abs(parts[0] - parts[1]) == 1 else "unknown"
     assert check_count(T, least, first=parts[0], positive=positive).verdict == enough
+
+
+LEAST = {(1, 2): 6, (2, 3): 6, (2, 4): 6, (1, 3): 8, (1, 4): 10, (2, 6): 8, (1, 5): 12, (3, 6): 6}
+
+
+@pytest.mark.parametrize("parts", LEAST)
+def test_the_hardest_map_is_reached_with_as_many_couplings_as_are_needed(parts):
+    """With positive diagonals, by a search along a path, well conditioned."""
+    for order in (parts, parts[::-1]):
+        assert couplings_needed(*order).every.least == LEAST[parts]
+    factorization = factor_linear(
+        hardest(*parts, positive=True), couplings=LEAST[parts], partition=parts[0]
+    )
+    assert factorization.is_exact and factorization.condition_number < 10
+    assert all((coupling.diagonal > 0).all() for coupling in factorization.couplings)
+
+
+def special_maps(d, rng):
+    """Yields maps of each case in the proof of Theorem F: of d and d + 1 features."""
+    cycle = np.eye(2 * d + 1)
+    cycle[d:, d:] = np.roll(np.eye(d + 1), 1, 0)
+    yield cycle  # Q and R are zero
+    singular = rng.standard_normal((2 * d + 1, 2 * d + 1))
+    singular[:d, :d] = 0  # so that (T^-1)22 is singular too
+    yield singular
+    nilpotent = np.zeros((2 * d + 1, 2 * d + 1))  # (T^-1)22 has the square zero
+    nilpotent[:d, d : 2 * d] = nilpotent[d + 1 :, :d] = np.eye(d)
+    nilpotent[d, -1] = 1
+    yield np.linalg.inv(nilpotent)
+    for sigma in (2.0, -1.0, 1.0):  # (T^-1)22 is a multiple of the identity
+        inverse = rng.standard_normal((2 * d + 1, 2 * d + 1))
+        inverse[d:, d:] = sigma * np.eye(d + 1)
+        yield np.linalg.inv(inverse)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_six_couplings_make_every_map_of_odd_size(d):
+    """Theorem F, in each case of its proof."""
+    for T in special_maps(d, np.random.default_rng(10 + d)):
+        T[0] *= np.sign(np.linalg.det(T))
+        assert factor_linear(T, couplings=6, partition=d).is_exact
 
 
 @pytest.mark.parametrize("half", [1, 2, 9])
@@ -181,12 +187,6 @@ def test_a_part_without_features_is_refused(bad):
         couplings_needed(1, bad)
 
 
-def test_it_reads_as_a_sentence():
-    """The bounds, the diagonals and the guide."""
-    text = str(couplings_needed(1, 7, positive=False))
-    assert "any sign" in text and "at least 14" in text and "guide 14" in text
-
-
 def test_a_unit_coupling_has_the_condition_number_of_its_norm():
     """The characteristic polynomial of M^T M, for one singular value a, in symbols."""
     a = sympy.symbols("a", positive=True)
@@ -215,13 +215,6 @@ def test_the_bound_for_rotations_has_its_exact_value():
     assert sympy.simplify(sympy.sqrt(exact) - 1 / sympy.sqrt(exact) - (2 + root)) == 0
 
 
-def test_the_first_block_is_the_worst():
-    """A1 of norm 2 + sqrt 2; the others are at most 2, of condition number 5.83."""
-    assert max(ROTATION_BLOCK_NORMS) == ROTATION_BLOCK_NORMS[0]
-    second = sorted(map(unit_condition_number, ROTATION_BLOCK_NORMS))[-2]
-    assert second == pytest.approx(3 + 2 * 2**0.5)
-
-
 @pytest.mark.parametrize(("kappa", "bound"), [(1e2, 2.15), (1e4, 4.64), (1e6, 10.0)])
 def test_a_factor_has_at_least_the_root(kappa, bound):
     """Six factors of this condition number just make the product's."""
@@ -234,10 +227,3 @@ def test_a_condition_number_below_one_is_refused(bad):
     """It is a ratio of the largest to the smallest."""
     with pytest.raises(ArgumentError, match="'condition_number' should be"):
         min_condition_number(bad, 6)
-
-
-@pytest.mark.parametrize("bad", [-1.0, float("nan")])
-def test_a_negative_norm_is_refused(bad):
-    """Norms are not negative."""
-    with pytest.raises(ArgumentError, match="'norm' should be"):
-        unit_condition_number(bad)
