@@ -181,8 +181,7 @@ def training(result: FitResult | EnergyResult, *, interactive: bool = False) -> 
         raise ArgumentError(
             f"'result' should be what fit or fit_energy returns, got {type(result).__name__}."
         )
-    of_images = len(result.flow.event_shape) > 1
-    charts = learning_curves(result.history, result.best_epoch, of_images=of_images)
+    charts = learning_curves(result.history, result.best_epoch)
     return _drawn(_side_by_side("training", "Learning curves", charts), interactive=interactive)
 
 

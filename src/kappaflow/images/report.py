@@ -5,40 +5,17 @@ from typing import Annotated
 from pydantic import Field
 
 from kappaflow.conditioning import ProfileQuantiles
-from kappaflow.report.conditioning import (
-    conditioning_figures,
-    depth_charts,
-    depth_section,
-)
+from kappaflow.report.conditioning import conditioning_figures
 from kappaflow.report.content import Report
+from kappaflow.report.general import joint_note, nll_figure, report_page
 from kappaflow.report.numbers import count, fixed, is_finite, with_error
-from kappaflow.report.page import (
-    Card,
-    KeyFigure,
-    Page,
-    Pictures,
-    Section,
-    Table,
-    Text,
-    findings_section,
-    glossary_section,
-    verdict_of,
-)
+from kappaflow.report.page import KeyFigure, Page, Pictures, Section, Table, Text
 from kappaflow.report.pictures import NARROW, WIDE, Picture, Shown
 from kappaflow.report.result import Result
-from kappaflow.report.tables import NO_LIKELIHOOD
-from kappaflow.report.training import (
-    about_section,
-    curves_section,
-    learning_curves,
-    origin,
-    settings_section,
-)
 from kappaflow.results import Part
 
 LARGEST_NARROW = 2 * NARROW // 3  # pixels; wider sheets are placed two in a row
 ROOM_OF_LABELS = 60  # CSS pixels of the labels next to the rows of a sheet
-FILES = "report.json, next to this page, has all of its numbers and pictures."
 
 
 class ImageCharts(Part):
@@ -60,27 +37,16 @@ ImageReport = Report[ImageCharts]
 
 def image_page(report: ImageReport, *, alone: bool) -> Page:
     """Returns the page of a report on a flow of images, with its pictures inside."""
-    charts = learning_curves(report.curves, report.best_epoch, of_images=True)
-    result, files = report.result, "" if alone else FILES
-    return Page(
-        command="kappaflow report",
-        title=report.about.title,
-        verdict=verdict_of(result.ok, result.findings, result.verdict),
-        key_figures=[*_likelihood_figures(result), *conditioning_figures(report.profile)],
-        intro=origin(report.about),
-        without_script=f"The pictures do not. {files}".strip(),
-        files=files,
-        sections=[
-            findings_section([Card(finding) for finding in result.findings]),
-            _samples_section(report),
-            _latent_section(report.charts),
-            curves_section(charts, report.curves, report.best_epoch, _curves_note(result)),
-            _likelihood_section(report),
-            depth_section(report.profile, _where(report.profile), depth_charts(report.profile)),
-            about_section(report.about, result.notes),
-            glossary_section(TERMS),
-            settings_section(report.about, result),
-        ],
+    result = report.result
+    return report_page(
+        report,
+        alone=alone,
+        figures=[*_likelihood_figures(result), *conditioning_figures(report.profile)],
+        likelihood=_likelihood_section(report),
+        where=_where(report.profile),
+        first=[_samples_section(report), _latent_section(report.charts)],
+        note=joint_note(result, "an image"),
+        terms=TERMS,
     )
 
 
@@ -91,13 +57,7 @@ def pixel_bits(result: Result) -> float | None:
 
 def _likelihood_figures(result: Result) -> list[KeyFigure]:
     part = result.test
-    nll = KeyFigure(
-        "Joint NLL with the padding" if result.is_joint else "Held-out NLL",
-        with_error(part.nll, part.standard_error),
-        "nats per image",
-        NO_LIKELIHOOD if result.is_joint else f"mean over {count(part.rows, 'held-out image')}",
-        is_finite(part.nll),
-    )
+    nll = nll_figure(result, "image")
     if part.bits_per_dimension is None:
         return [nll]
     bits = KeyFigure(
@@ -130,15 +90,6 @@ def _latent_section(charts: ImageCharts) -> Section:
     )
     pictures = Pictures([Shown(charts.reconstructions, WIDE - ROOM_OF_LABELS)], columns=1)
     return Section("latent-section", "Through the latent", [Text(text), pictures])
-
-
-def _curves_note(result: Result) -> str:
-    if not result.is_joint:
-        return ""
-    return (
-        "The NLL in these charts belongs to the joint density of an image and its padding. It is "
-        "not a likelihood of the image."
-    )
 
 
 def _where(profile: ProfileQuantiles) -> str:
@@ -211,19 +162,4 @@ def _likelihood_note(result: Result) -> str:
     return " ".join(texts)
 
 
-TERMS = (
-    "Flow",
-    "Latent",
-    "Bits per dimension",
-    "Temperature",
-    "Dequantized",
-    "Scale",
-    "Held out",
-    "NLL, nat",
-    "Standardized",
-    "Singular values",
-    "Condition number",
-    "Round trip",
-    "Predicted error",
-    "Quantile, band",
-)
+TERMS = ("Bits per dimension", "Temperature", "Dequantized", "Scale")

@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from kappaflow.diagnosis import Finding
 from kappaflow.report import numbers
 from kappaflow.report.charts import Chart, Panel
-from kappaflow.report.charts.chart import color, label
+from kappaflow.report.charts.chart import color
 from kappaflow.report.charts.plotly import draw, template
 from kappaflow.report.pictures import Shown
 
@@ -81,16 +81,6 @@ class Charts(NamedTuple):
     wide: bool = False
 
 
-class Picker(NamedTuple):
-    """A point cloud of two columns that the reader selects."""
-
-    chart: Chart  # of the first pair, with a series for each of `clouds`
-    columns: Sequence[str]
-    pair: tuple[int, int]  # the numbers of the first pair
-    frames: Sequence[tuple[float, float]]  # the ends of the axis of each column
-    clouds: Sequence[Sequence[Sequence[float | None]]]  # the values of each column
-
-
 class Table(NamedTuple):
     """A table whose first column names the rows; None is a cell without a value.
 
@@ -138,7 +128,7 @@ class Details(NamedTuple):
 
 
 Plain = ResultBox | Text | Heading | Items | Details
-Block = Plain | Charts | Picker | Table | Facts | Pictures | Findings
+Block = Plain | Charts | Table | Facts | Pictures | Findings
 
 
 class Section(NamedTuple):
@@ -183,18 +173,6 @@ class _Drawn(dict[str, Any]):
             placed.append(panel and Placed(name, panel))
             if panel is not None:
                 self[name] = draw(panel, chart)
-        return placed
-
-    def of_picker(self, picker: Picker) -> Placed | None:
-        """Returns the panel of a picker, which the script changes when the reader selects."""
-        (placed,) = self.of(picker.chart)
-        names = [label(name) for name in picker.columns]
-        self[picker.chart.name] |= {
-            "names": names,
-            "frames": picker.frames,
-            "clouds": picker.clouds,
-        }
-        self[picker.chart.name]["layout"]["showlegend"] = False
         return placed
 
 

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from kappaflow.report.charts import DATA, SAMPLES, Chart, Heat, Panel, line
+from kappaflow.report.charts import DATA, SAMPLES, Chart, Panel, line
 from kappaflow.report.charts.chart import Numbers
 from kappaflow.report.content import Correlations, Marginal, Pairs
 from kappaflow.report.numbers import count, drawable, fixed, is_finite
-from kappaflow.report.page import Block, Charts, Heading, Picker, Table, Text
+from kappaflow.report.page import Block, Charts, Heading, Table, Text
 from kappaflow.report.table_charts import marginal_panel
 
 ALL_PAIRS = 5  # columns at most, for a point cloud of each pair
-SHOWN_PAIRS = 6  # point clouds of more columns, in addition to the one that the reader selects
+SHOWN_PAIRS = 6  # point clouds of more columns
 SHOWN_DIFFERENCES = 10
 NOTABLE = 3  # standard errors
 MOST_POINTS = 6000  # of a chart: each is an element of the document
@@ -47,7 +47,7 @@ def differences(parts: Correlations) -> list[Difference]:
 
 
 def correlation_blocks(parts: Correlations) -> list[Block]:
-    """Returns the largest differences as a sentence and a table, and all as heat maps."""
+    """Returns the largest differences as a sentence and a table."""
     pairs = differences(parts)
     if not pairs:
         return []
@@ -74,51 +74,11 @@ def correlation_blocks(parts: Correlations) -> list[Block]:
         Heading("Correlations", id="correlations"),
         Text(text),
         Table(columns, rows),
-        Charts([correlations_chart(parts)]),
-    ]
-
-
-def correlations_chart(parts: Correlations) -> Chart:
-    """Returns the correlations of data and of samples as two heat maps."""
-    size = len(parts.columns)
-    return Chart(
-        name="correlations",
-        title="Rank correlations",
-        caption="The two maps should look alike. The color is the rank correlation of two "
-        "columns, from −1 to 1.",
-        panels=[
-            Panel(
-                title=title,
-                x="column",
-                y="column",
-                heat=Heat(
-                    values=_square(triangle),
-                    x=(0, size - 1),
-                    y=(0, size - 1),
-                    limit=1,
-                    names=parts.columns,
-                ),
-            )
-            for title, triangle in (("Held-out data", parts.data), ("Samples", parts.samples))
-        ],
-        columns=2,
-    )
-
-
-def _square(triangle: list[list[float]]) -> list[Numbers]:
-    """Returns a symmetric matrix with an empty diagonal."""
-    size = len(triangle)
-    return [
-        [None if i == j else triangle[max(i, j)][min(i, j)] for j in range(size)]
-        for i in range(size)
     ]
 
 
 def pair_blocks(parts: Pairs, known: Correlations | None) -> list[Block]:
-    """Returns point clouds: of all pairs of few columns; of many, some and one to select.
-
-    Of many columns, those pairs are drawn whose correlations differ most.
-    """
+    """Returns point clouds of all pairs of few columns; of many, of those that differ most."""
     names = parts.columns
     if len(names) < 2 or not parts.data:
         return []
@@ -126,12 +86,11 @@ def pair_blocks(parts: Pairs, known: Correlations | None) -> list[Block]:
         last = len(names) - 1
         cells = [(j, i) if j < i else None for i in range(1, len(names)) for j in range(last)]
         return [Charts([_pairs_chart(parts, cells, columns=last)])]
-    worst = differences(known) if known else []
-    pairs = [(one.first, one.second) for one in worst[:SHOWN_PAIRS]]
+    pairs = [(pair.first, pair.second) for pair in (differences(known) if known else [])]
     shown = [(names.index(a), names.index(b)) for a, b in pairs if {a, b} <= {*names}]
-    chosen = "These are the pairs whose correlations differ most."
-    clouds = [Charts([_pairs_chart(parts, shown, columns=3, note=chosen)])] if shown else []
-    return [*clouds, _picker(parts, (shown or [(0, 1)])[0])]
+    shown = shown[:SHOWN_PAIRS] or [(0, 1)]
+    note = "These are the pairs whose correlations differ most."
+    return [Charts([_pairs_chart(parts, shown, columns=3, note=note)])]
 
 
 def _pairs_chart(
@@ -151,19 +110,6 @@ def _pairs_chart(
         small=True,
         height=None,
     )
-
-
-def _picker(parts: Pairs, first: tuple[int, int]) -> Picker:
-    """Returns the point cloud of a pair that the reader selects, which is `first` at first."""
-    clouds = Clouds(parts)
-    chart = Chart(
-        name="any-pair",
-        title="Any two columns",
-        caption="Select two columns. The frame is that of the held-out data.",
-        panels=[clouds.panel(*first)],
-        height=None,
-    )
-    return Picker(chart, parts.columns, first, clouds.frames, (clouds.data, clouds.samples))
 
 
 def corner_chart(parts: Pairs, marginals: Sequence[Marginal], known: Correlations | None) -> Chart:

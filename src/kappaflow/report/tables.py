@@ -3,12 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from kappaflow.report.conditioning import (
-    conditioning_figures,
-    depth_charts,
-    depth_section,
-)
+from kappaflow.report.conditioning import conditioning_figures
 from kappaflow.report.content import Latent, Report, TableCharts, WorstRows
+from kappaflow.report.general import NO_LIKELIHOOD, joint_note, report_page
 from kappaflow.report.numbers import (
     count,
     fixed,
@@ -17,59 +14,28 @@ from kappaflow.report.numbers import (
     significant,
     with_error,
 )
-from kappaflow.report.page import (
-    Block,
-    Card,
-    Charts,
-    Heading,
-    KeyFigure,
-    Page,
-    Section,
-    Table,
-    Text,
-    findings_section,
-    glossary_section,
-    verdict_of,
-)
+from kappaflow.report.page import Block, Charts, Heading, KeyFigure, Page, Section, Table, Text
 from kappaflow.report.pairs import correlation_blocks, pair_blocks
 from kappaflow.report.result import AddedPadding, Result
 from kappaflow.report.table_charts import latent_charts, marginals_chart, separation_chart
-from kappaflow.report.training import (
-    about_section,
-    curves_section,
-    learning_curves,
-    origin,
-    settings_section,
-)
 
 TableReport = Report[TableCharts]
-NO_LIKELIHOOD = "the padding has no density: this is not a likelihood, so do not compare it"
-FILES = "report.json, next to this page, has all of its numbers."
 
 
 def table_page(report: TableReport, *, alone: bool) -> Page:
     """Returns the page of a report on a table; values that are not finite are named as such."""
-    charts, result = learning_curves(report.curves, report.best_epoch), report.result
-    files = "" if alone else FILES
-    return Page(
-        command="kappaflow report",
-        title=report.about.title,
-        verdict=verdict_of(result.ok, result.findings, result.verdict),
-        key_figures=key_figures(report),
-        intro=origin(report.about),
-        without_script=files or "The tables do not.",
-        files=files,
-        sections=[
-            findings_section([Card(finding) for finding in result.findings]),
-            about_section(report.about, result.notes),
-            curves_section(charts, report.curves, report.best_epoch, _curves_note(result)),
-            _likelihood_section(report),
-            _samples_section(report.charts),
-            depth_section(report.profile, _where(result), depth_charts(report.profile)),
-            _latent_section(report.charts.latent),
-            glossary_section(TERMS),
-            settings_section(report.about, result),
-        ],
+    result = report.result
+    padding = ", with their padding" if result.padding else ""
+    return report_page(
+        report,
+        alone=alone,
+        figures=key_figures(report),
+        likelihood=_likelihood_section(report),
+        where=f"held-out rows, from the standardized columns on{padding}",
+        samples=[_samples_section(report.charts)],
+        last=[_latent_section(report.charts.latent)],
+        note=_curves_note(result),
+        terms=("AUC",) if result.separations else (),
     )
 
 
@@ -145,20 +111,10 @@ def _separation_figures(result: Result) -> list[KeyFigure]:
     ]
 
 
-def _where(result: Result) -> str:
-    padding = ", with their padding" if result.padding else ""
-    return f"held-out rows, from the standardized columns on{padding}"
-
-
 def _curves_note(result: Result) -> str:
-    if result.is_joint:
-        return (
-            "The NLL in these charts belongs to the joint density of a row and its padding. It is "
-            "not a likelihood of the row."
-        )
-    if result.padding:
+    if result.padding and not result.is_joint:
         return "The NLL in these charts is a bound, with one sample of the padding per row."
-    return ""
+    return joint_note(result, "a row")
 
 
 def _likelihood_section(report: TableReport) -> Section:
@@ -358,18 +314,3 @@ def _latent_section(latent: Latent) -> Section:
     charts = latent_charts(latent)
     blocks: Sequence[Block] = [Text(text), Charts(charts)] if charts else [Text(text)]
     return Section("latent-section", "Latent", blocks)
-
-
-TERMS = (
-    "Flow",
-    "Latent",
-    "NLL, nat",
-    "Standardized",
-    "Held out",
-    "Singular values",
-    "Condition number",
-    "Round trip",
-    "Predicted error",
-    "Quantile, band",
-    "AUC",
-)

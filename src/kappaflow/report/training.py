@@ -62,11 +62,8 @@ def _likelihood(title: str, y: str, key: str) -> CurveChart:
     return CurveChart("curve-nll", f"{title} over the epochs", y, caption, lines, log=False)
 
 
-ROW_NLL, BITS = "NLL (nats per row, standardized)", "bits per dimension"
-OF_IMAGES = (  # the first that has values is drawn
-    _likelihood("Bits per dimension", BITS, "bits_per_dimension"),
-    _likelihood("Likelihood", "NLL (nats per image)", "nll"),
-)
+ROW_NLL = "NLL (nats, standardized)"
+OF_PIXELS = (_likelihood("Bits per dimension", "bits per dimension", "bits_per_dimension"),)
 OF_ROWS = (  # or of an energy, which has no likelihood
     _likelihood("Likelihood", ROW_NLL, "nll_standardized"),
     CurveChart(
@@ -131,13 +128,13 @@ OF_ALL = (
 )
 
 
-def learning_curves(curves: Curves, best_epoch: int, *, of_images: bool = False) -> list[Chart]:
+def learning_curves(curves: Curves, best_epoch: int) -> list[Chart]:
     """Returns the charts over the epochs, for figures with values."""
-    likelihood, others = (
-        [chart for one in charts if (chart := _curve_chart(one, curves, best_epoch)) is not None]
-        for charts in (OF_IMAGES if of_images else OF_ROWS, OF_ALL)
+    pixels, rows, others = (
+        [chart for what in charts if (chart := _curve_chart(what, curves, best_epoch)) is not None]
+        for charts in (OF_PIXELS, OF_ROWS, OF_ALL)
     )
-    return [*(likelihood[:1] if of_images else likelihood), *others]
+    return [*(pixels or rows), *others]
 
 
 def _curve_chart(what: CurveChart, curves: Curves, best_epoch: int) -> Chart | None:

@@ -80,7 +80,6 @@ class Heat:
     y: tuple[float, float] = (0, 1)  # positions of the first and the last row
     limit: float | None = None  # if given, a matrix, with axes and colors from -limit to limit
     png: str = ""  # a PNG file in base64 that is shown instead of the values
-    names: list[str] | None = None  # on both axes of a square matrix, instead of numbers
 
     @property
     def steps(self) -> tuple[float, float]:

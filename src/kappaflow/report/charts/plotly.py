@@ -31,7 +31,7 @@ from kappaflow.report.charts.chart import (
 )
 from kappaflow.report.numbers import drawable
 
-LONGEST_TITLE, LONGEST_SMALL, LONGEST_OF_MATRIX = 100, 22, 16  # characters
+LONGEST_TITLE, LONGEST_SMALL = 100, 22  # characters
 DASHES = {"dashed": "dash", "dotted": "dot"}
 
 Content = dict[str, Any]  # of a trace or a layout
@@ -194,7 +194,5 @@ def _adapt_to_heat(layout: Content, heat: Heat) -> None:
             axis["visible"] = False
         return
     axes[1]["autorange"] = "reversed"
-    names = [label(name, LONGEST_OF_MATRIX) for name in heat.names or ()]
-    ticks = {"tickvals": [*range(len(names))], "ticktext": names, "tickfont": {"size": 9}}
     for axis in axes:
-        axis |= {"showgrid": False, "constrain": "domain"} | (ticks if names else {})
+        axis |= {"showgrid": False, "constrain": "domain"}

@@ -37,31 +37,6 @@
     }
   }
 
-  // Shows the two columns that the reader selects.
-  for (const picker of document.querySelectorAll("[data-picker]")) {
-    const figure = figures[picker.dataset.picker];
-    const selects = Array.from(picker.querySelectorAll("select"));
-    picker.addEventListener("change", function () {
-      const chosen = selects.map((select) => select.selectedIndex);
-      chosen.forEach(function (column, place) {
-        const axis = "xy"[place];
-        figure.data.forEach((trace, cloud) => (trace[axis] = figure.clouds[cloud][column]));
-        const frame = { range: figure.frames[column].slice() };
-        Object.assign(figure.layout[axis + "axis"], frame).title.text = figure.names[column];
-      });
-      const samples = figure.clouds[1];
-      const outside = samples[0].filter((_, row) => chosen.some(function (column) {
-        const value = samples[column][row], [low, high] = figure.frames[column];
-        return value === null || value < low || value > high;
-      })).length;
-      const remark = outside ? outside + " of " + samples[0].length + " samples outside" : "";
-      picker.querySelector(".remark").textContent = remark;
-      const names = selects.map((select) => select.value);
-      picker.querySelector(".plot").setAttribute("aria-label", "Points of columns " + names.join(" and ") + ".");
-      draw(false);
-    });
-  }
-
   let drawnAt = 0;
   function drawAt(width) {
     drawnAt = width;
