@@ -36,7 +36,7 @@ from benchmarks.tables import (
     text_table,
 )
 from benchmarks.tables_suite.report import tables_values
-from kappaflow.report.charts import write_stills
+from kappaflow.report.charts.matplotlib import write_stills
 
 Results = dict[str, Any]
 ENVIRONMENT = Environment(

@@ -12,8 +12,8 @@ from scipy.linalg import block_diag, expm
 from benchmarks.suite import KEPT, JsonFile
 from kappaflow import factor_linear
 from kappaflow.errors import NumericalError
-from kappaflow.report.charts import Chart, Panel, Series, write_stills
-from kappaflow.report.charts.chart import MUTED
+from kappaflow.report.charts import MUTED, Chart, Panel, Series
+from kappaflow.report.charts.matplotlib import write_stills
 from kappaflow.storage import write_bytes
 from kappaflow_studies.ensembles import draw
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from kappaflow.report.charts import write_stills
+from kappaflow.report.charts.matplotlib import write_stills
 from kappaflow.report.numbers import format_time
 from kappaflow_studies.catalog import STUDIES
 from kappaflow_studies.engine.presets import settings_of

@@ -8,7 +8,6 @@ import torch
 
 import kappaflow as kf
 from kappaflow.errors import ArgumentError, DataError
-from kappaflow.flows.recipe import from_options
 
 plt = pytest.importorskip("matplotlib.pyplot")
 go = pytest.importorskip("plotly.graph_objects")
@@ -181,28 +180,6 @@ def test_images_are_measured_as_tensors():
     flow = kf.glow((1, 4, 4), levels=1, steps=1, hidden=4)
     x = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     assert len(kf.plot.latent(flow, x, interactive=True).data) == 4
-
-
-def test_images_are_shown_next_to_samples_of_their_classes():
-    """Two grids of eight columns, in axes and in a figure; the last row has gray cells."""
-    images = kf.load_images("digits").subset(range(12))
-    small = {"levels": 1, "steps": 1, "hidden": 4, "dequantize": "uniform", "values": 17}
-    flow = from_options(kf.glow, (1, 8, 8), context_features=10, **small)
-    axes = kf.plot.pairs(flow, images)
-    assert [ax.get_title() for ax in axes.flat] == ["Data", "Samples"]
-    shown = [np.rint(ax.images[0].get_array() * 16) for ax in axes.flat]
-    assert shown[0].shape == shown[1].shape == (17, 71)
-    context = torch.eye(10)[torch.from_numpy(images.labels.copy())]
-    drawn = flow.eval().sample(1, context, generator=torch.Generator().manual_seed(0))[0]
-    for place in range(12):
-        top, left = place // 8 * 9, place % 8 * 9
-        for grid, expected in zip(shown, (images.batch([place]), drawn[place]), strict=True):
-            cell = grid[top : top + 8, left : left + 8]
-            assert np.array_equal(cell, expected.squeeze())
-    figure = kf.plot.pairs(flow, images, rows=8, interactive=True)
-    assert [trace.source[:22] for trace in figure.data] == ["data:image/png;base64,"] * 2
-    with pytest.raises(ArgumentError, match="'columns' should be left out"):
-        kf.plot.pairs(flow, images, columns=[0])
 
 
 def test_without_matplotlib_a_sentence_says_what_to_do(result, monkeypatch):

@@ -24,11 +24,13 @@ from kappaflow.conditioning import spectrum as measure_spectrum
 from kappaflow.conditioning.points import checked_flow, checked_points, measuring
 from kappaflow.conditioning.spectrum import MATRIX_FREE_ABOVE
 from kappaflow.data import Table
-from kappaflow.data.dataset import kind_for, kind_of, runs_of
+from kappaflow.data.dataset import kind_of
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Factorization
 from kappaflow.flows import Flow
-from kappaflow.report.charts import Chart, Heat, Panel, axes_of, to_plotly
+from kappaflow.report.charts import Chart
+from kappaflow.report.charts.matplotlib import axes_of
+from kappaflow.report.charts.plotly import to_plotly
 from kappaflow.report.conditioning import (
     condition_chart,
     round_trip_chart,
@@ -37,7 +39,6 @@ from kappaflow.report.conditioning import (
 )
 from kappaflow.report.factorization import factorization_chart
 from kappaflow.report.pairs import corner_chart
-from kappaflow.report.pictures import encoded
 from kappaflow.report.table_charts import latent_charts
 from kappaflow.report.training import learning_curves
 from kappaflow.runs.table_content import (
@@ -56,7 +57,6 @@ __all__ = ["depth_profile", "factorization", "latent", "pairs", "spectrum", "tra
 
 MEASURED_ROWS = 64  # rows at which conditioning is measured
 LATENT_ROWS = 10_000
-MOST_IMAGES = 64
 MOST_COLUMNS = 10  # columns of `pairs` if none are named
 ENDS = 4  # singular values at each end above `MATRIX_FREE_ABOVE` dimensions
 QUANTITIES = {
@@ -197,18 +197,17 @@ def pairs(
 
     The diagonal shows the density of each column, and each pair names its rank correlation
     (Spearman) in the data and in the samples. A conditional flow is sampled once for the context
-    of each row. For a flow of images, the plot shows a grid of images next to a grid of samples.
+    of each row.
 
     Args:
         flow: The flow.
         data: The data, preferably held out.
         columns: Names or numbers, from 0, of the columns to show; the first ten by default.
-        rows: The largest number of rows to show; of images, at most 64 are shown.
+        rows: The largest number of rows to show.
         interactive: Return a figure of plotly.
 
     Returns:
-        An array of axes (columns, columns), or the figure. One column has one panel; images have
-        an array of axes (1, 2).
+        An array of axes (columns, columns), or the figure. One column has one panel.
 
     Raises:
         ArgumentError: An argument is wrong, or matplotlib is not installed.
@@ -224,10 +223,6 @@ def pairs(
     """
     own = _flow_of(flow)
     positive_int("rows", rows)
-    if len(own.event_shape) > 1:
-        if columns is not None:
-            raise ArgumentError("'columns' should be left out for a flow of images.")
-        return _drawn(_images_and_samples(flow, data, rows), interactive=interactive)
     table = in_proportion(rows_for(own, data, _trained_on(flow)))
     table = table.select(_spread(len(table), rows))
     chosen = _columns(table, columns)
@@ -334,21 +329,6 @@ def _flow_of(flow: object) -> Flow:
 def _trained_on(flow: object) -> Table | None:
     train = flow.train if isinstance(flow, FitResult) else None
     return train if isinstance(train, Table) else None
-
-
-def _images_and_samples(flow: object, data: Any, most: int) -> Chart:  # noqa: ANN401
-    """Returns a picture of images, and one of samples, each of the class in the same place."""
-    own, rows = _flow_and_rows(flow, data, min(most, MOST_IMAGES))
-    kind = kind_for(own)
-    if kind is None:
-        raise ArgumentError(f"'flow' should take rows or images, it takes {own.event_shape}.")
-    with measuring(own):
-        samples = torch.from_numpy(samples_like(own, rows))
-    panels = []
-    for title, images in (("Data", rows.x), ("Samples", samples)):
-        png = encoded(runs_of(kind).picture(own, images))
-        panels.append(Panel(title=title, heat=Heat(values=[], png=png)))
-    return Chart(name="images", title="Images", panels=panels)
 
 
 def _flow_and_rows(flow: object, data: Any, most: int) -> tuple[Flow, Batch]:  # noqa: ANN401

@@ -10,8 +10,7 @@ from pydantic import Field, model_validator
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow, real_nvp
 from kappaflow.images import Images, glow
-from kappaflow.report.charts import Chart, Panel, Series
-from kappaflow.report.charts.chart import Kind
+from kappaflow.report.charts import Chart, Kind, Panel, Series
 from kappaflow.report.numbers import significant
 from kappaflow_studies.data import DataParts, parts_of
 from kappaflow_studies.engine.charts import column_series, ends, groups, panel

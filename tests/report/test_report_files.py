@@ -1,42 +1,36 @@
 """Reports on disk."""
 
 import json
-import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
-from tests.report.conftest import changed
+from tests.report.examples import GOLD, build_report, changed
 
 from kappaflow.conditioning import ProfileQuantiles
 from kappaflow.errors import FileError
 from kappaflow.finding import Finding
 from kappaflow.report.files import draw_again, from_json, read_report, store_report, to_json
-from kappaflow.results import to_plain
-
-GOLD = Path(__file__).parent / "gold" / "report.json"
 
 
-def test_a_report_reads_back_as_it_was_written(report, tmp_path):
+def test_a_report_reads_back_as_it_was_written(tmp_path):
     """The numbers of report.json are the numbers of the report."""
+    report = build_report()
     page = store_report(report, tmp_path / "run")
     assert page == tmp_path / "run" / "report.html"
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert read_report(tmp_path / "run") == report
 
 
-def test_the_json_file_keeps_its_form(make_report):
+def test_the_json_file_keeps_its_form():
     """The keys and the layout of report.json are a contract: a gold file holds them."""
-    small = make_report(columns=2, layers=2, epochs=2, rows=6)
     gold = GOLD.read_text(encoding="utf-8")
-    assert from_json(gold) == small
     assert to_json(from_json(gold)) == gold
 
 
-def test_numbers_that_are_not_finite_stay_what_they_are(make_report, tmp_path):
+def test_numbers_that_are_not_finite_stay_what_they_are(tmp_path):
     """The file is JSON without a bare NaN; nan, infinity and names come back unchanged."""
-    report = make_report(columns=1, layers=2, epochs=2)
+    report = build_report(columns=1, layers=2, epochs=2)
     bad = [float("nan"), float("-inf")]
     evidence = {"worst": float("inf"), "name": "NaN", "digits": "1e3", "whole": 3, "real": 3.0}
     evidence |= {"lowest": float("-inf"), "none": None}
@@ -61,16 +55,9 @@ def test_numbers_that_are_not_finite_stay_what_they_are(make_report, tmp_path):
     assert to_json(again) == text
 
 
-def test_a_report_of_an_earlier_version_is_refused_in_one_sentence(tmp_path):
-    """It says which command writes it again."""
-    (tmp_path / "report.json").write_text('{"about": {}, "best_epoch": 3, "likelihoods": []}')
-    with pytest.raises(FileError, match=r"report\.json was written by an earlier version: run"):
-        draw_again(tmp_path)
-
-
-def test_a_report_on_data_that_nobody_registered_is_refused(report, tmp_path):
+def test_a_report_on_data_that_nobody_registered_is_refused(tmp_path):
     """The sentence names the kinds that are registered."""
-    content = json.loads(to_json(changed(report, kind="sounds")))
+    content = json.loads(to_json(changed(build_report(), kind="sounds")))
     (tmp_path / "report.json").write_text(json.dumps(content))
     with pytest.raises(FileError, match="is a report on 'sounds', .* of data: .*table"):
         draw_again(tmp_path)
@@ -87,16 +74,12 @@ def test_a_folder_without_a_report_is_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "damaged or cut short"),
         (b'{"about": {', "damaged or cut short"),
-        (b"\xff\xfe\x00", "damaged or cut short"),
         (b"[" * 200_000, "damaged or cut short"),
         (b"[]", "is not a report"),
         (b"{}", "is not a report: 'about' is wrong"),
-        (b'{"findings": [3], "profile": 4}', "is not a report"),
-        (b'{"findings": 7}', "is not a report"),
     ],
-    ids=["empty", "cut", "binary", "deep", "list", "object", "wrong", "number"],
+    ids=["cut", "deep", "list", "object"],
 )
 def test_a_damaged_report_is_one_clear_sentence(tmp_path, content, words):
     """Users never see a traceback of a parser."""
@@ -106,30 +89,20 @@ def test_a_damaged_report_is_one_clear_sentence(tmp_path, content, words):
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_key_is_an_error(report, tmp_path):
+def test_an_unknown_key_is_an_error(tmp_path):
     """A report of another version is refused, not half read."""
-    content = json.loads(to_json(report)) | {"extra": 1}
+    content = json.loads(to_json(build_report())) | {"extra": 1}
     (tmp_path / "report.json").write_text(json.dumps(content))
     with pytest.raises(FileError, match="'extra' is wrong"):
         read_report(tmp_path)
 
 
-def test_evidence_tells_a_number_that_is_not_finite_from_its_name(make_report):
-    """Text "NaN" and the number nan are written differently, and each comes back unchanged."""
-    report = make_report(layers=2)
-    finding = replace(report.result.findings[0], evidence={"text": "NaN", "number": float("nan")})
-    assert to_plain(finding)["evidence"] == {"text": "NaN", "number": {"number": "NaN"}}
-    again = from_json(to_json(changed(report, findings=[finding]))).result.findings[0]
-    assert again.evidence["text"] == "NaN"
-    assert math.isnan(again.evidence["number"])
-
-
 @pytest.mark.parametrize(
     "value", [True, [1.0], {"number": 1.0}, {"number": "one"}, {"number": []}, {}]
 )
-def test_evidence_is_a_number_or_a_text(make_report, value):
+def test_evidence_is_a_number_or_a_text(value):
     """Booleans, lists and objects are refused."""
-    content = vars(make_report(layers=2).result.findings[0]) | {"evidence": {"a": value}}
+    content = vars(build_report(layers=2).result.findings[0]) | {"evidence": {"a": value}}
     with pytest.raises(ValidationError, match="evidence"):
         TypeAdapter(Finding).validate_python(content)
 
@@ -148,45 +121,23 @@ def with_value(key, value, inside=None):
     ("damage", "words"),
     [
         (without("condition_number"), "'profile.condition_number' is wrong: Field required"),
-        (without("layers"), "'profile.layers' is wrong: Field required"),
         (with_value("layers", []), "'profile.layers' is wrong"),
         (with_value("layers", ["one"]), "should hold 1 numbers, one per layer, got 16"),
         (
             with_value("median", [1.0] * 15, "round_trip_data"),
             "'profile' is wrong: round_trip_data.median should hold 16 numbers, .* got 15",
         ),
-        (with_value("p95", None, "sigma_min"), "'profile.sigma_min.p95' is wrong"),
         (with_value("p95", ["a"] * 16, "sigma_min"), "'profile.sigma_min.p95.0' is wrong"),
         (with_value("p50", [1.0] * 16, "sigma_min"), "'profile.sigma_min.p50' is wrong"),
         (with_value("median", "b", "predicted_round_trip"), "predicted_round_trip.median"),
         (with_value("worst_layer", 16), "worst_layer should be from 0 to 15, got 16"),
-        (with_value("worst_layer", -1), "worst_layer should be from 0 to 15, got -1"),
         (with_value("status", "fine"), "'profile.status' is wrong"),
-        (lambda profile: profile.clear(), "'profile.layers' is wrong: Field required"),
     ],
 )
-def test_a_damaged_profile_is_found_on_reading(report, tmp_path, damage, words):
+def test_a_damaged_profile_is_found_on_reading(tmp_path, damage, words):
     """Nothing that `render` cannot draw is read."""
-    content = json.loads(to_json(report))
+    content = json.loads(to_json(build_report()))
     damage(content["profile"])
     (tmp_path / "report.json").write_text(json.dumps(content))
     with pytest.raises(FileError, match=words):
         read_report(tmp_path)
-
-
-def test_a_correlation_too_many_is_found_on_reading(report, tmp_path):
-    """It would belong to no pair of columns."""
-    content = json.loads(to_json(report))
-    content["charts"]["correlations"]["samples"][3].append(0.0)
-    (tmp_path / "report.json").write_text(json.dumps(content))
-    with pytest.raises(FileError, match="one correlation per column before it"):
-        draw_again(tmp_path)
-
-
-def test_a_row_with_more_values_than_columns_is_found_on_reading(report, tmp_path):
-    """Its last cell would have no column on the page."""
-    content = json.loads(to_json(report))
-    content["charts"]["worst_rows"]["rows"][1]["values"].append(0.0)
-    (tmp_path / "report.json").write_text(json.dumps(content))
-    with pytest.raises(FileError, match="should hold 10 values, one per column, got 11"):
-        draw_again(tmp_path)

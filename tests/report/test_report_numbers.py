@@ -2,8 +2,7 @@
 
 import pytest
 
-from kappaflow.report.charts import Chart, Panel, Series, histogram, line
-from kappaflow.report.charts.chart import log_ticks
+from kappaflow.report.charts import Chart, Panel, Series, histogram, line, log_ticks
 from kappaflow.report.charts.plotly import draw
 from kappaflow.report.numbers import (
     breakable,

@@ -5,22 +5,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from torch import Tensor
 
 from kappaflow.cli.show import formatted
 from kappaflow.diagnosis import image_likelihood_findings, training_findings
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.flows import Flow
-from kappaflow.images.content import pixels_of
 from kappaflow.images.data import ImageConfig, ImageData, images_for
 from kappaflow.images.decode import readable
 from kappaflow.images.images import Images
-from kappaflow.images.pictures import grid
 from kappaflow.images.report import ImageCharts, image_page
 from kappaflow.images.samples import (
     BEST,
     FOLDER,
-    SIDE,
     check_image_path,
     draw_pixels,
     sample_batch,
@@ -29,7 +25,6 @@ from kappaflow.images.samples import (
     write_sheet,
 )
 from kappaflow.report.page import Page
-from kappaflow.report.pictures import Pixels
 from kappaflow.report.result import HeldOut, Result
 from kappaflow.results import Part
 from kappaflow.runs.content import CollectedFindings, History
@@ -135,9 +130,6 @@ class ImageRuns(RunKind):
         if not data.names:
             return data.index.copy()
         return np.array([readable(data.names[i]) for i in data.index.tolist()])
-
-    def picture(self, flow: Flow, examples: Tensor) -> Pixels:
-        return grid(pixels_of(examples, flow), SIDE)
 
     def sample_batch(self, flow: Flow, count: int) -> Batch:
         return sample_batch(flow, count)

@@ -2,9 +2,6 @@
 
 from typing import Generic, Literal, TypeVar
 
-from pydantic import model_validator
-from pydantic_core import PydanticCustomError
-
 from kappaflow.conditioning import ProfileQuantiles
 from kappaflow.report.result import Result
 from kappaflow.results import Part
@@ -71,18 +68,6 @@ class WorstRows(Part):
     left_out: int
     rows: list[WorstRow]
 
-    @model_validator(mode="after")
-    def _fits_its_columns(self) -> "WorstRows":
-        """Returns itself if each row has one value per column."""
-        for row in self.rows:
-            if len(row.values) != len(self.columns):
-                raise PydanticCustomError(
-                    "length",
-                    "{name} should hold {count} values, one per column, got {got}",
-                    {"name": row.name, "count": len(self.columns), "got": len(row.values)},
-                )
-        return self
-
 
 class Marginal(Part):
     """Histograms of one column for held-out data and samples, in the units of the data."""
@@ -110,16 +95,6 @@ class Correlations(Part):
     rows: int
     data: list[list[float]]
     samples: list[list[float]]
-
-    @model_validator(mode="after")
-    def _is_triangular(self) -> "Correlations":
-        """Returns itself if each column has one correlation with each column before it."""
-        for values in (self.data, self.samples):
-            if [len(row) for row in values] != list(range(len(self.columns))):
-                raise PydanticCustomError(
-                    "length", "each column should have one correlation per column before it"
-                )
-        return self
 
 
 class Pairs(Part):

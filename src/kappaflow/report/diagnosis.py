@@ -22,9 +22,7 @@ from kappaflow.report.diagnosis_charts import (
     agreement_chart,
     all_singular_values_chart,
     far_out_chart,
-    integral_chart,
     log_probs_chart,
-    table_chart,
 )
 from kappaflow.report.files import check_output_path
 from kappaflow.report.numbers import count, significant
@@ -178,20 +176,13 @@ def _evidence(
         if is_measured and one.name not in drawn and (one.always or is_found):
             drawn.add(one.name)
             yield Evidence((one.code,), agreement_chart(one, table, is_found=is_found))
-    for name, table in tables.items():
-        if name not in KNOWN_TABLES and len(table) > 1:
-            chart = table_chart(name, table)
-            if chart is not None:
-                yield Evidence((), chart)
 
 
 CHARTS: dict[str, tuple[tuple[str, ...], Callable[[Table], Chart]]] = {
     "singular_values": (("KF301",), all_singular_values_chart),
     "far_out": (("KF303",), far_out_chart),
-    "integral": (("KF207",), integral_chart),
     "log_prob": (("KF101", "KF102", "KF5"), log_probs_chart),
 }
-KNOWN_TABLES = {*CHARTS, "depth", *(one.table for one in AGREEMENTS)}
 TERMS = (
     "Error, warning, note",
     "Latent",

@@ -7,10 +7,8 @@ import numpy as np
 
 from kappaflow.report.charts import (
     DATA,
-    INK,
     MUTED,
     SAMPLES,
-    WORST,
     Chart,
     Rule,
     band,
@@ -20,10 +18,7 @@ from kappaflow.report.charts import (
 )
 from kappaflow.report.numbers import (
     NOT_FINITE,
-    as_float,
-    count,
     drawable,
-    is_finite,
     significant,
     what_is_not_drawn,
 )
@@ -186,59 +181,6 @@ def log_probs_chart(table: Table) -> Chart:
         series=series,
         remark=remark.strip(),
     )
-
-
-def integral_chart(table: Table) -> Chart:
-    """Returns the integral of the density with its error, compared with 1."""
-    value, error = as_float(table["integral"][0]), as_float(table["standard_error"][0])
-    series = []
-    if value is not None and error is not None and is_finite(value) and is_finite(error):
-        ends = [value - 2 * error, value, value + 2 * error]
-        series = [line("integral, ± 2 standard errors", ends, [0.0] * 3)]
-    return single_chart(
-        "integral",
-        "Integral of the density",
-        "An estimate by importance sampling, with ± 2 standard errors. Its samples are worth "
-        f"{significant(table['effective_draws'][0], 2)} samples of the density itself. The line "
-        "should reach the dotted line.",
-        x="integral of the density",
-        y="one estimate",
-        y_range=(-1, 1),
-        series=series,
-        rules=[Rule(at=1.0, axis="x", text="1 is correct")],
-    )
-
-
-def table_chart(name: str, table: Table) -> Chart | None:
-    """Returns a chart of any table over its first column; None if no column has numbers."""
-    first, *rest = table
-    is_named = not any(is_finite(value) for value in table[first])
-    x = range(1, len(table[first]) + 1) if is_named else table[first]
-    numbers = [value for column in rest for value in drawable(table[column]) if value is not None]
-    if not numbers:
-        return None
-    labels = [str(value) for value in table[first]] if is_named else None
-    tones = (DATA, SAMPLES, INK, MUTED, WORST)
-    left_out = len(rest) - len(tones)
-    series = [
-        line(_spaced(column), x, table[column], tone, labels=labels)
-        for column, tone in zip(rest, tones, strict=False)
-    ]
-    title = _spaced(name)[:1].upper() + _spaced(name)[1:]
-    return single_chart(
-        f"table-{name}",
-        title,
-        "",
-        x=_spaced(first),
-        y="value",
-        y_log=min(numbers) > 0 and max(numbers) > 100 * min(numbers),
-        series=series,
-        remark=f"{count(left_out, 'more column')} not drawn." if left_out > 0 else "",
-    )
-
-
-def _spaced(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _floats(column: Column) -> np.ndarray:

@@ -6,8 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from kappaflow.factor import Factorization
-from kappaflow.report.charts import DATA, INK, Chart, Heat, Panel, line, single_chart
-from kappaflow.report.charts.chart import Numbers
+from kappaflow.report.charts import DATA, INK, Chart, Heat, Numbers, Panel, line, single_chart
 from kappaflow.report.numbers import count
 
 MOST_FEATURES_LISTED = 8

@@ -80,19 +80,9 @@ def from_json(text: str | bytes) -> AnyReport:
     """Returns the report that `to_json` wrote."""
     content = parse_json(text)
     if not isinstance(content, dict) or not isinstance(content.get("result"), dict):
-        _refuse_earlier(content)
         return Report[Part].model_validate(content)
     charts, _ = _kind(content["result"].get("kind"))
     return Report[charts].model_validate(content)
-
-
-def _refuse_earlier(content: object) -> None:
-    """Raises an error for a report of a version before reports had a format."""
-    if isinstance(content, dict) and "best_epoch" in content and "format" not in content:
-        raise FileError(
-            "was written by an earlier version: run the same kappaflow fit again, which measures "
-            "the flow and writes its report again."
-        )
 
 
 def _kind(name: object) -> tuple[type[Part], Callable[..., Page]]:

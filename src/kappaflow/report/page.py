@@ -18,8 +18,7 @@ from markupsafe import Markup, escape
 
 from kappaflow.diagnosis import Finding
 from kappaflow.report import numbers
-from kappaflow.report.charts import Chart, Panel
-from kappaflow.report.charts.chart import color
+from kappaflow.report.charts import Chart, Panel, color
 from kappaflow.report.charts.plotly import draw, template
 from kappaflow.report.pictures import Shown
 
@@ -138,7 +137,6 @@ class Section(NamedTuple):
     title: str
     blocks: Sequence[Block]
     link: str = ""  # text of the link at the top of the page; the title by default
-    is_sub: bool = False  # continues the section before it: a smaller heading and no link
 
 
 class Page(NamedTuple):

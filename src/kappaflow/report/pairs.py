@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from kappaflow.report.charts import DATA, SAMPLES, Chart, Panel, line
-from kappaflow.report.charts.chart import Numbers
+from kappaflow.report.charts import DATA, SAMPLES, Chart, Numbers, Panel, line
 from kappaflow.report.content import Correlations, Marginal, Pairs
 from kappaflow.report.numbers import count, drawable, fixed, is_finite
 from kappaflow.report.page import Block, Charts, Heading, Table, Text

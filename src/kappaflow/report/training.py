@@ -8,12 +8,12 @@ from kappaflow.report.charts import (
     MUTED,
     SAMPLES,
     Chart,
+    Ends,
     Rule,
     Series,
     line,
     single_chart,
 )
-from kappaflow.report.charts.chart import Ends
 from kappaflow.report.content import About
 from kappaflow.report.numbers import (
     as_float,

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
 
 from kappaflow.conditioning import layers_of
 from kappaflow.data import Dataset, write_table
@@ -21,7 +20,6 @@ from kappaflow.errors import ArgumentError, FileError
 from kappaflow.flows import Flow
 from kappaflow.report.general import GeneralCharts, general_page
 from kappaflow.report.page import Page
-from kappaflow.report.pictures import Pixels
 from kappaflow.report.result import HeldOut, Result
 from kappaflow.results import Part
 from kappaflow.runs.content import (
@@ -266,10 +264,6 @@ class RunKind(ABC):
     def identifiers(self, data: Any) -> np.ndarray:  # noqa: ANN401
         """Returns what names each example next to its score; by default its number, from 0."""
         return np.arange(len(data))
-
-    def picture(self, flow: Flow, examples: Tensor) -> Pixels:  # noqa: ARG002
-        """Returns examples, (N, *event), as one picture, for plots."""
-        raise ArgumentError(f"'data' should not be {self.plural}: they have no picture.")
 
     def diagnose(self, flow: Flow, data: Any, examine: Examine, *, thorough: bool) -> Diagnosis:  # noqa: ANN401
         """Returns the diagnosis at the first examples of some data."""

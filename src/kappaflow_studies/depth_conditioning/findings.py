@@ -2,8 +2,7 @@
 
 import polars as pl
 
-from kappaflow.report.charts import Chart, Panel, Series
-from kappaflow.report.charts.chart import Kind
+from kappaflow.report.charts import Chart, Kind, Panel, Series
 from kappaflow.report.numbers import fixed, significant, with_error
 from kappaflow_studies.depth_conditioning.ideal_couplings import last_whitening_factor
 from kappaflow_studies.depth_conditioning.measure import (

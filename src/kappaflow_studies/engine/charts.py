@@ -7,8 +7,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from kappaflow.report.charts import Heat, Panel, Series
-from kappaflow.report.charts.chart import Kind, Numbers
+from kappaflow.report.charts import Heat, Kind, Numbers, Panel, Series
 from kappaflow.report.numbers import significant
 
 INFINITY = float("inf")

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from kappaflow.errors import ArgumentError
-from kappaflow.report.charts import NO_STILLS, Chart, write_stills
+from kappaflow.report.charts import Chart
+from kappaflow.report.charts.matplotlib import NO_STILLS, write_stills
 from kappaflow.report.content import Part
 from kappaflow.storage import make_directory, write_bytes
 

@@ -7,16 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from kappaflow.factor import Factorization, LinearCoupling
-from kappaflow.report.charts import (
-    DATA,
-    MUTED,
-    SAMPLES,
-    WORST,
-    Chart,
-    band,
-    line,
-    single_chart,
-)
+from kappaflow.report.charts import DATA, MUTED, SAMPLES, WORST, Chart, band, line, single_chart
 from kappaflow.report.factorization import (
     changes,
     condition_bars,

@@ -2,8 +2,7 @@
 
 import polars as pl
 
-from kappaflow.report.charts import Chart, Series
-from kappaflow.report.charts.chart import Kind
+from kappaflow.report.charts import Chart, Kind, Series
 from kappaflow.report.numbers import significant
 from kappaflow_studies.engine.charts import (
     ends,

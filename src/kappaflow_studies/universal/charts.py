@@ -6,8 +6,7 @@ that are well conditioned at every point.
 
 import polars as pl
 
-from kappaflow.report.charts import Chart, Panel, Series
-from kappaflow.report.charts.chart import Kind
+from kappaflow.report.charts import Chart, Kind, Panel, Series
 from kappaflow_studies.engine.charts import column_series, groups, heat_panel, panel
 from kappaflow_studies.universal.approximation import PowerLaw
 from kappaflow_studies.universal.measure import UniversalSettings

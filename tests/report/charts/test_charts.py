@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from kappaflow.report.charts import Chart, Heat, Panel, Series, line, write_stills
+from kappaflow.report.charts import Chart, Heat, Panel, Series, line
+from kappaflow.report.charts.matplotlib import write_stills
 from kappaflow.report.charts.plotly import draw
 
 

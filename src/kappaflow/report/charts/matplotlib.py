@@ -1,6 +1,5 @@
 """Draws charts by matplotlib on white paper, as SVG and PNG files or as axes."""
 
-import base64
 import io
 import math
 import textwrap
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kappaflow.errors import ArgumentError
-from kappaflow.report.charts.chart import (
+from kappaflow.report.charts import (
     DATA,
     MANY_POINTS,
     MUTED,
@@ -170,14 +169,11 @@ def _draw_rule(ax: Any, rule: Rule) -> None:  # noqa: ANN401
 
 def _draw_heat(ax: Any, heat: Heat) -> None:  # noqa: ANN401
     from matplotlib.colors import LinearSegmentedColormap
-    from matplotlib.image import imread
 
     if heat.limit is None:
         ax.set_axis_off()
-        image = base64.b64decode(heat.png)
-        pixels = imread(io.BytesIO(image)) if image else [_numbers(row) for row in heat.values]
-        look = {"cmap": "gray"} if image else {"origin": "lower", "extent": (*heat.x, *heat.y)}
-        ax.imshow(pixels, **look)
+        pixels = [_numbers(row) for row in heat.values]
+        ax.imshow(pixels, origin="lower", extent=(*heat.x, *heat.y))
         return
     colors = LinearSegmentedColormap.from_list("", [_color(SAMPLES), "white", _color(DATA)])
     (left, right), (top, bottom), (across, up) = heat.x, heat.y, heat.steps

@@ -11,7 +11,7 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
-from kappaflow.report.charts.chart import (
+from kappaflow.report.charts import (
     DATA,
     INK,
     MANY_POINTS,
@@ -173,8 +173,6 @@ def _spread(kind: str, x: Numbers, low: Numbers, high: Numbers, tone: str) -> Co
 
 
 def _heat_trace(heat: Heat) -> Content:
-    if heat.png:
-        return {"type": "image", "source": f"data:image/png;base64,{heat.png}"}
     across, up = heat.steps
     trace: Content = {"type": "heatmap", "z": [drawable(row) for row in heat.values]}
     trace |= {"x0": heat.x[0], "dx": across, "y0": heat.y[0], "dy": up}
