@@ -796,6 +796,11 @@ AUGMENTATIONS: dict[str, Case] = {
 }
 
 
+def seeded(seed: int = 0) -> torch.Generator:
+    """Returns a generator."""
+    return torch.Generator().manual_seed(seed)
+
+
 def public_classes(kind: type) -> set[type]:
     """Returns the subclasses of a class among the public names, namespaces included."""
     spaces = [kf, *(getattr(kf, name) for name in kf.__all__)]
