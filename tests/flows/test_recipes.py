@@ -42,10 +42,8 @@ def test_depth_counts_couplings(recipe, partition, depth):
 @pytest.mark.parametrize("partition", ["half", "alternating", kf.Partition(5, (0, 3, 4))])
 def test_the_parts_take_turns(partition):
     """What one coupling keeps the next one changes."""
-    kept = [c.partition.kept for c in couplings(kf.real_nvp(5, depth=4, partition=partition))]
-    changed = [
-        c.partition.changed for c in couplings(kf.real_nvp(5, depth=4, partition=partition))
-    ]
+    layers = couplings(kf.real_nvp(5, depth=4, partition=partition))
+    kept, changed = zip(*((c.partition.kept, c.partition.changed) for c in layers), strict=True)
     assert kept[1:] == changed[:-1]
 
 
@@ -114,10 +112,8 @@ def test_one_feature_with_context_is_an_affine_map_of_the_context():
 
 def test_the_bound_on_the_log_scales_is_shared_by_the_depth():
     """The sum over depth is what the argument says."""
-    bounds = [
-        c.scale_bound for c in couplings(kf.real_nvp(4, depth=12, couplings={"scale_bound": 3.0}))
-    ]
-    assert sum(bounds) == pytest.approx(3.0)
+    layers = couplings(kf.real_nvp(4, depth=12, couplings={"scale_bound": 3.0}))
+    assert sum(layer.scale_bound for layer in layers) == pytest.approx(3.0)
 
 
 @pytest.mark.slow
@@ -139,40 +135,19 @@ def test_256_couplings_are_finite_and_invertible_from_the_first_steps(recipe):
         assert errors.latent.max() < 1e-3
 
 
-@pytest.mark.slow
-def test_256_couplings_are_finite_wherever_their_networks_go():
-    """With log-scales at their bound everywhere, no value leaves float32."""
-    flow = kf.real_nvp(6, depth=256, hidden=(8,), couplings={"scale_bound": 12.0})
-    for coupling in couplings(flow):
-        with torch.no_grad():
-            coupling.conditioner.layers[-1].bias[: len(coupling.partition.changed)] = 100.0
-    z, log_det = flow.bijection(torch.randn(16, 6))
-    assert torch.isfinite(z).all()
-    # Halves take turns: each feature is changed by half of the couplings.
-    torch.testing.assert_close(log_det, torch.full((16,), 6 * 12.0 / 2), rtol=1e-4, atol=0)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"features": 0}, "'features' should be at least 1, got 0"),
-        ({"features": -3}, "'features' should be at least 1, got -3"),
         ({"features": 2.0}, "'features' should be a whole number of at least 1, got 2.0"),
-        ({"features": torch.zeros(2)}, "'features' should be a whole .* got Tensor"),
-        ({"features": True}, "'features' should be a whole number of at least 1, got True"),
-        ({"features": "4"}, "'features' should be a whole number"),
         ({"depth": 0}, "'depth' should be at least 1, got 0: depth counts couplings"),
-        ({"depth": 2.5}, "'depth' should be a whole number of at least 1, got 2.5"),
-        ({"depth": True}, "'depth' should be a whole number of at least 1, got True"),
         ({"hidden": "64"}, "'hidden' should be a sequence of layer widths, got '64'"),
-        ({"hidden": 64}, "'hidden' should be a sequence of layer widths, got 64"),
         ({"hidden": (0,)}, "'hidden' should be at least 1"),
         ({"partition": "thirds"}, "one of 'half', .* or a Partition, got 'thirds'"),
         ({"partition": 3}, "or a Partition, got 3"),
         ({"partition": kf.Partition.half(5)}, "have 4 features, got 5"),
         ({"partition": kf.Partition(4, ())}, "'partition' should leave between 1 and 3"),
         ({"context_features": -1}, "'context_features' should be at least 0"),
-        ({"context_features": 1.5}, "'context_features' should be a whole number"),
         (
             {"couplings": {"memory": "none"}},
             "'memory' should be one of 'recompute', 'store', 'invert', got 'none'",
@@ -187,27 +162,11 @@ def test_arguments_that_cannot_be_are_refused(recipe, arguments, message):
         RECIPES[recipe](**{"features": 4, **arguments})
 
 
-@pytest.mark.parametrize("bound", [0, -1.0, float("nan"), float("inf"), "6", None, True])
-def test_a_scale_bound_that_cannot_be_is_refused(bound):
-    """It is a finite number above 0."""
-    with pytest.raises(kf.errors.ArgumentError, match="'scale_bound' should be a"):
-        kf.real_nvp(4, couplings={"scale_bound": bound})
-
-
-def test_numpy_integers_are_whole_numbers():
-    """Widths read off an array serve as arguments."""
-    numpy = pytest.importorskip("numpy")
-    flow = kf.real_nvp(numpy.int64(3), depth=numpy.int32(2), hidden=(numpy.int64(4),))
-    assert flow.event_shape == (3,)
-
-
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         ({"layers": 5}, "'layers' is not an argument of real_nvp: did you mean 'depth'"),
-        ({"transforms": 5}, "did you mean 'depth'"),
         ({"context": 3}, "did you mean 'context_features'"),
-        ({"hidden_features": (8,)}, "did you mean 'hidden'"),
         ({"detph": 3}, "did you mean 'depth'"),
         ({"qqq": 3}, "'qqq' is not an argument of real_nvp; there are features, depth, "),
         ({"hidden": 64}, r"'hidden' should be .* got 64: hidden=\(64, 64\) are two hidden layers"),
@@ -255,8 +214,3 @@ def test_recipes_have_at_most_nine_keyword_arguments(name):
         if parameter.kind is parameter.KEYWORD_ONLY
     ]
     assert len(keywords) <= 9
-
-
-def test_a_group_describes_the_options_that_it_inherits():
-    text = kf.flows.SplineOptions.__doc__
-    assert all(f"        {name}: " in text for name in vars(kf.flows.SplineOptions()))
