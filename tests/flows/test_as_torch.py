@@ -97,10 +97,10 @@ def test_contexts_are_a_batch(conditional):
     transform = conditional.as_transform(context)
     made = TransformedDistribution(standard_normal(3), [transform])
     torch.testing.assert_close(made.log_prob(drawn), expected.T)
-    wide = conditional.as_distribution(context[:1]).expand((4,))
-    assert wide.sample().shape == (4, 3)
+    expanded = conditional.as_distribution(context[:1]).expand((4,))
+    assert expanded.sample().shape == (4, 3)
     torch.testing.assert_close(
-        wide.log_prob(drawn), conditional.log_prob(drawn, context[:1].expand(7, 4, 2))
+        expanded.log_prob(drawn), conditional.log_prob(drawn, context[:1].expand(7, 4, 2))
     )
 
 
@@ -118,15 +118,14 @@ def test_draws_follow_the_generator_of_torch_and_carry_gradients(plain):
     assert bool(density.support.check(first).all())
 
 
-def test_the_mean_of_draws_of_each_context_is_its_own(conditional):
-    """A batch of contexts is not mixed up with the draws."""
-    context = torch.tensor([[5.0, 0.0], [-5.0, 0.0]]).double()
-    drawn = conditional.as_distribution(context).sample((2000,)).mean(0)
-    for i in range(2):
-        alone = conditional.sample(2000, context[i : i + 1])[:, 0]
-        allowed = 6 * (2 / len(alone)) ** 0.5 * alone.std(0)  # six standard errors
-        assert ((drawn[i] - alone.mean(0)).abs() < allowed).all()
-    assert (drawn[0] - drawn[1]).abs().max() > 0.2
+def test_draws_belong_to_their_contexts(conditional):
+    """A batch of contexts is not mixed up with the draws: they are those of `sample`."""
+    context = torch.randn(3, 2).double()
+    torch.manual_seed(1)
+    drawn = conditional.as_distribution(context).sample((4,))
+    torch.manual_seed(1)
+    rows = conditional.sample(1, context.expand(4, 3, 2).reshape(12, 2))[0]
+    torch.testing.assert_close(drawn, rows.reshape(4, 3, 3))
 
 
 def test_a_transform_is_a_module_that_can_be_copied(plain):
@@ -157,36 +156,6 @@ def test_what_is_no_density_says_so(make, call, message):
 def test_values_of_another_shape_are_refused_in_a_sentence(plain):
     with pytest.raises(ArgumentError, match=r"'x' should have shape \(..., 3\), got \(4, 2\)"):
         plain.as_distribution().log_prob(torch.randn(4, 2).double())
-
-
-@pytest.mark.slow
-def test_pyro_trains_a_guide_and_samples_in_its_coordinates():
-    """A banana: the guide finds it, and NUTS in the latent of the guide draws from it."""
-    pyro = pytest.importorskip("pyro")
-    reparam = pytest.importorskip("pyro.infer.reparam")
-    dist = pyro.distributions
-
-    def model():
-        x = pyro.sample("x", dist.Normal(0.0, 1.0))
-        pyro.sample("y", dist.Normal(x**2, 0.3))
-
-    pyro.clear_param_store()
-    pyro.set_rng_seed(0)
-    guide = pyro.infer.autoguide.AutoNormalizingFlow(
-        model, lambda n: kf.real_nvp(n, depth=4, hidden=(16,)).as_transform(cache_size=1)
-    )
-    loss = pyro.infer.Trace_ELBO(num_particles=8, vectorize_particles=True, max_plate_nesting=0)
-    svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), loss)
-    losses = [svi.step() for _ in range(150)]
-    assert sum(losses[-20:]) / 20 < 0.5 < losses[0]  # 0 is exact
-    neutra = reparam.NeuTraReparam(guide.requires_grad_(False))
-    reparametrised = pyro.poutine.reparam(model, config=lambda _: neutra)
-    nuts = pyro.infer.NUTS(reparametrised, max_tree_depth=4)
-    chain = pyro.infer.MCMC(nuts, num_samples=60, warmup_steps=40, disable_progbar=True)
-    chain.run()
-    drawn = neutra.transform_sample(chain.get_samples()["x_shared_latent"])
-    assert (drawn["y"] - drawn["x"] ** 2).std() < 0.6
-    assert drawn["x"].std() > 0.5
 
 
 def test_pyro_takes_the_transform_as_its_own():

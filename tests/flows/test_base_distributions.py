@@ -1,17 +1,14 @@
 """Base distributions to take, and sentences about mistakes in one of your own."""
 
-import math
-
 import pytest
 import torch
-from scipy import stats
 from torch.distributions import Independent, Normal, StudentT
 
 import kappaflow as kf
 from cases import public_classes
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Base
-from kappaflow.testing import check_base, check_flow
+from kappaflow.testing import check_base
 from kappaflow.testing.contract import jittered
 
 
@@ -32,19 +29,14 @@ BASES = {
 }
 
 
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", BASES)
-def test_every_base_keeps_the_contract(name):
+def test_every_base_keeps_the_contract(name, dtype):
     """Its density integrates to 1, and its samples follow it."""
     make, classes = BASES[name]
-    check_base(make().double(), torch.eye(classes).double() if classes else None)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", BASES)
-def test_every_base_keeps_the_contract_in_float32(name):
-    """Its density integrates to 1, and its samples follow it."""
-    make, classes = BASES[name]
-    check_base(make(), torch.eye(classes) if classes else None)
+    check_base(make().to(dtype), torch.eye(classes, dtype=dtype) if classes else None)
 
 
 def test_every_exported_base_has_a_case():
@@ -54,21 +46,17 @@ def test_every_exported_base_has_a_case():
 
 
 def test_log_probs_are_those_of_torch_distributions():
-    z = 2 * torch.randn(50, 3, generator=torch.Generator().manual_seed(0)).double()
+    z, classes = torch.randn(6, 3).double(), torch.arange(6) % 2
     normal = jittered(kf.flows.DiagonalNormal(3)).double()
     student = jittered(kf.flows.StudentT(3, degrees=3.0)).double()
-    expected = Independent(Normal(normal.loc, normal.log_scale.exp()), 1).log_prob(z)
-    torch.testing.assert_close(normal.log_prob(z), expected)
-    torch.testing.assert_close(
-        student.log_prob(z), Independent(StudentT(student.degrees), 1).log_prob(z)
-    )
-
-
-def test_a_class_has_its_own_normal():
-    base = jittered(kf.flows.ClassConditionalNormal(2, classes=3)).double()
-    z, classes = torch.randn(6, 2).double(), torch.arange(6) % 3
-    expected = Independent(Normal(base.loc[classes], base.log_scale[classes].exp()), 1).log_prob(z)
-    torch.testing.assert_close(base.log_prob(z, torch.eye(3)[classes].double()), expected)
+    each = jittered(kf.flows.ClassConditionalNormal(3, classes=2)).double()
+    loc, scale = each.loc[classes], each.log_scale[classes].exp()
+    for found, expected in (
+        (normal.log_prob(z), Normal(normal.loc, normal.log_scale.exp())),
+        (student.log_prob(z), StudentT(student.degrees)),
+        (each.log_prob(z, torch.eye(2)[classes].double()), Normal(loc, scale)),
+    ):
+        torch.testing.assert_close(found, Independent(expected, 1).log_prob(z))
 
 
 def test_many_degrees_of_freedom_are_a_normal_in_float32():
@@ -78,26 +66,6 @@ def test_many_degrees_of_freedom_are_a_normal_in_float32():
     torch.testing.assert_close(
         base.log_prob(z), kf.StandardNormal(2).log_prob(z), rtol=0, atol=1e-4
     )
-
-
-def test_samples_of_student_have_its_tails():
-    """The share beyond 10 is that of two degrees of freedom."""
-    base = kf.flows.StudentT(1, degrees=2.0)
-    z = base.sample(20_000, generator=torch.Generator().manual_seed(0)).detach().numpy()[:, 0]
-    assert stats.kstest(z, stats.t(2).cdf).pvalue > 1e-3
-    expected = 2 * stats.t(2).sf(10)
-    assert abs((abs(z) > 10).mean() - expected) < 6 * math.sqrt(expected / len(z))
-
-
-def test_a_flow_learns_the_tails():
-    """The degrees of freedom of the base become those of the data."""
-    generator = torch.Generator().manual_seed(0)
-    x = kf.flows.StudentT(1, degrees=3.0).sample(4000, generator=generator).detach()
-    flow = kf.Flow(
-        kf.flows.StudentT(1, degrees=30.0), kf.Chain([kf.bijections.ElementwiseAffine(1)])
-    )
-    kf.fit(flow, x, max_epochs=10, learning_rate=0.1, progress=False)
-    assert 2.3 < flow.base.degrees.item() < 4
 
 
 def class_flow():
@@ -126,12 +94,6 @@ def test_a_base_alone_may_read_the_context(tmp_path):
     assert torch.equal(modes[0], modes[1])
     assert kf.fit(class_flow(), (x, classes), max_epochs=20, learning_rate=0.05, out=out).history
     assert result.flow is flow
-
-
-def test_a_flow_on_an_own_base_keeps_the_contract():
-    x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)).double()
-    flow = jittered(class_flow().double())
-    check_flow(flow, x, torch.eye(2).double()[[0, 1, 1, 0]])
 
 
 class Logistic(Base):

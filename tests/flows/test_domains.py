@@ -72,17 +72,6 @@ def test_the_density_on_a_circle_integrates_to_one():
     assert total == pytest.approx(1.0, abs=2e-3)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_samples_never_leave_the_domain(recipe):
-    """100,000 of them in float32, from far out latents too."""
-    flow = flow_of(RECIPES[recipe]).float()
-    generator = torch.Generator().manual_seed(0)
-    for temperature in (1.0, 30.0):
-        drawn = flow.sample(50_000, temperature=temperature, generator=generator)
-        assert not flow.domain.outside(drawn).any() and drawn[:, :3].isfinite().all()
-
-
 def test_a_flow_is_saved_with_its_bounds(tmp_path):
     """The configuration says them, and so does the repr."""
     flow = flow_of()
@@ -153,9 +142,12 @@ def test_models_that_would_cut_a_circle_refuse_it(recipe):
 def test_points_outside_are_not_measured():
     """They have no latent: one sentence names the row."""
     flow = flow_of()
+    flow.columns = ("angle", "mass", "share", "other")
     x = torch.tensor([[0.0, 1.0, 0.5, 0.0], [0.0, -1.0, 0.5, 0.0]], dtype=torch.float64)
     for measure in (kf.doctor, kf.profile, kf.round_trip):
-        with pytest.raises(kf.errors.ArgumentError, match=r"'x' should lie in .*: row 1 does not"):
+        with pytest.raises(
+            kf.errors.ArgumentError, match=r"'x' should lie in .*mass above 0.*: row 1 does"
+        ):
             measure(flow, x)
 
 
@@ -168,17 +160,6 @@ def test_conditioning_is_that_of_standardized_columns():
     ]
     torch.testing.assert_close(found[0].condition_number, found[1].condition_number)
     assert "Domain" not in " ".join(found[0].layers)
-
-
-@pytest.mark.slow
-def test_rewriting_keeps_the_domain():
-    """A rewritten and a fused flow have the same density on it, and none next to it."""
-    flow = flow_of(kf.real_nvp, ["positive", (0, 1), None], depth=2, partition="random")
-    x = flow.sample(50, generator=torch.Generator().manual_seed(0))
-    outside = torch.tensor([[-1.0, 0.5, 0.0]], dtype=torch.float64)
-    for made in (kf.rewrite_fixed_partition(flow)[0], kf.fuse(flow)):
-        torch.testing.assert_close(made.log_prob(x), flow.log_prob(x))
-        assert torch.isneginf(made.log_prob(outside)).all()
 
 
 def test_angles_are_turned_in_front_of_each_spline_that_changes_them():

@@ -44,21 +44,6 @@ def test_layers_see_what_the_embedding_makes_of_a_context(recipe, tmp_path):
     assert torch.equal(kf.load(tmp_path / "model").log_prob(x, context), flow.log_prob(x, context))
 
 
-@pytest.mark.slow
-def test_an_embedding_learns():
-    """One of two numbers that only their difference matters of."""
-    generator = torch.Generator().manual_seed(1)
-    context = torch.randn(1500, 2, generator=generator)
-    x = 0.1 * torch.randn(1500, 1, generator=generator)
-    x += (context[:, :1] - context[:, 1:]).sign()
-    net = kf.nets.MLP(2, 1, (16,))
-    flow = kf.spline(1, depth=1, hidden=(16,), context_features=2, network={"embedding": net})
-    before = [p.clone() for p in net.parameters()]
-    result = kf.fit(flow, (x, context), max_epochs=15, learning_rate=1e-2, batch_size=128)
-    assert result.validation_nll < 0.4  # without a context: log of two bumps, above 0.5
-    assert all((a != b).any() for a, b in zip(before, net.parameters(), strict=True))
-
-
 def test_an_embedding_outlives_bounds():
     """Of a flow that `fit` gives bounds: the same module with its weights, which then learns."""
     net = embedding()

@@ -144,15 +144,6 @@ def test_the_doctor_names_rows_by_index_or_from_0_and_columns_by_name(frame):
         assert message.startswith(expected), message
 
 
-def test_the_domain_of_a_named_flow_names_columns(frame):
-    """The message of a value outside names the column."""
-    flow = kf.real_nvp(2, depth=2, hidden=(4,))
-    positive = frame[["mass", "spin"]].assign(mass=frame["mass"].abs() + 0.1)
-    flow = kf.fit(flow, positive, bounds={"mass": "positive"}, **FEW).flow
-    with pytest.raises(kf.errors.ArgumentError, match="mass above 0"):
-        kf.profile(flow, positive.assign(mass=-1.0))
-
-
 @pytest.mark.boundary
 def test_a_missing_context_column_is_named(fitted, frame):
     """The flow knows which columns its context has."""
