@@ -6,7 +6,7 @@ from kappaflow.diagnosis.checks.likelihood import comparison_findings, image_lik
 from kappaflow.diagnosis.checks.training import training_findings
 from kappaflow.diagnosis.doctor import diagnose_flow, doctor
 from kappaflow.diagnosis.finding import Diagnosis
-from kappaflow.diagnosis.measurements import Progress, quietly
+from kappaflow.diagnosis.measurements import ShowStep, quietly
 from kappaflow.diagnosis.references import Comparison, compare, comparisons_of, references
 from kappaflow.diagnosis.verdict import filter_findings, with_findings
 from kappaflow.finding import SEVERITIES, Finding
@@ -17,7 +17,7 @@ __all__ = [
     "Comparison",
     "Diagnosis",
     "Finding",
-    "Progress",
+    "ShowStep",
     "check_codes",
     "compare",
     "comparison_findings",

@@ -1,7 +1,6 @@
 """Advice with the argument names of the library of a flow."""
 
 import dataclasses
-import functools
 import inspect
 import re
 
@@ -30,9 +29,6 @@ BOUNDS = {
 OWN_BOUNDS = {"scale_bound": "smaller", "min_slope": "larger"}  # of flows of kappaflow
 # Hints in parentheses that only apply to flows of kappaflow.
 OWN_HINT = re.compile(r" \([^()]*(?:kappaflow|scale_bound|--|depth, hidden|steps, hidden)[^()]*\)")
-SPLINES = {"Spline", "RQS", "RationalQuadratic"}  # parts of the names of classes
-BOX = ("tail_bound", "bound", "boundary", "max_input")  # names of half the width of their box
-ZUKO_BOUND = 5.0  # default of zuko.transforms.MonotonicRQSTransform
 OTHER = "replace each raw log-scale by bound * torch.tanh(raw / bound) with a bound such as 2.0"
 
 
@@ -84,21 +80,6 @@ def in_float64(flow: Flow) -> str:
     if isinstance(original_of(flow), nn.Module):
         return "flow, x = flow.double(), x.double()"
     return "build the flow from float64 tensors, and pass x.double()"
-
-
-def spline_box(flow: Flow) -> float | None:
-    """Returns half the width of the box outside of which splines are linear; None without any."""
-    widths: list[float] = []
-    for part in _parts(flow):
-        for spline in (part, getattr(part, "shape", None), getattr(part, "univariate", None)):
-            kind = spline.func if isinstance(spline, functools.partial) else spline
-            name = getattr(kind, "__name__", type(kind).__name__)
-            if any(word in name for word in SPLINES):
-                keywords = spline.keywords if isinstance(spline, functools.partial) else {}
-                values = [keywords.get(key, getattr(spline, key, None)) for key in BOX]
-                values += [ZUKO_BOUND] if name == "MonotonicRQSTransform" else []
-                widths += [value for value in values if isinstance(value, float | int)][:1]
-    return min(map(float, widths), default=None)
 
 
 def without_own_names(finding: Finding) -> Finding:

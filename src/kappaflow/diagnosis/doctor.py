@@ -17,12 +17,17 @@ from kappaflow.diagnosis.check import CHECKED, TABLES
 from kappaflow.diagnosis.checks import checks_of_flows
 from kappaflow.diagnosis.checks.conditioning import usable_dtype
 from kappaflow.diagnosis.checks.data import data_findings
-from kappaflow.diagnosis.checks.likelihood import comparison_findings, explained_by_box
+from kappaflow.diagnosis.checks.likelihood import comparison_findings
 from kappaflow.diagnosis.checks.state import state
-from kappaflow.diagnosis.effort import DEFAULT_EFFORT, THOROUGH
 from kappaflow.diagnosis.finding import Diagnosis, Tables
 from kappaflow.diagnosis.isolation import isolated, one_line
-from kappaflow.diagnosis.measurements import Measurements, Progress, quietly
+from kappaflow.diagnosis.measurements import (
+    DEFAULT_EFFORT,
+    THOROUGH,
+    Measurements,
+    ShowStep,
+    quietly,
+)
 from kappaflow.diagnosis.references import Comparison, TrainRows, comparisons_of
 from kappaflow.diagnosis.verdict import diagnosis_of, with_findings
 from kappaflow.energies import LogDensity, check_target
@@ -57,7 +62,7 @@ def doctor(
     make: Callable[[], object] | None = None,
     log_density: LogDensity | None = None,
     thorough: bool = False,
-    progress: Progress = quietly,
+    progress: ShowStep = quietly,
 ) -> Diagnosis:
     """Finds problems of a flow, the layer that causes each, the cause and a fix.
 
@@ -136,7 +141,7 @@ def diagnose_flow(
     make: Callable[[], object] | None = None,
     log_density: LogDensity | None = None,
     thorough: bool = False,
-    progress: Progress = quietly,
+    progress: ShowStep = quietly,
     compare: Compare | None = None,
     names: Callable[[int], str] | None = None,
     rows: int | None = None,
@@ -185,7 +190,7 @@ def diagnose_flow(
             comparisons: tuple[Comparison, ...] = ()
             if compare is not None and raw is not None:
                 comparisons = compare(own, raw.detach(), context)
-                findings += explained_by_box(m, comparison_findings(comparisons))
+                findings += comparison_findings(comparisons)
             tables = _tables(m)
             profile = m.attempt("conditioning", lambda: m.profile, None)
             figures = _figures(m, profile, comparisons, rows)

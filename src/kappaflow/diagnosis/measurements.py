@@ -2,9 +2,10 @@
 
 import functools
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,7 +14,6 @@ from kappaflow.conditioning import Layer, Profile, layers_of
 from kappaflow.conditioning.profile import profile_at
 from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO, MATRIX_FREE_ABOVE
-from kappaflow.diagnosis.effort import DEFAULT_EFFORT, Effort
 from kappaflow.diagnosis.isolation import isolated_copy, one_line, why_no_copy
 from kappaflow.diagnosis.tensors import lengths
 from kappaflow.energies import LogDensity
@@ -35,15 +35,33 @@ NEEDS_COPY = {  # what is not checked without a copy in the own dtype, or in flo
 T = TypeVar("T")
 
 
-class Progress(Protocol):
-    """Receives the name of each measurement before it starts; an exception stops the doctor."""
-
-    def __call__(self, text: str, /) -> None:
-        """Shows a short text, such as "conditioning over depth, layer 3 of 32"."""
+ShowStep = Callable[[str], None]  # gets the name of each measurement; an exception stops all
 
 
 def quietly(text: str) -> None:
     """Shows nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """The most that the doctor examines of a flow; the checks derive their limits from it."""
+
+    points: int = 64  # rows at which a flow of few dimensions is measured
+    samples: int = 4096  # of a flow of few dimensions, compared with its base
+    budget: float = 1e6  # points times dimensions times layers of a large flow
+
+    @property
+    def thorough(self) -> bool:
+        """Whether all rows, columns, dimensions and depths are examined."""
+        return math.isinf(self.budget)
+
+    def limit(self, most: int) -> int:
+        """Returns the limit of a check, which a thorough examination does not have."""
+        return sys.maxsize if self.thorough else most
+
+
+DEFAULT_EFFORT = Effort()
+THOROUGH = Effort(points=256, samples=16_384, budget=math.inf)
 
 
 @dataclass(eq=False)
@@ -63,7 +81,7 @@ class Measurements:
     log_density: LogDensity | None = None  # the unnormalized density that the flow was fitted to
     modes: dict[str, bool] = field(default_factory=dict)  # of modules: whether they were training
     effort: Effort = DEFAULT_EFFORT
-    progress: Progress = quietly
+    progress: ShowStep = quietly
     describe: Callable[[int], str] | None = None  # names a row in a message from its index
     not_checked: list[str] = field(default_factory=list)  # what a larger effort would examine
     left_out: dict[str, list[str]] = field(default_factory=dict)  # by the reason in the flow
@@ -111,19 +129,15 @@ class Measurements:
                 raise
         return self.results[key]
 
-    def copy(self, dtype: torch.dtype | None = None, *, at: Tensor | None = None) -> Flow | None:
-        """Returns a copy of the flow, in a dtype if one is given; None if no copy works.
-
-        `at` replaces the points whose shape and dtype it is made for.
-        """
-        at = self.points if at is None else at
+    def copy(self, dtype: torch.dtype | None = None) -> Flow | None:
+        """Returns a copy of the flow, in a dtype if one is given; None if no copy works."""
         if dtype not in self._copyable:
-            why = why_no_copy(self.flow, at, self.context, dtype)
+            why = why_no_copy(self.flow, self.points, self.context, dtype)
             self._copyable[dtype] = not why
             if why:
                 self.left_out.setdefault(why, []).append(NEEDS_COPY[dtype])
         works = self._copyable[dtype]
-        return isolated_copy(self.flow, at, self.context, dtype) if works else None
+        return isolated_copy(self.flow, self.points, self.context, dtype) if works else None
 
     @functools.cached_property
     def float64_copy(self) -> Flow | None:

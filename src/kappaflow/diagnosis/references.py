@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from torch import Tensor
 
-from kappaflow.diagnosis.measurements import Progress, quietly
+from kappaflow.diagnosis.measurements import ShowStep, quietly
+from kappaflow.diagnosis.tensors import in_chunks
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.flows.base import sample_of
@@ -27,27 +28,21 @@ KINDS: tuple[str, ...] = get_args(Kind)
 
 DEPENDENT = 1e-6  # share of a column's standard deviation that earlier columns leave unexplained
 HALVED_ROWS = 200  # least number of rows to fit a reference to one half and compare on the other
-COMPARED_ROWS, ROWS_AT_ONCE = 5_000, 1_000
+COMPARED_ROWS = 5_000
 COMPONENTS = (2, 4, 8, 16, 32)  # tried after 1, as long as the BIC improves
 FIT_ROWS, ITERATIONS = 5_000, 30  # limits, so that all fits take some seconds
 FLOOR = 1e-4  # added to the variances of a component, in units of the Gaussian's variance
-
 
 TrainRows = Tensor | tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A density fitted to training rows, evaluated at held-out rows.
-
-    Attributes:
-        kind: The density; with a context, the density of the residuals of a linear regression.
-        nll: Negative log-likelihood of each held-out row, (rows,), in nats.
-    """
+    """A density fitted to training rows, or to the residuals of a regression on a context."""
 
     kind: Kind
     components: int
-    nll: FloatArray
+    nll: FloatArray  # negative log-likelihood of each held-out row, (rows,), in nats
 
 
 @dataclass(frozen=True)
@@ -128,7 +123,7 @@ def comparisons_of(
     x: Tensor,
     context: Tensor | None,
     train: TrainRows | None = None,
-    progress: Progress = quietly,
+    progress: ShowStep = quietly,
     *,
     thorough: bool = False,
 ) -> tuple[Comparison, ...]:
@@ -150,18 +145,19 @@ def comparisons_of(
     progress("a Gaussian and a Gaussian mixture")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
     half = len(x) // 2 if fitted is None else 0
-    at, at_context = _rows_at(x, context, order[half:][: None if thorough else COMPARED_ROWS])
-    rows, rows_given = _rows_at(x, context, order[:half]) if fitted is None else fitted
-    result = references(
-        _to_numpy(rows),
-        _to_numpy(at),
-        _to_numpy_if_given(rows_given),
-        _to_numpy_if_given(at_context),
-    )
+    train_rows, train_context = fitted or _rows(x, context, order[:half])
+    x, context = _rows(x, context, order[half:][: None if thorough else COMPARED_ROWS])
+    generator = None if flow.augment is None else torch.Generator().manual_seed(0)
+    (log_prob,) = in_chunks(lambda *at: (flow.log_prob(*at, generator=generator),), x, context)
     return compare(
-        -_log_prob(flow, at, at_context),
-        result,
-        conditional=at_context is not None,
+        -_to_numpy(log_prob),
+        references(
+            _to_numpy(train_rows),
+            _to_numpy(x),
+            None if train_context is None else _to_numpy(train_context),
+            None if context is None else _to_numpy(context),
+        ),
+        conditional=context is not None,
         fair=fitted is not None,
         log_det=standardization_log_det(flow),
     )
@@ -186,13 +182,31 @@ def compare(
         >>> one[0].difference, one[0].standard_error
         (-1.5, 0.5)
     """
-    return tuple(
-        _compared(nll, reference, weights, log_det, conditional=conditional, fair=fair)
-        for reference in result
-    )
+    rows = len(nll)
+    shares = np.full(rows, 1 / rows) if weights is None else weights / weights.sum()
+    comparisons = []
+    for reference in result:
+        with np.errstate(invalid="ignore"):
+            paired = nll - reference.nll
+            difference = float(shares @ paired)
+            variance = np.square(shares * (paired - difference)).sum() * rows / max(1, rows - 1)
+        mean = float(shares @ reference.nll)
+        comparison = Comparison(
+            kind=reference.kind,
+            components=reference.components,
+            conditional=conditional,
+            rows=rows,
+            nll=mean,
+            nll_standardized=mean + log_det,
+            difference=difference,
+            standard_error=math.sqrt(variance) if rows > 1 else math.inf,
+            fair=fair,
+        )
+        comparisons.append(comparison)
+    return tuple(comparisons)
 
 
-def _rows_at(x: Tensor, context: Tensor | None, index: Tensor) -> tuple[Tensor, Tensor | None]:
+def _rows(x: Tensor, context: Tensor | None, index: Tensor) -> tuple[Tensor, Tensor | None]:
     return x[index], None if context is None else context[index]
 
 
@@ -200,76 +214,28 @@ def _checked_train(
     x: Tensor, context: Tensor | None, train: TrainRows
 ) -> tuple[Tensor, Tensor | None]:
     """Returns training rows and their context, or raises an error if they do not fit x."""
-    if isinstance(train, tuple) and len(train) != 2:
-        raise ArgumentError(f"'train' should be rows or (rows, context), got {len(train)} values.")
-    rows, context_rows = train if isinstance(train, tuple) else (train, None)
+    parts = train if isinstance(train, tuple) else (train,)
+    if len(parts) > 2:
+        raise ArgumentError(f"'train' should be rows or (rows, context), got {len(parts)} values.")
+    rows, context_rows = (*parts, None)[:2]
     if not isinstance(rows, Tensor) or rows.dim() != 2 or rows.shape[1:] != x.shape[1:]:
         got = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
         raise ArgumentError(
             f"'train' should hold rows of a table like 'x', (N, {x[0].numel()}), got {got}."
         )
-    if (context_rows is None) != (context is None) or (
-        context_rows is not None
-        and context is not None
-        and context_rows.shape != (len(rows), *context.shape[1:])
-    ):
+    expected = None if context is None else (len(rows), *context.shape[1:])
+    if (None if context_rows is None else tuple(context_rows.shape)) != expected:
         raise ArgumentError(
             "'train' should be rows alone for a flow without a context, and (rows, context), with "
             "as many rows each, for one with a context."
         )
-    if not all(
-        bool(torch.isfinite(part).all()) for part in (rows, context_rows) if part is not None
-    ):
+    if not all(torch.isfinite(part).all() for part in parts):
         raise ArgumentError("'train' should hold finite numbers only.")
     return rows, context_rows
 
 
-def _log_prob(flow: Flow, x: Tensor, context: Tensor | None) -> FloatArray:
-    generator = None if flow.augment is None else torch.Generator().manual_seed(0)
-    results = []
-    for start in range(0, len(x), ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
-        part_context = None if context is None else context[part]
-        results.append(flow.log_prob(x[part], part_context, generator=generator))
-    return _to_numpy(torch.cat(results))
-
-
 def _to_numpy(values: Tensor) -> FloatArray:
     return values.detach().double().cpu().numpy()
-
-
-def _to_numpy_if_given(values: Tensor | None) -> FloatArray | None:
-    return None if values is None else _to_numpy(values)
-
-
-def _compared(
-    nll: FloatArray,
-    reference: Reference,
-    weights: FloatArray | None,
-    log_det: float,
-    *,
-    conditional: bool,
-    fair: bool,
-) -> Comparison:
-    rows, shares = len(nll), np.ones(len(nll)) if weights is None else weights
-    shares = shares / shares.sum()
-    with np.errstate(invalid="ignore"):
-        paired = nll - reference.nll
-        difference = shares @ paired
-        variance = np.square(shares * (paired - difference)).sum() * rows / max(1, rows - 1)
-        error = math.sqrt(variance) if rows > 1 else math.inf
-    mean = float(shares @ reference.nll)
-    return Comparison(
-        kind=reference.kind,
-        components=reference.components,
-        conditional=conditional,
-        rows=rows,
-        nll=mean,
-        nll_standardized=mean + log_det,
-        difference=float(difference),
-        standard_error=error,
-        fair=fair,
-    )
 
 
 def _residuals(
@@ -282,16 +248,10 @@ def _residuals(
     """Returns the residuals of a linear regression on the context."""
     if train_context is None or test_context is None:
         return train, test
-    mean, spread = train_context.mean(0), train_context.std(0)
-    spread = np.where(spread > 0, spread, 1.0)
+    from sklearn.linear_model import LinearRegression
 
-    def design(context: FloatArray) -> FloatArray:
-        return np.hstack([np.ones((len(context), 1)), (context - mean) / spread])
-
-    features = design(train_context)
-    root = 1.0 if weights is None else np.sqrt(weights)[:, None]
-    slopes = np.linalg.lstsq(root * features, root * train, rcond=None)[0]
-    return train - features @ slopes, test - design(test_context) @ slopes
+    regression = LinearRegression().fit(train_context, train, weights)
+    return train - regression.predict(train_context), test - regression.predict(test_context)
 
 
 def _whitened(

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from kappaflow.data.raw import Decimal
-from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly, with_findings
+from kappaflow.diagnosis import Diagnosis, ShowStep, diagnose_flow, quietly, with_findings
 from kappaflow.errors import KappaflowError
 from kappaflow.runs.kinds import points_of
 from kappaflow.runs.stored import load_on, read_run, reload_data, run_kind, stored_findings
@@ -15,7 +15,7 @@ def diagnose_run(
     data: str | None = None,
     *,
     thorough: bool = False,
-    progress: Progress = quietly,
+    progress: ShowStep = quietly,
     decimal: Decimal | None = None,
     device: str | None = None,
 ) -> tuple[Diagnosis, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from kappaflow._checks import one_of, positive_int
 from kappaflow.data.naming import JITTER
 from kappaflow.data.statistics import nearest_relation
-from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly
+from kappaflow.diagnosis import Diagnosis, ShowStep, diagnose_flow, quietly
 from kappaflow.diagnosis.fixes import FIXES
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.files import CONFIG, load, read_config
@@ -63,7 +63,7 @@ def fix_run(
     *,
     epochs: int = EPOCHS,
     progress: bool | None = None,
-    show: Progress = quietly,
+    show: ShowStep = quietly,
 ) -> FixedRun:
     """Returns what was done to fix a run in the folder `into`, and the run before and after.
 
@@ -116,7 +116,7 @@ def _refuse_unfinished(new: Path) -> None:
         raise ArgumentError(f"'into' should be a new folder, {new} holds an unfinished training.")
 
 
-def _health(folder: Path, show: Progress) -> tuple[Health, str]:
+def _health(folder: Path, show: ShowStep) -> tuple[Health, str]:
     """Returns the diagnosis and the likelihood of a run, and a description of the points."""
     diagnosis, points = diagnose_run(folder, progress=show)
     try:
@@ -133,7 +133,7 @@ def _applied(
     names: Sequence[str],
     *,
     data: TableData | None,
-    show: Progress,
+    show: ShowStep,
 ) -> tuple[Flow, list[str], bool]:
     """Returns a flow after fixes, one clause for each, and whether it has to be trained."""
     done, trains = [], False

@@ -21,7 +21,7 @@ from kappaflow.data.naming import describe_values, require_finite
 from kappaflow.data.raw import Decimal
 from kappaflow.diagnosis import (
     Diagnosis,
-    Progress,
+    ShowStep,
     comparisons_of,
     data_findings,
     diagnose_flow,
@@ -55,7 +55,7 @@ def diagnose_code(
     context: tuple[str, ...] = (),
     *,
     thorough: bool = False,
-    progress: Progress = quietly,
+    progress: ShowStep = quietly,
     decimal: Decimal | None = None,
     device: str | None = None,
 ) -> tuple[Diagnosis, str]:

@@ -11,7 +11,6 @@ from kappaflow.bijection import Bijection
 from kappaflow.conditioning import layers_of
 from kappaflow.diagnosis.check import Symptom, check, measurement
 from kappaflow.diagnosis.measurements import Measurements
-from kappaflow.finding import Evidence
 from kappaflow.flows import Flow
 from kappaflow.foreign.layers import ForeignLayer
 
@@ -21,58 +20,49 @@ DIRECTIONS = {"forward": "forward direction", "inverse": "inverse"}
 Call = Callable[..., tuple[Tensor, object]]
 
 
-class Result(NamedTuple):
+class Returned(NamedTuple):
     """The dtype of a value or a log_det that a layer returned, "forward" or "inverse"."""
 
     layer: str
     direction: str
+    is_value: bool
     given: str
-    returned: str
+    dtype: str
 
-    @property
-    def is_narrow(self) -> bool:
-        """Whether the result has less precision than float32."""
-        return self.returned in NARROW
-
-    @property
-    def is_changed(self) -> bool:
-        return self.returned != self.given
-
-    def symptom(self, text: str) -> Symptom:
-        """Returns a symptom; `text` has places for the direction and the dtype."""
-        message = text.format(DIRECTIONS[self.direction], self.returned)
-        evidence: Evidence = {"direction": self.direction, "type": self.returned}
-        return Symptom(message, evidence, layer=self.layer)
-
-
-Results = list[Result]
+    def narrow_log_det(self, start: str) -> Symptom:
+        """Returns the symptom of a log_det that has less precision than float32."""
+        message = f"{start} log_det of the {DIRECTIONS[self.direction]} is in {self.dtype}."
+        return Symptom(message, {"direction": self.direction, "type": self.dtype}, self.layer)
 
 
 class Dtypes(NamedTuple):
     """The first result of a layer with each problem; None if no layer has it."""
 
-    narrow_log_det: Result | None  # less precise than float32
-    changed: Result | None  # values in another dtype than the points
-    changed_in_float64: Result | None  # the same in a float64 copy
-    under_autocast: Result | None  # a narrow log_det under autocast to bfloat16
+    narrow_log_det: Returned | None  # less precise than float32
+    changed: Returned | None  # values in another dtype than the points
+    changed_in_float64: Returned | None  # the same in a float64 copy
+    under_autocast: Returned | None  # a narrow log_det under autocast to bfloat16
 
 
 @measurement("dtypes", checked="dtypes")
 def dtypes(m: Measurements) -> Dtypes:
     """Calls each layer in both directions in its own dtype, in float64, and under autocast."""
     x, context = m.first(ROWS)
-    values, log_dets = _results(m.flow, x, context)
-    values64 = m.in_float64(_values_in_float64, x, context) or []
-    cast: Results = []
+    own, cast = _returned(m.flow, x, context), list[Returned]()
+    copy = m.in_float64(_returned, x, context) or []
+    copy = copy if m.float64_copy is not None and m.float64_copy.dtype == torch.float64 else []
     if m.flow.dtype == torch.float32:
         with torch.autocast(x.device.type, dtype=torch.bfloat16), suppress(Exception):
-            cast = _results(m.flow, x, context)[1]  # dtypes that cannot be mixed raise an error
-    return Dtypes(
-        narrow_log_det=next((entry for entry in log_dets if entry.is_narrow), None),
-        changed=next((entry for entry in values if entry.is_changed), None),
-        changed_in_float64=next((entry for entry in values64 if entry.is_changed), None),
-        under_autocast=next((entry for entry in cast if entry.is_narrow), None),
-    )
+            cast = _returned(m.flow, x, context)  # dtypes that cannot be mixed raise an error
+    return Dtypes(_narrow_log_det(own), _changed(own), _changed(copy), _narrow_log_det(cast))
+
+
+def _narrow_log_det(results: list[Returned]) -> Returned | None:
+    return next((one for one in results if not one.is_value and one.dtype in NARROW), None)
+
+
+def _changed(results: list[Returned]) -> Returned | None:
+    return next((one for one in results if one.is_value and one.dtype != one.given), None)
 
 
 @check(
@@ -95,7 +85,7 @@ def log_det_narrow(m: Measurements) -> Iterator[Symptom]:
     """
     result = dtypes(m).narrow_log_det
     if result is not None:
-        yield result.symptom("The log_det of the {} is in {}.")
+        yield result.narrow_log_det("The")
 
 
 @check(
@@ -121,10 +111,11 @@ def dtype_changed(m: Measurements) -> Iterator[Symptom]:
     result = own or dtypes(m).changed_in_float64
     if result is None:
         return
-    start, given, returned = "The" if own else "In a float64 copy, the", *result[2:]
+    start = "The" if own else "In a float64 copy, the"
     yield Symptom(
-        f"{start} {DIRECTIONS[result.direction]} returns {returned} for points in {given}.",
-        {"direction": result.direction, "given": given, "got": returned},
+        f"{start} {DIRECTIONS[result.direction]} returns {result.dtype} for points in "
+        f"{result.given}.",
+        {"direction": result.direction, "given": result.given, "got": result.dtype},
         layer=result.layer,
         severity="warning" if own else "note",
     )
@@ -152,29 +143,22 @@ def autocast_narrows(m: Measurements) -> Iterator[Symptom]:
     """
     result = dtypes(m).under_autocast
     if result is not None and dtypes(m).narrow_log_det is None:
-        yield result.symptom("Under autocast, the log_det of the {} is in {}.")
+        yield result.narrow_log_det("Under autocast, the")
 
 
-def _results(flow: Flow, x: Tensor, context: Tensor | None) -> tuple[Results, Results]:
-    """Returns the dtypes of all values and the dtypes of all log_dets."""
-    values, log_dets, state = [], [], x
+def _returned(flow: Flow, x: Tensor, context: Tensor | None) -> list[Returned]:
+    """Returns the dtypes of all values and log_dets."""
+    results, state = list[Returned](), x
     for layer in layers_of(flow.bijection, context):
         for direction, call in zip(DIRECTIONS, unconverted(layer.bijection), strict=True):
             value, log_det = call(state.clone(), layer.context)
-            values.append(Result(layer.name, direction, *_names(state, value)))
-            if isinstance(log_det, Tensor):
-                log_dets.append(Result(layer.name, direction, *_names(state, log_det)))
+            for result in (value, log_det):
+                if isinstance(result, Tensor):
+                    names = (str(one.dtype).removeprefix("torch.") for one in (state, result))
+                    results.append(Returned(layer.name, direction, result is value, *names))
             if direction == "forward":
                 state = value.to(x.dtype)
-    return values, log_dets
-
-
-def _values_in_float64(flow: Flow, x: Tensor, context: Tensor | None) -> Results:
-    return _results(flow, x, context)[0] if flow.dtype == torch.float64 else []
-
-
-def _names(*tensors: Tensor) -> list[str]:
-    return [str(tensor.dtype).removeprefix("torch.") for tensor in tensors]
+    return results
 
 
 def unconverted(layer: Bijection) -> tuple[Call, Call]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributions import MultivariateNormal
 
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.check import Symptom, check, measurement
@@ -36,7 +37,7 @@ FEW = 0.01  # share of effective samples that is too small for any tail
 COORDINATES = 6  # coordinates of a point that a message shows
 
 
-class Energy(NamedTuple):
+class EnergyFit(NamedTuple):
     """A flow compared with an unnormalized density.
 
     Regions and rows are missed if a weight there is `MARGIN` nats above the largest weight of the
@@ -48,46 +49,40 @@ class Energy(NamedTuple):
     missed_mass: float  # share of the known mass in missed regions
     missed_by: float  # nats of the weight at the highest missed maximum above that weight
     missed_at: Tensor | None  # the highest missed maximum, (D,)
-    points: int
-    points_missed: int
-    worst_point: int
-    worst_by: float  # nats of the weight of that row above the largest weight of the samples
+    above: Tensor  # nats of the weight of each row above the largest weight of the samples
+    rows_missed: int
+
+    @property
+    def coordinates(self) -> str:
+        """The first coordinates of the highest missed maximum, as text."""
+        values = [] if self.missed_at is None else self.missed_at.tolist()
+        more = ", ..." if len(values) > COORDINATES else ""
+        return ", ".join(f"{value:.3g}" for value in values[:COORDINATES]) + more
 
 
 @measurement("the unnormalized density", checked="the unnormalized density")
-def energy(m: Measurements) -> Energy | None:
-    """Compares weights at samples, at the rows, and where the flow has no samples.
-
-    It searches regions without samples by climbing the log-density from points around the
-    samples, up to far outside, and from the rows. Importance sampling from Gaussians with the
-    curvature at the maxima estimates the mass of regions where the flow is far too small.
-    """
+def energy(m: Measurements) -> EnergyFit | None:
+    """Compares weights at samples, at the rows, and where the flow has no samples."""
     if m.log_density is None:
         return None
-    flow, log_density, x = m.flow, m.log_density, m.rows
     generator = torch.Generator().manual_seed(5)
-    samples = importance_sample(flow, log_density, SAMPLES, generator=generator)
-    known = samples.log_weights[torch.isfinite(samples.log_weights)]
-    largest = known.max().item() if len(known) else -math.inf
-    above = torch.zeros(0) if x is None else _log_weights(flow, log_density, x) - largest
-    above = above.nan_to_num(-math.inf, posinf=math.inf, neginf=-math.inf)  # no weight anywhere
+    samples = importance_sample(m.flow, m.log_density, SAMPLES, generator=generator)
+    search = ModeSearch(m.flow, m.log_density, samples, generator)
+    rows = samples.x[:0] if m.rows is None else m.rows
+    above = search.above(rows)
     missed = above > MARGIN
-    mass, by, maxima = 0.0, 0.0, torch.zeros(0)
-    if len(known) and samples.x[0].numel() <= DENSE_UP_TO:
-        rows = None if x is None else x[missed.to(x.device)][:STARTS]
-        maxima, by = _maxima(flow, log_density, samples, rows, largest, generator)
-        if len(maxima):
-            mass = _mass(flow, log_density, samples, maxima, largest, generator)
-    return Energy(
+    mass, by, maxima = 0.0, 0.0, samples.x[:0]
+    if math.isfinite(search.largest) and samples.x[0].numel() <= DENSE_UP_TO:
+        maxima, by = search.maxima(rows[missed.to(rows.device)][:STARTS])
+        mass = search.mass(maxima) if len(maxima) else 0.0
+    return EnergyFit(
         samples=samples,
         not_a_number=int((samples.log_density.isnan() | (samples.log_density == math.inf)).sum()),
         missed_mass=mass,
         missed_by=by,
         missed_at=maxima[0].flatten() if len(maxima) else None,
-        points=len(above),
-        points_missed=int(missed.sum()),
-        worst_point=int(above.argmax()) if len(above) else -1,
-        worst_by=above.max().item() if len(above) else 0.0,
+        above=above,
+        rows_missed=int(missed.sum()),
     )
 
 
@@ -118,28 +113,49 @@ def modes_missed(m: Measurements) -> Iterator[Symptom]:
     result = energy(m)
     if result is None:
         return
-    by_rows = result.points_missed > SHARE * result.points
-    if result.missed_mass < SHARE and not by_rows:
+    rows = len(result.above)
+    if result.missed_mass < SHARE and result.rows_missed <= SHARE * rows:
         return
-    share = result.samples.effective_sample_size
+    worst = int(result.above.argmax()) if rows else None
+    effective = result.samples.effective_sample_size
     yield Symptom(
         _missed_mass(result) if result.missed_mass >= SHARE else _missed_rows(result),
         {
             "missed_mass": result.missed_mass,
             "missed_by_nats": result.missed_by,
-            "missed_at": None if result.missed_at is None else _coordinates(result),
-            "points": result.points,
-            "points_missed": result.points_missed,
-            "worst_point": result.worst_point if result.points else None,
-            "worst_point_by_nats": result.worst_by if result.points else None,
-            "effective_sample_size": share,
+            "missed_at": result.coordinates or None,
+            "points": rows,
+            "points_missed": result.rows_missed,
+            "worst_point": worst,
+            "worst_point_by_nats": None if worst is None else result.above[worst].item(),
+            "effective_sample_size": effective,
             "log_normalizer": result.samples.log_normalizer,
         },
         cause="The reverse divergence does not penalize regions without samples, and the "
         "importance weights of samples do not show it: the effective sample size is "
-        f"{share:.2g} of the samples."
-        if math.isfinite(share)
+        f"{effective:.2g} of the samples."
+        if math.isfinite(effective)
         else None,
+    )
+
+
+def _missed_mass(result: EnergyFit) -> str:
+    return (
+        f"At least about {result.missed_mass:.2g} of the mass lies where the flow has no samples, "
+        f"some around ({result.coordinates}): weights there are {result.missed_by:.3g} nats "
+        f"larger than at any of {len(result.samples)} samples."
+    )
+
+
+def _missed_rows(result: EnergyFit) -> str:
+    rows, worst = len(result.above), int(result.above.argmax())
+    missed = f"{result.rows_missed} of {rows} rows are where the flow has no samples"
+    by = result.above[worst].item()
+    if not math.isfinite(by):
+        return f"{missed}, such as row {worst}."
+    return (
+        f"{missed}. The worst is row {worst}: its weight is {by:.3g} nats larger than any weight "
+        f"of {len(result.samples)} samples."
     )
 
 
@@ -212,88 +228,86 @@ def _no_weights(samples: ImportanceSamples, evidence: Evidence) -> Symptom:
     return Symptom(message, evidence, severity="error", cause=cause, fix=fix)
 
 
-def _missed_mass(result: Energy) -> str:
-    return (
-        f"At least about {result.missed_mass:.2g} of the mass lies where the flow has no samples, "
-        f"some around ({_coordinates(result)}): weights there are {result.missed_by:.3g} nats "
-        f"larger than at any of {len(result.samples)} samples."
-    )
+class ModeSearch:
+    """Finds where a flow is far too small, and estimates the share of the mass there."""
 
+    def __init__(
+        self,
+        flow: Flow,
+        log_density: LogDensity,
+        samples: ImportanceSamples,
+        generator: torch.Generator,
+    ) -> None:
+        self.flow, self.log_density, self.generator = flow, log_density, generator
+        self.log_normalizer = samples.log_normalizer
+        known = samples.log_weights[torch.isfinite(samples.log_weights)]
+        self.largest = known.max().item() if len(known) else -math.inf
+        deviation = samples.x.std(dim=0)
+        self.center = samples.x.mean(dim=0)
+        self.width = deviation.clamp_min(1e-6 * deviation.max().clamp_min(1e-30))
 
-def _missed_rows(result: Energy) -> str:
-    missed = f"{result.points_missed} of {result.points} rows are where the flow has no samples"
-    if not math.isfinite(result.worst_by):
-        return f"{missed}, such as row {result.worst_point}."
-    return (
-        f"{missed}. The worst is row {result.worst_point}: its weight is {result.worst_by:.3g} "
-        f"nats larger than any weight of {len(result.samples)} samples."
-    )
+    def log_p(self, x: Tensor) -> Tensor:
+        """Returns the log-density in float64, -inf where it is not finite."""
+        log_p = log_density_at(self.log_density, x).double()
+        return log_p.nan_to_num(-math.inf, posinf=-math.inf, neginf=-math.inf)
 
+    def above(self, x: Tensor) -> Tensor:
+        """Returns the nats by which log p - log q is above that of all samples, (n,)."""
+        log_p, log_q = self.log_p(x), self.flow.log_prob(x).double()
+        log_q = log_q.nan_to_num(-math.inf, posinf=math.inf, neginf=-math.inf)
+        weights = torch.where(log_p == -math.inf, log_p, log_p - log_q).cpu()
+        return (weights - self.largest).nan_to_num(-math.inf, posinf=math.inf, neginf=-math.inf)
 
-def _coordinates(result: Energy) -> str:
-    values = [] if result.missed_at is None else result.missed_at.tolist()
-    more = ", ..." if len(values) > COORDINATES else ""
-    return ", ".join(f"{value:.3g}" for value in values[:COORDINATES]) + more
+    def maxima(self, rows: Tensor) -> tuple[Tensor, float]:
+        """Returns the maxima that the flow misses, highest first, and the largest excess in nats.
 
+        The log-density is climbed from points around the samples, up to far outside, and from
+        rows. The rows are candidates too, because a climb can leave a narrow region.
+        """
+        center, width = self.center, self.width
+        reach = torch.logspace(0, math.log2(FURTHEST), STARTS, base=2.0)
+        noise = torch.randn((STARTS, *center.shape), generator=self.generator)
+        reach = reach.reshape(-1, *[1] * center.dim()).to(center)
+        starts = torch.cat((rows, center + reach * width * noise.to(center)))
+        reach = torch.cat((reach.new_ones(len(rows), *reach.shape[1:]), reach))
+        points = torch.cat((_climb(self.log_density, starts, reach * width), rows))
+        above = self.above(points)
+        # Sort by log-density: a climb that got stuck far out has a larger weight than any mode.
+        log_density = log_density_at(self.log_density, points).nan_to_num(-math.inf)
+        order = log_density.cpu().argsort(descending=True)
+        kept: list[int] = []
+        for i in order[above[order] > MARGIN].tolist():
+            away = ((points[i] - points[kept]) / width).square().flatten(1).mean(1).sqrt()
+            if not (away < APART).any():
+                kept.append(i)
+            if len(kept) == MOST_REGIONS:
+                break
+        return points[kept], above[kept[0]].item() if kept else 0.0
 
-def _log_weights(flow: Flow, log_density: LogDensity, x: Tensor) -> Tensor:
-    """Returns log p - log q, (n,), in float64.
+    def mass(self, maxima: Tensor) -> float:
+        """Returns the share of the mass near the maxima, where the flow is far too small.
 
-    It is -inf if p is zero, and inf if q is zero where p is not.
-    """
-    log_p = _finite_or_zero(log_density_at(log_density, x))
-    log_q = flow.log_prob(x).double()
-    log_q = log_q.nan_to_num(-math.inf, posinf=math.inf, neginf=-math.inf)
-    return torch.where(log_p == -math.inf, log_p, log_p - log_q).cpu()
-
-
-def _finite_or_zero(log_density: Tensor) -> Tensor:
-    """Returns a log-density in float64, -inf where it is not finite."""
-    return log_density.double().nan_to_num(-math.inf, posinf=-math.inf, neginf=-math.inf)
-
-
-def _maxima(
-    flow: Flow,
-    log_density: LogDensity,
-    samples: ImportanceSamples,
-    rows: Tensor | None,
-    largest: float,
-    generator: torch.Generator,
-) -> tuple[Tensor, float]:
-    """Returns the maxima that the flow misses, highest first, and the largest excess in nats.
-
-    The rows are kept as candidates too, because a step of a climb can leave a narrow region.
-    """
-    center, width = _center_and_width(samples.x)
-    reach = torch.logspace(0, math.log2(FURTHEST), STARTS, base=2.0)
-    noise = torch.randn((STARTS, *center.shape), generator=generator)
-    reach = reach.reshape(-1, *[1] * center.dim()).to(center)
-    starts = center + reach * width * noise.to(center)
-    if rows is not None and len(rows):
-        starts = torch.cat((rows, starts))
-        reach = torch.cat((torch.ones_like(reach[:1]).expand(len(rows), *reach.shape[1:]), reach))
-    result = _climb(log_density, starts, reach * width)
-    result = result if rows is None else torch.cat((result, rows))
-    above = _log_weights(flow, log_density, result) - largest
-    # Sort by log-density: a climb that got stuck far out has a larger weight than any mode.
-    order = (
-        log_density_at(log_density, result).nan_to_num(-math.inf).cpu().argsort(descending=True)
-    )
-    order = order[above[order] > MARGIN]
-    kept: list[int] = []
-    for i in order.tolist():
-        away = ((result[i] - result[kept]) / width).square().flatten(1).mean(1).sqrt()
-        if not (away < APART).any():
-            kept.append(i)
-        if len(kept) == MOST_REGIONS:
-            break
-    return result[kept], above[kept[0]].item() if kept else 0.0
-
-
-def _center_and_width(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns mean and standard deviation of each coordinate of the samples."""
-    deviation = samples.std(dim=0)
-    return samples.mean(dim=0), deviation.clamp_min(1e-6 * deviation.max().clamp_min(1e-30))
+        Proposals are Gaussians with the curvature at the maxima. The estimate is unbiased for any
+        positive proposal; a poor one misses some of the mass.
+        """
+        event, width = maxima.shape[1:], self.width.flatten().double()
+        values, axes, slope = _curvatures(self.log_density, maxima, width)
+        step = ((slope[:, None] @ axes) / values[:, None]) @ axes.mT  # Newton's, uphill
+        centers = maxima.flatten(1).double() / width + step[:, 0].clamp(-1, 1)
+        noise = torch.randn((len(maxima), DRAWS_OF_REGION, len(width)), generator=self.generator)
+        scales = (axes / values.sqrt()[:, None]).mT
+        z = (centers[:, None] + noise.double().to(centers.device) @ scales).flatten(0, 1)
+        proposals = MultivariateNormal(centers, scales.mT @ scales, validate_args=False)
+        log_each = proposals.log_prob(z[:, None])
+        log_g = log_each.logsumexp(1) - math.log(len(maxima)) - width.log().sum()
+        x = (z * width).reshape(-1, *event).to(maxima.dtype)
+        missed = self.above(x) > MARGIN
+        log_weights = torch.where(missed, self.log_p(x).cpu() - log_g.cpu(), -math.inf)
+        decisive = (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
+        if not decisive >= DECISIVE:
+            return 0.0
+        log_mass = log_weights.logsumexp(0) - math.log(len(x))
+        return torch.sigmoid(log_mass - self.log_normalizer).item()
 
 
 def _climb(log_density: LogDensity, starts: Tensor, scale: Tensor) -> Tensor:
@@ -306,44 +320,6 @@ def _climb(log_density: LogDensity, starts: Tensor, scale: Tensor) -> Tensor:
         way.grad = -(slope * scale).nan_to_num(0.0, 0.0, 0.0)
         optimizer.step()
     return starts + scale * way.detach()
-
-
-def _mass(
-    flow: Flow,
-    log_density: LogDensity,
-    samples: ImportanceSamples,
-    maxima: Tensor,
-    largest: float,
-    generator: torch.Generator,
-) -> float:
-    """Returns the share of the mass near the maxima, where the flow is far too small.
-
-    The estimate is unbiased for any positive proposal; a poor one misses some of the mass.
-    """
-    _, width = _center_and_width(samples.x)
-    event, width = maxima.shape[1:], width.flatten().double()
-    values, axes, slope = _curvatures(log_density, maxima, width)
-    step = ((slope[:, None] @ axes) / values[:, None]) @ axes.mT  # Newton's, uphill
-    centers = maxima.flatten(1).double() / width + step[:, 0].clamp(-1, 1)
-    noise = torch.randn((len(maxima), DRAWS_OF_REGION, len(width)), generator=generator)
-    noise = noise.double().to(centers.device)
-    z = centers[:, None] + (noise / values.sqrt()[:, None]) @ axes.mT
-    z = z.flatten(0, 1)
-    along = torch.einsum("nmd,mde->nme", z[:, None] - centers, axes)
-    log_each = -0.5 * (along.square() * values).sum(2) + 0.5 * values.log().sum(1)
-    log_g = (
-        log_each.logsumexp(1) - math.log(len(maxima)) - 0.5 * len(width) * math.log(2 * math.pi)
-    )
-    log_g = (log_g - width.log().sum()).cpu()
-    x = (z * width).reshape(-1, *event).to(maxima.dtype)
-    log_p = _finite_or_zero(log_density_at(log_density, x)).cpu()
-    missed = _log_weights(flow, log_density, x) > largest + MARGIN
-    log_weights = torch.where(missed, log_p - log_g, -math.inf)
-    decisive = (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
-    if not decisive >= DECISIVE:
-        return 0.0
-    log_mass = log_weights.logsumexp(0) - math.log(len(x))
-    return torch.sigmoid(log_mass - samples.log_normalizer).item()
 
 
 def _curvatures(

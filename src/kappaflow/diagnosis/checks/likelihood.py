@@ -1,17 +1,13 @@
 """KF501, KF502, KF504, KF505: the held-out likelihood, compared with simple densities."""
 
-import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from kappaflow.diagnosis.advice import spline_box
 from kappaflow.diagnosis.check import Symptom, check
-from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.diagnosis.references import Comparison
 from kappaflow.finding import Evidence, Finding
 
 KNOWN = 0.1  # nats per row: largest two standard errors for a comparison that counts as decided
-OUTSIDE = 0.01  # share of rows outside of the box of splines that explains a low likelihood
 FEW_ROWS, UNCERTAIN = 100, 0.2  # fewer rows are few; nats of standard error that are too many
 
 
@@ -43,27 +39,16 @@ def comparison_findings(
                 yield from no_better_than_gaussian(result, worse=worse)
             else:
                 yield from no_better_than_mixture(result, worse=worse)
-    if not decided and standard_error is not None and rows < FEW_ROWS:
-        yield from uncertain_likelihood(rows, standard_error)
-
-
-def explained_by_box(m: Measurements, findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Yields the findings, with another cause if many rows lie outside of the box of splines."""
-    bound = spline_box(m.flow)
-    share = 0.0
-    if bound is not None and m.rows is not None:
-        rows = m.flow.standardization(m.rows)[0].flatten(1)
-        share = (rows.abs() > bound).any(1).double().mean().item()
-    for finding in findings:
-        if share > OUTSIDE and finding.code in {"KF501", "KF504"}:
-            yield dataclasses.replace(
-                finding,
-                cause=f"{100 * share:.0f} % of the rows lie outside of [-{bound:g}, {bound:g}], "
-                "where the splines are linear: training cannot change the density there.",
-                fix="Standardize the columns before training, or widen the box of the splines.",
-            )
-        else:
-            yield finding
+    if decided or standard_error is None or rows >= FEW_ROWS or standard_error <= UNCERTAIN:
+        return
+    uncertain = Symptom(
+        f"There are too few held-out rows ({rows:,}) for a reliable likelihood: its standard "
+        f"error is {standard_error:.2f} nats per row.",
+        {"rows": rows, "standard_error": standard_error},
+        cause="The mean of few rows depends on which rows were held out.",
+        fix="Give more rows.",
+    )
+    yield too_few_rows.finding(uncertain)
 
 
 @check(
@@ -87,7 +72,7 @@ def no_better_than_gaussian(result: Comparison, *, worse: bool) -> Iterator[Symp
         flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
         x = 3 * torch.randn(400, 2)
     """
-    yield _worse(result) if worse else _no_better(result)
+    yield _symptom(result, worse=worse)
 
 
 @check(
@@ -108,29 +93,27 @@ def no_better_than_mixture(result: Comparison, *, worse: bool) -> Iterator[Sympt
         x[:300] += 1
         x[300:] -= 1
     """
-    yield _worse(result) if worse else _no_better(result)
+    yield _symptom(result, worse=worse)
 
 
-def _worse(result: Comparison) -> Symptom:
-    fitted = "" if result.fair else " fitted to the other half of them"
-    amount = f"{result.difference:.2f} ± {result.standard_error:.2f} nats per row worse than"
+def _symptom(result: Comparison, *, worse: bool) -> Symptom:
+    """Returns the symptom of a flow that is worse than a reference, or no better."""
+    opening = f"On {result.rows:,} held-out rows the flow is"
+    amount = f"{result.difference:.2f} ± {result.standard_error:.2f} nats per row"
+    if not worse:
+        return Symptom(
+            f"{opening} no better than {result.name}: the difference is {amount}.",
+            _evidence(result),
+            severity="note",
+            cause="The data is as simple as that density, or the flow has not learned more than "
+            "it.",
+            fix="Use the simpler density, or train longer.",
+        )
+    than = f"{amount} worse than"
     if not math.isfinite(result.difference):
-        amount = "without a finite likelihood on some rows, and so worse than"
-    return Symptom(
-        f"On {result.rows:,} held-out rows the flow is {amount} {result.name}{fitted}.",
-        _evidence(result),
-    )
-
-
-def _no_better(result: Comparison) -> Symptom:
-    return Symptom(
-        f"On {result.rows:,} held-out rows the flow is no better than {result.name}: the "
-        f"difference is {result.difference:.2f} ± {result.standard_error:.2f} nats per row.",
-        _evidence(result),
-        severity="note",
-        cause="The data is as simple as that density, or the flow has not learned more than it.",
-        fix="Use the simpler density, or train longer.",
-    )
+        than = "without a finite likelihood on some rows, and so worse than"
+    fitted = "" if result.fair else " fitted to the other half of them"
+    return Symptom(f"{opening} {than} {result.name}{fitted}.", _evidence(result))
 
 
 def _evidence(result: Comparison) -> Evidence:
@@ -168,20 +151,6 @@ def too_few_rows(result: Comparison) -> Iterator[Symptom]:
         f"than {result.name}{known}.",
         _evidence(result),
     )
-
-
-def uncertain_likelihood(rows: int, standard_error: float) -> Iterator[Finding]:
-    """Yields KF505 for a mean over few rows with a large standard error."""
-    if not standard_error <= UNCERTAIN:
-        yield too_few_rows.finding(
-            Symptom(
-                f"There are too few held-out rows ({rows:,}) for a reliable likelihood: its "
-                f"standard error is {standard_error:.2f} nats per row.",
-                {"rows": rows, "standard_error": standard_error},
-                cause="The mean of few rows depends on which rows were held out.",
-                fix="Give more rows.",
-            )
-        )
 
 
 @check(

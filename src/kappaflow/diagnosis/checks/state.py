@@ -30,7 +30,7 @@ class State(NamedTuple):
 
     first: tuple[str, ...]  # parameters and buffers that only the first calls changed
     later: tuple[str, ...]  # those that the second calls changed
-    stale: float | None  # error after a change of the parameters if the flow was called before
+    stale: float  # error after a change of the parameters if the flow was called before
     stale_layer: str | None  # the first layer with stale results
     reloaded: float | None  # change of log_prob, in nats, when a new flow loads the state
     refused: str | None  # why the state could not be loaded, in one line
@@ -38,25 +38,22 @@ class State(NamedTuple):
 
 @measurement("changes by calls", checked="parameters and state")
 def state(m: Measurements) -> State:
-    """Calls the flow for the first time, and compares its state before and after.
-
-    The doctor measures this before anything else. The changes by these calls stay.
-    """
-    flow, context = m.flow, m.context
-    x = flow.bijection.inverse(m.sample_latents, context)[0] if m.rows is None else m.points
-    fresh = m.copy(at=x)
-    before = _stored(flow)
-    _call(flow, x, context)
-    once = _stored(flow)
-    _call(flow, x, context)
-    first, later = _changed(before, once), _changed(once, _stored(flow))
-    stale, layer = None, None
-    if fresh is not None and not first and not later:
-        stale, layer = _stale(m.copy(at=x), fresh, x, context)
-        if stale == 0:  # the caches of both may have been filled before
-            stale = _unmoved(flow, fresh, x, context)
+    """Calls the flow twice, before anything else is measured; the changes by these calls stay."""
+    flow, x, context = m.flow, m.points, m.context
+    fresh, stored = m.copy(), [_stored(flow)]
+    for _ in range(2):
+        _call(flow, x, context)
+        stored.append(_stored(flow))
+    first, later = _changed(*stored[:2]), _changed(*stored[1:])
+    called = None if fresh is None or first or later else moved_copy(m, None)
+    stale, layer = 0.0, None
+    if fresh is not None and called is not None:
+        _move_parameters(fresh)
+        stale, layer = _stale(called, fresh, x, context)
+        # If both agree, the caches of both may have been filled before.
+        stale = stale or _unmoved(flow, fresh, x, context)
     first = tuple(name for name in first if name not in later)
-    return State(first, later, stale, layer, *_reload(m, x))
+    return State(first, later, stale, layer, *_reload(m))
 
 
 @check(
@@ -198,19 +195,6 @@ def calls_change_state(m: Measurements) -> Iterator[Symptom]:
         )
 
 
-@measurement("inputs of calls")
-def overwritten(m: Measurements) -> tuple[str, str] | None:
-    """Returns the first layer that writes into its input, and its direction."""
-    for layer, x, z, _ in layer_by_layer(m.layers, m.standardized):
-        encode, decode = unconverted(layer.bijection)
-        for name, call, value in (("forward", encode, x), ("inverse", decode, z)):
-            own, before = value.clone(), value.clone()
-            call(own, layer.context)
-            if not torch.equal(own.nan_to_num(0), before.nan_to_num(0)):
-                return layer.name, name
-    return None
-
-
 @check(
     "KF214",
     "a call changes its input",
@@ -229,11 +213,15 @@ def input_overwritten(m: Measurements) -> Iterator[Symptom]:
         flow = (encode, lambda z: (z / 2, torch.full((len(z),), -1.3863)))
         x = torch.randn(64, 2)
     """
-    if result := overwritten(m):
-        layer, direction = result
-        yield Symptom(
-            f"The {direction} direction writes into the tensor that it is given.", layer=layer
-        )
+    for layer, x, z, _ in layer_by_layer(m.layers, m.standardized):
+        encode, decode = unconverted(layer.bijection)
+        for direction, call, value in (("forward", encode, x), ("inverse", decode, z)):
+            before, argument = value.clone(), value.clone()
+            call(argument, layer.context)
+            if not torch.equal(argument.nan_to_num(0), before.nan_to_num(0)):
+                text = f"The {direction} direction writes into the tensor that it is given."
+                yield Symptom(text, layer=layer.name)
+                return
 
 
 def _stored(flow: Flow) -> Stored:
@@ -263,25 +251,18 @@ def _call(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor:
 
 
 def _stale(
-    called: Flow | None, fresh: Flow, x: Tensor, context: Tensor | None
-) -> tuple[float | None, str | None]:
-    """Returns the error of a called flow against a fresh one, and the layer with the error."""
-    if called is None or not any(True for _ in called.parameters()):
-        return None, None
-    for examined in (called, fresh):
-        _move_parameters(examined)
-    worst, blamed, at = 0.0, None, x
-    pairs = (layers_of(examined.bijection, context) for examined in (called, fresh))
-    for old, new in zip(*pairs, strict=True):
-        results = new.encode(at)
-        difference = max(
-            _difference(old.encode(at), results),
-            _difference(old.decode(results[0]), new.decode(results[0])),
-        )
-        blamed = blamed or (new.name if difference else None)
-        worst, at = max(worst, difference), results[0]
+    called: Flow, fresh: Flow, x: Tensor, context: Tensor | None
+) -> tuple[float, str | None]:
+    """Returns the error of a called flow against a fresh one, and the first layer with it."""
     a, b = (library_log_prob(flow, x, context) for flow in (called, fresh))
-    return max(worst, 0.0 if a is None or b is None else _difference([a], [b])), blamed
+    worst, blamed = 0.0 if a is None or b is None else _difference([a], [b]), None
+    pairs = (layers_of(flow.bijection, context) for flow in (called, fresh))
+    for old, new in zip(*pairs, strict=True):
+        z, log_det = new.encode(x)
+        off = _difference([*old.encode(x), *old.decode(z)], [z, log_det, *new.decode(z)])
+        blamed = blamed or (new.name if off else None)
+        worst, x = max(worst, off), z
+    return worst, blamed
 
 
 def _difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
@@ -295,16 +276,14 @@ def _unmoved(flow: Flow, moved: Flow, x: Tensor, context: Tensor | None) -> floa
 
     It is 0 if moved parameters change the flow and leave it its own inverse.
     """
-    z = flow.bijection(x, context)[0]
-    missed = _missed(flow, x, context)
-    if not missed <= FINE:
+    if not _missed(flow, x, context) <= FINE:
         return 0.0
-    value, log_det = moved.bijection(x, context)
-    if torch.equal(value.flatten(1), x.flatten(1)):
+    (z, log_det), (moved_z, moved_log_det) = (one.bijection(x, context) for one in (flow, moved))
+    if torch.equal(moved_z.flatten(1), x.flatten(1)):
         return 0.0  # the identity, whatever the parameters: KF405
-    if not differ(value, z) and not differ(log_det, flow.bijection(x, context)[1]):
-        base = moved.base.log_prob(z, context)
-        return 0.0 if differ(base, flow.base.log_prob(z, context)) else 1.0
+    if not differ(moved_z, z) and not differ(moved_log_det, log_det):
+        densities = (one.base.log_prob(z, context) for one in (flow, moved))
+        return 0.0 if differ(*densities) else 1.0
     after = _missed(moved, x, context)
     return after if after > BROKEN else 0.0
 
@@ -337,9 +316,9 @@ def _move_parameters(flow: Flow) -> None:
     flow.eval()
 
 
-def _reload(m: Measurements, x: Tensor) -> tuple[float | None, str | None]:
+def _reload(m: Measurements) -> tuple[float | None, str | None]:
     """Returns the change of log_prob in a new flow with the same state, or the loading error."""
-    original = original_of(m.flow)
+    original, x, context = original_of(m.flow), m.points, m.context
     try:
         other = None if m.make is None else m.make()
     except Exception:  # make worked before, but may work only once
@@ -351,8 +330,7 @@ def _reload(m: Measurements, x: Tensor) -> tuple[float | None, str | None]:
         other.load_state_dict(copy.deepcopy(original.state_dict()))
     except RuntimeError as error:
         return None, " ".join(str(error).split())
-    new = isolated_copy(other, x, m.context)
+    new = isolated_copy(other, x, context)
     if new is None:
         return None, None
-    a, b = m.flow.augmented_log_prob(x, m.context), _call(new, x, m.context)
-    return _difference([a], [b]), None
+    return _difference([m.flow.augmented_log_prob(x, context)], [_call(new, x, context)]), None

@@ -1,7 +1,8 @@
 """KF217, KF218: the log_det and random numbers in training mode."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from kappaflow.conditioning import layers_of
 from kappaflow.conditioning.points import Layer
 from kappaflow.conditioning.round_trip import layer_by_layer
-from kappaflow.diagnosis.check import Symptom, check, measurement
+from kappaflow.diagnosis.check import Symptom, check
 from kappaflow.diagnosis.checks.log_prob import log_prob_random
 from kappaflow.diagnosis.measurements import Measurements, to_float64
 from kappaflow.diagnosis.tensors import differ, largest_difference
@@ -20,31 +21,6 @@ ROWS = 4  # whose Jacobian is formed
 LEAST_ROWS = 32  # with fewer, statistics of a batch depend much on each row
 STEP = 1e-5  # of the differences, in float64
 WRONG, EACH = 0.1, 4.0  # nats that are wrong, and what each feature adds for statistics of a batch
-
-
-class TrainingMode(NamedTuple):
-    """The layer with the largest error of a log_det in training mode, in nats."""
-
-    layer: str
-    error: float
-
-
-@measurement("training mode")
-def training_mode(m: Measurements) -> TrainingMode | None:
-    """Compares log_dets with differences in float64. Returns None if training changes nothing."""
-    own = m.copy(torch.float64)
-    if own is None or len(m.points) < LEAST_ROWS:
-        return None
-    x, context = m.points.double(), to_float64(m.context)
-    before = own.augmented_log_prob(x, context)
-    own.train()
-    if not differ(_seeded(lambda: own.augmented_log_prob(x, context)), before):
-        return None
-    n = x[0].numel()
-    if m.up_to(m.effort.points // 4, n, f"log_dets in training mode, of {n} features") < n:
-        return None
-    errors = list(_errors(own, x, context))
-    return max(errors, key=lambda one: one.error, default=None)
 
 
 @check(
@@ -70,50 +46,26 @@ def wrong_in_training(m: Measurements) -> Iterator[Symptom]:
         flow = kf.Flow(kf.StandardNormal(2), Training(2))
         x = torch.randn(64, 2)
     """
-    result = training_mode(m)
-    if result is not None:
+    own = m.copy(torch.float64)
+    if own is None or len(m.points) < LEAST_ROWS:
+        return
+    x, context = m.points.double(), to_float64(m.context)
+    before = own.augmented_log_prob(x, context)
+    own.train()
+    if not differ(_seeded(lambda: own.augmented_log_prob(x, context)), before):
+        return
+    n = x[0].numel()
+    if m.up_to(m.effort.points // 4, n, f"log_dets in training mode, of {n} features") < n:
+        return
+    error, layer = max(_errors(own, x, context), default=(0.0, None))
+    # What each feature adds explains the statistics of a batch.
+    if error > WRONG + EACH * n / len(x):
         yield Symptom(
             f"In training mode, a log_det differs from log|det| of the Jacobian by up to "
-            f"{result.error:.2g} nats.",
-            {"worst_nats": result.error},
-            layer=result.layer,
+            f"{error:.2g} nats.",
+            {"worst_nats": error},
+            layer=layer,
         )
-
-
-class GivenMode(NamedTuple):
-    """The flow in the mode in which it was given, against itself: the largest change in nats."""
-
-    worst: float
-    layer: str | None  # the first layer with values that change
-    is_random: bool  # whether two calls differ; else the flow differs from evaluation mode
-
-
-@measurement("random numbers in training mode")
-def given_mode(m: Measurements) -> GivenMode | None:
-    """Calls a copy twice in the mode in which the flow was given, and in evaluation mode.
-
-    Returns None if no call differs.
-    """
-    own = m.copy() if any(m.modes.values()) else None
-    if own is None:
-        return None
-    for name, module in own.named_modules():
-        module.training = m.modes.get(name, False)
-    own.augmented_log_prob(m.points, m.context)  # initializes what waits for data
-    values = [own.augmented_log_prob(m.points, m.context) for _ in range(2)]
-    layers, start = layers_of(own.core, m.context), own.standardization(m.points)[0]
-    if differ(*values):
-        calls = layer_by_layer(layers, start)
-        random = (layer.name for layer, x, *results in calls if _changes(layer, x, results))
-        return GivenMode(largest_difference(*values), next(random, None), True)
-    own.eval()
-    values[1] = own.augmented_log_prob(m.points, m.context)
-    return GivenMode(largest_difference(*values), None, False) if differ(*values) else None
-
-
-def _changes(layer: Layer, x: Tensor, results: Sequence[Tensor]) -> bool:
-    """Returns whether a second call of a layer has other results."""
-    return any(differ(a, b) for a, b in zip(results, layer.encode(x), strict=True))
 
 
 @check(
@@ -139,50 +91,64 @@ def training_mode_matters(m: Measurements) -> Iterator[Symptom]:
         flow = kf.Flow(kf.StandardNormal(2), Dropping(2))
         x = torch.randn(64, 2)
     """
-    result = given_mode(m)
-    if result is None or log_prob_random(m):
+    own = m.copy() if any(m.modes.values()) and not log_prob_random(m) else None
+    if own is None:
         return
-    than = "from call to call" if result.is_random else "compared with evaluation mode"
-    yield Symptom(
-        f"The flow was given in training mode, where log_prob changes by up to {result.worst:.2g} "
-        f"nats {than}.",
-        {"worst_nats": result.worst},
-        layer=result.layer,
-        cause=None
-        if result.is_random
-        else "A layer computes other values in training mode, such as with the statistics of the "
-        "batch instead of the running ones.",
-    )
+    for name, module in own.named_modules():
+        module.training = m.modes.get(name, False)
+    own.augmented_log_prob(m.points, m.context)  # initializes what waits for data
+    values = [own.augmented_log_prob(m.points, m.context) for _ in range(2)]
+    than, layer, cause = "from call to call", None, None
+    if differ(*values):
+        layers, start = layers_of(own.core, m.context), own.standardization(m.points)[0]
+        calls = layer_by_layer(layers, start)
+        layer = next(
+            (layer.name for layer, x, *results in calls if _changes(layer, x, results)), None
+        )
+    else:
+        own.eval()
+        values[1] = own.augmented_log_prob(m.points, m.context)
+        than = "compared with evaluation mode"
+        cause = (
+            "A layer computes other values in training mode, such as with the statistics of the "
+            "batch instead of the running ones."
+        )
+    if differ(*values):
+        worst = largest_difference(*values)
+        yield Symptom(
+            f"The flow was given in training mode, where log_prob changes by up to {worst:.2g} "
+            f"nats {than}.",
+            {"worst_nats": worst},
+            layer=layer,
+            cause=cause,
+        )
 
 
-def _errors(flow: Flow, x: Tensor, context: Tensor | None) -> Iterator[TrainingMode]:
-    """Yields the error of each layer above what batch statistics explain."""
+def _changes(layer: Layer, x: Tensor, results: Sequence[Tensor]) -> bool:
+    """Returns whether a second call of a layer has other results."""
+    return any(differ(a, b) for a, b in zip(results, layer.encode(x), strict=True))
+
+
+def _errors(flow: Flow, x: Tensor, context: Tensor | None) -> Iterator[tuple[float, str]]:
+    """Yields the error of the log_det of each layer, in nats, and its name."""
     state = flow.standardization(x)[0]
-    limit = WRONG + EACH * x[0].numel() / len(x)
     for layer in layers_of(flow.core, context):
         value, log_det = _call(layer, state)
         if value.shape != state.shape:
             return
-        true = _log_det_by_differences(layer, state)
-        error = (log_det[:ROWS] - true).abs()
-        worst = error[torch.isfinite(error)].max().item() if torch.isfinite(error).any() else 0.0
-        if worst > limit:
-            yield TrainingMode(layer.name, worst)
+        error = (log_det[:ROWS] - _log_det_by_differences(layer, state)).abs()
+        yield error.nan_to_num(0.0, posinf=0.0).max().item(), layer.name
         state = value
 
 
 def _log_det_by_differences(layer: Layer, x: Tensor) -> Tensor:
     """Returns log|det| of the Jacobian of the first rows, with the other rows of the batch."""
-    n, rows = x[0].numel(), min(ROWS, len(x))
-    matrices = torch.zeros(rows, n, n, dtype=torch.float64)
-    for row in range(rows):
-        for feature in range(n):
-            sides = []
-            for sign in (1, -1):
-                moved = x.clone()
-                moved[row].view(-1)[feature] += sign * STEP
-                sides.append(_call(layer, moved)[0][row].flatten())
-            matrices[row, :, feature] = ((sides[0] - sides[1]) / (2 * STEP)).cpu()
+    matrices = torch.zeros(min(ROWS, len(x)), x[0].numel(), x[0].numel(), dtype=torch.float64)
+    for row, feature in itertools.product(*map(range, matrices.shape[:2])):
+        moved = torch.zeros_like(x)
+        moved[row].view(-1)[feature] = STEP
+        up, down = (_call(layer, x + sign * moved)[0][row].flatten() for sign in (1, -1))
+        matrices[row, :, feature] = ((up - down) / (2 * STEP)).cpu()
     return torch.linalg.slogdet(matrices)[1]
 
 
