@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.diagnosis.checks import integral as checks
+from kappaflow.diagnosis.checks import normalization as checks
 
 FEATURES = 4
 SEEDS = pytest.mark.parametrize(

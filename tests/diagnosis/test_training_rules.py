@@ -46,9 +46,9 @@ def test_the_derivatives_are_those_of_log_prob():
         )
         for seed in range(4)
     ]
-    expected = min(along, key=lambda one: abs(one - found.autograd64))
-    assert found.autograd64 == pytest.approx(expected, rel=1e-9)
-    assert found.difference == pytest.approx(expected, rel=1e-5)
+    expected = min(along, key=lambda one: abs(one - found.in_float64.autograd))
+    assert found.in_float64.autograd == pytest.approx(expected, rel=1e-9)
+    assert found.in_float64.difference == pytest.approx(expected, rel=1e-5)
     assert found.autograd == pytest.approx(expected, rel=1e-3) and found.layer is None
 
 
@@ -102,7 +102,7 @@ def test_the_gradients_of_each_memory_mode_are_right(memory):
     assert findings(flow, points(1)) == {}
     with torch.no_grad():
         found = gradient(Measurements(flow.eval(), points(1)))
-    assert found.autograd == pytest.approx(found.difference, rel=1e-3)
+    assert found.autograd == pytest.approx(found.in_float64.difference, rel=1e-3)
 
 
 @pytest.mark.slow

@@ -35,21 +35,18 @@ class Slope(NamedTuple):
     difference: float  # central, or one-sided at a kink
     size: float  # root of the sum of squares of the contributions of the parameters
 
+    def is_wrong(self, allowed: float) -> bool:
+        """Whether autograd and differences disagree."""
+        return abs(self.autograd - self.difference) > allowed * self.size
+
 
 class Gradient(NamedTuple):
     """Derivatives of the mean log_prob, in nats, along the direction with the largest error."""
 
     autograd: float  # in the dtype of the flow
-    autograd64: float  # in float64
-    difference: float  # in float64
-    size: float
-    allowed: float  # relative difference of the last two
+    in_float64: Slope
+    is_wrong: bool  # in float64
     layer: str | None = None  # the first layer with a wrong derivative
-
-    @property
-    def is_wrong(self) -> bool:
-        """Whether autograd and differences disagree in float64."""
-        return abs(self.autograd64 - self.difference) > self.allowed * self.size
 
 
 @measurement("gradients", checked="gradients")
@@ -70,14 +67,13 @@ def gradient(m: Measurements) -> Gradient | None:
         if slope is None:
             return None
         own = _gradients(same, lambda flow: _mean_log_prob(flow, x, context))
-        allowed = WRONG_SOLVED if solver_tolerance(float64_copy) > 0 else WRONG
-        result = Gradient(_product(own, _direction(same, slope.seed))[0], *slope[1:], allowed)
-        if result.is_wrong:
+        autograd = _product(own, _direction(same, slope.seed))[0]
+        if slope.is_wrong(WRONG_SOLVED if solver_tolerance(float64_copy) > 0 else WRONG):
             layer = _wrong_layer(float64_copy, x64, context64, directions)
-            return result._replace(layer=layer)
+            return Gradient(autograd, slope, True, layer)
     except Exception:  # a library that mixes float64 and float32, or forbids derivatives
         return None
-    return result
+    return Gradient(autograd, slope, False)
 
 
 @check(
@@ -107,25 +103,22 @@ def gradient_wrong(m: Measurements) -> Iterator[Symptom]:
         return  # KF211 and KF702 explain more: without float64, differences are noise
     if training_not_finite(m):
         return
+    own, _, in_float64, difference, size = result.autograd, *result.in_float64
     evidence: Evidence = {
-        "autograd": result.autograd,
-        "autograd_in_float64": result.autograd64,
-        "differences_in_float64": result.difference,
+        "autograd": own,
+        "autograd_in_float64": in_float64,
+        "differences_in_float64": difference,
     }
+    start = "Along one direction of the parameters, the gradient of log_prob is"
     if result.is_wrong:
-        yield Symptom(
-            f"Along one direction of the parameters, the gradient of log_prob is "
-            f"{result.autograd64:.3g}, but log_prob changes by {result.difference:.3g}.",
-            evidence,
-            layer=result.layer,
-        )
+        message = f"{start} {in_float64:.3g}, but log_prob changes by {difference:.3g}."
+        yield Symptom(message, evidence, layer=result.layer)
     elif (
-        abs(result.autograd - result.autograd64) > LOST * result.size
+        abs(own - in_float64) > LOST * size
         and m.profile.eps * m.profile.condition_number.amax().item() <= TRUSTED  # else see KF301
     ):
         yield Symptom(
-            f"Along one direction of the parameters, the gradient of log_prob is "
-            f"{result.autograd:.3g}, and {result.autograd64:.3g} in float64.",
+            f"{start} {own:.3g}, and {in_float64:.3g} in float64.",
             evidence,
             severity="warning",
             cause="The backward pass loses digits: it inverts layers, or subtracts large numbers.",
@@ -146,9 +139,9 @@ class Step(NamedTuple):
 def step(m: Measurements) -> Step | None:
     """Takes one step of Adam on a copy. Returns None if the flow cannot be copied or trained."""
     own = m.copy()
-    if own is None or not _trained(own):
+    parameters = {} if own is None else _trained(own)
+    if own is None or not parameters:
         return None
-    parameters = _trained(own)
     optimizer = torch.optim.Adam(parameters.values(), lr=LEARNING_RATE)
     try:
         with torch.enable_grad():
@@ -158,17 +151,13 @@ def step(m: Measurements) -> Step | None:
             loss.backward()
     except Exception:  # a library that forbids derivatives
         return None
-    gradients = {name: parameter.grad for name, parameter in parameters.items()}
-    bad = [
-        name
-        for name, value in gradients.items()
-        if value is not None and not bool(torch.isfinite(value).all())
-    ]
+    slopes = {name: parameter.grad for name, parameter in parameters.items()}
+    bad = [n for n, slope in slopes.items() if slope is not None and not slope.isfinite().all()]
+    idle = [n for n, slope in slopes.items() if slope is None]
     optimizer.step()
     _clear_caches(own)
     after = own.augmented_log_prob(m.points, m.context)
     lost = torch.isfinite(m.log_prob) & ~torch.isfinite(after)
-    idle = [name for name, value in gradients.items() if value is None]
     return Step(bad, idle, len(parameters), int(lost.sum()))
 
 
@@ -263,13 +252,12 @@ def _trained(flow: Flow) -> dict[str, Tensor]:
 def _direction(flow: Flow, seed: int) -> Direction:
     """Returns a random direction, scaled to the size of each parameter; the same in all dtypes."""
     generator = torch.Generator().manual_seed(seed)
-    return [
-        (
-            torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            * (parameter.detach().double().square().mean().sqrt().item() + 1e-2)
-        ).to(parameter)
-        for parameter in _trained(flow).values()
-    ]
+    direction = []
+    for parameter in _trained(flow).values():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        size = parameter.detach().double().square().mean().sqrt().item() + 1e-2
+        direction.append((noise * size).to(parameter))
+    return direction
 
 
 def _slope(flow: Flow, function: Function, directions: int) -> Slope | None:
@@ -287,15 +275,13 @@ def _slope(flow: Flow, function: Function, directions: int) -> Slope | None:
         coarse, fine = (values[0] - values[4]) / (8 * STEP), (values[1] - values[3]) / (2 * STEP)
         size = max(size, abs(fine))
         if abs(fine - coarse) <= SETTLED * size + 1e-9:
-            sides = [(values[i] - values[i + 1]) / STEP for i in (1, 2)]
-            if abs(derived - fine) > WRONG * size and abs(sides[0] - sides[1]) > SETTLED * size:
-                fine = min(sides, key=lambda side, derived=derived: abs(side - derived))
+            up, down = (values[1] - values[2]) / STEP, (values[2] - values[3]) / STEP
+            if abs(derived - fine) > WRONG * size and abs(up - down) > SETTLED * size:
+                fine = up if abs(up - derived) <= abs(down - derived) else down
             slopes.append(Slope(seed, derived, fine, size))
     if len(slopes) < SETTLE:
         return None
-    return max(
-        slopes, key=lambda pair: abs(pair.autograd - pair.difference) / max(pair.size, 1e-12)
-    )
+    return max(slopes, key=lambda one: abs(one.autograd - one.difference) / max(one.size, 1e-12))
 
 
 def _gradients(flow: Flow, function: Function) -> Sequence[Tensor | None]:
@@ -339,13 +325,17 @@ def _values(
     """Returns the values of the function after steps along a direction, and restores the flow."""
     parameters = list(_trained(flow).values())
     before = [parameter.detach().clone() for parameter in parameters]
-    results = []
-    for step in [*steps, 0.0]:  # the last one restores the flow
+
+    def move(step: float) -> None:
         for parameter, start, part in zip(parameters, before, along, strict=True):
             parameter.copy_(start + step * part)
         _clear_caches(flow)
-        if len(results) < len(steps):
-            results.append(function(flow).item())
+
+    results = []
+    for step in steps:
+        move(step)
+        results.append(function(flow).item())
+    move(0.0)
     return results
 
 
@@ -367,6 +357,6 @@ def _wrong_layer(flow: Flow, x: Tensor, context: Tensor | None, directions: int)
             return (by * z).sum() + log_det.sum()
 
         slope = _slope(flow, weighted, directions)
-        if slope and abs(slope.autograd - slope.difference) > WRONG * max(slope.size, 1e-9):
+        if slope and slope._replace(size=max(slope.size, 1e-9)).is_wrong(WRONG):
             return layer.name
     return None

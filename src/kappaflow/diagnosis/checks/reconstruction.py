@@ -60,10 +60,12 @@ def data_not_reconstructed(m: Measurements) -> Iterator[Symptom]:
         flow = (lambda x: (2 * x, torch.full((len(x),), 1.3863)), decode)
         x = torch.randn(64, 2)
     """
-    yield from _not_finite(RoundTrip(m))
-    if m.profile.status == "not finite" and not _explained(m):
+    trip = ReconstructionError(m)
+    yield from trip.not_finite()
+    values = (m.log_prob, m.samples, m.data_errors, m.latent_errors)
+    if m.profile.status == "not finite" and not any(count_not_finite(v)[0] for v in values):
         yield _singular_values_not_finite(m.profile)
-    yield from _too_large(RoundTrip(m))
+    yield from trip.too_large()
 
 
 @check(
@@ -84,12 +86,13 @@ def latents_not_reconstructed(m: Measurements) -> Iterator[Symptom]:
         flow = (lambda x: (x, torch.zeros(len(x))), decode)
         x = torch.zeros(64, 2)
     """
-    yield from _not_finite(RoundTrip(m, from_latent=True))
-    yield from _too_large(RoundTrip(m, from_latent=True))
+    trip = ReconstructionError(m, from_latent=True)
+    yield from trip.not_finite()
+    yield from trip.too_large()
 
 
-class RoundTrip:
-    """A round trip of the points of a flow, or of latents, with its error as a share of each."""
+class ReconstructionError:
+    """The error of a round trip of the points of a flow, or of latents, as a share of each."""
 
     def __init__(self, m: Measurements, *, from_latent: bool = False) -> None:
         self.m, self.from_latent = m, from_latent
@@ -106,107 +109,94 @@ class RoundTrip:
         """Returns the largest error of a float64 copy; nan without one."""
         return _worst_in_float64(self.m, self.start, from_latent=self.from_latent)
 
-    def least_inverse_layer(self) -> str:
+    def worst_layer(self) -> str:
         """Returns the single layer with the largest reconstruction error."""
         missed = self.m.profile.layer_round_trip.nan_to_num(0, posinf=0)
         return self.m.profile.layers[int(missed.amax(dim=1).argmax())]
 
+    def not_finite(self) -> Iterator[Symptom]:
+        """Yields a symptom for an error that is not finite where log_prob and samples are."""
+        bad, points = count_not_finite(self.errors)
+        if bad and not log_prob_not_finite(self.m) and not samples_not_finite(self.m):
+            yield Symptom(
+                f"The reconstruction ({self.words}) is not finite at {bad} of the {points} "
+                "points.",
+                {"finite_share": 1 - bad / points},
+                layer=first_not_finite(self.m.layers, self.start, from_latent=self.from_latent),
+                cause="A layer is not defined at values that the other direction produces.",
+                fix=CHECK_LAYER,
+            )
 
-def _not_finite(trip: RoundTrip) -> Iterator[Symptom]:
-    """Yields a symptom if a reconstruction is not finite although log_prob and samples are."""
-    m = trip.m
-    if log_prob_not_finite(m) or samples_not_finite(m):
-        return  # these explain more
-    bad, points = count_not_finite(trip.errors)
-    if bad:
+    def too_large(self) -> Iterator[Symptom]:
+        """Yields a symptom for a finite error above a thousandth of |x|, or not by rounding."""
+        m, profile = self.m, self.m.profile
+        worst = largest(self.errors)
+        if not worst > TOLERATED:
+            yield from self.unexplained()
+            return
+        predicted = largest(profile.predicted_round_trip / lengths(m.standardized))
+        evidence: Evidence = {"worst": worst, "predicted": predicted, "tolerance": TOLERATED}
+        message, layer, fix = f"{self.message(worst)}.", self.worst_layer(), None
+        cause = f"A layer is not its own inverse: rounding explains only {predicted:.1e}."
+        # A prediction of 1 or more means that no digit is left; it is no longer a bound.
+        if math.isfinite(predicted) and (worst <= EXPLAINED * predicted or predicted >= 1):
+            layer = profile.layers[profile.worst_layer]
+            condition_number = largest(profile.condition_number[-1])
+            cause = f"A condition number of {condition_number:.1e} amplifies rounding."
+            fix = (
+                f"Score and sample in float64: {in_float64(m.flow)}. Or train with bounded "
+                f"log-scales: {bound_scales(m.flow)}."
+            )
+        elif (in_copy := self.worst_in_float64()) <= ROUNDED * worst:
+            evidence["worst_in_float64"] = in_copy
+            message = f"{self.message(worst)}, and {in_copy:.1e} in float64."
+            cause = "The formulas are correct, but lose digits: large numbers cancel."
+            fix = f"Score and sample in float64: {in_float64(m.flow)}. Or rewrite the layer."
+        yield Symptom(message, evidence, layer=layer, cause=cause, fix=fix)
+
+    def unexplained(self) -> Iterator[Symptom]:
+        """Yields a symptom for small errors that the rounding of no layer explains.
+
+        Each layer rounds its output, also where shifts make it large, and the inverse amplifies
+        that.
+        """
+        m, profile = self.m, self.m.profile
+        states = states_of(m.layers, m.standardized)[0][1:]
+        sizes = torch.stack([lengths(state) for state in states]) / lengths(m.standardized)
+        amplified = torch.maximum(profile.condition_number, sizes / profile.sigma_min).amax(0)
+        predicted = profile.eps * len(states) ** 0.5 * amplified
+        # The condition number at the points of the latents is not known.
+        limit = EXPLAINED * predicted.max() if self.from_latent else FEW * predicted
+        worst = max(self.errors[self.errors > limit].tolist(), default=0.0)
+        if not worst > SEARCHED:
+            return
+        rounded = self.worst_in_float64() <= ROUNDED * worst
+        explained = largest(predicted)
         yield Symptom(
-            f"The reconstruction ({trip.words}) is not finite at {bad} of the {points} points.",
-            {"finite_share": 1 - bad / points},
-            layer=first_not_finite(m.layers, trip.start, from_latent=trip.from_latent),
-            cause="A layer is not defined at values that the other direction produces.",
-            fix=CHECK_LAYER,
+            f"{self.message(worst)}, where rounding explains {explained:.1e}.",
+            {"worst": worst, "predicted": explained, "tolerance": TOLERATED},
+            layer=self.worst_layer(),
+            severity="warning" if worst > SUSPECT and not rounded else "note",
+            cause="A layer is not quite its own inverse, computes in half precision, or is "
+            "inverted by a search or a solver with a tolerance.",
+            fix="Check the layer alone (kappaflow.testing.check_bijection), or lower the "
+            "tolerance of the search or the solver.",
         )
-
-
-def _explained(m: Measurements) -> bool:
-    """Returns whether values that are not finite explain the singular values that are not."""
-    values = (m.log_prob, m.samples, m.data_errors, m.latent_errors)
-    return any(count_not_finite(value)[0] for value in values)
 
 
 def _singular_values_not_finite(profile: Profile) -> Symptom:
     """Returns the KF201 symptom for finite values with derivatives that are not finite."""
-    layers = torch.stack((profile.layer_sigma_max, profile.layer_sigma_min))
-    cumulative = torch.stack((profile.sigma_max, profile.sigma_min))
-    values = torch.cat((layers, cumulative)).permute(2, 0, 1)  # (n, 4, layers)
-    usable = torch.where(values > 0, values, torch.nan)
-    bad, points = count_not_finite(usable)
-    faulty = (~torch.isfinite(usable)).any(dim=0).any(dim=0)
+    names = ("layer_sigma_max", "layer_sigma_min", "sigma_max", "sigma_min")
+    values = torch.stack([getattr(profile, name) for name in names])  # (4, layers, points)
+    usable = (torch.isfinite(values) & (values > 0)).all(0)
+    bad, points = int((~usable.all(0)).sum()), usable.shape[1]
     return Symptom(
         f"The singular values of the Jacobian are not finite and positive at {bad} of the "
         f"{points} points.",
         {"finite_share": 1 - bad / points},
-        layer=profile.layers[int(faulty.int().argmax())],
+        layer=profile.layers[int((~usable).any(1).int().argmax())],
         cause="A derivative is zero, infinite or not a number where the values are finite.",
         fix=CHECK_LAYER,
-    )
-
-
-def _too_large(trip: RoundTrip) -> Iterator[Symptom]:
-    """Yields a symptom for a finite error above a thousandth of |x|, or not by rounding."""
-    m, profile = trip.m, trip.m.profile
-    worst = largest(trip.errors)
-    if not worst > TOLERATED:
-        yield from _unexplained(trip)
-        return
-    predicted = largest(profile.predicted_round_trip / lengths(m.standardized))
-    evidence: Evidence = {"worst": worst, "predicted": predicted, "tolerance": TOLERATED}
-    in_words, layer = f"{trip.message(worst)}.", trip.least_inverse_layer()
-    cause = f"A layer is not its own inverse: rounding explains only {predicted:.1e}."
-    fix = None
-    # A prediction of 1 or more means that no digit is left; it is no longer a bound.
-    if math.isfinite(predicted) and (worst <= EXPLAINED * predicted or predicted >= 1):
-        layer = profile.layers[profile.worst_layer]
-        condition_number = largest(profile.condition_number[-1])
-        cause = f"A condition number of {condition_number:.1e} amplifies rounding."
-        fix = (
-            f"Score and sample in float64: {in_float64(m.flow)}. Or train with bounded "
-            f"log-scales: {bound_scales(m.flow)}."
-        )
-    elif (in_copy := trip.worst_in_float64()) <= ROUNDED * worst:
-        evidence["worst_in_float64"] = in_copy
-        in_words = f"{trip.message(worst)}, and {in_copy:.1e} in float64."
-        cause = "The formulas are correct, but lose digits: large numbers cancel."
-        fix = f"Score and sample in float64: {in_float64(m.flow)}. Or rewrite the layer."
-    yield Symptom(in_words, evidence, layer=layer, cause=cause, fix=fix)
-
-
-def _unexplained(trip: RoundTrip) -> Iterator[Symptom]:
-    """Yields a symptom for small errors that the rounding of no layer explains.
-
-    Each layer rounds its output, also where shifts make it large, and the inverse amplifies that.
-    """
-    m, profile = trip.m, trip.m.profile
-    states = states_of(m.layers, m.standardized)[0][1:]
-    sizes = torch.stack([lengths(state) for state in states]) / lengths(m.standardized)
-    amplified = torch.maximum(profile.condition_number, sizes / profile.sigma_min).amax(0)
-    predicted = profile.eps * len(states) ** 0.5 * amplified
-    # The condition number at the points of the latents is not known.
-    limit = EXPLAINED * predicted.max() if trip.from_latent else FEW * predicted
-    worst = max(trip.errors[trip.errors > limit].tolist(), default=0.0)
-    if not worst > SEARCHED:
-        return
-    rounded = trip.worst_in_float64() <= ROUNDED * worst
-    explained = largest(predicted)
-    yield Symptom(
-        f"{trip.message(worst)}, where rounding explains {explained:.1e}.",
-        {"worst": worst, "predicted": explained, "tolerance": TOLERATED},
-        layer=trip.least_inverse_layer(),
-        severity="warning" if worst > SUSPECT and not rounded else "note",
-        cause="A layer is not quite its own inverse, computes in half precision, or is inverted "
-        "by a search or a solver with a tolerance.",
-        fix="Check the layer alone (kappaflow.testing.check_bijection), or lower the tolerance of "
-        "the search or the solver.",
     )
 
 
@@ -222,7 +212,7 @@ def _worst_in_float64(m: Measurements, start: Tensor, *, from_latent: bool) -> f
     return math.nan if result is None else result.nan_to_num(math.inf).max().item()
 
 
-class Tail(NamedTuple):
+class FarOut(NamedTuple):
     """Latents some standard deviations beyond the samples of the base, and the decoded points.
 
     Samples of a standard normal in n dimensions are at a distance of about sqrt(n), give or
@@ -236,20 +226,26 @@ class Tail(NamedTuple):
     undefined: Tensor  # whether the decoded point or its log_prob is not a number
     fault: str | None  # the first layer that produces a value that is not finite
 
+    @property
+    def lost(self) -> float:
+        """The share of the latents in the support of the base that are not reconstructed."""
+        lost = ~(self.latent_errors <= TOLERATED)[self.inside]
+        return lost.double().mean().item() if len(lost) else 0.0
+
 
 @measurement("latents far out", checked="latents far out")
-def tails(m: Measurements) -> list[Tail]:
+def tails(m: Measurements) -> list[FarOut]:
     """Moves samples of the base away from their mean, decodes them and encodes them again."""
     layers, to_line = m.layers, None
     if layers and isinstance(layers[-1].bijection, CircleToLine):
         # All latents beyond some 5 sigma are next to the seam: compare points on the circle.
         layers, to_line = layers[:-1], layers[-1].bijection
-    return [_tail(m, sigma, layers, to_line) for sigma in SIGMAS]
+    return [_far_out(m, sigma, layers, to_line) for sigma in SIGMAS]
 
 
-def _tail(
+def _far_out(
     m: Measurements, sigma: int, layers: Sequence[Layer], to_line: CircleToLine | None
-) -> Tail:
+) -> FarOut:
     z = _moved_out(m, sigma)
     inside = torch.isfinite(m.flow.base.log_prob(z, m.context))
     z = z if to_line is None else to_line.inverse(z)[0]
@@ -264,7 +260,7 @@ def _tail(
     undefined = inside & (x.flatten(1).sum(1) + log_prob).isnan()
     is_fine = not undefined.any() and bool((latent_errors <= VISIBLE).all())
     fault = None if is_fine else first_not_finite(layers, z, from_latent=True)
-    return Tail(sigma, latent_errors, distance(back, x) / lengths(x), inside, undefined, fault)
+    return FarOut(sigma, latent_errors, distance(back, x) / lengths(x), inside, undefined, fault)
 
 
 def _moved_out(m: Measurements, sigma: int) -> Tensor:
@@ -314,46 +310,32 @@ def tails_lost(m: Measurements) -> Iterator[Symptom]:
     result = tails(m)
     undefined = (tail for tail in result if tail.sigma <= DEFINED and tail.undefined.any())
     if first := next(undefined, None):
-        yield _not_a_number(first)
+        share = first.undefined.double().mean().item()
+        at = f"latents {first.sigma} sigma beyond the samples" if first.sigma else "samples"
+        yield Symptom(
+            f"At {100 * share:.0f} % of the {at} of the base, the decoded point or its log_prob "
+            "is not a number.",
+            {"share": share, "sigma": first.sigma},
+            layer=first.fault,
+            severity="warning" if first.sigma else "error",
+            cause="A function is not defined there, such as a logarithm or a root of a negative "
+            "number: a little outside the data, the density is missing.",
+            fix="Clamp the argument of the function, or use a map that is defined everywhere.",
+        )
         return
-    lost = {tail.sigma: _share_lost(tail) for tail in result}
-    if lost[0]:
-        return  # so does KF102
-    tail = next((tail for tail in result if lost[tail.sigma]), None)
-    if tail is None:
-        return
+    tail = next((tail for tail in result if tail.lost), None)
+    if tail is None or result[0].lost:
+        return  # KF102 explains what is lost at the samples
     in_copy = _worst_in_float64(m, _moved_out(m, tail.sigma), from_latent=True)
     yield Symptom(
-        f"{100 * lost[tail.sigma]:.0f} % of the latents {tail.sigma} sigma beyond the samples of "
-        "the base are not reconstructed.",
-        {f"lost_at_{sigma}_sigma": share for sigma, share in lost.items()},
+        f"{100 * tail.lost:.0f} % of the latents {tail.sigma} sigma beyond the samples of the "
+        "base are not reconstructed.",
+        {f"lost_at_{tail.sigma}_sigma": tail.lost for tail in result},
         layer=tail.fault,
-        severity="warning" if tail.sigma <= NEAR and lost[tail.sigma] > MANY else None,
+        severity="warning" if tail.sigma <= NEAR and tail.lost > MANY else None,
         cause="Rounding grows with the scales; in float64 these latents are reconstructed."
         if in_copy <= TOLERATED
         else None,
         fix=f"Bound the log-scales: {bound_scales(m.flow)}. Or sample in float64 and "
         "inspect the largest of many samples.",
-    )
-
-
-def _share_lost(tail: Tail) -> float:
-    """Returns the share of the latents in the support of the base that are not reconstructed."""
-    lost = ~(tail.latent_errors <= TOLERATED)[tail.inside]
-    return lost.double().mean().item() if len(lost) else 0.0
-
-
-def _not_a_number(tail: Tail) -> Symptom:
-    """Returns the symptom of a distance at which log_prob or a point is not a number."""
-    share, sigma = tail.undefined.double().mean().item(), tail.sigma
-    at = f"latents {sigma} sigma beyond the samples" if sigma else "samples"
-    return Symptom(
-        f"At {100 * share:.0f} % of the {at} of the base, the decoded point or its log_prob is "
-        "not a number.",
-        {"share": share, "sigma": sigma},
-        layer=tail.fault,
-        severity="warning" if sigma else "error",
-        cause="A function is not defined there, such as a logarithm or a root of a negative "
-        "number: a little outside the data, the density is missing.",
-        fix="Clamp the argument of the function, or use a map that is defined everywhere.",
     )

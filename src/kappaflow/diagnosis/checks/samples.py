@@ -47,22 +47,17 @@ class SampledLogProbs(NamedTuple):
 def sampled_log_probs(m: Measurements) -> SampledLogProbs | None:
     """Samples with log_prob. Returns None if the flow cannot return both."""
     flow, context = m.flow, m.context
-    generator = torch.Generator().manual_seed(1)
-    if isinstance(flow, Wrapped):
-        sampled = flow.own_sample(len(m.points), context, generator=generator)
-        x, returned = sampled or (None, None)
-        if x is None or returned is None:
-            return None
-    elif flow.augment is not None:
+    if flow.augment is not None:
         z = m.sample_latents
         x, log_det = flow.bijection.inverse(z, context)
         returned = flow.base.log_prob(z, context) - log_det
-    elif context is None:
-        n = len(m.points) if math.prod(flow.joint_shape) > SMALL else m.effort.samples
-        x, returned = flow.sample_and_log_prob(n, generator=generator)
     else:
-        x, returned = (v[0] for v in flow.sample_and_log_prob(1, context, generator=generator))
-    x = x.to(flow.dtype)
+        n = len(m.points)
+        if context is None and not isinstance(flow, Wrapped):
+            n = n if math.prod(flow.joint_shape) > SMALL else m.effort.samples
+        x, returned = _sample(flow, n, context, 1, with_log_prob=True)
+        if x is None or returned is None:
+            return None
     layers = flow.augmented_log_prob(x, context)
     return SampledLogProbs(layers, returned, effect_of_rounding(flow, x, context, layers))
 
@@ -75,16 +70,11 @@ def sample_densities(m: Measurements) -> Table:
 
 
 class SampleDistribution(NamedTuple):
-    """The latents of the flow's own samples, compared with samples of its base.
-
-    `distance` is the largest Kolmogorov-Smirnov distance over the log_prob of the base and over
-    projections on random directions, and `significance` the probability of at least this distance
-    for equal distributions, times the number of comparisons.
-    """
+    """The latents of the flow's own samples, compared with samples of its base."""
 
     number: int
-    distance: float
-    significance: float
+    distance: float  # largest Kolmogorov-Smirnov distance of log_prob and of random projections
+    significance: float  # probability of it for equal distributions, times the comparisons
     repeated: float  # largest difference between two sets of samples with the same seed
 
 
@@ -100,19 +90,16 @@ def sample_distribution(m: Measurements) -> SampleDistribution | None:
     n = m.effort.samples // (1 if large <= SMALL else 8 if large <= DENSE_UP_TO else 64)
     if context is not None:
         context = context[torch.arange(n, device=context.device) % len(context)]
-    x, again = (_sample(flow, n, context, SEEDS[0]) for _ in range(2))
+    x, again = (_sample(flow, n, context, SEEDS[0])[0] for _ in range(2))
     if x is None or again is None:
         return None
     distance, significance = _distance_to_base(flow, x, context, SEEDS[0])
     if significance < DOUBTFUL:  # a chance result does not repeat with other samples
-        other = _sample(flow, n, context, SEEDS[1])
-        second = (0.0, 1.0)
-        if other is not None:
-            second = _distance_to_base(flow, other, context, SEEDS[1])
+        other = _sample(flow, n, context, SEEDS[1])[0]
+        second = (0.0, 1.0) if other is None else _distance_to_base(flow, other, context, SEEDS[1])
         distance, significance = min(distance, second[0]), max(significance, second[1])
-    same = (x == again) | (x.isnan() & again.isnan())
-    off = (x - again).abs().nan_to_num(torch.inf).max().item()
-    return SampleDistribution(n, distance, significance, 0.0 if bool(same.all()) else off)
+    off = (x - again).abs().masked_fill((x == again) | (x.isnan() & again.isnan()), 0)
+    return SampleDistribution(n, distance, significance, off.nan_to_num(torch.inf).max().item())
 
 
 @check(
@@ -183,14 +170,7 @@ def sampled_log_prob_wrong(m: Measurements) -> Iterator[Symptom]:
             f"these samples by up to {worst:.2g} nats.",
             {"worst_nats": worst, "tolerance_nats": tolerance},
         )
-    else:
-        yield from _lost_to_rounding(m, result, tolerance)
-
-
-def _lost_to_rounding(
-    m: Measurements, result: SampledLogProbs, tolerance: float
-) -> Iterator[Symptom]:
-    """Yields a warning if rounding changes the density at many samples."""
+        return
     away = (result.returned - result.layers).abs().nan_to_num(math.inf)
     lost = (away > tolerance) & ~(ROUNDINGS * result.rounding <= NATS)
     if int(lost.sum()) <= max(FEW, RARE * len(lost)):
@@ -243,15 +223,12 @@ def samples_do_not_follow(m: Measurements) -> Iterator[Symptom]:
         return
     if not m.latent_errors.max().item() <= TOLERATED:
         return  # KF202: the latent of a sample is not the one it was decoded from
+    number, distance, significance, _ = result
     yield Symptom(
-        f"The latents of {result.number} samples of {_owner(m)} do not follow the base: the "
-        f"Kolmogorov-Smirnov distance is {result.distance:.2f}, which equal distributions reach "
-        f"with a probability of {result.significance:.0e}.",
-        {
-            "kolmogorov_smirnov": result.distance,
-            "significance": result.significance,
-            "samples": result.number,
-        },
+        f"The latents of {number} samples of {_owner(m)} do not follow the base: the "
+        f"Kolmogorov-Smirnov distance is {distance:.2f}, which equal distributions reach with a "
+        f"probability of {significance:.0e}.",
+        {"kolmogorov_smirnov": distance, "significance": significance, "samples": number},
     )
 
 
@@ -285,15 +262,16 @@ def samples_not_repeatable(m: Measurements) -> Iterator[Symptom]:
     """
     result = sample_distribution(m)
     if result is not None and result.repeated:
-        cause = fix = None
-        if not isinstance(m.flow, Wrapped):
-            cause = "The base does not use the generator that its method sample gets."
-            fix = "Pass generator=generator to each function that makes random numbers."
+        is_own = not isinstance(m.flow, Wrapped)
         yield Symptom(
             f"Samples of {_owner(m)} differ although torch's generator has the same seed.",
             {"worst": result.repeated},
-            cause=cause,
-            fix=fix,
+            cause="The base does not use the generator that its method sample gets."
+            if is_own
+            else None,
+            fix="Pass generator=generator to each function that makes random numbers."
+            if is_own
+            else None,
         )
 
 
@@ -320,17 +298,23 @@ def _distance_to_base(
     return max(distance for distance, _ in results), significance
 
 
-def _sample(flow: Flow, n: int, context: Tensor | None, seed: int) -> Tensor | None:
-    """Returns samples by the flow's own method, in the dtype of the flow."""
+def _sample(
+    flow: Flow, n: int, context: Tensor | None, seed: int, *, with_log_prob: bool = False
+) -> tuple[Tensor | None, Tensor | None]:
+    """Returns samples by the flow's own method, in the dtype of the flow, and their log_prob."""
     generator = torch.Generator().manual_seed(seed)
     if isinstance(flow, Wrapped):
-        sampled = flow.own_sample(n, context, generator=generator)
-        return None if sampled is None else sampled[0].to(flow.dtype)
+        x, log_prob = flow.own_sample(n, context, generator=generator) or (None, None)
+        return None if x is None else x.to(flow.dtype), log_prob
     if flow.augment is not None:
-        return None
-    if context is None:
-        return flow.sample(n, generator=generator)
-    return flow.sample(1, context, generator=generator)[0]
+        return None, None
+    n = n if context is None else 1  # for each context
+    if with_log_prob:
+        results = flow.sample_and_log_prob(n, context, generator=generator)
+    else:
+        results = (flow.sample(n, context, generator=generator),)
+    x, log_prob = (*(result if context is None else result[0] for result in results), None)[:2]
+    return x, log_prob
 
 
 def kolmogorov_smirnov(a: Tensor, b: Tensor) -> tuple[float, float]:

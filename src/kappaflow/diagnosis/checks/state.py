@@ -1,7 +1,7 @@
-"""KF211, KF212, KF214, KF401, KF402: the stored state of a flow, and what calls change."""
+"""KF105, KF211, KF212, KF214, KF401, KF402: calls of a flow, and the state that they change."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,11 +13,12 @@ from kappaflow.conditioning.round_trip import layer_by_layer
 from kappaflow.diagnosis.check import Symptom, check, measurement
 from kappaflow.diagnosis.checks.dtypes import unconverted
 from kappaflow.diagnosis.checks.log_prob import log_prob_random
-from kappaflow.diagnosis.isolation import isolated_copy, original_of
+from kappaflow.diagnosis.isolation import isolated_copy, one_line, original_of
 from kappaflow.diagnosis.measurements import Measurements, library_log_prob
 from kappaflow.diagnosis.tensors import differ, largest_difference
 from kappaflow.factor import Whiten
 from kappaflow.flows import Flow
+from kappaflow.foreign import Wrapped
 from kappaflow.nets import StandardizeInputs
 
 FINE, BROKEN = 1e-5, 1e-3  # reconstruction error of a sound flow, and of one with a stale part
@@ -224,6 +225,46 @@ def input_overwritten(m: Measurements) -> Iterator[Symptom]:
                 return
 
 
+@check(
+    "KF105",
+    "a call of the flow raises an error",
+    cause="The method is not implemented for this layer, or not for these values.",
+    fix="Call the method alone at the same values, and read where the error comes from.",
+)
+def call_raises(m: Measurements) -> Iterator[Symptom]:
+    """The flow encodes the rows, but raises an error where it decodes samples of the base, or the
+    library raises one in its own log_prob or sample. It is a warning if the method is not
+    implemented. The checks that need the call are listed as not checked.
+
+    Example:
+        def decode(z):
+            raise ValueError("no solution")
+
+
+        flow = (lambda x: (x, torch.zeros(len(x))), decode)
+        x = torch.randn(64, 2)
+    """
+    flow = m.flow
+    calls: dict[str, Callable[[], object]] = {"Decoding samples of the base": lambda: m.samples}
+    if isinstance(flow, Wrapped):
+        calls[f"log_prob of {flow.library}"] = lambda: flow.own_log_prob(m.points, m.context)
+        number = len(m.points) if m.context is None else len(m.context)
+        calls[f"sample of {flow.library}"] = lambda: flow.own_sample(number, m.context)
+    seen = set[str]()
+    for name, call in calls.items():
+        try:
+            call()
+        except Exception as error:
+            if one_line(error) in seen:
+                continue
+            seen.add(one_line(error))
+            yield Symptom(
+                f"{name} raises {one_line(error)}.",
+                layer=_layer_that_raises(m) if name.startswith("Decoding") else None,
+                severity="warning" if isinstance(error, NotImplementedError) else None,
+            )
+
+
 def _stored(flow: Flow) -> Stored:
     """Returns copies of the stored tensors, by their names in the user's module."""
     return {
@@ -334,3 +375,14 @@ def _reload(m: Measurements) -> tuple[float | None, str | None]:
     if new is None:
         return None, None
     return _difference([m.flow.augmented_log_prob(x, context)], [_call(new, x, context)]), None
+
+
+def _layer_that_raises(m: Measurements) -> str | None:
+    """Returns the layer that raises an error where samples of the base are decoded."""
+    z = m.sample_latents
+    for layer in reversed(m.layers):
+        try:
+            z = layer.decode(z)[0]
+        except Exception:
+            return layer.name
+    return None
