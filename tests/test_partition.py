@@ -43,21 +43,19 @@ def test_contiguous_parts_are_views(partition):
     assert (x == 3).all()
 
 
-def test_half_keeps_the_smaller_first_part():
-    """floor(n/2) features are kept: none of one, one of two, two of five."""
-    assert [len(kf.Partition.half(n).kept) for n in (1, 2, 5)] == [0, 1, 2]
-    assert kf.Partition.half(5).kept == (0, 1)
-
-
-def test_alternating_keeps_even_features():
-    """The even ones are kept, and swapping exchanges the roles."""
-    assert kf.Partition.alternating(5).kept == (0, 2, 4)
-    assert kf.Partition.alternating(5).swapped().kept == (1, 3)
-
-
-def test_order_of_kept_indices_does_not_matter():
-    """The same set is the same partition."""
-    assert kf.Partition(4, (2, 0)) == kf.Partition(4, (0, 2))
+@pytest.mark.parametrize(
+    ("partition", "kept"),
+    [
+        (kf.Partition.half(1), ()),
+        (kf.Partition.half(5), (0, 1)),
+        (kf.Partition.alternating(5), (0, 2, 4)),
+        (kf.Partition.alternating(5).swapped(), (1, 3)),
+        (kf.Partition(4, (2, 0)), (0, 2)),
+    ],
+)
+def test_what_named_partitions_keep(partition, kept):
+    """Half keeps floor(n/2) features, and swapping exchanges the roles."""
+    assert partition.kept == kept
 
 
 def test_repr_shortens_long_lists():
@@ -70,19 +68,12 @@ def test_repr_shortens_long_lists():
     ("make", "message"),
     [
         (lambda: kf.Partition(3, (0, 0)), "different indices from 0 to 2, got \\(0, 0\\)"),
-        (lambda: kf.Partition(3, (3,)), "different indices from 0 to 2"),
         (lambda: kf.Partition(3, (-1,)), "'kept' should be at least 0, got -1"),
         (lambda: kf.Partition(3, (0, 1, 2)), "at most 2 of 3 features unchanged"),
-        (lambda: kf.Partition(0, ()), "'features' should be at least 1, got 0"),
         (lambda: kf.Partition(2.0, (0,)), "'features' should be a whole number"),
-        (lambda: kf.Partition(True, ()), "'features' should be a whole number"),
-        (
-            lambda: kf.Partition(3, (0.5,)),
-            "'kept' should be a whole number of at least 0, got 0.5",
-        ),
         (lambda: kf.Partition.half(0), "'features' should be at least 1"),
-        (lambda: kf.Partition.alternating(1), "at most 0 of 1 features unchanged"),
         (lambda: kf.Partition(2, ()).swapped(), "a coupling must change something"),
+        (lambda: kf.SpatialPartition(1, "stripes"), "'pattern' should be one of 'checkerboard'"),
     ],
 )
 def test_a_partition_that_cannot_be_is_refused(make, message):
@@ -122,9 +113,3 @@ def test_a_number_that_is_not_finite_stays_on_its_side():
     x = torch.ones(1, 1, 2, 2)
     x[..., 0, 1] = torch.nan
     assert torch.isfinite(kf.SpatialPartition(1).split(x)[0]).all()
-
-
-def test_there_are_three_patterns():
-    """Others are named in the refusal."""
-    with pytest.raises(kf.errors.ArgumentError, match="'pattern' should be one of 'checkerboard'"):
-        kf.SpatialPartition(1, "stripes")

@@ -115,40 +115,13 @@ def test_a_name_can_be_given_once():
     [
         ({"name": "test.Nothing", "arguments": {}}, "'test.Nothing' is not registered: import"),
         ({"name": "Chain"}, "should have a name and arguments, got the keys \\['name'\\]"),
-        ({"name": "Chain", "arguments": []}, "should have a name and arguments"),
         ({"name": "Chain", "arguments": {"bijection": []}}, "'Chain' does not take these"),
         ({"name": "Chain", "arguments": {"bijections": [1]}}, "'Chain' cannot be built"),
-        ({"name": "Chain", "arguments": {"bijections": 1}}, "'Chain' cannot be built"),
-        ({"name": "MLP", "arguments": {"inputs": "a", "outputs": 1}}, "'MLP' cannot be built"),
         ({"name": "Permutation", "arguments": {"index": "ab"}}, "'Permutation' cannot be built"),
         ({"name": ["Chain"], "arguments": {}}, "is not registered"),
-        ({"name": "os.system", "arguments": {"command": "true"}}, "is not registered"),
     ],
 )
 def test_a_description_that_cannot_be_built_is_a_file_error(description, message):
     """The message names the object and what is wrong with it."""
     with pytest.raises(kf.errors.FileError, match=message):
         registry.build(description)
-
-
-def test_all_exported_bijections_recipes_and_networks_are_registered():
-    """Whatever a user can build from the package's names can be saved."""
-    names = {
-        "ActNorm",
-        "AdditiveCoupling",
-        "AffineCoupling",
-        "Chain",
-        "ElementwiseAffine",
-        "Flow",
-        "Inverse",
-        "Logit",
-        "MLP",
-        "Partition",
-        "Permutation",
-        "Standardize",
-        "StandardizeInputs",
-        "StandardNormal",
-        "nice",
-        "real_nvp",
-    }
-    assert names <= set(registry.registered_names())

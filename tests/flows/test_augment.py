@@ -206,10 +206,6 @@ def test_padding_that_is_mixed_in_gives_a_bound():
             "'filling' should be a Dequantize or a Var",
         ),
         (
-            lambda: kf.bijections.Standardize(2, padding=2),
-            "'padding' should be less than the 2 features",
-        ),
-        (
             lambda: images.VariationalDequantize((4,)),
             "'event_shape' should be .channels, height",
         ),
