@@ -96,7 +96,7 @@ def _run_segment(
     """
     segment = Segment(steps, contexts)
     inverts = memory == "invert" and not record.is_inaccurate(segment)
-    x, log_det, stopped = _Node.apply(segment, inverts, record, x, log_det, *segment.tensors)
+    x, log_det, stopped = SegmentNode.apply(segment, inverts, record, x, log_det, *segment.tensors)
     if stopped is None:
         return x, log_det
     with stopped.replay:
@@ -119,7 +119,7 @@ class _Piece:
     replay: Replay
 
 
-class _Node(torch.autograd.Function):
+class SegmentNode(torch.autograd.Function):
     """Steps as one node, which stores inputs of pieces, or its input, output and fingerprints."""
 
     @staticmethod

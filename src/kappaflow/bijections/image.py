@@ -135,7 +135,7 @@ class Flatten(Bijection):
         return f"event_shape={self.event_shape}"
 
 
-class Tail(Bijection):
+class ScaleLayer(Bijection):
     """A layer that acts on images at the end of a flat state, (B, D); the rest stays unchanged.
 
     The images have the shape (c, h, w) and begin at entry `first` of the state. `scale` is the
@@ -161,7 +161,7 @@ class Tail(Bijection):
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         inner = self.layer.linearize(self._images(x, self.shape), context)
-        return _TailLinearization(inner, self._joined(x, inner.value), self.first, self.shape)
+        return _ScaleLinearization(inner, self._joined(x, inner.value), self.first, self.shape)
 
     def _images(self, state: Tensor, shape: tuple[int, ...]) -> Tensor:
         return state[:, self.first :].unflatten(1, shape)
@@ -170,8 +170,8 @@ class Tail(Bijection):
         return torch.cat((state[:, : self.first], images.flatten(1)), 1)
 
 
-class _TailLinearization(Linearization):
-    """The derivative of a `Tail`: the identity, then the derivative of the layer."""
+class _ScaleLinearization(Linearization):
+    """The derivative of a `ScaleLayer`: the identity, then the derivative of the layer."""
 
     def __init__(
         self, inner: Linearization, value: Tensor, first: int, shape: tuple[int, ...]
@@ -310,7 +310,7 @@ class MultiScale(Bijection):
             if split is not None:
                 layers.append(Permutation(split.changed + split.kept).to(device))
             for layer in layers:
-                parts.append(Tail(layer, shape, first=first, scale=number))
+                parts.append(ScaleLayer(layer, shape, first=first, scale=number))
                 shape = layer.latent_shape(shape)
             if split is not None:
                 first, shape = first + self._sizes[number - 1], (len(split.kept), *shape[1:])

@@ -7,7 +7,6 @@ Log-scales are in bits here and not in nats, because exp2 takes less than half t
 """
 
 import math
-from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
@@ -29,58 +28,30 @@ class CouplingState:
         self.sigmoid, self.factor = torch.empty_like(raw), torch.empty_like(raw)
 
 
-class Arithmetic(ABC):
-    """A kind of coupling in one direction: the map x -> y of its changed features, on columns."""
-
-    weight: float = 0.0  # the factor that the gradient of the log_det gets before `pull`
-
-    @abstractmethod
-    def apply(
-        self, ops: Operations, state: CouplingState, x: Tensor, y: Tensor, log_scales: Tensor
-    ) -> None:
-        """Writes y, which may be x itself, and adds log2 of the factor to `log_scales`."""
-
-    @abstractmethod
-    def prepare(self, ops: Operations, state: CouplingState) -> None:
-        """Recomputes the parts of `state` that the backward pass needs."""
-
-    @abstractmethod
-    def invert(self, ops: Operations, state: CouplingState, y: Tensor) -> None:
-        """Replaces y by x, in place."""
-
-    @abstractmethod
-    def pull(
-        self,
-        ops: Operations,
-        state: CouplingState,
-        x: Tensor,
-        log_det: Tensor,
-        slope: Tensor,
-        back: Tensor,
-    ) -> None:
-        """Computes the gradients of x and of the conditioner's output."""
-
-
-class Affine(Arithmetic):
+class Affine:
     """Scales and shifts; `direction` is 1 from data to latent and -1 from latent to data."""
 
     def __init__(self, bound: float, direction: int, like: Tensor) -> None:
         bits = bound * direction / math.log(2)
         self.direction, self.width, self.steepness = direction, 2 * bits, 2 / bound
+        # The factor that the gradient of the log_det gets before `pull`:
         self.weight = 4.0 * direction  # d s / d r = 4 sigma (1 - sigma), computed without the 4
         self.offset = torch.full((), -bits, dtype=like.dtype, device=like.device)
 
     def apply(
         self, ops: Operations, state: CouplingState, x: Tensor, y: Tensor, log_scales: Tensor
     ) -> None:
+        """Writes y, which may be x itself, and adds log2 of the factor to `log_scales`."""
         curve = self.offset, self.steepness, self.width
         ops.affine(x, state.answer, *curve, state.sigmoid, state.factor, log_scales, y)
 
     def prepare(self, ops: Operations, state: CouplingState) -> None:
+        """Recomputes the parts of `state` that the backward pass needs."""
         curve = self.offset, self.steepness, self.width
         ops.scale(state.answer, *curve, state.sigmoid, state.factor)
 
     def invert(self, ops: Operations, state: CouplingState, y: Tensor) -> None:
+        """Replaces y by x, in place."""
         ops.affine_back(state.factor, state.answer, self.direction, y)
 
     def pull(
@@ -92,6 +63,7 @@ class Affine(Arithmetic):
         slope: Tensor,
         back: Tensor,
     ) -> None:
+        """Computes the gradients of x and of the conditioner's output."""
         ops.affine_pull(
             x, state.factor, state.sigmoid, state.answer, log_det, self.weight, back, slope
         )
@@ -129,8 +101,10 @@ class Curved(Affine):
         ops.curve_pull(x, state.factor, curve, state.answer, log_det, weight, back, slope)
 
 
-class Additive(Arithmetic):
+class Additive:
     """Shifts; `direction` is 1 from data to latent and -1 from latent to data."""
+
+    weight = 0.0
 
     def __init__(self, direction: int) -> None:
         self.direction = direction
@@ -160,7 +134,7 @@ class Additive(Arithmetic):
             ops.negate(slope)
 
 
-def arithmetic_of(shape: BlockShape, direction: int, like: Tensor) -> Arithmetic:
+def arithmetic_of(shape: BlockShape, direction: int, like: Tensor) -> Affine | Additive:
     """Returns the arithmetic of a block's couplings in one direction, for the dtype of `like`."""
     if not shape.affine:
         return Additive(direction)

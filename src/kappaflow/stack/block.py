@@ -236,12 +236,14 @@ def run_block(
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, context, *parameters)):
         if mode.memory == "invert" and block.recomputing:
             mode = replace(mode, memory="recompute")
-        return _Node.apply(block, mode, weights, x, context, *parameters)  # pyright: ignore[reportReturnType]
+        return BlockNode.apply(block, mode, weights, x, context, *parameters)  # pyright: ignore[reportReturnType]
     with stacked(block.shape, weights) as tensors:
         return block.start(replace(mode, memory="score"), x).forward(x, context, tensors)
 
 
-class _Node(torch.autograd.Function):
+class BlockNode(torch.autograd.Function):
+    """A block as one autograd node."""
+
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401

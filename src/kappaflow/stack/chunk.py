@@ -21,9 +21,7 @@ from kappaflow.stack.shape import BlockShape, CouplingStep, NetworkShape, Order,
 from kappaflow.stack.tape import Job, TapeCache
 from kappaflow.stack.weights import (
     GradientSet,
-    Transposes,
     Views,
-    layer_transposes,
     layer_weights,
     storage_key,
 )
@@ -193,11 +191,6 @@ class ChunkKernel:
         """The weights of the conditioners, one entry for each coupling."""
         return layer_weights(self.shape, self._tensors, self._product_dtype)
 
-    @functools.cached_property
-    def transposes(self) -> list[Transposes]:
-        """The transposed weights of the conditioners, one entry for each coupling."""
-        return layer_transposes(self.shape, self._tensors, self._product_dtype)
-
     def forward(
         self,
         saved: SavedStates,
@@ -318,7 +311,7 @@ class ChunkKernel:
                 )
                 workspace.network_backward[network](
                     ops,
-                    self.transposes[layer],
+                    self.views[layer],
                     buffers.kept,
                     workspace.context,
                     state.network,

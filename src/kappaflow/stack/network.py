@@ -11,7 +11,7 @@ from torch import Tensor
 from kappaflow.nets.mlp import LEVELS, halves, levels_of
 from kappaflow.stack.operations import Operations
 from kappaflow.stack.shape import NetworkShape
-from kappaflow.stack.weights import Transposes, Views
+from kappaflow.stack.weights import Views
 
 
 class Activations:
@@ -151,7 +151,7 @@ class NetworkBackward:
     def __call__(
         self,
         ops: Operations,
-        transposes: Transposes,
+        views: Views,
         kept: Tensor,
         context: Tensor,
         activations: Activations,
@@ -168,10 +168,10 @@ class NetworkBackward:
             slopes, kept = self.narrow, activations.narrow_kept
         slope, carried = slopes.answer, None
         if self.shape.has_blocks:
-            slope = self._through_blocks(ops, transposes, activations, slopes, gradients, beta)
+            slope = self._through_blocks(ops, views, activations, slopes, gradients, beta)
         for layer in range(0 if self.shape.has_blocks else len(activations.active), 0, -1):
             carried_next, back = self.carried[layer - 1], slopes.hidden[layer - 1]
-            turned, active = transposes.weights[layer], activations.active[layer - 1]
+            turned, active = views.weights[layer].T, activations.active[layer - 1]
             read, gradient = activations.read[layer - 1], gradients.weights[layer]
             for r, c in _blocks(self.shape, gradient):
                 ops.add_outer(slope[r], read[c], beta, gradient[r, c])
@@ -180,10 +180,10 @@ class NetworkBackward:
                 )
             slope, carried = back, carried_next
         ops.add_outer(slope, kept, beta, gradients.weights[0])
-        ops.add_product(transposes.weights[0], slope, 1, kept_gradient)
+        ops.add_product(views.weights[0].T, slope, 1, kept_gradient)
         if self.shape.context_features:
             ops.add_outer(slope, context, beta, gradients.context_weight)
-            ops.add_product(transposes.context_weight, slope, 1, context_gradient)
+            ops.add_product(views.context_weight.T, slope, 1, context_gradient)
         if carried is not None:
             ops.add(carried[: len(kept)], kept_gradient)
             ops.add(carried[len(kept) :], context_gradient)
@@ -192,7 +192,7 @@ class NetworkBackward:
     def _through_blocks(
         self,
         ops: Operations,
-        transposes: Transposes,
+        views: Views,
         activations: Activations,
         slopes: Slopes,
         gradients: Views,
@@ -203,7 +203,7 @@ class NetworkBackward:
         The gradient of a sum is also the gradient of each part. So it is the gradient of the
         second layer of the previous block, and it is added to the gradient of that block's input.
         """
-        hidden, weights = slopes.hidden, transposes.weights
+        hidden, weights = slopes.hidden, [weight.T for weight in views.weights]
         last = len(activations.active)
         ops.add_outer(slopes.answer, activations.read[-1], beta, gradients.weights[last])
         ops.add_product(weights[last], slopes.answer, 0, hidden[-1])

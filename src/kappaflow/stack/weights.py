@@ -139,14 +139,6 @@ class Views:
     biases: tuple[Tensor, ...]  # (outputs, 1); for gradients a single tensor, (sum of outputs,)
 
 
-@dataclass(frozen=True)
-class Transposes:
-    """Transposed weights of one conditioner for the backward pass."""
-
-    weights: tuple[Tensor, ...]  # (inputs, outputs), without context rows
-    context_weight: Tensor  # of the first layer, (context, outputs)
-
-
 def weight_views(shape: NetworkShape, tensors: Sequence[Tensor]) -> list[Views]:
     """Returns the views of each stacked conditioner's weights, for products."""
     *weights, biases = tensors
@@ -160,15 +152,6 @@ def gradient_views(shape: NetworkShape, tensors: Sequence[Tensor]) -> list[Views
     return _views(shape, weights, zip(biases.unbind()))
 
 
-def transposes(shape: NetworkShape, tensors: Sequence[Tensor]) -> list[Transposes]:
-    """Returns the transposed weights of each stacked conditioner."""
-    turned = [weight.mT for weight in tensors[:-1]]
-    kept = turned[0].narrow(1, 0, shape.widths[0])
-    context = turned[0].narrow(1, shape.widths[0], shape.context_features)
-    rows = zip(*(part.unbind() for part in (kept, *turned[1:])), strict=True)
-    return [Transposes(*row) for row in zip(rows, context.unbind(), strict=True)]
-
-
 def _views(
     shape: NetworkShape, weights: Sequence[Tensor], biases: Iterable[tuple[Tensor, ...]]
 ) -> list[Views]:
@@ -178,23 +161,11 @@ def _views(
     return [Views(*row) for row in zip(rows, context.unbind(), biases, strict=True)]
 
 
-V = TypeVar("V")
-
-
 def layer_weights(
     shape: BlockShape, tensors: Sequence[Tensor], product_dtype: torch.dtype
 ) -> list[Views]:
     """Returns the weights of each coupling."""
-    own = [tensor.detach().to(product_dtype) for tensor in tensors]
-    return _by_layer(shape, _each(weight_views, shape, own))
-
-
-def layer_transposes(
-    shape: BlockShape, tensors: Sequence[Tensor], product_dtype: torch.dtype
-) -> list[Transposes]:
-    """Returns the transposed weights of each coupling, for the backward pass."""
-    own = [tensor.detach().to(product_dtype) for tensor in tensors]
-    return _by_layer(shape, _each(transposes, shape, own))
+    return _by_layer(shape, weight_views, [t.detach().to(product_dtype) for t in tensors])
 
 
 class GradientSet:
@@ -204,7 +175,7 @@ class GradientSet:
 
     def __init__(self, shape: BlockShape, tensors: Sequence[Tensor]) -> None:
         self.tensors = new_gradients(shape, tensors)
-        self.layers = _by_layer(shape, _each(gradient_views, shape, self.tensors))
+        self.layers = _by_layer(shape, gradient_views, self.tensors)
 
 
 def new_gradients(shape: BlockShape, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -219,19 +190,14 @@ def storage_key(tensors: Sequence[Tensor]) -> Hashable:
     return tuple((t.data_ptr(), t.stride()) for t in tensors)
 
 
-def _by_network(shape: BlockShape, tensors: Sequence[Tensor]) -> list[Sequence[Tensor]]:
-    parts = len(tensors) // len(shape.networks)
-    return [tensors[i * parts : (i + 1) * parts] for i in range(len(shape.networks))]
-
-
-def _each(
-    cut: Callable[[NetworkShape, Sequence[Tensor]], list[V]],
+def _by_layer(
     shape: BlockShape,
+    views_of: Callable[[NetworkShape, Sequence[Tensor]], list[Views]],
     tensors: Sequence[Tensor],
-) -> list[list[V]]:
-    own = zip(shape.networks, _by_network(shape, tensors), strict=True)
-    return [cut(network, part) for network, part in own]
-
-
-def _by_layer(shape: BlockShape, by_network: Sequence[Sequence[V]]) -> list[V]:
-    return [by_network[n][r] for n, r in zip(shape.network_of, shape.row_of, strict=True)]
+) -> list[Views]:
+    """Returns the views of each coupling, given the tensors of each network shape in turn."""
+    size = len(tensors) // len(shape.networks)
+    views = [
+        views_of(n, tensors[i * size : i * size + size]) for i, n in enumerate(shape.networks)
+    ]
+    return [views[number][row] for number, row in zip(shape.network_of, shape.row_of, strict=True)]
