@@ -37,7 +37,7 @@ from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback
 from kappaflow.training.distributed import check_trainable
 from kappaflow.training.on_disk import examine_sample, rows_kept_until, split_for
-from kappaflow.training.own_optimizer import MakeOptimizer
+from kappaflow.training.own_optimizer import MakeOptimizer, MakeScheduler
 from kappaflow.training.results import FitResult
 from kappaflow.training.rows import as_table, held_out_like, refuse_reading
 from kappaflow.training.session import fit_split
@@ -45,7 +45,7 @@ from kappaflow.training.settings import Settings, checked_settings
 from kappaflow.training.torch_data import is_torch_data, read_torch_data
 
 # One of them may be meant by an unknown argument.
-OPTIONS = ("validation", "weights", "callbacks", "optimizer")
+OPTIONS = ("validation", "weights", "callbacks", "optimizer", "scheduler")
 FRACTIONS = (0.9, 0.1)  # of the rows, for training and for validation
 
 
@@ -69,6 +69,7 @@ def fit(
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
     optimizer: MakeOptimizer | None = None,
+    scheduler: MakeScheduler | None = None,
     **settings: Any,  # noqa: ANN401
 ) -> FitResult:
     """Trains a flow by maximum likelihood, and returns it with its history.
@@ -119,6 +120,8 @@ def fit(
         optimizer: A function that makes an optimizer of torch from the list of parameters, such as
             `functools.partial(torch.optim.SGD, lr=0.01)`. Its learning rate rises and falls as
             that of the default, AdamW, does.
+        scheduler: A function that makes a scheduler of torch from the optimizer, in place of this
+            rise and fall. It moves after each epoch; `OneCycleLR` and `CyclicLR` after each step.
         **settings: `max_epochs`, `max_time_s`, `batch_size`, `learning_rate`, `seed`,
             `condition_budget` and the other fields of `kappaflow.training.Settings`.
 
@@ -140,9 +143,11 @@ def fit(
         ('max_epochs', 3)
     """
     checked = checked_settings(OPTIONS, **settings)
-    for name in ("learning_rate", "weight_decay"):
-        if optimizer is not None and name in settings:
-            raise ArgumentError(f"'{name}' should be left out: the 'optimizer' has its own.")
+    replaced = {"learning_rate": optimizer, "weight_decay": optimizer, "warmup": scheduler}
+    for name, make in replaced.items():
+        if make is not None and name in settings:
+            own = "scheduler" if name == "warmup" else "optimizer"
+            raise ArgumentError(f"'{name}' should be left out: the '{own}' has its own.")
     own = flow if isinstance(flow, Flow) else None
     data, validation = (
         read_torch_data(one, own) if is_torch_data(one) else one for one in (data, validation)
@@ -178,6 +183,7 @@ def fit(
             progress=progress,
             callbacks=callbacks,
             optimizer=optimizer,
+            scheduler=scheduler,
         )
     return replace(result, notes=(*parts.notes, *far))
 

@@ -237,8 +237,8 @@ class Training:
 
     def _step(self, batch: object, rate: float) -> tuple[float, float] | None:
         """Returns loss and gradient norm over all ranks, or None if the step was not finite."""
-        self.optimizer.set_rate(rate, self.settings.learning_rate)
-        self._rate_share = rate / self.settings.learning_rate
+        follows = self.optimizer.set_rate(rate, self.settings.learning_rate)
+        self._rate_share = rate / self.settings.learning_rate if follows else None
         done = self._steps_done()
         self.progress.step += 1
         self.optimizer.zero_grad()
@@ -299,6 +299,7 @@ class Training:
         }
         progress.time_s, progress.scale = figures["time_s"], self.engine.scaler_state()
         self.history.append(plain(figures))
+        self.optimizer.end_epoch(figures[self.objective.value])
         return self.history[-1]
 
     def _costs(self) -> Figures:

@@ -32,9 +32,13 @@ class AdamW:
     def parameters(self) -> list[Tensor]:
         return self.param_groups[0]["params"]
 
-    def set_rate(self, rate: float, highest: float) -> None:  # noqa: ARG002
-        """Sets the learning rate; `highest` is that of the settings."""
+    def set_rate(self, rate: float, highest: float) -> bool:  # noqa: ARG002
+        """Returns True, after setting the learning rate; `highest` is that of the settings."""
         self.param_groups[0]["lr"] = rate
+        return True
+
+    def end_epoch(self, validation_nll: float) -> None:
+        """Does nothing: an `OwnOptimizer` moves its scheduler."""
 
     def zero_grad(self) -> None:
         self._joint.zero_grad()

@@ -28,7 +28,7 @@ from kappaflow.training.distributed import make_engine
 from kappaflow.training.loop import Training
 from kappaflow.training.maximum_likelihood import MaximumLikelihood
 from kappaflow.training.objective import Figures
-from kappaflow.training.own_optimizer import MakeOptimizer, OwnOptimizer
+from kappaflow.training.own_optimizer import MakeOptimizer, MakeScheduler, OwnOptimizer
 from kappaflow.training.progress import describe_likelihood, epochs_shown
 from kappaflow.training.results import EnergyResult, FitResult
 from kappaflow.training.run_folder import RunFolder
@@ -72,6 +72,7 @@ def fit_split(
     callbacks: Sequence[Callback] = (),
     start: State | None = None,
     optimizer: MakeOptimizer | None = None,
+    scheduler: MakeScheduler | None = None,
 ) -> FitResult:
     """Trains a flow on data that is prepared and split: a table, a table in a file, or images.
 
@@ -93,7 +94,7 @@ def fit_split(
     train.check(flow)
     validation.check(flow, held_out=True)
     check_callbacks(callbacks)
-    own = None if optimizer is None else OwnOptimizer(flow.parameters(), optimizer)
+    own = _own_optimizer(flow, settings, optimizer, scheduler)
     described = train.describe()
     name_columns(flow, described.get("columns"), described.get("context_columns"))
     run = {
@@ -142,6 +143,20 @@ def fit_split(
             folder=folder,
         )
         return replace(result, **rows)
+
+
+def _own_optimizer(
+    flow: Flow,
+    settings: Settings,
+    optimizer: MakeOptimizer | None,
+    scheduler: MakeScheduler | None,
+) -> OwnOptimizer | None:
+    """Returns the optimizer that the caller's functions make; None without any."""
+    if optimizer is None and scheduler is None:
+        return None
+    rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    make = optimizer or partial(torch.optim.AdamW, fused=True, **rates)
+    return OwnOptimizer(flow.parameters(), make, scheduler)
 
 
 def _check_budget(settings: Settings, flow: Flow) -> None:
