@@ -118,7 +118,6 @@ def _table(path: Path) -> object:
     except KappaflowError:
         pass
     chunks = open_chunks(str(path), Reading(load_table(path).columns))
-    chunks.settle()
     return [chunks.read(place) for place in range(len(chunks))]
 
 

@@ -35,19 +35,9 @@ def rank() -> int:
     return int(os.environ["RANK"]) if ranks() > 1 else 0
 
 
-def machine() -> int:
-    """Returns the number of this machine, from 0."""
-    return int(os.environ["GROUP_RANK"]) if ranks() > 1 else 0
-
-
 def rank_here() -> int:
     """Returns the number of this process on its machine, from 0."""
     return int(os.environ["LOCAL_RANK"]) if ranks() > 1 else 0
-
-
-def is_first_here() -> bool:
-    """Returns whether this process writes the files that its machine needs."""
-    return rank_here() == 0
 
 
 def is_first() -> bool:

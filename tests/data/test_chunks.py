@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kappaflow.data import chunks, load_table, text
-from kappaflow.data.chunks import MemorySource, open_chunks
+from kappaflow.data import chunks, load_table
+from kappaflow.data.chunks import open_chunks
 from kappaflow.data.raw import Reading
 from kappaflow.errors import KappaflowError
 
@@ -14,15 +14,13 @@ ROWS = 57
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    """Chunks of ten rows, found in text by seven bytes at a time."""
+    """Chunks of ten rows."""
     monkeypatch.setattr(chunks, "CHUNK_ROWS", 10)
-    monkeypatch.setattr(text, "BYTES_AT_ONCE", 7)
 
 
 def settled(path, columns, context=()):
     """Returns the chunks of a table whose columns are known."""
     result = open_chunks(str(path), Reading(tuple(columns), context=tuple(context)))
-    result.settle()
     return result
 
 
@@ -177,9 +175,9 @@ def test_what_cannot_be_read_in_chunks_is_read_at_once(tmp_path, monkeypatch):
     paths = sorted(tmp_path.iterdir())
     table.write_parquet(tmp_path / "t1.parquet")  # of which t[1].parquet is a pattern
     for path in paths:
-        assert isinstance(settled(path, ["a"]).source, MemorySource), path.name
+        assert len(settled(path, ["a"])) == 1, path.name
     monkeypatch.chdir(tmp_path)
-    assert isinstance(settled("magic", ["fDist"]).source, MemorySource)
+    assert len(settled("magic", ["fDist"])) == 1
 
 
 def test_a_damaged_file_is_refused_as_it_is_when_read_at_once(tmp_path):
@@ -212,9 +210,8 @@ def test_the_size_of_a_chunk_is_a_multiple_of_what_is_computed_at_once(monkeypat
 def test_a_text_file_is_converted_once(tmp_path):
     """The converted file lasts as long as the chunks, and each row is counted once."""
     (tmp_path / "t.csv").write_text(lines_with({23: "1,,1", 51: "inf,1,1"}))
-    result, rows = open_chunks(str(tmp_path / "t.csv"), scratch=tmp_path), []
-    result.settle(rows.append)
-    assert sum(rows) == 57 and len(list(tmp_path.glob(".t.*.tmp"))) == 1
+    result = open_chunks(str(tmp_path / "t.csv"), scratch=tmp_path)
+    assert len(list(tmp_path.glob(".t.*.tmp"))) == 1
     assert np.isnan(result.read(2).values[2, 1]) and result.read(2).rows[2] == 23
     del result
     assert sorted(tmp_path.iterdir()) == [tmp_path / "t.csv"]

@@ -382,7 +382,6 @@ def test_a_file_read_in_chunks_is_read_the_same(tmp_path, name, monkeypatch):
     path = tmp_path / "t.csv"
     path.write_text((READ | LEFT_OUT)[name][0], encoding="utf-8")
     whole, chunks = load_table(str(path)), open_chunks(str(path))
-    chunks.settle()
     parts = [chunks.read(place) for place in range(len(chunks))]
     assert np.concatenate([part.values for part in parts]).tobytes() == whole.values.tobytes()
     assert (chunks.columns, chunks.left_out) == (whole.columns, whole.left_out)
@@ -395,7 +394,6 @@ def test_missing_values_are_noted_in_chunks_too(tmp_path, monkeypatch):
     path, reading = tmp_path / "t.csv", Reading(missing=("-999",))
     path.write_text(rows(lambda i, a, b, c: ("-999.0" if i % 9 == 8 else f"{a}", f"{b}"), "a,b"))
     chunks = open_chunks(str(path), reading)
-    chunks.settle()
     assert chunks.notes == load_table(path, missing="-999").notes
     assert chunks.notes[0].endswith("has 4 values -999, read as missing: the first at line 10")
 
@@ -421,7 +419,7 @@ def test_a_file_read_in_chunks_is_refused_the_same(tmp_path, name, monkeypatch):
     with pytest.raises(DataError) as whole:
         load_table(str(path))
     with pytest.raises(DataError) as in_chunks:
-        open_chunks(str(path)).settle()
+        open_chunks(str(path))
     assert str(in_chunks.value) == str(whole.value)
 
 
@@ -436,5 +434,4 @@ def test_an_index_in_a_parquet_file_is_left_out_in_chunks_too(tmp_path, monkeypa
     })
     frame.write_parquet(tmp_path / "t.parquet")
     chunks = open_chunks(str(tmp_path / "t.parquet"))
-    chunks.settle()
     assert chunks.columns == load_table(tmp_path / "t.parquet").columns == ("nearly", "a")

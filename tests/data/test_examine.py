@@ -89,21 +89,13 @@ def test_a_constant_column_stops(healthy: Array) -> None:
     assert (second.code, second.columns) == ("constant", ("x3",))
 
 
-def test_columns_that_hold_the_same_values_stop(healthy: Array) -> None:
-    """All of a group in one problem; 0.0 and -0.0 are the same."""
-    healthy[::5, 0] = 0.0
-    copies = np.column_stack([healthy, healthy[:, 0], np.where(healthy == 0, -0.0, healthy)[:, 0]])
-    problem = next(p for p in examine(load_table(copies)) if p.severity == "error")
-    assert (problem.code, problem.columns) == ("duplicated-column", ("x0", "x4", "x5"))
-    assert problem.drop == ("x4", "x5")
-    assert "hold the same values: leave out all but 'x0'" in problem.message
-
-
-def test_values_are_compared_on_complete_rows(healthy: Array) -> None:
-    """A copy with a hole is still a copy."""
+def test_a_copy_with_a_hole_stops(healthy: Array) -> None:
+    """Columns are compared on complete rows."""
     table = np.column_stack([healthy, healthy[:, 0]])
     table[5, 4] = np.nan
-    assert {p.code for p in examine(load_table(table))} == {"missing", "duplicated-column"}
+    missing, copy = examine(load_table(table))
+    assert (missing.code, copy.code, copy.drop) == ("missing", "dependent-columns", ("x4",))
+    assert "'x0', 'x4' depend on each other linearly, x4 = 1.00*x0: leave out" in copy.message
 
 
 @pytest.mark.parametrize(("rows", "words"), [(1, "1 row is too few"), (0, "no rows is too few")])

@@ -396,4 +396,4 @@ def test_a_terminal_shows_how_many_rows_are_done(run, small, tmp_path, monkeypat
     monkeypatch.setenv("FORCE_COLOR", "1")
     write_scores(run, str(tmp_path / "t.csv"), str(tmp_path / "out.csv"))
     message = capsys.readouterr().err
-    assert "reading" in message and "scoring" in message and "205 of 205 rows" in message
+    assert "scoring" in message and "205 of 205 rows" in message

@@ -32,7 +32,7 @@ class Problem(Finding):
     """A finding about the columns or rows of a table.
 
     It is an "error" if no density exists or can be computed, else a "warning". The message has no
-    full stop; cause and fix are empty where it says them. `layer` is None.
+    full stop and names the way out; cause and fix are empty. `layer` is None.
 
     Attributes:
         code: Its short name, such as "missing" or "dependent-columns".
@@ -46,6 +46,16 @@ class Problem(Finding):
     drop: tuple[str, ...] = ()
 
 
+STOPS = {
+    "no-numeric-column",
+    "too-few-rows",
+    "missing",
+    "infinite",
+    "constant",
+    "dependent-columns",
+}
+
+
 def _problem(
     code: str,
     message: str,
@@ -53,64 +63,17 @@ def _problem(
     rows: tuple[int, ...] = (),
     drop: tuple[str, ...] = (),
 ) -> Problem:
-    cause, fix = _TEXTS.get(code, ("", ""))
-    for repair in ("jitter", "dequantize"):
-        fix = fix.replace(f"<{repair}>", option("repair", repair))
     severity = "error" if code in STOPS else "warning"
-    return Problem(code, severity, None, message, cause, fix, {}, columns, rows, drop)
-
-
-STOPS = {
-    "no-numeric-column",
-    "too-few-rows",
-    "missing",
-    "infinite",
-    "constant",
-    "duplicated-column",
-    "dependent-columns",
-}
-_TEXTS = {  # cause and fix of the problems that the doctor reports, too
-    "constant": ("A column without spread has no density.", "Drop it."),
-    "duplicated-column": ("Two columns are equal: the data has no density.", "Drop one of them."),
-    "dependent-columns": (
-        "The data lies in a subspace and has no density: the likelihood can grow without bound.",
-        "Drop the column, or add noise to it (<jitter> of a fit).",
-    ),
-    "extreme-scale": (
-        "Squares of such values overflow or vanish in float32.",
-        "Measure the column in another unit.",
-    ),
-    "large-offset": (
-        "float32 keeps too few digits of values that vary little around a large one.",
-        "Subtract the mean first, in float64.",
-    ),
-    "integer-valued": (
-        "Discrete values have no density: a flow can put spikes of any height on them.",
-        "Add noise of the width of a step (<dequantize> of a fit), or use the column as context.",
-    ),
-    "rounded": (
-        "Rounded values have no density: a flow that resolves their steps can put spikes on them.",
-        "Add noise of the width of a step (<dequantize> of a fit).",
-    ),
-    "atom": (
-        "A point mass has no density.",
-        "Add noise to these values, drop the rows, or use the column as context.",
-    ),
-    "duplicate-rows": (
-        "More rows are repeated than rounding explains: held-out rows may be training rows.",
-        "Find out where they come from, and keep copies in one part of a split "
-        "(kappaflow.data.split).",
-    ),
-}
+    return Problem(code, severity, None, message, "", "", {}, columns, rows, drop)
 
 
 def examine(table: Table) -> tuple[Problem, ...]:
     """Returns the problems of a table; the errors, which stop a fit, come first.
 
-    Missing or infinite values, constant, duplicated or linearly dependent columns, fewer than
-    two rows and no column at all are errors; whole numbers, coarse rounding, more repeated rows
-    and values than rounding predicts, few rows and offsets that float32 cannot hold are warnings.
-    Columns are compared on the rows that are complete.
+    Missing or infinite values, constant or linearly dependent columns (copies among them), fewer
+    than two rows and no column at all are errors; whole numbers, coarse rounding, more repeated
+    rows and values than rounding predicts, few rows and offsets that float32 cannot hold are
+    warnings. Columns are compared on the rows that are complete.
 
     Args:
         table: The table; it is not changed.
@@ -209,21 +172,18 @@ def _incomplete(table: Table) -> list[Problem]:
 
 def _between_columns(table: Table) -> list[Problem]:
     """Returns the problems of a table of finite numbers with at least 2 rows and 1 column."""
-    constant = _constant(table)
-    varying = table.without_columns(name for problem in constant for name in problem.drop)
-    copies = _duplicated_columns(varying)
-    distinct = varying.without_columns(name for problem in copies for name in problem.drop)
-    problems = [*constant, *copies]
-    if distinct.columns:
-        problems += _dependent(distinct)
-        problems += _badly_scaled(distinct)
-        problems += _rounded(distinct)
-        sentinels = sentinels_of(distinct) if distinct.has_codes else []
-        problems += [_sentinel(distinct, result) for result in sentinels]
+    problems = _constant(table)
+    varying = table.without_columns(name for problem in problems for name in problem.drop)
+    if varying.columns:
+        problems += _dependent(varying)
+        problems += _badly_scaled(varying)
+        problems += _rounded(varying)
+        sentinels = sentinels_of(varying) if varying.has_codes else []
+        problems += [_sentinel(varying, result) for result in sentinels]
         named = {result.column for result in sentinels}
         problems += [
-            _point_mass(distinct, name, masses)
-            for name, masses in point_masses_of(distinct).items()
+            _point_mass(varying, name, masses)
+            for name, masses in point_masses_of(varying).items()
             if name not in named
         ]
     return problems
@@ -242,22 +202,6 @@ def _constant(table: Table) -> list[Problem]:
             drop=(table.columns[j],),
         )
         for j in np.flatnonzero(flat)
-    ]
-
-
-def _duplicated_columns(table: Table) -> list[Problem]:
-    groups: dict[bytes, list[str]] = {}
-    for name, column in zip(table.columns, table.values.T, strict=True):
-        groups.setdefault((column + 0.0).tobytes(), []).append(name)
-    return [
-        _problem(
-            "duplicated-column",
-            f"columns {quoted(names)} hold the same values: leave out all but '{names[0]}'",
-            tuple(names),
-            drop=tuple(names[1:]),
-        )
-        for names in groups.values()
-        if len(names) > 1
     ]
 
 
@@ -314,22 +258,20 @@ def _rounded(table: Table) -> list[Problem]:
     """Returns the columns of whole numbers, and those rounded to steps that a flow resolves."""
     problems = []
     for name, step in coarse_columns(table).items():
-        is_whole = name in table.integer_columns
+        special = _special(name, table.values[:, table.columns.index(name)])
         noise = f"add uniform noise of width {step:.6g} ({option('repair', 'dequantize')})"
-        if is_whole:
-            message = (
+        problem = (
+            "rounded",
+            f"column '{name}' is rounded to {step:.6g}, and a density can grow without bound on "
+            f"its values: {noise}",
+        )
+        if name in table.integer_columns:
+            problem = special or (
+                "integer-valued",
                 f"column '{name}' holds whole numbers only, and a density can grow without bound "
-                f"on them: {noise}, or leave it out or use it as context"
+                f"on them: {noise}, or leave it out or use it as context",
             )
-        else:
-            message = (
-                f"column '{name}' is rounded to {step:.6g}, and a density can grow without bound "
-                f"on its values: {noise}"
-            )
-        code = "integer-valued" if is_whole else "rounded"
-        special = _special(name, table.values[:, table.columns.index(name)]) if is_whole else None
-        code, message = special or (code, message)
-        problems.append(_problem(code, message, (name,)))
+        problems.append(_problem(*problem, (name,)))
     return problems
 
 

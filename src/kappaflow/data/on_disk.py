@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from kappaflow.data.chunks import Chunks, OnRows, TableOnDisk, chunk_size
 from kappaflow.data.dataset import Model
 from kappaflow.data.duplicates import Duplicates
-from kappaflow.data.naming import BoolArray, FloatArray, IntArray, require_finite
+from kappaflow.data.naming import BoolArray, IntArray, require_finite
 from kappaflow.data.rounding import mixed
 from kappaflow.data.split import row_hashes, sizes_of_parts
 from kappaflow.data.table import Table, whole_columns
@@ -258,43 +258,35 @@ def _is_among(hashes: NDArray[np.uint64], few: NDArray[np.uint64]) -> BoolArray:
     return few[np.searchsorted(few, hashes).clip(max=len(few) - 1)] == hashes
 
 
-def hashes_in(chunks: Chunks, on_rows: OnRows) -> NDArray[np.uint64]:
-    """Returns a hash of 64 bits for each row of a table.
-
-    `on_rows` is called with the number of rows done since the last call.
-    """
-    hashes = np.empty(chunks.rows, dtype=np.uint64)
-    for number in range(len(chunks)):
-        numbers = chunks.read(number).all_values
-        hashes[number * chunks.size :][: len(numbers)] = row_hashes(numbers)
-        on_rows(len(numbers))
-    return hashes
-
-
 def split_on_disk(
-    chunks: Chunks,
-    request: SplitRequest,
-    folder: Path | None,
-    on_rows: OnRows,
-    hashes: NDArray[np.uint64],
+    chunks: Chunks, request: SplitRequest, folder: Path | None, on_rows: OnRows
 ) -> SplitTable:
-    """Returns the parts of a table, after writing the training rows to a folder, if any."""
-    made_of, source = request.made_of(), str(request.table.source)
+    """Returns the parts of a table, after writing the training rows to a folder, if any.
+
+    All rows are read twice; `on_rows` is called with the number of rows read since the last call.
+    """
+    made_of, hashes = request.made_of(), _hashes(chunks, on_rows)
     width, drop = len(chunks.columns) + len(chunks.context), request.duplicates == "drop"
     plan = divide(hashes, width, request.fractions, request.seed, drop=drop)
     shape = (chunks.rows - len(plan.not_trained_on), width)
     sha = hashlib.sha256(repr((chunks.columns, chunks.context)).encode())
+    kept, kept_rows, others = np.empty((len(plan.kept), width)), plan.kept, plan.not_trained_on
     with _rows_file(folder, shape, np.dtype(request.dtype)) as write:
-
-        def take(rows: FloatArray) -> None:
+        for table in _tables(chunks, on_rows):
+            require_finite(table, str(request.table.source))
+            start, numbers = int(table.rows[0]) - 1, table.all_values
+            is_kept, is_other = (
+                (rows >= start) & (rows < start + len(table)) for rows in (kept_rows, others)
+            )
+            kept[is_kept] = numbers[kept_rows[is_kept] - start]
             with np.errstate(over="ignore"):  # as for a table in memory
-                stored = rows.astype(request.dtype)
+                stored = np.delete(numbers, others[is_other] - start, axis=0).astype(request.dtype)
             sha.update(stored.data)
             write(stored)
-
-        kept = _read_rows(chunks, plan, source, take, on_rows)
         if request.made_of() != made_of:
-            raise DataError(f"{source} has changed while it was read: fit it when it is whole.")
+            raise DataError(
+                f"{request.table.source} has changed while it was read: fit it when it is whole."
+            )
     notes = {
         "made_of": made_of,
         "columns": chunks.columns,
@@ -305,37 +297,34 @@ def split_on_disk(
         "rows": chunks.rows,
         "repeats": len(repeats_in(hashes)),
         "digest": sha.hexdigest(),
+        "parts": [len(part) for part in plan.held_out],
     }
-    arrays: dict[str, Any] = {
-        "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8),
-        "kept": kept,
-        "sample": plan.sample,
-        "dropped": plan.dropped,
-    }
-    arrays |= {f"part {i}": part for i, part in enumerate(plan.held_out)}
     content = io.BytesIO()
-    np.savez(content, **arrays)
+    np.savez(
+        content,
+        notes=np.frombuffer(json.dumps(notes).encode(), np.uint8),
+        kept=kept,
+        rows=kept_rows,
+        not_trained_on=others,
+    )
     if folder is not None:
         write_bytes(folder / REST, content.getvalue())
     return _split_of(request, folder, content)
 
 
-def _read_rows(
-    chunks: Chunks, plan: Division, source: str, take: Take, on_rows: OnRows
-) -> FloatArray:
-    """Returns the rows that stay in memory; `take` receives those to train on, in their order."""
-    order, out = np.argsort(plan.kept), plan.not_trained_on
-    sorted_rows = plan.kept[order]
-    kept = np.empty((len(order), len(chunks.columns) + len(chunks.context)))
+def _hashes(chunks: Chunks, on_rows: OnRows) -> NDArray[np.uint64]:
+    """Returns a hash of 64 bits for each row of a table."""
+    hashes = np.empty(chunks.rows, dtype=np.uint64)
+    for table in _tables(chunks, on_rows):
+        hashes[table.rows - 1] = row_hashes(table.all_values)
+    return hashes
+
+
+def _tables(chunks: Chunks, on_rows: OnRows) -> Iterator[Table]:
     for number in range(len(chunks)):
-        table, start = chunks.read(number), number * chunks.size
-        require_finite(table, source)
-        numbers, ends = table.all_values, (start, start + len(table))
-        of_chunk = slice(*np.searchsorted(sorted_rows, ends))
-        kept[order[of_chunk]] = numbers[sorted_rows[of_chunk] - start]
-        take(np.delete(numbers, out[slice(*np.searchsorted(out, ends))] - start, axis=0))
+        table = chunks.read(number)
+        yield table
         on_rows(len(table))
-    return kept
 
 
 def read_split(folder: Path, request: SplitRequest) -> SplitTable | None:
@@ -352,39 +341,31 @@ def _split_of(request: SplitRequest, folder: Path | None, content: IO[bytes]) ->
     """Returns the parts of a table from what `split_on_disk` stored."""
     content.seek(0)
     stored = dict(np.load(content, allow_pickle=False))
-    notes = dict(parse_json(stored.pop("notes").tobytes()))
+    notes = dict(parse_json(stored["notes"].tobytes()))
     if notes["made_of"] != request.made_of():
         raise ValueError("these are the rows of another request")
-    kept, sample, dropped = (stored.pop(name) for name in ("kept", "sample", "dropped"))
-    plan = Division(tuple(stored.values()), sample, dropped)
     columns, context = tuple(notes["columns"]), tuple(notes["context_columns"])
-
-    def table(start: int, rows: IntArray) -> Table:
-        numbers = kept[start : start + len(rows)]
-        values = np.ascontiguousarray(numbers[:, : len(columns)])
-        return Table(
-            values=values,
-            columns=columns,
-            context=np.ascontiguousarray(numbers[:, len(columns) :]) if context else None,
-            context_columns=context,
-            rows=rows + 1,
-            left_out=tuple(notes["left_out"]),
-            source=str(request.table.source),
-            integer_columns=whole_columns(values, columns),
-            notes=tuple(notes["notes"]),
-            warnings=tuple(notes["warnings"]),
-        )
-
-    starts = np.cumsum([0, *map(len, plan.held_out)]).tolist()
-    train = MappedTable(
-        path=(folder or Path()) / TRAIN,
-        length=notes["rows"] - len(plan.not_trained_on),
-        sample=table(starts[-1], plan.sample),
-        digest=notes["digest"],
-        held_out=plan.not_trained_on,
+    values = np.ascontiguousarray(stored["kept"][:, : len(columns)])
+    kept = Table(
+        values=values,
+        columns=columns,
+        context=np.ascontiguousarray(stored["kept"][:, len(columns) :]) if context else None,
+        context_columns=context,
+        rows=stored["rows"] + 1,
+        left_out=tuple(notes["left_out"]),
+        source=str(request.table.source),
+        notes=tuple(notes["notes"]),
+        warnings=tuple(notes["warnings"]),
     )
-    held_out = tuple(map(table, starts[:-1], plan.held_out))
-    return SplitTable(train, held_out, notes["rows"], notes["repeats"])
+    ends = np.cumsum(notes["parts"], dtype=np.int64)
+    *held_out, sample = (
+        replace(part, integer_columns=whole_columns(part.values, columns))
+        for part in map(kept.select, np.split(np.arange(len(kept)), ends))
+    )
+    out = stored["not_trained_on"]
+    path = (folder or Path()) / TRAIN
+    train = MappedTable(path, notes["rows"] - len(out), sample, notes["digest"], out)
+    return SplitTable(train, tuple(held_out), notes["rows"], notes["repeats"])
 
 
 @contextmanager

@@ -30,7 +30,6 @@ REASONS = {
     "missing": "no number",
     "infinite": "no number",
     "constant": "constant",
-    "duplicated-column": "equal to another column",
     "dependent-columns": "linear in other columns",
 }
 FEW_ROWS = 50  # rows to train on, below which no verdict is green
@@ -48,11 +47,11 @@ def prepare(table: Table, *, repair: Repair | None = None) -> tuple[Table, tuple
     Args:
         table: The table as loaded.
         repair: None to raise an error for what is wrong. All others leave out rows with missing or
-            infinite values, and columns that hold nothing else. "drop" leaves out constant
-            columns, all but the first of equal columns, and the fewest columns whose removal ends
-            linear dependence; "jitter" keeps them and adds Gaussian noise of 1e-3 of their
-            standard deviation (1e-3 to a constant column); "dequantize" adds uniform noise to all
-            columns that are rounded, exactly as wide as a step of their values.
+            infinite values, and columns that hold nothing else. "drop" leaves out constant columns
+            and the fewest columns whose removal ends linear dependence; "jitter" keeps them and
+            adds Gaussian noise of 1e-3 of their standard deviation (1e-3 to a constant column);
+            "dequantize" adds uniform noise to all columns that are rounded, exactly as wide as a
+            step of their values.
 
     Returns:
         The table, and one sentence for each repair and each warning.

@@ -1,10 +1,8 @@
-"""Reads CSV and TSV as text first, so that messages can name lines.
+"""Reads CSV and TSV as text first, so that messages can name lines; polars splits the records.
 
-polars splits the records. A table larger than memory is converted once to a parquet file of texts,
-which is then read a chunk of rows at a time; a table in memory is a single chunk.
+A table larger than memory is converted once to a parquet file of texts.
 """
 
-import codecs
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,22 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kappaflow.data.limits import refuse_wide
 from kappaflow.data.naming import IntArray
-from kappaflow.data.raw import READ_ALL, Column, RawTable, Reading, collect
+from kappaflow.data.raw import READ_ALL, RawTable, Reading, collect
 from kappaflow.data.text_numbers import (
-    Facts,
-    Kind,
+    TextColumn,
     cleaned,
     facts_of,
-    in_narwhals,
     kinds_to_read,
     of_kind,
-    text_column,
 )
 from kappaflow.errors import DataError, FileError
 from kappaflow.options import option
@@ -35,7 +30,6 @@ from kappaflow.options import option
 if TYPE_CHECKING:
     import polars as pl
 
-BYTES_AT_ONCE = 2**22
 START = 10**6  # characters from which separator and header are found
 SEPARATORS = ",;\t"
 LINES_TRIED = 5  # lines by which the separator is found
@@ -43,78 +37,73 @@ LINE_ENDS = "line ends"  # a column: how many there are within the quotes of a r
 
 
 class TextTable:
-    """The rows of a table in text form; `settle` has to be called before `read`.
+    """The rows of a table in text form, which are read as numbers a few at a time.
 
-    `scan` has the columns of `header` as texts, named 0, 1, ..., and `LINE_ENDS`. `columns`
-    has the columns that have a name or a value, each with one empty value of its type.
+    `cells` has the columns of `header` as texts, named 0, 1, ..., and `LINE_ENDS`. `head` has the
+    columns that have a name or a value, each with one empty value of its type.
     """
 
     def __init__(
-        self,
-        scan: "pl.LazyFrame",
-        rows: int,
-        header: list[str],
-        subject: str,
-        reading: Reading,
-        size: int | None = None,
+        self, cells: "pl.LazyFrame", header: list[str], source: str, subject: str, reading: Reading
     ) -> None:
-        self.scan, self.rows, self.size = scan, rows, size or rows
-        self.header, self.subject, self.reading = header, subject, reading
-        self.columns: list[Column] = []
-        self._read_as: dict[str, tuple[str, Kind]] = {}
-        self._line_of: list[int] = [2 + sum(name.count("\n") for name in header)]
-
-    def settle(self, on_rows: Callable[[int], None] = lambda rows: None) -> None:
-        """Determines the columns; `on_rows` is called with the number of rows of each chunk."""
-        facts = [Facts()] * len(self.header)
-        for start in range(0, self.rows, self.size):
-            chunk = self._chunk(start)
-            facts = [
-                before + facts_of(*cleaned(chunk[str(index)], self.reading))
-                for index, before in enumerate(facts)
-            ]
-            self._line_of.append(self._line_of[-1] + chunk.height + int(chunk[LINE_ENDS].sum()))
-            on_rows(chunk.height)
-        kinds = kinds_to_read(self.header, facts, self.reading)
-        for index, (name, kind) in enumerate(zip(self.header, kinds, strict=True)):
-            if name or facts[index].counts["present"]:
-                column = text_column(
-                    name or f"column_{len(self.columns) + 1}",
+        self.cells, self.reading = cells, reading
+        self._first_line = 2 + sum(name.count("\n") for name in header)
+        ends = cells.select(LINE_ENDS).collect()[LINE_ENDS].to_numpy().astype(np.int64)
+        self.rows = len(ends)
+        self._line_ends = np.cumsum(ends) - ends if ends.any() else None  # before each row
+        facts = facts_of(cells, len(header), reading)
+        self._columns: dict[str, tuple[int, TextColumn]] = {}
+        columns = []
+        for index, kind in enumerate(kinds_to_read(header, facts, reading)):
+            if header[index] or facts[index].counts["present"]:
+                name = header[index] or f"column_{len(columns) + 1}"
+                text = TextColumn(
+                    name,
                     facts[index],
                     kind,
-                    subject=self.subject,
-                    reading=self.reading,
-                    name_row=self._name_row,
-                    is_first=not name and not self.columns,
+                    subject,
+                    reading,
+                    self._text_at(index),
+                    self._name_row,
                 )
-                self.columns.append(column)
-                self._read_as[column.name] = str(index), kind
+                columns.append(text.column(is_first=not header[index] and not columns))
+                self._columns[name] = index, text
+        self.head = collect(columns, source, subject)
 
-    def read(self, start: int, source: str, names: Sequence[str] | None = None) -> RawTable:
-        """Returns the chunk that begins at a row: the named columns, or all."""
-        chunk, columns = self._chunk(start), []
-        for column in self.columns:
-            if names is None or column.name in names:
-                position, kind = self._read_as[column.name]
-                values = chunk[position]
-                if column.name not in self.reading.texts:
-                    values = of_kind(cleaned(values, self.reading)[0], kind)
-                columns.append(replace(column, series=in_narwhals(values)))
-        return collect(columns, source, self.subject, self._lines(chunk, start))
+    def read(self, start: int, count: int, names: Sequence[str] | None = None) -> RawTable:
+        """Returns some rows: the named columns, or all."""
+        import narwhals as nw
+        import polars as pl
 
-    def _chunk(self, start: int) -> "pl.DataFrame":
-        return self.scan.slice(start, min(self.size, self.rows - start)).collect()
+        chosen = [name for name in self._columns if names is None or name in names]
+        values = []
+        for name in chosen:
+            index, text = self._columns[name]
+            value = of_kind(cleaned(index, self.reading), text.kind)
+            values.append(pl.col(str(index)) if name in self.reading.texts else value)
+        named = [value.alias(name) for name, value in zip(chosen, values, strict=True)]
+        frame = self.cells.slice(start, count).select(named).collect()
+        columns = {
+            name: replace(
+                self.head.columns[name], series=nw.from_native(frame[name], series_only=True)
+            )
+            for name in chosen
+        }
+        return replace(self.head, columns=columns, lines=self._lines(start, frame.height))
 
-    def _lines(self, chunk: "pl.DataFrame", start: int) -> IntArray:
-        """Returns the line on which each row of a chunk starts, counted from 1."""
-        ends = chunk[LINE_ENDS].to_numpy().astype(np.int64)
-        first = self._line_of[start // self.size]
-        return first + np.arange(len(ends)) + np.cumsum(ends) - ends
+    def _lines(self, start: int, count: int) -> IntArray:
+        """Returns the lines on which rows start, counted from 1."""
+        lines = self._first_line + np.arange(start, start + count)
+        return lines if self._line_ends is None else lines + self._line_ends[start : start + count]
 
     def _name_row(self, row: int) -> str:
         """Returns the name of a row, counted from 1, such as "line 4"."""
-        start = (row - 1) // self.size * self.size
-        return f"line {self._lines(self._chunk(start), start)[row - 1 - start]}"
+        return f"line {self._lines(row - 1, 1)[0]}"
+
+    def _text_at(self, column: int) -> Callable[[int], str]:
+        """Returns a function that returns the text of a column in a row, counted from 1."""
+        cell = cleaned(column, READ_ALL)
+        return lambda row: self.cells.slice(row - 1, 1).select(cell).collect().item()
 
 
 def read_delimited(
@@ -128,43 +117,35 @@ def read_delimited(
     text = decoded(data, subject)
     layout = _Layout.of(text, lambda: io.StringIO(text), subject, reading, separator)
     with layout.named_lines():
-        frame = layout.cells(io.BytesIO(text.encode())).collect()
-    layout.check(frame.lazy(), frame.height)
-    table = TextTable(frame.lazy(), frame.height, layout.header, subject, reading)
-    table.settle()
-    return table.read(0, source)
+        cells = layout.cells(io.BytesIO(text.encode())).collect().lazy()
+    layout.check(cells)
+    table = TextTable(cells, layout.header, source, subject, reading)
+    return table.read(0, table.rows)
 
 
 def convert_text(
-    path: Path,
-    converted: Path,
-    subject: str,
-    reading: Reading,
-    size_of: Callable[[int], int],
+    path: Path, converted: Path, source: str, subject: str, reading: Reading
 ) -> TextTable:
-    """Returns the table of a text file, which is converted to a parquet file of texts.
-
-    `size_of` returns the number of rows of a chunk for a number of columns.
-    """
+    """Returns the table of a text file, which is converted to a parquet file of texts."""
     import polars as pl
 
-    def lines() -> Iterator[str]:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from file
-
     with path.open("rb") as file:
-        check_text(file, subject)
-        start = _start_of(file)
-    if "\n" not in start:
+        start = file.read(START)
+        file.seek(max(0, path.stat().st_size - START))
+        end = file.read()
+    _refuse_binary(start, subject)
+    text = start.decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
+    if "\n" not in text:
         raise ValueError(f"{subject} has lines that polars does not see")
     separator = "\t" if path.suffix.lower() == ".tsv" else None
-    layout = _Layout.of(start, lines, subject, reading, separator)
+    layout = _Layout.of(text, lambda: _lines_of(path, subject), subject, reading, separator)
     with layout.named_lines():
         layout.cells(path).sink_parquet(converted, compression="lz4")
-    scan = pl.scan_parquet(converted, glob=False)
-    rows = scan.select(pl.len()).collect().item() - _blank_lines_at_end(path)
-    layout.check(scan.head(rows), rows)
-    return TextTable(scan, rows, layout.header, subject, reading, size_of(len(layout.header)))
+    cells = pl.scan_parquet(converted, glob=False)
+    blank = max(0, end.count(b"\n", len(end.rstrip(b"\r\n"))) - 1)  # lines at the end, no rows
+    cells = cells.head(cells.select(pl.len()).collect().item() - blank) if blank else cells
+    layout.check(cells)
+    return TextTable(cells, layout.header, source, subject, reading)
 
 
 @dataclass(frozen=True)
@@ -215,14 +196,15 @@ class _Layout:
                 "quote is never closed."
             ) from None
 
-    def check(self, cells: "pl.LazyFrame", rows: int) -> None:
+    def check(self, cells: "pl.LazyFrame") -> None:
         """Raises an error if there are no rows, or a row is shorter than the header."""
         import polars as pl
 
         last = pl.col(str(len(self.header) - 1))
-        if rows > 0 and cells.select(last.null_count()).collect().item():
+        rows, short = cells.select(pl.len(), last.null_count()).collect().row(0)
+        if short:
             self._refuse_ragged()
-        if rows <= 0:
+        if not rows:
             raise DataError(f"{self.subject} has a header but no rows: there is nothing to fit.")
 
     def _refuse_ragged(self) -> None:
@@ -245,24 +227,24 @@ class _Layout:
         )
 
 
-def _start_of(file: BinaryIO) -> str:
-    """Returns the first lines of a text file."""
-    file.seek(0)
-    return file.read(START).decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
-
-
-def _blank_lines_at_end(path: Path) -> int:
-    """Returns the number of empty lines at the end of a text file, which are not rows."""
+def _lines_of(path: Path, subject: str) -> Iterator[str]:
+    """Yields the lines of a text file; raises FileError for one that is not UTF-8."""
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - START))
-        end = file.read()
-    return max(0, end.count(b"\n", len(end.rstrip(b"\r\n"))) - 1)
+        for number, line in enumerate(file, start=1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise _not_utf8(error, number, subject) from None
 
 
 def decoded(data: bytes, subject: str) -> str:
     """Returns UTF-8 as text with one kind of line end; raises FileError for anything else."""
-    check_text(io.BytesIO(data), subject)
-    text = data.decode("utf-8-sig")
+    _refuse_binary(data, subject)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = 1 + error.object.count(b"\n", 0, error.start)
+        raise _not_utf8(error, line, subject) from None
     if "\n" not in text:
         text = text.replace("\r", "\n")
     if not text.strip():
@@ -270,26 +252,18 @@ def decoded(data: bytes, subject: str) -> str:
     return text.rstrip("\r\n") + "\n"
 
 
-def check_text(file: BinaryIO, subject: str) -> None:
-    """Raises FileError for UTF-16, binary data, or a byte that is not UTF-8, with its line."""
-    decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
-    if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+def _refuse_binary(data: bytes, subject: str) -> None:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise FileError(f"{subject} is UTF-16 text: save it as UTF-8.")
-    file.seek(0)
-    block = b"start"
-    while block:
-        block = file.read(BYTES_AT_ONCE)
-        if b"\0" in block:
-            raise FileError(f"{subject} holds binary data, not a table in text form.")
-        try:
-            decoder.decode(block, final=not block)
-        except UnicodeDecodeError as error:
-            line += error.object.count(b"\n", 0, error.start)
-            raise FileError(
-                f"{subject} is not UTF-8 text (byte 0x{error.object[error.start]:02x} in line "
-                f"{line}): save it as UTF-8."
-            ) from None
-        line += block.count(b"\n")
+    if b"\0" in data:
+        raise FileError(f"{subject} holds binary data, not a table in text form.")
+
+
+def _not_utf8(error: UnicodeDecodeError, line: int, subject: str) -> FileError:
+    return FileError(
+        f"{subject} is not UTF-8 text (byte 0x{error.object[error.start]:02x} in line {line}): "
+        "save it as UTF-8."
+    )
 
 
 def separator_of(text: str, decimal: str | None = None) -> str:

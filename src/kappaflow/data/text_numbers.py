@@ -1,21 +1,18 @@
 """What the texts of a column are: numbers in some spelling, truth values, dates, or text.
 
 polars reads the numbers. Only where it leaves texts over, a column is tried with a decimal comma
-and with separators between thousands. Each spelling is accepted for whole columns only. Facts
-about a column add up over the chunks of a file, so that a file read in chunks is understood
-exactly as one read at once.
+and with separators between thousands. Each spelling is accepted for whole columns only.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from kappaflow.data.raw import INDEX_NAMES, Column, Decimal, Reading, missing_note, text_example
 from kappaflow.options import option
 
 if TYPE_CHECKING:
-    import narwhals as nw
     import polars as pl
 
 MISSING = ("", "NA", "N/A", "n/a", "nan", "NaN", "NAN", "NULL", "null", "None", "?")
@@ -25,112 +22,171 @@ DATE = (
     r"|^\d{1,2}:\d{2}(:\d{2}.*)?$"
 )
 SIGN, EXPONENT, SPACED = r"[+\-\u2212]?", r"(?:[eE][+-]?\d+)?", r"'’\s"
-TRIED = 100  # texts with a decimal point that are first tried as numbers with a decimal comma
+COLUMNS_AT_ONCE = 200
 
 Kind = Literal["plain", "point", "comma", "truth", "text", "ambiguous"]
-Spot = tuple[int, str]  # a row, counted from 1, and its text
+Marks = Mapping[str, "pl.Expr"]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts about the texts of a column, or of a chunk of it, which can be added.
+    """Facts about the texts of a column.
 
     Attributes:
-        rows: The number of texts, missing ones included.
-        counts: How many texts are "present", "plain" numbers, "whole" ones, numbers with a
-            decimal "point" or "comma" (thousands allowed), "truth" values, a "date".
-        firsts: The first text that is "present", "not point", "not comma"; the first that is no
-            plain number, but one with a decimal "point" or "comma"; "split" is the first that is
-            a different number with point and comma.
+        counts: How many texts are "present" or "missing", "plain" numbers, "whole" ones, "dotted",
+            with a dot before the last three signs ("grouped"), numbers with a decimal "point" or
+            "comma" (thousands allowed), "truth" values, a "date", and "split": a different number
+            with point and comma.
+        firsts: The first row of each kind, counted from 1, also of those that are "not point" or
+            "not comma", and of the "spelled" ones, which are not plain.
     """
 
-    rows: int = 0
     counts: Counter[str] = field(default_factory=Counter)
-    firsts: dict[str, Spot] = field(default_factory=dict)
-
-    def __add__(self, other: "Facts") -> "Facts":
-        after = {name: (self.rows + row, text) for name, (row, text) in other.firsts.items()}
-        return Facts(self.rows + other.rows, self.counts + other.counts, after | self.firsts)
+    firsts: dict[str, int] = field(default_factory=dict)
 
     def is_all(self, what: str) -> bool:
         """Returns whether all texts that are not missing are of this sort."""
         return self.counts[what] == self.counts["present"]
 
 
-def cleaned(series: "pl.Series", reading: Reading) -> tuple["pl.Series", "pl.Series | None"]:
-    """Returns texts without spaces around them and null for missing values.
+def facts_of(cells: "pl.LazyFrame", columns: int, reading: Reading) -> list[Facts]:
+    """Returns facts about columns of texts, which are named 0, 1, ..., by two passes over them."""
+    facts = _gathered(cells, range(columns), reading, ("plain",), _plain_marks)
+    doubtful = [i for i, column in facts.items() if _is_doubtful(column.counts, reading)]
+    kinds: tuple[Kind, ...] = ("plain", "point", "comma")
+    spelled = _gathered(cells, doubtful, reading, kinds, _spelled_marks)
+    for i, column in facts.items():
+        counts = column.counts
+        if i in spelled:
+            counts.update(spelled[i].counts)
+            column.firsts.update(spelled[i].firsts)
+        else:
+            counts["point"], counts["comma"] = counts["plain"], counts["plain"] - counts["dotted"]
+    return list(facts.values())
 
-    The second value marks those that the user named as missing, as text or as the same number.
+
+def _is_doubtful(counts: Counter[str], reading: Reading) -> bool:
+    """Returns whether a column has texts that are no plain numbers, or others with a comma."""
+    can_be_thousands = counts["dotted"] == counts["grouped"] or reading.decimal == ","
+    return counts["plain"] < counts["present"] or (counts["dotted"] > 0 and can_be_thousands)
+
+
+def _gathered(
+    cells: "pl.LazyFrame",
+    columns: Sequence[int],
+    reading: Reading,
+    kinds: Sequence[Kind],
+    marks_of: Callable[[Callable[[str], "pl.Expr"]], Marks],
+) -> dict[int, Facts]:
+    """Returns how often each mark of each column is true, and in which row first.
+
+    `marks_of` returns marks by name, from a function that returns the "text" of a cell, whether
+    the user "named" it as missing, or its value of a kind. Polars computes each of them once.
     """
     import polars as pl
 
-    text = series.str.strip_chars()
-    if not reading.missing:
-        return text.set(text.is_in(MISSING), None), None
-    numbers = text.cast(pl.Float64, strict=False)
-    named = text.is_in(reading.missing) | numbers.is_in(reading.missing_numbers)
-    named = named.fill_null(value=False)
-    return text.set(named | text.is_in(MISSING), None), named
+    facts = {index: Facts() for index in columns}
+    for start in range(0, len(columns), COLUMNS_AT_ONCE):
+        some = columns[start : start + COLUMNS_AT_ONCE]
+        texts = (cleaned(i, reading).alias(f"{i} text") for i in some)
+        named = (_named(i, reading).alias(f"{i} named") for i in some)
+        rows = cells.with_row_index("row", offset=1).select("row", *texts, *named)
+        rows = rows.with_columns(
+            of_kind(pl.col(f"{i} text"), kind).alias(f"{i} {kind}") for i in some for kind in kinds
+        )
+        marks = {
+            (i, name): mark.alias(f"{i} is {name}")
+            for i in some
+            for name, mark in marks_of(lambda name, i=i: pl.col(f"{i} {name}")).items()
+        }
+        names = [f"{i} is {name}" for i, name in marks]
+        rows = rows.select("row", *marks.values())
+        counts = [pl.col(name).sum() for name in names]
+        firsts = [pl.when(name).then("row").min().alias(f"{name} first") for name in names]
+        values = rows.select(*counts, *firsts).collect(engine="streaming").row(0, named=True)
+        for i, name in marks:
+            if values[f"{i} is {name}"]:
+                facts[i].counts[name] = values[f"{i} is {name}"]
+                facts[i].firsts[name] = values[f"{i} is {name} first"]
+    return facts
 
 
-def facts_of(text: "pl.Series", named: "pl.Series | None" = None) -> Facts:
-    """Returns facts about cleaned texts; `named` marks those that the user named as missing."""
+def _plain_marks(cell: Callable[[str], "pl.Expr"]) -> Marks:
+    """Returns marks of a text that need no regular expression."""
+    text, number = cell("text"), cell("plain")
+    return {
+        "present": text.is_not_null(),
+        "missing": text.is_null(),
+        "named": cell("named"),
+        "plain": number.is_not_null(),
+        "whole": number.is_finite() & (number == number.round()),
+        "dotted": text.str.contains(".", literal=True),
+        "grouped": text.str.slice(-4, 1) == ".",
+    }
+
+
+def _spelled_marks(cell: Callable[[str], "pl.Expr"]) -> Marks:
+    """Returns marks of a text as a spelled number, a truth value or a date."""
+    text, number, point, comma = (cell(kind) for kind in ("text", "plain", "point", "comma"))
+    return {
+        "point": point.is_not_null(),
+        "comma": comma.is_not_null(),
+        "not point": text.is_not_null() & point.is_null(),
+        "not comma": text.is_not_null() & comma.is_null(),
+        "spelled point": point.is_not_null() & number.is_null(),
+        "spelled comma": comma.is_not_null() & number.is_null(),
+        "split": point != comma,
+        "truth": text.str.to_lowercase().is_in(TRUTHS),
+        "date": text.str.contains(DATE),
+    }
+
+
+def cleaned(index: int, reading: Reading) -> "pl.Expr":
+    """Returns the texts of a column without spaces around them and null for missing values."""
     import polars as pl
 
+    text = pl.col(str(index)).str.strip_chars()
+    is_missing = text.is_in(MISSING)
+    if reading.missing:
+        is_missing |= _named(index, reading)
+    return pl.when(~is_missing).then(text)
+
+
+def _named(index: int, reading: Reading) -> "pl.Expr":
+    """Returns whether the user named a text as missing, as text or as the same number."""
+    import polars as pl
+
+    if not reading.missing:
+        return pl.lit(value=False)
+    text = pl.col(str(index)).str.strip_chars()
     numbers = text.cast(pl.Float64, strict=False)
-    present, plain = text.is_not_null(), numbers.is_not_null()
-    is_plain = present.sum() == plain.sum()
-    point = numbers if is_plain else numbers.fill_null(_number(text, "."))
-    comma = _with_comma(text, numbers) if is_plain else _number(text, ",")
-    marks = {"present": present, "plain": plain}
-    marks |= {"point": point.is_not_null(), "comma": comma.is_not_null()}
-    marks["whole"] = numbers.is_finite() & (numbers == numbers.round())
-    firsts = {
-        "present": present,
-        "point": marks["point"] & ~plain,
-        "comma": marks["comma"] & ~plain,
-        "not point": present & ~marks["point"],
-        "not comma": present & ~marks["comma"],
-        "split": point != comma,
-    }
-    if not is_plain:
-        marks["truth"] = text.str.to_lowercase().is_in(TRUTHS)
-        marks["date"] = text.str.contains(DATE)
-    if named is not None:
-        marks["named"] = firsts["named"] = named
-    counts = Counter({name: int(mark.sum() or 0) for name, mark in marks.items()})
-    spots = {name: _first(text, mark.fill_null(value=False)) for name, mark in firsts.items()}
-    return Facts(
-        text.len(), counts, {name: spot for name, spot in spots.items() if spot is not None}
-    )
+    named = text.is_in(reading.missing) | numbers.is_in(reading.missing_numbers)
+    return named.fill_null(value=False)
 
 
-def _first(text: "pl.Series", mark: "pl.Series") -> Spot | None:
-    """Returns the first row that is marked, counted from 1, and its text."""
-    index = mark.arg_max() if mark.any() else None
-    return None if index is None else (index + 1, text[index] or "")
+def of_kind(text: "pl.Expr", kind: Kind) -> "pl.Expr":
+    """Returns cleaned texts as values of a kind, null for other texts."""
+    import polars as pl
+
+    if kind == "comma":
+        return _spelled(text, ",")
+    if kind in {"plain", "point"}:
+        plain = text.cast(pl.Float64, strict=False)
+        return plain if kind == "plain" else plain.fill_null(_spelled(text, "."))
+    return text.str.to_lowercase() == "true" if kind == "truth" else text
 
 
-def _with_comma(text: "pl.Series", numbers: "pl.Series") -> "pl.Series":
-    """Returns plain numbers as they read with a decimal comma: 1.234 can be 1234."""
-    tried = text.filter(text.str.contains(".", literal=True)).head(TRIED)
-    refused = tried.filter(_number(tried, ",").is_null())
-    if refused.len():
-        return numbers.set((text == refused[0]).fill_null(value=False), None)
-    return _number(text, ",") if tried.len() else numbers
-
-
-def _number(text: "pl.Series", decimal: Decimal) -> "pl.Series":
+def _spelled(text: "pl.Expr", decimal: Decimal) -> "pl.Expr":
     """Returns the numbers with this decimal sign, null for other texts."""
     import polars as pl
 
     group, sign = (",", r"\.") if decimal == "." else (r"\.", ",")
-    spelled = text.str.contains(
+    is_number = text.str.contains(
         rf"^{SIGN}(?:[1-9]\d{{0,2}}(?:[{group}{SPACED}]\d{{3}})+|\d*)(?:{sign}\d*)?{EXPONENT}$"
     )
     digits = text.str.replace_all(rf"[{group}{SPACED}]", "").str.replace(",", ".", literal=True)
     digits = digits.str.replace("\u2212", "-", literal=True)
-    return digits.set(~spelled, None).cast(pl.Float64, strict=False)
+    return pl.when(is_number).then(digits).cast(pl.Float64, strict=False)
 
 
 def kinds_to_read(names: Sequence[str], columns: Sequence[Facts], reading: Reading) -> list[Kind]:
@@ -176,140 +232,118 @@ def _kind(facts: Facts, decimal: Decimal | None, common: Decimal | None) -> Kind
         point, comma = point and decimal == ".", comma and decimal == ","
     if not (point or comma):
         return "truth" if facts.counts["present"] and facts.is_all("truth") else "text"
-    if point and comma and "split" in facts.firsts:
+    if point and comma and facts.counts["split"]:
         if common is None and not facts.is_all("plain"):
             return "ambiguous"
         point, comma = common != ",", common == ","
-    if facts.is_all("plain") and not (comma and "split" in facts.firsts):
+    if facts.is_all("plain") and not (comma and facts.counts["split"]):
         return "plain"
     return "point" if point else "comma"
 
 
-def of_kind(text: "pl.Series", kind: Kind) -> "pl.Series":
-    """Returns cleaned texts as values of a kind, null for other texts."""
-    import polars as pl
-
-    if kind == "comma":
-        return _number(text, ",")
-    if kind in {"plain", "point"}:
-        plain = text.cast(pl.Float64, strict=False)
-        return plain if kind == "plain" else plain.fill_null(_number(text, "."))
-    return text.str.to_lowercase() == "true" if kind == "truth" else text
-
-
-def in_narwhals(series: "pl.Series") -> "nw.Series[Any]":
-    """Returns a polars series as a narwhals series."""
-    import narwhals as nw
-
-    return nw.from_native(series, series_only=True)
-
-
-def text_column(
-    name: str,
-    facts: Facts,
-    kind: Kind,
-    *,
-    subject: str,
-    reading: Reading,
-    name_row: Callable[[int], str],
-    is_first: bool = False,
-) -> Column:
-    """Returns a column with its notes and its problem, and one empty value of its type.
-
-    `name_row` names a row that is counted from 1, such as "line 4"; `is_first` is for a first
-    column without a name.
-    """
-    import polars as pl
-
-    types = {"truth": pl.Boolean, "text": pl.String, "ambiguous": pl.String}
-    unnamed = is_first or name in INDEX_NAMES
-    is_whole = facts.counts["present"] == facts.counts["whole"] == facts.rows
-    messages = _Messages(name, facts, subject, reading.decimal, name_row)
-    notes = messages.spelling(kind)
-    if "named" in facts.firsts:
-        first = name_row(facts.firsts["named"][0])
-        notes += (missing_note(name, facts.counts["named"], reading, first),)
-    return Column(
-        name,
-        in_narwhals(pl.Series([None], dtype=types.get(kind, pl.Float64))),
-        problem=messages.problem(kind),
-        notes=notes,
-        what=messages.content() if kind == "text" else None,
-        is_index=unnamed and is_whole and kind == "plain",
-    )
-
-
 @dataclass(frozen=True)
-class _Messages:
-    """The messages about a column of texts."""
+class TextColumn:
+    """A column of texts as it is read, and the messages about it.
+
+    `text_at` returns the text in a row that is counted from 1, and `name_row` its name, such as
+    "line 4".
+    """
 
     name: str
     facts: Facts
+    kind: Kind
     subject: str
-    decimal: str | None
+    reading: Reading
+    text_at: Callable[[int], str]
     name_row: Callable[[int], str]
 
-    def spelling(self, kind: Kind) -> tuple[str, ...]:
-        """Returns how numbers in a special spelling were read, with an example."""
-        names = {"point": ("point",), "comma": ("comma", "split")}.get(kind, ())
-        spot = next((self.facts.firsts[name] for name in names if name in self.facts.firsts), None)
-        if spot is None:
-            return ()
-        row, text = spot
-        count = self.facts.counts[kind]
-        return (
-            f"column '{self.name}' holds numbers written like {text!r} ({self.name_row(row)}), "
-            f"which is read as {_value(text, kind)} ({count:,} value{'s' * (count != 1)})",
+    def column(self, *, is_first: bool) -> Column:
+        """Returns the column with one empty value; `is_first`: it is the first, without a name."""
+        import narwhals as nw
+        import polars as pl
+
+        counts, reading = self.facts.counts, self.reading
+        types = {"truth": pl.Boolean, "text": pl.String, "ambiguous": pl.String}
+        series = pl.Series([None], dtype=types.get(self.kind, pl.Float64))
+        is_whole = self.kind == "plain" and not counts["missing"] and self.facts.is_all("whole")
+        notes = self._spelling()
+        if counts["named"]:
+            first = self.name_row(self.facts.firsts["named"])
+            notes += (missing_note(self.name, counts["named"], reading, first),)
+        return Column(
+            self.name,
+            nw.from_native(series, series_only=True),
+            problem=self._problem(),
+            notes=notes,
+            what=self._content() if self.kind == "text" else None,
+            is_index=is_whole and (is_first or self.name in INDEX_NAMES),
         )
 
-    def problem(self, kind: Kind) -> str | None:
+    def _spot(self, *kinds: str) -> tuple[str, str]:
+        """Returns the text of the first row of one of some kinds, and the name of the row."""
+        row = next(self.facts.firsts[kind] for kind in kinds if self.facts.counts[kind])
+        return self.text_at(row), self.name_row(row)
+
+    def _spelling(self) -> tuple[str, ...]:
+        """Returns how numbers in a special spelling were read, with an example."""
+        kinds = {"point": ("spelled point",), "comma": ("spelled comma", "split")}
+        names = kinds.get(self.kind, ())
+        if not any(self.facts.counts[name] for name in names):
+            return ()
+        text, row = self._spot(*names)
+        count = self.facts.counts[self.kind]
+        return (
+            f"column '{self.name}' holds numbers written like {text!r} ({row}), which is read as "
+            f"{_value(text, self.kind)} ({count:,} value{'s' * (count != 1)})",
+        )
+
+    def _problem(self) -> str | None:
         """Returns why the column cannot be used, with the way out."""
         subject = f"column '{self.name}' of {self.subject}"
-        if kind == "ambiguous":
-            row, text = self.facts.firsts["split"]
+        if self.kind == "ambiguous":
+            text, row = self._spot("split")
             return (
-                f"{subject} holds {text!r} at {self.name_row(row)}, which is "
-                f"{_value(text, 'point')} with a decimal point and {_value(text, 'comma')} with a "
-                f"decimal comma: say which with {option('decimal', '.')} or "
-                f"{option('decimal', ',')}"
+                f"{subject} holds {text!r} at {row}, which is {_value(text, 'point')} with a "
+                f"decimal point and {_value(text, 'comma')} with a decimal comma: say which with "
+                f"{option('decimal', '.')} or {option('decimal', ',')}"
             )
         counts, best = self.facts.counts, self._best
         present, numbers = counts["present"], max(counts["point"], counts["comma"])
         others = present - counts[best]
-        if kind != "text" or not others or 2 * numbers <= present:
+        if self.kind != "text" or not others or 2 * numbers <= present:
             return None
-        row, text = self.facts.firsts[f"not {best}"]
+        text, row = self._spot(f"not {best}")
         out = f"leave the column out ({option('exclude', [self.name])})"
-        if self.decimal is not None and numbers == present:
+        if self.reading.decimal is not None and numbers == present:
             return (
-                f"{subject} holds {text!r} at {self.name_row(row)}, which is no number with a "
-                f"decimal {best}: leave out {option('decimal')}, or {out}"
+                f"{subject} holds {text!r} at {row}, which is no number with a decimal {best}: "
+                f"leave out {option('decimal')}, or {out}"
             )
         counted = "a text" if others == 1 else f"{others:,} texts, first"
         return (
-            f"{subject} holds numbers and {counted} {text!r} at {self.name_row(row)}: correct it, "
-            f"read it as missing ({option('missing', [text])}), or {out}"
+            f"{subject} holds numbers and {counted} {text!r} at {row}: correct it, read it as "
+            f"missing ({option('missing', [text])}), or {out}"
         )
 
-    def content(self) -> str:
+    def _content(self) -> str:
         """Returns what the column holds instead of numbers."""
         present = self.facts.counts["present"]
         if not present:
             return "nothing"
-        row, text = self.facts.firsts["present"]
         kind = "dates or times" if self.facts.is_all("date") else "text"
-        return text_example(kind, text, self.name_row(row), present)
+        return text_example(kind, *self._spot("present"), present)
 
     @property
-    def _best(self) -> str:
+    def _best(self) -> Literal["point", "comma"]:
         """The decimal sign with which most texts are numbers."""
-        if self.decimal is not None:
-            return "point" if self.decimal == "." else "comma"
-        return max(("point", "comma"), key=self.facts.counts.__getitem__)
+        counts, decimal = self.facts.counts, self.reading.decimal
+        if decimal is not None:
+            return "point" if decimal == "." else "comma"
+        return "comma" if counts["comma"] > counts["point"] else "point"
 
 
 def _value(text: str, kind: Kind) -> str:
     """Returns the number that a text is with a decimal sign, as text."""
     import polars as pl
 
-    return f"{of_kind(pl.Series([text]), kind)[0]:.10g}"
+    return f"{pl.select(of_kind(pl.lit(text), kind)).item():.10g}"

@@ -23,7 +23,6 @@ from kappaflow.runs.written import SCORES, Columns, Written, write_chunks, writt
 from kappaflow.storage import file_stamp
 from kappaflow.training import log_prob_of
 from kappaflow.training.measure import rows_at_once, scoring_generator
-from kappaflow.training.progress import rows_shown
 
 
 def table_scores(
@@ -122,18 +121,16 @@ def write_table_scores(
             multiple=rows_at_once(scores.flow),
             scratch=writer.folder,
         )
-        return _score_chunks(scores, chunks, repair, writer)
+        return _score_chunks(scores, chunks, data, repair, writer)
 
 
 def _score_chunks(
-    scores: Scores, chunks: Chunks, repair: Literal["drop"] | None, writer: TableWriter
+    scores: Scores, chunks: Chunks, data: str, repair: Literal["drop"] | None, writer: TableWriter
 ) -> Written:
     """Returns a summary of the scores of a table, which are appended to a file."""
     generator = None if scores.flow.augment is None else scoring_generator()
     before = file_stamp(chunks.path) if chunks.path.is_file() else None
     outside, names = Outside(), []
-    with rows_shown("reading", chunks.rows) as show:
-        chunks.settle(show)
 
     def scored() -> Iterator[Columns]:
         nonlocal outside
@@ -143,8 +140,7 @@ def _score_chunks(
             columns = scores.of(table, generator=generator)
             if before is not None and file_stamp(chunks.path) != before:
                 raise DataError(
-                    f"{chunks.source.name} has changed while it was read: score it when it is "
-                    "whole."
+                    f"{data} has changed while it was read: score it when it is whole."
                 )
             first = written(columns).first_empty
             if first is not None and not names:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from kappaflow.errors import KappaflowError, RankError
-from kappaflow.ranks import is_first, is_first_here, machine, ranks
+from kappaflow.ranks import is_first, ranks
 
 T = TypeVar("T")
 TIMEOUT = timedelta(days=7)  # for a rank that works alone; the heartbeat notices a lost one
@@ -51,21 +51,6 @@ def from_rank_zero(make: Callable[[], T]) -> T:
     if error is not None:
         raise error
     return result
-
-
-def per_machine(make: Callable[[], T]) -> T:
-    """Returns the result of a function that the first rank of each machine calls, or its error."""
-    result, error = None, None
-    if is_first_here():
-        try:
-            result = make()
-        except KappaflowError as raised:
-            error = raised
-    outcomes = all_gather((machine() if is_first_here() else None, result, error))
-    for _, _, raised in outcomes:
-        if raised is not None:
-            raise raised
-    return next(result for number, result, _ in outcomes if number == machine())  # pyright: ignore[reportReturnType]
 
 
 def all_gather(value: T) -> list[T]:

@@ -1,7 +1,7 @@
 """Splits tables larger than memory into a file of training rows, shared by all local ranks."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,16 +13,15 @@ from kappaflow.data.on_disk import (
     SplitRequest,
     SplitTable,
     clear_rows,
-    hashes_in,
     read_split,
     split_on_disk,
 )
 from kappaflow.data.prepare import DONE, prepare_table
 from kappaflow.errors import DataError
 from kappaflow.files import CONFIG
-from kappaflow.ranks import is_first, is_first_here, machine
+from kappaflow.ranks import is_first
 from kappaflow.storage import make_directory
-from kappaflow.training.collectives import from_rank_zero, per_machine
+from kappaflow.training.collectives import from_rank_zero
 from kappaflow.training.distributed import connect_ranks
 from kappaflow.training.progress import rows_shown
 from kappaflow.training.run_folder import RESULT, ROWS, refuse_other_files
@@ -56,49 +55,38 @@ def split_for(
     """Returns the split of a table on disk, with the training rows in a file in the folder `out`.
 
     The file of an earlier process is reused if it was made from the same data. If the run is
-    finished, nothing is written. Under torchrun one rank per machine writes the file, unless that
-    machine can read the file of the first machine.
+    finished, nothing is written. Under torchrun the first rank writes the file, which all read.
     """
     connect_ranks(device or "cpu")
+    folder = out / ROWS
 
-    def read_or_split(folder: Path | None) -> SplitTable:
-        result = None if folder is None else read_split(folder, request)
-        return result or split_shown(request, folder, progress if is_first() else False)
-
-    def by_the_first() -> str | None:
+    def by_the_first() -> bool:
         if (out / RESULT).exists():
-            return None
+            return False
         refuse_other_files(out)
-        return read_or_split(out / ROWS).train.digest
+        if read_split(folder, request) is None:
+            split_shown(request, folder, progress)
+        return True
 
-    def by_this_machine() -> tuple[Path, str | None]:
-        for folder in (out / ROWS, own):
-            result = read_split(folder, request)
-            if result is not None and result.train.digest == digest:
-                return folder, digest
-        return own, read_or_split(own).train.digest
-
-    digest, own = from_rank_zero(by_the_first), out / _own_name()
-    if digest is None:
-        return read_or_split(None)
-    folder, own_digest = per_machine(by_this_machine)
-    if own_digest != digest:
-        raise DataError(f"{request.table.source} should be the same table on all machines.")
-    return read_or_split(folder)
+    if not from_rank_zero(by_the_first):
+        return split_shown(request, None, progress if is_first() else False)
+    result = read_split(folder, request)
+    if result is None:
+        raise DataError(
+            f"{folder} should hold the rows that the first rank has written: all machines should "
+            "share the disk of the run folder, and have the same table."
+        )
+    return result
 
 
 def split_shown(request: SplitRequest, folder: Path | None, progress: bool | None) -> SplitTable:
-    """Returns the result of `kappaflow.data.on_disk.split_on_disk`, with progress bars."""
+    """Returns the result of `kappaflow.data.on_disk.split_on_disk`, with a progress bar."""
     if folder is not None:
         clear_rows(folder)
         make_directory(folder)
     chunks = request.table.chunks(folder)
-    with rows_shown("reading", chunks.rows, visible=progress) as show:
-        chunks.settle(show)
-    with rows_shown("reading", chunks.rows, visible=progress) as show:
-        hashes = hashes_in(chunks, show)
-    with rows_shown("reading", chunks.rows, visible=progress) as show:
-        return split_on_disk(chunks, request, folder, show, hashes)
+    with rows_shown("reading", 2 * chunks.rows, visible=progress) as show:
+        return split_on_disk(chunks, request, folder, show)
 
 
 def examine_sample(split_table: SplitTable, duplicates: Duplicates) -> tuple[Table, Notes, Notes]:
@@ -129,14 +117,6 @@ def examine_sample(split_table: SplitTable, duplicates: Duplicates) -> tuple[Tab
     return sample, tuple(notes), warned
 
 
-def _own_name() -> str:
-    """Returns the name of this machine's folder of training rows."""
-    return f"{ROWS}-{machine()}" if machine() else ROWS
-
-
 def _remove(out: Path) -> None:
-    if is_first_here():
-        clear_rows(out / _own_name())
-        if machine():  # on other machines the run folder may be empty now
-            with suppress(OSError):
-                out.rmdir()
+    if is_first():
+        clear_rows(out / ROWS)

@@ -37,7 +37,7 @@ class ExaminedData:
                 also = f"; the same holds for {quoted(others)}" if others else ""
                 message = f"{first.message[0].upper()}{first.message[1:]}{also}."
                 evidence = {"columns": ", ".join(columns), "rows": len(self.table)}
-                yield Symptom(message, evidence, cause=first.cause, fix=first.fix)
+                yield Symptom(message, evidence)
 
 
 def data_findings(
@@ -92,7 +92,7 @@ def columns_depend(data: ExaminedData) -> Iterator[Symptom]:
         x = torch.randn(64, 3)
         x[:, 2] = x[:, 0] - 2 * x[:, 1]
     """
-    yield from data.symptoms("dependent-columns", "duplicated-column")
+    yield from data.symptoms("dependent-columns")
 
 
 @check(
