@@ -173,15 +173,6 @@ def test_a_file_cut_off_anywhere_is_damaged(tmp_path: Path, name: str) -> None:
         one_sentence(error)
 
 
-def test_a_truncated_parquet_is_said_to_be_cut_off(tmp_path: Path) -> None:
-    """The commonest damage, a broken download, has its own words."""
-    FRAME.write_parquet(tmp_path / "t.parquet")
-    whole = (tmp_path / "t.parquet").read_bytes()
-    (tmp_path / "t.parquet").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(FileError, match="is cut off: its end is missing"):
-        load_table(tmp_path / "t.parquet")
-
-
 def test_bytes_overwritten_inside_a_file_are_damage(tmp_path: Path) -> None:
     """A file whose ends are right and whose middle is not."""
     FRAME.write_parquet(tmp_path / "t.parquet")

@@ -232,7 +232,7 @@ REFUSED = {
     "magic": "should be given for a file that can be read a chunk at a time",
     "none.parquet": "there is no file",
     "empty.csv": "is empty",
-    "cut.parquet": "is cut off",
+    "cut.parquet": "is damaged or is not a .parquet file",
     "text.csv": "has no numeric column",
 }
 

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
@@ -22,11 +22,8 @@ from kappaflow.data.raw import READ_ALL, Column, RawTable, Reading, collect, wit
 from kappaflow.data.text import read_delimited
 from kappaflow.errors import FileError, KappaflowError
 
-if TYPE_CHECKING:
-    import polars as pl
-
-
 Reader = Callable[[Path, str, str, Reading], RawTable]
+STREAM = b"\xff\xff\xff\xff"  # the first bytes of a stream of Arrow
 _OF_A_VALUE = 16  # bytes in memory: a number has 8, a text 16 and more
 
 
@@ -39,25 +36,19 @@ def read_standard_input(reading: Reading = READ_ALL) -> RawTable:
 
 
 def read_file(path: Path, source: str, reading: Reading = READ_ALL) -> RawTable:
-    """Returns the columns of a file; raises FileError if it is no table."""
-    subject = f"'{source}'"
+    """Returns the columns of a file; raises FileError if it is not a table."""
+    subject, name = f"'{source}'", path.name.lower()
     if path.is_dir():
         raise FileError(f"{subject} is a folder: give a file in it.")
-    reader = _reader(path, subject)
+    reader = next((_READERS[suffix] for suffix in _READERS if name.endswith(suffix)), None)
+    if reader is None:
+        raise FileError(
+            f"{subject} has no suffix that names a table: use one of {', '.join(_READERS)}."
+        )
     with explained(path, subject):
         if path.stat().st_size == 0:
             raise FileError(f"{subject} is empty (0 bytes).")
         return reader(path, source, subject, reading)
-
-
-def _reader(path: Path, subject: str) -> Reader:
-    name = path.name.lower()
-    result = next((suffix for suffix in _READERS if name.endswith(suffix)), None)
-    if result is None:
-        raise FileError(
-            f"{subject} has no suffix that names a table: use one of {', '.join(_READERS)}."
-        )
-    return _READERS[result]
 
 
 @contextmanager
@@ -80,104 +71,75 @@ def explained(
         if not isinstance(error, Exception) and kind != "PanicException":  # of polars
             raise
         reason = textwrap.shorten(str(error) or kind, 90).rstrip(".")
-        damage = f"{subject} is damaged or is no {path.suffix.lower()} file ({reason})"
+        damage = f"{subject} is damaged or is not a {path.suffix.lower()} file ({reason})"
         text = f"{damage}: write it again." if sentence is None else sentence(kind, reason)
         raise FileError(text) from None
 
 
 def _text(path: Path, source: str, subject: str, reading: Reading) -> RawTable:
     name = path.name.lower()
-    if not name.endswith(".gz"):
-        data = path.read_bytes()
-    else:
+    if name.endswith(".gz"):
         try:
             with gzip.open(path) as file:
                 data = unpacked(file, subject)
         except (gzip.BadGzipFile, EOFError, zlib.error):
             raise FileError(
-                f"{subject} is no complete gzip file: compress or copy it again."
+                f"{subject} is not a complete gzip file: compress or copy it again."
             ) from None
+    else:
+        data = path.read_bytes()
     separator = "\t" if name.removesuffix(".gz").endswith(".tsv") else None
     return read_delimited(data, source, subject, separator, reading)
 
 
-def _parquet(path: Path, source: str, subject: str, reading: Reading) -> RawTable:
+def _frame(path: Path, source: str, subject: str, reading: Reading) -> RawTable:
+    """Returns the columns of a parquet or Arrow file, or of a stream of Arrow."""
     import narwhals as nw
     import polars as pl
 
     with path.open("rb") as file:
-        start = file.read(4)
-        file.seek(-min(4, path.stat().st_size), 2)
-        end = file.read(4)
-    if start != b"PAR1":
-        raise FileError(f"{subject} is no parquet file, whatever its suffix says.")
-    if end != b"PAR1":
-        raise FileError(f"{subject} is cut off: its end is missing, so copy or write it again.")
-    _refuse_large_frame(pl.scan_parquet(path, glob=False), subject)
-    frame = nw.from_native(pl.read_parquet(path, glob=False))
-    return without_missing(from_frame(frame, source, subject), reading)
-
-
-def _refuse_large_frame(frame: "pl.LazyFrame", subject: str) -> None:
-    """Raises FileError if the rows, as the file counts them, do not fit in memory."""
-    import polars as pl
-
-    width = len(frame.collect_schema())
-    refuse_wide(width, subject)
-    refuse_large(frame.select(pl.len()).collect().item() * width * _OF_A_VALUE, subject)
-
-
-def _ipc(path: Path, source: str, subject: str, reading: Reading) -> RawTable:
-    import narwhals as nw
-    import polars as pl
-
-    with path.open("rb") as file:
-        start = file.read(6)
-    if start == b"ARROW1":
-        _refuse_large_frame(pl.scan_ipc(path, glob=False), subject)
-        frame = pl.read_ipc(path)
-    elif start.startswith(b"\xff\xff\xff\xff"):
+        is_stream = file.read(4) == STREAM
+    if is_stream:
         frame = pl.read_ipc_stream(path)
     else:
-        raise FileError(f"{subject} is no Arrow file, whatever its suffix says.")
+        scan = pl.scan_parquet if path.suffix.lower() == ".parquet" else pl.scan_ipc
+        width = len(scan(path, glob=False).collect_schema())
+        refuse_wide(width, subject)
+        rows = scan(path, glob=False).select(pl.len()).collect().item()
+        refuse_large(rows * width * _OF_A_VALUE, subject)
+        frame = scan(path, glob=False).collect()
     return without_missing(from_frame(nw.from_native(frame), source, subject), reading)
 
 
 def _numpy(path: Path, source: str, subject: str, reading: Reading) -> RawTable:
-    with path.open("rb") as file:
-        start = file.read(6)
-    if start != b"\x93NUMPY" and not start.startswith(b"PK"):
-        raise FileError(
-            f"{subject} is no numpy file, whatever its suffix says (pickles are never read)."
-        )
-    return without_missing(collect(_array_file_columns(path, subject), source, subject), reading)
-
-
-def _array_file_columns(path: Path, subject: str) -> list[Column]:
-    """Returns x0, x1, ... for one array; for several the key, or key0, key1, ... of 2-D ones."""
     try:
         # numpy leaves a damaged file open if it is given the path
         with path.open("rb") as file:
             if file.read(2) == b"PK":
-                arrays = _arrays_of(file, subject)
+                columns = _columns_of(_arrays_of(file, subject), subject)
             else:
-                return array_columns(_array(file, path.stat().st_size, subject), subject)
+                columns = array_columns(_array(file, path.stat().st_size, subject), subject)
     except ValueError as error:
         if "allow_pickle" not in str(error):
             raise
         raise FileError(
             f"{subject} holds pickled objects, which are never read: save an array of numbers."
         ) from None
+    return without_missing(collect(columns, source, subject), reading)
+
+
+def _columns_of(arrays: dict[str, NDArray[Any]], subject: str) -> list[Column]:
+    """Returns x0, x1, ... for one array; for several the key, or key0, key1, ... of 2-D ones."""
     if len(arrays) == 1:
         return array_columns(next(iter(arrays.values())), subject)
-    lengths = {name: array.shape[:1] for name, array in arrays.items()}
-    if len(set(lengths.values())) > 1:
+    if len({array.shape[:1] for array in arrays.values()}) > 1:
         listed = ", ".join(f"'{name}' {array.shape}" for name, array in arrays.items())
         raise FileError(f"{subject} holds arrays of different lengths: {listed}.")
-    parts = [
-        array_columns(array, f"'{name}' in {subject}", name) for name, array in arrays.items()
+    return [
+        column
+        for name, array in arrays.items()
+        for column in array_columns(array, f"'{name}' in {subject}", name)
     ]
-    return [column for part in parts for column in part]
 
 
 def _array(file: BinaryIO, size: int, subject: str) -> NDArray[Any]:
@@ -214,7 +176,6 @@ def _arrays_of(file: BinaryIO, subject: str) -> dict[str, NDArray[Any]]:
 
 _READERS: dict[str, Reader] = {
     **dict.fromkeys((".csv", ".csv.gz", ".tsv", ".tsv.gz"), _text),
-    ".parquet": _parquet,
-    **dict.fromkeys((".arrow", ".feather", ".ipc"), _ipc),
+    **dict.fromkeys((".parquet", ".arrow", ".feather", ".ipc"), _frame),
     **dict.fromkeys((".npy", ".npz"), _numpy),
 }
