@@ -1,9 +1,5 @@
 """Wrapped density estimators of sbi, compared with their log_prob and dense Jacobians."""
 
-import re
-import warnings
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -17,8 +13,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of sbi and its dependencies
 D, C, ROWS = foreign.FEATURES, foreign.CONTEXT, 200
 SCALES = torch.logspace(-3, 3, D) * 1.5  # parameters on very different scales
 BUILT = ("made", "maf", "maf_rqs", "nsf", "zuko_nice", "zuko_maf", "zuko_nsf")
-SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))]
-PAGE = Path(__file__).parents[2] / "docs" / "other-libraries.md"
 
 
 @pytest.fixture(autouse=True)
@@ -174,20 +168,8 @@ def test_there_is_one_sample_per_condition_with_its_density(name, dtype):
     assert wrapped.sample(2, x).shape == (2, 32, D)
 
 
-@pytest.mark.skipif(not sbi.__version__.startswith("0.27"), reason="a bug of sbi 0.27")
-def test_sbi_mixes_up_several_samples_of_several_conditions():
-    """So one is sampled for each: otherwise the density belongs to other samples."""
-    estimator, x = foreign.perturbed(built("maf")), simulated()[1][:3].double()
-    torch.set_default_dtype(torch.float64)
-    try:
-        samples, log_prob = estimator.sample_and_log_prob((5,), 3 * x)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert (estimator.log_prob(samples, 3 * x) - log_prob).abs().max() > 0.1
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("name", BUILT)
 def test_a_healthy_estimator_has_no_finding_above_a_note(name, seed):
     """As built or with perturbed weights, though its parameters have very different scales."""
@@ -197,16 +179,11 @@ def test_a_healthy_estimator_has_no_finding_above_a_note(name, seed):
     assert severe(estimator, seed) == []
 
 
-@pytest.mark.parametrize(
-    ("name", "seed"),
-    [
-        pytest.param("maf", 0, marks=pytest.mark.slow),
-        *(pytest.param(name, 1, marks=pytest.mark.slow) for name in ("maf", "zuko_nsf")),
-    ],
-)
-def test_a_trained_estimator_has_no_finding_above_a_note(name, seed):
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["maf", "zuko_nsf"])
+def test_a_trained_estimator_has_no_finding_above_a_note(name):
     """After a few epochs on a linear Gaussian simulator."""
-    assert severe(trained(name, seed)[1], seed) == []
+    assert severe(trained(name, 1)[1], 1) == []
 
 
 @pytest.mark.slow
@@ -271,40 +248,15 @@ def test_a_posterior_is_diagnosed_by_its_estimator():
     assert all(torch.equal(value, before[key]) for key, value in estimator.state_dict().items())
 
 
-def others():
-    """Estimators and posteriors of sbi that are not flows, and the reason in the message."""
-    from sbi.neural_nets import (
-        classifier_nn,
-        likelihood_nn,
-        posterior_flow_nn,
-        posterior_nn,
-        posterior_score_nn,
-    )
+@pytest.mark.parametrize("builder", ["posterior_flow_nn", "posterior_score_nn", "classifier_nn"])
+def test_an_estimator_that_is_not_a_flow_is_refused(builder):
+    """Its class is named."""
+    import sbi.neural_nets
 
     theta, x = simulated()
-    mixed = torch.cat([x[:, :1], (x[:, 1:2] > 0).float()], 1)
-    yield posterior_flow_nn()(theta, x), "FlowMatchingEstimator: its density is the solution"
-    yield posterior_score_nn()(theta, x), "ScoreEstimator: its density is the solution"
-    yield classifier_nn("mlp")(theta, x), "RatioEstimator: it is a ratio of densities"
-    yield posterior_nn("mdn")(theta, x), "MixtureDensityEstimator: a mixture of Gaussians"
-    yield likelihood_nn("mnle")(theta, mixed), "MixedDensityEstimator: a part .* is discrete"
-    inference = trained("maf")[0]
-    yield inference, "NPE_C: it is not an estimator"
-    yield (
-        inference.build_posterior(sample_with="mcmc"),
-        "MCMCPosterior: it does not sample from a flow",
-    )
-
-
-def test_what_is_not_a_flow_is_refused_in_a_sentence():
-    """By wrap and doctor."""
-    theta, x = simulated()
-    for other, why in others():
-        for look in (kf.wrap, kf.doctor):
-            with pytest.raises(
-                ArgumentError, match=f"'flow' should be a flow of sbi .* got .*{why}"
-            ):
-                look(other, theta, x)
+    estimator = getattr(sbi.neural_nets, builder)("mlp")(theta, x)
+    with pytest.raises(ArgumentError, match="'flow' should be a flow of sbi .* got .*Estimator"):
+        kf.wrap(estimator, theta, x)
 
 
 @pytest.mark.parametrize("name", ["maf", "zuko_nsf"])
@@ -316,21 +268,3 @@ def test_a_missing_condition_is_reported_in_a_sentence(name):
             look(estimator, theta)
         with pytest.raises(ArgumentError, match=r"should have shape \(B, 3\).* got \(200, 4\)"):
             look(estimator, theta, theta)
-
-
-def test_training_a_wrapped_estimator_trains_it():
-    """Both share their parameters, those of the embedding net too."""
-    estimator, (theta, x) = built("zuko_maf", embedding_net=torch.nn.Linear(C, 2)), simulated()
-    held = {id(one) for one in kf.wrap(estimator, theta, x).parameters()}
-    assert held == {id(one) for one in estimator.parameters()}
-
-
-@pytest.mark.slow
-def test_the_example_of_the_page_runs(capsys):
-    """The doctor finds no problem."""
-    section = PAGE.read_text(encoding="utf-8").partition("## Density estimators of sbi")[2]
-    (code,) = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exec(compile(code, str(PAGE), "exec"), {})
-    assert "The doctor found no problem" in capsys.readouterr().out

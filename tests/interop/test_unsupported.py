@@ -1,4 +1,6 @@
-"""`convert` refuses modified layers and objects that are not flows, in one sentence."""
+"""`convert` refuses what it would change, in one sentence, and takes converters of users."""
+
+import math
 
 import pytest
 import torch
@@ -23,10 +25,13 @@ def nflows_of(*layers, base=None):
 
 def lu():
     """Returns a linear layer of nflows."""
-    pytest.importorskip("nflows")
-    from nflows.transforms import LULinear
+    return pytest.importorskip("nflows.transforms").LULinear(4)
 
-    return LULinear(4)
+
+def normflows_of(*layers):
+    """Returns a flow of normflows on four features."""
+    nf = pytest.importorskip("normflows")
+    return nf.NormalizingFlow(nf.distributions.DiagGaussian(4), layers)
 
 
 def sequence(network, **settings):
@@ -37,9 +42,47 @@ def sequence(network, **settings):
 
     inn = SequenceINN(4)
     for number in range(2):
-        given = {name: values[number] for name, values in settings.items()}
-        inn.append(GLOWCouplingBlock, subnet_constructor=network, **given)
+        options = {name: values[number] for name, values in settings.items()}
+        inn.append(GLOWCouplingBlock, subnet_constructor=network, **options)
     return inn
+
+
+def splines():
+    """Returns a flow of zuko with splines."""
+    zuko = pytest.importorskip("zuko")
+    shapes = ((4,), (4,), (3,))
+    layer = zuko.flows.coupling.GeneralCouplingTransform(
+        4, univariate=zuko.transforms.MonotonicRQSTransform, shapes=shapes
+    )
+    return zuko.flows.Flow(layer, coupling_flows.zuko_flow("NICE", features=4).base)
+
+
+def scales():
+    """Returns a multi-scale flow of normflows."""
+    nf = pytest.importorskip("normflows")
+    base = nf.distributions.DiagGaussian((4, 2, 2))
+    return nf.MultiscaleFlow([base], [[nf.flows.Squeeze()]], [])
+
+
+def uninitialized():
+    """Returns a flow of normflows whose norm waits for its first batch."""
+    return normflows_of(pytest.importorskip("normflows").flows.ActNorm(4))
+
+
+def preprocessed():
+    """Returns a coupling of normflows whose network transforms its input first."""
+    nf = pytest.importorskip("normflows")
+    net = nf.nets.resnet.ResidualNet(2, 4, 8, preprocessing=torch.sin)
+    return normflows_of(nf.flows.AffineCouplingBlock(net))
+
+
+def normed_in_batches():
+    """Returns a sequence of FrEIA whose networks have batch norms."""
+    return sequence(
+        lambda inputs, outputs: nn.Sequential(
+            nn.Linear(inputs, 8), nn.BatchNorm1d(8), nn.Linear(8, outputs)
+        )
+    )
 
 
 def approximate():
@@ -56,6 +99,25 @@ def approximate():
     return sequence(network)
 
 
+def two_linear_layers():
+    """Returns a flow whose networks have two linear layers in a row."""
+    return sequence(
+        lambda inputs, outputs: nn.Sequential(nn.Linear(inputs, 8), nn.Linear(8, outputs))
+    )
+
+
+def branches():
+    """Returns a graph of FrEIA with branches."""
+    pytest.importorskip("FrEIA")
+    from FrEIA.framework import GraphINN, InputNode, Node, OutputNode
+    from FrEIA.modules import Concat, Split
+
+    first = InputNode(4, name="in")
+    split = Node(first, Split, {})
+    joined = Node([split.out0, split.out1], Concat, {})
+    return GraphINN([first, split, joined, OutputNode(joined, name="out")], verbose=False)
+
+
 def two_conditions():
     """Returns a sequence of FrEIA whose couplings read two conditions of one width."""
     return sequence(coupling_flows.freia_net, cond=[0, 1], cond_shape=[(3,), (3,)])
@@ -67,18 +129,25 @@ def two_conditions_of_a_graph():
     from FrEIA.framework import ConditionNode, GraphINN, InputNode, Node, OutputNode
     from FrEIA.modules import GLOWCouplingBlock
 
-    given = [ConditionNode(3, name=name) for name in ("one", "two")]
+    conditions = [ConditionNode(3, name=name) for name in ("one", "two")]
     nodes = [InputNode(4, name="in")]
     settings = {"subnet_constructor": coupling_flows.freia_net}
-    nodes += [Node(nodes[-1], GLOWCouplingBlock, settings, conditions=given[0])]
-    nodes += [Node(nodes[-1], GLOWCouplingBlock, settings, conditions=given[1])]
-    return GraphINN([*nodes, *given, OutputNode(nodes[-1], name="out")], verbose=False)
+    for condition in conditions:
+        nodes += [Node(nodes[-1], GLOWCouplingBlock, settings, conditions=condition)]
+    return GraphINN([*nodes, *conditions, OutputNode(nodes[-1], name="out")], verbose=False)
+
+
+def hook_in_a_network():
+    """Returns a flow of zuko with a hook on a network."""
+    flow = coupling_flows.zuko_flow("RealNVP")
+    flow.transform.transforms[0].hyper.register_forward_hook(lambda *_: None)
+    return flow
 
 
 def hook_around_layers():
     """Returns a flow of nflows with a hook on the composition of its layers."""
     flow = nflows_of(lu())
-    flow._transform.register_forward_hook(lambda *given: (2 * given[2][0], given[2][1]))
+    flow._transform.register_forward_hook(lambda *call: (2 * call[2][0], call[2][1]))
     return flow
 
 
@@ -96,6 +165,17 @@ def method_of_a_layer():
     return nflows_of(layer)
 
 
+def subclass_of_a_layer():
+    """Returns a flow of nflows with a layer whose subclass overrides forward."""
+    transforms = pytest.importorskip("nflows.transforms")
+
+    class Twice(transforms.ReversePermutation):
+        def forward(self, inputs, context=None):
+            return super().forward(2 * inputs, context)
+
+    return nflows_of(Twice(4))
+
+
 def other_density():
     """Returns a flow of normflows whose subclass overrides log_prob."""
     nf = pytest.importorskip("normflows")
@@ -105,6 +185,20 @@ def other_density():
             return super().log_prob(2 * x)
 
     return Halved(nf.distributions.DiagGaussian(4), [nf.flows.Permute(4)])
+
+
+def other_outputs():
+    """Returns a flow of nflows whose network computes more than its layers, of a known class."""
+    pytest.importorskip("nflows")
+    from nflows.nn.nets import MLP
+    from nflows.transforms import AffineCouplingTransform
+
+    class Sine(MLP):
+        def forward(self, inputs, context=None):
+            return super().forward(inputs).sin()
+
+    mask = torch.tensor([1, -1, 1, -1])
+    return nflows_of(AffineCouplingTransform(mask, lambda a, b: Sine([a], [b], [4])))
 
 
 def not_finite():
@@ -117,20 +211,28 @@ def not_finite():
 
 def uniform_base():
     """Returns a flow of nflows on a box."""
-    pytest.importorskip("nflows")
-    from nflows.distributions.uniform import BoxUniform
-
-    return nflows_of(lu(), base=BoxUniform(torch.zeros(4), torch.ones(4)))
+    uniform = pytest.importorskip("nflows.distributions.uniform")
+    return nflows_of(lu(), base=uniform.BoxUniform(torch.zeros(4), torch.ones(4)))
 
 
 UNSUPPORTED = {
+    splines: "it transforms features by MonotonicRQSTransform, which is not affine",
+    scales: "MultiscaleFlow: it has several scales",
+    uninitialized: "1 ActNorm: it is not initialized: it waits for its first batch",
+    preprocessed: "1 AffineCouplingBlock: its network preprocesses its input",
+    normed_in_batches: "its network has a BatchNorm1d, which kappaflow's networks do not have",
     approximate: "1 GLOWCouplingBlock: its network has the activation GELU(approximate='tanh')",
+    two_linear_layers: "its network does not alternate linear layers and activations",
+    branches: "GraphINN: it is a graph with branches",
     two_conditions: "SequenceINN: it reads more than one condition",
     two_conditions_of_a_graph: "GraphINN: it reads more than one condition",
+    hook_in_a_network: "1 GeneralCouplingTransform: it has hooks",
     hook_around_layers: "1 CompositeTransform: it has hooks",
     hook_around_the_flow: "RealNVP: it has hooks, or overrides forward of RealNVP",
     method_of_a_layer: "1 LULinear: it has hooks or replaced methods",
+    subclass_of_a_layer: "1 Twice: kappaflow has no equivalent layer",
     other_density: "Halved: it has hooks, or overrides log_prob of NormalizingFlow",
+    other_outputs: "its network computes something else than its layers",
     not_finite: "1 GeneralCouplingTransform: its network has weights that are not finite",
     uniform_base: "base BoxUniform: it is not a normal distribution",
 }
@@ -144,12 +246,31 @@ def test_a_flow_that_would_change_its_function_is_refused(make):
     assert UNSUPPORTED[make] in str(caught.value)
 
 
+def test_all_unsupported_layers_are_named_at_once():
+    """With their number, class and reason."""
+    transforms = pytest.importorskip("nflows.transforms")
+    mask = torch.tensor([1, -1, 1, -1])
+    flow = nflows_of(
+        transforms.AffineCouplingTransform(mask, coupling_flows.nflows_mlp),
+        transforms.MaskedAffineAutoregressiveTransform(4, 8),
+        transforms.PiecewiseRationalQuadraticCouplingTransform(
+            mask, coupling_flows.nflows_net, tails="linear"
+        ),
+    )
+    with pytest.raises(ConversionError) as caught:
+        kf.convert(flow)
+    error = caught.value
+    kinds = ["MaskedAffineAutoregressive", "PiecewiseRationalQuadraticCoupling"]
+    assert [name for name, _ in error.layers] == [
+        f"{i} {k}Transform" for i, k in enumerate(kinds, 2)
+    ]
+    assert str(error).startswith("this flow of nflows cannot be converted: 2 MaskedAffine")
+    assert str(error).count("\n") == 0 and str(error).endswith(".")
+
+
 def freia_layer():
     """Returns a layer of FrEIA."""
-    pytest.importorskip("FrEIA")
-    from FrEIA.modules import PermuteRandom
-
-    return PermuteRandom([(4,)])
+    return pytest.importorskip("FrEIA.modules").PermuteRandom([(4,)])
 
 
 def zuko_layer():
@@ -157,55 +278,57 @@ def zuko_layer():
     return coupling_flows.zuko_flow("RealNVP").transform.inv
 
 
-@pytest.mark.parametrize("make", [lu, freia_layer, zuko_layer], ids=lambda make: make.__name__)
-def test_a_layer_is_not_a_flow(make):
+def zuko_distribution():
+    """Returns what a flow of zuko makes."""
+    return coupling_flows.zuko_flow("RealNVP")()
+
+
+@pytest.mark.parametrize("make", [lu, freia_layer, zuko_layer, zuko_distribution])
+def test_an_object_that_is_not_a_flow_is_refused(make):
     """The message says what a flow is."""
     with pytest.raises(ArgumentError, match="'flow' should be"):
         kf.convert(make())
 
 
+def doubling(base, direction):
+    """Returns a layer of a library that doubles its four features in one direction."""
+
+    class Double(base):
+        def forward(self, x, context=None):
+            return x * 2**direction, x.new_full((len(x),), 4 * direction * math.log(2))
+
+        def inverse(self, x, context=None):
+            return x / 2**direction, x.new_full((len(x),), -4 * direction * math.log(2))
+
+    return Double()
+
+
+def doubled(_):
+    """Returns the map x -> 2 x."""
+    return kf.bijections.ElementwiseAffine(4, log_scale=[math.log(2)] * 4)
+
+
 def test_converters_apply_to_layers_inside_inverses():
     """In the direction of the inverse."""
-    pytest.importorskip("nflows")
-    from nflows import transforms as T
-
-    class Double(T.Transform):
-        def forward(self, inputs, context=None):
-            return 2 * inputs, inputs.new_full((len(inputs),), 4 * 0.6931471805599453)
-
-        def inverse(self, inputs, context=None):
-            return inputs / 2, inputs.new_full((len(inputs),), -4 * 0.6931471805599453)
-
-    scales = T.PointwiseAffineTransform(torch.ones(4), torch.full((4,), 3.0))
-    layers = T.CompositeTransform([Double(), scales])
-    flow, x = nflows_of(T.InverseTransform(layers)), torch.randn(5, 4)
-    own = {
-        Double: lambda _: kf.bijections.ElementwiseAffine(4, log_scale=[0.6931471805599453] * 4)
-    }
-    ours = kf.convert(flow, converters=own)
-    assert torch.allclose(ours.log_prob(x), flow.log_prob(x), atol=1e-5)
+    transforms = pytest.importorskip("nflows.transforms")
+    layer = doubling(transforms.Transform, 1)
+    scales = transforms.PointwiseAffineTransform(torch.ones(4), torch.full((4,), 3.0))
+    inverse = transforms.InverseTransform(transforms.CompositeTransform([layer, scales]))
+    flow, x = nflows_of(inverse), torch.randn(5, 4)
+    converted = kf.convert(flow, converters={type(layer): doubled})
+    assert torch.allclose(converted.log_prob(x), flow.log_prob(x), atol=1e-5)
     with pytest.raises(ArgumentError, match="should return bijections, got NoneType for a Double"):
-        kf.convert(flow, converters={Double: lambda _: None})
-    with pytest.raises(ArgumentError, match="should map classes to functions"):
-        kf.convert(flow, converters=[Double])
+        kf.convert(flow, converters={type(layer): lambda _: None})
+    for converters in ([type(layer)], {type(layer): 3}):
+        with pytest.raises(ArgumentError, match="should map classes to functions"):
+            kf.convert(flow, converters=converters)
 
 
 def test_converters_of_layers_that_go_from_latent_to_data():
     """Their result maps from data to latent where the layer is not reversed."""
     nf = pytest.importorskip("normflows")
-
-    class Double(nf.flows.Flow):
-        def forward(self, z):
-            return 2 * z, z.new_full((len(z),), 4 * 0.6931471805599453)
-
-        def inverse(self, z):
-            return z / 2, z.new_full((len(z),), -4 * 0.6931471805599453)
-
-    own = {
-        Double: lambda _: kf.bijections.ElementwiseAffine(4, log_scale=[-0.6931471805599453] * 4)
-    }
-    x = torch.randn(5, 4)
-    for layer in (Double(), nf.flows.Reverse(Double())):
-        flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(4), [layer])
-        ours = kf.convert(flow, converters=own)
-        assert torch.allclose(ours.log_prob(x), flow.log_prob(x), atol=1e-5)
+    layer, x = doubling(nf.flows.Flow, -1), torch.randn(5, 4)
+    for part in (layer, nf.flows.Reverse(layer)):
+        flow = normflows_of(part)
+        converted = kf.convert(flow, converters={type(layer): doubled})
+        assert torch.allclose(converted.log_prob(x), flow.log_prob(x), atol=1e-5)

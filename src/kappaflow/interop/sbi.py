@@ -26,17 +26,6 @@ ESTIMATORS = {
     "ZukoFlow": zuko.parts_of,
     "ZukoUnconditionalFlow": zuko.parts_of,
 }
-# Other estimators and posteriors of sbi, and why they cannot be wrapped.
-OTHERS = {
-    "ConditionalVectorFieldEstimator": "its density is the solution of a differential equation",
-    "RatioEstimator": "it is a ratio of densities, which cannot be sampled",
-    "MixedDensityEstimator": "a part of its data is discrete",
-    "CategoricalMassEstimator": "its data are discrete",
-    "MixtureDensityEstimator": "a mixture of Gaussians has no latent",
-    "MultivariateGaussianMDN": "a mixture of Gaussians has no latent",
-    "TabPFNFlow": "it has no latent and no inverse",
-    "NeuralPosterior": "it does not sample from a flow",
-}
 
 
 def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401, ARG001
@@ -78,10 +67,9 @@ def _estimator(flow: Any) -> tuple[Any, str]:  # noqa: ANN401
     kind = next((name for name in names if name in ESTIMATORS), None)
     if kind is not None:
         return estimator, kind
-    why = next((OTHERS[name] for name in names if name in OTHERS), "it is not an estimator")
     raise ArgumentError(
         f"'flow' should be a flow of sbi ({', '.join(ESTIMATORS)}) or a DirectPosterior with one, "
-        f"got {type(estimator).__name__}: {why}."
+        f"got {type(estimator).__name__}."
     )
 
 
