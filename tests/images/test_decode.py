@@ -38,12 +38,6 @@ def planes(image: Image.Image):
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def test_colors_come_as_channels_in_the_order_red_green_blue(draw, tmp_path: Path) -> None:
-    """Row by row, as they were drawn."""
-    draw("a.png", COLOR)
-    np.testing.assert_array_equal(only(tmp_path), COLOR.transpose(2, 0, 1))
-
-
 def test_gray_is_the_weighted_sum_of_the_colors(draw, tmp_path: Path) -> None:
     """0.299 R + 0.587 G + 0.114 B, rounded; and gray as color is three times the same."""
     draw("a.png", COLOR)

@@ -91,23 +91,17 @@ def test_other_files_are_counted_and_hidden_ones_are_not(draw, tmp_path: Path) -
 
 
 def test_a_loop_of_links_ends(draw, tmp_path: Path) -> None:
-    """And a file counts once, under the name without links."""
-    draw("b/1.png")
-    (tmp_path / "b" / "up").symlink_to(tmp_path)
-    (tmp_path / "a").symlink_to(tmp_path / "b")
-    (tmp_path / "self.txt").symlink_to(tmp_path / "self.txt")
-    images = load_images(tmp_path)
-    assert names_of(images) == ["b/1.png"]
-    assert images.left_out == 1
-
-
-def test_links_to_folders_elsewhere_are_followed(draw, tmp_path: Path) -> None:
-    """As people collect their data."""
+    """A file counts once, under its name without links; those to elsewhere are followed."""
     draw("elsewhere/1.png")
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "cats").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "set" / "dog.png").symlink_to(tmp_path / "elsewhere" / "1.png")
-    assert names_of(load_images(tmp_path / "set")) == ["cats/1.png", "dog.png"]
+    folder = draw("set/b/1.png").parents[1]
+    (folder / "b" / "up").symlink_to(folder)
+    (folder / "a").symlink_to(folder / "b")
+    (folder / "cats").symlink_to(tmp_path / "elsewhere")
+    (folder / "dog.png").symlink_to(tmp_path / "elsewhere" / "1.png")
+    (folder / "self.txt").symlink_to(folder / "self.txt")
+    images = load_images(folder)
+    assert names_of(images) == ["b/1.png", "cats/1.png", "dog.png"]
+    assert images.left_out == 1
 
 
 def test_a_broken_link_is_named(draw, refused, tmp_path: Path) -> None:
@@ -156,6 +150,16 @@ def test_two_sizes_are_named_with_their_files(draw, refused, tmp_path: Path) -> 
     images = load_images(tmp_path, size=(3, 4))
     assert images.shape == (3, 3, 4)
     assert images.batch([0, 1, 2]).shape == (3, 3, 3, 4)
+
+
+def test_more_pixels_than_memory_holds_are_refused(draw, refused, tmp_path, monkeypatch) -> None:
+    """Before they are decoded; a quarter of it is the most."""
+    draw("a.png")
+    monkeypatch.setattr("kappaflow.data.limits.memory_bytes", lambda: 4 * 90)
+    assert load_images(tmp_path).shape == (3, 6, 5)
+    draw("b.png")
+    with refused(FileError, "the pixels of", "more than the"):
+        load_images(tmp_path)
 
 
 @pytest.mark.parametrize(("last", "channels"), [((6, 5), 1), ((6, 5, 3), 3)])

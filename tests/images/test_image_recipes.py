@@ -21,40 +21,6 @@ def small(recipe, **more):
 RECIPES = ("glow", "real_nvp_image", "jet")
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_the_density_of_a_sample_is_its_log_prob(recipe):
-    """Through all scales, there and back."""
-    flow = small(recipe)
-    x, log_prob = flow.sample_and_log_prob(6)
-    assert torch.allclose(flow.log_prob(x), log_prob, atol=1e-8)
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_images_are_restored(recipe):
-    """Exactly, up to rounding times the condition number."""
-    flow = small(recipe)
-    x = torch.randn(6, 1, 4, 4, dtype=torch.float64)
-    z = flow.bijection(x)[0]
-    assert z.shape == (6, 16)
-    assert torch.allclose(flow.bijection.inverse(z)[0], x, atol=1e-9)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("memory", ["store", "recompute", "invert"])
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_memory_modes_give_the_same_gradients(recipe, memory):
-    """As plain autograd does."""
-    flow, plain = small(recipe, memory=memory), small(recipe, memory="store")
-    plain.load_state_dict(flow.state_dict())
-    x = torch.randn(3, 1, 4, 4, dtype=torch.float64)
-    for each in (flow, plain):
-        each.train()
-        each.log_prob(x).sum().backward()
-    for (name, p), q in zip(flow.named_parameters(), plain.parameters(), strict=True):
-        if q.grad is not None:
-            assert torch.allclose(p.grad, q.grad, atol=1e-7 * (1 + q.grad.abs().max())), name
-
-
 @pytest.mark.slow
 def test_a_new_flow_of_images_is_a_rotation_of_its_pixels():
     """Couplings begin as the identity, and convolutions at rotations: condition number 1."""

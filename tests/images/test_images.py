@@ -49,6 +49,8 @@ def test_a_batch_holds_the_chosen_images_in_that_order(folder: Path, index) -> N
     subset = images.subset(index)
     assert values_of(subset.batch([0, 1, 2])) == [3, 0, 11]
     assert subset.labels is not None and subset.labels.tolist() == [0, 0, 1]
+    assert values_of(subset.subset([2, 0]).batch([0])) == [11]
+    assert repr(subset) == f"Images(3 of 1 x 4 x 3, 256 values, 2 classes, from '{folder}')"
     assert (subset.classes, subset.shape, len(subset)) == (images.classes, images.shape, 3)
 
 
@@ -90,14 +92,6 @@ def test_an_index_of_anything_else_is_refused(refused, folder: Path, index, word
             ask(index)
 
 
-def test_subsets_of_subsets_count_from_their_own_start(folder: Path) -> None:
-    """Three deep."""
-    images = load_images(folder).subset(range(2, 12)).subset([9, 8, 1]).subset([2, 0])
-    assert values_of(images.batch([0, 1])) == [3, 11]
-    with pytest.raises(ArgumentError, match="from 0 to 1, got 2"):
-        images.batch([2])
-
-
 def test_writing_to_a_batch_does_not_change_the_images(folder: Path) -> None:
     """Their arrays cannot be written to."""
     images = load_images(folder)
@@ -119,12 +113,6 @@ def test_copies_give_the_same_images(folder: Path) -> None:
     for other in (copy.deepcopy(images), pickle.loads(pickle.dumps(images))):
         assert values_of(other.batch([0, 1])) == [3, 1]
         assert other.fingerprint() == images.fingerprint()
-
-
-def test_the_representation_says_what_there_is(folder: Path) -> None:
-    """Number, shape, values, classes, source."""
-    text = repr(load_images(folder))
-    assert text == f"Images(12 of 1 x 4 x 3, 256 values, 2 classes, from '{folder}')"
 
 
 def test_a_fingerprint_tells_apart_what_trains_differently(folder: Path) -> None:

@@ -94,11 +94,12 @@ def test_one_file_is_no_set(write, refused, name: str, words: str) -> None:
     ],
 )
 def test_a_size_is_one_or_two_numbers_of_pixels(refused, draw, tmp_path, size, words) -> None:
-    """For every kind of source, before it is looked at."""
+    """For every kind of source, before it is looked at; lists and numbers of numpy too."""
     draw("a.png")
     for source in ("mnist-5k", tmp_path, "no such file"):
         with refused(ArgumentError, "'size' should be", words):
             load_images(source, size=size)
+    assert load_images(tmp_path, size=[np.int64(4), 3]).shape == (3, 4, 3)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("gray", ["yes", 1, 0])
@@ -110,14 +111,6 @@ def test_gray_and_crop_are_true_or_false(refused, draw, tmp_path: Path, gray: ob
     for crop in (gray, None):
         with refused(ArgumentError, "'crop' should be True or False"):
             load_images(tmp_path, crop=crop)  # pyright: ignore[reportArgumentType]
-
-
-def test_sizes_may_be_of_any_whole_kind(draw, tmp_path: Path) -> None:
-    """Lists and numbers of numpy too."""
-    draw("a.png")
-    for size in ([4, 3], (np.int64(4), 3)):
-        assert load_images(tmp_path, size=size).shape == (3, 4, 3)  # pyright: ignore[reportArgumentType]
-    assert load_images(tmp_path, size=np.int32(4)).shape == (3, 4, 4)  # pyright: ignore[reportArgumentType]
 
 
 def test_home_is_known_by_its_sign(draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

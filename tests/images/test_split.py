@@ -62,23 +62,6 @@ def test_files_of_the_same_pixels_are_copies(draw, tmp_path: Path) -> None:
     assert not values[0] & values[1]
 
 
-def test_the_seed_decides() -> None:
-    """0 unless given."""
-    images = numbered(list(range(50)))
-    prints = [
-        [part.fingerprint() for part in split_images(images, **seed)]
-        for seed in ({}, {"seed": 0}, {"seed": 1})
-    ]
-    assert prints[0] == prints[1]
-    assert set(prints[0]).isdisjoint(prints[2])
-
-
-def test_a_subset_is_split_as_it_is() -> None:
-    """Not the set that it comes from."""
-    parts = split_images(numbered(list(range(20))).subset(range(10, 15)))
-    assert sorted(sum(map(places_of, parts), [])) == list(range(10, 15))
-
-
 def test_fewer_different_images_than_parts_are_refused(refused) -> None:
     """Copies count once."""
     with refused(DataError, "2 different images cannot be split into 3 parts", "at least 3"):
