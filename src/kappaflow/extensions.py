@@ -25,9 +25,6 @@ def load_extensions(group: str) -> None:
     """Imports the modules of a group of `GROUPS` once, so that they register what they add.
 
     A package of yours joins a group by an entry point, for instance `kappaflow.datasets`.
-
-    Args:
-        group: "datasets", "models", "libraries" or "views".
     """
     for module in GROUPS[group]:
         import_module(module)

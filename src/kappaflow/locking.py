@@ -25,9 +25,6 @@ def locked(folder: str | Path) -> Iterator[None]:
     Temporary files that a killed process left in it are removed. A file system without locks is
     used without one. The same thread may enter several times. Under torchrun the first rank holds
     the lock for all ranks.
-
-    Raises:
-        WriteError: Another process holds the lock; the message names it.
     """
     if not is_first():
         yield

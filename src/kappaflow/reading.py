@@ -15,11 +15,7 @@ DEPTH = 64  # lists and objects in each other; a model of many parts has about t
 
 
 def read_small(path: Path) -> bytes:
-    """Returns a file of at most 256 MiB.
-
-    Raises:
-        FileError: It is missing, larger, no regular file, or may not be read.
-    """
+    """Returns a file of at most 256 MiB."""
     try:
         _refuse_irregular(path)
         if path.stat().st_size > MOST_BYTES:
@@ -32,11 +28,7 @@ def read_small(path: Path) -> bytes:
 
 
 def read_json_lines(path: Path, most: int | None = None) -> list[Any]:
-    """Returns the parsed lines of a file, or the first `most`, each of at most 1 MiB.
-
-    Raises:
-        FileError: It is missing, no regular file, or may not be read, or a line is no JSON.
-    """
+    """Returns the parsed lines of a file, or the first `most`, each of at most 1 MiB."""
     try:
         _refuse_irregular(path)
         with path.open("rb") as file:
@@ -51,12 +43,7 @@ def read_json_lines(path: Path, most: int | None = None) -> list[Any]:
 
 
 def parse_json(content: bytes | str) -> Any:  # noqa: ANN401
-    """Returns the value of JSON in UTF-8; NaN and Infinity count as numbers.
-
-    Raises:
-        ValueError: It is not JSON or not UTF-8, has a duplicate key, is nested deeper than 64, or
-            holds half of a character (a lone surrogate).
-    """
+    """Returns the value of JSON in UTF-8; NaN and Infinity count as numbers."""
     text = content if isinstance(content, str) else content.decode()
     try:
         value = json.loads(text, object_pairs_hook=_object_of_unique_keys)

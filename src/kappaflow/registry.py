@@ -210,17 +210,7 @@ def _remember(item: object, name: str, bound: inspect.BoundArguments, *, skip_fi
 
 
 def describe(value: Any) -> Any:  # noqa: ANN401
-    """Returns `value` as JSON values: registered objects as {"name": ..., "arguments": {...}}.
-
-    Args:
-        value: A registered object, or a number, string, sequence, array or None.
-
-    Returns:
-        Dictionaries, lists and scalars that `json` can write and `build` can read.
-
-    Raises:
-        ArgumentError: An object in `value` is not registered.
-    """
+    """Returns `value` as JSON values: registered objects as {"name": ..., "arguments": {...}}."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
@@ -265,17 +255,7 @@ def _find(name: str) -> None:
 
 
 def build(description: Any) -> Any:  # noqa: ANN401
-    """Returns the object that `describe` described.
-
-    Args:
-        description: The result of `describe`, such as read from a file.
-
-    Returns:
-        A new object with new initial parameters.
-
-    Raises:
-        FileError: A name is not registered, or a constructor rejects its arguments.
-    """
+    """Returns a new object, with new initial parameters, from what `describe` returned."""
     if isinstance(description, list):
         return [build(item) for item in description]
     if not isinstance(description, Mapping):

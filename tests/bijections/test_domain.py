@@ -161,9 +161,15 @@ def test_what_is_no_domain_is_refused(value, message):
         (lambda: kf.bijections.CircleToLine(2, [], half_period=1.0), "'angles'"),
         (lambda: kf.bijections.Standardize(2, left=[2]), "'left'"),
         (lambda: kf.real_nvp(2, bounds=["positive"]), "one for each feature"),
-        (lambda: kf.spline(2, bounds=["circular", None], start="whiten"), "'start'"),
-        (lambda: kf.spline(2, bounds=["circular", None], couplings={"mixing": "lu"}), "'mixing'"),
-        (lambda: kf.spline(2, bounds=["circular", None], partition="random"), "'partition'"),
+        (lambda: kf.spline(2, bounds=["circular", None], start="whiten"), "only with start"),
+        (
+            lambda: kf.spline(2, bounds=["circular", None], couplings={"mixing": "lu"}),
+            "mixing=None",
+        ),
+        (
+            lambda: kf.spline(2, bounds=["circular", None], partition="random"),
+            "other than 'random'",
+        ),
         (lambda: kf.spline(1, bounds=["circular"]), "padding=1"),
     ],
 )

@@ -307,10 +307,6 @@ def test_a_padded_flow_is_written_anew_and_fused():
         (lambda: kf.real_nvp(2, padding="zero"), "got 'zero': or a Padding, such as"),
         (lambda: kf.nice(2, padding=images.Dequantize(4)), "'padding' should be a whole number"),
         (
-            lambda: kf.real_nvp(2, padding=kf.flows.ZeroPad(1), start="whiten"),
-            "'start' should be 'identity' with padding that has no density",
-        ),
-        (
             lambda: kf.real_nvp(2, padding=1, partition=kf.Partition.half(2)),
             "'partition' should have 3 features, got 2",
         ),

@@ -124,7 +124,6 @@ def _layers_before(start: StartName, joint: int, padding: Padding | None) -> lis
     if one_of("start", start, get_args(StartName)) == "gaussianize":
         layers.append(Gaussianize(joint, padding=extra))
     if start != "identity" and joint > 1:
-        _check_varies(padding)
         layers.append(Whiten(joint))
     if start == "whiten-gaussianize":
         layers.append(Gaussianize(joint, padding=extra))
@@ -243,10 +242,8 @@ def _turn(
 def padded_partition(partition: Partition, padding: int, *, seed: int | None = None) -> Partition:
     """Returns a partition of data and padding, in which each part gets half of the padding.
 
-    With at least two features of each, every coupling then reads and changes both data and
-    padding. A coupling may learn to ignore the padding, so a padded flow can represent every flow
-    without padding. The padding comes after the data; `seed` selects the kept padding features,
-    and None keeps the first ones.
+    So a padded flow can represent every flow without padding. The padding comes after the data;
+    `seed` selects the kept padding features, and None keeps the first ones.
 
     Example:
         >>> padded_partition(Partition.half(2), 3)
@@ -295,12 +292,3 @@ def useful_depth(features: int, depth: int, context_features: int) -> int:
     if features > 1:
         return depth
     return 1 if context_features else 0
-
-
-def _check_varies(padding: Padding | None) -> None:
-    """Raises if padding that depends on the data would be whitened."""
-    if padding is not None and not padding.has_density:
-        raise ArgumentError(
-            "'start' should be 'identity' with padding that has no density, because such padding "
-            "cannot be whitened."
-        )

@@ -240,19 +240,10 @@ def _check_circles(
     couplings: SplineOptions,
 ) -> None:
     """Raises an error for arguments that mix an angle with others or leave nothing to read."""
-    for name, value, required in (
-        ("start", start.start, "identity"),
-        ("mixing", couplings.mixing, None),
-    ):
-        if value != required:
-            raise ArgumentError(
-                f"'{name}' should be {required!r} with circular columns, got {value!r}: linear "
-                "maps do not work on circles."
-            )
-    if partition == "random":
+    if start.start != "identity" or couplings.mixing is not None or partition == "random":
         raise ArgumentError(
-            "'partition' should be 'half', 'alternating', 'random-half' or a Partition with "
-            "circular columns, got 'random'."
+            "'bounds' should have circular columns only with start='identity', mixing=None and a "
+            "partition other than 'random': linear maps and permutations do not work on circles."
         )
     if joint == 1 and not context_features:
         raise ArgumentError(
