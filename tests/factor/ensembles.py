@@ -32,6 +32,19 @@ def positive(matrix):
     return matrix
 
 
+def unit(matrix):
+    """Returns the matrix with determinant 1, one row's sign changed if need be."""
+    sign, log = np.linalg.slogdet(matrix)
+    matrix = matrix * np.exp(-log / len(matrix))
+    matrix[0] *= sign
+    return matrix
+
+
+def gaussian(n, seed=0):
+    """Returns a Gaussian map of determinant 1."""
+    return unit(np.random.default_rng(seed).standard_normal((n, n)))
+
+
 def block_diagonal(*blocks):
     """Returns the block-diagonal matrix of square blocks."""
     n = sum(len(block) for block in blocks)

@@ -99,22 +99,10 @@ def test_no_step_moves_the_missed_direction_at_a_solution():
     assert max(np.linalg.norm(part) for part in parts) < 1e-9 * size
     others = np.linalg.eigvalsh(linear.derivative.gram())
     assert others[1] > 1e-6 > others[0]
-
-
-def test_odd_halves_miss_no_direction():
-    """With d and d + 1 features all equations are independent."""
-    pattern, blocks = Pattern(6, 2), random_blocks(7, 6)
+    blocks = random_blocks(7, 6)  # with d and d + 1 features all equations are independent
     linear = linearize(pattern, target_of(product(blocks)), pattern.unknowns(blocks))
     assert linear.missed is None
     assert np.linalg.eigvalsh(linear.derivative.gram())[0] > 1e-6
-
-
-def blocks_of(n, count, seed=0):
-    """Returns random blocks of couplings, L first."""
-    rng = np.random.default_rng(seed)
-    d = n // 2
-    shapes = [(n - d, d), (d, n - d)]
-    return [rng.standard_normal(shapes[i % 2]) / n**0.5 for i in range(count)]
 
 
 def error(blocks, matrix):
@@ -127,7 +115,7 @@ def error(blocks, matrix):
 @pytest.mark.parametrize("count", [6, 7, 8])
 def test_refine_makes_an_approximate_factorization_exact(n, count):
     """From a residual of 1e-5 to rounding, by small changes of all blocks."""
-    right = blocks_of(n, count)
+    right = random_blocks(n, count, size=n**-0.5)
     rng = np.random.default_rng(1)
     wrong = [block + 1e-5 * rng.standard_normal(block.shape) for block in right]
     matrix = product(right)
@@ -141,7 +129,7 @@ def test_refine_makes_an_approximate_factorization_exact(n, count):
 
 def test_refine_keeps_an_exact_factorization():
     """The residual does not grow, and the given arrays are not modified."""
-    right = blocks_of(6, 6)
+    right = random_blocks(6, 6, size=6**-0.5)
     kept = [block.copy() for block in right]
     found = refine(right, product(right))
     assert all(np.array_equal(a, b) for a, b in zip(found, kept, strict=True))
@@ -150,13 +138,13 @@ def test_refine_keeps_an_exact_factorization():
 
 def test_refine_never_makes_the_residual_worse():
     """Four couplings do not make this map; the best round is returned."""
-    blocks, matrix = blocks_of(6, 4), product(blocks_of(6, 6, seed=3))
+    blocks, matrix = random_blocks(6, 4, size=0.4), product(random_blocks(6, 6, seed=3, size=0.4))
     assert error(refine(blocks, matrix), matrix) <= error(blocks, matrix)
 
 
 def test_refine_continues_while_it_gains_digits():
     """From a residual of a third to rounding."""
-    right = blocks_of(4, 6)
+    right = random_blocks(4, 6, size=0.5)
     wrong = [block + 0.05 for block in right]
     matrix = product(right)
     assert error(wrong, matrix) > 0.1

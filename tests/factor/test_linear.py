@@ -119,15 +119,6 @@ def test_the_given_partition_is_used():
     assert by_number.couplings[0].partition == kf.Partition(6, (0, 1))
 
 
-def test_the_same_call_gives_the_same_couplings():
-    """Bit for bit."""
-    matrix = orthogonal(8, np.random.default_rng(0))
-    for method in ("rotation", "svd"):
-        one, two = (kf.factor_linear(matrix, method=method, couplings=None) for _ in range(2))
-        for a, b in zip(one.couplings, two.couplings, strict=True):
-            assert torch.equal(a.matrix(), b.matrix())
-
-
 @pytest.mark.parametrize(
     ("matrix", "count"),
     [
@@ -167,24 +158,22 @@ def test_five_couplings_begin_with_the_letter_that_the_corners_allow(sign, scale
         assert len(kf.factor_linear(corner, couplings=None)) == 5
 
 
-@pytest.mark.parametrize("couplings", [1, 2, 3, 5])
-def test_too_few_couplings_of_uneven_parts_are_refused(couplings):
-    """Blocks that are not square have no inverse, so the reason differs."""
-    with pytest.raises(kf.errors.ArgumentError, match="six are enough for any map") as caught:
-        kf.factor_linear(cycle(7, 3), couplings=couplings)
-    with pytest.raises(kf.errors.ArgumentError, match="8 were enough for every map"):
-        kf.factor_linear(cycle(7, 3), couplings=couplings, partition=2)
-    reason = ("one leaves", "two need", "not tried")[min(couplings, 3) - 1]
-    assert reason in str(caught.value)
-
-
-@pytest.mark.parametrize("couplings", [1, 2, 3, 4])
-def test_too_few_couplings_are_refused_with_the_reason(couplings):
-    """Theorem A says which maps this number of couplings can make."""
-    with pytest.raises(kf.errors.ArgumentError, match="six are enough for any map") as caught:
-        kf.factor_linear(sharp(6), couplings=couplings)
-    reason = ("one leaves", "two need", "three need", "four exist")[couplings - 1]
-    assert reason in str(caught.value)
+@pytest.mark.parametrize(
+    ("matrix", "couplings", "partition", "reason", "enough"),
+    [
+        (sharp(6), 1, "half", "one leaves", "six are enough for any map"),
+        (sharp(6), 2, "half", "two need", "six are enough"),
+        (sharp(6), 3, "half", "three need", "six are enough"),
+        (sharp(6), 4, "half", "four exist", "six are enough"),
+        (cycle(7, 3), 1, "half", "one leaves", "six are enough"),
+        (cycle(7, 3), 5, "half", "not tried", "six are enough"),
+        (cycle(7, 3), 2, 2, "two need", "8 were enough for every map"),
+    ],
+)
+def test_too_few_couplings_are_refused(matrix, couplings, partition, reason, enough):
+    """Theorem A says which maps this number of couplings can make; blocks may not be square."""
+    with pytest.raises(kf.errors.ArgumentError, match=f"{reason}.*{enough}"):
+        kf.factor_linear(matrix, couplings=couplings, partition=partition)
 
 
 @pytest.mark.parametrize(
@@ -202,20 +191,6 @@ def test_too_few_couplings_are_refused_with_the_reason(couplings):
         (np.eye(2) + 1j * np.ones((2, 2)), "should hold real numbers, got complex128"),
         (torch.eye(2) * (1 + 1j), "should hold real numbers, got complex64"),
         (torch.eye(3)[None], r"should be square, got shape \(1, 3, 3\)"),
-    ],
-    ids=[
-        "wide",
-        "one",
-        "infinite",
-        "singular",
-        "nearly singular",
-        "zero",
-        "text",
-        "none",
-        "ragged",
-        "complex",
-        "complex tensor",
-        "stacked",
     ],
 )
 @pytest.mark.boundary
@@ -320,13 +295,6 @@ def test_the_note_explains_why_not_fewer(n, partition, printed):
     assert printed in found.note
 
 
-def test_a_scale_that_overflows_is_refused():
-    """The result is an error and not a residual of nan."""
-    for matrix in (np.diag([1.0, 2, 3, 4]), sharp(4)):
-        with pytest.raises(kf.errors.NumericalError, match="divide the matrix by that"):
-            kf.factor_linear(1e301 * matrix)
-
-
 def test_the_rotation_method_refuses_other_matrices():
     """The message names the way out."""
     with pytest.raises(kf.errors.ArgumentError, match="method='auto' accepts any"):
@@ -350,13 +318,6 @@ def test_the_couplings_can_be_trained():
     flow = kf.Flow(kf.StandardNormal(4), found.bijection())
     flow.log_prob(torch.randn(8, 4, dtype=torch.float64)).sum().backward()
     assert all(parameter.grad is not None for parameter in flow.parameters())
-
-
-def test_the_text_summarizes_the_factorization():
-    """Number, method, residual, condition numbers, and the flip."""
-    text = repr(kf.factor_linear(np.eye(4)[[1, 0, 2, 3]], method="rotation"))
-    for part in ("4 features in 6 couplings", "by rotation", "relative residual", "sign flip"):
-        assert part in text
 
 
 @pytest.mark.parametrize("name", sorted(ENSEMBLES))

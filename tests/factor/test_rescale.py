@@ -102,12 +102,6 @@ def test_the_limit_holds_for_all_factors_that_are_not_free():
     assert max(size for i, size in enumerate(sizes) if i != 2) <= 5 * (1 + 1e-6)
 
 
-def test_factors_of_one_side_only_have_no_freedom():
-    """Their scales are equal, and the product is right."""
-    found = rescale([Factor(True, np.ones((1, 1)), np.ones(1))], scale=1.0)
-    np.testing.assert_array_equal(found[0].matrix, [[1, 0], [1, 1]])
-
-
 @pytest.mark.parametrize("lower_first", [True, False])
 def test_a_flip_negates_the_last_row_of_the_product(lower_first):
     """The first lower factor gets one negative entry in its diagonal."""

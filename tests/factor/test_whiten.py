@@ -47,7 +47,7 @@ def test_white_rows_do_not_change():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scales", [(1, 1, 1, 1), (1, 1, 2, 4), (3, 1, 2, 4)])
+@pytest.mark.parametrize("scales", [(1, 1, 1, 1), (1, 2, 1, 1), (3, 1, 2, 4)])
 def test_a_fit_with_fewer_couplings_removes_an_earlier_fit(scales):
     """The identity uses none of the six, a diagonal matrix one or two."""
     whiten = kf.factor.Whiten(4).double()
@@ -76,18 +76,6 @@ def test_a_fresh_flow_whitens_the_training_rows(recipe):
     assert all(torch.allclose(weight, part.weight, atol=1e-6) for weight, part in pairs)
 
 
-@pytest.mark.slow
-def test_its_couplings_are_trained():
-    """They are parameters of the flow like all others."""
-    x = correlated(4)
-    flow = kf.real_nvp(4, depth=2, hidden=(8,), start="whiten")
-    kf.fit(flow, x, max_epochs=1)
-    whiten = flow.bijection.bijections[1]
-    before = whiten.couplings.bijections[0].weight.clone()
-    kf.fit(flow, x, max_epochs=3)
-    assert not torch.equal(whiten.couplings.bijections[0].weight, before)
-
-
 def test_one_feature_has_nothing_to_decorrelate():
     """The recipe leaves the layer out; the layer itself raises an error."""
     assert len(kf.real_nvp(1, start="whiten").bijection) == len(kf.real_nvp(1).bijection)
@@ -105,28 +93,6 @@ def test_dependent_columns_are_refused():
     with pytest.raises(DataError, match="next to no variance"):
         whiten.fit(x)
     assert not whiten.fitted
-
-
-@pytest.mark.slow
-def test_it_is_saved_and_loaded(tmp_path):
-    """With the numbers of its couplings."""
-    x = correlated(4)
-    flow = kf.real_nvp(4, depth=2, hidden=(8,), start="whiten")
-    kf.fit(flow, x, max_epochs=1)
-    kf.save(flow, tmp_path / "model")
-    assert torch.equal(kf.load(tmp_path / "model").log_prob(x), flow.log_prob(x))
-
-
-@pytest.mark.slow
-def test_a_second_fit_replaces_the_first():
-    """Also if it needs fewer couplings: white rows need none, rows of one scale few."""
-    whiten = kf.factor.Whiten(4).double()
-    whiten.fit(correlated(4).double())
-    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 4)
-    for rows in (signs, signs * torch.tensor([1.0, 2.0, 1.0, 1.0]), signs * 3.0):
-        whiten.fit(rows)
-        unit = torch.eye(4, dtype=torch.float64)
-        assert (covariance(whiten(rows)[0]) - unit).abs().max() < 1e-9
 
 
 @pytest.mark.parametrize(
