@@ -5,9 +5,9 @@ import re
 
 import pytest
 from tests.cli.test_refusals import refused
-from tests.studies.powers import powers
 
 import kappaflow_studies
+from studies.powers import powers
 
 
 def test_the_experiments_are_listed(run):

@@ -5,7 +5,6 @@ import torch
 
 import kappaflow as kf
 from kappaflow.flows.recipe import from_options
-from kappaflow.rewrite import certificate as module
 from kappaflow.testing.contract import jittered
 
 
@@ -49,31 +48,12 @@ def test_a_glow_becomes_couplings_of_one_partition_a_scale(mixing):
 
 
 @pytest.mark.slow
-def test_the_memory_modes_of_the_scales_are_kept():
-    """Of each chain."""
-    made, _ = kf.rewrite_fixed_partition(trained(memory="invert"))
-    scales = [part for part in made.bijection if isinstance(part, kf.bijections.MultiScale)][0]
-    assert {scale.memory for scale in scales} == {"invert"}
-
-
-@pytest.mark.slow
 def test_scales_that_run_steps_together_still_do():
     """Fused or rewritten: linear layers and couplings are still what they are made of."""
     flow = trained()
     for made in (kf.fuse(flow), kf.rewrite_fixed_partition(flow)[0]):
         scales = [part for part in made.bijection if isinstance(part, kf.bijections.MultiScale)][0]
         assert {type(scale) for scale in scales} == {kf.bijections.ImageChain}
-
-
-@pytest.mark.slow
-def test_a_rewritten_flow_trains_is_saved_and_loaded(tmp_path):
-    """As any other."""
-    made, _ = kf.rewrite_fixed_partition(trained())
-    x = torch.randn(4, 3, 8, 8)
-    made.train().log_prob(x).sum().backward()
-    assert any(p.grad is not None and p.grad.any() for p in made.parameters())
-    kf.save(made.eval(), tmp_path)
-    assert torch.equal(kf.load(tmp_path).log_prob(x), made.log_prob(x))
 
 
 @pytest.mark.slow
@@ -96,19 +76,6 @@ def test_checkerboards_stay_and_are_named():
     assert certificate.couplings_before == certificate.couplings_after == 10
     assert certificate.left == ("AffineCoupling",) * 7
     assert certificate.differences["float64"].log_prob < 1e-9
-
-
-@pytest.mark.slow
-def test_large_images_are_compared_a_few_at_a_time(monkeypatch):
-    """So many that their pixels are no more than a bound, and at least one."""
-    flow, sizes = trained(), []
-    flow.bijection.register_forward_hook(lambda _, points, out: sizes.append(len(points[0])))
-    x = flow.sample(5)
-    for numbers, expected in ((2 * 192, [2, 2, 1]), (1, [1] * 5)):
-        monkeypatch.setattr(module, "NUMBERS_AT_ONCE", numbers)
-        sizes.clear()
-        module.difference(flow, flow, x, None, torch.float32)
-        assert sizes == [size for size in expected for _ in range(4)]  # two flows, each twice
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from cases import additive, affine, linear, mixed
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.base import StandardNormal
 from kappaflow.rewrite.merge import backward, forward, merged, pair
+from rewrite.examples import flow_of, moved
 
 HALF = kf.Partition.half(5)
 
@@ -118,15 +119,6 @@ def test_it_is_one_affine_coupling(kind):
     assert torch.allclose(slopes[0].abs().log().sum(), log_det[0])
 
 
-def test_its_parts_are_given_back():
-    """In their order, and those that are there only."""
-    middle = affine(kf.Partition.half(4))
-    both = mixed(middle, before=True, after=True)
-    assert list(both.parts()) == [both.before, middle, both.after]
-    behind = mixed(middle, after=True)
-    assert list(behind.parts()) == [middle, behind.after]
-
-
 def test_ends_of_another_partition_are_refused():
     """They would not be one coupling; nor is a coupling without ends one of this kind."""
     half = kf.Partition.half(4)
@@ -138,19 +130,6 @@ def test_ends_of_another_partition_are_refused():
         kf.rewrite.SandwichCoupling(kf.bijections.ActNorm(4), kf.factor.LinearCoupling(half))
     with pytest.raises(ArgumentError, match="'before' should be a LinearCoupling"):
         kf.rewrite.SandwichCoupling(affine(half), affine(half))
-
-
-def moved(flow):
-    """Returns a flow off its start."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in flow.parameters():
-        parameter.data.add_(0.2 * torch.randn(parameter.shape, generator=generator))
-    return flow
-
-
-def flow_of(*parts, features=4):
-    """Returns a flow of these layers, off its start."""
-    return moved(kf.Flow(StandardNormal(features), kf.Chain(parts)))
 
 
 def kinds(flow):
@@ -304,17 +283,6 @@ def test_what_is_kept_for_the_backward_pass_stays(made, memory):
     assert isinstance(stack, kf.CouplingStack) and stack.memory == memory
     chain = kf.Chain([affine(TWO_AND_TWO), kf.bijections.LULinear(4)], memory=memory)
     assert made(kf.Flow(StandardNormal(4), chain)).bijection.memory == memory
-
-
-def test_fitted_units_stay_in_front():
-    """What conditioning does not count is not mixed with what it counts."""
-    flow = flow_of(
-        kf.bijections.Standardize(4), kf.bijections.ElementwiseAffine(4), kf.bijections.LULinear(4)
-    )
-    flow.bijection.bijections[0].fit(torch.randn(50, 4) * 3 + 1)
-    made = kf.fuse(flow)
-    assert kinds(made) == ["Standardize", "Linear"]
-    assert [type(part) for part in made.standardization] == [kf.bijections.Standardize]
 
 
 @pytest.mark.parametrize("second", [True, False])

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from tests.studies.powers import MEASURED, powers
 
 from kappaflow.errors import ArgumentError, FileError, NumericalError
 from kappaflow_studies import run_study
 from kappaflow_studies.engine.report import StudyReport
 from kappaflow_studies.engine.run import key_of, read_measured
+from studies.powers import MEASURED, powers
 
 WORKER = Path(__file__).with_name("slow_study.py")
 
