@@ -57,3 +57,27 @@ def test_every_exported_augmentation_has_a_case():
     exported = public_classes(kf.flows.Augmentation)
     tested = {type(case.make()) for case in AUGMENTATIONS.values()}
     assert exported - tested == {kf.flows.Augmentation, kf.flows.Padding}
+
+
+@pytest.mark.parametrize("name", BIJECTIONS)
+def test_every_bijection_keeps_half_precision(name):
+    """Value and products have the dtype of x; the log_det is in float32."""
+    bijection, x, context = BIJECTIONS[name].build(torch.bfloat16)
+    with torch.no_grad():
+        z, log_det = bijection(x, context)
+        back, inverse_log_det = bijection.inverse(z, context)
+        product = bijection.linearize(x, context).jv(x)
+    assert z.dtype == back.dtype == product.dtype == torch.bfloat16
+    assert log_det.dtype == inverse_log_det.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", BIJECTIONS)
+def test_autocast_rounds_no_score_and_no_sample(name):
+    """Both directions have the numbers of float32, so that they stay each other's inverse."""
+    bijection, x, context = BIJECTIONS[name].build(torch.float32)
+    with torch.no_grad():
+        z = bijection(x, context)[0]
+        expected = (*bijection(x, context), *bijection.inverse(z, context))
+        with torch.autocast("cpu", torch.bfloat16):
+            actual = (*bijection(x, context), *bijection.inverse(z, context))
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)

@@ -496,7 +496,6 @@ def test_a_hook_of_a_layer_acts_in_the_backward_pass(memory):
     assert largest_difference(found, expected) < 1e-12
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", BIJECTIONS)
 def test_rewinding_is_the_inverse_and_then_the_map(name):
     """A trace is at the inverse of its point, and so is what is pulled back."""

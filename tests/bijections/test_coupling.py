@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch.autograd import forward_ad
 
 import kappaflow as kf
 from cases import additive, affine
@@ -59,29 +58,6 @@ def test_the_log_scale_stays_within_its_bound(bound):
     assert torch.isfinite(z).all()
 
 
-def test_images_are_coupled_channel_by_channel():
-    """A conditioner of images serves a coupling of images; log_det sums over all places."""
-    partition = half(3)
-    net = torch.nn.Conv2d(1, 4, 3, padding=1)
-    coupling = kf.AffineCoupling(partition, net)
-    x = torch.randn(2, 3, 4, 5)
-    z, log_det = coupling(x)
-    assert z.shape == x.shape
-    assert log_det.shape == (2,)
-    torch.testing.assert_close(coupling.inverse(z)[0], x, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("kind", MAKE)
-def test_log_det_is_float32_under_autocast(kind, training):
-    """Mixed precision never reaches the sum of log-determinants, nor the type of the value."""
-    coupling = moved(kind).train(training)
-    with torch.autocast("cpu", torch.bfloat16):
-        z, log_det = coupling(torch.randn(6, 5))
-        x, negative = coupling.inverse(z)
-    assert z.dtype == x.dtype == log_det.dtype == negative.dtype == torch.float32
-
-
 class Recording(torch.nn.Module):
     """A conditioner that notes the type in which its layers compute."""
 
@@ -114,67 +90,6 @@ def test_mixed_precision_is_for_training_steps_only():
         coupling.eval()
         assert types(lambda: coupling(x)) == {torch.float32}
         assert types(lambda: coupling.inverse(x)) == {torch.float32}
-
-
-def test_scoring_under_autocast_is_invertible():
-    """The round trip of a deep flow under autocast is that of float32, not of bfloat16."""
-    flow = jittered(kf.real_nvp(6, depth=8, hidden=(16,))).eval()
-    x = torch.randn(50, 6)
-    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        back = flow.bijection.inverse(flow.bijection(x)[0])[0]
-    assert (back - x).abs().max() < 1e-4
-
-
-def gradients(kind, memory, direction):
-    """Returns gradients to parameters, x and context for one memory mode."""
-    torch.manual_seed(1)
-    coupling = kf.Chain([moved(kind, context=2)], memory=memory)
-    x, context = (torch.randn(6, n, requires_grad=True) for n in (5, 2))
-    value, log_det = getattr(coupling, direction)(x, context)
-    loss = value.square().sum() + log_det.sin().sum()
-    return torch.autograd.grad(loss, [*coupling.parameters(), x, context])
-
-
-@pytest.mark.parametrize("direction", ["forward", "inverse"])
-@pytest.mark.parametrize("kind", MAKE)
-def test_recompute_has_the_gradients_of_store_bit_for_bit(kind, direction):
-    """What is run again gives the same numbers."""
-    pairs = zip(
-        gradients(kind, "store", direction), gradients(kind, "recompute", direction), strict=True
-    )
-    assert all(torch.equal(a, b) for a, b in pairs)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", MAKE)
-def test_derivatives_of_first_and_second_order_are_right(kind):
-    """Against finite differences in float64, in both directions."""
-    coupling = moved(kind, features=3, hidden=(4,)).double()
-    x = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
-    for direction in (coupling, coupling.inverse):
-        assert torch.autograd.gradcheck(direction, x)
-        assert torch.autograd.gradgradcheck(direction, x)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("memory", ["store", "recompute"])
-def test_forward_mode_works_in_each_memory_mode(memory):
-    """Dual numbers through a coupling give what reverse mode gives."""
-    coupling = kf.Chain([moved()], memory=memory).double()
-    x, v = torch.randn(2, 3, 5, dtype=torch.float64)
-    with forward_ad.dual_level(), torch.no_grad():
-        tangent = forward_ad.unpack_dual(coupling(forward_ad.make_dual(x, v))[0]).tangent
-    reference = torch.autograd.functional.jvp(lambda y: coupling(y)[0], x, v)[1]
-    torch.testing.assert_close(tangent, reference)
-
-
-def test_a_context_is_read():
-    """Two contexts give two maps, each with its own inverse."""
-    coupling, x = moved(context=2), torch.randn(1, 5).expand(2, 5)
-    context = torch.tensor([[0.0, 1.0], [3.0, -1.0]])
-    z, _ = coupling(x, context)
-    assert not torch.equal(z[0], z[1])
-    torch.testing.assert_close(coupling.inverse(z, context)[0], x)
 
 
 def test_a_context_that_a_coupling_does_not_read_is_passed_over():
@@ -226,13 +141,6 @@ def test_the_bound_is_a_tanh_up_to_rounding_of_the_size_of_the_bound(bound, dtyp
     found = bounded(raw, bound)
     assert (found.double() - reference).abs().max() <= 2 * torch.finfo(dtype).eps * bound
     assert (found[raw == 0] == 0).all()
-
-
-@pytest.mark.parametrize("kind", MAKE)
-def test_a_coupling_says_how_wide_a_context_it_reads(kind):
-    """Its context_features is the one that it was given, 0 if none was."""
-    assert moved(kind, context=2).context_features == 2
-    assert moved(kind).context_features == 0
 
 
 def spline(partition, conditioner, **settings):

@@ -125,18 +125,6 @@ def test_transforms_and_forward_mode_see_the_layers(runs):
     torch.testing.assert_close(torch.linalg.slogdet(jacobian)[1], log_det[0].detach())
 
 
-def test_gradients_of_each_image_by_vmap_are_those_of_one_at_a_time():
-    """Without the layout that batches of `vmap` do not know."""
-    chain, (x,) = steps().double(), images()
-
-    def square(x):
-        return chain(x[None])[0].square().sum()
-
-    found = torch.func.vmap(torch.func.grad(square))(x.detach())
-    (expected,) = torch.autograd.grad(chain(x)[0].square().sum(), x)
-    torch.testing.assert_close(found, expected)
-
-
 @pytest.mark.parametrize("place", [0, 1])
 def test_layers_of_another_type_compute_in_theirs(place):
     """A norm, and a mixing, in float64 among others in float32."""
@@ -261,20 +249,6 @@ def test_autocast_and_memory_modes_see_the_layers(runs):
     chain.memory = "invert"
     chain(x)
     assert not runs
-
-
-def test_low_precision_adds_up_log_dets_in_float32(runs):
-    """So that it runs layer by layer."""
-    chain = steps().to(torch.bfloat16)
-    z, log_det = chain(images(dtype=torch.bfloat16)[0])
-    assert not runs
-    assert (z.dtype, log_det.dtype) == (torch.bfloat16, torch.float32)
-
-
-def test_other_channels_are_refused():
-    """In the words of all layers."""
-    with pytest.raises(kf.errors.ArgumentError, match="'x' should have shape"):
-        steps()(torch.zeros(1, 5, 4, 4))
 
 
 @pytest.mark.parametrize(("memory", "hidden"), [("store", 2 * 5), ("recompute", 0)])

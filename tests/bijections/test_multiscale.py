@@ -37,24 +37,6 @@ def test_the_latent_is_packed_with_the_coarsest_scale_last():
     assert coarsest.shape == (1, 8, 1, 1)
 
 
-def test_images_come_back():
-    """From all parts of the latent together."""
-    scales = three_scales()
-    x = torch.randn(3, 2, 8, 8, dtype=torch.float64)
-    z, log_det = scales(x)
-    back, log_det_back = scales.inverse(z)
-    assert torch.allclose(back, x, atol=1e-10)
-    assert torch.allclose(log_det, -log_det_back, atol=1e-9)
-
-
-def test_log_det_is_that_of_the_dense_jacobian():
-    """Of all scales together."""
-    scales = three_scales()
-    x = torch.randn(2, 2, 8, 8, dtype=torch.float64)
-    log_det = torch.linalg.slogdet(dense_jacobian(scales.forward, x, None)).logabsdet
-    assert torch.allclose(scales(x)[1], log_det, atol=1e-8)
-
-
 def test_the_chain_of_single_layers_is_the_same_map():
     """Value and log_det in both directions, through states that are flat."""
     scales = three_scales()

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import brentq
 
 import kappaflow as kf
 from kappaflow.bijections import planar_radial
@@ -48,27 +47,6 @@ def test_the_map_is_its_formula(seed):
     torch.testing.assert_close(log_det, dense.logabsdet, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("size", [0.1, 1.0, 2.0])
-@pytest.mark.parametrize("seed", range(5))
-def test_the_inverse_is_that_of_a_bracketing_search(seed, size):
-    """Scipy finds the same root along w, and so the same point."""
-    layer, z = drawn(seed, size=size), 3 * torch.randn(6, 4, dtype=torch.float64)
-    v, w, b = moving(layer)
-    expected = []
-    for row in z.numpy():
-        reach = abs(w @ v) + 1
-
-        def excess(along, row=row):
-            return along + (w @ v) * np.tanh(along + b) - row @ w
-
-        along = brentq(excess, row @ w - reach, row @ w + reach, xtol=1e-15, rtol=1e-15)
-        expected.append(row - v * np.tanh(along + b))
-    with torch.no_grad():
-        found = layer.inverse(z)[0].numpy()
-    rounding = 1e-13 * (1 + np.abs(v).max()) / min(1, slope_of(layer))  # that of the root too
-    np.testing.assert_allclose(found, expected, rtol=0, atol=rounding)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_search_ends_at_rounding_wherever_the_root_is(dtype, monkeypatch):
     """Slopes at zero from that of a near fold to a steep one, targets from tiny to large."""
@@ -111,38 +89,6 @@ def test_without_a_direction_to_look_along_the_map_is_a_shift(length):
     (z.square().sum() + log_det.sum()).backward()
     assert all(torch.isfinite(p.grad).all() for p in layer.parameters())
     torch.testing.assert_close(layer.inverse(z)[0], x)
-
-
-@pytest.mark.slow
-def test_derivatives_through_the_inverse_are_right():
-    """To points and parameters, once and twice, in both modes, against finite differences."""
-    layer = drawn(3, features=3)
-    names, values = zip(*layer.named_parameters(), strict=True)
-    z = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
-
-    def inverse(z, *values):
-        parameters = dict(zip(names, values, strict=True))
-        return torch.func.functional_call(Backward(layer), rename(parameters), (z,))
-
-    assert torch.autograd.gradcheck(inverse, (z, *values), check_forward_ad=True)
-    assert torch.autograd.gradgradcheck(inverse, (z, *values))
-
-
-class Backward(torch.nn.Module):
-    """A layer whose call is its inverse."""
-
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, z):
-        """Returns both answers."""
-        return self.layer.inverse(z)
-
-
-def rename(parameters):
-    """Returns the parameters as a module around their layer names them."""
-    return {f"layer.{name}": value for name, value in parameters.items()}
 
 
 @pytest.mark.parametrize("slope", [0.2, 5.0])
@@ -193,15 +139,6 @@ def test_a_seed_draws_the_direction():
     one, same, other = (kf.bijections.Planar(5, seed=seed).w for seed in (4, 4, 5))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_keeps_its_type_and_computes_in_float32(dtype):
-    """Only the value is rounded."""
-    layer, x = drawn(0).float(), torch.randn(4, 4).to(dtype)
-    z, log_det = layer(x)
-    assert (z.dtype, log_det.dtype) == (dtype, torch.float32)
-    assert torch.equal(z, layer(x.float())[0].to(dtype))
 
 
 @pytest.mark.parametrize(

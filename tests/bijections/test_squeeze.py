@@ -17,12 +17,6 @@ def test_the_order_of_channels_is_the_documented_one():
                 assert torch.equal(z[:, 4 * c + 2 * i + j], x[:, c, i::2, j::2])
 
 
-def test_four_pixels_become_four_channels():
-    """The reference values: a square of 0 to 3."""
-    z = kf.bijections.Squeeze()(torch.arange(4.0).reshape(1, 1, 2, 2))[0]
-    assert z.flatten(1).tolist() == [[0, 1, 2, 3]]
-
-
 def test_no_images_have_the_shape_of_squeezed_ones():
     """An empty batch goes through both ways, products with vectors too, and through a flow."""
     x = torch.zeros(0, 3, 4, 6)
@@ -41,15 +35,6 @@ def test_no_images_have_the_shape_of_squeezed_ones():
     ).eval()
     assert flow.log_prob(torch.zeros(0, 1, 8, 8)).shape == (0,)
     assert flow.bijection.inverse(torch.zeros(0, 64))[0].shape == (0, 1, 8, 8)
-
-
-def test_squeezing_twice_is_squeezing_by_four_up_to_the_order():
-    """The same numbers at the same places."""
-    x = torch.randn(2, 1, 8, 4)
-    twice = kf.Chain([kf.bijections.Squeeze(), kf.bijections.Squeeze()])(x)[0]
-    once = kf.bijections.Squeeze(4)(x)[0]
-    assert torch.equal(twice.sort(1).values, once.sort(1).values)
-    assert not torch.equal(twice, once)
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 4), (3, 4, 5), (3, 4)])

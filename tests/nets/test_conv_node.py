@@ -78,15 +78,6 @@ def test_second_derivatives_are_right(memory):
     assert torch.autograd.gradgradcheck(lambda *inputs: net(*inputs), given)
 
 
-def test_forward_mode_and_transforms_see_the_layers():
-    """They know nothing of a backward pass that is written by hand."""
-    net, (x,) = networks(memory="recompute"), points()
-    tangent = torch.ones_like(x)
-    _, pushed = torch.func.jvp(net, (x.detach(),), (tangent,))
-    expected = torch.autograd.functional.jvp(net, x.detach(), tangent)[1]
-    assert torch.allclose(pushed, expected)
-
-
 def test_a_frozen_input_and_frozen_weights_are_fine():
     """What wants no gradient gets none."""
     net, (x,) = networks(memory="recompute"), points()

@@ -4,10 +4,8 @@ import json
 
 import pytest
 import torch
-from torch.autograd import forward_ad
 
 import kappaflow as kf
-from kappaflow.linearization import AutogradLinearization
 from kappaflow.nets.layers import fast_layout
 from kappaflow.testing.contract import jittered
 
@@ -107,78 +105,6 @@ def test_training_and_gradients_do_not_change_the_answer(make):
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
-def forward_mode(net, x, v, context):
-    """Returns J v by dual numbers, which leave a graph."""
-    with forward_ad.dual_level():
-        return forward_ad.unpack_dual(net(forward_ad.make_dual(x, v), context)).tangent
-
-
-def double_vjp(net, x, v, context):
-    """Returns J v as the derivative of u -> J^T u."""
-    x = x.clone().requires_grad_()
-    answer = net(x, context)
-    u = torch.zeros_like(answer, requires_grad=True)
-    pulled = torch.autograd.grad(answer, x, u, create_graph=True)[0]
-    return torch.autograd.grad(pulled, u, v, create_graph=True)[0]
-
-
-def transformed(net, x, v, context):
-    """Returns J v by torch.func."""
-    return torch.func.jvp(lambda point: net(point, context), (x,), (v,))[1]
-
-
-def finite_difference(function, step=1e-6):
-    """Returns the derivative of a function of one number at 0."""
-    with torch.no_grad():
-        return (function(step) - function(-step)) / (2 * step)
-
-
-@every_net
-@pytest.mark.parametrize("product", [forward_mode, double_vjp, transformed])
-def test_the_derivative_by_every_route_is_that_of_finite_differences(make, product):
-    """Forward mode needs no vmap, and a vjp can be differentiated."""
-    net, x, v, context = ready(make, context_features=CONTEXT), images(), images(), contexts()
-    expected = finite_difference(lambda step: net(x + step * v, context))
-    torch.testing.assert_close(product(net, x, v, context), expected, rtol=1e-6, atol=1e-8)
-
-
-@every_net
-@pytest.mark.parametrize("product", [forward_mode, double_vjp])
-def test_products_with_the_derivative_can_be_differentiated(make, product):
-    """By all parameters, as a regularizer of the condition number needs it."""
-    net, x, v, u = ready(make), images(), images(), images(channels=OUTPUTS)
-    weights = dict(net.named_parameters())
-    direction = {name: torch.randn_like(weight) for name, weight in weights.items()}
-
-    def moved(step):
-        shifted = {n: (w + step * direction[n]).detach() for n, w in weights.items()}
-        return (u * product(parametrized(net, shifted), x, v, None).detach()).sum()
-
-    pairing = (u * product(net, x, v, None)).sum()
-    slopes = torch.autograd.grad(pairing, list(weights.values()), materialize_grads=True)
-    found = sum((slope * way).sum() for slope, way in zip(slopes, direction.values(), strict=True))
-    with torch.enable_grad():
-        expected = (moved(1e-6) - moved(-1e-6)) / 2e-6
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
-
-
-def parametrized(net, weights):
-    """Returns a network with other parameters, as a function."""
-    return lambda x, context: torch.func.functional_call(net, weights, (x, context))
-
-
-@every_net
-def test_several_vectors_a_point_go_through_at_once(make):
-    """As the spectra ask for them, forward and back."""
-    net = ready(make, inputs=OUTPUTS, context_features=CONTEXT)
-    x, context = images(channels=OUTPUTS), contexts()
-    linearization = AutogradLinearization(lambda *at: (net(*at), None), None, x, context)
-    v, u = torch.randn(2, 2, *x.shape).double()
-    for one, found in zip(v, linearization.jv(v), strict=True):
-        torch.testing.assert_close(found, double_vjp(net, x, one, context))
-    torch.testing.assert_close((linearization.vjp(u) * v).sum(), (u * linearization.jv(v)).sum())
-
-
 @every_net
 def test_a_model_file_can_name_it(make):
     """Described, written as JSON, built and given its weights, it answers the same."""
@@ -188,19 +114,6 @@ def test_a_model_file_can_name_it(make):
     assert type(again) is type(net) and kf.registry.describe(again) == kf.registry.describe(net)
     again.load_state_dict(net.state_dict())
     assert torch.equal(again(x, context), net(x, context))
-
-
-@every_net
-def test_a_coupling_of_images_can_use_it(make):
-    """And comes back to where it started."""
-    net = ready(make, context_features=CONTEXT)
-    coupling = kf.AffineCoupling(kf.Partition.half(2 * INPUTS), net, context_features=CONTEXT)
-    x, context = images(channels=2 * INPUTS), contexts()
-    z, log_det = coupling(x, context)
-    back, log_det_back = coupling.inverse(z, context)
-    torch.testing.assert_close(back, x, rtol=1e-13, atol=1e-13)
-    torch.testing.assert_close(log_det_back, -log_det, rtol=1e-13, atol=1e-13)
-    assert log_det.abs().min() > 1e-3
 
 
 @every_net

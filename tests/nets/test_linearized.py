@@ -64,22 +64,6 @@ def test_products_are_those_of_the_dense_jacobian(shape, dtype, vectors):
     )
 
 
-@pytest.mark.slow
-@shapes
-def test_products_can_be_differentiated_by_weights_and_vectors(shape):
-    """Masks are piecewise constant: plain gradients agree with finite differences."""
-    net, x, context = built(shape, rows=2)
-    v = torch.randn(2, *x.shape, dtype=torch.float64, requires_grad=True)
-    u = torch.randn(2, net.outputs, dtype=torch.float64, requires_grad=True)
-
-    def squares(v, u, *parameters):
-        del parameters  # perturbed in place by gradcheck: the module holds them
-        found = LinearizedMLP(net, x, context)
-        return found.jv(v).square().sum() + found.vjp(u).square().sum()
-
-    assert torch.autograd.gradcheck(squares, (v, u, *net.parameters()))
-
-
 def test_nothing_is_kept_that_a_graph_would():
     """Without gradients the products are plain numbers."""
     net, x, _ = built(SHAPES["two hidden layers"])

@@ -55,22 +55,6 @@ def test_products_are_those_of_the_dense_jacobian(dtype, vectors, context_featur
     )
 
 
-@pytest.mark.slow
-def test_products_can_be_differentiated_by_weights_and_vectors():
-    """Masks are piecewise constant: plain gradients agree with finite differences."""
-    net, x, _ = built(rows=1)
-    v = torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True)
-    u = torch.randn(1, 3, 4, 3, dtype=torch.float64, requires_grad=True)
-    weights = [p for name, p in net.named_parameters() if "bias" not in name]
-
-    def squares(v, u, *parameters):
-        del parameters  # perturbed in place by gradcheck: the module holds them
-        found = LinearizedConvNet(net, x)
-        return found.jv(v).square().sum() + found.vjp(u).square().sum()
-
-    assert torch.autograd.gradcheck(squares, (v, u, *weights))
-
-
 class Doubled(kf.nets.ConvNet):
     """Not what its layers say."""
 

@@ -40,13 +40,6 @@ def test_residual_adds_layers_of_equal_width_only():
     assert torch.equal(net(x), d(torch.relu(c(h))))
 
 
-def test_context_is_read_beside_the_input():
-    """A change of context changes the answer, and a network may read nothing else."""
-    net = jittered(kf.nets.MLP(0, 2, (8,), context_features=2))
-    first, second = net(torch.zeros(2, 0), torch.tensor([[0.0, 1.0], [2.0, -1.0]]))
-    assert not torch.equal(first, second)
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
