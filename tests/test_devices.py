@@ -62,8 +62,8 @@ def moved(*tensors, to=CUDA):
     return [None if tensor is None else tensor.to(to) for tensor in tensors]
 
 
-def close(found, expected, tolerance=1e-5):
-    torch.testing.assert_close(found.detach().cpu(), expected, rtol=tolerance, atol=tolerance)
+def close(actual, expected, tolerance=1e-5):
+    torch.testing.assert_close(actual.detach().cpu(), expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", BIJECTIONS)
@@ -127,7 +127,7 @@ def test_the_host_reads_once_in_a_training_step(name, device):
     if "invert" in name and "reversible.py" in where:
         where.remove("reversible.py")
     if name.startswith("zuko_flow"):
-        where = [one for one in where if one != "zuko_flow.py"]
+        where = [entry for entry in where if entry != "zuko_flow.py"]
     assert where == ["distributed.py"], device.waits
 
 
@@ -156,10 +156,10 @@ def test_spectra_and_profiles_run_on_the_device_and_agree(name, device):
     flow.to(CUDA)
     x, context = moved(x, context)
     torch.manual_seed(0)
-    found = kf.profile(flow, x, context=context)
-    assert found.sigma_max.device == CUDA
-    close(found.sigma_max, expected.sigma_max)
-    close(found.sigma_min, expected.sigma_min)
+    actual = kf.profile(flow, x, context=context)
+    assert actual.sigma_max.device == CUDA
+    close(actual.sigma_max, expected.sigma_max)
+    close(actual.sigma_min, expected.sigma_min)
     if flow.augment is None:
         start = flow.standardization(x)[0]
         spectrum = kf.spectrum(flow.core, start, context=context)
@@ -176,7 +176,7 @@ def test_a_training_on_the_device_matches_that_of_the_cpu(settings, device):
         flow = kf.real_nvp(3, depth=4, hidden=(8,))
         kept = dict(max_epochs=2, seed=0, progress=False, **settings)
         results.append(kf.fit(flow, rows, device=where, **kept))
-    nll = [[epoch["validation_nll"] for epoch in one.history] for one in results]
+    nll = [[epoch["validation_nll"] for epoch in entry.history] for entry in results]
     assert nll[1] == pytest.approx(nll[0], rel=1e-5)
     assert results[1].flow.device == CUDA
 

@@ -280,18 +280,18 @@ def test_a_flipped_bit_is_a_file_error_or_changes_nothing(name, flow, saved):
     content = (saved / name).read_bytes()
     generator = torch.Generator().manual_seed(0)
     header = 8 + int.from_bytes(content[:8], "little") if name == WEIGHTS else len(content)
-    places = [
+    bits = [
         *range(8 * 8),
         *torch.randint(8 * min(header, len(content)), (200,), generator=generator).tolist(),
         *torch.randint(8 * len(content), (136,), generator=generator).tolist(),
     ]
-    found = []
-    for place in places:
+    outcomes = []
+    for bit in bits:
         flipped = bytearray(content)
-        flipped[place // 8] ^= 1 << place % 8
+        flipped[bit // 8] ^= 1 << bit % 8
         (saved / name).write_bytes(flipped)
-        found.append(outcome(saved, flow))
-    assert found.count("error") > 0.8 * len(found)
+        outcomes.append(outcome(saved, flow))
+    assert outcomes.count("error") > 0.8 * len(outcomes)
 
 
 class NotRegistered(kf.Bijection):

@@ -70,20 +70,20 @@ def test_who_has_a_folder_may_enter_again(tmp_path):
 
 def test_another_thread_is_another_writer(tmp_path):
     """Two trainings of one process do not share a folder either."""
-    found = []
+    outcomes = []
 
     def enter():
         try:
             with locked(tmp_path):
-                found.append("two have it")
+                outcomes.append("two have it")
         except WriteError as error:
-            found.append(str(error))
+            outcomes.append(str(error))
 
     with locked(tmp_path):
         thread = threading.Thread(target=enter)
         thread.start()
         thread.join()
-    assert "in use by process" in found[0]
+    assert "in use by process" in outcomes[0]
 
 
 def test_a_folder_that_was_there_stays(tmp_path):

@@ -34,13 +34,13 @@ def names(lines):
 
 def imported(path):
     """Returns the packages that a file imports, from other places than this project and Python."""
-    found = set()
+    packages = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            packages |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            found.add(node.module.partition(".")[0])
-    return found - set(sys.stdlib_module_names) - {"kappaflow", "kappaflow_studies"}
+            packages.add(node.module.partition(".")[0])
+    return packages - set(sys.stdlib_module_names) - {"kappaflow", "kappaflow_studies"}
 
 
 def test_the_citation_and_the_changelog_have_the_version():
@@ -85,8 +85,8 @@ def test_what_is_imported_is_declared():
     known = packages_distributions()
     for path in SOURCE.rglob("*.py"):
         for name in imported(path):
-            came = {canonicalize_name(one) for one in known.get(name, [name])}
-            came = {PART_OF.get(one, one) for one in came}
+            came = {canonicalize_name(package) for package in known.get(name, [name])}
+            came = {PART_OF.get(package, package) for package in came}
             assert came & declared, f"{path.relative_to(ROOT)} imports {name}"
 
 
@@ -94,10 +94,10 @@ def test_no_dependency_brings_an_http_client():
     """The product opens no connection, so it installs nothing that could; extras may."""
     needed, new = set(), {Requirement(line) for line in PROJECT["dependencies"]}
     while new:
-        one = new.pop()
-        needed.add((canonicalize_name(one.name), *sorted(one.extras)))
-        for extra in ("", *one.extras):
-            brought = map(Requirement, requires(one.name) or ())
+        package = new.pop()
+        needed.add((canonicalize_name(package.name), *sorted(package.extras)))
+        for extra in ("", *package.extras):
+            brought = map(Requirement, requires(package.name) or ())
             new |= {r for r in brought if r.marker is None or r.marker.evaluate({"extra": extra})}
         new = {r for r in new if (canonicalize_name(r.name), *sorted(r.extras)) not in needed}
     assert "torch" in {name for name, *_ in needed}
@@ -125,5 +125,5 @@ def test_the_documentation_names_each_dependency(name):
         assert listed == names(PROJECT["dependencies"])
     else:
         (row,) = re.findall(rf"^\| {name} \| (.*) \| .* \|$", page, re.MULTILINE)
-        listed = {canonicalize_name(one) for one in row.split(", ")}
+        listed = {canonicalize_name(package) for package in row.split(", ")}
         assert listed == names((EXTRAS | GROUPS)[name])

@@ -35,7 +35,7 @@ def results():
 @pytest.fixture(scope="module")
 def every():
     """Returns the results with parts of their texts."""
-    return [(one, parts) for one, *parts in results()]
+    return [(result, parts) for result, *parts in results()]
 
 
 def test_a_result_is_a_short_text(every):

@@ -50,8 +50,8 @@ HELD_OUT = torch.randn(16, 3, generator=GENERATOR).double()
 
 def tensors(rows, weights):
     """Returns rows and weights as tensors."""
-    given = None if weights is None else torch.from_numpy(weights).double()
-    return torch.from_numpy(rows), given
+    shares = None if weights is None else torch.from_numpy(weights).double()
+    return torch.from_numpy(rows), shares
 
 
 def numbers(module):
@@ -167,8 +167,8 @@ def noted(rows, weights):
 
 def averaged(rows, weights):
     """Returns the mean over a batch of rows, as in the loss of a training."""
-    given = batch(rows, weights, small())
-    return given.mean(given.x[:, 0])[None]
+    weighted_batch = batch(rows, weights, small())
+    return weighted_batch.mean(weighted_batch.x[:, 0])[None]
 
 
 def clusters(rows):
@@ -184,7 +184,7 @@ def compared(rows, weights, context=None):
     fitted = references(rows, rows, context, context, weights)
     nll = np.square(rows).sum(1)
     results = compare(nll, fitted, conditional=context is not None, weights=weights)
-    return [(one.components, one.nll, one.difference) for one in results]
+    return [(entry.components, entry.nll, entry.difference) for entry in results]
 
 
 def reported(rows, weights):
@@ -323,7 +323,7 @@ def takes_weights(node):
     """Returns whether a node is a function with an argument for weights."""
     if not isinstance(node, ast.FunctionDef):
         return False
-    arguments = {one.arg for one in (*node.args.args, *node.args.kwonlyargs)}
+    arguments = {entry.arg for entry in (*node.args.args, *node.args.kwonlyargs)}
     return bool(arguments & {"weights", "sample_weight"})
 
 

@@ -189,13 +189,13 @@ def _record_function(name: str, function: Callable[..., Any]) -> Callable[..., A
     signature = inspect.signature(function)
 
     @functools.wraps(function)
-    def made(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def recorded_function(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         _charge(signature, *args, **kwargs)
         result = function(*args, **kwargs)
         _remember(result, name, signature.bind(*args, **kwargs), skip_first=False)
         return result
 
-    return made
+    return recorded_function
 
 
 def _remember(item: object, name: str, bound: inspect.BoundArguments, *, skip_first: bool) -> None:

@@ -72,11 +72,11 @@ def test_float32_is_exact_next_to_an_end_that_float32_cannot_hold():
 def test_log_dets_of_float32_are_those_of_float64():
     """To float32's rounding of x, deep in the tails too."""
     x = torch.tensor([[1e-30, 1e-20], [1e30, 0.25]])
-    narrow, wide = (
+    single, double = (
         kf.bijections.Domain(["positive", (0, 1)]),
         kf.bijections.Domain(["positive", (0, 1)]).double(),
     )
-    torch.testing.assert_close(narrow(x)[1].double(), wide(x.double())[1], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(single(x)[1].double(), double(x.double())[1], rtol=1e-6, atol=1e-6)
 
 
 def test_a_circle_that_is_uniform_is_normal_on_the_line():
@@ -108,7 +108,7 @@ def test_a_rotation_can_wind_round_the_circle():
 
 
 @pytest.mark.parametrize(
-    ("value", "found"),
+    ("value", "expected"),
     [
         ("positive", Interval(0.0, None)),
         (",5", Interval(None, 5.0)),
@@ -125,10 +125,10 @@ def test_a_rotation_can_wind_round_the_circle():
     ],
     ids=str,
 )
-def test_domains_are_read(value, found):
+def test_domains_are_read(value, expected):
     """From words, texts and pairs; what is written of one is read as the same."""
     domain = interval("bounds", value)
-    assert domain == found
+    assert domain == expected
     assert domain is None or interval("bounds", domain.text) == domain
 
 

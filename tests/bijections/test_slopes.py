@@ -15,7 +15,7 @@ def test_a_logarithm_is_accurate_near_one_and_near_zero(dtype):
     excess = slope - 1
     excess[4:6] = torch.tensor([1e-30, -1e-9], dtype=dtype)
     inputs = excess.requires_grad_(), slope.requires_grad_()
-    found = log_slope(*inputs)
+    actual = log_slope(*inputs)
     exact = [
         math.log(1e-30),
         math.log(1e-3),
@@ -25,9 +25,9 @@ def test_a_logarithm_is_accurate_near_one_and_near_zero(dtype):
         math.log1p(-1e-9),
     ]
     expected = torch.tensor([*exact, math.log(3)], dtype=torch.float64)
-    error = (found.double() - expected).abs() / expected.abs()
+    error = (actual.double() - expected).abs() / expected.abs()
     assert error.max() < 4 * torch.finfo(dtype).eps, error
-    assert all(torch.isfinite(g).all() for g in torch.autograd.grad(found.sum(), inputs))
+    assert all(torch.isfinite(g).all() for g in torch.autograd.grad(actual.sum(), inputs))
 
 
 def test_positive_numbers_are_one_at_zero():
@@ -42,6 +42,6 @@ def test_the_radius_is_accurate_wherever_the_point_is(ratio):
     """To rounding, of radii from 1e-9 to 1e9, the equation for the length solved for them."""
     r, alpha = torch.logspace(-9, 9, 50, dtype=torch.float64), 2.0
     length = r * (r + alpha * ratio) / (r + alpha)
-    found = _radius(length, *torch.tensor([alpha, ratio], dtype=torch.float64))
+    actual = _radius(length, *torch.tensor([alpha, ratio], dtype=torch.float64))
     slope = (r * (r + 2 * alpha) + alpha**2 * ratio) / (r + alpha).square()
-    assert ((found - r).abs() <= 1e-14 * (r + length / slope)).all()
+    assert ((actual - r).abs() <= 1e-14 * (r + length / slope)).all()

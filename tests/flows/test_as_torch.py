@@ -36,11 +36,11 @@ def standard_normal(n):
 
 
 def test_a_transformed_distribution_is_the_density(plain):
-    made = TransformedDistribution(standard_normal(3), [plain.as_transform()])
+    distribution = TransformedDistribution(standard_normal(3), [plain.as_transform()])
     x = torch.randn(4, 5, 3).double()
-    torch.testing.assert_close(made.log_prob(x), plain.log_prob(x), atol=1e-12, rtol=1e-12)
-    assert made.event_shape == (3,)
-    assert made.rsample((6,)).shape == (6, 3)
+    torch.testing.assert_close(distribution.log_prob(x), plain.log_prob(x), atol=1e-12, rtol=1e-12)
+    assert distribution.event_shape == (3,)
+    assert distribution.rsample((6,)).shape == (6, 3)
 
 
 def test_the_log_det_is_that_of_the_jacobian(plain):
@@ -48,9 +48,9 @@ def test_the_log_det_is_that_of_the_jacobian(plain):
     z = torch.randn(5, 3).double()
     x = transform(z)
     for i in range(5):
-        matrix = torch.autograd.functional.jacobian(lambda one: transform(one), z[i])
-        found = transform.log_abs_det_jacobian(z[i], x[i])
-        torch.testing.assert_close(found, torch.linalg.slogdet(matrix)[1])
+        matrix = torch.autograd.functional.jacobian(lambda latent: transform(latent), z[i])
+        actual = transform.log_abs_det_jacobian(z[i], x[i])
+        torch.testing.assert_close(actual, torch.linalg.slogdet(matrix)[1])
     torch.testing.assert_close(transform.inv(x), z)
     inverse = transform.inv.log_abs_det_jacobian(x, z)
     torch.testing.assert_close(inverse, -transform.log_abs_det_jacobian(z, x))
@@ -95,8 +95,8 @@ def test_contexts_are_a_batch(conditional):
     ])
     torch.testing.assert_close(density.log_prob(drawn), expected.T)
     transform = conditional.as_transform(context)
-    made = TransformedDistribution(standard_normal(3), [transform])
-    torch.testing.assert_close(made.log_prob(drawn), expected.T)
+    distribution = TransformedDistribution(standard_normal(3), [transform])
+    torch.testing.assert_close(distribution.log_prob(drawn), expected.T)
     expanded = conditional.as_distribution(context[:1]).expand((4,))
     assert expanded.sample().shape == (4, 3)
     torch.testing.assert_close(

@@ -53,11 +53,11 @@ def test_more_samples_tighten_the_bound():
     flow = dequantised(images.Dequantize(4), scale=6.0, shift=-10.0).double()
     x = torch.full((2000, 1), 1.0, dtype=torch.float64)
     with torch.no_grad():
-        one, ten = (flow.log_prob(x, samples=n, generator=seeded()).mean() for n in (1, 50))
+        single, ten = (flow.log_prob(x, samples=n, generator=seeded()).mean() for n in (1, 50))
     normal = torch.distributions.Normal(0.0, 1.0)
     ends = torch.tensor([6 * 1.0 - 10.0, 6 * 2.0 - 10.0])
     integral = (normal.cdf(ends[1]) - normal.cdf(ends[0])).log()
-    assert one < ten - 0.3
+    assert single < ten - 0.3
     assert abs(ten - integral) < 0.05
 
 
@@ -125,9 +125,9 @@ def test_the_learned_noise_has_no_density_outside_the_interval():
     augment = jittered(images.VariationalDequantize((1, 2, 2), 16, depth=2, hidden=4))
     e = torch.full((5, 1, 2, 2), 0.5)
     e[:4, 0, 0, 0] = torch.tensor([0.0, 1.0, -0.1, 1.1])
-    found = augment.log_prob(e, torch.zeros(5, 1, 2, 2))
-    assert found[:4].tolist() == [-math.inf] * 4
-    assert found[4].isfinite()
+    actual = augment.log_prob(e, torch.zeros(5, 1, 2, 2))
+    assert actual[:4].tolist() == [-math.inf] * 4
+    assert actual[4].isfinite()
 
 
 def test_draws_are_whole_numbers_of_the_range():

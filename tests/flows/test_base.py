@@ -129,8 +129,8 @@ def test_log_prob_is_in_full_precision_under_autocast():
     base.fit(z)
     expected = base.log_prob(z)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = base.log_prob(z)
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        actual = base.log_prob(z)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
 def test_samples_of_a_float64_base_have_its_digits():

@@ -51,12 +51,12 @@ def test_log_probs_are_those_of_torch_distributions():
     student = jittered(kf.flows.StudentT(3, degrees=3.0)).double()
     each = jittered(kf.flows.ClassConditionalNormal(3, classes=2)).double()
     loc, scale = each.loc[classes], each.log_scale[classes].exp()
-    for found, expected in (
+    for actual, expected in (
         (normal.log_prob(z), Normal(normal.loc, normal.log_scale.exp())),
         (student.log_prob(z), StudentT(student.degrees)),
         (each.log_prob(z, torch.eye(2)[classes].double()), Normal(loc, scale)),
     ):
-        torch.testing.assert_close(found, Independent(expected, 1).log_prob(z))
+        torch.testing.assert_close(actual, Independent(expected, 1).log_prob(z))
 
 
 def test_many_degrees_of_freedom_are_a_normal_in_float32():

@@ -20,8 +20,8 @@ def flow_of(recipe=kf.spline, bounds=BOUNDS, **arguments):
         bounds = [(-math.pi, math.pi) if bound == "circular" else bound for bound in bounds]
     arguments = {"depth": 4, "hidden": (8,), **arguments}
     torch.manual_seed(0)
-    made = recipe(len(bounds), bounds=bounds, **arguments)
-    return jittered(made, seed=1).double().eval()
+    flow = recipe(len(bounds), bounds=bounds, **arguments)
+    return jittered(flow, seed=1).double().eval()
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -89,14 +89,14 @@ def test_a_distribution_knows_its_support():
     density, transform = flow.as_distribution(), flow.as_transform()
     inside = torch.tensor([1.0, 0.5, 0.0, 4.0, 3.0], dtype=torch.float64)
     assert density.support.event_dim == 1
-    for place, value in ((0, -1.0), (1, 1.5), (3, 6.0), (4, 1.0)):
+    for column, value in ((0, -1.0), (1, 1.5), (3, 6.0), (4, 1.0)):
         outside = inside.clone()
-        outside[place] = value
+        outside[column] = value
         both = density.support.check(torch.stack([inside, outside]))
         assert both.reshape(2, -1).all(1).tolist() == [True, False]
     assert transform.codomain.check(inside).all()
-    zero, one = torch.zeros(5, dtype=torch.float64), torch.ones(5, dtype=torch.float64)
-    other = TransformedDistribution(Independent(Normal(zero, one), 1), [transform])
+    zeros, ones = torch.zeros(5, dtype=torch.float64), torch.ones(5, dtype=torch.float64)
+    other = TransformedDistribution(Independent(Normal(zeros, ones), 1), [transform])
     x = density.sample((6,))
     torch.testing.assert_close(other.log_prob(x), density.log_prob(x))
     plain = kf.real_nvp(2, depth=2, hidden=(8,)).as_distribution()
@@ -154,12 +154,12 @@ def test_points_outside_are_not_measured():
 def test_conditioning_is_that_of_standardized_columns():
     """The profile is the same in any units of the ends: they are changes of units."""
     x = torch.tensor([[0.3], [0.9], [0.5]], dtype=torch.float64).repeat(1, 2)
-    found = [
+    profiles = [
         kf.profile(flow_of(kf.real_nvp, [(0, 1), (0, 1)]), x),
         kf.profile(flow_of(kf.real_nvp, [(0, 1000), (0, 1)]), x * torch.tensor([1e3, 1])),
     ]
-    torch.testing.assert_close(found[0].condition_number, found[1].condition_number)
-    assert "Domain" not in " ".join(found[0].layers)
+    torch.testing.assert_close(profiles[0].condition_number, profiles[1].condition_number)
+    assert "Domain" not in " ".join(profiles[0].layers)
 
 
 def test_angles_are_turned_in_front_of_each_spline_that_changes_them():
@@ -168,4 +168,6 @@ def test_angles_are_turned_in_front_of_each_spline_that_changes_them():
     splines = [part for part in flow.modules() if isinstance(part, kf.bijections.SplineCoupling)]
     turns = [part for part in flow.modules() if isinstance(part, kf.bijections.RotationCoupling)]
     changed = [sorted({0, 2} & set(part.partition.changed)) for part in splines]
-    assert [list(part.partition.changed) for part in turns] == [one for one in changed if one]
+    assert [list(part.partition.changed) for part in turns] == [
+        features for features in changed if features
+    ]

@@ -68,10 +68,10 @@ def test_the_density_integrates_to_one(features):
 def test_leading_shapes_of_x_and_context_broadcast(x_shape, context_shape, expected):
     """Each value is that of its own row and context."""
     flow, x, context = conditional_flow(), torch.randn(x_shape), torch.randn(context_shape)
-    found = flow.log_prob(x, context)
-    assert found.shape == expected
+    actual = flow.log_prob(x, context)
+    assert actual.shape == expected
     rows = x.expand(*expected, 3).reshape(-1, 3), context.expand(*expected, 2).reshape(-1, 2)
-    torch.testing.assert_close(found.flatten(), flow.log_prob(*rows))
+    torch.testing.assert_close(actual.flatten(), flow.log_prob(*rows))
 
 
 def test_rsample_carries_gradients_to_parameters_and_contexts():
@@ -216,11 +216,11 @@ def test_a_flow_can_be_copied_and_sent_to_another_process(name):
     flow, x, context = FLOWS[name].build(torch.float32)
     log_prob = flow.log_prob(x, context)
     state = flow.state_dict()  # kept, so that no copy takes the memory of a tensor made for it
-    places = {tensor.data_ptr() for tensor in state.values() if tensor.numel()}
+    addresses = {tensor.data_ptr() for tensor in state.values() if tensor.numel()}
     for twin in (pickle.loads(pickle.dumps(flow)), copy.deepcopy(flow)):
         assert registry.describe(twin) == registry.describe(flow)
         assert torch.equal(twin.log_prob(x, context), log_prob)
-        assert places.isdisjoint(tensor.data_ptr() for tensor in twin.state_dict().values())
+        assert addresses.isdisjoint(tensor.data_ptr() for tensor in twin.state_dict().values())
 
 
 @pytest.mark.parametrize(

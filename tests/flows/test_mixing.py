@@ -90,9 +90,9 @@ def test_one_feature_has_nothing_to_mix():
     """The flow is what it is without: an affine map, of a context if there is one."""
     mixing = {"mixing": "lu"}
     alone = kf.real_nvp(1, couplings=mixing)
-    given = kf.real_nvp(1, hidden=(4,), context_features=2, couplings=mixing)
+    conditional = kf.real_nvp(1, hidden=(4,), context_features=2, couplings=mixing)
     assert [type(part) for part in alone.core] == [kf.bijections.ElementwiseAffine]
-    assert [type(part) for part in given.core] == [kf.CouplingStack]
+    assert [type(part) for part in conditional.core] == [kf.CouplingStack]
 
 
 @pytest.mark.parametrize(

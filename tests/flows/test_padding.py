@@ -24,8 +24,8 @@ def grid(low, high, count):
 
 def padded(kind, features=1, padding=1, scale=None, seed=0):
     """Returns a small flow off its start, in float64, padded with a kind."""
-    given = padding_of_kind(kind, padding, (features,), scale=scale)
-    return jittered(kf.real_nvp(features, padding=given, **TINY), seed=seed).double().eval()
+    pad = padding_of_kind(kind, padding, (features,), scale=scale)
+    return jittered(kf.real_nvp(features, padding=pad, **TINY), seed=seed).double().eval()
 
 
 def padded_widely(kind, features=1, padding=1, seed=0):
@@ -55,12 +55,12 @@ def test_densities_are_those_of_torch(scale):
     x = torch.randn(6, 2, generator=seeded(1)).double()
     e = 0.2 * torch.randn(6, 3, generator=seeded(2)).double()
     normal = torch.distributions.Normal(0.0, scale)
-    found = kf.flows.Pad(3, scale=scale).log_prob(e, x)
-    assert torch.allclose(found, normal.log_prob(e).sum(1))
+    actual = kf.flows.Pad(3, scale=scale).log_prob(e, x)
+    assert torch.allclose(actual, normal.log_prob(e).sum(1))
     ends = scale * torch.tensor([-1.0, 1.0]).double()
     uniform = torch.distributions.Uniform(*ends, validate_args=False)
-    found = kf.flows.UniformPad(3, scale=scale).log_prob(e, x)
-    assert torch.allclose(found, uniform.log_prob(e).sum(1))
+    actual = kf.flows.UniformPad(3, scale=scale).log_prob(e, x)
+    assert torch.allclose(actual, uniform.log_prob(e).sum(1))
     copies = kf.flows.CopyPad(2, 3, scale=scale).double()
     copies.fit(x)
     standard = (x - x.mean(0)) / x.std(0, correction=0)
@@ -241,11 +241,11 @@ def image_flow(padding):
 @pytest.mark.parametrize("kind", KINDS)
 def test_recipes_take_any_padding(make, shape, kind, tmp_path):
     """Fitted, sampled, saved, loaded, and measured."""
-    given = padding_of_kind(kind, 2, shape)
-    flow, x = make(given)
+    pad = padding_of_kind(kind, 2, shape)
+    flow, x = make(pad)
     flow.standardization.fit(x)
-    assert kind not in ("copy", "learned") or given.standardization.fitted
-    assert padding_in(flow.augment) is given
+    assert kind not in ("copy", "learned") or pad.standardization.fitted
+    assert padding_in(flow.augment) is pad
     assert flow.joint_shape == (shape[0] + 2, *shape[1:]) and flow.sample(2).shape == (2, *shape)
     flow.log_prob(x)  # what starts from a batch does
     kf.save(flow, tmp_path)
@@ -287,8 +287,8 @@ def test_a_padded_flow_is_written_anew_and_fused():
     x = torch.randn(5, 2, generator=seeded()).double()
     rewritten, _ = kf.rewrite_fixed_partition(flow)
     for other in (rewritten, kf.fuse(flow)):
-        found = other.log_prob(x, generator=seeded(1))
-        assert torch.allclose(found, flow.log_prob(x, generator=seeded(1)), atol=1e-8)
+        actual = other.log_prob(x, generator=seeded(1))
+        assert torch.allclose(actual, flow.log_prob(x, generator=seeded(1)), atol=1e-8)
 
 
 @pytest.mark.parametrize(

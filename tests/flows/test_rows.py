@@ -48,8 +48,8 @@ def test_all_kinds_of_rows_have_the_same_log_prob(rows):
         kf.load_table(rows[:, :2]),
     ):
         assert torch.equal(flow.log_prob(kind), expected)
-    whole = torch.arange(4).reshape(2, 2)
-    assert torch.equal(flow.log_prob(whole), flow.log_prob(whole.float()))
+    integers = torch.arange(4).reshape(2, 2)
+    assert torch.equal(flow.log_prob(integers), flow.log_prob(integers.float()))
     assert flow.log_prob(rows[:6, :2].reshape(2, 3, 2)).shape == (2, 3)
 
 
@@ -65,14 +65,14 @@ def test_a_fitted_flow_selects_columns_by_name(fitted, frame, rows):
     assert (fitted.columns, fitted.context_columns) == (NAMES, ("age",))
     x, context = torch.tensor(rows[:, :2]).float(), torch.tensor(rows[:, 2:]).float()
     expected = fitted.log_prob(x, context)
-    for one, other in (
+    for source, other in (
         (frame, None),
         (polars.DataFrame(frame.to_dict("list")), None),
         (frame[["spin", "mass"]], frame),
         (x, frame),
         (frame, context),
     ):
-        assert torch.equal(fitted.log_prob(one, other), expected)
+        assert torch.equal(fitted.log_prob(source, other), expected)
     with pytest.raises(
         kf.errors.ArgumentError,
         match="'x' should have the columns of the flow, mass, spin; the data frame has no numbers "

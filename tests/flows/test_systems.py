@@ -28,8 +28,8 @@ def test_depth_counts_maps_and_a_new_flow_is_the_identity(name, kind):
     z, log_det = flow.bijection(x)
     torch.testing.assert_close(z, x, rtol=0, atol=1e-5)
     torch.testing.assert_close(log_det, torch.zeros(7), rtol=0, atol=1e-5)
-    places = [part.w if name == "planar" else part.center for part in flow.core]
-    assert len({tuple(place.tolist()) for place in places}) == 6
+    starts = [part.w if name == "planar" else part.center for part in flow.core]
+    assert len({tuple(start.tolist()) for start in starts}) == 6
 
 
 @pytest.mark.parametrize(

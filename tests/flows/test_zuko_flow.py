@@ -13,7 +13,7 @@ zuko = pytest.importorskip("zuko")
 QUICK = {"gf": {}, "cnf": {"hidden": (8,)}}
 
 
-def made(kind, features=3, **others):
+def small_flow(kind, features=3, **others):
     """Returns a small flow of a kind, in float64, with weights of its own."""
     torch.manual_seed(3)
     return kf.zuko_flow(features, kind, **QUICK.get(kind, {"hidden": (8,)}), **others).double()
@@ -21,42 +21,42 @@ def made(kind, features=3, **others):
 
 def theirs(flow, name, *arguments, **others):
     """Returns a flow of zuko with the weights of one of ours."""
-    whole = getattr(zuko.flows, name)(*arguments, **others).double()
-    own = [one.transform.state_dict() for one in flow.core]
-    parts = getattr(whole.transform, "transforms", [whole.transform])
+    original = getattr(zuko.flows, name)(*arguments, **others).double()
+    own = [part.transform.state_dict() for part in flow.core]
+    parts = getattr(original.transform, "transforms", [original.transform])
     for part, state in zip(parts, own, strict=True):
         part.load_state_dict(state)
-    return whole
+    return original
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_density_is_that_of_zuko(kind):
     """With the same weights, in the units that rows are standardized to."""
-    flow = made(kind)
+    flow = small_flow(kind)
     name, depth = KINDS[kind]
     others = {} if depth is None else {"transforms": depth}
     others |= {} if kind == "gf" else {"hidden_features": [8]}
     x = torch.randn(40, 3, dtype=torch.float64)
     flow.bijection.bijections[0].fit(5 * x + 2)
-    whole = theirs(flow, name, 3, **others)
+    original = theirs(flow, name, 3, **others)
     standardized, units = flow.standardization(5 * x + 2)
-    expected = whole().log_prob(standardized) + units
+    expected = original().log_prob(standardized) + units
     torch.testing.assert_close(flow.log_prob(5 * x + 2), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("cnf", "naf")])
 def test_singular_values_are_those_of_the_dense_jacobian(kind):
     """Those of kinds with a searched inverse too, of which nothing is differentiated twice."""
-    flow = made(kind, depth=2).eval()
+    flow = small_flow(kind, depth=2).eval()
     x = torch.randn(4, 3, dtype=torch.float64)
-    found = kf.spectrum(flow.core, x)
+    spectrum = kf.spectrum(flow.core, x)
     jacobians = [
-        torch.autograd.functional.jacobian(lambda one: flow.core(one[None])[0][0], row)
+        torch.autograd.functional.jacobian(lambda part: flow.core(part[None])[0][0], row)
         for row in x
     ]
     values = torch.linalg.svdvals(torch.stack(jacobians))
-    torch.testing.assert_close(found.sigma_max.double(), values[:, 0], rtol=1e-6, atol=0)
-    torch.testing.assert_close(found.sigma_min.double(), values[:, -1], rtol=1e-4, atol=0)
+    torch.testing.assert_close(spectrum.sigma_max.double(), values[:, 0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(spectrum.sigma_min.double(), values[:, -1], rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,11 @@ def _by_name(recipe: Callable[..., Any], arguments: Options) -> dict[str, Any]:
 def _check_names(recipe_name: str, recipe: Callable[..., Any], arguments: Options) -> None:
     """Raises an error for an argument that a recipe does not have, which says where it is."""
     parameters = inspect.signature(recipe).parameters
-    names = [name for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD]
+    names = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
     for name, value in arguments.items():
         if name in names:
             continue
