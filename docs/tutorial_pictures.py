@@ -1,7 +1,7 @@
-"""Draws the pictures of the tutorials: python docs/tutorial_pictures.py FOLDER.
+"""Draws the pictures of pages: python docs/tutorial_pictures.py FOLDER.
 
 FOLDER is what `python docs/run_page.py docs/tutorial-table.md FOLDER` left, or the same of
-tutorial-images.md; whichever tutorial was run there gets its pictures.
+images.md; whichever page was run there gets its pictures.
 """
 
 import json

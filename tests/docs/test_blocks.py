@@ -22,10 +22,10 @@ PAGES = [
 NEEDS = {
     "converting.md": ("zuko", "nflows", "normflows", "FrEIA"),
     "distributions.md": ("pyro", "sbi"),
+    "images.md": ("PIL", "sklearn"),
     "index.md": ("zuko",),
     "other-libraries.md": ("zuko", "sbi"),
     "scikit-learn.md": ("sklearn",),
-    "tutorial-images.md": ("PIL", "sklearn"),
     "tutorial-table.md": ("sklearn",),
     "why-does-my-flow-explode.md": ("zuko", "nflows", "normflows", "FrEIA"),
 }
