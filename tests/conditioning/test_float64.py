@@ -2,7 +2,6 @@
 
 import copy
 import importlib
-import math
 
 import pytest
 import torch
@@ -100,14 +99,6 @@ def test_both_ends_are_right_where_products_in_float32_are_not(make):
         assert off(found.sigma_min, bottom) < ATTAINED
 
 
-def test_what_overflows_in_float32_has_singular_values_all_the_same():
-    """Those of the map; that its values are not finite in float32 is for others to say."""
-    stretch = kf.bijections.ElementwiseAffine(2, log_scale=[200.0, 0.0])
-    found = kf.spectrum(stretch, torch.zeros(1, 2))
-    assert found.status == "exact"
-    assert found.sigma_max.item() == pytest.approx(math.exp(200), rel=1e-12)
-
-
 def test_the_flow_stays_as_it_is_and_says_its_own_log_dets():
     """Type and numbers; round trips and log_dets of a profile are those that float32 makes."""
     core, x = couplings(4, 4, 0.5), points(4)
@@ -190,20 +181,3 @@ def test_without_matrices_float64_is_asked_only_where_float32_may_lose(
     seen.clear()
     kf.profile(kf.Flow(kf.StandardNormal(2), layers).double(), torch.zeros(3, 2).double())
     assert seen == {torch.float64}
-
-
-def test_a_fault_of_the_bijection_itself_is_raised():
-    """Not hidden by the second try."""
-    with pytest.raises(ValueError, match="no torch.float32"):
-        kf.spectrum(Own(refused=torch.float32, copied=False), torch.ones(2, 3))
-
-
-@pytest.mark.slow
-def test_the_doctor_measures_flows_of_other_libraries_in_float64():
-    """Although they are wrapped, and wrapped flows are not copied."""
-    zuko = pytest.importorskip("zuko")
-    torch.manual_seed(0)
-    flow, x = zuko.flows.NSF(3, transforms=2, hidden_features=(8,)), torch.randn(8, 3)
-    narrow = kf.doctor(flow, x).profile.sigma_min[-1]
-    wide = kf.profile(kf.wrap(flow.double(), x.double()), x.double()).sigma_min[-1]
-    torch.testing.assert_close(narrow, wide, rtol=1e-12, atol=0)

@@ -56,21 +56,6 @@ def test_each_point_of_a_batch_has_its_own_values(dtype, k):
     torch.testing.assert_close(found.values, expected, rtol=2e-6, atol=0)
 
 
-def test_one_value_just_above_many_is_not_missed():
-    """A start that hardly sees the largest direction does not count as converged at once."""
-    matrix = torch.ones(3000, dtype=torch.float64)
-    matrix[17] = 1.05
-    found = golub_kahan(
-        lambda v: matrix * v,
-        lambda u: matrix * u,
-        torch.zeros(1, 3000, dtype=torch.float64),
-        k=1,
-        tolerance=1e-3,
-        max_steps=100,
-    )
-    assert found.values.item() == pytest.approx(1.05, rel=1e-3)
-
-
 @pytest.mark.parametrize("k", [1, 2, 3])
 @pytest.mark.parametrize("n", [2, 3, 5, 9])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -98,16 +83,6 @@ def test_many_steps_keep_the_vectors_apart(dtype, k):
     found = run(rotated(spectrum, spectrum[::-1]).to(dtype), k, tolerance=1e-12)
     expected = torch.tensor([spectrum[:k]] * 2, dtype=torch.float64)
     torch.testing.assert_close(found.values, expected, rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 7])
-def test_all_values_of_a_small_matrix_are_found(n):
-    """K may be as large as the matrix, whether or not it divides it into whole blocks."""
-    matrices = torch.randn(4, n, n, dtype=torch.float64)
-    for k in range(1, n + 1):
-        found = run(matrices, k)
-        assert found.converged.all()
-        torch.testing.assert_close(found.values, torch.linalg.svdvals(matrices)[:, :k])
 
 
 def test_values_below_the_rounding_of_the_largest_are_not_called_converged():
@@ -139,15 +114,6 @@ def test_a_value_that_only_looks_settled_is_not_called_converged():
     )
     assert found.values.item() < 1.01
     assert not found.converged.any()
-
-
-def test_the_search_ends_soon_after_the_tolerance_is_met():
-    """A value far above the others takes the least number of steps."""
-    assert run(rotated([100.0, *[1.0] * 29]), 1, tolerance=1e-3).steps <= 5
-    spectrum = [1.0 - i / 400 for i in range(200)]
-    needed = run(rotated(spectrum), 1, tolerance=1e-3).steps
-    assert run(rotated(spectrum), 1, tolerance=1e-3, max_steps=needed // 2).converged.sum() == 0
-    assert needed < 60
 
 
 def test_a_point_that_is_not_finite_does_not_spoil_the_others():

@@ -143,7 +143,7 @@ def test_a_folder_of_something_else_is_refused(study, tmp_path):
         ('{"model": 3}', "of a fit"),
     ):
         (out / "config.json").write_text(content)
-        with pytest.raises(ArgumentError, match=f"is one of {message}"):
+        with pytest.raises(ArgumentError, match=f"is one {message}"):
             run_study(study, out, progress=False)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ArgumentError, match="is a file"):
