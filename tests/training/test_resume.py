@@ -1,0 +1,72 @@
+"""Trainings that are interrupted resume to the same bits, whatever is trained."""
+
+from functools import partial
+
+import pytest
+import torch
+from tests.training.examples import (
+    Interrupt,
+    Theirs,
+    digits,
+    gaussian,
+    small,
+    small_glow,
+    with_overflows,
+    without_clock,
+)
+from torch import optim
+
+import kappaflow as kf
+
+X = gaussian(100)[0]
+PLANE = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+BOUNDS = {0: "circular", 1: "positive"}
+
+
+def overfitted():
+    """Returns a training that is best long before its end: few rows, a large step."""
+    options = {"batch_size": 16, "learning_rate": 2e-2, "warmup": 0.0, "max_epochs": 25}
+    return small(hidden=(64,)), gaussian(60)[0], options | {"validation": gaussian(200, seed=1)[0]}
+
+
+slow = partial(pytest.param, marks=pytest.mark.slow)
+TRAININGS = {
+    "60 epochs, few with conditioning": lambda: (small(), X, {"max_epochs": 60}),
+    "dropout": lambda: (small(dropout=0.3), X, {}),
+    "overfitted": overfitted,
+    "budget": lambda: (small(), X, {"condition_budget": 3.0, "learning_rate": 2e-2}),
+    "bounds": lambda: (kf.spline(2, depth=2, hidden=(8,)), PLANE.abs(), {"bounds": BOUNDS}),
+    "another library": lambda: (Theirs(), PLANE, {"learning_rate": 0.05}),
+    "float16": lambda: (with_overflows(), PLANE, {"precision": "fp16", "batch_size": 50}),
+    "sgd": lambda: (small(2), PLANE, {"optimizer": partial(optim.SGD, lr=0.01, momentum=0.9)}),
+    "adam": lambda: (small(2), PLANE, {"optimizer": partial(optim.Adam, amsgrad=True)}),
+    "nadam": lambda: (small(2), PLANE, {"optimizer": optim.NAdam}),
+    "images": lambda: (small_glow(), digits(), {"batch_size": 64}),
+}
+QUICK = {"60 epochs, few with conditioning", "another library", "sgd", "nadam"}
+
+
+@pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")
+@pytest.mark.parametrize("name", [n if n in QUICK else slow(n) for n in TRAININGS])
+def test_an_interrupted_training_resumes_bit_for_bit(name, tmp_path, each_epoch):
+    """Losses and weights equal those of a training in one go; a finished one returns them."""
+
+    def fit(out, **more):
+        flow, data, options = TRAININGS[name]()
+        options = {"max_epochs": 4, "progress": False} | options | more
+        return kf.fit(flow, data, out=tmp_path / out, **options)
+
+    expected = fit("whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit("run", callbacks=[Interrupt(22 if name == "overfitted" else 3)])
+    torch.rand(9)
+    result = fit("run")
+    assert without_clock(result) == without_clock(expected)
+    assert result.best_epoch == expected.best_epoch
+    if name == "overfitted":
+        assert result.best_epoch < 21
+    finished = fit("run")
+    assert finished.history == result.history and not finished.flow.training
+    for key, tensor in expected.flow.state_dict().items():
+        assert torch.equal(tensor, result.flow.state_dict()[key]), key
+        assert torch.equal(tensor, finished.flow.state_dict()[key]), key
