@@ -105,8 +105,3 @@ def test_tensorboard_writes_nothing_for_a_training_that_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ArgumentError, match="is a file"):
         TensorBoard(tmp_path / "file")
-
-
-def test_what_is_no_callback_is_refused():
-    with pytest.raises(ArgumentError, match="'callbacks' should hold"):
-        fitted(callbacks=[print])

@@ -1,10 +1,11 @@
 """A checkpoint and the metrics next to it: what is where, and what is made of them together."""
 
 import json
-import shutil
 
 import pytest
 import torch
+from tests.training.examples import Interrupt
+from tests.training.examples import small as small_of
 
 import kappaflow as kf
 from kappaflow.training.checkpoint import FILE, read_checkpoint, write_checkpoint
@@ -12,9 +13,8 @@ from kappaflow.training.loop import Training
 
 
 def small():
-    """A flow that trains in no time."""
-    torch.manual_seed(0)
-    return kf.real_nvp(2, depth=2, hidden=(4,))
+    """Returns a flow that trains in no time."""
+    return small_of(2, depth=2, hidden=(4,))
 
 
 @pytest.fixture
@@ -24,20 +24,10 @@ def x():
 
 
 @pytest.fixture
-def stopped(tmp_path, x, monkeypatch):
-    """The folder of a run of five epochs that was stopped in its fourth."""
-    monkeypatch.setattr("kappaflow.training.run_folder.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    measured = Training._measured
-
-    def dying(self, train_nll):
-        if self.progress.epoch == 4:
-            raise ZeroDivisionError
-        return measured(self, train_nll)
-
-    monkeypatch.setattr(Training, "_measured", dying)
-    with pytest.raises(ZeroDivisionError):
-        kf.fit(small(), x, max_epochs=5, out=tmp_path / "run")
-    monkeypatch.setattr(Training, "_measured", measured)
+def stopped(tmp_path, x, each_epoch):
+    """The folder of a run of five epochs that was stopped after its third."""
+    with pytest.raises(KeyboardInterrupt):
+        kf.fit(small(), x, max_epochs=5, out=tmp_path / "run", callbacks=[Interrupt(4)])
     return tmp_path / "run"
 
 
@@ -96,7 +86,6 @@ def test_the_line_of_an_epoch_is_on_the_disk_before_its_checkpoint(tmp_path, x, 
     [
         "",
         '{"epoch": 1}\n{"epoch": 3}\n{"epoch": 3}\n',
-        '{"epoch": 1}\n{"epoch": 2}\n',
         '{"epoch": 1}\n{"epoch": 2}\n[3]\n',
         '{"epoch": 1}\n{"epoch": 2}\n{"epo',
         None,
@@ -113,24 +102,22 @@ def test_metrics_that_were_changed_are_no_history(stopped, x, changed):
     assert not path.exists() if changed is None else path.read_text() == changed
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("epoch", [10**12, 10**30, -1, True, "3", None])
-def test_a_checkpoint_of_an_absurd_epoch_is_refused(stopped, x, epoch):
-    """Before anything of its size is made."""
-    groups, progress = read_checkpoint(stopped)
-    write_checkpoint(stopped, groups, {**progress, "epoch": epoch})
-    with pytest.raises(kf.errors.FileError):
-        kf.fit(small(), x, max_epochs=5, out=stopped)
-
-
-@pytest.mark.parametrize("changed", [{"step": "one"}, {"best_nll": None}, {"dual": {"shift": []}}])
-def test_a_checkpoint_whose_progress_is_of_other_types_is_refused(stopped, x, changed):
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"step": "one"}, r"not of this training \(step"),
+        ({"best_nll": None}, r"not of this training \(best_nll"),
+        ({"dual": {"shift": []}}, r"not of this training \(dual"),
+        ({"epoch": 10**12}, "lacks epochs of the checkpoint"),
+        ({"epoch": True}, "not of this training"),
+        (None, "holds no progress"),
+    ],
+)
+def test_a_checkpoint_with_other_progress_is_refused(stopped, x, changed, sentence):
     """The sentence names the key."""
     groups, progress = read_checkpoint(stopped)
-    write_checkpoint(stopped, groups, progress | changed)
-    with pytest.raises(
-        kf.errors.FileError, match=rf"not of this training \({next(iter(changed))}"
-    ):
+    write_checkpoint(stopped, groups, [1] if changed is None else progress | changed)
+    with pytest.raises(kf.errors.FileError, match=sentence):
         kf.fit(small(), x, max_epochs=5, out=stopped)
 
 
@@ -158,32 +145,6 @@ def test_a_checkpoint_with_other_tensors_is_refused(stopped, x, group, name, ten
     write_checkpoint(stopped, {**groups, group: changed}, progress)
     with pytest.raises(kf.errors.FileError, match="is not of this training"):
         kf.fit(small(), x, max_epochs=5, out=stopped)
-
-
-@pytest.mark.slow
-def test_a_number_that_json_does_not_have_is_none_in_the_history(stopped, x):
-    """As it is where it comes out of a training."""
-    path = stopped / "metrics.jsonl"
-    first = json.loads(path.read_text().splitlines()[0])
-    rest = path.read_text().split("\n", 1)[1]
-    path.write_text(json.dumps({**first, "train_nll": float("nan")}) + "\n" + rest)
-    assert kf.fit(small(), x, max_epochs=5, out=stopped).history[0]["train_nll"] is None
-
-
-def test_progress_that_is_no_object_is_no_checkpoint(stopped, x):
-    """The digest is right; what it says is a list."""
-    groups, _ = read_checkpoint(stopped)
-    write_checkpoint(stopped, groups, [1])
-    with pytest.raises(kf.errors.FileError, match="holds no progress"):
-        kf.fit(small(), x, max_epochs=5, out=stopped)
-
-
-@pytest.mark.slow
-def test_a_run_that_ended_needs_no_checkpoint(stopped, x, tmp_path):
-    """The result has the history."""
-    done = kf.fit(small(), x, max_epochs=5, out=stopped)
-    shutil.rmtree(stopped / "checkpoint")
-    assert kf.fit(small(), x, max_epochs=5, out=stopped).history == done.history
 
 
 @pytest.mark.parametrize(("moment", "call"), [("write_checkpoint", 2), ("write_result", 1)])

@@ -115,17 +115,6 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_blamed():
     assert all(torch.isfinite(p).all() for p in result.flow.parameters())
 
 
-@pytest.mark.slow
-def test_many_bad_steps_in_a_row_stop_with_a_diagnosis_and_finite_weights():
-    """Training never ends with NaN weights, and says which layer and what to try."""
-    x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
-    flow = stumbling(range(20, 10_000))
-    with pytest.raises(kf.errors.NumericalError, match="layer 5 Stumbles.*learning_rate"):
-        kf.fit(flow, x, max_epochs=30, batch_size=100, most_skipped=7)
-    assert all(torch.isfinite(p).all() for p in flow.parameters())
-    assert torch.isfinite(flow.log_prob(x)).all()
-
-
 def test_patience_and_time_end_a_training():
     """Early stopping and the time budget say that they were the reason."""
     x, _ = gaussian(300)
@@ -232,7 +221,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_blamed_on_its_layer():
     x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
     flow = with_bad_gradient()
     before = [parameter.clone() for parameter in flow.parameters()]
-    with pytest.raises(kf.errors.NumericalError, match="the gradient of layer 1 BadGradient"):
+    with pytest.raises(kf.errors.NumericalError, match="layer 1 BadGradient.*learning_rate"):
         kf.fit(flow, x, max_epochs=9, batch_size=50, most_skipped=5)
     assert all(torch.equal(a, b) for a, b in zip(before, flow.parameters(), strict=True))
 

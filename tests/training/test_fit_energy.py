@@ -117,23 +117,13 @@ def test_a_seed_repeats_a_training_and_another_one_does_not():
 
 @pytest.mark.slow
 def test_the_weights_are_those_that_are_measured_as_best():
-    """Of the cold intervals; the final draws are none of those that chose."""
+    """Of the cold intervals."""
 
     class Listener(kf.training.Callback):
-        reported, states = [], {}
-
-        def on_start(self, flow, settings):
-            self.reported.append(("start", settings.steps))
+        states = {}
 
         def on_epoch(self, flow, figures):
-            self.reported.append(("epoch", figures["epoch"]))
             self.states[figures["epoch"]] = {k: v.clone() for k, v in flow.state_dict().items()}
-
-        def on_best(self, flow, figures):
-            self.reported.append(("best", figures["epoch"]))
-
-        def on_end(self, result):
-            self.reported.append(("end", result.best_epoch))
 
     listener = Listener()
     result = fitted(steps=80, callbacks=[listener], learning_rate=0.05, annealing=0.5)
@@ -141,14 +131,6 @@ def test_the_weights_are_those_that_are_measured_as_best():
     assert [line["epoch"] for line in cold] == [3, 4]
     best = min(cold, key=lambda line: line["free_energy"])
     assert result.best_epoch == best["epoch"]
-    assert [reported for reported in listener.reported if reported[0] in ("start", "end")] == [
-        ("start", 80),
-        ("end", result.best_epoch),
-    ]
-    assert [number for what, number in listener.reported if what == "epoch"] == [1, 2, 3, 4]
-    assert [number for what, number in listener.reported if what == "best"][
-        -1
-    ] == result.best_epoch
     for name, value in listener.states[result.best_epoch].items():
         assert torch.equal(value, result.flow.state_dict()[name])
 
@@ -161,13 +143,6 @@ def test_weights_of_a_flattened_target_are_not_kept_where_others_are():
     energy = [line["free_energy"] for line in result.history]
     assert min(energy[:4]) < min(energy[4:])
     assert result.best_epoch == 5 + energy[4:].index(min(energy[4:]))
-
-
-@pytest.mark.slow
-def test_a_listener_does_not_change_what_is_trained():
-    with_it, without = fitted(callbacks=[kf.training.Callback()]), fitted()
-    for one, other in zip(with_it.flow.parameters(), without.flow.parameters(), strict=True):
-        assert torch.equal(one, other)
 
 
 @pytest.mark.slow
@@ -237,18 +212,6 @@ def test_a_standardization_that_waits_for_data_is_the_identity():
 
 
 @pytest.mark.slow
-def test_units_and_norms_that_wait_for_data_start_from_the_base():
-    """The doctor does not call the flow unfitted afterwards."""
-    result = fitted(flow=small(), steps=1)
-    normed = kf.Flow(
-        kf.StandardNormal(2),
-        kf.Chain([kf.bijections.ActNorm(2), kf.bijections.ElementwiseAffine(2)]),
-    )
-    assert math.isfinite(fitted(flow=normed, steps=1).samples.free_energy)
-    assert not any(one.code == "KF401" for one in kf.doctor(result.flow).findings)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("make", [kf.real_nvp, kf.spline])
 def test_an_energy_on_a_domain_is_fitted(make):
     """Of a gamma law, a uniform one and an angle; the flow starts normal behind the domain."""
@@ -264,13 +227,6 @@ def test_an_energy_on_a_domain_is_fitted(make):
     bessel = torch.special.i0(torch.ones(())).item()
     log_z = math.lgamma(4) + math.log(2 * math.pi * bessel)
     assert samples.log_normalizer == pytest.approx(log_z, abs=4 * samples.log_normalizer_error)
-
-
-@pytest.mark.slow
-def test_the_total_gradient_and_float64_train_too():
-    result = fitted(flow=small().double(), gradient="total", steps=60, learning_rate=0.02)
-    assert result.samples.x.dtype == torch.float64
-    assert result.history[-1]["free_energy"] < result.history[0]["free_energy"]
 
 
 def test_progress_is_shown_when_asked_for(capsys):
@@ -298,11 +254,7 @@ def test_the_temperature_falls_by_equal_factors_and_ends_at_one():
         (lambda x: x.detach().sum(1), {}, "should be differentiable with respect to its argument"),
         (lambda x: torch.ones(len(x), requires_grad=True), {}, "should be differentiable with"),
         (lambda x: x, {}, r"shape \(256,\), one number for each"),
-        (lambda x: x.sum(), {}, r"got \(\)"),
-        (lambda x: gaussian(x).numpy(force=True), {}, "got ndarray"),
         (3.0, {}, "should be a function of points"),
-        (gaussian, {"flow": "real_nvp"}, "'flow' should be a Flow, got str"),
-        (gaussian, {"flow": kf.real_nvp(2, padding=1)}, "is a bound"),
         (gaussian, {"flow": kf.real_nvp(2, context_features=1)}, "should have no context"),
         (
             gaussian,
@@ -313,8 +265,6 @@ def test_the_temperature_falls_by_equal_factors_and_ends_at_one():
         (gaussian, {"gradient": "score"}, "'gradient' should be 'path' or 'total', got 'score'"),
         (gaussian, {"inverse_temperature": 0.0}, "'inverse_temperature' should be greater than 0"),
         (gaussian, {"max_epochs": 3}, "'max_epochs' is no setting of a training on an energy"),
-        (gaussian, {"callbacks": [print]}, "should hold kappaflow.training.Callback"),
-        (gaussian, {"device": "tpu"}, "'device' should be"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_a_sentence(log_density, more, message):

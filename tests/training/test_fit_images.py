@@ -5,33 +5,19 @@ import json
 
 import pytest
 import torch
+from tests.training.examples import digits, small_glow
 
 import kappaflow as kf
-from kappaflow.flows.recipe import from_options
-from kappaflow.images import load_images, split_images
 from kappaflow.images.batches import ImageBatches
-from kappaflow.training import checked_settings, fit_split
 
 SETTINGS = {"max_epochs": 2, "batch_size": 64, "learning_rate": 2e-3}
-
-
-def digits(n=200):
-    """Returns the first images of handwritten digits."""
-    return load_images("digits").subset(range(n))
-
-
-def small(**settings):
-    """Returns a small flow of digits, the same one each time."""
-    torch.manual_seed(0)
-    sizes = {"levels": 1, "steps": 1, "hidden": 4, "dequantize": "uniform", "values": 17}
-    return from_options(kf.glow, (1, 8, 8), **sizes | settings)
 
 
 @pytest.mark.slow
 def test_bits_per_dimension_fall_below_those_of_a_code_of_equal_lengths():
     """log2 17 = 4.09 bits for each pixel would take no model at all."""
     settings = {"max_epochs": 6, "batch_size": 32, "learning_rate": 5e-3}
-    result = kf.fit(small(steps=2, hidden=16), digits(600), **settings)
+    result = kf.fit(small_glow(steps=2, hidden=16), digits(600), **settings)
     bits = [line["validation_bits_per_dimension"] for line in result.history]
     assert bits[-1] < bits[0] < 6
     assert bits[-1] < 4.09
@@ -41,7 +27,7 @@ def test_bits_per_dimension_fall_below_those_of_a_code_of_equal_lengths():
 
 def test_units_and_activation_norms_start_from_training_images():
     """Before the first step, so that averages of the weights begin there."""
-    flow = small()
+    flow = small_glow()
     result = kf.fit(flow, digits(), **SETTINGS | {"max_epochs": 1})
     assert (len(result.train), len(result.validation)) == (0.9 * len(digits()), len(digits()) / 10)
     units = flow.standardization.bijections[0]
@@ -53,21 +39,11 @@ def test_units_and_activation_norms_start_from_training_images():
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_training():
-    """Noise of the pixels, order and flips follow from it."""
-    one, other = (kf.fit(small(), digits(), **SETTINGS).history for _ in range(2))
-    keys = ("train_nll", "validation_nll", "condition_number_median")
-    assert [[line[key] for key in keys] for line in one] == [
-        [line[key] for key in keys] for line in other
-    ]
-
-
-@pytest.mark.slow
 def test_the_conditioning_is_measured_as_seldom_as_asked_for():
     """After the first epoch, each n-th and the last; it changes nothing else."""
     settings = SETTINGS | {"max_epochs": 5}
-    often = kf.fit(small(), digits(), **settings).history
-    seldom = kf.fit(small(), digits(), **settings, conditioning_every=2).history
+    often = kf.fit(small_glow(), digits(), **settings).history
+    seldom = kf.fit(small_glow(), digits(), **settings, conditioning_every=2).history
     for key in ("condition_number_median", "condition_number_p95", "round_trip_data"):
         kept = [line[key] for line in often]
         assert [line[key] for line in seldom] == [*kept[:2], None, *kept[3:]]
@@ -75,60 +51,9 @@ def test_the_conditioning_is_measured_as_seldom_as_asked_for():
     assert [a["train_nll"] for a in often] == [b["train_nll"] for b in seldom]
 
 
-@pytest.mark.slow
-def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
-    """From the last checkpoint, with another process's worth of random numbers in between."""
-    train, held_out = split_images(digits(), fractions=(0.9, 0.1), seed=0)
-    train = dataclasses.replace(train, flip=True)
-    settings = checked_settings(**SETTINGS | {"max_epochs": 3})
-    whole = fit_split(small(), train, held_out, settings, out=tmp_path / "whole")
-
-    class Stopped(Exception):
-        """Raised in the middle."""
-
-    class Stop(kf.training.Callback):
-        """Raises it."""
-
-        def on_epoch(self, flow, figures):
-            if figures["epoch"] == 2:
-                raise Stopped
-
-    out = tmp_path / "parts"
-    with pytest.raises(Stopped):
-        fit_split(small(), train, held_out, settings, out=out, callbacks=[Stop()])
-    torch.rand(100)
-    rest = fit_split(small(), train, held_out, settings, out=out)
-    assert [line["train_nll"] for line in rest.history] == [
-        line["train_nll"] for line in whole.history
-    ]
-    for name, tensor in whole.flow.state_dict().items():
-        assert torch.equal(rest.flow.state_dict()[name], tensor), name
-
-
-def test_a_watcher_sees_the_weights_that_are_validated():
-    """Averages, not those of the last step."""
-    train, held_out = split_images(digits(), fractions=(0.9, 0.1), seed=0)
-    seen = []
-
-    class Watcher(kf.training.Callback):
-        """Scores what is validated."""
-
-        def on_epoch(self, flow, figures):
-            rows = ImageBatches(held_out, flow).at(slice(0, len(held_out)))
-            generator = torch.Generator().manual_seed(0)
-            with torch.no_grad():
-                nll = -flow.log_prob(rows.x, generator=generator).double().mean().item()
-            seen.append((nll, figures["validation_nll"]))
-
-    settings = checked_settings(**SETTINGS)
-    fit_split(small(), train, held_out, settings, callbacks=[Watcher()])
-    assert len(seen) == 2
-    assert all(nll == pytest.approx(figure, rel=1e-6) for nll, figure in seen)
-
-
 def test_classes_are_contexts():
     """One-hot, in the order of the classes."""
-    flow = small(context_features=10)
+    flow = small_glow(context_features=10)
     rows = ImageBatches(digits(), flow).at(torch.tensor([3, 0]))
     assert rows.context.shape == (2, 10)
     assert rows.context.argmax(1).tolist() == [3, 0]
@@ -139,7 +64,7 @@ def test_classes_are_contexts():
 
 def test_flipped_images_are_mirror_images():
     """Of some, and only where asked for."""
-    flow, images = small(), digits(50)
+    flow, images = small_glow(), digits(50)
     plain = ImageBatches(images, flow).at(slice(0, 50)).x
     torch.manual_seed(0)
     flipped = ImageBatches(dataclasses.replace(images, flip=True), flow).at(slice(0, 50)).x
@@ -155,35 +80,18 @@ def test_a_folder_is_resized_to_the_flow(tmp_path):
 
     for number in range(40):
         Image.new("RGB", (10, 12), (number * 6, 0, 255 - number)).save(tmp_path / f"{number}.png")
-    result = kf.fit(small(values=256), tmp_path, **SETTINGS)
+    result = kf.fit(small_glow(values=256), tmp_path, **SETTINGS)
     assert result.flow.event_shape == (1, 8, 8)
 
 
 def test_a_run_folder_says_what_it_was(tmp_path):
     """Fingerprints of the images, and whether they were mirrored."""
-    kf.fit(small(), digits(), out=tmp_path, **SETTINGS)
+    kf.fit(small_glow(), digits(), out=tmp_path, **SETTINGS)
     run = json.loads((tmp_path / "config.json").read_text())["run"]
     assert run["flip"] is False
     assert set(run["fingerprints"]) == {"train", "validation"}
     with pytest.raises(kf.errors.ArgumentError, match="made with other train rows"):
-        kf.fit(small(), digits(150), out=tmp_path, **SETTINGS)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: (small(values=16), digits()), "has pixels of 17 values, the flow expects 16"),
-        (lambda: (kf.glow((1, 4, 4), levels=1), digits()), "images of shape (1, 4, 4)"),
-        (lambda: (kf.real_nvp(64), "digits"), "'flow' should be one of images for this data"),
-        (lambda: (small(context_features=3), digits()), "should have 3 classes"),
-    ],
-)
-def test_what_does_not_fit_is_said(make, message):
-    """In one sentence."""
-    flow, data = make()
-    with pytest.raises((kf.errors.ArgumentError, kf.errors.DataError)) as caught:
-        kf.fit(flow, data, **SETTINGS)
-    assert message in str(caught.value)
+        kf.fit(small_glow(), digits(150), out=tmp_path, **SETTINGS)
 
 
 @pytest.mark.slow

@@ -1,8 +1,13 @@
-"""`AdamW` against that of torch."""
+"""`AdamW` against that of torch, and optimizers of torch in `fit`."""
+
+from functools import partial
 
 import pytest
 import torch
+from tests.training.examples import small, without_clock
+from torch import optim
 
+import kappaflow as kf
 from kappaflow.training.optimizer import AdamW
 
 
@@ -81,3 +86,25 @@ def test_a_state_of_other_parameters_is_refused(state):
     _, optimizer = trained(ours_of, (0, 1))
     with pytest.raises(ValueError, match="exp_avg|has no parameter"):
         optimizer.load_state_dict(state)
+
+
+X = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+QUICK = {"max_epochs": 5, "progress": False, "batch_size": 128}
+
+
+def test_the_default_is_adamw_of_torch():
+    """Up to the rounding of the learning rate, which rises and falls alike."""
+    adamw = partial(optim.AdamW, lr=2e-3, weight_decay=1e-4, fused=True)
+    own, default = (kf.fit(small(2), X, **more, **QUICK) for more in ({"optimizer": adamw}, {}))
+    for figures, expected in zip(without_clock(own), without_clock(default), strict=True):
+        for name in ("train_nll", "validation_nll", "learning_rate"):
+            assert figures[name] == pytest.approx(expected[name], rel=1e-5)
+
+
+def test_an_optimizer_may_hold_some_parameters():
+    flow = small(2)
+    *_, last = flow.parameters()  # a shift, which has a gradient from the start
+    before = {name: value.clone() for name, value in flow.named_parameters()}
+    kf.fit(flow, X, optimizer=lambda parameters: optim.SGD(parameters[-1:], lr=0.1), **QUICK)
+    changed = [n for n, value in flow.named_parameters() if not torch.equal(value, before[n])]
+    assert [name for name, value in flow.named_parameters() if value is last] == changed

@@ -2,50 +2,10 @@
 
 import pytest
 import torch
+from tests.training.examples import with_overflows
 
 import kappaflow as kf
 from kappaflow.stack import CouplingStack
-from kappaflow.training import Callback
-
-
-class _Narrow(torch.autograd.Function):
-    """The identity, whose cotangent goes through float16 4,096 times as large."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        return (cotangent * 4096).half().float() / 4096
-
-
-@kf.register("tests.Overflows")
-class Overflows(kf.Bijection):
-    """A shift whose gradient overflows at a scale of 2**16, and at 2**9 no more.
-
-    Args:
-        always: It is not a number at any scale.
-    """
-
-    def __init__(self, always=False):
-        super().__init__()
-        self.always, self.shift = always, torch.nn.Parameter(torch.zeros(2))
-
-    def forward(self, x, context=None):
-        bad = self.always and self.training
-        shift = self.shift + (self.shift * 0).sqrt() if bad else self.shift
-        return _Narrow.apply(x + shift), torch.zeros(len(x))
-
-    def inverse(self, z, context=None):
-        return z - self.shift, torch.zeros(len(z))
-
-
-def with_overflows(**arguments):
-    """A flow whose second layer it is, with couplings behind it."""
-    torch.manual_seed(0)
-    parts = [Overflows(**arguments), *kf.real_nvp(2, depth=2, hidden=(8,)).core]
-    return kf.Flow(kf.StandardNormal(2), kf.Chain([kf.bijections.Standardize(2), *parts]))
 
 
 def rows():
@@ -81,14 +41,6 @@ def test_products_are_narrow_in_training_steps_only(named, dtype, monkeypatch):
     assert found[named] == pytest.approx(found["full"], abs=0.03)
 
 
-@pytest.mark.parametrize("named", ["bf16", "fp16"])
-def test_narrow_products_are_for_float32_flows(named):
-    """A flow in float64 was made for its digits."""
-    flow = kf.real_nvp(2, depth=2, hidden=(4,)).double()
-    with pytest.raises(kf.errors.ArgumentError, match=f'precision="{named}", got torch.float64'):
-        kf.fit(flow, torch.randn(100, 2).double(), max_epochs=1, precision=named)
-
-
 def test_gradients_that_overflow_in_float16_lower_their_scale_and_training_goes_on():
     """Steps without one are counted, reported as what they are, and soon over."""
     result = kf.fit(with_overflows(), rows(), max_epochs=6, batch_size=50, precision="fp16")
@@ -104,27 +56,3 @@ def test_a_gradient_that_is_wrong_at_any_scale_is_blamed_on_its_layer():
     with pytest.raises(kf.errors.NumericalError, match="20 steps in a row .* layer 1 Overflows"):
         kf.fit(flow, rows(), max_epochs=9, batch_size=50, precision="fp16")
     assert not next(iter(flow.core)).shift.any()
-
-
-class Stops(Callback):
-    """Ends a training after its second epoch."""
-
-    def on_epoch(self, flow, figures):
-        """Raises."""
-        if figures["epoch"] == 2:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.slow
-def test_the_scale_is_kept_in_the_checkpoint(tmp_path, monkeypatch):
-    """A run in float16 resumes to the same losses, bit for bit."""
-    monkeypatch.setattr("kappaflow.training.run_folder.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    how = {"max_epochs": 4, "batch_size": 50, "precision": "fp16"}
-    whole = kf.fit(with_overflows(), rows(), out=tmp_path / "whole", **how)
-    with pytest.raises(KeyboardInterrupt):
-        kf.fit(with_overflows(), rows(), out=tmp_path / "run", callbacks=[Stops()], **how)
-    resumed = kf.fit(with_overflows(), rows(), out=tmp_path / "run", **how)
-    assert [line["train_nll"] for line in resumed.history] == [
-        line["train_nll"] for line in whole.history
-    ]
-    assert resumed.history[-1]["skipped_steps"] == whole.history[-1]["skipped_steps"] > 0

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.training.examples import small
 from torch.utils.data import (
     DataLoader,
     Dataset,
@@ -18,11 +19,6 @@ from kappaflow.errors import ArgumentError, DataError
 X = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
 CONTEXT = X[:, :1] + 1
 QUICK = {"max_epochs": 2, "progress": False}
-
-
-def flow_of(context_features=0):
-    torch.manual_seed(0)
-    return kf.real_nvp(2, depth=2, hidden=(4,), context_features=context_features)
 
 
 class Rows(Dataset):
@@ -61,8 +57,8 @@ ROWS = {
 @pytest.mark.parametrize("name", ROWS)
 def test_rows_are_those_of_a_tensor(name):
     """The training is the same, bit for bit."""
-    expected = kf.fit(flow_of(), X, **QUICK)
-    result = kf.fit(flow_of(), ROWS[name](), **QUICK)
+    expected = kf.fit(small(2), X, **QUICK)
+    result = kf.fit(small(2), ROWS[name](), **QUICK)
     assert result.validation_nll == expected.validation_nll
 
 
@@ -75,13 +71,17 @@ def test_rows_are_read_wherever_a_table_is(tmp_path):
 
 
 def test_pairs_have_a_context():
-    data = TensorDataset(X, CONTEXT)
-    expected = kf.fit(flow_of(1), (X, CONTEXT), **QUICK)
-    for given in (data, DataLoader(data, batch_size=50), TensorDataset(X, CONTEXT[:, 0])):
-        result = kf.fit(flow_of(1), given, validation=data, **QUICK)
-        held_out = kf.fit(flow_of(1), (X, CONTEXT), validation=(X, CONTEXT), **QUICK)
-        assert result.validation_nll == held_out.validation_nll
-    assert kf.fit(flow_of(1), data, **QUICK).validation_nll == expected.validation_nll
+    """Of one column, too."""
+    data, pair = TensorDataset(X, CONTEXT), (X, CONTEXT)
+
+    def nll(rows, **more):
+        flow = small(2, context_features=1)
+        return kf.fit(flow, rows, **QUICK, **more).validation_nll
+
+    assert nll(data) == nll(pair)
+    expected = nll(pair, validation=pair)
+    for rows in (data, DataLoader(data, batch_size=50), TensorDataset(X, CONTEXT[:, 0])):
+        assert nll(rows, validation=data) == expected
 
 
 def test_shuffled_and_random_data_are_the_same_when_resumed(tmp_path):
@@ -89,20 +89,20 @@ def test_shuffled_and_random_data_are_the_same_when_resumed(tmp_path):
     state = torch.random.get_rng_state()
     for i, make in enumerate((Noisy, lambda: DataLoader(Noisy(), batch_size=32, shuffle=True))):
         out = tmp_path / str(i)
-        first = kf.fit(flow_of(), make(), out=out, **QUICK)
+        first = kf.fit(small(2), make(), out=out, **QUICK)
         torch.rand(5)
-        assert kf.fit(flow_of(), make(), out=out, **QUICK).history == first.history
+        assert kf.fit(small(2), make(), out=out, **QUICK).history == first.history
     torch.random.set_rng_state(state)
-    kf.fit(flow_of(), DataLoader(X, shuffle=True, batch_size=100), **QUICK)
+    kf.fit(small(2), DataLoader(X, shuffle=True, batch_size=100), **QUICK)
 
 
 def test_a_sampler_chooses_the_rows():
     sampler = SubsetRandomSampler(range(100))
     loader = DataLoader(TensorDataset(X), sampler=sampler, batch_size=8)
-    result = kf.fit(flow_of(), loader, **QUICK)
+    result = kf.fit(small(2), loader, **QUICK)
     assert len(result.train) + len(result.validation) == 100
     weighted = DataLoader(X, sampler=WeightedRandomSampler([1.0] * 300, 200), batch_size=10)
-    result = kf.fit(flow_of(), weighted, duplicates="drop", **QUICK)
+    result = kf.fit(small(2), weighted, duplicates="drop", **QUICK)
     assert len(result.train) + len(result.validation) < 200
 
 
@@ -146,18 +146,3 @@ def test_images_are_whole_numbers_or_fractions_of_them():
         result_of(TensorDataset(PIXELS / 127.5 - 1))
     with pytest.raises(ArgumentError, match=r"images of shape \(1, 4, 4\).* got \(1, 2, 4\)"):
         result_of(TensorDataset(PIXELS[:, :, :2]))
-
-
-@pytest.mark.parametrize(
-    ("data", "error", "sentence"),
-    [
-        (TensorDataset(X, X, X), ArgumentError, r"items x or \(x, context\), got a tuple of 3"),
-        (TensorDataset(X[:0]), DataError, "'data' should hold rows, this TensorDataset has none"),
-        (TensorDataset(X, X), ArgumentError, "should have 0 context columns"),
-        (DataLoader([{"x": 1.0}] * 9), ArgumentError, "tensors or numbers, got a dict"),
-        (TensorDataset(X[:, :1]), ArgumentError, "should have 2 columns"),
-    ],
-)
-def test_other_items_are_refused_in_one_sentence(data, error, sentence):
-    with pytest.raises(error, match=sentence):
-        kf.fit(flow_of(), data, **QUICK)
