@@ -6,6 +6,7 @@ import pytest
 import torch
 from tests.training.examples import small, without_clock
 from torch import optim
+from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
 import kappaflow as kf
 from kappaflow.training.optimizer import AdamW
@@ -99,6 +100,22 @@ def test_the_default_is_adamw_of_torch():
     for figures, expected in zip(without_clock(own), without_clock(default), strict=True):
         for name in ("train_nll", "validation_nll", "learning_rate"):
             assert figures[name] == pytest.approx(expected[name], rel=1e-5)
+
+
+def test_a_scheduler_moves_after_each_epoch_or_step():
+    """As torch documents it; it replaces the rise and fall of the default."""
+    halving = partial(StepLR, step_size=1, gamma=0.5)
+    history = kf.fit(small(2), X, scheduler=halving, **QUICK).history
+    assert [line["learning_rate"] for line in history] == [2e-3 / 2**epoch for epoch in range(5)]
+    cycle = partial(OneCycleLR, max_lr=0.05, total_steps=15)
+    history = kf.fit(small(2), X, optimizer=optim.SGD, scheduler=cycle, **QUICK).history
+    optimizer, expected = optim.SGD([torch.zeros(1, requires_grad=True)]), []
+    scheduler = cycle(optimizer)
+    for _ in range(14):
+        optimizer.step()
+        scheduler.step()
+        expected.append(optimizer.param_groups[0]["lr"])
+    assert [line["learning_rate"] for line in history[:4]] == expected[2::3]
 
 
 def test_an_optimizer_may_hold_some_parameters():

@@ -1,18 +1,21 @@
 """What `fit` refuses before it trains, each in one sentence."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from tests.training.examples import Theirs, digits, gaussian, small, small_glow
 from torch import nn, optim
+from torch.optim.lr_scheduler import OneCycleLR, StepLR
 from torch.utils.data import DataLoader, TensorDataset
 
 import kappaflow as kf
 from kappaflow.errors import ArgumentError, DataError
 
 X = gaussian(100)[0]
+ONE_CYCLE = partial(OneCycleLR, max_lr=0.1, total_steps=4)
 PLANE, CONTEXT = X[:, 1:], X[:, :1]
 DEPENDENT = np.column_stack([X, X[:, 0] - 2 * X[:, 1]])
 MISSING = X.clone()
@@ -58,6 +61,10 @@ def frozen():
             "should hold trainable parameters of the flow, and no others",
         ),
         ({"optimizer": optim.SGD, "learning_rate": 0.1}, "'learning_rate' should be left out"),
+        ({"scheduler": StepLR}, "'scheduler' should be .* this one fails: .*step_size"),
+        ({"scheduler": lambda _: 3}, "'scheduler' should return one of torch.optim"),
+        ({"scheduler": ONE_CYCLE, "max_epochs": 5}, "'scheduler' should last for the whole train"),
+        ({"scheduler": ONE_CYCLE, "warmup": 0.1}, "'warmup' should be left out: the 'scheduler'"),
     ],
 )
 @pytest.mark.boundary
@@ -141,6 +148,7 @@ def test_a_run_folder_of_something_else_is_refused_by_name(tmp_path):
         (small(), X, {"max_epochs": 2}, "max_epochs 1, not 2"),
         (small(), X, {"condition_budget": 9.0}, "condition_budget null, not 9.0"),
         (small(), X, {"optimizer": optim.Adam}, "optimizer class null"),
+        (small(), X, {"scheduler": ONE_CYCLE}, "optimizer class null"),
         (small(depth=6), X, {}, "depth 4, not 6"),
         (small(bounds=[None, (-99, 99), None]), X, {}, "bounds"),
         (small(), X + 1, {}, "other train rows"),

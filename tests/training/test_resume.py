@@ -15,12 +15,20 @@ from tests.training.examples import (
     without_clock,
 )
 from torch import optim
+from torch.optim import lr_scheduler as schedulers
 
 import kappaflow as kf
 
 X = gaussian(100)[0]
 PLANE = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
 BOUNDS = {0: "circular", 1: "positive"}
+SGD, ADAM = partial(optim.SGD, lr=0.01, momentum=0.9), partial(optim.Adam, lr=0.01, amsgrad=True)
+RMSPROP = partial(optim.RMSprop, lr=0.05)
+STEPS = partial(schedulers.StepLR, step_size=2, gamma=0.1)
+ONE_CYCLE = partial(schedulers.OneCycleLR, max_lr=0.05, total_steps=12)
+PLATEAU = partial(schedulers.ReduceLROnPlateau, patience=0, threshold=1.0)
+COSINE = partial(schedulers.CosineAnnealingLR, T_max=5)
+AT = partial(schedulers.MultiStepLR, milestones=[2, 3])
 
 
 def overfitted():
@@ -38,16 +46,19 @@ TRAININGS = {
     "bounds": lambda: (kf.spline(2, depth=2, hidden=(8,)), PLANE.abs(), {"bounds": BOUNDS}),
     "another library": lambda: (Theirs(), PLANE, {"learning_rate": 0.05}),
     "float16": lambda: (with_overflows(), PLANE, {"precision": "fp16", "batch_size": 50}),
-    "sgd": lambda: (small(2), PLANE, {"optimizer": partial(optim.SGD, lr=0.01, momentum=0.9)}),
-    "adam": lambda: (small(2), PLANE, {"optimizer": partial(optim.Adam, amsgrad=True)}),
-    "nadam": lambda: (small(2), PLANE, {"optimizer": optim.NAdam}),
+    "sgd": lambda: (small(2), PLANE, {"optimizer": SGD}),
+    "sgd, one cycle": lambda: (small(2), PLANE, {"optimizer": SGD, "scheduler": ONE_CYCLE}),
+    "adam, steps": lambda: (small(2), PLANE, {"optimizer": ADAM, "scheduler": STEPS}),
+    "rmsprop, plateau": lambda: (small(2), PLANE, {"optimizer": RMSPROP, "scheduler": PLATEAU}),
+    "adamw, cosine": lambda: (small(2), PLANE, {"scheduler": COSINE}),
+    "nadam, milestones": lambda: (small(2), PLANE, {"optimizer": optim.NAdam, "scheduler": AT}),
     "images": lambda: (small_glow(), digits(), {"batch_size": 64}),
 }
-QUICK = {"60 epochs, few with conditioning", "another library", "sgd", "nadam"}
+LONG = {"dropout", "overfitted", "budget", "bounds", "float16", "images"}
 
 
 @pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")
-@pytest.mark.parametrize("name", [n if n in QUICK else slow(n) for n in TRAININGS])
+@pytest.mark.parametrize("name", [slow(n) if n in LONG else n for n in TRAININGS])
 def test_an_interrupted_training_resumes_bit_for_bit(name, tmp_path, each_epoch):
     """Losses and weights equal those of a training in one go; a finished one returns them."""
 
