@@ -393,7 +393,7 @@ def test_a_terminal_shows_how_many_rows_are_done(run, small, tmp_path, monkeypat
     written(tmp_path, table())
     write_scores(run, str(tmp_path / "t.csv"), str(tmp_path / "out.csv"))
     assert capsys.readouterr().err == ""
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     write_scores(run, str(tmp_path / "t.csv"), str(tmp_path / "out.csv"))
     message = capsys.readouterr().err
     assert "scoring" in message and "205 of 205 rows" in message
