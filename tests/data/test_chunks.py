@@ -91,12 +91,6 @@ def test_chunks_of_an_array_are_the_array(tmp_path, array):
     assert_same(*whole_and_chunks(tmp_path / "t.npy", ["x2", "x0"]))
 
 
-def test_chunks_of_one_axis_are_the_array(tmp_path):
-    """A column alone."""
-    np.save(tmp_path / "t.npy", np.random.default_rng(0).normal(size=ROWS))
-    assert_same(*whole_and_chunks(tmp_path / "t.npy", ["x0"]))
-
-
 def test_the_type_of_a_column_is_that_of_all_of_it(tmp_path):
     """Truth values that are text to another chunk, empty columns, columns without a name."""
     lines = [
@@ -151,18 +145,6 @@ def test_what_is_wrong_with_a_text_is_said_in_the_same_words(tmp_path, name):
     assert type(in_chunks.value) is type(whole.value)
 
 
-@pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
-def test_what_is_wrong_with_the_columns_of_a_frame_is_said_in_the_same_words(tmp_path, name):
-    """A column that is missing, or text; a page that is damaged."""
-    WRITERS[name](frame(), tmp_path / name)
-    for columns in (["a", "d"], ["text"]):
-        with pytest.raises(KappaflowError) as whole:
-            load_table(str(tmp_path / name), columns=columns)
-        with pytest.raises(KappaflowError) as in_chunks:
-            settled(tmp_path / name, columns)
-        assert str(in_chunks.value) == str(whole.value)
-
-
 def test_what_cannot_be_read_in_chunks_is_read_at_once(tmp_path, monkeypatch):
     """Few rows, streams, names with signs of patterns, shipped tables."""
     table = frame()
@@ -180,33 +162,6 @@ def test_what_cannot_be_read_in_chunks_is_read_at_once(tmp_path, monkeypatch):
     assert len(settled("magic", ["fDist"])) == 1
 
 
-def test_a_damaged_file_is_refused_as_it_is_when_read_at_once(tmp_path):
-    """Pickles, cubes, a file that is cut off, UTF-16."""
-    table = frame()
-    np.save(tmp_path / "pickle.npy", np.array([[{}]] * ROWS), allow_pickle=True)
-    np.save(tmp_path / "cube.npy", np.zeros((ROWS, 3, 2)))
-    table.write_parquet(tmp_path / "cut.parquet")
-    content = (tmp_path / "cut.parquet").read_bytes()
-    (tmp_path / "cut.parquet").write_bytes(content[: len(content) // 2])
-    (tmp_path / "wide.csv").write_bytes(table.write_csv().encode("utf-16"))
-    for path in sorted(tmp_path.iterdir()):
-        with pytest.raises(KappaflowError) as whole:
-            load_table(path, columns=["a"])
-        with pytest.raises(KappaflowError) as in_chunks:
-            settled(path, ["a"])
-        assert str(in_chunks.value) == str(whole.value)
-
-
-def test_the_size_of_a_chunk_is_a_multiple_of_what_is_computed_at_once(monkeypatch):
-    """And never nothing; wide tables have fewer rows a chunk."""
-    monkeypatch.setattr(chunks, "CHUNK_ROWS", 262_144)
-    assert chunks.chunk_size(10) == 262_144
-    assert chunks.chunk_size(10, 4096) == 262_144
-    assert chunks.chunk_size(10, 100_000) == 200_000
-    assert chunks.chunk_size(2**12, 256) == 2**12
-    assert chunks.chunk_size(2**30, 256) == 256
-
-
 def test_a_text_file_is_converted_once(tmp_path):
     """The converted file lasts as long as the chunks, and each row is counted once."""
     (tmp_path / "t.csv").write_text(lines_with({23: "1,,1", 51: "inf,1,1"}))
@@ -215,3 +170,28 @@ def test_a_text_file_is_converted_once(tmp_path):
     assert np.isnan(result.read(2).values[2, 1]) and result.read(2).rows[2] == 23
     del result
     assert sorted(tmp_path.iterdir()) == [tmp_path / "t.csv"]
+
+
+def test_a_damaged_file_is_refused_as_it_is_when_read_at_once(tmp_path):
+    """Pickles, cubes, a file that is cut off, UTF-16, and columns that are text or missing."""
+    np.save(tmp_path / "pickle.npy", np.array([[{}]] * ROWS), allow_pickle=True)
+    np.save(tmp_path / "cube.npy", np.zeros((ROWS, 3, 2)))
+    for name in ("t.parquet", "t.arrow", "cut.parquet"):
+        WRITERS[name.replace("cut", "t")](frame(), tmp_path / name)
+    content = (tmp_path / "cut.parquet").read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(content[: len(content) // 2])
+    (tmp_path / "wide.csv").write_bytes(frame().write_csv().encode("utf-16"))
+    for path in sorted(tmp_path.iterdir()):
+        for columns in (["a", "d"], ["text"]):
+            with pytest.raises(KappaflowError) as at_once:
+                load_table(str(path), columns=columns)
+            with pytest.raises(KappaflowError) as in_chunks:
+                settled(path, columns)
+            assert str(in_chunks.value) == str(at_once.value)
+
+
+def test_the_size_of_a_chunk_is_a_multiple_of_what_is_computed_at_once(monkeypatch):
+    """And never nothing; wide tables have fewer rows a chunk."""
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 262_144)
+    sizes = {(10, 4096): 262_144, (10, 100_000): 200_000, (2**12, 256): 2**12, (2**30, 256): 256}
+    assert {case: chunks.chunk_size(*case) for case in sizes} == sizes

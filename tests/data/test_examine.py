@@ -11,6 +11,9 @@ from kappaflow.data import Problem, examine, load_table
 Array = NDArray[np.float64]
 
 
+STOPS = {"missing", "infinite", "constant", "dependent-columns", "too-few-rows"}
+
+
 def only(problems: tuple[Problem, ...]) -> Problem:
     """Returns the one problem there is."""
     assert len(problems) == 1, problems
@@ -30,120 +33,6 @@ def test_a_healthy_gaussian_table_has_no_problem(
     assert examine(load_table((x + offset) * 10.0**scale)) == ()
 
 
-def test_a_healthy_float32_table_has_no_problem(healthy: Array) -> None:
-    """Rounding to float32 alone makes no relation."""
-    assert examine(load_table(healthy.astype(np.float32))) == ()
-
-
-def test_a_missing_value_is_named_with_its_column_and_row(healthy: Array) -> None:
-    """One value in the words a user reads, several with their number."""
-    healthy[6, 1] = np.nan
-    problem = only(examine(load_table(healthy)))
-    assert problem.message == "column 'x1' has a missing value (NaN) at row 7"
-    assert (problem.code, problem.severity) == ("missing", "error")
-    assert (problem.columns, problem.rows) == (("x1",), (7,))
-    healthy[10:20, 1] = np.nan
-    problem = only(examine(load_table(healthy)))
-    assert (
-        problem.message
-        == "column 'x1' has 11 missing values (NaN) at rows 7, 11, 12, 13, 14 and 6 more"
-    )
-    assert problem.rows == (7, 11, 12, 13, 14)
-
-
-def test_rows_are_named_by_their_number_in_the_source(healthy: Array) -> None:
-    """A filter before does not shift them."""
-    healthy[:5, 0] = -50.0
-    healthy[6, 1] = np.nan
-    table = load_table(healthy, where="x0>-50")
-    assert len(table) == 395
-    assert only(examine(table)).rows == (7,)
-
-
-def test_infinite_values_are_told_from_missing_ones(healthy: Array) -> None:
-    """Both kinds in one column are two problems."""
-    healthy[3, 2], healthy[4, 2], healthy[8, 2] = np.inf, -np.inf, np.nan
-    missing, infinite = examine(load_table(healthy))
-    assert missing.message == "column 'x2' has a missing value (NaN) at row 9"
-    assert infinite.message == "column 'x2' has 2 infinite values at rows 4, 5"
-    assert (infinite.code, infinite.severity) == ("infinite", "error")
-
-
-def test_context_is_examined_for_missing_and_infinite_values(healthy: Array) -> None:
-    """And reported as context."""
-    healthy[0, 3], healthy[1, 3] = np.nan, np.inf
-    messages = [problem.message for problem in examine(load_table(healthy, context=["x3"]))]
-    assert messages == [
-        "context column 'x3' has a missing value (NaN) at row 1",
-        "context column 'x3' has an infinite value at row 2",
-    ]
-
-
-def test_a_constant_column_stops(healthy: Array) -> None:
-    """Exactly constant, or constant up to the rounding of its own size."""
-    healthy[:, 2] = 7.5
-    healthy[:, 3] = 0.1 + np.arange(400) % 2 * 2e-17
-    first, second = examine(load_table(healthy))
-    assert first.message == "column 'x2' is constant: every row holds 7.5"
-    assert (first.code, first.severity, first.columns) == ("constant", "error", ("x2",))
-    assert (second.code, second.columns) == ("constant", ("x3",))
-
-
-def test_a_copy_with_a_hole_stops(healthy: Array) -> None:
-    """Columns are compared on complete rows."""
-    table = np.column_stack([healthy, healthy[:, 0]])
-    table[5, 4] = np.nan
-    missing, copy = examine(load_table(table))
-    assert (missing.code, copy.code, copy.drop) == ("missing", "dependent-columns", ("x4",))
-    assert "'x0', 'x4' depend on each other linearly, x4 = 1.00*x0: leave out" in copy.message
-
-
-@pytest.mark.parametrize(("rows", "words"), [(1, "1 row is too few"), (0, "no rows is too few")])
-def test_fewer_than_two_rows_stop(healthy: Array, rows: int, words: str) -> None:
-    """Nothing else is reported about a single row."""
-    problem = only(examine(load_table(healthy).select(slice(0, rows))))
-    assert (problem.code, problem.severity) == ("too-few-rows", "error")
-    assert problem.message.startswith(words)
-
-
-def test_a_table_without_columns_stops(healthy: Array) -> None:
-    """As it can come out of a repair."""
-    table = load_table(healthy)
-    problem = only(examine(table.without_columns(table.columns)))
-    assert (problem.code, problem.severity) == ("no-numeric-column", "error")
-
-
-def test_whole_numbers_warn(healthy: Array) -> None:
-    """Counts do, measurements with one fraction among them do not."""
-    healthy[:, 1] = np.rint(healthy[:, 1] * 3)
-    healthy[:, 3] = np.rint(healthy[:, 3] * 1e6)
-    healthy[0, 3] += 0.5
-    problem = only(examine(load_table(healthy)))
-    assert (problem.code, problem.severity, problem.columns) == (
-        "integer-valued",
-        "warning",
-        ("x1",),
-    )
-
-
-def test_large_float_values_are_not_called_whole(healthy: Array) -> None:
-    """From 2**53 on every float64 is whole."""
-    assert examine(load_table(healthy[:, :3] * 1e17)) == ()
-
-
-def test_duplicate_rows_warn(healthy: Array) -> None:
-    """The repetitions are counted, not the first; context makes rows different."""
-    healthy[[10, 20, 21]] = healthy[[0, 1, 2]]
-    problem = only(examine(load_table(healthy)))
-    assert (problem.code, problem.severity) == ("duplicate-rows", "warning")
-    assert problem.rows == (11, 21, 22)
-    assert problem.message == (
-        "3 rows repeat earlier rows, which rounding does not explain (rows 11, 21, 22)"
-    )
-    context = np.column_stack([healthy, np.arange(400.0)])
-    assert examine(load_table(context, context=["x4"])) == ()
-
-
 def test_a_point_mass_warns(healthy: Array) -> None:
     """With column, value, count, expected count and rows; 4 rows of 400 are too few to tell."""
     healthy[[5, 50, 60, 70], 2] = 0.25
@@ -158,13 +47,6 @@ def test_a_point_mass_warns(healthy: Array) -> None:
     )
 
 
-def test_three_equal_values_of_750_rows_are_no_point_mass() -> None:
-    """Of a continuous column: hardly any likelihood can be gained on them."""
-    x = np.random.default_rng(0).standard_normal((750, 2))
-    x[:3, 0] = x[0, 0]
-    assert examine(load_table(x)) == ()
-
-
 def test_a_point_mass_holds_more_than_one_row_in_a_thousand() -> None:
     """10 of 10,000 rows are none, 11 are."""
     x = np.random.default_rng(0).standard_normal((10_000, 1))
@@ -174,59 +56,107 @@ def test_a_point_mass_holds_more_than_one_row_in_a_thousand() -> None:
     assert [p.code for p in examine(load_table(x))] == ["atom"]
 
 
-def test_a_rounded_column_warns_where_a_flow_can_resolve_its_steps(healthy: Array) -> None:
-    """With the width of noise; rounding to a thousandth of the spread says nothing."""
-    wide = np.tile(healthy, (5, 1)) + np.random.default_rng(0).normal(size=(2000, 4))
-    wide[:, 1] = wide[:, 1].round(1)
-    wide[:, 2] = wide[:, 2].round(3)
-    problem = only(examine(load_table(wide)))
-    assert (problem.code, problem.severity, problem.columns) == ("rounded", "warning", ("x1",))
-    assert "is rounded to 0.1" in problem.message
-    assert "noise of width 0.1 (repair='dequantize')" in problem.message
+G = np.random.default_rng(7)
+MIXING = np.array([[1, 0, 0, 0], [0.5, 2, 0, 0], [-1, 0.3, 1, 0], [0.2, 0, 0.9, 3]])
+HEALTHY = G.standard_normal((400, 4)) @ MIXING.T + [0.0, 5.0, -2.0, 100.0]
 
 
-def test_few_rows_warn(healthy: Array) -> None:
-    """Fewer than ten for each column."""
-    assert examine(load_table(healthy[:40])) == ()
-    problem = only(examine(load_table(healthy[:39])))
-    assert (problem.code, problem.severity) == ("few-rows", "warning")
-    assert "39 rows are few for 4 columns" in problem.message
+def changed(column: int, values: object, rows: object = slice(None)) -> Array:
+    """Returns a healthy table, in which some values of a column are others."""
+    x = HEALTHY.copy()
+    x[rows, column] = values  # pyright: ignore[reportArgumentType]
+    return x
 
 
-@pytest.mark.parametrize("single", [True, False])
-def test_an_offset_that_float32_cannot_hold_warns(healthy: Array, single: bool) -> None:  # noqa: FBT001
-    """A hundred thousand spreads away from zero, whatever type the file had."""
-    healthy[:, 0] = 1e6 * healthy[:, 0].std() + healthy[:, 0]
-    table = load_table(healthy.astype(np.float32) if single else healthy)
-    problem = next(p for p in examine(table) if p.code == "large-offset")
-    assert (problem.severity, problem.columns) == ("warning", ("x0",))
-    assert "store the difference from" in problem.message and "exclude=['x0']" in problem.message
-    assert not [p for p in examine(table) if p.severity == "error"]
+LARGE = changed(0, HEALTHY[:, 0] + 1e6 * HEALTHY[:, 0].std())
+MANY = np.tile(HEALTHY, (5, 1)) + G.normal(size=(2000, 4))
+CASES = {  # values, and the codes, columns and messages of their problems
+    "float32": (HEALTHY.astype(np.float32), []),
+    "large floats": (HEALTHY[:, :3] * 1e17, []),
+    "a missing value": (
+        changed(1, np.nan, 6),
+        [("missing", "x1", "column 'x1' has a missing value (NaN) at row 7")],
+    ),
+    "missing values": (
+        changed(1, np.nan, [6, *range(10, 20)]),
+        [("missing", "x1", "has 11 missing values (NaN) at rows 7, 11, 12, 13, 14 and 6 more")],
+    ),
+    "infinite values": (
+        changed(2, [np.inf, -np.inf, np.nan], [3, 4, 8]),
+        [
+            ("missing", "x2", "column 'x2' has a missing value (NaN) at row 9"),
+            ("infinite", "x2", "column 'x2' has 2 infinite values at rows 4, 5"),
+        ],
+    ),
+    "a constant": (
+        changed(2, 7.5),
+        [("constant", "x2", "column 'x2' is constant: every row holds 7.5")],
+    ),
+    "rounding": (changed(3, 0.1 + np.arange(400) % 2 * 2e-17), [("constant", "x3", "0.1")]),
+    "a copy with a hole": (
+        np.column_stack([HEALTHY, changed(0, np.nan, 5)[:, 0]]),
+        [
+            ("missing", "x4", "at row 6"),
+            ("dependent-columns", "x0 x4", "linearly, x4 = 1.00*x0: leave out 'x4'"),
+        ],
+    ),
+    "a column without numbers": (
+        np.column_stack([HEALTHY, np.full(400, np.nan), 2 * HEALTHY[:, 0]]),
+        [("missing", "x4", "400"), ("dependent-columns", "x0 x5", "x5 = 2.00*x0")],
+    ),
+    "one row": (HEALTHY[:1], [("too-few-rows", "", "1 row is too few")]),
+    "few rows": (HEALTHY[:39], [("few-rows", "", "39 rows are few for 4 columns")]),
+    "enough rows": (HEALTHY[:40], []),
+    "whole numbers": (
+        changed(1, np.rint(HEALTHY[:, 1] * 3)),
+        [("integer-valued", "x1", "holds whole numbers only")],
+    ),
+    "a fraction": (changed(3, [0.5, *np.rint(HEALTHY[1:, 3] * 1e6)]), []),
+    "a rounded column": (
+        np.column_stack([MANY[:, 0].round(3), MANY[:, 1].round(1), MANY[:, 2:]]),
+        [("rounded", "x1", "noise of width 0.1 (repair='dequantize')")],
+    ),
+    "an offset": (LARGE, [("large-offset", "x0", "or leave the column out (exclude=['x0'])")]),
+    **{
+        f"values of {scale}": (
+            changed(1, HEALTHY[:, 1] * scale),
+            [("extreme-scale", "x1", "whose squares float32 cannot hold")],
+        )
+        for scale in (1e30, 1e-30, 1e300, 1e-300)
+    },
+    "repeated rows": (
+        HEALTHY[[*range(397), 0, 1, 2]],
+        [("duplicate-rows", "", "which rounding does not explain (rows 398, 399, 400)")],
+    ),
+    "three equal values": (changed(0, HEALTHY[0, 0], slice(3)), []),
+    "errors first": (
+        np.column_stack([changed(0, 0.5, slice(6))[:, :3], 2 * HEALTHY[:, 1] + 1]),
+        [("dependent-columns", "x1 x3", "x3 = 1.00 + 2.00*x1"), ("atom", "x0", "the value 0.5")],
+    ),
+}
 
 
-@pytest.mark.parametrize("scale", [1e30, 1e-30, 1e300, 1e-300])
-def test_values_whose_squares_leave_float32_warn(healthy: Array, scale: float) -> None:
-    """And no sum or square overflows on the way to saying so."""
-    healthy[:, 1] *= scale
-    problem = only(examine(load_table(healthy)))
-    assert (problem.code, problem.severity, problem.columns) == (
-        "extreme-scale",
-        "warning",
-        ("x1",),
-    )
+@pytest.mark.parametrize("name", CASES)
+def test_each_problem_is_named_with_its_columns_and_rows(name: str) -> None:
+    """And nothing else is."""
+    values, expected = CASES[name]
+    problems = examine(load_table(values))
+    assert [(p.code, " ".join(p.columns)) for p in problems] == [(c, n) for c, n, _ in expected]
+    for problem, (_, _, message) in zip(problems, expected, strict=True):
+        assert message in problem.message
+        assert (problem.severity == "error") == (problem.code in STOPS)
 
 
-def test_what_stops_comes_first(healthy: Array) -> None:
-    """Warnings after, however they were found."""
-    healthy[:6, 0] = 0.5
-    healthy[4, 2] = np.nan
-    healthy[:, 3] = 2 * healthy[:, 1] + 1
-    severities = [problem.severity for problem in examine(load_table(healthy))]
-    assert severities == ["error", "error", "warning"]
-
-
-def test_a_column_without_any_number_hides_nothing_else(healthy: Array) -> None:
-    """The other columns are compared on their own complete rows."""
-    table = np.column_stack([healthy, np.full(400, np.nan), 2 * healthy[:, 0]])
-    codes = [problem.code for problem in examine(load_table(table))]
-    assert codes == ["missing", "dependent-columns"]
+def test_context_and_filtered_rows_are_examined_too() -> None:
+    """With the number of a row in the source; a repair can leave no column."""
+    x = changed(3, [np.nan, np.inf], [0, 1])
+    messages = [problem.message for problem in examine(load_table(x, context=["x3"]))]
+    assert messages == [
+        "context column 'x3' has a missing value (NaN) at row 1",
+        "context column 'x3' has an infinite value at row 2",
+    ]
+    x = changed(1, np.nan, 6)
+    x[:5, 0] = -50.0
+    table = load_table(x, where="x0>-50")
+    assert len(table) == 395 and only(examine(table)).rows == (7,)
+    assert only(examine(table.without_columns(table.columns))).code == "no-numeric-column"

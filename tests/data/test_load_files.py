@@ -96,7 +96,7 @@ def test_a_file_on_disk_wins_over_a_shipped_name(
 ) -> None:
     """A shipped name is a name only where no file of that name lies; a folder is no file."""
     monkeypatch.chdir(tmp_path)
-    assert len(load_table("magic")) == 19_020
+    assert load_table("magic").fingerprint() == load_table(path_of("magic")).fingerprint()
     (tmp_path / "magic").mkdir()
     assert load_table("magic").source == "magic"
     (tmp_path / "magic").rmdir()
@@ -117,43 +117,6 @@ def test_a_missing_file_names_its_nearest_neighbor(write: Write, tmp_path: Path)
         load_table("majic")
     with pytest.raises(FileError, match=r"no file .*data set \(magic, eight_"):
         load_table(tmp_path / "no folder" / "x.csv")
-
-
-def test_a_folder_is_no_table(tmp_path: Path) -> None:
-    """A folder is reported as one, even with a suffix."""
-    (tmp_path / "x.csv").mkdir()
-    with pytest.raises(FileError, match="is a folder: give a file in it") as error:
-        load_table(tmp_path / "x.csv")
-    one_sentence(error)
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_an_empty_file_is_said_to_be_empty(write: Write, suffix: str) -> None:
-    """Zero bytes under any suffix."""
-    with pytest.raises(FileError, match=r"is empty \(0 bytes\)") as error:
-        load_table(write(f"t.{suffix}", b""))
-    one_sentence(error)
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize(
-    "content",
-    [BINARY, np.random.default_rng(0).bytes(3000), pickle.dumps([1.5, "x"] * 50)],
-    ids=["binary", "random", "pickle"],
-)
-def test_a_file_of_another_kind_is_no_table(write: Write, suffix: str, content: bytes) -> None:
-    """An executable, noise and a pickle under every suffix end in one sentence."""
-    with pytest.raises((FileError, DataError)) as error:
-        load_table(write(f"t.{suffix}", content))
-    assert f"t.{suffix}'" in one_sentence(error)
-
-
-@pytest.mark.parametrize("name", ["table.xlsx", "table", "table.gz", "table.pkl", "table.csv.bz2"])
-def test_an_unknown_suffix_lists_the_known_ones(write: Write, name: str) -> None:
-    """The kind of a file is never guessed from its content."""
-    with pytest.raises(FileError, match=r"use one of .csv, .csv.gz, .*\.npz") as error:
-        load_table(write(name, CSV))
-    one_sentence(error)
 
 
 @pytest.mark.parametrize(
@@ -237,22 +200,6 @@ def test_an_array_that_is_no_table_of_numbers_is_refused(
     assert "t.npy" in one_sentence(error)
 
 
-def test_a_numpy_header_that_promises_too_much_is_damage(tmp_path: Path) -> None:
-    """A header of 24 TB over a few bytes neither fills the memory nor crashes."""
-    np.save(tmp_path / "t.npy", np.zeros((3, 2)))
-    content = (tmp_path / "t.npy").read_bytes().replace(b"(3, 2)", b"(3000000000000, 1)")
-    (tmp_path / "t.npy").write_bytes(content)
-    with pytest.raises(FileError, match="damaged"):
-        load_table(tmp_path / "t.npy")
-
-
-def test_arrays_of_different_lengths_are_no_table(tmp_path: Path) -> None:
-    """The arrays and their shapes are named."""
-    np.savez(tmp_path / "t.npz", x=np.zeros(3), y=np.zeros(4))
-    with pytest.raises(FileError, match=r"different lengths: 'x' \(3,\), 'y' \(4,\)"):
-        load_table(tmp_path / "t.npz")
-
-
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_permission_says_so(write: Write) -> None:
     """The operating system's refusal is passed on as text."""
@@ -262,6 +209,24 @@ def test_a_file_without_permission_says_so(write: Write) -> None:
         load_table(path)
 
 
-def test_the_shipped_file_and_its_name_are_the_same_table() -> None:
-    """The path behind a name leads to the same numbers."""
-    assert load_table("magic").fingerprint() == load_table(path_of("magic")).fingerprint()
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_of_another_kind_is_no_table(write: Write, suffix: str) -> None:
+    """Nothing, an executable, noise and a pickle under every suffix end in one sentence."""
+    contents = BINARY, np.random.default_rng(0).bytes(3000), pickle.dumps([1.5, "x"] * 50)
+    for content in contents:
+        with pytest.raises((FileError, DataError)) as error:
+            load_table(write(f"t.{suffix}", content))
+        assert f"t.{suffix}'" in one_sentence(error)
+    with pytest.raises(FileError, match=r"is empty \(0 bytes\)"):
+        load_table(write(f"t.{suffix}", b""))
+
+
+def test_what_has_no_suffix_of_a_table_is_refused(write: Write, tmp_path: Path) -> None:
+    """The kind of a file is never guessed from its content; a folder is reported as one."""
+    for name in ("table.xlsx", "table", "table.gz", "table.pkl", "table.csv.bz2"):
+        with pytest.raises(FileError, match=r"use one of .csv, .csv.gz, .*\.npz") as error:
+            load_table(write(name, CSV))
+        one_sentence(error)
+    (tmp_path / "x.csv").mkdir()
+    with pytest.raises(FileError, match="is a folder: give a file in it"):
+        load_table(tmp_path / "x.csv")

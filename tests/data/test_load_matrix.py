@@ -43,12 +43,6 @@ def test_text_is_read_with_and_without_a_header(tmp_path, name, text):
     assert (load_matrix(written(tmp_path, name, text)) == MATRIX).all()
 
 
-def test_a_first_line_of_numbers_is_a_row(tmp_path):
-    """Even one that counts, where the matrix is square with it."""
-    path = written(tmp_path, "identity.csv", "0,1\n1,0\n")
-    assert load_matrix(path).tolist() == [[0, 1], [1, 0]]
-
-
 def test_binary_files_and_standard_input_are_read_too(tmp_path, monkeypatch):
     """Npy of whole numbers, npz, parquet, and a csv through the pipe."""
     np.save(tmp_path / "m.npy", np.array([[1, 2], [3, 4]]))

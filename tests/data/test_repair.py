@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kappaflow.data import Table, examine, load_table, prepare
-from kappaflow.data.prepare import prepare_table
+from kappaflow.data.prepare import jitter_columns, prepare_table
 from kappaflow.errors import ArgumentError, DataError
 
 Array = NDArray[np.float64]
@@ -30,13 +30,6 @@ def broken(healthy: Array) -> Table:
 def stops(table: Table) -> list[str]:
     """Returns the codes of what still stops."""
     return [problem.code for problem in examine(table) if problem.severity == "error"]
-
-
-def test_a_sound_table_goes_through_unchanged(healthy: Array) -> None:
-    """Without a note."""
-    for repair in (None, "drop"):
-        table, notes = prepare(load_table(healthy), repair=repair)
-        assert notes == () and table.fingerprint() == load_table(healthy).fingerprint()
 
 
 def test_drop_leaves_a_sound_table_and_says_what_went(healthy: Array) -> None:
@@ -94,20 +87,6 @@ def test_a_jittered_count_is_no_whole_number_any_more(healthy: Array) -> None:
     assert sum("whole numbers" in note for note in notes) == 1
 
 
-def test_the_fewest_dependent_columns_are_left_out(healthy: Array) -> None:
-    """Two relations among seven columns cost two columns."""
-    x = np.column_stack([
-        healthy,
-        healthy[:, 0] - healthy[:, 1],
-        healthy[:, 2] * 3,
-        healthy.sum(axis=1) ** 2,
-    ])
-    table, _ = prepare(load_table(x), repair="drop")
-    assert len(table.columns) == 5
-    assert "x6" in table.columns
-    assert stops(table) == []
-
-
 @settings(max_examples=30, deadline=None)
 @given(
     st.integers(0, 10_000),
@@ -136,39 +115,6 @@ def test_no_stop_survives_a_repair(seed: int, how: str, faults: list[str]) -> No
     assert stops(table) == []
 
 
-def test_without_repair_one_error_joins_what_stops(healthy: Array) -> None:
-    """With the ways out, and without the warnings."""
-    healthy[:5, 1] = 0.25
-    healthy[6, 0] = np.nan
-    table = np.column_stack([healthy, np.full(400, 1.5)])
-    with pytest.raises(DataError) as error:
-        prepare(load_table(table))
-    assert str(error.value) == (
-        "no density can be fitted to 'the array': column 'x0' has a missing value (NaN) at row 7; "
-        "column 'x4' is constant: every row holds 1.5; repair='drop' leaves out "
-        "the rows and the columns concerned, repair='jitter' adds a little "
-        "noise to the columns instead."
-    )
-
-
-def test_jitter_is_not_offered_for_rows(healthy: Array) -> None:
-    """Noise fills no holes."""
-    healthy[6, 0] = np.nan
-    with pytest.raises(DataError, match="repair='drop' leaves out the rows concerned[.]$"):
-        prepare(load_table(healthy))
-
-
-def test_at_most_five_problems_are_listed() -> None:
-    """And the others counted."""
-    x = np.random.default_rng(0).standard_normal((100, 8))
-    x[3] = np.nan
-    with pytest.raises(
-        DataError, match="column 'x4' has .* at row 4; and 3 more; repair"
-    ) as error:
-        prepare(load_table(x))
-    assert "'x5'" not in str(error.value)
-
-
 def test_warnings_become_notes(healthy: Array) -> None:
     """After the repairs, in one sentence each."""
     healthy[[10, 11]] = healthy[[0, 1]]
@@ -179,47 +125,6 @@ def test_warnings_become_notes(healthy: Array) -> None:
         "2 rows repeat earlier rows, which rounding does not explain (rows 11, 12)"
     )
     assert len(notes) == 2
-
-
-def test_rows_with_holes_in_context_are_dropped(healthy: Array) -> None:
-    """Context and values stay together."""
-    healthy[4, 3] = np.nan
-    table, _ = prepare(load_table(healthy, context=["x3"]), repair="drop")
-    assert 5 not in table.rows
-    assert len(table) == 399
-    assert table.context is not None
-    np.testing.assert_array_equal(table.context[:, 0], healthy[table.rows - 1, 3])
-
-
-@pytest.mark.parametrize("how", ["drop", "jitter"])
-@pytest.mark.parametrize(
-    ("rows", "words"),
-    [
-        ([[0.5, 1.5]], "1 row is too few"),
-        ([[0.5, np.nan], [np.nan, 1.5], [0.1, np.inf]], "no rows is too few"),
-        ([[np.nan], [np.nan]], "no numeric column left"),
-    ],
-)
-def test_what_no_repair_can_mend_is_said(how: str, rows: list[list[float]], words: str) -> None:
-    """Too few rows, no complete row, no column."""
-    with pytest.raises(DataError, match=f"repair='{how}' cannot make .*{words}"):
-        prepare(load_table(np.array(rows)), repair=how)  # pyright: ignore[reportArgumentType]
-
-
-def test_one_row_is_not_offered_a_repair() -> None:
-    """More data are the only way out."""
-    with pytest.raises(DataError, match="1 row is too few: a density needs at least 2 rows[.]$"):
-        prepare(load_table(np.array([[0.5, 1.5]])))
-
-
-def test_noise_cannot_make_up_for_rows() -> None:
-    """More columns than rows depend on each other after any noise; leaving columns out helps."""
-    table = load_table(np.random.default_rng(0).standard_normal((10, 20)))
-    with pytest.raises(DataError, match=r"cannot make .*: 10 rows are too few.*exclude=\['x2', "):
-        prepare(table, repair="jitter")
-    with pytest.raises(DataError, match="leaves out the columns concerned[.]$"):
-        prepare(table)
-    assert len(prepare(table, repair="drop")[0].columns) == 9
 
 
 @pytest.mark.boundary
@@ -243,3 +148,61 @@ def test_many_problems_of_one_kind_are_one_warning() -> None:
         "'x9', 'x10', 'x11', 'x12' and 7 more"
     )
     assert len(prepare_table(load_table(x[:, :5])).warnings) == 5
+
+
+def test_a_column_gets_a_thousandth_of_its_spread_and_the_others_nothing():
+    values = np.random.default_rng(0).normal(size=(4000, 3)) * (1, 50, 3)
+    table = load_table(values)
+    moved = jitter_columns(table, ["x1"]).values - table.values
+    assert not moved[:, [0, 2]].any()
+    assert moved[:, 1].std() == pytest.approx(0.05, rel=0.05)
+    assert np.array_equal(jitter_columns(table, ["x1"]).values - table.values, moved)
+    with pytest.raises(DataError, match="'nothing' cannot be given noise"):
+        jitter_columns(table, ["nothing"])
+
+
+def rows_with(values: Array, row: int, value: float) -> Array:
+    """Returns values, one row of which holds another value."""
+    changed = values.copy()
+    changed[row] = value
+    return changed
+
+
+NORMAL = np.random.default_rng(0).standard_normal((100, 8))
+FEWER = NORMAL[:5]  # rows than columns
+WAYS_OUT = [
+    (None, rows_with(NORMAL, 3, np.nan), "'x4' has .* at row 4; and 3 more; repair='drop' leaves "
+     "out the rows concerned[.]$"),
+    (None, np.column_stack([NORMAL, np.full(100, 1.5)]), "column 'x8' is constant: every row "
+     "holds 1.5; repair='drop' leaves out the columns concerned, repair='jitter' adds a little"),
+    (None, np.array([[0.5, 1.5]]), "1 row is too few: a density needs at least 2 rows[.]$"),
+    (None, FEWER, "leaves out the columns concerned[.]$"),
+    ("jitter", FEWER, r"cannot make .*: 5 rows are too few for 8 columns.*exclude=\['x\d', "),
+    *(
+        (how, np.array(rows), f"repair='{how}' cannot make .*{words}")
+        for how in ("drop", "jitter")
+        for rows, words in (
+            ([[0.5, 1.5]], "1 row is too few"),
+            ([[0.5, np.nan], [np.nan, 1.5], [0.1, np.inf]], "no rows is too few"),
+            ([[np.nan], [np.nan]], "no numeric column left"),
+        )
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("how", "values", "message"), WAYS_OUT)
+def test_what_stops_is_refused_with_the_repairs_that_help(how, values, message) -> None:
+    """At most five problems are listed; noise fills no holes, and makes up for no rows."""
+    with pytest.raises(DataError, match=message):
+        prepare(load_table(values), repair=how)
+
+
+def test_a_sound_table_goes_through_unchanged(healthy: Array) -> None:
+    """Without a note; its context too, of which rows with holes are dropped."""
+    for how in (None, "drop"):
+        table, notes = prepare(load_table(healthy), repair=how)
+        assert notes == () and table.fingerprint() == load_table(healthy).fingerprint()
+    healthy[4, 3] = np.nan
+    table, _ = prepare(load_table(healthy, context=["x3"]), repair="drop")
+    assert len(table) == 399 and 5 not in table.rows
+    np.testing.assert_array_equal(table.context, healthy[table.rows - 1, 3:])  # pyright: ignore

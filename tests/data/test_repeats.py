@@ -48,18 +48,6 @@ def test_rows_with_different_context_are_different() -> None:
     assert (table.rows.tolist(), dropped) == ([1, 2], 1)
 
 
-def test_magic_has_115_duplicate_rows() -> None:
-    """All of them hadrons, which were 19,020 rows with the gammas."""
-    table = load_table("magic")
-    assert len(table) == 19_020
-    clean, dropped = drop_duplicate_rows(table)
-    assert (len(clean), dropped) == (18_905, 115)
-    assert [drop_duplicate_rows(load_table("magic", where=f"class={c}"))[1] for c in "gh"] == [
-        0,
-        115,
-    ]
-
-
 def rounded(seed: int, rows: int = 20_000) -> np.ndarray:
     """Returns normal rows of two columns, rounded to 2 and 1 decimals."""
     x = np.random.default_rng(seed).normal(size=(rows, 2))

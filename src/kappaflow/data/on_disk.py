@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -376,8 +375,7 @@ def _rows_file(
     if folder is None:
         yield lambda rows: None
         return
-    _refuse_without_room(make_directory(folder), shape, dtype)
-    path = folder / TRAIN
+    path = make_directory(folder) / TRAIN
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     try:
@@ -392,12 +390,3 @@ def _rows_file(
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _refuse_without_room(folder: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-    needed, room = shape[0] * shape[1] * dtype.itemsize, shutil.disk_usage(folder).free
-    if needed > room:
-        raise WriteError(
-            f"{folder} cannot hold the rows to train on: they take {needed / 2**30:.2f} GiB, and "
-            f"its disk has {room / 2**30:.2f} GiB left."
-        )
