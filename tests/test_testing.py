@@ -56,6 +56,31 @@ class Identity(kf.Bijection):
         return z.clone(), zero_log_det(z)
 
 
+def shifted(shift):
+    """Returns a mutant that adds a shift, which it computes from all rows, in both directions."""
+    return mutant(
+        forward=lambda x, z, log_det: (x + shift(x), log_det),
+        inverse=lambda z, x, log_det: (z - shift(z), log_det),
+        base=Identity,
+    )
+
+
+def batch_mean(x):
+    """Returns a shift of one feature by the mean of another."""
+    return torch.cat((x[:, :1] * 0, x[:, :1].mean(0).expand(len(x), 1), x[:, 2:] * 0), 1)
+
+
+def rounded(x, value, log_det):
+    """Returns a log_det within its tolerance, but not twice."""
+    return value, log_det + 8 * torch.finfo(x.dtype).eps
+
+
+def doubled_below(x, value, log_det):
+    """Returns a map that is correct for the data, x >= -0.1, but not elsewhere."""
+    inside = x > -0.1
+    return torch.where(inside, x, 2 * x), (~inside).to(x).sum(1) * math.log(2)
+
+
 class DroppedTerm(Mutant):
     """The log_det lacks the log-scale of the last feature."""
 
@@ -93,59 +118,6 @@ class WidthDeclaredWrongly(Mutant):
     context_features = 3
 
 
-class InPlace(Identity):
-    """Changes its input in place."""
-
-    def inverse(self, z, context=None):
-        return z.neg_().neg().clone(), zero_log_det(z)
-
-
-class BatchMean(Identity):
-    """Shifts a feature by the batch mean of another, in both directions."""
-
-    def forward(self, x, context=None):
-        return x + self._shift(x), zero_log_det(x)
-
-    def inverse(self, z, context=None):
-        return z - self._shift(z), zero_log_det(z)
-
-    def _shift(self, x):
-        return torch.cat((x[:, :1] * 0, x[:, :1].mean(0).expand(len(x), 1), x[:, 2:] * 0), 1)
-
-
-class LeakingDerivative(BatchMean):
-    """Its values are correct, but depend on other rows by their derivative."""
-
-    def _shift(self, x):
-        shift = super()._shift(x)
-        return shift - shift.detach()
-
-
-class OneSided(Identity):
-    """Correct for the data, x >= -0.1, but not elsewhere."""
-
-    def forward(self, x, context=None):
-        inside = x > -0.1
-        log_det = (~inside).to(x).sum(1) * math.log(2)
-        return torch.where(inside, x, 2 * x), log_det
-
-
-class TinyErrors(Identity):
-    """Each log_det is within its tolerance, but their sum is not."""
-
-    def forward(self, x, context=None):
-        return x.clone(), zero_log_det(x) + 8 * torch.finfo(x.dtype).eps
-
-    inverse = forward
-
-
-class NanGradient(Identity):
-    """Finite values with a derivative that is not finite."""
-
-    def forward(self, x, context=None):
-        return x + (x - x).sqrt(), zero_log_det(x)
-
-
 class Counting(Identity):
     """Counts its calls in a buffer."""
 
@@ -170,13 +142,6 @@ class CountingAndShowing(CountingInTraining):
 
     def extra_repr(self):
         return f"calls={int(self.calls)}"
-
-
-class Random(Identity):
-    """Returns slightly different values each time."""
-
-    def forward(self, x, context=None):
-        return x + 1e-12 * torch.rand_like(x), zero_log_det(x)
 
 
 class CountingLinearizations(Counting):
@@ -374,12 +339,18 @@ MUTANTS = {
         lambda: mutant(inverse=lambda z, x, log_det: (x, log_det + 1e-3 * (z[:, 0] < -0.5))),
         "the log_det of inverse should be log.* from the latent side",
     ),
-    "log_dets that do not cancel": (TinyErrors, "the log_dets of both directions should sum"),
+    "log_dets that do not cancel": (
+        lambda: mutant(forward=rounded, inverse=rounded, base=Identity),
+        "the log_dets of both directions should sum",
+    ),
     "inverse + 1e-6": (
         lambda: mutant(inverse=lambda z, x, log_det: (x + 1e-6, log_det)),
         "the round trip from the data side",
     ),
-    "one side only": (OneSided, "the round trip from the latent side"),
+    "one side only": (
+        lambda: mutant(forward=doubled_below, base=Identity),
+        "the round trip from the latent side",
+    ),
     "context ignored in inverse": (ContextIgnored, "the round trip from the data side"),
     "dtype lost": (
         lambda: mutant(forward=lambda x, z, log_det: (z.float(), log_det)),
@@ -409,8 +380,16 @@ MUTANTS = {
         lambda: mutant(forward=lambda x, z, log_det: (z, log_det / 0)),
         "the log_det of forward should be finite",
     ),
-    "derivative not finite": (NanGradient, "the Jacobian of forward should be finite"),
-    "input changed": (InPlace, "inverse should not change its input in place"),
+    "derivative not finite": (
+        lambda: mutant(forward=lambda x, z, log_det: (x + (x - x).sqrt(), log_det), base=Identity),
+        "the Jacobian of forward should be finite",
+    ),
+    "input changed": (
+        lambda: mutant(
+            inverse=lambda z, x, log_det: (z.neg_().neg().clone(), log_det), base=Identity
+        ),
+        "inverse should not change its input in place",
+    ),
     "context changed": (ContextChanged, "forward should not change its context in place"),
     "context not declared": (
         WidthNotDeclared,
@@ -420,12 +399,23 @@ MUTANTS = {
         WidthDeclaredWrongly,
         "context_features should be 2, .* that changes the result, got 3",
     ),
-    "not repeatable": (Random, "forward should give the same result each time"),
+    "not repeatable": (
+        lambda: mutant(
+            forward=lambda x, z, log_det: (x + 1e-12 * torch.rand_like(x), log_det), base=Identity
+        ),
+        "forward should give the same result each time",
+    ),
     "state": (Counting, "forward should change no state, but it did"),
     "state in training": (CountingInTraining, "state that the repr does not show"),
     "state after the start": (CountingAndShowing, "only the first call may initialize"),
-    "batch leak": (BatchMean, "a row of forward should not depend on the other rows: off by"),
-    "batch leak of derivative": (LeakingDerivative, "but its derivative by another is"),
+    "batch leak": (
+        lambda: shifted(batch_mean),
+        "a row of forward should not depend on the other rows: off by",
+    ),
+    "batch leak of derivative": (
+        lambda: shifted(lambda x: batch_mean(x) - batch_mean(x).detach()),
+        "but its derivative by another is",
+    ),
     "jv": (lambda: linearized("jv"), "the product jv of linearize"),
     "vjp": (lambda: linearized("vjp"), "the product vjp of linearize"),
     "inverse_jv": (lambda: linearized("inverse_jv"), "the product inverse_jv of linearize"),
@@ -514,112 +504,45 @@ class FlowMutant(kf.Flow):
         super().__init__(StandardNormal(2), bijection)
 
 
-class NoLogDet(FlowMutant):
-    """log_prob forgets log_det."""
+def flow_mutant(log_prob=None, *, changed=None, source=None):
+    """Returns a flow with another log_prob, other samples or another source of randomness.
 
-    def log_prob(self, x, context=None):
-        return self.base.log_prob(self.bijection(x.reshape(-1, 2))[0]).reshape(x.shape[:-1])
+    `log_prob` changes x and the density; `changed` the flow, n, x and the density of samples.
+    """
 
+    class Made(FlowMutant):
+        def log_prob(self, x, context=None):
+            density = super().log_prob(x, context)
+            return density if log_prob is None else log_prob(x, density)
 
-class ColumnLogProb(FlowMutant):
-    """log_prob keeps a dimension."""
+        def sample_and_log_prob(self, n, context=None, *, generator=None):
+            generator = generator if source is None else source(generator)
+            x, density = super().sample_and_log_prob(n, context, generator=generator)
+            return (x, density) if changed is None else changed(self, n, x, density)
 
-    def log_prob(self, x, context=None):
-        return super().log_prob(x, context)[..., None]
-
-
-class FlatLogProb(FlowMutant):
-    """log_prob flattens leading shapes."""
-
-    def log_prob(self, x, context=None):
-        return super().log_prob(x, context).flatten()
+    return Made()
 
 
-class LeadingShapeLogProb(FlowMutant):
-    """log_prob is wrong for more than one leading dimension."""
-
-    def log_prob(self, x, context=None):
-        return super().log_prob(x, context) + 1e-6 * (x.dim() > 2)
-
-
-class SampleMutant(FlowMutant):
-    """Samples with a changed latent, value, density or source of randomness."""
-
-    def sample_and_log_prob(self, n, context=None, *, generator=None):
-        x, log_prob = super().sample_and_log_prob(n, context, generator=self.source(generator))
-        return self.changed(n, x, log_prob)
-
-    def source(self, generator):
-        return generator
-
-    def changed(self, n, x, log_prob):
-        return x, log_prob
+def cold(flow, n, x, density):
+    """Returns samples at a lower temperature, with the density of the flow there."""
+    x = flow.bijection.inverse(0.8 * flow.bijection(x)[0])[0]
+    return x, flow.log_prob(x)
 
 
-class DensityOfAnother(SampleMutant):
-    """The density of a sample has log_det with the wrong sign."""
-
-    def changed(self, n, x, log_prob):
-        z, log_det = self.bijection(x)
-        return x, self.base.log_prob(z) - log_det
+def density_of_another(flow, n, x, density):
+    """Returns the density of a sample with the wrong sign of log_det."""
+    z, log_det = flow.bijection(x)
+    return x, flow.base.log_prob(z) - log_det
 
 
-class Cold(SampleMutant):
-    """Samples at a lower temperature, with the density of the flow there."""
-
-    def changed(self, n, x, log_prob):
-        z = self.bijection(x)[0]
-        x = self.bijection.inverse(0.8 * z)[0]
-        return x, self.log_prob(x)
+def never_empty(flow, n, x, density):
+    """Returns one sample in place of none."""
+    return (x, density) if n else FlowMutant().double().sample_and_log_prob(1)
 
 
-class Shifted(SampleMutant):
-    """Samples with another mean, with the density of the flow there."""
-
-    def changed(self, n, x, log_prob):
-        return x + 0.3, self.log_prob(x + 0.3)
-
-
-class Transposed(SampleMutant):
-    """Samples with their dimensions in another order."""
-
-    def changed(self, n, x, log_prob):
-        return x.mT, log_prob
-
-
-class ColumnDensity(SampleMutant):
-    """The density of samples keeps a dimension."""
-
-    def changed(self, n, x, log_prob):
-        return x, log_prob[:, None]
-
-
-class AlwaysOne(SampleMutant):
-    """sample(0) returns one sample."""
-
-    def changed(self, n, x, log_prob):
-        return (x, log_prob) if n else super().sample_and_log_prob(1)
-
-
-class GlobalGenerator(SampleMutant):
-    """Ignores the generator."""
-
-    def source(self, generator):
-        return None
-
-
-class FixedGenerator(SampleMutant):
-    """Returns the same samples for every generator."""
-
-    def source(self, generator):
-        return torch.Generator().manual_seed(5)
-
-
-class GlobalReseeded(SampleMutant):
-    """Uses the generator's seed by seeding the global one."""
-
-    def source(self, generator):
-        torch.manual_seed(generator.initial_seed() if generator else 0)
+def reseeded(generator):
+    """Seeds the global generator in place of the given one."""
+    torch.manual_seed(generator.initial_seed() if generator else 0)
 
 
 class SampleWithGradient(FlowMutant):
@@ -656,28 +579,58 @@ def other_when_loaded():
 
 
 FLOW_MUTANTS = {
-    "log_prob without log_det": (NoLogDet, "log_prob should be that of the latent plus log"),
-    "shape of log_prob": (ColumnLogProb, "log_prob should have shape \\(B,\\), got \\(4, 1\\)"),
+    "log_prob without log_det": (
+        lambda: flow_mutant(lambda x, density: density - 0.8),
+        "log_prob should be that of the latent plus log",
+    ),
+    "shape of log_prob": (
+        lambda: flow_mutant(lambda x, density: density[..., None]),
+        "log_prob should have shape \\(B,\\), got \\(4, 1\\)",
+    ),
     "leading shapes flattened": (
-        FlatLogProb,
+        lambda: flow_mutant(lambda x, density: density.flatten()),
         "log_prob of \\(2, B, \\*event\\) should have shape",
     ),
-    "leading shapes change it": (LeadingShapeLogProb, "log_prob should not depend on leading"),
+    "leading shapes change it": (
+        lambda: flow_mutant(lambda x, density: density + 1e-6 * (x.dim() > 2)),
+        "log_prob should not depend on leading",
+    ),
     "density of the sample": (
-        DensityOfAnother,
+        lambda: flow_mutant(changed=density_of_another),
         "the log_prob of a sample should be the density there",
     ),
-    "temperature": (Cold, "samples should have mean square 1 in the latent"),
-    "shifted samples": (Shifted, "samples should have mean 0 in the latent"),
-    "shape of samples": (Transposed, "samples should have shape \\(3, 2\\), got \\(2, 3\\)"),
+    "temperature": (
+        lambda: flow_mutant(changed=cold),
+        "samples should have mean square 1 in the latent",
+    ),
+    "shifted samples": (
+        lambda: flow_mutant(changed=lambda flow, n, x, density: (x + 0.3, flow.log_prob(x + 0.3))),
+        "samples should have mean 0 in the latent",
+    ),
+    "shape of samples": (
+        lambda: flow_mutant(changed=lambda flow, n, x, density: (x.mT, density)),
+        "samples should have shape \\(3, 2\\), got \\(2, 3\\)",
+    ),
     "shape of their density": (
-        ColumnDensity,
+        lambda: flow_mutant(changed=lambda flow, n, x, density: (x, density[:, None])),
         "the log_prob of samples should have shape \\(3,\\)",
     ),
-    "no samples": (AlwaysOne, "sample\\(0\\) should have shape \\(0, 2\\)"),
-    "generator ignored": (GlobalGenerator, "sample should repeat with the generator's seed"),
-    "generator replaced": (FixedGenerator, "sample should depend on the generator's seed"),
-    "global generator reseeded": (GlobalReseeded, "should leave torch's global one unchanged"),
+    "no samples": (
+        lambda: flow_mutant(changed=never_empty),
+        "sample\\(0\\) should have shape \\(0, 2\\)",
+    ),
+    "generator ignored": (
+        lambda: flow_mutant(source=lambda generator: None),
+        "sample should repeat with the generator's seed",
+    ),
+    "generator replaced": (
+        lambda: flow_mutant(source=lambda generator: torch.Generator().manual_seed(5)),
+        "sample should depend on the generator's seed",
+    ),
+    "global generator reseeded": (
+        lambda: flow_mutant(source=reseeded),
+        "should leave torch's global one unchanged",
+    ),
     "sample with gradients": (SampleWithGradient, "sample should carry no gradient"),
     "rsample without gradients": (DetachedSamples, "rsample should carry gradients"),
     "file of another density": (
@@ -697,8 +650,8 @@ def test_a_mutant_flow_is_caught_by_the_law_meant_for_it(name):
 
 def test_the_flows_of_the_mutants_are_correct():
     """Without the mutation no error is raised."""
-    for base in (FlowMutant, SampleMutant):
-        check_flow(base().double(), torch.randn(4, 2, dtype=torch.float64))
+    for made in (FlowMutant(), flow_mutant()):
+        check_flow(made.double(), torch.randn(4, 2, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(
