@@ -95,7 +95,7 @@ def _run_segment(
     requires a gradient, a node that stores inputs ends before it. The piece runs as checkpoints.
     """
     segment = Segment(steps, contexts)
-    inverts = memory == "invert" and not record.is_inaccurate(segment)
+    inverts = memory == "invert" and segment.key not in record.inaccurate
     x, log_det, stopped = SegmentNode.apply(segment, inverts, record, x, log_det, *segment.tensors)
     if stopped is None:
         return x, log_det
@@ -136,7 +136,7 @@ class SegmentNode(torch.autograd.Function):
         ctx.segment, ctx.inverts, ctx.record = segment, inverts, record
         ctx.precision, ctx.pieces = Precision(x.device), []
         leaves, stopped = segment.leaves(tensors, ctx.needs_input_grad[5:]), None
-        traced = not (inverts or record.is_closed(segment))
+        traced = not inverts and segment.key not in record.closed
         inputs, prints, z, log_det = [], [], x.detach(), log_det.detach()
         for numbers in segment.pieces(1 if inverts else TOGETHER):
             piece = _Piece(numbers, Replay(segment.owners_of(numbers), z))
@@ -152,7 +152,7 @@ class SegmentNode(torch.autograd.Function):
                 inputs.append(z)
             z, log_det = answer
         if traced and stopped is None:
-            record.add_closed(segment)
+            record.closed.add(segment.key)
         kept = [z, torch.stack(prints)] if inverts else inputs[1:]
         ctx.kept = len(kept)
         ctx.save_for_backward(x, *kept, *tensors)
@@ -169,7 +169,7 @@ class SegmentNode(torch.autograd.Function):
             computed = kept.by_plain_autograd(*cotangents)
         elif not ctx.inverts:
             computed = kept.from_inputs([x, *states], *cotangents)
-        elif ctx.record.is_inaccurate(ctx.segment):
+        elif ctx.segment.key in ctx.record.inaccurate:
             computed = kept.from_inputs(kept.inputs(states[0]), *cotangents)
         else:
             computed = kept.by_inversion(states[0], states[1], ctx.record, *cotangents)
@@ -243,7 +243,7 @@ class _Kept:
         for step, error in reversed(sizes):
             if not error <= LARGEST_ERROR:
                 if torch.isfinite(z).all():  # other outputs say nothing about the layers
-                    record.add_inaccurate(self.segment)
+                    record.inaccurate.add(self.segment.key)
                     text = error_text(
                         step.name, error, *self.segment.key[1:], inverse=step.inverse
                     )

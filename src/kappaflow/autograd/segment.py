@@ -123,33 +123,17 @@ class SegmentRecord:
     """What a chain knows about its segments from earlier calls; a copy starts without it."""
 
     def __init__(self) -> None:
-        self._inaccurate: set[SegmentKey] = set()  # inversion was too inaccurate
-        self._closed: set[SegmentKey] = set()  # read nothing but their parameters and contexts
+        self.inaccurate: set[SegmentKey] = set()  # store inputs although the mode is "invert"
+        self.closed: set[SegmentKey] = set()  # read nothing but their parameters and contexts
 
     def __deepcopy__(self, _: object) -> "SegmentRecord":
         return SegmentRecord()
-
-    def is_inaccurate(self, segment: Segment) -> bool:
-        """Returns whether a segment stores inputs although the mode is "invert"."""
-        return segment.key in self._inaccurate
-
-    def add_inaccurate(self, segment: Segment) -> None:
-        """Makes a segment store inputs from now on."""
-        self._inaccurate.add(segment.key)
-
-    def is_closed(self, segment: Segment) -> bool:
-        """Returns whether an earlier call read no other tensors that require a gradient."""
-        return segment.key in self._closed
-
-    def add_closed(self, segment: Segment) -> None:
-        """Records that a call read no other tensors that require a gradient."""
-        self._closed.add(segment.key)
 
     def as_text(self) -> str:
         """Returns the part of the chain's `repr`; empty if no segment is inaccurate."""
         text = ""
         for inverse, suffix in ((False, ""), (True, " of the inverse")):
-            keys = sorted(key for key in self._inaccurate if key[0] == inverse)
+            keys = sorted(key for key in self.inaccurate if key[0] == inverse)
             names = ", ".join(f"{first}-{last}" for _, first, last in keys)
             text += f", recomputing layers {names}{suffix}" if names else ""
         return text

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from kappaflow._checks import batch, positive_int
 from kappaflow.bijection import Bijection, zero_log_det
 from kappaflow.errors import ArgumentError
-from kappaflow.linearization import Linearization
+from kappaflow.linearization import Linearization, RearrangedLinearization
 from kappaflow.partition import shuffled
 from kappaflow.registry import register
 
@@ -51,35 +51,14 @@ class Permutation(Bijection):
         return torch.empty_like(z).index_copy(1, self.index, z), zero_log_det(z)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
-        value, log_det = self(x)
-        return _PermutationLinearization(self.index, value, log_det)
+        batch("x", x, (len(self.index), *x.shape[2:]))
+        index, back = self.index, self.index.argsort()
+        return RearrangedLinearization(
+            x, lambda v: v.index_select(1, index), lambda v: v.index_select(1, back)
+        )
 
     def extra_repr(self) -> str:
         return f"features={len(self.index)}"
-
-
-class _PermutationLinearization(Linearization):
-    """A permutation is linear, and its inverse is its transpose."""
-
-    def __init__(self, index: Tensor, value: Tensor, log_det: Tensor) -> None:
-        self.value, self.log_det = value, log_det
-        self._index, self._back = index, index.argsort()
-
-    def jv(self, v: Tensor) -> Tensor:
-        return self._moved(v, self._index)
-
-    def vjp(self, u: Tensor) -> Tensor:
-        return self._moved(u, self._back)
-
-    def inverse_jv(self, w: Tensor) -> Tensor:
-        return self._moved(w, self._back)
-
-    def inverse_vjp(self, y: Tensor) -> Tensor:
-        return self._moved(y, self._index)
-
-    def _moved(self, vectors: Tensor, index: Tensor) -> Tensor:
-        features = vectors.dim() - self.value.dim() + 1  # a leading dimension may count vectors
-        return vectors.index_select(features, index)
 
 
 def _check_loaded(module: nn.Module, _: object) -> None:
