@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 TableModel = Literal[
@@ -308,3 +308,48 @@ class TrainingOptions:
     precision: Literal["full", "bf16", "fp16"] = "full"
     compile: bool = False
     condition_budget: Annotated[float, Bound(gt=1)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """Which rows and columns of a table are used, and how.
+
+    Attributes:
+        columns: Columns to model, by name. Default: all columns of numbers.
+        exclude: Columns to leave out, such as a target.
+        context: Columns that the density is conditioned on.
+        where: Conditions that the rows to train on have to meet, such as class=g.
+        repair: Fix data that has no density: drop the rows or columns concerned, jitter the
+            columns, or dequantize rounded columns. dequantize adds uniform noise exactly as wide
+            as one step of the values, also to rows to score: the likelihood is then a bound. The
+            noise of a row follows from its number and the column.
+        decimal: Decimal sign of a text file, a point or a comma. Default: detected; needed where
+            1,234 can be 1.234 or 1234.
+        missing: Values that mean a missing one, such as -999 or n.a.; the repair drop leaves such
+            rows out. none says that numbers such as -999 are measurements.
+        bounds: Domains of columns, which all samples respect, such as mass=positive p=0,1 x=2,
+            angle=circular:0,360 (x above 2; angle in degrees; circular alone means radians).
+            Circles need the model spline.
+        against: A condition on other rows of the data, which are never trained on: report how
+            well log_prob separates them.
+        duplicates: Rows that repeat earlier ones: keep them, with all copies in one part of the
+            split, drop them, or weigh each row by the number of its copies.
+        jitter: Columns to add Gaussian noise to, 1e-3 of their spread, such as a column that
+            nearly follows from others.
+        on_disk: Train on a table larger than memory (parquet, arrow, npy, csv or tsv), read in
+            chunks. The training rows are kept in a file in the run folder until training ends. At
+            most 100,000 rows are for validation, and as many for the test.
+    """
+
+    columns: list[str] | None = None
+    exclude: list[str] = field(default_factory=list)
+    context: list[str] = field(default_factory=list)
+    where: list[str] = field(default_factory=list)
+    against: str | None = None
+    repair: Repair | None = None
+    jitter: list[str] | None = None
+    bounds: list[str] | None = None
+    on_disk: bool | None = None
+    duplicates: Duplicates = "keep"
+    decimal: Literal[".", ","] | None = None
+    missing: list[str] = field(default_factory=list)

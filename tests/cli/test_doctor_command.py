@@ -1,128 +1,76 @@
-"""`kappaflow doctor` on flows that Python code makes, and the choice of findings."""
+"""`kappaflow doctor` on runs and on flows that Python code makes, its page, and its fixes."""
 
+import inspect
 import json
 
 import numpy as np
 import polars as pl
 import pytest
-
-from kappaflow.cli.show import shown_step
-
-FLOWS = """
-import math
 import torch
+from tests.cli.conftest import SMALL, fitted, read, refused
+from tests.pretend import CUDA, PretendedDevice
+
 import kappaflow as kf
-
-torch.manual_seed(0)
-
-
-def encode(x):
-    return 2 * x, torch.full((len(x),), x.shape[1] * math.log(2))
+from kappaflow.cli.doctor import doctor
+from kappaflow.files import describe_model, read_config, write_weights
+from kappaflow.runs import diagnose_run, sample_run, score_run, user_code
 
 
-def decode(z):
-    return z / 2, torch.full((len(z),), -z.shape[1] * math.log(2))
-
-
-def wrong(z):
-    return z / 2, torch.full((len(z),), -math.log(2))
-
-
-doubling = (encode, decode)
-
-
-def healthy():
-    return (encode, decode), torch.randn(64, 3)
-
-
-def faulty():
-    return (encode, wrong), torch.randn(64, 3)
-
-
-def conditional():
-    flow = kf.real_nvp(2, depth=2, hidden=(4,), context_features=1)
-    return flow, torch.randn(64, 2), torch.randn(64, 1)
-
-
-def double():
-    print("making a flow")
-    return kf.real_nvp(3, depth=2, hidden=(4,)).double()
-
-
-def leaving():
-    raise SystemExit(0)
-
-
-def broken():
-    raise ValueError("no such weights")
-
-
-def sized(features, depth=2, **more):
-    return kf.real_nvp(features, depth=depth, **more)
-
-
-def deeper():
-    return torch.nn.Sequential(3)
-
-
-class Failing(kf.Bijection):
-    def forward(self, x, context=None):
-        return x[:, :5] @ torch.ones(5, 2), x.new_zeros(len(x))
-
-    inverse = forward
-
-
-def failing():
-    return kf.Flow(kf.StandardNormal(2), kf.Chain([Failing()]))
-
-
-class Choosing:
-    def encode(self, x, context=None):
-        if context is not None:
-            raise NotImplementedError
-        return x, torch.zeros(len(x))
-
-    decode = encode
-
-
-def unasked():
-    return Choosing(), torch.randn(64, 2), torch.randn(64, 1)
-
-
-nothing = (doubling, 3)
-"""
+def codes(diagnosis):
+    """Returns the codes of the findings of a diagnosis as JSON."""
+    return {finding["code"] for finding in diagnosis["findings"]}
 
 
 @pytest.fixture
-def code(tmp_path):
-    """A file with flows."""
-    path = tmp_path / "flows.py"
-    path.write_text(FLOWS)
+def rows(tmp_path):
+    """A table of three columns near 1, which float32 cannot hold to the last digit."""
+    values = np.random.default_rng(0).normal(size=(80, 3)) * 1e-6 + 1
+    path = tmp_path / "rows.csv"
+    pl.DataFrame(values, schema=["a", "b", "c"]).write_csv(path)
     return path
 
 
 @pytest.mark.slow
-def test_a_flow_of_code_is_examined(run, code):
-    """A function that returns flow and points, or flow, points and contexts."""
+def test_a_run_gets_a_verdict_at_its_own_rows_or_others(run, table, finished, tmp_path):
+    """Status 0, a sentence, and the figures; as JSON too; a page is named after the folder."""
+    healthy = run("doctor", finished, "--out", tmp_path / "page.html")
+    assert healthy.status == 0 and "Use this flow with care: " in healthy.out
+    assert "held-out rows of the run" in healthy.out
+    assert "<h1>run</h1>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    on_table = run("doctor", finished, table)
+    assert on_table.status == 0
+    assert "The doctor found no problem at 64 of 600 rows" in on_table.out
+    assert json.loads(run("doctor", finished, table, "--json").out)["ok"] is True
+
+
+def test_an_error_gives_status_1_and_names_a_layer(run, finished, tmp_path):
+    flow = kf.load(finished)
+    coupling = flow.bijection.bijections[1].plain().bijections[0]
+    coupling.conditioner.layers[-1].bias.data.fill_(float("nan"))
+    kf.save(flow, tmp_path / "bad")
+    sick = run("doctor", tmp_path / "bad")
+    assert sick.status == 1 and "KF101" in sick.out and "1 AffineCoupling" in sick.out
+
+
+@pytest.mark.slow
+def test_a_flow_of_code_is_examined_at_its_points_or_at_a_table(run, code, rows):
+    """With columns for the context, and in float64 without rounding the rows."""
     done = run("doctor", f"{code}:healthy")
     assert done.status == 0 and "The doctor found no problem" in done.out
     assert "points of the code" in done.out
     assert run("doctor", f"{code}:conditional").status == 0
-
-
-def test_what_the_code_raises_in_the_middle_is_one_sentence(run, code):
-    """With the line of the file; a bijection of the user's own is not wrapped."""
-    done = run("doctor", f"{code}:failing")
-    assert done.status == 2 and done.err.count("\n") == 1
-    assert "flows.py raised RuntimeError in line" in done.err
+    done = run("doctor", f"{code}:doubling", rows)
+    assert f"rows of {rows}" in done.out
+    assert run("doctor", f"{code}:conditional", rows, "--context", "c").status in (0, 1)
+    diagnosis = json.loads(run("doctor", f"{code}:double", rows, "--json").out)
+    assert diagnosis["measured"]["dtype"] == "float64" and "KF602" not in codes(diagnosis)
 
 
 @pytest.mark.slow
 def test_a_fault_is_found_with_exit_status_1(run, code):
     """And can be left out, by its code or by the beginning of it."""
     done = run("doctor", f"{code}:faulty", "--json")
-    assert done.status == 1
-    assert {one["code"] for one in json.loads(done.out)["findings"]} == {"KF203"}
+    assert done.status == 1 and codes(json.loads(done.out)) == {"KF203"}
     for words in (("--ignore", "KF203"), ("--select", "KF1", "KF3"), ("--ignore", "KF2")):
         left = run("doctor", f"{code}:faulty", "--json", *words)
         diagnosis = json.loads(left.out)
@@ -132,94 +80,20 @@ def test_a_fault_is_found_with_exit_status_1(run, code):
     assert kept.status == 1
 
 
-@pytest.mark.slow
-def test_points_come_from_a_table(run, code, tmp_path):
-    """With columns for the context, if the flow has one."""
-    rows = np.random.default_rng(0).normal(size=(80, 3))
-    path = tmp_path / "rows.csv"
-    pl.DataFrame(rows, schema=["a", "b", "c"]).write_csv(path)
-    done = run("doctor", f"{code}:doubling", path)
-    assert done.status == 0 and f"rows of {path}" in done.out
-    assert run("doctor", f"{code}:conditional", path, "--context", "c").status == 0
-
-
-@pytest.mark.slow
-def test_rows_keep_their_digits_for_a_flow_in_float64(run, code, tmp_path):
-    """What float32 cannot hold is not rounded on the way; what the code prints is no JSON."""
-    rows = np.random.default_rng(0).normal(size=(80, 3))
-    path = tmp_path / "rows.csv"
-    pl.DataFrame(rows * 1e-6 + 1, schema=["a", "b", "c"]).write_csv(path)
-    done = run("doctor", f"{code}:double", path, "--json")
-    diagnosis = json.loads(done.out)
-    assert diagnosis["measured"]["dtype"] == "float64"
-    assert "KF602" not in {one["code"] for one in diagnosis["findings"]}
-
-
 def test_discrete_columns_are_named_as_in_the_table(run, code, tmp_path):
-    """Of a flow of code; a run's data was looked at when it was fitted."""
-    rows = np.random.default_rng(0).integers(-3, 4, size=(80, 3))
+    """For a flow of code; the data of a run was examined when it was fitted."""
+    values = np.random.default_rng(0).integers(-3, 4, size=(80, 3))
     path = tmp_path / "rows.csv"
-    pl.DataFrame(rows, schema=["energy", "b", "c"]).write_csv(path)
+    pl.DataFrame(values, schema=["energy", "b", "c"]).write_csv(path)
     assert "KF603: Column 'energy' holds" in run("doctor", f"{code}:doubling", path).out
 
 
-@pytest.mark.parametrize(
-    ("name", "words", "why"),
-    [
-        ("missing", (), "has no 'missing'"),
-        ("broken", (), "raised ValueError in line 47: no such weights"),
-        ("leaving", (), "raised SystemExit in line 43"),
-        ("deeper", (), "raised TypeError in line 55: "),
-        ("sized", (), "should need no arguments, but it requires 'features': write a"),
-        ("unasked", (), "NotImplementedError. If it is not conditional, leave 'context'"),
-        ("doubling", (), "'x' should be given as a few rows"),
-        ("nothing", (), "got a tuple of tuple, int"),
-        ("math", (), "'flow' should be a Flow, a flow of zuko"),
-        ("healthy", ("--select", "KF9"), "'select' should be codes or prefixes"),
-        ("healthy", ("--context", "c"), "'context' names columns of DATA"),
-        ("healthy", ("--fix",), "'fix' changes runs only"),
-    ],
-)
-def test_what_cannot_be_examined_is_one_sentence(run, code, name, words, why):
-    """Of the code too: with the line in which it stopped."""
-    done = run("doctor", f"{code}:{name}", *words)
-    assert done.status == 2 and why in done.err and "Traceback" not in done.err
-
-
-def test_code_that_is_not_there_is_one_sentence(run, tmp_path):
-    """A file, or a module."""
-    assert "does not exist" in run("doctor", f"{tmp_path}/none.py:flow").err
-    assert "No module named" in run("doctor", "nowhere.at_all:flow").err
-
-
-def test_data_of_another_width_is_one_sentence(run, code, tmp_path):
-    """It names the columns that it has, those that are no numbers, and the option for contexts."""
-    path = tmp_path / "rows.csv"
-    path.write_text("a,b,kind\n1.5,2,x\n2.5,3,y\n")
-    done = run("doctor", f"{code}:double", path)
-    assert done.status == 2 and len(done.err.splitlines()) == 2  # one is what the code prints
-    assert "should have 3 columns of numbers for this flow, in addition to those of" in done.err
-    assert done.err.endswith("--context, and has 'a', 'b', and without numbers 'kind'.\n")
-
-
-def test_code_that_python_cannot_read_is_one_sentence(run, tmp_path):
-    """With the line of the file, reported once."""
-    path = tmp_path / "flows.py"
-    path.write_text("import torch\n\ndef make(:\n")
-    assert run("doctor", f"{path}:make").err.endswith("SyntaxError in line 3: invalid syntax\n")
-
-
-@pytest.mark.parametrize("end", ["", ":", ":my-flow"])
-def test_a_file_without_a_name_is_one_sentence(run, code, end):
-    """It is no run folder, and the sentence says how to name a flow in it."""
-    done = run("doctor", f"{code}{end}")
-    assert done.status == 2 and f"{code}:NAME" in done.err
-
-
-def test_a_page_is_written_beside_what_is_printed(run, code, tmp_path):
-    """With the chosen findings only; one that is there is replaced, and with --json too."""
+def test_a_page_is_written_next_to_what_is_printed(run, code, tmp_path):
+    """With the chosen findings only; an existing one is replaced, but for Ctrl-C."""
     page = tmp_path / "page.html"
     page.write_text("old")
+    done = run("doctor", f"{code}:stopped", "--out", page)
+    assert done.status == 130 and "Traceback" not in done.err and page.read_text() == "old"
     done = run("doctor", f"{code}:faulty", "--out", page)
     text = page.read_text(encoding="utf-8")
     assert done.status == 1 and f"page                      {page}" in done.out
@@ -231,46 +105,7 @@ def test_a_page_is_written_beside_what_is_printed(run, code, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_has_a_page_too(run, finished, tmp_path):
-    """Named after its folder."""
-    done = run("doctor", finished, "--out", tmp_path / "page.html")
-    assert done.status in (0, 1)
-    assert "<h1>run</h1>" in (tmp_path / "page.html").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("place", "why"),
-    [("page.txt", "should end in .html"), ("none/page.html", "there is no folder")],
-)
-def test_a_page_that_cannot_be_written_is_refused_before_the_work(run, tmp_path, place, why):
-    """The flow is not even looked for."""
-    done = run("doctor", f"{tmp_path}/none.py:flow", "--out", tmp_path / place)
-    assert done.status == 2 and why in done.err and "Traceback" not in done.err
-
-
-def test_ctrl_c_leaves_no_page_and_no_traceback(run, code, tmp_path):
-    """The status is that of an interrupted program, and what was there stays."""
-    (tmp_path / "page.html").write_text("old")
-    with code.open("a") as file:
-        file.write("\n\ndef stopped():\n    raise KeyboardInterrupt\n")
-    done = run("doctor", f"{code}:stopped", "--out", tmp_path / "page.html")
-    assert done.status == 130 and "Traceback" not in done.err
-    assert (tmp_path / "page.html").read_text() == "old"
-
-
-def test_words_are_shown_on_a_terminal_alone(capsys):
-    """On stderr, and nothing of them in a pipe."""
-    with shown_step() as show:
-        show("layer 1 of 2")
-    assert capsys.readouterr().err == ""
-    with shown_step(visible=True) as show:
-        show("layer 1 of [2]")
-    captured = capsys.readouterr()
-    assert captured.out == ""
-
-
-@pytest.mark.slow
-def test_a_run_says_what_its_own_diagnosis_says(run, tmp_path):
+def test_a_run_has_the_same_diagnosis_each_time(run, tmp_path):
     """A flow that is worse than a Gaussian on held-out rows, also when it is examined again."""
     x = np.random.default_rng(0).normal(size=(400, 4)) @ np.diag([1.0, 1.0, 1.0, 1e-2])
     x[:, 3] += x[:, 0] + x[:, 1]
@@ -278,13 +113,175 @@ def test_a_run_says_what_its_own_diagnosis_says(run, tmp_path):
     folder = tmp_path / "run"
     words = ("--depth", 2, "--hidden", 8, "--max-epochs", 1, "--quiet")
     assert run("fit", tmp_path / "x.csv", "--out", folder, *words).status == 0
-    stored = json.loads((folder / "diagnosis.json").read_text())
+    stored = read(folder, "diagnosis.json")
     again = json.loads(run("doctor", folder, "--json").out)
-    assert "KF501" in [one["code"] for one in stored["findings"]]
-    message = [[(one["code"], one["message"]) for one in d["findings"]] for d in (again, stored)]
-    assert message[0] == message[1]
-    assert again["verdict"] == stored["verdict"]
+    assert "KF501" in codes(stored)
+    messages = [[(f["code"], f["message"]) for f in d["findings"]] for d in (again, stored)]
+    assert messages[0] == messages[1] and again["verdict"] == stored["verdict"]
     fixed = json.loads(run("doctor", folder, "--fix", "float64", "--json").out)
-    assert "KF501" in [one["code"] for one in fixed["after"]["findings"]]
+    assert "KF501" in codes(fixed["after"])
     other = json.loads(run("doctor", folder, tmp_path / "x.csv", "--json").out)
-    assert "KF501" not in [one["code"] for one in other["findings"]]  # of other rows
+    assert "KF501" not in codes(other)  # of other rows
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the real one")
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+def test_the_device_gives_the_samples_the_scores_and_the_findings_of_the_cpu(
+    finished, table, code, monkeypatch
+):
+    """Samples are drawn from the same latents."""
+    monkeypatch.setenv("KAPPAFLOW_NATIVE", "0")
+    devices, original = [], user_code.doctor
+    monkeypatch.setattr(
+        user_code,
+        "doctor",
+        lambda f, x, *a, **k: devices.append(x.device) or original(f, x, *a, **k),
+    )
+
+    def results(device):
+        samples = sample_run(finished, 50, device=device)
+        scores = score_run(finished, str(table), device=device)
+        diagnoses = (
+            diagnose_run(finished, str(table), device=device)[0],
+            user_code.diagnose_code(f"{code}:conditional", device=device)[0],
+        )
+        return samples, scores, [[f.code for f in d.findings] for d in diagnoses]
+
+    expected = results(None)
+    with PretendedDevice():
+        actual = results("cuda")
+    for columns, same in zip(actual[:2], expected[:2], strict=True):
+        assert columns.keys() == same.keys()
+        for name in columns:
+            np.testing.assert_allclose(columns[name], same[name], rtol=1e-4, atol=1e-4)
+    assert actual[2] == expected[2]
+    assert devices == [torch.device("cpu"), CUDA]
+
+
+def contents(folder):
+    """Returns the bytes of all files of a folder, by name."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def squeezed(table, tmp_path_factory):
+    """A run with linear layers, one of which is nearly singular."""
+    folder = fitted(tmp_path_factory, table, "--depth", 3, "--mixing", "lu", *SMALL[2:])
+    flow = kf.load(folder)
+    layers = [part for part in flow.modules() if isinstance(part, kf.bijections.LULinear)]
+    with torch.no_grad():
+        layers[1].triangles[1, 1] = -12.0  # exp(-12)
+    config = read_config(folder / "config.json")
+    assert describe_model(flow).model == config.model
+    write_weights(folder / "model.safetensors", flow.state_dict(), config)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_nearly_singular_layer_gets_a_bound_and_the_flow_is_trained_on(
+    run, squeezed, table, tmp_path
+):
+    """The old run stays; the new one is used as any other."""
+    before, new = contents(squeezed), tmp_path / "new"
+    result = json.loads(
+        run("doctor", squeezed, "--fix", "--into", new, "--epochs", 3, "--json").out
+    )
+    assert "KF305" in codes(result["before"]) - codes(result["after"])
+    names = [clause.split(":")[0] for clause in result["done"]]
+    assert names == ["bound", "trained for 3 more epochs"]
+    conditions = [result[k]["measured"]["condition_number_max"] for k in ("after", "before")]
+    assert conditions[0] < 1e4 < conditions[1]
+    assert contents(squeezed) == before
+    assert (new / "report.html").exists() and read(new, "fixes.json") == result
+    assert run("score", new, table).status == run("report", new).status == 0
+
+
+@pytest.mark.slow
+def test_rounding_is_fixed_by_float64(run, squeezed, tmp_path):
+    new = tmp_path / "new"
+    outcome = run("doctor", squeezed, "--fix", "float64", "--into", new)
+    assert outcome.status == 0, outcome.err
+    assert "float64: converted from float32 to float64" in outcome.out
+    assert "condition number max" in outcome.out
+    flow, old = kf.load(new), kf.load(squeezed)
+    assert flow.dtype == torch.float64
+    x = torch.zeros(1, 3)
+    torch.testing.assert_close(flow.log_prob(x.double()), old.double().log_prob(x.double()))
+    assert read(new, "diagnosis.json")["measured"]["dtype"] == "float64"
+
+
+def test_neighboring_linear_layers_become_one_on_a_saved_model(run, tmp_path):
+    first = kf.bijections.Linear.of([[1.0, 1.0], [1.0, 1.0 + 2e-5]])
+    layers = [first, kf.bijections.Linear.of(torch.linalg.inv(first.matrix().double()).float())]
+    chain = kf.Chain([kf.bijections.ActNorm(2), *layers])
+    kf.save(kf.Flow(kf.StandardNormal(2), chain), tmp_path / "model")
+    refused(
+        run("doctor", tmp_path / "model", "--fix", "bound"), "whose original data still exists"
+    )
+    outcome = run("doctor", tmp_path / "model", "--fix", "fuse")
+    assert "merged neighboring linear layers" in outcome.out
+    assert len(kf.load(tmp_path / "model-fixed").bijection) < 3
+
+
+@pytest.mark.slow
+def test_a_training_of_a_fix_is_resumed_and_never_overwritten(run, squeezed, tmp_path):
+    """The same command after a kill resumes it; another fix is refused."""
+    new = tmp_path / "bounded"
+    words = ("doctor", squeezed, "--into", new, "--fix")
+    run(*words, "bound", "--epochs", 1)
+    result = read(new, "result.json")
+    kept = ("history", "validation_nll", "best_epoch", "stopped_because")
+    (new / "result.json").write_text(json.dumps({key: result[key] for key in kept}))
+    before = contents(new)
+    refused(run(*words, "float64"), "holds an unfinished training")
+    assert contents(new) == before
+    run(*words, "bound", "--epochs", 1)
+    assert read(new, "result.json")["test"]["nll"] == pytest.approx(result["test"]["nll"])
+
+
+COMBINED = {"run", "fix", "into", "epochs", "json"}
+VALUES = {"select": "KF3", "ignore": "KF3", "decimal": ",", "device": "cpu", "context": "a"}
+
+
+@pytest.mark.parametrize("option", sorted(set(inspect.signature(doctor).parameters) - COMBINED))
+def test_no_other_option_of_the_doctor_combines_with_a_fix(run, tmp_path, option):
+    """None is ignored in silence, and nothing is read or written."""
+    parameter = inspect.signature(doctor).parameters[option]
+    words = ["doctor", tmp_path / "run"]
+    if parameter.kind is parameter.POSITIONAL_ONLY:
+        words.append("rows.csv")
+    else:
+        words.append(f"--{option}")
+        words += [] if parameter.default is False else [VALUES.get(option, "page.html")]
+    outcome = run(*words, "--fix")
+    assert outcome.status == 2
+    assert "only combines with --into" in outcome.err or f"'{option}' is for" in outcome.err
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_fix_without_effect_says_why(run, finished, tmp_path):
+    """The reason differs for named fixes and for findings without an automatic fix."""
+    for fixes, why in ((["bound"], "bound finds"), (["fuse", "bound"], "fuse and bound find")):
+        outcome = run("doctor", finished, "--fix", *fixes)
+        assert f"Nothing changed: {why} nothing to change." in outcome.out
+    layer = kf.bijections.ElementwiseAffine(2, log_scale=[800.0, 0.0])
+    kf.save(kf.Flow(kf.StandardNormal(2), layer).double(), tmp_path / "model")
+    outcome = run("doctor", tmp_path / "model", "--fix")
+    assert "Nothing changed: no automatic fix applies to these findings." in outcome.out
+    assert outcome.status == 1
+
+
+@pytest.mark.slow
+def test_a_column_that_nearly_follows_is_named_with_the_options_of_fit(run, tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, 3))
+    d = x[:, 0] - 2 * x[:, 1] + 3e-5 * rng.normal(size=600)
+    names = {"delimiter": ",", "header": "a,b,c,d", "comments": ""}
+    np.savetxt(tmp_path / "near.csv", np.column_stack([x, d]), **names)
+    folder = tmp_path / "run"
+    assert run("fit", tmp_path / "near.csv", "--out", folder, *SMALL).status == 0
+    fixed = run("doctor", folder, "--fix")
+    assert "Nothing changed" in fixed.out
+    assert "Another training may help: column 'd' nearly follows from others" in fixed.out
+    assert "fit again with --exclude d, or with --jitter d" in fixed.out

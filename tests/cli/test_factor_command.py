@@ -10,11 +10,9 @@ import sys
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tests.cli.test_refusals import refused
 
 import kappaflow as kf
 from kappaflow.runs import factor
-from kappaflow_studies.factors import page
 
 
 @pytest.fixture
@@ -102,53 +100,3 @@ def test_a_permutation_comes_through_the_pipe_in_as_few_couplings_as_work(
     monkeypatch.setattr(sys, "stdin", pipe)
     message = json.loads(run("factor", "-", "--couplings", "fewest", "--json").out)
     assert 1 < len(message["couplings"]) <= 4 and message["residual"] < 1e-14
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["nothing.npy"], "no file 'nothing.npy'"),
-        (["singular.npy"], "'matrix' should be invertible"),
-        (["wide.csv"], "'matrix' should be square, got shape (2, 3)"),
-        (["objects.npy"], "pickled objects, which are never read"),
-        (["map.npy", "--couplings", "2"], "'couplings' should be larger"),
-        (["map.npy", "--couplings", "0"], "'couplings'"),
-        (["map.npy", "--couplings", "2.5"], "--couplings"),
-        (["map.npy", "--couplings", "few"], '"fewest" or a whole number'),
-        (["map.npy", "--partition", "third"], '"half", "alternating" or a whole number'),
-        (["map.npy", "--partition", "6"], "'partition' should split 6 features"),
-        (["map.npy", "--method", "rotation"], "not a multiple of an"),
-        (["map.npy", "--method", "guess"], "guess"),
-        (["map.npy", "--seed", "-1"], "'seed'"),
-        (["map.npy", "--out", "c.npy"], "'out' should end in .safetensors"),
-        (["map.npy", "--out", "no/c.safetensors"], "no folder no"),
-        (["map.npy", "--report", "page.txt"], "'report' should end in .html"),
-        (["map.npy", "--report", "."], "'report' should end in .html"),
-    ],
-)
-def test_what_cannot_be_factored_is_refused_in_one_sentence(
-    run, matrix, monkeypatch, words, message
-):
-    """And nothing is written."""
-    folder = matrix.parent
-    monkeypatch.chdir(folder)
-    np.save("singular.npy", np.ones((3, 3)))
-    np.save("objects.npy", np.array([[1, "a"]], dtype=object), allow_pickle=True)
-    (folder / "wide.csv").write_text("1,2,3\n4,5,6\n")
-    before = sorted(folder.iterdir())
-    requested = words if "--out" in words else [*words, "--out", "c.safetensors"]
-    refused(run("factor", *requested), message)
-    assert sorted(folder.iterdir()) == before
-
-
-def test_a_page_that_fails_does_not_take_the_couplings_along(run, matrix, tmp_path, monkeypatch):
-    """They are written first; the failure has a sentence and no half page."""
-
-    def fails(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(page, "trade_off", fails)
-    words = ("--out", tmp_path / "c.safetensors", "--report", tmp_path / "p.html")
-    outcome = run("factor", matrix, *words)
-    assert outcome.status == 1 and "No space left" in outcome.err
-    assert (tmp_path / "c.safetensors").exists() and not (tmp_path / "p.html").exists()

@@ -8,52 +8,15 @@ import polars as pl
 import pytest
 import torch
 from PIL import Image
-from tests.cli.test_refusals import refused
+from tests.cli.conftest import TINY, read, refused
 
 import kappaflow as kf
-from kappaflow.cli.app import main
-from kappaflow.data import toy_names
 from kappaflow.report.pictures import size_of
 
-TINY = ("--levels", 1, "--steps", 1, "--hidden", 4, "--quiet")
-
-
-def read(path):
+def pixels(path):
     """The pixels of a picture."""
     with Image.open(path) as image:
         return np.asarray(image)
-
-
-@pytest.fixture(scope="session")
-def pictures(tmp_path_factory):
-    """A folder of 45 small pictures in color, in three classes, of 8 x 12 pixels."""
-    folder = tmp_path_factory.mktemp("pictures") / "set"
-    rng = np.random.default_rng(0)
-    for i in range(45):
-        name = ("blue", "green", "red")[i % 3]
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(0, 60, (8, 12, 3), np.uint8)
-        pixels[..., 2 - i % 3] += 150
-        Image.fromarray(pixels).save(folder / name / f"{i:02}.png")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def digits_run(tmp_path_factory):
-    """A finished run on the digits, two epochs of a tiny Glow."""
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    words = ["fit", "digits", "--out", folder, *TINY, "--max-epochs", 2]
-    assert main([str(word) for word in words]) == 0
-    return folder
-
-
-@pytest.fixture(scope="session")
-def class_run(pictures, tmp_path_factory):
-    """A finished run on the pictures, given their class."""
-    folder = tmp_path_factory.mktemp("runs") / "pictures"
-    words = ["fit", pictures, "--out", folder, "--by-class", "--size", 8, "--flip"]
-    assert main([str(word) for word in [*words, *TINY, "--max-epochs", 3]]) == 0
-    return folder
 
 
 def test_fit_writes_a_run_folder_with_grids_of_samples(digits_run):
@@ -64,10 +27,10 @@ def test_fit_writes_a_run_folder_with_grids_of_samples(digits_run):
         "result.json", "diagnosis.json", "report.html", "report.json",
         "samples/epoch-0001.png", "samples/epoch-0002.png", "samples/best.png",
     }  # fmt: skip
-    result = json.loads((digits_run / "result.json").read_text())
+    result = read(digits_run, "result.json")
     assert {"nll", "bits_per_dimension", "bits_standard_error"} <= set(result["test"])
     assert {"epochs", "worst_layer", "verdict"} <= set(result)
-    config = json.loads((digits_run / "config.json").read_text())
+    config = read(digits_run, "config.json")
     run = config["run"]
     assert run["source"]["data"] == "digits" and run["flip"] is False and run["classes"] == []
     assert config["model"]["name"] == "glow" and kf.load(digits_run).augment.values == 17
@@ -81,7 +44,7 @@ def test_fit_again_returns_the_stored_result_at_once(run, digits_run):
     words = ("fit", "digits", "--out", digits_run, *TINY)
     again = run(*words, "--max-epochs", 2, "--model", "glow", "--json")
     assert again.status == 0
-    stored = json.loads((digits_run / "result.json").read_text())
+    stored = read(digits_run, "result.json")
     message = json.loads(again.out)
     assert message["test"] == stored["test"] and "calibration" not in message
     refused(run(*words, "--max-epochs", 3), "max_epochs 2, not 3")
@@ -110,11 +73,11 @@ def test_channels_of_noise_are_added_by_an_option(run, pictures, tmp_path):
     words = ("fit", pictures, "--size", 4, "--out", folder, *TINY, "--max-epochs", 1)
     outcome = run(*words, "--padding", 2)
     assert outcome.status == 0, outcome.err
-    config = json.loads((folder / "config.json").read_text())
+    config = read(folder, "config.json")
     assert config["model"]["arguments"]["padding"] == 2
     flow = kf.load(folder)
     assert flow.event_shape == (3, 4, 4) and flow.joint_shape == (5, 4, 4)
-    test = json.loads((folder / "result.json").read_text())["test"]
+    test = read(folder, "result.json")["test"]
     assert test["bits_per_dimension"] == pytest.approx(test["nll"] / (3 * 4 * 4 * np.log(2)))
     page = (folder / "report.html").read_text()
     assert "Each image gets one sample of the noise in the pixels and in the padding" in page
@@ -143,29 +106,15 @@ def test_samples_are_one_picture_an_array_or_a_picture_each(run, digits_run, tmp
     assert array.dtype == np.uint8 and array.shape == (12, 1, 8, 8)
     assert np.array_equal(array, drawn.numpy())
     assert run(*words, tmp_path / "all.png").status == 0
-    picture = read(tmp_path / "all.png")
+    picture = pixels(tmp_path / "all.png")
     assert picture.shape[1] >= 512
     factor = picture.shape[1] // 35
     assert np.array_equal(picture[::factor, ::factor][:8, :8], np.rint(array[0, 0] * (255 / 16)))
     assert run(*words, tmp_path / "each").status == 0
     files = sorted((tmp_path / "each").iterdir())
     assert [file.name for file in files] == [f"{i:02}.png" for i in range(1, 13)]
-    last = read(files[-1])
+    last = pixels(files[-1])
     assert np.array_equal(last, np.rint(array[11, 0] * (255 / 16)).astype(np.uint8))
-
-
-def test_a_temperature_brings_samples_nearer_to_the_mode(run, digits_run, finished, tmp_path):
-    """Of images and of tables alike; at 0 all samples are one."""
-    for folder in (digits_run, finished):
-        cold = tmp_path / f"{folder.parent.name}.npy"
-        words = ("sample", folder, "-n", 4, "--out", cold)
-        assert run(*words, "--temperature", 0).status == 0
-        table = np.load(cold).reshape(4, -1).astype(float)
-        if folder is finished:  # pixels are filled with noise before they are cut
-            assert np.ptp(table, axis=0).max() == 0
-        assert run(*words, "--temperature", 1).status == 0
-        assert np.ptp(np.load(cold).reshape(4, -1).astype(float), axis=0).max() > 0
-        refused(run(*words, "--temperature", -1), "'temperature'")
 
 
 def test_all_classes_take_turns_or_one_is_named(run, class_run, tmp_path):
@@ -184,7 +133,9 @@ def test_all_classes_take_turns_or_one_is_named(run, class_run, tmp_path):
     assert run(*words, tmp_path / "all.png").status == 0
     width, height = size_of((tmp_path / "all.png").read_bytes())
     assert (width / 26, height / 26) == (width // 26, width // 26)  # 3 x 3 of 8 pixels
-    refused(run(*words, tmp_path / "x.png", "--class", "violet"), "one of blue, green, red")
+    assert run(*words, tmp_path / "cold.npy", "--temperature", 0).status == 0
+    cold, warm = (np.load(tmp_path / f"{name}.npy").astype(float) for name in ("cold", "all"))
+    assert np.ptp(cold, axis=0).mean() < np.ptp(warm, axis=0).mean()
 
 
 def test_scores_name_the_image(run, digits_run, class_run, pictures, tmp_path):
@@ -229,25 +180,6 @@ def test_doctor_examines_held_out_images_or_others(run, class_run, pictures):
     assert json.loads(run("doctor", class_run, pictures, "--json").out)["ok"] is True
 
 
-def test_report_of_a_run_on_images_is_drawn_anew(run, digits_run):
-    """The page comes back byte for byte, pictures included; the numbers are JSON."""
-    page = (digits_run / "report.html").read_bytes()
-    (digits_run / "report.html").unlink()
-    assert run("report", digits_run).status == 0
-    assert (digits_run / "report.html").read_bytes() == page
-    assert json.loads(run("report", digits_run, "--json").out)["result"]["kind"] == "images"
-
-
-def test_the_flow_of_an_unfinished_run_is_not_passed_off_as_final(run, digits_run, tmp_path):
-    """Samples come with a remark; scores wait for the end."""
-    copy = tmp_path / "copy"
-    shutil.copytree(digits_run, copy)
-    (copy / "result.json").unlink()
-    outcome = run("sample", copy, "-n", 1, "--out", tmp_path / "one.png")
-    assert outcome.status == 0 and "not finished" in outcome.err
-    refused(run("score", copy, "digits"), "run the same fit again")
-
-
 @pytest.mark.slow
 def test_a_run_of_the_library_on_images_can_be_sampled(run, tmp_path):
     """It knows its classes by their numbers, and is not scored."""
@@ -260,92 +192,6 @@ def test_a_run_of_the_library_on_images_can_be_sampled(run, tmp_path):
     refused(run("score", tmp_path / "run", "digits"), "made by kappaflow.fit")
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["fit", "digits", "--model", "nice"], "'model' should be one of glow"),
-        (["fit", "digits", "--columns", "a"], "--columns is an option of tables"),
-        (["fit", "digits", "--where", "a=1"], "--where is an option of tables"),
-        (["fit", "digits", "--residual"], "--residual is an option of tables"),
-        (["fit", "digits", "--dropout", 0.1], "--dropout is an option of tables"),
-        (["fit", "magic", "--model", "jet"], "'model' should be one of real_nvp, nice"),
-        (["fit", "magic", "--by-class"], "--by-class is an option of images"),
-        (["fit", "magic", "--no-crop"], "--crop is an option of images"),
-        (["fit", "magic", "--levels", 2], "--levels is an option of images"),
-        (["fit", "magic", "--padding-kind", "zero"], "'padding_kind' should be left out where"),
-        (["fit", "digits", "--padding-scale", 2], "'padding_scale' should be left out where"),
-        (
-            ["fit", "digits", "--padding", 1, "--padding-kind", "zero", "--padding-scale", 2],
-            "'padding_scale' should be left out for zero padding",
-        ),
-        (["fit", "digits", "--padding", -1], "'padding' should be at least 0"),
-        (["fit", "digits", "--patch", 2], "--patch is an option of jet"),
-        (["fit", "digits", "--depth", 2], "--depth is an option of jet"),
-        (["fit", "digits", "--model", "jet", "--steps", 2], "--steps is an option of glow"),
-        (["fit", "digits", "--model", "jet", "--hidden", 2], "an option of glow and real_nvp"),
-        (["fit", "digits", "--hidden", 8, 8], "'hidden' should be one number"),
-        (["fit", "digits", "--levels", 4], "'levels' should be at most 3"),
-        (["fit", "digits", "--size", 7], "should be even to be squeezed"),
-        (["fit", "digits", "--size", 8, 8, 8], "'size'"),
-        (["fit", "digits", "--size", 0], "'size'"),
-        (["fit", "digits", "--steps", 1.5], "--steps"),
-        (["fit", "digits", "--condition-bound", 3], "'condition_bound'"),
-        (["fit", "digits", "--mixing", "cholesky"], "cholesky"),
-        (["fit", "digits", "--logit", 2], "'margin'"),
-        (["fit", "digits", "--batch-size", 0], "'batch_size'"),
-        (["fit", "faces", "--size", 8, "--hidden", 99_999_999_999], "this size"),
-    ],
-)
-def test_an_option_that_does_not_fit_is_named(run, tmp_path, monkeypatch, words, message):
-    """One sentence with the option in it; nothing is written."""
-    monkeypatch.chdir(tmp_path)
-    refused(run(*words, "--out", "run", "--quiet"), message)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["-n", 3], "'out' should end in .png"),
-        (["-n", 3, "--out", "samples.csv"], "'out' should end in .png"),
-        (["-n", 3, "--out", "nowhere/samples.png"], "nowhere"),
-        (["-n", 3, "--out", "."], "there already"),
-        (["-n", 0, "--out", "s.png"], "'n'"),
-        (["-n", 3, "--out", "s.png", "--class", "7"], "'class' should be left out"),
-        (["-n", 3, "--out", "s.png", "--context", "x.csv"], "'context' should be left out"),
-        (["-n", 3, "--out", "s.png", "--seed", -1], "'seed'"),
-    ],
-)
-def test_samples_that_cannot_be_drawn_are_refused(
-    run, digits_run, tmp_path, monkeypatch, words, message
-):
-    """Before any work is done, and nothing is written."""
-    monkeypatch.chdir(tmp_path)
-    refused(run("sample", digits_run, *words), message)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_class_is_nothing_for_a_table(run, finished, tmp_path):
-    """The other way round too."""
-    words = ("sample", finished, "-n", 2, "--class", "a", "--out", tmp_path / "s.csv")
-    refused(run(*words), "'class' should be left out")
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["score", "class_run", "digits"], "'images' should have the classes of the run"),
-        (["score", "digits_run", "faces"], "pixels of 17 values"),
-        (["score", "digits_run", "magic"], "magic"),
-        (["score", "finished", "digits"], "digits"),
-    ],
-)
-def test_images_that_do_not_fit_a_run_are_refused(request, run, words, message):
-    """Other classes, none, more values to a pixel, a table."""
-    folder = request.getfixturevalue(words[1])
-    refused(run(words[0], folder, *words[2:]), message)
-
-
 def test_a_damaged_image_is_named_and_no_run_is_left(run, pictures, tmp_path):
     """The sentence has its path; the folder of the run is not made."""
     copy = tmp_path / "set"
@@ -355,23 +201,3 @@ def test_a_damaged_image_is_named_and_no_run_is_left(run, pictures, tmp_path):
     words = ("fit", copy, "--out", tmp_path / "run", "--size", 8, *TINY, "--max-epochs", 1)
     refused(run(*words), "05.png")
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.slow
-def test_a_table_takes_what_it_took_before(run, table, tmp_path):
-    """Depth, widths and learning rate that are left out are those of tables."""
-    words = ("fit", table, "--out", tmp_path / "run", "--max-epochs", 1, "--hidden", 4, "--quiet")
-    assert run(*words).status == 0
-    config = json.loads((tmp_path / "run/config.json").read_text())
-    assert config["model"]["arguments"]["depth"] == 16
-    assert config["model"]["arguments"]["partition"] == "random-half"
-    assert config["run"]["training"]["learning_rate"] == 5e-3
-    assert config["run"]["training"]["batch_size"] is None
-
-
-def test_data_lists_the_sets_of_images_with_whom_to_cite(run):
-    """Also for machines, behind the tables."""
-    listed = run("data").out
-    assert "digits: 1,797 handwritten digits" in listed and "comes with scikit-learn" in listed
-    named = [one["name"] for one in json.loads(run("data", "--json").out)]
-    assert named == ["magic", *toy_names(), "digits", "mnist-5k", "faces"]

@@ -4,7 +4,6 @@ import json
 import re
 
 import pytest
-from tests.cli.test_refusals import refused
 
 import kappaflow_studies
 from studies.powers import powers
@@ -16,24 +15,6 @@ def test_the_experiments_are_listed(run):
     assert names == list(kappaflow_studies.STUDIES) and "linear-depth" in names
     lines = run("reproduce", "--list").out.splitlines()
     assert len(lines) == len(names) and re.match(r"linear-depth +\w", lines[0])
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ([], "'experiment' should be one of linear-depth"),
-        (["cats"], "padding or all, got 'cats'"),
-        (["padding", "--preset", "hours"], "hours"),
-        (["padding", "--seed", -1], "'seed'"),
-        (["padding", "--seed", 0.5], "--seed"),
-        (["all", "--config", "x.toml"], "'config'"),
-    ],
-)
-def test_what_there_is_not_is_refused(run, tmp_path, monkeypatch, words, message):
-    """In one sentence, and nothing is written."""
-    monkeypatch.chdir(tmp_path)
-    refused(run("reproduce", *words), message)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

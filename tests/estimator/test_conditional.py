@@ -87,14 +87,9 @@ def test_several_targets():
     assert density.predict(x[:4]).shape == (4, 3)
     with pytest.raises(ArgumentError, match="'y' should have 3 targets"):
         density.log_prob(x, y[:, 0])
-
-
-def test_one_target_in_a_column_stays_a_column():
-    x, y = rows(200)
-    density = clone(SMALL_DENSITY).fit(x, y[:, None])
-    assert density.sample(x[:5], 2).shape == (2, 5, 1)
-    assert density.quantile(x[:5], 0.5).shape == (5, 1)
-    assert density.predict(x[:5]).shape == (5, 1)
+    column = clone(SMALL_DENSITY).fit(x, y[:, :1])
+    shapes = [column.sample(x[:5], 2).shape, column.quantile(x[:5], 0.5).shape]
+    assert [*shapes, column.predict(x[:5]).shape] == [(2, 5, 1), (5, 1), (5, 1)]
 
 
 @pytest.mark.slow
@@ -108,8 +103,8 @@ def test_it_stands_in_pipelines_searches_and_pickles(fitted):
 
 
 def test_the_doctor_examines_it(fitted):
-    found = fitted.diagnose(*rows(64, seed=3))
-    assert found.ok, found.verdict
+    diagnosis = fitted.diagnose(*rows(64, seed=3))
+    assert diagnosis.ok, diagnosis.verdict
 
 
 def test_affine_couplings_make_a_gaussian_of_one_target():

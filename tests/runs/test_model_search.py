@@ -55,21 +55,32 @@ def uniform(tmp_path_factory):
     return TableConfig(str(path))
 
 
+def searched(source, search=SEARCH, **limits):
+    """Returns the choice of a search on a table, and where the training starts."""
+    rows = source.load()
+    settings = SETTINGS.model_copy(update=limits)
+    return search_model(rows.train, rows.validation, search, settings, progress=False)
+
+
+def searched_and_trained(source, search=SEARCH, **limits):
+    """Returns the choice of a search, its start, and the result of the training that follows."""
+    rows = source.load()
+    settings = SETTINGS.model_copy(update={"max_epochs": 100_000, "patience": 100_000, **limits})
+    parts = rows.train, rows.validation
+    choice, start = search_model(*parts, search, settings, progress=False)
+    flow, settings = build_flow(choice.model, rows.train, settings.seed), choice.settings(settings)
+    return choice, start, fit_split(flow, *parts, settings, progress=False, start=start)
+
+
 @pytest.mark.slow
 def test_the_best_model_wins_and_trains_on(uniform):
     """The training starts at the winner's weights, optimizer state, steps and history."""
-    tables = uniform.load()
-    settings = SETTINGS.model_copy(update={"max_epochs": 120, "patience": 120})
-    choice, start = search_model(tables.train, tables.validation, SEARCH, settings, progress=False)
+    choice, start, result = searched_and_trained(uniform, max_epochs=120, patience=120)
     assert choice.recipe == "spline" and choice.trials[0].behind == 0
     assert choice.trials[1].behind > 2 * choice.trials[1].error
     assert str(choice).startswith("chose 2 spline couplings")
     groups, progress, history = start
     assert progress["step"] == choice.trials[0].steps > 0 and groups["optimizer"]
-    flow = build_flow(choice.model, tables.train, settings.seed)
-    result = fit_split(
-        flow, tables.train, tables.validation, settings, progress=False, start=start
-    )
     assert list(result.history[: len(history)]) == history
     assert result.validation_nll <= progress["best_nll"]
     rates = [line["learning_rate"] for line in result.history]
@@ -77,15 +88,12 @@ def test_the_best_model_wins_and_trains_on(uniform):
 
 
 @pytest.mark.slow
-def test_epochs_of_all_models_count(uniform):
-    """A search takes at most a quarter of them, and the training the rest."""
-    tables = uniform.load()
-    settings = SETTINGS.model_copy(update={"max_epochs": 20, "patience": 20})
-    choice, start = search_model(tables.train, tables.validation, SEARCH, settings, progress=False)
-    flow = build_flow(choice.model, tables.train, settings.seed)
-    result = fit_split(
-        flow, tables.train, tables.validation, settings, progress=False, start=start
-    )
+@pytest.mark.parametrize("calibration_s", [None, 30.0])
+def test_epochs_of_all_models_count(uniform, monkeypatch, calibration_s):
+    """A search takes at most a quarter of them, also on a machine that measures many steps."""
+    if calibration_s is not None:
+        monkeypatch.setattr(module, "CALIBRATION_S", calibration_s)
+    choice, start, result = searched_and_trained(uniform, max_epochs=20, patience=20)
     steps = sum(trial.steps for trial in choice.trials)
     assert steps <= 0.25 * 20 * 19 + 4  # each of two models rounds up, twice
     own = start[1]["step"]
@@ -93,60 +101,27 @@ def test_epochs_of_all_models_count(uniform):
     assert later * 19 <= 20 * 19 - steps + 19 and own < steps
 
 
-@pytest.mark.slow
-def test_steps_that_measure_the_speed_of_models_count(uniform, monkeypatch):
-    """A machine that takes many steps in that time exceeds no limit."""
-    monkeypatch.setattr(module, "CALIBRATION_S", 30.0)
-    tables = uniform.load()
-    settings = SETTINGS.model_copy(update={"max_epochs": 20, "patience": 20})
-    search = ModelSearch({}, 60.0)
-    choice, _ = search_model(tables.train, tables.validation, search, settings, progress=False)
-    assert sum(trial.steps for trial in choice.trials) <= 0.25 * 20 * 19 + 4
-
-
 def test_a_mixture_that_does_not_fit_leaves_the_other_models(uniform, monkeypatch):
     entrants = [("spline", {"depth": 1, **TINY}, 5e-3), ("real_nvp", {"depth": 1, **TINY}, 5e-3)]
     entrants[1][1]["components"] = 100_000
-    monkeypatch.setattr(module, "candidates", lambda *given, **more: entrants)
-    tables = uniform.load()
-    search = ModelSearch({}, 0.5)
-    choice, _ = search_model(tables.train, tables.validation, search, SETTINGS, progress=False)
+    monkeypatch.setattr(module, "candidates", lambda *arguments, **more: entrants)
+    choice, _ = searched(uniform, ModelSearch({}, 0.5))
     assert choice.recipe == "spline" and len(choice.trials) == 1
 
 
 @pytest.mark.slow
 def test_the_time_limit_binds_the_search(uniform):
-    """Search and training together take the seconds that were given."""
-    tables = uniform.load()
-    limits = {"max_time_s": 4.0, "max_epochs": 100_000, "patience": 100_000}
-    settings = SETTINGS.model_copy(update={"max_epochs": 100_000, "patience": 100_000, **limits})
-    choice, start = search_model(
-        tables.train, tables.validation, ModelSearch({}, 60.0), settings, progress=False
-    )
+    """Search and training together take no more."""
+    choice, start, result = searched_and_trained(uniform, ModelSearch({}, 60.0), max_time_s=4.0)
     assert choice.seconds < 1.5 and start[1]["time_s"] < 4
-    flow = build_flow(choice.model, tables.train, settings.seed)
-    result = fit_split(
-        flow, tables.train, tables.validation, settings, progress=False, start=start
-    )
     assert result.stopped_because == "max_time_s" and result.history[-1]["time_s"] < 4.5
     assert result.history[-1]["learning_rate"] < 5e-4
-
-
-def _searched_and_trained(source, **limits):
-    """Returns the choice of a search, and the result of the training that follows."""
-    tables = source.load()
-    settings = SETTINGS.model_copy(update={"max_epochs": 100_000, "patience": 100_000, **limits})
-    rows = tables.train, tables.validation
-    choice, start = search_model(*rows, ModelSearch({}, 60.0), settings, progress=False)
-    flow = build_flow(choice.model, tables.train, settings.seed)
-    settings = choice.settings(settings)
-    return choice, fit_split(flow, *rows, settings, progress=False, start=start)
 
 
 def test_a_busy_machine_leaves_three_quarters_of_the_time_to_the_training(uniform, ticking):
     """The search does less there, and the learning rate still falls to zero within the limit."""
     ticking(0.004, slowness=4.0)
-    choice, result = _searched_and_trained(uniform, max_time_s=6.0)
+    choice, _, result = searched_and_trained(uniform, ModelSearch({}, 60.0), max_time_s=6.0)
     assert choice.seconds < 0.3 * 6 and len(choice.trials) == 2
     assert result.stopped_because == "max_time_s" and result.history[-1]["time_s"] < 6.05
     assert result.history[-1]["learning_rate_share"] < 0.02
@@ -162,18 +137,15 @@ def test_models_have_the_same_processor_time_while_the_load_rises(uniform, monke
 
     monkeypatch.setattr(module.loop.time, "process_time", lambda: 0.004 * next(readings))
     monkeypatch.setattr(module.loop, "clock", clock)
-    tables = uniform.load()
-    settings = SETTINGS.model_copy(update={"max_time_s": 20.0})
-    rows = tables.train, tables.validation
-    choice, _ = search_model(*rows, ModelSearch({}, 60.0), settings, progress=False)
-    one, two = (trial.seconds for trial in choice.trials)
-    assert one == pytest.approx(two, rel=0.25) and 3 < choice.seconds <= 5
+    choice, _ = searched(uniform, ModelSearch({}, 60.0), max_time_s=20.0)
+    first, second = (trial.seconds for trial in choice.trials)
+    assert first == pytest.approx(second, rel=0.25) and 3 < choice.seconds <= 5
 
 
 def test_models_for_which_there_is_no_time_are_left_out(uniform, ticking):
     """The first model is trained, and the choice names how many others were not tried."""
     ticking(0.002, 50.0)
-    choice, result = _searched_and_trained(uniform, max_time_s=8.0)
+    choice, _, result = searched_and_trained(uniform, ModelSearch({}, 60.0), max_time_s=8.0)
     assert choice.left_out == 1 and "there was no time to try 1 more" in str(choice)
     assert result.history[-1]["time_s"] <= 10
 
@@ -184,11 +156,7 @@ def test_models_for_which_there_is_no_time_are_left_out(uniform, ticking):
 )
 def test_without_time_the_first_model_is_taken(uniform, seconds, epochs, reason):
     """The choice says why nothing was compared."""
-    settings = SETTINGS.model_copy(update={"max_epochs": epochs})
-    tables = uniform.load()
-    choice, start = search_model(
-        tables.train, tables.validation, ModelSearch({}, seconds), settings, progress=False
-    )
+    choice, start = searched(uniform, ModelSearch({}, seconds), max_epochs=epochs)
     assert (choice.recipe, choice.reason, start) == ("real_nvp", reason, None)
     assert reason in str(choice)
 
@@ -206,16 +174,11 @@ def test_models_that_cannot_be_trained_are_left_out(uniform, monkeypatch):
         return flow
 
     monkeypatch.setattr(module, "build_flow", broken)
-    tables = uniform.load()
-    choice, _ = search_model(
-        tables.train, tables.validation, ModelSearch({}, 0.5), SETTINGS, progress=False
-    )
+    choice, _ = searched(uniform, ModelSearch({}, 0.5))
     assert [trial.recipe for trial in choice.trials] == ["spline"]
     failing.add("spline")
     with pytest.raises(NumericalError, match="choose one by --model"):
-        search_model(
-            tables.train, tables.validation, ModelSearch({}, 0.5), SETTINGS, progress=False
-        )
+        searched(uniform, ModelSearch({}, 0.5))
 
 
 class Stop(Callback):
@@ -304,11 +267,11 @@ def test_one_process_of_several_can_search_alone(monkeypatch):
 def test_candidates_fit_tables_of_any_size(rows):
     """Few rows get more dropout; an argument that the user names is every model's."""
     table = load_table(np.random.default_rng(0).normal(size=(rows, 3)))
-    found = candidates(table, ModelSearch({"memory": "store"}))
-    assert all(arguments["memory"] == "store" for _, arguments, _ in found)
-    least = min(arguments["dropout"] for _, arguments, _ in found)
+    result = candidates(table, ModelSearch({"memory": "store"}))
+    assert all(arguments["memory"] == "store" for _, arguments, _ in result)
+    least = min(arguments["dropout"] for _, arguments, _ in result)
     assert least == {40: 0.3, 5_000: 0.05, 70_000: 0.0}[rows]
-    for candidate in found:
+    for candidate in result:
         flow = build_flow(ModelConfig(*candidate[:2]), table, 0)
         assert flow.event_shape == (3,)
 
@@ -325,11 +288,11 @@ def test_circles_and_tables_of_few_rows_get_no_start():
 def test_few_rows_in_clusters_get_a_model_with_a_mixture_as_its_base():
     """Not a single cluster, and not where the rows are many."""
     rng = np.random.default_rng(0)
-    one, two = rng.normal(size=(800, 2)), rng.normal(size=(8_000, 2))
-    apart = one + 9 * rng.integers(0, 2, (800, 1))
-    for rows, count in ((one, 1), (apart, 2), (two + 9 * (two > 0), 1)):
-        found = candidates(load_table(rows), ModelSearch())
-        assert max(arguments.get("components", 1) for _, arguments, _ in found) == count
+    few, many = rng.normal(size=(800, 2)), rng.normal(size=(8_000, 2))
+    apart = few + 9 * rng.integers(0, 2, (800, 1))
+    for rows, count in ((few, 1), (apart, 2), (many + 9 * (many > 0), 1)):
+        result = candidates(load_table(rows), ModelSearch())
+        assert max(arguments.get("components", 1) for _, arguments, _ in result) == count
 
 
 def test_of_models_as_good_as_each_other_the_best_conditioned_wins():

@@ -64,7 +64,7 @@ def fit(
     options: Annotated[ModelFlags | None, Parameter(name="*", group=MODEL)] = None,  # pyright: ignore[reportInvalidTypeForm]
     training: Annotated[TrainingFlags | None, Parameter(name="*", group=TRAINING)] = None,  # pyright: ignore[reportInvalidTypeForm]
     seed: Annotated[Integer, Parameter(group=COMMON)] = 0,
-    rows: Annotated[FitTable | None, Parameter(name="*", group=COMMON)] = None,
+    rows: Annotated[FitTable | None, Parameter(name="*", group=COMMON)] = None,  # pyright: ignore[reportInvalidTypeForm]
     device: Annotated[Device, Parameter(group=TRAINING)] = None,
     tensorboard: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
     quiet: Annotated[Quiet, Parameter(group=OUTPUT)] = False,

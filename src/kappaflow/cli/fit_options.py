@@ -10,19 +10,18 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from cyclopts import Group, Parameter
 
-from kappaflow.cli.parameters import Decimal, Flag, Integer, Integers, Names, to_integer
+from kappaflow.cli.parameters import Flag, Integer, Integers, to_integer
 from kappaflow.errors import ArgumentError
 from kappaflow.extensions import load_by_name
 from kappaflow.options import (
     AffineOptions,
-    Duplicates,
     LinearKind,
     NetworkOptions,
     PaddingKind,
     PartitionName,
-    Repair,
     SplineOptions,
     StartOptions,
+    TableOptions,
     TrainingOptions,
     described,
 )
@@ -64,8 +63,9 @@ def flags(declared: type, groups: Mapping[str, Group]) -> Fields:
         groups: The options, each with its group in the help.
     """
     texts, hints = described(declared), get_type_hints(declared)
+    defaults = {name: getattr(declared, name, None) for name in hints}
     return [
-        (option, _flag(option, hints[name], texts[name], getattr(declared, name), group), None)
+        (option, _flag(option, hints[name], texts[name], defaults[name], group), None)
         for option, group in groups.items()
         if (name := RENAMED.get(option, option))
     ]
@@ -73,7 +73,8 @@ def flags(declared: type, groups: Mapping[str, Group]) -> Fields:
 
 def _flag(option: str, hint: Any, text: str, default: object, group: Group) -> Any:  # noqa: ANN401
     """Returns the type of an option: the first one of its declaration, or None."""
-    kind = hint if isinstance(hint, type) else (get_args(hint) or (hint,))[0]
+    is_list = "list" in str(hint)
+    kind = hint if isinstance(hint, type) or is_list else (get_args(hint) or (hint,))[0]
     kind = hint if isinstance(kind, str) else kind
     before, after = NOTES.get(option, ("", ""))
     text = " ".join(text.replace("`", "").replace('"', "").split())
@@ -82,6 +83,7 @@ def _flag(option: str, hint: Any, text: str, default: object, group: Group) -> A
     parameter = Parameter(
         group=group,
         negative=(),
+        consume_multiple=is_list,
         converter=to_integer if kind is int else None,
         help=before + text + after,
     )
@@ -191,70 +193,17 @@ ModelFlags = options_class(
 )
 
 
-@dataclass(eq=False, repr=False)
-class ReadTable:
-    """Which rows and columns to read; the same for all commands that train on a table.
-
-    Parameters
-    ----------
-    columns
-        Columns to model. Default: all numeric columns.
-    exclude
-        Columns to leave out, such as a target.
-    context
-        Columns that the density is conditioned on.
-    where
-        Train on rows that meet a condition, such as --where class=g.
-    repair
-        Fix data that has no density: drop the rows or columns concerned, jitter the columns, or
-        dequantize rounded columns. dequantize adds uniform noise exactly as wide as one step of
-        the values; the noise of a row follows from its number and the column.
-    decimal
-        Decimal sign of a text file, such as --decimal , for a comma. Default: detected; needed
-        where 1,234 can be 1.234 or 1234.
-    missing
-        Values that mean "missing", such as --missing -999 n.a. Use --repair drop to leave such
-        rows out. none says that numbers such as -999 are measurements.
-    """
-
-    columns: Names = None
-    exclude: Names = None
-    context: Names = None
-    where: Names = None
-    repair: Repair | None = None
-    decimal: Annotated[Decimal, Parameter(group=DATA)] = None
-    missing: Annotated[Names, Parameter(group=DATA)] = None
-
-
-@dataclass(eq=False, repr=False)
-class FitTable(ReadTable):
-    """More options of `kappaflow fit` for tables.
-
-    Parameters
-    ----------
-    bounds
-        Domains of columns, which all samples respect, such as --bounds mass=positive p=0,1 x=2,
-        angle=circular:0,360 (x above 2; angle in degrees; circular alone means radians). Circles
-        need the model spline.
-    against
-        Also score the rows that meet this condition, and report how well log_prob separates them.
-    duplicates
-        Rows that repeat earlier ones: keep them, with all copies in one part of the split (the
-        default), drop them, or weigh each row by the number of its copies.
-    jitter
-        Columns to add Gaussian noise to, 1e-3 of their spread, such as a column that nearly
-        follows from others.
-    on_disk
-        Train on a table larger than memory (parquet, arrow, npy, csv or tsv), read in chunks. The
-        training rows are kept in a file in the run folder until training ends. At most 100,000
-        rows are for validation, and as many for the test.
-    """
-
-    bounds: Names = None
-    against: Annotated[str | None, Parameter(group=DATA)] = None
-    duplicates: Annotated[Duplicates | None, Parameter(group=DATA)] = None
-    jitter: Annotated[Names, Parameter(group=DATA)] = None
-    on_disk: Annotated[Flag | None, Parameter(group=DATA)] = None
+READ = ("columns", "exclude", "context", "where", "repair")
+ReadTable = options_class(
+    "ReadTable",
+    [flags(TableOptions, {**dict.fromkeys(READ, COMMON), "decimal": DATA, "missing": DATA})],
+)
+FIT = ("against", "duplicates", "jitter", "on_disk")
+FitTable = options_class(
+    "FitTable",
+    [flags(TableOptions, {"bounds": COMMON, **dict.fromkeys(FIT, DATA)})],
+    ReadTable,
+)
 
 
 @dataclass(eq=False, repr=False)

@@ -25,7 +25,7 @@ def tradeoff(
     max_time_s: Annotated[float | None, Parameter(group=TRAINING)] = None,
     seed: Annotated[Integer, Parameter(group=TRAINING)] = 0,
     processes: Annotated[Integer, Parameter(group=TRAINING)] = 1,
-    rows: Annotated[ReadTable | None, Parameter(name="*", group=COMMON)] = None,
+    rows: Annotated[ReadTable | None, Parameter(name="*", group=COMMON)] = None,  # pyright: ignore[reportInvalidTypeForm]
     quiet: Annotated[Quiet, Parameter(group=OUTPUT)] = False,
     json: Annotated[Json, Parameter(group=OUTPUT)] = False,
 ) -> None:

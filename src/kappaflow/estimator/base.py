@@ -29,7 +29,7 @@ from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.files import CONFIG, WEIGHTS, load, save
 from kappaflow.flows import Flow
-from kappaflow.options import Repair, TrainingOptions, write_descriptions
+from kappaflow.options import Repair, TableOptions, TrainingOptions, write_descriptions
 from kappaflow.runs.model_search import ModelSearch, search_model
 from kappaflow.runs.recipes import (
     CONDITIONAL,
@@ -66,7 +66,7 @@ def estimator(cls: C) -> C:
     """Returns a class as a dataclass whose docstring also describes inherited parameters."""
     cls = dataclass(kw_only=True, eq=False, repr=False)(cls)
     names = [parameter.name for parameter in fields(cls)]
-    write_descriptions(cls, "Args", names, others=(TrainingOptions,))
+    write_descriptions(cls, "Args", names, others=(TrainingOptions, TableOptions))
     return cls
 
 
@@ -84,18 +84,11 @@ class BaseFlowEstimator(BaseEstimator):
         validation_fraction: Share of the rows held out for early stopping.
         bounds: Domains of columns by name or index, such as {"mass": "positive", 1: (0, 1)}. All
             samples lie in them; the score of a row outside is -inf.
-        repair: "drop" leaves out rows or columns without a density; "jitter" adds a little noise
-            to such columns; "dequantize" adds uniform noise to rounded columns, as wide as the
-            step between their values, also to scored rows: a score is then a bound. The noise of a
-            row depends on its index and the column only.
         duplicates: How to treat rows that repeat earlier ones: "weigh" each row by the number of
             its copies (the default, except with "dequantize"), so that a weight of two equals
             two copies; "keep" them, with all copies in one part of the split; or "drop" them.
         columns: Columns to model, by name; all columns of numbers by default. The columns of an
             array are x0, x1, ...
-        exclude: Columns to leave out.
-        where: A condition that the rows of `fit` have to meet, such as "class=g", or several.
-        missing: Values that mean a missing one, such as "-999".
         device: The device for training, "cpu" or "cuda".
         random_state: Seed for weights, splits and the order of rows.
         verbose: Whether to show a progress bar.

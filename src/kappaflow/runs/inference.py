@@ -6,6 +6,7 @@ from typing import Literal
 from kappaflow._checks import finite_float, natural_int, positive_int
 from kappaflow.data import check_writable
 from kappaflow.data.raw import Decimal
+from kappaflow.data.write import table_writer
 from kappaflow.errors import ArgumentError
 from kappaflow.runs.stored import open_run, run_kind
 from kappaflow.runs.written import Columns, Written
@@ -40,7 +41,7 @@ def score_run(
         FileError: The run is not finished, or a file cannot be read.
     """
     run = open_run(folder, device, finished=True)
-    return run_kind(folder).scores(run, data, identifier=identifier, decimal=decimal)
+    return run_kind(folder).scores(run, data, identifier=identifier, decimal=decimal).together()
 
 
 def write_scores(
@@ -68,8 +69,13 @@ def write_scores(
         DataError: The data changed while it was read.
     """
     check_writable(out, read=data)
-    run, options = open_run(folder, device, finished=True), {"repair": repair, "decimal": decimal}
-    return run_kind(folder).write_scores(run, data, out, identifier=identifier, **options)
+    run, kind = open_run(folder, device, finished=True), run_kind(folder)
+    kind.refuse({"repair": repair})
+    with table_writer(out) as writer:
+        scores = kind.scores(
+            run, data, identifier=identifier, decimal=decimal, scratch=writer.folder
+        )
+        return scores.write(writer, repair)
 
 
 def sample_run(
@@ -94,7 +100,7 @@ def sample_run(
     """
     check_sampling(n, temperature, seed)
     options = {"context": context, "temperature": temperature, "seed": seed, "decimal": decimal}
-    return run_kind(folder).draw(open_run(folder, device), n, **options)
+    return run_kind(folder).samples(open_run(folder, device), n, **options).together()
 
 
 def write_samples(

@@ -12,9 +12,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from kappaflow.conditioning import layers_of
-from kappaflow.data import Dataset, write_table
+from kappaflow.data import Dataset, check_writable
 from kappaflow.data.batches import Batch
 from kappaflow.data.raw import Decimal
+from kappaflow.data.write import table_writer
 from kappaflow.diagnosis import Diagnosis
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.flows import Flow
@@ -31,7 +32,7 @@ from kappaflow.runs.content import (
 )
 from kappaflow.runs.ranges import Ranges
 from kappaflow.runs.recipes import ModelConfig, all_arguments
-from kappaflow.runs.written import Columns, Written, written
+from kappaflow.runs.written import Chunked, Columns, OneChunk, Written
 from kappaflow.training import Callback, FitResult, Settings, log_prob_of
 from kappaflow.training.measure import bits_per_dimension, has_bits
 
@@ -282,34 +283,33 @@ class RunKind(ABC):
     def copy_files(self, config: Any, flow: Flow, old: Path, new: Path, *, finished: bool) -> None:  # noqa: ANN401, B027
         """Writes the files of a run that was made from another, such as pictures."""
 
-    def scores(self, run: OpenRun, source: str, **options: Any) -> Columns:  # noqa: ANN401
+    def scores(
+        self,
+        run: OpenRun,
+        source: str,
+        *,
+        scratch: Path | None = None,  # noqa: ARG002
+        **options: Any,  # noqa: ANN401
+    ) -> Chunked:
         """Returns the scores of other data; `score_run` describes the options."""
         self.refuse(options)
         data = self.read(run.config, run.flow, source)
         scores = log_prob_of(run.flow, data.batches(run.flow)).numpy()
-        return run.columns({self.example: self.identifiers(data)}, scores)
+        return OneChunk(run.columns({self.example: self.identifiers(data)}, scores))
 
-    def write_scores(self, run: OpenRun, source: str, out: str, **options: Any) -> Written:  # noqa: ANN401
-        """Returns a summary of scores that are written to a file, as `write_scores` does."""
-        columns = self.scores(run, source, **options)
-        if out.lower().endswith(".npy") and columns[self.example].dtype.kind == "U":
-            raise ArgumentError(
-                f"'out' should be a csv, parquet, arrow or npz file, got {out!r}: the names of "
-                f"the {self.plural} are text, and an npy file holds numbers."
-            )
-        write_table(columns, out)
-        return written(columns)
-
-    def draw(self, run: OpenRun, n: int, **options: Any) -> Columns:  # noqa: ANN401, ARG002
+    def samples(self, run: OpenRun, n: int, **options: Any) -> Chunked:  # noqa: ANN401, ARG002
         """Returns samples by column, as `sample_run` does."""
-        raise ArgumentError(f"'run' should be one on a table, it is one on {self.plural}.")
-
-    def write_samples(self, run: OpenRun, n: int, out: str, **options: Any) -> Written:  # noqa: ANN401, ARG002
-        """Returns a summary of samples that are written to a file, as `write_samples` does."""
         raise ArgumentError(
-            f"'run' should be one on a table or on images to write samples, it is one on "
-            f"{self.plural}: call kappaflow.load(run).sample(n)."
+            f"'run' should be one on a table, it is one on {self.plural}: call "
+            "kappaflow.load(run).sample(n)."
         )
+
+    def write_samples(self, run: OpenRun, n: int, out: str, **options: Any) -> Written:  # noqa: ANN401
+        """Returns a summary of samples that are written to a file, as `write_samples` does."""
+        check_writable(out, read=options.get("context"))
+        samples = self.samples(run, n, **options)
+        with table_writer(out) as writer:
+            return samples.write(writer)
 
     def refuse(self, options: dict[str, Any]) -> None:
         """Raises an error for options that were given and are for tables only."""

@@ -45,7 +45,7 @@ class Outside:
     def warn(self, rows: int, kind: str = "rows") -> None:
         """Warns the caller of a function if many rows are outside."""
         if self.rows > MANY * rows:
-            warnings.warn(self.note(rows, kind), DataWarning, stacklevel=3)
+            warnings.warn(self.note(rows, kind), DataWarning, stacklevel=4)
 
 
 def training_ranges(data: "TableData") -> dict[str, tuple[float, float]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from kappaflow.data import (
 )
 from kappaflow.data.domains import bounds_hint, clip_to_domain, domains_of
 from kappaflow.data.duplicates import (
-    Duplicates,
     drop_duplicate_rows,
     repeated_rows,
     weigh_duplicate_rows,
@@ -32,7 +31,7 @@ from kappaflow.data.raw import NO_MISSING, Reading
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
-from kappaflow.options import Repair, option
+from kappaflow.options import TableOptions, option, write_descriptions
 from kappaflow.report.result import TABLE
 from kappaflow.runs.content import Content
 from kappaflow.runs.kinds import DataConfig, RunData
@@ -56,45 +55,17 @@ HANDLED = {"keep": "kept", "drop": "dropped", "weigh": "counted by weights"}
 
 
 @dataclass(frozen=True)
-class TableConfig(DataConfig):
+class TableConfig(TableOptions, DataConfig):
     """Which rows a run uses. `load` and `opened` return them.
 
     Attributes:
         data: A path or a shipped name.
-        columns: Columns to model; None for all numeric ones.
-        exclude: Columns to leave out.
-        context: Columns that the density is conditioned on.
-        where: Conditions on the rows, such as "class=g".
-        against: A condition on other rows of the same data, which are never trained on and should
-            score lower; None for no such comparison.
-        repair: "drop" or "jitter" for data that has no density, "dequantize" for rounded values.
-        jitter: Columns to which Gaussian noise of 1e-3 of their standard deviation is added.
-        bounds: Domains of columns, such as "mass=positive" and "p=0,1".
-        decimal: The decimal sign of a text file; detected if None.
-        missing: Values that mean "missing", such as "-999"; "none" if every number is a value.
         split_seed: Decides which rows train (80 %), validate (10 %) and test (10 %).
-        on_disk: True to keep the training rows in a file; at most 100,000 rows are then held out
-            to validate, and as many to test.
-        duplicates: "keep" rows that repeat earlier ones, "drop" them, or "weigh" each row by the
-            number of its copies.
     """
 
     kind: ClassVar[str] = TABLE
 
-    data: str
-    columns: list[str] | None = None
-    exclude: list[str] = field(default_factory=list)
-    context: list[str] = field(default_factory=list)
-    where: list[str] = field(default_factory=list)
-    against: str | None = None
-    repair: Repair | None = None
     split_seed: int = 0
-    jitter: list[str] | None = None
-    bounds: list[str] | None = None
-    on_disk: bool | None = None
-    duplicates: Duplicates = "keep"
-    decimal: Literal[".", ","] | None = None
-    missing: list[str] = field(default_factory=list)
 
     def reading(self) -> Reading:
         """Returns how the values are read."""
@@ -127,6 +98,9 @@ class TableConfig(DataConfig):
         with rows_kept_until(out):
             result = split_for(request, out=out, device=device, progress=progress)
             yield _from_disk(self, result)
+
+
+write_descriptions(TableConfig, "Attributes")
 
 
 @dataclass(frozen=True)

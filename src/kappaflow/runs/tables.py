@@ -19,10 +19,9 @@ from kappaflow.report.result import TABLE
 from kappaflow.report.tables import table_page
 from kappaflow.results import Part
 from kappaflow.runs.kinds import Examine, OpenRun, RunConfig, RunKind
-from kappaflow.runs.samples import finite_table, table_samples, write_table_samples
-from kappaflow.runs.scores import table_scores, write_table_scores
+from kappaflow.runs.samples import Samples, finite_table
+from kappaflow.runs.scores import Scores
 from kappaflow.runs.table_data import TableConfig, TableData
-from kappaflow.runs.written import Columns, Written
 
 
 class TableRunConfig(RunConfig[TableConfig]):
@@ -89,17 +88,11 @@ class TableRuns(RunKind):
     def compared(self, flow: Flow, data: Dataset) -> Batch:
         return data.batches(flow).at(slice(None))
 
-    def scores(self, run: OpenRun, source: str, **options: Any) -> Columns:  # noqa: ANN401
-        return table_scores(run, source, **options)
+    def scores(self, run: OpenRun, source: str, **options: Any) -> Scores:  # noqa: ANN401
+        return Scores(run, source, **options)
 
-    def write_scores(self, run: OpenRun, source: str, out: str, **options: Any) -> Written:  # noqa: ANN401
-        return write_table_scores(run, source, out, **options)
-
-    def draw(self, run: OpenRun, n: int, **options: Any) -> Columns:  # noqa: ANN401
-        return table_samples(run, n, **options)
-
-    def write_samples(self, run: OpenRun, n: int, out: str, **options: Any) -> Written:  # noqa: ANN401
-        return write_table_samples(run, n, out, **options)
+    def samples(self, run: OpenRun, n: int, **options: Any) -> Samples:  # noqa: ANN401
+        return Samples(run, n, **options)
 
     def refuse(self, options: dict[str, Any]) -> None:
         """Raises no error: all options are for tables."""

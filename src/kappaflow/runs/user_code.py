@@ -9,9 +9,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +37,7 @@ from kappaflow.training.distributed import existing_device
 
 MODULE_NAME = "_examined_by_kappaflow"
 QUICK_S = 5.0  # code that takes longer, such as a training, is not run a second time
+Maker = Callable[[], object]
 
 
 def is_code(target: str) -> bool:
@@ -72,167 +75,120 @@ def diagnose_code(
         ArgumentError: The code fails, lacks the name, or makes no flow; or the device does not
             exist.
     """
+    options: dict[str, Any] = {"thorough": thorough, "progress": progress}
     with redirect_stdout(sys.stderr):  # keep what the code prints out of the diagnosis
-        place = None if device is None else existing_device(device)
-        flow, x, given, make = _made(target)
-        if place is not None:
-            flow, x, given = _on(place, flow), _at(place, x), _at(place, given)
-            make = None if make is None else partial(_remade_on, place, make)
-    with _one_sentence_errors(target.rpartition(":")[0]):
-        words = "points of the code" if x is not None else "samples of the flow"
-        if data is not None:
-            table = load_table(data, context=list(context), decimal=decimal)
-            require_finite(table, data)
-            x, given = torch.from_numpy(table.values).to(device=place), None
-            if table.context is not None:
-                given = torch.from_numpy(table.context).to(device=place)
-            # In the dtype of the flow; a flow without parameters takes float32, as torch does.
-            like = (None if value is None else value.float() for value in (x, given))
-            wrapped = wrap(flow, *like)
-            _refuse_other_width(table, data, math.prod(wrapped.event_shape))
-            dtype = wrapped.dtype
-            x, given = x.to(dtype), None if given is None else given.to(dtype)
-            result = diagnose_flow(
-                flow,
-                x,
-                given,
-                make=make,
-                thorough=thorough,
-                progress=progress,
-                compare=partial(comparisons_of, progress=progress, thorough=thorough),
-                names=lambda i: describe_values(table, i),
-            )
-            return with_findings(result, data_findings(table)), f"rows of {data}"
-        if context:
-            raise ArgumentError("'context' names columns of DATA: give a table, or leave it out.")
-        result = doctor(flow, x, given, make=make, thorough=thorough, progress=progress)
-        return result, words
+        home, _, name = target.rpartition(":")
+        to = None if device is None else existing_device(device)
+        with _one_sentence_errors(home, always=True):
+            made = _made(target, _module(home), name)
+        with _one_sentence_errors(home):
+            made = made.on(to)
+            if data is not None:
+                table = load_table(data, context=list(context), decimal=decimal)
+                require_finite(table, data)
+                return _at_rows(made, table, to, options), f"rows of {data}"
+            if context:
+                raise ArgumentError(
+                    "'context' names columns of DATA: give a table, or leave it out."
+                )
+            points = "samples of the flow" if made.x is None else "points of the code"
+            return doctor(made.flow, made.x, made.context, make=made.again, **options), points
 
 
-@contextmanager
-def _one_sentence_errors(home: str) -> Iterator[None]:
-    """Turns an exception from the user's code into an ArgumentError of one sentence.
+@dataclass(frozen=True)
+class _Made:
+    """What code makes: a flow, points and contexts; `again` is a function that repeats it."""
 
-    Yields:
-        Nothing.
-    """
-    try:
-        yield
-    except KappaflowError:
-        raise
-    except Exception as error:
-        file = _file_of(home)
-        if any(frame.filename == file for frame in traceback.extract_tb(error.__traceback__)):
-            raise _failure(home, error) from error
-        raise
+    flow: object
+    x: Tensor | None = None
+    context: Tensor | None = None
+    again: Maker | None = None
 
-
-def _file_of(home: str) -> str:
-    """Returns the path of a file, or the file of a module that is loaded."""
-    module = None if home.endswith(".py") else sys.modules.get(home)
-    return getattr(module, "__file__", None) or str(Path(home).resolve())
+    def on(self, device: torch.device | None) -> "_Made":
+        """Returns all of it on a device; as it is without one."""
+        if device is None:
+            return self
+        x, context = (None if t is None else t.to(device) for t in (self.x, self.context))
+        again = self.again
+        moved = None if again is None else lambda: _moved(again(), device)
+        return _Made(_moved(self.flow, device), x, context, moved)
 
 
-def _refuse_other_width(table: Table, data: str, features: int) -> None:
-    """Raises an error for a table with another number of columns than the flow takes."""
-    if len(table.columns) == features:
-        return
-    out = f", and without numbers {', '.join(map(repr, table.left_out))}" if table.left_out else ""
-    raise ArgumentError(
-        f"{data} should have {features} columns of numbers for this flow, in addition to those of "
-        f"--context, and has {', '.join(map(repr, table.columns)) or 'none'}{out}."
-    )
-
-
-Maker = Callable[[], object]
-
-
-def _made(target: str) -> tuple[object, Tensor | None, Tensor | None, Maker | None]:
-    """Returns a flow, its points and its contexts, and a function that builds it again."""
-    home, _, name = target.rpartition(":")
-    module = _module(home)
-    if not hasattr(module, name):
-        raise ArgumentError(f"{home} has no {name!r}.")
-    result, make = getattr(module, name), None
-    if inspect.isfunction(result) or inspect.isclass(result):
-        _refuse_arguments(target, result)
-        start, function = time.monotonic(), result
-        try:
-            result = function()
-        except (Exception, SystemExit) as error:
-            raise _failure(home, error) from error
-        if time.monotonic() - start < QUICK_S:
-            make = _without_points(function)
-    if not isinstance(result, tuple) or all(map(callable, result)):  # of encode and decode
-        return result, None, None, make
-    flow, *tensors = result
-    if not 1 <= len(tensors) <= 2 or not all(isinstance(tensor, Tensor) for tensor in tensors):
-        raise ArgumentError(
-            f"{target} should give a flow, (flow, x) or (flow, x, context) with tensors, got a "
-            f"tuple of {', '.join(type(one).__name__ for one in result)}."
-        )
-    return flow, tensors[0], tensors[1] if len(tensors) == 2 else None, make
-
-
-def _on(place: torch.device, flow: object) -> object:
-    """Returns a flow that has been moved to a device, or raises an error for other objects."""
+def _moved(flow: object, device: torch.device) -> object:
     if not isinstance(flow, nn.Module):
         raise ArgumentError(
             f"'device' should be left out for this flow: {type(flow).__name__} is no "
             "torch.nn.Module, so its own code chooses the device."
         )
-    return flow.to(place)
+    return flow.to(device)
 
 
-def _remade_on(place: torch.device, make: Maker) -> object:
-    return _on(place, make())
-
-
-def _at(place: torch.device, tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.to(place)
-
-
-def _refuse_arguments(target: str, function: Maker) -> None:
-    """Raises an error for a function that needs arguments."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # of some classes none is known
-        return
-    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    needed = [
-        repr(parameter.name)
-        for parameter in parameters
-        if parameter.default is inspect.Parameter.empty and parameter.kind not in variable
-    ]
-    if needed:
+def _at_rows(
+    made: _Made, table: Table, device: torch.device | None, options: dict[str, Any]
+) -> Diagnosis:
+    """Returns the diagnosis of a flow at the rows of a table, in the dtype of the flow."""
+    parts = (table.values, table.context)
+    rows = [None if part is None else torch.from_numpy(part).to(device) for part in parts]
+    # A flow without parameters takes float32, as torch does.
+    wrapped = wrap(made.flow, *(None if part is None else part.float() for part in rows))
+    features = math.prod(wrapped.event_shape)
+    if len(table.columns) != features:
+        text = ", ".join(map(repr, table.left_out))
         raise ArgumentError(
-            f"{target} should need no arguments, but it requires {', '.join(needed)}: write a "
-            "function that passes them."
+            f"{table.source} should have {features} columns of numbers for this flow, in addition "
+            f"to those of --context, and has {', '.join(map(repr, table.columns)) or 'none'}"
+            f"{f', and without numbers {text}' if text else ''}."
         )
+    x, context = (None if part is None else part.to(wrapped.dtype) for part in rows)
+    result = diagnose_flow(
+        made.flow,
+        x,
+        context,
+        make=made.again,
+        compare=partial(comparisons_of, **options),
+        names=lambda i: describe_values(table, i),
+        **options,
+    )
+    return with_findings(result, data_findings(table))
 
 
-def _without_points(function: Maker) -> Maker:
-    """Returns a function that builds the flow alone, and prints to stderr."""
-
-    def make() -> object:
-        with redirect_stdout(sys.stderr):
-            returned = function()
-        return (
-            returned[0]
-            if isinstance(returned, tuple) and not all(map(callable, returned))
-            else returned
+def _made(target: str, module: ModuleType, name: str) -> _Made:
+    """Returns what a name stands for: a flow with its points, or a function that returns them."""
+    if not hasattr(module, name):
+        raise ArgumentError(f"{target.rpartition(':')[0]} has no {name!r}.")
+    result, again = getattr(module, name), None
+    if inspect.isfunction(result) or inspect.isclass(result):
+        start, function = time.monotonic(), result
+        result = function()
+        if time.monotonic() - start < QUICK_S:
+            again = partial(_flow_of, function)
+    if not isinstance(result, tuple) or not _has_points(result):
+        return _Made(result, again=again)
+    flow, *tensors = result
+    if not 1 <= len(tensors) <= 2 or not all(isinstance(tensor, Tensor) for tensor in tensors):
+        raise ArgumentError(
+            f"{target} should give a flow, (flow, x) or (flow, x, context) with tensors, got a "
+            f"tuple of {', '.join(type(part).__name__ for part in result)}."
         )
+    return _Made(flow, tensors[0], tensors[1] if len(tensors) == 2 else None, again)
 
-    return make
+
+def _has_points(result: object) -> bool:
+    """Returns whether code returned more than a flow; (encode, decode) is a flow."""
+    return isinstance(result, tuple) and not all(map(callable, result))
+
+
+def _flow_of(function: Callable[[], object]) -> object:
+    """Returns the flow alone of what a function returns; what the function prints is no result."""
+    with redirect_stdout(sys.stderr):
+        result: object = function()
+    return result[0] if isinstance(result, tuple) and _has_points(result) else result
 
 
 def _module(home: str) -> ModuleType:
     """Returns the module of a file or of a name."""
     if not home.endswith(".py"):
-        try:
-            return importlib.import_module(home)
-        except (Exception, SystemExit) as error:
-            raise _failure(home, error) from error
+        return importlib.import_module(home)
     path = Path(home).resolve()
     if not path.is_file():
         raise ArgumentError(f"{home} does not exist.")
@@ -244,20 +200,35 @@ def _module(home: str) -> ModuleType:
     sys.path.insert(0, str(path.parent))  # as `python FILE.py` has it
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise _failure(home, error) from error
     finally:
         sys.path.remove(str(path.parent))
     return module
 
 
-def _failure(home: str, error: BaseException) -> ArgumentError:
-    """Returns what the code raised as one sentence, with the line of the file."""
-    file, message = _file_of(home), str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == file]
-    if isinstance(error, SyntaxError) and error.filename == file:
-        lines, message = [error.lineno], error.msg
-    where = f" in line {lines[-1]}" if lines else ""
-    first = (message.splitlines() or [""])[0]
-    return ArgumentError(f"{home} raised {type(error).__name__}{where}: {first}")
+@contextmanager
+def _one_sentence_errors(home: str, *, always: bool = False) -> Iterator[None]:
+    """Turns an exception from the user's code into one sentence, with the line of the file.
+
+    An exception from elsewhere stays, unless `always`.
+
+    Yields:
+        Nothing.
+    """
+    try:
+        yield
+    except KappaflowError:
+        raise
+    except (Exception, SystemExit) as error:
+        module = None if home.endswith(".py") else sys.modules.get(home)
+        file = getattr(module, "__file__", None) or str(Path(home).resolve())
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == file]
+        message = str(error)
+        if isinstance(error, SyntaxError) and error.filename == file:
+            lines, message = [error.lineno], error.msg
+        if not (lines or always):
+            raise
+        line = f" in line {lines[-1]}" if lines else ""
+        first = (message.splitlines() or [""])[0]
+        text = f"{home} raised {type(error).__name__}{line}: {first}"
+        raise ArgumentError(text) from error

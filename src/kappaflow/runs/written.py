@@ -1,18 +1,23 @@
-"""`Written`: a summary of the scores or samples that a command has written, chunk by chunk."""
+"""Scores and samples a chunk at a time: joined in memory, or written with a summary."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from kappaflow import __version__
 from kappaflow.data.write import TableWriter
+from kappaflow.errors import ArgumentError
 from kappaflow.native import describe
 from kappaflow.runs.ranges import Outside
 from kappaflow.training.progress import rows_shown
 
 SCORES = ("log_prob", "joint_log_prob")  # whose infinite and empty values are counted
+ARRAYS = (".npy", ".npz")
 Columns = dict[str, np.ndarray]
 
 
@@ -35,6 +40,62 @@ class Written:
     outside: Outside = field(default_factory=Outside)
 
 
+class Chunked(ABC):
+    """Columns in chunks of rows, which are computed as they are read.
+
+    `outside` and `first_name` are those of `Written`, and `counted` is the number of rows that
+    `outside` is about, called `kind`. They are known after the last chunk.
+    """
+
+    title, kind = "scoring", "rows"
+    rows: int
+    counted: int
+    outside = Outside()
+    first_name = ""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Columns]:
+        """Yields the chunks."""
+
+    def together(self) -> Columns:
+        """Returns all rows; warns if many lie outside of the range of the training rows."""
+        chunks = list(self)
+        self.outside.warn(self.counted, self.kind)
+        return {name: np.concatenate([part[name] for part in chunks]) for name in chunks[0]}
+
+    def write(self, writer: TableWriter, repair: Literal["drop"] | None = None) -> Written:
+        """Returns a summary of the chunks, which are appended to a file, with a progress bar."""
+        parts = []
+        with rows_shown(self.title, self.rows) as show:
+            for chunk in self:
+                _refuse_text(chunk, writer.path)
+                columns = _repaired(chunk, repair)
+                writer.append(columns)
+                parts.append(written(columns))
+                show(parts[-1].rows)
+        rows = sum(part.rows for part in parts)
+        return replace(
+            next((part for part in parts if part.first_empty is not None), parts[0]),
+            rows=rows,
+            infinite=sum(part.infinite for part in parts),
+            empty=sum(part.empty for part in parts),
+            first_name=self.first_name,
+            dropped=self.rows - rows,
+            outside=self.outside,
+        )
+
+
+class OneChunk(Chunked):
+    """Columns that are in memory already."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self.rows = self.counted = len(next(iter(columns.values())))
+
+    def __iter__(self) -> Iterator[Columns]:
+        yield self._columns
+
+
 def written(columns: Mapping[str, np.ndarray]) -> Written:
     """Returns a summary of columns; NaN counts as empty."""
     count = len(next(iter(columns.values())))
@@ -46,27 +107,28 @@ def written(columns: Mapping[str, np.ndarray]) -> Written:
     return Written(count, tuple(columns), int(np.isneginf(scores).sum()), len(empty), first)
 
 
-def write_chunks(title: str, rows: int, chunks: Iterable[Columns], writer: TableWriter) -> Written:
-    """Returns a summary of chunks, which are appended to a file, with a progress bar."""
-    parts = []
-    with rows_shown(title, rows) as show:
-        for columns in chunks:
-            writer.append(columns)
-            parts.append(written(columns))
-            show(parts[-1].rows)
-    return _together(parts)
+def _refuse_text(columns: Columns, out: str) -> None:
+    """Raises an error for text, such as names of rows, that a file of arrays cannot hold."""
+    names = [name for name, values in columns.items() if values.dtype.kind in "OU"]
+    if names and Path(out).suffix.lower() in ARRAYS:
+        raise ArgumentError(
+            f"'out' should be a csv, parquet or arrow file, got {out!r}: the values of "
+            f"{names[0]!r} are text, and such a file holds numbers."
+        )
 
 
-def _together(parts: list[Written]) -> Written:
-    """Returns the summary of several chunks."""
-    first = next((part.first_empty for part in parts if part.first_empty is not None), None)
-    return Written(
-        rows=sum(part.rows for part in parts),
-        columns=parts[0].columns,
-        infinite=sum(part.infinite for part in parts),
-        empty=sum(part.empty for part in parts),
-        first_empty=first,
-    )
+def _repaired(columns: Columns, repair: Literal["drop"] | None) -> Columns:
+    """Returns scores with NaN masked, or without the rows that have NaN."""
+    scores = next((columns[name] for name in SCORES if name in columns), None)
+    gaps = None if scores is None else np.isnan(scores)
+    if gaps is None or not gaps.any():
+        return columns
+    if repair == "drop":
+        return {name: values[~gaps] for name, values in columns.items()}
+    return {
+        name: np.ma.masked_array(values, gaps) if name in (*SCORES, "percentile") else values
+        for name, values in columns.items()
+    }
 
 
 def versions() -> str:
