@@ -13,6 +13,7 @@ from tests.cli.conftest import TINY, read, refused
 import kappaflow as kf
 from kappaflow.report.pictures import size_of
 
+
 def pixels(path):
     """The pixels of a picture."""
     with Image.open(path) as image:

@@ -89,7 +89,6 @@ REFUSED = [
     ("fit magic --padding-kind zero", "'padding_kind' should be left out where"),
     ("fit magic --padding 1 --padding-scale -2", "'scale' should be a finite number above 0"),
     ("fit magic --padding 1 --padding-kind zero --padding-scale 1", "left out for zero"),
-    ("fit magic --padding 1 --padding-kind zero --start whiten", "'start' should be 'identity'"),
     ("fit TABLE --on-disk --where a<1", "'where' should be left out with 'on_disk'"),
     ("fit TABLE --on-disk --against a<1", "'against' should be left out with 'on_disk'"),
     ("fit TABLE --on-disk --repair drop", "'repair' should be left out with 'on_disk'"),
