@@ -1,11 +1,7 @@
 """What budgets cost: trainings that are kept, compared row by row, and drawn."""
 
-import json
-import sys
-
 import numpy as np
 import pytest
-import torch
 
 import kappaflow as kf
 from kappaflow.runs import ModelConfig, TableConfig
@@ -119,26 +115,6 @@ def test_a_folder_with_files_of_others_is_refused_and_stays_as_it_was(data, tmp_
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.slow
-def test_budgets_that_are_nearly_the_same_have_folders_of_their_own(data, tmp_path):
-    """Each is a run of its own settings."""
-    settings = {**SETTINGS, "max_epochs": 1}
-    budgets = [100.0, 100.00000000000001, 1e16]
-    report = trade_off(TableConfig(data), SMALL, budgets, tmp_path / "out", **settings)
-    folders = [flow.folder for flow in report.flows]
-    assert folders[0] == "budget-100" and len(set(folders)) == 4
-    assert all((tmp_path / "out" / folder / "result.json").exists() for folder in folders)
-
-
-def test_standard_input_and_a_folder_of_a_run_are_refused(data, tmp_path):
-    """The one is read once only, the other is something else."""
-    with pytest.raises(kf.errors.ArgumentError, match="standard input"):
-        trade_off(TableConfig("-"), SMALL, [2.0], tmp_path / "out", **SETTINGS)
-    (tmp_path / "config.json").write_text(json.dumps({}))
-    with pytest.raises(kf.errors.ArgumentError, match="one of a run"):
-        trade_off(TableConfig(data), SMALL, [2.0], tmp_path, **SETTINGS)
-
-
 def flow_of(budget, p95, nll, cost):
     """A flow of a page made by hand."""
     return Budgeted(
@@ -185,24 +161,3 @@ def test_budgets_that_nothing_kept_are_no_numbers_that_are_not_finite():
     alone = TradeOff(data="x", model=[], flows=failed[:1], notes=[])
     assert trade_off_chart(alone).panels[0].series == []
     assert "Budget 2: none." in render_trade_off(alone)
-
-
-def test_pictures_that_cannot_be_drawn_are_said(data, tmp_path, monkeypatch):
-    """As where an experiment has no matplotlib: the page does without."""
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    message = []
-    settings = {**SETTINGS, "max_epochs": 1}
-    trade_off(TableConfig(data), SMALL, [100.0], tmp_path / "out", say=message.append, **settings)
-    assert "need matplotlib" in message[-1] and not list(tmp_path.glob("out/figures/*"))
-
-
-@pytest.mark.slow
-def test_processes_side_by_side_give_the_same_numbers(done, data, tmp_path):
-    """Each on one thread, as one after the other."""
-    threads = torch.get_num_threads()
-    both = trade_off(
-        TableConfig(data), SMALL, [2.0, 100.0], tmp_path / "out", processes=2, **SETTINGS
-    )
-    assert torch.get_num_threads() == threads
-    for one, other in zip(both.flows, done[0].flows, strict=True):
-        assert one.model_copy(update={"time_s": 0.0}) == other.model_copy(update={"time_s": 0.0})

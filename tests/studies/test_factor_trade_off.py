@@ -1,17 +1,13 @@
-"""Factorizations within several counts, and the reference curves."""
+"""Factorizations within several counts."""
 
 import dataclasses
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import kappaflow as kf
 from kappaflow_studies.factors import trade_off as module
-from kappaflow_studies.factors.trade_off import REFERENCE_FILE, nearest_reference, trade_off
-
-DOCS = Path(__file__).parents[2] / "docs"
+from kappaflow_studies.factors.trade_off import trade_off
 
 
 def gaussian(n, seed=1):
@@ -51,13 +47,6 @@ def test_known_factorizations_are_not_computed_again(monkeypatch):
     assert [trial.factorization for trial in trials] == [known, known]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("counts", [(), (6,)])
-def test_there_is_one_trial_per_count(counts):
-    """An empty list of counts gives no trial."""
-    assert len(trade_off(np.eye(4)[[1, 2, 0, 3]], counts=counts)) == len(counts)
-
-
 @pytest.mark.parametrize(
     ("matrix", "arguments", "message"),
     [
@@ -91,32 +80,3 @@ def test_an_inexact_factorization_does_not_win():
 def test_the_identity_needs_none_at_any_count():
     """A factorization without couplings is valid."""
     assert [len(trial.factorization) for trial in trade_off(np.eye(4), counts=(1, 6))] == [0, 0]
-
-
-@pytest.mark.parametrize(
-    ("condition", "features", "name"),
-    [
-        (1.0, 16, "Orthogonal maps, 16 features"),
-        (120.0, 9, "Geometric spectrum of condition number 1e2, 8 features"),
-        (3e5, 16, "Geometric spectrum of condition number 1e4, 16 features"),
-    ],
-)
-def test_the_nearest_maps_are_of_like_conditioning_and_size(condition, features, name):
-    """The condition number decides first, then the size."""
-    assert nearest_reference(condition, features).name == name
-
-
-def test_the_file_is_made_of_the_results():
-    """If this fails after new measurements, run python docs/factor_reference.py."""
-    spec = importlib.util.spec_from_file_location("factor_reference", DOCS / "factor_reference.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert REFERENCE_FILE.read_text("utf-8") == module.references()
-
-
-def test_more_couplings_are_better_conditioned():
-    """In every reference curve."""
-    for features in (8, 16, 32):
-        curve = nearest_reference(1e4, features)
-        assert list(curve.median) == sorted(curve.median, reverse=True)
-        assert all(low <= high for low, high in zip(curve.low, curve.high, strict=True))

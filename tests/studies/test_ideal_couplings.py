@@ -6,7 +6,6 @@ import pytest
 import torch
 from scipy.stats import ortho_group
 
-from kappaflow.errors import ArgumentError
 from kappaflow_studies.depth_conditioning.ideal_couplings import (
     after_ideal_coupling,
     expected_non_standardness,
@@ -94,24 +93,6 @@ def test_the_factor_grows_with_the_loss():
     assert last_whitening_factor(10, 4) < factors[0]
 
 
-def test_on_one_partition_one_layer_is_all():
-    """Behind it the two parts are uncorrelated, and the other coupling has nothing to take off."""
-    covariance = after_ideal_coupling(rotated(spectrum(6, 20.0), 1)[0], 3)
-    order = [3, 4, 5, 0, 1, 2]
-    again = after_ideal_coupling(covariance[order][:, order], 3)
-    torch.testing.assert_close(again, covariance[order][:, order])
-    assert non_standardness(again) > 0.1
-
-
-def test_one_layer_whitens_a_covariance_without_zeros():
-    """x_1 = f and x_i = f + e_i, with x_1 kept: so the count of layers is for almost every one."""
-    covariance = torch.ones(8, 8, dtype=torch.float64) + torch.eye(8, dtype=torch.float64)
-    covariance[0, 0] = 1
-    torch.testing.assert_close(
-        after_ideal_coupling(covariance, 1), torch.eye(8, dtype=torch.float64)
-    )
-
-
 @pytest.mark.parametrize("n", [2, 4, 8])
 def test_equicorrelated_features_take_a_layer_for_each_binary_digit(n):
     """Each half stays equicorrelated, with a correlation that is not zero, down to one feature."""
@@ -124,19 +105,3 @@ def test_equicorrelated_features_take_a_layer_for_each_binary_digit(n):
         off = covariance[~torch.eye(n, dtype=torch.bool)]
         assert n == 1 or (off.std() < 1e-12 < abs(off).min())
     torch.testing.assert_close(covariance, torch.ones(1, 1, dtype=torch.float64))
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: non_standardness(torch.zeros(2, 3)),
-        lambda: non_standardness(-torch.eye(2)),
-        lambda: after_ideal_coupling(torch.eye(3), 3),
-        lambda: expected_non_standardness(torch.tensor([1.0, 2.0]), 1),
-        lambda: whitening_factor(0.0, 4, 2),
-    ],
-)
-def test_what_is_no_covariance_is_refused(call):
-    """Shapes, signs, and spectra that are not normalised."""
-    with pytest.raises(ArgumentError, match="should be"):
-        call()

@@ -82,18 +82,9 @@ def test_the_exact_factorization_says_why_it_cannot():
 
 def rows_of(method, depth, residuals, ensemble="orthogonal", condition=5.0):
     """Returns rows as they are measured."""
-    return [
-        {
-            "ensemble": ensemble,
-            "n": 6,
-            "depth": depth,
-            "method": method,
-            "draw": draw,
-            "residual": residual,
-            "condition_number": condition,
-        }
-        for draw, residual in enumerate(residuals)
-    ]
+    shared = {"ensemble": ensemble, "n": 6, "depth": depth, "method": method}
+    shared |= {"condition_number": condition}
+    return [{**shared, "draw": i, "residual": residual} for i, residual in enumerate(residuals)]
 
 
 def test_what_is_said_follows_the_numbers():

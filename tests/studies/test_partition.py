@@ -100,15 +100,6 @@ def test_a_case_measures_a_flow_and_its_twin(kind, data):
 
 
 @pytest.mark.slow
-def test_fixed_halves_are_their_own_twins(monkeypatch):
-    """And learn: their KL divergence is less than at the start."""
-    (row,) = measure({**TABLE, "kind": HALVES})
-    assert not any(name.startswith("twin") for name in row)
-    (longer,) = measure({**TABLE, "kind": HALVES, "epochs": 20})
-    assert longer["loss"] < row["loss"] - 0.1
-
-
-@pytest.mark.slow
 def test_images_are_measured_in_bits():
     """A Glow of the digits, and its twin, channel by channel."""
     pytest.importorskip("sklearn")
@@ -121,23 +112,10 @@ def test_images_are_measured_in_bits():
 
 def made_up(kind, depth, loss, seed=0, twin=None, **others):
     """Returns a row as it is measured."""
-    row = {
-        "what": "table",
-        "data": "magic",
-        "kind": kind,
-        "depth": depth,
-        "seed": seed,
-        "couplings": depth,
-        "parameters": 1000 + depth,
-        "of_halves": 1000,
-        "widths": [8, 9],
-        "loss": loss,
-        "condition_low": 2.0,
-        "condition_middle": 4.0 + depth,
-        "condition_high": 9.0,
-        "worst_layer": 3.0,
-        "peak": 5.0,
-    }
+    row = {"what": "table", "data": "magic", "kind": kind, "depth": depth, "seed": seed}
+    row |= {"couplings": depth, "parameters": 1000 + depth, "of_halves": 1000, "widths": [8, 9]}
+    row |= {"condition_low": 2.0, "condition_middle": 4.0 + depth, "condition_high": 9.0}
+    row |= {"loss": loss, "worst_layer": 3.0, "peak": 5.0}
     if twin is not None:
         figures = {"loss": loss, "couplings_before": depth, "couplings_after": twin, "maps": depth}
         figures |= {"difference_float64": 1e-13, "difference_float32": 2e-5}
@@ -165,30 +143,21 @@ ROWS = [
 
 def test_it_says_what_maps_buy_and_what_training_misses():
     """At the largest common depth; the fixed halves that are deep enough for the twin."""
-    found = read(ROWS).found
-    assert "beat fixed halves on 1 of 1 data sets" in found[0]
-    assert "worse than it on 1 of 1" in found[0]
-    assert found[1].startswith(
-        "magic, 4 couplings, held-out NLL, nats: LU maps 6.000, fixed halves 7.000"
-    )
-    assert "with LU maps equal 24 of fixed halves, with 6.000. Fixed" in found[2]
-    assert "with 32 couplings, and 1.0 times the parameters, end at 6.500, 0.500 worse" in found[2]
-    assert "3 of 3 trained flows were rewritten" in found[3]
-    assert "at most 1.0\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}10⁻¹³ nats in float64" in found[3]
-    assert "2.0 to 2.0 times as badly conditioned" in found[3]
-    assert "costs 5.0 to 5.0 couplings" in found[3]
-    assert "the optimizer is the limit" in found[2]
-    other = read([*ROWS, made_up(HALVES, 24, 5.75)]).found
-    assert "worse than it on 0 of 1" in other[0]
-    assert "end at 5.750, 0.250 better: trained, that depth is worth more" in other[2]
-
-
-def test_fixed_halves_can_be_the_best():
-    """Then that is what is reported; and no twin is deep enough to compare with."""
-    rows = [made_up(HALVES, 4, 5.0), made_up("LU maps", 4, 6.0, twin=24)]
-    found = read(rows).found
-    assert "the fixed halves are best, 5.000; LU maps 6.000 (one seed)" in found[0]
-    assert not any("the optimizer's" in sentence for sentence in found)
+    message = " ".join(read(ROWS).found)
+    for number in (
+        "on 1 of 1 data sets", "worse than it on 1 of 1", "LU maps 6.000, fixed halves 7.000",
+        "LU maps equal 24 of fixed halves, with 6.000", "end at 6.500, 0.500 worse",
+        "with 32 couplings, and 1.0 times the parameters", "3 of 3 trained flows",
+        "2.0 to 2.0 times", "costs 5.0 to 5.0 couplings",
+    ):  # fmt: skip
+        assert number in message
+    deeper = " ".join(read([*ROWS, made_up(HALVES, 24, 5.75)]).found)
+    assert "worse than it on 0 of 1" in deeper and "end at 5.750, 0.250 better" in deeper
+    lost = made_up("permutations", 4, 6.5, twin_why_not="no")
+    findings = read([*ROWS, lost])
+    assert "3 of 4 trained flows" in findings.found[3]
+    rows = [row[:3] for row in findings.tables[2].rows]
+    assert ["magic, permutations, 4", "4", "none found"] in rows
 
 
 def test_medians_and_ranges_are_over_seeds():
@@ -212,24 +181,3 @@ def test_charts_show_twins_where_they_are():
     layers = next(chart for chart in read(ROWS).charts if chart.name == "layers")
     names = [series.name for series in layers.panels[0].series]
     assert names == ["LU maps", "LU maps, twin", LAST_CHANGES, f"{LAST_CHANGES}, twin"]
-
-
-def test_a_twin_that_is_not_found_is_said_to_be_missing():
-    """The flow itself is counted all the same."""
-    lost = made_up("permutations", 4, 6.5, twin_why_not="no")
-    findings = read([*ROWS, lost])
-    assert "3 of 4 trained flows" in findings.found[3]
-    assert ["magic, permutations, 4", "4", "none found"] in [
-        row[:3] for row in findings.tables[2].rows
-    ]
-
-
-def test_each_preset_has_cases():
-    """Deep ones first; the fixed halves alone at depths of the twins."""
-    minutes, full = (settings_of(PARTITION, name, None) for name in ("minutes", "full"))
-    few, many = PARTITION.cases(minutes, 0), PARTITION.cases(full, 0)
-    assert 0 < len(few) < len(many)
-    deepest = [case for case in few if case["depth"] == max(minutes.deeper)]
-    assert {case["kind"] for case in deepest} == {HALVES}
-    kinds = {case["kind"] for case in few if case["what"] == "table"}
-    assert kinds == set(TABLE_KINDS)

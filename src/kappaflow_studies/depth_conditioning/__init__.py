@@ -3,13 +3,6 @@
 from pathlib import Path
 
 from kappaflow_studies.depth_conditioning.findings import findings
-from kappaflow_studies.depth_conditioning.ideal_couplings import (
-    after_ideal_coupling,
-    expected_non_standardness,
-    last_whitening_factor,
-    non_standardness,
-    whitening_factor,
-)
 from kappaflow_studies.depth_conditioning.measure import DepthConditioningSettings, cases, measure
 from kappaflow_studies.engine.study import Study
 
@@ -29,11 +22,4 @@ DEPTH_CONDITIONING = Study(
     findings=findings,
 )
 
-__all__ = [
-    "DEPTH_CONDITIONING",
-    "after_ideal_coupling",
-    "expected_non_standardness",
-    "last_whitening_factor",
-    "non_standardness",
-    "whitening_factor",
-]
+__all__ = ["DEPTH_CONDITIONING"]

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from kappaflow.factor import Factorization, LinearCoupling
-from kappaflow.report.charts import DATA, MUTED, SAMPLES, WORST, Chart, band, line, single_chart
+from kappaflow.report.charts import DATA, MUTED, WORST, Chart, line, single_chart
 from kappaflow.report.factorization import (
     changes,
     condition_bars,
@@ -28,12 +28,7 @@ from kappaflow.report.page import (
     glossary_section,
     render_page,
 )
-from kappaflow_studies.factors.trade_off import (
-    CountResult,
-    ReferenceMaps,
-    nearest_reference,
-    trade_off,
-)
+from kappaflow_studies.factors.trade_off import CountResult, trade_off
 
 TERMS = (
     "Coupling",
@@ -54,24 +49,18 @@ def factors_page(
 ) -> str:
     """Returns the page of a factorization, with other numbers of couplings for its matrix."""
     trials = trade_off(matrix, known=known, **search)
-    condition = float(np.linalg.cond(factorization.matrix.numpy()))
-    reference = nearest_reference(condition, len(factorization.matrix))
-    return render_factors(factorization, source, trials=trials, reference=reference)
+    return render_factors(factorization, source, trials=trials)
 
 
 def render_factors(
-    factorization: Factorization,
-    source: str,
-    *,
-    trials: Sequence[CountResult] = (),
-    reference: ReferenceMaps | None = None,
+    factorization: Factorization, source: str, *, trials: Sequence[CountResult] = ()
 ) -> str:
     """Returns the page of a factorization, one HTML document that makes no request."""
     sections = [_map_section(factorization)]
     if len(factorization):
         sections.append(_couplings_section(factorization))
     if trials:
-        sections.append(_trials_section(factorization, trials, reference))
+        sections.append(_trials_section(factorization, trials))
     sections.append(glossary_section(TERMS))
     why = (
         [Text(f"Why so many: {factorization.note}.", style="quiet")] if factorization.note else []
@@ -89,11 +78,7 @@ def render_factors(
     )
 
 
-def trade_off_curve(
-    factorization: Factorization,
-    trials: Sequence[CountResult],
-    reference: ReferenceMaps | None = None,
-) -> Chart | None:
+def trade_off_curve(factorization: Factorization, trials: Sequence[CountResult]) -> Chart | None:
     """Returns the largest condition number of a factor over the number of couplings."""
     points = [
         (trial.couplings, best.condition_number)
@@ -113,21 +98,13 @@ def trade_off_curve(
             "this page", [len(factorization)], [factorization.condition_number], WORST, **diamond
         ),
     ]
-    shown, others = {*counts, len(factorization)}, ""
-    if reference is not None:
-        quantiles = (reference.low, reference.median, reference.high)
-        series.insert(
-            0, band(reference.name, reference.couplings, quantiles, SAMPLES, kind="dashed")
-        )
-        shown |= set(reference.couplings)
-        others = "The dashed line and its quartiles show random maps similar to T. "
     return single_chart(
         "trade-off",
         "Largest condition number of a factor against the number of couplings",
         "The best factorization found with at most so many couplings. The diamond is the "
-        f"factorization of this page. {others}The dotted line is the root of the condition number "
-        "of T: with so many factors, the largest cannot be below it.",
-        **count_axis("couplings", sorted(shown)),
+        "factorization of this page. The dotted line is the root of the condition number of T: "
+        "with so many factors, the largest cannot be below it.",
+        **count_axis("couplings", sorted({*counts, len(factorization)})),
         y="largest condition number (pure number)",
         y_log=True,
         series=series,
@@ -169,10 +146,8 @@ def _couplings_section(factorization: Factorization) -> Section:
     return Section("couplings", "The couplings in numbers", [table, note])
 
 
-def _trials_section(
-    factorization: Factorization, trials: Sequence[CountResult], reference: ReferenceMaps | None
-) -> Section:
-    curve = trade_off_curve(factorization, trials, reference)
+def _trials_section(factorization: Factorization, trials: Sequence[CountResult]) -> Section:
+    curve = trade_off_curve(factorization, trials)
     blocks: list[Block] = [
         Text("The same map with other numbers of couplings: more depth for better conditioning.")
     ]

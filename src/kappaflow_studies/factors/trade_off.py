@@ -1,11 +1,7 @@
-"""How conditioning improves with the number of couplings: for one map, and for reference maps."""
+"""How the conditioning of the factors of a map improves with the number of couplings."""
 
-import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -19,7 +15,6 @@ from kappaflow.factor.strategies import is_small
 from kappaflow.partition import Partition
 
 COUNTS = (6, 8, 11, 12, 16)
-REFERENCE_FILE = Path(__file__).with_name("reference.json")  # written by docs/factor_reference.py
 
 
 @dataclass(frozen=True)
@@ -82,35 +77,3 @@ def trade_off(
 def _better(first: Factorization | None, second: Factorization | None) -> Factorization | None:
     candidates = [candidate for candidate in (first, second) if candidate is not None]
     return min(candidates, key=ranking_key, default=None)
-
-
-@dataclass(frozen=True)
-class ReferenceMaps:
-    """Measured condition numbers of factors, for an ensemble of random maps.
-
-    `of_the_map` is the median condition number of the maps. `low`, `median` and `high` are the
-    quartiles of the largest condition number of a factor, at each number of couplings, ascending.
-    """
-
-    name: str
-    features: int
-    of_the_map: float
-    couplings: Sequence[int]
-    low: Sequence[float]
-    median: Sequence[float]
-    high: Sequence[float]
-
-
-def nearest_reference(condition_number: float, features: int) -> ReferenceMaps:
-    """Returns the measurements for the ensemble nearest in condition number, then in size."""
-
-    def distance(reference: ReferenceMaps) -> tuple[float, float]:
-        digits = abs(math.log10(reference.of_the_map) - math.log10(condition_number))
-        return round(2 * digits), abs(math.log(reference.features / features))
-
-    return min(_references(), key=distance)
-
-
-@cache
-def _references() -> list[ReferenceMaps]:
-    return [ReferenceMaps(**fields) for fields in json.loads(REFERENCE_FILE.read_text("utf-8"))]
