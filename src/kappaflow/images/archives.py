@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kappaflow.data.limits import unpacked
 from kappaflow.data.naming import IntArray
 from kappaflow.errors import DataError, FileError
-from kappaflow.images.decode import Request, explained, shown
+from kappaflow.images.decode import FormRequest, explained, shown
 from kappaflow.images.images import Images, of_array
 
 _IMAGES = re.compile(r"(.*)images([-.])idx3-ubyte(\.gz)?", re.IGNORECASE)
@@ -33,7 +33,7 @@ def idx_files(folder: Path) -> list[Path]:
 
 
 def load_idx(
-    files: list[Path], request: Request, source: str, classes: tuple[str, ...] = ()
+    files: list[Path], request: FormRequest, source: str, classes: tuple[str, ...] = ()
 ) -> Images:
     """Returns the images of idx files one after the other, with labels where all have them."""
     parts = [_read_idx(path, 3) for path in files]
@@ -138,7 +138,7 @@ def batch_files(folder: Path) -> list[Path]:
     return sorted(path for path in files if os.path.isfile(path))
 
 
-def load_batches(files: list[Path], request: Request, source: str) -> Images:
+def load_batches(files: list[Path], request: FormRequest, source: str) -> Images:
     """Returns the images of batches one after the other, with their labels."""
     rows = np.concatenate([_read_batch(path) for path in files])
     labels = rows[:, 0].astype(np.int64)

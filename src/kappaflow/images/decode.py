@@ -86,7 +86,7 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Request:
+class FormRequest:
     """The form that a user requests; None where the source decides."""
 
     size: tuple[int, int] | None = None
@@ -99,7 +99,7 @@ class Request:
         return Form(channels, *(self.size or (height, width)), self.crop)
 
 
-def requested(size: object, gray: object, crop: object) -> Request:
+def requested(size: object, gray: object, crop: object) -> FormRequest:
     """Returns the arguments of `load_images` as a request; raises an error if one is wrong."""
     if gray is not None and not isinstance(gray, bool):
         raise ArgumentError(
@@ -107,7 +107,7 @@ def requested(size: object, gray: object, crop: object) -> Request:
         )
     if not isinstance(crop, bool):
         raise ArgumentError(f"'crop' should be True or False, got {crop!r}.")
-    return Request(None if size is None else _sides(size), gray, crop)
+    return FormRequest(None if size is None else _sides(size), gray, crop)
 
 
 def _sides(size: object) -> tuple[int, int]:

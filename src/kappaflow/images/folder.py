@@ -18,8 +18,8 @@ from kappaflow.data.naming import IntArray
 from kappaflow.errors import DataError, FileError
 from kappaflow.images.decode import (
     Form,
+    FormRequest,
     Header,
-    Request,
     decode_file,
     explained,
     read_header,
@@ -112,7 +112,7 @@ def _can_be_read(entry: os.DirEntry[str]) -> bool:
 
 
 def load_folder(
-    folder: Path, request: Request, source: str, suffixes: tuple[str, ...] = SUFFIXES
+    folder: Path, request: FormRequest, source: str, suffixes: tuple[str, ...] = SUFFIXES
 ) -> Images:
     """Returns the images below a folder; raises an error if they are no set."""
     names, others = find_images(folder, suffixes)
@@ -161,7 +161,7 @@ def _nothing_in(folder: Path, others: list[str]) -> str:
     )
 
 
-def _form(paths: list[Path], headers: list[Header], request: Request) -> Form:
+def _form(paths: list[Path], headers: list[Header], request: FormRequest) -> Form:
     """Returns the form for all files, by the header of each."""
     first = headers[0]
     sizes = [(header.height, header.width) for header in headers]

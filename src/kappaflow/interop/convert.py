@@ -20,9 +20,9 @@ from kappaflow.flows import Flow, StandardNormal
 from kappaflow.interop.blueprint import (
     Blueprint,
     CouplingPart,
-    Network,
+    FlowPart,
+    NetworkWeights,
     OtherPart,
-    Part,
     ReorderingPart,
     ScalingPart,
     inverse_of,
@@ -115,7 +115,7 @@ def flow_of(blueprint: Blueprint) -> Flow:
     return flow.to(blueprint.like.device, blueprint.like.dtype)
 
 
-def assemble(parts: Sequence[Part]) -> list[Bijection]:
+def assemble(parts: Sequence[FlowPart]) -> list[Bijection]:
     """Returns the bijections from data to latent, couplings in stacks where possible."""
     bijections: list[Bijection] = []
     for group in _groups(parts):
@@ -129,9 +129,9 @@ def assemble(parts: Sequence[Part]) -> list[Bijection]:
     return bijections
 
 
-def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:
+def _groups(parts: Sequence[FlowPart]) -> Iterator[list[FlowPart]]:
     """Yields consecutive parts whose couplings have one direction, and each `OtherPart` alone."""
-    group: list[Part] = []
+    group: list[FlowPart] = []
     direction: bool | None = None
     for part in parts:
         part_direction = part.inverted if isinstance(part, CouplingPart) else None
@@ -150,7 +150,7 @@ def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:
         yield group
 
 
-def _built(parts: Sequence[Part]) -> list[Bijection]:
+def _built(parts: Sequence[FlowPart]) -> list[Bijection]:
     """Returns the bijections of couplings, scalings and reorderings."""
     bijections: list[Bijection] = []
     joined = _join_reorderings(fold_scalings(parts))
@@ -160,9 +160,9 @@ def _built(parts: Sequence[Part]) -> list[Bijection]:
     return bijections
 
 
-def _join_reorderings(parts: Sequence[Part]) -> list[Part]:
+def _join_reorderings(parts: Sequence[FlowPart]) -> list[FlowPart]:
     """Returns the parts with consecutive reorderings joined and identities removed."""
-    joined: list[Part] = []
+    joined: list[FlowPart] = []
     for part in parts:
         before = joined[-1] if joined else None
         if isinstance(part, ReorderingPart) and isinstance(before, ReorderingPart):
@@ -213,7 +213,7 @@ def _stack_shape(part: Bijection) -> tuple[object, ...]:
     return type(part), type(net), hidden, part.context_features, bound
 
 
-def _bijection(part: Part) -> Bijection:
+def _bijection(part: FlowPart) -> Bijection:
     if isinstance(part, ReorderingPart):
         return Permutation(part.index)
     if isinstance(part, ScalingPart):
@@ -254,7 +254,7 @@ def _coupling(part: CouplingPart) -> Bijection:
     )
 
 
-def network_of(network: Network, context: int) -> nn.Module:
+def network_of(network: NetworkWeights, context: int) -> nn.Module:
     """Returns a kappaflow network with a copy of the weights."""
     like, inputs, outputs = network.weights[0], network.inputs, network.outputs
     settings = {

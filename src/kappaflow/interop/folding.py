@@ -13,14 +13,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from kappaflow.interop.blueprint import CouplingPart, Network, Part, ReorderingPart, ScalingPart
+from kappaflow.interop.blueprint import (
+    CouplingPart,
+    FlowPart,
+    NetworkWeights,
+    ReorderingPart,
+    ScalingPart,
+)
 
 MAX_LOG_SCALE = 30.0  # largest log-scale that is folded into networks
 
 
-def fold_scalings(parts: Sequence[Part]) -> list[Part]:
+def fold_scalings(parts: Sequence[FlowPart]) -> list[FlowPart]:
     """Returns parts of the same function with at most one scaling, before all others."""
-    folded: list[Part] = []
+    folded: list[FlowPart] = []
     pending: ScalingPart | None = None
     for part in reversed(parts):
         if isinstance(part, ScalingPart):
@@ -69,7 +75,7 @@ def _move_before(coupling: CouplingPart, scaling: ScalingPart) -> tuple[ScalingP
     return ScalingPart(log_scale, shift), replace(coupling, network=network)
 
 
-def _undo_on_inputs(network: Network, log_scale: Tensor, shift: Tensor) -> Network:
+def _undo_on_inputs(network: NetworkWeights, log_scale: Tensor, shift: Tensor) -> NetworkWeights:
     """Returns the network that computes from d x + e what this one computes from x."""
     weight, bias = network.weights[0].double().clone(), network.biases[0].double()
     inputs = network.inputs

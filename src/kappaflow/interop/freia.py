@@ -13,8 +13,8 @@ from kappaflow.foreign.layers import ForeignLayer, Parts
 from kappaflow.interop.blueprint import (
     Blueprint,
     CouplingPart,
-    Network,
-    Part,
+    FlowPart,
+    NetworkWeights,
     ReorderingPart,
     ScalingPart,
     Unsupported,
@@ -153,7 +153,7 @@ def _condition(module: Any) -> int:  # noqa: ANN401
     return width
 
 
-def _all_in_one(module: Any) -> list[Part]:  # noqa: ANN401
+def _all_in_one(module: Any) -> list[FlowPart]:  # noqa: ANN401
     if module.GIN:
         raise Unsupported("it subtracts the mean from its log-scales (GIN)")
     kept, changed = module.splits
@@ -171,7 +171,7 @@ def _all_in_one(module: Any) -> list[Part]:  # noqa: ANN401
     return [*before, coupling, affine, _rotation(module, matrix)]
 
 
-def _rotation(module: Any, matrix: Tensor) -> Part:  # noqa: ANN401
+def _rotation(module: Any, matrix: Tensor) -> FlowPart:  # noqa: ANN401
     """Returns the matrix at an end of a block, as a reordering if it is a permutation."""
     if ((matrix == 0) | (matrix == 1)).all():
         return ReorderingPart(tuple(matrix.argmax(1).tolist()))
@@ -188,7 +188,7 @@ def _clamp(module: Any) -> str:  # noqa: ANN401
 
 def _scaling(
     module: Any,  # noqa: ANN401
-    network: Network,
+    network: NetworkWeights,
     partition: Partition,
 ) -> CouplingPart:
     """Returns a coupling whose network outputs raw log-scales and shifts."""
@@ -209,7 +209,7 @@ def _halves(module: Any) -> tuple[Partition, Partition]:  # noqa: ANN401
     return keeps_first.swapped(), keeps_first
 
 
-def _glow(module: Any) -> list[Part]:  # noqa: ANN401
+def _glow(module: Any) -> list[FlowPart]:  # noqa: ANN401
     first, second = _halves(module)
     width = _condition(module)
     return [
@@ -218,7 +218,7 @@ def _glow(module: Any) -> list[Part]:  # noqa: ANN401
     ]
 
 
-def _real_nvp(module: Any) -> list[Part]:  # noqa: ANN401
+def _real_nvp(module: Any) -> list[FlowPart]:  # noqa: ANN401
     first, second = _halves(module)
     width, couplings = _condition(module), []
     for scales, shifts, partition in (
@@ -231,7 +231,7 @@ def _real_nvp(module: Any) -> list[Part]:  # noqa: ANN401
     return couplings
 
 
-def _nice(module: Any) -> list[Part]:  # noqa: ANN401
+def _nice(module: Any) -> list[FlowPart]:  # noqa: ANN401
     first, second = _halves(module)
     width = _condition(module)
     couplings = []
@@ -242,27 +242,27 @@ def _nice(module: Any) -> list[Part]:  # noqa: ANN401
     return couplings
 
 
-def _one_sided(module: Any) -> list[Part]:  # noqa: ANN401
+def _one_sided(module: Any) -> list[FlowPart]:  # noqa: ANN401
     partition = _halves(module)[1]
     network = read_network(module.subnet, len(partition.kept), context=_condition(module))
     return [_scaling(module, network, partition)]
 
 
-def _conditional(module: Any) -> list[Part]:  # noqa: ANN401
+def _conditional(module: Any) -> list[FlowPart]:  # noqa: ANN401
     network = read_network(module.subnet, 0, context=_condition(module))
     return [_scaling(module, network, Partition(module.channels, ()))]
 
 
-def _permutation(module: Any) -> list[Part]:  # noqa: ANN401
+def _permutation(module: Any) -> list[FlowPart]:  # noqa: ANN401
     return [ReorderingPart(tuple(module.perm.tolist()))]
 
 
-def _linear(module: Any) -> list[Part]:  # noqa: ANN401
+def _linear(module: Any) -> list[FlowPart]:  # noqa: ANN401
     shift = module.b.detach().flatten() if isinstance(module.b, Tensor) else None
     return [dense(module.M.detach().mT, shift, trained=False)]
 
 
-def _act_norm(module: Any) -> list[Part]:  # noqa: ANN401
+def _act_norm(module: Any) -> list[FlowPart]:  # noqa: ANN401
     if module.init_on_next_batch:
         raise Unsupported("it is not initialized: it waits for its first batch")
     return [ScalingPart(module.scale.detach().flatten().clone(), module.bias.detach().flatten())]

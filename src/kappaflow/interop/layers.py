@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kappaflow.bijection import Bijection
 from kappaflow.bijections import Linear
 from kappaflow.errors import ArgumentError, ConversionError
-from kappaflow.interop.blueprint import OtherPart, Part, Unsupported, inverse_of
+from kappaflow.interop.blueprint import FlowPart, OtherPart, Unsupported, inverse_of
 
 # The methods in which the libraries define what a layer or a flow computes.
 DEFINING = (
@@ -29,7 +29,7 @@ DEFINING = (
     "_pre_permute",
     "_assemble_W",
 )
-Converter = Callable[[Any], Sequence[Part]]
+Converter = Callable[[Any], Sequence[FlowPart]]
 Converters = Mapping[type, Callable[[Any], Bijection]]
 
 
@@ -50,13 +50,13 @@ class Layers:
         self._number = 0
         self.unsupported: list[tuple[str, str]] = []
 
-    def convert(self, layer: Any) -> list[Part]:  # noqa: ANN401
+    def convert(self, layer: Any) -> list[FlowPart]:  # noqa: ANN401
         """Returns the parts of a layer from data to latent; none if it is not supported."""
         self._number += 1
         name = f"{self._number} {type(layer).__name__}"
         return self.attempt(name, lambda: self._from_data(self.forward_parts(layer)))
 
-    def forward_parts(self, layer: Any) -> Sequence[Part]:  # noqa: ANN401
+    def forward_parts(self, layer: Any) -> Sequence[FlowPart]:  # noqa: ANN401
         """Returns the parts of a layer in the library's forward direction."""
         if type(layer) in self._converters:
             return self._from_data([
@@ -69,11 +69,11 @@ class Layers:
                 return self._known[name](layer)
         raise Unsupported("kappaflow has no equivalent layer")
 
-    def inverse_parts(self, layers: Sequence[Any]) -> list[Part]:
+    def inverse_parts(self, layers: Sequence[Any]) -> list[FlowPart]:
         """Returns the parts of the inverse of layers, in the library's forward direction."""
         return inverse_of([part for layer in layers for part in self.forward_parts(layer)])
 
-    def attempt(self, name: str, convert: Callable[[], Sequence[Part]]) -> list[Part]:
+    def attempt(self, name: str, convert: Callable[[], Sequence[FlowPart]]) -> list[FlowPart]:
         """Returns the result of `convert`; if unsupported, records the reason and returns []."""
         try:
             return list(convert())
@@ -86,7 +86,7 @@ class Layers:
         if self.unsupported:
             raise ConversionError(library, self.unsupported)
 
-    def _from_data(self, parts: Sequence[Part]) -> Sequence[Part]:
+    def _from_data(self, parts: Sequence[FlowPart]) -> Sequence[FlowPart]:
         """Returns parts of the library's forward direction as parts from data to latent."""
         return inverse_of(parts) if self._inverted else parts
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kappaflow.interop.blueprint import Network, Unsupported
+from kappaflow.interop.blueprint import NetworkWeights, Unsupported
 from kappaflow.interop.layers import full_names, is_modified
 from kappaflow.nets.activations import FUNCTIONS, MODULES, has_default_arguments
 
@@ -27,14 +27,14 @@ class LinearLayer:
 
 
 @dataclass(frozen=True)
-class Activation:
+class ActivationLayer:
     """An activation by its name in kappaflow, with the slope of a leaky ReLU."""
 
     name: str
     slope: float = 0.01
 
 
-NetworkLayer = LinearLayer | Activation
+NetworkLayer = LinearLayer | ActivationLayer
 
 
 def read_steps(net: Any) -> Iterator[NetworkLayer]:  # noqa: ANN401
@@ -78,23 +78,23 @@ def read_layer(layer: Any) -> LinearLayer:  # noqa: ANN401
     return LinearLayer(weight, bias)
 
 
-def _activation(layer: nn.Module) -> Activation:
+def _activation(layer: nn.Module) -> ActivationLayer:
     """Returns an activation by name and slope; a leaky ReLU of slope 0 is ReLU."""
     name = MODULES[type(layer)]
     if isinstance(layer, nn.LeakyReLU):
         slope = float(layer.negative_slope)
-        return Activation("leaky_relu", slope) if slope else Activation("relu")
+        return ActivationLayer("leaky_relu", slope) if slope else ActivationLayer("relu")
     if not has_default_arguments(layer):
         raise Unsupported(f"its network has the activation {layer}, {NO_EQUIVALENT}")
-    return Activation(name)
+    return ActivationLayer(name)
 
 
-def read_function(function: Any) -> Activation:  # noqa: ANN401
+def read_function(function: Any) -> ActivationLayer:  # noqa: ANN401
     """Returns an activation given as a function or as a module."""
     if isinstance(function, nn.Module) and type(function) in MODULES:
         return _activation(function)
     if function in FUNCTIONS:
-        return Activation(FUNCTIONS[function])
+        return ActivationLayer(FUNCTIONS[function])
     raise Unsupported(
         f"its network has the activation {getattr(function, '__name__', function)}, which "
         "kappaflow's networks do not have"
@@ -107,7 +107,7 @@ def read_network(
     *,
     context: int = 0,
     separate_context: bool = False,
-) -> Network:
+) -> NetworkWeights:
     """Returns the layers of a network, after checking that they compute its outputs."""
     if not isinstance(net, nn.Module):
         raise Unsupported(f"its network is a {type(net).__name__}, which is not a module")
@@ -130,7 +130,7 @@ def read_network(
     return network
 
 
-def check_outputs(network: Network, expected: int) -> Network:
+def check_outputs(network: NetworkWeights, expected: int) -> NetworkWeights:
     """Returns the network if it has as many outputs as its layer needs."""
     if network.outputs != expected:
         raise Unsupported(
@@ -139,7 +139,7 @@ def check_outputs(network: Network, expected: int) -> Network:
     return network
 
 
-def concatenated(network: Network, other: Network) -> Network:
+def concatenated(network: NetworkWeights, other: NetworkWeights) -> NetworkWeights:
     """Returns the network with the outputs of two networks of the same input, concatenated."""
     if network.blocks or other.blocks:
         raise Unsupported("it has two networks, which are not plain fully connected")
@@ -156,32 +156,32 @@ def concatenated(network: Network, other: Network) -> Network:
     return replace(network, weights=weights, biases=biases, paired=True)
 
 
-def _read(net: Any, inputs: int) -> Network:  # noqa: ANN401
+def _read(net: Any, inputs: int) -> NetworkWeights:  # noqa: ANN401
     if RESIDUAL.intersection(full_names(net)):
         return _residual(net, inputs)
     return _network(list(read_steps(net)), inputs)
 
 
-def _network(steps: list[NetworkLayer], inputs: int) -> Network:
+def _network(steps: list[NetworkLayer], inputs: int) -> NetworkWeights:
     """Returns linear layers with one activation between them."""
     layers = [step for step in steps[::2] if isinstance(step, LinearLayer)]
-    activations = [step for step in steps[1::2] if isinstance(step, Activation)]
+    activations = [step for step in steps[1::2] if isinstance(step, ActivationLayer)]
     if len(layers) != len(activations) + 1 or len(steps) != len(layers) + len(activations):
         raise Unsupported("its network does not alternate linear layers and activations")
     between = _same(activations)
     weights = tuple(layer.weight for layer in layers)
     biases = tuple(layer.bias for layer in layers)
-    return Network(weights, biases, inputs, between.name, between.slope)
+    return NetworkWeights(weights, biases, inputs, between.name, between.slope)
 
 
-def _same(activations: list[Activation]) -> Activation:
+def _same(activations: list[ActivationLayer]) -> ActivationLayer:
     """Returns the activation, which must be the same between all layers."""
     if len(set(activations)) > 1:
         raise Unsupported("its network has different activations")
-    return next(iter(activations), Activation("relu"))
+    return next(iter(activations), ActivationLayer("relu"))
 
 
-def _residual(net: Any, inputs: int) -> Network:  # noqa: ANN401
+def _residual(net: Any, inputs: int) -> NetworkWeights:  # noqa: ANN401
     """Returns a residual network of nflows, or the copy of it in normflows."""
     if getattr(net, "preprocessing", None) is not None:
         raise Unsupported("its network preprocesses its input")
@@ -196,7 +196,7 @@ def _residual(net: Any, inputs: int) -> Network:  # noqa: ANN401
             gates.append((gate.weight, gate.bias))
     layers.append(read_layer(net.final_layer))
     between = _same(activations)
-    return Network(
+    return NetworkWeights(
         tuple(layer.weight for layer in layers),
         tuple(layer.bias for layer in layers),
         inputs,
@@ -207,7 +207,7 @@ def _residual(net: Any, inputs: int) -> Network:  # noqa: ANN401
     )
 
 
-def _compare(net: nn.Module, network: Network, *, separate_context: bool) -> None:
+def _compare(net: nn.Module, network: NetworkWeights, *, separate_context: bool) -> None:
     """Raises `Unsupported` if the layers do not compute the network's outputs."""
     weight = network.weights[0]
     generator = torch.Generator().manual_seed(0)

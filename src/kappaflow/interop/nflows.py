@@ -21,9 +21,9 @@ from kappaflow.foreign.layers import (
 from kappaflow.interop.blueprint import (
     Blueprint,
     CouplingPart,
-    Network,
+    FlowPart,
+    NetworkWeights,
     OtherPart,
-    Part,
     ReorderingPart,
     ScalingPart,
     Unsupported,
@@ -122,7 +122,7 @@ def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN40
     }
     layers = Layers(known, converters)
     parts = [part for layer in transforms for part in layers.convert(layer)]
-    embedding: list[Network] = []
+    embedding: list[NetworkWeights] = []
     layers.attempt("embedding of the context", lambda: embedding.extend(_embedding(flow)) or [])
     parts += layers.attempt(
         f"base {type(flow._distribution).__name__}", lambda: _base(flow._distribution)
@@ -137,7 +137,7 @@ def _layers_of(transform: Any) -> list[Any]:  # noqa: ANN401
     return flattened(transform, lambda part: part._transforms if is_exactly(part, name) else None)
 
 
-def _embedding(flow: Any) -> list[Network]:  # noqa: ANN401
+def _embedding(flow: Any) -> list[NetworkWeights]:  # noqa: ANN401
     net = flow._embedding_net
     if type(net) is nn.Identity:
         return []
@@ -147,7 +147,7 @@ def _embedding(flow: Any) -> list[Network]:  # noqa: ANN401
     return [read_network(net, first.in_features)]
 
 
-def _base(base: Any) -> list[Part]:  # noqa: ANN401
+def _base(base: Any) -> list[FlowPart]:  # noqa: ANN401
     name = full_names(base)[0].removeprefix("nflows.distributions.normal.")
     if name == "StandardNormal":
         return []
@@ -163,13 +163,13 @@ def _partition(layer: Any) -> Partition:  # noqa: ANN401
     return Partition(layer.features, tuple(layer.identity_features.tolist()))
 
 
-def _network(layer: Any, partition: Partition, outputs: int) -> Network:  # noqa: ANN401
+def _network(layer: Any, partition: Partition, outputs: int) -> NetworkWeights:  # noqa: ANN401
     net, kept = layer.transform_net, len(partition.kept)
     context = getattr(net, "context_features", None) or 0
     return check_outputs(read_network(net, kept, context=context, separate_context=True), outputs)
 
 
-def _affine(layer: Any) -> list[Part]:  # noqa: ANN401
+def _affine(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     partition = _partition(layer)
     changed = len(partition.changed)
     network = _network(layer, partition, 2 * changed)
@@ -184,42 +184,42 @@ def _affine(layer: Any) -> list[Part]:  # noqa: ANN401
     return [CouplingPart(partition, network, "sigmoid", -math.log(FLOOR))]
 
 
-def _additive(layer: Any) -> list[Part]:  # noqa: ANN401
+def _additive(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     partition = _partition(layer)
     network = _network(layer, partition, len(partition.changed))
     return [CouplingPart(partition, network, None)]
 
 
-def _permutation(layer: Any) -> list[Part]:  # noqa: ANN401
+def _permutation(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     if layer._dim != 1:
         raise Unsupported("it permutes another dimension than the features")
     return [ReorderingPart(tuple(layer._permutation.tolist()))]
 
 
-def _linear(layer: Any) -> list[Part]:  # noqa: ANN401
+def _linear(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     return [dense(layer.weight(), layer.bias)]
 
 
-def _reflections(layer: Any) -> list[Part]:  # noqa: ANN401
+def _reflections(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     unit = torch.eye(layer.features).to(layer.q_vectors)
     return [dense(layer(unit)[0].mT)]
 
 
-def _batch_norm(layer: Any) -> list[Part]:  # noqa: ANN401
+def _batch_norm(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     deviation = (layer.running_var + layer.eps).sqrt()
     scale = (layer.weight / deviation).detach()
     shift = layer.bias.detach() - layer.running_mean * scale
     return [ScalingPart(scale.log(), shift)]
 
 
-def _act_norm(layer: Any) -> list[Part]:  # noqa: ANN401
+def _act_norm(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     log_scale, shift = layer.log_scale.detach().clone(), layer.shift.detach().clone()
     if not layer.initialized:
         return [OtherPart(lambda: ActNorm(len(log_scale)).to(log_scale))]
     return [ScalingPart(log_scale, shift)]
 
 
-def _pointwise(layer: Any, width: int | None) -> list[Part]:  # noqa: ANN401
+def _pointwise(layer: Any, width: int | None) -> list[FlowPart]:  # noqa: ANN401
     """Returns a transform by fixed numbers as a standardization."""
     if width is None or max(layer._scale.dim(), layer._shift.dim()) > 1:
         raise Unsupported("it has a value for each pixel instead of each feature")

@@ -12,8 +12,8 @@ from kappaflow.foreign.layers import ForeignBase, ForeignLayer, Parts, event_sha
 from kappaflow.interop.blueprint import (
     Blueprint,
     CouplingPart,
-    Network,
-    Part,
+    FlowPart,
+    NetworkWeights,
     ReorderingPart,
     ScalingPart,
     Unsupported,
@@ -153,7 +153,7 @@ def _layers_of(flows: Any) -> list[Any]:  # noqa: ANN401
     ]
 
 
-def _base(base: Any) -> list[Part]:  # noqa: ANN401
+def _base(base: Any) -> list[FlowPart]:  # noqa: ANN401
     kind = full_names(base)[0].removeprefix(BASES)
     if kind != "DiagGaussian" or len(base.shape) != 1:
         raise Unsupported("it is not a normal distribution of independent features")
@@ -165,7 +165,7 @@ def _base(base: Any) -> list[Part]:  # noqa: ANN401
     return [ScalingPart(log_scale.clone(), mean.clone()).inverse()]
 
 
-def _block(layer: Any) -> list[Part]:  # noqa: ANN401
+def _block(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     mode, coupling = layer.flows[0].mode, layer.flows[1]
     network = read_network(coupling.param_map, _inputs(coupling.param_map))
     inputs, outputs = network.inputs, network.outputs
@@ -189,7 +189,7 @@ def _block(layer: Any) -> list[Part]:  # noqa: ANN401
     return [CouplingPart(partition, *_curve(network, changed, coupling.scale_map))]
 
 
-def _curve(network: Network, changed: int, kind: str) -> tuple[Network, str]:
+def _curve(network: NetworkWeights, changed: int, kind: str) -> tuple[NetworkWeights, str]:
     """Returns the network adapted to a scale map, and the curve for its raw log-scales."""
     if kind == "exp":
         return network, "exp"
@@ -212,7 +212,7 @@ def _inputs(net: Any) -> int:  # noqa: ANN401
     return first.in_features
 
 
-def _masked(layer: Any) -> list[Part]:  # noqa: ANN401
+def _masked(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     mask = layer.b[0].detach().cpu()
     if mask.dim() != 1 or not ((mask == 0) | (mask == 1)).all():
         raise Unsupported("its mask is not a row of zeros and ones")
@@ -234,7 +234,7 @@ def _masked(layer: Any) -> list[Part]:  # noqa: ANN401
     return [CouplingPart(partition, network, "exp")]
 
 
-def _pruned(net: Any, partition: Partition) -> Network:  # noqa: ANN401
+def _pruned(net: Any, partition: Partition) -> NetworkWeights:  # noqa: ANN401
     """Returns the network of a masked coupling without masked inputs and unused outputs."""
     network = check_outputs(read_network(net, partition.features), partition.features)
     network = network.select_outputs(partition.changed)
@@ -242,41 +242,41 @@ def _pruned(net: Any, partition: Partition) -> Network:  # noqa: ANN401
     return network.replace_first(weight, network.biases[0], len(partition.kept))
 
 
-def _permute(layer: Any) -> list[Part]:  # noqa: ANN401
+def _permute(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     if layer.mode == "shuffle":
         return [ReorderingPart(tuple(layer.perm.tolist()))]
     half = layer.num_channels // 2
     return [ReorderingPart((*range(half, layer.num_channels), *range(half)))]
 
 
-def _lu_permute(layer: Any) -> list[Part]:  # noqa: ANN401
-    parts: list[Part] = [
+def _lu_permute(layer: Any) -> list[FlowPart]:  # noqa: ANN401
+    parts: list[FlowPart] = [
         ReorderingPart(tuple(layer.permutation._permutation.tolist())),
         dense(layer.linear.weight(), layer.linear.bias),
     ]
     return inverse_of(parts)
 
 
-def _affine_map(layer: Any) -> list[Part]:  # noqa: ANN401
+def _affine_map(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     """Returns the linear layer for the map z W."""
     matrix = layer._assemble_W() if layer.use_lu else layer.W
     return inverse_of([dense(matrix.mT)])
 
 
-def _constant(layer: Any) -> list[Part]:  # noqa: ANN401
+def _constant(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     log_scale, shift = layer.s.detach(), layer.t.detach()
     if max(log_scale[0].numel(), shift[0].numel()) != log_scale.shape[1]:
         raise Unsupported("it has a value for each pixel instead of each channel")
     return [ScalingPart(log_scale.flatten().clone(), shift.flatten().clone())]
 
 
-def _act_norm(layer: Any) -> list[Part]:  # noqa: ANN401
+def _act_norm(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     if not layer.data_dep_init_done > 0:
         raise Unsupported("it is not initialized: it waits for its first batch")
     return _constant(layer)
 
 
-def _reverse(layer: Any, layers: Layers) -> list[Part]:  # noqa: ANN401
+def _reverse(layer: Any, layers: Layers) -> list[FlowPart]:  # noqa: ANN401
     return layers.inverse_parts(_layers_of([layer.flow])[::-1])
 
 

@@ -20,8 +20,8 @@ from kappaflow.foreign.layers import (
 from kappaflow.interop.blueprint import (
     Blueprint,
     CouplingPart,
-    Network,
-    Part,
+    FlowPart,
+    NetworkWeights,
     ReorderingPart,
     ScalingPart,
     Unsupported,
@@ -111,7 +111,7 @@ def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN40
         },
         converters,
     )
-    parts: list[Part] = []
+    parts: list[FlowPart] = []
     for layer in _layers_of(flow.transform):
         parts += layers.convert(layer)
     lazy: Any = flow.base
@@ -127,7 +127,7 @@ def _layers_of(transform: Any) -> list[Any]:  # noqa: ANN401
     return flattened(transform, lambda part: part.transforms if is_exactly(part, name) else None)
 
 
-def _base(base: Any) -> list[Part]:  # noqa: ANN401
+def _base(base: Any) -> list[FlowPart]:  # noqa: ANN401
     normal = full_names(base)[0] == "zuko.distributions.DiagNormal"
     if not normal or len(base.event_shape) != 1:
         raise Unsupported("it is not a normal distribution of independent features")
@@ -137,7 +137,7 @@ def _base(base: Any) -> list[Part]:  # noqa: ANN401
     return [ScalingPart(scale.log(), loc.clone()).inverse()]
 
 
-def _coupling(layer: Any) -> list[Part]:  # noqa: ANN401
+def _coupling(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     mask = layer.mask.cpu()
     partition = Partition(len(mask), tuple(mask.nonzero()[:, 0].tolist()))
     kept, changed = len(partition.kept), len(partition.changed)
@@ -170,14 +170,14 @@ def _counts(shapes: Any) -> list[int]:  # noqa: ANN401
     return [math.prod(shape) for shape in shapes]
 
 
-def _in_order(network: Network, scale: str | None, changed: int) -> Network:
+def _in_order(network: NetworkWeights, scale: str | None, changed: int) -> NetworkWeights:
     """Returns the network with all log-scales before all shifts: zuko orders them by feature."""
     if scale is None:
         return network
     return network.select_outputs([*range(1, 2 * changed, 2), *range(0, 2 * changed, 2)])
 
 
-def _unconditional(layer: Any) -> list[Part]:  # noqa: ANN401
+def _unconditional(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     transform = layer(None)
     name = full_names(transform)[0]
     if name == "zuko.transforms.PermutationTransform":
@@ -189,7 +189,7 @@ def _unconditional(layer: Any) -> list[Part]:  # noqa: ANN401
     raise Unsupported(f"kappaflow has no equivalent of {type(transform).__name__}")
 
 
-def _elementwise(layer: Any) -> list[Part]:  # noqa: ANN401
+def _elementwise(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     scale, bound = _univariate(layer.univariate, layer.shapes)
     if hasattr(layer, "hyper"):
         features = layer.hyper.out_features // layer.total
