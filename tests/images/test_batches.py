@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kappaflow.errors import FileError
-from kappaflow.images import is_images, load_images
+from kappaflow.images import load_images
+from kappaflow.images.load import is_images
 
 
 def write(path: Path, labels: list[int], seed: int = 0) -> np.ndarray:

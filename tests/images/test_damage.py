@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from kappaflow.errors import FileError
-from kappaflow.images import is_images, load_images
+from kappaflow.images import load_images
+from kappaflow.images.load import is_images
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 6\n%%EndComments\nshowpage\n"
 SUFFIXES = ("png", "jpg", "bmp", "gif", "webp", "tif", "ppm")

@@ -185,7 +185,8 @@ def test_a_folder_without_pillow_says_what_to_install(draw, tmp_path: Path) -> N
 import sys
 sys.modules["PIL"] = None
 import numpy as np
-from kappaflow.images import is_images, load_images
+from kappaflow.images import load_images
+from kappaflow.images.load import is_images
 from kappaflow.images.decode import FormRequest
 from kappaflow.images.images import of_array
 from kappaflow.errors import FileError

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from kappaflow.errors import DataError, FileError
-from kappaflow.images import is_images, load_images
+from kappaflow.images import load_images
+from kappaflow.images.load import is_images
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -68,7 +68,6 @@ def test_padding_channels_stand_beside_those_of_the_image(recipe, tmp_path):
     scores = [f.log_prob(x, generator=torch.Generator().manual_seed(1)) for f in (flow, loaded)]
     assert torch.equal(*scores)
     assert torch.equal(kf.images.reconstruct(flow, x), x)
-    assert kf.images.interpolate(flow, x[:1], x[1:2], 3).shape == (3, 1, 1, 4, 4)
 
 
 def test_units_leave_the_padding_as_it_is():

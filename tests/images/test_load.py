@@ -10,7 +10,8 @@ import pytest
 import kappaflow as kf
 from kappaflow.data import path_of
 from kappaflow.errors import ArgumentError, FileError
-from kappaflow.images import is_images, load_images
+from kappaflow.images import load_images
+from kappaflow.images.load import is_images
 
 
 def test_tables_and_images_are_told_apart(draw, write, tmp_path: Path) -> None:
@@ -125,8 +126,9 @@ def test_the_name_can_be_had_from_the_package() -> None:
     """Without torch or Pillow being loaded before they are needed."""
     assert kf.load_images is load_images
     code = (
-        "import sys, kappaflow as kf; from kappaflow.images import is_images; kf.load_images; "
-        "is_images('digits'); print(sorted({'torch', 'PIL', 'sklearn'} & set(sys.modules)))"
+        "import sys, kappaflow as kf; from kappaflow.images.load import is_images; "
+        "kf.load_images; is_images('digits'); "
+        "print(sorted({'torch', 'PIL', 'sklearn'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

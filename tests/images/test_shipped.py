@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from kappaflow.errors import DataWarning
-from kappaflow.images import image_sets, is_images, load_images
+from kappaflow.images import image_sets, load_images
+from kappaflow.images.load import is_images
 
 MODULES = {
     "digits": "sklearn",

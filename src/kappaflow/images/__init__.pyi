@@ -2,8 +2,8 @@ from .data import ImageConfig
 from .dequantize import Dequantize, DequantizeAndPad, VariationalDequantize
 from .images import Images
 from .jet import jet
-from .latent import interpolate, reconstruct
-from .load import is_images, load_images, split_images
+from .latent import reconstruct
+from .load import load_images, split_images
 from .options import (
     GlowOptions,
     ImageOptions,
@@ -30,8 +30,6 @@ __all__ = [
     "VisionTransformer",
     "glow",
     "image_sets",
-    "interpolate",
-    "is_images",
     "jet",
     "load_images",
     "real_nvp_image",

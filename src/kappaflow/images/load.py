@@ -132,22 +132,7 @@ def load_images(
 
 
 def is_images(source: object) -> bool:
-    """Returns whether a source is one of images, for `load_images`, without decoding anything.
-
-    Args:
-        source: Anything; a set by its name, a folder with images, idx files or batches of
-            CIFAR-10, or one such file are images.
-
-    Returns:
-        False for tables, which `load_table` takes, and for what does not exist.
-
-    Raises:
-        FileError: If a folder may not be read.
-
-    Example:
-        >>> is_images("digits"), is_images("magic")
-        (True, False)
-    """
+    """Returns whether a source is one of images, for `load_images`, without decoding anything."""
     if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
         return False
     if _is_set(source):
