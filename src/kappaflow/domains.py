@@ -23,10 +23,7 @@ _FORMS = (
 class Interval:
     """An open interval, or a circle given by an interval whose ends are the same point.
 
-    Attributes:
-        low: The lower end; None if there is none.
-        high: The upper end; None if there is none.
-        circular: Whether the ends are the same point.
+    An end that does not exist is None.
 
     Example:
         >>> Interval(0.0, None).description, Interval(0.0, 360.0, circular=True).text

@@ -14,10 +14,6 @@ class ArgumentError(KappaflowError, ValueError):
 class ConversionError(ArgumentError):
     """A flow of another library has layers that cannot be converted.
 
-    Args:
-        library: The library of the flow.
-        layers: Name of each unsupported layer, and the reason.
-
     Attributes:
         library: The library of the flow.
         layers: Name of each unsupported layer, and the reason.

@@ -28,7 +28,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 DESCRIBES = "config"  # under this name the weights hold the digest of the configuration
 
 
-class ModelConfig(BaseModel):
+class ModelFile(BaseModel):
     """What config.json holds; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
@@ -115,12 +115,12 @@ def load(path: str | Path) -> Flow:
     return flow.eval()
 
 
-def describe_run(flow: Flow, run: dict[str, Any] | None) -> ModelConfig:
+def describe_run(flow: Flow, run: dict[str, Any] | None) -> ModelFile:
     """Returns the configuration of a flow in a run, which holds the names of the columns."""
     describe_source = getattr(type(flow), "describe_source", None)
     if describe_source is not None:  # a flow of another library
         dtype = str(flow.dtype).removeprefix("torch.")
-        config = ModelConfig(dtype=dtype, model=describe_source(flow))
+        config = ModelFile(dtype=dtype, model=describe_source(flow))
     else:
         config = describe_model(flow)
     if run is None:
@@ -129,7 +129,7 @@ def describe_run(flow: Flow, run: dict[str, Any] | None) -> ModelConfig:
     return config.model_copy(update={**names, "run": run})
 
 
-def describe_model(flow: Flow) -> ModelConfig:
+def describe_model(flow: Flow) -> ModelFile:
     """Returns the configuration of a flow, after checking that the flow can be rebuilt from it."""
     if not isinstance(flow, Flow):
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
@@ -141,7 +141,7 @@ def describe_model(flow: Flow) -> ModelConfig:
             f"'flow' should hold numbers of one type, got {listed}: "
             "convert it with flow.to(dtype)."
         )
-    config = ModelConfig(
+    config = ModelFile(
         dtype=str(flow.dtype).removeprefix("torch."),
         model=describe(flow),
         columns=flow.columns or None,
@@ -173,7 +173,7 @@ def _answers(flow: Flow) -> list[bytes]:
     return [part.double().numpy().tobytes() for part in answer]
 
 
-def build_model(config: ModelConfig, source: Path, weights: dict[str, Tensor]) -> Flow:
+def build_model(config: ModelFile, source: Path, weights: dict[str, Tensor]) -> Flow:
     """Returns the flow that a configuration describes, if it is in proportion to its weights."""
     dtype = getattr(torch, config.dtype, None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
@@ -213,12 +213,12 @@ def load_tensors(flow: nn.Module, tensors: dict[str, Tensor], source: Path) -> N
         raise FileError(f"{source} does not fit the model: {shorten(str(error), 400)}") from None
 
 
-def write_weights(path: Path, state: dict[str, Tensor], config: ModelConfig) -> None:
+def write_weights(path: Path, state: dict[str, Tensor], config: ModelFile) -> None:
     """Writes the state of a flow, tied to its configuration, whole or not at all."""
     write_tensors(path, state, {DESCRIBES: config_digest(config)})
 
 
-def read_weights(path: Path, config: ModelConfig) -> dict[str, Tensor]:
+def read_weights(path: Path, config: ModelFile) -> dict[str, Tensor]:
     """Returns the state that `write_weights` wrote for this configuration."""
     tensors, metadata = read_tensors(path)
     if metadata.get(DESCRIBES) != config_digest(config):
@@ -229,18 +229,18 @@ def read_weights(path: Path, config: ModelConfig) -> dict[str, Tensor]:
     return tensors
 
 
-def config_digest(config: ModelConfig) -> str:
+def config_digest(config: ModelFile) -> str:
     """Returns a SHA-256 of a configuration."""
     content = json.loads(config.model_dump_json(exclude_none=True))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def write_config(path: Path, config: ModelConfig) -> None:
+def write_config(path: Path, config: ModelFile) -> None:
     """Writes a configuration as JSON, whole or not at all."""
     write_bytes(path, (config.model_dump_json(indent=2, exclude_none=True) + "\n").encode())
 
 
-def read_config(path: Path) -> ModelConfig:
+def read_config(path: Path) -> ModelFile:
     """Returns the configuration of a file, or raises FileError."""
     if not path.parent.is_dir():
         raise FileError(
@@ -259,7 +259,7 @@ def read_config(path: Path) -> ModelConfig:
             f"this kappaflow reads version {FORMAT_VERSION}."
         )
     try:
-        return ModelConfig.model_validate(content)
+        return ModelFile.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

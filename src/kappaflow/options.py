@@ -234,7 +234,7 @@ def option(name: str, value: str | Sequence[str] | Mapping[str, str] | None = No
     return f"{flag}{sign}{' '.join(map(shlex.quote, words))}"
 
 
-class Bound:
+class Limits:
     """Bounds of a number, which pydantic checks; its own `Field` would import pydantic here.
 
     Args:
@@ -248,9 +248,9 @@ class Bound:
         return {**handler(source), **self.limits}
 
 
-Positive = Annotated[float, Bound(gt=0)]
-Count = Annotated[int, Bound(ge=1)]
-Share = Annotated[float, Bound(ge=0, lt=1)]
+Positive = Annotated[float, Limits(gt=0)]
+Count = Annotated[int, Limits(ge=1)]
+Share = Annotated[float, Limits(ge=0, lt=1)]
 
 
 @dataclass(kw_only=True)
@@ -298,16 +298,16 @@ class TrainingOptions:
     batch_size: Count | None = None
     learning_rate: Positive = 2e-3
     warmup: Share = 0.05
-    weight_decay: Annotated[float, Bound(ge=0)] = 1e-4
+    weight_decay: Annotated[float, Limits(ge=0)] = 1e-4
     clip_norm: Positive = 5.0
     average: Share = 0.99
     patience: Count | None = None
     conditioning_every: Count | None = None
     most_skipped: Count = 20
-    seed: Annotated[int, Bound(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Limits(ge=0, lt=2**63)] = 0
     precision: Literal["full", "bf16", "fp16"] = "full"
     compile: bool = False
-    condition_budget: Annotated[float, Bound(gt=1)] | None = None
+    condition_budget: Annotated[float, Limits(gt=1)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,13 +29,7 @@ class Part(BaseModel):
 
 
 def to_plain(result: object) -> Any:  # noqa: ANN401
-    """Returns a result as values for JSON: nan and infinity are "NaN" and "Infinity".
-
-    Example:
-        >>> from kappaflow.finding import Finding
-        >>> to_plain(Finding("KF1", "note", None, "message", "cause", "fix"))["severity"]
-        'note'
-    """
+    """Returns a result as values for JSON: nan and infinity are "NaN" and "Infinity"."""
     return json.loads(_adapter(type(result)).dump_json((result,)))[0]
 
 

@@ -68,8 +68,8 @@ class PlottedSummary(Summary):
 def sparkline(values: Sequence[float | None], width: int, *, log: bool = False) -> str:
     """Returns values as a line of blocks with eight heights; empty if no value can be shown.
 
-    None and non-finite numbers are gaps, and on a logarithmic scale so are numbers that are not
-    positive. With more values than `width`, every k-th value is shown, up to the last.
+    None, non-finite numbers, and on a logarithmic scale numbers that are not positive are gaps.
+    With more values than `width`, every k-th value is shown, up to the last.
 
     Example:
         >>> sparkline([1.0, 2.0, None, 8.0], 10)

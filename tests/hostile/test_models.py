@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import kappaflow as kf
 from kappaflow.data.matrix import load_matrix
-from kappaflow.files import CONFIG, WEIGHTS, ModelConfig, read_config, write_weights
+from kappaflow.files import CONFIG, WEIGHTS, ModelFile, read_config, write_weights
 from kappaflow.registry import STEP, Allowance, build
 from kappaflow.report.files import draw_again, read_report
 from kappaflow.storage import read_tensors
@@ -254,8 +254,8 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
 
 def test_what_a_model_says_has_one_digest():
     """The digest is over what was read, so that what is written again is the same."""
-    config = ModelConfig(dtype="float32", model=recipe(features=2, depth=2))
-    assert ModelConfig.model_validate(json.loads(config.model_dump_json())) == config
+    config = ModelFile(dtype="float32", model=recipe(features=2, depth=2))
+    assert ModelFile.model_validate(json.loads(config.model_dump_json())) == config
 
 
 def test_a_report_whose_numbers_do_not_fit_each_other_is_not_drawn(tmp_path):

@@ -19,7 +19,7 @@ from kappaflow.registry import register
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 
-class Curve(NamedTuple):
+class LineMap(NamedTuple):
     """The map of a kind of column to the line; each function also takes the ends."""
 
     encode: Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -27,23 +27,23 @@ class Curve(NamedTuple):
     log_slope: Callable[[Tensor, Tensor, Tensor], Tensor]  # log dz/dx, from z
 
 
-CURVES = {
-    "real": Curve(
+LINE_MAPS = {
+    "real": LineMap(
         lambda x, low, high: x,
         lambda z, low, high: z,
         lambda z, low, high: torch.zeros_like(z),
     ),
-    "lower": Curve(
+    "lower": LineMap(
         lambda x, low, high: (x - low).log(),
         lambda z, low, high: low + z.exp(),
         lambda z, low, high: -z,
     ),
-    "upper": Curve(
+    "upper": LineMap(
         lambda x, low, high: -(high - x).log(),
         lambda z, low, high: high - (-z).exp(),
         lambda z, low, high: z,
     ),
-    "interval": Curve(
+    "interval": LineMap(
         lambda x, low, high: _to_normal(x - low, high - x, high - low),
         lambda z, low, high: _from_normal(z, low, high),
         lambda z, low, high: _normal_log_slope(z) - (high - low).log(),
@@ -51,7 +51,7 @@ CURVES = {
 }
 
 
-def _rescaled_circle(half_length: float) -> Curve:
+def _rescaled_circle(half_length: float) -> LineMap:
     """Returns the map of a circle to the one from -half_length to half_length."""
 
     def decode(z: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def _rescaled_circle(half_length: float) -> Curve:
         x = (low + high) / 2 + wrapped(z * (half / half_length), half)
         return torch.where(x >= high, low, x)  # the ends are the same point
 
-    return Curve(
+    return LineMap(
         lambda x, low, high: (x - (low + high) / 2) * (2 * half_length / (high - low)),
         decode,
         lambda z, low, high: torch.zeros_like(z) + (2 * half_length / (high - low)).log(),
@@ -165,13 +165,13 @@ class Domain(Bijection):
     def _encoded(self, x: Tensor) -> Tensor:
         """Returns z in float64, so that no x is rounded to an end."""
         x_double = feature_batch("x", x, self.features).double()
-        parts = [curve.encode(*args) for curve, args in self._by_kind(x_double)]
+        parts = [line_map.encode(*args) for line_map, args in self._by_kind(x_double)]
         return _columns(torch.cat(parts, 1), self._order)
 
     def _decoded(self, z: Tensor) -> Tensor:
         """Returns x inside the domain, in the dtype of z."""
         z_double = feature_batch("z", z, self.features).double()
-        parts = [curve.decode(*args) for curve, args in self._by_kind(z_double)]
+        parts = [line_map.decode(*args) for line_map, args in self._by_kind(z_double)]
         x = _columns(torch.cat(parts, 1), self._order).to(z.dtype)
         ends = [_innermost(domain, z.dtype) for domain in self.domains]
         lowest, highest = (_numbers(side, z) for side in zip(*ends, strict=True))
@@ -179,17 +179,19 @@ class Domain(Bijection):
 
     def _log_slope(self, z: Tensor) -> Tensor:
         """Returns log dz/dx of each entry, from z."""
-        parts = [curve.log_slope(*args) for curve, args in self._by_kind(z)]
+        parts = [line_map.log_slope(*args) for line_map, args in self._by_kind(z)]
         return _columns(torch.cat(parts, 1), self._order)
 
-    def _by_kind(self, values: Tensor) -> Iterator[tuple[Curve, tuple[Tensor, Tensor, Tensor]]]:
+    def _by_kind(self, values: Tensor) -> Iterator[tuple[LineMap, tuple[Tensor, Tensor, Tensor]]]:
         """Yields each curve with its columns of `values` and their ends."""
         for kind, indices in self._kinds.items():
-            curve = _rescaled_circle(self.circle or 1.0) if kind == "circle" else CURVES[kind]
+            line_map = (
+                _rescaled_circle(self.circle or 1.0) if kind == "circle" else LINE_MAPS[kind]
+            )
             low, high = (
                 _numbers([ends[i] for i in indices], values) for ends in (self._low, self._high)
             )
-            yield curve, (_columns(values, indices), low, high)
+            yield line_map, (_columns(values, indices), low, high)
 
     def extra_repr(self) -> str:
         text = ", ".join("None" if d is None else repr(d.text) for d in self.domains)

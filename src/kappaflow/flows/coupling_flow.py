@@ -37,21 +37,13 @@ UNMIXED = ("random", "random-half")  # these already mix the features
 
 @dataclass(frozen=True)
 class Transformer:
-    """What couplings do to the features that they change.
+    """What couplings do to the features that they change."""
 
-    Attributes:
-        coupling: Makes a coupling from a partition, a conditioner, and `context_features`.
-        parameters: Numbers of the conditioner for each changed feature.
-        stack: Arguments of a `CouplingStack` of such couplings; None if there is no such stack.
-        angles: Features on a circle, which the conditioners read by cosine and sine.
-        half_period: Half the length of the circles; None cuts them into intervals.
-    """
-
-    coupling: Callable[..., Bijection]
-    parameters: int
-    stack: Mapping[str, Any] | None = None
-    angles: Sequence[int] = ()
-    half_period: float | None = None
+    coupling: Callable[..., Bijection]  # from a partition, a conditioner and context_features
+    parameters: int  # numbers of the conditioner for each changed feature
+    stack: Mapping[str, Any] | None = None  # arguments of a `CouplingStack`, if there is one
+    angles: Sequence[int] = ()  # features on a circle, which are read by cosine and sine
+    half_period: float | None = None  # half the length of the circles
 
 
 def coupling_flow(
@@ -242,8 +234,7 @@ def _turn(
 def padded_partition(partition: Partition, padding: int, *, seed: int | None = None) -> Partition:
     """Returns a partition of data and padding, in which each part gets half of the padding.
 
-    So a padded flow can represent every flow without padding. The padding comes after the data;
-    `seed` selects the kept padding features, and None keeps the first ones.
+    The padding comes after the data; `seed` selects its kept features, and None keeps the first.
 
     Example:
         >>> padded_partition(Partition.half(2), 3)

@@ -12,7 +12,7 @@ from kappaflow.files import (
     CONFIG,
     DESCRIBES,
     WEIGHTS,
-    ModelConfig,
+    ModelFile,
     load_tensors,
     read_config,
     read_weights,
@@ -46,7 +46,7 @@ class RunFolder:
     names the difference.
     """
 
-    def __init__(self, path: str | Path, config: ModelConfig) -> None:
+    def __init__(self, path: str | Path, config: ModelFile) -> None:
         self.path, self.config = Path(path), config
         self.epoch = 0  # of the last checkpoint
         self._epoch_of_weights = -1  # of the best weights that are written
@@ -203,7 +203,7 @@ def _is_of_started_run(path: Path) -> bool:
         return False
 
 
-def _check_same_run(folder: Path, stored: ModelConfig, config: ModelConfig) -> None:
+def _check_same_run(folder: Path, stored: ModelFile, config: ModelFile) -> None:
     """Raises an error for a folder made with another model, other data or other settings."""
     old, new = _flat(stored.model_dump()), _flat(json.loads(config.model_dump_json()))
     # Fingerprints come last: they only show that rows differ, and settings can explain why.
