@@ -93,11 +93,15 @@ def test_the_number_of_components_follows_the_clusters():
     assert best_components(x) == 2
     assert best_components(np.random.default_rng(0).normal(size=(500, 3))) == 1
     assert best_components(x, seconds=0.0) <= 2
+    for rows in range(1, 8):
+        assert best_components(x[:rows]) == 1
 
 
-def test_a_mixture_needs_as_many_rows_as_components():
-    with pytest.raises(kf.errors.DataError, match="of 4 components needs .* got 3"):
-        kf.flows.NormalMixture(2, components=4).fit(torch.randn(3, 2))
+def test_a_mixture_needs_as_many_finite_rows_as_components():
+    base = kf.flows.NormalMixture(2, components=4)
+    for rows, message in ((torch.randn(3, 2), "got 3"), (torch.full((5, 2), math.nan), "got 0")):
+        with pytest.raises(kf.errors.DataError, match=f"of 4 components needs .* {message}"):
+            base.fit(rows)
     with pytest.raises(kf.errors.ArgumentError, match="components"):
         kf.real_nvp(2, start={"components": 0})
 
@@ -147,16 +151,3 @@ def test_gradients_that_samples_do_not_carry_are_refused():
         kf.fit_energy(flow, lambda x: -x.square().sum(1), steps=1)
     density = flow.as_distribution()
     assert not density.has_rsample and density.sample((3,)).shape == (3, 2)
-
-
-@pytest.mark.parametrize("rows", range(1, 8))
-def test_tiny_tables_get_one_component(rows):
-    assert best_components(np.random.default_rng(0).normal(size=(rows, 1))) == 1
-
-
-def test_rows_that_no_mixture_fits_are_refused_in_one_sentence():
-    base = kf.flows.NormalMixture(2, components=2)
-    with pytest.raises(kf.errors.DataError, match="finite rows, got 0"):
-        base.fit(torch.full((5, 2), math.nan))
-    with pytest.raises(kf.errors.ArgumentError, match="'z' should"):
-        base.fit(torch.randn(5, 3))

@@ -72,17 +72,6 @@ def test_the_density_on_a_circle_integrates_to_one():
     assert total == pytest.approx(1.0, abs=2e-3)
 
 
-def test_a_flow_is_saved_with_its_bounds(tmp_path):
-    """The configuration says them, and so does the repr."""
-    flow = flow_of()
-    kf.save(flow, tmp_path / "model")
-    loaded = kf.load(tmp_path / "model")
-    x = flow.sample(5, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(loaded.log_prob(x), flow.log_prob(x))
-    assert '"positive"' in (tmp_path / "model" / "config.json").read_text()
-    assert "'circular:-3.141592653589793,3.141592653589793', '0,', '0,1', None" in repr(loaded)
-
-
 def test_a_distribution_knows_its_support():
     """And a transform its codomain: torch's own classes work with them."""
     flow = flow_of(kf.real_nvp, ["positive", (0, 1), None, ",5", "2,"])

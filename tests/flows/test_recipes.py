@@ -93,11 +93,8 @@ def test_a_new_flow_is_the_standard_normal(recipe, partition, features):
 
 def test_one_feature_is_an_affine_map():
     """A coupling has nothing to read: there is none, and scale and shift are learned."""
-    flow = kf.real_nvp(1, depth=8)
-    assert [type(part) for part in flow.bijection] == [
-        kf.bijections.Standardize,
-        kf.bijections.ElementwiseAffine,
-    ]
+    (affine,) = kf.real_nvp(1, depth=8).core
+    assert isinstance(affine, kf.bijections.ElementwiseAffine)
 
 
 def test_one_feature_with_context_is_an_affine_map_of_the_context():

@@ -79,6 +79,11 @@ def test_a_fitted_flow_selects_columns_by_name(fitted, frame, rows):
         "named mass",
     ):
         fitted.log_prob(frame.drop(columns="mass"))
+    with pytest.raises(kf.errors.ArgumentError, match="with 1 column: age: this flow"):
+        fitted.log_prob(frame.drop(columns="age"))
+    assert torch.equal(
+        kf.profile(fitted, frame).sigma_max, kf.profile(fitted, x, context=context).sigma_max
+    )
 
 
 def test_names_stay_with_a_flow(fitted, frame, tmp_path):
@@ -118,18 +123,6 @@ def test_samples_of_images_and_unknown_libraries_are_refused(fitted, frame):
             flow.sample(2, as_frame=kind)
 
 
-def test_profile_and_doctor_take_frames_and_name_columns(fitted, frame):
-    """A finding on the data names the column of the flow."""
-    assert kf.profile(fitted, frame[:8]).sigma_max.shape[1] == 8
-    constant = frame.assign(mass=5.0)
-    (message,) = (
-        finding.message
-        for finding in kf.doctor(fitted, constant).findings
-        if finding.code == "KF602"
-    )
-    assert "'mass'" in message
-
-
 def test_the_doctor_names_rows_by_index_or_from_0_and_columns_by_name(frame):
     """Also for a flow that was not fitted, and has no names."""
     labeled = frame[["mass", "spin"]].set_axis([f"r{i}" for i in range(90)])
@@ -142,13 +135,6 @@ def test_the_doctor_names_rows_by_index_or_from_0_and_columns_by_name(frame):
         (message,) = (finding.message for finding in findings if finding.code == "KF603")
         expected = f"Column '{column}' holds the value 0.25 in 40 of 90 rows ({row}, "
         assert message.startswith(expected), message
-
-
-@pytest.mark.boundary
-def test_a_missing_context_column_is_named(fitted, frame):
-    """The flow knows which columns its context has."""
-    with pytest.raises(kf.errors.ArgumentError, match="with 1 column: age: this flow"):
-        fitted.log_prob(frame.drop(columns="age"))
 
 
 @pytest.mark.boundary

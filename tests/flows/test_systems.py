@@ -97,22 +97,6 @@ def bent(n):
 
 
 @pytest.mark.slow
-@every_recipe
-def test_it_learns(name):
-    """From the start, 100 steps gain on a Gaussian."""
-    x = bent(256)
-    flow = RECIPES[name](2, depth=4)
-    gaussian = torch.distributions.MultivariateNormal(torch.zeros(2), torch.cov(x.T))
-    optimizer = torch.optim.Adam(flow.parameters(), lr=0.02)
-    for _ in range(100):
-        loss = -flow.log_prob(x).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss < -gaussian.log_prob(x).mean() - 0.1
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(("smoothing", "right"), [(0.0, False), (0.3, True)])
 def test_the_gradient_of_the_likelihood_misses_corners(smoothing, right):
     """It is the slope of the mean over many points once the corner is rounded, and not before."""
