@@ -109,7 +109,6 @@ def find_column(raw: RawTable, name: str, argument: str) -> Column:
 
 
 ROW_NUMBERS = ("it is the index", "it counts the rows")
-WEIGHTS = re.compile(r"w|(.*_|sample|event|survey)?(weights?|wts?|wgts?)(_.*)?", re.IGNORECASE)
 SHOWN_EACH = 20  # columns that are left out for one reason, a sentence each; more share one
 
 
@@ -164,7 +163,6 @@ def choose_columns(raw: RawTable, reading: Reading, conditions: Sequence[Conditi
     notes = (
         *_read_notes(raw, [*modeled, *conditioned]),
         *_sentences(gone),
-        *_weight_question(modeled),
         *warnings,
     )
     return Choice(modeled, conditioned, notes, warnings)
@@ -266,18 +264,6 @@ def _sentences(gone: dict[str, str]) -> tuple[str, ...]:
         if others := names[len(shown) :]:
             notes[-1] += f"; so are {quoted(others, len(others))}"
     return tuple(notes)
-
-
-def _weight_question(modeled: list[Column]) -> tuple[str, ...]:
-    """Returns a question about each column with the name and the values of weights of rows."""
-    named = [column for column in modeled if WEIGHTS.fullmatch(column.name)]
-    names = [column.name for column in named if not (column.numbers() < 0).any()]
-    return tuple(
-        f"column '{name}' is named like a weight of rows, and is modeled like the others: if it "
-        f"is one, leave it out ({option('exclude', [name])}) and pass its values to "
-        "kappaflow.fit_auto or kappaflow.fit as weights=, to an estimator as sample_weight="
-        for name in names
-    )
 
 
 def _few_columns(modeled: int, possible: int) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """How much of a file is read: what fits in memory, and columns that can be fitted."""
 
 import os
+from gzip import GzipFile
 from pathlib import Path
-from typing import Protocol
+from typing import IO
 
 from kappaflow.errors import FileError
 
@@ -11,14 +12,6 @@ MOST_COLUMNS = 100_000
 _UNKNOWN = 2**33
 _CHUNK = 2**20
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
-
-
-class Stream(Protocol):
-    """A file opened for reading bytes."""
-
-    def read(self, size: int, /) -> bytes:
-        """Returns up to `size` bytes."""
-        ...
 
 
 def memory_bytes() -> int:
@@ -55,13 +48,10 @@ def refuse_wide(columns: int, subject: str) -> None:
         )
 
 
-def unpacked(stream: Stream, subject: str, most: int | None = None) -> bytes:
+def unpacked(stream: IO[bytes] | GzipFile, subject: str, most: int | None = None) -> bytes:
     """Returns the content of a stream, up to `most` bytes; raises FileError if it is too large."""
     parts, size, room = [], 0, memory_bytes() // COPIES
-    while most is None or size < most:
-        part = stream.read(_CHUNK if most is None else min(_CHUNK, most - size))
-        if not part:
-            break
+    while part := stream.read(_CHUNK if most is None else min(_CHUNK, most - size)):
         parts.append(part)
         size += len(part)
         if size > room:

@@ -82,9 +82,10 @@ def _column(name: str, values: NDArray[Any], subject: str) -> Column:
     import polars as pl
 
     if values.ndim != 1 or values.dtype.kind in "OcV":
+        kind = {"c": "complex numbers", "O": "Python objects"}.get(values.dtype.kind)
         raise DataError(
-            f"{subject} holds {_kind(values)}, not real numbers: give an array of floats or "
-            "integers."
+            f"{subject} holds {kind or f'entries of type {values.dtype}'}, not real numbers: give "
+            "an array of floats or integers."
         )
     if values.dtype.kind == "f" and values.dtype != np.float32:
         values = values.astype(np.float64)
@@ -92,12 +93,6 @@ def _column(name: str, values: NDArray[Any], subject: str) -> Column:
         values = values.astype(str)
     series = pl.Series(name, np.ascontiguousarray(values))
     return Column(name, nw.from_native(series, series_only=True), origin="array")
-
-
-def _kind(values: NDArray[Any]) -> str:
-    if values.dtype.kind == "c":
-        return "complex numbers"
-    return "Python objects" if values.dtype.kind == "O" else f"entries of type {values.dtype}"
 
 
 def from_frame(frame: "nw.DataFrame[Any]", source: str, subject: str) -> RawTable:

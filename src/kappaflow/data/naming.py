@@ -47,13 +47,6 @@ def label_name(label: object) -> str:
     return f"index {label!r}" if isinstance(label, str) else f"index {label}"
 
 
-def plural(names: Sequence[str]) -> tuple[str, list[str]]:
-    """Returns names of rows as a plural and their numbers: "rows" and ["1", "2"]."""
-    word = names[0].partition(" ")[0]
-    numbers = [name.partition(" ")[2] for name in names]
-    return "index values" if word == "index" else f"{word}s", numbers
-
-
 def describe_values(table: "Table", index: int) -> str:
     """Returns the name of a row, counted from 0, with its first six values."""
     names, row = table.all_columns, table.select(np.array([index])).all_values[0]
@@ -69,8 +62,9 @@ def named_rows(table: "Table", mask: BoolArray) -> str:
     named = describe_rows(table, indices[:SHOWN_ROWS])
     if len(named) == 1:
         return named[0]
-    words, numbers = plural(named)
-    shown = f"{words} {', '.join(numbers)}"
+    word = named[0].partition(" ")[0]
+    words = "index values" if word == "index" else f"{word}s"
+    shown = f"{words} {', '.join(name.partition(' ')[2] for name in named)}"
     more = len(indices) - len(named)
     return f"{shown} and {more:,} more" if more else shown
 

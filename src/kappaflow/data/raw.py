@@ -23,19 +23,10 @@ INDEX_NAMES = ("Unnamed: 0", "__index_level_0__")  # as pandas reads and writes 
 
 @dataclass(frozen=True)
 class Reading:
-    """Which rows and columns of a source are read, and how: the options of `load_table` and more.
+    """Which rows and columns of a source are read, and how: the options of `load_table`.
 
-    Attributes:
-        columns: Columns to model, in that order; None for all columns of numbers.
-        exclude: Columns to leave out.
-        context: Columns of numbers that the density is conditioned on.
-        where: Conditions that rows have to meet, such as "class=g".
-        decimal: The decimal sign of text files, "." or ","; None to recognize it.
-        missing: Values that mean a missing value, as text: "-999", "n.a.".
-        texts: Columns whose values are kept as text, such as the names of rows.
-        lenient: Whether a text in a column of numbers of a text file is a missing value instead of
-            an error.
-        every: Whether no column of numbers or booleans is left out.
+    Columns in `texts` are kept as text. `lenient` reads a text among numbers of a file as missing,
+    instead of raising an error. `every` leaves out no column of numbers or booleans.
     """
 
     columns: tuple[str, ...] | None = None
@@ -106,16 +97,10 @@ READ_ALL = Reading()
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a source.
+    """One column of a source, why it cannot be used (`problem`), and how it was read (`notes`).
 
-    Attributes:
-        problem: Why it cannot be used and the way out, a sentence without a full stop; None if it
-            can.
-        notes: How its values were read, if that is not obvious, one sentence each.
-        what: What it holds instead of numbers; None to derive it from the values.
-        origin: The kind of its source. Columns of an array are never left out.
-        is_index: Whether it is the index of a data frame, written to a file as a column.
-        ends: The first and the last number of a column that counts its rows, if they are known.
+    `what` says what it holds instead of numbers, where the values do not tell. No column of an
+    array is left out. `ends` are those of a column that counts its rows, if they are known.
     """
 
     name: str

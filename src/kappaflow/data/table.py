@@ -205,11 +205,7 @@ def whole_columns(values: FloatArray, columns: tuple[str, ...]) -> tuple[str, ..
     named = []
     for name, column in zip(columns, values.T, strict=True):
         finite = column[np.isfinite(column)]
-        if (
-            finite.size
-            and np.abs(finite).max() < 2**53
-            and np.array_equal(finite, np.rint(finite))
-        ):
+        if finite.size and np.abs(finite).max() < 2**53 and (finite == np.rint(finite)).all():
             named.append(name)
     return tuple(named)
 

@@ -30,15 +30,9 @@ Marks = Mapping[str, "pl.Expr"]
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts about the texts of a column.
+    """How many texts of a column bear each mark, and the first row that does, from 1.
 
-    Attributes:
-        counts: How many texts are "present" or "missing", "plain" numbers, "whole" ones, "dotted",
-            with a dot before the last three signs ("grouped"), numbers with a decimal "point" or
-            "comma" (thousands allowed), "truth" values, a "date", and "split": a different number
-            with point and comma.
-        firsts: The first row of each kind, counted from 1, also of those that are "not point" or
-            "not comma", and of the "spelled" ones, which are not plain.
+    Marks are those of `_plain_marks` and `_spelled_marks`.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
