@@ -15,7 +15,7 @@ from kappaflow.data.on_disk import (
     split_on_disk,
 )
 from kappaflow.data.split import row_hashes
-from kappaflow.errors import DataError, KappaflowError
+from kappaflow.errors import ArgumentError, DataError, KappaflowError
 
 ROWS = 157
 FRACTIONS = (0.8, 0.1, 0.1)
@@ -139,6 +139,8 @@ def test_copies_of_a_row_are_in_one_part_or_dropped(tmp_path, duplicates):
     again = read_split(tmp_path / "rows", requested)
     assert again.repeats == found.repeats
     assert again.train.fingerprint() == found.train.fingerprint()
+    with pytest.raises(ArgumentError, match="'duplicates' should be 'keep' or 'drop'"):
+        SplitRequest(table, FRACTIONS, 0, "float64", "weigh")
 
 
 def test_rows_with_more_copies_than_a_part_has_rows_are_trained_on(monkeypatch):

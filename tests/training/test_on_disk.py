@@ -106,18 +106,6 @@ def test_units_are_those_of_a_random_sample_of_the_training_rows(tmp_path, path)
     assert units.deviation[1].item() == pytest.approx(expected[1], rel=0.3)
 
 
-def test_a_text_file_trains_to_the_losses_of_the_same_parquet_file(tmp_path, path):
-    """It is converted in the run folder, where nothing is left of it."""
-    frame().write_csv(tmp_path / "t.csv")
-    settings = {"max_epochs": 1, "batch_size": 100}
-    text, typed = (
-        kf.fit(flow(), TableOnDisk(table, context="c"), out=tmp_path / table.suffix, **settings)
-        for table in (tmp_path / "t.csv", path)
-    )
-    assert losses(text) == losses(typed)
-    assert not list(tmp_path.glob(".csv/rows*")) and not list(tmp_path.glob("**/*.tmp"))
-
-
 @pytest.mark.slow
 def test_an_interrupted_training_goes_on_with_the_rows_that_are_there(tmp_path, path, monkeypatch):
     """To the same losses; nothing is read again, and the rows are gone at the end."""
