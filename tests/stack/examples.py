@@ -68,13 +68,20 @@ def stack_of(
     return jittered(made, seed=1).to(dtype)
 
 
+def rows_of(count=16, features=4, *, dtype=torch.float64, seed=5):
+    """Returns the same N(0, 1) rows for the same arguments."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, features, dtype=torch.float64, generator=generator).to(dtype)
+
+
 def points(stack, rows, *, dtype=torch.float64, seed=5):
     """Returns N(0, 1) points for a stack, and a context or None."""
+    widths = stack.partitions[0].features, stack.context_features
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(rows, stack.partitions[0].features, generator=generator, dtype=torch.float64)
-    width = stack.context_features
-    context = torch.randn(rows, width, generator=generator, dtype=torch.float64)
-    return x.to(dtype), context.to(dtype) if width else None
+    x, context = (
+        torch.randn(rows, width, generator=generator, dtype=torch.float64) for width in widths
+    )
+    return x.to(dtype), context.to(dtype) if widths[1] else None
 
 
 class Noisy(nn.Module):
@@ -100,12 +107,6 @@ def chain_of(depth, memory, network=silu, *, seed=0, **settings):
     settings = {"scale_bound": 6 / max(depth, 6), **settings}
     parts = [kf.AffineCoupling(p, network(), **settings) for p in turns(4, depth)]
     return kf.Chain(parts, memory=memory).train()
-
-
-def rows_of(count=16, features=4, *, dtype=torch.float64, seed=5):
-    """Returns the same N(0, 1) rows for the same arguments."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, features, dtype=torch.float64, generator=generator).to(dtype)
 
 
 def weighted_loss(module, x, context=None, direction="forward"):

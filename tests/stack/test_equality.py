@@ -134,31 +134,6 @@ def test_a_stack_is_its_chain(name, kind):
             assert_alike(result_of(stack, way, x, context), reference, 1e-10)
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("_chunks_of_256")
-@pytest.mark.parametrize("name", ["half", "permuted, uneven, context", "600 rows", "two blocks"])
-def test_float32_is_as_good_as_the_chain(name):
-    """In float32 both are off the chain in float64 by rounding errors of the same size."""
-    features, depth, rows, others = SHAPES[name]
-    stack = stack_of(features, depth, dtype=torch.float32, **others)
-    x, context = points(stack, rows, dtype=torch.float32)
-    exact = stack.to_chain().double()
-    wide = None if context is None else context.double()
-    for way in WAYS:
-        reference = result_of(exact, way, x.double(), wide)
-        for memory in MEMORY:
-            stack.memory = memory
-            found = result_of(stack, way, x, context)
-            assert found.value.dtype == found.log_det.dtype == torch.float32
-            for mine, theirs in zip(
-                [found.value, found.log_det, *found.gradients],
-                [reference.value, reference.log_det, *reference.gradients],
-                strict=True,
-            ):
-                largest = max(1.0, *(g.norm().item() for g in reference.gradients))
-                assert (mine.double() - theirs).norm() <= 2e-5 * (theirs.norm() + 0.1 * largest)
-
-
 def test_plain_writes_into_the_stack():
     """What is written into the weights of `plain()` is read by the stack's next call."""
     stack = stack_of()

@@ -105,21 +105,6 @@ def test_stacks_are_as_exact_as_in_python(threads, monkeypatch, name, memory, wa
     assert error(found, exact) <= 1e-6 + 2 * error(python, exact)
 
 
-@pytest.mark.usefixtures("chunked", "backend")
-def test_evaluation_is_equal_to_rounding(monkeypatch):
-    """So are scores and samples, under `inference_mode`, whose tensors nobody may write later."""
-    stack = stack_of(5, 6, (8, 8), dtype=torch.float32).eval()
-    x, _ = points(stack, 70, dtype=torch.float32)
-    for way in (stack.forward, stack.inverse):
-        with torch.inference_mode():
-            value, log_det = way(x)
-            monkeypatch.setenv("KAPPAFLOW_NATIVE", "0")
-            expected, reference_log_det = way(x)
-            monkeypatch.delenv("KAPPAFLOW_NATIVE")
-        assert torch.allclose(value, expected, rtol=1e-5, atol=1e-6)
-        assert torch.allclose(log_det, reference_log_det, rtol=1e-5, atol=1e-5)
-
-
 # These add up terms in an order that depends on the BLAS and the instruction set.
 SUMS = ("linear", "layer_pull", "add_product", "add_outer", "add_columns", "project")
 

@@ -64,18 +64,6 @@ def test_modes_round_alike(threads):
     assert same(results["store"], results["recompute"])
 
 
-def test_a_backward_outside_is_the_same():
-    """The type of a pass is decided by its forward: a backward outside autocast is the same."""
-    stack, x, context = example()
-    with narrow():
-        inside = result_of(stack, "forward", x, context)
-        inputs = x.clone().requires_grad_()
-        value, log_det = stack(inputs, context)
-    features, rows = torch.arange(1, 7), torch.linspace(0.5, 1.5, 80)
-    ((value * features).sin().sum() + (log_det * rows).sum()).backward()
-    assert torch.equal(inputs.grad, inside.gradients[0])
-
-
 @pytest.mark.parametrize("memory", MEMORY)
 def test_scores_and_samples_are_float32s(memory):
     """Evaluation, calls without gradients, and the inverse are bit for bit those of float32."""

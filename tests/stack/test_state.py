@@ -2,7 +2,6 @@
 
 import copy
 import io
-import multiprocessing
 import pickle
 
 import pytest
@@ -202,30 +201,3 @@ def test_the_description_says_what_matters():
         assert part in text
     assert "scale_bound=1" in repr(made("half"))
     assert "residual" not in repr(made("half"))
-
-
-def _result_elsewhere(stack, x, answers):
-    value, log_det = stack(x)
-    (value.sum() + log_det.sum()).backward()
-    answers.put((value.detach().numpy(), [p.grad.numpy() for p in stack.parameters()]))
-
-
-@pytest.mark.slow
-def test_another_process_can_have_a_stack():
-    """A stack handed to a spawned process works there, as it does here."""
-    stack = made("two blocks, permuted")
-    x, _ = points(stack, 5)
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
-    process = context.Process(target=_result_elsewhere, args=(stack, x, answers))
-    process.start()
-    try:
-        value, gradients = answers.get(timeout=600)
-    finally:
-        process.join(timeout=600)
-        process.kill()
-    mine, log_det = stack(x)
-    (mine.sum() + log_det.sum()).backward()
-    assert torch.allclose(torch.from_numpy(value), mine, rtol=1e-12)
-    for theirs, parameter in zip(gradients, stack.parameters(), strict=True):
-        assert torch.allclose(torch.from_numpy(theirs), parameter.grad, rtol=1e-9, atol=1e-12)
