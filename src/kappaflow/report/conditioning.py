@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from kappaflow.conditioning import TRUSTED, ProfileQuantiles, Spectrum
 from kappaflow.report.charts import (
@@ -14,6 +15,7 @@ from kappaflow.report.charts import (
     WORST,
     Chart,
     Rule,
+    Series,
     band,
     line,
     single_chart,
@@ -134,18 +136,34 @@ def spectrum_chart(spectrum: Spectrum) -> Chart:
         kind = "line" if len(numbers) > 1 else "points"
         quantiles = values.quantile(levels, dim=0).tolist()
         series.append(band(name, numbers, quantiles, tone, kind=kind))
-    return single_chart(
-        "spectrum",
+    return singular_values_chart(
+        series,
         "Singular values",
-        "The factors by which the map stretches a small step, one for each direction. Bands hold "
-        "90 % of the rows.",
+        "stretching (latent per input unit)",
+        "Bands hold 90 % of the rows.",
+        x_range=(0.5, dimensions + 0.5),
+    )
+
+
+def singular_values_chart(
+    series: Sequence[Series],
+    title: str,
+    y: str,
+    caption: str,
+    **more: Any,  # noqa: ANN401
+) -> Chart:
+    """Returns a chart of singular values by their number; keywords are fields of `Panel`."""
+    return single_chart(
+        "singular-values",
+        title,
+        f"The factors that stretch a small step, one for each direction. {caption}",
         x="singular value (number, the largest first)",
         x_whole=True,
-        x_range=(0.5, dimensions + 0.5),
-        y="stretching (latent per input unit)",
+        y=y,
         y_log=True,
         series=series,
         rules=[Rule(at=1.0)],
+        **more,
     )
 
 

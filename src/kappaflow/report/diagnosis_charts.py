@@ -16,6 +16,7 @@ from kappaflow.report.charts import (
     line,
     single_chart,
 )
+from kappaflow.report.conditioning import singular_values_chart
 from kappaflow.report.numbers import (
     NOT_FINITE,
     drawable,
@@ -106,18 +107,12 @@ def all_singular_values_chart(table: Table) -> Chart:
     """Returns all singular values of the whole flow, with their spread over the rows."""
     quantiles = [table[q] for q in ("p05", "median", "p95")]
     series = [band("median over the rows", table["number"], quantiles, DATA)]
-    return single_chart(
-        "singular-values",
+    return singular_values_chart(
+        series,
         "All singular values of the flow",
-        "The factors by which the flow stretches a small step, one for each direction. They "
-        "should fall gradually. A last value far below the others is a direction that the flow "
-        "has flattened. A first value far above the others is one direction that dominates.",
-        x="singular value (number, the largest first)",
-        x_whole=True,
-        y="latent per standardized unit",
-        y_log=True,
-        series=series,
-        rules=[Rule(at=1.0)],
+        "latent per standardized unit",
+        "They should fall gradually. A last value far below the others is a direction that the "
+        "flow has flattened. A first value far above the others is one direction that dominates.",
     )
 
 

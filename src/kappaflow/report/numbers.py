@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -93,11 +93,6 @@ def fixed(value: object, decimals: int) -> str:
     if number is None or not math.isfinite(number) or abs(number) >= 1e9:
         return significant(value)
     return _minus(f"{round(number, decimals) + 0.0:,.{decimals}f}")  # no "-0.00"
-
-
-def quantile(values: Sequence[float], level: float) -> float:
-    """Returns a quantile of values without interpolation (the next lower value)."""
-    return sorted(values)[int(level * (len(values) - 1))]
 
 
 def count(number: int, noun: str) -> str:

@@ -62,7 +62,6 @@ def _likelihood_figures(result: Result) -> list[KeyFigure]:
             note,
             is_finite(test.nll_standardized),
         ),
-        *_weighted_figures(result.padding),
         KeyFigure(
             f"{name}, input units",
             with_error(test.nll, test.standard_error),
@@ -77,23 +76,6 @@ def gaussian_of(result: Result) -> float:
     """Returns the standardized NLL of the Gaussian that the flow is compared with, or nan."""
     nll = (one.nll_standardized for one in result.references if one.kind == "Gaussian")
     return next(nll, math.nan)
-
-
-def _weighted_figures(padding: AddedPadding | None) -> list[KeyFigure]:
-    """Returns the importance-weighted likelihood; empty if there is none."""
-    if padding is None or padding.weighted is None:
-        return []
-    result = padding.weighted
-    error = significant(result.monte_carlo_error, 2)
-    return [
-        KeyFigure(
-            "Held-out NLL, importance-weighted",
-            with_error(result.nll_standardized, result.standard_error),
-            "nats per row",
-            f"standardized; {result.draws} samples per row, Monte Carlo error {error}",
-            is_finite(result.nll_standardized),
-        )
-    ]
 
 
 def _separation_figures(result: Result) -> list[KeyFigure]:
@@ -146,71 +128,33 @@ def _likelihood_texts(report: TableReport) -> list[str]:
             "compare it with any other number. Judge this flow by its samples and its "
             "conditioning."
         ]
-    texts = [
-        " ".join([
-            f"The negative log-likelihood (NLL) of {report.about.held_out('rows')}, in nats per "
-            "row. Lower is better.",
-            *_comparisons(report.result),
-        ])
+    compared = [
+        f"Compared row by row with {density.name}, the flow is "
+        f"{fixed(abs(density.difference), 2)} ± {fixed(density.standard_error, 2)} nats per row "
+        f"{'better' if density.difference < 0 else 'worse'} ({count(density.rows, 'row')})."
+        for density in report.result.references
     ]
+    rows = report.about.held_out("rows")
+    first = f"The negative log-likelihood (NLL) of {rows}, in nats per row. Lower is better."
+    texts = [" ".join([first, *compared])]
     if padding is not None:
-        texts.append(f"{_padding_text(padding)} {_bound_text(padding)}")
-    return texts
-
-
-def _comparisons(result: Result) -> list[str]:
-    """Returns one sentence for each density that the flow is compared with."""
-    texts = []
-    gain = gain_over_gaussian(result)
-    if gain is not None and gain >= 0:
         texts.append(
-            f"The flow is {fixed(gain, 2)} nats per row better than a Gaussian with the mean and "
-            "covariance of the training rows."
+            f"{_padding_text(padding)} The NLL in the table is therefore the mean of an upper "
+            "bound, with one sample of the padding per row."
         )
-    elif gain is not None:
+    if padding is not None and padding.weighted is not None:
+        error = significant(padding.weighted.monte_carlo_error, 2)
         texts.append(
-            f"The flow is {fixed(-gain, 2)} nats per row worse than a Gaussian with the mean and "
-            "covariance of the training rows, so it has learned nothing beyond them."
-        )
-    for one in result.references:
-        better = "better" if one.difference < 0 else "worse"
-        texts.append(
-            f"Compared row by row with {one.name}, it is {fixed(abs(one.difference), 2)} ± "
-            f"{fixed(one.standard_error, 2)} nats per row {better} ({count(one.rows, 'row')})."
+            f"Importance weights of {padding.weighted.draws} samples of the padding are closer; "
+            f"the samples add a Monte Carlo error of {error}."
         )
     return texts
-
-
-def gain_over_gaussian(result: Result) -> float | None:
-    """Returns the nats per row by which the flow beats a Gaussian; None if one is not finite."""
-    flow, gaussian = result.test.nll_standardized, gaussian_of(result)
-    if result.is_joint or flow is None or not (is_finite(flow) and is_finite(gaussian)):
-        return None
-    return gaussian - flow
 
 
 def _padding_text(padding: AddedPadding) -> str:
     features = count(padding.features, "feature")
     were = "was" if padding.features == 1 else "were"
     return f"{features}, {padding.description}, {were} added to each row."
-
-
-def _bound_text(padding: AddedPadding) -> str:
-    text = (
-        "The NLL in the table is therefore the mean of an upper bound, with one sample of the "
-        "padding per row."
-    )
-    result = padding.weighted
-    if result is None:
-        return text
-    standardized = with_error(result.nll_standardized, result.standard_error)
-    return (
-        f"{text} Importance weights are closer: with {result.draws} samples of the padding for "
-        f"each of {count(result.rows, 'row')} the NLL is {standardized} on standardized columns "
-        f"and {with_error(result.nll, result.standard_error)} in input units. ± is the error over "
-        "the rows; the samples add a Monte Carlo error of "
-        f"{significant(result.monte_carlo_error, 2)}."
-    )
 
 
 def _likelihood_table(result: Result) -> Table:
@@ -224,9 +168,16 @@ def _likelihood_table(result: Result) -> Table:
             with_error(part.nll, part.standard_error),
             *quantiles,
         ])
+    weighted = result.padding and result.padding.weighted
+    if weighted:
+        means = [
+            with_error(nll, weighted.standard_error)
+            for nll in (weighted.nll_standardized, weighted.nll)
+        ]
+        rows.append(["importance-weighted", f"{weighted.rows:,}", *means, *[None] * 4])
     for name, number, standardized, nll in _references(result):
         means = [fixed(standardized, 2), fixed(nll, 2)]
-        rows.append([name, f"{number:,}", *means, None, None, None, None])
+        rows.append([name, f"{number:,}", *means, *[None] * 4])
     columns = (
         "Rows", "Count", "Mean, standardized", "Mean, input units", "Median", "95 % quantile",
         "99 % quantile", "Worst row",
@@ -236,17 +187,12 @@ def _likelihood_table(result: Result) -> Table:
 
 def _references(result: Result) -> list[tuple[str, int, float, float]]:
     """Returns name, number of rows, and both NLLs of each density that is compared."""
-    if result.is_joint:
-        return []
     where = f", on “{result.test.name}”" if result.parts else ""
-    densities = [
-        (one.name, one.rows, one.nll_standardized, one.nll)
-        for one in result.references
-        if one.components > 1 or one.kind == "Gaussian"
-    ] or [("a Gaussian", result.test.rows, math.nan, math.nan)]
+    shown = [d for d in result.references if d.components > 1 or d.kind == "Gaussian"]
     return [
-        (f"for comparison: {name}{where}", rows, standardized, nll)
-        for name, rows, standardized, nll in densities
+        (f"for comparison: {d.name}{where}", d.rows, d.nll_standardized, d.nll)
+        for d in shown
+        if not result.is_joint
     ]
 
 

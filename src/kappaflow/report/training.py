@@ -16,13 +16,10 @@ from kappaflow.report.charts import (
 )
 from kappaflow.report.content import About
 from kappaflow.report.numbers import (
-    as_float,
     count,
     drawable,
     format_date,
-    is_finite,
     plain_text,
-    quantile,
     significant,
 )
 from kappaflow.report.page import (
@@ -169,7 +166,8 @@ def _usual_range(series: Sequence[Series]) -> Ends:
     values = [value for one in series for value in drawable(one.y) if value is not None]
     if not values:
         return None, None
-    low, high, usual = min(values), max(values), quantile(values, 0.9)
+    low, high = min(values), max(values)
+    usual = sorted(values)[int(0.9 * (len(values) - 1))]
     if high - low > 3 * (usual - low) > 0:
         high = usual + (usual - low)
     pad = 0.06 * (high - low) or 0.5
@@ -184,19 +182,12 @@ def curves_section(charts: Sequence[Chart], curves: Curves, best_epoch: int, not
         "The training, epoch by epoch. The dotted line marks the epoch whose weights were kept: "
         f"epoch {best_epoch}."
     )
-    skipped = skipped_steps(curves)
-    if skipped:
+    skipped = curves[-1].get("skipped_steps")  # since the start
+    if isinstance(skipped, int) and skipped:
         were = "was" if skipped == 1 else "were"
         steps = count(skipped, "training step")
         text += f" {steps} {were} skipped because a gradient was not finite."
     return Section("curves", "Learning curves", [Text(f"{text} {note}"), Charts(charts)])
-
-
-def skipped_steps(curves: Curves) -> int:
-    """Returns the number of training steps that were skipped."""
-    counts = (as_float(row.get("skipped_steps")) for row in curves)
-    finite = [number for number in counts if number is not None and is_finite(number)]
-    return int(max(finite, default=0))  # the lines of metrics count from the start
 
 
 SHOWN_DIGITS = 12  # of the SHA-256 of the data

@@ -39,18 +39,21 @@ def from_rank_zero(make: Callable[[], T]) -> T:
     # The other ranks wait without a time limit.
     if ranks() == 1:
         return make()
-    message: list[Any] = [None, None]
-    if is_first():
-        try:
-            message[0] = make()
-        except KappaflowError as error:
-            message[1] = error
+    message: list[Any] = [*_outcome(make, is_called=is_first())]
     with lost_ranks_as_errors():
         dist.broadcast_object_list(message, group=_patient_group())
     result, error = message
     if error is not None:
         raise error
     return result
+
+
+def _outcome(make: Callable[[], T], *, is_called: bool) -> tuple[T | None, Exception | None]:
+    """Returns the result of a function or its error, or neither if it is not called."""
+    try:
+        return make() if is_called else None, None
+    except KappaflowError as error:
+        return None, error
 
 
 def all_gather(value: T) -> list[T]:

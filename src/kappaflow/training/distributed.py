@@ -12,7 +12,7 @@ import atexit
 import math
 import warnings
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import torch
@@ -39,14 +39,14 @@ class Engine:
 
     `rank` is the number of this rank, from 0. `narrow_type` is the dtype of the conditioners'
     matrix products in training steps, bfloat16 or float16; None for the dtype of the flow.
-    `scaler` scales the loss in float16; None for other dtypes.
+    `scaler` scales the loss in float16, and does nothing for other dtypes.
     """
 
     device: torch.device
     rank: int = 0
     world_size: int = 1
     narrow_type: torch.dtype | None = None
-    scaler: GradScaler | None = None
+    scaler: GradScaler = field(default_factory=lambda: GradScaler("cpu", enabled=False))
 
     def autocast(self) -> AbstractContextManager:
         """Returns a context that runs matrix products in the narrow type, if one is set."""
@@ -79,48 +79,35 @@ class Engine:
     ) -> tuple[float, float]:
         """Returns `value` and the gradient's norm, after a clipped step if both are finite."""
         # `value` decides on all ranks. Both are read from the device at once.
-        self._backward(loss, optimizer)
+        self.scaler.scale(loss).backward()
+        optimizer.gather_gradients()
+        self.scaler.unscale_(optimizer)  # pyright: ignore[reportArgumentType]
         trained = [p for p in optimizer.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in trained])  # pyright: ignore[reportArgumentType]
         read, read_norm = torch.stack((value.to(norm), norm)).tolist()
         if not math.isfinite(read):
             optimizer.zero_grad()  # they say nothing of a layer
-            if self.scaler is not None:
-                self.scaler.update(self.scaler.get_scale())  # the scale is not the cause
+            self.scaler.update(self.scaler.get_scale())  # the scale is not the cause
         elif math.isfinite(read_norm):
             torch.nn.utils.clip_grads_with_norm_(trained, clip_norm, norm)
-            if self.scaler is None:
-                optimizer.step()
-            else:
-                self.scaler.step(optimizer)  # pyright: ignore[reportArgumentType]
-                self.scaler.update()
+            self.scaler.step(optimizer)  # pyright: ignore[reportArgumentType]
+            self.scaler.update()
         else:
             optimizer.scatter_gradients()
         return read, read_norm
 
-    def _backward(self, loss: Tensor, optimizer: AdamW | OwnOptimizer) -> None:
-        if self.scaler is None:
-            loss.backward()
-            optimizer.gather_gradients()
-        else:
-            self.scaler.scale(loss).backward()
-            optimizer.gather_gradients()
-            self.scaler.unscale_(optimizer)  # pyright: ignore[reportArgumentType]
-
     def lower_scale(self) -> float | None:
         """Returns the scale of the loss, which is halved, or None if it was not the cause."""
-        if self.scaler is None:
-            return None
         scale = self.scaler.get_scale()
         self.scaler.update()
         return scale if scale > 1 else None
 
     def scaler_state(self) -> dict[str, int | float]:
         """Returns the state of the scaler for a checkpoint; {} without a scaler."""
-        return {} if self.scaler is None else self.scaler.state_dict()
+        return self.scaler.state_dict()
 
     def restore_scaler(self, state: dict[str, int | float]) -> None:
-        if self.scaler is not None and state:
+        if state:
             self.scaler.load_state_dict(state)
 
 
@@ -137,7 +124,7 @@ def make_engine(flow: Flow, device: str | torch.device | None, precision: str = 
         device = flow.device.type if ranks() > 1 else flow.device
     own_device = connect_ranks(device)
     flow.to(own_device)
-    scaler = GradScaler(own_device.type) if precision == "fp16" else None
+    scaler = GradScaler(own_device.type, enabled=precision == "fp16")
     return Engine(own_device, rank(), ranks(), NARROW_TYPES.get(precision), scaler)
 
 
