@@ -1,4 +1,6 @@
-"""A correct flow in the form of another library, into which each test plants one fault."""
+"""A correct flow, alone and in the form of another library, into which tests plant one fault."""
+
+import math
 
 import pytest
 import torch
@@ -11,12 +13,12 @@ SEEDS = pytest.mark.parametrize(
 )
 
 
-def points(seed=0, n=64):
-    """Rows of N(0, I), (n, 4)."""
-    return torch.randn(n, FEATURES, generator=torch.Generator().manual_seed(seed))
+def points(seed=0, n=64, features=FEATURES):
+    """Rows of N(0, I), (n, features)."""
+    return torch.randn(n, features, generator=torch.Generator().manual_seed(seed))
 
 
-def moved(seed, context_features=0, memory="recompute"):
+def moved(seed=0, context_features=0, memory="recompute"):
     """A flow with random weights, standardized by the rows."""
     torch.manual_seed(seed)
     flow = kf.real_nvp(
@@ -34,10 +36,28 @@ def moved(seed, context_features=0, memory="recompute"):
     return flow
 
 
+def alone(*layers, features=FEATURES):
+    """A flow of these layers, without a standardization."""
+    return kf.Flow(kf.StandardNormal(features), kf.Chain(layers))
+
+
+def with_layer(layer, at=3, seed=0):
+    """A correct flow with another layer inserted, the fourth or at the end."""
+    units, stack = moved(seed).bijection
+    parts = [units, *stack.to_chain()]
+    return alone(*parts[:at], layer, *parts[at:])
+
+
+def stretching(*log_scale):
+    """A layer with these log-scales, and none for the other features."""
+    rest = [0.0] * (FEATURES - len(log_scale))
+    return kf.bijections.ElementwiseAffine(FEATURES, log_scale=[*log_scale, *rest])
+
+
 class Right(torch.nn.Module):
     """Encodes and decodes like a kappaflow flow."""
 
-    def __init__(self, seed):
+    def __init__(self, seed=0):
         super().__init__()
         self.flow = moved(seed)
 
@@ -48,6 +68,30 @@ class Right(torch.nn.Module):
         return self.flow.bijection.inverse(z)
 
 
-def findings(flow, x=None, context=None, **options):
-    """The findings by code."""
+class Scaled(kf.Bijection):
+    """x times a constant, with a log_det and an inverse that may be wrong."""
+
+    def __init__(self, factor=2.0, log_det_sign=1.0, inverse_error=0.0, forward_off=0.0, off=0.0):
+        super().__init__()
+        self.factor, self.log_det_sign, self.inverse_error = factor, log_det_sign, inverse_error
+        self.forward_off, self.inverse_off = forward_off, off
+
+    def _log_det(self, x):
+        return x.new_full((len(x),), self.log_det_sign * x.shape[1] * math.log(self.factor))
+
+    def forward(self, x, context=None):
+        return x * self.factor, self._log_det(x) + self.forward_off
+
+    def inverse(self, z, context=None):
+        return z / self.factor + self.inverse_error, -self._log_det(z) + self.inverse_off
+
+
+def codes(diagnosis, start=""):
+    """The codes of a diagnosis that begin like this."""
+    return {one.code for one in diagnosis.findings if one.code.startswith(start)}
+
+
+def findings(flow, x=..., context=None, **options):
+    """The findings by code, at rows of N(0, I) unless others are given."""
+    x = points() if x is ... else x
     return {one.code: one for one in kf.doctor(flow, x, context, **options).findings}

@@ -108,18 +108,3 @@ def test_layers_in_a_list_of_functions_get_a_formula():
     assert "bound * torch.tanh(raw / bound)" in bound_scales(wrap(functions, torch.zeros(2, 3)))
     assert "scale_bound" in bound_scales(kf.real_nvp(2, depth=2, hidden=(4,)))
     assert sorted(BOUNDS) == ["FrEIA", "normflows", "pyro", "zuko"]
-
-
-def test_norms_are_initialized_by_one_call():
-    """As KF401 says: after train(), log_prob(x) and eval() the finding is gone."""
-    normflows = pytest.importorskip("normflows")
-    torch.manual_seed(0)
-    base = normflows.distributions.DiagGaussian(3)
-    flow = normflows.NormalizingFlow(base, [normflows.flows.ActNorm(3)])
-    x = 5 + torch.randn(64, 3)
-    found = {one.code: one for one in kf.doctor(flow, x).findings}
-    assert "flow.train(); flow.log_prob(x); flow.eval()" in found["KF401"].fix
-    flow.train()
-    flow.log_prob(x)
-    flow.eval()
-    assert "KF401" not in {one.code for one in kf.doctor(flow, x).findings}

@@ -20,12 +20,12 @@ def spectrum_matrix(n, condition_number, seed, sign=1.0):
     return torch.from_numpy(matrix)
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 16, 33])
-@pytest.mark.parametrize("seed", range(3))
-def test_svd_linear_takes_any_matrix_within_its_bound(n, seed):
-    matrix = spectrum_matrix(n, 9.0, seed) * 3
-    layer = SVDLinear.of(matrix, torch.arange(n), condition_bound=100.0)
-    torch.testing.assert_close(layer.matrix(), matrix, atol=1e-13, rtol=1e-13)
+@pytest.mark.parametrize("n", [1, 2, 7, 33])
+def test_svd_linear_takes_any_matrix_within_its_bound(n):
+    """Its numbers, also of one that is being trained."""
+    matrix = spectrum_matrix(n, 9.0, 0) * 3
+    layer = SVDLinear.of(matrix.clone().requires_grad_(), torch.arange(n), condition_bound=100.0)
+    torch.testing.assert_close(layer.matrix().detach(), matrix, atol=1e-13, rtol=1e-13)
     torch.testing.assert_close(layer.shift.detach(), torch.arange(n).double())
 
 
@@ -33,13 +33,6 @@ def test_svd_linear_takes_axes_and_exchanges():
     for matrix in (torch.eye(4), torch.eye(4)[[1, 0, 3, 2]], torch.diag(torch.tensor([-1.0, -1]))):
         layer = SVDLinear.of(matrix.double(), condition_bound=10.0)
         torch.testing.assert_close(layer.matrix(), matrix.double(), atol=1e-14, rtol=0)
-
-
-def test_svd_linear_takes_a_matrix_that_is_being_trained():
-    """The layer starts from its numbers, without its graph."""
-    matrix = spectrum_matrix(3, 10.0, 0)
-    layer = SVDLinear.of(matrix.clone().requires_grad_(), condition_bound=1e4)
-    torch.testing.assert_close(layer.matrix().detach(), matrix, atol=1e-12, rtol=0)
 
 
 def test_svd_linear_moves_values_outside_to_the_nearest_within():
@@ -65,7 +58,7 @@ def test_svd_linear_refuses_invalid_matrices(matrix, bound, message):
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
 def test_only_small_singular_values_are_raised(sign, scale):
     matrix = scale * spectrum_matrix(6, 1e7, 1, sign)
     shift = torch.arange(6).double()
@@ -80,12 +73,14 @@ def test_only_small_singular_values_are_raised(sign, scale):
     torch.testing.assert_close(fixed.bijection.inverse(expected)[0], x, rtol=1e-8, atol=1e-8)
 
 
+def of_linear(matrix):
+    """A flow of one linear layer."""
+    layer = kf.bijections.Linear.of(matrix)
+    return kf.Flow(kf.StandardNormal(len(matrix)), kf.Chain([layer]))
+
+
 def test_training_cannot_leave_the_bound():
-    flow = kf.Flow(
-        kf.StandardNormal(4),
-        kf.Chain([kf.bijections.Linear.of(spectrum_matrix(4, 1e6, 0).float())]),
-    )
-    fixed, _ = bounded(flow, 50.0)
+    fixed, _ = bounded(of_linear(spectrum_matrix(4, 1e6, 0).float()), 50.0)
     with torch.no_grad():
         for parameter in fixed.parameters():
             if parameter.requires_grad:
@@ -102,14 +97,12 @@ def test_a_bound_that_is_none_is_refused_though_no_layer_exceeds_it(bound):
 
 
 def test_layers_within_the_bound_are_unchanged():
-    good = kf.bijections.Linear.of(spectrum_matrix(4, 10.0, 0))
-    flow = kf.Flow(kf.StandardNormal(4), kf.Chain([good]))
+    flow = of_linear(spectrum_matrix(4, 10.0, 0))
     assert bounded(flow, 1e3) == (flow, ())
 
 
 def test_frozen_layers_stay_frozen_and_the_flow_can_be_saved(tmp_path):
-    layer = kf.bijections.Linear.of(spectrum_matrix(3, 1e6, 2)).requires_grad_(False)
-    fixed, _ = bounded(kf.Flow(kf.StandardNormal(3), kf.Chain([layer])))
+    fixed, _ = bounded(of_linear(spectrum_matrix(3, 1e6, 2)).requires_grad_(False))
     assert not any(parameter.requires_grad for parameter in fixed.parameters())
     kf.save(fixed, tmp_path / "flow")
     x = torch.ones(2, 3).double()

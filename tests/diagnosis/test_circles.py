@@ -21,13 +21,12 @@ def cut(bounds, width):
     return kf.Flow(kf.StandardNormal(2), kf.Chain([kf.bijections.Domain(bounds), scales]))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_healthy_flow_on_circles_has_no_finding(seed):
+def test_a_healthy_flow_on_circles_has_no_finding():
     """Latents far out are next to the seam: KF303 compares points on the circle."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     flow = kf.spline(2, depth=4, hidden=(16,), bounds=["circular"] * 2)
     flow.standardization.fit(angles())
-    assert kf.doctor(jittered(flow, seed=seed), angles()).findings == ()
+    assert kf.doctor(jittered(flow), angles()).findings == ()
 
 
 def test_a_layer_that_loses_points_of_a_circle_far_out_is_found():

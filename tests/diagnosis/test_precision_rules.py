@@ -1,56 +1,47 @@
-"""Checks of dtypes: planted faults at a few seeds."""
+"""Checks of dtypes, where the truth table plants no such fault."""
 
 import pytest
 import torch
 
-from diagnosis.faulty import FEATURES, SEEDS, Right, findings, points
+from diagnosis.faulty import FEATURES, Right, findings
 
 
 class Typed(Right):
-    """Converts its output."""
+    """Returns values in a dtype."""
 
-    def __init__(self, seed, *, value=None, log_det=None):
-        super().__init__(seed)
-        self.types = value, log_det
+    def __init__(self, dtype):
+        super().__init__()
+        self.dtype = dtype
         self.register_buffer("scale", torch.ones(FEATURES))
 
     def encode(self, x):
         z, log_det = super().encode(x)
-        value, other = self.types
-        return z.to(value or z.dtype), log_det.to(other or log_det.dtype)
+        return z.to(self.dtype), log_det
 
 
-@pytest.mark.slow
-@SEEDS
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_log_det_of_few_digits_is_found(seed, dtype):
-    """KF701 with the dtype."""
-    found = findings(Typed(seed, log_det=dtype), points(seed))["KF701"]
-    assert found.severity == "warning" and found.evidence["type"] == str(dtype)[6:]
-    assert findings(Typed(seed), points(seed)) == {}
-
-
-@pytest.mark.slow
-@SEEDS
-def test_values_of_another_dtype_are_found(seed):
+@pytest.mark.parametrize(
+    ("dtype", "severity", "message"),
+    [
+        (torch.float64, "warning", "The forward direction returns float64"),
+        (torch.float32, "note", "In a float64 copy, the forward direction returns float32"),
+    ],
+)
+def test_values_of_another_dtype_are_found(dtype, severity, message):
     """KF702: a warning in the flow's dtype, a note if only float64 is lost."""
-    found = findings(Typed(seed, value=torch.float64), points(seed))["KF702"]
-    assert found.severity == "warning" and found.evidence["got"] == "float64"
-    found = findings(Typed(seed, value=torch.float32), points(seed))
-    assert set(found) == {"KF702"} and found["KF702"].severity == "note"
-    assert found["KF702"].message.startswith("In a float64 copy, the forward direction")
+    finding = findings(Typed(dtype))["KF702"]
+    assert finding.severity == severity and finding.message.startswith(message)
 
 
 class Multiplied(Right):
     """Adds a log-scale computed by a matrix product."""
 
-    def __init__(self, seed, *, kept):
-        super().__init__(seed)
+    def __init__(self, *, kept):
+        super().__init__()
         self.network, self.kept = torch.nn.Linear(1, FEATURES), kept
 
     def log_scale(self, x):
-        found = self.network(x.new_ones(1, 1))
-        return found.float() if self.kept and x.dtype == torch.float32 else found
+        value = self.network(x.new_ones(1, 1))
+        return value.float() if self.kept and x.dtype == torch.float32 else value
 
     def encode(self, x):
         z, log_det = super().encode(x)
@@ -65,10 +56,7 @@ class Multiplied(Right):
         return x, log_det - log_scale.sum()
 
 
-@pytest.mark.slow
-@SEEDS
-def test_a_log_det_under_autocast_is_noted(seed):
+def test_a_log_det_under_autocast_is_noted():
     """KF703; log-scales that are converted first give no finding."""
-    found = findings(Multiplied(seed, kept=False), points(seed))
-    assert set(found) == {"KF703"} and found["KF703"].severity == "note"
-    assert findings(Multiplied(seed, kept=True), points(seed)) == {}
+    assert [one.severity for one in findings(Multiplied(kept=False)).values()] == ["note"]
+    assert findings(Multiplied(kept=True)) == {}

@@ -8,7 +8,7 @@ from diagnosis import truth
 from diagnosis.faulty import findings, points
 
 
-@pytest.mark.parametrize("source", ["kappaflow", "plain", "torch.distributions"])
+@pytest.mark.parametrize("source", ["kappaflow", "torch.distributions"])
 @pytest.mark.parametrize(
     ("kind", "severities"),
     [

@@ -6,7 +6,7 @@ from torch import nn
 
 import kappaflow as kf
 from diagnosis import truth
-from diagnosis.faulty import findings, moved, points
+from diagnosis.faulty import alone, findings
 from kappaflow.bijections import ElementwiseAffine
 
 FEATURES = truth.FEATURES
@@ -37,31 +37,25 @@ class SameHalf(truth.Plain):
         return z, log_det
 
 
-@pytest.fixture
-def plain():
-    """Returns a function that builds three couplings with options."""
-
-    def make(**options):
-        torch.manual_seed(0)
-        flow = SameHalf()
-        for name, value in options.items():
-            setattr(flow, name, value)
-        return flow
-
-    return make
+def same_half(changes_other, reads=1.0):
+    """Three such couplings."""
+    torch.manual_seed(0)
+    flow = SameHalf()
+    flow.changes_other, flow.reads = changes_other, reads
+    return flow
 
 
-def test_features_that_no_coupling_changes_are_named(plain):
+def test_features_that_no_coupling_changes_are_named():
     """Half of them: a warning. Alternating couplings have no such feature."""
-    found = findings(plain(), points())["KF405"]
+    found = findings(same_half(changes_other=False))["KF405"]
     assert found.severity == "warning" and found.evidence["fixed"] == 2
     assert "2 of 4 features" in found.message and "0, 1, counted" in found.message
-    assert "KF405" not in findings(plain(changes_other=True), points())
+    assert "KF405" not in findings(same_half(changes_other=True))
 
 
-def test_networks_that_read_nothing_are_found(plain):
+def test_networks_that_read_nothing_are_found():
     """Although they change every feature."""
-    found = findings(plain(changes_other=True, reads=0.0), points())["KF405"]
+    found = findings(same_half(changes_other=True, reads=0.0))["KF405"]
     assert found.severity == "warning" and "the networks read none" in found.message
 
 
@@ -77,17 +71,14 @@ def test_masks_of_another_library_are_found():
         return pytest.importorskip("normflows").NormalizingFlow(base, layers).eval()
 
     torch.manual_seed(0)
-    same = findings(flow([1.0, 1.0, 0.0, 0.0]), points())
+    same = findings(flow([1.0, 1.0, 0.0, 0.0]))
     assert same["KF405"].evidence["fixed"] == 2
-    nothing = findings(flow([1.0] * 4), points())
+    nothing = findings(flow([1.0] * 4))
     assert "networks read none" in nothing["KF405"].message and "KF211" not in nothing
 
 
 def test_what_is_built_that_way_is_a_note_or_nothing():
     """An elementwise map, one coupling, and couplings that are the identity at first."""
-    elementwise = kf.Flow(kf.StandardNormal(FEATURES), ElementwiseAffine(FEATURES))
-    assert "KF405" not in findings(elementwise, points())
-    one = kf.real_nvp(FEATURES, depth=1, hidden=(8,))
-    assert findings(one, points())["KF405"].severity == "note"
-    assert "KF405" not in findings(kf.real_nvp(FEATURES, depth=2, hidden=(8,)), points())
-    assert "KF405" not in findings(moved(0), points())
+    assert "KF405" not in findings(alone(ElementwiseAffine(FEATURES)))
+    one, two = (kf.real_nvp(FEATURES, depth=depth, hidden=(8,)) for depth in (1, 2))
+    assert findings(one)["KF405"].severity == "note" and "KF405" not in findings(two)

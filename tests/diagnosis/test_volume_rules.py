@@ -6,14 +6,21 @@ import pytest
 import torch
 
 import kappaflow as kf
-from diagnosis.faulty import FEATURES, SEEDS, findings, moved, points
+from diagnosis.faulty import (
+    FEATURES,
+    SEEDS,
+    alone,
+    findings,
+    moved,
+    points,
+    stretching,
+    with_layer,
+)
 
 
 def followed_by(seed, log_scale):
     """A correct flow, and a last layer with these log-scales."""
-    flow = moved(seed)
-    last = kf.bijections.ElementwiseAffine(FEATURES, log_scale=log_scale)
-    return kf.Flow(flow.base, kf.Chain([*flow.bijection.bijections, last]))
+    return with_layer(stretching(*log_scale), at=9, seed=seed)
 
 
 @pytest.mark.slow
@@ -42,28 +49,18 @@ def test_a_linear_layer_that_is_nearly_singular_is_named(seed):
 
 def test_narrow_data_is_not_a_collapse():
     """A flow that only widens data with a width of 0.001."""
-    flow = kf.Flow(
-        kf.StandardNormal(FEATURES), kf.bijections.ElementwiseAffine(FEATURES, log_scale=[9.0] * 4)
-    )
-    assert "KF304" in findings(flow, points())
+    flow = alone(stretching(*[9.0] * FEATURES))
+    assert "KF304" in findings(flow)
     assert findings(flow, math.exp(-9) * points()) == {}
-
-
-def scaled(features=48):
-    """A flow that only standardizes very different scales, and rows on these scales."""
-    scales = 10 ** torch.linspace(-8, 8, features)
-    x = torch.randn(64, features, generator=torch.Generator().manual_seed(0)) * scales
-    units = kf.bijections.Standardize(features)
-    units.fit(x)
-    order = tuple(reversed(range(features)))
-    return kf.Flow(
-        kf.StandardNormal(features), kf.Chain([units, kf.bijections.Permutation(order)])
-    ), x
 
 
 def test_very_different_scales_round_the_log_det():
     """No KF203: the rounding of the sum of their logarithms is not a fault."""
-    assert "KF203" not in findings(*scaled())
+    x = points(features=48) * 10 ** torch.linspace(-8, 8, 48)
+    units = kf.bijections.Standardize(48)
+    units.fit(x)
+    reverse = kf.bijections.Permutation(tuple(reversed(range(48))))
+    assert "KF203" not in findings(alone(units, reverse, features=48), x)
 
 
 def test_a_wrong_log_det_of_a_standardization_is_found(monkeypatch):

@@ -586,56 +586,49 @@ def encodes(library, name, named):
     return name == ("inverse" if library == "normflows" else "forward")
 
 
-def _doubled(z, log_det, *, encoding):
-    return z, 2 * log_det
-
-
-def _without(z, log_det, *, encoding):
-    return z, 0 * log_det
-
-
-def _negative(z, log_det, *, encoding):
-    return z, -log_det
-
-
-def _one_direction(z, log_det, *, encoding):
-    return z, log_det if encoding else log_det + 0.2
-
-
-def _no_inverse(z, log_det, *, encoding):
-    return z if encoding else z + 0.05 * torch.sin(3 * z), log_det
-
-
-def _mixed(z, log_det, *, encoding):
-    return z - 0.1 * z.mean(0) if encoding else z, log_det
-
-
-def _detached(z, log_det, *, encoding):
-    return z, log_det.detach()
-
-
-def _narrow(z, log_det, *, encoding):
-    return z, log_det.bfloat16()
-
-
-def _not_finite(z, log_det, *, encoding):
-    return z, torch.where(
-        torch.sin(9 * z[:, 0]) > 0.5, torch.nan, log_det
-    ) if encoding else log_det
-
-
+# What a layer makes of its value and log_det, given whether it encodes.
 IN_A_LAYER = {
-    "log_det twice": (_doubled, "KF203"),
-    "log_det of zero": (_without, "KF203"),
-    "log_det negative": (_negative, "KF203"),
-    "log_det of the inverse": (_one_direction, "KF203"),
-    "not its inverse": (_no_inverse, "KF201"),
-    "mixes rows": (_mixed, "KF204"),
-    "log_det detached": (_detached, "KF209"),
-    "log_det in bfloat16": (_narrow, "KF701"),
-    "log_det not finite": (_not_finite, "KF101"),
+    "log_det twice": (lambda z, log_det, _: (z, 2 * log_det), "KF203"),
+    "log_det of zero": (lambda z, log_det, _: (z, 0 * log_det), "KF203"),
+    "log_det negative": (lambda z, log_det, _: (z, -log_det), "KF203"),
+    "log_det of the inverse": (
+        lambda z, log_det, encodes: (z, log_det + 0.2 * (not encodes)),
+        "KF203",
+    ),
+    "not its inverse": (
+        lambda z, log_det, encodes: (z + 0.05 * (not encodes) * (3 * z).sin(), log_det),
+        "KF201",
+    ),
+    "mixes rows": (lambda z, log_det, encodes: (z - 0.1 * encodes * z.mean(0), log_det), "KF204"),
+    "log_det detached": (lambda z, log_det, _: (z, log_det.detach()), "KF209"),
+    "log_det in bfloat16": (lambda z, log_det, _: (z, log_det.bfloat16()), "KF701"),
+    "log_det not finite": (
+        lambda z, log_det, encodes: (
+            z,
+            log_det.masked_fill(encodes & ((9 * z[:, 0]).sin() > 0.5), torch.nan),
+        ),
+        "KF101",
+    ),
 }
-LIBRARIES = ("kappaflow", "nflows", "normflows", "FrEIA", "torchflows")
+
+
+def of_kappaflow():
+    """Returns a flow of single couplings."""
+    units, stack = moved(0).bijection
+    return kf.Flow(kf.StandardNormal(FEATURES), kf.Chain([units, *stack.to_chain()]))
+
+
+LAYERS = {  # a flow of each library, and its layer that becomes wrong
+    "kappaflow": (of_kappaflow, lambda flow: flow.bijection[3]),
+    "nflows": (
+        lambda: foreign.nflows_flow("RealNVP"),
+        lambda flow: flow._transform._transforms[3],
+    ),
+    "normflows": (lambda: foreign.normflows_flow("RealNVP"), lambda flow: flow.flows[2]),
+    "FrEIA": (lambda: foreign.freia_flow("AllInOne"), lambda flow: flow.module_list[1]),
+    "torchflows": (foreign.torchflows_flow, lambda flow: flow.bijection.layers[2]),
+}
+LIBRARIES = tuple(LAYERS)
 
 
 def in_a_layer(library, defect="log_det twice"):
@@ -646,26 +639,11 @@ def in_a_layer(library, defect="log_det twice"):
     def wrong(name, value, log_det, named):
         if not isinstance(log_det, torch.Tensor) or not log_det.dim():
             log_det = torch.as_tensor(log_det).expand(len(value))
-        return change(value, log_det, encoding=encodes(library, name, named))
+        return change(value, log_det, encodes(library, name, named))
 
-    if library == "nflows":
-        flow = foreign.nflows_flow("RealNVP").float()
-        part, names = flow._transform._transforms[3], ("forward", "inverse")
-    elif library == "normflows":
-        flow = foreign.normflows_flow("RealNVP").float()
-        part, names = flow.flows[2], ("forward", "inverse")
-    elif library == "FrEIA":
-        flow = foreign.freia_flow("AllInOne").float()
-        part, names = flow.module_list[1], ("forward",)
-    elif library == "torchflows":
-        flow = foreign.torchflows_flow().float()
-        part, names = flow.bijection.layers[2], ("forward", "inverse")
-    else:
-        inner = moved(0)
-        units, stack = inner.bijection.bijections
-        couplings = [*stack.to_chain()]
-        flow = kf.Flow(inner.base, kf.Chain([units, *couplings]))
-        part, names = couplings[2], ("forward", "inverse")
+    make, layer = LAYERS[library]
+    flow = make().float()
+    names = ("forward",) if library == "FrEIA" else ("forward", "inverse")
     x = rows(kf.wrap(flow, torch.zeros(2, FEATURES)), 64)
-    changed(part, names, wrong)
+    changed(layer(flow), names, wrong)
     return Case(f"{defect} in a layer of {library}", flow, x, code, layer="Wrong")

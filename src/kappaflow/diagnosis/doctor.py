@@ -38,18 +38,14 @@ from kappaflow.flows.rows import PLAIN, Data, plain_tensors, read_rows
 from kappaflow.foreign import Wrapped
 from kappaflow.foreign.wrapped import own_flow
 
-# The figures of a flow whose singular values or reconstructions raise an error.
-NOT_MEASURED: Evidence = {
-    "precision": "not measured",
-    "condition_number_median": math.nan,
-    "condition_number_p95": math.nan,
-    "condition_number_max": math.nan,
-    "round_trip_data_max": math.nan,
-    "round_trip_latent_max": math.nan,
-    "predicted_round_trip_max": math.nan,
-    "worst_layer": None,
-    "status": "not measured",
-}
+NUMBERS = (  # the figures of the conditioning
+    "condition_number_median",
+    "condition_number_p95",
+    "condition_number_max",
+    "round_trip_data_max",
+    "round_trip_latent_max",
+    "predicted_round_trip_max",
+)
 Compare = Callable[[Flow, Tensor, Tensor | None], tuple[Comparison, ...]]
 
 
@@ -227,46 +223,47 @@ def _tables(m: Measurements) -> Tables:
     return {name: table for name, table in tables.items() if len(table) > 1}
 
 
-def _checked(m: Measurements, comparisons: Sequence[Comparison], *, measured: bool) -> str:
-    """Returns the names of the checks that could run on this flow and at these rows."""
-    names = ["finite values", "reconstruction", "conditioning"] if measured else []
-    names += [
-        CHECKED[one]
-        for one, result in m.results.items()
-        if CHECKED.get(one) and result is not None
-    ]
-    return ", ".join([*names, *(f"the likelihood of {one.name}" for one in comparisons)])
-
-
 def _figures(
     m: Measurements,
     profile: Profile | None,
     comparisons: Sequence[Comparison],
     rows: int | None,
 ) -> Evidence:
+    """Returns what was measured, and the names of the checks that could run on this flow."""
     dtype = str(m.flow.dtype).removeprefix("torch.")
+    checked = [] if profile is None else ["finite values", "reconstruction", "conditioning"]
+    checked += [
+        CHECKED[one]
+        for one, result in m.results.items()
+        if CHECKED.get(one) and result is not None
+    ]
+    checked += [f"the likelihood of {one.name}" for one in comparisons]
     return {
         "library": m.flow.library if isinstance(m.flow, Wrapped) else "kappaflow",
         "points": len(m.points),
         "layers": len(m.layers),
         "dtype": dtype,
-        **(NOT_MEASURED if profile is None else _of_profile(profile, dtype)),
+        **_of_profile(profile, dtype),
         "rows": 0 if m.rows is None else len(m.rows),
-        "checked": _checked(m, comparisons, measured=profile is not None),
+        "checked": ", ".join(checked),
         "not_checked": _not_checked(m, rows),
     }
 
 
-def _of_profile(profile: Profile, dtype: str) -> Evidence:
+def _of_profile(profile: Profile | None, dtype: str) -> Evidence:
+    """Returns the figures of the conditioning; nan where measuring it raised an error."""
+    if profile is None:
+        numbers = dict.fromkeys(NUMBERS, math.nan)
+        missing = "not measured"
+        return {"precision": missing, **numbers, "worst_layer": None, "status": missing}
     condition = profile.condition_number[-1]
+    levels = (condition.quantile(level) for level in (0.5, 0.95))
+    values = (condition, profile.round_trip_data[0], profile.round_trip_latent[-1])
+    most = (value.max() for value in (*values, profile.predicted_round_trip))
+    numbers = (value.item() for value in (*levels, *most))
     return {
         "precision": usable_dtype(profile, dtype),
-        "condition_number_median": condition.quantile(0.5).item(),
-        "condition_number_p95": condition.quantile(0.95).item(),
-        "condition_number_max": condition.max().item(),
-        "round_trip_data_max": profile.round_trip_data[0].max().item(),
-        "round_trip_latent_max": profile.round_trip_latent[-1].max().item(),
-        "predicted_round_trip_max": profile.predicted_round_trip.max().item(),
+        **dict(zip(NUMBERS, numbers, strict=True)),
         "worst_layer": profile.layers[profile.worst_layer],
         "status": profile.status,
     }

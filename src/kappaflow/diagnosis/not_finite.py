@@ -32,67 +32,59 @@ def explain(
     `start` is one row in standardized units, (1, *event), or one latent.
     """
     flow, state = m.flow, start
-    name = domain = None
+    name = edge = None
     layers = layers_of(flow.core, context)
     for layer, before, state, log_det in layer_by_layer(layers, start, decode=from_latent):
         if not (_is_finite(state) and _is_finite(log_det)):
-            name, domain = layer.name, _domain(layer, before, decode=from_latent)
+            name, edge = layer.name, _edge_of_domain(layer, before, decode=from_latent)
             break
     broken = next((key for key, value in flow.state_dict().items() if not _is_finite(value)), None)
     if broken is not None:
         cause = f"{broken.removeprefix('source.')} holds values that are not finite."
         fix = "Load parameters from before that step, and train with a smaller learning rate."
         return Explanation(name, cause, fix)
-    if domain is not None:
+    if edge is not None:
+        cause = f"The layer is not defined at this value, such as a logarithm of {edge}."
         fix = "Keep values inside of the domain: clamp them, or add noise to rounded values."
-        return Explanation(name, domain, fix)
-    check = _is_sampled if from_latent else _has_density
-    if m.in_float64(check, start, context):
+        return Explanation(name, cause, fix)
+
+    def is_finite(flow: Flow, start: Tensor, context: Tensor | None) -> bool:
+        if from_latent:
+            return all(map(_is_finite, flow.core.inverse(start, context)))
+        z, log_det = flow.core(start, context)
+        return all(map(_is_finite, (z, log_det, flow.base.log_prob(z, context))))
+
+    if m.in_float64(is_finite, start, context):
         cause = "A scale or a shift overflows in float32; in float64, the result is finite."
         fix = (
             f"Score and sample in float64: {in_float64(flow)}. Or bound the log-scales and train "
+            f"again: {bound_scales(flow)}."
         )
-        return Explanation(name, cause, f"{fix}again: {bound_scales(flow)}.")
+        return Explanation(name, cause, fix)
     if name is None and not from_latent and state.abs().max() < LARGE:
         cause = "The latent of the row lies outside of the support of the base."
         return Explanation(None, cause, "Use a base with a density everywhere.")
     return Explanation(name)
 
 
-def _domain(layer: Layer, state: Tensor, *, decode: bool) -> str | None:
-    """Returns the cause if a value is on the edge of a domain or outside of it; else None."""
+def _edge_of_domain(layer: Layer, state: Tensor, *, decode: bool) -> str | None:
+    """Returns how a value lies on the edge of a domain or outside of it; None if it does not."""
+    if not state.abs().max() < LARGE:
+        return None
     generator = torch.Generator().manual_seed(0)
     shape = (NUDGES, *state.shape[1:])
     noise = torch.rand(shape, generator=generator, dtype=torch.float64).to(state) * 2 - 1
     context = None if layer.context is None else layer.context.expand(NUDGES, -1)
     nudged = replace(layer, context=context)
-    value, log_det = (nudged.decode if decode else nudged.encode)(
-        state + NEAR * (1 + state.abs()) * noise
-    )
+    call = nudged.decode if decode else nudged.encode
+    value, log_det = call(state + NEAR * (1 + state.abs()) * noise)
     values = torch.cat((value.flatten(1), log_det[:, None]), 1)
-    if not state.abs().max() < LARGE:
-        return None
     if torch.isfinite(values).all(1).any():
-        return (
-            "The layer is not defined at this value, such as a logarithm of zero: the row lies on "
-            "the edge of its domain."
-        )
+        return "zero: the row lies on the edge of its domain"
     if not values.isinf().any():
-        return (
-            "The layer is not defined at this value, such as a logarithm of a negative number: "
-            "the row lies outside of its domain."
-        )
+        return "a negative number: the row lies outside of its domain"
     return None
 
 
 def _is_finite(value: object) -> bool:
     return not isinstance(value, Tensor) or bool(torch.isfinite(value).all())
-
-
-def _has_density(flow: Flow, x: Tensor, context: Tensor | None) -> bool:
-    z, log_det = flow.core(x, context)
-    return all(map(_is_finite, (z, log_det, flow.base.log_prob(z, context))))
-
-
-def _is_sampled(flow: Flow, z: Tensor, context: Tensor | None) -> bool:
-    return all(map(_is_finite, flow.core.inverse(z, context)))

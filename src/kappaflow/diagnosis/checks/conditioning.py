@@ -1,8 +1,7 @@
 """Checks of the conditioning of a flow and of single layers: KF301, KF302, KF304, KF305."""
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -14,6 +13,7 @@ from kappaflow.diagnosis.checks.log_dets import log_dets
 from kappaflow.diagnosis.finding import Table
 from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.diagnosis.tensors import largest, quantiles
+from kappaflow.finding import Evidence
 
 NOTHING = 1e-3  # growth of the log condition number that still counts as none
 MOST = 0.5  # share of the log growth that counts as most of it
@@ -49,46 +49,33 @@ def over_depth(m: Measurements) -> Table:
     }
 
 
-class Growth(NamedTuple):
-    """Growth of the cumulative condition number over depth, at the worst point."""
+def growth_of(profile: Profile, name_row: Callable[[int], str] = str) -> tuple[Evidence, str]:
+    """Returns where the condition number grows over depth, as evidence and as a sentence.
 
-    point: int  # with the largest finite condition number
-    layers: int
-    growing: int  # number of layers in which it grows
-    per_layer: float  # geometric mean of the growth factors
-    largest: float  # factor, and the layer that has it
-    layer: str
-    in_one: bool  # whether that layer alone accounts for most of the growth
-
-    def sentence(self, row: str) -> str:
-        """Returns a sentence on where the condition number grows; `row` names the point."""
-        if self.in_one:
-            return (
-                f"At {row}, the worst, most of the growth is in layer {self.layer}: a factor of "
-                f"{self.largest:.3g}."
-            )
-        return (
-            f"At {row}, the worst, the condition number grows by {self.per_layer:.2g} per layer: "
-            f"in {self.growing} of {self.layers} layers."
-        )
-
-
-def growth_of(profile: Profile) -> Growth:
-    """Returns the growth at the worst of the points that have a finite condition number."""
+    At the worst of the points that have a finite condition number.
+    """
     numbers = profile.condition_number
     point = int(numbers[-1].nan_to_num(0.0, posinf=0.0).argmax())
     logs = numbers[:, point].log()
     steps = logs.diff(prepend=logs.new_zeros(1)).nan_to_num(0.0, posinf=0.0, neginf=0.0)
     worst, up = int(steps.argmax()), steps.clamp_min(0)
-    return Growth(
-        point=point,
-        layers=len(steps),
-        growing=int((steps > NOTHING).sum()),
-        per_layer=(logs[-1] / len(steps)).exp().item(),
-        largest=steps[worst].exp().item(),
-        layer=profile.layers[worst],
-        in_one=bool(up[worst] >= MOST * up.sum()),
-    )
+    growing, layer = int((steps > NOTHING).sum()), profile.layers[worst]
+    mean, largest = (logs[-1] / len(steps)).exp().item(), steps[worst].exp().item()
+    sentence = f"At {name_row(point)}, the worst, "
+    if up[worst] >= MOST * up.sum():
+        sentence += f"most of the growth is in layer {layer}: a factor of {largest:.3g}."
+    else:
+        sentence += (
+            f"the condition number grows by {mean:.2g} per layer: in {growing} of {len(steps)} "
+            "layers."
+        )
+    return {
+        "worst_point": point,
+        "layers_growing": growing,
+        "factor_a_layer": mean,
+        "largest_factor": largest,
+        "largest_factor_layer": layer,
+    }, sentence
 
 
 @check(
@@ -113,31 +100,20 @@ def ill_conditioned(m: Measurements) -> Iterator[Symptom]:
         return
     digits = max(0, round(-math.log10(lost)))
     left = ("no digit", "about 1 digit")[digits] if digits < 2 else f"about {digits} digits"
-    growth = growth_of(m.profile)
-    fix = (
-        f"Score and sample in float64: {in_float64(m.flow)}. Train with bounded log-scales: "
-        f"{bound_scales(m.flow)}."
-        if lost > TRUSTED
-        else "Watch it during training, because it can be worse far from the data. float64 has "
-        f"room: {in_float64(m.flow)}. To bound the log-scales, {bound_scales(m.flow)}."
-    )
+    growth, sentence = growth_of(m.profile, m.name_row)
+    is_lost = lost > TRUSTED
     yield Symptom(
         f"The condition number reaches {kappa:.1e}, which leaves {left} of a result at the worst "
         "point.",
-        {
-            "condition_number_max": kappa,
-            "eps_times_it": lost,
-            "worst_point": growth.point,
-            "layers_growing": growth.growing,
-            "factor_a_layer": growth.per_layer,
-            "largest_factor": growth.largest,
-            "largest_factor_layer": growth.layer,
-        },
+        {"condition_number_max": kappa, "eps_times_it": lost, **growth},
         layer=m.profile.layers[m.profile.worst_layer],
-        severity="error" if lost > TRUSTED else "warning",
-        cause="Some directions are stretched and others squeezed. "
-        f"{growth.sentence(m.name_row(growth.point))}",
-        fix=fix,
+        severity="error" if is_lost else "warning",
+        cause=f"Some directions are stretched and others squeezed. {sentence}",
+        fix=f"Score and sample in float64: {in_float64(m.flow)}. Train with bounded log-scales: "
+        f"{bound_scales(m.flow)}."
+        if is_lost
+        else "Watch it during training, because it can be worse far from the data. float64 has "
+        f"room: {in_float64(m.flow)}. To bound the log-scales, {bound_scales(m.flow)}.",
     )
 
 

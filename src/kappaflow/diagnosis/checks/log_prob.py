@@ -14,7 +14,7 @@ from kappaflow.diagnosis.advice import bound_scales, in_float64
 from kappaflow.diagnosis.check import Symptom, check, measurement, table
 from kappaflow.diagnosis.finding import Table
 from kappaflow.diagnosis.measurements import Measurements, library_log_prob
-from kappaflow.diagnosis.not_finite import Explanation, explain
+from kappaflow.diagnosis.not_finite import explain
 from kappaflow.diagnosis.tensors import (
     columns,
     count_not_finite,
@@ -59,17 +59,6 @@ def log_probs(m: Measurements) -> LogProbs:
     )
 
 
-@measurement("log_prob of all rows")
-def log_prob_of_rows(m: Measurements) -> Tensor:
-    """Returns log_prob of the rows, up to half a million numbers; of the points without rows."""
-    if m.rows is None or len(m.rows) == len(m.points):
-        return m.log_prob
-    most = max(len(m.points), m.effort.limit(NUMBERS) // math.prod(m.flow.joint_shape))
-    most = m.up_to(most, len(m.rows), "log_prob of {} rows")
-    contexts = None if m.contexts is None else m.contexts[:most]
-    return in_chunks(lambda *of: (m.flow.augmented_log_prob(*of),), m.rows[:most], contexts)[0]
-
-
 @table("densities")
 def densities(m: Measurements) -> Table:
     """Returns log_prob at the points, with a column for each way."""
@@ -104,20 +93,34 @@ def log_prob_not_finite(m: Measurements) -> Iterator[Symptom]:
         flow = kf.Flow(kf.StandardNormal(2), scales)
         x = torch.randn(64, 2)
     """
-    log_prob = log_prob_of_rows(m)
+    log_prob = _log_prob_of_rows(m)
     bad, count = count_not_finite(log_prob)
-    if bad:
-        first = int((~torch.isfinite(log_prob)).nonzero()[0])
-        at = f"{count} points" if count == len(m.points) else f"{count:,} rows"
-        why = _why_not_finite(m, first)
-        named = "" if first < len(m.points) else f"; the first is {m.name_row(first)}"
-        yield Symptom(
-            f"log_prob is not finite at {bad:,} of the {at}{named}.",
-            {"finite_share": 1 - bad / count},
-            layer=why.layer,
-            cause=why.cause,
-            fix=why.fix or f"Bound the log-scales and train again: {bound_scales(m.flow)}.",
-        )
+    if not bad:
+        return
+    first = int((~torch.isfinite(log_prob)).nonzero()[0])
+    rows, contexts = (m.points, m.context) if m.rows is None else (m.rows, m.contexts)
+    context = None if contexts is None else contexts[first : first + 1]
+    why = explain(m, m.flow.standardization(rows[first : first + 1])[0], context)
+    at = f"{count} points" if count == len(m.points) else f"{count:,} rows"
+    named = "" if first < len(m.points) else f"; the first is {m.name_row(first)}"
+    yield Symptom(
+        f"log_prob is not finite at {bad:,} of the {at}{named}.",
+        {"finite_share": 1 - bad / count},
+        layer=why.layer,
+        cause=why.cause,
+        fix=why.fix or f"Bound the log-scales and train again: {bound_scales(m.flow)}.",
+    )
+
+
+@measurement("log_prob of all rows")
+def _log_prob_of_rows(m: Measurements) -> Tensor:
+    """Returns log_prob of the rows, up to half a million numbers; of the points without rows."""
+    if m.rows is None or len(m.rows) == len(m.points):
+        return m.log_prob
+    most = max(len(m.points), m.effort.limit(NUMBERS) // math.prod(m.flow.joint_shape))
+    most = m.up_to(most, len(m.rows), "log_prob of {} rows")
+    contexts = None if m.contexts is None else m.contexts[:most]
+    return in_chunks(lambda *of: (m.flow.augmented_log_prob(*of),), m.rows[:most], contexts)[0]
 
 
 @check(
@@ -280,13 +283,6 @@ def _first_mixing_layer(flow: Flow, x: Tensor, context: Tensor | None) -> str | 
             if any(differ(a[:few], b) for a, b in zip(results, own, strict=True)):
                 return layer.name
     return None
-
-
-def _why_not_finite(m: Measurements, row: int) -> Explanation:
-    """Returns the first layer whose output is not finite at a row, and why."""
-    rows, contexts = (m.points, m.context) if m.rows is None else (m.rows, m.contexts)
-    context = None if contexts is None else contexts[row : row + 1]
-    return explain(m, m.flow.standardization(rows[row : row + 1])[0], context)
 
 
 def _size(log_prob: Tensor) -> float:

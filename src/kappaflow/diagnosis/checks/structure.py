@@ -1,7 +1,6 @@
 """KF405: features that no network changes, seen as zeros and constants of the Jacobian."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -20,17 +19,13 @@ CONSTANT = 1e-5  # relative spread over the points of an entry that is constant
 SHOWN = 5  # features that a message names
 
 
-class Structure(NamedTuple):
-    """Zeros and constants of dz/dx at samples, after a change of the parameters."""
-
-    features: int
-    fixed: list[int]  # features whose latent is this feature with a constant scale and shift
-    separate: bool  # whether each latent depends on one feature alone
-
-
 @measurement("structure of the Jacobian", checked="features that never change")
-def structure(m: Measurements) -> Structure | None:
-    """Returns the structure; None without parameters, for one feature, or above 500."""
+def structure(m: Measurements) -> tuple[list[int], bool] | None:
+    """Returns features whose latent is this feature with a constant scale and shift, and whether
+    each latent depends on one feature alone, after a change of the parameters.
+
+    Returns None without parameters, for one feature, or above 500.
+    """
     n = m.standardized[0].numel()
     moved = moved_copy(m, None) if 1 < n <= DENSE_UP_TO else None
     if moved is None:
@@ -46,8 +41,7 @@ def structure(m: Measurements) -> Structure | None:
     spread = jacobian.amax(0) - jacobian.amin(0)
     constant = (spread <= CONSTANT * jacobian.abs().amax(0)).all(1)
     alone = used.sum(1) == 1
-    fixed = used[alone & constant].nonzero()[:, 1].sort().values.tolist()
-    return Structure(n, fixed, bool(alone.all()))
+    return used[alone & constant].nonzero()[:, 1].sort().values.tolist(), bool(alone.all())
 
 
 @check(
@@ -74,27 +68,23 @@ def features_never_change(m: Measurements) -> Iterator[Symptom]:
     result = structure(m)
     if result is None:
         return
-    if result.separate:
-        if m.context is None and _has_networks(m):
-            yield Symptom(
-                f"No latent depends on more than one of the {result.features} features: the "
-                "networks read none.",
-                {"features": result.features},
-                cause="The networks read constants: their inputs are masked, detached or "
-                "multiplied by zero.",
-            )
-    elif result.fixed:
-        names = ", ".join(map(str, result.fixed[:SHOWN]))
-        more = ", ..." if len(result.fixed) > SHOWN else ""
-        functions = isinstance(m.flow, Wrapped) and m.flow.library == "functions"
-        few = 2 * len(result.fixed) < result.features
+    (fixed, separate), n = result, m.standardized[0].numel()
+    if separate and m.context is None and _has_networks(m):
         yield Symptom(
-            f"{len(result.fixed)} of {result.features} features only get a constant scale and "
-            f"shift, whatever the parameters: {names}{more}, counted from 0.",
-            {"features": result.features, "fixed": len(result.fixed)},
-            severity="note"
-            if few or (len(layers_of(m.flow.core)) == 1 and not functions)
-            else None,
+            f"No latent depends on more than one of the {n} features: the networks read none.",
+            {"features": n},
+            cause="The networks read constants: their inputs are masked, detached or multiplied "
+            "by zero.",
+        )
+    if fixed and not separate:
+        names = ", ".join(map(str, fixed[:SHOWN])) + (", ..." if len(fixed) > SHOWN else "")
+        functions = isinstance(m.flow, Wrapped) and m.flow.library == "functions"
+        single = len(layers_of(m.flow.core)) == 1 and not functions
+        yield Symptom(
+            f"{len(fixed)} of {n} features only get a constant scale and shift, whatever the "
+            f"parameters: {names}, counted from 0.",
+            {"features": n, "fixed": len(fixed)},
+            severity="note" if 2 * len(fixed) < n or single else None,
         )
 
 
