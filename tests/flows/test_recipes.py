@@ -169,9 +169,8 @@ def test_arguments_that_cannot_be_are_refused(recipe, arguments, message):
         ({"hidden": 64}, r"'hidden' should be .* got 64: hidden=\(64, 64\) are two hidden layers"),
         (
             {"dropout": 0.1},
-            r"'dropout' is now in network=...: real_nvp\(..., network=\{'dropout': 0.1\}\)",
+            r"'dropout' is an option of 'network': real_nvp\(..., network=\{'dropout': 0.1\}\)",
         ),
-        ({"memory": "store"}, r"now in couplings=.* couplings=\{'memory': 'store'\}"),
         ({"network": {"drop": 0.1}}, "'drop' is not an option of 'network': .* 'dropout'"),
         ({"network": {"qqq": 1}}, "'network'; there are activation, residual, dropout, embedding"),
         ({"network": 3}, "'network' should be NetworkOptions or a dict of its options, got 3"),

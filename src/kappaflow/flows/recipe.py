@@ -120,26 +120,19 @@ def _by_name(recipe: Callable[..., Any], arguments: Options) -> dict[str, Any]:
 
 def _check_names(recipe_name: str, recipe: Callable[..., Any], arguments: Options) -> None:
     """Raises an error for an argument that a recipe does not have, which says where it is."""
-    parameters = inspect.signature(recipe).parameters
-    names = [
-        name
-        for name, parameter in parameters.items()
-        if parameter.kind is not parameter.VAR_KEYWORD
-    ]
-    for name, value in arguments.items():
-        if name in names:
-            continue
+    parameters, known = inspect.signature(recipe).parameters, flat_signature(recipe).parameters
+    is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    for name in [name for name in arguments if name not in parameters]:
         for group, options in _groups(recipe).items():
             if name in vars(options):
                 raise ArgumentError(
-                    f"'{name}' is now in {group}=...: "
-                    f"{recipe_name}(..., {group}={{{name!r}: {value!r}}})."
+                    f"'{name}' is an option of '{group}': {recipe_name}(..., {group}="
+                    f"{{{name!r}: {arguments[name]!r}}})."
                 )
-        known = [*names, *flat_signature(recipe).parameters]
-        hint = did_you_mean(name, known, ARGUMENTS)
-        foreign = any(name in listed.split() for listed in ARGUMENTS.values())
-        if len(names) == len(parameters) or (hint and foreign):
-            hint = hint or f"; there are {', '.join(names)}."
+        hint = did_you_mean(name, [*parameters, *known], ARGUMENTS)
+        is_foreign = any(name in names.split() for names in ARGUMENTS.values())
+        if not is_open or (hint and is_foreign):
+            hint = hint or f"; there are {', '.join(parameters)}."
             raise ArgumentError(f"'{name}' is not an argument of {recipe_name}{hint}")
 
 

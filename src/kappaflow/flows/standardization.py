@@ -147,19 +147,22 @@ class Standardization(Chain):
         (flow,) = self._flow
         if self.fitted or not len(x):
             return None
-        points = _augmented(flow, x)
-        for layer in _first_layers(flow):
-            if isinstance(layer, Standardize) and not layer.fitted:
-                own = points[:, : layer.features - layer.padding]
-                result = far_column(own, set(layer.left))
-                if result is not None:
-                    return _forgotten("column", result, conditional=context is not None)
-            points = layer(points)[0]
-        context_layer = context_standardization(flow)
-        if context_layer is None or context_layer.fitted or context is None:
+        own = self(_augmented(flow, x))[0][:, : flow.event_shape[0]]
+        angles = {i for layer in self if isinstance(layer, Standardize) for i in layer.left}
+        name, far = "column", far_column(own, angles)
+        layer = context_standardization(flow)
+        if far is None and layer is not None and context is not None:
+            name, far = "context column", far_column(layer(context), set())
+        if far is None:
             return None
-        result = far_column(context, set())
-        return None if result is None else _forgotten("context column", result, conditional=True)
+        number, mean, deviation = far
+        arguments = "x" if context is None else "x, context"
+        return (
+            f"the standardization of this flow is not fitted, and {name} {number} (counted from "
+            f"0) of the first training batch has mean {mean:.3g} and standard deviation "
+            f"{deviation:.3g}: call flow.standardization.fit({arguments}) with the training rows "
+            "before the first step, or train with kappaflow.fit."
+        )
 
     def _layers(self) -> Iterator[Fitted]:
         (flow,) = self._flow
@@ -251,16 +254,6 @@ def far_column(x: Tensor, left: set[int]) -> tuple[int, float, float] | None:
         if abs(mean) > FAR_MEAN or (deviation > 0 and not low <= deviation <= high):
             return i, mean, deviation
     return None
-
-
-def _forgotten(what: str, result: tuple[int, float, float], *, conditional: bool) -> str:
-    number, mean, deviation = result
-    call = "flow.standardization.fit(x, context)" if conditional else "flow.standardization.fit(x)"
-    return (
-        f"the standardization of this flow is not fitted, and {what} {number} (counted from 0) of "
-        f"the first training batch has mean {mean:.3g} and standard deviation {deviation:.3g}: "
-        f"call {call} with the training rows before the first step, or train with kappaflow.fit."
-    )
 
 
 def input_layers(
