@@ -135,18 +135,10 @@ def test_five_couplings_are_refused_where_the_corner_is_singular():
         continue_to_five(gaussian(5))
 
 
-@pytest.mark.parametrize(
-    ("matrix", "couplings", "message"),
-    [
-        (np.eye(4), 5, "at least 6"),
-        (2 * np.eye(4), 6, "determinant 1"),
-        (np.diag([1.0, -1.0]), 6, "determinant 1"),
-    ],
-)
-def test_invalid_arguments_are_refused(matrix, couplings, message):
-    """The error names the reason."""
-    with pytest.raises(ArgumentError, match=message):
-        continue_to(matrix, couplings)
+def test_fewer_than_six_are_refused():
+    """They do not represent every map."""
+    with pytest.raises(ArgumentError, match="at least 6"):
+        continue_to(np.eye(4), 5)
 
 
 def test_a_lost_path_raises_an_error_with_likely_causes(monkeypatch):

@@ -15,7 +15,6 @@ from kappaflow.factor.algebra import FactorTarget, Pattern, all_blocks, newton, 
 from kappaflow.factor.coupling import two_by_two_condition
 from kappaflow.factor.descent import descend
 from kappaflow.factor.paths import FiveCouplingPath, Path
-from kappaflow.factor.problem import square_floats
 
 Blocks = Sequence[np.ndarray]
 
@@ -241,7 +240,6 @@ def continue_to(
     """Returns the blocks of six or more unit couplings, L first, whose product is T, det T = 1."""
     # Follows the path O S^t from the closed form at its rotation O. Descent after each step keeps
     # the path well conditioned; at the end it reduces the largest block norm.
-    matrix = _checked(matrix)
     if couplings < 6:
         raise ArgumentError(
             f"'couplings' should be at least 6, got {couplings}: fewer do not represent every map."
@@ -260,7 +258,6 @@ def continue_to_five(
     matrix: np.ndarray, *, seed: int = 0, steps: int = 300, goal: float | None = None
 ) -> list[np.ndarray]:
     """Returns the blocks A1, X1, A2, X2, A3 of five unit couplings with product T (theorem A)."""
-    matrix = _checked(matrix)
     d = len(matrix) // 2
     corner = np.linalg.svd(matrix[:d, d:], compute_uv=False)
     if len(matrix) % 2 or corner[-1] < SINGULAR * norm(matrix, 2):
@@ -269,15 +266,3 @@ def continue_to_five(
             "are enough only then, six always."
         )
     return follow_path(FiveCouplingPath(matrix), 5, seed=seed, steps=steps, goal=goal)
-
-
-def _checked(matrix: np.ndarray) -> np.ndarray:
-    """Returns the matrix in float64; raises ArgumentError unless its determinant is 1."""
-    matrix = square_floats(matrix)
-    sign, log = np.linalg.slogdet(matrix)
-    if sign <= 0 or abs(log) > 1e-6 * len(matrix):
-        raise ArgumentError(
-            f"'matrix' should have determinant 1, got sign {sign:.0f} and log |det| = {log:.2g}: "
-            "factor_linear accepts any invertible matrix."
-        )
-    return matrix

@@ -242,17 +242,18 @@ class Factor(NamedTuple):
         return condition_number(self.weight, np.abs(self.diagonal))
 
     @property
+    def sides(self) -> tuple[slice, slice]:
+        """The features that the factor changes, and those that it reads."""
+        changed, kept = self.weight.shape
+        if self.lower:
+            return slice(kept, None), slice(kept)
+        return slice(changed), slice(changed, None)
+
+    @property
     def matrix(self) -> np.ndarray:
         """The factor as a dense matrix, (n, n)."""
-        changed, kept = self.weight.shape
-        first = kept if self.lower else changed
-        dense = np.eye(changed + kept)
-        rows, columns = (
-            (slice(first, None), slice(first))
-            if self.lower
-            else (slice(first), slice(first, None))
-        )
-        dense[rows, columns], dense[rows, rows] = self.weight, np.diag(self.diagonal)
+        dense, (changed, kept) = np.eye(sum(self.weight.shape)), self.sides
+        dense[changed, kept], dense[changed, changed] = self.weight, np.diag(self.diagonal)
         return dense
 
 

@@ -152,7 +152,7 @@ def residuals(factors: Sequence[Factor], matrix: np.ndarray) -> tuple[float, flo
     """
     high, low = np.eye(len(matrix)), np.zeros_like(matrix)
     for factor in reversed(factors):
-        rows, read = _sides(factor)
+        rows, read = factor.sides
         mixed = _product(factor.weight, high[read], low[read])
         scaled = _scaled(factor.diagonal[:, None], high[rows], low[rows])
         high[rows], low[rows] = _sum(mixed, scaled)
@@ -161,17 +161,9 @@ def residuals(factors: Sequence[Factor], matrix: np.ndarray) -> tuple[float, flo
     residual = np.linalg.norm(off) / np.linalg.norm(matrix / size)
     off *= size
     for factor in factors:  # P^-1 (P - T) = I - P^-1 T
-        rows, read = _sides(factor)
+        rows, read = factor.sides
         off[rows] = (off[rows] - factor.weight @ off[read]) / factor.diagonal[:, None]
     return float(residual), float(np.linalg.norm(off) / len(matrix) ** 0.5)
-
-
-def _sides(factor: Factor) -> tuple[slice, slice]:
-    """Returns the rows that a factor changes and those that it reads."""
-    changed, kept = factor.weight.shape
-    if factor.lower:
-        return slice(kept, None), slice(kept)
-    return slice(changed), slice(changed, None)
 
 
 def _product(a: np.ndarray, high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -82,12 +82,7 @@ class _Program:
         for i, (factor, part, right) in enumerate(
             zip(factors, self.parts, after[::-1], strict=True)
         ):
-            changed, kept = factor.weight.shape
-            rows, read = (
-                (slice(kept, n), slice(kept))
-                if factor.lower
-                else (slice(changed), slice(changed, n))
-            )
+            rows, read = factor.sides
             slope[:, part] = np.einsum("ac,kb->abck", before[:, rows], right[read]).reshape(
                 n * n, -1
             )

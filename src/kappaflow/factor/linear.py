@@ -23,7 +23,7 @@ from kappaflow.factor.closed_forms import min_couplings
 from kappaflow.factor.coupling import Factor
 from kappaflow.factor.factorization import EXACT, Factorization, ranking_key
 from kappaflow.factor.problem import FactorProblem, factor_problem
-from kappaflow.factor.strategies import STRATEGIES, Count, Request, Strategy, enough_for
+from kappaflow.factor.strategies import STRATEGIES, Count, FactorRequest, Strategy, enough_for
 from kappaflow.options import FactorMethod
 from kappaflow.partition import Partition
 
@@ -122,7 +122,7 @@ def factor_linear(
     problem = factor_problem(matrix, partition)
     if not SMALLEST <= problem.scale <= LARGEST:
         raise out_of_range(problem)
-    request = Request(problem, couplings, seed, max_time_s, progress)
+    request = FactorRequest(problem, couplings, seed, max_time_s, progress)
     result = _best(request) if method == "auto" else _by_method(method, request)
     rounded = result.inverse_residual <= ROUNDING * problem.condition_number
     if not result.is_exact and not (result.residual <= EXACT and rounded):
@@ -130,7 +130,7 @@ def factor_linear(
     return result
 
 
-def _best(request: Request) -> Factorization:
+def _best(request: FactorRequest) -> Factorization:
     """Returns the best-conditioned factorization within `couplings`; the fewest for None."""
     attempts = _Attempts(request)
     for strategy in STRATEGIES:
@@ -158,7 +158,7 @@ def _is_enough(result: Factorization, problem: FactorProblem, rival: int) -> boo
 class _Attempts:
     """The results of the strategies that were tried, and what limited the searches."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: FactorRequest) -> None:
         self.request, self.problem = request, request.problem
         self.direct: list[Factorization] = []
         self.closed: list[Factorization] = []
@@ -243,7 +243,7 @@ class _Attempts:
         return "it found no solution" if self.trouble and not self.searched else ""
 
 
-def _by_method(method: str, request: Request) -> Factorization:
+def _by_method(method: str, request: FactorRequest) -> Factorization:
     """Returns the factorization of one method; raises ArgumentError if it needs more couplings."""
     strategy = next(row for row in reversed(STRATEGIES[:-1]) if row.method == method)
     budget, why_not = None, ""
@@ -264,7 +264,7 @@ def _by_method(method: str, request: Request) -> Factorization:
 
 
 def _run(
-    strategy: Strategy, request: Request, count: int, budget: SearchBudget | None
+    strategy: Strategy, request: FactorRequest, count: int, budget: SearchBudget | None
 ) -> Sequence[Factor] | None:
     """Returns what a strategy finds with this number of couplings, within a budget if any."""
     with nullcontext() if budget is None else budget.active():
@@ -272,7 +272,7 @@ def _run(
 
 
 def _nothing(
-    request: Request, trouble: NumericalError | None, why_not: str
+    request: FactorRequest, trouble: NumericalError | None, why_not: str
 ) -> ArgumentError | NumericalError:
     """Returns the error if there is no result: too few couplings, or a search that failed."""
     problem, count = request.problem, request.limit

@@ -8,13 +8,9 @@ w. Two rotations, in the plane (a, w) and in the plane (a, u), bring T w back to
 product of three shears L U L. The rest of T fixes w and is a rotation in one dimension less.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.linalg import solve
 from scipy.linalg import null_space, schur
-
-from kappaflow.errors import ArgumentError, NumericalError
 
 WEIGHT_BOUND = 2 + 2**0.5
 UNIT_BOUND = ((WEIGHT_BOUND + (WEIGHT_BOUND**2 + 4) ** 0.5) / 2) ** 2
@@ -52,24 +48,13 @@ def _planes(form: np.ndarray) -> list[tuple[int, int, float]]:
     return planes
 
 
-class SixBlocks(NamedTuple):
-    """The blocks of T = L(A1) U(X1) L(A2) U(X2) L(A3) U(X3), each (d, d), with unit diagonals.
-
-    L(A) is (1, 0; A, 1) and U(X) is (1, X; 0, 1).
-    """
-
-    a1: np.ndarray
-    x1: np.ndarray
-    a2: np.ndarray
-    x2: np.ndarray
-    a3: np.ndarray
-    x3: np.ndarray
-
-
 def six_blocks(
     matrix: np.ndarray, x: np.ndarray, k: np.ndarray, z: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """Returns the six blocks of T, (2d, 2d), that belong to X, K, Z (proof of theorem B)."""
+    """Returns the six blocks of T, (2d, 2d), that belong to X, K, Z (proof of theorem B).
+
+    T = L(A1) U(X1) L(A2) U(X2) L(A3) U(X3), with L(A) = (1, 0; A, 1) and U(X) = (1, X; 0, 1).
+    """
     # If P X + Q, K and Z are invertible, the product has the blocks P, Q, R of T. It also has S if
     # K (X Sh - Qh) = Z K Z^-1 (P X + Q), where the h marks blocks of T^-1.
     d = len(matrix) // 2
@@ -89,7 +74,7 @@ def rotation_solution(rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     # |X| <= 1, and P X + Q (the orthogonal matrix nearest to Q), K and Z are orthogonal.
     d = len(rotation) // 2
     p, q = rotation[:d, :d], rotation[:d, d:]
-    left, sines, right = _singular(q)
+    left, sines, right = np.linalg.svd(q)
     # P P^T = 1 - Q Q^T = left cos^2 left^T, and cos^2 / (1 + sin) + sin = 1.
     x = p.T @ (left / (1 + sines)) @ right
     inverse = rotation.T
@@ -97,32 +82,10 @@ def rotation_solution(rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     return (x, *commutator(n))
 
 
-def factor_rotation(rotation: np.ndarray) -> SixBlocks:
-    """Returns six unit couplings of condition number at most 13.6 whose product is a rotation."""
+def factor_rotation(rotation: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Returns the blocks of six unit couplings of condition number at most 13.6."""
     # Theorem B: the blocks have norms at most 2 + sqrt 2, 1, sqrt 2, 2, 2, 1 in any dimension.
-    rotation = np.asarray(rotation, dtype=float)
-    if np.abs(rotation.T @ rotation - np.eye(len(rotation))).max() > ORTHOGONAL:
-        raise ArgumentError(
-            "'rotation' should be orthogonal, got a matrix that is not: "
-            "factor_linear accepts any invertible matrix."
-        )
-    if np.linalg.slogdet(rotation)[0] < 0:
-        raise ArgumentError(
-            "'rotation' should have determinant 1, got -1: change the sign of one row first, "
-            "as factor_linear does."
-        )
-    return SixBlocks(*six_blocks(rotation, *rotation_solution(rotation)))
-
-
-def _singular(block: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns a singular value decomposition; raises NumericalError if LAPACK finds none."""
-    try:
-        return np.linalg.svd(block)
-    except np.linalg.LinAlgError as error:
-        raise NumericalError(
-            f"LAPACK found no singular values for a block of a rotation: {error}. Likely cause: "
-            "numbers that are not finite; check the matrix with np.isfinite."
-        ) from None
+    return six_blocks(rotation, *rotation_solution(rotation))
 
 
 def uneven_rotation_blocks(rotation: np.ndarray, small: int) -> list[np.ndarray]:

@@ -30,7 +30,7 @@ COUNTS = (24, 16, 12, 8, 6)  # fewer couplings that are tried if the result for 
 
 
 @dataclass(frozen=True)
-class Request:
+class FactorRequest:
     """A map to factor, with the number of couplings and the options of a search."""
 
     problem: FactorProblem
@@ -84,26 +84,26 @@ class Strategy(NamedTuple):
     """
 
     method: str
-    counts: Callable[[Request], Sequence[int]]
+    counts: Callable[[FactorRequest], Sequence[int]]
     condition: Callable[[FactorProblem], bool]
     factors: Callable[[FactorProblem, int, int], list[Factor] | None]
     cost: Literal["arithmetic", "search", "last resort"] = "arithmetic"
     rival: int = 0
 
 
-def _within_limit(method: str) -> Callable[[Request], Sequence[int]]:
-    def counts(request: Request) -> Sequence[int]:
+def _within_limit(method: str) -> Callable[[FactorRequest], Sequence[int]]:
+    def counts(request: FactorRequest) -> Sequence[int]:
         enough = request.limit >= min_couplings(request.problem, method)
         return (request.limit,) if enough else ()
 
     return counts
 
 
-def _five(request: Request) -> Sequence[int]:
+def _five(request: FactorRequest) -> Sequence[int]:
     return (5,) if request.couplings in {None, 5} else ()
 
 
-def _six_and_more(request: Request) -> Sequence[int]:
+def _six_and_more(request: FactorRequest) -> Sequence[int]:
     """Returns the numbers of couplings to search for, in descending order."""
     if request.limit < SIX:
         return ()
@@ -112,7 +112,7 @@ def _six_and_more(request: Request) -> Sequence[int]:
     return list(dict.fromkeys([most, *(n for n in (*COUNTS, enough) if enough <= n < most)]))
 
 
-def _any(request: Request) -> Sequence[int]:
+def _any(request: FactorRequest) -> Sequence[int]:
     if isinstance(request.couplings, int):
         return ()
     more = 0 if request.couplings is None else CARRIERS - 2

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.linalg import LinAlgError, norm
 from scipy.linalg import cho_factor, cho_solve, schur
 
-from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.errors import NumericalError
 from kappaflow.factor.budget import report, spend
 from kappaflow.factor.coupling import Factor
 
@@ -61,15 +61,7 @@ def continue_uneven(
 ) -> list[Factor]:
     """Returns couplings of the first p features and the others with product T, det T > 0."""
     # Uses 8 n^4 bytes of memory and time proportional to n^6: minutes at 40 features.
-    matrix = np.asarray(matrix, dtype=float)
     n = len(matrix)
-    if not 0 < first < n:
-        raise ArgumentError(f"'first' should be between 1 and {n - 1}, got {first}.")
-    if not np.linalg.slogdet(matrix)[0] > 0:
-        raise ArgumentError(
-            "'matrix' should have a positive determinant: positive diagonals have one. "
-            "Change the sign of one row first, as factor_linear does."
-        )
     if n > LARGEST:
         raise NumericalError(
             f"{n} features in parts of {first} and {n - first} are too many for a search, which "
@@ -110,7 +102,7 @@ class _Step:
         before, back = np.eye(n), np.eye(n)
         gram = np.zeros((n * n, n * n))
         for coupling in pattern:
-            changed, kept = _sides(coupling, n)
+            changed, kept = coupling.factor.sides
             left, right = before[:, changed], back[kept]
             scaled = np.einsum("ic,cj->ijc", left, back[changed]).reshape(n * n, -1)
             gram += np.kron(left @ left.T, right.T @ right) + scaled @ scaled.T
@@ -137,13 +129,6 @@ class _Step:
             )
             for coupling, (left, right, scaled) in zip(pattern, self.parts, strict=True)
         ]
-
-
-def _sides(coupling: _Coupling, n: int) -> tuple[slice, slice]:
-    changed, kept = coupling.weight.shape
-    if coupling.lower:
-        return slice(kept, n), slice(0, kept)
-    return slice(0, changed), slice(changed, n)
 
 
 def _product(pattern: list[_Coupling]) -> np.ndarray:

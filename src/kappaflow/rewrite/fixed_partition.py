@@ -19,7 +19,7 @@ from kappaflow.partition import Partition
 from kappaflow.rewrite.certificate import Certificate, Replaced, difference
 from kappaflow.rewrite.layers import (
     Item,
-    LinearMap,
+    MixingMap,
     changed_by_run,
     flow_of,
     is_any_coupling,
@@ -160,7 +160,7 @@ def _factored(
 ) -> tuple[list[Bijection], Replaced | None]:
     """Returns an item as layers, and a record if it was a linear map."""
     item = items[number]
-    if not isinstance(item, LinearMap):
+    if not isinstance(item, MixingMap):
         return [item], None
     before = _nearest(items[:number][::-1], partition)
     after = _nearest(items[number + 1 :], partition)
@@ -192,7 +192,7 @@ def _nearest(items: Sequence[Item], partition: Partition) -> Partition | None:
     for item in items:
         if (own := partition_of(item)) is not None:
             return own if own in (partition, partition.swapped()) else None
-        if isinstance(item, LinearMap) or not is_elementwise(item):
+        if isinstance(item, MixingMap) or not is_elementwise(item):
             return None
     return None
 

@@ -170,7 +170,7 @@ def affine_map(parts: Sequence[Bijection], features: int) -> AffineMap:
 
 
 @dataclass(frozen=True)
-class LinearMap:
+class MixingMap:
     """A linear map, (n, n) on columns, in float64, and the name of the layers that it replaces."""
 
     matrix: np.ndarray
@@ -178,7 +178,7 @@ class LinearMap:
     frozen: bool = False
 
 
-Item = Bijection | LinearMap
+Item = Bijection | MixingMap
 
 
 def partition_of(item: Item | None) -> Partition | None:

@@ -21,7 +21,7 @@ from kappaflow.partition import Partition
 from kappaflow.rewrite.layers import (
     AffineMap,
     Item,
-    LinearMap,
+    MixingMap,
     affine_map,
     elementwise_if_any,
     is_coupling,
@@ -196,7 +196,7 @@ class Plan:
             matrix, shift = self._pending
             if not np.array_equal(matrix, np.eye(len(matrix))):
                 name = " and ".join(dict.fromkeys(self._names)) or "another partition"
-                self.items.append(LinearMap(matrix, name, frozen))
+                self.items.append(MixingMap(matrix, name, frozen))
             self.items += elementwise_if_any(np.ones(len(matrix)), shift, frozen=frozen)
         if self._after is not None:
             scale, shift = self._after.matrix.diagonal(), self._after.shift
