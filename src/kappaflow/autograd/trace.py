@@ -64,6 +64,18 @@ def gradients(
     return [next(computed) if x.requires_grad else None for x in inputs]
 
 
+def differentiable_gradients(
+    function: Callable[..., Sequence[Tensor]],
+    inputs: Sequence[Tensor | None],
+    cotangents: Sequence[Tensor],
+) -> list[Tensor | None]:
+    """Returns the gradient of each input with a graph, by plain autograd through `function`."""
+    views = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+    present = [view for view in views if view is not None]
+    computed = iter(gradients(function(*views), present, cotangents, differentiable=True))
+    return [None if view is None else next(computed) for view in views]
+
+
 def reads_others(outputs: Iterable[Tensor], known: Iterable[Tensor]) -> bool:
     """Returns whether outputs depend on a leaf that is not among `known`."""
     leaves, seen = set(), set()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kappaflow._checks import feature_batch
-from kappaflow.autograd.trace import gradients
+from kappaflow.autograd.trace import differentiable_gradients
 from kappaflow.bijection import Bijection, Chain, at_each_place, log_det_dtype, zero_log_det
 from kappaflow.bijections.actnorm import ActNorm
 from kappaflow.bijections.affine import AffineCoupling
@@ -170,8 +170,12 @@ class StepNode(torch.autograd.Function):
         x, matrix, shift, log_det, by_context, answer, *rest = ctx.saved_tensors
         weights, hidden = tuple(rest[:6]), rest[6:]
         if torch.is_grad_enabled():
+
+            def function(x: Tensor, *tensors: Any) -> Sequence[Tensor]:  # noqa: ANN401
+                return step(x, tensors[:3], tensors[3], ctx.bound, tensors[4:])
+
             inputs = (x, matrix, shift, log_det, by_context, *weights)
-            return None, None, *_differentiable(ctx.bound, inputs, cotangents)
+            return None, None, *differentiable_gradients(function, inputs, cotangents)
         kept, changed = _parts(mixed(matrix, shift, x), weights)
         kept = fast_layout(kept)
         by = torch.empty_like(x)
@@ -198,18 +202,6 @@ def _parts(x: Tensor, weights: Weights) -> Sequence[Tensor]:
     """Returns views of the channels that the network reads and of the changed channels."""
     kept = weights[0].shape[1]
     return x.split_with_sizes((kept, x.shape[1] - kept), 1)
-
-
-def _differentiable(
-    bound: float, inputs: tuple[Tensor | None, ...], cotangents: tuple[Tensor, ...]
-) -> list[Tensor | None]:
-    """Returns gradients that can be differentiated again, by plain autograd."""
-    views = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
-    present = [view for view in views if view is not None]
-    x, *linear, by_context = views[:5]
-    outputs = step(x, linear, by_context, bound, views[5:])  # pyright: ignore[reportArgumentType]
-    computed = iter(gradients(outputs, present, cotangents, differentiable=True))
-    return [None if view is None else next(computed) for view in views]
 
 
 @register("ImageChain")

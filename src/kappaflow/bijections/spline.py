@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kappaflow.autograd.trace import gradients
+from kappaflow.autograd.trace import differentiable_gradients
 from kappaflow.bijections.coupling_derivatives import CouplingTrace
 from kappaflow.bijections.log_scales import bounded, bounded_slope
 from kappaflow.bijections.native_splines import NativePieces, library_for
@@ -231,10 +231,14 @@ class SplineNode(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401, D102
         points, raw = ctx.saved_tensors
         if torch.is_grad_enabled():
-            inputs = points.view_as(points), raw.view_as(raw)
-            value, log_slope = (unsplined if ctx.is_output else splined)(*inputs, ctx.shape)
-            outputs = value, summed(log_slope)
-            return *gradients(outputs, inputs, cotangents, differentiable=True), None, None
+
+            def function(points: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+                value, log_slope = (unsplined if ctx.is_output else splined)(
+                    points, raw, ctx.shape
+                )
+                return value, summed(log_slope)
+
+            return *differentiable_gradients(function, (points, raw), cotangents), None, None
         pieces = pieces_of(points, raw, ctx.shape, is_output=ctx.is_output)
         if ctx.is_output:
             return *_pulled_back_inverse(pieces, *cotangents), None, None

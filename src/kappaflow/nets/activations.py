@@ -16,42 +16,27 @@ Activation = Callable[[Tensor], Tensor]
 AnyActivation = ActivationName | nn.Module | type[nn.Module] | Activation
 
 ACTIVATIONS: tuple[str, ...] = get_args(ActivationName)
-# With the default arguments of torch.
-_BY_NAME: dict[str, Activation] = {
-    "relu": torch.relu,
-    "leaky_relu": F.leaky_relu,
-    "elu": F.elu,
-    "selu": F.selu,
-    "gelu": F.gelu,
-    "silu": F.silu,
-    "mish": F.mish,
-    "softplus": F.softplus,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
+# Function, with the default arguments of torch, and module of each.
+_KNOWN: dict[str, tuple[Activation, type[nn.Module]]] = {
+    "relu": (torch.relu, nn.ReLU),
+    "leaky_relu": (F.leaky_relu, nn.LeakyReLU),
+    "elu": (F.elu, nn.ELU),
+    "selu": (F.selu, nn.SELU),
+    "gelu": (F.gelu, nn.GELU),
+    "silu": (F.silu, nn.SiLU),
+    "mish": (F.mish, nn.Mish),
+    "softplus": (F.softplus, nn.Softplus),
+    "tanh": (torch.tanh, nn.Tanh),
+    "sigmoid": (torch.sigmoid, nn.Sigmoid),
 }
-MODULES: dict[type[nn.Module], str] = {
-    nn.ReLU: "relu",
-    nn.LeakyReLU: "leaky_relu",
-    nn.ELU: "elu",
-    nn.SELU: "selu",
-    nn.GELU: "gelu",
-    nn.SiLU: "silu",
-    nn.Mish: "mish",
-    nn.Softplus: "softplus",
-    nn.Tanh: "tanh",
-    nn.Sigmoid: "sigmoid",
-}
-FUNCTIONS: dict[Any, str] = {
-    **{function: name for name, function in _BY_NAME.items()},
-    F.relu: "relu",
-    F.tanh: "tanh",
-    F.sigmoid: "sigmoid",
-}
+MODULES = {module: name for name, (_, module) in _KNOWN.items()}
+FUNCTIONS: dict[Any, str] = {function: name for name, (function, _) in _KNOWN.items()}
+FUNCTIONS |= {F.relu: "relu", F.tanh: "tanh", F.sigmoid: "sigmoid"}
 
 
 def activation_of(name: str, slope: float) -> Activation:
     """Returns an activation function by its name; `slope` is that of "leaky_relu" below zero."""
-    function = _BY_NAME[one_of("activation", name, ACTIVATIONS)]
+    function = _KNOWN[one_of("activation", name, ACTIVATIONS)][0]
     slope = finite_float("slope", slope)
     return partial(F.leaky_relu, negative_slope=slope) if name == "leaky_relu" else function
 
@@ -59,7 +44,7 @@ def activation_of(name: str, slope: float) -> Activation:
 def has_default_arguments(module: nn.Module) -> bool:
     """Returns whether a module of `MODULES` has the default arguments of torch."""
     raw = torch.linspace(-32, 32, 257, dtype=torch.float64)
-    return torch.equal(module(raw), _BY_NAME[MODULES[type(module)]](raw))
+    return torch.equal(module(raw), _KNOWN[MODULES[type(module)]][0](raw))
 
 
 def named_activation(value: object) -> str | nn.Module:

@@ -10,7 +10,7 @@ from torch.nn.functional import conv2d
 from kappaflow._checks import natural_int, one_of, positive_int
 from kappaflow.autograd.checkpoint import LAYER_MODES, is_transformed, modes_bypassed
 from kappaflow.autograd.replay import has_autocast
-from kappaflow.autograd.trace import gradients
+from kappaflow.autograd.trace import differentiable_gradients
 from kappaflow.nets.exact_type import has_hooks
 from kappaflow.nets.layers import FirstLayer, ReadingNetwork, fast_layout, zeroed
 from kappaflow.registry import register
@@ -22,6 +22,10 @@ Hidden = Sequence[Tensor]  # the two hidden layers
 def three_convolutions(x: Tensor, shift: Tensor | None, weights: Weights) -> Tensor:
     """Returns the output of convolutions 3x3, 1x1 and 3x3 with ReLU between them."""
     return last_convolution(hidden_layers(x, shift, weights), weights)
+
+
+def _three_convolutions(x: Tensor, shift: Tensor | None, *weights: Tensor) -> tuple[Tensor]:
+    return (three_convolutions(x, shift, weights),)
 
 
 def hidden_layers(x: Tensor, shift: Tensor | None, weights: Weights) -> Hidden:
@@ -77,22 +81,11 @@ class ThreeConvolutions(torch.autograd.Function):
         x, shift, *rest = ctx.saved_tensors
         weights, hidden = tuple(rest[:6]), rest[6:]
         if torch.is_grad_enabled():
-            return None, *_differentiable(x, shift, weights, cotangents[0])
+            inputs = (x, shift, *weights)
+            return None, *differentiable_gradients(_three_convolutions, inputs, cotangents)
         hidden = hidden or hidden_layers(x, shift, weights)
         leading = ctx.needs_input_grad[1]
         return None, *pulled_back(cotangents[0], x, shift, weights, hidden, leading=leading)
-
-
-def _differentiable(
-    x: Tensor, shift: Tensor | None, weights: Weights, cotangent: Tensor
-) -> list[Tensor | None]:
-    """Returns gradients that can be differentiated again, by plain autograd."""
-    inputs = [x.view_as(x), None if shift is None else shift.view_as(shift)]
-    inputs += [weight.view_as(weight) for weight in weights]
-    present = [tensor for tensor in inputs if tensor is not None]
-    answer = three_convolutions(inputs[0], inputs[1], tuple(present[-6:]))  # pyright: ignore[reportArgumentType]
-    computed = iter(gradients([answer], present, [cotangent], differentiable=True))
-    return [None if tensor is None else next(computed) for tensor in inputs]
 
 
 def _convolution_backward(
