@@ -269,7 +269,7 @@ def test_a_checkpoint_around_a_flow_has_the_same_gradients(kind, memory):
 @MODES
 @KINDS
 def test_a_part_that_is_used_twice_adds_up_its_gradients(kind, memory):
-    """Within a segment, and from one to the next; a hook of its weight acts once."""
+    """Also those of second order, and from segment to segment; a hook of its weight acts once."""
 
     def shared(memory):
         if kind == "stack":
@@ -283,6 +283,7 @@ def test_a_part_that_is_used_twice_adds_up_its_gradients(kind, memory):
     (plain, _), (module, weight) = shared(None), shared(memory)
     expected, actual = (gradients(m, rows_of()) for m in (plain, module))
     assert largest_difference(actual, expected) < 1e-8
+    assert largest_difference(second_order(module), second_order(plain)) < 1e-8
     handle = weight.register_hook(lambda gradient: 2 * gradient)
     hooked = gradients(module, rows_of())
     handle.remove()

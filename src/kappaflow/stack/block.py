@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow.autograd.fingerprints import LARGEST_ERROR, error_text, relative_error
+from kappaflow.autograd.trace import differentiable_gradients
 from kappaflow.bijection import Bijection, Chain, Inverse
 from kappaflow.bijections.coupling import Coupling
 from kappaflow.errors import ArgumentError, NumericalWarning
@@ -267,7 +268,7 @@ class BlockNode(torch.autograd.Function):
         x, context, z, *parameters = ctx.saved_tensors
         needed = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():
-            computed = _differentiable(ctx, x, context, parameters, gradients, needed)
+            computed = _differentiable(ctx, x, context, parameters, gradients)
             return None, None, None, *computed
         shape, computed = ctx.block.shape, None
         # The memory may be other than in the forward pass, as with `fully_shard`.
@@ -344,7 +345,6 @@ def _differentiable(
     context: Tensor,
     parameters: Sequence[Tensor],
     gradients: Sequence[Tensor],
-    needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """Returns gradients with a graph, from the plain couplings."""
     if ctx.block_pass.drops:
@@ -352,14 +352,10 @@ def _differentiable(
             "couplings with dropout have no second derivatives in training mode: call "
             "flow.eval(), or build the flow with dropout=0."
         )
-    inputs = [x, context, *parameters]
-    targets = [t for t, w in zip(inputs, needed, strict=True) if w]
-    parts = separated(ctx.block.shape, parameters) if ctx.joined else parameters
-    plain = ctx.block.plain(parts).eval()  # without dropout, as in the forward pass
-    values = (plain if ctx.mode.direction > 0 else Inverse(plain))(x, context)
-    pairs = [(v, g) for v, g in zip(values, gradients, strict=True) if v.requires_grad]
-    outputs, theirs = zip(*pairs, strict=True)  # the log_det of additive couplings is a constant
-    computed = iter(
-        torch.autograd.grad(outputs, targets, theirs, create_graph=True, allow_unused=True)
-    )
-    return [next(computed) if w else None for w in needed]
+
+    def function(x: Tensor, context: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        parts = separated(ctx.block.shape, parameters) if ctx.joined else parameters
+        plain = ctx.block.plain(parts).eval()  # without dropout, as in the forward pass
+        return (plain if ctx.mode.direction > 0 else Inverse(plain))(x, context)
+
+    return differentiable_gradients(function, (x, context, *parameters), gradients)
