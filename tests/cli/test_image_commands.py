@@ -162,8 +162,8 @@ def test_scores_do_not_depend_on_the_order_of_the_classes(run, class_run, pictur
         shutil.copytree(pictures / name, part / name)
     assert run("score", class_run, part, "--out", tmp_path / "part.csv").status == 0
     assert run("score", class_run, pictures, "--out", tmp_path / "all.csv").status == 0
-    some, whole = (pl.read_csv(tmp_path / f"{name}.csv") for name in ("part", "all"))
-    joined = some.join(whole, on="image")
+    some, every = (pl.read_csv(tmp_path / f"{name}.csv") for name in ("part", "all"))
+    joined = some.join(every, on="image")
     assert len(joined) == 30
     # the noise that fills the pixels depends on the place of an image among the others
     off = (joined["bits_per_dimension"] - joined["bits_per_dimension_right"]).abs()

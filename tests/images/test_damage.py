@@ -59,9 +59,9 @@ def test_a_file_cut_off_anywhere_is_refused(refused, tmp_path: Path, suffix: str
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(pixels).save(path)
-    whole = path.read_bytes()
-    for length in (1, 9, 30, len(whole) // 4, len(whole) // 2, 3 * len(whole) // 4):
-        path.write_bytes(whole[:length])
+    content = path.read_bytes()
+    for length in (1, 9, 30, len(content) // 4, len(content) // 2, 3 * len(content) // 4):
+        path.write_bytes(content[:length])
         with refused(FileError, f"a.{suffix}'"):
             load_images(tmp_path).batch([0])
 

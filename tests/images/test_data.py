@@ -14,9 +14,9 @@ def folder(tmp_path):
     """Returns a folder of 30 images of 6 x 9 pixels in two classes, and a text file."""
     rng = np.random.default_rng(0)
     for i in range(30):
-        place = tmp_path / "set" / ("cats" if i % 3 else "dogs")
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (6, 9, 3), np.uint8)).save(place / f"{i:02}.png")
+        folder = tmp_path / "set" / ("cats" if i % 3 else "dogs")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (6, 9, 3), np.uint8)).save(folder / f"{i:02}.png")
     (tmp_path / "set" / "notes.txt").write_text("none")
     return tmp_path / "set"
 
@@ -51,11 +51,11 @@ def test_images_are_split_the_same_way_for_the_same_seed(folder):
 )
 def test_levels_and_patches_follow_from_the_size_of_the_images(recipe, shape, expected):
     """And a flow can be built with them, unless sides that cannot be halved stand in the way."""
-    found = defaults(recipe, shape)
-    assert {name: found[name] for name in expected} == expected
-    assert found["memory"] == ("store" if max(shape) <= 32 else "recompute")
+    result = defaults(recipe, shape)
+    assert {name: result[name] for name in expected} == expected
+    assert result["memory"] == ("store" if max(shape) <= 32 else "recompute")
     if recipe != "jet" and shape[1] < 64:
-        assert found["hidden"] == (32 if shape[1] <= 16 else 64)
+        assert result["hidden"] == (32 if shape[1] <= 16 else 64)
         small = {"hidden": 2} | ({"steps": 1} if recipe == "glow" else {"blocks": 1})
         assert getattr(kf, recipe)(shape, **small, **expected).event_shape == shape
 
@@ -65,8 +65,8 @@ def test_sides_that_cannot_be_halved_name_a_size_to_ask_for(folder):
     images = ImageConfig(str(folder), size=(6, 9)).load().train
     with pytest.raises(kf.errors.ArgumentError, match="should be even to be squeezed, got 6 x 9"):
         image_flow(ModelConfig("glow"), images, by_class=False, seed=0)
-    made = image_flow(ModelConfig("real_nvp_image", {"hidden": 2}), images, by_class=False, seed=0)
-    assert made.event_shape == (3, 6, 9)
+    flow = image_flow(ModelConfig("real_nvp_image", {"hidden": 2}), images, by_class=False, seed=0)
+    assert flow.event_shape == (3, 6, 9)
 
 
 def test_the_same_seed_makes_the_same_flow_and_leaves_the_generator_alone(folder):
@@ -76,13 +76,13 @@ def test_the_same_seed_makes_the_same_flow_and_leaves_the_generator_alone(folder
     images = ImageConfig(str(folder), size=8).load().train
     small = {"levels": 1, "steps": 1, "hidden": 2}
     state = torch.get_rng_state()
-    one, two, other = (
+    first, same, other = (
         image_flow(ModelConfig("glow", small), images, by_class=True, seed=seed).state_dict()
         for seed in (3, 3, 4)
     )
     assert torch.equal(state, torch.get_rng_state())
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    assert any(not torch.equal(one[name], other[name]) for name in one)
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
 def test_classes_are_matched_by_name_and_not_by_number(folder):

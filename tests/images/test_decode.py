@@ -68,9 +68,9 @@ def test_every_mode_of_pixels_is_read(tmp_path: Path, mode: str, gray) -> None:
     channels = 1 if gray or (gray is None and mode in ("1", "L", "LA")) else 3
     expected = picture.convert("L" if mode in ("1", "L", "LA") else "RGB")
     expected = expected.convert("L" if channels == 1 else "RGB")
-    found = only(tmp_path, gray=gray)
-    assert found.shape == (channels, 6, 5)
-    np.testing.assert_array_equal(found, planes(expected))
+    decoded = only(tmp_path, gray=gray)
+    assert decoded.shape == (channels, 6, 5)
+    np.testing.assert_array_equal(decoded, planes(expected))
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif", "bmp", "tif"])
@@ -82,10 +82,10 @@ def test_a_palette_counts_by_its_colors(tmp_path: Path, suffix: str, is_gray: bo
     picture.putpalette(sum(colors, []))
     picture.putdata([0, 1, 2, 3, 3, 2, 1, 0])
     picture.save(tmp_path / f"a.{suffix}")
-    found = only(tmp_path)
-    assert found.shape == (1 if is_gray else 3, 2, 4)
-    assert found[0].tolist() == [[9, 90, 200, 255], [255, 200, 90, 9]]
-    assert is_gray or (found[2] == 0).all()
+    decoded = only(tmp_path)
+    assert decoded.shape == (1 if is_gray else 3, 2, 4)
+    assert decoded[0].tolist() == [[9, 90, 200, 255], [255, 200, 90, 9]]
+    assert is_gray or (decoded[2] == 0).all()
 
 
 def test_transparency_becomes_white(draw, tmp_path: Path) -> None:
@@ -157,18 +157,18 @@ def test_of_several_frames_the_first_counts(tmp_path: Path, suffix: str) -> None
 
 def test_the_central_part_of_the_aspect_ratio_is_cut_out(draw, tmp_path: Path) -> None:
     """What lies outside of it leaves no trace; squeezing takes all of it in."""
-    wide = np.zeros((10, 30), dtype=np.uint8)
-    wide[:, 10:20] = 200
-    draw("a.png", wide)
+    pixels = np.zeros((10, 30), dtype=np.uint8)
+    pixels[:, 10:20] = 200
+    draw("a.png", pixels)
     assert (only(tmp_path, size=10) == 200).all()
     assert (only(tmp_path, size=5) == 200).all()
-    draw("a.png", wide.T)
+    draw("a.png", pixels.T)
     assert (only(tmp_path, size=10) == 200).all()
-    draw("a.png", wide)
+    draw("a.png", pixels)
     squeezed = only(tmp_path, size=10, crop=False)[0]
     assert squeezed[:, 0].max() < 10
     assert squeezed[:, 5].min() > 190
-    np.testing.assert_array_equal(only(tmp_path, size=(10, 30)), wide[None])
+    np.testing.assert_array_equal(only(tmp_path, size=(10, 30)), pixels[None])
 
 
 @pytest.mark.parametrize("crop", [True, False])
@@ -180,9 +180,9 @@ def test_sizes_are_heights_and_widths(draw, tmp_path: Path, crop: bool) -> None:
     for (height, width), part in parts.items():
         source = picture.crop(part) if crop else picture
         expected = source.resize((width, height), Image.Resampling.LANCZOS)
-        found = only(tmp_path, size=(height, width), crop=crop)
-        assert found.shape == (3, height, width)
-        np.testing.assert_array_equal(found, planes(expected))
+        decoded = only(tmp_path, size=(height, width), crop=crop)
+        assert decoded.shape == (3, height, width)
+        np.testing.assert_array_equal(decoded, planes(expected))
     np.testing.assert_array_equal(only(tmp_path, size=(6, 5), crop=crop), planes(picture))
 
 
@@ -205,12 +205,12 @@ def test_a_large_jpeg_is_decoded_small_to_nearly_the_same(
     exif[0x0112] = orientation
     Image.fromarray(waves.astype(np.uint8)).save(tmp_path / "a.jpg", exif=exif, quality=95)
     with Image.open(tmp_path / "a.jpg") as picture:
-        whole = ImageOps.exif_transpose(picture)
+        upright = ImageOps.exif_transpose(picture)
     height, width = (size, size) if isinstance(size, int) else size
-    expected = whole.resize((width, height), Image.Resampling.LANCZOS)
-    found = only(tmp_path, size=size, crop=False)
-    assert found.shape == (1, height, width)
-    assert np.abs(found - planes(expected).astype(float)).mean() < 1
+    expected = upright.resize((width, height), Image.Resampling.LANCZOS)
+    decoded = only(tmp_path, size=size, crop=False)
+    assert decoded.shape == (1, height, width)
+    assert np.abs(decoded - planes(expected).astype(float)).mean() < 1
 
 
 @pytest.mark.parametrize(
@@ -230,9 +230,9 @@ def test_other_jpegs_are_decoded_whole(tmp_path: Path, sides, size, orientation:
     pixels = np.random.default_rng(0).integers(0, 256, sides[::-1], dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)
     with Image.open(tmp_path / "a.jpg") as picture:
-        whole = ImageOps.exif_transpose(picture)
+        upright = ImageOps.exif_transpose(picture)
     height, width = (size, size) if isinstance(size, int) else size
-    expected = whole.resize((width, height), Image.Resampling.LANCZOS)
+    expected = upright.resize((width, height), Image.Resampling.LANCZOS)
     np.testing.assert_array_equal(only(tmp_path, size=size, crop=False), planes(expected))
 
 

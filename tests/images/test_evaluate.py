@@ -49,11 +49,11 @@ def pixels_of(picture):
 
 def tiles_of(picture, side=8):
     """The images of a picture of a report, (N, side, side), as whole numbers 0 to 16."""
-    whole = pixels_of(picture)
-    rows, columns = (whole.shape[0] + 1) // (side + 1), picture.columns
+    sheet = pixels_of(picture)
+    rows, columns = (sheet.shape[0] + 1) // (side + 1), picture.columns
     step = side + 1
     tiles = [
-        whole[r * step : r * step + side, c * step : c * step + side]
+        sheet[r * step : r * step + side, c * step : c * step + side]
         for r in range(rows)
         for c in range(columns)
     ]
@@ -88,16 +88,16 @@ def test_the_baseline_is_that_of_histograms_counted_by_hand():
 
     def bits(weight, coded):
         total = 0.0
-        for place in range(64):
-            for value in coded[:, place]:
-                seen = (pixels[0][:, place] == value).sum()
+        for position in range(64):
+            for value in coded[:, position]:
+                seen = (pixels[0][:, position] == value).sum()
                 total -= math.log2((seen + weight * anywhere[value]) / (60 + weight))
         return total / coded.size
 
     best = min((1.0, 4.0, 16.0, 64.0, 256.0), key=lambda weight: bits(weight, pixels[1]))
-    found = independent_bits(train, validation, test)
-    assert found.shape == (60,)
-    assert found.mean() == pytest.approx(bits(best, pixels[2]), rel=1e-12)
+    baseline = independent_bits(train, validation, test)
+    assert baseline.shape == (60,)
+    assert baseline.mean() == pytest.approx(bits(best, pixels[2]), rel=1e-12)
 
 
 def test_the_page_from_python_is_that_of_the_command(summary, tmp_path):

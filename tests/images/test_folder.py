@@ -30,7 +30,9 @@ def test_every_kind_of_image_file_counts(draw, tmp_path: Path) -> None:
         draw(f"image.{suffix}", pixels, **lossless)
     images = load_images(tmp_path, gray=True)
     assert sorted(names_of(images)) == sorted(f"image.{suffix}" for suffix in SUFFIXES)
-    exact = [place for place, name in enumerate(names_of(images)) if "jp" not in name.lower()]
+    exact = [
+        position for position, name in enumerate(names_of(images)) if "jp" not in name.lower()
+    ]
     assert len(exact) == 9
     assert (images.batch(exact) == torch.from_numpy(pixels)).all()
 

@@ -68,8 +68,8 @@ def test_without_labels_there_are_no_classes(folder: Path) -> None:
     (folder / "t10k-labels-idx1-ubyte").unlink()
     images = load_images(folder)
     assert images.labels is None and images.classes == ()
-    one = folder / "train-images-idx3-ubyte"
-    assert is_images(one) and load_images(one).labels is not None
+    path = folder / "train-images-idx3-ubyte"
+    assert is_images(path) and load_images(path).labels is not None
 
 
 def test_sizes_and_channels_are_honoured(folder: Path) -> None:
@@ -124,9 +124,9 @@ def test_a_damaged_file_is_named(
 
 def test_a_gzipped_file_cut_off_anywhere_is_damaged(refused, tmp_path: Path) -> None:
     """As after a broken copy; and plain bytes under that name are no gzip."""
-    whole = gzip.compress(idx(images_of(40)))
+    packed = gzip.compress(idx(images_of(40)))
     path = tmp_path / "train-images-idx3-ubyte.gz"
-    for content in (*(whole[:length] for length in (5, 15, 500, len(whole) - 3)), b"text" * 50):
+    for content in (packed[:5], packed[:15], packed[:500], packed[:-3], b"text" * 50):
         path.write_bytes(content)
         with refused(FileError, "ubyte.gz' is damaged"):
             load_images(path)

@@ -49,8 +49,8 @@ def test_latents_are_seen_by_scale():
 def test_classes_have_their_own_densities():
     """A context reaches every coupling."""
     flow = small("glow", context_features=3)
-    x, one, other = torch.randn(2, 1, 4, 4).double(), *torch.eye(3).double()[:2]
-    assert not torch.allclose(flow.log_prob(x, one), flow.log_prob(x, other))
+    x, first, other = torch.randn(2, 1, 4, 4).double(), *torch.eye(3).double()[:2]
+    assert not torch.allclose(flow.log_prob(x, first), flow.log_prob(x, other))
     assert flow.sample(5, torch.eye(3).double()).shape == (5, 3, 1, 4, 4)
 
 

@@ -47,8 +47,8 @@ def samples(run):
 def test_a_run_killed_at_random_moments_ends_with_the_same_losses_and_samples(tmp_path):
     """Three kills, then to the end: metrics, weights and pictures of a run left in peace."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    whole, run = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(whole), env=environment, check=True, capture_output=True)
+    peaceful, run = tmp_path / "peaceful", tmp_path / "killed"
+    subprocess.run(command(peaceful), env=environment, check=True, capture_output=True)
     moments = random.Random(0)
     for kill in range(3):
         process = subprocess.Popen(
@@ -69,9 +69,11 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_losses_and_samples(tm
         for path in (run / "samples").glob("epoch*.png"):
             assert path.read_bytes().endswith(b"IEND\xaeB`\x82"), "a picture is not whole"
     subprocess.run(command(run), env=environment, check=True, capture_output=True)
-    assert losses(run) == losses(whole)
-    assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    assert samples(run) == samples(whole)
+    assert losses(run) == losses(peaceful)
+    assert (run / "model.safetensors").read_bytes() == (
+        peaceful / "model.safetensors"
+    ).read_bytes()
+    assert samples(run) == samples(peaceful)
     assert set(samples(run)) == {
         "best.png", *(f"epoch-{epoch:04}.png" for epoch in (1, 2, 5, 10))
     }  # fmt: skip

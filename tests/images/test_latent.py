@@ -10,8 +10,8 @@ from kappaflow.testing.contract import jittered
 
 def small(**more):
     """Returns a small Glow off its start."""
-    given = {"levels": 2, "steps": 2, "hidden": 4, "values": 17, **more}
-    return jittered(from_options(kf.glow, (1, 4, 4), **given)).eval()
+    options = {"levels": 2, "steps": 2, "hidden": 4, "values": 17, **more}
+    return jittered(from_options(kf.glow, (1, 4, 4), **options)).eval()
 
 
 def pixels(n, seed=0):

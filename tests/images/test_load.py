@@ -103,17 +103,6 @@ def test_a_size_is_one_or_two_numbers_of_pixels(refused, draw, tmp_path, size, w
     assert load_images(tmp_path, size=[np.int64(4), 3]).shape == (3, 4, 3)  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("gray", ["yes", 1, 0])
-def test_gray_and_crop_are_true_or_false(refused, draw, tmp_path: Path, gray: object) -> None:
-    """Or not reported, in the one case."""
-    draw("a.png")
-    with refused(ArgumentError, "'gray' should be True, False, or None"):
-        load_images(tmp_path, gray=gray)  # pyright: ignore[reportArgumentType]
-    for crop in (gray, None):
-        with refused(ArgumentError, "'crop' should be True or False"):
-            load_images(tmp_path, crop=crop)  # pyright: ignore[reportArgumentType]
-
-
 def test_home_is_known_by_its_sign(draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a shell."""
     draw("set/a.png")

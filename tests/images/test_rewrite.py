@@ -28,33 +28,33 @@ CLASSES = ("blue", "green", "red")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def rewritten(tmp_path_factory):
     """A finished run by class on 45 pictures of 4 x 4, what it became, and the certificate."""
-    place = tmp_path_factory.mktemp("images")
+    home = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for i in range(45):
-        folder = place / "set" / CLASSES[i % 3]
+        folder = home / "set" / CLASSES[i % 3]
         folder.mkdir(parents=True, exist_ok=True)
         pixels = rng.integers(0, 60, (4, 4, 3), np.uint8)
         pixels[..., 2 - i % 3] += 150
         Image.fromarray(pixels).save(folder / f"{i:02}.png")
-    source = ImageConfig(str(place / "set"), by_class=True)
-    fit_run(source, ModelConfig("glow", TINY), place / "old", progress=False, max_epochs=2)
-    return place, rewrite_run(place / "old", place / "new")
+    source = ImageConfig(str(home / "set"), by_class=True)
+    fit_run(source, ModelConfig("glow", TINY), home / "old", progress=False, max_epochs=2)
+    return home, rewrite_run(home / "old", home / "new")
 
 
 @pytest.fixture
-def copied(made, tmp_path):
+def copied(rewritten, tmp_path):
     """A copy of the finished run, to be changed."""
-    return Path(shutil.copytree(made[0] / "old", tmp_path / "old"))
+    return Path(shutil.copytree(rewritten[0] / "old", tmp_path / "old"))
 
 
 @pytest.fixture
-def gone(made):
+def gone(rewritten):
     """Where the images of the run are as long as the run does not find them."""
-    place, _ = made
-    yield (place / "set").rename(place / "elsewhere")
-    (place / "elsewhere").rename(place / "set")
+    home, _ = rewritten
+    yield (home / "set").rename(home / "elsewhere")
+    (home / "elsewhere").rename(home / "set")
 
 
 def read(path):
@@ -68,52 +68,52 @@ def files_of(folder):
 
 
 @pytest.mark.slow
-def test_the_new_folder_has_all_that_the_old_one_has(made):
+def test_the_new_folder_has_all_that_the_old_one_has(rewritten):
     """But the checkpoint; and the certificate, on the held-out images with their classes."""
-    place, done = made
+    home, done = rewritten
     lost = {"checkpoint/state.safetensors"}
-    assert files_of(place / "new") == files_of(place / "old") - lost | {"certificate.json"}
+    assert files_of(home / "new") == files_of(home / "old") - lost | {"certificate.json"}
     assert done.points == "held-out images of the run"
-    assert done.certificate.points == read(place / "old/result.json")["test"]["rows"]
+    assert done.certificate.points == read(home / "old/result.json")["test"]["rows"]
     assert done.certificate.differences["float64"].log_prob < 1e-9
-    assert read(place / "new/certificate.json") == done.to_json()
-    flow = kf.load(place / "new")
+    assert read(home / "new/certificate.json") == done.to_json()
+    flow = kf.load(home / "new")
     assert not any(isinstance(part, kf.bijections.InvertibleConv1x1) for part in flow.modules())
     assert flow.context_features == 3
 
 
 @pytest.mark.slow
-def test_scores_and_result_are_those_of_the_old_flow_computed_by_the_new_one(made):
+def test_scores_and_result_are_those_of_the_old_flow_computed_by_the_new_one(rewritten):
     """Up to rounding, percentiles too."""
-    place, _ = made
-    old, new = (read(place / name / "result.json") for name in ("old", "new"))
+    home, _ = rewritten
+    old, new = (read(home / name / "result.json") for name in ("old", "new"))
     for key in ("bits_per_dimension", "nll"):
         assert new["test"][key] == pytest.approx(old["test"][key], rel=1e-4)
     name = "condition_number_median"
     assert new[name] == pytest.approx(old[name], rel=1e-4)
     assert new["epochs"] == old["epochs"]
-    scores = [score_run(place / name, str(place / "set")) for name in ("old", "new")]
-    assert np.allclose(*(one["log_prob"] for one in scores), atol=1e-3)
-    assert np.allclose(*(one["percentile"] for one in scores), atol=0.1)
-    files = [str(place / f"{name}.npy") for name in ("old", "new")]
+    both = [score_run(home / name, str(home / "set")) for name in ("old", "new")]
+    assert np.allclose(*(scores["log_prob"] for scores in both), atol=1e-3)
+    assert np.allclose(*(scores["percentile"] for scores in both), atol=0.1)
+    files = [str(home / f"{name}.npy") for name in ("old", "new")]
     for name, file in zip(("old", "new"), files, strict=True):
-        write_samples(place / name, 6, file)
+        write_samples(home / name, 6, file)
     drawn = [np.load(file).astype(int) for file in files]
     assert np.abs(drawn[0] - drawn[1]).max() <= 1
-    assert diagnose_run(place / "new")[1] == "held-out images of the run"
+    assert diagnose_run(home / "new")[1] == "held-out images of the run"
 
 
-def test_the_report_is_drawn_of_the_new_flow(made):
+def test_the_report_is_drawn_of_the_new_flow(rewritten):
     """Its layers are profiled; title, facts and notes say what it is."""
-    place, _ = made
-    old, new = (read_report(place / name) for name in ("old", "new"))
+    home, _ = rewritten
+    old, new = (read_report(home / name) for name in ("old", "new"))
     assert new.about.title == old.about.title + ", rewritten"
     assert dict(new.about.model)["rewritten"].startswith("from ")
     assert len(new.profile.layers) > len(old.profile.layers)
     assert new.curves == old.curves
     assert "before it was rewritten" in new.result.notes[-1]
     assert new.charts.held_out == old.charts.held_out
-    page = (place / "new/report.html").read_text()
+    page = (home / "new/report.html").read_text()
     assert "rewritten" in page
 
 
@@ -124,13 +124,13 @@ def test_without_its_images_a_run_is_compared_on_samples_of_all_classes(copied, 
     done = rewrite_run(copied, new)
     assert done.points == "samples of the flow" and done.certificate.points == 256
     assert done.certificate.differences["float64"].log_prob < 1e-9
-    old, found = read(copied / "result.json"), read(new / "result.json")
+    old, new_result = read(copied / "result.json"), read(new / "result.json")
     for key in ("test", "calibration"):
-        assert found[key] == old[key]
+        assert new_result[key] == old[key]
     report = read_report(new)
     assert "at samples of the flow" in report.result.notes[-1]
-    assert found["worst_layer"] in report.profile.layers
-    scores = [score_run(one, str(gone))["log_prob"] for one in (copied, new)]
+    assert new_result["worst_layer"] in report.profile.layers
+    scores = [score_run(run, str(gone))["log_prob"] for run in (copied, new)]
     assert np.allclose(*scores, atol=1e-3)
 
 
@@ -157,11 +157,11 @@ def test_a_run_of_the_library_on_images_is_compared_on_samples(tmp_path):
     assert done.points == "samples of the flow"
     x = images.batch(range(4)).float()
     context = torch.eye(10)[:4]
-    found = [
-        one.log_prob(x, context, generator=torch.Generator().manual_seed(0))
-        for one in (flow, kf.load(tmp_path / "new"))
+    log_probs = [
+        each.log_prob(x, context, generator=torch.Generator().manual_seed(0))
+        for each in (flow, kf.load(tmp_path / "new"))
     ]
-    assert torch.allclose(*found, atol=1e-3)
+    assert torch.allclose(*log_probs, atol=1e-3)
 
 
 def test_a_report_on_a_table_is_not_taken_for_one_on_images(copied, tmp_path):

@@ -21,8 +21,8 @@ from kappaflow.testing.contract import jittered
 
 def small(**more):
     """Returns a small Glow of pixels of 17 values, off its start."""
-    given = {"levels": 1, "steps": 2, "hidden": 4, "dequantize": "uniform", "values": 17, **more}
-    flow = jittered(from_options(kf.glow, (1, 4, 4), **given)).eval()
+    options = {"levels": 1, "steps": 2, "hidden": 4, "dequantize": "uniform", "values": 17, **more}
+    flow = jittered(from_options(kf.glow, (1, 4, 4), **options)).eval()
     flow.bijection.bijections[0].fit(8 + 4 * torch.randn(50, 1, 4, 4))
     return flow
 

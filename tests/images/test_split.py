@@ -44,9 +44,9 @@ def test_copies_go_to_one_side() -> None:
     images = numbered(numbers)
     for seed in range(10):
         parts = split_images(images, seed=seed)
-        held = [{numbers[place] for place in places_of(part)} for part in parts]
-        assert sum(len(part) for part in held) == 30
-        assert [len(part) for part in held] == [24, 3, 3]
+        numbers_of = [{numbers[position] for position in places_of(part)} for part in parts]
+        assert sum(len(part) for part in numbers_of) == 30
+        assert [len(part) for part in numbers_of] == [24, 3, 3]
         assert sorted(sum(map(places_of, parts), [])) == list(range(70))
 
 

@@ -48,10 +48,10 @@ def test_it_is_an_embedding_blocks_a_norm_and_a_linear_layer():
         dim=1,
     )
     expected = net.last(net.norm(net.blocks[0](tokens)))
-    found = net(x, context)
+    result = net(x, context)
     for i in range(2):
         for j in range(3):
-            torch.testing.assert_close(found[:, :, i, j], expected[:, 3 * i + j])
+            torch.testing.assert_close(result[:, :, i, j], expected[:, 3 * i + j])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ def perturbed(module, seed=0, scale=0.15):
     generator = torch.Generator().manual_seed(seed)
     module = module.double()
     with torch.no_grad():
-        for parameter in (one for one in module.parameters() if one.requires_grad):
+        for parameter in (p for p in module.parameters() if p.requires_grad):
             noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
             parameter.add_(scale * noise)
         for norm in module.modules():
@@ -168,7 +168,7 @@ def freia_flow(kind="AllInOneBlock", context=0, **settings):
 
     n = FEATURES
     inn = SequenceINN(n)
-    given = {"cond": 0, "cond_shape": (context,)} if context else {}
+    condition = {"cond": 0, "cond_shape": (context,)} if context else {}
     for i in range(3):
         if kind == "linear maps":
             matrix = torch.eye(n) + 0.1 * torch.randn(n, n)
@@ -178,7 +178,7 @@ def freia_flow(kind="AllInOneBlock", context=0, **settings):
             inn[len(inn) - 1].init_on_next_batch = False
             inn.append(M.GLOWCouplingBlock, subnet_constructor=freia_net)
         else:
-            inn.append(getattr(M, kind), subnet_constructor=freia_net, **given, **settings)
+            inn.append(getattr(M, kind), subnet_constructor=freia_net, **condition, **settings)
     return inn
 
 

@@ -12,7 +12,7 @@ def perturbed(module, seed=0, scale=0.1):
     generator = torch.Generator().manual_seed(seed)
     module = module.double()
     with torch.no_grad():
-        for parameter in (one for one in module.parameters() if one.requires_grad):
+        for parameter in (p for p in module.parameters() if p.requires_grad):
             noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
             parameter.add_(scale * noise)
     return module.eval()
@@ -40,10 +40,10 @@ def nflows_flow(name, context=0):
         ReversePermutation,
     )
 
-    given = context or None
+    width = context or None
 
     def net(inputs, outputs):
-        return ResidualNet(inputs, outputs, hidden_features=16, context_features=given)
+        return ResidualNet(inputs, outputs, hidden_features=16, context_features=width)
 
     parts = []
     for i in range(2):
@@ -51,7 +51,7 @@ def nflows_flow(name, context=0):
         if name == "RealNVP":
             parts.append(AffineCouplingTransform(mask, net))
         elif name == "MAF":
-            parts.append(MaskedAffineAutoregressiveTransform(FEATURES, 16, given))
+            parts.append(MaskedAffineAutoregressiveTransform(FEATURES, 16, width))
         else:
             parts.append(
                 PiecewiseRationalQuadraticCouplingTransform(
@@ -98,8 +98,8 @@ def normflows_glow(classes=0):
     bases, flows, merges = [], [], []
     for level in range(2):
         channels = 8 * 2 ** (1 - level) if level == 0 else 8
-        here = [nf.flows.GlowBlock(channels, 8, split_mode="channel") for _ in range(2)]
-        flows.append([*here, nf.flows.Squeeze()])
+        blocks = [nf.flows.GlowBlock(channels, 8, split_mode="channel") for _ in range(2)]
+        flows.append([*blocks, nf.flows.Squeeze()])
         if level:
             merges.append(nf.flows.Merge())
         shape = (16, 1, 1) if level == 0 else (4, 2, 2)
@@ -127,11 +127,11 @@ def freia_flow(name, context=0):
         )
 
     if name == "AllInOne":
-        given = {"cond": 0, "cond_shape": (context,)} if context else {}
+        condition = {"cond": 0, "cond_shape": (context,)} if context else {}
         inn = SequenceINN(FEATURES)
         np.random.seed(0)  # it permutes by numpy; some permutations never change a feature
         for _ in range(3):
-            inn.append(AllInOneBlock, subnet_constructor=net, **given)
+            inn.append(AllInOneBlock, subnet_constructor=net, **condition)
         return perturbed(inn)
     nodes = [InputNode(FEATURES, name="in")]
     for _ in range(2):

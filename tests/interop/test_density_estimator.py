@@ -52,7 +52,9 @@ def test_a_posterior_of_the_first_tutorial(tmp_path, monkeypatch):
     held_out = simulated(64, seed=1)
     for flow in (estimator, posterior):
         diagnosis = kf.doctor(flow, *held_out)
-        assert not [one for one in diagnosis.findings if one.severity != "note"], diagnosis.verdict
+        assert not [finding for finding in diagnosis.findings if finding.severity != "note"], (
+            diagnosis.verdict
+        )
     kf.save(estimator.flow, tmp_path / "flow")
     stored = kf.load(tmp_path / "flow")
     assert torch.equal(stored.log_prob(*held_out), estimator.flow.log_prob(*held_out))
@@ -75,7 +77,7 @@ def test_shapes_are_those_of_sbi():
     assert estimator.condition_shape == (3, 4)
     many = torch.randn(5, 20, 2).double()
     log_probs = estimator.log_prob(many, x)
-    expected = torch.stack([estimator.flow.log_prob(one, x.flatten(1)) for one in many])
+    expected = torch.stack([estimator.flow.log_prob(rows, x.flatten(1)) for rows in many])
     torch.testing.assert_close(log_probs, expected)
     torch.testing.assert_close(estimator.loss(theta, x), -estimator.log_prob(theta[None], x)[0])
     samples, log_prob = estimator.sample_and_log_prob(torch.Size((7, 2)), x)

@@ -36,8 +36,8 @@ def built(name, seed=0, theta=None, x=None, **settings):
 
     torch.manual_seed(seed)
     rows = simulated(seed)
-    given = (rows[0] if theta is None else theta, rows[1] if x is None else x)
-    return posterior_nn(name, hidden_features=16, num_transforms=3, **settings)(*given)
+    arguments = (rows[0] if theta is None else theta, rows[1] if x is None else x)
+    return posterior_nn(name, hidden_features=16, num_transforms=3, **settings)(*arguments)
 
 
 def trained(name, seed=0):
@@ -56,7 +56,11 @@ def severe(estimator, seed=0):
     theta, x = simulated(seed, 600)
     dtype = next(estimator.parameters()).dtype
     findings = kf.doctor(estimator, theta[-64:].to(dtype), x[-64:].to(dtype)).findings
-    return [(one.code, one.layer, one.message) for one in findings if one.severity != "note"]
+    return [
+        (finding.code, finding.layer, finding.message)
+        for finding in findings
+        if finding.severity != "note"
+    ]
 
 
 def check(estimator, theta, x):
@@ -87,7 +91,7 @@ def check(estimator, theta, x):
 @pytest.mark.parametrize("name", BUILT)
 def test_an_estimator_is_the_same_function(name, dtype):
     """With a condition for each row; layers have the names of the library inside."""
-    theta, x = (one[:6].to(dtype) for one in simulated())
+    theta, x = (rows[:6].to(dtype) for rows in simulated())
     wrapped = check(foreign.perturbed(built(name)).to(dtype), theta, x)
     assert wrapped.library == "sbi" and wrapped.event_shape == (D,)
     assert wrapped.context_features == C and wrapped.dtype == dtype
@@ -193,7 +197,7 @@ def test_a_wrong_constant_in_log_prob_is_found(name, monkeypatch):
     estimator = built(name)
     own = type(estimator).log_prob
     monkeypatch.setattr(
-        type(estimator), "log_prob", lambda self, at, given: own(self, at, given) + 0.1
+        type(estimator), "log_prob", lambda self, theta, x: own(self, theta, x) + 0.1
     )
     assert "KF205" in [code for code, *_ in severe(estimator)]
 
@@ -212,7 +216,7 @@ def test_a_standardization_without_its_log_det_is_found(name, monkeypatch):
         else (AffineTransform, "log_abs_det_jacobian")
     )
     own = getattr(kind, method)
-    monkeypatch.setattr(kind, method, lambda *given: 0 * own(*given))
+    monkeypatch.setattr(kind, method, lambda *arguments: 0 * own(*arguments))
     assert "KF203" in [code for code, *_ in severe(estimator)]
 
 
@@ -229,7 +233,7 @@ def test_a_learned_scale_is_not_a_standardization():
     net = zuko.flows.Flow([first, *maf.transform.transforms], maf.base)
     estimator = ZukoFlow(net, torch.nn.Identity(), theta[0].shape, x[0].shape)
     assert len(kf.wrap(estimator, context=x).standardization) == 0
-    assert ("KF301", "1 UnconditionalTransform") in [one[:2] for one in severe(estimator)]
+    assert ("KF301", "1 UnconditionalTransform") in [finding[:2] for finding in severe(estimator)]
 
 
 @pytest.mark.slow
@@ -237,7 +241,7 @@ def test_a_posterior_is_diagnosed_by_its_estimator():
     """Before samples outside the prior are rejected; on a copy, so nothing changes."""
     inference, estimator = trained("maf")
     posterior = inference.build_posterior()
-    theta, x = (one[:32] for one in simulated())
+    theta, x = (rows[:32] for rows in simulated())
     wrapped = kf.wrap(posterior, theta, x)
     assert wrapped.original[0] is posterior.posterior_estimator
     own = posterior.log_prob(theta[:1], x[:1], norm_posterior=False)

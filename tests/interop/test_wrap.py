@@ -137,7 +137,7 @@ def test_the_doctor_changes_nothing(name):
     if module:
         flow.train()
     diagnosis = kf.doctor(flow, x)
-    codes = {one.code for one in diagnosis.findings if one.severity != "note"}
+    codes = {finding.code for finding in diagnosis.findings if finding.severity != "note"}
     assert codes == ({"KF206"} if name.startswith("torchflows") else set())
     if module:
         assert flow.training
@@ -292,8 +292,8 @@ def test_kappaflow_flows_need_no_wrapping():
     """A flow is returned unchanged, a bijection with a standard normal."""
     flow = kf.real_nvp(2, depth=2, hidden=(4,))
     assert kf.wrap(flow) is flow
-    made = kf.wrap(kf.bijections.Permutation((1, 0)), torch.zeros(1, 2))
-    assert made.log_prob(torch.zeros(1, 2)).item() == pytest.approx(-1.8379, abs=1e-4)
+    flow = kf.wrap(kf.bijections.Permutation((1, 0)), torch.zeros(1, 2))
+    assert flow.log_prob(torch.zeros(1, 2)).item() == pytest.approx(-1.8379, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -361,21 +361,23 @@ def test_a_batch_of_numbers_is_a_vector(conditional):
     if conditional:
         spline = transforms.conditional_spline(2, context_dim=3).double()
         flow = dist.ConditionalTransformedDistribution(base, [spline])
-        whole = flow.condition(context)
+        conditioned = flow.condition(context)
     else:
         spline = transforms.Spline(2, count_bins=8).double()
-        whole = flow = dist.TransformedDistribution(base, [spline])
+        conditioned = flow = dist.TransformedDistribution(base, [spline])
     with torch.no_grad():
         for parameter in spline.parameters():
             parameter += 0.3 * torch.randn(parameter.shape)
     x = torch.randn(32, 2).double()
     wrapped = kf.wrap(flow, x, context)
-    expected = whole.log_prob(x).sum(-1)
+    expected = conditioned.log_prob(x).sum(-1)
     torch.testing.assert_close(wrapped.log_prob(x, context), expected, atol=1e-10, rtol=0)
     torch.testing.assert_close(wrapped.own_log_prob(x, context), expected)
     if not conditional:  # Pyro cannot sample it
         assert wrapped.own_sample(32)[0].shape == (32, 2)
-    assert not [one for one in kf.doctor(flow, x, context).findings if one.severity != "note"]
+    assert not [
+        finding for finding in kf.doctor(flow, x, context).findings if finding.severity != "note"
+    ]
 
 
 def test_a_bounded_base_of_zuko_has_no_density_outside_of_its_support():
@@ -387,7 +389,7 @@ def test_a_bounded_base_of_zuko_has_no_density_outside_of_its_support():
     torch.distributions.Distribution.set_default_validate_args(True)
     try:
         base = kf.wrap(flow, torch.zeros(2, 2)).base
-        found = base.log_prob(torch.tensor([[0.0, 0.0], [9.0, 0.0]]))
+        log_prob = base.log_prob(torch.tensor([[0.0, 0.0], [9.0, 0.0]]))
     finally:
         torch.distributions.Distribution.set_default_validate_args(before)
-    assert found[0].isfinite() and found[1] == -torch.inf
+    assert log_prob[0].isfinite() and log_prob[1] == -torch.inf

@@ -99,21 +99,12 @@ class FormRequest:
         return Form(channels, *(self.size or (height, width)), self.crop)
 
 
-def requested(size: object, gray: object, crop: object) -> FormRequest:
-    """Returns the arguments of `load_images` as a request; raises an error if one is wrong."""
-    if gray is not None and not isinstance(gray, bool):
-        raise ArgumentError(
-            f"'gray' should be True, False, or None to keep what is there, got {gray!r}."
-        )
-    if not isinstance(crop, bool):
-        raise ArgumentError(f"'crop' should be True or False, got {crop!r}.")
-    return FormRequest(None if size is None else _sides(size), gray, crop)
-
-
-def _sides(size: object) -> tuple[int, int]:
-    """Returns a size as (height, width)."""
+def sides_of(size: object) -> tuple[int, int] | None:
+    """Returns a size as (height, width); None for None."""
     from kappaflow._checks import positive_int
 
+    if size is None:
+        return None
     if isinstance(size, SupportsIndex):
         side = positive_int("size", size)
         return side, side

@@ -17,7 +17,7 @@ from kappaflow.images.archives import (
     load_batches,
     load_idx,
 )
-from kappaflow.images.decode import FormRequest, readable, requested, shown
+from kappaflow.images.decode import FormRequest, readable, shown, sides_of
 from kappaflow.images.folder import holds_images, is_image_name, load_folder
 from kappaflow.images.images import Images
 from kappaflow.images.shipped import image_sets, load_set
@@ -111,7 +111,7 @@ def load_images(
         >>> load_images("digits", size=(16, 12), gray=False)
         Images(1797 of 3 x 16 x 12, 17 values, 10 classes, from 'digits')
     """
-    request = requested(size, gray, crop)
+    request = FormRequest(sides_of(size), gray, crop)
     if not isinstance(source, (str, os.PathLike)):
         raise ArgumentError(
             "'source' should be a path or the name of a set of images, got "

@@ -16,7 +16,7 @@ class Case:
     """A flow, its copy in float64, and what `export` returned for it."""
 
     flow: kf.Flow
-    wide: kf.Flow
+    double: kf.Flow
     done: object
     loaded: dict
 
@@ -54,6 +54,6 @@ def scores(tmp_path_factory):
 
 
 @pytest.fixture(scope="package")
-def whole(tmp_path_factory):
+def complete(tmp_path_factory):
     """A flow with all of its functions, for slow tests."""
-    return exported(tmp_path_factory.mktemp("exports") / "whole")
+    return exported(tmp_path_factory.mktemp("exports") / "complete")

@@ -32,10 +32,10 @@ def test_onnx_runtime_computes_what_the_flow_computes_in_float64(tmp_path):
     done = kf.export(flow, tmp_path / "out", format="onnx", functions=["log_prob"])
     (path,) = done.path.iterdir()
     session = onnxruntime.InferenceSession(path)
-    wide = copy.deepcopy(flow).double()
+    double = copy.deepcopy(flow).double()
     for rows in (x[:1], x[:100]):
         (log_prob,) = session.run(["log_prob"], {"x": rows.numpy()})
-        exact = wide.log_prob(rows.double())
+        exact = double.log_prob(rows.double())
         assert torch.allclose(torch.from_numpy(log_prob).double(), exact, atol=1e-4)
     outside = torch.tensor([[-1.0, 0.5, 0.5]]).numpy()
     assert session.run(None, {"x": outside})[0].item() == -float("inf")
