@@ -6,8 +6,7 @@ A table larger than memory is converted once to a parquet file of texts.
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 START = 10**6  # characters from which separator and header are found
 SEPARATORS = ",;\t"
 LINES_TRIED = 5  # lines by which the separator is found
+Store = Callable[["pl.LazyFrame"], "pl.LazyFrame"]  # stores cells and returns what it stored
 LINE_ENDS = "line ends"  # a column: how many there are within the quotes of a row
 
 
@@ -115,10 +115,8 @@ def read_delimited(
 ) -> RawTable:
     """Returns the columns of a text with a header line."""
     text = decoded(data, subject)
-    layout = _Layout.of(text, lambda: io.StringIO(text), subject, reading, separator)
-    with layout.named_lines():
-        cells = layout.cells(io.BytesIO(text.encode())).collect().lazy()
-    layout.check(cells)
+    layout = _Layout(text, lambda: io.StringIO(text), separator, subject, reading)
+    cells = layout.cells(io.BytesIO(text.encode()), lambda cells: cells.collect().lazy())
     table = TextTable(cells, layout.header, source, subject, reading)
     return table.read(0, table.rows)
 
@@ -137,75 +135,59 @@ def convert_text(
     text = start.decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
     if "\n" not in text:
         raise ValueError(f"{subject} has lines that polars does not see")
-    separator = "\t" if path.suffix.lower() == ".tsv" else None
-    layout = _Layout.of(text, lambda: _lines_of(path, subject), subject, reading, separator)
-    with layout.named_lines():
-        layout.cells(path).sink_parquet(converted, compression="lz4")
-    cells = pl.scan_parquet(converted, glob=False)
     blank = max(0, end.count(b"\n", len(end.rstrip(b"\r\n"))) - 1)  # lines at the end, no rows
-    cells = cells.head(cells.select(pl.len()).collect().item() - blank) if blank else cells
-    layout.check(cells)
-    return TextTable(cells, layout.header, source, subject, reading)
+
+    def stored(cells: "pl.LazyFrame") -> "pl.LazyFrame":
+        cells.sink_parquet(converted, compression="lz4")
+        scan = pl.scan_parquet(converted, glob=False)
+        return scan.head(scan.select(pl.len()).collect().item() - blank) if blank else scan
+
+    separator = "\t" if path.suffix.lower() == ".tsv" else None
+    layout = _Layout(text, lambda: _lines_of(path, subject), separator, subject, reading)
+    return TextTable(layout.cells(path, stored), layout.header, source, subject, reading)
 
 
-@dataclass(frozen=True)
 class _Layout:
-    """How a text is split into cells; `lines` returns its lines once more, to name a bad one."""
+    """How a text is split into cells, by its first lines; `lines` returns all once more."""
 
-    lines: Callable[[], Iterable[str]]
-    separator: str
-    header: list[str]
-    subject: str
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         start: str,
         lines: Callable[[], Iterable[str]],
+        separator: str | None,
         subject: str,
         reading: Reading,
-        separator: str | None,
-    ) -> "_Layout":
-        """Returns the layout that the first lines of a text have."""
-        separator = separator or separator_of(start, reading.decimal)
-        return cls(lines, separator, header_of(start, separator, subject), subject)
+    ) -> None:
+        self.lines, self.subject = lines, subject
+        self.separator = separator or separator_of(start, reading.decimal)
+        self.header = header_of(start, self.separator, subject)
 
-    def cells(self, source: Path | io.BytesIO) -> "pl.LazyFrame":
-        """Returns columns of texts, named 0, 1, ..., and the line ends in each row."""
+    def cells(self, source: Path | io.BytesIO, stored: Store) -> "pl.LazyFrame":
+        """Returns stored columns of texts, named 0, 1, ..., and the line ends in each row."""
         import polars as pl
 
-        scan = pl.scan_csv(source, separator=self.separator, infer_schema=False, glob=False)
-        names = scan.collect_schema().names()
-        if len(names) != len(self.header):
-            raise pl.exceptions.ComputeError("the rows have another width than the header")
-        line_ends = pl.sum_horizontal(pl.all().str.count_matches("\n", literal=True))
-        cells = [pl.col(name).alias(str(index)) for index, name in enumerate(names)]
-        return scan.select(*cells, line_ends.alias(LINE_ENDS))
-
-    @contextmanager
-    def named_lines(self) -> Iterator[None]:
-        """Turns an error of polars into one that names the line."""
-        from polars.exceptions import PolarsError
-
+        width = len(self.header)
         try:
-            yield
-        except PolarsError:
+            scan = pl.scan_csv(source, separator=self.separator, infer_schema=False, glob=False)
+            names = scan.collect_schema().names()
+            if len(names) != width:
+                raise pl.exceptions.ComputeError("the rows have another width than the header")
+            texts = [pl.col(name).alias(str(index)) for index, name in enumerate(names)]
+            line_ends = pl.sum_horizontal(pl.all().str.count_matches("\n", literal=True))
+            cells = stored(scan.select(*texts, line_ends.alias(LINE_ENDS)))
+            last = pl.col(str(width - 1))
+            rows, short = cells.select(pl.len(), last.null_count()).collect().row(0)
+        except pl.exceptions.PolarsError:
             self._refuse_ragged()
             raise FileError(
                 f"{self.subject} cannot be read as a table in text form, most likely because a "
                 "quote is never closed."
             ) from None
-
-    def check(self, cells: "pl.LazyFrame") -> None:
-        """Raises an error if there are no rows, or a row is shorter than the header."""
-        import polars as pl
-
-        last = pl.col(str(len(self.header) - 1))
-        rows, short = cells.select(pl.len(), last.null_count()).collect().row(0)
         if short:
             self._refuse_ragged()
         if not rows:
             raise DataError(f"{self.subject} has a header but no rows: there is nothing to fit.")
+        return cells
 
     def _refuse_ragged(self) -> None:
         """Raises FileError for the first row that has more or fewer fields than the header."""
