@@ -93,7 +93,7 @@ REFUSED = [
     ("fit TABLE --on-disk --against a<1", "'against' should be left out with 'on_disk'"),
     ("fit TABLE --on-disk --repair drop", "'repair' should be left out with 'on_disk'"),
     ("fit TABLE --on-disk --jitter a", "'jitter' should be left out with 'on_disk'"),
-    ("fit TABLE --on-disk --duplicates weigh", "'duplicates' should be 'keep' or 'drop'"),
+    ("fit TABLE --on-disk --duplicates drop", "'duplicates' should be left out with 'on_disk'"),
     ("fit -", "'out' should be given for standard input"),
     ("fit - --out run --on-disk", "'on_disk' should"),
     ("fit - --out run --against a<1", "'against' needs data that can be read twice"),

@@ -121,19 +121,16 @@ def test_the_line_of_progress_names_the_budget():
 
 
 def test_a_run_on_disk_is_used_on_its_held_out_rows(run, tmp_path):
-    """Which are drawn again from the table; copies of a row are in one part, or dropped."""
+    """Which are drawn again from the table; copies of a row are in one part."""
     x = np.repeat(np.random.default_rng(0).normal(size=(300, 2)), 2, axis=0)
-    data, sizes = tmp_path / "t.npy", {}
+    data, out = tmp_path / "t.npy", tmp_path / "run"
     np.save(data, x)
     words = ("fit", data, "--model", "real_nvp", *SMALL)
-    for how in ("keep", "drop"):
-        out = tmp_path / how
-        assert run(*words, "--on-disk", "--duplicates", how, "--out", out).status == 0
-        rows = reload_data(read_run(out))
-        sizes[how] = [len(part) for part in (rows.trained_on, rows.validation, rows.test)]
-    assert sizes == {"keep": [480, 60, 60], "drop": [240, 30, 30]}
-    assert read(out, "result.json")["test"]["rows"] == 30
-    repeated = ["rows that repeat earlier ones", "300, dropped"]
+    assert run(*words, "--on-disk", "--out", out).status == 0
+    rows = reload_data(read_run(out))
+    assert [len(part) for part in (rows.trained_on, rows.validation, rows.test)] == [480, 60, 60]
+    assert read(out, "result.json")["test"]["rows"] == 60
+    repeated = ["rows that repeat earlier ones", "300, kept"]
     assert repeated in read(out, "report.json")["about"]["data"]
     assert "worst layer" in run("doctor", out).out and not (out / "rows").exists()
     in_memory = tmp_path / "memory"

@@ -15,7 +15,7 @@ from kappaflow.data.on_disk import (
     split_on_disk,
 )
 from kappaflow.data.split import row_hashes
-from kappaflow.errors import ArgumentError, DataError, KappaflowError
+from kappaflow.errors import DataError, KappaflowError
 
 ROWS = 157
 FRACTIONS = (0.8, 0.1, 0.1)
@@ -116,31 +116,20 @@ def test_the_rows_of_a_part_are_random_and_in_random_order():
         assert abs(np.corrcoef(part, np.arange(len(part)))[0, 1]) < 4 / np.sqrt(len(part))
 
 
-@pytest.mark.parametrize("duplicates", ["keep", "drop"])
-def test_copies_of_a_row_are_in_one_part_or_dropped(tmp_path, duplicates):
+def test_copies_of_a_row_are_in_one_part(tmp_path):
     """Of a file in chunks that copies are scattered over."""
     x = np.random.default_rng(0).normal(size=(400, 2)).round(1)
     pl.DataFrame(x, schema=["a", "b"], orient="row").write_parquet(tmp_path / "t.parquet")
-    table = TableOnDisk(tmp_path / "t.parquet")
-    requested = SplitRequest(table, FRACTIONS, 0, "float64", duplicates)
-    found = divided(requested, tmp_path / "rows")
-    parts = [*found.held_out]
-    trained = np.concatenate([block.values for block in found.train.blocks()])
-    rows = np.concatenate([block.rows for block in found.train.blocks()])
+    found = divided(asked_of(tmp_path / "t.parquet"), tmp_path / "rows")
+    blocks = list(found.train.blocks())
+    rows = np.concatenate([block.rows for block in blocks])
+    trained = np.concatenate([block.values for block in blocks])
     np.testing.assert_array_equal(trained, x[rows - 1])
-    sets = [set(map(tuple, values)) for values in (trained, *(part.values for part in parts))]
-    assert sum(map(len, sets)) == len(np.unique(x, axis=0))
-    distinct = len(x) - found.repeats
-    assert distinct == len(np.unique(x, axis=0)) < 370
-    total = len(trained) + sum(map(len, parts))
-    assert total == (len(x) if duplicates == "keep" else distinct)
-    for part in parts:
-        assert abs(len(part) - 10) <= 4  # no more than a chunk has
-    again = read_split(tmp_path / "rows", requested)
-    assert again.repeats == found.repeats
-    assert again.train.fingerprint() == found.train.fingerprint()
-    with pytest.raises(ArgumentError, match="'duplicates' should be 'keep' or 'drop'"):
-        SplitRequest(table, FRACTIONS, 0, "float64", "weigh")
+    values = [trained, *(part.values for part in found.held_out)]
+    different = len(np.unique(x, axis=0))
+    assert sum(len(np.unique(part, axis=0)) for part in values) == different < 370
+    assert sum(map(len, values)) == len(x) and found.repeats == len(x) - different
+    assert all(abs(len(part) - 10) <= 4 for part in found.held_out)  # a chunk has 10
 
 
 def test_rows_with_more_copies_than_a_part_has_rows_are_trained_on(monkeypatch):

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from kappaflow.data.chunks import Chunks, OnRows, TableOnDisk, chunk_size
 from kappaflow.data.dataset import Model
-from kappaflow.data.duplicates import Duplicates
 from kappaflow.data.naming import BoolArray, IntArray, require_finite
 from kappaflow.data.rounding import mixed
 from kappaflow.data.split import row_hashes, sizes_of_parts
 from kappaflow.data.table import Table, whole_columns
-from kappaflow.errors import ArgumentError, DataError, FileError, KappaflowError, WriteError
+from kappaflow.errors import DataError, FileError, KappaflowError, WriteError
 from kappaflow.reading import parse_json
 from kappaflow.storage import file_stamp, is_unfinished, make_directory, replace_file, write_bytes
 
@@ -124,22 +123,13 @@ class MappedTable:
 class SplitRequest:
     """How to split a table on disk; fractions and seed are as for `divide`.
 
-    `dtype` is that of the training rows, as numpy names it. `duplicates` is "keep", which keeps
-    copies in the same part, or "drop".
+    `dtype` is that of the training rows, as numpy names it.
     """
 
     table: TableOnDisk
     fractions: tuple[float, ...]
     seed: int
     dtype: str
-    duplicates: Duplicates = "keep"
-
-    def __post_init__(self) -> None:
-        if self.duplicates not in {"keep", "drop"}:
-            raise ArgumentError(
-                f"'duplicates' should be 'keep' or 'drop' for a table on disk, got "
-                f"{self.duplicates!r}: 'keep' counts a row as often as it occurs."
-            )
 
     def made_of(self) -> dict[str, Any]:
         """Returns all that determines the rows, as plain values."""
@@ -183,17 +173,16 @@ class Division:
     """Rows of a table, counted from 0, by their use; all others are trained on alone.
 
     `held_out` are the rows of each part that is not trained on, and `sample` some training rows,
-    or all if they are few; both are in random order. `dropped` repeat earlier rows.
+    or all if they are few; both are in random order.
     """
 
     held_out: tuple[IntArray, ...]
     sample: IntArray
-    dropped: IntArray
 
     @property
     def not_trained_on(self) -> IntArray:
-        """All rows that are held out or dropped, ascending."""
-        return np.sort(np.concatenate([self.dropped, *self.held_out]))
+        """All rows that are held out, ascending."""
+        return np.sort(np.concatenate([np.empty(0, np.int64), *self.held_out]))
 
     @property
     def kept(self) -> IntArray:
@@ -202,12 +191,7 @@ class Division:
 
 
 def divide(
-    hashes: NDArray[np.uint64],
-    width: int,
-    fractions: tuple[float, ...],
-    seed: int,
-    *,
-    drop: bool = False,
+    hashes: NDArray[np.uint64], width: int, fractions: tuple[float, ...], seed: int
 ) -> Division:
     """Returns a division of rows by hashes, so that equal rows are in one part.
 
@@ -215,13 +199,10 @@ def divide(
     come those of the sample. A row with more copies than a part has rows is trained on.
     `fractions` are the shares of the training rows and of each part that is held out, which has no
     more than 100,000 rows; without them, all rows are trained on. `width`, the number of columns,
-    limits the number of rows in memory. `drop` uses each row once.
+    limits the number of rows in memory.
     """
     keys = mixed(hashes ^ mixed(np.array([seed + STREAM], np.uint64)))
-    repeats = repeats_in(keys) if drop else np.empty(0, np.int64)
-    left = np.delete(np.arange(len(keys)), repeats)
-    keys = keys[left]
-    expected = sizes_of_parts(len(left), fractions) if fractions else [len(left)]
+    expected = sizes_of_parts(len(keys), fractions) if fractions else [len(keys)]
     sizes = [min(size, MOST_HELD_OUT, chunk_size(width)) for size in expected[1:]]
     ordered = np.sort(keys)
     repeated, more = np.unique(ordered[1:][ordered[1:] == ordered[:-1]], return_counts=True)
@@ -229,25 +210,17 @@ def divide(
     if len(common):
         keys[_is_among(keys, common)] = np.iinfo(np.uint64).max
         ordered = np.sort(keys)
-    few = min(len(left), sum(sizes) + chunk_size(width))
+    few = min(len(keys), sum(sizes) + chunk_size(width))
     chosen = np.flatnonzero(keys <= ordered[few - 1])
     chosen = chosen[np.argsort(keys[chosen], kind="stable")][:few]
     ends = np.searchsorted(keys[chosen], ordered[np.cumsum(sizes, dtype=np.int64)])
-    *held_out, sample = np.split(left[chosen], ends)
+    *held_out, sample = np.split(chosen, ends)
     if not all(map(len, held_out)):
         raise DataError(
             f"a table with {int(more.sum()):,} rows that repeat others has too few different rows "
             f"for {len(sizes) + 1} parts: equal rows stay in one part."
         )
-    return Division(tuple(held_out), sample, repeats)
-
-
-def repeats_in(hashes: NDArray[np.uint64]) -> IntArray:
-    """Returns the rows whose hash equals an earlier one, ascending."""
-    ordered = np.sort(hashes)
-    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    rows = np.flatnonzero(_is_among(hashes, repeated))
-    return np.delete(rows, np.unique(hashes[rows], return_index=True)[1])
+    return Division(tuple(held_out), sample)
 
 
 def _is_among(hashes: NDArray[np.uint64], few: NDArray[np.uint64]) -> BoolArray:
@@ -265,8 +238,8 @@ def split_on_disk(
     All rows are read twice; `on_rows` is called with the number of rows read since the last call.
     """
     made_of, hashes = request.made_of(), _hashes(chunks, on_rows)
-    width, drop = len(chunks.columns) + len(chunks.context), request.duplicates == "drop"
-    plan = divide(hashes, width, request.fractions, request.seed, drop=drop)
+    width = len(chunks.columns) + len(chunks.context)
+    plan = divide(hashes, width, request.fractions, request.seed)
     shape = (chunks.rows - len(plan.not_trained_on), width)
     sha = hashlib.sha256(repr((chunks.columns, chunks.context)).encode())
     kept, kept_rows, others = np.empty((len(plan.kept), width)), plan.kept, plan.not_trained_on
@@ -294,7 +267,7 @@ def split_on_disk(
         "notes": chunks.notes,
         "warnings": chunks.warnings,
         "rows": chunks.rows,
-        "repeats": len(repeats_in(hashes)),
+        "repeats": len(hashes) - len(np.unique(hashes)),
         "digest": sha.hexdigest(),
         "parts": [len(part) for part in plan.held_out],
     }

@@ -1,7 +1,6 @@
 """The resolution that the values of a column are rounded to, and values that hold a point mass."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -287,11 +286,3 @@ def mixed(bits: np.ndarray) -> np.ndarray:
         bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return bits ^ (bits >> np.uint64(31))
-
-
-def listed_steps(steps: Sequence[float]) -> str:
-    """Returns steps as text, such as "0.01 and 0.1", each once and ascending."""
-    texts = list(dict.fromkeys(f"{step:.6g}" for step in sorted(steps)))
-    if len(texts) > 4:
-        return f"steps of {texts[0]} to {texts[-1]}"
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"

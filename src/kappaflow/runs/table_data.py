@@ -296,8 +296,9 @@ def _refuse_sentinels(table: Table) -> None:
 
 def _split_request(config: TableConfig) -> SplitRequest:
     """Returns how to split a table on disk; an error for options that need it in memory."""
+    copies = config.duplicates != "keep"
     needs = {"where": config.where, "against": config.against, "repair": config.repair}
-    for name, value in (needs | {"jitter": config.jitter}).items():
+    for name, value in (needs | {"jitter": config.jitter, "duplicates": copies}).items():
         if value:
             raise ArgumentError(
                 f"'{name}' should be left out with 'on_disk', which reads each row once: write a "
@@ -313,12 +314,12 @@ def _split_request(config: TableConfig) -> SplitRequest:
         missing=tuple(config.missing),
     )
     dtype = str(torch.get_default_dtype()).removeprefix("torch.")  # of all recipes
-    return SplitRequest(table, FRACTIONS, config.split_seed, dtype, config.duplicates)
+    return SplitRequest(table, FRACTIONS, config.split_seed, dtype)
 
 
 def _from_disk(config: TableConfig, split_table: SplitTable) -> TableData:
     """Returns the rows of a table on disk, if a density can be fitted to them."""
-    sample, notes, warned = examine_sample(split_table, config.duplicates)
+    sample, notes, warned = examine_sample(split_table)
     if NO_MISSING not in config.missing:
         _refuse_sentinels(sample)
     domains = domains_of(config.bounds, sample)

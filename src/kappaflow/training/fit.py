@@ -272,7 +272,7 @@ class _DataRequest:
         if (kind := kind_of(self.data)) is not None:
             yield self._of_kind(kind)
         elif isinstance(self.data, TableOnDisk):
-            self._refuse("a TableOnDisk", "weights", "repair")
+            self._refuse("a TableOnDisk", "weights", "repair", "duplicates")
             with self._on_disk(self.data) as parts:
                 yield parts
         else:
@@ -322,12 +322,11 @@ class _DataRequest:
             fractions=FRACTIONS if self.validation is None else (),
             seed=self.settings.seed,
             dtype=str(self.flow.dtype).removeprefix("torch."),
-            duplicates=self.duplicates,
         )
         with locked(folder), rows_kept_until(folder):
             device = self.device or self.flow.device.type
             result = split_for(requested, out=folder, device=device, progress=self.progress)
-            sample, notes, warned = examine_sample(result, self.duplicates)
+            sample, notes, warned = examine_sample(result)
             if self.bounds:
                 domains = domains_of(self.bounds, sample)
                 clip_to_domain(sample, domains, offered=())

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from kappaflow.data import Table
-from kappaflow.data.duplicates import Duplicates
 from kappaflow.data.on_disk import (
     SplitRequest,
     SplitTable,
@@ -89,7 +88,7 @@ def split_shown(request: SplitRequest, folder: Path | None, progress: bool | Non
         return split_on_disk(chunks, request, folder, show)
 
 
-def examine_sample(split_table: SplitTable, duplicates: Duplicates) -> tuple[Table, Notes, Notes]:
+def examine_sample(split_table: SplitTable) -> tuple[Table, Notes, Notes]:
     """Returns the examined sample of the training rows, notes, and warnings."""
     train, rows = split_table.train, f"{split_table.rows:,}"
     if len(train) < 2:
@@ -108,9 +107,7 @@ def examine_sample(split_table: SplitTable, duplicates: Duplicates) -> tuple[Tab
         f"read from disk: columns were examined on {len(sample):,} random rows of {len(train):,}",
     ]
     if split_table.repeats:
-        notes.append(
-            f"{split_table.repeats:,} of {rows} rows repeat earlier rows: {DONE[duplicates]}"
-        )
+        notes.append(f"{split_table.repeats:,} of {rows} rows repeat earlier rows: {DONE['keep']}")
     if split_table.held_out:
         counts = [f"{len(part):,}" for part in split_table.held_out]
         notes.append(f"rows held out in memory: {' and '.join(counts)} of {rows}")
