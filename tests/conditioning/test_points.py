@@ -57,8 +57,8 @@ WRONG = {
     "x as a list": (plain, (POINTS.tolist(),), "'x' should be a tensor, .*got list"),
     "context missing": (conditional, (POINTS,), "'context' should be given, with 2 columns"),
     "fewer contexts": (conditional, (POINTS, CONTEXT[:4]), "for each of the 5 rows of 'x', got 4"),
-    "wide context": (conditional, (POINTS, torch.zeros(5, 3)), r"\(batch, 2\), got \(5, 3\)"),
-    "flat context": (conditional, (POINTS, torch.zeros(5)), r"\(batch, 2\), got \(5,\)"),
+    "wide context": (conditional, (POINTS, torch.zeros(5, 3)), r", 2\), got \(5, 3\)"),
+    "flat context": (conditional, (POINTS, torch.zeros(5)), r", 2\), got \(5,\)"),
     "context elsewhere": (conditional, (POINTS, CONTEXT.to("meta")), "'context' should be on the"),
 }  # fmt: skip
 

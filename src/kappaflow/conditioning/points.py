@@ -15,7 +15,8 @@ from kappaflow.bijections.image import MultiScale
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.flows.eval_mode import evaluation_mode
-from kappaflow.flows.rows import Data, context_for, tensors_for
+from kappaflow.flows.rows import Data, tensors_for
+from kappaflow.flows.rows import checked_context as context_of_flow
 from kappaflow.linearization import Linearization
 from kappaflow.stack import CouplingStack
 
@@ -97,17 +98,14 @@ def checked_context(
     """Returns a checked context; `like` has the dtype and device that it must have."""
     _check_state(module)
     width = module.context_features
-    if context is None:
-        if not width:
-            return None
-        raise ArgumentError(
-            f"'context' should be given, with {width} columns: this {_noun(module)} is "
-            "conditional."
-        )
-    if isinstance(module, Flow) and not width:
-        raise ArgumentError("'context' should be left out: this flow is not conditional.")
     if isinstance(module, Flow):
-        context = context_for(module, context)
+        context = context_of_flow(module, context)
+    elif context is None and width:
+        raise ArgumentError(
+            f"'context' should be given, with {width} columns: this bijection is conditional."
+        )
+    if context is None:
+        return None
     batch("context", context, (width,) if width else None)
     if not len(context):
         raise ArgumentError("'context' should hold at least one row, got none.")

@@ -90,7 +90,9 @@ def checked_context(flow: FlowParts, context: Data) -> Tensor | None:
         return None
     if not width:
         raise ArgumentError("'context' should be left out: this flow is not conditional.")
-    context = context_for(flow, context)
+    if not isinstance(context, PLAIN):
+        context = _selected("context", read_rows("context", context), flow.context_columns)
+    context = _cast("context", _tensor("context", context), flow)
     if context.dim() < 1 or context.shape[-1] != width:
         raise ArgumentError(
             f"'context' should have shape (..., {width}), got {tuple(context.shape)}."
@@ -106,13 +108,6 @@ def check_device(name: str, value: Tensor, flow: FlowParts) -> None:
             f"'{name}' should be on the flow's device {flow.device}, got {value.device}: "
             f"move it with {name}.to(flow.device)."
         )
-
-
-def context_for(flow: FlowParts, context: Data) -> Tensor:
-    """Returns a context of any kind as a tensor in the dtype of the flow."""
-    if not isinstance(context, PLAIN):
-        context = _selected("context", read_rows("context", context), flow.context_columns)
-    return _cast("context", _tensor("context", context), flow)
 
 
 def name_columns(

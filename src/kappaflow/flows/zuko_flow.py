@@ -34,15 +34,15 @@ class ZukoLayer(Bijection):
         return type(self.transform).__name__
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return _answer(x, lambda: self._made(context).call_and_ladj(x))
+        return _answer(x, lambda: self._transform_at(context).call_and_ladj(x))
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return _answer(z, lambda: self._made(context).inv.call_and_ladj(z))
+        return _answer(z, lambda: self._transform_at(context).inv.call_and_ladj(z))
 
     def __repr__(self) -> str:  # zuko's own one draws random numbers and reads masks
         return f"{type(self).__name__}({self.layer_name()})"
 
-    def _made(self, context: Tensor | None) -> Any:  # noqa: ANN401
+    def _transform_at(self, context: Tensor | None) -> Any:  # noqa: ANN401
         """Returns the transform for contexts (B, C)."""
         return self.transform(context if self.context_features else None)
 
