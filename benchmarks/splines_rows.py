@@ -13,7 +13,7 @@ from benchmarks.peers import nflows_couplings, of_zuko
 from benchmarks.row import Model, Row, Shape
 from kappaflow import Flow, spline
 from kappaflow.options import Memory
-from kappaflow.training.likelihood import Likelihood
+from kappaflow.training.likelihood import CheckedLikelihood
 
 BINS, BOUND = 8, 5.0
 
@@ -99,7 +99,7 @@ def _flow(shape: Shape, memory: Memory) -> Flow:
 def _compiled(shape: Shape, *, memory: Memory) -> Model:
     """Returns a flow with compiled steps, so that compilation is not part of the measured time."""
     flow = _flow(shape, memory)
-    steps = Likelihood(flow, compiled=True)
+    steps = CheckedLikelihood(flow, compiled=True)
 
     def log_prob(x: Tensor) -> Tensor:
         return steps(x, None, torch.is_grad_enabled())

@@ -13,7 +13,7 @@ from tests.training.examples import Interrupt
 from torch import nn
 
 import kappaflow as kf
-from kappaflow.training.likelihood import Likelihood
+from kappaflow.training.likelihood import CheckedLikelihood
 
 EPOCHS = {"max_epochs": 4, "batch_size": 50, "validation": torch.randn(40, 3)}
 # Warnings of torch itself while it compiles, which it hides from users.
@@ -122,7 +122,7 @@ def test_rounding_is_not_wrong(monkeypatch):
     assert len(kf.fit(FLOWS["planar"](), rows(), compile=True, **EPOCHS).history) == 4
     flow = shaken(FLOWS["planar"]())
     flow.unchecked = False  # as `kappaflow.fit` leaves it: it looks at its rows itself
-    Likelihood(flow, compiled=True).check(rows() * math.nan, None, 1)
+    CheckedLikelihood(flow, compiled=True).check(rows() * math.nan, None, 1)
 
 
 def test_a_compiler_that_fails_is_one_sentence(monkeypatch):
@@ -166,9 +166,11 @@ def test_whole_batches_are_compiled_and_comparing_changes_nothing(monkeypatch):
 @pytest.mark.slow
 def test_a_training_that_is_resumed_compares_at_once(tmp_path, monkeypatch, each_epoch):
     """Whatever its epoch."""
-    checked, original = [], Likelihood._fault
+    checked, original = [], CheckedLikelihood._fault
     monkeypatch.setattr(
-        Likelihood, "_fault", lambda self, x, context: checked.append(original(self, x, context))
+        CheckedLikelihood,
+        "_fault",
+        lambda self, x, context: checked.append(original(self, x, context)),
     )
     as_compiled_by(lambda function: function, monkeypatch)
     options = EPOCHS | {"compile": True, "out": tmp_path / "run"}
@@ -188,7 +190,9 @@ def test_every_flow_of_a_process_is_compiled(monkeypatch):
     compiled = functools.partial(torch.compile, backend=counter)
     as_compiled_by(compiled, monkeypatch)
     for depth in range(1, 12):
-        Likelihood(kf.planar(2, depth=depth), compiled=True).check(torch.randn(7, 2), None, 1)
+        CheckedLikelihood(kf.planar(2, depth=depth), compiled=True).check(
+            torch.randn(7, 2), None, 1
+        )
     assert counter.frame_count == 11
 
 
@@ -200,7 +204,7 @@ def test_compiled_gradients_are_those_without(name):
     flow = shaken(FLOWS[name]())
     kf.fit(flow, rows(), max_epochs=1)  # its units
     trained, found = flow.train(), []
-    model = Likelihood(trained, compiled=True)
+    model = CheckedLikelihood(trained, compiled=True)
     for is_whole in (False, True):
         log_prob = model(rows(), None, is_whole)
         found.append([log_prob.detach(), *torch.autograd.grad(log_prob.mean(), flow.parameters())])
@@ -229,7 +233,7 @@ def test_compiled_conditioners_draw_and_count_as_those_without(make, memory):
     for is_whole, flow in enumerate(flows):
         flow.eval().log_prob(x)  # what a first call makes once for all
         flow.train()
-        model = Likelihood(flow, compiled=True)
+        model = CheckedLikelihood(flow, compiled=True)
         for _ in range(2):
             torch.manual_seed(5)
             log_prob = model(x, None, bool(is_whole))

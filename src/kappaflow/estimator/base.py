@@ -43,7 +43,7 @@ from kappaflow.runs.recipes import (
 )
 from kappaflow.training import Settings, batch_of, checked_settings, fit_split, log_prob_of
 from kappaflow.training.fit import warn_of
-from kappaflow.training.session import State
+from kappaflow.training.session import TrainingState
 
 Floats = NDArray[np.float64]
 Packed = dict[str, bytes]
@@ -253,7 +253,7 @@ class BaseFlowEstimator(BaseEstimator):
 
     def _started(
         self, table: Table, train: Table, validation: Table, settings: Settings
-    ) -> tuple[Flow, State | None, Settings]:
+    ) -> tuple[Flow, TrainingState | None, Settings]:
         """Returns a new flow, the state to continue from after a model search, and settings."""
         return self._built(table, settings.seed), None, settings
 
@@ -363,7 +363,7 @@ class RowEstimator(BaseFlowEstimator):
 
     def _started(
         self, table: Table, train: Table, validation: Table, settings: Settings
-    ) -> tuple[Flow, State | None, Settings]:
+    ) -> tuple[Flow, TrainingState | None, Settings]:
         named = (self.model, self.depth, self.hidden, self.options or None)
         if any(value is not None for value in named):
             return super()._started(table, train, validation, settings)

@@ -9,7 +9,7 @@ from kappaflow.report.conditioning import conditioning_figures
 from kappaflow.report.content import Report
 from kappaflow.report.general import joint_note, nll_figure, report_page
 from kappaflow.report.numbers import count, fixed, is_finite, with_error
-from kappaflow.report.page import KeyFigure, Page, Pictures, Section, Table, Text
+from kappaflow.report.page import KeyFigure, Page, Pictures, Section, Text, TextTable
 from kappaflow.report.pictures import NARROW, WIDE, Picture, Shown
 from kappaflow.report.result import Result
 from kappaflow.results import Part
@@ -129,7 +129,7 @@ def _likelihood_text(result: Result, images: str) -> str:
     )
 
 
-def _likelihood_table(result: Result) -> Table:
+def _likelihood_table(result: Result) -> TextTable:
     part = result.test
     unit, mean, error = "Nats per image", part.nll, part.standard_error
     if part.bits_per_dimension is not None:
@@ -139,7 +139,7 @@ def _likelihood_table(result: Result) -> Table:
     for reference in result.references:
         name = f"for comparison: {reference.name}"
         rows.append([name, fixed(reference.nll, 3), None, None, None])
-    return Table((unit, "Mean", "Median image", "95 % quantile", "Worst image"), rows)
+    return TextTable((unit, "Mean", "Median image", "95 % quantile", "Worst image"), rows)
 
 
 def _likelihood_note(result: Result) -> str:

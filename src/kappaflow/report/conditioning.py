@@ -21,7 +21,7 @@ from kappaflow.report.charts import (
     single_chart,
 )
 from kappaflow.report.numbers import drawable, is_finite, significant
-from kappaflow.report.page import Charts, KeyFigure, Section, Table, Text
+from kappaflow.report.page import Charts, KeyFigure, Section, Text, TextTable
 from kappaflow.report.result import Conditioning
 
 LONGEST_NAME = 30  # characters of a layer's name in a legend
@@ -212,7 +212,7 @@ def depth_section(profile: ProfileQuantiles, where: str, charts: Sequence[Chart]
     return Section("depth", "Conditioning over depth", blocks, link="Conditioning")
 
 
-def _worst_table(profile: ProfileQuantiles) -> Table:
+def _worst_table(profile: ProfileQuantiles) -> TextTable:
     """Returns a table of the worst-conditioned layers, the worst first."""
     median = profile.layer_condition_number.median
     worst = sorted(
@@ -226,7 +226,7 @@ def _worst_table(profile: ProfileQuantiles) -> Table:
         [profile.layers[i], significant(median[i]), significant(p95[i]), significant(trips[i], 2)]
         for i in worst
     ]
-    return Table(columns, rows, title=title)
+    return TextTable(columns, rows, title=title)
 
 
 def conditioning_figures(

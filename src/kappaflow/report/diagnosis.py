@@ -29,7 +29,7 @@ from kappaflow.report.numbers import count, significant
 from kappaflow.report.page import (
     Card,
     Charts,
-    Facts,
+    FactTable,
     KeyFigure,
     Page,
     Section,
@@ -133,7 +133,7 @@ def _measured_section(diagnosis: Diagnosis, points: str) -> Section:
         for name, value in diagnosis.measured.items()
         if value != ""  # nothing was left out
     ]
-    return Section("measured", "How it was diagnosed", [Facts([("", facts)])], "Settings")
+    return Section("measured", "How it was diagnosed", [FactTable(facts)], "Settings")
 
 
 def _place_charts(

@@ -11,8 +11,8 @@ from kappaflow.report.page import (
     KeyFigure,
     Page,
     Section,
-    Table,
     Text,
+    TextTable,
     findings_section,
     glossary_section,
     verdict_of,
@@ -132,5 +132,5 @@ def _likelihood_section(report: Report[GeneralCharts]) -> Section:
     )
     quantiles = [fixed(test.quantiles.get(key), 2) for key in ("median", "p95", "max")]
     rows = [[f"{test.rows:,}", with_error(test.nll, test.standard_error), *quantiles]]
-    table = Table(("Count", "Mean", "Median", "95 % quantile", "Worst"), rows)
+    table = TextTable(("Count", "Mean", "Median", "95 % quantile", "Worst"), rows)
     return Section("likelihood", "Held-out likelihood", [Text(text), table], link="Likelihood")

@@ -80,7 +80,7 @@ class Charts(NamedTuple):
     wide: bool = False
 
 
-class Table(NamedTuple):
+class TextTable(NamedTuple):
     """A table whose first column names the rows; None is a cell without a value.
 
     On a narrow screen each row becomes a card. A table with very many columns scrolls sideways.
@@ -92,10 +92,11 @@ class Table(NamedTuple):
     scrolls: bool = False
 
 
-class Facts(NamedTuple):
-    """Tables of names and values, side by side: (title, [(name, value), ...])."""
+class FactTable(NamedTuple):
+    """A table of names and values."""
 
-    tables: Sequence[tuple[str, Sequence[tuple[str, str]]]]
+    facts: Sequence[tuple[str, str]]
+    title: str = ""
 
 
 class Pictures(NamedTuple):
@@ -123,11 +124,11 @@ class Details(NamedTuple):
     """Tables that the reader unfolds; without charts, which need a width to be drawn."""
 
     summary: str
-    blocks: Sequence[Facts | Table | Text]
+    blocks: Sequence[FactTable | TextTable | Text]
 
 
 Plain = ResultBox | Text | Heading | Items | Details
-Block = Plain | Charts | Table | Facts | Pictures | Findings
+Block = Plain | Charts | TextTable | FactTable | Pictures | Findings
 
 
 class Section(NamedTuple):
@@ -197,9 +198,7 @@ def findings_section(cards: Sequence[Card], title: str = "Findings of the doctor
 def glossary_section(terms: Sequence[str]) -> Section:
     """Returns the section that explains some terms of templates/glossary.txt."""
     meanings = dict(line.split(": ", 1) for line in _file("glossary.txt").splitlines())
-    return Section(
-        "glossary", "Glossary", [Facts([("", [(term, meanings[term]) for term in terms])])]
-    )
+    return Section("glossary", "Glossary", [FactTable([(term, meanings[term]) for term in terms])])
 
 
 def verdict_of(ok: bool, findings: Iterable[Finding], text: str) -> ResultBox:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from kappaflow.report.charts import DATA, SAMPLES, Chart, Numbers, Panel, line
 from kappaflow.report.content import Correlations, Marginal, Pairs
 from kappaflow.report.numbers import count, drawable, fixed, is_finite
-from kappaflow.report.page import Block, Charts, Heading, Table, Text
+from kappaflow.report.page import Block, Charts, Heading, Text, TextTable
 from kappaflow.report.table_charts import marginal_panel
 
 ALL_PAIRS = 5  # columns at most, for a point cloud of each pair
@@ -18,7 +18,7 @@ NOTABLE = 3  # standard errors
 MOST_POINTS = 6000  # of a chart: each is an element of the document
 
 
-class Difference(NamedTuple):
+class PairDifference(NamedTuple):
     """A pair of columns with its correlations, their difference and its standard error."""
 
     first: str
@@ -29,16 +29,16 @@ class Difference(NamedTuple):
     error: float
 
 
-def differences(parts: Correlations) -> list[Difference]:
+def differences(parts: Correlations) -> list[PairDifference]:
     """Returns the pairs whose two correlations are finite, the largest difference first.
 
     The variance of Fisher's transform of a rank correlation is 1.06 / (n - 3), by Fieller, Hartley
     and Pearson 1957.
     """
-    unit = math.sqrt(1.06 / max(1, parts.rows - 3))
+    unit, names = math.sqrt(1.06 / max(1, parts.rows - 3)), parts.columns
     pairs = [
-        Difference(parts.columns[j], name, a, b, b - a, unit * math.hypot(1 - a * a, 1 - b * b))
-        for name, data, samples in zip(parts.columns, parts.data, parts.samples, strict=True)
+        PairDifference(names[j], name, a, b, b - a, unit * math.hypot(1 - a * a, 1 - b * b))
+        for name, data, samples in zip(names, parts.data, parts.samples, strict=True)
         for j, (a, b) in enumerate(zip(data, samples, strict=True))
         if is_finite(a) and is_finite(b)
     ]
@@ -72,7 +72,7 @@ def correlation_blocks(parts: Correlations) -> list[Block]:
     return [
         Heading("Correlations", id="correlations"),
         Text(text),
-        Table(columns, rows),
+        TextTable(columns, rows),
     ]
 
 

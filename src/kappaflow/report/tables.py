@@ -14,7 +14,7 @@ from kappaflow.report.numbers import (
     significant,
     with_error,
 )
-from kappaflow.report.page import Block, Charts, Heading, KeyFigure, Page, Section, Table, Text
+from kappaflow.report.page import Block, Charts, Heading, KeyFigure, Page, Section, Text, TextTable
 from kappaflow.report.pairs import correlation_blocks, pair_blocks
 from kappaflow.report.result import AddedPadding, Result
 from kappaflow.report.table_charts import latent_charts, marginals_chart, separation_chart
@@ -157,7 +157,7 @@ def _padding_text(padding: AddedPadding) -> str:
     return f"{features}, {padding.description}, {were} added to each row."
 
 
-def _likelihood_table(result: Result) -> Table:
+def _likelihood_table(result: Result) -> TextTable:
     rows: list[list[str | None]] = []
     for part in (result.test, *result.parts):
         quantiles = [fixed(part.quantiles.get(key), 2) for key in ("median", "p95", "p99", "max")]
@@ -182,7 +182,7 @@ def _likelihood_table(result: Result) -> Table:
         "Rows", "Count", "Mean, standardized", "Mean, input units", "Median", "95 % quantile",
         "99 % quantile", "Worst row",
     )  # fmt: skip
-    return Table(columns, rows)
+    return TextTable(columns, rows)
 
 
 def _references(result: Result) -> list[tuple[str, int, float, float]]:
@@ -221,7 +221,7 @@ def _worst_rows(rows: WorstRows, *, is_joint: bool) -> list[Block]:
     ]
     return [
         Heading("Test rows with the lowest density", id="worst-rows"),
-        Table(["Row", "log_prob", "Most unusual value", *rows.columns], cells, scrolls=True),
+        TextTable(["Row", "log_prob", "Most unusual value", *rows.columns], cells, scrolls=True),
         Text(note, style="quiet"),
     ]
 

@@ -26,12 +26,12 @@ from kappaflow.report.page import (
     Block,
     Charts,
     Details,
-    Facts,
+    FactTable,
     Heading,
     Items,
     Section,
-    Table,
     Text,
+    TextTable,
 )
 from kappaflow.report.result import Result, figures_of
 
@@ -205,7 +205,7 @@ def origin(about: About) -> list[Text]:
 
 def about_section(about: About, notes: Sequence[str]) -> Section:
     """Returns the section about the data."""
-    blocks: list[Block] = [Facts([("", about.data)])]
+    blocks: list[Block] = [FactTable(about.data)]
     if notes:
         blocks += [Heading("Notes on the data"), Items(notes)]
     return Section("about", "Data", blocks)
@@ -213,26 +213,22 @@ def about_section(about: About, notes: Sequence[str]) -> Section:
 
 def settings_section(about: About, result: Result) -> Section:
     """Returns the section with the settings of model and training, and all figures, folded."""
-    blocks = [
-        Details(
-            "Model and training", [Facts([("Model", about.model), ("Training", about.training)])]
-        )
-    ]
+    tables = [FactTable(about.model, "Model"), FactTable(about.training, "Training")]
+    blocks = [Details("Model and training", tables)]
     if about.trials:
         blocks.append(Details("Model search", [_trials_table(about)]))
     figures = [
         (name, significant(value, 6) if isinstance(value, float) else plain_text(value))
         for name, value in figures_of(result)
     ]
-    return Section(
-        "settings", "Settings", [*blocks, Details("All figures", [Facts([("", figures)])])]
-    )
+    blocks.append(Details("All figures", [FactTable(figures)]))
+    return Section("settings", "Settings", blocks)
 
 
-def _trials_table(about: About) -> Table:
+def _trials_table(about: About) -> TextTable:
     rows = []
     for name, rounds, steps, nll, behind, error in about.trials:
         difference = f"{behind:.3f} ± {error:.3f}" if rows else "chosen"
         rows.append([name, str(rounds), f"{steps:,}", f"{nll:.3f}", difference])
     columns = ("Model", "Rounds", "Steps", "Validation NLL (nats)", "Difference from the best")
-    return Table(columns, rows)
+    return TextTable(columns, rows)

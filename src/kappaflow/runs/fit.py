@@ -31,7 +31,7 @@ from kappaflow.training import (
     write_result,
 )
 from kappaflow.training.collectives import from_rank_zero
-from kappaflow.training.session import State, history_facts
+from kappaflow.training.session import TrainingState, history_facts
 
 # Processor time of an evaluation, with its report: of any flow, and more for each feature.
 EVALUATION_S, EVALUATION_S_A_FEATURE = 5.0, 0.05
@@ -134,7 +134,7 @@ def _chosen(
     settings: Settings,
     learning_rate: float | None,
     **options: Any,  # noqa: ANN401
-) -> tuple[ModelConfig, Choice | None, State | None]:
+) -> tuple[ModelConfig, Choice | None, TrainingState | None]:
     """Returns a model; of a search its choice, and the state of the winner."""
     if isinstance(model, ModelConfig):
         return model, None, None

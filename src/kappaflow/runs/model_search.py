@@ -52,7 +52,7 @@ from kappaflow.training.distributed import connect_ranks
 from kappaflow.training.fit import OPTIONS, split_rows, warn_of
 from kappaflow.training.progress import Bar, bar_shown
 from kappaflow.training.rows import as_table
-from kappaflow.training.session import State
+from kappaflow.training.session import TrainingState
 
 SLOWER = 1e-3  # maximum learning rate with a mixture as the base: its components are narrow
 SHARE = 0.25  # of the limits of a run that a search may use
@@ -91,7 +91,7 @@ class ModelSearch:
             )
 
 
-Searched = tuple["Choice", State | None]  # and where the training of the winner starts
+Searched = tuple["Choice", TrainingState | None]  # and where the training of the winner starts
 
 
 def candidates(
@@ -294,7 +294,7 @@ class _Race:
 
     def run(
         self, search: ModelSearch, device: str | torch.device | None, show: Bar
-    ) -> tuple[Choice, State | None]:
+    ) -> tuple[Choice, TrainingState | None]:
         """Returns the choice, and the state from which the winner continues."""
         settings, watch = self.settings, Stopwatch()
         circles = any(domain.circular for domain in self.domains.values())

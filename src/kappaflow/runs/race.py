@@ -28,7 +28,7 @@ from kappaflow.training.loop import Start, Training
 from kappaflow.training.maximum_likelihood import MaximumLikelihood
 from kappaflow.training.measure import conditioning_figures, mean, standard_error
 from kappaflow.training.progress import Bar
-from kappaflow.training.session import State
+from kappaflow.training.session import TrainingState
 
 RISE = 100  # steps over which the learning rate rises
 TURNS, STEPS_A_TURN = 4, 20  # most turns of a model in a round; its fewest steps in one
@@ -315,7 +315,7 @@ def trials_of(ranked: list[Racer]) -> tuple[Trial, ...]:
     return tuple(results)
 
 
-def state_of(winner: Racer, seconds: float, others: int) -> State:
+def state_of(winner: Racer, seconds: float, others: int) -> TrainingState:
     """Returns the state from which the winner continues; time and `others` steps count as used."""
     training = winner.training
     progress = training.progress

@@ -48,7 +48,7 @@ from kappaflow.runs.recipes import (
 from kappaflow.runs.table_content import table_content
 from kappaflow.training import FitResult, Settings, correlation_note
 from kappaflow.training.on_disk import examine_sample, rows_kept_until, split_for, split_shown
-from kappaflow.training.session import State
+from kappaflow.training.session import TrainingState
 
 FRACTIONS = (0.8, 0.1, 0.1)  # of the data: for training, validation and test
 HANDLED = {"keep": "kept", "drop": "dropped", "weigh": "counted by weights"}
@@ -162,7 +162,7 @@ class TableData(RunData):
         search: ModelSearch,
         settings: Settings,
         **options: Any,  # noqa: ANN401
-    ) -> tuple[Choice, State | None]:
+    ) -> tuple[Choice, TrainingState | None]:
         """Returns the choice of a model search and the state of its winner."""
         rows = self.trained_on
         return search_model(

@@ -21,6 +21,7 @@ from kappaflow.training.measure import (
     mean,
     quantile,
 )
+from kappaflow.training.objective import State
 
 LEVEL = 0.95  # the quantile that the budget limits
 EVERY = 4  # steps from one penalty to the next
@@ -42,8 +43,6 @@ JUST = 0.99  # share of the budget to which weights are projected
 MOST_MOVES = 6
 FIRST_RATE = 4.0  # decrease of log(condition number) as the share of the way falls by 1
 LEAST_RATE = 1.0  # smallest plausible rate
-
-State = dict[str, Tensor]
 
 
 @dataclass

@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.storage import make_directory
+from kappaflow.training.objective import Figures
 from kappaflow.training.results import EnergyResult, FitResult
 from kappaflow.training.settings import EnergySettings, Settings
-
-Figures = dict[str, Any]
 
 
 class Callback:

@@ -24,7 +24,7 @@ ROUNDINGS = 16  # allowed error in units of the rounding of a narrow type, if th
 NEGLIGIBLE = 0.01  # of the norm of the whole gradient
 
 
-class Likelihood(nn.Module):
+class CheckedLikelihood(nn.Module):
     """The log_prob of a flow in training steps; `torch.compile` runs full batches, if compiled."""
 
     def __init__(self, flow: Flow, *, compiled: bool) -> None:

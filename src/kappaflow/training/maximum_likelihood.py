@@ -11,7 +11,7 @@ from kappaflow.flows import Flow
 from kappaflow.training.budget import ConditionBudget, project_to_budget
 from kappaflow.training.collectives import all_gather
 from kappaflow.training.distributed import Engine, has_unused_parameters
-from kappaflow.training.likelihood import Likelihood
+from kappaflow.training.likelihood import CheckedLikelihood
 from kappaflow.training.loop import Progress, copied
 from kappaflow.training.measure import (
     CONDITIONING,
@@ -50,7 +50,7 @@ class MaximumLikelihood:
         self.settings, self.engine = settings, engine
         some_unused = engine.world_size > 1 and has_unused_parameters(flow, train)
         self.compiled = settings.compile
-        self.likelihood = Likelihood(flow, compiled=self.compiled)
+        self.likelihood = CheckedLikelihood(flow, compiled=self.compiled)
         self.module = engine.parallel(self.likelihood, some_unused=some_unused)
         self.batch_size = settings.rows_a_step(len(train))
         self.steps_per_epoch = -(-len(train) // self.batch_size)

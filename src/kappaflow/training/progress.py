@@ -3,14 +3,14 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 from kappaflow import registry
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.summary import Facts, sparkline
+from kappaflow.training.objective import Figures
 
-Figures = dict[str, Any]
 HELD_OUT = "validation_nll_standardized"
 PARTS = 1000  # resolution of a progress bar
 FORMAT = "{desc} {bar:10}{postfix}, {remaining} left"

@@ -42,7 +42,7 @@ STOPPED = {
 
 
 R = TypeVar("R", FitResult, EnergyResult)
-State = tuple[Groups, dict[str, Any], list[Figures]]  # of a training: tensors, progress, history
+TrainingState = tuple[Groups, dict[str, Any], list[Figures]]  # tensors, progress, history
 
 
 def history_facts(result: FitResult) -> list[tuple[str, str]]:
@@ -70,7 +70,7 @@ def fit_split(
     progress: bool | None = None,
     about: dict[str, Any] | None = None,
     callbacks: Sequence[Callback] = (),
-    start: State | None = None,
+    start: TrainingState | None = None,
     optimizer: MakeOptimizer | None = None,
     scheduler: MakeScheduler | None = None,
 ) -> FitResult:
@@ -190,10 +190,10 @@ def _started(folder: RunFolder | None, flow: Flow) -> Iterator[None]:
             yield
 
 
-def _resume(training: Training, folder: RunFolder | None, start: State | None) -> None:
+def _resume(training: Training, folder: RunFolder | None, start: TrainingState | None) -> None:
     """Restores a training on all ranks from the last checkpoint, or from `start`."""
 
-    def resumed() -> State | None:
+    def resumed() -> TrainingState | None:
         if folder is not None:
             folder.resume(training)
         if start is not None and not training.progress.step:

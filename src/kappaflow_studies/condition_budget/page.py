@@ -11,7 +11,7 @@ from kappaflow.report.numbers import (
     significant,
     with_error,
 )
-from kappaflow.report.page import Link, Section, Table, Text
+from kappaflow.report.page import Link, Section, Text, TextTable
 from kappaflow.results import Part
 from kappaflow_studies.engine.report import StudyFindings, render_findings
 
@@ -123,7 +123,7 @@ def render_trade_off(report: TradeOff) -> str:
         intro=[Text(ABOUT), *(Text(note, style="quiet") for note in report.notes)],
         numbers="report.json",
         settings=(f"{count(len(report.flows), 'training')}, {time} in total.", report.model),
-        sections=[Section("table", "In numbers", [Table(head, linked), Text(NOTE, "quiet")])],
+        sections=[Section("table", "In numbers", [TextTable(head, linked), Text(NOTE, "quiet")])],
     )
 
 

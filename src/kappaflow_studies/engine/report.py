@@ -92,11 +92,14 @@ def render_findings(
     """Returns a page of findings: sentences, charts, tables, further sections, the settings."""
     tables: list[page.Block] = []
     for table in findings.tables:
-        tables += [page.Heading(table.title), page.Table(table.columns, table.rows)]
+        tables += [page.Heading(table.title), page.TextTable(table.columns, table.rows)]
         tables += [page.Text(table.caption, "quiet")] if table.caption else []
     differs = [page.Text(text) for text in findings.differs]
     text, rows = settings
-    described = [page.Text(text), page.Table(("Setting", "Value"), [list(row) for row in rows])]
+    described = [
+        page.Text(text),
+        page.TextTable(("Setting", "Value"), [list(row) for row in rows]),
+    ]
     parts = [
         page.Section("charts", "Charts", [page.Charts([chart]) for chart in findings.charts]),
         page.Section("tables", "Tables", tables),

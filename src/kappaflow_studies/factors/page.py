@@ -23,8 +23,8 @@ from kappaflow.report.page import (
     KeyFigure,
     Page,
     Section,
-    Table,
     Text,
+    TextTable,
     glossary_section,
     render_page,
 )
@@ -141,7 +141,7 @@ def _couplings_section(factorization: Factorization) -> Section:
         ]
         for number, coupling in enumerate(factorization.couplings, start=1)
     ]  # fmt: skip
-    table = Table(("Coupling", "Changes", "Condition number", "Diagonal"), rows)
+    table = TextTable(("Coupling", "Changes", "Condition number", "Diagonal"), rows)
     note = Text("Features are counted from 0.", style="quiet")
     return Section("couplings", "The couplings in numbers", [table, note])
 
@@ -162,7 +162,7 @@ def _trials_section(factorization: Factorization, trials: Sequence[CountResult])
         if (best := trial.factorization) is not None
     ]  # fmt: skip
     columns = ("Allowed", "Used", "Largest condition number", "Residual", "Method")
-    blocks.append(Table(columns, rows))
+    blocks.append(TextTable(columns, rows))
     blocks += [
         Text(f"{count(trial.couplings, 'coupling')}: {trial.why_not}", style="quiet")
         for trial in trials
