@@ -35,14 +35,6 @@ def standard_normal(n):
     return Independent(Normal(torch.zeros(n).double(), 1.0), 1)
 
 
-def test_a_transformed_distribution_is_the_density(plain):
-    distribution = TransformedDistribution(standard_normal(3), [plain.as_transform()])
-    x = torch.randn(4, 5, 3).double()
-    torch.testing.assert_close(distribution.log_prob(x), plain.log_prob(x), atol=1e-12, rtol=1e-12)
-    assert distribution.event_shape == (3,)
-    assert distribution.rsample((6,)).shape == (6, 3)
-
-
 def test_the_log_det_is_that_of_the_jacobian(plain):
     transform = plain.as_transform()
     z = torch.randn(5, 3).double()
