@@ -11,6 +11,7 @@ import kappaflow as kf
 from kappaflow.flows.recipe import from_options
 from kappaflow.images.samples import (
     SampleSheets,
+    columns_for,
     draw_pixels,
     is_shown,
     sample_sheet,
@@ -31,6 +32,11 @@ def test_grids_are_shown_at_1_2_5_and_their_tens_and_at_the_end():
     """Few, and evenly on a log scale."""
     shown = [epoch for epoch in range(1, 1235) if is_shown(epoch, 1234)]
     assert shown == [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 1234]
+
+
+def test_a_picture_has_a_column_for_each_class_or_is_about_a_square():
+    """As many classes as take turns."""
+    assert [columns_for(64), columns_for(10), columns_for(30, turns=10)] == [8, 4, 10]
 
 
 def test_pixels_are_the_samples_of_the_flow():

@@ -187,13 +187,6 @@ def independent_bits(train: Images, validation: Images, test: Images) -> NDArray
     Each pixel is coded on its own, by how often its values occurred at its place among the
     training images, joined with how often they occurred anywhere. The weight of the second is the
     one with the shortest code of the validation images.
-
-    Example:
-        >>> from kappaflow.images import load_images
-        >>> digits = load_images("digits")
-        >>> parts = [digits.subset(range(start, start + 500)) for start in (0, 500, 1000)]
-        >>> round(float(independent_bits(*parts).mean()), 2)
-        2.51
     """
     counts = _counts(train)
     anywhere = counts.sum(0) + 1

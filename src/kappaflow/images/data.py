@@ -18,6 +18,7 @@ from kappaflow.images.jet import jet
 from kappaflow.images.load import load_images, split_images
 from kappaflow.images.recipes import glow, real_nvp_image
 from kappaflow.images.samples import BEST, SampleSheets, values_of, write_sheet
+from kappaflow.report.numbers import count
 from kappaflow.runs.content import Content
 from kappaflow.runs.kinds import DataConfig, RunData
 from kappaflow.runs.recipes import ModelConfig, all_arguments, with_padding
@@ -74,9 +75,7 @@ class ImageConfig(DataConfig):
         train, validation, test = split_images(images, fractions=FRACTIONS, seed=self.split_seed)
         notes = ()
         if images.left_out:
-            is_single = images.left_out == 1
-            files = "1 other file" if is_single else f"{images.left_out:,} other files"
-            notes += (f"{files} of the folder {'is' if is_single else 'are'} left out",)
+            notes += (f"left out of the folder: {count(images.left_out, 'other file')}",)
         unseen = _unseen(train)
         if self.by_class and unseen:
             notes += (f"no image of {', '.join(unseen)} is among those to train on",)
@@ -192,12 +191,6 @@ def defaults(recipe: str, shape: tuple[int, int, int]) -> dict[str, Any]:
     There are as many levels as the sides can be halved, down to 2 pixels, and at most 3. Patches
     have 4 x 4 pixels if they fit often enough. Tiny images get narrow networks. Small images store
     everything for the backward pass.
-
-    Example:
-        >>> [defaults("glow", (1, side, side))["levels"] for side in (8, 28, 32)]
-        [2, 2, 3]
-        >>> defaults("jet", (1, 28, 28))
-        {'memory': 'store', 'patch': 4}
     """
     sides = shape[1:]
     result: dict[str, Any] = {"memory": "store" if max(sides) <= STORED_SIDE else "recompute"}

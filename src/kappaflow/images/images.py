@@ -123,18 +123,7 @@ class Images:
         return [hashlib.sha256(self.pixels[i].tobytes()).digest() for i in self.index.tolist()]
 
     def fingerprint(self) -> str:
-        """Returns a sha256, in hex, of the pixels, their values, labels and file names.
-
-        Returns:
-            The same 64 hex digits for the same images under the same names below their folder,
-            in the same order, with the same labels.
-
-        Example:
-            >>> from kappaflow.images import load_images
-            >>> images = load_images("digits")
-            >>> images.fingerprint() == images.subset(range(1797)).fingerprint()
-            True
-        """
+        """Returns a sha256, in hex, of the pixels, values, labels and names, in their order."""
         digest = hashlib.sha256(repr((self.shape, self.values, self.classes)).encode())
         if self.labels is not None:
             digest.update(self.labels.astype("<i8").tobytes())

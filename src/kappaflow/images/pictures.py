@@ -6,12 +6,7 @@ from kappaflow.report.pictures import Pixels
 
 
 def shown(pixels: Pixels, values: int) -> Pixels:
-    """Returns pixels rescaled from the range 0 to `values` - 1 to the range 0 to 255.
-
-    Example:
-        >>> shown(np.array([0, 8, 16], np.uint8), 17)
-        array([  0, 128, 255], dtype=uint8)
-    """
+    """Returns pixels rescaled from the range 0 to `values` - 1 to the range 0 to 255."""
     if values == 256:
         return pixels
     return np.rint(pixels * (255 / max(1, values - 1))).astype(np.uint8)
@@ -21,10 +16,6 @@ def grid(images: Pixels, columns: int, *, gap: int = 1, ground: int = 128) -> Pi
     """Returns images (N, channels, height, width) in a grid, with gray lines between them.
 
     There is no outer border; the last row may have empty cells.
-
-    Example:
-        >>> grid(np.zeros((5, 1, 8, 8), np.uint8), 3).shape
-        (1, 17, 26)
     """
     count, channels, height, width = images.shape
     rows = -(-count // columns)
@@ -37,13 +28,6 @@ def grid(images: Pixels, columns: int, *, gap: int = 1, ground: int = 128) -> Pi
 
 
 def enlarged(pixels: Pixels, least: int = 512) -> Pixels:
-    """Returns a picture enlarged by the smallest whole factor that makes it `least` wide.
-
-    Each pixel becomes a square of one color, without smoothing.
-
-    Example:
-        >>> enlarged(np.zeros((1, 17, 26), np.uint8)).shape
-        (1, 340, 520)
-    """
+    """Returns a picture enlarged to squares by the smallest factor that makes it `least` wide."""
     factor = max(1, -(-least // pixels.shape[2]))
     return pixels.repeat(factor, axis=1).repeat(factor, axis=2)

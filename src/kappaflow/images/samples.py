@@ -95,12 +95,7 @@ def sample_sheet(
 
 
 def is_shown(epoch: int, last: int) -> bool:
-    """Returns whether an epoch has a grid: 1, 2, 5, 10, 20, 50, 100, ... and the last.
-
-    Example:
-        >>> [epoch for epoch in range(1, 61) if is_shown(epoch, 60)]
-        [1, 2, 5, 10, 20, 50, 60]
-    """
+    """Returns whether an epoch has a grid: 1, 2, 5, 10, 20, 50, 100, ... and the last."""
     return epoch == last or str(epoch).rstrip("0") in {"1", "2", "5"}
 
 
@@ -187,12 +182,7 @@ def write_images(images: Pixels, path: str, *, values: int = 256, turns: int = 1
 
 
 def columns_for(count: int, turns: int = 1) -> int:
-    """Returns the number of images in a row: one column per class, or about a square.
-
-    Example:
-        >>> columns_for(64), columns_for(10), columns_for(30, turns=10)
-        (8, 4, 10)
-    """
+    """Returns the number of images in a row: one column per class, or about a square."""
     if 1 < turns <= min(count, MOST_IN_TURNS):
         return turns
     return math.ceil(math.sqrt(count))
