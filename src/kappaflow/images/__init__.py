@@ -1,7 +1,7 @@
 """Images, as a kind of data that registers itself: loading, recipes, samples, report.
 
-Pixels are whole numbers in uint8 tensors; a flow makes them continuous. Images are decoded when a
-batch needs them. No code in a file is executed.
+Pixels are whole numbers in uint8 arrays; a flow makes them continuous. Images are decoded when
+they are loaded. No code in a file is executed.
 
 Each name of the stub is loaded at its first use, so that a command loads only what it needs.
 """

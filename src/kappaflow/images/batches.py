@@ -18,7 +18,7 @@ IMAGE_EXAMPLES = 4096  # images used to fit means and deviations
 
 
 class ImageBatches:
-    """Decodes images batch by batch, with their one-hot classes as contexts if the flow has any.
+    """Images batch by batch, with their one-hot classes as contexts if the flow has any.
 
     If `images.flip` is set, each image is mirrored with probability 1/2 each time it is read.
 
