@@ -72,7 +72,7 @@ REFUSED = [
     ("fit magic --where clas=g", "class"),
     ("fit magic --context nope", "nope"),
     ("fit magic --columns fLength --start whiten", "'identity' for one column, 'fLength'"),
-    ("fit magic --bounds fLength", "'bounds' should be like mass=positive"),
+    ("fit magic --bounds fLength", "or list texts like mass=positive"),
     ("fit magic --bounds fLength=0,1", "should lie between 0 and 1"),
     ("fit magic --context fSize --bounds fSize=positive", "is one of the context"),
     ("fit TABLE --model real_nvp --bounds a=circular:-9,9", "Use the model 'spline'"),

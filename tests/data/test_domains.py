@@ -50,8 +50,8 @@ def test_a_circle_of_radians_is_read_as_its_values_are():
     [
         ({"mass": "positive"}, "'bounds' names column 'mass', which is not modeled"),
         ({7: "positive"}, "'bounds' names column '7'"),
-        (["x0"], "'bounds' should be like mass=positive"),
-        ([None, "positive"], "or else map columns to domains.*got None"),
+        (["x0"], "'bounds' should map columns .*or list texts like mass=positive.*got 'x0'"),
+        ([None, "positive"], "should map columns to domains.*got None"),
         (["x0=positive", "x0=0,1"], "'x0' is there twice"),
         ("x0=positive", "'bounds' should map columns"),
         ({"x0": "big"}, "'bounds' should be 'positive'"),

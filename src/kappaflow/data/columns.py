@@ -5,6 +5,7 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,9 @@ def choose_columns(raw: RawTable, reading: Reading, conditions: Sequence[Conditi
         find_column(raw, condition.column, "where")
     named = None if columns is None else [_given(raw, name, "columns") for name in columns]
     _refuse_clashes(
-        [column.name for column in named or []], excluded, [column.name for column in conditioned]
+        columns=[column.name for column in named or []],
+        context=[column.name for column in conditioned],
+        exclude=list(excluded),
     )
     if named is not None:
         if not named:
@@ -186,16 +189,14 @@ def _refuse_unusable(column: Column) -> None:
         raise DataError(f"{column.problem}.")
 
 
-def _refuse_clashes(named: list[str], excluded: set[str], context: list[str]) -> None:
+def _refuse_clashes(**roles: list[str]) -> None:
     """Raises ArgumentError where a column is named in two roles, or twice in one."""
-    for argument, names in (("columns", named), ("context", context)):
+    for argument, names in roles.items():
         twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
         if twice:
             raise ArgumentError(f"'{argument}' names {quoted(twice)} twice: name it once.")
-    pairs = (("columns", "context", set(named) & set(context)),)
-    pairs += (("columns", "exclude", set(named) & excluded),)
-    pairs += (("context", "exclude", set(context) & excluded),)
-    for first, other, both in pairs:
+    for first, other in combinations(roles, 2):
+        both = set(roles[first]) & set(roles[other])
         if both:
             raise ArgumentError(
                 f"'{first}' and '{other}' both name {quoted(sorted(both))}: a column has one role."

@@ -33,7 +33,7 @@ def domains_of(bounds: Bounds | None, table: "Table") -> dict[str, Interval]:
     to pi, or from 0 to 2 pi if only that holds all values.
     """
     result = {}
-    for name, value in _by_name(bounds, table).items():
+    for name, value in ({} if bounds is None else _by_name(bounds, table)).items():
         if name in table.context_columns:
             raise ArgumentError(
                 f"'bounds' should name modeled columns, {name!r} is one of the context: give its "
@@ -55,37 +55,26 @@ def domains_of(bounds: Bounds | None, table: "Table") -> dict[str, Interval]:
     return result
 
 
-def _by_name(bounds: Bounds | None, table: "Table") -> Mapping[str, Any]:
-    """Returns bounds by column, also from texts such as "p=0,1"."""
-    if bounds is None:
-        return {}
+def _by_name(bounds: Bounds, table: "Table") -> Mapping[str, Any]:
+    """Returns bounds by column, also from places of columns and from texts such as "p=0,1"."""
     if isinstance(bounds, Mapping):
-        return {_name_of(key, table): value for key, value in bounds.items()}
-    if isinstance(bounds, str) or not isinstance(bounds, Sequence):
-        raise ArgumentError(
-            "'bounds' should map columns to domains, as in {'mass': 'positive', 'p': (0, 1)}, got "
-            f"{bounds!r}."
-        )
+        names = dict(enumerate(table.columns))
+        return {str(names.get(key, key)): value for key, value in bounds.items()}
     result = {}
-    for text in bounds:
+    for text in (
+        bounds if isinstance(bounds, Sequence) and not isinstance(bounds, str) else (bounds,)
+    ):
         name, sign, value = text.rpartition("=") if isinstance(text, str) else ("", "", "")
-        if not sign or not name:
+        if not sign or not name or not is_list:
             raise ArgumentError(
-                "'bounds' should be like mass=positive, p=0,1, x=2, or angle=circular:0,360, or "
-                "else map columns to domains, as in {'mass': 'positive', 'p': (0, 1)}, got "
+                "'bounds' should map columns to domains, as in {'mass': 'positive', 'p': (0, 1)}, "
+                "or list texts like mass=positive, p=0,1, x=2, or angle=circular:0,360, got "
                 f"{text!r}."
             )
         if name in result:
             raise ArgumentError(f"'bounds' should name a column once, {name!r} is there twice.")
         result[name] = value
     return result
-
-
-def _name_of(key: str | int, table: "Table") -> str:
-    """Returns the name of a column, given its name or its index."""
-    if isinstance(key, int) and 0 <= key < len(table.columns):
-        return table.columns[key]
-    return str(key)
 
 
 def bounds_of(domains: Domains, columns: Sequence[str]) -> list[str | None] | None:
@@ -217,9 +206,7 @@ def _moved_in(table: "Table", name: str, domain: Interval, on_end: BoolArray) ->
 def _outside(
     table: "Table", name: str, domain: Interval, beyond: BoolArray, offered: Collection[Repair]
 ) -> str:
-    first = int(np.flatnonzero(beyond)[0])
-    value = table.values[first, table.columns.index(name)]
-    total = int(beyond.sum())
+    row, value, total = _first(table, name, beyond)
     more = f", as have {total - 1:,} more rows" if total > 1 else ""
     remedy = "leave out such rows, if the bounds are right"
     if "drop" in offered:
@@ -231,25 +218,30 @@ def _outside(
             "between, as in circular:0,360"
         )
     return (
-        f"column {name!r} of {table.source} should lie {domain.description}, "
-        f"{describe_rows(table, [first])[0]} has {value:.6g}{more}: {remedy}."
+        f"column {name!r} of {table.source} should lie {domain.description}, {row} has "
+        f"{value:.6g}{more}: {remedy}."
     )
 
 
 def _on_end(
     table: "Table", name: str, domain: Interval, on_end: BoolArray, offered: Collection[Repair]
 ) -> str:
-    first = int(np.flatnonzero(on_end)[0])
-    value = table.values[first, table.columns.index(name)]
-    total, row = int(on_end.sum()), describe_rows(table, [first])[0]
-    noun = "row" if total == 1 else "rows"
+    row, value, total = _first(table, name, on_end)
+    holds = "1 row holds" if total == 1 else f"{total:,} rows hold"
     drop = f"{option('repair', 'drop')} leaves" if "drop" in offered else "or leave"
     return (
-        f"column {name!r} of {table.source} should lie {domain.description}, and {total:,} {noun} "
-        f"hold an end of that, {value:g} (first {row}), where a density has no "
-        f"value: {option('repair', 'jitter')} moves them inside, short of all others, "
-        f"{drop} out the rows."
-    ).replace("1 row hold ", "1 row holds ")
+        f"column {name!r} of {table.source} should lie {domain.description}, and {holds} an end "
+        f"of that, {value:g} (first {row}), where a density has no value: "
+        f"{option('repair', 'jitter')} moves them inside, short of all others, {drop} out the "
+        "rows."
+    )
+
+
+def _first(table: "Table", name: str, mask: BoolArray) -> tuple[str, float, int]:
+    """Returns name and value of the first row in a mask, and how many rows there are in it."""
+    index = int(mask.argmax())
+    value = float(table.values[index, table.columns.index(name)])
+    return describe_rows(table, [index])[0], value, int(mask.sum())
 
 
 def _counted(mask: BoolArray, noun: str) -> str:
