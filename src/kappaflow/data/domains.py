@@ -61,9 +61,8 @@ def _by_name(bounds: Bounds, table: "Table") -> Mapping[str, Any]:
         names = dict(enumerate(table.columns))
         return {str(names.get(key, key)): value for key, value in bounds.items()}
     result = {}
-    for text in (
-        bounds if isinstance(bounds, Sequence) and not isinstance(bounds, str) else (bounds,)
-    ):
+    is_list = isinstance(bounds, Sequence) and not isinstance(bounds, str)
+    for text in bounds if is_list else (bounds,):
         name, sign, value = text.rpartition("=") if isinstance(text, str) else ("", "", "")
         if not sign or not name or not is_list:
             raise ArgumentError(
