@@ -7,19 +7,30 @@ import pytest
 import torch
 
 import kappaflow as kf
+from diagnosis.faulty import FEATURES, alone, codes
 from kappaflow.diagnosis.checks.energies import energy, modes_missed, weights_heavy
 from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.errors import ArgumentError
 
-FEATURES = 4
 SEEDS = (0, pytest.param(1, marks=pytest.mark.slow))
 FAR = 12.0
 
 
-def curved(seed, features=FEATURES):
+def gaussian(features=2, log_scale=0.0):
+    """A normal distribution as a flow."""
+    scales = [log_scale] * features
+    return alone(kf.bijections.ElementwiseAffine(features, log_scale=scales), features=features)
+
+
+def normal(x):
+    """The log-density of N(0, I) up to a constant."""
+    return -0.5 * x.square().sum(1)
+
+
+def curved(seed):
     """A flow with random weights, which is not a Gaussian."""
     torch.manual_seed(seed)
-    flow = kf.real_nvp(features, depth=2, hidden=(8,), couplings={"scale_bound": 3.0})
+    flow = kf.real_nvp(FEATURES, depth=2, hidden=(8,), couplings={"scale_bound": 3.0})
     for parameter in flow.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return flow.eval()
@@ -63,19 +74,13 @@ def test_a_dropped_mode_is_found_and_a_good_fit_is_not_blamed(seed):
     """The flow nearly fits one mode; its own samples do not show a second one."""
     target = curved(seed)
     flow = nearby(target, seed)
-    assert found(flow, of_flow(target)) == {}
+    assert found(flow, of_flow(target), target.sample(64)) == {}
     dropped = found(flow, two_of(target, 0.5))
     assert set(dropped) == {"KF801"}
     evidence = dropped["KF801"].evidence
     assert evidence["missed_mass"] == pytest.approx(0.5, abs=0.15)
     assert evidence["effective_sample_size"] > 0.7
     assert dropped["KF801"].severity == "warning" and "no samples" in dropped["KF801"].message
-
-
-@pytest.mark.slow
-def test_samples_of_the_target_give_no_finding():
-    target = curved(1)
-    assert found(nearby(target, 1), of_flow(target), target.sample(64)) == {}
 
 
 @pytest.mark.slow
@@ -90,12 +95,12 @@ def test_a_mode_without_mass_is_not_missed():
 
 def test_a_spike_inside_covered_mass_counts_for_its_own_mass():
     """It is narrower than the curvature step, so its proposal covers the whole flow."""
-    flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
+    flow = gaussian()
     spike = torch.tensor([[0.3, 0.2]])
 
     def log_density(x):
         narrow = 8 - (x - spike).square().sum(1) / (2 * 1e-3**2)  # e^8 1e-6 of the other mass
-        return torch.logaddexp(-0.5 * x.square().sum(1), narrow)
+        return torch.logaddexp(normal(x), narrow)
 
     m = Measurements(flow, torch.cat((flow.sample(200), spike)), log_density=log_density)
     assert energy(m).missed_by > 5 and energy(m).missed_mass < 0.01
@@ -106,11 +111,11 @@ def test_the_search_for_modes_starts_from_given_rows():
     """Only rows inside a very narrow mode reveal it."""
 
     def log_density(x):
-        wide = -0.5 * x.square().sum(1)
+        wide = normal(x)
         ripples = (20 * x).cos().sum(1).clamp_max(1.9) * 30 * ((x - 5).square().sum(1) < 4)
         return torch.maximum(wide, ripples - 30)
 
-    flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
+    flow = gaussian()
     x = torch.cat((torch.zeros(3, 2), torch.full((1, 2), 5.0265)))
     finding = found(flow, log_density, x)["KF801"]
     assert finding.evidence["points_missed"] == 1 and finding.evidence["worst_point"] == 3
@@ -118,11 +123,11 @@ def test_the_search_for_modes_starts_from_given_rows():
 
 def test_rows_alone_reveal_a_mode_of_little_mass():
     """Samples of the target, a twentieth of them outside the flow."""
-    flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
+    flow = gaussian()
 
     def log_density(x):
         far = (x - 9).abs().sum(1)  # its maximum is a cusp of little mass
-        return torch.logaddexp(-0.5 * x.square().sum(1), -7 - 3 * far)
+        return torch.logaddexp(normal(x), -7 - 3 * far)
 
     points = torch.cat((flow.sample(95), torch.full((5, 2), 9.0)))
     finding = found(flow, log_density, points)["KF801"]
@@ -132,10 +137,10 @@ def test_rows_alone_reveal_a_mode_of_little_mass():
 
 def test_many_dimensions_keep_a_mode_visible():
     """In 30 dimensions, where the maximum of a density is far from its samples."""
-    flow = kf.Flow(kf.StandardNormal(30), kf.bijections.ElementwiseAffine(30))
+    flow = gaussian(30)
 
     def log_density(x, other=True):
-        here = -0.5 * x.square().sum(1)
+        here = normal(x)
         there = -0.5 * (x - 3).square().sum(1)
         return torch.logaddexp(here, there) if other else here
 
@@ -146,37 +151,31 @@ def test_many_dimensions_keep_a_mode_visible():
 
 
 def test_heavy_weights_and_few_effective_samples_are_reported():
-    narrow = kf.Flow(
-        kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2, log_scale=[1.0, 1.0])
-    )
-    finding = found(narrow, lambda x: -0.5 * x.square().sum(1))["KF802"]
+    finding = found(gaussian(log_scale=1.0), normal)["KF802"]
     assert finding.evidence["pareto_k"] > 0.7 and "Pareto k" in finding.message
-    wide = kf.Flow(
-        kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2, log_scale=[-4.0, -4.0])
-    )
-    few = found(wide, lambda x: -0.5 * x.square().sum(1))["KF802"].evidence
+    few = found(gaussian(log_scale=-4.0), normal)["KF802"].evidence
     assert few["effective_sample_size"] < 0.01
 
 
 def test_an_energy_that_is_not_finite_at_samples_is_reported():
-    flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
+    flow = gaussian()
     finding = found(flow, lambda x: (x[:, 0] + 1).log() - x.square().sum(1))["KF802"]
     assert finding.evidence["not_a_number"] > 100 and "not a number" in finding.message
 
 
 def test_a_bounded_domain_is_not_a_fault():
     """-inf is a density of zero."""
-    flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
+    flow = gaussian()
 
     def log_density(x):
-        return torch.where(x[:, 0] > -3, -0.5 * x.square().sum(1), -math.inf)
+        return torch.where(x[:, 0] > -3, normal(x), -math.inf)
 
     assert found(flow, log_density) == {}
 
 
 def test_a_density_without_mass_at_the_samples_is_an_error():
     """Rows outside the domain have no weight; those inside are missed."""
-    flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
+    flow = gaussian()
 
     def log_density(x):
         return torch.where(x[:, 0] > 40, -0.5 * (x - 50).square().sum(1), -math.inf)
@@ -198,7 +197,7 @@ def test_weights_that_are_not_finite_are_counted():
             return x, torch.where(z[:, 0] > 2, torch.nan, log_det)
 
     flow = kf.Flow(kf.StandardNormal(2), Overflowing(2))
-    finding = found(flow, lambda x: -0.5 * x.square().sum(1))["KF802"]
+    finding = found(flow, normal)["KF802"]
     assert finding.severity == "error" and "of 2048 samples are not finite" in finding.message
 
 
@@ -217,14 +216,7 @@ def test_invalid_energies_are_refused_in_a_sentence(flow, log_density, message):
 
 
 @pytest.mark.slow
-def test_the_doctor_evaluates_the_energy_and_leaves_the_flow_unchanged():
-    flow, log_density = curved(0).train(), two_of(curved(0), 0.5)
-    before = {name: value.clone() for name, value in flow.state_dict().items()}
-    torch.manual_seed(1)
-    drawn = torch.rand(3)
-    torch.manual_seed(1)
-    diagnosis = kf.doctor(flow, log_density=log_density)
-    assert "KF801" in {one.code for one in diagnosis.findings}
+def test_the_doctor_evaluates_the_energy():
+    diagnosis = kf.doctor(curved(0).train(), log_density=two_of(curved(0), 0.5))
+    assert "KF801" in codes(diagnosis)
     assert json.loads(diagnosis.to_json())["verdict"].startswith("Use this flow with care")
-    assert torch.equal(torch.rand(3), drawn) and flow.training
-    assert all(torch.equal(value, before[name]) for name, value in flow.state_dict().items())

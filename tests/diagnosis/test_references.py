@@ -8,7 +8,9 @@ import torch
 from scipy.stats import multivariate_normal
 
 import kappaflow as kf
+from diagnosis.faulty import alone, findings, points
 from kappaflow.diagnosis import compare, references
+from kappaflow.diagnosis.references import Reference
 from kappaflow.errors import ArgumentError
 
 
@@ -21,10 +23,10 @@ def two_clusters(n, seed=0):
 
 def plain_flow():
     """A standard normal as a flow."""
-    return kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
+    return alone(kf.bijections.ElementwiseAffine(2), features=2)
 
 
-def codes(diagnosis):
+def severities(diagnosis):
     """Code and severity of the findings on the likelihood."""
     return [(one.code, one.severity) for one in diagnosis.findings if one.code.startswith("KF5")]
 
@@ -71,14 +73,8 @@ def test_columns_without_a_density_have_no_reference():
 def test_the_error_is_that_of_the_paired_differences():
     """It is far smaller than that of either mean if both vary together."""
     nll = np.random.default_rng(0).normal(size=400) * 10
-    (one,) = compare(nll, [references_of(nll - 0.5)])
+    (one,) = compare(nll, [Reference("Gaussian", 1, nll - 0.5)])
     assert one.difference == pytest.approx(0.5) and one.standard_error < 1e-9
-
-
-def references_of(nll):
-    """A reference with these values."""
-    gaussian, _ = references(np.eye(3)[:, :1] + 1e-3 * np.arange(3.0)[:, None], np.zeros((1, 1)))
-    return type(gaussian)("Gaussian", 1, nll)
 
 
 def test_the_doctor_compares_held_out_rows_given_the_training_rows():
@@ -86,36 +82,33 @@ def test_the_doctor_compares_held_out_rows_given_the_training_rows():
     x = torch.from_numpy(two_clusters(700)).float()
     train, held_out = x[:600], x[600:]
     diagnosis = kf.doctor(plain_flow(), 5 * held_out, train=5 * train)
-    assert codes(diagnosis) == [("KF501", "warning"), ("KF504", "warning")]
+    assert severities(diagnosis) == [("KF501", "warning"), ("KF504", "warning")]
     assert "a Gaussian mixture (2 components)" in diagnosis.verdict
     assert "100 held-out rows" in diagnosis.verdict
-    normal = torch.randn(2200, 2, generator=torch.Generator().manual_seed(0))
+    normal = points(n=2200, features=2)
     found = kf.doctor(plain_flow(), normal[:200], train=normal[200:])
-    assert codes(found) == [("KF501", "note")]
+    assert severities(found) == [("KF501", "note")]
 
 
 def test_without_training_rows_only_worse_is_concluded():
     """Half of the rows fit the references; a few rows are not enough."""
     x = 3 * torch.from_numpy(two_clusters(400)).float()
     diagnosis = kf.doctor(plain_flow(), x)
-    assert codes(diagnosis) == [("KF501", "warning"), ("KF504", "warning")]
+    assert severities(diagnosis) == [("KF501", "warning"), ("KF504", "warning")]
     assert "fitted to the other half" in diagnosis.verdict
-    assert codes(kf.doctor(plain_flow(), x[:64])) == []
-    normal = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
-    healthy = kf.doctor(plain_flow(), normal)
-    assert codes(healthy) == []
+    assert severities(kf.doctor(plain_flow(), x[:64])) == []
+    healthy = kf.doctor(plain_flow(), points(n=400, features=2))
+    assert severities(healthy) == []
     assert "the likelihood of a Gaussian" in healthy.measured["checked"]
 
 
 def test_a_conditional_flow_is_compared_with_a_regression():
     """With the contexts of the training rows."""
-    generator = torch.Generator().manual_seed(0)
-    context = torch.randn(500, 1, generator=generator)
-    x = 4 * context + torch.randn(500, 2, generator=generator)
+    context = points(n=500, features=1)
+    x = 4 * context + points(1, 500, 2)
     flow = kf.real_nvp(2, depth=2, hidden=(8,), context_features=1)
-    found = kf.doctor(flow, x[400:], context[400:], train=(x[:400], context[:400])).findings
-    (worse,) = (one for one in found if one.code == "KF501")
-    assert "a linear-Gaussian regression" in worse.message
+    found = findings(flow, x[400:], context[400:], train=(x[:400], context[:400]))
+    assert "a linear-Gaussian regression" in found["KF501"].message
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,15 @@ def rows(flow, n=ROWS, seed=7):
         return flow.bijection.inverse(z)[0]
 
 
+KINDS: dict[type, str] = {}  # of defects, with the code that has to be found
+
+
 class Planted(nn.Module):
     """A healthy flow behind encode, decode, log_prob and sample, for a defect to override."""
+
+    def __init_subclass__(cls, code=None):
+        if code:
+            KINDS[cls] = code
 
     def __init__(self, inner: Any, x: torch.Tensor) -> None:
         super().__init__()
@@ -57,18 +64,22 @@ class Planted(nn.Module):
         z, log_det = self.encode(x)
         return kf.StandardNormal(z.shape[1]).log_prob(z) + log_det
 
+    def draw(self, n, generator=None):
+        like = self.log_scale
+        return torch.randn(n, len(like), dtype=like.dtype, generator=generator)
+
     def sample(self, n):
-        return self.decode(torch.randn(n, len(self.log_scale), dtype=self.log_scale.dtype))[0]
+        return self.decode(self.draw(n))[0]
 
 
-class NoLogDet(Planted):
+class NoLogDet(Planted, code="KF203"):
     """Its log_det is zero."""
 
     def encode(self, x):
         return super().encode(x)[0], torch.zeros(len(x), dtype=x.dtype)
 
 
-class Flipped(Planted):
+class Flipped(Planted, code="KF203"):
     """Its log_dets have the wrong sign."""
 
     def encode(self, x):
@@ -80,7 +91,7 @@ class Flipped(Planted):
         return x, -log_det
 
 
-class Averaged(Planted):
+class Averaged(Planted, code="KF203"):
     """Its log_det is a mean over features."""
 
     def encode(self, x):
@@ -88,7 +99,7 @@ class Averaged(Planted):
         return z, log_det / x.shape[1]
 
 
-class WrongInverseLogDet(Planted):
+class WrongInverseLogDet(Planted, code="KF203"):
     """The log_det of decode alone is wrong."""
 
     def decode(self, z):
@@ -96,7 +107,7 @@ class WrongInverseLogDet(Planted):
         return x, log_det + 0.2
 
 
-class NotInverse(Planted):
+class NotInverse(Planted, code="KF201"):
     """Decode is not the inverse."""
 
     def decode(self, z):
@@ -104,7 +115,7 @@ class NotInverse(Planted):
         return x + 0.02 * torch.sin(3 * x), log_det
 
 
-class Inexact(Planted):
+class Inexact(Planted, code="KF201"):
     """By 0.001, which rounding in float64 does not explain."""
 
     def decode(self, z):
@@ -112,7 +123,7 @@ class Inexact(Planted):
         return x + 5e-4 * torch.sin(3 * x), log_det
 
 
-class LostRow(Planted):
+class LostRow(Planted, code="KF101"):
     """nan at a row beyond those where everything is measured."""
 
     def encode(self, x):
@@ -120,14 +131,14 @@ class LostRow(Planted):
         return z, torch.where((x == self.far).all(1), torch.nan, log_det)
 
 
-class NoJacobian(Planted):
+class NoJacobian(Planted, code="KF205"):
     """log_prob lacks the log_det."""
 
     def log_prob(self, x):
         return kf.StandardNormal(x.shape[1]).log_prob(self.encode(x)[0])
 
 
-class NoConstant(Planted):
+class NoConstant(Planted, code="KF205"):
     """log_prob lacks the constant of the base."""
 
     def log_prob(self, x):
@@ -135,42 +146,39 @@ class NoConstant(Planted):
         return -0.5 * z.square().sum(1) + log_det
 
 
-class Cold(Planted):
+class Cold(Planted, code="KF208"):
     """Samples at a temperature of 0.9."""
 
     def sample(self, n):
-        z = 0.9 * torch.randn(n, len(self.log_scale), dtype=self.log_scale.dtype)
-        return self.decode(z)[0]
+        return self.decode(0.9 * self.draw(n))[0]
 
 
-class Skipping(Planted):
+class Skipping(Planted, code="KF208"):
     """Samples without the last layer."""
 
     def sample(self, n):
-        z = torch.randn(n, len(self.log_scale), dtype=self.log_scale.dtype)
-        return self.inner.bijection.inverse(z + 1)[0]
+        return self.inner.bijection.inverse(self.draw(n) + 1)[0]
 
 
-class WrongSampleLogProb(Planted):
+class WrongSampleLogProb(Planted, code="KF206"):
     """The log_prob returned with samples adds the log_det."""
 
     def sample(self, n):
-        z = torch.randn(n, len(self.log_scale), dtype=self.log_scale.dtype)
+        z = self.draw(n)
         x, log_det = self.decode(z)
         return x, kf.StandardNormal(z.shape[1]).log_prob(z) + log_det
 
 
-class Unseeded(Planted):
+class Unseeded(Planted, code="KF704"):
     """Samples with its own random generator."""
 
     def sample(self, n):
         generator = torch.Generator()
         generator.seed()
-        z = torch.randn(n, len(self.log_scale), dtype=self.log_scale.dtype, generator=generator)
-        return self.decode(z)[0]
+        return self.decode(self.draw(n, generator))[0]
 
 
-class MixedRows(Planted):
+class MixedRows(Planted, code="KF204"):
     """Subtracts a mean over the batch."""
 
     def encode(self, x):
@@ -181,7 +189,7 @@ class MixedRows(Planted):
         return super().decode(z + 0.1 * z.mean(0) / 0.9)
 
 
-class SmallBatches(Planted):
+class SmallBatches(Planted, code="KF204"):
     """Right in large batches alone."""
 
     def encode(self, x):
@@ -189,7 +197,7 @@ class SmallBatches(Planted):
         return z, log_det + (0.5 if len(x) < 5 else 0.0)
 
 
-class Overwriting(Planted):
+class Overwriting(Planted, code="KF214"):
     """Writes the result into its argument."""
 
     def encode(self, x):
@@ -198,7 +206,7 @@ class Overwriting(Planted):
         return x, log_det
 
 
-class Caching(Planted):
+class Caching(Planted, code="KF211"):
     """Keeps its scale of the first call."""
 
     cached = None
@@ -210,7 +218,7 @@ class Caching(Planted):
         return z * self.cached.exp(), log_det + self.cached.sum()
 
 
-class Counting(Planted):
+class Counting(Planted, code="KF402"):
     """A running mean changes in each call."""
 
     def __init__(self, inner, x):
@@ -222,7 +230,7 @@ class Counting(Planted):
         return super().encode(x)
 
 
-class Noisy(Planted):
+class Noisy(Planted, code="KF104"):
     """A random log_det."""
 
     def encode(self, x):
@@ -230,7 +238,7 @@ class Noisy(Planted):
         return z, log_det + 0.1 * torch.randn_like(log_det)
 
 
-class Detached(Planted):
+class Detached(Planted, code="KF209"):
     """A log_det without a gradient."""
 
     def encode(self, x):
@@ -238,7 +246,7 @@ class Detached(Planted):
         return z, log_det.detach()
 
 
-class NoGradient(Planted):
+class NoGradient(Planted, code="KF213"):
     """torch.where hides a square root of zero, but not its derivative."""
 
     def encode(self, x):
@@ -247,7 +255,7 @@ class NoGradient(Planted):
         return z, log_det + root.sum()
 
 
-class Exploding(Planted):
+class Exploding(Planted, code="KF213"):
     """Its log_prob leaves the finite numbers with the first step."""
 
     def encode(self, x):
@@ -256,7 +264,7 @@ class Exploding(Planted):
         return z, log_det + torch.where(away > 5e-4, torch.inf, 0.0)
 
 
-class InTraining(Planted):
+class InTraining(Planted, code="KF217"):
     """Another scale in training mode, with the same log_det."""
 
     def encode(self, x):
@@ -264,7 +272,7 @@ class InTraining(Planted):
         return (z * 2 if self.training else z), log_det
 
 
-class Folded(Planted):
+class Folded(Planted, code="KF201"):
     """Both signs of a column have one latent."""
 
     def encode(self, x):
@@ -272,7 +280,7 @@ class Folded(Planted):
         return torch.cat((z[:, :1].abs(), z[:, 1:]), 1), log_det
 
 
-class Stretched(Planted):
+class Stretched(Planted, code="KF301"):
     """A condition number beyond float32."""
 
     def encode(self, x):
@@ -284,7 +292,7 @@ class Stretched(Planted):
         return x, log_det - math.log(1e9)
 
 
-class Frozen(Planted):
+class Frozen(Planted, code="KF404"):
     """A parameter that does not train."""
 
     def __init__(self, inner, x):
@@ -292,7 +300,7 @@ class Frozen(Planted):
         self.log_scale.requires_grad_(requires_grad=False)
 
 
-class NanSamples(Planted):
+class NanSamples(Planted, code="KF102"):
     """Decode takes the logarithm of a negative number."""
 
     def decode(self, z):
@@ -300,14 +308,14 @@ class NanSamples(Planted):
         return torch.where(z[:, :1] > 1, torch.nan, x), log_det
 
 
-class Clamped(Planted):
+class Clamped(Planted, code="KF303"):
     """Decode clamps latents that samples hardly reach."""
 
     def decode(self, z):
         return super().decode(z.clamp(-5, 5))
 
 
-class Unsaved(Planted):
+class Unsaved(Planted, code="KF212"):
     """An order of the features that the state_dict does not hold."""
 
     def __init__(self, inner, x):
@@ -326,11 +334,11 @@ class Unsaved(Planted):
         return x[:, self.order.argsort()], log_det
 
 
-class OtherScale(Planted):
+class OtherScale(Planted, code="KF403"):
     """Nothing is wrong with it, but its rows are a thousand times too large."""
 
 
-class BrokenParameter(Planted):
+class BrokenParameter(Planted, code="KF101"):
     """A parameter is not a number."""
 
     def __init__(self, inner, x):
@@ -338,7 +346,7 @@ class BrokenParameter(Planted):
         self.log_scale.data[1] = math.nan
 
 
-class HalfLogDet(Planted):
+class HalfLogDet(Planted, code="KF701"):
     """A log_det in bfloat16."""
 
     def encode(self, x):
@@ -346,7 +354,7 @@ class HalfLogDet(Planted):
         return z, log_det.bfloat16()
 
 
-class Narrowing(Planted):
+class Narrowing(Planted, code="KF702"):
     """Values in float16."""
 
     def encode(self, x):
@@ -354,7 +362,7 @@ class Narrowing(Planted):
         return z.half(), log_det
 
 
-class Dropping(Planted):
+class Dropping(Planted, code="KF218"):
     """Dropout in a flow that is given in training mode."""
 
     def encode(self, x):
@@ -363,7 +371,7 @@ class Dropping(Planted):
         return z * scale.exp(), log_det + scale.sum()
 
 
-class SlightlyOff(Planted):
+class SlightlyOff(Planted, code="KF201"):
     """Decode is off by 0.0003 relative."""
 
     def decode(self, z):
@@ -371,14 +379,14 @@ class SlightlyOff(Planted):
         return 1.0003 * x, log_det
 
 
-class HalfInside(Planted):
+class HalfInside(Planted, code="KF201"):
     """Rounds to float16 inside."""
 
     def encode(self, x):
         return super().encode(x.half().float())
 
 
-class NanOutside(Planted):
+class NanOutside(Planted, code="KF303"):
     """The log_det is not a number a little outside the rows."""
 
     edge = math.inf
@@ -401,45 +409,6 @@ class Case:
     make: Any = None
 
 
-KINDS = {
-    NoLogDet: "KF203",
-    Flipped: "KF203",
-    Averaged: "KF203",
-    WrongInverseLogDet: "KF203",
-    NotInverse: "KF201",
-    Inexact: "KF201",
-    LostRow: "KF101",
-    NoJacobian: "KF205",
-    NoConstant: "KF205",
-    Cold: "KF208",
-    Skipping: "KF208",
-    WrongSampleLogProb: "KF206",
-    Unseeded: "KF704",
-    MixedRows: "KF204",
-    SmallBatches: "KF204",
-    Overwriting: "KF214",
-    Caching: "KF211",
-    Counting: "KF402",
-    Noisy: "KF104",
-    Detached: "KF209",
-    NoGradient: "KF213",
-    Exploding: "KF213",
-    InTraining: "KF217",
-    Folded: "KF201",
-    Stretched: "KF301",
-    Frozen: "KF404",
-    HalfLogDet: "KF701",
-    Narrowing: "KF702",
-    NanSamples: "KF102",
-    Clamped: "KF303",
-    Unsaved: "KF212",
-    OtherScale: "KF403",
-    BrokenParameter: "KF101",
-    Dropping: "KF218",
-    SlightlyOff: "KF201",
-    HalfInside: "KF201",
-    NanOutside: "KF303",
-}
 ONLY_FLOAT64 = {Inexact}
 ONLY_FLOAT32 = {Stretched, Narrowing, HalfInside}
 
