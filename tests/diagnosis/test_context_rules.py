@@ -31,17 +31,6 @@ class Given(torch.nn.Module):
 
 
 @pytest.mark.slow
-@SEEDS
-def test_an_unused_context_is_noted(seed):
-    """KF210; a context that is used gives no finding."""
-    x = points(seed, 300)
-    found = findings(Given(seed, reads=False), x, CONTEXT)
-    untrained = {"KF216", "KF501"}
-    assert set(found) - untrained == {"KF210"} and found["KF210"].severity == "note"
-    assert set(findings(Given(seed), x, CONTEXT)) <= untrained
-
-
-@pytest.mark.slow
 def test_equal_contexts_are_moved():
     """They say whether the flow reads them, and that they are equal."""
     unread, read = (

@@ -79,7 +79,7 @@ def test_the_significance_is_that_of_equal_distributions(seed):
     assert found.significance > 1e-4 and found.repeated == 0 and found.number == 4096
 
 
-@pytest.mark.parametrize("features", [1, 2, 3, 7, 17, 64])
+@pytest.mark.parametrize("features", [1, 64])
 def test_correct_samples_give_no_finding_in_any_dimension(features):
     """At the same seeds."""
     flow = kf.Flow(kf.StandardNormal(features), kf.bijections.ElementwiseAffine(features))

@@ -8,6 +8,7 @@ from torch import nn
 
 from kappaflow import flows
 from kappaflow.bijection import Bijection
+from kappaflow.diagnosis.check import Symptom
 from kappaflow.diagnosis.isolation import original_of
 from kappaflow.errors import ArgumentError
 from kappaflow.finding import Finding
@@ -80,6 +81,16 @@ def in_float64(flow: Flow) -> str:
     if isinstance(original_of(flow), nn.Module):
         return "flow, x = flow.double(), x.double()"
     return "build the flow from float64 tensors, and pass x.double()"
+
+
+def loses_digits(flow: Flow, symptom: Symptom) -> Symptom:
+    """Returns the symptom of an error that a float64 copy does not have, as a warning."""
+    return dataclasses.replace(
+        symptom,
+        severity="warning",
+        cause="The formula is correct, but it loses digits where large numbers cancel.",
+        fix=f"Score and sample in float64: {in_float64(flow)}. Or rewrite the formula.",
+    )
 
 
 def without_own_names(finding: Finding) -> Finding:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
-from kappaflow.diagnosis.finding import Table
+from kappaflow.diagnosis.finding import Columns
 from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.finding import Evidence, Finding, Severity
 
@@ -122,13 +122,13 @@ def check(
     return decorate
 
 
-TABLES: dict[str, Callable[[Measurements], Table]] = {}
+TABLES: dict[str, Callable[[Measurements], Columns]] = {}
 
 
-def table(name: str) -> Callable[[Callable[[Measurements], Table]], Callable[..., Table]]:
+def table(name: str) -> Callable[[Callable[[Measurements], Columns]], Callable[..., Columns]]:
     """Returns the decorator of a function that makes a table for the report page."""
 
-    def decorate(function: Callable[[Measurements], Table]) -> Callable[..., Table]:
+    def decorate(function: Callable[[Measurements], Columns]) -> Callable[..., Columns]:
         TABLES[name] = function
         return function
 

@@ -11,8 +11,8 @@ from kappaflow.finding import Evidence, Finding
 from kappaflow.results import Value, to_plain
 from kappaflow.summary import Facts, Summary
 
-Table = dict[str, list[Value]]
-Tables = dict[str, Table]
+Columns = dict[str, list[Value]]
+Tables = dict[str, Columns]
 
 
 @dataclass(frozen=True, repr=False)

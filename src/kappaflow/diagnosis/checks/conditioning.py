@@ -10,7 +10,7 @@ from kappaflow.conditioning.round_trip import states_of
 from kappaflow.diagnosis.advice import bound_scales, in_float64
 from kappaflow.diagnosis.check import Symptom, check, table
 from kappaflow.diagnosis.checks.log_dets import log_dets
-from kappaflow.diagnosis.finding import Table
+from kappaflow.diagnosis.finding import Columns
 from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.diagnosis.tensors import largest, quantiles
 from kappaflow.finding import Evidence
@@ -40,7 +40,7 @@ def usable_dtype(profile: Profile, dtype: str) -> str:
 
 
 @table("depth")
-def over_depth(m: Measurements) -> Table:
+def over_depth(m: Measurements) -> Columns:
     """Returns quantiles of the condition numbers, for each layer and cumulatively."""
     return {
         "layer": list(m.profile.layers),

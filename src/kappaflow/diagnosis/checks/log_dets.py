@@ -10,18 +10,18 @@ from torch import Tensor
 
 from kappaflow.conditioning import TRUSTED, Profile
 from kappaflow.conditioning.spectrum import DENSE_UP_TO, all_of_both
+from kappaflow.diagnosis.advice import loses_digits
 from kappaflow.diagnosis.check import Symptom, check, measurement, table
 from kappaflow.diagnosis.checks.layer_log_dets import TOLERATED, layer_log_dets
 from kappaflow.diagnosis.checks.state import state
-from kappaflow.diagnosis.finding import Table
+from kappaflow.diagnosis.finding import Columns
 from kappaflow.diagnosis.measurements import Measurements
-from kappaflow.diagnosis.tensors import columns, quantiles
+from kappaflow.diagnosis.tensors import ROUNDED, columns, quantiles
 from kappaflow.finding import Evidence
 from kappaflow.flows import Flow
 
 SAFETY = 10.0  # tolerance in units of rounding, as in kappaflow.testing; correct flows need 5
 SMALLEST = 1e-12  # nats: the last digits of float64, which differ between processors
-ROUNDED = 1e-3  # share of an error that remains in float64 if rounding caused it
 SUMMED = 1e2  # roundings of a sum over features that nobody notices
 SOLVED = 1e2  # error of a log_det in units of the tolerance of a solver
 SPECTRA = 16  # number of points with all singular values
@@ -62,16 +62,13 @@ def log_dets(m: Measurements) -> LogDets:
     in_copy = m.in_float64(measure, m.points, m.context)
     if in_copy is None or in_copy.true is None:
         return result
-    worst = {name: _largest(error) for name, error in in_copy.errors.items()}
+    errors = {name: error.abs().nan_to_num(torch.inf) for name, error in in_copy.errors.items()}
+    worst = {name: error.max().item() for name, error in errors.items()}
     return result._replace(errors_in_float64=worst)
 
 
-def _largest(error: Tensor) -> float:
-    return error.abs().nan_to_num(torch.inf).max().item()
-
-
 @table("log_dets")
-def log_det_table(m: Measurements) -> Table:
+def log_det_table(m: Measurements) -> Columns:
     """Returns the log_dets at the points; the inverse's has its sign changed."""
     result = log_dets(m)
     true = {} if result.true is None else {"jacobian": result.true}
@@ -79,7 +76,7 @@ def log_det_table(m: Measurements) -> Table:
 
 
 @table("singular_values")
-def singular_value_table(m: Measurements) -> Table:
+def singular_value_table(m: Measurements) -> Columns:
     """Returns quantiles over the points of the singular values, largest first.
 
     If there are many singular values, the table has a selection of all sizes.
@@ -127,19 +124,14 @@ def log_det_wrong(m: Measurements) -> Iterator[Symptom]:
             f"{worst:.2g} nats."
         )
     in_copy = log_dets(m).errors_in_float64
-    rest = None if in_copy is None else max(in_copy[which] for which in off)
+    rest = math.inf if in_copy is None else max(in_copy[which] for which in off)
     evidence: Evidence = {"worst_nats": worst, "tolerance_nats": tolerance}
-    if rest is None or rest >= ROUNDED * worst:
-        yield Symptom(message, evidence, layer=layer)
-    else:
-        yield Symptom(
-            f"{message[:-1]}, and in float64 by {rest:.1g}.",
-            evidence | {"worst_nats_in_float64": rest},
-            layer=layer,
-            severity="warning",
-            cause="The formula is correct, but it loses digits where large numbers cancel.",
-            fix="Score and sample in float64, or rewrite the formula.",
-        )
+    if rest >= ROUNDED * worst:
+        yield Symptom(message, evidence, layer)
+        return
+    evidence["worst_nats_in_float64"] = rest
+    message = f"{message[:-1]}, and in float64 by {rest:.1g}."
+    yield loses_digits(m.flow, Symptom(message, evidence, layer))
 
 
 def _wrong_in_a_layer(m: Measurements) -> Iterator[Symptom]:

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from kappaflow.conditioning import layers_of
 from kappaflow.conditioning.round_trip import layer_by_layer
-from kappaflow.diagnosis.advice import bound_scales, in_float64
+from kappaflow.diagnosis.advice import bound_scales, loses_digits
 from kappaflow.diagnosis.check import Symptom, check, measurement, table
-from kappaflow.diagnosis.finding import Table
+from kappaflow.diagnosis.finding import Columns
 from kappaflow.diagnosis.measurements import Measurements, library_log_prob
 from kappaflow.diagnosis.not_finite import explain
 from kappaflow.diagnosis.tensors import (
+    ROUNDED,
     columns,
     count_not_finite,
     differ,
@@ -25,9 +26,8 @@ from kappaflow.diagnosis.tensors import (
 from kappaflow.flows import Flow
 
 NATS, ROUNDINGS = 1e-2, 1e2  # allowed difference of two ways: nats, and a multiple of rounding
-ROUNDED_AWAY = 1e-3  # share of a difference that remains in float64 if rounding caused it
 NUMBERS = 2**19  # numbers in the rows whose log_prob is computed
-ROUNDED = 4  # units of rounding by which points are moved
+NUDGE = 4  # units of rounding by which points are moved
 
 
 class LogProbs(NamedTuple):
@@ -60,7 +60,7 @@ def log_probs(m: Measurements) -> LogProbs:
 
 
 @table("densities")
-def densities(m: Measurements) -> Table:
+def densities(m: Measurements) -> Columns:
     """Returns log_prob at the points, with a column for each way."""
     result = log_probs(m)
     return columns(
@@ -72,7 +72,7 @@ def densities(m: Measurements) -> Table:
 
 
 @table("log_prob")
-def log_prob_of_data_and_samples(m: Measurements) -> Table:
+def log_prob_of_data_and_samples(m: Measurements) -> Columns:
     """Returns log_prob at the points and at samples."""
     return columns(data=m.log_prob, samples=m.sample_log_prob) if m.rows is not None else {}
 
@@ -231,15 +231,9 @@ def _blame_rounding(
         return math.inf if value is None else largest_difference(value, layers)
 
     remaining = m.in_float64(difference, *m.batch)
-    if remaining is None or remaining > ROUNDED_AWAY * worst:
+    if remaining is None or remaining > ROUNDED * worst:
         return symptom
-    return replace(
-        symptom,
-        severity="warning",
-        cause="The formula is correct, but it loses digits where large numbers cancel: a "
-        "float64 copy does not differ.",
-        fix=f"Score and sample in float64: {in_float64(m.flow)}.",
-    )
+    return loses_digits(m.flow, symptom)
 
 
 def _in_parts(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor | None:
@@ -270,7 +264,7 @@ def effect_of_rounding(flow: Flow, x: Tensor, context: Tensor | None, log_prob: 
     """Returns how much log_prob changes when the points move by a few roundings, (n,)."""
     generator = torch.Generator().manual_seed(0)
     signs = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
-    moved = x * (1 + ROUNDED * torch.finfo(x.dtype).eps * signs)
+    moved = x * (1 + NUDGE * torch.finfo(x.dtype).eps * signs)
     return (flow.augmented_log_prob(moved, context) - log_prob).abs()
 
 

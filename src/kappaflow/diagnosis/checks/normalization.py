@@ -14,7 +14,7 @@ from torch.distributions import Normal
 from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.diagnosis.check import Symptom, check, measurement, table
 from kappaflow.diagnosis.checks.log_dets import log_det_wrong
-from kappaflow.diagnosis.finding import Table
+from kappaflow.diagnosis.finding import Columns
 from kappaflow.diagnosis.measurements import Measurements, library_log_prob
 from kappaflow.flows import Base, StandardNormal
 
@@ -192,7 +192,7 @@ def integral(m: Measurements) -> Integral | None:
 
 
 @table("integral")
-def integral_table(m: Measurements) -> Table:
+def integral_table(m: Measurements) -> Columns:
     """Returns the estimate as a table of one row."""
     figures = dict(zip(FIGURES, integral(m) or (), strict=False))
     return {name: [figure] for name, figure in figures.items()}

@@ -21,9 +21,9 @@ from kappaflow.diagnosis.check import Symptom, check, measurement, table
 from kappaflow.diagnosis.checks.log_dets import TOLERATED
 from kappaflow.diagnosis.checks.log_prob import log_prob_not_finite
 from kappaflow.diagnosis.checks.samples import samples_not_finite
-from kappaflow.diagnosis.finding import Table
+from kappaflow.diagnosis.finding import Columns
 from kappaflow.diagnosis.measurements import Measurements
-from kappaflow.diagnosis.tensors import count_not_finite, largest, lengths, quantiles
+from kappaflow.diagnosis.tensors import ROUNDED, count_not_finite, largest, lengths, quantiles
 from kappaflow.finding import Evidence
 from kappaflow.flows import Flow
 
@@ -36,7 +36,6 @@ SEARCHED = 1e-5  # relative error that a careful search for an inverse leaves
 SUSPECT = 8e-5  # relative error that no search leaves: those of zuko's NAF leave up to 6e-5
 VISIBLE = 1e-3  # relative error from which the doctor looks for the layer
 CHECK_LAYER = "Call the layer alone at such values (kappaflow.testing.check_bijection)."
-ROUNDED = 1e-3  # share of an error that remains in float64 if rounding caused it
 
 
 @check(
@@ -60,7 +59,7 @@ def data_not_reconstructed(m: Measurements) -> Iterator[Symptom]:
         flow = (lambda x: (2 * x, torch.full((len(x),), 1.3863)), decode)
         x = torch.randn(64, 2)
     """
-    trip = ReconstructionError(m)
+    trip = Reconstruction(m)
     yield from trip.not_finite()
     values = (m.log_prob, m.samples, m.data_errors, m.latent_errors)
     if m.profile.status == "not finite" and not any(count_not_finite(v)[0] for v in values):
@@ -86,12 +85,12 @@ def latents_not_reconstructed(m: Measurements) -> Iterator[Symptom]:
         flow = (lambda x: (x, torch.zeros(len(x))), decode)
         x = torch.zeros(64, 2)
     """
-    trip = ReconstructionError(m, from_latent=True)
+    trip = Reconstruction(m, from_latent=True)
     yield from trip.not_finite()
     yield from trip.too_large()
 
 
-class ReconstructionError:
+class Reconstruction:
     """The error of a round trip of the points of a flow, or of latents, as a share of each."""
 
     def __init__(self, m: Measurements, *, from_latent: bool = False) -> None:
@@ -271,7 +270,7 @@ def _moved_out(m: Measurements, sigma: int) -> Tensor:
 
 
 @table("far_out")
-def far_out(m: Measurements) -> Table:
+def far_out(m: Measurements) -> Columns:
     """Returns quantiles of the errors at each distance."""
     return {
         "sigma": list(SIGMAS),

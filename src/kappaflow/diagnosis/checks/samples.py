@@ -20,7 +20,7 @@ from kappaflow.diagnosis.checks.log_prob import (
     log_prob_not_finite,
     log_prob_random,
 )
-from kappaflow.diagnosis.finding import Table
+from kappaflow.diagnosis.finding import Columns
 from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.diagnosis.not_finite import explain
 from kappaflow.diagnosis.tensors import columns, count_not_finite, finite_rows
@@ -63,7 +63,7 @@ def sampled_log_probs(m: Measurements) -> SampledLogProbs | None:
 
 
 @table("sample_densities")
-def sample_densities(m: Measurements) -> Table:
+def sample_densities(m: Measurements) -> Columns:
     """Returns log_prob at samples, through the layers and as returned with the samples."""
     result = sampled_log_probs(m)
     return {} if result is None else columns(layers=result.layers, with_samples=result.returned)
