@@ -1,7 +1,6 @@
 """Small trainings whose results do not depend on how many ranks share them.
 
-As a program, for torchrun, it is given a folder, into which each rank writes what it came to; and
-"compiled" for those cases.
+As a program, for torchrun, it is given a folder, into which each rank writes its outcomes.
 """
 
 import atexit
@@ -13,12 +12,11 @@ import torch
 from torch import nn
 
 import kappaflow as kf
-from kappaflow.autograd.checkpoint import MEMORY_MODES
 from kappaflow.flows.recipe import from_options
 from kappaflow.images import load_images
 from kappaflow.ranks import rank
 from kappaflow.storage import write_tensors
-from kappaflow.training import session
+from kappaflow.training import run_folder
 
 ROWS, BATCH = 101, 25  # the last batch is one row: of two ranks one has none
 MARKED, MARKED_ROW = 37.0, 11
@@ -57,11 +55,11 @@ def weights():
 def flow(**arguments):
     """Returns a flow of tables with the same weights each time; no map of it is the identity."""
     torch.manual_seed(0)
-    made = from_options(kf.real_nvp, 3, **{"depth": 4, "hidden": (8,)} | arguments).double()
+    result = from_options(kf.real_nvp, 3, **{"depth": 4, "hidden": (8,)} | arguments).double()
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in result.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    return made
+    return result
 
 
 def of_images():
@@ -72,14 +70,14 @@ def of_images():
 
 def outcome(result):
     """Returns weights, the gradients of the last step, and the losses of all epochs."""
-    found = {f"weights.{name}": t for name, t in result.flow.state_dict().items()}
+    tensors = {f"weights.{name}": t for name, t in result.flow.state_dict().items()}
     for name, parameter in result.flow.named_parameters():
         if parameter.grad is not None:
-            found[f"gradients.{name}"] = parameter.grad
+            tensors[f"gradients.{name}"] = parameter.grad
     for name in ("train_nll", "validation_nll", "skipped_steps"):
         values = [line[name] for line in result.history]
-        found[name] = torch.tensor(values, dtype=torch.float64)
-    return found
+        tensors[name] = torch.tensor(values, dtype=torch.float64)
+    return tensors
 
 
 def table(**settings):
@@ -95,9 +93,8 @@ def images(**settings):
 
 def in_mode(memory):
     """Trains a flow with a context in a memory mode."""
-    made = flow(memory=memory, context_features=1)
-    data = (rows()[:, [0, 1, 2]], rows()[:, 2:] + 1)
-    return kf.fit(made, data, **ONE_STEP)
+    data = (rows(), rows()[:, 2:] + 1)
+    return kf.fit(flow(memory=memory, context_features=1), data, **ONE_STEP)
 
 
 def marked():
@@ -129,16 +126,6 @@ CASES = {
 }
 
 
-def splines(memory, **settings):
-    """Trains splines, of which whole batches can be compiled."""
-    torch.manual_seed(0)
-    made = kf.spline(3, depth=2, hidden=(8,), couplings={"bins": 4, "memory": memory}).double()
-    return kf.fit(made, rows(), **EPOCHS | settings)
-
-
-COMPILED = {memory: lambda memory=memory: splines(memory, compile=True) for memory in MEMORY_MODES}
-
-
 class Counted(kf.training.Callback):
     """Counts the epochs that it is called for."""
 
@@ -160,7 +147,7 @@ def resumed(out, *, stop):
     """Returns the losses of a training that is stopped, or resumed, each epoch being kept."""
     settings = EPOCHS | {"max_epochs": 5}
     callbacks = [Stopped()] if stop else []
-    session.SECONDS_BETWEEN_CHECKPOINTS = 0.0
+    run_folder.SECONDS_BETWEEN_CHECKPOINTS = 0.0
     try:
         result = kf.fit(flow(), rows(), out=out, callbacks=callbacks, **settings)
     except kf.KappaflowError:
@@ -184,12 +171,6 @@ def refused():
     return message
 
 
-def outcomes(folder, cases):
-    """Writes what this rank came to in some cases."""
-    for i, case in enumerate(cases.values()):
-        write_tensors(folder / f"{i}-{rank()}.safetensors", outcome(case()), {})
-
-
 def threads():
     """Returns the names of the threads of this process (Linux only)."""
     return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
@@ -199,7 +180,8 @@ def main(folder):
     """Writes what this rank came to."""
     # Registered before the ranks connect, so called after they have disconnected.
     atexit.register(lambda: (folder / f"{rank()}.threads").write_text("\n".join(threads())))
-    outcomes(folder, CASES)
+    for i, case in enumerate(CASES.values()):
+        write_tensors(folder / f"{i}-{rank()}.safetensors", outcome(case()), {})
     resumed(folder / "one then two", stop=False)
     resumed(folder / "two then one", stop=True)
     counted, out = Counted(), folder / "run"
@@ -208,16 +190,13 @@ def main(folder):
     same = all(
         map(torch.equal, first.flow.state_dict().values(), again.flow.state_dict().values())
     )
-    found = {
+    content = {
         "epochs reported": counted.epochs,
         "again": same and again.history == first.history,
         "refused": refused(),
     }
-    (folder / f"{rank()}.json").write_text(json.dumps(found))
+    (folder / f"{rank()}.json").write_text(json.dumps(content))
 
 
 if __name__ == "__main__":
-    if sys.argv[2:] == ["compiled"]:
-        outcomes(Path(sys.argv[1]), COMPILED)
-    else:
-        main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]))
