@@ -23,11 +23,11 @@ EXACT = {"rtol": 1e-10, "atol": 1e-12}
 def flow(seed=0):
     """Returns a flow of float64 off its start."""
     torch.manual_seed(seed)
-    made = kf.real_nvp(4, depth=5, hidden=(7,), partition="random").double()
+    built = kf.real_nvp(4, depth=5, hidden=(7,), partition="random").double()
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in built.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
-    return made
+    return built
 
 
 def optimizer_of(module):
@@ -54,13 +54,13 @@ def trained(module, rows, steps=3):
 
 def sharded(seed=0, *, by_layer=False):
     """Returns a flow whose parameters the ranks share; by layer, each layer is gathered alone."""
-    made = flow(seed)
+    built = flow(seed)
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     if by_layer:
-        for layer in made.bijection[1]:
+        for layer in built.bijection[1]:
             if any(True for _ in layer.parameters()):
                 fully_shard(layer, mesh=mesh)
-    return fully_shard(made, mesh=mesh)
+    return fully_shard(built, mesh=mesh)
 
 
 def check(folder):
@@ -86,8 +86,8 @@ def check(folder):
         for p, q in zip(other.parameters(), alone.parameters(), strict=True):
             torch.testing.assert_close(p.full_tensor(), 0.5 * q)
     reference = states.get_optimizer_state_dict(alone, expected)["state"]
-    found = states.get_optimizer_state_dict(shared, optimizer, options=FULL)["state"]
-    assert found.keys() == reference.keys() == dict(alone.named_parameters()).keys()
+    result = states.get_optimizer_state_dict(shared, optimizer, options=FULL)["state"]
+    assert result.keys() == reference.keys() == dict(alone.named_parameters()).keys()
 
 
 def _check_checkpoint(path, shared, optimizer, alone, rows):

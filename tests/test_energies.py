@@ -39,36 +39,36 @@ def of_weights(log_weights):
 
 @pytest.mark.parametrize("features", [1, 3])
 def test_of_a_perfect_fit_each_draw_counts_and_log_z_is_exact(features):
-    found = kf.energies.importance_sample(
+    result = kf.energies.importance_sample(
         flow_of(features=features), normal, 5000, generator=generator()
     )
-    assert len(found) == 5000
-    assert found.log_normalizer == pytest.approx(features / 2 * math.log(2 * math.pi), abs=1e-12)
-    assert found.effective_sample_size == pytest.approx(1)
-    assert found.log_normalizer_error == pytest.approx(0, abs=1e-7)
-    assert found.reverse_kl == pytest.approx(0, abs=1e-12)
+    assert len(result) == 5000
+    assert result.log_normalizer == pytest.approx(features / 2 * math.log(2 * math.pi), abs=1e-12)
+    assert result.effective_sample_size == pytest.approx(1)
+    assert result.log_normalizer_error == pytest.approx(0, abs=1e-7)
+    assert result.reverse_kl == pytest.approx(0, abs=1e-12)
 
 
 def test_figures_of_a_shifted_gaussian_are_those_of_its_closed_forms():
     """ESS exp(-m^2), KL m^2 / 2, log Z; within five standard errors of 100,000 draws."""
-    found = kf.energies.importance_sample(flow_of(), shifted, 100_000, generator=generator())
-    assert found.effective_sample_size == pytest.approx(math.exp(-(SHIFT**2)), abs=0.01)
-    assert found.reverse_kl == pytest.approx(SHIFT**2 / 2, abs=5 * SHIFT / math.sqrt(1e5))
-    off = found.log_normalizer - math.log(2 * math.pi)
-    assert abs(off) < 5 * found.log_normalizer_error
-    mean, error = found.expectation(found.x[:, 0])
+    result = kf.energies.importance_sample(flow_of(), shifted, 100_000, generator=generator())
+    assert result.effective_sample_size == pytest.approx(math.exp(-(SHIFT**2)), abs=0.01)
+    assert result.reverse_kl == pytest.approx(SHIFT**2 / 2, abs=5 * SHIFT / math.sqrt(1e5))
+    off = result.log_normalizer - math.log(2 * math.pi)
+    assert abs(off) < 5 * result.log_normalizer_error
+    mean, error = result.expectation(result.x[:, 0])
     assert abs(mean - SHIFT) < 5 * error < 0.03
 
 
 @pytest.mark.slow
 def test_the_error_of_log_z_is_its_spread_over_seeds():
     """The spread of 200 estimates is known to a twentieth; a missing root would be off tenfold."""
-    found = [
+    result = [
         kf.energies.importance_sample(flow_of(), shifted, 200, generator=generator(s))
         for s in range(200)
     ]
-    spread = torch.tensor([one.log_normalizer for one in found]).std().item()
-    text = torch.tensor([one.log_normalizer_error for one in found]).mean().item()
+    spread = torch.tensor([item.log_normalizer for item in result]).std().item()
+    text = torch.tensor([item.log_normalizer_error for item in result]).mean().item()
     assert text == pytest.approx(spread, rel=0.25)
 
 
@@ -76,11 +76,11 @@ def test_the_error_of_log_z_is_its_spread_over_seeds():
 @pytest.mark.parametrize("k", [0.2, 0.5, 1.0, 1.5])
 def test_the_shape_of_a_tail_is_found(k):
     """Of uniform numbers to the power -k, whose tail is exactly Pareto; mean of 20 estimates."""
-    found = []
+    result = []
     for seed in range(20):
         uniform = torch.rand(4096, generator=generator(seed), dtype=torch.float64)
-        found.append(of_weights(-k * uniform.log()).pareto_k)
-    assert sum(found) / 20 == pytest.approx(k, abs=0.12)
+        result.append(of_weights(-k * uniform.log()).pareto_k)
+    assert sum(result) / 20 == pytest.approx(k, abs=0.12)
 
 
 def test_the_shape_of_a_tail_is_infinite_without_one_and_no_number_for_few_draws():
@@ -103,9 +103,9 @@ def test_outside_of_the_domain_weights_are_zero():
     def half(x):
         return torch.where(x[:, 0] > 0, normal(x), -math.inf)
 
-    found = kf.energies.importance_sample(flow_of(), half, 20_000, generator=generator())
-    assert found.log_normalizer == pytest.approx(math.log(math.pi), abs=0.05)
-    assert found.effective_sample_size == pytest.approx(0.5, abs=0.02)
+    result = kf.energies.importance_sample(flow_of(), half, 20_000, generator=generator())
+    assert result.log_normalizer == pytest.approx(math.log(math.pi), abs=0.05)
+    assert result.effective_sample_size == pytest.approx(0.5, abs=0.02)
 
 
 def test_no_number_is_said_where_a_weight_is_none():
@@ -120,11 +120,11 @@ def test_no_number_is_said_where_a_weight_is_none():
 def test_draws_are_many_at_a_time_and_follow_the_generator():
     """More than one part, joined in order; the flow's mode is put back."""
     flow = flow_of().train()
-    found = kf.energies.importance_sample(flow, shifted, 5000, generator=generator(3))
+    result = kf.energies.importance_sample(flow, shifted, 5000, generator=generator(3))
     again = kf.energies.importance_sample(flow, shifted, 5000, generator=generator(3))
-    assert flow.training and torch.equal(found.x, again.x)
-    assert torch.equal(found.log_density, shifted(found.x))
-    assert torch.equal(found.log_prob, flow.log_prob(found.x))
+    assert flow.training and torch.equal(result.x, again.x)
+    assert torch.equal(result.log_density, shifted(result.x))
+    assert torch.equal(result.log_prob, flow.log_prob(result.x))
 
 
 @pytest.mark.parametrize(

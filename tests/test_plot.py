@@ -82,8 +82,8 @@ def test_a_notebook_shows_each_plot(monkeypatch):
 
 def test_a_spectrum_is_plotted_at_both_ends(result, x):
     """One value at each end of three, and all values without one twice."""
-    one = kf.spectrum(result.flow.core, x[:8]).plot(interactive=True)
-    assert [list(trace.x) for trace in one.data if trace.name] == [[1], [3]]
+    item = kf.spectrum(result.flow.core, x[:8]).plot(interactive=True)
+    assert [list(trace.x) for trace in item.data if trace.name] == [[1], [3]]
     every = kf.spectrum(result.flow.core, x[:8], k=3).plot(interactive=True)
     lines = [trace for trace in every.data if trace.name]
     assert [list(trace.x) for trace in lines] == [[1, 2], [3]]
@@ -132,8 +132,8 @@ def test_columns_of_a_training_are_found_by_their_names(x):
     result = kf.fit(kf.real_nvp(3, depth=2, hidden=(8,)), table, max_epochs=1, progress=False)
     order = [2, 1, 0, 1]
     others = kf.data.Table(table.values[:, order], ("c", "b", "a", "d"), table.rows, "there")
-    expected, found = (kf.plot.latent(result, one)[0, 1].lines[0] for one in (table, others))
-    np.testing.assert_array_equal(found.get_ydata(), expected.get_ydata())
+    expected, actual = (kf.plot.latent(result, item)[0, 1].lines[0] for item in (table, others))
+    np.testing.assert_array_equal(actual.get_ydata(), expected.get_ydata())
 
 
 def test_training_latent_and_factorization_have_several_panels(result, x):

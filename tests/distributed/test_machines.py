@@ -15,6 +15,6 @@ def test_two_machines_come_to_the_losses_of_one_process(tmp_path, monkeypatch):
     monkeypatch.setattr(Machine, "pull", lambda _: None)
     data = write_rows(tmp_path / "rows.csv", ROWS)
     finish(data, tmp_path / "whole", count=1)
-    found = pull(tmp_path / "run", "0", data=data, whole=tmp_path / "whole")
+    result = pull(tmp_path / "run", "0", data=data, whole=tmp_path / "whole")
     assert same(both_losses(tmp_path / "run"), both_losses(tmp_path / "whole"))
-    assert "another rank" not in found.message and not found.survived and not found.lost
+    assert "another rank" not in result.message and not result.survived and not result.lost

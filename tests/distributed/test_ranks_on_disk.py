@@ -22,7 +22,7 @@ def test_two_ranks_read_one_file_to_the_losses_of_one(tmp_path):
         assert message.count("rows held out in memory") == 1 and "Warning" not in message, message
     assert same(both_losses(tmp_path / "1"), both_losses(tmp_path / "2"))
     assert len(both_losses(tmp_path / "2")) == EPOCHS
-    names = [sorted(path.name for path in (tmp_path / one).iterdir()) for one in "12"]
+    names = [sorted(path.name for path in (tmp_path / item).iterdir()) for item in "12"]
     assert names[0] == names[1] and "rows" not in names[1]
 
 

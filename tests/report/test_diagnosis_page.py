@@ -103,12 +103,12 @@ def test_the_rows_of_a_diagnosis_are_named_once():
 
 def test_only_what_was_measured_is_drawn():
     """Without tables and profile there is no figure and no empty section."""
-    whole = examples.healthy()
-    bare = dataclasses.replace(whole, tables={}, profile=None)
+    complete = examples.healthy()
+    bare = dataclasses.replace(complete, tables={}, profile=None)
     html = render_diagnosis(bare)
     assert figures_of(html) == {} and 'data-figure="' not in html
     assert 'id="depth"' not in html and 'id="others"' not in html
-    assert "far-out" not in figures_of(render_diagnosis(dataclasses.replace(whole, tables={})))
+    assert "far-out" not in figures_of(render_diagnosis(dataclasses.replace(complete, tables={})))
 
 
 def test_an_unknown_check_is_shown():
@@ -123,10 +123,10 @@ def test_an_unknown_check_is_shown():
 def test_text_from_users_is_escaped():
     """A layer, a message or a title may contain markup."""
     markup = "<script>alert(1)</script>"
-    made = dataclasses.replace(
+    diagnosis = dataclasses.replace(
         examples.healthy(), findings=(finding(layer=markup, message=markup, cause=markup),)
     )
-    html = render_diagnosis(made, title=markup, points=markup)
+    html = render_diagnosis(diagnosis, title=markup, points=markup)
     assert markup not in html and "&lt;script&gt;alert(1)" in html
 
 
@@ -145,7 +145,7 @@ def test_a_page_is_written_whole_and_replaces_another(tmp_path):
     path.write_text("old")
     assert kf.write_diagnosis(examples.healthy(), path, title="mine") == path
     assert "<h1>mine</h1>" in path.read_text(encoding="utf-8")
-    assert [one.name for one in tmp_path.iterdir()] == ["page.html"]
+    assert [item.name for item in tmp_path.iterdir()] == ["page.html"]
 
 
 @pytest.mark.parametrize(

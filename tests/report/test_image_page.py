@@ -37,7 +37,7 @@ def make():
 
     def build(*, side=8, channels=1, **parts):
         plain = build_report(columns=2, epochs=6)
-        given = {"side": side, "channels": channels}
+        values = {"side": side, "channels": channels}
         bits = {"train_bits_per_dimension": 2.5, "validation_bits_per_dimension": 2.6}
         held_out = HeldOut(
             kind="images",
@@ -60,11 +60,11 @@ def make():
             best_epoch=5,
             result=result,
             charts=ImageCharts(
-                held_out=picture(8, 8, title="Held-out images", **given),
+                held_out=picture(8, 8, title="Held-out images", **values),
                 samples=[
-                    picture(8, 8, title=f"Temperature {t}", **given) for t in (0.5, 0.7, 0.8, 1.0)
+                    picture(8, 8, title=f"Temperature {t}", **values) for t in (0.5, 0.7, 0.8, 1.0)
                 ],
-                reconstructions=picture(2, 8, rows=["image", "back"], **given),
+                reconstructions=picture(2, 8, rows=["image", "back"], **values),
             ),
             profile=plain.profile,
         )
@@ -139,8 +139,8 @@ def test_numbers_that_are_not_finite_do_not_break_the_page(make, value):
 
 def test_a_flow_of_real_pixels_has_nats_instead_of_bits(make):
     """In the headline and in the table."""
-    given = {"bits_per_dimension": None, "bits_standard_error": None}
-    test = make().result.test.model_copy(update=given)
+    values = {"bits_per_dimension": None, "bits_standard_error": None}
+    test = make().result.test.model_copy(update=values)
     text = " ".join(Page(render(make(test=test, references=[]))).text)
     assert "treats pixels as real numbers" in text
     assert "Held-out bits per dimension" not in text and "independent" not in text

@@ -34,8 +34,8 @@ def test_what_is_no_picture_is_refused():
 def test_a_grid_puts_each_image_in_its_place():
     """Row by row, with lines between and none around; missing places are gray."""
     images = np.arange(5, dtype=np.uint8)[:, None, None, None].repeat(2, 2).repeat(3, 3)
-    whole = grid(images, 3, gap=1, ground=99)
-    assert whole.shape == (1, 5, 11)
+    complete = grid(images, 3, gap=1, ground=99)
+    assert complete.shape == (1, 5, 11)
     expected = np.array([
         [0, 0, 0, 99, 1, 1, 1, 99, 2, 2, 2],
         [0, 0, 0, 99, 1, 1, 1, 99, 2, 2, 2],
@@ -43,7 +43,7 @@ def test_a_grid_puts_each_image_in_its_place():
         [3, 3, 3, 99, 4, 4, 4, 99, 99, 99, 99],
         [3, 3, 3, 99, 4, 4, 4, 99, 99, 99, 99],
     ])
-    assert np.array_equal(whole[0], expected)
+    assert np.array_equal(complete[0], expected)
 
 
 def test_enlarging_makes_squares_and_smooths_nothing():

@@ -285,8 +285,8 @@ def test_the_page_says_when_and_how_it_was_made_and_from_which_data():
 def test_the_largest_difference_of_two_correlations_is_named_first():
     """In the sentence, in the table with its error, and as the first point cloud."""
     report = build_report(rows=104)
-    data = [[0.5] * place for place in range(10)]
-    samples = [[0.5] * place for place in range(10)]
+    data = [[0.5] * position for position in range(10)]
+    samples = [[0.5] * position for position in range(10)]
     samples[7][2] = -0.5
     known = report.charts.correlations.model_copy(update={"data": data, "samples": samples})
     html = render(changed(report, correlations=known))

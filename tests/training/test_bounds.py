@@ -47,9 +47,9 @@ def test_laws_with_a_domain_are_learnt_to_their_entropy(fitted):
     flow = fitted[0].flow
     table, log_p = sample(seed=1)
     with torch.no_grad():
-        found = flow.log_prob(torch.from_numpy(table.values).float()).double().mean().item()
+        result = flow.log_prob(torch.from_numpy(table.values).float()).double().mean().item()
         seam = flow.log_prob(torch.tensor([[-np.pi, 1.0, 0.7], [np.pi, 1.0, 0.7]]))
-    assert abs(found - log_p) < 0.1
+    assert abs(result - log_p) < 0.1
     assert (seam[0] - seam[1]).abs() < 1e-3  # where the data is densest
     assert fitted[0].history[-1]["validation_nll_standardized"] < 3.0
 

@@ -45,8 +45,8 @@ def fitted(x, **settings):
 
 def p95(flow, x):
     """The 95 % condition number by the public spectrum, at standardized rows."""
-    found = kf.spectrum(flow.core, flow.standardization(x)[0].detach()).condition_number
-    return found.quantile(0.95).item()
+    result = kf.spectrum(flow.core, flow.standardization(x)[0].detach()).condition_number
+    return result.quantile(0.95).item()
 
 
 def best_gaussian(x, budget):
@@ -83,8 +83,8 @@ def test_a_budget_that_nobody_needs_changes_nothing():
     x = rows(300, seed=1)
     free = fitted(x, max_epochs=4)
     loose = fitted(x, max_epochs=4, condition_budget=1e6)
-    for one, other in zip(free.flow.parameters(), loose.flow.parameters(), strict=True):
-        assert torch.equal(one, other)
+    for item, other in zip(free.flow.parameters(), loose.flow.parameters(), strict=True):
+        assert torch.equal(item, other)
     assert "condition_price" not in free.history[0] and "condition_price" in loose.history[0]
 
 
@@ -172,8 +172,8 @@ def test_condition_numbers_of_rows_are_right_far_beyond_rounding():
     x = torch.randn(5, 2)
     squares = (1 + shear**2) ** 2 + 2 * shear**2 + 1
     assert squares > 1e9
-    found = condition_numbers(flow, Batch(x, None))
-    assert found.tolist() == pytest.approx([squares] * 5, rel=1e-3)
+    result = condition_numbers(flow, Batch(x, None))
+    assert result.tolist() == pytest.approx([squares] * 5, rel=1e-3)
     x[1] = float("nan")
     assert condition_numbers(flow, Batch(x, None)).isnan().tolist() == [False, True] + [False] * 3
 
@@ -187,7 +187,7 @@ def test_weights_a_little_above_are_moved_until_they_keep_the_budget():
     with torch.no_grad():
         for name, parameter in flow.named_parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape)) if "bias" not in name else None
-    here = {name: t.clone() for name, t in flow.state_dict().items()}
+    current = {name: t.clone() for name, t in flow.state_dict().items()}
     now = quantile(condition_numbers(flow, Batch(x, None)), 0.95)
     requested = 1 + 0.8 * (now - 1)
     moved = project_to_budget(
@@ -195,7 +195,7 @@ def test_weights_a_little_above_are_moved_until_they_keep_the_budget():
     )
     assert moved is not None
     assert 0.9 * requested < moved[0]["condition_number_p95"] <= requested
-    assert all(torch.equal(t, here[name]) for name, t in flow.state_dict().items())
+    assert all(torch.equal(t, current[name]) for name, t in flow.state_dict().items())
     flow.load_state_dict(moved[1])
     again = quantile(condition_numbers(flow, Batch(x, None)), 0.95)
     assert again == pytest.approx(moved[0]["condition_number_p95"])

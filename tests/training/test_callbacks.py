@@ -55,8 +55,8 @@ def test_each_moment_is_told_in_its_order():
     assert best[0] == 1
     assert best[-1] == result.best_epoch
     for number in best:
-        place = listener.reported.index(("best", number, False))
-        assert listener.reported[place - 1] == ("epoch", number, False)
+        position = listener.reported.index(("best", number, False))
+        assert listener.reported[position - 1] == ("epoch", number, False)
 
 
 @pytest.mark.slow
@@ -68,8 +68,8 @@ def test_the_weights_are_those_that_are_validated_and_the_training_does_not_noti
     assert [line["validation_nll"] for line in with_it.history] == [
         line["validation_nll"] for line in without.history
     ]
-    for one, other in zip(with_it.flow.parameters(), without.flow.parameters(), strict=True):
-        assert torch.equal(one, other)
+    for item, other in zip(with_it.flow.parameters(), without.flow.parameters(), strict=True):
+        assert torch.equal(item, other)
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_tensorboard_reads_the_figures(tmp_path):
     result = fitted(callbacks=[TensorBoard(tmp_path)])
     read = reading.EventAccumulator(str(tmp_path))
     read.Reload()
-    values = [(one.step, one.value) for one in read.Scalars("validation_nll")]
+    values = [(item.step, item.value) for item in read.Scalars("validation_nll")]
     expected = [(line["epoch"], line["validation_nll"]) for line in result.history]
     assert [step for step, _ in values] == [epoch for epoch, _ in expected]
     assert [value for _, value in values] == pytest.approx([value for _, value in expected])

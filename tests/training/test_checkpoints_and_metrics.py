@@ -51,12 +51,12 @@ def test_a_checkpoint_does_not_grow_with_the_epochs(tmp_path, x):
 @pytest.mark.slow
 def test_lines_after_the_checkpoint_are_done_again(stopped, tmp_path, x):
     """A kill between line and checkpoint leaves a line more, one inside a line a part of it."""
-    whole = kf.fit(small(), x, max_epochs=5, out=tmp_path / "whole")
+    expected = kf.fit(small(), x, max_epochs=5, out=tmp_path / "whole")
     with (stopped / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 4, "train_nll": 7.0}\n{"epo')
     resumed = kf.fit(small(), x, max_epochs=5, out=stopped)
     assert losses(stopped) == losses(tmp_path / "whole") and len(losses(stopped)) == 5
-    assert [h["train_nll"] for h in resumed.history] == [h["train_nll"] for h in whole.history]
+    assert [h["train_nll"] for h in resumed.history] == [h["train_nll"] for h in expected.history]
 
 
 def test_the_line_of_an_epoch_is_on_the_disk_before_its_checkpoint(tmp_path, x, monkeypatch):

@@ -28,8 +28,8 @@ def loaded(code):
 @pytest.fixture
 def three_ranks(monkeypatch):
     """The environment of torchrun in the second of three processes, two on each machine."""
-    here = {"RANK": 1, "WORLD_SIZE": 3, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
-    for name, value in {"TORCHELASTIC_RUN_ID": "x", **here}.items():
+    second = {"RANK": 1, "WORLD_SIZE": 3, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", **second}.items():
         monkeypatch.setenv(name, str(value))
 
 

@@ -45,12 +45,12 @@ def draws(n, features, seed=0):
 def test_the_total_gradient_is_autograd_of_draws_and_their_density():
     """By `Flow.log_prob` at the draws, a way that the loss does not go."""
     flow, z = curved(), draws(50, 3)
-    found = gradient(flow, wavy, z, gradient="total")
+    result = gradient(flow, wavy, z, gradient="total")
     flow.zero_grad()
     x = flow.bijection.inverse(z)[0]
     (flow.log_prob(x) - wavy(x)).mean().backward()
     expected = torch.cat([p.grad.flatten() for p in flow.parameters() if p.grad is not None])
-    assert torch.allclose(found, expected, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(result, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("inverse_temperature", [1.0, 0.3])

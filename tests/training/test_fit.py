@@ -358,4 +358,4 @@ def test_fewer_than_fifty_rows_to_train_on_warn():
         kf.errors.DataWarning, match="45 rows are left to train on, fewer than 50"
     ) as got:
         result = kf.fit(kf.real_nvp(2, depth=2, hidden=(4,)), x, max_epochs=1)
-    assert result.notes == tuple(str(one.message) for one in got)
+    assert result.notes == tuple(str(item.message) for item in got)

@@ -24,8 +24,8 @@ def gaussian(x):
 def modes(x):
     """Two Gaussians, an equal share of the mass each."""
     away = torch.tensor([AWAY, 0.0]).to(x)
-    here, there = (-0.5 * ((x + sign * away) / WIDTH).square().sum(1) for sign in (1, -1))
-    return torch.logaddexp(here, there) - math.log(2)
+    right, left = (-0.5 * ((x + sign * away) / WIDTH).square().sum(1) for sign in (1, -1))
+    return torch.logaddexp(right, left) - math.log(2)
 
 
 def lattice(side, mass_squared):
@@ -106,12 +106,12 @@ def test_a_seed_repeats_a_training_and_another_one_does_not():
     results = [fitted(flow=flow, seed=seed) for flow, seed in zip(flows, (1, 1, 2), strict=True)]
     assert torch.equal(torch.rand(2), drawn)
     timeless = [
-        [{k: v for k, v in line.items() if k != "time_s"} for line in one.history]
-        for one in results
+        [{k: v for k, v in line.items() if k != "time_s"} for line in item.history]
+        for item in results
     ]
     assert timeless[0] == timeless[1] != timeless[2]
     assert torch.equal(results[0].samples.x, results[1].samples.x)
-    first, other = (next(one.flow.parameters()) for one in results[1:])
+    first, other = (next(item.flow.parameters()) for item in results[1:])
     assert not torch.allclose(first, other, atol=1e-4)
 
 

@@ -99,7 +99,7 @@ def test_a_run_folder_says_what_it_was(tmp_path):
 def test_bf16_narrows_the_convolutions_of_training_steps_only(dequantize):
     """Validation, weights and log_dets are not narrower, and the likelihood hardly moves."""
     images = kf.load_images("digits").subset(range(100))
-    found = {}
+    actual = {}
     for precision, narrow in (("full", torch.float32), ("bf16", torch.bfloat16)):
         torch.manual_seed(0)
         flow = kf.glow(
@@ -121,6 +121,6 @@ def test_bf16_narrows_the_convolutions_of_training_steps_only(dequantize):
         assert log_dets == {torch.float32}
         assert {p.dtype for p in flow.parameters()} == {torch.float32}
         assert result.history[-1]["skipped_steps"] == 0
-        found[precision] = result.validation_nll
-    assert found["bf16"] != found["full"]
-    assert found["bf16"] == pytest.approx(found["full"], rel=1e-3)
+        actual[precision] = result.validation_nll
+    assert actual["bf16"] != actual["full"]
+    assert actual["bf16"] == pytest.approx(actual["full"], rel=1e-3)

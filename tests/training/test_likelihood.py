@@ -92,8 +92,8 @@ def longer(factor):
 
     def compiled(function):
         def run(x, context):
-            found = function(x, context)
-            return found.detach() + factor * (found - found.detach())
+            result = function(x, context)
+            return result.detach() + factor * (result - result.detach())
 
         return run
 
@@ -203,19 +203,22 @@ def test_compiled_gradients_are_those_without(name):
     """Up to rounding; the same bits of what is left as it is."""
     flow = shaken(FLOWS[name]())
     kf.fit(flow, rows(), max_epochs=1)  # its units
-    trained, found = flow.train(), []
+    trained, result = flow.train(), []
     model = CheckedLikelihood(trained, compiled=True)
     for is_whole in (False, True):
         log_prob = model(rows(), None, is_whole)
-        found.append([log_prob.detach(), *torch.autograd.grad(log_prob.mean(), flow.parameters())])
+        result.append([
+            log_prob.detach(),
+            *torch.autograd.grad(log_prob.mean(), flow.parameters()),
+        ])
     is_left = "real_nvp" in name or "invert" in name
-    for plain, compiled in zip(*found, strict=True):
+    for plain, compiled in zip(*result, strict=True):
         if is_left:
             assert torch.equal(plain, compiled)
         else:
             torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
     if not is_left:
-        assert not all(map(torch.equal, *found))  # it was compiled
+        assert not all(map(torch.equal, *result))  # it was compiled
         torch.compiler.reset()
         assert torch._dynamo.explain(flow.log_prob)(rows()).graph_break_count == 0
 
@@ -228,7 +231,7 @@ def test_compiled_gradients_are_those_without(name):
 )
 def test_compiled_conditioners_draw_and_count_as_those_without(make, memory):
     """Dropout leaves out the same units, and no batch is counted twice."""
-    flows, found = [make(memory) for _ in range(2)], []
+    flows, result = [make(memory) for _ in range(2)], []
     x = torch.randn(64, *flows[0].base.event_shape, generator=torch.Generator().manual_seed(2))
     for is_whole, flow in enumerate(flows):
         flow.eval().log_prob(x)  # what a first call makes once for all
@@ -238,8 +241,8 @@ def test_compiled_conditioners_draw_and_count_as_those_without(make, memory):
             torch.manual_seed(5)
             log_prob = model(x, None, bool(is_whole))
             gradients = torch.autograd.grad(log_prob.mean(), flow.parameters())
-        found.append([log_prob.detach(), *gradients, *flow.buffers()])
-    for plain, compiled in zip(*found, strict=True):
+        result.append([log_prob.detach(), *gradients, *flow.buffers()])
+    for plain, compiled in zip(*result, strict=True):
         torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
     counts = [b.item() for name, b in flows[1].named_buffers() if "num_batches" in name]
     assert set(counts) <= {2}

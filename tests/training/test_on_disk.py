@@ -35,8 +35,8 @@ def frame(rows=ROWS):
 def flow(dtype=torch.float32, **arguments):
     """Returns a flow of two columns given one, the same each time."""
     torch.manual_seed(0)
-    given = {"depth": 4, "hidden": (8,), "context_features": 1} | arguments
-    return from_options(kf.real_nvp, 2, **given).to(dtype)
+    values = {"depth": 4, "hidden": (8,), "context_features": 1} | arguments
+    return from_options(kf.real_nvp, 2, **values).to(dtype)
 
 
 def losses(result):
@@ -79,29 +79,29 @@ def test_losses_are_bit_for_bit_those_of_the_same_rows_in_memory(tmp_path, path,
     kf.fit(started, load_table(str(path), context="c"), max_epochs=1)
     weights = {name: tensor.clone() for name, tensor in started.state_dict().items()}
     table = TableOnDisk(path, context=["c"])
-    found = kf.fit(started, table, out=kept.out, callbacks=[kept], **EPOCHS)
+    result = kf.fit(started, table, out=kept.out, callbacks=[kept], **EPOCHS)
     assert kept.rows.dtype == str(dtype).removeprefix("torch.")
     other = flow(dtype)
     other.load_state_dict(weights)
-    whole = load_table(str(path), context="c")
-    both = np.hstack([whole.values, whole.context]).astype(kept.rows.dtype)
-    place = {row.tobytes(): i for i, row in enumerate(both)}
-    trained = np.array([place[row.tobytes()] for row in kept.rows])
+    expected = load_table(str(path), context="c")
+    both = np.hstack([expected.values, expected.context]).astype(kept.rows.dtype)
+    position = {row.tobytes(): i for i, row in enumerate(both)}
+    trained = np.array([position[row.tobytes()] for row in kept.rows])
     requested = on_disk.SplitRequest(table, (0.9, 0.1), 0, str(kept.rows.dtype))
     held_out = on_disk.split_shown(requested, None, progress=False).held_out[0]
     assert set(trained) | set(held_out.rows - 1) == set(range(ROWS))
-    in_memory = fit_split(other, whole.select(trained), held_out, checked_settings(**EPOCHS))
-    assert losses(found) == losses(in_memory)
-    for one, same in zip(found.flow.parameters(), other.parameters(), strict=True):
-        assert torch.equal(one, same)
+    in_memory = fit_split(other, expected.select(trained), held_out, checked_settings(**EPOCHS))
+    assert losses(result) == losses(in_memory)
+    for item, same in zip(result.flow.parameters(), other.parameters(), strict=True):
+        assert torch.equal(item, same)
 
 
 def test_units_are_those_of_a_random_sample_of_the_training_rows(tmp_path, path):
     """Not of the first rows, which are not random in a file."""
     frame().sort("b").write_parquet(path)
-    found = kf.fit(flow(), TableOnDisk(path, context="c"), out=tmp_path / "run", max_epochs=1)
+    result = kf.fit(flow(), TableOnDisk(path, context="c"), out=tmp_path / "run", max_epochs=1)
     expected = frame()["b"].mean(), frame()["b"].std()
-    units = next(iter(found.flow.bijection))
+    units = next(iter(result.flow.bijection))
     assert units.mean[1].item() == pytest.approx(expected[0], abs=expected[1] / 3)
     assert units.deviation[1].item() == pytest.approx(expected[1], rel=0.3)
 
@@ -110,29 +110,29 @@ def test_units_are_those_of_a_random_sample_of_the_training_rows(tmp_path, path)
 def test_an_interrupted_training_goes_on_with_the_rows_that_are_there(tmp_path, path, monkeypatch):
     """To the same losses; nothing is read again, and the rows are gone at the end."""
     table, out = TableOnDisk(path, context="c"), tmp_path / "run"
-    whole = kf.fit(flow(), table, out=tmp_path / "whole", **EPOCHS)
+    expected = kf.fit(flow(), table, out=tmp_path / "whole", **EPOCHS)
     with pytest.raises(KeyboardInterrupt):
         kf.fit(flow(), table, out=out, callbacks=[Kept(out, stop=2)], **EPOCHS)
     assert (out / "rows" / TRAIN).exists()
     monkeypatch.setattr(on_disk, "split_on_disk", None)
-    found = kf.fit(flow(), table, out=out, **EPOCHS)
-    assert losses(found) == losses(whole)
+    result = kf.fit(flow(), table, out=out, **EPOCHS)
+    assert losses(result) == losses(expected)
     assert not (out / "rows").exists() and not (tmp_path / "whole" / "rows").exists()
 
 
 def test_a_table_that_has_changed_is_refused_where_its_rows_have(tmp_path, path, monkeypatch):
     """A file that was only written again is read again; a finished run writes nothing."""
     table, out = TableOnDisk(path, context="c"), tmp_path / "run"
-    whole = kf.fit(flow(), table, out=tmp_path / "whole", **EPOCHS)
+    expected = kf.fit(flow(), table, out=tmp_path / "whole", **EPOCHS)
     with pytest.raises(KeyboardInterrupt):
         kf.fit(flow(), table, out=out, callbacks=[Kept(out, stop=2)], **EPOCHS)
     frame().with_columns(pl.col("a") + 1).write_parquet(path)
     with pytest.raises(ArgumentError, match="was made with other train rows"):
         kf.fit(flow(), table, out=out, **EPOCHS)
     frame().write_parquet(path)
-    assert losses(kf.fit(flow(), table, out=out, **EPOCHS)) == losses(whole)
+    assert losses(kf.fit(flow(), table, out=out, **EPOCHS)) == losses(expected)
     monkeypatch.setattr(storage, "replace_file", None)
-    assert losses(kf.fit(flow(), table, out=out, **EPOCHS)) == losses(whole)
+    assert losses(kf.fit(flow(), table, out=out, **EPOCHS)) == losses(expected)
 
 
 def test_what_cannot_be_had_of_a_table_on_disk_is_refused(tmp_path, path):
@@ -163,8 +163,8 @@ def test_values_outside_of_a_domain_are_refused_wherever_they_are(tmp_path, path
     x = frame().with_columns(pl.col("a").abs())
     x.write_parquet(path)
     table = TableOnDisk(path, context="c")
-    found = kf.fit(flow(), table, out=tmp_path / "run", bounds={"a": "positive"}, max_epochs=1)
-    samples = found.flow.sample(50, torch.zeros(1, 1))
+    result = kf.fit(flow(), table, out=tmp_path / "run", bounds={"a": "positive"}, max_epochs=1)
+    samples = result.flow.sample(50, torch.zeros(1, 1))
     assert (samples[..., 0] > 0).all()
     requested = on_disk.SplitRequest(table, (0.9, 0.1), 0, "float32")
     train = on_disk.split_shown(requested, None, progress=False).train
@@ -202,10 +202,10 @@ def test_rows_to_stop_by_may_be_given(tmp_path, path):
     """Then all of the table is trained on."""
     kept, held_out = Kept(tmp_path / "run"), frame().head(50)
     table = TableOnDisk(path, columns=["a", "b"], context="c")
-    given = (held_out.select("a", "b"), held_out.select("c").rename({"c": "d"}))
+    values = (held_out.select("a", "b"), held_out.select("c").rename({"c": "d"}))
     with pytest.raises(KappaflowError, match="the validation rows should have the columns"):
-        kf.fit(flow(), table, validation=given, out=kept.out, max_epochs=1)
-    given = load_table(held_out, context="c")
-    kf.fit(flow(), table, validation=given, out=kept.out, callbacks=[kept], max_epochs=1)
+        kf.fit(flow(), table, validation=values, out=kept.out, max_epochs=1)
+    values = load_table(held_out, context="c")
+    kf.fit(flow(), table, validation=values, out=kept.out, callbacks=[kept], max_epochs=1)
     expected = frame().to_numpy().astype(np.float32)
     assert kept.rows.tobytes() == np.ascontiguousarray(expected).tobytes()

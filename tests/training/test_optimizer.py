@@ -57,7 +57,7 @@ def test_steps_and_states_are_those_of_torch_bit_for_bit(dtype):
 
 def test_a_restored_optimizer_takes_the_same_steps():
     """From a state of another type, and contiguous, as from a file."""
-    whole, _ = trained(ours_of, (0, 6))
+    expected, _ = trained(ours_of, (0, 6))
     half, optimizer = trained(ours_of, (0, 3))
     state = {
         i: {name: tensor.double().contiguous() for name, tensor in entries.items()}
@@ -70,7 +70,7 @@ def test_a_restored_optimizer_takes_the_same_steps():
         restored.load_state_dict(state)
 
     resumed, _ = trained(ours_of, (3, 6), start=start)
-    assert all(map(torch.equal, resumed, whole))
+    assert all(map(torch.equal, resumed, expected))
 
 
 @pytest.mark.parametrize(

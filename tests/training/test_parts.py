@@ -31,9 +31,9 @@ def test_the_average_takes_the_module_s_place_and_gives_it_back():
     layer = torch.nn.Linear(1, 1, bias=False)
     average = WeightEMA(layer, 0.9)
     torch.nn.init.constant_(layer.weight, 7.0)
-    held = average.state()["weight"].clone()
+    stored = average.state()["weight"].clone()
     with average.in_place():
-        assert torch.equal(layer.weight.data, held)
+        assert torch.equal(layer.weight.data, stored)
     assert layer.weight.item() == 7.0
 
 

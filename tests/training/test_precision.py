@@ -28,17 +28,17 @@ def test_products_are_narrow_in_training_steps_only(named, dtype, monkeypatch):
     monkeypatch.setattr(CouplingStack, "_kind_of_products", watched)
     x = torch.randn(600, 3, generator=torch.Generator().manual_seed(0))
     x[:, 1] += x[:, 0] ** 2
-    found = {}
+    result = {}
     for precision in ("full", named):
         kinds.clear()
         torch.manual_seed(0)
         flow = kf.real_nvp(3, depth=4, hidden=(16,))
-        found[precision] = kf.fit(flow, x, max_epochs=4, precision=precision).validation_nll
+        result[precision] = kf.fit(flow, x, max_epochs=4, precision=precision).validation_nll
         narrow = torch.float32 if precision == "full" else dtype
         assert kinds == {(narrow, True), (torch.float32, False)}
         assert {p.dtype for p in flow.parameters()} == {torch.float32}
-    assert found[named] != found["full"]
-    assert found[named] == pytest.approx(found["full"], abs=0.03)
+    assert result[named] != result["full"]
+    assert result[named] == pytest.approx(result["full"], abs=0.03)
 
 
 def test_gradients_that_overflow_in_float16_lower_their_scale_and_training_goes_on():

@@ -190,11 +190,6 @@ def fit(
 
 def _wrapped(flow: object, data: Any, reading: Reading) -> Flow:  # noqa: ANN401
     """Returns a flow of another library as a `Flow` that shares its parameters."""
-    if hasattr(flow, "_orig_mod"):
-        raise ArgumentError(
-            f"'flow' should be a Flow, got {type(flow).__name__}: give what it was made of, and "
-            "compile=True."
-        )
     if kind_of(data) is not None or isinstance(data, TableOnDisk):
         raise ArgumentError(
             "'data' should be a table in memory for a flow of another library, got "

@@ -98,11 +98,11 @@ def test_files_are_drawn_from_the_same_numbers(tmp_path):
 def test_a_picture_has_its_lowest_row_below(tmp_path):
     """The vertical axis of data points up, that of a screen points down."""
     heat = Heat(values=[[0.0, 0.0], [1.0, 1.0]], x=(-1, 1), y=(-2, 2))
-    one = chart(name="heat", panels=[Panel(title="density", heat=heat)])
-    (trace,) = drawn(one)[0]["data"]
+    item = chart(name="heat", panels=[Panel(title="density", heat=heat)])
+    (trace,) = drawn(item)[0]["data"]
     assert trace["z"] == [[0.0, 0.0], [1.0, 1.0]]
     assert (trace["y0"], trace["dy"]) == (-2, 4)
-    write_stills(one, tmp_path)
+    write_stills(item, tmp_path)
     with Image.open(tmp_path / "heat.png") as picture:
         pixels = picture.convert("RGB")
     width, height = pixels.size
