@@ -60,13 +60,13 @@ def points(n):
 
 def reference(core, x):
     """Returns both ends by autograd in float64, layer by layer: of the weights as they are."""
-    wide, h = copy.deepcopy(core).double(), x.double()
-    there = back = torch.eye(x.shape[1]).double()
-    for layer in layers_of(wide):
-        there = dense_jacobian(layer.bijection.forward, h, None) @ there
+    double_flow, h = copy.deepcopy(core).double(), x.double()
+    forth = back = torch.eye(x.shape[1]).double()
+    for layer in layers_of(double_flow):
+        forth = dense_jacobian(layer.bijection.forward, h, None) @ forth
         h = layer.bijection(h)[0].detach()
         back = back @ dense_jacobian(layer.bijection.inverse, h, None)
-    return torch.linalg.svdvals(there)[:, 0], 1 / torch.linalg.svdvals(back)[:, 0]
+    return torch.linalg.svdvals(forth)[:, 0], 1 / torch.linalg.svdvals(back)[:, 0]
 
 
 def in_float32(core, x):
@@ -76,9 +76,9 @@ def in_float32(core, x):
     return 1 / torch.linalg.svdvals(back)[:, 0]
 
 
-def off(found, true):
+def off(result, true):
     """Returns the largest relative error."""
-    return (found / true - 1).abs().max().item()
+    return (result / true - 1).abs().max().item()
 
 
 @pytest.mark.parametrize("make", [pytest.param(deep, marks=pytest.mark.slow), undone])
@@ -90,13 +90,13 @@ def test_both_ends_are_right_where_products_in_float32_are_not(make):
     assert off(in_float32(core, x), bottom) > LOST
     flow = kf.Flow(kf.StandardNormal(x.shape[1]), core)
     depth, doctor = kf.profile(flow, x), kf.doctor(flow, x).profile
-    for found in (depth, doctor):
-        assert off(found.sigma_max[-1], top) < ATTAINED
-        assert off(found.sigma_min[-1], bottom) < ATTAINED
+    for result in (depth, doctor):
+        assert off(result.sigma_max[-1], top) < ATTAINED
+        assert off(result.sigma_min[-1], bottom) < ATTAINED
     for method in ("dense", "lanczos"):
-        found = kf.spectrum(core, x, method=method)
-        assert off(found.sigma_max, top) < ATTAINED
-        assert off(found.sigma_min, bottom) < ATTAINED
+        result = kf.spectrum(core, x, method=method)
+        assert off(result.sigma_max, top) < ATTAINED
+        assert off(result.sigma_min, bottom) < ATTAINED
 
 
 def test_the_flow_stays_as_it_is_and_says_its_own_log_dets():
@@ -104,16 +104,16 @@ def test_the_flow_stays_as_it_is_and_says_its_own_log_dets():
     core, x = couplings(4, 4, 0.5), points(4)
     flow = kf.Flow(kf.StandardNormal(4), core).train()
     before = copy.deepcopy(flow.state_dict())
-    found = kf.profile(flow, x)
+    result = kf.profile(flow, x)
     kf.spectrum(core, x)
     assert flow.training
     for name, value in flow.state_dict().items():
         assert value.dtype == before[name].dtype and torch.equal(value, before[name])
     layers = kf.Chain([layer.bijection for layer in layers_of(core)])
     log_det = layers.eval()(x)[1].detach()
-    torch.testing.assert_close(found.log_det[-1], log_det.double(), rtol=1e-6, atol=1e-6)
-    assert torch.equal(found.layer_log_det.float().double(), found.layer_log_det)
-    assert found.eps == torch.finfo(torch.float32).eps
+    torch.testing.assert_close(result.log_det[-1], log_det.double(), rtol=1e-6, atol=1e-6)
+    assert torch.equal(result.layer_log_det.float().double(), result.layer_log_det)
+    assert result.eps == torch.finfo(torch.float32).eps
 
 
 class Own(kf.Bijection):
@@ -127,9 +127,9 @@ class Own(kf.Bijection):
     def __deepcopy__(self, memo):
         if not self.copied:
             raise TypeError("no copies")
-        made = Own(self.refused)
-        made.calls = self.calls
-        return made
+        built = Own(self.refused)
+        built.calls = self.calls
+        return built
 
     def forward(self, x, context=None):
         self.calls.append(x.dtype)
@@ -142,18 +142,18 @@ class Own(kf.Bijection):
 
 
 @pytest.mark.parametrize(
-    ("made", "types"),
+    ("built", "types"),
     [
         (lambda: Own(), {torch.float64}),
         (lambda: Own(refused=torch.float64), {torch.float64, torch.float32}),
         (lambda: Own(copied=False), {torch.float32}),
     ],
 )
-def test_what_allows_no_float64_is_measured_in_its_own_type(made, types):
+def test_what_allows_no_float64_is_measured_in_its_own_type(built, types):
     """A bijection that forbids copies, or that only knows float32, is measured all the same."""
-    bijection = made()
-    found = kf.spectrum(bijection, torch.ones(2, 3))
-    torch.testing.assert_close(found.sigma_min, torch.full((2,), 2.0).double(), rtol=1e-6, atol=0)
+    bijection = built()
+    result = kf.spectrum(bijection, torch.ones(2, 3))
+    torch.testing.assert_close(result.sigma_min, torch.full((2,), 2.0).double(), rtol=1e-6, atol=0)
     assert set(bijection.calls) == types
 
 
@@ -175,9 +175,9 @@ def test_without_matrices_float64_is_asked_only_where_float32_may_lose(
     seen, own = set(), module._lanczos_extremes
     monkeypatch.setattr(module, "_lanczos_extremes", lambda *of: seen.add(of[1].dtype) or own(*of))
     layers = kf.Chain([kf.bijections.ElementwiseAffine(2, log_scale=one) for one in log_scales])
-    found = kf.profile(kf.Flow(kf.StandardNormal(2), layers), torch.zeros(3, 2))
+    result = kf.profile(kf.Flow(kf.StandardNormal(2), layers), torch.zeros(3, 2))
     assert seen == types
-    assert found.status == "converged"
+    assert result.status == "converged"
     seen.clear()
     kf.profile(kf.Flow(kf.StandardNormal(2), layers).double(), torch.zeros(3, 2).double())
     assert seen == {torch.float64}

@@ -39,10 +39,10 @@ def rotated(*spectra):
 )
 def test_repeated_and_graded_values_are_found_as_often_as_they_occur(spectrum, k):
     """A value that occurs k times is found k times, in blocks of k vectors."""
-    found = run(rotated(spectrum), k)
-    assert found.converged.all()
+    result = run(rotated(spectrum), k)
+    assert result.converged.all()
     expected = torch.tensor([spectrum[:k]], dtype=torch.float64)
-    torch.testing.assert_close(found.values, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(result.values, expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -50,10 +50,10 @@ def test_repeated_and_graded_values_are_found_as_often_as_they_occur(spectrum, k
 def test_each_point_of_a_batch_has_its_own_values(dtype, k):
     """Spectra of different size and shape do not mix."""
     spectra = [[2.0**-i for i in range(30)], [1.0] * 30, [1e3, *[800.0] * 29]]
-    found = run(rotated(*spectra).to(dtype), k)
-    assert found.converged.all()
+    result = run(rotated(*spectra).to(dtype), k)
+    assert result.converged.all()
     expected = torch.tensor(spectra, dtype=torch.float64)[:, :k]
-    torch.testing.assert_close(found.values, expected, rtol=2e-6, atol=0)
+    torch.testing.assert_close(result.values, expected, rtol=2e-6, atol=0)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
@@ -65,14 +65,14 @@ def test_an_invariant_subspace_is_left_from_every_start(dtype, n, k):
     A thousand starts of each: about one in a thousand needs a third pass, or a second draw.
     """
     matrices = rotated([1.0] * n).to(dtype).expand(1000, n, n)
-    found = run(matrices, min(n, k), tolerance=1e-3)
-    torch.testing.assert_close(found.values, torch.ones_like(found.values), rtol=1e-5, atol=0)
+    result = run(matrices, min(n, k), tolerance=1e-3)
+    torch.testing.assert_close(result.values, torch.ones_like(result.values), rtol=1e-5, atol=0)
     ones = torch.ones(n, n, dtype=dtype).expand(1000, n, n) / n
-    found = run(ones, 1, tolerance=1e-3).values
-    torch.testing.assert_close(found, torch.ones_like(found), rtol=1e-5, atol=0)
+    result = run(ones, 1, tolerance=1e-3).values
+    torch.testing.assert_close(result, torch.ones_like(result), rtol=1e-5, atol=0)
     steep = rotated([1e6, *[1.0] * (n - 1)]).to(dtype).expand(1000, n, n)
-    found = run(steep, 1, tolerance=1e-3).values / 1e6
-    torch.testing.assert_close(found, torch.ones_like(found), rtol=1e-5, atol=0)
+    result = run(steep, 1, tolerance=1e-3).values / 1e6
+    torch.testing.assert_close(result, torch.ones_like(result), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -80,31 +80,31 @@ def test_an_invariant_subspace_is_left_from_every_start(dtype, n, k):
 def test_many_steps_keep_the_vectors_apart(dtype, k):
     """Values so close that it takes the whole space: none is found that is not there."""
     spectrum = [1 + i / 1000 for i in range(60, 0, -1)]
-    found = run(rotated(spectrum, spectrum[::-1]).to(dtype), k, tolerance=1e-12)
+    result = run(rotated(spectrum, spectrum[::-1]).to(dtype), k, tolerance=1e-12)
     expected = torch.tensor([spectrum[:k]] * 2, dtype=torch.float64)
-    torch.testing.assert_close(found.values, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(result.values, expected, rtol=1e-6, atol=0)
 
 
 def test_values_below_the_rounding_of_the_largest_are_not_called_converged():
     """In float32 a value 1e6 times smaller than the largest has no six digits to converge to."""
-    found = run(rotated([1e3] + [1e-3] * 29, [1e3] + [8e2] * 29).float(), 2)
-    assert found.converged.tolist() == [False, True]
+    result = run(rotated([1e3] + [1e-3] * 29, [1e3] + [8e2] * 29).float(), 2)
+    assert result.converged.tolist() == [False, True]
 
 
 def test_too_few_steps_are_not_called_converged():
     """The value is a lower bound, and the flag says that it may not be the value."""
     matrix = rotated([2.0 - i / 60 for i in range(60)])
-    found = run(matrix, 1, max_steps=3)
-    assert not found.converged.any()
-    assert found.steps == 3
-    assert 0 < found.values.item() <= 2
+    result = run(matrix, 1, max_steps=3)
+    assert not result.converged.any()
+    assert result.steps == 3
+    assert 0 < result.values.item() <= 2
 
 
 def test_a_value_that_only_looks_settled_is_not_called_converged():
     """In its first step the search has hardly seen the largest direction."""
     matrix = torch.ones(1, 3000, dtype=torch.float64)
     matrix[0, 17] = 1.05
-    found = golub_kahan(
+    result = golub_kahan(
         lambda v: matrix * v,
         lambda u: matrix * u,
         torch.zeros_like(matrix),
@@ -112,18 +112,18 @@ def test_a_value_that_only_looks_settled_is_not_called_converged():
         tolerance=1e-2,
         max_steps=1,
     )
-    assert found.values.item() < 1.01
-    assert not found.converged.any()
+    assert result.values.item() < 1.01
+    assert not result.converged.any()
 
 
 def test_a_point_that_is_not_finite_does_not_spoil_the_others():
     """Its own values are nan and not converged."""
     matrices = rotated([3.0, 2.0, 1.0, 0.5], [4.0, 3.0, 1.0, 1.0])
     matrices[0] = torch.nan
-    found = run(matrices, 2)
-    assert found.values[0].isnan().all()
-    assert found.converged.tolist() == [False, True]
-    torch.testing.assert_close(found.values[1], torch.tensor([4.0, 3.0]).double())
+    result = run(matrices, 2)
+    assert result.values[0].isnan().all()
+    assert result.converged.tolist() == [False, True]
+    torch.testing.assert_close(result.values[1], torch.tensor([4.0, 3.0]).double())
 
 
 def test_directions_of_a_map_that_is_much_alike_save_steps():
@@ -154,5 +154,5 @@ def test_directions_that_no_longer_lead_are_left(ahead):
     values[700] = ahead
     near = torch.zeros(2, 1, 1000, dtype=torch.float64)
     near[:, :, 0] = 1.0  # an exact singular vector, of the value 1
-    found = run(torch.diag(values).expand(2, -1, -1), 1, tolerance=1e-2, near=near)
-    assert found.values[:, 0].tolist() == pytest.approx([ahead] * 2, rel=1e-2)
+    result = run(torch.diag(values).expand(2, -1, -1), 1, tolerance=1e-2, near=near)
+    assert result.values[:, 0].tolist() == pytest.approx([ahead] * 2, rel=1e-2)

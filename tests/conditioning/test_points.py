@@ -65,11 +65,11 @@ WRONG = {
 
 @pytest.mark.boundary
 @measurements
-@pytest.mark.parametrize(("make", "given", "message"), WRONG.values(), ids=WRONG)
-def test_points_that_cannot_be_measured_are_refused_in_one_sentence(make, given, message, measure):
+@pytest.mark.parametrize(("make", "arguments", "message"), WRONG.values(), ids=WRONG)
+def test_points_that_cannot_be_measured_are_refused(make, arguments, message, measure):
     """The same sentence whatever is measured: the argument, what it should be, what it was."""
     with pytest.raises(kf.errors.ArgumentError, match=message) as caught:
-        measure(make(), *given)
+        measure(make(), *arguments)
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
 
 
@@ -105,10 +105,10 @@ def test_measuring_works_where_the_caller_keeps_no_gradients(measure, features, 
     flow = jittered(kf.real_nvp(features, depth=1, hidden=(4,), context_features=WIDTH))
     with mode():
         x, context = torch.zeros(5, features), torch.zeros(5, WIDTH)
-        found = measure(flow, x, context)
+        result = measure(flow, x, context)
         assert torch.is_inference_mode_enabled() == (mode is torch.inference_mode)
         assert not torch.is_grad_enabled()
-    assert getattr(found, "status", "exact") in ("exact", "converged")
+    assert getattr(result, "status", "exact") in ("exact", "converged")
 
 
 @measurements

@@ -28,11 +28,11 @@ def test_the_last_row_is_the_spectrum_of_the_core():
     """Cumulative values end at those of the whole flow behind its units."""
     flow, (x, context) = conditional_flow(), points()
     profile = kf.profile(flow, x, context=context)
-    whole = kf.spectrum(flow.core, flow.standardization(x)[0], context=context)
-    torch.testing.assert_close(profile.sigma_max[-1], whole.sigma_max, rtol=1e-5, atol=0)
-    torch.testing.assert_close(profile.sigma_min[-1], whole.sigma_min, rtol=1e-5, atol=0)
+    of_core = kf.spectrum(flow.core, flow.standardization(x)[0], context=context)
+    torch.testing.assert_close(profile.sigma_max[-1], of_core.sigma_max, rtol=1e-5, atol=0)
+    torch.testing.assert_close(profile.sigma_min[-1], of_core.sigma_min, rtol=1e-5, atol=0)
     torch.testing.assert_close(
-        profile.condition_number[-1], whole.condition_number, rtol=1e-5, atol=0
+        profile.condition_number[-1], of_core.condition_number, rtol=1e-5, atol=0
     )
     assert profile.status == "exact"
 
@@ -156,8 +156,8 @@ def test_the_round_trip_error_is_within_what_rounding_predicts(depth, scale_boun
 def test_the_prediction_is_eps_times_condition_number_times_size():
     """In the type of x."""
     x = torch.tensor([[3.0, 4.0]])
-    found = predicted_round_trip(torch.tensor([10.0]).double(), x)
-    assert found.item() == pytest.approx(50 * torch.finfo(torch.float32).eps)
+    result = predicted_round_trip(torch.tensor([10.0]).double(), x)
+    assert result.item() == pytest.approx(50 * torch.finfo(torch.float32).eps)
 
 
 def test_lanczos_profiles_agree_with_dense_ones(monkeypatch):

@@ -20,17 +20,17 @@ def stretch(*factors):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_diagonal_map_has_the_singular_values_of_its_diagonal(method, dtype):
     """Both ends, at each of several points, in float64 whatever the type of x."""
-    found = kf.spectrum(
+    measured = kf.spectrum(
         stretch(8.0, 0.5, 2.0, 1.0).to(dtype), torch.randn(3, 4, dtype=dtype), k=2, method=method
     )
     expected = torch.tensor([[8.0, 2.0], [0.5, 1.0]]).double()
-    assert found.sigma_max.dtype == torch.float64
-    torch.testing.assert_close(found.sigma_max, expected[0].expand(3, 2), rtol=1e-5, atol=0)
-    torch.testing.assert_close(found.sigma_min, expected[1].expand(3, 2), rtol=1e-5, atol=0)
+    assert measured.sigma_max.dtype == torch.float64
+    torch.testing.assert_close(measured.sigma_max, expected[0].expand(3, 2), rtol=1e-5, atol=0)
+    torch.testing.assert_close(measured.sigma_min, expected[1].expand(3, 2), rtol=1e-5, atol=0)
     torch.testing.assert_close(
-        found.condition_number, torch.full((3,), 16.0).double(), rtol=1e-5, atol=0
+        measured.condition_number, torch.full((3,), 16.0).double(), rtol=1e-5, atol=0
     )
-    assert found.status == ("converged" if method == "lanczos" else "exact")
+    assert measured.status == ("converged" if method == "lanczos" else "exact")
 
 
 @pytest.mark.parametrize("method", ["dense", "lanczos"])
@@ -39,9 +39,9 @@ def test_values_are_those_of_the_autograd_jacobian(name, method):
     """Against the singular values of dense Jacobians by plain autograd, in float64."""
     bijection, x, context = BIJECTIONS[name].build(torch.float64)
     expected = torch.linalg.svdvals(dense_jacobian(bijection.forward, x, context))
-    found = kf.spectrum(bijection, x, context=context, k=2, method=method, tolerance=1e-8)
-    torch.testing.assert_close(found.sigma_max, expected[:, :2], rtol=1e-7, atol=0)
-    torch.testing.assert_close(found.sigma_min, expected[:, -2:].flip(1), rtol=1e-7, atol=0)
+    measured = kf.spectrum(bijection, x, context=context, k=2, method=method, tolerance=1e-8)
+    torch.testing.assert_close(measured.sigma_max, expected[:, :2], rtol=1e-7, atol=0)
+    torch.testing.assert_close(measured.sigma_min, expected[:, -2:].flip(1), rtol=1e-7, atol=0)
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -61,9 +61,9 @@ def test_lanczos_agrees_with_dense_on_a_flow(k):
 def test_auto_is_dense_up_to_128_dimensions():
     """Above, no matrix is formed."""
     for n, method in ((128, "dense"), (129, "lanczos")):
-        found = kf.spectrum(kf.bijections.ElementwiseAffine(n), torch.zeros(1, n))
-        assert found.method == method
-        assert found.condition_number.item() == pytest.approx(1, abs=1e-5)
+        measured = kf.spectrum(kf.bijections.ElementwiseAffine(n), torch.zeros(1, n))
+        assert measured.method == method
+        assert measured.condition_number.item() == pytest.approx(1, abs=1e-5)
 
 
 def mixed(n=24, spread=3.0):
@@ -86,26 +86,26 @@ def mixed(n=24, spread=3.0):
 def test_sigma_min_of_couplings_is_right_in_float32_where_their_jacobian_is_not(method):
     """At condition number 1e13, against float64; layer by layer, for the inverse loses its way."""
     flow, x = mixed(), torch.randn(3, 24, generator=torch.Generator().manual_seed(0))
-    found = kf.spectrum(flow, x, method=method)
+    measured = kf.spectrum(flow, x, method=method)
     lost = torch.linalg.svdvals(dense_jacobian(flow.forward, x, None).float())[:, -1]
-    h, there, back = x.double(), torch.eye(24).double(), torch.eye(24).double()
+    h, forth, back = x.double(), torch.eye(24).double(), torch.eye(24).double()
     for part in flow.double():
-        there = dense_jacobian(part.forward, h, None) @ there
+        forth = dense_jacobian(part.forward, h, None) @ forth
         h = part(h)[0].detach()
         back = back @ dense_jacobian(part.inverse, h, None)
-    top, bottom = torch.linalg.svdvals(there)[:, 0], 1 / torch.linalg.svdvals(back)[:, 0]
+    top, bottom = torch.linalg.svdvals(forth)[:, 0], 1 / torch.linalg.svdvals(back)[:, 0]
     assert (top / bottom > 1e13).all()
-    torch.testing.assert_close(found.sigma_max, top, rtol=1e-3, atol=0)
-    torch.testing.assert_close(found.sigma_min, bottom, rtol=1e-3, atol=0)
+    torch.testing.assert_close(measured.sigma_max, top, rtol=1e-3, atol=0)
+    torch.testing.assert_close(measured.sigma_min, bottom, rtol=1e-3, atol=0)
     assert (lost / bottom > 10).all()
 
 
 def test_too_few_steps_say_so():
     """A result that needs more steps is not called converged."""
     flow = jittered(kf.real_nvp(40, depth=6, hidden=(16,)))
-    found = kf.spectrum(flow.bijection, torch.randn(2, 40), method="lanczos", max_steps=2)
-    assert found.status == "not converged"
-    assert found.sigma_max.shape == (2,)
+    measured = kf.spectrum(flow.bijection, torch.randn(2, 40), method="lanczos", max_steps=2)
+    assert measured.status == "not converged"
+    assert measured.sigma_max.shape == (2,)
 
 
 @pytest.mark.parametrize("method", ["dense", "lanczos"])
@@ -114,15 +114,15 @@ def test_parameters_that_are_not_finite_say_so(method):
     coupling = jittered(affine(kf.Partition.half(4)))
     with torch.no_grad():
         coupling.conditioner.layers[0].weight[0, 0] = torch.nan
-    found = kf.spectrum(coupling, torch.randn(2, 4), method=method)
-    assert found.status == "not finite"
+    measured = kf.spectrum(coupling, torch.randn(2, 4), method=method)
+    assert measured.status == "not finite"
 
 
 def test_results_carry_no_graph():
     """Measuring keeps nothing alive, even where x asks for gradients."""
-    found = kf.spectrum(stretch(2.0, 1.0), torch.zeros(2, 2, requires_grad=True))
-    assert not found.sigma_max.requires_grad
-    assert not found.sigma_min.requires_grad
+    measured = kf.spectrum(stretch(2.0, 1.0), torch.zeros(2, 2, requires_grad=True))
+    assert not measured.sigma_max.requires_grad
+    assert not measured.sigma_min.requires_grad
 
 
 @pytest.mark.parametrize(
@@ -142,9 +142,13 @@ def test_results_carry_no_graph():
 )
 def test_wrong_arguments_are_refused(arguments, message):
     """One sentence names the argument, what it should be, and what it was."""
-    given = {"bijection": kf.bijections.ElementwiseAffine(4), "x": torch.zeros(2, 4), **arguments}
+    options = {
+        "bijection": kf.bijections.ElementwiseAffine(4),
+        "x": torch.zeros(2, 4),
+        **arguments,
+    }
     with pytest.raises(kf.errors.ArgumentError, match=message):
-        kf.spectrum(given.pop("bijection"), given.pop("x"), **given)
+        kf.spectrum(options.pop("bijection"), options.pop("x"), **options)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])

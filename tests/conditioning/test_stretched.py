@@ -36,18 +36,18 @@ def points():
 def test_condition_numbers_are_those_of_the_dense_jacobian(points):
     """At each point, to rounding."""
     flow = bent()
-    found = stretched(flow.core.linearize(points), points)
+    result = stretched(flow.core.linearize(points), points)
     expected = torch.stack([dense_log_condition(flow, x) for x in points])
     assert expected.min() > 0.3
-    assert torch.allclose(found.log_condition_number, expected, atol=1e-10)
-    assert torch.allclose(found.most.norm(dim=1), torch.ones(7, dtype=torch.float64))
+    assert torch.allclose(result.log_condition_number, expected, atol=1e-10)
+    assert torch.allclose(result.most.norm(dim=1), torch.ones(7, dtype=torch.float64))
 
 
 def test_the_derivative_is_that_of_the_log_of_the_condition_number(points):
     """By every weight, against autograd through the singular values of the dense Jacobian."""
     flow = bent()
-    found = stretched(flow.core.linearize(points), points)
-    ours = log_stretch(flow.core.linearize(points), found.most, found.least).sum()
+    result = stretched(flow.core.linearize(points), points)
+    ours = log_stretch(flow.core.linearize(points), result.most, result.least).sum()
     parameters = [p for p in flow.parameters() if p.requires_grad]
     got = torch.autograd.grad(ours, parameters, allow_unused=True)
     dense = torch.stack([dense_log_condition(flow, x) for x in points]).sum()
@@ -73,5 +73,5 @@ def test_a_point_whose_jacobian_is_not_finite_is_nan_and_the_others_are_not(poin
     """One bad row of a batch spoils no other."""
     flow = bent()
     points[2] = float("inf")
-    found = stretched(flow.core.linearize(points), points).log_condition_number
-    assert found[2].isnan() and found.isfinite().sum() == 6
+    result = stretched(flow.core.linearize(points), points).log_condition_number
+    assert result[2].isnan() and result.isfinite().sum() == 6

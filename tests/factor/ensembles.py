@@ -75,6 +75,6 @@ def product(factors):
     return result
 
 
-def relative(found, expected):
+def relative(product_of_factors, expected):
     """Returns the relative error of a matrix in the Frobenius norm."""
-    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    return np.linalg.norm(product_of_factors - expected) / np.linalg.norm(expected)

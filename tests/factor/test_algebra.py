@@ -47,8 +47,8 @@ def test_every_product_satisfies_the_equation_which_returns_its_blocks(pattern, 
     target = target_of(product(blocks))
     values = pattern.unknowns(blocks)
     assert np.linalg.norm(defect(pattern, target, values)) < 1e-9
-    for found, expected in zip(all_blocks(pattern, target, values), blocks, strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-8)
+    for result, expected in zip(all_blocks(pattern, target, values), blocks, strict=True):
+        np.testing.assert_allclose(result, expected, atol=1e-8)
 
 
 @pytest.mark.parametrize("n", [4, 5, 8])
@@ -86,8 +86,8 @@ def test_the_derivative_agrees_with_differences(pattern, n):
         at = move(values, step, off)
         after, before = (defect(pattern, target, move(at, step, t)) for t in (1e-6, -1e-6))
         difference = (after - before) / 2e-6
-        found = linearize(pattern, target, at).derivative(step)
-        np.testing.assert_allclose(found, difference, atol=1e-5 * np.linalg.norm(difference))
+        result = linearize(pattern, target, at).derivative(step)
+        np.testing.assert_allclose(result, difference, atol=1e-5 * np.linalg.norm(difference))
 
 
 def test_no_step_moves_the_missed_direction_at_a_solution():
@@ -119,20 +119,20 @@ def test_refine_makes_an_approximate_factorization_exact(n, count):
     rng = np.random.default_rng(1)
     wrong = [block + 1e-5 * rng.standard_normal(block.shape) for block in right]
     matrix = product(right)
-    found = refine(wrong, matrix)
+    result = refine(wrong, matrix)
     assert error(wrong, matrix) > 1e-7
     growth = np.prod([1 + np.linalg.norm(block, 2) for block in right])
     rounding = np.finfo(float).eps * growth / np.linalg.norm(matrix, 2)
-    assert error(found, matrix) < min(30 * rounding, 1e-12)
-    assert max(np.abs(a - b).max() for a, b in zip(found, wrong, strict=True)) < 1e-3
+    assert error(result, matrix) < min(30 * rounding, 1e-12)
+    assert max(np.abs(a - b).max() for a, b in zip(result, wrong, strict=True)) < 1e-3
 
 
 def test_refine_keeps_an_exact_factorization():
     """The residual does not grow, and the given arrays are not modified."""
     right = random_blocks(6, 6, size=6**-0.5)
     kept = [block.copy() for block in right]
-    found = refine(right, product(right))
-    assert all(np.array_equal(a, b) for a, b in zip(found, kept, strict=True))
+    result = refine(right, product(right))
+    assert all(np.array_equal(a, b) for a, b in zip(result, kept, strict=True))
     assert all(np.array_equal(a, b) for a, b in zip(right, kept, strict=True))
 
 

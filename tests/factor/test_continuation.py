@@ -73,10 +73,10 @@ def test_more_couplings_make_every_map_too(n, couplings):
 def test_more_couplings_are_better_conditioned():
     """Six, eight and twelve couplings at condition number 1e4."""
     matrix = spectrum(12, 1e4)
-    found = [worst_condition_number(continue_to(matrix, couplings)) for couplings in (6, 8, 12)]
-    assert found[0] < 20
-    assert found[1] < 0.8 * found[0]
-    assert found[2] < 0.8 * found[1]
+    result = [worst_condition_number(continue_to(matrix, couplings)) for couplings in (6, 8, 12)]
+    assert result[0] < 20
+    assert result[1] < 0.8 * result[0]
+    assert result[2] < 0.8 * result[1]
 
 
 @pytest.mark.slow
@@ -93,9 +93,9 @@ def test_more_couplings_are_better_conditioned():
 def test_large_maps_reach_the_documented_numbers(matrix, couplings, residual, bound):
     """One draw each; the benchmark has the medians."""
     blocks = continue_to(matrix, couplings)
-    made = product(blocks)
-    assert np.linalg.norm(made - matrix) < residual * np.linalg.norm(matrix)
-    assert np.linalg.norm(made @ np.linalg.inv(matrix) - np.eye(len(matrix)), 2) < 1e-8
+    built = product(blocks)
+    assert np.linalg.norm(built - matrix) < residual * np.linalg.norm(matrix)
+    assert np.linalg.norm(built @ np.linalg.inv(matrix) - np.eye(len(matrix)), 2) < 1e-8
     assert worst_condition_number(blocks) <= bound
 
 

@@ -58,11 +58,11 @@ def test_descent_lowers_the_norm_and_stays_on_the_solution_set(n):
     pattern = Pattern(6, 2)
     target, values = problem(n, pattern)
     before = smooth_norm(all_blocks(pattern, target, values), 4)
-    found, taken = descend(pattern, target, values, power=4, steps=40)
-    after = smooth_norm(all_blocks(pattern, target, found), 4)
+    result, taken = descend(pattern, target, values, power=4, steps=40)
+    after = smooth_norm(all_blocks(pattern, target, result), 4)
     assert 0 < taken <= 40
     assert after < before - 0.3
-    assert np.linalg.norm(defect(pattern, target, found)) < 0.01
+    assert np.linalg.norm(defect(pattern, target, result)) < 0.01
     first, _ = descend(pattern, target, values, power=4, steps=1)
     assert after < smooth_norm(all_blocks(pattern, target, first), 4) - 0.1
 

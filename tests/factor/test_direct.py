@@ -31,11 +31,11 @@ def random_factors(rng, count, sizes, *, lower_first=True, negative=False):
 def test_a_product_of_few_couplings_is_recovered(half, count, lower_first, negative):
     """In the same order, with the same number of couplings, up to rounding."""
     rng = np.random.default_rng(10 * half + count)
-    given = random_factors(rng, count, (half, half), lower_first=lower_first, negative=negative)
-    matrix = product_of(given)
-    found = direct_factors(matrix, half)
-    assert [factor.lower for factor in found] == [factor.lower for factor in given]
-    assert relative(product_of(found), matrix) < 1e-12
+    original = random_factors(rng, count, (half, half), lower_first=lower_first, negative=negative)
+    matrix = product_of(original)
+    result = direct_factors(matrix, half)
+    assert [factor.lower for factor in result] == [factor.lower for factor in original]
+    assert relative(product_of(result), matrix) < 1e-12
 
 
 @pytest.mark.parametrize("sizes", [(1, 4), (4, 1), (2, 3)])
@@ -43,9 +43,9 @@ def test_a_product_of_few_couplings_is_recovered(half, count, lower_first, negat
 def test_products_for_different_sizes_are_recovered(sizes, count):
     """One and two couplings."""
     matrix = product_of(random_factors(np.random.default_rng(count), count, sizes))
-    found = direct_factors(matrix, sizes[0])
-    assert len(found) == count
-    assert relative(product_of(found), matrix) < 1e-13
+    result = direct_factors(matrix, sizes[0])
+    assert len(result) == count
+    assert relative(product_of(result), matrix) < 1e-13
 
 
 def test_only_the_identity_needs_no_coupling():
@@ -58,9 +58,9 @@ def test_only_the_identity_needs_no_coupling():
 def test_an_exchange_of_the_halves_is_three_shears():
     """(0, -1; 1, 0) on each pair of features is three shears of condition number 2.62."""
     swap = np.kron([[0.0, -1.0], [1.0, 0.0]], np.eye(3))
-    found = direct_factors(swap, 3)
-    assert len(found) == 3
-    assert max(np.linalg.cond(factor.matrix) for factor in found) < 2.7
+    result = direct_factors(swap, 3)
+    assert len(result) == 3
+    assert max(np.linalg.cond(factor.matrix) for factor in result) < 2.7
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -72,8 +72,8 @@ def test_a_map_that_differs_by_more_than_rounding_has_no_direct_factors(count):
     for row, column in ((0, 1), (4, 5)):
         moved = matrix.copy()
         moved[row, column] += 1e-9
-        found = direct_factors(moved, 3)
-        assert found is None or len(found) > count
+        result = direct_factors(moved, 3)
+        assert result is None or len(result) > count
 
 
 def test_maps_without_the_structure_have_no_direct_factors():
@@ -85,19 +85,19 @@ def test_maps_without_the_structure_have_no_direct_factors():
 
 def test_minus_one_in_two_features_needs_four():
     """Theorem A for d = 1: positive diagonals need four."""
-    found = direct_factors(-np.eye(2), 1)
-    assert len(found) == 4
-    np.testing.assert_allclose(product_of(found), -np.eye(2), atol=1e-14)
-    assert max(np.linalg.cond(factor.matrix) for factor in found) < 10
+    result = direct_factors(-np.eye(2), 1)
+    assert len(result) == 4
+    np.testing.assert_allclose(product_of(result), -np.eye(2), atol=1e-14)
+    assert max(np.linalg.cond(factor.matrix) for factor in result) < 10
     assert direct_factors(-np.eye(2), 1, most=3) is None
 
 
 def test_zeros_between_the_halves_leave_scales_free():
     """The features form groups that do not interact."""
     rng = np.random.default_rng(7)
-    given = random_factors(rng, 3, (3, 3))
-    diagonal = [Factor(f.lower, np.diag(np.diag(f.weight)), f.diagonal) for f in given]
+    original = random_factors(rng, 3, (3, 3))
+    diagonal = [Factor(f.lower, np.diag(np.diag(f.weight)), f.diagonal) for f in original]
     matrix = product_of(diagonal)
-    found = direct_factors(matrix, 3)
-    assert len(found) <= 3
-    assert relative(product_of(found), matrix) < 1e-13
+    result = direct_factors(matrix, 3)
+    assert len(result) <= 3
+    assert relative(product_of(result), matrix) < 1e-13

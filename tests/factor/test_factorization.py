@@ -49,9 +49,9 @@ def test_rounding_errors_of_the_factors_are_measured_to_many_digits(n):
     else:
         matrix = orthogonal(n, rng)
         factors = unit_factors(factor_rotation(matrix))
-    found = residuals(factors, matrix)
-    assert found == pytest.approx(in_200_bits(factors, matrix), rel=1e-5)
-    assert 0 < found[0] < 1e-13
+    measured = residuals(factors, matrix)
+    assert measured == pytest.approx(in_200_bits(factors, matrix), rel=1e-5)
+    assert 0 < measured[0] < 1e-13
 
 
 def test_the_residual_is_accurate_for_cancelling_factors():
@@ -63,8 +63,8 @@ def test_the_residual_is_accurate_for_cancelling_factors():
     for factor in factors:
         matrix = matrix @ factor.matrix
     matrix = matrix.round(3)
-    found = residuals(factors, matrix)
-    assert found[0] == pytest.approx(in_200_bits(factors, matrix)[0], rel=1e-5)
+    measured = residuals(factors, matrix)
+    assert measured[0] == pytest.approx(in_200_bits(factors, matrix)[0], rel=1e-5)
 
 
 @pytest.mark.parametrize("exponent", [-1000, -600, 600, 960])
@@ -83,17 +83,17 @@ def product(path):
     """Returns the product of the couplings in a file, as the documentation says."""
     with safe_open(path, framework="numpy") as file:
         text = json.loads(file.metadata()["kappaflow"])
-        made = np.eye(int(text["features"]))
+        built = np.eye(int(text["features"]))
         for number in range(1, int(text["couplings"]) + 1):
             part = {
                 name: file.get_tensor(f"coupling.{number}.{name}")
                 for name in ("kept", "changed", "weight", "diagonal")
             }
-            factor = np.eye(len(made))
+            factor = np.eye(len(built))
             factor[np.ix_(part["changed"], part["kept"])] = part["weight"]
             factor[part["changed"], part["changed"]] = part["diagonal"]
-            made = made @ factor
-    return made, text
+            built = built @ factor
+    return built, text
 
 
 @pytest.mark.parametrize(("partition", "sign"), [("half", 1), ("alternating", -1), (2, -1)])

@@ -18,18 +18,18 @@ from kappaflow.factor.rotation import factor_rotation
 def test_outliers_grow_like_the_square_root_of_the_norm(norm, worst):
     """5.05, 20.8 and 2034 if the scales of the three L, and of the three U, have product one."""
     matrix = np.diag([1 / norm, norm, 1 / norm, norm])
-    found = kf.factor_linear(matrix, method="continuation")
-    assert found.condition_number < worst < 1.6 * norm**0.5
-    assert found.residual < 1e-13 and found.inverse_residual < 1e-9
+    result = kf.factor_linear(matrix, method="continuation")
+    assert result.condition_number < worst < 1.6 * norm**0.5
+    assert result.residual < 1e-13 and result.inverse_residual < 1e-9
 
 
 def test_the_product_stays_and_the_scale_of_the_map_is_shared():
     """A multiple of a map, in a partition, of negative determinant."""
     matrix = 7 * np.diag([-0.01, 100.0, 0.01, 100.0])
-    found = kf.factor_linear(matrix, method="continuation", partition="alternating")
-    assert found.residual < 1e-13 and found.flipped is not None
+    result = kf.factor_linear(matrix, method="continuation", partition="alternating")
+    assert result.residual < 1e-13 and result.flipped is not None
     plain = kf.factor_linear(matrix / 7, method="continuation", partition="alternating")
-    assert found.condition_number < 2 * plain.condition_number
+    assert result.condition_number < 2 * plain.condition_number
 
 
 def test_derivatives_are_those_of_differences():
@@ -57,6 +57,6 @@ def test_what_is_returned_is_no_worse():
     """Rotations, from their closed form."""
     matrix = orthogonal(4, np.random.default_rng(3))
     factors = unit_factors(factor_rotation(matrix))
-    found = free_scales(factors, matrix)
-    assert max(f.condition_number for f in found) < max(f.condition_number for f in factors)
-    assert residuals(found, matrix)[0] < 1e-13
+    result = free_scales(factors, matrix)
+    assert max(f.condition_number for f in result) < max(f.condition_number for f in factors)
+    assert residuals(result, matrix)[0] < 1e-13

@@ -38,8 +38,8 @@ def test_conjugate_gradients_and_the_dense_factor_agree(monkeypatch, largest):
     step = NormalEquations(jacobian, None).least_norm(b, tolerance=1e-11)
     np.testing.assert_allclose(jacobian(step), b, atol=1e-8)
     least = np.linalg.solve(jacobian.gram(), b.ravel()).reshape(b.shape)
-    for found, expected in zip(step, jacobian.adjoint(least), strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-7)
+    for result, expected in zip(step, jacobian.adjoint(least), strict=True):
+        np.testing.assert_allclose(result, expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("started", [False, True])
@@ -54,13 +54,13 @@ def test_loose_tolerances_start_in_float32(started):
         patch.setattr(
             KroneckerMap, "__call__", lambda m, u: types.append(u[0].dtype.name) or apply(m, u)
         )
-        found = equations.solve(b, tolerance=1e-3, guess=guess)
+        result = equations.solve(b, tolerance=1e-3, guess=guess)
         assert types.count("float32") > 2 >= types.count("float64") - started
-        assert found.dtype == np.float64
+        assert result.dtype == np.float64
         types.clear()
         exact = equations.solve(b, tolerance=1e-10)
         assert "float32" not in types
-    for r, tolerance in ((found, 1e-3), (exact, 1e-10)):
+    for r, tolerance in ((result, 1e-3), (exact, 1e-10)):
         off = jacobian(jacobian.adjoint(r)) - b
         assert np.linalg.norm(off) <= 1.01 * tolerance * np.linalg.norm(b)
 
@@ -92,8 +92,8 @@ def test_the_nearest_product_of_a_product_is_itself():
     a, b = g.standard_normal((5, 5)), g.standard_normal((4, 4))
     jacobian = KroneckerMap([[(a, b)]])
     r = g.standard_normal((5, 4))
-    found = NearestInverse(jacobian)(jacobian(jacobian.adjoint(r)))
-    np.testing.assert_allclose(found, r, atol=1e-6)
+    result = NearestInverse(jacobian)(jacobian(jacobian.adjoint(r)))
+    np.testing.assert_allclose(result, r, atol=1e-6)
 
 
 def test_the_nearest_product_saves_most_of_the_iterations():

@@ -25,23 +25,23 @@ ENSEMBLES = {
 }
 
 
-def check(found, matrix, tolerance=1e-12):
+def check(result, matrix, tolerance=1e-12):
     """Checks all properties that a factorization reports."""
-    assert found.residual <= tolerance
+    assert result.residual <= tolerance
     x = torch.randn(3, len(matrix), dtype=torch.float64)
-    z, log_det = found.bijection()(x)
+    z, log_det = result.bijection()(x)
     expected = x @ torch.as_tensor(matrix, dtype=torch.float64).mT
-    sizes = np.prod(found.condition_numbers)
+    sizes = np.prod(result.condition_numbers)
     assert (z - expected).norm() <= 1e-13 * max(sizes, 100) * expected.norm()
     size = np.linalg.slogdet(matrix)[1]
     np.testing.assert_allclose(log_det.detach(), size, atol=1e-10 * (1 + abs(size)))
-    for coupling, number in zip(found.couplings, found.condition_numbers, strict=True):
+    for coupling, number in zip(result.couplings, result.condition_numbers, strict=True):
         assert number == pytest.approx(torch.linalg.cond(coupling.matrix()).item(), rel=1e-4)
-    negative = [i for i, c in enumerate(found.couplings) if (c.sign < 0).any()]
+    negative = [i for i, c in enumerate(result.couplings) if (c.sign < 0).any()]
     flipped = np.linalg.slogdet(matrix)[0] < 0
-    assert negative == ([found.flipped] if flipped else [])
-    assert sum(int((c.sign < 0).sum()) for c in found.couplings) == int(flipped)
-    for before, after in zip(found.couplings, found.couplings[1:], strict=False):
+    assert negative == ([result.flipped] if flipped else [])
+    assert sum(int((c.sign < 0).sum()) for c in result.couplings) == int(flipped)
+    for before, after in zip(result.couplings, result.couplings[1:], strict=False):
         assert before.partition == after.partition.swapped()
 
 
@@ -62,9 +62,9 @@ def problems(draw):
 def test_any_map_in_any_partition_has_a_closed_form(problem):
     """Sizes, ensembles, partitions: product, determinant, condition numbers, signs, order."""
     matrix, partition = problem
-    found = kf.factor_linear(matrix, method="svd", couplings=None, partition=partition)
-    check(found, matrix)
-    assert found.condition_number <= max(10 * np.linalg.cond(matrix), 300)
+    result = kf.factor_linear(matrix, method="svd", couplings=None, partition=partition)
+    check(result, matrix)
+    assert result.condition_number <= max(10 * np.linalg.cond(matrix), 300)
 
 
 @pytest.mark.slow
@@ -75,12 +75,12 @@ def test_rotations_and_permutations_in_any_partition_are_bounded(problem):
     matrix, partition = problem
     rotation = np.linalg.svd(matrix)
     rotation = rotation[0] @ rotation[2]
-    found = kf.factor_linear(rotation, method="rotation", couplings=None, partition=partition)
-    check(found, rotation)
-    assert found.condition_number < 7.3
+    result = kf.factor_linear(rotation, method="rotation", couplings=None, partition=partition)
+    check(result, rotation)
+    assert result.condition_number < 7.3
     n = len(matrix)
     if partition == "half" and n % 2 == 0:
-        assert len(found) == 6
+        assert len(result) == 6
 
 
 @pytest.mark.slow
@@ -89,10 +89,10 @@ def test_large_rotations_have_small_residuals(n):
     """1e-13 at 64 and 1e-12 at 512, for a rotation and for a permutation of either sign."""
     rng = np.random.default_rng(n)
     for matrix in (orthogonal(n, rng), np.eye(n)[rng.permutation(n)], cycle(n, 4)):
-        found = kf.factor_linear(matrix, method="rotation")
-        assert len(found) == 6
-        assert found.residual <= {64: 1e-13, 512: 1e-12}[n]
-        assert found.condition_number <= 6.98
+        result = kf.factor_linear(matrix, method="rotation")
+        assert len(result) == 6
+        assert result.residual <= {64: 1e-13, 512: 1e-12}[n]
+        assert result.condition_number <= 6.98
 
 
 @pytest.mark.slow
@@ -101,10 +101,10 @@ def test_more_couplings_than_eleven_share_the_condition_number():
     matrix = geometric(16, np.random.default_rng(2), 1e6)
     worst = []
     for couplings in (11, 12, 13, 15, 20):
-        found = kf.factor_linear(matrix, method="svd", couplings=couplings)
-        check(found, matrix)
-        assert len(found) == couplings - (couplings + 1) % 2
-        worst.append(found.condition_number)
+        result = kf.factor_linear(matrix, method="svd", couplings=couplings)
+        check(result, matrix)
+        assert len(result) == couplings - (couplings + 1) % 2
+        worst.append(result.condition_number)
     assert worst[0] == worst[1]
     assert worst[0] > 1000 > 60 > worst[2] > 20 > worst[3] > 12 > worst[4]
 
@@ -112,9 +112,9 @@ def test_more_couplings_than_eleven_share_the_condition_number():
 def test_the_given_partition_is_used():
     """The first coupling keeps what the partition keeps."""
     partition = kf.Partition(6, (4, 1, 2))
-    found = kf.factor_linear(cycle(6, 3), partition=partition, method="rotation")
-    assert found.couplings[0].partition == partition
-    check(found, cycle(6, 3))
+    result = kf.factor_linear(cycle(6, 3), partition=partition, method="rotation")
+    assert result.couplings[0].partition == partition
+    check(result, cycle(6, 3))
     by_number = kf.factor_linear(cycle(6, 3), partition=2, method="rotation", couplings=None)
     assert by_number.couplings[0].partition == kf.Partition(6, (0, 1))
 
@@ -133,11 +133,11 @@ def test_the_given_partition_is_used():
 )
 def test_none_finds_the_fewest_and_explains_why(matrix, count):
     """For matrices whose structure shows the number."""
-    found = kf.factor_linear(matrix, couplings=None)
-    assert len(found) == count
-    assert found.method == "direct"
-    assert "need" in found.note or "would" in found.note
-    check(found, matrix)
+    result = kf.factor_linear(matrix, couplings=None)
+    assert len(result) == count
+    assert result.method == "direct"
+    assert "need" in result.note or "would" in result.note
+    check(result, matrix)
     if count > 1:
         with pytest.raises(kf.errors.ArgumentError, match=f"should be larger .* got {count - 1}"):
             kf.factor_linear(matrix, couplings=count - 1)
@@ -151,10 +151,10 @@ def test_five_couplings_begin_with_the_letter_that_the_corners_allow(sign, scale
     matrix = scale * block_diagonal(orthogonal(3, rng, sign=sign), orthogonal(3, rng))
     matrix[3:, :3] = scale * orthogonal(3, rng)
     for corner, kept in ((matrix.T, (0, 1, 2)), (matrix, (3, 4, 5))):
-        found = kf.factor_linear(corner, couplings=5)
-        assert len(found) == 5
-        assert found.couplings[0].partition.kept == kept
-        check(found, corner)
+        result = kf.factor_linear(corner, couplings=5)
+        assert len(result) == 5
+        assert result.couplings[0].partition.kept == kept
+        check(result, corner)
         assert len(kf.factor_linear(corner, couplings=None)) == 5
 
 
@@ -231,17 +231,17 @@ def test_invalid_arguments_are_refused(arguments, message):
 def test_an_extreme_scale_has_an_honest_residual(scale):
     """Squares of such numbers would overflow in float64."""
     for matrix, method in ((np.diag([1.0, 2, 3, 4]), "auto"), (sharp(4), "svd")):
-        found = kf.factor_linear(scale * matrix, method=method, couplings=None)
-        assert 0 < found.residual < 1e-12
-        assert np.isfinite(found.condition_number)
+        result = kf.factor_linear(scale * matrix, method=method, couplings=None)
+        assert 0 < result.residual < 1e-12
+        assert np.isfinite(result.condition_number)
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e200, -1e200, 1e280])
 def test_structure_is_seen_at_any_scale(scale):
     """Products of three entries would overflow in float64."""
     for matrix, most in (([[0.0, 1.0], [1.0, 0.0]], 3), ([[1.0, 1e-200], [1e-200, 1.0]], 6)):
-        found = kf.factor_linear(scale * np.array(matrix), couplings=most)
-        assert len(found) <= most and found.residual < 1e-12
+        result = kf.factor_linear(scale * np.array(matrix), couplings=most)
+        assert len(result) <= most and result.residual < 1e-12
     with pytest.raises(kf.errors.ArgumentError, match="should be invertible"):
         kf.factor_linear(np.full((2, 2), 1.7e308))
 
@@ -260,16 +260,16 @@ def test_the_note_reports_a_failed_search_for_five(monkeypatch):
         raise kf.errors.NumericalError("lost")
 
     monkeypatch.setattr(strategies, "by_five", lost)
-    found = kf.factor_linear(np.random.default_rng(0).standard_normal((4, 4)), couplings=None)
-    assert len(found) == 6 and "search for five failed" in found.note
+    result = kf.factor_linear(np.random.default_rng(0).standard_normal((4, 4)), couplings=None)
+    assert len(result) == 6 and "search for five failed" in result.note
 
 
 @pytest.mark.slow
 def test_the_note_says_why_fewer_are_not_taken():
     """Six have a residual above rounding level, eleven in closed form have not."""
-    found = kf.factor_linear(geometric(8, np.random.default_rng(0), 1e9))
-    assert found.method == "svd" and found.residual < 1e-13
-    assert "search: 6 couplings have a residual of " in found.note
+    result = kf.factor_linear(geometric(8, np.random.default_rng(0), 1e9))
+    assert result.method == "svd" and result.residual < 1e-13
+    assert "search: 6 couplings have a residual of " in result.note
 
 
 def test_few_couplings_are_enough_only_if_six_could_hardly_be_better():
@@ -291,8 +291,8 @@ def test_few_couplings_are_enough_only_if_six_could_hardly_be_better():
 def test_the_note_explains_why_not_fewer(n, partition, printed):
     """Five couplings for Gaussian maps in two halves; otherwise as many as are always found."""
     matrix = np.random.default_rng(0).standard_normal((n, n))
-    found = kf.factor_linear(matrix, couplings=None, partition=partition)
-    assert printed in found.note
+    result = kf.factor_linear(matrix, couplings=None, partition=partition)
+    assert printed in result.note
 
 
 def test_the_rotation_method_refuses_other_matrices():
@@ -304,18 +304,24 @@ def test_the_rotation_method_refuses_other_matrices():
 def test_integers_and_float32_are_accepted():
     """In any memory layout; the couplings are float64."""
     turn = torch.eye(4)[[1, 2, 0, 3]]
-    whole = turn.int().numpy()
-    for matrix in (turn, whole, whole[::-1], np.asfortranarray(whole), whole.astype(object)):
-        found = kf.factor_linear(matrix, method="rotation")
-        check(found, np.asarray(matrix, dtype=float), tolerance=1e-14)
-        assert found.couplings[0].weight.dtype == torch.float64
-        assert found.matrix.dtype == torch.float64
+    numbers = turn.int().numpy()
+    for matrix in (
+        turn,
+        numbers,
+        numbers[::-1],
+        np.asfortranarray(numbers),
+        numbers.astype(object),
+    ):
+        result = kf.factor_linear(matrix, method="rotation")
+        check(result, np.asarray(matrix, dtype=float), tolerance=1e-14)
+        assert result.couplings[0].weight.dtype == torch.float64
+        assert result.matrix.dtype == torch.float64
 
 
 def test_the_couplings_can_be_trained():
     """Gradients reach every weight and scale."""
-    found = kf.factor_linear(orthogonal(4, np.random.default_rng(1)), method="rotation")
-    flow = kf.Flow(kf.StandardNormal(4), found.bijection())
+    result = kf.factor_linear(orthogonal(4, np.random.default_rng(1)), method="rotation")
+    flow = kf.Flow(kf.StandardNormal(4), result.bijection())
     flow.log_prob(torch.randn(8, 4, dtype=torch.float64)).sum().backward()
     assert all(parameter.grad is not None for parameter in flow.parameters())
 
@@ -324,6 +330,6 @@ def test_the_couplings_can_be_trained():
 def test_auto_finds_six_couplings_of_any_map(name):
     """For every ensemble, at 8 features."""
     matrix = ENSEMBLES[name](8, np.random.default_rng(5))
-    found = kf.factor_linear(matrix)
-    assert len(found) <= 6
-    check(found, matrix)
+    result = kf.factor_linear(matrix)
+    assert len(result) <= 6
+    check(result, matrix)

@@ -29,18 +29,18 @@ def test_the_product_is_scaled_and_no_worse_than_with_even_scales(scale):
             for f in factors
         ]
         assert relative(product(plain), scale * rotation) < 1e-12
-        found = rescale(factors, scale=scale)
-        assert relative(product(found), scale * rotation) < 1e-13
-        assert all((factor.diagonal > 0).all() for factor in found)
-        assert worst_condition_number(found) <= worst_condition_number(plain) * (1 + 1e-6)
+        result = rescale(factors, scale=scale)
+        assert relative(product(result), scale * rotation) < 1e-13
+        assert all((factor.diagonal > 0).all() for factor in result)
+        assert worst_condition_number(result) <= worst_condition_number(plain) * (1 + 1e-6)
 
 
 def test_the_bound_on_rotations_is_6_98_once_scales_are_free():
     """The norms of theorem B at their bounds; the first factor alone could have 6.972."""
     blocks = [np.array([[norm]]) for norm in (2 + 2**0.5, 1, 2**0.5, 2, 2, 1)]
-    found = rescale(unit_factors(blocks))
+    result = rescale(unit_factors(blocks))
     alone = np.sqrt(1 + (2 + 2**0.5) ** 2) + 2 + 2**0.5
-    assert alone < worst_condition_number(found) < FREE_BOUND < UNIT_BOUND
+    assert alone < worst_condition_number(result) < FREE_BOUND < UNIT_BOUND
 
 
 @pytest.mark.slow
@@ -94,11 +94,11 @@ def test_the_limit_holds_for_all_factors_that_are_not_free():
     factors = unit_factors(blocks)
     factors[2] = Factor(True, factors[2].weight, np.array([1.0, 30.0, 1000.0]))
     factors[2] = Factor(True, factors[2].diagonal[:, None] * blocks[2], factors[2].diagonal)
-    unlimited, found = rescale(factors), rescale(factors, limit=5.0, free=[2])
+    unlimited, result = rescale(factors), rescale(factors, limit=5.0, free=[2])
     problem = _ScaleProgram(factors, limit=5.0, free=[2])
     assert np.isinf(problem.limits).tolist() == [i == 2 for i in range(6)]
     assert max(np.linalg.cond(f.matrix) for f in unlimited[3:]) > 5
-    sizes = [two_by_two_condition(np.linalg.norm(f.weight, 2), f.diagonal[0]) for f in found]
+    sizes = [two_by_two_condition(np.linalg.norm(f.weight, 2), f.diagonal[0]) for f in result]
     assert max(size for i, size in enumerate(sizes) if i != 2) <= 5 * (1 + 1e-6)
 
 

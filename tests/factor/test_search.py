@@ -21,12 +21,12 @@ def gaussian(n, seed=0):
     return np.random.default_rng(seed).standard_normal((n, n))
 
 
-def dense(found):
+def dense(result):
     """Returns the product of the couplings by numpy."""
-    made = np.eye(len(found.matrix))
-    for coupling in found.couplings:
-        made = made @ coupling.matrix().numpy()
-    return made
+    built = np.eye(len(result.matrix))
+    for coupling in result.couplings:
+        built = built @ coupling.matrix().numpy()
+    return built
 
 
 def no_search(monkeypatch):
@@ -49,10 +49,10 @@ def no_search(monkeypatch):
 def test_large_maps_have_the_closed_form(monkeypatch, matrix, couplings, method, worst):
     """Without a search, whose time limit the note names."""
     no_search(monkeypatch)
-    found = kf.factor_linear(matrix, couplings=couplings)
-    assert found.method == method and found.condition_number < worst
-    assert np.linalg.norm(dense(found) - matrix) < 1e-12 * np.linalg.norm(matrix)
-    assert "max_time_s=60 allows a minute" in found.note and found.before_search is None
+    result = kf.factor_linear(matrix, couplings=couplings)
+    assert result.method == method and result.condition_number < worst
+    assert np.linalg.norm(dense(result) - matrix) < 1e-12 * np.linalg.norm(matrix)
+    assert "max_time_s=60 allows a minute" in result.note and result.before_search is None
 
 
 def test_a_time_limit_starts_the_search_of_a_large_map(monkeypatch):
@@ -63,8 +63,8 @@ def test_a_time_limit_starts_the_search_of_a_large_map(monkeypatch):
     )
     kf.factor_linear(gaussian(66), couplings=11, max_time_s=1e3)
     assert calls == [11, 8, 6]
-    found = kf.factor_linear(gaussian(8), max_time_s=0)
-    assert found.method == "svd" and len(calls) == 3
+    result = kf.factor_linear(gaussian(8), max_time_s=0)
+    assert result.method == "svd" and len(calls) == 3
 
 
 def no():
@@ -76,18 +76,19 @@ def test_the_result_says_what_the_search_gained():
     """The closed form of a rotation, and the couplings of the search."""
     matrix = orthogonal(8, np.random.default_rng(0))
     closed = kf.factor_linear(matrix, method="rotation")
-    found = kf.factor_linear(matrix)
-    assert found.before_search == closed.condition_number > found.condition_number
-    assert f"{found.before_search:.3g} in closed form, then {found.condition_number:.3g}" in repr(
-        found
+    result = kf.factor_linear(matrix)
+    assert result.before_search == closed.condition_number > result.condition_number
+    assert (
+        f"{result.before_search:.3g} in closed form, then {result.condition_number:.3g}"
+        in repr(result)
     )
 
 
 def test_a_search_without_time_gives_the_closed_form():
     """The limit ends the search before it has found anything; with six there is none."""
     matrix = orthogonal(8, np.random.default_rng(0))
-    found = kf.factor_linear(matrix, max_time_s=1e-9)
-    assert found.method == "rotation" and "the search ended at its limit" in found.note
+    result = kf.factor_linear(matrix, max_time_s=1e-9)
+    assert result.method == "rotation" and "the search ended at its limit" in result.note
     with pytest.raises(NumericalError, match=r"ended at its limit. .* pass couplings=11"):
         kf.factor_linear(gaussian(8), couplings=6, max_time_s=1e-9)
     with pytest.raises(NumericalError, match=r"ended at its limit. .* pass couplings=11"):
@@ -139,8 +140,8 @@ def test_ill_conditioned_maps_have_the_closed_form(monkeypatch, n, condition):
     no_search(monkeypatch)
     matrix = geometric(n, np.random.default_rng(0), condition)
     for couplings in ("auto", 11, None):
-        found = kf.factor_linear(matrix, couplings=couplings)
-        assert found.method == "svd" and found.residual < 1e-13
+        result = kf.factor_linear(matrix, couplings=couplings)
+        assert result.method == "svd" and result.residual < 1e-13
     with pytest.raises(NumericalError, match=r"too large for a search .* pass couplings=11"):
         kf.factor_linear(matrix, couplings=6)
     with pytest.raises(NumericalError, match="too large for a search"):
@@ -149,8 +150,8 @@ def test_ill_conditioned_maps_have_the_closed_form(monkeypatch, n, condition):
 
 def test_all_scales_free_reach_rounding_near_that_condition_number():
     """The last step solves for the couplings with their scales: the residual was 1e-8."""
-    found = kf.factor_linear(geometric(4, np.random.default_rng(0), 1e9), couplings=6)
-    assert found.residual < 1e-13 and found.is_exact
+    result = kf.factor_linear(geometric(4, np.random.default_rng(0), 1e9), couplings=6)
+    assert result.residual < 1e-13 and result.is_exact
 
 
 def test_a_closed_form_that_rounding_spoils_is_passed_over():
@@ -161,8 +162,8 @@ def test_a_closed_form_that_rounding_spoils_is_passed_over():
     with pytest.raises(NumericalError, match="positive"):
         kf.factor_linear(matrix, method="positive")
     for couplings in ("auto", 11):
-        found = kf.factor_linear(matrix, couplings=couplings)
-        assert found.method == "svd" and found.residual < 1e-13
+        result = kf.factor_linear(matrix, couplings=couplings)
+        assert result.method == "svd" and result.residual < 1e-13
     with pytest.raises(NumericalError, match="eigenvalues that are not positive"):
         factor_positive_definite(np.diag([-1e-20, 1.0, 1.0, 1.0]))
 
@@ -171,10 +172,10 @@ def test_exactness_is_judged_by_the_inverse_too():
     """The residual of six couplings of the Hilbert matrix is 8e-11, that of the inverse 1e-5."""
     matrix = hilbert(6)
     with pytest.warns(NumericalWarning, match=r"P\^-1 T from the identity by .*couplings=11"):
-        found = kf.factor_linear(matrix, method="positive")
-    error = np.linalg.norm(np.linalg.inv(dense(found)) @ matrix - np.eye(6)) / 6**0.5
-    assert not found.is_exact and found.residual < 1e-9 and found.inverse_residual > 1e-6
-    assert found.inverse_residual == pytest.approx(error, rel=0.1)
+        result = kf.factor_linear(matrix, method="positive")
+    error = np.linalg.norm(np.linalg.inv(dense(result)) @ matrix - np.eye(6)) / 6**0.5
+    assert not result.is_exact and result.residual < 1e-9 and result.inverse_residual > 1e-6
+    assert result.inverse_residual == pytest.approx(error, rel=0.1)
     assert kf.factor_linear(matrix).is_exact
 
 
@@ -183,11 +184,11 @@ def test_two_ill_conditioned_couplings_do_not_replace_six(couplings):
     """This map is two couplings, which a nearly zero entry makes ill-conditioned."""
     matrix = np.array([[0.01, -1.0], [1.0, 0.5]])
     few = kf.factor_linear(matrix, couplings=None)
-    found = kf.factor_linear(matrix, couplings=couplings)
+    result = kf.factor_linear(matrix, couplings=couplings)
     assert len(few) == 2 and few.condition_number > 100
-    assert len(found) == 6 and found.condition_number < 4
+    assert len(result) == 6 and result.condition_number < 4
     number = f"{few.condition_number:.3g}"
-    assert f"couplings=None gives 2 with a largest condition number of {number}" in found.note
+    assert f"couplings=None gives 2 with a largest condition number of {number}" in result.note
 
 
 @pytest.mark.parametrize("scale", [1e-310, 1e-295, 1e295])
@@ -207,9 +208,9 @@ def test_a_poor_result_is_compared_with_fewer_couplings(monkeypatch):
         return no() if couplings > 6 else real(problem, couplings, seed)
 
     monkeypatch.setattr(strategies, "by_continuation", by_continuation)
-    found = kf.factor_linear(matrix, couplings=11)
-    assert calls == [11, 8, 6] and len(found) == 6
-    assert found.condition_number < 10 < 30 < found.before_search
+    result = kf.factor_linear(matrix, couplings=11)
+    assert calls == [11, 8, 6] and len(result) == 6
+    assert result.condition_number < 10 < 30 < result.before_search
 
 
 @pytest.mark.parametrize("n", [4, 12, 66])
@@ -224,10 +225,10 @@ def test_positive_definite_maps_have_six_in_closed_form(n, kind):
     }[kind]
     turn = orthogonal(n, np.random.default_rng(1))
     matrix = (turn * values) @ turn.T
-    found = kf.factor_linear((matrix + matrix.T) / 2, method="positive")
-    assert len(found) == 6 and found.flipped is None
-    assert np.linalg.norm(dense(found) - matrix) < 1e-12 * np.linalg.norm(matrix)
-    assert found.lower_bound < found.condition_number < 100
+    result = kf.factor_linear((matrix + matrix.T) / 2, method="positive")
+    assert len(result) == 6 and result.flipped is None
+    assert np.linalg.norm(dense(result) - matrix) < 1e-12 * np.linalg.norm(matrix)
+    assert result.lower_bound < result.condition_number < 100
 
 
 def test_six_couplings_of_a_large_positive_definite_map_need_no_search(monkeypatch):
@@ -243,11 +244,11 @@ def test_the_lower_bound_is_that_of_one_size_a_diagonal():
     """It is stronger than the root of cond(T) if one singular value is small."""
     turn = orthogonal(4, np.random.default_rng(2))
     matrix = turn * np.r_[np.ones(3), 1e-4]
-    found = kf.factor_linear(matrix, couplings=6)
+    result = kf.factor_linear(matrix, couplings=6)
     strong, plain = 1e4 ** (2 * (1 - 1 / 4) / 6), 1e4 ** (1 / 6)
-    assert found.lower_bound == pytest.approx(strong) and strong > 2 * plain
-    assert found.condition_number > found.lower_bound
-    assert found.lower_bound == pytest.approx(kf.theory.scaled_lower_bound(matrix, 6))
+    assert result.lower_bound == pytest.approx(strong) and strong > 2 * plain
+    assert result.condition_number > result.lower_bound
+    assert result.lower_bound == pytest.approx(kf.theory.scaled_lower_bound(matrix, 6))
     scaled = kf.factor_linear(1e6 * turn, couplings=6, method="rotation")
     assert scaled.condition_number > scaled.lower_bound == pytest.approx(100)
     eleven = kf.factor_linear(matrix, method="svd")  # its carriers have diagonals of many sizes

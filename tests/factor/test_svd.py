@@ -49,8 +49,8 @@ def test_the_product_has_the_given_singular_values(name, count):
     """Up to rounding of the larger one, also if the two are nearly equal."""
     low, high = (np.array([value]) for value in PAIRS[name])
     pairs = singular_value_pairs(low, high, count)
-    found = np.linalg.svd(pairs.product(count))[1][0]
-    np.testing.assert_allclose(found, [high[0], low[0]], rtol=0, atol=1e-14 * high[0])
+    result = np.linalg.svd(pairs.product(count))[1][0]
+    np.testing.assert_allclose(result, [high[0], low[0]], rtol=0, atol=1e-14 * high[0])
     assert (pairs.upper > 0).all() and (pairs.lower > 0).all() and (pairs.trailing > 0).all()
 
 

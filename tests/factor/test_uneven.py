@@ -41,16 +41,16 @@ def gaussian(n, seed=0):
 def test_as_many_couplings_as_the_guide_says_make_every_map(p, q):
     """Gaussian maps and the cycles that need most, with positive diagonals."""
     for matrix in (gaussian(p + q), cycle(p, q)):
-        found = continue_uneven(matrix, p)
-        assert len(found) == enough_couplings(p, q)
-        made = np.eye(p + q)
-        for position, coupling in enumerate(found):
+        result = continue_uneven(matrix, p)
+        assert len(result) == enough_couplings(p, q)
+        built = np.eye(p + q)
+        for position, coupling in enumerate(result):
             assert coupling.lower == (position % 2 == 0)
             assert coupling.weight.shape == ((q, p) if coupling.lower else (p, q))
             assert (coupling.diagonal > 0).all()
-            made = made @ coupling.matrix
-        np.testing.assert_allclose(made, matrix, atol=1e-9 * np.linalg.norm(matrix))
-        worst = max(np.linalg.cond(coupling.matrix) for coupling in found)
+            built = built @ coupling.matrix
+        np.testing.assert_allclose(built, matrix, atol=1e-9 * np.linalg.norm(matrix))
+        worst = max(np.linalg.cond(coupling.matrix) for coupling in result)
         assert worst < 10 + np.linalg.cond(matrix)
 
 
@@ -59,10 +59,10 @@ def test_as_many_couplings_as_the_guide_says_make_every_map(p, q):
 def test_maps_of_twenty_and_of_forty_features_work(p, q):
     """Dense equations of 400 and of 1600 unknowns."""
     matrix = gaussian(p + q)
-    made = np.eye(p + q)
+    built = np.eye(p + q)
     for coupling in continue_uneven(matrix, p):
-        made = made @ coupling.matrix
-    np.testing.assert_allclose(made, matrix, atol=1e-9 * np.linalg.norm(matrix))
+        built = built @ coupling.matrix
+    np.testing.assert_allclose(built, matrix, atol=1e-9 * np.linalg.norm(matrix))
 
 
 def test_the_same_seed_gives_the_same_couplings():
@@ -84,5 +84,5 @@ def test_too_many_features_are_refused_at_once():
         continue_uneven(matrix, 32)
     with pytest.raises(NumericalError, match="too many for a search"):
         kf.factor_linear(matrix, partition=32, couplings=6)
-    found = kf.factor_linear(matrix, partition=47, couplings=27)
-    assert found.method == "svd" and found.residual < 1e-12
+    result = kf.factor_linear(matrix, partition=47, couplings=27)
+    assert result.method == "svd" and result.residual < 1e-12

@@ -124,23 +124,23 @@ def test_the_function_is_the_same_and_all_couplings_have_one_partition(name):
     """
     flow = FLOWS[name]()
     state = {key: value.clone() for key, value in flow.state_dict().items()}
-    made, certificate = kf.rewrite_fixed_partition(flow)
+    rewritten, certificate = kf.rewrite_fixed_partition(flow)
     assert certificate.points == 256
     for kind, allowed in (("float64", 1e-9), ("float32", 1e-3)):
-        found = dataclasses.astuple(certificate.differences[kind])
-        assert max(found) <= allowed, found
+        actual = dataclasses.astuple(certificate.differences[kind])
+        assert max(actual) <= allowed, actual
     x = flow.sample(20, generator=torch.Generator().manual_seed(1))
-    assert torch.allclose(made.log_prob(x), flow.log_prob(x), atol=1e-3)
+    assert torch.allclose(rewritten.log_prob(x), flow.log_prob(x), atol=1e-3)
     z = torch.randn(20, *flow.event_shape)
-    expected, found = (f.bijection.inverse(z)[0].detach() for f in (flow, made))
-    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    expected, actual = (f.bijection.inverse(z)[0].detach() for f in (flow, rewritten))
+    assert torch.allclose(actual, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
     assert all(torch.equal(state[key], value) for key, value in flow.state_dict().items())
     half = kf.Partition.half(*flow.event_shape)
-    couplings = couplings_of(made)
+    couplings = couplings_of(rewritten)
     assert {partition_of(part) for part in couplings} <= {half, half.swapped()}
     assert len(couplings) == certificate.couplings_after
     assert certificate.left == ()
-    next_to = [part for part in made.bijection if not isinstance(part, kf.CouplingStack)]
+    next_to = [part for part in rewritten.bijection if not isinstance(part, kf.CouplingStack)]
     assert all(partition_of(part) or is_elementwise(part) for part in next_to)
 
 
@@ -170,10 +170,10 @@ def test_orders_within_the_halves_cost_nothing():
         affine(kf.Partition.half(4).swapped()),
         kf.bijections.Permutation((1, 0, 3, 2)),
     )
-    made, certificate = kf.rewrite_fixed_partition(flow)
+    rewritten, certificate = kf.rewrite_fixed_partition(flow)
     assert certificate.replaced == ()
     assert certificate.couplings_after == 2
-    assert isinstance(made.bijection.bijections[0], kf.CouplingStack)
+    assert isinstance(rewritten.bijection.bijections[0], kf.CouplingStack)
 
 
 @pytest.mark.slow
@@ -188,11 +188,11 @@ def test_a_conditional_flow_is_compared_with_its_contexts():
     """The embedding of the context is taken over; without points there is nothing to compare."""
     flow = recipe(6, "random", context_features=2)
     x, context = torch.randn(30, 6), torch.randn(30, 2)
-    made, certificate = kf.rewrite_fixed_partition(flow, x, context=context)
+    rewritten, certificate = kf.rewrite_fixed_partition(flow, x, context=context)
     assert certificate.points == 30
     assert certificate.differences["float64"].log_prob <= 1e-9
-    assert torch.allclose(made.log_prob(x, context), flow.log_prob(x, context), atol=1e-3)
-    made, certificate = kf.rewrite_fixed_partition(flow, x, context=context[:1])
+    assert torch.allclose(rewritten.log_prob(x, context), flow.log_prob(x, context), atol=1e-3)
+    rewritten, certificate = kf.rewrite_fixed_partition(flow, x, context=context[:1])
     assert certificate.points == 30
     for rows, contexts, message in (
         (x, context[:7], "a row for each of the 30 rows of 'x', got 7"),
@@ -208,13 +208,13 @@ def test_a_conditional_flow_is_compared_with_its_contexts():
 def test_the_new_flow_trains_and_is_stored(tmp_path):
     """It is a flow like any other."""
     torch.manual_seed(0)
-    made, _ = kf.rewrite_fixed_partition(recipe(4, "random"))
+    rewritten, _ = kf.rewrite_fixed_partition(recipe(4, "random"))
     x = torch.randn(60, 4) @ torch.randn(4, 4)
-    kf.save(made, tmp_path / "model")
-    assert torch.equal(kf.load(tmp_path / "model").log_prob(x), made.log_prob(x))
-    before = made.log_prob(x).mean()
-    kf.fit(made, x, max_epochs=5)
-    assert made.log_prob(x).mean() > before
+    kf.save(rewritten, tmp_path / "model")
+    assert torch.equal(kf.load(tmp_path / "model").log_prob(x), rewritten.log_prob(x))
+    before = rewritten.log_prob(x).mean()
+    kf.fit(rewritten, x, max_epochs=5)
+    assert rewritten.log_prob(x).mean() > before
 
 
 def test_layers_that_are_not_known_are_left():
@@ -254,9 +254,11 @@ def test_couplings_that_are_kept_count_as_couplings():
 @pytest.mark.slow
 def test_another_partition_can_be_asked_for():
     """Even and odd features, or parts of other sizes, if couplings have those sizes."""
-    made, certificate = kf.rewrite_fixed_partition(recipe(6, "random"), partition="alternating")
+    rewritten, certificate = kf.rewrite_fixed_partition(
+        recipe(6, "random"), partition="alternating"
+    )
     even = kf.Partition.alternating(6)
-    assert {partition_of(part) for part in couplings_of(made)} <= {even, even.swapped()}
+    assert {partition_of(part) for part in couplings_of(rewritten)} <= {even, even.swapped()}
     assert certificate.differences["float64"].log_prob <= 1e-9
     with pytest.raises(ArgumentError, match="parts of the sizes that the couplings"):
         kf.rewrite_fixed_partition(recipe(6, "random"), partition=2)
@@ -293,8 +295,8 @@ def test_comparing_starts_nothing():
     ).train()
     waiting = flow.bijection.bijections[0]
     flow.bijection.bijections[1].eval()
-    made, certificate = kf.rewrite_fixed_partition(flow, 3 * torch.randn(50, 4) + 1)
-    assert not waiting.initialized and not made.bijection.bijections[0].initialized
+    rewritten, certificate = kf.rewrite_fixed_partition(flow, 3 * torch.randn(50, 4) + 1)
+    assert not waiting.initialized and not rewritten.bijection.bijections[0].initialized
     assert certificate.differences["float64"].log_prob <= 1e-9
     assert flow.training and not flow.bijection.bijections[1].training
 
@@ -326,8 +328,8 @@ def test_all_points_are_compared(monkeypatch):
     expected = [(a - b).abs().max().item() for a, b in zip(*answers, strict=True)]
     monkeypatch.setattr(module, "ROWS_AT_ONCE", 7)
     for order in (torch.arange(50), torch.arange(50).flip(0)):
-        found = module.difference(flow, other, x[order], context[order], torch.float64)
-        assert dataclasses.astuple(found) == pytest.approx(expected, rel=1e-4)
+        actual = module.difference(flow, other, x[order], context[order], torch.float64)
+        assert dataclasses.astuple(actual) == pytest.approx(expected, rel=1e-4)
 
 
 class Shifted(kf.AffineCoupling):
@@ -352,11 +354,11 @@ def test_a_coupling_of_another_class_is_left_with_its_partition():
         kf.bijections.Permutation((1, 2, 3, 0)),
         affine(kf.Partition.half(4)),
     )
-    made, certificate = kf.rewrite_fixed_partition(flow, torch.randn(20, 4))
+    rewritten, certificate = kf.rewrite_fixed_partition(flow, torch.randn(20, 4))
     assert certificate.left == ("Shifted",)
     assert certificate.differences["float64"].log_prob <= 1e-9
     half = kf.Partition.half(4)
-    others = {partition_of(p) for p in made.bijection if not isinstance(p, Shifted)}
+    others = {partition_of(p) for p in rewritten.bijection if not isinstance(p, Shifted)}
     assert others <= {half, half.swapped()}
 
 
@@ -464,11 +466,11 @@ def test_a_linear_layer_at_its_start_costs_nothing():
 @pytest.mark.slow
 def test_condition_numbers_stand_in_the_order_of_the_flow():
     """Those of couplings that nothing joined can be seen in it."""
-    made, certificate = kf.rewrite_fixed_partition(flow_of(kf.bijections.LULinear(4)))
+    rewritten, certificate = kf.rewrite_fixed_partition(flow_of(kf.bijections.LULinear(4)))
     (one,) = certificate.replaced
-    found = [part.condition_number for part in couplings_of(made)]
-    assert found == pytest.approx(list(one.condition_numbers), rel=1e-5)
-    assert found != pytest.approx(found[::-1], rel=1e-2)
+    actual = [part.condition_number for part in couplings_of(rewritten)]
+    assert actual == pytest.approx(list(one.condition_numbers), rel=1e-5)
+    assert actual != pytest.approx(actual[::-1], rel=1e-2)
 
 
 @pytest.mark.slow
@@ -489,10 +491,10 @@ def test_the_embedding_of_the_context_is_taken_over_as_a_copy():
     chain = kf.Chain(parts, embedding=torch.nn.Linear(2, 3), context_features=2)
     flow = moved(kf.Flow(StandardNormal(4), chain))
     x, context = torch.randn(9, 4), torch.randn(9, 2)
-    for made in (kf.fuse(flow), kf.rewrite_fixed_partition(flow, x, context=context)[0]):
+    for rewritten in (kf.fuse(flow), kf.rewrite_fixed_partition(flow, x, context=context)[0]):
         expected = flow.log_prob(x, context)
-        assert torch.allclose(made.log_prob(x, context), expected, atol=1e-4)
-        made.bijection.embedding.weight.data.zero_()
+        assert torch.allclose(rewritten.log_prob(x, context), expected, atol=1e-4)
+        rewritten.bijection.embedding.weight.data.zero_()
         assert torch.equal(flow.log_prob(x, context), expected)
 
 
@@ -503,8 +505,10 @@ def test_an_elementwise_map_that_only_scales_or_only_shifts_is_kept(name):
     elementwise = kf.bijections.ElementwiseAffine(4)
     parts = kf.bijections.Permutation((1, 0, 3, 2)), elementwise, affine(kf.Partition.half(4))
     flow = kf.Flow(StandardNormal(4), kf.Chain(parts))
-    made, _ = kf.rewrite_fixed_partition(flow)
-    assert not any(isinstance(part, kf.bijections.ElementwiseAffine) for part in made.bijection)
+    rewritten, _ = kf.rewrite_fixed_partition(flow)
+    assert not any(
+        isinstance(part, kf.bijections.ElementwiseAffine) for part in rewritten.bijection
+    )
     getattr(elementwise, name).data.copy_(torch.arange(4.0))
     _, certificate = kf.rewrite_fixed_partition(flow)
     assert certificate.differences["float64"].log_prob <= 1e-9
@@ -515,12 +519,12 @@ def test_linear_couplings_join_the_inverse_of_a_coupling():
     """As many as join the coupling itself, and the rewritten flow is rewritten again."""
     half = kf.Partition.half(8)
     turn = kf.bijections.Permutation.random(8, seed=1)
-    found = []
-    for made in (affine, lambda part: kf.Inverse(affine(part))):
-        flow = flow_of(made(half), turn, made(half), features=8)
+    actual = []
+    for rewritten in (affine, lambda part: kf.Inverse(affine(part))):
+        flow = flow_of(rewritten(half), turn, rewritten(half), features=8)
         again, certificate = kf.rewrite_fixed_partition(flow)
-        found.append((certificate.couplings_before, certificate.couplings_after))
-    assert found[0] == found[1] and found[0][0] == 2
+        actual.append((certificate.couplings_before, certificate.couplings_after))
+    assert actual[0] == actual[1] and actual[0][0] == 2
     assert kf.rewrite_fixed_partition(again)[1].differences["float64"].log_prob <= 1e-9
 
 
@@ -545,20 +549,20 @@ def test_what_is_frozen_stays_frozen():
     )
     for part in fixed:
         part.requires_grad_(False)
-    made, certificate = kf.rewrite_fixed_partition(flow)
+    rewritten, certificate = kf.rewrite_fixed_partition(flow)
     assert certificate.differences["float64"].log_prob <= 1e-9
     kinds = (kf.factor.LinearCoupling, kf.bijections.ElementwiseAffine)
     flags = [
         parameter.requires_grad
-        for part in made.modules()
+        for part in rewritten.modules()
         if isinstance(part, kinds)
         for parameter in part.parameters()
     ]
-    trained = sum(p.requires_grad for p in made.parameters())
+    trained = sum(p.requires_grad for p in rewritten.parameters())
     assert flags.count(False) > 10 and 0 < flags.count(True) < trained
     x = torch.randn(20, 6)
-    made.log_prob(x).sum().backward()
-    assert all((p.grad is not None) == p.requires_grad for p in made.parameters())
+    rewritten.log_prob(x).sum().backward()
+    assert all((p.grad is not None) == p.requires_grad for p in rewritten.parameters())
 
 
 @pytest.mark.slow
@@ -570,16 +574,16 @@ def test_a_hook_on_what_would_be_opened_is_kept(wrapped):
     flow = flow_of(kf.bijections.Permutation((1, 2, 3, 0)), inner, affine(half))
     inner.register_forward_hook(one_more)
     x = torch.randn(20, 4)
-    for made in (kf.rewrite_fixed_partition(flow, x)[0], kf.fuse(flow)):
-        assert torch.allclose(made.log_prob(x), flow.log_prob(x), atol=1e-4)
+    for rewritten in (kf.rewrite_fixed_partition(flow, x)[0], kf.fuse(flow)):
+        assert torch.allclose(rewritten.log_prob(x), flow.log_prob(x), atol=1e-4)
     assert kf.rewrite_fixed_partition(flow, x)[1].left == (type(inner).__name__,)
 
 
 @pytest.mark.slow
 def test_what_is_frozen_as_a_whole_stays_so():
     """Also the couplings that its permutations become."""
-    made, _ = kf.rewrite_fixed_partition(recipe(4, "random").requires_grad_(False))
-    assert not any(parameter.requires_grad for parameter in made.parameters())
+    rewritten, _ = kf.rewrite_fixed_partition(recipe(4, "random").requires_grad_(False))
+    assert not any(parameter.requires_grad for parameter in rewritten.parameters())
 
 
 def test_a_hook_of_gradients_is_called():
@@ -590,9 +594,9 @@ def test_a_hook_of_gradients_is_called():
     )
     flow.bijection.bijections[1].register_full_backward_hook(lambda *_: called.append(1))
     x = torch.randn(5, 4, requires_grad=True)
-    for made in (kf.rewrite_fixed_partition(flow)[0], kf.fuse(flow)):
+    for rewritten in (kf.rewrite_fixed_partition(flow)[0], kf.fuse(flow)):
         called.clear()
-        made.log_prob(x).sum().backward()
+        rewritten.log_prob(x).sum().backward()
         assert called
 
 

@@ -29,10 +29,10 @@ def layers(flow):
 def test_a_glow_becomes_couplings_of_one_partition_a_scale(mixing):
     """No 1x1 convolution is left, every coupling keeps or changes one half, the function stays."""
     flow = trained(mixing=mixing)
-    made, certificate = kf.rewrite_fixed_partition(flow)
-    kinds = {type(layer) for layer in layers(made)}
+    rewritten, certificate = kf.rewrite_fixed_partition(flow)
+    kinds = {type(layer) for layer in layers(rewritten)}
     assert kf.bijections.InvertibleConv1x1 not in kinds
-    for layer in layers(made):
+    for layer in layers(rewritten):
         if hasattr(layer, "partition"):
             half = kf.Partition.half(layer.partition.features)
             assert layer.partition in (half, half.swapped())
@@ -42,8 +42,8 @@ def test_a_glow_becomes_couplings_of_one_partition_a_scale(mixing):
     assert certificate.joined > 0
     assert certificate.left == ()
     x = flow.sample(20)
-    found = made.double().log_prob(x.double())
-    assert torch.allclose(found, flow.double().log_prob(x.double()), atol=1e-7)
+    actual = rewritten.double().log_prob(x.double())
+    assert torch.allclose(actual, flow.double().log_prob(x.double()), atol=1e-7)
     assert certificate.differences["float64"].log_prob < 1e-6
 
 
@@ -51,8 +51,10 @@ def test_a_glow_becomes_couplings_of_one_partition_a_scale(mixing):
 def test_scales_that_run_steps_together_still_do():
     """Fused or rewritten: linear layers and couplings are still what they are made of."""
     flow = trained()
-    for made in (kf.fuse(flow), kf.rewrite_fixed_partition(flow)[0]):
-        scales = [part for part in made.bijection if isinstance(part, kf.bijections.MultiScale)][0]
+    for rewritten in (kf.fuse(flow), kf.rewrite_fixed_partition(flow)[0]):
+        scales = [
+            part for part in rewritten.bijection if isinstance(part, kf.bijections.MultiScale)
+        ][0]
         assert {type(scale) for scale in scales} == {kf.bijections.ImageChain}
 
 
@@ -60,9 +62,9 @@ def test_scales_that_run_steps_together_still_do():
 def test_permutations_of_patches_become_couplings():
     """Of a Jet, whose transformers read half of the channels or half of the places."""
     flow = trained("jet", (1, 8, 8), patch=4, depth=4, width=4, blocks=1, heads=1)
-    made, certificate = kf.rewrite_fixed_partition(flow)
+    rewritten, certificate = kf.rewrite_fixed_partition(flow)
     assert not any(
-        isinstance(part, kf.bijections.Permutation) for part in made.bijection.modules()
+        isinstance(part, kf.bijections.Permutation) for part in rewritten.bijection.modules()
     )
     assert set(certificate.left) == {"SigmoidCoupling"}
     assert certificate.differences["float64"].log_prob < 1e-9
@@ -83,8 +85,8 @@ def test_checkerboards_stay_and_are_named():
 def test_what_fills_the_pixels_is_taken_over(dequantize):
     """And the two are compared on the same filled pixels."""
     flow = trained("glow", (1, 4, 4), dequantize=dequantize, values=4)
-    made, certificate = kf.rewrite_fixed_partition(flow)
-    assert repr(made.augment) == repr(flow.augment)
+    rewritten, certificate = kf.rewrite_fixed_partition(flow)
+    assert repr(rewritten.augment) == repr(flow.augment)
     assert certificate.differences["float64"].log_prob < 1e-6
     assert kf.fuse(flow).augment is not None
 

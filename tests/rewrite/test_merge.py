@@ -92,9 +92,9 @@ def test_a_run_is_merged_in_one_pass():
     second = linear, elementwise, elementwise, affine
     parts = [off_start(make(HALF)) for make in first]
     parts += [off_start(make(HALF.swapped())) for make in second]
-    found = merged(parts)
-    same(parts, found)
-    names = [type(part).__name__ for part in found]
+    actual = merged(parts)
+    same(parts, actual)
+    names = [type(part).__name__ for part in actual]
     assert names == ["SandwichCoupling", "ElementwiseAffine", "SandwichCoupling"]
 
 
@@ -193,13 +193,13 @@ def kinds(flow):
 def test_what_a_run_becomes(parts, expected):
     """A permutation, a map of single features, a matrix, or nothing; the function is the same."""
     flow = flow_of(*parts)
-    made = kf.fuse(flow)
-    assert kinds(made) == expected
+    rewritten = kf.fuse(flow)
+    assert kinds(rewritten) == expected
     x = torch.randn(9, 4)
-    assert torch.allclose(made.log_prob(x), flow.log_prob(x), rtol=1e-5, atol=1e-5)
-    z, back = made.bijection(x)[0], flow.bijection(x)[0]
+    assert torch.allclose(rewritten.log_prob(x), flow.log_prob(x), rtol=1e-5, atol=1e-5)
+    z, back = rewritten.bijection(x)[0], flow.bijection(x)[0]
     assert torch.allclose(z, back, rtol=1e-5, atol=1e-5)
-    assert torch.allclose(made.bijection.inverse(z)[0], x, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(rewritten.bijection.inverse(z)[0], x, rtol=1e-4, atol=1e-4)
 
 
 def test_a_started_actnorm_is_fused():
@@ -229,9 +229,9 @@ def test_the_old_flow_is_left_alone():
     """And its mode is taken over."""
     flow = flow_of(kf.bijections.LULinear(4), kf.bijections.LULinear(4)).eval()
     before = {key: value.clone() for key, value in flow.state_dict().items()}
-    made = kf.fuse(flow)
-    assert not made.training
-    for parameter in made.parameters():
+    rewritten = kf.fuse(flow)
+    assert not rewritten.training
+    for parameter in rewritten.parameters():
         parameter.data.zero_()
     assert all(torch.equal(value, before[key]) for key, value in flow.state_dict().items())
 
@@ -254,8 +254,8 @@ def test_a_large_shift_does_not_drown_the_matrix(make):
     units.shift.data.sub_(1e8 * units.log_scale.exp().detach())
     x = 1e8 + torch.randn(9, 4, dtype=torch.float64)
     expected = flow.bijection(x)[0]
-    found = kf.fuse(flow).bijection(x)[0]
-    assert torch.allclose(found, expected, rtol=0, atol=1e-6), (found - expected).abs().max()
+    actual = kf.fuse(flow).bijection(x)[0]
+    assert torch.allclose(actual, expected, rtol=0, atol=1e-6), (actual - expected).abs().max()
 
 
 def test_a_run_that_is_singular_to_rounding_stays():
@@ -265,24 +265,24 @@ def test_a_run_that_is_singular_to_rounding_stays():
     for part in parts:
         part.log_scale.data.copy_(torch.tensor([5.0, 0.0, 0.0, -5.0]))
     flow.eval()  # in training its log_prob would warn
-    made = kf.fuse(flow).eval()
-    assert kinds(made) == ["SVDLinear", "SVDLinear", "AffineCoupling"]
+    rewritten = kf.fuse(flow).eval()
+    assert kinds(rewritten) == ["SVDLinear", "SVDLinear", "AffineCoupling"]
     x = torch.randn(9, 4)
-    assert torch.equal(made.log_prob(x), flow.log_prob(x))
+    assert torch.equal(rewritten.log_prob(x), flow.log_prob(x))
     assert kinds(kf.fuse(flow.double())) == ["Linear", "AffineCoupling"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("memory", ["store", "recompute", "invert"])
-@pytest.mark.parametrize("made", [kf.fuse, lambda flow: kf.rewrite_fixed_partition(flow)[0]])
-def test_what_is_kept_for_the_backward_pass_stays(made, memory):
+@pytest.mark.parametrize("rewritten", [kf.fuse, lambda flow: kf.rewrite_fixed_partition(flow)[0]])
+def test_what_is_kept_for_the_backward_pass_stays(rewritten, memory):
     """Of stacks, and of chains."""
-    stack = made(
+    stack = rewritten(
         kf.real_nvp(4, depth=3, hidden=(4,), couplings={"memory": memory})
     ).bijection.bijections[-1]
     assert isinstance(stack, kf.CouplingStack) and stack.memory == memory
     chain = kf.Chain([affine(TWO_AND_TWO), kf.bijections.LULinear(4)], memory=memory)
-    assert made(kf.Flow(StandardNormal(4), chain)).bijection.memory == memory
+    assert rewritten(kf.Flow(StandardNormal(4), chain)).bijection.memory == memory
 
 
 @pytest.mark.parametrize("second", [True, False])

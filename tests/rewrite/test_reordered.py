@@ -49,8 +49,8 @@ def test_it_does_the_same_to_the_same_features(name, order):
     x = torch.randn(7, 5, dtype=torch.float64)
     context = torch.randn(7, 2, dtype=torch.float64) if coupling.context_features else None
     z, log_det = coupling(x, context)
-    found, found_log_det = other(x[:, list(order)], context)
-    assert torch.allclose(found, z[:, list(order)], rtol=1e-12, atol=1e-12)
+    actual, found_log_det = other(x[:, list(order)], context)
+    assert torch.allclose(actual, z[:, list(order)], rtol=1e-12, atol=1e-12)
     assert torch.allclose(found_log_det, log_det, rtol=1e-12, atol=1e-12)
     wrapped = isinstance(other.conditioner, ReorderedNetwork)
     assert wrapped == (name in {"another network", "residual, as wide as what it reads"})

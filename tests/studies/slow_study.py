@@ -14,7 +14,7 @@ class Slow(StudySettings):
     """How many cases, where each says who it is."""
 
     count: int
-    place: str
+    folder: str
 
 
 def cases(settings, seed):
@@ -24,9 +24,9 @@ def cases(settings, seed):
 
 def measure(case):
     """Leaves a file with the number of its process, and waits until the case is allowed."""
-    place = Path(case["place"])
-    (place / f"pid-{os.getpid()}").touch()
-    while case["number"] >= int((place / "allowed").read_text()):
+    folder = Path(case["place"])
+    (folder / f"pid-{os.getpid()}").touch()
+    while case["number"] >= int((folder / "allowed").read_text()):
         time.sleep(0.02)
     return [{"square": case["number"] ** 2}]
 

@@ -105,28 +105,28 @@ def test_a_flow_learns_and_is_measured_as_it_is(library):
     assert train(flow, law, generator=seeded(), **settings) is None
     after = -flow.log_prob(x.float()).mean()
     assert after.item() < before - 0.3
-    wide = -in_float64(flow).log_prob(x).mean()
-    assert wide.item() == pytest.approx(after.item(), rel=1e-5)
+    double_flow = -in_float64(flow).log_prob(x).mean()
+    assert double_flow.item() == pytest.approx(after.item(), rel=1e-5)
 
 
 def test_a_training_that_breaks_says_when():
     """An infinite learning rate makes the second loss nan."""
     flow = flow_of("kappaflow", 4, 2, (8,))
-    found = train(flow, Gaussian(4, 30.0, 0), steps=9, batch=8, rate=math.inf, generator=seeded())
-    assert found == 1
+    result = train(flow, Gaussian(4, 30.0, 0), steps=9, batch=8, rate=math.inf, generator=seeded())
+    assert result == 1
 
 
 def test_gradients_are_told_layer_by_layer():
     """As plain differentiation has them, in the order from the data on."""
     flow = in_float64(jittered(flow_of("kappaflow", 4, 3, (5,))))
     x = torch.randn(30, 4, dtype=torch.float64)
-    found = gradient_norms(flow, x)
+    result = gradient_norms(flow, x)
     (-flow.log_prob(x).mean()).backward()
     expected = [
         math.sqrt(sum(p.grad.square().sum().item() for p in layer.parameters()))
         for layer in flow.bijection
     ]
-    assert found == pytest.approx(expected) and len(set(expected)) == 3
+    assert result == pytest.approx(expected) and len(set(expected)) == 3
 
 
 def test_binary_digits_whiten_in_as_many_layers():

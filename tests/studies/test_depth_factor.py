@@ -53,13 +53,13 @@ def read(rows, settings):
 
 def test_it_says_how_much_deeper_twins_are(settings):
     """The range, what lies within the bounds of the source, what each map cost, and the price."""
-    found = read([made_up(4, 24), made_up(8, 32), made_up(2, 100)], settings).found
-    assert "makes flows 4.00 to 50.0 times as deep, 6.00 times in the median" in found[0]
-    assert "the source allows 47" in found[0] and "an upper bound" in found[0]
-    assert found[1] == "Each map costs 3.00 to 49.0 more couplings."
-    assert "3.00 to 3.00 times the condition number" in found[3]
-    assert "takes 5.00 to 5.00 times as long" in found[4]
-    assert found[5] == "3 of 3 trained flows were rewritten with one partition."
+    result = read([made_up(4, 24), made_up(8, 32), made_up(2, 100)], settings).found
+    assert "makes flows 4.00 to 50.0 times as deep, 6.00 times in the median" in result[0]
+    assert "the source allows 47" in result[0] and "an upper bound" in result[0]
+    assert result[1] == "Each map costs 3.00 to 49.0 more couplings."
+    assert "3.00 to 3.00 times the condition number" in result[3]
+    assert "takes 5.00 to 5.00 times as long" in result[4]
+    assert result[5] == "3 of 3 trained flows were rewritten with one partition."
 
 
 def test_the_chart_has_the_factors_of_the_source(settings):

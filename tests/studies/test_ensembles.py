@@ -17,9 +17,9 @@ def test_every_ensemble_has_positive_determinants_and_its_own_spectrum():
     kinds = {name: ensembles.count(name, 4) for name in ensembles.NUMBERED}
     assert kinds == {"even permutations": 12, "odd permutations": 12}
     for name, sign in ensembles.NUMBERED.items():
-        found = [ensembles.draw(name, 4, i) for i in range(12)]
-        assert {round(np.linalg.det(matrix)) for matrix in found} == {sign}
-        assert len({matrix.tobytes() for matrix in found}) == 12
+        result = [ensembles.draw(name, 4, i) for i in range(12)]
+        assert {round(np.linalg.det(matrix)) for matrix in result} == {sign}
+        assert len({matrix.tobytes() for matrix in result}) == 12
 
 
 def test_a_toeplitz_matrix_is_constant_along_its_diagonals():

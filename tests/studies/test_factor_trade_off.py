@@ -19,7 +19,7 @@ def test_the_largest_condition_number_never_rises():
     """The result for a count also competes for larger counts."""
     turn = np.linalg.qr(gaussian(8))[0]
     both = [kf.factor_linear(turn, couplings=11, method=name) for name in ("rotation", "svd")]
-    good, bad = sorted(both, key=lambda found: found.condition_number)
+    good, bad = sorted(both, key=lambda result: result.condition_number)
     trials = trade_off(turn, counts=(16, 6, 8, 7), known={6: bad, 7: good, 8: bad, 16: bad})
     assert [trial.couplings for trial in trials] == [6, 7, 8, 16]
     assert [trial.factorization for trial in trials] == [bad, good, good, good]
@@ -66,7 +66,7 @@ def test_an_inexact_factorization_does_not_win():
     """Even if it is well conditioned; if there is no other, it is returned with a note."""
     turn = np.linalg.qr(gaussian(4))[0]
     both = [kf.factor_linear(turn, couplings=11, method=name) for name in ("rotation", "svd")]
-    better, good = sorted(both, key=lambda found: found.condition_number)
+    better, good = sorted(both, key=lambda result: result.condition_number)
     off = dataclasses.replace(better, residual=1e-6)
     assert off.condition_number < good.condition_number
     trials = trade_off(turn, counts=(6, 8), known={6: good, 8: off})

@@ -37,8 +37,8 @@ def test_medians_and_quartiles_are_over_the_draws(settings):
     rows += [row("Gaussian", 8, draw, 12, 2.0 + draw) for draw in (0, 1)]
     rows += [row("Gaussian", 4, 0, 6, None, residual=None, method=None, error="lost")]
     rows += [row("geometric 1e2", 8, 0, 6, 4.0), row("geometric 1e2", 8, 0, 12, 3.0)]
-    found = FACTOR_TRADEOFF.findings(pl.DataFrame(rows, infer_schema_length=None), settings)
-    message = " ".join(found.found)
+    result = FACTOR_TRADEOFF.findings(pl.DataFrame(rows, infer_schema_length=None), settings)
+    message = " ".join(result.found)
     assert (
         "At 8 features" in message and "with 6 couplings and with 12 (median of 2 maps)" in message
     )
@@ -46,11 +46,11 @@ def test_medians_and_quartiles_are_over_the_draws(settings):
         "Gaussian maps 5.50 and 2.50; Geometric spectrum of condition number 1e2 4.00" in message
     )
     assert "1 of 7 searches ended without one" in message
-    gaussian, geometric, times = found.tables
+    gaussian, geometric, times = result.tables
     assert gaussian.rows == [["8", "2", "5.50 (5.25 to 5.75)", "2.50 (2.25 to 2.75)"]]
     assert geometric.rows == [["8", "1", "4.00", "3.00"]]
     assert times.rows == [["8", "2.0", "2.0"]]
-    bound = found.charts[0].panels[1].series[-1]
+    bound = result.charts[0].panels[1].series[-1]
     assert bound.name == "none lies below"
     assert bound.y == [pytest.approx(100 ** (1 / 6)), pytest.approx(100 ** (1 / 12))]
 

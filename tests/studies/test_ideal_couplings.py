@@ -67,11 +67,11 @@ def test_the_ideal_coupling_is_ideal():
 def test_the_expectation_is_below_both_bounds(n, kept, condition_number):
     """Over 2000 rotations, by five standard errors; and the sharper bound is the sharper."""
     eigenvalues = spectrum(n, condition_number)
-    found = non_standardness(after_ideal_coupling(rotated(eigenvalues, 2000), kept))
+    result = non_standardness(after_ideal_coupling(rotated(eigenvalues, 2000), kept))
     before = -eigenvalues.log().sum().item() / 2
     sharp = expected_non_standardness(eigenvalues, kept).item()
     blunt = before * whitening_factor(before, n, kept)
-    assert found.mean() + 5 * found.std() / math.sqrt(2000) < sharp
+    assert result.mean() + 5 * result.std() / math.sqrt(2000) < sharp
     assert sharp <= blunt < before
 
 
@@ -80,9 +80,9 @@ def test_close_to_the_identity_the_factor_is_exact(n, kept):
     """For a condition number of 1.01, within five standard errors."""
     eigenvalues = spectrum(n, 1.01)
     before = -eigenvalues.log().sum().item() / 2
-    found = non_standardness(after_ideal_coupling(rotated(eigenvalues, 4000), kept)) / before
-    allowed = 5 * found.std() / math.sqrt(4000) + 0.01
-    assert abs(found.mean() - last_whitening_factor(n, kept)) < allowed
+    result = non_standardness(after_ideal_coupling(rotated(eigenvalues, 4000), kept)) / before
+    allowed = 5 * result.std() / math.sqrt(4000) + 0.01
+    assert abs(result.mean() - last_whitening_factor(n, kept)) < allowed
 
 
 def test_the_factor_grows_with_the_loss():

@@ -103,8 +103,8 @@ def test_what_is_said_follows_the_numbers():
         ],
         infer_schema_length=None,
     )
-    found = LINEAR_DEPTH.findings(frame, settings)
-    message = " ".join(found.found).replace("\xa0", " ")
+    result = LINEAR_DEPTH.findings(frame, settings)
+    message = " ".join(result.found).replace("\xa0", " ")
     assert "they fit 2 of 2 maps exactly, with residuals of at most 2.0 × 10⁻¹⁵" in message
     assert "no coupling has a condition number above 6.10" in message
     assert (
@@ -114,9 +114,9 @@ def test_what_is_said_follows_the_numbers():
     assert "Adam fits 50 %" in message and "at no depth up to 6" in message
     assert "the smallest residual is 0.300" in message
     assert "the exact search fits 50 % of ours, L-BFGS 0 %" in message
-    (table,) = found.tables
+    (table,) = result.tables
     assert table.rows == [["orthogonal, 6", "5", "6", "6"]]
-    (residual, conditioning) = found.charts
+    (residual, conditioning) = result.charts
     names = [series.name for series in residual.panels[0].series]
     assert names == ["factorization", "L-BFGS", "Adam"] and len(conditioning.panels) == 1
 

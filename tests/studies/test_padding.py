@@ -76,10 +76,10 @@ def seeded(seed=0):
 def test_a_padding_is_named_by_kind_width_and_scale(text, spec, words):
     """And is made of the same."""
     assert spec_of(text) == spec and spec.description == words
-    made = spec.padding((2,))
-    assert (made is None) == (text == "none")
-    assert made is None or made.features == spec.width
-    assert spec.scale is None or made.scale == spec.scale
+    built = spec.padding((2,))
+    assert (built is None) == (text == "none")
+    assert built is None or built.features == spec.width
+    assert spec.scale is None or built.scale == spec.scale
 
 
 @pytest.mark.parametrize("text", ["", "none:2", "zero", "zero:0", "noise:2", "zero:x", "a:1:2:3"])
@@ -133,10 +133,10 @@ def test_likelihoods_are_exact_weighted_or_none():
     assert exact["likelihood"] == "exact" and exact["weighted_error"] == 0
     assert exact["nll"] == exact["weighted_nll"] == pytest.approx(-flow.log_prob(x).mean().item())
     assert exact["kl"] == pytest.approx(0, abs=1e-6) and exact["kl_error"] < 1e-6
-    wide = kf.Flow(
+    wider = kf.Flow(
         kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2, log_scale=[-math.log(2.0)] * 2)
     )
-    off = likelihood(wide, x, 3, truth=flow.log_prob(x))
+    off = likelihood(wider, x, 3, truth=flow.log_prob(x))
     expected = 2 * math.log(2.0) + 1 / 4 - 1  # of N(0, 1) from N(0, 4), twice
     assert abs(off["kl"] - expected) < 5 * off["kl_error"]
     mix = kf.factor.LinearCoupling(kf.Partition(2, (1,)), torch.tensor([[0.8]]))
@@ -310,9 +310,9 @@ def test_the_order_is_judged_by_sign_tests(tmp_path, name):
 
 def test_few_seeds_are_no_sign_test(tmp_path):
     """Pairs are counted, and the page says that they are too few."""
-    found = judged(tmp_path, lambda s, i: 5.0 + 10 * i, seeds=2).found
-    assert "in 6 of 6 pairs" in found[0] and "in 3 of 6" in found[0]
-    assert "too few seeds" in found[0] and "sign tests)" not in " ".join(found)
+    result = judged(tmp_path, lambda s, i: 5.0 + 10 * i, seeds=2).found
+    assert "in 6 of 6 pairs" in result[0] and "in 3 of 6" in result[0]
+    assert "too few seeds" in result[0] and "sign tests)" not in " ".join(result)
 
 
 def test_trainings_that_stopped_are_named(tmp_path):

@@ -14,9 +14,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 def module():
     """The script that fills the pages."""
     spec = importlib.util.spec_from_file_location("experiment_pages", DOCS / "experiment_pages.py")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    result = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(result)
+    return result
 
 
 def test_the_pages_are_those_of_the_results(module):
@@ -32,9 +32,9 @@ def test_the_pages_are_those_of_the_results(module):
 
 def test_every_figure_of_a_page_is_there(module):
     """As SVG; the page names each chart of its results."""
-    for place in sorted(DOCS.glob("experiments/*/report.json")):
-        text = (DOCS / "experiments" / f"{place.parent.name}.md").read_text("utf-8")
-        figures = sorted(path.stem for path in place.parent.glob("figures/*.svg"))
+    for folder in sorted(DOCS.glob("experiments/*/report.json")):
+        text = (DOCS / "experiments" / f"{folder.parent.name}.md").read_text("utf-8")
+        figures = sorted(path.stem for path in folder.parent.glob("figures/*.svg"))
         assert figures
         for name in figures:
-            assert f"({place.parent.name}/figures/{name}.svg)" in text
+            assert f"({folder.parent.name}/figures/{name}.svg)" in text

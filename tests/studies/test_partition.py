@@ -43,11 +43,11 @@ def test_flows_of_one_depth_have_equally_many_parameters(preset):
             assert abs(count(*chosen) / equal - 1) < 0.02, (kind, chosen)
             assert max(chosen) < 1.3 * min(chosen)
     for steps in settings.steps:
-        made = [
+        built = [
             parameters(image_flow(kind, (1, 8, 8), 17, steps, settings.channels))
             for kind in IMAGE_KINDS
         ]
-        assert max(made) / min(made) < 1.02, steps
+        assert max(built) / min(built) < 1.02, steps
 
 
 @pytest.mark.slow
@@ -66,23 +66,23 @@ def test_a_permutation_that_exchanges_halves_is_a_fixed_partition():
 
 def test_the_kinds_are_what_they_are_called():
     """Partitions and maps, by name."""
-    made = {kind: table_flow(kind, 6, 2, (4, 4), 0) for kind in TABLE_KINDS}
+    built = {kind: table_flow(kind, 6, 2, (4, 4), 0) for kind in TABLE_KINDS}
     kept = {
         kind: {
             part.partition.kept for part in flow.modules() if isinstance(part, kf.AffineCoupling)
         }
-        for kind, flow in made.items()
+        for kind, flow in built.items()
     }
     assert kept["LU maps"] == kept["orthogonal maps"] == {(0, 1, 2)}
     assert kept[LAST_CHANGES] == {(0, 1, 2, 3, 4)}
     stacks = {
-        kind: next(iter(made[kind].core)) for kind in (HALVES, "alternating", "permutations")
+        kind: next(iter(built[kind].core)) for kind in (HALVES, "alternating", "permutations")
     }
     assert stacks[HALVES].partitions[1].kept == (3, 4, 5)
     assert stacks["alternating"].partitions[0].kept == (0, 2, 4)
     assert all(index is not None for index in stacks["permutations"].permutations)
     for kind, layer in (("LU maps", kf.bijections.LULinear), (LAST_CHANGES, kf.bijections.Linear)):
-        assert sum(isinstance(part, layer) for part in made[kind].modules()) == 2
+        assert sum(isinstance(part, layer) for part in built[kind].modules()) == 2
 
 
 @pytest.mark.slow

@@ -90,16 +90,16 @@ def test_a_line_that_was_cut_short_is_measured_again(study, tmp_path):
     out = tmp_path / "out"
     run_study(study, out, processes=1, progress=False)
     path = out / "cases.jsonl"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-5])
+    complete = path.read_bytes()
+    path.write_bytes(complete[:-5])
     MEASURED.clear()
     run_study(study, out, processes=1, progress=False)
     assert [case["number"] for case in MEASURED] == [3]
     assert [json.loads(line)["case"]["number"] for line in path.read_text().splitlines()] == [2, 3]
-    path.write_bytes(b"nonsense\n" + whole)
+    path.write_bytes(b"nonsense\n" + complete)
     with pytest.raises(FileError, match="damaged"):
         run_study(study, out, processes=1, progress=False)
-    assert path.read_bytes() == b"nonsense\n" + whole
+    assert path.read_bytes() == b"nonsense\n" + complete
 
 
 @pytest.mark.slow

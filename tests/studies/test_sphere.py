@@ -152,8 +152,8 @@ def flow_row(depth, budget, divergence, **more):
     numbers = {"total_variation": 0.5, "tearing_bound": 0.1, "volume_bound": 0.0}
     numbers |= {"two_sample": 0.3, "floor": 0.2, "stretch_to_data": float(depth), "parameters": 99}
     numbers |= {"condition_number_median": 9.0}
-    place = {"kind": "flow", "components": 4, "features": 2, "depth": depth, "budget": budget}
-    return {**place, **numbers, "divergence": divergence, **more}
+    shared = {"kind": "flow", "components": 4, "features": 2, "depth": depth, "budget": budget}
+    return {**shared, **numbers, "divergence": divergence, **more}
 
 
 def test_what_is_said_follows_the_numbers():

@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from kappaflow.errors import ArgumentError
-from kappaflow_studies.sphere.distances import matching_distance, random_family, wasserstein_bounds
+from kappaflow_studies.sphere.distances import random_family, wasserstein_bounds
 from kappaflow_studies.sphere.generator import MixtureGenerator
 from kappaflow_studies.sphere.mixture import SphereMixture
 from kappaflow_studies.sphere.packing import (
@@ -20,6 +20,7 @@ from kappaflow_studies.sphere.packing import (
     mixture_packing,
     nearest_distance,
 )
+from kappaflow_studies.wasserstein import wasserstein
 
 
 def seeded(seed=0):
@@ -269,7 +270,7 @@ def test_the_matching_is_the_best_of_all():
     first, second = (mixture.means for mixture in pair(5, 3))
     orders = map(list, permutations(range(5)))
     best = min((first[order] - second).norm(dim=1).mean() for order in orders)
-    assert matching_distance(first, second) == pytest.approx(best.item())
+    assert wasserstein(first, second, order=1) == pytest.approx(best.item())
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.3, 1.0])
@@ -316,7 +317,7 @@ def test_both_bounds_meet_for_equal_and_for_narrow_mixtures():
 def test_random_tuples_are_as_far_apart_as_predicted(k, d):
     """20 of them: the smallest distance is above the prediction, the mean above the nearest."""
     tuples = [SphereMixture.random(k, d, seed=seed).means for seed in range(20)]
-    apart = [matching_distance(a, b) for i, a in enumerate(tuples) for b in tuples[:i]]
+    apart = [wasserstein(a, b, order=1) for i, a in enumerate(tuples) for b in tuples[:i]]
     nearest, smallest = random_family(k, d, 20)
     assert 0 < smallest < min(apart)
     assert nearest == nearest_distance(k, d) < np.mean(apart) < 1.35 * nearest
@@ -329,5 +330,5 @@ def test_distances_concentrate_as_fast_as_the_inequality_says():
     """The standard deviation over 200 pairs is below sqrt(2 / ((d - 1) k))."""
     for k, d in ((4, 6), (16, 24)):
         means = [SphereMixture.random(k, d, seed=seed).means for seed in range(400)]
-        apart = [matching_distance(*means[2 * i : 2 * i + 2]) for i in range(200)]
+        apart = [wasserstein(*means[2 * i : 2 * i + 2], order=1) for i in range(200)]
         assert np.std(apart) < sqrt(2 / ((d - 1) * k))

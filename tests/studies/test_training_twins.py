@@ -19,11 +19,11 @@ def glow():
 
 def test_layer_by_layer_is_what_a_profile_says(glow):
     """The whole and the worst layer, at each point, by two routes."""
-    whole, layers, peak = twins._by_profile(*glow)
+    full, layers, peak = twins._by_profile(*glow)
     alone, one_by_one, nothing = twins._one_by_one(*glow)
-    torch.testing.assert_close(alone, whole, rtol=1e-4, atol=0)
+    torch.testing.assert_close(alone, full, rtol=1e-4, atol=0)
     torch.testing.assert_close(one_by_one, layers, rtol=1e-4, atol=0)
-    assert nothing is None and (peak >= whole).all()
+    assert nothing is None and (peak >= full).all()
 
 
 @pytest.mark.slow
@@ -35,8 +35,8 @@ def test_large_images_are_measured_layer_by_layer(glow, monkeypatch):
     assert large["peak"] is None and small["peak"] >= small["condition_low"]
     for name in ("condition_low", "condition_middle", "condition_high", "worst_layer"):
         assert large[name] == pytest.approx(small[name], rel=1e-4)
-    whole = kf.spectrum(glow[0].core, glow[0].standardization(glow[1])[0]).condition_number
-    assert small["condition_middle"] == pytest.approx(whole.quantile(0.5).item(), rel=1e-4)
+    full = kf.spectrum(glow[0].core, glow[0].standardization(glow[1])[0]).condition_number
+    assert small["condition_middle"] == pytest.approx(full.quantile(0.5).item(), rel=1e-4)
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ def ring_density(target, x):
 
 def banana_density(target, x):
     """Returns the product of the uniform densities of each feature given the one before."""
-    density = 0.5 * (x[:, 0].abs() < 1)
+    density = (x[:, 0].abs() < 1).double() / 2
     for before, feature in pairwise(x.unbind(1)):
         noise = (feature - (1 - target.width) * (2 * before**2 - 1)) / target.width
         density = density * (noise.abs() < 1) / (2 * target.width)
@@ -40,14 +40,16 @@ def banana_density(target, x):
 def checkerboard_density(target, x):
     """Returns the uniform density on the squares whose row and column are both even, or odd."""
     row, column = ((x + 1) * 2).floor().unbind(1)
-    return 0.5 * ((row + column) % 2 == 0)
+    return ((row + column) % 2 == 0).double() / 2
 
 
 def mixture_density(target, x):
     """Returns the even mixture of Gaussians that are cut off."""
     total = 0
     for mean in target.means:
-        normal = torch.distributions.Normal(torch.tensor(mean).double(), target.deviation)
+        normal = torch.distributions.Normal(
+            torch.tensor(mean, dtype=torch.float64), target.deviation
+        )
         ends = torch.ones(2, dtype=torch.float64)
         inside = normal.cdf(ends) - normal.cdf(-ends)
         total = total + (normal.log_prob(x).exp() / inside).prod(1)

@@ -16,7 +16,7 @@ from kappaflow_studies.theory.conditioning import ordered_outlier_bounds
 
 def couplings(d, count, generator, *, scaled, lower_first=True):
     """Returns couplings with random blocks, and one random scale each if `scaled`."""
-    found = []
+    result = []
     for position in range(count):
         coupling = np.eye(2 * d)
         own, kept = slice(d, None), slice(d)
@@ -24,8 +24,8 @@ def couplings(d, count, generator, *, scaled, lower_first=True):
             own, kept = kept, own
         coupling[own, kept] = np.exp(generator.normal(0, 2)) * generator.standard_normal((d, d))
         coupling[own, own] *= np.exp(generator.normal()) if scaled else 1
-        found.append(coupling)
-    return found
+        result.append(coupling)
+    return result
 
 
 @pytest.mark.parametrize(("d", "count"), [(1, 3), (1, 6), (2, 2), (2, 6), (3, 8)])
@@ -133,8 +133,8 @@ def test_two_outliers_of_a_half_take_the_square_root(norm):
         factor = np.diag([g, g, 1.0, 1.0] if position % 2 else [1.0, 1.0, g, g])
         factor[(1, 2) if position % 2 else (2, 1)] = block
         factors.append(factor)
-    made = np.linalg.multi_dot(factors)
-    np.testing.assert_allclose(made, np.diag([1 / norm, norm, 1 / norm, norm]), atol=1e-12 * norm)
+    built = np.linalg.multi_dot(factors)
+    np.testing.assert_allclose(built, np.diag([1 / norm, norm, 1 / norm, norm]), atol=1e-12 * norm)
     worst = max(map(np.linalg.cond, factors))
     assert (norm**2 / 2 - norm) ** 0.25 <= worst <= (1 + 5**0.5) / 2 * s
 

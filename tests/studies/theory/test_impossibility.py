@@ -215,9 +215,9 @@ def test_ranks_count_the_couplings_that_can_add_some(word, upper, lower, verdict
     if cycle_first:
         order = [1, 2, 3, 4, 0]
         T, first, word = T[np.ix_(order, order)], 4, word.translate(str.maketrans("LU", "UL"))
-    found = check_pattern(T, word, first=first, positive=False)
-    assert found.verdict == verdict
-    assert verdict == "unknown" or found.argument == "rank"
+    result = check_pattern(T, word, first=first, positive=False)
+    assert result.verdict == verdict
+    assert verdict == "unknown" or result.argument == "rank"
 
 
 def test_pivots_of_different_signs_do_not_fit_positive_diagonals():
@@ -275,8 +275,8 @@ def test_fractions_and_tensors_are_taken_exactly():
     """The same matrix in thirds, as a tensor, and as lists."""
     T = SHARP["a cycle of three"]
     thirds = [[Fraction(int(x), 3) for x in row] for row in T]
-    for given in (thirds, torch.tensor(T), torch.tensor(T, dtype=torch.float32), T.tolist()):
-        verdict = check_count(given, 5)
+    for form in (thirds, torch.tensor(T), torch.tensor(T, dtype=torch.float32), T.tolist()):
+        verdict = check_count(form, 5)
         assert verdict.verdict == "cannot" and verdict.exact
 
 

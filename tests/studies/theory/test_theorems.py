@@ -155,15 +155,15 @@ def test_the_condition_number_of_a_scaled_coupling_is_that_of_the_lemma(shape):
 
 def letters(d, e, count, generator, *, lower_first=True):
     """Returns unit couplings for parts of d and e features, lower ones and upper ones in turn."""
-    found = []
+    result = []
     for position in range(count):
         coupling = np.eye(d + e)
         if (position % 2 == 0) == lower_first:
             coupling[d:, :d] = generator.standard_normal((e, d))
         else:
             coupling[:d, d:] = generator.standard_normal((d, e))
-        found.append(coupling)
-    return found
+        result.append(coupling)
+    return result
 
 
 def middle_blocks(M, d):
@@ -188,8 +188,8 @@ def test_theorem_e_holds_for_every_word_around_the_three(d, e, before, behind):
     """Three to ten couplings, halves equal or one apart: the equation, and the three back."""
     generator = np.random.default_rng(10 * before + behind)
     one, three, other = (
-        np.linalg.multi_dot([np.eye(d + e), np.eye(d + e), *found])
-        for found in (
+        np.linalg.multi_dot([np.eye(d + e), np.eye(d + e), *result])
+        for result in (
             letters(d, e, before, generator),
             letters(d, e, 3, generator),
             letters(d, e, behind, generator, lower_first=False),
@@ -214,7 +214,7 @@ def test_theorem_c_holds_in_both_directions(d):
     Z = (P @ X + Q) @ np.linalg.inv(blocks[1])
     left, right = equation(T, X, K, Z)
     np.testing.assert_allclose(left, right, atol=1e-9 * abs(left).max())
-    for found, block in zip(six_blocks(T, X, K, Z), blocks, strict=True):
-        np.testing.assert_allclose(found, block, atol=1e-8)
+    for result, block in zip(six_blocks(T, X, K, Z), blocks, strict=True):
+        np.testing.assert_allclose(result, block, atol=1e-8)
     off = np.linalg.multi_dot(couplings_of(six_blocks(T, X, K + 1e-3 * K.T, Z))) - T
     assert abs(off).max() > 1e-4 or d == 1  # numbers commute: one K is as good as another
