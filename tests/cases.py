@@ -225,14 +225,11 @@ half = kf.Partition.half
 BIJECTIONS = {
     "ActNorm, fresh": Case(lambda: kf.bijections.ActNorm(3), (3,)),
     "ActNorm, started": Case(lambda: started(3), (3,)),
-    "ActNorm, one feature": Case(lambda: started(1), (1,)),
     "ActNorm, images": Case(lambda: kf.bijections.ActNorm(3), (3, 2, 1)),
     "AdditiveCoupling": Case(lambda: additive(half(4)), (4,)),
     "AdditiveCoupling, context": Case(lambda: additive(half(3), context=2), (3,), 2),
     "AffineCoupling": Case(lambda: affine(half(4)), (4,)),
-    "AffineCoupling, two features": Case(lambda: affine(half(2)), (2,)),
     "AffineCoupling, odd width": Case(lambda: affine(half(5)), (5,)),
-    "AffineCoupling, odd width, swapped": Case(lambda: affine(half(5).swapped()), (5,)),
     "AffineCoupling, alternating": Case(lambda: affine(kf.Partition.alternating(5)), (5,)),
     "AffineCoupling, uneven": Case(lambda: affine(kf.Partition(6, (4,))), (6,)),
     "AffineCoupling, scattered": Case(lambda: affine(kf.Partition(6, (5, 0, 2))), (6,)),
@@ -277,7 +274,6 @@ BIJECTIONS = {
         lambda: image_coupling(kf.SpatialPartition(2, "checkerboard", odd=True)), (2, 2, 2)
     ),
     "Chain of nothing": Case(lambda: kf.Chain([]), (3,)),
-    "Chain of nothing, image": Case(lambda: kf.Chain([]), (2, 3, 2)),
     "Chain, nested": Case(
         lambda: kf.Chain([
             kf.Chain([affine(half(3)), started(3)]),
@@ -342,16 +338,10 @@ BIJECTIONS = {
     "CircleToLine": Case(
         lambda: kf.bijections.CircleToLine(3, [0, 2], half_period=5.0), (3,), interval=(-5.0, 5.0)
     ),
-    "CircleToLine, one feature": Case(
-        lambda: kf.bijections.CircleToLine(1, [0], half_period=0.5), (1,), interval=(-0.5, 0.5)
-    ),
     "Domain": Case(
         lambda: kf.bijections.Domain([None, "positive", (0, 1), ",2", "-1,"]),
         (5,),
         interval=(0.0, 1.0),
-    ),
-    "Domain, one feature": Case(
-        lambda: kf.bijections.Domain([(-2, 5)]), (1,), interval=(-2.0, 5.0)
     ),
     "Domain, circles stay circles": Case(
         lambda: kf.bijections.Domain(["circular:0,360", "positive"], circle=5.0),
@@ -368,7 +358,6 @@ BIJECTIONS = {
         lambda: kf.bijections.InvertibleConv1x1(3, form="orthogonal"), (3, 2, 1)
     ),
     "Inverse of a coupling": Case(lambda: kf.Inverse(affine(half(3), context=2)), (3,), 2),
-    "Inverse of an inverse of a chain": Case(lambda: kf.Inverse(kf.Inverse(embedded())), (3,), 5),
     "LeakyReLU": Case(kf.bijections.LeakyReLU, (4,)),
     "LeakyReLU, one feature, steeper below zero": Case(
         lambda: kf.bijections.LeakyReLU(3.0), (1,), interval=(-1.0, 1.0)
@@ -377,9 +366,7 @@ BIJECTIONS = {
     "LeakyReLU, smooth images, steeper below zero": Case(
         lambda: kf.bijections.LeakyReLU(2.0, smoothing=1.0), (1, 2, 2)
     ),
-    "LeakyReLU, images": Case(lambda: kf.bijections.LeakyReLU(0.01), (2, 3, 1)),
     "Linear": Case(lambda: kf.bijections.Linear(4), (4,)),
-    "Linear, one feature": Case(lambda: kf.bijections.Linear(1), (1,)),
     "Linear, channels": Case(lambda: kf.bijections.Linear(3), (3, 2, 2)),
     "Linear, of a matrix with a negative determinant": Case(
         lambda: kf.bijections.Linear.of(
@@ -392,12 +379,10 @@ BIJECTIONS = {
     "LinearCoupling, uneven, scattered": Case(lambda: linear(kf.Partition(6, (5, 0))), (6,)),
     "LinearCoupling, channels": Case(lambda: linear(half(3).swapped()), (3, 2, 2)),
     "Logit": Case(kf.bijections.Logit, (3,), interval=(0.0, 1.0)),
-    "Logit, one feature": Case(lambda: kf.bijections.Logit(-2.0, 5.0), (1,), interval=(-2.0, 5.0)),
     "Logit, margin, image": Case(
         lambda: kf.bijections.Logit(0.0, 255.0, margin=0.05), (2, 2, 1), interval=(0.0, 255.0)
     ),
     "LULinear": Case(lambda: kf.bijections.LULinear(4), (4,)),
-    "LULinear, one feature": Case(lambda: kf.bijections.LULinear(1), (1,)),
     "LULinear, permuted, channels": Case(lambda: kf.bijections.LULinear(5, 4), (5, 1, 2)),
     "SandwichCoupling": Case(lambda: mixed(affine(half(4)), before=True, after=True), (4,)),
     "SandwichCoupling, additive, before": Case(
@@ -428,8 +413,6 @@ BIJECTIONS = {
         (3, 2, 4),
     ),
     "Permutation": Case(lambda: kf.bijections.Permutation((2, 0, 3, 1)), (4,)),
-    "Permutation, random": Case(lambda: kf.bijections.Permutation.random(7, seed=3), (7,)),
-    "Permutation, one feature": Case(lambda: kf.bijections.Permutation((0,)), (1,)),
     "Permutation, channels": Case(lambda: kf.bijections.Permutation((1, 2, 0)), (3, 2, 1)),
     "Planar": Case(lambda: kf.bijections.Planar(4), (4,)),
     "Planar, one feature": Case(lambda: kf.bijections.Planar(1, seed=0), (1,)),
@@ -472,10 +455,6 @@ BIJECTIONS = {
     ),
     "SplineCoupling": Case(lambda: splines(half(4)), (4,)),
     "SplineCoupling, two features, two bins": Case(lambda: splines(half(2), bins=2), (2,)),
-    "SplineCoupling, odd width, swapped, store": Case(
-        lambda: splines(half(5).swapped(), bins=3), (5,)
-    ),
-    "SplineCoupling, scattered": Case(lambda: splines(kf.Partition(6, (5, 0, 2))), (6,)),
     "SplineCoupling, narrow box": Case(lambda: splines(half(4), bound=0.7, min_slope=0.5), (4,)),
     "SplineCoupling, bent": Case(lambda: bent_splines(1.0), (4,)),
     "SplineCoupling, bent far": Case(lambda: bent_splines(30.0), (4,)),
@@ -553,17 +532,6 @@ FLOWS = {
         ),
         (1, 4, 4),
     ),
-    "jet, context": Case(
-        lambda: kf.jet(
-            (2, 2, 4),
-            patch=2,
-            depth=2,
-            network={"width": 4, "blocks": 1, "heads": 1},
-            context_features=2,
-        ),
-        (2, 2, 4),
-        2,
-    ),
     "real_nvp_image": Case(
         lambda: kf.real_nvp_image((1, 4, 4), levels=2, hidden=4, blocks=1), (1, 4, 4)
     ),
@@ -592,7 +560,6 @@ FLOWS = {
         lambda: kf.invertible_network(2, bounds=["positive", None]), (2,), interval=(0.0, 1.0)
     ),
     "nice": Case(lambda: kf.nice(4, depth=3, hidden=(8,)), (4,)),
-    "nice, one feature": Case(lambda: kf.nice(1), (1,)),
     "nice, one feature, context": Case(
         lambda: kf.nice(1, hidden=(8,), context_features=2), (1,), 2
     ),
@@ -613,14 +580,10 @@ FLOWS = {
     "planar, bounds": Case(
         lambda: kf.planar(2, depth=2, bounds=["positive", None]), (2,), interval=(0.0, 3.0)
     ),
-    "planar, odd": Case(lambda: kf.planar(5, depth=3), (5,)),
-    "planar, one feature": Case(lambda: kf.planar(1, depth=2), (1,)),
     "radial": Case(lambda: kf.radial(4), (4,)),
     "radial, bounds": Case(
         lambda: kf.radial(2, depth=2, bounds=[(0, 1), None]), (2,), interval=(0.0, 1.0)
     ),
-    "radial, odd": Case(lambda: kf.radial(3, depth=3), (3,)),
-    "radial, one feature": Case(lambda: kf.radial(1, depth=2), (1,)),
     "real_nvp": Case(lambda: kf.real_nvp(4, depth=4, hidden=(8, 8)), (4,)),
     "real_nvp, fitted units": Case(
         lambda: fitted_flow(kf.real_nvp(3, depth=3, hidden=(8,), context_features=2)), (3,), 2
@@ -636,7 +599,6 @@ FLOWS = {
     "real_nvp, one feature, context": Case(
         lambda: kf.real_nvp(1, hidden=(8,), context_features=3), (1,), 3
     ),
-    "real_nvp, two features": Case(lambda: kf.real_nvp(2, depth=5, hidden=(8,)), (2,)),
     "real_nvp, alternating, odd": Case(
         lambda: kf.real_nvp(5, depth=3, hidden=(8,), partition="alternating"), (5,)
     ),
@@ -651,9 +613,6 @@ FLOWS = {
             5, depth=4, hidden=(8,), partition="random-half", network={"dropout": 0.2}
         ),
         (5,),
-    ),
-    "real_nvp, mixed, odd": Case(
-        lambda: kf.real_nvp(5, depth=3, hidden=(8,), couplings={"mixing": "lu"}), (5,)
     ),
     "real_nvp, mixed, one changed feature": Case(
         lambda: kf.real_nvp(
@@ -690,7 +649,6 @@ FLOWS = {
         lambda: kf.real_nvp(4, depth=2, hidden=(8,), couplings={"mixing": "qr"}, start="whiten"),
         (4,),
     ),
-    "real_nvp, mixed, one feature": Case(lambda: kf.real_nvp(1, couplings={"mixing": "lu"}), (1,)),
     "real_nvp, mixed, one feature, context": Case(
         # The rounding of a log-scale grows with its bound.
         lambda: kf.real_nvp(
@@ -698,16 +656,6 @@ FLOWS = {
         ),
         (1,),
         2,
-    ),
-    "real_nvp, custom partition, store": Case(
-        lambda: kf.real_nvp(
-            6,
-            depth=3,
-            hidden=(8,),
-            partition=kf.Partition(6, (5, 1)),
-            couplings={"memory": "store"},
-        ),
-        (6,),
     ),
     "spline, bounds, circles": Case(
         lambda: kf.spline(

@@ -33,9 +33,9 @@ def test_products_are_those_of_the_dense_jacobian(name, grad, vectors):
     with torch.set_grad_enabled(grad):
         linearization = bijection.linearize(x, context)
         for product, matrix in dense_of(bijection, x, context).items():
-            found = getattr(linearization, product)(v)
+            actual = getattr(linearization, product)(v)
             expected = torch.einsum("bij,...bj->...bi", matrix, v)
-            torch.testing.assert_close(found.detach(), expected)
+            torch.testing.assert_close(actual.detach(), expected)
 
 
 @pytest.mark.parametrize("name", BIJECTIONS)
@@ -85,8 +85,8 @@ def test_a_node_without_forward_mode_is_linearized_by_two_reverse_passes(grad):
     x = 0.5 + torch.rand(3, 2, dtype=torch.float64)
     v = torch.randn(4, 3, 2, dtype=torch.float64)
     with torch.set_grad_enabled(grad):
-        found = ByHand().linearize(x).jv(v)
-    torch.testing.assert_close(found.detach(), v * (1 + x) * x.exp())
+        actual = ByHand().linearize(x).jv(v)
+    torch.testing.assert_close(actual.detach(), v * (1 + x) * x.exp())
 
 
 def test_a_genuine_error_shows_itself():

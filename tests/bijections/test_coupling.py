@@ -138,9 +138,9 @@ def test_the_bound_is_a_tanh_up_to_rounding_of_the_size_of_the_bound(bound, dtyp
     raw = torch.cat((raw, -raw))
     # float64 is held to a tanh of its own, whose error is smaller still
     reference = bound * torch.tanh(raw.double() / bound)
-    found = bounded(raw, bound)
-    assert (found.double() - reference).abs().max() <= 2 * torch.finfo(dtype).eps * bound
-    assert (found[raw == 0] == 0).all()
+    actual = bounded(raw, bound)
+    assert (actual.double() - reference).abs().max() <= 2 * torch.finfo(dtype).eps * bound
+    assert (actual[raw == 0] == 0).all()
 
 
 def spline(partition, conditioner, **settings):
@@ -221,9 +221,9 @@ def test_a_conditioner_may_return_the_same_numbers_for_all_rows_and_places(parti
         def forward(self, x):
             return torch.arange(1.0, width + 1).view(1, width, 1, 1).expand(*self.expanded)
 
-    found, expected = (
+    actual, expected = (
         kf.AffineCoupling(partition, Same(*shape))(image)
         for shape in ((1, width, 1, 1), (3, width, 4, 4))
     )
-    assert torch.equal(found[0], expected[0])
-    assert torch.equal(found[1], expected[1])
+    assert torch.equal(actual[0], expected[0])
+    assert torch.equal(actual[1], expected[1])

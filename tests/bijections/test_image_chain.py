@@ -66,10 +66,10 @@ def test_it_is_the_chain_of_its_layers(runs, memory, context, channels, form, no
     settings = {"form": form, "norm": norm, "context": context, "memory": memory}
     chain = steps(channels, **settings).double()
     given = images(channels, context)
-    found = everything(chain, given)
+    actual = everything(chain, given)
     assert len(runs) == 2
     plain = steps(channels, kind=kf.Chain, **settings).double()
-    for one, other in zip(found, everything(plain, given), strict=True):
+    for one, other in zip(actual, everything(plain, given), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
 
 
@@ -96,8 +96,8 @@ def test_the_way_back_is_that_of_the_layers(monkeypatch, form, norm, solved):
     reference = plain.inverse(z)
     assert not count
     with torch.no_grad():
-        for found in (chain.inverse(z), chain.eval().inverse(z)):
-            for one, other in zip(found, reference, strict=True):
+        for actual in (chain.inverse(z), chain.eval().inverse(z)):
+            for one, other in zip(actual, reference, strict=True):
                 torch.testing.assert_close(one, other.detach(), rtol=1e-11, atol=1e-11)
     assert len(count) == 2 * solved
     for one, other in zip(chain.inverse(z), reference, strict=True):
@@ -205,8 +205,8 @@ def test_its_answer_may_be_changed_in_place():
     """As that of any layer, and without harm to the gradients."""
     chain, (x,) = steps().double(), images()
     (expected,) = torch.autograd.grad((2 * chain(x)[0]).square().sum(), x)
-    (found,) = torch.autograd.grad(chain(x)[0].mul_(2).square().sum(), x)
-    torch.testing.assert_close(found, expected)
+    (actual,) = torch.autograd.grad(chain(x)[0].mul_(2).square().sum(), x)
+    torch.testing.assert_close(actual, expected)
 
 
 def test_the_first_batch_starts_what_waits_for_it(runs):
@@ -258,13 +258,13 @@ def test_what_is_kept_is_the_input_the_answer_and_hidden_layers(memory, hidden):
     half = kf.Partition.half(4)
     coupling = kf.AffineCoupling(half, kf.nets.ConvNet(2, 4, 5, memory=memory))
     chain = ImageChain([kf.bijections.InvertibleConv1x1(4, form="plain"), coupling]).double()
-    own, found = {p.data_ptr() for p in chain.parameters()}, {}
+    own, actual = {p.data_ptr() for p in chain.parameters()}, {}
 
     def pack(tensor):
         if tensor.data_ptr() not in own and tensor.numel() > 16:
-            found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // 8
+            actual[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // 8
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         chain(*images())
-    assert sum(found.values()) == 3 * 24 * (4 + 4 + hidden)
+    assert sum(actual.values()) == 3 * 24 * (4 + 4 + hidden)

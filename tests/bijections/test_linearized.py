@@ -40,10 +40,10 @@ def require_products(linearization, coupling, x, context=None, sizes=((3,),)):
             v = torch.randn(*vectors, *x.shape, dtype=x.dtype)
             flat = v.double().flatten(len(vectors) + 1)
             tolerance = 10 * torch.finfo(x.dtype).eps * s[:, 0] ** 2 / s[:, -1] * flat.norm(dim=-1)
-            found = getattr(linearization, name)(v).detach()
-            assert found.shape == v.shape and found.dtype == x.dtype
+            actual = getattr(linearization, name)(v).detach()
+            assert actual.shape == v.shape and actual.dtype == x.dtype
             expected = torch.einsum("bij,...bj->...bi", matrix, flat)
-            error = (found.double().flatten(len(vectors) + 1) - expected).norm(dim=-1)
+            error = (actual.double().flatten(len(vectors) + 1) - expected).norm(dim=-1)
             assert (error <= tolerance).all(), name
 
 
@@ -62,9 +62,9 @@ def test_derivatives_of_the_products_are_those_of_double_autograd(name):
         return torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
 
     for product in PRODUCTS:
-        found = gradients(coupling.linearize(x, context), product)
+        actual = gradients(coupling.linearize(x, context), product)
         expected = gradients(Bijection.linearize(coupling, x, context), product)
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(actual, expected)
 
 
 def test_a_saturated_bound_keeps_its_digits():
@@ -75,8 +75,8 @@ def test_a_saturated_bound_keeps_its_digits():
         layer.weight.copy_(torch.tensor([[1.0], [0.0]]))
         layer.bias.copy_(torch.tensor([40.0, 0.0]))
     x = torch.tensor([[0.0, 3.0]])
-    found = coupling.linearize(x).inverse_jv(torch.tensor([[1.0, 0.0]]))[0, 1].item()
-    assert found == pytest.approx(-3 / math.cosh(20) ** 2, rel=1e-5, abs=0)
+    actual = coupling.linearize(x).inverse_jv(torch.tensor([[1.0, 0.0]]))[0, 1].item()
+    assert actual == pytest.approx(-3 / math.cosh(20) ** 2, rel=1e-5, abs=0)
 
 
 class Doubled(kf.AffineCoupling):
@@ -101,24 +101,24 @@ class Sine(kf.nets.MLP):
 def altered():
     """Returns couplings that are not what class and layers say, by name."""
     half = kf.Partition.half(4)
-    found = {"subclass": Doubled(half, kf.nets.MLP(2, 4, (8,)))}
-    found["other network"] = kf.AffineCoupling(half, nn.Sequential(nn.Linear(2, 4), nn.Tanh()))
-    found["network's subclass"] = kf.AffineCoupling(half, Sine(2, 4, (8,)))
-    found["hook"] = affine(half)
-    found["hook"].conditioner.register_forward_hook(lambda net, given, answer: answer.sin())
-    found["hook before"] = affine(half)
-    found["hook before"].conditioner.register_forward_pre_hook(lambda net, given: given[0].sin())
-    found["hook of a layer"] = affine(half)
-    found["hook of a layer"].conditioner.layers[0].register_forward_hook(
+    actual = {"subclass": Doubled(half, kf.nets.MLP(2, 4, (8,)))}
+    actual["other network"] = kf.AffineCoupling(half, nn.Sequential(nn.Linear(2, 4), nn.Tanh()))
+    actual["network's subclass"] = kf.AffineCoupling(half, Sine(2, 4, (8,)))
+    actual["hook"] = affine(half)
+    actual["hook"].conditioner.register_forward_hook(lambda net, given, answer: answer.sin())
+    actual["hook before"] = affine(half)
+    actual["hook before"].conditioner.register_forward_pre_hook(lambda net, given: given[0].sin())
+    actual["hook of a layer"] = affine(half)
+    actual["hook of a layer"].conditioner.layers[0].register_forward_hook(
         lambda layer, given, answer: 2 * answer
     )
-    found["own method"] = affine(half)
-    shift = found["own method"].parameters_from
-    found["own method"].parameters_from = lambda *given, **more: shift(*given, **more).sin()
-    found["activation of another kind"] = affine(half)
-    layers = found["activation of another kind"].conditioner.layers
+    actual["own method"] = affine(half)
+    shift = actual["own method"].parameters_from
+    actual["own method"].parameters_from = lambda *given, **more: shift(*given, **more).sin()
+    actual["activation of another kind"] = affine(half)
+    layers = actual["activation of another kind"].conditioner.layers
     layers[0] = nn.Sequential(layers[0], nn.Tanh())
-    return found
+    return actual
 
 
 @pytest.mark.slow
@@ -128,10 +128,10 @@ def test_what_was_altered_is_left_to_autograd(name):
     torch.manual_seed(1)
     coupling = jittered(altered()[name]).double()
     x = torch.randn(5, 4).double()
-    found = coupling.linearize(x)
-    by_autograd = isinstance(found, AutogradLinearization)
-    assert by_autograd or isinstance(found._conditioner, RecordedNetwork)
-    require_products(found, coupling, x, sizes=[(), (3,)])
+    actual = coupling.linearize(x)
+    by_autograd = isinstance(actual, AutogradLinearization)
+    assert by_autograd or isinstance(actual._conditioner, RecordedNetwork)
+    require_products(actual, coupling, x, sizes=[(), (3,)])
 
 
 def test_convolutions_are_recorded_as_a_whole():
@@ -140,18 +140,18 @@ def test_convolutions_are_recorded_as_a_whole():
         kf.AffineCoupling(kf.Partition(3, (0,)), nn.Conv2d(1, 4, 3, padding=1))
     ).double()
     x = torch.randn(2, 3, 2, 2).double()
-    found = coupling.linearize(x)
-    assert isinstance(found, AffineLinearization)
-    require_products(found, coupling, x)
+    actual = coupling.linearize(x)
+    assert isinstance(actual, AffineLinearization)
+    require_products(actual, coupling, x)
 
 
 def test_autocast_changes_no_product():
     """What was recorded in float32 stays in float32; under autocast nothing is recorded."""
     coupling, x, _ = BIJECTIONS["AffineCoupling"].build(torch.float32)
     with torch.no_grad():
-        found = coupling.linearize(x)
-        expected = {name: getattr(found, name)(x) for name in PRODUCTS}
+        actual = coupling.linearize(x)
+        expected = {name: getattr(actual, name)(x) for name in PRODUCTS}
         with torch.autocast("cpu", torch.bfloat16):
             for name in PRODUCTS:
-                assert torch.equal(getattr(found, name)(x), expected[name])
+                assert torch.equal(getattr(actual, name)(x), expected[name])
             assert isinstance(coupling.linearize(x), AutogradLinearization)

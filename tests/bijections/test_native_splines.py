@@ -29,8 +29,8 @@ def examples(name):
 
 def outcomes(pieces, cotangent, rows):
     """Returns all results as vectors."""
-    found = (pieces.x, pieces.y, pieces.log_det, *pieces.pulled_back(cotangent, rows))
-    return [one.flatten().double() for one in found]
+    actual = (pieces.x, pieces.y, pieces.log_det, *pieces.pulled_back(cotangent, rows))
+    return [one.flatten().double() for one in actual]
 
 
 @pytest.mark.parametrize("is_output", [False, True])
@@ -57,9 +57,9 @@ def test_parameters_of_another_shape_are_expanded_or_refused(libraries):
     """The library reads memory by the shape of the points."""
     shape, x, raw, cotangent, rows = examples("default")
     library = Library(libraries["default"])
-    found = outcomes(NativePieces(library, x, raw[:1], shape), cotangent, rows)
+    actual = outcomes(NativePieces(library, x, raw[:1], shape), cotangent, rows)
     expected = NativePieces(library, x, raw[:1].expand_as(raw).contiguous(), shape)
-    for one, other in zip(found, outcomes(expected, cotangent, rows), strict=True):
+    for one, other in zip(actual, outcomes(expected, cotangent, rows), strict=True):
         assert torch.equal(one, other)
     for wrong in (raw[:3], raw[:, 1:], raw[:, :, :2]):
         with pytest.raises(RuntimeError, match="expanded size"):
@@ -76,8 +76,8 @@ def test_numbers_that_are_not_finite_stay_where_they_are(libraries):
     points[6, 3] = 0.1
     expected = outcomes(Pieces(points, raw, shape), cotangent, rows)
     for path in libraries.values():
-        found = outcomes(NativePieces(Library(path), points, raw, shape), cotangent, rows)
-        for ours, plain in zip(found, expected, strict=True):
+        actual = outcomes(NativePieces(Library(path), points, raw, shape), cotangent, rows)
+        for ours, plain in zip(actual, expected, strict=True):
             torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
@@ -96,13 +96,13 @@ def test_threads_give_the_same_bits(libraries):
     """Rows are divided among threads, and none depends on another."""
     shape = SplineShape(8)
     points, raw = torch.randn(3 * POINTS, 2), torch.randn(3 * POINTS, shape.parameters, 2)
-    found = []
+    actual = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
         pieces = NativePieces(Library(list(libraries.values())[-1]), points, raw, shape)
-        found.append(outcomes(pieces, torch.ones_like(points), torch.ones(len(points))))
+        actual.append(outcomes(pieces, torch.ones_like(points), torch.ones(len(points))))
     torch.set_num_threads(1)
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(*actual, strict=True))
 
 
 def test_what_the_library_does_not_compute_runs_in_python(libraries, monkeypatch):
@@ -123,8 +123,8 @@ def test_a_training_step_uses_it_in_each_memory_mode(libraries, monkeypatch):
     """Gradients of a flow are those of Python, and "recompute" equals "store" bit for bit."""
     library = Library(list(libraries.values())[-1])
     gradients = {}
-    for name, found in (("python", None), ("native", library)):
-        monkeypatch.setattr("kappaflow.native._loaded", lambda found=found: found)
+    for name, actual in (("python", None), ("native", library)):
+        monkeypatch.setattr("kappaflow.native._loaded", lambda actual=actual: actual)
         monkeypatch.delenv("KAPPAFLOW_NATIVE", raising=False)
         for memory in ("store", "recompute", "invert"):
             torch.manual_seed(0)

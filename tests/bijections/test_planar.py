@@ -96,15 +96,15 @@ def test_the_root_has_right_derivatives_to_the_third_order(slope):
     """Of s with h(s) = s + c tanh(s) = target, by the derivatives of inverse functions."""
     target = torch.tensor([0.7], dtype=torch.float64, requires_grad=True)
     s = planar_radial._root(target, torch.tensor(slope, dtype=torch.float64))
-    found, derivative = [], s
+    actual, derivative = [], s
     for _ in range(3):
         derivative = torch.autograd.grad(derivative.sum(), target, create_graph=True)[0]
-        found.append(derivative.item())
+        actual.append(derivative.item())
     t, c = np.tanh(s.item()), slope - 1
     bell = 1 - t**2
     h1, h2, h3 = 1 + c * bell, -2 * c * t * bell, c * bell * (6 * t**2 - 2)
     expected = [1 / h1, -h2 / h1**3, (3 * h2**2 - h1 * h3) / h1**5]
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    np.testing.assert_allclose(actual, expected, rtol=1e-10)
 
 
 def test_transforms_of_functions_take_the_inverse_too():
@@ -114,8 +114,8 @@ def test_transforms_of_functions_take_the_inverse_too():
     def one(row):
         return layer.inverse(row[None])[0][0]
 
-    found = torch.func.vmap(torch.func.jacrev(one))(z)
-    torch.testing.assert_close(found, dense_jacobian(lambda z, _: layer.inverse(z), z, None))
+    actual = torch.func.vmap(torch.func.jacrev(one))(z)
+    torch.testing.assert_close(actual, dense_jacobian(lambda z, _: layer.inverse(z), z, None))
 
 
 def test_a_new_map_is_the_identity_and_learns():

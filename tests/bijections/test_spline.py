@@ -67,8 +67,8 @@ def round_trip(there, back, points, raw, shape):
     image, log_slope = there(points, raw, shape)
     home, log_back = back(image, raw, shape)
     again = there(home, raw, shape)[0]
-    for found in (image, log_slope, home, log_back):
-        assert torch.isfinite(found).all()
+    for actual in (image, log_slope, home, log_back):
+        assert torch.isfinite(actual).all()
     eps, steps = torch.finfo(points.dtype).eps, torch.stack((log_slope, -log_back)).exp()
     unit = eps * (shape.bound + points.abs()) * (1 + 1 / steps.amin(0))
     of_image = eps * (shape.bound + image.abs()) * (1 + steps.amax(0))
@@ -96,16 +96,17 @@ def test_the_plain_discriminant_is_seen_to_fail():
     shape = SplineShape(8, 5.0, **LEAST)
     raw = numbers(shape, 30.0, 3, 10_000, torch.float32)
     y = points_on(raw, shape, 4, is_output=True)
-    found = Pieces(y, raw, shape, is_output=True)
-    assert (found.u + found.v - 1).abs().max() < 2e-7
+    actual = Pieces(y, raw, shape, is_output=True)
+    assert (actual.u + actual.v - 1).abs().max() < 2e-7
     s, d0, d1, height, low, y = (
-        part.double() for part in (found.s, found.d0, found.d1, found.height, found.y0, found.safe)
+        part.double()
+        for part in (actual.s, actual.d0, actual.d1, actual.height, actual.y0, actual.safe)
     )
     expected = plain_root(s, d0, d1, height, y - low)[1].clamp(max=1)
     narrow = (part.float() for part in (s, d0, d1, height))
     discriminant, theirs = plain_root(*narrow, (y - low).float())
     assert (discriminant < 0).any()
-    roots = torch.stack((theirs, found.u)).double()
+    roots = torch.stack((theirs, actual.u)).double()
     errors = (roots - expected).abs() / expected.clamp(min=1e-30)
     assert errors[0].max() > 1e-2 > 20 * errors[1].max()
 
@@ -162,8 +163,8 @@ def test_the_derivative_by_hand_is_that_of_autograd(size):
     weights = torch.randn(2, *x.shape, generator=generator, dtype=torch.float64)
     outputs = splined(x, raw, shape)
     expected = torch.autograd.grad(outputs, (x, raw), tuple(weights))
-    found = pulled_back(Pieces(x.detach(), raw.detach(), shape), *weights)
-    for one, other in zip(found, expected, strict=True):
+    actual = pulled_back(Pieces(x.detach(), raw.detach(), shape), *weights)
+    for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12 * other.abs().max().item())
 
 
@@ -175,10 +176,10 @@ def test_the_derivative_of_the_inverse_is_that_of_the_implicit_function(size):
     y = points_on(raw.detach(), shape, 14, is_output=True)
     y[:100] = 0  # where zeros have the middle of the third piece
     x = unsplined(y, raw, shape)[0]
-    (found,) = torch.autograd.grad(x.sum(), raw)
+    (actual,) = torch.autograd.grad(x.sum(), raw)
     pieces = Pieces(x.detach(), raw.detach(), shape)
     expected = -pulled_back(pieces, 1 / pieces.slope)[1]
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.slow
@@ -209,12 +210,12 @@ def of_zuko(raw, shape):
     """Returns zuko's transform with the same knots."""
     transforms = pytest.importorskip("zuko.transforms")
     widths, heights, slopes = knots_of(raw, shape)
-    found = transforms.MonotonicRQSTransform(widths, heights, slopes[:, 1:-1], bound=shape.bound)
+    actual = transforms.MonotonicRQSTransform(widths, heights, slopes[:, 1:-1], bound=shape.bound)
     for name, sizes in (("horizontal", widths), ("vertical", heights)):
         ends = torch.nn.functional.pad(sizes.cumsum(1), (1, 0))
-        setattr(found, name, shape.bound * (2 * ends - 1))
-    found.derivatives = slopes
-    return found
+        setattr(actual, name, shape.bound * (2 * ends - 1))
+    actual.derivatives = slopes
+    return actual
 
 
 def compared():
@@ -225,9 +226,9 @@ def compared():
     return 2 * torch.randn(2000, 1, dtype=torch.float64, generator=generator), raw, shape
 
 
-def require_close(found, expected):
+def require_close(actual, expected):
     """Equal to 1e-12."""
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_values_inverses_and_log_slopes_are_those_of_zuko():

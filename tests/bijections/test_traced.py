@@ -66,14 +66,14 @@ def test_an_answer_that_is_broadcast_gets_the_sum(kind, shape, image):
     torch.manual_seed(0)
     coupling, x = KINDS[kind][0](half(5), Same(shape)), points(image)
     runs = [kf.Chain([copy.deepcopy(coupling)], memory=m) for m in (None, "recompute", "invert")]
-    found = []
+    actual = []
     for chain in runs:
         leaf = x.clone().requires_grad_()
         value, log_det = chain(leaf)
         (value.square().sum() + log_det.sin().sum()).backward()
-        found.append([leaf.grad, *(p.grad for p in chain.parameters())])
-    for each in found[1:]:
-        torch.testing.assert_close(each, found[0], rtol=1e-12, atol=1e-12)
+        actual.append([leaf.grad, *(p.grad for p in chain.parameters())])
+    for each in actual[1:]:
+        torch.testing.assert_close(each, actual[0], rtol=1e-12, atol=1e-12)
 
 
 def test_a_network_without_a_gradient_passes_what_is_kept():
@@ -87,12 +87,12 @@ def test_a_network_without_a_gradient_passes_what_is_kept():
         coupling = KINDS[kind][0](half(5), Blind(2, outputs).double())
         z = coupling(points())[0].detach()
         assert type(coupling.trace_from_output(z)) is KINDS[kind][1]
-        expected, found = (
+        expected, actual = (
             pulled(t, coupling)
             for t in (Trace(coupling, points(), None), coupling.trace_from_output(z))
         )
-        torch.testing.assert_close(found[0], expected[0], rtol=1e-12, atol=1e-12)
-        assert found[1:] == expected[1:] == [None, None]
+        torch.testing.assert_close(actual[0], expected[0], rtol=1e-12, atol=1e-12)
+        assert actual[1:] == expected[1:] == [None, None]
 
 
 class Tempered(kf.AffineCoupling):

@@ -36,8 +36,8 @@ def test_gradients_are_those_of_the_single_layers(memory, context):
     net, given = networks(context, memory), points(context)
     with memory_modes_bypassed():
         expected = gradients(net, given)
-    for found, right in zip(gradients(net, given), expected, strict=True):
-        assert torch.allclose(found, right, rtol=1e-10, atol=1e-12)
+    for actual, right in zip(gradients(net, given), expected, strict=True):
+        assert torch.allclose(actual, right, rtol=1e-10, atol=1e-12)
 
 
 def test_running_again_gives_the_same_bits():
@@ -52,16 +52,16 @@ def test_running_again_gives_the_same_bits():
 def kept(net, given):
     """Returns how many numbers are kept for the backward pass, parameters left out."""
     own = {p.data_ptr() for p in net.parameters()}
-    found = {}
+    actual = {}
 
     def pack(tensor):
         if tensor.data_ptr() not in own:
-            found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // 8
+            actual[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // 8
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         net(*given)
-    return sum(found.values())
+    return sum(actual.values())
 
 
 def test_only_the_input_is_kept_where_hidden_layers_run_again():

@@ -120,13 +120,13 @@ def test_a_model_file_can_name_it(make):
 def test_mixed_precision_trains_it(make):
     """In bfloat16 the answer and the gradients are those of float32, to a few per cent."""
     net, x = jittered(make()), images(dtype=torch.float32)
-    found = {}
+    actual = {}
     for mixed in (True, False):
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
             answer = net(x).float()
         gradients = torch.autograd.grad(answer.square().sum(), list(net.parameters()))
-        found[mixed] = torch.cat([answer.flatten(), *(slope.flatten() for slope in gradients)])
-    error = (found[True] - found[False]).norm() / found[False].norm()
+        actual[mixed] = torch.cat([answer.flatten(), *(slope.flatten() for slope in gradients)])
+    error = (actual[True] - actual[False]).norm() / actual[False].norm()
     assert 0 < error < 0.05
 
 

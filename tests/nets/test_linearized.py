@@ -51,16 +51,16 @@ def jacobians(net, x, context):
 def test_products_are_those_of_the_dense_jacobian(shape, dtype, vectors):
     """C v and C^T u, for one vector a point and for several."""
     net, x, context = built(shape, dtype)
-    found, matrix = LinearizedMLP(net, x, context), jacobians(net, x, context)
+    actual, matrix = LinearizedMLP(net, x, context), jacobians(net, x, context)
     v = torch.randn(*vectors, *x.shape, dtype=dtype)
     u = torch.randn(*vectors, len(x), net.outputs, dtype=dtype)
     size = 50 * torch.finfo(dtype).eps
-    assert torch.equal(found.value, net(x, context))
+    assert torch.equal(actual.value, net(x, context))
     torch.testing.assert_close(
-        found.jv(v), torch.einsum("bij,...bj->...bi", matrix, v), rtol=size, atol=size
+        actual.jv(v), torch.einsum("bij,...bj->...bi", matrix, v), rtol=size, atol=size
     )
     torch.testing.assert_close(
-        found.vjp(u), torch.einsum("bij,...bi->...bj", matrix, u), rtol=size, atol=size
+        actual.vjp(u), torch.einsum("bij,...bi->...bj", matrix, u), rtol=size, atol=size
     )
 
 
@@ -84,22 +84,22 @@ def altered():
     def make(kind=kf.nets.MLP, **more):
         return jittered(kind(2, 2, (4,), **more))
 
-    found = {
+    actual = {
         "a subclass": make(Doubled),
         "another class": nn.Sequential(nn.Linear(2, 2)),
         "dropout at work": make(dropout=0.5).train(),
         "a parametrization": make(),
         "a layer of another kind": make(),
     }
-    parametrizations.weight_norm(found["a parametrization"].layers[0])
-    found["a layer of another kind"].layers[0] = nn.Sequential(nn.Linear(2, 4))
+    parametrizations.weight_norm(actual["a parametrization"].layers[0])
+    actual["a layer of another kind"].layers[0] = nn.Sequential(nn.Linear(2, 4))
     for place in ("network", "layer"):
         for hook in ("register_forward_hook", "register_forward_pre_hook"):
-            net = found[f"{hook} of the {place}"] = make()
+            net = actual[f"{hook} of the {place}"] = make()
             getattr(net if place == "network" else net.layers[0], hook)(lambda *_: None)
-        net = found[f"a forward of the {place}'s own"] = make()
+        net = actual[f"a forward of the {place}'s own"] = make()
         (net if place == "network" else net.layers[-1]).forward = lambda x: x
-    return found
+    return actual
 
 
 @pytest.mark.parametrize("name", altered())

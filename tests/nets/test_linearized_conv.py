@@ -36,19 +36,19 @@ def jacobians(net, x, context):
 def test_products_are_those_of_the_dense_jacobian(dtype, vectors, context_features):
     """C v and C^T u, for one vector a point and for several; the value is the network's."""
     net, x, context = built(dtype, context_features=context_features)
-    found, matrix = LinearizedConvNet(net, x, context), jacobians(net, x, context)
+    actual, matrix = LinearizedConvNet(net, x, context), jacobians(net, x, context)
     v = torch.randn(*vectors, *x.shape, dtype=dtype)
     u = torch.randn(*vectors, 3, 3, 4, 3, dtype=dtype)
     size = 100 * torch.finfo(dtype).eps
-    torch.testing.assert_close(found.value, net(x, context), rtol=size, atol=size)
+    torch.testing.assert_close(actual.value, net(x, context), rtol=size, atol=size)
     torch.testing.assert_close(
-        found.jv(v).flatten(-3),
+        actual.jv(v).flatten(-3),
         torch.einsum("bij,...bj->...bi", matrix, v.flatten(-3)),
         rtol=size,
         atol=size,
     )
     torch.testing.assert_close(
-        found.vjp(u).flatten(-3),
+        actual.vjp(u).flatten(-3),
         torch.einsum("bij,...bi->...bj", matrix, u.flatten(-3)),
         rtol=size,
         atol=size,
@@ -76,8 +76,8 @@ def test_what_was_altered_is_left_to_autograd(name):
     net, x = altered()[name], torch.zeros(1, 2, 4, 3)
     assert not is_plain_conv(net, x) and is_plain_conv(kf.nets.ConvNet(2, 4, 5), x)
     coupling = kf.AffineCoupling(kf.Partition(4, (0, 1)), jittered(net))
-    found = coupling.linearize(torch.randn(1, 4, 4, 3))
-    assert not isinstance(getattr(found, "_conditioner", None), LinearizedConvNet)
+    actual = coupling.linearize(torch.randn(1, 4, 4, 3))
+    assert not isinstance(getattr(actual, "_conditioner", None), LinearizedConvNet)
 
 
 def test_a_coupling_of_channels_is_linearized_so_and_one_of_places_is_not():

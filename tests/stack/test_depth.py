@@ -13,8 +13,8 @@ def test_1024_couplings_are_finite_invertible_and_well_conditioned_at_start():
     torch.manual_seed(0)
     flow = kf.real_nvp(64, depth=1024, hidden=(16, 16), couplings={"memory": "invert"})
     x = torch.randn(64, 64)
-    found = kf.spectrum(flow.bijection, x[:2])
-    assert torch.allclose(found.condition_number, torch.ones(2).double(), rtol=1e-3)
+    actual = kf.spectrum(flow.bijection, x[:2])
+    assert torch.allclose(actual.condition_number, torch.ones(2).double(), rtol=1e-3)
     optimizer = torch.optim.Adam(flow.parameters(), lr=1e-4, fused=True)
     for step in range(2):
         loss = -flow.log_prob(x).mean()

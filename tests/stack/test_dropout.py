@@ -61,9 +61,9 @@ def test_modes_and_threads_leave_out_the_same_units(threads, way):
             threads(number)
             stack.memory = memory
             torch.manual_seed(5)
-            found = result_of(stack, way, x)
-            assert torch.equal(found.value, expected.value)
-            for mine, theirs in zip(found.gradients, expected.gradients, strict=True):
+            actual = result_of(stack, way, x)
+            assert torch.equal(actual.value, expected.value)
+            for mine, theirs in zip(actual.gradients, expected.gradients, strict=True):
                 assert (mine - theirs).norm() <= 1e-10 * theirs.norm()
     torch.manual_seed(6)
     assert not torch.equal(result_of(stack, way, x).value, expected.value)
@@ -75,12 +75,12 @@ def test_evaluation_draws_nothing(way):
     stack = dropping().eval()
     x, _ = points(stack, 20)
     before = torch.get_rng_state()
-    found = result_of(stack, way, x)
+    actual = result_of(stack, way, x)
     assert torch.equal(torch.get_rng_state(), before)
-    assert same(result_of(stack, way, x), found)
+    assert same(result_of(stack, way, x), actual)
     without = stack_of(4, 3, (8, 8))
     without.load_state_dict(stack.state_dict())
-    assert torch.equal(result_of(without, way, x).value, found.value)
+    assert torch.equal(result_of(without, way, x).value, actual.value)
 
 
 def test_training_draws_from_the_global_generator():

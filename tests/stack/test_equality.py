@@ -171,13 +171,13 @@ def test_one_output_is_enough(memory, given):
     """A gradient that comes through the value or the log_det alone is the chain's."""
     stack = stack_of(4, 33, (5,), memory=memory)
     x, _ = points(stack, 6)
-    found = []
+    actual = []
     for module in (stack, stack.to_chain()):
         inputs = x.clone().requires_grad_()
         outputs = dict(zip(("value", "log_det"), module(inputs), strict=True))
         outputs[given].sum().backward()  # an expanded gradient, with strides of 0
-        found.append(inputs.grad)
-    assert (found[0] - found[1]).norm() <= 1e-11 * found[1].norm()
+        actual.append(inputs.grad)
+    assert (actual[0] - actual[1]).norm() <= 1e-11 * actual[1].norm()
 
 
 @pytest.mark.parametrize("outer", MEMORY)
@@ -228,5 +228,5 @@ def test_a_traced_stack_runs_its_plain_couplings(trace):
                 stack, example, dynamic_shapes=(rows, rows), strict=False
             )
             program = exported.module()
-        for found, expected in zip(program(x, context), stack(x, context), strict=True):
-            assert torch.allclose(found, expected, atol=1e-5)
+        for actual, expected in zip(program(x, context), stack(x, context), strict=True):
+            assert torch.allclose(actual, expected, atol=1e-5)

@@ -99,10 +99,10 @@ def test_stacks_are_as_exact_as_in_python(threads, monkeypatch, name, memory, wa
     threads((1, 2, 4)[MEMORY.index(memory)])
     stack = stack_of(5, 6, memory=memory, dtype=torch.float32, **SETTINGS[name]).train()
     x, context = points(stack, 70, dtype=torch.float32)
-    python, found = both(monkeypatch, stack, way, x, context)
+    python, actual = both(monkeypatch, stack, way, x, context)
     wide = None if context is None else context.double()
     exact, _ = both(monkeypatch, stack.double(), way, x.double(), wide)
-    assert error(found, exact) <= 1e-6 + 2 * error(python, exact)
+    assert error(actual, exact) <= 1e-6 + 2 * error(python, exact)
 
 
 # These add up terms in an order that depends on the BLAS and the instruction set.
@@ -114,7 +114,7 @@ def outcomes(executor, dtype, columns, replace=None):
 
     `replace` changes the tensors that `SUMS` read.
     """
-    generator, found = torch.Generator().manual_seed(0), []
+    generator, actual = torch.Generator().manual_seed(0), []
 
     def finite(*shape):
         return torch.randn(shape, generator=generator).to(dtype)
@@ -132,7 +132,7 @@ def outcomes(executor, dtype, columns, replace=None):
             if replace is not None and name in SUMS:
                 operands = [replace(o) if isinstance(o, torch.Tensor) else o for o in operands]
             getattr(ops, name)(*operands)
-            found.extend((name, o) for o in operands if isinstance(o, torch.Tensor))
+            actual.extend((name, o) for o in operands if isinstance(o, torch.Tensor))
 
         weight, h, context, c = finite(6, 4), finite(4, columns), finite(2, columns), columns
         call("linear", finite(6, 1), weight, h, None, None, True, empty(6, c))
@@ -172,8 +172,8 @@ def outcomes(executor, dtype, columns, replace=None):
                 call("curve_pull", x, *made[::-1], answer, *pulled)
 
     execute(executor, describe)
-    assert {name for name, _ in found} | {"seed", "drop"} == set(NAMES)
-    return found
+    assert {name for name, _ in actual} | {"seed", "drop"} == set(NAMES)
+    return actual
 
 
 @pytest.mark.parametrize("columns", [1, 3, 16, 19, 64, 77])
@@ -188,8 +188,8 @@ def test_operations_are_those_of_python(libraries, columns):
         for replace in (None, torch.abs, torch.ones_like)
     )
     for path in libraries.values():
-        found = outcomes(NativeExecutor(native.Backend(Library(path))), torch.float32, columns)
-        for (name, a), (_, b), (_, total), (_, n) in zip(found, exact, size, terms, strict=True):
+        actual = outcomes(NativeExecutor(native.Backend(Library(path))), torch.float32, columns)
+        for (name, a), (_, b), (_, total), (_, n) in zip(actual, exact, size, terms, strict=True):
             rounding = torch.finfo(torch.float32).eps / 2
             allowed = 2e-6 * b.abs() + 1e-6
             if name in SUMS:
@@ -233,10 +233,10 @@ def test_dropout_has_the_bytes_of_torch(libraries):
                 ops.drop(draws, words, levels, 100, 1.5, dropped, h)
 
         execute(NativeExecutor(native.Backend(Library(path))), describe)
-        found, mine = words.clone(), h.clone()
+        actual, mine = words.clone(), h.clone()
         h.fill_(1)
         execute(Executor("cpu"), describe)
-        assert torch.equal(found, words)
+        assert torch.equal(actual, words)
         assert torch.equal(mine, h)
 
 
@@ -253,11 +253,11 @@ def recorded(monkeypatch):
 
 def step(stack, x):
     """Returns the results of a training step that changes the weights in place."""
-    found = result_of(stack, "forward", x)
+    actual = result_of(stack, "forward", x)
     with torch.no_grad():
         for parameter in stack.parameters():
             parameter.mul_(1.1)
-    return found
+    return actual
 
 
 @pytest.mark.usefixtures("chunked", "backend")
@@ -286,15 +286,15 @@ def test_a_tape_follows_the_weights(threads, monkeypatch):
     results = []
     for expected in ("", "0"):
         monkeypatch.setenv("KAPPAFLOW_NATIVE", expected)
-        mine, found = copy.deepcopy(stack), []
+        mine, actual = copy.deepcopy(stack), []
         for seed in range(6):
             torch.manual_seed(seed)
             x = torch.randn(70, 5)
-            found.append(step(mine, x))
+            actual.append(step(mine, x))
             if seed % 2:
                 for parameter in mine.parameters():
                     parameter.data = parameter.data / 1.2
-        results.append(found)
+        results.append(actual)
     for one, other in zip(*results, strict=True):
         assert_alike(one, other, 1e-5)
 
@@ -308,8 +308,8 @@ def test_tapes_of_two_stacks_are_kept_apart(threads, monkeypatch):
     x, _ = points(stacks[0], 70, dtype=torch.float32)
     for _ in range(2):
         for stack in stacks:
-            expected, found = both(monkeypatch, stack, "forward", x, None)
-            assert_alike(found, expected, 1e-5)
+            expected, actual = both(monkeypatch, stack, "forward", x, None)
+            assert_alike(actual, expected, 1e-5)
 
 
 @pytest.mark.usefixtures("chunked", "backend", "pool")
@@ -322,10 +322,10 @@ def test_gradients_stay_as_they_are(threads, number):
     for seed in range(3):
         value, log_det = stack(points(stack, 70, dtype=torch.float32, seed=seed)[0])
         loss = value.square().sum() + log_det.sum()
-        found = torch.autograd.grad(loss, list(stack.parameters()))
-        steps.append((found, [t.clone() for t in found]))
-    for found, copies in steps:
-        assert all(map(torch.equal, found, copies))
+        actual = torch.autograd.grad(loss, list(stack.parameters()))
+        steps.append((actual, [t.clone() for t in actual]))
+    for actual, copies in steps:
+        assert all(map(torch.equal, actual, copies))
     assert not torch.equal(steps[0][0][0], steps[1][0][0])
 
 
@@ -391,7 +391,7 @@ def test_other_products_and_threads_are_right(libraries, threads, monkeypatch):
                     module, "address_in_torch", lambda n, m=missing: None if n in m else address(n)
                 )
             made = native.Backend(Library(list(libraries.values())[-1]))
-            patch.setattr(native, "backend", lambda found=made: found)
+            patch.setattr(native, "backend", lambda actual=made: actual)
             assert made.loop is None
             assert_alike(result_of(stack, "forward", x), expected, 1e-5)
     assert threadpool_info() == before

@@ -13,9 +13,9 @@ def narrow():
     return torch.autocast("cpu", dtype=torch.bfloat16)
 
 
-def off(found, expected):
+def off(actual, expected):
     """Returns the relative distance of two tensors."""
-    return ((found - expected).norm() / expected.norm()).item()
+    return ((actual - expected).norm() / expected.norm()).item()
 
 
 def example(**settings):
@@ -38,14 +38,14 @@ def test_training_steps_are_near_those_of_float32(threads, memory, settings):
     chain = stack.to_chain()
     expected = result_of(stack, "forward", x, context)
     with narrow():
-        found = result_of(stack, "forward", x, context)
+        actual = result_of(stack, "forward", x, context)
         plain = result_of(chain, "forward", x, context)
-    assert found.value.dtype == found.log_det.dtype == torch.float32
-    assert all(g.dtype == torch.float32 for g in found.gradients)
-    assert 1e-4 < off(found.value, expected.value) < 1e-2
-    assert (found.log_det - expected.log_det).abs().max() <= 2e-2
+    assert actual.value.dtype == actual.log_det.dtype == torch.float32
+    assert all(g.dtype == torch.float32 for g in actual.gradients)
+    assert 1e-4 < off(actual.value, expected.value) < 1e-2
+    assert (actual.log_det - expected.log_det).abs().max() <= 2e-2
     gradient, plainly, exact = (
-        torch.cat([g.flatten() for g in result.gradients]) for result in (found, plain, expected)
+        torch.cat([g.flatten() for g in result.gradients]) for result in (actual, plain, expected)
     )
     assert off(gradient, exact) < 5e-2
     assert off(gradient, exact) < 1.5 * off(plainly, exact)
@@ -78,9 +78,9 @@ def test_scores_and_samples_are_float32s(memory):
         stack.eval()
         pairs.append((stack(x, context), scores))
         assert same(result_of(stack, "inverse", x, context), trained)
-    for found, expected in pairs:
-        assert torch.equal(found[0], expected[0])
-        assert torch.equal(found[1], expected[1])
+    for actual, expected in pairs:
+        assert torch.equal(actual[0], expected[0])
+        assert torch.equal(actual[1], expected[1])
 
 
 def test_float64_stays():
@@ -103,8 +103,8 @@ def test_invert_is_as_good_as_recompute():
         warnings.simplefilter("ignore")
         recomputed = result_of(stack, "forward", x, context)
         stack.memory = "invert"
-        found = result_of(stack, "forward", x, context)
-    pairs = zip(found.gradients, recomputed.gradients, exact.gradients, strict=True)
+        actual = result_of(stack, "forward", x, context)
+    pairs = zip(actual.gradients, recomputed.gradients, exact.gradients, strict=True)
     for mine, theirs, expected in pairs:
         assert (mine - expected).norm() <= 1.5 * (
             theirs - expected

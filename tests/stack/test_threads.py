@@ -40,15 +40,15 @@ def test_the_number_of_threads_may_change_on_the_way(threads, memory):
     stack = stack_of(4, 6, memory=memory)
     x, _ = points(stack, 100)
     x.requires_grad_()
-    found = []
+    actual = []
     for forward, backward in ((1, 1), (1, 3), (3, 1), (2, 3)):
         threads(forward)
         value, log_det = stack(x)
         threads(backward)
         loss = value.square().sum() + log_det.sum()
-        found.append(torch.autograd.grad(loss, [x, *stack.parameters()]))
-    for other in found[1:]:
-        for mine, theirs in zip(other, found[0], strict=True):
+        actual.append(torch.autograd.grad(loss, [x, *stack.parameters()]))
+    for other in actual[1:]:
+        for mine, theirs in zip(other, actual[0], strict=True):
             assert (mine - theirs).norm() <= 1e-11 * theirs.norm()
 
 
@@ -64,11 +64,11 @@ def test_equal_chunks_have_equal_bits(threads, memory):
     threads(1)
     expected = result_of(stack, "forward", x)
     threads(2)
-    found = result_of(stack, "forward", x)
-    assert torch.equal(found.value, expected.value)
-    assert torch.equal(found.log_det, expected.log_det)
-    assert torch.equal(found.gradients[0], expected.gradients[0])
-    assert_alike(found, expected, 1e-12)
+    actual = result_of(stack, "forward", x)
+    assert torch.equal(actual.value, expected.value)
+    assert torch.equal(actual.log_det, expected.log_det)
+    assert torch.equal(actual.gradients[0], expected.gradients[0])
+    assert_alike(actual, expected, 1e-12)
 
 
 @pytest.mark.usefixtures("chunked")
@@ -90,8 +90,8 @@ def test_each_row_is_in_one_chunk(rows):
     """However a batch is cut, each row is computed once and lands in its place."""
     stack = stack_of(4, 3, context_features=1)
     x, context = points(stack, rows)
-    found = result_of(stack, "forward", x, context)
-    assert_alike(found, result_of(stack.to_chain(), "forward", x, context), 1e-11)
+    actual = result_of(stack, "forward", x, context)
+    assert_alike(actual, result_of(stack.to_chain(), "forward", x, context), 1e-11)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -165,12 +165,12 @@ def test_several_callers_do_not_meet(threads, memory):
         return torch.autograd.grad(loss, list(stack.parameters()))
 
     expected = [gradients(x) for x in batches]
-    found = {}
+    actual = {}
 
     def work(number):
         torch.set_num_threads(2)
         for _ in range(5):
-            found.setdefault(number, []).append(gradients(batches[number]))
+            actual.setdefault(number, []).append(gradients(batches[number]))
 
     callers = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(4)]
     for caller in callers:
@@ -178,7 +178,7 @@ def test_several_callers_do_not_meet(threads, memory):
     for caller in callers:
         caller.join(timeout=600)
         assert not caller.is_alive()
-    for number, results in found.items():
+    for number, results in actual.items():
         assert len(results) == 5
         for result in results:
             for mine, theirs in zip(result, expected[number], strict=True):

@@ -126,7 +126,7 @@ class BlockPass:
             z = torch.empty_like(x, memory_format=torch.contiguous_format)
             log_det = x.new_empty(len(x))
 
-        def one(chunk: Chunk) -> Iterator[Job]:
+        def run(chunk: Chunk) -> Iterator[Job]:
             saved, workspace = self._saved(chunk), self._workspace(chunk)
             yield from kernel.forward(
                 saved,
@@ -143,7 +143,7 @@ class BlockPass:
             if self.keep == "nothing":
                 self._release(chunk)
 
-        self._each(one, tensors)
+        self._each(run, tensors)
         return z, log_det
 
     def backward(
@@ -167,7 +167,7 @@ class BlockPass:
                 tensor_gradients,
             )
 
-        def one(chunk: Chunk) -> Iterator[Job]:
+        def run(chunk: Chunk) -> Iterator[Job]:
             saved, workspace = chunk.saved or self._saved(chunk), self._workspace(chunk)
             chunk.saved = saved
             rows = chunk.rows
@@ -189,7 +189,7 @@ class BlockPass:
             POOL.give(self._pool_key("workspace", chunk.thread), chunk.columns, workspace)
             self._release(chunk)
 
-        self._each(one, tensors)
+        self._each(run, tensors)
         sets[0].moved = ()
         parts = [slice(thread, None, self.threads) for thread in range(self.threads)]
         self._run(

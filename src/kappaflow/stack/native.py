@@ -96,11 +96,11 @@ class Backend:
             functions.execute_all(ctypes.c_void_p(loop), ctypes.c_int64(count), table)
             return
 
-        def one(index: int) -> None:
+        def run(index: int) -> None:
             functions.execute(ctypes.c_int64(index), ctypes.c_int64(index + 1), table)
 
         with self._limit():
-            run_all([functools.partial(one, index) for index in range(count)])
+            run_all([functools.partial(run, index) for index in range(count)])
 
 
 _backend_of = functools.lru_cache(maxsize=1)(Backend)

@@ -137,11 +137,11 @@ class NetworkBackward:
     def __init__(
         self, shape: NetworkShape, columns: int, like: Tensor, product_dtype: torch.dtype
     ) -> None:
-        self.shape, self.wide = shape, like.dtype == product_dtype
-        rows = 0 if self.wide else sum(shape.outputs)
+        self.shape = shape
         self.narrow = None
-        if not self.wide:
-            self.narrow = Slopes(shape, like.new_empty(rows, columns, dtype=product_dtype))
+        if like.dtype != product_dtype:
+            buffer = like.new_empty(sum(shape.outputs), columns, dtype=product_dtype)
+            self.narrow = Slopes(shape, buffer)
         # Gradients that skip a layer: one buffer is enough, since only equal widths are added.
         adding = [n if shape.adds(layer) else 0 for layer, n in enumerate(shape.outputs[:-1])]
         carried = like.new_empty(max(adding, default=0), columns, dtype=product_dtype)

@@ -261,7 +261,7 @@ def check_products(
         forward.log_det,
         forward.log_det_tolerance,
     )
-    for name, matrix, at, given in (
+    for name, matrix, at, tangents in (
         ("jv", forward.jacobian, forward, vectors),
         ("vjp", forward.jacobian.mT, forward, images),
         ("inverse_jv", inverse.jacobian, inverse, images),
@@ -269,12 +269,12 @@ def check_products(
     ):
         product = getattr(linearization, name)
         with torch.no_grad():
-            one, several = product(given[0]), product(given)
-        expected = torch.einsum("bij,kbj->kbi", matrix, given.flatten(2).double())
-        size = given.flatten(2).double().norm(dim=2) * at.singular_values[:, 0]
+            single, several = product(tangents[0]), product(tangents)
+        expected = torch.einsum("bij,kbj->kbi", matrix, tangents.flatten(2).double())
+        size = tangents.flatten(2).double().norm(dim=2) * at.singular_values[:, 0]
         tolerance = 10 * at.eps * at.condition_number * size
         law = f"the product {name} of linearize should be that of the dense Jacobian"
-        require_close(law, one.flatten(1), expected[0], tolerance[0])
+        require_close(law, single.flatten(1), expected[0], tolerance[0])
         require_close(
             f"{law} for several vectors",
             several.flatten(2).flatten(0, 1),
@@ -333,13 +333,13 @@ def check_log_det_gradients(twin: Bijection, x: Tensor, context: Tensor | None) 
     kappa = (values[:, 0] / values[:, -1]).nan_to_num(torch.inf).max().item()
     allowed = kappa * torch.finfo(x.dtype).eps ** 0.5
     both = (forward, inverse)
-    mismatches = [breach for one in both if (breach := one.breach(one.by_other, allowed))]
+    mismatches = [breach for way in both if (breach := way.breach(way.by_other, allowed))]
     if not mismatches and forward.dense and not forward.breach(forward.dense, allowed):
         return
-    dense = [one.breach(one.dense, allowed) for one in both if one.dense]
+    dense = [way.breach(way.dense, allowed) for way in both if way.dense]
     breaches = [breach for breach in dense if breach]
     if mismatches and not breaches:
-        smaller = min(both, key=lambda one: one.own["x"].norm())
+        smaller = min(both, key=lambda way: way.own["x"].norm())
         breaches = [smaller.breach(smaller.by_other, allowed) or mismatches[0]]
     agrees = not mismatches and len(breaches) < len(dense)
     require(agrees or not breaches, "".join(breaches[:1]))

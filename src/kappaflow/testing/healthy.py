@@ -44,10 +44,11 @@ def assert_healthy(
     check_codes(select, ignore)
     diagnosis = filter_findings(doctor(flow, x, context), select, ignore)
     lines = [
-        f"{one.severity} {one.code}{f' in layer {one.layer}' if one.layer else ''}: {one.message} "
-        f"{one.cause} {one.fix}"
-        for one in diagnosis.findings
-        if one.severity in severe
+        f"{finding.severity} {finding.code}"
+        f"{f' in layer {finding.layer}' if finding.layer else ''}: {finding.message} "
+        f"{finding.cause} {finding.fix}"
+        for finding in diagnosis.findings
+        if finding.severity in severe
     ]
     if lines:
         raise ContractError("\n".join(lines))
