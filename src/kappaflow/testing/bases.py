@@ -62,7 +62,7 @@ def check_base(base: Base, context: Tensor | None = None) -> None:
     check_parameters(flow, rows)
     for row in [None] if rows is None else rows[:2, None]:
         check_samples_against_density(flow, row)
-    check_files(flow, draw(flow, 4, rows), None if rows is None else expanded(rows, 4))
+    check_files(flow, draw(flow, 4, rows), expanded(rows, 4))
 
 
 def draw(
@@ -72,16 +72,18 @@ def draw(
     return sample_of_base(
         flow.base,
         n,
-        context=None if context is None else expanded(context, n),
+        context=expanded(context, n),
         dtype=dtype or flow.dtype,
         device=flow.device,
         generator=torch.Generator().manual_seed(seed),
     )
 
 
-def expanded(context: Tensor, n: int) -> Tensor:
-    """Returns n context rows, which take turns."""
-    return context[torch.arange(n, device=context.device) % len(context)]
+def expanded(context: Tensor | None, n: int) -> Tensor | None:
+    """Returns n context rows, which take turns, or None for no context."""
+    return (
+        None if context is None else context[torch.arange(n, device=context.device) % len(context)]
+    )
 
 
 def check_forms(flow: Flow, context: Tensor | None) -> None:
@@ -89,7 +91,7 @@ def check_forms(flow: Flow, context: Tensor | None) -> None:
     for dtype in (flow.dtype, torch.float64):
         for n in (0, 3):
             draw(flow, n, context, dtype=dtype)
-    z, rows = draw(flow, 3, context), None if context is None else expanded(context, 3)
+    z, rows = draw(flow, 3, context), expanded(context, 3)
     log_prob, least = log_prob_of_base(flow.base, z, rows), log_det_dtype(flow.dtype)
     require(
         torch.promote_types(log_prob.dtype, least) == log_prob.dtype,
@@ -100,7 +102,7 @@ def check_forms(flow: Flow, context: Tensor | None) -> None:
 
 def check_rows(flow: Flow, context: Tensor | None) -> None:
     """Checks that the log_prob of a row does not depend on the other rows."""
-    z, rows = draw(flow, 8, context), None if context is None else expanded(context, 8)
+    z, rows = draw(flow, 8, context), expanded(context, 8)
     with torch.no_grad():
         together = flow.base.log_prob(z, rows)
         alone = [
@@ -136,7 +138,7 @@ def check_parameters(flow: Flow, context: Tensor | None) -> None:
         return
     moved = jittered(copy.deepcopy(flow))
     n = 64 if context is None else 16 * len(context)
-    z, rows = draw(moved, n, context), None if context is None else expanded(context, n)
+    z, rows = draw(moved, n, context), expanded(context, n)
     outputs = {"log_prob": log_prob_of_base(moved.base, z.detach(), rows)}
     if moved.base.has_rsample:
         outputs["samples"] = z.square().flatten(1).sum(1)

@@ -105,19 +105,17 @@ def check_form(
     name: str, function: Map, x: Tensor, context: Tensor | None, shape: torch.Size
 ) -> None:
     """Checks dtype, shape and device of the outputs, and that the inputs are unchanged."""
-    x_copy, context_copy = x.clone(), None if context is None else context.clone()
+    copies = x.clone(), None if context is None else context.clone()
     with torch.no_grad():
-        result = function(x_copy, context_copy)
+        result = function(*copies)
     require(
         isinstance(result, tuple) and len(result) == 2 and all(map(torch.is_tensor, result)),
         f"{name} should return (value, log_det), got {type(result).__name__}",
     )
     value, log_det = result
-    require(torch.equal(x_copy, x), f"{name} should not change its input in place, but it did")
-    if context is not None and context_copy is not None:
-        require(
-            torch.equal(context_copy, context), f"{name} should not change its context in place"
-        )
+    for what, before, after in zip(("input", "context"), (x, context), copies, strict=True):
+        unchanged = before is None or after is None or torch.equal(before, after)
+        require(unchanged, f"{name} should not change its {what} in place, but it did")
     for what, got, expected in (
         ("shape of the value", tuple(value.shape), tuple(shape)),
         ("dtype of the value", value.dtype, x.dtype),

@@ -180,9 +180,8 @@ def check_sample_gradients(flow: Flow, context: Tensor | None) -> None:
     """Checks that `rsample` carries gradients to the parameters, if there are any."""
     twin = jittered(copy.deepcopy(flow))
     contexts = None if context is None else context[:2]
-    if not any(parameter.requires_grad for parameter in twin.parameters()):
-        return
-    if not flow.base.has_rsample:
+    trained = any(parameter.requires_grad for parameter in twin.parameters())
+    if not trained or not flow.base.has_rsample:
         return
     samples = twin.rsample(4, contexts, generator=seeded(4))
     require(
