@@ -57,6 +57,11 @@ class Summary:
         return f"<table><caption {NAME}><b>{type(self).__name__}</b></caption>{rows}</table>"
 
 
+def facts_of(result: Summary) -> Facts:
+    """Returns the main figures of a result, as the command line prints them."""
+    return result._facts()
+
+
 class PlottedSummary(Summary):
     """Base class of results that `kappaflow.plot` draws."""
 

@@ -61,7 +61,7 @@ def test_the_summary_is_in_bits_per_dimension(run, pictures, tmp_path):
     sizes = ("--patch", 2, "--depth", 1, "--width", 4, "--logit", 0.05)
     outcome = run(*words, *sizes, "--max-epochs", 1, "--quiet")
     assert outcome.status == 0, outcome.err
-    assert "held-out bits per dimension" in outcome.out and "each pixel on its own" in outcome.out
+    assert "Held-out bits per dimension" in outcome.out and "independent pixels" in outcome.out
     assert str(tmp_path / "run" / "samples") in outcome.out
     flow = kf.load(tmp_path / "run")
     assert any(isinstance(part, kf.bijections.Logit) for part in flow.bijection)

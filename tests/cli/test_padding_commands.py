@@ -46,9 +46,9 @@ def test_a_bound_is_called_one_and_weighted(run, table, padded, kind):
     """On the terminal, in result.json and on the page, with the estimate and its error."""
     folder = padded(kind)
     again = run("fit", table, "--out", folder, *SMALL, "--padding", 2, "--padding-kind", kind)
-    assert "bound on the held-out NLL, standardized columns" in again.out
-    assert "by importance weights" in again.out and "Monte Carlo error" in again.out
-    assert "of a Gaussian" in again.out and JOINT not in again.out
+    assert "Bound on the held-out NLL, standardized" in again.out
+    assert "Held-out NLL, importance-weighted" in again.out and "Monte Carlo error" in again.out
+    assert "for a Gaussian" in again.out and JOINT not in again.out
     stored = read(folder, "result.json")
     assert stored["likelihood"] == "bound"
     message = read(folder, "report.json")["result"]["padding"]
@@ -85,8 +85,8 @@ def test_without_a_density_no_number_passes_for_a_likelihood(run, table, padded,
     folder = padded("zero")
     words = ("--padding", 2, "--padding-kind", "zero")
     again = run("fit", table, "--out", folder, *SMALL, *words)
-    assert "joint NLL of rows and padding" in again.out and JOINT in again.out
-    assert "held-out NLL" not in again.out and "Gaussian" not in again.out
+    assert "Joint NLL with the padding" in again.out and JOINT in again.out
+    assert "Held-out NLL" not in again.out and "Gaussian" not in again.out
     stored = read(folder, "result.json")
     assert stored["likelihood"] == "joint" and stored["padding"]["weighted"] is None
     page = (folder / "report.html").read_text()
@@ -149,8 +149,8 @@ def test_images_with_zeros_beside_them_have_no_bits(run, tmp_path):
              "--max-epochs", 1, "--batch-size", 512, "--quiet")  # fmt: skip
     done = run(*words, "--padding", 1, "--padding-kind", "zero")
     assert done.status == 0, done.err
-    assert "joint NLL of images and padding" in done.out and JOINT in done.out
-    assert "bits" not in done.out and "held-out" not in done.out
+    assert "Joint NLL with the padding" in done.out and JOINT in done.out
+    assert "bits" not in done.out and "Held-out" not in done.out
     page = (folder / "report.html").read_text()
     assert "This flow has no likelihood, because its padding has no density" in page
     assert "1 channel, all zero, was added to each image" in page

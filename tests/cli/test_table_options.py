@@ -82,7 +82,7 @@ def test_fit_shows_the_condition_number_and_its_budget(run, correlated, tmp_path
     result = read(out, "result.json")
     assert result["condition_budget"] == 2.0 and result["condition_rows"] == 50
     assert 1 < result["condition_number_p95"] < 2.2
-    assert "(budget 2, 50 rows)" in done.out
+    assert "(budget 2.00)" in done.out
     report = read(out, "report.json")["result"]
     assert report["condition_number_p95"] == result["condition_number_p95"]
     assert "(budget 2.00)" in (out / "report.html").read_text()

@@ -115,6 +115,8 @@ def test_the_command_prints_once(tmp_path):
     """The first rank makes the report and speaks; `make faults-short` kills ranks."""
     data = write_rows(tmp_path / "rows.csv")
     message = finish(data, tmp_path / "printed", count=2, epochs=3)
-    assert message.count("The report is") == message.count("held-out NLL, units") == 1, message
+    assert message.count("The report is") == message.count("Held-out NLL, input units") == 1, (
+        message
+    )
     assert "Warning" not in message, message
     assert (tmp_path / "printed" / "report.html").exists()

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -75,10 +76,10 @@ def test_rewrite_prints_the_certificate(rewritten, run, tmp_path, capsys):
     certificate = read(folder / "certificate.json")
     assert certificate["compared_on"] == "held-out rows of the run"
     assert certificate["points"] == read(run / "result.json")["test"]["rows"]
-    assert f"couplings after                          {certificate['couplings_after']}" in text
-    assert all(linear["name"] in text for linear in certificate["replaced"])
+    assert re.search(rf"couplings after +{certificate['couplings_after']}\n", text)
+    assert f"{len(certificate['replaced'])}, as " in text
     assert certificate["differences"]["float64"]["log_prob"] < 1e-10
-    assert "log_prob, nats" in text and str(folder) in text
+    assert "log_prob " in text and str(folder) in text
     new = tmp_path / "new"
     words = ["rewrite", str(run), "--out", str(new), "--partition", "alternating", "--json"]
     assert main(words) == 0

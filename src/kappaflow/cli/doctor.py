@@ -9,10 +9,10 @@ from cyclopts import Parameter
 
 from kappaflow.cli.parameters import Data, Decimal, Device, Flag, Integer, Json, Names
 from kappaflow.cli.show import (
-    formatted,
     note_unfinished,
     note_unused_cuda,
     print_columns,
+    print_findings,
     print_json,
     print_text,
     shown_step,
@@ -139,10 +139,7 @@ def doctor(
 def _print(diagnosis: "Diagnosis", points: str, page: Path | None) -> None:
     """Prints a diagnosis as text."""
     print_text(f"{diagnosis.verdict}\n")
-    for finding in diagnosis.findings:
-        where = f" in layer {finding.layer}" if finding.layer else ""
-        print_text(f"{finding.severity} {finding.code}{where}: {finding.message}")
-        print_text(f"  cause: {finding.cause}\n  fix:   {finding.fix}\n")
+    print_findings(diagnosis.findings, fixes=True)
     measured = {"examined at": points, **diagnosis.measured}
     if not measured["not_checked"]:
         del measured["not_checked"]
@@ -230,10 +227,7 @@ def _compare(before: "Health", after: "Health") -> None:
     rows: list[tuple[str, ...]] = [("", "before", "after"), ("findings", *codes)]
     if before.nll is not None and after.nll is not None:
         for what in dict.fromkeys(health.likelihood for health in each):
-            values = [
-                formatted(".4g", health.nll) if health.likelihood == what else ""
-                for health in each
-            ]
+            values = [f"{health.nll:.4g}" if health.likelihood == what else "" for health in each]
             rows.append((NLL[what], *values))
     for name in FIGURES:
         values = (health.measured[name] for health in each)

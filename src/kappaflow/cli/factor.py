@@ -59,7 +59,9 @@ def factor(
         An HTML file with pictures of the factors, and of what more couplings buy: for that the
         matrix is factored again with 8, 11, 12 and 16 couplings.
     """
+    from kappaflow.report.factorization import changes
     from kappaflow.runs import factor_file
+    from kappaflow.summary import facts_of
 
     with shown_step() as show:
         result = factor_file(
@@ -75,71 +77,41 @@ def factor(
         )
     if json:
         print_json(_plain(result))
-    else:
-        _print(result, {"couplings are in": out, "page": report})
-
-
-def _print(factorization: "Factorization", files: dict[str, Path | None]) -> None:
-    """Prints a line a coupling, and what the product is worth, for people."""
-    from kappaflow.report.factorization import changes
-
+        return
     lines = [
-        (str(number), changes(factorization, number), f"{condition:.3g}")
-        for number, condition in enumerate(factorization.condition_numbers, start=1)
+        (str(number), changes(result, number), f"{condition:.3g}")
+        for number, condition in enumerate(result.condition_numbers, start=1)
     ]
     print_columns([("coupling", "changes", "condition number"), *lines])
     print_text()
-    print_columns([
-        ("residual", f"{factorization.residual:.1e}"),
-        ("residual of the inverse", f"{factorization.inverse_residual:.1e}"),
-        ("largest condition number", f"{factorization.condition_number:.3g}"),
-        ("lower bound for so many couplings", f"{factorization.lower_bound:.3g}"),
-        *(
-            [("closed form, before the search", f"{factorization.before_search:.3g}")]
-            if factorization.before_search is not None
-            else []
-        ),
-        ("condition number of the matrix", f"{_own_condition(factorization):.3g}"),
-        ("method", factorization.method),
-        (
-            "sign flip",
-            "none"
-            if factorization.flipped is None
-            else f"in coupling {factorization.flipped + 1}",
-        ),
-        *([("note", factorization.note)] if factorization.note else []),
-        *((label, str(path)) for label, path in files.items() if path is not None),
-    ])
+    files = {"couplings are in": out, "page": report}
+    written = [(label, str(path)) for label, path in files.items() if path is not None]
+    print_columns([*facts_of(result), *written])
 
 
 def _plain(factorization: "Factorization") -> dict[str, Any]:
-    """Returns what is printed, for machines; None for numbers that are not finite."""
-    from kappaflow.storage import plain
-
-    return plain({
-        "features": len(factorization.matrix),
-        "couplings": [
-            {
-                "number": number,
-                "kept": coupling.partition.kept,
-                "changed": coupling.partition.changed,
-                "condition_number": coupling.condition_number,
-            }
-            for number, coupling in enumerate(factorization.couplings, start=1)
-        ],
-        "residual": factorization.residual,
-        "inverse_residual": factorization.inverse_residual,
-        "condition_number": factorization.condition_number,
-        "lower_bound": factorization.lower_bound,
-        "before_search": factorization.before_search,
-        "matrix_condition_number": _own_condition(factorization),
-        "method": factorization.method,
-        "flipped": None if factorization.flipped is None else factorization.flipped + 1,
-        "note": factorization.note,
-    })
-
-
-def _own_condition(factorization: "Factorization") -> float:
+    """Returns the numbers for machines; None for numbers that are not finite."""
     import numpy as np
 
-    return float(np.linalg.cond(factorization.matrix.numpy()))
+    from kappaflow.storage import plain
+
+    names = ("residual", "inverse_residual", "condition_number", "lower_bound", "before_search")
+    flipped = factorization.flipped
+    couplings = [
+        {
+            "number": number,
+            "kept": coupling.partition.kept,
+            "changed": coupling.partition.changed,
+            "condition_number": coupling.condition_number,
+        }
+        for number, coupling in enumerate(factorization.couplings, start=1)
+    ]
+    return plain({
+        "features": len(factorization.matrix),
+        "couplings": couplings,
+        **{name: getattr(factorization, name) for name in names},
+        "matrix_condition_number": float(np.linalg.cond(factorization.matrix.numpy())),
+        "method": factorization.method,
+        "flipped": None if flipped is None else flipped + 1,
+        "note": factorization.note,
+    })

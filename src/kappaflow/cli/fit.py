@@ -29,13 +29,12 @@ from kappaflow.cli.parameters import Data, Device, Integer, Json, Quiet
 from kappaflow.cli.show import (
     JOINT,
     first_process_prints,
-    formatted,
     note_unused_cuda,
     print_columns,
+    print_findings,
     print_json,
     print_note,
     print_text,
-    rows_of_measurements,
 )
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.options import AnyModel, TableModel
@@ -43,14 +42,7 @@ from kappaflow.ranks import is_first
 
 if TYPE_CHECKING:
     from kappaflow.data import Kind
-    from kappaflow.report.result import Result
     from kappaflow.runs import ModelConfig, ModelSearch, RunSummary
-
-WHAT = {
-    "exact": "held-out NLL",
-    "bound": "bound on the held-out NLL",
-    "joint": "joint NLL of rows and padding",
-}
 
 
 def fit(
@@ -142,7 +134,7 @@ def fit(
             **settings,
         )
         if is_first():  # the run folder is on its machine
-            _print_summary(summary, of_rows.get("against"), json=json)
+            _print_summary(summary, json=json)
 
 
 def _default_folder(data: str) -> Path:
@@ -236,11 +228,11 @@ def _refuse_other_kind(
         )
 
 
-def _print_summary(summary: "RunSummary", against: str | None, *, json: bool) -> None:
-    """Prints the result of a run, as a table for people or as JSON."""
+def _print_summary(summary: "RunSummary", *, json: bool) -> None:
+    """Prints the result of a run: the headline of its page for people, or all of it as JSON."""
+    from kappaflow.report.files import headline, read_report
     from kappaflow.results import to_plain
     from kappaflow.runs.stored import run_kind
-    from kappaflow.runs.tables import TABLES
 
     result, out = summary.result, summary.folder
     if json:
@@ -248,69 +240,13 @@ def _print_summary(summary: "RunSummary", against: str | None, *, json: bool) ->
         return
     if summary.was_finished:
         print_note(f"{out} was finished already; this is its stored result")
-    runs = run_kind(out)
-    likelihood = _table_rows(result) if runs is TABLES else runs.figures(result)
-    rows = [*likelihood, *rows_of_measurements(result), *_separation_rows(result, against)]
-    print_columns(rows)
+    figures = headline(read_report(out))
+    print_columns(
+        (figure.label, f"{figure.value} {figure.unit}", figure.note) for figure in figures
+    )
+    print_text(f"\n{result.epochs} epochs in {result.time_s:.0f} s ({result.stopped_because})")
     if result.is_joint:
         print_text(f"\n{JOINT}")
     print_text(f"\n{result.verdict}\n")
-    for finding in result.findings:
-        where = f" in layer {finding.layer}" if finding.layer else ""
-        print_text(f"{finding.severity} {finding.code}{where}: {finding.message}")
-    print_text(f"\n{runs.note(out)}The report is {out / 'report.html'}")
-
-
-def _table_rows(result: "Result") -> list[tuple[str, str]]:
-    """Returns labels and values of the likelihood of rows."""
-    what, test = WHAT[result.likelihood], result.test
-    error = f" +- {formatted('.3f', test.standard_error)} nats"
-    return [
-        (f"{what}, standardized columns", formatted(".3f", test.nll_standardized) + error),
-        *_weighted_rows(result),
-        *(
-            (f"  {part.name}", f"{formatted('.3f', part.nll_standardized)} nats")
-            for part in result.parts
-        ),
-        *_reference_rows(result),
-        (f"{what}, units of the data", f"{formatted('.3f', test.nll)} nats"),
-    ]
-
-
-def _separation_rows(result: "Result", against: str | None) -> list[tuple[str, str]]:
-    """Returns the separation of other rows, which `against` describes."""
-    rows = []
-    for separation in result.separations:
-        auc, error = separation.auc, separation.auc_standard_error
-        value = f"{formatted('.4f', auc)} +- {formatted('.4f', error)}"
-        rows.append((f"AUC against {against}", value))
-    return rows
-
-
-def _reference_rows(result: "Result") -> list[tuple[str, str]]:
-    """Returns the likelihood of a Gaussian and of a mixture, and how the flow compares."""
-    if result.is_joint:
-        return []
-    rows = []
-    for reference in result.references:
-        name = "of a linear-Gaussian regression" if reference.conditional else "of a Gaussian"
-        if reference.kind != "Gaussian":
-            count = f"{reference.components} component{'s' if reference.components > 1 else ''}"
-            noise = "of one with noise of a" if reference.conditional else "of a"
-            name = f"{noise} Gaussian mixture ({count})"
-        nll = formatted(".3f", reference.nll_standardized)
-        difference = formatted("+.3f", reference.difference)
-        error = formatted(".3f", reference.standard_error)
-        value = f"{nll} nats (the flow: {difference} +- {error})"
-        rows.append((f"  {name}", value))
-    return rows
-
-
-def _weighted_rows(result: "Result") -> list[tuple[str, str]]:
-    """Returns the likelihood by importance weights, where there is one."""
-    weighted = None if result.padding is None else result.padding.weighted
-    if weighted is None:
-        return []
-    error = formatted(".3f", weighted.monte_carlo_error)
-    value = f"{formatted('.3f', weighted.nll_standardized)} nats, Monte Carlo error {error}"
-    return [("  by importance weights", value)]
+    print_findings(result.findings)
+    print_text(f"\n{run_kind(out).note(out)}The report is {out / 'report.html'}")

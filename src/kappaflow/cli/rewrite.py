@@ -1,13 +1,9 @@
 """`kappaflow rewrite`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kappaflow.cli.parameters import Count, FirstPart, Integer, Json
-from kappaflow.cli.show import note_unfinished, print_columns, print_json, print_text
-
-if TYPE_CHECKING:
-    from kappaflow.runs import RewrittenRun
+from kappaflow.cli.show import note_unfinished, print_json, print_text
 
 
 def rewrite(
@@ -58,42 +54,6 @@ def rewrite(
     note_unfinished(run)
     if json:
         print_json(done.to_json())
-    else:
-        _print(done)
-
-
-def _print(done: "RewrittenRun") -> None:
-    """Prints the certificate for people."""
-    certificate = done.certificate
-    print_columns([
-        ("couplings before", f"{certificate.couplings_before}"),
-        ("permutations and linear layers before", f"{certificate.mixing_before}"),
-        ("couplings after", f"{certificate.couplings_after}"),
-        ("linear couplings that joined a neighbor", f"{certificate.joined}"),
-        ("layers kept unchanged", ", ".join(certificate.left) or "none"),
-    ])
-    if certificate.replaced:
-        print_text()
-        print_columns([
-            ("linear map", "couplings", "largest condition number", "residual"),
-            *(
-                (
-                    linear.name,
-                    str(linear.couplings),
-                    f"{max(linear.condition_numbers, default=1.0):.3g}",
-                    f"{linear.residual:.1e}",
-                )
-                for linear in certificate.replaced
-            ),
-        ])
-    print_text()
-    differences = certificate.differences.values()
-    print_columns([
-        ("largest difference", *certificate.differences),
-        ("z", *(f"{difference.z:.1e}" for difference in differences)),
-        ("log_det, nats", *(f"{difference.log_det:.1e}" for difference in differences)),
-        ("log_prob, nats", *(f"{difference.log_prob:.1e}" for difference in differences)),
-    ])
-    print_text(
-        f"\nCompared on {certificate.points:,} {done.points}.\nThe new run is {done.folder}"
-    )
+        return
+    print_text(f"{done.certificate}\n")
+    print_text(f"The rows are {done.points}.\nThe new run is {done.folder}")

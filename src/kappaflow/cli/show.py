@@ -5,14 +5,13 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kappaflow.ranks import is_first
 
 if TYPE_CHECKING:
-    from kappaflow.report.result import Result
+    from kappaflow.finding import Finding
 
 _CONTROL = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, direction, surrogates, other line ends
 JOINT = (
@@ -87,28 +86,13 @@ def note_unfinished(run: Path) -> None:
         print_note(f"{run} is not finished: this is its flow of the best epoch so far")
 
 
-def formatted(form: str, *values: float | None) -> str:
-    """Returns numbers with commas between them."""
-    return ", ".join(
-        format(value, form) if value is not None and isfinite(value) else "not finite"
-        for value in values
-    )
-
-
-def rows_of_measurements(result: "Result") -> list[tuple[str, str]]:
-    """Returns labels and values of every run: conditioning, round trips, epochs."""
-    condition = result.condition_number_median, result.condition_number_p95
-    trips = result.round_trip_data, result.round_trip_latent
-    skipped = [("steps skipped", f"{result.skipped_steps:,}")] if result.skipped_steps else []
-    budget = result.condition_budget
-    limit = "" if budget is None else f" (budget {budget:g}, {result.condition_rows:,} rows)"
-    return [
-        ("condition number, median and 95 %", formatted(".3g", *condition) + limit),
-        ("worst layer", result.worst_layer),
-        ("round trip, data and latent", formatted(".1e", *trips)),
-        *skipped,
-        ("epochs", f"{result.epochs} in {result.time_s:.0f} s ({result.stopped_because})"),
-    ]
+def print_findings(findings: "Iterable[Finding]", *, fixes: bool = False) -> None:
+    """Prints findings, a line each; or with cause and fix."""
+    for finding in findings:
+        layer = f" in layer {finding.layer}" if finding.layer else ""
+        print_text(f"{finding.severity} {finding.code}{layer}: {finding.message}")
+        if fixes:
+            print_text(f"  cause: {finding.cause}\n  fix:   {finding.fix}\n")
 
 
 @contextmanager

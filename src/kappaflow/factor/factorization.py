@@ -129,7 +129,7 @@ class Factorization(PlottedSummary):
             gain = f"{self.before_search:.3g} in closed form, then {self.condition_number:.3g}"
             facts.append(("search", f"largest condition number {gain}"))
         if self.flipped is not None:
-            facts.append(("sign", f"one sign flip in coupling {self.flipped}"))
+            facts.append(("sign", f"one sign flip in coupling {self.flipped + 1} of {len(self)}"))
         return [*facts, ("note", self.note)] if self.note else facts
 
 

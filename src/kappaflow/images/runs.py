@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kappaflow.cli.show import formatted
 from kappaflow.diagnosis import image_likelihood_findings, training_findings
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.flows import Flow
@@ -25,7 +24,7 @@ from kappaflow.images.samples import (
     write_sheet,
 )
 from kappaflow.report.page import Page
-from kappaflow.report.result import HeldOut, Result
+from kappaflow.report.result import HeldOut
 from kappaflow.results import Part
 from kappaflow.runs.content import CollectedFindings, History
 from kappaflow.runs.kinds import OpenRun, RunConfig, RunKind
@@ -90,21 +89,6 @@ class ImageRuns(RunKind):
     def split_data(self, flow: Flow, train: Images, validation: Images, test: Images) -> ImageData:
         config = ImageConfig(test.source, by_class=bool(flow.context_features))
         return ImageData(config, train, validation, test)
-
-    def figures(self, result: Result) -> list[tuple[str, str]]:
-        test = result.test
-        error = formatted(".1f", test.standard_error)
-        nll = f"{formatted('.1f', test.nll)} +- {error} nats an image"
-        if result.is_joint:
-            return [("joint NLL of images and padding", nll)]
-        independent = result.references[0].nll if result.references else None
-        bits = formatted(".3f", test.bits_per_dimension)
-        error = formatted(".3f", test.bits_standard_error)
-        return [
-            ("held-out bits per dimension", f"{bits} +- {error}"),
-            ("  each pixel on its own", formatted(".3f", independent)),
-            ("held-out NLL", nll),
-        ]
 
     def note(self, folder: Path) -> str:
         return f"Samples are in {folder / FOLDER}\n"

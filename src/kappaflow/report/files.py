@@ -1,6 +1,6 @@
 """Reports on disk: report.json has the numbers, report.html is the page made from them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from kappaflow.data.dataset import kinds, runs_of
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.reading import parse_json, read_small
 from kappaflow.report.content import Report, TableCharts
-from kappaflow.report.page import Page, render_page
+from kappaflow.report.page import KeyFigure, Page, render_page
 from kappaflow.report.result import TABLE
 from kappaflow.report.tables import table_page
 from kappaflow.results import Part
@@ -24,6 +24,12 @@ def render(report: AnyReport, *, alone: bool = False) -> str:
     """Returns the page of a report; `alone` if there is no report.json next to it."""
     _, page = _kind(report.result.kind)
     return render_page(page(report, alone=alone))
+
+
+def headline(report: AnyReport) -> Sequence[KeyFigure]:
+    """Returns the numbers at the top of the page of a report."""
+    _, page = _kind(report.result.kind)
+    return page(report, alone=False).key_figures
 
 
 def store_report(report: AnyReport, folder: str | Path) -> Path:

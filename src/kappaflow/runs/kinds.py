@@ -21,7 +21,7 @@ from kappaflow.errors import ArgumentError, FileError
 from kappaflow.flows import Flow
 from kappaflow.report.general import GeneralCharts, general_page
 from kappaflow.report.page import Page
-from kappaflow.report.result import HeldOut, Result
+from kappaflow.report.result import HeldOut
 from kappaflow.results import Part
 from kappaflow.runs.content import (
     CollectedFindings,
@@ -242,11 +242,6 @@ class RunKind(ABC):
     def model(self, recipe: str, arguments: dict[str, Any]) -> ModelConfig:
         """Returns the model of a command."""
         return ModelConfig(recipe, arguments)
-
-    def figures(self, result: Result) -> list[tuple[str, str]]:
-        """Returns labels and values of the likelihood of a result, for people."""
-        error = f"{result.test.standard_error:.3f} nats"
-        return [("held-out NLL", f"{result.test.nll:.3f} +- {error}")]
 
     def note(self, folder: Path) -> str:  # noqa: ARG002
         """Returns a line on more files of a run, or nothing."""
