@@ -15,7 +15,7 @@ from kappaflow.ranks import alone, is_first, ranks
 from kappaflow.runs import model_search as module
 from kappaflow.runs.fit import fit_run
 from kappaflow.runs.model_search import (
-    Choice,
+    ModelChoice,
     ModelSearch,
     candidates,
     chosen_before,
@@ -328,7 +328,7 @@ def test_each_model_has_its_learning_rate_unless_the_search_names_one():
     assert rates == {1e-3, 5e-3}
     named = candidates(load_table(x), ModelSearch(learning_rate=0.01))
     assert {rate for _, _, rate in named} == {0.01}
-    choice = Choice(recipe="spline", arguments={}, learning_rate=1e-3)
+    choice = ModelChoice(recipe="spline", arguments={}, learning_rate=1e-3)
     assert choice.settings(SETTINGS).learning_rate == 1e-3
 
 

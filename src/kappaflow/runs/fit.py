@@ -16,7 +16,7 @@ from kappaflow.report.numbers import plain_text
 from kappaflow.report.result import Result
 from kappaflow.runs.evaluate import evaluate, write_evaluation
 from kappaflow.runs.kinds import DataConfig, RunData
-from kappaflow.runs.model_search import Choice, ModelSearch
+from kappaflow.runs.model_search import ModelChoice, ModelSearch
 from kappaflow.runs.race import Stopwatch
 from kappaflow.runs.recipes import ModelConfig
 from kappaflow.runs.stored import EVALUATED, read_finished
@@ -134,7 +134,7 @@ def _chosen(
     settings: Settings,
     learning_rate: float | None,
     **options: Any,  # noqa: ANN401
-) -> tuple[ModelConfig, Choice | None, TrainingState | None]:
+) -> tuple[ModelConfig, ModelChoice | None, TrainingState | None]:
     """Returns a model; of a search its choice, and the state of the winner."""
     if isinstance(model, ModelConfig):
         return model, None, None
@@ -148,7 +148,7 @@ def _about(
     model: ModelConfig,
     data: RunData,
     settings: Settings,
-    choice: Choice | None,
+    choice: ModelChoice | None,
 ) -> About:
     """Returns the facts of a report about the data, the model and the training."""
     batch_size = settings.rows_a_step(len(data.trained_on))

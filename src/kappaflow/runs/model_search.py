@@ -30,7 +30,7 @@ from kappaflow.options import Repair
 from kappaflow.ranks import alone
 from kappaflow.runs.race import (
     Candidate,
-    Choice,
+    ModelChoice,
     Racer,
     Stopwatch,
     preferred,
@@ -91,7 +91,7 @@ class ModelSearch:
             )
 
 
-Searched = tuple["Choice", TrainingState | None]  # and where the training of the winner starts
+Searched = tuple["ModelChoice", TrainingState | None]  # and where the training of the winner starts
 
 
 def candidates(
@@ -129,7 +129,7 @@ def candidates(
     ]
 
 
-def chosen_before(folder: Path) -> Choice | None:
+def chosen_before(folder: Path) -> ModelChoice | None:
     """Returns the choice of the search of an interrupted run.
 
     A run that was killed before its first checkpoint trains the same model from its first step.
@@ -138,7 +138,7 @@ def chosen_before(folder: Path) -> Choice | None:
         return None
     stored = (read_config(folder / CONFIG).run or {}).get("model_search")
     try:
-        return None if stored is None else Choice.model_validate(stored)
+        return None if stored is None else ModelChoice.model_validate(stored)
     except ValidationError as error:
         path = ".".join(map(str, error.errors()[0]["loc"]))
         raise FileError(
@@ -294,7 +294,7 @@ class _Race:
 
     def run(
         self, search: ModelSearch, device: str | torch.device | None, show: Bar
-    ) -> tuple[Choice, TrainingState | None]:
+    ) -> tuple[ModelChoice, TrainingState | None]:
         """Returns the choice, and the state from which the winner continues."""
         settings, watch = self.settings, Stopwatch()
         circles = any(domain.circular for domain in self.domains.values())
@@ -325,7 +325,7 @@ class _Race:
         winner = ranked[0]
         if math.isinf(winner.nll):
             raise NumericalError(NONE_TRAINED)
-        choice = Choice(
+        choice = ModelChoice(
             recipe=winner.recipe,
             arguments=winner.arguments,
             learning_rate=winner.learning_rate,
@@ -400,6 +400,6 @@ class _Race:
         return min(seconds, SHARE * (self.settings.max_time_s or math.inf))
 
 
-def _first(entrants: list[Candidate], reason: str) -> Choice:
+def _first(entrants: list[Candidate], reason: str) -> ModelChoice:
     recipe, arguments, rate = entrants[0]
-    return Choice(recipe=recipe, arguments=arguments, learning_rate=rate, reason=reason)
+    return ModelChoice(recipe=recipe, arguments=arguments, learning_rate=rate, reason=reason)

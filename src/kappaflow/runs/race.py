@@ -70,7 +70,7 @@ class Trial(BaseModel):
         return text if count == 1 else f"{text}, base a mixture of {count} normals"
 
 
-class Choice(BaseModel):
+class ModelChoice(BaseModel):
     """The model that a search chose, with all trials, the best first.
 
     `reason` is why there was no race, if there was none. `left_out` is the number of models for

@@ -35,7 +35,7 @@ from kappaflow.options import TableOptions, option, write_descriptions
 from kappaflow.report.result import TABLE
 from kappaflow.runs.content import Content
 from kappaflow.runs.kinds import DataConfig, RunData
-from kappaflow.runs.model_search import Choice, ModelSearch, search_model
+from kappaflow.runs.model_search import ModelChoice, ModelSearch, search_model
 from kappaflow.runs.ranges import Ranges, training_ranges
 from kappaflow.runs.recipes import (
     COUPLINGS,
@@ -162,7 +162,7 @@ class TableData(RunData):
         search: ModelSearch,
         settings: Settings,
         **options: Any,  # noqa: ANN401
-    ) -> tuple[Choice, TrainingState | None]:
+    ) -> tuple[ModelChoice, TrainingState | None]:
         """Returns the choice of a model search and the state of its winner."""
         rows = self.trained_on
         return search_model(

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy.special import kolmogorov
-from scipy.stats import ks_1samp, multivariate_t
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -154,6 +153,8 @@ def _coordinate(log_prob: LogProb, start: Tensor, z: Tensor, number: int) -> tup
     density = logs.nan_to_num(-torch.inf).exp() * spread * torch.cosh(u)
     cumulative = torch.cumulative_trapezoid(density, u)
     grid, shares = at.cpu().numpy(), (cumulative / cumulative[-1]).cpu().numpy()
+    from scipy.stats import ks_1samp  # takes half as long to load as torch
+
     test: Any = ks_1samp(z.cpu().numpy(), lambda v: np.interp(v, grid, [0.0, *shares]))
     return cumulative[-1].log().item(), float(test.statistic)
 
@@ -245,6 +246,8 @@ def _proposals(centers: Tensor, draws: int, generator: torch.Generator) -> tuple
     is_far = torch.rand(draws, generator=generator) < FAR
     x = torch.where(is_far[:, None], far, near)
     kernels = Normal(centers, WIDTH * spread).log_prob(x[:, None]).sum(2)
+    from scipy.stats import multivariate_t
+
     student = multivariate_t(np.zeros(n), df=FREEDOM).logpdf(((x - middle) / spread).numpy())
     return x, torch.logaddexp(
         math.log(1 - FAR) + torch.logsumexp(kernels, 1) - math.log(len(centers)),
