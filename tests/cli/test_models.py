@@ -60,7 +60,7 @@ def test_a_model_is_fitted_with_its_options_and_its_run_is_used(run, table, tmp_
         rewritten = run("rewrite", folder, "--out", tmp_path / "new")
         assert rewritten.status == 0, rewritten.err
         certificate = read(tmp_path / "new", "certificate.json")
-        assert len(certificate["replaced"]) == (2 if name == "mixing" else 1)
+        assert len(certificate["replaced"]) == 2
         assert run("score", tmp_path / "new", table, "--out", tmp_path / "new.csv").status == 0
         old, new = (pl.read_csv(tmp_path / file)["log_prob"] for file in ("old.csv", "new.csv"))
         np.testing.assert_allclose(old, new, atol=1e-2)
