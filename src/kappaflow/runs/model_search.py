@@ -91,7 +91,9 @@ class ModelSearch:
             )
 
 
-Searched = tuple["ModelChoice", TrainingState | None]  # and where the training of the winner starts
+Searched = tuple[
+    "ModelChoice", TrainingState | None
+]  # and where the training of the winner starts
 
 
 def candidates(
