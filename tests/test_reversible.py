@@ -348,7 +348,7 @@ class Wrong(kf.Bijection):
     ],
 )
 def test_a_wrong_reconstruction_is_found_and_never_handed_out(part, direction, text):
-    """In all rows or one, also beside a distant row; each direction has its own record."""
+    """In all rows or one, also next to a distant row; each direction has its own record."""
     first = getattr(part, "sideways", False)  # only the input of a segment is compared as it is
     others, x = list(chain_of(2, None)), rows_of()
     x[0] *= 1e6 if direction == "forward" and not first else 1.0

@@ -4,24 +4,23 @@ import pytest
 import torch
 from torch import nn
 
+from interop import foreign
+
 FEATURES, CONTEXT = 5, 3
 
 
-def perturbed(module, seed=0, scale=0.15):
-    """Returns a module with perturbed parameters, in float64 and evaluation mode."""
+def perturbed(module, seed=0):
+    """Returns a module with perturbed parameters and norms, in float64 and evaluation mode."""
+    module = foreign.perturbed(module, seed, scale=0.15)
     generator = torch.Generator().manual_seed(seed)
-    module = module.double()
     with torch.no_grad():
-        for parameter in (p for p in module.parameters() if p.requires_grad):
-            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-            parameter.add_(scale * noise)
         for norm in module.modules():
             if hasattr(norm, "running_var"):
                 shape = norm.running_var.shape
                 norm.running_var.copy_(0.5 + torch.rand(shape, generator=generator))
                 norm.running_mean.copy_(torch.randn(shape, generator=generator))
             _in_full_precision(norm)
-    return module.eval()
+    return module
 
 
 def _in_full_precision(module):

@@ -209,34 +209,20 @@ def _halves(module: Any) -> tuple[Partition, Partition]:  # noqa: ANN401
     return keeps_first.swapped(), keeps_first
 
 
-def _glow(module: Any) -> list[FlowPart]:  # noqa: ANN401
-    first, second = _halves(module)
-    width = _condition(module)
-    return [
-        _scaling(module, read_network(net, len(partition.kept), context=width), partition)
-        for net, partition in ((module.subnet2, first), (module.subnet1, second))
-    ]
-
-
-def _real_nvp(module: Any) -> list[FlowPart]:  # noqa: ANN401
-    first, second = _halves(module)
+def _two_sided(module: Any, networks: Sequence[Sequence[Any]]) -> list[FlowPart]:  # noqa: ANN401
+    """Returns both couplings of a block, of one network each or of two: scales and shifts."""
     width, couplings = _condition(module), []
-    for scales, shifts, partition in (
-        (module.subnet_s2, module.subnet_t2, first),
-        (module.subnet_s1, module.subnet_t1, second),
-    ):
-        kept = len(partition.kept)
-        nets = [read_network(net, kept, context=width) for net in (scales, shifts)]
-        couplings.append(_scaling(module, concatenated(*nets), partition))
+    for nets, partition in zip(networks, _halves(module), strict=True):
+        first, *rest = (read_network(net, len(partition.kept), context=width) for net in nets)
+        network = concatenated(first, *rest) if rest else first
+        couplings.append(_scaling(module, network, partition))
     return couplings
 
 
 def _nice(module: Any) -> list[FlowPart]:  # noqa: ANN401
-    first, second = _halves(module)
-    width = _condition(module)
     couplings = []
-    for net, partition in ((module.F, first), (module.G, second)):
-        network = read_network(net, len(partition.kept), context=width)
+    for net, partition in zip((module.F, module.G), _halves(module), strict=True):
+        network = read_network(net, len(partition.kept), context=_condition(module))
         network = check_outputs(network, len(partition.changed))
         couplings.append(CouplingPart(partition, network, None))
     return couplings
@@ -270,8 +256,12 @@ def _act_norm(module: Any) -> list[FlowPart]:  # noqa: ANN401
 
 KNOWN = {
     f"{HOME}.all_in_one_block.AllInOneBlock": _all_in_one,
-    f"{HOME}.coupling_layers.GLOWCouplingBlock": _glow,
-    f"{HOME}.coupling_layers.RNVPCouplingBlock": _real_nvp,
+    f"{HOME}.coupling_layers.GLOWCouplingBlock": lambda module: _two_sided(
+        module, [[module.subnet2], [module.subnet1]]
+    ),
+    f"{HOME}.coupling_layers.RNVPCouplingBlock": lambda module: _two_sided(
+        module, [[module.subnet_s2, module.subnet_t2], [module.subnet_s1, module.subnet_t1]]
+    ),
     f"{HOME}.coupling_layers.NICECouplingBlock": _nice,
     f"{HOME}.coupling_layers.AffineCouplingOneSided": _one_sided,
     f"{HOME}.coupling_layers.ConditionalAffineTransform": _conditional,
