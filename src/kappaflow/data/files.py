@@ -23,16 +23,17 @@ from kappaflow.data.text import read_delimited
 from kappaflow.errors import FileError, KappaflowError
 
 Reader = Callable[[Path, str, str, Reading], RawTable]
+STDIN = "standard input"
 STREAM = b"\xff\xff\xff\xff"  # the first bytes of a stream of Arrow
 _OF_A_VALUE = 16  # bytes in memory: a number has 8, a text 16 and more
 
 
-def read_standard_input(reading: Reading = READ_ALL) -> RawTable:
-    """Returns the columns of the CSV on standard input."""
+def standard_input() -> bytes:
+    """Returns what is piped into this process; raises FileError if that is nothing."""
     data = sys.stdin.buffer.read()
     if not data:
-        raise FileError("standard input is empty: pipe a CSV with a header line into it.")
-    return read_delimited(data, "standard input", "standard input", reading=reading)
+        raise FileError(f"{STDIN} is empty: pipe a CSV into it.")
+    return data
 
 
 def read_file(path: Path, source: str, reading: Reading = READ_ALL) -> RawTable:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kappaflow.data.columns import Condition, choose_columns, find_column, matches, parse_condition
-from kappaflow.data.files import read_file, read_standard_input
+from kappaflow.data.files import STDIN, read_file, standard_input
 from kappaflow.data.memory import array_columns, read_memory
 from kappaflow.data.naming import BoolArray, FloatArray
 from kappaflow.data.raw import (
@@ -24,6 +24,7 @@ from kappaflow.data.raw import (
 )
 from kappaflow.data.shipped import path_of, shipped_names, toy, toy_names
 from kappaflow.data.table import Table, weighted, whole_columns
+from kappaflow.data.text import read_delimited
 from kappaflow.errors import ArgumentError, DataError, FileError
 
 
@@ -148,7 +149,7 @@ def read_source(source: object, reading: Reading) -> RawTable:
     if not isinstance(source, (str, os.PathLike)):
         return without_missing(read_memory(source), reading)
     if source == "-":
-        return read_standard_input(reading)
+        return read_delimited(standard_input(), STDIN, STDIN, reading=reading)
     text = os.fspath(source)
     path = Path(os.fsdecode(text)).expanduser()
     if isinstance(source, str) and source in table_names() and not path.is_file():

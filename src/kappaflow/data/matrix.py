@@ -2,12 +2,11 @@
 
 import csv
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from kappaflow.data.files import explained, read_file
+from kappaflow.data.files import STDIN, explained, read_file, standard_input
 from kappaflow.data.load import no_such_file
 from kappaflow.data.naming import FloatArray
 from kappaflow.data.raw import RawTable, quoted
@@ -43,10 +42,7 @@ def load_matrix(source: str) -> FloatArray:
                [ 1.,  0.]])
     """
     if source == "-":
-        data = sys.stdin.buffer.read()
-        if not data:
-            raise FileError("standard input is empty: pipe a CSV of numbers into it.")
-        return _from_text(data, "standard input")
+        return _from_text(standard_input(), STDIN)
     path, subject = Path(source).expanduser(), f"'{source}'"
     if not path.exists():
         raise FileError(f"{no_such_file(path)}: give a path.")
