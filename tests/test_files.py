@@ -183,7 +183,7 @@ DAMAGES = {
     ),
     "unknown argument": (
         lambda s: rewrite_config(s, lambda c: c["model"]["arguments"].update(width=3)),
-        "'real_nvp' does not take these arguments",
+        "'real_nvp' cannot be built from its arguments: .*'width'",
     ),
     "impossible argument": (
         lambda s: rewrite_config(s, lambda c: c["model"]["arguments"].update(depth=0)),

@@ -276,10 +276,6 @@ def build(description: Any) -> Any:  # noqa: ANN401
         )
     arguments = {key: build(item) for key, item in description["arguments"].items()}
     try:
-        inspect.signature(_CONSTRUCTORS[name]).bind(**arguments)
-    except TypeError as error:
-        raise FileError(f"'{name}' does not take these arguments: {error}.") from None
-    try:
         return _CONSTRUCTORS[name](**arguments)
     except FileError:
         raise

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from kappaflow._checks import positive_int
-from kappaflow.bijection import log_det_dtype
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.augmentation import log_weights
 from kappaflow.flows.flow import Flow
@@ -64,16 +63,12 @@ def importance_weighted_log_prob(
         raise ArgumentError("'samples' should be at least 2 to estimate an error, got 1.")
     flow._check_samples(samples)
     batch_shape, x, context = flatten_batch(flow, x, context)
-    # Running logs of the sums of w and w^2, so that memory does not grow with the samples.
-    once = twice = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
-    dtype = log_det_dtype(x.dtype)
     draws = log_weights(flow.augment, flow.augmented_log_prob, x, context, samples, generator)
-    for weights in draws:
-        dtype, weights = weights.dtype, weights.double()
-        once = torch.logaddexp(once, weights.logsumexp(0))
-        twice = torch.logaddexp(twice, (2 * weights).logsumexp(0))
+    weights = torch.cat([*draws])
+    dtype, weights = weights.dtype, weights.double()
+    total = weights.logsumexp(0)
     # K sum w^2 / (sum w)^2 - 1 is the variance of the weights over their squared mean.
-    spread = (twice - 2 * once + math.log(samples)).expm1().clamp_min(0)
+    spread = ((2 * weights).logsumexp(0) - 2 * total + math.log(samples)).expm1().clamp_min(0)
     error = (spread / (samples - 1)).sqrt()
-    estimate = once - math.log(samples)
+    estimate = total - math.log(samples)
     return estimate.to(dtype).reshape(batch_shape), error.to(dtype).reshape(batch_shape)
