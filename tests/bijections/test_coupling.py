@@ -106,18 +106,8 @@ def test_a_context_that_a_coupling_does_not_read_is_passed_over():
             lambda: moved(context=2)(torch.zeros(4, 5), torch.zeros(4, 3)),
             "'context' should have shape \\(batch, 2\\), got \\(4, 3\\)",
         ),
-        (
-            lambda: moved()(torch.zeros(4, 6)),
-            "'x' should have shape \\(batch, 5\\), got \\(4, 6\\)",
-        ),
         (lambda: moved()(torch.zeros(5)), "'x' should have shape \\(batch, 5\\), got \\(5,\\)"),
-        (lambda: moved()(torch.zeros(4, 5).long()), "'x' should hold floating-point numbers"),
-        (lambda: moved().inverse([1.0]), "'z' should be a tensor, got list"),
         (lambda: moved(scale_bound=0.0), "'scale_bound' should be a finite number above 0"),
-        (
-            lambda: moved(scale_bound=True),
-            "'scale_bound' should be a finite number above 0, got True",
-        ),
         (
             lambda: kf.AffineCoupling(kf.Partition(3, ()), torch.nn.Identity()),
             "between 1 and 2 features unchanged, got 0: a coupling must both read and change",

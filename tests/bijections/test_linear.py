@@ -211,16 +211,11 @@ def test_a_layer_of_a_matrix_is_of_its_own_numbers_and_type():
     ("arguments", "message"),
     [
         (([[1.0, 2.0]],), r"'matrix' should be square, \(n, n\), got shape \(1, 2\)"),
-        (([1.0],), r"'matrix' should be square, \(n, n\), got shape \(1,\)"),
-        ((np.zeros((0, 0)),), "'features' should be at least 1, got 0"),
-        (([["a"]],), "'matrix' should hold numbers"),
-        (([[1j]],), "'matrix' should hold real numbers"),
         (([[math.inf]],), "'matrix' should hold finite numbers"),
         (([[0.0]],), "'matrix' should be invertible"),
         (([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]],), "'matrix' should be invertible"),
         (([[1.0, 0.0], [0.0, 1e-8]],), "torch.float32 cannot tell from zero: use a wider"),
         (([[2.0]], [1.0, 2.0]), r"'shift' should have shape \(1,\)"),
-        (([[2.0]], [math.nan]), "'shift' should hold finite numbers"),
     ],
 )
 def test_numbers_that_make_no_layer_are_refused(arguments, message):
@@ -238,10 +233,7 @@ def test_a_wider_type_takes_a_matrix_that_a_narrow_one_cannot_tell_from_singular
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: kf.bijections.Linear(0), "'features' should be at least 1"),
-        (lambda: kf.bijections.LULinear(3, seed=-1), "'seed' should be at least 0"),
         (lambda: kf.bijections.QRLinear(3, reflections=3), "'reflections' should be even, got 3"),
-        (lambda: kf.bijections.SVDLinear(3, reflections=-2), "'reflections' should be at least 0"),
         (
             lambda: kf.bijections.QRLinear(3)(torch.zeros(2, 4)),
             r"shape \(batch, 3\), got \(2, 4\)",
@@ -250,7 +242,6 @@ def test_a_wider_type_takes_a_matrix_that_a_narrow_one_cannot_tell_from_singular
             lambda: kf.bijections.Linear(3).inverse(torch.zeros(2, 4, 5)),
             r"shape \(batch, 3, 5\), got",
         ),
-        (lambda: kf.bijections.Linear(3)([[0.0] * 3]), "'x' should be a tensor, got list"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_refused(make, message):

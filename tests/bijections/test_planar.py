@@ -139,21 +139,3 @@ def test_a_seed_draws_the_direction():
     one, same, other = (kf.bijections.Planar(5, seed=seed).w for seed in (4, 4, 5))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: kf.bijections.Planar(0), "'features' should be at least 1"),
-        (lambda: kf.bijections.Planar(2, seed=-1), "'seed' should be at least 0"),
-        (lambda: kf.bijections.Planar(2)(torch.zeros(3, 4)), r"shape \(batch, 2\), got \(3, 4\)"),
-        (
-            lambda: kf.bijections.Planar(2).inverse(torch.zeros(3, 2, 2)),
-            r"shape \(batch, 2\), got",
-        ),
-    ],
-)
-def test_what_cannot_be_is_refused(make, message):
-    """Widths, seeds, points of another shape."""
-    with pytest.raises(kf.errors.ArgumentError, match=message):
-        make()

@@ -96,17 +96,3 @@ def test_a_seed_draws_the_center():
     one, same, other = (kf.bijections.Radial(5, seed=seed).center for seed in (4, 4, 5))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: kf.bijections.Radial(0), "'features' should be at least 1"),
-        (lambda: kf.bijections.Radial(2, seed=-1), "'seed' should be at least 0"),
-        (lambda: kf.bijections.Radial(2)(torch.zeros(3, 4)), r"shape \(batch, 2\), got \(3, 4\)"),
-    ],
-)
-def test_what_cannot_be_is_refused(make, message):
-    """Widths, seeds, points of another shape."""
-    with pytest.raises(kf.errors.ArgumentError, match=message):
-        make()

@@ -1,6 +1,5 @@
 """Glow's three convolutions."""
 
-import pytest
 import torch
 from torch.nn.functional import conv2d
 
@@ -51,12 +50,6 @@ def test_a_map_of_contexts_alone_has_a_bias():
         "first.context.weight",
         "first.context.bias",
     }
-
-
-def test_no_hidden_channel_is_refused():
-    """The message names the argument."""
-    with pytest.raises(kf.errors.ArgumentError, match="'hidden' should be at least 1, got 0"):
-        kf.nets.ConvNet(2, 2, 0)
 
 
 def test_its_parameters_and_their_gradients_can_be_made_one_vector():

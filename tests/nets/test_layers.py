@@ -161,13 +161,6 @@ def test_widths_that_cannot_be_are_refused(make, settings, message):
 
 
 @every_net
-def test_outputs_that_cannot_be_are_refused(make):
-    """A network has to answer something."""
-    with pytest.raises(kf.errors.ArgumentError, match="'outputs' should be at least 1, got 0"):
-        type(make())(2, 0)
-
-
-@every_net
 @pytest.mark.parametrize(
     ("x", "context", "message"),
     [

@@ -43,17 +43,9 @@ def test_residual_adds_layers_of_equal_width_only():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: kf.nets.MLP(-1, 2), "'inputs' should be at least 0"),
-        (lambda: kf.nets.MLP(2, 0), "'outputs' should be at least 1"),
         (lambda: kf.nets.MLP(0, 2), "a network needs something to read"),
-        (
-            lambda: kf.nets.MLP(2, 2, "64"),
-            "'hidden' should be a sequence of layer widths, got '64'",
-        ),
         (lambda: kf.nets.MLP(2, 2, 64), "'hidden' should be a sequence of layer widths, got 64"),
         (lambda: kf.nets.MLP(2, 2, (0,)), "'hidden' should be at least 1"),
-        (lambda: kf.nets.MLP(2, 2, (8.0,)), "'hidden' should be a whole number"),
-        (lambda: kf.nets.MLP(2, 2, (True,)), "'hidden' should be a whole number"),
     ],
 )
 def test_widths_that_cannot_be_are_refused(make, message):

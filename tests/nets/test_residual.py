@@ -44,17 +44,3 @@ def test_a_place_sees_two_places_further_with_each_block():
     expected = torch.zeros(15, 15, dtype=torch.bool)
     expected[2:13, 2:13] = True
     assert torch.equal(seen, expected)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"hidden": 0}, "'hidden' should be at least 1, got 0"),
-        ({"blocks": -1}, "'blocks' should be at least 0, got -1"),
-        ({"blocks": 1.5}, "'blocks' should be a whole number"),
-    ],
-)
-def test_sizes_that_cannot_be_are_refused(settings, message):
-    """The message names the argument and its value."""
-    with pytest.raises(kf.errors.ArgumentError, match=message):
-        kf.nets.ResidualConvNet(2, 2, **settings)

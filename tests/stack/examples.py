@@ -137,6 +137,17 @@ def largest_difference(actual, expected):
     return max(((a - e).abs().max() / size).item() for a, e in pairs)
 
 
+def second_order(module, x, context=None, direction="forward"):
+    """Returns first derivatives with a graph, and the derivatives of their squares."""
+    inputs = [x.detach().requires_grad_(), *(p for p in module.parameters() if p.requires_grad)]
+    inputs += [] if context is None else [context]
+    loss = weighted_loss(module, inputs[0], context, direction)
+    first = torch.autograd.grad(loss, inputs, create_graph=True)
+    penalty = sum(gradient.square().sum() for gradient in first)
+    assert largest_difference(torch.autograd.grad(loss, inputs, retain_graph=True), first) < 1e-12
+    return [*first, *torch.autograd.grad(penalty, inputs)]
+
+
 def same_bits(actual, expected):
     """Returns whether gradients are equal to the last bit."""
     return all(

@@ -20,9 +20,7 @@ from stack.examples import (
 # Name: (features, depth, rows, further arguments of `stack_of`).
 SHAPES = {
     "half": (4, 5, 7, {}),
-    "half, odd": (5, 4, 7, {}),
     "one row": (4, 5, 1, {}),
-    "no row": (4, 5, 0, {}),
     "no row, context": (3, 2, 0, {"context_features": 2}),
     "one coupling": (4, 1, 7, {}),
     "two features": (2, 5, 7, {}),
@@ -41,7 +39,6 @@ SHAPES = {
     "context": (4, 4, 7, {"context_features": 3}),
     "one feature, context": (1, 3, 7, {"partition": "nothing kept", "context_features": 2}),
     "nothing kept, context": (3, 3, 7, {"partition": "nothing kept", "context_features": 2}),
-    "no hidden layer": (4, 4, 7, {"hidden": ()}),
     "no hidden layer, context": (4, 4, 7, {"hidden": (), "context_features": 3}),
     "no hidden layer, nothing kept": (
         2,
@@ -57,7 +54,6 @@ SHAPES = {
         7,
         {"hidden": (5, 5), "residual": True, "context_features": 3},
     ),
-    "residual, input added": (4, 4, 7, {"hidden": (2, 2, 6), "residual": True}),
     "residual, context added": (
         2,
         3,
@@ -67,12 +63,6 @@ SHAPES = {
     **{scale: (4, 5, 7, {"scale": scale}) for scale in SCALES},
     "residual blocks": (5, 4, 7, {"hidden": (6,) * 5, "wiring": "blocks"}),
     "paired": (4, 4, 300, {"hidden": (6, 4), "wiring": "paired"}),
-    "twins, context, one hidden layer": (
-        4,
-        3,
-        7,
-        {"hidden": (6,), "wiring": "paired", "context_features": 2},
-    ),
     "no residual block": (5, 4, 7, {"hidden": (6,), "wiring": "blocks"}),
     "residual blocks, softsign, permuted, context": (
         4,
@@ -86,9 +76,7 @@ SHAPES = {
             "scale": "softsign",
         },
     ),
-    "600 rows": (4, 3, 600, {}),
     "1100 rows, context": (4, 3, 1100, {"context_features": 2, "residual": True}),
-    "two blocks": (4, 33, 7, {"hidden": (5,)}),
     "three blocks, permuted, context": (
         3,
         70,
