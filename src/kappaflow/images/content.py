@@ -55,7 +55,7 @@ def image_content(result: FitResult, data: "ImageData") -> Content:
 def _held_out(flow: Flow, nll: Tensor, data: "ImageData") -> HeldOut:
     mean, error = nll.mean().item(), standard_error(nll)
     scale = bits_per_dimension(flow, 1.0) if has_bits(flow) else None
-    shown = nll if scale is None else nll * scale
+    values = nll if scale is None else nll * scale
     levels = {"median": 0.5, "p95": 0.95, "max": 1.0}
     return HeldOut(
         kind=data.config.kind,
@@ -65,11 +65,11 @@ def _held_out(flow: Flow, nll: Tensor, data: "ImageData") -> HeldOut:
             rows=len(nll),
             nll=mean,
             standard_error=error,
-            quantiles={name: quantile(shown, level) for name, level in levels.items()},
+            quantiles={name: quantile(values, level) for name, level in levels.items()},
             bits_per_dimension=None if scale is None else mean * scale,
             bits_standard_error=None if scale is None else error * scale,
         ),
-        references=[] if scale is None else [_independent(data, shown.numpy())],
+        references=[] if scale is None else [_independent(data, values.numpy())],
         padding=AddedPadding.of(flow),
     )
 

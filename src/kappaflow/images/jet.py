@@ -11,7 +11,7 @@ from kappaflow.flows.padding import Padding
 from kappaflow.flows.recipe import Options, as_group, recipe
 from kappaflow.images import VisionTransformer
 from kappaflow.images.options import JetOptions, PixelOptions, TransformerOptions
-from kappaflow.images.recipes import image_flow, padded_shape
+from kappaflow.images.recipes import padded_shape, pixel_flow
 from kappaflow.partition import AnyPartition, Partition, SpatialPartition
 
 PATTERNS = ("rows", "columns", "checkerboard")
@@ -99,7 +99,7 @@ def jet(
             layers.append(Permutation.random(features, seed=form.seed + layer))
             layers.append(couple(Partition.half(features)))
     squeezed = (features, *places)
-    return image_flow(
+    return pixel_flow(
         sizes,
         Chain([*layers, Flatten(squeezed)], memory=form.memory),
         pixels=pixels,

@@ -41,7 +41,7 @@ def padded_shape(
     return channels + padding_features(checked_padding(padding)), height, width
 
 
-def image_flow(
+def pixel_flow(
     shape: tuple[int, int, int],
     bijection: Bijection,
     *,
@@ -185,7 +185,7 @@ def glow(
         # Only the networks recompute, which costs less than recomputing whole layers.
         scales.append(ImageChain(layers, memory="invert" if form.memory == "invert" else None))
         channels //= 2
-    return image_flow(
+    return pixel_flow(
         sizes,
         MultiScale(joint_shape, scales),
         pixels=pixels,
@@ -272,7 +272,7 @@ def real_nvp_image(
         scales.append(Chain(layers, memory=form.memory))
         channels //= 2
     scales.append(Chain(in_turns(SpatialPartition(channels), LAST), memory=form.memory))
-    return image_flow(
+    return pixel_flow(
         sizes,
         MultiScale(joint_shape, scales),
         pixels=pixels,
