@@ -164,7 +164,7 @@ def domains_in(flow: Model, table: "Table") -> dict[str, Interval]:
 def _check_dtype(table: "Table", flow: Model) -> None:
     """Raises an error if the flow's dtype cannot hold or distinguish the values of a column."""
     dtype = _dtype_name(flow)
-    for name, column in zip(table.columns, table.values.T, strict=True):
+    for name, column in table.by_column.items():
         cast = torch.from_numpy(column.copy()).to(flow.dtype).double().numpy()
         if not np.isfinite(cast).all():
             raise DataError(

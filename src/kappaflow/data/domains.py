@@ -46,7 +46,7 @@ def domains_of(bounds: Bounds | None, table: "Table") -> dict[str, Interval]:
             )
         domain = interval("bounds", value)
         if isinstance(value, str) and value.strip() == "circular":
-            column = table.values[:, table.columns.index(name)]
+            column = table.by_column[name]
             from_zero = Interval(0.0, TURN, circular=True)
             if domain and domain.outside(column).any() and not from_zero.outside(column).any():
                 domain = from_zero
@@ -103,7 +103,7 @@ def clip_to_domain(
     for name, domain in domains.items():
         if name not in table.columns:
             continue
-        column = table.values[:, table.columns.index(name)]
+        column = table.by_column[name]
         beyond, on_end = domain.outside(column), domain.at_an_end(column)
         if name in rounded:
             on_end = np.zeros(len(table), dtype=np.bool_)
@@ -136,7 +136,7 @@ def bounds_hint(table: "Table", domains: Domains) -> tuple[str, ...]:
     named if the normal distribution fits its logarithms better, by 0.25 nats, and its 5 % quantile
     is less than a fifth of its standard deviation above 0. `domains` are not named.
     """
-    columns = zip(table.columns, table.values.T, strict=True)
+    columns = table.by_column.items()
     names = [name for name, column in columns if name not in domains and _piles_up(column)]
     if not names:
         return ()

@@ -258,7 +258,7 @@ def _rounded(table: Table) -> list[Problem]:
     """Returns the columns of whole numbers, and those rounded to steps that a flow resolves."""
     problems = []
     for name, step in coarse_columns(table).items():
-        special = _special(name, table.values[:, table.columns.index(name)])
+        special = _special(name, table.by_column[name])
         noise = f"add uniform noise of width {step:.6g} ({option('repair', 'dequantize')})"
         problem = (
             "rounded",
@@ -307,7 +307,7 @@ def _sentinel(table: Table, sentinel: Sentinel) -> Problem:
 
 def _point_mass(table: Table, name: str, masses: PointMasses) -> Problem:
     most, count, total = float(masses.values[0]), int(masses.counts[0]), len(masses.values)
-    mask = np.isin(table.values[:, table.columns.index(name)], masses.values)
+    mask = np.isin(table.by_column[name], masses.values)
     rows = first_rows(table, mask)
     several = f"{total} values more often than predicted, most often " if total > 1 else ""
     message = (

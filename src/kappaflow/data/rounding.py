@@ -105,10 +105,7 @@ def resolutions(table: Table) -> dict[str, float]:
         >>> resolutions(load_table("magic", columns=["fWidth", "fConc", "fConc1"]))
         {'fConc': 0.0001, 'fConc1': 0.0001}
     """
-    result = {
-        name: resolution(column)
-        for name, column in zip(table.columns, table.values.T, strict=True)
-    }
+    result = {name: resolution(column) for name, column in table.by_column.items()}
     return {name: step for name, step in result.items() if step is not None}
 
 
@@ -120,7 +117,7 @@ def coarse_columns(table: Table) -> dict[str, float]:
     """
     result = {}
     for name, step in resolutions(table).items():
-        column = table.values[:, table.columns.index(name)]
+        column = table.by_column[name]
         column = column[np.isfinite(column)]
         spread = float(np.std(column / step))
         shared = len(column) >= 2 * len(np.unique(column))
@@ -140,16 +137,14 @@ def point_masses(column: FloatArray) -> PointMasses:
     finite = column[np.isfinite(column)]
     values, counts = np.unique(finite, return_counts=True)
     often = np.flatnonzero((counts > POINT_MASS_SHARE * len(column)) & (counts >= POINT_MASS_ROWS))
-    none = PointMasses(np.empty(0), np.empty(0, np.int64), np.empty(0))
-    if not len(often):
-        return none
-    step = resolution(finite)
-    before = np.concatenate([[0], np.cumsum(counts)])
-    widths = _widths(values[often], step, single=_is_float32(values))
-    expected = np.array([
-        _expected_count(values, before, index, width)
-        for index, width in zip(often.tolist(), widths.tolist(), strict=True)
-    ])
+    step = resolution(finite) if len(often) else None
+    float_type = np.float32 if _is_float32(values) else np.float64
+    expected = np.empty(len(often))
+    for i, index in enumerate(often.tolist()):
+        width = float(np.spacing(float_type(abs(values[index])))) if step is None else step
+        above = _expected_by_side(values, counts, index, width)
+        below = _expected_by_side(-values[::-1], counts[::-1], len(values) - 1 - index, width)
+        expected[i] = max(3 / NEIGHBORS, above, below)  # fewer repeats could go unseen
     chance = pdtrc(counts[often] - 2, expected) * len(values)
     beyond = (chance < FALSE_ALARM) & (counts[often] > POINT_MASS_FACTOR * expected)
     order = np.argsort(-counts[often[beyond]], kind="stable")
@@ -157,30 +152,12 @@ def point_masses(column: FloatArray) -> PointMasses:
     return PointMasses(values[result], counts[result].astype(np.int64), expected[beyond][order])
 
 
-def _widths(values: FloatArray, step: float | None, *, single: bool) -> FloatArray:
-    """Returns the width of the interval that is rounded to each value."""
-    if step is not None:
-        return np.full(len(values), step)
-    size = np.abs(values)
-    return np.spacing(size.astype(np.float32) if single else size).astype(np.float64)
+def _expected_by_side(values: FloatArray, counts: IntArray, index: int, width: float) -> float:
+    """Returns how many rows should hold a value, rounded to `width`, by the rows above it.
 
-
-def _expected_count(values: FloatArray, before: IntArray, index: int, width: float) -> float:
-    """Returns how many rows should hold a value, by the rows on either side of it.
-
-    Values are rounded to `width`. `values` are distinct and ascending; `before` counts the rows
-    with a lower value than each.
+    `values` are distinct and ascending.
     """
-    right = _expected_by_side(values - values[index], before, index, width)
-    mirrored = before[-1] - before[::-1]
-    left = _expected_by_side(
-        values[index] - values[::-1], mirrored, len(values) - 1 - index, width
-    )
-    return max(3 / NEIGHBORS, left, right)  # fewer repeats could go unseen among neighbors
-
-
-def _expected_by_side(away: FloatArray, before: IntArray, index: int, width: float) -> float:
-    """Returns the count that the rows above a value predict; `away` are distances to the value."""
+    away, before = values - values[index], np.concatenate([[0], np.cumsum(counts)])
     start = index + 1
     if start >= len(away):
         return 0.0
@@ -195,10 +172,7 @@ def _expected_by_side(away: FloatArray, before: IntArray, index: int, width: flo
 
 def point_masses_of(table: Table) -> dict[str, PointMasses]:
     """Returns the point masses of every column that has some."""
-    result = {
-        name: point_masses(column)
-        for name, column in zip(table.columns, table.values.T, strict=True)
-    }
+    result = {name: point_masses(column) for name, column in table.by_column.items()}
     return {name: masses for name, masses in result.items() if len(masses.values)}
 
 
@@ -228,7 +202,7 @@ def atom_rows(table: Table, reference: Table | None = None) -> BoolArray:
         )
     mask = np.zeros(len(table), dtype=np.bool_)
     for name, masses in point_masses_of(counted).items():
-        mask |= np.isin(table.values[:, table.columns.index(name)], masses.values)
+        mask |= np.isin(table.by_column[name], masses.values)
     return mask
 
 

@@ -210,7 +210,7 @@ def sentinels_of(table: Table) -> list[Sentinel]:
     80 % of these spread over, or it is negative where they are not.
     """
     results = []
-    for name, column in zip(table.columns, table.values.T, strict=True):
+    for name, column in table.by_column.items():
         finite = column[np.isfinite(column)]
         for value in dict.fromkeys((finite.min(), finite.max())) if finite.size else ():
             if _is_code(value) and _lies_apart(value, finite):

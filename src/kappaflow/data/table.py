@@ -100,6 +100,11 @@ class Table:
         """The modeled values, then the context, side by side."""
         return self.values if self.context is None else np.hstack([self.values, self.context])
 
+    @property
+    def by_column(self) -> dict[str, FloatArray]:
+        """The modeled values of each column."""
+        return dict(zip(self.columns, self.values.T, strict=True))
+
     def select(self, keep: BoolArray | NDArray[np.integer[Any]] | slice) -> "Table":
         """Returns the chosen rows, with their row numbers in the source.
 
