@@ -173,27 +173,11 @@ def test_parameters_bound_the_generic_count():
         assert least * first * second + n >= n * n
 
 
-def test_the_generic_ranks_fill_the_block():
-    """Diagonal plus r ranks has at most q + 2 q r - r^2 parameters: they must reach q^2."""
-    for q in range(2, 30):
-        ranks = couplings_needed(1, q).almost_every.least // 2
-        assert q + 2 * q * ranks - ranks**2 >= q * q
-
-
 @pytest.mark.parametrize("bad", [0, -1, 1.5, True])
 def test_a_part_without_features_is_refused(bad):
     """The message names the argument."""
     with pytest.raises(ArgumentError, match="'second' should be"):
         couplings_needed(1, bad)
-
-
-def test_a_unit_coupling_has_the_condition_number_of_its_norm():
-    """The characteristic polynomial of M^T M, for one singular value a, in symbols."""
-    a = sympy.symbols("a", positive=True)
-    shear = sympy.Matrix([[1, 0], [a, 1]])
-    larger = ((a + sympy.sqrt(a**2 + 4)) / 2) ** 2
-    for square in (larger, 1 / larger):  # of the singular values, whose quotient is `larger`
-        assert sympy.simplify((shear.T * shear - square * sympy.eye(2)).det()) == 0
 
 
 @pytest.mark.parametrize("norm", [0.0, 1e-3, 0.7, 3.0, 1e4])

@@ -253,13 +253,6 @@ def test_three_with_negative_numbers_need_free_signs():
     assert check_pattern(T, "LUL").verdict == "cannot"
 
 
-def test_the_names_of_blocks_follow_the_word():
-    """A word that begins with U speaks of T21 where one with L speaks of T12."""
-    T = SHARP["a cycle of three"]
-    assert "T12 = 0, the last L" in check_pattern(T, "LULUL").reason
-    assert "T21 = 0, the last U" in check_pattern(T, "ULULU").reason
-
-
 def test_floats_count_as_zero_to_rounding_and_the_verdict_says_so():
     """A quarter turn from cosines has a diagonal of 6e-17."""
     angle = np.pi / 2
