@@ -22,7 +22,6 @@ FREE, BROKEN = (1.0, 0.0), (-2.0, 0.5)  # mass squared and coupling of a lattice
 SHORTER = {"annealing": 0.5, "inverse_temperature": 0.1}
 WAYS: dict[str, dict[str, Any]] = {
     "path, annealed": SHORTER,
-    "total, annealed": {**SHORTER, "gradient": "total"},
     "path, annealed longer": {"annealing": 0.75, "inverse_temperature": 0.05},
     "path, not annealed": {"annealing": 0.0},
 }

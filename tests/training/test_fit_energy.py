@@ -147,8 +147,7 @@ def test_weights_of_a_flattened_target_are_not_kept_where_others_are():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
-@pytest.mark.parametrize("which", ["path", "total"])
-def test_steps_that_are_not_finite_are_skipped_and_counted(value, which):
+def test_steps_that_are_not_finite_are_skipped_and_counted(value):
     """Batches whose first draw lies in a hole are no step; the rest trains.
 
     The gradient is finite there, since a hole is constant.
@@ -159,7 +158,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(value, which):
             return gaussian(x)
         return torch.cat((x.new_full((1,), value), gaussian(x[1:])))
 
-    result = fitted(holes, steps=40, gradient=which)
+    result = fitted(holes, steps=40)
     last = result.history[-1]
     assert 1 <= last["skipped_steps"] <= 30 and last["blamed"] == "log_density"
     assert math.isfinite(result.samples.free_energy)
@@ -262,7 +261,6 @@ def test_the_temperature_falls_by_equal_factors_and_ends_at_one():
             "should have trainable parameters",
         ),
         (gaussian, {"steps": 0}, "'steps' should be greater than or equal to 1, got 0"),
-        (gaussian, {"gradient": "score"}, "'gradient' should be 'path' or 'total', got 'score'"),
         (gaussian, {"inverse_temperature": 0.0}, "'inverse_temperature' should be greater than 0"),
         (gaussian, {"max_epochs": 3}, "'max_epochs' is no setting of a training on an energy"),
     ],

@@ -173,7 +173,7 @@ def _evidence(
     for one in AGREEMENTS:
         table, is_found = tables.get(one.table, {}), one.code in codes
         is_measured = all(column in table for column, _ in (one.expected, *one.others))
-        if is_measured and one.name not in drawn and (one.always or is_found):
+        if is_measured and one.name not in drawn:
             drawn.add(one.name)
             yield Evidence((one.code,), agreement_chart(one, table, is_found=is_found))
 

@@ -42,7 +42,6 @@ class Agreement(NamedTuple):
     title: str
     expected: tuple[str, str]  # column, and its name in the chart
     others: tuple[tuple[str, str], ...]  # one or two columns with their names
-    always: bool = True  # drawn even if the doctor found no difference
 
 
 LAYERS = ("layers", "log_prob through the layers")
@@ -55,14 +54,6 @@ AGREEMENTS = (  # of two with one name, the first whose columns were measured is
     ),
     Agreement(
         "KF203", "log_dets", "log-dets", "log_det of both directions", FORWARD, (INVERSE,)
-    ),
-    Agreement(
-        "KF204", "densities", "in-halves", "log_prob of the same rows in another batch",
-        LAYERS, (("in_halves", "log_prob in half a batch"),), always=False,
-    ),
-    Agreement(
-        "KF104", "densities", "again", "log_prob of the same rows in a second call",
-        LAYERS, (("again", "log_prob in a second call"),), always=False,
     ),
     Agreement(
         "KF205", "densities", "library", "log_prob of the library against base and layers",

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -64,7 +63,6 @@ class Energy:
             self.log_density,
             batch,
             inverse_temperature=self._beta,
-            gradient=self.settings.gradient,
         )
 
     def first_nonfinite(self, batch: Tensor, loss: Loss) -> str:
@@ -121,7 +119,6 @@ def reverse_kl_loss(
     z: Tensor,
     *,
     inverse_temperature: float = 1.0,
-    gradient: Literal["path", "total"] = "path",
 ) -> Loss:
     """Returns the mean of log q(x) - beta log p(x) at samples x = x(z) of the flow q, in nats."""
     # The total derivative of log q(x(z)) is that through x, plus the score, whose mean is zero.
@@ -129,10 +126,6 @@ def reverse_kl_loss(
     # Source: Roeder, Wu, Duvenaud 2017; for flows Vaitl, Nicoli, Nakajima, Kessel 2022.
     x, log_det = flow.bijection.inverse(z)
     log_q = flow.base.log_prob(z) - log_det
-    if gradient == "total":
-        log_p = log_density_at(log_density, x)
-        value = (log_q - inverse_temperature * log_p).mean()
-        return Loss(value, value.detach(), x)
     at = x.detach()
     log_p, slope = with_gradient(log_density, at)
     slope = _slope_of_flow(flow, at) - inverse_temperature * slope

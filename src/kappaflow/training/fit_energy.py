@@ -55,8 +55,8 @@ def fit_energy(
         device: Device of the training, "cpu" or "cuda"; the device of the flow by default.
         progress: Whether to show a progress bar; by default on a terminal and in a notebook.
         callbacks: Called after each interval, as after an epoch of `kappaflow.fit`.
-        **settings: `steps`, `batch_size`, `learning_rate`, `annealing`, `gradient`, `seed`,
-            `max_time_s` and the other fields of `kappaflow.training.EnergySettings`.
+        **settings: `steps`, `batch_size`, `learning_rate`, `annealing`, `seed`, `max_time_s`
+            and the other fields of `kappaflow.training.EnergySettings`.
 
     Returns:
         The result; its `flow` is the one that was passed in.
@@ -73,8 +73,8 @@ def fit_energy(
         ``kappaflow.doctor(flow, log_density=...)`` searches for missing modes.
 
     Source:
-        Rezende, Mohamed 2015, Variational inference with normalizing flows; the default gradient
-        is from Roeder, Wu, Duvenaud 2017.
+        Rezende, Mohamed 2015, Variational inference with normalizing flows; the gradient is from
+        Roeder, Wu, Duvenaud 2017.
 
     Example:
         >>> import kappaflow as kf

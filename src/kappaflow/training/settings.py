@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -90,8 +90,6 @@ class EnergySettings(BaseModel):
         clip_norm: Largest norm of the gradient of a step.
         average: Decay of the exponential moving average of the weights. The averaged weights are
             measured and kept; 0 switches averaging off.
-        gradient: Estimator of the gradient: "path" (sticking the landing), whose noise vanishes
-            as the flow approaches the target, or "total".
         annealing: Fraction of the steps in which the inverse temperature of the target rises to
             1; 0 switches annealing off.
         inverse_temperature: First inverse temperature, above 0 and at most 1. Training starts on p
@@ -113,7 +111,6 @@ class EnergySettings(BaseModel):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip_norm: Positive = 5.0
     average: Share = 0.99
-    gradient: Literal["path", "total"] = "path"
     annealing: Share = 0.75
     inverse_temperature: Annotated[float, Field(gt=0, le=1)] = 0.05
     measure_every: Count = 100
