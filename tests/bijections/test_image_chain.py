@@ -268,3 +268,15 @@ def test_what_is_kept_is_the_input_the_answer_and_hidden_layers(memory, hidden):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         chain(*images())
     assert sum(actual.values()) == 3 * 24 * (4 + 4 + hidden)
+
+
+def test_gradients_of_each_image_by_vmap_are_those_of_one_at_a_time():
+    """Without the layout that batches of `vmap` do not know."""
+    chain, (x,) = steps().double(), images()
+
+    def square(x):
+        return chain(x[None])[0].square().sum()
+
+    found = torch.func.vmap(torch.func.grad(square))(x.detach())
+    (expected,) = torch.autograd.grad(chain(x)[0].square().sum(), x)
+    torch.testing.assert_close(found, expected)

@@ -288,3 +288,13 @@ def test_the_linear_maps_are_these():
     }
     others |= {kf.bijections.InvertibleConv1x1}
     assert linear == others | {kf.factor.LinearCoupling, kf.factor.Whiten} | set(LAYERS)
+
+
+@every_layer
+def test_autocast_rounds_no_product(kind):
+    """Nor the matrix; the contract tests both directions."""
+    layer, x = jittered(kind(8)), torch.randn(5, 8)
+    plain = layer.linearize(x).vjp(x), layer.matrix()
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = layer.linearize(x).vjp(x), layer.matrix()
+    assert all(map(torch.equal, plain, cast))

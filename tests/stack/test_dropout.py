@@ -70,9 +70,10 @@ def test_modes_and_threads_leave_out_the_same_units(threads, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_evaluation_draws_nothing(way):
-    """In evaluation mode nothing is left out, and torch's generator stays where it was."""
-    stack = dropping().eval()
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_evaluation_and_no_dropout_draw_nothing(share, way):
+    """No unit is dropped, and torch's generator stays where it was."""
+    stack = dropping(share=share).train(not share)
     x, _ = points(stack, 20)
     before = torch.get_rng_state()
     actual = result_of(stack, way, x)
