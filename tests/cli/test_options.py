@@ -16,8 +16,6 @@ from kappaflow.cli.fit_options import (
     ModelFlags,
     TrainingFlags,
 )
-from kappaflow.estimator import FlowDensity
-from kappaflow.estimator.base import SETTINGS
 from kappaflow.flows.recipe import flat_signature
 from kappaflow.images import ImageConfig
 from kappaflow.images.kind import ImageKind
@@ -102,8 +100,3 @@ def test_defaults_of_runs_are_not_those_of_the_recipes():
     for recipe in COUPLINGS:
         options = options_of(recipe)
         assert all(value != options[name] for name, value in DEFAULTS.items())
-
-
-def test_parameters_of_estimators_are_settings():
-    """Those of the training have the names that `Settings` has."""
-    assert set(SETTINGS) <= set(Settings.model_fields) & set(FlowDensity().get_params())

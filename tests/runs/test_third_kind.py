@@ -173,10 +173,10 @@ def test_a_kind_without_runs_is_fitted_and_refused_elsewhere(file, tmp_path, mon
 
 
 def test_the_base_classes_say_what_they_cannot_do(file):
-    """Without a picture or a search there is one clear sentence."""
+    """Without samples or a search there is one clear sentence."""
     data = SeriesConfig(str(file)).load()
     with pytest.raises(ArgumentError, match="recipe for this data"):
         data.search(None, None)
-    with pytest.raises(ArgumentError, match="no picture"):
-        SeriesRuns().picture(None, torch.zeros(1, LENGTH))
+    with pytest.raises(ArgumentError, match="it is one on series: call kappaflow.load"):
+        SeriesRuns().samples(None, 3)
     assert SeriesRuns().model("real_nvp", {}) == ModelConfig()

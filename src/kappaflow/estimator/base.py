@@ -48,16 +48,6 @@ from kappaflow.training.session import TrainingState
 Floats = NDArray[np.float64]
 Packed = dict[str, bytes]
 RandomState = int | np.random.RandomState | None
-SETTINGS = (  # parameters that are fields of `kappaflow.training.Settings`
-    "max_epochs",
-    "max_time_s",
-    "batch_size",
-    "learning_rate",
-    "patience",
-    "condition_budget",
-)
-
-
 C = TypeVar("C", bound=type)
 
 
@@ -231,7 +221,8 @@ class BaseFlowEstimator(BaseEstimator):
         for note in few:
             self.notes_ = (*self.notes_, note)
             warnings.warn(note, DataWarning, stacklevel=3)
-        named = {name: getattr(self, name) for name in SETTINGS}
+        names = (setting.name for setting in fields(TrainingOptions))
+        named = {name: getattr(self, name) for name in names if hasattr(self, name)}
         if named["learning_rate"] is None:
             named["learning_rate"] = LEARNING_RATE
         settings = checked_settings(**named, seed=seed)

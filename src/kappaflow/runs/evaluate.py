@@ -37,23 +37,13 @@ def evaluate(
     about: About,
     notes: Sequence[str],
     budget: float | None = None,
+    *,
+    calibrated: bool = True,
 ) -> Evaluation:
     """Returns the evaluation of a trained flow on the test rows or images of a run.
 
     A flow of tables is moved to the CPU. `budget` is the condition budget of the training, if any.
     """
-    report, diagnosis = report_on(result, data, about, notes, budget)
-    return Evaluation(report, diagnosis, _calibration(result.flow, data))
-
-
-def report_on(
-    result: FitResult,
-    data: RunData,
-    about: About,
-    notes: Sequence[str],
-    budget: float | None = None,
-) -> tuple[AnyReport, Diagnosis]:
-    """Returns the report and the diagnosis of an evaluation."""
     content = data.content(result, budget)
     points = content.points
     depth = content.diagnosis.profile or profile(result.flow, points.x, context=points.context)
@@ -70,7 +60,8 @@ def report_on(
         profile=quantiles,
         charts=content.charts,
     )
-    return report, diagnosis
+    calibration = _calibration(result.flow, data) if calibrated else None
+    return Evaluation(report, diagnosis, calibration)
 
 
 def result_of(

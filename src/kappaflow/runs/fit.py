@@ -1,6 +1,5 @@
 """`fit_run`: from data to a run folder with a trained flow, its result and its report."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any, cast
 
 from kappaflow.conditioning import layers_of
 from kappaflow.errors import ArgumentError
-from kappaflow.flows import Flow
 from kappaflow.locking import locked
 from kappaflow.options import COMMAND
 from kappaflow.report.content import About
@@ -17,7 +15,6 @@ from kappaflow.report.result import Result
 from kappaflow.runs.evaluate import evaluate, write_evaluation
 from kappaflow.runs.kinds import DataConfig, RunData
 from kappaflow.runs.model_search import ModelChoice, ModelSearch
-from kappaflow.runs.race import Stopwatch
 from kappaflow.runs.recipes import ModelConfig
 from kappaflow.runs.stored import EVALUATED, read_finished
 from kappaflow.runs.written import versions
@@ -33,8 +30,7 @@ from kappaflow.training import (
 from kappaflow.training.collectives import from_rank_zero
 from kappaflow.training.session import TrainingState, history_facts
 
-# Processor time of an evaluation, with its report: of any flow, and more for each feature.
-EVALUATION_S, EVALUATION_S_A_FEATURE = 5.0, 0.05
+EVALUATING = "measuring the flow and writing its report"
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,6 @@ def fit_run(
     checked = checked_settings(**{**source.training_defaults, **settings})
     rate = settings.get("learning_rate")
     with locked(folder), source.opened(folder, device, progress) as data:
-        watch = Stopwatch()
         options = {"folder": folder, "device": device, "progress": progress}
         model, choice, start = _chosen(model, data, checked, rate, **options)
         if choice is not None:
@@ -107,7 +102,7 @@ def fit_run(
             stored = {"command": COMMAND.get(), **read_result(folder)}
             done = EVALUATED in stored
             if not done:
-                say(_announced(result.flow, watch.processor_share))
+                say(EVALUATING)
                 write_result(folder, stored)
                 about = _about(result, model, data, checked, choice)
                 about = about.model_copy(update={"command": str(stored["command"])})
@@ -119,13 +114,6 @@ def fit_run(
 
         value, done = from_rank_zero(evaluated)
         return RunSummary(folder, value, data.notes, done)
-
-
-def _announced(flow: Flow, processor_share: float) -> str:
-    """Returns a note on how long the evaluation takes at the present load of the machine."""
-    seconds = EVALUATION_S + EVALUATION_S_A_FEATURE * math.prod(flow.event_shape)
-    seconds /= max(0.01, min(1.0, processor_share))
-    return f"measuring the flow and writing its report, about {seconds:.0f} s"
 
 
 def _chosen(

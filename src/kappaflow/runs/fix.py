@@ -96,7 +96,10 @@ def fix_run(
     if trains and data is not None:
         flow = _trained_further(flow, data, old, new, done, epochs, progress)
     else:
-        _refuse_unfinished(new)
+        if os.path.lexists(new):
+            raise ArgumentError(
+                f"'into' should be a new folder, {new} holds an unfinished training."
+            )
         with atomic_directory(new) as temporary:
             write_derived_run(flow.eval(), run, temporary, f"from {old}: {'; '.join(done)}")
     result = FixedRun(new, tuple(done), before, _health(new, show)[0], points, _hint(data))
@@ -108,12 +111,6 @@ def _is_unfinished_training(folder: Path) -> bool:
     if not (folder / CONFIG).is_file() or read_config(folder / CONFIG).run is None:
         return False
     return not (folder / RESULT).is_file() or EVALUATED not in read_result(folder)
-
-
-def _refuse_unfinished(new: Path) -> None:
-    """Raises an error for a folder that a fix without training would overwrite."""
-    if os.path.lexists(new):
-        raise ArgumentError(f"'into' should be a new folder, {new} holds an unfinished training.")
 
 
 def _health(folder: Path, show: ShowStep) -> tuple[Health, str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kappaflow.conditioning import layers_of
 from kappaflow.conditioning.points import checked_flow
-from kappaflow.data import Dataset, Kind, Table
+from kappaflow.data import Kind, Table
 from kappaflow.data.dataset import kind_for, kind_of, runs_of
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
@@ -17,7 +17,7 @@ from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.options import COMMAND
 from kappaflow.report.content import About
 from kappaflow.report.files import check_output_path, render
-from kappaflow.runs.evaluate import report_on
+from kappaflow.runs.evaluate import evaluate
 from kappaflow.runs.kinds import RunData
 from kappaflow.runs.tables import TABLES
 from kappaflow.runs.written import versions
@@ -29,13 +29,8 @@ from kappaflow.training.rows import rows_for
 from kappaflow.training.session import history_facts
 
 LEAST_ROWS = 10
-Parts = tuple[Any, Any, Any]  # to compare with, deciding when to stop, and held out
 BY_VALIDATION = "The held-out {} are the validation {}, which decided which epoch to keep."
 BY_HALF = (
-    "Without training rows, the Gaussian and the mixture are fitted to a random half of the data; "
-    "this page is about the other half."
-)
-EXAMPLES_BY_HALF = (
     "A random half of the {} takes the place of the unknown training {}; this page is about the "
     "other half."
 )
@@ -97,17 +92,26 @@ def write_report(
     if data is None:
         raise ArgumentError("'data' should be given: rows that the flow was not trained on.")
     if kind is None:
-        parts, half = _rows(result, data, train)
+        fitted, held_out = _rows(result, data, train)
     else:
-        parts, half = _examples(kind, result, data, train)
-    rows, note = runs.split_data(own, *parts), half or note
+        fitted, held_out = _examples(kind, result, data, train)
+    if len(held_out) < LEAST_ROWS:
+        raise DataError(
+            f"a report needs at least {LEAST_ROWS} {runs.plural}, got {len(held_out)}."
+        )
+    if fitted is None:
+        note = BY_HALF.replace("{}", runs.plural)
+        fitted, held_out = _halves(kind, held_out)
+    validation: Any = held_out if result.validation is None else result.validation
+    rows = runs.split_data(own, fitted, validation, held_out)
     with evaluation_mode(own):
         device = own.device
         try:
             about = _about(
                 result, rows, runs.plural, title, by_validation=data is result.validation
             )
-            report, _ = report_on(result, rows, about, [*result.notes, *([note] if note else [])])
+            notes = [*result.notes, *([note] if note else [])]
+            report = evaluate(result, rows, about, notes, calibrated=False).report
         finally:
             own.to(device)
     write_bytes(Path(path), render(report, alone=True).encode())
@@ -119,48 +123,40 @@ def _untrained(flow: object) -> FitResult:
     return FitResult(checked_flow(flow), (), math.nan, 0, "")
 
 
-def _rows(result: FitResult, data: Any, train: Any) -> tuple[Parts, str]:  # noqa: ANN401
-    """Returns held-out rows and those that references are fitted to."""
+def _rows(result: FitResult, data: Any, train: Any) -> tuple[Any, Any]:  # noqa: ANN401
+    """Returns the rows that references are fitted to, or None, and held-out rows."""
     fitted = result.train if train is None else rows_for(result.flow, train)
     fitted = fitted if isinstance(fitted, Table) else None
     held_out = rows_for(result.flow, data, fitted)
-    _check_count(held_out, "rows")
-    if fitted is not None:
-        warnings = fitted.warnings if fitted is result.train else ()
-        return (replace(fitted, warnings=warnings), held_out, held_out), ""
-    order = np.random.default_rng(0).permutation(len(held_out))
-    half = len(held_out) // 2
-    fitted, held_out = held_out.select(order[:half]), held_out.select(order[half:])
-    return (replace(fitted, warnings=()), held_out, held_out), BY_HALF
+    if fitted is None or fitted is result.train:
+        return fitted, held_out
+    return replace(fitted, warnings=()), held_out
 
 
-def _examples(kind: Kind, result: FitResult, data: Any, train: Any) -> tuple[Parts, str]:  # noqa: ANN401
-    """Returns held-out examples of another kind and those that the flow was trained on."""
-    flow, note = result.flow, ""
-    fitted: Any = result.train if train is None else train
-    for name, given in (("data", data), ("train", fitted)):
-        if not isinstance(given, str | Path | None) and not kind.recognizes(given):
+def _examples(kind: Kind, result: FitResult, data: Any, train: Any) -> tuple[Any, Any]:  # noqa: ANN401
+    """Returns examples of another kind to compare with, or None, and held-out ones."""
+    flow, fitted = result.flow, result.train if train is None else train
+    for name, source in (("data", data), ("train", fitted)):
+        if not isinstance(source, str | Path | None) and not kind.recognizes(source):
             raise ArgumentError(
                 f"'{name}' should be {kind.name} for a flow of {kind.name}, got "
-                f"{type(given).__name__}."
+                f"{type(source).__name__}."
             )
-    held_out = kind.load(data, flow)
-    _check_count(held_out, kind.name)
-    if fitted is None:
-        fitted, held_out = kind.split(held_out, (0.5, 0.5), 0)
-        note = EXAMPLES_BY_HALF.replace("{}", kind.name)
-    else:
-        fitted = kind.load(fitted, flow)
-    for part in (held_out, fitted):
-        part.batches(flow)
-        part.check(flow)
-    validation = held_out if result.validation is None else result.validation
-    return (fitted, validation, held_out), note
+    parts = [None if source is None else kind.load(source, flow) for source in (fitted, data)]
+    for part in parts:
+        if part is not None:
+            part.batches(flow)
+            part.check(flow)
+    return parts[0], parts[1]
 
 
-def _check_count(held_out: Dataset, name: str) -> None:
-    if len(held_out) < LEAST_ROWS:
-        raise DataError(f"a report needs at least {LEAST_ROWS} {name}, got {len(held_out)}.")
+def _halves(kind: Kind | None, held_out: Any) -> tuple[Any, Any]:  # noqa: ANN401
+    """Returns two random halves of held-out data."""
+    if kind is not None:
+        return kind.split(held_out, (0.5, 0.5), 0)
+    order = np.random.default_rng(0).permutation(len(held_out))
+    half = len(held_out) // 2
+    return replace(held_out.select(order[:half]), warnings=()), held_out.select(order[half:])
 
 
 def _about(
