@@ -24,22 +24,22 @@ def settled(path, columns, context=()):
     return result
 
 
-def whole_and_chunks(path, columns, context=()):
+def table_and_chunks(path, columns, context=()):
     """Returns the table that is read at once, and its chunks."""
     result = settled(path, columns, context)
-    whole = load_table(str(path), columns=columns, context=context)
-    return whole, [result.read(place) for place in range(len(result))]
+    at_once = load_table(str(path), columns=columns, context=context)
+    return at_once, [result.read(number) for number in range(len(result))]
 
 
-def assert_same(whole, parts):
+def assert_same(at_once, parts):
     """Checks values, context, names, row numbers and lines."""
     assert [len(part) for part in parts[:-1]] == [10] * (len(parts) - 1)
     for name in ("values", "context", "rows", "lines"):
-        expected = getattr(whole, name)
+        expected = getattr(at_once, name)
         if expected is not None:
-            found = np.concatenate([getattr(part, name) for part in parts])
-            assert found.tobytes() == expected.tobytes()
-    assert {part.columns for part in parts} == {whole.columns}
+            actual = np.concatenate([getattr(part, name) for part in parts])
+            assert actual.tobytes() == expected.tobytes()
+    assert {part.columns for part in parts} == {at_once.columns}
 
 
 def frame():
@@ -72,7 +72,7 @@ def test_chunks_are_the_table(tmp_path, name):
     """Of every kind of file: numbers, truth values, context, and row numbers."""
     WRITERS[name](frame(), tmp_path / name)
     columns, context = ["count", "truth", "a", "b"], ["c"]
-    assert_same(*whole_and_chunks(tmp_path / name, columns, context))
+    assert_same(*table_and_chunks(tmp_path / name, columns, context))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_chunks_are_the_table(tmp_path, name):
 def test_chunks_of_an_array_are_the_array(tmp_path, array):
     """Columns by place or by field, in the order of the run."""
     np.save(tmp_path / "t.npy", array)
-    assert_same(*whole_and_chunks(tmp_path / "t.npy", ["x2", "x0"]))
+    assert_same(*table_and_chunks(tmp_path / "t.npy", ["x2", "x0"]))
 
 
 def test_the_type_of_a_column_is_that_of_all_of_it(tmp_path):
@@ -97,23 +97,23 @@ def test_the_type_of_a_column_is_that_of_all_of_it(tmp_path):
         f"{i}.5,,{'true' if i % 3 else ' FALSE'},{i if i > 30 else 'NA'}" for i in range(ROWS)
     ]
     (tmp_path / "t.csv").write_text("\n".join(["a,,yes,", *lines]) + "\n\n\r\n")
-    whole, parts = whole_and_chunks(tmp_path / "t.csv", ["a", "yes", "column_3"])
-    assert_same(whole, parts)
-    assert whole.values[:, 1].tolist() == [float(i % 3 != 0) for i in range(ROWS)]
+    at_once, parts = table_and_chunks(tmp_path / "t.csv", ["a", "yes", "column_3"])
+    assert_same(at_once, parts)
+    assert at_once.values[:, 1].tolist() == [float(i % 3 != 0) for i in range(ROWS)]
 
 
 def test_empty_lines_are_rows_in_the_middle_and_nothing_at_the_end(tmp_path):
     """As polars reads them, also where a chunk ends with one."""
     lines = ["" if i in {9, 10, 25} else str(i) for i in range(31)]
     (tmp_path / "t.csv").write_text("\n".join(["long_name", *lines]) + "\n" * 40)
-    whole, parts = whole_and_chunks(tmp_path / "t.csv", ["long_name"])
-    assert len(whole) == 31
-    assert_same(whole, parts)
+    at_once, parts = table_and_chunks(tmp_path / "t.csv", ["long_name"])
+    assert len(at_once) == 31
+    assert_same(at_once, parts)
 
 
-def lines_with(places):
+def lines_with(changes):
     """Returns text of a table of 57 rows, some lines of which are others."""
-    return "\n".join(["a,b,c", *(places.get(i, f"{i},{i}.5,{i}") for i in range(1, 58))]) + "\n"
+    return "\n".join(["a,b,c", *(changes.get(i, f"{i},{i}.5,{i}") for i in range(1, 58))]) + "\n"
 
 
 BAD = {
@@ -132,12 +132,12 @@ def test_what_is_wrong_with_a_text_is_said_in_the_same_words(tmp_path, name):
     """With the number of the row, or of the line, in the whole file."""
     path, content = tmp_path / "t.csv", BAD[name]
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(KappaflowError) as whole:
+    with pytest.raises(KappaflowError) as at_once:
         load_table(str(path), columns=["a", "b"], context=["c"])
     with pytest.raises(KappaflowError) as in_chunks:
         settled(path, ["a", "b"], ["c"])
-    assert str(in_chunks.value) == str(whole.value)
-    assert type(in_chunks.value) is type(whole.value)
+    assert str(in_chunks.value) == str(at_once.value)
+    assert type(in_chunks.value) is type(at_once.value)
 
 
 def test_what_cannot_be_read_in_chunks_is_read_at_once(tmp_path, monkeypatch):

@@ -72,7 +72,7 @@ def test_numbers_in_any_spelling_are_read(tmp_path, name):
         return
     a = f"{DRAWN[0, 0]:.4f}"
     expected = note.format(a=a, comma=a.replace(".", ","))
-    assert any(expected in one for one in table.notes), table.notes
+    assert any(expected in item for item in table.notes), table.notes
 
 
 LEFT_OUT = {  # text of a file, the column that is left out, and the sentence about it
@@ -233,9 +233,9 @@ def test_values_named_as_missing_are_missing_in_any_source(tmp_path):
     for source in sources:
         table = load_table(source, missing=["-999"])
         np.testing.assert_array_equal(table.values, [[1.5, 2], [np.nan, 3], [np.nan, 4]])
-        place = "line 3" if source is path else "row 2"
-        place = "index 1" if isinstance(source, pd.DataFrame) else place
-        assert table.notes[0].endswith(f"2 values -999, read as missing: the first at {place}")
+        name = "line 3" if source is path else "row 2"
+        name = "index 1" if isinstance(source, pd.DataFrame) else name
+        assert table.notes[0].endswith(f"2 values -999, read as missing: the first at {name}")
 
 
 def test_only_the_values_named_as_missing_are_missing():
@@ -259,7 +259,7 @@ def test_a_text_among_the_numbers_to_score_changes_no_number(
 ):
     """With thousands, with the decimal sign of the other column, and with one that is named."""
     path = tmp_path / "t.csv"
-    path.write_text("a;b\n" + "".join(f"{one};{other}\n" for one in texts))
+    path.write_text("a;b\n" + "".join(f"{text};{other}\n" for text in texts))
     table = read_table(path, Reading(("a",), decimal=decimal, lenient=True))
     np.testing.assert_array_equal(table.values[:, 0], numbers)
     path.write_text("a;b\n1,234;5\nabc;5\n5,678;5\n")
@@ -334,9 +334,9 @@ def with_code(value, column):
 def test_codes_for_missing_values_are_found(value, column):
     """Far from the rest, or negative among lengths."""
     table = with_code(value, column)
-    (found,) = sentinels_of(table)
-    assert (found.column, found.value, found.mask.sum()) == ("x0", value, 5)
-    (problem,) = (one for one in examine(table) if one.code == "sentinel")
+    (sentinel,) = sentinels_of(table)
+    assert (sentinel.column, sentinel.value, sentinel.mask.sum()) == ("x0", value, 5)
+    (problem,) = (item for item in examine(table) if item.code == "sentinel")
     expected = (
         f"column 'x0' holds {value:g} in 5 of 40 rows, first at row 1, far from its other "
         f"values: if it stands for a missing value, say so by missing=['{value:g}'], if it "
@@ -344,7 +344,7 @@ def test_codes_for_missing_values_are_found(value, column):
     )
     assert problem.message == expected
     known = load_table(table.values, missing="none")
-    assert not [one for one in examine(known) if one.code == "sentinel"]
+    assert not [item for item in examine(known) if item.code == "sentinel"]
 
 
 @pytest.mark.parametrize(

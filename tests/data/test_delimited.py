@@ -54,7 +54,7 @@ def test_truth_values_count_as_one_and_zero_where_they_are_named(write: Write) -
 
 def test_a_late_word_among_numbers_is_named_with_its_line(write: Write) -> None:
     """The word stands far beyond any sample of the file; its line counts the header."""
-    lines = [f"{place / 4},{place / 2}" for place in range(1, 20_001)]
+    lines = [f"{number / 4},{number / 2}" for number in range(1, 20_001)]
     lines[15_006] = "3751.75,n.a."
     path = write("t.csv", "a,b\n" + "\n".join(lines))
     with pytest.raises(DataError, match=r"column 'b' .* a text 'n.a.' at line 15008"):

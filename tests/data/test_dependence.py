@@ -14,9 +14,9 @@ Array = NDArray[np.float64]
 
 def dependent(values: NDArray[np.floating]) -> list[Problem]:
     """Returns the problems of dependence of an array."""
-    found = [p for p in examine(load_table(values)) if p.code == "dependent-columns"]
-    assert all(problem.severity == "error" for problem in found)
-    return found
+    results = [p for p in examine(load_table(values)) if p.code == "dependent-columns"]
+    assert all(problem.severity == "error" for problem in results)
+    return results
 
 
 def grid(rows: int = 2000) -> Array:
@@ -38,13 +38,13 @@ def test_every_relation_holds_and_none_is_left(
     base = generator.standard_normal((200, width)) + generator.normal(0, 3, width)
     x = np.hstack([base, base @ generator.uniform(0.5, 2, (width, extra))]) * 10.0**unit
     x = x[:, generator.permutation(width + extra)]
-    found = relations(x)
-    assert len(found) == min(extra, width + extra - np.linalg.matrix_rank(x - x.mean(axis=0)))
-    for relation in found:
+    results = relations(x)
+    assert len(results) == min(extra, width + extra - np.linalg.matrix_rank(x - x.mean(axis=0)))
+    for relation in results:
         right = relation.constant + x[:, relation.others] @ np.array(relation.coefficients)
         error = np.abs(x[:, relation.column] - right).max() / x[:, relation.column].std()
         assert error < 1e-3
-    kept = np.delete(x, [relation.column for relation in found], axis=1)
+    kept = np.delete(x, [relation.column for relation in results], axis=1)
     assert relations(kept) == ()
 
 

@@ -70,8 +70,8 @@ def test_arrays_in_files_name_their_columns(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "several.npz", x=np.zeros((3, 2)), y=np.arange(3))
     fields = np.array([(1.5, 2), (2.5, 3)], dtype=[("height", "f4"), ("count", "i8")])
     np.save(tmp_path / "fields.npy", fields)
-    found = {name: load_table(tmp_path / name).columns for name in os.listdir(tmp_path)}
-    assert found == {
+    columns = {name: load_table(tmp_path / name).columns for name in os.listdir(tmp_path)}
+    assert columns == {
         "two.npy": ("x0", "x1"),
         "one.npy": ("x0",),
         "single.npz": ("x0", "x1", "x2"),
@@ -128,9 +128,16 @@ def test_a_file_cut_off_anywhere_is_damaged(tmp_path: Path, name: str) -> None:
     np.save(tmp_path / "t.npy", np.arange(600.0).reshape(300, 2))
     np.savez(tmp_path / "t.npz", a=np.arange(300.0), b=np.arange(300.0))
     path = tmp_path / name
-    whole = path.read_bytes()
-    for length in (3, 10, len(whole) // 3, len(whole) // 2, len(whole) - 20, len(whole) - 1):
-        path.write_bytes(whole[:length])
+    content = path.read_bytes()
+    for length in (
+        3,
+        10,
+        len(content) // 3,
+        len(content) // 2,
+        len(content) - 20,
+        len(content) - 1,
+    ):
+        path.write_bytes(content[:length])
         with pytest.raises(FileError) as error:
             load_table(path)
         one_sentence(error)
@@ -141,9 +148,9 @@ def test_bytes_overwritten_inside_a_file_are_damage(tmp_path: Path) -> None:
     FRAME.write_parquet(tmp_path / "t.parquet")
     np.savez(tmp_path / "t.npz", a=np.arange(300.0), b=np.arange(300.0))
     for path in tmp_path.iterdir():
-        whole = path.read_bytes()
-        half = len(whole) // 2
-        path.write_bytes(whole[:half] + b"\xff" * 40 + whole[half + 40 :])
+        content = path.read_bytes()
+        half = len(content) // 2
+        path.write_bytes(content[:half] + b"\xff" * 40 + content[half + 40 :])
         with pytest.raises(FileError, match="damaged"):
             load_table(path)
 

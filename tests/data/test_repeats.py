@@ -129,10 +129,10 @@ def test_noise_after_the_copies_were_marked_does_not_part_them() -> None:
 def test_weighed_rows_have_the_moments_of_all_rows() -> None:
     """Weights that were there are summed; without repeats there are none."""
     table = load_table(rounded(0, 500))
-    found, counted = weigh_duplicate_rows(table)
-    assert len(found) + counted == 500 and found.weights is not None
+    result, counted = weigh_duplicate_rows(table)
+    assert len(result) + counted == 500 and result.weights is not None
     np.testing.assert_allclose(
-        np.average(found.values, axis=0, weights=found.weights), table.values.mean(0)
+        np.average(result.values, axis=0, weights=result.weights), table.values.mean(0)
     )
     assert weigh_duplicate_rows(load_table(np.arange(5.0)))[0].weights is None
     given = weighted(load_table(np.array([1.0, 2.0, 1.0])), [1.0, 2.0, 4.0])

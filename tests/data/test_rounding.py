@@ -94,10 +94,10 @@ def test_a_point_mass_is_found_among_rounded_values(name: str) -> None:
     value = float(np.unique(x)[10])
     plain = int((x == value).sum())
     x[: 3 * plain + 100] = value
-    found = point_masses(x)
-    assert found.values.tolist() == [value]
-    assert found.counts[0] == (x == value).sum()
-    assert plain / 2 - 10 < found.expected[0] < 3 * plain + 10
+    result = point_masses(x)
+    assert result.values.tolist() == [value]
+    assert result.counts[0] == (x == value).sum()
+    assert plain / 2 - 10 < result.expected[0] < 3 * plain + 10
 
 
 def test_magic_has_point_masses_at_exact_zeros_and_no_problem_that_stops() -> None:
@@ -146,16 +146,16 @@ def test_noise_is_uniform_and_exactly_as_wide_as_a_step() -> None:
     """It depends on the row number and the column, not on the other rows."""
     x = np.random.default_rng(0).normal(size=(4000, 2)).round(1)
     table = load_table(x)
-    found = dequantize(table, {"x0": 0.1, "x1": 0.1})
-    noise = (found.values - x) / 0.1
+    result = dequantize(table, {"x0": 0.1, "x1": 0.1})
+    noise = (result.values - x) / 0.1
     assert np.abs(noise).max() <= 0.5
     for column in noise.T:
         assert kstest(column + 0.5, "uniform").pvalue > 0.01
     assert abs(np.corrcoef(noise.T)[0, 1]) < 0.06
     some = np.array([5, 77, 3999])
     part = dequantize(table.select(some), {"x0": 0.1, "x1": 0.1})
-    np.testing.assert_array_equal(part.values, found.values[some])
-    assert (dequantize(table, {"x0": 0.1}, seed=1).values != found.values)[:, 0].all()
+    np.testing.assert_array_equal(part.values, result.values[some])
+    assert (dequantize(table, {"x0": 0.1}, seed=1).values != result.values)[:, 0].all()
 
 
 def test_repair_dequantizes_rounded_columns_only() -> None:
@@ -165,11 +165,11 @@ def test_repair_dequantizes_rounded_columns_only() -> None:
     x[:, 2] = np.rint(5 * x[:, 2])
     x[4, 1] = np.nan
     table = load_table(x)
-    found, notes = prepare(table, repair="dequantize")
+    result, notes = prepare(table, repair="dequantize")
     assert notes[0] == "dropped 1 row with missing or infinite values (row 5)"
     assert notes[1].startswith("added uniform noise as wide as a step of their values to 'x0' (0")
-    assert resolutions(found) == {} and examine(found) == ()
-    np.testing.assert_array_equal(found.values[:, 1], np.delete(x[:, 1], 4))
+    assert resolutions(result) == {} and examine(result) == ()
+    np.testing.assert_array_equal(result.values[:, 1], np.delete(x[:, 1], 4))
     dependent = load_table(np.hstack([x[:, :1], 2 * x[:, :1]]))
     with pytest.raises(DataError, match=r"'dequantize' cannot .*exclude=\['x1'\] leaves it out"):
         prepare(dependent, repair="dequantize")

@@ -133,7 +133,7 @@ def test_rows_of_a_frame_with_an_index_are_named_by_it() -> None:
     table = load_table(frame)
     assert describe_rows(table, [2, 0]) == ["index 5", "index 7"]
     assert "'x' at index 7 (3 values)" in table.notes[0]
-    (problem,) = (one for one in examine(table) if one.code == "missing")
+    (problem,) = (problem for problem in examine(table) if problem.code == "missing")
     assert problem.message == "column 'a' has a missing value (NaN) at index 5"
     assert describe_rows(load_table(frame, where="k=y"), [0]) == ["index 3"]
     for index, name in (

@@ -27,7 +27,7 @@ def plane():
 def test_the_sets_are_those_that_are_named():
     """In this order."""
     assert toy_names() == NAMES
-    assert tuple(one.name for one in toy_sets() if one.log_prob is not None) == CLOSED
+    assert tuple(toy_set.name for toy_set in toy_sets() if toy_set.log_prob is not None) == CLOSED
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,8 +58,8 @@ def test_points_have_the_density_that_is_said(name, plane):
         along = plane @ direction
         order = np.argsort(along)
         below = np.cumsum(weight[order])
-        found = kstest(points @ direction, lambda t: np.interp(t, along[order], below))  # noqa: B023
-        assert found.pvalue > 1e-3
+        test = kstest(points @ direction, lambda t: np.interp(t, along[order], below))  # noqa: B023
+        assert test.pvalue > 1e-3
 
 
 def test_moons_and_rolls_lie_near_their_curves():

@@ -18,7 +18,7 @@ def test_lists_are_written_as_arrays_are(suffix, tmp_path):
 @pytest.mark.parametrize("suffix", [suffix for suffix in WRITTEN if suffix != ".npy"])
 def test_columns_may_have_any_name(suffix, tmp_path):
     """Those that numpy has arguments of too."""
-    columns = {name: np.arange(4.0) + place for place, name in enumerate(NAMES)}
+    columns = {name: np.arange(4.0) + offset for offset, name in enumerate(NAMES)}
     write_table(columns, str(tmp_path / f"t{suffix}"))
     table = load_table(tmp_path / f"t{suffix}")
     assert table.columns == NAMES

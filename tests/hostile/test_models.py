@@ -272,7 +272,7 @@ def test_an_archive_of_another_age_is_no_matrix(tmp_path):
     """Its version is one that nobody can read."""
     np.savez(tmp_path / "t.npz", x=np.eye(2))
     content = (tmp_path / "t.npz").read_bytes()
-    place = content.index(b"PK\x01\x02") + 6
-    (tmp_path / "t.npz").write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+    position = content.index(b"PK\x01\x02") + 6
+    (tmp_path / "t.npz").write_bytes(content[:position] + b"\xff" + content[position + 1 :])
     with pytest.raises(kf.errors.FileError, match="is damaged"):
         load_matrix(str(tmp_path / "t.npz"))

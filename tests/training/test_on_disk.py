@@ -179,8 +179,8 @@ def test_values_outside_of_a_domain_are_refused_wherever_they_are(tmp_path, path
 def test_a_disk_that_is_full_is_said_in_a_sentence(tmp_path, path, monkeypatch):
     """The rows that were written are gone, and the same call resumes when there is room."""
 
-    def full(temporary, place):
-        raise WriteError(f"{place} cannot be written: No space left on device.")
+    def full(temporary, target):
+        raise WriteError(f"{target} cannot be written: No space left on device.")
 
     table, out = TableOnDisk(path, context="c"), tmp_path / "run"
     with monkeypatch.context() as patched:

@@ -72,9 +72,9 @@ def matches(raw: RawTable, condition: Condition) -> BoolArray:
             f"'where' compares column '{column.name}', which holds text, with "
             f"'{condition.sign}': use = or != on text."
         )
-    wanted_equal = condition.sign != "!="
+    is_equal = condition.sign != "!="
     texts = column.texts()
-    met = [text is not None and (text == condition.value) == wanted_equal for text in texts]
+    met = [text is not None and (text == condition.value) == is_equal for text in texts]
     return np.array(met, dtype=np.bool_)
 
 
@@ -133,11 +133,11 @@ def choose_columns(raw: RawTable, reading: Reading, conditions: Sequence[Conditi
     and a number that counts the rows; `reading.every` keeps those too.
     """
     columns = reading.columns
-    conditioned = [_given(raw, name, "context") for name in reading.context]
+    conditioned = [_named_column(raw, name, "context") for name in reading.context]
     excluded = {find_column(raw, name, "exclude").name for name in reading.exclude}
     for condition in conditions:
         find_column(raw, condition.column, "where")
-    named = None if columns is None else [_given(raw, name, "columns") for name in columns]
+    named = None if columns is None else [_named_column(raw, name, "columns") for name in columns]
     _refuse_clashes(
         columns=[column.name for column in named or []],
         context=[column.name for column in conditioned],
@@ -171,7 +171,7 @@ def choose_columns(raw: RawTable, reading: Reading, conditions: Sequence[Conditi
     return Choice(modeled, conditioned, notes, warnings)
 
 
-def _given(raw: RawTable, name: str, argument: str) -> Column:
+def _named_column(raw: RawTable, name: str, argument: str) -> Column:
     """Returns a column that the user named; raises an error if it holds no numbers."""
     column = find_column(raw, name, argument)
     _refuse_unusable(column)

@@ -170,8 +170,8 @@ def unwrap_circles(table: "Table", domains: Domains) -> "Table":
     values = table.values.copy()
     for name, domain in domains.items():
         if name in table.columns:
-            place = table.columns.index(name)
-            values[:, place] = _mirrored(values[:, place], domain)
+            index = table.columns.index(name)
+            values[:, index] = _mirrored(values[:, index], domain)
     return replace(table, values=values)
 
 
@@ -187,17 +187,17 @@ def _mirrored(column: FloatArray, domain: Interval) -> FloatArray:
 
 
 def _moved_in(table: "Table", name: str, domain: Interval, on_end: BoolArray) -> "Table":
-    values, place = table.values.copy(), table.columns.index(name)
-    column = values[:, place]
+    values, index = table.values.copy(), table.columns.index(name)
+    column = values[:, index]
     inner = column[np.isfinite(column) & ~on_end & ~domain.outside(column)]
     spread = JITTER * (float(np.std(inner)) if len(inner) > 1 else 1.0)
-    noise = np.random.default_rng((0, STREAM, place)).uniform(0.01, 1.0, len(column))
+    noise = np.random.default_rng((0, STREAM, index)).uniform(0.01, 1.0, len(column))
     inward = np.zeros(len(column))
     for end, sign in ((domain.low, 1.0), (domain.high, -1.0)):
         if end is not None:
             room = min([spread, *np.abs(inner - end)])  # the order of values stays what it was
             inward[column == end] = sign * room * noise[column == end]
-    values[:, place] = np.where(on_end, column + inward, column)
+    values[:, index] = np.where(on_end, column + inward, column)
     kept = tuple(other for other in table.integer_columns if other != name)
     return replace(table, values=values, integer_columns=kept)
 

@@ -189,12 +189,12 @@ def _kept_rows(raw: RawTable, conditions: list[Condition]) -> BoolArray:
         if not keep.any():
             shown = f"{condition.column}{condition.sign}{condition.value}"
             raise DataError(
-                f"no row of {raw.subject} meets where='{shown}'{_values_there(raw, condition)}."
+                f"no row of {raw.subject} meets where='{shown}'{_describe_values(raw, condition)}."
             )
     return keep
 
 
-def _values_there(raw: RawTable, condition: Condition) -> str:
+def _describe_values(raw: RawTable, condition: Condition) -> str:
     """Returns a clause on the values of the column of a condition, to reveal a typing error."""
     column = raw.columns[condition.column]
     if column.is_number:

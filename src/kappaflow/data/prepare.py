@@ -235,8 +235,8 @@ def _jitter(
         index = table.columns.index(name)
         spread = 1.0 if constant else float(np.std(values[np.isfinite(values[:, index]), index]))
         values[:, index] += JITTER * spread * generator.standard_normal(len(table))
-    whole = whole_columns(values, table.columns)
-    kept = tuple(name for name in table.integer_columns if name not in names or name in whole)
+    integers = whole_columns(values, table.columns)
+    kept = tuple(name for name in table.integer_columns if name not in names or name in integers)
     return replace(table, values=values, integer_columns=kept)
 
 

@@ -85,8 +85,9 @@ def _checked_step(values: FloatArray, step: float, steps: float, error: float) -
     """Returns the step, refined by the range of all values; None unless all lie on its grid."""
     refined = float(values[-1] - values[0]) / steps
     for candidate in (*(float(f"{refined:.{digits}g}") for digits in range(1, 10)), refined):
-        places = (values - values[0]) / candidate
-        if candidate > 0 and (np.abs(places - np.rint(places)) * candidate <= 2 * error).all():
+        multiples = (values - values[0]) / candidate
+        off = np.abs(multiples - np.rint(multiples)) * candidate
+        if candidate > 0 and (off <= 2 * error).all():
             return candidate
     return None
 
@@ -238,10 +239,10 @@ def dequantize(table: Table, widths: dict[str, float], *, seed: int = 0) -> Tabl
             raise ArgumentError(f"'widths' names column {name!r}, which is not modeled.")
         if not (math.isfinite(width) and width > 0):
             raise ArgumentError(f"'widths' should be positive, got {width!r} for {name!r}.")
-        place = table.columns.index(name)
-        values[:, place] += width * (_uniform(table.rows, place, seed) - 0.5)
-    whole = whole_columns(values, table.columns)
-    kept = tuple(name for name in table.integer_columns if name not in widths or name in whole)
+        index = table.columns.index(name)
+        values[:, index] += width * (_uniform(table.rows, index, seed) - 0.5)
+    integers = whole_columns(values, table.columns)
+    kept = tuple(name for name in table.integer_columns if name not in widths or name in integers)
     return replace(table, values=values, integer_columns=kept)
 
 

@@ -162,7 +162,7 @@ def toy_log_prob(name: str, x: FloatArray) -> FloatArray:
     """
     chosen = toy_set(name)
     if chosen.log_prob is None:
-        closed = ", ".join(one.name for one in toy_sets() if one.log_prob is not None)
+        closed = ", ".join(toy_set.name for toy_set in toy_sets() if toy_set.log_prob is not None)
         raise ArgumentError(
             f"'name' should be one of {closed}, whose density has a closed form, got {name!r}."
         )

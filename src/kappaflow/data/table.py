@@ -139,7 +139,9 @@ class Table:
             name: getattr(self, name)
             for name in ("context", "weights", "lines", "labels", "groups")
         }
-        chosen = {name: one if one is None else one[index] for name, one in optional.items()}
+        chosen = {
+            name: values if values is None else values[index] for name, values in optional.items()
+        }
         texts = {name: values[index] for name, values in self.texts.items()}
         return replace(self, values=self.values[index], rows=rows, texts=texts, **chosen)
 
