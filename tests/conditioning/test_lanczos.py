@@ -45,17 +45,6 @@ def test_repeated_and_graded_values_are_found_as_often_as_they_occur(spectrum, k
     torch.testing.assert_close(result.values, expected, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("k", [1, 3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_each_point_of_a_batch_has_its_own_values(dtype, k):
-    """Spectra of different size and shape do not mix."""
-    spectra = [[2.0**-i for i in range(30)], [1.0] * 30, [1e3, *[800.0] * 29]]
-    result = run(rotated(*spectra).to(dtype), k)
-    assert result.converged.all()
-    expected = torch.tensor(spectra, dtype=torch.float64)[:, :k]
-    torch.testing.assert_close(result.values, expected, rtol=2e-6, atol=0)
-
-
 @pytest.mark.parametrize("k", [1, 2, 3])
 @pytest.mark.parametrize("n", [2, 3, 5, 9])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -54,17 +54,6 @@ def test_as_many_couplings_as_the_guide_says_make_every_map(p, q):
         assert worst < 10 + np.linalg.cond(matrix)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("p", "q"), [(3, 17), (10, 30)])
-def test_maps_of_twenty_and_of_forty_features_work(p, q):
-    """Dense equations of 400 and of 1600 unknowns."""
-    matrix = gaussian(p + q)
-    built = np.eye(p + q)
-    for coupling in continue_uneven(matrix, p):
-        built = built @ coupling.matrix
-    np.testing.assert_allclose(built, matrix, atol=1e-9 * np.linalg.norm(matrix))
-
-
 def test_the_same_seed_gives_the_same_couplings():
     """Bit for bit."""
     one, two = (continue_uneven(gaussian(5), 2, seed=1) for _ in range(2))

@@ -36,16 +36,6 @@ def test_fitted_rows_have_unit_covariance(features):
     assert max(part.condition_number for part in whiten.couplings) < 100
 
 
-def test_white_rows_do_not_change():
-    """The map is then the identity, which needs no coupling."""
-    x = correlated(4).double()
-    root = torch.linalg.cholesky(covariance(x))
-    white = torch.linalg.solve_triangular(root, (x - x.mean(0)).T, upper=False).T
-    whiten = kf.factor.Whiten(4).double()
-    whiten.fit(white)
-    assert torch.allclose(whiten(white)[0], white, atol=1e-9)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("scales", [(1, 1, 1, 1), (1, 2, 1, 1), (3, 1, 2, 4)])
 def test_a_fit_with_fewer_couplings_removes_an_earlier_fit(scales):

@@ -9,7 +9,7 @@ from kappaflow.testing.contract import jittered
 
 
 def trained(recipe="glow", shape=(3, 8, 8), **settings):
-    """Returns a flow whose activation norms have started, off its start."""
+    """Returns a flow with started activation norms and random weights."""
     torch.manual_seed(0)
     sizes = {"levels": 2, "steps": 2, "hidden": 4} if recipe == "glow" else {}
     flow = from_options(getattr(kf, recipe), shape, **sizes | settings)
@@ -27,7 +27,7 @@ def layers(flow):
 @pytest.mark.slow
 @pytest.mark.parametrize("mixing", ["lu", "svd"])
 def test_a_glow_becomes_couplings_of_one_partition_a_scale(mixing):
-    """No 1x1 convolution is left, every coupling keeps or changes one half, the function stays."""
+    """Without 1x1 convolutions, with the same function."""
     flow = trained(mixing=mixing)
     rewritten, certificate = kf.rewrite_fixed_partition(flow)
     kinds = {type(layer) for layer in layers(rewritten)}
@@ -48,8 +48,8 @@ def test_a_glow_becomes_couplings_of_one_partition_a_scale(mixing):
 
 
 @pytest.mark.slow
-def test_scales_that_run_steps_together_still_do():
-    """Fused or rewritten: linear layers and couplings are still what they are made of."""
+def test_scales_that_run_steps_together_are_rewritten():
+    """Each scale stays an `ImageChain`, also after `fuse`."""
     flow = trained()
     for rewritten in (kf.fuse(flow), kf.rewrite_fixed_partition(flow)[0]):
         scales = [
@@ -71,8 +71,8 @@ def test_permutations_of_patches_become_couplings():
 
 
 @pytest.mark.slow
-def test_checkerboards_stay_and_are_named():
-    """They split places, which no partition of channels does."""
+def test_checkerboards_are_kept_and_named():
+    """They split pixels, not channels."""
     flow = trained("real_nvp_image", (1, 8, 8), levels=2, hidden=4, blocks=1)
     _, certificate = kf.rewrite_fixed_partition(flow)
     assert certificate.couplings_before == certificate.couplings_after == 10
@@ -82,8 +82,8 @@ def test_checkerboards_stay_and_are_named():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dequantize", ["uniform", "variational"])
-def test_what_fills_the_pixels_is_taken_over(dequantize):
-    """And the two are compared on the same filled pixels."""
+def test_the_dequantization_is_kept(dequantize):
+    """Both flows are compared on the same dequantized pixels."""
     flow = trained("glow", (1, 4, 4), dequantize=dequantize, values=4)
     rewritten, certificate = kf.rewrite_fixed_partition(flow)
     assert repr(rewritten.augment) == repr(flow.augment)
@@ -92,7 +92,7 @@ def test_what_fills_the_pixels_is_taken_over(dequantize):
 
 
 def test_runs_of_linear_layers_of_the_channels_become_one():
-    """Activation norm and convolution are one layer, the function is the same."""
+    """Activation norm and convolution are one layer, with the same function."""
     flow = trained().double()
     fused = kf.fuse(flow)
     kinds = [type(layer) for layer in layers(fused)]

@@ -27,7 +27,7 @@ def same(parts, others):
 
 
 def off_start(part):
-    """Returns a layer off its start, in float64."""
+    """Returns a layer with random weights, in float64."""
     generator = torch.Generator().manual_seed(1)
     for parameter in part.parameters():
         parameter.data.add_(0.3 * torch.randn(parameter.shape, generator=generator))
@@ -47,8 +47,8 @@ def off_start(part):
         (lambda p: mixed(affine(p), after=True), linear),
     ],
 )
-def test_a_linear_neighbor_joins(partition, first, second):
-    """Whatever the other one is, and on whichever side."""
+def test_a_linear_coupling_merges_with_a_neighbor(partition, first, second):
+    """Of any kind, on either side."""
     torch.manual_seed(0)
     parts = [off_start(first(partition)), off_start(second(partition))]
     both = pair(*parts)
@@ -56,7 +56,7 @@ def test_a_linear_neighbor_joins(partition, first, second):
     same(parts, [both])
 
 
-def test_others_do_not_join():
+def test_other_layers_do_not_merge():
     """Two nonlinear couplings, other partitions, and what is no coupling."""
     assert pair(affine(HALF), affine(HALF)) is None
     assert pair(linear(HALF), affine(HALF.swapped())) is None
@@ -67,7 +67,7 @@ def test_others_do_not_join():
 
 @pytest.mark.parametrize("partition", [HALF, HALF.swapped()])
 def test_a_linear_coupling_passes_an_elementwise_map(partition):
-    """In either direction; both are other ones then, and the function is the same."""
+    """In either direction, with the same function."""
     torch.manual_seed(0)
     elementwise, coupling = (
         off_start(kf.bijections.ElementwiseAffine(5)),
@@ -99,8 +99,8 @@ def test_a_run_is_merged_in_one_pass():
 
 
 @pytest.mark.parametrize("kind", [affine, additive])
-def test_it_is_one_affine_coupling(kind):
-    """What is kept passes; the rest is scaled and shifted by functions of it."""
+def test_a_sandwich_is_one_affine_coupling(kind):
+    """The kept features scale and shift the others."""
     torch.manual_seed(0)
     partition = kf.Partition(5, (0, 3))
     coupling = mixed(kind(partition), before=True, after=True).double()
@@ -119,8 +119,8 @@ def test_it_is_one_affine_coupling(kind):
     assert torch.allclose(slopes[0].abs().log().sum(), log_det[0])
 
 
-def test_ends_of_another_partition_are_refused():
-    """They would not be one coupling; nor is a coupling without ends one of this kind."""
+def test_ends_that_do_not_fit_are_refused():
+    """Of another partition, of another kind, or none."""
     half = kf.Partition.half(4)
     with pytest.raises(ArgumentError, match="'after' should have the partition"):
         kf.rewrite.SandwichCoupling(affine(half), after=kf.factor.LinearCoupling(half.swapped()))
@@ -190,8 +190,8 @@ def kinds(flow):
         ([kf.factor.Whiten(4), kf.bijections.LULinear(4)], ["Whiten", "LULinear"]),
     ],
 )
-def test_what_a_run_becomes(parts, expected):
-    """A permutation, a map of single features, a matrix, or nothing; the function is the same."""
+def test_a_run_of_linear_layers_is_fused(parts, expected):
+    """A permutation, an elementwise map, a matrix, or nothing, with the same function."""
     flow = flow_of(*parts)
     rewritten = kf.fuse(flow)
     assert kinds(rewritten) == expected
@@ -203,7 +203,7 @@ def test_what_a_run_becomes(parts, expected):
 
 
 def test_a_started_actnorm_is_fused():
-    """One that waits for data is not: it would never start."""
+    """One that has not started is kept."""
     flow = flow_of(kf.bijections.ActNorm(4), kf.bijections.LULinear(4)).train()
     flow.log_prob(torch.randn(50, 4) * 3 + 1)
     assert kinds(kf.fuse(flow)) == ["Linear"]
@@ -211,7 +211,7 @@ def test_a_started_actnorm_is_fused():
 
 @pytest.mark.slow
 def test_fusing_undoes_rewriting():
-    """Linear ends of couplings are taken off again: one matrix between two couplings is left."""
+    """One matrix between two couplings is left."""
     layer = nn.utils.parametrizations.orthogonal(nn.Linear(4, 4)).weight.detach()
     flow = flow_of(
         affine(TWO_AND_TWO), kf.bijections.Linear.of(layer), affine(TWO_AND_TWO.swapped())
@@ -225,8 +225,8 @@ def test_fusing_undoes_rewriting():
     assert torch.allclose(fused.log_prob(x), flow.log_prob(x), rtol=1e-5, atol=1e-5)
 
 
-def test_the_old_flow_is_left_alone():
-    """And its mode is taken over."""
+def test_the_old_flow_does_not_change():
+    """The new one has its mode."""
     flow = flow_of(kf.bijections.LULinear(4), kf.bijections.LULinear(4)).eval()
     before = {key: value.clone() for key, value in flow.state_dict().items()}
     rewritten = kf.fuse(flow)
@@ -236,8 +236,8 @@ def test_the_old_flow_is_left_alone():
     assert all(torch.equal(value, before[key]) for key, value in flow.state_dict().items())
 
 
-def test_a_stack_with_nothing_to_fuse_stays_one():
-    """Its couplings run together, permutations between them included."""
+def test_a_stack_with_nothing_to_fuse_stays_a_stack():
+    """With the permutations between its couplings."""
     flow = moved(kf.real_nvp(4, depth=4, hidden=(8,), partition="random"))
     assert kinds(kf.fuse(flow)) == ["Standardize", "CouplingStack"]
     x = torch.randn(9, 4)
@@ -247,8 +247,8 @@ def test_a_stack_with_nothing_to_fuse_stays_one():
 @pytest.mark.parametrize(
     "make", [kf.bijections.LULinear, lambda n: kf.Inverse(kf.bijections.LULinear(n))]
 )
-def test_a_large_shift_does_not_drown_the_matrix(make):
-    """Columns far from zero: the matrix is a derivative, and no difference of two values."""
+def test_a_large_shift_does_not_hide_the_matrix(make):
+    """The matrix is a derivative, not a difference of values."""
     units = kf.bijections.ElementwiseAffine(4)
     flow = flow_of(units, make(4), affine(TWO_AND_TWO)).double()
     units.shift.data.sub_(1e8 * units.log_scale.exp().detach())
@@ -258,8 +258,8 @@ def test_a_large_shift_does_not_drown_the_matrix(make):
     assert torch.allclose(actual, expected, rtol=0, atol=1e-6), (actual - expected).abs().max()
 
 
-def test_a_run_that_is_singular_to_rounding_stays():
-    """Each of its layers has an inverse in float32, and their product as one matrix has none."""
+def test_a_run_that_is_singular_to_rounding_is_kept():
+    """Each layer has an inverse in float32, but not their product."""
     parts = kf.bijections.SVDLinear(4), kf.bijections.SVDLinear(4)
     flow = flow_of(*parts, affine(TWO_AND_TWO))
     for part in parts:
@@ -274,20 +274,20 @@ def test_a_run_that_is_singular_to_rounding_stays():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("memory", ["store", "recompute", "invert"])
-@pytest.mark.parametrize("rewritten", [kf.fuse, lambda flow: kf.rewrite_fixed_partition(flow)[0]])
-def test_what_is_kept_for_the_backward_pass_stays(rewritten, memory):
+@pytest.mark.parametrize("change", [kf.fuse, lambda flow: kf.rewrite_fixed_partition(flow)[0]])
+def test_memory_modes_are_kept(change, memory):
     """Of stacks, and of chains."""
-    stack = rewritten(
+    stack = change(
         kf.real_nvp(4, depth=3, hidden=(4,), couplings={"memory": memory})
     ).bijection.bijections[-1]
     assert isinstance(stack, kf.CouplingStack) and stack.memory == memory
     chain = kf.Chain([affine(TWO_AND_TWO), kf.bijections.LULinear(4)], memory=memory)
-    assert rewritten(kf.Flow(StandardNormal(4), chain)).bijection.memory == memory
+    assert change(kf.Flow(StandardNormal(4), chain)).bijection.memory == memory
 
 
 @pytest.mark.parametrize("second", [True, False])
 def test_a_run_of_frozen_layers_becomes_a_frozen_one(second):
-    """One that trains makes all of the run train; permutations have nothing to say."""
+    """With a trainable layer it is trainable; permutations do not count."""
     layers = [
         kf.bijections.LULinear(4),
         kf.bijections.Permutation((1, 2, 3, 0)),

@@ -1,4 +1,4 @@
-"""A coupling of features that stand in another order."""
+"""Couplings of reordered features."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ class Odd(nn.Module):
         self.linear = nn.Linear(4, 6)
 
     def forward(self, x, context=None):
-        """Returns six numbers."""
+        """Returns six numbers a row."""
         return torch.tanh(self.linear(x if context is None else torch.cat((x, context), 1)))
 
 
@@ -38,8 +38,8 @@ def couplings():
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", couplings())
-def test_it_does_the_same_to_the_same_features(name, order):
-    """z[order] is what it makes of x[order]."""
+def test_a_reordered_coupling_is_the_same_function(name, order):
+    """It maps x[order] to z[order]."""
     torch.manual_seed(0)
     coupling = couplings()[name].double()
     for parameter in coupling.parameters():
@@ -56,8 +56,8 @@ def test_it_does_the_same_to_the_same_features(name, order):
     assert wrapped == (name in {"another network", "residual, as wide as what it reads"})
 
 
-def test_the_old_one_is_left_alone():
-    """Training the new one does not change it."""
+def test_the_old_coupling_does_not_change():
+    """If the new one is trained."""
     coupling = affine(kf.Partition.half(4))
     other = reordered(coupling, (1, 0, 2, 3), partition=coupling.partition)
     before = [p.clone() for p in coupling.parameters()]
