@@ -59,7 +59,7 @@ def points(n):
 
 
 def reference(core, x):
-    """Returns both ends by autograd in float64, layer by layer: of the weights as they are."""
+    """Returns both ends by autograd in float64, layer by layer."""
     double_flow, h = copy.deepcopy(core).double(), x.double()
     forth = back = torch.eye(x.shape[1]).double()
     for layer in layers_of(double_flow):
@@ -99,8 +99,8 @@ def test_both_ends_are_right_where_products_in_float32_are_not(make):
         assert off(result.sigma_min, bottom) < ATTAINED
 
 
-def test_the_flow_stays_as_it_is_and_says_its_own_log_dets():
-    """Type and numbers; round trips and log_dets of a profile are those that float32 makes."""
+def test_the_flow_and_its_log_dets_stay_float32():
+    """Round trips and log_dets of a profile are computed in float32."""
     core, x = couplings(4, 4, 0.5), points(4)
     flow = kf.Flow(kf.StandardNormal(4), core).train()
     before = copy.deepcopy(flow.state_dict())
@@ -149,8 +149,8 @@ class Own(kf.Bijection):
         (lambda: Own(copied=False), {torch.float32}),
     ],
 )
-def test_what_allows_no_float64_is_measured_in_its_own_type(built, types):
-    """A bijection that forbids copies, or that only knows float32, is measured all the same."""
+def test_a_bijection_without_float64_is_measured_in_its_type(built, types):
+    """It forbids copies, or works in float32 only."""
     bijection = built()
     result = kf.spectrum(bijection, torch.ones(2, 3))
     torch.testing.assert_close(result.sigma_min, torch.full((2,), 2.0).double(), rtol=1e-6, atol=0)
@@ -165,10 +165,8 @@ def test_what_allows_no_float64_is_measured_in_its_own_type(built, types):
         ([[6.0, 0.0], [6.0, 0.0]], {torch.float32, torch.float64}),
     ],
 )
-def test_without_matrices_float64_is_asked_only_where_float32_may_lose(
-    monkeypatch, log_scales, types
-):
-    """One layer, or all so far, of a condition number near 1 / eps is enough."""
+def test_lanczos_uses_float64_only_if_float32_is_not_exact_enough(monkeypatch, log_scales, types):
+    """If one layer, or all so far, have a condition number near 1 / eps."""
     module = importlib.import_module("kappaflow.conditioning.profile")
     monkeypatch.setattr(module, "MATRIX_FREE_ABOVE", 1)
     monkeypatch.setattr(module, "DENSE_WORK", 0)

@@ -7,7 +7,7 @@ from kappaflow.conditioning.lanczos import golub_kahan
 
 
 def run(matrices, k, tolerance=1e-6, max_steps=100, near=None):
-    """Returns what the iteration finds for a batch of matrices (B, n, n)."""
+    """Returns the result of the iteration for a batch of matrices (B, n, n)."""
     return golub_kahan(
         lambda v: torch.einsum("bij,kbj->kbi", matrices, v),
         lambda u: torch.einsum("bji,kbj->kbi", matrices, u),
@@ -66,8 +66,8 @@ def test_an_invariant_subspace_is_left_from_every_start(dtype, n, k):
 
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_many_steps_keep_the_vectors_apart(dtype, k):
-    """Values so close that it takes the whole space: none is found that is not there."""
+def test_vectors_stay_orthogonal_over_many_steps(dtype, k):
+    """For values so close that the whole space is needed."""
     spectrum = [1 + i / 1000 for i in range(60, 0, -1)]
     result = run(rotated(spectrum, spectrum[::-1]).to(dtype), k, tolerance=1e-12)
     expected = torch.tensor([spectrum[:k]] * 2, dtype=torch.float64)
@@ -115,8 +115,8 @@ def test_a_point_that_is_not_finite_does_not_spoil_the_others():
     torch.testing.assert_close(result.values[1], torch.tensor([4.0, 3.0]).double())
 
 
-def test_directions_of_a_map_that_is_much_alike_save_steps():
-    """The answer is the same, whatever they are."""
+def test_directions_of_a_similar_map_save_steps():
+    """The result does not depend on them."""
     torch.manual_seed(0)
     spectra = [[20.0 * 0.97**i for i in range(400)]] * 3
     matrices = rotated(*spectra)
@@ -137,8 +137,8 @@ def test_directions_of_a_map_that_is_much_alike_save_steps():
 
 
 @pytest.mark.parametrize("ahead", [1.1, 1.5, 10.0])
-def test_directions_that_no_longer_lead_are_left(ahead):
-    """A layer may stretch what was small before: noise in the start lets it be found."""
+def test_misleading_directions_do_no_harm(ahead):
+    """Noise in the start finds directions that were small before."""
     values = torch.linspace(1.0, 0.1, 1000, dtype=torch.float64)
     values[700] = ahead
     near = torch.zeros(2, 1, 1000, dtype=torch.float64)

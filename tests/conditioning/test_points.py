@@ -67,7 +67,7 @@ WRONG = {
 @measurements
 @pytest.mark.parametrize(("make", "arguments", "message"), WRONG.values(), ids=WRONG)
 def test_points_that_cannot_be_measured_are_refused(make, arguments, message, measure):
-    """The same sentence whatever is measured: the argument, what it should be, what it was."""
+    """By the same sentence for each measurement."""
     with pytest.raises(kf.errors.ArgumentError, match=message) as caught:
         measure(make(), *arguments)
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
@@ -75,7 +75,7 @@ def test_points_that_cannot_be_measured_are_refused(make, arguments, message, me
 
 @pytest.mark.boundary
 @pytest.mark.parametrize("name", ["profile", "round_trip", "doctor"])
-def test_a_context_that_a_flow_does_not_want_is_refused(name):
+def test_a_context_for_an_unconditional_flow_is_refused(name):
     """As `log_prob` does."""
     with pytest.raises(kf.errors.ArgumentError, match="'context' should be left out"):
         MEASUREMENTS[name](plain(), POINTS, CONTEXT)
@@ -92,7 +92,7 @@ def test_several_rows_that_are_not_finite_are_counted():
 
 
 def test_a_row_beyond_those_that_the_doctor_examines_is_refused_too():
-    """Whoever gives values that are not finite wants to know it."""
+    """All rows are checked."""
     with pytest.raises(kf.errors.ArgumentError, match="row 99"):
         kf.doctor(plain(), spoiled(FEATURES, math.nan, rows=100, row=99))
 
@@ -100,7 +100,7 @@ def test_a_row_beyond_those_that_the_doctor_examines_is_refused_too():
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad], ids=["inference", "none"])
 @pytest.mark.parametrize("features", [FEATURES, 501])
 @measurements
-def test_measuring_works_where_the_caller_keeps_no_gradients(measure, features, mode):
+def test_measuring_works_without_gradients(measure, features, mode):
     """Inside `torch.inference_mode` too, with points made there, and by Lanczos iterations too."""
     flow = jittered(kf.real_nvp(features, depth=1, hidden=(4,), context_features=WIDTH))
     with mode():
@@ -113,7 +113,7 @@ def test_measuring_works_where_the_caller_keeps_no_gradients(measure, features, 
 
 @measurements
 def test_a_flow_made_in_inference_mode_is_refused(measure):
-    """Its parameters have no derivatives; the sentence says where to make it."""
+    """Its parameters have no derivatives."""
     with torch.inference_mode():
         flow = plain()
         with pytest.raises(kf.errors.ArgumentError, match="should be made or loaded outside"):

@@ -12,7 +12,7 @@ from kappaflow.testing.contract import jittered
 
 
 def conditional_flow(depth=4, features=5):
-    """Returns a flow with fitted units, off its start."""
+    """Returns a standardized flow with random weights."""
     flow = jittered(kf.real_nvp(features, depth=depth, hidden=(8,), context_features=2))
     flow.standardization.bijections[0].fit(100 + 1000 * torch.randn(64, features))
     flow.bijection.embedding.fit(5 + 2 * torch.randn(64, 2))
@@ -25,7 +25,7 @@ def points(n=6, features=5):
 
 
 def test_the_last_row_is_the_spectrum_of_the_core():
-    """Cumulative values end at those of the whole flow behind its units."""
+    """That is the flow after its standardization."""
     flow, (x, context) = conditional_flow(), points()
     profile = kf.profile(flow, x, context=context)
     of_core = kf.spectrum(flow.core, flow.standardization(x)[0], context=context)
@@ -38,7 +38,7 @@ def test_the_last_row_is_the_spectrum_of_the_core():
 
 
 def test_each_row_of_a_layer_is_its_own_spectrum():
-    """At the points that reach it, with the context that it sees; measured in float64."""
+    """At its inputs and with its context, in float64."""
     flow, x, context = conditional_flow().double(), *(part.double() for part in points())
     profile = kf.profile(flow, x, context=context)
     h = flow.standardization(x)[0]
@@ -50,7 +50,7 @@ def test_each_row_of_a_layer_is_its_own_spectrum():
         torch.testing.assert_close(profile.layer_log_det[i], log_det.detach().double())
 
 
-def test_a_change_of_units_is_no_ill_conditioning():
+def test_units_do_not_change_the_profile():
     """Columns in units of 1e-6 and 1e6 leave the profile of an untrained flow at 1."""
     flow = kf.real_nvp(2, depth=2, hidden=(4,))
     x = torch.randn(64, 2) * torch.tensor([1e-6, 1e6])
@@ -62,7 +62,7 @@ def test_a_change_of_units_is_no_ill_conditioning():
 
 
 def test_one_bad_layer_is_found():
-    """The layer with the largest condition number of its own, by its place and its name."""
+    """By its number and its name."""
     flow = jittered(kf.real_nvp(4, depth=6, hidden=(8,)))
     bad = kf.bijections.ElementwiseAffine(4, log_scale=[4.0, -4.0, 0.0, 0.0])
     parts = [layer.bijection for layer in layers_of(flow.bijection)]
@@ -76,7 +76,7 @@ def test_one_bad_layer_is_found():
 
 
 def test_a_layer_that_is_not_finite_is_the_worst():
-    """Nan outranks every number, and the status tells."""
+    """And the status says so."""
     flow = jittered(kf.real_nvp(4, depth=4, hidden=(8,)))
     with torch.no_grad():
         flow.bijection.bijections[1].plain().bijections[2].conditioner.layers[0].bias[0] = (
@@ -118,7 +118,7 @@ def test_round_trips_of_the_profile_are_those_of_the_flow():
 
 
 def test_one_side_can_fail_where_the_other_is_fine():
-    """A layer that squeezes the data's region out of float32's reach shows on its side only."""
+    """A layer that maps the data out of the range of float32 fails on its side only."""
 
     class Cubic(kf.Bijection):
         """z = x^3: flat at 0, where its inverse is steep."""

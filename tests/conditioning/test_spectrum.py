@@ -46,7 +46,7 @@ def test_values_are_those_of_the_autograd_jacobian(name, method):
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_lanczos_agrees_with_dense_on_a_flow(k):
-    """At several points of a flow of 40 dimensions, within the tolerance asked for."""
+    """At several points of a flow of 40 dimensions, within the tolerance."""
     flow = jittered(kf.real_nvp(40, depth=6, hidden=(16,), couplings={"scale_bound": 4.0}))
     x = 2 * torch.randn(5, 40)
     dense = kf.spectrum(flow.bijection, x, k=k, method="dense")
@@ -84,7 +84,7 @@ def mixed(n=24, spread=3.0):
 
 @pytest.mark.parametrize("method", ["dense", "lanczos"])
 def test_sigma_min_of_couplings_is_right_in_float32_where_their_jacobian_is_not(method):
-    """At condition number 1e13, against float64; layer by layer, for the inverse loses its way."""
+    """At condition number 1e13, against float64, layer by layer."""
     flow, x = mixed(), torch.randn(3, 24, generator=torch.Generator().manual_seed(0))
     measured = kf.spectrum(flow, x, method=method)
     lost = torch.linalg.svdvals(dense_jacobian(flow.forward, x, None).float())[:, -1]
@@ -100,8 +100,8 @@ def test_sigma_min_of_couplings_is_right_in_float32_where_their_jacobian_is_not(
     assert (lost / bottom > 10).all()
 
 
-def test_too_few_steps_say_so():
-    """A result that needs more steps is not called converged."""
+def test_too_few_steps_are_not_converged():
+    """The status says so."""
     flow = jittered(kf.real_nvp(40, depth=6, hidden=(16,)))
     measured = kf.spectrum(flow.bijection, torch.randn(2, 40), method="lanczos", max_steps=2)
     assert measured.status == "not converged"
@@ -109,7 +109,7 @@ def test_too_few_steps_say_so():
 
 
 @pytest.mark.parametrize("method", ["dense", "lanczos"])
-def test_parameters_that_are_not_finite_say_so(method):
+def test_parameters_that_are_not_finite_give_a_status(method):
     """The status is "not finite", and nothing is raised."""
     coupling = jittered(affine(kf.Partition.half(4)))
     with torch.no_grad():
@@ -118,8 +118,8 @@ def test_parameters_that_are_not_finite_say_so(method):
     assert measured.status == "not finite"
 
 
-def test_results_carry_no_graph():
-    """Measuring keeps nothing alive, even where x asks for gradients."""
+def test_results_have_no_graph():
+    """Even if x requires gradients."""
     measured = kf.spectrum(stretch(2.0, 1.0), torch.zeros(2, 2, requires_grad=True))
     assert not measured.sigma_max.requires_grad
     assert not measured.sigma_min.requires_grad
@@ -141,7 +141,7 @@ def test_results_carry_no_graph():
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):
-    """One sentence names the argument, what it should be, and what it was."""
+    """The error names the argument."""
     options = {
         "bijection": kf.bijections.ElementwiseAffine(4),
         "x": torch.zeros(2, 4),

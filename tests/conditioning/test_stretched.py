@@ -9,7 +9,7 @@ from kappaflow.conditioning.stretched import log_stretch, stretched
 
 
 def bent(features=5, depth=3, seed=0):
-    """A float64 flow that is no identity."""
+    """A float64 flow with random weights."""
     torch.manual_seed(seed)
     flow = kf.real_nvp(features, depth=depth, hidden=(8,)).double()
     with torch.no_grad():
@@ -60,7 +60,7 @@ def test_the_derivative_is_that_of_the_log_of_the_condition_number(points):
 
 
 def test_without_a_matrix_the_same_directions_are_found(points, monkeypatch):
-    """Twelve turns of the power iteration come near, and never above."""
+    """By twelve steps of the power iteration, from below."""
     flow = bent()
     with_matrix = stretched(flow.core.linearize(points), points)
     monkeypatch.setattr(module, "MATRIX_UP_TO", 4)
@@ -69,8 +69,8 @@ def test_without_a_matrix_the_same_directions_are_found(points, monkeypatch):
     assert (short > -1e-9).all() and (short < 0.05).all()
 
 
-def test_a_point_whose_jacobian_is_not_finite_is_nan_and_the_others_are_not(points):
-    """One bad row of a batch spoils no other."""
+def test_a_point_with_a_jacobian_that_is_not_finite_is_nan(points):
+    """The other points of the batch are not."""
     flow = bent()
     points[2] = float("inf")
     result = stretched(flow.core.linearize(points), points).log_condition_number
