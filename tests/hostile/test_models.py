@@ -4,7 +4,6 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import safetensors
 import torch
@@ -12,8 +11,7 @@ from packaging.version import Version
 from safetensors.torch import save_file
 
 import kappaflow as kf
-from kappaflow.data.matrix import load_matrix
-from kappaflow.files import CONFIG, WEIGHTS, ModelFile, read_config, write_weights
+from kappaflow.files import CONFIG, WEIGHTS, read_config, write_weights
 from kappaflow.registry import STEP, Allowance, build
 from kappaflow.report.files import draw_again, read_report
 from kappaflow.storage import read_tensors
@@ -131,23 +129,6 @@ def test_a_config_that_is_no_plain_json_is_refused(name, saved):
         kf.load(saved)
 
 
-def test_numbers_that_no_float_can_hold_are_refused(saved):
-    """A whole number of 400 digits, where a bound is a float."""
-    described(saved, recipe(features=3, depth=2, hidden=[4], scale_bound=10**400))
-    with pytest.raises(kf.errors.FileError, match="far too large"):
-        kf.load(saved)
-    with pytest.raises(kf.errors.FileError, match="'LeakyReLU' cannot be built from"):
-        build(recipe("LeakyReLU", negative_slope=10**400))
-
-
-def test_names_are_names_and_no_paths(saved):
-    """Neither a path nor a module is looked up by the name of a part."""
-    for name in ("../../etc/passwd", "os.system", "kappaflow.load", "__class__", "\x1b[31m"):
-        described(saved, recipe(name))
-        with pytest.raises(kf.errors.FileError, match="is not registered"):
-            kf.load(saved)
-
-
 @pytest.mark.parametrize("name", [CONFIG, WEIGHTS, "result.json", "metrics.jsonl", "report.json"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "link in a circle"])
 def test_what_is_no_regular_file_is_not_read(name, kind, saved):
@@ -177,30 +158,6 @@ def test_a_file_that_is_linked_to_is_read_and_never_written(saved, tmp_path):
     kf.save(kf.nice(2, depth=1, hidden=(4,)), saved, overwrite=True)
     assert elsewhere.read_bytes() == before
     assert not (saved / WEIGHTS).is_symlink()
-
-
-HEADERS = {
-    "longer than the file": (2**62).to_bytes(8, "little") + b"{}",
-    "of nothing": bytes(8),
-    "of a tensor larger than the file": b'{"a":{"dtype":"F32","shape":[1000000000000],'
-    b'"data_offsets":[0,4000000000000]}}',
-    "of a size that wraps round": b'{"a":{"dtype":"F32","shape":[4294967296,4294967296,2],'
-    b'"data_offsets":[0,0]}}',
-    "of two tensors in one place": b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
-    b'"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
-    "deep": b'{"a":' + b"[" * 10**5,
-}
-
-
-@pytest.mark.parametrize("name", HEADERS)
-def test_headers_that_lie_are_refused(name, saved):
-    """By safetensors, which holds every size to that of the file."""
-    header = HEADERS[name]
-    if header.startswith(b"{"):
-        header = len(header).to_bytes(8, "little") + header + bytes(4)
-    (saved / WEIGHTS).write_bytes(header)
-    with pytest.raises(kf.errors.FileError, match="is damaged or cut short"):
-        kf.load(saved)
 
 
 @pytest.mark.parametrize(
@@ -252,12 +209,6 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
             kf.fit(kf.real_nvp(2, depth=2, hidden=(4,)), x, max_epochs=1, out=tmp_path)
 
 
-def test_what_a_model_says_has_one_digest():
-    """The digest is over what was read, so that what is written again is the same."""
-    config = ModelFile(dtype="float32", model=recipe(features=2, depth=2))
-    assert ModelFile.model_validate(json.loads(config.model_dump_json())) == config
-
-
 def test_a_report_whose_numbers_do_not_fit_each_other_is_not_drawn(tmp_path):
     """Each of them is a number, and the rows of the pairs are too short."""
     content = json.loads(GOLD.read_text())
@@ -268,11 +219,23 @@ def test_a_report_whose_numbers_do_not_fit_each_other_is_not_drawn(tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
-def test_an_archive_of_another_age_is_no_matrix(tmp_path):
-    """Its version is one that nobody can read."""
-    np.savez(tmp_path / "t.npz", x=np.eye(2))
-    content = (tmp_path / "t.npz").read_bytes()
-    position = content.index(b"PK\x01\x02") + 6
-    (tmp_path / "t.npz").write_bytes(content[:position] + b"\xff" + content[position + 1 :])
-    with pytest.raises(kf.errors.FileError, match="is damaged"):
-        load_matrix(str(tmp_path / "t.npz"))
+def test_headers_that_lie_are_refused(saved):
+    """By safetensors, which holds every size to that of the file."""
+    for size in (0, 2**62):
+        (saved / WEIGHTS).write_bytes(size.to_bytes(8, "little") + b"{}")
+        with pytest.raises(kf.errors.FileError, match="is damaged or cut short"):
+            kf.load(saved)
+
+
+def test_numbers_and_names_that_describe_no_part_are_refused(saved):
+    """A whole number of 400 digits where a bound is a float; paths and modules as names."""
+    for model, message in (
+        (recipe(features=3, depth=2, hidden=[4], scale_bound=10**400), "far too large"),
+        *((recipe(name), "is not registered") for name in ("../../etc/passwd", "os.system")),
+        *((recipe(name), "is not registered") for name in ("kappaflow.load", "\x1b[31m")),
+    ):
+        described(saved, model)
+        with pytest.raises(kf.errors.FileError, match=message):
+            kf.load(saved)
+    with pytest.raises(kf.errors.FileError, match="'LeakyReLU' cannot be built from"):
+        build(recipe("LeakyReLU", negative_slope=10**400))
