@@ -33,20 +33,6 @@ def test_a_healthy_gaussian_table_has_no_problem(
     assert examine(load_table((x + offset) * 10.0**scale)) == ()
 
 
-def test_a_point_mass_warns(healthy: Array) -> None:
-    """With column, value, count, expected count and rows; 4 rows of 400 are too few to tell."""
-    healthy[[5, 50, 60, 70], 2] = 0.25
-    assert examine(load_table(healthy)) == ()
-    healthy[300, 2] = 0.25
-    problem = only(examine(load_table(healthy)))
-    assert (problem.code, problem.severity) == ("atom", "warning")
-    assert (problem.columns, problem.rows) == (("x2",), (6, 51, 61, 71, 301))
-    assert problem.message == (
-        "column 'x2' holds the value 0.25 in 5 of 400 rows (rows 6, 51, 61, 71, 301), where its "
-        "neighbors predict 0.06: a density can grow without bound there"
-    )
-
-
 def test_a_point_mass_holds_more_than_one_row_in_a_thousand() -> None:
     """10 of 10,000 rows are none, 11 are."""
     x = np.random.default_rng(0).standard_normal((10_000, 1))
@@ -128,7 +114,18 @@ CASES = {  # values, and the codes, columns and messages of their problems
         HEALTHY[[*range(397), 0, 1, 2]],
         [("duplicate-rows", "", "which rounding does not explain (rows 398, 399, 400)")],
     ),
-    "three equal values": (changed(0, HEALTHY[0, 0], slice(3)), []),
+    "four equal values": (changed(2, 0.25, [5, 50, 60, 70]), []),
+    "a point mass": (
+        changed(2, 0.25, [5, 50, 60, 70, 300]),
+        [
+            (
+                "atom",
+                "x2",
+                "the value 0.25 in 5 of 400 rows (rows 6, 51, 61, 71, 301), where its neighbors "
+                "predict 0.06: a density can grow without bound there",
+            )
+        ],
+    ),
     "errors first": (
         np.column_stack([changed(0, 0.5, slice(6))[:, :3], 2 * HEALTHY[:, 1] + 1]),
         [("dependent-columns", "x1 x3", "x3 = 1.00 + 2.00*x1"), ("atom", "x0", "the value 0.5")],

@@ -13,6 +13,14 @@ from kappaflow.errors import ArgumentError, DataError
 Array = NDArray[np.float64]
 
 
+@pytest.fixture
+def healthy() -> Array:
+    """Returns 400 rows of 4 correlated Gaussian columns with which nothing is wrong."""
+    mixing = np.array([[1, 0, 0, 0], [0.5, 2, 0, 0], [-1, 0.3, 1, 0], [0.2, 0, 0.9, 3]])
+    x = np.random.default_rng(7).standard_normal((400, 4))
+    return x @ mixing.T + [0.0, 5.0, -2.0, 100.0]
+
+
 def broken(healthy: Array) -> Table:
     """Returns 4 columns with a hole and an infinity, a constant, a copy, a sum, and no number."""
     table = np.column_stack([
