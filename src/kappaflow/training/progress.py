@@ -44,7 +44,9 @@ def bar_shown(
         def show(done: float, text: str, title: str | None = None) -> None:
             bar.set_description_str(title or bar.desc, refresh=False)
             bar.set_postfix_str(text, refresh=False)
-            bar.update(int(PARTS * done) - bar.n)
+            bar.update(int(PARTS * done) - bar.n)  # drawn a few times a second
+            if done >= 1:
+                bar.refresh()
 
         yield show
 
