@@ -62,6 +62,7 @@ def _likelihood_figures(result: Result) -> list[KeyFigure]:
             note,
             is_finite(test.nll_standardized),
         ),
+        *_weighted_figures(result.padding),
         KeyFigure(
             f"{name}, input units",
             with_error(test.nll, test.standard_error),
@@ -76,6 +77,23 @@ def gaussian_of(result: Result) -> float:
     """Returns the standardized NLL of the Gaussian that the flow is compared with, or nan."""
     nll = (one.nll_standardized for one in result.references if one.kind == "Gaussian")
     return next(nll, math.nan)
+
+
+def _weighted_figures(padding: AddedPadding | None) -> list[KeyFigure]:
+    """Returns the importance-weighted likelihood; empty if there is none."""
+    if padding is None or padding.weighted is None:
+        return []
+    result = padding.weighted
+    error = significant(result.monte_carlo_error, 2)
+    return [
+        KeyFigure(
+            "Held-out NLL, importance-weighted",
+            with_error(result.nll_standardized, result.standard_error),
+            "nats per row",
+            f"standardized; {result.draws} samples per row, Monte Carlo error {error}",
+            is_finite(result.nll_standardized),
+        )
+    ]
 
 
 def _separation_figures(result: Result) -> list[KeyFigure]:
@@ -143,10 +161,11 @@ def _likelihood_texts(report: TableReport) -> list[str]:
             "bound, with one sample of the padding per row."
         )
     if padding is not None and padding.weighted is not None:
-        error = significant(padding.weighted.monte_carlo_error, 2)
+        weighted = padding.weighted
         texts.append(
-            f"Importance weights of {padding.weighted.draws} samples of the padding are closer; "
-            f"the samples add a Monte Carlo error of {error}."
+            f"Importance weights of {weighted.draws} samples of the padding are closer: the NLL "
+            f"is {with_error(weighted.nll, weighted.standard_error)} in input units. The samples "
+            f"add a Monte Carlo error of {significant(weighted.monte_carlo_error, 2)}."
         )
     return texts
 
@@ -168,13 +187,6 @@ def _likelihood_table(result: Result) -> TextTable:
             with_error(part.nll, part.standard_error),
             *quantiles,
         ])
-    weighted = result.padding and result.padding.weighted
-    if weighted:
-        means = [
-            with_error(nll, weighted.standard_error)
-            for nll in (weighted.nll_standardized, weighted.nll)
-        ]
-        rows.append(["importance-weighted", f"{weighted.rows:,}", *means, *[None] * 4])
     for name, number, standardized, nll in _references(result):
         means = [fixed(standardized, 2), fixed(nll, 2)]
         rows.append([name, f"{number:,}", *means, *[None] * 4])
