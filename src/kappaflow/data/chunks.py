@@ -137,9 +137,7 @@ def _source_on_disk(
 
     suffix = path.suffix.lower()
     is_text = suffix in {".csv", ".tsv"}
-    # polars takes such signs for patterns, of which several files may be one
-    is_pattern = any(sign in str(path) for sign in "*?[") and suffix != ".npy" and not is_text
-    if suffix not in SUFFIXES or not path.is_file() or is_pattern:
+    if suffix not in SUFFIXES or not path.is_file():
         return None
     if is_text and path.stat().st_size <= 2 * CHUNK_ROWS:  # a row has a character and a line end
         return None
@@ -170,7 +168,8 @@ def _frame(path: Path, name: str, reading: Reading) -> Source:
     import narwhals as nw
     import polars as pl
 
-    scan = (pl.scan_parquet if path.suffix.lower() == ".parquet" else pl.scan_ipc)(path)
+    is_parquet = path.suffix.lower() == ".parquet"
+    scan = (pl.scan_parquet if is_parquet else pl.scan_ipc)(path, glob=False)
 
     def read(start: int, count: int, names: Sequence[str]) -> RawTable:
         frame = nw.from_native(scan.select(names).slice(start, count).collect())

@@ -103,12 +103,13 @@ def _frame(path: Path, source: str, subject: str, reading: Reading) -> RawTable:
     if is_stream:
         frame = pl.read_ipc_stream(path)
     else:
-        scan = pl.scan_parquet if path.suffix.lower() == ".parquet" else pl.scan_ipc
-        width = len(scan(path, glob=False).collect_schema())
+        is_parquet = path.suffix.lower() == ".parquet"
+        scan = (pl.scan_parquet if is_parquet else pl.scan_ipc)(path, glob=False)
+        width = len(scan.collect_schema())
         refuse_wide(width, subject)
-        rows = scan(path, glob=False).select(pl.len()).collect().item()
+        rows = scan.select(pl.len()).collect().item()
         refuse_large(rows * width * _OF_A_VALUE, subject)
-        frame = scan(path, glob=False).collect()
+        frame = scan.collect()
     return without_missing(from_frame(nw.from_native(frame), source, subject), reading)
 
 
