@@ -121,5 +121,5 @@ def test_other_levels_are_refused(fitted, q):
 
 
 def test_models_without_a_context_are_refused():
-    with pytest.raises(ArgumentError, match="'model' should be one of"):
+    with pytest.raises(ArgumentError, match="'context' should be left out for planar"):
         clone(SMALL_DENSITY).set_params(model="planar").fit(*rows(100))

@@ -173,7 +173,7 @@ def test_too_few_rows_for_a_level_give_no_outliers():
         ({"max_epochs": 0}, "'max_epochs' should be"),
         ({"learning_rate": 0}, "'learning_rate' should be"),
         ({"hidden": 16}, "'hidden' should be a sequence"),
-        ({"model": "planar", "hidden": (8,)}, "'hidden' should be left out for planar"),
+        ({"model": "planar", "hidden": (8,)}, "'hidden' is not an argument of planar"),
         ({"repair": "fill"}, "'repair' should be"),
         ({"condition_budget": 0.5}, "'condition_budget' should be"),
     ],

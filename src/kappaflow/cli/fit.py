@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -16,7 +16,6 @@ from kappaflow.cli.fit_options import (
     OF_ANY_MODEL,
     OF_TABLES,
     OUTPUT,
-    RENAMED,
     TRAINING,
     FitImages,
     FitTable,
@@ -37,7 +36,7 @@ from kappaflow.cli.show import (
     print_text,
 )
 from kappaflow.errors import ArgumentError, FileError
-from kappaflow.options import AnyModel, TableModel
+from kappaflow.options import AnyModel
 from kappaflow.ranks import is_first
 
 if TYPE_CHECKING:
@@ -106,17 +105,17 @@ def fit(
     of_rows, of_images = given(rows or FitTable()), given(images or FitImages())
     settings, options = given(training or TrainingFlags()), options or ModelFlags()
     of_tables = [*of_rows, *(set(settings) & OF_TABLES)]
-    _refuse_other_kind(data, kind, model, of_tables, [*of_images], options)
+    _refuse_other_kind(data, kind, of_tables, [*of_images])
     with first_process_prints(), _explained(folder, named=out is not None):
         if not quiet:
             note_unused_cuda(device)
             if out is None:
                 print_note(f"the run folder is {folder}; --out names another")
         if kind is not None:
-            runs, models = runs_of(kind), tuple(kind.models())
+            runs = runs_of(kind)
             source = runs.config(data, split_seed=seed, **runs.options(of_images))
-            name = model or models[0]
-            chosen = runs.model(name, model_arguments(name, options, models))
+            name = model or next(iter(kind.models()))
+            chosen = runs.model(name, model_arguments(name, options))
         else:
             source = TableConfig(data, split_seed=seed, **of_rows)
             chosen = _table_model(model, options, search_time)
@@ -169,7 +168,7 @@ def _table_model(
 
     search = ModelSearch(seconds=search_time)  # checks the time
     name = model or DEFAULT_MODEL
-    arguments = model_arguments(name, options, get_args(TableModel))
+    arguments = model_arguments(name, options)
     if model is None and set(arguments) <= set(OF_ANY_MODEL):
         return replace(search, arguments=arguments)
     return with_defaults(ModelConfig(name, arguments))
@@ -194,37 +193,20 @@ def _refuse_missing(data: str) -> None:
 
 
 def _refuse_other_kind(
-    data: str,
-    kind: "Kind | None",
-    model: str | None,
-    of_tables: list[str],
-    of_images: list[str],
-    options: object,
+    data: str, kind: "Kind | None", of_tables: list[str], of_images: list[str]
 ) -> None:
-    """Raises an error for a model or an option of another kind of data; None is a table.
-
-    `of_tables` and `of_images` are the given options of tables and of images, and `options` those
-    of the model.
-    """
+    """Raises an error for a given option of another kind of data; None is a table."""
     from kappaflow.data.dataset import runs_of
-    from kappaflow.runs.recipes import options_of
 
-    name, other, own, refused = "tables", "images", get_args(TableModel), of_images
+    refused = dict.fromkeys(of_images, "images")
     if kind is not None:
-        name, other, own, refused = kind.name, "tables", tuple(kind.models()), of_tables
         fields = runs_of(kind).config.__dataclass_fields__
-        refused = [*refused, *(flag for flag in of_images if flag not in fields)]
-    if model is not None and model not in own:
-        raise ArgumentError(
-            f"'model' should be one of {', '.join(own)} for {data}, got {model!r}: that is a "
-            f"model of {other}."
-        )
-    taken = {option for each in own for option in options_of(each)}
-    unknown = [option for option in given(options) if RENAMED.get(option, option) not in taken]
-    for option in (*refused, *unknown):
+        refused = {option: "images" for option in of_images if option not in fields}
+        refused |= dict.fromkeys(of_tables, "tables")
+    for option, other in refused.items():
         raise ArgumentError(
             f"'{option}' should be left out for {data}: --{option.replace('_', '-')} is an option "
-            f"of {other}, and these are {name}."
+            f"of {other}."
         )
 
 

@@ -242,16 +242,16 @@ def without_none(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def model_arguments(model: str, options: object, models: tuple[str, ...]) -> dict[str, Any]:
+def model_arguments(model: str, options: object) -> dict[str, Any]:
     """Returns the arguments of a model; an option of other models is an error that names them."""
-    from kappaflow.runs.recipes import options_of
+    from kappaflow.runs.recipes import options_of, recipes
 
     arguments = {}
     for option, value in given(options).items():
         name = RENAMED.get(option, option)
         arguments[name] = value
         if name not in options_of(model):
-            others = [other for other in models if name in options_of(other)]
+            others = [other for other in recipes() if name in options_of(other)]
             raise ArgumentError(
                 f"'{option}' should be left out for {model}: --{option.replace('_', '-')} is an "
                 f"option of {' and '.join(others)}."

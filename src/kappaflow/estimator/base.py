@@ -32,12 +32,10 @@ from kappaflow.flows import Flow
 from kappaflow.options import Repair, TableOptions, TrainingOptions, write_descriptions
 from kappaflow.runs.model_search import ModelSearch, search_model
 from kappaflow.runs.recipes import (
-    CONDITIONAL,
     LEARNING_RATE,
     RECIPES,
     ModelConfig,
     build_flow,
-    options_of,
     with_bounds,
     with_defaults,
 )
@@ -251,19 +249,9 @@ class BaseFlowEstimator(BaseEstimator):
     def _built(self, table: Table, seed: int) -> Flow:
         """Returns a new flow for a table, initialized from a seed."""
         model = self._default_model if self.model is None else self.model
-        options = options_of(one_of("model", model, tuple(RECIPES)))
-        if table.context_columns and model not in CONDITIONAL:
-            raise ArgumentError(
-                f"'model' should be one of {', '.join(CONDITIONAL)}, which read a context, got "
-                f"{model!r}."
-            )
+        one_of("model", model, tuple(RECIPES))
         usual = {"depth": self.depth, "hidden": self.hidden}
         arguments: dict[str, Any] = {k: value for k, value in usual.items() if value is not None}
-        for name in arguments:
-            if name not in options:
-                raise ArgumentError(
-                    f"'{name}' should be left out for {model}, which has no such option."
-                )
         if "hidden" in arguments:
             widths = arguments["hidden"]
             arguments["hidden"] = layer_widths(
