@@ -68,15 +68,15 @@ def test_the_weighted_likelihood_is_that_of_the_stored_flow(table, padded):
     estimate, error = kf.flows.importance_weighted_log_prob(
         flow, x, PADDING_SAMPLES, generator=torch.Generator().manual_seed(0)
     )
-    found = read(folder, "report.json")["result"]["padding"]["weighted"]
-    assert (found["rows"], found["draws"]) == (len(test), 64)
-    assert found["nll"] == pytest.approx(-estimate.mean().item(), abs=1e-5)
+    weighted = read(folder, "report.json")["result"]["padding"]["weighted"]
+    assert (weighted["rows"], weighted["draws"]) == (len(test), 64)
+    assert weighted["nll"] == pytest.approx(-estimate.mean().item(), abs=1e-5)
     expected = estimate.numpy().std() / np.sqrt(len(test))
-    assert found["standard_error"] == pytest.approx(expected, rel=1e-4)
+    assert weighted["standard_error"] == pytest.approx(expected, rel=1e-4)
     expected = np.sqrt((error.numpy() ** 2).sum()) / len(test)
-    assert found["monte_carlo_error"] == pytest.approx(expected, rel=1e-4)
+    assert weighted["monte_carlo_error"] == pytest.approx(expected, rel=1e-4)
     units = flow.bijection.bijections[0].deviation.double().log().sum().item()
-    assert found["nll_standardized"] == pytest.approx(found["nll"] - units, abs=1e-5)
+    assert weighted["nll_standardized"] == pytest.approx(weighted["nll"] - units, abs=1e-5)
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def notes_of(fit):
     """Returns the warnings of a call."""
     with pytest.warns(DataWarning) as caught:
         fit()
-    return [str(one.message) for one in caught if one.category is DataWarning]
+    return [str(warning.message) for warning in caught if warning.category is DataWarning]
 
 
 def test_a_frame_is_read_as_fit_auto_reads_it():
@@ -89,7 +89,7 @@ def test_the_options_of_reading_are_those_of_the_command(make, name):
     conditional = options.get("context", [])
     if make == "estimator":
         density = FlowDensity(**SMALL, **options).fit(frame, sample_weight=np.arange(1.0, 121))
-        known, given = density._columns, density._context_columns
+        known, contexts = density._columns, density._context_columns
         assert len(density.score_samples(FRAME)) == 120
         if name in ("columns", "exclude"):
             assert len(density.score_samples(FRAME[columns])) == 120
@@ -98,9 +98,9 @@ def test_the_options_of_reading_are_those_of_the_command(make, name):
         fit = kf.fit_auto if make == "fit_auto" else lambda *a, **k: kf.fit(flow, *a, **k)
         budget = {"search_time": 0} if make == "fit_auto" else {}
         result = fit(frame, weights=np.arange(1.0, 121), max_epochs=1, **budget, **options)
-        known, given = result.train.columns, result.train.context_columns
+        known, contexts = result.train.columns, result.train.context_columns
         assert len(result.train) == round(0.9 * rows)
-    assert list(known) == columns and list(given) == conditional
+    assert list(known) == columns and list(contexts) == conditional
 
 
 @pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")

@@ -255,9 +255,9 @@ def test_rows_that_cannot_be_scored_have_an_empty_value(run, small, tmp_path, da
     for name in ("log_prob", "percentile"):
         assert scores.filter(pl.col(name).is_null())["row"].to_list() == GAPS
     written(tmp_path, table())
-    whole = score_run(run, str(tmp_path / data))["log_prob"]
+    complete = score_run(run, str(tmp_path / data))["log_prob"]
     kept = scores["log_prob"].is_not_null().to_numpy()
-    assert np.allclose(scores["log_prob"].drop_nulls(), whole[kept], rtol=1e-6)
+    assert np.allclose(scores["log_prob"].drop_nulls(), complete[kept], rtol=1e-6)
 
 
 def read_scores(path):

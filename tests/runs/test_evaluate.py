@@ -79,9 +79,9 @@ def test_the_test_likelihood_is_that_of_the_loaded_flow(summary, table):
     with torch.no_grad():
         nll = -flow.log_prob(torch.from_numpy(tables.test.values).float()).double().numpy()
     result = read_report(summary.folder).result
-    whole, (without, on) = result.test, result.parts
+    test, (without, on) = result.test, result.parts
     assert summary.result.test.nll == pytest.approx(nll.mean(), abs=1e-5)
-    assert whole.standard_error == pytest.approx(nll.std() / np.sqrt(len(nll)), rel=1e-4)
+    assert test.standard_error == pytest.approx(nll.std() / np.sqrt(len(nll)), rel=1e-4)
     atom = tables.test.values[:, 2] == 0
     assert (without.rows, on.rows) == ((~atom).sum(), atom.sum())
     assert without.nll == pytest.approx(nll[~atom].mean(), abs=1e-5)
@@ -332,8 +332,8 @@ def test_a_finding_on_a_row_names_line_and_values(summary, tmp_path):
     x[10] = 60.0
     path = tmp_path / "x.csv"
     np.savetxt(path, x, delimiter=",", header="a,b,c", comments="")
-    found = {one.code: one for one in diagnose_run(summary.folder, str(path))[0].findings}
-    assert "the worst, line 12 (a = 60, b = 60, c = 60)," in found["KF503"].message
+    findings = {f.code: f for f in diagnose_run(summary.folder, str(path))[0].findings}
+    assert "the worst, line 12 (a = 60, b = 60, c = 60)," in findings["KF503"].message
 
 
 def test_each_figure_of_a_result_is_in_all_files_and_on_the_page(summary):
@@ -342,7 +342,7 @@ def test_each_figure_of_a_result_is_in_all_files_and_on_the_page(summary):
     plain = to_plain(result)
     assert set(plain) == set(Result.model_fields)
     assert set(plain["test"]) == set(Likelihood.model_fields)
-    assert [set(one) for one in plain["references"]] == 2 * [{f.name for f in fields(Comparison)}]
+    assert [set(r) for r in plain["references"]] == 2 * [{f.name for f in fields(Comparison)}]
     assert json.loads((summary.folder / "report.json").read_text())["result"] == plain
     assert plain.items() <= json.loads((summary.folder / "result.json").read_text()).items()
     findings = json.loads((summary.folder / "diagnosis.json").read_text())["findings"]

@@ -64,9 +64,9 @@ def test_the_page_has_the_notes_and_findings_of_the_fit(tmp_path):
     ]  # fmt: skip
     text = words(result.report(tmp_path / "page.html"))
     assert all(note in text.replace("&#x27;", "'").replace("&#39;", "'") for note in result.notes)
-    assert {"KF506", "KF508", "KF607"} <= {one.code for one in result.findings}
-    assert all(one.message in text for one in result.findings)
-    assert all(one.code in result._repr_html_() for one in result.findings)
+    assert {"KF506", "KF508", "KF607"} <= {finding.code for finding in result.findings}
+    assert all(finding.message in text for finding in result.findings)
+    assert all(finding.code in result._repr_html_() for finding in result.findings)
     assert "rows for validation, which decided which epoch to keep" in text
     assert "never used" not in text
     other = words(kf.write_report(result, rows(50, seed=1), tmp_path / "other.html"))

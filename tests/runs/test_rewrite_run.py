@@ -89,7 +89,7 @@ def test_rewrite_prints_the_certificate(rewritten, run, tmp_path, capsys):
 def test_the_report_is_that_of_the_new_flow(rewritten, run):
     """Its layers are profiled, its title and its facts name the change."""
     folder, _ = rewritten
-    report, old = (read(place / "report.json") for place in (folder, run))
+    report, old = (read(home / "report.json") for home in (folder, run))
     assert report["about"]["title"] == f"{old['about']['title']}, rewritten"
     facts = dict(report["about"]["model"])
     assert facts["rewritten"] == f"from {run} on the partition half"
@@ -108,7 +108,7 @@ def test_a_rewritten_run_is_used_as_any_other(rewritten, run, capsys):
     """The same densities, samples and held-out rows; `fit` does not train on in it."""
     folder, _ = rewritten
     data = str(run.parent / "data.csv")
-    scores = [score_run(place, data) for place in (run, folder)]
+    scores = [score_run(home, data) for home in (run, folder)]
     for name in ("log_prob", "percentile"):
         np.testing.assert_allclose(scores[0][name], scores[1][name], rtol=1e-3, atol=2e-2)
     assert diagnose_run(folder)[1] == "held-out rows of the run"
@@ -133,7 +133,7 @@ def test_without_its_data_a_run_is_compared_on_samples_and_keeps_its_likelihood(
     report = read(tmp_path / "new/report.json")
     assert "at samples of the flow" in report["result"]["notes"][-1]
     assert new["worst_layer"] in report["profile"]["layers"]
-    scores = [score_run(place, str(data_away))["log_prob"] for place in (run, tmp_path / "new")]
+    scores = [score_run(home, str(data_away))["log_prob"] for home in (run, tmp_path / "new")]
     assert np.allclose(*scores, atol=1e-3)
 
 

@@ -1,3 +1,4 @@
+from .derived_run import RewrittenRun, rewrite_run
 from .diagnose import diagnose_run
 from .factor import factor_file
 from .fit import RunSummary, fit_run
@@ -7,7 +8,6 @@ from .kinds import DataConfig, RunConfig, RunData, RunKind
 from .model_search import ModelSearch, fit_auto
 from .page import write_report
 from .recipes import ModelConfig
-from .rewrite import RewrittenRun, rewrite_run
 from .stored import is_unfinished_run
 from .table_data import TableConfig
 from .user_code import diagnose_code, is_code

@@ -1,6 +1,10 @@
-"""Run folders whose flow was made from that of another run: rewritten, or fixed."""
+"""Run folders whose flow was made from that of another run, as `rewrite_run` does."""
 
+import json
+import os
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -8,10 +12,12 @@ import torch
 from kappaflow.conditioning import layers_of, profile
 from kappaflow.diagnosis import diagnose_flow, doctor
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
+from kappaflow.factor.strategies import Count
 from kappaflow.files import (
     CONFIG,
     WEIGHTS,
     describe_run,
+    load,
     read_config,
     write_config,
     write_weights,
@@ -20,16 +26,17 @@ from kappaflow.flows import Flow
 from kappaflow.report.content import About
 from kappaflow.report.files import AnyReport, read_report
 from kappaflow.report.result import Conditioning
+from kappaflow.rewrite import Certificate, rewrite_fixed_partition
 from kappaflow.runs.evaluate import (
     Evaluation,
     diagnosis_fields,
     evaluate,
     write_figures,
 )
-from kappaflow.runs.kinds import COMPARED, RunKind, points_of
+from kappaflow.runs.kinds import COMPARED, RunData, RunKind, points_of
 from kappaflow.runs.stored import EVALUATED, RESULT, read_run, reload_data, run_kind
 from kappaflow.runs.table_content import POINTS
-from kappaflow.storage import write_bytes
+from kappaflow.storage import atomic_directory, write_bytes
 from kappaflow.training import (
     Batch,
     FitResult,
@@ -37,6 +44,7 @@ from kappaflow.training import (
 )
 
 METRICS = "metrics.jsonl"
+CERTIFICATE = "certificate.json"
 REWRITTEN = "rewritten"
 OLD_CURVES = "the learning curves and the times are those of the flow before it was rewritten"
 AT_SAMPLES = (
@@ -53,11 +61,14 @@ class StoredRun:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.config, self.data = folder, None, None
-        if read_config(folder / CONFIG).run is not None:
-            self.config = read_run(folder)
-            with suppress(KappaflowError):
-                self.data = reload_data(self.config)
+        self.folder = folder
+        self.config = None if read_config(folder / CONFIG).run is None else read_run(folder)
+
+    @cached_property
+    def data(self) -> RunData | None:
+        with suppress(KappaflowError):
+            return None if self.config is None else reload_data(self.config)
+        return None
 
     @property
     def kind(self) -> RunKind:
@@ -147,3 +158,65 @@ def about_derived(about: About, flow: Flow, how: str) -> About:
     title = about.title.removesuffix(f", {REWRITTEN}")
     changed = {"title": f"{title}, {REWRITTEN}", "model": list(facts.items())}
     return about.model_copy(update=changed)
+
+
+@dataclass(frozen=True)
+class RewrittenRun:
+    """The result of rewriting a run.
+
+    `certificate` has the changes, and the differences between the two flows at `points`.
+    """
+
+    folder: Path
+    certificate: Certificate
+    points: str
+
+    def to_json(self) -> dict[str, object]:
+        """Returns plain values for JSON."""
+        return {"compared_on": self.points, **self.certificate.to_json()}
+
+
+def rewrite_run(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    partition: str | int = "half",
+    couplings: Count = "auto",
+    seed: int = 0,
+) -> RewrittenRun:
+    """Rewrites the flow of a run to use a single fixed partition, without changing its function.
+
+    The new folder, written atomically, is a run on the same data, with the report and the result
+    of the new flow. If the data of the run is missing or has changed, the numbers that depend on
+    it are copied from the old report and result. The other arguments are as for
+    `kappaflow.rewrite_fixed_partition`.
+
+    Returns:
+        The certificate, which is also in the folder, and the points of the comparison.
+
+    Raises:
+        ArgumentError: `out` exists, or the flow cannot use this partition.
+        FileError: A file cannot be read, or written.
+    """
+    old, new = Path(folder), Path(out)
+    if os.path.lexists(new):
+        raise ArgumentError(f"'out' should be a new folder, {new} exists already.")
+    run = StoredRun(old)
+    flow = load(old)
+    rows, points = run.points(flow)
+    rewritten, certificate = rewrite_fixed_partition(
+        flow,
+        None if rows is None else rows.x,
+        context=None if rows is None else rows.context,
+        partition=partition,
+        couplings=couplings,
+        seed=seed,
+    )
+    done = RewrittenRun(new, certificate, points)
+    with atomic_directory(new) as temporary:
+        write_derived_run(
+            rewritten.eval(), run, temporary, f"from {old} on the partition {partition}"
+        )
+        text = json.dumps(done.to_json(), indent=2) + "\n"
+        write_bytes(temporary / CERTIFICATE, text.encode())
+    return done

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from kappaflow.data.raw import Decimal
 from kappaflow.diagnosis import Diagnosis, ShowStep, diagnose_flow, quietly, with_findings
-from kappaflow.errors import KappaflowError
+from kappaflow.runs.derived_run import StoredRun
 from kappaflow.runs.kinds import points_of
-from kappaflow.runs.stored import load_on, read_run, reload_data, run_kind, stored_findings
+from kappaflow.runs.stored import load_on, read_run, stored_findings
 
 
 def diagnose_run(
@@ -31,19 +31,18 @@ def diagnose_run(
         ArgumentError: The data does not fit the run, `decimal` is given for images, or the device
             does not exist.
     """
-    flow, kind = load_on(folder, device), run_kind(folder)
+    run, flow = StoredRun(folder), load_on(folder, device)
+    kind = run.kind
     examine = partial(diagnose_flow, flow, thorough=thorough, progress=progress)
     kind.refuse({"decimal": decimal})
     if data is not None:
         other = kind.read(read_run(folder), flow, data, decimal=decimal)
         result = kind.diagnose(flow, other, examine, thorough=thorough)
         return result, f"{kind.plural} of {data}"
-    try:
-        held_out = reload_data(read_run(folder))
-    except KappaflowError:
+    if run.data is None:
         rows = kind.sample_batch(flow, points_of(flow))
         result = examine() if rows is None else examine(rows.x, rows.context)
         return result, "samples of the flow (the data of the run is missing or has changed)"
-    result = kind.diagnose(flow, held_out.test, examine, thorough=thorough)
-    findings = stored_findings(folder, held_out.warnings)
+    result = kind.diagnose(flow, run.data.test, examine, thorough=thorough)
+    findings = stored_findings(folder, run.data.warnings)
     return with_findings(result, *findings), f"held-out {kind.plural} of the run"

@@ -298,25 +298,21 @@ class _Race:
         self, search: ModelSearch, device: str | torch.device | None, show: Bar
     ) -> tuple[ModelChoice, TrainingState | None]:
         """Returns the choice, and the state from which the winner continues."""
-        settings, watch = self.settings, Stopwatch()
+        settings, watch, steps = self.settings, Stopwatch(), self._most_steps()
         circles = any(domain.circular for domain in self.domains.values())
         budget = settings.condition_budget is not None
-        steps = self._most_steps()
-        limited = search.seconds == 0 or steps < 2 * LEAST_STEPS
-        entrants = candidates(
-            self.train,
-            search,
-            plain=circles or budget,
-            seconds=0 if limited else OF_MIXTURE * self._limit(search.seconds),
+        reasons = (
+            (not search.seconds, "the search time is 0"),
+            (budget, "nothing races with a condition budget"),
+            (steps < 2 * LEAST_STEPS, f"max_epochs={settings.max_epochs} leaves no time for one"),
         )
-        if not search.seconds:
-            return _first(entrants, "the search time is 0"), None
-        if budget:
-            return _first(entrants, "nothing races with a condition budget"), None
-        if steps < 2 * LEAST_STEPS:
-            return _first(
-                entrants, f"max_epochs={settings.max_epochs} leaves no time for one"
-            ), None
+        reason = next((text for is_so, text in reasons if is_so), None)
+        seconds = 0 if reason else OF_MIXTURE * self._limit(search.seconds)
+        entrants = candidates(self.train, search, plain=circles or budget, seconds=seconds)
+        if reason is not None:
+            recipe, arguments, rate = entrants[0]
+            first = {"recipe": recipe, "arguments": arguments, "learning_rate": rate}
+            return ModelChoice(**first, reason=reason), None
         racers, left_out = self._racers(entrants, device, steps, search.seconds, watch)
         if not racers:
             raise NumericalError(NONE_TRAINED)
@@ -400,8 +396,3 @@ class _Race:
     def _limit(self, seconds: float) -> float:
         """Returns the time of the search by the limits that were given."""
         return min(seconds, SHARE * (self.settings.max_time_s or math.inf))
-
-
-def _first(entrants: list[Candidate], reason: str) -> ModelChoice:
-    recipe, arguments, rate = entrants[0]
-    return ModelChoice(recipe=recipe, arguments=arguments, learning_rate=rate, reason=reason)
