@@ -174,15 +174,6 @@ class Block:
         except KeyError:  # a parametrization computes one
             return []
 
-    def copy_parameters(self, memo: dict[int, Any]) -> None:
-        """Copies parameters that are side by side in memory, for `copy.deepcopy`."""
-        for stacked, parts in self.tensors():
-            plain = all(type(part) is nn.Parameter for part in parts)
-            memory = stacked.view_of(parts) if plain else None
-            if memory is not None:
-                for part, parameter in zip(stacked.split(memory.clone()), parts, strict=True):
-                    memo[id(parameter)] = nn.Parameter(part, parameter.requires_grad)
-
     def _grouped(self, tensors: Sequence[T]) -> list[tuple[StackedTensor, Sequence[T]]]:
         return list(zip(stacked_tensors(self.shape), grouped(self.shape, tensors), strict=True))
 

@@ -259,13 +259,6 @@ class CouplingStack(Bijection):
             if name not in ("blocks", "_executed")
         }
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "CouplingStack":
-        for block in self.blocks:
-            block.copy_parameters(memo)
-        duplicate = memo[id(self)] = object.__new__(type(self))
-        duplicate.__setstate__(copy.deepcopy(self.__getstate__(), memo))
-        return duplicate
-
     def _set_blocks(self) -> None:
         self.blocks = _blocks_of(list(self))
         self._executed = [layer for block in self.blocks for layer in block.layers]
