@@ -17,7 +17,7 @@ MEASURED = []
 
 
 def measure(case):
-    """Returns a power, and remembers that it was asked for."""
+    """Returns a power, and records the case."""
     MEASURED.append(case)
     if case["number"] == 13:
         raise NumericalError("thirteen is no number to take powers of.")

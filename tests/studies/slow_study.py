@@ -11,7 +11,7 @@ from kappaflow_studies.engine.report import StudyFindings
 
 
 class Slow(StudySettings):
-    """How many cases, where each says who it is."""
+    """The number of cases, and a folder for files of their processes."""
 
     count: int
     folder: str
@@ -19,12 +19,12 @@ class Slow(StudySettings):
 
 def cases(settings, seed):
     """Returns a case for each number."""
-    return [{"number": n, "place": settings.place, "seed": seed} for n in range(settings.count)]
+    return [{"number": n, "folder": settings.folder, "seed": seed} for n in range(settings.count)]
 
 
 def measure(case):
     """Leaves a file with the number of its process, and waits until the case is allowed."""
-    folder = Path(case["place"])
+    folder = Path(case["folder"])
     (folder / f"pid-{os.getpid()}").touch()
     while case["number"] >= int((folder / "allowed").read_text()):
         time.sleep(0.02)
@@ -32,14 +32,14 @@ def measure(case):
 
 
 def findings(frame, settings):
-    """Returns nothing to look at."""
+    """Returns empty findings."""
     return StudyFindings(found=[], differs=[], charts=[])
 
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])
     presets = out.parent / "presets.toml"
-    presets.write_text(f'[minutes]\ncount = 8\nplace = "{out.parent}"\n')
+    presets.write_text(f'[minutes]\ncount = 8\nfolder = "{out.parent}"\n')
     slow = Study("slow", "Slow", "slow", "Slow.", Slow, presets, cases, measure, findings)
     try:
         run_study(slow, out, processes=2, progress=False)

@@ -20,7 +20,7 @@ SETTINGS = {"max_epochs": 6, "batch_size": 64, "learning_rate": 2e-2, "progress"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A table of two columns that belong together."""
+    """A table of two correlated columns."""
     path = tmp_path_factory.mktemp("data") / "data.csv"
     a, b = np.random.default_rng(0).normal(size=(2, 500))
     np.savetxt(path, np.c_[a, a + 0.2 * b], delimiter=",", header="a,b", comments="")
@@ -73,7 +73,7 @@ def test_what_is_finished_is_not_trained_again(done, data):
 
 
 def test_other_settings_in_the_same_folder_are_refused(done, data):
-    """With the difference named, by the run that is there."""
+    """The error names the difference."""
     with pytest.raises(kf.errors.ArgumentError, match="seed"):
         trade_off(TableConfig(data), SMALL, [2.0], done[1], **SETTINGS, seed=1)
 
@@ -99,7 +99,7 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_trained(
 
 
 def test_a_folder_with_files_of_others_is_refused_and_stays_as_it_was(data, tmp_path):
-    """Its index.html is not ours to replace; nor is a folder left where nothing can be trained."""
+    """And no folder is left if the model is refused."""
     (tmp_path / "index.html").write_text("theirs")
     with pytest.raises(kf.errors.ArgumentError, match="holds other files"):
         trade_off(TableConfig(data), SMALL, [2.0], tmp_path, **SETTINGS)
@@ -116,7 +116,7 @@ def test_a_folder_with_files_of_others_is_refused_and_stays_as_it_was(data, tmp_
 
 
 def flow_of(budget, p95, nll, cost):
-    """A flow of a page made by hand."""
+    """Returns the row of a flow."""
     return Budgeted(
         budget=budget, folder="x", condition_number_p95=p95, condition_number_median=2.0, rows=10,
         nll=nll, standard_error=0.1, cost=cost, cost_error=0.01, epochs=1, time_s=1.0,
@@ -124,7 +124,7 @@ def flow_of(budget, p95, nll, cost):
 
 
 def test_what_is_found_is_said_in_either_direction():
-    """Kept and exceeded, dear, free and better; and the budget that nothing kept."""
+    """Budgets kept, exceeded and failed, with their costs."""
     report = TradeOff(
         data="x",
         model=[],
@@ -151,7 +151,7 @@ def test_what_is_found_is_said_in_either_direction():
 
 
 def test_budgets_that_nothing_kept_are_no_numbers_that_are_not_finite():
-    """What is missing is not drawn, and a training that left nothing has no time."""
+    """They are not drawn, and have no time."""
     failed = [Budgeted(budget=2.0, folder="x", failed="none."), flow_of(None, 25.0, 4.0, 0.0)]
     report = TradeOff(data="x", model=[], flows=failed, notes=[])
     (panel,) = trade_off_chart(report).panels

@@ -20,7 +20,7 @@ def module():
 
 
 def test_the_pages_are_those_of_the_results(module):
-    """Nobody has changed a number by hand, or forgotten to write the page again.
+    """They are those that the script writes.
 
     A renamed column of results would silently remove a finding.
     """

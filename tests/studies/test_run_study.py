@@ -58,7 +58,7 @@ def test_a_folder_has_results_figures_numbers_and_a_page(study, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_is_measured_is_not_measured_again(study, tmp_path):
+def test_measured_cases_are_not_measured_again(study, tmp_path):
     """A larger preset continues a smaller one; another seed is another case."""
     out = tmp_path / "out"
     message = []
@@ -86,7 +86,7 @@ def test_a_failure_names_the_case_and_keeps_what_was_done(study, tmp_path):
 
 
 def test_a_line_that_was_cut_short_is_measured_again(study, tmp_path):
-    """A damaged one is refused, and left as it is."""
+    """A damaged file is refused and not changed."""
     out = tmp_path / "out"
     run_study(study, out, processes=1, progress=False)
     path = out / "cases.jsonl"
@@ -160,12 +160,12 @@ def test_the_key_of_a_case_is_its_values():
 
 
 def hears_control_c():
-    """Lets a process hear Ctrl-C, which shells disable for what runs in the background."""
+    """Enables Ctrl-C, which shells disable for background processes."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def started(out, allowed):
-    """Returns a process that measures so many cases in two others, and waits with the rest.
+    """Returns a process that measures some cases in two others, and waits before the rest.
 
     What it says goes to a file.
     """
@@ -177,7 +177,7 @@ def started(out, allowed):
 
 
 def wait_for(condition, seconds=600):
-    """Waits until something is so."""
+    """Waits until a condition holds."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never happened"
@@ -185,18 +185,18 @@ def wait_for(condition, seconds=600):
 
 
 def lines_of(out):
-    """Returns how many cases are kept."""
+    """Returns the number of stored cases."""
     path = out / "cases.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def pids_of(out):
-    """Returns the processes that measured, by what they wrote down."""
+    """Returns the processes that measured a case."""
     return [int(path.name.partition("-")[2]) for path in out.parent.glob("pid-*")]
 
 
 def is_alive(pid):
-    """Returns whether a process is there and no zombie."""
+    """Returns whether a process runs and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -204,8 +204,8 @@ def is_alive(pid):
 
 
 @pytest.mark.slow
-def test_an_experiment_that_is_killed_goes_on_and_leaves_no_process_behind(tmp_path):
-    """By a kill, then by Ctrl-C: what was measured stays measured."""
+def test_a_killed_study_resumes_and_leaves_no_process(tmp_path):
+    """By a kill, then by Ctrl-C; measured cases are kept."""
     out = tmp_path / "out"
     for number, kill in enumerate((signal.SIGKILL, signal.SIGINT), 1):
         allowed, both = 2 * number, 2 * number
@@ -223,8 +223,8 @@ def test_an_experiment_that_is_killed_goes_on_and_leaves_no_process_behind(tmp_p
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_is_said(tmp_path):
-    """With the way out; what was measured is kept."""
+def test_a_killed_process_is_reported(tmp_path):
+    """Measured cases are kept."""
     out = tmp_path / "out"
     process = started(out, 1)
     wait_for(lambda: lines_of(out) == 1)

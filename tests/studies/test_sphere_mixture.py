@@ -257,7 +257,7 @@ def test_two_such_mixtures_are_so_far_apart():
 
 
 def test_farther_apart_there_are_fewer():
-    """Down to none that the argument could show."""
+    """Down to none."""
     counts = [mixture_packing(16, 16, distance=w).log_count for w in (0.05, 0.1, 0.15, 0.2)]
     assert counts == sorted(counts, reverse=True) and counts[0] > 5 * counts[-1] > 0
     for beyond in (0.3, 1.9):  # a single mixture is no family, and no cosine is below -1

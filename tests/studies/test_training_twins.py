@@ -10,7 +10,7 @@ from kappaflow_studies import training as twins
 
 @pytest.fixture
 def glow():
-    """A Glow of small images that is started and off its start, and some images."""
+    """A started Glow with random weights, and some images."""
     torch.manual_seed(0)
     flow, x = kf.glow((1, 8, 8), levels=2, steps=2, hidden=4), torch.randn(4, 1, 8, 8)
     flow.log_prob(x)
