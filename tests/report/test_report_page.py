@@ -133,23 +133,19 @@ def _labels(value):
 
 
 def test_every_figure_has_words_for_those_who_cannot_see_it(usual):
-    """Each plot carries a label, and each framed figure a caption."""
+    """Each plot carries a label, each framed figure a caption, and each axis a title."""
     plots = [attributes for _, attributes in usual.tags if "data-figure" in attributes]
     assert {plot["data-figure"] for plot in plots} == set(usual.figures)
     assert all(plot["role"] == "img" and plot["aria-label"] for plot in plots)
     figures = sum(tag == "figure" for tag, _ in usual.tags)
     assert sum(tag == "figcaption" for tag, _ in usual.tags) == figures
-
-
-def test_every_axis_has_a_title(usual):
-    """Every axis says what it shows and in which unit."""
     for name, figure in usual.figures.items():
-        for axis in ("xaxis", "yaxis"):
-            assert figure["layout"][axis]["title"]["text"], name
+        assert all(figure["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis")), name
 
 
-def test_the_worst_layer_is_marked(usual):
-    """The condition numbers over depth carry a diamond at the worst layer, with its name."""
+def test_the_worst_layer_and_the_best_epoch_are_marked(usual):
+    """By a diamond with the name of the layer, and by a line."""
+    assert usual.figures["curve-nll"]["layout"]["shapes"][0]["x0"] == 34
     (mark,) = (
         t for t in usual.figures["condition"]["data"] if t.get("name", "").startswith("worst")
     )
@@ -164,11 +160,6 @@ def test_a_worst_layer_that_cannot_be_drawn_is_named():
     html = render(build_report(layers=4, profile=profile | {"layer_condition_number": table}))
     assert "“2 AffineCoupling” first: its condition number is not finite" in html
     assert "3 of 24 values are not finite and are left out." in html
-
-
-def test_the_best_epoch_is_marked(usual):
-    """The learning curves have a line at the epoch whose weights were kept."""
-    assert usual.figures["curve-nll"]["layout"]["shapes"][0]["x0"] == 34
 
 
 def spoilt(report: Report, value: float) -> Report:

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from tests.training.examples import ENTROPY_1, gaussian, small, without_clock
+from tests.training.examples import gaussian, small
 
 import kappaflow as kf
 from kappaflow.training.optimizer import learning_rate_at
@@ -38,9 +38,9 @@ def test_units_are_fitted_on_the_training_rows_only_and_only_once():
 
 
 def test_metrics_hold_one_line_an_epoch_with_the_promised_figures(tmp_path):
-    """metrics.jsonl is valid JSON, line by line, with every promised key."""
+    """metrics.jsonl is valid JSON, line by line, with every promised key; the run is a model."""
     x, _ = gaussian(300)
-    kf.fit(small(), x, max_epochs=3, out=tmp_path / "run")
+    result = kf.fit(small(), x, max_epochs=3, out=tmp_path / "run")
     lines = [
         json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     ]
@@ -51,33 +51,19 @@ def test_metrics_hold_one_line_an_epoch_with_the_promised_figures(tmp_path):
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert all(promised <= set(line) for line in lines)
     assert all(line["condition_number_median"] >= 1 for line in lines)
-
-
-@pytest.mark.slow
-def test_the_same_seed_gives_the_same_losses_and_another_seed_others():
-    """Training is deterministic given the seed and the initial weights."""
-    x, _ = gaussian(300)
-    runs = [kf.fit(small(), x, max_epochs=2, seed=seed) for seed in (0, 0, 1)]
-    assert without_clock(runs[0]) == without_clock(runs[1])
-    assert runs[0].history[-1]["train_nll"] != runs[2].history[-1]["train_nll"]
+    assert torch.equal(kf.load(tmp_path / "run").log_prob(x), result.flow.log_prob(x))
 
 
 def test_fit_leaves_the_global_random_state_alone():
-    """The user's own draws do not depend on whether a flow was trained in between."""
-    x, _ = gaussian(300)
-    flow = small()
+    """The user's own draws do not depend on whether a flow was trained; losses follow a seed."""
+    (x, _), flow = gaussian(300), small()
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    kf.fit(flow, x, max_epochs=1)
+    first = kf.fit(flow, x, max_epochs=1).history
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_a_run_folder_is_a_model_file(tmp_path):
-    """kf.load reads a run folder and gives the trained flow."""
-    x, _ = gaussian(300)
-    result = kf.fit(small(), x, max_epochs=1, out=tmp_path / "run")
-    assert torch.equal(kf.load(tmp_path / "run").log_prob(x), result.flow.log_prob(x))
+    again, other = (kf.fit(small(), x, max_epochs=1, seed=seed).history for seed in (0, 1))
+    assert again[0]["train_nll"] == first[0]["train_nll"] != other[0]["train_nll"]
 
 
 @kf.register("tests.Stumbles")
@@ -128,17 +114,6 @@ def test_a_training_of_one_step_reports_that_its_learning_rate_did_not_fall():
     history = kf.fit(small(), gaussian(100)[0], max_epochs=1).history
     codes = {finding.code for finding in kf.diagnosis.training_findings(history, "max_epochs")}
     assert history[-1]["learning_rate_share"] == 1.0 and "KF508" in codes
-
-
-@pytest.mark.slow
-def test_a_conditional_flow_learns_from_pairs():
-    """With (x, context) the density follows the context, whatever the context's units."""
-    generator = torch.Generator().manual_seed(0)
-    context = torch.rand(2000, 1, generator=generator) * 1e3 + 1e4
-    x = (context - 1e4) / 100 + 0.5 * torch.randn(2000, 1, generator=generator)
-    flow = small(1, hidden=(32, 32), context_features=1)
-    result = kf.fit(flow, (x, context), max_epochs=60, learning_rate=1e-2)
-    assert result.validation_nll < ENTROPY_1 + math.log(0.5) + 0.1
 
 
 def test_a_column_dropped_by_a_repair_is_dropped_from_the_validation_rows_too():
