@@ -6,7 +6,7 @@ elementwise map of the changed features.
 
 import functools
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from kappaflow.bijections.coupling_derivatives import (
 )
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
-from kappaflow.nets import MLP, ConvNet
+from kappaflow.nets import ConvNet
 from kappaflow.nets.exact_type import is_exact, is_exactly
 from kappaflow.nets.linearized import (
     LinearizedConvNet,
@@ -225,28 +225,6 @@ class AdditiveCoupling(Coupling):
         kept, changed = self.partition.split(x)
         value = self.partition.merge(kept, (changed + net.value).to(x.dtype))
         return AdditiveLinearization(self.partition, net, value, zero_log_det(x))
-
-
-def mlp_conditioner(
-    coupling: type[Coupling],
-    partition: AnyPartition,
-    hidden: Sequence[int],
-    *,
-    context_features: int = 0,
-    residual: bool = False,
-    dropout: float = 0.0,
-) -> MLP:
-    """Returns an `MLP` with the widths that a kind of coupling needs."""
-    check_something_to_read(partition, context_features)
-    outputs = coupling.parameters_per_feature * len(partition.changed)
-    return MLP(
-        len(partition.kept),
-        outputs,
-        hidden,
-        context_features=context_features,
-        residual=residual,
-        dropout=dropout,
-    )
 
 
 def check_something_to_read(partition: AnyPartition, context_features: int) -> None:

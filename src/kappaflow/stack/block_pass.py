@@ -207,12 +207,9 @@ class BlockPass:
         worst = torch.stack(errors).amax(0).tolist() if errors else []  # NaN stays
         return {layer: worst[layer] for layer in reversed(steps)} if errors else {}
 
-    def release(self) -> None:
-        """Releases the saved states."""
+    def __del__(self) -> None:
         for chunk in self.chunks:
             self._release(chunk)
-
-    __del__ = release
 
     def _release(self, chunk: Chunk) -> None:
         saved, chunk.saved = chunk.saved, None

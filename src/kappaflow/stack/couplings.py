@@ -297,7 +297,7 @@ class CouplingStack(Bijection):
 
     def _only_readable(self, x: Tensor, context: Tensor | None) -> bool:
         """Returns whether these inputs need the plain couplings."""
-        like = self._like()
+        like = next(self.parameters())
         return (
             x.dtype not in {torch.float32, torch.float64}
             or any(
@@ -309,9 +309,6 @@ class CouplingStack(Bijection):
             or is_transformed()
             or is_traced(x)
         )
-
-    def _like(self) -> Tensor:
-        return next(self.parameters())
 
     def __repr__(self) -> str:
         edited = self._is_rearranged() or any(block.is_edited for block in self.blocks)
