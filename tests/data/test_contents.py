@@ -279,6 +279,8 @@ def test_frames_go_by_the_same_rules():
         table = load_table(source)
         assert table.columns == ("a",)
         assert [note.split("'")[1] for note in table.notes[:3]] == ["Unnamed: 0", "id", "flag"]
+    few = load_table(frame[["id", "a"]].head(19))
+    assert few.columns == ("id", "a")  # 19 rows can count by chance
 
 
 def test_arrays_keep_all_columns_and_are_warned_about():

@@ -69,6 +69,7 @@ def test_a_column_without_a_name_is_called_by_its_place(write: Write) -> None:
     """As a written index has it; the empty column of a trailing comma is passed over."""
     path = write("t.csv", ",a\n0.5,1.5\n1,2.5\n")
     assert load_table(path).columns == ("column_1", "a")
+    assert load_table(write("x.csv", ",a\n0,1.5\n,2.5\n9,3.5\n")).columns == ("column_1", "a")
     assert load_table(write("u.csv", "a,b,\n1.5,2,\n2.5,3,\n")).columns == ("a", "b")
     assert load_table(write("v.csv", "0,1\n1.5,2.5\n")).columns == ("0", "1")  # as pandas writes
     assert load_table(write("w.csv", "0\n1.5\n")).columns == ("0",)

@@ -63,10 +63,11 @@ def rounded(seed: int, rows: int = 20_000) -> np.ndarray:
         lambda g: np.hstack([g.integers(0, 3, (9000, 1)), g.normal(size=(9000, 1)).round(3)]),
         lambda g: g.integers(0, 3, (900, 3)).astype(float),
         lambda g: g.normal(size=(20_000, 1)).astype(np.float32),
+        lambda g: np.repeat(g.normal(size=(5, 2)), 9, axis=0),
     ],
 )
 def test_repeats_that_rounding_explains_do_not_warn(make) -> None:  # noqa: ANN001
-    """At an edge, in counts, near a line, with labels, in float32."""
+    """At an edge, in counts, near a line, with labels, in float32, among few values."""
     prepared = prepare_table(load_table(make(np.random.default_rng(0))))
     assert not prepared.repeats.unexpected and prepared.repeats.total > 0
     assert "rows repeat earlier rows: all are kept, and copies stay in" in prepared.notes[-1]
