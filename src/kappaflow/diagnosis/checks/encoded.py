@@ -14,6 +14,7 @@ from kappaflow.diagnosis.checks.log_dets import TOLERATED
 from kappaflow.diagnosis.checks.samples import kolmogorov_smirnov
 from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.diagnosis.tensors import in_chunks
+from kappaflow.finding import Evidence
 from kappaflow.flows.rows import describe_column
 
 LARGE_ROWS = 64  # rows above 500 dimensions
@@ -24,7 +25,6 @@ FEW = 0.05  # share of rows far out above which the flow was trained on other da
 TAIL_ROWS = 500  # least number of rows to examine a tail
 ABSURD, SEVERAL = 30.0, 8  # nats per coordinate (about 8 standard deviations); least rows
 COLLAPSED = 0.05  # standard deviation of collapsed latents; samples of the base have 1
-MEANS_AND_SLOPES = ("mean", "mean_without", "slope_needed", "slope_measured")
 # Means and standard deviations of columns that nobody would call standardized.
 OFF_LATENT, OFF_RATIO = 0.5, 1.5  # of means and standard deviations of latents that fit
 OFF_MEAN, OFF_SPREADS = 3.0, (0.2, 5.0)
@@ -46,9 +46,15 @@ class Encoded(NamedTuple):
     base_log_prob: Tensor
     samples: Tensor
     samples_log_prob: Tensor
+    below: Tensor  # nats by which each latent is less likely than any sample of the base
+
+    @property
+    def far(self) -> Tensor:
+        """The indices of the rows far out."""
+        return (self.below > FAR).nonzero().flatten()
 
 
-@measurement("encoded rows and samples of the base")
+@measurement("encoded rows and samples of the base", checked="scale of the data")
 def encoded(m: Measurements) -> Encoded | None:
     """Encodes up to 4,096 rows, or 64 above 500 dimensions. Returns None without rows."""
     if m.rows is None:
@@ -60,61 +66,10 @@ def encoded(m: Measurements) -> Encoded | None:
     z, log_det = in_chunks(flow.bijection, x, context)
     count = len(x) if context is not None else max(len(x), min(most, BASE_SAMPLES))
     samples = latent_points(flow, count, context, torch.Generator().manual_seed(4))
-    densities = (flow.base.log_prob(values, context).double() for values in (z, samples))
-    base_log_prob, samples_log_prob = densities
-    return Encoded(x, z, log_det, base_log_prob, samples, samples_log_prob)
-
-
-class Outliers(NamedTuple):
-    """The likelihood of the rows with and without the rows far out.
-
-    Far-out rows have latents that are `FAR` nats less likely than any sample of the base.
-    """
-
-    rows: int
-    far: Tensor  # indices of the rows far out
-    below: Tensor  # nats by which each latent is less likely than any sample of the base
-    mean: float  # of log_prob
-    mean_without: float
-    slope_needed: float  # least slope of a map from a sample of the base to the furthest row
-    slope_measured: (
-        float  # the largest singular value of the map from latent to data at the points
-    )
-    latent_spread: float  # largest standard deviation of a coordinate of the latents
-    fits: bool  # whether the latents have roughly the means and deviations of samples
-    means: Tensor  # of each standardized column, (D,)
-    spreads: Tensor  # standard deviation of each standardized column; nan for few rows
-
-
-@measurement("rows far out", checked="scale of the data")
-def outliers(m: Measurements) -> Outliers | None:
-    """Compares the latents of the rows with samples of the base. Returns None without rows."""
-    rows = encoded(m)
-    if rows is None:
-        return None
-    log_prob = rows.base_log_prob + rows.log_det.double()
-    least = rows.samples_log_prob.nan_to_num(torch.inf).min()  # infinite if none has a density
-    below = (least - rows.base_log_prob).nan_to_num(0, posinf=0)
-    far = (below > FAR).nonzero().flatten()
-    near = torch.isfinite(log_prob).index_fill(0, far, False)
-    standardized = m.flow.standardization(rows.x)[0].flatten(1).double()
-    z, samples = rows.z.flatten(1).double(), rows.samples.flatten(1).double()
-    away = (standardized - standardized.median(dim=0).values).norm(dim=1)
-    reach = samples.norm(dim=1).max()
-    positive = m.profile.sigma_min[-1][m.profile.sigma_min[-1] > 0]
-    return Outliers(
-        rows=len(rows.x),
-        far=far,
-        below=below,
-        mean=log_prob[torch.isfinite(log_prob)].mean().item(),
-        mean_without=log_prob[near].mean().item(),
-        slope_needed=(away[far].max() / reach).item() if len(far) else 0.0,
-        slope_measured=(1 / positive.min()).item() if len(positive) else float("nan"),
-        latent_spread=_spreads(z).max().item(),
-        fits=_fits(z, samples),
-        means=standardized.mean(0),
-        spreads=_spreads(standardized),
-    )
+    of_rows, of_samples = (flow.base.log_prob(value, context).double() for value in (z, samples))
+    least = of_samples.nan_to_num(torch.inf).min()  # infinite if none has a density
+    below = (least - of_rows).nan_to_num(0, posinf=0)
+    return Encoded(x, z, log_det, of_rows, samples, of_samples, below)
 
 
 @check(
@@ -135,41 +90,42 @@ def wrong_scale(m: Measurements) -> Iterator[Symptom]:
         flow = kf.real_nvp(2, depth=2, hidden=(8,))
         x = 100 + 10 * torch.randn(64, 2)
     """
-    result = outliers(m)
-    if result is None:
+    rows = encoded(m)
+    if rows is None:
         return
-    median = result.below.median().item()
-    evidence = {
-        "rows": result.rows,
-        "far": len(result.far),
+    z, samples = rows.z.flatten(1).double(), rows.samples.flatten(1).double()
+    standardized = m.flow.standardization(rows.x)[0].flatten(1).double()
+    median, latent_spread = rows.below.median().item(), _spreads(z).max().item()
+    evidence: Evidence = {
+        "rows": len(z),
+        "far": len(rows.far),
         "median_nats_below": median,
-        "latent_spread": result.latent_spread,
+        "latent_spread": latent_spread,
     }
-    column = None if result.fits else _unstandardized_column(result)
+    means, spreads = standardized.mean(0), _spreads(standardized)
+    column = None if _fits(z, samples) else _unstandardized_column(means, spreads)
     unfitted = [part for part in m.flow.standardization if not getattr(part, "fitted", True)]
     if column is not None and any(isinstance(part, (Domain, Standardize)) for part in unfitted):
-        spread, name = result.spreads[column], describe_column(m.flow.columns, column)
+        spread, name = spreads[column], describe_column(m.flow.columns, column)
         also = "" if spread.isnan() else f" and standard deviation {spread:.3g}"
         yield Symptom(
             "The flow's standardization was never fitted, and the rows are not standardized: "
-            f"{name} has mean {result.means[column]:.3g}{also}.",
+            f"{name} has mean {means[column]:.3g}{also}.",
             evidence,
             cause="The flow was not trained, and does not know the mean and the standard "
             "deviation of its columns.",
             fix="Call kappaflow.fit, or flow.standardization.fit(x) with the training rows.",
         )
-    elif result.rows >= SEVERAL and median > ABSURD * m.standardized[0].numel():
+    elif len(z) >= SEVERAL and median > ABSURD * z.shape[1]:
         yield Symptom(
-            f"{len(result.far):,} of {result.rows:,} rows are farther out than any sample of the "
-            f"base (median: {median:.3g} nats): the flow would never generate such "
-            "rows.",
+            f"{len(rows.far):,} of {len(z):,} rows are farther out than any sample of the base "
+            f"(median: {median:.3g} nats): the flow would never generate such rows.",
             evidence,
         )
-    elif 0 < result.latent_spread < COLLAPSED:
+    elif 0 < latent_spread < COLLAPSED:
         yield Symptom(
-            f"All {result.rows:,} rows lie close together in the latent space: no coordinate has "
-            f"a standard deviation above {result.latent_spread:.2g}, and samples of the base "
-            "have 1.",
+            f"All {len(z):,} rows lie close together in the latent space: no coordinate has a "
+            f"standard deviation above {latent_spread:.2g}, and samples of the base have 1.",
             evidence,
         )
 
@@ -193,25 +149,39 @@ def few_rows_far_out(m: Measurements) -> Iterator[Symptom]:
         x = torch.randn(1000, 2)
         x[17] = 40
     """
-    result = outliers(m)
-    if result is None or not 0 < len(result.far) <= FEW * result.rows or result.rows < TAIL_ROWS:
+    rows = encoded(m)
+    if rows is None or not 0 < len(rows.far) <= FEW * len(rows.x) or len(rows.x) < TAIL_ROWS:
         return
-    worst, below = int(result.below.argmax()), result.below.max().item()
+    log_prob = rows.base_log_prob + rows.log_det.double()
+    finite = torch.isfinite(log_prob)
+    mean = log_prob[finite].mean().item()
+    mean_without = log_prob[finite.index_fill(0, rows.far, False)].mean().item()
+    # The least slope of a map that sends a sample of the base to the furthest row, and the
+    # largest singular value of the map from latent to data at the points.
+    standardized = m.flow.standardization(rows.x)[0].flatten(1).double()
+    away = (standardized - standardized.median(dim=0).values).norm(dim=1)
+    needed = (away[rows.far].max() / rows.samples.flatten(1).double().norm(dim=1).max()).item()
+    positive = m.profile.sigma_min[-1][m.profile.sigma_min[-1] > 0]
+    measured = (1 / positive.min()).item() if len(positive) else float("nan")
+    worst, below = int(rows.below.argmax()), rows.below.max().item()
     yield Symptom(
-        f"{len(result.far)} of {result.rows} rows are farther out than any sample of the base; "
-        f"the worst, {m.name_row(worst)}, by {below:.3g} nats. The mean of "
-        f"log_prob is {result.mean:.4g}, and {result.mean_without:.4g} without them.",
+        f"{len(rows.far)} of {len(rows.x)} rows are farther out than any sample of the base; the "
+        f"worst, {m.name_row(worst)}, by {below:.3g} nats. The mean of log_prob is {mean:.4g}, "
+        f"and {mean_without:.4g} without them.",
         {
-            "far": len(result.far),
-            "rows": result.rows,
+            "far": len(rows.far),
+            "rows": len(rows.x),
             "worst_row": worst,
             "nats_below": below,
-            **{name: getattr(result, name) for name in MEANS_AND_SLOPES},
+            "mean": mean,
+            "mean_without": mean_without,
+            "slope_needed": needed,
+            "slope_measured": measured,
         },
         cause=f"The tails of the data are heavier than those of the flow: a map that reaches "
-        f"these rows needs a slope of {result.slope_needed:.2g}, and the largest measured slope "
-        f"is {result.slope_measured:.2g}."
-        if result.slope_needed > result.slope_measured
+        f"these rows needs a slope of {needed:.2g}, and the largest measured slope is "
+        f"{measured:.2g}."
+        if needed > measured
         else None,
     )
 
@@ -234,11 +204,11 @@ def _fits(z: Tensor, samples: Tensor) -> bool:
     return bool((near & (ratio > 1 / OFF_RATIO) & (ratio < OFF_RATIO)).all())
 
 
-def _unstandardized_column(result: Outliers) -> int | None:
+def _unstandardized_column(means: Tensor, spreads: Tensor) -> int | None:
     """Returns the first column that is not even roughly standardized; None if there is none."""
     low, high = OFF_SPREADS
-    off = result.means.abs() > OFF_MEAN
-    off |= (result.spreads > high) | ((result.spreads < low) & (result.spreads > 0))
+    off = means.abs() > OFF_MEAN
+    off |= (spreads > high) | ((spreads < low) & (spreads > 0))
     return int(off.nonzero()[0]) if off.any() else None
 
 
@@ -246,8 +216,9 @@ class LatentFit(NamedTuple):
     """Encoded rows against samples of the base."""
 
     rows: int
-    distances: dict[str, float]  # significant Kolmogorov-Smirnov distances, by what is compared
-    correlation: float  # largest difference of a correlation between two coordinates
+    name: str  # of what has the largest significant Kolmogorov-Smirnov distance
+    distance: float  # 0 if no distance is significant
+    correlation: float  # largest significant difference of a correlation of two coordinates
     pair: tuple[int, int]  # these two coordinates
 
 
@@ -258,31 +229,26 @@ def latent_fit(m: Measurements) -> LatentFit | None:
     Returns None for fewer than 200 encoded rows.
     """
     rows = encoded(m)
-    if rows is None or len(rows.z) < LEAST_ROWS:
+    if rows is None or len(rows.z) < LEAST_ROWS or not torch.isfinite(rows.z).all():
         return None
     z, base = rows.z.flatten(1).cpu().double(), rows.samples.flatten(1).cpu().double()
-    if not torch.isfinite(z).all():
-        return None
-    pairs = {"log_prob of the base": (rows.base_log_prob.cpu(), rows.samples_log_prob.cpu())}
+    pairs = {"log_prob of the base": (rows.base_log_prob, rows.samples_log_prob)}
+    related, pair = 0.0, (0, 0)
     if m.contexts is None:  # coordinates of rows with different contexts mix their distributions
-        count = z.shape[1]
-        separate = m.up_to(
-            m.effort.limit(COORDINATES), count, "{} coordinates of the encoded rows"
-        )
+        most, count = m.effort.limit(COORDINATES), z.shape[1]
+        separate = m.up_to(most, count, "{} coordinates of the encoded rows")
         pairs |= {f"coordinate {i}": (z[:, i], base[:, i]) for i in range(separate)}
         generator = torch.Generator().manual_seed(6)
         along = torch.randn(DIRECTIONS, count, generator=generator, dtype=torch.float64)
         pairs |= {f"direction {i}": (z @ axis, base @ axis) for i, axis in enumerate(along)}
-    distances = {}
-    for name, (own, others) in pairs.items():
-        distance, significance = kolmogorov_smirnov(own, others)
-        if len(pairs) * significance <= UNLIKELY:
-            distances[name] = distance
-    off = (
-        (_correlations(z) - _correlations(base)).abs() if m.contexts is None else z.new_zeros(1, 1)
-    )
-    pair = divmod(int(off.argmax()), len(off))
-    return LatentFit(len(z), distances, off.max().item(), pair)
+        off = (_correlations(z) - _correlations(base)).abs()
+        related, pair = off.max().item(), divmod(int(off.argmax()), count)
+    tests = {name: kolmogorov_smirnov(*pair) for name, pair in pairs.items()}
+    significant = {
+        name: d for name, (d, chance) in tests.items() if len(pairs) * chance <= UNLIKELY
+    }
+    name, distance = max(significant.items(), key=lambda one: one[1], default=("", 0.0))
+    return LatentFit(len(z), name, distance, related if len(z) * related**2 > 50 else 0.0, pair)
 
 
 @check(
@@ -308,21 +274,20 @@ def encoded_rows_differ(m: Measurements) -> Iterator[Symptom]:
     result = latent_fit(m)
     if result is None or wrong_scale(m) or not m.data_errors.max().item() <= TOLERATED:
         return
-    name, distance = max(result.distances.items(), key=lambda one: one[1], default=("", 0.0))
-    related = result.correlation if result.rows * result.correlation**2 > 50 else 0.0
+    rows, name, distance, related, (a, b) = result
+    start = "Encoded rows do not look like samples of the base:"
     if distance >= VISIBLE and distance >= related:
         yield Symptom(
-            f"Encoded rows do not look like samples of the base: the Kolmogorov-Smirnov distance "
-            f"of {name} is {distance:.2f} over {result.rows:,} rows.",
-            {"kolmogorov_smirnov": distance, "rows": result.rows},
+            f"{start} the Kolmogorov-Smirnov distance of {name} is {distance:.2f} over {rows:,} "
+            "rows.",
+            {"kolmogorov_smirnov": distance, "rows": rows},
             severity="warning" if distance >= LARGE else None,
         )
     elif related >= RELATED:
-        a, b = result.pair
         yield Symptom(
-            f"Encoded rows do not look like samples of the base: coordinates {a} and {b} have a "
-            f"correlation that differs by {related:.2f} over {result.rows:,} rows.",
-            {"correlation": related, "rows": result.rows},
+            f"{start} coordinates {a} and {b} have a correlation that differs by {related:.2f} "
+            f"over {rows:,} rows.",
+            {"correlation": related, "rows": rows},
             severity="warning" if related >= STRONGLY else None,
         )
 

@@ -36,7 +36,6 @@ class LogProbs(NamedTuple):
     layers: Tensor  # the density of the base plus the log_dets
     again: Tensor  # a second call
     in_parts: Tensor | None  # in batches of two rows, a half and the rest; None for a single row
-    mixing: str | None  # the first layer with values that change in a smaller batch
     library: Tensor | None  # the library's own log_prob
     rounding: Tensor  # the change when the row is rounded differently
 
@@ -46,14 +45,10 @@ def log_probs(m: Measurements) -> LogProbs:
     """Computes log_prob again, in halves, and by the library."""
     flow, (x, context) = m.flow, m.batch
     layers = flow.augmented_log_prob(x, context) if len(x) > len(m.points) else m.log_prob
-    again = flow.augmented_log_prob(x, context)
-    in_parts = _in_parts(flow, x, context)
-    mixed = in_parts is not None and differ(in_parts, layers)
     return LogProbs(
         layers,
-        again,
-        in_parts,
-        _first_mixing_layer(flow, x, context) if mixed else None,
+        flow.augmented_log_prob(x, context),
+        _in_parts(flow, x, context),
         library_log_prob(flow, x, context),
         effect_of_rounding(flow, x, context, layers),
     )
@@ -168,18 +163,10 @@ def rows_depend(m: Measurements) -> Iterator[Symptom]:
         flow = (encode, lambda z: (z, torch.zeros(len(z))))
         x = torch.randn(64, 2)
     """
-    result = log_probs(m)
-    if result.in_parts is None or log_prob_random(m):
-        return
-    worst, tolerance = compare_densities(m, result.in_parts, result.layers, result.rounding)
-    if worst > tolerance:
-        symptom = Symptom(
-            f"log_prob of a row changes by up to {worst:.2g} nats with the other rows of the "
-            "batch.",
-            {"worst_nats": worst},
-            layer=result.mixing,
-        )
-        yield _blame_rounding(m, symptom, worst, _in_parts)
+    message = "log_prob of a row changes by up to {:.2g} nats with the other rows of the batch."
+    for symptom in _difference(m, _in_parts, log_probs(m).in_parts, message):
+        layer = _first_mixing_layer(m.flow, *m.batch)
+        yield replace(symptom, layer=layer)
 
 
 @check(
@@ -207,33 +194,38 @@ def log_prob_inconsistent(m: Measurements) -> Iterator[Symptom]:
         flow = Doubling()
         x = torch.randn(64, 2)
     """
+    message = (
+        "log_prob differs from the density of the base plus the log_dets of the layers by up to "
+        "{:.2g} nats."
+    )
+    yield from _difference(m, library_log_prob, log_probs(m).library, message)
+
+
+def _difference(
+    m: Measurements,
+    other: Callable[[Flow, Tensor, Tensor | None], Tensor | None],
+    value: Tensor | None,
+    message: str,
+) -> Iterator[Symptom]:
+    """Yields a symptom if another way to compute log_prob does not give that of the layers.
+
+    It is a warning if a float64 copy does not have the difference.
+    """
     result = log_probs(m)
-    if result.library is None or log_prob_random(m):
+    if value is None or log_prob_random(m):
         return
-    worst, tolerance = compare_densities(m, result.library, result.layers, result.rounding)
-    if worst > tolerance:
-        symptom = Symptom(
-            "log_prob differs from the density of the base plus the log_dets of the layers by up "
-            f"to {worst:.2g} nats.",
-            {"worst_nats": worst, "tolerance_nats": tolerance},
-        )
-        yield _blame_rounding(m, symptom, worst, library_log_prob)
-
-
-def _blame_rounding(
-    m: Measurements, symptom: Symptom, worst: float, other: Callable[..., Tensor | None]
-) -> Symptom:
-    """Returns the symptom as a warning if a float64 copy does not have the difference."""
+    worst, tolerance = compare_densities(m, value, result.layers, result.rounding)
+    if not worst > tolerance:
+        return
 
     def difference(flow: Flow, x: Tensor, context: Tensor | None) -> float:
-        value = other(flow, x, context)
-        layers = flow.augmented_log_prob(x, context)
+        value, layers = other(flow, x, context), flow.augmented_log_prob(x, context)
         return math.inf if value is None else largest_difference(value, layers)
 
-    remaining = m.in_float64(difference, *m.batch)
-    if remaining is None or remaining > ROUNDED * worst:
-        return symptom
-    return loses_digits(m.flow, symptom)
+    symptom = Symptom(message.format(worst), {"worst_nats": worst, "tolerance_nats": tolerance})
+    in_copy = m.in_float64(difference, *m.batch)
+    is_rounding = in_copy is not None and in_copy <= ROUNDED * worst
+    yield loses_digits(m.flow, symptom) if is_rounding else symptom
 
 
 def _in_parts(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor | None:
@@ -241,11 +233,10 @@ def _in_parts(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor | None:
     if len(x) < 2:
         return None
     end = 2 + len(x) // 2
-    parts = [one for one in (slice(0, 2), slice(2, end), slice(end, None)) if len(x[one])]
-    return torch.cat([
-        flow.augmented_log_prob(x[part], None if context is None else context[part])
-        for part in parts
-    ])
+    parts = [part for part in (slice(2), slice(2, end), slice(end, None)) if len(x[part])]
+    contexts = [None if context is None else context[part] for part in parts]
+    pairs = zip(parts, contexts, strict=True)
+    return torch.cat([flow.augmented_log_prob(x[part], own) for part, own in pairs])
 
 
 def compare_densities(

@@ -33,8 +33,6 @@ class State(NamedTuple):
     later: tuple[str, ...]  # those that the second calls changed
     stale: float  # error after a change of the parameters if the flow was called before
     stale_layer: str | None  # the first layer with stale results
-    reloaded: float | None  # change of log_prob, in nats, when a new flow loads the state
-    refused: str | None  # why the state could not be loaded, in one line
 
 
 @measurement("changes by calls", checked="parameters and state")
@@ -54,7 +52,7 @@ def state(m: Measurements) -> State:
         # If both agree, the caches of both may have been filled before.
         stale = stale or _unmoved(flow, fresh, x, context)
     first = tuple(name for name in first if name not in later)
-    return State(first, later, stale, layer, *_reload(m))
+    return State(first, later, stale, layer)
 
 
 @check(
@@ -120,12 +118,25 @@ def state_incomplete(m: Measurements) -> Iterator[Symptom]:
         flow = make()
         x = torch.randn(64, 8)
     """
-    off, refused = state(m).reloaded, state(m).refused
-    if refused is not None:
-        yield Symptom(
-            f"A new flow cannot load the state_dict of this one: {refused}", {"worst_nats": off}
-        )
-    elif off:
+    original, x, context = original_of(m.flow), m.points, m.context
+    try:
+        other = None if m.make is None else m.make()
+    except Exception:  # make worked before, but may work only once
+        return
+    if not isinstance(original, nn.Module) or not isinstance(other, nn.Module):
+        return
+    try:
+        other.to(dtype=m.flow.dtype, device=m.flow.device)
+        other.load_state_dict(copy.deepcopy(original.state_dict()))
+    except RuntimeError as error:
+        text = " ".join(str(error).split())
+        yield Symptom(f"A new flow cannot load the state_dict of this one: {text}")
+        return
+    new = isolated_copy(other, x, context)
+    if new is None:
+        return
+    off = _difference([m.flow.augmented_log_prob(x, context)], [_call(new, x, context)])
+    if off:
         yield Symptom(
             f"A new flow that loads the state_dict differs in log_prob by up to {off:.2g} nats.",
             {"worst_nats": off},
@@ -355,26 +366,6 @@ def _move_parameters(flow: Flow) -> None:
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_((MOVED * size * noise).to(parameter))
     flow.eval()
-
-
-def _reload(m: Measurements) -> tuple[float | None, str | None]:
-    """Returns the change of log_prob in a new flow with the same state, or the loading error."""
-    original, x, context = original_of(m.flow), m.points, m.context
-    try:
-        other = None if m.make is None else m.make()
-    except Exception:  # make worked before, but may work only once
-        return None, None
-    if not isinstance(original, nn.Module) or not isinstance(other, nn.Module):
-        return None, None
-    try:
-        other.to(dtype=m.flow.dtype, device=m.flow.device)
-        other.load_state_dict(copy.deepcopy(original.state_dict()))
-    except RuntimeError as error:
-        return None, " ".join(str(error).split())
-    new = isolated_copy(other, x, context)
-    if new is None:
-        return None, None
-    return _difference([m.flow.augmented_log_prob(x, context)], [_call(new, x, context)]), None
 
 
 def _layer_that_raises(m: Measurements) -> str | None:
