@@ -18,9 +18,7 @@ def measurement(
 ) -> Callable[[Callable[[Measurements], T]], Callable[[Measurements], T]]:
     """Returns a decorator that runs a function of `Measurements` only once for each flow.
 
-    `shown` is the text of the progress line while it runs. `checked` is its name under "Checked"
-    in the verdict; it is left out if empty, or if the function returns None because the flow does
-    not allow it.
+    `shown` is the progress text, `checked` the name under "Checked" unless the result is None.
     """
 
     def decorate(function: Callable[[Measurements], T]) -> Callable[[Measurements], T]:
@@ -43,16 +41,12 @@ CHECKED: dict[Callable[..., Any], str] = {}
 
 @dataclass(frozen=True)
 class Symptom:
-    """What a check observed on a flow, in one sentence with its numbers.
-
-    `layer` causes the problem; None if it is not a single one. A severity, cause or fix replaces
-    that of the check.
-    """
+    """What a check observed on a flow, in one sentence with its numbers."""
 
     message: str
     evidence: Evidence = field(default_factory=dict)
-    layer: str | None = None
-    severity: Severity | None = None
+    layer: str | None = None  # that causes the problem; None if it is not a single one
+    severity: Severity | None = None  # replaces that of the check, as do a cause and a fix
     cause: str | None = None
     fix: str | None = None
 
@@ -62,20 +56,15 @@ Subject = Literal["flow", "data", "run"]
 
 @dataclass(frozen=True)
 class Check(Generic[P]):
-    """A check with its texts. A call runs it and returns the findings.
-
-    `observe` is the decorated function; its docstring documents the check. "flow" checks take
-    `Measurements`, "data" checks `ExaminedData`, and "run" checks the recorded figures of a
-    training. A symptom may replace the severity, the cause and the fix.
-    """
+    """A check with its texts. A call runs it and returns the findings."""
 
     code: str  # such as "KF204"; a code is never reused
     title: str  # what the code means, in a few words
-    observe: Callable[P, Iterable[Symptom]]
+    observe: Callable[P, Iterable[Symptom]]  # the decorated function, whose docstring documents it
     severity: Severity
     cause: str
     fix: str
-    subject: Subject
+    subject: Subject  # of `Measurements`, of `ExaminedData`, or of figures of a training
     before: str  # code of a check that this one must precede, because it explains that one
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> tuple[Finding, ...]:

@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from kappaflow.conditioning.round_trip import latent_points
-from kappaflow.diagnosis.check import Symptom, check, measurement, table
+from kappaflow.diagnosis.check import Symptom, check, measurement
 from kappaflow.diagnosis.checks.log_dets import log_det_wrong
-from kappaflow.diagnosis.finding import Columns
 from kappaflow.diagnosis.measurements import Measurements, library_log_prob
 from kappaflow.flows import Base, StandardNormal
 
@@ -190,13 +189,6 @@ def integral(m: Measurements) -> Integral | None:
     value, error = weights.mean().item(), weights.std().item() / math.sqrt(draws)
     effective = weights.sum().square() / weights.square().sum().clamp_min(1e-300)
     return Integral(value, error, effective.item())
-
-
-@table("integral")
-def integral_table(m: Measurements) -> Columns:
-    """Returns the estimate as a table of one row."""
-    figures = dict(zip(FIGURES, integral(m) or (), strict=False))
-    return {name: [figure] for name, figure in figures.items()}
 
 
 @check(
