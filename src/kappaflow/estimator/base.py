@@ -357,8 +357,7 @@ class RowEstimator(BaseFlowEstimator):
             progress=bool(self.verbose),
         )
         self.choice_ = str(choice)
-        model = with_bounds(choice.model, domains, train)
-        flow = build_flow(model, train, settings.seed)
+        flow = choice.build(train, domains, settings.seed)
         return flow, start, choice.settings(settings)
 
 

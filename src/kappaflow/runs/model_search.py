@@ -238,7 +238,7 @@ def fit_auto(
         progress=progress,
     )
     result = fit_split(
-        build_flow(with_bounds(choice.model, domains, rows.train), rows.train, checked.seed),
+        choice.build(rows.train, domains, checked.seed),
         rows.train,
         rows.validation,
         choice.settings(checked),

@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from kappaflow.data import Table
+from kappaflow.data.domains import Domains
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
 from kappaflow.flows.rows import name_columns
 from kappaflow.flows.standardization import standardization_log_det
-from kappaflow.runs.recipes import ModelConfig
+from kappaflow.runs.recipes import ModelConfig, build_flow, with_bounds
 from kappaflow.training import (
     Settings,
     batch_of,
@@ -90,6 +91,10 @@ class ModelChoice(BaseModel):
     @property
     def model(self) -> ModelConfig:
         return ModelConfig(self.recipe, dict(self.arguments))
+
+    def build(self, table: Table, domains: Domains, seed: int) -> Flow:
+        """Returns a new flow of the model for a table, with the domains of its columns."""
+        return build_flow(with_bounds(self.model, domains, table), table, seed)
 
     def settings(self, base: Settings) -> Settings:
         """Returns the settings with which the model that was chosen is trained."""

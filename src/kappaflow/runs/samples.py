@@ -1,13 +1,15 @@
 """Samples of a run on a table, a chunk at a time."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from kappaflow.data import Table, load_table
+from kappaflow.data import Table
 from kappaflow.data.chunks import chunk_size
+from kappaflow.data.load import read_table
 from kappaflow.data.naming import require_finite
 from kappaflow.data.raw import Decimal, Reading
 from kappaflow.errors import ArgumentError
@@ -81,8 +83,7 @@ class Samples(Chunked):
 
 def finite_table(data: str, columns: list[str], context: list[str], reading: Reading) -> Table:
     """Returns named columns of some data, or raises an error if a value is not finite."""
-    table = load_table(
-        data, columns=columns, context=context, decimal=reading.decimal, missing=reading.missing
-    )
+    names = {"columns": tuple(columns), "context": tuple(context)}
+    table = read_table(data, replace(reading, **names))
     require_finite(table, data)
     return table

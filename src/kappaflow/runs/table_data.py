@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,6 @@ from kappaflow.data import (
     Table,
     TableOnDisk,
     examine,
-    load_table,
     split,
 )
 from kappaflow.data.domains import bounds_hint, clip_to_domain, domains_of
@@ -24,6 +23,7 @@ from kappaflow.data.duplicates import (
     repeated_rows,
     weigh_duplicate_rows,
 )
+from kappaflow.data.load import read_table
 from kappaflow.data.naming import listed, require_finite
 from kappaflow.data.on_disk import SplitRequest, SplitTable
 from kappaflow.data.prepare import FEW_ROWS, few_to_train_on, noisy, prepare_table
@@ -68,8 +68,10 @@ class TableConfig(TableOptions, DataConfig):
     split_seed: int = 0
 
     def reading(self) -> Reading:
-        """Returns how the values are read."""
-        return Reading(decimal=self.decimal, missing=tuple(self.missing))
+        """Returns which rows and columns are read, and how."""
+        return Reading.of(
+            self.columns, self.exclude, self.context, self.where, self.decimal, self.missing
+        )
 
     def load(self) -> "TableData":
         """Returns the rows: loaded, examined, repaired and split; equal rows are in one part.
@@ -222,23 +224,15 @@ def _in_memory(config: TableConfig) -> TableData:
     """Returns rows in memory: loaded, examined, repaired and split."""
     if config.against is not None and config.data == "-":
         raise ArgumentError("'against' needs data that can be read twice, not standard input.")
-    whole = load_table(
-        config.data,
-        columns=config.columns,
-        exclude=config.exclude,
-        context=config.context,
-        where=config.where or None,
-        decimal=config.decimal,
-        missing=config.missing,
-    )
-    fingerprint = whole.fingerprint()
-    against, notes = _against(config, whole)
+    loaded = read_table(config.data, config.reading())
+    fingerprint = loaded.fingerprint()
+    against, notes = _against(config, loaded)
     if against is not None:
-        whole = whole.select(~np.isin(whole.rows, against.rows))
-    _refuse_few_different(whole)
-    _refuse_sentinels(whole)
+        loaded = loaded.select(~np.isin(loaded.rows, against.rows))
+    _refuse_few_different(loaded)
+    _refuse_sentinels(loaded)
     prepared = prepare_table(
-        whole,
+        loaded,
         bounds=config.bounds,
         repair=config.repair,
         jitter=config.jitter or (),
@@ -262,7 +256,7 @@ def _in_memory(config: TableConfig) -> TableData:
         validation,
         test,
         against,
-        loaded=len(whole),
+        loaded=len(loaded),
         repeats=prepared.repeats.total,
         notes=notes + prepared.notes + prepared.warnings + few,
         domains=domains,
@@ -342,18 +336,12 @@ def _from_disk(config: TableConfig, split_table: SplitTable) -> TableData:
     )
 
 
-def _against(config: TableConfig, whole: Table) -> tuple[Table | None, tuple[str, ...]]:
+def _against(config: TableConfig, loaded: Table) -> tuple[Table | None, tuple[str, ...]]:
     """Returns the rows to compare with, and a note if some would be trained on otherwise."""
     if config.against is None:
         return None, ()
-    against = load_table(
-        config.data,
-        columns=list(whole.columns),
-        context=config.context,
-        where=config.against,
-        decimal=config.decimal,
-        missing=config.missing,
-    )
-    both = int(np.isin(whole.rows, against.rows).sum())
+    where = {"columns": loaded.columns, "exclude": (), "where": (config.against,)}
+    against = read_table(config.data, replace(config.reading(), **where))
+    both = int(np.isin(loaded.rows, against.rows).sum())
     notes = (f"{both} rows that meet {config.against!r} are compared with, and not trained on",)
     return against, notes if both else ()

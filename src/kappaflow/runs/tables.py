@@ -1,7 +1,6 @@
 """What commands do with runs on tables."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -36,8 +35,10 @@ class TableRunConfig(RunConfig[TableConfig]):
 
     def reading(self, decimal: Decimal | None = None) -> Reading:
         """Returns how other data for the run is read; `decimal` replaces its decimal sign."""
-        options = Reading() if self.source is None else self.source.reading()
-        return options if decimal is None else replace(options, decimal=decimal)
+        source = self.source
+        if source is None:
+            return Reading(decimal=decimal)
+        return Reading(decimal=decimal or source.decimal, missing=tuple(source.missing))
 
     def names(self, flow: Flow) -> tuple[list[str], list[str]]:  # noqa: ARG002
         return self.columns, self.context_columns
