@@ -47,19 +47,12 @@ LEAST_RATE = 1.0  # smallest plausible rate
 
 @dataclass
 class DualVariable:
-    """The multiplier of the penalty; plain numbers, so that a checkpoint can hold them.
+    """The multiplier of the penalty; plain numbers, so that a checkpoint can hold them."""
 
-    Attributes:
-        per_log: Nats for each unit of log(condition number) above the aim.
-        lasting: The same without the factor of the last penalty alone, see `AT_ONCE`.
-        shift: Difference between the logarithms of the aim and of the budget.
-        share_over: Share of points above the aim, averaged over the last penalties.
-    """
-
-    per_log: float = 1.0
-    lasting: float = 1.0
-    shift: float = math.log(WITHIN)
-    share_over: float = 0.0
+    per_log: float = 1.0  # nats for each unit of log(condition number) above the aim
+    lasting: float = 1.0  # the same without the factor of the last penalty alone, see `AT_ONCE`
+    shift: float = math.log(WITHIN)  # from the logarithm of the budget to that of the aim
+    share_over: float = 0.0  # share of points above the aim, averaged over the last penalties
 
 
 class ConditionBudget:

@@ -35,17 +35,13 @@ NARROW_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Engine:
-    """The device and precision of a training; computes gradients and takes steps.
-
-    `rank` is the number of this rank, from 0. `narrow_type` is the dtype of the conditioners'
-    matrix products in training steps, bfloat16 or float16; None for the dtype of the flow.
-    `scaler` scales the loss in float16, and does nothing for other dtypes.
-    """
+    """The device and precision of a training; computes gradients and takes steps."""
 
     device: torch.device
     rank: int = 0
     world_size: int = 1
-    narrow_type: torch.dtype | None = None
+    narrow_type: torch.dtype | None = None  # of matrix products in steps; None for the flow's own
+    # Scales the loss in float16, and does nothing for other dtypes.
     scaler: GradScaler = field(default_factory=lambda: GradScaler("cpu", enabled=False))
 
     def autocast(self) -> AbstractContextManager:

@@ -74,19 +74,12 @@ def fit_split(
     optimizer: MakeOptimizer | None = None,
     scheduler: MakeScheduler | None = None,
 ) -> FitResult:
-    """Trains a flow on data that is prepared and split: a table, a table in a file, or images.
+    """Returns the result, without notes, of a training on data that is prepared and split.
 
     Under torchrun only the first rank opens the folder, calls the callbacks and shows a bar. A
     finished run is not trained again. `about` has more entries for config.json, such as where the
     data came from; to be resumed, a run must have the same ones. `start` is the state in which a
     training without a checkpoint starts, from a model search. `fit` describes the other arguments.
-
-    Returns:
-        The result, without notes.
-
-    Raises:
-        ArgumentError: A setting does not fit the data, or `out` was made with other data.
-        DataError: The flow cannot represent the data.
     """
     started = loop.clock()
     _check_budget(settings, flow)
