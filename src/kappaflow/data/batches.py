@@ -139,20 +139,6 @@ class MappedBatches:
         return self._examples
 
 
-def check_rows(table: "Table", flow: Model, *, held_out: bool) -> None:
-    """Raises DataError for a column that a flow cannot hold, or a value outside its domain."""
-    if not held_out:
-        _check_dtype(table, flow)
-    _check_domains(table, flow)
-
-
-def check_mapped(table: "MappedTable", flow: Model) -> None:
-    """Raises DataError as `check_rows` does, for a sample of the rows and for all domains."""
-    _check_dtype(table.sample, flow)
-    for rows in () if flow.domain is None else table.blocks():
-        _check_domains(rows, flow)
-
-
 def domains_in(flow: Model, table: "Table") -> dict[str, Interval]:
     """Returns the domains of a flow, by column names of a table."""
     if flow.domain is None or flow.event_shape != (len(table.columns),):
@@ -161,7 +147,7 @@ def domains_in(flow: Model, table: "Table") -> dict[str, Interval]:
     return {name: domain for name, domain in pairs if domain is not None}
 
 
-def _check_dtype(table: "Table", flow: Model) -> None:
+def check_dtype(table: "Table", flow: Model) -> None:
     """Raises an error if the flow's dtype cannot hold or distinguish the values of a column."""
     dtype = _dtype_name(flow)
     for name, column in table.by_column.items():
@@ -182,7 +168,7 @@ def _check_dtype(table: "Table", flow: Model) -> None:
             )
 
 
-def _check_domains(table: "Table", flow: Model) -> None:
+def check_domains(table: "Table", flow: Model) -> None:
     """Raises an error for values outside of a domain, or values that round to an end."""
     domains, domain = domains_in(flow, table), flow.domain
     if domain is None:

@@ -83,9 +83,11 @@ class MappedTable:
 
     def check(self, flow: Model, *, held_out: bool = False) -> None:  # noqa: ARG002
         """Raises DataError for values that a flow cannot represent."""
-        from kappaflow.data.batches import check_mapped
+        from kappaflow.data.batches import check_domains, check_dtype
 
-        check_mapped(self, flow)
+        check_dtype(self.sample, flow)
+        for rows in () if flow.domain is None else self.blocks():
+            check_domains(rows, flow)
 
     def at(self, index: IntArray | slice) -> NDArray[Any]:
         """Returns some of the rows, (n, columns and context), as a copy in the file's dtype."""

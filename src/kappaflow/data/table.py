@@ -198,9 +198,11 @@ class Table:
 
     def check(self, flow: Model, *, held_out: bool = False) -> None:
         """Raises DataError for values that a flow cannot represent."""
-        from kappaflow.data.batches import check_rows
+        from kappaflow.data.batches import check_domains, check_dtype
 
-        check_rows(self, flow, held_out=held_out)
+        if not held_out:
+            check_dtype(self, flow)
+        check_domains(self, flow)
 
 
 def whole_columns(values: FloatArray, columns: tuple[str, ...]) -> tuple[str, ...]:
