@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kappaflow.data.chunks import Chunks, OnRows, TableOnDisk, chunk_size
 from kappaflow.data.dataset import Model
-from kappaflow.data.naming import BoolArray, IntArray, require_finite
+from kappaflow.data.naming import BoolArray, FloatArray, IntArray, require_finite
 from kappaflow.data.rounding import mixed
 from kappaflow.data.split import row_hashes, sizes_of_parts
 from kappaflow.data.table import Table, whole_columns
@@ -243,20 +243,8 @@ def split_on_disk(
     width = len(chunks.columns) + len(chunks.context)
     plan = divide(hashes, width, request.fractions, request.seed)
     shape = (chunks.rows - len(plan.not_trained_on), width)
-    sha = hashlib.sha256(repr((chunks.columns, chunks.context)).encode())
-    kept, kept_rows, others = np.empty((len(plan.kept), width)), plan.kept, plan.not_trained_on
     with _rows_file(folder, shape, np.dtype(request.dtype)) as write:
-        for table in _tables(chunks, on_rows):
-            require_finite(table, str(request.table.source))
-            start, numbers = int(table.rows[0]) - 1, table.all_values
-            is_kept, is_other = (
-                (rows >= start) & (rows < start + len(table)) for rows in (kept_rows, others)
-            )
-            kept[is_kept] = numbers[kept_rows[is_kept] - start]
-            with np.errstate(over="ignore"):  # as for a table in memory
-                stored = np.delete(numbers, others[is_other] - start, axis=0).astype(request.dtype)
-            sha.update(stored.data)
-            write(stored)
+        kept, digest = _read_rows(chunks, plan, request, write, on_rows)
         if request.made_of() != made_of:
             raise DataError(
                 f"{request.table.source} has changed while it was read: fit it when it is whole."
@@ -270,7 +258,7 @@ def split_on_disk(
         "warnings": chunks.warnings,
         "rows": chunks.rows,
         "repeats": len(hashes) - len(np.unique(hashes)),
-        "digest": sha.hexdigest(),
+        "digest": digest,
         "parts": [len(part) for part in plan.held_out],
     }
     content = io.BytesIO()
@@ -278,12 +266,33 @@ def split_on_disk(
         content,
         notes=np.frombuffer(json.dumps(notes).encode(), np.uint8),
         kept=kept,
-        rows=kept_rows,
-        not_trained_on=others,
+        rows=plan.kept,
+        not_trained_on=plan.not_trained_on,
     )
     if folder is not None:
         write_bytes(folder / REST, content.getvalue())
     return _split_of(request, folder, content)
+
+
+def _read_rows(
+    chunks: Chunks, plan: Division, request: SplitRequest, write: Take, on_rows: OnRows
+) -> tuple[FloatArray, str]:
+    """Returns the rows that stay in memory and a digest of the others, which are written."""
+    kept_rows, others = plan.kept, plan.not_trained_on
+    kept = np.empty((len(kept_rows), len(chunks.columns) + len(chunks.context)))
+    sha = hashlib.sha256(repr((chunks.columns, chunks.context)).encode())
+    for table in _tables(chunks, on_rows):
+        require_finite(table, str(request.table.source))
+        start, numbers = int(table.rows[0]) - 1, table.all_values
+        is_kept, is_other = (
+            (rows >= start) & (rows < start + len(table)) for rows in (kept_rows, others)
+        )
+        kept[is_kept] = numbers[kept_rows[is_kept] - start]
+        with np.errstate(over="ignore"):  # as for a table in memory
+            stored = np.delete(numbers, others[is_other] - start, axis=0).astype(request.dtype)
+        sha.update(stored.data)
+        write(stored)
+    return kept, sha.hexdigest()
 
 
 def _hashes(chunks: Chunks, on_rows: OnRows) -> NDArray[np.uint64]:
