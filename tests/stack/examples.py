@@ -58,14 +58,15 @@ def stack_of(
 ):
     """Returns a stack off its start, whose log-scales add up to at most `total_bound`."""
     torch.manual_seed(3)
-    made = kf.CouplingStack(
+    stack = kf.CouplingStack(
         partitions_of(partition, features, depth),
         hidden,
         scale_bound=settings.pop("scale_bound", total_bound / depth),
         permutations=shuffles(features, depth) if permuted else None,
         **settings,
     )
-    return jittered(made, seed=1).to(dtype)
+    assert stack.blocks, "it should not run layer by layer"
+    return jittered(stack, seed=1).to(dtype)
 
 
 def rows_of(count=16, features=4, *, dtype=torch.float64, seed=5):
