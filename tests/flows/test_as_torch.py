@@ -91,6 +91,8 @@ def test_contexts_are_a_batch(conditional):
     torch.testing.assert_close(distribution.log_prob(drawn), expected.T)
     expanded = conditional.as_distribution(context[:1]).expand((4,))
     assert expanded.sample().shape == (4, 3)
+    assert density.expand((5, 4)).sample((2,)).shape == (2, 5, 4, 3)
+    assert density.expand((5, 4)).log_prob(drawn[0]).shape == (5, 4)
     torch.testing.assert_close(
         expanded.log_prob(drawn), conditional.log_prob(drawn, context[:1].expand(7, 4, 2))
     )
@@ -98,6 +100,7 @@ def test_contexts_are_a_batch(conditional):
 
 def test_draws_follow_the_generator_of_torch_and_carry_gradients(plain):
     density = plain.as_distribution()
+    assert density.expand((2,)).log_prob(density.sample()).shape == (2,)
     torch.manual_seed(1)
     first = density.sample((5,))
     torch.manual_seed(1)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 import kappaflow as kf
 from kappaflow.files import CONFIG, WEIGHTS, read_config, write_weights
-from kappaflow.registry import STEP, Allowance, build
+from kappaflow.registry import STEP, Allowance, allowed, build
 from kappaflow.report.files import draw_again, read_report
 from kappaflow.storage import read_tensors
 from kappaflow.testing.contract import jittered
@@ -89,6 +89,10 @@ def test_sizes_are_paid_for_before_they_are_made():
     with Allowance(1000) as allowance:
         torch.ones(40).expand(10**9, 40)  # a view, which takes no memory
     assert allowance.numbers == 1000 - 2 * STEP
+    with allowed({"weight": torch.empty(2**20)}):
+        torch.ones(2**23)  # in proportion to the weights
+    with pytest.raises(kf.errors.FileError, match="far too large"), allowed({}):
+        torch.ones(2**23)
 
 
 @pytest.mark.parametrize("depth", [40, 20_000])

@@ -141,10 +141,7 @@ class FlowDistribution(Distribution):
         self, batch_shape: tuple[int, ...], _instance: "FlowDistribution | None" = None
     ) -> "FlowDistribution":
         """Returns the distribution expanded to a larger batch shape."""
-        context = self.context
-        if context is not None:
-            context = context.expand(*batch_shape, context.shape[-1])
-        expanded = FlowDistribution(self.flow, context)
+        expanded = FlowDistribution(self.flow, self.context)  # a context broadcasts
         expanded._batch_shape = torch.Size(batch_shape)
         return expanded
 
