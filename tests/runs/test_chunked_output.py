@@ -284,18 +284,6 @@ def test_rows_that_cannot_be_scored_can_be_left_out(run, small, tmp_path, suffix
         assert np.isfinite(np.load(once)).all() and len(np.load(once)) == ROWS - 5
 
 
-def test_text_among_numbers_cannot_be_scored(run, small, tmp_path):
-    """A row of it is empty, in chunks too."""
-    lines = table().write_csv().splitlines()
-    fields = lines[60].split(",")
-    lines[60] = ",".join([fields[0], "broken", *fields[2:]])
-    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
-    for _ in range(2):
-        result = write_scores(run, str(tmp_path / "t.csv"), str(tmp_path / "out.csv"))
-        assert (result.empty, result.first_empty) == (1, 60)
-        small()
-
-
 def test_the_scores_do_not_replace_the_rows(run, tmp_path):
     """A file that is read is not written."""
     data = tmp_path / "t.csv"

@@ -55,24 +55,19 @@ def training_ranges(data: "TableData") -> dict[str, tuple[float, float]]:
     """
     file, low, high = data.in_file, [], []
     for block in [data.train] if file is None else file.blocks():
-        rows = _rows(block)
+        rows = block.all_values
         low, high = [*low, rows.min(0)], [*high, rows.max(0)]
-    names = (*data.train.columns, *data.train.context_columns)
+    names = data.train.all_columns
     extremes = zip(names, np.min(low, axis=0).tolist(), np.max(high, axis=0).tolist(), strict=True)
     circles = {name for name, domain in data.domains.items() if domain.circular}
     widths = {name: data.widths.get(name, 0.0) for name in names}
     return {n: (a - widths[n], b + widths[n]) for n, a, b in extremes if n not in circles}
 
 
-def _rows(table: Table) -> np.ndarray:
-    """Returns the modeled columns and those of the context."""
-    return table.values if table.context is None else np.hstack([table.values, table.context])
-
-
 def rows_outside(table: Table, ranges: Ranges) -> Outside:
     """Returns how many rows of a table lie outside of the ranges."""
     some, counts = np.zeros(len(table), dtype=bool), {}
-    for name, values in zip((*table.columns, *table.context_columns), _rows(table).T, strict=True):
+    for name, values in zip(table.all_columns, table.all_values.T, strict=True):
         low, high = ranges.get(name, (-np.inf, np.inf))
         outside = np.isfinite(values) & ((values < low) | (values > high))
         some |= outside
