@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -172,16 +173,22 @@ class Counting(kf.Bijection):
         return z, zero_log_det(z)
 
 
-def test_a_layer_that_fixes_the_number_of_rows_is_refused(tmp_path):
+def test_a_layer_that_fixes_the_number_of_rows_is_named_by_its_line(tmp_path):
     """Length of a weight is a constant, and `x.shape[0]` of rows is none."""
+
+    def length(x):
+        return len(x)
 
     def export(count):
         flow = kf.Flow(kf.StandardNormal(2), Counting(count))
         return kf.export(flow, tmp_path / "out", functions=["encode"])
 
-    for count in (len, lambda x: int(x.shape[0])):
-        with pytest.raises(kf.errors.ArgumentError, match="fixes the number of rows. Use x.shape"):
-            export(count)
+    line = length.__code__.co_firstlineno + 1
+    where = rf"{re.escape(__file__)}:{line}, `return len\(x\)`. Use x.shape\[0\] instead"
+    with pytest.raises(kf.errors.ArgumentError, match=rf"'encode' .* at {where}"):
+        export(length)
+    with pytest.raises(kf.errors.ArgumentError, match="fixes the number of rows. Use x.shape"):
+        export(lambda x: int(x.shape[0]))
     assert export(lambda x: x.shape[0]).functions == ("encode",)
 
 

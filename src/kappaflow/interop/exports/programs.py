@@ -3,7 +3,9 @@
 import importlib
 import io
 import json
+import linecache
 import logging
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -13,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
+from torch.overrides import TorchFunctionMode
 
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow
@@ -37,9 +40,10 @@ class Program:
         shapes = tuple({0: batch} for _ in examples)
         try:
             module = FlowFunction(flow, name)
-            self._traced = torch.export.export(
-                module, examples, dynamic_shapes=shapes, strict=False
-            )
+            with _RefuseLen():
+                self._traced = torch.export.export(
+                    module, examples, dynamic_shapes=shapes, strict=False
+                )
             for part in self._traced.graph_module.modules():
                 if isinstance(part, GraphModule):
                     _simplify(part.graph, kind)
@@ -122,6 +126,33 @@ class Program:
             program = convert()
         _session(program.model_proto.SerializeToString())  # fails if it lacks an operation
         return program
+
+
+class _RefuseLen(TorchFunctionMode):
+    """Raises an error for `len(x)` if its result would fix the number of rows of the program."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,  # noqa: ARG002
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        if func == Tensor.__len__ and args[0].dim() and isinstance(args[0].shape[0], torch.SymInt):
+            raise ArgumentError(
+                f"len(x) fixes the number of rows at {_calling_line()}. Use x.shape[0] instead."
+            )
+        return func(*args, **(kwargs or {}))
+
+
+def _calling_line() -> str:
+    """Returns the place of the innermost line outside of torch and of this file, and its text."""
+    skipped = (torch.__path__[0], __file__)
+    for frame, number in traceback.walk_stack(None):
+        file = frame.f_code.co_filename
+        if not file.startswith(skipped):
+            return f"{file}:{number}, `{linecache.getline(file, number).strip()}`"
+    return "an unknown line"
 
 
 def _operations(traced: Any) -> set[Any]:  # noqa: ANN401
@@ -240,8 +271,8 @@ def _reason(error: BaseException) -> str:
         error = error.__cause__
     if "Constraints violated" in str(error):
         return (
-            "a layer fixes the number of rows. Use x.shape[0] without len(), int(), range() or "
-            "a loop over rows."
+            "a layer fixes the number of rows. Use x.shape[0] without int(), range() or a loop "
+            "over rows."
         )
     first = " ".join(str(error).split()).partition(". ")[0]
     return f"{type(error).__name__}: {first.rstrip('.')}."
