@@ -32,6 +32,7 @@ ARGUMENTS = {
 CLASSES = {
     "real_nvp": "RealNVP SimpleRealNVP",
     "spline": "NSF NeuralSplineFlow",
+    "flows.UniformBox": "Uniform BoxUniform",
     'zuko_flow(features, "maf")': "MAF MaskedAutoregressiveFlow MaskedAffineAutoregressive",
     'zuko_flow(features, "naf")': "NAF",
     'zuko_flow(features, "sospf")': "SOSPF",

@@ -26,6 +26,7 @@ BASES = {
     "diagonal normal of images": (lambda: jittered(kf.flows.DiagonalNormal((1, 2, 2))), 0),
     "classes": (lambda: jittered(kf.flows.ClassConditionalNormal(2, classes=3)), 3),
     "student": (lambda: jittered(kf.flows.StudentT(2, degrees=2.0)), 0),
+    "box": (lambda: kf.flows.UniformBox(2, low=[0.5, -2], high=3), 0),
 }
 
 
@@ -119,6 +120,13 @@ class NoShape(Logistic):
         del self.event_shape
 
 
+class NoContext(Logistic):
+    """Its log_prob takes no context."""
+
+    def log_prob(self, z):
+        return z.sum(1)
+
+
 class OtherWidth(Logistic):
     """Reads a context of another width than the bijection."""
 
@@ -128,6 +136,7 @@ class OtherWidth(Logistic):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
+        (NoContext, r"have a method log_prob\(z, context\), got NoContext.log_prob\(z\)."),
         (NoShape, r"an event_shape such as \(2,\), got None from NoShape: set it in __init__."),
         (OtherWidth, "read a context of 2 columns, as the bijection does, got OtherWidth with 3"),
         (lambda: Normal(0.0, 1.0), "should be a Base, got Normal: derive its class from"),
@@ -164,7 +173,17 @@ def test_results_of_the_wrong_form_are_refused_in_one_sentence():
         double.sample(3)
 
 
+def test_a_box_is_uniform_inside_and_empty_outside():
+    box = kf.flows.UniformBox(2, low=[0.0, -1.0], high=2.0)
+    z = torch.tensor([[0.0, -1.0], [2.0, 2.0], [1.0, 2.1], [-0.1, 0.0]])
+    log_prob = -torch.tensor(6.0).log()
+    expected = torch.tensor([log_prob, log_prob, -torch.inf, -torch.inf])
+    torch.testing.assert_close(box.log_prob(z), expected)
+
+
 def test_wrong_arguments_are_refused():
+    with pytest.raises(ArgumentError, match="'high' should be above 'low'"):
+        kf.flows.UniformBox(2, low=1.0, high=[2.0, 1.0])
     with pytest.raises(ArgumentError, match="'degrees' should be above 1"):
         kf.flows.StudentT(2, degrees=1.0)
     with pytest.raises(ArgumentError, match=r"one-hot classes of shape \(B, 3\), got none"):

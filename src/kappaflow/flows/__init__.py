@@ -6,6 +6,7 @@ from kappaflow.flows.base_distributions import (
     ClassConditionalNormal,
     DiagonalNormal,
     StudentT,
+    UniformBox,
 )
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.importance import importance_weighted_log_prob
@@ -49,6 +50,7 @@ __all__ = [
     "StandardNormal",
     "StartOptions",
     "StudentT",
+    "UniformBox",
     "UniformPad",
     "ZeroPad",
     "importance_weighted_log_prob",

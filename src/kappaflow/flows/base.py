@@ -1,11 +1,12 @@
 """Base distributions of the latent: the standard normal and a mixture of normals."""
 
+import inspect
 import math
 import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, SupportsIndex
+from typing import Any, Self, SupportsIndex
 
 import numpy as np
 import torch
@@ -41,11 +42,22 @@ class Base(nn.Module, ABC):
         event_shape: Shape of one event; `__init__` sets it.
         context_features: Width of the context that the base reads; 0 for none.
         has_rsample: Whether samples carry gradients to all parameters of the base.
+
+    Raises:
+        ArgumentError: The class lacks `log_prob` or `sample`.
     """
 
     event_shape: tuple[int, ...]
     context_features: int = 0
     has_rsample: bool = True
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:  # noqa: ARG004
+        lacking = sorted(cls.__abstractmethods__)
+        if lacking:
+            raise ArgumentError(
+                f"'{cls.__name__}' should define {lacking[0]}, as every Base does."
+            )
+        return super().__new__(cls)
 
     @abstractmethod
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -72,6 +84,18 @@ class Base(nn.Module, ABC):
         return z * temperature
 
 
+# What a flow passes to the methods of a base: positional arguments, and names of others.
+_CALLS = {
+    "log_prob": (2, (), "log_prob(z, context)"),
+    "sample": (
+        1,
+        ("context", "dtype", "device", "generator"),
+        "sample(n, *, context, dtype, device, generator)",
+    ),
+    "tempered": (3, (), "tempered(z, temperature, context)"),
+}
+
+
 def checked_base(base: object, context_features: int) -> Base:
     """Returns a base that keeps the form of the contract, or raises an error."""
     name = type(base).__name__
@@ -85,6 +109,14 @@ def checked_base(base: object, context_features: int) -> Base:
             f"'base' should have an event_shape such as (2,), got {shape!r} from {name}: set it "
             "in __init__."
         )
+    for method, (count, names, form) in _CALLS.items():
+        signature = inspect.signature(getattr(base, method))
+        try:
+            signature.bind(*range(count), **dict.fromkeys(names))
+        except TypeError:
+            raise ArgumentError(
+                f"'base' should have a method {form}, got {name}.{method}{signature}."
+            ) from None
     if context_features and base.context_features not in (0, context_features):
         raise ArgumentError(
             f"'base' should read a context of {context_features} columns, as the bijection does, "

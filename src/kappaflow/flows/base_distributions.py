@@ -1,4 +1,4 @@
-"""Base distributions besides the standard normal: normals and Student's t."""
+"""Base distributions besides the standard normal: normals, Student's t and a uniform box."""
 
 import math
 from abc import abstractmethod
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import finite_float, positive_int
+from kappaflow._checks import finite_float, positive_int, real_numbers
 from kappaflow.autograd.replay import without_autocast
 from kappaflow.bijection import log_det_dtype
 from kappaflow.errors import ArgumentError
@@ -194,3 +194,68 @@ class StudentT(EventBase):
         degrees = self.degrees
         squares = degrees * torch.expm1(-2 / degrees * torch.log1p(-radius))
         return squares.sqrt() * torch.cos(2 * math.pi * angle)
+
+
+@register("UniformBox")
+class UniformBox(EventBase):
+    """The uniform distribution on a box; log_prob is -inf outside.
+
+    Its flow needs a bijection from the support of the data onto the box, such as splines of the
+    same `bound` without a `Standardize` before them.
+
+    Args:
+        event_shape: Shape of one event; a number n is (n,).
+        low: Lower end of each coordinate: a number, or numbers of the event shape.
+        high: Upper end of each coordinate, above `low`.
+
+    Raises:
+        ArgumentError: An end is not finite, does not fit the event shape, or `high` is not above
+            `low`.
+
+    Example:
+        >>> UniformBox(2, low=0.0, high=2.0).log_prob(torch.tensor([[1.0, 1.0], [1.0, 3.0]]))
+        tensor([-1.3863,    -inf])
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(
+        self,
+        event_shape: int | Sequence[int],
+        *,
+        low: Any = -1.0,  # noqa: ANN401
+        high: Any = 1.0,  # noqa: ANN401
+    ) -> None:
+        super().__init__(event_shape)
+        for name, value in (("low", low), ("high", high)):
+            numbers = real_numbers(name, value)
+            if numbers.shape not in ((), self.event_shape):
+                raise ArgumentError(
+                    f"'{name}' should be a number, or numbers of shape {self.event_shape}, got "
+                    f"shape {tuple(numbers.shape)}."
+                )
+            self.register_buffer(name, numbers * torch.ones(self.event_shape))
+        if not (self.low < self.high).all():
+            raise ArgumentError("'high' should be above 'low' in each coordinate.")
+
+    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Returns log p(z) in nats, (B,), for z (B, *event); in float32 or wider."""
+        dtype = log_det_dtype(z.dtype)
+        inside = ((z >= self.low) & (z <= self.high)).flatten(1).all(1)
+        log_volume = (self.high.to(dtype) - self.low.to(dtype)).log().sum()
+        return torch.where(inside, -log_volume, -torch.inf)
+
+    def draw(
+        self, n: int, context: Tensor | None, dtype: torch.dtype, source: dict[str, Any]
+    ) -> Tensor:
+        uniform = torch.rand((n, *self.event_shape), dtype=log_det_dtype(dtype), **source)
+        uniform = uniform.to(self.low.device)
+        low, high = self.low.to(uniform.dtype), self.high.to(uniform.dtype)
+        z = torch.lerp(low, high, uniform).to(dtype)
+        return torch.minimum(torch.maximum(z, self.low.to(dtype)), self.high.to(dtype))
+
+    def tempered(self, z: Tensor, temperature: float, context: Tensor | None = None) -> Tensor:
+        """Returns samples z, (n, *event), moved towards or away from the center of the box."""
+        center = (0.5 * (self.low + self.high)).to(z.dtype)
+        return center + temperature * (z - center)
