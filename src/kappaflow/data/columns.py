@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from kappaflow.data.naming import BoolArray
-from kappaflow.data.raw import Column, RawTable, Reading, quoted, running, text_example
+from kappaflow.data.raw import (
+    Column,
+    RawTable,
+    Reading,
+    identifiers,
+    quoted,
+    running,
+    text_example,
+)
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.options import option
 
@@ -109,7 +117,12 @@ def find_column(raw: RawTable, name: str, argument: str) -> Column:
     )
 
 
-ROW_NUMBERS = ("it is the index", "it counts the rows")
+ROW_NUMBERS = (
+    "it is the index",
+    "it counts the rows",
+    "it has a different whole number in each row",
+)
+WEIGHTS = re.compile(r"w|(.*_|sample|event|survey)?(weights?|wts?|wgts?)(_.*)?", re.IGNORECASE)
 SHOWN_EACH = 20  # columns that are left out for one reason, a sentence each; more share one
 
 
@@ -166,6 +179,7 @@ def choose_columns(raw: RawTable, reading: Reading, conditions: Sequence[Conditi
     notes = (
         *_read_notes(raw, [*modeled, *conditioned]),
         *_sentences(gone),
+        *_weight_question(modeled),
         *warnings,
     )
     return Choice(modeled, conditioned, notes, warnings)
@@ -224,7 +238,25 @@ def _reason(raw: RawTable, column: Column, *, every: bool) -> str | None:
             f"{ROW_NUMBERS[1]}, from {ends[0]:.10g} to {ends[1]:.10g}; name it in "
             f"{option('columns')} to model it"
         )
+    ends = identifiers(column.numbers())
+    if ends is not None:
+        return (
+            f"{ROW_NUMBERS[2]}, from {ends[0]:.10g} to {ends[1]:.10g}, as identifiers have; name "
+            f"it in {option('columns')} to model it"
+        )
     return None
+
+
+def _weight_question(modeled: list[Column]) -> tuple[str, ...]:
+    """Returns a question about each column with the name and the values of weights of rows."""
+    named = [column for column in modeled if WEIGHTS.fullmatch(column.name)]
+    names = [column.name for column in named if not (column.numbers() < 0).any()]
+    return tuple(
+        f"column '{name}' is named like a weight of rows, and is modeled like the others: if it "
+        f"is one, leave it out ({option('exclude', [name])}) and pass its values to "
+        "kappaflow.fit_auto or kappaflow.fit as weights=, to an estimator as sample_weight="
+        for name in names
+    )
 
 
 def _what(raw: RawTable, column: Column) -> str:

@@ -15,7 +15,7 @@ from kappaflow.data.naming import (
     listed,
     named_rows,
 )
-from kappaflow.data.raw import NO_MISSING, quoted, running
+from kappaflow.data.raw import NO_MISSING, identifiers, quoted, running
 from kappaflow.data.rounding import PointMasses, coarse_columns, point_masses_of
 from kappaflow.data.statistics import Sentinel, relations, sentinels_of, standardized
 from kappaflow.data.table import Table
@@ -220,13 +220,20 @@ def _dependent(table: Table) -> list[Problem]:
     for relation in result:
         members = sorted((relation.column, *relation.others))
         involved = tuple(names[j] for j in members)
-        message = (
-            f"columns {quoted(involved)} depend on each other linearly, {relation.text(names)}: "
-            f"leave out '{names[relation.column]}'"
-        )
+        how, out = f"depend on each other linearly, {relation.text(names)}", ""
+        if _is_one_hot(table.values[:, members]):
+            how = "are one category, one-hot encoded, and add up to 1"
+            out = (
+                "encode it with drop='first' (OneHotEncoder) or drop_first=True (get_dummies), or "
+            )
         drop = (names[relation.column],)
+        message = f"columns {quoted(involved)} {how}: {out}leave out '{drop[0]}'"
         problems.append(_problem("dependent-columns", message, involved, drop=drop))
     return problems
+
+
+def _is_one_hot(values: FloatArray) -> bool:
+    return bool(np.isin(values, (0.0, 1.0)).all() and (values.sum(axis=1) == 1).all())
 
 
 def _badly_scaled(table: Table) -> list[Problem]:
@@ -284,13 +291,15 @@ def _special(name: str, column: FloatArray) -> tuple[str, str] | None:
             f"column '{name}' holds only {distinct[0]:g} and {distinct[1]:g}, on which a density "
             f"can grow without bound: {out} or use it as context"
         )
-    ends = running([column])
-    if ends is None:
-        return None
-    return "counts-rows", (
-        f"column '{name}' counts the rows, from {ends[0]:.10g} to {ends[1]:.10g}: {out} if it "
-        "says nothing else"
-    )
+    for ends, what, kind in (
+        (running([column]), "counts the rows", ""),
+        (identifiers(column), "has a different whole number in each row", ", as identifiers have"),
+    ):
+        if ends is not None:
+            between = f"from {ends[0]:.10g} to {ends[1]:.10g}"
+            message = f"column '{name}' {what}, {between}{kind}: {out} if it says nothing else"
+            return "counts-rows", message
+    return None
 
 
 def _sentinel(table: Table, sentinel: Sentinel) -> Problem:

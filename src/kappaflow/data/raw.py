@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Decimal = Literal[".", ","]
 COUNTED = 20  # fewest numbers that count rows by no accident
+HEAD_ROWS = 1000
+CHANCE_REPEATS = 7.0  # expected repeats of random numbers: a probability of 1e-3 that none occurs
 NO_MISSING = "none"  # as a value that means a missing one: there is none
 INDEX_NAMES = ("Unnamed: 0", "__index_level_0__")  # as pandas reads and writes an index
 
@@ -165,6 +167,25 @@ def running(parts: Iterable[FloatArray]) -> tuple[float, float] | None:
             return None
         count += len(numbers)
     return None if count < COUNTED else (first, first + step * (count - 1))
+
+
+def identifiers(numbers: FloatArray) -> tuple[float, float] | None:
+    """Returns the ends of whole numbers that are all different, as identifiers are; else None.
+
+    Random numbers between these ends would repeat seven times on average, so chance is no cause.
+    """
+    few = numbers[:HEAD_ROWS]  # these rule out most columns
+    if len(numbers) < COUNTED or (few != np.rint(few)).any() or len(np.unique(few)) < len(few):
+        return None
+    ordered = np.unique(numbers)  # NaN and infinity come last
+    is_integral = np.array_equal(ordered, np.rint(ordered)) and abs(ordered[[0, -1]]).max() < 2**53
+    if len(ordered) < len(numbers) or not is_integral:
+        return None
+    step = np.gcd.reduce(np.diff(ordered).astype(np.int64))
+    possible = (ordered[-1] - ordered[0]) / step + 1
+    if len(numbers) * (len(numbers) - 1) / 2 < CHANCE_REPEATS * possible:
+        return None
+    return float(ordered[0]), float(ordered[-1])
 
 
 @dataclass(frozen=True)
