@@ -82,12 +82,7 @@ def _gathered(
     facts = {index: Facts() for index in columns}
     for start in range(0, len(columns), COLUMNS_AT_ONCE):
         some = columns[start : start + COLUMNS_AT_ONCE]
-        texts = (cleaned(i, reading).alias(f"{i} text") for i in some)
-        named = (_named(i, reading).alias(f"{i} named") for i in some)
-        rows = cells.with_row_index("row", offset=1).select("row", *texts, *named)
-        rows = rows.with_columns(
-            of_kind(pl.col(f"{i} text"), kind).alias(f"{i} {kind}") for i in some for kind in kinds
-        )
+        rows = _valued(cells, some, reading, kinds)
         marks = {
             (i, name): mark.alias(f"{i} is {name}")
             for i in some
@@ -103,6 +98,20 @@ def _gathered(
                 facts[i].counts[name] = values[f"{i} is {name}"]
                 facts[i].firsts[name] = values[f"{i} is {name} first"]
     return facts
+
+
+def _valued(
+    cells: "pl.LazyFrame", columns: Sequence[int], reading: Reading, kinds: Sequence[Kind]
+) -> "pl.LazyFrame":
+    """Returns for each cell its text, whether the user named it as missing, and its values."""
+    import polars as pl
+
+    texts = (cleaned(i, reading).alias(f"{i} text") for i in columns)
+    named = (_named(i, reading).alias(f"{i} named") for i in columns)
+    rows = cells.with_row_index("row", offset=1).select("row", *texts, *named)
+    return rows.with_columns(
+        of_kind(pl.col(f"{i} text"), kind).alias(f"{i} {kind}") for i in columns for kind in kinds
+    )
 
 
 def _plain_marks(cell: Callable[[str], "pl.Expr"]) -> Marks:
