@@ -57,7 +57,7 @@ def test_refusals_name_the_row_that_was_given():
     with pytest.raises(ArgumentError, match="'bounds' names column 'mass'"):
         FlowDensity(bounds={"mass": "positive"}, **SMALL).fit(X)
     with pytest.raises(
-        ArgumentError, match="no circular column with real_nvp.* Use the model 'spline'"
+        ArgumentError, match="no circular column with this model.* Use the model 'spline'"
     ):
         FlowDensity("real_nvp", bounds=BOUNDS, **SMALL).fit(X)
 
