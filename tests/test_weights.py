@@ -191,8 +191,8 @@ def reported(rows, weights):
     """Returns all numbers of a report on rows, without errors and numbers of rows."""
     flow = jittered(small(start="gaussianize")).eval()
     table = weighted(load_table(clusters(rows)), weights)
-    parts, _ = page._rows(page._untrained(flow), table, table)
-    data = page.TABLES.split_data(flow, *parts)
+    fitted, held_out = page._rows(page._untrained(flow), table, table)
+    data = page.TABLES.split_data(flow, fitted, held_out, held_out)
     content = table_content(page._untrained(flow), data, 2.0)
     charts = dict(content.charts) | {
         "pairs": sorted(content.charts.pairs.data),
