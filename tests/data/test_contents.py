@@ -209,11 +209,11 @@ def test_a_decimal_sign_that_is_named_holds_for_every_column(tmp_path):
     path.write_text("a;b\n1,5;0.25\n2,5;0.5\n")
     assert load_table(path).values.tolist() == [[1.5, 0.25], [2.5, 0.5]]
     with pytest.raises(
-        DataError, match="'b' .* holds '0.25' at line 2, which is no number with a decimal"
+        DataError, match="'b' .* holds '0.25' at line 2, which is not a number with a decimal"
     ):
         load_table(path, decimal=",")
     path.write_text("a;b\n1,5;1.250\n2,5;0.5\n")  # of which the first can be 1250
-    with pytest.raises(DataError, match="'b' .* holds '0.5' at line 3, which is no number"):
+    with pytest.raises(DataError, match="'b' .* holds '0.5' at line 3, which is not a number"):
         load_table(path, decimal=",")
 
 

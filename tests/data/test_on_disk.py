@@ -6,6 +6,7 @@ import pytest
 
 from kappaflow.data import TableOnDisk, chunks, load_table, on_disk
 from kappaflow.data.chunks import open_chunks
+from kappaflow.data.duplicates import row_hashes
 from kappaflow.data.on_disk import (
     MOST_HELD_OUT,
     REST,
@@ -16,7 +17,6 @@ from kappaflow.data.on_disk import (
     split_on_disk,
 )
 from kappaflow.data.raw import Reading
-from kappaflow.data.split import row_hashes
 from kappaflow.errors import DataError, KappaflowError
 
 ROWS = 57

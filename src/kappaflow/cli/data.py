@@ -17,7 +17,7 @@ def data(*, json: Json = False) -> None:
     """
     from kappaflow.data import data_sets, toy_sets
     from kappaflow.data.dataset import kinds
-    from kappaflow.data.shipped import ROWS
+    from kappaflow.data.toys import ROWS
 
     sets, images = data_sets(), [data_set for kind in kinds() for data_set in kind.sets()]
     if json:

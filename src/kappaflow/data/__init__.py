@@ -11,6 +11,7 @@ memory         columns of arrays, tensors and data frames
 raw            `RawTable` and `Column`: what all of these return
 columns        choose the columns to model and the rows, with a sentence for what is left out
 table, naming  `Table`, and how messages name its rows
+shipped, toys  the built-in tables: one in a file, and generated ones
 chunks         the same table a chunk at a time, for files larger than memory
 
 What happens to it then:
@@ -31,19 +32,10 @@ from kappaflow.data.matrix import load_matrix
 from kappaflow.data.on_disk import MappedTable
 from kappaflow.data.prepare import prepare
 from kappaflow.data.rounding import atom_rows, dequantize, resolutions
-from kappaflow.data.shipped import (
-    DataSet,
-    ToySet,
-    data_sets,
-    path_of,
-    shipped_names,
-    toy,
-    toy_log_prob,
-    toy_names,
-    toy_sets,
-)
+from kappaflow.data.shipped import DataSet, data_sets, path_of, shipped_names
 from kappaflow.data.split import split
 from kappaflow.data.table import Table, weighted
+from kappaflow.data.toys import ToySet, toy, toy_log_prob, toy_names, toy_sets
 from kappaflow.data.write import check_writable, write_table
 
 __all__ = [

@@ -4,8 +4,10 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kappaflow.data.naming import BoolArray, IntArray, named_rows
+from kappaflow.data.naming import BoolArray, FloatArray, IntArray, named_rows
+from kappaflow.data.rounding import splitmix64
 from kappaflow.data.table import Table
 from kappaflow.errors import ArgumentError
 from kappaflow.options import Duplicates
@@ -133,3 +135,12 @@ def settle_duplicates(table: Table, how: Duplicates = "keep") -> Table:
             )
         return drop_duplicate_rows(table)[0]
     return replace(table, groups=groups_of(table))
+
+
+def row_hashes(values: FloatArray) -> NDArray[np.uint64]:
+    """Returns a hash of 64 bits for each row (rows, columns); 0.0 and -0.0 are equal."""
+    bits = np.ascontiguousarray(values + 0.0).view(np.uint64)
+    result = np.full(len(values), bits.shape[1], dtype=np.uint64)
+    for column in bits.T:
+        result = splitmix64(result ^ column)
+    return result

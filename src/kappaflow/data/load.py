@@ -22,9 +22,10 @@ from kappaflow.data.raw import (
     quoted,
     without_missing,
 )
-from kappaflow.data.shipped import path_of, shipped_names, toy, toy_names
+from kappaflow.data.shipped import path_of, shipped_names
 from kappaflow.data.table import Table, weighted, whole_columns
 from kappaflow.data.text import read_delimited
+from kappaflow.data.toys import toy, toy_names
 from kappaflow.errors import ArgumentError, DataError, FileError
 
 

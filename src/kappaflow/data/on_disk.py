@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from kappaflow.data.chunks import Chunks, OnRows, TableOnDisk, chunk_size
 from kappaflow.data.dataset import Model
+from kappaflow.data.duplicates import row_hashes
 from kappaflow.data.naming import BoolArray, FloatArray, IntArray, require_finite
-from kappaflow.data.rounding import mixed
-from kappaflow.data.split import row_hashes, sizes_of_parts
+from kappaflow.data.rounding import splitmix64
+from kappaflow.data.split import sizes_of_parts
 from kappaflow.data.table import Table, whole_columns
 from kappaflow.errors import DataError, FileError, KappaflowError, WriteError
 from kappaflow.reading import parse_json
@@ -203,7 +204,7 @@ def divide(
     more than 100,000 rows; without them, all rows are trained on. `width`, the number of columns,
     limits the number of rows in memory.
     """
-    keys = mixed(hashes ^ mixed(np.array([seed + STREAM], np.uint64)))
+    keys = splitmix64(hashes ^ splitmix64(np.array([seed + STREAM], np.uint64)))
     expected = sizes_of_parts(len(keys), fractions) if fractions else [len(keys)]
     sizes = [min(size, MOST_HELD_OUT, chunk_size(width)) for size in expected[1:]]
     ordered = np.sort(keys)

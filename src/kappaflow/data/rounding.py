@@ -250,11 +250,11 @@ def _uniform(rows: IntArray, index: int, seed: int) -> FloatArray:
     """Returns a number in (0, 1) for each row number: SplitMix64 (Steele, Lea, Flood 2014)."""
     with np.errstate(over="ignore"):
         key = np.uint64(STREAM) * np.uint64(seed + 1) + np.uint64(index)
-        bits = mixed(rows.astype(np.uint64) + mixed(np.array([key])))
+        bits = splitmix64(rows.astype(np.uint64) + splitmix64(np.array([key])))
     return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
-def mixed(bits: np.ndarray) -> np.ndarray:
+def splitmix64(bits: np.ndarray) -> np.ndarray:
     """Returns 64-bit integers scrambled one to one: the finalizer of SplitMix64."""
     with np.errstate(over="ignore"):
         bits = bits.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)

@@ -4,11 +4,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kappaflow.data.duplicates import groups_of
-from kappaflow.data.naming import FloatArray, IntArray
-from kappaflow.data.rounding import mixed
+from kappaflow.data.naming import IntArray
 from kappaflow.data.table import Table
 from kappaflow.errors import ArgumentError, DataError
 
@@ -23,7 +21,7 @@ def split(
     empty.
 
     Args:
-        table: At least as many different rows as parts.
+        table: At least as many distinct rows as parts.
         fractions: The shares of the rows, positive numbers that sum to 1. Parts differ from them
             by rounding, and by half of the largest group at most.
         seed: Seed of the permutation.
@@ -33,7 +31,7 @@ def split(
 
     Raises:
         ArgumentError: If the fractions are not positive numbers that sum to 1.
-        DataError: If the table has fewer different rows than there are parts.
+        DataError: If the table has fewer distinct rows than parts.
 
     Example:
         >>> from kappaflow.data import load_table
@@ -42,7 +40,7 @@ def split(
     """
     sizes = sizes_of_parts(len(table), fractions)
     groups = groups_of(table) if table.groups is None else table.groups
-    _, group, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    _, group_of_row, counts = np.unique(groups, return_inverse=True, return_counts=True)
     if len(counts) < len(sizes):
         raise DataError(
             f"a table with {len(counts)} different {'row' if len(counts) == 1 else 'rows'} cannot "
@@ -52,23 +50,23 @@ def split(
     order = generator.permutation(len(counts))
     if len(counts) == len(table):
         return tuple(table.select(part) for part in np.split(order, np.cumsum(sizes)[:-1]))
-    ends = ends_of_parts(counts[order], sizes)
+    cuts = group_cuts(counts[order], sizes)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     rows = generator.permutation(len(table))  # so that equal rows are not neighbors
-    part_of = np.searchsorted(ends, rank[group[rows]], side="right")
+    part_of = np.searchsorted(cuts, rank[group_of_row[rows]], side="right")
     return tuple(table.select(rows[part_of == part]) for part in range(len(sizes)))
 
 
 def split_generator(seed: int) -> np.random.Generator:
-    """Returns the generator whose first permutation orders what is split."""
+    """Returns the PCG64 generator that permutes the rows."""
     from kappaflow._checks import natural_int
 
     return np.random.Generator(np.random.PCG64(natural_int("seed", seed)))
 
 
-def ends_of_parts(counts: IntArray, sizes: Sequence[int]) -> IntArray:
-    """Returns where to cut a sequence of groups so that parts have about the requested sizes.
+def group_cuts(counts: IntArray, sizes: Sequence[int]) -> IntArray:
+    """Returns the cuts of a sequence of groups at which parts have about the requested sizes.
 
     `counts` are the rows of each group. The result is the first group after each part but the
     last: the nearest cut, with a group in each part.
@@ -83,7 +81,7 @@ def ends_of_parts(counts: IntArray, sizes: Sequence[int]) -> IntArray:
 
 
 def sizes_of_parts(rows: int, fractions: tuple[float, ...]) -> list[int]:
-    """Returns the rounded sizes of the parts, the rest to the first, at least a row to each."""
+    """Returns the sizes of the parts: rounded, at least 1; the first part takes the remainder."""
     shares = _shares(fractions)
     if rows < len(shares):
         raise DataError(
@@ -111,12 +109,3 @@ def _shares(fractions: tuple[float, ...]) -> list[float]:
             f"'fractions' should be two or more positive numbers that sum to 1, got {fractions!r}."
         )
     return shares
-
-
-def row_hashes(values: FloatArray) -> NDArray[np.uint64]:
-    """Returns a hash of 64 bits for each row (rows, columns); 0.0 and -0.0 are equal."""
-    bits = np.ascontiguousarray(values + 0.0).view(np.uint64)
-    result = np.full(len(values), bits.shape[1], dtype=np.uint64)
-    for column in bits.T:
-        result = mixed(result ^ column)
-    return result

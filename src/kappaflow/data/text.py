@@ -19,7 +19,7 @@ from kappaflow.data.raw import READ_ALL, RawTable, Reading, collect
 from kappaflow.data.text_numbers import (
     TextColumn,
     cleaned,
-    facts_of,
+    column_marks,
     kinds_to_read,
     of_kind,
 )
@@ -51,15 +51,15 @@ class TextTable:
         ends = cells.select(LINE_ENDS).collect()[LINE_ENDS].to_numpy().astype(np.int64)
         self.rows = len(ends)
         self._line_ends = np.cumsum(ends) - ends if ends.any() else None  # before each row
-        facts = facts_of(cells, len(header), reading)
+        marks = column_marks(cells, len(header), reading)
         self._columns: dict[str, tuple[int, TextColumn]] = {}
         columns = []
-        for index, kind in enumerate(kinds_to_read(header, facts, reading)):
-            if header[index] or facts[index].counts["present"]:
+        for index, kind in enumerate(kinds_to_read(header, marks, reading)):
+            if header[index] or marks[index].counts["present"]:
                 name = header[index] or f"column_{len(columns) + 1}"
                 text = TextColumn(
                     name,
-                    facts[index],
+                    marks[index],
                     kind,
                     subject,
                     reading,

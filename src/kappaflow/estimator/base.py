@@ -19,12 +19,11 @@ from kappaflow._checks import layer_widths, one_of
 from kappaflow.data import Table, split, weigh_duplicate_rows
 from kappaflow.data.batches import domains_in
 from kappaflow.data.domains import Bounds, clip_to_domain, domains_of, unwrap_circles
-from kappaflow.data.duplicates import DUPLICATES, Duplicates, settle_duplicates
+from kappaflow.data.duplicates import DUPLICATES, Duplicates, row_hashes, settle_duplicates
 from kappaflow.data.load import read_table
 from kappaflow.data.naming import REPAIRS, require_finite
 from kappaflow.data.prepare import describe_merged, few_to_train_on, noisy, prepare_table
 from kappaflow.data.raw import Reading, as_names
-from kappaflow.data.split import row_hashes
 from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.files import CONFIG, WEIGHTS, load, save
