@@ -198,24 +198,19 @@ class Chain(Bijection):
             return self.embedding(context)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        context, log_det = self.embed(context), zero_log_det(x)
+        context = self.embed(context)
         if self.memory is not None:
             steps, contexts = self._steps(context, inverse=False)
-            return run_steps(self.memory, steps, contexts, x, log_det, self._record)
-        for bijection in self:
-            x, part = bijection(x, context)
-            log_det = log_det + part
-        return x, log_det
+            return run_steps(self.memory, steps, contexts, x, zero_log_det(x), self._record)
+        return compose(self, x, context)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        context, log_det = self.embed(context), zero_log_det(z)
+        context = self.embed(context)
         if self.memory is not None:
             steps, contexts = self._steps(context, inverse=True)
-            return run_steps(self.memory, steps[::-1], contexts[::-1], z, log_det, self._record)
-        for bijection in reversed(list(self)):
-            z, part = bijection.inverse(z, context)
-            log_det = log_det + part
-        return z, log_det
+            steps, contexts = steps[::-1], contexts[::-1]
+            return run_steps(self.memory, steps, contexts, z, zero_log_det(z), self._record)
+        return compose([part.inverse for part in reversed(list(self))], z, context)
 
     def latent_shape(self, event_shape: Sequence[int]) -> tuple[int, ...]:
         shape = tuple(event_shape)
@@ -230,11 +225,10 @@ class Chain(Bijection):
         return shape
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
-        context, log_det, parts = self.embed(context), zero_log_det(x), []
-        for bijection in self:
-            parts.append(bijection.linearize(x, context))
-            x, log_det = parts[-1].value, log_det + parts[-1].log_det
-        return ChainLinearization(parts, x, log_det)
+        context = self.embed(context)
+        parts = linearize_parts(((part, context) for part in self), x)
+        log_det = sum((part.log_det for part in parts), zero_log_det(x))
+        return ChainLinearization(parts, parts[-1].value if parts else x, log_det)
 
     def _steps(
         self, context: Tensor | None, *, inverse: bool
@@ -333,6 +327,28 @@ def layer_at(layers: Iterable[Bijection], index: int) -> Bijection:
         f"'index' should be between {-len(parts)} and {len(parts) - 1}, got {number}: this "
         f"{type(layers).__name__} has {len(parts)} parts.{nested}"
     )
+
+
+def compose(
+    maps: Iterable[Map], x: Tensor, context: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Returns the value of maps applied in order, and the sum of their log_dets."""
+    log_det = zero_log_det(x)
+    for function in maps:
+        x, part = function(x, context)
+        log_det = log_det + part
+    return x, log_det
+
+
+def linearize_parts(
+    parts: Iterable[tuple[Bijection, Tensor | None]], x: Tensor
+) -> list[Linearization]:
+    """Returns linearizations of bijections in order, each with its context, starting at x."""
+    linearizations: list[Linearization] = []
+    for bijection, context in parts:
+        linearizations.append(bijection.linearize(x, context))
+        x = linearizations[-1].value
+    return linearizations
 
 
 def zero_log_det(x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from kappaflow.linearization import Linearization
 from kappaflow.stack import CouplingStack
 
 Module = TypeVar("Module", Bijection, Flow)
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -218,21 +218,21 @@ def _walk(
 
 
 def in_float64(
-    measure: Callable[[Module, Tensor, Tensor | None], Found],
+    measure: Callable[[Module, Tensor, Tensor | None], Result],
     module: Module,
     x: Tensor,
     context: Tensor | None,
     *,
-    wide: Module | None = None,
-) -> Found:
+    module64: Module | None = None,
+) -> Result:
     """Returns the result of a measurement on a float64 copy with the same weights and points."""
-    # In a narrower type, rounding moves the points that reach each layer. `wide` is a copy, for
-    # modules that `copy.deepcopy` cannot copy. A module that has no copy in float64 is measured
-    # itself.
+    # In a narrower type, rounding moves the points that reach each layer. `module64` is a float64
+    # copy of a module that `copy.deepcopy` cannot copy. A module without a float64 copy is
+    # measured itself.
     if x.dtype == torch.float64:
         return measure(module, x, context)
     try:
-        wide = copy.deepcopy(module).double() if wide is None else wide
-        return measure(wide, x.double(), None if context is None else context.double())
+        module64 = copy.deepcopy(module).double() if module64 is None else module64
+        return measure(module64, x.double(), None if context is None else context.double())
     except Exception:  # a library that needs float32; any other error is raised again here
         return measure(module, x, context)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kappaflow.bijection import linearize_parts
 from kappaflow.conditioning.points import (
     Layer,
     checked_flow,
@@ -112,12 +113,12 @@ class Profile(PlottedSummary):
     def _facts(self) -> Facts:
         median = self.condition_number.quantile(0.5, dim=1).tolist()
         worst, layers = self.worst_layer, len(self.layers)
-        alone = self.layer_condition_number[worst].quantile(0.5).item()
+        condition = self.layer_condition_number[worst].quantile(0.5).item()
         return [
             ("measured", f"{layers} layers at {self.sigma_max.shape[1]} rows, {self.status}"),
             ("condition number", median_and_most(self.condition_number[-1])),
             ("over depth", f"{median[0]:.3g} {sparkline(median, 40, log=True)} {median[-1]:.3g}"),
-            ("worst layer", f"{self.layers[worst]}, {alone:.3g} alone"),
+            ("worst layer", f"{self.layers[worst]}, {condition:.3g} alone"),
             ("round trip from data", median_and_most(self.round_trip_data[0])),
             ("round trip from latent", median_and_most(self.round_trip_latent[-1])),
         ]
@@ -158,7 +159,7 @@ def profile(
 
     Args:
         flow: The flow to measure; its state and mode do not change.
-        x: Points, (B, *event), of each kind that `Flow.log_prob` takes; a few dozen are enough.
+        x: Points, (B, *event), in any form that `Flow.log_prob` accepts; a few dozen are enough.
         context: Context of each point, (B, C), for a conditional flow.
         generator: Random generator for the latent samples; seed 0 by default.
 
@@ -187,59 +188,52 @@ def profile_at(
     context: Tensor | None,
     generator: torch.Generator | None = None,
     *,
-    wide: Flow | None = None,
+    flow64: Flow | None = None,
     progress: Progress = lambda text: None,
-    most_depths: int | None = None,
+    max_depths: int | None = None,
     tolerance: float = TOLERANCE,
 ) -> Profile:
     """Returns the same as `profile`, for points that are already validated."""
-    # `wide` is a float64 copy of the flow. Lanczos iterations with a relative residual `tolerance`
-    # search the cumulative values at `most_depths` depths; None for all. Those between are
-    # interpolated.
+    # `flow64` is a float64 copy of the flow. Lanczos iterations with a relative residual
+    # `tolerance` search the cumulative values at `max_depths` depths; None for all. Values in
+    # between are interpolated.
 
     def measure(flow: Flow, x: Tensor, context: Tensor | None) -> Extremes:
         x = flow.standardization(x)[0]
-        parts = _linearize(layers_of(flow.core, context), x)
+        layers = layers_of(flow.core, context)
+        parts = linearize_parts(((layer.bijection, layer.context) for layer in layers), x)
         if _forms_matrices(x, len(parts)):
             return _dense_extremes(parts, x, progress)
-        return _lanczos_extremes(parts, x, progress, most_depths, tolerance)
+        return _lanczos_extremes(parts, x, progress, max_depths, tolerance)
 
     with measuring(flow):
         layers = layers_of(flow.core, context)
         if not layers:
             raise ArgumentError("'flow' should have a layer after its standardization to measure.")
-        at, x = x, flow.standardization(x)[0]
-        measured_once = None if _forms_matrices(x, len(layers)) else measure(flow, at, context)
+        raw_x, x = x, flow.standardization(x)[0]
+        measured_once = None if _forms_matrices(x, len(layers)) else measure(flow, raw_x, context)
         if measured_once is None or _is_lost(measured_once, x.dtype):
-            measured_once = in_float64(measure, flow, at, context, wide=wide)
-        each, up_to, status = measured_once
+            measured_once = in_float64(measure, flow, raw_x, context, module64=flow64)
+        per_layer, cumulative, status = measured_once
         states, log_dets = states_of(layers, x)
         start = latent_points(flow, len(x), context, generator)
         latents = states_of(layers, start, decode=True)[0]
         return Profile(
             layers=tuple(layer.name for layer in layers),
-            layer_sigma_max=each[0],
-            layer_sigma_min=each[1],
+            layer_sigma_max=per_layer[0],
+            layer_sigma_min=per_layer[1],
             layer_log_det=torch.stack([log_det.double() for log_det in log_dets]),
             layer_round_trip=_round_trips(layers, states),
-            sigma_max=up_to[0],
-            sigma_min=up_to[1],
+            sigma_max=cumulative[0],
+            sigma_min=cumulative[1],
             round_trip_data=reconstruction_errors(layers, states)[:-1],
             round_trip_latent=reconstruction_errors(layers, latents, from_latent=True)[:-1].flip(
                 0
             ),
-            predicted_round_trip=predicted_round_trip(up_to[0][-1] / up_to[1][-1], x),
+            predicted_round_trip=predicted_round_trip(cumulative[0][-1] / cumulative[1][-1], x),
             eps=torch.finfo(flow.dtype).eps,
             status=status,
         )
-
-
-def _linearize(layers: tuple[Layer, ...], x: Tensor) -> list[Linearization]:
-    parts: list[Linearization] = []
-    for layer in layers:
-        parts.append(layer.linearize(x))
-        x = parts[-1].value
-    return parts
 
 
 def _with_progress(
@@ -275,62 +269,65 @@ def _dense_extremes(parts: list[Linearization], x: Tensor, progress: Progress) -
     """Returns (sigma_max, sigma_min) per layer and cumulatively, from dense Jacobians."""
     # The cumulative inverse is the product of the layers' inverses: sigma_min never comes from the
     # forward Jacobian.
-    each, up_to = [], []
+    per_layer, cumulative = [], []
     forward = backward = None
     for _, part in _with_progress(parts, progress):
         jacobian, inverse = part.matrices(x)
         forward = jacobian if forward is None else jacobian @ forward
         backward = inverse if backward is None else backward @ inverse
         x = part.value
-        four = largest(torch.cat((jacobian, inverse, forward, backward)))[:, 0].chunk(4)
-        each.append((four[0], 1 / four[1]))
-        up_to.append((four[2], 1 / four[3]))
+        extremes = largest(torch.cat((jacobian, inverse, forward, backward)))[:, 0].chunk(4)
+        per_layer.append((extremes[0], 1 / extremes[1]))
+        cumulative.append((extremes[2], 1 / extremes[3]))
     status: Status = (
-        "exact" if all(torch.isfinite(s).all() for pair in up_to for s in pair) else "not finite"
+        "exact"
+        if all(torch.isfinite(s).all() for pair in cumulative for s in pair)
+        else "not finite"
     )
-    return _stacked(each), _stacked(up_to), status
+    return _stacked(per_layer), _stacked(cumulative), status
 
 
 def _lanczos_extremes(
     parts: list[Linearization],
     x: Tensor,
     progress: Progress,
-    most_depths: int | None,
+    max_depths: int | None,
     tolerance: float,
 ) -> Extremes:
     """Returns (sigma_max, sigma_min) per layer and cumulatively, by Lanczos iterations."""
     # One more layer hardly changes the extreme directions, so each cumulative search starts from
     # the result of the previous one. Only the search for the whole flow is independent.
-    each, up_to, stati, state = [], [], set(), x
-    near, layers = None, len(parts)
-    most = layers if most_depths is None else min(most_depths, layers)
-    depths = [round((i + 1) * layers / most) for i in range(most)]
+    per_layer, cumulative, statuses, state = [], [], set(), x
+    start, layers = None, len(parts)
+    count = layers if max_depths is None else min(max_depths, layers)
+    depths = [round((i + 1) * layers / count) for i in range(count)]
     for number, part in _with_progress(parts, progress):
         is_whole = number == layers
-        alone = extremes_by_lanczos(part, state, tolerance=tolerance)
-        pairs, state = [(each, alone)], part.value
+        layer_result = extremes_by_lanczos(part, state, tolerance=tolerance)
+        results, state = [(per_layer, layer_result)], part.value
         if number in depths:
-            so_far = extremes_by_lanczos(
+            cumulative_result = extremes_by_lanczos(
                 ChainLinearization(parts[:number], part.value, part.log_det),
                 x,
                 tolerance=tolerance if is_whole else max(tolerance, TOLERANCE_BETWEEN),
-                near=None if is_whole else near,
+                near=None if is_whole else start,
             )
-            pairs, near = [*pairs, (up_to, so_far)], so_far.directions
-        for left, right in pairs:
-            left.append((right.top[:, 0], right.bottom[:, 0]))
-            stati.add(right.status)
+            results.append((cumulative, cumulative_result))
+            start = cumulative_result.directions
+        for extremes, result in results:
+            extremes.append((result.top[:, 0], result.bottom[:, 0]))
+            statuses.add(result.status)
     order: tuple[Status, ...] = ("not finite", "not converged", "converged")
-    layers_alone = _stacked(each)
-    interpolated = _interpolated(_stacked(up_to), depths, layers_alone)
-    return layers_alone, interpolated, next(status for status in order if status in stati)
+    layer_extremes = _stacked(per_layer)
+    interpolated = _interpolated(_stacked(cumulative), depths, layer_extremes)
+    return layer_extremes, interpolated, next(status for status in order if status in statuses)
 
 
-def _interpolated(measured: Pair, depths: list[int], each: Pair) -> Pair:
+def _interpolated(measured: Pair, depths: list[int], per_layer: Pair) -> Pair:
     """Returns cumulative singular values at all depths, (L, B), from those at some, (K, B)."""
-    if len(depths) == len(each[0]):
+    if len(depths) == len(per_layer[0]):
         return measured
-    weights = (each[0] / each[1]).log() + torch.finfo(torch.float64).eps
+    weights = (per_layer[0] / per_layer[1]).log() + torch.finfo(torch.float64).eps
     top, bottom = (
         torch.cat([
             _between(logs[i - 1] if i else torch.zeros_like(logs[0]), logs[i], part)

@@ -226,9 +226,9 @@ class Measurements:
             self.flow,
             self.points,
             self.context,
-            wide=self.float64_copy,
+            flow64=self.float64_copy,
             progress=lambda layer: self.announce(f"conditioning over depth, {layer}"),
-            most_depths=depths,
+            max_depths=depths,
             tolerance=TOLERANCES[self.effort.thorough],
         )
         if depths is not None and result.status != "exact":

@@ -1,17 +1,15 @@
 """A coupling with linear ends: linear couplings of the same partition before and after it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
 from torch import Tensor
 
-from kappaflow.bijection import Bijection
+from kappaflow.bijection import Bijection, compose, linearize_parts, zero_log_det
 from kappaflow.bijections import AdditiveCoupling, AffineCoupling
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import LinearCoupling
 from kappaflow.linearization import ChainLinearization, Linearization
 from kappaflow.registry import register
-
-Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 @register("SandwichCoupling")
@@ -39,8 +37,8 @@ class SandwichCoupling(Bijection):
         >>> from kappaflow.nets import MLP
         >>> half = Partition.half(2)
         >>> middle = AffineCoupling(half, MLP(1, 2, (8,)))
-        >>> mixed = SandwichCoupling(middle, after=LinearCoupling(half, [[3.0]]))
-        >>> mixed(torch.tensor([[1.0, 10.0]]))[0].detach()
+        >>> sandwich = SandwichCoupling(middle, after=LinearCoupling(half, [[3.0]]))
+        >>> sandwich(torch.tensor([[1.0, 10.0]]))[0].detach()
         tensor([[ 1., 13.]])
     """
 
@@ -56,16 +54,15 @@ class SandwichCoupling(Bijection):
                 "'coupling' should be an affine or an additive coupling, "
                 f"got {type(coupling).__name__}."
             )
-        ends = {"before": before, "after": after}
-        for name, end in ends.items():
-            if end is not None and not isinstance(end, LinearCoupling):
+        for name, linear in {"before": before, "after": after}.items():
+            if linear is not None and not isinstance(linear, LinearCoupling):
                 raise ArgumentError(
-                    f"'{name}' should be a LinearCoupling or None, got {type(end).__name__}."
+                    f"'{name}' should be a LinearCoupling or None, got {type(linear).__name__}."
                 )
-            if end is not None and end.partition != coupling.partition:
+            if linear is not None and linear.partition != coupling.partition:
                 raise ArgumentError(
                     f"'{name}' should have the partition of the coupling, {coupling.partition}, "
-                    f"got {end.partition}."
+                    f"got {linear.partition}."
                 )
         if before is None and after is None:
             raise ArgumentError(
@@ -82,24 +79,12 @@ class SandwichCoupling(Bijection):
                 yield part
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return _composed([*self.parts()], x, context)
+        return compose(self.parts(), x, context)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return _composed([part.inverse for part in reversed([*self.parts()])], z, context)
+        return compose([part.inverse for part in reversed([*self.parts()])], z, context)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
-        parts: list[Linearization] = []
-        for part in self.parts():
-            parts.append(part.linearize(x, context))
-            x = parts[-1].value
-        log_det = sum((part.log_det for part in parts[1:]), parts[0].log_det)
-        return ChainLinearization(parts, x, log_det)
-
-
-def _composed(maps: Sequence[Map], x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Returns the value of maps one after the other, and the sum of their log_dets."""
-    log_dets = []
-    for function in maps:
-        x, log_det = function(x, context)
-        log_dets.append(log_det)
-    return x, sum(log_dets[1:], log_dets[0])
+        parts = linearize_parts(((part, context) for part in self.parts()), x)
+        log_det = sum((part.log_det for part in parts), zero_log_det(x))
+        return ChainLinearization(parts, parts[-1].value, log_det)
