@@ -75,7 +75,7 @@ def many(rows, weights):
 def tail(rows, weights):
     """Returns the scale and the slope of a curve beyond its last knot."""
     counts = np.ones(len(rows)) if weights is None else weights
-    return gaussianize._tail_of(np.sinh(np.abs(rows[:, 0])), counts, 1.2, 1.0)
+    return gaussianize._fit_tail(np.sinh(np.abs(rows[:, 0])), counts, 1.2, 1.0)
 
 
 def started(rows, weights, **options):
@@ -245,7 +245,7 @@ CASES = {
     "bijections.gaussianize.Gaussianize.fit, many rows": lambda rows, w: fitted(
         Gaussianize(3), *many(rows, w)
     ),
-    "bijections.gaussianize._tail_of": tail,
+    "bijections.gaussianize._fit_tail": tail,
     "factor.whiten.Whiten.fit": partial(fitted, kf.factor.Whiten(3)),
     "flows.padding.PaddingGiven.fit": partial(fitted, LearnedPad(3, 2)),
     "images.dequantize.DequantizeAndPad.fit": partial(

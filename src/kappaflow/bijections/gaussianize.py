@@ -1,4 +1,4 @@
-r"""`Gaussianize` makes each column about standard normal by a smooth monotone curve.
+r"""`Gaussianize` makes each column approximately standard normal by a smooth monotone curve.
 
 The curve of a column is a rational-quadratic spline that maps quantiles of the training rows to
 the same quantiles of the standard normal (their normal scores). Beyond the outermost knots it
@@ -25,18 +25,20 @@ from kappaflow.linearization import ElementwiseLinearization, Linearization
 from kappaflow.nets.inputs import flag_text
 from kappaflow.registry import register
 
-MOST_STEEP = 10.0  # largest slope of a curve, in normal scores per unit of x
-LEAST_STEEP = 0.02  # smallest slope of a tail, in the same units
-PER_BIN = 40  # smallest number of training rows per bin
-BEYOND = 12  # smallest number of training rows beyond an outermost knot
-WIDEST = 2.75  # largest normal score of the outermost knots
-TAILS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 1000.0)  # candidate scales of a tail
-SLOPES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # candidates, relative to the last bin
+MAX_SLOPE = 10.0  # largest slope of a curve, in normal scores per unit of x
+MIN_TAIL_SLOPE = 0.02  # smallest slope of a tail, in the same units
+MIN_ROWS_PER_BIN = 40  # smallest number of training rows per bin
+MIN_TAIL_ROWS = 12  # smallest number of training rows beyond an outermost knot
+MAX_KNOT_SCORE = 2.75  # largest normal score of the outermost knots
+TAIL_SCALES = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 1000.0)  # candidate scales of a tail
+DEFAULT_TAIL_SCALE = 2.0  # for a tail with too few rows
+# Candidate slopes of a tail, relative to the last bin.
+SLOPE_FACTORS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 
 
 @register("Gaussianize")
 class Gaussianize(Bijection):
-    """Maps each feature to about a standard normal; fitted once to training rows, not learned.
+    """Makes each feature approximately standard normal; fitted once to training rows, not learned.
 
     It is the identity until `kappaflow.fit` fits it. Couplings after it need not learn heavy tails
     or modes of single features.
@@ -85,14 +87,9 @@ class Gaussianize(Bijection):
         for i in range(self.features - self.padding):
             values, index = np.unique(rows[:, i], return_inverse=True)
             mass = np.bincount(index, counts)
-            knots, scores, slopes, tails = _curve(values, mass, self.bins)
-            for buffer, values in (
-                (self.knots, knots),
-                (self.scores, scores),
-                (self.slopes, slopes),
-                (self.tails, tails),
-            ):
-                buffer[i] = torch.from_numpy(values).to(buffer)
+            buffers = (self.knots, self.scores, self.slopes, self.tails)
+            for buffer, array in zip(buffers, _curve(values, mass, self.bins), strict=True):
+                buffer[i] = torch.from_numpy(array).to(buffer)
         self.fitted.fill_(True)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -109,14 +106,14 @@ class Gaussianize(Bijection):
         mirrored = p < 0
         root = (p.square() + 4 * s.square() * eta * zeta).sqrt()
         c = 2 * s * torch.where(mirrored, zeta, eta)
-        near = c / (c + torch.where(mirrored, -p, p) + root)
+        fraction = c / (c + torch.where(mirrored, -p, p) + root)
         width = x1 - x0
-        x = torch.where(mirrored, x1 - width * near, x0 + width * near)
+        x = torch.where(mirrored, x1 - width * fraction, x0 + width * fraction)
         for side, sign in ((0, -1.0), (-1, 1.0)):
             scale, slope, straight = self._tail(side)
             beyond = (sign * (z - self.scores[:, side])).clamp_min(0)
-            far = torch.where(straight, beyond, scale * torch.expm1(beyond / scale)) / slope
-            x = torch.where(beyond > 0, self.knots[:, side] + sign * far, x)
+            distance = torch.where(straight, beyond, scale * torch.expm1(beyond / scale)) / slope
+            x = torch.where(beyond > 0, self.knots[:, side] + sign * distance, x)
         return x.to(z.dtype), -self._mapped(x)[1].to(log_det_dtype(z.dtype)).sum(1)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
@@ -139,8 +136,8 @@ class Gaussianize(Bijection):
             scale, tail_slope, straight = self._tail(side)
             beyond = (sign * (x - self.knots[:, side])).clamp_min(0) * tail_slope
             bend = torch.where(straight, 0, torch.log1p(beyond / scale))
-            away = torch.where(straight, beyond, scale * bend)
-            z = torch.where(beyond > 0, self.scores[:, side] + sign * away, z)
+            distance = torch.where(straight, beyond, scale * bend)
+            z = torch.where(beyond > 0, self.scores[:, side] + sign * distance, z)
             log_slope = torch.where(beyond > 0, tail_slope.log() - bend, log_slope)
         return z, log_slope
 
@@ -149,17 +146,17 @@ class Gaussianize(Bijection):
         straight = self.tails[:, side].isinf()
         return torch.where(straight, 1, self.tails[:, side]), self.slopes[:, side], straight
 
-    def _bins(self, values: Tensor, along: Tensor) -> tuple[Tensor, ...]:
+    def _bins(self, values: Tensor, boundaries: Tensor) -> tuple[Tensor, ...]:
         """Returns the ends, scores and slopes, (B, features) each, of the bins of values."""
-        inner = along[:, 1:-1].contiguous()
+        inner = boundaries[:, 1:-1].contiguous()
         if is_traced(values):  # ONNX has no sorted search
             index = (values.T[:, :, None] >= inner[:, None]).sum(2)
         else:
             index = torch.searchsorted(inner, values.T.contiguous(), right=True)
-        quantiles = []
+        bin_ends = []
         for buffer in (self.knots, self.scores, self.slopes):
-            quantiles += [buffer.gather(1, index).T, buffer.gather(1, index + 1).T]
-        return tuple(quantiles)
+            bin_ends += [buffer.gather(1, index).T, buffer.gather(1, index + 1).T]
+        return tuple(bin_ends)
 
     def extra_repr(self) -> str:
         return f"features={self.features}, bins={self.bins}, fitted={flag_text(self.fitted)}"
@@ -167,68 +164,71 @@ class Gaussianize(Bijection):
 
 def _curve(ordered: np.ndarray, counts: np.ndarray, bins: int) -> tuple[np.ndarray, ...]:
     """Returns knots, normal scores and slopes, (bins + 1,), and the scales of both tails, (2,)."""
-    # The values ascend and are different; their weights `counts` add up to the number of rows.
+    # The values are sorted and distinct; their weights `counts` add up to the number of rows.
     n = round(counts.sum())
-    share = min(0.1, max(BEYOND / n, float(ndtr(-WIDEST))))
-    used = max(1, min(bins, n // PER_BIN))
+    share = min(0.1, max(MIN_TAIL_ROWS / n, float(ndtr(-MAX_KNOT_SCORE))))
+    used = max(1, min(bins, n // MIN_ROWS_PER_BIN))
+    # scipy.special.ndtri differs in the last bit, which would change fitted curves.
     reach = -float(torch.special.ndtri(torch.tensor(share, dtype=torch.float64)))
     scores = np.linspace(-reach, reach, used + 1)
     # A knot is the mean of nearby quantiles, which is smoother than a single quantile.
     half = scores[1] - scores[0] if used > 1 else 0.5
     ranks = n * ndtr(scores[:, None] + half * np.linspace(-0.4, 0.4, 33))
     knots = np.interp(ranks, np.cumsum(counts) - counts / 2, ordered).mean(1)
-    knots = _apart(knots, scores)
+    knots = _separate(knots, scores)
     slopes = _slopes(knots, scores)
     tails = np.full(2, math.inf)
     for side, sign in ((0, -1.0), (-1, 1.0)):
         beyond = sign * (ordered - knots[side])
-        out = beyond > 0
-        scale, slope = _tail_of(beyond[out], counts[out], reach, slopes[side])
+        in_tail = beyond > 0
+        scale, slope = _fit_tail(beyond[in_tail], counts[in_tail], reach, slopes[side])
         tails[side], slopes[side] = scale, slope
-    more = bins - used  # unused bins continue the left tail in a straight line
-    if more:
-        extra = np.arange(1, more + 1) * 1e-2
+    unused = bins - used  # unused bins continue the left tail in a straight line
+    if unused:
+        extra = np.arange(1, unused + 1) * 1e-2
         knots = np.concatenate([knots[0] - extra[::-1] / slopes[0], knots])
         scores = np.concatenate([scores[0] - extra[::-1], scores])
-        slopes = np.concatenate([np.full(more, slopes[0]), slopes])
+        slopes = np.concatenate([np.full(unused, slopes[0]), slopes])
     return knots, scores, slopes, tails
 
 
-def _apart(knots: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Returns knots moved apart so that no slope exceeds `MOST_STEEP`."""
-    least = np.diff(scores) / MOST_STEEP
+def _separate(knots: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Returns knots moved apart so that no slope exceeds `MAX_SLOPE`."""
+    min_gaps = np.diff(scores) / MAX_SLOPE
     middle = len(knots) // 2
     moved = knots.copy()
     for k in range(middle + 1, len(knots)):
-        moved[k] = max(moved[k], moved[k - 1] + least[k - 1])
+        moved[k] = max(moved[k], moved[k - 1] + min_gaps[k - 1])
     for k in range(middle - 1, -1, -1):
-        moved[k] = min(moved[k], moved[k + 1] - least[k])
+        moved[k] = min(moved[k], moved[k + 1] - min_gaps[k])
     return moved
 
 
 def _slopes(knots: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Returns a slope at each knot, the geometric mean of the slopes of the adjacent bins."""
-    secants = np.clip(np.diff(scores) / np.diff(knots), LEAST_STEEP / 10, MOST_STEEP)
+    secants = np.clip(np.diff(scores) / np.diff(knots), MIN_TAIL_SLOPE / 10, MAX_SLOPE)
     logs = np.log(secants)
     return np.exp(np.concatenate([logs[:1], (logs[1:] + logs[:-1]) / 2, logs[-1:]]))
 
 
-def _tail_of(
+def _fit_tail(
     beyond: np.ndarray, counts: np.ndarray, score: float, slope: float
 ) -> tuple[float, float]:
-    """Returns the candidate scale and slope with the largest likelihood of a tail's rows."""
+    """Returns the scale and slope that maximize the likelihood of the tail."""
     # `beyond` holds the distances of the rows from the knot, `counts` their weights, `score` the
     # absolute normal score of the knot, and `slope` the slope of the last bin.
-    slope = float(np.clip(slope, LEAST_STEEP, MOST_STEEP))
+    slope = float(np.clip(slope, MIN_TAIL_SLOPE, MAX_SLOPE))
     if len(beyond) < 4:
-        return 2.0, slope
-    best = (-math.inf, 2.0, slope)
-    for scale in TAILS:
-        for factor in SLOPES:
-            steep = min(slope * factor, MOST_STEEP)
+        return DEFAULT_TAIL_SCALE, slope
+    best = (-math.inf, DEFAULT_TAIL_SCALE, slope)
+    for scale in TAIL_SCALES:
+        for factor in SLOPE_FACTORS:
+            steep = min(slope * factor, MAX_SLOPE)
             inner = steep * beyond / scale
             z = score + scale * np.log1p(inner)
-            fit = float(np.average(-(z**2) / 2 + np.log(steep) - np.log1p(inner), weights=counts))
-            if fit > best[0]:
-                best = (fit, scale, steep)
+            log_likelihood = float(
+                np.average(-(z**2) / 2 + np.log(steep) - np.log1p(inner), weights=counts)
+            )
+            if log_likelihood > best[0]:
+                best = (log_likelihood, scale, steep)
     return best[1], best[2]
