@@ -190,14 +190,14 @@ import numpy as np
 from kappaflow.images import load_images
 from kappaflow.images.load import is_images
 from kappaflow.images.decode import FormRequest
-from kappaflow.images.images import of_array
+from kappaflow.images.images import images_from_array
 from kappaflow.errors import FileError
 print(is_images({str(tmp_path)!r}))
 zeros = np.zeros((2, 1, 4, 4), dtype=np.uint8)
-of_array(zeros, FormRequest(), source="zeros")
+images_from_array(zeros, FormRequest(), source="zeros")
 for load in (
     lambda: load_images({str(tmp_path)!r}),
-    lambda: of_array(zeros, FormRequest(size=(3, 3)), source="zeros"),
+    lambda: images_from_array(zeros, FormRequest(size=(3, 3)), source="zeros"),
 ):
     try: load()
     except FileError as error: print(error)

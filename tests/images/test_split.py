@@ -9,14 +9,14 @@ from kappaflow.data import load_table, split
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.images import load_images, split_images
 from kappaflow.images.decode import FormRequest
-from kappaflow.images.images import Images, of_array
+from kappaflow.images.images import Images, images_from_array
 
 
 def numbered(numbers: list[int]) -> Images:
     """Returns images that are distinguished by one pixel, labeled by their place."""
     pixels = np.array(numbers, dtype=np.uint8)[:, None, None, None]
     labels = np.arange(len(numbers))
-    return of_array(pixels, FormRequest(), source="numbers", labels=labels)
+    return images_from_array(pixels, FormRequest(), source="numbers", labels=labels)
 
 
 def places_of(part: Images) -> list[int]:

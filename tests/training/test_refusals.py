@@ -105,7 +105,7 @@ def test_wrong_options_are_refused_by_name(options, sentence):
         (small, DataLoader([{"x": 1.0}] * 9), {}, "tensors or numbers, got a dict"),
         (lambda: small_glow(values=16), digits(20), {}, "has pixels of 17 values, the flow expe"),
         (lambda: kf.glow((1, 4, 4), levels=1), digits(20), {}, r"images of shape \(1, 4, 4\)"),
-        (lambda: small(64), "digits", {}, "'flow' should be one of images for this data"),
+        (lambda: small(64), "digits", {}, "'flow' should be a flow for images"),
         (lambda: small_glow(context_features=3), digits(20), {}, "should have 3 classes"),
         (small_glow, digits(20), {"condition_budget": 100.0}, "left out for images"),
     ],

@@ -63,8 +63,9 @@ def wrap(flow: object, x: Tensor | None = None, context: Tensor | None = None) -
             raise ArgumentError(f"'{name}' should be a tensor of rows, got {_describe(value)}.")
     parts = _parts_of(adapter, flow, x, context)
     width = 0 if context is None else context.shape[1]
-    like = next((tensor for tensor in (parts.like, x, context) if tensor is not None), None)
-    return Wrapped(flow if parts.flow is None else parts.flow, parts, width, like)
+    tensors = (parts.like, x, context)
+    reference = next((tensor for tensor in tensors if tensor is not None), None)
+    return Wrapped(flow if parts.flow is None else parts.flow, parts, width, reference)
 
 
 def register_library(package: str, adapter: str) -> None:
@@ -79,8 +80,8 @@ def register_library(package: str, adapter: str) -> None:
 
 def wrap_to_fit(flow: object, features: int, context_features: int) -> Flow:
     """Returns a flow for rows of a table, which `kappaflow.fit` trains in place."""
-    owner = own_flow(flow)
-    first = next(owner.parameters(), None) if isinstance(owner, nn.Module) else None
+    module = own_flow(flow)
+    first = next(module.parameters(), None) if isinstance(module, nn.Module) else None
     x = torch.zeros(2, features) if first is None else first.detach().new_zeros(2, features)
     context = x.new_zeros(2, context_features) if context_features else None
     return wrap(flow, x, context)
@@ -103,7 +104,7 @@ class Wrapped(Flow):
     """
 
     def __init__(
-        self, original: object, parts: Parts, context_features: int, like: Tensor | None
+        self, original: object, parts: Parts, context_features: int, reference: Tensor | None
     ) -> None:
         nn.Module.__init__(self)
         self.original = (original,)  # a tuple, so that a module is not registered a second time
@@ -116,8 +117,8 @@ class Wrapped(Flow):
         self._by_library = False
         self._context_features = context_features
         # A flow without floating-point tensors has the dtype and device of this one.
-        reference = torch.zeros(()) if like is None else torch.zeros_like(like).sum()
-        self.register_buffer("_reference", reference, persistent=False)
+        zero = torch.zeros(()) if reference is None else torch.zeros_like(reference).sum()
+        self.register_buffer("_reference", zero, persistent=False)
 
     @property
     def joint_shape(self) -> tuple[int, ...]:
@@ -128,7 +129,7 @@ class Wrapped(Flow):
         return self._context_features
 
     def _first_float_tensor(self) -> Tensor:
-        """Returns a tensor with the dtype of the wrapped rows if one has it, else the first."""
+        """Returns a tensor with the dtype of the wrapped rows if any, else the first."""
         first = super()._first_float_tensor()
         state = (
             tensor
@@ -152,7 +153,7 @@ class Wrapped(Flow):
             self._by_library = False
 
     def describe_source(self) -> dict[str, Any]:
-        """Returns what a run folder stores about the flow, which no file can rebuild.
+        """Returns what a run folder stores about a wrapped flow: no file can rebuild such a flow.
 
         Raises:
             ArgumentError: The state of the flow holds something other than tensors.
@@ -228,9 +229,9 @@ def _parts_of(adapter: Adapter, flow: object, x: Tensor | None, context: Tensor 
 def _adapter(flow: object) -> Adapter:
     """Returns the adapter of the library that defines the flow's class."""
     load_extensions("libraries")
-    for kind in type(flow).__mro__:
+    for cls in type(flow).__mro__:
         for package, adapter in _LIBRARIES.items():
-            if f"{kind.__module__}.".startswith(f"{package}."):
+            if f"{cls.__module__}.".startswith(f"{package}."):
                 return import_module(adapter).parts_of
     if isinstance(flow, tuple | list) or (hasattr(flow, "encode") and hasattr(flow, "decode")):
         return _parts_of_functions

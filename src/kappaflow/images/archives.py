@@ -13,7 +13,7 @@ from kappaflow.data.limits import unpacked
 from kappaflow.data.naming import IntArray
 from kappaflow.errors import DataError, FileError
 from kappaflow.images.decode import FormRequest, explained, shown
-from kappaflow.images.images import Images, of_array
+from kappaflow.images.images import Images, images_from_array
 
 _IMAGES = re.compile(r"(.*)images([-.])idx3-ubyte(\.gz)?", re.IGNORECASE)
 
@@ -47,7 +47,7 @@ def load_idx(
     if labels is not None and not classes:
         classes = tuple(str(label) for label in range(int(labels.max()) + 1))
     pixels = np.concatenate(parts)[:, None]
-    return of_array(
+    return images_from_array(
         pixels,
         request,
         source=source,
@@ -142,7 +142,7 @@ def load_batches(files: list[Path], request: FormRequest, source: str) -> Images
     """Returns the images of batches one after the other, with their labels."""
     rows = np.concatenate([_read_batch(path) for path in files])
     labels = rows[:, 0].astype(np.int64)
-    return of_array(
+    return images_from_array(
         rows[:, 1:].reshape(-1, *_SHAPE),
         request,
         source=source,

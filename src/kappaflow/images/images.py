@@ -159,7 +159,7 @@ class Images:
             )
 
 
-def of_array(
+def images_from_array(
     pixels: PixelArray,
     request: FormRequest,
     *,

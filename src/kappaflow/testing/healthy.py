@@ -25,7 +25,7 @@ def assert_healthy(
         flow: A kappaflow flow, or one that `kappaflow.wrap` supports.
         x: Rows of data (B, *event); by default samples of the flow.
         context: Context rows (B, C), for a conditional flow.
-        allow: The most severe kind of finding that does not fail.
+        allow: Highest severity that does not fail the assertion.
         select: Codes or prefixes of codes to report, such as "KF2"; all if empty.
         ignore: Codes or prefixes of codes to ignore.
 
