@@ -63,8 +63,7 @@ def wrap(flow: object, x: Tensor | None = None, context: Tensor | None = None) -
             raise ArgumentError(f"'{name}' should be a tensor of rows, got {_describe(value)}.")
     parts = _parts_of(adapter, flow, x, context)
     width = 0 if context is None else context.shape[1]
-    tensors = (parts.like, x, context)
-    reference = next((tensor for tensor in tensors if tensor is not None), None)
+    reference = next((t for t in (parts.like, x, context) if t is not None), None)
     return Wrapped(flow if parts.flow is None else parts.flow, parts, width, reference)
 
 
