@@ -29,7 +29,7 @@ class Part(BaseModel):
 
 
 def to_plain(result: object) -> Any:  # noqa: ANN401
-    """Returns a result as values for JSON: nan and infinity are "NaN" and "Infinity"."""
+    """Returns a result as values for JSON: nan is "NaN", or {"number": "NaN"} in a `Value`."""
     return json.loads(_adapter(type(result)).dump_json((result,)))[0]
 
 

@@ -13,7 +13,7 @@ from tests.pretend import CUDA, PretendedDevice
 import kappaflow as kf
 from kappaflow.cli.doctor import doctor
 from kappaflow.files import describe_model, read_config, write_weights
-from kappaflow.runs import diagnose_run, sample_run, score_run, user_code
+from kappaflow.runs import diagnose_run, fix_run, sample_run, score_run, user_code
 
 
 def codes(diagnosis):
@@ -242,6 +242,12 @@ def test_a_training_of_a_fix_is_resumed_and_never_overwritten(run, squeezed, tmp
 
 COMBINED = {"run", "fix", "into", "epochs", "json"}
 VALUES = {"select": "KF3", "ignore": "KF3", "decimal": ",", "device": "cpu", "context": "a"}
+
+
+def test_the_help_names_the_default_epochs_of_a_fix():
+    assert f"with --fix ({inspect.signature(fix_run).parameters['epochs'].default})." in (
+        inspect.getdoc(doctor)
+    )
 
 
 @pytest.mark.parametrize("option", sorted(set(inspect.signature(doctor).parameters) - COMBINED))

@@ -1,4 +1,4 @@
-"""The checks of a flow against the energy that it was fitted to."""
+"""The checks of a flow against the energy_fit that it was fitted to."""
 
 import json
 import math
@@ -8,7 +8,7 @@ import torch
 
 import kappaflow as kf
 from diagnosis.faulty import FEATURES, alone, codes
-from kappaflow.diagnosis.checks.energies import energy, modes_missed, weights_heavy
+from kappaflow.diagnosis.checks.energies import energy_fit, modes_missed, weights_heavy
 from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.errors import ArgumentError
 
@@ -47,7 +47,7 @@ def nearby(flow, seed):
 
 
 def of_flow(flow):
-    """Its density times e^3, as an energy."""
+    """Its density times e^3, as an energy_fit."""
     return lambda x: flow.log_prob(x) + 3
 
 
@@ -63,7 +63,7 @@ def two_of(flow, share):
 
 @torch.no_grad()
 def found(flow, log_density, x=None):
-    """The findings on the energy by code, without those on the flow itself."""
+    """The findings on the energy_fit by code, without those on the flow itself."""
     m = Measurements(flow, x, log_density=log_density)
     return {one.code: one for check in (modes_missed, weights_heavy) for one in check(m)}
 
@@ -103,7 +103,7 @@ def test_a_spike_inside_covered_mass_counts_for_its_own_mass():
         return torch.logaddexp(normal(x), narrow)
 
     m = Measurements(flow, torch.cat((flow.sample(200), spike)), log_density=log_density)
-    assert energy(m).missed_by > 5 and energy(m).missed_mass < 0.01
+    assert energy_fit(m).missed_by_nats > 5 and energy_fit(m).missed_mass < 0.01
     assert not modes_missed(m)
 
 
@@ -207,7 +207,7 @@ def test_weights_that_are_not_finite_are_counted():
         (kf.real_nvp(2, depth=2, hidden=(4,), padding=1), lambda x: x.sum(1), "is a bound"),
         (kf.real_nvp(2, depth=2, hidden=(4,)), lambda x: x.detach().sum(1), "differentiable"),
         (kf.real_nvp(2, depth=2, hidden=(4,)), lambda x: x, r"shape \(2048,\)"),
-        (kf.real_nvp(2, depth=2, hidden=(4,)), "energy", "should be a function"),
+        (kf.real_nvp(2, depth=2, hidden=(4,)), "energy_fit", "should be a function"),
     ],
 )
 def test_invalid_energies_are_refused_in_a_sentence(flow, log_density, message):

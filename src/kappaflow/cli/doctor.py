@@ -1,7 +1,6 @@
 """`kappaflow doctor`."""
 
 from collections.abc import Sequence
-from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -93,7 +92,7 @@ def doctor(
     epochs
         The maximum number of epochs of further training with --fix (20).
     thorough
-        Also examine what takes long: more points, all rows, all columns of a context, bases of
+        Also run the slow checks: more points, all rows, all columns of a context, bases of
         any dimension. Without it, "not checked" in the output names what was left out.
     decimal
         Decimal sign of a table in a text file. Default: that of the run, or detected.
@@ -103,15 +102,15 @@ def doctor(
     from kappaflow.report.files import check_output_path
     from kappaflow.runs import diagnose_code, diagnose_run, is_code
 
-    of_code = is_code(run)
-    _check_target(run, context, of_code=of_code)
-    alone = not (data or context or select or ignore or out or decimal or device or thorough)
-    _check_fix(fix, into, epochs, of_code=of_code, alone=alone)
+    is_code_flow = is_code(run)
+    _check_target(run, context, is_code_flow=is_code_flow)
+    other_options = (data, context, select, ignore, out, decimal, device, thorough)
+    _check_fix(fix, into, epochs, is_code_flow=is_code_flow, has_others=any(other_options))
     if fix is not None:
-        return _fixed(Path(run), fix, into, epochs, json=json)
+        return _run_fixes(Path(run), fix, into, epochs, json=json)
     check_codes(select or (), ignore or ())
     check_output_path("out", out, ".html")
-    if not of_code:
+    if not is_code_flow:
         note_unused_cuda(device)
         note_unfinished(Path(run))
     with shown_step(visible=False if json else None) as show:
@@ -121,26 +120,26 @@ def doctor(
             "decimal": decimal,
             "device": device,
         }
-        if of_code:
-            diagnosis, points = diagnose_code(run, data, tuple(context or ()), **options)
+        if is_code_flow:
+            diagnosis, points_text = diagnose_code(run, data, tuple(context or ()), **options)
         else:
-            diagnosis, points = diagnose_run(Path(run), data, **options)
+            diagnosis, points_text = diagnose_run(Path(run), data, **options)
         diagnosis = filter_findings(diagnosis, select or (), ignore or ())
         if out is not None:
             show("drawing the page")
-            write_diagnosis(diagnosis, out, title=_title(run), points=points)
+            write_diagnosis(diagnosis, out, title=_title(run), points=points_text)
     if json:
-        print_json(loads(diagnosis.to_json()))
+        print_json(diagnosis.to_dict())
     else:
-        _print(diagnosis, points, out)
+        _print(diagnosis, points_text, out)
     return 0 if diagnosis.ok else 1
 
 
-def _print(diagnosis: "Diagnosis", points: str, page: Path | None) -> None:
+def _print(diagnosis: "Diagnosis", points_text: str, page: Path | None) -> None:
     """Prints a diagnosis as text."""
     print_text(f"{diagnosis.verdict}\n")
     print_findings(diagnosis.findings, fixes=True)
-    measured = {"examined at": points, **diagnosis.measured}
+    measured = {"examined at": points_text, **diagnosis.measured}
     if not measured["not_checked"]:
         del measured["not_checked"]
     if page is not None:
@@ -151,34 +150,39 @@ def _print(diagnosis: "Diagnosis", points: str, page: Path | None) -> None:
     )
 
 
-def _check_target(run: str, context: Sequence[str] | None, *, of_code: bool) -> None:
+def _check_target(run: str, context: Sequence[str] | None, *, is_code_flow: bool) -> None:
     """Raises an error for a file of code without a name in it, and for a context of a run."""
     home = run.rpartition(":")[0] or run
-    if not of_code and home.endswith(".py") and not Path(run).is_dir():
+    if not is_code_flow and home.endswith(".py") and not Path(run).is_dir():
         raise ArgumentError(f"{run} should name a flow in the file: {home}:NAME.")
-    if context and not of_code:
+    if context and not is_code_flow:
         raise ArgumentError("'context' is for a flow in code: a run stores its own context.")
 
 
 def _check_fix(
-    fix: Sequence[str] | None, into: Path | None, epochs: int | None, *, of_code: bool, alone: bool
+    fix: Sequence[str] | None,
+    into: Path | None,
+    epochs: int | None,
+    *,
+    is_code_flow: bool,
+    has_others: bool,
 ) -> None:
     """Raises an error for options that do not fit together."""
-    if (of_code or fix is None) and (into is not None or epochs is not None):
+    if (is_code_flow or fix is None) and (into is not None or epochs is not None):
         name = "into" if into is not None else "epochs"
         raise ArgumentError(f"'{name}' is an option of --fix for a run: leave it out.")
-    if fix is not None and of_code:
+    if fix is not None and is_code_flow:
         raise ArgumentError(
             "'fix' changes runs only. For a flow in code, follow the fix of each finding."
         )
-    if fix is not None and not alone:
+    if fix is not None and has_others:
         raise ArgumentError(
             "'fix' only combines with --into, --epochs and --json: it examines the run at its own "
             "held-out rows, and the new run has a report."
         )
 
 
-def _fixed(
+def _run_fixes(
     run: Path, fixes: Sequence[str], into: Path | None, epochs: int | None, *, json: bool
 ) -> int:
     """Fixes a run, prints it before and after, and returns the exit status."""
@@ -222,15 +226,15 @@ def _why_nothing(diagnosis: "Diagnosis", fixes: Sequence[str]) -> str:
 
 def _compare(before: "Health", after: "Health") -> None:
     """Prints the figures of two flows side by side."""
-    each = (before, after)
-    codes = (_codes(health) for health in each)
+    healths = (before, after)
+    codes = (_codes(health) for health in healths)
     rows: list[tuple[str, ...]] = [("", "before", "after"), ("findings", *codes)]
     if before.nll is not None and after.nll is not None:
-        for what in dict.fromkeys(health.likelihood for health in each):
-            values = [f"{health.nll:.4g}" if health.likelihood == what else "" for health in each]
-            rows.append((NLL[what], *values))
+        for kind in dict.fromkeys(health.likelihood for health in healths):
+            nlls = (f"{health.nll:.4g}" if health.likelihood == kind else "" for health in healths)
+            rows.append((NLL[kind], *nlls))
     for name in FIGURES:
-        values = (health.measured[name] for health in each)
+        values = (health.measured[name] for health in healths)
         rows.append((name.replace("_", " "), *(f"{value:.3g}" for value in values)))
     print_columns(rows)
 

@@ -29,8 +29,8 @@ def sample(
 
     kappaflow sample runs/digits -n 64 --temperature 0.8 --out grid.png
 
-    More rows than fit in memory are sampled and written in chunks. The file appears when all
-    samples are there.
+    More rows than fit in memory are sampled and written in chunks. The file is created once all
+    samples are written.
 
     Parameters
     ----------
@@ -40,18 +40,18 @@ def sample(
         For tables a csv, parquet, arrow, npy or npz file; - is csv on standard output. For images
         a png file with a grid, a new folder with a png file for each sample, or an npy file.
     context
-        A table with the context columns, for a conditional flow of tables. The number of its rows
-        outside the range of the training rows is printed on stderr.
+        A table with the context columns, for a conditional flow of tables. A note on stderr
+        counts its rows outside the range of the training rows.
     class_name
-        The class of all samples, for a flow of images that was fitted --by-class. By default the
-        classes take turns.
+        The class of all samples, for a flow of images that was fitted --by-class. By default,
+        classes are cycled.
     temperature
         Standard deviation of the latents. Below 1 samples are nearer to the mode, and no longer
         follow the trained density.
     seed
         Random seed.
     decimal
-        Decimal sign of a --context in text form. Default: that of the run, or detected.
+        Decimal sign of a --context text file. Default: that of the run, or detected.
     """
     from kappaflow.runs import write_samples
 

@@ -5,9 +5,9 @@ from kappaflow.diagnosis.checks.data import data_findings, warning_findings
 from kappaflow.diagnosis.checks.likelihood import comparison_findings, image_likelihood_findings
 from kappaflow.diagnosis.checks.training import training_findings
 from kappaflow.diagnosis.doctor import diagnose_flow, doctor
-from kappaflow.diagnosis.finding import Diagnosis
 from kappaflow.diagnosis.measurements import ShowStep, quietly
 from kappaflow.diagnosis.references import Comparison, compare, comparisons_of, references
+from kappaflow.diagnosis.result import Diagnosis
 from kappaflow.diagnosis.verdict import filter_findings, with_findings
 from kappaflow.finding import SEVERITIES, Finding
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
-from kappaflow.diagnosis.finding import Columns
 from kappaflow.diagnosis.measurements import Measurements
+from kappaflow.diagnosis.result import Columns
 from kappaflow.finding import Evidence, Finding, Severity
 
 P = ParamSpec("P")

@@ -19,7 +19,6 @@ from kappaflow.diagnosis.checks.conditioning import usable_dtype
 from kappaflow.diagnosis.checks.data import data_findings
 from kappaflow.diagnosis.checks.likelihood import comparison_findings
 from kappaflow.diagnosis.checks.state import state
-from kappaflow.diagnosis.finding import Diagnosis, Tables
 from kappaflow.diagnosis.isolation import isolated, one_line
 from kappaflow.diagnosis.measurements import (
     DEFAULT_EFFORT,
@@ -29,6 +28,7 @@ from kappaflow.diagnosis.measurements import (
     quietly,
 )
 from kappaflow.diagnosis.references import Comparison, TrainRows, comparisons_of
+from kappaflow.diagnosis.result import Diagnosis, Tables
 from kappaflow.diagnosis.verdict import diagnosis_of, with_findings
 from kappaflow.energies import LogDensity, check_target
 from kappaflow.errors import ArgumentError, KappaflowError

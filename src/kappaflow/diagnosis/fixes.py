@@ -13,7 +13,7 @@ from kappaflow.bijection import Bijection
 from kappaflow.bijections import Permutation, SVDLinear
 from kappaflow.conditioning import layers_of
 from kappaflow.diagnosis.checks.reconstruction import EXPLAINED
-from kappaflow.diagnosis.finding import Diagnosis
+from kappaflow.diagnosis.result import Diagnosis
 from kappaflow.errors import ArgumentError
 from kappaflow.finding import Finding
 from kappaflow.flows import Flow

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kappaflow.diagnosis.finding import Columns
+from kappaflow.diagnosis.result import Columns
 
 ROWS_AT_ONCE, NUMBERS_AT_ONCE = 2048, 2**21
 TABLE_ROWS, DIGITS = 64, 7

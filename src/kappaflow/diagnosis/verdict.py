@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from kappaflow.conditioning import Profile
 from kappaflow.diagnosis.advice import without_own_names
 from kappaflow.diagnosis.checks import check_codes, is_selected
-from kappaflow.diagnosis.finding import Diagnosis
+from kappaflow.diagnosis.result import Diagnosis
 from kappaflow.finding import SEVERITIES, Evidence, Finding
 
 # The verdict shows the most severe finding, and the findings with these codes (data, likelihood

@@ -14,8 +14,8 @@ from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.advice import bound_scales, in_float64
 from kappaflow.diagnosis.check import Symptom, check, measurement, table
 from kappaflow.diagnosis.checks.log_dets import log_dets
-from kappaflow.diagnosis.finding import Columns
 from kappaflow.diagnosis.measurements import Measurements
+from kappaflow.diagnosis.result import Columns
 from kappaflow.diagnosis.tensors import differ, largest, quantiles
 from kappaflow.finding import Evidence
 from kappaflow.flows.rows import describe_column

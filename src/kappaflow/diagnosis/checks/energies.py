@@ -23,18 +23,19 @@ from kappaflow.flows import Flow
 
 SAMPLES = 2048
 MARGIN = 3.0  # nats above the largest weight of all samples, from which the flow misses mass
-STARTS, FURTHEST = 64, 64.0  # number of searches, and their largest start distance in deviations
-CLIMB, FIRST, LAST = 150, 0.2, 1e-4  # steps of a search, and their first and last relative length
-MOST_REGIONS, DRAWS_OF_REGION = 16, 256
-DECISIVE = 5.0  # least effective sample size of an estimate; fewer can overestimate it badly
-APART = 0.5  # maxima closer than this, in standard deviations per coordinate, are one region
-DIFFERENCE = 1e-2  # step of the finite differences, in standard deviations of the samples
-WIDEST = 10.0  # largest width of a region, in standard deviations of the samples
-SHARE = 0.01  # missed share of the mass, or of the rows, from which the check fires
-HEAVY = 0.7  # Pareto k of the tail above which means of weights are unreliable
-NEARLY_ALL = 0.9  # share of effective samples above which a heavy tail changes no mean
-FEW = 0.01  # share of effective samples that is too small for any tail
-COORDINATES = 6  # coordinates of a point that a message shows
+STARTS, MAX_START_DISTANCE = 64, 64.0  # searches; their largest start distance in deviations
+CLIMB_STEPS, FIRST_STEP, LAST_STEP = 150, 0.2, 1e-4  # their number, and their relative lengths
+MAX_REGIONS, SAMPLES_PER_REGION = 16, 256
+MIN_EFFECTIVE_SAMPLES = 5.0  # of an estimate; fewer can overestimate it badly
+MIN_MODE_DISTANCE = 0.5  # of two regions, in standard deviations per coordinate
+DIFFERENCE_STEP = 1e-2  # step of the finite differences, in standard deviations of the samples
+MAX_WIDTH = 10.0  # of a region, in standard deviations of the samples
+MAX_MISSED_SHARE = 0.01  # missed share of the mass, or of the rows, from which the check fires
+MAX_PARETO_K = 0.7  # Pareto k of the tail above which means of weights are unreliable
+HARMLESS_EFFECTIVE_SHARE = 0.9  # of the samples, above which a heavy tail changes no mean
+MIN_EFFECTIVE_SHARE = 0.01  # share of effective samples below which the check fires for any tail
+SHOWN_COORDINATES = 6  # of a point that a message shows
+NOT_PENALIZED = "The reverse divergence does not penalize regions without samples"
 
 
 class EnergyFit(NamedTuple):
@@ -45,23 +46,23 @@ class EnergyFit(NamedTuple):
     """
 
     samples: ImportanceSamples
-    not_a_number: int  # number of samples without a log-density
+    invalid_count: int  # samples at which the log-density is nan or inf
     missed_mass: float  # share of the known mass in missed regions
-    missed_by: float  # nats of the weight at the highest missed maximum above that weight
+    missed_by_nats: float  # how far the weight at the highest missed maximum exceeds that weight
     missed_at: Tensor | None  # the highest missed maximum, (D,)
-    above: Tensor  # nats of the weight of each row above the largest weight of the samples
+    row_excess: Tensor  # how far the weight of each row exceeds that weight, in nats
     rows_missed: int
 
     @property
     def coordinates(self) -> str:
         """The first coordinates of the highest missed maximum, as text."""
         values = [] if self.missed_at is None else self.missed_at.tolist()
-        more = ", ..." if len(values) > COORDINATES else ""
-        return ", ".join(f"{value:.3g}" for value in values[:COORDINATES]) + more
+        more = ", ..." if len(values) > SHOWN_COORDINATES else ""
+        return ", ".join(f"{value:.3g}" for value in values[:SHOWN_COORDINATES]) + more
 
 
 @measurement("the unnormalized density", checked="the unnormalized density")
-def energy(m: Measurements) -> EnergyFit | None:
+def energy_fit(m: Measurements) -> EnergyFit | None:
     """Compares weights at samples, at the rows, and where the flow has no samples."""
     if m.log_density is None:
         return None
@@ -69,19 +70,19 @@ def energy(m: Measurements) -> EnergyFit | None:
     samples = importance_sample(m.flow, m.log_density, SAMPLES, generator=generator)
     search = ModeSearch(m.flow, m.log_density, samples, generator)
     rows = samples.x[:0] if m.rows is None else m.rows
-    above = search.above(rows)
-    missed = above > MARGIN
-    mass, by, maxima = 0.0, 0.0, samples.x[:0]
+    row_excess = search.excess(rows)
+    missed = row_excess > MARGIN
+    mass, excess, maxima = 0.0, 0.0, samples.x[:0]
     if math.isfinite(search.largest) and samples.x[0].numel() <= DENSE_UP_TO:
-        maxima, by = search.maxima(rows[missed.to(rows.device)][:STARTS])
+        maxima, excess = search.maxima(rows[missed.to(rows.device)][:STARTS])
         mass = search.mass(maxima) if len(maxima) else 0.0
     return EnergyFit(
         samples=samples,
-        not_a_number=int((samples.log_density.isnan() | (samples.log_density == math.inf)).sum()),
+        invalid_count=int((samples.log_density.isnan() | (samples.log_density == math.inf)).sum()),
         missed_mass=mass,
-        missed_by=by,
+        missed_by_nats=excess,
         missed_at=maxima[0].flatten() if len(maxima) else None,
-        above=above,
+        row_excess=row_excess,
         rows_missed=int(missed.sum()),
     )
 
@@ -90,7 +91,7 @@ def energy(m: Measurements) -> EnergyFit | None:
     "KF801",
     "the flow misses modes of the energy",
     severity="warning",
-    cause="The reverse divergence does not penalize regions without samples.",
+    cause=f"{NOT_PENALIZED}.",
     fix="Train with a longer annealing from a lower inverse_temperature (kappaflow.fit_energy), "
     "or start from a flow that kappaflow.fit trained on rows of all modes.",
 )
@@ -110,30 +111,29 @@ def modes_missed(m: Measurements) -> Iterator[Symptom]:
         flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
         x = None
     """
-    result = energy(m)
+    result = energy_fit(m)
     if result is None:
         return
-    rows = len(result.above)
-    if result.missed_mass < SHARE and result.rows_missed <= SHARE * rows:
+    rows = len(result.row_excess)
+    if result.missed_mass < MAX_MISSED_SHARE and result.rows_missed <= MAX_MISSED_SHARE * rows:
         return
-    worst = int(result.above.argmax()) if rows else None
+    worst = int(result.row_excess.argmax()) if rows else None
     effective = result.samples.effective_sample_size
     yield Symptom(
-        _missed_mass(result) if result.missed_mass >= SHARE else _missed_rows(result),
+        _missed_mass(result) if result.missed_mass >= MAX_MISSED_SHARE else _missed_rows(result),
         {
             "missed_mass": result.missed_mass,
-            "missed_by_nats": result.missed_by,
+            "missed_by_nats": result.missed_by_nats,
             "missed_at": result.coordinates or None,
             "points": rows,
             "points_missed": result.rows_missed,
             "worst_point": worst,
-            "worst_point_by_nats": None if worst is None else result.above[worst].item(),
+            "worst_point_by_nats": None if worst is None else result.row_excess[worst].item(),
             "effective_sample_size": effective,
             "log_normalizer": result.samples.log_normalizer,
         },
-        cause="The reverse divergence does not penalize regions without samples, and the "
-        "importance weights of samples do not show it: the effective sample size is "
-        f"{effective:.2g} of the samples."
+        cause=f"{NOT_PENALIZED}, and the importance weights of samples do not show it: the "
+        f"effective sample size is {effective:.2g} of the samples."
         if math.isfinite(effective)
         else None,
     )
@@ -142,20 +142,20 @@ def modes_missed(m: Measurements) -> Iterator[Symptom]:
 def _missed_mass(result: EnergyFit) -> str:
     return (
         f"At least about {result.missed_mass:.2g} of the mass lies where the flow has no samples, "
-        f"some around ({result.coordinates}): weights there are {result.missed_by:.3g} nats "
+        f"some around ({result.coordinates}): weights there are {result.missed_by_nats:.3g} nats "
         f"larger than at any of {len(result.samples)} samples."
     )
 
 
 def _missed_rows(result: EnergyFit) -> str:
-    rows, worst = len(result.above), int(result.above.argmax())
+    rows, worst = len(result.row_excess), int(result.row_excess.argmax())
     missed = f"{result.rows_missed} of {rows} rows are where the flow has no samples"
-    by = result.above[worst].item()
-    if not math.isfinite(by):
+    excess = result.row_excess[worst].item()
+    if not math.isfinite(excess):
         return f"{missed}, such as row {worst}."
     return (
-        f"{missed}. The worst is row {worst}: its weight is {by:.3g} nats larger than any weight "
-        f"of {len(result.samples)} samples."
+        f"{missed}. The worst is row {worst}: its weight is {excess:.3g} nats larger than any "
+        f"weight of {len(result.samples)} samples."
     )
 
 
@@ -182,28 +182,30 @@ def weights_heavy(m: Measurements) -> Iterator[Symptom]:
         flow = kf.Flow(kf.StandardNormal(2), scales)
         x = None
     """
-    result = energy(m)
+    result = energy_fit(m)
     if result is None:
         return
-    samples, lost = result.samples, result.not_a_number
+    samples, invalid = result.samples, result.invalid_count
     effective = samples.effective_sample_size
     evidence: Evidence = {
-        "not_a_number": lost,
+        "not_a_number": invalid,
         "effective_sample_size": effective,
         "pareto_k": samples.pareto_k,
         "log_normalizer": samples.log_normalizer,
         "log_normalizer_error": samples.log_normalizer_error,
     }
-    if lost:
+    if invalid:
         yield Symptom(
-            f"log_density is not a number at {lost} of {len(samples)} samples.",
+            f"log_density is not a number at {invalid} of {len(samples)} samples.",
             evidence,
             cause="The energy is not defined where the flow has samples.",
             fix="Let log_density return -inf, or a finite number, outside of its domain.",
         )
     elif not math.isfinite(effective):
-        yield _no_weights(samples, evidence)
-    elif effective < FEW or (samples.pareto_k > HEAVY and effective < NEARLY_ALL):
+        yield _invalid_weights(samples, evidence)
+    elif effective < MIN_EFFECTIVE_SHARE or (
+        samples.pareto_k > MAX_PARETO_K and effective < HARMLESS_EFFECTIVE_SHARE
+    ):
         yield Symptom(
             f"A few of {len(samples)} samples dominate the importance weights: the effective "
             f"sample size is {effective:.2g} of the samples, and the tail of the weights has a "
@@ -212,7 +214,7 @@ def weights_heavy(m: Measurements) -> Iterator[Symptom]:
         )
 
 
-def _no_weights(samples: ImportanceSamples, evidence: Evidence) -> Symptom:
+def _invalid_weights(samples: ImportanceSamples, evidence: Evidence) -> Symptom:
     """Returns the KF802 symptom for weights that are all zero or not all finite."""
     bad = int((samples.log_weights.isnan() | (samples.log_weights == math.inf)).sum())
     message = f"The importance weights of all {len(samples)} samples are zero."
@@ -240,8 +242,8 @@ class ModeSearch:
     ) -> None:
         self.flow, self.log_density, self.generator = flow, log_density, generator
         self.log_normalizer = samples.log_normalizer
-        known = samples.log_weights[torch.isfinite(samples.log_weights)]
-        self.largest = known.max().item() if len(known) else -math.inf
+        finite = samples.log_weights[torch.isfinite(samples.log_weights)]
+        self.largest = finite.max().item() if len(finite) else -math.inf
         deviation = samples.x.std(dim=0)
         self.center = samples.x.mean(dim=0)
         self.width = deviation.clamp_min(1e-6 * deviation.max().clamp_min(1e-30))
@@ -251,8 +253,8 @@ class ModeSearch:
         log_p = log_density_at(self.log_density, x).double()
         return log_p.nan_to_num(-math.inf, posinf=-math.inf, neginf=-math.inf)
 
-    def above(self, x: Tensor) -> Tensor:
-        """Returns the nats by which log p - log q is above that of all samples, (n,)."""
+    def excess(self, x: Tensor) -> Tensor:
+        """Returns how far log p - log q exceeds that of all samples, in nats, (n,)."""
         log_p, log_q = self.log_p(x), self.flow.log_prob(x).double()
         log_q = log_q.nan_to_num(-math.inf, posinf=math.inf, neginf=-math.inf)
         weights = torch.where(log_p == -math.inf, log_p, log_p - log_q).cpu()
@@ -265,24 +267,24 @@ class ModeSearch:
         rows. The rows are candidates too, because a climb can leave a narrow region.
         """
         center, width = self.center, self.width
-        reach = torch.logspace(0, math.log2(FURTHEST), STARTS, base=2.0)
+        reach = torch.logspace(0, math.log2(MAX_START_DISTANCE), STARTS, base=2.0)
         noise = torch.randn((STARTS, *center.shape), generator=self.generator)
         reach = reach.reshape(-1, *[1] * center.dim()).to(center)
         starts = torch.cat((rows, center + reach * width * noise.to(center)))
         reach = torch.cat((reach.new_ones(len(rows), *reach.shape[1:]), reach))
         points = torch.cat((_climb(self.log_density, starts, reach * width), rows))
-        above = self.above(points)
+        excess = self.excess(points)
         # Sort by log-density: a climb that got stuck far out has a larger weight than any mode.
         log_density = log_density_at(self.log_density, points).nan_to_num(-math.inf)
         order = log_density.cpu().argsort(descending=True)
         kept: list[int] = []
-        for i in order[above[order] > MARGIN].tolist():
-            away = ((points[i] - points[kept]) / width).square().flatten(1).mean(1).sqrt()
-            if not (away < APART).any():
+        for i in order[excess[order] > MARGIN].tolist():
+            distances = ((points[i] - points[kept]) / width).square().flatten(1).mean(1).sqrt()
+            if not (distances < MIN_MODE_DISTANCE).any():
                 kept.append(i)
-            if len(kept) == MOST_REGIONS:
+            if len(kept) == MAX_REGIONS:
                 break
-        return points[kept], above[kept[0]].item() if kept else 0.0
+        return points[kept], excess[kept[0]].item() if kept else 0.0
 
     def mass(self, maxima: Tensor) -> float:
         """Returns the share of the mass near the maxima, where the flow is far too small.
@@ -294,17 +296,18 @@ class ModeSearch:
         values, axes, slope = _curvatures(self.log_density, maxima, width)
         step = ((slope[:, None] @ axes) / values[:, None]) @ axes.mT  # Newton's, uphill
         centers = maxima.flatten(1).double() / width + step[:, 0].clamp(-1, 1)
-        noise = torch.randn((len(maxima), DRAWS_OF_REGION, len(width)), generator=self.generator)
+        shape = (len(maxima), SAMPLES_PER_REGION, len(width))
+        noise = torch.randn(shape, generator=self.generator)
         scales = (axes / values.sqrt()[:, None]).mT
         z = (centers[:, None] + noise.double().to(centers.device) @ scales).flatten(0, 1)
         proposals = MultivariateNormal(centers, scales.mT @ scales, validate_args=False)
         log_each = proposals.log_prob(z[:, None])
         log_g = log_each.logsumexp(1) - math.log(len(maxima)) - width.log().sum()
         x = (z * width).reshape(-1, *event).to(maxima.dtype)
-        missed = self.above(x) > MARGIN
+        missed = self.excess(x) > MARGIN
         log_weights = torch.where(missed, self.log_p(x).cpu() - log_g.cpu(), -math.inf)
-        decisive = (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
-        if not decisive >= DECISIVE:
+        effective_samples = (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
+        if not effective_samples >= MIN_EFFECTIVE_SAMPLES:
             return 0.0
         log_mass = log_weights.logsumexp(0) - math.log(len(x))
         return torch.sigmoid(log_mass - self.log_normalizer).item()
@@ -312,14 +315,15 @@ class ModeSearch:
 
 def _climb(log_density: LogDensity, starts: Tensor, scale: Tensor) -> Tensor:
     """Climbs from each start with Adam in shrinking steps, and returns where it ends."""
-    way = torch.zeros_like(starts)
-    optimizer = torch.optim.Adam([way], lr=FIRST, betas=(0.8, 0.95))
-    for step in range(CLIMB):
-        optimizer.param_groups[0]["lr"] = FIRST * (LAST / FIRST) ** (step / CLIMB)
-        _, slope = with_gradient(log_density, starts + scale * way)
-        way.grad = -(slope * scale).nan_to_num(0.0, 0.0, 0.0)
+    offset = torch.zeros_like(starts)
+    optimizer = torch.optim.Adam([offset], lr=FIRST_STEP, betas=(0.8, 0.95))
+    for step in range(CLIMB_STEPS):
+        share = step / CLIMB_STEPS
+        optimizer.param_groups[0]["lr"] = FIRST_STEP * (LAST_STEP / FIRST_STEP) ** share
+        _, slope = with_gradient(log_density, starts + scale * offset)
+        offset.grad = -(slope * scale).nan_to_num(0.0, 0.0, 0.0)
         optimizer.step()
-    return starts + scale * way.detach()
+    return starts + scale * offset.detach()
 
 
 def _curvatures(
@@ -328,14 +332,14 @@ def _curvatures(
     """Returns eigenvalues (m, D) and axes (m, D, D) of minus the Hessian, and the gradient (m, D).
 
     The unit is the standard deviation of the samples. Derivatives are differences of gradients.
-    Eigenvalues are made positive and at least `WIDEST ** -2`.
+    Eigenvalues are made positive and at least `MAX_WIDTH ** -2`.
     """
     count, dimensions = len(maxima), len(width)
-    shift = torch.diag(DIFFERENCE * width)
-    at = maxima.flatten(1).double()[:, None, None] + torch.stack((shift, -shift))
-    rows = at.reshape(-1, *maxima.shape[1:]).to(maxima.dtype)
+    shift = torch.diag(DIFFERENCE_STEP * width)
+    positions = maxima.flatten(1).double()[:, None, None] + torch.stack((shift, -shift))
+    rows = positions.reshape(-1, *maxima.shape[1:]).to(maxima.dtype)
     slope = with_gradient(log_density, rows)[1].double().nan_to_num(0.0, 0.0, 0.0)
     slope = slope.reshape(count, 2, dimensions, dimensions) * width
-    hessian = (slope[:, 1] - slope[:, 0]) / (2 * DIFFERENCE)
+    hessian = (slope[:, 1] - slope[:, 0]) / (2 * DIFFERENCE_STEP)
     values, axes = torch.linalg.eigh((hessian + hessian.mT) / 2)
-    return values.abs().clamp_min(WIDEST**-2), axes, slope.mean(dim=(1, 2))
+    return values.abs().clamp_min(MAX_WIDTH**-2), axes, slope.mean(dim=(1, 2))

@@ -14,8 +14,8 @@ from kappaflow.diagnosis.advice import loses_digits
 from kappaflow.diagnosis.check import Symptom, check, measurement, table
 from kappaflow.diagnosis.checks.layer_log_dets import TOLERATED, layer_log_dets
 from kappaflow.diagnosis.checks.state import state
-from kappaflow.diagnosis.finding import Columns
 from kappaflow.diagnosis.measurements import Measurements
+from kappaflow.diagnosis.result import Columns
 from kappaflow.diagnosis.tensors import ROUNDED, columns, quantiles
 from kappaflow.finding import Evidence
 from kappaflow.flows import Flow

@@ -12,9 +12,9 @@ from kappaflow.conditioning import layers_of
 from kappaflow.conditioning.round_trip import layer_by_layer
 from kappaflow.diagnosis.advice import bound_scales, loses_digits
 from kappaflow.diagnosis.check import Symptom, check, measurement, table
-from kappaflow.diagnosis.finding import Columns
 from kappaflow.diagnosis.measurements import Measurements, library_log_prob
 from kappaflow.diagnosis.not_finite import explain
+from kappaflow.diagnosis.result import Columns
 from kappaflow.diagnosis.tensors import (
     ROUNDED,
     columns,
@@ -34,21 +34,21 @@ class LogProbs(NamedTuple):
     """Log-densities of the points, computed in several ways, (n,), in nats."""
 
     layers: Tensor  # the density of the base plus the log_dets
-    again: Tensor  # a second call
-    in_parts: Tensor | None  # in batches of two rows, a half and the rest; None for a single row
+    second_call: Tensor
+    in_halves: Tensor | None  # in batches of two rows, a half and the rest; None for a single row
     library: Tensor | None  # the library's own log_prob
     rounding: Tensor  # the change when the row is rounded differently
 
 
 @measurement("log_prob in several ways", checked="log_prob in several ways")
 def log_probs(m: Measurements) -> LogProbs:
-    """Computes log_prob again, in halves, and by the library."""
+    """Computes log_prob a second time, in halves of the batch, and by the library."""
     flow, (x, context) = m.flow, m.batch
     layers = flow.augmented_log_prob(x, context) if len(x) > len(m.points) else m.log_prob
     return LogProbs(
         layers,
         flow.augmented_log_prob(x, context),
-        _in_parts(flow, x, context),
+        _in_halves(flow, x, context),
         library_log_prob(flow, x, context),
         effect_of_rounding(flow, x, context, layers),
     )
@@ -60,8 +60,8 @@ def densities(m: Measurements) -> Columns:
     result = log_probs(m)
     return columns(
         layers=result.layers,
-        again=result.again,
-        in_halves=result.in_parts,
+        again=result.second_call,
+        in_halves=result.in_halves,
         library=result.library,
     )
 
@@ -89,27 +89,27 @@ def log_prob_not_finite(m: Measurements) -> Iterator[Symptom]:
         x = torch.randn(64, 2)
     """
     log_prob = _log_prob_of_rows(m)
-    bad, count = count_not_finite(log_prob)
-    if not bad:
+    bad_count, count = count_not_finite(log_prob)
+    if not bad_count:
         return
     first = int((~torch.isfinite(log_prob)).nonzero()[0])
     rows, contexts = (m.points, m.context) if m.rows is None else (m.rows, m.contexts)
     context = None if contexts is None else contexts[first : first + 1]
-    why = explain(m, m.flow.standardization(rows[first : first + 1])[0], context)
-    at = f"{count} points" if count == len(m.points) else f"{count:,} rows"
-    named = "" if first < len(m.points) else f"; the first is {m.name_row(first)}"
+    explanation = explain(m, m.flow.standardization(rows[first : first + 1])[0], context)
+    rows_text = f"{count} points" if count == len(m.points) else f"{count:,} rows"
+    first_row = "" if first < len(m.points) else f"; the first is {m.name_row(first)}"
     yield Symptom(
-        f"log_prob is not finite at {bad:,} of the {at}{named}.",
-        {"finite_share": 1 - bad / count},
-        layer=why.layer,
-        cause=why.cause,
-        fix=why.fix or f"Bound the log-scales and train again: {bound_scales(m.flow)}.",
+        f"log_prob is not finite at {bad_count:,} of the {rows_text}{first_row}.",
+        {"finite_share": 1 - bad_count / count},
+        layer=explanation.layer,
+        cause=explanation.cause,
+        fix=explanation.fix or f"Bound the log-scales and train again: {bound_scales(m.flow)}.",
     )
 
 
 @measurement("log_prob of all rows")
 def _log_prob_of_rows(m: Measurements) -> Tensor:
-    """Returns log_prob of the rows, up to half a million numbers; of the points without rows."""
+    """Returns log_prob of the rows, up to half a million numbers, or else of the points."""
     if m.rows is None or len(m.rows) == len(m.points):
         return m.log_prob
     most = max(len(m.points), m.effort.limit(NUMBERS) // math.prod(m.flow.joint_shape))
@@ -137,7 +137,7 @@ def log_prob_random(m: Measurements) -> Iterator[Symptom]:
         flow = (encode, lambda z: (z, torch.zeros(len(z))))
         x = torch.randn(64, 2)
     """
-    worst = largest_difference(log_probs(m).again, log_probs(m).layers)
+    worst = largest_difference(log_probs(m).second_call, log_probs(m).layers)
     if worst > ROUNDINGS * m.profile.eps * (1 + _size(m.log_prob)):  # sums in another order
         yield Symptom(
             f"log_prob changes by up to {worst:.2g} nats from call to call.",
@@ -151,7 +151,7 @@ def log_prob_random(m: Measurements) -> Iterator[Symptom]:
     cause="A layer computes statistics of the batch, or a log_det is summed over rows.",
     fix="Use running statistics in evaluation mode, and reduce over features only.",
 )
-def rows_depend(m: Measurements) -> Iterator[Symptom]:
+def batch_dependent(m: Measurements) -> Iterator[Symptom]:
     """The doctor cuts the batch into two rows, a half and the rest, compares log_prob, and names
     the first layer with values that change.
 
@@ -164,7 +164,7 @@ def rows_depend(m: Measurements) -> Iterator[Symptom]:
         x = torch.randn(64, 2)
     """
     message = "log_prob of a row changes by up to {:.2g} nats with the other rows of the batch."
-    for symptom in _difference(m, _in_parts, log_probs(m).in_parts, message):
+    for symptom in _disagreement(m, _in_halves, log_probs(m).in_halves, message):
         layer = _first_mixing_layer(m.flow, *m.batch)
         yield replace(symptom, layer=layer)
 
@@ -198,16 +198,16 @@ def log_prob_inconsistent(m: Measurements) -> Iterator[Symptom]:
         "log_prob differs from the density of the base plus the log_dets of the layers by up to "
         "{:.2g} nats."
     )
-    yield from _difference(m, library_log_prob, log_probs(m).library, message)
+    yield from _disagreement(m, library_log_prob, log_probs(m).library, message)
 
 
-def _difference(
+def _disagreement(
     m: Measurements,
-    other: Callable[[Flow, Tensor, Tensor | None], Tensor | None],
+    compute: Callable[[Flow, Tensor, Tensor | None], Tensor | None],
     value: Tensor | None,
     message: str,
 ) -> Iterator[Symptom]:
-    """Yields a symptom if another way to compute log_prob does not give that of the layers.
+    """Yields a symptom if `compute` does not give the log_prob of the layers.
 
     It is a warning if a float64 copy does not have the difference.
     """
@@ -219,7 +219,7 @@ def _difference(
         return
 
     def difference(flow: Flow, x: Tensor, context: Tensor | None) -> float:
-        value, layers = other(flow, x, context), flow.augmented_log_prob(x, context)
+        value, layers = compute(flow, x, context), flow.augmented_log_prob(x, context)
         return math.inf if value is None else largest_difference(value, layers)
 
     symptom = Symptom(message.format(worst), {"worst_nats": worst, "tolerance_nats": tolerance})
@@ -228,7 +228,7 @@ def _difference(
     yield loses_digits(m.flow, symptom) if is_rounding else symptom
 
 
-def _in_parts(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor | None:
+def _in_halves(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor | None:
     """Returns log_prob in batches of two rows, a half and the rest; None for a single row."""
     if len(x) < 2:
         return None
@@ -236,7 +236,7 @@ def _in_parts(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor | None:
     parts = [part for part in (slice(2), slice(2, end), slice(end, None)) if len(x[part])]
     contexts = [None if context is None else context[part] for part in parts]
     pairs = zip(parts, contexts, strict=True)
-    return torch.cat([flow.augmented_log_prob(x[part], own) for part, own in pairs])
+    return torch.cat([flow.augmented_log_prob(x[part], rows) for part, rows in pairs])
 
 
 def compare_densities(
@@ -262,10 +262,10 @@ def effect_of_rounding(flow: Flow, x: Tensor, context: Tensor | None, log_prob: 
 def _first_mixing_layer(flow: Flow, x: Tensor, context: Tensor | None) -> str | None:
     """Returns the first layer with a value or log_det that changes in a smaller batch."""
     for layer, state, *results in layer_by_layer(layers_of(flow.bijection, context), x):
-        for few in (len(x) // 2, 2):
-            part = replace(layer, context=None if layer.context is None else layer.context[:few])
-            own = part.encode(state[:few])
-            if any(differ(a[:few], b) for a, b in zip(results, own, strict=True)):
+        for size in (len(x) // 2, 2):
+            part = replace(layer, context=None if layer.context is None else layer.context[:size])
+            part_results = part.encode(state[:size])
+            if any(differ(a[:size], b) for a, b in zip(results, part_results, strict=True)):
                 return layer.name
     return None
 

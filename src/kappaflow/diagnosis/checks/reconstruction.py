@@ -21,8 +21,8 @@ from kappaflow.diagnosis.check import Symptom, check, measurement, table
 from kappaflow.diagnosis.checks.log_dets import TOLERATED
 from kappaflow.diagnosis.checks.log_prob import log_prob_not_finite
 from kappaflow.diagnosis.checks.samples import samples_not_finite
-from kappaflow.diagnosis.finding import Columns
 from kappaflow.diagnosis.measurements import Measurements
+from kappaflow.diagnosis.result import Columns
 from kappaflow.diagnosis.tensors import ROUNDED, count_not_finite, largest, lengths, quantiles
 from kappaflow.finding import Evidence
 from kappaflow.flows import Flow

@@ -20,9 +20,9 @@ from kappaflow.diagnosis.checks.log_prob import (
     log_prob_not_finite,
     log_prob_random,
 )
-from kappaflow.diagnosis.finding import Columns
 from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.diagnosis.not_finite import explain
+from kappaflow.diagnosis.result import Columns
 from kappaflow.diagnosis.tensors import columns, count_not_finite, finite_rows
 from kappaflow.flows import Flow
 from kappaflow.foreign import Wrapped
