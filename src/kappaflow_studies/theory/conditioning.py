@@ -10,7 +10,7 @@ from kappaflow_studies.theory.exact import Array
 
 
 def scaled_lower_bound(matrix: object, couplings: int) -> float:
-    r"""Returns a lower bound for the worst of m couplings with one scale each.
+    r"""Returns a lower bound for the largest condition number of m couplings with one scale each.
 
     At determinant 1 it is :math:`\max(|T|, |T^{-1}|)^{2/m}`, at least the
     :math:`\kappa(T)^{1/m}` of `min_condition_number`.
@@ -20,7 +20,7 @@ def scaled_lower_bound(matrix: object, couplings: int) -> float:
         couplings: The number m of couplings, which alternate between equal halves.
 
     Raises:
-        ArgumentError: The matrix is not square, of odd size or singular.
+        ArgumentError: The matrix is not square, has odd size, or is singular.
 
     Source:
         Ours.
@@ -34,18 +34,19 @@ def scaled_lower_bound(matrix: object, couplings: int) -> float:
 
 
 def additive_lower_bound(matrix: object, couplings: int) -> float:
-    r"""Returns a lower bound for the worst of m additive couplings, in either order.
+    r"""Returns a lower bound for the largest condition number of m additive couplings.
 
     With an L on the left and a U on the right it is :math:`\max(|T_{11}|,
     |(T^{-1})_{22}|)^{2/(m-2)}` for even m, since the outer two leave these blocks unchanged; with
-    exchanged halves likewise. The smaller of both is returned.
+    exchanged halves likewise. The smaller bound of the two orders is returned.
 
     Args:
         matrix: T, (n, n) with even n, of determinant 1 after division by its scale.
         couplings: The number m of couplings, even and at least 4.
 
     Raises:
-        ArgumentError: The matrix is not square, of odd size or singular, or m is odd or below 4.
+        ArgumentError: The matrix is not square, has odd size, or is singular; or m is odd, or
+            below 4.
 
     Source:
         Ours.
@@ -59,26 +60,26 @@ def additive_lower_bound(matrix: object, couplings: int) -> float:
     if positive_int("couplings", couplings) < 4 or couplings % 2:
         raise ArgumentError(f"'couplings' should be even and at least 4, got {couplings}.")
     unit = _unit(matrix)
-    back, d = inv(unit), len(unit) // 2
-    lower_first = max(norm(unit[:d, :d], 2), norm(back[d:, d:], 2))
-    upper_first = max(norm(unit[d:, d:], 2), norm(back[:d, :d], 2))
+    inverse, d = inv(unit), len(unit) // 2
+    lower_first = max(norm(unit[:d, :d], 2), norm(inverse[d:, d:], 2))
+    upper_first = max(norm(unit[d:, d:], 2), norm(inverse[:d, :d], 2))
     return max(1.0, float(min(lower_first, upper_first))) ** (2 / (couplings - 2))
 
 
 def outlier_lower_bound(matrix: object, couplings: int = 6) -> float:
-    r"""Returns a lower bound for the worst of m couplings with one scale each, in either order.
+    r"""Returns a lower bound for the largest condition number of m couplings with one scale each.
 
     The first and the last coupling only scale some columns of T or :math:`T^{-1}` and keep some
-    rows. So the condition numbers of these halves are at most :math:`\kappa^{m-1}`. This is more
-    than `scaled_lower_bound` if T has a large and a small singular value in the same half. The
-    smaller bound of both orders is returned.
+    rows. So the condition numbers of these halves are at most :math:`\kappa^{m-1}`. The
+    bound is larger than `scaled_lower_bound` if T has a large and a small singular value in the
+    same half. The smaller bound of the two orders is returned.
 
     Args:
         matrix: T, (n, n) with even n, invertible.
         couplings: The number m of couplings, at least 2.
 
     Raises:
-        ArgumentError: The matrix is not square, of odd size or singular, or m is below 2.
+        ArgumentError: The matrix is not square, has odd size, or is singular; or m is below 2.
 
     Source:
         Ours.
@@ -95,7 +96,7 @@ def ordered_outlier_bounds(matrix: object, couplings: int = 6) -> tuple[float, f
     if positive_int("couplings", couplings) < 2:
         raise ArgumentError(f"'couplings' should be at least 2, got {couplings}.")
     unit = _unit(matrix)
-    back, d = inv(unit), len(unit) // 2
+    inverse, d = inv(unit), len(unit) // 2
     halves = slice(None, d), slice(d, None)
 
     def bound(rows: int) -> float:
@@ -103,8 +104,8 @@ def ordered_outlier_bounds(matrix: object, couplings: int = 6) -> tuple[float, f
         parts = (
             unit[halves[rows]],
             unit[:, halves[columns]],
-            back[halves[1 - columns]],
-            back[:, halves[1 - rows]],
+            inverse[halves[1 - columns]],
+            inverse[:, halves[1 - rows]],
         )
         return float(max(map(cond, parts))) ** (1 / (couplings - 1))
 
@@ -118,7 +119,7 @@ def positive_definite_bound(matrix: object) -> float:
     any dimension.
 
     Raises:
-        ArgumentError: The matrix is not square, of odd size or singular.
+        ArgumentError: The matrix is not square, has odd size, or is singular.
 
     Source:
         Ours.
@@ -132,11 +133,11 @@ def positive_definite_bound(matrix: object) -> float:
 
 
 def _unit(matrix: object) -> Array:
-    """Returns the matrix divided by its scale; raises ArgumentError if it has none."""
+    """Returns the matrix, scaled to |det| = 1; raises ArgumentError if it is singular."""
     array = square_floats(matrix)
     if len(array) % 2:
         raise ArgumentError(f"'matrix' should be of even size, got {len(array)}.")
-    sign, log_size = slogdet(array)
+    sign, log_abs_det = slogdet(array)
     if sign == 0:
         raise ArgumentError("'matrix' should be invertible.")
-    return array / np.exp(log_size / len(array))
+    return array / np.exp(log_abs_det / len(array))
