@@ -23,7 +23,7 @@ from kappaflow_studies.training import (
     evaluation,
     points,
     times_in_turns,
-    trained,
+    train_flow,
     twin_of,
 )
 
@@ -61,7 +61,7 @@ def cases(settings: DepthFactorSettings, seed: int) -> list[Case]:
     return [{**case, "seed": seed + i} for case in planned for i in range(settings.seeds)]
 
 
-TWIN = "twin_"
+TWIN = "twin_"  # prefix of the columns of a twin
 
 
 def measure(case: Case) -> list[Row]:
@@ -71,7 +71,7 @@ def measure(case: Case) -> list[Row]:
         torch.manual_seed(case["seed"])
         flow = _flow(case, parts)
         try:
-            trained(flow, parts, case)
+            train_flow(flow, parts, case)
         except NumericalError as error:
             return [{FAILED: str(error)}]
     x = points(flow, parts, case["points"])
@@ -82,8 +82,8 @@ def measure(case: Case) -> list[Row]:
     if twin is None:
         return [row]
     batch = points(flow, parts, case["batch_size"])
-    times = times_in_turns({"time_s": flow, "twin_time_s": twin}, batch, case["repeats"])
-    return [{**row, **evaluation(twin.eval(), parts, x, TWIN), **times}]
+    timings = times_in_turns({"time_s": flow, f"{TWIN}time_s": twin}, batch, case["repeats"])
+    return [{**row, **evaluation(twin.eval(), parts, x, TWIN), **timings}]
 
 
 def _flow(case: Case, parts: DataParts) -> Flow:
@@ -106,40 +106,42 @@ LINES: tuple[tuple[int, Kind], ...] = ((LEAST, "dashed"), (MOST, "dotted"))
 
 def findings(frame: pl.DataFrame, settings: DepthFactorSettings) -> StudyFindings:
     """Returns the charts, the table and the sentences on them."""
-    ended, stopped = completed(frame)
-    any_rewritten = "couplings_after" in ended.columns
-    rewritten = ended.drop_nulls("couplings_after") if any_rewritten else ended.clear()
-    share = f"{len(rewritten)} of {len(ended)} trained flows were rewritten with one partition."
+    finished, stopped = completed(frame)
+    any_rewritten = "couplings_after" in finished.columns
+    rewritten = finished.drop_nulls("couplings_after") if any_rewritten else finished.clear()
+    coverage = (
+        f"{len(rewritten)} of {len(finished)} trained flows were rewritten with one partition."
+    )
     return StudyFindings(
-        found=[*([] if rewritten.is_empty() else _sentences(rewritten)), share, *stopped],
+        found=[*([] if rewritten.is_empty() else _sentences(rewritten)), coverage, *stopped],
         differs=[
             "The source bounds the layers for one linear map; we count the couplings of whole "
             "trained flows, where the ends of a map merge with the neighboring couplings.",
             "47 couplings for a map are the source's proof; six are a later theorem.",
         ],
         charts=[] if rewritten.is_empty() else _charts(rewritten),
-        tables=[_table(ended)] if len(ended) else [],
+        tables=[_table(finished)] if len(finished) else [],
     )
 
 
 def _sentences(rewritten: pl.DataFrame) -> list[str]:
-    ratios = rewritten["couplings_after"] / rewritten["couplings_before"]
+    depth_ratios = rewritten["couplings_after"] / rewritten["couplings_before"]
     per_map = (rewritten["couplings_after"] - rewritten["couplings_before"]) / rewritten["maps"]
-    layers = rewritten["twin_worst_layer"] / rewritten["worst_layer"]
-    times = rewritten["twin_time_s"] / rewritten["time_s"]
+    layer_ratios = rewritten[f"{TWIN}worst_layer"] / rewritten["worst_layer"]
+    time_ratios = rewritten[f"{TWIN}time_s"] / rewritten["time_s"]
     return [
-        f"Without their maps, our rewriting makes flows {ends(ratios)} times as deep, "
-        f"{significant(ratios.median())} times in the median; the source allows {MOST}. The depth "
-        f"of a twin is an upper bound, so it says nothing about the source's {LEAST}.",
+        f"Replacing the maps by couplings makes flows {ends(depth_ratios)} times as deep, "
+        f"{significant(depth_ratios.median())} times in the median; the source allows {MOST}. The "
+        f"depth of a twin is an upper bound, so it says nothing about the source's {LEAST}.",
         f"Each map costs {ends(per_map)} more couplings.",
         "log_prob changes by at most "
         f"{significant(rewritten['difference_float64'].max(), 2)} nats in float64 and "
         f"{significant(rewritten['difference_float32'].max(), 2)} in float32.",
-        f"The worst layer of a twin has {ends(layers)} times the condition number of the flow's "
-        "worst layer; no linear coupling has one above "
+        f"The worst layer of a twin has {ends(layer_ratios)} times the condition number of the "
+        "flow's worst layer; no linear coupling has one above "
         f"{significant(rewritten['map_condition'].max())}.",
-        f"log_prob of the twin takes {ends(times)} times as long, {significant(times.median())} "
-        "in the median.",
+        f"log_prob of the twin takes {ends(time_ratios)} times as long, "
+        f"{significant(time_ratios.median())} in the median.",
     ]
 
 
@@ -147,11 +149,11 @@ def _charts(rewritten: pl.DataFrame) -> list[Chart]:
     rows = groups(rewritten, "data", sorted(rewritten["data"].unique()))
     before = [float(value) for value in sorted(rewritten["couplings_before"].unique())]
     lines = [
-        Series(name=f"{times} times as many", x=[*before], y=[times * x for x in before], tone=7,
+        Series(name=f"{factor} times as many", x=[*before], y=[factor * x for x in before], tone=7,
                kind=kind)
-        for times, kind in LINES
+        for factor, kind in LINES
     ]  # fmt: skip
-    flows = _points(rows, "couplings_before", "couplings_after")
+    flows = _point_series(rows, "couplings_before", "couplings_after")
     return [
         Chart(
             name="couplings",
@@ -167,14 +169,14 @@ def _charts(rewritten: pl.DataFrame) -> list[Chart]:
             "line marks equality.",
             panels=[
                 _against_twin(rows, "worst_layer", "worst layer", "condition number"),
-                _against_twin(rows, "peak", "worst on the way", "condition number"),
+                _against_twin(rows, "peak", "largest cumulative", "condition number"),
                 _against_twin(rows, "time_s", "log_prob", "seconds"),
             ],
         ),
     ]
 
 
-def _points(rows: dict[str, pl.DataFrame], x: str, y: str) -> list[Series]:
+def _point_series(rows: dict[str, pl.DataFrame], x: str, y: str) -> list[Series]:
     return [
         column_series(part, x, y, name=name, tone=tone, kind="points")
         for tone, (name, part) in enumerate(rows.items())
@@ -184,13 +186,13 @@ def _points(rows: dict[str, pl.DataFrame], x: str, y: str) -> list[Series]:
 def _against_twin(rows: dict[str, pl.DataFrame], column: str, title: str, unit: str) -> Panel:
     values = sorted(value for part in rows.values() for value in part[column].drop_nulls())
     equal = Series(name="equal", x=values[:1] + values[-1:], y=values[:1] + values[-1:], tone=7)
-    series = [*_points(rows, column, f"twin_{column}"), equal]
+    series = [*_point_series(rows, column, f"{TWIN}{column}"), equal]
     return panel(title, f"{unit}, flow", f"{unit}, twin", series)
 
 
 COLUMNS = [
-    "flow", "maps", "couplings", "of the twin", "times", "more for each map", "worst layer",
-    "of the twin", "difference, nats", "log_prob, times as long",
+    "flow", "maps", "couplings", "couplings of twin", "times", "more for each map",
+    "worst layer", "worst layer of twin", "difference, nats", "log_prob, times as long",
 ]  # fmt: skip
 
 
@@ -203,14 +205,14 @@ def _table(frame: pl.DataFrame) -> StudyTable:
             rows.append([name, *["none found"] * (len(COLUMNS) - 1)])
             continue
         before, after = row["couplings_before"], row["couplings_after"]
-        times, more = after / before, (after - before) / row["maps"]
-        shown = (times, more, row["worst_layer"], row["twin_worst_layer"])
+        depth_ratio, per_map = after / before, (after - before) / row["maps"]
+        shown = (depth_ratio, per_map, row["worst_layer"], row[f"{TWIN}worst_layer"])
         rows.append([
             name,
             *map(str, (row["maps"], before, after)),
             *map(significant, shown),
             significant(row["difference_float64"], 2),
-            significant(row["twin_time_s"] / row["time_s"]),
+            significant(row[f"{TWIN}time_s"] / row["time_s"]),
         ])
     caption = "Couplings of the twin: linear and nonlinear. Difference: the largest, in float64."
     return StudyTable(title="All flows", columns=COLUMNS, rows=rows, caption=caption)
@@ -219,7 +221,7 @@ def _table(frame: pl.DataFrame) -> StudyTable:
 DEPTH_FACTOR = Study(
     name="depth-factor",
     title="What 1x1 convolutions save: couplings with and without them",
-    about="trained flows with linear maps between couplings, and what they are without",
+    about="trained flows with linear maps between couplings, and the same functions without maps",
     claim=(
         "A flow with 1x1 convolutions can be 5 to 47 times smaller than a flow with a fixed "
         "partition that computes the same function: each linear layer takes at most 47 couplings, "

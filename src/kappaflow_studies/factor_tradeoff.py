@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from kappaflow.errors import NumericalError
 from kappaflow.factor import factor_linear
-from kappaflow.report.charts import Chart, Series
+from kappaflow.report.charts import Chart, Numbers, Series
 from kappaflow.report.numbers import significant
 from kappaflow_studies import ensembles
 from kappaflow_studies.engine.charts import groups, median, panel, quantile_series, ranged
@@ -19,8 +19,8 @@ from kappaflow_studies.engine.report import StudyFindings, StudyTable
 from kappaflow_studies.engine.study import Case, Row, Study, StudySettings
 from kappaflow_studies.theory import min_condition_number
 
-SEARCH_TIME_S = 1e6  # seconds of a search: none is left out or cut off
-Enough = Annotated[int, Field(ge=6)]  # six couplings are enough for all maps of even size
+SEARCH_TIME_S = 1e6  # seconds of a search, effectively unlimited
+CouplingCount = Annotated[int, Field(ge=6)]  # six couplings are enough for all maps of even size
 
 
 class TradeOffSettings(StudySettings):
@@ -29,7 +29,7 @@ class TradeOffSettings(StudySettings):
     ensembles: Annotated[tuple[Ensemble, ...], NotEmpty]
     sizes: Annotated[tuple[Many, ...], NotEmpty]  # numbers of features
     draws: Counts  # number of maps of each ensemble, for each size
-    couplings: Annotated[tuple[Enough, ...], NotEmpty]  # the largest allowed numbers
+    couplings: Annotated[tuple[CouplingCount, ...], NotEmpty]  # the largest allowed numbers
 
     @model_validator(mode="after")
     def _check(self) -> "TradeOffSettings":
@@ -42,29 +42,36 @@ def cases(settings: TradeOffSettings, seed: int) -> list[Case]:
     """Returns a case for each map and count; large maps come first."""
     first = 1000 * seed
     return [
-        {"ensemble": name, "n": n, "draw": first + draw, "couplings": most}
+        {"ensemble": name, "n": n, "draw": first + draw, "couplings": max_couplings}
         for n, draws in sorted(zip(settings.sizes, settings.draws, strict=True), reverse=True)
         for draw in range(draws)
         for name in settings.ensembles
         if ensembles.has_size(name, n)
-        for most in settings.couplings
+        for max_couplings in settings.couplings
     ]
 
 
 def measure(case: Case) -> list[Row]:
-    """Returns the factorization of one map with at most so many couplings, or the error."""
+    """Returns the factorization of one map with at most `couplings` couplings, or the error."""
     matrix = ensembles.draw(case["ensemble"], case["n"], case["draw"])
-    of_the_map = float(np.linalg.cond(matrix))
+    map_condition = float(np.linalg.cond(matrix))
     started = time.perf_counter()
     try:
         factorization = factor_linear(
             matrix, couplings=case["couplings"], max_time_s=SEARCH_TIME_S
         )
     except NumericalError as error:
-        return [{"error": str(error), "of_the_map": of_the_map}]
-    row = {"found": len(factorization), "method": factorization.method}
-    row |= {"condition_number": factorization.condition_number, "residual": factorization.residual}
-    return [row | {"time_s": time.perf_counter() - started, "of_the_map": of_the_map}]
+        return [{"error": str(error), "of_the_map": map_condition}]
+    return [
+        {
+            "found": len(factorization),
+            "method": factorization.method,
+            "condition_number": factorization.condition_number,
+            "residual": factorization.residual,
+            "time_s": time.perf_counter() - started,
+            "of_the_map": map_condition,
+        }
+    ]
 
 
 SHOWN_FEATURES = 64  # features of the maps in the sentences, if they were measured
@@ -74,15 +81,15 @@ FIXED_CONDITION = "geometric"  # ensembles with maps of equal condition number
 def findings(frame: pl.DataFrame, settings: TradeOffSettings) -> StudyFindings:
     """Returns the curve, its tables and the sentences on them."""
     solved = frame.drop_nulls("condition_number")
-    lost = len(frame) - len(solved)
-    ended = f"all {len(frame):,} searches ended with a factorization"
-    if lost:
-        ended = f"{lost} of {len(frame):,} searches ended without one and are left out"
+    failed = len(frame) - len(solved)
+    outcome = f"all {len(frame):,} searches ended with a factorization"
+    if failed:
+        outcome = f"{failed} of {len(frame):,} searches ended without one and are left out"
     return StudyFindings(
         found=[
             _headline(solved),
             f"The largest relative residual of a product is "
-            f"{significant(solved['residual'].max(), 2)}; {ended}.",
+            f"{significant(solved['residual'].max(), 2)}; {outcome}.",
         ],
         differs=[
             "The source counts couplings and does not ask for their conditioning. The count of "
@@ -100,8 +107,8 @@ def _headline(frame: pl.DataFrame) -> str:
     fewest, most = min(of_size["couplings"]), max(of_size["couplings"])
     values = []
     for name, rows in groups(of_size, "ensemble", sorted(of_size["ensemble"].unique())).items():
-        at_ends = (rows.filter(couplings=m)["condition_number"] for m in (fewest, most))
-        values.append(f"{title(name)} {' and '.join(significant(median(c)) for c in at_ends)}")
+        extremes = (rows.filter(couplings=m)["condition_number"] for m in (fewest, most))
+        values.append(f"{title(name)} {' and '.join(significant(median(c)) for c in extremes)}")
     return (
         f"More couplings are better conditioned. At {n} features, the largest condition number of "
         f"a factor with {fewest} couplings and with {most} (median of "
@@ -118,10 +125,11 @@ def _chart(frame: pl.DataFrame, settings: TradeOffSettings) -> Chart:
             style = {"name": f"{n} features", "tone": tones[n]}
             series.append(quantile_series(rows, "couplings", "condition_number", **style))
         if name.startswith(FIXED_CONDITION) and series:
-            of_the_map = max(1.0, *of_name["of_the_map"].to_list())
+            map_condition = max(1.0, *of_name["of_the_map"].to_list())
             counts = sorted(settings.couplings)
-            x, y = [*map(float, counts)], [min_condition_number(of_the_map, m) for m in counts]
-            series.append(Series(name="none lies below", x=[*x], y=[*y], tone=7, kind="dotted"))
+            x: Numbers = [float(count) for count in counts]
+            y: Numbers = [min_condition_number(map_condition, count) for count in counts]
+            series.append(Series(name="lower bound", x=x, y=y, tone=7, kind="dotted"))
         label = "largest condition number of a factor"
         panels.append(panel(title(name), "couplings", label, series, log="y"))
     return Chart(

@@ -30,7 +30,7 @@ from kappaflow_studies.engine.study import Case, Row
 FAILED = "failed"  # the column with the reason why a training stopped
 
 
-def trained(flow: Flow, parts: DataParts, case: Case) -> Flow:
+def train_flow(flow: Flow, parts: DataParts, case: Case) -> Flow:
     """Returns the flow in evaluation mode, after training it in place by maximum likelihood."""
     settings = checked_settings(
         max_epochs=case["epochs"],

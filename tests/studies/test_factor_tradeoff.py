@@ -51,7 +51,7 @@ def test_medians_and_quartiles_are_over_the_draws(settings):
     assert geometric.rows == [["8", "1", "4.00", "3.00"]]
     assert times.rows == [["8", "2.0", "2.0"]]
     bound = result.charts[0].panels[1].series[-1]
-    assert bound.name == "none lies below"
+    assert bound.name == "lower bound"
     assert bound.y == [pytest.approx(100 ** (1 / 6)), pytest.approx(100 ** (1 / 12))]
 
 

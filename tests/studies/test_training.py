@@ -8,7 +8,7 @@ import torch
 import kappaflow as kf
 from kappaflow import images
 from kappaflow_studies.data import image_parts, table_parts
-from kappaflow_studies.training import held_out, points, trained
+from kappaflow_studies.training import held_out, points, train_flow
 
 
 def test_tables_are_judged_on_standardized_columns():
@@ -60,7 +60,7 @@ def test_training_is_what_its_seed_says():
         flow = kf.real_nvp(4, depth=2, hidden=(8,))
         start = held_out(flow.eval(), parts)["loss"]
         settings = {"epochs": 3, "batch_size": 100, "learning_rate": 5e-3, "seed": 1}
-        flow = trained(flow.train(), parts, settings)
+        flow = train_flow(flow.train(), parts, settings)
         losses.append(held_out(flow, parts)["loss"])
         assert not flow.training and losses[-1] < start
     assert losses[0] == losses[1]

@@ -16,7 +16,7 @@ from kappaflow.partition import Partition
 from kappaflow_studies.data import DataParts, parts_of
 from kappaflow_studies.engine.presets import Count, ImagesName, TableName, TrainingSettings
 from kappaflow_studies.engine.study import Case, Row
-from kappaflow_studies.training import FAILED, evaluation, points, trained, twin_of
+from kappaflow_studies.training import FAILED, evaluation, points, train_flow, twin_of
 
 HALVES, LAST_CHANGES = "halves", "one changes, affine maps"
 TABLE_KINDS: dict[str, dict[str, Any]] = {
@@ -147,7 +147,7 @@ def measure(case: Case) -> list[Row]:
         torch.manual_seed(case["seed"])
         flow, details = _flow(case, parts)
         try:
-            trained(flow, parts, case)
+            train_flow(flow, parts, case)
         except NumericalError as error:
             return [{**details, FAILED: str(error)}]
     x = points(flow, parts, case["points"])
