@@ -121,7 +121,7 @@ def test_a_flow_of_linear_couplings_is_saved_and_loaded(tmp_path):
     ("arguments", "message"),
     [
         ((half(4), np.ones((2, 3))), r"'weight' should have the shape \(2, 2\)"),
-        ((half(4), None, [1.0]), r"'diagonal' should have the shape \(2,\)"),
+        ((half(4), None, [1.0]), r"'diagonal' .* shape \(2,\) of \(changed\) features, got \(1,"),
         ((half(4), None, [1.0, 0.0]), "'diagonal' should be nowhere zero"),
         ((half(4), np.full((2, 2), np.nan)), "'weight' should hold finite numbers"),
         ((half(4), [["a", "b"]]), "'weight' should hold numbers"),

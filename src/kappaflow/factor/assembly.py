@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from kappaflow.errors import NumericalError
-from kappaflow.factor.closed_forms import SIX, min_couplings
+from kappaflow.factor.closed_forms import HALVES_COUPLINGS, min_couplings
 from kappaflow.factor.coupling import Factor, flip_last, to_layers, weight_and_diagonal
 from kappaflow.factor.factorization import EXACT, Factorization, residuals
 from kappaflow.factor.problem import FactorProblem
@@ -67,8 +67,8 @@ def _note(count: int, method: str, problem: FactorProblem) -> str:
     if method == "direct":
         return DIRECT_NOTES[count]
     if not problem.even:
-        return UNEVEN_NOTE if count >= SIX else ""
-    return {5: FIVE_NOTE, SIX: SIX_NOTE}.get(count, "")
+        return UNEVEN_NOTE if count >= HALVES_COUPLINGS else ""
+    return {5: FIVE_NOTE, HALVES_COUPLINGS: SIX_NOTE}.get(count, "")
 
 
 def out_of_range(problem: FactorProblem) -> NumericalError:

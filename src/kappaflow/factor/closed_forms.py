@@ -12,10 +12,12 @@ from kappaflow.factor.rescale import rescale
 from kappaflow.factor.rotation import ORTHOGONAL, uneven_rotation_blocks
 from kappaflow.factor.svd import factor_svd, singular_value_pairs
 
-SIX, ELEVEN = 6, 11
-BETTER = 0.97  # ratio of the worst condition numbers above which two more factors do not pay
-SHARED = 2.5  # condition number of a carrier for a pair that two more hardly improve
-CARRIERS = 8  # most carriers if the number of couplings is free
+# The couplings that suffice for each map of two equal halves, and those of the form by its SVD.
+HALVES_COUPLINGS, SVD_COUPLINGS = 6, 11
+# Carriers are the couplings of that form that share the condition number of the map.
+MAX_CARRIER_CONDITION = 2.5  # two more carriers hardly improve a better conditioned one
+MAX_CARRIERS = 8  # if the number of couplings is free
+MAX_IMPROVEMENT_RATIO = 0.97  # of the worst condition numbers, for two more factors to pay
 
 
 def is_rotation(problem: FactorProblem) -> bool:
@@ -32,7 +34,8 @@ def is_positive(problem: FactorProblem) -> bool:
 def min_couplings(problem: FactorProblem, method: str) -> int:
     """Returns the smallest number of couplings of a closed form."""
     excess = abs(len(problem.matrix) - 2 * problem.first)
-    return {"rotation": SIX + 2 * excess, "svd": ELEVEN + 4 * excess}.get(method, SIX)
+    counts = {"rotation": HALVES_COUPLINGS + 2 * excess, "svd": SVD_COUPLINGS + 4 * excess}
+    return counts.get(method, HALVES_COUPLINGS)
 
 
 def by_positive(problem: FactorProblem) -> list[Factor]:
@@ -52,40 +55,41 @@ def by_rotation(problem: FactorProblem) -> list[Factor]:
             "'method' should not be 'rotation' for this matrix: it is not a multiple of an "
             "orthogonal matrix. method='auto' accepts any invertible matrix."
         )
-    matrix, small, turn = small_first(problem)
+    matrix, small, restore = small_first(problem)
     blocks = uneven_rotation_blocks(matrix / problem.scale, small)
-    return rescale(turn(unit_factors(blocks)), scale=problem.scale)
+    return rescale(restore(unit_factors(blocks)), scale=problem.scale)
 
 
 def by_svd(problem: FactorProblem, couplings: int | None = None) -> list[Factor]:
-    """Returns eleven factors in closed form, and more as long as they improve the worst one."""
-    matrix, small, turn = small_first(problem)
+    """Returns eleven factors in closed form; up to `couplings` if more improve the worst one."""
+    matrix, small, restore = small_first(problem)
     most = 2 if couplings is None else 2 + max(0, couplings - min_couplings(problem, "svd"))
-    fewest = min(enough_carriers(problem), most - most % 2)
-    best = factor_svd(matrix, small, carriers=fewest)
-    while len(best) > (couplings or 0) and fewest > 2:  # parts of different sizes may take more
-        fewest -= 2
-        best = factor_svd(matrix, small, carriers=fewest)
-    for carriers in range(fewest + 2, most + 1, 2):
-        trial = factor_svd(matrix, small, carriers=carriers)
-        enough = worst_condition_number(trial) > BETTER * worst_condition_number(best)
-        if enough or len(trial) > (couplings or 0):
+    carriers = min(enough_carriers(problem), most - most % 2)
+    best = factor_svd(matrix, small, carriers=carriers)
+    while len(best) > (couplings or 0) and carriers > 2:  # parts of different sizes may take more
+        carriers -= 2
+        best = factor_svd(matrix, small, carriers=carriers)
+    for more in range(carriers + 2, most + 1, 2):
+        trial = factor_svd(matrix, small, carriers=more)
+        limit = MAX_IMPROVEMENT_RATIO * worst_condition_number(best)
+        if worst_condition_number(trial) > limit or len(trial) > (couplings or 0):
             break
         best = trial
-    return turn(best)
+    return restore(best)
 
 
 def enough_carriers(problem: FactorProblem) -> int:
     """Returns the smallest number of carriers, at most 8, that are all well-conditioned."""
     values = problem.singular_values / problem.scale
-    first = min(problem.first, len(values) - problem.first)
-    low, high = values[::-1][:first], values[:first]
-    for carriers in range(2, CARRIERS, 2):
+    small = min(problem.first, len(values) - problem.first)
+    low, high = values[::-1][:small], values[:small]
+    for carriers in range(2, MAX_CARRIERS, 2):
         pairs = singular_value_pairs(low, high, carriers - 1)
-        both = zip([*pairs.shear, *pairs.shear], [*pairs.upper, *pairs.lower], strict=True)
-        if max(two_by_two_condition(shear, scale) for shear, scale in both) <= SHARED:
+        couplings = zip([*pairs.shear, *pairs.shear], [*pairs.upper, *pairs.lower], strict=True)
+        worst = max(two_by_two_condition(shear, scale) for shear, scale in couplings)
+        if worst <= MAX_CARRIER_CONDITION:
             return carriers
-    return CARRIERS
+    return MAX_CARRIERS
 
 
 def worst_condition_number(factors: list[Factor]) -> float:
@@ -96,10 +100,10 @@ def worst_condition_number(factors: list[Factor]) -> float:
 def small_first(
     problem: FactorProblem,
 ) -> tuple[np.ndarray, int, Callable[[list[Factor]], list[Factor]]]:
-    """Returns the map with its smaller part first, the size of that part, and the way back."""
+    """Returns the map with its smaller part first, its size, and what undoes the swap."""
     n, first = len(problem.matrix), problem.first
     if 2 * first <= n:
-        return problem.matrix, first, list
+        return problem.matrix, first, lambda factors: factors
     order = np.roll(np.arange(n), -first)
     matrix = problem.matrix[np.ix_(order, order)]
     return matrix, n - first, lambda factors: [f._replace(lower=not f.lower) for f in factors]

@@ -1,6 +1,8 @@
 """Linear couplings, as layers of a flow (`LinearCoupling`) and as plain arrays (`Factor`).
 
-A linear coupling multiplies by the block matrix (1, 0; W, D) with a diagonal matrix D.
+A linear coupling multiplies by the block matrix (1, 0; W, D) with a diagonal matrix D. The layer
+is here and not in `bijections`, because `factor_linear` returns it: it has no conditioner, and it
+shares its condition number with the arrays.
 """
 
 from collections.abc import Sequence
@@ -24,7 +26,7 @@ Numbers = Tensor | np.ndarray | Sequence
 
 @register("LinearCoupling")
 class LinearCoupling(Bijection):
-    r"""Passes the kept features and mixes the changed ones: :math:`z_2 = d \odot x_2 + W x_1`.
+    r"""Keeps x_1 and changes x_2: :math:`z_2 = d \odot x_2 + W x_1`.
 
     An input may have further dimensions after the features, such as the pixels of an image; the
     same map acts at each pixel.
@@ -60,18 +62,18 @@ class LinearCoupling(Bijection):
         check_something_to_read(partition, 0)
         kept, changed = len(partition.kept), len(partition.changed)
         self.partition = partition
-        start = _numbers("diagonal", diagonal, (changed,), empty=1.0)
-        numbers = _numbers("weight", weight, (changed, kept), empty=0.0)
+        signed = _numbers("diagonal", diagonal, {"changed": changed}, default=1.0)
+        numbers = _numbers("weight", weight, {"changed": changed, "kept": kept}, default=0.0)
         if weight is None:
-            numbers = numbers.to(start.dtype)
-        self.weight, start = nn.Parameter(numbers), start.to(numbers.dtype)
-        if (start == 0).any():
+            numbers = numbers.to(signed.dtype)
+        self.weight, signed = nn.Parameter(numbers), signed.to(numbers.dtype)
+        if (signed == 0).any():
             raise ArgumentError(
                 "'diagonal' should be nowhere zero, got zeros: a coupling must be invertible."
             )
-        self.log_scale = nn.Parameter(start.abs().log())
+        self.log_scale = nn.Parameter(signed.abs().log())
         self.sign: Tensor
-        self.register_buffer("sign", start.sign())
+        self.register_buffer("sign", signed.sign())
 
     @classmethod
     def of(
@@ -108,36 +110,36 @@ class LinearCoupling(Bijection):
         return self(torch.eye(self.partition.features).to(self.weight))[0].mT.contiguous()
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        value = self._changed(batch("x", x, (self.partition.features, *x.shape[2:])))
+        value = self._apply_matrix(batch("x", x, (self.partition.features, *x.shape[2:])))
         return value, self._log_det(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        value = self._restored(batch("z", z, (self.partition.features, *z.shape[2:])))
+        value = self._apply_inverse(batch("z", z, (self.partition.features, *z.shape[2:])))
         return value, -self._log_det(z)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         value, log_det = self(x)
         return _LinearCouplingLinearization(self, value, log_det)
 
-    def _changed(self, x: Tensor) -> Tensor:
+    def _apply_matrix(self, x: Tensor) -> Tensor:
         kept, changed = self.partition.split(x)
         mixed = changed * _along_features(self.diagonal, x) + _times(self.weight, kept)
         return self.partition.merge(kept, mixed.to(x.dtype))
 
-    def _restored(self, z: Tensor) -> Tensor:
+    def _apply_inverse(self, z: Tensor) -> Tensor:
         kept, mixed = self.partition.split(z)
         inverse_scale = _along_features(self.sign * (-self.log_scale).exp(), z)
         changed = (mixed - _times(self.weight, kept)) * inverse_scale
         return self.partition.merge(kept, changed.to(z.dtype))
 
-    def _changed_transposed(self, u: Tensor) -> Tensor:
+    def _apply_transposed(self, u: Tensor) -> Tensor:
         kept, changed = self.partition.split(u)
         pulled = (kept + _times(self.weight.mT, changed)).to(u.dtype)
         return self.partition.merge(
             pulled, (changed * _along_features(self.diagonal, u)).to(u.dtype)
         )
 
-    def _restored_transposed(self, y: Tensor) -> Tensor:
+    def _apply_inverse_transposed(self, y: Tensor) -> Tensor:
         kept, changed = self.partition.split(y)
         scaled = changed * _along_features(self.sign * (-self.log_scale).exp(), y)
         pulled = (kept - _times(self.weight.mT, scaled)).to(y.dtype)
@@ -160,32 +162,33 @@ class _LinearCouplingLinearization(Linearization):
         self._coupling = coupling
 
     def jv(self, v: Tensor) -> Tensor:
-        return self._coupling._changed(self._rows(v)).reshape(v.shape)
+        return self._coupling._apply_matrix(self._rows(v)).reshape(v.shape)
 
     def vjp(self, u: Tensor) -> Tensor:
-        return self._coupling._changed_transposed(self._rows(u)).reshape(u.shape)
+        return self._coupling._apply_transposed(self._rows(u)).reshape(u.shape)
 
     def inverse_jv(self, w: Tensor) -> Tensor:
-        return self._coupling._restored(self._rows(w)).reshape(w.shape)
+        return self._coupling._apply_inverse(self._rows(w)).reshape(w.shape)
 
     def inverse_vjp(self, y: Tensor) -> Tensor:
-        return self._coupling._restored_transposed(self._rows(y)).reshape(y.shape)
+        return self._coupling._apply_inverse_transposed(self._rows(y)).reshape(y.shape)
 
     def _rows(self, vectors: Tensor) -> Tensor:
         return vectors.reshape(-1, *self.value.shape[1:])
 
 
-def condition_number(weight: np.ndarray, size: np.ndarray) -> float:
-    """Returns the condition number of (1, 0; weight, diag(size)), for positive sizes."""
-    if not (np.isfinite(weight).all() and np.isfinite(size).all()):
+def condition_number(weight: np.ndarray, scales: np.ndarray) -> float:
+    """Returns the condition number of (1, 0; weight, diag(scales)), for positive scales."""
+    if not (np.isfinite(weight).all() and np.isfinite(scales).all()):
         return float("nan")
-    if (size != size[0]).any():
+    if (scales != scales[0]).any():
         # The smallest value comes from the inverse, without cancellation.
-        bottoms = np.c_[weight, np.diag(size)], np.c_[weight / size[:, None], np.diag(1 / size)]
+        inverse_weight, inverse_scales = weight / scales[:, None], np.diag(1 / scales)
+        bottoms = np.c_[weight, np.diag(scales)], np.c_[inverse_weight, inverse_scales]
         tops = np.eye(weight.shape[1], sum(weight.shape))
-        first, other = (largest_singular_value(np.r_[tops, bottom]) for bottom in bottoms)
-        return first * other
-    return two_by_two_condition(largest_singular_value(weight), size[0])
+        norm, inverse_norm = (largest_singular_value(np.r_[tops, bottom]) for bottom in bottoms)
+        return norm * inverse_norm
+    return two_by_two_condition(largest_singular_value(weight), scales[0])
 
 
 def largest_singular_value(matrix: np.ndarray) -> float:
@@ -216,14 +219,15 @@ def _along_features(vector: Tensor, x: Tensor) -> Tensor:
     return vector.reshape(-1, *[1] * (x.dim() - 2))
 
 
-def _numbers(name: str, value: Numbers | None, shape: tuple[int, ...], *, empty: float) -> Tensor:
-    """Returns the numbers as a tensor of this shape; raises ArgumentError if they are invalid."""
+def _numbers(name: str, value: Numbers | None, sizes: dict[str, int], *, default: float) -> Tensor:
+    """Returns the numbers as a tensor; `sizes` are those of its dimensions, by their names."""
+    shape = tuple(sizes.values())
     if value is None:
-        return torch.full(shape, empty)
+        return torch.full(shape, default)
     numbers = real_numbers(name, value)
     if numbers.shape != torch.Size(shape):
         raise ArgumentError(
-            f"'{name}' should have the shape {shape} of (changed, kept) features, "
+            f"'{name}' should have the shape {shape} of ({', '.join(sizes)}) features, "
             f"got {tuple(numbers.shape)}."
         )
     return numbers
@@ -269,16 +273,16 @@ def flip_last(factors: Sequence[Factor]) -> tuple[list[Factor], int]:
     """Returns factors of diag(1, ..., 1, -1) T, and the index of the one that took the sign."""
     # An upper factor before the first lower one passes the sign on by flipping its last column.
     changed = list(factors)
-    for number, factor in enumerate(factors):
+    for index, factor in enumerate(factors):
         if factor.lower:
             sign = np.ones(len(factor.diagonal))
             sign[-1] = -1
             weight = sign[:, None] * factor.weight
-            changed[number] = Factor(True, weight, sign * factor.diagonal)
-            return changed, number
+            changed[index] = Factor(True, weight, sign * factor.diagonal)
+            return changed, index
         weight = factor.weight.copy()
         weight[:, -1] *= -1
-        changed[number] = Factor(False, weight, factor.diagonal)
+        changed[index] = Factor(False, weight, factor.diagonal)
     raise ValueError("there is no lower factor to take the sign")
 
 
@@ -293,4 +297,4 @@ def to_layers(factors: Sequence[Factor], partition: Partition) -> tuple[LinearCo
 def weight_and_diagonal(coupling: LinearCoupling) -> tuple[np.ndarray, np.ndarray]:
     """Returns the weight and the diagonal that a coupling computes with, as float64 arrays."""
     weight, diagonal = coupling.weight.detach(), coupling.diagonal.detach()
-    return weight.double().numpy(), diagonal.double().numpy()
+    return weight.double().cpu().numpy(), diagonal.double().cpu().numpy()

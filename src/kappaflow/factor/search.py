@@ -20,7 +20,7 @@ ONE_THREAD = 256  # largest number of features for which searches gain nothing f
 
 def by_continuation(problem: FactorProblem, couplings: int, seed: int) -> list[Factor]:
     """Returns at most this many factors, six or more, by numerical continuation."""
-    matrix, small, turn = small_first(problem)
+    matrix, small, restore = small_first(problem)
     unit = matrix / problem.scale
     with _few_threads(problem):
         if small != len(unit) // 2:
@@ -30,7 +30,7 @@ def by_continuation(problem: FactorProblem, couplings: int, seed: int) -> list[F
             factors = unit_factors(continue_to(unit, couplings, seed=seed))
     if problem.even and len(unit) <= LARGEST_FREE:
         factors = _with_free_scales(rescale(factors), problem)
-    return rescale(turn(factors), scale=problem.scale)
+    return rescale(restore(factors), scale=problem.scale)
 
 
 def _with_free_scales(factors: list[Factor], problem: FactorProblem) -> list[Factor]:

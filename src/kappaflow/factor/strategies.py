@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 
 from kappaflow.factor.budget import SearchBudget
 from kappaflow.factor.closed_forms import (
-    CARRIERS,
-    SIX,
+    HALVES_COUPLINGS,
+    MAX_CARRIERS,
     by_positive,
     by_rotation,
     by_svd,
@@ -73,7 +73,7 @@ def is_small(problem: FactorProblem) -> bool:
 def enough_for(problem: FactorProblem) -> int:
     """Returns the largest number of couplings that a search needed in tests: six for halves."""
     first, second = problem.first, len(problem.matrix) - problem.first
-    return SIX if abs(first - second) <= 1 else enough_couplings(first, second)
+    return HALVES_COUPLINGS if abs(first - second) <= 1 else enough_couplings(first, second)
 
 
 class Strategy(NamedTuple):
@@ -105,7 +105,7 @@ def _five(request: FactorRequest) -> Sequence[int]:
 
 def _six_and_more(request: FactorRequest) -> Sequence[int]:
     """Returns the numbers of couplings to search for, in descending order."""
-    if request.limit < SIX:
+    if request.limit < HALVES_COUPLINGS:
         return ()
     enough = enough_for(request.problem)
     most = min(request.limit, max(*COUNTS, enough))
@@ -115,7 +115,7 @@ def _six_and_more(request: FactorRequest) -> Sequence[int]:
 def _any(request: FactorRequest) -> Sequence[int]:
     if isinstance(request.couplings, int):
         return ()
-    more = 0 if request.couplings is None else CARRIERS - 2
+    more = 0 if request.couplings is None else MAX_CARRIERS - 2
     return (min_couplings(request.problem, "svd") + more,)
 
 
@@ -125,7 +125,7 @@ STRATEGIES = (
         counts=lambda request: (request.limit,),
         condition=lambda problem: True,
         factors=lambda problem, n, seed: direct_factors(problem.blocks, problem.first, most=n),
-        rival=SIX,
+        rival=HALVES_COUPLINGS,
     ),
     Strategy(
         method="rotation",  # six
@@ -151,7 +151,7 @@ STRATEGIES = (
         condition=lambda problem: problem.even,
         factors=lambda problem, n, seed: by_five(problem, seed),
         cost="search",
-        rival=SIX,
+        rival=HALVES_COUPLINGS,
     ),
     Strategy(
         method="continuation",
