@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow, real_nvp
 from kappaflow.images import Images, glow
-from kappaflow.report.charts import Chart, Kind, Panel, Series
+from kappaflow.report.charts import Chart, Panel, Series, SeriesKind
 from kappaflow.report.numbers import significant
 from kappaflow_studies.data import DataParts, parts_of
 from kappaflow_studies.engine.charts import column_series, ends, groups, panel
@@ -101,7 +101,7 @@ def _flow(case: Case, parts: DataParts) -> Flow:
 
 
 LEAST, MOST = 5, 47  # factors of depth in the source
-LINES: tuple[tuple[int, Kind], ...] = ((LEAST, "dashed"), (MOST, "dotted"))
+LINES: tuple[tuple[int, SeriesKind], ...] = ((LEAST, "dashed"), (MOST, "dotted"))
 
 
 def findings(frame: pl.DataFrame, settings: DepthFactorSettings) -> StudyFindings:

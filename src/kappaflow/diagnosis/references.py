@@ -23,8 +23,8 @@ from kappaflow.flows.base import sample_of
 from kappaflow.flows.standardization import standardization_log_det
 
 FloatArray = NDArray[np.float64]
-Kind = Literal["Gaussian", "Gaussian mixture"]
-KINDS: tuple[str, ...] = get_args(Kind)
+ReferenceKind = Literal["Gaussian", "Gaussian mixture"]
+KINDS: tuple[str, ...] = get_args(ReferenceKind)
 
 DEPENDENT = 1e-6  # share of a column's standard deviation that earlier columns leave unexplained
 HALVED_ROWS = 200  # least number of rows to fit a reference to one half and compare on the other
@@ -40,7 +40,7 @@ TrainRows = Tensor | tuple[Tensor, Tensor]
 class Reference:
     """A density fitted to training rows, or to the residuals of a regression on a context."""
 
-    kind: Kind
+    kind: ReferenceKind
     components: int
     nll: FloatArray  # negative log-likelihood of each held-out row, (rows,), in nats
 

@@ -66,11 +66,11 @@ def condition_chart(profile: ProfileQuantiles) -> Chart:
     """Returns the chart of condition numbers, per layer and cumulative; it marks the worst."""
     total, alone = profile.condition_number, profile.layer_condition_number
     layers, worst = profile.layers, profile.worst_layer
-    places = range(1, len(layers) + 1)
+    positions = range(1, len(layers) + 1)
     name, value = layers[worst], alone.median[worst]
     series = [
-        band("all layers so far", places, total.band, DATA, labels=layers),
-        band("each layer alone", places, alone.band, MUTED, labels=layers, kind="points"),
+        band("all layers so far", positions, total.band, DATA, labels=layers),
+        band("each layer alone", positions, alone.band, MUTED, labels=layers, kind="points"),
     ]
     mark = "its condition number is not finite"
     if drawable([value], log=True)[0] is not None:

@@ -145,14 +145,14 @@ def _place_charts(
     over_depth: list[Chart] = []
     others: list[Chart] = []
     for evidence in _evidence(diagnosis, profile, codes):
-        place = next((i for i, code in enumerate(codes) if code.startswith(evidence.codes)), None)
-        if place is not None:
-            explaining.setdefault(place, []).append(evidence.chart)
+        index = next((i for i, code in enumerate(codes) if code.startswith(evidence.codes)), None)
+        if index is not None:
+            explaining.setdefault(index, []).append(evidence.chart)
         else:
             (over_depth if evidence.is_over_depth else others).append(evidence.chart)
     cards = [
-        Card(finding, CODES.get(finding.code), explaining.get(place, ()))
-        for place, finding in enumerate(diagnosis.findings)
+        Card(finding, CODES.get(finding.code), explaining.get(index, ()))
+        for index, finding in enumerate(diagnosis.findings)
     ]
     return cards, over_depth, others
 
@@ -170,12 +170,12 @@ def _evidence(
         if name in tables:
             yield Evidence(of, draw(tables[name]))
     drawn = set()
-    for one in AGREEMENTS:
-        table, is_found = tables.get(one.table, {}), one.code in codes
-        is_measured = all(column in table for column, _ in (one.expected, *one.others))
-        if is_measured and one.name not in drawn:
-            drawn.add(one.name)
-            yield Evidence((one.code,), agreement_chart(one, table, is_found=is_found))
+    for agreement in AGREEMENTS:
+        table, is_found = tables.get(agreement.table, {}), agreement.code in codes
+        is_measured = all(column in table for column, _ in (agreement.expected, *agreement.others))
+        if is_measured and agreement.name not in drawn:
+            drawn.add(agreement.name)
+            yield Evidence((agreement.code,), agreement_chart(agreement, table, is_found=is_found))
 
 
 CHARTS: dict[str, tuple[tuple[str, ...], Callable[[Table], Chart]]] = {

@@ -125,13 +125,13 @@ def agreement_chart(agreement: Agreement, table: Table, *, is_found: bool) -> Ch
     drawn = zip(others, gaps if as_gaps else columns, looks, strict=False)
     for (_, name), values, (tone, mark) in drawn:
         series.append(line(name, x, values, tone, kind="points", mark=mark))
-    place = "line at 0" if as_gaps else "dotted diagonal"
+    reference_line = "line at 0" if as_gaps else "dotted diagonal"
     across = others[0][1] if len(others) == 1 else "compared values"
     return single_chart(
         agreement.name,
         agreement.title,
-        f"Each mark is a row. All marks should lie on the {place}. The largest distance from it "
-        f"is {most}.",
+        f"Each mark is a row. All marks should lie on the {reference_line}. The largest distance "
+        f"from it is {most}.",
         x=f"{expected} (nats)",
         y=f"{'difference' if as_gaps else across} (nats)",
         series=series,

@@ -86,18 +86,18 @@ def condition_bars(factorization: Factorization) -> Chart:
     """Returns the condition number of each coupling as a bar, with the lower bound."""
     values = list(factorization.condition_numbers)
     least = factorization.lower_bound
-    places = list(range(1, len(values) + 1))
+    positions = list(range(1, len(values) + 1))
     return single_chart(
         "condition-bars",
         "Condition number of each factor",
         "The bars should be equally high and close to the dotted line, a lower bound for the "
         "highest: norms multiply, so the factors of T cannot all be below a root of its norm.",
-        **count_axis("coupling, in the order of the product", places),
+        **count_axis("coupling, in the order of the product", positions),
         y="condition number (pure number)",
         y_log=True,
         y_range=(1.0, 1.3 * max(*values, least, 5.0)),
         series=[
-            line("condition number", places, values, DATA, kind="bars"),
+            line("condition number", positions, values, DATA, kind="bars"),
             line(
                 "not all can be smaller", [0.4, len(values) + 0.6], [least] * 2, INK, kind="dotted"
             ),

@@ -38,10 +38,10 @@ def store_report(report: AnyReport, folder: str | Path) -> Path:
     Creates the folder if it is missing; neither file is ever half written.
     """
     page = render(report)
-    place = make_directory(folder)
-    write_bytes(place / NUMBERS, to_json(report).encode())
-    write_bytes(place / PAGE, page.encode())
-    return place / PAGE
+    directory = make_directory(folder)
+    write_bytes(directory / NUMBERS, to_json(report).encode())
+    write_bytes(directory / PAGE, page.encode())
+    return directory / PAGE
 
 
 def read_report(folder: str | Path, kind: str | None = None) -> AnyReport:

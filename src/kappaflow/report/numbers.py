@@ -142,7 +142,7 @@ def plain_text(value: object) -> str:
 def with_powers(text: str) -> str:
     r"""Returns a sentence whose numbers like 1.5e-06 are written as powers of ten."""
     number = r"\b(\d+(?:\.\d+)?)e([+-]\d+)\b"
-    return re.sub(number, lambda found: f"{found[1]}{_TIMES}{power_of_ten(int(found[2]))}", text)
+    return re.sub(number, lambda match: f"{match[1]}{_TIMES}{power_of_ten(int(match[2]))}", text)
 
 
 def breakable(text: str, mark: str) -> str:

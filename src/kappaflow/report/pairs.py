@@ -50,7 +50,7 @@ def correlation_blocks(parts: Correlations) -> list[Block]:
     pairs = differences(parts)
     if not pairs:
         return []
-    worst, notable = pairs[0], sum(abs(one.difference) > NOTABLE * one.error for one in pairs)
+    worst, notable = pairs[0], sum(abs(pair.difference) > NOTABLE * pair.error for pair in pairs)
     among = f" among the {len(parts.columns)} columns that differ most" if parts.left_out else ""
     text = (
         f"Rank correlations (Spearman) show whether samples depend on each other as the data do. "
@@ -61,12 +61,12 @@ def correlation_blocks(parts: Correlations) -> list[Block]:
     )
     rows = [
         [
-            f"{one.first} and {one.second}",
-            fixed(one.data, 2),
-            fixed(one.samples, 2),
-            f"{fixed(one.difference, 2)} ± {fixed(one.error, 2)}",
+            f"{pair.first} and {pair.second}",
+            fixed(pair.data, 2),
+            fixed(pair.samples, 2),
+            f"{fixed(pair.difference, 2)} ± {fixed(pair.error, 2)}",
         ]
-        for one in pairs[:SHOWN_DIFFERENCES]
+        for pair in pairs[:SHOWN_DIFFERENCES]
     ]
     columns = ("Columns", "Held-out rows", "Samples", "Difference")
     return [
@@ -114,8 +114,8 @@ def _pairs_chart(
 def corner_chart(parts: Pairs, marginals: Sequence[Marginal], known: Correlations | None) -> Chart:
     """Returns each pair of columns with its rank correlations, and densities on the diagonal."""
     titles = {
-        (one.first, one.second): f"r {fixed(one.data, 2)}, samples {fixed(one.samples, 2)}"
-        for one in (differences(known) if known else [])
+        (pair.first, pair.second): f"r {fixed(pair.data, 2)}, samples {fixed(pair.samples, 2)}"
+        for pair in (differences(known) if known else [])
     }
     clouds, names = Clouds(parts), parts.columns
     panels: list[Panel | None] = []

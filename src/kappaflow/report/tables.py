@@ -75,8 +75,8 @@ def _likelihood_figures(result: Result) -> list[KeyFigure]:
 
 def gaussian_of(result: Result) -> float:
     """Returns the standardized NLL of the Gaussian that the flow is compared with, or nan."""
-    nll = (one.nll_standardized for one in result.references if one.kind == "Gaussian")
-    return next(nll, math.nan)
+    gaussians = (entry for entry in result.references if entry.kind == "Gaussian")
+    return next((gaussian.nll_standardized for gaussian in gaussians), math.nan)
 
 
 def _weighted_figures(padding: AddedPadding | None) -> list[KeyFigure]:

@@ -144,7 +144,8 @@ def _curve_chart(what: CurveChart, curves: Curves, best_epoch: int) -> Chart | N
             series.append(line(name, epochs, values, tone, kind=kind))
     if not series:
         return None
-    epochs = [epoch for one in series for epoch in drawable(one.x) if epoch is not None] or [0.0]
+    drawn = (epoch for trace in series for epoch in drawable(trace.x))
+    epochs = [epoch for epoch in drawn if epoch is not None] or [0.0]
     pad = max(0.5, 0.03 * (max(epochs) - min(epochs)))
     return single_chart(
         what.name,
@@ -163,7 +164,7 @@ def _curve_chart(what: CurveChart, curves: Curves, best_epoch: int) -> Chart | N
 
 def _usual_range(series: Sequence[Series]) -> Ends:
     """Returns an axis range that ignores the high values of the first epochs."""
-    values = [value for one in series for value in drawable(one.y) if value is not None]
+    values = [value for trace in series for value in drawable(trace.y) if value is not None]
     if not values:
         return None, None
     low, high = min(values), max(values)

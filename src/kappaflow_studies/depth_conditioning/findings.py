@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from kappaflow.report.charts import Chart, Kind, Panel, Series
+from kappaflow.report.charts import Chart, Panel, Series, SeriesKind
 from kappaflow.report.numbers import fixed, significant, with_error
 from kappaflow_studies.depth_conditioning.ideal_couplings import last_whitening_factor
 from kappaflow_studies.depth_conditioning.measure import (
@@ -341,7 +341,7 @@ def _factors(ideal: pl.DataFrame, features: int) -> Panel:
         bound=pl.col("expected") / before,
         exact=pl.lit(last_whitening_factor(features, features // 2)),
     )[1:]
-    lines: tuple[tuple[str, str, int, Kind], ...] = (
+    lines: tuple[tuple[str, str, int, SeriesKind], ...] = (
         ("measured", ROTATIONS, 0, "line"),
         ("bound", "bound for rotations", 0, "dashed"),
         ("exact", "exact limit", INK, "dotted"),

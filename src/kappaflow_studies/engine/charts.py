@@ -7,7 +7,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from kappaflow.report.charts import Heat, Kind, Numbers, Panel, Series
+from kappaflow.report.charts import Heat, Numbers, Panel, Series, SeriesKind
 from kappaflow.report.numbers import significant
 
 INFINITY = float("inf")
@@ -20,7 +20,7 @@ def quantile_series(
     *,
     name: str,
     tone: int,
-    kind: Kind = "line",
+    kind: SeriesKind = "line",
     spread: tuple[float, float] | None = (0.25, 0.75),
 ) -> Series:
     """Returns the median of y at each value of x, and a band; nan counts as the largest value."""
@@ -39,7 +39,7 @@ def column_series(
     *,
     name: str,
     tone: int,
-    kind: Kind = "line",
+    kind: SeriesKind = "line",
     band: tuple[str | None, str | None] = (None, None),
     most: float = INFINITY,
 ) -> Series:
@@ -57,7 +57,7 @@ def _numbers(column: pl.Series, most: float = INFINITY) -> Numbers:
 
 
 def level_series(
-    values: pl.Series, ends: Sequence[float], *, name: str, tone: int, kind: Kind
+    values: pl.Series, ends: Sequence[float], *, name: str, tone: int, kind: SeriesKind
 ) -> list[Series]:
     """Returns a horizontal line at the median of values; none if there are no values."""
     level = median(values)

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from kappaflow.report.charts import Chart, Kind, Series
+from kappaflow.report.charts import Chart, Series, SeriesKind
 from kappaflow.report.numbers import significant
 from kappaflow_studies.engine.charts import (
     ends,
@@ -308,7 +308,7 @@ def _of_budgets(
     d: int,
     column: str,
     *,
-    kind: Kind = "line",
+    kind: SeriesKind = "line",
     prefix: str = "",
 ) -> list[Series]:
     """Returns a line for each budget, the median over seeds with quartiles."""
@@ -335,7 +335,7 @@ def _levels(frame: pl.DataFrame, settings: SphereSettings, k: int, d: int) -> li
 
 
 def _family(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
-    lines: tuple[tuple[str, str, int, Kind], ...] = (
+    lines: tuple[tuple[str, str, int, SeriesKind], ...] = (
         ("mean", "mean over pairs", 0, "line"),
         ("smallest", "smallest of all pairs", 1, "line"),
         ("predicted", "predicted: the smallest, 95 %", 1, "dotted"),
@@ -386,7 +386,7 @@ def _bound(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
     )
 
 
-def _plain(frame: pl.DataFrame, y: str, name: str, tone: int, kind: Kind = "line") -> Series:
+def _plain(frame: pl.DataFrame, y: str, name: str, tone: int, kind: SeriesKind = "line") -> Series:
     return quantile_series(frame, "components", y, name=name, tone=tone, kind=kind, spread=None)
 
 

@@ -6,7 +6,7 @@ that are well conditioned at every point.
 
 import polars as pl
 
-from kappaflow.report.charts import Chart, Kind, Panel, Series
+from kappaflow.report.charts import Chart, Panel, Series, SeriesKind
 from kappaflow_studies.engine.charts import column_series, groups, heat_panel, panel
 from kappaflow_studies.universal.approximation import PowerLaw
 from kappaflow_studies.universal.measure import UniversalSettings
@@ -134,7 +134,7 @@ def _every_point(table: pl.DataFrame) -> list[Chart]:
     ]
 
 
-Lines = tuple[tuple[str, str, int, Kind], ...]  # column, name, tone, kind
+Lines = tuple[tuple[str, str, int, SeriesKind], ...]  # column, name, tone, kind
 ERROR_LINES: Lines = (
     ("bound", "bound", 0, "line"),
     ("epsilon", "allowed", 7, "dotted"),

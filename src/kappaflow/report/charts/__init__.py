@@ -20,7 +20,7 @@ from kappaflow.report.numbers import (
 
 Numbers = list[float | None]
 Ends = tuple[float | None, float | None]
-Kind = Literal["line", "dashed", "dotted", "points", "steps", "area", "bars"]
+SeriesKind = Literal["line", "dashed", "dotted", "points", "steps", "area", "bars"]
 
 # Tones: colors by meaning, which templates/page.css sets for light and dark pages.
 DATA, SAMPLES, STRETCH, SQUEEZE, WORST, WARNING, INK, MUTED = range(8)
@@ -40,7 +40,8 @@ class Series:
     low: Numbers | None = None  # ends of a band around a line, or of whiskers through points
     high: Numbers | None = None
     tone: int = DATA
-    kind: Kind = "line"  # "steps" keep a value until the next x, "area" fills the space below
+    # "steps" keep a value until the next x, "area" fills the space below.
+    kind: SeriesKind = "line"
     mark: Literal["circle", "open diamond", "diamond"] = "circle"
     labels: list[str] | None = None  # text for each point, shown on hover
 
@@ -118,12 +119,12 @@ class Panel:
     @property
     def vertical(self) -> list[Numbers]:
         """The lists of numbers along the vertical axis."""
-        return [values for one in self.series for values in one.bounds]
+        return [values for series in self.series for values in series.bounds]
 
     @property
     def empty(self) -> str:
         """A text in place of its values, if its axes can show none of them."""
-        drawn = (v for one in self.series for v in drawable(one.y, log=self.y_log))
+        drawn = (v for series in self.series for v in drawable(series.y, log=self.y_log))
         if self.heat is not None or any(value is not None for value in drawn):
             return ""
         all_zero = all(value == 0 for values in self.vertical for value in values)
@@ -140,7 +141,7 @@ class Panel:
         if self.heat is not None:
             return "A heat map." if self.heat.limit else "A picture."
         rules = [f"{rule.text}: {significant(rule.at)}" for rule in self.rules if rule.text]
-        named = [one.description for one in self.series if one.name]
+        named = [series.description for series in self.series if series.name]
         drawn = "; ".join(named + rules)
         return f"{self.y} against {self.x}. {drawn}."
 
@@ -162,8 +163,8 @@ class Chart:
     def placed(self) -> list[tuple[int, int, Panel]]:
         """Each panel after its row and column, from 1."""
         columns = self.grid[1]
-        places = ((n // columns + 1, n % columns + 1, p) for n, p in enumerate(self.panels))
-        return [(row, column, panel) for row, column, panel in places if panel is not None]
+        cells = ((n // columns + 1, n % columns + 1, p) for n, p in enumerate(self.panels))
+        return [(row, column, panel) for row, column, panel in cells if panel is not None]
 
     @property
     def grid(self) -> tuple[int, int]:

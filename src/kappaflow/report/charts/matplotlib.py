@@ -94,8 +94,8 @@ def _draw_chart(figure: Any, chart: Chart, *, common_legend: bool) -> Any:  # no
     entries = {text: handle for _, *pair in named for handle, text in zip(*pair, strict=True)}
     if common_legend and entries:
         figure.set_size_inches(max(columns * width, 4.0), rows * height + 0.1 * len(entries))
-        place = {"loc": "outside lower center", "ncols": min(4, columns + 1), "frameon": False}
-        figure.legend([*entries.values()], [*entries], **place)
+        placement = {"loc": "outside lower center", "ncols": min(4, columns + 1), "frameon": False}
+        figure.legend([*entries.values()], [*entries], **placement)
     for cell, handles, _ in () if common_legend else named:
         cell.legend() if handles else None
     return cells
@@ -159,11 +159,11 @@ def _draw_series(ax: Any, series: Series, panel: Panel) -> None:  # noqa: ANN401
 
 
 def _draw_rule(ax: Any, rule: Rule) -> None:  # noqa: ANN401
-    draw, at, place, side = ax.axhline, (1, rule.at), ax.get_yaxis_transform(), "right"
+    draw, at, transform, side = ax.axhline, (1, rule.at), ax.get_yaxis_transform(), "right"
     if rule.axis == "x":
-        draw, at, place, side = ax.axvline, (rule.at, 1), ax.get_xaxis_transform(), "center"
+        draw, at, transform, side = ax.axvline, (rule.at, 1), ax.get_xaxis_transform(), "center"
     draw(rule.at, color=_color(MUTED), linewidth=1, linestyle=":", zorder=1)
-    look = {"ha": side, "va": "bottom", "size": 7, "color": _color(MUTED), "xycoords": place}
+    look = {"ha": side, "va": "bottom", "size": 7, "color": _color(MUTED), "xycoords": transform}
     ax.annotate(rule.text, at, **look)
 
 

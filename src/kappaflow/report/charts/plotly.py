@@ -43,7 +43,7 @@ def draw(panel: Panel, chart: Chart) -> Content:
     if panel.heat is not None:
         _adapt_to_heat(layout, panel.heat)
         return {"data": [_heat_trace(panel.heat)], "layout": layout, "height": None}
-    traces = [trace for one in panel.series for trace in _traces(one, panel)]
+    traces = [trace for series in panel.series for trace in _traces(series, panel)]
     return {"data": traces, "layout": layout, "height": chart.height}
 
 
@@ -90,15 +90,15 @@ def _layout(panel: Panel, chart: Chart) -> Content:
     """Returns the axes and what else differs from the template."""
     x = _axis(panel.x, chart.x_ends(panel), log=panel.x_log, small=chart.small)
     y = _axis(panel.y, chart.y_ends(panel), log=panel.y_log, small=chart.small)
-    places = [v for one in panel.series for v in drawable(one.x) if v is not None]
-    if panel.x_whole and places and max(places) - min(places) <= 7:
+    x_values = [v for series in panel.series for v in drawable(series.x) if v is not None]
+    if panel.x_whole and x_values and max(x_values) - min(x_values) <= 7:
         x["dtick"] = 1
     layout: Content = {"xaxis": x, "yaxis": y, "shapes": [_rule(rule) for rule in panel.rules]}
     if panel.empty:
         box = {"xref": "x domain", "yref": "y domain", "x0": 0, "x1": 1, "y0": 0, "y1": 1}
         text = {"text": panel.empty, "textposition": "middle center"}
         layout["shapes"].append(box | {"line": {"width": 0}, "label": text})
-    kinds = {one.kind for one in panel.series}
+    kinds = {series.kind for series in panel.series}
     if chart.small:
         layout |= {"showlegend": False, "margin": {"l": 42, "r": 8, "t": 6, "b": 36}}
     is_plain = chart.small or "area" in kinds
@@ -164,8 +164,8 @@ def _spread(kind: str, x: Numbers, low: Numbers, high: Numbers, tone: str) -> Co
     runs = [[*run] for known, run in groupby(points, lambda point: None not in point) if known]
     if kind == "points":
         runs = [[point] for point in points if None not in point]
-    for places, bottoms, tops in (zip(*run, strict=True) for run in runs):
-        xs += [*places, *reversed(places), None]
+    for positions, bottoms, tops in (zip(*run, strict=True) for run in runs):
+        xs += [*positions, *reversed(positions), None]
         ys += [*bottoms, *reversed(tops), None]
     trace = {"type": "scatter", "mode": "lines", "x": xs[:-1], "y": ys[:-1], "hoverinfo": "skip"}
     trace |= {"showlegend": False, "line": {"color": tone, "width": 1}, "opacity": 0.2}
