@@ -233,11 +233,11 @@ def _figures(
     dtype = str(m.flow.dtype).removeprefix("torch.")
     checked = [] if profile is None else ["finite values", "reconstruction", "conditioning"]
     checked += [
-        CHECKED[one]
-        for one, result in m.results.items()
-        if CHECKED.get(one) and result is not None
+        CHECKED[name]
+        for name, result in m.results.items()
+        if CHECKED.get(name) and result is not None
     ]
-    checked += [f"the likelihood of {one.name}" for one in comparisons]
+    checked += [f"the likelihood of {comparison.name}" for comparison in comparisons]
     return {
         "library": m.flow.library if isinstance(m.flow, Wrapped) else "kappaflow",
         "points": len(m.points),

@@ -88,7 +88,7 @@ class _Watching(TorchFunctionMode):
     def __init__(self, original: object) -> None:
         super().__init__()
         modules = [original, *getattr(original, "transforms", ())]
-        modules = [one for one in modules if isinstance(one, nn.Module)]
+        modules = [module for module in modules if isinstance(module, nn.Module)]
         self.state = {
             id(value): value  # kept, so that no other tensor gets the same id
             for module in modules
@@ -173,18 +173,18 @@ def _copy(
     return wrap(own, x, context).eval(), x, context
 
 
-def _converted(one: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401
-    """Returns a module, a distribution or a part of one after converting it in place."""
-    if isinstance(one, nn.Module):
-        return one.train().to(dtype)  # a flow clears its caches in training mode
-    if isinstance(one, Tensor):
-        return one.to(dtype) if one.is_floating_point() else one
-    if isinstance(one, list):
-        return [_converted(part, dtype) for part in one]
-    if isinstance(one, Distribution | Transform):
-        for name, value in vars(one).items():
-            vars(one)[name] = _converted(value, dtype)
-    return one
+def _converted(component: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401
+    """Returns a module, a distribution or a component of one after converting it in place."""
+    if isinstance(component, nn.Module):
+        return component.train().to(dtype)  # a flow clears its caches in training mode
+    if isinstance(component, Tensor):
+        return component.to(dtype) if component.is_floating_point() else component
+    if isinstance(component, list):
+        return [_converted(part, dtype) for part in component]
+    if isinstance(component, Distribution | Transform):
+        for name, value in vars(component).items():
+            vars(component)[name] = _converted(value, dtype)
+    return component
 
 
 @contextmanager

@@ -19,8 +19,10 @@ CODES = {code: CHECKS[code].title for code in sorted(CHECKS)}
 
 def checks_of_flows() -> list[Check[...]]:
     """Returns the checks that run on a flow; a check that explains another one precedes it."""
-    of_flows = [one for one in CHECKS.values() if one.subject == "flow"]
-    return sorted(of_flows, key=lambda one: (one.before or one.code, not one.before, one.code))
+    checks = [check for check in CHECKS.values() if check.subject == "flow"]
+    return sorted(
+        checks, key=lambda check: (check.before or check.code, not check.before, check.code)
+    )
 
 
 def is_selected(code: str, select: Sequence[str] = (), ignore: Sequence[str] = ()) -> bool:
@@ -30,17 +32,17 @@ def is_selected(code: str, select: Sequence[str] = (), ignore: Sequence[str] = (
         >>> [code for code in ("KF201", "KF203", "KF301") if is_selected(code, ["KF2"], ["KF203"])]
         ['KF201']
     """
-    selected = max((len(one) for one in select if code.startswith(one)), default=-1)
-    ignored = max((len(one) for one in ignore if code.startswith(one)), default=-1)
+    selected = max((len(prefix) for prefix in select if code.startswith(prefix)), default=-1)
+    ignored = max((len(prefix) for prefix in ignore if code.startswith(prefix)), default=-1)
     return selected > ignored if select else ignored < 0
 
 
 def check_codes(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> None:
     """Raises an ArgumentError for a code, or a prefix of one, that no check has."""
     for name, codes in (("select", select), ("ignore", ignore)):
-        for one in codes:
-            if not one or not any(code.startswith(one) for code in CODES):
+        for prefix in codes:
+            if not prefix or not any(code.startswith(prefix) for code in CODES):
                 raise ArgumentError(
                     f"'{name}' should be codes or prefixes of codes, such as KF203 or KF2, got "
-                    f"{one!r}. The codes are {', '.join(CODES)}."
+                    f"{prefix!r}. The codes are {', '.join(CODES)}."
                 )

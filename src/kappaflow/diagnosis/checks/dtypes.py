@@ -26,7 +26,7 @@ class Returned(NamedTuple):
     layer: str
     direction: str
     is_value: bool
-    given: str
+    input_dtype: str
     dtype: str
 
     def narrow_log_det(self, start: str) -> Symptom:
@@ -58,11 +58,13 @@ def dtypes(m: Measurements) -> Dtypes:
 
 
 def _narrow_log_det(results: list[Returned]) -> Returned | None:
-    return next((one for one in results if not one.is_value and one.dtype in NARROW), None)
+    narrow = (r for r in results if not r.is_value and r.dtype in NARROW)
+    return next(narrow, None)
 
 
 def _changed(results: list[Returned]) -> Returned | None:
-    return next((one for one in results if one.is_value and one.dtype != one.given), None)
+    changed = (r for r in results if r.is_value and r.dtype != r.input_dtype)
+    return next(changed, None)
 
 
 @check(
@@ -114,8 +116,8 @@ def dtype_changed(m: Measurements) -> Iterator[Symptom]:
     start = "The" if own else "In a float64 copy, the"
     yield Symptom(
         f"{start} {DIRECTIONS[result.direction]} returns {result.dtype} for points in "
-        f"{result.given}.",
-        {"direction": result.direction, "given": result.given, "got": result.dtype},
+        f"{result.input_dtype}.",
+        {"direction": result.direction, "given": result.input_dtype, "got": result.dtype},
         layer=result.layer,
         severity="warning" if own else "note",
     )
@@ -154,7 +156,7 @@ def _returned(flow: Flow, x: Tensor, context: Tensor | None) -> list[Returned]:
             value, log_det = call(state.clone(), layer.context)
             for result in (value, log_det):
                 if isinstance(result, Tensor):
-                    names = (str(one.dtype).removeprefix("torch.") for one in (state, result))
+                    names = (str(t.dtype).removeprefix("torch.") for t in (state, result))
                     results.append(Returned(layer.name, direction, result is value, *names))
             if direction == "forward":
                 state = value.to(x.dtype)

@@ -247,7 +247,7 @@ def latent_fit(m: Measurements) -> LatentFit | None:
     significant = {
         name: d for name, (d, chance) in tests.items() if len(pairs) * chance <= UNLIKELY
     }
-    name, distance = max(significant.items(), key=lambda one: one[1], default=("", 0.0))
+    name, distance = max(significant.items(), key=lambda item: item[1], default=("", 0.0))
     return LatentFit(len(z), name, distance, related if len(z) * related**2 > 50 else 0.0, pair)
 
 

@@ -281,7 +281,7 @@ def _slope(flow: Flow, function: Function, directions: int) -> Slope | None:
             slopes.append(Slope(seed, derived, fine, size))
     if len(slopes) < SETTLE:
         return None
-    return max(slopes, key=lambda one: abs(one.autograd - one.difference) / max(one.size, 1e-12))
+    return max(slopes, key=lambda s: abs(s.autograd - s.difference) / max(s.size, 1e-12))
 
 
 def _gradients(flow: Flow, function: Function) -> Sequence[Tensor | None]:

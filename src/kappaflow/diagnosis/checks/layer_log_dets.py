@@ -52,7 +52,7 @@ def layer_log_dets(m: Measurements) -> list[LayerError]:
     if moved is not None:
         context = None if context is None else context.to(dtype)
         errors = measure(moved, x.to(dtype), context, only=hidden)[0]
-    return sorted(errors, key=lambda one: -abs(one.error))[:1]
+    return sorted(errors, key=lambda error: -abs(error.error))[:1]
 
 
 def _measured(

@@ -109,12 +109,12 @@ def log_det_wrong(m: Measurements) -> Iterator[Symptom]:
         )
         x = torch.randn(64, 2)
     """
-    off = {which: one for which, one in _errors(m).items() if one is not None}
+    off = {which: error for which, error in _errors(m).items() if error is not None}
     if not off:
         yield from _wrong_in_a_layer(m)
         return
     worst, tolerance = max(off.values())
-    layer = next((one.layer for one in layer_log_dets(m) if not one.moved), None)
+    layer = next((error.layer for error in layer_log_dets(m) if not error.moved), None)
     if "sum" in off:
         message = f"The log_dets of the two directions add up to {worst:.2g} nats instead of 0."
     else:
@@ -136,18 +136,19 @@ def log_det_wrong(m: Measurements) -> Iterator[Symptom]:
 
 def _wrong_in_a_layer(m: Measurements) -> Iterator[Symptom]:
     """Yields a symptom for a layer with a wrong log_det that the whole flow does not show."""
-    if not all(torch.isfinite(one).all() for one in (m.log_prob, m.latent_errors, m.data_errors)):
+    measured = (m.log_prob, m.latent_errors, m.data_errors)
+    if not all(torch.isfinite(values).all() for values in measured):
         return
-    for one in [] if state(m).stale else layer_log_dets(m):
-        direction = DIRECTIONS["inverse" if one.inverse else "forward"]
-        known = f" ± {one.standard_error:.1g}" if one.standard_error else ""
-        when = "After a small change of the parameters, the" if one.moved else "The"
+    for error in [] if state(m).stale else layer_log_dets(m):
+        direction = DIRECTIONS["inverse" if error.inverse else "forward"]
+        known = f" ± {error.standard_error:.1g}" if error.standard_error else ""
+        when = "After a small change of the parameters, the" if error.moved else "The"
         yield Symptom(
             f"{when} log_det of {direction} differs from log|det| of the layer's Jacobian by "
-            f"{abs(one.error):.2g}{known} nats.",
-            {"worst_nats": abs(one.error), "standard_error": one.standard_error},
-            layer=one.layer,
-            severity="warning" if one.moved else "error",
+            f"{abs(error.error):.2g}{known} nats.",
+            {"worst_nats": abs(error.error), "standard_error": error.standard_error},
+            layer=error.layer,
+            severity="warning" if error.moved else "error",
         )
 
 

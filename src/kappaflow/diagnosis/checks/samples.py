@@ -292,9 +292,9 @@ def _distance_to_base(
             DIRECTIONS, z[0].numel(), generator=generator, dtype=torch.float64
         )
         latents, based = z.flatten(1).cpu().double(), base.flatten(1).cpu().double()
-        pairs += [(latents @ one, based @ one) for one in directions]
+        pairs += [(latents @ direction, based @ direction) for direction in directions]
     results = [kolmogorov_smirnov(a, b) for a, b in pairs]
-    significance = min(1.0, len(results) * min(one for _, one in results))
+    significance = min(1.0, len(results) * min(p_value for _, p_value in results))
     return max(distance for distance, _ in results), significance
 
 

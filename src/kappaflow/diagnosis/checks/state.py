@@ -330,11 +330,12 @@ def _unmoved(flow: Flow, moved: Flow, x: Tensor, context: Tensor | None) -> floa
     """
     if not _missed(flow, x, context) <= FINE:
         return 0.0
-    (z, log_det), (moved_z, moved_log_det) = (one.bijection(x, context) for one in (flow, moved))
+    z, log_det = flow.bijection(x, context)
+    moved_z, moved_log_det = moved.bijection(x, context)
     if torch.equal(moved_z.flatten(1), x.flatten(1)):
         return 0.0  # the identity, whatever the parameters: KF405
     if not differ(moved_z, z) and not differ(moved_log_det, log_det):
-        densities = (one.base.log_prob(z, context) for one in (flow, moved))
+        densities = (version.base.log_prob(z, context) for version in (flow, moved))
         return 0.0 if differ(*densities) else 1.0
     after = _missed(moved, x, context)
     return after if after > BROKEN else 0.0
