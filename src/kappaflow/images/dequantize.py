@@ -182,8 +182,8 @@ def _coupling(channels: int, hidden: int, layer: int) -> AffineCoupling:
 
 def _log_slope(u: Tensor) -> Tensor:
     """Returns the log of the derivative of the sigmoid, summed over the pixels, (B,)."""
-    wide = u.to(log_det_dtype(u.dtype))
-    return (logsigmoid(wide) + logsigmoid(-wide)).flatten(1).sum(1)
+    logits = u.to(log_det_dtype(u.dtype))
+    return (logsigmoid(logits) + logsigmoid(-logits)).flatten(1).sum(1)
 
 
 @register("DequantizeAndPad")

@@ -254,10 +254,10 @@ def real_nvp_image(
             blocks=blocks,
             context_features=context_features,
         )
-        made = AffineCoupling(
+        coupling = AffineCoupling(
             partition, network, context_features=context_features, scale_bound=bound
         )
-        return [ActNorm(partition.features), made]
+        return [ActNorm(partition.features), coupling]
 
     def in_turns(first: AnyPartition, count: int) -> list[Bijection]:
         turns = [first if i % 2 == 0 else first.swapped() for i in range(count)]

@@ -190,5 +190,5 @@ def _height_and_width(places: object) -> tuple[int, int]:
             f"'places' should be the height and the width of the input, got {places!r}: "
             "a transformer has a learned vector for each place."
         )
-    height, width = (positive_int("places", place) for place in places)
+    height, width = (positive_int("places", side) for side in places)
     return height, width

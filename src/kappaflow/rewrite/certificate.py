@@ -80,11 +80,11 @@ class Certificate:
     @property
     def condition_number(self) -> float:
         """Largest condition number of a linear coupling; 1 if there is none."""
-        return max((max(one.condition_numbers, default=1.0) for one in self.replaced), default=1.0)
+        return max((c for linear in self.replaced for c in linear.condition_numbers), default=1.0)
 
     def __str__(self) -> str:
-        couplings = sum(one.couplings for one in self.replaced)
-        residual = max((one.residual for one in self.replaced), default=0.0)
+        couplings = sum(linear.couplings for linear in self.replaced)
+        residual = max((linear.residual for linear in self.replaced), default=0.0)
         lines = [
             ("couplings before", f"{self.couplings_before}"),
             ("permutations and linear layers before", f"{self.mixing_before}"),
@@ -100,10 +100,10 @@ class Certificate:
             *(
                 (
                     f"largest difference in {kind}",
-                    f"z {one.z:.1e}, log_det {one.log_det:.1e} nats, "
-                    f"log_prob {one.log_prob:.1e} nats",
+                    f"z {gap.z:.1e}, log_det {gap.log_det:.1e} nats, "
+                    f"log_prob {gap.log_prob:.1e} nats",
                 )
-                for kind, one in self.differences.items()
+                for kind, gap in self.differences.items()
             ),
             ("compared on", f"{self.points:,} rows"),
         ]
@@ -117,10 +117,10 @@ class Certificate:
 
 @torch.no_grad()
 def difference(
-    one: Flow, other: Flow, x: Tensor, context: Tensor | None, dtype: torch.dtype
+    first: Flow, second: Flow, x: Tensor, context: Tensor | None, dtype: torch.dtype
 ) -> Difference:
     """Returns the differences between two flows, both computed in the same dtype."""
-    flows = [copy.deepcopy(flow).to(dtype).eval() for flow in (one, other)]
+    flows = [copy.deepcopy(flow).to(dtype).eval() for flow in (first, second)]
     largest = []
     at_once = max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // math.prod(x.shape[1:])))
     for rows in torch.arange(len(x), device=x.device).split(at_once):

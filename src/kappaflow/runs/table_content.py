@@ -71,12 +71,12 @@ def table_content(result: FitResult, data: "TableData", budget: float | None) ->
     samples = samples_like(flow, pictured)
     padding, weighted = added_padding(flow, test)
     separation = separation_of(flow, nll, data)
-    whole, *parts = _likelihoods(flow, nll, data)
+    likelihood, *parts = _likelihoods(flow, nll, data)
     return Content(
         held_out=HeldOut(
             kind=TABLE,
             likelihood="bound" if data.widths and flow.likelihood == "exact" else flow.likelihood,
-            test=whole,
+            test=likelihood,
             parts=parts,
             references=comparisons_on(flow, data, (nll if weighted is None else weighted).numpy()),
             padding=padding,
@@ -298,8 +298,8 @@ def correlations(test: Table, samples: np.ndarray) -> Correlations | None:
     differences = np.nan_to_num(np.abs(data - drawn)).max(0)
     kept = np.sort(np.argsort(-differences, kind="stable")[:CORRELATED_COLUMNS])
     triangles = [
-        [np.round(whole[i, kept[:place]], 4).tolist() for place, i in enumerate(kept)]
-        for whole in (data, drawn)
+        [np.round(matrix[i, kept[:n]], 4).tolist() for n, i in enumerate(kept)]
+        for matrix in (data, drawn)
     ]
     return Correlations(
         columns=[test.all_columns[i] for i in kept],

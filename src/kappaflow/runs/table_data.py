@@ -186,9 +186,9 @@ class TableData(RunData):
 
     def form(self) -> list[tuple[str, str]]:
         """Returns the names of the columns."""
-        given = self.test.context_columns
+        context = self.test.context_columns
         columns = [("columns", ", ".join(self.test.columns))]
-        return [*columns, ("given", ", ".join(given))] if given else columns
+        return [*columns, ("given", ", ".join(context))] if context else columns
 
     def model_facts(self, model: ModelConfig) -> dict[str, Any]:
         """Returns the arguments of a model for a report; the domains are facts of the data."""
@@ -281,7 +281,7 @@ def _refuse_few_different(table: Table) -> None:
 
 def _refuse_sentinels(table: Table) -> None:
     """Raises an error for numbers that most likely mean "missing"."""
-    problems = [one for one in examine(table) if one.code == "sentinel"]
+    problems = [problem for problem in examine(table) if problem.code == "sentinel"]
     if problems:
         raise DataError(
             f"{listed(problems)}; {option('repair', 'drop')} leaves out the rows of a missing one."

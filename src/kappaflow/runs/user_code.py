@@ -80,23 +80,24 @@ def diagnose_code(
         home, _, name = target.rpartition(":")
         to = None if device is None else existing_device(device)
         with _one_sentence_errors(home, always=True):
-            made = _made(target, _module(home), name)
+            subject = _subject(target, _module(home), name)
         with _one_sentence_errors(home):
-            made = made.on(to)
+            subject = subject.on(to)
             if data is not None:
                 table = load_table(data, context=list(context), decimal=decimal)
                 require_finite(table, data)
-                return _at_rows(made, table, to, options), f"rows of {data}"
+                return _at_rows(subject, table, to, options), f"rows of {data}"
             if context:
                 raise ArgumentError(
                     "'context' names columns of DATA: give a table, or leave it out."
                 )
-            points = "samples of the flow" if made.x is None else "points of the code"
-            return doctor(made.flow, made.x, made.context, make=made.again, **options), points
+            points = "samples of the flow" if subject.x is None else "points of the code"
+            flow, x, context_rows = subject.flow, subject.x, subject.context
+            return doctor(flow, x, context_rows, make=subject.again, **options), points
 
 
 @dataclass(frozen=True)
-class _Made:
+class _Subject:
     """What code makes: a flow, points and contexts; `again` is a function that repeats it."""
 
     flow: object
@@ -104,14 +105,14 @@ class _Made:
     context: Tensor | None = None
     again: Maker | None = None
 
-    def on(self, device: torch.device | None) -> "_Made":
+    def on(self, device: torch.device | None) -> "_Subject":
         """Returns all of it on a device; as it is without one."""
         if device is None:
             return self
         x, context = (None if t is None else t.to(device) for t in (self.x, self.context))
         again = self.again
         moved = None if again is None else lambda: _moved(again(), device)
-        return _Made(_moved(self.flow, device), x, context, moved)
+        return _Subject(_moved(self.flow, device), x, context, moved)
 
 
 def _moved(flow: object, device: torch.device) -> object:
@@ -124,13 +125,13 @@ def _moved(flow: object, device: torch.device) -> object:
 
 
 def _at_rows(
-    made: _Made, table: Table, device: torch.device | None, options: dict[str, Any]
+    subject: _Subject, table: Table, device: torch.device | None, options: dict[str, Any]
 ) -> Diagnosis:
     """Returns the diagnosis of a flow at the rows of a table, in the dtype of the flow."""
     parts = (table.values, table.context)
     rows = [None if part is None else torch.from_numpy(part).to(device) for part in parts]
     # A flow without parameters takes float32, as torch does.
-    wrapped = wrap(made.flow, *(None if part is None else part.float() for part in rows))
+    wrapped = wrap(subject.flow, *(None if part is None else part.float() for part in rows))
     features = math.prod(wrapped.event_shape)
     if len(table.columns) != features:
         text = ", ".join(map(repr, table.left_out))
@@ -141,10 +142,10 @@ def _at_rows(
         )
     x, context = (None if part is None else part.to(wrapped.dtype) for part in rows)
     result = diagnose_flow(
-        made.flow,
+        subject.flow,
         x,
         context,
-        make=made.again,
+        make=subject.again,
         compare=partial(comparisons_of, **options),
         names=lambda i: describe_values(table, i),
         **options,
@@ -152,7 +153,7 @@ def _at_rows(
     return with_findings(result, data_findings(table))
 
 
-def _made(target: str, module: ModuleType, name: str) -> _Made:
+def _subject(target: str, module: ModuleType, name: str) -> _Subject:
     """Returns what a name stands for: a flow with its points, or a function that returns them."""
     if not hasattr(module, name):
         raise ArgumentError(f"{target.rpartition(':')[0]} has no {name!r}.")
@@ -163,14 +164,14 @@ def _made(target: str, module: ModuleType, name: str) -> _Made:
         if time.monotonic() - start < QUICK_S:
             again = partial(_flow_of, function)
     if not isinstance(result, tuple) or not _has_points(result):
-        return _Made(result, again=again)
+        return _Subject(result, again=again)
     flow, *tensors = result
     if not 1 <= len(tensors) <= 2 or not all(isinstance(tensor, Tensor) for tensor in tensors):
         raise ArgumentError(
             f"{target} should give a flow, (flow, x) or (flow, x, context) with tensors, got a "
             f"tuple of {', '.join(type(part).__name__ for part in result)}."
         )
-    return _Made(flow, tensors[0], tensors[1] if len(tensors) == 2 else None, again)
+    return _Subject(flow, tensors[0], tensors[1] if len(tensors) == 2 else None, again)
 
 
 def _has_points(result: object) -> bool:

@@ -150,7 +150,7 @@ def fit(
             raise ArgumentError(f"'{name}' should be left out: the '{own}' has its own.")
     own = flow if isinstance(flow, Flow) else None
     data, validation = (
-        read_torch_data(one, own) if is_torch_data(one) else one for one in (data, validation)
+        read_torch_data(rows, own) if is_torch_data(rows) else rows for rows in (data, validation)
     )
     reading = Reading.of(columns, exclude, context, where, decimal, missing)
     if not isinstance(flow, Flow):
@@ -359,8 +359,8 @@ def split_rows(
     else:
         is_read = isinstance(validation, Table)
         reading = Reading() if is_read else replace(reading, columns=None, exclude=())
-        given = held_out_like(as_table(validation, reading, every=True), table)
-        train, held_out = table, noisy(given, prepared.widths, domains)
+        held_out = held_out_like(as_table(validation, reading, every=True), table)
+        train, held_out = table, noisy(held_out, prepared.widths, domains)
     few = few_to_train_on(len(train))  # before copies of a row become one
     if duplicates == "weigh":
         train, _ = weigh_duplicate_rows(train)
