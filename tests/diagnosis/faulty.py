@@ -88,10 +88,10 @@ class Scaled(kf.Bijection):
 
 def codes(diagnosis, start=""):
     """The codes of a diagnosis that begin like this."""
-    return {one.code for one in diagnosis.findings if one.code.startswith(start)}
+    return {finding.code for finding in diagnosis.findings if finding.code.startswith(start)}
 
 
 def findings(flow, x=..., context=None, **options):
     """The findings by code, at rows of N(0, I) unless others are given."""
     x = points() if x is ... else x
-    return {one.code: one for one in kf.doctor(flow, x, context, **options).findings}
+    return {finding.code: finding for finding in kf.doctor(flow, x, context, **options).findings}

@@ -43,8 +43,9 @@ def noisy(flow, seed=0, scale=0.1):
     """Returns a flow with noise on its parameters."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for one in (part for part in flow.parameters() if part.requires_grad):
-            one.add_(scale * torch.randn(one.shape, generator=generator))
+        for parameter in flow.parameters():
+            if parameter.requires_grad:
+                parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
     return flow
 
 
@@ -108,16 +109,16 @@ def zuko_of_three(name):
 
 def distribution(base, *transforms):
     """A distribution of torch on three features, and its samples."""
-    made = TransformedDistribution(Independent(base, 1), list(transforms))
-    return made, made.sample((ROWS,)), None
+    flow = TransformedDistribution(Independent(base, 1), list(transforms))
+    return flow, flow.sample((ROWS,)), None
 
 
 def mixture():
     """A base with two modes, whose coordinates depend on each other."""
     modes = Independent(Normal(torch.tensor([[-2.0, 0.0, 1.0], [2.0, 1.0, 0.0]]), 1.0), 1)
     both = MixtureSameFamily(Categorical(torch.ones(2)), modes)
-    made = TransformedDistribution(both, [AffineTransform(1.0, 2.0)])
-    return made, made.sample((ROWS,)), None
+    flow = TransformedDistribution(both, [AffineTransform(1.0, 2.0)])
+    return flow, flow.sample((ROWS,)), None
 
 
 def images(recipe, side=8, **options):

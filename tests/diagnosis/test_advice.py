@@ -95,10 +95,10 @@ def test_the_arguments_in_the_fix_remove_the_finding(make, snippet, codes):
             flow, x = flow.double(), x.double()
         diagnoses.append(kf.doctor(flow, x))
     before, after = diagnoses
-    assert codes <= {one.code for one in before.findings}
-    assert any(snippet in one.fix for one in before.findings)
-    assert not codes & {one.code for one in after.findings if one.severity != "note"}
-    worst = [one.measured["condition_number_max"] for one in diagnoses]
+    assert codes <= {finding.code for finding in before.findings}
+    assert any(snippet in finding.fix for finding in before.findings)
+    assert not codes & {finding.code for finding in after.findings if finding.severity != "note"}
+    worst = [diagnosis.measured["condition_number_max"] for diagnosis in diagnoses]
     assert worst[1] < 1e-3 * worst[0]
 
 

@@ -37,7 +37,7 @@ def test_the_page_of_rules_has_each_check():
 
 def test_a_check_that_explains_others_comes_before_them():
     """KF403 (wrong scale) before the reconstruction errors that it causes; the rest by code."""
-    codes = [one.code for one in checks_of_flows()]
+    codes = [check.code for check in checks_of_flows()]
     assert codes[codes.index("KF403") + 1] == "KF201"
     codes.remove("KF403")
     assert codes == sorted(codes)

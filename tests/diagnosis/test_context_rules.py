@@ -45,6 +45,6 @@ def test_equal_contexts_are_moved():
 def test_a_context_of_bad_conditioning_is_named(seed):
     """KF306: beyond the first 64 rows, one of the last two; a warning where digits are lost."""
     x = points(seed, 300)
-    found = findings(Given(seed, steep=4.0), x, CONTEXT)
-    assert found["KF306"].evidence["row"] in (298, 299)
+    by_code = findings(Given(seed, steep=4.0), x, CONTEXT)
+    assert by_code["KF306"].evidence["row"] in (298, 299)
     assert findings(Given(seed, steep=7.0), x, CONTEXT)["KF306"].severity == "warning"

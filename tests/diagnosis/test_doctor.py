@@ -270,9 +270,9 @@ class Rippled(kf.Bijection):
         self.inverse_off = inverse_off
 
     def forward(self, x, context=None):
-        wide = x.double()
-        slopes = 1 + (800 * wide).cos() / 2
-        return (wide + (800 * wide).sin() / 1600).to(x), slopes.log().sum(1).to(x)
+        x64 = x.double()
+        slopes = 1 + (800 * x64).cos() / 2
+        return (x64 + (800 * x64).sin() / 1600).to(x), slopes.log().sum(1).to(x)
 
     def inverse(self, z, context=None):
         low, high = z.double() - 1e-3, z.double() + 1e-3
@@ -409,8 +409,9 @@ def compared(difference, standard_error, *, components=1, nll=4.0, fair=True):
 )
 def test_a_flow_is_compared_with_a_gaussian(difference, standard_error, nll, fair, expected):
     """Worse by two standard errors of the paired difference, not better, or not known."""
-    one = compared(difference, standard_error, nll=nll, fair=fair)
-    assert [(finding.code, finding.severity) for finding in comparison_findings([one])] == expected
+    comparison = compared(difference, standard_error, nll=nll, fair=fair)
+    reported = comparison_findings([comparison])
+    assert [(finding.code, finding.severity) for finding in reported] == expected
 
 
 def test_a_flow_better_than_a_gaussian_and_worse_than_a_mixture_is_found():
@@ -422,7 +423,9 @@ def test_a_flow_better_than_a_gaussian_and_worse_than_a_mixture_is_found():
         "(4 components)."
     )
     same = Comparison("Gaussian mixture", 1, False, 500, 4.0, 4.0, 1.0, 0.1)
-    assert [one.code for one in comparison_findings([compared(1.0, 0.1), same])] == ["KF501"]
+    assert [finding.code for finding in comparison_findings([compared(1.0, 0.1), same])] == [
+        "KF501"
+    ]
 
 
 def test_few_rows_leave_the_likelihood_uncertain():
@@ -441,5 +444,5 @@ def test_a_finding_from_elsewhere_changes_the_verdict():
     more = with_findings(diagnosis, comparison_findings([compared(1.0, 0.1)]), ["a Gaussian"])
     assert "On 500 held-out rows" in more.verdict and "KF501" in codes(more)
     assert more.measured["checked"].endswith(", a Gaussian")
-    order = [("error", "warning", "note").index(one.severity) for one in more.findings]
+    order = [("error", "warning", "note").index(finding.severity) for finding in more.findings]
     assert order == sorted(order) and more.profile is diagnosis.profile

@@ -88,7 +88,7 @@ def test_few_depths_of_a_flow_of_many_dimensions_are_measured():
     """The others are interpolated, so that a single layer that stretches is still named."""
     scales = [torch.full((300,), 0.01 * i) for i in range(20)]
     scales[7][:2] = torch.tensor([6.0, -6.0])
-    layers = [kf.bijections.ElementwiseAffine(300, log_scale=one) for one in scales]
+    layers = [kf.bijections.ElementwiseAffine(300, log_scale=scale) for scale in scales]
     flow = kf.Flow(kf.StandardNormal(300), kf.Chain(layers))
     x = torch.randn(8, 300)
     m = Measurements(flow, x)

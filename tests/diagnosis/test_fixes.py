@@ -18,7 +18,7 @@ def diagnosis(code, severity="error", **evidence):
 
 
 @pytest.mark.parametrize(
-    ("found", "applied"),
+    ("finding", "applied"),
     [
         (diagnosis("KF301", "warning"), {"fuse", "float64"}),
         (diagnosis("KF302", "note"), set()),
@@ -30,8 +30,8 @@ def diagnosis(code, severity="error", **evidence):
         (diagnosis("KF203"), set()),
     ],
 )
-def test_fixes_apply_to_their_findings(found, applied):
-    assert {name for name, fix in FIXES.items() if fix.applies_to(found)} == applied
+def test_fixes_apply_to_their_findings(finding, applied):
+    assert {name for name, fix in FIXES.items() if fix.applies_to(finding)} == applied
 
 
 def test_the_command_offers_every_fix():

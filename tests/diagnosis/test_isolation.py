@@ -26,9 +26,9 @@ def test_a_distribution_has_a_copy_in_float64(transforms):
     base = Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
     flow = TransformedDistribution(base, transforms())
     x = flow.sample((8,)).detach()
-    wide = isolated_copy(flow, x, None, torch.float64)
-    assert wide is not None and wide.dtype == torch.float64
-    near = wide.log_prob(x.double()).detach()
+    copy64 = isolated_copy(flow, x, None, torch.float64)
+    assert copy64 is not None and copy64.dtype == torch.float64
+    near = copy64.log_prob(x.double()).detach()
     assert near.dtype == torch.float64
     torch.testing.assert_close(near.float(), flow.log_prob(x).detach(), rtol=1e-3, atol=1e-3)
     assert flow.base_dist.base_dist.loc.dtype == torch.float32

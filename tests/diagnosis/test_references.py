@@ -28,7 +28,11 @@ def plain_flow():
 
 def severities(diagnosis):
     """Code and severity of the findings on the likelihood."""
-    return [(one.code, one.severity) for one in diagnosis.findings if one.code.startswith("KF5")]
+    return [
+        (finding.code, finding.severity)
+        for finding in diagnosis.findings
+        if finding.code.startswith("KF5")
+    ]
 
 
 def test_the_gaussian_has_the_mean_and_covariance_of_the_training_rows():
@@ -73,8 +77,8 @@ def test_columns_without_a_density_have_no_reference():
 def test_the_error_is_that_of_the_paired_differences():
     """It is far smaller than that of either mean if both vary together."""
     nll = np.random.default_rng(0).normal(size=400) * 10
-    (one,) = compare(nll, [Reference("Gaussian", 1, nll - 0.5)])
-    assert one.difference == pytest.approx(0.5) and one.standard_error < 1e-9
+    (comparison,) = compare(nll, [Reference("Gaussian", 1, nll - 0.5)])
+    assert comparison.difference == pytest.approx(0.5) and comparison.standard_error < 1e-9
 
 
 def test_the_doctor_compares_held_out_rows_given_the_training_rows():
@@ -86,8 +90,8 @@ def test_the_doctor_compares_held_out_rows_given_the_training_rows():
     assert "a Gaussian mixture (2 components)" in diagnosis.verdict
     assert "100 held-out rows" in diagnosis.verdict
     normal = points(n=2200, features=2)
-    found = kf.doctor(plain_flow(), normal[:200], train=normal[200:])
-    assert severities(found) == [("KF501", "note")]
+    of_normal = kf.doctor(plain_flow(), normal[:200], train=normal[200:])
+    assert severities(of_normal) == [("KF501", "note")]
 
 
 def test_without_training_rows_only_worse_is_concluded():
@@ -107,8 +111,8 @@ def test_a_conditional_flow_is_compared_with_a_regression():
     context = points(n=500, features=1)
     x = 4 * context + points(1, 500, 2)
     flow = kf.real_nvp(2, depth=2, hidden=(8,), context_features=1)
-    found = findings(flow, x[400:], context[400:], train=(x[:400], context[:400]))
-    assert "a linear-Gaussian regression" in found["KF501"].message
+    by_code = findings(flow, x[400:], context[400:], train=(x[:400], context[:400]))
+    assert "a linear-Gaussian regression" in by_code["KF501"].message
 
 
 @pytest.mark.parametrize(

@@ -75,8 +75,8 @@ def test_samples_under_the_context_of_another_row_are_found(seed):
 def test_the_significance_is_that_of_equal_distributions(seed):
     """For correct samples it is far above the threshold."""
     with torch.no_grad():
-        found = sample_distribution(Measurements(moved(seed).eval()))
-    assert found.significance > 1e-4 and found.repeated == 0 and found.number == 4096
+        result = sample_distribution(Measurements(moved(seed).eval()))
+    assert result.significance > 1e-4 and result.repeated == 0 and result.number == 4096
 
 
 @pytest.mark.parametrize("features", [1, 64])
@@ -89,7 +89,7 @@ def test_correct_samples_give_no_finding_in_any_dimension(features):
 
 def test_a_rare_significance_is_tested_twice(monkeypatch):
     """The larger of two significances counts."""
-    found = iter([(0.3, 1e-9), (0.1, 0.5)])
-    monkeypatch.setattr(samples, "_distance_to_base", lambda *_: next(found))
+    results = iter([(0.3, 1e-9), (0.1, 0.5)])
+    monkeypatch.setattr(samples, "_distance_to_base", lambda *_: next(results))
     with torch.no_grad():
         assert sample_distribution(Measurements(moved(0).eval())).significance == 0.5

@@ -50,8 +50,8 @@ def test_the_severity_of_an_error_follows_its_size(dtype, off, severity):
     torch.manual_seed(0)
     flow = Searching().to(dtype)
     flow.off = off
-    found = findings(flow, points().to(dtype)).get("KF201")
-    assert (found and found.severity) == severity
+    finding = findings(flow, points().to(dtype)).get("KF201")
+    assert (finding and finding.severity) == severity
 
 
 def test_dropout_is_reported_in_training_mode_alone():
@@ -59,8 +59,8 @@ def test_dropout_is_reported_in_training_mode_alone():
     flow = kf.real_nvp(4, depth=4, hidden=(8,), network={"dropout": 0.5})
     kf.fit(flow, torch.randn(200, 4), max_epochs=1, progress=False)
     assert "KF218" not in findings(flow, points())
-    found = findings(flow.train(), points())["KF218"]
-    assert found.layer is not None and "AffineCoupling" in found.layer
+    finding = findings(flow.train(), points())["KF218"]
+    assert finding.layer is not None and "AffineCoupling" in finding.layer
     assert flow.training
 
 
@@ -87,8 +87,8 @@ def test_batch_statistics_in_training_mode_are_named():
     flow, x = Normalized(), 3 * points() + 1
     flow.norm(x)
     assert "KF218" not in findings(flow.eval(), x)
-    found = findings(flow.train(), x)["KF218"]
-    assert "evaluation mode" in found.message and "statistics of the batch" in found.cause
+    finding = findings(flow.train(), x)["KF218"]
+    assert "evaluation mode" in finding.message and "statistics of the batch" in finding.cause
 
 
 def test_a_gap_in_a_density_is_an_error_where_samples_reach_it():

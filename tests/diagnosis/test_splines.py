@@ -19,5 +19,5 @@ def test_a_gradient_near_a_knot_is_not_called_wrong():
     answer = coupling.conditioner(torch.empty(16, 0).double(), context.double())
     raw = numbers(answer, torch.empty(16, 1), coupling.shape)
     x = spline_knots(raw, coupling.shape)[2][:, 0, 4] + 1e-10
-    found = gradient(Measurements(flow, x, context.double()))
-    assert found is not None and not found.is_wrong
+    result = gradient(Measurements(flow, x, context.double()))
+    assert result is not None and not result.is_wrong

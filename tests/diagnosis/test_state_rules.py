@@ -71,22 +71,24 @@ def test_state_that_is_not_saved_is_found_if_the_flow_can_be_rebuilt():
     """KF212 with its size; none without a function, for a buffer, or for kappaflow's layers."""
     flow, other = (Shuffled(*order, stored=False) for order in ((0, 1, 2, 3), (1, 2, 3, 0)))
     assert findings(flow) == {}
-    found = findings(flow, make=lambda: other)
-    assert set(found) == {"KF212"} and found["KF212"].severity == "error"
+    by_code = findings(flow, make=lambda: other)
+    assert set(by_code) == {"KF212"} and by_code["KF212"].severity == "error"
     a, b = (kf.wrap(each, points()).log_prob(points()) for each in (flow, other))
     worst = (a - b).abs().max().item()
-    assert found["KF212"].evidence["worst_nats"] == pytest.approx(worst, rel=1e-4)
+    assert by_code["KF212"].evidence["worst_nats"] == pytest.approx(worst, rel=1e-4)
     saved = Shuffled(0, 1, 2, 3, stored=True)
     assert findings(saved, make=lambda: Shuffled(1, 2, 3, 0, stored=True)) == {}
     mixing = [{"mixing": "lu", "seed": seed} for seed in (1, 2)]
-    flow, other = (kf.real_nvp(FEATURES, depth=4, hidden=(8,), couplings=one) for one in mixing)
+    flow, other = (
+        kf.real_nvp(FEATURES, depth=4, hidden=(8,), couplings=options) for options in mixing
+    )
     assert "KF212" not in findings(flow, make=lambda: other)
 
 
 def test_a_state_that_cannot_be_loaded_is_found():
     """KF212: another number of layers."""
-    found = findings(Right(), make=lambda: torch.nn.Linear(2, 2))["KF212"]
-    assert "cannot load" in found.message and "Linear" in found.message
+    finding = findings(Right(), make=lambda: torch.nn.Linear(2, 2))["KF212"]
+    assert "cannot load" in finding.message and "Linear" in finding.message
 
 
 class Starting(Right):
@@ -116,8 +118,8 @@ class Starting(Right):
 def test_initialization_from_the_first_batch_is_noted():
     """KF401 with the part; the flow itself stays uninitialized."""
     flow = Starting(once=True)
-    found = findings(flow)
-    assert set(found) == {"KF401"} and found["KF401"].layer == "the flow"
+    by_code = findings(flow)
+    assert set(by_code) == {"KF401"} and by_code["KF401"].layer == "the flow"
     assert not flow.started
     flow.encode(points())
     assert findings(flow) == {}
@@ -125,18 +127,19 @@ def test_initialization_from_the_first_batch_is_noted():
 
 def test_initialization_at_each_call_is_found():
     """KF402 names what changes."""
-    found = findings(Starting(once=False))
-    assert found["KF402"].severity == "warning"
-    assert found["KF402"].evidence["changed"] == "scale"
-    assert "KF211" not in found and "KF401" not in found
+    by_code = findings(Starting(once=False))
+    assert by_code["KF402"].severity == "warning"
+    assert by_code["KF402"].evidence["changed"] == "scale"
+    assert "KF211" not in by_code and "KF401" not in by_code
 
 
 def test_an_uninitialized_norm_of_another_library_is_noted():
     """Norms are recognized by their effect; the calls that the fix names initialize them."""
     nf = pytest.importorskip("normflows")
     flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(4), [nf.flows.ActNorm(4)])
-    found = findings(flow)["KF401"]
-    assert found.layer == "flows.0" and "flow.train(); flow.log_prob(x); flow.eval()" in found.fix
+    finding = findings(flow)["KF401"]
+    assert finding.layer == "flows.0"
+    assert "flow.train(); flow.log_prob(x); flow.eval()" in finding.fix
     flow.train()
     flow.log_prob(points())
     flow.eval()

@@ -47,16 +47,16 @@ def same_half(changes_other, reads=1.0):
 
 def test_features_that_no_coupling_changes_are_named():
     """Half of them: a warning. Alternating couplings have no such feature."""
-    found = findings(same_half(changes_other=False))["KF405"]
-    assert found.severity == "warning" and found.evidence["fixed"] == 2
-    assert "2 of 4 features" in found.message and "0, 1, counted" in found.message
+    finding = findings(same_half(changes_other=False))["KF405"]
+    assert finding.severity == "warning" and finding.evidence["fixed"] == 2
+    assert "2 of 4 features" in finding.message and "0, 1, counted" in finding.message
     assert "KF405" not in findings(same_half(changes_other=True))
 
 
 def test_networks_that_read_nothing_are_found():
     """Although they change every feature."""
-    found = findings(same_half(changes_other=True, reads=0.0))["KF405"]
-    assert found.severity == "warning" and "the networks read none" in found.message
+    finding = findings(same_half(changes_other=True, reads=0.0))["KF405"]
+    assert finding.severity == "warning" and "the networks read none" in finding.message
 
 
 def test_masks_of_another_library_are_found():
@@ -80,5 +80,5 @@ def test_masks_of_another_library_are_found():
 def test_what_is_built_that_way_is_a_note_or_nothing():
     """An elementwise map, one coupling, and couplings that are the identity at first."""
     assert "KF405" not in findings(alone(ElementwiseAffine(FEATURES)))
-    one, two = (kf.real_nvp(FEATURES, depth=depth, hidden=(8,)) for depth in (1, 2))
-    assert findings(one)["KF405"].severity == "note" and "KF405" not in findings(two)
+    single, pair = (kf.real_nvp(FEATURES, depth=depth, hidden=(8,)) for depth in (1, 2))
+    assert findings(single)["KF405"].severity == "note" and "KF405" not in findings(pair)

@@ -21,7 +21,7 @@ def test_log_dets_and_singular_values_are_those_of_the_jacobian():
     """By a dense Jacobian that shares no code with the doctor's."""
     flow, x = alone(moved().core).double(), points().double()
     tables = kf.doctor(flow, x).tables
-    matrices = torch.stack([jacobian(flow, one) for one in x])
+    matrices = torch.stack([jacobian(flow, row) for row in x])
     expected = torch.linalg.slogdet(matrices)[1].tolist()
     for column in ("jacobian", "forward", "inverse"):
         assert tables["log_dets"][column] == pytest.approx(expected, rel=1e-5, abs=1e-5)

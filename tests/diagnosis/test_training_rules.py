@@ -17,7 +17,7 @@ def test_the_derivatives_are_those_of_log_prob():
     """Against autograd on the flow, along the same direction."""
     flow = moved(3)
     with torch.no_grad():
-        found = gradient(Measurements(flow, points(3)))
+        result = gradient(Measurements(flow, points(3)))
     flow.double()
     value = flow.log_prob(points(3)[:16].double()).mean()
     gradients = torch.autograd.grad(value, list(flow.parameters()), allow_unused=True)
@@ -29,10 +29,10 @@ def test_the_derivatives_are_those_of_log_prob():
         )
         for seed in range(4)
     ]
-    expected = min(along, key=lambda one: abs(one - found.in_float64.autograd))
-    assert found.in_float64.autograd == pytest.approx(expected, rel=1e-9)
-    assert found.in_float64.difference == pytest.approx(expected, rel=1e-5)
-    assert found.autograd == pytest.approx(expected, rel=1e-3) and found.layer is None
+    expected = min(along, key=lambda slope: abs(slope - result.in_float64.autograd))
+    assert result.in_float64.autograd == pytest.approx(expected, rel=1e-9)
+    assert result.in_float64.difference == pytest.approx(expected, rel=1e-5)
+    assert result.autograd == pytest.approx(expected, rel=1e-3) and result.layer is None
 
 
 def test_the_layer_without_gradient_is_named():
@@ -65,8 +65,8 @@ def test_a_backward_pass_that_loses_digits_is_a_warning():
             z, log_det = super().forward(x)
             return z - self.shift + Rough.apply(self.shift), log_det
 
-    found = findings(with_layer(Losing(FEATURES, shift=[2.0] * FEATURES), at=9))
-    assert set(found) == {"KF209"} and found["KF209"].severity == "warning"
+    by_code = findings(with_layer(Losing(FEATURES, shift=[2.0] * FEATURES), at=9))
+    assert set(by_code) == {"KF209"} and by_code["KF209"].severity == "warning"
 
 
 @pytest.mark.slow
@@ -76,8 +76,8 @@ def test_the_gradients_of_each_memory_mode_are_right(memory):
     flow = moved(1, memory=memory)
     assert findings(flow, points(1)) == {}
     with torch.no_grad():
-        found = gradient(Measurements(flow.eval(), points(1)))
-    assert found.autograd == pytest.approx(found.in_float64.difference, rel=1e-3)
+        result = gradient(Measurements(flow.eval(), points(1)))
+    assert result.autograd == pytest.approx(result.in_float64.difference, rel=1e-3)
 
 
 @pytest.mark.slow
@@ -88,13 +88,13 @@ def test_rows_far_out_that_dominate_the_mean_are_found(seed):
     x = flow.sample(1000, generator=torch.Generator().manual_seed(seed))
     assert "KF503" not in findings(flow, x)
     x[10:13] *= 30
-    found = findings(flow, x)["KF503"]
-    assert found.severity == "warning" and found.evidence["far"] == 3
-    assert found.evidence["worst_row"] in (10, 11, 12)
+    finding = findings(flow, x)["KF503"]
+    assert finding.severity == "warning" and finding.evidence["far"] == 3
+    assert finding.evidence["worst_row"] in (10, 11, 12)
     away = torch.arange(1000) > 12
     log_prob = flow.log_prob(x).detach().double()
-    assert found.evidence["mean"] == pytest.approx(log_prob.mean().item(), rel=1e-3)
-    assert found.evidence["mean_without"] == pytest.approx(
+    assert finding.evidence["mean"] == pytest.approx(log_prob.mean().item(), rel=1e-3)
+    assert finding.evidence["mean_without"] == pytest.approx(
         log_prob[away | (torch.arange(1000) < 10)].mean().item(), rel=1e-3
     )
     assert "KF503" not in findings(flow, 30 * x)
@@ -104,9 +104,9 @@ def test_the_slope_that_heavy_tails_need_is_that_of_the_furthest_row():
     """The identity has slopes of 1; a row at 40 needs about 10."""
     x = points(0, 1000)
     x[17] = 20
-    found = findings(alone(kf.bijections.ElementwiseAffine(FEATURES)), x)["KF503"].evidence
-    assert found["slope_measured"] == pytest.approx(1)
-    assert 6 < found["slope_needed"] < 10 and found["worst_row"] == 17
+    evidence = findings(alone(kf.bijections.ElementwiseAffine(FEATURES)), x)["KF503"].evidence
+    assert evidence["slope_measured"] == pytest.approx(1)
+    assert 6 < evidence["slope_needed"] < 10 and evidence["worst_row"] == 17
 
 
 def epochs(nll, **more):
@@ -131,8 +131,8 @@ def test_a_training_cut_short_by_a_limit_is_a_warning(stopped):
     (finding,) = training_findings(epochs([3.0, 2.5, 2.2]), stopped)
     assert finding.code == "KF506" and finding.severity == "warning"
     assert stopped in finding.fix and "the last 1 still gained 0.3 nats" in (finding.message)
-    (one,) = training_findings(epochs([3.0]), stopped)
-    assert one.message == f"Training stopped at {stopped} after 1 epoch."
+    (finding,) = training_findings(epochs([3.0]), stopped)
+    assert finding.message == f"Training stopped at {stopped} after 1 epoch."
 
 
 def test_the_gain_is_that_of_the_last_epochs():

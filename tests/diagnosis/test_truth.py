@@ -15,11 +15,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 def outcome(case):
     """Returns what the doctor found: the code, the layer, and whether both are right."""
-    found = kf.doctor(case.flow, case.x, make=case.make).findings
-    right = [one for one in found if one.code == case.code]
+    results = kf.doctor(case.flow, case.x, make=case.make).findings
+    right = [finding for finding in results if finding.code == case.code]
     if case.layer is not None:
-        right = [one for one in right if case.layer in (one.layer or "")]
-    return right, {(one.code, one.layer) for one in found}
+        right = [finding for finding in right if case.layer in (finding.layer or "")]
+    return right, {(finding.code, finding.layer) for finding in results}
 
 
 @pytest.mark.slow
@@ -27,11 +27,11 @@ def outcome(case):
 def test_each_planted_defect_is_found(source):
     """With its code, in flows of each library."""
     missed = []
-    for kind in [one for one in truth.KINDS if (one, source) not in truth.SKIPPED]:
+    for kind in [kind for kind in truth.KINDS if (kind, source) not in truth.SKIPPED]:
         case = truth.planted(kind, source)
-        right, found = outcome(case)
+        right, reported = outcome(case)
         if not right:
-            missed.append((case.name, case.code, found))
+            missed.append((case.name, case.code, reported))
     assert not missed
 
 
@@ -46,8 +46,8 @@ def test_the_layer_with_a_wrong_log_det_is_named(library):
 @pytest.mark.parametrize("library", truth.LIBRARIES)
 def test_each_defect_of_a_layer_is_found_in_that_layer(library):
     """With its code."""
-    cases = [truth.in_a_layer(library, one) for one in truth.IN_A_LAYER]
-    assert [(one.name, outcome(one)[1]) for one in cases if not outcome(one)[0]] == []
+    cases = [truth.in_a_layer(library, kind) for kind in truth.IN_A_LAYER]
+    assert [(case.name, outcome(case)[1]) for case in cases if not outcome(case)[0]] == []
 
 
 def test_the_page_of_the_truth_table_has_each_flow():
@@ -78,11 +78,14 @@ def test_a_consistent_error_is_found_in_any_dimension(size, moved):
         for parameter in layer.parameters():
             parameter.data.add_(0.2 * torch.randn_like(parameter))
     flow = kf.Flow(kf.StandardNormal((3, size, size)), kf.Chain([layer]))
-    found = {one.code: one for one in kf.doctor(flow, torch.randn(4, 3, size, size)).findings}
-    assert found["KF203"].layer == "1 Forgetful"
-    assert found["KF203"].severity == ("error" if moved else "warning")
+    by_code = {
+        finding.code: finding
+        for finding in kf.doctor(flow, torch.randn(4, 3, size, size)).findings
+    }
+    assert by_code["KF203"].layer == "1 Forgetful"
+    assert by_code["KF203"].severity == ("error" if moved else "warning")
     right = kf.Flow(flow.base, kf.Chain([kf.bijections.InvertibleConv1x1(3)]))
-    assert "KF203" not in {one.code for one in kf.doctor(right).findings}
+    assert "KF203" not in {finding.code for finding in kf.doctor(right).findings}
 
 
 @pytest.mark.parametrize(
@@ -95,8 +98,8 @@ def test_a_consistent_error_is_found_in_any_dimension(size, moved):
 def test_a_healthy_flow_has_no_finding_above_a_note(name):
     """Trained or not, on images, conditional, of any library, with any base."""
     flow, x, context = healthy.healthy(name)
-    found = kf.doctor(flow, x, context).findings
-    assert [one for one in found if one.severity != "note"] == []
+    results = kf.doctor(flow, x, context).findings
+    assert [finding for finding in results if finding.severity != "note"] == []
 
 
 @pytest.mark.slow
@@ -105,7 +108,7 @@ def test_a_solver_is_as_exact_as_its_tolerance():
     flow = pytest.importorskip("zuko").flows.CNF(3, hidden_features=(8,))
     with torch.no_grad():
         x = flow().sample((64,))
-    assert [one for one in kf.doctor(flow, x).findings if one.severity != "note"] == []
+    assert [finding for finding in kf.doctor(flow, x).findings if finding.severity != "note"] == []
 
 
 def test_one_log_det_for_each_feature_is_not_one_for_each_row():
@@ -122,7 +125,7 @@ def test_one_log_det_for_each_feature_is_not_one_for_each_row():
     x = torch.randn(4, 4)
     wrapped = kf.wrap(flow, x)
     expected = torch.linalg.slogdet(
-        torch.autograd.functional.jacobian(lambda one: norm.inv(one[None])[0], x[0])
+        torch.autograd.functional.jacobian(lambda row: norm.inv(row[None])[0], x[0])
     )[1]
     torch.testing.assert_close(wrapped.bijection(x)[1], expected.expand(4))
     torch.testing.assert_close(wrapped.log_prob(x), flow.log_prob(x))

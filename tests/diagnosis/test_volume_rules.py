@@ -40,9 +40,9 @@ def test_a_vanishing_volume_is_found(seed):
 def test_a_linear_layer_that_is_nearly_singular_is_named(seed):
     """KF305 in float32, not in float64, where digits are left."""
     flow = followed_by(seed, [5.0, 0.0, 0.0, -5.0])
-    found = findings(flow, points(seed))["KF305"]
-    assert found.layer.endswith("ElementwiseAffine") and found.severity == "warning"
-    assert found.evidence["condition_number"] == pytest.approx(math.exp(10), rel=1e-3)
+    finding = findings(flow, points(seed))["KF305"]
+    assert finding.layer.endswith("ElementwiseAffine") and finding.severity == "warning"
+    assert finding.evidence["condition_number"] == pytest.approx(math.exp(10), rel=1e-3)
     assert "KF305" not in findings(flow.double(), points(seed).double())
     assert "KF305" not in findings(followed_by(seed, [4.0, 0.0, 0.0, -4.0]), points(seed))
 

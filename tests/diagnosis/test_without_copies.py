@@ -107,7 +107,7 @@ def test_an_error_of_a_call_is_a_finding(kind, severity):
     flow = NoSolution(truth.Plain(), points())
     flow.kind = kind
     diagnosis = kf.doctor(flow, points())
-    (raised,) = [one for one in diagnosis.findings if one.code == "KF105"]
+    (raised,) = [finding for finding in diagnosis.findings if finding.code == "KF105"]
     assert (raised.severity, raised.layer) == (severity, "1 NoSolution")
     assert f"{kind.__name__} (no solution)" in raised.message
     assert f"({kind.__name__} (no solution))" in diagnosis.measured["not_checked"]

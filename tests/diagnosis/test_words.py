@@ -19,16 +19,16 @@ OWN_NAMES = re.compile(
 )
 
 
-def own_names(found):
+def own_names(results):
     """The names of kappaflow alone in the texts of findings."""
-    texts = [f"{one.message} {one.cause} {one.fix}" for one in found]
+    texts = [f"{finding.message} {finding.cause} {finding.fix}" for finding in results]
     return [name for text in texts for name in OWN_NAMES.findall(text)]
 
 
 def test_no_text_of_a_check_names_kappaflow_to_users_of_other_libraries():
     """Except the checks of trainings and of energies, which only kappaflow has."""
-    of_flows = [one for one in CHECKS.values() if one.subject != "run" and one.code < "KF8"]
-    defaults = [one.finding(Symptom("A message.")) for one in of_flows]
+    checks = [c for c in CHECKS.values() if c.subject != "run" and c.code < "KF8"]
+    defaults = [check.finding(Symptom("A message.")) for check in checks]
     assert own_names(defaults)  # kappaflow's own users see these hints
     assert own_names(map(without_own_names, defaults)) == []
 
@@ -49,8 +49,8 @@ def test_no_text_of_a_check_names_kappaflow_to_users_of_other_libraries():
 def test_a_finding_on_a_foreign_flow_names_nothing_of_kappaflow(kind, source):
     """In its message, cause and fix."""
     case = truth.planted(kind, source)
-    found = kf.doctor(case.flow, case.x, make=case.make).findings
-    assert found and own_names(found) == []
+    results = kf.doctor(case.flow, case.x, make=case.make).findings
+    assert results and own_names(results) == []
 
 
 class Cancelling(nn.Module):
@@ -70,8 +70,8 @@ class Cancelling(nn.Module):
 
 def test_cancellation_in_float32_is_not_blamed_on_the_inverse():
     """The same layer in float64 is its own inverse."""
-    found = findings(Cancelling(), 0.1 * torch.randn(64, 2))
-    assert "float64" in found["KF201"].message and "lose digits" in found["KF201"].cause
+    by_code = findings(Cancelling(), 0.1 * torch.randn(64, 2))
+    assert "float64" in by_code["KF201"].message and "lose digits" in by_code["KF201"].cause
 
 
 def test_a_saturated_coupling_is_not_a_linear_layer():
@@ -83,9 +83,9 @@ def test_a_saturated_coupling_is_not_a_linear_layer():
 
     coupling = kf.bijections.AffineCoupling(kf.Partition.half(2), Saturated(), scale_bound=12.0)
     flow = kf.Flow(kf.StandardNormal(2), kf.Chain([coupling]))
-    found = findings(flow, torch.rand(64, 2) * 1e-3)
-    assert "KF305" not in found and "KF301" in found
-    assert "an argument of AffineCoupling" in found["KF301"].fix
+    by_code = findings(flow, torch.rand(64, 2) * 1e-3)
+    assert "KF305" not in by_code and "KF301" in by_code
+    assert "an argument of AffineCoupling" in by_code["KF301"].fix
     linear = kf.bijections.ElementwiseAffine(2, log_scale=[6.0, -6.0])
     assert "KF305" in findings(kf.Flow(kf.StandardNormal(2), linear), torch.randn(64, 2))
 
@@ -116,8 +116,8 @@ def test_a_row_on_the_edge_of_a_domain_is_no_overflow(value, cause):
     """The layer is not defined there."""
     x = torch.rand(64, 2) + 0.5
     x[3, 1] = value
-    found = findings(LOGARITHM, x)["KF101"]
-    assert cause in found.cause and "clamp" in found.fix
+    finding = findings(LOGARITHM, x)["KF101"]
+    assert cause in finding.cause and "clamp" in finding.fix
 
 
 def test_a_broken_parameter_is_named():
@@ -132,5 +132,5 @@ def test_a_base_without_density_at_the_rows_is_named():
     base = torch.distributions.Independent(torch.distributions.Uniform(torch.zeros(2), 1.0), 1)
     transform = torch.distributions.AffineTransform(0.0, 2.0)
     flow = torch.distributions.TransformedDistribution(base, [transform])
-    found = findings(flow, torch.full((64, 2), 3.0))["KF101"]
-    assert "support of the base" in found.cause
+    finding = findings(flow, torch.full((64, 2), 3.0))["KF101"]
+    assert "support of the base" in finding.cause

@@ -44,7 +44,7 @@ class Planted(nn.Module):
         super().__init__()
         self.flow = inner
         parts = getattr(inner, "transforms", [])
-        self.parts = nn.ModuleList(one for one in parts if isinstance(one, nn.Module))
+        self.parts = nn.ModuleList(part for part in parts if isinstance(part, nn.Module))
         self.log_scale = nn.Parameter(torch.full((x.shape[1],), 0.1, dtype=x.dtype))
 
     @property
@@ -507,9 +507,9 @@ def planted(kind, name):
     flow = kind(inner, x)
 
     def make():
-        made = kind(healthy_module(name, dtype)[0], x)
-        made.order = flow.order.roll(1)
-        return made
+        other = kind(healthy_module(name, dtype)[0], x)
+        other.order = flow.order.roll(1)
+        return other
 
     if kind is LostRow:
         flow.far = x[200].clone()
@@ -522,8 +522,8 @@ def planted(kind, name):
         x = x[:, flow.order.argsort()]
     if kind is Caching:  # used before, as a flow that trained
         flow.encode(x)
-    given = make if kind is Unsaved else None
-    return Case(f"{kind.__name__} in {name}", flow, x, KINDS[kind], make=given)
+    maker = make if kind is Unsaved else None
+    return Case(f"{kind.__name__} in {name}", flow, x, KINDS[kind], make=maker)
 
 
 def changed(part, names, change):
@@ -545,7 +545,7 @@ def changed(part, names, change):
 
         return call
 
-    part.__class__ = type(f"Wrong{kind.__name__}", (kind,), {one: method(one) for one in names})
+    part.__class__ = type(f"Wrong{kind.__name__}", (kind,), {name: method(name) for name in names})
 
 
 def encodes(library, name, named):
