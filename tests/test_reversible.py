@@ -83,20 +83,20 @@ def test_every_bijection_has_the_same_gradients_in_each_mode(name, direction, dt
     expected = gradients(plain, x, context, direction)
     for memory in MEMORY_MODES:
         chain = in_mode(bijection, memory)
-        for found, right in zip(
+        for actual, reference in zip(
             getattr(chain, direction)(x, context),
             getattr(plain, direction)(x, context),
             strict=True,
         ):
             if name in JOINED:
-                torch.testing.assert_close(found, right)
+                torch.testing.assert_close(actual, reference)
             else:
-                assert torch.equal(found, right)
-        found = gradients(chain, x, context, direction)
+                assert torch.equal(actual, reference)
+        actual = gradients(chain, x, context, direction)
         if memory == "invert" or name in JOINED:
-            assert largest_difference(found, expected) < 1e4 * torch.finfo(dtype).eps
+            assert largest_difference(actual, expected) < 1e4 * torch.finfo(dtype).eps
         else:
-            assert same_bits(found, expected)
+            assert same_bits(actual, expected)
 
 
 @pytest.mark.parametrize("direction", WAYS)
@@ -105,16 +105,16 @@ def test_every_bijection_has_the_same_gradients_in_each_mode(name, direction, dt
 def test_any_network_can_be_run_again(memory, name, direction):
     """Random numbers, batch statistics and power iterations are those of the one forward pass."""
     chains = [chain_of(35, m, CONDITIONERS[name]).double() for m in ("store", memory)]
-    (expected, stored), (found, again) = (
+    (expected, stored), (actual, again) = (
         (gradients(chain, rows_of(), direction=direction), torch.get_rng_state())
         for chain in chains
     )
     if memory == "recompute":
-        assert same_bits(found, expected)
-    assert largest_difference(found, expected) < 1e-9
+        assert same_bits(actual, expected)
+    assert largest_difference(actual, expected) < 1e-9
     assert torch.equal(stored, again)
-    for one, other in zip(*(chain.buffers() for chain in chains), strict=True):
-        assert torch.equal(one, other)
+    for first, second in zip(*(chain.buffers() for chain in chains), strict=True):
+        assert torch.equal(first, second)
 
 
 def with_context(memory):
@@ -146,8 +146,8 @@ def test_contexts_and_embeddings_get_their_gradients(memory, direction, wanted_b
     both = [with_context(m) for m in (None, memory)]
     for chain in both:
         chain.embedding.requires_grad_(wanted_by == "embedding")
-    expected, found = (gradients(c, rows_of(features=3), context, direction) for c in both)
-    assert largest_difference(found, expected) < 1e-10
+    expected, actual = (gradients(c, rows_of(features=3), context, direction) for c in both)
+    assert largest_difference(actual, expected) < 1e-10
 
 
 @pytest.mark.parametrize("memory", MEMORY_MODES)
@@ -160,10 +160,10 @@ def test_a_start_from_data_happens_once(memory):
 
     both = [fresh(m) for m in (None, memory)]
     for _ in range(2):
-        expected, found = (gradients(chain, 3 + 2 * rows_of()) for chain in both)
-        assert largest_difference(found, expected) < 1e-12
-    for one, other in zip(*(chain.state_dict().values() for chain in both), strict=True):
-        assert torch.equal(one, other)
+        expected, actual = (gradients(chain, 3 + 2 * rows_of()) for chain in both)
+        assert largest_difference(actual, expected) < 1e-12
+    for first, second in zip(*(chain.state_dict().values() for chain in both), strict=True):
+        assert torch.equal(first, second)
 
 
 @pytest.mark.slow
@@ -171,11 +171,11 @@ def test_a_start_from_data_happens_once(memory):
 @pytest.mark.parametrize("name", ["dropout", "batch norm"])
 def test_gradients_can_be_differentiated(memory, name):
     """Of 35 couplings, two runs."""
-    expected, found = (
+    expected, actual = (
         second_order(chain_of(35, m, CONDITIONERS[name]).double(), rows_of())
         for m in (None, memory)
     )
-    assert largest_difference(found, expected) < 1e-10
+    assert largest_difference(actual, expected) < 1e-10
 
 
 @pytest.mark.slow
@@ -185,21 +185,21 @@ def test_second_derivatives_count_each_path_once(memory):
 
     def entangled(memory):
         torch.manual_seed(4)
-        one = affine(half(3), context=2, scale_bound=0.2)
-        parts = [one, affine(half(3).swapped(), scale_bound=0.2)] * 17
+        layer = affine(half(3), context=2, scale_bound=0.2)
+        parts = [layer, affine(half(3).swapped(), scale_bound=0.2)] * 17
         embedding = nn.Linear(2, 2)
-        one.conditioner.layers[0].bias = nn.Parameter(torch.randn(8))
-        chain = kf.Chain([*parts, one], embedding=embedding, context_features=2, memory=memory)
+        layer.conditioner.layers[0].bias = nn.Parameter(torch.randn(8))
+        chain = kf.Chain([*parts, layer], embedding=embedding, context_features=2, memory=memory)
         chain.embedding.weight = nn.Parameter(torch.randn(2, 2))
-        one.conditioner.tied = chain.embedding  # the embedding's parameters are the part's too
+        layer.conditioner.tied = chain.embedding  # the embedding's parameters are the part's too
         return jittered(chain).double()
 
     context = rows_of(features=2, seed=3).requires_grad_()
     both = [entangled(m) for m in (None, memory)]
     own = list(both[1].parameters())
-    expected, found = (second_order(chain, rows_of(features=3), context) for chain in both)
+    expected, actual = (second_order(chain, rows_of(features=3), context) for chain in both)
     assert all(now is then for now, then in zip(both[1].parameters(), own, strict=True))
-    assert largest_difference(found, expected) < 1e-9
+    assert largest_difference(actual, expected) < 1e-9
 
 
 class Box:
@@ -248,13 +248,13 @@ def test_an_ill_conditioned_layer_is_named_and_the_gradients_are_exact():
     with pytest.warns(
         NumericalWarning, match="memory='invert': the input of layer 36 Affine"
     ) as w:
-        found = gradients(chain, x)
+        actual = gradients(chain, x)
     assert len(w) == 1
     assert "so layers 33 to 40 keep their inputs from now on" in str(w[0].message)
     assert chain.extra_repr() == "memory='invert', recomputing layers 33-40"
     own = len(list(chain[:32].parameters())) + 1
-    assert same_bits(found[own:], expected[own:])
-    assert largest_difference(found, expected) < 1e-5
+    assert same_bits(actual[own:], expected[own:])
+    assert largest_difference(actual, expected) < 1e-5
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         again = gradients(chain, x)
@@ -268,12 +268,12 @@ def test_a_run_that_failed_in_one_backward_pass_is_exact_in_the_next():
     expected = gradients(ill_conditioned("store", 3, bad=2), x)[1:]
     losses = [weighted_loss(chain, x) for _ in range(2)]
     with pytest.warns(NumericalWarning) as w:
-        found = [
+        actual = [
             torch.autograd.grad(losses[i], list(chain.parameters()), retain_graph=True)
             for i in (0, 0, 1)
         ]
     assert len(w) == 1
-    assert all(same_bits(each, expected) for each in found)
+    assert all(same_bits(each, expected) for each in actual)
 
 
 def test_a_value_that_is_not_finite_is_no_failure_of_the_mode():
@@ -282,8 +282,8 @@ def test_a_value_that_is_not_finite_is_no_failure_of_the_mode():
     x[2, 1] = float("nan")
     expected = gradients(chain_of(3, "store").double(), x)
     chain = chain_of(3, "invert").double()
-    found = gradients(chain, x)
-    torch.testing.assert_close(found, expected, equal_nan=True, rtol=0, atol=0)
+    actual = gradients(chain, x)
+    torch.testing.assert_close(actual, expected, equal_nan=True, rtol=0, atol=0)
     assert "recomputing" not in repr(chain)
 
 
@@ -430,10 +430,10 @@ class Checkpointed(nn.Module):
 @pytest.mark.parametrize("memory", ["recompute", "invert"])
 def test_a_checkpoint_in_a_network_runs_a_flow_as_it_ran_before(memory):
     """The flow inside ran by plain autograd, so it must do so again."""
-    expected, found = (
+    expected, actual = (
         gradients(chain_of(3, m, Checkpointed).double(), rows_of()) for m in (None, memory)
     )
-    assert largest_difference(found, expected) < 1e-12
+    assert largest_difference(actual, expected) < 1e-12
 
 
 class Lending(Noisy):
@@ -448,19 +448,19 @@ class Lending(Noisy):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("places", [(0,), (3, 33), (1, 2), (39,)])
+@pytest.mark.parametrize("indices", [(0,), (3, 33), (1, 2), (39,)])
 @pytest.mark.parametrize("direction", WAYS)
-def test_recomputing_gives_gradients_to_tensors_from_outside(direction, places):
+def test_recomputing_gives_gradients_to_tensors_from_outside(direction, indices):
     """Wherever they are read, also by two layers, with the same random numbers and bits."""
     results, calls = [], []
     for memory in (None, "recompute"):
         leaf = torch.linspace(0.5, 1.5, 4).requires_grad_()
         loan, other = leaf.square(), torch.ones(4, requires_grad=True)
         chain = chain_of(40, memory, Noisy).double()
-        for place in places:
+        for index in indices:
             net = Lending(loan, other)
-            net.load_state_dict(chain.bijections[place].conditioner.state_dict())
-            chain.bijections[place].conditioner = net.double()
+            net.load_state_dict(chain.bijections[index].conditioner.state_dict())
+            chain.bijections[index].conditioner = net.double()
         loss = weighted_loss(chain, rows_of(), direction=direction)
         results.append(torch.autograd.grad(loss, [leaf, other, *chain.parameters()]))
         calls.append(torch.get_rng_state())
@@ -477,9 +477,9 @@ def test_a_hook_of_a_layer_acts_in_the_backward_pass(memory):
         chain.bijections[1].register_full_backward_pre_hook(lambda _, of: (2 * of[0], of[1]))
         return chain
 
-    expected, found = (gradients(doubled(m), rows_of()) for m in (None, memory))
-    assert largest_difference(found, gradients(chain_of(3, None).double(), rows_of())) > 1e-3
-    assert largest_difference(found, expected) < 1e-12
+    expected, actual = (gradients(doubled(m), rows_of()) for m in (None, memory))
+    assert largest_difference(actual, gradients(chain_of(3, None).double(), rows_of())) > 1e-3
+    assert largest_difference(actual, expected) < 1e-12
 
 
 @pytest.mark.parametrize("name", BIJECTIONS)
@@ -535,13 +535,13 @@ def test_a_flow_is_saved_after_a_warning_too(tmp_path):
 def test_a_relative_error_is_that_of_the_worst_row():
     """Small rows are measured against the median; what is not finite is larger than anything."""
     kept = torch.tensor([[3.0, 0.0], [1.0, -1.0], [0.0, 0.0]])
-    found = kept + torch.tensor([[0.0, 0.03], [0.0, 0.0], [0.02, 0.0]])
-    assert relative_error(found, kept).item() == pytest.approx(0.02)
-    found[0, 0] = 3.3
-    assert relative_error(found, kept).item() == pytest.approx(0.1)
+    actual = kept + torch.tensor([[0.0, 0.03], [0.0, 0.0], [0.02, 0.0]])
+    assert relative_error(actual, kept).item() == pytest.approx(0.02)
+    actual[0, 0] = 3.3
+    assert relative_error(actual, kept).item() == pytest.approx(0.1)
     for bad in (float("nan"), float("inf")):
-        found[1, 1] = bad
-        assert not relative_error(found, kept).item() <= 1e30
+        actual[1, 1] = bad
+        assert not relative_error(actual, kept).item() <= 1e30
     assert relative_error(kept[:0], kept[:0]).item() == 0
     assert relative_error(0 * kept, 0 * kept).item() == 0
 

@@ -69,8 +69,8 @@ def test_it_is_the_chain_of_its_layers(runs, memory, context, channels, form, no
     actual = everything(chain, given)
     assert len(runs) == 2
     plain = steps(channels, kind=kf.Chain, **settings).double()
-    for one, other in zip(actual, everything(plain, given), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+    for first, second in zip(actual, everything(plain, given), strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-11, atol=1e-11)
 
 
 def test_without_gradients_it_runs_so_too(runs):
@@ -97,11 +97,11 @@ def test_the_way_back_is_that_of_the_layers(monkeypatch, form, norm, solved):
     assert not count
     with torch.no_grad():
         for actual in (chain.inverse(z), chain.eval().inverse(z)):
-            for one, other in zip(actual, reference, strict=True):
-                torch.testing.assert_close(one, other.detach(), rtol=1e-11, atol=1e-11)
+            for first, second in zip(actual, reference, strict=True):
+                torch.testing.assert_close(first, second.detach(), rtol=1e-11, atol=1e-11)
     assert len(count) == 2 * solved
-    for one, other in zip(chain.inverse(z), reference, strict=True):
-        assert torch.equal(one, other)
+    for first, second in zip(chain.inverse(z), reference, strict=True):
+        assert torch.equal(first, second)
 
 
 @pytest.mark.slow
@@ -219,8 +219,8 @@ def test_the_first_batch_starts_what_waits_for_it(runs):
     waiting = [chain.eval()(*images())[0] for chain in chains]
     started = [chain.train()(*images())[0] for chain in chains]
     assert len(runs) == 4
-    for one, other in (waiting, started):
-        torch.testing.assert_close(one, other)
+    for first, second in (waiting, started):
+        torch.testing.assert_close(first, second)
     assert not torch.allclose(waiting[0], started[0])
     assert all(part.initialized for part in chains[0] if isinstance(part, kf.bijections.ActNorm))
 

@@ -59,8 +59,8 @@ def test_parameters_of_another_shape_are_expanded_or_refused(libraries):
     library = Library(libraries["default"])
     actual = outcomes(NativePieces(library, x, raw[:1], shape), cotangent, rows)
     expected = NativePieces(library, x, raw[:1].expand_as(raw).contiguous(), shape)
-    for one, other in zip(actual, outcomes(expected, cotangent, rows), strict=True):
-        assert torch.equal(one, other)
+    for first, second in zip(actual, outcomes(expected, cotangent, rows), strict=True):
+        assert torch.equal(first, second)
     for wrong in (raw[:3], raw[:, 1:], raw[:, :, :2]):
         with pytest.raises(RuntimeError, match="expanded size"):
             NativePieces(library, x, wrong, shape)
@@ -133,12 +133,12 @@ def test_a_training_step_uses_it_in_each_memory_mode(libraries, monkeypatch):
                 torch.nn.init.normal_(parameter, std=0.3)
             loss = -flow.log_prob(torch.randn(40, 5)).mean()
             gradients[name, memory] = torch.autograd.grad(loss, list(flow.parameters()))
-    for one, other in zip(
+    for first, second in zip(
         gradients["native", "store"], gradients["native", "recompute"], strict=True
     ):
-        assert torch.equal(one, other)
+        assert torch.equal(first, second)
     for memory in ("store", "invert"):
-        for one, other in zip(
+        for first, second in zip(
             gradients["native", memory], gradients["python", "store"], strict=True
         ):
-            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-4)

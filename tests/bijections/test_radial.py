@@ -93,6 +93,6 @@ def test_a_new_map_is_the_identity_and_learns():
 
 def test_a_seed_draws_the_center():
     """The same one each time, and another for another seed."""
-    one, same, other = (kf.bijections.Radial(5, seed=seed).center for seed in (4, 4, 5))
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)
+    first, same, other = (kf.bijections.Radial(5, seed=seed).center for seed in (4, 4, 5))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)

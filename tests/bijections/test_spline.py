@@ -164,8 +164,8 @@ def test_the_derivative_by_hand_is_that_of_autograd(size):
     outputs = splined(x, raw, shape)
     expected = torch.autograd.grad(outputs, (x, raw), tuple(weights))
     actual = pulled_back(Pieces(x.detach(), raw.detach(), shape), *weights)
-    for one, other in zip(actual, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12 * other.abs().max().item())
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, e, rtol=1e-9, atol=1e-12 * e.abs().max().item())
 
 
 @pytest.mark.parametrize("size", [0.0, 1.0])

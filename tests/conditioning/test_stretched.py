@@ -54,9 +54,9 @@ def test_the_derivative_is_that_of_the_log_of_the_condition_number(points):
     expected = torch.autograd.grad(dense, parameters, allow_unused=True)
     assert torch.allclose(ours, dense)
     largest = max(e.abs().max() for e in expected if e is not None)
-    for one, other in zip(got, expected, strict=True):
-        one, other = (torch.zeros(()) if g is None else g for g in (one, other))
-        assert (one - other).abs().max() < 1e-9 * largest
+    for first, second in zip(got, expected, strict=True):
+        first, second = (torch.zeros(()) if g is None else g for g in (first, second))
+        assert (first - second).abs().max() < 1e-9 * largest
 
 
 def test_without_a_matrix_the_same_directions_are_found(points, monkeypatch):

@@ -100,10 +100,10 @@ def test_a_search_that_is_cut_off_is_exact_and_better_than_the_closed_form(monke
     matrix = orthogonal(8, np.random.default_rng(0))
     full = kf.factor_linear(matrix)
     monkeypatch.setattr(strategies, "OPERATIONS", 4e7)
-    one, two = kf.factor_linear(matrix), kf.factor_linear(matrix)
-    assert "ended at its limit" in one.note and "limit" not in full.note
-    assert full.condition_number < one.condition_number < one.before_search
-    assert one.is_exact and np.array_equal(dense(one), dense(two))
+    first, second = kf.factor_linear(matrix), kf.factor_linear(matrix)
+    assert "ended at its limit" in first.note and "limit" not in full.note
+    assert full.condition_number < first.condition_number < first.before_search
+    assert first.is_exact and np.array_equal(dense(first), dense(second))
 
 
 def test_a_budget_has_a_part_for_polishing():

@@ -56,8 +56,8 @@ def test_as_many_couplings_as_the_guide_says_make_every_map(p, q):
 
 def test_the_same_seed_gives_the_same_couplings():
     """Bit for bit."""
-    one, two = (continue_uneven(gaussian(5), 2, seed=1) for _ in range(2))
-    assert all((a.weight == b.weight).all() for a, b in zip(one, two, strict=True))
+    first, second = (continue_uneven(gaussian(5), 2, seed=1) for _ in range(2))
+    assert all((a.weight == b.weight).all() for a, b in zip(first, second, strict=True))
 
 
 def test_too_few_couplings_are_reported():

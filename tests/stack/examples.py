@@ -186,36 +186,36 @@ def result_of(module, way, x, context=None):
     return Result(value.detach(), log_det.detach(), gradients)
 
 
-def assert_alike(found, expected, tolerance):
+def assert_alike(actual, expected, tolerance):
     """Asserts that two results are equal to a relative tolerance.
 
     A gradient can be a small sum of large terms: where it is much smaller than the largest one,
     its error is measured by a hundredth of that.
     """
-    assert found.value.dtype == expected.value.dtype
-    assert _error(found.value, expected.value) <= tolerance * expected.value.norm()
-    assert _error(found.log_det, expected.log_det) <= tolerance * (1 + expected.log_det.norm())
-    assert_close_gradients(found.gradients, expected.gradients, tolerance)
+    assert actual.value.dtype == expected.value.dtype
+    assert _error(actual.value, expected.value) <= tolerance * expected.value.norm()
+    assert _error(actual.log_det, expected.log_det) <= tolerance * (1 + expected.log_det.norm())
+    assert_close_gradients(actual.gradients, expected.gradients, tolerance)
 
 
-def assert_close_gradients(found, expected, tolerance):
+def assert_close_gradients(actual, expected, tolerance):
     """Asserts the same of gradients, one after the other."""
     largest = max(g.norm() for g in expected)
-    for number, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
+    for number, (mine, theirs) in enumerate(zip(actual, expected, strict=True)):
         assert mine.shape == theirs.shape
         allowed = tolerance * (theirs.norm() + 0.01 * largest)
         assert _error(mine, theirs) <= allowed, f"gradient {number} of {len(expected)}"
 
 
-def _error(found, expected):
-    return (found.to(expected.dtype) - expected).norm()
+def _error(actual, expected):
+    return (actual.to(expected.dtype) - expected).norm()
 
 
-def same(found, expected):
+def same(actual, expected):
     """Returns whether two results are equal bit for bit."""
-    pairs = zip(found.gradients, expected.gradients, strict=True)
+    pairs = zip(actual.gradients, expected.gradients, strict=True)
     return (
-        torch.equal(found.value, expected.value)
-        and torch.equal(found.log_det, expected.log_det)
+        torch.equal(actual.value, expected.value)
+        and torch.equal(actual.log_det, expected.log_det)
         and all(torch.equal(a, b) for a, b in pairs)
     )

@@ -143,9 +143,9 @@ def test_the_layout_of_points_does_not_matter(way):
         "strided": (x.repeat_interleave(2, 0)[::2], context.repeat_interleave(3, 1)[:, ::3]),
         "transposed": (x.T.contiguous().T, context.T.contiguous().T),
     }
-    for one, other in layouts.values():
-        assert not one.is_contiguous()
-        assert_alike(result_of(stack, way, one, other), reference, 1e-12)
+    for first, second in layouts.values():
+        assert not first.is_contiguous()
+        assert_alike(result_of(stack, way, first, second), reference, 1e-12)
     alone = x[:1].expand(5, 4), context[:1].expand(5, 2)
     value, log_det = (stack if way == "forward" else stack.inverse)(*alone)
     assert torch.allclose(value, reference.value[:1].expand(5, 4), rtol=1e-12)

@@ -295,8 +295,8 @@ def test_a_tape_follows_the_weights(threads, monkeypatch):
                 for parameter in mine.parameters():
                     parameter.data = parameter.data / 1.2
         results.append(actual)
-    for one, other in zip(*results, strict=True):
-        assert_alike(one, other, 1e-5)
+    for first, second in zip(*results, strict=True):
+        assert_alike(first, second, 1e-5)
 
 
 @pytest.mark.usefixtures("chunked", "backend", "pool")

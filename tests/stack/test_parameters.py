@@ -185,8 +185,8 @@ def test_steps_on_stacked_tensors_are_those_on_parameters(memory):
         kf.StandardNormal(4), kf.Chain([stack, kf.bijections.Permutation((3, 1, 0, 2)), stack])
     )
     results = [steps_of(copy.deepcopy(flow), joined=joined) for joined in (True, False)]
-    for one, other in zip(*results, strict=True):
-        assert torch.equal(one, other)
+    for first, second in zip(*results, strict=True):
+        assert torch.equal(first, second)
 
 
 def test_gradients_reach_parameters_where_somebody_looks():
@@ -215,8 +215,8 @@ def test_parameters_get_their_gradients_back():
             (-own.log_prob(torch.ones(2, 4)).mean()).backward()
         if own is flow:
             optimizer.scatter_gradients()
-    for one, other in zip(flow.parameters(), expected.parameters(), strict=True):
-        assert torch.equal(one.grad, other.grad)
+    for first, second in zip(flow.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(first.grad, second.grad)
 
 
 def weight_norm(coupling):

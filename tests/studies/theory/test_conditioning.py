@@ -44,9 +44,9 @@ def test_no_product_of_scaled_couplings_beats_the_lower_bound(d, count):
 @pytest.mark.parametrize("x", [0.5, 3.0, 8.0])
 def test_the_lower_bound_is_attained_by_alternating_shears(x):
     """(U(x) L(x))^3 = (U(x) U(x)^T)^3, which stretches by the product of its factors."""
-    one, two = np.array([[1, x], [0, 1.0]]), np.array([[1, 0], [x, 1.0]])
-    T = np.linalg.multi_dot([one, two] * 3)
-    assert scaled_lower_bound(T, 6) == pytest.approx(np.linalg.cond(one), rel=1e-6)
+    first, second = np.array([[1, x], [0, 1.0]]), np.array([[1, 0], [x, 1.0]])
+    T = np.linalg.multi_dot([first, second] * 3)
+    assert scaled_lower_bound(T, 6) == pytest.approx(np.linalg.cond(first), rel=1e-6)
 
 
 @pytest.mark.parametrize("lower_first", [True, False])

@@ -89,13 +89,13 @@ def test_cycles_are_never_real():
 
 def test_one_entry_can_have_both_signs_but_not_vanish():
     """The trace of D M with a single diagonal entry, for D of any sign."""
-    one, two = fractions(np.diag([0, 5])), fractions(np.diag([3, 5]))
+    first, second = fractions(np.diag([0, 5])), fractions(np.diag([3, 5]))
     numbers = Numbers(None)
-    assert coefficient_signs(one, 1, False, numbers) == {-1, 1}
-    assert coefficient_signs(two, 1, False, numbers) == {-1, 0, 1}
-    assert coefficient_signs(two, 1, True, numbers) == {1}
+    assert coefficient_signs(first, 1, False, numbers) == {-1, 1}
+    assert coefficient_signs(second, 1, False, numbers) == {-1, 0, 1}
+    assert coefficient_signs(second, 1, True, numbers) == {1}
     assert coefficient_signs(fractions(np.diag([3, -5])), 1, True, numbers) == {-1, 0, 1}
-    assert coefficient_signs(one, 2, True, numbers) == {0}
+    assert coefficient_signs(first, 2, True, numbers) == {0}
 
 
 def test_cycles_are_ranks_away_from_diagonal_matrices():
