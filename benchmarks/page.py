@@ -73,25 +73,27 @@ def write_page(*, folder: Path = KEPT, docs: Path = ROOT / "docs") -> None:
     Parameters
     ----------
     folder
-        Folder of the results. A section without results is left out, and a page without any
-        section stays unchanged.
+        Folder of the results. A section without results is left out, and so is a page.
     docs
         Folder of the pages.
     """
-    written = 0
-    for name, (heading, sections) in PAGES.items():
-        texts = [text for section in sections if (text := section.text(folder))]
-        if texts:
-            path = docs / name
-            path.write_text("\n".join([heading, *texts]), encoding="utf-8")
-            console.print(f"Wrote {path}", markup=False, soft_wrap=True)
-            written += 1
+    texts = {name: text for name in PAGES if (text := page_text(name, folder))}
+    if not texts:
+        raise SystemExit(f"No results in {folder}: run python -m benchmarks all first.")
+    for name, text in texts.items():
+        (docs / name).write_text(text, encoding="utf-8")
+        console.print(f"Wrote {docs / name}", markup=False, soft_wrap=True)
     if results := read_results(folder, ("growth",)):
         images = docs / "images"
         images.mkdir(exist_ok=True)
         write_stills(growth_chart(results["growth"]), images, ("svg",))
-    if not written:
-        raise SystemExit(f"No results in {folder}: run python -m benchmarks all first.")
+
+
+def page_text(name: str, folder: Path = KEPT) -> str:
+    """Returns a page as Markdown; an empty text without results for any of its sections."""
+    heading, sections = PAGES[name]
+    texts = [text for section in sections if (text := section.text(folder))]
+    return "\n".join([heading, *texts]) if texts else ""
 
 
 def read_results(folder: Path, parts: tuple[str, ...]) -> Results:

@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 
 from api_page import api_page
+from benchmark_pages import images_page, measuring_page
 from doctor_truth import truth_page
 from docutils.nodes import make_id
 from rules_page import rules_page
@@ -82,7 +83,13 @@ def inventory(library):
 def configure(app, config):
     """Writes pages, gives bases and topics to the templates, and inventories to intersphinx."""
     tables = api_page()
-    pages = {"api.md": tables, "rules.md": rules_page(), "doctor-truth-table.md": truth_page()}
+    pages = {
+        "api.md": tables,
+        "rules.md": rules_page(),
+        "doctor-truth-table.md": truth_page(),
+        "benchmarks-images.md": images_page(),
+        "benchmarks-measuring.md": measuring_page(),
+    }
     for name, text in pages.items():
         page = DOCS / name
         if not page.exists() or page.read_text("utf-8") != text:

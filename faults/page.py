@@ -44,7 +44,6 @@ def page(file: Path) -> str:
     )
     return environment.get_template("reliability.md.jinja").render(
         table=outcome_table([outcome_of(line) for line in newest]),
-        totals=totals(newest),
         dates=sorted({line["date"] for line in newest}),
         machines=list(dict.fromkeys(_in_words(machine) for machine in machines)),
     )
@@ -70,15 +69,6 @@ def outcome_table(outcomes: Iterable[Outcome]) -> str:
             for one in outcomes
         ],
     )
-
-
-def totals(lines: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """Returns for each unit how many of the tried faults survived, as text."""
-    sums: dict[str, tuple[int, int]] = {}
-    for line in lines:
-        survived, tried = sums.get(line["unit"], (0, 0))
-        sums[line["unit"]] = survived + line["survived"], tried + line["tried"]
-    return {unit: f"{survived:,} of {tried:,}" for unit, (survived, tried) in sums.items()}
 
 
 def _in_words(machine: dict[str, Any]) -> str:

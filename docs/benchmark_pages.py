@@ -1,0 +1,18 @@
+"""Pages of the benchmarks that Sphinx writes from the committed results."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.page import page_text
+
+
+def images_page() -> str:
+    """Returns the page on flows of images as Markdown."""
+    return page_text("benchmarks-images.md")
+
+
+def measuring_page() -> str:
+    """Returns the page on measurements, factorizations, energies and scores as Markdown."""
+    return page_text("benchmarks-measuring.md")
