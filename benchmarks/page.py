@@ -84,9 +84,8 @@ def write_page(*, folder: Path = KEPT, docs: Path = ROOT / "docs") -> None:
         (docs / name).write_text(text, encoding="utf-8")
         console.print(f"Wrote {docs / name}", markup=False, soft_wrap=True)
     if results := read_results(folder, ("growth",)):
-        images = docs / "images"
-        images.mkdir(exist_ok=True)
-        write_stills(growth_chart(results["growth"]), images, ("svg",))
+        (docs / "images").mkdir(exist_ok=True)
+        write_stills(growth_chart(results["growth"]), docs / "images", ("svg",))
 
 
 def page_text(name: str, folder: Path = KEPT) -> str:
