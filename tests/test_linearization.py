@@ -15,9 +15,9 @@ NAMES = ["jv", "vjp", "inverse_jv", "inverse_vjp"]
 def dense_of(bijection, x, context=None):
     """Returns the four matrices whose products these are."""
     z = bijection(x, context)[0].detach()
-    there = dense_jacobian(bijection.forward, x, context)
-    back = dense_jacobian(bijection.inverse, z, context)
-    return dict(zip(NAMES, (there, there.mT, back, back.mT), strict=True))
+    jacobian = dense_jacobian(bijection.forward, x, context)
+    inverse = dense_jacobian(bijection.inverse, z, context)
+    return dict(zip(NAMES, (jacobian, jacobian.mT, inverse, inverse.mT), strict=True))
 
 
 @pytest.mark.parametrize("vectors", [None, 1, 5])
@@ -44,9 +44,9 @@ def test_matrices_are_those_of_the_dense_jacobian(name):
     bijection, x, context = BIJECTIONS[name].build(torch.float64)
     expected = dense_of(bijection, x, context)
     linearization = bijection.linearize(x, context)
-    there, back = linearization.matrices(x)
-    torch.testing.assert_close(linearization.matrix(x), there)
-    for product, matrix in (("jv", there), ("inverse_jv", back)):
+    jacobian, inverse = linearization.matrices(x)
+    torch.testing.assert_close(linearization.matrix(x), jacobian)
+    for product, matrix in (("jv", jacobian), ("inverse_jv", inverse)):
         assert not matrix.requires_grad
         torch.testing.assert_close(matrix, expected[product].detach(), rtol=1e-5, atol=1e-7)
 
@@ -134,11 +134,11 @@ def test_the_inverse_of_a_linearization_exchanges_the_products():
     """Inverse(f) linearized at f(x) is f linearized at x, seen from the other side."""
     coupling = jittered(affine(kf.Partition.half(3))).double()
     x, v = torch.randn(2, 4, 3, dtype=torch.float64)
-    there, back = coupling.linearize(x), kf.Inverse(coupling).linearize(coupling(x)[0])
+    forward, back = coupling.linearize(x), kf.Inverse(coupling).linearize(coupling(x)[0])
     torch.testing.assert_close(back.value, x)
-    torch.testing.assert_close(back.log_det, -there.log_det)
-    torch.testing.assert_close(back.jv(v), there.inverse_jv(v))
-    torch.testing.assert_close(back.inverse_vjp(v), there.vjp(v))
+    torch.testing.assert_close(back.log_det, -forward.log_det)
+    torch.testing.assert_close(back.jv(v), forward.inverse_jv(v))
+    torch.testing.assert_close(back.inverse_vjp(v), forward.vjp(v))
 
 
 class Searched(torch.autograd.Function):
@@ -174,7 +174,7 @@ def test_a_map_that_is_differentiated_once_only_is_pushed_forward(function, vect
     z = torch.randn(6, 4, dtype=torch.float64)
     v = torch.randn(z.shape if vectors is None else (vectors, *z.shape), dtype=torch.float64)
     matrix = torch.stack([
-        torch.autograd.functional.jacobian(lambda one: function(one[None], None)[0][0], row)
+        torch.autograd.functional.jacobian(lambda point: function(point[None], None)[0][0], row)
         for row in z
     ])
     expected = torch.einsum("bij,...bj->...bi", matrix, v)

@@ -296,16 +296,16 @@ class HiddenScale(kf.Bijection):
 
 def hidden_scale():
     """Returns a bijection that a file describes incorrectly."""
-    made = HiddenScale()
-    made.hidden = 2.0
-    return made
+    bijection = HiddenScale()
+    bijection.hidden = 2.0
+    return bijection
 
 
 def changed_after_built():
     """Returns a chain that was extended after it was described."""
-    made = kf.Chain([kf.bijections.ElementwiseAffine(4)])
-    made.bijections.append(kf.bijections.ElementwiseAffine(4))
-    return made
+    chain = kf.Chain([kf.bijections.ElementwiseAffine(4)])
+    chain.bijections.append(kf.bijections.ElementwiseAffine(4))
+    return chain
 
 
 def ill_conditioned():
@@ -489,9 +489,9 @@ def test_a_direction_with_one_derivative_passes(kind, turn):
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 def test_a_detached_log_det_of_a_search_is_caught(direction):
     """The other direction is the reference where the dense Jacobian has no derivative."""
-    made = mutant(**{direction: lambda x, z, log_det: (z, log_det.detach())}, base=Cubic)
+    bijection = mutant(**{direction: lambda x, z, log_det: (z, log_det.detach())}, base=Cubic)
     with pytest.raises(ContractError, match=f"log_det of {direction} should have the gradient"):
-        check_bijection(made, torch.rand(4, 3, dtype=torch.float64))
+        check_bijection(bijection, torch.rand(4, 3, dtype=torch.float64))
 
 
 class FlowMutant(kf.Flow):
@@ -573,9 +573,9 @@ class OtherWhenLoaded(kf.Flow):
 
 def other_when_loaded():
     """Returns a flow that is correct until it is loaded from a file."""
-    made = OtherWhenLoaded(StandardNormal(2), kf.bijections.ElementwiseAffine(2))
-    made.bias = 0.0
-    return made
+    flow = OtherWhenLoaded(StandardNormal(2), kf.bijections.ElementwiseAffine(2))
+    flow.bias = 0.0
+    return flow
 
 
 FLOW_MUTANTS = {
@@ -650,8 +650,8 @@ def test_a_mutant_flow_is_caught_by_the_law_meant_for_it(name):
 
 def test_the_flows_of_the_mutants_are_correct():
     """Without the mutation no error is raised."""
-    for made in (FlowMutant(), flow_mutant()):
-        check_flow(made.double(), torch.randn(4, 2, dtype=torch.float64))
+    for flow in (FlowMutant(), flow_mutant()):
+        check_flow(flow.double(), torch.randn(4, 2, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(

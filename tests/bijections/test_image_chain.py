@@ -43,15 +43,15 @@ def images(channels=4, context=0, dtype=torch.float64):
 def runs(monkeypatch):
     """Counts the steps that run as one."""
     count, apply = [], StepNode.apply
-    monkeypatch.setattr(StepNode, "apply", lambda *given: count.append(1) or apply(*given))
+    monkeypatch.setattr(StepNode, "apply", lambda *inputs: count.append(1) or apply(*inputs))
     return count
 
 
-def everything(chain, given):
+def everything(chain, points):
     """Returns value, log_det, and gradients by points, contexts and parameters."""
-    z, log_det = chain(*given)
+    z, log_det = chain(*points)
     loss = z.square().sum() + (log_det * torch.arange(1.0, 1 + len(log_det))).sum()
-    inputs = [*given, *(p for p in chain.parameters() if p.requires_grad)]
+    inputs = [*points, *(p for p in chain.parameters() if p.requires_grad)]
     return [z, log_det, *torch.autograd.grad(loss, inputs)]
 
 
@@ -65,11 +65,11 @@ def test_it_is_the_chain_of_its_layers(runs, memory, context, channels, form, no
     """Value, log_det and all gradients, in float64."""
     settings = {"form": form, "norm": norm, "context": context, "memory": memory}
     chain = steps(channels, **settings).double()
-    given = images(channels, context)
-    actual = everything(chain, given)
+    points = images(channels, context)
+    actual = everything(chain, points)
     assert len(runs) == 2
     plain = steps(channels, kind=kf.Chain, **settings).double()
-    for first, second in zip(actual, everything(plain, given), strict=True):
+    for first, second in zip(actual, everything(plain, points), strict=True):
         torch.testing.assert_close(first, second, rtol=1e-11, atol=1e-11)
 
 
@@ -90,7 +90,7 @@ def test_without_gradients_it_runs_so_too(runs):
 def test_the_way_back_is_that_of_the_layers(monkeypatch, form, norm, solved):
     """With and without gradients; without them triangles are solved with, where there are some."""
     count, solve = [], Triangles.solve
-    monkeypatch.setattr(Triangles, "solve", lambda *given: count.append(1) or solve(*given))
+    monkeypatch.setattr(Triangles, "solve", lambda *inputs: count.append(1) or solve(*inputs))
     chain, plain = (steps(form=form, norm=norm, kind=k).double() for k in (ImageChain, kf.Chain))
     z = chain(*images())[0].detach()
     reference = plain.inverse(z)
@@ -109,9 +109,9 @@ def test_the_way_back_is_that_of_the_layers(monkeypatch, form, norm, solved):
 def test_second_derivatives_are_right(memory):
     """Through the backward pass, by finite differences."""
     chain = steps(2, context=CONTEXT, memory=memory).double()
-    given = [t[:2, ..., :2, :2] if t.dim() == 4 else t[:2] for t in images(2, CONTEXT)]
-    given = [t.detach().requires_grad_() for t in given]
-    assert torch.autograd.gradgradcheck(lambda *inputs: chain(*inputs), given)
+    points = [t[:2, ..., :2, :2] if t.dim() == 4 else t[:2] for t in images(2, CONTEXT)]
+    points = [t.detach().requires_grad_() for t in points]
+    assert torch.autograd.gradgradcheck(lambda *inputs: chain(*inputs), points)
 
 
 def test_transforms_and_forward_mode_see_the_layers(runs):
@@ -125,13 +125,13 @@ def test_transforms_and_forward_mode_see_the_layers(runs):
     torch.testing.assert_close(torch.linalg.slogdet(jacobian)[1], log_det[0].detach())
 
 
-@pytest.mark.parametrize("place", [0, 1])
-def test_layers_of_another_type_compute_in_theirs(place):
+@pytest.mark.parametrize("index", [0, 1])
+def test_layers_of_another_type_compute_in_theirs(index):
     """A norm, and a mixing, in float64 among others in float32."""
     chain, plain = steps(), steps(kind=kf.Chain)
     x = images(dtype=torch.float32)[0]
-    for one in (chain, plain):
-        one.bijections[place].double()
+    for module in (chain, plain):
+        module.bijections[index].double()
     at = reference_jacobian("forward", plain, x.detach(), None)
     value, log_det = chain(x)
     assert (value.dtype, log_det.dtype) == (at.value.dtype, at.log_det.dtype)
@@ -277,6 +277,6 @@ def test_gradients_of_each_image_by_vmap_are_those_of_one_at_a_time():
     def square(x):
         return chain(x[None])[0].square().sum()
 
-    found = torch.func.vmap(torch.func.grad(square))(x.detach())
+    actual = torch.func.vmap(torch.func.grad(square))(x.detach())
     (expected,) = torch.autograd.grad(chain(x)[0].square().sum(), x)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)

@@ -27,9 +27,9 @@ RECORDED = (AdditiveLinearization, AffineLinearization, SplineLinearization)
 def matrices(coupling, x, context=None):
     """Returns the four matrices by plain autograd, in float64, by product."""
     z = coupling(x, context)[0].detach()
-    there = dense_jacobian(coupling.forward, x, context)
-    back = dense_jacobian(coupling.inverse, z, context)
-    return dict(zip(PRODUCTS, (there, there.mT, back, back.mT), strict=True))
+    jacobian = dense_jacobian(coupling.forward, x, context)
+    inverse = dense_jacobian(coupling.inverse, z, context)
+    return dict(zip(PRODUCTS, (jacobian, jacobian.mT, inverse, inverse.mT), strict=True))
 
 
 def require_products(linearization, coupling, x, context=None, sizes=((3,),)):
@@ -105,16 +105,16 @@ def altered():
     actual["other network"] = kf.AffineCoupling(half, nn.Sequential(nn.Linear(2, 4), nn.Tanh()))
     actual["network's subclass"] = kf.AffineCoupling(half, Sine(2, 4, (8,)))
     actual["hook"] = affine(half)
-    actual["hook"].conditioner.register_forward_hook(lambda net, given, answer: answer.sin())
+    actual["hook"].conditioner.register_forward_hook(lambda net, inputs, answer: answer.sin())
     actual["hook before"] = affine(half)
-    actual["hook before"].conditioner.register_forward_pre_hook(lambda net, given: given[0].sin())
+    actual["hook before"].conditioner.register_forward_pre_hook(lambda net, args: args[0].sin())
     actual["hook of a layer"] = affine(half)
     actual["hook of a layer"].conditioner.layers[0].register_forward_hook(
-        lambda layer, given, answer: 2 * answer
+        lambda layer, inputs, answer: 2 * answer
     )
     actual["own method"] = affine(half)
     shift = actual["own method"].parameters_from
-    actual["own method"].parameters_from = lambda *given, **more: shift(*given, **more).sin()
+    actual["own method"].parameters_from = lambda *inputs, **more: shift(*inputs, **more).sin()
     actual["activation of another kind"] = affine(half)
     layers = actual["activation of another kind"].conditioner.layers
     layers[0] = nn.Sequential(layers[0], nn.Tanh())

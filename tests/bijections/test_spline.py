@@ -57,16 +57,16 @@ def points_on(raw, shape, seed, *, is_output=False):
     return choices.gather(2, chosen)[..., 0]
 
 
-def round_trip(there, back, points, raw, shape):
+def round_trip(forward, inverse, points, raw, shape):
     """Returns errors of coming back in units of rounding, 0.1 to 3 where all is right.
 
     The unit is eps (B + |p|)(1 + 1 / slope), with the smaller slope of both ends. Where slopes in
     between are so much smaller still that the image cannot tell the points apart, it is the image
     that has to be that of the point: in units of eps (B + |image|)(1 + slope).
     """
-    image, log_slope = there(points, raw, shape)
-    home, log_back = back(image, raw, shape)
-    again = there(home, raw, shape)[0]
+    image, log_slope = forward(points, raw, shape)
+    home, log_back = inverse(image, raw, shape)
+    again = forward(home, raw, shape)[0]
     for actual in (image, log_slope, home, log_back):
         assert torch.isfinite(actual).all()
     eps, steps = torch.finfo(points.dtype).eps, torch.stack((log_slope, -log_back)).exp()
@@ -87,8 +87,8 @@ def test_round_trips_hold_to_rounding_and_nothing_is_ever_nan(shape, size, seed,
     """At extreme numbers; at knots, next to them, at the bound, far out; on both sides."""
     raw = numbers(shape, size, seed, 500, dtype)
     points = points_on(raw, shape, seed, is_output=is_output)
-    there, back = (unsplined, splined) if is_output else (splined, unsplined)
-    assert round_trip(there, back, points, raw, shape).max() < 8
+    forward, inverse = (unsplined, splined) if is_output else (splined, unsplined)
+    assert round_trip(forward, inverse, points, raw, shape).max() < 8
 
 
 def test_the_plain_discriminant_is_seen_to_fail():

@@ -23,33 +23,33 @@ def points(context=0, dtype=torch.float64):
     return (x, torch.randn(4, context, dtype=dtype, requires_grad=True)) if context else (x,)
 
 
-def gradients(net, given, **settings):
+def gradients(net, inputs, **settings):
     """Returns the gradients of a sum of squares by points, contexts and parameters."""
-    loss = net(*given).square().sum()
-    return torch.autograd.grad(loss, [*given, *net.parameters()], **settings)
+    loss = net(*inputs).square().sum()
+    return torch.autograd.grad(loss, [*inputs, *net.parameters()], **settings)
 
 
 @pytest.mark.parametrize("context", [0, 3])
 @pytest.mark.parametrize("memory", ["store", "recompute"])
 def test_gradients_are_those_of_the_single_layers(memory, context):
     """By plain autograd, which a bypass of memory modes leaves alone with the layers."""
-    net, given = networks(context, memory), points(context)
+    net, inputs = networks(context, memory), points(context)
     with memory_modes_bypassed():
-        expected = gradients(net, given)
-    for actual, right in zip(gradients(net, given), expected, strict=True):
+        expected = gradients(net, inputs)
+    for actual, right in zip(gradients(net, inputs), expected, strict=True):
         assert torch.allclose(actual, right, rtol=1e-10, atol=1e-12)
 
 
 def test_running_again_gives_the_same_bits():
     """Of values and of gradients, in float32."""
-    one, other = (networks(3, memory, torch.float32) for memory in ("store", "recompute"))
-    given = points(3, torch.float32)
-    assert torch.equal(one(*given), other(*given))
-    pairs = zip(gradients(one, given), gradients(other, given), strict=True)
+    stored, recomputed = (networks(3, memory, torch.float32) for memory in ("store", "recompute"))
+    inputs = points(3, torch.float32)
+    assert torch.equal(stored(*inputs), recomputed(*inputs))
+    pairs = zip(gradients(stored, inputs), gradients(recomputed, inputs), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def kept(net, given):
+def kept(net, inputs):
     """Returns how many numbers are kept for the backward pass, parameters left out."""
     own = {p.data_ptr() for p in net.parameters()}
     actual = {}
@@ -60,7 +60,7 @@ def kept(net, given):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        net(*given)
+        net(*inputs)
     return sum(actual.values())
 
 
@@ -74,8 +74,8 @@ def test_only_the_input_is_kept_where_hidden_layers_run_again():
 @pytest.mark.parametrize("memory", ["store", "recompute"])
 def test_second_derivatives_are_right(memory):
     """Through the backward pass, by finite differences."""
-    net, given = networks(3, memory), points(3)
-    assert torch.autograd.gradgradcheck(lambda *inputs: net(*inputs), given)
+    net, inputs = networks(3, memory), points(3)
+    assert torch.autograd.gradgradcheck(lambda *arguments: net(*arguments), inputs)
 
 
 def test_a_frozen_input_and_frozen_weights_are_fine():
@@ -90,14 +90,14 @@ def test_a_frozen_input_and_frozen_weights_are_fine():
 
 def test_a_hook_or_another_layer_is_seen_by_autograd():
     """What was done to the network is done in both directions."""
-    plain, given = networks(), points()
+    plain, inputs = networks(), points()
     hooked = networks()
     hooked.middle.register_forward_hook(lambda layer, inputs, answer: 2 * answer)
-    assert not torch.allclose(hooked(*given), plain(*given))
+    assert not torch.allclose(hooked(*inputs), plain(*inputs))
     exchanged = networks()
     exchanged.middle = nn.Sequential(exchanged.middle, nn.Tanh())
-    assert not torch.allclose(exchanged(*given), plain(*given))
-    gradients(exchanged, given)
+    assert not torch.allclose(exchanged(*inputs), plain(*inputs))
+    gradients(exchanged, inputs)
 
 
 def test_there_are_two_modes():

@@ -39,10 +39,10 @@ def partitions_of(kind, features, depth):
 
 def shuffles(features, depth):
     """Returns a permutation in front of each coupling but every third one."""
-    made = [
+    orders = [
         kf.bijections.Permutation.random(features, seed=i).index.tolist() for i in range(depth)
     ]
-    return [None if i % 3 == 1 else order for i, order in enumerate(made)]
+    return [None if i % 3 == 1 else order for i, order in enumerate(orders)]
 
 
 def stack_of(

@@ -100,8 +100,8 @@ def test_stacks_are_as_exact_as_in_python(threads, monkeypatch, name, memory, wa
     stack = stack_of(5, 6, memory=memory, dtype=torch.float32, **SETTINGS[name]).train()
     x, context = points(stack, 70, dtype=torch.float32)
     python, actual = both(monkeypatch, stack, way, x, context)
-    wide = None if context is None else context.double()
-    exact, _ = both(monkeypatch, stack.double(), way, x.double(), wide)
+    context64 = None if context is None else context.double()
+    exact, _ = both(monkeypatch, stack.double(), way, x.double(), context64)
     assert error(actual, exact) <= 1e-6 + 2 * error(python, exact)
 
 
@@ -120,9 +120,9 @@ def outcomes(executor, dtype, columns, replace=None):
         return torch.randn(shape, generator=generator).to(dtype)
 
     def filled(*shape):
-        made = finite(*shape)
-        made.view(-1)[0], made.view(-1)[-1] = torch.nan, torch.inf
-        return made
+        tensor = finite(*shape)
+        tensor.view(-1)[0], tensor.view(-1)[-1] = torch.nan, torch.inf
+        return tensor
 
     def empty(*shape):
         return torch.full(shape, torch.nan, dtype=dtype)
@@ -165,11 +165,11 @@ def outcomes(executor, dtype, columns, replace=None):
             call("affine_pull", x, *state[::-1], answer, *pulled)
             call("affine_back", state[1], answer, sign, filled(3, c))
             for number in range(len(CURVES)):
-                curve, made = (number, 1.5, sign), (empty(3, c), empty(3, c))
+                curve, outputs = (number, 1.5, sign), (empty(3, c), empty(3, c))
                 call("curve", answer, *curve, empty(3, c), empty(3, c))
-                call("curve_affine", x, answer, *curve, *made, finite(3, c), empty(3, c))
+                call("curve_affine", x, answer, *curve, *outputs, finite(3, c), empty(3, c))
                 pulled = log_det, float(sign), empty(3, c), filled(6, c)
-                call("curve_pull", x, *made[::-1], answer, *pulled)
+                call("curve_pull", x, *outputs[::-1], answer, *pulled)
 
     execute(executor, describe)
     assert {name for name, _ in actual} | {"seed", "drop"} == set(NAMES)
@@ -243,12 +243,12 @@ def test_dropout_has_the_bytes_of_torch(libraries):
 @pytest.fixture
 def recorded(monkeypatch):
     """Returns the tapes that are made from now on."""
-    made = []
+    tapes = []
     record = NativeExecutor._record
     monkeypatch.setattr(
-        NativeExecutor, "_record", lambda self, job: made.append(job) or record(self, job)
+        NativeExecutor, "_record", lambda self, job: tapes.append(job) or record(self, job)
     )
-    return made
+    return tapes
 
 
 def step(stack, x):
@@ -331,12 +331,12 @@ def test_gradients_stay_as_they_are(threads, number):
 
 def test_what_a_tape_depends_on_is_remembered():
     """A key of its own is recorded once, the oldest is forgotten, and None is never known."""
-    tapes, made = TapeCache(), []
+    tapes, recorded_keys = TapeCache(), []
 
     def tape(key, kind="native"):
         def record(job):
-            made.append(job.key)
-            return len(made)
+            recorded_keys.append(job.key)
+            return len(recorded_keys)
 
         return tapes.get(kind, Job(print, tapes, key), record)
 
@@ -345,7 +345,7 @@ def test_what_a_tape_depends_on_is_remembered():
     assert tape(None) != tape(None)
     for key in range(MOST):
         tape(key)
-    assert tape("first") == len(made)
+    assert tape("first") == len(recorded_keys)
 
 
 def execute(executor, *describe):
@@ -390,9 +390,9 @@ def test_other_products_and_threads_are_right(libraries, threads, monkeypatch):
                 patch.setattr(
                     module, "address_in_torch", lambda n, m=missing: None if n in m else address(n)
                 )
-            made = native.Backend(Library(list(libraries.values())[-1]))
-            patch.setattr(native, "backend", lambda actual=made: actual)
-            assert made.loop is None
+            built = native.Backend(Library(list(libraries.values())[-1]))
+            patch.setattr(native, "backend", lambda actual=built: actual)
+            assert built.loop is None
             assert_alike(result_of(stack, "forward", x), expected, 1e-5)
     assert threadpool_info() == before
 
