@@ -110,7 +110,7 @@ def mixed(
     middle: kf.Bijection, *, before: bool = False, after: bool = False
 ) -> kf.rewrite.SandwichCoupling:
     """Returns a coupling with linear couplings of its partition at its ends."""
-    ends = [linear(middle.partition) if there else None for there in (before, after)]
+    ends = [linear(middle.partition) if is_present else None for is_present in (before, after)]
     return kf.rewrite.SandwichCoupling(middle, *ends)
 
 

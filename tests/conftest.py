@@ -74,8 +74,8 @@ def only_new_objects():
 @pytest.fixture(scope="session")
 def build():
     """Returns the module that compiles the native backend."""
-    place = Path(__file__).parents[1] / "hatch_build.py"
-    spec = importlib.util.spec_from_file_location("hatch_build", place)
+    path = Path(__file__).parents[1] / "hatch_build.py"
+    spec = importlib.util.spec_from_file_location("hatch_build", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -86,7 +86,7 @@ def libraries(build, tmp_path_factory):
     """Returns the compiled libraries that this processor can run, by instruction set."""
     if not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
         pytest.skip("there is no C compiler")
-    made = build.compile_all(tmp_path_factory.mktemp("libraries"))
+    compiled = build.compile_all(tmp_path_factory.mktemp("libraries"))
     best = torch.backends.cpu.get_cpu_capability().lower()
     known = SETS[: SETS.index(best) + 1 if best in SETS else 1]
-    return {name: path for name in known for path in made if path.stem == f"native_{name}"}
+    return {name: path for name in known for path in compiled if path.stem == f"native_{name}"}

@@ -144,15 +144,15 @@ class PretendedDevice(TorchDispatchMode):
             return META
         kwargs = dict(kwargs or {})
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        held = [tensor for tensor in tensors if isinstance(tensor, Pretended)]
+        pretended = [tensor for tensor in tensors if isinstance(tensor, Pretended)]
         to = kwargs.get("device")
         to = None if to is None else torch.device(to).type
         if func is aten.copy_.default:
             on_device = isinstance(args[0], Pretended)
-            crosses = 0 < len(held) < 2
+            crosses = 0 < len(pretended) < 2
         else:
-            on_device = bool(held) if to is None else to != "cpu"
-            crosses = func is aten._to_copy.default and on_device != bool(held)
+            on_device = bool(pretended) if to is None else to != "cpu"
+            crosses = func is aten._to_copy.default and on_device != bool(pretended)
         if func in COPIES and on_device and kwargs.get("non_blocking"):
             crosses = False  # the host does not wait for this copy
         if func in INDEXING and any(
@@ -165,11 +165,11 @@ class PretendedDevice(TorchDispatchMode):
             self._refuse_mixing(func, tensors)
         if crosses:
             self._count(f"{func} to the {'device' if on_device else 'host'}")
-        elif held and (func in WAITS or self._by_mask(func, args)):
+        elif pretended and (func in WAITS or self._by_mask(func, args)):
             self._count(str(func))
         if to is not None:
             kwargs["device"] = torch.device("cpu")
-        wrappers = {id(tensor.values): tensor for tensor in held}
+        wrappers = {id(tensor.values): tensor for tensor in pretended}
         plain_args, plain_kwargs = tree_map(_values, (args, kwargs))
         result = func(*plain_args, **plain_kwargs)
         if not on_device:
@@ -194,11 +194,11 @@ class PretendedDevice(TorchDispatchMode):
         )
 
     def _refuse_mixing(self, func: Any, tensors: list[Tensor]) -> None:
-        held = [t for t in tensors if isinstance(t, Pretended)]
+        pretended = [t for t in tensors if isinstance(t, Pretended)]
         others = [t for t in tensors if not isinstance(t, Pretended) and t.dim()]
-        if held and others:
+        if pretended and others:
             raise RuntimeError(
-                f"{func} mixes devices: {[tuple(t.shape) for t in held]} on cuda, "
+                f"{func} mixes devices: {[tuple(t.shape) for t in pretended]} on cuda, "
                 f"{[tuple(t.shape) for t in others]} on the CPU"
             )
 

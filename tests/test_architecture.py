@@ -54,20 +54,20 @@ def nodes_of(path, *, types=True):
 @cache
 def imported_modules(path, *, types=True):
     """Returns the full names of all modules and names that a file imports, also in functions."""
-    found = []
+    names = []
     for node in nodes_of(path, types=types):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(path)} should import by full name"
-            found += [f"{node.module}.{alias.name}" for alias in node.names]
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
         elif (
             isinstance(node, ast.Attribute)
             and isinstance(node.value, ast.Name)
             and node.value.id == "kappaflow"
         ):
-            found.append(f"kappaflow.{node.attr}")
-    return found
+            names.append(f"kappaflow.{node.attr}")
+    return names
 
 
 def home_of(path):
@@ -120,7 +120,7 @@ def import_graph():
         files[name.removesuffix(".__init__")] = path
     graph = {}
     for name, path in files.items():
-        modules = {module_of(one, files) for one in imported_modules(path, types=False)}
+        modules = {module_of(target, files) for target in imported_modules(path, types=False)}
         graph[name] = modules - {None, name, "kappaflow"}
     return graph
 
@@ -193,14 +193,14 @@ def unsafe_code(path):
             name = getattr(node.func, "attr", getattr(node.func, "id", None))
             if name not in LAST_NAMES:
                 continue
-            place, called = f"{name_of(path)}:{node.lineno}", ast.unparse(node.func)
+            position, called = f"{name_of(path)}:{node.lineno}", ast.unparse(node.func)
             if called in LOADERS:
-                yield f"{place} calls {called}"
+                yield f"{position} calls {called}"
             safe = ("allow_pickle", "False")
             if called == "np.load" and safe not in [
                 (word.arg, ast.unparse(word.value)) for word in node.keywords
             ]:
-                yield f"{place} may unpickle"
+                yield f"{position} may unpickle"
 
 
 def test_no_file_unpickles_evaluates_or_asserts():
@@ -308,5 +308,5 @@ def test_names_of_other_libraries_lead_to_names_that_exist():
         home, _, last = name.partition("(")[0].rpartition(".")
         assert last in (getattr(kf, home) if home else kf).__all__
     recipes = ("real_nvp", "spline", "glow", "fit")
-    known = {one for name in recipes for one in flat_signature(getattr(kf, name)).parameters}
+    known = {key for name in recipes for key in flat_signature(getattr(kf, name)).parameters}
     assert set(ARGUMENTS) <= known | set(kf.training.Settings.model_fields)

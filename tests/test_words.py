@@ -37,14 +37,14 @@ def texts():
 def test_no_file_uses_a_word_of_the_old_dialect(word):
     """Each line that does is listed; `BANNED` has the plain word."""
     pattern = re.compile(rf"\b({word})\b", re.IGNORECASE)
-    found = [
+    lines = [
         f"{name}:{number}: {line.strip()}"
         for name, text in texts()
         if pattern.search(text)
         for number, line in enumerate(text.splitlines(), 1)
         if pattern.search(line)
     ]
-    assert not found, f"write {BANNED[word]!r} instead:\n" + "\n".join(found)
+    assert not lines, f"write {BANNED[word]!r} instead:\n" + "\n".join(lines)
 
 
 def test_a_banned_word_is_found():

@@ -30,7 +30,7 @@ def examples(name):
 def outcomes(pieces, cotangent, rows):
     """Returns all results as vectors."""
     actual = (pieces.x, pieces.y, pieces.log_det, *pieces.pulled_back(cotangent, rows))
-    return [one.flatten().double() for one in actual]
+    return [result.flatten().double() for result in actual]
 
 
 @pytest.mark.parametrize("is_output", [False, True])
@@ -45,9 +45,9 @@ def test_values_and_gradients_are_those_of_float64(libraries, name, is_output):
     )
     python = outcomes(Pieces(points, raw, shape, is_output=is_output), cotangent, rows)
     for path in libraries.values():
-        made = NativePieces(Library(path), points, raw, shape, is_output=is_output)
+        pieces = NativePieces(Library(path), points, raw, shape, is_output=is_output)
         for ours, plain, expected in zip(
-            outcomes(made, cotangent, rows), python, exact, strict=True
+            outcomes(pieces, cotangent, rows), python, exact, strict=True
         ):
             size = expected.norm() + 1e-30
             assert (ours - expected).norm() / size <= 4 * (plain - expected).norm() / size + 1e-6

@@ -91,8 +91,8 @@ def test_blocks_keep_the_lines_of_their_page():
 def test_pages_link_in_plain_markdown():
     """The viewer of a repository shows roles such as {doc} as they are."""
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-    found = {str(page.relative_to(ROOT)): ROLE.findall(page.read_text("utf-8")) for page in pages}
-    assert {name: roles for name, roles in found.items() if roles} == {}
+    roles = {str(page.relative_to(ROOT)): ROLE.findall(page.read_text("utf-8")) for page in pages}
+    assert {name: of_page for name, of_page in roles.items() if of_page} == {}
 
 
 def test_a_command_that_ends_otherwise_than_its_page_says_is_seen(tmp_path):

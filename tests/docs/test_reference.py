@@ -28,8 +28,8 @@ GENERATED = {
 
 def pages():
     """Returns the Markdown files that readers meet."""
-    found = (p for p in DOCS.rglob("*.md") if "_build" not in p.parts and p.name not in GENERATED)
-    return [*ROOT.glob("*.md"), *found]
+    paths = (p for p in DOCS.rglob("*.md") if "_build" not in p.parts and p.name not in GENERATED)
+    return [*ROOT.glob("*.md"), *paths]
 
 
 @pytest.fixture(autouse=True)
@@ -54,8 +54,8 @@ def reference_pages():
 def value_of(name):
     """Returns the object with a dotted name: a module, or an attribute of one."""
     module, _, last = name.rpartition(".")
-    found = getattr(importlib.import_module(module), last, None) if module else None
-    return importlib.import_module(name) if found is None else found
+    value = getattr(importlib.import_module(module), last, None) if module else None
+    return importlib.import_module(name) if value is None else value
 
 
 def text_of(path):
@@ -66,13 +66,13 @@ def text_of(path):
 def anchors(path):
     """Returns the anchors of the headings of a page, as GitHub and MyST make them."""
     text = re.sub(r"^(```+).*?^\1$", "", text_of(path), flags=re.MULTILINE | re.DOTALL)
-    slugs = (re.sub(r"[^\w\- ]", "", one.strip().lower()) for one in HEADING.findall(text))
+    slugs = (re.sub(r"[^\w\- ]", "", heading.strip().lower()) for heading in HEADING.findall(text))
     return {slug.replace(" ", "-") for slug in slugs}
 
 
 def broken_links(path):
     """Returns the relative links of a page without a file, or without a heading in it."""
-    found = []
+    broken = []
     for link in LINK.findall(CODE.sub("", text_of(path))):
         if re.match(r"\w+:", link):
             continue
@@ -80,8 +80,8 @@ def broken_links(path):
         target = (path.parent / name) if name else path
         exists = target.exists() or target.name in GENERATED
         if not exists or (anchor and anchor not in anchors(target)):
-            found.append(link)
-    return found
+            broken.append(link)
+    return broken
 
 
 def test_each_public_name_has_one_place_in_the_reference():
@@ -92,20 +92,20 @@ def test_each_public_name_has_one_place_in_the_reference():
     count = Counter(id(value_of(name)) for name in names)
     public = {name: getattr(kf, name) for name in kf.__all__}
     assert len(names) > 200 and max(count.values()) == 1
-    assert [name for name, one in public.items() if callable(one) and not count[id(one)]] == []
+    assert [n for n, value in public.items() if callable(value) and not count[id(value)]] == []
     assert [page.name for page in pages() if ".. auto" in page.read_text("utf-8")] == []
 
 
 def test_pages_of_classes_leave_out_the_members_of_public_bases():
     """Those of nn.Module would flood them; those of private bases stand nowhere else."""
     linear = "kappaflow.bijections.LULinear"
-    found = reference_pages().inheritance(
+    inheritance = reference_pages().inheritance(
         f"   kappaflow.Bijection\n   {linear}\n   kappaflow.nets.MLP\n"
     )
-    left_out = found["left_out"][linear]
-    assert found["base"][linear] == "kappaflow.Bijection"
+    left_out = inheritance["left_out"][linear]
+    assert inheritance["base"][linear] == "kappaflow.Bijection"
     assert {"Bijection", "Module"} <= set(left_out.split(", ")) and "LinearMap" not in left_out
-    assert found["base"]["kappaflow.nets.MLP"] == "torch.nn.Module"
+    assert inheritance["base"]["kappaflow.nets.MLP"] == "torch.nn.Module"
 
 
 def test_pages_link_to_their_topic():
@@ -120,9 +120,9 @@ def test_inventories_name_objects_that_exist():
     reader = pytest.importorskip("sphinx.util.inventory").InventoryFile
     reference, names = reference_pages(), []
     for library, address in reference.LIBRARIES.items():
-        found = reader.load(BytesIO(reference.inventory(library)), address, urljoin)["py:class"]
-        assert all(item.uri.startswith(address) for item in found.values())
-        names += found
+        classes = reader.load(BytesIO(reference.inventory(library)), address, urljoin)["py:class"]
+        assert all(item.uri.startswith(address) for item in classes.values())
+        names += classes
     assert len(names) > 20 and all(value_of(name) for name in names)
 
 

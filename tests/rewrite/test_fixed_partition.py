@@ -179,7 +179,7 @@ def test_a_permutation_within_the_halves_needs_no_coupling():
 def test_alternating_partitions_move_the_features_once():
     """Even and odd features: moved at the first coupling, and back at the end."""
     _, certificate = kf.rewrite_fixed_partition(recipe(6, "alternating", 10))
-    assert [one.name for one in certificate.replaced] == ["another partition"] * 2
+    assert [linear.name for linear in certificate.replaced] == ["another partition"] * 2
 
 
 @pytest.mark.slow
@@ -332,12 +332,12 @@ def test_a_coupling_of_another_class_keeps_its_partition():
     assert others <= {half, half.swapped()}
 
 
-def twice(module, given, answer):
+def twice(module, inputs, answer):
     """A hook that doubles the output of a layer."""
     return answer * 2
 
 
-def one_more(module, given, answer):
+def one_more(module, inputs, answer):
     """A hook that adds one to the output of a bijection."""
     return answer[0] + 1, answer[1]
 
@@ -395,7 +395,7 @@ def test_a_map_that_cannot_be_factored_is_named():
 def flips(*parts):
     """Returns which of the linear maps of 8 features have a negative scale."""
     flow = kf.Flow(StandardNormal(8), kf.Chain(parts))
-    return [one.flipped for one in kf.rewrite_fixed_partition(flow)[1].replaced]
+    return [linear.flipped for linear in kf.rewrite_fixed_partition(flow)[1].replaced]
 
 
 @pytest.mark.slow
@@ -437,9 +437,9 @@ def test_an_untrained_linear_layer_needs_no_coupling():
 def test_condition_numbers_are_in_the_order_of_the_flow():
     """They are those of the couplings in the new flow."""
     rewritten, certificate = kf.rewrite_fixed_partition(flow_of(kf.bijections.LULinear(4)))
-    (one,) = certificate.replaced
+    (linear,) = certificate.replaced
     actual = [part.condition_number for part in couplings_of(rewritten)]
-    assert actual == pytest.approx(list(one.condition_numbers), rel=1e-5)
+    assert actual == pytest.approx(list(linear.condition_numbers), rel=1e-5)
     assert actual != pytest.approx(actual[::-1], rel=1e-2)
 
 

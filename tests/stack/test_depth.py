@@ -27,9 +27,9 @@ def test_1024_couplings_are_finite_invertible_and_well_conditioned_at_start():
         with torch.no_grad():
             z, log_det = flow.bijection(x)
             back, inverse_log_det = flow.bijection.inverse(z)
-            there = flow.bijection(flow.bijection.inverse(x)[0])[0]
+            image = flow.bijection(flow.bijection.inverse(x)[0])[0]
         assert (back - x).abs().max() < 1e-5
-        assert (there - x).abs().max() < 1e-5
+        assert (image - x).abs().max() < 1e-5
         assert (log_det + inverse_log_det).abs().max() < 1e-3
         optimizer.step()
 

@@ -360,9 +360,9 @@ def kept_bytes(module, x):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = module(x)
     block_pass.POOL.forget()
-    found = {**saved, **alive()}
+    storages = {**saved, **alive()}
     del output
-    return sum(storage.nbytes() for address, storage in found.items() if address not in before)
+    return sum(storage.nbytes() for address, storage in storages.items() if address not in before)
 
 
 STATE = 4 * 4  # bytes of four features

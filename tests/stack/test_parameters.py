@@ -17,11 +17,11 @@ X = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
 def flow(seed=0):
     """Returns a flow off its start, whose first map is a `Standardize`."""
     torch.manual_seed(seed)
-    made = kf.real_nvp(4, depth=6, hidden=(8,))
+    result = kf.real_nvp(4, depth=6, hidden=(8,))
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in result.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
-    return made
+    return result
 
 
 def loss(module, x=X):
@@ -179,8 +179,7 @@ def steps_of(flow, *, joined):
 @pytest.mark.parametrize("memory", ["store", "recompute", "invert"])
 def test_steps_on_stacked_tensors_are_those_on_parameters(memory):
     """Bit for bit, and a stack that is in a flow twice moves once."""
-    made = kf.real_nvp(4, depth=3, hidden=(8,), couplings={"memory": memory})
-    stack = made.bijection[-1]
+    stack = kf.real_nvp(4, depth=3, hidden=(8,), couplings={"memory": memory}).bijection[-1]
     flow = kf.Flow(
         kf.StandardNormal(4), kf.Chain([stack, kf.bijections.Permutation((3, 1, 0, 2)), stack])
     )

@@ -21,9 +21,9 @@ def problem(depth, count=2, n=6):
 
 def test_the_factors_are_couplings_that_take_turns():
     """The product of the library's own linear couplings is the same map."""
-    one = problem(3)
-    numbers = one.start
-    factors = one.factors(numbers)
+    regression = problem(3)
+    numbers = regression.start
+    factors = regression.factors(numbers)
     for layer, factor in enumerate(factors):
         kept = slice(0, 3) if layer % 2 == 0 else slice(3, 6)
         changed = slice(3, 6) if layer % 2 == 0 else slice(0, 3)
@@ -39,11 +39,13 @@ def test_the_factors_are_couplings_that_take_turns():
 
 def test_the_residual_is_that_of_the_product():
     """Relative to the map, in the norm of Frobenius."""
-    one = problem(4)
-    product = np.linalg.multi_dot([factor[1].numpy() for factor in one.factors(one.start)])
-    target = one.targets[1].numpy()
+    regression = problem(4)
+    product = np.linalg.multi_dot([
+        factor[1].numpy() for factor in regression.factors(regression.start)
+    ])
+    target = regression.targets[1].numpy()
     expected = np.linalg.norm(product - target) / np.linalg.norm(target)
-    assert one.residuals(one.start)[1].item() == pytest.approx(expected, rel=1e-12)
+    assert regression.residuals(regression.start)[1].item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_adam_treats_each_map_as_if_alone():
@@ -58,8 +60,8 @@ def test_adam_treats_each_map_as_if_alone():
 
 def test_lbfgs_fits_what_adam_does_not():
     """Eight couplings make a rotation of six features."""
-    one = problem(8, count=1)
-    assert one.residuals(by_lbfgs(one, 400)).item() < 1e-6
+    regression = problem(8, count=1)
+    assert regression.residuals(by_lbfgs(regression, 400)).item() < 1e-6
 
 
 @pytest.mark.slow
