@@ -27,28 +27,28 @@ END = "<!-- end of the results -->"
 
 def reports() -> dict[Path, StudyReport]:
     """Returns the report of each folder, with the findings of its measurements."""
-    found = {}
+    result = {}
     for study in STUDIES.values():
         folder = HERE / study.name
         report = StudyReport.model_validate_json((folder / "report.json").read_bytes())
         settings = settings_of(study, "full", folder / "config.json")
         findings = study.findings(pl.read_parquet(folder / "results.parquet"), settings)
         about = {"title": study.title, "claim": study.claim, "findings": findings}
-        found[folder] = report.model_copy(update=about)
-    return found
+        result[folder] = report.model_copy(update=about)
+    return result
 
 
 def pages(reports: dict[Path, StudyReport]) -> dict[Path, str]:
     """Returns the text of each report.json, of each page with results, and of each CSV file."""
-    found = {}
+    texts = {}
     for folder, report in reports.items():
         page = HERE / f"{folder.name}.md"
         before, rest = page.read_text("utf-8").split(BEGIN)
-        found[page] = f"{before}{BEGIN}\n\n{block(report)}\n{END}{rest.split(END)[1]}"
-        found[folder / "report.json"] = report.model_dump_json() + "\n"
+        texts[page] = f"{before}{BEGIN}\n\n{block(report)}\n{END}{rest.split(END)[1]}"
+        texts[folder / "report.json"] = report.model_dump_json() + "\n"
         for table in report.findings.tables:
-            found[folder / csv_name(table)] = as_csv(table)
-    return found
+            texts[folder / csv_name(table)] = as_csv(table)
+    return texts
 
 
 def csv_name(table: StudyTable) -> str:
@@ -68,9 +68,9 @@ def block(report: StudyReport) -> str:
     findings, name = report.findings, report.name
     verdict, *numbers = findings.found
     chart, *more = findings.charts
-    names = [one.name for one in more]
-    figures = _links((one.replace("-", " "), f"{name}/figures/{one}.svg") for one in names)
-    tables = _links((one.title, f"{name}/{csv_name(one)}") for one in findings.tables)
+    names = [chart.name for chart in more]
+    figures = _links((stem.replace("-", " "), f"{name}/figures/{stem}.svg") for stem in names)
+    tables = _links((table.title, f"{name}/{csv_name(table)}") for table in findings.tables)
     parts = [
         f"**Verdict.** {verdict}",
         f"**The source claims:** {report.claim}",
@@ -99,10 +99,10 @@ def _options(report: StudyReport) -> str:
 
 
 if __name__ == "__main__":
-    found = reports()
-    for path, text in pages(found).items():
+    all_reports = reports()
+    for path, text in pages(all_reports).items():
         path.write_text(text, "utf-8")
         print(f"Wrote {path}")
-    for folder, report in found.items():
+    for folder, report in all_reports.items():
         for chart in report.findings.charts:
             write_stills(chart, folder / "figures")

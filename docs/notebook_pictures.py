@@ -20,8 +20,8 @@ def pictures_of(name: str) -> list[bytes]:
     """Returns the pictures of an executed notebook, in their order."""
     cells = json.loads((EXECUTED / f"{name}.ipynb").read_text("utf-8"))["cells"]
     outputs = [output for cell in cells for output in cell.get("outputs", ())]
-    found = [output.get("data", {}).get("image/png") for output in outputs]
-    return [base64.b64decode(one) for one in found if one]
+    images = [output.get("data", {}).get("image/png") for output in outputs]
+    return [base64.b64decode(image) for image in images if image]
 
 
 if __name__ == "__main__":

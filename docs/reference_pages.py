@@ -110,7 +110,7 @@ def keep_out_of_sidebar(app, doctree):
 def shorten_types(app, what, name, *_):
     """Shortens the types that autodoc has recorded for parameters, and drops Any."""
     types = app.env.current_document.autodoc_annotations.get(name, {})
-    for parameter in [one for one in types if types[one] == "~typing.Any"]:
+    for parameter in [name for name in types if types[name] == "~typing.Any"]:
         del types[parameter]
     for parameter in types:
         for pattern, short in READABLE:

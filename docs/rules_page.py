@@ -30,7 +30,7 @@ def section(check: Check) -> str:
     """Returns the section of a check."""
     text = inspect.cleandoc(check.observe.__doc__ or "")
     text = re.split(r"\n(?:Example|Args):\n", text)[0]
-    paragraphs = [" ".join(one.split()) for one in text.strip().split("\n\n")]
+    paragraphs = [" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")]
     texts = f"*{check.severity.capitalize()}.* {check.cause} **Fix:** {check.fix}"
     code = example(check)
     block = f"\n\n```python\n{code}```" if code else ""

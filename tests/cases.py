@@ -754,4 +754,4 @@ def public_classes(kind: type) -> set[type]:
     spaces = [kf, *(getattr(kf, name) for name in kf.__all__)]
     names = [(space, name) for space in spaces for name in getattr(space, "__all__", ())]
     values = [getattr(space, name) for space, name in names]
-    return {one for one in values if isinstance(one, type) and issubclass(one, kind)}
+    return {value for value in values if isinstance(value, type) and issubclass(value, kind)}

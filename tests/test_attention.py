@@ -121,7 +121,7 @@ def test_the_doctor_and_the_contract_examine_such_flows(flow):
 def test_a_condition_budget_trains_such_flows(flow):
     """Its penalty differentiates the derivatives."""
     wrapped = kf.wrap(flow, rows())
-    before = [one.clone() for one in flow.parameters()]
+    before = [parameter.clone() for parameter in flow.parameters()]
     kf.fit(wrapped, rows(100), max_epochs=1, progress=False, condition_budget=100.0)
     assert any(not torch.equal(a, b) for a, b in zip(before, flow.parameters(), strict=True))
 

@@ -199,9 +199,9 @@ def test_numbers_of_a_matrix_are_kept_with_the_weights(tmp_path):
 
 def test_a_layer_of_a_matrix_is_of_its_own_numbers_and_type():
     """Whole numbers become the default type, and the given tensor is not shared."""
-    given = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64)
-    layer = kf.bijections.Linear.of(given)
-    given[0, 0] = 9
+    weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64)
+    layer = kf.bijections.Linear.of(weight)
+    weight[0, 0] = 9
     assert layer.matrix().tolist() == [[1, 2], [3, 4]]
     assert layer.matrix().dtype == torch.float64
     assert kf.bijections.Linear.of([[1, 2], [3, 4]]).matrix().dtype == torch.float32

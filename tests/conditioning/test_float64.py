@@ -172,7 +172,7 @@ def test_lanczos_uses_float64_only_if_float32_is_not_exact_enough(monkeypatch, l
     monkeypatch.setattr(module, "DENSE_WORK", 0)
     seen, own = set(), module._lanczos_extremes
     monkeypatch.setattr(module, "_lanczos_extremes", lambda *of: seen.add(of[1].dtype) or own(*of))
-    layers = kf.Chain([kf.bijections.ElementwiseAffine(2, log_scale=one) for one in log_scales])
+    layers = kf.Chain([kf.bijections.ElementwiseAffine(2, log_scale=s) for s in log_scales])
     result = kf.profile(kf.Flow(kf.StandardNormal(2), layers), torch.zeros(3, 2))
     assert seen == types
     assert result.status == "converged"

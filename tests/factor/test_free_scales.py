@@ -43,7 +43,7 @@ def test_derivatives_are_those_of_differences():
         (program.residual, program.slope(values)),
         (lambda v: program.costs(v, 4)[0], program.costs(values, 4)[1]),
     ):
-        numeric = [(function(values + one) - function(values - one)) / 2e-6 for one in step]
+        numeric = [(function(values + shift) - function(values - shift)) / 2e-6 for shift in step]
         np.testing.assert_allclose(slope, np.transpose(numeric), atol=1e-7)
 
 

@@ -20,7 +20,7 @@ def test_the_page_has_the_newest_row_of_each_fault(part, tmp_path):
         line("b", 4, 4),
     ]
     file = tmp_path / "outcomes.jsonl"
-    file.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    file.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
     text = part("page").page(file)
     assert "| a | 1,200 kills | 1,199 | 1 | 2.3 |\n| b | 4 kills | 4 | 0 |  |" in text
     assert "Between 2026-01-02 and 2026-01-05, on:" in text and "- An abacus, 2 cores" in text

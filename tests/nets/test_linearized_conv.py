@@ -22,7 +22,7 @@ def jacobians(net, x, context):
     """Returns the matrices (B, outputs, inputs) by autograd, an image at a time."""
     return torch.stack([
         torch.autograd.functional.jacobian(
-            lambda one, i=i: net(one[None], None if context is None else context[i : i + 1])[0],
+            lambda row, i=i: net(row[None], None if context is None else context[i : i + 1])[0],
             x[i],
         ).reshape(36, 24)
         for i in range(len(x))
@@ -65,7 +65,7 @@ class Doubled(kf.nets.ConvNet):
 def altered():
     """Returns networks that are not what class and layers say."""
     hooked, exchanged = kf.nets.ConvNet(2, 4, 5), kf.nets.ConvNet(2, 4, 5)
-    hooked.register_forward_hook(lambda net, given, answer: answer.sin())
+    hooked.register_forward_hook(lambda net, inputs, answer: answer.sin())
     exchanged.middle = nn.Sequential(exchanged.middle, nn.Tanh())
     return {"subclass": Doubled(2, 4, 5), "hook": hooked, "exchanged": exchanged}
 

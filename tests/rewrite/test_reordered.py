@@ -44,8 +44,8 @@ def test_a_reordered_coupling_is_the_same_function(name, order):
     coupling = couplings()[name].double()
     for parameter in coupling.parameters():
         parameter.data.normal_()
-    places = [order.index(f) for f in coupling.partition.kept]
-    other = reordered(coupling, order, partition=kf.Partition(5, tuple(places)))
+    positions = [order.index(f) for f in coupling.partition.kept]
+    other = reordered(coupling, order, partition=kf.Partition(5, tuple(positions)))
     x = torch.randn(7, 5, dtype=torch.float64)
     context = torch.randn(7, 2, dtype=torch.float64) if coupling.context_features else None
     z, log_det = coupling(x, context)

@@ -105,15 +105,15 @@ def test_buffers_in_use_are_not_given_up(monkeypatch):
 def test_buffers_of_many_sizes_do_not_pile_up():
     """Of each kind two sizes stay: a third one takes the place of the one not used for longest."""
     own = block_pass.Pool()
-    made = {size: own.take("kind", size, object) for size in (1, 2)}
+    buffers = {size: own.take("kind", size, object) for size in (1, 2)}
     other = own.take("other kind", 1, object)
-    for size, item in made.items():
+    for size, item in buffers.items():
         own.give("kind", size, item)
     own.give("other kind", 1, other)
     own.give("kind", 1, own.take("kind", 1, object))
     own.give("kind", 3, own.take("kind", 3, object))
-    assert own.take("kind", 1, object) is made[1]
-    assert own.take("kind", 2, object) is not made[2]
+    assert own.take("kind", 1, object) is buffers[1]
+    assert own.take("kind", 2, object) is not buffers[2]
     assert own.take("other kind", 1, object) is other
     own._sweeper.cancel()
 

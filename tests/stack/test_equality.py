@@ -195,9 +195,9 @@ def test_a_stack_starts_as_the_chain_does():
     torch.manual_seed(4)
     plain = [kf.nets.MLP(2, 4, (8, 8)) for _ in range(2)]
     state = stack.state_dict()
-    for place, network in enumerate(plain):
+    for index, network in enumerate(plain):
         for name, tensor in network.state_dict().items():
-            assert torch.equal(state[f"bijections.{place}.conditioner.{name}"], tensor)
+            assert torch.equal(state[f"bijections.{index}.conditioner.{name}"], tensor)
 
 
 @pytest.mark.filterwarnings("ignore")  # torch.jit.trace is deprecated

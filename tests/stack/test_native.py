@@ -350,7 +350,7 @@ def test_what_a_tape_depends_on_is_remembered():
 
 def execute(executor, *describe):
     """Executes what functions call, all at the same time."""
-    jobs = [Job(one, TapeCache(), None) for one in describe]
+    jobs = [Job(ops, TapeCache(), None) for ops in describe]
     executor.run([[lambda job=job: iter([job])] for job in jobs])
 
 

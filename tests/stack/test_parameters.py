@@ -49,18 +49,18 @@ def test_layers_are_reached_by_index():
 
 def test_a_frozen_layer_stays():
     """Training moves the other layers only, also with weight decay and inside `fit`."""
-    one = flow()
-    stack = one.bijection[1]
+    trained = flow()
+    stack = trained.bijection[1]
     stack[2].requires_grad_(False)
     before = [p.clone() for p in stack[2].parameters()]
     others = [p.clone() for p in stack[3].parameters()]
-    optimizer = torch.optim.AdamW(one.parameters(), weight_decay=0.1)
+    optimizer = torch.optim.AdamW(trained.parameters(), weight_decay=0.1)
     for _ in range(2):
         optimizer.zero_grad()
-        loss(one).backward()
+        loss(trained).backward()
         optimizer.step()
     assert is_fast(stack)
-    kf.fit(one, X.repeat(4, 1) + 0.1 * torch.randn(80, 4), max_epochs=2)
+    kf.fit(trained, X.repeat(4, 1) + 0.1 * torch.randn(80, 4), max_epochs=2)
     assert all(map(torch.equal, stack[2].parameters(), before))
     assert not any(map(torch.equal, stack[3].parameters(), others))
     assert not any(p.requires_grad for p in stack[2].parameters())

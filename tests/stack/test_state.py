@@ -70,8 +70,8 @@ def test_the_type_can_be_changed():
     """`.to` and `.float` change all weights, and the results with them."""
     stack = made("two blocks, permuted", dtype=torch.float32)
     x, _ = points(stack, 5)
-    wide = stack.double()
-    assert wide is stack
+    doubled = stack.double()
+    assert doubled is stack
     value, log_det = stack(x)
     assert value.dtype == log_det.dtype == torch.float64
     expected = stack.to_chain()(x)

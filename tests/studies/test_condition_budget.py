@@ -50,7 +50,7 @@ def test_each_budget_has_a_run_and_the_last_has_none(done):
 def test_the_cost_is_the_mean_difference_of_the_two_likelihoods(done, data):
     """Row by row of the test rows, from the run folders themselves."""
     report, out = done
-    flows = [kf.load(out / one.folder) for one in (report.flows[0], report.flows[2])]
+    flows = [kf.load(out / entry.folder) for entry in (report.flows[0], report.flows[2])]
     test = batch_of(TableConfig(data).load().test, flows[0])
     more = log_prob_of(flows[1], test) - log_prob_of(flows[0], test)
     assert report.flows[0].cost == pytest.approx(more.mean().item(), abs=1e-9)

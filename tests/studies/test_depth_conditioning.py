@@ -61,7 +61,7 @@ def test_a_law_has_the_density_of_its_exact_map(name):
     """Log p = log N(z) + log|det|, by automatic differentiation, at draws and away from them."""
     law = distribution_named(name, 8, LAWS[name], 3)
     x = law.sample(20, seeded()) + torch.randn(20, 8, dtype=torch.float64)
-    jacobian = torch.func.vmap(torch.func.jacrev(lambda one: law.whiten(one[None])[0]))(x)
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda row: law.whiten(row[None])[0]))(x)
     normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), 1.0)
     expected = normal.log_prob(law.whiten(x)).sum(1) + torch.linalg.slogdet(jacobian)[1]
     torch.testing.assert_close(law.log_prob(x), expected)
