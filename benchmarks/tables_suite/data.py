@@ -7,6 +7,7 @@ from bz2 import decompress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -241,9 +242,7 @@ def _patches() -> Columns:
 
 def patches() -> np.ndarray:
     """Returns patches that do not overlap, with noise within the gray value of each number."""
-    from skimage import data
-    from skimage.color import rgb2gray
-
+    data, rgb2gray = import_module("skimage.data"), import_module("skimage.color").rgb2gray
     rows = []
     for name in PHOTOGRAPHS:
         gray = np.round(255 * rgb2gray(getattr(data, name)()))
@@ -258,9 +257,7 @@ def patches() -> np.ndarray:
 
 
 def _colors() -> Columns:
-    from skimage import data
-
-    pixels = np.asarray(data.coffee(), np.float64).reshape(-1, 3)
+    pixels = np.asarray(import_module("skimage.data").coffee(), np.float64).reshape(-1, 3)
     return dict(zip(("red", "green", "blue"), pixels.T, strict=True))
 
 
