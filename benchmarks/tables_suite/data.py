@@ -236,7 +236,6 @@ def _segment() -> Columns:
 
 
 def _patches() -> Columns:
-
     return {f"pixel_{number}": column for number, column in enumerate(patches().T)}
 
 
