@@ -216,7 +216,13 @@ def test_invalid_energies_are_refused_in_a_sentence(flow, log_density, message):
 
 
 @pytest.mark.slow
-def test_the_doctor_evaluates_the_energy():
-    diagnosis = kf.doctor(curved(0).train(), log_density=two_of(curved(0), 0.5))
+def test_the_doctor_evaluates_the_energy_and_leaves_the_flow_unchanged():
+    """Its mode, its state and torch's generator, too."""
+    flow = curved(0).train()
+    before = {name: value.clone() for name, value in flow.state_dict().items()}
+    state = torch.get_rng_state()
+    diagnosis = kf.doctor(flow, log_density=two_of(curved(0), 0.5))
+    assert torch.equal(torch.get_rng_state(), state) and flow.training
+    assert all(torch.equal(value, before[name]) for name, value in flow.state_dict().items())
     assert "KF801" in codes(diagnosis)
     assert json.loads(diagnosis.to_json())["verdict"].startswith("Use this flow with care")
