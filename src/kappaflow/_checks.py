@@ -1,7 +1,7 @@
 """Checks of arguments, used by several modules."""
 
 from collections.abc import Sequence
-from math import isfinite
+from math import isfinite, nan
 from typing import SupportsIndex, TypeVar
 
 import torch
@@ -52,17 +52,22 @@ def _int_from(name: str, value: object, least: int, why: str) -> int:
 
 def finite_float(name: str, value: object, what: str = "a finite number") -> float:
     """Returns `value` as a finite float, or raises ArgumentError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+    try:
+        number = float(value) if isinstance(value, (int, float)) else nan
+    except OverflowError:  # of an int
+        number = nan
+    if isinstance(value, bool) or not isfinite(number):
         raise ArgumentError(f"'{name}' should be {what}, got {value!r}.")
-    return float(value)
+    return number
 
 
 def positive_float(name: str, value: object) -> float:
     """Returns `value` as a finite float above 0, or raises ArgumentError."""
     what = "a finite number above 0"
-    if finite_float(name, value, what) <= 0:
+    number = finite_float(name, value, what)
+    if number <= 0:
         raise ArgumentError(f"'{name}' should be {what}, got {value!r}.")
-    return finite_float(name, value)
+    return number
 
 
 def real_numbers(name: str, value: object) -> Tensor:
@@ -83,9 +88,10 @@ def real_numbers(name: str, value: object) -> Tensor:
 def share(name: str, value: object) -> float:
     """Returns `value` as a float from 0 to below 1, or raises ArgumentError."""
     what = "at least 0 and below 1"
-    if not 0 <= finite_float(name, value, what) < 1:
+    number = finite_float(name, value, what)
+    if not 0 <= number < 1:
         raise ArgumentError(f"'{name}' should be {what}, got {value!r}.")
-    return finite_float(name, value)
+    return number
 
 
 def one_of(name: str, value: T, choices: tuple[T, ...]) -> T:

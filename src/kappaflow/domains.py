@@ -87,15 +87,16 @@ def interval(name: str, value: object) -> Interval | None:
     if not isinstance(parts, Sequence):
         raise _not_a_domain(name, value)
     parts = list(parts)
-    circular = parts[:1] == ["circular"]
-    if circular:
-        parts = parts[1:] or [-math.pi, math.pi]
-    if parts in ([""], ["real"]):
+    if isinstance(value, str) and parts in ([""], ["real"]):
         return None
-    parts = [0.0, None] if parts == ["positive"] else parts
+    if isinstance(value, str) and parts == ["positive"]:
+        return Interval(0.0, None)
+    circular = bool(parts) and isinstance(parts[0], str) and parts[0] == "circular"
+    if circular:
+        parts = [-math.pi, math.pi] if parts[1:] in ([], [""]) else parts[1:]
     try:
         low, high = map(_end, parts)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise _not_a_domain(name, value) from None
     if (low is None and high is None) or (circular and (low is None or high is None)):
         raise _not_a_domain(name, value)
@@ -118,7 +119,7 @@ def intervals(bounds: Sequence[Bound], features: int) -> tuple[Interval | None, 
 
 def _end(part: Any) -> float | None:  # noqa: ANN401
     """Returns an end of a domain as a number, and None if there is none; else ValueError."""
-    if part is None or part == "":
+    if part is None or (isinstance(part, str) and not part):
         return None
     match = _PI.fullmatch(part.strip()) if isinstance(part, str) else None
     number = float(f"{match[1]}{match[2] or 1}") * math.pi if match else float(part)

@@ -239,7 +239,7 @@ def remake(item: object, **changes: Any) -> Any:  # noqa: ANN401
 
 def take_description(target: object, source: object) -> None:
     """Copies the description of `source` to an object that has taken over its parts."""
-    object.__setattr__(target, _ATTRIBUTE, made_by(source))
+    object.__setattr__(target, _ATTRIBUTE, getattr(source, _ATTRIBUTE))
 
 
 def _find(name: str) -> None:

@@ -226,3 +226,14 @@ def test_the_doctor_evaluates_the_energy_and_leaves_the_flow_unchanged():
     assert all(torch.equal(value, before[name]) for name, value in flow.state_dict().items())
     assert "KF801" in codes(diagnosis)
     assert json.loads(diagnosis.to_json())["verdict"].startswith("Use this flow with care")
+
+
+def test_an_energy_of_one_row_at_a_time_is_examined():
+    """It cannot be called without rows."""
+    flow = curved(0)
+    log_density = two_of(flow, 0.5)
+
+    def by_row(x):
+        return torch.stack([log_density(row[None])[0] for row in x])
+
+    assert energy_fit(Measurements(flow, log_density=by_row)).missed_mass > 0.3

@@ -134,3 +134,16 @@ def test_training_rows_need_rows_to_compare_on():
     """Samples of the flow do not show its likelihood."""
     with pytest.raises(ArgumentError, match="'train' needs 'x'"):
         kf.doctor(plain_flow(), train=torch.randn(64, 2))
+
+
+def test_a_context_of_mixed_units_is_the_same_reference():
+    """Columns of 1e6 and 1e-2, of which the small one alone matters."""
+    generator = torch.Generator().manual_seed(0)
+    context = torch.randn(400, 2, generator=generator).double()
+    x = 3 * context[:, 1:] + 0.01 * torch.randn(400, 1, generator=generator).double()
+    units = torch.tensor([1e6, 1e-2]).double()
+    plain, scaled = (
+        references(x[:200].numpy(), x[200:].numpy(), c[:200].numpy(), c[200:].numpy())[0]
+        for c in (context, context * units)
+    )
+    np.testing.assert_allclose(scaled.nll, plain.nll, atol=1e-6)

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from tests.training.examples import (
@@ -18,12 +19,13 @@ from torch import optim
 from torch.optim import lr_scheduler as schedulers
 
 import kappaflow as kf
+from kappaflow.errors import ArgumentError
 
 X = gaussian(100)[0]
 PLANE = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
 BOUNDS = {0: "circular", 1: "positive"}
 SGD, ADAM = partial(optim.SGD, lr=0.01, momentum=0.9), partial(optim.Adam, lr=0.01, amsgrad=True)
-RMSPROP = partial(optim.RMSprop, lr=0.05)
+RMSPROP = partial(optim.RMSprop, lr=np.float32(0.05))
 STEPS = partial(schedulers.StepLR, step_size=2, gamma=0.1)
 ONE_CYCLE = partial(schedulers.OneCycleLR, max_lr=0.05, total_steps=12)
 PLATEAU = partial(schedulers.ReduceLROnPlateau, patience=0, threshold=1.0)
@@ -81,3 +83,20 @@ def test_an_interrupted_training_resumes_bit_for_bit(name, tmp_path, each_epoch)
     for key, tensor in expected.flow.state_dict().items():
         assert torch.equal(tensor, result.flow.state_dict()[key]), key
         assert torch.equal(tensor, finished.flow.state_dict()[key]), key
+
+
+def test_a_rate_may_be_a_tensor_and_other_states_are_refused(tmp_path):
+    """A checkpoint holds numbers."""
+
+    def noted(parameters):
+        optimizer = optim.SGD(parameters, lr=0.01)
+        optimizer.param_groups[0]["note"] = object()
+        return optimizer
+
+    options = {"max_epochs": 1, "progress": False}
+    adam = partial(optim.Adam, lr=torch.tensor(0.01))
+    assert len(kf.fit(small(2), PLANE, optimizer=adam, out=tmp_path / "a", **options).history) == 1
+    with pytest.raises(
+        ArgumentError, match="'out' should be left out: .* type object"
+    ):
+        kf.fit(small(2), PLANE, optimizer=noted, out=tmp_path / "b", **options)

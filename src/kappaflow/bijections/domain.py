@@ -68,7 +68,7 @@ def _rescaled_circle(half_length: float) -> LineMap:
 
 @register("Domain")
 class Domain(Bijection):
-    r"""Maps each bounded feature to the real line; others stay unchanged, and circles circles.
+    r"""Maps each bounded feature to the real line; circles stay circles, others are unchanged.
 
     With a lower end a, z = log(x - a). With an upper end b, z = -log(b - x). With two ends,
     :math:`z = \Phi^{-1}((x - a) / (b - a))`, the quantile of the standard normal, which maps a
@@ -183,7 +183,7 @@ class Domain(Bijection):
         return _columns(torch.cat(parts, 1), self._order)
 
     def _by_kind(self, values: Tensor) -> Iterator[tuple[LineMap, tuple[Tensor, Tensor, Tensor]]]:
-        """Yields each curve with its columns of `values` and their ends."""
+        """Yields the map of each kind, with its columns of `values` and their ends."""
         for kind, indices in self._kinds.items():
             line_map = (
                 _rescaled_circle(self.circle or 1.0) if kind == "circle" else LINE_MAPS[kind]

@@ -6,7 +6,7 @@ Most options of models and of the training are declared elsewhere: `flags` makes
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from cyclopts import Group, Parameter
 
@@ -73,7 +73,7 @@ def flags(declared: type, groups: Mapping[str, Group]) -> Fields:
 
 def _flag(option: str, hint: Any, text: str, default: object, group: Group) -> Any:  # noqa: ANN401
     """Returns the type of an option: the first one of its declaration, or None."""
-    is_list = "list" in str(hint)
+    is_list = any(get_origin(part) is list for part in (hint, *get_args(hint)))
     kind = hint if isinstance(hint, type) or is_list else (get_args(hint) or (hint,))[0]
     kind = hint if isinstance(kind, str) else kind
     before, after = NOTES.get(option, ("", ""))

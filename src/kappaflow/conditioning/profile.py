@@ -211,10 +211,10 @@ def profile_at(
         if not layers:
             raise ArgumentError("'flow' should have a layer after its standardization to measure.")
         raw_x, x = x, flow.standardization(x)[0]
-        measured_once = None if _forms_matrices(x, len(layers)) else measure(flow, raw_x, context)
-        if measured_once is None or _is_lost(measured_once, x.dtype):
-            measured_once = in_float64(measure, flow, raw_x, context, module64=flow64)
-        per_layer, cumulative, status = measured_once
+        extremes = None if _forms_matrices(x, len(layers)) else measure(flow, raw_x, context)
+        if extremes is None or _is_lost(extremes, x.dtype):
+            extremes = in_float64(measure, flow, raw_x, context, module64=flow64)
+        per_layer, cumulative, status = extremes
         states, log_dets = states_of(layers, x)
         start = latent_points(flow, len(x), context, generator)
         latents = states_of(layers, start, decode=True)[0]

@@ -61,7 +61,7 @@ def _from_matrices(linearization: Linearization, x: Tensor) -> Stretched:
 
 
 def _power(forward: Product, back: Product, v: Tensor) -> Tensor:
-    """Returns the result of repeated v <- back(there(v)), as unit vectors (1, B, n)."""
+    """Returns the result of repeated v <- back(forward(v)), as unit vectors (1, B, n)."""
     for _ in range(POWER_STEPS):
         v = back(forward(v))
         v = v / v.norm(dim=2, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)

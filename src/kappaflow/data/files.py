@@ -73,7 +73,8 @@ def explained(
             raise
         reason = textwrap.shorten(str(error) or kind, 90).rstrip(".")
         damage = f"{subject} is damaged or is not a {path.suffix.lower()} file ({reason})"
-        text = f"{damage}: write it again." if sentence is None else sentence(kind, reason)
+        way_out = "write it again, or correct its suffix"
+        text = f"{damage}: {way_out}." if sentence is None else sentence(kind, reason)
         raise FileError(text) from None
 
 

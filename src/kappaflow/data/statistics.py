@@ -236,7 +236,6 @@ def _lies_apart(value: float, column: FloatArray) -> bool:
     gap = float(np.abs(rest - value).min())
     if abs(value) >= 99:
         return gap > high - low or (value < 0 and float(rest.min()) >= 0)
-    is_whole = np.array_equal(
-        rest, np.rint(rest)
-    )  # where a single 9 or -1 is a number like others
+    # Where all others are whole, a single 9 or -1 is a number like them.
+    is_whole = np.array_equal(rest, np.rint(rest))
     return gap > (high - low) * (1 if value == -1 else 3) and not is_whole

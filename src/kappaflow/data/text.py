@@ -3,6 +3,7 @@
 A table larger than memory is converted once to a parquet file of texts.
 """
 
+import codecs
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -131,8 +132,11 @@ def convert_text(
         start = file.read(START)
         file.seek(max(0, path.stat().st_size - START))
         end = file.read()
-    _refuse_binary(start, subject)
-    text = start.decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
+    _refuse_binary(start + end, subject)
+    try:  # a character may be cut at the end
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(start).replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(error, 1 + error.object.count(b"\n", 0, error.start), subject) from None
     if "\n" not in text:
         raise ValueError(f"{subject} has lines that polars does not see")
     blank = max(0, end.count(b"\n", len(end.rstrip(b"\r\n"))) - 1)  # lines at the end, no rows

@@ -249,7 +249,7 @@ def _kind(marks: ColumnMarks, decimal: Decimal | None, file_decimal: Decimal | N
 
 @dataclass(frozen=True)
 class TextColumn:
-    """A column of texts as it is read, and the messages about it.
+    """A column of texts, how it is read, and the messages about it.
 
     `text_at` returns the text in a row that is counted from 1, and `name_row` its name, such as
     "line 4".

@@ -112,12 +112,12 @@ def toy_names() -> tuple[str, ...]:
         >>> toy_names()[:3]
         ('eight_gaussians', 'four_gaussians', 'two_moons')
     """
-    return tuple(toy_set.name for toy_set in _SETS)
+    return tuple(entry.name for entry in _SETS)
 
 
 def toy_set(name: str) -> ToySet:
     """Returns a two-dimensional set by its name; raises ArgumentError if there is none."""
-    chosen = next((toy_set for toy_set in _SETS if toy_set.name == name), None)
+    chosen = next((entry for entry in _SETS if entry.name == name), None)
     if chosen is None:
         raise ArgumentError(f"'name' should be one of {', '.join(toy_names())}, got {name!r}.")
     return chosen

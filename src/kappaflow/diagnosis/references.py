@@ -80,7 +80,7 @@ class Comparison:
             return "a linear-Gaussian regression" if self.conditional else "a Gaussian"
         if self.conditional:
             return f"a linear regression with noise of {self.components} Gaussians"
-        return f"a Gaussian mixture ({self.components} components)"
+        return f"a Gaussian mixture ({self.components} component{'s' * (self.components > 1)})"
 
 
 def references(
@@ -215,7 +215,7 @@ def _checked_train(
 ) -> tuple[Tensor, Tensor | None]:
     """Returns training rows and their context, or raises an error if they do not fit x."""
     parts = train if isinstance(train, tuple) else (train,)
-    if len(parts) > 2:
+    if len(parts) not in {1, 2}:
         raise ArgumentError(f"'train' should be rows or (rows, context), got {len(parts)} values.")
     rows, context_rows = (*parts, None)[:2]
     if not isinstance(rows, Tensor) or rows.dim() != 2 or rows.shape[1:] != x.shape[1:]:
@@ -229,7 +229,7 @@ def _checked_train(
             "'train' should be rows alone for a flow without a context, and (rows, context), with "
             "as many rows each, for one with a context."
         )
-    if not all(torch.isfinite(part).all() for part in parts):
+    if not all(torch.isfinite(part).all() for part in parts if part is not None):
         raise ArgumentError("'train' should hold finite numbers only.")
     return rows, context_rows
 
@@ -250,6 +250,9 @@ def _residuals(
         return train, test
     from sklearn.linear_model import LinearRegression
 
+    mean, deviation = train_context.mean(0), train_context.std(0)
+    deviation[deviation == 0] = 1  # LinearRegression ignores columns that are small beside others
+    train_context, test_context = ((c - mean) / deviation for c in (train_context, test_context))
     regression = LinearRegression().fit(train_context, train, weights)
     return train - regression.predict(train_context), test - regression.predict(test_context)
 

@@ -58,7 +58,7 @@ class Diagnosis(Summary):
     def to_dict(self) -> dict[str, Any]:
         """Returns the diagnosis as plain values for JSON, without the profile.
 
-        A measurement that is not finite is {"number": "NaN"}, or "Infinity" or "-Infinity" there.
+        A measurement that is not finite is {"number": "NaN"}, "Infinity" or "-Infinity" alike.
         """
         return to_plain(self)
 

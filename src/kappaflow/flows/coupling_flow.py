@@ -115,6 +115,11 @@ def _layers_before(start: StartName, joint: int, padding: Padding | None) -> lis
     layers: list[Bijection] = []
     if one_of("start", start, get_args(StartName)) == "gaussianize":
         layers.append(Gaussianize(joint, padding=extra))
+    if start != "identity" and padding is not None and not padding.has_density:
+        raise ArgumentError(
+            "'start' should be 'identity' with padding that has no density, because such padding "
+            "cannot be whitened."
+        )
     if start != "identity" and joint > 1:
         layers.append(Whiten(joint))
     if start == "whiten-gaussianize":

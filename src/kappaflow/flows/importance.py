@@ -55,6 +55,8 @@ def importance_weighted_log_prob(
         >>> round(estimate.item(), 4), round(error.item(), 4)  # a new flow leaves e alone
         (-1.8379, 0.0)
     """
+    if not isinstance(flow, Flow):
+        raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
     if flow.augment is None:
         raise ArgumentError(
             "'flow' should have an augmentation: the log_prob of this one is exact."

@@ -224,6 +224,15 @@ class PaddingGiven(Padding):
         """Returns x standardized with the mean and deviation of the training rows."""
         return self.standardization(feature_batch("x", x, self.inputs))[0]
 
+    def event_shape(self, joint_shape: Sequence[int]) -> Shape:
+        shape = super().event_shape(joint_shape)
+        if shape[0] != self.inputs:
+            raise ArgumentError(
+                f"'augment' should read all {shape[0]} features except the padding, got 'inputs' "
+                f"{self.inputs}."
+            )
+        return shape
+
 
 @register("CopyPad")
 class CopyPad(PaddingGiven):
@@ -308,6 +317,10 @@ class LearnedPad(PaddingGiven):
 
     def __init__(self, inputs: int, features: int, network: nn.Module | None = None) -> None:
         super().__init__(inputs, features)
+        if not isinstance(network, nn.Module | None):
+            raise ArgumentError(
+                f"'network' should be a torch module, got {type(network).__name__}."
+            )
         self.network = MLP(inputs, 2 * features, HIDDEN) if network is None else network
 
     @property

@@ -141,6 +141,10 @@ class FlowDistribution(Distribution):
         self, batch_shape: tuple[int, ...], _instance: "FlowDistribution | None" = None
     ) -> "FlowDistribution":
         """Returns the distribution expanded to a larger batch shape."""
+        if torch.broadcast_shapes(self.batch_shape, batch_shape) != torch.Size(batch_shape):
+            raise ArgumentError(
+                f"'batch_shape' should extend {tuple(self.batch_shape)}, got {tuple(batch_shape)}."
+            )
         expanded = FlowDistribution(self.flow, self.context)  # a context broadcasts
         expanded._batch_shape = torch.Size(batch_shape)
         return expanded

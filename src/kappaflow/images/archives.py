@@ -135,7 +135,8 @@ def batch_files(folder: Path) -> list[Path]:
     """Returns the CIFAR-10 batches in a folder, the one to test on last."""
     with explained(folder):
         files = [path for path in folder.iterdir() if is_batch_name(path.name)]
-    return sorted(path for path in files if os.path.isfile(path))
+    files = sorted(path for path in files if os.path.isfile(path))
+    return [path for path in files if path.suffix == ".bin"] or files
 
 
 def load_batches(files: list[Path], request: FormRequest, source: str) -> Images:

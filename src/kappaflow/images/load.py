@@ -111,6 +111,10 @@ def load_images(
         >>> load_images("digits", size=(16, 12), gray=False)
         Images(1797 of 3 x 16 x 12, 17 values, 10 classes, from 'digits')
     """
+    if gray is not None and not isinstance(gray, bool):
+        raise ArgumentError(f"'gray' should be True, False or None, got {gray!r}.")
+    if not isinstance(crop, bool):
+        raise ArgumentError(f"'crop' should be True or False, got {crop!r}.")
     request = FormRequest(sides_of(size), gray, crop)
     if not isinstance(source, (str, os.PathLike)):
         raise ArgumentError(

@@ -154,7 +154,7 @@ def _base(base: Any) -> list[FlowPart]:  # noqa: ANN401
     if name == "DiagonalNormal" and len(base._shape) == 1:
         mean, log_scale = base.mean_.detach().flatten(), base.log_std_.detach().flatten()
         return [ScalingPart(log_scale, mean).inverse()]
-    raise Unsupported("it is not a normal distribution of independent features")
+    raise Unsupported("it is not a normal distribution of features, each with a fixed mean")
 
 
 def _partition(layer: Any) -> Partition:  # noqa: ANN401

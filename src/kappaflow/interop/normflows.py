@@ -156,7 +156,7 @@ def _layers_of(flows: Any) -> list[Any]:  # noqa: ANN401
 def _base(base: Any) -> list[FlowPart]:  # noqa: ANN401
     kind = full_names(base)[0].removeprefix(BASES)
     if kind != "DiagGaussian" or len(base.shape) != 1:
-        raise Unsupported("it is not a normal distribution of independent features")
+        raise Unsupported("it is not a normal distribution of features, each with a fixed mean")
     if base.temperature is not None:
         raise Unsupported("it has a temperature")
     mean, log_scale = base.loc.detach().flatten(), base.log_scale.detach().flatten()

@@ -130,7 +130,7 @@ def _layers_of(transform: Any) -> list[Any]:  # noqa: ANN401
 def _base(base: Any) -> list[FlowPart]:  # noqa: ANN401
     normal = full_names(base)[0] == "zuko.distributions.DiagNormal"
     if not normal or len(base.event_shape) != 1:
-        raise Unsupported("it is not a normal distribution of independent features")
+        raise Unsupported("it is not a normal distribution of features, each with a fixed mean")
     loc, scale = base.base_dist.loc.detach(), base.base_dist.scale.detach()
     if not loc.any() and (scale == 1).all():
         return []

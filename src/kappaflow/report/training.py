@@ -183,8 +183,9 @@ def curves_section(charts: Sequence[Chart], curves: Curves, best_epoch: int, not
         "The training, epoch by epoch. The dotted line marks the epoch whose weights were kept: "
         f"epoch {best_epoch}."
     )
-    skipped = curves[-1].get("skipped_steps")  # since the start
-    if isinstance(skipped, int) and skipped:
+    counts = (row.get("skipped_steps") for row in curves)  # each since the start
+    skipped = max((number for number in counts if isinstance(number, int)), default=0)
+    if skipped:
         were = "was" if skipped == 1 else "were"
         steps = count(skipped, "training step")
         text += f" {steps} {were} skipped because a gradient was not finite."

@@ -125,7 +125,7 @@ class StoredRun:
 
 
 def write_derived_run(flow: Flow, run: StoredRun, target: Path, how: str) -> None:
-    """Writes a run folder `place` for a flow, in evaluation mode, made from that of another run.
+    """Writes a run folder `target` for a flow, in evaluation mode, made from that of another run.
 
     `how` says how the flow was made, for its report.
     """

@@ -50,9 +50,9 @@ def write_report(
     It is one HTML file that needs no network, with the sections of the page that `kappaflow fit`
     writes. For a table these are the likelihood of held-out rows, compared with a Gaussian and a
     Gaussian mixture; the conditioning over depth; samples against data; the latent; and the
-    findings and the verdict of the doctor. For images they are also samples, reconstructions,
-    and the likelihood is compared with independent
-    pixels. For the result of a training the page has the learning curves.
+    findings and the verdict of the doctor. For images it shows samples and reconstructions, and
+    compares the likelihood with independent pixels. For the result of a training the page has the
+    learning curves.
 
     Args:
         flow: The flow, or what `kappaflow.fit` or `fit_auto` returned. It stays unchanged.

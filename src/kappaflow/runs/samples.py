@@ -49,7 +49,8 @@ class Samples(Chunked):
         self._context, self.counted = None, 1
         names = self._run.context_columns
         if bool(names) != (context is not None):
-            what = f"name data with {', '.join(names)}" if names else "be left out: it has none"
+            listed = ", ".join(names)
+            what = f"name data with {listed}" if names else "be left out: the flow has none"
             raise ArgumentError(f"'context' should {what}.")
         if context is not None:
             table = finite_table(context, names, [], self._run.reading(decimal))

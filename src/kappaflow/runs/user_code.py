@@ -98,7 +98,7 @@ def diagnose_code(
 
 @dataclass(frozen=True)
 class _Subject:
-    """What code makes: a flow, points and contexts; `again` is a function that repeats it."""
+    """What code makes: a flow, points and contexts; `again` builds the flow once more."""
 
     flow: object
     x: Tensor | None = None
@@ -106,7 +106,7 @@ class _Subject:
     again: Maker | None = None
 
     def on(self, device: torch.device | None) -> "_Subject":
-        """Returns all of it on a device; as it is without one."""
+        """Returns a copy on a device, or itself if there is none."""
         if device is None:
             return self
         x, context = (None if t is None else t.to(device) for t in (self.x, self.context))

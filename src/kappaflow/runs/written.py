@@ -72,7 +72,7 @@ class Chunked(ABC):
                 columns = _repaired(chunk, repair)
                 writer.append(columns)
                 parts.append(written(columns))
-                show(parts[-1].rows)
+                show(len(next(iter(chunk.values()))))
         rows = sum(part.rows for part in parts)
         return replace(
             next((part for part in parts if part.first_empty is not None), parts[0]),

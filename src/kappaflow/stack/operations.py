@@ -62,6 +62,7 @@ CURVES: dict[str, Callable[[Tensor, float, float, Tensor, Tensor], None]] = {
     "logsigmoid": _logsigmoid,
     "softplus": _softplus,
 }
+_CURVES = tuple(CURVES.values())  # by number
 
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
@@ -302,7 +303,7 @@ def _write_curve(
     answer: Tensor, number: int, bound: float, direction: int, slope: Tensor, bits: Tensor
 ) -> None:
     """Writes the slope d s / d r, and the log-scale s in bits times the direction."""
-    [*CURVES.values()][number](answer[: len(bits)], bound, direction * BITS, slope, bits)
+    _CURVES[number](answer[: len(bits)], bound, direction * BITS, slope, bits)
 
 
 def _scale_and_shift(

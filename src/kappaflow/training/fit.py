@@ -190,6 +190,8 @@ def fit(
 
 def _wrapped(flow: object, data: Any, reading: Reading) -> Flow:  # noqa: ANN401
     """Returns a flow of another library as a `Flow` that shares its parameters."""
+    if hasattr(flow, "_orig_mod"):
+        raise ArgumentError("'flow' should be the flow before torch.compile: give compile=True.")
     if kind_of(data) is not None or isinstance(data, TableOnDisk):
         raise ArgumentError(
             "'data' should be a table in memory for a flow of another library, got "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
@@ -35,6 +36,8 @@ class OwnOptimizer:
         self._trained = [parameter for parameter in parameters if parameter.requires_grad]
         self._optimizer = _optimizer_of(make, self._trained)
         for group in self.param_groups:
+            scalars = {key: n for key, n in group.items() if isinstance(n, np.generic | Tensor)}
+            group.update({key: n.item() for key, n in scalars.items()})  # as in a checkpoint
             group.setdefault("initial_lr", group.get("lr"))
         self._schedule = make_scheduler and Schedule(make_scheduler, self._optimizer)
 
@@ -95,7 +98,8 @@ class OwnOptimizer:
         """Returns the rest of the state as JSON values."""
         state = self._optimizer.state_dict()
         plain = {str(i): _some(entries, tensors=False) for i, entries in state["state"].items()}
-        return state | {"state": plain, "moves": self._schedule and self._schedule.moves}
+        state |= {"state": plain, "moves": self._schedule and self._schedule.moves}
+        return json.loads(json.dumps(state, default=_refuse))
 
     def load_state_dict(self, state: dict[int, dict[str, Tensor]], plain: Any) -> None:  # noqa: ANN401
         """Restores what `state_dict` and `plain_state` returned; ValueError if it does not fit."""
@@ -116,6 +120,13 @@ class OwnOptimizer:
 def _some(entries: dict[str, Any], *, tensors: bool) -> dict[str, Any]:
     """Returns the entries of a state that are tensors, or the others."""
     return {name: value for name, value in entries.items() if isinstance(value, Tensor) == tensors}
+
+
+def _refuse(value: object) -> None:
+    raise ArgumentError(
+        f"'out' should be left out: the state of the optimizer holds a value of type "
+        f"{type(value).__name__}, which a checkpoint cannot hold."
+    )
 
 
 def _optimizer_of(make: Any, trained: list[nn.Parameter]) -> Optimizer:  # noqa: ANN401

@@ -61,7 +61,7 @@ def over_depth(m: Measurements) -> Columns:
 def growth_of(profile: Profile, name_row: Callable[[int], str] = str) -> tuple[Evidence, str]:
     """Returns where the condition number grows over depth, as evidence and as a sentence.
 
-    At the worst of the points that have a finite condition number.
+    The point is the worst of those with a finite condition number.
     """
     numbers = profile.condition_number
     point = int(numbers[-1].nan_to_num(0.0, posinf=0.0).argmax())
@@ -69,10 +69,10 @@ def growth_of(profile: Profile, name_row: Callable[[int], str] = str) -> tuple[E
     steps = logs.diff(prepend=logs.new_zeros(1)).nan_to_num(0.0, posinf=0.0, neginf=0.0)
     worst, up = int(steps.argmax()), steps.clamp_min(0)
     growing, layer = int((steps > NOTHING).sum()), profile.layers[worst]
-    mean, largest = (logs[-1] / len(steps)).exp().item(), steps[worst].exp().item()
+    mean, factor = (logs[-1] / len(steps)).exp().item(), steps[worst].exp().item()
     sentence = f"At {name_row(point)}, the worst, "
     if up[worst] >= MOST * up.sum():
-        sentence += f"most of the growth is in layer {layer}: a factor of {largest:.3g}."
+        sentence += f"most of the growth is in layer {layer}: a factor of {factor:.3g}."
     else:
         sentence += (
             f"the condition number grows by {mean:.2g} per layer: in {growing} of {len(steps)} "
@@ -82,7 +82,7 @@ def growth_of(profile: Profile, name_row: Callable[[int], str] = str) -> tuple[E
         "worst_point": point,
         "layers_growing": growing,
         "factor_a_layer": mean,
-        "largest_factor": largest,
+        "largest_factor": factor,
         "largest_factor_layer": layer,
     }, sentence
 

@@ -70,7 +70,8 @@ def energy_fit(m: Measurements) -> EnergyFit | None:
     samples = importance_sample(m.flow, m.log_density, SAMPLES, generator=generator)
     search = ModeSearch(m.flow, m.log_density, samples, generator)
     rows = samples.x[:0] if m.rows is None else m.rows
-    row_excess = search.excess(rows)
+    # A log_density may not take zero rows.
+    row_excess = search.excess(rows) if len(rows) else torch.zeros(0, dtype=torch.float64)
     missed = row_excess > MARGIN
     mass, excess, maxima = 0.0, 0.0, samples.x[:0]
     if math.isfinite(search.largest) and samples.x[0].numel() <= DENSE_UP_TO:
@@ -300,7 +301,9 @@ class ModeSearch:
         noise = torch.randn(shape, generator=self.generator)
         scales = (axes / values.sqrt()[:, None]).mT
         z = (centers[:, None] + noise.double().to(centers.device) @ scales).flatten(0, 1)
-        proposals = MultivariateNormal(centers, scales.mT @ scales, validate_args=False)
+        lower = torch.linalg.qr(scales).R.mT  # scales.mT @ scales would lose half of the digits
+        lower = lower * lower.diagonal(dim1=1, dim2=2).sign()[:, None]
+        proposals = MultivariateNormal(centers, scale_tril=lower, validate_args=False)
         log_each = proposals.log_prob(z[:, None])
         log_g = log_each.logsumexp(1) - math.log(len(maxima)) - width.log().sum()
         x = (z * width).reshape(-1, *event).to(maxima.dtype)
