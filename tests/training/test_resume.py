@@ -96,7 +96,5 @@ def test_a_rate_may_be_a_tensor_and_other_states_are_refused(tmp_path):
     options = {"max_epochs": 1, "progress": False}
     adam = partial(optim.Adam, lr=torch.tensor(0.01))
     assert len(kf.fit(small(2), PLANE, optimizer=adam, out=tmp_path / "a", **options).history) == 1
-    with pytest.raises(
-        ArgumentError, match="'out' should be left out: .* type object"
-    ):
+    with pytest.raises(ArgumentError, match="'out' should be left out: .* type object"):
         kf.fit(small(2), PLANE, optimizer=noted, out=tmp_path / "b", **options)

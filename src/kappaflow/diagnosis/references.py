@@ -251,7 +251,7 @@ def _residuals(
     from sklearn.linear_model import LinearRegression
 
     mean, deviation = train_context.mean(0), train_context.std(0)
-    deviation[deviation == 0] = 1  # LinearRegression ignores columns that are small beside others
+    deviation[deviation == 0] = 1  # LinearRegression ignores columns much smaller than others
     train_context, test_context = ((c - mean) / deviation for c in (train_context, test_context))
     regression = LinearRegression().fit(train_context, train, weights)
     return train - regression.predict(train_context), test - regression.predict(test_context)
