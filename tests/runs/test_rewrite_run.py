@@ -110,7 +110,12 @@ def test_a_rewritten_run_is_used_as_any_other(rewritten, run, capsys):
     data = str(run.parent / "data.csv")
     scores = [score_run(home, data) for home in (run, folder)]
     for name in ("log_prob", "percentile"):
-        np.testing.assert_allclose(scores[0][name], scores[1][name], rtol=1e-3, atol=2e-2)
+        np.testing.assert_allclose(scores[0][name], scores[1][name], rtol=1e-4, atol=2e-3)
+    samples = [
+        kf.load(home).sample(20, generator=torch.Generator().manual_seed(0))
+        for home in (run, folder)
+    ]
+    torch.testing.assert_close(*samples, rtol=1e-3, atol=1e-3)
     assert diagnose_run(folder)[1] == "held-out rows of the run"
     assert main(["report", str(folder)]) == 0
     words = ["--where", "kind=e", "--against", "kind=o", "--max-epochs", "2", "--quiet"]

@@ -220,6 +220,8 @@ def trained(
     """
 
     def call(event: str, content: object) -> None:
+        if not callbacks:
+            return
         with training.average.in_place(), evaluation_mode(training.flow):
             for callback in callbacks:
                 getattr(callback, event)(training.flow, content)
