@@ -9,6 +9,7 @@ from . import (
     errors,
     factor,
     flows,
+    goodness,
     images,
     interop,
     linearization,
@@ -39,6 +40,7 @@ from .flows import (
     zuko_flow,
 )
 from .foreign import wrap
+from .goodness import calibration, two_sample
 from .images import glow, jet, load_images, real_nvp_image
 from .interop import convert
 from .interop.exports import export
@@ -63,6 +65,7 @@ __all__ = [
     "SpatialPartition",
     "StandardNormal",
     "bijections",
+    "calibration",
     "conditioning",
     "convert",
     "data",
@@ -79,6 +82,7 @@ __all__ = [
     "flows",
     "fuse",
     "glow",
+    "goodness",
     "images",
     "interop",
     "invertible_network",
@@ -106,6 +110,7 @@ __all__ = [
     "testing",
     "theory",
     "training",
+    "two_sample",
     "wrap",
     "write_diagnosis",
     "write_report",

@@ -1,0 +1,155 @@
+"""The classifier two-sample test: can boosted trees separate rows from samples?"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kappaflow.goodness.deviation import Bounds
+from kappaflow.goodness.scan import FloatArray, IntArray, Pool
+
+FOLDS = 4
+MOST_TRAINED = 16_000  # rows, and as many samples, of each training
+TREES, LEAVES_OF_EACH = 100, 15  # of the boosted trees
+LEAVES, LEAF_SHARE = 12, 0.002  # of the tree that describes where the classifier is sure
+MOST_LOGIT = 6.0
+
+
+@dataclass(frozen=True)
+class Classified:
+    """Held-out rows and samples with the score of a classifier that has not seen them.
+
+    Attributes:
+        logits: Estimated log of the density of the rows over that of the samples, (n + m,).
+        order: The order of rows and samples by the score.
+        auc: Probability that a row has a larger score than a sample.
+        standard_error: Standard error of the AUC (Hanley, McNeil 1982).
+        nats: Divergence that the classifier shows, in nats per row: a lower bound (Donsker,
+            Varadhan 1975).
+        nats_error: Standard error of `nats`.
+    """
+
+    logits: FloatArray
+    order: IntArray
+    auc: float
+    standard_error: float
+    nats: float
+    nats_error: float
+
+
+class Leaf(NamedTuple):
+    """A box of the features, with the positions of the rows and samples in it."""
+
+    bounds: dict[int, Bounds]
+    inside: IntArray
+
+
+def classified(
+    features: FloatArray,
+    pool: Pool,
+    train: Sequence[FloatArray] | None = None,
+    seed: int = 0,
+) -> Classified:
+    """Returns the scores of rows and samples.
+
+    `train` has other rows and samples to train the classifier on. Without them it is cross-fitted:
+    each quarter of rows and samples is scored by a classifier trained on the others.
+    """
+    rng = np.random.default_rng(seed)
+    n, m = pool.rows, pool.samples
+    logits, ranks = np.empty(n + m), np.empty(n + m)
+    if train is not None:
+        model = _trained(train[0], train[1], None, rng)
+        logits = _logits(model, features)
+        ranks = logits
+    else:
+        folds = np.concatenate([rng.permutation(n) % FOLDS, rng.permutation(m) % FOLDS])
+        is_row = np.arange(n + m) < n
+        for fold in range(FOLDS):
+            others, own = folds != fold, np.flatnonzero(folds == fold)
+            weights = None if pool.weights is None else pool.weights[others[:n]]
+            model = _trained(features[others & is_row], features[others & ~is_row], weights, rng)
+            logits[own] = _logits(model, features[own])
+            # scores of different models are compared by their ranks in a quarter
+            ranks[own] = np.argsort(np.argsort(logits[own])) / len(own)
+    order = np.lexsort((rng.random(n + m), ranks))
+    auc, error = _auc(order, pool)
+    nats, nats_error = _divergence(logits[:n], logits[n:], pool.weights)
+    return Classified(logits, order, auc, error, nats, nats_error)
+
+
+def leaves(features: FloatArray, logits: FloatArray) -> list[Leaf]:
+    """Returns the boxes of a small tree that describes the score of a classifier."""
+    from sklearn.tree import DecisionTreeRegressor
+
+    least = max(8, int(LEAF_SHARE * len(features)))
+    fitted = DecisionTreeRegressor(max_leaf_nodes=LEAVES, min_samples_leaf=least, random_state=0)
+    fitted.fit(features, logits)
+    tree: Any = fitted.tree_
+    home = fitted.apply(features)
+    return [Leaf(bounds, np.flatnonzero(home == node)) for node, bounds in _boxes(tree).items()]
+
+
+def _boxes(tree: Any) -> dict[int, dict[int, Bounds]]:  # noqa: ANN401
+    """Returns the bounds of the features in each leaf, by its number."""
+    boxes: dict[int, dict[int, Bounds]] = {}
+    queue: list[tuple[int, dict[int, Bounds]]] = [(0, {})]
+    for node, bounds in queue:
+        left, right = tree.children_left[node], tree.children_right[node]
+        if left < 0:
+            boxes[node] = bounds
+            continue
+        feature, cut = int(tree.feature[node]), float(tree.threshold[node])
+        low, high = bounds.get(feature, (-np.inf, np.inf))
+        queue += [
+            (left, {**bounds, feature: (low, cut)}),
+            (right, {**bounds, feature: (cut, high)}),
+        ]
+    return boxes
+
+
+def _trained(
+    rows: FloatArray, samples: FloatArray, weights: FloatArray | None, rng: np.random.Generator
+) -> Any:  # noqa: ANN401
+    """Returns a classifier; rows with weights are drawn in proportion to them."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    shares = None if weights is None else weights / weights.sum()
+    most = min(MOST_TRAINED, len(rows))
+    rows = rows[rng.choice(len(rows), most, replace=weights is not None, p=shares)]
+    samples = samples[rng.permutation(len(samples))[: 2 * most]]
+    options: dict[str, Any] = {"early_stopping": False, "random_state": 0}
+    model = HistGradientBoostingClassifier(
+        max_iter=TREES, max_leaf_nodes=LEAVES_OF_EACH, **options
+    )
+    model.fit(np.concatenate([rows, samples]), np.repeat([1, 0], [len(rows), len(samples)]))
+    return model, math.log(len(rows) / len(samples))
+
+
+def _logits(fitted: Any, features: FloatArray) -> FloatArray:  # noqa: ANN401
+    """Returns the estimated log-ratio of densities, as for equal numbers of rows and samples."""
+    model, prior = fitted
+    return np.clip(model.decision_function(features) - prior, -MOST_LOGIT, MOST_LOGIT)
+
+
+def _auc(order: IntArray, pool: Pool) -> tuple[float, float]:
+    weights = np.ones(pool.rows) if pool.weights is None else pool.weights
+    ranked = np.concatenate([weights, np.zeros(pool.samples)])[order]
+    below = np.cumsum(order >= pool.rows)
+    auc = float((ranked * below).sum() / (ranked.sum() * pool.samples))
+    n, m = pool.effective_rows, pool.samples
+    first, second = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    spread = auc * (1 - auc) + (n - 1) * (first - auc**2) + (m - 1) * (second - auc**2)
+    return auc, float(np.sqrt(max(0.0, spread) / (n * m)))
+
+
+def _divergence(
+    rows: FloatArray, samples: FloatArray, weights: FloatArray | None
+) -> tuple[float, float]:
+    ratio = np.exp(samples)
+    mean = float(np.average(rows, weights=weights))
+    value = mean - float(np.log(ratio.mean()))
+    error = np.sqrt(rows.var() / len(rows) + ratio.var() / (ratio.mean() ** 2 * len(samples)))
+    return value, float(error)

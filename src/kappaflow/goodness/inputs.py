@@ -1,0 +1,95 @@
+"""`Inputs`: the flow, rows and context of a comparison, in any form that users give them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kappaflow.conditioning.points import checked_points, measuring
+from kappaflow.data import Table
+from kappaflow.errors import ArgumentError
+from kappaflow.flows import Flow
+from kappaflow.flows.rows import PLAIN, Data, plain_tensors, read_rows
+from kappaflow.foreign import wrap
+from kappaflow.foreign.wrapped import own_flow
+from kappaflow.goodness.scan import FloatArray
+
+Rows = tuple[Tensor, Tensor | None]
+LEAST_ROWS = 30  # with fewer rows nothing is compared
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Rows of a table with their context, weights and names, as tensors for a flow.
+
+    `train` are rows that the flow was trained on, with their context; None if they are not known.
+    """
+
+    x: Tensor
+    context: Tensor | None = None
+    train: Rows | None = None
+    weights: FloatArray | None = None
+    columns: tuple[str, ...] = ()
+    context_columns: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the columns; x0, x1, ... by default."""
+        if len(self.columns) == self.x.shape[1]:
+            return self.columns
+        return tuple(f"x{i}" for i in range(self.x.shape[1]))
+
+    @property
+    def context_names(self) -> tuple[str, ...]:
+        """The names of the columns of the context; context_x0, ... by default."""
+        count = 0 if self.context is None else self.context.shape[1]
+        if len(self.context_columns) == count:
+            return self.context_columns
+        return tuple(f"context_x{i}" for i in range(count))
+
+
+@contextmanager
+def opened(
+    flow: object, x: Data, context: Data = None, train: Data = None
+) -> Iterator[tuple[Flow, Inputs]]:
+    """Yields a flow in evaluation mode, and the rows as it takes them.
+
+    Raises:
+        ArgumentError: The rows do not fit the flow, are fewer than 30, or are no rows of a table.
+    """
+    known = own_flow(flow)
+    named = known if isinstance(known, Flow) else None
+    source = x if isinstance(x, PLAIN) else read_rows("x", x)
+    rows, given = plain_tensors(named, source, context)
+    own = wrap(flow, rows, given)
+    weights = source.weights if isinstance(source, Table) else None
+    columns, context_columns = own.columns, own.context_columns
+    if isinstance(source, Table):
+        columns = columns or source.columns
+        context_columns = context_columns or source.context_columns
+    with measuring(own), torch.random.fork_rng(devices=[]):
+        if len(own.event_shape) != 1:
+            raise ArgumentError(
+                f"'flow' should be a flow of rows of a table, got one of {tuple(own.event_shape)}."
+            )
+        rows, given = checked_points(own, rows.to(own.dtype), _as(own, given))
+        if len(rows) < LEAST_ROWS:
+            raise ArgumentError(
+                f"'x' should hold at least {LEAST_ROWS} rows to compare samples with, got "
+                f"{len(rows)}."
+            )
+        pair: Any = train if isinstance(train, tuple) else (train, None)
+        trained = None if train is None else plain_tensors(named, *pair)
+        yield (
+            own,
+            Inputs(
+                rows[:, : own.event_shape[0]], given, trained, weights, columns, context_columns
+            ),
+        )
+
+
+def _as(flow: Flow, context: Tensor | None) -> Tensor | None:
+    return None if context is None else context.to(flow.dtype)

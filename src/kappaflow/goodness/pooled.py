@@ -1,0 +1,199 @@
+"""`Pooled`: held-out rows and samples of a flow, side by side, with their log_prob."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kappaflow.conditioning.round_trip import latent_points
+from kappaflow.data.rounding import resolution
+from kappaflow.flows import Flow
+from kappaflow.foreign import Wrapped
+from kappaflow.goodness.inputs import Inputs
+from kappaflow.goodness.scan import FloatArray, IntArray, Pool
+
+MOST_ROWS = 20_000  # held-out rows that are compared; more are left out at random
+SAMPLES_PER_ROW, FEWEST_SAMPLES, MOST_SAMPLES = 10, 5_000, 50_000
+COARSE = 0.005  # of the standard deviation: a flow resolves wider steps
+STREAM = 0x5851F42D4C95
+AT_ONCE = 8_192  # rows that a flow takes at a time
+MANY_TIES = 0.02  # share of values that repeat, above which a column is compared on its grid
+
+
+@dataclass(frozen=True, eq=False)
+class Pooled:
+    """Held-out rows and samples of a flow, in the units of the data.
+
+    Attributes:
+        columns: Names of the columns.
+        rows: Held-out rows, (n, D).
+        samples: Samples, (m, D); of a conditional flow m / n for the context of each row.
+        context_columns: Names of the columns of the context.
+        context: Context of each row, (n, C); of each sample it is that of row i modulo n.
+        weights: Weights of the rows with mean 1, (n,); None if all are equal.
+        encoded: log_prob and latents of rows, then samples, (n + m, 1 + D); None if log_prob is
+            not exact.
+        grids: The grids of columns of rounded values, which have noise as wide as a step.
+    """
+
+    columns: tuple[str, ...]
+    rows: FloatArray
+    samples: FloatArray
+    context_columns: tuple[str, ...] = ()
+    context: FloatArray | None = None
+    weights: FloatArray | None = None
+    encoded: FloatArray | None = None
+    grids: "Grids" = field(default_factory=dict)
+    _orders: dict[int, IntArray] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def pool(self) -> Pool:
+        """The numbers and weights of rows and samples."""
+        return Pool(len(self.rows), len(self.samples), self.weights)
+
+    @cached_property
+    def features(self) -> FloatArray:
+        """Rows, then samples, with their context: (n + m, D + C)."""
+        features = np.concatenate([self.rows, self.samples])
+        if self.context is None:
+            return features
+        copies = len(self.samples) // len(self.rows)
+        return np.hstack([features, np.concatenate([self.context] * (copies + 1))])
+
+    @property
+    def scores(self) -> FloatArray | None:
+        """log_prob of rows, then samples, (n + m,)."""
+        return None if self.encoded is None else self.encoded[:, 0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns of `features`."""
+        return (*self.columns, *self.context_columns)
+
+    def ordered(self, feature: int) -> IntArray:
+        """Returns the order of rows and samples by a column."""
+        if feature not in self._orders:
+            self._orders[feature] = np.argsort(self.features[:, feature], kind="stable")
+        return self._orders[feature]
+
+    def positions(self, feature: int) -> IntArray:
+        """Returns the position of each row and sample in the order by a column."""
+        positions = np.empty(self.pool.size, dtype=np.int64)
+        positions[self.ordered(feature)] = np.arange(self.pool.size)
+        return positions
+
+
+Grids = dict[
+    int, tuple[float, float]
+]  # by column: a value and the step that values are rounded to
+
+
+def grids_of(rows: FloatArray) -> Grids:
+    """Returns the grids of the columns of rounded values, of which many repeat."""
+    grids = {}
+    for j, column in enumerate(rows.T):
+        repeated = 1 - len(np.unique(column)) / len(column)
+        step = resolution(column) if repeated > MANY_TIES else None
+        if step is not None:
+            grids[j] = (float(column[0]), step)
+    return grids
+
+
+def on_grids(values: FloatArray, grids: Grids, rng: np.random.Generator) -> FloatArray:
+    """Returns values rounded to the grids, with uniform noise as wide as a step.
+
+    The difference between a rounded number and a real one is then no difference. That whole
+    numbers are modeled as real ones is a finding on the data.
+    """
+    values = values.copy()
+    for j, (start, step) in grids.items():
+        steps = np.rint((values[:, j] - start) / step)
+        values[:, j] = start + step * (steps + rng.uniform(-0.5, 0.5, len(values)))
+    return values
+
+
+@torch.no_grad()
+def pooled(flow: Flow, inputs: Inputs, limit: int | None = None, seed: int = 0) -> Pooled:
+    """Returns held-out rows and at least as many samples of a flow of tables, with log_prob.
+
+    Rounded columns are put on their grids. `limit` is the most rows and the most samples.
+    """
+    generator = stream(seed)
+    x, context, weights = inputs.x, inputs.context, inputs.weights
+    if len(x) > (limit or MOST_ROWS):
+        index = torch.randperm(len(x), generator=generator)[: limit or MOST_ROWS]
+        x, context = x[index], None if context is None else context[index]
+        weights = None if weights is None else weights[index.numpy()]
+    number = min(limit or MOST_SAMPLES, max(FEWEST_SAMPLES, SAMPLES_PER_ROW * len(x)))
+    copies = max(1, round(number / len(x)))
+    contexts = None if context is None else context.repeat(copies, 1)
+    samples = samples_of(flow, number if contexts is None else len(contexts), contexts, generator)
+    encoded = None
+    if flow.likelihood != "joint" and flow.augment is None:
+        parts = (encoded_by(flow, x, context), encoded_by(flow, samples, contexts))
+        encoded = np.concatenate(parts)
+    rng = np.random.default_rng(seed)
+    grids = grids_of(to_array(x))
+    return Pooled(
+        columns=inputs.names,
+        rows=on_grids(to_array(x), grids, rng),
+        samples=on_grids(to_array(samples), grids, rng),
+        context_columns=inputs.context_names,
+        context=None if context is None else to_array(context),
+        weights=None if weights is None else weights / weights.mean(),
+        encoded=None if _is_coarse(to_array(x), grids) else encoded,
+        grids=grids,
+    )
+
+
+def _is_coarse(rows: FloatArray, grids: Grids) -> bool:
+    """Returns whether a flow can resolve the grid of a column, and put density on its values."""
+    return any(step > COARSE * rows[:, j].std() for j, (_, step) in grids.items())
+
+
+def stream(seed: int, number: int = 0) -> torch.Generator:
+    """Returns a generator whose numbers are not those of rows made with the same small seed."""
+    return torch.Generator().manual_seed(STREAM + 2**20 * number + seed)
+
+
+@torch.no_grad()
+def samples_of(
+    flow: Flow, number: int, contexts: Tensor | None, generator: torch.Generator
+) -> Tensor:
+    """Returns samples in the units of the data, one for each context if there are any."""
+    results = []
+    for start in range(0, number, AT_ONCE):
+        count = min(AT_ONCE, number - start)
+        given = None if contexts is None else contexts[start : start + count]
+        results.append(_sample(flow, count, given, generator))
+    return torch.cat(results)
+
+
+def _sample(flow: Flow, count: int, context: Tensor | None, generator: torch.Generator) -> Tensor:
+    if isinstance(flow, Wrapped):
+        own = flow.own_sample(count, context, generator=generator)
+        if own is not None:
+            return own[0]
+        return flow.bijection.inverse(latent_points(flow, count, context, generator), context)[0]
+    if context is None:
+        return flow.sample(count, generator=generator)
+    return flow.sample(1, context, generator=generator)[0]
+
+
+@torch.no_grad()
+def encoded_by(flow: Flow, x: Tensor, context: Tensor | None) -> FloatArray:
+    """Returns log_prob and latents of rows, (n, 1 + D)."""
+    contexts = [None] * len(x) if context is None else context.split(AT_ONCE)
+    results = []
+    for rows, given in zip(x.split(AT_ONCE), contexts, strict=False):
+        z, log_det = flow.bijection(rows, given)
+        log_prob = flow.base.log_prob(z, given) + log_det
+        results.append(np.column_stack([to_array(log_prob), to_array(z)]))
+    return np.concatenate(results)
+
+
+def to_array(values: Tensor) -> FloatArray:
+    """Returns a tensor as an array in float64."""
+    return values.detach().double().cpu().numpy()

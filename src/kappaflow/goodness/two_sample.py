@@ -1,0 +1,349 @@
+"""`two_sample`: do samples of a flow have the distribution of held-out rows?"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import computed_field
+from scipy.stats import chi2, norm
+
+from kappaflow.flows import Flow
+from kappaflow.flows.rows import Data
+from kappaflow.foreign import Wrapped
+from kappaflow.goodness.classifier import Classified, classified, leaves
+from kappaflow.goodness.deviation import (
+    FAMILY,
+    Bounds,
+    Deviation,
+    Level,
+    worst_level,
+)
+from kappaflow.goodness.family import Family
+from kappaflow.goodness.inputs import Inputs, Rows, opened
+from kappaflow.goodness.marginals import Marginal, marginal_of
+from kappaflow.goodness.overfit import Gap, gap_of
+from kappaflow.goodness.pairs import number_of_pairs, pairs_of, scan_pair
+from kappaflow.goodness.pooled import (
+    Pooled,
+    encoded_by,
+    on_grids,
+    pooled,
+    samples_of,
+    stream,
+    to_array,
+)
+from kappaflow.goodness.scan import FEWEST, FloatArray, IntArray, Scan, Tally, two_cells
+from kappaflow.results import to_plain
+from kappaflow.summary import Facts, PlottedSummary
+
+MOST_TRAIN_ROWS, MOST_FOREIGN = 16_000, 4_096
+SMOOTH_CELLS = 16  # of the test whose smallest visible divergence is stated
+OF_SCORES = 4  # tests: of log_prob, by a classifier, in its boxes, and of overfitting
+NATS_IN_ALL = 0.015  # estimated divergence that matters, if any deviation is significant
+NATS_OVERFIT = 0.02  # divergence by overfitting that matters
+POWER = 2.0  # standard errors by which a deviation exceeds what is significant, to be seen
+
+
+@dataclass(frozen=True, repr=False)
+class TwoSample(PlottedSummary):
+    """Samples of a flow, compared with held-out rows.
+
+    Attributes:
+        rows: Number of held-out rows.
+        samples: Number of samples.
+        deviations: Where they differ by more than chance, the worst first.
+        marginals: Each column, with histograms.
+        auc: Probability that a classifier gives a held-out row a larger score than a sample; 0.5
+            if it cannot distinguish them.
+        auc_standard_error: Its standard error.
+        nats: Estimated divergence of the flow from the distribution of the rows, in nats per row,
+            as far as the tests show it. The true one may be larger.
+        gap: Mean log_prob of training rows minus that of held-out rows, in nats per row; None if
+            the training rows are not known.
+        gap_standard_error: Its standard error.
+        smallest_share: Share of the rows in a narrow line that would just have been seen.
+        smallest_nats: Divergence in nats that would just have been seen if it is smooth.
+        not_checked: What was not compared, one phrase each.
+    """
+
+    rows: int
+    samples: int
+    deviations: tuple[Deviation, ...]
+    marginals: tuple[Marginal, ...]
+    auc: float
+    auc_standard_error: float
+    nats: float
+    gap: float | None
+    gap_standard_error: float | None
+    smallest_share: float
+    smallest_nats: float
+    not_checked: tuple[str, ...] = ()
+
+    @computed_field
+    @property
+    def level(self) -> Level:
+        """Whether samples match the rows ("good"), or the flow needs "care", or is "bad"."""
+        level = worst_level([deviation.level for deviation in self.deviations])
+        if level == "good" and self.deviations and self.nats >= NATS_IN_ALL:
+            return "care"
+        return level
+
+    def _facts(self) -> Facts:
+        return [
+            ("level", self.level),
+            ("rows", f"{self.rows:,}"),
+            ("samples", f"{self.samples:,}"),
+            ("AUC of a classifier", f"{self.auc:.3f} ± {self.auc_standard_error:.3f}"),
+            ("estimated divergence", f"{self.nats:.3f} nats"),
+        ]
+
+    def _details(self) -> Facts:
+        return [(one.level, one.sentence) for one in self.deviations]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all figures as plain values for JSON."""
+        return to_plain(self)
+
+
+def two_sample(
+    flow: object,
+    x: Data,
+    context: Data = None,
+    *,
+    train: Data = None,
+    seed: int = 0,
+) -> TwoSample:
+    """Compares samples of a flow with held-out rows: columns, pairs, and all columns at once.
+
+    Each column and pair is compared in cells of equal counts, down to a dozen rows and samples, so
+    that narrow excesses and holes show, as do tails. Boosted trees try to separate samples from
+    rows. All tests together find a deviation in 1 % of the flows that are right. Rows count by
+    their weights, and rounded columns are compared on their grid.
+
+    Args:
+        flow: A flow of a table, or anything that `kappaflow.wrap` takes.
+        x: Held-out rows, (B, D), at least 30: a tensor, an array, a data frame, a `Table` or a
+            path. At most 20,000 are compared, with 10 times as many samples (5,000 to 50,000).
+        context: Context of each row, (B, C), for a conditional flow.
+        train: Rows that the flow was trained on, (N, D); for a conditional flow the pair (rows,
+            context). The classifier learns from them, which finds smaller deviations, and
+            overfitting is measured. Without them, the classifier is cross-fitted on `x`.
+        seed: Seed of the samples.
+
+    Returns:
+        The deviations, the worst first, with figures; `level` is "good", "care" or "bad".
+
+    Raises:
+        ArgumentError: The rows do not fit the flow, or are fewer than 30.
+
+    Source:
+        Lopez-Paz, Oquab 2017 (classifier two-sample tests); Donsker, Varadhan 1975 (divergence).
+
+    Example:
+        >>> import torch, kappaflow as kf
+        >>> flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
+        >>> rows = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+        >>> kf.two_sample(flow, rows).level
+        'good'
+        >>> result = kf.two_sample(flow, 3 * rows)
+        >>> result.level, result.auc > 0.6
+        ('bad', True)
+    """
+    with opened(flow, x, context, train) as (own, inputs):
+        return compare_samples(own, inputs, seed=seed)[0]
+
+
+def compare_samples(
+    flow: Flow, inputs: Inputs, groups: int = 0, seed: int = 0
+) -> tuple[TwoSample, Pooled]:
+    """Returns the comparison of samples with held-out rows, and both.
+
+    `groups` is the number of groups of other tests that share the probability of a false alarm.
+    """
+    limit = MOST_FOREIGN if isinstance(flow, Wrapped) else None
+    both = pooled(flow, inputs, limit, seed)
+    pairs = number_of_pairs(both)
+    family = Family(groups + 2 + (pairs > 0))
+    marginals = tuple(_columns(family, both))
+    for first, second in pairs_of(both):
+        result = scan_pair(both, first, second)
+        names = (both.names[result.first], both.names[result.second])
+        family.add(_of_scan("pair", names, result.region, result.scan, both), pairs)
+    train = inputs.train
+    others = None if train is None else _training(flow, train, both, limit, seed)
+    _add_scores(family, both)
+    result = _add_classifier(family, both, others, seed)
+    gap = None if others is None else _add_overfitting(family, both, others)
+    return _summary(family, both, marginals, result, gap), both
+
+
+def _columns(family: Family, both: Pooled) -> Iterator[Marginal]:
+    for j, name in enumerate(both.columns):
+        order = both.ordered(j)
+        scan = both.pool.scan(order)
+        region = _interval(both.features[:, j], order, scan)
+        family.add(_of_scan("column", (name,), (region,), scan, both), len(both.columns))
+        yield marginal_of(both, j, region)
+
+
+def _add_scores(family: Family, both: Pooled) -> None:
+    if both.scores is None:
+        return
+    order = np.argsort(both.scores, kind="stable")
+    scan = both.pool.scan(order)
+    region = _interval(both.scores, order, scan)
+    family.add(_of_scan("score", ("log_prob",), (region,), scan, both), OF_SCORES)
+
+
+class Training(NamedTuple):
+    """Training rows and other samples than those of the comparison, with their context."""
+
+    rows: FloatArray
+    samples: FloatArray
+    encoded_rows: FloatArray | None
+    encoded_samples: FloatArray | None
+
+
+def _training(flow: Flow, train: Rows, both: Pooled, limit: int | None, seed: int) -> Training:
+    generator = stream(seed, 1)
+    x, context = train
+    index = torch.randperm(len(x), generator=generator)[: limit or MOST_TRAIN_ROWS]
+    x = x[index].to(flow.device, flow.dtype)
+    given = None if context is None else context[index].to(flow.device, flow.dtype)
+    twice = None if given is None else given.repeat(2, 1)
+    samples = samples_of(flow, 2 * len(x), twice, generator)
+    rng = np.random.default_rng(seed + 1)
+    rows, drawn = (on_grids(to_array(part), both.grids, rng) for part in (x, samples))
+    if given is not None and twice is not None:
+        rows, drawn = np.hstack([rows, to_array(given)]), np.hstack([drawn, to_array(twice)])
+    if both.encoded is None:
+        return Training(rows, drawn, None, None)
+    parts = encoded_by(flow, x, given), encoded_by(flow, samples, twice)
+    return Training(rows, drawn, *parts)
+
+
+def _add_classifier(
+    family: Family, both: Pooled, others: Training | None, seed: int
+) -> Classified:
+    features, trained_on = both.features, None
+    if both.encoded is not None:
+        features = np.hstack([features, both.encoded])
+    if others is not None:
+        parts = (others.rows, others.encoded_rows), (others.samples, others.encoded_samples)
+        trained_on = [np.hstack([part for part in pair if part is not None]) for pair in parts]
+    result = classified(features, both.pool, trained_on, seed)
+    found = _of_scan("classifier", (), (), both.pool.scan(result.order), both)
+    text = (
+        f"A classifier separates samples from held-out rows: its AUC is {result.auc:.3f} ± "
+        f"{result.standard_error:.3f}, and chance would be 0.5."
+    )
+    by_auc = float(norm.sf((result.auc - 0.5) / result.standard_error))
+    p_value = min(1.0, 2 * min(found.p_value, by_auc))
+    nats = max(result.nats, found.nats)
+    family.add(replace(found, text=text, nats=nats, p_value=p_value), OF_SCORES)
+    if others is not None:  # trees that were cross-fitted know the rows in their boxes
+        family.add(_worst_leaf(both, result), OF_SCORES)
+    return result
+
+
+def _worst_leaf(both: Pooled, result: Classified) -> Deviation:
+    """Returns the box of columns in which the classifier is sure and right most often."""
+    boxes, n = leaves(both.features, result.logits), both.pool.rows
+    order = np.concatenate([box.inside for box in boxes])
+    edges = np.cumsum([0, *(len(box.inside) for box in boxes)])
+    cell = Tally(both.pool, order).worst(edges, len(boxes))
+    box = boxes[int(np.searchsorted(edges, cell.start, side="right")) - 1].bounds
+    return Deviation(
+        "classifier",
+        tuple(both.names[feature] for feature in box),
+        tuple(box.values()),
+        cell.share,
+        cell.expected,
+        n,
+        cell.p_value,
+        two_cells(cell.share, cell.expected),
+    )
+
+
+def _add_overfitting(family: Family, both: Pooled, others: Training) -> Gap | None:
+    scores, n = both.scores, both.pool.rows
+    if scores is None or others.encoded_rows is None:
+        return None
+    parts = (both.features[:n], scores[:n]), (both.features[n:], scores[n:])
+    gap = gap_of((others.rows, others.encoded_rows[:, 0]), *parts, both.weights)
+    nats = gap.nats / 2
+    text = (
+        f"The flow overfits: it scores its training rows {gap.nats:.3f} ± "
+        f"{gap.standard_error:.3f} nats per row higher than held-out rows. This alone costs about "
+        f"{nats:.2f} nats."
+    )
+    p_value = float(norm.sf(gap.nats / gap.standard_error)) if gap.standard_error > 0 else 1.0
+    if nats >= NATS_OVERFIT:
+        found = Deviation("overfitting", (), (), 1.0, 1.0, n, p_value, nats, text=text)
+        family.add(found, OF_SCORES)
+    return gap
+
+
+def _summary(
+    family: Family,
+    both: Pooled,
+    marginals: tuple[Marginal, ...],
+    result: Classified,
+    gap: Gap | None,
+) -> TwoSample:
+    of_overfitting = 0.0 if gap is None else max(0.0, gap.nats / 2)
+    not_checked = []
+    if both.scores is None:
+        not_checked.append("the distribution of log_prob, because this flow has no exact one")
+    if gap is None and both.scores is not None:
+        not_checked.append("overfitting, because the training rows are not known")
+    return TwoSample(
+        rows=both.pool.rows,
+        samples=both.pool.samples,
+        deviations=family.sorted(),
+        marginals=marginals,
+        auc=result.auc,
+        auc_standard_error=result.standard_error,
+        nats=max(0.0, result.nats, *(one.nats for one in family.deviations), 0.0) + of_overfitting,
+        gap=None if gap is None else gap.nats,
+        gap_standard_error=None if gap is None else gap.standard_error,
+        smallest_share=_smallest_share(both, family.groups),
+        smallest_nats=_smallest_nats(both, family.groups),
+        not_checked=tuple(not_checked),
+    )
+
+
+def _smallest_share(both: Pooled, groups: int) -> float:
+    """Returns the share of the rows in a line without samples that is seen nearly always."""
+    n, pool = both.pool.effective_rows, both.pool
+    cells = pool.size / FEWEST * 2 * math.log2(max(4, pool.size / FEWEST))
+    chance = FAMILY / (groups * len(both.columns) * cells)
+    significant = math.log(chance) / math.log(n / (n + pool.samples))
+    return min(1.0, (significant + POWER * math.sqrt(significant)) / n)
+
+
+def _smallest_nats(both: Pooled, groups: int) -> float:
+    """Returns the divergence of a smooth deviation of one column that is seen nearly always."""
+    n, m = both.pool.effective_rows, both.pool.samples
+    degrees = SMOOTH_CELLS - 1
+    limit = float(chi2.isf(FAMILY / (groups * len(both.columns) * SMOOTH_CELLS), degrees))
+    noncentrality = limit - degrees + POWER * math.sqrt(2 * limit)
+    return noncentrality / (2 * n * m / (n + m))
+
+
+def _of_scan(
+    test: str, names: tuple[str, ...], region: tuple[Bounds, ...], scan: Scan, both: Pooled
+) -> Deviation:
+    cell, rows = scan.cell, both.pool.rows
+    return Deviation(test, names, region, cell.share, cell.expected, rows, scan.p_value, scan.nats)
+
+
+def _interval(values: FloatArray, order: IntArray, scan: Scan) -> Bounds:
+    """Returns the ends of a cell; infinite at the ends of all values."""
+    start, stop = scan.cell.start, scan.cell.stop
+    low = -math.inf if start == 0 else float(values[order[start]])
+    high = math.inf if stop == len(order) else float(values[order[stop - 1]])
+    return low, high
