@@ -27,8 +27,11 @@ class Density:
     log_prob: Callable[[Rows], Rows]
 
 
-def product(*columns: Any) -> Density:  # noqa: ANN401
-    """Returns independent columns, each a frozen distribution of scipy."""
+FrozenDistribution = Any  # of scipy, whose classes of discrete and continuous ones differ
+
+
+def product(*columns: FrozenDistribution) -> Density:
+    """Returns independent columns."""
 
     def sample(n: int, rng: np.random.Generator) -> Rows:
         return np.stack([column.rvs(n, random_state=rng) for column in columns], 1).astype(float)
@@ -109,6 +112,9 @@ def mixed(density: Density, seed: int, columns: int) -> Density:
 def rings(*radii: float, noise: float) -> Density:
     """Returns rings on the plane, with equal shares and a normal radius."""
 
+    def radius(center: float) -> FrozenDistribution:
+        return stats.norm(center, noise)
+
     def sample(n: int, rng: np.random.Generator) -> Rows:
         r = np.abs(rng.choice(radii, n) + noise * rng.standard_normal(n))
         angle = rng.uniform(-np.pi, np.pi, n)
@@ -116,9 +122,7 @@ def rings(*radii: float, noise: float) -> Density:
 
     def log_prob(rows: Rows) -> Rows:
         r = np.hypot(*rows.T)
-        logs = [
-            np.logaddexp(*(stats.norm(c, noise).logpdf(s * r) for s in (1, -1))) for c in radii
-        ]
+        logs = [np.logaddexp(radius(c).logpdf(r), radius(c).logpdf(-r)) for c in radii]
         return np.logaddexp.reduce(logs, 0) - np.log(len(radii) * 2 * np.pi * r)
 
     return Density(sample, log_prob)
@@ -126,7 +130,7 @@ def rings(*radii: float, noise: float) -> Density:
 
 def degrees(concentration: float) -> Density:
     """Returns an angle in degrees, from 0 to 360, with most of its mass at both ends."""
-    angle = stats.vonmises(concentration)
+    angle: FrozenDistribution = stats.vonmises(concentration)
     return Density(
         lambda n, rng: np.rad2deg(angle.rvs(n, random_state=rng))[:, None] % 360,
         lambda rows: angle.logpdf(np.deg2rad(rows[:, 0])) + math.log(math.pi / 180),

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, computed_field
+from pydantic import Field
 from scipy.stats import kstest
 from torch import Tensor
 
@@ -60,6 +60,7 @@ class Calibration(PlottedSummary):
     """Ranks of held-out rows among samples at their contexts, which a right flow makes uniform.
 
     Attributes:
+        level: Whether the ranks are uniform ("good"), or the flow needs "care", or is "bad".
         rows: Number of held-out rows.
         samples: Number of samples for each row; without a context all rows share the samples.
         columns: Names of the columns.
@@ -75,6 +76,7 @@ class Calibration(PlottedSummary):
         ranks: By the same names, the rank of each row, 0 to `samples`; not in `to_dict`.
     """
 
+    level: Level
     rows: int
     samples: int
     columns: tuple[str, ...]
@@ -88,12 +90,6 @@ class Calibration(PlottedSummary):
     ranks: Annotated[dict[str, IntArray], Field(exclude=True)] = field(
         default_factory=dict, repr=False, compare=False
     )
-
-    @computed_field
-    @property
-    def level(self) -> Level:
-        """Whether the ranks are uniform ("good"), or the flow needs "care", or is "bad"."""
-        return worst_level([deviation.level for deviation in self.deviations])
 
     def _facts(self) -> Facts:
         names = ", ".join(f"{name} {value:.3g}" for name, value in self.p_values.items())
@@ -192,6 +188,7 @@ def calibrate(
     rows = len(x) if weights is None else weights.sum() ** 2 / np.square(weights).sum()
     uniform = {name: _spread(rank, samples, rng) for name, rank in by_name.items()}
     return Calibration(
+        level=worst_level([one.level for one in family.deviations]),
         rows=len(x),
         samples=samples,
         columns=names,
@@ -297,11 +294,10 @@ def _described(
     u = (ranks.by_name[name][inside] + 0.5) / (ranks.samples + 1)
     at = f" where {where}" if where else ""
     test = "coverage" if name in {HIGHEST, RANDOM} else "pit"
-    deviation = Deviation(
+    return Deviation(
         test, (), (), scan.cell.share, scan.cell.expected, int(inside.sum()), scan.p_value,
-        scan.nats, text=_sentence(name, u, at),
+        scan.nats, _sentence(name, u, at), f"{name}{at}",
     )  # fmt: skip
-    return replace(deviation, place=f"{name}{at}")
 
 
 def _sentence(name: str, u: FloatArray, at: str) -> str:

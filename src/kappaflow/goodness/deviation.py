@@ -1,8 +1,8 @@
-"""`Deviation`: a region where samples of a flow and held-out rows differ, as text and in figures."""
+"""`Deviation`: a region where samples of a flow and held-out rows differ."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Level = Literal["good", "care", "bad"]
@@ -30,8 +30,9 @@ class Deviation:
         p_value: Probability of such a deviation anywhere, for a flow that is right: the p-value
             times the number of all tests.
         nats: Estimated divergence that the test shows, in nats per row.
-        text: The deviation as a sentence if it is not in a region of columns; else empty.
-        place: Where it is, as text, if it is not in a region of columns; else empty.
+        sentence: The deviation as a sentence.
+        place: Where it is, as text.
+        level: "good" if chance explains the deviation or it is negligible, else "care" or "bad".
     """
 
     test: str
@@ -42,45 +43,40 @@ class Deviation:
     rows: int
     p_value: float
     nats: float
-    text: str = ""
+    sentence: str = ""
     place: str = ""
+    level: Level = "good"
 
-    @property
-    def level(self) -> Level:
-        """How bad the deviation is; "good" if chance explains it or it is negligible."""
-        if self.p_value > FAMILY:
-            return "good"
-        larger = max(self.share, self.expected)
-        ratio = larger / max(min(self.share, self.expected), 1e-9)
-        if self.nats >= NATS_BAD or (larger >= SHARE_BAD and ratio >= RATIO_BAD):
-            return "bad"
-        if self.nats >= NATS_CARE or (larger >= SHARE_CARE and ratio >= RATIO_CARE):
-            return "care"
-        return "good"
-
-    @property
-    def where(self) -> str:
-        """The region as text, such as "mass between 91.1 and 91.3"."""
-        if not self.columns:
-            return self.place
+    def among(self, tests: int) -> "Deviation":
+        """Returns the deviation with its place, sentence and level, as the worst of many tests."""
+        result = replace(self, p_value=min(1.0, self.p_value * tests))
         parts = zip(self.columns, self.region, strict=True)
-        return " and ".join(f"{name} {interval_phrase(*bounds)}" for name, bounds in parts)
-
-    @property
-    def sentence(self) -> str:
-        """The deviation as a sentence."""
-        if self.text:
-            return self.text
+        place = " and ".join(f"{name} {interval_phrase(*bounds)}" for name, bounds in parts)
+        result = replace(result, place=self.place or place, level=_level(result))
         few = "few" if self.expected < self.share else "many"
-        return (
-            f"Too {few} samples have {self.where}: {_count(self.expected * self.rows)} of "
-            f"{self.rows:,}, where {_count(self.share * self.rows)} of as many held-out rows have."
+        samples, rows = (_count(part * self.rows) for part in (self.expected, self.share))
+        sentence = (
+            f"Too {few} samples have {place}: {samples} of {self.rows:,}, where {rows} of as many "
+            "held-out rows have."
         )
+        return replace(result, sentence=self.sentence or sentence)
 
 
 def worst_level(levels: Sequence[Level]) -> Level:
     """Returns the worst of some levels, "good" if there are none."""
     return LEVELS[max((LEVELS.index(level) for level in levels), default=0)]
+
+
+def _level(deviation: Deviation) -> Level:
+    if deviation.p_value > FAMILY:
+        return "good"
+    shares = (deviation.share, deviation.expected)
+    ratio = max(shares) / max(min(shares), 1e-9)
+    if deviation.nats >= NATS_BAD or (max(shares) >= SHARE_BAD and ratio >= RATIO_BAD):
+        return "bad"
+    if deviation.nats >= NATS_CARE or (max(shares) >= SHARE_CARE and ratio >= RATIO_CARE):
+        return "care"
+    return "good"
 
 
 def interval_phrase(low: float, high: float) -> str:
@@ -107,8 +103,6 @@ def number(value: float, width: float) -> str:
 
 
 def _count(expected: float) -> str:
-    return (
-        f"{expected:,.0f}"
-        if expected >= 10 or expected == 0
-        else f"{expected:.1f}".removesuffix(".0")
-    )
+    if expected >= 10 or expected == 0:
+        return f"{expected:,.0f}"
+    return f"{expected:.1f}".removesuffix(".0")

@@ -1,7 +1,5 @@
 """`Family`: tests that share the probability of a false alarm."""
 
-from dataclasses import replace
-
 from kappaflow.goodness.deviation import FAMILY, LEVELS, Deviation
 
 
@@ -14,9 +12,9 @@ class Family:
 
     def add(self, deviation: Deviation, tests: int) -> None:
         """Adds one of several tests of a group; the groups have equal shares, and their tests."""
-        p_value = min(1.0, deviation.p_value * tests * self.groups)
-        if p_value <= FAMILY:
-            self.deviations.append(replace(deviation, p_value=p_value))
+        deviation = deviation.among(tests * self.groups)
+        if deviation.p_value <= FAMILY:
+            self.deviations.append(deviation)
 
     def sorted(self) -> tuple[Deviation, ...]:
         """Returns the significant deviations, the worst first."""

@@ -41,13 +41,17 @@ class Goodness:
         result, deviations = self.two_sample, self.deviations
         rows = f"{result.rows:,} held-out rows"
         if self.level == "good":
-            return [f"Samples match {rows} in all columns and pairs, and to a classifier."]
+            at = ", also at each context" if self.calibration else ""
+            return [
+                f"Samples match {rows} in all columns and pairs tested{at}, and a classifier "
+                "cannot separate them."
+            ]
         shown = _shown(deviations)
         texts = [one.sentence for one in shown]
         if self.level == "care":
             return ["Use this flow with care.", *texts]
         first = shown[0]
-        where = first.where if max(first.share, first.expected) <= LOCAL else ""
+        where = first.place if max(first.share, first.expected) <= LOCAL else ""
         start = f"Do not use this flow for {where}." if where else "Do not use this flow yet."
         return [start, *texts]
 

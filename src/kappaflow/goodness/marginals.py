@@ -49,16 +49,16 @@ def marginal_of(both: Pooled, column: int, worst: Bounds) -> Marginal:
 
 
 def _edges(values: FloatArray, worst: Bounds) -> FloatArray:
-    low, high = np.quantile(values, [SHOWN, 1 - SHOWN])
+    low, high = (float(end) for end in np.quantile(values, [SHOWN, 1 - SHOWN]))
     edges = np.linspace(low, high, BINS + 1) if high > low else np.array([low - 0.5, low + 0.5])
     start, stop = max(worst[0], low), min(worst[1], high)
     width = stop - start
-    if not 0 < width < 2 * (edges[1] - edges[0]):
+    if not 0 < width < 2 * (high - low) / BINS:
         return edges
     middle = (start + stop) / 2
-    fine: FloatArray = middle + width * (np.arange(FINE_BINS + 1) - FINE_BINS / 2)
-    fine = fine[(fine > low) & (fine < high)]
-    if not len(fine):
+    steps = [middle + width * (k - FINE_BINS / 2) for k in range(FINE_BINS + 1)]
+    fine = [edge for edge in steps if low < edge < high]
+    if not fine:
         return edges
     outside = edges[(edges < fine[0] - width / 2) | (edges > fine[-1] + width / 2)]
     return np.array(sorted([*outside, *fine]))

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import computed_field
 from scipy.stats import chi2, norm
 
 from kappaflow.flows import Flow
@@ -52,6 +51,7 @@ class TwoSample(PlottedSummary):
     """Samples of a flow, compared with held-out rows.
 
     Attributes:
+        level: Whether samples match the rows ("good"), or the flow needs "care", or is "bad".
         rows: Number of held-out rows.
         samples: Number of samples.
         deviations: Where they differ by more than chance, the worst first.
@@ -69,6 +69,7 @@ class TwoSample(PlottedSummary):
         not_checked: What was not compared, one phrase each.
     """
 
+    level: Level
     rows: int
     samples: int
     deviations: tuple[Deviation, ...]
@@ -81,15 +82,6 @@ class TwoSample(PlottedSummary):
     smallest_share: float
     smallest_nats: float
     not_checked: tuple[str, ...] = ()
-
-    @computed_field
-    @property
-    def level(self) -> Level:
-        """Whether samples match the rows ("good"), or the flow needs "care", or is "bad"."""
-        level = worst_level([deviation.level for deviation in self.deviations])
-        if level == "good" and self.deviations and self.nats >= NATS_IN_ALL:
-            return "care"
-        return level
 
     def _facts(self) -> Facts:
         return [
@@ -243,7 +235,7 @@ def _add_classifier(
     by_auc = float(norm.sf((result.auc - 0.5) / result.standard_error))
     p_value = min(1.0, 2 * min(found.p_value, by_auc))
     nats = max(result.nats, found.nats)
-    family.add(replace(found, text=text, nats=nats, p_value=p_value), OF_SCORES)
+    family.add(replace(found, sentence=text, nats=nats, p_value=p_value), OF_SCORES)
     if others is not None:  # trees that were cross-fitted know the rows in their boxes
         family.add(_worst_leaf(both, result), OF_SCORES)
     return result
@@ -282,7 +274,7 @@ def _add_overfitting(family: Family, both: Pooled, others: Training) -> Gap | No
     )
     p_value = float(norm.sf(gap.nats / gap.standard_error)) if gap.standard_error > 0 else 1.0
     if nats >= NATS_OVERFIT:
-        found = Deviation("overfitting", (), (), 1.0, 1.0, n, p_value, nats, text=text)
+        found = Deviation("overfitting", (), (), 1.0, 1.0, n, p_value, nats, sentence=text)
         family.add(found, OF_SCORES)
     return gap
 
@@ -300,14 +292,20 @@ def _summary(
         not_checked.append("the distribution of log_prob, because this flow has no exact one")
     if gap is None and both.scores is not None:
         not_checked.append("overfitting, because the training rows are not known")
+    shown = [one.nats for one in family.deviations if one.test != "overfitting"]
+    nats = max([0.0, result.nats, *shown]) + of_overfitting
+    level = worst_level([one.level for one in family.deviations])
+    if level == "good" and family.deviations and nats >= NATS_IN_ALL:
+        level = "care"
     return TwoSample(
+        level=level,
         rows=both.pool.rows,
         samples=both.pool.samples,
         deviations=family.sorted(),
         marginals=marginals,
         auc=result.auc,
         auc_standard_error=result.standard_error,
-        nats=max(0.0, result.nats, *(one.nats for one in family.deviations), 0.0) + of_overfitting,
+        nats=nats,
         gap=None if gap is None else gap.nats,
         gap_standard_error=None if gap is None else gap.standard_error,
         smallest_share=_smallest_share(both, family.groups),
