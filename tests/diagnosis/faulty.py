@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.diagnosis.doctor import diagnose_rows
 
 FEATURES = 4
 SEEDS = pytest.mark.parametrize(
@@ -92,6 +93,7 @@ def codes(diagnosis, start=""):
 
 
 def findings(flow, x=..., context=None, **options):
-    """The findings by code, at rows of N(0, I) unless others are given."""
+    """The findings on the map by code, at rows of N(0, I) unless others are given."""
     x = points() if x is ... else x
-    return {finding.code: finding for finding in kf.doctor(flow, x, context, **options).findings}
+    diagnosis = diagnose_rows(flow, x, context, compares_samples=False, **options)
+    return {finding.code: finding for finding in diagnosis.findings}

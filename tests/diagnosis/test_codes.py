@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diagnosis.faulty import findings
+import kappaflow as kf
 from kappaflow.diagnosis import CODES
 from kappaflow.diagnosis.check import CHECKS
 from kappaflow.diagnosis.checks import checks_of_flows, is_selected
@@ -30,7 +30,7 @@ def test_the_page_of_rules_has_each_check():
     """With its title and its example, except those that need a training or its data."""
     page = PAGE["rules_page"]()
     assert re.findall(r"^## (KF\d+): (.*)$", page, re.MULTILINE) == list(CODES.items())
-    of_runs = {"KF502", "KF505", "KF506", "KF507", "KF508", "KF607"}
+    of_runs = {"KF502", "KF505", "KF506", "KF507", "KF508", "KF511", "KF607"}
     assert CODES.keys() - EXAMPLES.keys() == of_runs
     assert all(f"```python\n{text}```" in page for text in EXAMPLES.values())
 
@@ -50,7 +50,8 @@ def test_the_example_of_a_rule_makes_it_fire(code, example):
     names = {}
     exec(example, names)  # noqa: S102 - our own page
     more = {name: names.get(name) for name in ("make", "log_density")}
-    assert code in findings(names["flow"], names["x"], names.get("context"), **more)
+    diagnosis = kf.doctor(names["flow"], names["x"], names.get("context"), **more)
+    assert code in {finding.code for finding in diagnosis.findings}
 
 
 @pytest.mark.parametrize(

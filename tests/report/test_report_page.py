@@ -39,27 +39,26 @@ def test_the_sections_stand_in_the_order_of_reading(usual):
 def test_the_verdict_stands_in_words_and_numbers_at_the_top(usual):
     """The verdict is text, not only a color."""
     top = usual.words.partition("Findings of the doctor")[0]
-    assert "Usable, with 1 warning" in top
+    assert "Use with care: 1 warning" in top
     for number in ("9.31 ± 0.14", "27.83 ± 0.14", "0.841 ± 0.010", "12.91"):
         assert number in top
 
 
 @pytest.mark.parametrize(
-    ("ok", "severities", "words", "css"),
+    ("level", "severities", "words", "css"),
     [
-        (True, [], "No problem found", "verdict ok"),
-        (True, ["note"], "No problem found", "verdict ok"),
-        (True, ["warning", "warning"], "Usable, with 2 warnings", "verdict warning"),
-        (False, ["error", "note"], "Do not trust this flow yet: 1 error", "verdict error"),
+        ("good", ["note"], "Good", "verdict ok"),
+        ("care", ["warning", "warning"], "Use with care: 2 warnings", "verdict warning"),
+        ("bad", ["error", "note"], "Do not use yet: 1 error", "verdict error"),
     ],
 )
-def test_the_color_of_the_verdict_follows_the_worst_finding(ok, severities, words, css):
+def test_the_color_of_the_verdict_follows_the_level(level, severities, words, css):
     """The level is a CSS class and a few words."""
     findings = [
         Finding(code="KF1", severity=s, layer=None, message="m", cause="c", fix="u", evidence={})
         for s in severities
     ]
-    html = render(build_report(ok=ok, findings=findings))
+    html = render(build_report(level=level, findings=findings))
     assert words in html
     assert f'class="{css}"' in html
 

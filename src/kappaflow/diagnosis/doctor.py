@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from kappaflow.diagnosis.check import CHECKED, TABLES
 from kappaflow.diagnosis.checks import checks_of_flows
 from kappaflow.diagnosis.checks.conditioning import usable_dtype
 from kappaflow.diagnosis.checks.data import data_findings
+from kappaflow.diagnosis.checks.goodness import goodness_findings
 from kappaflow.diagnosis.checks.likelihood import comparison_findings
 from kappaflow.diagnosis.checks.state import state
 from kappaflow.diagnosis.isolation import isolated, one_line
@@ -31,12 +33,15 @@ from kappaflow.diagnosis.references import Comparison, TrainRows, comparisons_of
 from kappaflow.diagnosis.result import Diagnosis, Tables
 from kappaflow.diagnosis.verdict import diagnosis_of, with_findings
 from kappaflow.energies import LogDensity, check_target
-from kappaflow.errors import ArgumentError, KappaflowError
+from kappaflow.errors import ArgumentError, KappaflowError, NumericalError
 from kappaflow.finding import Evidence
 from kappaflow.flows import Flow
 from kappaflow.flows.rows import PLAIN, Data, plain_tensors, read_rows
 from kappaflow.foreign import Wrapped
 from kappaflow.foreign.wrapped import own_flow
+from kappaflow.goodness import Goodness
+from kappaflow.goodness.goodness import Match, matcher
+from kappaflow.goodness.inputs import LEAST_ROWS
 
 NUMBERS = (  # the figures of the conditioning
     "condition_number_median",
@@ -62,6 +67,9 @@ def doctor(
 ) -> Diagnosis:
     """Finds problems of a flow, the layer that causes each, the cause and a fix.
 
+    With rows of a table, samples are compared with them, as `kappaflow.two_sample` and, for a
+    conditional flow, `kappaflow.calibration` do. The verdict and `level` say whether they match.
+
     The doctor examines a copy of the flow in evaluation mode, at rows of data and at samples of
     the base. Conditioning is measured without the standardization. The flow, its mode and the
     random generators stay unchanged.
@@ -78,7 +86,8 @@ def doctor(
         context: Context of each row, (B, C), for a conditional flow.
         train: Rows that the flow was trained on, (N, D); for a conditional flow the pair (rows,
             context). The doctor fits a Gaussian and a Gaussian mixture to them, and compares their
-            likelihood with the flow's on `x`, which should be held-out rows. Without train, and
+            likelihood with the flow's on `x`, which should be held-out rows; it also measures
+            overfitting, and finds smaller deviations of the samples. Without train, and
             from 200 rows on, it fits both to a random half of `x` and compares on the other half;
             it then only concludes that the flow is worse.
         make: Builds a new flow of the same kind. The doctor loads the state_dict into it, to find
@@ -102,30 +111,54 @@ def doctor(
         >>> kf.doctor(kf.real_nvp(4, depth=2, hidden=(8,)), torch.zeros(8, 4)).ok
         True
     """
+    return diagnose_rows(
+        flow, x, context, train=train, make=make, log_density=log_density, thorough=thorough,
+        progress=progress,
+    )  # fmt: skip
+
+
+def diagnose_rows(
+    flow: object,
+    x: Data = None,
+    context: Data = None,
+    *,
+    train: TrainRows | None = None,
+    progress: ShowStep = quietly,
+    thorough: bool = False,
+    compares_samples: bool = True,
+    **options: Any,  # noqa: ANN401
+) -> Diagnosis:
+    """Returns the diagnosis of `doctor`, optionally without comparing samples with the rows."""
     if train is not None and x is None:
         raise ArgumentError("'train' needs 'x', held-out rows to compare the likelihoods on.")
     own = own_flow(flow)
     named = own if isinstance(own, Flow) else None
     source = x if x is None or isinstance(x, PLAIN) else read_rows("x", x)
     names = (lambda i: describe_values(source, i)) if isinstance(source, Table) else None
+    columns = () if named is None else named.columns
+    if isinstance(source, Table):
+        columns = columns or source.columns
     if x is not None:
         x, context = plain_tensors(named, source, context)
+    match = matcher(
+        train=train,
+        weights=source.weights if isinstance(source, Table) else None,
+        columns=columns,
+        context_columns=() if named is None else named.context_columns,
+    )
     diagnosis = diagnose_flow(
         flow,
         x,
         context,
-        make=make,
-        log_density=log_density,
         thorough=thorough,
         progress=progress,
         compare=partial(comparisons_of, train=train, progress=progress, thorough=thorough),
+        match=match if compares_samples else None,
         names=names,
+        **options,
     )
     if x is None:
         return diagnosis
-    columns = () if named is None else named.columns
-    if isinstance(source, Table):
-        columns = columns or source.columns
     return with_findings(diagnosis, data_findings(x, columns, source))
 
 
@@ -139,15 +172,16 @@ def diagnose_flow(
     thorough: bool = False,
     progress: ShowStep = quietly,
     compare: Compare | None = None,
+    match: Match | None = None,
     names: Callable[[int], str] | None = None,
     rows: int | None = None,
 ) -> Diagnosis:
     """Returns the findings on a flow alone, without the checks on the rows as data.
 
     The arguments up to `progress` are those of `doctor`. `compare` compares the flow with
-    references at the rows; None skips the comparison. `names` returns the name of a row in a
-    message from its index. `rows` is the number of rows that x was taken from, if it is not all of
-    them.
+    references at the rows, and `match` its samples with the rows; None skips that. `names` returns
+    the name of a row in a message from its index. `rows` is the number of rows that x was taken
+    from, if it is not all of them.
 
     Raises:
         ArgumentError: As for `doctor`.
@@ -187,10 +221,35 @@ def diagnose_flow(
             if compare is not None and raw is not None:
                 comparisons = compare(own, raw.detach(), context)
                 findings += comparison_findings(comparisons)
+            goodness, not_compared = _goodness(m, match, raw, context)
+            findings += goodness_findings(goodness)
             tables = _tables(m)
             profile = m.attempt("conditioning", lambda: m.profile, None)
             figures = _figures(m, profile, comparisons, rows)
-    return dataclasses.replace(diagnosis_of(findings, figures, profile), tables=tables)
+            figures["not_compared"] = not_compared
+    diagnosis = diagnosis_of(findings, figures, profile, goodness)
+    return dataclasses.replace(diagnosis, tables=tables)
+
+
+def _goodness(
+    m: Measurements, match: Match | None, x: Tensor | None, context: Tensor | None
+) -> tuple[Goodness | None, str]:
+    """Returns how well samples match rows, or None and the reason why it is not known."""
+    if x is None or match is None:
+        return None, "there are no held-out rows"
+    if len(m.flow.event_shape) != 1:
+        return None, "the comparison is for rows of a table"
+    if len(x) < LEAST_ROWS:
+        return None, f"it needs {LEAST_ROWS} rows, and there are {len(x)}"
+    m.announce("samples against held-out rows")
+    try:
+        return match(m.flow, x.detach().to(m.flow.device, m.flow.dtype), context), ""
+    except NumericalError as error:
+        return None, str(error).rstrip(".")
+    except Exception as error:  # of another library, whose flow cannot sample
+        if not isinstance(m.flow, Wrapped):
+            raise
+        return None, f"the flow raised {one_line(error)}"
 
 
 @contextmanager

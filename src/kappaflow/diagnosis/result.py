@@ -8,11 +8,13 @@ from pydantic import Field, computed_field
 
 from kappaflow.conditioning import Profile
 from kappaflow.finding import Evidence, Finding
+from kappaflow.goodness import Goodness, Level
 from kappaflow.results import Value, to_plain
 from kappaflow.summary import Facts, Summary
 
 Columns = dict[str, list[Value]]
 Tables = dict[str, Columns]
+OF_SAMPLES = ("KF509", "KF510", "KF511")  # the findings that `goodness` gives
 
 
 @dataclass(frozen=True, repr=False)
@@ -25,6 +27,7 @@ class Diagnosis(Summary):
         measured: The number of points, the dtype and the main figures, by name.
         profile: The measured conditioning over depth. `to_dict` leaves it out; use
             `Profile.to_dict`.
+        goodness: How well samples match the rows; None if they were not compared.
         tables: Measurements in detail, as tables by name with columns by name.
     """
 
@@ -34,6 +37,7 @@ class Diagnosis(Summary):
     profile: Annotated[Profile | None, Field(exclude=True)] = field(
         default=None, repr=False, compare=False
     )
+    goodness: Goodness | None = field(default=None, repr=False, compare=False)
     tables: Tables = field(default_factory=dict, repr=False, compare=False)
 
     @computed_field
@@ -42,9 +46,29 @@ class Diagnosis(Summary):
         """Whether the diagnosis has no errors; it may have warnings."""
         return all(finding.severity != "error" for finding in self.findings)
 
+    @computed_field
+    @property
+    def level(self) -> Level:
+        """Whether to use the flow: "good" if samples match the rows and nothing else is wrong.
+
+        It is "bad" if there is an error or samples differ badly, and "care" for other deviations,
+        for warnings, and if samples were not compared with rows.
+        """
+        severities = {finding.severity for finding in self.findings}
+        of_samples = any(finding.code in OF_SAMPLES for finding in self.findings)
+        if "error" in severities:
+            return "bad"
+        if of_samples and self.goodness is not None:
+            return self.goodness.level
+        return "care" if "warning" in severities or self.goodness is None else "good"
+
     def _facts(self) -> Facts:
         codes = ", ".join(f"{finding.severity} {finding.code}" for finding in self.findings)
-        return [("findings", codes or "none"), ("verdict", self.verdict)]
+        return [
+            ("level", self.level),
+            ("findings", codes or "none"),
+            ("verdict", self.verdict),
+        ]
 
     def _details(self) -> Facts:
         return [

@@ -7,20 +7,27 @@ from collections.abc import Iterable, Sequence
 from kappaflow.conditioning import Profile
 from kappaflow.diagnosis.advice import without_own_names
 from kappaflow.diagnosis.checks import check_codes, is_selected
-from kappaflow.diagnosis.result import Diagnosis
+from kappaflow.diagnosis.result import OF_SAMPLES, Diagnosis
 from kappaflow.finding import SEVERITIES, Evidence, Finding
+from kappaflow.goodness import Goodness
 
-# The verdict shows the most severe finding, and the findings with these codes (data, likelihood
-# and training).
-IN_THE_VERDICT, MOST_IN_THE_VERDICT = ("KF5", "KF6"), 4
+ON_THE_MAP = ("KF1", "KF2", "KF3", "KF4", "KF7", "KF8")  # findings on the flow as a map
+ON_DATA = "KF6"
+MOST_SHOWN = 3  # messages of findings in a verdict
 
 
-def diagnosis_of(findings: list[Finding], figures: Evidence, profile: Profile | None) -> Diagnosis:
+def diagnosis_of(
+    findings: list[Finding],
+    figures: Evidence,
+    profile: Profile | None,
+    goodness: Goodness | None = None,
+) -> Diagnosis:
     """Returns the diagnosis of a flow, with the most severe findings first, and a verdict."""
     if figures["library"] != "kappaflow":
         findings = list(map(without_own_names, findings))
     ordered = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
-    return Diagnosis(tuple(ordered), _verdict(figures, ordered), figures, profile)
+    diagnosis = Diagnosis(tuple(ordered), "", figures, profile, goodness)
+    return dataclasses.replace(diagnosis, verdict=_verdict(diagnosis))
 
 
 def with_findings(
@@ -59,48 +66,57 @@ def filter_findings(
 
 
 def _replace_findings(diagnosis: Diagnosis, findings: list[Finding]) -> Diagnosis:
-    other = diagnosis_of(findings, diagnosis.measured, diagnosis.profile)
+    other = diagnosis_of(findings, diagnosis.measured, diagnosis.profile, diagnosis.goodness)
     return dataclasses.replace(other, tables=diagnosis.tables)
 
 
-def _verdict(figures: Evidence, findings: list[Finding]) -> str:
-    """Returns a few sentences on whether to trust the flow, with the main figures."""
-    severe = [finding for finding in findings if finding.severity != "note"]
-    if any(finding.severity == "error" for finding in severe):
-        opening = f"Do not trust this flow yet: {_messages(severe)}"
-    elif severe:
-        opening = f"Use this flow with care: {_messages(severe)}"
+def _verdict(diagnosis: Diagnosis) -> str:
+    """Returns what matters to a user first: the samples, other problems, numbers, limits."""
+    goodness, findings = diagnosis.goodness, diagnosis.findings
+    others = [one for one in findings if one.code not in OF_SAMPLES and one.severity != "note"]
+    differs = any(one.code in OF_SAMPLES for one in findings)
+    deviations = [one.sentence for one in goodness.shown] if goodness and differs else []
+    matches = [goodness.headline] if goodness and goodness.level == "good" else []
+    if any(one.severity == "error" for one in others):
+        sentences = ["Do not trust this flow yet.", *_messages(others), *deviations, *matches]
+    elif goodness and differs:
+        sentences = [goodness.headline, *deviations, *_messages(others)]
+    elif others:
+        sentences = ["Use this flow with care.", *_messages(others), *matches]
     else:
-        opening = _no_problem(figures)
+        sentences = matches
+    sentences += _notes_on_data(findings) + _soundness(diagnosis.measured, others)
+    if goodness is None:
+        reason = diagnosis.measured["not_compared"]
+        return " ".join([*sentences, f"Samples were not compared with data: {reason}."])
+    return " ".join([*sentences, *goodness.limits])
+
+
+def _messages(severe: Sequence[Finding]) -> list[str]:
+    """Returns the first message, those on the data, and how many more there are."""
+    shown = [*severe[:1], *(one for one in severe[1:] if one.code.startswith(ON_DATA))]
+    shown = shown[:MOST_SHOWN]
+    more = len(severe) - len(shown)
+    count = [f"{more} more {'warning is' if more == 1 else 'warnings are'} below."] if more else []
+    return [*(one.message for one in shown), *count]
+
+
+def _notes_on_data(findings: Sequence[Finding]) -> list[str]:
+    """Returns the notes on the data."""
+    notes = [one for one in findings if one.severity == "note" and one.code.startswith(ON_DATA)]
+    return [one.message for one in notes[:MOST_SHOWN]]
+
+
+def _soundness(figures: Evidence, severe: Sequence[Finding]) -> list[str]:
+    """Returns the figures of the conditioning as a sentence; nothing if they are not finite."""
     numbers = [value for value in figures.values() if isinstance(value, float)]
     if not all(map(math.isfinite, numbers)):
-        return opening
-    return (
-        f"{opening} Its condition number has a median of {figures['condition_number_median']:.3g} "
-        f"and reaches {figures['condition_number_max']:.3g}. The reconstruction error is at most "
-        f"{figures['round_trip_data_max']:.1e} from data and "
-        f"{figures['round_trip_latent_max']:.1e} from latents, in standardized units."
-    )
-
-
-def _messages(severe: list[Finding]) -> str:
-    """Returns the first message, followed by the messages on data, likelihood and training."""
-    first = severe[0].message
-    others = [entry.message for entry in severe[1:] if entry.code.startswith(IN_THE_VERDICT)]
-    shown = [first[:1].lower() + first[1:], *others[:MOST_IN_THE_VERDICT]]
-    more = len(others) - MOST_IN_THE_VERDICT
-    if more > 0:
-        shown.append(f"There {'is' if more == 1 else 'are'} {more} more of these.")
-    return " ".join(shown)
-
-
-def _no_problem(figures: Evidence) -> str:
-    """Returns the verdict without findings: the performed checks and the number of rows."""
-    points, rows = figures["points"], figures["rows"]
-    where = f"{points} of {rows:,} rows" if rows else f"{points} samples of the flow"
-    if rows == points:
-        where = "1 row" if rows == 1 else f"{rows} rows"
-    return (
-        f"The doctor found no problem at {where} in {figures['dtype']}. It checked: "
-        f"{figures['checked']}."
-    )
+        return []
+    error = max(float(str(figures[f"round_trip_{side}_max"])) for side in ("data", "latent"))
+    sound = not any(one.code.startswith(ON_THE_MAP) for one in severe)
+    return [
+        f"{'The flow is numerically sound: its' if sound else 'Its'} condition number reaches "
+        f"{figures['condition_number_max']:.3g} (median {figures['condition_number_median']:.3g}) "
+        f"and the reconstruction error {error:.1e} in standardized units, at {figures['points']} "
+        f"{'rows' if figures['rows'] else 'samples'} in {figures['dtype']}."
+    ]

@@ -1,17 +1,20 @@
 """`Goodness`: all comparisons of a flow with held-out rows, and what they say in sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from kappaflow.flows import Flow
 from kappaflow.goodness.calibration import Calibration, calibrate
 from kappaflow.goodness.deviation import LEVELS, Deviation, Level, worst_level
-from kappaflow.goodness.inputs import Inputs
-from kappaflow.goodness.pooled import Pooled
+from kappaflow.goodness.inputs import Inputs, Rows
+from kappaflow.goodness.scan import FloatArray
 from kappaflow.goodness.two_sample import TwoSample, compare_samples
 
 SHOWN = 2  # deviations in a verdict
 LOCAL = 0.25  # most of the rows and samples in a region that a verdict warns of
+GROUPS = 3  # of tests of `two_sample` with a context: columns, pairs, scores
 SIMPLER = 1.5  # times the divergence that a pair shows, to be named instead of a column
 
 
@@ -36,24 +39,35 @@ class Goodness:
         return tuple(sorted(listed, key=_importance))
 
     @property
-    def sentences(self) -> list[str]:
-        """What matters to a user first, in one or two sentences."""
-        result, deviations = self.two_sample, self.deviations
-        rows = f"{result.rows:,} held-out rows"
+    def headline(self) -> str:
+        """What to do, as a sentence."""
         if self.level == "good":
             at = ", also at each context" if self.calibration else ""
-            return [
-                f"Samples match {rows} in all columns and pairs tested{at}, and a classifier "
-                "cannot separate them."
-            ]
-        shown = _shown(deviations)
-        texts = [one.sentence for one in shown]
+            return (
+                f"Samples match {self.two_sample.rows:,} held-out rows in all columns and pairs "
+                f"tested{at}, and a classifier cannot separate them."
+            )
         if self.level == "care":
-            return ["Use this flow with care.", *texts]
-        first = shown[0]
-        where = first.place if max(first.share, first.expected) <= LOCAL else ""
-        start = f"Do not use this flow for {where}." if where else "Do not use this flow yet."
-        return [start, *texts]
+            return "Use this flow with care."
+        first = self.shown[0]
+        is_local = max(first.share, first.expected) <= LOCAL
+        return f"Do not use this flow for {first.place}." if is_local else "Do not use this flow."
+
+    @property
+    def shown(self) -> list[Deviation]:
+        """The deviations of a verdict: the worst ones, at most one for each column."""
+        shown: list[Deviation] = []
+        for one in self.deviations if self.level != "good" else ():
+            overlap = any({*one.columns} & {*other.columns} for other in shown)
+            if not overlap and len(shown) < SHOWN:
+                shown.append(one)
+        return shown
+
+    @property
+    def limits(self) -> list[str]:
+        """What was not compared, and the smallest deviations that would have been seen."""
+        not_checked = "; ".join(self.two_sample.not_checked)
+        return [self.resolution, *([f"Not checked: {not_checked}."] if not_checked else [])]
 
     @property
     def resolution(self) -> str:
@@ -66,26 +80,36 @@ class Goodness:
         )
 
 
-def goodness_of(flow: Flow, inputs: Inputs, seed: int = 0) -> tuple[Goodness, Pooled]:
-    """Returns the comparisons of a flow of a table with held-out rows, and what was compared."""
+Match = Callable[[Flow, Tensor, Tensor | None], Goodness]
+
+
+def matcher(
+    *,
+    train: Tensor | Rows | None = None,
+    weights: FloatArray | None = None,
+    columns: Sequence[str] = (),
+    context_columns: Sequence[str] = (),
+) -> Match:
+    """Returns the function that compares a flow with rows, given what else is known of them."""
+    pair = train if train is None or isinstance(train, tuple) else (train, None)
+
+    def match(flow: Flow, x: Tensor, context: Tensor | None) -> Goodness:
+        names = tuple(columns), tuple(context_columns)
+        return goodness_of(flow, Inputs(x, context, pair, weights, *names))
+
+    return match
+
+
+def goodness_of(flow: Flow, inputs: Inputs, seed: int = 0) -> Goodness:
+    """Returns the comparisons of a flow of a table with held-out rows."""
     conditional = inputs.context is not None
-    two_sample, both = compare_samples(flow, inputs, int(conditional), seed)
+    two_sample, _ = compare_samples(flow, inputs, int(conditional), seed)
     if not conditional:
-        return Goodness(two_sample), both
-    return Goodness(two_sample, calibrate(flow, inputs, 1 + 3, seed=seed)), both
+        return Goodness(two_sample)
+    return Goodness(two_sample, calibrate(flow, inputs, 1 + GROUPS, seed=seed))
 
 
 def _importance(deviation: Deviation) -> tuple[int, bool, float]:
     level = LEVELS.index(deviation.level)
     nats = deviation.nats * (1 if len(deviation.columns) == 1 else 1 / SIMPLER)
     return (-level, not (deviation.columns or deviation.place), -nats)
-
-
-def _shown(deviations: Sequence[Deviation]) -> list[Deviation]:
-    """Returns the deviations of a verdict, at most one on the same columns."""
-    shown: list[Deviation] = []
-    for one in deviations:
-        overlap = any({*one.columns} & {*other.columns} for other in shown)
-        if not overlap and len(shown) < SHOWN:
-            shown.append(one)
-    return shown

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from kappaflow.conditioning.round_trip import latent_points
+from kappaflow.data.naming import BoolArray
 from kappaflow.data.rounding import resolution
+from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
 from kappaflow.foreign import Wrapped
 from kappaflow.goodness.inputs import Inputs
@@ -18,6 +20,7 @@ MOST_ROWS = 20_000  # held-out rows that are compared; more are left out at rand
 SAMPLES_PER_ROW, FEWEST_SAMPLES, MOST_SAMPLES = 10, 5_000, 50_000
 COARSE = 0.005  # of the standard deviation: a flow resolves wider steps
 STREAM = 0x5851F42D4C95
+SCORE_DECIMALS = 3  # of log_prob, in nats
 AT_ONCE = 8_192  # rows that a flow takes at a time
 MANY_TIES = 0.02  # share of values that repeat, above which a column is compared on its grid
 
@@ -75,8 +78,12 @@ class Pooled:
     def ordered(self, feature: int) -> IntArray:
         """Returns the order of rows and samples by a column."""
         if feature not in self._orders:
-            self._orders[feature] = np.argsort(self.features[:, feature], kind="stable")
+            self._orders[feature] = self.order_of(self.features[:, feature])
         return self._orders[feature]
+
+    def order_of(self, values: FloatArray) -> IntArray:
+        """Returns the order of rows and samples by a value of each; equal ones are mixed."""
+        return np.lexsort((np.random.default_rng(0).random(self.pool.size), values))
 
     def positions(self, feature: int) -> IntArray:
         """Returns the position of each row and sample in the order by a column."""
@@ -130,6 +137,7 @@ def pooled(flow: Flow, inputs: Inputs, limit: int | None = None, seed: int = 0) 
     copies = max(1, round(number / len(x)))
     contexts = None if context is None else context.repeat(copies, 1)
     samples = samples_of(flow, number if contexts is None else len(contexts), contexts, generator)
+    _require_finite(samples, "samples")
     encoded = None
     if flow.likelihood != "joint" and flow.augment is None:
         parts = (encoded_by(flow, x, context), encoded_by(flow, samples, contexts))
@@ -189,9 +197,21 @@ def encoded_by(flow: Flow, x: Tensor, context: Tensor | None) -> FloatArray:
     results = []
     for rows, given in zip(x.split(AT_ONCE), contexts, strict=False):
         z, log_det = flow.bijection(rows, given)
-        log_prob = flow.base.log_prob(z, given) + log_det
-        results.append(np.column_stack([to_array(log_prob), to_array(z)]))
-    return np.concatenate(results)
+        log_prob = to_array(flow.base.log_prob(z, given) + log_det)
+        # rounding errors, which are all that differs if the density is constant, say nothing
+        log_prob = np.round(log_prob, SCORE_DECIMALS)
+        results.append(np.column_stack([log_prob, to_array(z)]))
+    encoded = np.concatenate(results)
+    _require_finite(encoded, "latents")
+    return encoded
+
+
+def _require_finite(values: Tensor | FloatArray, what: str) -> None:
+    """Raises NumericalError if a row of samples or latents is not finite."""
+    array = values if isinstance(values, np.ndarray) else to_array(values)
+    finite: BoolArray = np.logical_and.reduce(np.isfinite(array), axis=1)
+    if not finite.all():
+        raise NumericalError(f"{int((~finite).sum()):,} of {len(finite):,} {what} are not finite.")
 
 
 def to_array(values: Tensor) -> FloatArray:

@@ -184,7 +184,7 @@ def _columns(family: Family, both: Pooled) -> Iterator[Marginal]:
 def _add_scores(family: Family, both: Pooled) -> None:
     if both.scores is None:
         return
-    order = np.argsort(both.scores, kind="stable")
+    order = both.order_of(both.scores)
     scan = both.pool.scan(order)
     region = _interval(both.scores, order, scan)
     family.add(_of_scan("score", ("log_prob",), (region,), scan, both), OF_SCORES)
@@ -232,7 +232,7 @@ def _add_classifier(
         f"A classifier separates samples from held-out rows: its AUC is {result.auc:.3f} ± "
         f"{result.standard_error:.3f}, and chance would be 0.5."
     )
-    by_auc = float(norm.sf((result.auc - 0.5) / result.standard_error))
+    by_auc = float(norm.sf((result.auc - 0.5) / max(result.standard_error, 1e-9)))
     p_value = min(1.0, 2 * min(found.p_value, by_auc))
     nats = max(result.nats, found.nats)
     family.add(replace(found, sentence=text, nats=nats, p_value=p_value), OF_SCORES)

@@ -106,7 +106,7 @@ def render_diagnosis(diagnosis: Diagnosis, *, title: str = "A flow", points: str
         Page(
             command="kappaflow doctor",
             title=title,
-            verdict=verdict_of(diagnosis.ok, diagnosis.findings, diagnosis.verdict),
+            verdict=verdict_of(diagnosis.level, diagnosis.findings, diagnosis.verdict),
             key_figures=_key_figures(diagnosis, profile),
             without_script=WITHOUT_SCRIPT,
             sections=sections,

@@ -66,7 +66,7 @@ def report_page(
     return Page(
         command="kappaflow report",
         title=report.about.title,
-        verdict=verdict_of(result.ok, result.findings, result.verdict),
+        verdict=verdict_of(result.level, result.findings, result.verdict),
         key_figures=figures,
         intro=origin(report.about),
         without_script=files or "The tables do not.",

@@ -17,6 +17,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from kappaflow.diagnosis import Finding
+from kappaflow.goodness import Level
 from kappaflow.report import numbers
 from kappaflow.report.charts import Chart, Panel, color
 from kappaflow.report.charts.plotly import draw, template
@@ -24,6 +25,11 @@ from kappaflow.report.pictures import Shown
 
 TEMPLATES = Path(__file__).parent / "templates"
 LOADS_NOTHING = "This page makes no network requests."
+VERDICTS: dict[Level, tuple[Literal["ok", "warning", "error"], str]] = {
+    "good": ("ok", "Good"),
+    "care": ("warning", "Use with care"),
+    "bad": ("error", "Do not use yet"),
+}
 NO_FINDINGS = "The doctor found no error, no warning and nothing worth a note."
 
 
@@ -201,15 +207,13 @@ def glossary_section(terms: Sequence[str]) -> Section:
     return Section("glossary", "Glossary", [FactTable([(term, meanings[term]) for term in terms])])
 
 
-def verdict_of(ok: bool, findings: Iterable[Finding], text: str) -> ResultBox:
-    """Returns the verdict of the doctor as a box: red for errors, else yellow for warnings."""
+def verdict_of(level: Level, findings: Iterable[Finding], text: str) -> ResultBox:
+    """Returns the verdict of the doctor as a box: green, yellow or red by the level."""
     severities = Counter(finding.severity for finding in findings)
-    errors, warnings = (numbers.count(severities[kind], kind) for kind in ("error", "warning"))
-    if not ok:
-        return ResultBox("error", f"Do not trust this flow yet: {errors}", [text])
-    if severities["warning"]:
-        return ResultBox("warning", f"Usable, with {warnings}", [text])
-    return ResultBox("ok", "No problem found", [text])
+    kinds = [kind for kind in ("error", "warning") if severities[kind]]
+    counts = " and ".join(numbers.count(severities[kind], kind) for kind in kinds)
+    color, heading = VERDICTS[level]
+    return ResultBox(color, f"{heading}: {counts}" if counts else heading, [text])
 
 
 @cache

@@ -7,6 +7,7 @@ from kappaflow.conditioning import ProfileQuantiles
 from kappaflow.diagnosis import Comparison
 from kappaflow.finding import Finding
 from kappaflow.flows import Flow, padding_in
+from kappaflow.goodness import Level
 from kappaflow.results import Part
 
 TABLE = "table"
@@ -172,10 +173,12 @@ class Result(HeldOut, Conditioning, Course):
     """All figures of a run. One that is added here appears in each file and on the page.
 
     Attributes:
+        level: "good", "care" or "bad": whether to use the flow, as `Diagnosis.level`.
         ok: Whether there is no error among the findings.
         notes: Warnings about the data, and repairs or dropped rows, one sentence each.
     """
 
+    level: Level = "care"
     ok: bool
     verdict: str
     findings: list[Finding]
@@ -184,7 +187,7 @@ class Result(HeldOut, Conditioning, Course):
 
 def figures_of(result: Result) -> list[tuple[str, str | float | None]]:
     """Returns the name and the value of each figure, such as ("test nll", 9.3)."""
-    return [*_flat(result.model_dump(exclude={"verdict", "findings", "notes"}))]
+    return [*_flat(result.model_dump(exclude={"level", "verdict", "findings", "notes"}))]
 
 
 def _flat(value: Any, name: str = "") -> Sequence[tuple[str, Any]]:  # noqa: ANN401

@@ -43,6 +43,7 @@ def diagnose_run(
         rows = kind.sample_batch(flow, points_of(flow))
         result = examine() if rows is None else examine(rows.x, rows.context)
         return result, "samples of the flow (the data of the run is missing or has changed)"
-    result = kind.diagnose(flow, run.data.test, examine, thorough=thorough)
+    test, train = run.data.test, run.data.train
+    result = kind.diagnose(flow, test, examine, thorough=thorough, train=train)
     findings = stored_findings(folder, run.data.warnings)
     return with_findings(result, *findings), f"held-out {kind.plural} of the run"

@@ -89,7 +89,8 @@ def result_of(
 def diagnosis_fields(diagnosis: Diagnosis) -> dict[str, object]:
     """Returns the fields of a result that a diagnosis determines."""
     findings = list(diagnosis.findings)
-    return {"ok": diagnosis.ok, "verdict": diagnosis.verdict, "findings": findings}
+    figures = {"level": diagnosis.level, "ok": diagnosis.ok, "verdict": diagnosis.verdict}
+    return {**figures, "findings": findings}
 
 
 def write_evaluation(evaluation: Evaluation, flow: Flow, data: RunData, folder: Path) -> None:

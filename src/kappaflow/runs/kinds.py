@@ -261,8 +261,19 @@ class RunKind(ABC):
         """Returns what names each example next to its score; by default its number, from 0."""
         return np.arange(len(data))
 
-    def diagnose(self, flow: Flow, data: Any, examine: Examine, *, thorough: bool) -> Diagnosis:  # noqa: ANN401
-        """Returns the diagnosis at the first examples of some data."""
+    def diagnose(
+        self,
+        flow: Flow,
+        data: Any,  # noqa: ANN401
+        examine: Examine,
+        *,
+        thorough: bool,
+        train: Any = None,  # noqa: ANN401, ARG002
+    ) -> Diagnosis:
+        """Returns the diagnosis at the first examples of some data.
+
+        `train` are the training examples if they are known, with which samples are compared too.
+        """
         batches = data.batches(flow)
         few = batches.at(slice(0, MOST_EXAMINED if thorough else points_of(flow)))
         return examine(few.x, few.context, rows=len(batches))

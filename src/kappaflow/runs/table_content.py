@@ -23,6 +23,7 @@ from kappaflow.flows import (
 )
 from kappaflow.flows.base import sample_of
 from kappaflow.flows.standardization import standardization_log_det
+from kappaflow.goodness.goodness import Match, matcher
 from kappaflow.report.content import (
     Correlations,
     Latent,
@@ -72,6 +73,13 @@ def table_content(result: FitResult, data: "TableData", budget: float | None) ->
     padding, weighted = added_padding(flow, test)
     separation = separation_of(flow, nll, data)
     likelihood, *parts = _likelihoods(flow, nll, data)
+    diagnosis = diagnose_flow(
+        flow,
+        test.x,
+        test.context,
+        names=lambda i: describe_values(data.test, i),
+        match=table_matcher(flow, data.test, data.train),
+    )
     return Content(
         held_out=HeldOut(
             kind=TABLE,
@@ -90,14 +98,20 @@ def table_content(result: FitResult, data: "TableData", budget: float | None) ->
             pairs=pairs_of(shown, samples, _paired_rows(shown)),
             latent=latent_of(flow, pictured),
         ),
-        diagnosis=diagnose_flow(
-            flow,
-            test.x,
-            test.context,
-            names=lambda i: describe_values(data.test, i),
-        ),
+        diagnosis=diagnosis,
         points=few,
         condition={} if budget is None else _budget(flow, test, budget),
+    )
+
+
+def table_matcher(flow: Flow, test: Table, train: Table | None) -> Match:
+    """Returns the function that compares samples of a flow with rows of a table."""
+    rows = None if train is None else batch_of(in_proportion(train), flow)
+    return matcher(
+        train=None if rows is None else (rows.x, rows.context),
+        weights=test.weights,
+        columns=test.columns,
+        context_columns=test.context_columns,
     )
 
 

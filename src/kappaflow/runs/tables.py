@@ -1,6 +1,7 @@
 """What commands do with runs on tables."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -20,6 +21,7 @@ from kappaflow.results import Part
 from kappaflow.runs.kinds import Examine, OpenRun, RunConfig, RunKind
 from kappaflow.runs.samples import Samples, finite_table
 from kappaflow.runs.scores import Scores
+from kappaflow.runs.table_content import table_matcher
 from kappaflow.runs.table_data import TableConfig, TableData
 
 
@@ -81,10 +83,19 @@ class TableRuns(RunKind):
             warnings=train.warnings,
         )
 
-    def diagnose(self, flow: Flow, data: Table, examine: Examine, *, thorough: bool) -> Diagnosis:  # noqa: ARG002
+    def diagnose(
+        self,
+        flow: Flow,
+        data: Table,
+        examine: Examine,
+        *,
+        thorough: bool,  # noqa: ARG002
+        train: Table | None = None,
+    ) -> Diagnosis:
         """Returns the diagnosis at all rows of a table. Findings show the values of rows."""
-        rows = data.batches(flow)
-        return examine(rows.x, rows.context, names=lambda i: describe_values(data, i))
+        rows, match = data.batches(flow), table_matcher(flow, data, train)
+        names = partial(describe_values, data)
+        return examine(rows.x, rows.context, names=names, match=match)
 
     def compared(self, flow: Flow, data: Dataset) -> Batch:
         return data.batches(flow).at(slice(None))
