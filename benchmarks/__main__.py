@@ -62,6 +62,10 @@ COMMANDS = {
         "known_densities:known_densities",
         "Fit tables of known density by default, and compare densities and samples with them.",
     ),
+    "verdict": (
+        "verdict:verdict",
+        "Fit tables of known density badly, moderately and well; compare verdicts and truth.",
+    ),
     "tables": (
         "tables_suite.command:tables",
         "Compare kappaflow's default, flows of zuko and mixtures on real tables at equal time.",

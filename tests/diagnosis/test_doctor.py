@@ -408,7 +408,7 @@ def compared(difference, standard_error, *, components=1, nll=4.0, fair=True):
         (1.0, 0.1, 4.0, True, [("KF501", "warning")]),
         (1.0, 0.1, 4.0, False, [("KF501", "warning")]),
         (0.02, 0.02, 4.0, True, [("KF501", "note")]),
-        (0.02, 0.2, 4.0, True, [("KF505", "warning")]),
+        (0.02, 0.2, 4.0, True, [("KF505", "note")]),
         (0.02, 0.2, 4.0, False, []),
         (-1.0, 0.1, 4.0, True, []),
         (math.inf, math.nan, 4.0, True, [("KF501", "warning")]),

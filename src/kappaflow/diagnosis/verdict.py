@@ -80,7 +80,7 @@ def _verdict(diagnosis: Diagnosis) -> str:
     if any(one.severity == "error" for one in others):
         sentences = ["Do not trust this flow yet.", *_messages(others), *deviations, *matches]
     elif goodness and differs:
-        sentences = [goodness.headline, *deviations, *_messages(others)]
+        sentences = [*goodness.sentences, *_messages(others)]
     elif others:
         sentences = ["Use this flow with care.", *_messages(others), *matches]
     else:

@@ -53,13 +53,24 @@ class Deviation:
         parts = zip(self.columns, self.region, strict=True)
         place = " and ".join(f"{name} {interval_phrase(*bounds)}" for name, bounds in parts)
         result = replace(result, place=self.place or place, level=_level(result))
-        few = "few" if self.expected < self.share else "many"
-        samples, rows = (_count(part * self.rows) for part in (self.expected, self.share))
-        sentence = (
-            f"Too {few} samples have {place}: {samples} of {self.rows:,}, where {rows} of as many "
-            "held-out rows have."
-        )
+        sentence = f"Too {self.few} samples have {place}: {self.counts} have."
         return replace(result, sentence=self.sentence or sentence)
+
+    @property
+    def is_located(self) -> bool:
+        """Whether it is in a region of columns of the data."""
+        return bool(self.columns) and self.test != "score"
+
+    @property
+    def few(self) -> str:
+        """Whether there are too "few" or too "many" samples."""
+        return "few" if self.expected < self.share else "many"
+
+    @property
+    def counts(self) -> str:
+        """The numbers of samples and of held-out rows in the region, as the start of a clause."""
+        samples, rows = (_count(part * self.rows) for part in (self.expected, self.share))
+        return f"{samples} of {self.rows:,}, where {rows} of as many held-out rows"
 
 
 def worst_level(levels: Sequence[Level]) -> Level:

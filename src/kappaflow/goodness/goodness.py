@@ -49,9 +49,23 @@ class Goodness:
             )
         if self.level == "care":
             return "Use this flow with care."
-        first = self.shown[0]
-        is_local = max(first.share, first.expected) <= LOCAL
-        return f"Do not use this flow for {first.place}." if is_local else "Do not use this flow."
+        first, *_ = self.shown
+        if first.test == "pit":
+            return f"Do not use this flow for {first.place}."
+        is_small = max(first.share, first.expected) <= LOCAL
+        if first.is_located and is_small and first.nats >= self.two_sample.nats / 2:
+            return (
+                f"Do not use this flow for {first.place}: too {first.few} samples are there, "
+                f"{first.counts} are."
+            )
+        return "Do not use this flow."
+
+    @property
+    def sentences(self) -> list[str]:
+        """What matters to a user first: the headline, and the deviations that it does not name."""
+        headline, shown = self.headline, self.shown
+        named = bool(shown) and shown[0].counts in headline
+        return [headline, *(one.sentence for one in shown[named:])]
 
     @property
     def shown(self) -> list[Deviation]:
@@ -112,4 +126,4 @@ def goodness_of(flow: Flow, inputs: Inputs, seed: int = 0) -> Goodness:
 def _importance(deviation: Deviation) -> tuple[int, bool, float]:
     level = LEVELS.index(deviation.level)
     nats = deviation.nats * (1 if len(deviation.columns) == 1 else 1 / SIMPLER)
-    return (-level, not (deviation.columns or deviation.place), -nats)
+    return (-level, not (deviation.is_located or deviation.test == "pit"), -nats)

@@ -7,6 +7,7 @@ from kappaflow.diagnosis.check import Symptom, check
 from kappaflow.diagnosis.references import Comparison
 from kappaflow.finding import Evidence, Finding
 
+WORSE = 0.02  # nats per row by which a flow is worse, if also by three standard errors
 KNOWN = 0.1  # nats per row: largest two standard errors for a comparison that counts as decided
 FEW_ROWS, UNCERTAIN = 100, 0.2  # fewer rows are few; nats of standard error that are too many
 
@@ -22,15 +23,16 @@ def comparison_findings(
     that of the flow's mean NLL over `rows` held-out rows; None if it is not known.
 
     Yields:
-        A warning for each reference that is better by more than two standard errors, a warning if
-        there are too few rows to decide, and a note if the flow is not better.
+        A warning for each reference that is better by three standard errors and 0.02 nats, a note
+        if there are too few rows to decide, and a note if the flow is not better.
     """
     decided = False
     for result in comparisons:
         if math.isnan(result.nll) or (result.kind != "Gaussian" and result.components == 1):
             continue  # a mixture of one component is the Gaussian
         reach = 2 * result.standard_error
-        worse = not math.isfinite(result.difference) or result.difference > reach
+        least = max(WORSE, 3 * result.standard_error)
+        worse = not math.isfinite(result.difference) or result.difference > least
         if worse or (result.fair and not decided and result.difference > -reach):
             decided = True
             if not worse and not reach <= KNOWN:
@@ -62,11 +64,11 @@ def comparison_findings(
 def no_better_than_gaussian(result: Comparison, *, worse: bool) -> Iterator[Symptom]:
     """A Gaussian (with a context: a linear-Gaussian regression) is fitted to the training rows
     and compared with the flow on held-out rows, paired by row. It is a warning if the flow is
-    worse by more than two standard errors, and a note if neither is better and the difference is
-    known to 0.1 nats. `kappaflow fit` and `kappaflow doctor RUN` compare on the test rows of the
-    run, `kappaflow.doctor(flow, x, train=rows)` on `x`. Without `train`, from 200 rows on, the
-    Gaussian is fitted to a random half of `x` and compared on the other half; the doctor then
-    concludes only "worse".
+    worse by three standard errors and 0.02 nats, and a note if neither is better and the
+    difference is known to 0.1 nats. `kappaflow fit` and `kappaflow doctor RUN` compare on the test
+    rows of the run, `kappaflow.doctor(flow, x, train=rows)` on `x`. Without `train`, from 200 rows
+    on, the Gaussian is fitted to a random half of `x` and compared on the other half; the doctor
+    then concludes only "worse".
 
     Example:
         flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
@@ -131,7 +133,7 @@ def _evidence(result: Comparison) -> Evidence:
     "KF505",
     "too few held-out rows to decide",
     subject="run",
-    severity="warning",
+    severity="note",
     cause="The difference is within two standard errors of zero.",
     fix="Give more rows, or use the simpler density.",
 )
