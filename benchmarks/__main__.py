@@ -58,10 +58,6 @@ COMMANDS = {
         "splines:splines",
         "Time spline couplings of several libraries, and measure their memory.",
     ),
-    "known-densities": (
-        "known_densities:known_densities",
-        "Fit tables of known density by default, and compare densities and samples with them.",
-    ),
     "verdict": (
         "verdict:verdict",
         "Fit tables of known density badly, moderately and well; compare verdicts and truth.",

@@ -16,7 +16,6 @@ from benchmarks.energies import energies_values
 from benchmarks.factor_tables import goals_table
 from benchmarks.growth import growth_chart
 from benchmarks.images_page import image_spectra_values, image_values
-from benchmarks.known_densities import known_values
 from benchmarks.processes import ROOT, console
 from benchmarks.reaching import reaching_values
 from benchmarks.score_stream import score_values
@@ -36,6 +35,7 @@ from benchmarks.tables import (
     text_table,
 )
 from benchmarks.tables_suite.report import tables_values
+from benchmarks.verdict import verdict_values
 from kappaflow.report.charts.matplotlib import write_stills
 
 Results = dict[str, Any]
@@ -230,11 +230,9 @@ libraries, and show [how exact and how fast measurements are](benchmarks-measuri
 PAGES: dict[str, tuple[str, tuple[Section, ...]]] = {
     "benchmarks.md": (
         DENSITIES,
-        (
-            Section("tables", TABLES, tables_values),
-            one_part("known-densities", known_values),
-        ),
+        (Section("tables", TABLES, tables_values),),
     ),
+    "verdict.md": ("# How the verdict decides\n", (one_part("verdict", verdict_values),)),
     "benchmarks-couplings.md": (
         "# Couplings: time, memory and numerics\n",
         (

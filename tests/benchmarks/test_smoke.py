@@ -112,15 +112,18 @@ def test_growth_runs_to_its_picture(benchmark, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_known_densities_are_fitted_once(benchmark, tmp_path):
-    """A second call finds the result in the file."""
-    known = benchmark("known_densities")
+def test_verdicts_are_compared_with_the_truth(benchmark, tmp_path, monkeypatch):
+    """One small table; its runs are not trained again."""
+    module = benchmark("verdict")
+    monkeypatch.setattr(module, "MODERATE_S", 1.0)
+    monkeypatch.setattr(module, "GOOD_S", 1.0)
     for _ in range(2):
-        known.known_densities(seconds=1, only=["heavy"], results=tmp_path)
-    lines = (tmp_path / "known-densities.jsonl").read_text().splitlines()
-    assert sum('"table"' in line for line in lines) == 1
+        module.verdict(only=["banana, 500 rows"], fits=tmp_path / "fits", results=tmp_path)
+    lines = json.loads((tmp_path / "verdict.json").read_text())["lines"]
+    assert [line["fit"] for line in lines] == ["bad", "moderate", "good"]
+    assert lines[0]["kl"] > 0.5 and lines[0]["level"] == "bad"
     benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
-    assert "| heavy | " in (tmp_path / "benchmarks.md").read_text("utf-8")
+    assert "| banana, 500 rows | 500 | " in (tmp_path / "verdict.md").read_text("utf-8")
 
 
 @pytest.mark.slow
