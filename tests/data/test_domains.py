@@ -7,13 +7,11 @@ import pytest
 
 from kappaflow.data import load_table
 from kappaflow.data.domains import (
-    bounds_hint,
     bounds_of,
     clip_to_domain,
     domains_of,
     unwrap_circles,
 )
-from kappaflow.data.prepare import prepare_table
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 
@@ -123,33 +121,3 @@ def test_missing_values_are_left_to_what_looks_for_them():
     """They lie in no domain and outside of none."""
     rows = table([1.0, float("nan")])
     assert clip_to_domain(rows, {"x0": POSITIVE}) == (rows, ())
-
-
-def test_positive_columns_that_pile_up_near_zero_get_a_hint():
-    """It names the option once for all of them, and is a note, not a warning."""
-    g = np.random.default_rng(0)
-    x = np.stack([g.exponential(size=900), g.normal(size=900), g.lognormal(0, 1.5, 900)], 1)
-    table = load_table(x)
-    (hint,) = (note for note in prepare_table(table).notes if "pile up" in note)
-    assert hint.startswith("columns 'x0', 'x2' hold positive values that pile up near 0: ")
-    assert "bounds={'x0': 'positive', 'x2': 'positive'}" in hint
-    bounded = prepare_table(table, bounds={"x0": "positive", "x2": "positive"})
-    assert not any("pile up" in note for note in bounded.notes + bounded.warnings)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda g: g.normal(size=900),
-        lambda g: np.abs(g.normal(size=900)) + 1e-9,
-        lambda g: g.uniform(size=900) + 1e-9,
-        lambda g: g.gamma(4.0, size=900),
-        lambda g: 5 + g.exponential(size=900),
-        lambda g: np.append(0.0, g.exponential(size=900)),
-        lambda g: np.full(900, 2.0),
-        lambda g: g.exponential(size=30),
-    ],
-)
-def test_other_columns_get_no_hint_at_bounds(make):
-    """Not symmetric, evenly spread, or far from 0, with a 0 itself, constant, or of few rows."""
-    assert bounds_hint(load_table(make(np.random.default_rng(0))[:, None]), {}) == ()

@@ -1,5 +1,7 @@
 """Every problem: it fires on the table made for it, at the right place, and on nothing else."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ Array = NDArray[np.float64]
 STOPS = {"missing", "infinite", "constant", "dependent-columns", "too-few-rows"}
 
 
-def only(problems: tuple[Problem, ...]) -> Problem:
+def only(problems: Sequence[Problem]) -> Problem:
     """Returns the one problem there is."""
     assert len(problems) == 1, problems
     return problems[0]

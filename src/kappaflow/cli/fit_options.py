@@ -193,11 +193,12 @@ ModelFlags = options_class(
 )
 
 
-READ = ("columns", "exclude", "context", "where", "repair")
-ReadTable = options_class(
-    "ReadTable",
+READ = ("columns", "exclude", "context", "where")
+LoadTable = options_class(
+    "LoadTable",
     [flags(TableOptions, {**dict.fromkeys(READ, COMMON), "decimal": DATA, "missing": DATA})],
 )
+ReadTable = options_class("ReadTable", [flags(TableOptions, {"repair": COMMON})], LoadTable)
 FIT = ("against", "duplicates", "jitter", "on_disk")
 FitTable = options_class(
     "FitTable",

@@ -16,7 +16,7 @@ chunks         the same table a chunk at a time, for files larger than memory
 
 What happens to it then:
 
-examine        problems: missing values, dependence, rounding (rounding), repeats (duplicates)
+examine        columns (description), problems, edges; rounding and duplicates find theirs
 prepare        repairs them, or refuses the table; domains keeps values in their domains
 split          parts that share no row; on_disk writes those to train on to a file
 dataset        the protocol of all data, and batches of tables
@@ -25,12 +25,14 @@ write          files that appear when they are complete
 
 from kappaflow.data.chunks import TableOnDisk
 from kappaflow.data.dataset import Dataset, Kind, register_kind
+from kappaflow.data.description import ColumnSummary
 from kappaflow.data.duplicates import drop_duplicate_rows, weigh_duplicate_rows
-from kappaflow.data.examine import Problem, examine
+from kappaflow.data.examine import Examination, examine
 from kappaflow.data.load import load_table, table_names
 from kappaflow.data.matrix import load_matrix
 from kappaflow.data.on_disk import MappedTable
 from kappaflow.data.prepare import prepare
+from kappaflow.data.problems import Problem
 from kappaflow.data.rounding import atom_rows, dequantize, resolutions
 from kappaflow.data.shipped import DataSet, data_sets, path_of, shipped_names
 from kappaflow.data.split import split
@@ -39,8 +41,10 @@ from kappaflow.data.toys import ToySet, toy, toy_log_prob, toy_names, toy_sets
 from kappaflow.data.write import check_writable, write_table
 
 __all__ = [
+    "ColumnSummary",
     "DataSet",
     "Dataset",
+    "Examination",
     "Kind",
     "MappedTable",
     "Problem",

@@ -1,6 +1,5 @@
 """Columns with a domain: which columns have one, and which values lie outside."""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,9 +19,6 @@ Bounds = Mapping[Any, Any] | Sequence[str]
 Domains = Mapping[str, Interval]
 STREAM = 31337  # noise must not repeat the draws of data made with default_rng(seed)
 TURN = 2 * np.pi
-HINT_ROWS = 100  # fewest rows to judge the shape of a column
-SKEWED = 0.25  # nats by which a normal distribution fits the logarithms better
-NEAR_ZERO = 0.2  # largest 5 % quantile of a column that piles up, in standard deviations
 
 
 def domains_of(bounds: Bounds | None, table: "Table") -> dict[str, Interval]:
@@ -127,39 +123,6 @@ def clip_to_domain(
                     )
             table = table.select(~(beyond | on_end))
     return table, tuple(notes)
-
-
-def bounds_hint(table: "Table", domains: Domains) -> tuple[str, ...]:
-    """Returns a sentence about positive columns whose values pile up near 0, if there are any.
-
-    A flow without bounds draws samples below 0 there, and has a long tail to learn. A column is
-    named if the normal distribution fits its logarithms better, by 0.25 nats, and its 5 % quantile
-    is less than a fifth of its standard deviation above 0. `domains` are not named.
-    """
-    columns = table.by_column.items()
-    names = [name for name, column in columns if name not in domains and _piles_up(column)]
-    if not names:
-        return ()
-    word, verb = ("column", "holds") if len(names) == 1 else ("columns", "hold")
-    return (
-        f"{word} {quoted(names)} {verb} positive "
-        f"values that pile up near 0: {option('bounds', dict.fromkeys(names, 'positive'))} keeps "
-        "samples above 0, and often fits better",
-    )
-
-
-def _piles_up(column: FloatArray) -> bool:
-    """Returns whether a column is positive, skewed, and has many values near 0."""
-    if len(column) < HINT_ROWS or not column.min() > 0:
-        return False
-    scaled = column / column.max()
-    if not scaled.min() > 0:
-        return False
-    logs, deviation = np.log(scaled), scaled.std()
-    if not (deviation > 0 and logs.std() > 0):
-        return False
-    gain = math.log(deviation) - math.log(logs.std()) - logs.mean()
-    return bool(gain > SKEWED and np.quantile(scaled, 0.05) < NEAR_ZERO * deviation)
 
 
 def unwrap_circles(table: "Table", domains: Domains) -> "Table":

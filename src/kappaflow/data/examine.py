@@ -1,347 +1,170 @@
-"""`examine`: what stops a table from having a density, and what to know before fitting one."""
+"""`examine`: columns, problems and edges of a table, and the options that they suggest."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
 
-import numpy as np
-
-from kappaflow.data.duplicates import repeated_rows, repeats_of
-from kappaflow.data.naming import (
-    SHOWN_PROBLEMS,
-    BoolArray,
-    FloatArray,
-    describe_rows,
-    first_rows,
-    listed,
-    named_rows,
-)
-from kappaflow.data.raw import NO_MISSING, identifiers, quoted, running
-from kappaflow.data.rounding import PointMasses, coarse_columns, point_masses_of
-from kappaflow.data.statistics import Sentinel, relations, sentinels_of, standardized
+from kappaflow.data.description import ColumnSummary, describe_columns, describe_left_out
+from kappaflow.data.domains import Domains
+from kappaflow.data.duplicates import repeated_rows
+from kappaflow.data.edges import bound_text, edges_of
+from kappaflow.data.load import read_source, table_of
+from kappaflow.data.problems import Problem, notes_of, problems_of
+from kappaflow.data.raw import Reading
 from kappaflow.data.table import Table
-from kappaflow.finding import Finding
+from kappaflow.errors import ArgumentError
 from kappaflow.options import option
+from kappaflow.summary import Facts, Summary
 
-ROWS_PER_COLUMN = 10
-LARGE_OFFSET = 1e5
-SMALLEST = 1e-18
-
-
-@dataclass(frozen=True)
-class Problem(Finding):
-    """A finding about the columns or rows of a table.
-
-    It is an "error" if no density exists or can be computed, else a "warning". The message has no
-    full stop and names the way out; cause and fix are empty. `layer` is None.
-
-    Attributes:
-        code: Its short name, such as "missing" or "dependent-columns".
-        columns: The columns concerned; empty if the problem is about whole rows.
-        rows: The first few rows concerned, as numbers in the source, counted from 1.
-        drop: The columns to remove to solve the problem.
-    """
-
-    columns: tuple[str, ...] = ()
-    rows: tuple[int, ...] = ()
-    drop: tuple[str, ...] = ()
-
-
-STOPS = {
-    "no-numeric-column",
-    "too-few-rows",
-    "missing",
-    "infinite",
-    "constant",
-    "dependent-columns",
+# The repairs that problems suggest, from the one that does least.
+REPAIRS = {
+    "missing": "drop",
+    "infinite": "drop",
+    "sentinel": "drop",
+    "rounded": "dequantize",
+    "integer-valued": "dequantize",
 }
 
 
-def _problem(
-    code: str,
-    message: str,
-    columns: tuple[str, ...] = (),
-    rows: tuple[int, ...] = (),
-    drop: tuple[str, ...] = (),
-) -> Problem:
-    severity = "error" if code in STOPS else "warning"
-    return Problem(code, severity, None, message, "", "", {}, columns, rows, drop)
+@dataclass(frozen=True, eq=False, repr=False)
+class Examination(Summary, Sequence[Problem]):
+    """The problems of a table, as a sequence, and what its columns hold.
+
+    Attributes:
+        problems: The errors, which stop a fit, then the warnings, then the notes.
+        table: The table.
+        edges: The domains that columns show and do not have yet, by column.
+        left_out: What the columns of the source hold that the table does not have.
+    """
+
+    problems: tuple[Problem, ...]
+    table: Table
+    edges: Domains
+    left_out: tuple[ColumnSummary, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.problems)
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(self.problems)
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401
+        return self.problems[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self.problems == tuple(other)
+
+    @cached_property
+    def columns(self) -> tuple[ColumnSummary, ...]:
+        """What each column holds: the modeled ones, the context, then those left out."""
+        return describe_columns(self.table, self.edges) + self.left_out
+
+    @cached_property
+    def repeated_rows(self) -> int:
+        """Number of rows that repeat earlier ones."""
+        return int(repeated_rows(self.table).sum())
+
+    @cached_property
+    def suggestions(self) -> dict[str, Any]:
+        """Arguments of `kappaflow.fit_auto` that the problems suggest, such as `bounds`."""
+        exclude = [name for problem in self for name in problem.drop]
+        exclude += [name for p in self if p.code == "counts-rows" for name in p.columns]
+        context = [
+            n for p in self if p.code == "two-values" for n in p.columns if n not in exclude
+        ]
+        if set(self.table.columns) <= {*exclude, *context}:
+            context = []
+        codes = [f"{p.evidence['value']:g}" for p in self if p.code == "sentinel"]
+        repairs = {REPAIRS.get(problem.code) for problem in self}
+        if any(d.at_an_end(self.table.by_column[n]).any() for n, d in self.edges.items()):
+            repairs.add("jitter")
+        repair = next((name for name in ("dequantize", "jitter", "drop") if name in repairs), None)
+        options = {
+            "exclude": list(dict.fromkeys(exclude)),
+            "context": context and [*self.table.context_columns, *context],
+            "missing": list(dict.fromkeys(codes)),
+            "repair": repair,
+            "bounds": {n: bound_text(d) for n, d in self.edges.items() if n not in exclude},
+        }
+        return {name: value for name, value in options.items() if value}
+
+    def _facts(self) -> Facts:
+        modeled = f"{len(self.table.columns)} to model, {len(self.left_out)} left out"
+        repeats = f", {self.repeated_rows:,} repeat earlier rows" if self.repeated_rows else ""
+        suggested = " ".join(option(name, value) for name, value in self.suggestions.items())
+        return [
+            ("rows", f"{len(self.table):,}{repeats}"),
+            ("columns", modeled),
+            ("problems", ", ".join(f"{p.severity} {p.code}" for p in self) or "none"),
+            ("suggestions", suggested or "none"),
+        ]
+
+    def _details(self) -> Facts:
+        return [(problem.severity, problem.message) for problem in self]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns rows, columns, problems and suggestions as plain values for JSON."""
+        return {
+            "source": self.table.source,
+            "rows": len(self.table),
+            "repeated_rows": self.repeated_rows,
+            "columns": [asdict(column) for column in self.columns],
+            "problems": [asdict(problem) for problem in self],
+            "suggestions": self.suggestions,
+            "notes": list(self.table.notes),
+        }
 
 
-def examine(table: Table) -> tuple[Problem, ...]:
-    """Returns the problems of a table; the errors, which stop a fit, come first.
+def examine(data: object, **reading: Any) -> Examination:  # noqa: ANN401
+    """Returns the problems of a table, what its columns hold, and options that help.
 
     Missing or infinite values, constant or linearly dependent columns (copies among them), fewer
-    than two rows and no column at all are errors; whole numbers, coarse rounding, more repeated
-    rows and values than rounding predicts, few rows and offsets that float32 cannot hold are
-    warnings. Columns are compared on the rows that are complete.
+    than two rows and no column at all are errors, which stop a fit. Whole numbers, coarse
+    rounding, more repeated rows and values than rounding predicts, few rows and offsets that
+    float32 cannot hold are warnings. Hard edges, circles and heavy tails are notes. Columns are
+    compared on the rows that are complete.
 
     Args:
-        table: The table; it is not changed.
+        data: A `Table`, or any source that `load_table` takes; it is not changed.
+        **reading: The other arguments of `load_table`, such as `context`; none for a `Table`.
 
     Returns:
-        The problems; empty if a flow can be fitted to the table as it is.
+        The problems, as a sequence that is empty if a flow can be fitted to the table as it is,
+        with the attributes `columns` and `suggestions`.
+
+    Raises:
+        ArgumentError: An argument does not fit the data.
+        DataError: The source has no numeric column or no row, or cannot be read as numbers.
+        FileError: The file is missing or damaged.
 
     Example:
         >>> import numpy as np
-        >>> from kappaflow.data import load_table
-        >>> table = load_table(np.array([[0.5, 7.5], [1.25, 7.5], [2.125, np.nan]]))
-        >>> for problem in examine(table):
+        >>> x = np.array([[0.5, 7.5], [1.25, 7.5], [2.125, np.nan]])
+        >>> result = examine(x)
+        >>> for problem in result:
         ...     print(problem.severity, problem.message)
         error column 'x1' has a missing value (NaN) at row 3
         error column 'x1' is constant: every row holds 7.5
         warning 2 rows are few for 2 columns: a flow will learn them by heart, so give 20 at least
+        >>> result.columns[1].kind, result.suggestions
+        ('constant', {'exclude': ['x1'], 'repair': 'drop'})
     """
-    return problems_of(table, with_repeats=True)
+    if isinstance(data, Table):
+        for name in reading:
+            raise ArgumentError(f"'{name}' should be left out for a Table: give it to load_table.")
+        return examine_table(data)
+    request = Reading.of(**reading)
+    raw = read_source(data, request)
+    table = table_of(raw, request)
+    return examine_table(table, left_out=describe_left_out(raw, table))
 
 
-def problems_of(table: Table, *, with_repeats: bool) -> tuple[Problem, ...]:
-    """Returns what `examine` returns, optionally without looking for repeated rows."""
-    if not table.columns:
-        message = f"{table.source} has no numeric column left"
-        return (_problem("no-numeric-column", message),)
-    problems = _incomplete(table)
-    empty = {name for problem in problems for name in problem.drop}
-    if len(table) < 2:
-        count = "1 row" if len(table) else "no rows"
-        problems.append(
-            _problem("too-few-rows", f"{count} is too few: a density needs at least 2 rows")
-        )
-        return tuple(problems)
-    complete = table.without_columns(empty)
-    complete = complete.select(complete_rows(complete))
-    if complete.columns and len(complete) >= 2:
-        problems += _between_columns(complete)
-        problems += _duplicate_rows(complete) if with_repeats else []
-        problems += _few_rows(complete)
-    return tuple(problems)
-
-
-def messages_of(problems: Iterable[Problem]) -> list[str]:
-    """Returns the message of each problem; of many of one kind, that of the first for all."""
-    kinds: dict[str, list[Problem]] = {}
-    for problem in problems:
-        kinds.setdefault(problem.code, []).append(problem)
-    messages = []
-    for first, *others in kinds.values():
-        if len(others) < SHOWN_PROBLEMS:
-            messages += [problem.message for problem in (first, *others)]
-        else:
-            columns = [name for problem in others for name in problem.columns]
-            messages.append(f"{first.message}; the same holds for {quoted(columns)}")
-    return messages
-
-
-def refusal_of(values: FloatArray, names: Sequence[str]) -> str | None:
-    """Returns which columns of finite rows have no density and how to leave them out; or None."""
-    table = Table(values, tuple(names), np.arange(1, 1 + len(values)), "the rows")
-    problems = problems_of(table, with_repeats=False)
-    stops = [problem for problem in problems if problem.severity == "error"]
-    if not stops:
-        return None
-    gone = list(dict.fromkeys(name for problem in stops for name in problem.drop))
-    return f"{listed(stops)}; {option('exclude', gone)} leaves {'them' if gone[1:] else 'it'} out"
-
-
-def complete_rows(table: Table) -> BoolArray:
-    """Returns a mask of the rows that hold finite numbers only, context included."""
-    return np.logical_and.reduce(np.isfinite(table.all_values), axis=1)
-
-
-def _incomplete(table: Table) -> list[Problem]:
-    """Returns a problem for each column and kind of missing or infinite values.
-
-    A modeled column without any number is to be dropped.
-    """
-    problems = []
-    for name, column in zip(table.all_columns, table.all_values.T, strict=True):
-        is_modeled = name in table.columns
-        subject = f"{'' if is_modeled else 'context '}column '{name}'"
-        drop = (name,) if is_modeled and not np.isfinite(column).any() else ()
-        written = " (NaN)" if table.lines is None else ""
-        for code, article, mask in (
-            ("missing", "a", np.isnan(column)),
-            ("infinite", "an", np.isinf(column)),
-        ):
-            if total := int(mask.sum()):
-                count = f"{article} {code} value" if total == 1 else f"{total:,} {code} values"
-                count += written if code == "missing" else ""
-                message = f"{subject} has {count} at {named_rows(table, mask)}"
-                problems.append(_problem(code, message, (name,), first_rows(table, mask), drop))
-    return problems
-
-
-def _between_columns(table: Table) -> list[Problem]:
-    """Returns the problems of a table of finite numbers with at least 2 rows and 1 column."""
-    problems = _constant(table)
-    varying = table.without_columns(name for problem in problems for name in problem.drop)
-    if varying.columns:
-        problems += _dependent(varying)
-        problems += _badly_scaled(varying)
-        problems += _rounded(varying)
-        sentinels = sentinels_of(varying) if varying.has_codes else []
-        problems += [_sentinel(varying, result) for result in sentinels]
-        named = {result.column for result in sentinels}
-        problems += [
-            _point_mass(varying, name, masses)
-            for name, masses in point_masses_of(varying).items()
-            if name not in named
-        ]
-    return problems
-
-
-def _constant(table: Table) -> list[Problem]:
-    """Returns the columns that vary by no more than rounding."""
-    least, most = table.values.min(axis=0), table.values.max(axis=0)
-    size = np.maximum(np.abs(least), np.abs(most))
-    flat = most / 2 - least / 2 <= 2 * np.finfo(np.float64).eps * size
-    return [
-        _problem(
-            "constant",
-            f"column '{table.columns[j]}' is constant: every row holds {table.values[0, j]:.6g}",
-            (table.columns[j],),
-            drop=(table.columns[j],),
-        )
-        for j in np.flatnonzero(flat)
-    ]
-
-
-def _dependent(table: Table) -> list[Problem]:
-    result = relations(table.values)
-    names = table.columns
-    if result and len(table) <= len(names):
-        drop = tuple(names[relation.column] for relation in result)
-        message = (
-            f"{len(table)} rows are too few for {len(names)} columns, which then always depend "
-            f"on each other linearly: give more rows than columns, or leave out {len(drop)} "
-            f"column{'s' if len(drop) > 1 else ''}"
-        )
-        return [_problem("dependent-columns", message, drop, drop=drop)]
-    problems = []
-    for relation in result:
-        members = sorted((relation.column, *relation.others))
-        involved = tuple(names[j] for j in members)
-        how, out = f"depend on each other linearly, {relation.text(names)}", ""
-        if _is_one_hot(table.values[:, members]):
-            how = "are one category, one-hot encoded, and add up to 1"
-            out = (
-                "encode it with drop='first' (OneHotEncoder) or drop_first=True (get_dummies), or "
-            )
-        drop = (names[relation.column],)
-        message = f"columns {quoted(involved)} {how}: {out}leave out '{drop[0]}'"
-        problems.append(_problem("dependent-columns", message, involved, drop=drop))
-    return problems
-
-
-def _is_one_hot(values: FloatArray) -> bool:
-    return bool(np.isin(values, (0.0, 1.0)).all() and (values.sum(axis=1) == 1).all())
-
-
-def _badly_scaled(table: Table) -> list[Problem]:
-    """Returns the columns that lose their digits, or overflow, once they are float32."""
-    _, mean, std = standardized(table.values)
-    size = np.maximum(np.abs(mean), std)
-    extreme = [
-        _problem(
-            "extreme-scale",
-            f"column '{table.columns[j]}' has values of size {size[j]:.3g}, whose squares "
-            "float32 cannot hold: measure it in another unit",
-            (table.columns[j],),
-        )
-        for j in np.flatnonzero((size > 1 / SMALLEST) | (size < SMALLEST))
-    ]
-    return extreme + [
-        _problem(
-            "large-offset",
-            f"column '{table.columns[j]}' varies by {std[j]:.3g} around {mean[j]:.6g}, of which "
-            f"float32 keeps too few digits: store the difference from {mean[j]:.6g} in the data, "
-            f"or leave the column out ({option('exclude', [table.columns[j]])})",
-            (table.columns[j],),
-        )
-        for j in np.flatnonzero(np.abs(mean) / LARGE_OFFSET > std)
-    ]
-
-
-def _rounded(table: Table) -> list[Problem]:
-    """Returns the columns of whole numbers, and those rounded to steps that a flow resolves."""
-    problems = []
-    for name, step in coarse_columns(table).items():
-        special = _special(name, table.by_column[name])
-        noise = f"add uniform noise of width {step:.6g} ({option('repair', 'dequantize')})"
-        problem = (
-            "rounded",
-            f"column '{name}' is rounded to {step:.6g}, and a density can grow without bound on "
-            f"its values: {noise}",
-        )
-        if name in table.integer_columns:
-            problem = special or (
-                "integer-valued",
-                f"column '{name}' holds whole numbers only, and a density can grow without bound "
-                f"on them: {noise}, or leave it out or use it as context",
-            )
-        problems.append(_problem(*problem, (name,)))
-    return problems
-
-
-def _special(name: str, column: FloatArray) -> tuple[str, str] | None:
-    """Returns code and message of whole numbers of two values, or that count the rows."""
-    out = f"leave it out ({option('exclude', [name])})"
-    distinct = np.unique(column)
-    if len(distinct) == 2:
-        return "two-values", (
-            f"column '{name}' holds only {distinct[0]:g} and {distinct[1]:g}, on which a density "
-            f"can grow without bound: {out} or use it as context"
-        )
-    for ends, what, kind in (
-        (running([column]), "counts the rows", ""),
-        (identifiers(column), "has a different whole number in each row", ", as identifiers have"),
-    ):
-        if ends is not None:
-            between = f"from {ends[0]:.10g} to {ends[1]:.10g}"
-            message = f"column '{name}' {what}, {between}{kind}: {out} if it says nothing else"
-            return "counts-rows", message
-    return None
-
-
-def _sentinel(table: Table, sentinel: Sentinel) -> Problem:
-    count = int(sentinel.mask.sum())
-    first = describe_rows(table, np.flatnonzero(sentinel.mask)[:1])[0]
-    message = (
-        f"column '{sentinel.column}' holds {sentinel.value:g} in {count:,} of {len(table):,} "
-        f"rows, first at {first}, far from its other values: if it stands for a missing value, "
-        f"say so by {option('missing', [f'{sentinel.value:g}'])}, "
-        f"if it is a measurement, by {option('missing', [NO_MISSING])}"
-    )
-    return _problem("sentinel", message, (sentinel.column,), first_rows(table, sentinel.mask))
-
-
-def _point_mass(table: Table, name: str, masses: PointMasses) -> Problem:
-    most, count, total = float(masses.values[0]), int(masses.counts[0]), len(masses.values)
-    mask = np.isin(table.by_column[name], masses.values)
-    rows = first_rows(table, mask)
-    several = f"{total} values more often than predicted, most often " if total > 1 else ""
-    message = (
-        f"column '{name}' holds {several}the value {most:.6g} in {count:,} of {len(table):,} rows "
-        f"({named_rows(table, mask)}), where its neighbors predict "
-        f"{masses.expected[0]:,.2g}: a density can grow without bound there"
-    )
-    return _problem("atom", message, (name,), rows)
-
-
-def _duplicate_rows(table: Table) -> list[Problem]:
-    repeats = repeats_of(table)
-    if not repeats.unexpected:
-        return []
-    rows = first_rows(table, repeated_rows(table))
-    return [_problem("duplicate-rows", repeats.sentence, (), rows)]
-
-
-def _few_rows(table: Table) -> list[Problem]:
-    required = ROWS_PER_COLUMN * len(table.columns)
-    if len(table) >= required:
-        return []
-    columns = "1 column" if len(table.columns) == 1 else f"{len(table.columns)} columns"
-    message = (
-        f"{len(table)} rows are few for {columns}: a flow will learn them by heart, so give "
-        f"{required} at least"
-    )
-    return [_problem("few-rows", message)]
+def examine_table(
+    table: Table, domains: Domains | None = None, left_out: tuple[ColumnSummary, ...] = ()
+) -> Examination:
+    """Returns what `examine` does, without edges of the columns that have domains already."""
+    problems = problems_of(table, with_repeats=True)
+    known = {} if domains is None else domains
+    edges = edges_of(table, known)
+    return Examination((*problems, *notes_of(table, edges, known)), table, edges, left_out)

@@ -8,14 +8,14 @@ import numpy as np
 from kappaflow.data.domains import (
     Bounds,
     Domains,
-    bounds_hint,
     clip_to_domain,
     domains_of,
     unwrap_circles,
 )
 from kappaflow.data.duplicates import Duplicates, Repeats, repeats_of, settle_duplicates
-from kappaflow.data.examine import Problem, complete_rows, messages_of, problems_of
+from kappaflow.data.edges import edges_of
 from kappaflow.data.naming import JITTER, REPAIRS, listed, named_rows
+from kappaflow.data.problems import Problem, complete_rows, messages_of, notes_of, problems_of
 from kappaflow.data.raw import quoted
 from kappaflow.data.rounding import dequantize, resolutions
 from kappaflow.data.table import Table, whole_columns
@@ -33,7 +33,6 @@ REASONS = {
     "dependent-columns": "linear in other columns",
 }
 FEW_ROWS = 50  # rows to train on, below which no verdict is green
-NEVER_GREEN = ("sentinel", "two-values")  # problems with which no verdict is green
 DONE: dict[Duplicates, str] = {
     "keep": "all are kept, and copies stay in one part of the split",
     "drop": "they are dropped",
@@ -126,9 +125,8 @@ def prepare_table(
         result = dequantize(result, widths)
         repairs += (_noise_added(widths),)
         problems = problems_of(result, with_repeats=False)
-    grave = messages_of(problem for problem in problems if problem.code in NEVER_GREEN)
-    result = replace(result, warnings=(*result.warnings, *grave))
-    notes, warnings = table.notes + bounds_hint(result, by_column), messages_of(problems)
+    shapes = notes_of(result, edges_of(result, by_column), by_column)
+    notes, warnings = (*table.notes, *messages_of(shapes)), messages_of(problems)
     if repeats.unexpected and duplicates == "keep":
         warnings.append(f"{repeats.sentence}: {DONE[duplicates]}")
     elif repeats.total:

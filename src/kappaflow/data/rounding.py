@@ -243,7 +243,8 @@ def dequantize(table: Table, widths: dict[str, float], *, seed: int = 0) -> Tabl
         values[:, index] += width * (_uniform(table.rows, index, seed) - 0.5)
     integers = whole_columns(values, table.columns)
     kept = tuple(name for name in table.integer_columns if name not in widths or name in integers)
-    return replace(table, values=values, integer_columns=kept)
+    noise = {**table.widths, **widths}
+    return replace(table, values=values, integer_columns=kept, widths=noise)
 
 
 def _uniform(rows: IntArray, index: int, seed: int) -> FloatArray:

@@ -41,6 +41,7 @@ class Table:
         warnings: The sentences that keep the verdict on a fit to this table from being green.
         texts: Requested columns of text, by name, (rows,) each.
         has_codes: Whether numbers such as -999 can stand for missing values.
+        widths: The width of uniform noise that was added to rounded values, by column.
 
     Example:
         >>> import numpy as np
@@ -66,6 +67,7 @@ class Table:
     warnings: tuple[str, ...] = ()
     texts: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     has_codes: bool = True
+    widths: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rows, width = len(self.rows), len(self.columns)

@@ -159,7 +159,7 @@ def diagnose_rows(
     )
     if x is None:
         return diagnosis
-    return with_findings(diagnosis, data_findings(x, columns, source))
+    return with_findings(diagnosis, data_findings(x, columns, source, named))
 
 
 def diagnose_flow(

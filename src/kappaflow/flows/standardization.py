@@ -184,7 +184,7 @@ def _fit_whiten(
     try:
         layer.fit(points, weights, [*names, *(f"padding {i}" for i in range(points.shape[1]))])
     except DataError:
-        from kappaflow.data.examine import refusal_of  # it loads polars, which tensors do without
+        from kappaflow.data.problems import refusal_of  # it loads polars, which tensors do without
 
         text = refusal_of(x.double().cpu().numpy(), names) if len(x) > points.shape[1] else None
         if text is None:

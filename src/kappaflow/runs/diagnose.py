@@ -38,6 +38,7 @@ def diagnose_run(
     if data is not None:
         other = kind.read(read_run(folder), flow, data, decimal=decimal)
         result = kind.diagnose(flow, other, examine, thorough=thorough)
+        result = with_findings(result, kind.data_findings(flow, other))
         return result, f"{kind.plural} of {data}"
     if run.data is None:
         rows = kind.sample_batch(flow, points_of(flow))
@@ -45,5 +46,6 @@ def diagnose_run(
         return result, "samples of the flow (the data of the run is missing or has changed)"
     test, train = run.data.test, run.data.train
     result = kind.diagnose(flow, test, examine, thorough=thorough, train=train)
-    findings = stored_findings(folder, run.data.warnings)
-    return with_findings(result, *findings), f"held-out {kind.plural} of the run"
+    findings, checked = stored_findings(folder, run.data.warnings)
+    findings += kind.data_findings(flow, train)
+    return with_findings(result, findings, checked), f"held-out {kind.plural} of the run"

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from kappaflow.data import Dataset, check_writable
 from kappaflow.data.batches import Batch
 from kappaflow.data.raw import Decimal
 from kappaflow.data.write import table_writer
-from kappaflow.diagnosis import Diagnosis
+from kappaflow.diagnosis import Diagnosis, Finding
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.flows import Flow
 from kappaflow.report.general import GeneralCharts, general_page
@@ -256,6 +256,10 @@ class RunKind(ABC):
     ) -> CollectedFindings:
         """Returns the findings on likelihood, training and data of a run."""
         return run_findings(held_out, history, stopped_because, warnings)
+
+    def data_findings(self, flow: Flow, data: Any) -> Iterable[Finding]:  # noqa: ANN401, ARG002
+        """Returns the findings on data as such, with what is known of it from the flow."""
+        return ()
 
     def identifiers(self, data: Any) -> np.ndarray:  # noqa: ANN401
         """Returns what names each example next to its score; by default its number, from 0."""

@@ -14,19 +14,20 @@ from kappaflow.data import (
     MappedTable,
     Table,
     TableOnDisk,
-    examine,
     split,
 )
-from kappaflow.data.domains import bounds_hint, clip_to_domain, domains_of
+from kappaflow.data.domains import clip_to_domain, domains_of
 from kappaflow.data.duplicates import (
     drop_duplicate_rows,
     repeated_rows,
     weigh_duplicate_rows,
 )
+from kappaflow.data.edges import edges_of
 from kappaflow.data.load import read_table
 from kappaflow.data.naming import listed, require_finite
 from kappaflow.data.on_disk import SplitRequest, SplitTable
 from kappaflow.data.prepare import FEW_ROWS, few_to_train_on, noisy, prepare_table
+from kappaflow.data.problems import messages_of, notes_of, problems_of
 from kappaflow.data.raw import NO_MISSING, Reading
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
@@ -281,7 +282,8 @@ def _refuse_few_different(table: Table) -> None:
 
 def _refuse_sentinels(table: Table) -> None:
     """Raises an error for numbers that most likely mean "missing"."""
-    problems = [problem for problem in examine(table) if problem.code == "sentinel"]
+    problems = problems_of(table, with_repeats=False)
+    problems = [problem for problem in problems if problem.code == "sentinel"]
     if problems:
         raise DataError(
             f"{listed(problems)}; {option('repair', 'drop')} leaves out the rows of a missing one."
@@ -319,6 +321,7 @@ def _from_disk(config: TableConfig, split_table: SplitTable) -> TableData:
     domains = domains_of(config.bounds, sample)
     few = few_to_train_on(len(split_table.train))
     parts = "".join(part.fingerprint() for part in (split_table.train, *split_table.held_out))
+    shapes = messages_of(notes_of(sample, edges_of(sample, domains), domains))
     for part in (sample, *split_table.held_out):
         clip_to_domain(part, domains, offered=())
     return TableData(
@@ -328,7 +331,7 @@ def _from_disk(config: TableConfig, split_table: SplitTable) -> TableData:
         against=None,
         loaded=split_table.rows,
         repeats=split_table.repeats,
-        notes=notes + bounds_hint(sample, domains) + warned + few,
+        notes=(*notes, *shapes, *warned, *few),
         domains=domains,
         in_file=split_table.train,
         warnings=sample.warnings + few,

@@ -1,6 +1,6 @@
 """What commands do with runs on tables."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from kappaflow.data.batches import Batch, domains_in
 from kappaflow.data.naming import describe_values
 from kappaflow.data.prepare import noisy
 from kappaflow.data.raw import Decimal, Reading
-from kappaflow.diagnosis import Diagnosis
+from kappaflow.diagnosis import Diagnosis, Finding, data_findings
 from kappaflow.flows import Flow
 from kappaflow.report.content import TableCharts
 from kappaflow.report.page import Page
@@ -96,6 +96,9 @@ class TableRuns(RunKind):
         rows, match = data.batches(flow), table_matcher(flow, data, train)
         names = partial(describe_values, data)
         return examine(rows.x, rows.context, names=names, match=match)
+
+    def data_findings(self, flow: Flow, data: Table) -> Iterable[Finding]:
+        return data_findings(data, flow=flow)
 
     def compared(self, flow: Flow, data: Dataset) -> Batch:
         return data.batches(flow).at(slice(None))

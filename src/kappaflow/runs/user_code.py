@@ -150,7 +150,7 @@ def _at_rows(
         names=lambda i: describe_values(table, i),
         **options,
     )
-    return with_findings(result, data_findings(table))
+    return with_findings(result, data_findings(table, flow=wrapped))
 
 
 def _subject(target: str, module: ModuleType, name: str) -> _Subject:

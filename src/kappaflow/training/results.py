@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from kappaflow.data import Dataset
-from kappaflow.diagnosis import Finding, training_findings, warning_findings
+from kappaflow.data import Dataset, MappedTable, Table
+from kappaflow.diagnosis import Finding, data_findings, training_findings, warning_findings
 from kappaflow.energies import ImportanceSamples
 from kappaflow.flows import Flow
 from kappaflow.summary import Facts, PlottedSummary, view
@@ -70,7 +70,9 @@ class FitResult(PlottedSummary):
             held_out=held_out,
             of_images=of_images,
         )
-        return (*course, *warning_findings(warnings))
+        rows = self.train.sample if isinstance(self.train, MappedTable) else self.train
+        of_data = data_findings(rows, flow=self.flow) if isinstance(rows, Table) else ()
+        return (*course, *warning_findings(warnings), *of_data)
 
     def _details(self) -> Facts:
         findings = [

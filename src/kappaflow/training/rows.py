@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from kappaflow.data import Table, examine, weighted
+from kappaflow.data import Table, weighted
 from kappaflow.data.load import check_same_order, read_table
 from kappaflow.data.naming import require_finite
+from kappaflow.data.problems import problems_of
 from kappaflow.data.raw import READ_ALL, Reading, quoted
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
@@ -100,7 +101,8 @@ def held_out_like(validation: Table, train: Table) -> Table:
             f"{', '.join(validation.columns + validation.context_columns)}."
         )
     validation = _columns_of(validation, train)
-    bad = [p.message for p in examine(validation) if p.code in {"missing", "infinite"}]
+    problems = problems_of(validation, with_repeats=False)
+    bad = [p.message for p in problems if p.code in {"missing", "infinite"}]
     if bad:
         raise DataError(f"the validation rows cannot be scored: {bad[0]}.")
     return validation

@@ -1,52 +1,38 @@
-"""KF601 to KF607: data without a density, or with one that a flow cannot follow.
+"""KF601 to KF608: data without a density, or with one that a flow cannot follow.
 
-`data_findings` examines a table, KF601 to KF606; KF607 repeats the warnings of loading.
+`data_findings` examines a table; KF607 repeats the warnings of loading.
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-import numpy as np
 from torch import Tensor
 
-from kappaflow.data import Table, examine, load_table
+from kappaflow.data import Examination, Table, load_table
+from kappaflow.data.batches import domains_in
+from kappaflow.data.examine import examine_table
 from kappaflow.data.raw import quoted
-from kappaflow.data.statistics import tail_of
 from kappaflow.diagnosis.check import CHECKS, Symptom, check
 from kappaflow.finding import Finding
+from kappaflow.flows import Flow
 
 ROWS = 32  # least number of rows to examine as data
-
-
-class ExaminedData:
-    """A table and the problems that `kappaflow.data.examine` finds in it."""
-
-    def __init__(self, table: Table) -> None:
-        self.table, self.problems = table, examine(table)
-
-    def symptoms(self, *codes: str) -> Iterator[Symptom]:
-        """Yields one symptom for all columns with a kind of problem."""
-        for code in codes:
-            problems = [problem for problem in self.problems if problem.code == code]
-            if problems:
-                columns = list(
-                    dict.fromkeys(name for problem in problems for name in problem.columns)
-                )
-                first, *_ = problems
-                others = [name for name in columns if name not in first.columns]
-                also = f"; the same holds for {quoted(others)}" if others else ""
-                message = f"{first.message[0].upper()}{first.message[1:]}{also}."
-                evidence = {"columns": ", ".join(columns), "rows": len(self.table)}
-                yield Symptom(message, evidence)
+GRAVE = {  # problems of KF603 that are warnings, and what to do
+    "two-values": "Leave the column out, or use it as context.",
+    "sentinel": "Say whether the number means a missing value (kappaflow fit --missing).",
+}
 
 
 def data_findings(
-    data: Tensor | Table, columns: Sequence[str] = (), source: object = None
+    data: Tensor | Table,
+    columns: Sequence[str] = (),
+    source: object = None,
+    flow: Flow | None = None,
 ) -> Iterator[Finding]:
-    """Runs the checks of data, KF601 to KF606, on a table or rows (B, n), at least 32 of them.
+    """Runs the checks of data, KF601 to KF608, on a table or rows (B, n), at least 32 of them.
 
     `columns` are the names of the columns of rows; x0, x1, ... by default. `source`, if it is a
-    table, has the names of the rows.
+    table, has the names of the rows. Columns with a domain in `flow` have no edge to report.
 
     Yields:
         The findings, one for all columns with the same problem.
@@ -55,24 +41,37 @@ def data_findings(
         return
     table = _named(data, columns) if isinstance(data, Tensor) else data
     if isinstance(source, Table):
-        table = dataclasses.replace(
-            table, rows=source.rows, lines=source.lines, labels=source.labels
-        )
-    examined = ExaminedData(table)
+        table = replace(table, rows=source.rows, lines=source.lines, labels=source.labels)
+    examined = examine_table(table, {} if flow is None else domains_in(flow, table))
     for rule in sorted(CHECKS.values(), key=lambda rule: rule.code):
         if rule.subject == "data":
             yield from rule(examined)
 
 
+def _symptoms(examined: Examination, *codes: str) -> Iterator[Symptom]:
+    """Yields one symptom for all columns with a kind of problem; some kinds are warnings."""
+    for code in codes:
+        problems = [problem for problem in examined if problem.code == code]
+        if problems:
+            columns = list(dict.fromkeys(name for problem in problems for name in problem.columns))
+            first, *_ = problems
+            others = [name for name in columns if name not in first.columns]
+            also = f"; the same holds for {quoted(others)}" if others else ""
+            message = f"{first.message[0].upper()}{first.message[1:]}{also}."
+            rows, severity = len(examined.table), "warning" if code in GRAVE else None
+            evidence = {"columns": ", ".join(columns), "rows": rows, **first.evidence}
+            yield Symptom(message, evidence, severity=severity, fix=GRAVE.get(code))
+
+
 def _named(rows: Tensor, columns: Sequence[str]) -> Table:
     """Returns rows of a tensor, counted from 0 as in all findings on tensors, as a table."""
     table = load_table(rows.detach().cpu().double().numpy())
-    table = dataclasses.replace(table, rows=table.rows - 1)
+    table = replace(table, rows=table.rows - 1)
     if len(columns) != len(table.columns):
         return table
     names = dict(zip(table.columns, columns, strict=True))
     integers = tuple(names[name] for name in table.integer_columns)
-    return dataclasses.replace(table, columns=tuple(columns), integer_columns=integers)
+    return replace(table, columns=tuple(columns), integer_columns=integers)
 
 
 @check(
@@ -83,7 +82,7 @@ def _named(rows: Tensor, columns: Sequence[str]) -> Table:
     cause="The data lies in a subspace and has no density: the likelihood can grow without bound.",
     fix="Drop the column, or add noise to it (kappaflow fit --repair).",
 )
-def columns_depend(data: ExaminedData) -> Iterator[Symptom]:
+def columns_depend(data: Examination) -> Iterator[Symptom]:
     """The finding names the column and its relation to others. This and the next checks
     examine all given rows, from 32 on.
 
@@ -92,7 +91,7 @@ def columns_depend(data: ExaminedData) -> Iterator[Symptom]:
         x = torch.randn(64, 3)
         x[:, 2] = x[:, 0] - 2 * x[:, 1]
     """
-    yield from data.symptoms("dependent-columns")
+    yield from _symptoms(data, "dependent-columns")
 
 
 @check(
@@ -103,7 +102,7 @@ def columns_depend(data: ExaminedData) -> Iterator[Symptom]:
     cause="A column without spread has no density.",
     fix="Drop it.",
 )
-def column_constant(data: ExaminedData) -> Iterator[Symptom]:
+def column_constant(data: Examination) -> Iterator[Symptom]:
     """The column has one value only.
 
     Example:
@@ -111,7 +110,7 @@ def column_constant(data: ExaminedData) -> Iterator[Symptom]:
         x = torch.randn(64, 3)
         x[:, 1] = 7.5
     """
-    yield from data.symptoms("constant")
+    yield from _symptoms(data, "constant")
 
 
 @check(
@@ -123,17 +122,18 @@ def column_constant(data: ExaminedData) -> Iterator[Symptom]:
     fix="Add noise of the width of a step (kappaflow fit --repair dequantize), or use the column "
     "as context.",
 )
-def column_discrete(data: ExaminedData) -> Iterator[Symptom]:
+def column_discrete(data: Examination) -> Iterator[Symptom]:
     """The column has whole numbers, values rounded to steps of more than 0.5 % of the standard
     deviation, or a point mass: a value in more rows than the resolution of the column and the
-    density around it predict.
+    density around it predict. Two values only, and a number such as -999 that most likely stands
+    for a missing value, are warnings.
 
     Example:
         flow = kf.Flow(kf.StandardNormal(3), kf.bijections.ElementwiseAffine(3))
         x = torch.randn(64, 3)
         x[:, 0] = (3 * x[:, 0]).round()
     """
-    yield from data.symptoms("integer-valued", "rounded", "atom")
+    yield from _symptoms(data, "integer-valued", "rounded", "counts-rows", "atom", *GRAVE)
 
 
 @check(
@@ -145,7 +145,7 @@ def column_discrete(data: ExaminedData) -> Iterator[Symptom]:
     fix="Find out where they come from, and keep copies in one part of a split "
     "(kappaflow.data.split).",
 )
-def rows_repeated(data: ExaminedData) -> Iterator[Symptom]:
+def rows_repeated(data: Examination) -> Iterator[Symptom]:
     """The message says how many rows repeat earlier ones, though two columns or more have a
     value for nearly each different row, so that rounding explains no repeat.
 
@@ -154,7 +154,7 @@ def rows_repeated(data: ExaminedData) -> Iterator[Symptom]:
         x = torch.randn(64, 3)
         x[32:] = x[:32]
     """
-    yield from data.symptoms("duplicate-rows")
+    yield from _symptoms(data, "duplicate-rows")
 
 
 @check(
@@ -165,7 +165,7 @@ def rows_repeated(data: ExaminedData) -> Iterator[Symptom]:
     cause="float32 keeps too few digits of values that vary little around a large one.",
     fix="Subtract the mean first, in float64.",
 )
-def column_exceeds_float32(data: ExaminedData) -> Iterator[Symptom]:
+def column_exceeds_float32(data: Examination) -> Iterator[Symptom]:
     """The column varies little around a large value, or its squares overflow.
 
     Example:
@@ -173,7 +173,7 @@ def column_exceeds_float32(data: ExaminedData) -> Iterator[Symptom]:
         x = torch.randn(64, 3)
         x[:, 0] = 1e7 + x[:, 0]
     """
-    yield from data.symptoms("large-offset", "extreme-scale")
+    yield from _symptoms(data, "large-offset", "extreme-scale")
 
 
 @check(
@@ -184,7 +184,7 @@ def column_exceeds_float32(data: ExaminedData) -> Iterator[Symptom]:
     cause="A map with bounded slopes turns a Gaussian into a distribution with Gaussian tails.",
     fix="Take logarithms or ranks of the column, or use a base with heavier tails.",
 )
-def column_heavy_tailed(data: ExaminedData) -> Iterator[Symptom]:
+def column_heavy_tailed(data: Examination) -> Iterator[Symptom]:
     """In 1,000 rows or more, the outermost 5 % fall like a power of the distance: the
     extreme-value index (after Dekkers, Einmahl and de Haan) exceeds 0.1 by three standard errors.
 
@@ -192,28 +192,7 @@ def column_heavy_tailed(data: ExaminedData) -> Iterator[Symptom]:
         flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
         x = torch.distributions.StudentT(1.5).sample((4000, 2))
     """
-    table = data.table
-    finite_rows = table.values[np.isfinite(table.values).all(axis=1)]
-    tails = {
-        name: tail
-        for name, column in zip(table.columns, finite_rows.T, strict=True)
-        if (tail := tail_of(column)) is not None and tail.is_heavy
-    }
-    if not tails:
-        return
-    heaviest = max(tails, key=lambda name: tails[name].index)
-    tail = tails[heaviest]
-    others = [name for name in tails if name != heaviest]
-    also = f"; so do those of {quoted(others)}" if others else ""
-    yield Symptom(
-        f"The tails of column '{heaviest}' fall like a power of the distance, with an index of "
-        f"{tail.index:.2f} ± {tail.standard_error:.2f}{also}.",
-        {
-            "columns": ", ".join(tails),
-            "index": tail.index,
-            "standard_error": tail.standard_error,
-        },
-    )
+    yield from _symptoms(data, "heavy-tails")
 
 
 @check(
@@ -229,3 +208,25 @@ def warning_findings(warnings: Sequence[str]) -> Iterator[Symptom]:
     for text in warnings:
         sentence = text.strip().rstrip(".")
         yield Symptom(f"{sentence[:1].upper()}{sentence[1:]}.")
+
+
+@check(
+    "KF608",
+    "a column of the data ends at a hard edge or is circular",
+    subject="data",
+    severity="note",
+    cause="A flow without bounds is smooth across the edge: it generates rows beyond it, and its "
+    "density is too low next to it.",
+    fix="Give the column its bounds (bounds= of the recipe, kappaflow fit --bounds).",
+)
+def column_has_edge(data: Examination) -> Iterator[Symptom]:
+    """In 500 rows or more, the density next to the least or the greatest value does not fall to
+    zero, and the flow has no bound there. The message has the simplest number near this value, or
+    a circle. Positive columns that pile up near 0 count too, but no whole numbers or point masses.
+
+    Example:
+        flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
+        x = torch.randn(1000, 2)
+        x[:, 1] = 1 + 5 * torch.rand(1000)
+    """
+    yield from _symptoms(data, "edge")

@@ -1,0 +1,60 @@
+"""`kappaflow data FILE`: the columns, problems and suggested options of a table."""
+
+import json
+import shlex
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.cli.conftest import refused
+
+from kappaflow.data import examine
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A file with an edge at 1, whole numbers, a text and a code for missing values."""
+    g = np.random.default_rng(0)
+    frame = pd.DataFrame({
+        "kind": g.choice(["even", "odd"], 900),
+        "mass": 1 + g.exponential(size=900),
+        "count": g.poisson(3, 900),
+        "size": np.where(g.random(900) < 0.02, -999, g.normal(size=900)),
+    })
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    return tmp_path / "t.csv"
+
+
+def test_the_command_prints_columns_problems_and_options(run, path):
+    """Options as flags; those of reading are the same as of `fit`."""
+    text = run("data", path, "--where", "mass<50").out
+    head, columns, problems, options = text.split("\n\n")
+    assert head.startswith(f"{path}: ") and head.endswith(" rows")
+    (mass,) = (line.split() for line in columns.splitlines() if line.startswith("mass"))
+    assert mass[1] == "continuous" and mass[-1] == "1,"
+    assert "kind    text, left out" in columns
+    assert "warning: column 'count' holds whole numbers only" in problems
+    assert [line.strip() for line in options.splitlines()[1:]] == [
+        "--missing -999",
+        "--repair dequantize",
+        "--bounds mass=1,",
+    ]
+    printed, expected = json.loads(run("data", path, "--json").out), examine(path).to_dict()
+    assert printed["suggestions"] == expected["suggestions"]
+    assert printed["columns"] == json.loads(json.dumps(expected["columns"]))
+
+
+def test_a_fit_with_the_suggested_options_has_no_such_problem_left(run, path, tmp_path):
+    """They can be pasted."""
+    options = run("data", path).out.partition("help:\n")[2]
+    words = ("--depth", 2, "--hidden", 8, "--max-epochs", 1, "--quiet", "--json")
+    result = run("fit", path, "--out", tmp_path / "run", *shlex.split(options), *words)
+    findings = json.loads(result.out)["findings"]
+    assert not [finding for finding in findings if finding["code"] in ("KF603", "KF608")]
+
+
+def test_files_that_are_no_tables_are_refused(run, path):
+    """In one sentence."""
+    refused(run("data", "digits"), "'file' should be a table, digits holds images")
+    refused(run("data", path.with_name("u.csv")), "there is no file")
+    refused(run("data", "--where", "kind=even"), "'where' should be left out without a file")
