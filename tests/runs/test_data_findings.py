@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import kappaflow as kf
 from kappaflow.runs import ModelConfig, TableConfig, diagnose_run, fit_run
@@ -70,3 +71,12 @@ def test_bounds_and_noise_that_the_flow_has_are_no_findings(frame, tmp_path):
     assert of_data(diagnose_run(run.folder, str(path))[0].findings) == set()
     flow = kf.load(run.folder)
     assert of_data(kf.doctor(flow, frame).findings) == {("KF603", "note", "count")}
+
+
+def test_an_edge_that_the_flow_keeps_by_itself_is_no_finding():
+    """By its base."""
+    x = torch.rand(900, 2, generator=torch.Generator().manual_seed(0))
+    box = kf.Flow(kf.flows.UniformBox(2, low=0.0, high=1.0), kf.bijections.ElementwiseAffine(2))
+    wide = kf.Flow(kf.flows.UniformBox(2, low=-0.1, high=1.0), kf.bijections.ElementwiseAffine(2))
+    assert of_data(kf.doctor(box, x).findings) == set()
+    assert of_data(kf.doctor(wide, x).findings) == {("KF608", "note", "x0, x1")}

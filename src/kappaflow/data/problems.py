@@ -114,7 +114,7 @@ def _edges(table: Table, edges: Domains) -> list[Problem]:
     touched = [name for name in edges if edges[name].at_an_end(table.by_column[name]).any()]
     repair = f", and {option('repair', 'jitter')} for values on an edge" if touched else ""
     message = (
-        f"{word} {', '.join(ends)} {verb} rows up to a hard edge, which samples cross without "
+        f"{word} {', '.join(ends)} {verb} rows up to a hard edge, which samples can cross without "
         f"{option('bounds', texts)}{repair}"
     )
     return [_problem("edge", message, tuple(edges))]

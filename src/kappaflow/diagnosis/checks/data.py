@@ -6,17 +6,21 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
+from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.data import Examination, Table, load_table
 from kappaflow.data.batches import domains_in
+from kappaflow.data.domains import Domains
 from kappaflow.data.examine import examine_table
 from kappaflow.data.raw import quoted
 from kappaflow.diagnosis.check import CHECKS, Symptom, check
 from kappaflow.finding import Finding
 from kappaflow.flows import Flow
+from kappaflow.flows.eval_mode import evaluation_mode
 
-ROWS = 32  # least number of rows to examine as data
+ROWS, SAMPLES = 32, 4096  # fewest rows to examine as data; samples compared with an edge
 GRAVE = {  # problems of KF603 that are warnings, and what to do
     "two-values": "Leave the column out, or use it as context.",
     "sentinel": "Say whether the number means a missing value (kappaflow fit --missing).",
@@ -32,7 +36,7 @@ def data_findings(
     """Runs the checks of data, KF601 to KF608, on a table or rows (B, n), at least 32 of them.
 
     `columns` are the names of the columns of rows; x0, x1, ... by default. `source`, if it is a
-    table, has the names of the rows. Columns with a domain in `flow` have no edge to report.
+    table, has the names of the rows. An edge that no sample of `flow` crosses is not reported.
 
     Yields:
         The findings, one for all columns with the same problem.
@@ -42,10 +46,33 @@ def data_findings(
     table = _named(data, columns) if isinstance(data, Tensor) else data
     if isinstance(source, Table):
         table = replace(table, rows=source.rows, lines=source.lines, labels=source.labels)
-    examined = examine_table(table, {} if flow is None else domains_in(flow, table))
+    known = {} if flow is None else domains_in(flow, table)
+    examined = examine_table(table, known)
+    if flow is not None and (kept := _edges_kept(flow, table, examined.edges)):
+        examined = examine_table(table, {**known, **kept})
     for rule in sorted(CHECKS.values(), key=lambda rule: rule.code):
         if rule.subject == "data":
             yield from rule(examined)
+
+
+@torch.no_grad()
+def _edges_kept(flow: Flow, table: Table, edges: Domains) -> Domains:
+    """Returns the edges that no sample of a flow crosses, by a layer or a base of its own."""
+    context = table.context
+    if not edges or bool(flow.context_features) != (context is not None):
+        return {}
+    if context is not None:
+        context = torch.from_numpy(context[:SAMPLES]).to(flow.device, flow.dtype)
+    try:
+        with evaluation_mode(flow):
+            z = latent_points(flow, SAMPLES if context is None else len(context), context)
+            x = flow.bijection.inverse(z, context)[0].double().cpu().numpy()
+    except Exception:  # the flow of another library cannot decode
+        return {}
+    columns = zip(table.columns, x.T, strict=False)  # padding follows
+    return {
+        n: edges[n] for n, column in columns if n in edges and not edges[n].outside(column).any()
+    }
 
 
 def _symptoms(examined: Examination, *codes: str) -> Iterator[Symptom]:
